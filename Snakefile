@@ -1,0 +1,113 @@
+# Landmarks: the whole workflow. Checks the settings, loads every replications/*/rules.smk as a module, and defines the
+# targets. A new folder under replications/ is a new replication; nothing here needs an edit for it.
+import os
+import sys
+
+sys.path.insert(0, workflow.basedir)
+
+from common.config import load_replication, load_run, replications
+from common.errors import UserError
+from common.models import registry
+from common.provenance import git_state
+from common.workflow import source_hash
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+os.environ["WORKFLOW_PID"] = str(
+    os.getpid()
+)  # steps die with this process, see common/cli.py
+
+try:
+    RUN = load_run(
+        config.get("scale", "laptop"),
+        calibrate=bool(config.get("calibrate", False)),
+        models=config.get("models", ""),
+        hub=bool(config.get("hub", False)),
+    )
+    NAMES = replications()
+    SETTINGS = {
+        name: load_replication(name, RUN.scale).model_dump(mode="json")
+        | {"seeds": RUN.seeds, "device": RUN.device, "models": RUN.models}
+        for name in NAMES
+    }
+    MODELS = registry()
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+
+pathvars:
+    results=RUN.results,
+    logs=f"{RUN.results}/logs",
+    models="resources/models",
+    corpora="resources/corpora",
+
+
+wildcard_constraints:
+    model="|".join(MODELS),
+
+
+report: "paper/report.rst"
+
+
+for NAME in NAMES:
+    PREFIX = f"{NAME}_"
+
+    module:
+        name: NAME
+        pathvars:
+            results=f"{RUN.results}/{NAME}",
+            logs=f"{RUN.results}/logs/{NAME}",
+            all_results=RUN.results,
+            models="resources/models",
+            corpora="resources/corpora",
+        snakefile:
+            f"replications/{NAME}/rules.smk"
+        config:
+            SETTINGS[NAME]
+
+    use rule * from NAME as PREFIX*
+
+    rule:
+        name:
+            f"{NAME}_claims"
+        input:
+            metrics=getattr(rules, f"{NAME}_metrics").input,
+            claims=f"replications/{NAME}/claims.yaml",
+        output:
+            f"<results>/{NAME}/claims.json",
+        log:
+            f"<logs>/{NAME}/claims.log",
+        conda:
+            "envs/environment.yaml"
+        params:
+            options=f"--scale {RUN.scale} --replication {NAME} --results {RUN.results} --models {' '.join(RUN.models)}",
+            sources=source_hash("common.verify"),
+        shell:
+            "python -m common.verify replication {params.options} --out {output} > {log} 2>&1"
+
+    rule:
+        name:
+            NAME
+        input:
+            getattr(rules, f"{NAME}_figures").input,
+            f"<results>/{NAME}/claims.json",
+
+
+include: "common/rules.smk"
+
+
+rule figures:
+    input:
+        [getattr(rules, f"{name}_figures").input for name in NAMES],
+
+
+rule all:
+    default_target: True
+    input:
+        rules.figures.input,
+        rules.verify.output,
+        rules.provenance.output,
+        rules.cost.output,
+        rules.paper.output,

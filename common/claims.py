@@ -1,0 +1,261 @@
+"""Claims: what a paper says, what we measured, and whether it holds against a control. How claims work: common/README.md.
+
+`claims.yaml` is written before the run. A claim names a metric, an assertion with literal thresholds, and a control: the
+same measurement where the effect must be absent, together with the paired difference of the two.
+
+Verdicts. `reproduced`: the whole interval of the metric (and every seed) lies on the passing side, the whole interval of
+the control on the failing side, and the interval of their difference excludes 0 with the right sign. `same direction`:
+as above, but the metric misses the frozen threshold. `not reproduced`: anything else. `not run here`: the scale or the
+model is not part of this run.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from common.config import ROOT, Scale, checked
+from common.files import read_yaml
+from common.records import Metric, MetricName, Strict, read_metrics
+
+Verdict = Literal["reproduced", "same direction", "not reproduced", "not run here"]
+Role = Literal["required", "reported"]
+
+
+class Assertion(Strict):
+    """Where the metric must lie. Thresholds are numbers written down before the run; at least one bound is given."""
+
+    at_least: FiniteFloat | None = None
+    at_most: FiniteFloat | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "Assertion":
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("an assertion needs at_least, at_most or both")
+        if self.at_least is not None and self.at_most is not None and self.at_least >= self.at_most:
+            raise ValueError("at_least must be below at_most")
+        return self
+
+    @property
+    def low(self) -> float:
+        return float("-inf") if self.at_least is None else self.at_least
+
+    @property
+    def high(self) -> float:
+        return float("inf") if self.at_most is None else self.at_most
+
+    def holds(self, value: float) -> bool:
+        """Whether one number passes."""
+        return self.low <= value <= self.high
+
+    def passes(self, metric: Metric) -> bool:
+        """Whether the whole interval and every seed pass."""
+        return all(map(self.holds, [metric.ci_low, metric.ci_high, *(metric.per_seed or [])]))
+
+    def fails(self, metric: Metric) -> bool:
+        """Whether the whole interval lies outside, on one side."""
+        return metric.ci_high < self.low or metric.ci_low > self.high
+
+    def right_sign(self, difference: Metric) -> bool:
+        """Whether effect minus control excludes 0 and points from the failing to the passing side."""
+        up, down = difference.ci_low > 0, difference.ci_high < 0
+        return (
+            (up or down)
+            if self.at_least is not None and self.at_most is not None
+            else up
+            if self.at_least is not None
+            else down
+        )
+
+    def __str__(self) -> str:
+        if self.at_least is None:
+            return f"<= {self.at_most:g}"
+        return f">= {self.at_least:g}" if self.at_most is None else f"in [{self.at_least:g}, {self.at_most:g}]"
+
+
+class ControlDefinition(Strict):
+    """The same measurement where the effect must be absent."""
+
+    name: Annotated[str, Field(min_length=3)]
+    metric: MetricName
+    difference: MetricName = Field(description="metric that holds effect minus control, paired where possible")
+
+
+class Calibration(Strict):
+    """When and on which seeds the threshold was frozen; these seeds are never scored."""
+
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    seeds: Annotated[list[int], Field(min_length=2)]
+
+
+class ClaimDefinition(Strict):
+    """One entry of `claims.yaml`."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    statement: Annotated[str, Field(min_length=20)]
+    source: Annotated[str, Field(min_length=5)]
+    paper_value: str | None
+    models: Annotated[list[str], Field(min_length=1)]
+    part: str
+    metric: MetricName
+    assertion: Assertion
+    control: ControlDefinition
+    role: Role
+    scales: Annotated[list[Scale], Field(min_length=1)]
+    expected_verdict: Literal["reproduced", "same direction", "not reproduced"]
+    frozen_at: Calibration
+
+
+class ClaimsFile(Strict):
+    """The content of a `claims.yaml`."""
+
+    claims: Annotated[list[ClaimDefinition], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "ClaimsFile":
+        names = [claim.id for claim in self.claims]
+        if len(set(names)) < len(names):
+            raise ValueError(f"duplicate claim id {max(names, key=names.count)!r}")
+        return self
+
+
+class ControlResult(Strict):
+    """What the control gave. `difference` is effect minus control."""
+
+    name: str
+    value: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n: int | None = None
+    fails_assertion: bool | None = None
+    difference: Metric | None = None
+
+
+class Claim(Strict):
+    """One entry of `claims.json`: a claim on one model, with its verdict."""
+
+    id: str
+    replication: str
+    statement: str
+    source: str
+    model: str
+    part: str
+    metric: str
+    unit: str | None = None
+    value: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n: int | None = None
+    n_seeds: int | None = None
+    per_seed: list[float] | None = None
+    paper_value: str | None
+    assertion: str
+    role: Role
+    expected_verdict: Verdict
+    control: ControlResult
+    verdict: Verdict
+    reason: str
+    frozen_at: str
+
+    @property
+    def problem(self) -> str | None:
+        """Why this claim must fail the run, or None."""
+        if self.verdict == "not run here":
+            return None
+        where = f"{self.id} on {self.model}"
+        if self.control.fails_assertion is False:
+            return f"{where}: the control '{self.control.name}' does not fail the assertion"
+        if self.verdict != self.expected_verdict:
+            return f"{where}: verdict is '{self.verdict}', expected '{self.expected_verdict}' ({self.reason})"
+        if self.role == "required" and self.verdict != "reproduced":
+            return f"{where}: required, but {self.verdict} ({self.reason})"
+        return None
+
+
+def load_claims(replication: str) -> list[ClaimDefinition]:
+    """The checked claims of one replication. UserError naming file and field."""
+    path = ROOT / "replications" / replication / "claims.yaml"
+    return checked(ClaimsFile, read_yaml(path), path).claims
+
+
+def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics: Mapping[str, Metric] | str) -> Claim:
+    """The verdict on one claim. `metrics` is the content of its part, or the reason why it was not run.
+
+    A metric that the claim names but the part lacks is an error (KeyError): a typing slip must not look like a skip.
+    """
+    common: dict[str, Any] = {
+        "id": f"{replication}.{definition.id}",
+        "replication": replication,
+        "model": model,
+        "assertion": str(definition.assertion),
+        "frozen_at": f"{definition.frozen_at.date}, seeds {', '.join(map(str, definition.frozen_at.seeds))}",
+        **definition.model_dump(
+            include={"statement", "source", "part", "metric", "paper_value", "role", "expected_verdict"}
+        ),
+    }
+    if isinstance(metrics, str):
+        control = ControlResult(name=definition.control.name)
+        return Claim(**common, control=control, verdict="not run here", reason=metrics)
+    effect = metrics[definition.metric]
+    control, difference = metrics[definition.control.metric], metrics[definition.control.difference]
+    verdict, reason = _judge(definition.assertion, effect, control, difference)
+    return Claim(
+        **common,
+        **effect.model_dump(include={"value", "ci_low", "ci_high", "n", "unit", "per_seed"}),
+        n_seeds=len(effect.per_seed) if effect.per_seed else None,
+        control=ControlResult(
+            name=definition.control.name,
+            **control.model_dump(include={"value", "ci_low", "ci_high", "n"}),
+            fails_assertion=definition.assertion.fails(control),
+            difference=difference,
+        ),
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _judge(assertion: Assertion, effect: Metric, control: Metric, difference: Metric) -> tuple[Verdict, str]:
+    if not assertion.fails(control):
+        return (
+            "not reproduced",
+            f"the control passes: its interval [{control.ci_low:.3g}, {control.ci_high:.3g}] is not wholly outside {assertion}",
+        )
+    if not assertion.right_sign(difference):
+        return (
+            "not reproduced",
+            f"effect minus control [{difference.ci_low:.3g}, {difference.ci_high:.3g}] does not exclude 0 with the right sign",
+        )
+    if assertion.passes(effect):
+        return "reproduced", f"interval {'and every seed ' if effect.per_seed else ''}{assertion}; control fails"
+    worst = [value for value in effect.per_seed or [] if not assertion.holds(value)]
+    missed = (
+        f"{len(worst)} of {len(effect.per_seed or [])} seeds miss"
+        if worst
+        else f"interval [{effect.ci_low:.3g}, {effect.ci_high:.3g}] misses"
+    )
+    return "same direction", f"{missed} {assertion}; control fails"
+
+
+def verify_replication(replication: str, scale: str, models: list[str], results: Path) -> list[Claim]:
+    """Judges every claim of one replication from the metrics below `results/<replication>/`.
+
+    `models` are the language models of this run; claims on the model `toy` always run.
+    """
+    judged = []
+    for definition in load_claims(replication):
+        for model in definition.models:
+            metrics: Mapping[str, Metric] | str
+            if scale not in definition.scales:
+                metrics = f"needs scale {' or '.join(definition.scales)}; this is {scale}"
+            elif model not in ("toy", *models):
+                metrics = f"model {model} is not part of this run"
+            else:
+                metrics = read_metrics(results / replication / model / definition.part / "metrics.json")
+            judged.append(evaluate(replication, definition, model, metrics))
+    return judged
+
+
+def verdicts() -> tuple[str, ...]:
+    """All verdicts, best first."""
+    return get_args(Verdict)

@@ -1,0 +1,124 @@
+"""The command line around every step: `if __name__ == "__main__": run(public_function)`.
+
+`run` turns the function's typed arguments into options (tyro), ties the process to the workflow that started it, fixes
+threads and determinism, prints user errors as one sentence, and closes the log with one `cost: {...}` line.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any, TypeVar
+
+import tyro
+
+from common.errors import UserError, from_os_error
+
+Item = TypeVar("Item")
+TORCH_THREADS = 2
+LOG_INTERVAL = 10.0
+COST_PREFIX = "cost: "
+
+
+def run(step: Callable[..., Any]) -> None:
+    """Parses the command line, calls `step`, and exits: 0, or 1 after a user error, or 2 after a bad option."""
+    run_command(lambda: tyro.cli(step))
+
+
+def run_command(command: Callable[[], Any]) -> None:
+    """As `run`, for a command that reads the command line itself."""
+    die_with_workflow()
+    start = time.perf_counter()
+    try:
+        make_deterministic()
+        command()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if (known := from_os_error(error)) is None:
+            raise
+        sys.exit(f"error: {known}")
+    print(COST_PREFIX + json.dumps(cost_since(start)), flush=True)
+
+
+def make_deterministic() -> None:
+    """Same seed, lock and CPU type give the same bytes. Touches torch only if the step has imported it."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(TORCH_THREADS)
+        torch.use_deterministic_algorithms(True)
+        if torch.cuda.is_available():
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+
+
+def cost_since(start: float) -> dict[str, float]:
+    """Wall and CPU seconds, peak RSS in MB, GPU seconds (wall time of a step that used a GPU) and peak GPU MB."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    wall = time.perf_counter() - start
+    torch = sys.modules.get("torch")
+    gpu_bytes = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else 0
+    return {
+        "wall_s": round(wall, 3),
+        "cpu_s": round(sum(u.ru_utime + u.ru_stime for u in usage), 3),
+        "peak_rss_mb": round(max(u.ru_maxrss for u in usage) / 1024, 1),
+        "gpu_s": round(wall, 3) if gpu_bytes else 0.0,
+        "peak_gpu_mb": round(gpu_bytes / 2**20, 1),
+    }
+
+
+def die_with_workflow() -> None:
+    """Kills this process when the workflow that started it dies, even by SIGKILL. No-op outside a workflow.
+
+    The parent shell's death is signalled by the kernel (PR_SET_PDEATHSIG); Snakemake's own death by a pidfd, since the
+    shell between it and this process survives it. Where pidfd is missing (not Linux) the process id is polled.
+    """
+    workflow = os.environ.get("WORKFLOW_PID")
+    if workflow is None:
+        return
+
+    def wait() -> None:
+        if handle is None:
+            while _alive(int(workflow)):
+                time.sleep(0.5)
+        else:
+            select.select([handle], [], [])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    handle = None
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        try:
+            handle = os.pidfd_open(int(workflow))
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGKILL)
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Iterates with a progress bar in a terminal, or with one plain line every ten seconds in a log."""
+    count = total if total is not None else len(items) if isinstance(items, Sized) else None
+    if sys.stderr.isatty():
+        from rich.progress import track as bar
+
+        yield from bar(items, description=description, total=count)
+        return
+    start = last = time.perf_counter()
+    for done, item in enumerate(items):
+        if (now := time.perf_counter()) - last >= LOG_INTERVAL:
+            print(f"{description}: {done} of {count or '?'} after {now - start:.0f} s", flush=True)
+            last = now
+        yield item

@@ -1,0 +1,189 @@
+"""Settings of the run: one scale file and one `config.yaml` per replication, both checked by pydantic.
+
+A replication's `config.yaml` has the blocks `default`, `smoke`, `laptop` and `gpu`; the block of the chosen scale is
+laid over `default`, key by key. Its class `Settings` (in `settings.py`) names and bounds every key. The JSON schemas in
+`config/schemas/` are generated from these classes (`python -m common.config`) for editors.
+"""
+
+import difflib
+import importlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from common.errors import UserError
+from common.files import read_yaml, write_text
+from common.records import Strict
+
+ROOT = Path(__file__).resolve().parent.parent
+SCALES = ("smoke", "laptop", "gpu")
+Scale = Literal["smoke", "laptop", "gpu"]
+Model = TypeVar("Model", bound=Strict)
+
+
+class ScaleSettings(Strict):
+    """What one scale decides for all replications: `config/scales/<scale>.yaml`."""
+
+    device: Literal["cpu", "cuda"] = Field(description="where torch steps run; cuda stops at once without a GPU")
+    seeds: Annotated[list[int], Field(min_length=2)] = Field(description="scoring seeds")
+    calibration_seeds: Annotated[list[int], Field(min_length=2)] = Field(
+        description="seeds of `make calibrate`; never scored"
+    )
+    models: list[str] = Field(description="names in config/models.yaml that every model-based replication runs on")
+    hub_models: list[str] = Field(description="added to `models` when HUB=1 says that a model hub is reachable")
+
+
+class Run(Strict):
+    """One run of the workflow: the scale's settings with what the command line chose. `results` names its folder."""
+
+    scale: Scale
+    results: str
+    device: str
+    seeds: list[int]
+    models: list[str]
+    hub: bool
+
+
+def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool = False) -> Run:
+    """What `make SCALE=... MODELS=a,b HUB=1` asks for, checked. UserError for an unknown scale, model or missing GPU.
+
+    With `calibrate` the calibration seeds are used and results go to a folder of their own.
+    """
+    from common.models import registry
+
+    settings = load_scale(scale)
+    known = registry()
+    chosen = models.split(",") if models else [*settings.models, *(settings.hub_models if hub else [])]
+    for name in chosen:
+        if name not in known:
+            raise UserError(f"unknown model '{name}': config/models.yaml has {', '.join(known)}")
+        if known[name].source == "hub" and not hub:
+            raise UserError(
+                f"model '{name}' comes from a model hub, which is switched off; "
+                "run with HUB=1 on a machine that reaches a hub, or leave it out of MODELS"
+            )
+    if settings.device == "cuda":
+        _need_cuda(scale)
+    return Run(
+        scale=scale,
+        results=f"results/{scale}-calibration" if calibrate else f"results/{scale}",
+        device=settings.device,
+        seeds=settings.calibration_seeds if calibrate else settings.seeds,
+        models=chosen,
+        hub=hub,
+    )
+
+
+def _need_cuda(scale: str) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        build = "this torch build has no CUDA support" if torch.version.cuda is None else "torch finds no CUDA device"
+        raise UserError(
+            f"SCALE={scale} needs an NVIDIA GPU, but {build}; use SCALE=laptop, or run `make clean-env` and "
+            f"`make SCALE={scale} TORCH=registry` on a machine with a GPU"
+        )
+
+
+def replications() -> list[str]:
+    """Names of all replications: the folders below `replications/` that hold a `rules.smk`."""
+    return sorted(path.parent.name for path in (ROOT / "replications").glob("*/rules.smk"))
+
+
+def load_scale(scale: str) -> ScaleSettings:
+    """The checked settings of one scale. UserError for an unknown scale or a bad file."""
+    if scale not in SCALES:
+        raise UserError(f"unknown scale '{scale}': use SCALE={', SCALE='.join(SCALES)}")
+    path = ROOT / "config" / "scales" / f"{scale}.yaml"
+    settings = checked(ScaleSettings, read_yaml(path), path)
+    if shared := set(settings.seeds) & set(settings.calibration_seeds):
+        raise UserError(f"{_shown(path)}: seeds and calibration_seeds share {sorted(shared)}; keep them apart")
+    return settings
+
+
+def load_replication(name: str, scale: str) -> Strict:
+    """The checked settings of one replication at one scale. UserError naming file, key and allowed values."""
+    path = ROOT / "replications" / name / "config.yaml"
+    blocks = read_yaml(path) or {}
+    if unknown := sorted(set(blocks) - {"default", *SCALES}):
+        raise UserError(f"{_shown(path)}: unknown block '{unknown[0]}'; allowed are default, {', '.join(SCALES)}")
+    return checked(settings_class(name), _overlay(blocks.get("default") or {}, blocks.get(scale) or {}), path)
+
+
+def settings_class(name: str) -> type[Strict]:
+    """The class `Settings` of a replication."""
+    found: type[Strict] = importlib.import_module(f"replications.{name}.settings").Settings
+    return found
+
+
+def checked(model: type[Model], content: Any, path: Path) -> Model:
+    """Validates `content` read from `path`; the first problem becomes one sentence."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{_shown(path)}: {_sentence(model, error)}") from None
+
+
+def _sentence(model: type[Strict], error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"])) or "the file"
+    if first["type"] != "extra_forbidden":
+        return f"'{key}': {first['msg']} (found {first['input']!r})"
+    allowed = sorted(_fields_at(model, first["loc"][:-1]))
+    close = difflib.get_close_matches(str(first["loc"][-1]), allowed, 1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"unknown key '{key}'{hint} Allowed keys: {', '.join(allowed)}"
+
+
+def _fields_at(model: type[Strict], place: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the model nested at `place`, as far as it can be followed."""
+    for part in place:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Strict):
+            break
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _overlay(merged[key], value) if both else value
+    return merged
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def schemas() -> dict[Path, str]:
+    """Path and text of every generated JSON schema."""
+    from common.claims import ClaimsFile
+    from common.corpora import CorporaFile
+    from common.models import ModelsFile
+
+    classes: dict[str, type[Strict]] = {
+        "scale": ScaleSettings,
+        "claims": ClaimsFile,
+        "models": ModelsFile,
+        "corpora": CorporaFile,
+    }
+    found = {name: json.dumps(model.model_json_schema(), indent=2) for name, model in classes.items()}
+    for name in replications():
+        block = settings_class(name).model_json_schema()
+        definitions = block.pop("$defs", {})
+        partial = json.loads(json.dumps({"$defs": definitions, "block": block}))
+        for node in [partial["block"], *partial["$defs"].values()]:
+            node.pop("required", None)  # a block may leave keys to `default`
+        properties = {scale: partial["block"] for scale in ("default", *SCALES)}
+        schema = {"type": "object", "additionalProperties": False, "properties": properties, "$defs": partial["$defs"]}
+        found[name] = json.dumps(schema, indent=2)
+    return {ROOT / "config" / "schemas" / f"{name}.json": text + "\n" for name, text in found.items()}
+
+
+if __name__ == "__main__":
+    for target, text in schemas().items():
+        write_text(target, text)

@@ -1,0 +1,26 @@
+"""Errors meant for the person at the terminal: one sentence that says what is wrong and how to mend it."""
+
+import errno
+import shutil
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user can mend. Printed as `error: <sentence>` without a traceback; the exit code is 1."""
+
+
+def from_os_error(error: OSError) -> UserError | None:
+    """The sentence for an operating-system error that a user can mend, or None for any other error."""
+    place = error.filename or "the results folder"
+    if error.errno == errno.ENOSPC:
+        free = ""
+        if error.filename and (folder := _existing_parent(Path(error.filename))):
+            free = f" ({shutil.disk_usage(folder).free / 1e6:.0f} MB free)"
+        return UserError(f"the disk is full{free}: could not write {place}; free some space and run `make resume`")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return UserError(f"cannot write {place}: it is read-only for this user; make it writable and run `make resume`")
+    return None
+
+
+def _existing_parent(path: Path) -> Path | None:
+    return next((folder for folder in [path, *path.parents] if folder.is_dir()), None)

@@ -1,0 +1,184 @@
+"""`python -m common.launch [targets]`: what `make` calls. Checks the run, owns the results folder, starts Snakemake, and
+turns the claims into the exit code.
+
+The launcher holds a kernel file lock on `results/<scale>/.owner` and hands it to Snakemake, so that the lock lives as
+long as anybody works there and dies with the last of them: after any kill there is nothing to unlock, and `make resume`
+is the same as `make`. Exit codes: 0 all is well; 1 a step failed or the run could not start; 3 everything was written,
+but a required claim fails, a verdict changed or a control passes.
+"""
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from common.cli import COST_PREFIX
+from common.config import ROOT, Run, load_replication, load_run, replications
+from common.console import follow, last_error
+from common.errors import UserError, from_os_error
+from common.files import sweep_temporary_files
+from common.verify import read_claims, summary
+
+CLAIMS_FAILED = 3
+WORKFLOW_LOG = "workflow.log"
+FIXED_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "OPENBLAS_NUM_THREADS": "1",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Runs the workflow."""
+
+    targets: tyro.conf.Positional[tuple[str, ...]] = ()
+    """all (default), figures, verify, report, paper, corpora, or the name of a replication"""
+    scale: str = "laptop"
+    """smoke, laptop or gpu"""
+    models: str = ""
+    """names from config/models.yaml, separated by commas; default: those of the scale"""
+    hub: Annotated[bool, tyro.conf.FlagConversionOff] = False
+    """True if a model hub can be reached"""
+    calibrate: bool = False
+    """use the calibration seeds; results go to results/<scale>-calibration"""
+    cores: str = "all"
+    """processor cores to use"""
+    snakemake: tuple[str, ...] = ()
+    """further options for Snakemake, after all others"""
+
+
+def launch(options: Options) -> int:
+    """Runs the workflow and returns the exit code."""
+    run = load_run(options.scale, calibrate=options.calibrate, models=options.models, hub=options.hub)
+    for name in replications():
+        load_replication(name, run.scale)
+    targets = [target for target in options.targets if target != "report"]
+    wants_report = not options.targets or bool({"all", "report"} & set(options.targets))
+    if unknown := sorted(set(targets) - {"all", "figures", "verify", "paper", "corpora", "smoke", *replications()}):
+        raise UserError(
+            f"unknown target '{unknown[0]}'; use all, figures, verify, report, paper or a replication: "
+            f"{', '.join(replications())}"
+        )
+    results = Path(run.results)
+    with _owner(results) as owner:
+        sweep_temporary_files(results)
+        started = time.time()
+        code = _snakemake(run, options, targets or ["all"], owner)
+        if code:
+            raise UserError(_failure(results, started))
+        if wants_report:
+            _report(run, options, owner)
+    return _conclude(results, list(options.targets))
+
+
+@contextlib.contextmanager
+def _owner(results: Path) -> Iterator[int]:
+    """Holds the lock of the results folder. UserError naming the process that works there."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        handle = os.open(results / ".owner", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if (known := from_os_error(error)) is None:
+            raise
+        raise known from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(handle, 32).decode().strip() or "unknown"
+            raise UserError(f"another run (process {pid}) works in {results}; wait for it or stop it") from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _command(run: Run, options: Options) -> list[str]:
+    config = {"scale": run.scale, "hub": int(run.hub), "calibrate": int(options.calibrate), "models": options.models}
+    pairs = [f"{key}={value}" for key, value in config.items() if value]
+    return [sys.executable, "-m", "snakemake", "--nolock", "--cores", options.cores, "--config", *pairs]
+
+
+def _environment(run: Run) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, **FIXED_ENVIRONMENT, "PATH": path, "HUB": str(int(run.hub))}
+
+
+def _snakemake(run: Run, options: Options, targets: list[str], owner: int) -> int:
+    command = [*_command(run, options), *options.snakemake, "--", *targets]
+    log = Path(run.results, WORKFLOW_LOG)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=_environment(run), pass_fds=[owner], stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        return follow(process, log)
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+
+
+def _report(run: Run, options: Options, owner: int) -> None:
+    report = f"{run.results}/report.html"
+    command = [*_command(run, options), "--quiet", "all", "--report", report, "--", "all"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=_environment(run), pass_fds=[owner], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise UserError(f"the report could not be written: {done.stderr.strip().splitlines()[-1]}")
+
+
+def _failure(results: Path, started: float) -> str:
+    """One sentence for a failed run: the last error sentence in the logs that this run wrote."""
+    found = []
+    for log in [*(results / "logs").rglob("*.log"), *Path("resources/logs").glob("*.log")]:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        if log.stat().st_mtime >= started and lines and not lines[-1].startswith(COST_PREFIX):
+            found.append((log.stat().st_mtime, log, lines[-1]))
+    if not found:
+        return f"the workflow stopped: {last_error(results / WORKFLOW_LOG)} (log: {results / WORKFLOW_LOG})"
+    _, log, line = max(found)
+    return f"{line.removeprefix('error: ')} (log: {log})"
+
+
+def _conclude(results: Path, targets: list[str]) -> int:
+    """Prints what holds and where the results are; the exit code of the run."""
+    named = [results / name / "claims.json" for name in targets if name in replications()]
+    files = named if named else [results / "claims.json"]
+    claims = [claim for path in files if path.exists() for claim in read_claims(path)]
+    problems = [claim.problem for claim in claims if claim.problem]
+    for problem in problems:
+        print(f"claim failed: {problem}", file=sys.stderr)
+    if claims:
+        print(f"Claims: {summary(claims)}.")
+    print(f"Results: {results}/" + (" (open report.html, paper.pdf, claims.md)" if not named else ""))
+    return CLAIMS_FAILED if problems else 0
+
+
+def main() -> None:
+    """Command line: every expected failure is one sentence on stderr."""
+    os.chdir(ROOT)
+    try:
+        code = launch(tyro.cli(Options))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; `make resume` carries on from here")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Language models: the registry `config/models.yaml`, and the one function through which every step loads a model.
+
+`common.materialise` turns any registered model into a folder `resources/models/<name>/` with safetensors, tokenizer and
+`manifest.json` (SHA-256 of each file). `load_model` checks these hashes at every load, then boots the folder in
+TransformerLens' `TransformerBridge`. Weights are used as stored: no LayerNorm folding, no centring. Tokenizers never add
+special tokens here: SmolLM2's would prepend token 1 to raw text (`encode` keeps them off, a test counts them).
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from common.config import ROOT, checked
+from common.errors import UserError
+from common.files import read_json, read_yaml, sha256
+from common.records import Strict
+
+if TYPE_CHECKING:
+    import torch
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedTokenizerBase
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MODELS_FILE = ROOT / "config" / "models.yaml"
+
+
+class ModelEntry(Strict):
+    """One model of the registry."""
+
+    source: Literal["package", "hub", "trained", "local"]
+    package: str | None = Field(None, description="package: import name of the installed package that holds the file")
+    version: str | None = Field(None, description="package: the locked version")
+    repository: str | None = Field(None, description="hub: owner/name")
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = Field(None, description="hub: commit, 40 hex")
+    folder: str | None = Field(None, description="trained, local: Hugging Face folder; relative to the project")
+    config: dict[str, Any] | None = Field(None, description="hub: the architecture, where no hashed config.json exists")
+    files: dict[str, Sha256] = Field(default_factory=dict, description="file name -> SHA-256, checked before any use")
+    licence: str
+    size_mb: Annotated[int, Field(gt=0)] = Field(description="disk space of the materialised folder")
+    chat_template: str
+    used_for: str
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ModelEntry":
+        needed = {"package": ("package", "version", "files"), "hub": ("repository", "revision", "files")}
+        for key in needed.get(self.source, ("folder",)):
+            if not getattr(self, key):
+                raise ValueError(f"a model with source '{self.source}' needs the key '{key}'")
+        return self
+
+
+class ModelsFile(Strict):
+    """The content of `config/models.yaml`."""
+
+    models: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")], ModelEntry]
+
+
+class Manifest(Strict):
+    """`manifest.json` of a materialised model."""
+
+    name: str
+    source: str
+    origin: str
+    licence: str
+    processing: str
+    files: dict[str, Sha256]
+
+
+def registry() -> dict[str, ModelEntry]:
+    """All registered models by name. UserError if the registry breaks its schema."""
+    return checked(ModelsFile, read_yaml(MODELS_FILE), MODELS_FILE).models
+
+
+def entry(name: str) -> ModelEntry:
+    """One registered model. UserError naming the known ones."""
+    known = registry()
+    if name not in known:
+        raise UserError(f"unknown model '{name}': config/models.yaml has {', '.join(known)}")
+    return known[name]
+
+
+def verify_folder(folder: Path) -> Manifest:
+    """Checks every file of a materialised model against its manifest. UserError naming the first bad file."""
+    path = folder / "manifest.json"
+    manifest = checked(Manifest, read_json(path), path)
+    for name, expected in manifest.files.items():
+        check_file(folder / name, expected, remedy=f"delete {folder} and run `make resume`")
+    return manifest
+
+
+def check_file(path: Path, expected: str, *, remedy: str) -> None:
+    """UserError unless `path` exists and has the expected SHA-256."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; {remedy}")
+    if (found := sha256(path)) != expected:
+        raise UserError(
+            f"{path} is damaged or was changed: its SHA-256 starts with {found[:12]}, expected {expected[:12]}; {remedy}"
+        )
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a materialised model. Encode with `encode`, which keeps special tokens off."""
+    from transformers import AutoTokenizer
+
+    verify_folder(folder)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    return tokenizer
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Token ids of raw text or of text that a chat template has already been applied to: no special token is added."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def load_model(folder: Path, *, device: str = "cpu", dtype: "torch.dtype | None" = None) -> "TransformerBridge":
+    """Boots a materialised model, weights as stored, in evaluation mode.
+
+    Args:
+        folder: the directory of `manifest.json`.
+        device: "cpu" or "cuda".
+        dtype: torch.float32 (default) or, for harvesting and generation only, torch.bfloat16.
+
+    Raises:
+        UserError: a file is missing or its hash differs from the manifest.
+    """
+    import torch
+    from transformer_lens.model_bridge import TransformerBridge
+
+    manifest = verify_folder(folder)
+    chosen = dtype or torch.float32
+    bridge = TransformerBridge.boot_transformers(str(folder), device=device, dtype=chosen)
+    bridge.eval()
+    print(f"loaded {manifest.name} ({manifest.processing}; {str(chosen).removeprefix('torch.')} on {device})")
+    return bridge

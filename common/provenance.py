@@ -1,0 +1,80 @@
+"""Step: writes `provenance.json`: what produced the results. Commit, lock, settings, models, versions, device, seeds."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from common.cli import run
+from common.config import ROOT
+from common.files import read_json, sha256, write_json
+
+REPORTED = ("torch", "transformer-lens", "transformers", "snakemake", "einops", "jaxtyping", "numpy", "scipy", "pandas")
+
+
+def git_state() -> dict[str, str | bool | None]:
+    """Commit (40 hex) and whether tracked files differ from it; None for both outside a git checkout."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def config_hash() -> str:
+    """SHA-256 over the names and contents of every YAML file in config/ and replications/."""
+    digest = hashlib.sha256()
+    for path in sorted([*ROOT.glob("config/**/*.yaml"), *ROOT.glob("replications/*/*.yaml")]):
+        digest.update(f"{path.relative_to(ROOT)} {sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def lock_hash() -> str:
+    """SHA-256 over the lock files in envs/."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(ROOT.glob("envs/lock*.txt")))).hexdigest()
+
+
+def device_name(device: str) -> str:
+    """The processor, or the GPU that torch uses."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def provenance(run: str, out: Path) -> None:
+    """Writes `out`. `run` is the JSON of the `common.config.Run` that is being recorded."""
+    settings = json.loads(run)
+    manifests = [ROOT / "resources" / "models" / name / "manifest.json" for name in settings["models"]]
+    write_json(
+        out,
+        {
+            **git_state(),
+            "scale": settings["scale"],
+            "seeds": settings["seeds"],
+            "lock_sha256": lock_hash(),
+            "config_sha256": config_hash(),
+            "models": {path.parent.name: read_json(path) for path in manifests},
+            "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in REPORTED}},
+            "device": device_name(settings["device"]),
+            "platform": platform.platform(),
+            "dtype": "float32, float64 for long sums",
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(provenance)

@@ -1,0 +1,97 @@
+# Rules that serve every replication: models and corpora, then claims, provenance, cost and paper.
+
+
+rule materialise_model:
+    output:
+        "<models>/{model}/manifest.json",
+    log:
+        "resources/logs/{model}.log",
+    conda:
+        "../envs/environment.yaml"
+    threads: 2
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        entry=lambda wildcards: MODELS[wildcards.model].model_dump_json(),
+        sources=source_hash("common.materialise"),
+    shell:
+        "python -m common.materialise --name {wildcards.model} --out {output} > {log} 2>&1"
+
+
+rule verify:
+    input:
+        expand("<results>/{name}/claims.json", name=NAMES),
+    output:
+        json="<results>/claims.json",
+        markdown="<results>/claims.md",
+        html=report(
+            "<results>/claims.html", caption="../paper/claims.rst", category="Claims"
+        ),
+    log:
+        "<logs>/verify.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        sources=source_hash("common.verify"),
+    shell:
+        "python -m common.verify all --claims {input} --out {output.json} > {log} 2>&1"
+
+
+rule provenance:
+    input:
+        rules.verify.output.json,
+        expand("<models>/{model}/manifest.json", model=RUN.models),
+    output:
+        "<results>/provenance.json",
+    log:
+        "<logs>/provenance.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        run=RUN.model_dump_json(),
+        git=git_state(),
+        sources=source_hash("common.provenance"),
+    shell:
+        "python -m common.provenance --run {params.run:q} --out {output} > {log} 2>&1"
+
+
+rule cost:
+    input:
+        [getattr(rules, f"{name}_figures").input for name in NAMES],
+        rules.verify.output.json,
+    output:
+        "<results>/cost.json",
+    log:
+        "<logs>/cost.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        results=RUN.results,
+        sources=source_hash("common.cost"),
+    shell:
+        "python -m common.cost --results {params.results} --out {output} > {log} 2>&1"
+
+
+rule paper:
+    input:
+        rules.verify.output.json,
+        rules.provenance.output,
+        rules.cost.output,
+        [getattr(rules, f"{name}_metrics").input for name in NAMES],
+        [getattr(rules, f"{name}_figures").input for name in NAMES],
+        expand("replications/{name}/section.typ", name=NAMES),
+        main="paper/main.typ",
+        library="paper/landmarks.typ",
+        references="paper/references.bib",
+    output:
+        report("<results>/paper.pdf", caption="../paper/paper.rst", category="Paper"),
+    log:
+        "<logs>/paper.log",
+    conda:
+        "../envs/environment.yaml"
+    params:
+        results=RUN.results,
+        sources=source_hash("common.paper"),
+    shell:
+        "python -m common.paper --results {params.results} --out {output} > {log} 2>&1"

@@ -1,0 +1,83 @@
+"""Intervals. Every number a reader sees goes through one of these functions; all intervals are two-sided 95 %.
+
+Seeds: Student t over per-seed values. Prompts: bootstrap over clusters (templates, topics, documents), because prompts
+of one cluster are not independent. Ratios are ratios of means, never means of ratios.
+"""
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy import stats
+
+from common.records import Metric
+
+LEVEL = 0.95
+BOOTSTRAP_DRAWS = 4000
+
+
+def over_seeds(values: list[float], *, unit: str, formula: str) -> Metric:
+    """Mean over seeds with a Student-t interval (n - 1 degrees of freedom). ValueError for fewer than 2 seeds."""
+    if len(values) < 2:
+        raise ValueError("an interval over seeds needs at least 2 seeds")
+    array = np.asarray(values, dtype=np.float64)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
+    mean = float(array.mean())
+    return Metric(
+        value=mean,
+        ci_low=mean - half,
+        ci_high=mean + half,
+        n=len(array),
+        unit=unit,
+        formula=formula,
+        per_seed=[float(value) for value in array],
+    )
+
+
+def over_clusters(
+    values: Float[np.ndarray, " n"],
+    clusters: Shaped[np.ndarray, " n"],
+    *,
+    unit: str,
+    formula: str,
+    denominators: Float[np.ndarray, " n"] | None = None,
+    seed: int = 0,
+) -> Metric:
+    """Mean of `values` (or mean of `values` over mean of `denominators`) with a bootstrap over whole clusters.
+
+    Percentile interval of `BOOTSTRAP_DRAWS` resamples of the clusters with replacement. ValueError for fewer than 2
+    clusters: the interval would have no width.
+    """
+    below = np.ones_like(values) if denominators is None else denominators
+    _, index = np.unique(clusters, return_inverse=True)
+    count = int(index.max()) + 1
+    if count < 2:
+        raise ValueError("a clustered interval needs at least 2 clusters")
+    above_sums = np.bincount(index, weights=values, minlength=count)
+    below_sums = np.bincount(index, weights=below, minlength=count)
+    chosen = np.random.default_rng(seed).integers(0, count, size=(BOOTSTRAP_DRAWS, count))
+    draws = above_sums[chosen].sum(1) / below_sums[chosen].sum(1)
+    value = float(above_sums.sum() / below_sums.sum())
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Metric(
+        value=value,
+        ci_low=min(float(low), value),
+        ci_high=max(float(high), value),
+        n=len(values),
+        unit=unit,
+        formula=formula,
+    )
+
+
+def share(successes: int, n: int, *, unit: str = "share", formula: str) -> Metric:
+    """A proportion of independent trials with its Clopper-Pearson (exact) interval."""
+    interval = stats.binomtest(successes, n).proportion_ci(LEVEL, method="exact")
+    return Metric(
+        value=successes / n, ci_low=float(interval.low), ci_high=float(interval.high), n=n, unit=unit, formula=formula
+    )
+
+
+def null_distribution(draws: Float[np.ndarray, " n"], *, unit: str, formula: str) -> Metric:
+    """Median of a null distribution with its central 95 % range (not an interval of the median). >= 20 draws."""
+    if len(draws) < 20:
+        raise ValueError("a null distribution needs at least 20 draws")
+    low, middle, high = np.quantile(np.asarray(draws, dtype=np.float64), [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    return Metric(value=float(middle), ci_low=float(low), ci_high=float(high), n=len(draws), unit=unit, formula=formula)

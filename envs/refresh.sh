@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Resolves envs/*.in again and writes the three lock files. Needs `uv` on the PATH (pip install uv).
+set -euo pipefail
+cd "$(dirname "$0")"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+compile="uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url"
+$compile requirements.in -o "$work/main.txt"
+$compile --no-deps data.in -o "$work/data.txt"
+python3 split_lock.py "$work/main.txt" "$work/data.txt" torch-cpu.sha256 .

@@ -1,0 +1,1 @@
+"""One folder per published result; each is found by its `rules.smk`."""
