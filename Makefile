@@ -1,17 +1,65 @@
 # Landmarks: `make` reproduces everything, `make test` checks everything. `make help` lists the rest.
 SHELL := /bin/bash
 .DEFAULT_GOAL := all
-SCALE ?= laptop
-TORCH ?= $(if $(shell command -v nvidia-smi),registry,cpu)
-LOCK  := $(shell cat envs/lock*.txt | python3 -c 'import hashlib,sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])')
-READY := .venv/.ready-$(LOCK)-$(TORCH)
-PIP   := .venv/bin/pip install -qq --disable-pip-version-check --require-hashes --no-deps -r
+SCALE  ?= laptop
+TORCH  ?= $(if $(shell command -v nvidia-smi),registry,cpu)
+LOCK   := $(shell cat envs/lock*.txt | python3 -c 'import hashlib,sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])')
+READY  := .venv/.ready-$(LOCK)-$(TORCH)
+PIP    := .venv/bin/pip install -qq --disable-pip-version-check --require-hashes --no-deps -r
+PYTHON := PYTHONPATH=. .venv/bin/python
+NAMES  := $(patsubst replications/%/rules.smk,%,$(wildcard replications/*/rules.smk))
+RUN     = @$(PYTHON) -m common.launch --scale $(SCALE) $(if $(MODELS),--models $(MODELS)) $(if $(HUB),--hub True) $(if $(CORES),--cores $(CORES))
 
 $(READY):
 	@echo "Installing the locked environment into .venv (one to three minutes, once) ..."
-	@rm -rf .venv && python3 -m venv .venv
+	@rm -rf .venv && python3 -c 'import sys; sys.exit("error: Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)' && python3 -m venv .venv
 	@{ [ $(TORCH) = cpu ] && $(PIP) envs/lock-torch-cpu.txt 2>/dev/null; } || $(PIP) envs/lock-torch.txt
 	@$(PIP) envs/lock.txt
 	@touch $@
 
-setup: $(READY)  ## create .venv from the lock (every other command does this by itself)
+.PHONY: all resume setup smoke calibrate figures verify report paper corpora status gallery test lint schemas clean clean-env help $(NAMES)
+
+all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|gpu MODELS=a,b HUB=1 CORES=n
+	$(RUN)
+
+$(NAMES): $(READY)  ## run one replication alone: figures, metrics, claims
+	$(RUN) $@
+
+figures verify report paper corpora: $(READY)  ## run the workflow up to this target
+	$(RUN) $@
+
+smoke: $(READY)  ## every rule once, tiny, in under five minutes
+	@$(MAKE) --no-print-directory all SCALE=smoke
+
+calibrate: $(READY)  ## the same measurements on the calibration seeds, into results/SCALE-calibration
+	$(RUN) --calibrate verify
+
+status: $(READY)  ## replications and steps: state, seconds, claims held / failed / not run
+	@$(PYTHON) -m common.status --scale $(SCALE)
+
+gallery: $(READY)  ## copy figures, data and claims of SCALE into figures/ and renew the README's claims table
+	@$(PYTHON) -m common.gallery --scale $(SCALE)
+
+schemas: $(READY)  ## renew the JSON schemas in config/schemas/
+	@$(PYTHON) -m common.config
+
+lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/snakefmt --check Snakefile common/rules.smk $(wildcard replications/*/rules.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
+	@for scale in smoke laptop; do .venv/bin/python -m snakemake --lint --config scale=$$scale || exit 1; done
+
+test: lint  ## lint, types, unit, workflow and browser tests
+	@$(PYTHON) -m pytest
+
+setup: $(READY)  ## create .venv from the lock; every other command does this by itself
+
+clean:  ## remove results and intermediate files of SCALE
+	rm -rf results/$(SCALE) results/$(SCALE)-calibration
+
+clean-env:  ## remove .venv; the next command installs it again
+	rm -rf .venv
+
+help:  ## this list
+	@grep -hE '^[$$a-z() -]+:.*##' $(MAKEFILE_LIST) | sed 's/^$$(NAMES)/<replication>/; s/:.*##/#/' | awk -F'#' '{printf "  make %-38s %s\n", $$1, $$2}'
+	@echo "  replications: $(NAMES)"

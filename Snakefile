@@ -9,7 +9,7 @@ from common.config import load_replication, load_run, replications
 from common.errors import UserError
 from common.models import registry
 from common.provenance import git_state
-from common.workflow import source_hash
+from common.workflow import flags, source_hash
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 

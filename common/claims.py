@@ -1,12 +1,12 @@
-"""Claims: what a paper says, what we measured, and whether it holds against a control. How claims work: common/README.md.
+"""Claims: what a paper says, what we measured, and whether it holds against a control (see common/README.md).
 
-`claims.yaml` is written before the run. A claim names a metric, an assertion with literal thresholds, and a control: the
-same measurement where the effect must be absent, together with the paired difference of the two.
+`claims.yaml` is written before the run. A claim names a metric, an assertion with literal thresholds, and a control:
+the same measurement where the effect must be absent, together with the paired difference of the two.
 
-Verdicts. `reproduced`: the whole interval of the metric (and every seed) lies on the passing side, the whole interval of
-the control on the failing side, and the interval of their difference excludes 0 with the right sign. `same direction`:
-as above, but the metric misses the frozen threshold. `not reproduced`: anything else. `not run here`: the scale or the
-model is not part of this run.
+Verdicts. `reproduced`: the whole interval of the metric (and every seed) lies on the passing side, the whole interval
+of the control on the failing side, and the interval of their difference excludes 0 with the right sign. `same
+direction`: as above, but the metric misses the frozen threshold. `not reproduced`: anything else. `not run here`: the
+scale or the model is not part of this run.
 """
 
 from collections.abc import Mapping
@@ -195,8 +195,8 @@ def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics:
         ),
     }
     if isinstance(metrics, str):
-        control = ControlResult(name=definition.control.name)
-        return Claim(**common, control=control, verdict="not run here", reason=metrics)
+        absent = ControlResult(name=definition.control.name)
+        return Claim(**common, control=absent, verdict="not run here", reason=metrics)
     effect = metrics[definition.metric]
     control, difference = metrics[definition.control.metric], metrics[definition.control.difference]
     verdict, reason = _judge(definition.assertion, effect, control, difference)
@@ -216,25 +216,19 @@ def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics:
 
 
 def _judge(assertion: Assertion, effect: Metric, control: Metric, difference: Metric) -> tuple[Verdict, str]:
+    def shown(metric: Metric) -> str:
+        return f"[{metric.ci_low:.3g}, {metric.ci_high:.3g}]"
+
     if not assertion.fails(control):
-        return (
-            "not reproduced",
-            f"the control passes: its interval [{control.ci_low:.3g}, {control.ci_high:.3g}] is not wholly outside {assertion}",
-        )
+        return "not reproduced", f"the control's interval {shown(control)} is not wholly outside {assertion}"
     if not assertion.right_sign(difference):
-        return (
-            "not reproduced",
-            f"effect minus control [{difference.ci_low:.3g}, {difference.ci_high:.3g}] does not exclude 0 with the right sign",
-        )
+        return "not reproduced", f"effect minus control {shown(difference)} does not exclude 0 with the right sign"
     if assertion.passes(effect):
-        return "reproduced", f"interval {'and every seed ' if effect.per_seed else ''}{assertion}; control fails"
-    worst = [value for value in effect.per_seed or [] if not assertion.holds(value)]
-    missed = (
-        f"{len(worst)} of {len(effect.per_seed or [])} seeds miss"
-        if worst
-        else f"interval [{effect.ci_low:.3g}, {effect.ci_high:.3g}] misses"
-    )
-    return "same direction", f"{missed} {assertion}; control fails"
+        return "reproduced", f"interval{' and every seed' if effect.per_seed else ''} {assertion}; the control fails it"
+    seeds = effect.per_seed or []
+    missed = sum(not assertion.holds(value) for value in seeds)
+    what = f"{missed} of {len(seeds)} seeds miss" if missed else f"interval {shown(effect)} misses"
+    return "same direction", f"{what} {assertion}; the control fails it"
 
 
 def verify_replication(replication: str, scale: str, models: list[str], results: Path) -> list[Claim]:

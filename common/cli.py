@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
+import psutil
 import tyro
 
 from common.errors import UserError, from_os_error
@@ -34,7 +35,6 @@ def run(step: Callable[..., Any]) -> None:
 def run_command(command: Callable[[], Any]) -> None:
     """As `run`, for a command that reads the command line itself."""
     die_with_workflow()
-    start = time.perf_counter()
     try:
         make_deterministic()
         command()
@@ -44,7 +44,7 @@ def run_command(command: Callable[[], Any]) -> None:
         if (known := from_os_error(error)) is None:
             raise
         sys.exit(f"error: {known}")
-    print(COST_PREFIX + json.dumps(cost_since(start)), flush=True)
+    print(COST_PREFIX + json.dumps(process_cost()), flush=True)
 
 
 def make_deterministic() -> None:
@@ -57,10 +57,11 @@ def make_deterministic() -> None:
             torch.backends.cudnn.allow_tf32 = False
 
 
-def cost_since(start: float) -> dict[str, float]:
-    """Wall and CPU seconds, peak RSS in MB, GPU seconds (wall time of a step that used a GPU) and peak GPU MB."""
+def process_cost() -> dict[str, float]:
+    """Wall and CPU seconds since the process began, imports included; peak RSS in MB; GPU seconds (wall time of a step
+    that used a GPU) and peak GPU memory in MB."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    wall = time.perf_counter() - start
+    wall = time.time() - psutil.Process().create_time()
     torch = sys.modules.get("torch")
     gpu_bytes = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_initialized() else 0
     return {

@@ -9,7 +9,7 @@ import difflib
 import importlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field, ValidationError
 
@@ -67,7 +67,7 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
     if settings.device == "cuda":
         _need_cuda(scale)
     return Run(
-        scale=scale,
+        scale=cast(Scale, scale),
         results=f"results/{scale}-calibration" if calibrate else f"results/{scale}",
         device=settings.device,
         seeds=settings.calibration_seeds if calibrate else settings.seeds,

@@ -1,5 +1,5 @@
-"""`python -m common.launch [targets]`: what `make` calls. Checks the run, owns the results folder, starts Snakemake, and
-turns the claims into the exit code.
+"""`python -m common.launch [targets]`: what `make` calls. Checks the run, owns the results folder, starts Snakemake,
+and turns the claims into the exit code.
 
 The launcher holds a kernel file lock on `results/<scale>/.owner` and hands it to Snakemake, so that the lock lives as
 long as anybody works there and dies with the last of them: after any kill there is nothing to unlock, and `make resume`

@@ -1,8 +1,8 @@
 """Step: turns a registered model into a Hugging Face folder with safetensors, tokenizer and a manifest of hashes.
 
-Four sources, one result. `package`: a GGUF file inside an installed package is de-quantised to float32. `hub`: the files
-that the registry lists, at a pinned revision, each checked against its SHA-256. `trained` and `local`: a folder, copied.
-Nothing is unpickled and no code from a model is run.
+Four sources, one result. `package`: a GGUF file inside an installed package is de-quantised to float32. `hub`: the
+files that the registry lists, at a pinned revision, each checked against its SHA-256. `trained` and `local`: a folder,
+copied. Nothing is unpickled and no code from a model is run.
 """
 
 import os
@@ -69,7 +69,9 @@ def _package(model: ModelEntry, folder: Path) -> tuple[str, str]:
     package = Path(spec.submodule_search_locations[0])
     distribution = str(model.package).replace("_", "-")
     if (found := metadata.version(distribution)) != model.version:
-        raise UserError(f"{distribution} {found} is installed, the registry names {model.version}; run `make clean-env`")
+        raise UserError(
+            f"{distribution} {found} is installed, the registry names {model.version}; run `make clean-env`"
+        )
     [(file, expected)] = model.files.items()
     check_file(package / file, expected, remedy="run `make clean-env` and then `make`")
 
@@ -97,7 +99,8 @@ def _hub(model: ModelEntry, folder: Path) -> tuple[str, str]:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
     from transformers import AutoConfig, AutoTokenizer
 
-    assert model.repository and model.revision
+    assert model.repository
+    assert model.revision
     for file, expected in model.files.items():
         try:
             cached = hf_hub_download(model.repository, file, revision=model.revision)
@@ -125,7 +128,9 @@ def _hub(model: ModelEntry, folder: Path) -> tuple[str, str]:
 def _folder(model: ModelEntry, folder: Path) -> tuple[str, str]:
     origin = ROOT / str(model.folder)
     if not (origin / "config.json").is_file():
-        raise UserError(f"{model.folder} is no Hugging Face folder (config.json is missing); correct config/models.yaml")
+        raise UserError(
+            f"{model.folder} is no Hugging Face folder (config.json is missing); correct config/models.yaml"
+        )
     for file, expected in model.files.items():
         check_file(origin / file, expected, remedy="correct config/models.yaml or restore the file")
     for path in sorted(origin.iterdir()):

@@ -2,8 +2,8 @@
 
 `common.materialise` turns any registered model into a folder `resources/models/<name>/` with safetensors, tokenizer and
 `manifest.json` (SHA-256 of each file). `load_model` checks these hashes at every load, then boots the folder in
-TransformerLens' `TransformerBridge`. Weights are used as stored: no LayerNorm folding, no centring. Tokenizers never add
-special tokens here: SmolLM2's would prepend token 1 to raw text (`encode` keeps them off, a test counts them).
+TransformerLens' `TransformerBridge`. Weights are used as stored: no LayerNorm folding, no centring. Tokenizers never
+add special tokens here: SmolLM2's would prepend token 1 to raw text (`encode` keeps them off, a test counts them).
 """
 
 from pathlib import Path
@@ -95,7 +95,7 @@ def check_file(path: Path, expected: str, *, remedy: str) -> None:
         raise UserError(f"{path} is missing; {remedy}")
     if (found := sha256(path)) != expected:
         raise UserError(
-            f"{path} is damaged or was changed: its SHA-256 starts with {found[:12]}, expected {expected[:12]}; {remedy}"
+            f"{path} is damaged or was changed: its SHA-256 is {found[:12]}..., expected {expected[:12]}...; {remedy}"
         )
 
 
@@ -112,6 +112,28 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """Token ids of raw text or of text that a chat template has already been applied to: no special token is added."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def chat_prompt(tokenizer: "PreTrainedTokenizerBase", message: str, system: str | None = None) -> str:
+    """One user message in the model's chat format, up to where the answer begins.
+
+    The system message is what is passed here and nothing else: SmolLM2's template would add one of its own, so for None
+    the prompt is rendered with an empty system block and that block is cut off.
+    """
+    from jinja2 import TemplateError
+
+    def render(messages: list[dict[str, str]], answer: bool) -> str:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer))
+
+    user = {"role": "user", "content": message}
+    block = {"role": "system", "content": system or ""}
+    if system is not None:
+        return render([block, user], True)
+    try:
+        with_block, head = render([block, user], True), render([block], False)
+    except TemplateError:  # the template knows no system role
+        return render([user], True)
+    return with_block.removeprefix(head)
 
 
 def load_model(folder: Path, *, device: str = "cpu", dtype: "torch.dtype | None" = None) -> "TransformerBridge":

@@ -54,8 +54,8 @@ def use_style() -> None:
 def save_figure(figure: Figure, stem: Path, data: pd.DataFrame, caption: Path, sources: list[Path]) -> None:
     """Writes `stem`.{svg,png,pdf,csv,json} and closes the figure.
 
-    `data` is what is drawn, one row per mark; `caption` is the figure's `.rst` file, also shown in the report; `sources`
-    are the result files that the figure was made from. UserError if there is nothing to draw.
+    `data` is what is drawn, one row per mark; `caption` is the figure's `.rst` file, also shown in the report;
+    `sources` are the result files that the figure was made from. UserError if there is nothing to draw.
     """
     if data.empty:
         raise UserError(f"no data for figure {stem.name}; delete {sources[0].parent} and run `make resume`")

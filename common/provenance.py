@@ -1,4 +1,4 @@
-"""Step: writes `provenance.json`: what produced the results. Commit, lock, settings, models, versions, device, seeds."""
+"""Step: writes `provenance.json`: commit, lock, settings, models, versions, device and seeds behind the results."""
 
 import hashlib
 import json

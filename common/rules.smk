@@ -19,6 +19,52 @@ rule materialise_model:
         "python -m common.materialise --name {wildcards.model} --out {output} > {log} 2>&1"
 
 
+rule python_docs:
+    input:
+        model="<models>/smollm2-135m-instruct-q4_1/manifest.json",
+        registry="config/corpora.yaml",
+    output:
+        "<corpora>/python-docs/manifest.json",
+    params:
+        sources=source_hash("common.python_docs"),
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    log:
+        "resources/logs/python-docs.log",
+    conda:
+        "../envs/environment.yaml"
+    shell:
+        "python -m common.python_docs --model-manifest {input.model} --out {output} > {log} 2>&1"
+
+
+rule self_chat:
+    input:
+        model="<models>/smollm2-135m-instruct-q4_1/manifest.json",
+        registry="config/corpora.yaml",
+    output:
+        f"<corpora>/self-chat-{RUN.scale}/manifest.json",
+    params:
+        options=flags({"scale": RUN.scale, "device": RUN.device}),
+        sources=source_hash("common.self_chat"),
+    threads: 2
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    log:
+        f"resources/logs/self-chat-{RUN.scale}.log",
+    conda:
+        "../envs/environment.yaml"
+    shell:
+        "python -m common.self_chat {params.options} --model-manifest {input.model} --out {output} > {log} 2>&1"
+
+
+rule corpora:
+    input:
+        rules.python_docs.output,
+        rules.self_chat.output,
+
+
 rule verify:
     input:
         expand("<results>/{name}/claims.json", name=NAMES),

@@ -46,7 +46,7 @@ def number(value: float | None, low: float | None, high: float | None) -> str:
 
 def summary(claims: list[Claim]) -> str:
     """`12 reproduced, 1 not reproduced, 3 not run here`."""
-    found = Counter(claim.verdict for claim in claims)
+    found = Counter[str](claim.verdict for claim in claims)
     return ", ".join(f"{found[verdict]} {verdict}" for verdict in verdicts() if found[verdict])
 
 

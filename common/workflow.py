@@ -10,7 +10,7 @@ __all__ = ["flags", "source_hash"]
 
 
 def flags(settings: Mapping[str, Any], **more: Any) -> str:
-    """Command-line options for `settings`: `{"n_features": 5, "densities": [1.0, 0.5]}` -> `--n-features 5 --densities 1.0 0.5`.
+    """Command-line options: `{"n_features": 5, "densities": [1.0, 0.5]}` gives `--n-features 5 --densities 1.0 0.5`.
 
     Nested mappings become dotted names, booleans `--name` or `--no-name`, None is left out.
     """
