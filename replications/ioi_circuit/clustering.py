@@ -1,0 +1,34 @@
+"""Intervals over prompts: prompts of one template are not independent, so whole templates are resampled."""
+
+import numpy as np
+from jaxtyping import Float
+
+from common.records import Metric
+from common.statistics import over_clusters
+from replications.ioi_circuit.dataset import Prompt
+
+
+def clustered(
+    values: Float[np.ndarray, " prompt"],
+    prompts: list[Prompt],
+    *,
+    unit: str,
+    formula: str,
+    denominators: Float[np.ndarray, " prompt"] | None = None,
+) -> Metric:
+    """Mean of `values`, or ratio of the two means, with an interval over templates and the value of each seed."""
+    below = np.ones_like(values) if denominators is None else denominators
+    templates = np.array([prompt.template for prompt in prompts])
+    metric = over_clusters(values, templates, unit=unit, formula=formula, denominators=below)
+    seeds = np.array([prompt.seed for prompt in prompts])
+    per_seed = [float(values[seeds == seed].sum() / below[seeds == seed].sum()) for seed in np.unique(seeds)]
+    return Metric(**{**metric.model_dump(), "per_seed": per_seed})
+
+
+def role_flips(n_prompts: int, draws: int, seed: int = 0) -> Float[np.ndarray, "draw prompt"]:
+    """Independent signs, +1 or -1: which of a prompt's two names counts as IO is drawn anew for each prompt.
+
+    The data set draws the roles of the two names at random, so this is the exact permutation null for 'roles do not
+    matter'.
+    """
+    return np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, n_prompts))

@@ -1,0 +1,123 @@
+"""Reading names from the residual stream at END, and the direct path of each head to the logits.
+
+Both measurements use that the logits are a known function of the last residual vector alone: final norm, then
+unembedding. `read_names` applies the model's own norm module, so it is exact for LayerNorm and for RMSNorm, and returns
+logits relative to their mean over the vocabulary. Softmax does not see that mean; without subtracting it the effect on
+one logit, unlike that on a difference of logits, would depend on an arbitrary constant.
+
+`direct_residual` replaces the output of one head at END by its output on a partner prompt, only in the last residual
+vector: MLPs and later heads keep what they computed, the norm is recomputed. This is the direct edge head -> logits. It
+is *not* the path patching of Wang et al. (2022, appendix B), who recompute the MLPs in between.
+"""
+
+from typing import TYPE_CHECKING
+
+import einops
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from common.errors import UserError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+TOLERANCE = 1e-3
+
+
+def centred_unembedding(
+    bridge: "TransformerBridge",
+) -> tuple[Float[Tensor, "d_vocab d_model"], Float[Tensor, " d_vocab"]]:
+    """Unembedding rows and bias minus their mean over the vocabulary."""
+    rows, bias = bridge.W_U.T, bridge.b_U
+    return rows - rows.mean(0), bias - bias.mean()
+
+
+def read_names(
+    bridge: "TransformerBridge", residual: Float[Tensor, "batch read d_model"], names: Int[Tensor, "batch two"]
+) -> Float[Tensor, "batch read two"]:
+    """Logits of the two names of each prompt, above the vocabulary mean, read from residual vectors at END.
+
+    Products are summed vector by vector, so equal vectors give equal bits wherever they stand in the batch.
+    """
+    rows, bias = centred_unembedding(bridge)
+    normalised = bridge.ln_final(residual)
+    columns = [(normalised * rows[name][:, None]).sum(-1) + bias[name][:, None] for name in names.unbind(1)]
+    return torch.stack(columns, dim=-1)
+
+
+def direct_residual(
+    bridge: "TransformerBridge",
+    final: Float[Tensor, "batch d_model"],
+    z: Float[Tensor, "batch layer head d_head"],
+    z_partner: Float[Tensor, "batch layer head d_head"],
+    names: Int[Tensor, "batch two"],
+    batch_size: int,
+) -> Float[Tensor, "batch layer head two"]:
+    """Change of the two name logits when one head's output at END comes from the partner prompt, for every head.
+
+    Args:
+        final: residual vectors at END after the last block.
+        z: outputs of all heads at END before W_O, on the prompt itself.
+        z_partner: the same on the partner prompt.
+        names: token ids of IO and S.
+        batch_size: prompts that are handled at a time.
+
+    Returns:
+        Logits of the patched minus logits of the unpatched prompt; exactly 0 where `z_partner` equals `z`.
+    """
+    n_layers, n_heads = z.shape[1:3]
+    weights = bridge.W_O
+    effects = []
+    for part in torch.split(torch.arange(len(final), device=final.device), batch_size):
+        change = torch.einsum("nlhe,lhed->nlhd", z_partner[part] - z[part], weights)
+        change = einops.rearrange(change, "n layer head d_model -> n (layer head) d_model")
+        nothing = torch.zeros_like(change[:, :1])
+        logits = read_names(bridge, final[part][:, None] + torch.cat([nothing, change], 1), names[part])
+        effects.append(logits[:, 1:] - logits[:, :1])
+    return einops.rearrange(torch.cat(effects), "n (layer head) two -> n layer head two", layer=n_layers, head=n_heads)
+
+
+def check_architecture(
+    bridge: "TransformerBridge", tokens: Int[Tensor, "batch pos"], attention: Int[Tensor, "batch pos"]
+) -> None:
+    """Makes sure that heads write to the residual stream directly and that logits are read as assumed.
+
+    Raises:
+        UserError: the model caps its logits, or rescales what heads or MLPs write (as Gemma 2 and OLMo 2 do).
+    """
+    if bridge.cfg.output_logits_soft_cap > 0:
+        raise UserError("this model caps its logits, which the direct path does not cover; leave it out")
+    last = bridge.cfg.n_layers - 1
+    parts = [f"blocks.{last}.{name}" for name in ("hook_resid_pre", "attn.hook_z", "hook_mlp_out", "hook_resid_post")]
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str, value: Tensor) -> None:
+        seen[name] = value.detach()
+
+    present = [name for name in parts if name in bridge.hook_dict]
+    hooks = [(name, lambda value, hook, name=name: keep(name, value)) for name in present]
+    logits = bridge.run_with_hooks(tokens, attention_mask=attention, fwd_hooks=hooks)
+    before, z, mlp, after = (seen.get(name) for name in parts)
+    assert before is not None
+    assert z is not None
+    assert after is not None
+    total = before + torch.einsum("nphe,hed->npd", z, bridge.W_O[last])
+    for written in (getattr(bridge.blocks[last].attn, "b_O", None), mlp):
+        total = total if written is None else total + written
+    real = attention.bool()
+    if not _close(total[real], after[real]):
+        raise UserError(
+            "this model rescales what heads or MLPs write, which the direct path does not cover; leave it out"
+        )
+    names = tokens[:, :2]
+    read = read_names(bridge, after, names)
+    expected = torch.stack([logits[range(len(tokens)), :, name] for name in names.unbind(1)], -1)
+    if not _close(read[real], (expected - logits.mean(-1, keepdim=True))[real]):
+        raise UserError(
+            "the logits of this model are not final norm and unembedding of the last residual; leave it out"
+        )
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp(min=1))

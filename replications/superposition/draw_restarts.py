@@ -1,0 +1,55 @@
+"""Step: draws how much worse than the best one every restart ended, and how many features it stores."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from common.cli import run
+from common.plotting import COLUMN_WIDTH, PALETTE, save_figure, use_style
+from replications.superposition.drawing import log_ticks
+
+MARKERS = "ovs^Dp"
+
+
+def draw_restarts(*, table: Path, caption: Path, out: Path) -> None:
+    """One mark per restart. `out` is the SVG."""
+    frame = pd.read_csv(table)
+    frame["ratio"] = frame["loss"] / frame["best_loss"]
+    use_style()
+    figure, axes = plt.subplots(figsize=(1.35 * COLUMN_WIDTH, 2.7))
+    kinds = sorted(frame["stored"].unique())
+    for k, kind in enumerate(kinds):
+        one = frame[frame["stored"] == kind]
+        shift = 1.0 + 0.035 * (k - (len(kinds) - 1) / 2)
+        axes.plot(
+            one["density"] * shift,
+            np.maximum(one["ratio"], 1.0),
+            MARKERS[int(kind) % len(MARKERS)],
+            color=PALETTE[int(kind) % len(PALETTE)],
+            markersize=2.8,
+            alpha=0.6,
+            markeredgewidth=0,
+            label=f"{kind}",
+        )
+    axes.set(xscale="log", yscale="log", xlabel="feature density s (log scale, sparser to the right)")
+    axes.set_ylabel("loss over that of the best restart")
+    axes.invert_xaxis()
+    axes.set_xticks(*log_ticks([1.0, 0.5, 0.2, 0.1, 0.05, 0.02]))
+    highest = float(frame["ratio"].max())
+    axes.set_yticks(*log_ticks([tick for tick in (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0) if tick <= 1.15 * highest]))
+    axes.minorticks_off()
+    axes.legend(
+        title="features\nstored",
+        title_fontsize=7,
+        frameon=False,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        handletextpad=0.1,
+    )
+    save_figure(figure, out.with_suffix(""), frame, caption, [table])
+
+
+if __name__ == "__main__":
+    run(draw_restarts)

@@ -1,0 +1,191 @@
+"""The judge: a claim holds only with its control, and a file that leaves something out is refused."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from common.claims import Assertion, ClaimDefinition, ClaimsFile, evaluate, load_claims, verify_replication
+from common.config import SCALES, load_replication, load_scale, replications
+from common.errors import UserError
+from common.files import read_yaml, write_json
+from common.records import Metric, write_metrics
+from common.verify import html, markdown, read_claims, summary
+
+BASE = {
+    "id": "effect_is_large",
+    "statement": "The effect is at least one half.",
+    "source": "Somebody 2020, section 1",
+    "paper_value": None,
+    "models": ["toy"],
+    "part": "part",
+    "metric": "effect",
+    "assertion": {"at_least": 0.5},
+    "control": {"name": "shuffled labels", "metric": "control", "difference": "difference"},
+    "role": "required",
+    "scales": ["laptop"],
+    "expected_verdict": "reproduced",
+    "frozen_at": {"date": "2026-11-20", "seeds": [100, 101, 102]},
+}
+
+
+def definition(**changes) -> ClaimDefinition:
+    return ClaimDefinition.model_validate(BASE | changes)
+
+
+def metric(value, half=0.05, per_seed=None) -> Metric:
+    return Metric(
+        value=value, ci_low=value - half, ci_high=value + half, n=5, unit="1", formula="test", per_seed=per_seed
+    )
+
+
+def judge(effect, control, difference=None, **changes):
+    difference = difference or metric(effect.value - control.value)
+    metrics = {"effect": effect, "control": control, "difference": difference}
+    return evaluate("demo", definition(**changes), "toy", metrics)
+
+
+def test_effect_passes_and_control_fails_is_reproduced():
+    claim = judge(metric(0.9, per_seed=[0.8, 1.0]), metric(0.1))
+    assert (claim.verdict, claim.problem, claim.n_seeds) == ("reproduced", None, 2)
+    assert claim.control.fails_assertion
+
+
+def test_a_control_that_passes_spoils_the_claim():
+    claim = judge(metric(0.9), metric(0.6))
+    assert claim.verdict == "not reproduced"
+    assert "control" in claim.problem
+
+
+def test_a_control_whose_interval_touches_the_passing_side_spoils_the_claim():
+    assert judge(metric(0.9), metric(0.4, half=0.2)).verdict == "not reproduced"
+
+
+def test_effect_put_in_place_of_its_control_never_holds():
+    claim = judge(metric(0.1), metric(0.9))
+    assert claim.verdict == "not reproduced"
+    assert claim.problem
+
+
+def test_one_bad_seed_or_a_wide_interval_gives_same_direction():
+    by_seed = judge(metric(0.9, per_seed=[0.3, 1.5]), metric(0.1))
+    by_interval = judge(metric(0.52, half=0.05), metric(0.1))
+    assert by_seed.verdict == by_interval.verdict == "same direction"
+    assert "1 of 2 seeds" in by_seed.reason
+    assert by_seed.problem  # required, and its expected verdict was another
+
+
+def test_difference_must_exclude_zero_with_the_right_sign():
+    assert judge(metric(0.9), metric(0.1), metric(0.04)).verdict == "not reproduced"
+    assert judge(metric(0.9), metric(0.1), metric(-0.8)).verdict == "not reproduced"
+
+
+def test_a_verdict_that_changes_for_the_better_fails_too():
+    claim = judge(metric(0.9), metric(0.1), expected_verdict="same direction", role="reported")
+    assert "expected 'same direction'" in claim.problem
+
+
+def test_an_expected_negative_result_is_a_result():
+    reported = judge(metric(0.1), metric(0.1), expected_verdict="not reproduced", role="reported")
+    assert reported.problem is None
+    assert judge(metric(0.1), metric(0.1), expected_verdict="not reproduced").problem  # required must hold
+
+
+def test_two_sided_assertion():
+    assertion = Assertion(at_least=0.38, at_most=0.42)
+    assert assertion.passes(metric(0.4, 0.01))
+    assert not assertion.passes(metric(0.4, 0.05))
+    assert assertion.fails(metric(0.5, 0.01))
+    assert assertion.fails(metric(0.2, 0.01))
+    assert not assertion.fails(metric(0.41, 0.02))
+
+
+@given(st.floats(-2, 2), st.floats(0, 1), st.floats(-1, 1))
+def test_no_metric_both_passes_and_fails(value, half, bound):
+    for assertion in (Assertion(at_least=bound), Assertion(at_most=bound)):
+        assert not (assertion.passes(metric(value, half)) and assertion.fails(metric(value, half)))
+
+
+@pytest.mark.parametrize("missing", ["control", "metric", "assertion", "expected_verdict", "frozen_at", "source"])
+def test_a_claim_that_lacks_something_is_refused(missing):
+    with pytest.raises(ValidationError, match=missing):
+        ClaimsFile.model_validate({"claims": [{key: value for key, value in BASE.items() if key != missing}]})
+
+
+@pytest.mark.parametrize(
+    "threshold", ["results/laptop/x/metrics.json", "metric * 0.9", "0.5", None, float("nan"), float("inf")]
+)
+def test_a_threshold_is_a_number_written_down_before(threshold):
+    with pytest.raises(ValidationError):
+        definition(assertion={"at_least": threshold})
+
+
+def test_duplicate_ids_are_refused():
+    with pytest.raises(ValidationError, match="duplicate claim id 'effect_is_large'"):
+        ClaimsFile.model_validate({"claims": [BASE, BASE]})
+
+
+def test_not_run_here_gives_its_reason(monkeypatch, tmp_path):
+    import common.claims
+
+    both = [definition(scales=["gpu"]), definition(id="other", models=["gpt2"])]
+    monkeypatch.setattr(common.claims, "load_claims", lambda name: both)
+    first, second = verify_replication("demo", "laptop", ["small"], tmp_path)
+    assert (first.verdict, first.reason) == ("not run here", "needs scale gpu; this is laptop")
+    assert (second.verdict, second.reason) == ("not run here", "model gpt2 is not part of this run")
+    assert first.problem is None
+
+
+def test_missing_results_are_an_error_and_not_a_skip(monkeypatch, tmp_path):
+    import common.claims
+
+    monkeypatch.setattr(common.claims, "load_claims", lambda name: [definition()])
+    with pytest.raises(UserError, match="does not exist"):
+        verify_replication("demo", "laptop", [], tmp_path)
+    write_metrics(tmp_path / "demo/toy/part/metrics.json", {"effect": metric(1.0)})
+    with pytest.raises(KeyError):
+        verify_replication("demo", "laptop", [], tmp_path)
+
+
+def test_tables_show_every_claim_and_escape_text(tmp_path):
+    claims = [judge(metric(0.9), metric(0.1), statement="Larger than <b>one</b> | half of it.")]
+    assert "&lt;b&gt;one" in html(claims)
+    assert "<b>one" not in html(claims)
+    assert "one</b> \\| half" in markdown(claims)
+    assert summary(claims) == "1 reproduced"
+    write_json(tmp_path / "claims.json", [claims[0].model_dump(mode="json")])
+    assert read_claims(tmp_path / "claims.json") == claims
+
+
+@pytest.mark.parametrize("name", replications())
+def test_claims_of_every_replication(name, root):
+    """Valid, with calibration seeds that are not scored, and with models and scales that exist."""
+    from common.models import registry
+
+    scored = {seed for scale in SCALES for seed in load_scale(scale).seeds}
+    for claim in load_claims(name):
+        assert not scored & set(claim.frozen_at.seeds), claim.id
+        assert set(claim.models) <= {"toy", *registry()}, claim.id
+        assert claim.control.metric != claim.metric
+    assert read_yaml(root / "replications" / name / "claims.yaml")
+    for scale in SCALES:
+        load_replication(name, scale)
+
+
+def results_claims():
+    """Every claim of every finished run on this machine, as one test item each."""
+    from common.config import ROOT
+
+    return [
+        pytest.param(claim, id=f"{path.parent.name}-{claim.id}-{claim.model}")
+        for path in [*sorted(ROOT.glob("results/*/claims.json")), ROOT / "figures/claims.json"]
+        if path.exists() and "calibration" not in path.parent.name
+        for claim in read_claims(path)
+    ]
+
+
+@pytest.mark.parametrize("claim", results_claims())
+def test_claim_of_a_finished_run(claim):
+    if claim.verdict == "not run here":
+        pytest.skip(claim.reason)
+    assert claim.problem is None

@@ -1,0 +1,116 @@
+"""The command line around a step: one sentence for what a user can mend, a cost line, plain progress in a log."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from common.cli import COST_PREFIX, track
+from common.cost import step_cost, total
+from common.errors import from_os_error
+
+STEP = """
+from pathlib import Path
+from common.cli import run
+from common.errors import UserError
+def step(sizes: list[int], out: Path, fail: str = "no") -> None:
+    if fail == "user":
+        raise UserError("sizes must be even; pass even sizes")
+    if fail == "disk":
+        import errno
+        raise OSError(errno.ENOSPC, "No space left on device", str(out))
+    if fail == "bug":
+        raise ZeroDivisionError
+    out.write_text(str(sum(sizes)))
+run(step)
+"""
+
+
+def run_step(tmp_path, *options, **environment):
+    command = [sys.executable, "-c", STEP, "--out", str(tmp_path / "out"), *options]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+
+
+def test_a_step_runs_and_closes_with_its_cost(tmp_path):
+    done = run_step(tmp_path, "--sizes", "2", "4")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").read_text() == "6"
+    last = done.stdout.splitlines()[-1]
+    cost = json.loads(last.removeprefix(COST_PREFIX))
+    assert cost["wall_s"] > 0
+    assert cost["peak_rss_mb"] > 5
+    assert cost["gpu_s"] == 0
+    (tmp_path / "x.log").write_text(done.stdout)
+    assert step_cost(tmp_path / "x.log") == cost
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (["--sizes", "2", "--fail", "user"], 1, "error: sizes must be even; pass even sizes"),
+        (["--sizes", "2", "--fail", "disk"], 1, "error: the disk is full"),
+        (["--sizes", "two"], 2, "sizes"),
+        (["--size", "2"], 2, "--sizes"),
+    ],
+)
+def test_mendable_errors_have_no_traceback(tmp_path, options, code, sentence):
+    done = run_step(tmp_path, *options)
+    assert done.returncode == code
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert COST_PREFIX not in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bug_keeps_its_traceback(tmp_path):
+    assert "ZeroDivisionError" in run_step(tmp_path, "--sizes", "2", "--fail", "bug").stderr
+
+
+def test_a_step_dies_with_its_workflow(tmp_path):
+    code = (
+        "from common.cli import die_with_workflow; die_with_workflow();"
+        "print('up', flush=True); import time; time.sleep(60)"
+    )
+    workflow = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    step = subprocess.Popen(
+        ["bash", "-c", f'{sys.executable} -c "{code}"; true'],
+        env=os.environ | {"WORKFLOW_PID": str(workflow.pid)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert step.stdout.readline() == "up\n"
+    workflow.kill()
+    workflow.wait()
+    step.wait(timeout=10)  # the shell goes on to `true` as soon as the step is gone
+
+
+def test_a_step_does_not_start_for_a_dead_workflow(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    done = run_step(tmp_path, "--sizes", "2", WORKFLOW_PID=str(gone.pid))
+    assert done.returncode < 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_operating_system_errors():
+    assert "the disk is full" in str(from_os_error(OSError(errno.ENOSPC, "", "/tmp/x")))
+    assert "it is read-only" in str(from_os_error(OSError(errno.EROFS, "", "/tmp/x")))
+    assert from_os_error(OSError(errno.ENOENT, "", "/tmp/x")) is None
+
+
+def test_progress_in_a_log_is_plain_lines(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
+    assert list(track(range(6), "reading")) == list(range(6))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["reading: 2 of 6 after 12 s", "reading: 5 of 6 after 24 s"]
+
+
+def test_total_adds_seconds_and_takes_the_largest_peak():
+    one = {"wall_s": 1.0, "cpu_s": 2.0, "gpu_s": 0.0, "peak_rss_mb": 10.0, "peak_gpu_mb": 0.0}
+    both = total([one, one | {"peak_rss_mb": 30.0}])
+    assert (both["wall_s"], both["cpu_s"], both["peak_rss_mb"]) == (2.0, 4.0, 30.0)

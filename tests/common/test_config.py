@@ -1,0 +1,125 @@
+"""Settings: a slip is named with its file and the allowed values; schemas are in sync; scales are sound."""
+
+import jsonschema
+import pytest
+import yaml
+
+import common.config as config
+from common.config import SCALES, load_replication, load_run, load_scale, replications, schemas
+from common.errors import UserError
+from common.files import read_json, read_yaml
+from common.workflow import flags
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch, root):
+    """The project's settings in a folder of their own, free to be broken."""
+    import shutil
+
+    shutil.copytree(root / "config", tmp_path / "config")
+    for name in replications():
+        (tmp_path / "replications" / name).mkdir(parents=True)
+        for file in ("config.yaml", "rules.smk"):
+            shutil.copy(root / "replications" / name / file, tmp_path / "replications" / name / file)
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    return tmp_path
+
+
+def edit(path, change):
+    content = yaml.safe_load(path.read_text())
+    change(content)
+    path.write_text(yaml.safe_dump(content))
+
+
+def test_every_scale_and_replication_loads():
+    assert {"superposition", "ioi_circuit"} <= set(replications())
+    for scale in SCALES:
+        load_scale(scale)
+        for name in replications():
+            load_replication(name, scale)
+
+
+def test_misspelt_key_names_file_key_and_allowed_keys(copy):
+    edit(copy / "config/scales/laptop.yaml", lambda content: content.update(seed=[1, 2]))
+    with pytest.raises(UserError) as caught:
+        load_scale("laptop")
+    sentence = str(caught.value)
+    assert "config/scales/laptop.yaml" in sentence
+    assert "unknown key 'seed'" in sentence
+    assert "did you mean 'seeds'" in sentence
+    assert "calibration_seeds" in sentence
+
+
+@pytest.mark.parametrize("name", replications())
+def test_misspelt_nested_key(copy, name):
+    path = copy / "replications" / name / "config.yaml"
+    part = next(iter(read_yaml(path)["default"]))
+    edit(path, lambda content: content["default"][part].update(misspelt_key=1))
+    with pytest.raises(UserError, match=rf"{name}/config.yaml: unknown key '{part}.misspelt_key'.*Allowed keys: "):
+        load_replication(name, "laptop")
+
+
+def test_mistyped_value(copy):
+    edit(copy / "config/scales/laptop.yaml", lambda content: content.update(seeds="0, 1"))
+    with pytest.raises(UserError, match=r"config/scales/laptop.yaml: 'seeds'.*valid list.*'0, 1'"):
+        load_scale("laptop")
+
+
+def test_unknown_block(copy):
+    edit(copy / "replications/superposition/config.yaml", lambda content: content.update(lapptop={}))
+    with pytest.raises(UserError, match="unknown block 'lapptop'; allowed are default, smoke, laptop, gpu"):
+        load_replication("superposition", "laptop")
+
+
+def test_scoring_seeds_are_kept_apart_from_calibration(copy):
+    edit(copy / "config/scales/laptop.yaml", lambda content: content.update(calibration_seeds=[4, 100]))
+    with pytest.raises(UserError, match="keep them apart"):
+        load_scale("laptop")
+
+
+def test_unknown_scale_and_model_and_hub_model():
+    with pytest.raises(UserError, match="unknown scale 'huge': use SCALE=smoke, SCALE=laptop, SCALE=gpu"):
+        load_run("huge")
+    with pytest.raises(UserError, match=r"unknown model 'gpt5': config/models.yaml has smollm2"):
+        load_run("smoke", models="gpt5")
+    with pytest.raises(UserError, match="'gpt2' comes from a model hub, which is switched off"):
+        load_run("smoke", models="gpt2")
+    assert load_run("laptop", hub=True).models[-1] == "gpt2"
+
+
+def test_gpu_scale_without_a_gpu():
+    import torch
+
+    if torch.cuda.is_available():
+        assert load_run("gpu").device == "cuda"
+    else:
+        with pytest.raises(UserError, match="SCALE=gpu needs an NVIDIA GPU"):
+            load_run("gpu")
+
+
+def test_calibration_has_its_own_seeds_and_folder():
+    scored, calibrated = load_run("laptop"), load_run("laptop", calibrate=True)
+    assert not set(scored.seeds) & set(calibrated.seeds)
+    assert (scored.results, calibrated.results) == ("results/laptop", "results/laptop-calibration")
+    assert len(scored.seeds) >= 5
+
+
+def test_schemas_are_in_sync_and_accept_the_files(root):
+    """If this fails, run `make schemas`."""
+    for path, text in schemas().items():
+        assert path.read_text() == text, f"{path.name} is out of date"
+        assert (root / "config/schemas" / path.name) == path
+    for name in replications():
+        schema = read_json(root / f"config/schemas/{name}.json")
+        jsonschema.validate(read_yaml(root / f"replications/{name}/config.yaml"), schema)
+        jsonschema.validate(
+            read_yaml(root / f"replications/{name}/claims.yaml"), read_json(root / "config/schemas/claims.json")
+        )
+    for name in ("models", "corpora"):
+        jsonschema.validate(read_yaml(root / f"config/{name}.yaml"), read_json(root / f"config/schemas/{name}.json"))
+
+
+def test_flags():
+    settings = {"n_features": 5, "densities": [1.0, 0.5], "part": {"deep": True}, "absent": None, "text": "a b"}
+    expected = "--n-features 5 --densities 1.0 0.5 --part.deep --text 'a b' --no-fast"
+    assert flags(settings, fast=False) == expected

@@ -1,0 +1,112 @@
+"""The project itself: lock, documents, paper sources and code say what is true."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from common.config import replications
+from common.gallery import BLOCK, gallery_text, with_claims
+from common.errors import UserError
+from common.verify import markdown, read_claims
+
+LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt")
+
+
+def tracked(root, *patterns):
+    listed = subprocess.run(["git", "ls-files", *patterns], cwd=root, capture_output=True, text=True, check=True)
+    return [root / line for line in listed.stdout.splitlines() if (root / line).exists()]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_locked_package_has_a_version_and_hashes(root, name):
+    entries = re.split(r"\n(?=\S)", (root / "envs" / name).read_text().strip())
+    assert entries
+    for entry in entries:
+        assert re.match(r"[a-z0-9._-]+==\S+", entry), entry
+        assert "--hash=sha256:" in entry, entry
+    torch = [entry for entry in entries if entry.startswith(("torch==", "nvidia-", "triton"))]
+    assert bool(torch) == (name != "lock.txt")
+
+
+def test_every_requirement_is_locked(root):
+    locked = {re.split("==", line)[0] for name in LOCKS for line in (root / "envs" / name).read_text().splitlines()}
+    for file in ("requirements.in", "data.in"):
+        for line in (root / "envs" / file).read_text().splitlines():
+            if line and not line.startswith("#"):
+                assert line.split("==")[0] in locked, line
+
+
+def test_installed_packages_are_complete_but_for_the_known_ones():
+    done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    missing = {line.split(" requires ")[1].split(",")[0] for line in done.stdout.splitlines() if "requires" in line}
+    assert missing == {"transformers-stream-generator", "llama-cpp-python", "llm"}
+
+
+def test_claims_table_of_the_readme_is_the_gallery_run(root):
+    """If this fails, run `make gallery` after a finished `make`."""
+    readme = (root / "README.md").read_text()
+    claims = read_claims(root / "figures" / "claims.json")
+    assert readme == with_claims(readme, markdown(claims))
+    assert {claim.replication for claim in claims} == set(replications())
+    with pytest.raises(UserError, match="lost its claims markers"):
+        with_claims(BLOCK.sub("", readme), "table")
+
+
+def test_gallery_index_is_in_sync_and_complete(root):
+    folder = root / "figures"
+    assert (folder / "README.md").read_text() == gallery_text(folder)
+    for target in re.findall(r"\]\(([^)]+)\)", (folder / "README.md").read_text()):
+        assert (folder / target).exists(), target
+
+
+def test_links_in_documents_lead_somewhere(root):
+    for page in tracked(root, "*.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("name", replications())
+def test_no_typed_in_results_in_the_paper(root, name):
+    """Decimal numbers and percentages in a section come from results; only settings in code spans may be typed."""
+    text = (root / "replications" / name / "section.typ").read_text()
+    prose = re.sub(r"//.*|`[^`]*`|\$[^$]*\$|#[a-z-]+\([^)]*\)", "", text)
+    assert re.findall(r"(?<![\w.])\d+\.\d+|\d+\s?%(?! interval)", prose) == []
+
+
+def test_typed_in_results_would_be_found():
+    prose = "the share is 0.97 and 45 % of the heads"
+    assert re.findall(r"(?<![\w.])\d+\.\d+|\d+\s?%(?! interval)", prose) == ["0.97", "45 %"]
+
+
+def test_no_unsafe_loading_and_no_future_annotations(root):
+    banned = ("trust_remote_code=" + "True", "torch." + "load(", "import " + "pickle", "allow_pickle=" + "True")
+    for path in tracked(root, "*.py", "*.smk", "Snakefile"):
+        text = path.read_text()
+        for word in (*banned, "from __future__ import " + "annotations"):
+            assert word not in text, f"{path.name}: {word}"
+
+
+def test_files_stay_readable(root):
+    for path in tracked(root, "common/*.py", "replications/*.py", "replications/*.smk", "Snakefile"):
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 300, f"{path.relative_to(root)} has {len(lines)} lines"
+        if path.suffix == ".py" and path.stat().st_size:
+            assert lines[0].startswith('"""'), f"{path.relative_to(root)} has no docstring"
+
+
+@pytest.mark.parametrize("name", replications())
+def test_a_replication_has_its_pages(root, name):
+    folder = root / "replications" / name
+    for file in ("README.md", "config.yaml", "claims.yaml", "rules.smk", "settings.py", "section.typ"):
+        assert (folder / file).is_file(), file
+    assert f"make {name}" in (folder / "README.md").read_text()
+    assert list((root / "tests" / "replications").glob(f"test_{name}*.py"))
+
+
+def test_every_rule_lists_the_hash_of_what_it_runs(root):
+    for path in [root / "common/rules.smk", *root.glob("replications/*/rules.smk")]:
+        for block in re.split(r"\n(?=rule )", path.read_text())[1:]:
+            for module in re.findall(r"python -m ([\w.]+)", block):
+                assert f'source_hash("{module}"' in block, f"{path.parent.name}: {block.splitlines()[0]}"

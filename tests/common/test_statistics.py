@@ -1,0 +1,83 @@
+"""Intervals: equal to scipy where scipy has them, right coverage where it has not, and sensible at the limits."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from common.statistics import null_distribution, over_clusters, over_seeds, share
+
+FINITE = st.floats(-1e3, 1e3)
+
+
+@given(st.lists(FINITE, min_size=2, max_size=12))
+def test_over_seeds_is_scipys_t_interval(values):
+    ours = over_seeds(values, unit="1", formula="mean")
+    error = stats.sem(values)
+    low, high = (
+        stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=error) if error > 0 else (ours.value,) * 2
+    )
+    assert ours.ci_low == pytest.approx(low, abs=1e-6)
+    assert ours.ci_high == pytest.approx(high, abs=1e-6)
+    assert ours.per_seed == values
+
+
+def test_one_seed_has_no_interval():
+    with pytest.raises(ValueError, match="at least 2 seeds"):
+        over_seeds([1.0], unit="1", formula="mean")
+
+
+@settings(max_examples=20)
+@given(st.lists(FINITE, min_size=4, max_size=30), st.integers(2, 4))
+def test_clustered_value_is_the_plain_mean(values, clusters):
+    labels = np.arange(len(values)) % clusters
+    ours = over_clusters(np.array(values), labels, unit="1", formula="mean")
+    assert ours.value == pytest.approx(np.mean(values), abs=1e-9)
+    assert ours.ci_low <= ours.value <= ours.ci_high
+
+
+def test_clustering_widens_the_interval_when_clusters_differ():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(12), 20)
+    values = rng.normal(size=12)[labels] + 0.1 * rng.normal(size=240)
+    clustered = over_clusters(values, labels, unit="1", formula="mean")
+    single = over_clusters(values, np.arange(240), unit="1", formula="mean")
+    assert clustered.ci_high - clustered.ci_low > 3 * (single.ci_high - single.ci_low)
+
+
+def test_clustered_interval_covers_the_truth():
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(15), 4)
+    hits = 0
+    for _ in range(200):
+        values = rng.normal(size=15)[labels] + rng.normal(size=60)
+        ours = over_clusters(values, labels, unit="1", formula="mean")
+        hits += ours.ci_low <= 0 <= ours.ci_high
+    assert 0.86 <= hits / 200 <= 0.99  # percentile intervals of 15 clusters are a little narrow
+
+
+def test_a_ratio_is_a_ratio_of_means():
+    above, below = np.array([1.0, 9.0, 1.0, 9.0]), np.array([1.0, 3.0, 1.0, 3.0])
+    ours = over_clusters(above, np.array([0, 0, 1, 1]), denominators=below, unit="1", formula="ratio")
+    assert ours.value == pytest.approx(20 / 8)  # the mean of ratios would be 2
+    assert ours.ci_low == pytest.approx(ours.ci_high)
+
+
+def test_one_cluster_is_refused():
+    with pytest.raises(ValueError, match="at least 2 clusters"):
+        over_clusters(np.ones(3), np.zeros(3), unit="1", formula="mean")
+
+
+def test_share_is_exact_and_has_width_at_the_limit():
+    everyone = share(20, 20, formula="share")
+    assert everyone.value == everyone.ci_high == 1
+    assert everyone.ci_low == pytest.approx(0.025 ** (1 / 20))
+
+
+def test_null_distribution_gives_the_range_of_its_draws():
+    ours = null_distribution(np.arange(101.0), unit="1", formula="draws")
+    assert (ours.ci_low, ours.value, ours.ci_high) == pytest.approx((2.5, 50, 97.5))
+    assert ours.n == 101
+    with pytest.raises(ValueError, match="at least 20 draws"):
+        null_distribution(np.arange(19.0), unit="1", formula="draws")

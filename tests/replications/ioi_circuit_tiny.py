@@ -1,0 +1,75 @@
+"""Tiny random models with a tokenizer that knows the words of the IOI task: minutes of real model in milliseconds."""
+
+import itertools
+from functools import cache
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from common.files import sha256, write_json
+from common.models import Manifest
+from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
+
+SHAPES = ("gpt2", "llama", "gqa")
+
+
+@cache
+def tiny_tokenizer(names: tuple[str, ...] = NAMES) -> PreTrainedTokenizerFast:
+    """A byte-level BPE that writes each of `names` and each noun as one token after a space."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    words = itertools.cycle(names)
+    texts = [
+        template.format(first=next(words), second=next(words), subject=next(words), place=place, object=thing)
+        for template in TEMPLATES
+        for place, thing in itertools.product(PLACES, OBJECTS)
+    ]
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>"],
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+
+
+def save_tiny_model(shape: str, folder: Path, seed: int = 0) -> Path:
+    """Saves a random model of the given shape, with random norms and biases, and returns its `manifest.json`."""
+    tokenizer = tiny_tokenizer()
+    size = len(tokenizer)
+    model: GPT2LMHeadModel | LlamaForCausalLM
+    if shape == "gpt2":
+        model = GPT2LMHeadModel(
+            GPT2Config(n_layer=3, n_head=3, n_embd=24, vocab_size=size, n_positions=40, bos_token_id=0, eos_token_id=0)
+        )
+    else:
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                num_key_value_heads={"llama": 4, "gqa": 2}[shape],
+                hidden_size=32,
+                intermediate_size=48,
+                vocab_size=size,
+                max_position_embeddings=40,
+                bos_token_id=0,
+                eos_token_id=0,
+            )
+        )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            centre = 1.0 if "norm" in name or ("ln_" in name and name.endswith("weight")) else 0.0
+            parameter.copy_(centre + 0.3 * torch.randn(parameter.shape, generator=generator))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    manifest = Manifest(
+        name=f"tiny-{shape}", source="local", origin="random", licence="none", processing="random weights", files=files
+    )
+    write_json(folder / "manifest.json", manifest.model_dump())
+    return folder / "manifest.json"

@@ -1,0 +1,285 @@
+"""The measures on made-up effects whose answer is known: halves, nulls, baseline, lens, claims, figures."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.claims import ClaimsFile, evaluate
+from common.config import ROOT, load_replication
+from common.errors import UserError
+from common.records import Metric
+from replications.ioi_circuit import (
+    baseline,
+    baseline_figures,
+    direct_path,
+    direct_path_figures,
+    logit_lens,
+    logit_lens_figures,
+    selection,
+)
+from replications.ioi_circuit.clustering import clustered, role_flips
+from replications.ioi_circuit.dataset import VERSIONS, Prompt, draw_prompts, vocabulary
+from tests.replications.ioi_circuit_tiny import tiny_tokenizer
+
+LAYERS, HEADS = 6, 3
+CLAIMS = ClaimsFile.model_validate(yaml.safe_load((ROOT / "replications/ioi_circuit/claims.yaml").read_text())).claims
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[Prompt]:
+    return draw_prompts(vocabulary(tiny_tokenizer(), 40), [0, 1, 2], per_cell=1)
+
+
+@pytest.fixture(scope="module")
+def planted(prompts: list[Prompt]) -> dict[str, np.ndarray]:
+    """Effects on (IO, S): head 5.1 raises S by 2 logits on removal, 4.0 lowers IO by 1, 5.2 raises IO by 0.8."""
+    noise = np.random.default_rng(0).normal(0, 0.1, size=(2, len(prompts), LAYERS, HEADS, 2))
+    effects = {"abc": noise[0].copy(), "nouns_redrawn": noise[1].copy()}
+    effects["abc"][:, 5, 1, 1] += 2.0
+    effects["abc"][:, 4, 0, 0] -= 1.0
+    effects["abc"][:, 5, 2, 0] += 0.8
+    return effects
+
+
+def metrics_of(effects: dict[str, np.ndarray], prompts: list[Prompt]) -> dict[str, Metric]:
+    return direct_path.measure(effects, np.full(len(prompts), 4.0), prompts, top=2, late_depth=0.66, draws=200)
+
+
+def within(metric: Metric, expected: float, tolerance: float) -> bool:
+    return abs(metric.value - expected) < tolerance and metric.ci_high - metric.ci_low < 4 * tolerance
+
+
+def test_planted_heads_are_measured(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
+    metrics = metrics_of(planted, prompts)
+    assert within(metrics["strongest_negative"], -50, 2)
+    assert within(metrics["few_negative"], -75, 3)
+    assert within(metrics["strongest_positive"], 20, 2)
+    assert within(metrics["strongest_negative_rise_of_s"], 50, 2)
+    assert within(metrics["strongest_negative_fall_of_io"], 0, 2)
+    assert within(metrics["strongest_negative_role_kept"], 0, 2)
+    assert metrics["late_share"].value == pytest.approx(1, abs=0.1)
+    assert metrics["strongest_negative"].per_seed is not None
+    assert len(metrics["strongest_negative"].per_seed) == 3
+
+
+def test_null_contains_zero_and_excludes_the_planted_effect(
+    planted: dict[str, np.ndarray], prompts: list[Prompt]
+) -> None:
+    metrics = metrics_of(planted, prompts)
+    for name, effect in (("strongest_negative", -50), ("strongest_positive", 20), ("few_negative", -75)):
+        null = metrics[f"{name}_null"]
+        assert null.n == 200
+        assert null.ci_low < 0 < null.ci_high
+        assert not null.ci_low < effect < null.ci_high
+
+
+def test_without_any_effect_crossfit_is_unbiased_and_the_naive_choice_is_not() -> None:
+    """Best of 500 heads: chosen and measured on the same prompts it looks strong, on the other half it does not."""
+    generator = np.random.default_rng(1)
+    effects = generator.normal(0, 1, size=(120, 500))
+    half = np.arange(120) % 2
+    naive = effects.mean(0).min()
+    honest = [selection.crossfit(generator.normal(0, 1, size=(120, 500)), half, 1, -1).mean() for _ in range(40)]
+    assert naive < -0.2
+    assert abs(np.mean(honest)) < 0.05
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), top=st.integers(1, 4), sign=st.sampled_from([-1, 1]))
+def test_crossfit_equals_the_literal_loop(seed: int, top: int, sign: int) -> None:
+    generator = np.random.default_rng(seed)
+    effects, half = generator.normal(size=(12, 7)), generator.permutation(np.arange(12) % 2)
+    expected = []
+    for row in range(12):
+        others = [other for other in range(12) if half[other] != half[row]]
+        ranked = sorted(range(7), key=lambda head: -sign * np.mean([effects[other, head] for other in others]))
+        expected.append(sum(effects[row, head] for head in ranked[:top]))
+    np.testing.assert_allclose(selection.crossfit(effects, half, top, sign), expected, atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_late_share_parts_add_up(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    effects, half = generator.normal(size=(10, 8)), np.arange(10) % 2
+    late = (np.arange(8) >= 5).astype(float)
+    parts, total = selection.late_share_parts(effects, half, np.stack([late, 1 - late, np.ones(8)]))
+    np.testing.assert_allclose(parts[0] + parts[1], total, atol=1e-12)
+    np.testing.assert_allclose(parts[2], total, atol=1e-12)
+
+
+def test_null_of_flipped_roles_goes_through_the_same_choice() -> None:
+    generator = np.random.default_rng(2)
+    effects, half = generator.normal(1, 0.1, size=(20, 5)), np.arange(20) % 2
+    unchanged = selection.crossfit_null(effects, half, 2, -1, np.ones((1, 20)))
+    np.testing.assert_array_equal(unchanged[0], selection.crossfit(effects, half, 2, -1))
+    flips = role_flips(20, 500)
+    assert set(np.unique(flips)) == {-1.0, 1.0}
+    assert abs(flips.mean()) < 0.05
+
+
+def test_clustered_interval_is_wider_than_if_prompts_were_independent(prompts: list[Prompt]) -> None:
+    by_template = np.array([float(prompt.template) for prompt in prompts])
+    metric = clustered(by_template, prompts, unit="1", formula="template number")
+    naive = 1.96 * by_template.std() / np.sqrt(len(prompts))
+    assert metric.ci_high - metric.ci_low > 3 * naive
+    assert metric.per_seed == pytest.approx([7.0, 7.0, 7.0])
+
+
+def test_ratio_is_a_ratio_of_means(prompts: list[Prompt]) -> None:
+    below = np.random.default_rng(0).uniform(0.1, 10, len(prompts))
+    above = np.ones(len(prompts))
+    metric = clustered(above, prompts, unit="1", formula="ratio", denominators=below)
+    assert metric.value == pytest.approx(1 / below.mean())
+    assert metric.value < 0.7 * (above / below).mean()
+
+
+def answers_table(prompts: list[Prompt], differences: dict[str, float]) -> pd.DataFrame:
+    parts = []
+    for version in VERSIONS:
+        noise = np.random.default_rng(3).normal(0, 0.5, len(prompts))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "seed": [prompt.seed for prompt in prompts],
+                    "template": [prompt.template for prompt in prompts],
+                    "order": [prompt.order for prompt in prompts],
+                    "version": version,
+                    "difference": differences[version] + noise,
+                    "probability_io": 0.5 if version == "original" else 0.0,
+                    "io_is_first": 1.0,
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+GOOD = {"original": 4.0, "abc": 0.0, "nouns_redrawn": 4.0, "names_swapped": -4.0}
+
+
+def test_baseline_metrics_of_a_model_that_does_the_task(prompts: list[Prompt]) -> None:
+    metrics = baseline.measure(answers_table(prompts, GOOD), prompts, shuffles=200)
+    assert within(metrics["logit_difference"], 4, 0.2)
+    assert metrics["share_io_above_s"].value == 1
+    assert within(metrics["logit_difference_abc"], 0, 0.2)
+    shuffled = metrics["share_io_above_s_shuffled"]
+    assert 0.35 < shuffled.ci_low < 0.5 < shuffled.ci_high < 0.65
+    assert within(metrics["nouns_redrawn_retained"], 1, 0.05)
+    assert within(metrics["names_swapped_retained"], 1, 0.1)
+    assert within(metrics["names_swapped_old_labels_retained"], -1, 0.1)
+    assert metrics["logit_difference_abba"].n == metrics["logit_difference_baba"].n == len(prompts) // 2
+
+
+BASELINE_CLAIMS = [claim for claim in CLAIMS if claim.part == "baseline" and "gpt2" not in claim.models]
+
+
+@pytest.mark.parametrize("claim", BASELINE_CLAIMS, ids=lambda claim: claim.id)
+def test_baseline_claims_pass_on_a_good_model_and_fail_on_broken_ones(claim, prompts: list[Prompt]) -> None:  # type: ignore[no-untyped-def]
+    def verdict(differences: dict[str, float], p_io: float = 0.5) -> str:
+        table = answers_table(prompts, differences)
+        table.loc[table["version"] == "original", "probability_io"] = p_io
+        metrics = baseline.measure(table, prompts, shuffles=200)
+        return evaluate("ioi_circuit", claim, claim.models[0], metrics).verdict
+
+    assert verdict(GOOD) == "reproduced"
+    # a model that prefers some names whatever their role: nothing follows the roles
+    assert verdict({**GOOD, "abc": 4.0, "names_swapped": 4.0, "nouns_redrawn": 0.1, "original": 0.05}, 0.001) in (
+        "not reproduced",
+        "same direction",
+    )
+
+
+def test_direct_path_claims_fail_without_heads(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
+    """With the planted heads taken out no claim of the part is reproduced."""
+    generator = np.random.default_rng(5)
+    nothing = {partner: generator.normal(0, 0.1, size=effects.shape) for partner, effects in planted.items()}
+    metrics = metrics_of(nothing, prompts)
+    claims = [claim for claim in CLAIMS if claim.part == "direct_path"]
+    assert len(claims) == 5
+    for claim in claims:
+        assert evaluate("ioi_circuit", claim, claim.models[0], metrics).verdict != "reproduced", claim.id
+    strong = next(claim for claim in claims if claim.id == "strong_direct_head")
+    assert evaluate("ioi_circuit", strong, strong.models[0], metrics_of(planted, prompts)).verdict == "reproduced"
+
+
+def lens_logits(prompts: list[Prompt], jump: int, size: float) -> np.ndarray:
+    logits = np.random.default_rng(4).normal(0, 0.3, size=(len(prompts), 9, 2))
+    logits[:, jump:, 0] += size
+    return logits
+
+
+def test_lens_measures_where_the_difference_appears(prompts: list[Prompt]) -> None:
+    abc = lens_logits(prompts, 6, 0.0)
+    late = logit_lens.measure(lens_logits(prompts, 6, 5.0), abc, prompts, early_depth=0.5)
+    assert within(late["late_gain"], 1, 0.05)
+    assert late["half_depth"].per_seed == [0.75] * 3
+    assert within(late["late_gain_abc"], 0, 0.05)
+    early = logit_lens.measure(lens_logits(prompts, 2, 5.0), abc, prompts, early_depth=0.5)
+    assert within(early["late_gain"], 0, 0.05)
+    claim = next(claim for claim in CLAIMS if claim.part == "logit_lens")
+    verdicts = [evaluate("ioi_circuit", claim, "m", metrics).verdict for metrics in (late, early)]
+    assert verdicts == ["reproduced", "not reproduced"]
+
+
+@pytest.mark.parametrize(
+    ("curve", "depth"), [([0, 0, 1, 2], 2 / 3), ([2, 2, 2, 2], 0.0), ([0, 5, 0, 2], 1.0), ([0, 3, 1, 2], 1 / 3)]
+)
+def test_half_depth(curve: list[float], depth: float) -> None:
+    assert logit_lens.half_depth(np.array(curve, dtype=float)) == pytest.approx(depth)
+
+
+def test_figures_are_drawn_from_tables(planted: dict[str, np.ndarray], prompts: list[Prompt], tmp_path: Path) -> None:
+    answers = answers_table(prompts, GOOD)
+    answers.to_csv(tmp_path / "answers.csv", index=False)
+    logits = {"original": lens_logits(prompts, 6, 5.0), "abc": lens_logits(prompts, 6, 0.0)}
+    logit_lens.curves(logits, prompts).to_csv(tmp_path / "lens.csv", index=False)
+    direct_path.head_table(planted, np.full(len(prompts), 4.0), prompts).to_csv(tmp_path / "heads.csv", index=False)
+
+    baseline_figures.answers(answers=tmp_path / "answers.csv", out=tmp_path / "answers_figure.svg")
+    logit_lens_figures.lens(lens=tmp_path / "lens.csv", out=tmp_path / "lens_figure.svg")
+    for picture in ("heat_map", "strongest_heads"):
+        direct_path_figures.direct_path(
+            heads=tmp_path / "heads.csv", figure=picture, out=tmp_path / f"{picture}_figure.svg"
+        )
+    stems = {path.name.split(".")[0] for path in tmp_path.glob("*_figure.svg")}
+    assert len(stems) == 4
+    assert len(list(tmp_path.glob("*_figure.*"))) == 4 * 5
+    drawn = pd.read_csv(tmp_path / "heat_map_figure.csv")
+    assert len(drawn) == 3 * LAYERS * HEADS
+    top = drawn[drawn["quantity"] == "difference"].nsmallest(1, "percent").iloc[0]
+    assert (top["layer"], top["head"]) == (5, 1)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu"])
+def test_settings(scale: str) -> None:
+    found = load_replication("ioi_circuit", scale)
+    assert found.model_dump()["direct_path"]["draws"] >= 100
+    if scale == "laptop":
+        assert 5 * 30 * found.model_dump()["prompts"]["per_cell"] >= 256
+
+
+def test_claims_name_metrics_that_exist(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
+    logits = lens_logits(prompts, 6, 5.0)
+    metrics = {
+        "baseline": baseline.measure(answers_table(prompts, GOOD), prompts, shuffles=200),
+        "logit_lens": logit_lens.measure(logits, logits, prompts, early_depth=0.5),
+        "direct_path": metrics_of(planted, prompts),
+    }
+    for claim in CLAIMS:
+        assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics[claim.part]), claim.id
+
+
+def test_missing_prompts_are_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        baseline.baseline(
+            prompts=tmp_path / "none.json",
+            activations=tmp_path / "a",
+            shuffles=100,
+            out=tmp_path / "m.json",
+            answers=tmp_path / "a.csv",
+        )

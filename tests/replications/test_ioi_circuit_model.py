@@ -1,0 +1,279 @@
+"""One model pass, logit lens and direct residual path against literal slow versions, on tiny models of three shapes."""
+
+import functools
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from common.config import ROOT
+from common.errors import UserError
+from common.models import load_model, load_tokenizer
+from replications.ioi_circuit.collect import run_versions
+from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
+from replications.ioi_circuit.residual import check_architecture, direct_residual, read_names
+from tests.replications.ioi_circuit_tiny import SHAPES, save_tiny_model, tiny_tokenizer
+
+EMBEDDED = ROOT / "resources" / "models" / "smollm2-135m-instruct-q4_1" / "manifest.json"
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def bridge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TransformerBridge:
+    return load_model(save_tiny_model(request.param, tmp_path_factory.mktemp(request.param)).parent)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[Prompt]:
+    drawn = draw_prompts(vocabulary(tiny_tokenizer(), 40), [0], per_cell=1)
+    return [drawn[index] for index in (0, 7, 13, 20, 29)]  # both orders, templates of several lengths
+
+
+@pytest.fixture(scope="module")
+def collected(bridge: TransformerBridge, prompts: list[Prompt]) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return run_versions(bridge, prompts, batch_size=4, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        yield
+    torch.set_num_threads(threads)
+
+
+def names_of(prompts: list[Prompt]) -> Tensor:
+    return torch.tensor([[prompt.io_id, prompt.s_id] for prompt in prompts])
+
+
+def alone(prompt: Prompt, version: Version) -> Tensor:
+    """The prompt without padding, as a batch of one."""
+    return torch.tensor([prompt.versions[version].tokens[: prompt.positions.end + 1]])
+
+
+def centred(bridge: TransformerBridge, logits: Tensor, prompt: Prompt) -> Tensor:
+    last = logits[0, -1]
+    return torch.stack([last[prompt.io_id], last[prompt.s_id]]) - last.mean()
+
+
+def head_results(bridge: TransformerBridge, tokens: Tensor) -> list[Tensor]:
+    """What each head writes at END, as TransformerLens computes it: [layer][head, d_model]."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(value: Tensor, hook: object, name: str) -> None:
+        seen[name] = value[0, -1].clone()
+
+    names = [f"blocks.{layer}.attn.hook_result" for layer in range(bridge.cfg.n_layers)]
+    bridge.set_use_attn_result(True)
+    try:
+        bridge.run_with_hooks(tokens, fwd_hooks=[(name, functools.partial(keep, name=name)) for name in names])
+    finally:
+        bridge.set_use_attn_result(False)
+    return [seen[name] for name in names]
+
+
+def literal_effects(
+    bridge: TransformerBridge, prompt: Prompt, partner: Version, heads: list[tuple[int, int]]
+) -> list[Tensor]:
+    """Head by head: a forward pass in which the final residual at END swaps one head's result for the partner's."""
+    own, other = (head_results(bridge, alone(prompt, version)) for version in ("original", partner))
+    tokens = alone(prompt, "original")
+    clean = centred(bridge, bridge(tokens), prompt)
+    effects = []
+    for layer, head in heads:
+
+        def swap(value: Tensor, hook: object, layer: int = layer, head: int = head) -> Tensor:
+            value = value.clone()
+            value[0, -1] = value[0, -1] - own[layer][head] + other[layer][head]
+            return value
+
+        hooks = [(f"blocks.{bridge.cfg.n_layers - 1}.hook_resid_post", swap)]
+        effects.append(centred(bridge, bridge.run_with_hooks(tokens, fwd_hooks=hooks), prompt) - clean)
+    return effects
+
+
+def fast_effects(
+    bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor], partner: str
+) -> Tensor:
+    final = collected["resid.original"][:, -1]
+    return direct_residual(
+        bridge, final, collected["z.original"], collected[f"z.{partner}"], names_of(prompts), batch_size=4
+    )
+
+
+@pytest.mark.parametrize("partner", ["abc", "nouns_redrawn"])
+def test_direct_residual_equals_the_literal_version(
+    bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor], partner: Version
+) -> None:
+    fast = fast_effects(bridge, prompts, collected, partner)
+    assert fast.shape == (len(prompts), bridge.cfg.n_layers, bridge.cfg.n_heads, 2)
+    assert fast.abs().max() > 0.1
+    heads = list(np.ndindex(bridge.cfg.n_layers, bridge.cfg.n_heads))
+    for row, prompt in enumerate(prompts[:2]):
+        slow = literal_effects(bridge, prompt, partner, heads)
+        torch.testing.assert_close(fast[row].flatten(0, 1), torch.stack(slow), atol=1e-4, rtol=0)
+
+
+def test_patching_a_prompt_with_itself_is_exactly_zero(
+    bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor]
+) -> None:
+    effects = fast_effects(bridge, prompts, collected, "original")
+    assert torch.equal(effects, torch.zeros_like(effects))
+
+
+def test_all_heads_together_are_not_the_sum_because_the_norm_is_recomputed(
+    bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor]
+) -> None:
+    """With a frozen norm single effects would add up; here they must not, or the norm was not recomputed."""
+    singly = fast_effects(bridge, prompts, collected, "abc").sum((1, 2))
+    change = torch.einsum("nlhe,lhed->nd", collected["z.abc"] - collected["z.original"], bridge.W_O)
+    final = collected["resid.original"][:, -1]
+    both = read_names(bridge, torch.stack([final, final + change], 1), names_of(prompts))
+    assert (singly - (both[:, 1] - both[:, 0])).abs().max() > 1e-2
+
+
+def test_padding_changes_nothing(
+    bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor]
+) -> None:
+    assert len({prompt.positions.end for prompt in prompts[:3]}) > 1
+    for row, prompt in enumerate(prompts[:3]):
+        lonely = run_versions(bridge, [prompt], batch_size=1, device="cpu")
+        for name, tensor in lonely.items():
+            torch.testing.assert_close(collected[name][row : row + 1], tensor, atol=1e-5, rtol=1e-5)
+        logits = bridge(alone(prompt, "original"))
+        torch.testing.assert_close(
+            collected["logits.original"][row], centred(bridge, logits, prompt), atol=1e-5, rtol=0
+        )
+        probability = logits[0, -1].softmax(-1)[prompt.io_id]
+        torch.testing.assert_close(collected["probs.original"][row, 0], probability, atol=1e-6, rtol=0)
+
+
+def test_without_the_mask_padding_on_the_left_would_matter(bridge: TransformerBridge, prompts: list[Prompt]) -> None:
+    """Shows that the check above has teeth: the same prompt, padded on the wrong side, gives other logits."""
+    tokens = alone(prompts[0], "original")
+    padded = torch.cat([torch.zeros(1, 4, dtype=torch.long), tokens], 1)
+    assert (bridge(padded)[0, -1] - bridge(tokens)[0, -1]).abs().max() > 1e-2
+
+
+def test_lens_at_the_last_layer_is_the_output(
+    bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor]
+) -> None:
+    for version in ("original", "abc"):
+        lens = read_names(bridge, collected[f"resid.{version}"], names_of(prompts))
+        assert lens.shape == (len(prompts), bridge.cfg.n_layers + 1, 2)
+        torch.testing.assert_close(lens[:, -1], collected[f"logits.{version}"], atol=1e-4, rtol=0)
+        assert (lens[:, 0] - lens[:, -1]).abs().max() > 1e-2
+
+
+def test_lens_equals_reading_a_truncated_model(
+    bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor]
+) -> None:
+    """Layer 1 of the lens = a forward pass whose last block's output is replaced by the stream before block 1."""
+    prompt = prompts[0]
+    seen: list[Tensor] = []
+
+    def keep(value: Tensor, hook: object) -> None:
+        seen.append(value.clone())
+
+    hooks = [
+        ("blocks.1.hook_resid_pre", keep),
+        (f"blocks.{bridge.cfg.n_layers - 1}.hook_resid_post", lambda value, hook: seen[0]),
+    ]
+    logits = bridge.run_with_hooks(alone(prompt, "original"), fwd_hooks=hooks)
+    lens = read_names(bridge, collected["resid.original"], names_of(prompts))
+    torch.testing.assert_close(lens[0, 1], centred(bridge, logits, prompt), atol=1e-4, rtol=0)
+
+
+def test_planted_name_mover_is_found(bridge: TransformerBridge, prompts: list[Prompt]) -> None:
+    """A head whose output on the partner prompt lies along W_U[S] - W_U[IO] must be the most negative one."""
+    names = names_of(prompts)
+    shape = (len(prompts), bridge.cfg.n_layers, bridge.cfg.n_heads, bridge.cfg.d_head)
+    z = torch.zeros(shape)
+    final = torch.randn(len(prompts), bridge.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    towards_s = bridge.W_U.T[names[:, 1]] - bridge.W_U.T[names[:, 0]]
+    planted = z.clone()
+    planted[:, 2, 1] = 0.3 * towards_s @ bridge.W_O[2, 1].T  # z W_O has a positive product with towards_s
+    effects = direct_residual(bridge, final, z, planted, names, batch_size=4)
+    difference = (effects[..., 0] - effects[..., 1]).mean(0)
+    assert divmod(int(difference.argmin()), bridge.cfg.n_heads) == (2, 1)
+    others = difference.clone()
+    others[2, 1] = 0
+    assert torch.equal(others, torch.zeros_like(others))
+
+
+def test_batch_size_and_repetition_change_no_bit(
+    bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor]
+) -> None:
+    again = run_versions(bridge, prompts, batch_size=4, device="cpu")
+    assert all(torch.equal(again[name], collected[name]) for name in collected)
+    effects = [
+        direct_residual(
+            bridge,
+            collected["resid.original"][:, -1],
+            collected["z.original"],
+            collected["z.abc"],
+            names_of(prompts),
+            batch_size=size,
+        )
+        for size in (1, 5)
+    ]
+    torch.testing.assert_close(*effects, atol=1e-5, rtol=0)
+
+
+def test_architectures_that_do_not_fit_are_refused(bridge: TransformerBridge, prompts: list[Prompt]) -> None:
+    tokens = torch.cat([alone(prompts[0], version) for version in ("original", "abc")])
+    check_architecture(bridge, tokens, torch.ones_like(tokens))
+
+    cap = bridge.cfg.output_logits_soft_cap
+    bridge.cfg.output_logits_soft_cap = 30.0
+    try:
+        with pytest.raises(UserError, match="caps its logits"):
+            check_architecture(bridge, tokens, torch.ones_like(tokens))
+    finally:
+        bridge.cfg.output_logits_soft_cap = cap
+
+    last = bridge.cfg.n_layers - 1
+    with (
+        bridge.hooks(fwd_hooks=[(f"blocks.{last}.hook_attn_out", lambda value, hook: 2 * value)]),
+        pytest.raises(UserError, match="rescales"),
+    ):
+        check_architecture(bridge, tokens, torch.ones_like(tokens))
+
+
+needs_model = pytest.mark.skipif(
+    not EMBEDDED.exists() and "CI" not in os.environ, reason="the embedded model is not materialised yet; run `make`"
+)
+
+
+@pytest.mark.model
+@needs_model
+def test_embedded_tokenizer() -> None:
+    words = vocabulary(load_tokenizer(EMBEDDED.parent), minimum_names=100)
+    scored, calibration = (draw_prompts(words, seeds, per_cell=2) for seeds in ([0, 1, 2, 3, 4], [100, 101, 102]))
+    assert len(scored) >= 256
+    texts = [
+        {version.text for prompt in part for version in prompt.versions.values()} for part in (scored, calibration)
+    ]
+    assert not texts[0] & texts[1]
+    assert {prompt.versions["original"].tokens[0] for prompt in scored}.isdisjoint({0, 1, 2})  # no special token
+
+
+@pytest.mark.model
+@needs_model
+def test_embedded_model_against_the_literal_version() -> None:
+    bridge = load_model(EMBEDDED.parent)
+    words = vocabulary(load_tokenizer(EMBEDDED.parent), minimum_names=40)
+    prompts = draw_prompts(words, [0], per_cell=1)[:1]
+    collected = run_versions(bridge, prompts, batch_size=1, device="cpu")
+    check_architecture(bridge, alone(prompts[0], "original"), torch.ones_like(alone(prompts[0], "original")))
+    fast = fast_effects(bridge, prompts, collected, "abc")[0]
+    flat = (fast[..., 0] - fast[..., 1]).flatten().numpy()
+    heads = [divmod(int(index), bridge.cfg.n_heads) for index in (flat.argmin(), flat.argmax(), 0)]
+    slow = literal_effects(bridge, prompts[0], "abc", heads)
+    for (layer, head), effect in zip(heads, slow, strict=True):
+        torch.testing.assert_close(fast[layer, head], effect, atol=1e-4, rtol=0)

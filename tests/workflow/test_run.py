@@ -1,0 +1,158 @@
+"""The whole workflow at scale smoke: everything is written, nothing runs twice, and only what changed runs again."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from common.claims import load_claims
+from common.config import replications
+from common.records import read_metrics
+
+pytestmark = pytest.mark.workflow
+FIGURE_FILES = ("svg", "png", "pdf", "csv", "json")
+
+
+def metrics_bytes(project):
+    files = sorted(project.results.glob("*/*/*/metrics.json"))
+    return {path.relative_to(project.path).as_posix(): path.read_bytes() for path in files}
+
+
+def test_everything_is_written(finished):
+    for name in ("claims.json", "claims.md", "claims.html", "provenance.json", "cost.json", "report.html", "paper.pdf"):
+        assert (finished.results / name).stat().st_size > 100, name
+    assert (finished.results / "paper.pdf").read_bytes().startswith(b"%PDF")
+    claims = json.loads((finished.results / "claims.json").read_text())
+    assert len(claims) >= 8
+    assert all(claim["control"]["name"] for claim in claims)
+    provenance = json.loads((finished.results / "provenance.json").read_text())
+    assert provenance["scale"] == "smoke"
+    assert len(provenance["lock_sha256"]) == 64
+    cost = json.loads((finished.results / "cost.json").read_text())
+    assert {"models", *replications()} <= {*cost["replications"], "models"}
+    assert cost["total"]["wall_s"] > 0
+
+
+@pytest.mark.parametrize("name", replications())
+def test_every_measured_part_has_a_figure_and_a_claim(finished, name):
+    parts = list((finished.results / name).glob("*/*/metrics.json"))
+    assert parts
+    for path in parts:
+        assert read_metrics(path)
+        assert list(path.parent.glob("figures/*.svg")), f"{path.parent} has no figure"
+        claimed = {claim.part for claim in load_claims(name)}
+        assert path.parent.name in claimed, f"{path.parent} has no claim"
+
+
+def test_every_figure_has_all_its_files(finished):
+    stems = {path.with_suffix("") for path in finished.results.glob("*/*/*/figures/*")}
+    assert len(stems) >= 4
+    for stem in stems:
+        assert all(stem.with_suffix(f".{ending}").stat().st_size > 0 for ending in FIGURE_FILES), stem
+        about = json.loads(stem.with_suffix(".json").read_text())
+        assert len(about["caption"]) > 40
+        assert about["sources"]
+
+
+def test_second_run_does_nothing_and_touch_neither(finished):
+    assert finished.jobs("all") == set()
+    for path in [*finished.path.glob("common/*.py"), *finished.path.glob("replications/*/*.py")]:
+        os.utime(path)
+    assert finished.jobs("all") == set()
+
+
+def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished):
+    path = finished.path / "common" / "statistics.py"
+    text = path.read_text()
+    try:
+        path.write_text(text.replace("LEVEL = 0.95", "LEVEL = 0.9"))
+        rerun = finished.jobs("all")
+    finally:
+        path.write_text(text)
+    assert finished.jobs("all") == set()
+    importers = {
+        f"{name}_{rule}"
+        for name in replications()
+        for rule, module in steps(finished, name)
+        if imports(finished, module)
+    }
+    assert importers
+    assert importers <= rerun
+    trains = {job for job in rerun if "train" in job or "materialise" in job or "collect" in job}
+    assert trains == set(), "steps that do not import common.statistics must not run again"
+
+
+def steps(project, name):
+    """Pairs (rule, module) of one replication, read from its rule file."""
+    import re
+
+    text = (project.path / "replications" / name / "rules.smk").read_text()
+    for block in re.split(r"\n(?=rule )", text):
+        rule, module = re.match(r"rule (\w+):", block), re.search(r'source_hash\("([\w.]+)"', block)
+        if rule and module:
+            yield rule[1], module[1]
+
+
+def imports(project, module):
+    return "common.statistics" in (project.path / f"{module.replace('.', '/')}.py").read_text()
+
+
+def test_two_copies_give_the_same_metrics(finished, copy_project):
+    other = copy_project()
+    done = other.run("verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert metrics_bytes(other) == metrics_bytes(finished)
+    assert len(metrics_bytes(other)) >= 4
+
+
+def test_steps_without_a_language_model_do_not_import_one(root):
+    code = (
+        "import importlib, sys; importlib.import_module(sys.argv[1]);"
+        "sys.exit(any(name in sys.modules for name in ('transformers', 'transformer_lens')))"
+    )
+    modules = [f"replications.superposition.{p.stem}" for p in (root / "replications/superposition").glob("*.py")]
+    modules += ["common.verify", "common.paper", "common.cost", "common.provenance", "common.launch", "common.status"]
+    for module in modules:
+        done = subprocess.run(
+            [sys.executable, "-c", code, module], cwd=root, check=False, env=os.environ | {"PYTHONPATH": "."}
+        )
+        assert done.returncode == 0, f"{module} imports a language-model library"
+
+
+def test_status_names_every_replication_and_step(finished):
+    done = subprocess.run(
+        [sys.executable, "-m", "common.status", "--scale", "smoke"],
+        cwd=finished.path, env=finished.environment(COLUMNS="140"), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in replications():
+        assert name in done.stdout
+    assert "to run" not in done.stdout
+    assert "done" in done.stdout
+    assert "not run" in done.stdout
+
+
+def test_a_failed_claim_sets_the_exit_code_after_everything_is_written(finished):
+    """A bound is moved out of reach: the run must end with 3, name the claim, and still write all files."""
+    name = "superposition"
+    path = finished.path / "replications" / name / "claims.yaml"
+    text = path.read_text()
+    claim = next(c for c in load_claims(name) if "toy" in c.models)
+    import yaml
+
+    content = yaml.safe_load(text)
+    for item in content["claims"]:
+        if item["id"] == claim.id:
+            item["scales"] = ["smoke", "laptop"]
+            item["assertion"] = {"at_least": 1e6}
+    try:
+        path.write_text(yaml.safe_dump(content))
+        done = finished.run()
+        assert done.returncode == 3, done.stdout + done.stderr
+        assert f"claim failed: {name}.{claim.id} on toy" in done.stderr
+        assert f"{name}.{claim.id}" in (finished.results / "claims.html").read_text()
+    finally:
+        path.write_text(text)
+        assert finished.run().returncode == 0
