@@ -16,15 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 STARTED = re.compile(r"^\s+jobid: (\d+)")
 RULE = re.compile(r"^(?:local)?rule (\S+):")
 FINISHED = re.compile(r"^Finished jobid: (\d+) \(Rule: (\S+)\)")
-TOTAL = re.compile(r"^total\s+(\d+)")
+COUNT = re.compile(r"^(\w+)\s+(\d+)$")  # one line of the table of planned jobs
 POLL = 0.2
 
 
 class Follower:
     """Reads new lines of a growing Snakemake log and keeps count of steps."""
 
-    def __init__(self, log: Path, progress: Progress) -> None:
-        self.log, self.progress = log, progress
+    def __init__(self, log: Path, progress: Progress, targets: list[str]) -> None:
+        self.log, self.progress, self.targets = log, progress, targets
         self.task = progress.add_task("starting", total=None)
         self.done = self.total = self.position = 0
         self.rule = ""
@@ -42,30 +42,32 @@ class Follower:
 
     def line(self, line: str) -> None:
         """Handles one line of the log."""
-        if match := TOTAL.match(line):
-            self.total = int(match[1])
+        if (match := COUNT.match(line)) and match[1] in self.targets:
+            self.total -= int(match[2])  # a target does no work
+        elif match and match[1] == "total":
+            self.total += int(match[2])
             self.progress.update(self.task, total=self.total)
         elif match := RULE.match(line):
             self.rule = match[1]
         elif (match := STARTED.match(line)) and self.rule:
             self.running[match[1]] = (self.rule, time.perf_counter())
             self.rule = ""
-        elif match := FINISHED.match(line):
+        elif (match := FINISHED.match(line)) and match[2] not in self.targets:
             self.done += 1
             rule, start = self.running.pop(match[1], (match[2], time.perf_counter()))
             seconds = f"{time.perf_counter() - start:7.1f} s"
             self.progress.print(f"{self.done:4d}/{self.total or '?'}  {rule:<44} {seconds}", highlight=False)
             self.progress.update(self.task, advance=1)
-        names = ", ".join(rule for rule, _ in self.running.values())
+        names = ", ".join(rule for rule, _ in self.running.values() if rule not in self.targets)
         self.progress.update(self.task, description=names or "working")
 
 
-def follow(process: "subprocess.Popen[bytes]", log: Path) -> int:
+def follow(process: "subprocess.Popen[bytes]", log: Path, targets: list[str]) -> int:
     """Shows the progress of `process`, which writes to `log`, until it ends; returns its exit code."""
     console = Console(file=sys.stdout, soft_wrap=True)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        follower = Follower(log, progress)
+        follower = Follower(log, progress, targets)
         while True:
             code = process.poll()
             follower.read()

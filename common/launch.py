@@ -126,7 +126,7 @@ def _snakemake(run: Run, options: Options, targets: list[str], owner: int) -> in
             command, cwd=ROOT, env=_environment(run), pass_fds=[owner], stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        return follow(process, log)
+        return follow(process, log, targets)
     except KeyboardInterrupt:
         process.wait()
         raise

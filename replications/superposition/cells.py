@@ -21,7 +21,7 @@ SUPERPOSED = CLASSES.index("superposed")
 def classify(w: Float[np.ndarray, "*batch 2"], stored_norm: float) -> Int[np.ndarray, "*batch"]:
     """Index into `CLASSES` for weights (w1, w2)."""
     kept = np.abs(w) > stored_norm
-    return kept[..., 0].astype(np.int64) + 2 * kept[..., 1]
+    return np.asarray(kept[..., 0].astype(np.int64) + 2 * kept[..., 1])
 
 
 def candidate_class(importance: float, density: float) -> int:

@@ -6,6 +6,7 @@ Reads the table of a measuring step; loads no model.
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from common.cli import run
@@ -24,7 +25,8 @@ def draw_planes(*, table: Path, caption: Path, out: Path) -> None:
     use_style()
     width, rows = PAGE_WIDTH, len(activations)
     figure = plt.figure(figsize=(width, 0.85 * rows + 2.3))
-    top, bottom = figure.subfigures(2, 1, height_ratios=[0.85 * rows, 2.2])
+    parts: np.ndarray = figure.subfigures(2, 1, height_ratios=[0.85 * rows, 2.2])
+    top, bottom = parts
     planes = top.subplots(rows, len(densities), squeeze=False)
     for line, activation in zip(planes, activations, strict=True):
         for axes, density in zip(line, densities, strict=True):

@@ -19,10 +19,11 @@ def draw_plane(axes: Axes, columns: pd.DataFrame) -> None:
         spine.set_visible(False)
     angle = np.linspace(0, 2 * np.pi, 200)
     axes.plot(np.cos(angle), np.sin(angle), color="0.85", linewidth=0.6, zorder=0)
-    for row in columns[columns["norm"] >= FORGOTTEN].itertuples():
-        colour = PALETTE[int(row.feature) % len(PALETTE)]
-        axes.plot([0, row.x], [0, row.y], color=colour, linewidth=1.1, solid_capstyle="round")
-        axes.plot(row.x, row.y, "o", color=colour, markersize=3.4)
+    shown = columns[columns["norm"] >= FORGOTTEN]
+    for feature, x, y in zip(*(shown[name].tolist() for name in ("feature", "x", "y")), strict=True):
+        colour = PALETTE[feature % len(PALETTE)]
+        axes.plot([0, x], [0, y], color=colour, linewidth=1.1, solid_capstyle="round")
+        axes.plot(x, y, "o", color=colour, markersize=3.4)
 
 
 def log_ticks(values: list[float]) -> tuple[list[float], list[str]]:

@@ -1,7 +1,7 @@
 """Step: the best possible model of every cell (importance, density), by quadrature instead of training (`theory`).
 
-Out: a CSV with one row per cell: w1, w2, b1, b2, the exact loss, the loss of the best of the three closed-form candidates,
-and the exact loss of the linear model, v(s) min(1, r).
+Out: a CSV with one row per cell: w1, w2, b1, b2, the exact loss, the loss of the best closed-form candidate, and
+the exact loss of the linear model, v(s) min(1, r).
 """
 
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 Norm ||W_i||: about 1 for a stored feature, 0 for a forgotten one. Superposition of feature i: sum over j != i of
 (What_i . W_j)^2, with What_i the unit vector: 0 when no other stored feature overlaps it. Dimensionality
-D_i = ||W_i||^2 / sum over all j (j = i included) of (What_i . W_j)^2: the share of a hidden dimension that feature i has.
+D_i = ||W_i||^2 / sum over all j (j = i included) of (What_i . W_j)^2: the share of a dimension that feature i has.
 Features with a norm below `FORGOTTEN` count as not stored and get D_i = 0.
 
 Cauchy-Schwarz gives 0 <= D_i <= 1 and sum_i D_i <= rank W for every matrix whatsoever; `checked_dimensionality` is used
@@ -21,7 +21,7 @@ SLACK = 1e-5  # rounding allowed in the theorem
 
 def norms(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch feature"]:
     """||W_i|| of every feature."""
-    return W.norm(dim=-2)
+    return torch.linalg.vector_norm(W, dim=-2)
 
 
 def overlaps(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch feature other"]:
@@ -31,7 +31,7 @@ def overlaps(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch
 
 
 def superposition(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch feature"]:
-    """sum over j != i of (What_i . W_j)^2: 0 alone, 1 if others drive the feature's direction as strongly as it does."""
+    """sum over j != i of (What_i . W_j)^2: 0 alone, 1 if others drive its direction as strongly as itself."""
     every = overlaps(W)
     return every.sum(-1) - every.diagonal(dim1=-2, dim2=-1)
 
@@ -65,7 +65,7 @@ def stored(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch"]
 
 
 def canonical(W: Float[Tensor, "2 feature"]) -> Float[Tensor, "2 feature"]:
-    """The same plane arrangement turned so that feature 0 points right, and mirrored so that the next stored one is above.
+    """The same arrangement, turned so that feature 0 points right, and mirrored so that the next stored one is above.
 
     The loss does not see rotations and reflections of the hidden plane; pictures do.
     """

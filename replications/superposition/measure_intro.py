@@ -1,4 +1,4 @@
-"""Step: measures the introductory models (unequal importances): two features when dense, digons between, five when sparse.
+"""Step: measures the introductory models (unequal importances): dense, intermediate and sparse features.
 
 Reads the restarts of `train_plane`, keeps the best one per seed and density, writes `metrics.json` and a table with one
 row per activation, seed, density and feature. The theorem sum_i D_i <= rank W is checked on every restart.

@@ -44,7 +44,7 @@ def sample(density: float, n_features: int, n_samples: int, seed: int) -> Data:
     the uniforms behind the rows are a scrambled Sobol sequence (`seed` scrambles it), each row correctly distributed,
     the set more even than independent draws. One data set of float64 on the CPU; `n_samples` counts the zero row.
     """
-    engine = torch.quasirandom.SobolEngine(n_features + 1, scramble=True, seed=seed)
+    engine = torch.quasirandom.SobolEngine(n_features + 1, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
     u = rearrange(engine.draw(n_samples - 1, dtype=torch.float64), "sample dimension -> dimension sample")
     some = 1.0 - (1.0 - density) ** n_features
     position = torch.arange(n_features, dtype=torch.float64)

@@ -32,7 +32,7 @@ def worst_gap(shares: Float[Tensor, "*batch feature"], polygon: list[float]) -> 
 
 
 def column_table(models: dict[str, tuple[Grid, Best]], seeds: list[int]) -> pd.DataFrame:
-    """One row per activation, seed, density and feature of the best models: its column (x, y), turned to a common pose."""
+    """One row per activation, seed, density and feature of the best models; its column (x, y) in a common pose."""
     rows = []
     for activation, (grid, best) in models.items():
         for (s, seed), (d, density) in itertools.product(enumerate(seeds), enumerate(grid.densities.tolist())):

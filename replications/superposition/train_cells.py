@@ -1,6 +1,6 @@
 """Step: trains two features in one hidden unit (n = 2, m = 1) over a grid of importance and density.
 
-Out: one safetensors file with all restarts: the grid `relu` and its control `linear`. Paper: section 3, the phase diagram.
+Out: one safetensors file with all restarts: the grid `relu` and its control `linear`. Paper: section 3, phase diagram.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 
 from common.cli import run
 from replications.superposition.axes import spaced
-from replications.superposition.grid import save_grids, train_grid
+from replications.superposition.grid import Grid, save_grids, train_grid
 from replications.superposition.settings import Span
 
 HIDDEN = 1
@@ -32,7 +32,7 @@ def train_cells(
     """Trains and writes `out`. Rows of a grid are importances: (1, r)."""
     importance = torch.tensor([[1.0, r] for r in spaced(importances)], dtype=torch.float64)
     kinds: list[tuple[Literal["relu", "linear"], int]] = [("relu", restarts), ("linear", linear_restarts)]
-    grids = {
+    grids: dict[str, Grid] = {
         activation: train_grid(
             spaced(densities),
             importance,

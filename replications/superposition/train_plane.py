@@ -1,7 +1,7 @@
 """Step: trains the models of the introductory figure, n features in a plane (m = 2), at every density and seed.
 
-Out: one safetensors file with all restarts (`grid.Grid`), one grid per activation. Paper: section 1, figure "As sparsity
-increases, models use superposition"; importances I_i = decay^i as in the authors' notebook.
+Out: one safetensors file with all restarts (`grid.Grid`), one grid per activation. Paper: section 1, the introductory
+figure; importances I_i = decay^i as in the authors' notebook.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from common.cli import run
-from replications.superposition.grid import save_grids, train_grid
+from replications.superposition.grid import Grid, save_grids, train_grid
 
 HIDDEN = 2
 
@@ -31,7 +31,7 @@ def train_plane(
 ) -> None:
     """Trains and writes `out`."""
     importance = importance_decay ** torch.arange(n_features, dtype=torch.float64)
-    grids = {
+    grids: dict[str, Grid] = {
         activation: train_grid(
             densities,
             importance[None],

@@ -1,0 +1,1 @@
+"""Toy Models of Superposition (Elhage et al. 2022)."""

@@ -1,0 +1,63 @@
+"""What a person sees of a running workflow, and what is left of Snakemake's message when it fails."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from common.console import Follower, last_error
+
+LOG = """Job stats:
+job                 count
+----------------  -------
+all                     1
+superposition_train     2
+verify                  1
+total                   4
+
+localrule superposition_train:
+    output: results/x
+    jobid: 2
+[Fri Nov 20 09:07:59 2026]
+Finished jobid: 2 (Rule: superposition_train)
+rule verify:
+    jobid: 3
+Finished jobid: 3 (Rule: verify)
+Finished jobid: 0 (Rule: all)
+"""
+
+
+@pytest.fixture
+def follower(tmp_path):
+    screen = StringIO()
+    log = tmp_path / "workflow.log"
+    log.write_text("")
+    progress = Progress(console=Console(file=screen, width=100), disable=True)
+    follower = Follower(log, progress, ["all"])
+    return follower, log, screen
+
+
+def test_one_line_per_finished_step_and_none_for_targets(follower):
+    followed, log, screen = follower
+    for end in (180, 300, len(LOG)):  # the file grows between two looks, also in the middle of a line
+        log.write_text(LOG[:end])
+        followed.read()
+    lines = [line.split()[:2] for line in screen.getvalue().splitlines()]
+    assert lines == [["1/3", "superposition_train"], ["2/3", "verify"]]
+    assert followed.running == {}
+
+
+def test_a_running_step_is_known_until_it_ends(follower):
+    followed, log, _ = follower
+    log.write_text(LOG[: LOG.index("Finished jobid: 2")])
+    followed.read()
+    assert [rule for rule, _ in followed.running.values()] == ["superposition_train"]
+
+
+def test_last_error_is_the_message_of_the_workflow(tmp_path):
+    log = tmp_path / "workflow.log"
+    log.write_text("Using profile\nWorkflowError in file Snakefile, line 3:\nunknown key 'seed'\n")
+    assert last_error(log) == "WorkflowError in file Snakefile, line 3: unknown key 'seed'"
+    log.write_text("")
+    assert last_error(log) == "no message"
