@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3
 
 
-def centred_unembedding(
-    bridge: "TransformerBridge",
-) -> tuple[Float[Tensor, "d_vocab d_model"], Float[Tensor, " d_vocab"]]:
-    """Unembedding rows and bias minus their mean over the vocabulary."""
-    rows, bias = bridge.W_U.T, bridge.b_U
-    return rows - rows.mean(0), bias - bias.mean()
-
-
 def read_names(
     bridge: "TransformerBridge", residual: Float[Tensor, "batch read d_model"], names: Int[Tensor, "batch two"]
 ) -> Float[Tensor, "batch read two"]:
@@ -40,9 +32,13 @@ def read_names(
 
     Products are summed vector by vector, so equal vectors give equal bits wherever they stand in the batch.
     """
-    rows, bias = centred_unembedding(bridge)
+    rows, bias = bridge.W_U.T, bridge.b_U
+    mean_row, mean_bias = rows.mean(0), bias.mean()
     normalised = bridge.ln_final(residual)
-    columns = [(normalised * rows[name][:, None]).sum(-1) + bias[name][:, None] for name in names.unbind(1)]
+    columns = [
+        (normalised * (rows[name] - mean_row)[:, None]).sum(-1) + (bias[name] - mean_bias)[:, None]
+        for name in names.unbind(1)
+    ]
     return torch.stack(columns, dim=-1)
 
 

@@ -126,14 +126,14 @@ rule figure_answers:
         answers=rules.baseline.output.answers,
         caption="replications/ioi_circuit/captions/answers.rst",
     output:
-        report(
+        svg=report(
             "<results>/{model}/baseline/figures/answers.svg",
             caption="captions/answers.rst",
             category="IOI circuit",
             subcategory="Baseline",
             labels={"figure": "logit difference", "model": "{model}"},
         ),
-        multiext(
+        others=multiext(
             "<results>/{model}/baseline/figures/answers",
             ".png",
             ".pdf",
@@ -151,7 +151,7 @@ rule figure_answers:
     params:
         sources=source_hash(f"{NAME}.baseline_figures"),
     shell:
-        "python -m replications.ioi_circuit.baseline_figures --answers {input.answers} --out {output[0]} > {log} 2>&1"
+        "python -m replications.ioi_circuit.baseline_figures --answers {input.answers} --out {output.svg} > {log} 2>&1"
 
 
 rule figure_lens:
@@ -159,14 +159,14 @@ rule figure_lens:
         lens=rules.logit_lens.output.lens,
         caption="replications/ioi_circuit/captions/lens.rst",
     output:
-        report(
+        svg=report(
             "<results>/{model}/logit_lens/figures/lens.svg",
             caption="captions/lens.rst",
             category="IOI circuit",
             subcategory="Logit lens",
             labels={"figure": "logit lens over layers", "model": "{model}"},
         ),
-        multiext(
+        others=multiext(
             "<results>/{model}/logit_lens/figures/lens",
             ".png",
             ".pdf",
@@ -184,7 +184,7 @@ rule figure_lens:
     params:
         sources=source_hash(f"{NAME}.logit_lens_figures"),
     shell:
-        "python -m replications.ioi_circuit.logit_lens_figures --lens {input.lens} --out {output[0]} > {log} 2>&1"
+        "python -m replications.ioi_circuit.logit_lens_figures --lens {input.lens} --out {output.svg} > {log} 2>&1"
 
 
 rule figure_direct_path:
@@ -192,14 +192,14 @@ rule figure_direct_path:
         heads=rules.direct_path.output.heads,
         caption="replications/ioi_circuit/captions/{picture}.rst",
     output:
-        report(
+        svg=report(
             "<results>/{model}/direct_path/figures/{picture}.svg",
             caption="captions/{picture}.rst",
             category="IOI circuit",
             subcategory="Direct path",
             labels={"figure": "{picture}", "model": "{model}"},
         ),
-        multiext(
+        others=multiext(
             "<results>/{model}/direct_path/figures/{picture}",
             ".png",
             ".pdf",
@@ -217,7 +217,7 @@ rule figure_direct_path:
     params:
         sources=source_hash(f"{NAME}.direct_path_figures"),
     shell:
-        "python -m replications.ioi_circuit.direct_path_figures --heads {input.heads} --figure {wildcards.picture} --out {output[0]} > {log} 2>&1"
+        "python -m replications.ioi_circuit.direct_path_figures --heads {input.heads} --figure {wildcards.picture} --out {output.svg} > {log} 2>&1"
 
 
 rule figures:

@@ -25,8 +25,8 @@ def draw_planes(*, table: Path, caption: Path, out: Path) -> None:
     use_style()
     width, rows = PAGE_WIDTH, len(activations)
     figure = plt.figure(figsize=(width, 0.85 * rows + 2.3))
-    parts: np.ndarray = figure.subfigures(2, 1, height_ratios=[0.85 * rows, 2.2])
-    top, bottom = parts
+    parts = figure.subfigures(2, 1, height_ratios=[0.85 * rows, 2.2])
+    top, bottom = np.asarray(parts).tolist()
     planes = top.subplots(rows, len(densities), squeeze=False)
     for line, activation in zip(planes, activations, strict=True):
         for axes, density in zip(line, densities, strict=True):

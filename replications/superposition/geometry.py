@@ -21,7 +21,7 @@ SLACK = 1e-5  # rounding allowed in the theorem
 
 def norms(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch feature"]:
     """||W_i|| of every feature."""
-    return torch.linalg.vector_norm(W, dim=-2)
+    return W.square().sum(-2).sqrt()
 
 
 def overlaps(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch feature other"]:

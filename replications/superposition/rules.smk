@@ -15,6 +15,7 @@ rule train_intro:
         "<results>/toy/intro/models.safetensors",
     log:
         "<logs>/train_intro.log",
+    priority: 10  # the first picture a reader waits for
     conda:
         "../../envs/environment.yaml"
     threads: 2
@@ -56,6 +57,7 @@ rule measure_intro:
         table="<results>/toy/intro/columns.csv",
     log:
         "<logs>/measure_intro.log",
+    priority: 10  # the first picture a reader waits for
     conda:
         "../../envs/environment.yaml"
     threads: 1
@@ -241,6 +243,7 @@ rule draw_intro:
         multiext("<results>/toy/intro/figures/intro", ".png", ".pdf", ".csv", ".json"),
     log:
         "<logs>/draw_intro.log",
+    priority: 10  # the first picture a reader waits for
     conda:
         "../../envs/environment.yaml"
     threads: 1
