@@ -29,8 +29,9 @@ def total(costs: list[dict[str, float]]) -> dict[str, float]:
     return summed | {key: max((cost[key] for cost in costs), default=0.0) for key in LARGEST}
 
 
-def cost(results: Path, out: Path) -> None:
-    """Collects the logs below `results/logs` and of the models, and writes `out`: steps, replications, total."""
+def cost(out: Path) -> None:
+    """Collects the logs of the run whose `cost.json` is `out`, and of the models: steps, replications, total."""
+    results = out.parent
     logs = results / "logs"
     steps = {str(path.relative_to(logs).with_suffix("")): step_cost(path) for path in sorted(logs.rglob("*.log"))}
     steps |= {f"models/{path.stem}": step_cost(path) for path in sorted(Path("resources/logs").glob("*.log"))}

@@ -11,8 +11,8 @@ from common.errors import UserError
 from common.files import atomic
 
 
-def paper(results: Path, out: Path) -> None:
-    """Writes the PDF. UserError with typst's message if a number, figure or reference is missing."""
+def paper(out: Path) -> None:
+    """Writes the PDF of the run in whose folder `out` lies. UserError with typst's message if a number is missing."""
     import matplotlib
     import typst
 
@@ -23,7 +23,7 @@ def paper(results: Path, out: Path) -> None:
                 str(ROOT / "paper" / "main.typ"),
                 output=str(temporary),
                 root=str(ROOT),
-                sys_inputs={"results": f"/{results}", "sections": ",".join(sections)},
+                sys_inputs={"results": f"/{out.parent}", "sections": ",".join(sections)},
                 ignore_system_fonts=True,
                 font_paths=[f"{matplotlib.get_data_path()}/fonts/ttf"],
             )

@@ -25,15 +25,15 @@ rule python_docs:
         registry="config/corpora.yaml",
     output:
         "<corpora>/python-docs/manifest.json",
-    params:
-        sources=source_hash("common.python_docs"),
-    resources:
-        mem_mb=2000,
-        runtime=20,
     log:
         "resources/logs/python-docs.log",
     conda:
         "../envs/environment.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        sources=source_hash("common.python_docs"),
     shell:
         "python -m common.python_docs --model-manifest {input.model} --out {output} > {log} 2>&1"
 
@@ -44,17 +44,17 @@ rule self_chat:
         registry="config/corpora.yaml",
     output:
         f"<corpora>/self-chat-{RUN.scale}/manifest.json",
-    params:
-        options=flags({"scale": RUN.scale, "device": RUN.device}),
-        sources=source_hash("common.self_chat"),
-    threads: 2
-    resources:
-        mem_mb=3000,
-        runtime=60,
     log:
         f"resources/logs/self-chat-{RUN.scale}.log",
     conda:
         "../envs/environment.yaml"
+    threads: 2
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        options=flags({"scale": RUN.scale, "device": RUN.device}),
+        sources=source_hash("common.self_chat"),
     shell:
         "python -m common.self_chat {params.options} --model-manifest {input.model} --out {output} > {log} 2>&1"
 
@@ -113,10 +113,9 @@ rule cost:
     conda:
         "../envs/environment.yaml"
     params:
-        results=RUN.results,
         sources=source_hash("common.cost"),
     shell:
-        "python -m common.cost --results {params.results} --out {output} > {log} 2>&1"
+        "python -m common.cost --out {output} > {log} 2>&1"
 
 
 rule paper:
@@ -137,7 +136,6 @@ rule paper:
     conda:
         "../envs/environment.yaml"
     params:
-        results=RUN.results,
         sources=source_hash("common.paper"),
     shell:
-        "python -m common.paper --results {params.results} --out {output} > {log} 2>&1"
+        "python -m common.paper --out {output} > {log} 2>&1"

@@ -49,6 +49,7 @@ def draw_first_order(*, table: Path, branches: Path, caption: Path, out: Path) -
     for branch, (marker, colour) in styles.items():
         one = unequal[near & (unequal["branch"] == branch)]
         ratio = one["loss"].to_numpy() / exact.loc[one["density"]].to_numpy()
+        one, ratio = one[ratio < HIGHEST], ratio[ratio < HIGHEST]
         right.plot(
             one["density"], ratio, marker, color=colour, markersize=3.5, linestyle="-", linewidth=0.8, label=branch
         )
@@ -56,7 +57,7 @@ def draw_first_order(*, table: Path, branches: Path, caption: Path, out: Path) -
     right.set(
         xlabel="feature density s", ylabel=f"branch loss over exact, r = {importances[0]:g}", ylim=(0.985, HIGHEST)
     )
-    right.legend(frameon=False, title="best restart that stores", title_fontsize=7)
+    right.legend(frameon=False, loc="upper left", title="best restart that stores", title_fontsize=7)
     right.invert_xaxis()
     save_figure(
         figure, out.with_suffix(""), frame.merge(paths, on=["importance", "density"]), caption, [table, branches]

@@ -111,8 +111,12 @@ def best_model(
     extra_starts: Float[np.ndarray, "start 4"] | None = None,
     count: int = NODES,
 ) -> Optimum:
-    """The ReLU model of least expected loss, by L-BFGS from several starts. Ties keep the earlier start."""
+    """The ReLU model of least expected loss, by L-BFGS from several starts. Ties keep the earlier start.
+
+    The loss is scaled to about 1 first: at small densities it is far below the solver's absolute tolerances.
+    """
     x, weight = quadrature(density, count)
+    scale = min(forget_extra(importance, density), forget_first(density), antipodal(importance, density))
     x1, x2 = np.ascontiguousarray(x[:, 0]), np.ascontiguousarray(x[:, 1])
 
     def loss_and_gradient(p: Float[np.ndarray, "4"]) -> tuple[float, Float[np.ndarray, "4"]]:
@@ -123,9 +127,10 @@ def best_model(
         pull2 = 2.0 * importance * weight * error2 * (second > 0)
         back = p[0] * pull1 + p[1] * pull2
         gradient = [pull1 @ hidden + back @ x1, pull2 @ hidden + back @ x2, pull1.sum(), pull2.sum()]
-        return float(weight @ (error1**2 + importance * error2**2)), np.array(gradient)
+        return float(weight @ (error1**2 + importance * error2**2)) / scale, np.array(gradient) / scale
 
     starts = STARTS if extra_starts is None else np.concatenate([STARTS, extra_starts])
-    runs = [minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B") for start in starts]
+    options = {"ftol": 1e-12, "gtol": 1e-8}
+    runs = [minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options) for start in starts]
     best = min(runs, key=lambda run: float(run.fun))
-    return Optimum(best.x[:2], best.x[2:], float(best.fun))
+    return Optimum(best.x[:2], best.x[2:], float(best.fun) * scale)
