@@ -1,6 +1,5 @@
 # Landmarks: the whole workflow. Checks the settings, loads every replications/*/rules.smk as a module, and defines the
 # targets. A new folder under replications/ is a new replication; nothing here needs an edit for it.
-import os
 import sys
 
 sys.path.insert(0, workflow.basedir)
@@ -9,15 +8,13 @@ from common.config import load_replication, load_run, replications
 from common.errors import UserError
 from common.models import registry
 from common.provenance import git_state
-from common.workflow import flags, source_hash
+from common.workflow import flags, source_hash, tie_steps_to_this_process
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
 
-os.environ["WORKFLOW_PID"] = str(
-    os.getpid()
-)  # steps die with this process, see common/cli.py
+tie_steps_to_this_process()
 
 try:
     RUN = load_run(

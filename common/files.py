@@ -24,6 +24,7 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
+        temporary.chmod(0o644)  # safetensors writes private files
         temporary.replace(path)
     except OSError as error:
         if error.filename is None:

@@ -134,12 +134,13 @@ def _snakemake(run: Run, options: Options, targets: list[str], owner: int) -> in
 
 def _report(run: Run, options: Options, owner: int) -> None:
     report = f"{run.results}/report.html"
-    command = [*_command(run, options), "--quiet", "all", "--report", report, "--", "all"]
+    command = [*_command(run, options), "--report", report, "--", "all"]
     done = subprocess.run(
         command, cwd=ROOT, env=_environment(run), pass_fds=[owner], check=False, capture_output=True, text=True
     )
     if done.returncode:
-        raise UserError(f"the report could not be written: {done.stderr.strip().splitlines()[-1]}")
+        last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1]
+        raise UserError(f"the report could not be written: {last}")
 
 
 def _failure(results: Path, started: float) -> str:

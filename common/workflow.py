@@ -1,12 +1,18 @@
-"""What rule files need: options for a step's command line, and the hash of its sources."""
+"""What rule files need: options for a step's command line, the hash of its sources, and the tie to its process."""
 
+import os
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from common.sources import source_hash
 
-__all__ = ["flags", "source_hash"]
+__all__ = ["flags", "source_hash", "tie_steps_to_this_process"]
+
+
+def tie_steps_to_this_process() -> None:
+    """Steps started from here die with this process (see `common.cli.die_with_workflow`)."""
+    os.environ["WORKFLOW_PID"] = str(os.getpid())
 
 
 def flags(settings: Mapping[str, Any], **more: Any) -> str:

@@ -5,10 +5,6 @@ NAME = "replications.ioi_circuit"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 
 
-wildcard_constraints:
-    picture="heat_map|strongest_heads",
-
-
 rule prompts:
     input:
         manifest="<models>/{model}/manifest.json",
@@ -187,27 +183,27 @@ rule figure_lens:
         "python -m replications.ioi_circuit.logit_lens_figures --lens {input.lens} --out {output.svg} > {log} 2>&1"
 
 
-rule figure_direct_path:
+rule figure_heat_map:
     input:
         heads=rules.direct_path.output.heads,
-        caption="replications/ioi_circuit/captions/{picture}.rst",
+        caption="replications/ioi_circuit/captions/heat_map.rst",
     output:
         svg=report(
-            "<results>/{model}/direct_path/figures/{picture}.svg",
-            caption="captions/{picture}.rst",
+            "<results>/{model}/direct_path/figures/heat_map.svg",
+            caption="captions/heat_map.rst",
             category="IOI circuit",
             subcategory="Direct path",
-            labels={"figure": "{picture}", "model": "{model}"},
+            labels={"figure": "all heads", "model": "{model}"},
         ),
         others=multiext(
-            "<results>/{model}/direct_path/figures/{picture}",
+            "<results>/{model}/direct_path/figures/heat_map",
             ".png",
             ".pdf",
             ".csv",
             ".json",
         ),
     log:
-        "<logs>/{model}/figure_{picture}.log",
+        "<logs>/{model}/figure_heat_map.log",
     conda:
         "../../envs/environment.yaml"
     threads: 1
@@ -215,9 +211,36 @@ rule figure_direct_path:
         mem_mb=1000,
         runtime=5,
     params:
+        figure="heat_map",
         sources=source_hash(f"{NAME}.direct_path_figures"),
     shell:
-        "python -m replications.ioi_circuit.direct_path_figures --heads {input.heads} --figure {wildcards.picture} --out {output.svg} > {log} 2>&1"
+        "python -m replications.ioi_circuit.direct_path_figures --heads {input.heads} --figure {params.figure} --out {output.svg} > {log} 2>&1"
+
+
+use rule figure_heat_map as figure_strongest_heads with:
+    input:
+        heads=rules.direct_path.output.heads,
+        caption="replications/ioi_circuit/captions/strongest_heads.rst",
+    output:
+        svg=report(
+            "<results>/{model}/direct_path/figures/strongest_heads.svg",
+            caption="captions/strongest_heads.rst",
+            category="IOI circuit",
+            subcategory="Direct path",
+            labels={"figure": "strongest heads", "model": "{model}"},
+        ),
+        others=multiext(
+            "<results>/{model}/direct_path/figures/strongest_heads",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
+    log:
+        "<logs>/{model}/figure_strongest_heads.log",
+    params:
+        figure="strongest_heads",
+        sources=source_hash(f"{NAME}.direct_path_figures"),
 
 
 rule figures:

@@ -35,7 +35,7 @@ def draw_first_order(*, table: Path, branches: Path, caption: Path, out: Path) -
         )
     left.set(xscale="log", ylim=(-0.04, 1.1), xlabel="feature density s (log scale, sparser to the right)")
     left.set_ylabel(r"weaker feature, $\min(|w_1|, |w_2|)$")
-    left.legend(frameon=False, loc="upper left")
+    left.legend(frameon=False, loc="center", bbox_to_anchor=(0.57, 0.42))
     low, high = frame["density"].min(), frame["density"].max()
     left.set_xticks(*log_ticks([tick for tick in (1.0, 0.7, 0.5, 0.4, 0.3) if low <= 1.001 * tick <= 1.002 * high]))
     left.invert_xaxis()

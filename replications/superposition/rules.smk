@@ -233,14 +233,14 @@ rule draw_intro:
         table=rules.measure_intro.output.table,
         caption=f"{CAPTIONS}/intro.rst",
     output:
-        report(
+        multiext("<results>/toy/intro/figures/intro", ".png", ".pdf", ".csv", ".json"),
+        svg=report(
             "<results>/toy/intro/figures/intro.svg",
             caption="captions/intro.rst",
             category="Superposition",
             subcategory="Five features in a plane",
             labels={"figure": "columns by density"},
         ),
-        multiext("<results>/toy/intro/figures/intro", ".png", ".pdf", ".csv", ".json"),
     log:
         "<logs>/draw_intro.log",
     priority: 10  # the first picture a reader waits for
@@ -253,7 +253,7 @@ rule draw_intro:
     params:
         sources=source_hash(f"{NAME}.draw_planes"),
     shell:
-        "python -m replications.superposition.draw_planes --table {input.table} --caption {input.caption} --out {output[0]} > {log} 2>&1"
+        "python -m replications.superposition.draw_planes --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
 
 
 rule draw_polygons:
@@ -261,14 +261,14 @@ rule draw_polygons:
         table=rules.measure_polygons.output.table,
         caption=f"{CAPTIONS}/polygons.rst",
     output:
-        report(
+        svg=report(
             "<results>/toy/polygons/figures/polygons.svg",
             caption="captions/polygons.rst",
             category="Superposition",
             subcategory="Polygons",
             labels={"figure": "columns by density"},
         ),
-        multiext(
+        others=multiext(
             "<results>/toy/polygons/figures/polygons", ".png", ".pdf", ".csv", ".json"
         ),
     log:
@@ -282,7 +282,7 @@ rule draw_polygons:
     params:
         sources=source_hash(f"{NAME}.draw_planes"),
     shell:
-        "python -m replications.superposition.draw_planes --table {input.table} --caption {input.caption} --out {output[0]} > {log} 2>&1"
+        "python -m replications.superposition.draw_planes --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
 
 
 rule draw_restarts:
@@ -290,14 +290,14 @@ rule draw_restarts:
         table=rules.measure_polygons.output.restarts,
         caption=f"{CAPTIONS}/restarts.rst",
     output:
-        report(
+        svg=report(
             "<results>/toy/polygons/figures/restarts.svg",
             caption="captions/restarts.rst",
             category="Superposition",
             subcategory="Polygons",
             labels={"figure": "losses of all restarts"},
         ),
-        multiext(
+        others=multiext(
             "<results>/toy/polygons/figures/restarts", ".png", ".pdf", ".csv", ".json"
         ),
     log:
@@ -311,7 +311,7 @@ rule draw_restarts:
     params:
         sources=source_hash(f"{NAME}.draw_restarts"),
     shell:
-        "python -m replications.superposition.draw_restarts --table {input.table} --caption {input.caption} --out {output[0]} > {log} 2>&1"
+        "python -m replications.superposition.draw_restarts --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
 
 
 rule draw_phase_diagram:
@@ -319,14 +319,14 @@ rule draw_phase_diagram:
         table=rules.measure_phase_diagram.output.table,
         caption=f"{CAPTIONS}/phase_diagram.rst",
     output:
-        report(
+        svg=report(
             "<results>/toy/phase_diagram/figures/phase_diagram.svg",
             caption="captions/phase_diagram.rst",
             category="Superposition",
             subcategory="Phase diagram",
             labels={"figure": "trained, exact, linear"},
         ),
-        multiext(
+        others=multiext(
             "<results>/toy/phase_diagram/figures/phase_diagram",
             ".png",
             ".pdf",
@@ -344,7 +344,7 @@ rule draw_phase_diagram:
     params:
         sources=source_hash(f"{NAME}.draw_phase_diagram"),
     shell:
-        "python -m replications.superposition.draw_phase_diagram --table {input.table} --caption {input.caption} --out {output[0]} > {log} 2>&1"
+        "python -m replications.superposition.draw_phase_diagram --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
 
 
 rule draw_first_order:
@@ -353,14 +353,14 @@ rule draw_first_order:
         branches=rules.measure_first_order.output.branches,
         caption=f"{CAPTIONS}/first_order.rst",
     output:
-        report(
+        svg=report(
             "<results>/toy/first_order/figures/first_order.svg",
             caption="captions/first_order.rst",
             category="Superposition",
             subcategory="First-order transition",
             labels={"figure": "jump and loss branches"},
         ),
-        multiext(
+        others=multiext(
             "<results>/toy/first_order/figures/first_order",
             ".png",
             ".pdf",
@@ -378,7 +378,7 @@ rule draw_first_order:
     params:
         sources=source_hash(f"{NAME}.draw_first_order"),
     shell:
-        "python -m replications.superposition.draw_first_order --table {input.table} --branches {input.branches} --caption {input.caption} --out {output[0]} > {log} 2>&1"
+        "python -m replications.superposition.draw_first_order --table {input.table} --branches {input.branches} --caption {input.caption} --out {output.svg} > {log} 2>&1"
 
 
 rule figures:

@@ -47,6 +47,6 @@ def test_claims_page(browser, finished):
 def test_report(browser, finished):
     page, problems = opened(browser, finished.results / "report.html")
     page.wait_for_selector("text=Superposition", timeout=10_000)
-    for text in ("Claims", "Paper", "Superposition", "Indirect object"):
+    for text in ("Claims", "Paper", "Superposition", "IOI circuit"):
         assert page.locator(f"text={text}").count() >= 1, text
     assert problems == []
