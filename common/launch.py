@@ -8,8 +8,10 @@ but a required claim fails, a verdict changed or a control passes.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +31,7 @@ from common.verify import read_claims, summary
 
 CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
+NO_SPACE = 2**20  # bytes
 FIXED_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
@@ -144,7 +147,12 @@ def _report(run: Run, options: Options, owner: int) -> None:
 
 
 def _failure(results: Path, started: float) -> str:
-    """One sentence for a failed run: the last error sentence in the logs that this run wrote."""
+    """One sentence for a failed run: the last error sentence in the logs that this run wrote.
+
+    On a full disk the logs are empty, so free space is looked at first.
+    """
+    if shutil.disk_usage(results).free < NO_SPACE:
+        return str(from_os_error(OSError(errno.ENOSPC, "", str(results))))
     found = []
     for log in [*(results / "logs").rglob("*.log"), *Path("resources/logs").glob("*.log")]:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the launcher does; read when torch loads
 
 import pytest
 import transformer_lens.model_bridge  # noqa: F401

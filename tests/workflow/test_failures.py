@@ -55,7 +55,7 @@ def test_misspelt_key(copy_project):
     snakemake = [sys.executable, "-m", "snakemake", "-n", "--config", "scale=smoke"]
     plain = subprocess.run(snakemake, cwd=project.path, env=project.environment(), capture_output=True, text=True)
     assert plain.returncode != 0
-    assert "misspelt_part" in plain.stderr
+    assert "misspelt_part" in plain.stdout + plain.stderr
 
 
 def test_changed_byte_in_the_weights(copy_project, model_folder):

@@ -49,7 +49,7 @@ def test_kill_and_resume(victim, finished, copy_project):
     project = copy_project()
     chance = random.Random(victim)
     kills = 0
-    for _ in range(3):
+    for _ in range(2):
         launcher = project.start(TARGET)
         found = wait_for_a_step(launcher)
         if found is None:
