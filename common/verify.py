@@ -6,6 +6,7 @@ A failed claim is not a failed job: everything is written, and the last line of 
 
 from collections import Counter
 from html import escape
+from itertools import groupby
 from pathlib import Path
 
 import tyro
@@ -37,11 +38,15 @@ def read_claims(path: Path) -> list[Claim]:
     return [Claim.model_validate(item) for item in read_json(path)]
 
 
-def number(value: float | None, low: float | None, high: float | None) -> str:
-    """`0.40 [0.39, 0.41]`, or a dash for what was not measured."""
+PLAIN_UNITS = ("1", "share", None)
+
+
+def number(value: float | None, low: float | None, high: float | None, unit: str | None) -> str:
+    """`0.40 [0.39, 0.41]`, with the unit if there is one to speak of, or a dash for what was not measured."""
     if value is None or low is None or high is None:
         return "–"
-    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+    shown = "" if unit in PLAIN_UNITS else " %" if unit == "percent" else f" {unit}"
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]{shown}"
 
 
 def summary(claims: list[Claim]) -> str:
@@ -59,20 +64,22 @@ def _row(claim: Claim) -> tuple[str, ...]:
     return (
         f"{claim.statement}{model} [{claim.source}]",
         claim.paper_value or "–",
-        number(claim.value, claim.ci_low, claim.ci_high),
+        number(claim.value, claim.ci_low, claim.ci_high, claim.unit),
         claim.assertion,
-        f"{control.name}: {number(control.value, control.ci_low, control.ci_high)}",
+        f"{control.name}: {number(control.value, control.ci_low, control.ci_high, claim.unit)}",
         claim.verdict if claim.role == "required" else f"{claim.verdict} (reported)",
     )
 
 
 def markdown(claims: list[Claim]) -> str:
-    """The claims table in Markdown, one row per claim and model."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for claim in claims:
-        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in _row(claim)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + f"\n\n{summary(claims)}.\n"
+    """The claims in Markdown: one table per replication, one row per claim and model."""
+    lines = [f"{summary(claims)}."]
+    for name, group in groupby(claims, key=lambda claim: claim.replication):
+        lines += ["", f"**{name}**", "", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+        for claim in group:
+            cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in _row(claim)]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 STYLE = """:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem;max-width:80rem}
@@ -84,7 +91,9 @@ def html(claims: list[Claim]) -> str:
     """The claims table as one self-contained page. All text is escaped."""
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in COLUMNS)
     rows = []
-    for claim in claims:
+    for before, claim in zip([None, *claims], claims, strict=False):
+        if before is None or before.replication != claim.replication:
+            rows.append(f'<tr><th colspan="{len(COLUMNS)}" scope="rowgroup">{escape(claim.replication)}</th></tr>')
         *cells, verdict = (escape(cell) for cell in _row(claim))
         body = "".join(f"<td>{cell}</td>" for cell in cells)
         reason = f'<div class="reason">{escape(claim.reason)}</div>'
