@@ -100,11 +100,14 @@ def steps_and_imports():
 
 
 def test_two_copies_give_the_same_metrics(finished, copy_project):
+    """All replications but the one that test_kill runs again anyway."""
     other = copy_project()
-    done = other.run("verify")
+    names = [name for name in replications() if name != "superposition"]
+    done = other.run(*names)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert metrics_bytes(other) == metrics_bytes(finished)
-    assert len(metrics_bytes(other)) >= 4
+    expected = {path: content for path, content in metrics_bytes(finished).items() if "/superposition/" not in path}
+    assert metrics_bytes(other) == expected
+    assert len(expected) >= 3
 
 
 def test_steps_without_a_language_model_do_not_import_one(root):
