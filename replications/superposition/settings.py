@@ -59,7 +59,9 @@ class CellTraining(Effort):
 
     importances: Span = Field(description="r = I_2 / I_1, with I_1 = 1")
     densities: Span = Field(description="s = 1 - S of both features")
-    linear_restarts: Annotated[int, Field(ge=1, le=1000)] = Field(description="starts per cell of the linear control")
+    linear_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
+        description="starts per cell of the linear control; 0 trains none"
+    )
 
 
 class Judging(Strict):

@@ -46,6 +46,7 @@ def train_cells(
             device=device,
         )
         for activation, starts in kinds
+        if starts
     }
     save_grids(out, grids)
 
