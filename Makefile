@@ -17,7 +17,7 @@ $(READY):
 	@$(PIP) envs/lock.txt
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate figures verify report paper corpora status gallery test lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke calibrate figures verify report paper corpora status gallery bench test lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -39,6 +39,9 @@ status: $(READY)  ## replications and steps: state, seconds, claims held / faile
 
 gallery: $(READY)  ## copy figures, data and claims of SCALE into figures/ and renew the README's claims table
 	@$(PYTHON) -m common.gallery --scale $(SCALE)
+
+bench: $(READY)  ## timings side by side with what a user would pick instead
+	@$(PYTHON) -m benchmarks
 
 schemas: $(READY)  ## renew the JSON schemas in config/schemas/
 	@$(PYTHON) -m common.config

@@ -1,8 +1,8 @@
 """One model pass, logit lens and direct residual path against literal slow versions, on tiny models of three shapes."""
 
 import functools
-import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,15 +10,12 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from common.config import ROOT
 from common.errors import UserError
 from common.models import load_model, load_tokenizer
 from replications.ioi_circuit.collect import run_versions
 from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
 from replications.ioi_circuit.residual import check_architecture, direct_residual, read_names
 from tests.replications.ioi_circuit_tiny import SHAPES, save_tiny_model, tiny_tokenizer
-
-EMBEDDED = ROOT / "resources" / "models" / "smollm2-135m-instruct-q4_1" / "manifest.json"
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -245,15 +242,9 @@ def test_architectures_that_do_not_fit_are_refused(bridge: TransformerBridge, pr
         check_architecture(bridge, tokens, torch.ones_like(tokens))
 
 
-needs_model = pytest.mark.skipif(
-    not EMBEDDED.exists() and "CI" not in os.environ, reason="the embedded model is not materialised yet; run `make`"
-)
-
-
 @pytest.mark.model
-@needs_model
-def test_embedded_tokenizer() -> None:
-    words = vocabulary(load_tokenizer(EMBEDDED.parent), minimum_names=100)
+def test_embedded_tokenizer(model_folder: Path) -> None:
+    words = vocabulary(load_tokenizer(model_folder), minimum_names=100)
     scored, calibration = (draw_prompts(words, seeds, per_cell=2) for seeds in ([0, 1, 2, 3, 4], [100, 101, 102]))
     assert len(scored) >= 256
     texts = [
@@ -264,10 +255,9 @@ def test_embedded_tokenizer() -> None:
 
 
 @pytest.mark.model
-@needs_model
-def test_embedded_model_against_the_literal_version() -> None:
-    bridge = load_model(EMBEDDED.parent)
-    words = vocabulary(load_tokenizer(EMBEDDED.parent), minimum_names=40)
+def test_embedded_model_against_the_literal_version(model_folder: Path) -> None:
+    bridge = load_model(model_folder)
+    words = vocabulary(load_tokenizer(model_folder), minimum_names=40)
     prompts = draw_prompts(words, [0], per_cell=1)[:1]
     collected = run_versions(bridge, prompts, batch_size=1, device="cpu")
     check_architecture(bridge, alone(prompts[0], "original"), torch.ones_like(alone(prompts[0], "original")))
