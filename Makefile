@@ -8,12 +8,13 @@ READY  := .venv/.ready-$(LOCK)-$(TORCH)
 PIP    := .venv/bin/pip install -qq --disable-pip-version-check --require-hashes --no-deps -r
 PYTHON := PYTHONPATH=. .venv/bin/python
 NAMES  := $(patsubst replications/%/rules.smk,%,$(wildcard replications/*/rules.smk))
-RUN     = @$(PYTHON) -m common.launch --scale $(SCALE) $(if $(MODELS),--models $(MODELS)) $(if $(HUB),--hub True) $(if $(CORES),--cores $(CORES))
+RUN     = @$(PYTHON) -m common.launch --scale $(SCALE) $(if $(MODELS),--models $(MODELS)) $(if $(filter 1,$(HUB)),--hub True) $(if $(CORES),--cores $(CORES))
 
 $(READY):
 	@echo "Installing the locked environment into .venv (one to three minutes, once) ..."
 	@rm -rf .venv && python3 -c 'import sys; sys.exit("error: Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)' && python3 -m venv .venv
-	@{ [ $(TORCH) = cpu ] && $(PIP) envs/lock-torch-cpu.txt 2>/dev/null; } || $(PIP) envs/lock-torch.txt
+	@{ [ $(TORCH) = cpu ] && $(PIP) envs/lock-torch-cpu.txt 2>/dev/null; } || \
+	  { echo "Installing torch with CUDA (several GB): $(if $(filter cpu,$(TORCH)),pip finds no CPU build for this Python,as chosen)"; $(PIP) envs/lock-torch.txt; }
 	@$(PIP) envs/lock.txt
 	@touch $@
 
@@ -28,8 +29,8 @@ $(NAMES): $(READY)  ## run one replication alone: figures, metrics, claims
 figures verify report paper corpora: $(READY)  ## run the workflow up to this target
 	$(RUN) $@
 
-smoke: $(READY)  ## every rule once, tiny, in under five minutes
-	@$(MAKE) --no-print-directory all SCALE=smoke
+smoke: $(READY)  ## every rule once, tiny, corpora included
+	@$(PYTHON) -m common.launch --scale smoke all corpora
 
 calibrate: $(READY)  ## the same measurements on the calibration seeds, into results/SCALE-calibration
 	$(RUN) --calibrate verify
@@ -44,7 +45,7 @@ bench: $(READY)  ## timings side by side with what a user would pick instead
 	@$(PYTHON) -m benchmarks
 
 schemas: $(READY)  ## renew the JSON schemas in config/schemas/
-	@$(PYTHON) -m common.config
+	@$(PYTHON) -m common.schemas
 
 lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

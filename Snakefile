@@ -4,10 +4,12 @@ import sys
 
 sys.path.insert(0, workflow.basedir)
 
+from common.claims import load_claims
 from common.config import load_replication, load_run, replications
+from common.corpora import corpus_entry
 from common.errors import UserError
-from common.models import registry
-from common.provenance import git_state
+from common.models import folder_files, registry
+from common.provenance import config_hash, git_state, lock_hash
 from common.workflow import flags, source_hash, tie_steps_to_this_process
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -24,6 +26,9 @@ try:
         hub=bool(config.get("hub", False)),
     )
     NAMES = replications()
+    for name in NAMES:
+        load_claims(name)  # a slip is found now, not after the computing
+    CHAT_MODEL = corpus_entry("self-chat").model
     SETTINGS = {
         name: load_replication(name, RUN.scale).model_dump(mode="json")
         | {"seeds": RUN.seeds, "device": RUN.device, "models": RUN.models}
@@ -56,7 +61,6 @@ for NAME in NAMES:
         pathvars:
             results=f"{RUN.results}/{NAME}",
             logs=f"{RUN.results}/logs/{NAME}",
-            all_results=RUN.results,
             models="resources/models",
             corpora="resources/corpora",
         snakefile:

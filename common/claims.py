@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, FiniteFloat, model_validator
 
 from common.config import ROOT, Scale, checked
+from common.errors import UserError
 from common.files import read_yaml
 from common.records import Metric, MetricName, Strict, read_metrics
 
@@ -57,16 +58,15 @@ class Assertion(Strict):
         """Whether the whole interval lies outside, on one side."""
         return metric.ci_high < self.low or metric.ci_low > self.high
 
-    def right_sign(self, difference: Metric) -> bool:
-        """Whether effect minus control excludes 0 and points from the failing to the passing side."""
-        up, down = difference.ci_low > 0, difference.ci_high < 0
-        return (
-            (up or down)
-            if self.at_least is not None and self.at_most is not None
-            else up
-            if self.at_least is not None
-            else down
-        )
+    def right_sign(self, difference: Metric, control: Metric) -> bool:
+        """Whether effect minus control excludes 0 and points from the failing control towards the passing side."""
+        return difference.ci_low > 0 if control.ci_high < self.low else difference.ci_high < 0
+
+    def same_sign(self, effect: Metric) -> bool:
+        """Whether the effect has the sign that the source gives it: that of the bounds, where they have one."""
+        if self.low > 0 or self.high < 0:
+            return effect.value > 0 if self.low > 0 else effect.value < 0
+        return True
 
     def __str__(self) -> str:
         if self.at_least is None:
@@ -104,7 +104,7 @@ class ClaimDefinition(Strict):
     role: Role
     scales: Annotated[list[Scale], Field(min_length=1)]
     expected_verdict: Literal["reproduced", "same direction", "not reproduced"]
-    frozen_at: Calibration
+    frozen_at: Calibration | None = Field(description="null for bounds that are the published values, not calibrated")
 
 
 class ClaimsFile(Strict):
@@ -182,14 +182,14 @@ def load_claims(replication: str) -> list[ClaimDefinition]:
 def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics: Mapping[str, Metric] | str) -> Claim:
     """The verdict on one claim. `metrics` is the content of its part, or the reason why it was not run.
 
-    A metric that the claim names but the part lacks is an error (KeyError): a typing slip must not look like a skip.
+    A metric that the claim names but the part lacks is a UserError: a typing slip must not look like a skip.
     """
     common: dict[str, Any] = {
         "id": f"{replication}.{definition.id}",
         "replication": replication,
         "model": model,
         "assertion": str(definition.assertion),
-        "frozen_at": f"{definition.frozen_at.date}, seeds {', '.join(map(str, definition.frozen_at.seeds))}",
+        "frozen_at": _frozen(definition.frozen_at),
         **definition.model_dump(
             include={"statement", "source", "part", "metric", "paper_value", "role", "expected_verdict"}
         ),
@@ -197,8 +197,14 @@ def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics:
     if isinstance(metrics, str):
         absent = ControlResult(name=definition.control.name)
         return Claim(**common, control=absent, verdict="not run here", reason=metrics)
-    effect = metrics[definition.metric]
-    control, difference = metrics[definition.control.metric], metrics[definition.control.difference]
+    names = (definition.metric, definition.control.metric, definition.control.difference)
+    for name in names:
+        if name not in metrics:
+            raise UserError(
+                f"claim {replication}.{definition.id} names the metric '{name}', which part '{definition.part}' lacks; "
+                f"correct replications/{replication}/claims.yaml or the step that measures it"
+            )
+    effect, control, difference = (metrics[name] for name in names)
     verdict, reason = _judge(definition.assertion, effect, control, difference)
     return Claim(
         **common,
@@ -215,16 +221,24 @@ def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics:
     )
 
 
+def _frozen(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "published values, not calibrated"
+    return f"{calibration.date}, seeds {', '.join(map(str, calibration.seeds))}"
+
+
 def _judge(assertion: Assertion, effect: Metric, control: Metric, difference: Metric) -> tuple[Verdict, str]:
     def shown(metric: Metric) -> str:
         return f"[{metric.ci_low:.3g}, {metric.ci_high:.3g}]"
 
     if not assertion.fails(control):
         return "not reproduced", f"the control's interval {shown(control)} is not wholly outside {assertion}"
-    if not assertion.right_sign(difference):
+    if not assertion.right_sign(difference, control):
         return "not reproduced", f"effect minus control {shown(difference)} does not exclude 0 with the right sign"
     if assertion.passes(effect):
         return "reproduced", f"interval{' and every seed' if effect.per_seed else ''} {assertion}; the control fails it"
+    if not assertion.same_sign(effect):
+        return "not reproduced", f"the value {effect.value:.3g} has the opposite sign of {assertion}"
     seeds = effect.per_seed or []
     missed = sum(not assertion.holds(value) for value in seeds)
     what = f"{missed} of {len(seeds)} seeds miss" if missed else f"interval {shown(effect)} misses"

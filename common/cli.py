@@ -92,13 +92,19 @@ def die_with_workflow() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     handle = None
+    die_with_parent()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         try:
             handle = os.pidfd_open(int(workflow))
         except ProcessLookupError:
             os.kill(os.getpid(), signal.SIGKILL)
     threading.Thread(target=wait, daemon=True).start()
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when its parent dies (PR_SET_PDEATHSIG; Linux only, elsewhere a no-op)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _alive(pid: int) -> bool:

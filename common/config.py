@@ -2,19 +2,18 @@
 
 A replication's `config.yaml` has the blocks `default`, `smoke`, `laptop` and `gpu`; the block of the chosen scale is
 laid over `default`, key by key. Its class `Settings` (in `settings.py`) names and bounds every key. The JSON schemas in
-`config/schemas/` are generated from these classes (`python -m common.config`) for editors.
+`config/schemas/` are generated from these classes (`common.schemas`) for editors.
 """
 
 import difflib
 import importlib
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field, ValidationError
 
 from common.errors import UserError
-from common.files import read_yaml, write_text
+from common.files import read_yaml
 from common.records import Strict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,6 +106,9 @@ def load_replication(name: str, scale: str) -> Strict:
     """The checked settings of one replication at one scale. UserError naming file, key and allowed values."""
     path = ROOT / "replications" / name / "config.yaml"
     blocks = read_yaml(path) or {}
+    for block, content in blocks.items() if isinstance(blocks, dict) else [("the file", blocks)]:
+        if not isinstance(content, dict | None):
+            raise UserError(f"{_shown(path)}: '{block}' must hold keys and values (found {content!r})")
     if unknown := sorted(set(blocks) - {"default", *SCALES}):
         raise UserError(f"{_shown(path)}: unknown block '{unknown[0]}'; allowed are default, {', '.join(SCALES)}")
     return checked(settings_class(name), _overlay(blocks.get("default") or {}, blocks.get(scale) or {}), path)
@@ -157,33 +159,3 @@ def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _shown(path: Path) -> Path:
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-
-
-def schemas() -> dict[Path, str]:
-    """Path and text of every generated JSON schema."""
-    from common.claims import ClaimsFile
-    from common.corpora import CorporaFile
-    from common.models import ModelsFile
-
-    classes: dict[str, type[Strict]] = {
-        "scale": ScaleSettings,
-        "claims": ClaimsFile,
-        "models": ModelsFile,
-        "corpora": CorporaFile,
-    }
-    found = {name: json.dumps(model.model_json_schema(), indent=2) for name, model in classes.items()}
-    for name in replications():
-        block = settings_class(name).model_json_schema()
-        definitions = block.pop("$defs", {})
-        partial = json.loads(json.dumps({"$defs": definitions, "block": block}))
-        for node in [partial["block"], *partial["$defs"].values()]:
-            node.pop("required", None)  # a block may leave keys to `default`
-        properties = {scale: partial["block"] for scale in ("default", *SCALES)}
-        schema = {"type": "object", "additionalProperties": False, "properties": properties, "$defs": partial["$defs"]}
-        found[name] = json.dumps(schema, indent=2)
-    return {ROOT / "config" / "schemas" / f"{name}.json": text + "\n" for name, text in found.items()}
-
-
-if __name__ == "__main__":
-    for target, text in schemas().items():
-        write_text(target, text)

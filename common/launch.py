@@ -2,8 +2,10 @@
 and turns the claims into the exit code.
 
 The launcher holds a kernel file lock on `results/<scale>/.owner` and hands it to Snakemake, so that the lock lives as
-long as anybody works there and dies with the last of them: after any kill there is nothing to unlock, and `make resume`
-is the same as `make`. Exit codes: 0 all is well; 1 a step failed or the run could not start; 3 everything was written,
+long as anybody works there and dies with the last of them. Snakemake dies with the launcher, and steps with Snakemake.
+After any kill there is nothing to unlock, and `make resume` is the same as `make`.
+
+Exit codes: 0 all is well; 1 a step failed or the run could not start; 3 everything was written,
 but a required claim fails, a verdict changed or a control passes.
 """
 
@@ -11,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +25,8 @@ from typing import Annotated
 
 import tyro
 
-from common.cli import COST_PREFIX
+from common.claims import load_claims
+from common.cli import COST_PREFIX, die_with_parent
 from common.config import ROOT, Run, load_replication, load_run, replications
 from common.console import follow, last_error
 from common.errors import UserError, from_os_error
@@ -32,6 +36,7 @@ from common.verify import read_claims, summary
 CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
 NO_SPACE = 2**20  # bytes
+MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")
 FIXED_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
@@ -67,6 +72,7 @@ def launch(options: Options) -> int:
     run = load_run(options.scale, calibrate=options.calibrate, models=options.models, hub=options.hub)
     for name in replications():
         load_replication(name, run.scale)
+        load_claims(name)
     targets = [target for target in options.targets if target != "report"]
     wants_report = not options.targets or bool({"all", "report"} & set(options.targets))
     if unknown := sorted(set(targets) - {"all", "figures", "verify", "paper", "corpora", "smoke", *replications()}):
@@ -126,8 +132,9 @@ def _snakemake(run: Run, options: Options, targets: list[str], owner: int) -> in
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=_environment(run), pass_fds=[owner], stdout=output, stderr=subprocess.STDOUT
-        )
+            command, cwd=ROOT, env=_environment(run), pass_fds=[owner], stdout=output, stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,
+        )  # fmt: skip
     try:
         return follow(process, log, targets)
     except KeyboardInterrupt:
@@ -153,11 +160,13 @@ def _failure(results: Path, started: float) -> str:
     """
     if shutil.disk_usage(results).free < NO_SPACE:
         return str(from_os_error(OSError(errno.ENOSPC, "", str(results))))
-    found = []
+    found: list[tuple[float, Path, str]] = []
     for log in [*(results / "logs").rglob("*.log"), *Path("resources/logs").glob("*.log")]:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         if log.stat().st_mtime >= started and lines and not lines[-1].startswith(COST_PREFIX):
-            found.append((log.stat().st_mtime, log, lines[-1]))
+            said = [line for line in lines if MESSAGE.match(line)]
+            last = said[-1] if said else f"step {log.stem} ended without a message; it was killed, or memory ran out"
+            found.append((log.stat().st_mtime, log, last))
     if not found:
         return f"the workflow stopped: {last_error(results / WORKFLOW_LOG)} (log: {results / WORKFLOW_LOG})"
     _, log, line = max(found)

@@ -5,8 +5,11 @@ files that the registry lists, at a pinned revision, each checked against its SH
 copied. Nothing is unpickled and no code from a model is run.
 """
 
+import contextlib
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from importlib import metadata, util
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from common.cli import run  # noqa: E402
 from common.config import ROOT  # noqa: E402
 from common.errors import UserError  # noqa: E402
 from common.files import TEMPORARY_SUFFIX, sha256, write_json  # noqa: E402
-from common.models import Manifest, ModelEntry, check_file, entry  # noqa: E402
+from common.models import Manifest, ModelEntry, check_file, entry, verify_folder  # noqa: E402
 
 KEPT = (".safetensors", ".json", ".txt", ".jinja", ".model")
 
@@ -30,8 +33,26 @@ def materialise(name: str, out: Path) -> None:
     """
     model = entry(name)
     target = out.parent
+    with _alone(target):
+        if out.exists():  # another run has just made it
+            verify_folder(target)
+        else:
+            _make(name, model, out)
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Waits until no other run, of another scale perhaps, makes the same model."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f".{target.name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _make(name: str, model: ModelEntry, out: Path) -> None:
+    target = out.parent
     temporary = target.with_name(f".{target.name}{TEMPORARY_SUFFIX}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a kill
     temporary.mkdir(parents=True)
     try:
         _need_space(temporary, model.size_mb)

@@ -81,6 +81,11 @@ def entry(name: str) -> ModelEntry:
     return known[name]
 
 
+def folder_files(model: ModelEntry) -> list[str]:
+    """The files that a `trained` or `local` model is made from, so that a new training makes the model anew."""
+    return [f"{model.folder}/config.json", f"{model.folder}/model.safetensors"] if model.folder else []
+
+
 def verify_folder(folder: Path) -> Manifest:
     """Checks every file of a materialised model against its manifest. UserError naming the first bad file."""
     path = folder / "manifest.json"

@@ -2,6 +2,8 @@
 
 
 rule materialise_model:
+    input:
+        lambda wildcards: folder_files(MODELS[wildcards.model]),
     output:
         "<models>/{model}/manifest.json",
     log:
@@ -21,7 +23,7 @@ rule materialise_model:
 
 rule python_docs:
     input:
-        model="<models>/smollm2-135m-instruct-q4_1/manifest.json",
+        model=f"<models>/{CHAT_MODEL}/manifest.json",
         registry="config/corpora.yaml",
     output:
         "<corpora>/python-docs/manifest.json",
@@ -40,7 +42,7 @@ rule python_docs:
 
 rule self_chat:
     input:
-        model="<models>/smollm2-135m-instruct-q4_1/manifest.json",
+        model=f"<models>/{CHAT_MODEL}/manifest.json",
         registry="config/corpora.yaml",
     output:
         f"<corpora>/self-chat-{RUN.scale}/manifest.json",
@@ -97,6 +99,7 @@ rule provenance:
     params:
         run=RUN.model_dump_json(),
         git=git_state(),
+        hashes=[lock_hash(), config_hash()],
         sources=source_hash("common.provenance"),
     shell:
         "python -m common.provenance --run {params.run:q} --out {output} > {log} 2>&1"

@@ -1,4 +1,4 @@
-"""Content hash of the sources a step runs: its module and everything of ours that it imports, directly or not.
+"""Content hash of what a step runs: its module, everything of ours that it imports, directly or not, and the lock.
 
 Snakemake does not see edits in imported modules; with this hash in a rule's `params` an edit reruns exactly the steps
 that import the edited code, and a `touch`, a comment, a docstring or a reformat reruns nothing. Imports are read from
@@ -27,6 +27,8 @@ def source_hash(*modules: str) -> str:
         if module not in seen:
             seen[module], imported = _parsed(module)
             todo += imported
+    for lock in sorted(ROOT.glob("envs/lock*.txt")):  # another torch is another program
+        seen[lock.name] = hashlib.sha256(lock.read_bytes()).hexdigest()
     lines = "\n".join(f"{name} {digest}" for name, digest in sorted(seen.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 

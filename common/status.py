@@ -9,8 +9,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from common.config import ROOT, replications
+from common.config import ROOT, load_run, replications
 from common.cost import step_cost
+from common.errors import UserError
+from common.models import registry
 from common.verify import read_claims
 
 STATES = {"ok": "done", "update pending": "to run", "missing": "to run"}
@@ -34,7 +36,7 @@ def planned(scale: str) -> dict[str, str]:
     command = [sys.executable, "-m", "snakemake", "--nolock", "--config", f"scale={scale}", "--summary", "--", "all"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"error: {done.stderr.strip().splitlines()[-1]}")
+        sys.exit(f"error: Snakemake cannot plan the run: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
     rules: dict[str, str] = {}
     header, *rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
     for row in rows:
@@ -44,18 +46,23 @@ def planned(scale: str) -> dict[str, str]:
     return rules
 
 
-def state_of(log: Path, plan: str, active: bool) -> tuple[str, str]:
-    """State and seconds of one step, from its plan and its log."""
-    cost = step_cost(log) if log.exists() else None
+def state_of(logs: list[Path], plan: str, active: bool) -> tuple[str, str]:
+    """State and seconds of one step, from its plan and its logs (one a model)."""
+    costs = [step_cost(log) for log in logs]
     if plan == "done":
-        return "done", f"{cost['wall_s']:.1f}" if cost else ""
-    if log.exists() and cost is None:
+        seconds = [cost["wall_s"] for cost in costs if cost]
+        return "done", f"{sum(seconds):.1f}" if seconds else ""
+    if None in costs:
         return ("running" if active else "failed or interrupted"), ""
     return "to run", ""
 
 
 def status(scale: str = "laptop") -> None:
     """Prints the table for one scale."""
+    try:
+        load_run(scale)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     results = ROOT / "results" / scale
     active = running(results)
     table = Table(
@@ -64,7 +71,10 @@ def status(scale: str = "laptop") -> None:
     for rule, plan in sorted(planned(scale).items()):
         owner = next((name for name in replications() if rule.startswith(f"{name}_")), "")
         step = rule.removeprefix(f"{owner}_")
-        state, seconds = state_of(results / "logs" / owner / f"{step}.log", plan, active)
+        logs = [*(results / "logs" / owner).glob(f"**/{step}.log")]
+        if rule == "materialise_model":
+            logs = [path for path in Path("resources/logs").glob("*.log") if path.stem in registry()]
+        state, seconds = state_of(logs, plan, active)
         table.add_row(owner or "–", step, state, seconds)
     claims = Table("replication", "held", "failed", "not run", title="Claims")
     for name in replications():

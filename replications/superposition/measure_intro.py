@@ -47,10 +47,8 @@ def measure_intro(*, models: Path, seeds: list[int], middle_density: float, metr
             found[key] = over_seeds(values.tolist(), unit=unit, formula=formula)
 
     add("dense_stored", stored(W[:, dense]), stored(W[:, sparse]), "sparse", "features", "||W_i|| > 0.9, counted")
-    third = norms(W).sort(dim=-1, descending=True).values[..., 2]
-    add("dense_third_norm", third[:, dense], third[:, sparse], "sparse", "1", "third largest ||W_i||")
-    second = norms(W).sort(dim=-1, descending=True).values[..., 1]
-    found["dense_second_norm"] = over_seeds(second[:, dense].tolist(), unit="1", formula="second largest ||W_i||")
+    pair = pair_gap(W)
+    add("dense_pair_gap", pair[:, dense], pair[:, sparse], "sparse", "1", "max |(||W_i||) - (1, 1, 0, 0, ...)|")
     dims = dims_per_feature(W)
     add("dense_dims_per_feature", dims[:, dense], dims[:, sparse], "sparse", "dimensions", "D* = m / ||W||_F^2")
     shared = shared_most(W)
@@ -71,6 +69,12 @@ def measure_intro(*, models: Path, seeds: list[int], middle_density: float, metr
     write_metrics(metrics, found)
     table_rows = column_table({name: (grid, grid.best()) for name, grid in grids.items()}, seeds)
     write_text(table, table_rows.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+
+
+def pair_gap(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch"]:
+    """Largest distance of a norm from 1 for the two most important features (the first two), from 0 for the others."""
+    n = norms(W)
+    return torch.maximum((n[..., :2] - 1).abs().amax(-1), n[..., 2:].amax(-1))
 
 
 def shared_most(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch"]:

@@ -1,4 +1,4 @@
-"""Trains many toy models at once, to convergence: batched quasi-Newton descent (BFGS) on a fixed sample.
+"""Trains many toy models at once: batched quasi-Newton descent (BFGS) on a fixed sample.
 
 A model here has a handful of parameters, so every instance keeps its own dense inverse Hessian, and one evaluation of
 loss and gradient serves all instances. The line search is asynchronous: after each evaluation an instance either takes

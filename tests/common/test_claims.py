@@ -80,6 +80,15 @@ def test_difference_must_exclude_zero_with_the_right_sign():
     assert judge(metric(0.9), metric(0.1), metric(-0.8)).verdict == "not reproduced"
 
 
+def test_the_opposite_direction_is_never_the_same_direction():
+    assert judge(metric(-3.0), metric(-5.0)).verdict == "not reproduced"
+    two_sided = {"assertion": {"at_least": 3.3, "at_most": 3.8}}
+    assert judge(metric(-5.0), metric(0.0), **two_sided).verdict == "not reproduced"
+    assert judge(metric(2.5), metric(0.0), **two_sided).verdict == "same direction"
+    assert judge(metric(3.5), metric(9.0), **two_sided).verdict == "reproduced"
+    assert judge(metric(9.5), metric(9.0), **two_sided).verdict == "not reproduced"
+
+
 def test_a_verdict_that_changes_for_the_better_fails_too():
     claim = judge(metric(0.9), metric(0.1), expected_verdict="same direction", role="reported")
     assert "expected 'same direction'" in claim.problem
@@ -143,7 +152,7 @@ def test_missing_results_are_an_error_and_not_a_skip(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         verify_replication("demo", "laptop", [], tmp_path)
     write_metrics(tmp_path / "demo/toy/part/metrics.json", {"effect": metric(1.0)})
-    with pytest.raises(KeyError):
+    with pytest.raises(UserError, match="names the metric 'control', which part 'part' lacks"):
         verify_replication("demo", "laptop", [], tmp_path)
 
 
@@ -164,7 +173,8 @@ def test_claims_of_every_replication(name, root):
 
     scored = {seed for scale in SCALES for seed in load_scale(scale).seeds}
     for claim in load_claims(name):
-        assert not scored & set(claim.frozen_at.seeds), claim.id
+        assert claim.frozen_at is not None or "toy" not in claim.models, claim.id
+        assert not scored & set(claim.frozen_at.seeds if claim.frozen_at else []), claim.id
         assert set(claim.models) <= {"toy", *registry()}, claim.id
         assert claim.control.metric != claim.metric
     assert read_yaml(root / "replications" / name / "claims.yaml")

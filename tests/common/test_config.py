@@ -5,9 +5,10 @@ import pytest
 import yaml
 
 import common.config as config
-from common.config import SCALES, load_replication, load_run, load_scale, replications, schemas
+from common.config import SCALES, load_replication, load_run, load_scale, replications
 from common.errors import UserError
 from common.files import read_json, read_yaml
+from common.schemas import schemas
 from common.workflow import flags
 
 

@@ -106,6 +106,22 @@ def test_read_only_results_folder(copy_project, small_disk):
     fails(project.run("superposition"), "read-only", "make it writable")
 
 
+def test_read_only_results_folder_without_mounting(copy_project):
+    if AS_ROOT:
+        pytest.skip("root writes everywhere; test_read_only_results_folder covers it")
+    project = copy_project()
+    (project.path / "results").mkdir(mode=0o555)
+    fails(project.run("superposition"), "read-only", "make it writable")
+
+
+def test_broken_claims_are_found_before_the_computing(copy_project):
+    project = copy_project()
+    path = project.path / "replications" / "superposition" / "claims.yaml"
+    path.write_text(path.read_text().replace("role: required", "roel: required", 1))
+    fails(project.run(), "replications/superposition/claims.yaml", "roel")
+    assert not (project.results / "logs").exists()
+
+
 def test_second_run_in_the_same_folder(project):
     import fcntl
 

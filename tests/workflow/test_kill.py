@@ -44,12 +44,12 @@ def wait_for_a_step(launcher, deadline=60.0):
     return None
 
 
-@pytest.mark.parametrize("victim", ["snakemake", "step"])
+@pytest.mark.parametrize("victim", ["snakemake", "step", "launcher"])
 def test_kill_and_resume(victim, finished, copy_project):
     project = copy_project()
     chance = random.Random(victim)
     kills = 0
-    for _ in range(2):
+    for _ in range(2 if victim == "step" else 1):
         launcher = project.start(TARGET)
         found = wait_for_a_step(launcher)
         if found is None:
@@ -60,13 +60,14 @@ def test_kill_and_resume(victim, finished, copy_project):
         if launcher.poll() is not None:
             break
         try:
-            os.kill(snakemake.pid if victim == "snakemake" else steps[0].pid, signal.SIGKILL)
+            victims = {"snakemake": snakemake.pid, "step": steps[0].pid, "launcher": launcher.pid}
+            os.kill(victims[victim], signal.SIGKILL)
             kills += 1
         except ProcessLookupError:
             pass
         output, _ = launcher.communicate(timeout=120)
-        gone = psutil.wait_procs(steps, timeout=5)[1]
-        assert gone == [], "a step outlived its workflow"
+        alive = psutil.wait_procs([snakemake, *steps], timeout=10)[1]
+        assert alive == [], "a process outlived its workflow"
         if victim == "snakemake" and launcher.returncode:
             assert "error: " in output
     assert kills >= 1
