@@ -1,14 +1,15 @@
-"""What an attention head does, as numbers: what it looks for (patterns), what it writes, and whom it reads from (weights).
+"""What an attention head does, as numbers: where it looks (patterns), what it writes, and whom it reads (weights).
 
-Definitions: Olsson et al. 2022, "In-context Learning and Induction Heads" (prefix matching, copying, previous-token), and
-Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits" (eigenvalue scores, composition). Row vectors, as
-in TransformerLens: a head reads x W_V, writes x W_V W_O, and compares (x_t W_Q) with (x_s W_K).
+Definitions: Olsson et al. 2022, "In-context Learning and Induction Heads" (prefix matching, copying, previous-token),
+and Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits" (eigenvalue scores, composition). Row
+vectors, as in TransformerLens: a head reads x W_V, writes x W_V W_O, and compares (x_t W_Q) with (x_s W_K).
 
 A head that attends a fixed distance back is not an induction head, but on repeats with one fixed period it looks like
-one. Measure on repeats at random distances, and see `positional_share`: the part of a score that positions alone explain.
+one. Measure on repeats at random distances, and see `positional_share`: the part of a score that positions alone
+explain.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from einops import einsum
@@ -20,7 +21,7 @@ Scores = Float[Tensor, "*lead head"]
 
 
 def successors(tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch query key"]:
-    """Key s is the position right after an earlier copy of the token at query t: tokens[s - 1] = tokens[t], s - 1 < t."""
+    """Key s comes right after an earlier copy of the token at query t: tokens[s - 1] = tokens[t], s - 1 < t."""
     return _shift(duplicates(tokens))
 
 
@@ -59,7 +60,7 @@ def attention_to(pattern: Patterns, mask: Bool[Tensor, "batch query key"]) -> Sc
 def positional_share(pattern: Patterns, tokens: Int[Tensor, "batch pos"]) -> Scores:
     """The prefix-matching score of the batch-mean pattern, which knows positions but no tokens.
 
-    An induction head scores far above its positional share; a head that attends a fixed distance back scores exactly it.
+    An induction head scores far above its positional share; a head that attends a fixed distance back does not.
     """
     return prefix_matching(pattern.mean(-4, keepdim=True).expand_as(pattern), tokens)
 
@@ -67,8 +68,8 @@ def positional_share(pattern: Patterns, tokens: Int[Tensor, "batch pos"]) -> Sco
 def copying(contribution: Float[Tensor, "*lead source target"]) -> Float[Tensor, "*lead"]:
     """How much a head raises the token it attends to, among the tokens of a sample; in [-1, 1].
 
-    `contribution[a, b]` is what attending to token a adds to the logit of token b. Each row is centred and rectified; the
-    share of the diagonal is averaged over rows and rescaled, so that 1 is pure copying and -1 raises others only.
+    `contribution[a, b]` is what attending to token a adds to the logit of token b. Each row is centred and rectified;
+    the share of the diagonal is averaged over rows and rescaled, so that 1 is pure copying and -1 raises others only.
     """
     raised = (contribution - contribution.mean(-1, keepdim=True)).clamp(min=0)
     share = raised.diagonal(dim1=-2, dim2=-1) / raised.sum(-1).clamp(min=torch.finfo(raised.dtype).tiny)
@@ -89,7 +90,8 @@ def eigenvalue_score(
     The non-zero eigenvalues of AB are those of BA, so the small product is decomposed (float64).
     """
     values = torch.linalg.eigvals(right.double() @ left.double())
-    return values.sum(-1).real / values.abs().sum(-1)
+    score: Tensor = values.sum(-1).real / values.abs().sum(-1)
+    return score
 
 
 class HeadWeights(NamedTuple):
@@ -105,12 +107,14 @@ class HeadWeights(NamedTuple):
         return HeadWeights(*(W[index] for W in self))
 
 
-def composition(kind: Literal["Q", "K", "V"], early: HeadWeights, late: HeadWeights) -> Float[Tensor, "*lead"]:
+def composition(kind: str, early: HeadWeights, late: HeadWeights) -> Float[Tensor, "*lead"]:
     """How much the query, key or value of a later head reads what an earlier head writes (Elhage et al. 2021).
 
-    ||A B||_F / (||A||_F ||B||_F) with B the earlier head's W_V W_O and A the later head's map from the side in question.
-    Random matrices give about 1 / sqrt(d_model). Norms are computed on d_head x d_head products (float64).
+    ||A B||_F / (||A||_F ||B||_F) with B the earlier head's W_V W_O and A the later head's map from the side in
+    question. Random matrices give about 1 / sqrt(d_model). Norms are computed on d_head x d_head products (float64).
     """
+    if kind not in ("Q", "K", "V"):
+        raise ValueError(f"composition is Q, K or V, not {kind}")
     reads, rest = {
         "Q": (late.W_Q, late.W_K.mT),
         "K": (late.W_K, late.W_Q.mT),

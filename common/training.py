@@ -1,8 +1,9 @@
 """The training engine: many models in one batched job, AdamW, checkpoints that resume bit-exactly.
 
 All instances live in one matrix [instance parameter], so one optimiser step is a handful of element-wise operations;
-learning rate and clipping are per instance, and an instance's weights never depend on its neighbours. Batches are a pure
-function of the step number: nothing but weights, moments and measurements has to be stored to go on where a run stopped.
+learning rate and clipping are per instance, and an instance's weights never depend on its neighbours. Batches are a
+pure function of the step number: nothing but weights, moments and measurements has to be stored to go on where a run
+stopped.
 
 AdamW: Loshchilov and Hutter 2019, decoupled weight decay multiplied by the learning rate, as in torch.optim.AdamW (a
 test compares the two). The schedule is a linear warm-up followed by a constant rate.
@@ -38,8 +39,8 @@ class Job(NamedTuple):
     """What is trained. `loss` gives the mean loss of every instance at a step, from that step's own batch.
 
     `measure` is called before the steps in `measure_at` (and after the last step, if `steps` is in it); what it returns
-    is stacked on a leading axis. At the steps of `snapshots_at` the weights are kept, stacked likewise. `rates` multiplies the
-    learning rate of each instance.
+    is stacked on a leading axis. At the steps of `snapshots_at` the weights are kept, stacked likewise. `rates`
+    multiplies the learning rate of each instance.
     """
 
     name: str
@@ -107,7 +108,7 @@ def train(job: Job, settings: Optimisation, *, folder: Path = CHECKPOINTS) -> Tr
 
 
 def identity(job: Job, settings: Optimisation) -> str:
-    """Name of the job's checkpoint: a hash of its name, settings, initial weights, rates and schedule of measurements."""
+    """Name of the job's checkpoint: a hash of its name, settings, initial weights, rates and schedules."""
     digest = hashlib.sha256(f"{job.name} {settings.model_dump_json()} {job.measure_at} {job.snapshots_at}".encode())
     for name, value in {**job.weights, "rates": job.rates}.items():
         digest.update(name.encode() + value.cpu().numpy().tobytes())
@@ -128,14 +129,13 @@ def _start(job: Job) -> State:
 def _step(job: Job, settings: Optimisation, state: State, names: list[str], sizes: list[torch.Size]) -> State:
     point = state.point.detach().requires_grad_()
     losses = job.loss(_unpack(point, names, sizes), state.step)
-    losses.sum().backward()
-    gradient = point.grad
-    assert gradient is not None
+    [gradient] = torch.autograd.grad(losses.sum(), [point])
     norm = gradient.norm(dim=1)
     if not bool(torch.isfinite(losses + norm).all()):
         bad = int((~torch.isfinite(losses + norm)).nonzero()[0])
         raise UserError(
-            f"{job.name}: loss or gradient of instance {bad} is not finite at step {state.step}; lower the learning rate"
+            f"{job.name}: loss or gradient of instance {bad} is not finite at step {state.step}; "
+            "lower the learning rate"
         )
     gradient = gradient * (settings.clip / norm.clamp(min=settings.clip))[:, None]
     rate = (learning_rate(settings, state.step) * job.rates)[:, None]
@@ -157,8 +157,8 @@ def _append(stacked: Weights, found: Weights) -> Weights:
 
 
 def _unpack(point: Float[Tensor, "*lead parameter"], names: list[str], sizes: list[torch.Size]) -> Weights:
-    parts = point.split([size.numel() for size in sizes], dim=-1)
-    return {name: part.unflatten(-1, size) for name, part, size in zip(names, parts, sizes, strict=True)}
+    parts = torch.split(point, [size.numel() for size in sizes], dim=-1)
+    return {name: part.reshape(*part.shape[:-1], *size) for name, part, size in zip(names, parts, sizes, strict=True)}
 
 
 def _save(path: Path, state: State) -> None:
@@ -177,7 +177,8 @@ def _load(path: Path, job: Job, settings: Optimisation) -> State | None:
         stored = {name: value.to(device) for name, value in load_file(path).items()}
         prefix = "measured."
         measured = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
-        state = State(len(stored["losses"]), *(stored[name] for name in STORED), measured)
+        point, first, second, losses, snapshots = (stored[name] for name in STORED)
+        state = State(len(losses), point, first, second, losses, snapshots, measured)
     except (SafetensorError, KeyError, OSError):
         print(f"{job.name}: the checkpoint {path} cannot be read; starting afresh")
         return None

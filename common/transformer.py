@@ -3,10 +3,11 @@
 The model is TransformerLens' `HookedTransformer` with normalisation `LNPre` and no biases (a test compares the logits):
 LayerNorm without parameters before attention, MLP and unembedding, causal attention, optional ReLU MLP. Additions:
 
-- `positions="shortformer"` (Press et al. 2020; Olsson et al. 2022): positional vectors are added to the normalised input
-  of queries and keys in every layer, never to values or the residual stream. `"standard"` adds them to the embedding.
-- `keys="smeared"`: each head's key is sigmoid(a) k_t + (1 - sigmoid(a)) k_{t-1} with a trainable a per head; the first key is
-  untouched (Olsson et al. 2022, "smeared keys").
+- `positions="shortformer"` (Press et al. 2020; Olsson et al. 2022): positional vectors are added to the normalised
+  input of queries and keys in every layer, never to values or the residual stream. `"standard"` adds them to the
+  embedding.
+- `keys="smeared"`: each head's key is sigmoid(a) k_t + (1 - sigmoid(a)) k_{t-1} with a trainable a per head; the first
+  key is untouched (Olsson et al. 2022, "smeared keys").
 
 Quantities in the cache have TransformerLens' hook names.
 """
@@ -15,10 +16,10 @@ import math
 from typing import NamedTuple
 
 import torch
-from einops import einsum, rearrange
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy, embedding, layer_norm, relu, scaled_dot_product_attention
 
 from common.network_settings import Architecture
 
@@ -86,7 +87,7 @@ def forward(
         if shape.keys == "smeared":
             k = smear(k, own["attn.smear"])
         if cache is None and ablation is None:
-            z = _fused(q, k, v)
+            z = _fused(q, k, v, tokens.shape[1])
         else:
             name = f"{block}.attn.hook_pattern"
             given = None if ablation is None else ablation.patterns.get(name)
@@ -99,19 +100,21 @@ def forward(
                 cache[f"{block}.attn.hook_z"] = rearrange(z, "instance batch head pos d -> instance batch pos head d")
         z = rearrange(z, "instance batch head pos d_head -> instance (batch pos) (head d_head)")
         W_O = rearrange(own["attn.W_O"], "instance head d_head d_model -> instance (head d_head) d_model")
-        residual = residual + rearrange(z @ W_O, "instance (batch pos) d -> instance batch pos d", batch=tokens.shape[1])
+        residual = residual + rearrange(
+            z @ W_O, "instance (batch pos) d -> instance batch pos d", batch=tokens.shape[1]
+        )
         if shape.mlp == "relu":
-            hidden = F.relu(_apply(_normalise(residual), own["mlp.W_in"]))
+            hidden = relu(_apply(_normalise(residual), own["mlp.W_in"]))
             residual = residual + _apply(hidden, own["mlp.W_out"])
     if cache is not None:
         cache[f"blocks.{shape.n_layers - 1}.hook_resid_post"] = residual
     return _apply(_normalise(residual), weights["unembed.W_U"])
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "instance batch head pos d_head"]:
-    flat = [rearrange(x, "instance batch head pos d_head -> (instance batch) head pos d_head") for x in (q, k, v)]
-    z = F.scaled_dot_product_attention(*flat, is_causal=True)
-    return rearrange(z, "(instance batch) head pos d_head -> instance batch head pos d_head", batch=q.shape[1])
+def _fused(q: Tensor, k: Tensor, v: Tensor, batch: int) -> Float[Tensor, "instance batch head pos d_head"]:
+    q, k, v = (rearrange(x, "instance batch head pos d_head -> (instance batch) head pos d_head") for x in (q, k, v))
+    z = scaled_dot_product_attention(q, k, v, is_causal=True)
+    return rearrange(z, "(instance batch) head pos d_head -> instance batch head pos d_head", batch=batch)
 
 
 def causal_pattern(
@@ -137,19 +140,19 @@ def token_losses(
     """Cross entropy in nats of predicting token t + 1 at position t."""
     flat = rearrange(logits[:, :, :-1], "instance batch pos d_vocab -> (instance batch pos) d_vocab")
     target = rearrange(tokens[:, :, 1:], "instance batch pos -> (instance batch pos)")
-    losses = F.cross_entropy(flat, target, reduction="none")
+    losses = cross_entropy(flat, target, reduction="none")
     return rearrange(losses, "(i b p) -> i b p", i=tokens.shape[0], b=tokens.shape[1])
 
 
 def _normalise(x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-    return F.layer_norm(x, x.shape[-1:], eps=EPSILON)
+    return layer_norm(x, x.shape[-1:], eps=EPSILON)
 
 
 def _take(
     table: Float[Tensor, "instance d_vocab d_model"], tokens: Int[Tensor, "instance batch pos"]
 ) -> Float[Tensor, "instance batch pos d_model"]:
     shifted = tokens + table.shape[1] * torch.arange(len(table), device=tokens.device)[:, None, None]
-    return F.embedding(shifted, rearrange(table, "instance d_vocab d -> (instance d_vocab) d"))
+    return embedding(shifted, rearrange(table, "instance d_vocab d -> (instance d_vocab) d"))
 
 
 def _apply(

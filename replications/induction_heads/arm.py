@@ -13,11 +13,11 @@ from common.files import atomic
 from common.network_settings import Architecture
 from common.training import Trained
 from common.transformer import Weights
-from replications.induction_heads.settings import Arm, Sizes, Text
+from replications.induction_heads.arm_settings import Arm, Sizes, Text
 
 
 class ArmResult(NamedTuple):
-    """One arm. Snapshots have a leading axis over `snapshots_at`, measurements one over `measure_at`; then instances."""
+    """One arm. Snapshots have a leading axis over `snapshots_at`, measurements over `measure_at`; then instances."""
 
     shape: Architecture
     text: Text
@@ -38,7 +38,10 @@ class ArmResult(NamedTuple):
 def architecture(arm: Arm, sizes: Sizes, text: Text) -> Architecture:
     """The full shape of an arm's models."""
     return Architecture(
-        **arm.model_dump(exclude={"seeds"}), **sizes.model_dump(), d_vocab=text.d_vocab, n_ctx=text.length
+        **arm.model_dump(exclude={"seeds", "rate", "duration"}),
+        **sizes.model_dump(),
+        d_vocab=text.d_vocab,
+        n_ctx=text.length,
     )
 
 

@@ -6,9 +6,10 @@ Embeddings are normalised token by token before a spectrum is taken, because eve
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import layer_norm
 
 from common.heads import HeadWeights
 from common.network_settings import Architecture
@@ -39,11 +40,11 @@ def head_weights(weights: Weights, shape: Architecture) -> HeadWeights:
 def embedding(weights: Weights) -> Float[Tensor, "instance layer head d_vocab d_model"]:
     """The normalised token embedding, with axes to broadcast over layers and heads."""
     table = weights["embed.W_E"]
-    return F.layer_norm(table, table.shape[-1:])[:, None, None]
+    return layer_norm(table, table.shape[-1:])[:, None, None]
 
 
 def roles(weights: Weights, shape: Architecture, chosen_on: HeldOut) -> Roles:
-    """Induction heads: prefix score at least half the best one's. Previous-token heads: likewise, in the first layer."""
+    """Induction heads: prefix score at least half the best. Previous-token heads: likewise, in the first layer."""
     cache: Weights = {}
     losses_on(weights, chosen_on, shape, cache=cache)
     found = scores(patterns(cache, shape), chosen_on)
@@ -61,18 +62,15 @@ def roles(weights: Weights, shape: Architecture, chosen_on: HeldOut) -> Roles:
     )
 
 
-def lowest(
-    score: Float[Tensor, "instance layer head"], count: Tensor
-) -> Bool[Tensor, "instance layer head"]:
+def lowest(score: Float[Tensor, "instance layer head"], count: Tensor) -> Bool[Tensor, "instance layer head"]:
     """The `count` heads of each instance with the lowest finite score."""
     flat = score.flatten(1)
     rank = flat.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-    return ((rank < count[:, None]) & torch.isfinite(flat)).unflatten(1, score.shape[1:])
+    chosen = (rank < count[:, None]) & torch.isfinite(flat)
+    return rearrange(chosen, "instance (layer head) -> instance layer head", layer=score.shape[1])
 
 
-def without(
-    heads: Bool[Tensor, "instance layer head"], cache: Weights | None = None
-) -> Ablation:
+def without(heads: Bool[Tensor, "instance layer head"], cache: Weights | None = None) -> Ablation:
     """Removes the output of some heads. With the cache of an intact run, all patterns stay as they were there."""
     frozen = {name: value for name, value in (cache or {}).items() if name.endswith("hook_pattern")}
     return Ablation(1.0 - heads.float(), frozen)

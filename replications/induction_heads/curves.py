@@ -68,4 +68,5 @@ def convex_hull(steps: Float[np.ndarray, " step"], loss: Float[np.ndarray, " ste
                 break
             kept.pop()
         kept.append(i)
-    return np.interp(steps, steps[kept], loss[kept])
+    hull: np.ndarray = np.interp(steps, steps[kept], loss[kept])
+    return hull

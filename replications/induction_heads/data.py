@@ -1,10 +1,10 @@
 """Synthetic sequences: periodic ones to train on, one-shot block repeats to measure on, and the unigram oracle.
 
 Training: every sequence repeats a random word of uniform tokens with its own random period, so that no fixed distance
-predicts the next token. Held out, never trained on: distinct tokens, of which one block occurs a second time at a random
-distance. The first copy lies within the longest training period, because no training sequence shows anything new after
-it, and a model does not learn to read what it never needs. In a held-out sequence each token of the second copy but the first is determined by the first copy, and by
-nothing else: no token occurs twice outside the block.
+predicts the next token. Held out, never trained on: distinct tokens, of which one block occurs a second time at a
+random distance. The first copy lies within the longest training period, because no training sequence shows anything new
+after it, and a model does not learn to read what it never needs. In a held-out sequence each token of the second copy
+but the first is determined by the first copy, and by nothing else: no token occurs twice outside the block.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.errors import UserError
-from replications.induction_heads.settings import Text
+from replications.induction_heads.arm_settings import Text
 
 STEP_STRIDE = 1_000_003  # more than any run's steps, so no two (seed, step) share a stream
 # Seeds of held-out sets (their generators are seeded below 0). Heads are chosen on one set and judged on another.
@@ -39,7 +39,9 @@ class HeldOut(NamedTuple):
 def check(text: Text) -> None:
     """UserError if no sequence could repeat, or the vocabulary cannot fill a held-out sequence."""
     if text.longest < text.shortest or text.longest_block < text.shortest_block:
-        raise UserError("a longest period or block is below the shortest; raise it in replications/induction_heads/config.yaml")
+        raise UserError(
+            "a longest period or block is below the shortest; raise it in replications/induction_heads/config.yaml"
+        )
     if text.longest >= text.length:
         raise UserError(
             f"a sequence of {text.length} tokens is too short for the period {text.longest}: nothing would repeat; "
@@ -47,8 +49,8 @@ def check(text: Text) -> None:
         )
     if text.longest_block > text.longest or text.longest + text.longest_block > text.length:
         raise UserError(
-            f"a block of {text.longest_block} tokens does not fit twice: the first copy must lie in the first {text.longest} "
-            f"of {text.length} tokens and the second after them; lower 'longest_block'"
+            f"a block of {text.longest_block} tokens does not fit twice: the first copy must lie in the first "
+            f"{text.longest} of {text.length} tokens and the second after them; lower 'longest_block'"
         )
     if text.length - text.shortest_block > text.d_vocab:
         raise UserError(

@@ -33,22 +33,38 @@ def draw_ablations(*, table: Path, caption: Path, out: Path) -> None:
         for (group, label), colour in zip(GROUPS.items(), PALETTE, strict=False):
             part = one[(one["group"] == group) & (one["kind"] == "pattern-preserving")]
             mean = part.groupby("step")["gain_without"].mean()
-            bottom.plot(mean.index, mean, color=colour, linewidth=0.9, marker="o", markersize=2, label=f"without {label}")
+            bottom.plot(
+                mean.index, mean, color=colour, linewidth=0.9, marker="o", markersize=2, label=f"without {label}"
+            )
         bottom.set_xlabel("step")
     axes[0, 0].set_ylabel("in-context gain (nats)\nend of training")
     axes[1, 0].set_ylabel("in-context gain (nats)\npatterns kept")
     handles, labels = axes[1, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    columns = ["arm", "step", "seed", "group", "kind", "heads", "gain", "gain_without", "prefix", "prefix_without", "along"]
+    columns = [
+        "arm",
+        "step",
+        "seed",
+        "group",
+        "kind",
+        "heads",
+        "gain",
+        "gain_without",
+        "prefix",
+        "prefix_without",
+        "along",
+    ]
     save_figure(figure, out.with_suffix(""), frame[columns], caption, [table])
 
 
 def _bars(ax: plt.Axes, one: pd.DataFrame) -> None:
-    """Full (solid) and pattern-preserving (hatched) ablation of every group; dots are seeds, the line is the intact model."""
+    """Full (plain) and pattern-preserving (hatched) ablation of every group; dots: seeds; line: intact model."""
     for i, ((group, _), colour) in enumerate(zip(GROUPS.items(), PALETTE, strict=False)):
         for shift, (kind, hatch) in zip((-0.2, 0.2), (("full", None), ("pattern-preserving", "////")), strict=True):
             values = one[(one["group"] == group) & (one["kind"] == kind)]["gain_without"]
-            ax.bar(i + shift, values.mean(), 0.36, color=colour, alpha=0.75, hatch=hatch, edgecolor="white", linewidth=0)
+            ax.bar(
+                i + shift, values.mean(), 0.36, color=colour, alpha=0.75, hatch=hatch, edgecolor="white", linewidth=0
+            )
             ax.plot([i + shift] * len(values), values, "o", color="0.2", markersize=1.5)
     ax.axhline(one["gain"].mean(), color="0.4", linewidth=1.0)
     ax.axhline(0, color="0.7", linewidth=0.6)

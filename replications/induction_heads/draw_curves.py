@@ -19,13 +19,18 @@ FIRST_INDEX = 2  # of the map of slopes
 
 
 def draw_curves(
-    *, table: Path, figure: Literal["co_occurrence", "loss_curves", "index_slopes"], caption: Path, out: Path
+    *,
+    curves: Path,
+    indices: Path,
+    figure: Literal["co_occurrence", "loss_curves", "index_slopes"],
+    caption: Path,
+    out: Path,
 ) -> None:
-    """Draws one figure from `curves.csv` or, for `index_slopes`, `indices.csv`. `out` is the SVG."""
-    frame = pd.read_csv(table)
+    """Draws one figure from `curves.csv` or, for `index_slopes`, from `indices.csv`. `out` is the SVG."""
+    table = indices if figure == "index_slopes" else curves
     use_style()
     draw = {"co_occurrence": _co_occurrence, "loss_curves": _loss_curves, "index_slopes": _index_slopes}[figure]
-    drawn, data = draw(frame)
+    drawn, data = draw(pd.read_csv(table))
     save_figure(drawn, out.with_suffix(""), data, caption, [table])
 
 
@@ -80,7 +85,8 @@ def _index_slopes(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         )
         ax.set_title(ARM_LABELS[name])
         ax.set_xlabel("step")
-        rows.append(pd.DataFrame(slope, smooth.index, smooth.columns).stack().rename("slope").reset_index().assign(arm=name))
+        table = pd.DataFrame(slope, smooth.index, smooth.columns).reset_index()
+        rows.append(table.melt(id_vars="index", value_name="slope").assign(arm=name))
     axes[0, 0].set_ylabel("context index")
     figure.colorbar(mesh, ax=axes[0].tolist(), label="d loss / d ln(index)")
     return figure, pd.concat(rows)

@@ -6,6 +6,7 @@ from typing import Literal
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from common.cli import run
 from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL, save_figure, use_style
@@ -20,11 +21,13 @@ PANELS = {
 }
 
 
-def draw_heads(*, table: Path, figure: Literal["mechanism", "circuits"], caption: Path, out: Path) -> None:
+def draw_heads(
+    *, heads: Path, attention: Path, figure: Literal["mechanism", "circuits"], caption: Path, out: Path
+) -> None:
     """Draws `mechanism` from `attention.csv`, or `circuits` from `heads.csv`. `out` is the SVG."""
-    frame = pd.read_csv(table)
+    table = attention if figure == "mechanism" else heads
     use_style()
-    drawn, data = {"mechanism": _mechanism, "circuits": _circuits}[figure](frame)
+    drawn, data = {"mechanism": _mechanism, "circuits": _circuits}[figure](pd.read_csv(table))
     save_figure(drawn, out.with_suffix(""), data, caption, [table])
 
 
@@ -43,7 +46,9 @@ def _mechanism(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         seen = {name: names.index(name) for name in names}
         for query, name in enumerate(names):
             if seen[name] < query:  # a repeated token: mark the position after its earlier copy
-                ax.add_patch(plt.Rectangle((seen[name] + 0.5, query - 0.5), 1, 1, fill=False, color=PALETTE[1], linewidth=0.6))
+                ax.add_patch(
+                    Rectangle((seen[name] + 0.5, query - 0.5), 1, 1, fill=False, color=PALETTE[1], linewidth=0.6)
+                )
     axes[0].set_ylabel("present token")
     figure.colorbar(mesh, ax=axes.tolist(), label="attention", shrink=0.8)
     return figure, frame
@@ -56,7 +61,15 @@ def _circuits(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     for ax, (column, label) in zip(axes, PANELS.items(), strict=True):
         for name in arms_in(last["arm"].tolist()):
             one = last[last["arm"] == name]
-            ax.plot(one["prefix"], one[column], "o", markersize=2, alpha=0.6, color=ARM_COLOURS[name], label=ARM_LABELS[name])
+            ax.plot(
+                one["prefix"],
+                one[column],
+                "o",
+                markersize=2,
+                alpha=0.6,
+                color=ARM_COLOURS[name],
+                label=ARM_LABELS[name],
+            )
         ax.set(xlabel="prefix score", title=label)
     for ax in axes[:3]:
         ax.set_ylim(0, 1.05 * last[list(PANELS)[:3]].max().max())

@@ -1,7 +1,7 @@
 """What is measured on held-out sequences while a model trains, and afterwards.
 
-In-context gain: the unigram oracle's loss minus the model's, mean over the targets that an earlier copy determines. At 0
-a model knows which tokens have occurred but not in which order; copying without error gives the oracle's whole loss.
+In-context gain: the unigram oracle's loss minus the model's, mean over the targets that an earlier copy determines. At
+0 a model knows which tokens have occurred but not in which order; copying without error gives the oracle's whole loss.
 """
 
 import torch
@@ -17,7 +17,12 @@ PATH_TOKENS = 512  # entries of the per-token loss vector whose path through tra
 
 
 def losses_on(
-    weights: Weights, held: HeldOut, shape: Architecture, *, cache: Weights | None = None, ablation: Ablation | None = None
+    weights: Weights,
+    held: HeldOut,
+    shape: Architecture,
+    *,
+    cache: Weights | None = None,
+    ablation: Ablation | None = None,
 ) -> Float[Tensor, "instance batch next"]:
     """Loss of every token of the held-out sequences, for every instance."""
     tokens = held.tokens.expand(len(weights["embed.W_E"]), -1, -1)

@@ -94,7 +94,9 @@ def _summarise(found: Seeded, name: str, rows: list[dict[str, object]], arm: Arm
     """Shares lost at the end of training, and the absolute loss of gain before the change."""
 
     def column(step: int, group: str, kind: str, what: str) -> list[float]:
-        return [float(str(row[what])) for row in rows if (row["step"], row["group"], row["kind"]) == (step, group, kind)]
+        return [
+            float(str(row[what])) for row in rows if (row["step"], row["group"], row["kind"]) == (step, group, kind)
+        ]
 
     end, before = arm.snapshots_at[-1], arm.snapshots_at[BEFORE]
     for group in Roles._fields:
@@ -110,8 +112,12 @@ def _summarise(found: Seeded, name: str, rows: list[dict[str, object]], arm: Arm
             found.add(f"drop_before_{short}", [a - b for a, b in early], "nats", text)
             text = f"loss change along the unit before-to-after vector; {group} heads, {kind} ablation, end of training"
             found.add(f"along_{short}", column(end, group, kind, "along"), "nats", text)
-    found.add(f"n_induction_{name}", column(end, "induction", "full", "heads"), "heads", "heads counted as induction heads")
-    found.add(f"n_previous_{name}", column(end, "previous", "full", "heads"), "heads", "heads counted as previous-token heads")
+    found.add(
+        f"n_induction_{name}", column(end, "induction", "full", "heads"), "heads", "heads counted as induction heads"
+    )
+    found.add(
+        f"n_previous_{name}", column(end, "previous", "full", "heads"), "heads", "heads counted as previous-token heads"
+    )
     for what in ("gain", "prefix"):
         for effect, control in (
             ("induction_kept", "others_kept"),

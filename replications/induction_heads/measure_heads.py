@@ -14,7 +14,15 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from common.cli import run
-from common.heads import composition, copying, copying_first, eigenvalue_score, random_heads
+from common.heads import (
+    HeadWeights,
+    composition,
+    copying,
+    copying_first,
+    eigenvalue_score,
+    previous_token,
+    random_heads,
+)
 from common.records import write_metrics
 from common.transformer import Weights
 from replications.induction_heads.arm import ArmResult, load_arm
@@ -23,21 +31,23 @@ from replications.induction_heads.data import CHOOSING, JUDGING, one_shot
 from replications.induction_heads.evaluation import losses_on, patterns, scores
 from replications.induction_heads.tables import Seeded, write_table
 
-BEFORE = 1  # index of the snapshot before any change
+START, END = 0, -1  # snapshots
 DRAWS = 400
 QUANTILE = 0.99
 KINDS = ("K", "Q", "V")
 
 
-def measure_heads(*, arms: list[Path], example: Path, held_out: int, metrics: Path, heads: Path, attention: Path) -> None:
+def measure_heads(
+    *, arms: list[Path], example: Path, held_out: int, metrics: Path, heads: Path, attention: Path
+) -> None:
     """Writes `metrics`, one row per head, and the attention of two heads of the arm file `example` on one sequence."""
     found, rows = Seeded(), []
     for path in arms:
         arm = load_arm(path)
-        who = roles(arm.weights(-1), arm.shape, one_shot(arm.text, held_out, CHOOSING)).induction
-        before, after = (_head_table(arm, index, held_out, who) for index in (BEFORE, -1))
-        rows += [row for index, table in ((BEFORE, before), (-1, after)) for row in _rows(path.stem, arm, index, table)]
-        _summarise(found, path.stem, arm, before, after)
+        who = roles(arm.weights(END), arm.shape, one_shot(arm.text, held_out, CHOOSING)).induction
+        start, end = (_head_table(arm, index, held_out, who) for index in (START, END))
+        rows += [row for index, table in ((START, start), (END, end)) for row in _rows(path.stem, arm, index, table)]
+        _summarise(found, path.stem, arm, start, end)
     write_metrics(metrics, found.found)
     write_table(heads, rows)
     write_table(attention, _example(load_arm(example), held_out))
@@ -49,7 +59,9 @@ def _head_table(arm: ArmResult, index: int, held_out: int, who: Bool[Tensor, "in
     choosing = one_shot(arm.text, held_out, CHOOSING)
     cache: Weights = {}
     losses_on(weights, choosing, shape, cache=cache)
-    found = scores(patterns(cache, shape), choosing)
+    shown, early = patterns(cache, shape), arm.text.longest + 1
+    found = scores(shown, choosing)
+    found["previous_early"] = previous_token(shown[..., :early, :early])
     one = head_weights(weights, shape)
     table, unembed = embedding(weights), weights["unembed.W_U"][:, None, None]
     reads, writes = table @ one.W_V, one.W_O @ unembed
@@ -59,12 +71,13 @@ def _head_table(arm: ArmResult, index: int, held_out: int, who: Bool[Tensor, "in
     found["ov_eigenvalues"] = eigenvalue_score(reads, writes)
     first = found["previous"][:, 0].argmax(1)
     pick = torch.arange(len(first))
-    early = one.at(pick, 0, first).at(slice(None), None, None)  # the leading previous-token head of the first layer
+    # the leading previous-token head of the first layer
+    source = HeadWeights(*(W[pick, 0, first][:, None, None] for W in one))
     for kind in KINDS:
-        found[f"composition_{kind}"] = composition(kind, early, one)
+        found[f"composition_{kind}"] = composition(kind, source, one)
     # query: present token; key: the token that the earlier head moved there
-    moved = (early.W_O @ one.W_K).mT  # reads the moved token with the late head's key
-    found["qk_eigenvalues"] = eigenvalue_score(table @ one.W_Q, moved @ (table @ early.W_V).mT)
+    moved = (source.W_O @ one.W_K).mT  # reads the moved token with the late head's key
+    found["qk_eigenvalues"] = eigenvalue_score(table @ one.W_Q, moved @ (table @ source.W_V).mT)
     return found
 
 
@@ -78,46 +91,51 @@ def _rows(name: str, arm: ArmResult, index: int, table: Weights) -> list[dict[st
     ]
 
 
-def _of_best(table: Weights, what: str) -> list[float]:
-    """A score of the head with the highest prefix score."""
-    best = table["prefix"].flatten(1).argmax(1, keepdim=True)
-    return [float(value) for value in table[what].flatten(1).gather(1, best)[:, 0]]
-
-
-def _summarise(found: Seeded, name: str, arm: ArmResult, before: Weights, after: Weights) -> None:
-    for what in ("copying", "ov_eigenvalues"):
-        found.add(f"{what}_{name}", _of_best(after, what), "1", f"{what} of the head with the highest prefix score")
-        best = after["prefix"].flatten(1).argmax(1, keepdim=True)
-        same = [float(value) for value in before[what].flatten(1).gather(1, best)[:, 0]]
-        found.add(f"{what}_before_{name}", same, "1", f"{what} of the same head before any change")
-        found.minus(f"{what}_{name}_minus_before", f"{what}_{name}", f"{what}_before_{name}")
-    for what, short in (("group_copying", "copying score"), ("group_first", "share of tokens raised most by themselves,")):
-        text = f"{short} of what all induction heads write together when they attend to the same token"
-        found.add(f"{what}_{name}", after[what].tolist(), "1", text)
-        found.add(f"{what}_before_{name}", before[what].tolist(), "1", f"{text}; the same heads before any change")
-        found.minus(f"{what}_{name}_minus_before", f"{what}_{name}", f"{what}_before_{name}")
-    if arm.shape.n_layers < 2:
-        return
-    null = random_heads(arm.shape.d_model, arm.shape.d_head, DRAWS, seed=0)
-    other = random_heads(arm.shape.d_model, arm.shape.d_head, DRAWS, seed=1)
-    for kind in KINDS:
-        limit = float(composition(kind, null, other).quantile(QUANTILE))  # type: ignore[arg-type]
-        text = f"{kind}-composition of the leading previous-token head with the leading induction head, over the 99th percentile of random heads"
-        ratio = [value / limit for value in _of_best(after, f"composition_{kind}")]
-        found.add(f"{kind.lower()}_composition_{name}", ratio, "1", text)
-        ratio = [value / limit for value in _of_best_index(after, before, f"composition_{kind}")]
-        found.add(f"{kind.lower()}_composition_before_{name}", ratio, "1", f"{text}; same heads before any change")
-    for control in ("v_composition", "q_composition", "k_composition_before"):
-        found.minus(f"k_minus_{control}_{name}", f"k_composition_{name}", f"{control}_{name}")
-    found.add(f"qk_eigenvalues_{name}", _of_best(after, "qk_eigenvalues"), "1", "QK eigenvalue score of the leading induction head through the leading previous-token head")
-    found.add(f"qk_eigenvalues_before_{name}", _of_best_index(after, before, "qk_eigenvalues"), "1", "the same heads before any change")
-    found.minus(f"qk_eigenvalues_{name}_minus_before", f"qk_eigenvalues_{name}", f"qk_eigenvalues_before_{name}")
-
-
-def _of_best_index(chosen: Weights, table: Weights, what: str) -> list[float]:
-    """A score in `table` of the heads that lead in `chosen`."""
+def _of_best(chosen: Weights, table: Weights, what: str) -> list[float]:
+    """A score in `table` of the head with the highest prefix score in `chosen`."""
     best = chosen["prefix"].flatten(1).argmax(1, keepdim=True)
     return [float(value) for value in table[what].flatten(1).gather(1, best)[:, 0]]
+
+
+def _summarise(found: Seeded, name: str, arm: ArmResult, start: Weights, end: Weights) -> None:
+    """Metrics of the leading heads and of all induction heads together, at the end and, same heads, at the start."""
+    null, other = (random_heads(arm.shape.d_model, arm.shape.d_head, DRAWS, seed=seed) for seed in (0, 1))
+
+    def both(what: str, values: tuple[list[float], list[float]], formula: str) -> None:
+        found.add(f"{what}_{name}", values[0], "1", formula)
+        found.add(f"{what}_start_{name}", values[1], "1", f"{formula}; the same before training")
+        found.minus(f"{what}_minus_start_{name}", f"{what}_{name}", f"{what}_start_{name}")
+
+    def leading(what: str, scale: float = 1.0) -> tuple[list[float], list[float]]:
+        at_end, at_start = ([value / scale for value in _of_best(end, table, what)] for table in (end, start))
+        return at_end, at_start
+
+    for what, text in (("copying", "copying score"), ("ov_eigenvalues", "OV eigenvalue score")):
+        both(what, leading(what), f"{text} of the head with the highest prefix score")
+    for what, text in (
+        ("group_copying", "copying score"),
+        ("group_first", "share of tokens raised most by themselves"),
+    ):
+        both(what, (end[what].tolist(), start[what].tolist()), f"{text}, all induction heads summed")
+    early = [table["previous_early"].flatten(1).amax(1).tolist() for table in (end, start)]
+    both(
+        "previous_early",
+        (early[0], early[1]),
+        "previous-token score of the best head, positions up to the longest period",
+    )
+    if arm.shape.n_layers < 2:
+        return
+    both(
+        "qk_eigenvalues",
+        leading("qk_eigenvalues"),
+        "QK eigenvalue score, leading previous-token to leading induction head",
+    )
+    for kind in KINDS:
+        limit = float(composition(kind, null, other).quantile(QUANTILE))
+        text = f"{kind}-composition of the same two heads over the 99th percentile of random heads"
+        both(f"{kind.lower()}_composition", leading(f"composition_{kind}", limit), text)
+    for kind in ("q", "v"):
+        found.minus(f"k_minus_{kind}_composition_{name}", f"k_composition_{name}", f"{kind}_composition_{name}")
 
 
 def _example(arm: ArmResult, held_out: int) -> list[dict[str, object]]:

@@ -14,9 +14,9 @@ from common.network_settings import Optimisation
 from common.training import Job, train
 from common.transformer import Weights, forward, initial_weights, token_losses
 from replications.induction_heads.arm import ArmResult, architecture, save_arm
+from replications.induction_heads.arm_settings import Arm, Sizes, Text
 from replications.induction_heads.data import TRACKING, check, one_shot, periodic, periodic_held_out
 from replications.induction_heads.evaluation import track
-from replications.induction_heads.settings import Arm, Sizes, Text
 
 
 def train_arm(
@@ -37,15 +37,13 @@ def train_arm(
     check(text)
     shape = architecture(arm, sizes, text)
     chosen = seeds[: arm.seeds]
-    once, cyclic = (
-        make(text, held_out, TRACKING).to(device) for make in (one_shot, periodic_held_out)
-    )
+    once, cyclic = (make(text, held_out, TRACKING).to(device) for make in (one_shot, periodic_held_out))
 
     def loss(weights: Weights, step: int) -> torch.Tensor:
         tokens = torch.stack([periodic(text, optimisation.batch, seed, step) for seed in chosen]).to(device)
         return token_losses(forward(weights, tokens, shape), tokens).mean((1, 2))
 
-    steps = optimisation.steps
+    steps = round(arm.duration * optimisation.steps)
     measure_at = sorted({*range(0, steps, measure_every), steps})
     kept = sorted({step for step in snapshots if step <= steps} | {steps})
     job = Job(
@@ -55,10 +53,10 @@ def train_arm(
         measure=lambda weights: track(weights, once, cyclic, shape),
         measure_at=measure_at,
         snapshots_at=kept,
-        rates=torch.ones(len(chosen), device=device),
+        rates=torch.full((len(chosen),), arm.rate, device=device),
         tokens_per_step=len(chosen) * optimisation.batch * text.length,
     )
-    trained = train(job, optimisation)
+    trained = train(job, optimisation.model_copy(update={"steps": steps}))
     save_arm(out, ArmResult(shape, text, chosen, measure_at, kept, trained))
 
 

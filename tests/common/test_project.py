@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from common.config import replications
-from common.gallery import BLOCK, gallery_text, with_claims
 from common.errors import UserError
+from common.gallery import BLOCK, gallery_text, with_claims
 from common.verify import markdown, read_claims
 
 LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt")

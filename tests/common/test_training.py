@@ -1,7 +1,6 @@
 """The training engine and its transformer: identities, literal versions, resuming, and refusals."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from common.errors import UserError
 from common.network_settings import Architecture, Optimisation
 from common.training import Job, identity, train
-from common.transformer import Ablation, causal_pattern, forward, initial_weights, smear, token_losses
+from common.transformer import Ablation, forward, initial_weights, smear, token_losses
 
 SETTINGS = Optimisation(
     steps=12, batch=4, learning_rate=0.01, warmup=3, beta1=0.9, beta2=0.98, weight_decay=0.1, clip=0.5
@@ -76,7 +75,11 @@ def test_a_checkpoint_is_used_and_a_broken_one_is_not(tmp_path, monkeypatch, cap
 
 def test_another_job_has_another_checkpoint():
     assert identity(job(), SETTINGS) == identity(job(), SETTINGS)
-    others = [(job(seeds=(0, 2)), SETTINGS), (job(name="other"), SETTINGS), (job(rates=torch.tensor([1.0, 2.0])), SETTINGS)]
+    others = [
+        (job(seeds=(0, 2)), SETTINGS),
+        (job(name="other"), SETTINGS),
+        (job(rates=torch.tensor([1.0, 2.0])), SETTINGS),
+    ]
     others.append((job(), SETTINGS.model_copy(update={"clip": 1.0})))
     assert len({identity(*other) for other in [(job(), SETTINGS), *others]}) == 5
 
@@ -123,12 +126,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(bad, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("changes", [{}, {"keys": "smeared"}, {"positions": "standard"}, {"mlp": "relu"}, {"n_layers": 1}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"keys": "smeared"}, {"positions": "standard"}, {"mlp": "relu"}, {"n_layers": 1}]
+)
 def test_fused_attention_equals_the_literal_one(changes):
     one = shape(**changes)
     weights = initial_weights(one, [0, 1])
     cache = {}
-    torch.testing.assert_close(forward(weights, tokens(), one), forward(weights, tokens(), one, cache=cache), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        forward(weights, tokens(), one), forward(weights, tokens(), one, cache=cache), atol=1e-4, rtol=0
+    )
     pattern = cache["blocks.0.attn.hook_pattern"]
     torch.testing.assert_close(pattern.sum(-1), torch.ones_like(pattern[..., 0]))
     assert not bool(pattern.triu(1).any())
@@ -168,7 +175,9 @@ def test_identity_ablations_change_nothing_and_a_removed_head_writes_nothing():
     removed["blocks.1.attn.W_O"][:, 0] = 0
     keep = ones.clone()
     keep[:, 1, 0] = 0
-    torch.testing.assert_close(forward(weights, tokens(), one, ablation=Ablation(keep, {})), forward(removed, tokens(), one))
+    torch.testing.assert_close(
+        forward(weights, tokens(), one, ablation=Ablation(keep, {})), forward(removed, tokens(), one)
+    )
 
 
 def test_pattern_preserving_ablation_leaves_later_patterns_alone():
@@ -191,13 +200,36 @@ def test_logits_equal_transformer_lens(positions, mlp):
     weights = initial_weights(one, [5])
     cfg = TransformerBridgeConfig(
         n_layers=2, d_model=16, n_heads=2, d_head=8, d_vocab=11, n_ctx=10, d_mlp=64, act_fn="relu",
-        normalization_type="LNPre", attn_only=mlp == "none", positional_embedding_type="standard", architecture="TransformerLensNative",
+        normalization_type="LNPre", attn_only=mlp == "none", positional_embedding_type="standard",
+        architecture="TransformerLensNative",
     )  # fmt: skip
     bridge = TransformerBridge.boot_native(cfg)
-    print([(name, tuple(value.shape)) for name, value in bridge.state_dict().items()])
-    assert Path
-    assert causal_pattern
-    assert weights
+    bridge.load_state_dict(native_weights(weights, bridge.state_dict()))
+    logits, cache = bridge.run_with_cache(tokens(1)[0])
+    ours = {}
+    torch.testing.assert_close(forward(weights, tokens(1), one, cache=ours)[0], logits, atol=1e-4, rtol=0)
+    for layer in range(2):
+        name = f"blocks.{layer}.attn.hook_pattern"
+        torch.testing.assert_close(ours[name][0], cache[name], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            ours[f"blocks.{layer}.attn.hook_z"][0], cache[f"blocks.{layer}.attn.hook_z"], atol=1e-4, rtol=0
+        )
+
+
+def native_weights(weights, like):
+    """The first instance's weights under the bridge's names: matrices transposed, heads side by side, no biases."""
+    found = {name: torch.zeros_like(value) for name, value in like.items()}
+    found["embed.weight"] = weights["embed.W_E"][0]
+    found["pos_embed.weight"] = weights["pos_embed.W_pos"][0]
+    found["unembed.weight"] = weights["unembed.W_U"][0].T
+    for name, value in weights.items():
+        if ".attn." in name:
+            block, letter = name.split(".attn.W_")
+            one = value[0].flatten(0, 1) if letter == "O" else value[0].movedim(0, 1).flatten(1)
+            found[f"{block}.attn.{letter.lower()}.weight"] = one.T
+        elif ".mlp." in name:
+            found[name.replace("W_", "") + ".weight"] = value[0].T
+    return found
 
 
 def test_zero_layers_are_refused():
