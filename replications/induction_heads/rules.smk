@@ -204,6 +204,170 @@ rule draw_ablations:
         "python -m replications.induction_heads.draw_ablations --table {input.table} --caption {input.caption} --out {output[0]} > {log} 2>&1"
 
 
+rule score_model:
+    input:
+        manifest="<models>/{model}/manifest.json",
+    output:
+        metrics="<results>/{model}/scores/metrics.json",
+        roles="<results>/{model}/scores/roles.json",
+        table="<results>/{model}/scores/scores.csv",
+    log:
+        "<logs>/{model}/score_model.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=20,
+    params:
+        options=flags(config["repeats"], seeds=config["seeds"], device=config["device"]),
+        sources=source_hash(f"{NAME}.score_model"),
+    shell:
+        "python -m replications.induction_heads.score_model --manifest {input.manifest} {params.options} --metrics {output.metrics} --roles {output.roles} --table {output.table} > {log} 2>&1"
+
+
+rule ablate_model:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        roles=rules.score_model.output.roles,
+    output:
+        metrics="<results>/{model}/repeats/metrics.json",
+        table="<results>/{model}/repeats/ablations.csv",
+    log:
+        "<logs>/{model}/ablate_model.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=20,
+    params:
+        options=flags(config["repeats"], seeds=config["seeds"], device=config["device"]),
+        sources=source_hash(f"{NAME}.ablate_model"),
+    shell:
+        "python -m replications.induction_heads.ablate_model --manifest {input.manifest} --roles {input.roles} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+
+
+rule text_model:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        corpus="<corpora>/python-docs/manifest.json",
+        roles=rules.score_model.output.roles,
+    output:
+        metrics="<results>/{model}/text/metrics.json",
+        table="<results>/{model}/text/losses.csv",
+        nulls="<results>/{model}/text/ablations.csv",
+    log:
+        "<logs>/{model}/text_model.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=30,
+    params:
+        options=flags(config["documents"], device=config["device"]),
+        sources=source_hash(f"{NAME}.text_model"),
+    shell:
+        "python -m replications.induction_heads.text_model --manifest {input.manifest} --corpus {input.corpus} --roles {input.roles} {params.options} --metrics {output.metrics} --table {output.table} --nulls {output.nulls} > {log} 2>&1"
+
+
+rule draw_scores:
+    input:
+        table=rules.score_model.output.table,
+        caption=f"{CAPTIONS}/score_maps.rst",
+    output:
+        report(
+            "<results>/{model}/scores/figures/score_maps.svg",
+            caption="captions/score_maps.rst",
+            category="Induction heads",
+            subcategory="Language model",
+            labels={"figure": "head scores", "model": "{model}"},
+        ),
+        multiext(
+            "<results>/{model}/scores/figures/score_maps",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
+    log:
+        "<logs>/{model}/draw_scores.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw_model"),
+    shell:
+        "python -m replications.induction_heads.draw_model --table {input.table} --figure score_maps --caption {input.caption} --out {output[0]} > {log} 2>&1"
+
+
+rule draw_repeats:
+    input:
+        table=rules.ablate_model.output.table,
+        caption=f"{CAPTIONS}/repeats.rst",
+    output:
+        report(
+            "<results>/{model}/repeats/figures/repeats.svg",
+            caption="captions/repeats.rst",
+            category="Induction heads",
+            subcategory="Language model",
+            labels={"figure": "ablations on random repeats", "model": "{model}"},
+        ),
+        multiext(
+            "<results>/{model}/repeats/figures/repeats",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
+    log:
+        "<logs>/{model}/draw_repeats.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw_model"),
+    shell:
+        "python -m replications.induction_heads.draw_model --table {input.table} --figure repeats --caption {input.caption} --out {output[0]} > {log} 2>&1"
+
+
+rule draw_text:
+    input:
+        table=rules.text_model.output.nulls,
+        caption=f"{CAPTIONS}/text.rst",
+    output:
+        report(
+            "<results>/{model}/text/figures/text.svg",
+            caption="captions/text.rst",
+            category="Induction heads",
+            subcategory="Language model",
+            labels={"figure": "ablations on text", "model": "{model}"},
+        ),
+        multiext("<results>/{model}/text/figures/text", ".png", ".pdf", ".csv", ".json"),
+    log:
+        "<logs>/{model}/draw_text.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw_model"),
+    shell:
+        "python -m replications.induction_heads.draw_model --table {input.table} --figure text --caption {input.caption} --out {output[0]} > {log} 2>&1"
+
+
 rule figures:
     input:
         expand(
@@ -218,6 +382,16 @@ rule figures:
             ],
             ending=ENDINGS,
         ),
+        expand(
+            "<results>/{model}/{figure}.{ending}",
+            model=config["models"],
+            figure=[
+                "scores/figures/score_maps",
+                "repeats/figures/repeats",
+                "text/figures/text",
+            ],
+            ending=ENDINGS,
+        ),
 
 
 rule metrics:
@@ -225,4 +399,9 @@ rule metrics:
         expand(
             "<results>/toy/{part}/metrics.json",
             part=["phase_change", "heads", "ablations"],
+        ),
+        expand(
+            "<results>/{model}/{part}/metrics.json",
+            model=config["models"],
+            part=["scores", "repeats", "text"],
         ),

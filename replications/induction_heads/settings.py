@@ -57,9 +57,29 @@ class Chosen(Strict):
     arms: Annotated[list[ArmName], Field(min_length=1)] = Field(description="names of arms")
 
 
+class Repeats(Strict):
+    """Random tokens with one repeated block, for the language models."""
+
+    sequences: Annotated[int, Field(ge=2)] = Field(description="sequences per seed, and for choosing heads")
+    block: Annotated[int, Field(ge=2)] = Field(description="tokens of the repeated block")
+    length: Annotated[int, Field(ge=8)] = Field(description="tokens of a sequence, the document token included")
+
+
+class Documents(Strict):
+    """Real text for the language models."""
+
+    documents: Annotated[int, Field(ge=2)] = Field(description="documents of the in-context score")
+    ablated_documents: Annotated[int, Field(ge=2)] = Field(description="the first so many are run without heads")
+    ablated_length: Annotated[int, Field(ge=16, le=256)] = Field(description="tokens of each of them")
+    draws: Annotated[int, Field(ge=20)] = Field(description="draws of random heads of the same layers")
+    batch: Annotated[int, Field(ge=1)] = Field(description="documents in one forward pass")
+
+
 class Settings(Strict):
     training: Training
     arms: Arms
     phase_change: PhaseChange
     heads: Chosen
     ablations: Chosen
+    repeats: Repeats
+    documents: Documents
