@@ -1,4 +1,4 @@
-"""Step: draws what the heads of a language model look at, and what happens without them."""
+"""Step: draws what the heads of a language model look at, and what is left of the gain without them."""
 
 from pathlib import Path
 from typing import Literal
@@ -19,11 +19,11 @@ GROUPS = {
 }
 
 
-def draw_model(*, table: Path, figure: Literal["score_maps", "repeats", "text"], caption: Path, out: Path) -> None:
+def draw_model(*, table: Path, figure: Literal["score_maps", "repeats"], caption: Path, out: Path) -> None:
     """Draws one figure from the table of its step. `out` is the SVG."""
     frame = pd.read_csv(table)
     use_style()
-    drawn = {"score_maps": _score_maps, "repeats": _repeats, "text": _text}[figure](frame)
+    drawn = {"score_maps": _score_maps, "repeats": _repeats}[figure](frame)
     save_figure(drawn, out.with_suffix(""), frame, caption, [table])
 
 
@@ -62,22 +62,6 @@ def _repeats(frame: pd.DataFrame) -> Figure:
         ax.axhline(frame[what].mean(), color="0.4", linewidth=1.0)
         ax.set_xticks(range(len(GROUPS)), [name.replace(" of the", "\nof the") for name in GROUPS.values()], fontsize=6)
         ax.set_ylabel(f"{label} left")
-    return figure
-
-
-def _text(frame: pd.DataFrame) -> Figure:
-    """Rise of loss on pair-completing tokens against the rise on all others, one point per set of removed heads."""
-    figure, ax = plt.subplots(figsize=(PAGE_WIDTH * 0.5, 2.6))
-    for kind, marker, colour in (("random", "o", "0.55"), ("induction", "D", PALETTE[0])):
-        one = frame[frame["heads"] == kind]
-        label = "induction heads" if kind == "induction" else "random heads of the same layers"
-        ax.plot(one["other"], one["completing"], marker, color=colour, markersize=4, label=label, linestyle="none")
-    limit = max(frame["other"].max(), 0.01)
-    ax.plot([0, limit], [0, 3 * limit], color="0.7", linewidth=0.8, label="three times")
-    ax.set(
-        xlabel="rise of loss, other tokens (nats)", ylabel="rise of loss, tokens that\ncomplete a repeated pair (nats)"
-    )
-    ax.legend(frameon=False)
     return figure
 
 

@@ -250,31 +250,6 @@ rule ablate_model:
         "python -m replications.induction_heads.ablate_model --manifest {input.manifest} --roles {input.roles} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
 
 
-rule text_model:
-    input:
-        manifest="<models>/{model}/manifest.json",
-        corpus="<corpora>/python-docs/manifest.json",
-        roles=rules.score_model.output.roles,
-    output:
-        metrics="<results>/{model}/text/metrics.json",
-        table="<results>/{model}/text/losses.csv",
-        nulls="<results>/{model}/text/ablations.csv",
-    log:
-        "<logs>/{model}/text_model.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 2
-    resources:
-        **ON_GPU,
-        mem_mb=4000,
-        runtime=30,
-    params:
-        options=flags(config["documents"], device=config["device"]),
-        sources=source_hash(f"{NAME}.text_model"),
-    shell:
-        "python -m replications.induction_heads.text_model --manifest {input.manifest} --corpus {input.corpus} --roles {input.roles} {params.options} --metrics {output.metrics} --table {output.table} --nulls {output.nulls} > {log} 2>&1"
-
-
 rule draw_scores:
     input:
         table=rules.score_model.output.table,
@@ -341,33 +316,6 @@ rule draw_repeats:
         "python -m replications.induction_heads.draw_model --table {input.table} --figure repeats --caption {input.caption} --out {output[0]} > {log} 2>&1"
 
 
-rule draw_text:
-    input:
-        table=rules.text_model.output.nulls,
-        caption=f"{CAPTIONS}/text.rst",
-    output:
-        report(
-            "<results>/{model}/text/figures/text.svg",
-            caption="captions/text.rst",
-            category="Induction heads",
-            subcategory="Language model",
-            labels={"figure": "ablations on text", "model": "{model}"},
-        ),
-        multiext("<results>/{model}/text/figures/text", ".png", ".pdf", ".csv", ".json"),
-    log:
-        "<logs>/{model}/draw_text.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_model"),
-    shell:
-        "python -m replications.induction_heads.draw_model --table {input.table} --figure text --caption {input.caption} --out {output[0]} > {log} 2>&1"
-
-
 rule figures:
     input:
         expand(
@@ -388,7 +336,6 @@ rule figures:
             figure=[
                 "scores/figures/score_maps",
                 "repeats/figures/repeats",
-                "text/figures/text",
             ],
             ending=ENDINGS,
         ),
@@ -403,5 +350,5 @@ rule metrics:
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],
-            part=["scores", "repeats", "text"],
+            part=["scores", "repeats"],
         ),

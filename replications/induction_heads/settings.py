@@ -65,16 +65,6 @@ class Repeats(Strict):
     length: Annotated[int, Field(ge=8)] = Field(description="tokens of a sequence, the document token included")
 
 
-class Documents(Strict):
-    """Real text for the language models."""
-
-    documents: Annotated[int, Field(ge=2)] = Field(description="documents of the in-context score")
-    ablated_documents: Annotated[int, Field(ge=2)] = Field(description="the first so many are run without heads")
-    ablated_length: Annotated[int, Field(ge=16, le=256)] = Field(description="tokens of each of them")
-    draws: Annotated[int, Field(ge=20)] = Field(description="draws of random heads of the same layers")
-    batch: Annotated[int, Field(ge=1)] = Field(description="documents in one forward pass")
-
-
 class Settings(Strict):
     training: Training
     arms: Arms
@@ -82,4 +72,3 @@ class Settings(Strict):
     heads: Chosen
     ablations: Chosen
     repeats: Repeats
-    documents: Documents

@@ -38,7 +38,7 @@ def repeats(n=40, seed=0, gap=None):
     return torch.stack(rows)
 
 
-def hand_built(sharp=60.0):
+def hand_built(sharp=60.0, loud=60.0):
     """Two layers, one head each, shortformer positions: layer 0 copies token t - 1 into a second half of the residual
     stream; layer 1 looks for it with the present token and copies the present half into the logits.
 
@@ -54,7 +54,7 @@ def hand_built(sharp=60.0):
     W = {f"blocks.{layer}.attn.{name}": zero.clone() for layer in (0, 1) for name in ("W_Q", "W_K", "W_V", "W_O")}
     W["embed.W_E"] = torch.eye(VOCAB, d)[None]
     W["pos_embed.W_pos"] = torch.eye(d)[None, position]
-    W["unembed.W_U"] = sharp * torch.eye(d, VOCAB)[None]
+    W["unembed.W_U"] = loud * torch.eye(d, VOCAB)[None]
     W["blocks.0.attn.W_Q"][0, 0, position, position] = sharp * torch.eye(LENGTH).roll(-1, 1)
     W["blocks.0.attn.W_K"][0, 0, position, position] = sharp * torch.eye(LENGTH)
     W["blocks.0.attn.W_V"][0, 0, token, token] = torch.eye(VOCAB)
