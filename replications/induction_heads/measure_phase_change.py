@@ -71,9 +71,9 @@ def _measure(found: Seeded, name: str, arm: ArmResult, warmup: int, late: list[i
         before = arm.measure_at.index(arm.snapshots_at[1])
         found.add(f"{score}_best_before_{name}", _best(arm, score)[:, before].tolist(), "share", text)
     for moment in ("begins", "middle", "ends"):
-        if all(change is not None for change in changes):
-            text = f"step at which the gain {moment} its change (10, 50, 90 %)"
-            found.add(f"{moment}_{name}", [getattr(change, moment) for change in changes], "steps", text)
+        text = f"step at which the gain {moment} its change (10, 50, 90 %); the last step if it never changes"
+        times = [float(steps[-1]) if change is None else getattr(change, moment) for change in changes]
+        found.add(f"{moment}_{name}", times, "steps", text)
     for score in ("prefix", "previous"):
         found.minus(f"{score}_best_{name}_minus_before", f"{score}_best_{name}", f"{score}_best_before_{name}")
 
