@@ -1,0 +1,69 @@
+"""What is measured on held-out sequences while a model trains, and afterwards.
+
+In-context gain: the unigram oracle's loss minus the model's, mean over the targets that an earlier copy determines. At
+0 a model knows which tokens have occurred but not in which order; copying without error gives the oracle's whole loss.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from common.heads import duplicate_token, prefix_matching, previous_token
+from common.network_settings import Architecture
+from common.transformer import Ablation, Weights, forward, token_losses
+from replications.induction_heads.data import HeldOut
+
+PATH_TOKENS = 512  # entries of the per-token loss vector whose path through training is drawn
+
+
+def losses_on(
+    weights: Weights,
+    held: HeldOut,
+    shape: Architecture,
+    *,
+    cache: Weights | None = None,
+    ablation: Ablation | None = None,
+) -> Float[Tensor, "instance batch next"]:
+    """Loss of every token of the held-out sequences, for every instance."""
+    tokens = held.tokens.expand(len(weights["embed.W_E"]), -1, -1)
+    return token_losses(forward(weights, tokens, shape, cache=cache, ablation=ablation), tokens)
+
+
+def gain(losses: Float[Tensor, "instance batch next"], held: HeldOut) -> Float[Tensor, " instance"]:
+    """In-context gain in nats."""
+    repeated = held.repeated.to(losses.dtype)
+    return ((held.oracle - losses) * repeated).sum((1, 2)) / repeated.sum()
+
+
+def loss_on_repeats(losses: Float[Tensor, "instance batch next"], held: HeldOut) -> Float[Tensor, " instance"]:
+    """Mean loss of the targets that an earlier copy determines."""
+    repeated = held.repeated.to(losses.dtype)
+    return (losses * repeated).sum((1, 2)) / repeated.sum()
+
+
+def patterns(cache: Weights, shape: Architecture) -> Float[Tensor, "instance layer batch head query key"]:
+    """All attention patterns of a cache."""
+    return torch.stack([cache[f"blocks.{layer}.attn.hook_pattern"] for layer in range(shape.n_layers)], 1)
+
+
+def scores(found: Float[Tensor, "instance layer batch head query key"], held: HeldOut) -> Weights:
+    """Head scores [instance layer head] on one-shot sequences."""
+    return {
+        "prefix": prefix_matching(found, held.tokens),
+        "previous": previous_token(found),
+        "duplicate": duplicate_token(found, held.tokens),
+    }
+
+
+def track(weights: Weights, once: HeldOut, periodic: HeldOut, shape: Architecture) -> Weights:
+    """All that is recorded along training: [instance ...] each."""
+    cache: Weights = {}
+    on_once, on_periodic = losses_on(weights, once, shape, cache=cache), losses_on(weights, periodic, shape)
+    return {
+        "gain": gain(on_once, once),
+        "loss": on_periodic.mean((1, 2)),
+        "repeat_loss": loss_on_repeats(on_once, once),
+        "index_loss": on_periodic.mean(1),
+        "token_loss": on_periodic.flatten(1)[:, :: max(1, on_periodic[0].numel() // PATH_TOKENS)][:, :PATH_TOKENS],
+        **scores(patterns(cache, shape), once),
+    }

@@ -1,0 +1,64 @@
+"""One language model under ablation: forward passes with some heads removed, all patterns recomputed or all kept."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+Head = tuple[int, int]
+
+
+class Pass(NamedTuple):
+    """Loss of every next token, and attention patterns by layer where they were asked for."""
+
+    losses: Float[Tensor, "batch next"]
+    patterns: dict[int, Float[Tensor, "batch head query key"]]
+
+
+def run_pass(
+    bridge: "TransformerBridge",
+    tokens: Int[Tensor, "batch pos"],
+    *,
+    removed: list[Head] | None = None,
+    keep: list[int] | None = None,
+    given: dict[int, Tensor] | None = None,
+) -> Pass:
+    """One forward pass. Heads in `removed` write nothing; patterns of the layers in `keep` are returned; those in
+    `given` replace the model's own, which with the patterns of an intact pass makes the ablation pattern-preserving.
+    """
+    kept: dict[int, Tensor] = {}
+    hooks: list[tuple[str, Callable[..., Any]]] = []
+
+    def keeping(layer: int) -> Callable[..., None]:
+        def hook(value: Tensor, hook: object) -> None:
+            kept[layer] = value.detach().clone()
+
+        return hook
+
+    def giving(layer: int) -> Callable[..., Tensor]:
+        def hook(value: Tensor, hook: object) -> Tensor:
+            return (given or {})[layer]
+
+        return hook
+
+    def removing(heads: list[int]) -> Callable[..., Tensor]:
+        def hook(value: Tensor, hook: object) -> Tensor:
+            changed = value.clone()
+            changed[:, :, heads] = 0
+            return changed
+
+        return hook
+
+    hooks += [(f"blocks.{layer}.attn.hook_pattern", giving(layer)) for layer in given or {}]
+    hooks += [(f"blocks.{layer}.attn.hook_pattern", keeping(layer)) for layer in keep or []]
+    for layer in sorted({layer for layer, _ in removed or []}):
+        hooks.append((f"blocks.{layer}.attn.hook_z", removing([h for one, h in removed or [] if one == layer])))
+    with torch.no_grad():
+        logits = bridge.run_with_hooks(tokens, fwd_hooks=hooks)
+        losses = -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    return Pass(losses, kept)

@@ -1,0 +1,74 @@
+"""Settings of the induction heads. `config.yaml` gives the values of each scale."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from common.network_settings import Optimisation
+from common.records import Strict
+from replications.induction_heads.arm_settings import Arm, Sizes, Text
+
+ArmName = Literal[
+    "one_layer",
+    "one_layer_smeared",
+    "two_layers",
+    "two_layers_smeared",
+    "two_layers_added",
+    "three_layers",
+    "two_layers_mlp",
+]
+
+
+class Arms(Strict):
+    """All kinds of model."""
+
+    one_layer: Arm
+    one_layer_smeared: Arm
+    two_layers: Arm
+    two_layers_smeared: Arm
+    two_layers_added: Arm
+    three_layers: Arm
+    two_layers_mlp: Arm
+
+
+class Training(Strict):
+    """Training and what is measured meanwhile."""
+
+    sizes: Sizes
+    text: Text
+    optimisation: Optimisation
+    held_out: Annotated[int, Field(ge=8)] = Field(description="sequences of each held-out set")
+    measure_every: Annotated[int, Field(ge=1)] = Field(description="steps between measurements")
+    snapshots: Annotated[list[int], Field(min_length=2)] = Field(
+        description="steps whose weights are kept; the second is well before any change, the last is the end"
+    )
+
+
+class PhaseChange(Strict):
+    """In-context scores: loss at a late minus loss at an early context index, for all pairs."""
+
+    late: Annotated[list[int], Field(min_length=1)] = Field(description="late context indices")
+    early: Annotated[list[int], Field(min_length=1)] = Field(description="early context indices")
+
+
+class Chosen(Strict):
+    """Which arms a measurement looks at."""
+
+    arms: Annotated[list[ArmName], Field(min_length=1)] = Field(description="names of arms")
+
+
+class Repeats(Strict):
+    """Random tokens with one repeated block, for the language models."""
+
+    sequences: Annotated[int, Field(ge=2)] = Field(description="sequences per seed, and for choosing heads")
+    block: Annotated[int, Field(ge=2)] = Field(description="tokens of the repeated block")
+    length: Annotated[int, Field(ge=8)] = Field(description="tokens of a sequence, the document token included")
+
+
+class Settings(Strict):
+    training: Training
+    arms: Arms
+    phase_change: PhaseChange
+    heads: Chosen
+    ablations: Chosen
+    repeats: Repeats
