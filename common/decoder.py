@@ -87,7 +87,8 @@ class Decoder:
 
     def norm(self, layer: int, which: int, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
         """The norm before attention (`which` = 0) or before the MLP (1)."""
-        return self._norms[layer][which](x)
+        normed: Tensor = self._norms[layer][which](x)
+        return normed
 
     def queries(
         self, layer: int, normed: Float[Tensor, "*n d_model"], at: Int[Tensor, "*m"]
@@ -111,7 +112,8 @@ class Decoder:
         """Attention scores before mask and softmax."""
         grouped = einops.rearrange(q, "b q (kv g) d -> b kv (g q) d", g=self.group)
         scores = grouped @ einops.rearrange(k, "b k kv d -> b kv d k") * self.d_head**-0.5
-        return einops.rearrange(scores, "b kv (g q) k -> b (kv g) q k", g=self.group)
+        per_head: Tensor = einops.rearrange(scores, "b kv (g q) k -> b (kv g) q k", g=self.group)
+        return per_head
 
     def mix(
         self, pattern: Float[Tensor, "batch head query key"], v: Float[Tensor, "batch key kv_head d_head"]
@@ -177,7 +179,7 @@ class Decoder:
         return cache
 
     def _split(self, normed: Tensor, weights: tuple[Tensor, Tensor | None]) -> Tensor:
-        return F.linear(normed, *weights).unflatten(-1, (-1, self.d_head))
+        return einops.rearrange(F.linear(normed, *weights), "... (head d_head) -> ... head d_head", d_head=self.d_head)
 
     def _rotated(self, layer: int, x: Tensor, at: Tensor) -> Tensor:
         if self._rotation is None:

@@ -49,7 +49,8 @@ def kv_heads(heads: Iterable[tuple[int, int]], group: int) -> tuple[tuple[int, i
 
 def at_position(x: Float[Tensor, "batch pos *rest"], position: Int[Tensor, " batch"]) -> Float[Tensor, "batch *rest"]:
     """The vector of each prompt at its own position."""
-    return x[torch.arange(len(x), device=x.device), position]
+    found: Tensor = x[torch.arange(len(x), device=x.device), position]
+    return found
 
 
 def receive(
@@ -133,7 +134,8 @@ def resume(
         z = _attend(decoder, cache, now, parts["q"], parts["k"], parts["v"], past, causal)
         mid = x + decoder.write(now, z)
         x = mid + decoder.mlp(now, mid)
-    return x[:, torch.arange(batch, device=first.device), end - position]
+    last: Tensor = x[:, torch.arange(batch, device=first.device), end - position]
+    return last
 
 
 def _attend(
@@ -147,7 +149,7 @@ def _attend(
     causal: Tensor,
 ) -> Float[Tensor, "copy batch step head d_head"]:
     """Attention of a window of recomputed positions over the clean past and over itself."""
-    copies, batch = q.shape[:2]
+    copies = q.shape[0]
     over_past = decoder.scores(einops.rearrange(q, "c b s h d -> b (c s) h d"), cache.k[layer])
     over_past = over_past.masked_fill(~past[:, None, None, :], float("-inf"))
     over_past = einops.rearrange(over_past, "b h (c s) t -> (c b) h s t", c=copies)
@@ -156,7 +158,7 @@ def _attend(
     length = over_past.shape[-1]
     from_past = einops.rearrange(pattern[..., :length], "(c b) h s t -> b h (c s) t", c=copies)
     z_past = einops.rearrange(decoder.mix(from_past, cache.v[layer]), "b (c s) h d -> c b s h d", c=copies)
-    z_own = decoder.mix(pattern[..., length:], v.flatten(0, 1)).unflatten(0, (copies, batch))
+    z_own = einops.rearrange(decoder.mix(pattern[..., length:], v.flatten(0, 1)), "(c b) s h d -> c b s h d", c=copies)
     return z_past + z_own
 
 

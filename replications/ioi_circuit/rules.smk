@@ -1,4 +1,5 @@
-# IOI: prompts -> one model pass -> baseline, logit lens, direct path -> figures, for every language model of the run.
+# IOI: prompts -> one model pass -> baseline, logit lens, direct path -> figures, and prompts -> path patching ->
+# verification by knock-outs -> figures, for every language model of the run.
 from common.workflow import flags, source_hash
 
 NAME = "replications.ioi_circuit"
@@ -7,6 +8,8 @@ ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 
 wildcard_constraints:
     picture="heat_map|strongest_heads",
+    sweep_picture="sweeps|attention",
+    test_picture="curve|completeness|minimality|grid|diagram",
 
 
 rule prompts:
@@ -121,6 +124,57 @@ rule direct_path:
         "python -m replications.ioi_circuit.direct_path --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --heads {output.heads} > {log} 2>&1"
 
 
+rule path_patching:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        prompts=rules.prompts.output,
+    output:
+        metrics="<results>/{model}/path_patching/metrics.json",
+        heads="<results>/{model}/path_patching/heads.csv",
+        attention="<results>/{model}/path_patching/attention.csv",
+    log:
+        "<logs>/{model}/path_patching.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=30,
+    params:
+        options=flags(config["path_patching"], device=config["device"]),
+        sources=source_hash(f"{NAME}.path_patching"),
+    shell:
+        "python -m replications.ioi_circuit.path_patching --manifest {input.manifest} --prompts {input.prompts} {params.options} --out {output.metrics} --heads {output.heads} --attention-table {output.attention} > {log} 2>&1"
+
+
+rule verification:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        prompts=rules.prompts.output,
+        heads=rules.path_patching.output.heads,
+    output:
+        metrics="<results>/{model}/verification/metrics.json",
+        circuit="<results>/{model}/verification/circuit.csv",
+        curve="<results>/{model}/verification/curve.csv",
+        knockouts="<results>/{model}/verification/knockouts.csv",
+        grid="<results>/{model}/verification/grid.csv",
+    log:
+        "<logs>/{model}/verification.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=30,
+    params:
+        options=flags(config["verification"], device=config["device"]),
+        sources=source_hash(f"{NAME}.verification"),
+    shell:
+        "python -m replications.ioi_circuit.verification --manifest {input.manifest} --prompts {input.prompts} --heads {input.heads} {params.options} --out {output.metrics} --circuit {output.circuit} --curve {output.curve} --knockouts {output.knockouts} --grid {output.grid} > {log} 2>&1"
+
+
 rule figure_answers:
     input:
         answers=rules.baseline.output.answers,
@@ -220,6 +274,77 @@ rule figure_direct_path:
         "python -m replications.ioi_circuit.direct_path_figures --heads {input.heads} --figure {wildcards.picture} --out {output.svg} > {log} 2>&1"
 
 
+rule figure_path_patching:
+    input:
+        heads=rules.path_patching.output.heads,
+        attention=rules.path_patching.output.attention,
+        caption="replications/ioi_circuit/captions/{sweep_picture}.rst",
+    output:
+        svg=report(
+            "<results>/{model}/path_patching/figures/{sweep_picture}.svg",
+            caption="captions/{sweep_picture}.rst",
+            category="IOI circuit",
+            subcategory="Path patching",
+            labels={"figure": "{sweep_picture}", "model": "{model}"},
+        ),
+        others=multiext(
+            "<results>/{model}/path_patching/figures/{sweep_picture}",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
+    log:
+        "<logs>/{model}/figure_{sweep_picture}.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.path_patching_figures"),
+    shell:
+        "python -m replications.ioi_circuit.path_patching_figures --heads {input.heads} --attention {input.attention} --figure {wildcards.sweep_picture} --out {output.svg} > {log} 2>&1"
+
+
+rule figure_verification:
+    input:
+        metrics=rules.verification.output.metrics,
+        circuit=rules.verification.output.circuit,
+        curve=rules.verification.output.curve,
+        knockouts=rules.verification.output.knockouts,
+        grid=rules.verification.output.grid,
+        caption="replications/ioi_circuit/captions/{test_picture}.rst",
+    output:
+        svg=report(
+            "<results>/{model}/verification/figures/{test_picture}.svg",
+            caption="captions/{test_picture}.rst",
+            category="IOI circuit",
+            subcategory="Verification",
+            labels={"figure": "{test_picture}", "model": "{model}"},
+        ),
+        others=multiext(
+            "<results>/{model}/verification/figures/{test_picture}",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
+    log:
+        "<logs>/{model}/figure_{test_picture}.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.verification_figures"),
+    shell:
+        "python -m replications.ioi_circuit.verification_figures --metrics {input.metrics} --circuit {input.circuit} --curve {input.curve} --knockouts {input.knockouts} --grid {input.grid} --figure {wildcards.test_picture} --out {output.svg} > {log} 2>&1"
+
+
 rule figures:
     input:
         expand(
@@ -230,6 +355,13 @@ rule figures:
                 "logit_lens/figures/lens",
                 "direct_path/figures/heat_map",
                 "direct_path/figures/strongest_heads",
+                "path_patching/figures/sweeps",
+                "path_patching/figures/attention",
+                "verification/figures/curve",
+                "verification/figures/completeness",
+                "verification/figures/minimality",
+                "verification/figures/grid",
+                "verification/figures/diagram",
             ],
             ending=["svg", "png", "pdf", "csv", "json"],
         ),
@@ -240,5 +372,11 @@ rule metrics:
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],
-            part=["baseline", "logit_lens", "direct_path"],
+            part=[
+                "baseline",
+                "logit_lens",
+                "direct_path",
+                "path_patching",
+                "verification",
+            ],
         ),
