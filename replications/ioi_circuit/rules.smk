@@ -175,6 +175,25 @@ rule verification:
         "python -m replications.ioi_circuit.verification --manifest {input.manifest} --prompts {input.prompts} --heads {input.heads} {params.options} --out {output.metrics} --circuit {output.circuit} --curve {output.curve} --knockouts {output.knockouts} --grid {output.grid} > {log} 2>&1"
 
 
+rule ground_truth:
+    output:
+        metrics="<results>/toy/ground_truth/metrics.json",
+        scores="<results>/toy/ground_truth/scores.csv",
+    log:
+        "<logs>/toy/ground_truth.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        options=flags(config["ground_truth"], seeds=config["seeds"]),
+        sources=source_hash(f"{NAME}.ground_truth"),
+    shell:
+        "python -m replications.ioi_circuit.ground_truth {params.options} --out {output.metrics} --scores {output.scores} > {log} 2>&1"
+
+
 rule figure_answers:
     input:
         answers=rules.baseline.output.answers,
@@ -345,8 +364,49 @@ rule figure_verification:
         "python -m replications.ioi_circuit.verification_figures --metrics {input.metrics} --circuit {input.circuit} --curve {input.curve} --knockouts {input.knockouts} --grid {input.grid} --figure {wildcards.test_picture} --out {output.svg} > {log} 2>&1"
 
 
+rule figure_ground_truth:
+    input:
+        scores=rules.ground_truth.output.scores,
+        caption="replications/ioi_circuit/captions/planted.rst",
+    output:
+        svg=report(
+            "<results>/toy/ground_truth/figures/planted.svg",
+            caption="captions/planted.rst",
+            category="IOI circuit",
+            subcategory="Ground truth",
+            labels={"figure": "planted circuit", "model": "toy"},
+        ),
+        others=multiext(
+            "<results>/toy/ground_truth/figures/planted",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
+    log:
+        "<logs>/toy/figure_planted.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.ground_truth_figures"),
+    shell:
+        "python -m replications.ioi_circuit.ground_truth_figures --scores {input.scores} --out {output.svg} > {log} 2>&1"
+
+
 rule figures:
     input:
+        multiext(
+            "<results>/toy/ground_truth/figures/planted",
+            ".svg",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
         expand(
             "<results>/{model}/{figure}.{ending}",
             model=config["models"],
@@ -369,6 +429,7 @@ rule figures:
 
 rule metrics:
     input:
+        rules.ground_truth.output.metrics,
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],

@@ -77,6 +77,14 @@ class VerificationSettings(Strict):
     batch_size: Annotated[int, Field(ge=8, le=4096)] = Field(description="sequences in one forward pass")
 
 
+class GroundTruthSettings(Strict):
+    n_prompts: Annotated[int, Field(ge=14, le=1000)] = Field(description="discovery prompts of the planted models")
+    minimum_percent: Annotated[float, Field(gt=0, le=50)] = Field(
+        description="smallest effect that counts, percent of the mean logit difference"
+    )
+    draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of each null distribution")
+
+
 class Settings(Strict):
     prompts: PromptSettings
     collect: CollectSettings
@@ -85,3 +93,4 @@ class Settings(Strict):
     direct_path: DirectPathSettings
     path_patching: PathPatchingSettings
     verification: VerificationSettings
+    ground_truth: GroundTruthSettings
