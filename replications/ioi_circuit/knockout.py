@@ -14,6 +14,7 @@ from typing import Literal
 
 import einops
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -78,7 +79,7 @@ class KnockOut:
         self.batch = Batch(prompts, device)
         length = self.batch.mask.shape[1]
         self._positions = {place: self.batch.at(place) for place in PLACES}
-        self._mean = torch.stack([_fit(means[row.template], length) for row in prompts], 1)
+        self.means = torch.stack([_fit(means[row.template], length) for row in prompts], 1)
 
     def keep_mask(self, nodes: NodeSet) -> Bool[Tensor, "layer batch pos head"]:
         """True where a head is kept: each prompt at its own positions."""
@@ -113,9 +114,9 @@ class KnockOut:
 
     def _values(self, ablation: Ablation) -> Float[Tensor, "layer batch pos head d_head"]:
         if ablation == "mean":
-            return self._mean
+            return self.means
         if ablation == "zero":
-            return torch.zeros_like(self._mean)
+            return torch.zeros_like(self.means)
         return torch.stack(self.decoder.forward(self.batch.tokens("abc"), self.batch.mask, keep=True).z)
 
     def _run(
@@ -142,6 +143,12 @@ def _fit(mean: Float[Tensor, "layer pos head d_head"], length: int) -> Float[Ten
     kept = mean[:, :length]
     missing = length - kept.shape[1]
     return torch.cat([kept, kept[:, -1:].expand(-1, missing, -1, -1)], 1)
+
+
+def node_set(table: pd.DataFrame) -> NodeSet:
+    """The nodes of some rows."""
+    rows = zip(table["layer"], table["head"], table["place"], strict=True)
+    return frozenset(Node(int(layer), int(head), place) for layer, head, place in rows)
 
 
 def random_like(nodes: NodeSet, n_heads: int, draws: int, seed: int) -> list[NodeSet]:

@@ -32,7 +32,8 @@ from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced
 from replications.ioi_circuit.classes import CLASSES, PLACE_OF_RECEIVER
 from replications.ioi_circuit.clustering import clustered, exact
 from replications.ioi_circuit.dataset import Prompt, read_prompts
-from replications.ioi_circuit.knockout import Ablation, KnockOut, Node, NodeSet, random_like, template_means
+from replications.ioi_circuit.knockout import Ablation, KnockOut, Node, NodeSet, node_set, random_like, template_means
+from replications.ioi_circuit.self_repair import measure_repair, repair_runs
 
 ABLATIONS: tuple[Ablation, ...] = ("mean", "zero", "resample")
 EVERYTHING: NodeSet = frozenset()
@@ -99,8 +100,10 @@ def verification(
         runs = main_runs(fresh, chosen)
         random = random_runs(few, nodes, decoder.n_heads, random_sets)
         chosen["minimality"] = minimality(few, chosen)
+        repair = repair_runs(fresh, chosen)
         table = ablation_grid(decoder, rows, fresh, nodes, small_group, device, batch_size)
     metrics = measure(runs, random, fresh.prompts, few.prompts, random_sets)
+    metrics |= measure_repair(repair, runs, fresh.prompts)
     share = len({(node.layer, node.head) for node in nodes}) / total
     metrics["circuit_heads_share"] = exact(share, "share", "heads of the circuit / heads of the model", total)
     write_metrics(out, metrics)
@@ -130,12 +133,6 @@ def rank_nodes(heads: pd.DataFrame) -> pd.DataFrame:
     table = pd.concat(parts, ignore_index=True)
     table = table.reindex(table["effect"].abs().sort_values(ascending=False, kind="stable").index)
     return table.drop_duplicates(["layer", "head", "place"]).reset_index(drop=True)
-
-
-def node_set(table: pd.DataFrame) -> NodeSet:
-    """The nodes of some rows."""
-    rows = zip(table["layer"], table["head"], table["place"], strict=True)
-    return frozenset(Node(int(layer), int(head), place) for layer, head, place in rows)
 
 
 def size_curve(seen: KnockOut, fresh: KnockOut, ranked: pd.DataFrame, sizes: list[int], total: int) -> pd.DataFrame:
