@@ -36,7 +36,7 @@ def path_patching(*, heads: Path, attention: Path, figure: Literal["sweeps", "at
     if figure == "sweeps":
         _sweeps(pd.read_csv(heads), heads, out.with_suffix(""))
     else:
-        _attention(pd.read_csv(attention), attention, out.with_suffix(""))
+        _attention(pd.read_csv(attention, dtype={"head": str}), attention, out.with_suffix(""))
 
 
 def _sweeps(table: pd.DataFrame, source: Path, stem: Path) -> None:
@@ -77,7 +77,7 @@ def _attention(table: pd.DataFrame, source: Path, stem: Path) -> None:
         Line2D([], [], marker=marker, linestyle="", color="0.3", label=label)
         for label, marker in (("IO", "o"), ("S (S1 and S2)", "x"))
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
     save_figure(figure, stem, shown, CAPTIONS / "attention.rst", [source])
 
 

@@ -80,7 +80,9 @@ def _completeness(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
         kind = str(row["class"])
         axes.scatter(row["circuit"], row["model"], color=COLOURS.get(kind, "0.0"), s=28)
         label = "nothing removed" if kind == "none" else kind.replace("_", " ")
-        axes.annotate(label, (row["circuit"], row["model"]), xytext=(4, 3), textcoords="offset points", fontsize=6)
+        shift = (5, -7) if kind in ("none", "duplicate", "s_inhibition") else (4, 4)
+        place = (row["circuit"], row["model"])
+        axes.annotate(label, place, xytext=shift, textcoords="offset points", fontsize=6)
     both = table[["circuit", "model"]].to_numpy()
     line = [min(0.0, both.min()), both.max() * 1.1]
     axes.plot(line, line, color="0.7", linewidth=0.8, zorder=0)
