@@ -1,5 +1,5 @@
 # IOI, second part, included by rules.smk: path patching -> verification by knock-outs -> figures, and the ground truth.
-# NAME, ON_GPU and the imports come from there.
+# ON_GPU and the imports come from there.
 
 
 wildcard_constraints:
@@ -26,7 +26,7 @@ rule path_patching:
         runtime=30,
     params:
         options=flags(config["path_patching"], device=config["device"]),
-        sources=source_hash(f"{NAME}.path_patching"),
+        sources=source_hash("replications.ioi_circuit.path_patching"),
     shell:
         "python -m replications.ioi_circuit.path_patching --manifest {input.manifest} --prompts {input.prompts} {params.options} --out {output.metrics} --heads {output.heads} --attention-table {output.attention} > {log} 2>&1"
 
@@ -53,7 +53,7 @@ rule verification:
         runtime=30,
     params:
         options=flags(config["verification"], device=config["device"]),
-        sources=source_hash(f"{NAME}.verification"),
+        sources=source_hash("replications.ioi_circuit.verification"),
     shell:
         "python -m replications.ioi_circuit.verification --manifest {input.manifest} --prompts {input.prompts} --heads {input.heads} {params.options} --out {output.metrics} --circuit {output.circuit} --curve {output.curve} --knockouts {output.knockouts} --grid {output.grid} > {log} 2>&1"
 
@@ -72,7 +72,7 @@ rule ground_truth:
         runtime=15,
     params:
         options=flags(config["ground_truth"], seeds=config["seeds"]),
-        sources=source_hash(f"{NAME}.ground_truth"),
+        sources=source_hash("replications.ioi_circuit.ground_truth"),
     shell:
         "python -m replications.ioi_circuit.ground_truth {params.options} --out {output.metrics} --scores {output.scores} > {log} 2>&1"
 
@@ -106,7 +106,7 @@ rule figure_path_patching:
         mem_mb=1000,
         runtime=5,
     params:
-        sources=source_hash(f"{NAME}.path_patching_figures"),
+        sources=source_hash("replications.ioi_circuit.path_patching_figures"),
     shell:
         "python -m replications.ioi_circuit.path_patching_figures --heads {input.heads} --attention {input.attention} --figure {wildcards.sweep_picture} --out {output.svg} > {log} 2>&1"
 
@@ -143,7 +143,7 @@ rule figure_verification:
         mem_mb=1000,
         runtime=5,
     params:
-        sources=source_hash(f"{NAME}.verification_figures"),
+        sources=source_hash("replications.ioi_circuit.verification_figures"),
     shell:
         "python -m replications.ioi_circuit.verification_figures --metrics {input.metrics} --circuit {input.circuit} --curve {input.curve} --knockouts {input.knockouts} --grid {input.grid} --figure {wildcards.test_picture} --out {output.svg} > {log} 2>&1"
 
@@ -176,6 +176,6 @@ rule figure_ground_truth:
         mem_mb=1000,
         runtime=5,
     params:
-        sources=source_hash(f"{NAME}.ground_truth_figures"),
+        sources=source_hash("replications.ioi_circuit.ground_truth_figures"),
     shell:
         "python -m replications.ioi_circuit.ground_truth_figures --scores {input.scores} --out {output.svg} > {log} 2>&1"

@@ -2,7 +2,6 @@
 # verification by knock-outs -> figures, for every language model of the run.
 from common.workflow import flags, source_hash
 
-NAME = "replications.ioi_circuit"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 
 
@@ -25,7 +24,7 @@ rule prompts:
         runtime=5,
     params:
         options=flags(config["prompts"], seeds=config["seeds"]),
-        sources=source_hash(f"{NAME}.prompts"),
+        sources=source_hash("replications.ioi_circuit.prompts"),
     shell:
         "python -m replications.ioi_circuit.prompts --manifest {input.manifest} {params.options} --out {output} > {log} 2>&1"
 
@@ -47,7 +46,7 @@ rule collect:
         runtime=20,
     params:
         options=flags(config["collect"], device=config["device"]),
-        sources=source_hash(f"{NAME}.collect"),
+        sources=source_hash("replications.ioi_circuit.collect"),
     shell:
         "python -m replications.ioi_circuit.collect --manifest {input.manifest} --prompts {input.prompts} {params.options} --out {output} > {log} 2>&1"
 
@@ -69,7 +68,7 @@ rule baseline:
         runtime=5,
     params:
         options=flags(config["baseline"]),
-        sources=source_hash(f"{NAME}.baseline"),
+        sources=source_hash("replications.ioi_circuit.baseline"),
     shell:
         "python -m replications.ioi_circuit.baseline --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --answers {output.answers} > {log} 2>&1"
 
@@ -93,7 +92,7 @@ rule logit_lens:
         runtime=10,
     params:
         options=flags(config["logit_lens"], device=config["device"]),
-        sources=source_hash(f"{NAME}.logit_lens"),
+        sources=source_hash("replications.ioi_circuit.logit_lens"),
     shell:
         "python -m replications.ioi_circuit.logit_lens --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --lens {output.lens} > {log} 2>&1"
 
@@ -117,7 +116,7 @@ rule direct_path:
         runtime=10,
     params:
         options=flags(config["direct_path"], device=config["device"]),
-        sources=source_hash(f"{NAME}.direct_path"),
+        sources=source_hash("replications.ioi_circuit.direct_path"),
     shell:
         "python -m replications.ioi_circuit.direct_path --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --heads {output.heads} > {log} 2>&1"
 
@@ -150,7 +149,7 @@ rule figure_answers:
         mem_mb=1000,
         runtime=5,
     params:
-        sources=source_hash(f"{NAME}.baseline_figures"),
+        sources=source_hash("replications.ioi_circuit.baseline_figures"),
     shell:
         "python -m replications.ioi_circuit.baseline_figures --answers {input.answers} --out {output.svg} > {log} 2>&1"
 
@@ -183,7 +182,7 @@ rule figure_lens:
         mem_mb=1000,
         runtime=5,
     params:
-        sources=source_hash(f"{NAME}.logit_lens_figures"),
+        sources=source_hash("replications.ioi_circuit.logit_lens_figures"),
     shell:
         "python -m replications.ioi_circuit.logit_lens_figures --lens {input.lens} --out {output.svg} > {log} 2>&1"
 
@@ -216,7 +215,7 @@ rule figure_direct_path:
         mem_mb=1000,
         runtime=5,
     params:
-        sources=source_hash(f"{NAME}.direct_path_figures"),
+        sources=source_hash("replications.ioi_circuit.direct_path_figures"),
     shell:
         "python -m replications.ioi_circuit.direct_path_figures --heads {input.heads} --figure {wildcards.picture} --out {output.svg} > {log} 2>&1"
 

@@ -9,8 +9,9 @@ outside is mean-ablated per template (see knockout.py), so F(nothing) is near 0.
     minimality      |F(C minus (K and v)) - F(C minus K)| / F(M) for each node v, K the other nodes of its class
     self-repair     1 - (drop without the name movers) / (drop of their direct effect alone)
 
-Size: nodes are ranked by their largest path-patching effect; of the sizes with at most `largest_share` of all heads the
-one with the largest F on discovery prompts is the circuit. Nothing of the verification half enters the choice.
+Size: nodes are ranked by their largest path-patching effect; of the sizes that hold every head with a class and at most
+`largest_share` of all heads, the one with the largest F on discovery prompts is the circuit. Nothing of the
+verification half enters the choice.
 """
 
 from pathlib import Path
@@ -92,9 +93,13 @@ def verification(
         fresh = KnockOut(decoder, balanced(rows, VERIFICATION, verify_prompts), means, device, batch_size)
         few = KnockOut(decoder, balanced(rows, VERIFICATION, random_prompts), means, device, batch_size)
         points = size_curve(seen, fresh, ranked, sizes, total)
-        allowed = points[points["heads"] <= largest_share * total]
+        named = int(ranked.index[ranked["class"].isin(CLASSES[:-1])].max()) + 1
+        allowed = points[(points["heads"] <= largest_share * total) & (points["nodes"] >= named)]
         if allowed.empty:
-            raise UserError("no circuit size has few enough heads; add smaller `sizes` to replications/ioi_circuit")
+            raise UserError(
+                f"no circuit size holds all {named} nodes down to the last named head in few enough heads; add `sizes` "
+                "to replications/ioi_circuit/config.yaml or raise largest_share"
+            )
         chosen = ranked.iloc[: int(allowed.loc[allowed["discovery"].idxmax(), "nodes"])].reset_index(drop=True)
         nodes = node_set(chosen)
         runs = main_runs(fresh, chosen)
