@@ -12,8 +12,6 @@ HELD_OUT = {"held_out": config["training"]["held_out"]}
 
 wildcard_constraints:
     arm="|".join(ARMS),
-    curve="co_occurrence|loss_curves|index_slopes",
-    view="mechanism|circuits",
 
 
 rule train:
@@ -109,66 +107,82 @@ rule measure_ablations:
         "python -m replications.induction_heads.measure_ablations --arms {input} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
 
 
-rule draw_curves:
-    input:
-        curves=rules.measure_phase_change.output.curves,
-        indices=rules.measure_phase_change.output.indices,
-        caption=f"{CAPTIONS}/{{curve}}.rst",
-    output:
-        report(
-            "<results>/toy/phase_change/figures/{curve}.svg",
-            caption="captions/{curve}.rst",
-            category="Induction heads",
-            subcategory="Phase change",
-            labels={"figure": "{curve}"},
-        ),
-        multiext(
-            "<results>/toy/phase_change/figures/{curve}",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-    log:
-        "<logs>/draw_{curve}.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_curves"),
-    shell:
-        "python -m replications.induction_heads.draw_curves --curves {input.curves} --indices {input.indices} --figure {wildcards.curve} --caption {input.caption} --out {output[0]} > {log} 2>&1"
+for PICTURE in ["co_occurrence", "loss_curves", "index_slopes"]:
+
+    rule:
+        name:
+            f"draw_{PICTURE}"
+        input:
+            curves=rules.measure_phase_change.output.curves,
+            indices=rules.measure_phase_change.output.indices,
+            caption=f"{CAPTIONS}/{PICTURE}.rst",
+        output:
+            svg=report(
+                f"<results>/toy/phase_change/figures/{PICTURE}.svg",
+                caption=f"captions/{PICTURE}.rst",
+                category="Induction heads",
+                subcategory="Phase change",
+                labels={"figure": PICTURE},
+            ),
+            others=multiext(
+                f"<results>/toy/phase_change/figures/{PICTURE}",
+                ".png",
+                ".pdf",
+                ".csv",
+                ".json",
+            ),
+        log:
+            f"<logs>/draw_{PICTURE}.log",
+        conda:
+            "../../envs/environment.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=5,
+        params:
+            figure=PICTURE,
+            sources=source_hash(f"{NAME}.draw_curves"),
+        shell:
+            "python -m replications.induction_heads.draw_curves --curves {input.curves} --indices {input.indices} --figure {params.figure} --caption {input.caption} --out {output.svg} > {log} 2>&1"
 
 
-rule draw_heads:
-    input:
-        heads=rules.measure_heads.output.heads,
-        attention=rules.measure_heads.output.attention,
-        caption=f"{CAPTIONS}/{{view}}.rst",
-    output:
-        report(
-            "<results>/toy/heads/figures/{view}.svg",
-            caption="captions/{view}.rst",
-            category="Induction heads",
-            subcategory="Mechanism",
-            labels={"figure": "{view}"},
-        ),
-        multiext("<results>/toy/heads/figures/{view}", ".png", ".pdf", ".csv", ".json"),
-    log:
-        "<logs>/draw_{view}.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_heads"),
-    shell:
-        "python -m replications.induction_heads.draw_heads --heads {input.heads} --attention {input.attention} --figure {wildcards.view} --caption {input.caption} --out {output[0]} > {log} 2>&1"
+for PICTURE in ["mechanism", "circuits"]:
+
+    rule:
+        name:
+            f"draw_{PICTURE}"
+        input:
+            heads=rules.measure_heads.output.heads,
+            attention=rules.measure_heads.output.attention,
+            caption=f"{CAPTIONS}/{PICTURE}.rst",
+        output:
+            svg=report(
+                f"<results>/toy/heads/figures/{PICTURE}.svg",
+                caption=f"captions/{PICTURE}.rst",
+                category="Induction heads",
+                subcategory="Mechanism",
+                labels={"figure": PICTURE},
+            ),
+            others=multiext(
+                f"<results>/toy/heads/figures/{PICTURE}",
+                ".png",
+                ".pdf",
+                ".csv",
+                ".json",
+            ),
+        log:
+            f"<logs>/draw_{PICTURE}.log",
+        conda:
+            "../../envs/environment.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=5,
+        params:
+            figure=PICTURE,
+            sources=source_hash(f"{NAME}.draw_heads"),
+        shell:
+            "python -m replications.induction_heads.draw_heads --heads {input.heads} --attention {input.attention} --figure {params.figure} --caption {input.caption} --out {output.svg} > {log} 2>&1"
 
 
 rule draw_ablations:
@@ -176,14 +190,14 @@ rule draw_ablations:
         table=rules.measure_ablations.output.table,
         caption=f"{CAPTIONS}/ablations.rst",
     output:
-        report(
+        svg=report(
             "<results>/toy/ablations/figures/ablations.svg",
             caption="captions/ablations.rst",
             category="Induction heads",
             subcategory="Ablations",
             labels={"figure": "gain left without heads"},
         ),
-        multiext(
+        others=multiext(
             "<results>/toy/ablations/figures/ablations",
             ".png",
             ".pdf",
@@ -201,7 +215,7 @@ rule draw_ablations:
     params:
         sources=source_hash(f"{NAME}.draw_ablations"),
     shell:
-        "python -m replications.induction_heads.draw_ablations --table {input.table} --caption {input.caption} --out {output[0]} > {log} 2>&1"
+        "python -m replications.induction_heads.draw_ablations --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
 
 
 rule score_model:
@@ -255,14 +269,14 @@ rule draw_scores:
         table=rules.score_model.output.table,
         caption=f"{CAPTIONS}/score_maps.rst",
     output:
-        report(
+        svg=report(
             "<results>/{model}/scores/figures/score_maps.svg",
             caption="captions/score_maps.rst",
             category="Induction heads",
             subcategory="Language model",
             labels={"figure": "head scores", "model": "{model}"},
         ),
-        multiext(
+        others=multiext(
             "<results>/{model}/scores/figures/score_maps",
             ".png",
             ".pdf",
@@ -280,7 +294,7 @@ rule draw_scores:
     params:
         sources=source_hash(f"{NAME}.draw_model"),
     shell:
-        "python -m replications.induction_heads.draw_model --table {input.table} --figure score_maps --caption {input.caption} --out {output[0]} > {log} 2>&1"
+        "python -m replications.induction_heads.draw_model --table {input.table} --figure score_maps --caption {input.caption} --out {output.svg} > {log} 2>&1"
 
 
 rule draw_repeats:
@@ -288,14 +302,14 @@ rule draw_repeats:
         table=rules.ablate_model.output.table,
         caption=f"{CAPTIONS}/repeats.rst",
     output:
-        report(
+        svg=report(
             "<results>/{model}/repeats/figures/repeats.svg",
             caption="captions/repeats.rst",
             category="Induction heads",
             subcategory="Language model",
             labels={"figure": "ablations on random repeats", "model": "{model}"},
         ),
-        multiext(
+        others=multiext(
             "<results>/{model}/repeats/figures/repeats",
             ".png",
             ".pdf",
@@ -313,7 +327,7 @@ rule draw_repeats:
     params:
         sources=source_hash(f"{NAME}.draw_model"),
     shell:
-        "python -m replications.induction_heads.draw_model --table {input.table} --figure repeats --caption {input.caption} --out {output[0]} > {log} 2>&1"
+        "python -m replications.induction_heads.draw_model --table {input.table} --figure repeats --caption {input.caption} --out {output.svg} > {log} 2>&1"
 
 
 rule figures:

@@ -25,6 +25,11 @@ def clustered(
     return Metric(**{**metric.model_dump(), "per_seed": per_seed})
 
 
+def exact(value: float, unit: str, formula: str, n: int) -> Metric:
+    """A number that is counted, not estimated: its interval has no width."""
+    return Metric(value=value, ci_low=value, ci_high=value, n=n, unit=unit, formula=formula)
+
+
 def role_flips(n_prompts: int, draws: int, seed: int = 0) -> Float[np.ndarray, "draw prompt"]:
     """Independent signs, +1 or -1: which of a prompt's two names counts as IO is drawn anew for each prompt.
 

@@ -1,7 +1,7 @@
-# IOI: prompts -> one model pass -> baseline, logit lens, direct path -> figures, for every language model of the run.
+# IOI: prompts -> one model pass -> baseline, logit lens, direct path -> figures, and prompts -> path patching ->
+# verification by knock-outs -> figures, for every language model of the run.
 from common.workflow import flags, source_hash
 
-NAME = "replications.ioi_circuit"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 
 
@@ -20,7 +20,7 @@ rule prompts:
         runtime=5,
     params:
         options=flags(config["prompts"], seeds=config["seeds"]),
-        sources=source_hash(f"{NAME}.prompts"),
+        sources=source_hash("replications.ioi_circuit.prompts"),
     shell:
         "python -m replications.ioi_circuit.prompts --manifest {input.manifest} {params.options} --out {output} > {log} 2>&1"
 
@@ -42,7 +42,7 @@ rule collect:
         runtime=20,
     params:
         options=flags(config["collect"], device=config["device"]),
-        sources=source_hash(f"{NAME}.collect"),
+        sources=source_hash("replications.ioi_circuit.collect"),
     shell:
         "python -m replications.ioi_circuit.collect --manifest {input.manifest} --prompts {input.prompts} {params.options} --out {output} > {log} 2>&1"
 
@@ -64,7 +64,7 @@ rule baseline:
         runtime=5,
     params:
         options=flags(config["baseline"]),
-        sources=source_hash(f"{NAME}.baseline"),
+        sources=source_hash("replications.ioi_circuit.baseline"),
     shell:
         "python -m replications.ioi_circuit.baseline --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --answers {output.answers} > {log} 2>&1"
 
@@ -88,7 +88,7 @@ rule logit_lens:
         runtime=10,
     params:
         options=flags(config["logit_lens"], device=config["device"]),
-        sources=source_hash(f"{NAME}.logit_lens"),
+        sources=source_hash("replications.ioi_circuit.logit_lens"),
     shell:
         "python -m replications.ioi_circuit.logit_lens --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --lens {output.lens} > {log} 2>&1"
 
@@ -112,7 +112,7 @@ rule direct_path:
         runtime=10,
     params:
         options=flags(config["direct_path"], device=config["device"]),
-        sources=source_hash(f"{NAME}.direct_path"),
+        sources=source_hash("replications.ioi_circuit.direct_path"),
     shell:
         "python -m replications.ioi_circuit.direct_path --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --heads {output.heads} > {log} 2>&1"
 
@@ -145,7 +145,7 @@ rule figure_answers:
         mem_mb=1000,
         runtime=5,
     params:
-        sources=source_hash(f"{NAME}.baseline_figures"),
+        sources=source_hash("replications.ioi_circuit.baseline_figures"),
     shell:
         "python -m replications.ioi_circuit.baseline_figures --answers {input.answers} --out {output.svg} > {log} 2>&1"
 
@@ -178,73 +178,62 @@ rule figure_lens:
         mem_mb=1000,
         runtime=5,
     params:
-        sources=source_hash(f"{NAME}.logit_lens_figures"),
+        sources=source_hash("replications.ioi_circuit.logit_lens_figures"),
     shell:
         "python -m replications.ioi_circuit.logit_lens_figures --lens {input.lens} --out {output.svg} > {log} 2>&1"
 
 
-rule figure_heat_map:
-    input:
-        heads=rules.direct_path.output.heads,
-        caption="replications/ioi_circuit/captions/heat_map.rst",
-    output:
-        svg=report(
-            "<results>/{model}/direct_path/figures/heat_map.svg",
-            caption="captions/heat_map.rst",
-            category="IOI circuit",
-            subcategory="Direct path",
-            labels={"figure": "all heads", "model": "{model}"},
-        ),
-        others=multiext(
-            "<results>/{model}/direct_path/figures/heat_map",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-    log:
-        "<logs>/{model}/figure_heat_map.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        figure="heat_map",
-        sources=source_hash(f"{NAME}.direct_path_figures"),
-    shell:
-        "python -m replications.ioi_circuit.direct_path_figures --heads {input.heads} --figure {params.figure} --out {output.svg} > {log} 2>&1"
+for PICTURE in ["heat_map", "strongest_heads"]:
+
+    rule:
+        name:
+            f"figure_{PICTURE}"
+        input:
+            heads=rules.direct_path.output.heads,
+            caption=f"replications/ioi_circuit/captions/{PICTURE}.rst",
+        output:
+            svg=report(
+                f"<results>/{{model}}/direct_path/figures/{PICTURE}.svg",
+                caption=f"captions/{PICTURE}.rst",
+                category="IOI circuit",
+                subcategory="Direct path",
+                labels={"figure": PICTURE, "model": "{model}"},
+            ),
+            others=multiext(
+                f"<results>/{{model}}/direct_path/figures/{PICTURE}",
+                ".png",
+                ".pdf",
+                ".csv",
+                ".json",
+            ),
+        log:
+            f"<logs>/{{model}}/figure_{PICTURE}.log",
+        conda:
+            "../../envs/environment.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=5,
+        params:
+            figure=PICTURE,
+            sources=source_hash("replications.ioi_circuit.direct_path_figures"),
+        shell:
+            "python -m replications.ioi_circuit.direct_path_figures --heads {input.heads} --figure {params.figure} --out {output.svg} > {log} 2>&1"
 
 
-use rule figure_heat_map as figure_strongest_heads with:
-    input:
-        heads=rules.direct_path.output.heads,
-        caption="replications/ioi_circuit/captions/strongest_heads.rst",
-    output:
-        svg=report(
-            "<results>/{model}/direct_path/figures/strongest_heads.svg",
-            caption="captions/strongest_heads.rst",
-            category="IOI circuit",
-            subcategory="Direct path",
-            labels={"figure": "strongest heads", "model": "{model}"},
-        ),
-        others=multiext(
-            "<results>/{model}/direct_path/figures/strongest_heads",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-    log:
-        "<logs>/{model}/figure_strongest_heads.log",
-    params:
-        figure="strongest_heads",
-        sources=source_hash(f"{NAME}.direct_path_figures"),
+include: "circuit.smk"
 
 
 rule figures:
     input:
+        multiext(
+            "<results>/toy/ground_truth/figures/planted",
+            ".svg",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
         expand(
             "<results>/{model}/{figure}.{ending}",
             model=config["models"],
@@ -253,6 +242,13 @@ rule figures:
                 "logit_lens/figures/lens",
                 "direct_path/figures/heat_map",
                 "direct_path/figures/strongest_heads",
+                "path_patching/figures/sweeps",
+                "path_patching/figures/attention",
+                "verification/figures/curve",
+                "verification/figures/completeness",
+                "verification/figures/minimality",
+                "verification/figures/grid",
+                "verification/figures/diagram",
             ],
             ending=["svg", "png", "pdf", "csv", "json"],
         ),
@@ -260,8 +256,15 @@ rule figures:
 
 rule metrics:
     input:
+        rules.ground_truth.output.metrics,
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],
-            part=["baseline", "logit_lens", "direct_path"],
+            part=[
+                "baseline",
+                "logit_lens",
+                "direct_path",
+                "path_patching",
+                "verification",
+            ],
         ),

@@ -1,0 +1,97 @@
+"""Prompts as tensors: a balanced choice of prompts, their tokens, positions and names."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from replications.ioi_circuit.dataset import Prompt, Version
+
+Place = Literal["io", "s1", "s1_next", "s2", "end"]
+DISCOVERY, VERIFICATION = 1, 0
+"""Half 1 has the odd templates (seven), half 0 the even ones (eight); they share no name."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts of one batch; tensors are cut to the longest of them."""
+
+    prompts: list[Prompt]
+    device: str
+
+    @property
+    def mask(self) -> Bool[Tensor, "batch pos"]:
+        return torch.tensor([row.attention[: self._length] for row in self.prompts], device=self.device).bool()
+
+    @property
+    def names(self) -> Int[Tensor, "batch two"]:
+        """Token ids of IO and S."""
+        return torch.tensor([[row.io_id, row.s_id] for row in self.prompts], device=self.device)
+
+    @property
+    def _length(self) -> int:
+        return max(row.positions.end for row in self.prompts) + 1
+
+    def tokens(self, version: Version) -> Int[Tensor, "batch pos"]:
+        rows = [row.versions[version].tokens[: self._length] for row in self.prompts]
+        return torch.tensor(rows, device=self.device)
+
+    def at(self, place: Place) -> Int[Tensor, " batch"]:
+        """Index of one position in each prompt."""
+        return torch.tensor([getattr(row.positions, place) for row in self.prompts], device=self.device)
+
+
+def balanced(prompts: list[Prompt], half: int, count: int) -> list[Prompt]:
+    """About `count` prompts of one half, with templates, orders and seeds as even as `count` allows.
+
+    Prompts are dealt in rounds: a round takes one prompt of each template; order and seed change from round to round
+    and from template to template. Sorted by template, so that a batch holds prompts of one length.
+    """
+    templates = sorted({row.template for row in prompts if row.half == half})
+    seeds = sorted({row.seed for row in prompts})
+    cells = {
+        (template, order, seed): [
+            row for row in prompts if (row.template, row.order, row.seed) == (template, order, seed)
+        ]
+        for template in templates
+        for order in ("ABBA", "BABA")
+        for seed in seeds
+    }
+    chosen: list[Prompt] = []
+    for number in range(count):
+        turn, which = divmod(number, len(templates))
+        order = ("ABBA", "BABA")[(turn + which) % 2]
+        left = cells[templates[which], order, seeds[(turn + which) % len(seeds)]] or next(
+            (cell for key, cell in cells.items() if key[0] == templates[which] and cell), []
+        )
+        if left:
+            chosen.append(left.pop(0))
+    return sorted(chosen, key=lambda row: (row.template, row.seed, row.order))
+
+
+def by_template(prompts: list[Prompt]) -> list[list[Prompt]]:
+    """Prompts grouped by template, in order."""
+    return [
+        [row for row in prompts if row.template == template] for template in sorted({row.template for row in prompts})
+    ]
+
+
+def family_threshold(values: Float[np.ndarray, "head prompt"], draws: int, level: float = 0.95) -> float:
+    """Smallest |t| that the best of all heads exceeds by luck in at most 5 % of draws (sign flips prompt by prompt).
+
+    The roles of the two names were drawn at random, so flipping them prompt by prompt is an exact null; taking the
+    largest |t| over all heads in each draw accounts for the choice of the best head.
+    """
+    flips = np.random.default_rng(0).choice([-1.0, 1.0], size=(draws, values.shape[1]))
+    largest = [np.abs(t_values(values * flip)).max() for flip in flips]
+    return float(np.quantile(largest, level))
+
+
+def t_values(values: Float[np.ndarray, "head prompt"]) -> Float[np.ndarray, " head"]:
+    """Mean over standard error; a floor on the error keeps heads without any effect at 0."""
+    spread = values.std(1, ddof=1) / np.sqrt(values.shape[1])
+    found: np.ndarray = values.mean(1) / (spread + 1e-3 * np.abs(values).max() + 1e-12)
+    return found

@@ -1,0 +1,212 @@
+"""Step: do the finders and the class rules recover a circuit that is known, and find nothing where there is none?
+
+Models of `planted.py`, one for each seed, and for each its twin without the circuit. Nodes are heads at S1+1, S2 and
+END; a finder gives each a score, judged by the area under the ROC curve against the seven planted nodes:
+
+    path_patching       largest effect over the receiver sets at the node's position
+    activation_patching effect of replacing the head's output there by that of the ABC partner, everything recomputed
+    attribution         the same to first order: (z of the partner - z) times the gradient of the logit difference
+    random              a random number, as a check of the ruler
+
+The circuit holds two heads that can stand in for each other (induction and duplicate), and softmaxes that are nearly
+saturated: known difficulties of gradients.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from common.cli import run, track
+from common.decoder import Cache, Decoder
+from common.errors import UserError
+from common.files import atomic
+from common.models import load_model, load_tokenizer
+from common.patching import at_position, patch_heads
+from common.records import Metric, write_metrics
+from common.statistics import over_seeds
+from replications.ioi_circuit.batches import DISCOVERY, Batch, balanced
+from replications.ioi_circuit.classes import PLACE_OF_RECEIVER, signs
+from replications.ioi_circuit.dataset import draw_prompts, vocabulary
+from replications.ioi_circuit.head_scores import attention, contrasts, copying, repeated_tokens
+from replications.ioi_circuit.knockout import PLACES
+from replications.ioi_circuit.path_patching import Effects, discover, read
+from replications.ioi_circuit.planted import LENGTH, N_HEADS, N_LAYERS, N_NAMES, TRUTH, save_planted_model
+from replications.ioi_circuit.residual import read_names
+
+FINDERS = ("path_patching", "activation_patching", "attribution", "random")
+
+
+def ground_truth(
+    *, n_prompts: int, minimum_percent: float, draws: int, seeds: list[int], out: Path, scores: Path
+) -> None:
+    """Writes `metrics.json` and one row per seed, model, finder and node.
+
+    Args:
+        n_prompts: discovery prompts.
+        minimum_percent: smallest effect that counts, percent of the logit difference of the planted model.
+        draws: draws of each null distribution.
+        seeds: one planted model and one twin for each.
+        out: `metrics.json`.
+        scores: `scores.csv`.
+    """
+    tables, records = [], []
+    for seed in track(seeds, "planted models"):
+        for twin in (False, True):
+            table, found = one_model(seed, twin, n_prompts, minimum_percent, draws)
+            tables.append(table)
+            records.append(found)
+    write_metrics(out, measure(pd.DataFrame(records)))
+    with atomic(scores) as temporary:
+        pd.concat(tables).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def one_model(
+    seed: int, twin: bool, n_prompts: int, minimum: float, draws: int
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Scores of all nodes by all finders on one model, and how many nodes the rules named, rightly and wrongly."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_planted_model(Path(folder), seed, twin=twin)
+        decoder = Decoder(load_model(Path(folder)), LENGTH)
+        words = vocabulary(load_tokenizer(Path(folder)), N_NAMES)
+    prompts = balanced(draw_prompts(words, [seed], max(1, n_prompts // 14)), DISCOVERY, n_prompts)
+    batch = Batch(prompts, "cpu")
+    with torch.no_grad():
+        cache, own = attention(decoder, batch, "original")
+        partner, abc = attention(decoder, batch, "abc")
+        looks = {name: signs(values, draws) for name, values in contrasts(own, abc).items()}
+        name_ids = torch.tensor(sorted(words.names.values()))
+        copies = {name: signs(values, draws) for name, values in copying(decoder, cache, batch, name_ids).items()}
+        repeated = repeated_tokens(decoder, LENGTH // 2 - 2, 8, seed)
+        effects = Effects()
+        named: dict[str, dict[int, str]] = {}
+        try:
+            effects, named = discover(decoder, prompts, prompts, looks, copies, repeated, minimum, draws)
+        except UserError:
+            print(f"seed {seed}: no head acts on the logits and looks at the names")
+        moved = activation_effects(decoder, cache, partner, batch)
+    grids = {
+        "path_patching": path_scores(effects),
+        "activation_patching": moved,
+        "attribution": attribution_effects(decoder, partner, batch),
+        "random": np.random.default_rng(seed).random((len(PLACES), N_LAYERS * N_HEADS)),
+    }
+    answers = {
+        (*divmod(head, N_HEADS), PLACE_OF_RECEIVER[receiver]): name
+        for receiver, found in named.items()
+        for head, name in found.items()
+        if name != "unclassified"
+    }
+    right = sum(answers.get(node) == name for node, name in TRUTH.items())
+    record = {
+        "seed": float(seed),
+        "twin": float(twin),
+        "named_right": right / len(TRUTH),
+        "named_wrong": float(len(answers) - right),
+        **{f"auroc_{name}": auroc(grid) for name, grid in grids.items()},
+    }
+    return node_table(grids, seed, twin), record
+
+
+def path_scores(effects: Effects) -> Float[np.ndarray, "place head"]:
+    """Largest effect of each head over the receiver sets at each position; 0 where no sweep was run."""
+    scores = np.zeros((len(PLACES), N_LAYERS * N_HEADS))
+    for receiver, values in effects.values.items():
+        row = PLACES.index(PLACE_OF_RECEIVER[receiver])
+        change = np.abs((values[..., 0] - values[..., 1]).mean(1))
+        scores[row] = np.maximum(scores[row], change)
+    return scores
+
+
+def activation_effects(decoder: Decoder, cache: Cache, partner: Cache, batch: Batch) -> Float[np.ndarray, "place head"]:
+    """Size of the mean effect of noising each head at each position."""
+    clean = read(decoder, at_position(cache.final, batch.at("end"))[None], batch)
+    rows = []
+    for place in PLACES:
+        found = [
+            read(decoder, patch_heads(decoder, cache, partner, layer, batch.at(place), batch.at("end")), batch) - clean
+            for layer in range(decoder.n_layers)
+        ]
+        change = np.concatenate(found)
+        rows.append(np.abs((change[..., 0] - change[..., 1]).mean(1)))
+    return np.stack(rows)
+
+
+def attribution_effects(decoder: Decoder, partner: Cache, batch: Batch) -> Float[np.ndarray, "place head"]:
+    """First-order estimate of the same effects: one forward and one backward pass for all nodes."""
+    seen: list[Tensor] = []
+
+    def watch(layer: int, z: Tensor) -> Tensor:
+        seen.append(z.detach().requires_grad_() if not z.requires_grad else z)
+        seen[-1].retain_grad()
+        return seen[-1]
+
+    final = decoder.forward(batch.tokens("original"), batch.mask, watch).final
+    logits = read_names(decoder.bridge, at_position(final, batch.at("end"))[:, None], batch.names)[:, 0]
+    torch.autograd.backward((logits[:, 0] - logits[:, 1]).sum())
+    rows = []
+    for place in PLACES:
+        parts = []
+        for z, other in zip(seen, partner.z, strict=True):
+            assert z.grad is not None
+            change = (at_position(other, batch.at(place)) - at_position(z.detach(), batch.at(place))) * at_position(
+                z.grad, batch.at(place)
+            )
+            parts.append(change.sum(-1).mean(0))
+        rows.append(torch.cat(parts).abs().double().numpy())
+    return np.stack(rows)
+
+
+def auroc(grid: Float[np.ndarray, "place head"]) -> float:
+    """Area under the ROC curve of a score against the planted nodes; ties count half."""
+    truth = np.zeros(grid.shape, dtype=bool)
+    for layer, head, place in TRUTH:
+        truth[PLACES.index(place), layer * N_HEADS + head] = True
+    ranks = rankdata(grid.flatten())
+    positive = int(truth.sum())
+    total = ranks[truth.flatten()].sum() - positive * (positive + 1) / 2
+    return float(total / (positive * (truth.size - positive)))
+
+
+def node_table(grids: dict[str, Float[np.ndarray, "place head"]], seed: int, twin: bool) -> pd.DataFrame:
+    """One row per finder and node."""
+    rows = [
+        {
+            "seed": seed,
+            "model": "twin" if twin else "planted",
+            "finder": finder,
+            "layer": head // N_HEADS,
+            "head": head % N_HEADS,
+            "place": place,
+            "score": grid[row, head],
+            "planted": TRUTH.get((head // N_HEADS, head % N_HEADS, place), ""),
+        }
+        for finder, grid in grids.items()
+        for row, place in enumerate(PLACES)
+        for head in range(N_LAYERS * N_HEADS)
+    ]
+    return pd.DataFrame(rows)
+
+
+def measure(records: pd.DataFrame) -> dict[str, Metric]:
+    """Each quantity on planted models, on twins, and their paired difference, over seeds."""
+    names = [*(f"auroc_{finder}" for finder in FINDERS), "named_right", "named_wrong"]
+    metrics = {}
+    planted, twins = (records[records["twin"] == twin].set_index("seed") for twin in (0.0, 1.0))
+    for name in names:
+        unit = "heads" if name == "named_wrong" else "share"
+        text = "area under the ROC curve" if name.startswith("auroc") else name.replace("_", " ")
+        metrics[name] = over_seeds(planted[name].tolist(), unit=unit, formula=text)
+        metrics[f"{name}_twin"] = over_seeds(twins[name].tolist(), unit=unit, formula=f"{text}, twin")
+        gap = (planted[name] - twins[name]).tolist()
+        metrics[f"{name}_minus_twin"] = over_seeds(gap, unit=unit, formula=f"{text}, planted minus twin")
+    return metrics
+
+
+if __name__ == "__main__":
+    run(ground_truth)

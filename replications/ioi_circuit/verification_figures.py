@@ -1,0 +1,189 @@
+"""Figure steps of the verification: size curve, completeness, minimality, ablation grid and the circuit itself."""
+
+from pathlib import Path
+from typing import Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, Rectangle
+
+from common.cli import run
+from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.records import read_metrics
+
+CAPTIONS = Path(__file__).parent / "captions"
+COLOURS = {
+    "previous": PALETTE[3],
+    "duplicate": PALETTE[5],
+    "induction": PALETTE[4],
+    "s_inhibition": PALETTE[6],
+    "s_suppressing": PALETTE[2],
+    "name_mover": PALETTE[0],
+    "negative": PALETTE[1],
+    "unclassified": "0.55",
+    "uncounted": "0.8",
+}
+COLUMN_OF = {"s1_next": 0, "s2": 1, "end": 2}
+COLUMN_NAMES = ("S1+1", "S2", "END")
+PRINTED_NODES = 40
+
+
+def verification(
+    *,
+    metrics: Path,
+    circuit: Path,
+    curve: Path,
+    knockouts: Path,
+    grid: Path,
+    figure: Literal["curve", "completeness", "minimality", "grid", "diagram"],
+    out: Path,
+) -> None:
+    """Draws one of the figures from the tables of the step. `out` is one of its five files."""
+    use_style()
+    stem = out.with_suffix("")
+    if figure == "curve":
+        _curve(pd.read_csv(curve), metrics, stem, [curve, metrics])
+    elif figure == "completeness":
+        _completeness(pd.read_csv(knockouts), stem, [knockouts])
+    elif figure == "minimality":
+        _minimality(pd.read_csv(circuit), stem, [circuit])
+    elif figure == "grid":
+        _grid(pd.read_csv(grid), stem, [grid])
+    else:
+        _diagram(pd.read_csv(circuit), stem, [circuit])
+
+
+def _curve(table: pd.DataFrame, metrics: Path, stem: Path, sources: list[Path]) -> None:
+    found = read_metrics(metrics)
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.3, 2.8))
+    for name, colour in (("discovery", PALETTE[5]), ("verification", PALETTE[0])):
+        axes.plot(table["heads"], table[name], "o-", color=colour, label=f"{name} half", markersize=3.5)
+    null, size = found["circuit_faithfulness_random"], found["circuit_heads_share"]
+    heads = size.value * size.n
+    reach = [[null.value - null.ci_low], [null.ci_high - null.value]]
+    axes.errorbar([heads], [null.value], yerr=reach, fmt="s", color=PALETTE[1], label="random heads, same layers")
+    axes.axvline(heads, color="0.7", linestyle="--", linewidth=0.8, label="chosen circuit")
+    axes.axhline(1, color="0.7", linewidth=0.8, zorder=0)
+    axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    axes.set_xlabel(f"heads in the circuit (of {int(table['of_heads'].iloc[0])})")
+    axes.set_ylabel("faithfulness F(C) / F(M)")
+    axes.legend(frameon=False)
+    save_figure(figure, stem, table, CAPTIONS / "curve.rst", sources)
+
+
+def _completeness(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.2, 3.0))
+    for _, row in table.iterrows():
+        kind = str(row["class"])
+        axes.scatter(row["circuit"], row["model"], color=COLOURS.get(kind, "0.0"), s=28)
+        label = "nothing removed" if kind == "none" else kind.replace("_", " ")
+        shift = (5, -7) if kind in ("none", "duplicate", "s_inhibition") else (4, 4)
+        place = (row["circuit"], row["model"])
+        axes.annotate(label, place, xytext=shift, textcoords="offset points", fontsize=6)
+    both = table[["circuit", "model"]].to_numpy()
+    line = [min(0.0, both.min()), both.max() * 1.1]
+    axes.plot(line, line, color="0.7", linewidth=0.8, zorder=0)
+    axes.set_xlabel("circuit without the class, logits")
+    axes.set_ylabel("model without the class, logits")
+    save_figure(figure, stem, table, CAPTIONS / "completeness.rst", sources)
+
+
+def _minimality(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
+    shown = table.sort_values("minimality", ascending=False).reset_index(drop=True).head(PRINTED_NODES)
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 2.4))
+    axes.bar(shown.index, 100 * shown["minimality"], color=[COLOURS[kind] for kind in shown["class"]])
+    axes.axhline(1, color="0.4", linewidth=0.8, linestyle="--")
+    axes.set_xticks(shown.index, _labels(shown), rotation=90)
+    axes.set_ylabel("change of F, % of F(M)")
+    present = [kind for kind in COLOURS if kind in set(shown["class"])]
+    handles = [Rectangle((0, 0), 1, 1, color=COLOURS[kind], label=kind.replace("_", " ")) for kind in present]
+    axes.legend(handles=handles, frameon=False, ncols=3)
+    save_figure(figure, stem, shown, CAPTIONS / "minimality.rst", sources)
+
+
+def _grid(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
+    few = ["" if str(group) in ("all", "nan") else " (few prompts)" for group in table["prompts_per_mean"]]
+    table["label"] = table["ablation"] + few + ", " + table["positions"]
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.4, 2.6))
+    for name, marker, colour in (
+        ("ratio_of_averages", "o", PALETTE[0]),
+        ("average_of_ratios", "D", PALETTE[1]),
+        ("median_of_ratios", "x", "0.3"),
+    ):
+        axes.scatter(table[name], table.index, marker=marker, color=colour, label=name.replace("_", " "))
+    axes.axvline(1, color="0.7", linewidth=0.8, zorder=0)
+    axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+    axes.set_yticks(table.index, table["label"])
+    axes.invert_yaxis()
+    axes.set_xlabel("faithfulness of the same circuit")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    save_figure(figure, stem, table, CAPTIONS / "grid.rst", sources)
+
+
+def _labels(table: pd.DataFrame) -> list[str]:
+    places = {"s1_next": "S1+1", "s2": "S2", "end": "END"}
+    rows = zip(table["layer"], table["head"], table["place"], strict=True)
+    return [f"{layer}.{head} {places[place]}" for layer, head, place in rows]
+
+
+def _diagram(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
+    """Positions from left to right, layers from bottom to top; an arrow from each class to the classes that read it."""
+    shown = table[table["class"] != "uncounted"].head(PRINTED_NODES).reset_index(drop=True)
+    rows = {layer: row for row, layer in enumerate(sorted(shown["layer"].unique()))}
+    shown["x"], shown["y"] = 0.0, shown["layer"].map(rows).astype(float)
+    for _, same in shown.groupby(["place", "layer"]):
+        width = min(0.17, 0.75 / max(len(same), 1))
+        offsets = width * (np.arange(len(same)) - (len(same) - 1) / 2)
+        shown.loc[same.index, "x"] = [COLUMN_OF[place] for place in same["place"]] + offsets
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 1.6 + 0.32 * len(rows)))
+    reads = {
+        "induction_keys": ("induction",),
+        "inhibition_values": ("s_inhibition", "s_suppressing"),
+        "inhibition_keys": ("s_inhibition", "s_suppressing"),
+        "mover_queries": ("name_mover", "s_suppressing"),
+    }
+    largest = float(shown["effect"].abs().max())
+    for _, sender in shown.iterrows():
+        for _, reader in shown.iterrows():
+            later = reader["layer"] > sender["layer"]
+            if later and reader["class"] in reads.get(str(sender["receiver"]), ()):
+                _arrow(axes, sender, reader, largest)
+    for _, node in shown.iterrows():
+        name = f"{node['layer']}.{node['head']}"
+        face = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": COLOURS[str(node["class"])]}
+        axes.text(node["x"], node["y"], name, ha="center", va="center", fontsize=6, bbox=face | {"linewidth": 1.4})
+    axes.set_xticks(range(3), COLUMN_NAMES)
+    axes.set_xlim(-0.5, 2.6)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.set_yticks(list(rows.values()), [str(layer) for layer in rows])
+    axes.set_ylabel("layer (only those with a node)")
+    present = [kind for kind in COLOURS if kind in set(shown["class"])]
+    handles = [Line2D([], [], color=COLOURS[kind], linewidth=3, label=kind.replace("_", " ")) for kind in present]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    save_figure(figure, stem, shown, CAPTIONS / "diagram.rst", sources)
+
+
+def _arrow(axes: Axes, sender: pd.Series, reader: pd.Series, largest: float) -> None:
+    strength = abs(float(sender["effect"])) / largest
+    colour = PALETTE[0] if sender["effect"] < 0 else PALETTE[1]
+    arrow = FancyArrowPatch(
+        (sender["x"], sender["y"]),
+        (reader["x"], reader["y"]),
+        arrowstyle="-|>",
+        mutation_scale=6,
+        linewidth=0.3 + 2.5 * strength,
+        color=colour,
+        alpha=0.35 + 0.5 * strength,
+        shrinkA=7,
+        shrinkB=7,
+        zorder=0,
+        connectionstyle="arc3,rad=0.08",
+    )
+    axes.add_patch(arrow)
+
+
+if __name__ == "__main__":
+    run(verification)
