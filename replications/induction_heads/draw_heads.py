@@ -56,7 +56,7 @@ def _mechanism(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
 def _circuits(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Every head of the later layers: composition and eigenvalue scores against its prefix score, end of training."""
-    last = frame[(frame["step"] == frame["step"].max()) & (frame["layer"] > 0)]
+    last = frame[(frame["step"] == frame.groupby("arm")["step"].transform("max")) & (frame["layer"] > 0)]
     figure, axes = plt.subplots(1, len(PANELS), figsize=(PAGE_WIDTH, 2.1), sharex=True)
     for ax, (column, label) in zip(axes, PANELS.items(), strict=True):
         for name in arms_in(last["arm"].tolist()):
