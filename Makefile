@@ -29,8 +29,8 @@ $(NAMES): $(READY)  ## run one replication alone: figures, metrics, claims
 figures verify report paper corpora: $(READY)  ## run the workflow up to this target
 	$(RUN) $@
 
-smoke: $(READY)  ## every rule once, tiny, corpora included
-	@$(PYTHON) -m common.launch --scale smoke all corpora
+smoke: $(READY)  ## every step of every replication once, tiny, in a few minutes
+	@$(PYTHON) -m common.launch --scale smoke
 
 calibrate: $(READY)  ## the same measurements on the calibration seeds, into results/SCALE-calibration
 	$(RUN) --calibrate verify

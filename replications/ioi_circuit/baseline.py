@@ -111,12 +111,11 @@ def measure(table: pd.DataFrame, rows: list[Prompt], shuffles: int) -> dict[str,
         "abc": abc,
         "nouns_redrawn": differences["nouns_redrawn"],
         "names_swapped": -differences["names_swapped"],  # the answer is the other name now
-        "names_swapped_old_labels": differences["names_swapped"],
     }
     for name, values in scored.items():
         metrics[f"{name}_retained"] = retained(values)
-    for name, control in {"nouns_redrawn": "abc", "names_swapped": "names_swapped_old_labels"}.items():
-        metrics[f"{name}_minus_control"] = retained(scored[name] - scored[control])
+    for name in ("nouns_redrawn", "names_swapped"):
+        metrics[f"{name}_minus_abc"] = retained(scored[name] - abc)
     for order in ("ABBA", "BABA"):
         kept = [index for index, row in enumerate(rows) if row.order == order]
         metrics[f"logit_difference_{order.lower()}"] = logits(original[kept], [rows[i] for i in kept])

@@ -171,7 +171,7 @@ def test_baseline_metrics_of_a_model_that_does_the_task(prompts: list[Prompt]) -
     assert 0.35 < shuffled.ci_low < 0.5 < shuffled.ci_high < 0.65
     assert within(metrics["nouns_redrawn_retained"], 1, 0.05)
     assert within(metrics["names_swapped_retained"], 1, 0.1)
-    assert within(metrics["names_swapped_old_labels_retained"], -1, 0.1)
+    assert within(metrics["names_swapped_minus_abc"], 1, 0.1)
     assert metrics["logit_difference_abba"].n == metrics["logit_difference_baba"].n == len(prompts) // 2
 
 
