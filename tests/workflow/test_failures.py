@@ -72,7 +72,7 @@ def test_changed_byte_in_the_weights(copy_project, model_folder):
         handle.seek(-1, os.SEEK_END)
         handle.write(bytes([last[0] ^ 1]))
     fails(project.run("ioi_circuit"), "model.safetensors is damaged or was changed", "make resume")
-    assert not list(project.results.glob("ioi_circuit/*/*/metrics.json"))
+    assert not list(project.results.glob(f"ioi_circuit/{model_folder.name}/*/metrics.json"))
     shutil.rmtree(folder)
 
 
