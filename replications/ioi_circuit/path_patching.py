@@ -214,10 +214,12 @@ def measure(effects: Effects, named: dict[str, dict[int, str]], draws: int) -> d
         metrics[f"{name}_strongest"] = clustered(
             100 * strongest, rows, unit="percent", formula=f"{FORMULA}: most negative head", denominators=clean
         )
-        best = [np.abs(t_values(values * flip)).max() for flip in flips]
+        best = np.array([np.abs(t_values(values * flip)).max() for flip in flips])
         metrics[f"{name}_largest_t"] = exact(float(t), "1", "largest |t| of all heads", len(clean))
-        metrics[f"{name}_largest_t_null"] = null_distribution(
-            np.array(best), unit="1", formula="largest |t| of all heads, roles flipped prompt by prompt"
+        null = "largest |t| of all heads, roles flipped prompt by prompt"
+        metrics[f"{name}_largest_t_null"] = null_distribution(best, unit="1", formula=null)
+        metrics[f"{name}_largest_t_minus_null"] = null_distribution(
+            t - best, unit="1", formula=f"largest |t| minus {null}"
         )
     for kind in CLASSES:
         heads = {(name, head) for name, found in named.items() for head, label in found.items() if label == kind}
