@@ -71,7 +71,7 @@ def test_links_in_documents_lead_somewhere(root):
 def test_no_typed_in_results_in_the_paper(root, name):
     """Decimal numbers and percentages in a section come from results; only settings in code spans may be typed."""
     text = (root / "replications" / name / "section.typ").read_text()
-    prose = re.sub(r"//.*|`[^`]*`|\$[^$]*\$|#[a-z-]+\([^)]*\)", "", text)
+    prose = re.sub(r"//.*|`[^`]*`|\$[^$]*\$|\d+(\.\d+)?(cm|em|pt)|#[a-z-]+\([^)]*\)", "", text)
     assert re.findall(r"(?<![\w.])\d+\.\d+|\d+\s?%(?! interval)", prose) == []
 
 
