@@ -50,7 +50,7 @@ schemas: $(READY)  ## renew the JSON schemas in config/schemas/
 lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@.venv/bin/snakefmt --check Snakefile common/rules.smk $(wildcard replications/*/rules.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
+	@.venv/bin/snakefmt --check Snakefile common/rules.smk $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
 	@for scale in smoke laptop; do .venv/bin/python -m snakemake --lint --config scale=$$scale || exit 1; done
 
 test: lint  ## lint, types, unit, workflow and browser tests
