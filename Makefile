@@ -18,7 +18,7 @@ $(READY):
 	@$(PIP) envs/lock.txt
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate figures verify report paper corpora status gallery bench test lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora status gallery bench test lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -26,7 +26,7 @@ all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE
 $(NAMES): $(READY)  ## run one replication alone: figures, metrics, claims
 	$(RUN) $@
 
-figures verify report paper corpora: $(READY)  ## run the workflow up to this target
+figures metrics verify report paper corpora: $(READY)  ## run the workflow up to this target
 	$(RUN) $@
 
 smoke: $(READY)  ## every step of every replication once, tiny, in a few minutes

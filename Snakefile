@@ -104,6 +104,11 @@ rule figures:
         [getattr(rules, f"{name}_figures").input for name in NAMES],
 
 
+rule metrics:
+    input:
+        [getattr(rules, f"{name}_metrics").input for name in NAMES],
+
+
 rule all:
     default_target: True
     input:

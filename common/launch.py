@@ -35,6 +35,7 @@ from common.verify import read_claims, summary
 
 CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
+TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora")
 NO_SPACE = 2**20  # bytes
 MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")
 FIXED_ENVIRONMENT = {
@@ -52,7 +53,7 @@ class Options:
     """Runs the workflow."""
 
     targets: tyro.conf.Positional[tuple[str, ...]] = ()
-    """all (default), figures, verify, report, paper, corpora, or the name of a replication"""
+    """all (default), figures, metrics, verify, report, paper, corpora, a replication, or files below results/"""
     scale: str = "laptop"
     """smoke, laptop or gpu"""
     models: str = ""
@@ -75,10 +76,11 @@ def launch(options: Options) -> int:
         load_claims(name)
     targets = [target for target in options.targets if target != "report"]
     wants_report = not options.targets or bool({"all", "report"} & set(options.targets))
-    if unknown := sorted(set(targets) - {"all", "figures", "verify", "paper", "corpora", "smoke", *replications()}):
+    known = {*TARGETS, *replications(), *(target for target in targets if target.startswith(f"{run.results}/"))}
+    if unknown := sorted(set(targets) - known):
         raise UserError(
-            f"unknown target '{unknown[0]}'; use all, figures, verify, report, paper or a replication: "
-            f"{', '.join(replications())}"
+            f"unknown target '{unknown[0]}'; use {', '.join(TARGETS)}, report, a file below {run.results}/ "
+            f"or a replication: {', '.join(replications())}"
         )
     results = Path(run.results)
     with _owner(results) as owner:

@@ -67,14 +67,6 @@ def over_clusters(
     )
 
 
-def share(successes: int, n: int, *, unit: str = "share", formula: str) -> Metric:
-    """A proportion of independent trials with its Clopper-Pearson (exact) interval."""
-    interval = stats.binomtest(successes, n).proportion_ci(LEVEL, method="exact")
-    return Metric(
-        value=successes / n, ci_low=float(interval.low), ci_high=float(interval.high), n=n, unit=unit, formula=formula
-    )
-
-
 def null_distribution(draws: Float[np.ndarray, " n"], *, unit: str, formula: str) -> Metric:
     """Median of a null distribution with its central 95 % range (not an interval of the median). >= 20 draws."""
     if len(draws) < 20:

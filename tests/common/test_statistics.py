@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.statistics import null_distribution, over_clusters, over_seeds, share
+from common.statistics import null_distribution, over_clusters, over_seeds
 
 FINITE = st.floats(-1e3, 1e3)
 
@@ -67,12 +67,6 @@ def test_a_ratio_is_a_ratio_of_means():
 def test_one_cluster_is_refused():
     with pytest.raises(ValueError, match="at least 2 clusters"):
         over_clusters(np.ones(3), np.zeros(3), unit="1", formula="mean")
-
-
-def test_share_is_exact_and_has_width_at_the_limit():
-    everyone = share(20, 20, formula="share")
-    assert everyone.value == everyone.ci_high == 1
-    assert everyone.ci_low == pytest.approx(0.025 ** (1 / 20))
 
 
 def test_null_distribution_gives_the_range_of_its_draws():

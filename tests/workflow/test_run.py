@@ -99,17 +99,6 @@ def steps_and_imports():
             yield f"{name}_{rule[1]}", seen
 
 
-def test_two_copies_give_the_same_metrics(finished, copy_project):
-    """All replications but the one that test_kill runs again anyway."""
-    other = copy_project()
-    names = [name for name in replications() if name != "superposition"]
-    done = other.run(*names)
-    assert done.returncode == 0, done.stdout + done.stderr
-    expected = {path: content for path, content in metrics_bytes(finished).items() if "/superposition/" not in path}
-    assert metrics_bytes(other) == expected
-    assert len(expected) >= 3
-
-
 def test_steps_without_a_language_model_do_not_import_one(root):
     modules = [f"replications.superposition.{p.stem}" for p in (root / "replications/superposition").glob("*.py")]
     modules += ["common.verify", "common.paper", "common.cost", "common.provenance", "common.launch", "common.status"]
