@@ -18,7 +18,7 @@ $(READY):
 	@$(PIP) envs/lock.txt
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora status gallery bench test lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora status new gallery bench test lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -37,6 +37,9 @@ calibrate: $(READY)  ## the same measurements on the calibration seeds, into res
 
 status: $(READY)  ## replications and steps: state, seconds, claims held / failed / not run
 	@$(PYTHON) -m common.status --scale $(SCALE)
+
+new: $(READY)  ## NAME=my_result: a new replication that already runs, with claim, control, figure, section and test
+	@$(PYTHON) -m common.new --name "$(NAME)"
 
 gallery: $(READY)  ## copy figures, data and claims of SCALE into figures/ and renew the README's claims table
 	@$(PYTHON) -m common.gallery --scale $(SCALE)

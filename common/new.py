@@ -1,0 +1,52 @@
+"""`make new NAME=my_result`: a replication that already runs, copied from `common/scaffold/`.
+
+It has every file of the contract: data and training, measurement, figure, one claim with a control, section of the
+paper, page and test. `make NAME` runs it at once; then its parts are replaced one by one.
+"""
+
+import importlib
+import keyword
+import re
+import sys
+
+import tyro
+
+from common.config import ROOT
+from common.errors import UserError
+from common.files import write_text
+from common.schemas import schemas
+
+SCAFFOLD = ROOT / "common" / "scaffold"
+EXAMPLE, EXAMPLE_TITLE = "my_result", "My result"
+
+
+def new(name: str) -> None:
+    """Writes `replications/<name>/`, its test and its JSON schema. UserError if the name is taken or no Python name."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise UserError(f"'{name}' cannot name a replication; use small letters, digits and _, as in NAME={EXAMPLE}")
+    folder, test = ROOT / "replications" / name, ROOT / "tests" / "replications" / f"test_{name}.py"
+    if taken := [path for path in (folder, test) if path.exists()]:
+        raise UserError(f"{taken[0].relative_to(ROOT)} exists already; choose another name or remove it first")
+    targets = {path: folder / path.relative_to(SCAFFOLD / EXAMPLE) for path in (SCAFFOLD / EXAMPLE).rglob("*.*")}
+    targets[SCAFFOLD / f"test_{EXAMPLE}.py"] = test
+    for source, target in targets.items():
+        if "__pycache__" not in source.parts:
+            text = source.read_text(encoding="utf-8").replace(EXAMPLE, name)
+            write_text(target, text.replace(EXAMPLE_TITLE, name.replace("_", " ").capitalize()))
+    importlib.invalidate_caches()
+    schema = ROOT / "config" / "schemas" / f"{name}.json"
+    write_text(schema, schemas()[schema])
+    print(f"replications/{name} is ready: `make {name}` runs it, `make test` tests it.")
+    print(f"Then replace its parts; the claim comes first (replications/{name}/claims.yaml).")
+
+
+def main() -> None:
+    """Command line."""
+    try:
+        tyro.cli(new)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""`make new NAME=...`: what it writes runs at once, is tested, and touches no other file."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+
+def call(project, *command):
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=project.path, env=project.environment(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def tree(project):
+    skipped = {"__pycache__", "resources", "results", ".snakemake", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
+    paths = (path for path in project.path.rglob("*") if path.is_file() and not skipped & set(path.parts))
+    return {path.relative_to(project.path).as_posix(): path.read_bytes() for path in paths}
+
+
+def test_a_new_replication_runs_at_once(copy_project):
+    project, name = copy_project(), "tilted_lines"
+    before = tree(project)
+    made = call(project, "common.new", "--name", name)
+    assert made.returncode == 0, made.stderr
+    after = tree(project)
+    assert {path: after[path] for path in before} == before, "a file outside the new folder was changed"
+    places = (f"replications/{name}/", f"tests/replications/test_{name}.py", f"config/schemas/{name}.json")
+    assert all(path.startswith(places) for path in set(after) - set(before))
+    done = project.run(name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [claim] = json.loads((project.results / name / "claims.json").read_text())
+    assert claim["verdict"] == "not run here"  # its scales are laptop and gpu
+    metrics = json.loads((project.results / name / "toy" / "probe" / "metrics.json").read_text())
+    assert metrics["cosine"]["value"] > 0.9 > metrics["cosine_shuffled"]["value"]
+    assert (project.results / name / "toy" / "probe" / "figures" / "probe.svg").stat().st_size > 1000
+    tested = call(project, "pytest", "-q", f"tests/replications/test_{name}.py")
+    assert tested.returncode == 0, tested.stdout
+    again = call(project, "common.new", "--name", name)
+    assert again.returncode == 1
+    assert again.stderr.strip() == f"error: replications/{name} exists already; choose another name or remove it first"
+
+
+@pytest.mark.parametrize("name", ["", "My-Result", "class", "2nd"])
+def test_bad_names_are_refused(name):
+    from common.errors import UserError
+    from common.new import new
+
+    with pytest.raises(UserError, match="cannot name a replication"):
+        new(name)
