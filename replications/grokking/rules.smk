@@ -1,0 +1,102 @@
+# Grokking: train (all conditions and seeds in two batched jobs) -> measure -> draw.
+from common.workflow import flags, source_hash
+
+NAME = "replications.grokking"
+CAPTIONS = "replications/grokking/captions"
+ENDINGS = ["png", "pdf", "csv", "json"]
+ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
+
+
+rule train:
+    output:
+        "<results>/toy/delay/models.safetensors",
+    log:
+        "<logs>/train.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=30,
+    params:
+        options=flags(
+            config["training"], seeds=config["seeds"], device=config["device"]
+        ),
+        sources=source_hash(f"{NAME}.train"),
+    shell:
+        "python -m replications.grokking.train {params.options} --out {output} > {log} 2>&1"
+
+
+rule measure:
+    input:
+        models=rules.train.output,
+    output:
+        delay="<results>/toy/delay/metrics.json",
+        features="<results>/toy/features/metrics.json",
+        curves="<results>/toy/delay/curves.csv",
+        neurons="<results>/toy/features/neurons.csv",
+    log:
+        "<logs>/measure.log",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        options=flags(
+            config["judging"], side_fraction=config["training"]["side_fraction"]
+        ),
+        sources=source_hash(f"{NAME}.measure"),
+    shell:
+        "python -m replications.grokking.measure --models {input.models} {params.options} --delay {output.delay} --features {output.features} --curves {output.curves} --neurons {output.neurons} > {log} 2>&1"
+
+
+rule draw:
+    input:
+        curves=rules.measure.output.curves,
+        neurons=rules.measure.output.neurons,
+        delay=f"{CAPTIONS}/delay.rst",
+        features=f"{CAPTIONS}/features.rst",
+    output:
+        delay=report(
+            "<results>/toy/delay/figures/delay.svg",
+            caption="captions/delay.rst",
+            category="Grokking",
+            subcategory="Delay",
+            labels={"figure": "Memorised first, generalised later"},
+        ),
+        features=report(
+            "<results>/toy/features/figures/features.svg",
+            caption="captions/features.rst",
+            category="Grokking",
+            subcategory="Features",
+            labels={"figure": "Frequencies and phases of the neurons"},
+        ),
+        others=[
+            f"<results>/toy/{figure}/figures/{figure}.{ending}"
+            for figure in ("delay", "features")
+            for ending in ENDINGS
+        ],
+    log:
+        "<logs>/draw.log",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        sources=source_hash(f"{NAME}.draw"),
+    shell:
+        "python -m replications.grokking.draw --curves {input.curves} --neurons {input.neurons} --delay-caption {input.delay} --features-caption {input.features} --delay {output.delay} --features {output.features} > {log} 2>&1"
+
+
+rule figures:
+    input:
+        rules.draw.output,
+
+
+rule metrics:
+    input:
+        rules.measure.output.delay,
+        rules.measure.output.features,
