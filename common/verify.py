@@ -73,13 +73,19 @@ def _row(claim: Claim) -> tuple[str, ...]:
 
 def markdown(claims: list[Claim]) -> str:
     """The claims in Markdown: one table per replication, one row per claim and model."""
-    lines = [f"{summary(claims)}."]
+    parts = [f"{summary(claims)}."]
     for name, group in groupby(claims, key=lambda claim: claim.replication):
-        lines += ["", f"**{name}**", "", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-        for claim in group:
-            cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in _row(claim)]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        parts += [f"**{name}**", table(list(group))]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(claims: list[Claim]) -> str:
+    """One Markdown table, one row per claim and model."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for claim in claims:
+        cells = [cell.replace("|", "\\|").replace("\n", " ") for cell in _row(claim)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 STYLE = """:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem;max-width:80rem}

@@ -8,8 +8,8 @@ import pytest
 
 from common.config import replications
 from common.errors import UserError
-from common.gallery import BLOCK, gallery_text, with_claims
-from common.verify import markdown, read_claims
+from common.gallery import BLOCK, front_page, gallery_text, with_claims
+from common.verify import read_claims
 
 LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt")
 
@@ -48,7 +48,7 @@ def test_claims_table_of_the_readme_is_the_gallery_run(root):
     """If this fails, run `make gallery` after a finished `make`."""
     readme = (root / "README.md").read_text()
     claims = read_claims(root / "figures" / "claims.json")
-    assert readme == with_claims(readme, markdown(claims))
+    assert readme == with_claims(readme, front_page(root / "figures"))
     assert {claim.replication for claim in claims} == set(replications())
     with pytest.raises(UserError, match="lost its claims markers"):
         with_claims(BLOCK.sub("", readme), "table")
