@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the launcher does; rea
 import pytest
 import transformer_lens.model_bridge  # noqa: F401
 
-from tests.project import copy_project, finished  # noqa: F401
+from tests.project import copy_project, corpus_folder, finished  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "smollm2-135m-instruct-q4_1"

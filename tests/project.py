@@ -1,6 +1,7 @@
 """Copies of the project in which the real workflow runs at scale `smoke`."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ COPIED = ("Snakefile", "common", "config", "paper", "profiles", "replications", 
 
 @dataclass(frozen=True)
 class Project:
-    """A copy of the project; models are shared with the real one, results are not."""
+    """A copy of the project; models and corpus are shared with the real one, results are not."""
 
     path: Path
 
@@ -40,13 +41,22 @@ class Project:
 
     def jobs(self, *targets: str) -> set[str]:
         """Names of the rules that a run would execute now."""
-        command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "--config", "scale=smoke", "--", *targets]
+        return {rule for rule, _ in self._planned("--", *targets)}
+
+    def steps(self) -> dict[str, str]:
+        """Every rule with the module that its shell command runs."""
+        found = {rule: re.search(r"python -m ([\w.]+)", command) for rule, command in self._planned("-p", "--forceall")}
+        return {rule: match[1] for rule, match in found.items() if match}
+
+    def _planned(self, *options: str) -> list[tuple[str, str]]:
+        """Pairs (rule, what a dry run prints about its job)."""
+        command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "--config", "scale=smoke", *options]
         done = subprocess.run(
             command, cwd=self.path, env=self.environment(), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        lines = [line.split() for line in (done.stdout + done.stderr).splitlines()]
-        return {words[1].rstrip(":") for words in lines if len(words) == 2 and words[0] in ("rule", "localrule")}
+        blocks = re.split(r"\n(?=(?:local)?rule \w+:)", done.stdout + done.stderr)
+        return [(match[1], block) for block in blocks if (match := re.match(r"(?:local)?rule (\w+):", block))]
 
     @property
     def results(self) -> Path:
@@ -54,8 +64,18 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def copy_project(root, model_folder, tmp_path_factory) -> Callable[[], Project]:
-    """Makes a fresh copy of the project, as a clone would be, with the models already there."""
+def corpus_folder(root, model_folder) -> Path:
+    """The corpus `python-docs`, made once below resources/ by its own rule."""
+    manifest = Path("resources/corpora/python-docs/manifest.json")
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "snakemake", "--nolock", "--cores", "2", "--quiet", "--", str(manifest)]
+    subprocess.run(command, cwd=root, env=environment, check=True)
+    return root / manifest.parent
+
+
+@pytest.fixture(scope="session")
+def copy_project(root, model_folder, corpus_folder, tmp_path_factory) -> Callable[[], Project]:
+    """Makes a fresh copy of the project, as a clone would be, with models and corpus already there."""
 
     def copy() -> Project:
         path = tmp_path_factory.mktemp("landmarks")
@@ -63,7 +83,8 @@ def copy_project(root, model_folder, tmp_path_factory) -> Callable[[], Project]:
             ignored = shutil.ignore_patterns("__pycache__")
             copying = shutil.copytree if (root / name).is_dir() else shutil.copy
             copying(root / name, path / name, **({"ignore": ignored} if (root / name).is_dir() else {}))
-        (path / "resources").mkdir()
+        (path / "resources" / "corpora").mkdir(parents=True)
+        (path / "resources" / "corpora" / corpus_folder.name).symlink_to(corpus_folder)
         (path / "resources" / "models").symlink_to(model_folder.parent)
         return Project(path)
 

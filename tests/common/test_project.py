@@ -103,12 +103,3 @@ def test_a_replication_has_its_pages(root, name):
         assert (folder / file).is_file(), file
     assert f"make {name}" in (folder / "README.md").read_text()
     assert list((root / "tests" / "replications").glob(f"test_{name}*.py"))
-
-
-def test_every_rule_lists_the_hash_of_what_it_runs(root):
-    for path in [root / "common/rules.smk", *root.glob("replications/*/rules.smk")]:
-        for block in re.split(r"\n(?=rule )", path.read_text())[1:]:
-            for module in re.findall(r"python -m ([\w.]+)", block):
-                step = module.rpartition(".")[2]
-                listed = (f'source_hash("{module}"', f'source_hash(f"{{NAME}}.{step}"')
-                assert any(text in block for text in listed), f"{path.parent.name}: {block.splitlines()[0]}"

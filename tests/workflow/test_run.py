@@ -1,15 +1,15 @@
 """The whole workflow at scale smoke: everything is written, nothing runs twice, and only what changed runs again."""
 
+import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 
 import pytest
 
 from common.claims import load_claims
-from common.config import ROOT, replications
+from common.config import replications
 from common.records import read_metrics
 
 pytestmark = pytest.mark.workflow
@@ -64,39 +64,49 @@ def test_second_run_does_nothing_and_touch_neither(finished):
     assert finished.jobs("all") == set()
 
 
-def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished):
-    """What must rerun is read from the sources: the importing steps. What follows them comes along, nothing before."""
-    path = finished.path / "common" / "statistics.py"
-    text = path.read_text()
-    before = {job for job, modules in steps_and_imports() if "common.statistics" not in modules}
-    importing = {job for job, modules in steps_and_imports() if "common.statistics" in modules}
-    try:
-        path.write_text(text.replace("LEVEL = 0.95", "LEVEL = 0.9"))
-        rerun = finished.jobs("all")
-    finally:
-        path.write_text(text)
-    assert finished.jobs("all") == set()
-    assert len(importing) >= 4
-    assert importing <= rerun
-    assert {"superposition_train_intro", "superposition_exact_phase_diagram", "ioi_circuit_collect"} <= before - rerun
-
-
-def steps_and_imports():
-    """Pairs (job, modules that its step imports, directly or not), read from the rule files."""
+def imported(module):
+    """Modules that a step imports, directly or not."""
     from common.sources import _parsed
 
-    for name in replications():
-        text = (ROOT / "replications" / name / "rules.smk").read_text()
-        for block in re.split(r"\n(?=rule )", text):
-            rule, module = re.match(r"rule (\w+):", block), re.search(r"python -m ([\w.]+)", block)
-            if rule is None or module is None:
-                continue
-            todo, seen = [module[1]], set()
-            while todo:
-                if (current := todo.pop()) not in seen:
-                    seen.add(current)
-                    todo += _parsed(current)[1]
-            yield f"{name}_{rule[1]}", seen
+    todo, seen = [module], set()
+    while todo:
+        if (current := todo.pop()) not in seen:
+            seen.add(current)
+            todo += _parsed(current)[1]
+    return seen
+
+
+@contextlib.contextmanager
+def edited(path, old, new):
+    """The file with one change that alters its syntax tree."""
+    text = path.read_text()
+    assert old in text
+    try:
+        path.write_text(text.replace(old, new))
+        yield
+    finally:
+        path.write_text(text)
+
+
+def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished):
+    """The importing steps rerun, what follows them comes along, and nothing before."""
+    uses = {rule: "common.statistics" in imported(module) for rule, module in finished.steps().items()}
+    with edited(finished.path / "common" / "statistics.py", "LEVEL = 0.95", "LEVEL = 0.9"):
+        rerun = finished.jobs("all")
+    assert finished.jobs("all") == set()
+    importing = {rule for rule, yes in uses.items() if yes}
+    assert len(importing) >= 4
+    assert importing <= rerun
+    assert {"superposition_train_intro", "ioi_circuit_collect", "grokking_train"} <= set(uses) - rerun
+
+
+def test_every_step_carries_the_hash_of_its_sources(finished):
+    """An edit in the module that every step imports reruns every step."""
+    with edited(finished.path / "common" / "cli.py", "LOG_INTERVAL = 10.0", "LOG_INTERVAL = 11.0"):
+        rerun = finished.jobs("all")
+    steps = {rule for rule, module in finished.steps().items() if "common.cli" in imported(module)}
+    assert len(steps) >= 20
+    assert steps <= rerun | {"materialise_model"}  # its folder is shared with the real project
 
 
 def test_steps_without_a_language_model_do_not_import_one(root):
