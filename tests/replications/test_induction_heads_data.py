@@ -15,6 +15,7 @@ from replications.induction_heads.arm_settings import Text
 from replications.induction_heads.curves import bump, convex_hull, first_crossing, plateau_ratio, transition
 from replications.induction_heads.data import check, one_shot, periodic, periodic_held_out, unigram_oracle
 from replications.induction_heads.evaluation import gain, loss_on_repeats
+from replications.induction_heads.model_settings import Repeats
 from replications.induction_heads.repeats import random_repeats, repeat_gain
 from replications.induction_heads.settings import Settings
 
@@ -128,7 +129,7 @@ def test_bump_is_the_height_above_the_hull():
 
 
 def test_random_repeats_for_a_language_model():
-    drawn = random_repeats(8, 6, 30, 5000, seed=1)
+    drawn = random_repeats(Repeats(sequences=8, block=6, length=30), 5000, seed=1)
     assert drawn.tokens.shape == (8, 30)
     assert bool((drawn.tokens[:, 0] == 0).all())
     for tokens, other, repeated in zip(drawn.tokens, drawn.unrepeated, drawn.repeated, strict=True):
@@ -140,4 +141,4 @@ def test_random_repeats_for_a_language_model():
     losses = torch.where(drawn.repeated, 1.0, 10.0)
     assert repeat_gain(losses, drawn.repeated) == pytest.approx(9)
     with pytest.raises(UserError, match="cannot hold two blocks"):
-        random_repeats(2, 12, 30, 5000, seed=1)
+        random_repeats(Repeats(sequences=2, block=12, length=30), 5000, seed=1)
