@@ -1,7 +1,7 @@
 """Training two-layer models: our engine against a plain loop over TransformerLens' native model, and batched seeds.
 
-Both sides see the same batches from the same initial weights and use AdamW with the same clipping and warm-up; the losses
-at the end are compared. Shapes are those of the arm with added positions in `replications/induction_heads`, the one that
+Both sides see the same batches from the same initial weights and use AdamW with the same clipping and warm-up; the last
+losses are compared. Shapes are those of the arm with added positions in `replications/induction_heads`, the one that
 the native model can hold. The separate runs are the same engine, one seed at a time.
 """
 

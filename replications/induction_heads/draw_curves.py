@@ -121,10 +121,8 @@ def _head_scores(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
                     ax.plot(head["step"], head[score], color=colour, linewidth=0.5, alpha=0.8)
                 mean = one.groupby("step")[score].mean()
                 ax.plot(mean.index, mean, color=colour, linewidth=1.4, linestyle="--", label=f"layer {layer}")
-            if row is axes[0]:
-                ax.set_title(label)
-            if row is axes[-1]:
-                ax.set_xlabel("step")
+            ax.set_title(label if name == arms[0] else "")
+            ax.set_xlabel("step" if name == arms[-1] else "")
         row[0].set_ylabel(ARM_LABELS[name])
     handles, labels = axes[-1, 0].get_legend_handles_labels()
     figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=2, frameon=False)
@@ -143,7 +141,7 @@ def _paths(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
                 axes.plot(half["first"], half["second"], "o", color=ARM_COLOURS[name], markersize=3)
             label = "_"
     start = frame[frame["step"] == 0]
-    axes.annotate("start", (start["first"].mean(), start["second"].mean()), fontsize=7, ha="center", va="bottom")
+    axes.annotate("start", (start["first"].max(), start["second"].max()), fontsize=7, ha="center", va="bottom")
     first, second = (round(100 * frame[f"{which}_share"].iloc[0]) for which in ("first", "second"))
     axes.set(
         xlabel=f"1st component ({first} % of variance)",

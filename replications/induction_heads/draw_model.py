@@ -105,7 +105,7 @@ def _windows(frame: pd.DataFrame) -> Figure:
 
 def _rises(frame: pd.DataFrame) -> Figure:
     """Rise of the loss on completing tokens against that on all others, one dot per removed set of heads."""
-    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.5, 2.8))
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.5, 3.2))
     kind = frame["heads"].str.split(" ").str[0]
     labels = {"induction": "induction heads", "random": "random heads, same layers"}
     for (name, label), colour, marker in zip(labels.items(), PALETTE, "Do", strict=False):
@@ -115,7 +115,7 @@ def _rises(frame: pd.DataFrame) -> Figure:
     axes.plot([low, high], [3 * low, 3 * high], color="0.5", linewidth=0.8, label="three times as much")
     axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
     axes.set(xlabel="rise of the loss on other tokens (nats)", ylabel="rise on tokens that\ncomplete a pair (nats)")
-    axes.legend(frameon=False, fontsize=6)
+    figure.legend(loc="outside lower center", ncols=1, frameon=False)
     return figure
 
 

@@ -1,9 +1,9 @@
 """Measures of *A Mathematical Framework for Transformer Circuits* (Elhage et al. 2021) on attention-only models.
 
 Direct path: what a token's embedding says about the next token when no head is used; it should hold bigram statistics.
-Skip trigrams: source token ... present token -> next token, read from a head's QK and OV circuits. Path orders: with all
-attention patterns (and all LayerNorm scales) frozen the model is a sum over paths through its heads, and the order of a
-path is the number of heads on it; order 0 is the direct path, order 1 single heads, order 2 heads that read heads
+Skip trigrams: source token ... present token -> next token, read from a head's QK and OV circuits. Path orders: with
+all attention patterns (and all LayerNorm scales) frozen the model is a sum over paths through its heads, and the order
+of a path is the number of heads on it; order 0 is the direct path, order 1 single heads, order 2 heads that read heads
 (virtual heads). Frozen scales are our reading: the paper folds LayerNorm away.
 """
 
@@ -52,8 +52,8 @@ def skip_trigrams(
 ) -> list[tuple[int, int, int, float]]:
     """The strongest (source, present, next, score) of one head of the first instance, one per source token.
 
-    The score is the product of two standard scores: how much the present token attends to the source rather than to other
-    tokens, and how much the source raises the next token. `known` are the tokens that are asked about.
+    The score is the product of two standard scores: how much the present token attends to the source rather than to
+    other tokens, and how much the source raises the next token. `known` are the tokens that are asked about.
     """
     one = head_weights({name: value[:1] for name, value in weights.items()}, shape)
     table = embedding(weights)[0, 0, 0]
@@ -99,8 +99,9 @@ def losses_by_order(
             pattern = cache[f"blocks.{layer}.attn.hook_pattern"]
             W_V, W_O = (weights[f"blocks.{layer}.attn.{name}"] for name in ("W_V", "W_O"))
             written = [_heads(_scaled(term, entering[layer]), pattern, W_V, W_O) for term in terms]
-            terms = [old + new for old, new in zip([*terms, 0], [0, *written], strict=True)]
-        summed = torch.stack([term for term in terms]).cumsum(0)
+            nothing = torch.zeros_like(terms[0])
+            terms = [old + new for old, new in zip([*terms, nothing], [nothing, *written], strict=True)]
+        summed = torch.stack(terms).cumsum(0)
         logits = [_scaled(part, entering[-1]) @ weights["unembed.W_U"][:, None] for part in summed]
         return torch.stack([token_losses(one, every).mean((1, 2)) for one in logits], 1)
 

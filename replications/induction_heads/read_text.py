@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from common.cli import run, track
@@ -25,12 +25,12 @@ from common.corpora import Split, read_corpus
 from common.decoder import Decoder
 from common.errors import UserError
 from common.files import read_json
-from common.heads import successors
 from common.models import encode, load_model, load_tokenizer
 from common.records import Metric, write_metrics
 from common.statistics import BOOTSTRAP_DRAWS, LEVEL, null_distribution, over_clusters
 from replications.induction_heads.language_model import Head, losses_from, residual_before, run_pass
 from replications.induction_heads.model_settings import RealText
+from replications.induction_heads.repeats import completes_a_pair
 from replications.induction_heads.tables import write_table
 
 FIRST_CALIBRATION_SEED = 100
@@ -125,12 +125,6 @@ def documents(folder: Path, split: Split, model: Path, text: RealText, seed: int
     )
 
 
-def completes_a_pair(tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch next"]:
-    """Whether the next token followed an earlier copy of the present one."""
-    same = tokens[:, None, :] == tokens[:, 1:, None]
-    return (successors(tokens)[:, :-1] & same).any(-1)
-
-
 def random_set(heads: list[Head], n_heads: int, rng: np.random.Generator) -> list[Head]:
     """In every layer of `heads` as many others, at random, as far as the layer has them."""
     found: list[Head] = []
@@ -153,7 +147,7 @@ def ratio(
     """Mean rise on completing tokens over mean rise on others, the latter at least `floor`; per row of `chosen`."""
     rows = np.arange(len(rises.pairs)) if chosen is None else chosen
     pairs, others, n_pairs, n_others = (part[rows].sum(-1) for part in rises)
-    return np.asarray((pairs / n_pairs) / np.maximum(others / n_others, floor))
+    return np.asarray((pairs / np.maximum(n_pairs, 1)) / np.maximum(others / n_others, floor))
 
 
 def windows_metrics(

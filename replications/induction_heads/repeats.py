@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.errors import UserError
+from common.heads import successors
 from replications.induction_heads.model_settings import Repeats as Sizes
 
 if TYPE_CHECKING:
@@ -88,6 +89,12 @@ def fuzzy_repeats(sizes: Sizes, pairs: Int[Tensor, "word form"], seed: int) -> F
         return torch.where(words == 0, 0, pairs[(words - FIRST_PLAIN_TOKEN).clamp(min=0), again])
 
     return FuzzyRepeats(spelled(drawn.tokens), spelled(drawn.unrepeated), drawn.tokens)
+
+
+def completes_a_pair(tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch next"]:
+    """Whether the next token followed an earlier copy of the present one."""
+    same = tokens[:, None, :] == tokens[:, 1:, None]
+    return (successors(tokens)[:, :-1] & same).any(-1)
 
 
 def repeat_gain(losses: Float[Tensor, "batch next"], repeated: Bool[Tensor, "batch next"]) -> float:

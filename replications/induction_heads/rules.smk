@@ -1,5 +1,5 @@
 # Induction heads: train every arm (all seeds in one batched job, measured all along) -> measure, here; figures in
-# figures.smk; the same questions of every language model of the run in models.smk.
+# figures.smk; models trained on natural text in text.smk; the same questions of every language model in models.smk.
 from common.workflow import flags, source_hash
 
 NAME = "replications.induction_heads"
@@ -21,6 +21,8 @@ FIGURES = {
     "heads": ["mechanism", "circuits"],
     "ablations": ["ablations"],
     "chains": ["chains"],
+    "framework": ["path_orders", "skip_trigrams"],
+    "text_training": ["text_training"],
 }
 MODEL_FIGURES = {
     "scores": ["score_maps", "fuzzy"],
@@ -169,6 +171,7 @@ rule train_chains:
 
 
 include: "figures.smk"
+include: "text.smk"
 include: "models.smk"
 
 

@@ -8,6 +8,7 @@ from common.network_settings import Optimisation
 from common.records import Strict
 from replications.induction_heads.arm_settings import Arm, Sizes, Text
 from replications.induction_heads.model_settings import RealText, Repeats
+from replications.induction_heads.text_settings import NaturalText
 
 ArmName = Literal[
     "one_layer",
@@ -94,5 +95,6 @@ class Settings(Strict):
     ablations: Chosen
     sweep: Sweep
     chains: Chains
+    natural_text: NaturalText
     repeats: Repeats
     real_text: RealText

@@ -13,14 +13,13 @@ from replications.induction_heads.language_model import losses_from, residual_be
 from replications.induction_heads.model_settings import RealText, Repeats
 from replications.induction_heads.read_text import (
     Rises,
-    completes_a_pair,
     random_set,
     ratio,
     rises_metrics,
     summed,
     windows_metrics,
 )
-from replications.induction_heads.repeats import fuzzy_repeats, word_pairs
+from replications.induction_heads.repeats import completes_a_pair, fuzzy_repeats, word_pairs
 
 CLAIMS = {claim.id: claim for claim in load_claims("induction_heads")}
 TEXT = RealText(documents=48, early=[32, 63], late=[192, 255], near=32, draws=20, shared=4, floor=0.02)
