@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 
 from common.cli import run
@@ -40,7 +40,6 @@ DRAWS = 400
 QUANTILE = 0.99
 KINDS = ("K", "Q", "V")
 FRESH_SEED = 7
-PERMUTATIONS = 200
 
 
 def measure_heads(
@@ -127,25 +126,28 @@ def _of_best(chosen: Weights, table: Weights, what: str) -> list[float]:
 
 def _ranks(found: Seeded, name: str, end: Weights) -> None:
     """Spearman correlations of weights and attention over the heads above the first layer, and with heads permuted."""
-    prefix = end["prefix"][:, 1:].flatten(1).numpy()
+    prefix = _standard_ranks(end["prefix"])
     rng = np.random.default_rng(0)
+    orders = np.array(
+        [rng.permuted(np.tile(np.arange(prefix.shape[1]), (len(prefix), 1)), axis=1) for _ in range(DRAWS)]
+    )
     for what, label in (("qk_trace", "QK trace"), ("composition_K", "K-composition")):
-        values = end[what][:, 1:].flatten(1).numpy()
+        values, short = _standard_ranks(end[what]), f"rank_{what.lower()}"
         text = f"Spearman correlation of {label} and prefix score over the heads above the first layer"
-        ranks = [float(spearmanr(a, b).statistic) for a, b in zip(prefix, values, strict=True)]
-        found.add(f"rank_{what.lower()}_{name}", ranks, "1", text)
-        draws = np.array(
-            [
-                np.mean([spearmanr(a, rng.permutation(b)).statistic for a, b in zip(prefix, values, strict=True)])
-                for _ in range(PERMUTATIONS)
-            ]
-        )
-        found.found[f"rank_{what.lower()}_permuted_{name}"] = null_distribution(
-            draws, unit="1", formula=f"{text}, mean over seeds, heads permuted"
-        )
-        found.found[f"rank_{what.lower()}_minus_permuted_{name}"] = null_distribution(
-            np.mean(ranks) - draws, unit="1", formula="the former minus the latter"
-        )
+        found.add(f"{short}_{name}", (prefix * values).sum(1).tolist(), "1", text)
+        draws = (prefix * np.take_along_axis(values[None], orders, 2)).sum(2).mean(1)
+        null = f"{text}, mean over seeds, heads permuted"
+        found.found[f"{short}_permuted_{name}"] = null_distribution(draws, unit="1", formula=null)
+        gap = found.found[f"{short}_{name}"].value - draws
+        found.found[f"{short}_minus_permuted_{name}"] = null_distribution(gap, unit="1", formula="minus permuted")
+
+
+def _standard_ranks(score: Tensor) -> np.ndarray:
+    """Ranks of the heads above the first layer, centred and of length one: products sum to Spearman's correlation."""
+    ranks = rankdata(score[:, 1:].flatten(1).numpy(), axis=1)
+    ranks -= ranks.mean(1, keepdims=True)
+    scaled: np.ndarray = ranks / np.maximum(np.linalg.norm(ranks, axis=1, keepdims=True), 1e-30)
+    return scaled
 
 
 def _summarise(found: Seeded, name: str, arm: ArmResult, start: Weights, end: Weights) -> None:
