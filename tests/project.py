@@ -65,6 +65,9 @@ def copy_project(root, model_folder, tmp_path_factory) -> Callable[[], Project]:
             copying(root / name, path / name, **({"ignore": ignored} if (root / name).is_dir() else {}))
         (path / "resources").mkdir()
         (path / "resources" / "models").symlink_to(model_folder.parent)
+        corpus = root / "resources" / "corpora" / "python-docs"
+        if (corpus / "manifest.json").exists():  # otherwise the run makes it, which takes half a minute
+            shutil.copytree(corpus, path / "resources" / "corpora" / "python-docs")
         return Project(path)
 
     return copy

@@ -1,6 +1,7 @@
 """Sequences, oracles and curves of the induction-heads replication: identities, planted truth, refusals."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.claims import load_claims
 from common.config import checked, load_replication
 from common.errors import UserError
 from common.heads import successors
@@ -142,3 +144,12 @@ def test_random_repeats_for_a_language_model():
     assert repeat_gain(losses, drawn.repeated) == pytest.approx(9)
     with pytest.raises(UserError, match="cannot hold two blocks"):
         random_repeats(Repeats(sequences=2, block=12, length=30), 5000, seed=1)
+
+
+def test_every_claim_has_its_argument_in_the_readme_and_in_the_paper(root):
+    names = sorted(claim.id for claim in load_claims("induction_heads"))
+    folder = root / "replications" / "induction_heads"
+    table = (folder / "README.md").read_text().split("| argument of")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"`(\w+)`", table)) == names
+    section = (folder / "section.typ").read_text().split("#let arguments = (")[1].split("\n)\n")[0]
+    assert sorted(name for name in re.findall(r'"(\w+)"', section) if name not in ("framework", "companion")) == names
