@@ -89,7 +89,7 @@ def _fuzzy(frame: pd.DataFrame) -> Figure:
         ylabel="attention to what\nfollowed the word",
         ylim=(-0.02, 1),
     )
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

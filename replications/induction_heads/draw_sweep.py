@@ -36,7 +36,9 @@ def draw_sweep(*, curves: Path, times: Path, caption: Path, out: Path) -> None:
     ends = [0.85 * points["gain_at"].min(), 1.15 * points["gain_at"].max()]
     axes[2].plot(ends, ends, color="0.6", linewidth=0.8, zorder=0)
     axes[2].set(xscale="log", yscale="log", xlabel="step of half the prefix score", ylabel="step of half the gain")
-    ticks = [tick for tick in (10, 20, 50, 100, 200, 400, 800, 1600, 3200) if ends[0] <= tick <= ends[1]]
+    ticks = [
+        tick for tick in (10, 20, 50, 100, 200, 300, 400, 600, 800, 1200, 1600, 2400) if ends[0] <= tick <= ends[1]
+    ]
     for axis in (axes[2].xaxis, axes[2].yaxis):
         axis.set_ticks(ticks, [str(tick) for tick in ticks])
         axis.set_minor_formatter("")
