@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.network_settings import Optimisation
 from common.records import Strict
@@ -52,3 +52,13 @@ class NaturalText(Strict):
     tokens: Tokens
     training: TextTraining
     indices: TextIndices
+
+    @model_validator(mode="after")
+    def _complete(self) -> "NaturalText":
+        if missing := {"one_layer", "two_layers"} - set(self.arms):
+            raise ValueError(f"the measures of the Mathematical Framework need the arm '{min(missing)}'; add it")
+        if (last := max([*self.indices.late, *self.indices.early])) >= self.tokens.length - 1:
+            raise ValueError(
+                f"index {last} lies beyond the {self.tokens.length - 1} predictions of a sequence; lower it"
+            )
+        return self

@@ -5,11 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 from common.claims import evaluate, load_claims
+from common.config import load_replication
+from common.corpora import Document
 from common.errors import UserError
-from common.files import write_json
+from common.files import read_json, write_json
 from common.network_settings import Architecture, Optimisation
 from common.records import read_metrics
 from common.transformer import forward, initial_weights, token_losses
@@ -22,8 +25,8 @@ from replications.induction_heads.framework import (
     skip_trigrams,
 )
 from replications.induction_heads.measure_framework import measure_framework
-from replications.induction_heads.text_settings import TextArm, TextTraining, Tokens
-from replications.induction_heads.tokenise_corpus import learned
+from replications.induction_heads.text_settings import NaturalText, TextArm, TextTraining, Tokens
+from replications.induction_heads.tokenise_corpus import learned, tokenise_corpus
 from replications.induction_heads.train_text import train_text, windows
 
 CLAIMS = {claim.id: claim for claim in load_claims("induction_heads")}
@@ -157,3 +160,39 @@ def test_windows_are_stretches_of_the_stream():
     assert int(found.max()) <= 99
     assert len(found[:, 0].unique()) > 20
     assert torch.equal(found, windows(stream, 50, 8, seed=1, step=2))
+
+
+def test_tokens_of_a_corpus_and_too_few_documents(tmp_path, monkeypatch):
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]
+    texts = {"train": [" ".join(words[k:] + words[:k]) * 4 for k in range(8)], "held_out": [" ".join(words) * 5, "eta"]}
+    texts["validation"] = ["theta " * 30]
+
+    def read(folder, split):
+        return [Document(id=str(k), group="g", kind="source", text=text) for k, text in enumerate(texts[split])]
+
+    monkeypatch.setattr("replications.induction_heads.tokenise_corpus.read_corpus", read)
+    sizes = Tokens(d_vocab=64, characters=10_000, length=16, held_out=4)
+    files = {"out": tmp_path / "tokens.safetensors", "vocabulary": tmp_path / "vocabulary.json"}
+    with pytest.raises(UserError, match="only 1 held-out documents have 16 tokens"):
+        tokenise_corpus(corpus=tmp_path / "manifest.json", tokens=sizes, seeds=[0], **files)
+    texts["held_out"] *= 4
+    tokenise_corpus(corpus=tmp_path / "manifest.json", tokens=sizes, seeds=[0], **files)
+    stored, names = load_file(files["out"]), read_json(files["vocabulary"])
+    assert stored["held_out"].shape == (4, 16)
+    assert "".join(names[i] for i in stored["held_out"][0, 1:]) in texts["held_out"][0]
+    whole = "".join(names[i] for i in stored["train"]).split(names[0])
+    assert sorted(whole[1:]) == sorted(texts["train"])
+    tokenise_corpus(
+        corpus=tmp_path / "manifest.json", tokens=sizes.model_copy(update={"held_out": 1}), seeds=[100], **files
+    )
+    assert "theta" in "".join(names[i] for i in load_file(files["out"])["held_out"][0, 1:])
+
+
+def test_missing_arms_and_indices_beyond_the_sequence_are_refused():
+    good = load_replication("induction_heads", "laptop").model_dump()["natural_text"]
+    NaturalText.model_validate(good)
+    without = {**good, "arms": {"one_layer": good["arms"]["one_layer"]}}
+    with pytest.raises(ValueError, match="need the arm 'two_layers'"):
+        NaturalText.model_validate(without)
+    with pytest.raises(ValueError, match="beyond the 47 predictions"):
+        NaturalText.model_validate({**good, "indices": {"late": [47], "early": [6]}})

@@ -7,12 +7,14 @@ from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
 from common.claims import evaluate, load_claims
+from common.corpora import Document
 from common.decoder import Decoder
 from common.errors import UserError
 from replications.induction_heads.language_model import losses_from, residual_before, run_pass
 from replications.induction_heads.model_settings import RealText, Repeats
 from replications.induction_heads.read_text import (
     Rises,
+    documents,
     random_set,
     ratio,
     rises_metrics,
@@ -139,3 +141,19 @@ def test_going_on_from_a_layer_equals_a_whole_pass(bridge, removed):
     tokens = torch.randint(11, (3, 10), generator=torch.Generator().manual_seed(0))
     found = losses_from(Decoder(bridge, 10), 1, residual_before(bridge, 1, tokens), tokens, removed)
     torch.testing.assert_close(found, run_pass(bridge, tokens, removed=removed).losses, atol=1e-5, rtol=0)
+
+
+def test_documents_are_long_enough_and_start_with_the_document_token(monkeypatch, tmp_path):
+    texts = ["a" * 300] * 5 + ["a" * 20] * 30
+    module = "replications.induction_heads.read_text"
+    monkeypatch.setattr(
+        f"{module}.load_tokenizer", lambda folder: lambda text, **options: {"input_ids": [9] * len(text)}
+    )
+    every = [Document(id=str(k), group="g", kind="source", text=text) for k, text in enumerate(texts)]
+    monkeypatch.setattr(f"{module}.read_corpus", lambda folder, split: every)
+    found = documents(tmp_path, "held_out", tmp_path, TEXT.model_copy(update={"documents": 4}), 0)
+    assert found.shape == (4, 256)
+    assert bool((found[:, 0] == 0).all())
+    assert bool((found[:, 1:] == 9).all())
+    with pytest.raises(UserError, match="only 5 of the 48 documents have 256 tokens"):
+        documents(tmp_path, "held_out", tmp_path, TEXT, 0)
