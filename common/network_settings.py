@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.records import Strict
 
@@ -12,13 +12,19 @@ class Architecture(Strict):
 
     n_layers: Annotated[int, Field(ge=1, le=16)] = Field(description="attention layers; at least one")
     keys: Literal["plain", "smeared"] = Field(description="smeared: every key is mixed with its predecessor")
-    positions: Literal["shortformer", "standard"] = Field(description="where positional vectors are added")
+    positions: Literal["shortformer", "standard", "rotary"] = Field(description="where positions enter")
     mlp: Literal["none", "relu"] = Field(description="what follows every attention layer")
     d_model: Annotated[int, Field(ge=2)] = Field(description="width of the residual stream")
     n_heads: Annotated[int, Field(ge=1)] = Field(description="heads of a layer")
     d_head: Annotated[int, Field(ge=1)] = Field(description="width of a head")
     d_vocab: Annotated[int, Field(ge=2)] = Field(description="tokens in the vocabulary")
     n_ctx: Annotated[int, Field(ge=2)] = Field(description="longest sequence")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> "Architecture":
+        if self.positions == "rotary" and self.d_head % 2:
+            raise ValueError("rotary positions turn pairs: d_head must be even")
+        return self
 
 
 class Optimisation(Strict):

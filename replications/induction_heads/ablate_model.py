@@ -17,6 +17,7 @@ from common.heads import prefix_matching
 from common.models import load_model
 from common.records import write_metrics
 from replications.induction_heads.language_model import Pass, run_pass
+from replications.induction_heads.model_settings import Repeats
 from replications.induction_heads.repeats import random_repeats, repeat_gain
 from replications.induction_heads.tables import Seeded, write_table
 
@@ -27,9 +28,7 @@ def ablate_model(
     *,
     manifest: Path,
     roles: Path,
-    sequences: int,
-    block: int,
-    length: int,
+    repeats: Repeats,
     seeds: list[int],
     device: Literal["cpu", "cuda"],
     metrics: Path,
@@ -43,7 +42,7 @@ def ablate_model(
     rows: list[dict[str, object]] = []
     values: dict[str, list[float]] = {}
     for seed in seeds:
-        drawn = random_repeats(sequences, block, length, bridge.cfg.d_vocab, seed)
+        drawn = random_repeats(repeats, bridge.cfg.d_vocab, seed)
         tokens = drawn.tokens.to(device)
 
         def read(

@@ -1,7 +1,4 @@
-"""Weights of the trained heads, in the form that `common.heads` reads, and the roles that heads play.
-
-Embeddings are normalised token by token before a spectrum is taken, because every read goes through LayerNorm.
-"""
+"""The roles that trained heads play, found by where they look, and their removal."""
 
 from typing import NamedTuple
 
@@ -9,9 +6,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import layer_norm
 
-from common.heads import HeadWeights
 from common.network_settings import Architecture
 from common.transformer import Ablation, Weights
 from replications.induction_heads.data import HeldOut
@@ -27,20 +22,6 @@ class Roles(NamedTuple):
     previous: Bool[Tensor, "instance layer head"]
     others: Bool[Tensor, "instance layer head"]
     other_first: Bool[Tensor, "instance layer head"]
-
-
-def head_weights(weights: Weights, shape: Architecture) -> HeadWeights:
-    """All heads, [instance layer head ...]."""
-    names = ("W_Q", "W_K", "W_V", "W_O")
-    return HeadWeights(
-        *(torch.stack([weights[f"blocks.{layer}.attn.{name}"] for layer in range(shape.n_layers)], 1) for name in names)
-    )
-
-
-def embedding(weights: Weights) -> Float[Tensor, "instance layer head d_vocab d_model"]:
-    """The normalised token embedding, with axes to broadcast over layers and heads."""
-    table = weights["embed.W_E"]
-    return layer_norm(table, table.shape[-1:])[:, None, None]
 
 
 def roles(weights: Weights, shape: Architecture, chosen_on: HeldOut) -> Roles:

@@ -16,20 +16,34 @@ from replications.induction_heads.drawing import ARM_COLOURS, ARM_LABELS, arms_i
 SCORES = {"prefix": "prefix matching (best head)", "previous": "previous token (best head)"}
 COMPARED = ["one_layer", "one_layer_smeared", "two_layers", "two_layers_smeared"]
 FIRST_INDEX = 2  # of the map of slopes
+HEAD_SCORES = {
+    "prefix": "prefix matching",
+    "previous": "previous token",
+    "duplicate": "duplicate token",
+    "copying": "copying",
+}
+HEADS_OF = ["one_layer", "two_layers"]
 
 
 def draw_curves(
     *,
     curves: Path,
     indices: Path,
-    figure: Literal["co_occurrence", "loss_curves", "index_slopes"],
+    heads: Path,
+    paths: Path,
+    figure: Literal["co_occurrence", "loss_curves", "index_slopes", "head_scores", "paths"],
     caption: Path,
     out: Path,
 ) -> None:
-    """Draws one figure from `curves.csv` or, for `index_slopes`, from `indices.csv`. `out` is the SVG."""
-    table = indices if figure == "index_slopes" else curves
+    """Draws one figure from the table that holds its data. `out` is the SVG."""
     use_style()
-    draw = {"co_occurrence": _co_occurrence, "loss_curves": _loss_curves, "index_slopes": _index_slopes}[figure]
+    draw, table = {
+        "co_occurrence": (_co_occurrence, curves),
+        "loss_curves": (_loss_curves, curves),
+        "index_slopes": (_index_slopes, indices),
+        "head_scores": (_head_scores, heads),
+        "paths": (_paths, paths),
+    }[figure]
     drawn, data = draw(pd.read_csv(table))
     save_figure(drawn, out.with_suffix(""), data, caption, [table])
 
@@ -90,6 +104,51 @@ def _index_slopes(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     axes[0, 0].set_ylabel("context index")
     figure.colorbar(mesh, ax=axes[0].tolist(), label="d loss / d ln(index)")
     return figure, pd.concat(rows)
+
+
+def _head_scores(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Every head of the first seed, one row per arm, one column per score; dashed: mean over the heads of a layer."""
+    arms = [name for name in HEADS_OF if name in set(frame["arm"])]
+    shown = frame[frame["arm"].isin(arms) & (frame["seed"] == frame["seed"].iloc[0])]
+    figure, axes = plt.subplots(
+        len(arms), len(HEAD_SCORES), figsize=(PAGE_WIDTH, 1.7 * len(arms)), sharex=True, sharey="col", squeeze=False
+    )
+    for row, name in zip(axes, arms, strict=True):
+        for ax, (score, label) in zip(row, HEAD_SCORES.items(), strict=True):
+            for layer, colour in zip((1, 0), (PALETTE[1], PALETTE[0]), strict=True):
+                one = shown[(shown["arm"] == name) & (shown["layer"] == layer)]
+                for _, head in one.groupby("head"):
+                    ax.plot(head["step"], head[score], color=colour, linewidth=0.5, alpha=0.8)
+                mean = one.groupby("step")[score].mean()
+                ax.plot(mean.index, mean, color=colour, linewidth=1.4, linestyle="--", label=f"layer {layer}")
+            ax.set_title(label if name == arms[0] else "")
+            ax.set_xlabel("step" if name == arms[-1] else "")
+        row[0].set_ylabel(ARM_LABELS[name])
+    handles, labels = axes[-1, 0].get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=2, frameon=False)
+    return figure, shown
+
+
+def _paths(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Per-token losses along training on two principal components; a dot where half of the gain is reached."""
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.68, 3.2))
+    for name in arms_in(frame["arm"].tolist()):
+        label = ARM_LABELS[name]
+        for _, one in frame[frame["arm"] == name].groupby("seed"):
+            axes.plot(one["first"], one["second"], color=ARM_COLOURS[name], linewidth=0.7, label=label)
+            if (final := one["gain"].iloc[-1]) > 1:
+                half = one[one["gain"] >= final / 2].iloc[0]
+                axes.plot(half["first"], half["second"], "o", color=ARM_COLOURS[name], markersize=3)
+            label = "_"
+    start = frame[frame["step"] == 0]
+    axes.annotate("start", (start["first"].max(), start["second"].max()), fontsize=7, ha="center", va="bottom")
+    first, second = (round(100 * frame[f"{which}_share"].iloc[0]) for which in ("first", "second"))
+    axes.set(
+        xlabel=f"1st component ({first} % of variance)",
+        ylabel=f"2nd component ({second} %)",
+    )
+    figure.legend(loc="outside right center", frameon=False)
+    return figure, frame
 
 
 if __name__ == "__main__":

@@ -19,11 +19,18 @@ GROUPS = {
 }
 
 
-def draw_model(*, table: Path, figure: Literal["score_maps", "repeats"], caption: Path, out: Path) -> None:
+def draw_model(
+    *,
+    table: Path,
+    figure: Literal["score_maps", "fuzzy", "repeats", "windows", "rises"],
+    caption: Path,
+    out: Path,
+) -> None:
     """Draws one figure from the table of its step. `out` is the SVG."""
     frame = pd.read_csv(table)
     use_style()
-    drawn = {"score_maps": _score_maps, "repeats": _repeats}[figure](frame)
+    draw = {"score_maps": _score_maps, "fuzzy": _fuzzy, "repeats": _repeats, "windows": _windows, "rises": _rises}
+    drawn = draw[figure](frame)
     save_figure(drawn, out.with_suffix(""), frame, caption, [table])
 
 
@@ -62,6 +69,53 @@ def _repeats(frame: pd.DataFrame) -> Figure:
         ax.axhline(frame[what].mean(), color="0.4", linewidth=1.0)
         ax.set_xticks(range(len(GROUPS)), [name.replace(" of the", "\nof the") for name in GROUPS.values()], fontsize=6)
         ax.set_ylabel(f"{label} left")
+    return figure
+
+
+def _fuzzy(frame: pd.DataFrame) -> Figure:
+    """Attention of every induction head to what followed the same word in small letters, and to the same places."""
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.62, 2.4))
+    names = [f"{layer}.{head}" for layer, head in frame[["layer", "head"]].drop_duplicates().to_numpy()]
+    kinds = {"capitalised": "the same words, capitalised", "unrepeated": "other words in the first copy"}
+    for shift, colour, (kind, label) in zip((-0.12, 0.12), PALETTE, kinds.items(), strict=False):
+        one = frame[frame["words"] == kind]
+        for _, seed in one.groupby("seed"):
+            places = [i + shift for i in range(len(names))]
+            axes.plot(places, seed["fuzzy"], "o", color=colour, markersize=3, alpha=0.8, label=label)
+            label = "_"
+    axes.set_xticks(range(len(names)), names)
+    axes.set(
+        xlabel="induction head (chosen on exact repeats)",
+        ylabel="attention to what\nfollowed the word",
+        ylim=(-0.02, 1),
+    )
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _windows(frame: pd.DataFrame) -> Figure:
+    """Loss by position in the document, intact and without the induction heads."""
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.62, 2.4))
+    for (name, one), colour in zip(frame.groupby("model", sort=False), PALETTE, strict=False):
+        axes.plot(one["token"], one["loss"], color=colour, label=name, linewidth=1.1)
+    axes.set(xlabel="token of the document", ylabel="loss (nats)")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _rises(frame: pd.DataFrame) -> Figure:
+    """Rise of the loss on completing tokens against that on all others, one dot per removed set of heads."""
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.5, 3.2))
+    kind = frame["heads"].str.split(" ").str[0]
+    labels = {"induction": "induction heads", "random": "random heads, same layers"}
+    for (name, label), colour, marker in zip(labels.items(), PALETTE, "Do", strict=False):
+        one = frame[kind == name]
+        axes.plot(one["others"], one["pairs"], marker, color=colour, label=label, markersize=4)
+    low, high = min(0.0, frame["others"].min()), max(0.02, frame["others"].max())
+    axes.plot([low, high], [3 * low, 3 * high], color="0.5", linewidth=0.8, label="three times as much")
+    axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+    axes.set(xlabel="rise of the loss on other tokens (nats)", ylabel="rise on tokens that\ncomplete a pair (nats)")
+    figure.legend(loc="outside lower center", ncols=1, frameon=False)
     return figure
 
 

@@ -10,8 +10,10 @@ ARM_LABELS = {
     "two_layers_added": "2 layers, added positions",
     "three_layers": "3 layers",
     "two_layers_mlp": "2 layers + MLP",
+    "two_layers_narrow": "2 layers, narrow",
+    "two_layers_wide": "2 layers, wide",
 }
-ARM_COLOURS = {name: PALETTE[i] for i, name in enumerate(ARM_LABELS)}
+ARM_COLOURS = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(ARM_LABELS)}
 
 
 def arms_in(found: list[str]) -> list[str]:

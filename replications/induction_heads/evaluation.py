@@ -7,8 +7,9 @@ In-context gain: the unigram oracle's loss minus the model's, mean over the targ
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
-from common.heads import duplicate_token, prefix_matching, previous_token
+from common.heads import HeadWeights, copying, duplicate_token, prefix_matching, previous_token
 from common.network_settings import Architecture
 from common.transformer import Ablation, Weights, forward, token_losses
 from replications.induction_heads.data import HeldOut
@@ -55,6 +56,29 @@ def scores(found: Float[Tensor, "instance layer batch head query key"], held: He
     }
 
 
+def head_weights(weights: Weights, shape: Architecture) -> HeadWeights:
+    """All heads, [instance layer head ...]."""
+    names = ("W_Q", "W_K", "W_V", "W_O")
+    return HeadWeights(
+        *(torch.stack([weights[f"blocks.{layer}.attn.{name}"] for layer in range(shape.n_layers)], 1) for name in names)
+    )
+
+
+def embedding(weights: Weights) -> Float[Tensor, "instance layer head d_vocab d_model"]:
+    """The token embedding, with axes to broadcast over layers and heads.
+
+    It is normalised token by token, because every read goes through LayerNorm.
+    """
+    table = weights["embed.W_E"]
+    return layer_norm(table, table.shape[-1:])[:, None, None]
+
+
+def written(weights: Weights, shape: Architecture) -> Float[Tensor, "instance layer head d_vocab d_vocab"]:
+    """What attending to each token adds to the logit of each token, along the direct path of every head."""
+    one = head_weights(weights, shape)
+    return (embedding(weights) @ one.W_V) @ (one.W_O @ weights["unembed.W_U"][:, None, None])
+
+
 def track(weights: Weights, once: HeldOut, periodic: HeldOut, shape: Architecture) -> Weights:
     """All that is recorded along training: [instance ...] each."""
     cache: Weights = {}
@@ -65,5 +89,6 @@ def track(weights: Weights, once: HeldOut, periodic: HeldOut, shape: Architectur
         "repeat_loss": loss_on_repeats(on_once, once),
         "index_loss": on_periodic.mean(1),
         "token_loss": on_periodic.flatten(1)[:, :: max(1, on_periodic[0].numel() // PATH_TOKENS)][:, :PATH_TOKENS],
+        "copying": copying(written(weights, shape)),
         **scores(patterns(cache, shape), once),
     }

@@ -4,8 +4,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from common.decoder import Decoder, masked_softmax
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -62,3 +66,41 @@ def run_pass(
         logits = bridge.run_with_hooks(tokens, fwd_hooks=hooks)
         losses = -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
     return Pass(losses, kept)
+
+
+def residual_before(
+    bridge: "TransformerBridge", layer: int, tokens: Int[Tensor, "batch pos"]
+) -> Float[Tensor, "batch pos d_model"]:
+    """The residual stream that enters one layer; the layers above it are not run."""
+    seen: list[Tensor] = []
+    hooks = [(f"blocks.{layer}.hook_resid_pre", lambda value, hook: seen.append(value))]
+    with torch.no_grad():
+        bridge.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=layer + 1)
+    return seen[0]
+
+
+def losses_from(
+    decoder: Decoder,
+    layer: int,
+    residual: Float[Tensor, "batch pos d_model"],
+    tokens: Int[Tensor, "batch pos"],
+    removed: list[Head],
+) -> Float[Tensor, "batch next"]:
+    """Loss of every next token when the model goes on from `residual` before `layer`, without some heads.
+
+    Many ablations in late layers share one pass through the early ones.
+    """
+    at = torch.arange(tokens.shape[1], device=tokens.device)
+    allowed = at[:, None] >= at[None, :]
+    x = residual
+    with torch.no_grad():
+        for here in range(layer, decoder.n_layers):
+            normed = decoder.norm(here, 0, x)
+            scores = decoder.scores(decoder.queries(here, normed, at), decoder.keys(here, normed, at))
+            z = decoder.mix(masked_softmax(scores, allowed), decoder.values(here, normed))
+            z[:, :, [head for one, head in removed if one == here]] = 0
+            x = x + decoder.write(here, z)
+            x = x + decoder.mlp(here, x)
+        logits = decoder.bridge.ln_final(x[:, :-1]) @ decoder.bridge.W_U
+        flat: Tensor = cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    return rearrange(flat, "(batch next) -> batch next", batch=len(tokens))

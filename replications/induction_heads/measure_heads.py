@@ -1,16 +1,19 @@
 """Step: what the trained heads write and whom they read from, from their weights alone, and one readable example.
 
 Per arm and head: copying (OV circuit on the vocabulary), OV and QK eigenvalue scores, K-, Q- and V-composition with the
-leading previous-token head, against heads with random entries. Elhage et al. 2021 (composition, eigenvalues), Olsson et
-al. 2022 (copying score). The leading previous-token head and induction head are chosen by their patterns on a set of
-one-shot sequences that nothing else is measured on.
+leading previous-token head, against heads with random entries; and the prefix score on tokens with new random
+embeddings, which no memory of tokens can serve. Elhage et al. 2021 (composition, eigenvalues), Olsson et al. 2022
+(copying score). The leading previous-token head and induction head are chosen by their patterns on a set of one-shot
+sequences that nothing else is measured on.
 """
 
 import string
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool
+from scipy.stats import rankdata
 from torch import Tensor
 
 from common.cli import run
@@ -24,17 +27,19 @@ from common.heads import (
     random_heads,
 )
 from common.records import write_metrics
+from common.statistics import null_distribution
 from common.transformer import Weights
 from replications.induction_heads.arm import ArmResult, load_arm
-from replications.induction_heads.circuits import embedding, head_weights, roles
-from replications.induction_heads.data import CHOOSING, JUDGING, one_shot
-from replications.induction_heads.evaluation import losses_on, patterns, scores
+from replications.induction_heads.circuits import roles
+from replications.induction_heads.data import CHOOSING, JUDGING, HeldOut, one_shot
+from replications.induction_heads.evaluation import embedding, head_weights, losses_on, patterns, scores, written
 from replications.induction_heads.tables import Seeded, write_table
 
 START, END = 0, -1  # snapshots
 DRAWS = 400
 QUANTILE = 0.99
 KINDS = ("K", "Q", "V")
+FRESH_SEED = 7
 
 
 def measure_heads(
@@ -62,13 +67,17 @@ def _head_table(arm: ArmResult, index: int, held_out: int, who: Bool[Tensor, "in
     shown, early = patterns(cache, shape), arm.text.longest + 1
     found = scores(shown, choosing)
     found["previous_early"] = previous_token(shown[..., :early, :early])
+    found["prefix_fresh"] = scores(_patterns_on_fresh_tokens(weights, arm, choosing), choosing)["prefix"]
     one = head_weights(weights, shape)
     table, unembed = embedding(weights), weights["unembed.W_U"][:, None, None]
-    reads, writes = table @ one.W_V, one.W_O @ unembed
-    found["copying"] = copying(reads @ writes)
-    together = ((reads @ writes) * who[..., None, None]).sum((1, 2))
-    found["group_copying"], found["group_first"] = copying(together), copying_first(together)
-    found["ov_eigenvalues"] = eigenvalue_score(reads, writes)
+    each = written(weights, shape)
+    together = (each * who[..., None, None]).sum((1, 2))
+    found["copying"], found["group_copying"], found["group_first"] = (
+        copying(each),
+        copying(together),
+        copying_first(together),
+    )
+    found["ov_eigenvalues"] = eigenvalue_score(table @ one.W_V, one.W_O @ unembed)
     first = found["previous"][:, 0].argmax(1)
     pick = torch.arange(len(first))
     # the leading previous-token head of the first layer
@@ -78,7 +87,25 @@ def _head_table(arm: ArmResult, index: int, held_out: int, who: Bool[Tensor, "in
     # query: present token; key: the token that the earlier head moved there
     moved = (source.W_O @ one.W_K).mT  # reads the moved token with the late head's key
     found["qk_eigenvalues"] = eigenvalue_score(table @ one.W_Q, moved @ (table @ source.W_V).mT)
+    found["qk_trace"] = _qk_trace(one, table, found["previous"])
     return found
+
+
+def _qk_trace(one: HeadWeights, table: Tensor, previous: Tensor) -> Tensor:
+    """Trace of the QK circuit through all heads of earlier layers, each weighted by its previous-token score: how much
+    more a query matches the key that the same token was moved to than a key on average. Zero in the first layer."""
+    moved = (previous[..., None, None] * ((table @ one.W_V) @ one.W_O)).sum(2, keepdim=True)
+    earlier = torch.cat([torch.zeros_like(moved[:, :1]), moved.cumsum(1)[:, :-1]], 1)
+    return ((table @ one.W_Q) * (earlier @ one.W_K)).sum((-1, -2))
+
+
+def _patterns_on_fresh_tokens(weights: Weights, arm: ArmResult, held: HeldOut) -> Tensor:
+    """Attention when every token has a new random embedding: nothing about these tokens can have been learned."""
+    generator = torch.Generator().manual_seed(FRESH_SEED)
+    table = torch.randn(weights["embed.W_E"].shape, generator=generator)
+    cache: Weights = {}
+    losses_on({**weights, "embed.W_E": table}, held, arm.shape, cache=cache)
+    return patterns(cache, arm.shape)
 
 
 def _rows(name: str, arm: ArmResult, index: int, table: Weights) -> list[dict[str, object]]:
@@ -95,6 +122,32 @@ def _of_best(chosen: Weights, table: Weights, what: str) -> list[float]:
     """A score in `table` of the head with the highest prefix score in `chosen`."""
     best = chosen["prefix"].flatten(1).argmax(1, keepdim=True)
     return [float(value) for value in table[what].flatten(1).gather(1, best)[:, 0]]
+
+
+def _ranks(found: Seeded, name: str, end: Weights) -> None:
+    """Spearman correlations of weights and attention over the heads above the first layer, and with heads permuted."""
+    prefix = _standard_ranks(end["prefix"])
+    rng = np.random.default_rng(0)
+    orders = np.array(
+        [rng.permuted(np.tile(np.arange(prefix.shape[1]), (len(prefix), 1)), axis=1) for _ in range(DRAWS)]
+    )
+    for what, label in (("qk_trace", "QK trace"), ("composition_K", "K-composition")):
+        values, short = _standard_ranks(end[what]), f"rank_{what.lower()}"
+        text = f"Spearman correlation of {label} and prefix score over the heads above the first layer"
+        found.add(f"{short}_{name}", (prefix * values).sum(1).tolist(), "1", text)
+        draws = (prefix * np.take_along_axis(values[None], orders, 2)).sum(2).mean(1)
+        null = f"{text}, mean over seeds, heads permuted"
+        found.found[f"{short}_permuted_{name}"] = null_distribution(draws, unit="1", formula=null)
+        gap = found.found[f"{short}_{name}"].value - draws
+        found.found[f"{short}_minus_permuted_{name}"] = null_distribution(gap, unit="1", formula="minus permuted")
+
+
+def _standard_ranks(score: Tensor) -> np.ndarray:
+    """Ranks of the heads above the first layer, centred and of length one: products sum to Spearman's correlation."""
+    ranks = rankdata(score[:, 1:].flatten(1).numpy(), axis=1)
+    ranks -= ranks.mean(1, keepdims=True)
+    scaled: np.ndarray = ranks / np.maximum(np.linalg.norm(ranks, axis=1, keepdims=True), 1e-30)
+    return scaled
 
 
 def _summarise(found: Seeded, name: str, arm: ArmResult, start: Weights, end: Weights) -> None:
@@ -117,6 +170,8 @@ def _summarise(found: Seeded, name: str, arm: ArmResult, start: Weights, end: We
         ("group_first", "share of tokens raised most by themselves"),
     ):
         both(what, (end[what].tolist(), start[what].tolist()), f"{text}, all induction heads summed")
+    fresh = [table["prefix_fresh"].flatten(1).amax(1).tolist() for table in (end, start)]
+    both("prefix_fresh", (fresh[0], fresh[1]), "prefix score of the best head on tokens that were never trained on")
     early = [table["previous_early"].flatten(1).amax(1).tolist() for table in (end, start)]
     both(
         "previous_early",
@@ -134,6 +189,7 @@ def _summarise(found: Seeded, name: str, arm: ArmResult, start: Weights, end: We
         limit = float(composition(kind, null, other).quantile(QUANTILE))
         text = f"{kind}-composition of the same two heads over the 99th percentile of random heads"
         both(f"{kind.lower()}_composition", leading(f"composition_{kind}", limit), text)
+    _ranks(found, name, end)
     for kind in ("q", "v"):
         found.minus(f"k_minus_{kind}_composition_{name}", f"k_composition_{name}", f"{kind}_composition_{name}")
 

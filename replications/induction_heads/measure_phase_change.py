@@ -1,26 +1,39 @@
 """Step: the phase change of every arm: in-context gain, its abruptness, the loss bump, and the heads that appear.
 
 Metrics are per arm, over seeds; `curves` has one row per arm, seed and measurement, `indices` the loss by context
-index. Paper: Olsson et al. 2022, arguments 1 and 2; thresholds in claims.yaml.
+index, `heads` the scores of every head along training, `paths` the way of every model through the space of per-token
+losses. Paper: Olsson et al. 2022, arguments 1 and 2; thresholds in claims.yaml.
 """
 
 from pathlib import Path
 
 import numpy as np
+from einops import rearrange
 
 from common.cli import run
 from common.records import write_metrics
 from replications.induction_heads.arm import ArmResult, load_arm
-from replications.induction_heads.curves import bump, plateau_ratio, transition
+from replications.induction_heads.curves import Transition, bump, plateau_ratio, transition
+from replications.induction_heads.paths import principal_components, turn_off
 from replications.induction_heads.tables import Seeded, write_table
 
+HEAD_SCORES = ("prefix", "previous", "duplicate", "copying")
 BASE = "one_layer"  # the arm that cannot form induction heads
 
 
 def measure_phase_change(
-    *, arms: list[Path], warmup: int, late: list[int], early: list[int], metrics: Path, curves: Path, indices: Path
+    *,
+    arms: list[Path],
+    warmup: int,
+    late: list[int],
+    early: list[int],
+    metrics: Path,
+    curves: Path,
+    indices: Path,
+    heads: Path,
+    paths: Path,
 ) -> None:
-    """Writes the three files. `late` and `early` are context indices whose loss difference is the in-context score."""
+    """Writes the five files. `late` and `early` are context indices whose loss difference is the in-context score."""
     results = {path.stem: load_arm(path) for path in arms}
     found = Seeded()
     for name, arm in results.items():
@@ -32,9 +45,14 @@ def measure_phase_change(
     found.minus("gain_one_layer_minus_two_layers", "gain_one_layer", "gain_two_layers")
     _index_pairs(found, results, late, early)
     _timing(found, results)
+    points = np.concatenate([arm.measured("token_loss").double().flatten(0, 1).numpy() for arm in results.values()])
+    components, shares = principal_components(points)
+    _turns(found, results, components, warmup)
     write_metrics(metrics, found.found)
     write_table(curves, [row for name, arm in results.items() for row in _curve_rows(name, arm)])
     write_table(indices, [row for name, arm in results.items() for row in _index_rows(name, arm)])
+    write_table(heads, [row for name, arm in results.items() for row in _head_rows(name, arm)])
+    write_table(paths, _path_rows(results, components, shares))
 
 
 def _seedwise(arm: ArmResult, name: str) -> np.ndarray:
@@ -110,6 +128,25 @@ def _timing(found: Seeded, results: dict[str, ArmResult]) -> None:
     found.minus("smeared_over_plain_minus_plain", "smeared_over_plain", "plain_over_plain")
 
 
+def _turns(found: Seeded, results: dict[str, ArmResult], components: np.ndarray, warmup: int) -> None:
+    """How far each path turns off. An arm that never changes is asked at the times of two layers, same seed."""
+
+    def changes(arm: ArmResult) -> list[Transition | None]:
+        return [transition(np.asarray(arm.measure_at, dtype=np.float64), one) for one in _seedwise(arm, "gain")]
+
+    borrowed = changes(results["two_layers"]) if "two_layers" in results else []
+    for name, arm in results.items():
+        steps = np.asarray(arm.measure_at, dtype=np.float64)
+        own = [change or other for change, other in zip(changes(arm), borrowed, strict=False)]
+        count = len(steps) * len(arm.seeds)
+        here, components = components[:count], components[count:]
+        paths = rearrange(here, "(step seed) component -> seed step component", step=len(steps))
+        ways = [0.0 if at is None else turn_off(steps, path, at, warmup) for at, path in zip(own, paths, strict=False)]
+        found.add(f"turn_off_{name}", ways, "1", "way at right angles to the path before the change, over its length")
+        if name != BASE and f"turn_off_{BASE}" in found.found:
+            found.minus(f"turn_off_{name}_minus_{BASE}", f"turn_off_{name}", f"turn_off_{BASE}")
+
+
 def _of(found: Seeded, name: str) -> np.ndarray:
     """The values of a metric, one per seed."""
     return np.asarray(found.found[name].per_seed, dtype=np.float64)
@@ -136,6 +173,32 @@ def _index_rows(name: str, arm: ArmResult) -> list[dict[str, object]]:
         {"arm": name, "step": step, "index": index, "loss": mean[i, index]}
         for i, step in enumerate(arm.measure_at)
         for index in range(mean.shape[1])
+    ]
+
+
+def _head_rows(name: str, arm: ArmResult) -> list[dict[str, object]]:
+    scores = {what: arm.measured(what).double().numpy() for what in HEAD_SCORES}
+    return [
+        {"arm": name, "seed": seed, "step": step, "layer": layer, "head": head}
+        | {what: values[i, k, layer, head] for what, values in scores.items()}
+        for k, seed in enumerate(arm.seeds)
+        for i, step in enumerate(arm.measure_at)
+        for layer in range(arm.shape.n_layers)
+        for head in range(arm.shape.n_heads)
+    ]
+
+
+def _path_rows(results: dict[str, ArmResult], components: np.ndarray, shares: np.ndarray) -> list[dict[str, object]]:
+    """Every model at every measurement on the first two principal components of all of them."""
+    labels = [
+        {"arm": name, "step": step, "seed": seed, "gain": float(arm.measured("gain")[i, k])}
+        for name, arm in results.items()
+        for i, step in enumerate(arm.measure_at)
+        for k, seed in enumerate(arm.seeds)
+    ]
+    return [
+        {**label, "first": first, "second": second, "first_share": shares[0], "second_share": shares[1]}
+        for label, (first, second) in zip(labels, components, strict=True)
     ]
 
 

@@ -1,17 +1,24 @@
 """Random tokens with one repeated block, for a language model: no meaning, no grammar, nothing learned can help.
 
-A sequence starts with the document token, then come random tokens; one block occurs twice, at a random distance.
+A sequence starts with the document token, then come random tokens; one block occurs twice, at a random distance. In the
+fuzzy version the second copy has other tokens than the first: the same words with a capital letter.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.errors import UserError
+from common.heads import successors
+from replications.induction_heads.model_settings import Repeats as Sizes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FIRST_PLAIN_TOKEN = 100  # below are special tokens and single bytes
+SHORTEST_WORD = 4  # letters
 CHOOSING = 10_000  # seed of the sequences on which heads are chosen; scoring seeds are smaller
 
 
@@ -23,8 +30,9 @@ class Repeats(NamedTuple):
     unrepeated: Int[Tensor, "batch pos"]
 
 
-def random_repeats(n: int, block: int, length: int, d_vocab: int, seed: int) -> Repeats:
+def random_repeats(sizes: Sizes, d_vocab: int, seed: int) -> Repeats:
     """UserError if two copies do not fit."""
+    n, block, length = sizes.sequences, sizes.block, sizes.length
     fresh = length - 1 - block
     if block < 2 or fresh < 2 * block:
         raise UserError(f"a sequence of {length} tokens cannot hold two blocks of {block} and as many other tokens")
@@ -46,6 +54,47 @@ def random_repeats(n: int, block: int, length: int, d_vocab: int, seed: int) -> 
         masks.append(mask)
         others.append(other)
     return Repeats(torch.stack(rows), torch.stack(masks), torch.stack(others))
+
+
+class FuzzyRepeats(NamedTuple):
+    """Tokens whose second copy is capitalised, the same with other words in the first copy, and the words' numbers."""
+
+    tokens: Int[Tensor, "batch pos"]
+    unrepeated: Int[Tensor, "batch pos"]
+    words: Int[Tensor, "batch pos"]
+
+
+def word_pairs(tokenizer: "PreTrainedTokenizerBase") -> Int[Tensor, "word form"]:
+    """Token ids of all words that are one token both in small letters and with a capital. UserError if there is
+    none."""
+    ids = {
+        text[1:]: i
+        for text, i in tokenizer.get_vocab().items()
+        if text[:1] in ("\u0120", "\u2581") and text[1:].isalpha()
+    }
+    small = sorted(text for text in ids if text.islower() and len(text) >= SHORTEST_WORD and text.capitalize() in ids)
+    if not small:
+        raise UserError("this tokenizer has no words with both a small and a capital form; leave the model out")
+    return torch.tensor([[ids[text], ids[text.capitalize()]] for text in small])
+
+
+def fuzzy_repeats(sizes: Sizes, pairs: Int[Tensor, "word form"], seed: int) -> FuzzyRepeats:
+    """As `random_repeats` with words for tokens: the first copy in small letters, the second with capitals."""
+    drawn = random_repeats(sizes, FIRST_PLAIN_TOKEN + len(pairs), seed)
+    again = torch.zeros_like(drawn.tokens)
+    again[:, :-1] = drawn.repeated
+    again = (again.bool() | again.roll(1, 1).bool()).long()  # the positions of the second copy
+
+    def spelled(words: Tensor) -> Tensor:
+        return torch.where(words == 0, 0, pairs[(words - FIRST_PLAIN_TOKEN).clamp(min=0), again])
+
+    return FuzzyRepeats(spelled(drawn.tokens), spelled(drawn.unrepeated), drawn.tokens)
+
+
+def completes_a_pair(tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch next"]:
+    """Whether the next token followed an earlier copy of the present one."""
+    same = tokens[:, None, :] == tokens[:, 1:, None]
+    return (successors(tokens)[:, :-1] & same).any(-1)
 
 
 def repeat_gain(losses: Float[Tensor, "batch next"], repeated: Bool[Tensor, "batch next"]) -> float:

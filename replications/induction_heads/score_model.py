@@ -2,7 +2,9 @@
 
 Out: `scores.csv` (one row per head, from the sequences on which heads are chosen), `roles.json` (chosen heads and their
 controls) and `metrics.json` (scores of the chosen heads on other sequences, one draw per seed). The induction score is
-prefix matching minus its positional share. Olsson et al. 2022, section on large models and appendix.
+prefix matching minus its positional share. Olsson et al. 2022, section on large models and appendix. `fuzzy.csv` and
+the metrics `fuzzy_*`: the same induction heads where the second copy is not the first one, but the same words
+capitalised (their argument 4: the heads that copy literally also match patterns).
 """
 
 from pathlib import Path
@@ -16,10 +18,11 @@ from common.cli import run
 from common.files import write_json
 from common.heads import attention_to, duplicate_token, duplicates, positional_share, prefix_matching, previous_token
 from common.heads import successors as after_copies
-from common.models import load_model
+from common.models import load_model, load_tokenizer
 from common.records import write_metrics
 from replications.induction_heads.language_model import run_pass
-from replications.induction_heads.repeats import CHOOSING, random_repeats
+from replications.induction_heads.model_settings import Repeats
+from replications.induction_heads.repeats import CHOOSING, fuzzy_repeats, random_repeats, word_pairs
 from replications.induction_heads.tables import Seeded, write_table
 
 SHARE_OF_BEST = 0.5  # a head has a role if its score is at least this share of the best head's
@@ -28,16 +31,15 @@ SHARE_OF_BEST = 0.5  # a head has a role if its score is at least this share of 
 def score_model(
     *,
     manifest: Path,
-    sequences: int,
-    block: int,
-    length: int,
+    repeats: Repeats,
     seeds: list[int],
     device: Literal["cpu", "cuda"],
     metrics: Path,
     roles: Path,
     table: Path,
+    fuzzy: Path,
 ) -> None:
-    """Writes the three files. `sequences` is the number of sequences per seed and for choosing."""
+    """Writes the four files."""
     bridge = load_model(manifest.parent, device=device)
     layers, d_vocab = list(range(bridge.cfg.n_layers)), bridge.cfg.d_vocab
 
@@ -45,7 +47,7 @@ def score_model(
         found = run_pass(bridge, tokens.to(device), keep=layers).patterns
         return torch.stack([found[layer].float().cpu() for layer in layers])
 
-    choosing = random_repeats(sequences, block, length, d_vocab, CHOOSING).tokens
+    choosing = random_repeats(repeats, d_vocab, CHOOSING).tokens
     shown = look(choosing)
     prefix = prefix_matching(shown, choosing)
     score = {
@@ -61,14 +63,24 @@ def score_model(
         rows.append(row | {name: float(values[layer, head]) for name, values in score.items()})
     write_table(table, rows)
     best = {name: divmod(int(values.argmax()), values.shape[1]) for name, values in score.items()}
+    pairs = word_pairs(load_tokenizer(manifest.parent))
     measured: dict[str, list[float]] = {}
+    rows = []
     for seed in seeds:
-        drawn = random_repeats(sequences, block, length, d_vocab, seed)
+        drawn = random_repeats(repeats, d_vocab, seed)
         repeated, unrepeated = look(drawn.tokens), look(drawn.unrepeated)
         for name, mask in (("induction", after_copies(drawn.tokens)), ("duplicate", duplicates(drawn.tokens))):
             for kind, patterns in (("", repeated), ("_unrepeated", unrepeated)):
                 found = attention_to(patterns, mask)[best[name]]
                 measured.setdefault(f"{name}_best{kind}", []).append(float(found))
+        words = fuzzy_repeats(repeats, pairs, seed)
+        mask = after_copies(words.words)
+        for kind, tokens in (("", words.tokens), ("_unrepeated", words.unrepeated)):
+            every = attention_to(look(tokens), mask)
+            measured.setdefault(f"fuzzy_best{kind}", []).append(float(every[best["induction"]]))
+            for layer, head in chosen["induction"]:
+                score_here = {"layer": layer, "head": head, "fuzzy": float(every[layer, head])}
+                rows.append({"seed": seed, "words": kind.strip("_") or "capitalised"} | score_here)
         steps = {"": -1, "_two_back": -2}
         for kind, offset in steps.items():
             found = repeated[best["previous"][0], :, best["previous"][1]].diagonal(offset, -2, -1).mean()
@@ -76,9 +88,15 @@ def score_model(
     collected = Seeded()
     for name, one in measured.items():
         collected.add(name, one, "share", f"attention of the head chosen on other sequences, {name}")
-    for name, control in (("induction", "unrepeated"), ("duplicate", "unrepeated"), ("previous", "two_back")):
+    for name, control in (
+        ("induction", "unrepeated"),
+        ("duplicate", "unrepeated"),
+        ("previous", "two_back"),
+        ("fuzzy", "unrepeated"),
+    ):
         collected.minus(f"{name}_minus_{control}", f"{name}_best", f"{name}_best_{control}")
     write_metrics(metrics, collected.found)
+    write_table(fuzzy, rows)
 
 
 def choose(score: dict[str, Float[Tensor, "layer head"]]) -> dict[str, list[tuple[int, int]]]:

@@ -7,6 +7,8 @@ from pydantic import Field
 from common.network_settings import Optimisation
 from common.records import Strict
 from replications.induction_heads.arm_settings import Arm, Sizes, Text
+from replications.induction_heads.model_settings import RealText, Repeats
+from replications.induction_heads.text_settings import NaturalText
 
 ArmName = Literal[
     "one_layer",
@@ -57,12 +59,32 @@ class Chosen(Strict):
     arms: Annotated[list[ArmName], Field(min_length=1)] = Field(description="names of arms")
 
 
-class Repeats(Strict):
-    """Random tokens with one repeated block, for the language models."""
+class Sweep(Strict):
+    """Two-layer models whose change comes at different times."""
 
-    sequences: Annotated[int, Field(ge=2)] = Field(description="sequences per seed, and for choosing heads")
-    block: Annotated[int, Field(ge=2)] = Field(description="tokens of the repeated block")
-    length: Annotated[int, Field(ge=8)] = Field(description="tokens of a sequence, the document token included")
+    sizes: Sizes
+    text: Text
+    optimisation: Optimisation
+    rates: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=2)] = Field(
+        description="multiply the learning rate; every rate meets every longest period"
+    )
+    longest: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=2)] = Field(
+        description="longest periods of the training sequences, in place of that of `text`"
+    )
+    held_out: Annotated[int, Field(ge=8)] = Field(description="held-out sequences")
+    measure_every: Annotated[int, Field(ge=1)] = Field(description="steps between measurements")
+
+
+class Chains(Strict):
+    """Small models on in-context Markov chains."""
+
+    sizes: Sizes
+    n_symbols: Annotated[int, Field(ge=2, le=5)] = Field(description="states of a chain")
+    length: Annotated[int, Field(ge=8)] = Field(description="symbols of a sequence")
+    held_out: Annotated[int, Field(ge=8)] = Field(description="held-out sequences")
+    measure_every: Annotated[int, Field(ge=1)] = Field(description="steps between measurements")
+    optimisation: Optimisation
+    n_seeds: Annotated[int, Field(ge=2)] = Field(description="how many of the run's seeds are trained")
 
 
 class Settings(Strict):
@@ -71,4 +93,8 @@ class Settings(Strict):
     phase_change: PhaseChange
     heads: Chosen
     ablations: Chosen
+    sweep: Sweep
+    chains: Chains
+    natural_text: NaturalText
     repeats: Repeats
+    real_text: RealText

@@ -1,6 +1,7 @@
 """Sequences, oracles and curves of the induction-heads replication: identities, planted truth, refusals."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.claims import load_claims
 from common.config import checked, load_replication
 from common.errors import UserError
 from common.heads import successors
@@ -15,6 +17,7 @@ from replications.induction_heads.arm_settings import Text
 from replications.induction_heads.curves import bump, convex_hull, first_crossing, plateau_ratio, transition
 from replications.induction_heads.data import check, one_shot, periodic, periodic_held_out, unigram_oracle
 from replications.induction_heads.evaluation import gain, loss_on_repeats
+from replications.induction_heads.model_settings import Repeats
 from replications.induction_heads.repeats import random_repeats, repeat_gain
 from replications.induction_heads.settings import Settings
 
@@ -128,7 +131,7 @@ def test_bump_is_the_height_above_the_hull():
 
 
 def test_random_repeats_for_a_language_model():
-    drawn = random_repeats(8, 6, 30, 5000, seed=1)
+    drawn = random_repeats(Repeats(sequences=8, block=6, length=30), 5000, seed=1)
     assert drawn.tokens.shape == (8, 30)
     assert bool((drawn.tokens[:, 0] == 0).all())
     for tokens, other, repeated in zip(drawn.tokens, drawn.unrepeated, drawn.repeated, strict=True):
@@ -140,4 +143,13 @@ def test_random_repeats_for_a_language_model():
     losses = torch.where(drawn.repeated, 1.0, 10.0)
     assert repeat_gain(losses, drawn.repeated) == pytest.approx(9)
     with pytest.raises(UserError, match="cannot hold two blocks"):
-        random_repeats(2, 12, 30, 5000, seed=1)
+        random_repeats(Repeats(sequences=2, block=12, length=30), 5000, seed=1)
+
+
+def test_every_claim_has_its_argument_in_the_readme_and_in_the_paper(root):
+    names = sorted(claim.id for claim in load_claims("induction_heads"))
+    folder = root / "replications" / "induction_heads"
+    table = (folder / "README.md").read_text().split("| argument of")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"`(\w+)`", table)) == names
+    section = (folder / "section.typ").read_text().split("#let arguments = (")[1].split("\n)\n")[0]
+    assert sorted(name for name in re.findall(r'"(\w+)"', section) if name not in ("framework", "companion")) == names

@@ -1,0 +1,120 @@
+"""Measures of *A Mathematical Framework for Transformer Circuits* (Elhage et al. 2021) on attention-only models.
+
+Direct path: what a token's embedding says about the next token when no head is used; it should hold bigram statistics.
+Skip trigrams: source token ... present token -> next token, read from a head's QK and OV circuits. Path orders: with
+all attention patterns (and all LayerNorm scales) frozen the model is a sum over paths through its heads, and the order
+of a path is the number of heads on it; order 0 is the direct path, order 1 single heads, order 2 heads that read heads
+(virtual heads). Frozen scales are our reading: the paper folds LayerNorm away.
+"""
+
+import numpy as np
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from common.errors import UserError
+from common.network_settings import Architecture
+from common.transformer import EPSILON, Weights, forward, token_losses
+from replications.induction_heads.evaluation import embedding, head_weights
+
+
+def direct_path(weights: Weights) -> Float[Tensor, "instance source next"]:
+    """Logits of the next token after each source token along the direct path."""
+    return embedding(weights)[:, 0, 0] @ weights["unembed.W_U"]
+
+
+def bigram_counts(tokens: Int[np.ndarray, " pos"], d_vocab: int) -> Float[np.ndarray, "source next"]:
+    """How often each token followed each token."""
+    pairs = tokens[:-1].astype(np.int64) * d_vocab + tokens[1:]
+    return np.bincount(pairs, minlength=d_vocab**2).reshape(d_vocab, d_vocab).astype(np.float64)
+
+
+def row_correlation(
+    logits: Float[np.ndarray, "source next"], counts: Float[np.ndarray, "source next"], least: int
+) -> float:
+    """Correlation of logits with log bigram frequencies, row by row, weighted by how often the source occurs.
+
+    Rows with fewer than `least` occurrences are left out; half a count is added everywhere. 0 if no row is left.
+    """
+    total = counts.sum(1)
+    rows = total >= least
+    if not rows.any():
+        return 0.0
+    wanted = np.log(counts[rows] + 0.5)
+    a, b = (x - x.mean(1, keepdims=True) for x in (logits[rows], wanted))
+    each = (a * b).sum(1) / np.maximum(np.sqrt((a**2).sum(1) * (b**2).sum(1)), 1e-30)
+    return float((each * total[rows]).sum() / total[rows].sum())
+
+
+def skip_trigrams(
+    weights: Weights, shape: Architecture, layer: int, head: int, count: int, known: Int[Tensor, " source"]
+) -> list[tuple[int, int, int, float]]:
+    """The strongest (source, present, next, score) of one head of the first instance, one per source token.
+
+    The score is the product of two standard scores: how much the present token attends to the source rather than to
+    other tokens, and how much the source raises the next token. `known` are the tokens that are asked about.
+    """
+    one = head_weights({name: value[:1] for name, value in weights.items()}, shape)
+    table = embedding(weights)[0, 0, 0]
+    W_Q, W_K, W_V, W_O = (W[0, layer, head] for W in one)
+    attends = (table @ W_Q) @ (table @ W_K).T  # present, source
+    raises = (table @ W_V) @ (W_O @ weights["unembed.W_U"][0])  # source, next
+    attends, raises = attends[known][:, known], raises[known][:, known]
+    attends = (attends - attends.mean(1, keepdim=True)) / attends.std().clamp(min=1e-9)
+    raises = (raises - raises.mean(0)) / raises.std().clamp(min=1e-9)
+    best_present, present = attends.max(0)
+    best_next, following = raises.max(1)
+    score = best_present.clamp(min=0) * best_next.clamp(min=0)
+    order = score.argsort(descending=True)[:count]
+    return [
+        (int(known[source]), int(known[present[source]]), int(known[following[source]]), float(score[source]))
+        for source in order.tolist()
+    ]
+
+
+def losses_by_order(
+    weights: Weights, tokens: Int[Tensor, "batch pos"], shape: Architecture
+) -> Float[Tensor, "instance order"]:
+    """Mean loss when only paths of at most 0, 1, ... heads count. The last is the model's own loss (test).
+
+    UserError for a model with MLPs, which are not sums over paths, and for added positions, which are values too.
+    """
+    if shape.mlp != "none" or shape.positions == "standard":
+        raise UserError("path orders need an attention-only model whose positions are not in the residual stream")
+    cache: Weights = {}
+    every = tokens.expand(len(weights["embed.W_E"]), -1, -1)
+    entering: list[Tensor] = []
+
+    def visit(name: str, value: Tensor) -> Tensor:
+        if name.endswith("hook_resid_pre"):
+            entering.append(value)
+        return value
+
+    with torch.no_grad():
+        forward(weights, every, shape, cache=cache, visit=visit)
+        entering.append(cache[f"blocks.{shape.n_layers - 1}.hook_resid_post"])
+        terms = [entering[0]]
+        for layer in range(shape.n_layers):
+            pattern = cache[f"blocks.{layer}.attn.hook_pattern"]
+            W_V, W_O = (weights[f"blocks.{layer}.attn.{name}"] for name in ("W_V", "W_O"))
+            written = [_heads(_scaled(term, entering[layer]), pattern, W_V, W_O) for term in terms]
+            nothing = torch.zeros_like(terms[0])
+            terms = [old + new for old, new in zip([*terms, nothing], [nothing, *written], strict=True)]
+        summed = torch.stack(terms).cumsum(0)
+        logits = [_scaled(part, entering[-1]) @ weights["unembed.W_U"][:, None] for part in summed]
+        return torch.stack([token_losses(one, every).mean((1, 2)) for one in logits], 1)
+
+
+def _scaled(
+    x: Float[Tensor, "instance batch pos d_model"], full: Float[Tensor, "instance batch pos d_model"]
+) -> Float[Tensor, "instance batch pos d_model"]:
+    """LayerNorm of `x` with the scale that the whole residual stream `full` has: linear in `x`."""
+    return (x - x.mean(-1, keepdim=True)) / torch.sqrt(full.var(-1, keepdim=True, correction=0) + EPSILON)
+
+
+def _heads(x: Tensor, pattern: Tensor, W_V: Tensor, W_O: Tensor) -> Float[Tensor, "instance batch pos d_model"]:
+    """What all heads of a layer write when they read `x` with given patterns."""
+    v = einsum(x, W_V, "instance batch key d, instance head d e -> instance batch head key e")
+    z = rearrange(pattern @ v, "instance batch head pos e -> instance batch pos head e")
+    return einsum(z, W_O, "instance batch pos head e, instance head e d -> instance batch pos d")
