@@ -1,6 +1,7 @@
 """Copies of the project in which the real workflow runs at scale `smoke`."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,19 @@ class Project:
         assert done.returncode == 0, done.stderr
         lines = [line.split() for line in (done.stdout + done.stderr).splitlines()]
         return {words[1].rstrip(":") for words in lines if len(words) == 2 and words[0] in ("rule", "localrule")}
+
+    def modules(self) -> dict[str, str]:
+        """The module that each rule of the whole workflow runs, by the rule's name."""
+        command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "-p", "--forceall", "--config", "scale=smoke"]
+        done = subprocess.run(
+            [*command, "--", "all"], cwd=self.path, env=self.environment(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        blocks = re.split(r"^(?:local)?rule (\w+):$", done.stdout + done.stderr, flags=re.MULTILINE)
+        found = {
+            name: re.search(r"python -m ([\w.]+)", text) for name, text in zip(blocks[1::2], blocks[2::2], strict=True)
+        }
+        return {name: match[1] for name, match in found.items() if match}
 
     @property
     def results(self) -> Path:

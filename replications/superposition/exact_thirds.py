@@ -13,12 +13,13 @@ the best closed-form candidate, and that of the linear model.
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from scipy.optimize import minimize
 
 from common.cli import run, track
+from common.files import write_text
 from replications.superposition.axes import spaced
-from replications.superposition.tables import write_table
 from replications.superposition.theory import variance
 from replications.superposition.training_settings import Span
 
@@ -50,7 +51,8 @@ def exact_thirds(*, importances: Span, densities: Span, out: Path) -> None:
             rows.append([r, s, *norms, *W.ravel(), *b, loss, candidates, linear])
     names = ["importance", "density", "norm1", "norm2", "norm3"]
     names += [f"w{h}{i}" for h in range(1, 3) for i in range(1, 4)] + ["b1", "b2", "b3"]
-    write_table(out, rows, [*names, "loss", "candidate_loss", "linear_loss"])
+    frame = pd.DataFrame(rows, columns=[*names, "loss", "candidate_loss", "linear_loss"])
+    write_text(out, frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
 
 
 def nodes(density: float, count: int = NODES) -> tuple[Float[np.ndarray, "feature node"], Float[np.ndarray, " node"]]:

@@ -27,7 +27,7 @@ from replications.superposition.tables import add_pair, write_table
 
 RADIUS = 0.1
 PERMUTATIONS = 100
-DRAWN = 2 * 10**6  # step number whose batch neither training nor evaluation draws
+DRAWN = 6 * 10**6  # step number whose batch neither training nor evaluation draws
 
 
 def measure_adversarial(*, models: Path, seeds: list[int], attack_points: int, metrics: Path, table: Path) -> None:

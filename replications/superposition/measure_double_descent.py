@@ -3,7 +3,7 @@
 Test loss against the number T of training points: its largest value strictly inside, less the larger of the two ends.
 Dimensionality of features (columns of W) and of training points (hidden vectors h = W x), each weighted by its squared
 length: unweighted means are m / n and m / T for any model that uses all its dimensions, and would say nothing.
-Controls: a strong weight decay; the other end of T; features against points of the same models.
+Controls: a strong weight decay; features against points of the same models.
 """
 
 from pathlib import Path
@@ -40,11 +40,10 @@ def measure_double_descent(
     add_pair(found, "bump", height[0], height[1], "decayed", unit="loss", formula=text)
     where = torch.tensor(points, dtype=torch.float64)[1:-1][test[0, 1:-1].argmax(0)]
     found["bump_at"] = over_seeds(where.tolist(), unit="points", formula="T of the largest inner test loss")
-    text = "sum_i ||W_i||^2 D_i / sum_i ||W_i||^2 at the largest T (control: at the second smallest)"
-    add_pair(found, "features", features[0, -1], features[0, FEW], "few", unit="dimensions", formula=text)
-    text = "the same for hidden vectors of training points at the second smallest T (control: for features)"
-    add_pair(found, "points_few", data[0, FEW], features[0, FEW], "features", unit="dimensions", formula=text)
-    found["points_many"] = over_seeds(data[0, -1].tolist(), unit="dimensions", formula="the same at the largest T")
+    text = "sum_i ||v_i||^2 D_i / sum_i ||v_i||^2 over vectors v: columns of W, or hidden vectors of training points"
+    for name, at, one, other in (("points_few", FEW, data, features), ("features_many", -1, features, data)):
+        control = "features" if name == "points_few" else "points"
+        add_pair(found, name, one[0, at], other[0, at], control, unit="dimensions", formula=text)
     write_metrics(metrics, found)
     rows = [
         [

@@ -17,23 +17,23 @@ from common.records import Metric, write_metrics
 from common.statistics import over_seeds
 from replications.superposition.geometry import FORGOTTEN, HALF, norms
 from replications.superposition.grid import load_grid
-from replications.superposition.tables import add_pair, write_table
+from replications.superposition.tables import add_pair, nearest, write_table
 
 SERVED = 0.25  # share of a unit's largest weight above which it serves a feature
 CLOSE = 1.05
 
 
-def measure_neurons(*, models: Path, seeds: list[int], metrics: Path, table: Path) -> None:
+def measure_neurons(*, models: Path, seeds: list[int], monosemantic_density: float, metrics: Path, table: Path) -> None:
     """Writes `metrics` (JSON) and `table` (CSV: weights of the best models)."""
     grids = {name: load_grid(models, name) for name in ("relu_hidden", "relu")}
     densities = grids["relu_hidden"].densities
-    dense, sparse = int(densities.argmax()), int(densities.argmin())
+    dense, sparse = nearest(densities, monosemantic_density), int(densities.argmin())
     best = {name: grid.best().W[:, :, 0] for name, grid in grids.items()}
     count = {name: polysemantic(W) for name, W in best.items()}
     found: dict[str, Metric] = {}
     text = f"hidden units with two or more weights above {SERVED} of the largest, best restart"
     pair = (count["relu_hidden"][:, dense], count["relu"][:, dense])
-    add_pair(found, "dense_polysemantic", *pair, "rotated", unit="units", formula=f"{text}, densest")
+    add_pair(found, "dense_polysemantic", *pair, "rotated", unit="units", formula=f"{text}, dense")
     pair = (count["relu_hidden"][:, sparse], count["relu_hidden"][:, dense])
     add_pair(found, "sparse_polysemantic", *pair, "dense", unit="units", formula=f"{text}, sparsest")
     kept = (norms(best["relu_hidden"]) > HALF).double().sum(-1)[:, sparse]

@@ -84,7 +84,7 @@ def crossing(
 ) -> tuple[float, float, float]:
     """Ratio of equal loss; there, the slope d log L / d log rho of digons minus pentagon, and the pentagon's own bend.
 
-    Slopes are straight fits over the ratios within a factor `NEAR` on the side asked for. ArithmeticError if the
+    Slopes are straight fits over the ratios within a factor `NEAR`, two at least. ArithmeticError if the
     branches never cross: the restarts found only one of them.
     """
     both = np.isfinite(pentagon) & np.isfinite(digons)
@@ -95,13 +95,17 @@ def crossing(
     k = int(places[0])
     at = float(x[k] + (x[k + 1] - x[k]) * gap[k] / (gap[k] - gap[k + 1]))
 
-    def slope(loss: Float[np.ndarray, " ratio"], low: float, high: float) -> float:
-        kept = np.isfinite(loss) & (np.log(ratios) >= at - low) & (np.log(ratios) <= at + high)
-        return float(np.polyfit(np.log(ratios[kept]), np.log(loss[kept]), 1)[0])
+    def slope(loss: Float[np.ndarray, " ratio"], *, rarer: bool = True, denser: bool = True) -> float:
+        side = np.log(ratios) - at
+        kept = np.flatnonzero(
+            np.isfinite(loss) & ((side < 1e-9) if not denser else (side > -1e-9) if not rarer else True)
+        )
+        kept = kept[np.abs(side[kept]).argsort()]
+        chosen = kept[: max(2, int((np.abs(side[kept]) <= np.log(NEAR)).sum()))]
+        return float(np.polyfit(np.log(ratios[chosen]), np.log(loss[chosen]), 1)[0])
 
-    near = float(np.log(NEAR))
-    kink = slope(digons, near, near) - slope(pentagon, near, near)
-    return float(np.exp(at)), kink, abs(slope(pentagon, 0.0, near) - slope(pentagon, near, 0.0))
+    kink = slope(digons) - slope(pentagon)
+    return float(np.exp(at)), kink, abs(slope(pentagon, rarer=False) - slope(pentagon, denser=False))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,12 @@ MEASURED = {
         ["table", "graphs"],
     ),
     "learning": ("measure_learning", "learning", [], ["table", "stages"]),
-    "neurons": ("measure_neurons", "neurons", [], ["table"]),
+    "neurons": (
+        "measure_neurons",
+        "neurons",
+        ["monosemantic_density"],
+        ["table"],
+    ),
     "double_descent": (
         "measure_double_descent",
         "double_descent",

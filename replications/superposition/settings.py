@@ -96,6 +96,7 @@ class Neurons(Strict):
     """A ReLU on the hidden units: which unit serves which features."""
 
     training: FeatureTraining
+    monosemantic_density: Density = Field(description="where every unit is expected to serve one feature")
 
 
 class DoubleDescent(Strict):

@@ -1,6 +1,6 @@
 """Endless data for models too large for one fixed sample: every step draws its own batch of every data set.
 
-Law as in `model.sample`: x_i = 0 with probability 1 - s, else uniform on [0, 1] (or [-1, 1]). Two savings against dense
+Law as in `model.sample`: x_i = 0 with probability 1 - s, else uniform on [0, 1]. Two savings against dense
 uniform sampling, both exact. A batch holds only points with some active feature, and the all-zero point, most of the
 stream when features are sparse, is one row that carries its probability. And below the density `SPARSE` random numbers
 are drawn for active entries only: hits fall on the entries as a Poisson process of rate -log(1 - s) per entry, and an
@@ -25,11 +25,9 @@ SPARSE = 0.15  # above it one uniform an entry costs less than placing hits
 START = 3 * 10**9  # keeps the seeds of weights apart from those of batches
 
 
-def batch(
-    densities: Float[Tensor, " dataset"], n_features: int, size: int, seed: int, step: int, *, signed: bool = False
-) -> Data:
+def batch(densities: Float[Tensor, " dataset"], n_features: int, size: int, seed: int, step: int) -> Data:
     """The batch of one step for all data sets of one seed: float32 on the CPU, `size` points and the zero point."""
-    generator = torch.Generator().manual_seed(seed * 1_000_000 + step)
+    generator = torch.Generator().manual_seed(seed * 10_000_000 + step)
     some = 1.0 - (1.0 - densities.double()) ** n_features
     u = torch.rand(len(densities), size, generator=generator, dtype=torch.float64)
     ratio = torch.log1p(-u * some[:, None]) / torch.log1p(-densities.double())[:, None]  # 0 where the density is 1
@@ -39,8 +37,6 @@ def batch(
     later.mul_(place > rearrange(first, "dataset sample -> dataset 1 sample"))
     value = 1.0 - torch.rand(len(densities), size, generator=generator)
     later.scatter_(1, first[:, None], value[:, None])
-    if signed:
-        later.mul_(1 - 2 * torch.randint(2, later.shape, generator=generator))
     x = torch.cat([torch.zeros(len(densities), n_features, 1), later], dim=2)
     weight = torch.cat([1.0 - some[:, None], (some / size)[:, None].expand(-1, size)], dim=1)
     return Data(x, weight.float())

@@ -17,7 +17,7 @@ from replications.superposition.model import Data, evaluate
 from replications.superposition.streams import batch, stream_job
 from replications.superposition.training_settings import Device, UniformTraining
 
-HELD_OUT = 10**6  # step number whose batch no training run draws
+HELD_OUT = 5 * 10**6  # step number whose batch no training run draws
 
 
 def train_uniform(*, training: UniformTraining, seeds: list[int], device: Device, out: Path) -> None:

@@ -2,14 +2,13 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 
 import pytest
 
 from common.claims import load_claims
-from common.config import ROOT, replications
+from common.config import replications
 from common.records import read_metrics
 
 pytestmark = pytest.mark.workflow
@@ -68,8 +67,9 @@ def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished):
     """What must rerun is read from the sources: the importing steps. What follows them comes along, nothing before."""
     path = finished.path / "common" / "statistics.py"
     text = path.read_text()
-    before = {job for job, modules in steps_and_imports() if "common.statistics" not in modules}
-    importing = {job for job, modules in steps_and_imports() if "common.statistics" in modules}
+    steps = imports_of(finished.modules())
+    before = {job for job, modules in steps.items() if "common.statistics" not in modules}
+    importing = {job for job, modules in steps.items() if "common.statistics" in modules}
     try:
         path.write_text(text.replace("LEVEL = 0.95", "LEVEL = 0.9"))
         rerun = finished.jobs("all")
@@ -81,22 +81,19 @@ def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished):
     assert {"superposition_train_intro", "superposition_exact_phase_diagram", "ioi_circuit_collect"} <= before - rerun
 
 
-def steps_and_imports():
-    """Pairs (job, modules that its step imports, directly or not), read from the rule files."""
+def imports_of(steps):
+    """The modules of ours that every step imports, directly or not."""
     from common.sources import _parsed
 
-    for name in replications():
-        text = (ROOT / "replications" / name / "rules.smk").read_text()
-        for block in re.split(r"\n(?=rule )", text):
-            rule, module = re.match(r"rule (\w+):", block), re.search(r"python -m ([\w.]+)", block)
-            if rule is None or module is None:
-                continue
-            todo, seen = [module[1]], set()
-            while todo:
-                if (current := todo.pop()) not in seen:
-                    seen.add(current)
-                    todo += _parsed(current)[1]
-            yield f"{name}_{rule[1]}", seen
+    found = {}
+    for job, module in steps.items():
+        todo, seen = [module], set()
+        while todo:
+            if (current := todo.pop()) not in seen:
+                seen.add(current)
+                todo += _parsed(current)[1]
+        found[job] = seen
+    return found
 
 
 def test_two_copies_give_the_same_metrics(finished, copy_project):
