@@ -6,9 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 
 from common.cli import run
-from common.plotting import PAGE_WIDTH, save_figure, use_style
+from common.plotting import PAGE_WIDTH, SEQUENTIAL, save_figure, use_style
 
 TITLES = {"relu_hidden": "ReLU hidden units", "relu": "linear hidden\nunits (control)"}
 SHOWN = 5
@@ -25,7 +27,7 @@ def draw_neurons(*, table: Path, caption: Path, out: Path) -> None:
         len(TITLES), len(chosen), figsize=(PAGE_WIDTH, 3.6), sharex=True, sharey=True, squeeze=False
     )
     n_features = int(one["feature"].max()) + 1
-    colours = plt.get_cmap("viridis")(np.linspace(0.0, 1.0, n_features))
+    colours = plt.get_cmap(SEQUENTIAL)(np.linspace(0.0, 1.0, n_features))
     for line, (activation, title) in zip(grid, TITLES.items(), strict=True):
         for axes, density in zip(line, chosen, strict=True):
             part = one[(one["activation"] == activation) & (one["density"] == density)]
@@ -35,7 +37,7 @@ def draw_neurons(*, table: Path, caption: Path, out: Path) -> None:
         line[0].set_ylabel(f"{title}\n$|W_{{ji}}|$, stacked")
     for axes in grid[-1]:
         axes.set_xlabel("hidden unit")
-    mappable = plt.cm.ScalarMappable(plt.Normalize(1, n_features), "viridis")
+    mappable = ScalarMappable(Normalize(1, n_features), SEQUENTIAL)
     figure.colorbar(mappable, ax=grid, label="feature, most important first", pad=0.01, fraction=0.03)
     save_figure(figure, out.with_suffix(""), frame, caption, [table])
 
