@@ -13,6 +13,7 @@ from benchmarks import Row
 from replications.superposition.grid import train_grid
 from replications.superposition.model import Data, evaluate, sample
 from replications.superposition.training import initial
+from replications.superposition.training_settings import Effort
 
 DENSITY, FEATURES, HIDDEN, RESTARTS = 0.05, 5, 2, 20
 BATCH, CHECK_EVERY, MOST_STEPS, SLACK = 1024, 100, 10_000, 1.01
@@ -23,10 +24,8 @@ def compare() -> Iterator[Row]:
     ones = torch.ones(1, FEATURES, dtype=torch.float64)
     check = sample(DENSITY, FEATURES, 16384, 12345)
     start = time.perf_counter()
-    grid = train_grid(
-        [DENSITY], ones, HIDDEN, "relu", seeds=[100], restarts=RESTARTS, samples=4096, evaluation_samples=16384,
-        steps=150, device="cpu",
-    )  # fmt: skip
+    effort = Effort(restarts=RESTARTS, samples=4096, evaluation_samples=16384, steps=150)
+    grid = train_grid([DENSITY], ones, HIDDEN, "relu", effort=effort, seeds=[100], device="cpu")
     ours = time.perf_counter() - start
     best = grid.best()
     target = float(evaluate(best.W[0, 0], best.b[0, 0], check, ones, "relu").loss)

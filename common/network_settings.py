@@ -31,8 +31,11 @@ class Optimisation(Strict):
     """How the models of `common.training` are trained."""
 
     steps: Annotated[int, Field(ge=1)] = Field(description="optimiser steps")
-    batch: Annotated[int, Field(ge=1)] = Field(description="sequences per step and instance")
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = Field(description="after the warm-up; then constant")
+    batch: Annotated[int, Field(ge=1)] = Field(description="sequences or points per step and instance")
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = Field(description="after the warm-up")
+    decay: Literal["constant", "cosine"] = Field(
+        default="constant", description="after the warm-up: the rate stays, or falls to 0 along a half cosine"
+    )
     warmup: Annotated[int, Field(ge=0)] = Field(description="steps of linear warm-up")
     beta1: Annotated[float, Field(ge=0, lt=1)] = Field(description="decay of the first moment")
     beta2: Annotated[float, Field(ge=0, lt=1)] = Field(description="decay of the second moment")

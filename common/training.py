@@ -6,7 +6,7 @@ pure function of the step number: nothing but weights, moments and measurements 
 stopped.
 
 AdamW: Loshchilov and Hutter 2019, decoupled weight decay multiplied by the learning rate, as in torch.optim.AdamW (a
-test compares the two). The schedule is a linear warm-up followed by a constant rate.
+test compares the two). The schedule is a linear warm-up followed by a constant rate or by half a cosine.
 """
 
 import hashlib
@@ -116,8 +116,11 @@ def identity(job: Job, settings: Optimisation) -> str:
 
 
 def learning_rate(settings: Optimisation, step: int) -> float:
-    """Rate of step 0, 1, ...: linear warm-up, then constant."""
-    return settings.learning_rate * min(1.0, (step + 1) / (settings.warmup + 1))
+    """Rate of step 0, 1, ...: linear warm-up, then constant or half a cosine that would reach 0 after the last step."""
+    if step < settings.warmup or settings.decay == "constant":
+        return settings.learning_rate * min(1.0, (step + 1) / (settings.warmup + 1))
+    done = (step - settings.warmup) / (settings.steps - settings.warmup)
+    return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 def _start(job: Job) -> State:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from replications.superposition.settings import Span
+from replications.superposition.training_settings import Span
 
 
 def spaced(span: Span) -> list[float]:

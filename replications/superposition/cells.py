@@ -15,6 +15,7 @@ from replications.superposition.grid import Best
 from replications.superposition.theory import antipodal, expected_loss, forget_extra, forget_first
 
 CLASSES = ("none", "ignored", "dedicated", "superposed")
+SHUFFLES = 100
 SUPERPOSED = CLASSES.index("superposed")
 
 
@@ -59,6 +60,26 @@ def exact_losses(
     r = np.broadcast_to(importances, w.shape[:1] + importances.shape)
     columns = [expected_loss(w[:, d], b[:, d], r, float(s), relu=relu) for d, s in enumerate(densities)]
     return np.stack(columns, axis=1)
+
+
+def agreement(
+    found: Int[np.ndarray, "density importance"],
+    truth: Int[np.ndarray, "density importance"],
+    far: Bool[np.ndarray, "density importance"],
+) -> float:
+    """Share of the cells in `far` that have the true class."""
+    return float((found == truth)[far].mean())
+
+
+def shuffled_agreement(
+    found: Int[np.ndarray, "density importance"],
+    truth: Int[np.ndarray, "density importance"],
+    far: Bool[np.ndarray, "density importance"],
+    seed: int,
+) -> list[float]:
+    """`agreement` with the true classes in random order, `SHUFFLES` times."""
+    generator = np.random.default_rng(seed)
+    return [float((found[far] == generator.permutation(truth[far])).mean()) for _ in range(SHUFFLES)]
 
 
 def read_exact(path: Path, shape: tuple[int, int]) -> dict[str, Float[np.ndarray, "density importance"]]:

@@ -12,6 +12,7 @@ from matplotlib.colors import Normalize
 
 from common.cli import run
 from common.plotting import PAGE_WIDTH, SEQUENTIAL, save_figure, use_style
+from replications.superposition.drawing import edges
 from replications.superposition.theory import border
 
 PANELS = {"trained (ReLU)": "", "exact optimum": "exact_", "trained (linear control)": "linear_"}
@@ -47,13 +48,6 @@ def draw_phase_diagram(*, table: Path, caption: Path, out: Path) -> None:
     for axes, label in ((grid[0], "$|w_2|$: is feature 2 stored?"), (grid[1], r"$\min(|w_1|, |w_2|)$: are both?")):
         figure.colorbar(ScalarMappable(scale, SEQUENTIAL), ax=axes, label=label, pad=0.02, fraction=0.05)
     save_figure(figure, out.with_suffix(""), frame, caption, [table])
-
-
-def edges(centres: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " edge"]:
-    """Borders of cells whose centres are evenly spaced on a log scale."""
-    logs = np.log(centres)
-    half = (logs[1] - logs[0]) / 2
-    return np.asarray(np.exp(np.append(logs - half, logs[-1] + half)))
 
 
 def _borders(axes: Axes, r: Float[np.ndarray, " importance"]) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
 
 from common.plotting import PALETTE
@@ -29,6 +30,13 @@ def draw_plane(axes: Axes, columns: pd.DataFrame) -> None:
 def log_ticks(values: list[float]) -> tuple[list[float], list[str]]:
     """Positions and labels of a density axis."""
     return values, [f"{value:g}" for value in values]
+
+
+def edges(centres: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " edge"]:
+    """Borders of cells whose centres are evenly spaced on a log scale."""
+    logs = np.log(centres)
+    half = (logs[1] - logs[0]) / 2
+    return np.asarray(np.exp(np.append(logs - half, logs[-1] + half)))
 
 
 def draw_shares(axes: Axes, columns: pd.DataFrame, *, legend: bool) -> None:

@@ -12,8 +12,8 @@ import pandas as pd
 from common.cli import run, track
 from common.files import write_text
 from replications.superposition.axes import spaced
-from replications.superposition.settings import Span
 from replications.superposition.theory import antipodal, best_model, forget_extra, forget_first
+from replications.superposition.training_settings import Span
 
 
 def exact_cells(*, importances: Span, densities: Span, out: Path) -> None:

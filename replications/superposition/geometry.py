@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 FORGOTTEN = 0.1  # norm below which a feature counts as not stored
+HALF = 0.5  # norm above which a feature counts as stored, if not with full strength
 STORED = 0.9  # norm above which it counts as stored with full strength
 SLACK = 1e-5  # rounding allowed in the theorem
 

@@ -7,6 +7,7 @@ worse local minima that a first-order transition needs.
 """
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from common.errors import UserError
 from common.files import atomic
 from replications.superposition.model import Activation, Data, evaluate, sample, stack
 from replications.superposition.training import initial, minimise
+from replications.superposition.training_settings import Effort
 
 CHUNK = {"cpu": 2**20, "cuda": 2**26}  # numbers in one activation tensor: what the cache or the memory holds
 START, EVALUATION = 10**9, 2 * 10**9  # keep the seeds of weights, training samples and evaluation samples apart
@@ -57,27 +59,32 @@ class Best(NamedTuple):
     loss: Float[Tensor, "seed density row"]
 
 
+Draw = Callable[[float, int, int, int], Data]  # density, features, samples, seed: one data set, as `model.sample`
+
+
 def train_grid(
     densities: list[float],
     importance: Float[Tensor, "row feature"],
     n_hidden: int,
     activation: Activation,
     *,
+    effort: Effort,
     seeds: list[int],
-    restarts: int,
-    samples: int,
-    evaluation_samples: int,
-    steps: int,
     device: str,
+    draw: Draw = sample,
 ) -> Grid:
     """Trains all models; a chunk of instances that fits the device's cache or memory at a time.
 
     A seed decides the starting weights and, together with the density, the training sample. Training runs in float32,
-    the evaluation loss on `evaluation_samples` other points in float64. UserError if the device is missing.
+    the evaluation loss on other points in float64. `draw` is the law of the data; another law may read the values of
+    `densities` in its own way. UserError if the device is missing, or if there is nothing to squeeze (n <= m).
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch sees no GPU; use SCALE=laptop or install the CUDA build")
+    restarts, samples, evaluation_samples = effort.restarts, effort.samples, effort.evaluation_samples
     rows, n_features = importance.shape
+    if n_features <= n_hidden:
+        raise UserError(f"{n_features} features fit into {n_hidden} hidden units: give n_features more than n_hidden")
     places = list(itertools.product(range(len(seeds)), range(len(densities))))
     sets_at_once = max(1, CHUNK[device] // (rows * restarts * n_features * samples))
     rows_at_once = min(rows, max(1, CHUNK[device] // (restarts * n_features * samples)))
@@ -93,15 +100,15 @@ def train_grid(
     for first in track(range(0, len(places), sets_at_once), f"{activation} models, {sets_at_once} data sets at a time"):
         chunk = places[first : first + sets_at_once]
         starts = [_start(seeds[s], d, rows * restarts, n_hidden, n_features) for s, d in chunk]
-        data = stack([sample(densities[d], n_features, samples, _sample_seed(seeds[s], d)) for s, d in chunk])
-        check = stack([sample(densities[d], n_features, evaluation_samples, EVALUATION + d) for _, d in chunk])
+        data = stack([draw(densities[d], n_features, samples, _sample_seed(seeds[s], d)) for s, d in chunk])
+        check = stack([draw(densities[d], n_features, evaluation_samples, EVALUATION + d) for _, d in chunk])
         data, check = _to(data, device, torch.float32), _to(check, device, torch.float64)
         for low in range(0, rows, rows_at_once):
             part = slice(low, low + rows_at_once)
             copies = slice(low * restarts, (low + rows_at_once) * restarts)
             W, b = (torch.cat([start[copies] for start in one]) for one in zip(*starts, strict=True))
             scale = repeat(importance[part], "r f -> (set r restart) f", set=len(chunk), restart=restarts).to(device)
-            trained = minimise(W.to(data.x), b.to(data.x), data, scale.float(), activation, steps=steps)
+            trained = minimise(W.to(data.x), b.to(data.x), data, scale.float(), activation, steps=effort.steps)
             W, b = trained.W.double(), trained.b.double()
             loss = evaluate(W, b, check, scale, activation).loss
             for target, value in zip(grid, (W, b, loss, trained.gradient.double()), strict=False):

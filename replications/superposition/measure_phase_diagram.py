@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int
 
 from common.cli import run
 from common.files import write_text
@@ -18,18 +17,20 @@ from common.records import Metric, write_metrics
 from common.statistics import null_distribution, over_seeds
 from replications.superposition.cells import (
     CLASSES,
+    SHUFFLES,
     SUPERPOSED,
+    agreement,
     candidate_class,
     classify,
     exact_losses,
     near_border,
     read_exact,
+    shuffled_agreement,
 )
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.grid import load_grid
-from replications.superposition.settings import Judging
+from replications.superposition.training_settings import Judging
 
-SHUFFLES = 100
 BEATEN = 1e-3  # relative; quadrature and optimiser errors of the exact loss are smaller
 
 
@@ -62,13 +63,13 @@ def measure_phase_diagram(
         pairs = zip(found[effect].per_seed or [], null, strict=True)
         add(name, [a - b for a, b in pairs], "effect minus control, paired by seed")
 
-    agreement = "share of cells away from borders with the class of the exact optimum"
-    add("class_agreement", [_agreement(one, truth_class, far) for one in classes["relu"]], agreement)
+    text = "share of cells away from borders with the class of the exact optimum"
+    add("class_agreement", [agreement(one, truth_class, far) for one in classes["relu"]], text)
     shuffled = np.array(
-        [_shuffled(one, truth_class, far, seed) for one, seed in zip(classes["relu"], seeds, strict=True)]
+        [shuffled_agreement(one, truth_class, far, seed) for one, seed in zip(classes["relu"], seeds, strict=True)]
     )
     found["class_agreement_shuffled"] = null_distribution(
-        shuffled.ravel(), unit="share", formula=f"{agreement}, its cells permuted {SHUFFLES} times per seed"
+        shuffled.ravel(), unit="share", formula=f"{text}, its cells permuted {SHUFFLES} times per seed"
     )
     difference("class_agreement_minus_shuffled", "class_agreement", shuffled.mean(1).tolist())
     close = f"share of all cells with loss at most {1 + judging.loss_slack:g} times the exact optimum"
@@ -81,7 +82,7 @@ def measure_phase_diagram(
     difference("superposed_minus_linear", "superposed", found["superposed_linear"].per_seed or [])
     add(
         "candidate_agreement",
-        [_agreement(one, candidates, far) for one in classes["relu"]],
+        [agreement(one, candidates, far) for one in classes["relu"]],
         "as class_agreement, against the best of the three closed-form candidates",
     )
     share_far = float(far.mean())
@@ -137,25 +138,6 @@ def measure_phase_diagram(
         "compared",
     ]
     write_text(table, pd.DataFrame(rows, columns=names).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-
-
-def _agreement(
-    found: Int[np.ndarray, "density importance"],
-    truth: Int[np.ndarray, "density importance"],
-    far: Bool[np.ndarray, "density importance"],
-) -> float:
-    return float((found == truth)[far].mean())
-
-
-def _shuffled(
-    found: Int[np.ndarray, "density importance"],
-    truth: Int[np.ndarray, "density importance"],
-    far: Bool[np.ndarray, "density importance"],
-    seed: int,
-) -> list[float]:
-    """Agreement with the exact classes in random order."""
-    generator = np.random.default_rng(seed)
-    return [float((found[far] == generator.permutation(truth[far])).mean()) for _ in range(SHUFFLES)]
 
 
 if __name__ == "__main__":

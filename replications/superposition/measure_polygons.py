@@ -13,13 +13,12 @@ from common.cli import run
 from common.files import write_text
 from common.records import write_metrics
 from common.statistics import over_seeds
-from replications.superposition.geometry import checked_dimensionality, dimensionality, norms
+from replications.superposition.geometry import HALF, checked_dimensionality, dimensionality, norms
 from replications.superposition.grid import load_grid
 from replications.superposition.tables import column_table, nearest, worst_gap
 
 PENTAGON = [0.4] * 5
 DIGONS = [0.5] * 4 + [0.0]
-HALF = 0.5  # norm above which a restart counts a feature as stored, in the table of restarts
 
 
 def measure_polygons(

@@ -1,7 +1,8 @@
 """The toy models of superposition (Elhage et al. 2022, arXiv 2209.10652, section 2) and their loss, many at a time.
 
 A model squeezes n features through m < n hidden units and reads them out with the same weights,
-x' = f(W^T W x + b), with f = ReLU or, for the linear control, the identity. Its loss is the paper's importance-weighted
+x' = f(W^T W x + b), with f = ReLU or, for the linear control, the identity; with `relu_hidden` the hidden units have a
+ReLU too, h = ReLU(W x), which gives them a privileged basis (section 8). The loss is the paper's importance-weighted
 squared error, summed over features: L = E sum_i I_i (x_i - x'_i)^2. (The authors' notebook takes the mean over
 features instead; its losses are n times smaller.)
 
@@ -17,7 +18,7 @@ from einops import einsum, rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor
 
-Activation = Literal["relu", "linear"]
+Activation = Literal["relu", "linear", "relu_hidden"]
 
 
 class Data(NamedTuple):
@@ -35,7 +36,7 @@ class Evaluation(NamedTuple):
     grad_b: Float[Tensor, "instance feature"]
 
 
-def sample(density: float, n_features: int, n_samples: int, seed: int) -> Data:
+def sample(density: float | Float[Tensor, " feature"], n_features: int, n_samples: int, seed: int) -> Data:
     """Points with the paper's distribution: x_i = 0 with probability 1 - density, else uniform on [0, 1].
 
     Two things make a small fixed sample stand for the paper's endless stream. The all-zero point, most of the stream
@@ -44,17 +45,58 @@ def sample(density: float, n_features: int, n_samples: int, seed: int) -> Data:
     the uniforms behind the rows are a scrambled Sobol sequence (`seed` scrambles it), each row correctly distributed,
     the set more even than independent draws. One data set of float64 on the CPU; `n_samples` counts the zero row.
     """
-    engine = torch.quasirandom.SobolEngine(n_features + 1, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
-    u = rearrange(engine.draw(n_samples - 1, dtype=torch.float64), "sample dimension -> dimension sample")
-    some = 1.0 - (1.0 - density) ** n_features
-    position = torch.arange(n_features, dtype=torch.float64)
-    at_or_before = (1.0 - (1.0 - density) ** (position + 1)) / some
-    first = torch.searchsorted(at_or_before, u[0].clone()).clamp(max=n_features - 1)
+    return _weighted(*_some_active(_uniforms(n_features + 1, n_samples - 1, seed), density))
+
+
+def sample_sets(
+    density: float, n_sets: int, members: int, n_samples: int, seed: int, kind: Literal["correlated", "exclusive"]
+) -> Data:
+    """Features in sets (section 4, correlated features); those of a set are neighbours on the feature axis.
+
+    Each set is active with probability `density`. In a `correlated` set all members are then active, with independent
+    values; in an `exclusive` (anti-correlated) set one random member is, so that a member's density is density/members.
+    """
+    n_values = n_sets * members if kind == "correlated" else 2 * n_sets
+    u = _uniforms(1 + n_sets + n_values, n_samples - 1, seed)
+    on, some = _some_active(u[: 1 + n_sets], density)
+    active = rearrange(on > 0, "set sample -> set 1 sample")
+    if kind == "correlated":
+        values = rearrange(u[1 + n_sets :], "(set member) sample -> set member sample", set=n_sets)
+    else:
+        value, which = rearrange(u[1 + n_sets :], "(half set) sample -> half set 1 sample", half=2)
+        active = active & ((members * which).long() == rearrange(torch.arange(members), "member -> member 1"))
+        values = value
+    x = torch.where(active, values, 0.0)
+    return _weighted(rearrange(x, "set member sample -> (set member) sample"), some)
+
+
+def _uniforms(dimensions: int, n_samples: int, seed: int) -> Float[Tensor, "dimension sample"]:
+    engine = torch.quasirandom.SobolEngine(dimensions, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    return rearrange(engine.draw(n_samples, dtype=torch.float64), "sample dimension -> dimension sample")
+
+
+def _some_active(
+    u: Float[Tensor, "dimension sample"], density: float | Float[Tensor, " feature"]
+) -> tuple[Float[Tensor, "feature sample"], float]:
+    """Points given that some feature is active, from one uniform more than features; probability of that event."""
+    n_features = u.shape[0] - 1
+    if isinstance(density, float):
+        none = (1.0 - density) ** torch.arange(1, n_features + 1, dtype=torch.float64)
+        some = 1.0 - (1.0 - density) ** n_features
+    else:
+        none = torch.cumprod(1.0 - density, 0)
+        some = 1.0 - float(none[-1])
+        density = density[:, None]
+    first = torch.searchsorted((1.0 - none) / some, u[0].clone()).clamp(max=n_features - 1)
     place = rearrange(torch.arange(n_features), "feature -> feature 1")
     later = torch.where(u[1:] < density, u[1:] / density, 0.0)
-    x = torch.where(place == first, u[1:], torch.where(place > first, later, 0.0))
-    x = torch.cat([torch.zeros(n_features, 1, dtype=torch.float64), x], dim=1)
-    weight = torch.full((n_samples,), some / (n_samples - 1), dtype=torch.float64)
+    return torch.where(place == first, u[1:], torch.where(place > first, later, 0.0)), some
+
+
+def _weighted(x: Float[Tensor, "feature sample"], some: float) -> Data:
+    """Adds the zero point: one data set whose weights sum to 1."""
+    x = torch.cat([torch.zeros(x.shape[0], 1, dtype=torch.float64), x], dim=1)
+    weight = torch.full((x.shape[1],), some / (x.shape[1] - 1), dtype=torch.float64)
     weight[0] = 1.0 - some
     return Data(rearrange(x, "feature sample -> 1 feature sample"), rearrange(weight, "sample -> 1 sample"))
 
@@ -76,10 +118,12 @@ def evaluate(
     x = data.x
     W = rearrange(W, "(dataset copy) hidden feature -> dataset copy hidden feature", dataset=sets)
     hidden = einsum(W, x, "dataset copy hidden feature, dataset feature sample -> dataset copy hidden sample")
+    if activation == "relu_hidden":
+        hidden = hidden.relu_()
     bias = rearrange(b, "(dataset copy) feature -> dataset copy feature 1", dataset=sets)
     output = einsum(W, hidden, "dataset copy hidden feature, dataset copy hidden sample -> dataset copy feature sample")
     output = output.add_(bias)
-    if activation == "relu":
+    if activation != "linear":
         output = output.relu_()
     error = output - rearrange(x, "dataset feature sample -> dataset 1 feature sample")
     scaled = error * rearrange(data.weight, "dataset sample -> dataset 1 1 sample")
@@ -88,9 +132,11 @@ def evaluate(
     )
     scale = rearrange(importance, "(dataset copy) feature -> dataset copy feature", dataset=sets)
     signal = scaled.mul_(rearrange(2.0 * scale, "dataset copy feature -> dataset copy feature 1"))
-    if activation == "relu":
+    if activation != "linear":
         signal = signal.mul_(output > 0)
     back = einsum(W, signal, "dataset copy hidden feature, dataset copy feature sample -> dataset copy hidden sample")
+    if activation == "relu_hidden":
+        back = back.mul_(hidden > 0)
     through_output = einsum(
         hidden, signal, "dataset copy hidden sample, dataset copy feature sample -> dataset copy hidden feature"
     )

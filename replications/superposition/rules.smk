@@ -1,401 +1,216 @@
-# Toy models of superposition, four parts: train (all models of a part in one batched job) -> measure -> draw.
+# Toy models of superposition. A part is: train (all its models in one batched job) -> measure -> draw. This file says
+# which part runs which step; train.smk, measure.smk and figures.smk make one rule of every line.
 from common.workflow import flags, source_hash
 
 NAME = "replications.superposition"
-CAPTIONS = "replications/superposition/captions"
 ENDINGS = ["svg", "png", "pdf", "csv", "json"]
-PARTS = ["intro", "polygons", "phase_diagram", "first_order"]
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 RUN = {"seeds": config["seeds"], "device": config["device"]}
-SEEDS = {"seeds": config["seeds"]}
+
+# part: step that trains its models
+TRAINED = {
+    "intro": "train_features",  # first: the picture a reader waits for
+    "polygons": "train_features",
+    "many_features": "train_features",
+    "phase_diagram": "train_cells",
+    "first_order": "train_cells",
+    "third_feature": "train_cells",
+    "rarer_feature": "train_rarer",
+    "sets": "train_sets",
+    "uniform": "train_uniform",
+    "learning": "train_learning",
+    "neurons": "train_features",
+    "double_descent": "train_double_descent",
+}
+
+# part whose training takes more than its key `training`
+TRAINING = {
+    "sets": ["pairs", "three_pairs", "local_bases"],
+    "learning": ["levels", "geometry"],
+}
+
+# part with an exact optimum: step that finds it
+SOLVED = {
+    "phase_diagram": "exact_cells",
+    "first_order": "exact_cells",
+    "third_feature": "exact_thirds",
+}
+
+# part: (step that measures it, parts whose models it reads, keys of its settings, tables it writes)
+MEASURED = {
+    "intro": ("measure_intro", "intro", ["middle_density"], ["table"]),
+    "polygons": (
+        "measure_polygons",
+        "polygons",
+        ["digon_density", "pentagon_density"],
+        ["table", "restarts"],
+    ),
+    "many_features": ("measure_many", "many_features", [], ["table"]),
+    "phase_diagram": (
+        "measure_phase_diagram",
+        "phase_diagram",
+        ["judging"],
+        ["table"],
+    ),
+    "first_order": ("measure_first_order", "first_order", [], ["table", "branches"]),
+    "third_feature": (
+        "measure_third_feature",
+        "third_feature",
+        ["judging"],
+        ["table"],
+    ),
+    "rarer_feature": (
+        "measure_rarer",
+        "rarer_feature",
+        ["density"],
+        ["table", "columns"],
+    ),
+    "sets": (
+        "measure_sets",
+        "sets",
+        ["collapse_density"],
+        ["table", "collapse", "products"],
+    ),
+    "uniform": (
+        "measure_uniform",
+        "uniform",
+        ["polytope_densities"],
+        ["table", "graphs"],
+    ),
+    "learning": ("measure_learning", "learning", [], ["table", "stages"]),
+    "neurons": (
+        "measure_neurons",
+        "neurons",
+        ["monosemantic_density"],
+        ["table"],
+    ),
+    "double_descent": (
+        "measure_double_descent",
+        "double_descent",
+        ["points"],
+        ["table", "columns"],
+    ),
+    "adversarial": ("measure_adversarial", "uniform", ["attack_points"], ["table"]),
+}
+SETTINGS = {"adversarial": "uniform"}  # parts that read the settings of another one
+
+# figure: (part, step that draws it, tables it reads, subcategory and label in the report)
+DRAWN = {
+    "intro": (
+        "intro",
+        "draw_planes",
+        ["table"],
+        "Five features in a plane",
+        "columns by density",
+    ),
+    "polygons": (
+        "polygons",
+        "draw_planes",
+        ["table"],
+        "Polygons",
+        "columns by density",
+    ),
+    "restarts": (
+        "polygons",
+        "draw_restarts",
+        ["restarts"],
+        "Polygons",
+        "losses of all restarts",
+    ),
+    "phase_diagram": (
+        "phase_diagram",
+        "draw_phase_diagram",
+        ["table"],
+        "Phase diagram",
+        "trained, exact, linear",
+    ),
+    "first_order": (
+        "first_order",
+        "draw_first_order",
+        ["table", "branches"],
+        "First-order transition",
+        "jump and loss branches",
+    ),
+    "many_features": (
+        "many_features",
+        "draw_many",
+        ["table"],
+        "Twenty features in five dimensions",
+        "norms and superposition",
+    ),
+    "third_feature": (
+        "third_feature",
+        "draw_third_feature",
+        ["table"],
+        "Phase diagram",
+        "a third feature",
+    ),
+    "rarer_feature": (
+        "rarer_feature",
+        "draw_rarer",
+        ["table", "columns"],
+        "Geometry",
+        "one feature becomes rarer",
+    ),
+    "sets": (
+        "sets",
+        "draw_sets",
+        ["table", "collapse", "products"],
+        "Geometry",
+        "correlated features",
+    ),
+    "uniform": (
+        "uniform",
+        "draw_uniform",
+        ["table", "graphs"],
+        "Geometry",
+        "sticky dimensionalities",
+    ),
+    "learning": (
+        "learning",
+        "draw_learning",
+        ["table", "stages"],
+        "Learning",
+        "levels and stages",
+    ),
+    "neurons": (
+        "neurons",
+        "draw_neurons",
+        ["table"],
+        "Privileged basis",
+        "what hidden units serve",
+    ),
+    "double_descent": (
+        "double_descent",
+        "draw_double_descent",
+        ["table", "columns"],
+        "Double descent",
+        "points, features, test loss",
+    ),
+    "adversarial": (
+        "adversarial",
+        "draw_adversarial",
+        ["table"],
+        "Adversarial vulnerability",
+        "excess loss",
+    ),
+}
 
 
-rule train_intro:
-    output:
-        "<results>/toy/intro/models.safetensors",
-    log:
-        "<logs>/train_intro.log",
-    priority: 10  # the first picture a reader waits for
-    conda:
-        "../../envs/environment.yaml"
-    threads: 2
-    resources:
-        **ON_GPU,
-        mem_mb=2500,
-        runtime=30,
-    params:
-        options=flags(config["intro"]["training"], **RUN),
-        sources=source_hash(f"{NAME}.train_plane"),
-    shell:
-        "python -m replications.superposition.train_plane {params.options} --out {output} > {log} 2>&1"
-
-
-rule train_polygons:
-    output:
-        "<results>/toy/polygons/models.safetensors",
-    log:
-        "<logs>/train_polygons.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 2
-    resources:
-        **ON_GPU,
-        mem_mb=2500,
-        runtime=30,
-    params:
-        options=flags(config["polygons"]["training"], **RUN),
-        sources=source_hash(f"{NAME}.train_plane"),
-    shell:
-        "python -m replications.superposition.train_plane {params.options} --out {output} > {log} 2>&1"
-
-
-rule measure_intro:
-    input:
-        models=rules.train_intro.output,
-    output:
-        metrics="<results>/toy/intro/metrics.json",
-        table="<results>/toy/intro/columns.csv",
-    log:
-        "<logs>/measure_intro.log",
-    priority: 10  # the first picture a reader waits for
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1500,
-        runtime=10,
-    params:
-        options=flags({"middle_density": config["intro"]["middle_density"]}, **SEEDS),
-        sources=source_hash(f"{NAME}.measure_intro"),
-    shell:
-        "python -m replications.superposition.measure_intro --models {input.models} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
-
-
-rule measure_polygons:
-    input:
-        models=rules.train_polygons.output,
-    output:
-        metrics="<results>/toy/polygons/metrics.json",
-        table="<results>/toy/polygons/columns.csv",
-        restarts="<results>/toy/polygons/restarts.csv",
-    log:
-        "<logs>/measure_polygons.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1500,
-        runtime=10,
-    params:
-        options=flags(
-            {
-                "digon_density": config["polygons"]["digon_density"],
-                "pentagon_density": config["polygons"]["pentagon_density"],
-            },
-            **SEEDS,
-        ),
-        sources=source_hash(f"{NAME}.measure_polygons"),
-    shell:
-        "python -m replications.superposition.measure_polygons --models {input.models} {params.options} --metrics {output.metrics} --table {output.table} --restarts {output.restarts} > {log} 2>&1"
-
-
-rule train_phase_diagram:
-    output:
-        "<results>/toy/phase_diagram/models.safetensors",
-    log:
-        "<logs>/train_phase_diagram.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 2
-    resources:
-        **ON_GPU,
-        mem_mb=3000,
-        runtime=60,
-    params:
-        options=flags(config["phase_diagram"]["training"], **RUN),
-        sources=source_hash(f"{NAME}.train_cells"),
-    shell:
-        "python -m replications.superposition.train_cells {params.options} --out {output} > {log} 2>&1"
-
-
-rule exact_phase_diagram:
-    output:
-        "<results>/toy/phase_diagram/exact.csv",
-    log:
-        "<logs>/exact_phase_diagram.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
-    params:
-        options=flags(
-            {
-                "importances": config["phase_diagram"]["training"]["importances"],
-                "densities": config["phase_diagram"]["training"]["densities"],
-            }
-        ),
-        sources=source_hash(f"{NAME}.exact_cells"),
-    shell:
-        "python -m replications.superposition.exact_cells {params.options} --out {output} > {log} 2>&1"
-
-
-rule train_first_order:
-    output:
-        "<results>/toy/first_order/models.safetensors",
-    log:
-        "<logs>/train_first_order.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 2
-    resources:
-        **ON_GPU,
-        mem_mb=3000,
-        runtime=60,
-    params:
-        options=flags(config["first_order"]["training"], **RUN),
-        sources=source_hash(f"{NAME}.train_cells"),
-    shell:
-        "python -m replications.superposition.train_cells {params.options} --out {output} > {log} 2>&1"
-
-
-rule exact_first_order:
-    output:
-        "<results>/toy/first_order/exact.csv",
-    log:
-        "<logs>/exact_first_order.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
-    params:
-        options=flags(
-            {
-                "importances": config["first_order"]["training"]["importances"],
-                "densities": config["first_order"]["training"]["densities"],
-            }
-        ),
-        sources=source_hash(f"{NAME}.exact_cells"),
-    shell:
-        "python -m replications.superposition.exact_cells {params.options} --out {output} > {log} 2>&1"
-
-
-rule measure_phase_diagram:
-    input:
-        models=rules.train_phase_diagram.output,
-        exact=rules.exact_phase_diagram.output,
-    output:
-        metrics="<results>/toy/phase_diagram/metrics.json",
-        table="<results>/toy/phase_diagram/cells.csv",
-    log:
-        "<logs>/measure_phase_diagram.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=3000,
-        runtime=20,
-    params:
-        options=flags({"judging": config["phase_diagram"]["judging"]}, **SEEDS),
-        sources=source_hash(f"{NAME}.measure_phase_diagram"),
-    shell:
-        "python -m replications.superposition.measure_phase_diagram --models {input.models} --exact {input.exact} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
-
-
-rule measure_first_order:
-    input:
-        models=rules.train_first_order.output,
-        exact=rules.exact_first_order.output,
-    output:
-        metrics="<results>/toy/first_order/metrics.json",
-        table="<results>/toy/first_order/scan.csv",
-        branches="<results>/toy/first_order/branches.csv",
-    log:
-        "<logs>/measure_first_order.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    params:
-        options=flags(SEEDS),
-        sources=source_hash(f"{NAME}.measure_first_order"),
-    shell:
-        "python -m replications.superposition.measure_first_order --models {input.models} --exact {input.exact} {params.options} --metrics {output.metrics} --table {output.table} --branches {output.branches} > {log} 2>&1"
-
-
-rule draw_intro:
-    input:
-        table=rules.measure_intro.output.table,
-        caption=f"{CAPTIONS}/intro.rst",
-    output:
-        multiext("<results>/toy/intro/figures/intro", ".png", ".pdf", ".csv", ".json"),
-        svg=report(
-            "<results>/toy/intro/figures/intro.svg",
-            caption="captions/intro.rst",
-            category="Superposition",
-            subcategory="Five features in a plane",
-            labels={"figure": "columns by density"},
-        ),
-    log:
-        "<logs>/draw_intro.log",
-    priority: 10  # the first picture a reader waits for
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_planes"),
-    shell:
-        "python -m replications.superposition.draw_planes --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
-
-
-rule draw_polygons:
-    input:
-        table=rules.measure_polygons.output.table,
-        caption=f"{CAPTIONS}/polygons.rst",
-    output:
-        svg=report(
-            "<results>/toy/polygons/figures/polygons.svg",
-            caption="captions/polygons.rst",
-            category="Superposition",
-            subcategory="Polygons",
-            labels={"figure": "columns by density"},
-        ),
-        others=multiext(
-            "<results>/toy/polygons/figures/polygons", ".png", ".pdf", ".csv", ".json"
-        ),
-    log:
-        "<logs>/draw_polygons.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_planes"),
-    shell:
-        "python -m replications.superposition.draw_planes --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
-
-
-rule draw_restarts:
-    input:
-        table=rules.measure_polygons.output.restarts,
-        caption=f"{CAPTIONS}/restarts.rst",
-    output:
-        svg=report(
-            "<results>/toy/polygons/figures/restarts.svg",
-            caption="captions/restarts.rst",
-            category="Superposition",
-            subcategory="Polygons",
-            labels={"figure": "losses of all restarts"},
-        ),
-        others=multiext(
-            "<results>/toy/polygons/figures/restarts", ".png", ".pdf", ".csv", ".json"
-        ),
-    log:
-        "<logs>/draw_restarts.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_restarts"),
-    shell:
-        "python -m replications.superposition.draw_restarts --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
-
-
-rule draw_phase_diagram:
-    input:
-        table=rules.measure_phase_diagram.output.table,
-        caption=f"{CAPTIONS}/phase_diagram.rst",
-    output:
-        svg=report(
-            "<results>/toy/phase_diagram/figures/phase_diagram.svg",
-            caption="captions/phase_diagram.rst",
-            category="Superposition",
-            subcategory="Phase diagram",
-            labels={"figure": "trained, exact, linear"},
-        ),
-        others=multiext(
-            "<results>/toy/phase_diagram/figures/phase_diagram",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-    log:
-        "<logs>/draw_phase_diagram.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_phase_diagram"),
-    shell:
-        "python -m replications.superposition.draw_phase_diagram --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
-
-
-rule draw_first_order:
-    input:
-        table=rules.measure_first_order.output.table,
-        branches=rules.measure_first_order.output.branches,
-        caption=f"{CAPTIONS}/first_order.rst",
-    output:
-        svg=report(
-            "<results>/toy/first_order/figures/first_order.svg",
-            caption="captions/first_order.rst",
-            category="Superposition",
-            subcategory="First-order transition",
-            labels={"figure": "jump and loss branches"},
-        ),
-        others=multiext(
-            "<results>/toy/first_order/figures/first_order",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-    log:
-        "<logs>/draw_first_order.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_first_order"),
-    shell:
-        "python -m replications.superposition.draw_first_order --table {input.table} --branches {input.branches} --caption {input.caption} --out {output.svg} > {log} 2>&1"
+include: "train.smk"
+include: "measure.smk"
+include: "figures.smk"
 
 
 rule figures:
     input:
-        expand(
-            "<results>/toy/{figure}.{ending}",
-            figure=[
-                "intro/figures/intro",
-                "polygons/figures/polygons",
-                "polygons/figures/restarts",
-                "phase_diagram/figures/phase_diagram",
-                "first_order/figures/first_order",
-            ],
-            ending=ENDINGS,
-        ),
+        [
+            f"<results>/toy/{drawn[0]}/figures/{figure}.{ending}"
+            for figure, drawn in DRAWN.items()
+            for ending in ENDINGS
+        ],
 
 
 rule metrics:
     input:
-        expand("<results>/toy/{part}/metrics.json", part=PARTS),
+        expand("<results>/toy/{part}/metrics.json", part=MEASURED),

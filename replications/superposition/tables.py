@@ -1,6 +1,9 @@
 """What the measuring steps share: finding a density, comparing dimensionalities with a polygon, tables for figures."""
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -8,8 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import write_text
+from common.records import Metric
+from common.statistics import over_seeds
 from replications.superposition.geometry import canonical, dimensionality, norms, superposition
 from replications.superposition.grid import Best, Grid
+
+SHUFFLES = 50
 
 
 def nearest(densities: Float[Tensor, " density"], wanted: float) -> int:
@@ -37,11 +45,60 @@ def column_table(models: dict[str, tuple[Grid, Best]], seeds: list[int]) -> pd.D
     for activation, (grid, best) in models.items():
         for (s, seed), (d, density) in itertools.product(enumerate(seeds), enumerate(grid.densities.tolist())):
             W, b = best.W[s, d, 0], best.b[s, d, 0]
-            pose = canonical(W)
+            placed = canonical(W)
             measures = (norms(W), superposition(W), dimensionality(W), b, grid.importance[0])
             rows += [
-                [activation, seed, density, i, *pose[:, i].tolist(), *(float(one[i]) for one in measures)]
+                [activation, seed, density, i, *placed[:, i].tolist(), *(float(one[i]) for one in measures)]
                 for i in range(W.shape[1])
             ]
     names = ["activation", "seed", "density", "feature", "x", "y"]
     return pd.DataFrame(rows, columns=[*names, "norm", "superposition", "dimensionality", "bias", "importance"])
+
+
+def column_rows(
+    name: str,
+    densities: Float[Tensor, " density"],
+    W: Float[Tensor, "seed density hidden feature"],
+    seeds: list[int],
+) -> list[list[Any]]:
+    """Rows (name, seed, density, feature, norm, superposition, dimensionality) of models of any width."""
+    measures = [norms(W), superposition(W), dimensionality(W)]
+    return [
+        [name, seed, s, i, *(float(one[k, d, i]) for one in measures)]
+        for (k, seed), (d, s), i in itertools.product(
+            enumerate(seeds), enumerate(densities.tolist()), range(W.shape[-1])
+        )
+    ]
+
+
+def orders(n_features: int, seed: int) -> list[Tensor]:
+    """`SHUFFLES` random orders of the features."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randperm(n_features, generator=generator) for _ in range(SHUFFLES)]
+
+
+def add_pair(
+    found: dict[str, Metric],
+    name: str,
+    effect: Sequence[float] | Tensor,
+    control: Sequence[float] | Tensor,
+    control_name: str,
+    *,
+    unit: str,
+    formula: str,
+) -> None:
+    """Adds an effect, its control and their difference, paired by seed: `x`, `x_<control>`, `x_minus_<control>`."""
+    pairs = [(float(a), float(b)) for a, b in zip(effect, control, strict=True)]
+    columns = {
+        name: [a for a, _ in pairs],
+        f"{name}_{control_name}": [b for _, b in pairs],
+        f"{name}_minus_{control_name}": [a - b for a, b in pairs],
+    }
+    for key, values in columns.items():
+        found[key] = over_seeds(values, unit=unit, formula=formula)
+
+
+def write_table(path: Path, rows: list[list[Any]], names: list[str]) -> None:
+    """Writes rows as a CSV of eight significant digits."""
+    frame = pd.DataFrame(rows, columns=names)
+    write_text(path, frame.to_csv(index=False, float_format="%.8g", lineterminator="\n"))

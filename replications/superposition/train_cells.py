@@ -1,4 +1,4 @@
-"""Step: trains two features in one hidden unit (n = 2, m = 1) over a grid of importance and density.
+"""Step: trains n = m + 1 features in m hidden units over a grid of the last feature's importance and of density.
 
 Out: one safetensors file with all restarts: the grid `relu` and its control `linear`. Paper: section 3, phase diagram.
 """
@@ -11,38 +11,25 @@ import torch
 from common.cli import run
 from replications.superposition.axes import spaced
 from replications.superposition.grid import Grid, save_grids, train_grid
-from replications.superposition.settings import Span
-
-HIDDEN = 1
+from replications.superposition.training_settings import CellTraining, Device
 
 
-def train_cells(
-    *,
-    importances: Span,
-    densities: Span,
-    restarts: int,
-    linear_restarts: int,
-    samples: int,
-    evaluation_samples: int,
-    steps: int,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    out: Path,
-) -> None:
-    """Trains and writes `out`. Rows of a grid are importances: (1, r)."""
-    importance = torch.tensor([[1.0, r] for r in spaced(importances)], dtype=torch.float64)
-    kinds: list[tuple[Literal["relu", "linear"], int]] = [("relu", restarts), ("linear", linear_restarts)]
+def train_cells(*, training: CellTraining, seeds: list[int], device: Device, out: Path) -> None:
+    """Trains and writes `out`. Rows of a grid are importances: (1, ..., 1, r)."""
+    ones = [1.0] * training.n_hidden
+    importance = torch.tensor([[*ones, r] for r in spaced(training.importances)], dtype=torch.float64)
+    kinds: list[tuple[Literal["relu", "linear"], int]] = [
+        ("relu", training.restarts),
+        ("linear", training.linear_restarts),
+    ]
     grids: dict[str, Grid] = {
         activation: train_grid(
-            spaced(densities),
+            spaced(training.densities),
             importance,
-            HIDDEN,
+            training.n_hidden,
             activation,
+            effort=training.model_copy(update={"restarts": starts}),
             seeds=seeds,
-            restarts=starts,
-            samples=samples,
-            evaluation_samples=evaluation_samples,
-            steps=steps,
             device=device,
         )
         for activation, starts in kinds

@@ -15,8 +15,8 @@ from replications.superposition.measure_first_order import jump, measure_first_o
 from replications.superposition.measure_intro import measure_intro
 from replications.superposition.measure_phase_diagram import measure_phase_diagram
 from replications.superposition.measure_polygons import measure_polygons
-from replications.superposition.settings import Judging
 from replications.superposition.theory import best_model
+from replications.superposition.training_settings import Judging
 
 SEEDS = [0, 1, 2]
 CLAIMS = {claim.id: claim for claim in load_claims("superposition")}

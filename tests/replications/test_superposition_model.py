@@ -13,6 +13,7 @@ from replications.superposition.model import Data, evaluate, sample, stack
 from replications.superposition.tables import worst_gap
 from replications.superposition.theory import variance
 from replications.superposition.training import initial, minimise
+from replications.superposition.training_settings import Effort
 
 
 def literal_loss(W, b, x, weight, importance, relu):
@@ -84,8 +85,8 @@ def test_sampling_is_decided_by_its_seed():
 def test_chunks_do_not_change_the_models(monkeypatch):
     def grid():
         importance = torch.tensor([[1.0, 0.3], [1.0, 1.0], [1.0, 3.0]], dtype=torch.float64)
-        effort = {"seeds": [0, 1], "restarts": 2, "samples": 64, "evaluation_samples": 64, "steps": 20, "device": "cpu"}
-        return train_grid([0.5, 0.2], importance, 1, "relu", **effort)
+        effort = Effort(restarts=2, samples=64, evaluation_samples=64, steps=20)
+        return train_grid([0.5, 0.2], importance, 1, "relu", effort=effort, seeds=[0, 1], device="cpu")
 
     whole = grid()
     monkeypatch.setattr("replications.superposition.grid.CHUNK", {"cpu": 300})
@@ -94,8 +95,9 @@ def test_chunks_do_not_change_the_models(monkeypatch):
 
 @pytest.fixture(scope="module")
 def pentagons():
-    effort = {"seeds": [7], "restarts": 12, "samples": 2048, "evaluation_samples": 2048, "steps": 120, "device": "cpu"}
-    return train_grid([0.3, 0.05], torch.ones(1, 5, dtype=torch.float64), 2, "relu", **effort)
+    effort = Effort(restarts=12, samples=2048, evaluation_samples=2048, steps=120)
+    ones = torch.ones(1, 5, dtype=torch.float64)
+    return train_grid([0.3, 0.05], ones, 2, "relu", effort=effort, seeds=[7], device="cpu")
 
 
 def test_pentagon_is_found_and_swapping_densities_breaks_it(pentagons):

@@ -1,0 +1,54 @@
+"""Step: draws what every hidden unit serves, density by density, as stacked weights (section 8)."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+
+from common.cli import run
+from common.plotting import PAGE_WIDTH, SEQUENTIAL, save_figure, use_style
+
+TITLES = {"relu_hidden": "ReLU hidden units", "relu": "linear hidden\nunits (control)"}
+SHOWN = 5
+
+
+def draw_neurons(*, table: Path, caption: Path, out: Path) -> None:
+    """Best model of the first seed per density: a bar per unit, a piece per feature. `out` is the SVG."""
+    frame = pd.read_csv(table)
+    one = frame[frame["seed"] == frame["seed"].iloc[0]]
+    densities = np.sort(one["density"].unique())[::-1]
+    chosen = densities[np.unique(np.linspace(0, len(densities) - 1, SHOWN).round().astype(int))]
+    use_style()
+    figure, grid = plt.subplots(
+        len(TITLES), len(chosen), figsize=(PAGE_WIDTH, 3.6), sharex=True, sharey=True, squeeze=False
+    )
+    n_features = int(one["feature"].max()) + 1
+    colours = plt.get_cmap(SEQUENTIAL)(np.linspace(0.0, 1.0, n_features))
+    for line, (activation, title) in zip(grid, TITLES.items(), strict=True):
+        for axes, density in zip(line, chosen, strict=True):
+            part = one[(one["activation"] == activation) & (one["density"] == density)]
+            _stack(axes, part.pivot(index="unit", columns="feature", values="weight").abs().to_numpy(), colours)
+            mean = frame[(frame["activation"] == activation) & (frame["density"] == density)]["polysemantic"].mean()
+            axes.set_title(f"s = {density:g}, {mean:.1f} poly.", fontsize=7)
+        line[0].set_ylabel(f"{title}\n$|W_{{ji}}|$, stacked")
+    for axes in grid[-1]:
+        axes.set_xlabel("hidden unit")
+    mappable = ScalarMappable(Normalize(1, n_features), SEQUENTIAL)
+    figure.colorbar(mappable, ax=grid, label="feature, most important first", pad=0.01, fraction=0.03)
+    save_figure(figure, out.with_suffix(""), frame, caption, [table])
+
+
+def _stack(axes: Axes, weights: np.ndarray, colours: np.ndarray) -> None:
+    bottom = np.zeros(len(weights))
+    for feature, colour in enumerate(colours):
+        axes.bar(np.arange(len(weights)) + 1, weights[:, feature], bottom=bottom, color=colour, width=0.75)
+        bottom += weights[:, feature]
+    axes.set_xticks(range(1, len(weights) + 1))
+
+
+if __name__ == "__main__":
+    run(draw_neurons)

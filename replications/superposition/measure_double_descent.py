@@ -1,0 +1,81 @@
+"""Step: points, then features in superposition, and the bump of the test loss between (Henighan et al. 2023).
+
+Test loss against the number T of training points: its largest value strictly inside, less the larger of the two ends.
+Dimensionality of features (columns of W) and of training points (hidden vectors h = W x), each weighted by its squared
+length: unweighted means are m / n and m / T for any model that uses all its dimensions, and would say nothing.
+Controls: a strong weight decay; features against points of the same models.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.cli import run
+from common.errors import UserError
+from common.records import Metric, write_metrics
+from common.statistics import over_seeds
+from replications.superposition.geometry import checked_dimensionality, norms
+from replications.superposition.tables import add_pair, write_table
+
+FEW = 1  # index of the size at which points should be stored, the second smallest
+
+
+def measure_double_descent(
+    *, models: Path, seeds: list[int], points: list[int], metrics: Path, table: Path, columns: Path
+) -> None:
+    """Writes `metrics` (JSON), `table` (CSV: losses and shares) and `columns` (CSV: W and h of the first seed)."""
+    if not models.is_file():
+        raise UserError(f"{models} does not exist; run `make superposition` to train its models")
+    tensors = {name: value.double() for name, value in load_file(models).items()}
+    W, test = tensors["W"], tensors["test_loss"]
+    used = seeds[: W.shape[2]]
+    features = weighted_share(W)
+    data = torch.stack([weighted_share(tensors[f"hidden.{size}"]) for size in points], dim=1)
+    found: dict[str, Metric] = {}
+    height = test[:, 1:-1].amax(1) - torch.maximum(test[:, 0], test[:, -1])
+    text = "largest test loss at an inner T, less the larger of the losses at the smallest and the largest T"
+    add_pair(found, "bump", height[0], height[1], "decayed", unit="loss", formula=text)
+    where = torch.tensor(points, dtype=torch.float64)[1:-1][test[0, 1:-1].argmax(0)]
+    found["bump_at"] = over_seeds(where.tolist(), unit="points", formula="T of the largest inner test loss")
+    text = "sum_i ||v_i||^2 D_i / sum_i ||v_i||^2 over vectors v: columns of W, or hidden vectors of training points"
+    for name, at, one, other in (("points_few", FEW, data, features), ("features_many", -1, features, data)):
+        control = "features" if name == "points_few" else "points"
+        add_pair(found, name, one[0, at], other[0, at], control, unit="dimensions", formula=text)
+    write_metrics(metrics, found)
+    rows = [
+        [
+            decay,
+            seed,
+            size,
+            float(tensors["train_loss"][a, t, k]),
+            float(test[a, t, k]),
+            float(features[a, t, k]),
+            float(data[a, t, k]),
+        ]
+        for a, decay in enumerate(("weak", "strong"))
+        for t, size in enumerate(points)
+        for k, seed in enumerate(used)
+    ]
+    write_table(table, rows, ["decay", "seed", "points", "train_loss", "test_loss", "feature_share", "point_share"])
+    vectors = [
+        [size, kind, i, *column.tolist()]
+        for t, size in enumerate(points)
+        for kind, one in (("feature", W[0, t, 0]), ("point", tensors[f"hidden.{size}"][0, 0]))
+        for i, column in enumerate(one.T)
+    ]
+    write_table(columns, vectors, ["points", "kind", "index", "x", "y"])
+
+
+def weighted_share(W: Float[Tensor, "*batch hidden vector"]) -> Float[Tensor, "*batch"]:
+    """Mean of D_i weighted by squared length, of vectors of any scale."""
+    size = norms(W)
+    scaled = W / size.amax(-1)[..., None, None].clamp(min=1e-12)
+    square = norms(scaled).square()
+    return (square * checked_dimensionality(scaled)).sum(-1) / square.sum(-1)
+
+
+if __name__ == "__main__":
+    run(measure_double_descent)
