@@ -51,6 +51,8 @@ class Training(Strict):
     )
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm of a member")
     dead_after: Annotated[int, Field(ge=1)] = Field(description="activations of silence after which a latent is dead")
+    anneal_from: Annotated[float, Field(ge=1)] = Field(1.0, description="k of the TopK family starts at this multiple")
+    anneal_share: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="and falls to k in this share of steps")
     bandwidth: Annotated[float, Field(gt=0)] = Field(0.05, description="epsilon of the JumpReLU gradient estimate")
     controller_gain: Annotated[float, Field(gt=0, le=1)] = Field(
         0.03, description="how fast the L1 coefficient follows the L0 aimed at"

@@ -69,16 +69,18 @@ def pattern_at(index: Int[Tensor, " entry"], shape: torch.Size) -> Pattern:
     return make_pattern(rows, (rows // batch) * d_sae + index % d_sae, instances, batch, d_sae)
 
 
-def top_per_token(z: Float[Tensor, "instance batch d_sae"], k: list[int]) -> Int[Tensor, " entry"]:
-    """Flat positions of the k largest positive entries of each token; k may differ between members."""
-    values, latents = z.topk(max(k), dim=-1)
-    allowed = torch.tensor(k, device=z.device)[:, None, None] > torch.arange(max(k), device=z.device)
+def top_per_token(z: Float[Tensor, "instance batch d_sae"], k: list[float]) -> Int[Tensor, " entry"]:
+    """Flat positions of the k (rounded) largest positive entries of each token; k may differ between members."""
+    most = min(round(max(k)), z.shape[-1])
+    values, latents = z.topk(most, dim=-1)
+    allowed = torch.tensor([round(one) for one in k], device=z.device)[:, None, None]
+    allowed = allowed > torch.arange(most, device=z.device)
     start = rearrange(torch.arange(z.shape[0] * z.shape[1], device=z.device) * z.shape[2], "(i b) -> i b 1", i=len(z))
     return (start + latents)[(values > 0) & allowed].sort().values
 
 
 def top_of_batch(
-    z: Float[Tensor, "instance batch d_sae"], k: list[int], guesses: list[float]
+    z: Float[Tensor, "instance batch d_sae"], k: list[float], guesses: list[float]
 ) -> tuple[Int[Tensor, " entry"], Float[Tensor, " instance"]]:
     """Flat positions of the k times batch largest positive entries of each member, and the smallest kept value.
 
@@ -88,7 +90,7 @@ def top_of_batch(
     found, smallest = [], []
     size = z.shape[1] * z.shape[2]
     for member, (count, guess) in enumerate(zip(k, guesses, strict=True)):
-        flat, wanted = z[member].flatten(), count * z.shape[1]
+        flat, wanted = z[member].flatten(), min(round(count * z.shape[1]), size)
         candidates = (flat > max(0.0, 0.9 * guess)).nonzero()[:, 0]
         if len(candidates) < wanted:
             candidates = (flat > 0).nonzero()[:, 0]

@@ -70,7 +70,7 @@ def make_groups(recipes: list[Recipe]) -> list[list[Recipe]]:
 
 
 def train(
-    recipes: list[Recipe], batches: Batches, settings: Training, checkpoint: Path, device: str = "cpu"
+    recipes: list[Recipe], batches: Batches, settings: Training, checkpoint: Path, *, data: str = "", device: str = "cpu"
 ) -> list[Trained]:
     """Trains all members, resuming from `checkpoint` if it is of the same run; removes it at the end.
 
@@ -79,13 +79,14 @@ def train(
         batches: see `Batches`. A batch whose leading axis is not 1 has one slice per member of a group.
         settings: how to train.
         checkpoint: a safetensors file outside the declared outputs.
+        data: names the stream, so that a checkpoint of other data is not taken up.
         device: "cpu" or "cuda".
 
     Raises:
         UserError: activations, a loss or a gradient are not finite (names step and member).
     """
     groups = [_start(group, batches(0, group[0].source), device) for group in make_groups(recipes)]
-    identity = _identity(recipes, settings)
+    identity = _identity(recipes, settings, data)
     step, traces = _load(checkpoint, groups, identity)
     started = logged = time.perf_counter()
     begun = step
@@ -120,6 +121,13 @@ def learning_rate(settings: Training, step: int) -> float:
     return settings.learning_rate * min(1.0, (step + 1) / (settings.warmup + 1), left)
 
 
+def k_now(recipes: list[Recipe], settings: Training, step: int) -> list[float]:
+    """k of the TopK family at a step: constant, or falling linearly from a multiple of it."""
+    left = 1 - step / max(1.0, settings.anneal_share * settings.steps)
+    more = 1 + (settings.anneal_from - 1) * max(0.0, left) if settings.anneal_share > 0 else 1.0
+    return [min(recipe.sparsity * more, recipe.d_sae) for recipe in recipes]
+
+
 def _start(recipes: list[Recipe], batch: Batch, device: str) -> Group:
     architecture = ARCHITECTURES[recipes[0].architecture]
     members = []
@@ -147,7 +155,8 @@ def _step(group: Group, batches: Batches, settings: Training, step: int) -> Floa
         raise UserError(f"step {step}: the activations hold NaN or infinity; harvest them again")
     dead = progress.silent >= settings.dead_after
     trained = {name: value.requires_grad_() for name, value in weights.items() if not _frozen(name, recipes[0])}
-    losses = architecture.losses(weights, batch, Context(recipes, progress, dead, settings.bandwidth))
+    context = Context(recipes, k_now(recipes, settings, step), progress, dead, settings.bandwidth)
+    losses = architecture.losses(weights, batch, context)
     gradients = dict(zip(trained, torch.autograd.grad(losses.loss.sum(), list(trained.values())), strict=True))
     with torch.no_grad():
         for value in weights.values():
@@ -224,8 +233,8 @@ def _slice(progress: Progress, index: int) -> Progress:
     return Progress(*(getattr(progress, name)[index : index + 1].clone() for name in vars(progress)))
 
 
-def _identity(recipes: list[Recipe], settings: Training) -> str:
-    text = json.dumps([one.model_dump() for one in recipes]) + settings.model_dump_json()
+def _identity(recipes: list[Recipe], settings: Training, data: str) -> str:
+    text = json.dumps([one.model_dump() for one in recipes]) + settings.model_dump_json() + data
     return hashlib.sha256(text.encode()).hexdigest()
 
 

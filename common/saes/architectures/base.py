@@ -44,6 +44,8 @@ class Context(NamedTuple):
     """What a loss may look at."""
 
     recipes: list[Recipe]
+    k: list[float]
+    """latents kept per token at this step (TopK family)"""
     progress: Progress
     dead: Bool[Tensor, "instance d_sae"]
     bandwidth: float

@@ -53,7 +53,7 @@ class CrossLayer:
         z = einsum(x, weights["W_enc"], "instance batch layer d, instance layer d_sae d -> instance layer batch d_sae")
         z = z + weights["b_enc"][:, :, None]
         flat = rearrange(z, "instance layer batch d_sae -> (instance layer) batch d_sae")
-        k = [int(recipe.sparsity) for recipe in context.recipes for _ in range(layers)]
+        k = [own for own in context.k for _ in range(layers)]
         index = top_per_token(flat.detach(), k)
         token, latent = index // d_sae, index % d_sae
         place, token = token // n, token % n  # place: (instance layer)

@@ -33,8 +33,7 @@ class Matryoshka(TopK):
     def losses(self, weights: Weights, batch: Batch, context: Context) -> Losses:
         with torch.no_grad():
             z = pre_activations(weights, batch)
-            k = [int(recipe.sparsity) for recipe in context.recipes]
-            index, smallest = top_of_batch(z, k, context.progress.threshold.tolist())
+            index, smallest = top_of_batch(z, context.k, context.progress.threshold.tolist())
             pattern = pattern_at(index, z.shape)
         values = encode_at(batch.x, weights["W_enc"], weights["b_enc"], weights["b_dec"], z, pattern)
         found: Tensor = weights["b_dec"][:, None]

@@ -49,11 +49,11 @@ class TopK:
     def losses(self, weights: Weights, batch: Batch, context: Context) -> Losses:
         with torch.no_grad():
             z = pre_activations(weights, batch)
-            k, smallest = [int(recipe.sparsity) for recipe in context.recipes], None
+            smallest = None
             if self.of_batch:
-                index, smallest = top_of_batch(z, k, context.progress.threshold.tolist())
+                index, smallest = top_of_batch(z, context.k, context.progress.threshold.tolist())
             else:
-                index = top_per_token(z, k)
+                index = top_per_token(z, context.k)
             pattern = pattern_at(index, z.shape)
         values = encode_at(batch.x, weights["W_enc"], weights["b_enc"], weights["b_dec"], z, pattern)
         found = decode_at(values, weights["W_dec"], pattern) + weights["b_dec"][:, None]

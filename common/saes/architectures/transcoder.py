@@ -50,7 +50,7 @@ class Transcoder:
     def losses(self, weights: Weights, batch: Batch, context: Context) -> Losses:
         with torch.no_grad():
             z = pre_activations(weights, batch, centred=False)
-            pattern = pattern_at(top_per_token(z, [int(recipe.sparsity) for recipe in context.recipes]), z.shape)
+            pattern = pattern_at(top_per_token(z, context.k), z.shape)
         nothing = torch.zeros_like(weights["W_enc"][:, 0])
         values = encode_at(batch.x, weights["W_enc"], weights["b_enc"], nothing, z, pattern)
         found = decode_at(values, weights["W_dec"], pattern) + weights["b_dec"][:, None]
