@@ -136,7 +136,7 @@ def harvest(
     """Activations of all windows at each hook; the same tokens in the same order at every hook."""
     layers = {hook: check_hook(bridge, hook) for hook in hooks}
     by_length = source.real.sum(1).argsort(stable=True)  # windows of one length go together: little padding
-    parts = list(by_length.split(batch))
+    parts = list(torch.split(by_length, batch))
     kept: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     document, token_id, dropped = [], [], {"first position": 0, "special token": 0}
     for rows in track(parts, "harvest"):

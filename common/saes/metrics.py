@@ -4,11 +4,12 @@ Sums run over tokens in float64. `FORMULAS` is what `formula` of a metric says. 
 scaled, shifted, principal components, one-hot data) are in the tests.
 """
 
+import operator
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import einsum, reduce
+from einops import reduce
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -45,7 +46,7 @@ class Moments(NamedTuple):
     cross: float
 
     def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]
-        return Moments(*(a + b for a, b in zip(self, other, strict=True)))
+        return Moments(*map(operator.add, self, other))
 
     @property
     def total(self) -> float:
@@ -127,7 +128,7 @@ def loss_recovered(clean: float, replaced: float, ablated: float) -> float:
 
 
 def pathological_ratio(kl_sae: float, kl_random: float) -> float:
-    """KL of the SAE's substitution over KL of a random point at the same distance (Gurnee 2024). UserError at no error."""
+    """KL of the SAE's substitution over that of a random point at the same distance (Gurnee). UserError at no error."""
     if kl_random <= 0:
         raise UserError("a perfect reconstruction has no random point at the same distance; the ratio is not defined")
     return kl_sae / kl_random
@@ -161,7 +162,8 @@ def cosines(a: Float[Tensor, "m d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "
     """All cosines between two sets of rows; zero rows have cosine 0."""
     unit_a = a / a.norm(dim=1, keepdim=True).clamp(min=1e-12)
     unit_b = b / b.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    return einsum(unit_a, unit_b, "m d, n d -> m n")
+    found: Tensor = unit_a @ unit_b.mT
+    return found
 
 
 def detector_f1(
@@ -182,5 +184,5 @@ def absorption(latents: Float[Tensor, "token d_sae"], parent: int, child: Bool[T
 
 def by_parts(sae: Sae, x: Float[Tensor, "token d"], size: int = 8192) -> Moments:
     """Moments of a large set of activations."""
-    parts = [moments(part, sae.reconstruct(part)) for part in x.split(size)]
+    parts = [moments(part, sae.reconstruct(part)) for part in torch.split(x, size)]
     return sum(parts[1:], start=parts[0])

@@ -11,7 +11,7 @@ by (change of f) W_dec exactly, and no edit changes nothing.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -165,5 +165,7 @@ class Sae:
 
     def to(self, device: str) -> "Sae":
         """A copy on another device."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+        moved: dict[str, Any] = {
+            key: one.to(device) if isinstance(one, Tensor) else one for key, one in vars(self).items()
+        }
+        return Sae(**moved)

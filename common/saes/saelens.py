@@ -1,10 +1,10 @@
 """Exchange with SAELens: a folder with `cfg.json`, `sae_weights.safetensors` and `sparsity.safetensors`.
 
 Read and written are its architectures standard, gated, topk, jumprelu, transcoder and skip_transcoder; BatchTopK and
-Matryoshka SAEs are exported as jumprelu with a constant threshold, as SAELens does. Old folders may hold `log_threshold`
-or a `scaling_factor`; both are understood. SAEs that normalise their input with statistics of the token (layer_norm,
-constant_norm_rescale) or that need a scale from the training run (expected_average_only_in without a factor) are
-refused: their latents would be silently wrong.
+Matryoshka SAEs are exported as jumprelu with a constant threshold, as SAELens does. Old folders may hold
+`log_threshold` or a `scaling_factor`; both are understood. SAEs that normalise their input with statistics of the
+token (layer_norm, constant_norm_rescale) or that need a scale from the training run (expected_average_only_in without
+a factor) are refused: their latents would be silently wrong.
 """
 
 import math
@@ -138,7 +138,8 @@ def load_density(folder: Path) -> Float[Tensor, " d_sae"] | None:
     path = folder / SPARSITY
     if not path.is_file():
         return None
-    return 10 ** load_file(path)["sparsity"]
+    found: Tensor = 10 ** load_file(path)["sparsity"]
+    return found
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
@@ -173,6 +174,6 @@ def _normalised(sae: Sae, content: dict[str, Any], tensors: dict[str, Tensor], f
         return sae.folded(float(read_json(folder / "activation_scaler.json")["scaling_factor"]))
     hint = f" ({math.sqrt(sae.d_in):.1f} over the mean norm)" if how == "expected_average_only_in" else ""
     raise UserError(
-        f"{folder}: inputs are normalised by '{how}'{hint}, which the folder does not describe; fold it into the weights "
-        "with SAELens before saving"
+        f"{folder}: inputs are normalised by '{how}'{hint}, which the folder does not describe; fold it into the "
+        "weights with SAELens before saving"
     )

@@ -146,7 +146,7 @@ class _DecodeAt(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:
-        with torch.enable_grad():  # type: ignore[no-untyped-call]
+        with torch.enable_grad():
             leaf = values.detach().requires_grad_()
             out = bags(W_dec.detach().flatten(0, 1), pattern.cols, pattern.row_starts, leaf)
         ctx.inner, ctx.leaf, ctx.pattern = out, leaf, pattern

@@ -120,12 +120,12 @@ def write_shards(
         raise UserError(f"activations at {about['hook']} of {about['model']} hold NaN or infinity; nothing was written")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     hashes = {}
-    for number, part in enumerate(order.split(SHARD_TOKENS)):
+    for number, part in enumerate(torch.split(order, SHARD_TOKENS)):
         path = folder / f"shard-{number:05d}.safetensors"
         with atomic(path) as temporary:
             save_file({"activations": x[part], "document": document[part], "token_id": token_id[part]}, temporary)
         hashes[path.name] = sha256(path)
-    mean_square = sum(float(part.double().square().sum()) for part in x.split(SHARD_TOKENS)) / len(x)
+    mean_square = sum(float(part.double().square().sum()) for part in torch.split(x, SHARD_TOKENS)) / len(x)
     manifest = StreamManifest(
         **about,
         dtype=str(x.dtype).removeprefix("torch."),

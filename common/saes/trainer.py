@@ -6,8 +6,8 @@ counters only, and a resumed run ends with the same bytes. Adam with bias correc
 warm-up and a linear decay over the last part; weights and moments are float32. Unit-norm architectures lose the
 gradient along each decoder row before Adam and are renormalised after the step.
 
-The L1 coefficient of penalised architectures follows the L0 aimed at: its logarithm moves by gain * tanh(4 (L0 / L0* - 1))
-a step, an integral controller like that of synth-sae-bench, faster because runs here are short.
+The L1 coefficient of penalised architectures follows the L0 aimed at: its logarithm moves by gain * tanh(4 (L0 / L0* -
+1)) a step, an integral controller like that of synth-sae-bench, faster because runs here are short.
 """
 
 import hashlib
@@ -25,14 +25,24 @@ from torch import Tensor
 from common.errors import UserError
 from common.files import atomic
 from common.saes.architectures import ARCHITECTURES
-from common.saes.architectures.base import Batch, Context, Losses, Progress, Weights, member, stacked, unit_rows, variance
+from common.saes.architectures.base import (
+    Batch,
+    Context,
+    Losses,
+    Progress,
+    Weights,
+    member,
+    stacked,
+    unit_rows,
+    variance,
+)
 from common.saes.recipe import Recipe, Training
 from common.saes.resampling import resample
 from common.saes.sae import Sae
 
 BETA2, EPSILON = 0.999, 1e-8
 FIRST_COEFFICIENT = 0.02
-FORGET = 0.99  # of running means
+FORGET = 0.9  # of running means; the BatchTopK authors use 0.99 in runs with thousands of times more steps
 TRACES = ("l0", "fvu", "dead", "decoder_norm", "coefficient")
 LOG_SECONDS = 10.0
 
@@ -70,7 +80,13 @@ def make_groups(recipes: list[Recipe]) -> list[list[Recipe]]:
 
 
 def train(
-    recipes: list[Recipe], batches: Batches, settings: Training, checkpoint: Path, *, data: str = "", device: str = "cpu"
+    recipes: list[Recipe],
+    batches: Batches,
+    settings: Training,
+    checkpoint: Path,
+    *,
+    data: str = "",
+    device: str = "cpu",
 ) -> list[Trained]:
     """Trains all members, resuming from `checkpoint` if it is of the same run; removes it at the end.
 
@@ -143,7 +159,7 @@ def _start(recipes: list[Recipe], batch: Batch, device: str) -> Group:
         torch.zeros(instances, device=device),
         torch.zeros(instances, dtype=torch.float64, device=device),
     )
-    return Group(recipes, weights, *zeros, progress)
+    return Group(recipes, weights, zeros[0], zeros[1], progress)
 
 
 def _step(group: Group, batches: Batches, settings: Training, step: int) -> Float[Tensor, "trace instance"]:
@@ -173,7 +189,7 @@ def _step(group: Group, batches: Batches, settings: Training, step: int) -> Floa
             )
         scale = settings.clip / norm.clamp(min=settings.clip)
         _adam(group, gradients, scale, architecture.beta1, learning_rate(settings, step), step + 1)
-        if architecture.unit_norm:
+        if architecture.unit_norm and "W_dec" in gradients:
             weights["W_dec"].copy_(unit_rows(weights["W_dec"]))
         _advance(progress, losses, recipes, settings, controlled=architecture.controlled)
         if step + 1 in settings.resample_at and recipes[0].architecture == "relu_bricken":
@@ -209,9 +225,7 @@ def _advance(
     if losses.smallest is not None:
         smallest = losses.smallest.double()
         started = progress.threshold > 0
-        progress.threshold.copy_(
-            torch.where(started, FORGET * progress.threshold + (1 - FORGET) * smallest, smallest)
-        )
+        progress.threshold.copy_(torch.where(started, FORGET * progress.threshold + (1 - FORGET) * smallest, smallest))
     if controlled:
         aim = torch.tensor([recipe.sparsity for recipe in recipes], device=progress.l0.device)
         progress.coefficient.mul_((settings.controller_gain * torch.tanh(4 * (progress.l0 / aim - 1))).exp())
@@ -239,7 +253,7 @@ def _identity(recipes: list[Recipe], settings: Training, data: str) -> str:
 
 
 def _tensors(groups: list[Group]) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     for number, group in enumerate(groups):
         parts = {"weights": group.weights, "first": group.first, "second": group.second}
         found |= {f"{number}.{part}.{name}": value for part, own in parts.items() for name, value in own.items()}

@@ -6,6 +6,7 @@ components, shuffled activations and a frozen decoder), S8 (more latents and mor
 primary number; recovered loss is against mean ablation and, as in older work, zero ablation, which flatters.
 """
 
+from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +21,8 @@ from common.files import atomic, read_json
 from common.models import load_model
 from common.records import Metric, write_metrics
 from common.saes.metrics import FORMULAS, fvu_by_document, l0, moments, principal, without_components
-from common.saes.saelens import load_saelens
 from common.saes.sae import Sae
+from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.statistics import over_clusters, over_seeds
 from replications.sparse_autoencoders.baselines import Reconstruct, baselines
@@ -97,8 +98,10 @@ def measure_language(
     with atomic(table) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     thresholds = {seed: swapped_threshold(saes, sweep, seeds, seed, held["early"]) for seed in seeds}
-    sums = [[fvu_sums(saes[f"batch_topk-{width}-k{k}-s{seeds[0]}"], held["early"]) for k in sweep.sparsities]
-            for width in sweep.widths]
+    sums = [
+        [fvu_sums(saes[f"batch_topk-{width}-k{k}-s{seeds[0]}"], held["early"]) for k in sweep.sparsities]
+        for width in sweep.widths
+    ]
     order = order_metrics(sums, held["early"].documents(), sweep.widths)
     write_metrics(metrics, {**summary(frame, sweep, seeds, thresholds), **order})
 
@@ -188,14 +191,14 @@ def summary(
     frame: pd.DataFrame, sweep: Sweep, seeds: list[int], thresholds: dict[int, tuple[float, float]]
 ) -> dict[str, Metric]:
     """Metrics over seeds at the central point of the grid, each with its control."""
-    by_name = frame.set_index("name")
+    by_name = {row["name"]: row for row in frame.to_dict("records")}
     end = f"{sweep.width}-k{sweep.sparsity}-s"
 
     def column(prefix: str, key: str, chosen: list[int]) -> list[float]:
-        return [float(by_name.loc[f"{prefix}-{end}{seed}", key]) for seed in chosen]
+        return [float(by_name[f"{prefix}-{end}{seed}"][key]) for seed in chosen]
 
     def baseline(name: str, key: str, count: int) -> list[float]:
-        return [float(by_name.loc[name, key])] * count
+        return [float(by_name[name][key])] * count
 
     few, n = seeds[: sweep.control_seeds], len(seeds)
     own = {key: column("batch_topk", key, seeds) for key in ("fvu", "delta_ce", "kl", "recovered_mean", "gamma")}
@@ -237,7 +240,7 @@ def summary(
         "pathological_ratio_null": (null, "1", "kl of one random point over kl of another at the same distance"),
         "dead": (column("batch_topk", "dead", seeds), "share", FORMULAS["dead"] + ", held-out activations"),
     }
-    late = by_name.loc[f"late-{end}{seeds[0]}"]
+    late = by_name[f"late-{end}{seeds[0]}"]
     pairs = {
         "l0_ratio_difference": ("l0_ratio", "l0_ratio_other"),
         "fvu_minus_shuffled": ("fvu", "fvu_shuffled"),
@@ -251,13 +254,13 @@ def summary(
         series[name] = (values, series[left][1], f"{left} minus {right}")
     found = {name: over_seeds(values, unit=unit, formula=formula) for name, (values, unit, formula) in series.items()}
     for k in sweep.sparsities:
-        row = by_name.loc[f"batch_topk-{sweep.width}-k{k}-s{seeds[0]}"]
+        row = by_name[f"batch_topk-{sweep.width}-k{k}-s{seeds[0]}"]
         found[f"pathological_ratio_k{k}"] = single(row)
     found["pathological_ratio_late"] = single(late)
     return found
 
 
-def single(row: "pd.Series[Any]") -> Metric:
+def single(row: dict[Hashable, Any]) -> Metric:
     """The ratio of one SAE; its range is that over the two random draws."""
     ratios = sorted(float(row["kl"] / row[f"kl_random{draw}"]) for draw in (0, 1))
     value = float(2 * row["kl"] / (row["kl_random0"] + row["kl_random1"]))

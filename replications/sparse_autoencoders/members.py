@@ -43,7 +43,7 @@ def members(sweep: Sweep, seeds: list[int]) -> list[Member]:
     return [*found, Member(f"late-{width}-k{k}-s{seeds[0]}", "late", late)]
 
 
-def recipe(architecture: str, width: int, k: int, seed: int, **more: object) -> Recipe:
+def recipe(architecture: str, width: int, k: float, seed: int, **more: object) -> Recipe:
     return Recipe.model_validate(
         {"architecture": architecture, "d_sae": width, "sparsity": float(k), "seed": seed, **more}
     )

@@ -6,8 +6,8 @@ NAME = "replications.sparse_autoencoders"
 CAPTIONS = "replications/sparse_autoencoders/captions"
 ENDINGS = ["svg", "png", "pdf", "csv", "json"]
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
-SEEDS = {"seeds": config["seeds"]}
-RUN = {"seeds": config["seeds"], "device": config["device"]}
+SEEDS = {"seeds": config["seeds"][: config["most_seeds"]]}
+RUN = {**SEEDS, "device": config["device"]}
 WORLDS = {"easy": config["easy"], "hard": config["hard"]}
 
 

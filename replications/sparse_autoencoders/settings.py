@@ -42,7 +42,9 @@ class Corpora(Strict):
     layer: Annotated[int, Field(ge=0)] = Field(description="the residual stream before this layer is studied")
     late_layer: Annotated[int, Field(ge=0)] = Field(description="and, with one SAE, before this one")
     docs_tokens: Annotated[int, Field(ge=100)] = Field(description="most tokens of python-docs")
-    late_tokens: Annotated[int, Field(ge=100)] = Field(description="how many of them are harvested at the late layer too")
+    late_tokens: Annotated[int, Field(ge=100)] = Field(
+        description="how many of them are harvested at the late layer too"
+    )
     chat_tokens: Annotated[int, Field(ge=10)] = Field(description="most tokens of self-chat")
     window: Annotated[int, Field(ge=8)] = Field(description="tokens of context")
     batch: Annotated[int, Field(ge=1)] = Field(description="windows in one forward pass")
@@ -84,6 +86,7 @@ class Browser(Strict):
 class Settings(Strict):
     """All parts."""
 
+    most_seeds: Annotated[int, Field(ge=2)] = Field(description="how many of the run's seeds are used, the first ones")
     easy: Planted
     hard: Planted
     revival: Revival

@@ -1,7 +1,7 @@
 """What the model loses when its residual stream is replaced: the forward pass goes on from the cached activation.
 
-Replaced are the positions an SAE was trained on (no special tokens, no first position, no outliers); the loss is taken at
-these positions. One pass over the clean residual gives the reference, then each substitution costs the layers above
+Replaced are the positions an SAE was trained on (no special tokens, no first position, no outliers); the loss is taken
+at these positions. One pass over the clean residual gives the reference, then each substitution costs the layers above
 the hook. Two numbers per token: cross-entropy of the next token, and KL(clean || replaced).
 """
 
@@ -43,7 +43,8 @@ class HeldOut(NamedTuple):
         for row in order:
             seen.setdefault(int(self.document[row]), row)
         rows = torch.tensor(list(seen.values())[:count])
-        return HeldOut(self.layer, *(value[rows] for value in self[1:]))
+        tokens, real, used, document, resid = (value[rows] for value in self[1:])
+        return HeldOut(self.layer, tokens, real, used, document, resid)
 
 
 class Effect(NamedTuple):
@@ -55,7 +56,8 @@ class Effect(NamedTuple):
 
 def read_held_out(stored: dict[str, Tensor], layer: int) -> HeldOut:
     """The held-out windows at one of the two layers."""
-    return HeldOut(layer, *(stored[key] for key in ("tokens", "real", "used", "document")), stored[f"resid.{layer}"])
+    tokens, real, used, document = (stored[key] for key in ("tokens", "real", "used", "document"))
+    return HeldOut(layer, tokens, real, used, document, stored[f"resid.{layer}"])
 
 
 def scored(held: HeldOut) -> Bool[Tensor, "window pos"]:
@@ -108,6 +110,7 @@ def at_same_distance(reconstruct: Reconstruct, seed: int) -> Reconstruct:
     def random(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         distance = (x - reconstruct(x)).norm(dim=-1, keepdim=True)
         noise = torch.randn(x.shape, generator=generator)
-        return x + noise / noise.norm(dim=-1, keepdim=True) * distance
+        moved: Tensor = x + noise / noise.norm(dim=-1, keepdim=True) * distance
+        return moved
 
     return random

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from common.cli import run
 from common.files import atomic
-from common.saes.recipe import Recipe, Training
+from common.saes.recipe import Training
 from common.saes.trainer import Trained, train
+from replications.sparse_autoencoders.members import recipe
 from replications.sparse_autoencoders.settings import Planted, Revival, World
 from replications.sparse_autoencoders.worlds import Stream
 
@@ -38,9 +39,7 @@ def train_planted(
         kept |= packed(name, fit(planted.world, planted.d_sae, planted.training, seeds, device, path))
     for name, auxiliary in (("with_auxk", True), ("without_auxk", False)):
         path = checkpoint.with_suffix(f".{name}")
-        kept |= packed(
-            name, fit(easy.world, revival.d_sae, revival.training, seeds, device, path, auxiliary=auxiliary)
-        )
+        kept |= packed(name, fit(easy.world, revival.d_sae, revival.training, seeds, device, path, auxiliary=auxiliary))
     with atomic(out) as temporary:
         save_file(kept, temporary)
 
@@ -56,10 +55,7 @@ def fit(
     auxiliary: bool = True,
 ) -> list[Trained]:
     """BatchTopK SAEs of all seeds, each on its own world."""
-    recipes = [
-        Recipe(architecture="batch_topk", d_sae=d_sae, sparsity=world.active, seed=seed, auxiliary=auxiliary)
-        for seed in seeds
-    ]
+    recipes = [recipe("batch_topk", d_sae, world.active, seed, auxiliary=auxiliary) for seed in seeds]
     print(f"world of {world.features} features in {world.d} dimensions, width {d_sae}", flush=True)
     stream = Stream(world, seeds, training.batch, device)
     return train(recipes, stream, training, checkpoint, data=world.model_dump_json(), device=device)

@@ -80,7 +80,8 @@ class Architecture(Protocol):
 
 def unit_rows(rows: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
     """Rows scaled to norm 1."""
-    return rows / rows.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    unit: Tensor = rows / rows.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return unit
 
 
 def random_rows(d_sae: int, d: int, generator: torch.Generator) -> Float[Tensor, "d_sae d"]:

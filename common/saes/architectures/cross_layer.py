@@ -1,9 +1,10 @@
-"""Cross-layer transcoder (Ameisen, Lindsey et al. 2025): latents of a layer write to the MLP outputs of all later layers.
+"""Cross-layer transcoder (Ameisen, Lindsey et al. 2025): a layer's latents write to the MLP outputs of all later
+layers.
 
     f^l = TopK(x^l W_enc^l + b_enc^l),   y^^l = sum over l' <= l of f^l' W_dec^(l'->l) + b_dec^l
 
-Data come with layers on the feature axis, x [batch (layer d_model)]. Latents of layer l' are stored with one decoder row
-of length (layer d_model) whose entries before l' are masked, so that all decoders are one matrix.
+Data come with layers on the feature axis, x [batch (layer d_model)]. Each latent of layer l' has one decoder row of
+length (layer d_model) whose entries before l' are masked, so that all decoders are one matrix.
 
 Deviations: TopK per layer (as OpenMOSS train theirs) in place of JumpReLU with a tanh penalty, whose constants we could
 not verify; start as for transcoders. It is exported as weights, not as a `Sae`: no exchange format covers it.

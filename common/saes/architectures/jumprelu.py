@@ -7,9 +7,9 @@ K(u) = 1[|u| < 1/2] of bandwidth eps: d f / d theta = -(theta / eps) K((z - thet
 = -(1 / eps) K((z - theta) / eps). z gets no gradient from the step (tests compare with these formulas).
 
 Deviations: theta is trained directly, as a rectified parameter, and not as log theta, which Adam moves by at most a
-factor of its rate per step, so that a small start stays frozen; eps and the first theta are larger than the paper's 0.001
-because a run here has thousands of times fewer tokens. A pre-activation loss of 3e-6 revives dead latents (Anthropic,
-January 2025).
+factor of its rate per step, so that a small start stays frozen; eps and the first theta are larger than the paper's
+0.001 because a run here has thousands of times fewer tokens. A pre-activation loss of 3e-6 revives dead latents
+(Anthropic, January 2025).
 """
 
 from typing import Any

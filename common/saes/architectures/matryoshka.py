@@ -10,9 +10,9 @@ Deviations: the mean over prefixes instead of the sum (it only sets the weight o
 import torch
 from torch import Tensor
 
+from common.saes.architectures.auxiliary import auxiliary_loss
 from common.saes.architectures.base import Batch, Context, Losses, Weights, pre_activations, squared_error, variance
 from common.saes.architectures.topk import AUXILIARY, TopK
-from common.saes.architectures.auxiliary import auxiliary_loss
 from common.saes.sparse import decode_at, encode_at, pattern_at, top_of_batch
 
 GROUPS = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
@@ -20,7 +20,7 @@ GROUPS = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
 
 def prefixes(d_sae: int) -> list[int]:
     """Ends of the groups; the last is the width. Narrow SAEs have fewer groups."""
-    ends = []
+    ends: list[int] = []
     for share in GROUPS:
         ends.append((ends[-1] if ends else 0) + round(share * d_sae))
     return [*sorted({end for end in ends if 0 < end < d_sae}), d_sae]

@@ -2,16 +2,17 @@
 
     f = ReLU(TopK(z)),  z = (x - b_dec) W_enc + b_enc,  loss = |x - x^|^2 / Var(x) + AuxK / 32
 
-TopK keeps k latents of each token, BatchTopK the k B largest of a batch. A BatchTopK SAE is used with one threshold, the
-running mean of the smallest kept value, so that tokens do not see each other. Unit decoder rows, encoder = decoder^T
-at the start, b_dec at the geometric median.
+TopK keeps k latents of each token, BatchTopK the k B largest of a batch. A BatchTopK SAE is used with one threshold,
+the running mean of the smallest kept value, so that tokens do not see each other. Unit decoder rows, encoder =
+decoder^T at the start, b_dec at the geometric median.
 
-Deviations: Var(x) is that of the batch, not of the first one; the running mean forgets with 0.99 as in the authors'
-BatchTopK code; inputs are scaled by one scalar, not normalised per token.
+Deviations: Var(x) is that of the batch, not of the first one; the running mean forgets with 0.9, not 0.99 as in the
+authors BatchTopK code; inputs are scaled by one scalar, not normalised per token.
 """
 
 import torch
 
+from common.saes.architectures.auxiliary import auxiliary_loss
 from common.saes.architectures.base import (
     Batch,
     Context,
@@ -25,7 +26,6 @@ from common.saes.architectures.base import (
     tied,
     variance,
 )
-from common.saes.architectures.auxiliary import auxiliary_loss
 from common.saes.recipe import Recipe
 from common.saes.sae import About, Sae
 from common.saes.sparse import decode_at, encode_at, pattern_at, top_of_batch, top_per_token

@@ -2,13 +2,15 @@
 
     y^ = f W_dec + b_dec (+ x W_skip^T),   f = TopK(x W_enc + b_enc),   loss |y - y^|^2 / Var(y) + AuxK / 32
 
-Start as in sparsify: random encoder, W_dec = 0, W_skip = 0, b_dec the mean target, b_enc such that the mean input gives 0;
-decoder norms are free. Deviation: TopK instead of the paper's ReLU and L1, so that no coefficient has to be found.
+Start as in sparsify: random encoder, W_dec = 0, W_skip = 0, b_dec the mean target, b_enc such that the mean input
+gives 0; decoder norms are free. Deviation: TopK instead of the paper's ReLU and L1, so that no coefficient has to be
+found.
 """
 
 import torch
 from einops import einsum
 
+from common.saes.architectures.auxiliary import auxiliary_loss
 from common.saes.architectures.base import (
     Batch,
     Context,
@@ -22,7 +24,6 @@ from common.saes.architectures.base import (
     variance,
 )
 from common.saes.architectures.topk import AUXILIARY
-from common.saes.architectures.auxiliary import auxiliary_loss
 from common.saes.recipe import Recipe
 from common.saes.sae import About, Sae
 from common.saes.sparse import decode_at, encode_at, pattern_at, top_per_token
