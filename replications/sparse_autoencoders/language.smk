@@ -1,4 +1,4 @@
-# The language model's part: harvest -> sweep -> measure -> figures and feature browser. Included by rules.smk.
+# The language model's part: harvest -> sweep -> measure -> figures. Included by rules.smk.
 
 FIGURES = ["frontier", "grid", "errors", "training"]
 
@@ -77,39 +77,6 @@ rule measure_language:
         sources=source_hash(f"{NAME}.measure_language"),
     shell:
         "python -m replications.sparse_autoencoders.measure_language --manifest {input.manifest} --index {input.index} --early {input.early} --late {input.late} --held-out {input.held_out} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
-
-
-rule browse:
-    input:
-        manifest="<models>/{model}/manifest.json",
-        index=rules.train_language.output.index,
-        held_out=rules.collect.output.held_out,
-    output:
-        page=report(
-            "<results>/{model}/browser/index.html",
-            caption="captions/browser.rst",
-            category="Sparse autoencoders",
-            subcategory="Feature browser",
-            labels={"figure": "features", "model": "{model}"},
-        ),
-    log:
-        "<logs>/{model}/browse.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 2
-    resources:
-        mem_mb=3000,
-        runtime=20,
-    params:
-        options=flags(
-            config["browser"],
-            width=config["sweep"]["width"],
-            sparsity=config["sweep"]["sparsity"],
-            seed=config["seeds"][0],
-        ),
-        sources=source_hash(f"{NAME}.browse"),
-    shell:
-        "python -m replications.sparse_autoencoders.browse --manifest {input.manifest} --index {input.index} --held-out {input.held_out} {params.options} --out {output.page} > {log} 2>&1"
 
 
 for FIGURE in FIGURES:

@@ -122,11 +122,12 @@ def pca_explained(x: Float[Tensor, "sample d"], components: int) -> float:
 
 
 def fall(trace: Float[Tensor, " trace"], start: float, end: float) -> float:
-    """How much fvu falls in a stretch of the run, relative to its mean in the stretch before the end's."""
+    """Relative fall of the mean between the two halves of a stretch of the run (at least two entries)."""
     n = len(trace)
-    part = trace[int(start * n) : max(int(end * n), int(start * n) + 2)]
-    first, second = part[: len(part) // 2].mean(), part[len(part) // 2 :].mean()
-    return float((first - second) / first)
+    first = min(int(start * n), n - 2)
+    part = trace[first : max(int(end * n), first + 2)]
+    before, after = part[: len(part) // 2].mean(), part[len(part) // 2 :].mean()
+    return float((before - after) / before)
 
 
 def summarised(values: dict[str, list[float]]) -> dict[str, Metric]:

@@ -1,5 +1,5 @@
 # Sparse autoencoders: planted dictionaries (train -> measure -> draw), then a language model (harvest -> one sweep of SAEs
-# -> measure -> draw, and a feature browser).
+# -> measure -> draw).
 from common.workflow import flags, source_hash
 
 NAME = "replications.sparse_autoencoders"
@@ -95,7 +95,6 @@ rule figures:
             figure=FIGURES,
             ending=ENDINGS,
         ),
-        expand("<results>/{model}/browser/index.html", model=config["models"]),
 
 
 rule metrics:

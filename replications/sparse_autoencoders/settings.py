@@ -76,13 +76,6 @@ class Evaluation(Strict):
     batch: Annotated[int, Field(ge=1)] = Field(description="windows in one forward pass")
 
 
-class Browser(Strict):
-    """The feature browser."""
-
-    latents: Annotated[int, Field(ge=1)] = Field(description="latents on the page, the most frequent first left out")
-    contexts: Annotated[int, Field(ge=2)] = Field(description="contexts per latent, half top, half by quantile")
-
-
 class Settings(Strict):
     """All parts."""
 
@@ -93,4 +86,3 @@ class Settings(Strict):
     corpora: Corpora
     sweep: Sweep
     evaluation: Evaluation
-    browser: Browser

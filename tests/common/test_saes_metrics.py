@@ -26,7 +26,9 @@ from common.saes.stream import shuffled_dimensions
 @pytest.fixture(scope="module")
 def x():
     generator = torch.Generator().manual_seed(0)
-    return (torch.randn(500, 8, generator=generator, dtype=torch.float64) @ torch.randn(8, 8, generator=generator).double()) + 2
+    return (
+        torch.randn(500, 8, generator=generator, dtype=torch.float64) @ torch.randn(8, 8, generator=generator).double()
+    ) + 2
 
 
 def total(x):

@@ -34,7 +34,7 @@ def test_members_do_not_see_each_other(tmp_path):
     assert not list(tmp_path.iterdir())  # finished runs leave no checkpoint
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -43,10 +43,10 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
 
     def dying(step, source):
         if step == 8:
-            raise Killed
+            raise KilledError
         return stream(step, source)
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(sweep(), dying, SETTINGS, tmp_path / "c")
     assert (tmp_path / "c").exists()
     resumed = train(sweep(), stream, SETTINGS, tmp_path / "c")
@@ -60,10 +60,10 @@ def test_a_checkpoint_of_other_data_or_a_damaged_one_is_left_alone(tmp_path, cap
 
     def dying(step, source):
         if step == 8:
-            raise Killed
+            raise KilledError
         return stream(step, source)
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(sweep(names), dying, SETTINGS, tmp_path / "c", data="one")
     fresh = train(sweep(names), stream, SETTINGS, tmp_path / "c", data="two")
     assert "belongs to another run" in capsys.readouterr().out
@@ -81,7 +81,9 @@ def test_unit_norm_architectures_keep_decoder_rows_on_the_sphere(tmp_path, monke
     assert (norms(found) - 1).abs().max() < 1e-5
     april = next(one for one in found if one.recipe.architecture == "relu_april")
     assert (april.weights["W_dec"].norm(dim=1) - 1).abs().min() > 1e-3
-    monkeypatch.setattr(trainer, "unit_rows", lambda rows: rows)  # without renormalising, orthogonal steps lengthen rows
+    monkeypatch.setattr(
+        trainer, "unit_rows", lambda rows: rows
+    )  # without renormalising, orthogonal steps lengthen rows
     assert (norms(train(sweep(("topk",)), stream, SETTINGS, tmp_path / "b")) - 1).max() > 1e-4
 
 
@@ -119,7 +121,9 @@ def test_controller_reaches_the_l0_aimed_at(tmp_path):
 
 
 def test_schedule_and_annealing():
-    settings = Training(steps=100, batch=8, learning_rate=0.1, warmup=9, dead_after=9, anneal_from=5.0, anneal_share=0.5)
+    settings = Training(
+        steps=100, batch=8, learning_rate=0.1, warmup=9, dead_after=9, anneal_from=5.0, anneal_share=0.5
+    )
     rates = [learning_rate(settings, step) for step in range(100)]
     assert rates[0] == pytest.approx(0.01)
     assert rates[9:80] == [0.1] * 71
