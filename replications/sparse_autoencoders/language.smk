@@ -42,7 +42,7 @@ rule train_language:
     threads: 2
     resources:
         **ON_GPU,
-        mem_mb=5500,
+        mem_mb=4000,
         runtime=120,
     params:
         options=flags({"sweep": config["sweep"]}, **RUN),

@@ -1,8 +1,8 @@
 """The SAEs of the language model: which are trained, and how they are named on disk.
 
-The grid is BatchTopK over widths and sparsities at the first seed. At its central point there are SAEs of all seeds,
-the other architectures, and two controls: a decoder that stays at its random start, and activations whose dimensions
-are shuffled over tokens. One more BatchTopK SAE sits at the late layer.
+The grid is BatchTopK over widths and sparsities at the first seed; the other architectures stand beside it at one
+width. At its central point there are SAEs of all seeds and two controls: a decoder that stays at its random start, and
+activations whose dimensions are shuffled over tokens. One more BatchTopK SAE sits at the late layer.
 """
 
 from typing import NamedTuple
@@ -26,10 +26,10 @@ def members(sweep: Sweep, seeds: list[int]) -> list[Member]:
         for width in sweep.widths
         for k in sweep.sparsities
     ]
-    width, k = sweep.width, sweep.sparsity
+    width, narrow, k = sweep.width, sweep.architecture_width, sweep.sparsity
     found += [Member(f"batch_topk-{width}-k{k}-s{s}", "seed", recipe("batch_topk", width, k, s)) for s in seeds[1:]]
     found += [
-        Member(f"{name}-{width}-k{k}-s{seeds[0]}", "architecture", recipe(name, width, k, seeds[0]))
+        Member(f"{name}-{narrow}-k{k}-s{seeds[0]}", "architecture", recipe(name, narrow, k, seeds[0]))
         for name in sweep.architectures
     ]
     for s in seeds[: sweep.control_seeds]:
@@ -43,7 +43,7 @@ def members(sweep: Sweep, seeds: list[int]) -> list[Member]:
     return [*found, Member(f"late-{width}-k{k}-s{seeds[0]}", "late", late)]
 
 
-def recipe(architecture: str, width: int, k: float, seed: int, **more: object) -> Recipe:
+def recipe(architecture: str, width: int, k: float | int, seed: int, **more: object) -> Recipe:
     return Recipe.model_validate(
         {"architecture": architecture, "d_sae": width, "sparsity": float(k), "seed": seed, **more}
     )

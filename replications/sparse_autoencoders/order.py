@@ -38,8 +38,7 @@ def falling(grid: Float[np.ndarray, "*draw size column"]) -> Float[np.ndarray, "
     """Share of pairs of sizes, over all columns, in which the larger has the smaller FVU."""
     pairs = list(itertools.combinations(range(grid.shape[-2]), 2))
     lower = np.stack([grid[..., large, :] < grid[..., small, :] for small, large in pairs])
-    share: Float[np.ndarray, "*draw"] = lower.mean(axis=(0, -1))
-    return share
+    return np.asarray(lower.mean(axis=(0, -1)))
 
 
 def shuffled(grid: Float[np.ndarray, "size column"], seed: int = 0) -> Float[np.ndarray, "draw size column"]:
@@ -52,8 +51,7 @@ def slope(grid: Float[np.ndarray, "*draw width k"], widths: list[int]) -> Float[
     """Least-squares slope of log2 FVU over log2 width, mean over k."""
     x = np.log2(np.asarray(widths, dtype=np.float64))
     x = x - x.mean()
-    found: Float[np.ndarray, "*draw"] = (x[:, None] * np.log2(grid)).sum(-2).mean(-1) / (x**2).sum()
-    return found
+    return np.asarray((x[:, None] * np.log2(grid)).sum(-2).mean(-1) / (x**2).sum())
 
 
 def order_metrics(sums: list[list[Sums]], documents: Int[np.ndarray, " token"], widths: list[int]) -> dict[str, Metric]:

@@ -21,7 +21,7 @@ rule train_planted:
     threads: 2
     resources:
         **ON_GPU,
-        mem_mb=3000,
+        mem_mb=1500,
         runtime=30,
     params:
         options=flags(WORLDS, revival=config["revival"], **RUN),
