@@ -1,6 +1,7 @@
 """Activation shards and SAELens folders: round trips, damage, order of epochs, refusals."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from common.saes.saelens import load_density, load_saelens, save_saelens
 from common.saes.stream import Activations, write_shards
 
 D, F = 6, 10
+GOLDEN = Path(__file__).parent / "golden"
 ABOUT = {"model": "m", "hook": "blocks.1.hook_resid_pre", "corpora": ["c"], "dropped": {"first position": 3}}
 
 
@@ -141,3 +143,14 @@ def test_log_threshold_and_decoder_norm_of_saelens(tmp_path):
     found = load_saelens(tmp_path)
     assert torch.allclose(found.encode(x), expected, atol=1e-5)
     assert torch.allclose(found.reconstruct(x), (expected / norms) @ top.W_dec + top.b_dec, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
+def test_folders_written_by_saelens_give_its_numbers(name):
+    """Golden folders of sae-lens 6.54.12, made by tests/interop/make_golden.py."""
+    expected = load_file(GOLDEN / name / "expected.safetensors")
+    one = load_saelens(GOLDEN / name)
+    assert torch.allclose(one.encode(expected["x"]), expected["latents"], atol=1e-5)
+    assert torch.allclose(one.reconstruct(expected["x"]), expected["out"], atol=1e-5)
+    assert (one.about.model, one.about.hook) == ("golden", "blocks.1.hook_resid_pre")
+    assert (expected["latents"] != 0).any()
