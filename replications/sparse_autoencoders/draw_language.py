@@ -6,7 +6,9 @@ from typing import Any, Literal
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from common.cli import run
 from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
@@ -69,8 +71,8 @@ def frontier(saes: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         mean = saes[saes["name"] == "mean"][quantity]
         axes.axhline(float(mean.iloc[0]), color="0.3", linestyle=":", linewidth=0.8, label="mean ablation")
         axes.set(xscale="log", yscale="log", xlabel="L0, active latents per token")
-        axes.set_xticks([16, 32, 64, 128, 256], ["16", "32", "64", "128", "256"])
-        axes.minorticks_off()
+        plain_ticks(axes.xaxis, [4, 8, 16, 32, 64, 128, 256])
+        plain_ticks(axes.yaxis, [0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10])
     panels[0].set_ylabel("variance unexplained (FVU)")
     panels[1].set_ylabel("cross-entropy added (nats)")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -111,8 +113,8 @@ def errors(saes: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     axes.plot(own["null"], place, "o", mfc="white", color="0.5", label="another random point")
     axes.axvline(1, color="0.7", linewidth=0.8, zorder=0)
     axes.set_yticks(place, own["label"])
-    axes.set(xlabel="KL over that of a random point at the same distance", xlim=(0, None))
-    axes.legend(frameon=False, loc="best")
+    axes.set(xlabel="KL over that of a random point at the same distance", xlim=(0, None), ylim=(-0.6, len(own) - 0.4))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure, own
 
 
@@ -123,7 +125,7 @@ def described(row: "pd.Series[Any]") -> str:
 
 
 def training(lines: pd.DataFrame) -> Figure:
-    """FVU, L0 and dead share over training, one line per SAE at the central point of the grid."""
+    """FVU, L0 and dead share over training: BatchTopK of further seeds, and the other architectures."""
     figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 3.0))
     chosen = lines[lines["kind"].isin(["architecture", "seed"])]
     for name, one in chosen.groupby("name", sort=False):
@@ -137,9 +139,22 @@ def training(lines: pd.DataFrame) -> Figure:
         axes.set(xlabel="share of training done", ylabel=label)
     panels[0].set_yscale("log")
     panels[1].set_yscale("log")
+    plain_ticks(panels[0].yaxis, [0.1, 0.2, 0.3, 0.5, 1, 2])
+    middle = chosen["l0"].iloc[-1]
+    panels[1].set_ylim(min(middle / 4, chosen["l0"].min() * 0.9 + 0.1), max(4 * middle, chosen["l0"].max() * 1.1))
+    plain_ticks(panels[1].yaxis, [1, 3, 10, 30, 100, 300])
+    panels[2].set_ylim(-0.005, max(0.1, chosen["dead"].max() * 1.1))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
     return figure
+
+
+def plain_ticks(axis: Axis, wanted: list[float]) -> None:
+    """Labels such as 0.5 instead of 5 x 10^-1; ticks outside the data stay outside."""
+    low, high = axis.get_view_interval()
+    axis.set_ticks([tick for tick in wanted if low <= tick <= high])
+    axis.set_major_formatter(lambda value, place: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 if __name__ == "__main__":

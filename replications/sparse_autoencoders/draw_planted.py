@@ -19,22 +19,25 @@ def draw_planted(*, table: Path, traces: Path, metrics: Path, caption: Path, out
     """Left: best cosine of each true feature. Middle: fvu over training. Right: dead latents. `out` is the SVG."""
     features, lines, numbers = pd.read_csv(table), pd.read_csv(traces), read_metrics(metrics)
     use_style()
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.5))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.7))
     for world, (label, colour) in WORLDS.items():
         own = features[features["world"] == world]
         explained = numbers[f"{world}_explained"].value
         left.plot(*cumulated(own["cosine"]), color=colour, label=f"{label}, explains {explained:.2f}")
-        left.plot(*cumulated(own["random_cosine"]), color=colour, linestyle=":", label="untrained")
+        left.plot(*cumulated(own["random_cosine"]), color=colour, linestyle=":", label=f"{label}, untrained")
         curve(middle, lines[lines["experiment"] == world], "fvu", label, colour)
     left.set(xlabel="largest cosine with a decoder row", ylabel="share of true features", xlim=(0, 1), ylim=(0, 1.02))
     left.axvline(0.9, color="0.7", linewidth=0.8, zorder=0)
-    left.legend(frameon=False, loc="upper left", fontsize=6, borderaxespad=0.1)
     middle.set(xlabel="share of training done", ylabel="variance unexplained", yscale="log")
+    middle.set_yticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])
+    middle.minorticks_off()
+    middle.set_ylim(0.1, 8)
     for name, (label, colour) in REVIVAL.items():
         curve(right, lines[lines["experiment"] == name], "dead", label, colour)
     right.set(xlabel="share of training done", ylabel="share of latents that are dead", ylim=(0, None))
-    for axes in (middle, right):
-        axes.legend(frameon=False, loc="upper left" if axes is right else "upper right")
+    for axes, place in ((middle, "upper right"), (right, "upper left")):
+        axes.legend(frameon=False, loc=place)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     save_figure(figure, out.with_suffix(""), features, caption, [table, traces, metrics])
 
 
