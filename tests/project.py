@@ -15,7 +15,7 @@ COPIED = ("Snakefile", "common", "config", "paper", "profiles", "replications", 
 
 @dataclass(frozen=True)
 class Project:
-    """A copy of the project; models are shared with the real one, results are not."""
+    """A copy of the project; models and corpora are shared with the real one, results are not."""
 
     path: Path
 
@@ -55,7 +55,7 @@ class Project:
 
 @pytest.fixture(scope="session")
 def copy_project(root, model_folder, tmp_path_factory) -> Callable[[], Project]:
-    """Makes a fresh copy of the project, as a clone would be, with the models already there."""
+    """Makes a fresh copy of the project, as a clone would be, with models and corpora already there."""
 
     def copy() -> Project:
         path = tmp_path_factory.mktemp("landmarks")
@@ -65,6 +65,9 @@ def copy_project(root, model_folder, tmp_path_factory) -> Callable[[], Project]:
             copying(root / name, path / name, **({"ignore": ignored} if (root / name).is_dir() else {}))
         (path / "resources").mkdir()
         (path / "resources" / "models").symlink_to(model_folder.parent)
+        corpora = root / "resources" / "corpora"  # made once, whichever copy needs them first
+        corpora.mkdir(exist_ok=True)
+        (path / "resources" / "corpora").symlink_to(corpora)
         return Project(path)
 
     return copy
