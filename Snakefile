@@ -31,7 +31,12 @@ try:
     CHAT_MODEL = corpus_entry("self-chat").model
     SETTINGS = {
         name: load_replication(name, RUN.scale).model_dump(mode="json")
-        | {"seeds": RUN.seeds, "device": RUN.device, "models": RUN.models}
+        | {
+            "seeds": RUN.seeds,
+            "device": RUN.device,
+            "models": RUN.models,
+            "scale": RUN.scale,
+        }
         for name in NAMES
     }
     MODELS = registry()

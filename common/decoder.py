@@ -141,6 +141,7 @@ class Decoder:
         *,
         keep: bool = False,
         patterns: Callable[[int, Tensor], None] | None = None,
+        resume: tuple[int, Tensor] | None = None,
     ) -> Cache:
         """One pass over all positions. `edit` may replace the head outputs of each layer.
 
@@ -150,16 +151,17 @@ class Decoder:
             edit: see `Edit`.
             keep: fill the lists of the cache; otherwise only `final` is set.
             patterns: called with each layer's attention pattern.
+            resume: a layer and the residual stream before it; earlier layers are skipped.
 
         Returns:
             The cache, `final` being the residual stream after the last block.
         """
         cache = Cache()
-        x = self.embed(tokens, mask)
+        first, x = (0, self.embed(tokens, mask)) if resume is None else resume
         at = torch.arange(tokens.shape[1], device=tokens.device)
         allowed = (at[:, None] >= at[None, :]) & mask[:, None, None, :]
         allowed = allowed | torch.eye(len(at), dtype=torch.bool, device=tokens.device)
-        for layer in range(self.n_layers):
+        for layer in range(first, self.n_layers):
             normed = self.norm(layer, 0, x)
             k, v = self.keys(layer, normed, at), self.values(layer, normed)
             pattern = masked_softmax(self.scores(self.queries(layer, normed, at), k), allowed)

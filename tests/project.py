@@ -86,9 +86,6 @@ def copy_project(root, model_folder, corpus_folder, tmp_path_factory) -> Callabl
         (path / "resources" / "corpora").mkdir(parents=True)
         (path / "resources" / "corpora" / corpus_folder.name).symlink_to(corpus_folder)
         (path / "resources" / "models").symlink_to(model_folder.parent)
-        corpus = root / "resources" / "corpora" / "python-docs"
-        if (corpus / "manifest.json").exists():  # otherwise the run makes it, which takes half a minute
-            shutil.copytree(corpus, path / "resources" / "corpora" / "python-docs")
         return Project(path)
 
     return copy

@@ -1,0 +1,64 @@
+"""ReLU with an L1 penalty, in both of Anthropic's forms.
+
+`Bricken` (Towards Monosemanticity, 2023): f = ReLU((x - b_dec) W_enc + b_enc), loss |x - x^|^2 + lambda |f|_1, decoder
+rows of norm 1 (gradients along them removed *and* rows renormalised: a unit vector plus a perpendicular step is longer
+than 1), neuron resampling (`common.saes.resampling`). `April` (Circuits updates, April 2024): free decoder norms, no
+- b_dec in the encoder, loss |x - x^|^2 + lambda sum_i f_i |W_dec_i|, decoder rows start with norm 0.1, encoder equal to
+the decoder transposed, biases 0.
+
+Deviation: lambda is not fixed; a controller moves it until L0 is the one aimed at, so that architectures are compared
+at equal L0 after one pass. Inputs have mean squared norm 1 in both forms.
+"""
+
+import torch
+from torch import Tensor
+
+from common.saes.architectures.base import (
+    Batch,
+    Context,
+    Losses,
+    Progress,
+    Weights,
+    dense_counts,
+    oriented,
+    pre_activations,
+    squared_error,
+    tied,
+)
+from common.saes.recipe import Recipe
+from common.saes.sae import About, Sae
+
+
+class Relu:
+    """`centred` and unit norm are the 2023 form, without both it is the 2024 form."""
+
+    controlled = True
+    beta1 = 0.9
+
+    def __init__(self, *, centred: bool) -> None:
+        self.centred = self.unit_norm = centred
+
+    def initial(self, recipe: Recipe, batch: Batch, generator: torch.Generator) -> Weights:
+        if self.centred:
+            return tied(recipe, batch, generator)
+        weights = tied(recipe, batch, generator, norm=0.1)
+        return {**weights, "b_dec": torch.zeros_like(weights["b_dec"])}
+
+    def losses(self, weights: Weights, batch: Batch, context: Context) -> Losses:
+        latents = pre_activations(weights, batch, centred=self.centred).relu()
+        error = squared_error(batch.y, latents @ weights["W_dec"] + weights["b_dec"][:, None])
+        price: Tensor = latents if self.centred else latents * weights["W_dec"].norm(dim=-1)[:, None]
+        fired = dense_counts(latents)
+        l0 = fired.sum(1) / latents.shape[1]
+        return Losses(error + context.progress.coefficient * price.sum(-1).mean(-1), error.detach(), l0, fired)
+
+    def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:
+        return Sae(
+            About(recipe.architecture, seed=recipe.seed, sparsity=recipe.sparsity),
+            "relu",
+            oriented(weights["W_enc"]),
+            weights["b_enc"],
+            weights["W_dec"],
+            weights["b_dec"],
+            centred=self.centred,
+        )

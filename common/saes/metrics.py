@@ -1,0 +1,188 @@
+"""Numbers that describe an SAE, each with the id of its formula, since libraries differ in what they call by one name.
+
+Sums run over tokens in float64. `FORMULAS` is what `formula` of a metric says. Analytic cases (identity, mean, zero,
+scaled, shifted, principal components, one-hot data) are in the tests.
+"""
+
+import operator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import reduce
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from common.errors import UserError
+from common.saes.sae import Sae
+
+FORMULAS = {
+    "l0": "l0: mean over tokens of the number of latents that are not 0",
+    "fvu": "fvu: sum |x - x^|^2 / sum |x - mean x|^2, mean over the evaluation set, float64",
+    "ev": "ev: 1 - fvu",
+    "gamma": "gamma: sum |x^|^2 / sum x . x^ (below 1: shrinkage)",
+    "delta_ce": "delta_ce: cross-entropy with the activation replaced minus clean, nats per token",
+    "recovered_mean": "loss_recovered_mean: (CE_mean-ablated - CE_sae) / (CE_mean-ablated - CE_clean)",
+    "recovered_zero": "loss_recovered_zero: (CE_zero-ablated - CE_sae) / (CE_zero-ablated - CE_clean)",
+    "kl": "kl: mean KL(clean || replaced) of next-token distributions",
+    "dead": "dead: share of latents that are 0 on all tokens of the window",
+    "mmcs": "mmcs: mean over true features of the largest cosine with a decoder row",
+    "recovered_features": "recovered: share of true features with a decoder row of cosine above 0.9",
+    "mcc": "mcc: mean absolute cosine of a one-to-one matching of true features and decoder rows",
+    "uniqueness": "uniqueness: distinct best features over living latents",
+}
+RECOVERED = 0.9
+
+
+class Moments(NamedTuple):
+    """Sums over tokens, float64; add two of them for more tokens."""
+
+    n: float
+    x: Float[Tensor, " d"]
+    xx: float
+    ee: float
+    found: float
+    cross: float
+
+    def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]
+        return Moments(*map(operator.add, self, other))
+
+    @property
+    def total(self) -> float:
+        """sum |x - mean x|^2. UserError if all activations are equal."""
+        total = self.xx - float(self.x.square().sum()) / self.n
+        if total <= 1e-12 * max(self.xx, 1e-300):
+            raise UserError("all activations are equal, so no share of their variance can be stated; use more tokens")
+        return total
+
+    @property
+    def fvu(self) -> float:
+        return self.ee / self.total
+
+    @property
+    def gamma(self) -> float:
+        """UserError if reconstructions are orthogonal to what they reconstruct."""
+        if self.cross == 0:
+            raise UserError("the reconstruction has no component along the activation; gamma is not defined")
+        return self.found / self.cross
+
+
+def moments(x: Float[Tensor, "token d"], found: Float[Tensor, "token d"]) -> Moments:
+    """The sums for one piece of data."""
+    x, found = x.double(), found.double()
+    return Moments(
+        float(len(x)),
+        x.sum(0),
+        float(x.square().sum()),
+        float((x - found).square().sum()),
+        float(found.square().sum()),
+        float((x * found).sum()),
+    )
+
+
+def fvu(x: Float[Tensor, "token d"], found: Float[Tensor, "token d"]) -> float:
+    """Fraction of variance unexplained."""
+    return moments(x, found).fvu
+
+
+def fvu_by_document(
+    x: Float[Tensor, "token d"], found: Float[Tensor, "token d"], mean: Float[Tensor, " d"]
+) -> tuple[Float[np.ndarray, " token"], Float[np.ndarray, " token"]]:
+    """Numerators and denominators per token, for a bootstrap over documents; their ratio of sums is the fvu."""
+    above = (x.double() - found.double()).square().sum(1)
+    below = (x.double() - mean.double()).square().sum(1)
+    return above.numpy(), below.numpy()
+
+
+def without_components(
+    x: Float[Tensor, "token d"], found: Float[Tensor, "token d"], directions: Float[Tensor, "d r"]
+) -> tuple[Float[Tensor, "token d"], Float[Tensor, "token d"]]:
+    """Both with the span of orthonormal `directions` projected out: a few huge directions must not carry the fvu."""
+    return x - x @ directions @ directions.mT, found - found @ directions @ directions.mT
+
+
+def principal(x: Float[Tensor, "token d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+    """Mean and principal directions (columns, largest variance first), from float64 covariances."""
+    x = x.double()
+    mean = x.mean(0)
+    _, vectors = torch.linalg.eigh((x - mean).mT @ (x - mean) / len(x))
+    return mean.float(), vectors.flip(1).float()
+
+
+def density(latents: Float[Tensor, "token d_sae"]) -> Float[Tensor, " d_sae"]:
+    """Share of tokens on which each latent fires."""
+    return (latents != 0).float().mean(0)
+
+
+def l0(latents: Float[Tensor, "*n d_sae"]) -> float:
+    """Latents that are not 0, per token."""
+    return float((latents != 0).sum(-1).double().mean())
+
+
+def loss_recovered(clean: float, replaced: float, ablated: float) -> float:
+    """1 for the clean loss, 0 for the ablated one. UserError if ablation costs nothing."""
+    if ablated <= clean:
+        raise UserError("the ablation does not raise the loss here, so recovered loss is not defined; state delta CE")
+    return (ablated - replaced) / (ablated - clean)
+
+
+def pathological_ratio(kl_sae: float, kl_random: float) -> float:
+    """KL of the SAE's substitution over that of a random point at the same distance (Gurnee). UserError at no error."""
+    if kl_random <= 0:
+        raise UserError("a perfect reconstruction has no random point at the same distance; the ratio is not defined")
+    return kl_sae / kl_random
+
+
+class Recovery(NamedTuple):
+    """How well a dictionary found known features."""
+
+    mmcs: float
+    recovered: float
+    mcc: float
+    uniqueness: float
+
+
+def recovery(
+    features: Float[Tensor, "feature d"], W_dec: Float[Tensor, "d_sae d"], alive: Bool[Tensor, " d_sae"] | None = None
+) -> Recovery:
+    """Compares decoder rows with true directions; dead latents count as absent."""
+    rows = W_dec if alive is None else W_dec[alive]
+    if len(rows) == 0:
+        return Recovery(0.0, 0.0, 0.0, 0.0)
+    cosine = cosines(features, rows)
+    best = cosine.max(1).values
+    left, right = linear_sum_assignment(-cosine.abs().numpy())
+    matched = float(cosine.abs()[left, right].sum()) / len(features)
+    distinct = len(torch.unique(cosine.argmax(0))) / len(rows)
+    return Recovery(float(best.mean()), float((best > RECOVERED).double().mean()), matched, distinct)
+
+
+def cosines(a: Float[Tensor, "m d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "m n"]:
+    """All cosines between two sets of rows; zero rows have cosine 0."""
+    unit_a = a / a.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    unit_b = b / b.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    found: Tensor = unit_a @ unit_b.mT
+    return found
+
+
+def detector_f1(
+    latents: Float[Tensor, "token d_sae"], active: Bool[Tensor, "token feature"], best: Int[Tensor, " feature"]
+) -> Float[Tensor, " feature"]:
+    """F1 of each feature's best latent as a detector of the feature."""
+    fires = latents[:, best] != 0
+    hits = reduce((fires & active).double(), "token feature -> feature", "sum")
+    return (2 * hits / (fires.sum(0) + active.sum(0)).clamp(min=1)).float()
+
+
+def absorption(latents: Float[Tensor, "token d_sae"], parent: int, child: Bool[Tensor, " token"]) -> float:
+    """Share of tokens with the child on which the parent's latent is silent. UserError without such tokens."""
+    if not bool(child.any()):
+        raise UserError("the child feature never occurs in this sample; draw more tokens")
+    return float((latents[child, parent] == 0).double().mean())
+
+
+def by_parts(sae: Sae, x: Float[Tensor, "token d"], size: int = 8192) -> Moments:
+    """Moments of a large set of activations."""
+    parts = [moments(part, sae.reconstruct(part)) for part in torch.split(x, size)]
+    return sum(parts[1:], start=parts[0])

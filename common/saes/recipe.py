@@ -1,0 +1,62 @@
+"""Settings of SAE training. Imports nothing heavy: the workflow reads them at start-up."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from common.records import Strict
+
+ArchitectureName = Literal[
+    "relu_bricken",
+    "relu_april",
+    "gated",
+    "topk",
+    "batch_topk",
+    "jumprelu",
+    "matryoshka",
+    "transcoder",
+    "skip_transcoder",
+    "cross_layer",
+]
+
+
+class Recipe(Strict):
+    """One SAE of a sweep."""
+
+    architecture: ArchitectureName
+    d_sae: Annotated[int, Field(ge=1)] = Field(description="F, number of latents (per layer for cross_layer)")
+    sparsity: Annotated[float, Field(gt=0)] = Field(description="k of the TopK family, otherwise the L0 aimed at")
+    seed: int = Field(0, description="of the initial weights")
+    auxiliary: bool = Field(True, description="AuxK loss, which revives dead latents (TopK family)")
+    frozen_decoder: bool = Field(False, description="baseline: the decoder stays at its random start")
+    source: str = Field("activations", description="which of the streams it is trained on")
+    layers: Annotated[int, Field(ge=1)] = Field(1, description="cross_layer: layers on the feature axis of the data")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Recipe":
+        if self.sparsity > self.d_sae:
+            raise ValueError(f"sparsity {self.sparsity:g} exceeds the number of latents {self.d_sae}")
+        return self
+
+
+class Training(Strict):
+    """How a sweep is trained. Rates, decay and clipping follow 1.9 of the fact sheet; deviations are in the README."""
+
+    steps: Annotated[int, Field(ge=1)] = Field(description="optimiser steps")
+    batch: Annotated[int, Field(ge=2)] = Field(description="activations per step")
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = Field(description="after the warm-up")
+    warmup: Annotated[int, Field(ge=0)] = Field(description="steps of linear warm-up")
+    decay_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.2, description="last share of the steps, with linear decay to 0"
+    )
+    clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm of a member")
+    dead_after: Annotated[int, Field(ge=1)] = Field(description="activations of silence after which a latent is dead")
+    anneal_from: Annotated[float, Field(ge=1)] = Field(1.0, description="k of the TopK family starts at this multiple")
+    anneal_share: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="and falls to k in this share of steps")
+    bandwidth: Annotated[float, Field(gt=0)] = Field(0.05, description="epsilon of the JumpReLU gradient estimate")
+    controller_gain: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.03, description="how fast the L1 coefficient follows the L0 aimed at"
+    )
+    resample_at: list[int] = Field(default_factory=list, description="steps at which relu_bricken resamples")
+    trace_every: Annotated[int, Field(ge=1)] = Field(20, description="steps between two entries of the traces")
+    checkpoint_every: Annotated[int, Field(ge=1)] = Field(100, description="steps between two checkpoints")

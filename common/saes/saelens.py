@@ -1,0 +1,179 @@
+"""Exchange with SAELens: a folder with `cfg.json`, `sae_weights.safetensors` and `sparsity.safetensors`.
+
+Read and written are its architectures standard, gated, topk, jumprelu, transcoder and skip_transcoder; BatchTopK and
+Matryoshka SAEs are exported as jumprelu with a constant threshold, as SAELens does. Old folders may hold
+`log_threshold` or a `scaling_factor`; both are understood. SAEs that normalise their input with statistics of the
+token (layer_norm, constant_norm_rescale) or that need a scale from the training run (expected_average_only_in without
+a factor) are refused: their latents would be silently wrong.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from common.errors import UserError
+from common.files import atomic, read_json, write_json
+from common.saes.sae import About, Activation, Sae
+
+WEIGHTS, CONFIG, SPARSITY = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors"
+KINDS: dict[str, Activation] = {
+    "standard": "relu",
+    "gated": "gated",
+    "topk": "topk",
+    "jumprelu": "jumprelu",
+    "batchtopk": "jumprelu",
+    "matryoshka_batchtopk": "jumprelu",
+    "transcoder": "relu",
+    "skip_transcoder": "relu",
+    "jumprelu_transcoder": "jumprelu",
+    "jumprelu_skip_transcoder": "jumprelu",
+}
+
+
+def save_saelens(sae: Sae, folder: Path, *, density: Float[Tensor, " d_sae"] | None = None) -> None:
+    """Writes the folder; `cfg.json` comes last and marks it as complete. UserError for what SAELens cannot hold."""
+    names = {"gated": ["W_enc", "W_dec", "b_dec", "r_mag", "b_mag"]}.get(
+        sae.activation, ["W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"]
+    )
+    found = {name: getattr(sae, name) for name in names}
+    tensors = {name: value.float().contiguous() for name, value in found.items() if value is not None}
+    if sae.activation == "gated":
+        tensors["b_gate"] = sae.b_enc.float().contiguous()
+    with atomic(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+    if density is not None:
+        with atomic(folder / SPARSITY) as temporary:
+            save_file({"sparsity": (density.float() + 1e-10).log10().contiguous()}, temporary)
+    write_json(folder / CONFIG, config_of(sae))
+
+
+def config_of(sae: Sae) -> dict[str, Any]:
+    """The content of `cfg.json`."""
+    if not sae.centred and sae.activation in ("topk", "gated"):
+        raise UserError(f"SAELens has no {sae.activation} transcoder; save its weights as they are")
+    name = {"relu": "standard"}.get(sae.activation, sae.activation)
+    if sae.about.hook_out or sae.W_skip is not None:
+        name = ("jumprelu_" if sae.activation == "jumprelu" else "") + ("skip_" if sae.W_skip is not None else "")
+        name += "transcoder"
+    content: dict[str, Any] = {
+        "architecture": name,
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": sae.centred,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {
+            "model_name": sae.about.model,
+            "hook_name": sae.about.hook,
+            "hook_name_out": sae.about.hook_out or None,
+            "training_architecture": sae.about.architecture,
+            "seed": sae.about.seed,
+            "l0_aimed_at": sae.about.sparsity,
+        },
+    }
+    if sae.activation == "topk":
+        content |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    if "transcoder" in name:
+        content |= {"d_out": sae.W_dec.shape[1]}
+    return content
+
+
+def load_saelens(folder: Path, device: str = "cpu") -> Sae:
+    """Reads a folder that SAELens or `save_saelens` wrote.
+
+    Raises:
+        UserError: a file is missing or damaged, the architecture is unknown, shapes do not fit, or inputs would need a
+            normalisation that the folder does not describe.
+    """
+    content, tensors = read_json(folder / CONFIG), _tensors(folder)
+    name = content.get("architecture", "standard")
+    if name not in KINDS:
+        raise UserError(f"{folder / CONFIG}: architecture '{name}' is not covered; known are {', '.join(KINDS)}")
+    kind = KINDS[name]
+    bias = "b_gate" if kind == "gated" else "b_enc"
+    for needed in ("W_enc", "W_dec", "b_dec", bias):
+        if needed not in tensors:
+            raise UserError(f"{folder / WEIGHTS} lacks the tensor '{needed}'; fetch or train this SAE again")
+    shape = (content.get("d_in"), content.get("d_sae"))
+    if shape != tuple(tensors["W_enc"].shape):
+        raise UserError(f"{folder}: cfg.json says {shape} for W_enc, the weights are {tuple(tensors['W_enc'].shape)}")
+    about = content.get("metadata", content)
+    transcoder = "transcoder" in name
+    sae = Sae(
+        About(
+            about.get("training_architecture") or name,
+            about.get("model_name") or "",
+            about.get("hook_name") or "",
+            (about.get("hook_name_out") or "") if transcoder else "",
+            about.get("seed") or 0,
+            float(about.get("l0_aimed_at") or 0.0),
+        ),
+        kind,
+        tensors["W_enc"],
+        tensors[bias],
+        tensors["W_dec"],
+        tensors["b_dec"],
+        threshold=_threshold(tensors) if kind == "jumprelu" else None,
+        k=content.get("k") if kind == "topk" else None,
+        r_mag=tensors.get("r_mag"),
+        b_mag=tensors.get("b_mag"),
+        W_skip=tensors.get("W_skip"),
+        centred=bool(content.get("apply_b_dec_to_input", not transcoder)),
+    )
+    if content.get("rescale_acts_by_decoder_norm"):
+        sae = sae.unit_decoder()  # SAELens selects on, and multiplies latents by, the decoder norm
+    return _normalised(sae, content, tensors, folder).to(device)
+
+
+def load_density(folder: Path) -> Float[Tensor, " d_sae"] | None:
+    """How often each latent fired in training, if the folder says so."""
+    path = folder / SPARSITY
+    if not path.is_file():
+        return None
+    found: Tensor = 10 ** load_file(path)["sparsity"]
+    return found
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; is {folder} a SAELens folder?")
+    try:
+        return {name: value.float() for name, value in load_file(path).items()}
+    except SafetensorError:
+        raise UserError(f"{path} is damaged; fetch or train this SAE again") from None
+
+
+def _threshold(tensors: dict[str, Tensor]) -> Tensor:
+    if "log_threshold" in tensors:
+        return tensors["log_threshold"].exp()
+    if "threshold" not in tensors:
+        raise UserError("a JumpReLU SAE without a threshold would act as a plain ReLU; fetch or train it again")
+    return tensors["threshold"]
+
+
+def _normalised(sae: Sae, content: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Sae:
+    """Folds what the folder says about input scaling and latent scaling into the weights."""
+    if "scaling_factor" in tensors:  # old: latents are multiplied after the activation function
+        factor = tensors["scaling_factor"]
+        if not bool(torch.isfinite(factor).all()):
+            raise UserError(f"{folder / WEIGHTS}: the scaling factor is not finite; fetch this SAE again")
+        sae = Sae(**{**vars(sae), "W_dec": sae.W_dec * factor[:, None]})
+    how = content.get("normalize_activations", "none")
+    if how == "none":
+        return sae
+    if how == "expected_average_only_in" and (folder / "activation_scaler.json").is_file():
+        return sae.folded(float(read_json(folder / "activation_scaler.json")["scaling_factor"]))
+    hint = f" ({math.sqrt(sae.d_in):.1f} over the mean norm)" if how == "expected_average_only_in" else ""
+    raise UserError(
+        f"{folder}: inputs are normalised by '{how}'{hint}, which the folder does not describe; fold it into the "
+        "weights with SAELens before saving"
+    )

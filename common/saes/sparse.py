@@ -1,0 +1,187 @@
+"""Sparse kernels of the TopK family: exact selection, and gradients that touch selected latents only.
+
+A dense SAE step costs about 12 B d F operations, of which the encoder's forward pass is 2 B d F. When k of F latents
+are kept, everything else can be done on B k entries: the decoder is a bag of k rows per token, and so is each gradient
+(Gao et al. 2024, appendix D). Here every one of these bags is `embedding_bag`, which runs on CPU and GPU without
+writing out the [B k d] intermediate; for gradients of weights the entries are sorted by latent first.
+
+All members of a sweep share one call: entry n belongs to row `rows[n]` of [instance batch] and to latent `cols[n]` of
+[instance d_sae]. The result equals the dense path up to rounding; a test compares values and all gradients.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Pattern(NamedTuple):
+    """Kept entries, sorted by row, and the permutation that sorts them by latent."""
+
+    rows: Int[Tensor, " entry"]
+    cols: Int[Tensor, " entry"]
+    row_starts: Int[Tensor, " rows_and_one"]
+    by_latent: Int[Tensor, " entry"]
+    latent_starts: Int[Tensor, " latents_and_one"]
+    instances: int
+    batch: int
+
+    @property
+    def d_sae(self) -> int:
+        return (len(self.latent_starts) - 1) // self.instances
+
+    def counts(self) -> Int[Tensor, "instance d_sae"]:
+        """How often each latent was kept."""
+        return rearrange(self.latent_starts.diff(), "(instance d_sae) -> instance d_sae", instance=self.instances)
+
+    def l0(self) -> Float[Tensor, " instance"]:
+        """Kept entries per token."""
+        return self.counts().sum(1) / self.batch
+
+    def only(self, keep: Bool[Tensor, " entry"]) -> "Pattern":
+        """The pattern of a subset of the entries."""
+        return make_pattern(self.rows[keep], self.cols[keep], self.instances, self.batch, self.d_sae)
+
+
+def make_pattern(
+    rows: Int[Tensor, " entry"], cols: Int[Tensor, " entry"], instances: int, batch: int, d_sae: int
+) -> Pattern:
+    """Indexes entries that are sorted by row."""
+    ordered, by_latent = torch.sort(cols, stable=True)
+    return Pattern(
+        rows,
+        cols,
+        torch.searchsorted(rows, torch.arange(instances * batch + 1, device=rows.device)),
+        by_latent,
+        torch.searchsorted(ordered, torch.arange(instances * d_sae + 1, device=rows.device)),
+        instances,
+        batch,
+    )
+
+
+def pattern_at(index: Int[Tensor, " entry"], shape: torch.Size) -> Pattern:
+    """The pattern of ascending flat positions in a tensor [instance batch d_sae]."""
+    instances, batch, d_sae = shape
+    rows = index // d_sae
+    return make_pattern(rows, (rows // batch) * d_sae + index % d_sae, instances, batch, d_sae)
+
+
+def top_per_token(z: Float[Tensor, "instance batch d_sae"], k: list[float]) -> Int[Tensor, " entry"]:
+    """Flat positions of the k (rounded) largest positive entries of each token; k may differ between members."""
+    most = min(round(max(k)), z.shape[-1])
+    values, latents = z.topk(most, dim=-1)
+    allowed = torch.tensor([round(one) for one in k], device=z.device)[:, None, None]
+    allowed = allowed > torch.arange(most, device=z.device)
+    start = rearrange(torch.arange(z.shape[0] * z.shape[1], device=z.device) * z.shape[2], "(i b) -> i b 1", i=len(z))
+    return (start + latents)[(values > 0) & allowed].sort().values
+
+
+def top_of_batch(
+    z: Float[Tensor, "instance batch d_sae"], k: list[float], guesses: list[float]
+) -> tuple[Int[Tensor, " entry"], Float[Tensor, " instance"]]:
+    """Flat positions of the k times batch largest positive entries of each member, and the smallest kept value.
+
+    `guesses` are earlier smallest values: only entries above a tenth less are looked at, and all positive ones if these
+    are too few. The answer does not depend on them.
+    """
+    found, smallest = [], []
+    size = z.shape[1] * z.shape[2]
+    for member, (count, guess) in enumerate(zip(k, guesses, strict=True)):
+        flat, wanted = z[member].flatten(), min(round(count * z.shape[1]), size)
+        candidates = (flat > max(0.0, 0.9 * guess)).nonzero()[:, 0]
+        if len(candidates) < wanted:
+            candidates = (flat > 0).nonzero()[:, 0]
+        if len(candidates) > wanted:
+            candidates = candidates[flat[candidates].topk(wanted, sorted=False).indices].sort().values
+        found.append(candidates + member * size)
+        kept = flat[candidates]
+        smallest.append(kept.min() if len(kept) else torch.zeros((), device=z.device))
+    return torch.cat(found), torch.stack(smallest)
+
+
+def bags(
+    table: Float[Tensor, "entry d"],
+    index: Int[Tensor, " n"],
+    starts: Int[Tensor, " bags_and_one"],
+    weights: Float[Tensor, " n"],
+) -> Float[Tensor, "bag d"]:
+    """Weighted sums of rows of `table`, one sum per bag."""
+    return F.embedding_bag(index, table, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
+
+
+class _EncodeAt(torch.autograd.Function):
+    """Pre-activations at the kept entries, with gradients for encoder and biases from these entries alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, W_enc: Tensor, b_enc: Tensor, b_in: Tensor, x: Tensor, values: Tensor, pattern: Pattern
+    ) -> Tensor:
+        ctx.save_for_backward(W_enc, b_in, x)
+        ctx.pattern = pattern
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        W_enc, b_in, x = ctx.saved_tensors
+        pattern, [gradient] = ctx.pattern, gradients
+        instances, d_sae, _ = W_enc.shape
+        ordered = gradient[pattern.by_latent]
+        rows = pattern.rows[pattern.by_latent]
+        if len(x) == 1:
+            rows = rows % pattern.batch
+        to_weight = bags(x.flatten(0, 1), rows, pattern.latent_starts, ordered)
+        to_weight = rearrange(to_weight, "(instance d_sae) d -> instance d_sae d", instance=instances)
+        to_bias = torch.zeros(instances * d_sae, device=x.device).index_add_(0, pattern.cols, gradient)
+        to_bias = rearrange(to_bias, "(instance d_sae) -> instance d_sae", instance=instances)
+        to_weight = to_weight - to_bias[..., None] * b_in[:, None]
+        to_input_bias = -(to_bias[:, None] @ W_enc)[:, 0] if ctx.needs_input_grad[2] else None
+        return to_weight, to_bias, to_input_bias, None, None, None
+
+
+class _DecodeAt(torch.autograd.Function):
+    """Sum over kept latents of value times decoder row."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:
+        with torch.enable_grad():
+            leaf = values.detach().requires_grad_()
+            out = bags(W_dec.detach().flatten(0, 1), pattern.cols, pattern.row_starts, leaf)
+        ctx.inner, ctx.leaf, ctx.pattern = out, leaf, pattern
+        return rearrange(out.detach(), "(instance batch) d -> instance batch d", instance=pattern.instances)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        pattern = ctx.pattern
+        gradient = gradients[0].flatten(0, 1).contiguous()
+        [to_values] = torch.autograd.grad(ctx.inner, [ctx.leaf], gradient)
+        to_weight = None
+        if ctx.needs_input_grad[1]:
+            order = pattern.by_latent
+            to_weight = bags(gradient, pattern.rows[order], pattern.latent_starts, ctx.leaf.detach()[order])
+            to_weight = rearrange(to_weight, "(instance d_sae) d -> instance d_sae d", instance=pattern.instances)
+        return to_values, to_weight, None
+
+
+def encode_at(
+    x: Float[Tensor, "shared_or_instance batch d_in"],
+    W_enc: Float[Tensor, "instance d_sae d_in"],
+    b_enc: Float[Tensor, "instance d_sae"],
+    b_in: Float[Tensor, "instance d_in"],
+    z: Float[Tensor, "instance batch d_sae"],
+    pattern: Pattern,
+) -> Float[Tensor, " entry"]:
+    """Entries of z = (x - b_in) W_enc^T + b_enc, computed before without gradients, with their gradients attached."""
+    at = pattern.rows * pattern.d_sae + pattern.cols % pattern.d_sae
+    value: Tensor = _EncodeAt.apply(W_enc, b_enc, b_in, x, z.flatten()[at], pattern)  # type: ignore[no-untyped-call]
+    return value
+
+
+def decode_at(
+    values: Float[Tensor, " entry"], W_dec: Float[Tensor, "instance d_sae d_out"], pattern: Pattern
+) -> Float[Tensor, "instance batch d_out"]:
+    """The reconstruction without bias."""
+    out: Tensor = _DecodeAt.apply(values, W_dec, pattern)  # type: ignore[no-untyped-call]
+    return out

@@ -1,0 +1,290 @@
+"""Trains a whole sweep of SAEs in one pass over a stream of activations.
+
+Members of one architecture and shape form a group and share every tensor operation (leading `instance` axis); groups
+take turns on the same batch. Batches are a pure function of the step number, so a checkpoint holds weights, moments and
+counters only, and a resumed run ends with the same bytes. Adam with bias correction, per-member clipping, linear
+warm-up and a linear decay over the last part; weights and moments are float32. Unit-norm architectures lose the
+gradient along each decoder row before Adam and are renormalised after the step.
+
+The L1 coefficient of penalised architectures follows the L0 aimed at: its logarithm moves by gain * tanh(4 (L0 / L0* -
+1)) a step, an integral controller like that of synth-sae-bench, faster because runs here are short.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from common.errors import UserError
+from common.files import atomic
+from common.saes.architectures import ARCHITECTURES
+from common.saes.architectures.base import (
+    Batch,
+    Context,
+    Losses,
+    Progress,
+    Weights,
+    member,
+    stacked,
+    unit_rows,
+    variance,
+)
+from common.saes.recipe import Recipe, Training
+from common.saes.resampling import resample
+from common.saes.sae import Sae
+
+BETA2, EPSILON = 0.999, 1e-8
+FIRST_COEFFICIENT = 0.02
+FORGET = 0.9  # of running means; the BatchTopK authors use 0.99 in runs with thousands of times more steps
+TRACES = ("l0", "fvu", "dead", "decoder_norm", "coefficient")
+LOG_SECONDS = 10.0
+
+Batches = Callable[[int, str], Batch]
+"""Given a step and the name of a source, returns that step's batch."""
+
+
+class Group(NamedTuple):
+    """Members that train side by side."""
+
+    recipes: list[Recipe]
+    weights: Weights
+    first: Weights
+    second: Weights
+    progress: Progress
+
+
+class Trained(NamedTuple):
+    """One member: its recipe, its SAE in training units, its training-time weights, and its traces."""
+
+    recipe: Recipe
+    sae: Sae | None
+    weights: Weights
+    progress: Progress
+    traces: dict[str, Float[Tensor, " trace"]]
+
+
+def make_groups(recipes: list[Recipe]) -> list[list[Recipe]]:
+    """Recipes in order, those that share architecture, shape, decoder and source together."""
+    found: dict[tuple[object, ...], list[Recipe]] = {}
+    for recipe in recipes:
+        key = (recipe.architecture, recipe.d_sae, recipe.layers, recipe.source, recipe.frozen_decoder)
+        found.setdefault(key, []).append(recipe)
+    return list(found.values())
+
+
+def train(
+    recipes: list[Recipe],
+    batches: Batches,
+    settings: Training,
+    checkpoint: Path,
+    *,
+    data: str = "",
+    device: str = "cpu",
+) -> list[Trained]:
+    """Trains all members, resuming from `checkpoint` if it is of the same run; removes it at the end.
+
+    Args:
+        recipes: the sweep; the result has the same order.
+        batches: see `Batches`. A batch whose leading axis is not 1 has one slice per member of a group.
+        settings: how to train.
+        checkpoint: a safetensors file outside the declared outputs.
+        data: names the stream, so that a checkpoint of other data is not taken up.
+        device: "cpu" or "cuda".
+
+    Raises:
+        UserError: activations, a loss or a gradient are not finite (names step and member).
+    """
+    groups = [_start(group, batches(0, group[0].source), device) for group in make_groups(recipes)]
+    identity = _identity(recipes, settings, data)
+    step, traces = _load(checkpoint, groups, identity)
+    started = logged = time.perf_counter()
+    begun = step
+    while step < settings.steps:
+        found = [_step(group, batches, settings, step) for group in groups]
+        if step % settings.trace_every == 0 or step == settings.steps - 1:
+            traces.append(torch.cat(found, dim=1).cpu())
+        step += 1
+        if step % settings.checkpoint_every == 0 and step < settings.steps:
+            _save(checkpoint, groups, traces, step, identity)
+        now = time.perf_counter()
+        if now - logged >= LOG_SECONDS or step == settings.steps:
+            speed = settings.batch * (step - begun) / (now - started)
+            print(f"step {step} of {settings.steps}, {speed:.0f} activations/s for {len(recipes)} SAEs", flush=True)
+            logged = now
+    checkpoint.unlink(missing_ok=True)
+    table = torch.stack(traces)
+    members = [one for group in groups for one in group.recipes]
+    parts = [(group, index) for group in groups for index in range(len(group.recipes))]
+    done = {}
+    for column, (group, index) in enumerate(parts):
+        recipe, weights, progress = group.recipes[index], member(group.weights, index), _slice(group.progress, index)
+        sae = None if recipe.layers > 1 else ARCHITECTURES[recipe.architecture].export(weights, recipe, progress)
+        lines = {name: table[:, row, column] for row, name in enumerate(TRACES)}
+        done[id(members[column])] = Trained(recipe, sae, weights, progress, lines)
+    return [done[id(recipe)] for recipe in recipes]
+
+
+def learning_rate(settings: Training, step: int) -> float:
+    """Linear warm-up, constant, then linear decay to 0."""
+    left = (settings.steps - step) / max(1.0, settings.decay_share * settings.steps)
+    return settings.learning_rate * min(1.0, (step + 1) / (settings.warmup + 1), left)
+
+
+def k_now(recipes: list[Recipe], settings: Training, step: int) -> list[float]:
+    """k of the TopK family at a step: constant, or falling linearly from a multiple of it."""
+    left = 1 - step / max(1.0, settings.anneal_share * settings.steps)
+    more = 1 + (settings.anneal_from - 1) * max(0.0, left) if settings.anneal_share > 0 else 1.0
+    return [min(recipe.sparsity * more, recipe.d_sae) for recipe in recipes]
+
+
+def _start(recipes: list[Recipe], batch: Batch, device: str) -> Group:
+    architecture = ARCHITECTURES[recipes[0].architecture]
+    members = []
+    for index, recipe in enumerate(recipes):
+        own = Batch(*(one[index : index + 1] if len(one) > 1 else one for one in batch))
+        members.append(architecture.initial(recipe, own, torch.Generator().manual_seed(recipe.seed)))
+    weights = {name: value.contiguous().to(device) for name, value in stacked(members).items()}
+    zeros = [{name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2)]
+    instances, latents = len(recipes), weights["W_dec"].shape[1]
+    progress = Progress(
+        torch.zeros(instances, latents, dtype=torch.long, device=device),
+        torch.full((instances,), FIRST_COEFFICIENT, device=device),
+        torch.zeros(instances, device=device),
+        torch.zeros(instances, dtype=torch.float64, device=device),
+    )
+    return Group(recipes, weights, zeros[0], zeros[1], progress)
+
+
+def _step(group: Group, batches: Batches, settings: Training, step: int) -> Float[Tensor, "trace instance"]:
+    """One optimiser step of one group; weights and progress change in place."""
+    recipes, weights, progress = group.recipes, group.weights, group.progress
+    architecture = ARCHITECTURES[recipes[0].architecture]
+    batch = batches(step, recipes[0].source)
+    if not bool(torch.isfinite(batch.x).all()):
+        raise UserError(f"step {step}: the activations hold NaN or infinity; harvest them again")
+    dead = progress.silent >= settings.dead_after
+    trained = {name: value.requires_grad_() for name, value in weights.items() if not _frozen(name, recipes[0])}
+    context = Context(recipes, k_now(recipes, settings, step), progress, dead, settings.bandwidth)
+    losses = architecture.losses(weights, batch, context)
+    gradients = dict(zip(trained, torch.autograd.grad(losses.loss.sum(), list(trained.values())), strict=True))
+    with torch.no_grad():
+        for value in weights.values():
+            value.requires_grad_(False)
+        if architecture.unit_norm and "W_dec" in gradients:
+            along = (gradients["W_dec"] * weights["W_dec"]).sum(-1, keepdim=True)
+            gradients["W_dec"] = gradients["W_dec"] - along * weights["W_dec"]
+        norm = torch.stack([one.flatten(1).square().sum(1) for one in gradients.values()]).sum(0).sqrt()
+        if not bool(torch.isfinite(losses.loss + norm).all()):
+            bad = recipes[int((~torch.isfinite(losses.loss + norm)).nonzero()[0])]
+            raise UserError(
+                f"step {step}: loss or gradient of {bad.architecture} (width {bad.d_sae}, seed {bad.seed}) is not "
+                "finite; lower the learning rate"
+            )
+        scale = settings.clip / norm.clamp(min=settings.clip)
+        _adam(group, gradients, scale, architecture.beta1, learning_rate(settings, step), step + 1)
+        if architecture.unit_norm and "W_dec" in gradients:
+            weights["W_dec"].copy_(unit_rows(weights["W_dec"]))
+        _advance(progress, losses, recipes, settings, controlled=architecture.controlled)
+        if step + 1 in settings.resample_at and recipes[0].architecture == "relu_bricken":
+            _resample(group, batch, settings, step)
+        fvu = losses.error / variance(batch.y)
+        dead_share = (progress.silent >= settings.dead_after).float().mean(1)
+        norms = weights["W_dec"].norm(dim=-1).mean(-1)
+        return torch.stack([losses.l0.detach(), fvu.detach(), dead_share, norms, progress.coefficient])
+
+
+def _frozen(name: str, recipe: Recipe) -> bool:
+    return recipe.frozen_decoder and name == "W_dec"
+
+
+def _adam(group: Group, gradients: Weights, scale: Tensor, beta1: float, rate: float, count: int) -> None:
+    for name, gradient in gradients.items():
+        gradient = gradient * scale.reshape(-1, *[1] * (gradient.ndim - 1))
+        first, second = group.first[name], group.second[name]
+        first.lerp_(gradient, 1 - beta1)
+        second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        below = (second / (1 - BETA2**count)).sqrt_().add_(EPSILON)
+        group.weights[name].addcdiv_(first, below, value=-rate / (1 - beta1**count))
+
+
+def _advance(
+    progress: Progress, losses: Losses, recipes: list[Recipe], settings: Training, *, controlled: bool
+) -> None:
+    """Counts silence, and moves running means and coefficients."""
+    fired = losses.fired > 0
+    progress.silent.copy_(torch.where(fired, 0, progress.silent + settings.batch))
+    first = progress.l0 == 0
+    progress.l0.copy_(torch.where(first, losses.l0, torch.lerp(losses.l0.to(progress.l0), progress.l0, 0.9)))
+    if losses.smallest is not None:
+        smallest = losses.smallest.double()
+        started = progress.threshold > 0
+        progress.threshold.copy_(torch.where(started, FORGET * progress.threshold + (1 - FORGET) * smallest, smallest))
+    if controlled:
+        aim = torch.tensor([recipe.sparsity for recipe in recipes], device=progress.l0.device)
+        progress.coefficient.mul_((settings.controller_gain * torch.tanh(4 * (progress.l0 / aim - 1))).exp())
+
+
+def _resample(group: Group, batch: Batch, settings: Training, step: int) -> None:
+    weights = group.weights
+    x = batch.x.expand(len(group.recipes), -1, -1)
+    z = (x - weights["b_dec"][:, None]) @ weights["W_enc"].mT + weights["b_enc"][:, None]
+    errors = (x - z.relu() @ weights["W_dec"] - weights["b_dec"][:, None]).square().sum(-1)
+    silent = group.progress.silent >= settings.dead_after
+    generator = torch.Generator().manual_seed(step)
+    done = resample(weights, [group.first, group.second], silent, x, errors, generator)
+    group.progress.silent[silent] = 0
+    print(f"step {step}: resampled {done} latents", flush=True)
+
+
+def _slice(progress: Progress, index: int) -> Progress:
+    return Progress(*(getattr(progress, name)[index : index + 1].clone() for name in vars(progress)))
+
+
+def _identity(recipes: list[Recipe], settings: Training, data: str) -> str:
+    text = json.dumps([one.model_dump() for one in recipes]) + settings.model_dump_json() + data
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _tensors(groups: list[Group]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for number, group in enumerate(groups):
+        parts = {"weights": group.weights, "first": group.first, "second": group.second}
+        found |= {f"{number}.{part}.{name}": value for part, own in parts.items() for name, value in own.items()}
+        found |= {f"{number}.progress.{name}": value for name, value in vars(group.progress).items()}
+    return found
+
+
+def _save(path: Path, groups: list[Group], traces: list[Tensor], step: int, identity: str) -> None:
+    tensors = {**_tensors(groups), "traces": torch.stack(traces)}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata={"identity": identity, "step": str(step)})
+
+
+def _load(path: Path, groups: list[Group], identity: str) -> tuple[int, list[Tensor]]:
+    """Fills the groups from a checkpoint of this run and returns its step and traces; otherwise 0 and nothing."""
+    if not path.exists():
+        return 0, []
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as handle:
+            metadata = handle.metadata() or {}
+        stored = load_file(path)
+        own = _tensors(groups)
+        if metadata.get("identity") != identity or stored.keys() != {*own, "traces"}:
+            print(f"{path} belongs to another run; starting afresh")
+            return 0, []
+    except (SafetensorError, OSError):
+        print(f"the checkpoint {path} cannot be read; starting afresh")
+        return 0, []
+    for name, value in own.items():
+        value.copy_(stored[name])
+    print(f"resuming at step {metadata['step']}")
+    return int(metadata["step"]), list(stored["traces"])

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: planted dictionaries, then a language model."""

@@ -1,0 +1,108 @@
+"""Step: harvests training activations at two layers, and held-out windows with their whole residual stream.
+
+Training activations go to shards (`common.saes.stream`), one folder per layer. Held-out windows keep every position at
+both layers in float32 (`held_out.safetensors`: tokens, real, used, document, resid.<layer>), so that the rest of the
+forward pass can go on from them; `used` marks positions that an SAE replaces, the kind it was trained on.
+"""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import save_file
+
+from common.cli import run, track
+from common.files import atomic
+from common.models import load_model, load_tokenizer
+from common.saes.harvest import (
+    OUTLIER,
+    Windows,
+    batched,
+    check_hook,
+    harvest,
+    joined,
+    kept_tokens,
+    run_to_hook,
+    windows,
+)
+from common.saes.stream import write_shards
+from common.self_chat import fast_dtype
+from replications.sparse_autoencoders.settings import Corpora
+
+
+def collect(
+    *,
+    manifest: Path,
+    docs: Path,
+    chat: Path,
+    corpora: Corpora,
+    device: Literal["cpu", "cuda"],
+    early: Path,
+    late: Path,
+    held_out: Path,
+) -> None:
+    """Writes two folders of shards (`early` and `late` are their manifests) and `held_out`.
+
+    Training activations come from the model in bfloat16 where the machine computes in it, held-out ones in float32.
+    """
+    tokenizer = load_tokenizer(manifest.parent)
+    special = sorted(set(tokenizer.all_special_ids))
+    hooks = [f"blocks.{layer}.hook_resid_pre" for layer in (corpora.layer, corpora.late_layer)]
+    sources = [docs.parent, chat.parent]
+    budgets = [corpora.docs_tokens, corpora.chat_tokens]
+    bridge = load_model(manifest.parent, device=device, dtype=fast_dtype())
+    for hook in hooks:
+        check_hook(bridge, hook)
+    chosen = windows(sources, "train", tokenizer, corpora.window, budgets)
+    order = torch.randperm(len(chosen.tokens), generator=torch.Generator().manual_seed(0))
+    both = math.ceil(len(order) * min(1.0, corpora.late_tokens / int(chosen.real.sum())))
+    first, rest = (Windows(*(value[rows] for value in chosen)) for rows in (order[:both], order[both:]))
+    found = harvest(bridge, first, hooks, special, corpora.batch, device)
+    if len(rest.tokens):  # the late layer costs more and needs fewer activations
+        found[hooks[0]] = joined(
+            found[hooks[0]], harvest(bridge, rest, hooks[:1], special, corpora.batch, device)[hooks[0]]
+        )
+    for hook, out in zip(hooks, (early, late), strict=True):
+        one = found[hook]
+        about = {
+            "model": manifest.parent.name,
+            "hook": hook,
+            "corpora": [folder.name for folder in sources],
+            "dropped": one.dropped,
+        }
+        write_shards(out.parent, one.x, one.document, one.token_id, about=about)
+        print(f"{hook}: {len(one.x)} activations, dropped {one.dropped}")
+    del bridge, found
+    each = corpora.held_out_tokens // 2
+    kept = windows(sources, "held_out", tokenizer, corpora.window, [each, each], per_document=2)
+    write_held_out(held_out, manifest, kept, hooks, special, corpora.batch, device)
+
+
+def write_held_out(
+    out: Path, manifest: Path, chosen: Windows, hooks: list[str], special: list[int], batch: int, device: str
+) -> None:
+    """All positions of the held-out windows at both hooks, float32."""
+    bridge = load_model(manifest.parent, device=device)
+    layers = {hook: check_hook(bridge, hook) for hook in hooks}
+    parts: dict[str, list[torch.Tensor]] = {hook: [] for hook in hooks}
+    with torch.inference_mode():
+        for rows in track(list(batched(len(chosen.tokens), batch)), "held-out windows"):
+            seen = run_to_hook(bridge, chosen.tokens[rows].to(device), chosen.real[rows].to(device), layers)
+            for hook in hooks:
+                parts[hook].append(seen[hook].cpu())
+    resid = {hook: torch.cat(values) for hook, values in parts.items()}
+    masks = kept_tokens(chosen.tokens, chosen.real, special)
+    used = chosen.real & ~torch.stack(list(masks.values())).any(0)
+    for values in resid.values():
+        norm = values.norm(dim=-1)
+        used &= norm <= OUTLIER * norm[used].median()
+    tensors = {"tokens": chosen.tokens, "real": chosen.real, "used": used, "document": chosen.document}
+    tensors |= {f"resid.{layers[hook]}": values.contiguous() for hook, values in resid.items()}
+    with atomic(out) as temporary:
+        save_file(tensors, temporary)
+    print(f"held out: {len(chosen.tokens)} windows, {int(used.sum())} activations used")
+
+
+if __name__ == "__main__":
+    run(collect)

@@ -1,0 +1,118 @@
+# The language model's part: harvest -> sweep -> measure -> figures. Included by rules.smk.
+
+FIGURES = ["frontier", "grid", "errors", "training"]
+
+
+rule collect:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        docs="<corpora>/python-docs/manifest.json",
+        chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",
+    output:
+        early="<results>/{model}/activations/early/manifest.json",
+        late="<results>/{model}/activations/late/manifest.json",
+        held_out="<results>/{model}/activations/held_out.safetensors",
+    log:
+        "<logs>/{model}/collect.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4500,
+        runtime=60,
+    params:
+        options=flags({"corpora": config["corpora"]}, device=config["device"]),
+        sources=source_hash(f"{NAME}.collect"),
+    shell:
+        "python -m replications.sparse_autoencoders.collect --manifest {input.manifest} --docs {input.docs} --chat {input.chat} {params.options} --early {output.early} --late {output.late} --held-out {output.held_out} > {log} 2>&1"
+
+
+rule train_language:
+    input:
+        early=rules.collect.output.early,
+        late=rules.collect.output.late,
+    output:
+        index="<results>/{model}/saes/index.json",
+        traces="<results>/{model}/language/traces.csv",
+    log:
+        "<logs>/{model}/train_language.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=120,
+    params:
+        options=flags({"sweep": config["sweep"]}, **RUN),
+        sources=source_hash(f"{NAME}.train_language"),
+    shell:
+        "python -m replications.sparse_autoencoders.train_language --early {input.early} --late {input.late} {params.options} --checkpoint {output.index}.checkpoint --index {output.index} --traces {output.traces} > {log} 2>&1"
+
+
+rule measure_language:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        index=rules.train_language.output.index,
+        early=rules.collect.output.early,
+        late=rules.collect.output.late,
+        held_out=rules.collect.output.held_out,
+    output:
+        metrics="<results>/{model}/language/metrics.json",
+        table="<results>/{model}/language/saes.csv",
+    log:
+        "<logs>/{model}/measure_language.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=5500,
+        runtime=60,
+    params:
+        options=flags(
+            {"sweep": config["sweep"], "evaluation": config["evaluation"]}, **RUN
+        ),
+        sources=source_hash(f"{NAME}.measure_language"),
+    shell:
+        "python -m replications.sparse_autoencoders.measure_language --manifest {input.manifest} --index {input.index} --early {input.early} --late {input.late} --held-out {input.held_out} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+
+
+for FIGURE in FIGURES:
+
+    rule:
+        name:
+            f"figure_{FIGURE}"
+        input:
+            table=rules.measure_language.output.table,
+            traces=rules.train_language.output.traces,
+            caption=f"{CAPTIONS}/{FIGURE}.rst",
+        output:
+            svg=report(
+                f"<results>/{{model}}/language/figures/{FIGURE}.svg",
+                caption=f"captions/{FIGURE}.rst",
+                category="Sparse autoencoders",
+                subcategory="Language model",
+                labels={"figure": FIGURE, "model": "{model}"},
+            ),
+            others=multiext(
+                f"<results>/{{model}}/language/figures/{FIGURE}",
+                ".png",
+                ".pdf",
+                ".csv",
+                ".json",
+            ),
+        log:
+            f"<logs>/{{model}}/figure_{FIGURE}.log",
+        conda:
+            "../../envs/environment.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=5,
+        params:
+            figure=FIGURE,
+            sources=source_hash(f"{NAME}.draw_language"),
+        shell:
+            "python -m replications.sparse_autoencoders.draw_language --table {input.table} --traces {input.traces} --figure {params.figure} --caption {input.caption} --out {output.svg} > {log} 2>&1"

@@ -1,0 +1,278 @@
+"""Step: what the SAEs of the language model explain, what they cost, and against which baselines.
+
+Claims S5 (the threshold replaces the batch), S6 (reconstruction and its cost in cross-entropy, against principal
+components, shuffled activations and a frozen decoder), S8 (more latents and more active latents explain more), S9
+(an SAE's error does more damage than a random error of the same size). All on held-out documents. `delta CE` is the
+primary number; recovered loss is against mean ablation and, as in older work, zero ablation, which flatters.
+"""
+
+from collections.abc import Hashable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import load_file
+
+from common.cli import run
+from common.decoder import Decoder
+from common.files import atomic, read_json
+from common.models import load_model
+from common.records import Metric, write_metrics
+from common.saes.metrics import FORMULAS, fvu_by_document, l0, moments, principal, without_components
+from common.saes.sae import Sae
+from common.saes.saelens import load_saelens
+from common.saes.stream import Activations
+from common.statistics import over_clusters, over_seeds
+from replications.sparse_autoencoders.baselines import Reconstruct, baselines
+from replications.sparse_autoencoders.order import Sums, order_metrics
+from replications.sparse_autoencoders.settings import Evaluation, Sweep
+from replications.sparse_autoencoders.substitution import (
+    Effect,
+    HeldOut,
+    at_same_distance,
+    read_held_out,
+    scored,
+    substitute,
+)
+
+TRAIN_SAMPLE = 8192  # training activations on which the gap to held-out ones is measured
+PCA_SAMPLE = 65_536
+TOP = 3  # principal components without which fvu is stated again
+MORE_COMPONENTS = [128, 256]
+
+
+def measure_language(
+    *,
+    manifest: Path,
+    index: Path,
+    early: Path,
+    late: Path,
+    held_out: Path,
+    sweep: Sweep,
+    evaluation: Evaluation,
+    seeds: list[int],
+    device: Literal["cpu", "cuda"],
+    metrics: Path,
+    table: Path,
+) -> None:
+    """Writes `metrics.json` and one row per SAE and baseline.
+
+    Args:
+        manifest: of the language model.
+        index: `index.json` of the trained SAEs, whose folders lie beside it.
+        early: manifest of the training activations; `late` that of the later layer.
+    """
+    listed = read_json(index)
+    saes = {one["name"]: load_saelens(index.parent / one["name"]) for one in listed}
+    kinds = {one["name"]: one["kind"] for one in listed}
+    stored = load_file(held_out)
+    data = {kind: Activations(path.parent) for kind, path in (("early", early), ("late", late))}
+    layers = sorted(int(name.removeprefix("resid.")) for name in stored if name.startswith("resid."))
+    held = {kind: read_held_out(stored, layer) for kind, layer in zip(data, layers, strict=True)}
+    bridge = load_model(manifest.parent, device=device)
+    decoder = Decoder(bridge, held["early"].tokens.shape[1])
+    rows: list[dict[str, Any]] = []
+    kept: dict[str, tuple[Effect, Effect]] = {}
+    for kind in data:
+        chosen = {name: sae for name, sae in saes.items() if (kinds[name] == "late") == (kind == "late")}
+        for name, sae in chosen.items():
+            sae.check_belongs(manifest.parent.name, data[kind].manifest.hook)
+            rows.append(described(name, kinds[name], sae, data[kind], held[kind]))
+        small = held[kind].one_per_document(evaluation.windows)
+        changes: dict[str, Reconstruct] = {name: sae.reconstruct for name, sae in chosen.items()}
+        if kind == "early":
+            more = baselines(data[kind].x[:PCA_SAMPLE].float(), sweep.sparsities, sweep.width, MORE_COMPONENTS)
+            changes |= {one.name: one.reconstruct for one in more}
+            for one in more:
+                rows.append({"name": one.name, "kind": one.kind, "l0": one.l0} | plain(held[kind], one.reconstruct))
+        for name in compared(chosen, kinds, sweep):
+            for draw in (0, 1):
+                changes[f"{name}:random{draw}"] = at_same_distance(saes[name].reconstruct, draw)
+        found = substitute(decoder, small, changes, evaluation.batch)
+        document = small.document[:, None].expand_as(small.used)[scored(small)].numpy()
+        add_effects(rows, found, document)
+        kept |= {name: (found["clean"], effect) for name, effect in found.items()}
+    frame = pd.DataFrame(rows)
+    with atomic(table) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    thresholds = {seed: swapped_threshold(saes, sweep, seeds, seed, held["early"]) for seed in seeds}
+    sums = [
+        [fvu_sums(saes[f"batch_topk-{width}-k{k}-s{seeds[0]}"], held["early"]) for k in sweep.sparsities]
+        for width in sweep.widths
+    ]
+    order = order_metrics(sums, held["early"].documents(), sweep.widths)
+    write_metrics(metrics, {**summary(frame, sweep, seeds, thresholds), **order})
+
+
+def described(name: str, kind: str, sae: Sae, data: Activations, held: HeldOut) -> dict[str, Any]:
+    """Everything about one SAE that needs no language model."""
+    x = held.activations()
+    latents = sae.encode(x)
+    seen = data.x[:TRAIN_SAMPLE].float()
+    return {
+        "name": name,
+        "kind": kind,
+        "architecture": sae.about.architecture,
+        "width": sae.d_sae,
+        "k": sae.about.sparsity,
+        "seed": sae.about.seed,
+        "l0": l0(latents),
+        **plain(held, sae.reconstruct),
+        "fvu_train": moments(seen, sae.reconstruct(seen)).fvu,
+        "dead": float((latents == 0).all(0).float().mean()),
+        "dense": float(((latents != 0).float().mean(0) > 0.1).float().mean()),
+    }
+
+
+def plain(held: HeldOut, reconstruct: Reconstruct) -> dict[str, float]:
+    """Reconstruction quality on held-out activations, with an interval over documents."""
+    x = held.activations()
+    found = reconstruct(x)
+    above, below = fvu_by_document(x, found, x.double().mean(0))
+    fvu = over_clusters(above, held.documents(), unit="share", formula=FORMULAS["fvu"], denominators=below)
+    _, axes = principal(x)
+    rest = moments(*without_components(x, found, axes[:, :TOP]))
+    sums = moments(x, found)
+    gamma = sums.gamma if sums.cross else 0.0
+    low_high = {"fvu_low": fvu.ci_low, "fvu_high": fvu.ci_high}
+    return {"fvu": fvu.value, **low_high, "fvu_without_top": rest.fvu, "gamma": gamma}
+
+
+def fvu_sums(sae: Sae, held: HeldOut) -> Sums:
+    """Numerators and denominators of fvu per token."""
+    x = held.activations()
+    return fvu_by_document(x, sae.reconstruct(x), x.double().mean(0))
+
+
+def compared(chosen: dict[str, Sae], kinds: dict[str, str], sweep: Sweep) -> list[str]:
+    """SAEs whose error is compared with random errors: all seeds, all sparsities at one width, and the late layer."""
+    return [
+        name
+        for name, sae in chosen.items()
+        if kinds[name] in ("seed", "late") or (kinds[name] == "grid" and sae.d_sae == sweep.width)
+    ]
+
+
+def add_effects(rows: list[dict[str, Any]], found: dict[str, Effect], document: np.ndarray) -> None:
+    """Fills in cross-entropy and KL of each row, with intervals over documents."""
+    clean = found["clean"].ce
+    means = {name: float(effect.ce.mean()) for name, effect in found.items()}
+    for row in rows:
+        name = row["name"]
+        if name not in found:
+            continue
+        delta = over_clusters(found[name].ce - clean, document, unit="nats", formula=FORMULAS["delta_ce"])
+        row |= {"delta_ce": delta.value, "delta_ce_low": delta.ci_low, "delta_ce_high": delta.ci_high}
+        row |= {"ce": means[name], "ce_clean": means["clean"], "kl": float(found[name].kl.mean())}
+        for ablation in ("mean", "zero"):
+            if ablation in means:
+                row[f"recovered_{ablation}"] = (means[ablation] - means[name]) / (means[ablation] - means["clean"])
+        for draw in (0, 1):
+            if (random := found.get(f"{name}:random{draw}")) is not None:
+                row[f"kl_random{draw}"] = float(random.kl.mean())
+
+
+def swapped_threshold(
+    saes: dict[str, Sae], sweep: Sweep, seeds: list[int], seed: int, held: HeldOut
+) -> tuple[float, float]:
+    """L0 over k on held-out activations with the SAE's own threshold, and with that of the SAE at the late layer."""
+    sae = saes[f"batch_topk-{sweep.width}-k{sweep.sparsity}-s{seed}"]
+    late = saes[f"late-{sweep.width}-k{sweep.sparsity}-s{seeds[0]}"]
+    x = held.activations()
+    assert late.threshold is not None
+    in_activations = late.threshold * late.W_dec.norm(dim=1)  # decoder rows carry the unit of activations
+    other = replace(sae, threshold=in_activations.mean() / sae.W_dec.norm(dim=1))
+    return l0(sae.encode(x)) / sweep.sparsity, l0(other.encode(x)) / sweep.sparsity
+
+
+def summary(
+    frame: pd.DataFrame, sweep: Sweep, seeds: list[int], thresholds: dict[int, tuple[float, float]]
+) -> dict[str, Metric]:
+    """Metrics over seeds at the central point of the grid, each with its control."""
+    by_name = {row["name"]: row for row in frame.to_dict("records")}
+    end = f"{sweep.width}-k{sweep.sparsity}-s"
+
+    def column(prefix: str, key: str, chosen: list[int]) -> list[float]:
+        return [float(by_name[f"{prefix}-{end}{seed}"][key]) for seed in chosen]
+
+    def baseline(name: str, key: str, count: int) -> list[float]:
+        return [float(by_name[name][key])] * count
+
+    few, n = seeds[: sweep.control_seeds], len(seeds)
+    own = {key: column("batch_topk", key, seeds) for key in ("fvu", "delta_ce", "kl", "recovered_mean", "gamma")}
+    pca = f"pca-{sweep.sparsity}"
+    ratio = [a / b for a, b in zip(own["kl"], column("batch_topk", "kl_random0", seeds), strict=True)]
+    null = [
+        a / b
+        for a, b in zip(
+            column("batch_topk", "kl_random1", seeds), column("batch_topk", "kl_random0", seeds), strict=True
+        )
+    ]
+    gap = [a - b for a, b in zip(column("frozen", "fvu", few), own["fvu"], strict=False)]
+    neighbours = [a - b for a, b in zip(own["fvu"], own["fvu"][1:] + own["fvu"][:1], strict=True)][: len(few)]
+    series: dict[str, tuple[list[float], str, str]] = {
+        "l0_ratio": ([thresholds[seed][0] for seed in seeds], "1", FORMULAS["l0"] + ", over k"),
+        "l0_ratio_other": ([thresholds[seed][1] for seed in seeds], "1", "the same with the late layer's threshold"),
+        "fvu": (own["fvu"], "share", FORMULAS["fvu"]),
+        "fvu_shuffled": (column("shuffled", "fvu", few), "share", "fvu of SAEs trained on shuffled activations"),
+        "frozen_gap": (gap, "share", "fvu with a frozen random decoder minus fvu"),
+        "seed_gap": (neighbours, "share", "fvu minus fvu of the next seed"),
+        "fvu_without_top": (
+            column("batch_topk", "fvu_without_top", seeds),
+            "share",
+            f"fvu without the top {TOP} principal components of the held-out activations",
+        ),
+        "generalisation_gap": (
+            [a - b for a, b in zip(own["fvu"], column("batch_topk", "fvu_train", seeds), strict=True)],
+            "share",
+            "fvu on held-out documents minus fvu on training activations",
+        ),
+        "gamma": (own["gamma"], "1", FORMULAS["gamma"]),
+        "delta_ce": (own["delta_ce"], "nats", FORMULAS["delta_ce"]),
+        "delta_ce_pca": (baseline(pca, "delta_ce", n), "nats", "delta_ce of as many principal components"),
+        "recovered": (own["recovered_mean"], "share", FORMULAS["recovered_mean"]),
+        "recovered_pca": (baseline(pca, "recovered_mean", n), "share", "the same for as many principal components"),
+        "recovered_zero": (column("batch_topk", "recovered_zero", seeds), "share", FORMULAS["recovered_zero"]),
+        "kl": (own["kl"], "nats", FORMULAS["kl"]),
+        "pathological_ratio": (ratio, "1", "kl of the SAE over kl of a random point at the same distance"),
+        "pathological_ratio_null": (null, "1", "kl of one random point over kl of another at the same distance"),
+        "dead": (column("batch_topk", "dead", seeds), "share", FORMULAS["dead"] + ", held-out activations"),
+    }
+    late = by_name[f"late-{end}{seeds[0]}"]
+    pairs = {
+        "l0_ratio_difference": ("l0_ratio", "l0_ratio_other"),
+        "fvu_minus_shuffled": ("fvu", "fvu_shuffled"),
+        "frozen_gap_minus_seed_gap": ("frozen_gap", "seed_gap"),
+        "delta_ce_minus_pca": ("delta_ce", "delta_ce_pca"),
+        "recovered_minus_pca": ("recovered", "recovered_pca"),
+        "pathological_difference": ("pathological_ratio", "pathological_ratio_null"),
+    }
+    for name, (left, right) in pairs.items():
+        values = [a - b for a, b in zip(series[left][0], series[right][0], strict=False)]
+        series[name] = (values, series[left][1], f"{left} minus {right}")
+    found = {name: over_seeds(values, unit=unit, formula=formula) for name, (values, unit, formula) in series.items()}
+    for k in sweep.sparsities:
+        row = by_name[f"batch_topk-{sweep.width}-k{k}-s{seeds[0]}"]
+        found[f"pathological_ratio_k{k}"] = single(row)
+    found["pathological_ratio_late"] = single(late)
+    return found
+
+
+def single(row: dict[Hashable, Any]) -> Metric:
+    """The ratio of one SAE; its range is that over the two random draws."""
+    ratios = sorted(float(row["kl"] / row[f"kl_random{draw}"]) for draw in (0, 1))
+    value = float(2 * row["kl"] / (row["kl_random0"] + row["kl_random1"]))
+    return Metric(
+        value=value,
+        ci_low=min(ratios[0], value),
+        ci_high=max(ratios[1], value),
+        n=2,
+        unit="1",
+        formula="kl of the SAE over kl of a random point at the same distance; range over two draws",
+    )
+
+
+if __name__ == "__main__":
+    run(measure_language)

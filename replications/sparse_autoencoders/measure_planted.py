@@ -1,0 +1,184 @@
+"""Step: compares the trained dictionaries with the planted ones.
+
+Claims S1 (an easy dictionary is recovered), S2 (variance explained is not recovery: Korznikov et al. 2026), S7 (AuxK
+revives dead latents). Everything is measured on fresh samples, with thresholds in place of the batch.
+
+For S2 three more numbers show what the low recovery is not: the loss has stopped falling (`hard_late_change`), the true
+dictionary with the true codes at the same mean L0 explains the data (`hard_true_dictionary`), and the same recipe and
+number of samples recover the easy dictionary.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.cli import run
+from common.files import atomic
+from common.records import Metric, write_metrics
+from common.saes.architectures.base import oriented, random_rows
+from common.saes.metrics import FORMULAS, cosines, fvu, l0, principal, recovery
+from common.saes.sae import About, Sae
+from common.statistics import null_distribution, over_seeds
+from replications.sparse_autoencoders.settings import Planted
+from replications.sparse_autoencoders.worlds import FRESH, Codes, Stream, codes, directions, mix, scale
+
+NULL_DRAWS = 20
+LATE = 0.1  # share of a run that counts as late
+
+
+def measure_planted(
+    *, models: Path, easy: Planted, hard: Planted, seeds: list[int], metrics: Path, table: Path, traces: Path
+) -> None:
+    """Writes `metrics.json`, one row per true feature, and the training traces."""
+    stored = load_file(models)
+    values: dict[str, list[float]] = {}
+    rows: list[pd.DataFrame] = []
+    for name, planted in (("easy", easy), ("hard", hard)):
+        stream = Stream(planted.world, seeds, planted.evaluation)
+        for index, seed in enumerate(seeds):
+            found, features = judge(name, planted, stream, stored, index, seed)
+            for key, value in found.items():
+                values.setdefault(key, []).append(value)
+            rows.append(features)
+    for name in ("with_auxk", "without_auxk"):
+        values[f"dead_{name}"] = [float(one[-1]) for one in stored[f"{name}.trace_dead"]]
+    found_metrics = summarised(values)
+    found_metrics["easy_mmcs_random"] = null_distribution(
+        np.array([recovery(directions(easy.world, 0), random(easy, draw)).mmcs for draw in range(NULL_DRAWS)]),
+        unit="1",
+        formula=FORMULAS["mmcs"] + ", random directions",
+    )
+    write_metrics(metrics, found_metrics)
+    for path, frame in ((table, pd.concat(rows)), (traces, trace_table(stored, seeds))):
+        with atomic(path) as temporary:
+            frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def random(planted: Planted, draw: int) -> Float[Tensor, "d_sae d"]:
+    """An untrained dictionary."""
+    return random_rows(planted.d_sae, planted.world.d, torch.Generator().manual_seed(9_000 + draw))
+
+
+def judge(
+    name: str, planted: Planted, stream: Stream, stored: dict[str, Tensor], index: int, seed: int
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """All numbers of one SAE, and one row per true feature."""
+    sae, truth, start = sae_of(stored, name, index), directions(planted.world, seed), random(planted, seed)
+    x = stream.samples(index, planted.evaluation, FRESH)
+    code = codes(planted.world, planted.evaluation, seed, FRESH)
+    latents = sae.encode(x)
+    found, before = recovery(truth, sae.W_dec), recovery(truth, start)
+    trace = stored[f"{name}.trace_fvu"][index]
+    values = {
+        "mmcs": found.mmcs,
+        "mmcs_untrained": before.mmcs,
+        "recovered": found.recovered,
+        "recovered_untrained": before.recovered,
+        "mcc": found.mcc,
+        "uniqueness": found.uniqueness,
+        "explained": 1 - fvu(x, sae.decode(latents)),
+        "explained_pca": pca_explained(x, round(planted.world.active)),
+        "explained_true": 1 - fvu(x, true_reconstruction(truth, code, planted)),
+        "l0": l0(latents),
+        "late_change": fall(trace, 1 - LATE, 1.0),
+        "early_change": fall(trace, 0.0, LATE),
+    }
+    best = cosines(truth, sae.W_dec).max(1).values
+    counts = torch.bincount(code.features, minlength=len(truth)) / planted.evaluation
+    frame = pd.DataFrame(
+        {"world": name, "seed": seed, "frequency": counts.numpy(), "cosine": best.numpy()}
+        | {"random_cosine": cosines(truth, start).max(1).values.numpy()}
+    )
+    return {f"{name}_{key}": value for key, value in values.items()}, frame
+
+
+def sae_of(stored: dict[str, Tensor], name: str, index: int) -> Sae:
+    """The JumpReLU SAE that a BatchTopK SAE is used as."""
+    W_enc, b_enc, W_dec, b_dec = (stored[f"{name}.{key}"][index] for key in ("W_enc", "b_enc", "W_dec", "b_dec"))
+    threshold = torch.full_like(b_enc, float(stored[f"{name}.threshold"][index]))
+    return Sae(About("batch_topk"), "jumprelu", oriented(W_enc), b_enc, W_dec, b_dec, threshold=threshold)
+
+
+def true_reconstruction(truth: Float[Tensor, "feature d"], code: Codes, planted: Planted) -> Float[Tensor, "sample d"]:
+    """True directions with true coefficients, of which the largest k per sample on average are kept."""
+    allowed = round(planted.world.active * planted.evaluation)
+    kept = code
+    if len(code.values) > allowed:
+        chosen = code.values.topk(allowed).indices.sort().values
+        kept = Codes(code.rows[chosen], code.features[chosen], code.values[chosen])
+    return mix(truth, kept, planted.evaluation) * scale(planted.world)
+
+
+def pca_explained(x: Float[Tensor, "sample d"], components: int) -> float:
+    """Explained variance of as many principal components as the SAE has latents active."""
+    mean, axes = principal(x)
+    axes = axes[:, :components]
+    return 1 - fvu(x, (x - mean) @ axes @ axes.mT + mean)
+
+
+def fall(trace: Float[Tensor, " trace"], start: float, end: float) -> float:
+    """Relative fall of the mean between the two halves of a stretch of the run (at least two entries)."""
+    n = len(trace)
+    first = min(int(start * n), n - 2)
+    part = trace[first : max(int(end * n), first + 2)]
+    before, after = part[: len(part) // 2].mean(), part[len(part) // 2 :].mean()
+    return float((before - after) / before)
+
+
+def summarised(values: dict[str, list[float]]) -> dict[str, Metric]:
+    """Intervals over seeds, with the paired differences that the claims need."""
+    differences = {
+        "easy_mmcs_gain": ("easy_mmcs", "easy_mmcs_untrained"),
+        "easy_recovered_gain": ("easy_recovered", "easy_recovered_untrained"),
+        "hard_explained_minus_pca": ("hard_explained", "hard_explained_pca"),
+        "hard_recovered_minus_easy": ("hard_recovered", "easy_recovered"),
+        "hard_true_minus_trained": ("hard_explained_true", "hard_explained"),
+        "hard_late_minus_early": ("hard_late_change", "hard_early_change"),
+        "dead_difference": ("dead_with_auxk", "dead_without_auxk"),
+    }
+    every = dict(values)
+    for name, (left, right) in differences.items():
+        every[name] = [a - b for a, b in zip(values[left], values[right], strict=True)]
+    return {name: over_seeds(list(own), unit=unit(name), formula=formula(name)) for name, own in every.items()}
+
+
+def unit(name: str) -> str:
+    return "latents" if name.endswith("_l0") else "1" if "mmcs" in name or "mcc" in name else "share"
+
+
+def formula(name: str) -> str:
+    """The id of a metric's formula."""
+    ids = {
+        "mmcs": FORMULAS["mmcs"],
+        "mcc": FORMULAS["mcc"],
+        "uniqueness": FORMULAS["uniqueness"],
+        "recovered": FORMULAS["recovered_features"],
+        "explained": FORMULAS["ev"],
+        "l0": FORMULAS["l0"],
+        "change": "relative fall of the training fvu between the halves of the first or last tenth of the steps",
+        "late": "hard_late_change minus hard_early_change",
+        "true": "ev of the true dictionary minus that of the SAE",
+        "dead": FORMULAS["dead"] + ", at the end of training, window dead_after",
+    }
+    return next(text for key, text in ids.items() if key in name)
+
+
+def trace_table(stored: dict[str, Tensor], seeds: list[int]) -> pd.DataFrame:
+    """Training traces of all experiments."""
+    frames = []
+    for name in ("easy", "hard", "with_auxk", "without_auxk"):
+        for index, seed in enumerate(seeds):
+            keys = ("fvu", "dead", "l0")
+            own = {key: stored[f"{name}.trace_{key}"][index].numpy() for key in keys}
+            share = np.linspace(0, 1, len(own["fvu"]))
+            frames.append(pd.DataFrame({"experiment": name, "seed": seed, "progress": share, **own}))
+    return pd.concat(frames)
+
+
+if __name__ == "__main__":
+    run(measure_planted)

@@ -1,0 +1,49 @@
+"""The SAEs of the language model: which are trained, and how they are named on disk.
+
+The grid is BatchTopK over widths and sparsities at the first seed; the other architectures stand beside it at one
+width. At its central point there are SAEs of all seeds and two controls: a decoder that stays at its random start, and
+activations whose dimensions are shuffled over tokens. One more BatchTopK SAE sits at the late layer.
+"""
+
+from typing import NamedTuple
+
+from common.saes.recipe import Recipe
+from replications.sparse_autoencoders.settings import Sweep
+
+
+class Member(NamedTuple):
+    """One SAE. `kind` says what it is there for."""
+
+    name: str
+    kind: str
+    recipe: Recipe
+
+
+def members(sweep: Sweep, seeds: list[int]) -> list[Member]:
+    """All SAEs of a run, names distinct."""
+    found = [
+        Member(f"batch_topk-{width}-k{k}-s{seeds[0]}", "grid", recipe("batch_topk", width, k, seeds[0]))
+        for width in sweep.widths
+        for k in sweep.sparsities
+    ]
+    width, narrow, k = sweep.width, sweep.architecture_width, sweep.sparsity
+    found += [Member(f"batch_topk-{width}-k{k}-s{s}", "seed", recipe("batch_topk", width, k, s)) for s in seeds[1:]]
+    found += [
+        Member(f"{name}-{narrow}-k{k}-s{seeds[0]}", "architecture", recipe(name, narrow, k, seeds[0]))
+        for name in sweep.architectures
+    ]
+    for s in seeds[: sweep.control_seeds]:
+        found.append(
+            Member(f"frozen-{width}-k{k}-s{s}", "frozen", recipe("batch_topk", width, k, s, frozen_decoder=True))
+        )
+        found.append(
+            Member(f"shuffled-{width}-k{k}-s{s}", "shuffled", recipe("batch_topk", width, k, s, source="shuffled"))
+        )
+    late = recipe("batch_topk", width, k, seeds[0], source="late")
+    return [*found, Member(f"late-{width}-k{k}-s{seeds[0]}", "late", late)]
+
+
+def recipe(architecture: str, width: int, k: float | int, seed: int, **more: object) -> Recipe:
+    return Recipe.model_validate(
+        {"architecture": architecture, "d_sae": width, "sparsity": float(k), "seed": seed, **more}
+    )

@@ -1,0 +1,116 @@
+"""What the model loses when its residual stream is replaced: the forward pass goes on from the cached activation.
+
+Replaced are the positions an SAE was trained on (no special tokens, no first position, no outliers); the loss is taken
+at these positions. One pass over the clean residual gives the reference, then each substitution costs the layers above
+the hook. Two numbers per token: cross-entropy of the next token, and KL(clean || replaced).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from common.cli import track
+from common.decoder import Decoder
+from common.saes.harvest import batched
+from replications.sparse_autoencoders.baselines import Reconstruct
+
+
+class HeldOut(NamedTuple):
+    """Windows with the residual stream before one layer."""
+
+    layer: int
+    tokens: Int[Tensor, "window pos"]
+    real: Bool[Tensor, "window pos"]
+    used: Bool[Tensor, "window pos"]
+    document: Int[Tensor, " window"]
+    resid: Float[Tensor, "window pos d_model"]
+
+    def activations(self) -> Float[Tensor, "token d_model"]:
+        return self.resid[self.used]
+
+    def documents(self) -> Int[np.ndarray, " token"]:
+        """The document of each activation."""
+        found: np.ndarray = self.document[:, None].expand_as(self.used)[self.used].numpy()
+        return found
+
+    def one_per_document(self, count: int) -> "HeldOut":
+        """The longest windows of distinct documents, at most `count`."""
+        order = self.used.sum(1).argsort(descending=True, stable=True).tolist()
+        seen: dict[int, int] = {}
+        for row in order:
+            seen.setdefault(int(self.document[row]), row)
+        rows = torch.tensor(list(seen.values())[:count])
+        tokens, real, used, document, resid = (value[rows] for value in self[1:])
+        return HeldOut(self.layer, tokens, real, used, document, resid)
+
+
+class Effect(NamedTuple):
+    """Per scored token."""
+
+    ce: Float[np.ndarray, " token"]
+    kl: Float[np.ndarray, " token"]
+
+
+def read_held_out(stored: dict[str, Tensor], layer: int) -> HeldOut:
+    """The held-out windows at one of the two layers."""
+    tokens, real, used, document = (stored[key] for key in ("tokens", "real", "used", "document"))
+    return HeldOut(layer, tokens, real, used, document, stored[f"resid.{layer}"])
+
+
+def scored(held: HeldOut) -> Bool[Tensor, "window pos"]:
+    """Replaced positions with a real next token."""
+    following = torch.zeros_like(held.real)
+    following[:, :-1] = held.real[:, 1:]
+    return held.used & following
+
+
+@torch.inference_mode()
+def substitute(decoder: Decoder, held: HeldOut, changes: dict[str, Reconstruct], batch: int) -> dict[str, Effect]:
+    """Effects of each substitution, and `clean` for none. Random noise must come from the callables themselves."""
+    kept: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in ("clean", *changes)}
+    unembed, bias = decoder.bridge.W_U, decoder.bridge.b_U
+    for rows in track(list(batched(len(held.tokens), batch)), "substitutions"):
+        tokens, real, resid, used = held.tokens[rows], held.real[rows], held.resid[rows], held.used[rows]
+        score = scored(held)[rows]
+        target = tokens.roll(-1, 1)[score]
+        device = unembed.device
+
+        def log_probs(x: Tensor, tokens: Tensor = tokens, real: Tensor = real, score: Tensor = score) -> Tensor:
+            final = decoder.forward(
+                tokens.to(unembed.device), real.to(unembed.device), resume=(held.layer, x.to(unembed.device))
+            ).final
+            logits = decoder.bridge.ln_final(final[score.to(unembed.device)]) @ unembed + bias
+            found: Tensor = logits.log_softmax(-1)
+            return found
+
+        clean = log_probs(resid)
+        p = clean.exp()
+        entropy = (p * clean).sum(-1)
+        place = target[:, None].to(device)
+        kept["clean"].append((-clean.gather(1, place)[:, 0].cpu().numpy(), np.zeros(len(target))))
+        for name, reconstruct in changes.items():
+            changed = resid.clone()
+            changed[used] = reconstruct(resid[used])
+            found = log_probs(changed)
+            kl = entropy - (p * found).sum(-1)
+            kept[name].append((-found.gather(1, place)[:, 0].cpu().numpy(), kl.cpu().numpy()))
+    return {
+        name: Effect(*(np.concatenate(one).astype(np.float64) for one in zip(*parts, strict=True)))
+        for name, parts in kept.items()
+    }
+
+
+def at_same_distance(reconstruct: Reconstruct, seed: int) -> Reconstruct:
+    """A random point as far from the activation as the reconstruction is (Gurnee 2024)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        distance = (x - reconstruct(x)).norm(dim=-1, keepdim=True)
+        noise = torch.randn(x.shape, generator=generator)
+        moved: Tensor = x + noise / noise.norm(dim=-1, keepdim=True) * distance
+        return moved
+
+    return random

@@ -1,0 +1,84 @@
+"""Planted dictionaries: samples whose true sparse code is known.
+
+    x = sum_i c_i g_i,   g_i unit vectors, c_i = exp(spread * normal) if feature i is active, otherwise 0
+
+`equal` frequencies make the easy world; `log_uniform` ones that of Korznikov et al. 2026 (arXiv 2602.14111), where an
+SAE explains most variance and finds hardly any feature. Activity is drawn as a Poisson process, which allows one
+feature to be active twice in a sample (with probability p^2 / 2) and costs time in proportion to active entries only.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from common.saes.architectures.base import Batch, random_rows
+from replications.sparse_autoencoders.settings import World
+
+LOWEST, HIGHEST = -5.5, -1.2  # exponents of the log-uniform frequencies
+FRESH = 10**9  # steps that training never reaches
+
+
+class Codes(NamedTuple):
+    """Active entries sorted by sample."""
+
+    rows: Int[Tensor, " entry"]
+    features: Int[Tensor, " entry"]
+    values: Float[Tensor, " entry"]
+
+
+def directions(world: World, seed: int) -> Float[Tensor, "feature d"]:
+    """The true dictionary of a seed."""
+    return random_rows(world.features, world.d, torch.Generator().manual_seed(7_000_003 + seed))
+
+
+def frequencies(world: World) -> Float[Tensor, " feature"]:
+    """Mean activity of each feature, float64; the sum is `active`."""
+    if world.frequencies == "equal":
+        p = torch.ones(world.features, dtype=torch.float64)
+    else:
+        p = 10 ** torch.linspace(LOWEST, HIGHEST, world.features, dtype=torch.float64)
+    return p / p.sum() * world.active
+
+
+def codes(world: World, samples: int, seed: int, step: int) -> Codes:
+    """The sparse codes of one batch: a function of seed and step."""
+    generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + step)
+    cumulated = frequencies(world).cumsum(0)
+    count = int(torch.poisson(cumulated[-1] * samples, generator=generator))
+    rows = torch.randint(samples, (count,), generator=generator).sort().values
+    drawn = torch.rand(count, generator=generator, dtype=torch.float64) * cumulated[-1]
+    features = torch.searchsorted(cumulated, drawn).clamp(max=world.features - 1)
+    return Codes(rows, features, (world.spread * torch.randn(count, generator=generator)).exp())
+
+
+def mix(table: Float[Tensor, "feature d"], code: Codes, samples: int) -> Float[Tensor, "sample d"]:
+    """Samples from codes."""
+    starts = torch.searchsorted(code.rows, torch.arange(samples + 1))
+    return F.embedding_bag(
+        code.features, table, starts, mode="sum", per_sample_weights=code.values, include_last_offset=True
+    )
+
+
+def scale(world: World) -> float:
+    """The scalar that brings the expected squared norm of a sample to about 1 (directions nearly orthogonal)."""
+    return float((world.active * torch.tensor(2 * world.spread**2).exp()) ** -0.5)
+
+
+class Stream:
+    """Batches of all seeds of a world, one slice per seed, for `common.saes.trainer`."""
+
+    def __init__(self, world: World, seeds: list[int], batch: int, device: str = "cpu") -> None:
+        self.world, self.seeds, self.size, self.device = world, seeds, batch, device
+        self.tables = [directions(world, seed) for seed in seeds]
+
+    def __call__(self, step: int, source: str) -> Batch:
+        x = torch.stack([self.samples(index, self.size, step) for index in range(len(self.seeds))]).to(self.device)
+        return Batch(x, x)
+
+    def samples(self, index: int, count: int, step: int) -> Float[Tensor, "sample d"]:
+        """Scaled samples of one seed."""
+        code = codes(self.world, count, self.seeds[index], step)
+        return mix(self.tables[index], code, count) * scale(self.world)

@@ -1,0 +1,225 @@
+"""Architectures: gradients against their formulas, sparse path against dense, folding, clamping, bad input."""
+
+import pytest
+import torch
+
+from common.errors import UserError
+from common.saes.architectures import ARCHITECTURES
+from common.saes.architectures.base import Batch, Context, Progress, pre_activations, squared_error, stacked, variance
+from common.saes.architectures.cross_layer import causal
+from common.saes.architectures.jumprelu import count, jump
+from common.saes.architectures.matryoshka import prefixes
+from common.saes.recipe import Recipe
+from common.saes.sae import About, Sae
+from common.saes.sparse import top_of_batch, top_per_token
+
+D, F, B = 12, 40, 64
+
+
+def recipe(name, seed=0, k=4, layers=1):
+    return Recipe(architecture=name, d_sae=F, sparsity=float(k), seed=seed, layers=layers)
+
+
+def data(instances=1, seed=0, d=D):
+    x = torch.randn(instances, B, d, generator=torch.Generator().manual_seed(seed)) / d**0.5
+    return Batch(x, x)
+
+
+def started(name, batch, members=2, layers=1):
+    recipes = [recipe(name, seed, k=4 + seed, layers=layers) for seed in range(members)]
+    architecture = ARCHITECTURES[name]
+    weights = stacked([architecture.initial(one, batch, torch.Generator().manual_seed(one.seed)) for one in recipes])
+    progress = Progress(
+        torch.zeros(members, F * layers, dtype=torch.long),
+        torch.full((members,), 0.1),
+        torch.zeros(members),
+        torch.zeros(members, dtype=torch.float64),
+    )
+    dead = torch.zeros(members, F * layers, dtype=torch.bool)
+    return recipes, weights, Context(recipes, [one.sparsity for one in recipes], progress, dead, 0.2)
+
+
+def test_jumprelu_gradients_are_the_papers():
+    z = torch.tensor([0.95, 1.04, 1.3, 0.2], requires_grad=True)
+    threshold = torch.tensor([1.0, 1.0, 1.0, 1.0], requires_grad=True)
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    to_z, to_threshold = torch.autograd.grad((jump(z, threshold, 0.2) * weight).sum(), [z, threshold])
+    assert torch.allclose(to_z, torch.tensor([0.0, 2.0, 3.0, 0.0]))  # no estimate reaches z
+    assert torch.allclose(to_threshold, torch.tensor([-5.0, -10.0, 0.0, 0.0]))  # -(theta / eps) K
+    counted = (count(z, threshold, 0.2) * weight).sum()
+    [to_threshold] = torch.autograd.grad(counted, [threshold])
+    assert torch.allclose(to_threshold, torch.tensor([-5.0, -10.0, 0.0, 0.0]))  # -(1 / eps) K
+
+
+def dense_losses(name, weights, batch, context):
+    """The same loss, dense and literal, through autograd."""
+    architecture = ARCHITECTURES[name]
+    centred = name not in ("transcoder", "skip_transcoder")
+    z = pre_activations(weights, batch, centred=centred)
+    if name in ("batch_topk", "matryoshka"):
+        index, _ = top_of_batch(z.detach(), context.k, [0.0] * len(z))
+    else:
+        index = top_per_token(z.detach(), context.k)
+    mask = torch.zeros(z.numel()).scatter(0, index, 1.0).reshape(z.shape)
+    latents = z * mask
+    ends = prefixes(F) if name == "matryoshka" else [F]
+    errors = []
+    for end in ends:
+        found = latents[..., :end] @ weights["W_dec"][:, :end] + weights["b_dec"][:, None]
+        if name == "skip_transcoder":
+            found = found + batch.x @ weights["W_skip"].mT
+        errors.append(squared_error(batch.y, found))
+    assert architecture.beta1 == 0.9
+    return torch.stack(errors).mean(0) / variance(batch.y)
+
+
+@pytest.mark.parametrize("name", ["topk", "batch_topk", "matryoshka", "transcoder", "skip_transcoder"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_sparse_path_equals_dense_path(name, shared):
+    batch = data(1 if shared else 2)
+    batch = Batch(batch.x, batch.x.flip(1)) if "transcoder" in name else batch
+    _, weights, context = started(name, Batch(batch.x[:1], batch.y[:1]))
+    generator = torch.Generator().manual_seed(5)
+    weights = {key: value + 0.1 * torch.randn(value.shape, generator=generator) for key, value in weights.items()}
+    weights = {key: value.requires_grad_() for key, value in weights.items()}
+    fast = ARCHITECTURES[name].losses(weights, batch, context)
+    slow = dense_losses(name, weights, batch, context)
+    assert torch.allclose(fast.loss, slow, rtol=1e-4)
+    gradients = [torch.autograd.grad(one.sum(), list(weights.values())) for one in (fast.loss, slow)]
+    for key, left, right in zip(weights, *gradients, strict=True):
+        assert torch.allclose(left, right, rtol=1e-4, atol=1e-6), key
+    touched = gradients[0][list(weights).index("W_enc")].abs().sum(-1) > 0
+    assert torch.equal(touched, fast.fired > 0)  # unselected latents get no gradient
+
+
+def test_selections_keep_the_largest_whatever_the_guess():
+    z = torch.randn(2, 30, 20, generator=torch.Generator().manual_seed(1))
+    literal = [torch.zeros(30, 20, dtype=torch.bool) for _ in range(2)]
+    for member, k in enumerate((3, 5)):
+        order = z[member].flatten().argsort(descending=True)[: k * 30]
+        literal[member].view(-1)[order] = True
+        literal[member] &= z[member] > 0
+    expected = torch.stack(literal).flatten().nonzero()[:, 0]
+    for guesses in ([0.0, 0.0], [0.9, 0.4], [50.0, 50.0]):
+        index, smallest = top_of_batch(z, [3.0, 5.0], guesses)
+        assert torch.equal(index, expected)
+        assert smallest[0] == z[0][literal[0]].min()
+    rows = top_per_token(z, [2.0, 4.0]) // 20
+    assert torch.bincount(rows).tolist() == [2] * 30 + [4] * 30
+
+
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"transcoder", "skip_transcoder", "cross_layer"}))
+def test_every_sae_starts_tied_and_exports_what_it_trains(name):
+    batch = data()
+    recipes, weights, context = started(name, batch)
+    assert torch.equal(weights["W_enc"], weights["W_dec"])
+    norm = 0.1 if name == "relu_april" else 1.0
+    assert torch.allclose(weights["W_dec"].norm(dim=-1), torch.tensor(norm))
+    one = {key: value[1] for key, value in weights.items()}
+    progress = Progress(*(getattr(context.progress, key)[1:] for key in vars(context.progress)))
+    if name in ("batch_topk", "matryoshka"):
+        _, smallest = top_of_batch(pre_activations(weights, batch), context.k, [0.0, 0.0])
+        progress.threshold.copy_(smallest[1:] * (1 - 1e-6))
+    sae = ARCHITECTURES[name].export(one, recipes[1], progress)
+    losses = ARCHITECTURES[name].losses(weights, batch, context)
+    error = sae.error(batch.x[0]).square().sum(-1).mean()
+    assert torch.allclose(error, losses.error[1], rtol=1e-4)
+    assert (sae.encode(batch.x[0]) != 0).sum() == losses.fired[1].sum()
+
+
+def test_auxiliary_loss_trains_dead_latents_only():
+    batch = data()
+    recipes, weights, context = started("topk", batch)
+    weights["b_enc"][:, ::5] = -9.0  # never selected
+    losses = ARCHITECTURES["topk"].losses(weights, batch, context)
+    weights["b_enc"][:, ::5] = -0.2
+    assert losses.fired[:, ::5].sum() == 0
+    dead = torch.zeros(2, F, dtype=torch.bool)
+    dead[0, ::5] = True
+    losses = ARCHITECTURES["topk"].losses(weights, batch, context)
+    weights = {key: value.requires_grad_() for key, value in weights.items()}
+    with_dead = ARCHITECTURES["topk"].losses(weights, batch, context._replace(dead=dead))
+    more = with_dead.loss.sum() - ARCHITECTURES["topk"].losses(weights, batch, context).loss.sum()
+    [gradient] = torch.autograd.grad(more, [weights["W_dec"]])
+    assert (gradient[0][dead[0]].abs().sum(-1) > 0).any()
+    assert gradient[0][~dead[0]].abs().max() < 1e-6
+    assert with_dead.loss[0] > losses.loss[0]
+    assert torch.allclose(with_dead.loss[1], losses.loss[1])
+    off = [one.model_copy(update={"auxiliary": False}) for one in recipes]
+    without = ARCHITECTURES["topk"].losses(weights, batch, context._replace(dead=dead, recipes=off))
+    assert torch.allclose(without.loss, losses.loss)
+
+
+def test_gated_frozen_path_does_not_train_the_decoder():
+    batch = data()
+    _, weights, context = started("gated", batch)
+    weights = {key: value.requires_grad_() for key, value in weights.items()}
+    losses = ARCHITECTURES["gated"].losses(weights, batch, context)
+    [to_decoder] = torch.autograd.grad(losses.loss.sum(), [weights["W_dec"]], retain_graph=True)
+    shared = pre_activations(weights, batch)
+    latents = (shared > 0) * shared.relu()
+    main = squared_error(batch.y, latents @ weights["W_dec"] + weights["b_dec"][:, None])
+    [expected] = torch.autograd.grad(main.sum(), [weights["W_dec"]])
+    assert torch.allclose(to_decoder, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_cross_layer_latents_write_to_later_layers_only():
+    allowed = causal(3, 2, 6, torch.device("cpu"))
+    assert allowed[0].tolist() == [1, 1, 1, 1, 1, 1]
+    assert allowed[2].tolist() == [0, 0, 1, 1, 1, 1]
+    assert allowed[5].tolist() == [0, 0, 0, 0, 1, 1]
+    batch = data(d=3 * 4)
+    _, weights, context = started("cross_layer", batch, layers=3)
+    weights = {key: value.requires_grad_() for key, value in weights.items()}
+    losses = ARCHITECTURES["cross_layer"].losses(weights, batch, context)
+    assert losses.l0.tolist() == pytest.approx([12.0, 15.0], abs=0.5)  # k in each of 3 layers
+    [gradient] = torch.autograd.grad(losses.loss.sum(), [weights["W_dec"]])
+    assert gradient[:, 2 * F :, :8].abs().max() == 0
+    assert gradient[:, :F].abs().max() > 0
+
+
+def sae(**more):
+    generator = torch.Generator().manual_seed(3)
+    W_dec = torch.randn(F, D, generator=generator)
+    threshold = torch.full((F,), 0.3)
+    return Sae(
+        About("batch_topk", "m", "blocks.1.hook_resid_pre"), "jumprelu", W_dec.mT.contiguous() / D, torch.zeros(F),
+        W_dec, torch.randn(D, generator=generator), threshold=threshold, **more,
+    )  # fmt: skip
+
+
+def test_folding_leaves_latents_and_scales_reconstructions():
+    x = torch.randn(50, D, generator=torch.Generator().manual_seed(4))
+    one, folded = sae(), sae().folded(0.25)
+    assert torch.allclose(folded.encode(4 * x), one.encode(x), atol=1e-5)
+    assert torch.allclose(folded.reconstruct(4 * x), 4 * one.reconstruct(x), atol=1e-4)
+    unit = one.unit_decoder()
+    assert torch.allclose(unit.W_dec.norm(dim=1), torch.ones(F), atol=1e-5)
+    assert torch.allclose(unit.reconstruct(x), one.reconstruct(x), atol=1e-4)
+
+
+def test_clamp_with_error_is_an_exact_edit():
+    x = torch.randn(20, D, generator=torch.Generator().manual_seed(6))
+    one = sae()
+    latents = one.encode(x)
+    edited = latents.clone()
+    edited[:, 7] = 2.5
+    assert torch.allclose(one.clamp(x, 7, 2.5), one.decode(edited) + one.error(x), atol=1e-5)
+    assert torch.allclose(one.clamp(x, 7, 2.5, keep_error=False), one.decode(edited), atol=1e-5)
+    unchanged = one.clamp(x[:1], 7, float(latents[0, 7]))
+    assert torch.allclose(unchanged, x[:1])
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="exceeds the number of latents"):
+        Recipe(architecture="topk", d_sae=4, sparsity=5.0)
+    with pytest.raises(UserError, match="needs 1 <= k <= 40"):
+        Sae(**{**vars(sae()), "activation": "topk", "k": 41})
+    with pytest.raises(UserError, match="threshold"):
+        Sae(**{**vars(sae()), "threshold": None})
+    with pytest.raises(UserError, match="another model or another place"):
+        sae().encode(torch.zeros(3, D + 1))
+    with pytest.raises(UserError, match="NaN"):
+        sae().encode(torch.full((3, D), float("nan")))
+    with pytest.raises(UserError, match="belongs to blocks"):
+        sae().check_belongs("m", "blocks.2.hook_resid_pre")

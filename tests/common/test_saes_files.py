@@ -1,0 +1,156 @@
+"""Activation shards and SAELens folders: round trips, damage, order of epochs, refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from common.errors import UserError
+from common.saes.sae import About, Sae
+from common.saes.saelens import load_density, load_saelens, save_saelens
+from common.saes.stream import Activations, write_shards
+
+D, F = 6, 10
+GOLDEN = Path(__file__).parent / "golden"
+ABOUT = {"model": "m", "hook": "blocks.1.hook_resid_pre", "corpora": ["c"], "dropped": {"first position": 3}}
+
+
+def written(folder, n=100):
+    x = torch.randn(n, D, generator=torch.Generator().manual_seed(0)) * 5
+    write_shards(folder, x, torch.arange(n), torch.arange(n) + 7, about=ABOUT)
+    return x
+
+
+def test_shards_hold_every_activation_once_in_a_new_order(tmp_path):
+    x = written(tmp_path)
+    stored = Activations(tmp_path)
+    assert not torch.equal(stored.x, x)
+    assert torch.equal(stored.x, x[stored.document])
+    assert torch.equal(stored.token_id, stored.document + 7)
+    scaled = stored.x * stored.manifest.scale
+    assert scaled.square().sum(1).mean() == pytest.approx(1, rel=1e-5)
+
+
+def test_batches_are_a_function_of_the_step_and_cover_an_epoch(tmp_path):
+    written(tmp_path)
+    one, other = Activations(tmp_path), Activations(tmp_path)
+    epoch = torch.cat([one.batch(step, 25) for step in range(4)])
+    assert torch.allclose(epoch.sort(0).values, (one.x * one.manifest.scale).sort(0).values)
+    assert torch.equal(one.batch(6, 25), other.batch(6, 25))  # no state: any step can be asked for first
+    assert not torch.equal(one.batch(0, 25), one.batch(4, 25))
+    with pytest.raises(UserError, match="do not fill one batch"):
+        one.batch(0, 101)
+
+
+def test_damaged_shards_are_refused(tmp_path):
+    written(tmp_path)
+    [shard] = tmp_path.glob("shard-*.safetensors")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match="is damaged"):
+        Activations(tmp_path)
+    shard.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        Activations(tmp_path)
+    with pytest.raises(UserError, match="hold NaN"):
+        write_shards(
+            tmp_path, torch.full((4, D), float("nan")), torch.zeros(4).long(), torch.zeros(4).long(), about=ABOUT
+        )
+
+
+def sae(activation, **more):
+    generator = torch.Generator().manual_seed(1)
+    about = About("batch_topk", "m", "blocks.1.hook_resid_pre", seed=3, sparsity=2.0)
+    tensors = [torch.randn(*shape, generator=generator) for shape in ((D, F), (F,), (F, D), (D,))]
+    return Sae(about, activation, *tensors, **more)
+
+
+KINDS = {
+    "relu": lambda: sae("relu"),
+    "april": lambda: sae("relu", centred=False),
+    "topk": lambda: sae("topk", k=3),
+    "jumprelu": lambda: sae("jumprelu", threshold=torch.linspace(0, 1, F)),
+    "gated": lambda: sae("gated", r_mag=torch.linspace(-1, 1, F), b_mag=torch.linspace(0, 1, F)),
+    "skip": lambda: sae("jumprelu", threshold=torch.ones(F), W_skip=torch.eye(D), centred=False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saelens_folder_round_trip(tmp_path, kind):
+    one = KINDS[kind]()
+    save_saelens(one, tmp_path, density=torch.linspace(0, 1, F))
+    other = load_saelens(tmp_path)
+    x = torch.randn(40, D, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(other.encode(x), one.encode(x))
+    assert torch.equal(other.reconstruct(x), one.reconstruct(x))
+    assert other.about == one.about
+    assert torch.allclose(load_density(tmp_path), torch.linspace(0, 1, F), atol=1e-6)
+
+
+def edited(folder, change):
+    content = json.loads((folder / "cfg.json").read_text())
+    content.update(change)
+    (folder / "cfg.json").write_text(json.dumps(content))
+
+
+def test_saelens_folders_that_would_load_wrongly_are_refused(tmp_path):
+    save_saelens(KINDS["jumprelu"](), tmp_path)
+    weights = tmp_path / "sae_weights.safetensors"
+    tensors = load_file(weights)
+    save_file({key: value for key, value in tensors.items() if key != "threshold"}, weights)
+    with pytest.raises(UserError, match="would act as a plain ReLU"):
+        load_saelens(tmp_path)
+    save_file(tensors, weights)
+    edited(tmp_path, {"normalize_activations": "layer_norm"})
+    with pytest.raises(UserError, match="normalised by 'layer_norm'"):
+        load_saelens(tmp_path)
+    edited(tmp_path, {"normalize_activations": "expected_average_only_in"})
+    (tmp_path / "activation_scaler.json").write_text('{"scaling_factor": 0.5}')
+    x = torch.randn(5, D)
+    assert torch.allclose(load_saelens(tmp_path).encode(2 * x), KINDS["jumprelu"]().encode(x), atol=1e-5)
+    edited(tmp_path, {"normalize_activations": "none", "architecture": "temporal"})
+    with pytest.raises(UserError, match="architecture 'temporal'"):
+        load_saelens(tmp_path)
+    edited(tmp_path, {"architecture": "jumprelu", "d_sae": 11})
+    with pytest.raises(UserError, match=r"cfg.json says"):
+        load_saelens(tmp_path)
+    weights.write_bytes(b"broken")
+    with pytest.raises(UserError, match="is damaged"):
+        load_saelens(tmp_path)
+    weights.unlink()
+    with pytest.raises(UserError, match="SAELens folder"):
+        load_saelens(tmp_path)
+
+
+def test_log_threshold_and_decoder_norm_of_saelens(tmp_path):
+    one = KINDS["jumprelu"]()
+    save_saelens(one, tmp_path)
+    weights = tmp_path / "sae_weights.safetensors"
+    tensors = load_file(weights)
+    tensors["log_threshold"] = (tensors.pop("threshold") + 1e-9).log()
+    save_file(tensors, weights)
+    x = torch.randn(30, D, generator=torch.Generator().manual_seed(2))
+    assert torch.allclose(load_saelens(tmp_path).encode(x), one.encode(x), atol=1e-5)
+    top = KINDS["topk"]()
+    save_saelens(top, tmp_path)
+    edited(tmp_path, {"rescale_acts_by_decoder_norm": True})
+    norms = top.W_dec.norm(dim=1)
+    z = top.pre_activations(x) * norms  # SAELens selects on, and returns, pre-activation times decoder norm
+    values, index = z.topk(3)
+    expected = torch.zeros_like(z).scatter(1, index, values.relu())
+    found = load_saelens(tmp_path)
+    assert torch.allclose(found.encode(x), expected, atol=1e-5)
+    assert torch.allclose(found.reconstruct(x), (expected / norms) @ top.W_dec + top.b_dec, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
+def test_folders_written_by_saelens_give_its_numbers(name):
+    """Golden folders of sae-lens 6.54.12, made by tests/interop/make_golden.py."""
+    expected = load_file(GOLDEN / name / "expected.safetensors")
+    one = load_saelens(GOLDEN / name)
+    assert torch.allclose(one.encode(expected["x"]), expected["latents"], atol=1e-5)
+    assert torch.allclose(one.reconstruct(expected["x"]), expected["out"], atol=1e-5)
+    assert (one.about.model, one.about.hook) == ("golden", "blocks.1.hook_resid_pre")
+    assert (expected["latents"] != 0).any()

@@ -1,0 +1,131 @@
+"""Metrics on cases with known answers (6.1 of the fact sheet): identity, mean, zero, scaled, shifted, PCA, one-hot."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import UserError
+from common.saes.metrics import (
+    absorption,
+    density,
+    detector_f1,
+    fvu,
+    l0,
+    loss_recovered,
+    moments,
+    pathological_ratio,
+    principal,
+    recovery,
+    without_components,
+)
+from common.saes.stream import shuffled_dimensions
+
+
+@pytest.fixture(scope="module")
+def x():
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(500, 8, generator=generator, dtype=torch.float64) @ torch.randn(8, 8, generator=generator).double()
+    ) + 2
+
+
+def total(x):
+    return float((x - x.mean(0)).square().sum())
+
+
+def test_identity(x):
+    sums = moments(x, x)
+    assert sums.fvu == 0
+    assert sums.gamma == pytest.approx(1)
+    assert loss_recovered(2.0, 2.0, 5.0) == 1
+    with pytest.raises(UserError, match="perfect reconstruction"):
+        pathological_ratio(0.0, 0.0)
+
+
+def test_mean_and_zero_separate_centred_from_plain(x):
+    assert fvu(x, x.mean(0).expand_as(x)) == pytest.approx(1)
+    assert fvu(x, torch.zeros_like(x)) == pytest.approx(float(x.square().sum()) / total(x))
+    assert fvu(x, torch.zeros_like(x)) > 1
+    with pytest.raises(UserError, match="gamma is not defined"):
+        _ = moments(x, torch.zeros_like(x)).gamma
+
+
+def test_scaled(x):
+    sums = moments(x, 0.7 * x)
+    assert sums.gamma == pytest.approx(0.7)
+    assert sums.fvu == pytest.approx(0.3**2 * float(x.square().sum()) / total(x))
+
+
+def test_a_constant_shift_counts(x):
+    shift = torch.full((8,), 0.5, dtype=torch.float64)
+    assert fvu(x, x + shift) == pytest.approx(500 * float(shift.square().sum()) / total(x))
+    blind = 1 - float((x - (x + shift)).var(0).sum() / x.var(0).sum())  # dictionary_learning's definition sees no shift
+    assert blind == pytest.approx(1)
+
+
+def test_parts_add_up(x):
+    found = x + torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    halves = moments(x[:200], found[:200]) + moments(x[200:], found[200:])
+    assert halves.fvu == pytest.approx(fvu(x, found))
+
+
+def test_pca_leaves_the_tail(x):
+    mean, axes = principal(x)
+    values = torch.linalg.eigvalsh(torch.cov(x.mT, correction=0)).flip(0)
+    for r in (1, 3, 6):
+        kept = axes[:, :r].double()
+        found = (x - mean) @ kept @ kept.mT + mean
+        assert fvu(x, found) == pytest.approx(float(values[r:].sum() / values.sum()), rel=1e-4)
+    left = without_components(x, x.mean(0).expand_as(x), axes[:, :3].double())
+    assert total(left[0]) == pytest.approx(total(x) * float(values[3:].sum() / values.sum()), rel=1e-4)
+
+
+def test_orthogonal_dictionary_is_fully_recovered():
+    truth = torch.eye(6)
+    found = recovery(truth, torch.eye(6)[[3, 1, 0, 2, 5, 4]])
+    assert found == (1, 1, 1, 1)
+    latents = torch.eye(6)
+    assert l0(latents) == 1
+    assert density(latents).tolist() == pytest.approx([1 / 6] * 6)
+    assert detector_f1(latents, latents > 0, torch.arange(6)).tolist() == [1] * 6
+    assert absorption(latents, 2, latents[:, 2] > 0) == 0
+    with pytest.raises(UserError, match="never occurs"):
+        absorption(latents, 2, torch.zeros(6, dtype=torch.bool))
+
+
+def test_duplicates_show_in_uniqueness_only():
+    found = recovery(torch.eye(6), torch.eye(6).repeat(2, 1))
+    assert (found.mmcs, found.mcc, found.recovered, found.uniqueness) == (1, 1, 1, 0.5)
+    assert recovery(torch.eye(6), torch.eye(6)[:3]).mcc == 0.5
+    assert recovery(torch.eye(6), torch.eye(6), torch.zeros(6, dtype=torch.bool)) == (0, 0, 0, 0)
+
+
+def test_random_dictionary_has_the_known_cosine():
+    generator = torch.Generator().manual_seed(0)
+    draws = [
+        recovery(torch.randn(256, 64, generator=generator), torch.randn(256, 64, generator=generator)).mmcs
+        for _ in range(3)
+    ]
+    assert np.mean(draws) == pytest.approx(0.35, abs=0.02)
+
+
+def test_shuffled_dimensions_keep_margins_and_lose_correlations(x):
+    y = shuffled_dimensions(x, 0)
+    assert torch.allclose(y.sort(0).values, x.sort(0).values)
+    off = ~torch.eye(8, dtype=torch.bool)
+    assert torch.corrcoef(y.mT)[off].abs().max() < 0.2 < torch.corrcoef(x.mT)[off].abs().max()
+    mean, axes = principal(y)
+    kept = axes[:, :3].double()
+    own = principal(x)[1][:, :3].double()
+    assert fvu(y, (y - mean) @ kept @ kept.mT + mean) > fvu(x, (x - x.mean(0)) @ own @ own.mT + x.mean(0)) + 0.05
+
+
+def test_undefined_numbers_say_so():
+    with pytest.raises(UserError, match="all activations are equal"):
+        fvu(torch.ones(5, 3), torch.zeros(5, 3))
+    with pytest.raises(UserError, match="does not raise the loss"):
+        loss_recovered(2.0, 3.0, 2.0)
+    assert loss_recovered(2.0, 3.0, 5.0) == pytest.approx(2 / 3)
+    assert math.isclose(pathological_ratio(0.6, 0.2), 3)

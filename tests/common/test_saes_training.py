@@ -1,0 +1,165 @@
+"""Trainer: batched members equal single ones, exact resume, NaN stop, decoder norm, resampling, schedule."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from common.errors import UserError
+from common.saes import trainer
+from common.saes.architectures.base import Batch, geometric_median
+from common.saes.recipe import Recipe, Training
+from common.saes.resampling import resample
+from common.saes.trainer import k_now, learning_rate, train
+
+NAMES = ("batch_topk", "topk", "matryoshka", "jumprelu", "gated", "relu_april", "relu_bricken")
+SETTINGS = Training(steps=12, batch=64, learning_rate=0.01, warmup=2, dead_after=128, trace_every=3, checkpoint_every=5)
+
+
+def stream(step, source):
+    x = torch.randn(1, 64, 10, generator=torch.Generator().manual_seed(step)) / 10**0.5
+    return Batch(x, x)
+
+
+def sweep(names=NAMES, seeds=(0, 1)):
+    return [Recipe(architecture=name, d_sae=24, sparsity=3.0, seed=seed) for name in names for seed in seeds]
+
+
+def test_members_do_not_see_each_other(tmp_path):
+    together = train(sweep(), stream, SETTINGS, tmp_path / "a")
+    for recipe, one in zip(sweep(), together, strict=True):
+        [alone] = train([recipe], stream, SETTINGS, tmp_path / "b")
+        assert one.recipe == recipe
+        for key, value in alone.weights.items():
+            assert torch.allclose(one.weights[key], value, rtol=1e-3, atol=1e-5), (recipe.architecture, key)
+    assert not list(tmp_path.iterdir())  # finished runs leave no checkpoint
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
+    whole = train(sweep(), stream, SETTINGS, tmp_path / "whole")
+
+    def dying(step, source):
+        if step == 8:
+            raise KilledError
+        return stream(step, source)
+
+    with pytest.raises(KilledError):
+        train(sweep(), dying, SETTINGS, tmp_path / "c")
+    assert (tmp_path / "c").exists()
+    resumed = train(sweep(), stream, SETTINGS, tmp_path / "c")
+    for one, other in zip(whole, resumed, strict=True):
+        assert all(torch.equal(one.weights[key], other.weights[key]) for key in one.weights)
+        assert all(torch.equal(one.traces[key], other.traces[key]) for key in one.traces)
+
+
+def test_a_checkpoint_of_other_data_or_a_damaged_one_is_left_alone(tmp_path, capsys):
+    names = ("topk",)
+
+    def dying(step, source):
+        if step == 8:
+            raise KilledError
+        return stream(step, source)
+
+    with pytest.raises(KilledError):
+        train(sweep(names), dying, SETTINGS, tmp_path / "c", data="one")
+    fresh = train(sweep(names), stream, SETTINGS, tmp_path / "c", data="two")
+    assert "belongs to another run" in capsys.readouterr().out
+    (tmp_path / "c").write_bytes(b"no safetensors")
+    again = train(sweep(names), stream, SETTINGS, tmp_path / "c", data="two")
+    assert "cannot be read" in capsys.readouterr().out
+    assert torch.equal(fresh[0].weights["W_dec"], again[0].weights["W_dec"])
+
+
+def test_unit_norm_architectures_keep_decoder_rows_on_the_sphere(tmp_path, monkeypatch):
+    def norms(found):
+        return torch.stack([one.weights["W_dec"].norm(dim=1) for one in found if one.recipe.architecture == "topk"])
+
+    found = train(sweep(), stream, SETTINGS, tmp_path / "a")
+    assert (norms(found) - 1).abs().max() < 1e-5
+    april = next(one for one in found if one.recipe.architecture == "relu_april")
+    assert (april.weights["W_dec"].norm(dim=1) - 1).abs().min() > 1e-3
+    monkeypatch.setattr(
+        trainer, "unit_rows", lambda rows: rows
+    )  # without renormalising, orthogonal steps lengthen rows
+    assert (norms(train(sweep(("topk",)), stream, SETTINGS, tmp_path / "b")) - 1).max() > 1e-4
+
+
+def test_frozen_decoder_stays(tmp_path):
+    recipe = Recipe(architecture="batch_topk", d_sae=24, sparsity=3.0, frozen_decoder=True)
+    [one] = train([recipe], stream, SETTINGS, tmp_path / "a")
+    start = trainer._start([recipe], stream(0, ""), "cpu").weights
+    assert torch.equal(one.weights["W_dec"], start["W_dec"][0])
+    assert not torch.equal(one.weights["W_enc"], start["W_enc"][0])
+
+
+def test_not_finite_activations_stop_the_run(tmp_path):
+    def broken(step, source):
+        batch = stream(step, source)
+        if step == 4:
+            batch.x[0, 3, 2] = float("nan")
+        return batch
+
+    with pytest.raises(UserError, match="step 4: the activations hold NaN"):
+        train(sweep(("topk",)), broken, SETTINGS, tmp_path / "a")
+    huge = SETTINGS.model_copy(update={"learning_rate": 0.99, "clip": 1e30})
+
+    def growing(step, source):
+        batch = stream(step, source)
+        return Batch(batch.x, batch.y * 1e19**step)
+
+    with pytest.raises(UserError, match=r"step \d+: loss or gradient of relu_april"):
+        train(sweep(("relu_april",)), growing, huge, tmp_path / "b")
+
+
+def test_controller_reaches_the_l0_aimed_at(tmp_path):
+    settings = SETTINGS.model_copy(update={"steps": 200, "learning_rate": 0.002, "decay_share": 0.0})
+    for one in train(sweep(("gated",), seeds=(0,)), stream, settings, tmp_path / "a"):
+        assert float(one.traces["l0"][-15:].mean()) == pytest.approx(3.0, abs=0.75), one.recipe.architecture
+
+
+def test_schedule_and_annealing():
+    settings = Training(
+        steps=100, batch=8, learning_rate=0.1, warmup=9, dead_after=9, anneal_from=5.0, anneal_share=0.5
+    )
+    rates = [learning_rate(settings, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[9:80] == [0.1] * 71
+    assert rates[90] == pytest.approx(0.05)
+    recipe = Recipe(architecture="topk", d_sae=100, sparsity=4.0)
+    assert [k_now([recipe], settings, step)[0] for step in (0, 25, 50, 99)] == [20.0, 12.0, 4.0, 4.0]
+
+
+def test_resampling_follows_brickens_recipe():
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        "W_enc": torch.randn(1, 6, 4, generator=generator), "b_enc": torch.ones(1, 6),
+        "W_dec": torch.randn(1, 6, 4, generator=generator), "b_dec": torch.full((1, 4), 0.5),
+    }  # fmt: skip
+    before = {key: value.clone() for key, value in weights.items()}
+    moments = [{key: torch.ones_like(value) for key, value in weights.items()} for _ in range(2)]
+    silent = torch.tensor([[True, False, False, True, False, False]])
+    x = torch.randn(1, 50, 4, generator=generator)
+    errors = torch.zeros(1, 50)
+    errors[0, 17] = 2.0  # the only input with a loss must be chosen
+    assert resample(weights, moments, silent, x, errors, generator) == 2
+    direction = (x[0, 17] - 0.5) / (x[0, 17] - 0.5).norm()
+    assert torch.allclose(weights["W_dec"][0, 3], direction)
+    alive = before["W_enc"][0][~silent[0]].norm(dim=1).mean()
+    assert torch.allclose(weights["W_enc"][0, 0], 0.2 * alive * direction)
+    assert weights["b_enc"][0, [0, 3]].tolist() == [0, 0]
+    assert all(one["W_enc"][0, 3].abs().max() == 0 and one["W_enc"][0, 1].min() == 1 for one in moments)
+    assert torch.equal(weights["W_dec"][0, 1], before["W_dec"][0, 1])
+
+
+def test_geometric_median_ignores_an_outlier():
+    x = torch.cat([torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * 0.1, torch.full((1, 3), 1e4)])
+    assert geometric_median(x).norm() < 0.1
+    assert x.mean(0).norm() > 10
+
+
+def test_a_foreign_file_as_checkpoint(tmp_path):
+    save_file({"x": torch.zeros(2)}, tmp_path / "c")
+    train(sweep(("topk",)), stream, SETTINGS, tmp_path / "c")
