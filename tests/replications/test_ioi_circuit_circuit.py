@@ -19,19 +19,13 @@ from common.config import ROOT
 from common.decoder import Decoder
 from common.errors import UserError
 from common.models import load_model
-from common.patching import at_position
+from common.rerun import at_position
 from replications.ioi_circuit import ground_truth, ground_truth_figures, path_patching_figures, verification_figures
 from replications.ioi_circuit.batches import Batch, balanced, family_threshold, t_values
-from replications.ioi_circuit.classes import (
-    PLACE_OF_RECEIVER,
-    Signs,
-    direct_classes,
-    previous_classes,
-    s2_classes,
-    signs,
-)
+from replications.ioi_circuit.classes import Signs, direct_classes, previous_classes, s2_classes, signs
 from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
 from replications.ioi_circuit.knockout import PLACES, KnockOut, Node, node_set, random_like, template_means
+from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
 from replications.ioi_circuit.planted import TRUTH
 from replications.ioi_circuit.residual import direct_residual
 from replications.ioi_circuit.self_repair import direct_effects
