@@ -8,9 +8,9 @@ are then set to what they received in an otherwise clean run.
 
 The paper's recipe takes four forward passes for each sender. But with all heads frozen no information moves between
 positions, so `receive` recomputes the MLPs of the patched position alone, for all senders in one sweep through the
-layers; and a receiver at position p changes nothing before p, so `resume` recomputes positions p..END from the first
-receiver's layer on, with keys and values of earlier positions taken from the clean run (common/rerun.py). A literal version of the
-four passes in tests/common agrees to 1e-4.
+layers; and a receiver at position p changes nothing before p, so `resume` (common/rerun.py) recomputes positions p..END
+from the first receiver's layer on, with keys and values of earlier positions taken from the clean run. A literal
+version of the four passes in tests/common agrees to 1e-4.
 
 Keys and values belong to key-value heads: with grouped-query attention the receivers of kind k and v are KV heads.
 """

@@ -79,6 +79,13 @@ def measure_adversarial(
         metrics[f"adversarial_drop_{extra}"] = clustered(
             drop, prompts, unit="1", formula=text.format(extra.upper()), denominators=plain
         )
+    misled = {extra: (logits[:, 0] < logits[:, 1])[[item.extra == extra for item in made]] for extra in EXTRAS}
+    metrics["adversarial_s_above_io_difference"] = clustered(
+        misled["io"].astype(np.float64) - misled["s"],
+        drops["io"][2],
+        unit="share",
+        formula="share with S above IO: sentence about IO minus sentence about S",
+    )
     (by_io, plain, prompts), by_s = drops["io"], drops["s"][0]
     metrics["adversarial_drop_io_minus_s"] = clustered(
         by_io - by_s, prompts, unit="1", formula="drop by IO minus drop by S", denominators=plain

@@ -177,6 +177,13 @@ def own_slots(
             metrics[f"{version}_minus_{name}"] = ratio(
                 kept - own, formula=f"retained, minus: {formula} / mean logit difference"
             )
+    metrics["abc_own_s2_minus_abc_own"] = clustered(
+        slots[:, 1] - slots[:, 2],
+        rows,
+        unit="1",
+        formula="ABC prompts: logit of the name in the slot of S1 minus the subject's / mean logit difference",
+        denominators=difference,
+    )
     metrics["probability_io_abc_own"] = clustered(
         probs[:, 0], rows, unit="share", formula="ABC prompts: mean P(name in the slot of IO)"
     )

@@ -75,8 +75,8 @@ def measure_published(fresh: KnockOut, few: KnockOut, draws: int) -> dict[str, M
             model - removed["name_mover"], prompts, unit="1", formula="the same, backups too", denominators=model
         ),
     }
-    metrics["published_backups_matter"] = clustered(
-        without_movers - removed["name_mover"], prompts, unit="1", formula="difference of the two", denominators=model
+    metrics["published_drop_movers_minus_both"] = clustered(
+        removed["name_mover"] - without_movers, prompts, unit="1", formula="difference of the two", denominators=model
     )
     for name, found in kept.items():
         largest = max(classes, key=lambda part: abs(float((removed[part] - found[part]).mean())))

@@ -228,10 +228,19 @@ for PICTURE in ["heat_map", "strongest_heads"]:
 
 
 include: "circuit.smk"
+include: "discovery.smk"
 
 
 rule figures:
     input:
+        multiext(
+            "<results>/models/transfer/figures/transfer",
+            ".svg",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
         multiext(
             "<results>/toy/ground_truth/figures/planted",
             ".svg",
@@ -256,6 +265,10 @@ rule figures:
                 "verification/figures/minimality",
                 "verification/figures/grid",
                 "verification/figures/diagram",
+                "activation_patching/figures/streams",
+                "activation_patching/figures/patched_heads",
+                "edge_attribution/figures/edge_curves",
+                "edge_attribution/figures/attribution",
             ],
             ending=["svg", "png", "pdf", "csv", "json"],
         ),
@@ -273,5 +286,7 @@ rule metrics:
                 "direct_path",
                 "path_patching",
                 "verification",
+                "activation_patching",
+                "edge_attribution",
             ],
         ),

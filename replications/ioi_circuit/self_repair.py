@@ -75,7 +75,8 @@ def find_backups(where: KnockOut, movers: NodeSet, draws: int, minimum: float) -
     found = signs(100 * grown / whole, draws, minimum)
     own = np.zeros(total, dtype=bool)
     own[[node.layer * where.decoder.n_heads + node.head for node in movers]] = True
-    return Signs(found.mean, found.sign * ((found.sign > 0) & (effect.mean(1) > 0) & ~own), found.threshold)
+    named = (found.sign > 0) & (effect.mean(1) > 0) & ~own
+    return Signs(found.mean, named.astype(np.float64), found.threshold)
 
 
 def measure_repair(

@@ -99,6 +99,25 @@ class VerificationSettings(Strict):
     batch_size: Annotated[int, Field(ge=8, le=100_000)] = Field(description="token positions computed in one pass")
 
 
+class ActivationPatchingSettings(Strict):
+    n_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(description="discovery prompts")
+    layer_step: Annotated[int, Field(ge=1, le=16)] = Field(
+        description="every how many layers streams and outputs are patched; heads are patched in every layer"
+    )
+
+
+class EdgeAttributionSettings(Strict):
+    score_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(description="discovery prompts of the scores")
+    curve_prompts: Annotated[int, Field(ge=8, le=1000)] = Field(description="verification prompts of the curves")
+    ig_steps: Annotated[int, Field(ge=2, le=100)] = Field(description="points between partner and prompt of EAP-IG")
+    shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = Field(
+        description="shares of all edges on the faithfulness curves"
+    )
+    random_circuits: Annotated[int, Field(ge=20, le=1000)] = Field(description="random rankings of the edges")
+    circuits_per_pass: Annotated[int, Field(ge=1, le=1000)] = Field(description="circuits that are run at a time")
+    draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of shuffled labels")
+
+
 class GroundTruthSettings(Strict):
     n_prompts: Annotated[int, Field(ge=14, le=1000)] = Field(description="discovery prompts of the planted models")
     minimum_percent: Annotated[float, Field(gt=0, le=50)] = Field(
@@ -115,4 +134,6 @@ class Settings(Strict):
     direct_path: DirectPathSettings
     path_patching: PathPatchingSettings
     verification: VerificationSettings
+    activation_patching: ActivationPatchingSettings
+    edge_attribution: EdgeAttributionSettings
     ground_truth: GroundTruthSettings

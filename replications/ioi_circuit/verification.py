@@ -131,7 +131,7 @@ def verification(
         metrics = measure(runs, random_runs(few, circuits["circuit"], random_sets), fresh.prompts, few.prompts)
         metrics |= measure_classes(removed, kept, fresh.prompts)
         parts, found = measure_parts(few, circuits, random_parts, greedy)
-        metrics |= found | role_blind(on(VERIFICATION, random_prompts, roles=False), few, circuits)
+        metrics |= found | role_blind(on(VERIFICATION, verify_prompts, roles=False), fresh, circuits)
         chosen["minimality"] = minimality(few, chosen)
         movers = classes.get("name_mover", EVERYTHING)
         backups = np.flatnonzero(table["backup"]).tolist()

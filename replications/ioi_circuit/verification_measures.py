@@ -95,24 +95,24 @@ def measure_parts(
     return pd.concat(tables), metrics
 
 
-def role_blind(blind: KnockOut, few: KnockOut, circuits: dict[str, NodeSet]) -> dict[str, Metric]:
+def role_blind(blind: KnockOut, seen: KnockOut, circuits: dict[str, NodeSet]) -> dict[str, Metric]:
     """What is left of F when nobody is named twice: the name in the slot of IO minus the subject's, on ABC prompts."""
     sets = {"model": None, "circuit": circuits["circuit"], "two_nodes": circuits["two_nodes"]}
     found: dict[str, tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]] = {}
     for name, nodes in sets.items():
         found[name] = tuple(
             (where.differences([EVERYTHING], remove=True) if nodes is None else where.differences([nodes]))[0]
-            for where in (blind, few)
+            for where in (blind, seen)
         )
     text = "logit difference on ABC prompts, IO slot minus subject / logit difference on the prompts themselves"
     metrics = {
-        f"role_blind_{name}": clustered(above, few.prompts, unit="1", formula=text, denominators=below)
+        f"role_blind_{name}": clustered(above, seen.prompts, unit="1", formula=text, denominators=below)
         for name, (above, below) in found.items()
     }
     (two, two_all), (model, model_all) = found["two_nodes"], found["model"]
     metrics["role_blind_two_nodes_minus_model"] = clustered(
         two - two_all * model.sum() / model_all.sum(),
-        few.prompts,
+        seen.prompts,
         unit="1",
         formula="two nodes minus model",
         denominators=two_all,
