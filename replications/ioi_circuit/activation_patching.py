@@ -50,6 +50,7 @@ def activation_patching(
     manifest: Path,
     n_prompts: int,
     layer_step: int,
+    head_step: int,
     device: Literal["cpu", "cuda"],
     out: Path,
     effects: Path,
@@ -60,7 +61,8 @@ def activation_patching(
         prompts: `prompts.json`.
         manifest: `manifest.json` of the model.
         n_prompts: discovery prompts.
-        layer_step: every how many layers streams and outputs are patched; heads are patched in every layer.
+        layer_step: every how many layers streams and outputs are patched.
+        head_step: the same for heads.
         device: where the model runs.
         out: `metrics.json`.
         effects: `effects.csv`: direction, kind, place, layer, head, percent.
@@ -68,14 +70,14 @@ def activation_patching(
     rows = balanced(read_prompts(prompts, "circuit_prompts"), DISCOVERY, n_prompts)
     decoder = Decoder(load_model(manifest.parent, device=device), max(row.positions.end for row in rows) + 1)
     with torch.no_grad():
-        values, runs = sweep(decoder, rows, layer_step)
+        values, runs = sweep(decoder, rows, layer_step, head_step)
     write_metrics(out, measure(values, runs, rows, decoder.n_layers, layer_step))
     with atomic(effects) as temporary:
         effect_table(values, runs).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def sweep(
-    decoder: Decoder, prompts: list[Prompt], layer_step: int
+    decoder: Decoder, prompts: list[Prompt], layer_step: int, head_step: int
 ) -> tuple[dict[Key, Float[np.ndarray, " prompt"]], dict[str, Float[np.ndarray, " prompt"]]]:
     """Patched logit differences, and those of the two plain runs."""
     parts: dict[Key, list[Tensor]] = {}
@@ -89,7 +91,9 @@ def sweep(
             last = at_position(cache.final, batch.at("end"))
             plain[name].append(read_difference(decoder.bridge, last, batch.names))
         for direction, cache, source in (("noising", clean, partner), ("denoising", partner, clean)):
-            for (kind, place, layer), final in _patches(decoder, cache, source, batch, layer_step, direction):
+            for (kind, place, layer), final in _patches(
+                decoder, cache, source, batch, layer_step, head_step, direction
+            ):
                 found = read_difference(decoder.bridge, final, batch.names)
                 for head, values in enumerate(found) if kind == "head" else [(-1, found)]:
                     parts.setdefault((direction, kind, place, layer, head), []).append(values)
@@ -102,7 +106,7 @@ def sweep(
 
 
 def _patches(
-    decoder: Decoder, cache: Cache, source: Cache, batch: Batch, layer_step: int, direction: str
+    decoder: Decoder, cache: Cache, source: Cache, batch: Batch, layer_step: int, head_step: int, direction: str
 ) -> Iterator[tuple[tuple[str, Place, int], Tensor]]:
     """The final residual stream at END after each patch, and what was patched."""
     end = batch.at("end")
@@ -116,7 +120,7 @@ def _patches(
                 final = patch_sublayer(decoder, cache, source, layer, part, batch.at(place), end)
                 yield (part, place, layer), final
     for place in HEAD_PLACES[direction]:
-        for layer in range(decoder.n_layers):
+        for layer in range(0, decoder.n_layers, head_step):
             yield ("head", place, layer), patch_heads(decoder, cache, source, layer, batch.at(place), end)
 
 

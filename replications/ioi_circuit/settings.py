@@ -102,13 +102,14 @@ class VerificationSettings(Strict):
 class ActivationPatchingSettings(Strict):
     n_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(description="discovery prompts")
     layer_step: Annotated[int, Field(ge=1, le=16)] = Field(
-        description="every how many layers streams and outputs are patched; heads are patched in every layer"
+        description="every how many layers streams and outputs are patched"
     )
+    head_step: Annotated[int, Field(ge=1, le=16)] = Field(description="every how many layers heads are patched")
 
 
 class EdgeAttributionSettings(Strict):
-    score_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(description="discovery prompts of the scores")
-    curve_prompts: Annotated[int, Field(ge=8, le=1000)] = Field(description="verification prompts of the curves")
+    score_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts of the scores")
+    curve_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of the curves")
     ig_steps: Annotated[int, Field(ge=2, le=100)] = Field(description="points between partner and prompt of EAP-IG")
     shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = Field(
         description="shares of all edges on the faithfulness curves"

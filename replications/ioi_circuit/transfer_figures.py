@@ -34,7 +34,7 @@ def transfer(*, circuits: list[Path], metrics: list[Path], heads: list[Path], ou
             axes.scatter(one["depth"], [y] * len(one), s=8 + 4 * one["effect"].abs(), color=COLOURS[kind], alpha=0.8)
             drop = summary.loc[summary["class"] == kind, "drop"].iloc[0]
             worth = "" if pd.isna(drop) else f"; without it {-100 * drop:+.0f} %".replace("-", "\N{MINUS SIGN}")
-            axes.text(1.03, y, f"{len(one)} nodes{worth}", va="center", fontsize=6.5)
+            axes.text(1.06, y, f"nodes: {len(one)}{worth}", va="center", fontsize=6.5)
             labels.append((y, kind.replace("_", " ")))
         kept = f"{model}: keeps {100 * summary['faithfulness'].iloc[0]:.0f} % with {summary['heads'].iloc[0]:.0f} heads"
         axes.text(0, number * (len(SHOWN) + 1) - 0.9, kept, fontsize=7.5, fontweight="bold")

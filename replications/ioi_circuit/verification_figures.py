@@ -83,8 +83,9 @@ def _completeness(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
     classes = table[table["kind"] == "class"]
     for circuit, (_, marker) in CIRCUITS.items():
         part = classes[classes["circuit"] == circuit]
-        colours = [COLOURS.get(kind, "0.0") for kind in part["removed"]]
-        left.scatter(part["f_circuit"], part["f_model"], c=colours, marker=marker, s=26, linewidths=0)
+        faces = [COLOURS.get(kind, "white") for kind in part["removed"]]
+        edges = [COLOURS.get(kind, "black") for kind in part["removed"]]
+        left.scatter(part["f_circuit"], part["f_model"], c=faces, edgecolors=edges, marker=marker, s=26)
     for kind, colour in (("random", PALETTE[5]), ("greedy", PALETTE[1])):
         for circuit in ("circuit", "naive"):
             part = table[(table["kind"] == kind) & (table["circuit"] == circuit)]
@@ -111,7 +112,7 @@ def _completeness(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
     handles = [
         Line2D([], [], marker="o", linestyle="", color=COLOURS[kind], label=kind.replace("_", " ")) for kind in present
     ]
-    handles.append(Line2D([], [], marker="o", linestyle="", color="0.0", label="nothing"))
+    handles.append(Line2D([], [], marker="o", linestyle="", markerfacecolor="white", color="black", label="nothing"))
     handles += [
         Line2D([], [], marker=marker, linestyle="", color="0.5", label=f"shape: {name}")
         for name, marker in CIRCUITS.values()
@@ -158,7 +159,7 @@ def _grid(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
     axes.set_xlim(-1.5, 2.5)
     axes.set_yticks(table.index, table["label"])
     axes.invert_yaxis()
-    axes.set_xlabel("share of the logit difference (outside the axis: number beside the mark)")
+    axes.set_xlabel("share of the logit difference")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     save_figure(figure, stem, table, CAPTIONS / "grid.rst", sources)
 

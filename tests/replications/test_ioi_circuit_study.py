@@ -80,6 +80,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **common,
         n_prompts=7,
         layer_step=2,
+        head_step=1,
         **paths(folder, out="activation.json", effects="effects.csv"),  # type: ignore[arg-type]
     )
     edge_attribution.edge_attribution(
