@@ -13,6 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from benchmarks import Row
 from common.config import ROOT
+from common.decoder import Decoder
 from common.errors import UserError
 from common.models import load_model, load_tokenizer
 from replications.ioi_circuit.collect import run_versions
@@ -31,7 +32,7 @@ def compare() -> Iterator[Row]:
     rows = draw_prompts(vocabulary(load_tokenizer(FOLDER), 40), [100], per_cell=1)
     with torch.no_grad():
         start = time.perf_counter()
-        kept = run_versions(bridge, rows, batch_size=10, device="cpu")
+        kept = run_versions(Decoder(bridge, 40), rows, batch_size=10, small_group=1)
         names = torch.tensor([[row.io_id, row.s_id] for row in rows])
         final, z, other = kept["resid.original"][:, -1], kept["z.original"], kept["z.abc"]
         effects = direct_residual(bridge, final, z, other, names, batch_size=10)

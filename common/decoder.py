@@ -14,7 +14,7 @@ Positions are counted from 0; padding is on the right. Float32, no gradients unl
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import einops
 import torch
@@ -105,6 +105,26 @@ class Decoder:
     def values(self, layer: int, normed: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n kv_head d_head"]:
         """Values; they carry no position."""
         return self._split(normed, self._v[layer])
+
+    def each_head(
+        self,
+        layer: int,
+        kind: Literal["q", "k", "v"],
+        normed: Float[Tensor, "head batch pos d_model"],
+        at: Int[Tensor, " pos"],
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        """Queries, keys (rotated) or values when every head reads a stream of its own."""
+        weight, bias = {"q": self._q, "k": self._k, "v": self._v}[kind][layer]
+        per_head = einops.rearrange(weight, "(head d_head) d_model -> head d_head d_model", d_head=self.d_head)
+        found = torch.einsum("hbpd,hed->bphe", normed, per_head)
+        if bias is not None:
+            found = found + einops.rearrange(bias, "(head d_head) -> head d_head", d_head=self.d_head)
+        return found if kind == "v" else self._rotated(layer, found, at)
+
+    def output_bias(self, layer: int) -> Tensor | float:
+        """What an attention layer adds whatever its heads do."""
+        bias = self._o[layer][1]
+        return 0.0 if bias is None else bias
 
     def scores(
         self, q: Float[Tensor, "batch query head d_head"], k: Float[Tensor, "batch key kv_head d_head"]

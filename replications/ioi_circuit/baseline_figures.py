@@ -1,6 +1,7 @@
-"""Figure step: logit difference by template and its distribution over prompts, for the prompts and their controls."""
+"""Figure steps: logit difference by template and over prompts, with its controls; and the adversarial prompts."""
 
 from pathlib import Path
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,13 +10,15 @@ from matplotlib.axes import Axes
 
 from common.cli import run
 from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.records import read_metrics
 
-CAPTION = Path(__file__).parent / "captions" / "answers.rst"
+CAPTIONS = Path(__file__).parent / "captions"
 SHOWN = {
     "original": ("original", "o", PALETTE[0]),
     "nouns_redrawn": ("other place and object", "s", PALETTE[2]),
     "names_swapped": ("names swapped, scored on the new answer", "D", PALETTE[4]),
-    "abc": ("control: three unrelated names (ABC)", "X", PALETTE[1]),
+    "abc_own": ("control: ABC prompts, IO slot against S1 slot", "X", PALETTE[1]),
+    "abc_own_s2": ("ABC prompts, IO slot against the subject", "P", PALETTE[3]),
 }
 TEMPLATE_NAMES = (
     "walked to",
@@ -36,19 +39,49 @@ TEMPLATE_NAMES = (
 )
 
 
-def answers(*, answers: Path, out: Path) -> None:
-    """Draws the figure from `answers.csv`. `out` is one of the five files; the others are written beside it."""
+VERSIONS = {"plain": "no further\nsentence", "extra_s": "one about S\n(control)", "extra_io": "one about IO"}
+QUANTITIES = {"": "logit difference", "_probability_io": "P(IO)", "_s_above_io": "share with S above IO"}
+
+
+def baseline(*, answers: Path, metrics: Path, figure: Literal["answers", "adversarial"], out: Path) -> None:
+    """Draws one of the two figures. `out` is one of the five files; the others are written beside it."""
+    use_style()
+    if figure == "answers":
+        _answers(answers, out.with_suffix(""))
+    else:
+        _adversarial(metrics, out.with_suffix(""))
+
+
+def _adversarial(metrics: Path, stem: Path) -> None:
+    found = read_metrics(metrics)
+    records = [
+        {"version": version, "quantity": name, **found[f"adversarial_{version}{end}"].model_dump()}
+        for end, name in QUANTITIES.items()
+        for version in VERSIONS
+    ]
+    table = pd.DataFrame(records).drop(columns="per_seed")
+    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.4))
+    for axes, name in zip(panels, QUANTITIES.values(), strict=True):
+        part = table[table["quantity"] == name]
+        reach = [part["value"] - part["ci_low"], part["ci_high"] - part["value"]]
+        colours = ["0.6", PALETTE[5], PALETTE[1]]
+        axes.bar(range(3), part["value"], yerr=reach, color=colours, error_kw={"elinewidth": 0.9})
+        axes.set_xticks(range(3), list(VERSIONS.values()))
+        axes.set_title(name, loc="left")
+    save_figure(figure, stem, table, CAPTIONS / "adversarial.rst", [metrics])
+
+
+def _answers(answers: Path, stem: Path) -> None:
     table = pd.read_csv(answers)
     table["scored"] = np.where(table["version"] == "names_swapped", -table["difference"], table["difference"])
     grouped = table.groupby(["version", "template"])["scored"]
     summary = grouped.agg(mean="mean", standard_error="sem", n="size").reset_index()
-    use_style()
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 4.0), width_ratios=[1.5, 1])
     _by_template(left, summary)
     _distribution(right, table)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    save_figure(figure, out.with_suffix(""), summary, CAPTION, [answers])
+    save_figure(figure, stem, summary, CAPTIONS / "answers.rst", [answers])
 
 
 def _by_template(axes: Axes, summary: pd.DataFrame) -> None:
@@ -56,7 +89,7 @@ def _by_template(axes: Axes, summary: pd.DataFrame) -> None:
         part = summary[summary["version"] == version]
         axes.errorbar(
             part["mean"],
-            part["template"] + 0.18 * (row - 1.5),
+            part["template"] + 0.16 * (row - 2),
             xerr=part["standard_error"],
             fmt=marker,
             color=colour,
@@ -77,7 +110,7 @@ def _distribution(axes: Axes, table: pd.DataFrame) -> None:
     edges = np.histogram_bin_edges(table["scored"], bins=30).tolist()
     for version, (_, _, colour) in SHOWN.items():
         values = table.loc[table["version"] == version, "scored"]
-        style = {"linewidth": 1.4} if version in ("original", "abc") else {"linewidth": 0.9, "linestyle": "--"}
+        style = {"linewidth": 1.4} if version in ("original", "abc_own") else {"linewidth": 0.9, "linestyle": "--"}
         axes.hist(values, edges, histtype="step", color=colour, **style)
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     axes.set_xlabel("logit(IO) \N{MINUS SIGN} logit(S)")
@@ -86,4 +119,4 @@ def _distribution(axes: Axes, table: pd.DataFrame) -> None:
 
 
 if __name__ == "__main__":
-    run(answers)
+    run(baseline)

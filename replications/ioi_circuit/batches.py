@@ -79,6 +79,11 @@ def by_template(prompts: list[Prompt]) -> list[list[Prompt]]:
     ]
 
 
+def in_chunks(prompts: list[Prompt], size: int) -> list[list[Prompt]]:
+    """Prompts in order, `size` at a time; padding is masked, so templates may mix."""
+    return [prompts[start : start + size] for start in range(0, len(prompts), size)]
+
+
 def family_threshold(values: Float[np.ndarray, "head prompt"], draws: int, level: float = 0.95) -> float:
     """Smallest |t| that the best of all heads exceeds by luck in at most 5 % of draws (sign flips prompt by prompt).
 

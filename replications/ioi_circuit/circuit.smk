@@ -6,6 +6,7 @@ rule path_patching:
     input:
         manifest="<models>/{model}/manifest.json",
         prompts=rules.prompts.output,
+        activations=rules.collect.output,
     output:
         metrics="<results>/{model}/path_patching/metrics.json",
         heads="<results>/{model}/path_patching/heads.csv",
@@ -23,13 +24,14 @@ rule path_patching:
         options=flags(config["path_patching"], device=config["device"]),
         sources=source_hash("replications.ioi_circuit.path_patching"),
     shell:
-        "python -m replications.ioi_circuit.path_patching --manifest {input.manifest} --prompts {input.prompts} {params.options} --out {output.metrics} --heads {output.heads} --attention-table {output.attention} > {log} 2>&1"
+        "python -m replications.ioi_circuit.path_patching --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --heads {output.heads} --attention-table {output.attention} > {log} 2>&1"
 
 
 rule verification:
     input:
         manifest="<models>/{model}/manifest.json",
         prompts=rules.prompts.output,
+        activations=rules.collect.output,
         heads=rules.path_patching.output.heads,
     output:
         metrics="<results>/{model}/verification/metrics.json",
@@ -50,7 +52,7 @@ rule verification:
         options=flags(config["verification"], device=config["device"]),
         sources=source_hash("replications.ioi_circuit.verification"),
     shell:
-        "python -m replications.ioi_circuit.verification --manifest {input.manifest} --prompts {input.prompts} --heads {input.heads} {params.options} --out {output.metrics} --circuit {output.circuit} --curve {output.curve} --knockouts {output.knockouts} --grid {output.grid} > {log} 2>&1"
+        "python -m replications.ioi_circuit.verification --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} --heads {input.heads} {params.options} --out {output.metrics} --circuit {output.circuit} --curve {output.curve} --knockouts {output.knockouts} --grid {output.grid} > {log} 2>&1"
 
 
 rule ground_truth:

@@ -22,24 +22,6 @@ from jaxtyping import Float
 
 from replications.ioi_circuit.batches import family_threshold, t_values
 
-PLACE_OF_RECEIVER = {
-    "logits": "end",
-    "mover_queries": "end",
-    "inhibition_values": "s2",
-    "inhibition_keys": "s2",
-    "induction_keys": "s1_next",
-}
-CLASSES = (
-    "name_mover",
-    "negative",
-    "s_suppressing",
-    "s_inhibition",
-    "induction",
-    "duplicate",
-    "previous",
-    "unclassified",
-)
-
 
 @dataclass(frozen=True)
 class Signs:

@@ -1,18 +1,21 @@
 """Step: runs the model once over every version of every prompt and keeps what the measurements need.
 
 Kept at END only: the accumulated residual stream before each block and after the last, the outputs of all heads before
-W_O, and the answers. `activations.safetensors` holds, for a version v:
+W_O, and the answers; and over all positions the mean head outputs of the ABC prompts of each template, with which heads
+are knocked out. `activations.safetensors` holds, for a version v:
 
     logits.v   [prompt, two]                      logits of IO and S of the *original* prompt above the vocabulary mean
     probs.v    [prompt, two]                      their probabilities
     first.v    [prompt]                           token id of the most likely next token
     resid.v    [prompt, layer + 1, d_model]       original and abc
     z.v        [prompt, layer, head, d_head]      original, abc and nouns_redrawn
+    slots.abc  [prompt, slot], slot_probs.abc     logits and probabilities of the three names that stand in ABC prompts
+    adversarial.logits, adversarial.probs         [made, two], prompts with a further sentence
+    mean.t, mean_few.t                            [layer, pos, head, d_head], template t, all or a few ABC prompts
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -20,13 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.cli import run, track
+from common.decoder import Cache, Decoder
 from common.files import atomic
 from common.models import load_model
-from replications.ioi_circuit.dataset import VERSIONS, Prompt, Version, read_prompts
-from replications.ioi_circuit.residual import check_architecture
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from common.rerun import at_position
+from replications.ioi_circuit.batches import Batch
+from replications.ioi_circuit.dataset import VERSIONS, Adversarial, Prompt, Version, read_file
+from replications.ioi_circuit.residual import check_architecture, read_names
 
 RESID_VERSIONS = ("original", "abc")
 Z_VERSIONS = ("original", "abc", "nouns_redrawn")
@@ -37,6 +40,7 @@ def collect(
     prompts: Path,
     manifest: Path,
     batch_size: int,
+    small_group: int,
     device: Literal["cpu", "cuda"],
     out: Path,
 ) -> None:
@@ -46,76 +50,94 @@ def collect(
         prompts: `prompts.json`.
         manifest: `manifest.json` of the model.
         batch_size: prompts in one forward pass.
+        small_group: prompts in the smaller of the two template means.
         device: where the model runs.
         out: the file to write.
     """
-    rows = read_prompts(prompts)
-    bridge = load_model(manifest.parent, device=device)
+    content = read_file(prompts)
+    rows = content.prompts
+    length = max(len(rows[0].attention), *(len(item.tokens) for item in content.adversarial))
+    decoder = Decoder(load_model(manifest.parent, device=device), length)
     with torch.no_grad():
-        tensors = run_versions(bridge, rows, batch_size, device)
+        tensors = run_versions(decoder, rows, batch_size, small_group)
+        tensors |= run_adversarial(decoder, content.adversarial, rows, batch_size)
     with atomic(out) as temporary:
         save_file(tensors, temporary)
 
 
-def run_versions(bridge: "TransformerBridge", rows: list[Prompt], batch_size: int, device: str) -> dict[str, Tensor]:
-    """All tensors of `activations.safetensors`, on the CPU."""
-    attention = torch.tensor([row.attention for row in rows], device=device)
-    ends = torch.tensor([row.positions.end for row in rows], device=device)
-    names = torch.tensor([[row.io_id, row.s_id] for row in rows], device=device)
-    tokens = {
-        version: torch.tensor([row.versions[version].tokens for row in rows], device=device) for version in VERSIONS
-    }
-    check_architecture(bridge, tokens["original"][:2], attention[:2])
-    work = [
-        (version, part)
-        for version in VERSIONS
-        for part in torch.split(torch.arange(len(rows), device=device), batch_size)
-    ]
+def run_versions(decoder: Decoder, rows: list[Prompt], batch_size: int, small_group: int) -> dict[str, Tensor]:
+    """All tensors of `activations.safetensors` but the adversarial ones, on the CPU, prompts in the order of `rows`."""
+    device = decoder.W_O[0].device.type
+    first = Batch(rows[:2], device)
+    check_architecture(decoder.bridge, first.tokens("original"), first.mask.long())
+    groups = [[at for at, row in enumerate(rows) if row.template == t] for t in sorted({row.template for row in rows})]
     kept: dict[str, list[Tensor]] = {}
-    for version, part in track(work, "batches"):
-        used = int(ends[part].max()) + 1  # padding beyond the longest prompt of the batch changes nothing
-        found = run_batch(
-            bridge, tokens[version][part, :used], attention[part, :used], ends[part], names[part], version
-        )
-        for name, tensor in found.items():
-            kept.setdefault(f"{name}.{version}", []).append(tensor.cpu())
-    return {name: torch.cat(parts) for name, parts in sorted(kept.items())}
-
-
-def run_batch(
-    bridge: "TransformerBridge",
-    tokens: Int[Tensor, "batch pos"],
-    attention: Int[Tensor, "batch pos"],
-    ends: Int[Tensor, " batch"],
-    names: Int[Tensor, "batch two"],
-    version: Version,
-) -> dict[str, Tensor]:
-    """One forward pass; right padding is masked and only the last real position is read."""
-    rows = torch.arange(len(tokens), device=tokens.device)
-    layers = range(bridge.cfg.n_layers)
-    seen: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(value: Float[Tensor, "batch pos *rest"], hook: object) -> None:
-            seen[name] = value[rows, ends].detach()
-
-        return hook
-
-    resid = [f"blocks.{layer}.hook_resid_pre" for layer in layers] + [f"blocks.{layers[-1]}.hook_resid_post"]
-    z = [f"blocks.{layer}.attn.hook_z" for layer in layers]
-    wanted = (resid if version in RESID_VERSIONS else []) + (z if version in Z_VERSIONS else [])
-    logits = bridge.run_with_hooks(tokens, attention_mask=attention, fwd_hooks=[(name, keep(name)) for name in wanted])
-    last = logits[rows, ends].float()
-    found = {
-        "logits": (last - last.mean(-1, keepdim=True)).gather(1, names),
-        "probs": last.softmax(-1).gather(1, names),
-        "first": last.argmax(-1),
+    work = [(version, group) for version in VERSIONS for group in groups]
+    for version, group in track(work, "templates"):
+        z: list[Tensor] = []
+        for start in range(0, len(group), batch_size):
+            batch = Batch([rows[at] for at in group[start : start + batch_size]], device)
+            keep = version in (*RESID_VERSIONS, *Z_VERSIONS)
+            cache = decoder.forward(batch.tokens(version), batch.mask, keep=keep)
+            for name, tensor in read_batch(decoder, cache, batch, version).items():
+                kept.setdefault(name, []).append(tensor.cpu())
+            if version == "abc":
+                z.append(torch.stack(cache.z).cpu())
+        if version == "abc":
+            template = rows[group[0]].template
+            together = torch.cat(z, 1)
+            kept[f"mean.{template}"] = [together.mean(1)]
+            kept[f"mean_few.{template}"] = [together[:, :small_group].mean(1)]
+    back = torch.tensor([at for group in groups for at in group]).argsort()
+    return {
+        name: parts[0] if name.startswith("mean") else torch.cat(parts)[back] for name, parts in sorted(kept.items())
     }
+
+
+def read_batch(decoder: Decoder, cache: Cache, batch: Batch, version: Version) -> dict[str, Tensor]:
+    """What is kept of one pass, read at END."""
+    end = batch.at("end")
+    found = {f"{name}.{version}": value for name, value in answers(decoder, cache, batch.names, end).items()}
+    if version == "abc":
+        slots = torch.tensor([row.abc_ids for row in batch.prompts], device=end.device)
+        own = answers(decoder, cache, slots, end)
+        found |= {"slots.abc": own["logits"], "slot_probs.abc": own["probs"]}
     if version in RESID_VERSIONS:
-        found["resid"] = torch.stack([seen[name] for name in resid], 1)
+        stream = [*cache.resid_pre, cache.final]
+        found[f"resid.{version}"] = torch.stack([at_position(x, end) for x in stream], 1)
     if version in Z_VERSIONS:
-        found["z"] = torch.stack([seen[name] for name in z], 1)
+        found[f"z.{version}"] = torch.stack([at_position(x, end) for x in cache.z], 1)
     return found
+
+
+def answers(
+    decoder: Decoder, cache: Cache, names: Int[Tensor, "batch name"], end: Int[Tensor, " batch"]
+) -> dict[str, Float[Tensor, "batch ..."] | Int[Tensor, " batch"]]:
+    """Logits and probabilities of some names at END, and the likeliest token."""
+    final = at_position(cache.final, end)
+    logits = decoder.bridge.ln_final(final) @ decoder.bridge.W_U + decoder.bridge.b_U
+    read = read_names(decoder.bridge, final[:, None], names)[:, 0]
+    return {"logits": read, "probs": logits.softmax(-1).gather(1, names), "first": logits.argmax(-1)}
+
+
+def run_adversarial(
+    decoder: Decoder, made: list[Adversarial], rows: list[Prompt], batch_size: int
+) -> dict[str, Tensor]:
+    """Answers to the adversarial prompts, in their order."""
+    device = decoder.W_O[0].device
+    order = sorted(range(len(made)), key=lambda at: len(made[at].tokens))
+    parts: dict[str, list[Tensor]] = {"logits": [], "probs": []}
+    for start in range(0, len(order), batch_size):
+        batch = [made[at] for at in order[start : start + batch_size]]
+        lengths = torch.tensor([len(item.tokens) for item in batch], device=device)
+        tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(item.tokens) for item in batch], True).to(device)
+        mask = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
+        names = torch.tensor([[rows[item.index].io_id, rows[item.index].s_id] for item in batch], device=device)
+        found = answers(decoder, decoder.forward(tokens, mask), names, lengths - 1)
+        for name, values in parts.items():
+            values.append(found[name].cpu())
+    back = torch.tensor(order).argsort()
+    return {f"adversarial.{name}": torch.cat(values)[back] for name, values in parts.items()}
 
 
 if __name__ == "__main__":

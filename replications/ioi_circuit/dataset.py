@@ -36,6 +36,8 @@ VERSIONS: tuple[Version, ...] = ("original", "abc", "nouns_redrawn", "names_swap
 ORDERS: tuple[Literal["ABBA", "BABA"], ...] = ("ABBA", "BABA")
 MINIMUM_NOUNS = 3
 TRIES = 200
+CIRCUIT_SEEDS = 1000
+"""The circuit is searched and tested on prompts drawn from seed + this, never used before its rules were fixed."""
 STEM = "Then"
 
 
@@ -74,15 +76,32 @@ class Prompt(Strict):
     positions: Positions
     versions: dict[Version, Text]
 
+    @property
+    def abc_ids(self) -> tuple[int, int, int]:
+        """Token ids of the three names in the slots of IO, S1 and S2 of the ABC version."""
+        tokens = self.versions["abc"].tokens
+        return tokens[self.positions.io], tokens[self.positions.s1], tokens[self.positions.s2]
+
+
+class Adversarial(Strict):
+    """A prompt of the baseline with a sentence about one of its names put in (see adversarial.py)."""
+
+    index: int
+    extra: Literal["s", "io"]
+    text: str
+    tokens: list[int]
+
 
 class PromptFile(Strict):
-    """Content of `prompts.json`."""
+    """Content of `prompts.json`. `circuit_prompts` are a draw of their own (seed + `CIRCUIT_SEEDS`)."""
 
     names: list[str]
     places: list[str]
     objects: list[str]
     special_tokens_added: Literal[False]
     prompts: list[Prompt]
+    circuit_prompts: list[Prompt]
+    adversarial: list[Adversarial]
 
 
 @dataclass(frozen=True)
@@ -132,8 +151,12 @@ def _single_tokens(tokenizer: "PreTrainedTokenizerBase", words: tuple[str, ...])
     return found
 
 
-def draw_prompts(words: Vocabulary, seeds: list[int], per_cell: int) -> list[Prompt]:
+def draw_prompts(
+    words: Vocabulary, seeds: list[int], per_cell: int, circuit_per_cell: int | None = None
+) -> list[Prompt]:
     """`per_cell` prompts for each seed, template and order, all different; the same seed gives the same prompts.
+
+    Seeds from `CIRCUIT_SEEDS` on have `circuit_per_cell` prompts, if that is given.
 
     Raises:
         UserError: the tokenizer splits versions of a prompt differently, or the words are too few for so many prompts.
@@ -144,7 +167,7 @@ def draw_prompts(words: Vocabulary, seeds: list[int], per_cell: int) -> list[Pro
         generator = np.random.default_rng(seed)
         for template in range(len(TEMPLATES)):
             for order in ORDERS:
-                for _ in range(per_cell):
+                for _ in range(per_cell if seed < CIRCUIT_SEEDS else circuit_per_cell or per_cell):
                     drawn = (_draw(words, generator, seed, template, order) for _ in range(TRIES))
                     prompt = next((new for new in drawn if new.versions["original"].text not in texts), None)
                     if prompt is None:
@@ -228,6 +251,12 @@ def _padded(prompt: Prompt, length: int, pad_id: int) -> Prompt:
     return prompt.model_copy(update={"attention": prompt.attention + [0] * missing, "versions": versions})
 
 
-def read_prompts(path: Path) -> list[Prompt]:
+def read_prompts(path: Path, which: Literal["prompts", "circuit_prompts"] = "prompts") -> list[Prompt]:
     """The prompts of a `prompts.json`. UserError if the file breaks its schema."""
-    return checked(PromptFile, read_json(path), path).prompts
+    found: list[Prompt] = getattr(read_file(path), which)
+    return found
+
+
+def read_file(path: Path) -> PromptFile:
+    """All of a `prompts.json`. UserError if it breaks its schema."""
+    return checked(PromptFile, read_json(path), path)

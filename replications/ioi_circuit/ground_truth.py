@@ -27,17 +27,19 @@ from common.decoder import Cache, Decoder
 from common.errors import UserError
 from common.files import atomic
 from common.models import load_model, load_tokenizer
-from common.patching import at_position, patch_heads
+from common.patching import patch_heads
 from common.records import Metric, write_metrics
+from common.rerun import at_position
 from common.statistics import over_seeds
 from replications.ioi_circuit.batches import DISCOVERY, Batch, balanced
-from replications.ioi_circuit.classes import PLACE_OF_RECEIVER, signs
+from replications.ioi_circuit.classes import signs
 from replications.ioi_circuit.dataset import draw_prompts, vocabulary
 from replications.ioi_circuit.head_scores import attention, contrasts, copying, repeated_tokens
 from replications.ioi_circuit.knockout import PLACES
-from replications.ioi_circuit.path_patching import Effects, discover, read
+from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
 from replications.ioi_circuit.planted import LENGTH, N_HEADS, N_LAYERS, N_NAMES, TRUTH, save_planted_model
 from replications.ioi_circuit.residual import read_names
+from replications.ioi_circuit.sweeps import Effects, discover, read
 
 FINDERS = ("path_patching", "activation_patching", "attribution", "random")
 

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.decoder import Cache, Decoder
-from common.patching import at_position
+from common.rerun import at_position
 from replications.ioi_circuit.batches import Batch, Place
 from replications.ioi_circuit.dataset import Version
 

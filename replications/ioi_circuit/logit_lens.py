@@ -52,15 +52,16 @@ def logit_lens(
     """
     rows = read_prompts(prompts)
     bridge = load_model(manifest.parent, device=device)
-    names = torch.tensor([[row.io_id, row.s_id] for row in rows], device=device)
+    roles = torch.tensor([[row.io_id, row.s_id] for row in rows], device=device)
+    slots = torch.tensor([row.abc_ids[:2] for row in rows], device=device)
     read: dict[str, Float[np.ndarray, "prompt layer two"]] = {}
     with safe_open(activations, framework="pt") as stored, torch.no_grad():
-        for version in ("original", "abc"):
-            residual = stored.get_tensor(f"resid.{version}").to(device)
+        for version, names in (("original", roles), ("abc", roles), ("abc_own", slots)):
+            residual = stored.get_tensor(f"resid.{version.removesuffix('_own')}").to(device)
             chunks = zip(torch.split(residual, CHUNK), torch.split(names, CHUNK), strict=True)
             parts = [read_names(bridge, *chunk) for chunk in chunks]
             read[version] = torch.cat(parts).double().cpu().numpy()
-    write_metrics(out, measure(read["original"], read["abc"], rows, early_depth))
+    write_metrics(out, measure(read["original"], read["abc"], rows, early_depth, own=read.pop("abc_own")))
     with atomic(lens) as temporary:
         curves(read, rows).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
@@ -70,12 +71,13 @@ def measure(
     abc: Float[np.ndarray, "prompt layer two"],
     rows: list[Prompt],
     early_depth: float,
+    own: Float[np.ndarray, "prompt layer two"],
 ) -> dict[str, Metric]:
-    """All metrics of this part."""
-    differences, control = (logits[..., 0] - logits[..., 1] for logits in (original, abc))
+    """All metrics of this part. `abc` and `own` are ABC prompts, read on the original names and on their own slots."""
+    differences, control, slots = (logits[..., 0] - logits[..., 1] for logits in (original, abc, own))
     n_layers = differences.shape[1] - 1
     early = int(early_depth * n_layers)
-    gain, control_gain = (values[:, -1] - values[:, early] for values in (differences, control))
+    gain, control_gain, slots_gain = (values[:, -1] - values[:, early] for values in (differences, control, slots))
     final = differences[:, -1]
     text = {"unit": "1", "formula": f"(difference at depth 1 - difference after layer {early}) / difference at depth 1"}
     seeds = np.array([row.seed for row in rows])
@@ -84,6 +86,8 @@ def measure(
         "late_gain": clustered(gain, rows, denominators=final, **text),
         "late_gain_abc": clustered(control_gain, rows, denominators=final, **text),
         "late_gain_minus_abc": clustered(gain - control_gain, rows, denominators=final, **text),
+        "late_gain_abc_own": clustered(slots_gain, rows, denominators=final, **text),
+        "late_gain_minus_abc_own": clustered(gain - slots_gain, rows, denominators=final, **text),
         "half_depth": over_seeds(
             depths,
             unit="share of layers",

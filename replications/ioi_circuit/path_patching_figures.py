@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from common.cli import run
 from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE, save_figure, use_style
-from replications.ioi_circuit.classes import PLACE_OF_RECEIVER
+from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
 
 CAPTIONS = Path(__file__).parent / "captions"
 TITLES = {

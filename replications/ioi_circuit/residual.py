@@ -26,9 +26,9 @@ TOLERANCE = 1e-3
 
 
 def read_names(
-    bridge: "TransformerBridge", residual: Float[Tensor, "batch read d_model"], names: Int[Tensor, "batch two"]
-) -> Float[Tensor, "batch read two"]:
-    """Logits of the two names of each prompt, above the vocabulary mean, read from residual vectors at END.
+    bridge: "TransformerBridge", residual: Float[Tensor, "batch read d_model"], names: Int[Tensor, "batch name"]
+) -> Float[Tensor, "batch read name"]:
+    """Logits of the names of each prompt, above the vocabulary mean, read from residual vectors at END.
 
     Products are summed vector by vector, so equal vectors give equal bits wherever they stand in the batch.
     """
@@ -40,6 +40,16 @@ def read_names(
         for name in names.unbind(1)
     ]
     return torch.stack(columns, dim=-1)
+
+
+def read_difference(
+    bridge: "TransformerBridge", residual: Float[Tensor, "*n batch d_model"], names: Int[Tensor, "batch two"]
+) -> Float[Tensor, "*n batch"]:
+    """logit(IO) - logit(S), without the vocabulary mean, which drops out."""
+    rows, bias = bridge.W_U.T, bridge.b_U
+    direction = rows[names[:, 0]] - rows[names[:, 1]]
+    found: Tensor = (bridge.ln_final(residual) * direction).sum(-1) + bias[names[:, 0]] - bias[names[:, 1]]
+    return found
 
 
 def direct_residual(

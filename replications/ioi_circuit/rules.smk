@@ -117,37 +117,43 @@ rule direct_path:
         "python -m replications.ioi_circuit.direct_path --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --heads {output.heads} > {log} 2>&1"
 
 
-rule figure_answers:
-    input:
-        answers=rules.baseline.output.answers,
-        caption="replications/ioi_circuit/captions/answers.rst",
-    output:
-        svg=report(
-            "<results>/{model}/baseline/figures/answers.svg",
-            caption="captions/answers.rst",
-            category="IOI circuit",
-            subcategory="Baseline",
-            labels={"figure": "logit difference", "model": "{model}"},
-        ),
-        others=multiext(
-            "<results>/{model}/baseline/figures/answers",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-    log:
-        "<logs>/{model}/figure_answers.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash("replications.ioi_circuit.baseline_figures"),
-    shell:
-        "python -m replications.ioi_circuit.baseline_figures --answers {input.answers} --out {output.svg} > {log} 2>&1"
+for PICTURE in ["answers", "adversarial"]:
+
+    rule:
+        name:
+            f"figure_{PICTURE}"
+        input:
+            answers=rules.baseline.output.answers,
+            metrics=rules.baseline.output.metrics,
+            caption=f"replications/ioi_circuit/captions/{PICTURE}.rst",
+        output:
+            svg=report(
+                f"<results>/{{model}}/baseline/figures/{PICTURE}.svg",
+                caption=f"captions/{PICTURE}.rst",
+                category="IOI circuit",
+                subcategory="Baseline",
+                labels={"figure": PICTURE, "model": "{model}"},
+            ),
+            others=multiext(
+                f"<results>/{{model}}/baseline/figures/{PICTURE}",
+                ".png",
+                ".pdf",
+                ".csv",
+                ".json",
+            ),
+        log:
+            f"<logs>/{{model}}/figure_{PICTURE}.log",
+        conda:
+            "../../envs/environment.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=5,
+        params:
+            figure=PICTURE,
+            sources=source_hash("replications.ioi_circuit.baseline_figures"),
+        shell:
+            "python -m replications.ioi_circuit.baseline_figures --answers {input.answers} --metrics {input.metrics} --figure {params.figure} --out {output.svg} > {log} 2>&1"
 
 
 rule figure_lens:
@@ -222,10 +228,19 @@ for PICTURE in ["heat_map", "strongest_heads"]:
 
 
 include: "circuit.smk"
+include: "discovery.smk"
 
 
 rule figures:
     input:
+        multiext(
+            "<results>/models/transfer/figures/transfer",
+            ".svg",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
         multiext(
             "<results>/toy/ground_truth/figures/planted",
             ".svg",
@@ -239,6 +254,7 @@ rule figures:
             model=config["models"],
             figure=[
                 "baseline/figures/answers",
+                "baseline/figures/adversarial",
                 "logit_lens/figures/lens",
                 "direct_path/figures/heat_map",
                 "direct_path/figures/strongest_heads",
@@ -249,6 +265,10 @@ rule figures:
                 "verification/figures/minimality",
                 "verification/figures/grid",
                 "verification/figures/diagram",
+                "activation_patching/figures/streams",
+                "activation_patching/figures/patched_heads",
+                "edge_attribution/figures/edge_curves",
+                "edge_attribution/figures/attribution",
             ],
             ending=["svg", "png", "pdf", "csv", "json"],
         ),
@@ -266,5 +286,7 @@ rule metrics:
                 "direct_path",
                 "path_patching",
                 "verification",
+                "activation_patching",
+                "edge_attribution",
             ],
         ),

@@ -11,6 +11,12 @@ class PromptSettings(Strict):
     per_cell: Annotated[int, Field(ge=1, le=100)] = Field(
         description="prompts per seed, template and order; a seed has 30 times as many"
     )
+    circuit_per_cell: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="the same for the separate draw on which the circuit is searched and tested"
+    )
+    adversarial: Annotated[int, Field(ge=9, le=10_000)] = Field(
+        description="prompts that get a further sentence, once about each name"
+    )
     minimum_names: Annotated[int, Field(ge=10, le=100)] = Field(
         description="single-token names that a tokenizer must offer; with fewer the step stops"
     )
@@ -18,6 +24,9 @@ class PromptSettings(Strict):
 
 class CollectSettings(Strict):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(description="prompts in one forward pass")
+    small_group: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="prompts in the smaller template means, the paper's regime"
+    )
 
 
 class BaselineSettings(Strict):
@@ -46,6 +55,9 @@ class PathPatchingSettings(Strict):
     inner_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(
         description="discovery prompts of the sweeps whose receivers sit at S2 or S1+1"
     )
+    again_prompts: Annotated[int, Field(ge=8, le=1000)] = Field(
+        description="verification prompts on which the named heads are patched again"
+    )
     minimum_percent: Annotated[float, Field(gt=0, le=50)] = Field(
         description="smallest effect that counts, percent of the mean logit difference"
     )
@@ -54,27 +66,57 @@ class PathPatchingSettings(Strict):
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of each null distribution")
 
 
+class GreedySettings(Strict):
+    runs: Annotated[int, Field(ge=1, le=100)] = Field(description="independent greedy runs")
+    iterations: Annotated[int, Field(ge=1, le=100)] = Field(description="nodes that a run takes out")
+    candidates: Annotated[int, Field(ge=1, le=100)] = Field(description="random nodes of which it takes the worst")
+
+
 class VerificationSettings(Strict):
     curve_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(
         description="discovery prompts on which the circuit's size is chosen"
     )
     verify_prompts: Annotated[int, Field(ge=8, le=1000)] = Field(
-        description="verification prompts of circuit, complement, classes and ablation grid"
+        description="verification prompts of circuit, complement and classes"
     )
     random_prompts: Annotated[int, Field(ge=8, le=1000)] = Field(
-        description="verification prompts of random node sets and of minimality"
+        description="verification prompts of random node sets, of parts taken out, and of minimality"
     )
+    grid_prompts: Annotated[int, Field(ge=8, le=1000)] = Field(description="verification prompts of the ablation grid")
     random_sets: Annotated[int, Field(ge=20, le=10_000)] = Field(
         description="random node sets with the layers and positions of the circuit"
     )
+    random_parts: Annotated[int, Field(ge=20, le=10_000)] = Field(description="random parts taken out of the circuit")
+    greedy: GreedySettings
     sizes: Annotated[list[int], Field(min_length=2)] = Field(description="numbers of nodes on the size curve")
     largest_share: Annotated[float, Field(gt=0, le=1)] = Field(
         description="largest share of the model's heads that a circuit may have"
     )
-    small_group: Annotated[int, Field(ge=2, le=100)] = Field(
-        description="prompts per template mean in the row that repeats the paper's regime"
+    smallest_faithfulness: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="what a circuit keeps of the logit difference at least; below, the verdict is 'no small circuit'"
     )
-    batch_size: Annotated[int, Field(ge=8, le=4096)] = Field(description="sequences in one forward pass")
+    small_group: Annotated[int, Field(ge=1, le=100)] = Field(description="prompts in the smaller template means")
+    batch_size: Annotated[int, Field(ge=8, le=100_000)] = Field(description="token positions computed in one pass")
+
+
+class ActivationPatchingSettings(Strict):
+    n_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(description="discovery prompts")
+    layer_step: Annotated[int, Field(ge=1, le=16)] = Field(
+        description="every how many layers streams and outputs are patched"
+    )
+    head_step: Annotated[int, Field(ge=1, le=16)] = Field(description="every how many layers heads are patched")
+
+
+class EdgeAttributionSettings(Strict):
+    score_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts of the scores")
+    curve_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of the curves")
+    ig_steps: Annotated[int, Field(ge=2, le=100)] = Field(description="points between partner and prompt of EAP-IG")
+    shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = Field(
+        description="shares of all edges on the faithfulness curves"
+    )
+    random_circuits: Annotated[int, Field(ge=20, le=1000)] = Field(description="random rankings of the edges")
+    circuits_per_pass: Annotated[int, Field(ge=1, le=1000)] = Field(description="circuits that are run at a time")
+    draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of shuffled labels")
 
 
 class GroundTruthSettings(Strict):
@@ -93,4 +135,6 @@ class Settings(Strict):
     direct_path: DirectPathSettings
     path_patching: PathPatchingSettings
     verification: VerificationSettings
+    activation_patching: ActivationPatchingSettings
+    edge_attribution: EdgeAttributionSettings
     ground_truth: GroundTruthSettings

@@ -3,15 +3,20 @@
 F is the mean logit difference. M is the model, C the circuit, M minus K the model without the nodes K. Everything
 outside is mean-ablated per template (see knockout.py), so F(nothing) is near 0.
 
-    faithfulness    F(C) / F(M), ratio of averages; for other ablations also the average of ratios
+    faithfulness    F(C) / F(M), ratio of averages; ablation_grid.py repeats it for other ablations and averages
     complement      F(M minus C) / F(M)
-    completeness    F(C minus K) against F(M minus K) for each class K
-    minimality      |F(C minus (K and v)) - F(C minus K)| / F(M) for each node v, K the other nodes of its class
-    self-repair     1 - (drop without the name movers) / (drop of their direct effect alone)
+    completeness    F(C minus K) against F(M minus K), K by class, at random, greedily; and minimality (completeness.py)
+    self-repair     1 - (drop without the name movers) / (drop of their direct effect alone); backups (self_repair.py)
+    role-blind      F on ABC prompts (name in the slot of IO minus the subject's) / F on the prompts themselves
 
 Size: nodes are ranked by their largest path-patching effect; of the sizes that hold every head with a class and at most
 `largest_share` of all heads, the one with the largest F on discovery prompts is the circuit. Nothing of the
-verification half enters the choice.
+verification half enters the choice. If no size qualifies, or the chosen one keeps less than `smallest_faithfulness` of
+F on discovery prompts, the verdict is *no small circuit* (`small_circuit` is 0) and the best set of at most that many
+heads is measured in its place.
+
+The role-blind share tells why faithfulness alone proves little. Under mean ablation a head that lowers whatever name
+stands as the subject keeps much of F, though nothing in that set of heads knows which name came twice.
 """
 
 from pathlib import Path
@@ -22,36 +27,45 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from common.cli import run, track
+from common.cli import run
 from common.decoder import Decoder
-from common.errors import UserError
 from common.files import atomic
 from common.models import load_model
-from common.records import Metric, write_metrics
-from common.statistics import null_distribution
+from common.records import write_metrics
+from replications.ioi_circuit import published
+from replications.ioi_circuit.ablation_grid import ablation_grid
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced
-from replications.ioi_circuit.classes import CLASSES, PLACE_OF_RECEIVER
-from replications.ioi_circuit.clustering import clustered, exact
-from replications.ioi_circuit.dataset import Prompt, read_prompts
-from replications.ioi_circuit.knockout import Ablation, KnockOut, Node, NodeSet, node_set, random_like, template_means
-from replications.ioi_circuit.self_repair import measure_repair, repair_runs
-
-ABLATIONS: tuple[Ablation, ...] = ("mean", "zero", "resample")
-EVERYTHING: NodeSet = frozenset()
-"""Removing nothing: the whole model."""
+from replications.ioi_circuit.clustering import exact
+from replications.ioi_circuit.completeness import EVERYTHING, Greedy, by_class, circuits_of, classes_of, minimality
+from replications.ioi_circuit.dataset import read_prompts
+from replications.ioi_circuit.knockout import KnockOut, NodeSet, node_set, random_like, read_means
+from replications.ioi_circuit.labels import CLASSES, PLACE_OF_RECEIVER
+from replications.ioi_circuit.self_repair import measure_repair
+from replications.ioi_circuit.verification_measures import (
+    class_table,
+    measure,
+    measure_classes,
+    measure_parts,
+    role_blind,
+)
 
 
 def verification(
     *,
     prompts: Path,
     manifest: Path,
+    activations: Path,
     heads: Path,
     curve_prompts: int,
     verify_prompts: int,
     random_prompts: int,
+    grid_prompts: int,
     random_sets: int,
+    random_parts: int,
+    greedy: Greedy,
     sizes: list[int],
     largest_share: float,
+    smallest_faithfulness: float,
     small_group: int,
     batch_size: int,
     device: Literal["cpu", "cuda"],
@@ -66,53 +80,76 @@ def verification(
     Args:
         prompts: `prompts.json`.
         manifest: `manifest.json` of the model.
+        activations: `activations.safetensors`, for the template means.
         heads: `heads.csv` of path patching.
         curve_prompts: discovery prompts on which the size is chosen.
-        verify_prompts: verification prompts of the circuit, its complement, its classes and the grid.
-        random_prompts: verification prompts of random node sets and of minimality, a part of the former.
+        verify_prompts: verification prompts of the circuit, its complement and its classes.
+        random_prompts: verification prompts of random node sets, random and greedy parts, and minimality.
+        grid_prompts: verification prompts of the ablation grid.
         random_sets: random node sets with the circuit's layers and positions.
+        random_parts: random parts of the circuit that are taken out.
+        greedy: size of the greedy search for such a part.
         sizes: numbers of nodes to try.
         largest_share: largest share of the model's heads that a circuit may have.
-        small_group: prompts per template mean in the row that repeats the paper's regime.
-        batch_size: sequences in one forward pass.
+        smallest_faithfulness: what it must keep of F on discovery prompts to count as one.
+        small_group: prompts in the smaller template means (as collected).
+        batch_size: token positions computed in one pass.
         device: where the model runs.
         out: `metrics.json`.
         circuit: `circuit.csv`: nodes of the circuit with class, rank, effect and minimality.
-        curve: `curve.csv`: size, heads, F / F(M) on both halves, ranked and random nodes.
-        knockouts: `knockouts.csv`: class, F(C minus K), F(M minus K) in logits.
+        curve: `curve.csv`: size, heads, F / F(M) on both halves.
+        knockouts: `knockouts.csv`: for each circuit and part K, F(C minus K) and F(M minus K) in logits.
         grid: `grid.csv`: faithfulness for each choice of what is ablated and how.
     """
-    rows = read_prompts(prompts)
-    bridge = load_model(manifest.parent, device=device)
-    decoder = Decoder(bridge, max(row.positions.end for row in rows) + 1)
-    ranked = rank_nodes(pd.read_csv(heads))
-    total = decoder.n_layers * decoder.n_heads
+    rows = read_prompts(prompts, "circuit_prompts")
+    decoder = Decoder(load_model(manifest.parent, device=device), max(row.positions.end for row in rows) + 1)
+    table = pd.read_csv(heads)
+    ranked = rank_nodes(table)
+    means = read_means(activations, device)
+
+    def on(half: int, count: int, means: dict[int, torch.Tensor] = means, *, roles: bool = True) -> KnockOut:
+        return KnockOut(decoder, balanced(rows, half, count), means, device, batch_size, roles=roles)
+
     with torch.no_grad():
-        means = template_means(decoder, rows, device)
-        seen = KnockOut(decoder, balanced(rows, DISCOVERY, curve_prompts), means, device, batch_size)
-        fresh = KnockOut(decoder, balanced(rows, VERIFICATION, verify_prompts), means, device, batch_size)
-        few = KnockOut(decoder, balanced(rows, VERIFICATION, random_prompts), means, device, batch_size)
-        points = size_curve(seen, fresh, ranked, sizes, total)
-        named = int(ranked.index[ranked["class"].isin(CLASSES[:-1])].max()) + 1
-        allowed = points[(points["heads"] <= largest_share * total) & (points["nodes"] >= named)]
-        if allowed.empty:
-            raise UserError(
-                f"no circuit size holds all {named} nodes down to the last named head in few enough heads; add `sizes` "
-                "to replications/ioi_circuit/config.yaml or raise largest_share"
-            )
-        chosen = ranked.iloc[: int(allowed.loc[allowed["discovery"].idxmax(), "nodes"])].reset_index(drop=True)
-        nodes = node_set(chosen)
-        runs = main_runs(fresh, chosen)
-        random = random_runs(few, nodes, decoder.n_heads, random_sets)
+        fresh, few = on(VERIFICATION, verify_prompts), on(VERIFICATION, random_prompts)
+        points = size_curve(on(DISCOVERY, curve_prompts), fresh, ranked, sizes, len(table))
+        size, small = choose(points, ranked, len(table), largest_share, smallest_faithfulness)
+        chosen = ranked.iloc[:size].reset_index(drop=True)
+        circuits, classes = circuits_of(chosen, ranked), classes_of(chosen)
+        removed, kept = by_class(fresh, circuits, classes)
+        complement, nothing = (
+            fresh.differences([circuits["circuit"]], remove=True)[0],
+            fresh.differences([EVERYTHING])[0],
+        )
+        runs = {
+            "model": removed["none"],
+            "circuit": kept["circuit"]["none"],
+            "complement": complement,
+            "nothing": nothing,
+        }
+        runs |= {f"model_without_{name}": removed[name] for name in classes}
+        metrics = measure(runs, random_runs(few, circuits["circuit"], random_sets), fresh.prompts, few.prompts)
+        metrics |= measure_classes(removed, kept, fresh.prompts)
+        parts, found = measure_parts(few, circuits, random_parts, greedy)
+        metrics |= found | role_blind(on(VERIFICATION, verify_prompts, roles=False), fresh, circuits)
         chosen["minimality"] = minimality(few, chosen)
-        repair = repair_runs(fresh, chosen)
-        table = ablation_grid(decoder, rows, fresh, nodes, small_group, device, batch_size)
-    metrics = measure(runs, random, fresh.prompts, few.prompts, random_sets)
-    metrics |= measure_repair(repair, runs, fresh.prompts)
-    share = len({(node.layer, node.head) for node in nodes}) / total
-    metrics["circuit_heads_share"] = exact(share, "share", "heads of the circuit / heads of the model", total)
+        movers = classes.get("name_mover", EVERYTHING)
+        backups = np.flatnonzero(table["backup"]).tolist()
+        strongest = int(table["backup_growth"].argmax())
+        metrics |= measure_repair(fresh, movers, backups, strongest, runs, fresh.prompts)
+        where = on(VERIFICATION, grid_prompts)
+        choices = ablation_grid(where, on(VERIFICATION, grid_prompts, read_means(activations, device, few=True)),
+                                circuits["circuit"], small_group)  # fmt: skip
+        if manifest.parent.name == published.MODEL:
+            metrics |= published.measure_published(fresh, few, random_sets)
+    label_backups(chosen, table)
+    share = len({(node.layer, node.head) for node in circuits["circuit"]}) / len(table)
+    metrics["circuit_heads_share"] = exact(share, "share", "heads of the circuit / heads of the model", len(table))
+    metrics["small_circuit"] = exact(float(small), "1", "1: a small circuit was found; 0: no small circuit", len(table))
+    print(f"{size} nodes; verdict: {'a small circuit' if small else 'no small circuit'}")
     write_metrics(out, metrics)
-    for path, content in ((circuit, chosen), (curve, points), (knockouts, class_table(runs)), (grid, table)):
+    tables = {circuit: chosen, curve: points, knockouts: pd.concat([class_table(removed, kept), parts]), grid: choices}
+    for path, content in tables.items():
         with atomic(path) as temporary:
             content.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
@@ -154,133 +191,37 @@ def size_curve(seen: KnockOut, fresh: KnockOut, ranked: pd.DataFrame, sizes: lis
     return pd.DataFrame(columns)
 
 
-def main_runs(fresh: KnockOut, chosen: pd.DataFrame) -> dict[str, Float[np.ndarray, " prompt"]]:
-    """Logit difference of every verification prompt: model, circuit, complement, and each class taken out of both."""
-    nodes = node_set(chosen)
-    classes = {name: node_set(chosen[chosen["class"] == name]) for name in CLASSES}
-    classes = {name: part for name, part in classes.items() if part}
-    kept = fresh.differences([nodes, EVERYTHING, *(nodes - part for part in classes.values())])
-    removed = fresh.differences([EVERYTHING, nodes, *classes.values()], remove=True)
-    found = {"circuit": kept[0], "nothing": kept[1], "model": removed[0], "complement": removed[1]}
-    for row, name in enumerate(classes, start=2):
-        found[f"circuit_without_{name}"], found[f"model_without_{name}"] = kept[row], removed[row]
-    return found
+def choose(
+    points: pd.DataFrame, ranked: pd.DataFrame, total: int, largest_share: float, smallest_faithfulness: float
+) -> tuple[int, bool]:
+    """Number of nodes of the circuit by the rule of the module's docstring, and whether it is a small circuit."""
+    named = ranked.index[ranked["class"].isin(CLASSES[:-1])]
+    least = int(named.max()) + 1 if len(named) else len(ranked) + 1
+    small = points[points["heads"] <= largest_share * total]
+    allowed = small[small["nodes"] >= least]
+    pool = next(table for table in (allowed, small, points.iloc[:1]) if not table.empty)
+    best = pool.sort_values("discovery", ascending=False, kind="stable").iloc[0]
+    return int(best["nodes"]), not allowed.empty and bool(best["discovery"] >= smallest_faithfulness)
 
 
-def random_runs(few: KnockOut, nodes: NodeSet, n_heads: int, draws: int) -> dict[str, Float[np.ndarray, "draw prompt"]]:
+def label_backups(chosen: pd.DataFrame, heads: pd.DataFrame) -> None:
+    """Nodes at END without a class that are backup name movers get that class; the choice of size came before."""
+    backups = {(row["layer"], row["head"]) for _, row in heads[heads["backup"] > 0].iterrows()}
+    pairs = pd.Series(list(zip(chosen["layer"], chosen["head"], strict=True)), index=chosen.index)
+    free = chosen["class"].isin(["unclassified", "uncounted"]) & (chosen["place"] == "end")
+    chosen.loc[free & pairs.isin(backups), "class"] = "backup"
+
+
+def random_runs(few: KnockOut, nodes: NodeSet, draws: int) -> dict[str, Float[np.ndarray, "draw prompt"]]:
     """Random node sets with the layers and positions of the circuit, kept alone and removed."""
-    sets = random_like(nodes, n_heads, draws, seed=0)
-    parts = [sets[start : start + 10] for start in range(0, draws, 10)]
-    found: dict[str, Float[np.ndarray, "draw prompt"]] = {
+    sets = random_like(nodes, few.decoder.n_heads, draws, seed=0)
+    return {
         "model": few.differences([EVERYTHING], remove=True),
         "circuit": few.differences([nodes]),
         "complement": few.differences([nodes], remove=True),
+        "kept": few.differences(sets),
+        "removed": few.differences(sets, remove=True),
     }
-    for name, remove in (("kept", False), ("removed", True)):
-        runs = [few.differences(part, remove=remove) for part in track(parts, f"random sets {name}")]
-        found[name] = np.concatenate(runs)
-    return found
-
-
-def minimality(few: KnockOut, chosen: pd.DataFrame) -> list[float]:
-    """|F(C minus (K and v)) - F(C minus K)| / F(M) for each node v, K being the rest of its class."""
-    nodes = node_set(chosen)
-    without, without_also = [], []
-    for index, row in chosen.iterrows():
-        same = chosen[(chosen["class"] == row["class"]) & (chosen.index != index)]
-        rest = node_set(same) if row["class"] in CLASSES[:-1] else EVERYTHING
-        without.append(nodes - rest)
-        without_also.append(nodes - rest - node_set(chosen.loc[[index]]))
-    whole = few.differences([EVERYTHING], remove=True)[0].mean()
-    change = few.differences(without_also).mean(1) - few.differences(without).mean(1)
-    return [float(value) for value in np.abs(change) / whole]
-
-
-def ablation_grid(
-    decoder: Decoder,
-    rows: list[Prompt],
-    fresh: KnockOut,
-    nodes: NodeSet,
-    small_group: int,
-    device: str,
-    batch_size: int,
-) -> pd.DataFrame:
-    """Faithfulness of the same circuit for each ablation value and for nodes at one position or at all positions."""
-    everywhere = frozenset(Node(node.layer, node.head, None) for node in nodes)
-    model = fresh.differences([EVERYTHING], remove=True)[0]
-    few = KnockOut(decoder, fresh.prompts, template_means(decoder, rows, device, small_group), device, batch_size)
-    cells: list[tuple[KnockOut, Ablation, str]] = [(fresh, ablation, "all") for ablation in ABLATIONS]
-    cells.append((few, "mean", str(small_group)))
-    records = []
-    for where, ablation, group in cells:
-        for positions, part in (("specific", nodes), ("all", everywhere)):
-            circuit = where.differences([part], ablation=ablation)[0]
-            records.append(
-                {
-                    "ablation": ablation,
-                    "positions": positions,
-                    "prompts_per_mean": group if ablation == "mean" else "",
-                    "ratio_of_averages": circuit.mean() / model.mean(),
-                    "average_of_ratios": (circuit / model).mean(),
-                    "median_of_ratios": np.median(circuit / model),
-                    "share_below_0": (circuit < 0).mean(),
-                }
-            )
-    return pd.DataFrame(records)
-
-
-def measure(
-    runs: dict[str, Float[np.ndarray, " prompt"]],
-    random: dict[str, Float[np.ndarray, "draw prompt"]],
-    prompts: list[Prompt],
-    few: list[Prompt],
-    draws: int,
-) -> dict[str, Metric]:
-    """All metrics of this part; random node sets are compared on the same prompts as the circuit."""
-    model, few_model = runs["model"], random["model"][0]
-    metrics = {"model": clustered(model, prompts, unit="logits", formula="F(M)")}
-    for name in ("circuit", "complement", "nothing"):
-        text = {"circuit": "F(C)", "complement": "F(M minus C)", "nothing": "F(nothing)"}[name]
-        metrics[f"{name}_faithfulness"] = clustered(
-            runs[name], prompts, unit="1", formula=f"{text} / F(M)", denominators=model
-        )
-    for name, drawn in (("circuit", "kept"), ("complement", "removed")):
-        null = random[drawn]
-        text = f"{draws} random node sets with the circuit's layers and positions, {drawn}; F / F(M)"
-        metrics[f"{name}_faithfulness_random"] = null_distribution(
-            null.sum(1) / few_model.sum(), unit="1", formula=text
-        )
-        metrics[f"{name}_faithfulness_minus_random"] = clustered(
-            random[name][0] - null.mean(0), few, unit="1", formula=f"minus mean of: {text}", denominators=few_model
-        )
-    metrics["average_of_ratios"] = clustered(
-        runs["circuit"] / model, prompts, unit="1", formula="mean over prompts of F(C) / F(M)"
-    )
-    for name in CLASSES:
-        if f"model_without_{name}" in runs:
-            without_m, without_c = runs[f"model_without_{name}"], runs[f"circuit_without_{name}"]
-            metrics[f"drop_without_{name}"] = clustered(
-                model - without_m, prompts, unit="1", formula="(F(M) - F(M minus K)) / F(M)", denominators=model
-            )
-            metrics[f"incompleteness_{name}"] = clustered(
-                without_m - without_c, prompts, unit="1", formula="(F(M-K) - F(C-K)) / F(M)", denominators=model
-            )
-    return metrics
-
-
-def class_table(runs: dict[str, Float[np.ndarray, " prompt"]]) -> pd.DataFrame:
-    """One row per class K: what is left of circuit and model without it, in logits."""
-    names = [name for name in CLASSES if f"model_without_{name}" in runs]
-    records = [{"class": "none", "circuit": runs["circuit"].mean(), "model": runs["model"].mean()}]
-    records += [
-        {
-            "class": name,
-            "circuit": runs[f"circuit_without_{name}"].mean(),
-            "model": runs[f"model_without_{name}"].mean(),
-        }
-        for name in names
-    ]
-    return pd.DataFrame(records)
 
 
 if __name__ == "__main__":

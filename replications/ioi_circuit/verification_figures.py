@@ -22,6 +22,7 @@ COLOURS = {
     "s_inhibition": PALETTE[6],
     "s_suppressing": PALETTE[2],
     "name_mover": PALETTE[0],
+    "backup": "#7f6000",
     "negative": PALETTE[1],
     "unclassified": "0.55",
     "uncounted": "0.8",
@@ -74,20 +75,51 @@ def _curve(table: pd.DataFrame, metrics: Path, stem: Path, sources: list[Path]) 
     save_figure(figure, stem, table, CAPTIONS / "curve.rst", sources)
 
 
+CIRCUITS = {"circuit": ("circuit", "o"), "naive": ("naive circuit", "D"), "two_nodes": ("two strongest nodes", "^")}
+
+
 def _completeness(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.2, 3.0))
-    for _, row in table.iterrows():
-        kind = str(row["class"])
-        axes.scatter(row["circuit"], row["model"], color=COLOURS.get(kind, "0.0"), s=28)
-        label = "nothing removed" if kind == "none" else kind.replace("_", " ")
-        shift = (5, -7) if kind in ("none", "duplicate", "s_inhibition") else (4, 4)
-        place = (row["circuit"], row["model"])
-        axes.annotate(label, place, xytext=shift, textcoords="offset points", fontsize=6)
-    both = table[["circuit", "model"]].to_numpy()
-    line = [min(0.0, both.min()), both.max() * 1.1]
-    axes.plot(line, line, color="0.7", linewidth=0.8, zorder=0)
-    axes.set_xlabel("circuit without the class, logits")
-    axes.set_ylabel("model without the class, logits")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.5), sharex=True, sharey=True)
+    classes = table[table["kind"] == "class"]
+    for circuit, (_, marker) in CIRCUITS.items():
+        part = classes[classes["circuit"] == circuit]
+        faces = [COLOURS.get(kind, "white") for kind in part["removed"]]
+        edges = [COLOURS.get(kind, "black") for kind in part["removed"]]
+        left.scatter(part["f_circuit"], part["f_model"], c=faces, edgecolors=edges, marker=marker, s=26)
+    for kind, colour in (("random", PALETTE[5]), ("greedy", PALETTE[1])):
+        for circuit in ("circuit", "naive"):
+            part = table[(table["kind"] == kind) & (table["circuit"] == circuit)]
+            face = colour if circuit == "circuit" else "none"
+            label = f"{kind} part of the {CIRCUITS[circuit][0]}"
+            right.scatter(
+                part["f_circuit"],
+                part["f_model"],
+                s=16,
+                facecolors=face,
+                edgecolors=colour,
+                linewidths=0.8,
+                label=label,
+            )
+    both = table[["f_circuit", "f_model"]].to_numpy()
+    line = [min(0.0, both.min()), both.max()]
+    for axes in (left, right):
+        axes.plot(line, line, color="0.7", linewidth=0.8, zorder=0)
+        axes.set_xlabel("circuit without the part, logits")
+    left.set_ylabel("model without the part, logits")
+    left.set_title("classes taken out", loc="left")
+    right.set_title("random and greedy parts taken out", loc="left")
+    present = [kind for kind in COLOURS if kind in set(classes["removed"])]
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=COLOURS[kind], label=kind.replace("_", " ")) for kind in present
+    ]
+    handles.append(Line2D([], [], marker="o", linestyle="", markerfacecolor="white", color="black", label="nothing"))
+    handles += [
+        Line2D([], [], marker=marker, linestyle="", color="0.5", label=f"shape: {name}")
+        for name, marker in CIRCUITS.values()
+    ]
+    figure.legend(
+        handles=handles + right.get_legend_handles_labels()[0], loc="outside lower center", ncols=4, frameon=False
+    )
     save_figure(figure, stem, table, CAPTIONS / "completeness.rst", sources)
 
 
@@ -105,20 +137,29 @@ def _minimality(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
 
 
 def _grid(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
-    few = ["" if str(group) in ("all", "nan") else " (few prompts)" for group in table["prompts_per_mean"]]
-    table["label"] = table["ablation"] + few + ", " + table["positions"]
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.4, 2.6))
-    for name, marker, colour in (
-        ("ratio_of_averages", "o", PALETTE[0]),
-        ("average_of_ratios", "D", PALETTE[1]),
-        ("median_of_ratios", "x", "0.3"),
-    ):
-        axes.scatter(table[name], table.index, marker=marker, color=colour, label=name.replace("_", " "))
+    few = [f" ({group} prompts)" if group not in ("all", "nan") else "" for group in table["prompts"].astype(str)]
+    what = np.where(
+        table["ablated"] == "circuit", "circuit out", np.where(table["direction"] == "restore", "put back", "kept")
+    )
+    table["label"] = table["ablation"] + few + ", " + what + ", " + table["positions"] + " positions"
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.7, 3.6))
+    reach = [table["median_of_ratios"] - table["quartile_low"], table["quartile_high"] - table["median_of_ratios"]]
+    axes.errorbar(
+        table["median_of_ratios"], table.index, xerr=reach, fmt="|", color="0.55", label="median of ratios, quartiles"
+    )
+    for name, marker, colour in (("ratio_of_averages", "o", PALETTE[0]), ("average_of_ratios", "D", PALETTE[1])):
+        shown = table[name].clip(-1.4, 2.4)
+        axes.scatter(shown, table.index, marker=marker, s=18, color=colour, label=name.replace("_", " "), zorder=3)
+        for row in table.index[shown != table[name]]:
+            value = f"{table.loc[row, name]:.1f}".replace("-", "\N{MINUS SIGN}")
+            place, side = (-1.32, "left") if table.loc[row, name] < 0 else (2.32, "right")
+            axes.text(place, row - 0.28, value, ha=side, va="center", fontsize=5.5, color=colour)
     axes.axvline(1, color="0.7", linewidth=0.8, zorder=0)
     axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+    axes.set_xlim(-1.5, 2.5)
     axes.set_yticks(table.index, table["label"])
     axes.invert_yaxis()
-    axes.set_xlabel("faithfulness of the same circuit")
+    axes.set_xlabel("share of the logit difference")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     save_figure(figure, stem, table, CAPTIONS / "grid.rst", sources)
 

@@ -1,15 +1,21 @@
 """Tiny random models with a tokenizer that knows the words of the IOI task: minutes of real model in milliseconds."""
 
 import itertools
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from common.decoder import Decoder
 from common.files import sha256, write_json
-from common.models import Manifest
+from common.models import Manifest, load_model
+from replications.ioi_circuit.dataset import Prompt, Version
 from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
 
 SHAPES = ("gpt2", "llama", "gqa")
@@ -73,3 +79,28 @@ def save_tiny_model(shape: str, folder: Path, seed: int = 0) -> Path:
     )
     write_json(folder / "manifest.json", manifest.model_dump())
     return folder / "manifest.json"
+
+
+@pytest.fixture(scope="session", params=SHAPES)
+def bridge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TransformerBridge:
+    return load_model(save_tiny_model(request.param, tmp_path_factory.mktemp(request.param)).parent)
+
+
+@pytest.fixture(scope="session")
+def decoder(bridge: TransformerBridge) -> Decoder:
+    return Decoder(bridge, 30)
+
+
+@pytest.fixture
+def no_gradients() -> Iterator[None]:
+    """One thread and no gradients, as in the steps."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        yield
+    torch.set_num_threads(threads)
+
+
+def alone(prompt: Prompt, version: Version) -> Tensor:
+    """The prompt without padding, as a batch of one."""
+    return torch.tensor([prompt.versions[version].tokens[: prompt.positions.end + 1]])

@@ -22,8 +22,9 @@ from replications.ioi_circuit import (
     logit_lens_figures,
     selection,
 )
+from replications.ioi_circuit.adversarial import EXTRAS, measure_adversarial
 from replications.ioi_circuit.clustering import clustered, role_flips
-from replications.ioi_circuit.dataset import VERSIONS, Prompt, draw_prompts, vocabulary
+from replications.ioi_circuit.dataset import VERSIONS, Adversarial, Prompt, draw_prompts, vocabulary
 from tests.replications.ioi_circuit_tiny import tiny_tokenizer
 
 LAYERS, HEADS = 6, 3
@@ -159,11 +160,39 @@ def answers_table(prompts: list[Prompt], differences: dict[str, float]) -> pd.Da
     return pd.concat(parts, ignore_index=True)
 
 
+def baseline_metrics(table: pd.DataFrame, prompts: list[Prompt], own: float = 0.0) -> dict[str, Metric]:
+    """All metrics but the adversarial ones. On ABC prompts the subject's logit is 2 below that of the name in S1."""
+    slots = np.random.default_rng(6).normal(0, 0.5, (len(prompts), 3)) + np.array([own, 0.0, -2.0])
+    slots_metrics = baseline.own_slots(table, prompts, slots, np.full((len(prompts), 3), 0.1))
+    return baseline.measure(table, prompts, shuffles=200) | slots_metrics
+
+
 GOOD = {"original": 4.0, "abc": 0.0, "nouns_redrawn": 4.0, "names_swapped": -4.0}
 
 
+def test_the_adversarial_claim_holds_when_only_io_misleads(prompts: list[Prompt]) -> None:
+    made = [
+        Adversarial(index=index, extra=extra, text="", tokens=[])
+        for index in range(0, 60, 2)
+        for extra in EXTRAS
+    ]  # fmt: skip
+    generator = np.random.default_rng(8)
+    own = np.stack([generator.normal(4, 0.1, len(prompts)), np.zeros(len(prompts))], 1)
+
+    def verdict(drops: dict[str, float]) -> str:
+        logits = np.array([[own[item.index, 0] - drops[item.extra], 0.0] for item in made])
+        logits += generator.normal(0, 0.1, logits.shape)
+        metrics = measure_adversarial(made, prompts, logits, logits, own, own)
+        claim = next(claim for claim in CLAIMS if claim.id == "extra_mention_of_io_misleads")
+        return evaluate("ioi_circuit", claim, "m", metrics).verdict
+
+    assert verdict({"io": 2.0, "s": 0.2}) == "reproduced"
+    assert verdict({"io": 2.0, "s": 2.0}) == "not reproduced"
+    assert verdict({"io": 0.2, "s": 0.0}) == "same direction"
+
+
 def test_baseline_metrics_of_a_model_that_does_the_task(prompts: list[Prompt]) -> None:
-    metrics = baseline.measure(answers_table(prompts, GOOD), prompts, shuffles=200)
+    metrics = baseline_metrics(answers_table(prompts, GOOD), prompts)
     assert within(metrics["logit_difference"], 4, 0.2)
     assert metrics["share_io_above_s"].value == 1
     assert within(metrics["logit_difference_abc"], 0, 0.2)
@@ -175,7 +204,11 @@ def test_baseline_metrics_of_a_model_that_does_the_task(prompts: list[Prompt]) -
     assert metrics["logit_difference_abba"].n == metrics["logit_difference_baba"].n == len(prompts) // 2
 
 
-BASELINE_CLAIMS = [claim for claim in CLAIMS if claim.part == "baseline" and "gpt2" not in claim.models]
+BASELINE_CLAIMS = [
+    claim
+    for claim in CLAIMS
+    if claim.part == "baseline" and "gpt2" not in claim.models and "adversarial" not in claim.metric
+]
 
 
 @pytest.mark.parametrize("claim", BASELINE_CLAIMS, ids=lambda claim: claim.id)
@@ -183,7 +216,7 @@ def test_baseline_claims_pass_on_a_good_model_and_fail_on_broken_ones(claim, pro
     def verdict(differences: dict[str, float], p_io: float = 0.5) -> str:
         table = answers_table(prompts, differences)
         table.loc[table["version"] == "original", "probability_io"] = p_io
-        metrics = baseline.measure(table, prompts, shuffles=200)
+        metrics = baseline_metrics(table, prompts, own=differences["abc"])
         return evaluate("ioi_circuit", claim, claim.models[0], metrics).verdict
 
     assert verdict(GOOD) == "reproduced"
@@ -215,11 +248,11 @@ def lens_logits(prompts: list[Prompt], jump: int, size: float) -> np.ndarray:
 
 def test_lens_measures_where_the_difference_appears(prompts: list[Prompt]) -> None:
     abc = lens_logits(prompts, 6, 0.0)
-    late = logit_lens.measure(lens_logits(prompts, 6, 5.0), abc, prompts, early_depth=0.5)
+    late = logit_lens.measure(lens_logits(prompts, 6, 5.0), abc, prompts, early_depth=0.5, own=abc)
     assert within(late["late_gain"], 1, 0.05)
     assert late["half_depth"].per_seed == [0.75] * 3
     assert within(late["late_gain_abc"], 0, 0.05)
-    early = logit_lens.measure(lens_logits(prompts, 2, 5.0), abc, prompts, early_depth=0.5)
+    early = logit_lens.measure(lens_logits(prompts, 2, 5.0), abc, prompts, early_depth=0.5, own=abc)
     assert within(early["late_gain"], 0, 0.05)
     claim = next(claim for claim in CLAIMS if claim.part == "logit_lens")
     verdicts = [evaluate("ioi_circuit", claim, "m", metrics).verdict for metrics in (late, early)]
@@ -240,7 +273,12 @@ def test_figures_are_drawn_from_tables(planted: dict[str, np.ndarray], prompts: 
     logit_lens.curves(logits, prompts).to_csv(tmp_path / "lens.csv", index=False)
     direct_path.head_table(planted, np.full(len(prompts), 4.0), prompts).to_csv(tmp_path / "heads.csv", index=False)
 
-    baseline_figures.answers(answers=tmp_path / "answers.csv", out=tmp_path / "answers_figure.svg")
+    baseline_figures.baseline(
+        answers=tmp_path / "answers.csv",
+        metrics=tmp_path / "none.json",
+        figure="answers",
+        out=tmp_path / "answers_figure.svg",
+    )
     logit_lens_figures.lens(lens=tmp_path / "lens.csv", out=tmp_path / "lens_figure.svg")
     for picture in ("heat_map", "strongest_heads"):
         direct_path_figures.direct_path(
@@ -266,12 +304,14 @@ def test_settings(scale: str) -> None:
 def test_claims_name_metrics_that_exist(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
     logits = lens_logits(prompts, 6, 5.0)
     metrics = {
-        "baseline": baseline.measure(answers_table(prompts, GOOD), prompts, shuffles=200),
-        "logit_lens": logit_lens.measure(logits, logits, prompts, early_depth=0.5),
+        "baseline": baseline_metrics(answers_table(prompts, GOOD), prompts),
+        "logit_lens": logit_lens.measure(logits, logits, prompts, early_depth=0.5, own=logits),
         "direct_path": metrics_of(planted, prompts),
     }
     for claim in CLAIMS:
-        if claim.part in metrics:  # the others are held by test_ioi_circuit_circuit.py
+        if (
+            claim.part in metrics and "adversarial" not in claim.metric
+        ):  # the others are held by test_ioi_circuit_study.py
             assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics[claim.part]), claim.id
 
 

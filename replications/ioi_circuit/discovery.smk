@@ -1,0 +1,170 @@
+# IOI, third part, included by rules.smk: activation patching, automated discovery by edges, and the models side by side.
+# ON_GPU and the imports come from there.
+
+
+rule activation_patching:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        prompts=rules.prompts.output,
+    output:
+        metrics="<results>/{model}/activation_patching/metrics.json",
+        effects="<results>/{model}/activation_patching/effects.csv",
+    log:
+        "<logs>/{model}/activation_patching.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=30,
+    params:
+        options=flags(config["activation_patching"], device=config["device"]),
+        sources=source_hash("replications.ioi_circuit.activation_patching"),
+    shell:
+        "python -m replications.ioi_circuit.activation_patching --manifest {input.manifest} --prompts {input.prompts} {params.options} --out {output.metrics} --effects {output.effects} > {log} 2>&1"
+
+
+rule edge_attribution:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        prompts=rules.prompts.output,
+        heads=rules.path_patching.output.heads,
+        direct=rules.direct_path.output.heads,
+    output:
+        metrics="<results>/{model}/edge_attribution/metrics.json",
+        curves="<results>/{model}/edge_attribution/curves.csv",
+        edges="<results>/{model}/edge_attribution/edges.csv",
+        nodes="<results>/{model}/edge_attribution/nodes.csv",
+    log:
+        "<logs>/{model}/edge_attribution.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=30,
+    params:
+        options=flags(config["edge_attribution"], device=config["device"]),
+        sources=source_hash("replications.ioi_circuit.edge_attribution"),
+    shell:
+        "python -m replications.ioi_circuit.edge_attribution --manifest {input.manifest} --prompts {input.prompts} --heads {input.heads} --direct {input.direct} {params.options} --out {output.metrics} --curves {output.curves} --edges {output.edges} --nodes {output.nodes} > {log} 2>&1"
+
+
+for PICTURE in ["streams", "patched_heads"]:
+
+    rule:
+        name:
+            f"figure_{PICTURE}"
+        input:
+            effects=rules.activation_patching.output.effects,
+            caption=f"replications/ioi_circuit/captions/{PICTURE}.rst",
+        output:
+            svg=report(
+                f"<results>/{{model}}/activation_patching/figures/{PICTURE}.svg",
+                caption=f"captions/{PICTURE}.rst",
+                category="IOI circuit",
+                subcategory="Activation patching",
+                labels={"figure": PICTURE, "model": "{model}"},
+            ),
+            others=multiext(
+                f"<results>/{{model}}/activation_patching/figures/{PICTURE}",
+                ".png",
+                ".pdf",
+                ".csv",
+                ".json",
+            ),
+        log:
+            f"<logs>/{{model}}/figure_{PICTURE}.log",
+        conda:
+            "../../envs/environment.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=5,
+        params:
+            figure=PICTURE,
+            sources=source_hash("replications.ioi_circuit.activation_figures"),
+        shell:
+            "python -m replications.ioi_circuit.activation_figures --effects {input.effects} --figure {params.figure} --out {output.svg} > {log} 2>&1"
+
+
+for PICTURE in ["edge_curves", "attribution"]:
+
+    rule:
+        name:
+            f"figure_{PICTURE}"
+        input:
+            curves=rules.edge_attribution.output.curves,
+            nodes=rules.edge_attribution.output.nodes,
+            caption=f"replications/ioi_circuit/captions/{PICTURE}.rst",
+        output:
+            svg=report(
+                f"<results>/{{model}}/edge_attribution/figures/{PICTURE}.svg",
+                caption=f"captions/{PICTURE}.rst",
+                category="IOI circuit",
+                subcategory="Automated discovery",
+                labels={"figure": PICTURE, "model": "{model}"},
+            ),
+            others=multiext(
+                f"<results>/{{model}}/edge_attribution/figures/{PICTURE}",
+                ".png",
+                ".pdf",
+                ".csv",
+                ".json",
+            ),
+        log:
+            f"<logs>/{{model}}/figure_{PICTURE}.log",
+        conda:
+            "../../envs/environment.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=5,
+        params:
+            figure=PICTURE,
+            sources=source_hash("replications.ioi_circuit.edge_figures"),
+        shell:
+            "python -m replications.ioi_circuit.edge_figures --curves {input.curves} --nodes {input.nodes} --figure {params.figure} --out {output.svg} > {log} 2>&1"
+
+
+rule figure_transfer:
+    input:
+        circuits=expand(
+            "<results>/{model}/verification/circuit.csv", model=config["models"]
+        ),
+        metrics=expand(
+            "<results>/{model}/verification/metrics.json", model=config["models"]
+        ),
+        heads=expand(
+            "<results>/{model}/path_patching/heads.csv", model=config["models"]
+        ),
+        caption="replications/ioi_circuit/captions/transfer.rst",
+    output:
+        svg=report(
+            "<results>/models/transfer/figures/transfer.svg",
+            caption="captions/transfer.rst",
+            category="IOI circuit",
+            subcategory="All models",
+            labels={"figure": "circuits side by side", "model": "all"},
+        ),
+        others=multiext(
+            "<results>/models/transfer/figures/transfer",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
+    log:
+        "<logs>/models/figure_transfer.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash("replications.ioi_circuit.transfer_figures"),
+    shell:
+        "python -m replications.ioi_circuit.transfer_figures --circuits {input.circuits} --metrics {input.metrics} --heads {input.heads} --out {output.svg} > {log} 2>&1"

@@ -1,0 +1,68 @@
+"""Figure steps of automated discovery: faithfulness against the share of edges; first-order against exact scores."""
+
+from pathlib import Path
+from typing import Literal
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from common.cli import run
+from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE, save_figure, use_style
+
+CAPTIONS = Path(__file__).parent / "captions"
+FINDERS = {"eap": ("EAP", PALETTE[1], "s"), "eap_ig": ("EAP-IG", PALETTE[0], "o")}
+
+
+def edge_attribution(*, curves: Path, nodes: Path, figure: Literal["edge_curves", "attribution"], out: Path) -> None:
+    """Draws one of the two figures. `out` is one of its five files."""
+    use_style()
+    if figure == "edge_curves":
+        _curves(pd.read_csv(curves), curves, out.with_suffix(""))
+    else:
+        _attribution(pd.read_csv(nodes), nodes, out.with_suffix(""))
+
+
+def _curves(table: pd.DataFrame, source: Path, stem: Path) -> None:
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.3, 2.7))
+    ends = pd.DataFrame({"share": [1.0], "f": [1.0]})
+    random = table[table["finder"] == "random"]
+    band = random.groupby("share")["f"].agg(["min", "median", "max"]).reset_index()
+    axes.fill_between(100 * band["share"], band["min"], band["max"], color="0.8", label="random rankings")
+    axes.plot(100 * band["share"], band["median"], color="0.5", linewidth=1)
+    for finder, (label, colour, marker) in FINDERS.items():
+        part = pd.concat([table[table["finder"] == finder][["share", "f"]], ends])
+        axes.plot(100 * part["share"], part["f"], marker=marker, color=colour, label=label, markersize=4)
+    axes.axhline(1, color="0.7", linewidth=0.8, zorder=0)
+    axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    axes.set_xscale("log")
+    axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+    axes.set_xlabel("edges kept, % of all")
+    axes.set_ylabel("faithfulness f(C)")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    save_figure(figure, stem, table, CAPTIONS / "edge_curves.rst", [source])
+
+
+def _attribution(table: pd.DataFrame, source: Path, stem: Path) -> None:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.0))
+    left.scatter(table["exact_direct"], table["eap_direct"], s=10, color=PALETTE[0], alpha=0.8)
+    both = table[["exact_direct", "eap_direct"]].to_numpy()
+    low, high = float(both.min()), float(both.max())
+    left.plot([low, high], [low, high], color="0.7", linewidth=0.8, zorder=0)
+    left.set_xlabel("exact direct path, % of the logit difference")
+    left.set_ylabel("EAP edge into the logits, %")
+    left.set_title("one head each: first order against exact", loc="left")
+    ranked = (
+        table.reindex(table["eap_ig_node"].abs().sort_values(ascending=False).index).head(25).reset_index(drop=True)
+    )
+    colours = [PALETTE[0] if named else "0.7" for named in ranked["named"]]
+    right.bar(ranked.index, ranked["eap_ig_node"], color=colours)
+    names = [f"{layer}.{head}" for layer, head in zip(ranked["layer"], ranked["head"], strict=True)]
+    right.set_xticks(ranked.index, names, rotation=90, fontsize=6)
+    right.axhline(0, color="0.6", linewidth=0.8)
+    right.set_ylabel("attribution (EAP-IG), %")
+    right.set_title("strongest heads; blue: named by path patching", loc="left")
+    save_figure(figure, stem, table, CAPTIONS / "attribution.rst", [source])
+
+
+if __name__ == "__main__":
+    run(edge_attribution)

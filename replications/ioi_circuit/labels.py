@@ -1,0 +1,23 @@
+"""Names that steps and figures share: receiver sets with the position of their senders, and the classes of heads.
+
+The last class is no class: heads with an effect that meet no rule. Backup name movers (`backup`) are found by another
+test (self_repair.py) and are not among these.
+"""
+
+PLACE_OF_RECEIVER = {
+    "logits": "end",
+    "mover_queries": "end",
+    "inhibition_values": "s2",
+    "inhibition_keys": "s2",
+    "induction_keys": "s1_next",
+}
+CLASSES = (
+    "name_mover",
+    "negative",
+    "s_suppressing",
+    "s_inhibition",
+    "induction",
+    "duplicate",
+    "previous",
+    "unclassified",
+)

@@ -1,0 +1,146 @@
+"""Path-patching sweeps: one receiver set after the other, each chosen by rule from what the one before found.
+
+The order is that of Wang et al. (2022, section 3); formula `path_patch_w22` (common/patching.py):
+
+    logits               the final residual stream at END
+    mover_queries        queries at END of the name movers and S-suppressing heads
+    inhibition_values    values at S2 of the S-inhibition and S-suppressing heads
+    inhibition_keys      their keys at S2
+    induction_keys       keys at S1+1 of the induction heads
+"""
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from common.cli import track
+from common.decoder import Decoder
+from common.errors import UserError
+from common.patching import Receivers, kv_heads, path_patch
+from common.rerun import at_position
+from replications.ioi_circuit.batches import Batch, Place, by_template
+from replications.ioi_circuit.classes import (
+    Signs,
+    direct_classes,
+    inhibition_classes,
+    previous_classes,
+    s2_classes,
+    signs,
+)
+from replications.ioi_circuit.dataset import Prompt
+from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
+from replications.ioi_circuit.residual import read_names
+
+
+@dataclass
+class Effects:
+    """Effect of every head on the two name logits for each receiver set, and the prompts it was measured on."""
+
+    values: dict[str, Float[np.ndarray, "head prompt two"]] = field(default_factory=dict)
+    prompts: dict[str, list[Prompt]] = field(default_factory=dict)
+    clean: dict[str, Float[np.ndarray, " prompt"]] = field(default_factory=dict)
+    receivers: dict[str, Receivers | None] = field(default_factory=dict)
+    signs: dict[str, Signs] = field(default_factory=dict)
+
+    def difference(self, name: str) -> Float[np.ndarray, "head prompt"]:
+        """Change of logit(IO) - logit(S)."""
+        found: np.ndarray = self.values[name][..., 0] - self.values[name][..., 1]
+        return found
+
+
+def discover(
+    decoder: Decoder,
+    ends: list[Prompt],
+    inner: list[Prompt],
+    looks: dict[str, Signs],
+    copies: dict[str, Signs],
+    repeated: dict[str, Float[np.ndarray, " head"]],
+    minimum: float,
+    draws: int,
+) -> tuple[Effects, dict[str, dict[int, str]]]:
+    """The five sweeps; returns effects and, per receiver set, the class of every head with an effect.
+
+    Raises:
+        UserError: no head has an effect on the logits, so there is nothing to follow back.
+    """
+    effects = Effects()
+
+    def sweep(name: str, prompts: list[Prompt], receivers: Receivers | None) -> Signs:
+        add_sweep(decoder, effects, name, prompts, receivers)
+        percent = 100 * effects.difference(name) / effects.clean[name].mean()
+        effects.signs[name] = signs(percent, draws, minimum)
+        return effects.signs[name]
+
+    def label(heads: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        return tuple(divmod(int(head), decoder.n_heads) for head in heads)
+
+    def of(found: dict[int, str], *classes: str) -> tuple[tuple[int, int], ...]:
+        return label([head for head, name in found.items() if name in classes])
+
+    named: dict[str, dict[int, str]] = {}
+    direct = sweep("logits", ends, None)
+    named["logits"] = direct_classes(direct, looks, copies)
+    movers = of(named["logits"], "name_mover", "s_suppressing")
+    if not movers:
+        raise UserError(
+            "no head of this model both writes the names into the logits and looks at them, so there is no circuit to "
+            "follow back; leave the model out or raise end_prompts"
+        )
+    queries = sweep("mover_queries", ends, Receivers("q", movers))
+    named["mover_queries"] = inhibition_classes(queries, looks)
+    s_heads = of(named["logits"], "s_suppressing") + of(named["mover_queries"], "s_inhibition")
+    at_s2 = kv_heads(s_heads or movers, decoder.group)
+    sides = [sweep("inhibition_values", inner, Receivers("v", at_s2))]
+    sides.append(sweep("inhibition_keys", inner, Receivers("k", at_s2)))
+    named["inhibition_values"] = s2_classes(sides, looks, repeated)
+    induction = of(named["inhibition_values"], "induction")
+    if induction:
+        keys = sweep("induction_keys", inner, Receivers("k", kv_heads(induction, decoder.group)))
+        named["induction_keys"] = previous_classes(keys, looks, repeated)
+    return effects, named
+
+
+def add_sweep(
+    decoder: Decoder,
+    effects: Effects,
+    name: str,
+    prompts: list[Prompt],
+    receivers: Receivers | None,
+    senders: Collection[tuple[int, int]] | None = None,
+) -> None:
+    """One receiver set, template by template so that windows have one length; all heads as senders if None is given."""
+    below = decoder.n_layers if receivers is None else receivers.layers[-1]
+    every = np.ndindex(below, decoder.n_heads)
+    rows = [layer * decoder.n_heads + head for layer, head in every if senders is None or (layer, head) in senders]
+    place: Place = PLACE_OF_RECEIVER[name]  # type: ignore[assignment]
+    started = time.perf_counter()
+    parts, cleans = [], []
+    for group in track(by_template(prompts), name):
+        batch = Batch(group, decoder.W_O[0].device.type)
+        cache, partner = (
+            decoder.forward(batch.tokens(version), batch.mask, keep=True) for version in ("original", "abc")
+        )
+        patched = path_patch(decoder, cache, partner, batch.at(place), batch.at("end"), receivers, senders)
+        clean = read(decoder, at_position(cache.final, batch.at("end"))[None], batch)
+        change = read(decoder, patched, batch) - clean
+        full = np.zeros((decoder.n_layers * decoder.n_heads, *change.shape[1:]))
+        full[rows] = change
+        parts.append(full)
+        cleans.append(clean[0, :, 0] - clean[0, :, 1])
+    effects.values[name] = np.concatenate(parts, 1)
+    effects.clean[name] = np.concatenate(cleans)
+    effects.prompts[name] = [row for group in by_template(prompts) for row in group]
+    effects.receivers[name] = receivers
+    shown = [f"{layer}.{head}" for layer, head in receivers.heads] if receivers else []
+    print(f"{name}: {len(prompts)} prompts, receivers {shown}, {time.perf_counter() - started:.0f} s")
+
+
+def read(decoder: Decoder, final: Float[torch.Tensor, "copy batch d"], batch: Batch) -> Float[np.ndarray, "copy n two"]:
+    """Logits of IO and S above the vocabulary mean."""
+    found = read_names(decoder.bridge, final.transpose(0, 1).contiguous(), batch.names).transpose(0, 1)
+    numbers: np.ndarray = found.double().cpu().numpy()
+    return numbers

@@ -1,0 +1,76 @@
+"""Figure step: the circuits of all models that were run, side by side: depth, class sizes and effects."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from common.cli import run
+from common.plotting import PAGE_WIDTH, save_figure, use_style
+from common.records import read_metrics
+from replications.ioi_circuit.verification_figures import COLOURS
+
+CAPTION = Path(__file__).parent / "captions" / "transfer.rst"
+SHOWN = tuple(kind for kind in COLOURS if kind not in ("unclassified", "uncounted"))
+
+
+def transfer(*, circuits: list[Path], metrics: list[Path], heads: list[Path], out: Path) -> None:
+    """Draws the figure and writes its table, one row per model and class. `out` is one of the five files.
+
+    Args:
+        circuits: `circuit.csv` of each model, in a folder named after the model.
+        metrics: `metrics.json` of the verification of each model, in the same order.
+        heads: `heads.csv` of path patching of each model.
+        out: the `.svg`.
+    """
+    parts = [_one(*paths) for paths in zip(circuits, metrics, heads, strict=True)]
+    use_style()
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 0.9 + 0.34 * len(SHOWN) * len(parts)))
+    labels = []
+    for number, (model, table, summary) in enumerate(parts):
+        for row, kind in enumerate(SHOWN):
+            y = number * (len(SHOWN) + 1) + row
+            one = table[table["class"] == kind]
+            axes.scatter(one["depth"], [y] * len(one), s=8 + 4 * one["effect"].abs(), color=COLOURS[kind], alpha=0.8)
+            drop = summary.loc[summary["class"] == kind, "drop"].iloc[0]
+            worth = "" if pd.isna(drop) else f"; without it {-100 * drop:+.0f} %".replace("-", "\N{MINUS SIGN}")
+            axes.text(1.06, y, f"nodes: {len(one)}{worth}", va="center", fontsize=6.5)
+            labels.append((y, kind.replace("_", " ")))
+        kept = f"{model}: keeps {100 * summary['faithfulness'].iloc[0]:.0f} % with {summary['heads'].iloc[0]:.0f} heads"
+        axes.text(0, number * (len(SHOWN) + 1) - 0.9, kept, fontsize=7.5, fontweight="bold")
+    axes.set_yticks([y for y, _ in labels], [name for _, name in labels])
+    axes.set_xlim(-0.03, 1.45)
+    axes.set_ylim(len(parts) * (len(SHOWN) + 1) - 1.4, -1.6)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set_xlabel("depth of the head (0: first layer, 1: last)")
+    together = pd.concat([summary for _, _, summary in parts])
+    save_figure(figure, out.with_suffix(""), together, CAPTION, [*circuits, *metrics, *heads])
+
+
+def _one(circuit: Path, metrics: Path, heads: Path) -> tuple[str, pd.DataFrame, pd.DataFrame]:
+    model = circuit.parent.parent.name
+    table, found = pd.read_csv(circuit), read_metrics(metrics)
+    last = max(1, int(pd.read_csv(heads)["layer"].max()))
+    table["depth"] = table["layer"] / last
+    records = []
+    for kind in SHOWN:
+        part = table[table["class"] == kind]
+        drop = found.get(f"drop_without_{kind}")
+        records.append(
+            {
+                "model": model,
+                "class": kind,
+                "nodes": len(part),
+                "mean_depth": part["depth"].mean(),
+                "summed_effect_percent": part["effect"].sum(),
+                "drop": drop.value if drop else float("nan"),
+                "faithfulness": found["circuit_faithfulness"].value,
+                "heads": found["circuit_heads_share"].value * found["circuit_heads_share"].n,
+                "small_circuit": found["small_circuit"].value,
+            }
+        )
+    return model, table, pd.DataFrame(records)
+
+
+if __name__ == "__main__":
+    run(transfer)

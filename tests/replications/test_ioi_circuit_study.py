@@ -1,0 +1,249 @@
+"""The whole study on a model whose circuit is known: every step and figure once, and what they must find there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from common.claims import ClaimsFile, evaluate
+from common.config import ROOT
+from common.decoder import Decoder
+from common.errors import UserError
+from common.models import load_model
+from common.records import Metric, read_metrics
+from replications.ioi_circuit import (
+    activation_figures,
+    activation_patching,
+    baseline,
+    baseline_figures,
+    collect,
+    direct_path,
+    edge_attribution,
+    edge_figures,
+    path_patching,
+    path_patching_figures,
+    prompts,
+    transfer_figures,
+    verification,
+    verification_figures,
+)
+from replications.ioi_circuit.batches import balanced
+from replications.ioi_circuit.classes import Signs
+from replications.ioi_circuit.completeness import Greedy
+from replications.ioi_circuit.dataset import read_file, read_prompts
+from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH, save_planted_model
+from replications.ioi_circuit.published import HEADS, naive_nodes, overlap, published_classes
+from replications.ioi_circuit.sweeps import discover
+
+CLAIMS = ClaimsFile.model_validate(yaml.safe_load((ROOT / "replications/ioi_circuit/claims.yaml").read_text())).claims
+
+
+def paths(folder: Path, **names: str) -> dict[str, Path]:
+    return {key: folder / name for key, name in names.items()}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All steps on a planted model. The model's folder is the results folder's name, as in a run."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("study") / "planted"
+    manifest = save_planted_model(tmp_path_factory.mktemp("models") / "planted", 3, twin=False)
+    rows, activations = folder / "prompts.json", folder / "activations.safetensors"
+    few = {"per_cell": 1, "circuit_per_cell": 1, "adversarial": 9, "seeds": [0]}
+    prompts.prompts(manifest=manifest, minimum_names=20, out=rows, **few)  # type: ignore[arg-type]
+    common = {"prompts": rows, "manifest": manifest, "device": "cpu"}
+    collect.collect(**common, batch_size=30, small_group=1, out=activations)  # type: ignore[arg-type]
+    baseline.baseline(
+        prompts=rows, activations=activations, shuffles=100, **paths(folder, out="baseline.json", answers="answers.csv")
+    )
+    direct_path.direct_path(
+        **common, activations=activations, batch_size=30, top=3, late_depth=0.6, draws=100,  # type: ignore[arg-type]
+        **paths(folder, out="direct.json", heads="direct.csv"),
+    )  # fmt: skip
+    path_patching.path_patching(
+        **common, activations=activations, end_prompts=14, inner_prompts=7, again_prompts=8, minimum_percent=1.0,  # type: ignore[arg-type]
+        period=14, sequences=2, draws=100,
+        **paths(folder, out="path_patching.json", heads="heads.csv", attention_table="attention.csv"),
+    )  # fmt: skip
+    verification.verification(
+        **common, activations=activations, heads=folder / "heads.csv", curve_prompts=7, verify_prompts=8,  # type: ignore[arg-type]
+        random_prompts=8, grid_prompts=8, random_sets=20, random_parts=20, greedy=Greedy(1, 2, 2), sizes=[2, 7, 12],
+        largest_share=0.5, smallest_faithfulness=0.5, small_group=1, batch_size=500,
+        **paths(folder, out="verification.json", circuit="verification/circuit.csv", curve="curve.csv",
+                knockouts="knockouts.csv", grid="grid.csv"),
+    )  # fmt: skip
+    activation_patching.activation_patching(
+        **common,
+        n_prompts=7,
+        layer_step=2,
+        head_step=1,
+        **paths(folder, out="activation.json", effects="effects.csv"),  # type: ignore[arg-type]
+    )
+    edge_attribution.edge_attribution(
+        **common, heads=folder / "heads.csv", direct=folder / "direct.csv", score_prompts=7, curve_prompts=8,  # type: ignore[arg-type]
+        ig_steps=3, shares=[0.05], random_circuits=20, circuits_per_pass=4, draws=100,
+        **paths(folder, out="edges.json", curves="curves.csv", edges="edges.csv", nodes="nodes.csv"),
+    )  # fmt: skip
+    return folder
+
+
+def test_the_planted_heads_are_found_named_and_make_a_small_circuit(study: Path) -> None:
+    circuit = pd.read_csv(study / "verification/circuit.csv")
+    found = {
+        (row["layer"], row["head"], row["place"]): row["class"]
+        for _, row in circuit.iterrows()
+        if row["class"] not in ("uncounted", "unclassified", "backup")
+    }
+    assert found.items() <= TRUTH.items()
+    assert len(found) >= 6  # so few prompts may leave one head below the bar
+    metrics = read_metrics(study / "verification.json")
+    assert metrics["small_circuit"].value == 1
+    assert metrics["circuit_faithfulness"].value == pytest.approx(1, abs=0.1)
+    assert abs(metrics["circuit_faithfulness_random"].value) < 0.3
+    assert metrics["circuit_greedy_gap"].value < 0.1  # nothing outside the planted heads takes over
+    again = read_metrics(study / "path_patching.json")["effects_again"]
+    assert again.value == pytest.approx(1, abs=0.2)
+
+
+def test_attribution_recovers_the_planted_edges_and_beats_random_rankings(study: Path) -> None:
+    metrics = read_metrics(study / "edges.json")
+    assert metrics["auroc_named_eap_ig"].value > 0.9
+    assert metrics["cpr_eap_ig"].ci_low > metrics["cpr_random"].ci_high
+    edges = pd.read_csv(study / "edges.csv")
+    pairs = set(zip(edges["writer"], edges["reader"], strict=True))
+    assert {("3.0", "logits"), ("3.1", "logits"), ("2.0", "3.0 q"), ("0.0", "1.0 k")} <= pairs
+
+
+def test_activation_patching_has_its_limits(study: Path) -> None:
+    """Noising the stream everywhere that counts takes all away; replacing END after the last reader changes all."""
+    table = pd.read_csv(study / "effects.csv").set_index(["direction", "kind", "place", "layer", "head"])["percent"]
+    assert table["noising", "resid", "end", 0, -1] == pytest.approx(0, abs=1e-2)  # END itself is the same word
+    assert table["noising", "head", "end", 2, 0] < -30  # S-inhibition steers the movers
+    assert len(table[table.index.get_level_values("kind") == "head"]) == 3 * N_LAYERS * N_HEADS
+
+
+def test_adversarial_prompts_repeat_the_right_name(study: Path) -> None:
+    content = read_file(study / "prompts.json")
+    assert len(content.adversarial) == 18
+    for item in content.adversarial:
+        row = content.prompts[item.index]
+        words = item.text.replace(",", " ").replace(".", " ").split()
+        assert (words.count(row.s), words.count(row.io)) == ((3, 1) if item.extra == "s" else (2, 2))
+    metrics = read_metrics(study / "baseline.json")
+    plain, extra = metrics["adversarial_plain"].value, metrics["adversarial_extra_io"].value
+    assert metrics["adversarial_drop_io"].value == pytest.approx(1 - extra / plain, abs=1e-6)
+
+
+def test_circuit_prompts_are_a_draw_of_their_own(study: Path) -> None:
+    content = read_file(study / "prompts.json")
+    first, second = (
+        {row.versions["original"].text for row in part} for part in (content.prompts, content.circuit_prompts)
+    )
+    assert not first & second
+    assert {row.seed for row in content.circuit_prompts} == {1000}
+
+
+FIGURES: dict[str, tuple[Callable[..., None], dict[str, str], tuple[str, ...]]] = {
+    "baseline": (
+        baseline_figures.baseline,
+        {"answers": "answers.csv", "metrics": "baseline.json"},
+        ("answers", "adversarial"),
+    ),
+    "path_patching": (
+        path_patching_figures.path_patching,
+        {"heads": "heads.csv", "attention": "attention.csv"},
+        ("sweeps", "attention"),
+    ),
+    "verification": (
+        verification_figures.verification,
+        {
+            "metrics": "verification.json",
+            "circuit": "verification/circuit.csv",
+            "curve": "curve.csv",
+            "knockouts": "knockouts.csv",
+            "grid": "grid.csv",
+        },
+        ("curve", "completeness", "minimality", "grid", "diagram"),
+    ),
+    "activation": (activation_figures.activation_patching, {"effects": "effects.csv"}, ("streams", "patched_heads")),
+    "edges": (
+        edge_figures.edge_attribution,
+        {"curves": "curves.csv", "nodes": "nodes.csv"},
+        ("edge_curves", "attribution"),
+    ),
+}
+
+
+@pytest.mark.parametrize("part", FIGURES)
+def test_figures_are_drawn_from_tables(study: Path, part: str) -> None:
+    draw, inputs, names = FIGURES[part]
+    for name in names:
+        draw(**paths(study, **inputs), figure=name, out=study / "figures" / f"{name}.svg")
+        assert len(list((study / "figures").glob(f"{name}.*"))) == 5
+
+
+def test_models_stand_side_by_side(study: Path) -> None:
+    """The same model twice, as two."""
+    tables = [study / "verification/circuit.csv"] * 2
+    out = study / "figures" / "transfer.svg"
+    transfer_figures.transfer(
+        circuits=tables, metrics=[study / "verification.json"] * 2, heads=[study / "heads.csv"] * 2, out=out
+    )
+    table = pd.read_csv(out.with_suffix(".csv"))
+    assert set(table["model"]) == {"planted"}
+    assert table.groupby("class")["nodes"].sum()["name_mover"] == 2
+
+
+def test_claims_name_metrics_that_exist(study: Path) -> None:
+    files = {"baseline": "baseline", "path_patching": "path_patching", "verification": "verification",
+             "activation_patching": "activation", "edge_attribution": "edges"}  # fmt: skip
+    for claim in CLAIMS:
+        if claim.part in files and "gpt2" not in claim.models:
+            metrics = read_metrics(study / f"{files[claim.part]}.json")
+            assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics), claim.id
+
+
+def test_claims_of_the_circuit_fail_when_it_is_no_better_than_random_heads(study: Path) -> None:
+    """The claims hold on the planted model; with the control's numbers in place of the effect none does."""
+    metrics = read_metrics(study / "verification.json")
+    claim = next(claim for claim in CLAIMS if claim.id == "circuit_is_faithful")
+    assert evaluate("ioi_circuit", claim, "m", metrics).verdict == "reproduced"
+    random = metrics["circuit_faithfulness_random"]
+    nothing = Metric(value=0.0, ci_low=-0.1, ci_high=0.1, n=8, unit="1", formula="none")
+    broken = metrics | {"circuit_faithfulness": random, "circuit_faithfulness_minus_random": nothing}
+    assert evaluate("ioi_circuit", claim, "m", broken).verdict == "not reproduced"
+
+
+def test_bad_input_is_a_clear_error(study: Path, tmp_path: Path) -> None:
+    [manifest] = [path for path in study.parent.parent.glob("models*/planted/manifest.json")]
+    with pytest.raises(UserError, match="names as one token and needs 60"):
+        prompts.prompts(
+            manifest=manifest, per_cell=1, circuit_per_cell=1, adversarial=9, minimum_names=60, seeds=[0],
+            out=tmp_path / "p.json",
+        )  # fmt: skip
+    with pytest.raises(UserError, match="longer than the context"):
+        path_patching.path_patching(
+            prompts=study / "prompts.json", manifest=manifest, activations=study / "activations.safetensors",
+            end_prompts=7, inner_prompts=7, again_prompts=8, minimum_percent=1.0, period=40, sequences=1, draws=100,
+            device="cpu", **paths(tmp_path, out="m.json", heads="h.csv", attention_table="a.csv"),
+        )  # fmt: skip
+    decoder = Decoder(load_model(manifest.parent), 30)
+    rows = balanced(read_prompts(study / "prompts.json", "circuit_prompts"), 1, 7)
+    zeros = np.zeros(N_LAYERS * N_HEADS)
+    nothing = Signs(zeros, zeros, 1.0)
+    looks = {name: nothing for name in ("to_io", "to_s2", "duplicate", "induction", "previous")}
+    with torch.no_grad(), pytest.raises(UserError, match="no circuit to follow back"):
+        discover(decoder, rows, rows, looks, {"copy_io": nothing, "copy_s": nothing}, {}, 1.0, 100)
+
+
+def test_the_published_heads_of_gpt2() -> None:
+    classes = published_classes()
+    assert sum(map(len, classes.values())) == 26
+    assert len(naive_nodes()) == 13
+    assert overlap([(9, 9), (10, 0), (0, 0)], "name_mover") == pytest.approx(2 / 3)
+    for name, (_, heads) in HEADS.items():
+        assert len(classes[name]) == len(heads.split())
