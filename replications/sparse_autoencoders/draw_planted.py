@@ -26,7 +26,9 @@ def draw_planted(*, table: Path, traces: Path, metrics: Path, caption: Path, out
         left.plot(*cumulated(own["cosine"]), color=colour, label=f"{label}, explains {explained:.2f}")
         left.plot(*cumulated(own["random_cosine"]), color=colour, linestyle=":", label=f"{label}, untrained")
         curve(middle, lines[lines["experiment"] == world], "fvu", label, colour)
-    left.set(xlabel="largest cosine with a decoder row", ylabel="share of true features", xlim=(0, 1), ylim=(0, 1.02))
+    left.set(
+        xlabel="largest cosine with a decoder row", ylabel="share of true features", xlim=(0, 1.02), ylim=(0, 1.02)
+    )
     left.axvline(0.9, color="0.7", linewidth=0.8, zorder=0)
     middle.set(xlabel="share of training done", ylabel="variance unexplained", yscale="log")
     middle.set_yticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])

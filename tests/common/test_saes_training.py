@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from common.errors import UserError
 from common.saes import trainer
-from common.saes.architectures.base import Batch, geometric_median
+from common.saes.architectures.base import Batch, Losses, geometric_median
 from common.saes.recipe import Recipe, Training
 from common.saes.resampling import resample
 from common.saes.trainer import k_now, learning_rate, train
@@ -114,10 +114,21 @@ def test_not_finite_activations_stop_the_run(tmp_path):
         train(sweep(("relu_april",)), growing, huge, tmp_path / "b")
 
 
-def test_controller_reaches_the_l0_aimed_at(tmp_path):
-    settings = SETTINGS.model_copy(update={"steps": 200, "learning_rate": 0.002, "decay_share": 0.0})
-    for one in train(sweep(("gated",), seeds=(0,)), stream, settings, tmp_path / "a"):
-        assert float(one.traces["l0"][-15:].mean()) == pytest.approx(3.0, abs=0.75), one.recipe.architecture
+def test_controller_raises_the_price_while_too_many_latents_fire():
+    recipes = [Recipe(architecture="gated", d_sae=24, sparsity=3.0, seed=seed) for seed in range(3)]
+    progress = trainer._start(recipes, stream(0, ""), "cpu").progress
+    progress.l0.copy_(torch.tensor([6.0, 3.0, 1.5]))
+    losses = Losses(torch.zeros(3), torch.zeros(3), progress.l0.clone(), torch.ones(3, 24, dtype=torch.long))
+    trainer._advance(progress, losses, recipes, SETTINGS, controlled=True)
+    moved = (progress.coefficient / trainer.FIRST_COEFFICIENT).log()
+    expected = SETTINGS.controller_gain * torch.tanh(torch.tensor([4.0, 0.0, -2.0]))
+    assert torch.allclose(moved, expected, atol=1e-6)
+    assert progress.silent.sum() == 0
+    trainer._advance(
+        progress, losses._replace(fired=torch.zeros(3, 24, dtype=torch.long)), recipes, SETTINGS, controlled=False
+    )
+    assert torch.allclose((progress.coefficient / trainer.FIRST_COEFFICIENT).log(), expected, atol=1e-6)
+    assert progress.silent.min() == SETTINGS.batch
 
 
 def test_schedule_and_annealing():
