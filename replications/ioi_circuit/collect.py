@@ -70,28 +70,26 @@ def run_versions(decoder: Decoder, rows: list[Prompt], batch_size: int, small_gr
     device = decoder.W_O[0].device.type
     first = Batch(rows[:2], device)
     check_architecture(decoder.bridge, first.tokens("original"), first.mask.long())
-    groups = [[at for at, row in enumerate(rows) if row.template == t] for t in sorted({row.template for row in rows})]
+    order = sorted(range(len(rows)), key=lambda at: rows[at].template)
     kept: dict[str, list[Tensor]] = {}
-    work = [(version, group) for version in VERSIONS for group in groups]
-    for version, group in track(work, "templates"):
-        z: list[Tensor] = []
-        for start in range(0, len(group), batch_size):
-            batch = Batch([rows[at] for at in group[start : start + batch_size]], device)
-            keep = version in (*RESID_VERSIONS, *Z_VERSIONS)
-            cache = decoder.forward(batch.tokens(version), batch.mask, keep=keep)
-            for name, tensor in read_batch(decoder, cache, batch, version).items():
-                kept.setdefault(name, []).append(tensor.cpu())
-            if version == "abc":
-                z.append(torch.stack(cache.z).cpu())
+    z: dict[int, list[Tensor]] = {}
+    work = [(version, start) for version in VERSIONS for start in range(0, len(rows), batch_size)]
+    for version, start in track(work, "batches"):
+        batch = Batch([rows[at] for at in order[start : start + batch_size]], device)
+        keep = version in (*RESID_VERSIONS, *Z_VERSIONS)
+        cache = decoder.forward(batch.tokens(version), batch.mask, keep=keep)
+        for name, tensor in read_batch(decoder, cache, batch, version).items():
+            kept.setdefault(name, []).append(tensor.cpu())
         if version == "abc":
-            template = rows[group[0]].template
-            together = torch.cat(z, 1)
-            kept[f"mean.{template}"] = [together.mean(1)]
-            kept[f"mean_few.{template}"] = [together[:, :small_group].mean(1)]
-    back = torch.tensor([at for group in groups for at in group]).argsort()
-    return {
-        name: parts[0] if name.startswith("mean") else torch.cat(parts)[back] for name, parts in sorted(kept.items())
-    }
+            for row, prompt in enumerate(batch.prompts):
+                own = [layer[row, : prompt.positions.end + 1] for layer in cache.z]
+                z.setdefault(prompt.template, []).append(torch.stack(own).cpu())
+    back = torch.tensor(order).argsort()
+    found = {name: torch.cat(parts)[back] for name, parts in kept.items()}
+    for template, parts in z.items():
+        found[f"mean.{template}"] = torch.stack(parts).mean(0)
+        found[f"mean_few.{template}"] = torch.stack(parts[:small_group]).mean(0)
+    return dict(sorted(found.items()))
 
 
 def read_batch(decoder: Decoder, cache: Cache, batch: Batch, version: Version) -> dict[str, Tensor]:

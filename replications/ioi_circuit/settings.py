@@ -52,10 +52,10 @@ class PathPatchingSettings(Strict):
     end_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(
         description="discovery prompts of the sweeps whose receivers sit at END"
     )
-    inner_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(
+    inner_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(
         description="discovery prompts of the sweeps whose receivers sit at S2 or S1+1"
     )
-    again_prompts: Annotated[int, Field(ge=8, le=1000)] = Field(
+    again_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(
         description="verification prompts on which the named heads are patched again"
     )
     minimum_percent: Annotated[float, Field(gt=0, le=50)] = Field(
@@ -82,7 +82,7 @@ class VerificationSettings(Strict):
     random_prompts: Annotated[int, Field(ge=8, le=1000)] = Field(
         description="verification prompts of random node sets, of parts taken out, and of minimality"
     )
-    grid_prompts: Annotated[int, Field(ge=8, le=1000)] = Field(description="verification prompts of the ablation grid")
+    grid_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of the ablation grid")
     random_sets: Annotated[int, Field(ge=20, le=10_000)] = Field(
         description="random node sets with the layers and positions of the circuit"
     )
@@ -100,7 +100,7 @@ class VerificationSettings(Strict):
 
 
 class ActivationPatchingSettings(Strict):
-    n_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(description="discovery prompts")
+    n_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts")
     layer_step: Annotated[int, Field(ge=1, le=16)] = Field(
         description="every how many layers streams and outputs are patched"
     )

@@ -135,6 +135,20 @@ def test_padding_changes_nothing(
         torch.testing.assert_close(collected["probs.original"][row, 0], probability, atol=1e-6, rtol=0)
 
 
+def test_means_of_a_template_are_means_of_its_prompts_alone(decoder: Decoder) -> None:
+    drawn = draw_prompts(vocabulary(tiny_tokenizer(), 40), [0], per_cell=1)
+    rows = [row for row in drawn if row.template in (0, 3)]
+    found = run_versions(decoder, rows, batch_size=3, small_group=1)
+    for template in (0, 3):
+        own = [row for row in rows if row.template == template]
+        passes = [
+            decoder.forward(alone(row, "abc"), torch.ones_like(alone(row, "abc")).bool(), keep=True) for row in own
+        ]
+        z = torch.stack([torch.stack(cache.z)[:, 0] for cache in passes])
+        torch.testing.assert_close(found[f"mean.{template}"], z.mean(0), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found[f"mean_few.{template}"], z[0], atol=1e-5, rtol=1e-5)
+
+
 def test_without_the_mask_padding_on_the_left_would_matter(bridge: TransformerBridge, prompts: list[Prompt]) -> None:
     """Shows that the check above has teeth: the same prompt, padded on the wrong side, gives other logits."""
     tokens = alone(prompts[0], "original")

