@@ -13,9 +13,9 @@ from replications.superposition.drawing import log_ticks
 MARKERS = "ovs^Dp"
 
 
-def draw_restarts(*, table: Path, caption: Path, out: Path) -> None:
+def draw_restarts(*, restarts: Path, caption: Path, out: Path) -> None:
     """One mark per restart. `out` is the SVG."""
-    frame = pd.read_csv(table)
+    frame = pd.read_csv(restarts)
     frame["ratio"] = frame["loss"] / frame["best_loss"]
     use_style()
     figure, axes = plt.subplots(figsize=(1.35 * COLUMN_WIDTH, 2.7))
@@ -48,7 +48,7 @@ def draw_restarts(*, table: Path, caption: Path, out: Path) -> None:
         bbox_to_anchor=(1.0, 1.0),
         handletextpad=0.1,
     )
-    save_figure(figure, out.with_suffix(""), frame, caption, [table])
+    save_figure(figure, out.with_suffix(""), frame, caption, [restarts])
 
 
 if __name__ == "__main__":
