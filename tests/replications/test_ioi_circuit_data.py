@@ -118,8 +118,9 @@ def test_words() -> None:
 def test_prompt_file_round_trip(words: Vocabulary) -> None:
     prompts = draw_prompts(words, [0], per_cell=1)
     content = PromptFile(
-        names=list(words.names), places=["a"], objects=["b"], special_tokens_added=False, prompts=prompts
-    )
+        names=list(words.names), places=["a"], objects=["b"], special_tokens_added=False, prompts=prompts,
+        circuit_prompts=draw_prompts(words, [1000], per_cell=1), adversarial=[],
+    )  # fmt: skip
     assert PromptFile.model_validate_json(content.model_dump_json()) == content
 
 
