@@ -68,6 +68,7 @@ def _adversarial(metrics: Path, stem: Path) -> None:
         axes.bar(range(3), part["value"], yerr=reach, color=colours, error_kw={"elinewidth": 0.9})
         axes.set_xticks(range(3), list(VERSIONS.values()))
         axes.set_title(name, loc="left")
+        axes.set_ylim(0.0, max(0.05, axes.get_ylim()[1]))
     save_figure(figure, stem, table, CAPTIONS / "adversarial.rst", [metrics])
 
 
