@@ -11,7 +11,8 @@ import tyro
 
 from common.config import ROOT, replications
 from common.errors import UserError
-from common.files import read_json, write_text
+from common.files import read_json, write_json, write_text
+from common.reference import STATES, states
 from common.verify import read_claims, summary, table
 
 RECORDS = ("claims.json", "cost.json", "provenance.json")
@@ -88,6 +89,7 @@ def gallery(scale: str = "laptop") -> None:
                 shutil.copyfile(stem.with_suffix(f".{ending}"), folder / name / f"{middle}-{stem.name}.{ending}")
     for record in RECORDS:
         shutil.copyfile(results / record, folder / record)
+    write_json(folder / STATES.name, states())
     write_text(folder / "README.md", gallery_text(folder))
     readme = ROOT / "README.md"
     write_text(readme, with_claims(readme.read_text("utf-8"), front_page(folder)))

@@ -1,8 +1,13 @@
 """The source hash: an edit that can change results changes it, and nothing else does."""
 
+import shutil
+
 import pytest
 
+import common.reference as reference
 import common.sources as sources
+from common.config import replications
+from common.files import write_json
 
 
 @pytest.fixture
@@ -89,3 +94,18 @@ def test_no_step_hides_an_import(root):
         if "import_module(" in path.read_text() and path.name != "sources.py"
     ]
     assert users == ["common/config.py"]
+
+
+def test_a_replication_differs_from_the_reference_when_its_claims_do(tmp_path, monkeypatch, root):
+    name = "grokking"
+    for folder in (f"replications/{name}", "config"):
+        shutil.copytree(root / folder, tmp_path / folder)
+    before = reference.states()
+    monkeypatch.setattr(reference, "ROOT", tmp_path)
+    monkeypatch.setattr(reference, "STATES", tmp_path / "sources.json")
+    assert reference.changed() == replications()
+    write_json(reference.STATES, before)
+    assert name not in reference.changed()
+    claims = tmp_path / "replications" / name / "claims.yaml"
+    claims.write_text(claims.read_text().replace("at_least: 5", "at_least: 4"))
+    assert name in reference.changed()

@@ -1,0 +1,39 @@
+"""Which replications differ from the committed reference run in `figures/`: prints their names, one a line.
+
+CI verifies these first and by all means; the others, whose sources, settings and claims are those of the reference run,
+as far as its time allows. The state of a replication is one hash over the import closure of all its modules (lock
+included), its settings, claims and rules, and the settings of the scales.
+"""
+
+import hashlib
+
+from common.config import ROOT, replications
+from common.files import read_json
+from common.sources import source_hash
+
+STATES = ROOT / "figures" / "sources.json"
+
+
+def state(name: str) -> str:
+    """16 hex digits that change when a run of this replication could give other metrics or verdicts."""
+    folder = ROOT / "replications" / name
+    modules = [f"replications.{name}.{path.stem}" for path in sorted(folder.glob("*.py"))]
+    digest = hashlib.sha256(source_hash(*modules).encode())
+    for path in [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*.smk")), *sorted(ROOT.glob("config/**/*.yaml"))]:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def states() -> dict[str, str]:
+    """The state of every replication."""
+    return {name: state(name) for name in replications()}
+
+
+def changed() -> list[str]:
+    """Replications that the reference run does not hold as they are now."""
+    known = read_json(STATES) if STATES.exists() else {}
+    return [name for name, found in states().items() if known.get(name) != found]
+
+
+if __name__ == "__main__":
+    print("\n".join(changed()))
