@@ -68,14 +68,14 @@ def _path_orders(frame: pd.DataFrame, eigenvalues: pd.DataFrame) -> Figure:
 
 
 def _skip_trigrams(table: pd.DataFrame) -> Figure:
-    """A table: head, source ... present token -> next token."""
+    """A table: head, source ... present token -> raised next token."""
     figure, ax = plt.subplots(figsize=(PAGE_WIDTH * 0.7, 0.19 * len(table) + 0.4))
     ax.axis("off")
     rows = [
         [str(row["head"]), *(_visible(row[what]) for what in ("source", "present", "next")), f"{row['score']:.1f}"]
         for _, row in table.iterrows()
     ]
-    columns = ["head", "source ...", "present token", "next token raised", "score"]
+    columns = ["head", "source ...", "present token", "raised token", "score"]
     drawn = ax.table(rows, colLabels=columns, loc="center", cellLoc="left", colLoc="left", edges="horizontal")
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(7)
