@@ -53,7 +53,7 @@ class Options:
     """Runs the workflow."""
 
     targets: tyro.conf.Positional[tuple[str, ...]] = ()
-    """all (default), figures, metrics, verify, report, paper, corpora, a replication, or files below results/"""
+    """all (default), figures, metrics, verify, report, paper, corpora, a replication, or files below results/ and resources/"""
     scale: str = "laptop"
     """smoke, laptop or gpu"""
     models: str = ""
@@ -76,7 +76,11 @@ def launch(options: Options) -> int:
         load_claims(name)
     targets = [target for target in options.targets if target != "report"]
     wants_report = not options.targets or bool({"all", "report"} & set(options.targets))
-    known = {*TARGETS, *replications(), *(target for target in targets if target.startswith(f"{run.results}/"))}
+    known = {
+        *TARGETS,
+        *replications(),
+        *(target for target in targets if target.startswith((f"{run.results}/", "resources/"))),
+    }
     if unknown := sorted(set(targets) - known):
         raise UserError(
             f"unknown target '{unknown[0]}'; use {', '.join(TARGETS)}, report, a file below {run.results}/ "

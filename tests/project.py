@@ -68,7 +68,7 @@ def corpus_folder(root, model_folder) -> Path:
     """The corpus `python-docs`, made once below resources/ by its own rule."""
     manifest = Path("resources/corpora/python-docs/manifest.json")
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "snakemake", "--nolock", "--cores", "2", "--quiet", "--", str(manifest)]
+    command = [sys.executable, "-m", "common.launch", "--scale", "smoke", str(manifest)]
     subprocess.run(command, cwd=root, env=environment, check=True)
     return root / manifest.parent
 
