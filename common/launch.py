@@ -53,7 +53,7 @@ class Options:
     """Runs the workflow."""
 
     targets: tyro.conf.Positional[tuple[str, ...]] = ()
-    """all (default), figures, metrics, verify, report, paper, corpora, a replication, or files below results/ and resources/"""
+    """all (default), figures, metrics, verify, report, paper, corpora, a replication, or files to be made"""
     scale: str = "laptop"
     """smoke, laptop or gpu"""
     models: str = ""
