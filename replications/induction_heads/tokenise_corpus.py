@@ -6,6 +6,7 @@ documents come in a random order, with the document token between them. Calibrat
 than scoring seeds.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +60,19 @@ def tokenise_corpus(*, corpus: Path, tokens: Tokens, seeds: list[int], out: Path
 
 
 def learned(texts: list[str], d_vocab: int) -> Tokenizer:
-    """A byte-pair encoding of `texts`; characters are those that occur."""
+    """A byte-pair encoding of `texts`. Characters are the commonest ones, chosen here: the library leaves ties to chance."""
     tokenizer = Tokenizer(BPE(unk_token=SPECIAL[1]))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = Decoder()
-    tokenizer.train_from_iterator(
-        texts, BpeTrainer(vocab_size=d_vocab, special_tokens=SPECIAL, show_progress=False, limit_alphabet=d_vocab // 2)
+    counts = Counter(
+        char for text in texts for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text) for char in piece
     )
+    alphabet = sorted(counts, key=lambda char: (-counts[char], char))[: d_vocab // 2]
+    trainer = BpeTrainer(
+        vocab_size=d_vocab, special_tokens=SPECIAL, show_progress=False, initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
