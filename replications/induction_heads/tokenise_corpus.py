@@ -60,7 +60,7 @@ def tokenise_corpus(*, corpus: Path, tokens: Tokens, seeds: list[int], out: Path
 
 
 def learned(texts: list[str], d_vocab: int) -> Tokenizer:
-    """A byte-pair encoding of `texts`. Characters are the commonest ones, chosen here: the library leaves ties to chance."""
+    """A byte-pair encoding of `texts`. The commonest characters are chosen here: the library leaves ties to chance."""
     tokenizer = Tokenizer(BPE(unk_token=SPECIAL[1]))
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = Decoder()
