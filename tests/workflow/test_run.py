@@ -97,7 +97,7 @@ def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished):
     importing = {rule for rule, yes in uses.items() if yes}
     assert len(importing) >= 4
     assert importing <= rerun
-    assert {"superposition_train_intro", "ioi_circuit_prompts", "grokking_train"} <= set(uses) - rerun
+    assert {"superposition_train_intro", "sparse_autoencoders_collect", "grokking_train"} <= set(uses) - rerun
 
 
 def test_every_step_carries_the_hash_of_its_sources(finished):
@@ -106,7 +106,7 @@ def test_every_step_carries_the_hash_of_its_sources(finished):
         rerun = finished.jobs("all")
     steps = {rule for rule, module in finished.steps().items() if "common.cli" in imported(module)}
     assert len(steps) >= 20
-    assert steps <= rerun | {"materialise_model"}  # its folder is shared with the real project
+    assert steps <= rerun | {"materialise_model", "python_docs"}  # their folders are shared with the real project
 
 
 def test_steps_without_a_language_model_do_not_import_one(root):
