@@ -36,6 +36,7 @@ from common.verify import read_claims, summary
 CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
 TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora")
+JUDGING = ("all", "verify", "report", "paper")  # targets that judge all claims
 NO_SPACE = 2**20  # bytes
 MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")
 FIXED_ENVIRONMENT = {
@@ -182,14 +183,15 @@ def _failure(results: Path, started: float) -> str:
 def _conclude(results: Path, targets: list[str]) -> int:
     """Prints what holds and where the results are; the exit code of the run."""
     named = [results / name / "claims.json" for name in targets if name in replications()]
-    files = named if named else [results / "claims.json"]
+    whole = not targets or bool(set(JUDGING) & set(targets))  # other targets leave older claims as they are
+    files = named or ([results / "claims.json"] if whole else [])
     claims = [claim for path in files if path.exists() for claim in read_claims(path)]
     problems = [claim.problem for claim in claims if claim.problem]
     for problem in problems:
         print(f"claim failed: {problem}", file=sys.stderr)
     if claims:
         print(f"Claims: {summary(claims)}.")
-    print(f"Results: {results}/" + (" (open report.html, paper.pdf, claims.md)" if not named else ""))
+    print(f"Results: {results}/" + (" (open report.html, paper.pdf, claims.md)" if whole else ""))
     return CLAIMS_FAILED if problems else 0
 
 

@@ -200,3 +200,13 @@ def test_claim_of_a_finished_run(claim):
     if claim.verdict == "not run here":
         pytest.skip(claim.reason)
     assert claim.problem is None
+
+
+def test_a_run_answers_only_for_the_claims_that_it_judged(tmp_path):
+    from common.launch import CLAIMS_FAILED, _conclude
+
+    claim = judge(metric(0.3), metric(0.1))
+    assert claim.problem
+    write_json(tmp_path / "claims.json", [claim.model_dump(mode="json")])
+    assert _conclude(tmp_path, []) == _conclude(tmp_path, ["verify"]) == CLAIMS_FAILED
+    assert _conclude(tmp_path, ["metrics"]) == _conclude(tmp_path, ["results/smoke/a/metrics.json"]) == 0

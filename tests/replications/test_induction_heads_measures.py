@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from transformer_lens.config import TransformerBridgeConfig
-from transformer_lens.model_bridge import TransformerBridge
 
 from common.claims import evaluate, load_claims
 from common.network_settings import Optimisation
@@ -24,6 +22,7 @@ from replications.induction_heads.measure_phase_change import measure_phase_chan
 from replications.induction_heads.score_model import choose
 from replications.induction_heads.train import train_arm
 from tests.common.test_heads import LENGTH, VOCAB, hand_built
+from tests.replications.native_bridge import native_bridge
 
 TEXT = Text(length=LENGTH, d_vocab=VOCAB, shortest=4, longest=9, shortest_block=4, longest_block=6)
 SIZES = Sizes(d_model=16, n_heads=2, d_head=8)
@@ -184,12 +183,7 @@ def test_head_choice_of_a_language_model():
 
 @pytest.fixture(scope="module")
 def bridge():
-    cfg = TransformerBridgeConfig(
-        n_layers=2, d_model=16, n_heads=2, d_head=8, d_vocab=11, n_ctx=10, d_mlp=32, act_fn="relu",
-        normalization_type="LN", attn_only=False, positional_embedding_type="standard",
-        architecture="TransformerLensNative", seed=0,
-    )  # fmt: skip
-    return TransformerBridge.boot_native(cfg)
+    return native_bridge(2)
 
 
 def test_ablation_of_a_language_model(bridge):

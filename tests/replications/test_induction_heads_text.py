@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from transformer_lens.config import TransformerBridgeConfig
-from transformer_lens.model_bridge import TransformerBridge
 
 from common.claims import evaluate, load_claims
 from common.corpora import Document
@@ -22,6 +20,7 @@ from replications.induction_heads.read_text import (
     windows_metrics,
 )
 from replications.induction_heads.repeats import completes_a_pair, fuzzy_repeats, word_pairs
+from tests.replications.native_bridge import native_bridge
 
 CLAIMS = {claim.id: claim for claim in load_claims("induction_heads")}
 TEXT = RealText(documents=48, early=[32, 63], late=[192, 255], near=32, draws=20, shared=4, floor=0.02)
@@ -128,12 +127,7 @@ def test_word_pairs_and_fuzzy_repeats():
 
 @pytest.fixture(scope="module")
 def bridge():
-    cfg = TransformerBridgeConfig(
-        n_layers=3, d_model=16, n_heads=2, d_head=8, d_vocab=11, n_ctx=10, d_mlp=32, act_fn="relu",
-        normalization_type="LN", attn_only=False, positional_embedding_type="standard",
-        architecture="TransformerLensNative", seed=0,
-    )  # fmt: skip
-    return TransformerBridge.boot_native(cfg)
+    return native_bridge(3)
 
 
 @pytest.mark.parametrize("removed", [[], [(1, 0)], [(1, 1), (2, 0), (2, 1)]])
