@@ -125,7 +125,8 @@ def _owner(results: Path) -> Iterator[int]:
 def _command(run: Run, options: Options) -> list[str]:
     config = {"scale": run.scale, "hub": int(run.hub), "calibrate": int(options.calibrate), "models": options.models}
     pairs = [f"{key}={value}" for key, value in config.items() if value]
-    return [sys.executable, "-m", "snakemake", "--nolock", "--cores", options.cores, "--config", *pairs]
+    cores = ["--cores", options.cores, "--max-threads", "1"]  # a step keeps 1.1 to 1.4 cores busy: one step a core
+    return [sys.executable, "-m", "snakemake", "--nolock", *cores, "--config", *pairs]
 
 
 def _environment(run: Run) -> dict[str, str]:
