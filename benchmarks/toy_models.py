@@ -5,13 +5,14 @@ points a step. It is stopped as soon as its best instance is within one percent 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
 from benchmarks import Row
 from replications.superposition.grid import train_grid
-from replications.superposition.model import Data, evaluate, sample
+from replications.superposition.model import evaluate, sample
 from replications.superposition.training import initial
 from replications.superposition.training_settings import Effort
 
@@ -30,7 +31,15 @@ def compare() -> Iterator[Row]:
     best = grid.best()
     target = float(evaluate(best.W[0, 0], best.b[0, 0], check, ones, "relu").loss)
     start = time.perf_counter()
-    reached, steps = standard_recipe(check, target * SLACK)
+    importance = torch.ones(RESTARTS, FEATURES, dtype=torch.float64)
+    reached = float("inf")
+
+    def done(W: Tensor, b: Tensor) -> bool:
+        nonlocal reached
+        reached = float(evaluate(W.double(), b.double(), check, importance, "relu").loss.min())
+        return reached <= target * SLACK
+
+    steps = standard_recipe(torch.full((RESTARTS,), DENSITY), FEATURES, HIDDEN, MOST_STEPS, done)
     theirs = time.perf_counter() - start
     yield Row(
         f"n = 5, m = 2, best of {RESTARTS} restarts",
@@ -41,24 +50,21 @@ def compare() -> Iterator[Row]:
     )
 
 
-def standard_recipe(check: Data, target: float) -> tuple[float, int]:
-    """Trains `RESTARTS` instances until one reaches `target`; its loss and the number of steps."""
+def standard_recipe(
+    density: Tensor, features: int, hidden: int, most_steps: int, done: Callable[[Tensor, Tensor], bool]
+) -> int:
+    """Trains one instance per entry of `density` until `done` says so of their weights; the number of steps."""
     generator = torch.Generator().manual_seed(0)
-    parameters = [one.float().requires_grad_() for one in initial(RESTARTS, HIDDEN, FEATURES, generator)]
-    optimiser = torch.optim.AdamW(parameters, lr=1e-3)
-    importance = torch.ones(RESTARTS, FEATURES, dtype=torch.float64)
-    reached = float("inf")
-    for step in range(1, MOST_STEPS + 1):
-        active = torch.rand(BATCH, RESTARTS, FEATURES, generator=generator) < DENSITY
-        x = torch.rand(BATCH, RESTARTS, FEATURES, generator=generator) * active
-        hidden = torch.einsum("bif,imf->bim", x, parameters[0])
-        output = (torch.einsum("bim,imf->bif", hidden, parameters[0]) + parameters[1]).relu()
+    W, b = (one.float().requires_grad_() for one in initial(len(density), hidden, features, generator))
+    optimiser = torch.optim.AdamW([W, b], lr=1e-3)
+    step = 0
+    for step in range(1, most_steps + 1):
+        active = torch.rand(BATCH, len(density), features, generator=generator) < density[:, None]
+        x = torch.rand(BATCH, len(density), features, generator=generator) * active
+        output = (torch.einsum("bim,imf->bif", torch.einsum("bif,imf->bim", x, W), W) + b).relu()
         optimiser.zero_grad()
         ((output - x) ** 2).mean((0, 2)).sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        if step % CHECK_EVERY == 0:
-            W, b = (one.detach().double() for one in parameters)
-            reached = float(evaluate(W, b, check, importance, "relu").loss.min())
-            if reached <= target:
-                break
-    return reached, step
+        if step % CHECK_EVERY == 0 and done(W.detach(), b.detach()):
+            break
+    return step

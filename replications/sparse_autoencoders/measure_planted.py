@@ -20,7 +20,7 @@ from torch import Tensor
 from common.cli import run
 from common.files import atomic
 from common.records import Metric, write_metrics
-from common.saes.architectures.base import oriented, random_rows
+from common.saes.architectures.base import random_rows
 from common.saes.metrics import FORMULAS, cosines, fvu, l0, principal, recovery
 from common.saes.sae import About, Sae
 from common.statistics import null_distribution, over_seeds
@@ -101,7 +101,7 @@ def sae_of(stored: dict[str, Tensor], name: str, index: int) -> Sae:
     """The JumpReLU SAE that a BatchTopK SAE is used as."""
     W_enc, b_enc, W_dec, b_dec = (stored[f"{name}.{key}"][index] for key in ("W_enc", "b_enc", "W_dec", "b_dec"))
     threshold = torch.full_like(b_enc, float(stored[f"{name}.threshold"][index]))
-    return Sae(About("batch_topk"), "jumprelu", oriented(W_enc), b_enc, W_dec, b_dec, threshold=threshold)
+    return Sae(About("batch_topk"), "jumprelu", W_enc.T.contiguous(), b_enc, W_dec, b_dec, threshold=threshold)
 
 
 def true_reconstruction(truth: Float[Tensor, "feature d"], code: Codes, planted: Planted) -> Float[Tensor, "sample d"]:

@@ -12,12 +12,16 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from common.claims import ClaimsFile
+from common.config import ROOT
 from common.decoder import Decoder
-from common.files import sha256, write_json
+from common.files import read_yaml, sha256, write_json
 from common.models import Manifest, load_model
-from replications.ioi_circuit.dataset import Prompt, Version
+from common.records import Metric
+from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
 from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
 
+CLAIMS = ClaimsFile.model_validate(read_yaml(ROOT / "replications/ioi_circuit/claims.yaml")).claims
 SHAPES = ("gpt2", "llama", "gqa")
 
 
@@ -104,3 +108,12 @@ def no_gradients() -> Iterator[None]:
 def alone(prompt: Prompt, version: Version) -> Tensor:
     """The prompt without padding, as a batch of one."""
     return torch.tensor([prompt.versions[version].tokens[: prompt.positions.end + 1]])
+
+
+def tiny_prompts(seeds: list[int]) -> list[Prompt]:
+    """One prompt of every template and order for each seed, in the tiny tokenizer's words."""
+    return draw_prompts(vocabulary(tiny_tokenizer(), 40), seeds, per_cell=1)
+
+
+def within(metric: Metric, expected: float, tolerance: float) -> bool:
+    return abs(metric.value - expected) < tolerance and metric.ci_high - metric.ci_low < 4 * tolerance

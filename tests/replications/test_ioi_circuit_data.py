@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from common.config import load_replication
 from common.errors import UserError
 from replications.ioi_circuit import dataset
 from replications.ioi_circuit.baseline_figures import TEMPLATE_NAMES
@@ -172,3 +173,11 @@ def test_changed_length_is_noticed(words: Vocabulary) -> None:
     broken = Vocabulary(longer, words.pad_id, words.names, words.places, words.objects)
     with pytest.raises(UserError, match="differently"):
         draw_prompts(broken, [0], per_cell=2)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu"])
+def test_settings(scale: str) -> None:
+    found = load_replication("ioi_circuit", scale)
+    assert found.model_dump()["direct_path"]["draws"] >= 100
+    if scale == "laptop":
+        assert 5 * 30 * found.model_dump()["prompts"]["per_cell"] >= 256

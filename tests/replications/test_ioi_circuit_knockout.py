@@ -16,20 +16,20 @@ from common.rerun import at_position
 from replications.ioi_circuit.ablation_grid import ablation_grid
 from replications.ioi_circuit.batches import Batch, by_template
 from replications.ioi_circuit.completeness import Greedy, by_class, gaps, greedy_parts, minimality, random_parts
-from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
+from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.knockout import PLACES, KnockOut, Means, Node, NodeSet, node_set, random_like
 from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
 from replications.ioi_circuit.residual import direct_residual
 from replications.ioi_circuit.self_repair import direct_effects, find_backups
 from replications.ioi_circuit.verification import EVERYTHING, choose, label_backups, rank_nodes
-from tests.replications.ioi_circuit_tiny import tiny_tokenizer
+from tests.replications.ioi_circuit_tiny import tiny_prompts
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 @pytest.fixture(scope="module")
 def prompts() -> list[Prompt]:
-    return draw_prompts(vocabulary(tiny_tokenizer(), 40), [0, 1], per_cell=1)
+    return tiny_prompts([0, 1])
 
 
 def template_means(decoder: Decoder, prompts: list[Prompt]) -> Means:

@@ -1,39 +1,32 @@
-"""The measures on made-up effects whose answer is known: halves, nulls, baseline, lens, claims, figures."""
+"""The measures on made-up effects whose answer is known: halves, nulls, lens, claims, figures."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.claims import ClaimsFile, evaluate
-from common.config import ROOT, load_replication
-from common.errors import UserError
+from common.claims import evaluate
 from common.records import Metric
 from replications.ioi_circuit import (
-    baseline,
-    baseline_figures,
     direct_path,
     direct_path_figures,
     logit_lens,
     logit_lens_figures,
     selection,
 )
-from replications.ioi_circuit.adversarial import EXTRAS, measure_adversarial
 from replications.ioi_circuit.clustering import clustered, role_flips
-from replications.ioi_circuit.dataset import VERSIONS, Adversarial, Prompt, draw_prompts, vocabulary
-from tests.replications.ioi_circuit_tiny import tiny_tokenizer
+from replications.ioi_circuit.dataset import Prompt
+from tests.replications.ioi_circuit_tiny import CLAIMS, tiny_prompts, within
 
 LAYERS, HEADS = 6, 3
-CLAIMS = ClaimsFile.model_validate(yaml.safe_load((ROOT / "replications/ioi_circuit/claims.yaml").read_text())).claims
 
 
 @pytest.fixture(scope="module")
 def prompts() -> list[Prompt]:
-    return draw_prompts(vocabulary(tiny_tokenizer(), 40), [0, 1, 2], per_cell=1)
+    return tiny_prompts([0, 1, 2])
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +42,6 @@ def planted(prompts: list[Prompt]) -> dict[str, np.ndarray]:
 
 def metrics_of(effects: dict[str, np.ndarray], prompts: list[Prompt]) -> dict[str, Metric]:
     return direct_path.measure(effects, np.full(len(prompts), 4.0), prompts, top=2, late_depth=0.66, draws=200)
-
-
-def within(metric: Metric, expected: float, tolerance: float) -> bool:
-    return abs(metric.value - expected) < tolerance and metric.ci_high - metric.ci_low < 4 * tolerance
 
 
 def test_planted_heads_are_measured(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
@@ -140,93 +129,6 @@ def test_ratio_is_a_ratio_of_means(prompts: list[Prompt]) -> None:
     assert metric.value < 0.7 * (above / below).mean()
 
 
-def answers_table(prompts: list[Prompt], differences: dict[str, float]) -> pd.DataFrame:
-    parts = []
-    for version in VERSIONS:
-        noise = np.random.default_rng(3).normal(0, 0.5, len(prompts))
-        parts.append(
-            pd.DataFrame(
-                {
-                    "seed": [prompt.seed for prompt in prompts],
-                    "template": [prompt.template for prompt in prompts],
-                    "order": [prompt.order for prompt in prompts],
-                    "version": version,
-                    "difference": differences[version] + noise,
-                    "probability_io": 0.5 if version == "original" else 0.0,
-                    "io_is_first": 1.0,
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def baseline_metrics(table: pd.DataFrame, prompts: list[Prompt], own: float = 0.0) -> dict[str, Metric]:
-    """All metrics but the adversarial ones. On ABC prompts the subject's logit is 2 below that of the name in S1."""
-    slots = np.random.default_rng(6).normal(0, 0.5, (len(prompts), 3)) + np.array([own, 0.0, -2.0])
-    slots_metrics = baseline.own_slots(table, prompts, slots, np.full((len(prompts), 3), 0.1))
-    return baseline.measure(table, prompts, shuffles=200) | slots_metrics
-
-
-GOOD = {"original": 4.0, "abc": 0.0, "nouns_redrawn": 4.0, "names_swapped": -4.0}
-
-
-def test_the_adversarial_claim_holds_when_only_io_misleads(prompts: list[Prompt]) -> None:
-    made = [
-        Adversarial(index=index, extra=extra, text="", tokens=[])
-        for index in range(0, 60, 2)
-        for extra in EXTRAS
-    ]  # fmt: skip
-    generator = np.random.default_rng(8)
-    own = np.stack([generator.normal(4, 0.1, len(prompts)), np.zeros(len(prompts))], 1)
-
-    def verdict(drops: dict[str, float]) -> str:
-        logits = np.array([[own[item.index, 0] - drops[item.extra], 0.0] for item in made])
-        logits += generator.normal(0, 0.1, logits.shape)
-        metrics = measure_adversarial(made, prompts, logits, logits, own, own)
-        claim = next(claim for claim in CLAIMS if claim.id == "extra_mention_of_io_misleads")
-        return evaluate("ioi_circuit", claim, "m", metrics).verdict
-
-    assert verdict({"io": 2.0, "s": 0.2}) == "reproduced"
-    assert verdict({"io": 2.0, "s": 2.0}) == "not reproduced"
-    assert verdict({"io": 0.2, "s": 0.0}) == "same direction"
-
-
-def test_baseline_metrics_of_a_model_that_does_the_task(prompts: list[Prompt]) -> None:
-    metrics = baseline_metrics(answers_table(prompts, GOOD), prompts)
-    assert within(metrics["logit_difference"], 4, 0.2)
-    assert metrics["share_io_above_s"].value == 1
-    assert within(metrics["logit_difference_abc"], 0, 0.2)
-    shuffled = metrics["share_io_above_s_shuffled"]
-    assert 0.35 < shuffled.ci_low < 0.5 < shuffled.ci_high < 0.65
-    assert within(metrics["nouns_redrawn_retained"], 1, 0.05)
-    assert within(metrics["names_swapped_retained"], 1, 0.1)
-    assert within(metrics["names_swapped_minus_abc"], 1, 0.1)
-    assert metrics["logit_difference_abba"].n == metrics["logit_difference_baba"].n == len(prompts) // 2
-
-
-BASELINE_CLAIMS = [
-    claim
-    for claim in CLAIMS
-    if claim.part == "baseline" and "gpt2" not in claim.models and "adversarial" not in claim.metric
-]
-
-
-@pytest.mark.parametrize("claim", BASELINE_CLAIMS, ids=lambda claim: claim.id)
-def test_baseline_claims_pass_on_a_good_model_and_fail_on_broken_ones(claim, prompts: list[Prompt]) -> None:  # type: ignore[no-untyped-def]
-    def verdict(differences: dict[str, float], p_io: float = 0.5) -> str:
-        table = answers_table(prompts, differences)
-        table.loc[table["version"] == "original", "probability_io"] = p_io
-        metrics = baseline_metrics(table, prompts, own=differences["abc"])
-        return evaluate("ioi_circuit", claim, claim.models[0], metrics).verdict
-
-    assert verdict(GOOD) == "reproduced"
-    # a model that prefers some names whatever their role: nothing follows the roles
-    assert verdict({**GOOD, "abc": 4.0, "names_swapped": 4.0, "nouns_redrawn": 0.1, "original": 0.05}, 0.001) in (
-        "not reproduced",
-        "same direction",
-    )
-
-
 def test_direct_path_claims_fail_without_heads(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
     """With the planted heads taken out no claim of the part is reproduced."""
     generator = np.random.default_rng(5)
@@ -267,60 +169,27 @@ def test_half_depth(curve: list[float], depth: float) -> None:
 
 
 def test_figures_are_drawn_from_tables(planted: dict[str, np.ndarray], prompts: list[Prompt], tmp_path: Path) -> None:
-    answers = answers_table(prompts, GOOD)
-    answers.to_csv(tmp_path / "answers.csv", index=False)
     logits = {"original": lens_logits(prompts, 6, 5.0), "abc": lens_logits(prompts, 6, 0.0)}
     logit_lens.curves(logits, prompts).to_csv(tmp_path / "lens.csv", index=False)
     direct_path.head_table(planted, np.full(len(prompts), 4.0), prompts).to_csv(tmp_path / "heads.csv", index=False)
 
-    baseline_figures.baseline(
-        answers=tmp_path / "answers.csv",
-        metrics=tmp_path / "none.json",
-        figure="answers",
-        out=tmp_path / "answers_figure.svg",
-    )
     logit_lens_figures.lens(lens=tmp_path / "lens.csv", out=tmp_path / "lens_figure.svg")
     for picture in ("heat_map", "strongest_heads"):
         direct_path_figures.direct_path(
             heads=tmp_path / "heads.csv", figure=picture, out=tmp_path / f"{picture}_figure.svg"
         )
     stems = {path.name.split(".")[0] for path in tmp_path.glob("*_figure.svg")}
-    assert len(stems) == 4
-    assert len(list(tmp_path.glob("*_figure.*"))) == 4 * 5
+    assert len(stems) == 3
+    assert len(list(tmp_path.glob("*_figure.*"))) == 3 * 5
     drawn = pd.read_csv(tmp_path / "heat_map_figure.csv")
     assert len(drawn) == 3 * LAYERS * HEADS
     top = drawn[drawn["quantity"] == "difference"].nsmallest(1, "percent").iloc[0]
     assert (top["layer"], top["head"]) == (5, 1)
 
 
-@pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu"])
-def test_settings(scale: str) -> None:
-    found = load_replication("ioi_circuit", scale)
-    assert found.model_dump()["direct_path"]["draws"] >= 100
-    if scale == "laptop":
-        assert 5 * 30 * found.model_dump()["prompts"]["per_cell"] >= 256
-
-
 def test_claims_name_metrics_that_exist(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
     logits = lens_logits(prompts, 6, 5.0)
-    metrics = {
-        "baseline": baseline_metrics(answers_table(prompts, GOOD), prompts),
-        "logit_lens": logit_lens.measure(logits, logits, prompts, early_depth=0.5, own=logits),
-        "direct_path": metrics_of(planted, prompts),
-    }
-    for claim in CLAIMS:
-        if (
-            claim.part in metrics and "adversarial" not in claim.metric
-        ):  # the others are held by test_ioi_circuit_study.py
-            assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics[claim.part]), claim.id
-
-
-def test_missing_prompts_are_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist"):
-        baseline.baseline(
-            prompts=tmp_path / "none.json",
-            activations=tmp_path / "a",
-            shuffles=100,
-            out=tmp_path / "m.json",
-            answers=tmp_path / "a.csv",
-        )
+    lens = logit_lens.measure(logits, logits, prompts, early_depth=0.5, own=logits)
+    for part, metrics in {"logit_lens": lens, "direct_path": metrics_of(planted, prompts)}.items():
+        for claim in (claim for claim in CLAIMS if claim.part == part):
+            assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics), claim.id

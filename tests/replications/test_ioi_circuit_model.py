@@ -15,14 +15,14 @@ from common.models import load_model, load_tokenizer
 from replications.ioi_circuit.collect import run_versions
 from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
 from replications.ioi_circuit.residual import check_architecture, direct_residual, read_names
-from tests.replications.ioi_circuit_tiny import alone, tiny_tokenizer
+from tests.replications.ioi_circuit_tiny import alone, tiny_prompts
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 @pytest.fixture(scope="module")
 def prompts() -> list[Prompt]:
-    drawn = draw_prompts(vocabulary(tiny_tokenizer(), 40), [0], per_cell=1)
+    drawn = tiny_prompts([0])
     return [drawn[index] for index in (0, 7, 13, 20, 29)]  # both orders, templates of several lengths
 
 
@@ -136,7 +136,7 @@ def test_padding_changes_nothing(
 
 
 def test_means_of_a_template_are_means_of_its_prompts_alone(decoder: Decoder) -> None:
-    drawn = draw_prompts(vocabulary(tiny_tokenizer(), 40), [0], per_cell=1)
+    drawn = tiny_prompts([0])
     rows = [row for row in drawn if row.template in (0, 3)]
     found = run_versions(decoder, rows, batch_size=3, small_group=1)
     for template in (0, 3):

@@ -15,17 +15,17 @@ from common.config import ROOT
 from replications.ioi_circuit import ground_truth
 from replications.ioi_circuit.batches import balanced, family_threshold, t_values
 from replications.ioi_circuit.classes import Signs, direct_classes, previous_classes, s2_classes, signs
-from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
+from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.knockout import PLACES
 from replications.ioi_circuit.planted import TRUTH
-from tests.replications.ioi_circuit_tiny import tiny_tokenizer
+from tests.replications.ioi_circuit_tiny import tiny_prompts
 
 CLAIMS = ClaimsFile.model_validate(yaml.safe_load((ROOT / "replications/ioi_circuit/claims.yaml").read_text())).claims
 
 
 @pytest.fixture(scope="module")
 def prompts() -> list[Prompt]:
-    return draw_prompts(vocabulary(tiny_tokenizer(), 40), [0, 1], per_cell=1)
+    return tiny_prompts([0, 1])
 
 
 @pytest.mark.parametrize("half", [0, 1])

@@ -6,7 +6,7 @@ Inputs are scaled to a mean squared norm of 1 (Lieberum et al. 2024), and losses
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from einops import rearrange, repeat
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.saes.recipe import Recipe
-from common.saes.sae import Sae
+from common.saes.sae import About, Activation, Sae
 
 Weights = dict[str, Tensor]
 
@@ -143,9 +143,11 @@ def member(weights: Weights, index: int) -> Weights:
     return {name: value[index].detach().clone() for name, value in weights.items()}
 
 
-def oriented(rows: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "d_in d_sae"]:
-    """Encoder rows as `Sae` stores them."""
-    return rearrange(rows, "d_sae d_in -> d_in d_sae").contiguous()
+def as_sae(weights: Weights, recipe: Recipe, activation: Activation, **more: Any) -> Sae:
+    """One member as a `Sae`; `more` is what its activation needs beside the four usual tensors."""
+    about = About(recipe.architecture, seed=recipe.seed, sparsity=recipe.sparsity)
+    W_enc = rearrange(weights["W_enc"], "d_sae d_in -> d_in d_sae").contiguous()
+    return Sae(about, activation, W_enc, weights["b_enc"], weights["W_dec"], weights["b_dec"], **more)
 
 
 def constant(value: Tensor, like: Float[Tensor, " d_sae"]) -> Float[Tensor, " d_sae"]:

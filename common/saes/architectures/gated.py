@@ -15,14 +15,14 @@ from common.saes.architectures.base import (
     Losses,
     Progress,
     Weights,
+    as_sae,
     dense_counts,
-    oriented,
     pre_activations,
     squared_error,
     tied,
 )
 from common.saes.recipe import Recipe
-from common.saes.sae import About, Sae
+from common.saes.sae import Sae
 
 
 class Gated:
@@ -49,13 +49,4 @@ class Gated:
         return Losses(error + price + through_gate, error.detach(), fired.sum(1) / latents.shape[1], fired)
 
     def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:
-        return Sae(
-            About(recipe.architecture, seed=recipe.seed, sparsity=recipe.sparsity),
-            "gated",
-            oriented(weights["W_enc"]),
-            weights["b_enc"],
-            weights["W_dec"],
-            weights["b_dec"],
-            r_mag=weights["r_mag"],
-            b_mag=weights["b_mag"],
-        )
+        return as_sae(weights, recipe, "gated", r_mag=weights["r_mag"], b_mag=weights["b_mag"])

@@ -23,14 +23,14 @@ from common.saes.architectures.base import (
     Losses,
     Progress,
     Weights,
+    as_sae,
     dense_counts,
-    oriented,
     pre_activations,
     squared_error,
     tied,
 )
 from common.saes.recipe import Recipe
-from common.saes.sae import About, Sae
+from common.saes.sae import Sae
 
 FIRST_THRESHOLD = 0.05
 REVIVE = 3e-6
@@ -104,12 +104,4 @@ class JumpRelu:
         return Losses(loss, error.detach(), l0.detach(), dense_counts(latents))
 
     def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:
-        return Sae(
-            About(recipe.architecture, seed=recipe.seed, sparsity=recipe.sparsity),
-            "jumprelu",
-            oriented(weights["W_enc"]),
-            weights["b_enc"],
-            weights["W_dec"],
-            weights["b_dec"],
-            threshold=weights["threshold"].relu(),
-        )
+        return as_sae(weights, recipe, "jumprelu", threshold=weights["threshold"].relu())

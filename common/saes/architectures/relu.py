@@ -19,14 +19,14 @@ from common.saes.architectures.base import (
     Losses,
     Progress,
     Weights,
+    as_sae,
     dense_counts,
-    oriented,
     pre_activations,
     squared_error,
     tied,
 )
 from common.saes.recipe import Recipe
-from common.saes.sae import About, Sae
+from common.saes.sae import Sae
 
 
 class Relu:
@@ -53,12 +53,4 @@ class Relu:
         return Losses(error + context.progress.coefficient * price.sum(-1).mean(-1), error.detach(), l0, fired)
 
     def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:
-        return Sae(
-            About(recipe.architecture, seed=recipe.seed, sparsity=recipe.sparsity),
-            "relu",
-            oriented(weights["W_enc"]),
-            weights["b_enc"],
-            weights["W_dec"],
-            weights["b_dec"],
-            centred=self.centred,
-        )
+        return as_sae(weights, recipe, "relu", centred=self.centred)

@@ -19,15 +19,15 @@ from common.saes.architectures.base import (
     Losses,
     Progress,
     Weights,
+    as_sae,
     constant,
-    oriented,
     pre_activations,
     squared_error,
     tied,
     variance,
 )
 from common.saes.recipe import Recipe
-from common.saes.sae import About, Sae
+from common.saes.sae import Sae
 from common.saes.sparse import decode_at, encode_at, pattern_at, top_of_batch, top_per_token
 
 AUXILIARY = 1 / 32
@@ -63,13 +63,6 @@ class TopK:
         return Losses(loss, error.detach(), pattern.l0(), pattern.counts(), smallest)
 
     def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:
-        return Sae(
-            About(recipe.architecture, seed=recipe.seed, sparsity=recipe.sparsity),
-            "jumprelu" if self.of_batch else "topk",
-            oriented(weights["W_enc"]),
-            weights["b_enc"],
-            weights["W_dec"],
-            weights["b_dec"],
-            threshold=constant(progress.threshold, weights["b_enc"]) if self.of_batch else None,
-            k=None if self.of_batch else int(recipe.sparsity),
-        )
+        if self.of_batch:
+            return as_sae(weights, recipe, "jumprelu", threshold=constant(progress.threshold, weights["b_enc"]))
+        return as_sae(weights, recipe, "topk", k=int(recipe.sparsity))

@@ -17,7 +17,7 @@ from common.saes.architectures.base import (
     Losses,
     Progress,
     Weights,
-    oriented,
+    as_sae,
     pre_activations,
     random_rows,
     squared_error,
@@ -25,7 +25,7 @@ from common.saes.architectures.base import (
 )
 from common.saes.architectures.topk import AUXILIARY
 from common.saes.recipe import Recipe
-from common.saes.sae import About, Sae
+from common.saes.sae import Sae
 from common.saes.sparse import decode_at, encode_at, pattern_at, top_per_token
 
 
@@ -65,13 +65,10 @@ class Transcoder:
         return Losses(loss, error.detach(), pattern.l0(), pattern.counts())
 
     def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:
-        return Sae(
-            About(recipe.architecture, seed=recipe.seed, sparsity=recipe.sparsity),
+        return as_sae(
+            weights,
+            recipe,
             "topk",
-            oriented(weights["W_enc"]),
-            weights["b_enc"],
-            weights["W_dec"],
-            weights["b_dec"],
             k=int(recipe.sparsity),
             W_skip=weights.get("W_skip"),
             centred=False,
