@@ -103,8 +103,10 @@ def _package(model: ModelEntry, folder: Path) -> tuple[str, str]:
     config = quantised.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain = type(quantised)(config)
-    plain.load_state_dict(quantised.state_dict())
+    with torch.device("meta"):
+        plain = type(quantised)(config)
+    plain.load_state_dict(quantised.state_dict(), assign=True)
+    plain.tie_weights()
     plain.save_pretrained(folder)
     AutoTokenizer.from_pretrained(package, gguf_file=file).save_pretrained(folder)
     return f"{distribution} {model.version}: {file}", "4-bit weights de-quantised to float32, otherwise as stored"

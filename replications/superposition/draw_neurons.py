@@ -31,7 +31,7 @@ def draw_neurons(*, table: Path, caption: Path, out: Path) -> None:
     for line, (activation, title) in zip(grid, TITLES.items(), strict=True):
         for axes, density in zip(line, chosen, strict=True):
             part = one[(one["activation"] == activation) & (one["density"] == density)]
-            _stack(axes, part.pivot(index="unit", columns="feature", values="weight").abs().to_numpy(), colours)
+            stack_weights(axes, part.pivot(index="unit", columns="feature", values="weight").abs().to_numpy(), colours)
             mean = frame[(frame["activation"] == activation) & (frame["density"] == density)]["polysemantic"].mean()
             axes.set_title(f"s = {density:g}, {mean:.1f} poly.", fontsize=7)
         line[0].set_ylabel(f"{title}\n$|W_{{ji}}|$, stacked")
@@ -42,10 +42,13 @@ def draw_neurons(*, table: Path, caption: Path, out: Path) -> None:
     save_figure(figure, out.with_suffix(""), frame, caption, [table])
 
 
-def _stack(axes: Axes, weights: np.ndarray, colours: np.ndarray) -> None:
+def stack_weights(axes: Axes, weights: np.ndarray, colours: np.ndarray) -> None:
+    """A bar per row of `weights` [unit feature], a piece per feature."""
     bottom = np.zeros(len(weights))
     for feature, colour in enumerate(colours):
-        axes.bar(np.arange(len(weights)) + 1, weights[:, feature], bottom=bottom, color=colour, width=0.75)
+        served = weights[:, feature] > 0
+        units = np.flatnonzero(served) + 1
+        axes.bar(units, weights[served, feature], bottom=bottom[served], color=colour, width=0.75, linewidth=0.2)
         bottom += weights[:, feature]
     axes.set_xticks(range(1, len(weights) + 1))
 

@@ -20,6 +20,7 @@ TRAINED = {
     "uniform": "train_uniform",
     "learning": "train_learning",
     "neurons": "train_features",
+    "absolute": "train_absolute",
     "double_descent": "train_double_descent",
 }
 
@@ -84,6 +85,7 @@ MEASURED = {
         ["monosemantic_density"],
         ["table"],
     ),
+    "absolute": ("measure_absolute", "absolute", ["mixed_density"], ["table"]),
     "double_descent": (
         "measure_double_descent",
         "double_descent",
@@ -179,6 +181,13 @@ DRAWN = {
         ["table"],
         "Privileged basis",
         "what hidden units serve",
+    ),
+    "absolute": (
+        "absolute",
+        "draw_absolute",
+        ["table"],
+        "Privileged basis",
+        "absolute values",
     ),
     "double_descent": (
         "double_descent",

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from common.records import Strict
 from replications.superposition.training_settings import (
+    AbsoluteTraining,
     CellTraining,
     CourseTraining,
     Density,
@@ -99,6 +100,13 @@ class Neurons(Strict):
     monosemantic_density: Density = Field(description="where every unit is expected to serve one feature")
 
 
+class Absolute(Strict):
+    """Computing |x| in superposition: which hidden unit serves which features."""
+
+    training: AbsoluteTraining
+    mixed_density: Density = Field(description="where some units serve one feature and others several")
+
+
 class DoubleDescent(Strict):
     """Points in superposition, features in superposition, and the bump between."""
 
@@ -119,4 +127,5 @@ class Settings(Strict):
     uniform: Uniform
     learning: Learning
     neurons: Neurons
+    absolute: Absolute
     double_descent: DoubleDescent

@@ -128,6 +128,22 @@ class UniformTraining(Strict):
         return _squeezed(self, self.n_features, self.n_hidden)
 
 
+class AbsoluteTraining(Strict):
+    """Absolute values of n features in m hidden units, on a stream, from dense to sparse."""
+
+    n_features: Annotated[int, Field(ge=2, le=400)] = Field(description="n")
+    n_hidden: Annotated[int, Field(ge=1, le=100)] = Field(description="m, less than n")
+    importance_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="I_i = decay^i")
+    densities: Annotated[list[Density], Field(min_length=2)] = Field(description="s = 1 - S, dense to sparse")
+    control_density: Density = Field(description="one of `densities`, at which linear hidden units are trained")
+    evaluation_samples: Annotated[int, Field(ge=16)] = Field(description="points of the held-out loss")
+    optimisation: Optimisation
+
+    @model_validator(mode="after")
+    def _squeezed(self) -> "AbsoluteTraining":
+        return _squeezed(self, self.n_features, self.n_hidden)
+
+
 class CourseTraining(Strict):
     """Full-batch training with snapshots."""
 

@@ -1,0 +1,57 @@
+"""Step: draws what every hidden unit of the absolute-value models serves, from dense to sparse (section 8)."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from common.cli import run
+from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL, save_figure, use_style
+from replications.superposition.draw_neurons import stack_weights
+from replications.superposition.drawing import log_ticks
+
+SHOWN = 4
+COLOURED = 30  # less important features have one colour
+
+
+def draw_absolute(*, table: Path, caption: Path, out: Path) -> None:
+    """Top: stacked weights of the first seed's units at four densities. Bottom: all seeds. `out` is the SVG."""
+    frame = pd.read_csv(table)
+    one = frame[frame["seed"] == frame["seed"].iloc[0]]
+    densities = np.sort(frame["density"].unique())[::-1]
+    chosen = [*densities[: SHOWN - 1].tolist(), densities[-1]]
+    n_features, n_units = int(frame["feature"].max()) + 1, int(frame["unit"].max()) + 1
+    use_style()
+    figure = plt.figure(figsize=(PAGE_WIDTH, 4.6))
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1.1, 1.0])
+    colours = plt.get_cmap(SEQUENTIAL)(1.0 - np.minimum(np.arange(n_features) / COLOURED, 1.0))
+    for axes, density in zip(top.subplots(1, len(chosen), sharey=True), chosen, strict=False):
+        part = one[one["density"] == density]
+        weights = np.zeros((n_units, n_features))
+        weights[part["unit"], part["feature"]] = part["weight"].abs()
+        order = np.lexsort((weights.argmax(1), weights.sum(1).round(1)))
+        stack_weights(axes, weights[order], colours)
+        axes.set(title=f"s = {density:g}", xlabel="hidden unit, sorted", xticks=[])
+        if density == chosen[0]:
+            axes.set_ylabel("$|W_{ji}|$ / largest, stacked")
+    per_seed = frame.drop_duplicates(["seed", "density"])
+    left, right = bottom.subplots(1, 2)
+    sns.lineplot(per_seed, x="density", y="polysemantic", ax=left, color=PALETTE[0], marker="o", errorbar=("pi", 100))
+    left.set(ylabel=f"polysemantic units of {n_units}", ylim=(-1, n_units + 1))
+    sns.lineplot(per_seed, x="density", y="error", ax=right, color=PALETTE[0], marker="o", errorbar=("pi", 100))
+    linear = per_seed.dropna(subset=["error_linear"])
+    right.plot(linear["density"], linear["error_linear"], "s", color=PALETTE[1], label="linear hidden units")
+    right.set(ylabel="loss / loss of the answer 0", ylim=(0, 1.05))
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.set(xscale="log", xlabel="density s (log scale, sparser to the right)")
+        axes.set_xticks(*log_ticks([1.0, 0.1, 0.01, 0.001]))
+        axes.minorticks_off()
+        axes.invert_xaxis()
+    save_figure(figure, out.with_suffix(""), frame, caption, [table])
+
+
+if __name__ == "__main__":
+    run(draw_absolute)

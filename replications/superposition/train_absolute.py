@@ -1,0 +1,73 @@
+"""Step: trains models that compute the absolute value of many features in few hidden units (section 8).
+
+Every seed and density is one instance of a batched job on an endless stream; the control with linear hidden units is
+trained at one density. Out: one safetensors file, `<hidden>.{W1,W2,b}` [seed density ...] and `<hidden>.loss` [seed
+density], the loss on held-out points over that of a model that always answers 0; `<hidden>.densities`.
+"""
+
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from safetensors.torch import save_file
+from torch import Tensor
+
+from common.cli import run
+from common.files import atomic
+from common.training import Job, train
+from replications.superposition.absolute import Hidden, Weights, absolute_loss, dropped, signed_batch, starts
+from replications.superposition.model import Data, stack
+from replications.superposition.training_settings import AbsoluteTraining, Device
+
+HELD_OUT = 9_000_000  # a step that training does not reach
+
+
+def train_absolute(*, training: AbsoluteTraining, seeds: list[int], device: Device, out: Path) -> None:
+    """Trains and writes `out`."""
+    found = trained("relu", training.densities, training, seeds, device)
+    found |= trained("linear", [training.control_density], training, seeds, device)
+    with atomic(out) as temporary:
+        save_file({name: value.contiguous().cpu() for name, value in found.items()}, temporary)
+
+
+def trained(
+    hidden: Hidden, densities: list[float], training: AbsoluteTraining, seeds: list[int], device: str
+) -> dict[str, Tensor]:
+    """What the file holds for one kind of hidden units."""
+    at = torch.tensor(densities, dtype=torch.float64)
+    n, m, optimisation = training.n_features, training.n_hidden, training.optimisation
+    importance = (training.importance_decay ** torch.arange(n)).to(device)
+
+    def drawn(size: int, step: int) -> Data:
+        data = stack([signed_batch(at, n, size, seed, step) for seed in seeds])
+        return Data(data.x.to(device), data.weight.to(device))
+
+    def loss(weights: Weights, step: int) -> Tensor:
+        return absolute_loss(weights, drawn(optimisation.batch, step), importance, hidden)
+
+    each = [starts(len(densities), m, n, seed) for seed in seeds]
+    weights = {name: torch.cat([one[name] for one in each]).to(device) for name in each[0]}
+    rates = torch.ones(len(weights["b"]), device=device)
+    job = Job(
+        f"absolute value, {hidden}, {densities}, {seeds}",
+        weights,
+        loss,
+        lambda weights: {},
+        [],
+        [optimisation.steps],
+        rates,
+        optimisation.batch,
+    )
+    last = {name: value[-1] for name, value in train(job, optimisation).snapshots.items()}
+    with torch.no_grad():
+        held_out = absolute_loss(last, drawn(training.evaluation_samples, HELD_OUT), importance, hidden)
+    last["loss"] = held_out / dropped(at.float(), importance.cpu()).repeat(len(seeds)).to(device)
+    split = {
+        f"{hidden}.{name}": rearrange(value, "(seed density) ... -> seed density ...", seed=len(seeds))
+        for name, value in last.items()
+    }
+    return split | {f"{hidden}.densities": at}
+
+
+if __name__ == "__main__":
+    run(train_absolute)
