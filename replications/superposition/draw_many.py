@@ -1,4 +1,4 @@
-"""Step: draws norm and superposition of every feature, linear against ReLU, density by density (section 2)."""
+"""Step: draws W^T W, norm and superposition of every feature, linear against ReLU, by density (section 2)."""
 
 from pathlib import Path
 
@@ -9,34 +9,40 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from common.cli import run
-from common.plotting import PAGE_WIDTH, SEQUENTIAL, save_figure, use_style
+from common.plotting import DIVERGING, PAGE_WIDTH, SEQUENTIAL, save_figure, use_style
 
 TITLES = {"linear": "linear (control)", "relu": "ReLU"}
 
 
-def draw_many(*, table: Path, caption: Path, out: Path) -> None:
-    """Bars of ||W_i||, coloured by superposition, of the first seed; the first density of the linear model, all of the
-    ReLU model. `out` is the SVG."""
-    frame = pd.read_csv(table)
+def draw_many(*, table: Path, products: Path, caption: Path, out: Path) -> None:
+    """W^T W and bars of ||W_i||, coloured by superposition, of the first seed; the first density of the linear model,
+    all of the ReLU model. `out` is the SVG."""
+    frame, grams = pd.read_csv(table), pd.read_csv(products)
     one = frame[frame["seed"] == frame["seed"].iloc[0]]
     densities = sorted(one["density"].unique(), reverse=True)
     panels = [("linear", densities[0]), *(("relu", density) for density in densities)]
     use_style()
-    figure, axes = plt.subplots(1, len(panels), figsize=(PAGE_WIDTH, 2.6), sharey=True)
+    figure, (top, axes) = plt.subplots(2, len(panels), figsize=(PAGE_WIDTH, 4.0), height_ratios=[1.0, 1.6])
     scale = Normalize(0.0, 1.0)
     colours = plt.get_cmap(SEQUENTIAL)
-    for place, (activation, density) in zip(axes, panels, strict=True):
+    for above, place, (activation, density) in zip(top, axes, panels, strict=True):
+        gram = grams[(grams["activation"] == activation) & (grams["density"] == density)]
+        square = gram.pivot(index="feature", columns="other", values="product")
+        image = above.imshow(square, cmap=DIVERGING, vmin=-1, vmax=1, rasterized=True)
+        above.set(xticks=[], yticks=[])
         bars = one[(one["activation"] == activation) & (one["density"] == density)].sort_values("feature")
         shade = colours(scale(bars["superposition"].to_numpy().clip(0.0, 1.0)))
         place.barh(bars["feature"] + 1, bars["norm"], color=shade, height=0.8)
-        place.set_title(f"{TITLES[activation]}, s = {density:g}", fontsize=7)
-        place.set(xlim=(0.0, 1.25), xlabel=r"$\|W_i\|$")
+        above.set_title(f"{TITLES[activation]}, s = {density:g}", fontsize=7)
+        place.set(xlim=(0.0, 1.25), xlabel=r"$\|W_i\|$", yticks=[])
+        place.invert_yaxis()
     axes[0].set_ylabel("feature, most important on top")
     axes[0].set_yticks(np.arange(1, one["feature"].max() + 2, 3 if one["feature"].max() > 10 else 1))
-    axes[0].invert_yaxis()
-    label = "superposition (1 and more in one colour)"
+    top[0].set_ylabel("feature")
+    figure.colorbar(image, ax=top, label=r"$W^T W$", pad=0.01, fraction=0.03)
+    label = "superposition (1 and more alike)"
     figure.colorbar(ScalarMappable(scale, SEQUENTIAL), ax=axes, label=label, pad=0.01, fraction=0.03)
-    save_figure(figure, out.with_suffix(""), frame, caption, [table])
+    save_figure(figure, out.with_suffix(""), frame, caption, [table, products])
 
 
 if __name__ == "__main__":

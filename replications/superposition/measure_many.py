@@ -25,8 +25,9 @@ ALONE, ANTIPODAL = 0.5, -0.95  # superposition above which a feature shares its 
 PERMUTATIONS = 200
 
 
-def measure_many(*, models: Path, seeds: list[int], metrics: Path, table: Path) -> None:
-    """Writes `metrics` (JSON) and `table` (CSV). Densities run from dense to sparse; the second one is `middle`."""
+def measure_many(*, models: Path, seeds: list[int], metrics: Path, table: Path, products: Path) -> None:
+    """Writes `metrics` (JSON), `table` and `products` (CSV; W^T W of the first seed). Densities run from dense to
+    sparse; the second one is `middle`."""
     grids = {name: load_grid(models, name) for name in ("relu", "linear")}
     for grid in grids.values():
         checked_dimensionality(grid.W)
@@ -67,6 +68,14 @@ def measure_many(*, models: Path, seeds: list[int], metrics: Path, table: Path) 
     frames = [column_rows(name, grids[name].densities, W[name], seeds) for name in W]
     rows = [row for rows in frames for row in rows]
     write_table(table, rows, ["activation", "seed", "density", "feature", "norm", "superposition", "dimensionality"])
+    grams = [
+        [name, density, i, j, product]
+        for name, one in W.items()
+        for density, weights in zip(densities.tolist(), one[0], strict=True)
+        for i, line in enumerate((weights.T @ weights).tolist())
+        for j, product in enumerate(line)
+    ]
+    write_table(products, grams, ["activation", "density", "feature", "other", "product"])
 
 
 def antipodal_pairs(W: Float[Tensor, "hidden feature"]) -> int:

@@ -46,7 +46,7 @@ MEASURED = {
         ["digon_density", "pentagon_density"],
         ["table", "restarts"],
     ),
-    "many_features": ("measure_many", "many_features", [], ["table"]),
+    "many_features": ("measure_many", "many_features", [], ["table", "products"]),
     "phase_diagram": (
         "measure_phase_diagram",
         "phase_diagram",
@@ -136,7 +136,7 @@ DRAWN = {
     "many_features": (
         "many_features",
         "draw_many",
-        ["table"],
+        ["table", "products"],
         "Twenty features in five dimensions",
         "norms and superposition",
     ),
