@@ -16,7 +16,7 @@ from pydantic import Field
 from common.config import ROOT, Scale, checked
 from common.errors import UserError
 from common.files import read_json, read_yaml, sha256, write_json, write_text
-from common.models import Sha256, encode
+from common.models import Sha256, encode_all
 from common.records import Strict
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def write_corpus(
     for split, documents in splits.items():
         path = out.with_name(f"{split}.jsonl")
         write_text(path, as_lines(documents))
-        tokens = sum(len(encode(tokenizer, document.text)) for document in documents)
+        tokens = sum(map(len, encode_all(tokenizer, [document.text for document in documents])))
         content[split] = {
             "documents": len(documents),
             "characters": sum(len(document.text) for document in documents),

@@ -73,13 +73,13 @@ class GreedySettings(Strict):
 
 
 class VerificationSettings(Strict):
-    curve_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(
+    curve_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
         description="discovery prompts on which the circuit's size is chosen"
     )
-    verify_prompts: Annotated[int, Field(ge=8, le=1000)] = Field(
+    verify_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
         description="verification prompts of circuit, complement and classes"
     )
-    random_prompts: Annotated[int, Field(ge=8, le=1000)] = Field(
+    random_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
         description="verification prompts of random node sets, of parts taken out, and of minimality"
     )
     grid_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of the ablation grid")

@@ -25,7 +25,7 @@ def draw_absolute(*, table: Path, caption: Path, out: Path) -> None:
     n_features, n_units = int(frame["feature"].max()) + 1, int(frame["unit"].max()) + 1
     use_style()
     figure = plt.figure(figsize=(PAGE_WIDTH, 4.6))
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1.1, 1.0])
+    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[1.1, 1.0])).tolist()
     colours = plt.get_cmap(SEQUENTIAL)(1.0 - np.minimum(np.arange(n_features) / COLOURED, 1.0))
     for axes, density in zip(top.subplots(1, len(chosen), sharey=True), chosen, strict=False):
         part = one[one["density"] == density]

@@ -14,9 +14,9 @@ from common.self_chat import TOPICS, questions, split_of
 class Letters:
     """A tokenizer with one token per character."""
 
-    def __call__(self, text, add_special_tokens):
+    def __call__(self, texts, add_special_tokens):
         assert add_special_tokens is False
-        return {"input_ids": list(range(len(text)))}
+        return {"input_ids": [list(range(len(text))) for text in texts]}
 
 
 def document(text, group="package", kind="source"):
