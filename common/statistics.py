@@ -6,7 +6,7 @@ of one cluster are not independent. Ratios are ratios of means, never means of r
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from scipy import stats
+from scipy.special import stdtrit
 
 from common.records import Metric
 
@@ -19,7 +19,7 @@ def over_seeds(values: list[float], *, unit: str, formula: str) -> Metric:
     if len(values) < 2:
         raise ValueError("an interval over seeds needs at least 2 seeds")
     array = np.asarray(values, dtype=np.float64)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array)))
+    half = float(stdtrit(len(array) - 1, (1 + LEVEL) / 2) * array.std(ddof=1) / np.sqrt(len(array)))
     mean = float(array.mean())
     return Metric(
         value=mean,
