@@ -208,7 +208,7 @@ class Sampler:
         if not math.isfinite(temperature) or temperature < 0:
             raise UserError(f"the temperature must be a finite number >= 0, not {temperature}")
         self.temperature, self.seed, self.forbidden = temperature, seed, list(forbidden)
-        self.distinct, self.stream = streams.unique(return_inverse=True)
+        self.distinct, self.stream = torch.unique(streams, return_inverse=True)
 
     def __call__(self, logits: Float[Tensor, "row d_vocab"], step: int) -> Int[Tensor, "row 1"]:
         logits = logits.float()
@@ -300,7 +300,7 @@ def reread(
             use_cache=True,
         ).last_hidden_state
     head, nats = model.get_output_embeddings(), []
-    for part, wanted in zip(hidden[:, :-1].split(16), tokens[:, 1:].split(16), strict=True):
+    for part, wanted in zip(torch.split(hidden[:, :-1], 16), torch.split(tokens[:, 1:], 16), strict=True):
         logits = head(part).float()
         nats.append(logits.logsumexp(-1) - logits.gather(-1, wanted[..., None])[..., 0])
     return torch.cat(nats).cpu(), seen[0]

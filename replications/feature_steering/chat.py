@@ -1,4 +1,6 @@
-"""A chat at the terminal with one latent held fixed: `python -m replications.feature_steering.chat --feature 12 --multiplier 2`.
+"""A chat at the terminal with one latent held fixed.
+
+    python -m replications.feature_steering.chat --feature 12 --multiplier 2
 
 Every message is answered twice, side by side and word by word: by the model as it is and by the model with the latent
 clamped to `multiplier` times the largest value seen in training (the error kept). Both answers share their random
@@ -40,7 +42,7 @@ def chosen_latent(known: list[Latent], feature: int, multiplier: float) -> Laten
     if known[feature].largest <= 0:
         alive = sorted((one for one in known if one.contexts), key=lambda one: -one.effect)[:8]
         raise UserError(
-            f"--feature {feature} is dead: it never fired in training, so a multiple of its largest value means nothing; "
+            f"--feature {feature} is dead: it never fired in training, so its largest value is 0; "
             f"these are alive: {', '.join(str(one.index) for one in alive)}"
         )
     return known[feature]

@@ -66,7 +66,13 @@ def choose_multipliers(own: pd.DataFrame, limits: Fluency) -> dict[str, float]:
 
 
 def collapse(own: pd.DataFrame, dial: str, limits: Fluency) -> float:
-    """The first multiplier at which a dial is no longer fluent on the choosing rows; infinite if it always is."""
+    """The first multiplier at which a dial's texts fall apart on the choosing rows; infinite if they never do.
+
+    They do when perplexity leaves the wider limit, or distinct bigrams fall below theirs.
+    """
     rows = own[(own["dial"] == dial) & (own["part"] == CHOOSING)]
-    lost = [float(m) for m, group in rows.groupby("multiplier") if not is_fluent(group, limits)]  # type: ignore[arg-type]
-    return min(lost, default=float("inf"))
+    for multiplier, group in rows.groupby("multiplier"):
+        perplexity, distinct = fluency(group)
+        if perplexity > limits.collapse or distinct < limits.distinct:
+            return float(multiplier)  # type: ignore[arg-type]
+    return float("inf")

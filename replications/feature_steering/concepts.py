@@ -58,7 +58,7 @@ def choose(folder: Path, tokenizer: "PreTrainedTokenizerBase", settings: Concept
     for document in read_corpus(folder, "train"):
         if document.kind == "docstring":
             found[module_of(document)].append(document.text)
-    concepts = []
+    concepts: list[Concept] = []
     for name, texts in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
         if len(texts) < needed or len(concepts) == settings.count:
             break

@@ -46,7 +46,7 @@ def demonstrate(
     shown = to_show(known, demonstration.density, demonstration.contexts, demonstration.latents)
     if not shown:
         raise UserError(f"every latent of {about['sae']} is dead, so there is none to show; train it on more tokens")
-    rows = [(at, None, 0) for at in range(len(QUESTIONS))]
+    rows: list[tuple[int, float | None, int]] = [(at, None, 0) for at in range(len(QUESTIONS))]
     rows += [
         (at, multiplier, place)
         for place in range(len(shown))

@@ -38,7 +38,7 @@ def own_auroc(scores: Float[Tensor, "document concept"], concept: Int[Tensor, " 
 
 def unit(v: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
     """Rows of length 1."""
-    return v / v.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return torch.nn.functional.normalize(v, dim=-1)
 
 
 def detectors(
@@ -46,7 +46,7 @@ def detectors(
 ) -> tuple[Int[Tensor, " concept"], Float[Tensor, " concept"]]:
     """The best live latent of each concept and its AUROC on the training documents."""
     chosen, scores = [], []
-    for one in concept.unique():
+    for one in torch.unique(concept):
         area = auroc(means.numpy(), (concept == one).numpy())
         area[live.numpy() < LIVE] = 0
         chosen.append(int(area.argmax()))
@@ -59,8 +59,8 @@ def difference_of_means(
 ) -> Float[Tensor, "concept d_model"]:
     """Mean token of each concept minus mean token of all others, as unit vectors."""
     means = reduce(x, "document pos d -> document d", "mean")
-    own = torch.stack([means[concept == one].mean(0) for one in concept.unique()])
-    rest = torch.stack([means[concept != one].mean(0) for one in concept.unique()])
+    own = torch.stack([means[concept == one].mean(0) for one in torch.unique(concept)])
+    rest = torch.stack([means[concept != one].mean(0) for one in torch.unique(concept)])
     return unit(own - rest)
 
 
@@ -81,7 +81,7 @@ def principal_directions(
 ) -> Float[Tensor, "concept d_model"]:
     """First principal component of each concept's tokens, signed towards the concept."""
     towards, found = difference_of_means(x, concept), []
-    for place, one in enumerate(concept.unique()):
+    for place, one in enumerate(torch.unique(concept)):
         tokens = rearrange(x[concept == one], "document pos d -> (document pos) d").double()
         centred = tokens - tokens.mean(0)
         axis = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1].float()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from common.cli import run
 from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE, save_figure, use_style
 from common.records import Metric, read_metrics
-from replications.feature_steering.settings import DIALS, INSTRUCTION, REMOVALS
+from replications.feature_steering.settings import CHOSEN, DIALS, INSTRUCTION, REMOVALS
 
 NAMES = {
     "sae": ("SAE latent", "o", PALETTE[0]),
@@ -57,10 +57,8 @@ def draw(
 def frontier(table: pd.DataFrame) -> Figure:
     """Perplexity ratio against gain, by probe and by lexicon."""
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.2))
-    for axes, column, label in zip(
-        panels, ("gain", "gain_lexicon"), ("gain of the concept's score (probe)", "gain of its lexicon (share of tokens)"),
-        strict=True,
-    ):  # fmt: skip
+    labels = ("gain of the concept's score (probe)", "gain of its lexicon (share of tokens)")
+    for axes, column, label in zip(panels, ("gain", "gain_lexicon"), labels, strict=True):
         for dial, (name, marker, colour) in NAMES.items():
             line = table[table["dial"] == dial].sort_values("multiplier")
             x, y = line["perplexity"].to_numpy(), line[column].to_numpy()
@@ -112,31 +110,35 @@ def dose_response(table: pd.DataFrame) -> Figure:
 
 
 def contest(metrics: dict[str, Metric], gains: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Gain of every dial at its chosen multiplier on the scoring prompts: each concept, mean and interval."""
-    arms = [*DIALS, INSTRUCTION]
-    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.75, 2.9))
+    """Gain of every dial on the scoring prompts: each concept, mean and interval, at both kinds of multiplier."""
+    panels = {
+        "vectors of equal length": [*DIALS, INSTRUCTION],
+        "each at its largest fluent gain": [f"fluent_{dial}" for dial in CHOSEN],
+    }
+    heights = [len(arms) for arms in panels.values()]
+    figure, both = plt.subplots(
+        2, 1, figsize=(PAGE_WIDTH * 0.8, 4.1), sharex=True, gridspec_kw={"height_ratios": heights}
+    )
     spread = np.random.default_rng(0).uniform(-0.18, 0.18, len(gains))
     lines = []
-    for place, arm in enumerate(arms):
-        name, _, colour = NAMES[arm]
-        metric = metrics[f"{arm}_gain"]
-        multiplier = metrics[f"{arm}_multiplier"].value if arm != INSTRUCTION else float("nan")
-        height = len(arms) - 1 - place
-        axes.plot(gains[arm], height + spread, "o", color=colour, markersize=2.5, alpha=0.35, mew=0)
-        axes.errorbar(
-            metric.value, height, xerr=[[metric.value - metric.ci_low], [metric.ci_high - metric.value]], fmt="o",
-            color=colour, mec="k", mew=0.6, ecolor="k", markersize=5, capsize=2.5, zorder=4,
-        )  # fmt: skip
-        lines.append(
-            {"dial": arm, **metric.model_dump(include={"value", "ci_low", "ci_high"}), "multiplier": multiplier}
-        )
-    names = [
-        NAMES[line["dial"]][0] + ("" if np.isnan(line["multiplier"]) else f", {line['multiplier']:g}") for line in lines
-    ]
-    axes.set_yticks(range(len(arms))[::-1], names)
-    axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-    axes.set_xlabel("gain of the concept's score at the chosen multiplier, other prompts")
-    return figure, pd.DataFrame(lines).fillna({"multiplier": 0.0})
+    for axes, (title, arms) in zip(both, panels.items(), strict=True):
+        labels = []
+        for place, arm in enumerate(reversed(arms)):
+            name, _, colour = NAMES[arm.removeprefix("fluent_")]
+            metric = metrics[f"{arm}_gain"]
+            axes.plot(gains[arm], place + spread, "o", color=colour, markersize=2.5, alpha=0.35, mew=0)
+            axes.errorbar(
+                metric.value, place, xerr=[[metric.value - metric.ci_low], [metric.ci_high - metric.value]], fmt="o",
+                color=colour, mec="k", mew=0.6, ecolor="k", markersize=5, capsize=2.5, zorder=4,
+            )  # fmt: skip
+            chosen = metrics.get(f"{arm}_multiplier")
+            labels.append(name if chosen is None else f"{name}, {chosen.value:g}" if chosen.value else f"{name}, none")
+            lines.append({"arm": arm, **metric.model_dump(include={"value", "ci_low", "ci_high"})})
+        axes.set_yticks(range(len(arms)), labels)
+        axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+        axes.set_title(title, loc="left")
+    both[1].set_xlabel("gain of the concept's score over unsteered texts")
+    return figure, pd.DataFrame(lines)
 
 
 def heat_map(matrix: pd.DataFrame) -> Figure:

@@ -26,7 +26,7 @@ def fit_probe(
     x = x.double()
     mean, scale = x.mean(0), x.std(0) + 1e-6
     z = (x - mean) / scale
-    target = (concept[:, None] == concept.unique()).double()
+    target = (concept[:, None] == torch.unique(concept)).double()
     gram = z.T @ z + strength * len(z) * torch.eye(z.shape[1], dtype=torch.float64)
     weights = torch.linalg.solve(gram, z.T @ (target - target.mean(0))) / scale[:, None]
     return weights, target.mean(0) - mean @ weights
@@ -40,7 +40,7 @@ def rescaled(
 ) -> tuple[Float[Tensor, "d_model concept"], Float[Tensor, " concept"]]:
     """The same probe with mean 0 on documents of other concepts and mean 1 on the concept's."""
     scores = x.double() @ weights + offset
-    own = concept[:, None] == concept.unique()
+    own = concept[:, None] == torch.unique(concept)
     inside = (scores * own).sum(0) / own.sum(0)
     outside = (scores * ~own).sum(0) / (~own).sum(0)
     gap = (inside - outside).clamp(min=1e-6)

@@ -43,7 +43,7 @@ class Latent(Strict):
 def strength(sae: Sae, activations: Activations) -> tuple[Float[Tensor, " d_sae"], Float[Tensor, " d_sae"]]:
     """Largest value and density of every latent over the activations that the SAE was trained on."""
     largest, fires = torch.zeros(sae.d_sae), torch.zeros(sae.d_sae)
-    for part in activations.x.split(CHUNK):
+    for part in torch.split(activations.x, CHUNK):
         latents = sae.encode(part.float())
         largest = torch.maximum(largest, latents.amax(0))
         fires += (latents > 0).sum(0)

@@ -1,10 +1,11 @@
 """Step: from rows to metrics. No model is asked; everything was measured on texts as the unsteered model reads them.
 
-*Gain*: a text's score for its concept minus that of the unsteered text of the same prompt, seed and noise, where 0 is
-an average document on other concepts and 1 an average document on the concept. Each dial's multiplier was chosen on other
-prompts; a dial that was left alone (no fluent multiplier gained) counts with gain 0. Dose-response comes from the
-choosing prompts, everything else from the scoring prompts. Intervals resample whole concepts; `per_seed` are means of
-the sampling seeds, which also draw the prompts and the nulls.
+*Gain*: a text's score for its concept minus the mean over unsteered texts of the same prompt, where 0 is an average
+document on other concepts and 1 an average document on the concept. Two comparisons on the scoring prompts: all dials
+at the common multiplier (vectors of equal length), and some at the multiplier chosen for them on other prompts, the
+fluent one of highest gain (`fluent_`; a dial for which none is fluent is left alone and gains 0). Dose-response comes
+from the choosing prompts. Intervals resample whole concepts; `per_seed` are means of the sampling seeds, which also
+draw prompts and nulls.
 """
 
 import itertools
@@ -22,9 +23,11 @@ from common.statistics import over_clusters
 from replications.feature_steering.choice import collapse, compared, fluency
 from replications.feature_steering.settings import (
     CHOOSING,
+    CHOSEN,
     DIALS,
     INSTRUCTION,
     NO_DIAL,
+    NULLS,
     REMOVALS,
     REMOVING,
     SCORING,
@@ -55,6 +58,7 @@ def measure(
     chosen: Path,
     detectors: Path,
     fluency: Fluency,
+    equal: float,
     seeds: list[int],
     dials: Path,
     removal: Path,
@@ -66,25 +70,30 @@ def measure(
     frame, found, best = pd.read_csv(rows), load_file(scores), read_json(chosen)
     own = compared(frame, found)
     names = frame[frame["concept"] >= 0].groupby("concept")["name"].first().tolist()
-    arms = [*DIALS, INSTRUCTION, NO_DIAL]
+    scored = own[own["part"] == SCORING]
+    level = {**dict.fromkeys(DIALS, equal), INSTRUCTION: 0.0, NO_DIAL: -1.0}
+    level |= {f"fluent_{dial}": best[dial] or -1.0 for dial in CHOSEN}
     tables = {
-        (dial, column): table(own[(own["dial"] == dial) & (own["part"] == SCORING)], column, len(names), seeds, zero)
-        for dial in arms
+        (arm, column): table(
+            scored[(scored["dial"] == arm.removeprefix("fluent_")) & (scored["multiplier"] == multiplier)],
+            column, len(names), seeds, zero,
+        )
+        for arm, multiplier in level.items()
         for column, (zero, _, _) in MEASURES.items()
-    }
+    }  # fmt: skip
     metrics = effects(tables) | contests(tables) | doses_of(own, len(names), seeds, fluency)
-    metrics |= judging(pd.read_csv(detectors)) | chosen_doses(own, best)
+    metrics |= judging(pd.read_csv(detectors)) | perplexities(scored, best, equal)
     write_metrics(dials, metrics)
     write_metrics(removal, removals(own, len(names), seeds))
     save(dose_table(own, fluency), doses)
-    gains = {dial: tables[dial, "gain"].mean(1) for dial in arms}
+    gains = {arm: tables[arm, "gain"].mean(1) for arm in level}
     save(pd.DataFrame({"concept": names, **gains}), concepts)
-    save(specificity_table(frame, found["probe"], own, names), specificity)
+    save(specificity_table(frame, found["probe"], own, names, equal), specificity)
 
 
 def table(own: pd.DataFrame, column: str, concepts: int, seeds: list[int], absent: float) -> Table:
     """Mean of a column for each concept and seed; `absent` where a dial was left alone."""
-    means = own.groupby(["concept", "seed"])[column].mean() if len(own) else {}
+    means = own.groupby(["concept", "seed"])[column].mean().to_dict()
     return np.array([[means.get((concept, seed), absent) for seed in seeds] for concept in range(concepts)])
 
 
@@ -97,15 +106,16 @@ def over_concepts(values: Table, unit: str, formula: str) -> Metric:
 
 
 def effects(tables: dict[tuple[str, str], Table]) -> dict[str, Metric]:
-    """Every measure of every dial, and its distance from both nulls."""
+    """Every measure of every dial, and its distance from the nulls at the same kind of multiplier."""
     found = {}
     for dial, column in tables:
         if dial == NO_DIAL:
             continue
         _, unit, formula = MEASURES[column]
         found[f"{dial}_{column}"] = over_concepts(tables[dial, column], unit, formula)
-        for null in ("random_direction", "random_latent"):
-            if dial not in (null, "random_direction", "random_latent"):
+        nulls = ["fluent_random_direction"] if dial.startswith("fluent_") else list(NULLS)
+        for null in nulls:
+            if dial not in (*NULLS, null):
                 difference = tables[dial, column] - tables[null, column]
                 found[f"{dial}_{column}_minus_{null}"] = over_concepts(difference, unit, f"{formula}; minus {null}")
     return found
@@ -133,30 +143,33 @@ def beats(one: Table, other: Table) -> Table:
 def concordance(gains: Float[np.ndarray, "concept dose"]) -> Float[np.ndarray, " concept"]:
     """Kendall's tau between dose and gain for each concept: pairs in order minus pairs out of order, over pairs."""
     pairs = list(itertools.combinations(range(gains.shape[1]), 2))
-    return np.mean([np.sign(gains[:, late] - gains[:, early]) for early, late in pairs], axis=0)
+    return np.asarray(np.mean([np.sign(gains[:, late] - gains[:, early]) for early, late in pairs], axis=0))
 
 
 def doses_of(own: pd.DataFrame, concepts: int, seeds: list[int], limits: Fluency) -> dict[str, Metric]:
-    """Whether the gain rises with the dose before the SAE latent's collapse, for the latent and for both nulls."""
+    """Whether the gain rises with the dose before the SAE latent's texts fall apart, for it and for others."""
     rows = own[own["part"] == CHOOSING]
-    end = collapse(own, "sae", limits)
-    levels = sorted(rows["multiplier"].unique())
-    used = [level for level in levels if level < end] or levels[:1]
-    taus = {}
-    for dial in ("sae", "diff_means", "random_latent", "random_direction"):
-        per_level = [
-            table(rows[(rows["dial"] == dial) & (rows["multiplier"] == level)], "gain", concepts, seeds, 0.0)
-            for level in used
-        ]
-        curves = np.stack([np.zeros_like(per_level[0]), *per_level], -1)
+    levels = np.array(sorted(rows["multiplier"].unique()))
+    used = levels[levels < max(collapse(own, "sae", limits), levels[0] + 1e-9)]
+    slopes, taus = {}, {}
+    for dial in ("sae", "diff_means", *NULLS):
+        own_rows = rows[rows["dial"] == dial]
+        gains = np.stack(
+            [table(own_rows[own_rows["multiplier"] == level], "gain", concepts, seeds, 0.0) for level in used], -1
+        )
+        slopes[dial] = gains @ used / (used @ used)
+        curves = np.concatenate([np.zeros_like(gains[..., :1]), gains], -1)
         taus[dial] = np.stack([concordance(curves[:, place]) for place in range(len(seeds))], 1)
-    formula = (
-        "Kendall's tau between multiplier (0 included) and gain, up to the last fluent multiplier of the SAE latent"
-    )
-    found = {f"{dial}_monotone": over_concepts(tau, "1", formula) for dial, tau in taus.items()}
-    for null in ("random_latent", "random_direction"):
-        name = f"sae_monotone_minus_{null}"
-        found[name] = over_concepts(taus["sae"] - taus[null], "1", f"{formula}; minus {null}")
+    upto = "up to the multiplier at which the SAE latent's texts fall apart"
+    found = {}
+    for name, series, formula in (
+        ("slope", slopes, f"least-squares slope, through 0, of gain over multiplier, {upto}"),
+        ("tau", taus, f"Kendall's tau between multiplier (0 included) and gain, {upto}"),
+    ):
+        found |= {f"{dial}_{name}": over_concepts(values, "1", formula) for dial, values in series.items()}
+        for null in NULLS:
+            difference = over_concepts(series["sae"] - series[null], "1", f"{formula}; minus {null}")
+            found[f"sae_{name}_minus_{null}"] = difference
     return found
 
 
@@ -175,25 +188,23 @@ def judging(detectors: pd.DataFrame) -> dict[str, Metric]:
     return found
 
 
-def chosen_doses(own: pd.DataFrame, best: dict[str, float]) -> dict[str, Metric]:
-    """The chosen multiplier of each dial (0: left alone) and its perplexity ratio on the scoring prompts."""
-    found = {}
-    for dial, multiplier in best.items():
-        rows = own[(own["dial"] == dial) & (own["part"] == SCORING)]
-        ratio = 1.0
-        low = high = ratio
-        if len(rows):
-            nats = over_clusters(
-                rows["nats_added"].to_numpy(), rows["concept"].to_numpy(), unit="nats", formula="nats added"
-            )
-            ratio, low, high = (float(np.exp(value)) for value in (nats.value, nats.ci_low, nats.ci_high))
-        formula = "perplexity of steered over unsteered texts, scoring prompts"
-        found[f"{dial}_perplexity"] = Metric(
-            value=ratio, ci_low=low, ci_high=high, n=max(len(rows), 1), unit="1", formula=formula
+def perplexities(scored: pd.DataFrame, best: dict[str, float], equal: float) -> dict[str, Metric]:
+    """Perplexity ratios at the common and at the chosen multipliers, and what was chosen (0: left alone)."""
+    found: dict[str, Metric] = {}
+    levels = [(dial, dial, equal) for dial in DIALS] + [(f"fluent_{dial}", dial, best[dial]) for dial in CHOSEN]
+    for name, dial, multiplier in levels:
+        rows = scored[(scored["dial"] == dial) & (scored["multiplier"] == multiplier)]
+        added = np.zeros(2) if rows.empty else rows["nats_added"].to_numpy()
+        concept = np.arange(2) if rows.empty else rows["concept"].to_numpy()
+        nats = over_clusters(added, concept, unit="nats", formula="nats per token, steered minus unsteered")
+        low, value, high = (float(np.exp(one)) for one in (nats.ci_low, nats.value, nats.ci_high))
+        found[f"{name}_perplexity"] = Metric(
+            value=value, ci_low=low, ci_high=high, n=nats.n, unit="1", formula="perplexity, times unsteered"
         )
-        found[f"{dial}_multiplier"] = Metric(
-            value=multiplier, ci_low=multiplier, ci_high=multiplier, n=1, unit="1",
-            formula="chosen length of the added vector over the mean norm of the residual stream",
+    for dial in CHOSEN:
+        found[f"fluent_{dial}_multiplier"] = Metric(
+            value=best[dial], ci_low=best[dial], ci_high=best[dial], n=1, unit="1",
+            formula="length of the added vector over the mean norm of the residual stream, chosen",
         )  # fmt: skip
     return found
 
@@ -238,17 +249,13 @@ def dose_table(own: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
 
 
 def specificity_table(
-    frame: pd.DataFrame, probe: Float[np.ndarray, "row concept"], own: pd.DataFrame, names: list[str]
+    frame: pd.DataFrame, probe: Float[np.ndarray, "row concept"], own: pd.DataFrame, names: list[str], equal: float
 ) -> pd.DataFrame:
-    """Mean gain of every concept (columns) under the SAE latent of every concept (rows), largest multiplier tried."""
-    rows = own[(own["dial"] == "sae") & (own["part"] == CHOOSING)]
-    rows = rows[rows["multiplier"] == sorted(rows["multiplier"].unique())[-2]]
-    base = frame[frame["dial"] == NO_DIAL]
-    partner = {
-        key: place for place, key in zip(base.index, zip(base["seed"], base["neutral"], strict=True), strict=True)
-    }
-    there = [partner[key] for key in zip(rows["seed"], rows["neutral"], strict=True)]
-    gains = pd.DataFrame(probe[rows.index] - probe[there], columns=names)
+    """Mean gain of every concept (columns) under the SAE latent of every concept (rows), at the common multiplier."""
+    rows = own[(own["dial"] == "sae") & (own["part"] == CHOOSING) & (own["multiplier"] == equal)]
+    base = frame[(frame["dial"] == NO_DIAL) & (frame["part"] == CHOOSING)]
+    unsteered = pd.DataFrame(probe[base.index]).groupby(base["neutral"].to_numpy()).mean()
+    gains = pd.DataFrame(probe[rows.index] - unsteered.loc[rows["neutral"]].to_numpy(), columns=names)
     return gains.groupby(rows["concept"].to_numpy()).mean().set_axis(names).rename_axis("steered").reset_index()
 
 

@@ -33,17 +33,20 @@ li, .tokens { font-family: ui-monospace, monospace; font-size: 12.5px; overflow-
 </style></head><body>
 <h1>One latent as a dial</h1>
 <p>{{ model }} answers three questions while one latent of the sparse autoencoder <code>{{ sae }}</code> at
-<code>{{ hook }}</code> is held at a multiple of the largest value seen in its training data. The latents were chosen by rule,
-not by looking at the answers. Multiplier 0 switches the latent off.</p>
+<code>{{ hook }}</code> is held at a multiple of the largest value seen in its training data. The latents were chosen by
+rule, not by looking at the answers. Multiplier 0 switches the latent off.</p>
 {% for latent in latents %}
 <h2>Latent {{ latent.about.index }}</h2>
 <p class="tokens">Raises most:{% for token in latent.about.raised %} <mark>{{ token }}</mark>{% endfor %}</p>
-<details open><summary>Strongest contexts, one per document (fires on {{ "%.2f" | format(100 * latent.about.density) }} % of tokens,
+<details open><summary>Strongest contexts, one per document
+(fires on {{ "%.2f" | format(100 * latent.about.density) }} % of tokens,
 largest value {{ "%.3g" | format(latent.about.largest) }})</summary>
-<ul>{% for before, middle, after in latent.about.contexts[:6] %}<li>{{ before }}<mark>{{ middle }}</mark>{{ after }}</li>{% endfor %}</ul>
+<ul>{% for before, middle, after in latent.about.contexts[:6] %}
+<li>{{ before }}<mark>{{ middle }}</mark>{{ after }}</li>{% endfor %}</ul>
 </details>
 <div class="wide"><table><thead><tr><th>question</th><th class="unsteered">unsteered</th>
-{% for multiplier in multipliers %}<th>{{ "%g" | format(multiplier) }} &times; largest</th>{% endfor %}</tr></thead><tbody>
+{% for multiplier in multipliers %}<th>{{ "%g" | format(multiplier) }} &times; largest</th>{% endfor %}
+</tr></thead><tbody>
 {% for question in questions %}{% set row = loop.index0 %}
 <tr><th>{{ question }}</th><td class="unsteered">{{ unsteered[row] }}</td>
 {% for answers in latent.answers %}<td>{{ answers[row] }}</td>{% endfor %}</tr>{% endfor %}
@@ -66,16 +69,14 @@ def page(*, answers: Path, caption: Path, page: Path, figure: Path) -> None:
 
 
 def table(content: dict[str, Any]) -> pd.DataFrame:
-    """One row per answer."""
-    lines = [
-        {"latent": latent["about"]["index"], "multiplier": multiplier, "question": question, "answer": text}
-        for latent in content["latents"]
-        for multiplier, texts in [
-            (None, content["unsteered"]),
-            *zip(content["multipliers"], latent["answers"], strict=True),
-        ]
-        for question, text in zip(content["questions"], texts, strict=True)
-    ]
+    """One row per answer; the multiplier of unsteered ones is left empty."""
+    lines = []
+    for latent in content["latents"]:
+        steered = zip(content["multipliers"], latent["answers"], strict=True)
+        for multiplier, texts in [(None, content["unsteered"]), *steered]:
+            for question, text in zip(content["questions"], texts, strict=True):
+                about = {"latent": latent["about"]["index"], "multiplier": multiplier}
+                lines.append({**about, "question": question, "answer": text})
     return pd.DataFrame(lines)
 
 

@@ -57,7 +57,7 @@ def read(
 
     tokens = torch.tensor(documents, device=model.device)
     with edited(model, hook, keep), edited(model, later, stop):
-        for part in track(list(tokens.split(batch)), "documents"):
+        for part in track(list(torch.split(tokens, batch)), "documents"):
             with contextlib.suppress(_ReadError):
                 model.base_model(input_ids=part, use_cache=False)
     return torch.cat(here), torch.cat(there)
@@ -102,11 +102,11 @@ def prepare(
     later = f"blocks.{concepts.judge_layer}.hook_resid_pre"
     here, there = read(model, every, own.about.hook, later, concepts.batch)
     sizes = [len(documents[part]) for part in PARTS]
-    means = dict(zip(PARTS, there.split(sizes), strict=True))
+    means = dict(zip(PARTS, torch.split(there, sizes), strict=True))
 
     x, concept = here[: sizes[0]], label["training"]
     largest, density = strength(own, Activations(activations.parent))
-    values = torch.cat([own.encode(part) for part in here.split(concepts.batch)])
+    values = torch.cat([own.encode(part) for part in torch.split(here, concepts.batch)])
     live = density * (largest > 0)
     latent, detection = dials.detectors(reduce(values[: sizes[0]], "doc pos d -> doc d", "mean"), concept, live)
     learned = {

@@ -98,7 +98,11 @@ rule measure:
         mem_mb=1500,
         runtime=10,
     params:
-        options=flags({"fluency": config["fluency"]}, **SEEDS),
+        options=flags(
+            {"fluency": config["fluency"]},
+            equal=config["writing"]["equal"],
+            **SEEDS,
+        ),
         sources=source_hash(f"{NAME}.measure"),
     shell:
         "python -m replications.feature_steering.measure --rows {input.table} --scores {input.scores} --chosen {input.chosen} --detectors {input.detectors} {params.options} --dials {output.dials} --removal {output.removal} --doses {output.doses} --concepts {output.concepts} --specificity {output.specificity} > {log} 2>&1"

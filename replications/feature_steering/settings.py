@@ -11,6 +11,7 @@ Count = Annotated[int, Field(ge=1)]
 LEARNED = ("sae", "diff_means", "probe", "pca")
 NULLS = ("random_latent", "random_direction")
 DIALS = (*LEARNED, *NULLS)
+CHOSEN = ("sae", "diff_means", "random_direction")  # scored at their fluent multiplier as well
 NO_DIAL, INSTRUCTION = "unsteered", "instruction"
 CHOOSING, SCORING, REMOVING = "choosing", "scoring", "removing"
 REMOVALS = {
@@ -45,10 +46,11 @@ class Writing(Strict):
     )
     unsteered: Count = Field(description="unsteered texts of each prompt and seed")
     choosing: Count = Field(description="prompts of each concept and seed on which every multiplier is tried")
-    scoring: Count = Field(description="prompts of each concept and seed on which the chosen multiplier is scored")
+    scoring: Count = Field(description="prompts of each concept and seed for scoring")
     new_tokens: Annotated[int, Field(ge=4)] = Field(description="tokens of a continuation")
     temperature: Annotated[float, Field(ge=0)] = Field(description="0 takes the most likely token")
     beginning: Annotated[int, Field(ge=2)] = Field(description="tokens of a document's beginning, for removal")
+    equal: float = Field(description="the multiplier at which all dials are compared; one of `multipliers`")
     removal: Annotated[float, Field(gt=0)] = Field(description="multiplier of the negative interventions")
     batch: Count = Field(description="rows written side by side")
 
@@ -56,6 +58,8 @@ class Writing(Strict):
     def _rising(self) -> "Writing":
         if sorted(set(self.multipliers)) != self.multipliers:
             raise ValueError("multipliers must rise")
+        if self.equal not in self.multipliers:
+            raise ValueError("equal must be one of the multipliers")
         return self
 
 
@@ -63,6 +67,7 @@ class Fluency(Strict):
     """When a dial counts as fluent, compared with the unsteered continuations of the same prompts."""
 
     perplexity: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(description="allowed ratios")
+    collapse: Annotated[float, Field(gt=1)] = Field(description="perplexity ratio above which a dial has collapsed")
     distinct: Annotated[float, Field(gt=0, le=1)] = Field(description="smallest allowed ratio of distinct bigrams")
 
 

@@ -1,6 +1,6 @@
 """Step: writes all texts, many interventions in one batch, and reads every text again with the unsteered model.
 
-First every multiplier on the choosing prompts; then each dial at its chosen one on the scoring prompts, and the
+First every multiplier on the choosing prompts; then the common and the chosen ones on the scoring prompts, and the
 removal. Out: `rows.csv` (one line a text: what was done, nats per token, distinct bigrams), `scores.safetensors`
 (score of every text for every concept, by probe and by lexicon) and `chosen.json`. No number comes from a steered pass.
 """
@@ -22,7 +22,7 @@ from replications.feature_steering.choice import choose_multipliers, compared
 from replications.feature_steering.concepts import header, neutral_prompts
 from replications.feature_steering.judge import distinct_bigrams, lexicon_share
 from replications.feature_steering.prepare import own_sae
-from replications.feature_steering.settings import Fluency, Writing
+from replications.feature_steering.settings import REMOVING, Fluency, Writing
 from replications.feature_steering.writing import Row, as_columns, choosing, removal, scoring, steering, unsteered
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Writer:
             own = torch.tensor([place for place, row in enumerate(rows) if row.seed == seed])
             for places, intervention in steering([rows[place] for place in own.tolist()], self.prepared, self.sae):
                 where = own[places]
-                for part in track(list(torch.arange(len(places)).split(self.writing.batch)), f"seed {seed}"):
+                for part in track(list(torch.split(torch.arange(len(places)), self.writing.batch)), f"seed {seed}"):
                     group = [rows[place] for place in where[part].tolist()]
                     asked, at = distinct([row.prompt for row in group])
                     streams = torch.tensor([row.stream for row in group])
@@ -58,14 +58,14 @@ class Writer:
                         self.model, [self.prompts[place] for place in asked], at, self.sae.about.hook,
                         None if intervention is None else intervention.rows(part).to(device), self.writing.new_tokens,
                         Sampler(self.writing.temperature, streams, seed, self.special),
-                        whole_prompt=True,
+                        whole_prompt=group[0].part == REMOVING,
                     )  # fmt: skip
         return written
 
     def read(self, rows: list[Row], written: Tensor) -> tuple[pd.DataFrame, dict[str, Tensor]]:
         """What the unsteered model and the lexicons make of the texts, each after its neutral prompt."""
         nats, scores = [], []
-        for part in track(list(torch.arange(len(rows)).split(self.writing.batch)), "read again"):
+        for part in track(list(torch.split(torch.arange(len(rows)), self.writing.batch)), "read again"):
             asked, at = distinct([rows[place].neutral for place in part.tolist()])
             of_token, mean = reread(
                 self.model, [self.prompts[place] for place in asked], at, written[part], self.judge

@@ -1,8 +1,9 @@
 """Which texts are written: every row of the comparison and of the removal, and how rows are read again.
 
-Comparison: each concept and dial continues neutral prompts, at every multiplier on half of them, at the chosen one
-on the other; the unsteered model continues every neutral prompt several times. Removal: beginnings of documents on
-a concept are continued under interventions that push its latent down. All dials of a concept, prompt and seed share noise.
+Comparison: each concept and dial continues neutral prompts, at every multiplier on half of them, at the common and the
+chosen one on the other half; the unsteered model continues every neutral prompt several times. Removal: beginnings of
+documents on a concept are continued under interventions that push its latent down. All dials of a concept, prompt and
+seed share their random numbers.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from common.steering import Kind, Steering
 from replications.feature_steering.concepts import NEUTRAL, draw_prompts, half
 from replications.feature_steering.settings import (
     CHOOSING,
+    CHOSEN,
     DIALS,
     INSTRUCTION,
     NO_DIAL,
@@ -31,8 +33,8 @@ OWN_STREAMS = 10**6  # unsteered texts have random numbers of their own
 
 
 class Row(NamedTuple):
-    """One text to write. `prompt` and `neutral` are places in the list of prompts: what it continues, and what it is read
-    after. Rows of one seed and `stream` share their random numbers."""
+    """One text to write. `prompt` and `neutral` are places in the list of prompts: what it continues, and what it is
+    read after. Rows of one seed and `stream` share their random numbers."""
 
     seed: int
     part: str
@@ -62,7 +64,7 @@ def choosing(concepts: int, seed: int, writing: Writing) -> Iterator[Row]:
 
 
 def scoring(concepts: int, seed: int, writing: Writing, chosen: dict[str, float]) -> Iterator[Row]:
-    """Every dial at its chosen multiplier, unless that is 0, and the instruction.
+    """Every dial at the common multiplier, some at their chosen one too (unless that is 0), and the instruction.
 
     Instructed prompts follow the neutral ones in the list of prompts, concept by concept.
     """
@@ -72,8 +74,9 @@ def scoring(concepts: int, seed: int, writing: Writing, chosen: dict[str, float]
             instructed = len(NEUTRAL) * (concept + 1) + prompt
             yield Row(seed, SCORING, concept, INSTRUCTION, 0.0, instructed, prompt, stream)
             for dial in DIALS:
-                if chosen[dial]:
-                    yield Row(seed, SCORING, concept, dial, chosen[dial], prompt, prompt, stream)
+                own = {writing.equal, chosen[dial]} if dial in CHOSEN else {writing.equal}
+                for multiplier in sorted(own - {0.0}):
+                    yield Row(seed, SCORING, concept, dial, multiplier, prompt, prompt, stream)
 
 
 def removal(concepts: int, texts: int, seed: int, seeds: list[int], first: int, multiplier: float) -> Iterator[Row]:
