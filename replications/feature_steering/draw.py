@@ -37,21 +37,21 @@ def draw(
     specificity: Path,
     dials: Path,
     removal: Path,
-    captions: Path,
+    captions: list[Path],
     frontier_out: Path,
     removal_out: Path,
 ) -> None:
     """Writes all figures beside `frontier_out` and `removal_out`, two SVG files."""
     use_style()
     table, gains, matrix = pd.read_csv(doses), pd.read_csv(concepts), pd.read_csv(specificity)
-    folder = frontier_out.parent
-    save_figure(frontier(table), folder / "frontier", table, captions / "frontier.rst", [doses])
-    save_figure(dose_response(table), folder / "doses", table, captions / "doses.rst", [doses])
+    folder, caption = frontier_out.parent, {path.stem: path for path in captions}
+    save_figure(frontier(table), folder / "frontier", table, caption["frontier"], [doses])
+    save_figure(dose_response(table), folder / "doses", table, caption["doses"], [doses])
     drawn, data = contest(read_metrics(dials), gains)
-    save_figure(drawn, folder / "contest", data, captions / "contest.rst", [dials, concepts])
-    save_figure(heat_map(matrix), folder / "specificity", matrix, captions / "specificity.rst", [specificity])
+    save_figure(drawn, folder / "contest", data, caption["contest"], [dials, concepts])
+    save_figure(heat_map(matrix), folder / "specificity", matrix, caption["specificity"], [specificity])
     drawn, data = removed(read_metrics(removal))
-    save_figure(drawn, removal_out.with_suffix(""), data, captions / "removal.rst", [removal])
+    save_figure(drawn, removal_out.with_suffix(""), data, caption["removal"], [removal])
 
 
 def frontier(table: pd.DataFrame) -> Figure:

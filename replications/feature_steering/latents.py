@@ -1,8 +1,10 @@
 """What is known about every latent, and the rule that chooses the ones to show.
 
-A latent can be shown if it fires on a share of tokens within a band, on more than one word, and in documents that have
-something in common. Among those, the ones with the highest sum of two ranks are taken: coherence (mean overlap of the
-words around its strongest tokens, one per document) and logit effect (how far the tokens it raises most stand out).
+A latent can be shown if it fires on a share of tokens within a band, and if most of its strongest tokens, one per
+document, are words, several different ones: punctuation makes dull dials, and a single word is no feature. Among those,
+the ones of highest sum of two ranks are taken: coherence (mean overlap of the tokens around the strongest ones) and
+logit effect (how far its ten most raised tokens stand out: standard deviations over all latents, token by token, since
+some tokens are raised by every vector).
 """
 
 import itertools
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 CHUNK = 8192
 AROUND = 6  # tokens on both sides
-LEAST_WORDS = 3
+LEAST_WORDS, LEAST_SHARE, LETTERS = 3, 0.75, 3
 TOP_TOKENS = 10
 
 
@@ -62,7 +64,7 @@ def describe(
     """A record of every latent. `values` are those at the tokens of `documents` behind the first one."""
     peaks, places = values.max(1)
     order = peaks.argsort(0, descending=True)[:count]
-    standing = (logits - logits.mean(1, keepdim=True)) / logits.std(1, keepdim=True).clamp(min=1e-9)
+    standing = (logits - logits.mean(0)) / logits.std(0).clamp(min=1e-9)
     effect, raised = standing.topk(TOP_TOKENS, 1)
     found = []
     for index in range(values.shape[2]):
@@ -97,13 +99,12 @@ def overlap(bags: list[set[int]]) -> float:
 def to_show(latents: list[Latent], band: list[float], contexts: int, count: int) -> list[Latent]:
     """The first `count` latents by the rule of this module. All that fire at all compete if none is within the band."""
 
-    def words(one: Latent) -> int:
-        return len({middle.strip().lower() for _, middle, _ in one.contexts})
+    def wordy(one: Latent) -> bool:
+        words = [middle.strip().lower() for _, middle, _ in one.contexts if sum(map(str.isalpha, middle)) >= LETTERS]
+        return len(words) >= LEAST_SHARE * len(one.contexts) and len(set(words)) >= LEAST_WORDS
 
     fitting = [
-        one
-        for one in latents
-        if band[0] <= one.density <= band[1] and len(one.contexts) >= contexts and words(one) >= LEAST_WORDS
+        one for one in latents if band[0] <= one.density <= band[1] and len(one.contexts) >= contexts and wordy(one)
     ]
     fitting = fitting or [one for one in latents if one.largest > 0]
     ranks = rankdata([one.coherence for one in fitting]) + rankdata([one.effect for one in fitting])

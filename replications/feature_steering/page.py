@@ -55,7 +55,7 @@ largest value {{ "%.3g" | format(latent.about.largest) }})</summary>
 </body></html>
 """
 DRAWN = (-2, 1, 2, 4, 10)
-WIDTH, LINES = 27, 9
+WIDTH, LINES = 24, 9
 
 
 def page(*, answers: Path, caption: Path, page: Path, figure: Path) -> None:
@@ -91,7 +91,7 @@ def side_by_side(content: dict[str, Any]) -> Figure:
     ]
     questions = content["questions"]
     drawn, axes = plt.subplots(
-        len(questions), len(columns), figsize=(PAGE_WIDTH * 1.35, 1.35 * len(questions) + 0.5), squeeze=False
+        len(questions), len(columns), figsize=(PAGE_WIDTH * 1.35, 1.2 * len(questions) + 0.5), squeeze=False
     )
     for row, question in enumerate(questions):
         for column, (name, texts) in enumerate(columns):
@@ -102,7 +102,7 @@ def side_by_side(content: dict[str, Any]) -> Figure:
                 side.set_color("0.8")
             cell.set_facecolor("0.96" if column == 0 else "white")
             cell.text(
-                0.03, 0.96, clipped(texts[row]), fontsize=5.2, va="top", family="DejaVu Sans Mono",
+                0.03, 0.96, clipped(texts[row]), fontsize=6, va="top", family="DejaVu Sans Mono",
                 transform=cell.transAxes, parse_math=False,
             )  # fmt: skip
             if row == 0:

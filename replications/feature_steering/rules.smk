@@ -209,10 +209,9 @@ rule draw:
         mem_mb=1500,
         runtime=5,
     params:
-        folder=CAPTIONS,
         sources=source_hash(f"{NAME}.draw"),
     shell:
-        "python -m replications.feature_steering.draw --doses {input.doses} --concepts {input.concepts} --specificity {input.specificity} --dials {input.dials} --removal {input.removal} --captions {params.folder} --frontier-out {output.frontier} --removal-out {output.removal} > {log} 2>&1"
+        "python -m replications.feature_steering.draw --doses {input.doses} --concepts {input.concepts} --specificity {input.specificity} --dials {input.dials} --removal {input.removal} --captions {input.captions} --frontier-out {output.frontier} --removal-out {output.removal} > {log} 2>&1"
 
 
 rule figures:
