@@ -61,6 +61,8 @@ def frontier(table: pd.DataFrame) -> Figure:
     for axes, column, label in zip(panels, ("gain", "gain_lexicon"), labels, strict=True):
         for dial, (name, marker, colour) in NAMES.items():
             line = table[table["dial"] == dial].sort_values("multiplier")
+            if line.empty:
+                continue
             x, y = line["perplexity"].to_numpy(), line[column].to_numpy()
             if dial != INSTRUCTION:
                 x, y = np.append(1.0, x), np.append(0.0, y)
@@ -86,6 +88,8 @@ def dose_response(table: pd.DataFrame) -> Figure:
         for dial in DIALS:
             name, marker, colour = NAMES[dial]
             line = table[table["dial"] == dial].sort_values("multiplier")
+            if line.empty:
+                continue
             x, y = np.append(0.0, line["multiplier"]), np.append(zero, line[column])
             axes.plot(x, y, marker + "-", color=colour, markersize=3.5, linewidth=1, label=name)
             if column == "gain":

@@ -161,7 +161,7 @@ def doses_of(own: pd.DataFrame, concepts: int, seeds: list[int], limits: Fluency
         curves = np.concatenate([np.zeros_like(gains[..., :1]), gains], -1)
         taus[dial] = np.stack([concordance(curves[:, place]) for place in range(len(seeds))], 1)
     upto = "up to the multiplier at which the SAE latent's texts fall apart"
-    found = {}
+    found: dict[str, Metric] = {}
     for name, series, formula in (
         ("slope", slopes, f"least-squares slope, through 0, of gain over multiplier, {upto}"),
         ("tau", taus, f"Kendall's tau between multiplier (0 included) and gain, {upto}"),

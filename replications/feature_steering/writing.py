@@ -1,9 +1,9 @@
 """Which texts are written: every row of the comparison and of the removal, and how rows are read again.
 
-Comparison: each concept and dial continues neutral prompts, at every multiplier on half of them, at the common and the
-chosen one on the other half; the unsteered model continues every neutral prompt several times. Removal: beginnings of
-documents on a concept are continued under interventions that push its latent down. All dials of a concept, prompt and
-seed share their random numbers.
+Comparison: each concept and dial continues neutral prompts, half of them at the common and the chosen multiplier, and
+some dials the other half at every multiplier; the unsteered model continues every prompt several times. Removal:
+beginnings of documents on a concept are continued under interventions that push its latent down. All dials of a
+concept, prompt and seed share their random numbers.
 """
 
 from collections.abc import Iterator
@@ -29,6 +29,7 @@ from replications.feature_steering.settings import (
     Writing,
 )
 
+CURVES = (*CHOSEN, "random_latent")  # dials tried at every multiplier; the others are scored at the common one only
 OWN_STREAMS = 10**6  # unsteered texts have random numbers of their own
 
 
@@ -55,10 +56,10 @@ def unsteered(seed: int, writing: Writing) -> Iterator[Row]:
 
 
 def choosing(concepts: int, seed: int, writing: Writing) -> Iterator[Row]:
-    """Every dial at every multiplier."""
+    """The dials of `CURVES` at every multiplier."""
     for concept in range(concepts):
         for prompt in draw_prompts(concept, seed, 0, writing.choosing):
-            for dial in DIALS:
+            for dial in CURVES:
                 for multiplier in writing.multipliers:
                     yield Row(seed, CHOOSING, concept, dial, multiplier, prompt, prompt, prompt * concepts + concept)
 

@@ -184,7 +184,7 @@ def test_rows_pair_with_unsteered_ones_and_every_group_has_its_intervention(scal
     rows += list(writing.removal(5, 6, 3, [2, 3, 4], 1000, plan.removal))
     base = {(row.part, row.neutral) for row in rows if row.dial == NO_DIAL}
     assert {(row.part, row.neutral) for row in rows} == base
-    assert {row.dial for row in rows if row.part == CHOOSING} == {NO_DIAL, *DIALS}
+    assert {row.dial for row in rows if row.part == CHOOSING} == {NO_DIAL, *writing.CURVES}
     sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), 2 * torch.eye(D), torch.zeros(D))
     prepared = {"norm": torch.tensor([10.0]), "latent.sae": torch.arange(5), "latent.random.3": torch.arange(5) + 5}
     for dial in DIALS:
