@@ -167,9 +167,9 @@ def doses_of(own: pd.DataFrame, concepts: int, seeds: list[int], limits: Fluency
         ("tau", taus, f"Kendall's tau between multiplier (0 included) and gain, {upto}"),
     ):
         found |= {f"{dial}_{name}": over_concepts(values, "1", formula) for dial, values in series.items()}
-        for null in NULLS:
-            difference = over_concepts(series["sae"] - series[null], "1", f"{formula}; minus {null}")
-            found[f"sae_{name}_minus_{null}"] = difference
+        for dial, null in itertools.product(("sae", "diff_means"), NULLS):
+            difference = over_concepts(series[dial] - series[null], "1", f"{formula}; minus {null}")
+            found[f"{dial}_{name}_minus_{null}"] = difference
     return found
 
 
