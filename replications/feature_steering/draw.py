@@ -83,7 +83,7 @@ def frontier(table: pd.DataFrame) -> Figure:
 
 def dose_response(table: pd.DataFrame) -> Figure:
     """Gain, perplexity ratio and distinct ratio over the multiplier; a cross marks where a dial stops being fluent."""
-    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.6))
+    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.7))
     for axes, column, zero in zip(panels, ("gain", "perplexity", "distinct"), (0.0, 1.0, 1.0), strict=True):
         for dial in DIALS:
             name, marker, colour = NAMES[dial]
@@ -106,10 +106,10 @@ def dose_response(table: pd.DataFrame) -> Figure:
     panels[1].minorticks_off()
     panels[1].axhspan(0.5, 1.2, color="0.93", zorder=0)
     panels[1].set_ylim(min(0.9, table["perplexity"].min() * 0.95), None)
-    panels[2].set_ylabel("distinct bigrams, times unsteered")
+    panels[2].set_ylabel("distinct bigrams,\ntimes unsteered")
     panels[2].axhline(0.8, color="0.7", linewidth=0.8, linestyle=":")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
