@@ -40,11 +40,7 @@ PLACES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
 @dataclass(frozen=True)
 class Steering:
-    """One intervention for each row of a batch. Rows with `active` False are left alone.
-
-    Raises:
-        UserError: a strength is not finite, a latent does not exist, or what the kind needs is missing.
-    """
+    """One intervention for each row of a batch; rows with `active` False are left alone. UserError for bad numbers."""
 
     kind: Kind
     strength: Float[Tensor, " row"]
@@ -114,10 +110,7 @@ class Steering:
 
 
 def load_writer(folder: Path, device: str = "cpu") -> "PreTrainedModel":
-    """The plain Hugging Face model of a materialised folder, for writing and reading texts.
-
-    It runs in bfloat16 where the processor or GPU computes in it. UserError if a file is missing or was changed.
-    """
+    """The plain Hugging Face model of a materialised folder, in bfloat16 where the processor or GPU computes in it."""
     from transformers import AutoModelForCausalLM
 
     manifest, dtype = verify_folder(folder), fast_dtype()
