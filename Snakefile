@@ -66,6 +66,7 @@ for NAME in NAMES:
         pathvars:
             results=f"{RUN.results}/{NAME}",
             logs=f"{RUN.results}/logs/{NAME}",
+            all_results=RUN.results,
             models="resources/models",
             corpora="resources/corpora",
         snakefile:

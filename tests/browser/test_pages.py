@@ -50,3 +50,14 @@ def test_report(browser, finished):
     for text in ("Claims", "Paper", "Superposition", "IOI circuit"):
         assert page.locator(f"text={text}").count() >= 1, text
     assert problems == []
+
+
+def test_steering_page(browser, finished):
+    [path] = (finished.results / "feature_steering").glob("*/demonstration/page.html")
+    page, problems = opened(browser, path, viewport={"width": 390, "height": 800})
+    assert page.title() == "Feature steering"
+    assert page.locator("tbody tr").count() >= 3
+    assert "Los Angeles" in page.locator("tbody").first.inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "the page itself scrolls sideways on a phone"
+    assert page.locator("script").count() == 0
+    assert problems == []

@@ -1,0 +1,180 @@
+"""Step: draws the frontier, the dose-response curves, the contest of the dials, specificity, and the removal."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from common.cli import run
+from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.records import Metric, read_metrics
+from replications.feature_steering.settings import CHOSEN, DIALS, INSTRUCTION, REMOVALS
+
+NAMES = {
+    "sae": ("SAE latent", "o", PALETTE[0]),
+    "diff_means": ("difference of means", "s", PALETTE[1]),
+    "probe": ("linear probe", "^", PALETTE[2]),
+    "pca": ("principal component", "D", PALETTE[3]),
+    "random_latent": ("random live latent", "v", "0.45"),
+    "random_direction": ("random direction", "X", "0.65"),
+    "instruction": ("instruction in the prompt", "*", PALETTE[6]),
+}
+ARMS = {
+    "add": "subtract the decoder row",
+    "clamp": "clamp below 0, error kept",
+    "clamp_without_error": "clamp below 0, error dropped",
+    "project": "project the decoder row out",
+    "clamp_random": "clamp a random live latent (control)",
+}
+
+
+def draw(
+    *,
+    doses: Path,
+    concepts: Path,
+    specificity: Path,
+    dials: Path,
+    removal: Path,
+    captions: list[Path],
+    frontier_out: Path,
+    removal_out: Path,
+) -> None:
+    """Writes all figures beside `frontier_out` and `removal_out`, two SVG files."""
+    use_style()
+    table, gains, matrix = pd.read_csv(doses), pd.read_csv(concepts), pd.read_csv(specificity)
+    folder, caption = frontier_out.parent, {path.stem: path for path in captions}
+    save_figure(frontier(table), folder / "frontier", table, caption["frontier"], [doses])
+    save_figure(dose_response(table), folder / "doses", table, caption["doses"], [doses])
+    drawn, data = contest(read_metrics(dials), gains)
+    save_figure(drawn, folder / "contest", data, caption["contest"], [dials, concepts])
+    save_figure(heat_map(matrix), folder / "specificity", matrix, caption["specificity"], [specificity])
+    drawn, data = removed(read_metrics(removal))
+    save_figure(drawn, removal_out.with_suffix(""), data, caption["removal"], [removal])
+
+
+def frontier(table: pd.DataFrame) -> Figure:
+    """Perplexity ratio against gain, by probe and by lexicon."""
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.2))
+    labels = ("gain of the concept's score (probe)", "gain of its lexicon (share of tokens)")
+    for axes, column, label in zip(panels, ("gain", "gain_lexicon"), labels, strict=True):
+        for dial, (name, marker, colour) in NAMES.items():
+            line = table[table["dial"] == dial].sort_values("multiplier")
+            if line.empty:
+                continue
+            x, y = line["perplexity"].to_numpy(), line[column].to_numpy()
+            if dial != INSTRUCTION:
+                x, y = np.append(1.0, x), np.append(0.0, y)
+            axes.plot(x, y, "-", color=colour, linewidth=0.9, alpha=0.8)
+            axes.plot(x, y, marker, color=colour, markersize=8 if dial == INSTRUCTION else 4, label=name)
+        axes.axvspan(0.5, 1.2, color="0.93", zorder=0)
+        axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
+        low, high = table["perplexity"].min(), table["perplexity"].max()
+        axes.set(xscale="log", xlabel="perplexity, times unsteered", ylabel=label)
+        axes.set_xlim(min(0.9, low * 0.95), max(1.3, high * 1.08))
+        ticks = [tick for tick in (0.7, 1, 1.2, 1.5, 2, 3, 5, 10) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def dose_response(table: pd.DataFrame) -> Figure:
+    """Gain, perplexity ratio and distinct ratio over the multiplier; a cross marks where a dial stops being fluent."""
+    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.7))
+    for axes, column, zero in zip(panels, ("gain", "perplexity", "distinct"), (0.0, 1.0, 1.0), strict=True):
+        for dial in DIALS:
+            name, marker, colour = NAMES[dial]
+            line = table[table["dial"] == dial].sort_values("multiplier")
+            if line.empty:
+                continue
+            x, y = np.append(0.0, line["multiplier"]), np.append(zero, line[column])
+            axes.plot(x, y, marker + "-", color=colour, markersize=3.5, linewidth=1, label=name)
+            if column == "gain":
+                axes.fill_between(
+                    line["multiplier"], line["gain_low"], line["gain_high"], color=colour, alpha=0.1, lw=0
+                )
+            lost = line[line["multiplier"] == line["collapse"]]
+            axes.plot(lost["multiplier"], lost[column], "o", mfc="none", mec="k", markersize=8, mew=0.8)
+        axes.set_xlabel("length of the added vector\n(share of the residual norm)")
+    panels[0].set_ylabel("gain of the concept's score")
+    panels[1].set(ylabel="perplexity, times unsteered", yscale="log")
+    ticks = [tick for tick in (0.8, 1, 1.2, 1.5, 2, 3, 5, 10) if tick <= table["perplexity"].max() * 1.1]
+    panels[1].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    panels[1].minorticks_off()
+    panels[1].axhspan(0.5, 1.2, color="0.93", zorder=0)
+    panels[1].set_ylim(min(0.9, table["perplexity"].min() * 0.95), None)
+    panels[2].set_ylabel("distinct bigrams,\ntimes unsteered")
+    panels[2].axhline(0.8, color="0.7", linewidth=0.8, linestyle=":")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def contest(metrics: dict[str, Metric], gains: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Gain of every dial on the scoring prompts: each concept, mean and interval, at both kinds of multiplier."""
+    panels = {
+        "vectors of equal length": [*DIALS, INSTRUCTION],
+        "each at its largest fluent gain": [f"fluent_{dial}" for dial in CHOSEN],
+    }
+    heights = [len(arms) for arms in panels.values()]
+    figure, both = plt.subplots(
+        2, 1, figsize=(PAGE_WIDTH * 0.8, 4.1), sharex=True, gridspec_kw={"height_ratios": heights}
+    )
+    spread = np.random.default_rng(0).uniform(-0.18, 0.18, len(gains))
+    lines = []
+    for axes, (title, arms) in zip(both, panels.items(), strict=True):
+        labels = []
+        for place, arm in enumerate(reversed(arms)):
+            name, _, colour = NAMES[arm.removeprefix("fluent_")]
+            metric = metrics[f"{arm}_gain"]
+            axes.plot(gains[arm], place + spread, "o", color=colour, markersize=2.5, alpha=0.35, mew=0)
+            axes.errorbar(
+                metric.value, place, xerr=[[metric.value - metric.ci_low], [metric.ci_high - metric.value]], fmt="o",
+                color=colour, mec="k", mew=0.6, ecolor="k", markersize=5, capsize=2.5, zorder=4,
+            )  # fmt: skip
+            chosen = metrics.get(f"{arm}_multiplier")
+            labels.append(name if chosen is None else f"{name}, {chosen.value:g}" if chosen.value else f"{name}, none")
+            lines.append({"arm": arm, **metric.model_dump(include={"value", "ci_low", "ci_high"})})
+        axes.set_yticks(range(len(arms)), labels)
+        axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+        axes.set_title(title, loc="left")
+    both[1].set_xlabel("gain of the concept's score over unsteered texts")
+    return figure, pd.DataFrame(lines)
+
+
+def heat_map(matrix: pd.DataFrame) -> Figure:
+    """Gain of every concept's score (columns) under every concept's SAE latent (rows)."""
+    values = matrix.drop(columns="steered").to_numpy()
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.8, PAGE_WIDTH * 0.72))
+    limit = float(np.quantile(np.abs(values), 0.98))
+    image = axes.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit)
+    axes.set_xticks(range(values.shape[1]), matrix.columns[1:], rotation=90, fontsize=5.5)
+    axes.set_yticks(range(len(values)), matrix["steered"], fontsize=5.5)
+    axes.set(xlabel="score of", ylabel="SAE latent of")
+    figure.colorbar(image, ax=axes, shrink=0.7, label="gain over the unsteered text")
+    return figure
+
+
+def removed(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
+    """Fall of the concept's score in continuations of its own documents, by intervention."""
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.75, 2.0))
+    lines = []
+    for place, arm in enumerate(reversed(REMOVALS)):
+        metric, ratio = metrics[f"{arm}_drop"], metrics[f"{arm}_perplexity"].value
+        spread = [[metric.value - metric.ci_low], [metric.ci_high - metric.value]]
+        colour = "0.55" if arm == "clamp_random" else PALETTE[0]
+        axes.errorbar(metric.value, place, xerr=spread, fmt="o", color=colour, markersize=5, capsize=2.5)
+        lines.append({"arm": arm, **metric.model_dump(include={"value", "ci_low", "ci_high"}), "perplexity": ratio})
+    labels = [f"{ARMS[line['arm']]}\n(perplexity times {line['perplexity']:.2f})" for line in lines]
+    axes.set_yticks(range(len(lines)), labels, fontsize=6.5)
+    axes.set_ylim(-0.6, len(lines) - 0.4)
+    axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+    axes.set_xlabel("fall of the concept's score, unsteered minus steered")
+    return figure, pd.DataFrame(lines)
+
+
+if __name__ == "__main__":
+    run(draw)

@@ -1,0 +1,111 @@
+"""What is known about every latent, and the rule that chooses the ones to show.
+
+A latent can be shown if it fires on a share of tokens within a band, and if most of its strongest tokens, one per
+document, are words, several different ones: punctuation makes dull dials, and a single word is no feature. Among those,
+the ones of highest sum of two ranks are taken: coherence (mean overlap of the tokens around the strongest ones) and
+logit effect (how far its ten most raised tokens stand out: standard deviations over all latents, token by token, since
+some tokens are raised by every vector).
+"""
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import rankdata
+from torch import Tensor
+
+from common.records import Strict
+from common.saes.sae import Sae
+from common.saes.stream import Activations
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHUNK = 8192
+AROUND = 6  # tokens on both sides
+LEAST_WORDS, LEAST_SHARE, LETTERS = 3, 0.75, 3
+TOP_TOKENS = 10
+
+
+class Latent(Strict):
+    """One latent. `contexts` are triples: text before the strongest token, that token, text after it."""
+
+    index: int
+    largest: float
+    density: float
+    raised: list[str]
+    contexts: list[list[str]]
+    coherence: float
+    effect: float
+
+
+@torch.inference_mode()
+def strength(sae: Sae, activations: Activations) -> tuple[Float[Tensor, " d_sae"], Float[Tensor, " d_sae"]]:
+    """Largest value and density of every latent over the activations that the SAE was trained on."""
+    largest, fires = torch.zeros(sae.d_sae), torch.zeros(sae.d_sae)
+    for part in torch.split(activations.x, CHUNK):
+        latents = sae.encode(part.float())
+        largest = torch.maximum(largest, latents.amax(0))
+        fires += (latents > 0).sum(0)
+    return largest, fires / len(activations.x)
+
+
+def describe(
+    values: Float[Tensor, "document pos d_sae"],
+    documents: list[list[int]],
+    logits: Float[Tensor, "d_sae d_vocab"],
+    largest: Float[Tensor, " d_sae"],
+    density: Float[Tensor, " d_sae"],
+    tokenizer: "PreTrainedTokenizerBase",
+    count: int,
+) -> list[Latent]:
+    """A record of every latent. `values` are those at the tokens of `documents` behind the first one."""
+    peaks, places = values.max(1)
+    order = peaks.argsort(0, descending=True)[:count]
+    standing = (logits - logits.mean(0)) / logits.std(0).clamp(min=1e-9)
+    effect, raised = standing.topk(TOP_TOKENS, 1)
+    found = []
+    for index in range(values.shape[2]):
+        contexts, bags = [], []
+        for one in order[:, index].tolist():
+            if float(peaks[one, index]) <= 0:
+                break
+            tokens, at = documents[one], int(places[one, index]) + 1
+            around = tokens[max(1, at - AROUND) : at], tokens[at : at + 1], tokens[at + 1 : at + 1 + AROUND]
+            contexts.append([tokenizer.decode(part) for part in around])
+            bags.append({token for part in around for token in part})
+        found.append(
+            Latent(
+                index=index,
+                largest=float(largest[index]),
+                density=float(density[index]),
+                raised=[tokenizer.decode([token]) for token in raised[index].tolist()],
+                contexts=contexts,
+                coherence=overlap(bags),
+                effect=float(effect[index].mean()),
+            )
+        )
+    return found
+
+
+def overlap(bags: list[set[int]]) -> float:
+    """Mean share of tokens that two of the sets have in common; 0 for fewer than two."""
+    pairs = [len(one & other) / len(one | other) for one, other in itertools.combinations(bags, 2)]
+    return float(np.mean(pairs)) if pairs else 0.0
+
+
+def to_show(latents: list[Latent], band: list[float], contexts: int, count: int) -> list[Latent]:
+    """The first `count` latents by the rule of this module. All that fire at all compete if none is within the band."""
+
+    def wordy(one: Latent) -> bool:
+        words = [middle.strip().lower() for _, middle, _ in one.contexts if sum(map(str.isalpha, middle)) >= LETTERS]
+        return len(words) >= LEAST_SHARE * len(one.contexts) and len(set(words)) >= LEAST_WORDS
+
+    fitting = [
+        one for one in latents if band[0] <= one.density <= band[1] and len(one.contexts) >= contexts and wordy(one)
+    ]
+    fitting = fitting or [one for one in latents if one.largest > 0]
+    ranks = rankdata([one.coherence for one in fitting]) + rankdata([one.effect for one in fitting])
+    return [fitting[place] for place in np.argsort(-ranks, kind="stable")[:count]]

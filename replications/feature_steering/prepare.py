@@ -1,0 +1,175 @@
+"""Step: chooses concepts and documents, reads them once, and makes the dials, the judges and a record of every latent.
+
+Out: `prepared.safetensors` (dials, judges, scale of the residual stream), `concepts.json` (names, detectors, lexicons,
+texts to continue), `latents.json` (for the demonstration and the chat) and `detectors.csv`. The model runs in bfloat16
+where the processor computes in it; what is made from its activations is float32 or float64.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+import torch
+from einops import reduce
+from jaxtyping import Float
+from safetensors.torch import save_file
+from torch import Tensor
+
+from common.cli import run, track
+from common.errors import UserError
+from common.files import atomic, read_json, write_json
+from common.models import Manifest, load_tokenizer
+from common.saes.sae import Sae
+from common.saes.saelens import load_saelens
+from common.saes.stream import Activations
+from common.steering import edited, layer_and_place, load_writer
+from replications.feature_steering import dials, judge
+from replications.feature_steering.concepts import choose
+from replications.feature_steering.latents import describe, strength
+from replications.feature_steering.settings import Concepts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PARTS = ("training", "judging", "scaling")
+
+
+class _ReadError(Exception):
+    """Raised behind the last layer that is read, to skip the rest."""
+
+
+@torch.inference_mode()
+def read(
+    model: "PreTrainedModel", documents: list[list[int]], hook: str, later: str, batch: int
+) -> tuple[Float[Tensor, "document pos d_model"], Float[Tensor, "document d_model"]]:
+    """Activations at `hook` and mean ones at `later`, of documents of equal length; the first token is left out."""
+    here: list[Tensor] = []
+    there: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        here.append(x[:, 1:].float().cpu())
+        return x
+
+    def stop(x: Tensor) -> Tensor:
+        there.append(x[:, 1:].float().mean(1).cpu())
+        raise _ReadError
+
+    tokens = torch.tensor(documents, device=model.device)
+    with edited(model, hook, keep), edited(model, later, stop):
+        for part in track(list(torch.split(tokens, batch)), "documents"):
+            with contextlib.suppress(_ReadError):
+                model.base_model(input_ids=part, use_cache=False)
+    return torch.cat(here), torch.cat(there)
+
+
+def own_sae(index: Path, name: str, model: str) -> Sae:
+    """An SAE from the folder of `index`. UserError if it is not there, is of another model, or not steerable."""
+    known = [one["name"] for one in read_json(index)]
+    if name not in known:
+        raise UserError(f"no SAE '{name}' in {index.parent}; there are {', '.join(known[:6])}, ...")
+    sae = load_saelens(index.parent / name)
+    sae.check_belongs(model, sae.about.hook)
+    layer_and_place(sae.about.hook)
+    return sae
+
+
+def prepare(
+    *,
+    manifest: Path,
+    docs: Path,
+    index: Path,
+    activations: Path,
+    sae: str,
+    concepts: Concepts,
+    contexts: int,
+    seeds: list[int],
+    device: Literal["cpu", "cuda"],
+    out: Path,
+    listed: Path,
+    latents: Path,
+    table: Path,
+) -> None:
+    """`index` lists the SAEs, `activations` is the manifest of the shards they were trained on."""
+    torch.set_grad_enabled(False)
+    tokenizer, model = load_tokenizer(manifest.parent), load_writer(manifest.parent, device)
+    name = Manifest.model_validate(read_json(manifest)).name
+    own, special = own_sae(index, sae, name), list(tokenizer.all_special_ids)
+    chosen = choose(docs.parent, tokenizer, concepts)
+    documents = {part: [tokens for one in chosen for tokens in one.parts[part]] for part in PARTS}
+    label = {part: torch.arange(len(chosen)).repeat_interleave(len(chosen[0].parts[part])) for part in PARTS}
+    every = [tokens[: concepts.tokens + 1] for part in PARTS for tokens in documents[part]]
+    later = f"blocks.{concepts.judge_layer}.hook_resid_pre"
+    here, there = read(model, every, own.about.hook, later, concepts.batch)
+    sizes = [len(documents[part]) for part in PARTS]
+    means = dict(zip(PARTS, torch.split(there, sizes), strict=True))
+
+    x, concept = here[: sizes[0]], label["training"]
+    largest, density = strength(own, Activations(activations.parent))
+    values = torch.cat([own.encode(part) for part in torch.split(here, concepts.batch)])
+    live = density * (largest > 0)
+    latent, detection = dials.detectors(reduce(values[: sizes[0]], "doc pos d -> doc d", "mean"), concept, live)
+    learned = {
+        "sae": dials.unit(own.W_dec[latent]),
+        "diff_means": dials.difference_of_means(x, concept),
+        "probe": dials.probe_directions(x, concept),
+        "pca": dials.principal_directions(x, concept),
+    }
+    tensors = {f"dial.{dial}": v for dial, v in learned.items()}
+    for seed in seeds:
+        made, drawn = dials.nulls(x, own, live, latent, seed)
+        tensors |= {f"dial.{dial}.{seed}": v for dial, v in made.items()} | {f"latent.random.{seed}": drawn}
+
+    weights, offset = judge.fit_probe(means["judging"], label["judging"])
+    weights, offset = judge.rescaled(weights, offset, means["scaling"], label["scaling"])
+    scores = means["scaling"].double() @ weights + offset
+    generator = torch.Generator().manual_seed(seeds[0])
+    shuffled = label["scaling"][torch.randperm(sizes[2], generator=generator)]
+
+    unembedding = model.get_output_embeddings().weight.float().cpu()
+    gain = model.base_model.norm.weight.float().cpu() if hasattr(model.base_model, "norm") else torch.ones(own.d_in)
+    direct = [
+        {token for v in learned.values() for token in judge.direct_logits(v[place : place + 1], unembedding, gain)[0]
+         .topk(judge.DIRECT_LOGITS).indices.tolist()}
+        for place in range(len(chosen))
+    ]  # fmt: skip
+    reading = [[tokens[1:] for tokens in one.parts["judging"] + one.parts["scaling"]] for one in chosen]
+    lexicons = judge.lexicons(reading, direct, concepts.lexicon, special)
+
+    tensors |= {"latent.sae": latent, "judge.weights": weights, "judge.offset": offset}
+    tensors |= {"norm": here.norm(dim=-1).mean()[None], "largest": largest, "density": density}
+    with atomic(out) as temporary:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
+    write_json(
+        listed,
+        {
+            "model": name,
+            "sae": sae,
+            "hook": own.about.hook,
+            "judge": later,
+            "concepts": [
+                {"name": one.name, "latent": int(latent[at]), "lexicon": lexicons[at], "texts": one.parts["texts"]}
+                for at, one in enumerate(chosen)
+            ],
+        },
+    )
+    logits = judge.direct_logits(dials.unit(own.W_dec), unembedding, gain)
+    records = describe(values, every, logits, largest, density, tokenizer, contexts)
+    source = {"model": name, "sae": sae, "hook": own.about.hook}
+    write_json(latents, {**source, "latents": [one.model_dump() for one in records]})
+    frame = pd.DataFrame(
+        {
+            "concept": [one.name for one in chosen],
+            "latent": latent,
+            "density": density[latent],
+            "detection": detection,
+            "judge": dials.own_auroc(scores, label["scaling"]),
+            "judge_permuted": dials.own_auroc(scores, shuffled),
+        }
+    )
+    with atomic(table) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+if __name__ == "__main__":
+    run(prepare)

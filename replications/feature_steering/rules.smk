@@ -1,0 +1,226 @@
+# Feature steering: prepare (concepts, dials, judges) -> steer (texts) -> measure -> figures; demonstrate -> page.
+# The SAE comes from `sparse_autoencoders`, whose steps run first.
+from common.workflow import flags, source_hash
+
+NAME = "replications.feature_steering"
+CAPTIONS = "replications/feature_steering/captions"
+ENDINGS = ["svg", "png", "pdf", "csv", "json"]
+ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
+SEEDS = {"seeds": config["seeds"][: config["most_seeds"]]}
+SAE = f"{config['sae']}-s{config['seeds'][0]}"
+SAES = "<all_results>/sparse_autoencoders/{model}"
+FIGURES = {
+    "dials": ["frontier", "doses", "contest", "specificity"],
+    "removal": ["removal"],
+}
+
+
+rule prepare:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        docs="<corpora>/python-docs/manifest.json",
+        index=f"{SAES}/saes/index.json",
+        activations=f"{SAES}/activations/early/manifest.json",
+    output:
+        prepared="<results>/{model}/dials/prepared.safetensors",
+        listed="<results>/{model}/dials/concepts.json",
+        latents="<results>/{model}/demonstration/latents.json",
+        table="<results>/{model}/dials/detectors.csv",
+    log:
+        "<logs>/{model}/prepare.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=3500,
+        runtime=30,
+    params:
+        options=flags(
+            {"concepts": config["concepts"]},
+            contexts=config["demonstration"]["contexts"],
+            sae=SAE,
+            device=config["device"],
+            **SEEDS,
+        ),
+        sources=source_hash(f"{NAME}.prepare"),
+    shell:
+        "python -m replications.feature_steering.prepare --manifest {input.manifest} --docs {input.docs} --index {input.index} --activations {input.activations} {params.options} --out {output.prepared} --listed {output.listed} --latents {output.latents} --table {output.table} > {log} 2>&1"
+
+
+rule steer:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        index=f"{SAES}/saes/index.json",
+        prepared=rules.prepare.output.prepared,
+        listed=rules.prepare.output.listed,
+    output:
+        table="<results>/{model}/dials/rows.csv",
+        scores="<results>/{model}/dials/scores.safetensors",
+        chosen="<results>/{model}/dials/chosen.json",
+    log:
+        "<logs>/{model}/steer.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=3500,
+        runtime=60,
+    params:
+        options=flags(
+            {"writing": config["writing"], "fluency": config["fluency"]},
+            device=config["device"],
+            **SEEDS,
+        ),
+        sources=source_hash(f"{NAME}.steer"),
+    shell:
+        "python -m replications.feature_steering.steer --manifest {input.manifest} --index {input.index} --prepared {input.prepared} --listed {input.listed} {params.options} --table {output.table} --scores {output.scores} --chosen {output.chosen} > {log} 2>&1"
+
+
+rule measure:
+    input:
+        table=rules.steer.output.table,
+        scores=rules.steer.output.scores,
+        chosen=rules.steer.output.chosen,
+        detectors=rules.prepare.output.table,
+    output:
+        dials="<results>/{model}/dials/metrics.json",
+        removal="<results>/{model}/removal/metrics.json",
+        doses="<results>/{model}/dials/doses.csv",
+        concepts="<results>/{model}/dials/gains.csv",
+        specificity="<results>/{model}/dials/specificity.csv",
+    log:
+        "<logs>/{model}/measure.log",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        options=flags(
+            {"fluency": config["fluency"]},
+            equal=config["writing"]["equal"],
+            **SEEDS,
+        ),
+        sources=source_hash(f"{NAME}.measure"),
+    shell:
+        "python -m replications.feature_steering.measure --rows {input.table} --scores {input.scores} --chosen {input.chosen} --detectors {input.detectors} {params.options} --dials {output.dials} --removal {output.removal} --doses {output.doses} --concepts {output.concepts} --specificity {output.specificity} > {log} 2>&1"
+
+
+rule demonstrate:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        index=f"{SAES}/saes/index.json",
+        latents=rules.prepare.output.latents,
+    output:
+        "<results>/{model}/demonstration/answers.json",
+    log:
+        "<logs>/{model}/demonstrate.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=30,
+    params:
+        options=flags(
+            {"demonstration": config["demonstration"]}, device=config["device"]
+        ),
+        sources=source_hash(f"{NAME}.demonstrate"),
+    shell:
+        "python -m replications.feature_steering.demonstrate --manifest {input.manifest} --index {input.index} --latents {input.latents} {params.options} --out {output} > {log} 2>&1"
+
+
+rule page:
+    input:
+        answers=rules.demonstrate.output,
+        caption=f"{CAPTIONS}/demonstration.rst",
+    output:
+        page=report(
+            "<results>/{model}/demonstration/page.html",
+            caption="captions/demonstration.rst",
+            category="Feature steering",
+            subcategory="Demonstration",
+            labels={"figure": "page", "model": "{model}"},
+        ),
+        svg=report(
+            "<results>/{model}/demonstration/figures/answers.svg",
+            caption="captions/demonstration.rst",
+            category="Feature steering",
+            subcategory="Demonstration",
+            labels={"figure": "answers", "model": "{model}"},
+        ),
+        others=multiext(
+            "<results>/{model}/demonstration/figures/answers",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
+    log:
+        "<logs>/{model}/page.log",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.page"),
+    shell:
+        "python -m replications.feature_steering.page --answers {input.answers} --caption {input.caption} --page {output.page} --figure {output.svg} > {log} 2>&1"
+
+
+rule draw:
+    input:
+        doses=rules.measure.output.doses,
+        concepts=rules.measure.output.concepts,
+        specificity=rules.measure.output.specificity,
+        dials=rules.measure.output.dials,
+        removal=rules.measure.output.removal,
+        captions=expand(
+            f"{CAPTIONS}/{{figure}}.rst",
+            figure=[figure for part in FIGURES.values() for figure in part],
+        ),
+    output:
+        **{
+            figure: report(
+                f"<results>/{{model}}/{part}/figures/{figure}.svg",
+                caption=f"captions/{figure}.rst",
+                category="Feature steering",
+                subcategory=part.capitalize(),
+                labels={"figure": figure, "model": "{model}"},
+            )
+            for part, figures in FIGURES.items()
+            for figure in figures
+        },
+        others=[
+            f"<results>/{{model}}/{part}/figures/{figure}.{ending}"
+            for part, figures in FIGURES.items()
+            for figure in figures
+            for ending in ENDINGS[1:]
+        ],
+    log:
+        "<logs>/{model}/draw.log",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1500,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw"),
+    shell:
+        "python -m replications.feature_steering.draw --doses {input.doses} --concepts {input.concepts} --specificity {input.specificity} --dials {input.dials} --removal {input.removal} --captions {input.captions} --frontier-out {output.frontier} --removal-out {output.removal} > {log} 2>&1"
+
+
+rule figures:
+    input:
+        expand(rules.draw.output, model=config["models"]),
+        expand(rules.page.output, model=config["models"]),
+
+
+rule metrics:
+    input:
+        expand(rules.measure.output.dials, model=config["models"]),
+        expand(rules.measure.output.removal, model=config["models"]),

@@ -1,0 +1,312 @@
+"""The replication: concepts, dials and judges on planted data, choice of multipliers, measures, page, chat."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.config import load_replication
+from common.corpora import Document
+from common.errors import UserError
+from common.saes.sae import About, Sae
+from replications.feature_steering import chat, concepts, dials, judge, measure, page, writing
+from replications.feature_steering.choice import choose_multipliers, collapse, compared, fluency
+from replications.feature_steering.latents import Latent, overlap, to_show
+from replications.feature_steering.settings import CHOOSING, DIALS, NO_DIAL, REMOVALS, SCORING, Fluency
+
+LIMITS = Fluency(perplexity=[0.5, 1.2], collapse=4.0, distinct=0.8)
+D, CONCEPTS, EACH = 12, 4, 10
+
+
+def planted(shift=3.0, seed=0):
+    """Documents whose tokens are shifted along one axis per concept, in anisotropic noise."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(CONCEPTS).repeat_interleave(EACH)
+    scale = torch.linspace(0.3, 2.0, D).flip(0)
+    x = torch.randn(len(label), 6, D, generator=generator) * scale + 1
+    x[torch.arange(len(label)), :, D - 1 - label] += shift
+    return x, label
+
+
+def test_learned_dials_find_a_planted_direction_and_nulls_do_not():
+    x, label = planted()
+    axes = torch.eye(D).flip(0)[:CONCEPTS]
+    for make in (dials.difference_of_means, dials.probe_directions):
+        found = make(x, label)
+        assert torch.allclose(found.norm(dim=1), torch.ones(CONCEPTS), atol=1e-5)
+        assert torch.equal((found @ axes.T).argmax(1), torch.arange(CONCEPTS)), make.__name__
+        assert ((found * axes).sum(1) > 0.5).all(), make.__name__
+    sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D))
+    latent, area = dials.detectors(x.relu().mean(1), label, torch.ones(D))
+    assert latent.tolist() == [11, 10, 9, 8]
+    assert area.min() > 0.95
+    live = torch.ones(D)
+    live[11] = 0
+    assert dials.detectors(x.relu().mean(1), label, live)[0][0] != 11
+    made, drawn = dials.nulls(x, sae, torch.ones(D), latent, 0)
+    assert not set(drawn.tolist()) & set(latent.tolist())
+    assert all(torch.equal(v, dials.nulls(x, sae, torch.ones(D), latent, 0)[0][name]) for name, v in made.items())
+    assert not torch.equal(
+        made["random_direction"], dials.nulls(x, sae, torch.ones(D), latent, 1)[0]["random_direction"]
+    )
+
+
+def test_random_directions_have_the_covariance_of_the_tokens():
+    x, _ = planted(0.0)
+    v = dials.matched_directions(x, 4000, torch.Generator().manual_seed(0))
+    spread = x.flatten(0, 1).var(0)
+    assert np.corrcoef(v.square().mean(0), spread / spread.sum())[0, 1] > 0.98
+
+
+def test_the_principal_direction_points_to_the_concept():
+    x, label = planted()
+    x[label == 0] += torch.randn(EACH, 6, 1, generator=torch.Generator().manual_seed(1)) * 6 * torch.eye(D)[3]
+    found = dials.principal_directions(x, label)
+    assert abs(found[0, 3]) > 0.9
+    assert ((found * dials.difference_of_means(x, label)).sum(1) >= 0).all()
+
+
+@given(st.lists(st.integers(0, 4), min_size=4, max_size=12), st.data())
+@settings(max_examples=30, deadline=None)
+def test_auroc_is_the_share_of_pairs_in_order(values, data):
+    positive = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
+    if positive.all() or not positive.any():
+        return
+    array = np.array(values, dtype=float)
+    pairs = [(a > b) + 0.5 * (a == b) for a in array[positive] for b in array[~positive]]
+    assert dials.auroc(array[:, None], positive)[0] == pytest.approx(np.mean(pairs))
+
+
+def test_the_probe_is_0_on_other_and_1_on_own_documents_it_has_not_seen():
+    x, label = planted()
+    fresh, _ = planted(seed=5)
+    weights, offset = judge.fit_probe(x.mean(1), label)
+    literal = torch.linalg.lstsq(
+        torch.cat([x.mean(1).double(), torch.ones(len(x), 1)], 1), (label[:, None] == torch.arange(CONCEPTS)).double()
+    ).solution
+    unridged, constant = judge.fit_probe(x.mean(1), label, 1e-9)
+    assert torch.allclose(unridged, literal[:-1], atol=1e-4)
+    assert torch.allclose(constant, literal[-1], atol=1e-4)
+    weights, offset = judge.rescaled(weights, offset, fresh.mean(1), label)
+    scores = fresh.mean(1).double() @ weights + offset
+    for one in range(CONCEPTS):
+        assert scores[label == one, one].mean() == pytest.approx(1)
+        assert scores[label != one, one].mean() == pytest.approx(0, abs=1e-9)
+    assert min(dials.own_auroc(scores, label)) > 0.95
+
+
+def test_lexicons_hold_telling_tokens_and_leave_out_what_a_dial_raises_directly():
+    documents = [[[1, 2, 9], [1, 2, 9], [1, 3, 9], [1, 2, 5]], [[4, 9], [4, 9], [4, 1], [4, 9, 0]]]
+    assert judge.lexicons(documents, [set(), set()], 2, [0]) == [[1, 2], [4, 9]]
+    assert judge.lexicons(documents, [{2}, {9}], 2, [0]) == [[1, 9], [4]]
+    tokens = torch.tensor([[1, 1, 2, 7], [7, 7, 7, 7]])
+    assert judge.lexicon_share(tokens, [1, 2]).tolist() == [0.75, 0.0]
+    assert judge.distinct_bigrams(tokens).tolist() == pytest.approx([1.0, 1 / 3])
+
+
+def rows_of(gain, nats, distinct=1.0, concepts=3):
+    """A table of compared texts: two prompts, one for choosing and one for scoring, dose-dependent gain and nats."""
+    lines, scores = [], []
+    for seed in (0, 1):
+        for prompt, part in ((0, CHOOSING), (1, SCORING)):
+            for copy in (-1.0, 1.0):
+                lines.append((seed, part, -1, NO_DIAL, 0.0, prompt, 3.0 + 0.1 * copy, 1.0))
+                scores.append(np.full(concepts, 0.5 * copy + prompt))
+            for concept in range(concepts):
+                for dial in DIALS:
+                    for multiplier in (0.1, 0.2, 0.4):
+                        value = gain(dial, multiplier)
+                        own = np.full(concepts, float(prompt))
+                        own[concept] += value
+                        lines.append(
+                            (seed, part, concept, dial, multiplier, prompt, 3.0 + nats(dial, multiplier), distinct)
+                        )
+                        scores.append(own)
+    columns = ["seed", "part", "concept", "dial", "multiplier", "neutral", "nats", "distinct"]
+    frame, array = pd.DataFrame(lines, columns=columns), np.array(scores)
+    return frame, {"probe": array, "lexicon": array}
+
+
+def test_gains_are_counted_from_the_mean_unsteered_text_of_the_prompt():
+    own = compared(*rows_of(lambda dial, m: m * (dial == "sae"), lambda dial, m: m))
+    sae = own[own["dial"] == "sae"]
+    assert np.allclose(sae["gain"], sae["multiplier"])
+    assert np.allclose(own["nats_added"], own["multiplier"])
+    assert (sae["specific"] == 1).all()
+    assert (own[own["dial"] != "sae"]["specific"] == 0.5).all()
+    assert fluency(sae[sae["multiplier"] == 0.2]) == pytest.approx((np.exp(0.2), 1.0))
+
+
+def test_the_chosen_multiplier_is_the_fluent_one_of_highest_gain():
+    own = compared(*rows_of(lambda dial, m: m * (dial != "pca"), lambda dial, m: {0.1: 0.0, 0.2: 0.1, 0.4: 2.0}[m]))
+    chosen = choose_multipliers(own, LIMITS)
+    assert chosen["sae"] == 0.2  # 0.4 gains more and is not fluent
+    assert chosen["pca"] == 0.0  # gains nothing
+    repeating = compared(*rows_of(lambda dial, m: m, lambda dial, m: -1.0))
+    assert set(choose_multipliers(repeating, LIMITS).values()) == {0.0}  # too predictable
+    dull = compared(*rows_of(lambda dial, m: m, lambda dial, m: 0.0, distinct=0.5))
+    assert set(choose_multipliers(dull, LIMITS).values()) == {0.0}
+    assert collapse(own, "sae", LIMITS) == 0.4
+    assert collapse(dull, "sae", LIMITS) == 0.1
+
+
+def test_choosing_never_sees_the_scoring_prompts():
+    frame, scores = rows_of(lambda dial, m: m, lambda dial, m: 0.0)
+    scoring = (frame["part"] == SCORING) & (frame["dial"] != NO_DIAL)
+    before = choose_multipliers(compared(frame, scores), LIMITS)
+    frame.loc[scoring, "nats"] = 99.0
+    scores["probe"][scoring] = -99.0
+    assert choose_multipliers(compared(frame, scores), LIMITS) == before
+    for seed in range(3):
+        halves = [set(concepts.draw_prompts(4, seed, half, 3)) for half in (0, 1)]
+        assert not halves[0] & halves[1]
+
+
+def test_dose_response_of_a_planted_dial():
+    own = compared(*rows_of(lambda dial, m: 2 * m if dial == "sae" else 0.0, lambda dial, m: 0.1))
+    found = measure.doses_of(own, 3, [0, 1], LIMITS)
+    assert found["sae_slope"].value == pytest.approx(2)
+    assert found["sae_tau"].value == 1
+    assert found["random_latent_slope"].value == found["random_direction_tau"].value == 0
+    assert measure.concordance(np.array([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0], [0.0, 2.0, 1.0]])).tolist() == pytest.approx(
+        [1, -1, 1 / 3]
+    )
+    assert measure.beats(np.array([[1.0, 2.0]]), np.array([[0.0, 2.0]])).tolist() == [[1.0, 0.5]]
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu"])
+def test_rows_pair_with_unsteered_ones_and_every_group_has_its_intervention(scale):
+    plan = load_replication("feature_steering", scale).writing
+    chosen = dict.fromkeys(DIALS, plan.multipliers[0])
+    rows = [*writing.unsteered(3, plan), *writing.choosing(5, 3, plan), *writing.scoring(5, 3, plan, chosen)]
+    rows += list(writing.removal(5, 6, 3, [2, 3, 4], 1000, plan.removal))
+    base = {(row.part, row.neutral) for row in rows if row.dial == NO_DIAL}
+    assert {(row.part, row.neutral) for row in rows} == base
+    assert {row.dial for row in rows if row.part == CHOOSING} == {NO_DIAL, *writing.CURVES}
+    sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), 2 * torch.eye(D), torch.zeros(D))
+    prepared = {"norm": torch.tensor([10.0]), "latent.sae": torch.arange(5), "latent.random.3": torch.arange(5) + 5}
+    for dial in DIALS:
+        prepared[f"dial.{dial}"] = prepared[f"dial.{dial}.3"] = torch.eye(D)[:5]
+    groups = writing.steering(rows, prepared, sae)
+    assert sorted(place for places, _ in groups for place in places) == list(range(len(rows)))
+    x = torch.zeros(1, 1, D)
+    for places, steering in groups:
+        for number, place in enumerate(places[:40]):
+            row = rows[place]
+            assert (steering is None) == (row.dial in (NO_DIAL, "instruction"))
+            if steering is not None and row.dial != "project":
+                change = steering.rows(torch.tensor([number]))(x) - x
+                assert change.norm() == pytest.approx(abs(row.multiplier) * 10, rel=1e-5)  # equal length
+    assert {row.dial for row in rows} >= set(REMOVALS)
+
+
+def test_modules_are_read_from_the_place_of_a_docstring():
+    def at(path):
+        return concepts.module_of(Document(id=path, group="g", kind="docstring", text="x"))
+
+    assert at("sympy/geometry/line.py#Line:12") == "sympy.geometry"
+    assert at("click/core.py#module:1") == "click.core"
+
+
+def latent(index, **more):
+    about = {
+        "largest": 1.0, "density": 0.01, "raised": ["<b>", " x"], "coherence": 0.1, "effect": 1.0,
+        "contexts": [["<script>alert(1)</script>", " one", "&"], ["a", " two", "b"], ["a", " three", "b"]],
+    }  # fmt: skip
+    return Latent.model_validate({"index": index, **about, **more})
+
+
+def test_latents_to_show_are_chosen_by_the_rule():
+    same = [["a", " one", "b"]] * 3
+    known = [
+        latent(0),
+        latent(1, coherence=0.5, effect=2.0),
+        latent(2, coherence=0.9, effect=9.0, density=0.5),
+        latent(3, coherence=0.9, effect=9.0, contexts=same),
+        latent(4, coherence=0.9, effect=9.0, contexts=[]),
+    ]
+    assert [one.index for one in to_show(known, [0.001, 0.03], 3, 2)] == [1, 0]
+    assert [one.index for one in to_show([latent(7, density=0.5)], [0.001, 0.03], 3, 2)] == [7]
+    assert to_show([latent(7, largest=0.0, density=0.0)], [0.001, 0.03], 3, 2) == []
+    assert overlap([{1, 2}, {2, 3}, {1, 2}]) == pytest.approx((1 / 3 + 1 + 1 / 3) / 3)
+    assert overlap([{1}]) == 0.0
+
+
+def demonstration():
+    return {
+        "model": "m", "sae": "s", "hook": "h", "questions": ["<q>", "two"], "multipliers": [-2, 0, 2.0],
+        "unsteered": ["<i>plain</i>", "$x$"],
+        "latents": [{"about": latent(5).model_dump(), "answers": [["<b>a", "b"], ["c", "d"], ["e", "f & g\u4e2d"]]}],
+    }  # fmt: skip
+
+
+def test_page_and_figure_escape_what_models_and_corpora_say(tmp_path):
+    from common.files import write_json
+
+    write_json(tmp_path / "answers.json", demonstration())
+    (tmp_path / "caption.rst").write_text("A caption that is long enough to say what can be seen.")
+    out = tmp_path / "page.html"
+    page.page(
+        answers=tmp_path / "answers.json", caption=tmp_path / "caption.rst", page=out,
+        figure=tmp_path / "figures" / "answers.svg",
+    )  # fmt: skip
+    text = out.read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "&lt;i&gt;plain" in text
+    assert "http" not in text
+    assert (tmp_path / "figures" / "answers.png").stat().st_size > 1000
+    assert len(page.table(demonstration())) == 8
+    assert page.clipped("word " * 200).endswith(" ...")
+    assert page.printable("a\u4e2d\x07") == "a··"
+
+
+@pytest.mark.parametrize(
+    ("feature", "multiplier", "message"),
+    [
+        (2, 1.0, "does not exist: this SAE has the latents 0 to 1"),
+        (-1, 1.0, "does not exist"),
+        (1, 1.0, "dead.*alive: 0"),
+        (0, float("nan"), "not a finite number"),
+        (0, float("inf"), "not a finite number"),
+    ],
+)
+def test_chat_refuses_bad_input(feature, multiplier, message):
+    with pytest.raises(UserError, match=message):
+        chat.chosen_latent([latent(0), latent(1, largest=0.0)], feature, multiplier)
+
+
+def test_chat_needs_results_and_the_right_sae(tmp_path, monkeypatch):
+    from common.files import write_json
+    from common.saes.saelens import save_saelens
+
+    monkeypatch.setattr(chat, "ROOT", tmp_path)
+    with pytest.raises(UserError, match="make SCALE=laptop feature_steering"):
+        chat.chat(0)
+    results = tmp_path / "results" / "laptop"
+    about = {"model": "m", "sae": "s-s0", "hook": "blocks.1.hook_resid_pre", "latents": [latent(0).model_dump()]}
+    write_json(results / "feature_steering" / "m" / "demonstration" / "latents.json", about)
+    manifest = {"name": "m", "source": "local", "origin": "o", "licence": "l", "processing": "p", "files": {}}
+    write_json(tmp_path / "resources" / "models" / "m" / "manifest.json", manifest)
+    other = Sae(
+        About("relu", model="other", hook="h"), "relu", torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D)
+    )
+    save_saelens(other, results / "sparse_autoencoders" / "m" / "saes" / "s-s0")
+    with pytest.raises(UserError, match="belongs to h of other, not to"):
+        chat.chat(0, model="m")
+
+
+def test_chat_shows_both_answers_and_ends_on_an_empty_line(monkeypatch, capsys):
+    import io
+    import sys
+
+    from rich.console import Console
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\nnever"))
+    assert list(chat.messages(None)) == ["hello"]
+    assert list(chat.messages("once")) == ["once"]
+    console = Console(file=io.StringIO(), width=100)
+    chat.show(console, iter([["a", "b"], ["a long [bold]answer", "another"]]))
+    assert console.file.getvalue() == "unsteered: a long [bold]answer\nsteered: another\n"
