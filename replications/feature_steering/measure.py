@@ -34,13 +34,14 @@ from replications.feature_steering.settings import (
     Fluency,
 )
 
-CONTESTS = {
-    "diff_means_beats_sae": ("diff_means", "sae"),
-    "sae_beats_pca": ("sae", "pca"),
-    "instruction_beats_sae": ("instruction", "sae"),
-    "random_latent_beats_sae": ("random_latent", "sae"),
-    "unsteered_beats_sae": (NO_DIAL, "sae"),
-}
+MARGINS = [
+    ("random_latent", "random_direction"),
+    ("diff_means", "sae"),
+    ("sae", "pca"),
+    ("random_latent", "pca"),
+    (INSTRUCTION, "sae"),
+    ("random_latent", "sae"),
+]
 MEASURES = {
     "gain": (0.0, "1", "score of the concept by the probe, steered minus unsteered text"),
     "gain_lexicon": (0.0, "share", "share of the concept's lexicon among the tokens, steered minus unsteered text"),
@@ -81,7 +82,7 @@ def measure(
         for arm, multiplier in level.items()
         for column, (zero, _, _) in MEASURES.items()
     }  # fmt: skip
-    metrics = effects(tables) | contests(tables) | doses_of(own, len(names), seeds, fluency)
+    metrics = effects(tables) | margins(tables) | doses_of(own, len(names), seeds, fluency)
     metrics |= judging(pd.read_csv(detectors)) | perplexities(scored, best, equal)
     write_metrics(dials, metrics)
     write_metrics(removal, removals(own, len(names), seeds))
@@ -121,23 +122,14 @@ def effects(tables: dict[tuple[str, str], Table]) -> dict[str, Metric]:
     return found
 
 
-def contests(tables: dict[tuple[str, str], Table]) -> dict[str, Metric]:
-    """Shares of concepts for which one dial gains more than another, each at its chosen multiplier; ties count half."""
-    found = {
-        name: over_concepts(beats(tables[one, "gain"], tables[other, "gain"]), "share", f"share: {one} above {other}")
-        for name, (one, other) in CONTESTS.items()
+def margins(tables: dict[tuple[str, str], Table]) -> dict[str, Metric]:
+    """Gain of one dial minus that of another at the common length, on the same prompts and concepts."""
+    return {
+        f"{one}_gain_minus_{other}": over_concepts(
+            tables[one, "gain"] - tables[other, "gain"], "1", f"{MEASURES['gain'][2]}; minus {other}"
+        )
+        for one, other in MARGINS
     }
-    shares = {name: beats(*(tables[dial, "gain"] for dial in pair)) for name, pair in CONTESTS.items()}
-    for name in ("diff_means_beats_sae", "sae_beats_pca", "instruction_beats_sae"):
-        for control in ("random_latent_beats_sae", "unsteered_beats_sae"):
-            difference = shares[name] - shares[control]
-            found[f"{name}_minus_{control}"] = over_concepts(difference, "share", f"{name} minus {control}")
-    return found
-
-
-def beats(one: Table, other: Table) -> Table:
-    """1 where the first gains more, 0 where the second does, one half for ties."""
-    return np.asarray((np.sign(one - other) + 1) / 2)
 
 
 def concordance(gains: Float[np.ndarray, "concept dose"]) -> Float[np.ndarray, " concept"]:

@@ -173,7 +173,16 @@ def test_dose_response_of_a_planted_dial():
     assert measure.concordance(np.array([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0], [0.0, 2.0, 1.0]])).tolist() == pytest.approx(
         [1, -1, 1 / 3]
     )
-    assert measure.beats(np.array([[1.0, 2.0]]), np.array([[0.0, 2.0]])).tolist() == [[1.0, 0.5]]
+
+
+def test_margins_are_paired_by_concept_and_seed():
+    dials = {dial for pair in measure.MARGINS for dial in pair}
+    tables = {(dial, "gain"): np.arange(6.0).reshape(3, 2) * 100 + place for place, dial in enumerate(sorted(dials))}
+    found = measure.margins(tables)
+    for one, other in measure.MARGINS:
+        apart = sorted(dials).index(one) - sorted(dials).index(other)
+        metric = found[f"{one}_gain_minus_{other}"]
+        assert (metric.value, metric.ci_low, metric.ci_high) == (apart, apart, apart)
 
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu"])
