@@ -1,0 +1,31 @@
+"""Step: draws one figure of this replication from the tables of every seed. Reads data, never a model."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from common.cli import run
+from common.plotting import save_figure, use_style
+from replications.refusal_direction import pictures
+from replications.refusal_direction.tables import read_arm
+
+
+def draw(*, figure: str, arms: list[Path], sham: Path, published: Path, caption: Path, out: Path) -> None:
+    """Writes the figure named `figure`, a function of `pictures`.
+
+    Args:
+        figure: its name.
+        arms: `numbers.json` of every seed.
+        sham: `numbers.json` of the sham model.
+        published: the paper's models.
+        caption: its caption.
+        out: the SVG; PNG, PDF, data and caption are written beside it.
+    """
+    use_style()
+    data = pictures.Data([read_arm(path) for path in arms], read_arm(sham), pd.read_csv(published))
+    picture, frame = getattr(pictures, figure)(data)
+    save_figure(picture, out.with_suffix(""), frame, caption, [*arms, sham])
+
+
+if __name__ == "__main__":
+    run(draw)
