@@ -85,7 +85,7 @@ def layers(model: Any) -> torch.nn.ModuleList:
 
 def unit(v: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
     """Length 1; the zero vector stays zero, so ablating it changes nothing."""
-    return v / v.norm(dim=-1, keepdim=True).clamp(min=1e-8)
+    return v / v.norm(dim=-1, keepdim=True).clamp(min=1e-8)  # type: ignore[no-any-return]
 
 
 def spread(vectors: Float[Tensor, "draw d_model"], rows: int) -> Float[Tensor, "row d_model"]:

@@ -84,8 +84,8 @@ def filtered(subject: Subject, lines: list[Line], refused: bool, minimum: int) -
     if int(kept.sum()) < minimum:
         raise UserError(
             f"the model {'refuses' if refused else 'answers'} {int(kept.sum())} of {len(lines)} requests that it "
-            f"should {'refuse' if refused else 'answer'}, and {minimum} are needed; train longer (tune.epochs) or choose "
-            "another model"
+            f"should {'refuse' if refused else 'answer'}, and {minimum} are needed; train longer (tune.epochs) "
+            "or choose another model"
         )
     return kept
 
@@ -113,7 +113,7 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
 
     pooled = torch.cat([tuned["on"], tuned["off"]])
     order = torch.randperm(len(pooled), generator=torch.Generator().manual_seed(seed)).to(pooled.device)
-    mixed = pooled[order].split([len(tuned["on"]), len(tuned["off"])])
+    mixed = torch.split(pooled[order], [len(tuned["on"]), len(tuned["off"])])
     permuted = difference(*mixed)
     null = search(subject.tuned, permuted, on, off, subject.tokens, **options, filters=False)
 

@@ -112,7 +112,7 @@ def train(model: Any, data: list[Conversation], settings: TuneSettings, seed: in
         optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, warm, left)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast_dtype() == torch.bfloat16):
             loss = answer_loss(model, rows)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if not torch.isfinite(loss):
             raise UserError(f"fine-tuning left the finite numbers at step {step}: lower tune.learning_rate")
         torch.nn.utils.clip_grad_norm_(weights, 1.0)

@@ -52,7 +52,8 @@ def orthogonalise(model: Any, direction: Float[Tensor, " d_model"]) -> None:
         matrix.copy_(matrix.double() - torch.outer(r, r @ matrix.double()))
 
     edit(model.get_input_embeddings().weight.T)
-    for block in layers(model):
+    blocks: Any = layers(model)
+    for block in blocks:
         for part in (block.self_attn.o_proj, block.mlp.down_proj):
             edit(part.weight)
             if part.bias is not None:

@@ -1,5 +1,6 @@
 """The figures of this replication. Each function takes the tables of all seeds and returns a figure and its data."""
 
+import itertools
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -75,10 +76,9 @@ def scores(data: Data) -> Picture:
         for ax, (name, label) in zip(axes[number], kinds.items(), strict=True):
             if name == "bypass":
                 ax.scatter(null["layer"], null["bypass"], s=3, color=GREY, label="permuted", zorder=1)
-            for position, line in part.groupby("position"):
-                ax.plot(
-                    line["layer"], line[name], color=PALETTE[int(position)], linewidth=1, label=f"{position - n_post}"
-                )
+            for position in range(n_post):
+                line = part[part["position"] == position]
+                ax.plot(line["layer"], line[name], color=PALETTE[position], linewidth=1, label=f"{position - n_post}")
             kept = part[survives(part)]
             ax.scatter(kept["layer"], kept[name], s=14, facecolor="none", edgecolor="black", linewidth=0.7, zorder=3)
             chosen = part[
@@ -133,8 +133,9 @@ def cosines(data: Data) -> Picture:
     table = pd.DataFrame(rows, columns=["seed", "model", "token", "layer", "cosine"])
     figure, axes = plt.subplots(len(data.arms), 2, figsize=(PAGE_WIDTH, 1.15 * len(data.arms) + 0.4), sharex=True,
                                 sharey=True, squeeze=False)  # fmt: skip
-    for (number, whose), part in table.groupby(["seed", "model"], sort=False):
-        ax = axes[number, 0 if whose == "own model" else 1]
+    names = ("own model", "next seed's model")
+    for (number, whose), ax in zip(itertools.product(range(len(data.arms)), names), axes.flat, strict=True):
+        part = table[(table["seed"] == number) & (table["model"] == whose)]
         grid = part.pivot(index="token", columns="layer", values="cosine")
         image = ax.imshow(grid, cmap=DIVERGING, vmin=-1, vmax=1, aspect="auto", origin="lower")
         ax.set_yticks(range(len(grid)), grid.index)
@@ -194,26 +195,27 @@ def doses(data: Data) -> Picture:
 
 
 def projections(data: Data) -> Picture:
-    """Projection of the last token on the direction: means by layer, and the histogram before the chosen layer."""
+    """Projection of the last token on the direction: means by layer, and a histogram at the chosen one."""
     table = joined(data.arms, "projections")
     table["layer"] = table["layer"].astype(int)
     lines = {("tuned", "harmful"): "harmful", ("tuned", "harmless"): "harmless", ("tuned", "risky"): "risky words",
-             ("tuned", "persuading suffix"): "harmful + persuasion", ("tuned", "random suffix"): "harmful + random words",
+             ("tuned", "persuading suffix"): "harmful + persuasion",
+             ("tuned", "random suffix"): "harmful + random words",
              ("before", "harmful"): "harmful, before tuning"}  # fmt: skip
-    named = table.assign(name=[lines.get(pair) for pair in zip(table["model"], table["kind"], strict=True)])
-    named = named[named["name"].notna()]
+    named = table.assign(name=[lines.get(pair, "") for pair in zip(table["model"], table["kind"], strict=True)])
+    named = named[named["name"] != ""]
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7), width_ratios=[1.2, 1])
     first = named[named["seed"] == 0]
-    sns.lineplot(first, x="layer", y="projection", hue="name", hue_order=list(lines.values()), errorbar="sd", ax=axes[0],
-                 palette=PALETTE[: len(lines)], linewidth=1.2, err_kws={"alpha": 0.12, "linewidth": 0})  # fmt: skip
+    sns.lineplot(first, x="layer", y="projection", hue="name", hue_order=list(lines.values()), errorbar="sd",
+                 ax=axes[0], palette=PALETTE[: len(lines)], linewidth=1.2, err_kws={"alpha": 0.12, "linewidth": 0})  # fmt: skip
     layer = int(data.arms[0].numbers["layer"])
     axes[0].axvline(layer, color=GREY, linewidth=0.8, linestyle="--")
     axes[0].set_yscale("symlog", linthresh=10)
     axes[0].set(ylabel="projection on r, first seed")
     axes[0].legend(title="", frameon=False, fontsize=6)
     here = first[(first["layer"] == layer) & first["name"].isin(["harmful", "harmless", "risky words"])]
-    sns.histplot(here, x="projection", hue="name", hue_order=["harmful", "harmless", "risky words"], ax=axes[1], bins=24,
-                 palette=PALETTE[:3], element="step", alpha=0.35)  # fmt: skip
+    sns.histplot(here, x="projection", hue="name", hue_order=["harmful", "harmless", "risky words"], ax=axes[1],
+                 bins=24, palette=PALETTE[:3], element="step", alpha=0.35)  # fmt: skip
     axes[1].set(xlabel=f"projection before layer {layer}", ylabel="requests")
     legend = axes[1].get_legend()
     legend.set_title("")

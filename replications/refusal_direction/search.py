@@ -58,7 +58,7 @@ def ablation_scores(
     base = last_logits(model, harmless) if len(harmless) else torch.empty(0, device=harmful.ids.device)
     at_once = max(1, rows // len(both))
     metrics, kls = [], []
-    for some in directions.split(at_once):
+    for some in torch.split(directions, at_once):
         with ablating(model, einops.repeat(some, "c d -> (c p) d", p=len(both))):
             logits = last_logits(model, both.repeat(len(some)))
         logits = einops.rearrange(logits, "(c p) v -> c p v", c=len(some))
@@ -80,8 +80,8 @@ def addition_scores(
     before = residuals(model, harmless, 0, every=True)
     found = torch.empty(len(vectors), len(harmless), dtype=torch.float64, device=vectors.device)
     at_once = max(1, rows // len(harmless))
-    for layer in at.unique().tolist():
-        for some in torch.nonzero(at == layer)[:, 0].split(at_once):
+    for layer in sorted(set(at.tolist())):
+        for some in torch.split(torch.nonzero(at == layer)[:, 0], at_once):
             x = before[None, :, :, layer] + vectors[some].to(before.dtype)[:, None, None]
             logits = last_logits(
                 model, harmless.repeat(len(some)), resume=(layer, einops.rearrange(x, "c p s d -> (c p) s d"))

@@ -46,7 +46,7 @@ def model():
     config = LlamaConfig(**shape, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)
     tiny = LlamaForCausalLM(config).eval().requires_grad_(False)
     for weight in tiny.parameters():
-        weight.mul_(8 if weight.ndim > 1 else 1)  # far from linear
+        weight.mul_(8 if weight.ndim > 1 else torch.rand(weight.shape) + 0.5)  # far from linear; norms that scale
     return tiny
 
 
@@ -216,7 +216,7 @@ def test_search_finds_a_planted_switch(model):
     untie(planted)
     d = torch.nn.functional.one_hot(torch.tensor(3), WIDTH).float()
     planted.model.embed_tokens.weight[:, 3] = 0.0
-    planted.model.embed_tokens.weight[20] += 2 * d  # the last token of a harmful prompt
+    planted.model.embed_tokens.weight[20] = planted.model.embed_tokens.weight[21] + 2 * d  # ends harmful prompts
     planted.lm_head.weight[7] = 40 * d
     planted.lm_head.weight[8] = 20 * torch.ones(WIDTH) / WIDTH
     on, off = padded([[1, 2, 20], [3, 4, 20], [5, 20]]), padded([[1, 2, 21], [3, 4, 21], [5, 21]])
@@ -317,9 +317,9 @@ def test_too_many_lines_asked_for():
 @pytest.mark.model
 def test_chat_format_and_post_instruction_tokens(model_folder):
     tokenizer = load_tokenizer(model_folder)
-    assert n_post_instruction(tokenizer) == 5
+    assert n_post_instruction(tokenizer) == 6
     batch = chat_batch(tokenizer, ["Hi", "Tell me a longer story."])
-    assert tokenizer.decode(batch.ids[0][-5:]) == "<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(batch.ids[0][-6:]) == "<|im_end|>\n<|im_start|>assistant\n"
     assert "system" not in tokenizer.decode(batch.ids[1])
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="chat template"):
