@@ -1,9 +1,9 @@
 """Scoring candidates for the refusal direction: many candidates in one pass, against one candidate at a time.
 
-Both sides score bypass, induce and KL of the same candidates on the same eight harmful and eight harmless requests, in the
-default model. The other side does what the paper's released code does: hooks for one candidate, batches of 32 prompts,
-logits of all positions. Ours puts candidates on the batch axis, unembeds the last position only, and runs the blocks
-below an addition once for all candidates.
+Both sides score bypass, induce and KL of the same candidates on the same eight harmful and eight harmless requests, in
+the default model. The other side does what the paper's released code does: hooks for one candidate, batches of 32
+prompts, logits of all positions. Ours puts candidates on the batch axis, unembeds the last position only, and runs the
+blocks below an addition once for all candidates.
 """
 
 import time
@@ -32,7 +32,7 @@ def compare() -> Iterator[Row]:
     tokenizer, model = load_tokenizer(MANIFEST.parent), load(MANIFEST, fast_dtype(), "cpu")
     lists = load_lists()
     harmful, harmless = (
-        chat_batch(tokenizer, [lists.shapes[0].format(group[0]) for group in lists.classes[name].values()][:PROMPTS])  # type: ignore[index]
+        chat_batch(tokenizer, [lists.shapes[0].format(group[0]) for group in lists.classes[name].values()][:PROMPTS])
         for name in ("harmful", "harmless")
     )
     at = torch.arange(0, int(0.8 * len(model.model.layers)), EVERY)

@@ -1,20 +1,32 @@
 """Step: draws one figure of this replication from the tables of every seed. Reads data, never a model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from common.cli import run
 from common.plotting import save_figure, use_style
-from replications.refusal_direction import pictures
+from replications.refusal_direction import effect_pictures, pictures
 from replications.refusal_direction.tables import read_arm
+
+FIGURES: dict[str, Callable[[pictures.Data], pictures.Picture]] = {
+    "tuning": pictures.tuning,
+    "scores": pictures.scores,
+    "published": pictures.published,
+    "cosines": pictures.cosines,
+    "refusal": effect_pictures.refusal,
+    "doses": effect_pictures.doses,
+    "projections": effect_pictures.projections,
+    "surgical": effect_pictures.surgical,
+}
 
 
 def draw(*, figure: str, arms: list[Path], sham: Path, published: Path, caption: Path, out: Path) -> None:
-    """Writes the figure named `figure`, a function of `pictures`.
+    """Writes the figure named `figure`.
 
     Args:
-        figure: its name.
+        figure: one of `FIGURES`.
         arms: `numbers.json` of every seed.
         sham: `numbers.json` of the sham model.
         published: the paper's models.
@@ -23,7 +35,7 @@ def draw(*, figure: str, arms: list[Path], sham: Path, published: Path, caption:
     """
     use_style()
     data = pictures.Data([read_arm(path) for path in arms], read_arm(sham), pd.read_csv(published))
-    picture, frame = getattr(pictures, figure)(data)
+    picture, frame = FIGURES[figure](data)
     save_figure(picture, out.with_suffix(""), frame, caption, [*arms, sham])
 
 

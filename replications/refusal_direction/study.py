@@ -75,13 +75,13 @@ def study(
         "projections": measure_projections(subject, found, effects),
         "openings": measure_openings(subject, effects.null_prompts),
     }
-    del fast, fast_before
+    del subject, fast_before
     few = effects.null_prompts // 2
     harmful, harmless = (
         chat_batch(tokenizer, [line.text for line in part.test[:few]], device)
         for part in (prompts.switch, prompts.harmless)
     )
-    full, full_before = load(tuned, torch.float32, device), load(before, torch.float32, device)
+    full, full_before = fast.float(), load(before, torch.float32, device)  # tuned weights are stored in bfloat16
     corpora = texts({"python-docs": python_docs, "self-chat": self_chat}, tokenizer, effects.texts, effects.text_tokens)
     tables["surgical"] = measure_surgical(full, full_before, tokenizer, corpora, harmful, harmless, found)
     tables["weights"] = weight_change(full, full_before, found)

@@ -54,7 +54,8 @@ def tuning(arms: list[Arm], sham: list[Arm]) -> Metrics:
     """Does the tuned model refuse what it should, and is the refusal metric a fair score?"""
 
     def area(kind: str, how: str) -> list[float]:
-        grouped = [arm.tables["openings"].query("kind == @kind")["auroc"] for arm in arms]
+        tables = [arm.tables["openings"] for arm in arms]
+        grouped = [table.loc[table["kind"] == kind, "auroc"] for table in tables]
         return [float(getattr(group, how)()) for group in grouped]
 
     harmful, harmless = ("harmful", "tuned"), ("harmless", "tuned")

@@ -39,7 +39,10 @@ def answers(arm: Arm, kind: str, condition: str) -> pd.DataFrame:
 
 
 def clustered(values: list[Float[np.ndarray, " n"]], clusters: list[list[str]], unit: str, formula: str) -> Metric:
-    """Mean over all seeds' items with a bootstrap over clusters, and the mean of every seed."""
+    """Mean over all seeds' items with a bootstrap over clusters, and the mean of every seed. Where everything is one
+    cluster, as a corpus with one text at scale smoke, every item is its own."""
+    if len(set(np.concatenate(clusters))) < 2:
+        clusters = [[f"{number} {item}" for item in range(len(value))] for number, value in enumerate(values)]
     metric = over_clusters(np.concatenate(values), np.concatenate(clusters), unit=unit, formula=formula)
     seeds = [float(value.mean()) for value in values] if len(values) > 1 else None
     return metric.model_copy(update={"per_seed": seeds})
