@@ -1,4 +1,4 @@
-"""Step: draws one figure of this replication from the tables of every seed. Reads data, never a model."""
+"""Step: draws the figures of this replication from the tables of every seed. Reads data, never a model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,21 +22,21 @@ FIGURES: dict[str, Callable[[pictures.Data], pictures.Picture]] = {
 }
 
 
-def draw(*, figure: str, arms: list[Path], sham: Path, published: Path, caption: Path, out: Path) -> None:
-    """Writes the figure named `figure`.
+def draw(*, arms: list[Path], sham: Path, published: Path, captions: list[Path], out: list[Path]) -> None:
+    """Writes all figures; each is named as its file.
 
     Args:
-        figure: one of `FIGURES`.
         arms: `numbers.json` of every seed.
         sham: `numbers.json` of the sham model.
         published: the paper's models.
-        caption: its caption.
-        out: the SVG; PNG, PDF, data and caption are written beside it.
+        captions: one for each figure.
+        out: the SVG of each figure, in the same order; PNG, PDF, data and caption are written beside it.
     """
     use_style()
     data = pictures.Data([read_arm(path) for path in arms], read_arm(sham), pd.read_csv(published))
-    picture, frame = FIGURES[figure](data)
-    save_figure(picture, out.with_suffix(""), frame, caption, [*arms, sham])
+    for caption, path in zip(captions, out, strict=True):
+        picture, frame = FIGURES[path.stem](data)
+        save_figure(picture, path.with_suffix(""), frame, caption, [*arms, sham])
 
 
 if __name__ == "__main__":

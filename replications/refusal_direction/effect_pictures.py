@@ -184,7 +184,7 @@ def surgical(data: Data) -> Picture:
     way = way.assign(condition=way["condition"].map(names))
     sns.barplot(way, x="condition", y="value", order=list(names.values()), color=PALETTE[0], errorbar=None, ax=axes[1])
     sns.stripplot(way, x="condition", y="value", order=list(names.values()), color="black", size=3, ax=axes[1])
-    axes[1].set(xlabel="", ylabel="KL to the model before tuning (nats)")
+    axes[1].set(xlabel="", ylabel="KL to before tuning (nats)")
     weights = joined(data.arms, "weights")
     for column, colour, label in (("share_r", PALETTE[1], "r"), ("share_random", GREY, "random")):
         by_layer = weights.groupby("layer")[column].mean()

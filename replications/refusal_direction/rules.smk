@@ -22,6 +22,7 @@ FIGURES = {  # part: figure: title
     },
     "surgical": {"surgical": "What else the ablation changes"},
 }
+NAMES_OF_FIGURES = [(part, name) for part, titles in FIGURES.items() for name in titles]
 
 
 wildcard_constraints:
@@ -42,7 +43,7 @@ rule fine_tune:
     threads: 2
     resources:
         **ON_GPU,
-        mem_mb=3000,
+        mem_mb=3500,
         runtime=30,
     params:
         options=flags(
@@ -131,55 +132,66 @@ rule summarise:
     params:
         sources=source_hash(f"{NAME}.summarise"),
     shell:
-        "python -m replications.refusal_direction.summarise --arms {input.arms} --sham {input.sham} --out {output[0]} > {log} 2>&1"
+        "python -m replications.refusal_direction.summarise --arms {input.arms} --sham {input.sham} --out {output} > {log} 2>&1"
 
 
-FIGURE_RULES = []
 for MODEL in config["models"]:
-    for PART, TITLES in FIGURES.items():
-        for FIGURE, TITLE in TITLES.items():
-            STEM = f"<results>/{MODEL}/{PART}/figures/{FIGURE}"
-            FIGURE_RULES.append(f"{STEM}.svg")
+    FOLDER = f"<results>/{MODEL}"
 
-            rule:
-                name:
-                    f"draw_{FIGURE}_{MODEL.replace('-', '_').replace('.', '_')}"
-                input:
-                    metrics=[
-                        f"<results>/{MODEL}/{part}/metrics.json" for part in FIGURES
-                    ],
-                    arms=[
-                        f"<results>/{MODEL}/studies/{arm}/numbers.json" for arm in ARMS
-                    ],
-                    sham=f"<results>/{MODEL}/studies/{SHAM}/numbers.json",
-                    published=f"{PATH}/published.csv",
-                    caption=f"{PATH}/captions/{FIGURE}.rst",
-                output:
-                    svg=report(
-                        f"{STEM}.svg",
-                        caption=f"captions/{FIGURE}.rst",
-                        category="Refusal direction",
-                        subcategory=MODEL,
-                        labels={"figure": TITLE},
-                    ),
-                    others=[f"{STEM}.{ending}" for ending in ENDINGS],
-                log:
-                    f"<logs>/{MODEL}/draw_{FIGURE}.log",
-                conda:
-                    "../../envs/environment.yaml"
-                threads: 1
-                resources:
-                    mem_mb=1000,
-                    runtime=5,
-                params:
-                    sources=source_hash(f"{NAME}.draw"),
-                shell:
-                    f"python -m replications.refusal_direction.draw --figure {FIGURE} --arms {{input.arms}} --sham {{input.sham}} --published {{input.published}} --caption {{input.caption}} --out {{output.svg}} > {{log}} 2>&1"
+    rule:
+        name:
+            f"draw_{MODEL.replace('-', '_').replace('.', '_')}"
+        input:
+            metrics=[f"{FOLDER}/{part}/metrics.json" for part in FIGURES],
+            arms=[f"{FOLDER}/studies/{arm}/numbers.json" for arm in ARMS],
+            sham=f"{FOLDER}/studies/{SHAM}/numbers.json",
+            published=f"{PATH}/published.csv",
+            captions=[
+                f"{PATH}/captions/{name}.rst"
+                for titles in FIGURES.values()
+                for name in titles
+            ],
+        output:
+            svg=[
+                report(
+                    f"{FOLDER}/{part}/figures/{name}.svg",
+                    caption=f"captions/{name}.rst",
+                    category="Refusal direction",
+                    subcategory=MODEL,
+                    labels={"figure": title},
+                )
+                for part, titles in FIGURES.items()
+                for name, title in titles.items()
+            ],
+            others=[
+                f"{FOLDER}/{part}/figures/{name}.{ending}"
+                for part, titles in FIGURES.items()
+                for name in titles
+                for ending in ENDINGS
+            ],
+        log:
+            f"<logs>/{MODEL}/draw.log",
+        conda:
+            "../../envs/environment.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=5,
+        params:
+            sources=source_hash(f"{NAME}.draw"),
+        shell:
+            "python -m replications.refusal_direction.draw --arms {input.arms} --sham {input.sham} --published {input.published} --captions {input.captions} --out {output.svg} > {log} 2>&1"
 
 
 rule figures:
     input:
-        FIGURE_RULES,
+        expand(
+            "<results>/{model}/{part}/figures/{name}.svg",
+            zip,
+            model=[model for model in config["models"] for _ in NAMES_OF_FIGURES],
+            part=[part for part, _ in NAMES_OF_FIGURES] * len(config["models"]),
+            name=[name for _, name in NAMES_OF_FIGURES] * len(config["models"]),
+        ),
         expand(
             "<results>/{model}/models/orthogonalised/manifest.json",
             model=config["models"],

@@ -31,13 +31,13 @@ from replications.refusal_direction.tables import (
 CORPORA = {"python_docs": "loss python-docs", "self_chat": "loss self-chat"}
 
 
-def summarise(*, arms: list[Path], sham: Path, out: Path) -> None:
-    """Writes `<part>/metrics.json` of all parts below the folder of `out`, the metrics of the part `tuning`.
+def summarise(*, arms: list[Path], sham: Path, out: list[Path]) -> None:
+    """Writes the metrics of all parts.
 
     Args:
         arms: `numbers.json` of every seed.
         sham: `numbers.json` of the sham model.
-        out: `.../tuning/metrics.json`.
+        out: `.../<part>/metrics.json` of every part.
     """
     every, other = [read_arm(path) for path in arms], [read_arm(sham)]
     parts = {
@@ -46,8 +46,8 @@ def summarise(*, arms: list[Path], sham: Path, out: Path) -> None:
         "effects": effects(every, other),
         "surgical": surgical(every),
     }
-    for name, metrics in parts.items():
-        write_metrics(out.parent.parent / name / "metrics.json", metrics)
+    for path in out:
+        write_metrics(path, parts[path.parent.name])
 
 
 def tuning(arms: list[Arm], sham: list[Arm]) -> Metrics:
