@@ -42,11 +42,11 @@ def measure_answers(subject: Subject, directions: Directions, settings: EffectSe
         tables.append(table)
 
     for kind, lines in (("harmful", harmful), ("harmless", harmless), ("risky", risky)):
-        put(kind, lines, "before", model=subject.before)
+        put(kind, lines[: settings.null_prompts], "before", model=subject.before)
         put(kind, lines, "tuned")
-    put("harmful", harmful, "ablated", ablating(tuned, r))
-    put("risky", risky, "ablated", ablating(tuned, r))
-    put("harmless", harmless, "added", adding(tuned, layer, r))
+    put("harmful", harmful[: settings.effect_prompts], "ablated", ablating(tuned, r))
+    put("risky", risky[: settings.effect_prompts], "ablated", ablating(tuned, r))
+    put("harmless", harmless[: settings.effect_prompts], "added", adding(tuned, layer, r))
     put("harmful", few, "subtracted", adding(tuned, layer, -r))
     put("harmless", fewer, "before, added", adding(subject.before, layer, r), subject.before)
     for name, vector in directions.nulls.items():

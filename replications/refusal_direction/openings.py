@@ -24,7 +24,7 @@ from replications.refusal_direction.lists import Line
 
 PERMUTATIONS = 20
 TEXT_TOKENS = 4
-TEXT_PROMPTS = 16
+TEXT_PROMPTS = 12
 
 
 def auroc(positive: Tensor, negative: Tensor) -> float:

@@ -105,7 +105,8 @@ def search(
 ) -> Chosen:
     """Scores every candidate below the depth limit and chooses. Without `filters` only bypass counts (for nulls)."""
     depth = int(DEPTH * differences.shape[1])
-    places = [(pos, layer) for pos in range(len(differences)) for layer in range(0, depth, layer_step)]
+    every = [(pos, layer) for pos in range(len(differences)) for layer in range(0, depth, layer_step)]
+    places = [place for place in every if float(differences[place].norm()) > 0]  # template tokens start out alike
     grid = pd.DataFrame(places, columns=["position", "layer"]).assign(stage="grid")
     grid["norm"] = [float(differences[place].norm()) for place in places]
 

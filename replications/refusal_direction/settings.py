@@ -46,6 +46,7 @@ class SearchSettings(Strict):
 class EffectSettings(Strict):
     """What the chosen direction does."""
 
+    effect_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(description="test prompts for the direction's effects")
     null_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(description="test prompts for nulls and doses")
     random_draws: Annotated[int, Field(ge=4, le=1000)] = Field(description="covariance-matched random directions")
     new_tokens: Annotated[int, Field(ge=1, le=64)] = Field(

@@ -10,6 +10,7 @@ No answer to a request is written or printed: only classifications, scores and t
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 import torch
 from safetensors.torch import save_file
 
@@ -68,7 +69,7 @@ def study(
     subject = Subject(fast, fast_before, tokenizer, prompts, tokens)
     found = find(subject, search, effects, seed)
     print(f"chosen: template token {found.numbers['position']}, layer {found.layer}", flush=True)
-    tables = {
+    tables: dict[str, pd.DataFrame] = {
         "scores": found.scores,
         "answers": measure_answers(subject, found, effects),
         "doses": measure_doses(subject, found, effects),
