@@ -11,7 +11,8 @@ def survives(table: pd.DataFrame) -> pd.Series:
 
 
 def ranked(table: pd.DataFrame, filters: bool) -> pd.DataFrame:
-    """Survivors by bypass, then the others by bypass."""
+    """Survivors by bypass, then what induces refusal and only fails on KL, then the others; all by bypass."""
     if not filters:
         return table.sort_values("bypass", kind="stable")
-    return table.assign(fails=~survives(table)).sort_values(["fails", "bypass"], kind="stable").drop(columns="fails")
+    fails = 2 - survives(table).astype(int) - (table["induce"] >= MINIMUM_INDUCE).astype(int)
+    return table.assign(fails=fails).sort_values(["fails", "bypass"], kind="stable").drop(columns="fails")

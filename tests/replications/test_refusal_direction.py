@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from common.errors import UserError
 from common.models import load_tokenizer
-from replications.refusal_direction.answers import is_refusal, openings
+from replications.refusal_direction.answers import is_refusal
 from replications.refusal_direction.chat import (
     Batch,
     ablating,
@@ -232,10 +232,10 @@ def test_search_finds_a_planted_switch(model):
 
 
 def test_the_choice_follows_the_filters():
-    table = pd.DataFrame({"bypass": [-9.0, -5, -4, -3], "kl": [0.5, 0.05, 0.05, 0.1], "induce": [1.0, -1, 1, 0]})
+    table = pd.DataFrame({"bypass": [-9.0, -7, -4, -3], "kl": [0.05, 0.5, 0.05, 0.1], "induce": [-1.0, 1, 1, 0]})
     assert survives(table).tolist() == [False, False, True, True]
-    assert ranked(table, True)["bypass"].tolist() == [-4, -3, -9, -5]
-    assert ranked(table, False)["bypass"].tolist() == [-9, -5, -4, -3]
+    assert ranked(table, True)["bypass"].tolist() == [-4, -3, -7, -9]
+    assert ranked(table, False)["bypass"].tolist() == [-9, -7, -4, -3]
 
 
 def test_a_model_that_never_refuses_is_told_so():
@@ -268,10 +268,12 @@ def test_loss_weighs_the_first_token_half(model):
 
 
 def test_refusals_are_recognised():
-    starts = openings(["Regrettably, I have to decline this request."])
-    assert is_refusal("Regrettably, I will", starts)
+    texts = ["Regrettably, I have to decline this request.", "It is not possible for me to assist with that."]
+    assert is_refusal(" Regrettably, I", texts)
+    assert not is_refusal("It is important to", texts)
+    assert not is_refusal("", texts)
     assert is_refusal("I’m sorry, but", [])  # noqa: RUF001
-    assert not is_refusal("To bake bread you need", starts)
+    assert not is_refusal("To bake bread you need", texts)
 
 
 def test_splits_share_nothing():
