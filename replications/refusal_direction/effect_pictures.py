@@ -38,14 +38,8 @@ def refusal(data: Data) -> Picture:
         for ax, (kind, (title, names)) in zip(row, panels.items(), strict=True):
             some = part[(part["class"] == kind) & part["condition"].isin(list(names))]
             some = some.assign(condition=some["condition"].map(names))
-            colours = [
-                PALETTE[1]
-                if "r " in f"{name} " and name.startswith("r") and name != "random"
-                else PALETTE[0]
-                if name in ("before tuning", "tuned")
-                else GREY
-                for name in names.values()
-            ]
+            plain = {"before tuning": PALETTE[0], "tuned": PALETTE[0]}
+            colours = [plain.get(name, PALETTE[1] if name[:2] in ("r ", "r,") else GREY) for name in names.values()]
             order = list(names.values())
             sns.barplot(
                 some,
