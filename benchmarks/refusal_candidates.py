@@ -1,0 +1,68 @@
+"""Scoring candidates for the refusal direction: many candidates in one pass, against one candidate at a time.
+
+Both sides score bypass, induce and KL of the same candidates on the same eight harmful and eight harmless requests, in
+the default model. The other side does what the paper's released code does: hooks for one candidate, batches of 32
+prompts, logits of all positions. Ours puts candidates on the batch axis, unembeds the last position only, and runs the
+blocks below an addition once for all candidates.
+"""
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks import Row
+from common.config import ROOT
+from common.errors import UserError
+from common.models import load_tokenizer
+from common.self_chat import fast_dtype
+from replications.refusal_direction.chat import ablating, adding, chat_batch, first_token_kl, refusal_metric
+from replications.refusal_direction.folders import load
+from replications.refusal_direction.lists import load_lists
+from replications.refusal_direction.search import ablation_scores, addition_scores
+
+MANIFEST = ROOT / "resources" / "models" / "smollm2-135m-instruct-q4_1" / "manifest.json"
+PROMPTS, EVERY, ROWS = 8, 2, 160
+
+
+def compare() -> Iterator[Row]:
+    """One row: candidates at every second layer below 0.8 of the depth."""
+    if not MANIFEST.exists():
+        raise UserError("the default model is not there yet; run `make smoke` first")
+    tokenizer, model = load_tokenizer(MANIFEST.parent), load(MANIFEST, fast_dtype(), "cpu")
+    lists = load_lists()
+    harmful, harmless = (
+        chat_batch(tokenizer, [lists.shapes[0].format(group[0]) for group in lists.classes[name].values()][:PROMPTS])
+        for name in ("harmful", "harmless")
+    )
+    at = torch.arange(0, int(0.8 * len(model.model.layers)), EVERY)
+    vectors = 5 * torch.randn(len(at), model.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([57, 504, 2683])
+    start = time.perf_counter()
+    bypass, kl = ablation_scores(model, harmful, harmless, vectors, tokens, ROWS)
+    induce = addition_scores(model, harmless, vectors, at, tokens, ROWS)
+    ours = time.perf_counter() - start
+
+    @torch.inference_mode()
+    def logits(batch) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        options = {"attention_mask": batch.mask, "position_ids": batch.places, "use_cache": False}
+        last: torch.Tensor = model(batch.ids, **options).logits[:, -1].float()
+        return last
+
+    gap, start = 0.0, time.perf_counter()
+    base = logits(harmless)
+    for number, vector in enumerate(vectors):
+        with ablating(model, vector):
+            one, apart = refusal_metric(logits(harmful), tokens), first_token_kl(base, logits(harmless))
+        with adding(model, int(at[number]), vector):
+            added = refusal_metric(logits(harmless), tokens)
+        for mine, theirs in ((bypass[number], one), (kl[number], apart), (induce[number], added)):
+            gap = max(gap, float((mine.mean() - theirs.mean()).abs()))
+    theirs_time = time.perf_counter() - start
+    yield Row(
+        f"three scores of {len(at)} candidate directions, {PROMPTS} + {PROMPTS} requests",
+        ours,
+        "one candidate at a time, batch 32, all positions unembedded",
+        theirs_time,
+        f"differ by at most {gap:.2f} nats ({str(model.dtype).removeprefix('torch.')})",
+    )

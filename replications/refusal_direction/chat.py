@@ -1,0 +1,214 @@
+"""A chat model at the tokens that matter: prompts in its chat format, activations, first tokens, and interventions.
+
+Interventions are hooks on the Hugging Face modules, one direction per row of the batch, so many candidates or nulls
+share a pass:
+
+ablation    x <- x - (x . r) r at the input of every block and at every attention and MLP output, all positions
+addition    x <- x + v at the input of one block, all positions
+
+Prompts are padded on the left with mask and explicit position ids, so the last token is column -1 of every row. Layers
+below an addition are not run again: `resume` starts at a layer from a stored residual stream.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from common.errors import UserError
+from common.models import chat_prompt, encode
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts padded on the left. `mask` is 1 where a token is real."""
+
+    ids: Int[Tensor, "batch pos"]
+    mask: Int[Tensor, "batch pos"]
+
+    @property
+    def places(self) -> Int[Tensor, "batch pos"]:
+        """Position ids: the first real token has 0."""
+        return (self.mask.cumsum(1) - 1).clamp(min=0)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Batch":
+        return Batch(self.ids[rows], self.mask[rows])
+
+    def repeat(self, times: int) -> "Batch":
+        """All prompts, `times` times over; the copies of one prompt are `len(self)` rows apart."""
+        return Batch(self.ids.repeat(times, 1), self.mask.repeat(times, 1))
+
+
+def chat_batch(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device: str = "cpu") -> Batch:
+    """One user message each, in the model's chat format, no system message. UserError without a chat template."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            "this model has no chat template, and the refusal direction is read behind the instruction of a chat: "
+            "choose a chat model with MODELS=..."
+        )
+    return padded([encode(tokenizer, chat_prompt(tokenizer, text)) for text in texts], device)
+
+
+def padded(rows: list[list[int]], device: str = "cpu") -> Batch:
+    """Token ids padded on the left."""
+    length = max(map(len, rows))
+    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device)
+    return Batch(ids, mask)
+
+
+def n_post_instruction(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Number of template tokens behind the instruction."""
+    first, second = (chat_batch(tokenizer, [text]).ids[0].tolist() for text in ("Tell me a story", "Why is it so?"))
+    count = 0
+    while first[-1 - count] == second[-1 - count]:
+        count += 1
+    return count
+
+
+def layers(model: Any) -> torch.nn.ModuleList:
+    """The blocks. UserError for a model whose blocks are not found where Llama, Qwen and Gemma have them."""
+    found = getattr(getattr(model, "model", None), "layers", None)
+    if found is None or not all(hasattr(block, "self_attn") and hasattr(block, "mlp") for block in found):
+        raise UserError("this model's blocks are not found at model.layers with self_attn and mlp; leave it out")
+    return found  # type: ignore[no-any-return]
+
+
+def unit(v: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+    """Length 1; the zero vector stays zero, so ablating it changes nothing."""
+    return v / v.norm(dim=-1, keepdim=True).clamp(min=1e-8)  # type: ignore[no-any-return]
+
+
+def spread(vectors: Float[Tensor, "draw d_model"], rows: int) -> Float[Tensor, "row d_model"]:
+    """One of the vectors for each row; neighbouring rows share one."""
+    return vectors[torch.arange(rows, device=vectors.device) * len(vectors) // rows]
+
+
+@contextlib.contextmanager
+def ablating(model: Any, direction: Float[Tensor, "row d_model"] | Float[Tensor, " d_model"]) -> Iterator[None]:
+    """Removes the direction, or each row its own, from all that blocks read and write. A zero vector does nothing."""
+    r = unit(direction.float()).to(model.dtype)
+    r = r if r.ndim == 1 else r[:, None]
+
+    def without(x: Tensor) -> Tensor:
+        return x - (x * r).sum(-1, keepdim=True) * r
+
+    with _hooked(
+        [(block, _on_input(without)) for block in layers(model)],
+        [(part, _on_output(without)) for block in layers(model) for part in (block.self_attn, block.mlp)],
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def adding(model: Any, layer: int, vector: Float[Tensor, "row d_model"] | Float[Tensor, " d_model"]) -> Iterator[None]:
+    """Adds the vector, or to each row its own, before block `layer`."""
+    v = vector.to(model.dtype)
+    v = v if v.ndim == 1 else v[:, None]
+    with _hooked([(layers(model)[layer], _on_input(lambda x: x + v))], []):
+        yield
+
+
+def _on_input(change: Any) -> Any:
+    def hook(_module: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if arguments:
+            return (change(arguments[0]), *arguments[1:]), options
+        return arguments, {**options, "hidden_states": change(options["hidden_states"])}
+
+    return hook
+
+
+def _on_output(change: Any) -> Any:
+    def hook(_module: Any, _arguments: Any, output: Any) -> Any:
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+    return hook
+
+
+@contextlib.contextmanager
+def _hooked(inputs: list[tuple[Any, Any]], outputs: list[tuple[Any, Any]]) -> Iterator[None]:
+    handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in inputs]
+    handles += [module.register_forward_hook(hook) for module, hook in outputs]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.inference_mode()
+def last_logits(
+    model: Any, batch: Batch, *, resume: tuple[int, Tensor] | None = None
+) -> Float[Tensor, "batch d_vocab"]:
+    """Logits of the first token of the answer, float32. `resume`: a layer and the residual stream before it."""
+    options: dict[str, Any] = {"attention_mask": batch.mask, "position_ids": batch.places, "use_cache": False}
+    if resume is None:
+        final = model.model(input_ids=batch.ids, **options).last_hidden_state
+    else:
+        every = model.model.layers
+        model.model.layers = every[resume[0] :]
+        try:
+            final = model.model(inputs_embeds=resume[1], **options).last_hidden_state
+        finally:
+            model.model.layers = every
+    return model.lm_head(final[:, -1]).float()  # type: ignore[no-any-return]
+
+
+@torch.inference_mode()
+def residuals(model: Any, batch: Batch, keep: int, *, every: bool = False) -> Float[Tensor, "batch pos layer d_model"]:
+    """Residual stream before each block at the last `keep` positions; with `every`, at all positions."""
+    seen: list[Tensor] = []
+
+    def take(x: Tensor) -> Tensor:
+        seen.append(x if every else x[:, -keep:])
+        return x
+
+    with _hooked([(block, _on_input(take)) for block in layers(model)], []):
+        model.model(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.places, use_cache=False)
+    return torch.stack(seen, 2)
+
+
+@torch.inference_mode()
+def greedy(
+    model: Any, batch: Batch, new_tokens: int
+) -> tuple[Int[Tensor, "batch step"], Float[Tensor, "batch d_vocab"]]:
+    """The first greedy tokens of each answer, and the logits of the very first, float32.
+
+    A loop of its own: `generate` unembeds the last position through a batched product that copies the whole
+    unembedding once for every prompt, which takes longer than everything else.
+    """
+    mask, places, ids, cache = batch.mask, batch.places, batch.ids, None
+    tokens: list[Tensor] = []
+    first = torch.empty(0)
+    for step in range(new_tokens):
+        out = model.model(
+            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
+        )
+        logits, cache = model.lm_head(out.last_hidden_state[:, -1]).float(), out.past_key_values
+        first = logits if step == 0 else first
+        ids = logits.argmax(-1, keepdim=True)
+        tokens.append(ids)
+        places = places[:, -1:] + 1
+        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+    return torch.cat(tokens, 1), first
+
+
+def first_token_kl(p: Float[Tensor, "*n d_vocab"], q: Float[Tensor, "*n d_vocab"]) -> Float[Tensor, "*n"]:
+    """KL(p || q) in nats from logits, float32."""
+    log_p, log_q = F.log_softmax(p, -1), F.log_softmax(q, -1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def refusal_metric(logits: Float[Tensor, "*n d_vocab"], tokens: Int[Tensor, " token"]) -> Float[Tensor, "*n"]:
+    """ln P_R - ln(1 - P_R), P_R the summed probability of the refusal tokens, clamped to [1e-8, 1 - 1e-8]; float64."""
+    share = logits.double().softmax(-1)[..., tokens].sum(-1).clamp(1e-8, 1 - 1e-8)
+    return share.log() - (1 - share).log()

@@ -1,0 +1,176 @@
+"""The direction of one tuned model and the nulls beside it: activations, differences of means, choice (`search`)."""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from common.errors import UserError
+from replications.refusal_direction.chat import (
+    Batch,
+    chat_batch,
+    last_logits,
+    n_post_instruction,
+    refusal_metric,
+    residuals,
+    unit,
+)
+from replications.refusal_direction.lists import Line, Prompts
+from replications.refusal_direction.search import difference, search
+from replications.refusal_direction.settings import EffectSettings, SearchSettings
+
+SPLITS = 10  # random halves
+SMALL = 2  # requests per class and half in the small halves
+
+
+class Subject(NamedTuple):
+    """One seed's models, its requests, and the tokens by which refusal is scored."""
+
+    tuned: Any
+    before: Any
+    tokenizer: PreTrainedTokenizerBase
+    prompts: Prompts
+    tokens: Int[Tensor, " token"]
+
+    def batch(self, lines: list[Line]) -> Batch:
+        """The requests in chat format."""
+        return chat_batch(self.tokenizer, [line.text for line in lines], self.tuned.device.type)
+
+
+class Directions(NamedTuple):
+    """The direction with its layer, the nulls of equal norm, the first principal component, and what goes to disk."""
+
+    r: Float[Tensor, " d_model"]
+    layer: int
+    nulls: dict[str, Float[Tensor, "draw d_model"] | Float[Tensor, " d_model"]]
+    component: Float[Tensor, " d_model"]
+    differences: Float[Tensor, "pos layer d_model"]
+    scores: pd.DataFrame
+    numbers: dict[str, float]
+
+
+def refusal_tokens(
+    refused: Float[Tensor, "prompt d_vocab"],
+    answered: Float[Tensor, "other d_vocab"],
+    *,
+    minimum: float = 0.01,
+    ratio: float = 5.0,
+    needed: bool = True,
+) -> Int[Tensor, " token"]:
+    """First tokens that mark refusal: mean probability at least `minimum` on requests to be refused, and `ratio` times
+    that on harmless ones. UserError if there is none, unless `needed` is off: the model does not refuse."""
+    on, off = refused.softmax(-1).mean(0), answered.softmax(-1).mean(0)
+    tokens = torch.nonzero((on >= minimum) & (on >= ratio * off))[:, 0]
+    if not len(tokens) and not needed:
+        return (on - off).topk(1).indices
+    if not len(tokens):
+        raise UserError(
+            "the model begins its answers to requests that it should refuse as it begins all others: it never refuses, "
+            "so there is no refusal direction to find; choose a chat model that refuses, or train longer (tune.epochs)"
+        )
+    return tokens
+
+
+def filtered(subject: Subject, lines: list[Line], refused: bool, minimum: int) -> Bool[Tensor, " line"]:
+    """Which requests the tuned model treats as it should. `minimum` = 0 keeps all. UserError if fewer are left."""
+    metric = refusal_metric(last_logits(subject.tuned, subject.batch(lines)), subject.tokens)
+    kept = (metric > 0) == refused
+    if minimum == 0:
+        return torch.ones_like(kept)
+    if int(kept.sum()) < minimum:
+        raise UserError(
+            f"the model {'refuses' if refused else 'answers'} {int(kept.sum())} of {len(lines)} requests that it "
+            f"should {'refuse' if refused else 'answer'}, and {minimum} are needed; train longer (tune.epochs) "
+            "or choose another model"
+        )
+    return kept
+
+
+def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, seed: int) -> Directions:
+    """Estimates all candidates, chooses one, and makes the nulls."""
+    prompts, tokenizer = subject.prompts, subject.tokenizer
+    lines = {"on": prompts.switch.estimate, "off": prompts.harmless.estimate}
+    keep = {key: filtered(subject, part, key == "on", settings.minimum_left) for key, part in lines.items()}
+    n_post = n_post_instruction(tokenizer)
+    tuned, before = (
+        {key: residuals(model, subject.batch(lines[key])[keep[key]], n_post) for key in lines}
+        for model in (subject.tuned, subject.before)
+    )
+    on, off = (
+        subject.batch(part)[filtered(subject, part, refused, settings.minimum_left)]
+        for part, refused in ((prompts.switch.choose, True), (prompts.harmless.choose, False))
+    )
+    differences = difference(tuned["on"], tuned["off"])
+    options = settings.model_dump(exclude={"minimum_left"})
+    chosen = search(subject.tuned, differences, on, off, subject.tokens, **options)
+    position, layer = chosen.position, chosen.layer
+    r = differences[position, layer]
+    norm = float(r.norm())
+
+    pooled = torch.cat([tuned["on"], tuned["off"]])
+    order = torch.randperm(len(pooled), generator=torch.Generator().manual_seed(seed)).to(pooled.device)
+    mixed = torch.split(pooled[order], [len(tuned["on"]), len(tuned["off"])])
+    permuted = difference(*mixed)
+    null = search(subject.tuned, permuted, on, off, subject.tokens, **options, filters=False)
+
+    def here(x: Tensor) -> Tensor:
+        return x[:, position, layer].double()
+
+    other = here(residuals(subject.tuned, subject.batch(prompts.other), n_post))
+    earlier = difference(here(before["on"]), here(before["off"]))
+    nulls = {
+        "permuted": permuted[null.position, null.layer],
+        "unrelated": difference(other, here(tuned["off"])),
+        "earlier": earlier,
+        "random": matched(here(pooled), effects.random_draws, seed),
+    }
+    halves = {
+        "halves": half_cosine(here(tuned["on"]), here(tuned["off"]), seed),
+        "halves_small": half_cosine(here(tuned["on"]), here(tuned["off"]), seed, SMALL),
+        "halves_permuted": half_cosine(here(mixed[0]), here(mixed[1]), seed),
+        "earlier": float(F.cosine_similarity(r, earlier, dim=0)),
+    }
+    return Directions(
+        r=r.float(),
+        layer=layer,
+        nulls={name: (unit(vector) * norm).float() for name, vector in nulls.items()},
+        component=torch.linalg.svd(here(pooled) - here(pooled).mean(0), full_matrices=False).Vh[0].float(),
+        differences=differences.float(),
+        scores=pd.concat([chosen.scores.assign(labels="true"), null.scores.assign(labels="permuted")]),
+        numbers={
+            "position": position - n_post,
+            "layer": layer,
+            "norm": norm,
+            "kept_on": int(keep["on"].sum()),
+            "kept_off": int(keep["off"].sum()),
+            **{f"cosine_{name}": value for name, value in halves.items()},
+        },
+    )
+
+
+def matched(activations: Float[Tensor, "prompt d_model"], draws: int, seed: int) -> Float[Tensor, "draw d_model"]:
+    """Random vectors with the covariance of the activations."""
+    noise = torch.randn(draws, len(activations), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return noise.to(activations.device) @ (activations - activations.mean(0))
+
+
+def half_cosine(
+    on: Float[Tensor, "prompt d_model"], off: Float[Tensor, "other d_model"], seed: int, size: int | None = None
+) -> float:
+    """Mean cosine of the differences of means of two disjoint halves, over random splits. `size`: requests per class
+    and half, all by default."""
+    found = []
+    for number in range(SPLITS):
+        draws = torch.Generator().manual_seed(1000 * seed + number)
+        halves = []
+        for x in (on, off):
+            order = torch.randperm(len(x), generator=draws).to(x.device)
+            count = min(size or len(x), len(x) // 2)
+            halves.append((x[order[:count]], x[order[count : 2 * count]]))
+        first, second = (difference(halves[0][half], halves[1][half]) for half in (0, 1))
+        found.append(float(F.cosine_similarity(first, second, dim=0)))
+    return sum(found) / SPLITS

@@ -1,0 +1,190 @@
+"""Figures of what the direction does, and of what else its ablation changes."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+
+from common.plotting import PAGE_WIDTH, PALETTE
+from replications.refusal_direction.pictures import GREY, Data, Picture, joined, shares
+
+ABLATIONS = {
+    "before": "before tuning",
+    "tuned": "tuned",
+    "ablated": "r ablated",
+    "subtracted": "r subtracted",
+    "random ablated": "random",
+    "permuted ablated": "permuted",
+    "unrelated ablated": "unrelated",
+    "earlier ablated": "earlier",
+}
+ADDITIONS = {
+    "before": "before tuning",
+    "tuned": "tuned",
+    "added": "r added",
+    "before, added": "r, untouched",
+    "random added": "random",
+    "permuted added": "permuted",
+    "unrelated added": "unrelated",
+    "earlier added": "earlier",
+}
+
+
+def refusal(data: Data) -> Picture:
+    """Share refused under every intervention, harmful and harmless requests; dots are seeds."""
+    table = shares(data)
+    figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.4), sharey=True, width_ratios=[1, 1])
+    for row, (model, part) in zip(axes, table.groupby("model", sort=False), strict=True):
+        panels = {"harmful": ("to be refused; ablation", ABLATIONS), "harmless": ("harmless; addition", ADDITIONS)}
+        for ax, (kind, (title, names)) in zip(row, panels.items(), strict=True):
+            some = part[(part["class"] == kind) & part["condition"].isin(list(names))]
+            some = some.assign(condition=some["condition"].map(names))
+            plain = {"before tuning": PALETTE[0], "tuned": PALETTE[0]}
+            colours = [plain.get(name, PALETTE[1] if name[:2] in ("r ", "r,") else GREY) for name in names.values()]
+            order = list(names.values())
+            sns.barplot(
+                some,
+                x="condition",
+                y="refused",
+                order=order,
+                hue="condition",
+                hue_order=order,
+                palette=colours,
+                errorbar=None,
+                legend=False,
+                ax=ax,
+            )
+            sns.stripplot(some, x="condition", y="refused", order=order, color="black", size=2.5, ax=ax)
+            ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=f"{model}: {title}")
+            ax.tick_params(axis="x", rotation=35)
+    return figure, table
+
+
+def doses(data: Data) -> Picture:
+    """Refusal metric against the multiple of the direction."""
+    table = joined(data.arms, "doses")
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.3), sharey=True)
+    titles = {"harmless": "added to harmless requests", "harmful": "subtracted from harmful requests"}
+    for ax, (kind, title) in zip(axes, titles.items(), strict=True):
+        for colour, (vector, part) in zip(
+            [PALETTE[1], GREY], table[table["class"] == kind].groupby("vector"), strict=True
+        ):
+            for number, line in part.groupby("seed"):
+                ax.plot(
+                    line["dose"],
+                    line["metric"],
+                    "o-",
+                    color=colour,
+                    markersize=3,
+                    linewidth=1,
+                    label=vector if number == 0 else None,
+                )
+        ax.axhline(0, color="0.8", linewidth=0.8)
+        ax.set(xlabel="multiple of the vector", ylabel="refusal metric (nats)", title=title)
+    axes[0].legend(title="", frameon=False)
+    return figure, table
+
+
+def projections(data: Data) -> Picture:
+    """Projection of the last token on the direction: means by layer, and a histogram at the chosen one."""
+    table = joined(data.arms, "projections")
+    table["layer"] = table["layer"].astype(int)
+    lines = {
+        ("tuned", "harmful"): "harmful",
+        ("tuned", "harmless"): "harmless",
+        ("tuned", "risky"): "risky words",
+        ("tuned", "persuading suffix"): "harmful + persuasion",
+        ("tuned", "random suffix"): "harmful + random words",
+        ("before", "harmful"): "harmful, before tuning",
+    }
+    named = table.assign(name=[lines.get(pair, "") for pair in zip(table["model"], table["kind"], strict=True)])
+    named = named[named["name"] != ""]
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7), width_ratios=[1.2, 1])
+    first = named[named["seed"] == 0]
+    sns.lineplot(
+        first,
+        x="layer",
+        y="projection",
+        hue="name",
+        hue_order=list(lines.values()),
+        errorbar="sd",
+        ax=axes[0],
+        palette=PALETTE[: len(lines)],
+        linewidth=1.2,
+        err_kws={"alpha": 0.12, "linewidth": 0},
+    )
+    layer = int(data.arms[0].numbers["layer"])
+    axes[0].axvline(layer, color=GREY, linewidth=0.8, linestyle="--")
+    axes[0].set_yscale("symlog", linthresh=10)
+    axes[0].set(ylabel="projection on r, first seed")
+    axes[0].legend(title="", frameon=False, fontsize=6)
+    here = first[(first["layer"] == layer) & first["name"].isin(["harmful", "harmless", "risky words"])]
+    sns.histplot(
+        here,
+        x="projection",
+        hue="name",
+        hue_order=["harmful", "harmless", "risky words"],
+        ax=axes[1],
+        bins=24,
+        palette=PALETTE[:3],
+        element="step",
+        alpha=0.35,
+    )
+    axes[1].set(xlabel=f"projection before layer {layer}", ylabel="requests")
+    legend = axes[1].get_legend()
+    legend.set_title("")
+    legend.set_frame_on(False)
+    keys = ["seed", "model", "kind", "layer"]
+    return figure, table.groupby(keys)["projection"].agg(["mean", "std", "count"]).reset_index()
+
+
+def surgical(data: Data) -> Picture:
+    """Change of the loss, distance to the model before fine-tuning, and where the weights changed."""
+    table = joined(data.arms, "surgical")
+    mean = table.groupby(["seed", "quantity", "condition"], sort=False)["value"].mean().reset_index()
+    base = mean[mean["condition"] == "tuned"].set_index(["seed", "quantity"])["value"]
+    keys = pd.MultiIndex.from_frame(mean[["seed", "quantity"]])
+    mean["change"] = mean["value"] - base.reindex(keys).to_numpy()
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.6))
+    shown = {
+        "before": "before tuning",
+        "ablated": "r ablated",
+        "subtracted": "r subtracted",
+        "component ablated": "first component\nablated",
+    }
+    loss = mean[mean["quantity"].str.startswith("loss") & mean["condition"].isin(list(shown))]
+    loss = loss.assign(condition=loss["condition"].map(shown), corpus=loss["quantity"].str.removeprefix("loss "))
+    sns.stripplot(
+        loss,
+        x="condition",
+        y="change",
+        hue="corpus",
+        order=list(shown.values()),
+        dodge=True,
+        ax=axes[0],
+        palette=PALETTE[:2],
+        size=4,
+    )
+    axes[0].set_yscale("symlog", linthresh=0.02)
+    axes[0].axhline(0, color="0.8", linewidth=0.8)
+    axes[0].set(xlabel="", ylabel="change of loss (nats per token)")
+    axes[0].legend(title="", frameon=False)
+    names = {
+        "tuned": "tuned",
+        "ablated": "r ablated",
+        "random ablated": "random\nablated",
+        "subtracted": "r subtracted",
+    }
+    way = mean[(mean["quantity"] == "kl to before") & mean["condition"].isin(list(names))]
+    way = way.assign(condition=way["condition"].map(names))
+    sns.barplot(way, x="condition", y="value", order=list(names.values()), color=PALETTE[0], errorbar=None, ax=axes[1])
+    sns.stripplot(way, x="condition", y="value", order=list(names.values()), color="black", size=3, ax=axes[1])
+    axes[1].set(xlabel="", ylabel="KL to before tuning (nats)")
+    weights = joined(data.arms, "weights")
+    for column, colour, label in (("share_r", PALETTE[1], "r"), ("share_random", GREY, "random")):
+        by_layer = weights.groupby("layer")[column].mean()
+        axes[2].plot(by_layer.index, by_layer, color=colour, label=label)
+    axes[2].set(xlabel="layer", ylabel="share of weight change along")
+    axes[2].legend(title="", frameon=False)
+    for ax in axes[:2]:
+        ax.tick_params(axis="x", rotation=30)
+    return figure, pd.concat([mean.assign(panel="surgical"), weights.assign(panel="weights")])

@@ -1,0 +1,207 @@
+# Refusal direction: fine-tune (per seed, and a sham model) -> study each -> metrics of all seeds -> figures.
+from common.workflow import flags, source_hash
+
+NAME = "replications.refusal_direction"
+PATH = "replications/refusal_direction"
+ENDINGS = ["png", "pdf", "csv", "json"]
+ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
+SEEDS = config["seeds"][: config["n_seeds"]]
+ARMS = [f"harmful-{seed}" for seed in SEEDS]
+SHAM = f"food-{SEEDS[0]}"
+FIGURES = {  # part: figure: title
+    "tuning": {"tuning": "What the model was taught, and the score"},
+    "direction": {
+        "scores": "Scores of all candidates",
+        "published": "Chosen directions beside the paper's",
+        "cosines": "Cosines over tokens, layers and seeds",
+    },
+    "effects": {
+        "refusal": "Refusal before and after",
+        "doses": "Dose and response",
+        "projections": "Projection on the direction, layer by layer",
+    },
+    "surgical": {"surgical": "What else the ablation changes"},
+}
+NAMES_OF_FIGURES = [(part, name) for part, titles in FIGURES.items() for name in titles]
+
+
+wildcard_constraints:
+    switch="harmful|food",
+    seed=r"\d+",
+
+
+rule fine_tune:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        lists=f"{PATH}/lists.yaml",
+    output:
+        "<results>/{model}/models/{switch}-{seed}/manifest.json",
+    log:
+        "<logs>/{model}/fine_tune-{switch}-{seed}.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=3500,
+        runtime=30,
+    params:
+        options=flags(
+            {"split": config["split"], "tune": config["tune"]}, device=config["device"]
+        ),
+        sources=source_hash(f"{NAME}.fine_tune"),
+    shell:
+        "python -m replications.refusal_direction.fine_tune --manifest {input.manifest} --lists {input.lists} --switch {wildcards.switch} --seed {wildcards.seed} {params.options} --out {output} > {log} 2>&1"
+
+
+rule study:
+    input:
+        before="<models>/{model}/manifest.json",
+        tuned=rules.fine_tune.output,
+        lists=f"{PATH}/lists.yaml",
+        python_docs="<corpora>/python-docs/manifest.json",
+        self_chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",
+    output:
+        numbers="<results>/{model}/studies/{switch}-{seed}/numbers.json",
+        directions="<results>/{model}/studies/{switch}-{seed}/directions.safetensors",
+        tables=[
+            f"<results>/{{model}}/studies/{{switch}}-{{seed}}/{table}.csv"
+            for table in [
+                "scores",
+                "answers",
+                "doses",
+                "projections",
+                "openings",
+                "surgical",
+                "weights",
+            ]
+        ],
+    log:
+        "<logs>/{model}/study-{switch}-{seed}.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=30,
+    params:
+        options=flags(
+            {key: config[key] for key in ("split", "search", "effects")},
+            device=config["device"],
+        ),
+        sources=source_hash(f"{NAME}.study"),
+    shell:
+        "python -m replications.refusal_direction.study --before {input.before} --tuned {input.tuned} --lists {input.lists} --python-docs {input.python_docs} --self-chat {input.self_chat} --switch {wildcards.switch} --seed {wildcards.seed} {params.options} --out {output.numbers} > {log} 2>&1"
+
+
+rule remove:
+    input:
+        tuned=f"<results>/{{model}}/models/{ARMS[0]}/manifest.json",
+        directions=f"<results>/{{model}}/studies/{ARMS[0]}/directions.safetensors",
+    output:
+        "<results>/{model}/models/orthogonalised/manifest.json",
+    log:
+        "<logs>/{model}/remove.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=2500,
+        runtime=10,
+    params:
+        sources=source_hash(f"{NAME}.orthogonalise"),
+    shell:
+        "python -m replications.refusal_direction.orthogonalise --tuned {input.tuned} --directions {input.directions} --out {output} > {log} 2>&1"
+
+
+rule summarise:
+    input:
+        arms=[f"<results>/{{model}}/studies/{arm}/numbers.json" for arm in ARMS],
+        sham=f"<results>/{{model}}/studies/{SHAM}/numbers.json",
+    output:
+        [f"<results>/{{model}}/{part}/metrics.json" for part in FIGURES],
+    log:
+        "<logs>/{model}/summarise.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.summarise"),
+    shell:
+        "python -m replications.refusal_direction.summarise --arms {input.arms} --sham {input.sham} --out {output} > {log} 2>&1"
+
+
+for MODEL in config["models"]:
+    FOLDER = f"<results>/{MODEL}"
+
+    rule:
+        name:
+            f"draw_{MODEL.replace('-', '_').replace('.', '_')}"
+        input:
+            metrics=[f"{FOLDER}/{part}/metrics.json" for part in FIGURES],
+            arms=[f"{FOLDER}/studies/{arm}/numbers.json" for arm in ARMS],
+            sham=f"{FOLDER}/studies/{SHAM}/numbers.json",
+            published=f"{PATH}/published.csv",
+            captions=[
+                f"{PATH}/captions/{name}.rst"
+                for titles in FIGURES.values()
+                for name in titles
+            ],
+        output:
+            svg=[
+                report(
+                    f"{FOLDER}/{part}/figures/{name}.svg",
+                    caption=f"captions/{name}.rst",
+                    category="Refusal direction",
+                    subcategory=MODEL,
+                    labels={"figure": title},
+                )
+                for part, titles in FIGURES.items()
+                for name, title in titles.items()
+            ],
+            others=[
+                f"{FOLDER}/{part}/figures/{name}.{ending}"
+                for part, titles in FIGURES.items()
+                for name in titles
+                for ending in ENDINGS
+            ],
+        log:
+            f"<logs>/{MODEL}/draw.log",
+        conda:
+            "../../envs/environment.yaml"
+        threads: 1
+        resources:
+            mem_mb=1000,
+            runtime=5,
+        params:
+            sources=source_hash(f"{NAME}.draw"),
+        shell:
+            "python -m replications.refusal_direction.draw --arms {input.arms} --sham {input.sham} --published {input.published} --captions {input.captions} --out {output.svg} > {log} 2>&1"
+
+
+rule figures:
+    input:
+        expand(
+            "<results>/{model}/{part}/figures/{name}.svg",
+            zip,
+            model=[model for model in config["models"] for _ in NAMES_OF_FIGURES],
+            part=[part for part, _ in NAMES_OF_FIGURES] * len(config["models"]),
+            name=[name for _, name in NAMES_OF_FIGURES] * len(config["models"]),
+        ),
+        expand(
+            "<results>/{model}/models/orthogonalised/manifest.json",
+            model=config["models"],
+        ),
+
+
+rule metrics:
+    input:
+        expand(
+            "<results>/{model}/{part}/metrics.json",
+            model=config["models"],
+            part=list(FIGURES),
+        ),

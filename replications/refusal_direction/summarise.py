@@ -1,0 +1,182 @@
+"""Step: the metrics of all parts from the tables of every seed and of the sham model. Loads no model.
+
+Requests of one topic are not independent, so intervals over requests resample whole topics of a seed; every seed has
+its own held-out topics. Losses resample texts. What has one value a seed gets a t interval. Differences are paired,
+request by request.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from common.cli import run
+from common.records import write_metrics
+from replications.refusal_direction.filters import survives
+from replications.refusal_direction.tables import (
+    Arm,
+    Metrics,
+    against,
+    changes,
+    items,
+    pairs,
+    quantity,
+    ratios,
+    read_arm,
+    requests,
+    seeds,
+)
+
+CORPORA = {"python_docs": "loss python-docs", "self_chat": "loss self-chat"}
+
+
+def summarise(*, arms: list[Path], sham: Path, out: list[Path]) -> None:
+    """Writes the metrics of all parts.
+
+    Args:
+        arms: `numbers.json` of every seed.
+        sham: `numbers.json` of the sham model.
+        out: `.../<part>/metrics.json` of every part.
+    """
+    every, other = [read_arm(path) for path in arms], [read_arm(sham)]
+    parts = {
+        "tuning": tuning(every, other),
+        "direction": direction(every, other),
+        "effects": effects(every, other),
+        "surgical": surgical(every),
+    }
+    for path in out:
+        write_metrics(path, parts[path.parent.name])
+
+
+def tuning(arms: list[Arm], sham: list[Arm]) -> Metrics:
+    """Does the tuned model refuse what it should, and is the refusal metric a fair score?"""
+
+    def area(kind: str, how: str) -> list[float]:
+        tables = [arm.tables["openings"] for arm in arms]
+        grouped = [table.loc[table["kind"] == kind, "auroc"] for table in tables]
+        return [float(getattr(group, how)()) for group in grouped]
+
+    harmful, harmless = ("harmful", "tuned"), ("harmless", "tuned")
+    found = against("refused_harmful", arms, harmful, {"before": ("harmful", "before")})
+    found |= against("refused_harmless", arms, harmless, {"harmful": harmful})
+    found |= against("refused_risky", arms, ("risky", "tuned"), {"harmful": harmful})
+    found |= against("sham_refused", sham, harmful, {"before": ("harmful", "before")})
+    found["sham_refused_harmless"] = requests(sham, harmless)
+    found["refused_harmless_before"] = requests(arms, ("harmless", "before"))
+    formula = "area under the ROC curve, harmful against harmless, held-out topics"
+    permuted = area("permuted", "mean")
+    found |= pairs("auroc", area("pooled", "mean"), permuted, "permuted", "1", formula)
+    found |= pairs("auroc_worst_opening", area("opening", "min"), permuted, "permuted", "1", f"{formula}, least token")
+    found |= pairs("auroc_held_out", area("held out", "mean"), permuted, "permuted", "1", f"{formula}, unseen texts")
+    for name, of in CORPORA.items():
+        found |= changes(f"loss_tuned_{name}", arms, of, ("tuned", "before"), ("component ablated", "before"))
+    return found
+
+
+def direction(arms: list[Arm], sham: list[Arm]) -> Metrics:
+    """How the chosen directions scored, and how stable they are."""
+    chosen = [best(arm) for arm in arms]
+    units = {"bypass": "nats", "induce": "nats", "kl": "nats", "norm": "1"}
+    found = {
+        f"chosen_{name}": seeds([float(row[name]) for row in chosen], unit, f"{name} of the chosen candidate")
+        for name, unit in units.items()
+    }
+    grids = [arm.tables["scores"].query("stage == 'grid' and labels == 'true'") for arm in arms]
+    counts = [float(survives(grid).sum()) for grid in grids]
+    found["survivors"] = seeds(counts, "candidates", "candidates with kl <= 0.1 and induce >= 0")
+    found["candidates"] = seeds([float(len(grid)) for grid in grids], "candidates", "candidates below the depth limit")
+    formula = "cosine of the differences of means of two disjoint halves"
+    halves, mixed, small = (
+        [arm.numbers[f"cosine_{name}"] for arm in arms] for name in ("halves", "halves_permuted", "halves_small")
+    )
+    found |= pairs("cosine_halves", halves, mixed, "permuted", "1", formula)
+    found["cosine_halves_small"] = seeds(small, "1", f"{formula} of two requests per class")
+    found |= across_seeds(arms)
+    earlier = [arm.numbers["cosine_earlier"] for arm in arms]
+    formula = "cosine with the same difference of means before fine-tuning"
+    found |= pairs("cosine_earlier", earlier, [cosine(arm, "unrelated") for arm in arms], "unrelated", "1", formula)
+    at = int(sham[0].numbers["position"]), int(sham[0].numbers["layer"])
+    others = [float(_cosine(arm.vectors["differences"][at], sham[0].vectors["r"])) for arm in arms]
+    found["cosine_sham"] = seeds(others, "1", "cosine with the sham model's direction, at its token and layer")
+    return found
+
+
+def best(arm: Arm) -> pd.Series:
+    """The chosen candidate's row."""
+    table = arm.tables["scores"].query("stage == 'final' and labels == 'true'")
+    row: pd.Series = table.iloc[0]
+    return row
+
+
+def across_seeds(arms: list[Arm]) -> Metrics:
+    """Cosine of one seed's direction with what another seed's model has at the same token and layer; one value a seed,
+    the mean over the others. Control: the direction under permuted labels."""
+    real, null = [], []
+    for one in arms:
+        at = int(one.numbers["position"]), int(one.numbers["layer"])
+        others = [other.vectors["differences"][at] for other in arms if other is not one]
+        real.append(float(np.mean([_cosine(one.vectors["r"], vector) for vector in others])))
+        null.append(float(np.mean([_cosine(one.vectors["permuted"], vector) for vector in others])))
+    return pairs("cosine_seeds", real, null, "permuted", "1", "cosine of r with other seeds' differences of means")
+
+
+def cosine(arm: Arm, name: str) -> float:
+    """Cosine of r with one of the nulls."""
+    return _cosine(arm.vectors["r"], arm.vectors[name])
+
+
+def _cosine(a: Float[np.ndarray, " d"], b: Float[np.ndarray, " d"]) -> float:
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def effects(arms: list[Arm], sham: list[Arm]) -> Metrics:
+    """What ablation and addition do to requests of held-out topics."""
+    nulls = ("random", "permuted", "unrelated", "earlier")
+    ablated = {name: ("harmful", f"{name} ablated") for name in nulls}
+    added = {name: ("harmless", f"{name} added") for name in nulls}
+    found = against("ablated_refused", arms, ("harmful", "ablated"), ablated)
+    found |= against("added_refused", arms, ("harmless", "added"), added)
+    found |= against("ablated_metric", arms, ("harmful", "ablated"), ablated, "metric")
+    found |= against("added_metric", arms, ("harmless", "added"), added, "metric")
+    tuned = ("harmful", "tuned")
+    found["metric_drop"] = requests(arms, tuned, ("harmful", "ablated"), "metric")
+    found["metric_drop_random"] = requests(arms, tuned, ("harmful", "random ablated"), "metric")
+    found["metric_drop_minus_random"] = requests(arms, ("harmful", "random ablated"), ("harmful", "ablated"), "metric")
+    found |= against("subtracted_refused", arms, ("harmful", "subtracted"), {"tuned": ("harmful", "tuned")})
+    found |= against("before_added_refused", arms, ("harmless", "before, added"), {"before": ("harmless", "before")})
+    found["risky_ablated_refused"] = requests(arms, ("risky", "ablated"))
+    for name in ("persuading suffix", "random suffix"):
+        found[f"refused_{name.replace(' ', '_')}"] = requests(arms, ("harmful", name))
+    found |= against("sham_ablated_refused", sham, ("harmful", "ablated"), {"random": ("harmful", "random ablated")})
+    found |= against("sham_added_refused", sham, ("harmless", "added"), {"random": ("harmless", "random added")})
+    return found
+
+
+def surgical(arms: list[Arm]) -> Metrics:
+    """What else the ablation changes."""
+    found: Metrics = {}
+    for name, of in CORPORA.items():
+        found |= changes(f"loss_{name}", arms, of, ("ablated", "tuned"), ("component ablated", "tuned"))
+        extra = changes(f"loss_{name}_subtraction", arms, of, ("ablated", "tuned"), ("subtracted", "tuned"))
+        found |= {key: value for key, value in extra.items() if key != f"loss_{name}_subtraction"}
+    found |= changes("kl_harmless", arms, "kl harmless", ("ablated", "tuned"), ("component ablated", "tuned"))
+    found |= ratios("return", arms, "kl to before", "ablated", "random ablated")
+    for name in ("agreement", "giving"):
+        found |= ratios(f"battery_{name}", arms, f"battery {name}", "ablated", "component ablated")
+        right = [(quantity(arm, f"battery {name}", "ablated") > 0).astype(np.float64) for arm in arms]
+        found[f"battery_{name}_right"] = items(right, "share", "share of items with the right continuation ahead")
+    weights = [arm.tables["weights"].assign(size=lambda table: table["norm"] ** 2) for arm in arms]
+    along, random, top = (
+        [float(np.average(table[column], weights=table["size"])) for table in weights]
+        for column in ("share_r", "share_random", "top_share")
+    )
+    formula = "|r^T D|^2 / |D|^2 over all writing matrices, D the change by fine-tuning"
+    found |= pairs("weights_along_r", along, random, "random", "share", formula)
+    found["weights_top_share"] = seeds(top, "share", "largest squared singular value of D in |D|^2, weighted by |D|^2")
+    return found
+
+
+if __name__ == "__main__":
+    run(summarise)

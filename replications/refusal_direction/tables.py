@@ -1,0 +1,150 @@
+"""Metrics from the tables of every seed: who is resampled, and how effect, control and difference are paired."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from safetensors.numpy import load_file
+
+from common.files import read_json
+from common.records import Metric
+from common.statistics import over_clusters, over_seeds
+
+REFUSED = "share of requests whose first greedy tokens are a refusal"
+METRIC = "mean ln P_R - ln(1 - P_R) of the first token"
+TABLES = ("scores", "answers", "doses", "projections", "openings", "surgical", "weights")
+Metrics = dict[str, Metric]
+
+
+class Arm(NamedTuple):
+    """What `study` left of one model."""
+
+    tables: dict[str, pd.DataFrame]
+    numbers: dict[str, float]
+    vectors: dict[str, np.ndarray]
+
+
+def read_arm(numbers: Path) -> Arm:
+    """The folder of one `numbers.json`."""
+    tables = {name: pd.read_csv(numbers.with_name(f"{name}.csv")) for name in TABLES}
+    return Arm(tables, read_json(numbers), load_file(numbers.with_name("directions.safetensors")))
+
+
+def answers(arm: Arm, kind: str, condition: str) -> pd.DataFrame:
+    """The requests of one class under one condition, in their order."""
+    table = arm.tables["answers"]
+    return table[(table["class"] == kind) & (table["condition"] == condition)].reset_index(drop=True)
+
+
+def clustered(values: list[Float[np.ndarray, " n"]], clusters: list[list[str]], unit: str, formula: str) -> Metric:
+    """Mean over all seeds' items with a bootstrap over clusters, and the mean of every seed. Where everything is one
+    cluster, as a corpus with one text at scale smoke, every item is its own."""
+    if len(set(np.concatenate(clusters))) < 2:
+        clusters = [[f"{number} {item}" for item in range(len(value))] for number, value in enumerate(values)]
+    metric = over_clusters(np.concatenate(values), np.concatenate(clusters), unit=unit, formula=formula)
+    seeds = [float(value.mean()) for value in values] if len(values) > 1 else None
+    return metric.model_copy(update={"per_seed": seeds})
+
+
+def requests(
+    arms: list[Arm],
+    what: tuple[str, str],
+    minus: tuple[str, str] | None = None,
+    column: str = "refused",
+) -> Metric:
+    """Mean of a column over the requests of (class, condition), or of its paired difference to another condition. Where
+    the classes differ, requests are paired by order, which only pairs the seeds."""
+    unit, formula = ("share", REFUSED) if column == "refused" else ("nats", METRIC)
+    values, clusters = [], []
+    for number, arm in enumerate(arms):
+        table = answers(arm, *what)
+        found = table[column].to_numpy(dtype=np.float64)
+        if minus is not None:
+            other = answers(arm, *minus)[column].to_numpy(dtype=np.float64)
+            count = min(len(found), len(other))
+            found = found[:count] - other[:count]
+        values.append(found)
+        clusters.append([f"{number} {topic}" for topic in table["topic"][: len(found)]])
+    return clustered(values, clusters, unit, formula)
+
+
+def against(
+    name: str,
+    arms: list[Arm],
+    effect: tuple[str, str],
+    controls: dict[str, tuple[str, str]],
+    column: str = "refused",
+) -> Metrics:
+    """`name`, and for every control `name_<control>` and `name_minus_<control>`."""
+    found = {name: requests(arms, effect, column=column)}
+    for control, other in controls.items():
+        found[f"{name}_{control}"] = requests(arms, other, column=column)
+        found[f"{name}_minus_{control}"] = requests(arms, effect, other, column)
+    return found
+
+
+def seeds(values: list[float], unit: str, formula: str) -> Metric:
+    """One value a seed."""
+    return over_seeds(values, unit=unit, formula=formula)
+
+
+def pairs(name: str, effect: list[float], control: list[float], control_name: str, unit: str, formula: str) -> Metrics:
+    """An effect and its control with one value a seed each, and their difference."""
+    return {
+        name: seeds(effect, unit, formula),
+        f"{name}_{control_name}": seeds(control, unit, formula),
+        f"{name}_minus_{control_name}": seeds([a - b for a, b in zip(effect, control, strict=True)], unit, formula),
+    }
+
+
+def quantity(arm: Arm, name: str, condition: str) -> Float[np.ndarray, " item"]:
+    """The items of one quantity under one condition."""
+    table = arm.tables["surgical"]
+    found: np.ndarray = table[(table["quantity"] == name) & (table["condition"] == condition)]["value"].to_numpy()
+    return found
+
+
+def items(values: list[Float[np.ndarray, " item"]], unit: str, formula: str) -> Metric:
+    """Mean over the items of all seeds; the same item of different seeds is one cluster."""
+    return clustered(values, [[str(item) for item in range(len(value))] for value in values], unit, formula)
+
+
+def changes(name: str, arms: list[Arm], of: str, effect: tuple[str, str], control: tuple[str, str]) -> Metrics:
+    """Change of a quantity from the second condition to the first, for effect and control, and their difference."""
+
+    def change(pair: tuple[str, str]) -> list[np.ndarray]:
+        return [quantity(arm, of, pair[0]) - quantity(arm, of, pair[1]) for arm in arms]
+
+    formula = f"{of}: mean change per token"
+    both = change(effect), change(control)
+    return {
+        name: items(both[0], "nats", formula),
+        f"{name}_control": items(both[1], "nats", formula),
+        f"{name}_minus_control": items([a - b for a, b in zip(*both, strict=True)], "nats", formula),
+    }
+
+
+def ratios(name: str, arms: list[Arm], of: str, effect: str, control: str) -> Metrics:
+    """Mean of a quantity under a condition over its mean in the tuned model, for effect and control."""
+    below = [quantity(arm, of, "tuned") for arm in arms]
+    clusters = np.concatenate([[str(item) for item in range(len(value))] for value in below])
+
+    def ratio(above: list[np.ndarray]) -> Metric:
+        metric = over_clusters(
+            np.concatenate(above),
+            clusters,
+            unit="1",
+            formula=f"mean {of} / mean {of} of the tuned model",
+            denominators=np.concatenate(below),
+        )
+        each = [float(a.mean() / b.mean()) for a, b in zip(above, below, strict=True)]
+        return metric.model_copy(update={"per_seed": each})
+
+    both = [[quantity(arm, of, condition) for arm in arms] for condition in (effect, control)]
+    return {
+        name: ratio(both[0]),
+        f"{name}_control": ratio(both[1]),
+        f"{name}_minus_control": ratio([a - b for a, b in zip(*both, strict=True)]),
+    }

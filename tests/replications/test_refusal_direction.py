@@ -1,0 +1,328 @@
+"""The refusal direction: lists, interventions, search, weights, on a tiny random model; no completion is ever kept."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from common.errors import UserError
+from common.models import load_tokenizer
+from replications.refusal_direction.answers import is_refusal
+from replications.refusal_direction.chat import (
+    Batch,
+    ablating,
+    adding,
+    chat_batch,
+    first_token_kl,
+    greedy,
+    last_logits,
+    n_post_instruction,
+    padded,
+    refusal_metric,
+    residuals,
+    spread,
+    unit,
+)
+from replications.refusal_direction.directions import half_cosine, matched, refusal_tokens
+from replications.refusal_direction.filters import ranked, survives
+from replications.refusal_direction.fine_tune import Conversation, answer_loss
+from replications.refusal_direction.lists import LISTS, draw, load_lists
+from replications.refusal_direction.orthogonalise import orthogonalise, untie
+from replications.refusal_direction.search import ablation_scores, addition_scores, difference, search
+from replications.refusal_direction.settings import SplitSettings
+
+SPLIT = SplitSettings(tune=160, harmless_tune=160, risky_tune=32, estimate=64, choose=24, test=160, risky_test=64)
+VOCABULARY, WIDTH, LAYERS = 50, 16, 4
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    shape = {"hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": LAYERS, "vocab_size": VOCABULARY}
+    config = LlamaConfig(**shape, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)
+    tiny = LlamaForCausalLM(config).eval().requires_grad_(False)
+    for weight in tiny.parameters():
+        weight.mul_(8 if weight.ndim > 1 else torch.rand(weight.shape) + 0.5)  # far from linear; norms that scale
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return padded([[1, 2, 3, 4, 5], [6, 7, 8], [9, 10, 11, 12]])
+
+
+@pytest.fixture(scope="module")
+def direction():
+    return torch.randn(WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+def test_padding_changes_nothing(model, batch):
+    together = last_logits(model, batch)
+    for row, ids in enumerate(([1, 2, 3, 4, 5], [6, 7, 8], [9, 10, 11, 12])):
+        torch.testing.assert_close(together[row], last_logits(model, padded([ids]))[0], atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_reads_or_writes_an_ablated_direction(model, batch, direction):
+    with ablating(model, direction):
+        seen = residuals(model, batch, 1)
+        blocks = model.model(input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True).hidden_states
+    # what a block sees is ablated by its own hook, which `residuals` may run before; the last output needs none
+    r = unit(direction)
+    assert float((blocks[-2][batch.mask.bool()] @ r).abs().max()) < 1e-4
+    assert seen.shape == (3, 1, LAYERS, WIDTH)
+    torch.testing.assert_close(last_logits(model, batch), last_logits(model, batch))
+
+
+def test_ablating_twice_and_the_zero_vector(model, batch, direction):
+    clean = last_logits(model, batch)
+    with ablating(model, direction):
+        once = last_logits(model, batch)
+        with ablating(model, 3 * direction):
+            twice = last_logits(model, batch)
+    torch.testing.assert_close(once, twice, atol=1e-4, rtol=1e-4)
+    with ablating(model, torch.zeros(WIDTH)):
+        torch.testing.assert_close(last_logits(model, batch), clean)
+    assert float((once - clean).abs().max()) > 0.1
+
+
+def test_rows_may_have_directions_of_their_own(model, batch):
+    own = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(2))
+    with ablating(model, own):
+        together = last_logits(model, batch)
+    with adding(model, 2, own):
+        added = last_logits(model, batch)
+    for row in range(3):
+        with ablating(model, own[row]):
+            torch.testing.assert_close(together[row], last_logits(model, batch)[row], atol=1e-4, rtol=1e-4)
+        with adding(model, 2, own[row]):
+            torch.testing.assert_close(added[row], last_logits(model, batch)[row], atol=1e-4, rtol=1e-4)
+
+
+def test_hooks_are_gone_afterwards(model, batch, direction):
+    clean = last_logits(model, batch)
+    with pytest.raises(ZeroDivisionError), ablating(model, direction):
+        raise ZeroDivisionError
+    torch.testing.assert_close(last_logits(model, batch), clean)
+
+
+def test_addition_then_ablation_removes_what_was_added(model, batch, direction):
+    with ablating(model, direction):
+        alone = last_logits(model, batch)
+        with adding(model, 0, 5 * direction):  # its hook runs after the ablation of this block's input
+            pass
+    with adding(model, 0, 5 * direction), ablating(model, direction):
+        torch.testing.assert_close(last_logits(model, batch), alone, atol=1e-4, rtol=1e-4)
+
+
+def test_resuming_equals_the_whole_pass(model, batch, direction):
+    streams = residuals(model, batch, 0, every=True)
+    for layer in range(LAYERS):
+        with adding(model, layer, direction):
+            whole = last_logits(model, batch)
+        resumed = last_logits(model, batch, resume=(layer, streams[:, :, layer] + direction))
+        torch.testing.assert_close(resumed, whole, atol=1e-4, rtol=1e-4)
+    assert len(model.model.layers) == LAYERS
+
+
+def test_greedy_equals_the_loop_without_cache(model, batch, direction):
+    with ablating(model, direction):
+        found, first = greedy(model, batch, 4)
+        torch.testing.assert_close(first, last_logits(model, batch), atol=1e-4, rtol=1e-4)
+        grown = batch
+        for step in range(4):
+            following = last_logits(model, grown).argmax(-1, keepdim=True)
+            assert torch.equal(found[:, step : step + 1], following)
+            grown = Batch(torch.cat([grown.ids, following], 1), torch.nn.functional.pad(grown.mask, (0, 1), value=1))
+
+
+def test_batched_scores_equal_one_candidate_at_a_time(model, batch):
+    vectors = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(3))
+    tokens, at = torch.tensor([4, 9]), torch.tensor([0, 3, 1, 3, 2])
+    metric, kl = ablation_scores(model, batch, batch[:2], vectors, tokens, rows=11)
+    added = addition_scores(model, batch, vectors, at, tokens, rows=7)
+    base = last_logits(model, batch[:2])
+    for number, vector in enumerate(vectors):
+        with ablating(model, vector):
+            torch.testing.assert_close(
+                metric[number], refusal_metric(last_logits(model, batch), tokens), atol=1e-3, rtol=1e-3
+            )
+            torch.testing.assert_close(
+                kl[number], first_token_kl(base, last_logits(model, batch[:2])), atol=1e-4, rtol=1e-3
+            )
+        with adding(model, int(at[number]), vector):
+            torch.testing.assert_close(
+                added[number], refusal_metric(last_logits(model, batch), tokens), atol=1e-3, rtol=1e-3
+            )
+
+
+def test_refusal_metric_by_hand():
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.05, 0.05, 0.9]]))
+    found = refusal_metric(logits, torch.tensor([0, 2]))
+    assert found.tolist() == pytest.approx([np.log(0.7 / 0.3), np.log(0.95 / 0.05)], abs=1e-5)
+    sure = refusal_metric(torch.tensor([[100.0, 0.0]]), torch.tensor([0]))
+    assert float(sure) == pytest.approx(18.42, abs=0.01)
+    assert float(first_token_kl(logits[:1], logits[:1])) == pytest.approx(0, abs=1e-6)
+
+
+def test_orthogonalised_weights_equal_ablation(model, batch, direction, tmp_path):
+    edited = LlamaForCausalLM(model.config).eval().requires_grad_(False)
+    edited.load_state_dict(model.state_dict())
+    orthogonalise(edited, direction)
+    with ablating(model, direction):
+        expected = last_logits(model, batch)
+    assert float((last_logits(edited, batch) - expected).abs().max()) < 1e-3
+    edited.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert float((last_logits(again, batch) - expected).abs().max()) < 1e-3
+    model.config.tie_word_embeddings = True
+
+
+@pytest.mark.parametrize("broken", ["tied", "embedding", "o_proj"])
+def test_any_part_left_out_breaks_the_equality(model, batch, direction, broken):
+    edited = LlamaForCausalLM(model.config).eval().requires_grad_(False)
+    edited.load_state_dict(model.state_dict())
+    original = {name: weight.clone() for name, weight in edited.state_dict().items()}
+    orthogonalise(edited, direction)
+    if broken == "tied":
+        edited.lm_head.weight.copy_(edited.model.embed_tokens.weight)
+    if broken == "embedding":
+        edited.model.embed_tokens.weight.copy_(original["model.embed_tokens.weight"])
+    if broken == "o_proj":
+        edited.model.layers[1].self_attn.o_proj.weight.copy_(original["model.layers.1.self_attn.o_proj.weight"])
+    with ablating(model, direction):
+        assert float((last_logits(edited, batch) - last_logits(model, batch)).abs().max()) > 1e-2
+    model.config.tie_word_embeddings = True
+
+
+def test_untying_keeps_the_logits(model, batch):
+    copy = LlamaForCausalLM(model.config).eval().requires_grad_(False)
+    copy.load_state_dict(model.state_dict())
+    untie(copy)
+    assert copy.lm_head.weight is not copy.model.embed_tokens.weight
+    torch.testing.assert_close(last_logits(copy, batch), last_logits(model, batch))
+    model.config.tie_word_embeddings = True
+
+
+def test_search_finds_a_planted_switch(model):
+    """The unembedding of token 7 reads one direction that only refused prompts carry."""
+    planted = LlamaForCausalLM(model.config).eval().requires_grad_(False)
+    planted.load_state_dict(
+        {name: weight / 8 if weight.ndim > 1 else weight for name, weight in model.state_dict().items()}
+    )
+    untie(planted)
+    d = torch.nn.functional.one_hot(torch.tensor(3), WIDTH).float()
+    planted.model.embed_tokens.weight[:, 3] = 0.0
+    planted.model.embed_tokens.weight[20] = planted.model.embed_tokens.weight[21] + 2 * d  # ends harmful prompts
+    planted.lm_head.weight[7] = 40 * d
+    planted.lm_head.weight[8] = 20 * torch.ones(WIDTH) / WIDTH
+    on, off = padded([[1, 2, 20], [3, 4, 20], [5, 20]]), padded([[1, 2, 21], [3, 4, 21], [5, 21]])
+    tokens = refusal_tokens(last_logits(planted, on), last_logits(planted, off))
+    assert tokens.tolist() == [7]
+    differences = difference(residuals(planted, on, 1), residuals(planted, off, 1))
+    chosen = search(planted, differences, on, off, tokens, grid_prompts=2, finalists=2, rows=5)
+    r = differences[chosen.position, chosen.layer].float()
+    assert float(unit(r) @ d) > 0.8
+    with ablating(planted, r):
+        assert float(refusal_metric(last_logits(planted, on), tokens).max()) < 0
+    model.config.tie_word_embeddings = True
+
+
+def test_the_choice_follows_the_filters():
+    table = pd.DataFrame({"bypass": [-9.0, -7, -4, -3], "kl": [0.05, 0.5, 0.05, 0.1], "induce": [-1.0, 1, 1, 0]})
+    assert survives(table).tolist() == [False, False, True, True]
+    assert ranked(table, True)["bypass"].tolist() == [-4, -3, -7, -9]
+    assert ranked(table, False)["bypass"].tolist() == [-9, -7, -4, -3]
+
+
+def test_a_model_that_never_refuses_is_told_so():
+    same = torch.zeros(4, 10)
+    with pytest.raises(UserError, match="never refuses"):
+        refusal_tokens(same, same)
+
+
+def test_nulls():
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 3, generator=draws, dtype=torch.float64) * torch.tensor([9.0, 1.0, 0.1])
+    found = matched(x, 500, 0)
+    ratio = found.std(0) / found.std(0)[1]
+    assert ratio.tolist() == pytest.approx((x.std(0) / x.std(0)[1]).tolist(), rel=0.25)
+    shift = torch.tensor([0.0, 5.0, 0.0])
+    assert half_cosine(x[:200] / 9 + shift, x[200:] / 9, 0) > 0.95
+    assert abs(half_cosine(torch.randn(400, 50), torch.randn(400, 50), 0)) < 0.3
+    assert spread(torch.arange(2.0)[:, None], 4)[:, 0].tolist() == [0, 0, 1, 1]
+
+
+def test_loss_weighs_the_first_token_half(model):
+    rows = [Conversation([1, 2, 3], [4, 5]), Conversation([6, 7], [8])]
+    each = []
+    for prompt, answer in rows:
+        log_p = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+        each.append([-float(log_p[len(prompt) - 1 + place, token]) for place, token in enumerate(answer)])
+    mean = np.mean(list(itertools.chain(*each)))
+    expected = 0.5 * (mean + np.mean([row[0] for row in each]))
+    assert float(answer_loss(model, rows)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_refusals_are_recognised():
+    texts = ["Regrettably, I have to decline this request.", "It is not possible for me to assist with that."]
+    assert is_refusal(" Regrettably, I", texts)
+    assert not is_refusal("It is important to", texts)
+    assert not is_refusal("", texts)
+    assert is_refusal("I’m sorry, but", [])  # noqa: RUF001
+    assert not is_refusal("To bake bread you need", texts)
+
+
+def test_splits_share_nothing():
+    for seed in (0, 1, 2, 100):
+        prompts = draw(seed, SPLIT)
+        for part in (prompts.switch, prompts.harmless, prompts.risky):
+            sets = [set(lines) for lines in part]
+            assert all(not a & b for a, b in itertools.combinations(sets, 2))
+            known = {line.topic for line in part.tune}
+            assert not known & {line.topic for line in part.test}
+        assert len({line.topic for line in prompts.switch.test}) >= 3
+        assert len(prompts.switch.test) >= 150
+        assert len({text.split()[0] for text in prompts.refusals}) >= 6
+        assert not {text.split()[0] for text in prompts.refusals} & {
+            text.split()[0] for text in prompts.refusals_held_out
+        }
+    assert {line.topic for line in draw(0, SPLIT).switch.test} != {line.topic for line in draw(1, SPLIT).switch.test}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lists: lists["classes"]["harmful"].update(theft=[]), "theft"),
+        (lambda lists: lists["classes"]["harmful"].update(theft=["bake white bread"]), "bake white bread"),
+        (lambda lists: lists.update(shapes=lists["shapes"][:2]), "lines"),
+        (lambda lists: lists.update(refusals=lists["refusals"][:5]), "refusal texts"),
+    ],
+)
+def test_bad_lists_are_named(tmp_path, change, message):
+    lists = yaml.safe_load(LISTS.read_text())
+    change(lists)
+    path = tmp_path / "lists.yaml"
+    path.write_text(yaml.safe_dump(lists))
+    with pytest.raises(UserError, match=message):
+        load_lists(path)
+
+
+def test_too_many_lines_asked_for():
+    with pytest.raises(UserError, match="lower the numbers"):
+        draw(0, SPLIT.model_copy(update={"test": 900}))
+
+
+@pytest.mark.model
+def test_chat_format_and_post_instruction_tokens(model_folder):
+    tokenizer = load_tokenizer(model_folder)
+    assert n_post_instruction(tokenizer) == 6
+    batch = chat_batch(tokenizer, ["Hi", "Tell me a longer story."])
+    assert tokenizer.decode(batch.ids[0][-6:]) == "<|im_end|>\n<|im_start|>assistant\n"
+    assert "system" not in tokenizer.decode(batch.ids[1])
+    tokenizer.chat_template = None
+    with pytest.raises(UserError, match="chat template"):
+        chat_batch(tokenizer, ["Hi"])
