@@ -131,6 +131,7 @@ rule paper:
         expand("replications/{name}/section.typ", name=NAMES),
         main="paper/main.typ",
         library="paper/landmarks.typ",
+        discussion="paper/discussion.typ",
         references="paper/references.bib",
     output:
         report("<results>/paper.pdf", caption="../paper/paper.rst", category="Paper"),
