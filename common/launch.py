@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import tyro
 
 from common.claims import load_claims
@@ -126,7 +127,8 @@ def _command(run: Run, options: Options) -> list[str]:
     config = {"scale": run.scale, "hub": int(run.hub), "calibrate": int(options.calibrate), "models": options.models}
     pairs = [f"{key}={value}" for key, value in config.items() if value]
     cores = ["--cores", options.cores, "--max-threads", "1"]  # a step keeps 1.1 to 1.4 cores busy: one step a core
-    return [sys.executable, "-m", "snakemake", "--nolock", *cores, "--config", *pairs]
+    memory = ["--resources", "gpu=1", f"mem_mb={psutil.virtual_memory().total * 3 // 4_000_000}"]
+    return [sys.executable, "-m", "snakemake", "--nolock", *cores, *memory, "--config", *pairs]
 
 
 def _environment(run: Run) -> dict[str, str]:
