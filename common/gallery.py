@@ -52,7 +52,7 @@ def front_page(folder: Path) -> str:
     claims = read_claims(folder / "claims.json")
     groups = {name: list(group) for name, group in groupby(claims, key=lambda claim: claim.replication)}
     total = read_json(folder / "cost.json")["total"]
-    cost = f"{total['wall_s'] / 60:.0f} minutes of steps, at most {total['peak_rss_mb'] / 1000:.1f} GB in one"
+    cost = f"{total['cpu_s'] / 60:.0f} CPU minutes of steps, at most {total['peak_rss_mb'] / 1000:.1f} GB in one"
     lines = [f"**{summary(claims)}** ({cost}).", "", "| | replication | claims |", "|---|---|---|"]
     for name, group in groups.items():
         page = f"replications/{name}/README.md"
