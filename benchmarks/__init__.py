@@ -4,7 +4,11 @@
 run; the ratio within one run is what counts. A module checks that both sides give the same answer before it reports.
 """
 
+from pathlib import Path
 from typing import NamedTuple
+
+from common.config import ROOT
+from common.errors import UserError
 
 
 class Row(NamedTuple):
@@ -15,3 +19,11 @@ class Row(NamedTuple):
     instead: str
     theirs: float
     check: str
+
+
+def default_model() -> Path:
+    """Folder of the embedded language model. UserError if no run has made it yet."""
+    folder = ROOT / "resources" / "models" / "smollm2-135m-instruct-q4_1"
+    if not folder.exists():
+        raise UserError("the default model is not there yet; run `make smoke` first")
+    return folder

@@ -11,25 +11,21 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from benchmarks import Row
-from common.config import ROOT
+from benchmarks import Row, default_model
 from common.decoder import Decoder
-from common.errors import UserError
 from common.models import load_model, load_tokenizer
 from replications.ioi_circuit.collect import run_versions
 from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
 from replications.ioi_circuit.residual import direct_residual
 
-FOLDER = ROOT / "resources" / "models" / "smollm2-135m-instruct-q4_1"
 HEADS = [(23, 3), (29, 1), (10, 4)]
 
 
 def compare() -> Iterator[Row]:
     """One row: all heads of the default model, on one prompt of each template and order."""
-    if not FOLDER.exists():
-        raise UserError("the default model is not there yet; run `make smoke` first")
-    bridge = load_model(FOLDER)
-    rows = draw_prompts(vocabulary(load_tokenizer(FOLDER), 40), [100], per_cell=1)
+    folder = default_model()
+    bridge = load_model(folder)
+    rows = draw_prompts(vocabulary(load_tokenizer(folder), 40), [100], per_cell=1)
     with torch.no_grad():
         start = time.perf_counter()
         kept = run_versions(Decoder(bridge, 40), rows, batch_size=10, small_group=1)

@@ -17,17 +17,14 @@ from torch import Tensor
 from transformer_lens import patching as tl
 from transformer_lens.model_bridge import TransformerBridge
 
-from benchmarks import Row
-from common.config import ROOT
+from benchmarks import Row, default_model
 from common.decoder import Cache, Decoder
-from common.errors import UserError
 from common.models import load_model, load_tokenizer
 from common.patching import Receivers, patch_heads, path_patch
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.dataset import draw_prompts, vocabulary
 from replications.ioi_circuit.residual import read_difference
 
-FOLDER = ROOT / "resources" / "models" / "smollm2-135m-instruct-q4_1"
 PROMPTS = 8
 SENDERS = [(16, 0), (10, 4)]
 SETS = {
@@ -41,10 +38,9 @@ SETS = {
 
 def compare() -> Iterator[Row]:
     """Activation patching of heads at END, then path patching into five receiver sets."""
-    if not FOLDER.exists():
-        raise UserError("the default model is not there yet; run `make smoke` first")
-    bridge = load_model(FOLDER)
-    drawn = draw_prompts(vocabulary(load_tokenizer(FOLDER), 40), [100], per_cell=PROMPTS // 2)
+    folder = default_model()
+    bridge = load_model(folder)
+    drawn = draw_prompts(vocabulary(load_tokenizer(folder), 40), [100], per_cell=PROMPTS // 2)
     batch = Batch([row for row in drawn if row.template == 0], "cpu")
     decoder = Decoder(bridge, batch.mask.shape[1])
     with torch.no_grad():

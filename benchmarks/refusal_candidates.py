@@ -11,9 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks import Row
-from common.config import ROOT
-from common.errors import UserError
+from benchmarks import Row, default_model
 from common.models import load_tokenizer
 from common.self_chat import fast_dtype
 from replications.refusal_direction.chat import ablating, adding, chat_batch, first_token_kl, refusal_metric
@@ -21,15 +19,13 @@ from replications.refusal_direction.folders import load
 from replications.refusal_direction.lists import load_lists
 from replications.refusal_direction.search import ablation_scores, addition_scores
 
-MANIFEST = ROOT / "resources" / "models" / "smollm2-135m-instruct-q4_1" / "manifest.json"
 PROMPTS, EVERY, ROWS = 8, 2, 160
 
 
 def compare() -> Iterator[Row]:
     """One row: candidates at every second layer below 0.8 of the depth."""
-    if not MANIFEST.exists():
-        raise UserError("the default model is not there yet; run `make smoke` first")
-    tokenizer, model = load_tokenizer(MANIFEST.parent), load(MANIFEST, fast_dtype(), "cpu")
+    folder = default_model()
+    tokenizer, model = load_tokenizer(folder), load(folder / "manifest.json", fast_dtype(), "cpu")
     lists = load_lists()
     harmful, harmless = (
         chat_batch(tokenizer, [lists.shapes[0].format(group[0]) for group in lists.classes[name].values()][:PROMPTS])

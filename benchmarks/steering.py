@@ -12,36 +12,32 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from benchmarks import Row
-from common.config import ROOT
-from common.errors import UserError
+from benchmarks import Row, default_model
 from common.models import load_model, load_tokenizer
 from common.self_chat import fast_dtype
 from common.steering import Sampler, Steering, generate, load_writer
 from replications.feature_steering.concepts import neutral_prompts
 
-FOLDER = ROOT / "resources" / "models" / "smollm2-135m-instruct-q4_1"
 HOOK = "blocks.12.hook_resid_pre"
 ROWS, NEW_TOKENS, ALONE = 240, 24, 4
 
 
 def compare() -> Iterator[Row]:
     """One row: 240 texts of 24 tokens, each with its own direction, multiplier and prompt."""
-    if not FOLDER.exists():
-        raise UserError("the default model is not there yet; run `make smoke` first")
-    prompts = neutral_prompts(load_tokenizer(FOLDER))
+    folder = default_model()
+    prompts = neutral_prompts(load_tokenizer(folder))
     rows = torch.arange(ROWS) % len(prompts)
     directions = torch.nn.functional.normalize(
         torch.randn(ROWS, 576, generator=torch.Generator().manual_seed(0)), dim=1
     )
     steering = Steering("add", torch.linspace(5.0, 40.0, ROWS), direction=directions)
     greedy = Sampler(0.0, rows, 0, [])
-    writer = load_writer(FOLDER)
+    writer = load_writer(folder)
     generate(writer, prompts, rows[:2], HOOK, steering.rows(torch.arange(2)), 2, Sampler(0.0, rows[:2], 0, []))
     start = time.perf_counter()
     found = generate(writer, prompts, rows, HOOK, steering, NEW_TOKENS, greedy)
     ours = time.perf_counter() - start
-    bridge = load_model(FOLDER, dtype=fast_dtype())
+    bridge = load_model(folder, dtype=fast_dtype())
     chosen = torch.linspace(0, ROWS - 1, ALONE + 1).long()
     equal = []
     for number, row in enumerate(chosen.tolist()):

@@ -1,4 +1,4 @@
-"""The refusal direction: lists, interventions, search, weights, on a tiny random model; no completion is ever kept."""
+"""The refusal direction: interventions, search, weights, on a tiny random model; no completion is ever kept."""
 
 import itertools
 
@@ -6,21 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from common.errors import UserError
-from common.models import load_tokenizer
-from replications.refusal_direction.answers import is_refusal
 from replications.refusal_direction.chat import (
     Batch,
     ablating,
     adding,
-    chat_batch,
     first_token_kl,
     greedy,
     last_logits,
-    n_post_instruction,
     padded,
     refusal_metric,
     residuals,
@@ -30,12 +25,9 @@ from replications.refusal_direction.chat import (
 from replications.refusal_direction.directions import half_cosine, matched, refusal_tokens
 from replications.refusal_direction.filters import ranked, survives
 from replications.refusal_direction.fine_tune import Conversation, answer_loss
-from replications.refusal_direction.lists import LISTS, draw, load_lists
 from replications.refusal_direction.orthogonalise import orthogonalise, untie
 from replications.refusal_direction.search import ablation_scores, addition_scores, difference, search
-from replications.refusal_direction.settings import SplitSettings
 
-SPLIT = SplitSettings(tune=160, harmless_tune=160, risky_tune=32, estimate=64, choose=24, test=160, risky_test=64)
 VOCABULARY, WIDTH, LAYERS = 50, 16, 4
 
 
@@ -265,64 +257,3 @@ def test_loss_weighs_the_first_token_half(model):
     mean = np.mean(list(itertools.chain(*each)))
     expected = 0.5 * (mean + np.mean([row[0] for row in each]))
     assert float(answer_loss(model, rows)) == pytest.approx(expected, rel=1e-4)
-
-
-def test_refusals_are_recognised():
-    texts = ["Regrettably, I have to decline this request.", "It is not possible for me to assist with that."]
-    assert is_refusal(" Regrettably, I", texts)
-    assert not is_refusal("It is important to", texts)
-    assert not is_refusal("", texts)
-    assert is_refusal("I’m sorry, but", [])  # noqa: RUF001
-    assert not is_refusal("To bake bread you need", texts)
-
-
-def test_splits_share_nothing():
-    for seed in (0, 1, 2, 100):
-        prompts = draw(seed, SPLIT)
-        for part in (prompts.switch, prompts.harmless, prompts.risky):
-            sets = [set(lines) for lines in part]
-            assert all(not a & b for a, b in itertools.combinations(sets, 2))
-            known = {line.topic for line in part.tune}
-            assert not known & {line.topic for line in part.test}
-        assert len({line.topic for line in prompts.switch.test}) >= 3
-        assert len(prompts.switch.test) >= 150
-        assert len({text.split()[0] for text in prompts.refusals}) >= 6
-        assert not {text.split()[0] for text in prompts.refusals} & {
-            text.split()[0] for text in prompts.refusals_held_out
-        }
-    assert {line.topic for line in draw(0, SPLIT).switch.test} != {line.topic for line in draw(1, SPLIT).switch.test}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda lists: lists["classes"]["harmful"].update(theft=[]), "theft"),
-        (lambda lists: lists["classes"]["harmful"].update(theft=["bake white bread"]), "bake white bread"),
-        (lambda lists: lists.update(shapes=lists["shapes"][:2]), "lines"),
-        (lambda lists: lists.update(refusals=lists["refusals"][:5]), "refusal texts"),
-    ],
-)
-def test_bad_lists_are_named(tmp_path, change, message):
-    lists = yaml.safe_load(LISTS.read_text())
-    change(lists)
-    path = tmp_path / "lists.yaml"
-    path.write_text(yaml.safe_dump(lists))
-    with pytest.raises(UserError, match=message):
-        load_lists(path)
-
-
-def test_too_many_lines_asked_for():
-    with pytest.raises(UserError, match="lower the numbers"):
-        draw(0, SPLIT.model_copy(update={"test": 900}))
-
-
-@pytest.mark.model
-def test_chat_format_and_post_instruction_tokens(model_folder):
-    tokenizer = load_tokenizer(model_folder)
-    assert n_post_instruction(tokenizer) == 6
-    batch = chat_batch(tokenizer, ["Hi", "Tell me a longer story."])
-    assert tokenizer.decode(batch.ids[0][-6:]) == "<|im_end|>\n<|im_start|>assistant\n"
-    assert "system" not in tokenizer.decode(batch.ids[1])
-    tokenizer.chat_template = None
-    with pytest.raises(UserError, match="chat template"):
-        chat_batch(tokenizer, ["Hi"])

@@ -1,0 +1,114 @@
+"""What is shown of feature steering: latents chosen by rule, the page, the chat."""
+
+import pytest
+import torch
+
+from common.errors import UserError
+from common.saes.sae import About, Sae
+from replications.feature_steering import chat, page
+from replications.feature_steering.latents import Latent, overlap, to_show
+
+
+D = 12
+
+
+def latent(index, **more):
+    about = {
+        "largest": 1.0, "density": 0.01, "raised": ["<b>", " x"], "coherence": 0.1, "effect": 1.0,
+        "contexts": [["<script>alert(1)</script>", " one", "&"], ["a", " two", "b"], ["a", " three", "b"]],
+    }  # fmt: skip
+    return Latent.model_validate({"index": index, **about, **more})
+
+
+def test_latents_to_show_are_chosen_by_the_rule():
+    same = [["a", " one", "b"]] * 3
+    known = [
+        latent(0),
+        latent(1, coherence=0.5, effect=2.0),
+        latent(2, coherence=0.9, effect=9.0, density=0.5),
+        latent(3, coherence=0.9, effect=9.0, contexts=same),
+        latent(4, coherence=0.9, effect=9.0, contexts=[]),
+    ]
+    assert [one.index for one in to_show(known, [0.001, 0.03], 3, 2)] == [1, 0]
+    assert [one.index for one in to_show([latent(7, density=0.5)], [0.001, 0.03], 3, 2)] == [7]
+    assert to_show([latent(7, largest=0.0, density=0.0)], [0.001, 0.03], 3, 2) == []
+    assert overlap([{1, 2}, {2, 3}, {1, 2}]) == pytest.approx((1 / 3 + 1 + 1 / 3) / 3)
+    assert overlap([{1}]) == 0.0
+
+
+def demonstration():
+    return {
+        "model": "m", "sae": "s", "hook": "h", "questions": ["<q>", "two"], "multipliers": [-2, 0, 2.0],
+        "unsteered": ["<i>plain</i>", "$x$"],
+        "latents": [{"about": latent(5).model_dump(), "answers": [["<b>a", "b"], ["c", "d"], ["e", "f & g\u4e2d"]]}],
+    }  # fmt: skip
+
+
+def test_page_and_figure_escape_what_models_and_corpora_say(tmp_path):
+    from common.files import write_json
+
+    write_json(tmp_path / "answers.json", demonstration())
+    (tmp_path / "caption.rst").write_text("A caption that is long enough to say what can be seen.")
+    out = tmp_path / "page.html"
+    page.page(
+        answers=tmp_path / "answers.json", caption=tmp_path / "caption.rst", page=out,
+        figure=tmp_path / "figures" / "answers.svg",
+    )  # fmt: skip
+    text = out.read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "&lt;i&gt;plain" in text
+    assert "http" not in text
+    assert (tmp_path / "figures" / "answers.png").stat().st_size > 1000
+    assert len(page.table(demonstration())) == 8
+    assert page.clipped("word " * 200).endswith(" ...")
+    assert page.printable("a\u4e2d\x07") == "a··"
+
+
+@pytest.mark.parametrize(
+    ("feature", "multiplier", "message"),
+    [
+        (2, 1.0, "does not exist: this SAE has the latents 0 to 1"),
+        (-1, 1.0, "does not exist"),
+        (1, 1.0, "dead.*alive: 0"),
+        (0, float("nan"), "not a finite number"),
+        (0, float("inf"), "not a finite number"),
+    ],
+)
+def test_chat_refuses_bad_input(feature, multiplier, message):
+    with pytest.raises(UserError, match=message):
+        chat.chosen_latent([latent(0), latent(1, largest=0.0)], feature, multiplier)
+
+
+def test_chat_needs_results_and_the_right_sae(tmp_path, monkeypatch):
+    from common.files import write_json
+    from common.saes.saelens import save_saelens
+
+    monkeypatch.setattr(chat, "ROOT", tmp_path)
+    with pytest.raises(UserError, match="make SCALE=laptop feature_steering"):
+        chat.chat(0)
+    results = tmp_path / "results" / "laptop"
+    about = {"model": "m", "sae": "s-s0", "hook": "blocks.1.hook_resid_pre", "latents": [latent(0).model_dump()]}
+    write_json(results / "feature_steering" / "m" / "demonstration" / "latents.json", about)
+    manifest = {"name": "m", "source": "local", "origin": "o", "licence": "l", "processing": "p", "files": {}}
+    write_json(tmp_path / "resources" / "models" / "m" / "manifest.json", manifest)
+    other = Sae(
+        About("relu", model="other", hook="h"), "relu", torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D)
+    )
+    save_saelens(other, results / "sparse_autoencoders" / "m" / "saes" / "s-s0")
+    with pytest.raises(UserError, match="belongs to h of other, not to"):
+        chat.chat(0, model="m")
+
+
+def test_chat_shows_both_answers_and_ends_on_an_empty_line(monkeypatch, capsys):
+    import io
+    import sys
+
+    from rich.console import Console
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\nnever"))
+    assert list(chat.messages(None)) == ["hello"]
+    assert list(chat.messages("once")) == ["once"]
+    console = Console(file=io.StringIO(), width=100)
+    chat.show(console, iter([["a", "b"], ["a long [bold]answer", "another"]]))
+    assert console.file.getvalue() == "unsteered: a long [bold]answer\nsteered: another\n"
