@@ -8,7 +8,6 @@ from common.saes.sae import About, Sae
 from replications.feature_steering import chat, page
 from replications.feature_steering.latents import Latent, overlap, to_show
 
-
 D = 12
 
 
