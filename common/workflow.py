@@ -1,18 +1,57 @@
-"""What rule files need: options for a step's command line, the hash of its sources, and the tie to its process."""
+"""What rule files need: options for a step's command line, the files of its figures, the hash of its sources, and the
+tie to its process."""
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from snakemake.io import report
 
 from common.sources import source_hash
 
-__all__ = ["flags", "source_hash", "tie_steps_to_this_process"]
+__all__ = ["captions", "figure_files", "flags", "parts", "source_hash", "tie_steps_to_this_process"]
+Figures = Mapping[str, Mapping[str, list[str]]]
+FIGURE_ENDINGS = ("svg", "png", "pdf", "csv", "json")
 
 
 def tie_steps_to_this_process() -> None:
     """Steps started from here die with this process (see `common.cli.die_with_workflow`)."""
     os.environ["WORKFLOW_PID"] = str(os.getpid())
+
+
+def figure_files(folder: str, figures: Figures, category: str, **labels: str) -> dict[str, list[Any]]:
+    """Output files of a step that draws several figures: `svg`, which the report shows, and `others`.
+
+    Args:
+        folder: where the parts are; may hold wildcards.
+        figures: for each subcategory of the report, its parts, each with the names of its figures.
+        category: of the report.
+        labels: more columns of the report's tables; may hold wildcards.
+    """
+    svg, others = [], []
+    for subcategory, part, name in _each(figures):
+        stem = f"{folder}/{part}/figures/{name}"
+        about = {"category": category, "subcategory": subcategory, "labels": {"figure": name, **labels}}
+        svg.append(report(f"{stem}.svg", caption=f"captions/{name}.rst", **about))
+        others += [f"{stem}.{ending}" for ending in FIGURE_ENDINGS[1:]]
+    return {"svg": svg, "others": others}
+
+
+def captions(folder: str, figures: Figures) -> list[str]:
+    """The caption of each figure, in the order of `figure_files`."""
+    return [f"{folder}/{name}.rst" for _, _, name in _each(figures)]
+
+
+def parts(figures: Figures) -> list[str]:
+    """The parts that have figures."""
+    return list(dict.fromkeys(part for _, part, _ in _each(figures)))
+
+
+def _each(figures: Figures) -> Iterator[tuple[str, str, str]]:
+    for subcategory, found in figures.items():
+        for part, names in found.items():
+            yield from ((subcategory, part, name) for name in names)
 
 
 def flags(settings: Mapping[str, Any], **more: Any) -> str:

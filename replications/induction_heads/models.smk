@@ -74,47 +74,25 @@ rule read_text:
         "python -m replications.induction_heads.read_text --manifest {input.manifest} --roles {input.roles} --corpus {input.corpus} {params.options} --metrics {output.metrics} --windows {output.windows} --rises {output.rises} > {log} 2>&1"
 
 
-TABLES = {
-    "score_maps": ("scores", rules.score_model.output.table),
-    "fuzzy": ("scores", rules.score_model.output.fuzzy),
-    "repeats": ("repeats", rules.ablate_model.output.table),
-    "windows": ("real_text", rules.read_text.output.windows),
-    "rises": ("real_text", rules.read_text.output.rises),
-}
-
-for PICTURE, (PART, TABLE) in TABLES.items():
-
-    rule:
-        name:
-            f"draw_{PICTURE}"
-        input:
-            table=TABLE,
-            caption=f"{CAPTIONS}/{PICTURE}.rst",
-        output:
-            svg=report(
-                f"<results>/{{model}}/{PART}/figures/{PICTURE}.svg",
-                caption=f"captions/{PICTURE}.rst",
-                category="Induction heads",
-                subcategory="Language model",
-                labels={"figure": PICTURE, "model": "{model}"},
-            ),
-            others=multiext(
-                f"<results>/{{model}}/{PART}/figures/{PICTURE}",
-                ".png",
-                ".pdf",
-                ".csv",
-                ".json",
-            ),
-        log:
-            f"<logs>/{{model}}/draw_{PICTURE}.log",
-        conda:
-            "../../envs/environment.yaml"
-        threads: 1
-        resources:
-            mem_mb=1000,
-            runtime=5,
-        params:
-            figure=PICTURE,
-            sources=source_hash(f"{NAME}.draw_model"),
-        shell:
-            "python -m replications.induction_heads.draw_model --table {input.table} --figure {params.figure} --caption {input.caption} --out {output.svg} > {log} 2>&1"
+rule draw_model:
+    input:
+        rules.score_model.output,
+        rules.ablate_model.output,
+        rules.read_text.output,
+        captions=captions(CAPTIONS, MODEL_FIGURES),
+    output:
+        **figure_files(
+            "<results>/{model}", MODEL_FIGURES, "Induction heads", model="{model}"
+        ),
+    log:
+        "<logs>/{model}/draw.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw"),
+    shell:
+        "python -m replications.induction_heads.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"

@@ -1,33 +1,36 @@
-# Induction heads: train every arm (all seeds in one batched job, measured all along) -> measure, here; figures in
-# figures.smk; models trained on natural text in text.smk; the same questions of every language model in models.smk.
-from common.workflow import flags, source_hash
+# Induction heads: train every arm (all seeds in one batched job, measured all along) -> measure -> draw, here; models
+# trained on natural text in text.smk; the same questions of every language model in models.smk.
+from common.workflow import captions, figure_files, flags, parts, source_hash
 
 NAME = "replications.induction_heads"
 CAPTIONS = "replications/induction_heads/captions"
-ENDINGS = ["svg", "png", "pdf", "csv", "json"]
 ARMS = list(config["arms"])
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 HELD_OUT = {"held_out": config["training"]["held_out"]}
 RUN = {"seeds": config["seeds"], "device": config["device"]}
 FIGURES = {
-    "phase_change": [
-        "co_occurrence",
-        "loss_curves",
-        "index_slopes",
-        "head_scores",
-        "paths",
-    ],
-    "sweep": ["sweep"],
-    "heads": ["mechanism", "circuits"],
-    "ablations": ["ablations"],
-    "chains": ["chains"],
-    "framework": ["path_orders", "skip_trigrams"],
-    "text_training": ["text_training"],
+    "Phase change": {
+        "phase_change": [
+            "co_occurrence",
+            "loss_curves",
+            "index_slopes",
+            "head_scores",
+            "paths",
+        ],
+        "sweep": ["sweep"],
+    },
+    "Mechanism": {"heads": ["mechanism", "circuits"]},
+    "Ablations": {"ablations": ["ablations"]},
+    "Markov chains": {"chains": ["chains"]},
+    "Framework": {"framework": ["path_orders", "skip_trigrams"]},
+    "Natural text": {"text_training": ["text_training"]},
 }
 MODEL_FIGURES = {
-    "scores": ["score_maps", "fuzzy"],
-    "repeats": ["repeats"],
-    "real_text": ["windows", "rises"],
+    "Language model": {
+        "scores": ["score_maps", "fuzzy"],
+        "repeats": ["repeats"],
+        "real_text": ["windows", "rises"],
+    },
 }
 
 
@@ -170,33 +173,47 @@ rule train_chains:
         "python -m replications.induction_heads.train_chains {params.options} --metrics {output.metrics} --curves {output.curves} > {log} 2>&1"
 
 
-include: "figures.smk"
 include: "text.smk"
 include: "models.smk"
 
 
+rule draw:
+    input:
+        rules.measure_phase_change.output,
+        rules.measure_heads.output,
+        rules.measure_ablations.output,
+        rules.train_sweep.output,
+        rules.train_chains.output,
+        rules.measure_text.output,
+        rules.measure_framework.output,
+        captions=captions(CAPTIONS, FIGURES),
+    output:
+        **figure_files("<results>/toy", FIGURES, "Induction heads"),
+    log:
+        "<logs>/draw.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw"),
+    shell:
+        "python -m replications.induction_heads.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
+
+
 rule figures:
     input:
-        [
-            f"<results>/toy/{part}/figures/{figure}.{ending}"
-            for part, figures in FIGURES.items()
-            for figure in figures
-            for ending in ENDINGS
-        ],
-        [
-            f"<results>/{model}/{part}/figures/{figure}.{ending}"
-            for model in config["models"]
-            for part, figures in MODEL_FIGURES.items()
-            for figure in figures
-            for ending in ENDINGS
-        ],
+        rules.draw.output,
+        expand(rules.draw_model.output, model=config["models"]),
 
 
 rule metrics:
     input:
-        expand("<results>/toy/{part}/metrics.json", part=FIGURES),
+        expand("<results>/toy/{part}/metrics.json", part=parts(FIGURES)),
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],
-            part=MODEL_FIGURES,
+            part=parts(MODEL_FIGURES),
         ),

@@ -1,31 +1,21 @@
-"""Figure steps of activation patching: streams and outputs by position and layer, and heads by layer."""
-
-from pathlib import Path
-from typing import Literal
+"""Figures of activation patching: streams and outputs by position and layer, and heads by layer."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from common.cli import run
-from common.plotting import DIVERGING, PAGE_WIDTH, save_figure, use_style
+from common.plotting import DIVERGING, PAGE_WIDTH
 
-CAPTIONS = Path(__file__).parent / "captions"
 DIRECTIONS = {"noising": "noising", "denoising": "denoising"}
 KINDS = {"resid": "residual stream", "attn": "attention output", "mlp": "MLP output"}
 PLACES = {"io": "IO", "s1": "S1", "s1_next": "S1+1", "s2": "S2", "end": "END"}
 WRITTEN_FROM = 8.0  # percent: smaller effects stay without a number
 
 
-def activation_patching(*, effects: Path, figure: Literal["streams", "patched_heads"], out: Path) -> None:
-    """Draws one of the two figures from `effects.csv`. `out` is one of its five files."""
-    table = pd.read_csv(effects)
-    use_style()
-    {"streams": _streams, "patched_heads": _heads}[figure](table, effects, out.with_suffix(""))
-
-
-def _streams(table: pd.DataFrame, source: Path, stem: Path) -> None:
+def streams(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Effects by layer and position, noising above and denoising below."""
     shown = table[table["kind"] != "head"]
     rows = shown["layer"].nunique()
     figure, panels = plt.subplots(2, 3, figsize=(PAGE_WIDTH, 1.6 + 0.24 * rows), width_ratios=[5, 3, 3])
@@ -39,10 +29,11 @@ def _streams(table: pd.DataFrame, source: Path, stem: Path) -> None:
         axes_row[0].set_ylabel("layer")
     bar = figure.colorbar(image, ax=panels, shrink=0.6, pad=0.015, extend="both")
     bar.set_label("effect on the logit difference, %")
-    save_figure(figure, stem, shown, CAPTIONS / "streams.rst", [source])
+    return figure, shown
 
 
-def _heads(table: pd.DataFrame, source: Path, stem: Path) -> None:
+def patched_heads(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Effects by layer and head at S2 and END."""
     shown = table[table["kind"] == "head"]
     n_layers = shown["layer"].nunique()
     figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 1.3 + 0.115 * n_layers), sharey=True)
@@ -56,7 +47,7 @@ def _heads(table: pd.DataFrame, source: Path, stem: Path) -> None:
     panels[0].set_ylabel("layer")
     bar = figure.colorbar(image, ax=panels, shrink=0.6, pad=0.015, extend="both")
     bar.set_label("effect on the logit difference, %")
-    save_figure(figure, stem, shown, CAPTIONS / "patched_heads.rst", [source])
+    return figure, shown
 
 
 def _grid(axes: Axes, grid: pd.DataFrame, columns: list[str], fontsize: float = 5.0) -> AxesImage:
@@ -74,7 +65,3 @@ def _grid(axes: Axes, grid: pd.DataFrame, columns: list[str], fontsize: float = 
     axes.tick_params(length=0, labelsize=6)
     axes.spines[:].set_visible(False)
     return image
-
-
-if __name__ == "__main__":
-    run(activation_patching)

@@ -1,18 +1,14 @@
-"""Figure steps: logit difference by template and over prompts, with its controls; and the adversarial prompts."""
-
-from pathlib import Path
-from typing import Literal
+"""Figures: logit difference by template and over prompts, with its controls; and the adversarial prompts."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
-from common.records import read_metrics
+from common.plotting import PAGE_WIDTH, PALETTE
+from common.records import Metric
 
-CAPTIONS = Path(__file__).parent / "captions"
 SHOWN = {
     "original": ("original", "o", PALETTE[0]),
     "nouns_redrawn": ("other place and object", "s", PALETTE[2]),
@@ -43,17 +39,8 @@ VERSIONS = {"plain": "no further\nsentence", "extra_s": "one about S\n(control)"
 QUANTITIES = {"": "logit difference", "_probability_io": "P(IO)", "_s_above_io": "share with S above IO"}
 
 
-def baseline(*, answers: Path, metrics: Path, figure: Literal["answers", "adversarial"], out: Path) -> None:
-    """Draws one of the two figures. `out` is one of the five files; the others are written beside it."""
-    use_style()
-    if figure == "answers":
-        _answers(answers, out.with_suffix(""))
-    else:
-        _adversarial(metrics, out.with_suffix(""))
-
-
-def _adversarial(metrics: Path, stem: Path) -> None:
-    found = read_metrics(metrics)
+def adversarial(found: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
+    """Behaviour after a further sentence about one of the names."""
     records = [
         {"version": version, "quantity": name, **found[f"adversarial_{version}{end}"].model_dump()}
         for end, name in QUANTITIES.items()
@@ -69,11 +56,11 @@ def _adversarial(metrics: Path, stem: Path) -> None:
         axes.set_xticks(range(3), list(VERSIONS.values()))
         axes.set_title(name, loc="left")
         axes.set_ylim(0.0, max(0.05, axes.get_ylim()[1]))
-    save_figure(figure, stem, table, CAPTIONS / "adversarial.rst", [metrics])
+    return figure, table
 
 
-def _answers(answers: Path, stem: Path) -> None:
-    table = pd.read_csv(answers)
+def answers(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Logit difference by template left, over prompts right."""
     table["scored"] = np.where(table["version"] == "names_swapped", -table["difference"], table["difference"])
     grouped = table.groupby(["version", "template"])["scored"]
     summary = grouped.agg(mean="mean", standard_error="sem", n="size").reset_index()
@@ -82,7 +69,7 @@ def _answers(answers: Path, stem: Path) -> None:
     _distribution(right, table)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-    save_figure(figure, stem, summary, CAPTIONS / "answers.rst", [answers])
+    return figure, summary
 
 
 def _by_template(axes: Axes, summary: pd.DataFrame) -> None:
@@ -117,7 +104,3 @@ def _distribution(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_xlabel("logit(IO) \N{MINUS SIGN} logit(S)")
     axes.set_ylabel("prompts")
     axes.set_title("All prompts", loc="left")
-
-
-if __name__ == "__main__":
-    run(baseline)

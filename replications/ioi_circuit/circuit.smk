@@ -1,4 +1,4 @@
-# IOI, second part, included by rules.smk: path patching -> verification by knock-outs -> figures, and the ground truth.
+# IOI, second part, included by rules.smk: path patching -> verification by knock-outs, and the ground truth.
 # ON_GPU and the imports come from there.
 
 
@@ -74,108 +74,14 @@ rule ground_truth:
         "python -m replications.ioi_circuit.ground_truth {params.options} --out {output.metrics} --scores {output.scores} > {log} 2>&1"
 
 
-for PICTURE in ["sweeps", "attention"]:
-
-    rule:
-        name:
-            f"figure_{PICTURE}"
-        input:
-            heads=rules.path_patching.output.heads,
-            attention=rules.path_patching.output.attention,
-            caption=f"replications/ioi_circuit/captions/{PICTURE}.rst",
-        output:
-            svg=report(
-                f"<results>/{{model}}/path_patching/figures/{PICTURE}.svg",
-                caption=f"captions/{PICTURE}.rst",
-                category="IOI circuit",
-                subcategory="Path patching",
-                labels={"figure": PICTURE, "model": "{model}"},
-            ),
-            others=multiext(
-                f"<results>/{{model}}/path_patching/figures/{PICTURE}",
-                ".png",
-                ".pdf",
-                ".csv",
-                ".json",
-            ),
-        log:
-            f"<logs>/{{model}}/figure_{PICTURE}.log",
-        conda:
-            "../../envs/environment.yaml"
-        threads: 1
-        resources:
-            mem_mb=1000,
-            runtime=5,
-        params:
-            figure=PICTURE,
-            sources=source_hash("replications.ioi_circuit.path_patching_figures"),
-        shell:
-            "python -m replications.ioi_circuit.path_patching_figures --heads {input.heads} --attention {input.attention} --figure {params.figure} --out {output.svg} > {log} 2>&1"
-
-
-for PICTURE in ["curve", "completeness", "minimality", "grid", "diagram"]:
-
-    rule:
-        name:
-            f"figure_{PICTURE}"
-        input:
-            metrics=rules.verification.output.metrics,
-            circuit=rules.verification.output.circuit,
-            curve=rules.verification.output.curve,
-            knockouts=rules.verification.output.knockouts,
-            grid=rules.verification.output.grid,
-            caption=f"replications/ioi_circuit/captions/{PICTURE}.rst",
-        output:
-            svg=report(
-                f"<results>/{{model}}/verification/figures/{PICTURE}.svg",
-                caption=f"captions/{PICTURE}.rst",
-                category="IOI circuit",
-                subcategory="Verification",
-                labels={"figure": PICTURE, "model": "{model}"},
-            ),
-            others=multiext(
-                f"<results>/{{model}}/verification/figures/{PICTURE}",
-                ".png",
-                ".pdf",
-                ".csv",
-                ".json",
-            ),
-        log:
-            f"<logs>/{{model}}/figure_{PICTURE}.log",
-        conda:
-            "../../envs/environment.yaml"
-        threads: 1
-        resources:
-            mem_mb=1000,
-            runtime=5,
-        params:
-            figure=PICTURE,
-            sources=source_hash("replications.ioi_circuit.verification_figures"),
-        shell:
-            "python -m replications.ioi_circuit.verification_figures --metrics {input.metrics} --circuit {input.circuit} --curve {input.curve} --knockouts {input.knockouts} --grid {input.grid} --figure {params.figure} --out {output.svg} > {log} 2>&1"
-
-
-rule figure_ground_truth:
+rule draw_ground_truth:
     input:
-        scores=rules.ground_truth.output.scores,
-        caption="replications/ioi_circuit/captions/planted.rst",
+        rules.ground_truth.output,
+        captions=captions(CAPTIONS, GROUND_TRUTH),
     output:
-        svg=report(
-            "<results>/toy/ground_truth/figures/planted.svg",
-            caption="captions/planted.rst",
-            category="IOI circuit",
-            subcategory="Ground truth",
-            labels={"figure": "planted circuit", "model": "toy"},
-        ),
-        others=multiext(
-            "<results>/toy/ground_truth/figures/planted",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
+        **figure_files("<results>/toy", GROUND_TRUTH, "IOI circuit", model="toy"),
     log:
-        "<logs>/toy/figure_planted.log",
+        "<logs>/toy/draw.log",
     conda:
         "../../envs/environment.yaml"
     threads: 1
@@ -183,6 +89,6 @@ rule figure_ground_truth:
         mem_mb=1000,
         runtime=5,
     params:
-        sources=source_hash("replications.ioi_circuit.ground_truth_figures"),
+        sources=source_hash("replications.ioi_circuit.draw"),
     shell:
-        "python -m replications.ioi_circuit.ground_truth_figures --scores {input.scores} --out {output.svg} > {log} 2>&1"
+        "python -m replications.ioi_circuit.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"

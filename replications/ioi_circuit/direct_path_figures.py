@@ -1,31 +1,21 @@
-"""Figure steps: heat map layer x head of the direct path, and the strongest heads taken apart."""
-
-from pathlib import Path
-from typing import Literal
+"""Figures: heat map layer x head of the direct path, and the strongest heads taken apart."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from common.cli import run
-from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
 
-CAPTIONS = Path(__file__).parent / "captions"
 PANELS = {"difference": "logit(IO) \N{MINUS SIGN} logit(S)", "logit_io": "logit(IO)", "logit_s": "logit(S)"}
 WRITTEN_FROM = 5.0  # percent: smaller effects stay without a number
 STRONGEST = 12
 
 
-def direct_path(*, heads: Path, figure: Literal["heat_map", "strongest_heads"], out: Path) -> None:
-    """Draws one of the two figures from `heads.csv`. `out` is one of the five files, the others lie beside it."""
-    table = pd.read_csv(heads)
-    use_style()
-    {"heat_map": _heat_map, "strongest_heads": _strongest_heads}[figure](table, heads, out.with_suffix(""))
-
-
-def _heat_map(table: pd.DataFrame, source: Path, stem: Path) -> None:
+def heat_map(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Effect of every head on both logits and on their difference."""
     shown = table[table["partner"] == "abc"]
     limit = shown["percent"].abs().max()
     n_layers = shown["layer"].max() + 1
@@ -38,7 +28,7 @@ def _heat_map(table: pd.DataFrame, source: Path, stem: Path) -> None:
     panels[0].set_ylabel("layer")
     bar = figure.colorbar(image, ax=panels, shrink=0.7, pad=0.015)
     bar.set_label("change, % of the mean logit difference")
-    save_figure(figure, stem, shown, CAPTIONS / "heat_map.rst", [source])
+    return figure, shown
 
 
 def _grid(axes: Axes, grid: np.ndarray, limit: float) -> AxesImage:
@@ -55,7 +45,8 @@ def _grid(axes: Axes, grid: np.ndarray, limit: float) -> AxesImage:
     return image
 
 
-def _strongest_heads(table: pd.DataFrame, source: Path, stem: Path) -> None:
+def strongest_heads(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Left: with the control. Right: effects on the two logits apart."""
     ranked = table[(table["partner"] == "abc") & (table["quantity"] == "difference")]
     chosen = ranked.reindex(ranked["percent"].abs().sort_values(ascending=False).index[:STRONGEST])
     chosen = chosen.sort_values("percent")[["layer", "head"]].reset_index(drop=True)
@@ -84,15 +75,9 @@ def _strongest_heads(table: pd.DataFrame, source: Path, stem: Path) -> None:
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1, frameon=False)
-    save_figure(
-        figure, stem, shown.sort_values(["rank", "partner", "quantity"]), CAPTIONS / "strongest_heads.rst", [source]
-    )
+    return figure, shown.sort_values(["rank", "partner", "quantity"])
 
 
 def _points(axes: Axes, part: pd.DataFrame, shift: float, colour: str, label: str) -> None:
     reach = [part["percent"] - part["ci_low"], part["ci_high"] - part["percent"]]
     axes.errorbar(part["percent"], part["rank"] + shift, xerr=reach, fmt="o", color=colour, label=label, markersize=4)
-
-
-if __name__ == "__main__":
-    run(direct_path)

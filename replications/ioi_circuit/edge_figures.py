@@ -1,28 +1,16 @@
-"""Figure steps of automated discovery: faithfulness against the share of edges; first-order against exact scores."""
-
-from pathlib import Path
-from typing import Literal
+"""Figures of automated discovery: faithfulness against the share of edges; first-order against exact scores."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
 
-CAPTIONS = Path(__file__).parent / "captions"
 FINDERS = {"eap": ("EAP", PALETTE[1], "s"), "eap_ig": ("EAP-IG", PALETTE[0], "o")}
 
 
-def edge_attribution(*, curves: Path, nodes: Path, figure: Literal["edge_curves", "attribution"], out: Path) -> None:
-    """Draws one of the two figures. `out` is one of its five files."""
-    use_style()
-    if figure == "edge_curves":
-        _curves(pd.read_csv(curves), curves, out.with_suffix(""))
-    else:
-        _attribution(pd.read_csv(nodes), nodes, out.with_suffix(""))
-
-
-def _curves(table: pd.DataFrame, source: Path, stem: Path) -> None:
+def edge_curves(table: pd.DataFrame) -> Figure:
+    """Faithfulness against the share of edges."""
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.3, 2.7))
     ends = pd.DataFrame({"share": [1.0], "f": [1.0]})
     random = table[table["finder"] == "random"]
@@ -39,10 +27,11 @@ def _curves(table: pd.DataFrame, source: Path, stem: Path) -> None:
     axes.set_xlabel("edges kept, % of all")
     axes.set_ylabel("faithfulness f(C)")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    save_figure(figure, stem, table, CAPTIONS / "edge_curves.rst", [source])
+    return figure
 
 
-def _attribution(table: pd.DataFrame, source: Path, stem: Path) -> None:
+def attribution(table: pd.DataFrame) -> Figure:
+    """First-order against exact scores, and the strongest heads."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.0))
     left.scatter(table["exact_direct"], table["eap_direct"], s=10, color=PALETTE[0], alpha=0.8)
     both = table[["exact_direct", "eap_direct"]].to_numpy()
@@ -61,8 +50,4 @@ def _attribution(table: pd.DataFrame, source: Path, stem: Path) -> None:
     right.axhline(0, color="0.6", linewidth=0.8)
     right.set_ylabel("attribution (EAP-IG), %")
     right.set_title("strongest heads; blue: named by path patching", loc="left")
-    save_figure(figure, stem, table, CAPTIONS / "attribution.rst", [source])
-
-
-if __name__ == "__main__":
-    run(edge_attribution)
+    return figure

@@ -1,15 +1,12 @@
-"""Figure step: scores of planted and other nodes, finder by finder, on the planted model and on its twin."""
-
-from pathlib import Path
+"""Figure: scores of planted and other nodes, finder by finder, on the planted model and on its twin."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 
-CAPTION = Path(__file__).parent / "captions" / "planted.rst"
 FINDERS = {
     "path_patching": "path\npatching",
     "activation_patching": "activation\npatching",
@@ -18,12 +15,10 @@ FINDERS = {
 }
 
 
-def planted(*, scores: Path, out: Path) -> None:
-    """Draws the figure from `scores.csv`. `out` is one of the five files; the others are written beside it."""
-    table = pd.read_csv(scores)
+def planted(table: pd.DataFrame) -> Figure:
+    """Planted circuit left, twin right, one column per finder."""
     largest = table.groupby(["seed", "model", "finder"])["score"].transform("max")
     table["relative"] = np.where(largest > 0, table["score"] / largest.where(largest > 0, 1.0), 0.0)
-    use_style()
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.8), sharey=True)
     generator = np.random.default_rng(0)
     for axes, (model, title) in zip(panels, {"planted": "planted circuit", "twin": "twin"}.items(), strict=True):
@@ -39,8 +34,4 @@ def planted(*, scores: Path, out: Path) -> None:
         axes.set_title(title, loc="left")
     panels[0].set_ylabel("score / largest score")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    save_figure(figure, out.with_suffix(""), table, CAPTION, [scores])
-
-
-if __name__ == "__main__":
-    run(planted)
+    return figure

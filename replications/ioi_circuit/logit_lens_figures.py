@@ -1,23 +1,18 @@
-"""Figure step: logit lens curves over layers, for the prompts and for the ABC control."""
-
-from pathlib import Path
+"""Figure: logit lens curves over layers, for the prompts and for the ABC control."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 
-CAPTION = Path(__file__).parent / "captions" / "lens.rst"
 VERSIONS = {"original": ("IOI prompts", "-"), "abc": ("control: ABC prompts", "--")}
 LOGITS = {"logit_io": ("logit(IO)", PALETTE[0]), "logit_s": ("logit(S)", PALETTE[1])}
 
 
-def lens(*, lens: Path, out: Path) -> None:
-    """Draws the figure from `lens.csv`. `out` is one of the five files; the others are written beside it."""
-    table = pd.read_csv(lens)
-    use_style()
+def lens(table: pd.DataFrame) -> Figure:
+    """Both logits left, their difference right."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7))
     for version, (text, style) in VERSIONS.items():
         for quantity, (name, colour) in LOGITS.items():
@@ -32,14 +27,10 @@ def lens(*, lens: Path, out: Path) -> None:
         axes.set_xlim(0, table["layer"].max())
         axes.set_title(title, loc="left")
         axes.legend(frameon=False)
-    save_figure(figure, out.with_suffix(""), table, CAPTION, [lens])
+    return figure
 
 
 def _curve(axes: Axes, table: pd.DataFrame, version: str, quantity: str, label: str, colour: str, style: str) -> None:
     part = table[(table["version"] == version) & (table["quantity"] == quantity)]
     axes.plot(part["layer"], part["value"], style, color=colour, label=label, linewidth=1.3)
     axes.fill_between(part["layer"], part["ci_low"], part["ci_high"], color=colour, alpha=0.2, linewidth=0)
-
-
-if __name__ == "__main__":
-    run(lens)

@@ -1,19 +1,15 @@
-"""Figure steps of path patching: one heat map for each receiver set, and attention against contribution."""
-
-from pathlib import Path
-from typing import Literal
+"""Figures of path patching: one heat map for each receiver set, and attention against contribution."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from common.cli import run
-from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
 from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
 
-CAPTIONS = Path(__file__).parent / "captions"
 TITLES = {
     "logits": "to the logits\nat END",
     "mover_queries": "to the movers'\nqueries at END",
@@ -30,16 +26,8 @@ CLASS_COLOURS = {
 WRITTEN_FROM = 2.0  # percent: smaller effects stay without a number
 
 
-def path_patching(*, heads: Path, attention: Path, figure: Literal["sweeps", "attention"], out: Path) -> None:
-    """Draws one of the two figures. `out` is one of the five files, the others lie beside it."""
-    use_style()
-    if figure == "sweeps":
-        _sweeps(pd.read_csv(heads), heads, out.with_suffix(""))
-    else:
-        _attention(pd.read_csv(attention, dtype={"head": str}), attention, out.with_suffix(""))
-
-
-def _sweeps(table: pd.DataFrame, source: Path, stem: Path) -> None:
+def sweeps(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Effect of every head on each receiver set."""
     n_layers = int(table["layer"].max()) + 1
     figure, panels = plt.subplots(1, len(TITLES), figsize=(PAGE_WIDTH, 1.5 + 0.12 * n_layers), sharey=True)
     limit = float(np.quantile(table[list(TITLES)].abs().to_numpy(), 0.999))
@@ -59,10 +47,11 @@ def _sweeps(table: pd.DataFrame, source: Path, stem: Path) -> None:
     bar = figure.colorbar(image, ax=panels, shrink=0.7, pad=0.015, extend="both")
     bar.set_label("change of logit(IO) \N{MINUS SIGN} logit(S), % of its mean")
     columns = ["layer", "head", *(f"{name}{end}" for name in PLACE_OF_RECEIVER for end in ("", "_io", "_s", "_class"))]
-    save_figure(figure, stem, table[columns], CAPTIONS / "sweeps.rst", [source])
+    return figure, table[columns]
 
 
-def _attention(table: pd.DataFrame, source: Path, stem: Path) -> None:
+def attention(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Attention of the strongest heads against what they write."""
     size = table.groupby("head")["written"].apply(lambda values: values.mean().__abs__())
     strongest = size.sort_values(ascending=False).index[:8]
     shown = table[table["head"].isin(strongest)]
@@ -78,7 +67,7 @@ def _attention(table: pd.DataFrame, source: Path, stem: Path) -> None:
         for label, marker in (("IO", "o"), ("S (S1 and S2)", "x"))
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
-    save_figure(figure, stem, shown, CAPTIONS / "attention.rst", [source])
+    return figure, shown
 
 
 def _one_head(axes: Axes, part: pd.DataFrame, head: str) -> None:
@@ -88,7 +77,3 @@ def _one_head(axes: Axes, part: pd.DataFrame, head: str) -> None:
         axes.scatter(one["attention"], one["written"], marker=marker, s=12, color=CLASS_COLOURS[kind], alpha=0.8)
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     axes.set_title(f"{head} {kind.replace('_', ' ')}", loc="left", fontsize=7)
-
-
-if __name__ == "__main__":
-    run(path_patching)

@@ -1,6 +1,20 @@
-# IOI: prompts -> one model pass -> baseline, logit lens, direct path -> figures, and prompts -> path patching ->
-# verification by knock-outs -> figures, for every language model of the run.
-from common.workflow import flags, source_hash
+# IOI: prompts -> one model pass -> baseline, logit lens, direct path, and prompts -> path patching ->
+# verification by knock-outs; then all figures of a model in one step. For every language model of the run.
+from common.workflow import captions, figure_files, flags, parts, source_hash
+
+CAPTIONS = "replications/ioi_circuit/captions"
+FIGURES = {
+    "Baseline": {"baseline": ["answers", "adversarial"]},
+    "Logit lens": {"logit_lens": ["lens"]},
+    "Direct path": {"direct_path": ["heat_map", "strongest_heads"]},
+    "Path patching": {"path_patching": ["sweeps", "attention"]},
+    "Verification": {
+        "verification": ["curve", "completeness", "minimality", "grid", "diagram"]
+    },
+    "Activation patching": {"activation_patching": ["streams", "patched_heads"]},
+    "Automated discovery": {"edge_attribution": ["edge_curves", "attribution"]},
+}
+GROUND_TRUTH = {"Ground truth": {"ground_truth": ["planted"]}}
 
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 
@@ -117,161 +131,41 @@ rule direct_path:
         "python -m replications.ioi_circuit.direct_path --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --heads {output.heads} > {log} 2>&1"
 
 
-for PICTURE in ["answers", "adversarial"]:
-
-    rule:
-        name:
-            f"figure_{PICTURE}"
-        input:
-            answers=rules.baseline.output.answers,
-            metrics=rules.baseline.output.metrics,
-            caption=f"replications/ioi_circuit/captions/{PICTURE}.rst",
-        output:
-            svg=report(
-                f"<results>/{{model}}/baseline/figures/{PICTURE}.svg",
-                caption=f"captions/{PICTURE}.rst",
-                category="IOI circuit",
-                subcategory="Baseline",
-                labels={"figure": PICTURE, "model": "{model}"},
-            ),
-            others=multiext(
-                f"<results>/{{model}}/baseline/figures/{PICTURE}",
-                ".png",
-                ".pdf",
-                ".csv",
-                ".json",
-            ),
-        log:
-            f"<logs>/{{model}}/figure_{PICTURE}.log",
-        conda:
-            "../../envs/environment.yaml"
-        threads: 1
-        resources:
-            mem_mb=1000,
-            runtime=5,
-        params:
-            figure=PICTURE,
-            sources=source_hash("replications.ioi_circuit.baseline_figures"),
-        shell:
-            "python -m replications.ioi_circuit.baseline_figures --answers {input.answers} --metrics {input.metrics} --figure {params.figure} --out {output.svg} > {log} 2>&1"
-
-
-rule figure_lens:
-    input:
-        lens=rules.logit_lens.output.lens,
-        caption="replications/ioi_circuit/captions/lens.rst",
-    output:
-        svg=report(
-            "<results>/{model}/logit_lens/figures/lens.svg",
-            caption="captions/lens.rst",
-            category="IOI circuit",
-            subcategory="Logit lens",
-            labels={"figure": "logit lens over layers", "model": "{model}"},
-        ),
-        others=multiext(
-            "<results>/{model}/logit_lens/figures/lens",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-    log:
-        "<logs>/{model}/figure_lens.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash("replications.ioi_circuit.logit_lens_figures"),
-    shell:
-        "python -m replications.ioi_circuit.logit_lens_figures --lens {input.lens} --out {output.svg} > {log} 2>&1"
-
-
-for PICTURE in ["heat_map", "strongest_heads"]:
-
-    rule:
-        name:
-            f"figure_{PICTURE}"
-        input:
-            heads=rules.direct_path.output.heads,
-            caption=f"replications/ioi_circuit/captions/{PICTURE}.rst",
-        output:
-            svg=report(
-                f"<results>/{{model}}/direct_path/figures/{PICTURE}.svg",
-                caption=f"captions/{PICTURE}.rst",
-                category="IOI circuit",
-                subcategory="Direct path",
-                labels={"figure": PICTURE, "model": "{model}"},
-            ),
-            others=multiext(
-                f"<results>/{{model}}/direct_path/figures/{PICTURE}",
-                ".png",
-                ".pdf",
-                ".csv",
-                ".json",
-            ),
-        log:
-            f"<logs>/{{model}}/figure_{PICTURE}.log",
-        conda:
-            "../../envs/environment.yaml"
-        threads: 1
-        resources:
-            mem_mb=1000,
-            runtime=5,
-        params:
-            figure=PICTURE,
-            sources=source_hash("replications.ioi_circuit.direct_path_figures"),
-        shell:
-            "python -m replications.ioi_circuit.direct_path_figures --heads {input.heads} --figure {params.figure} --out {output.svg} > {log} 2>&1"
-
-
 include: "circuit.smk"
 include: "discovery.smk"
 
 
+rule draw:
+    input:
+        rules.baseline.output,
+        rules.logit_lens.output,
+        rules.direct_path.output,
+        rules.path_patching.output,
+        rules.verification.output,
+        rules.activation_patching.output,
+        rules.edge_attribution.output,
+        captions=captions(CAPTIONS, FIGURES),
+    output:
+        **figure_files("<results>/{model}", FIGURES, "IOI circuit", model="{model}"),
+    log:
+        "<logs>/{model}/draw.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=5,
+    params:
+        sources=source_hash("replications.ioi_circuit.draw"),
+    shell:
+        "python -m replications.ioi_circuit.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
+
+
 rule figures:
     input:
-        multiext(
-            "<results>/models/transfer/figures/transfer",
-            ".svg",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-        multiext(
-            "<results>/toy/ground_truth/figures/planted",
-            ".svg",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-        expand(
-            "<results>/{model}/{figure}.{ending}",
-            model=config["models"],
-            figure=[
-                "baseline/figures/answers",
-                "baseline/figures/adversarial",
-                "logit_lens/figures/lens",
-                "direct_path/figures/heat_map",
-                "direct_path/figures/strongest_heads",
-                "path_patching/figures/sweeps",
-                "path_patching/figures/attention",
-                "verification/figures/curve",
-                "verification/figures/completeness",
-                "verification/figures/minimality",
-                "verification/figures/grid",
-                "verification/figures/diagram",
-                "activation_patching/figures/streams",
-                "activation_patching/figures/patched_heads",
-                "edge_attribution/figures/edge_curves",
-                "edge_attribution/figures/attribution",
-            ],
-            ending=["svg", "png", "pdf", "csv", "json"],
-        ),
+        rules.figure_transfer.output,
+        rules.draw_ground_truth.output,
+        expand(rules.draw.output, model=config["models"]),
 
 
 rule metrics:
@@ -280,13 +174,5 @@ rule metrics:
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],
-            part=[
-                "baseline",
-                "logit_lens",
-                "direct_path",
-                "path_patching",
-                "verification",
-                "activation_patching",
-                "edge_attribution",
-            ],
+            part=parts(FIGURES),
         ),

@@ -1,20 +1,16 @@
-"""Figure steps of the verification: size curve, completeness, minimality, ablation grid and the circuit itself."""
-
-from pathlib import Path
-from typing import Literal
+"""Figures of the verification: size curve, completeness, minimality, ablation grid and the circuit itself."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from common.cli import run
-from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE, save_figure, use_style
-from common.records import read_metrics
+from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
+from common.records import Metric
 
-CAPTIONS = Path(__file__).parent / "captions"
 COLOURS = {
     "previous": PALETTE[3],
     "duplicate": PALETTE[5],
@@ -32,33 +28,8 @@ COLUMN_NAMES = ("S1+1", "S2", "END")
 PRINTED_NODES = 40
 
 
-def verification(
-    *,
-    metrics: Path,
-    circuit: Path,
-    curve: Path,
-    knockouts: Path,
-    grid: Path,
-    figure: Literal["curve", "completeness", "minimality", "grid", "diagram"],
-    out: Path,
-) -> None:
-    """Draws one of the figures from the tables of the step. `out` is one of its five files."""
-    use_style()
-    stem = out.with_suffix("")
-    if figure == "curve":
-        _curve(pd.read_csv(curve), metrics, stem, [curve, metrics])
-    elif figure == "completeness":
-        _completeness(pd.read_csv(knockouts), stem, [knockouts])
-    elif figure == "minimality":
-        _minimality(pd.read_csv(circuit), stem, [circuit])
-    elif figure == "grid":
-        _grid(pd.read_csv(grid), stem, [grid])
-    else:
-        _diagram(pd.read_csv(circuit), stem, [circuit])
-
-
-def _curve(table: pd.DataFrame, metrics: Path, stem: Path, sources: list[Path]) -> None:
-    found = read_metrics(metrics)
+def curve(table: pd.DataFrame, found: dict[str, Metric]) -> Figure:
+    """Faithfulness against size, with random heads."""
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.3, 2.8))
     for name, colour in (("discovery", PALETTE[5]), ("verification", PALETTE[0])):
         axes.plot(table["heads"], table[name], "o-", color=colour, label=f"{name} half", markersize=3.5)
@@ -72,13 +43,14 @@ def _curve(table: pd.DataFrame, metrics: Path, stem: Path, sources: list[Path]) 
     axes.set_xlabel(f"heads in the circuit (of {int(table['of_heads'].iloc[0])})")
     axes.set_ylabel("faithfulness F(C) / F(M)")
     axes.legend(frameon=False)
-    save_figure(figure, stem, table, CAPTIONS / "curve.rst", sources)
+    return figure
 
 
 CIRCUITS = {"circuit": ("circuit", "o"), "naive": ("naive circuit", "D"), "two_nodes": ("two strongest nodes", "^")}
 
 
-def _completeness(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
+def completeness(table: pd.DataFrame) -> Figure:
+    """The circuit against the model, the same part taken out of both."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.5), sharex=True, sharey=True)
     classes = table[table["kind"] == "class"]
     for circuit, (_, marker) in CIRCUITS.items():
@@ -120,10 +92,11 @@ def _completeness(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
     figure.legend(
         handles=handles + right.get_legend_handles_labels()[0], loc="outside lower center", ncols=4, frameon=False
     )
-    save_figure(figure, stem, table, CAPTIONS / "completeness.rst", sources)
+    return figure
 
 
-def _minimality(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
+def minimality(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """What each node of the circuit is worth."""
     shown = table.sort_values("minimality", ascending=False).reset_index(drop=True).head(PRINTED_NODES)
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 2.4))
     axes.bar(shown.index, 100 * shown["minimality"], color=[COLOURS[kind] for kind in shown["class"]])
@@ -133,10 +106,11 @@ def _minimality(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
     present = [kind for kind in COLOURS if kind in set(shown["class"])]
     handles = [Rectangle((0, 0), 1, 1, color=COLOURS[kind], label=kind.replace("_", " ")) for kind in present]
     axes.legend(handles=handles, frameon=False, ncols=3)
-    save_figure(figure, stem, shown, CAPTIONS / "minimality.rst", sources)
+    return figure, shown
 
 
-def _grid(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
+def grid(table: pd.DataFrame) -> Figure:
+    """Faithfulness under every choice of ablation."""
     few = [f" ({group} prompts)" if group not in ("all", "nan") else "" for group in table["prompts"].astype(str)]
     what = np.where(
         table["ablated"] == "circuit", "circuit out", np.where(table["direction"] == "restore", "put back", "kept")
@@ -161,7 +135,7 @@ def _grid(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("share of the logit difference")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    save_figure(figure, stem, table, CAPTIONS / "grid.rst", sources)
+    return figure
 
 
 def _labels(table: pd.DataFrame) -> list[str]:
@@ -170,7 +144,8 @@ def _labels(table: pd.DataFrame) -> list[str]:
     return [f"{layer}.{head} {places[place]}" for layer, head, place in rows]
 
 
-def _diagram(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
+def diagram(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Nodes by class, layer and position, edges by effect."""
     """Positions from left to right, layers from bottom to top; an arrow from each class to the classes that read it."""
     shown = table[table["class"] != "uncounted"].head(PRINTED_NODES).reset_index(drop=True)
     rows = {layer: row for row, layer in enumerate(sorted(shown["layer"].unique()))}
@@ -204,7 +179,7 @@ def _diagram(table: pd.DataFrame, stem: Path, sources: list[Path]) -> None:
     present = [kind for kind in COLOURS if kind in set(shown["class"])]
     handles = [Line2D([], [], color=COLOURS[kind], linewidth=3, label=kind.replace("_", " ")) for kind in present]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-    save_figure(figure, stem, shown, CAPTIONS / "diagram.rst", sources)
+    return figure, shown
 
 
 def _arrow(axes: Axes, sender: pd.Series, reader: pd.Series, largest: float) -> None:
@@ -224,7 +199,3 @@ def _arrow(axes: Axes, sender: pd.Series, reader: pd.Series, largest: float) -> 
         connectionstyle="arc3,rad=0.08",
     )
     axes.add_patch(arrow)
-
-
-if __name__ == "__main__":
-    run(verification)

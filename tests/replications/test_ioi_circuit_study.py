@@ -1,6 +1,5 @@
 """The whole study on a model whose circuit is known: every step and figure once, and what they must find there."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +15,16 @@ from common.errors import UserError
 from common.models import load_model
 from common.records import read_metrics
 from replications.ioi_circuit import (
-    activation_figures,
     activation_patching,
     baseline,
-    baseline_figures,
     collect,
     direct_path,
+    draw,
     edge_attribution,
-    edge_figures,
     path_patching,
-    path_patching_figures,
     prompts,
     transfer_figures,
     verification,
-    verification_figures,
 )
 from replications.ioi_circuit.batches import balanced
 from replications.ioi_circuit.classes import Signs
@@ -146,43 +141,33 @@ def test_circuit_prompts_are_a_draw_of_their_own(study: Path) -> None:
     assert {row.seed for row in content.circuit_prompts} == {1000}
 
 
-FIGURES: dict[str, tuple[Callable[..., None], dict[str, str], tuple[str, ...]]] = {
-    "baseline": (
-        baseline_figures.baseline,
-        {"answers": "answers.csv", "metrics": "baseline.json"},
-        ("answers", "adversarial"),
-    ),
-    "path_patching": (
-        path_patching_figures.path_patching,
-        {"heads": "heads.csv", "attention": "attention.csv"},
-        ("sweeps", "attention"),
-    ),
-    "verification": (
-        verification_figures.verification,
-        {
-            "metrics": "verification.json",
-            "circuit": "verification/circuit.csv",
-            "curve": "curve.csv",
-            "knockouts": "knockouts.csv",
-            "grid": "grid.csv",
-        },
-        ("curve", "completeness", "minimality", "grid", "diagram"),
-    ),
-    "activation": (activation_figures.activation_patching, {"effects": "effects.csv"}, ("streams", "patched_heads")),
-    "edges": (
-        edge_figures.edge_attribution,
-        {"curves": "curves.csv", "nodes": "nodes.csv"},
-        ("edge_curves", "attribution"),
-    ),
-}
-
-
-@pytest.mark.parametrize("part", FIGURES)
-def test_figures_are_drawn_from_tables(study: Path, part: str) -> None:
-    draw, inputs, names = FIGURES[part]
-    for name in names:
-        draw(**paths(study, **inputs), figure=name, out=study / "figures" / f"{name}.svg")
-        assert len(list((study / "figures").glob(f"{name}.*"))) == 5
+def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
+    """Tables are put where the workflow has them: in a folder for each part."""
+    tables = {
+        "baseline/answers.csv": "answers.csv",
+        "baseline/metrics.json": "baseline.json",
+        "path_patching/heads.csv": "heads.csv",
+        "path_patching/attention.csv": "attention.csv",
+        "verification/metrics.json": "verification.json",
+        "verification/circuit.csv": "verification/circuit.csv",
+        "verification/curve.csv": "curve.csv",
+        "verification/knockouts.csv": "knockouts.csv",
+        "verification/grid.csv": "grid.csv",
+        "activation_patching/effects.csv": "effects.csv",
+        "edge_attribution/curves.csv": "curves.csv",
+        "edge_attribution/nodes.csv": "nodes.csv",
+    }
+    for place, source in tables.items():
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).symlink_to(study / source)
+    names = [
+        name for name, plan in draw.PLANS.items() if all(f"{name.split('/')[0]}/{x}" in tables for x in plan.tables)
+    ]
+    assert len(names) == 13
+    svg = [tmp_path / name.replace("/", "/figures/") for name in names]
+    captions = [ROOT / f"replications/ioi_circuit/captions/{path.name}.rst" for path in svg]
+    draw.draw(captions=captions, out=[path.with_suffix(".svg") for path in svg])
+    assert all(len(list(path.parent.glob(f"{path.name}.*"))) == 5 for path in svg)
 
 
 def test_models_stand_side_by_side(study: Path) -> None:

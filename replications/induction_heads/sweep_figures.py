@@ -1,21 +1,17 @@
-"""Step: draws when the in-context gain and the prefix score change, for settings that change at different times."""
-
-from pathlib import Path
+"""Figure of when the in-context gain and the prefix score change, for settings that change at different times."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 
 MARKERS = ("o", "s", "^", "D")
 
 
-def draw_sweep(*, curves: Path, times: Path, caption: Path, out: Path) -> None:
+def sweep(lines: pd.DataFrame, points: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Left and middle: curves of all settings. Right: one time against the other, with the line of equal times."""
-    lines, points = pd.read_csv(curves), pd.read_csv(times)
-    use_style()
     figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.5))
     colours = {rate: PALETTE[i % len(PALETTE)] for i, rate in enumerate(sorted(points["rate"].unique(), reverse=True))}
     periods = sorted(points["longest"].unique())
@@ -51,8 +47,4 @@ def draw_sweep(*, curves: Path, times: Path, caption: Path, out: Path) -> None:
         for i, period in enumerate(periods)
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
-    save_figure(figure, out.with_suffix(""), points, caption, [curves, times])
-
-
-if __name__ == "__main__":
-    run(draw_sweep)
+    return figure, points

@@ -1,14 +1,10 @@
-"""Step: draws loss by path order, copying heads, and the strongest skip trigrams of one layer."""
-
-from pathlib import Path
-from typing import Literal
+"""Figures of loss by path order, copying heads, and the strongest skip trigrams of one layer."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 
 MODELS = {
     "text_one_layer": "1 layer, text",
@@ -18,26 +14,7 @@ MODELS = {
 }
 
 
-def draw_framework(
-    *,
-    orders: Path,
-    heads: Path,
-    trigrams: Path,
-    figure: Literal["path_orders", "skip_trigrams"],
-    caption: Path,
-    out: Path,
-) -> None:
-    """Draws one figure. `out` is the SVG."""
-    use_style()
-    if figure == "path_orders":
-        frame, eigenvalues = pd.read_csv(orders), pd.read_csv(heads)
-        save_figure(_path_orders(frame, eigenvalues), out.with_suffix(""), frame, caption, [orders, heads])
-    else:
-        table = pd.read_csv(trigrams, keep_default_na=False)
-        save_figure(_skip_trigrams(table), out.with_suffix(""), table, caption, [trigrams])
-
-
-def _path_orders(frame: pd.DataFrame, eigenvalues: pd.DataFrame) -> Figure:
+def path_orders(frame: pd.DataFrame, eigenvalues: pd.DataFrame) -> Figure:
     """Left: loss when only paths of at most so many heads count. Right: OV eigenvalue score of every head of one
     layer."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.5), width_ratios=(3, 2))
@@ -67,7 +44,7 @@ def _path_orders(frame: pd.DataFrame, eigenvalues: pd.DataFrame) -> Figure:
     return figure
 
 
-def _skip_trigrams(table: pd.DataFrame) -> Figure:
+def skip_trigrams(table: pd.DataFrame) -> Figure:
     """A table: head, source ... present token -> raised next token."""
     figure, ax = plt.subplots(figsize=(PAGE_WIDTH * 0.7, 0.19 * len(table) + 0.4))
     ax.axis("off")
@@ -90,7 +67,3 @@ def _visible(text: object) -> str:
     """Spaces and line ends that can be seen; dollar signs start no formula."""
     marked = str(text).replace("\n", "\u21b5").replace("\t", "\u21e5").replace(" ", "\u00b7")
     return "".join(char if char.isprintable() else "?" for char in marked).replace("$", r"\$")
-
-
-if __name__ == "__main__":
-    run(draw_framework)

@@ -1,13 +1,11 @@
-"""Step: draws how models of Markov chains pass from guessing to counting symbols to counting pairs."""
-
-from pathlib import Path
+"""Figure of how models of Markov chains pass from guessing to counting symbols to counting pairs."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 
 PANELS = {
     "two_layers": "2 layers",
@@ -17,11 +15,9 @@ PANELS = {
 PREDICTORS = {"uniform": "uniform", "unigram": "unigram (Bayes)", "bigram": "bigram (Bayes)"}
 
 
-def draw_chains(*, curves: Path, caption: Path, out: Path) -> None:
+def chains(frame: pd.DataFrame) -> Figure:
     """Above: divergence from the true chain, with the reference predictors. Below: how far each of these is from the
     model."""
-    frame = pd.read_csv(curves)
-    use_style()
     figure, axes = plt.subplots(2, len(PANELS), figsize=(PAGE_WIDTH, 3.9), sharex=True, sharey="row")
     for (top, bottom), (name, title) in zip(axes.T, PANELS.items(), strict=True):
         one = frame[frame["arm"] == name]
@@ -40,8 +36,4 @@ def draw_chains(*, curves: Path, caption: Path, out: Path) -> None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     handles.append(Line2D([], [], color=PALETTE[6]))
     figure.legend(handles, [*labels, "model"], loc="outside lower center", ncols=4, frameon=False)
-    save_figure(figure, out.with_suffix(""), frame, caption, [curves])
-
-
-if __name__ == "__main__":
-    run(draw_chains)
+    return figure

@@ -1,15 +1,11 @@
-"""Step: draws what happens along training: everything on one time axis, the loss curves, and loss by context index."""
-
-from pathlib import Path
-from typing import Literal
+"""Figures of what happens along training: everything on one time axis, the loss curves, and loss by context index."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
 from replications.induction_heads.curves import convex_hull
 from replications.induction_heads.drawing import ARM_COLOURS, ARM_LABELS, arms_in
 
@@ -25,30 +21,7 @@ HEAD_SCORES = {
 HEADS_OF = ["one_layer", "two_layers"]
 
 
-def draw_curves(
-    *,
-    curves: Path,
-    indices: Path,
-    heads: Path,
-    paths: Path,
-    figure: Literal["co_occurrence", "loss_curves", "index_slopes", "head_scores", "paths"],
-    caption: Path,
-    out: Path,
-) -> None:
-    """Draws one figure from the table that holds its data. `out` is the SVG."""
-    use_style()
-    draw, table = {
-        "co_occurrence": (_co_occurrence, curves),
-        "loss_curves": (_loss_curves, curves),
-        "index_slopes": (_index_slopes, indices),
-        "head_scores": (_head_scores, heads),
-        "paths": (_paths, paths),
-    }[figure]
-    drawn, data = draw(pd.read_csv(table))
-    save_figure(drawn, out.with_suffix(""), data, caption, [table])
-
-
-def _co_occurrence(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def co_occurrence(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """One column per arm: loss above, gain and head scores below, all seeds."""
     arms = arms_in(frame["arm"].tolist())
     figure, axes = plt.subplots(3, len(arms), figsize=(PAGE_WIDTH, 4.2), sharex=True, sharey="row", squeeze=False)
@@ -68,7 +41,7 @@ def _co_occurrence(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, frame[["arm", "seed", "step", "loss", "gain", *SCORES]]
 
 
-def _loss_curves(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def loss_curves(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Mean over seeds of the held-out loss; shaded where a curve rises above its convex hull."""
     shown = frame[frame["arm"].isin(COMPARED)]
     mean = shown.groupby(["arm", "step"], as_index=False, sort=False)["loss"].mean()
@@ -85,7 +58,7 @@ def _loss_curves(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.concat(hulls)
 
 
-def _index_slopes(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def index_slopes(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """d loss / d ln(context index) against training, for arms with and without the change."""
     arms = [name for name in COMPARED if name in set(frame["arm"])]
     figure, axes = plt.subplots(1, len(arms), figsize=(PAGE_WIDTH, 2.1), sharey=True, squeeze=False)
@@ -106,7 +79,7 @@ def _index_slopes(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.concat(rows)
 
 
-def _head_scores(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def head_scores(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Every head of the first seed, one row per arm, one column per score; dashed: mean over the heads of a layer."""
     arms = [name for name in HEADS_OF if name in set(frame["arm"])]
     shown = frame[frame["arm"].isin(arms) & (frame["seed"] == frame["seed"].iloc[0])]
@@ -129,7 +102,7 @@ def _head_scores(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, shown
 
 
-def _paths(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def paths(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Per-token losses along training on two principal components; a dot where half of the gain is reached."""
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.68, 3.2))
     for name in arms_in(frame["arm"].tolist()):
@@ -149,7 +122,3 @@ def _paths(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     )
     figure.legend(loc="outside right center", frameon=False)
     return figure, frame
-
-
-if __name__ == "__main__":
-    run(draw_curves)

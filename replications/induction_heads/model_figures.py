@@ -1,14 +1,10 @@
-"""Step: draws what the heads of a language model look at, and what is left of the gain without them."""
-
-from pathlib import Path
-from typing import Literal
+"""Figures of what the heads of a language model look at, and what is left of the gain without them."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL
 
 SCORES = {"induction": "induction", "previous": "previous token", "duplicate": "duplicate token"}
 GROUPS = {
@@ -19,22 +15,7 @@ GROUPS = {
 }
 
 
-def draw_model(
-    *,
-    table: Path,
-    figure: Literal["score_maps", "fuzzy", "repeats", "windows", "rises"],
-    caption: Path,
-    out: Path,
-) -> None:
-    """Draws one figure from the table of its step. `out` is the SVG."""
-    frame = pd.read_csv(table)
-    use_style()
-    draw = {"score_maps": _score_maps, "fuzzy": _fuzzy, "repeats": _repeats, "windows": _windows, "rises": _rises}
-    drawn = draw[figure](frame)
-    save_figure(drawn, out.with_suffix(""), frame, caption, [table])
-
-
-def _score_maps(frame: pd.DataFrame) -> Figure:
+def score_maps(frame: pd.DataFrame) -> Figure:
     """Layer by head, one map per score."""
     figure, axes = plt.subplots(1, len(SCORES), figsize=(PAGE_WIDTH, 3.4), sharey=True)
     for ax, (column, label) in zip(axes, SCORES.items(), strict=True):
@@ -46,7 +27,7 @@ def _score_maps(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _repeats(frame: pd.DataFrame) -> Figure:
+def repeats(frame: pd.DataFrame) -> Figure:
     """Gain and prefix score left, per group, full ablation and patterns kept."""
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.6))
     for ax, what, label in zip(
@@ -72,7 +53,7 @@ def _repeats(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _fuzzy(frame: pd.DataFrame) -> Figure:
+def fuzzy(frame: pd.DataFrame) -> Figure:
     """Attention of every induction head to what followed the same word in small letters, and to the same places."""
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.62, 2.4))
     names = [f"{layer}.{head}" for layer, head in frame[["layer", "head"]].drop_duplicates().to_numpy()]
@@ -93,7 +74,7 @@ def _fuzzy(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _windows(frame: pd.DataFrame) -> Figure:
+def windows(frame: pd.DataFrame) -> Figure:
     """Loss by position in the document, intact and without the induction heads."""
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.62, 2.4))
     for (name, one), colour in zip(frame.groupby("model", sort=False), PALETTE, strict=False):
@@ -103,7 +84,7 @@ def _windows(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _rises(frame: pd.DataFrame) -> Figure:
+def rises(frame: pd.DataFrame) -> Figure:
     """Rise of the loss on completing tokens against that on all others, one dot per removed set of heads."""
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.5, 3.2))
     kind = frame["heads"].str.split(" ").str[0]
@@ -117,7 +98,3 @@ def _rises(frame: pd.DataFrame) -> Figure:
     axes.set(xlabel="rise of the loss on other tokens (nats)", ylabel="rise on tokens that\ncomplete a pair (nats)")
     figure.legend(loc="outside lower center", ncols=1, frameon=False)
     return figure
-
-
-if __name__ == "__main__":
-    run(draw_model)

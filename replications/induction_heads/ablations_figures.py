@@ -1,12 +1,10 @@
-"""Step: draws how much in-context gain each ablation takes away, at the end of training and along it."""
-
-from pathlib import Path
+"""Figure of how much in-context gain each ablation takes away, at the end of training and along it."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 from replications.induction_heads.drawing import ARM_LABELS, arms_in
 
 GROUPS = {
@@ -18,11 +16,9 @@ GROUPS = {
 KINDS = {"full": "full", "pattern-preserving": "patterns kept"}
 
 
-def draw_ablations(*, table: Path, caption: Path, out: Path) -> None:
+def ablations(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Left: gain left at the end of training per group and kind of ablation. Right: the same along training."""
-    frame = pd.read_csv(table)
     arms = arms_in(frame["arm"].tolist())
-    use_style()
     figure, axes = plt.subplots(2, len(arms), figsize=(PAGE_WIDTH, 4.4), sharey=True, squeeze=False)
     for (top, bottom), name in zip(axes.T, arms, strict=True):
         one = frame[frame["arm"] == name]
@@ -54,7 +50,7 @@ def draw_ablations(*, table: Path, caption: Path, out: Path) -> None:
         "prefix_without",
         "along",
     ]
-    save_figure(figure, out.with_suffix(""), frame[columns], caption, [table])
+    return figure, frame[columns]
 
 
 def _bars(ax: plt.Axes, one: pd.DataFrame) -> None:
@@ -69,7 +65,3 @@ def _bars(ax: plt.Axes, one: pd.DataFrame) -> None:
     ax.axhline(one["gain"].mean(), color="0.4", linewidth=1.0)
     ax.axhline(0, color="0.7", linewidth=0.6)
     ax.set_xticks([])
-
-
-if __name__ == "__main__":
-    run(draw_ablations)

@@ -1,15 +1,11 @@
-"""Step: draws the two heads of the circuit on a readable sequence, and what the weights of all heads say."""
-
-from pathlib import Path
-from typing import Literal
+"""Figures of the two heads of the circuit on a readable sequence, and what the weights of all heads say."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL
 from replications.induction_heads.drawing import ARM_COLOURS, ARM_LABELS, arms_in
 
 PANELS = {
@@ -21,17 +17,7 @@ PANELS = {
 }
 
 
-def draw_heads(
-    *, heads: Path, attention: Path, figure: Literal["mechanism", "circuits"], caption: Path, out: Path
-) -> None:
-    """Draws `mechanism` from `attention.csv`, or `circuits` from `heads.csv`. `out` is the SVG."""
-    table = attention if figure == "mechanism" else heads
-    use_style()
-    drawn, data = {"mechanism": _mechanism, "circuits": _circuits}[figure](pd.read_csv(table))
-    save_figure(drawn, out.with_suffix(""), data, caption, [table])
-
-
-def _mechanism(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def mechanism(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Attention of the two heads; letters are tokens; the second copy is where the loss is low."""
     roles = frame["role"].unique()
     figure, axes = plt.subplots(1, len(roles), figsize=(PAGE_WIDTH, 3.7))
@@ -54,7 +40,7 @@ def _mechanism(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, frame
 
 
-def _circuits(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def circuits(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Every head of the later layers: composition and eigenvalue scores against its prefix score, end of training."""
     last = frame[(frame["step"] == frame.groupby("arm")["step"].transform("max")) & (frame["layer"] > 0)]
     figure, axes = plt.subplots(1, len(PANELS), figsize=(PAGE_WIDTH, 2.1), sharex=True)
@@ -76,7 +62,3 @@ def _circuits(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return figure, last
-
-
-if __name__ == "__main__":
-    run(draw_heads)

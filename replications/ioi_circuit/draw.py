@@ -1,0 +1,50 @@
+"""Step: draws all figures of a model, or those of the planted circuit, from the tables of their parts."""
+
+from pathlib import Path
+
+from common.cli import run
+from common.drawing import Plan, draw_figures
+from replications.ioi_circuit import (
+    activation_figures,
+    baseline_figures,
+    direct_path_figures,
+    edge_figures,
+    ground_truth_figures,
+    logit_lens_figures,
+    path_patching_figures,
+    verification_figures,
+)
+
+PLANS = {
+    "baseline/answers": Plan(baseline_figures.answers, ("answers.csv",)),
+    "baseline/adversarial": Plan(baseline_figures.adversarial, ("metrics.json",)),
+    "logit_lens/lens": Plan(logit_lens_figures.lens, ("lens.csv",)),
+    "direct_path/heat_map": Plan(direct_path_figures.heat_map, ("heads.csv",)),
+    "direct_path/strongest_heads": Plan(direct_path_figures.strongest_heads, ("heads.csv",)),
+    "path_patching/sweeps": Plan(path_patching_figures.sweeps, ("heads.csv",)),
+    "path_patching/attention": Plan(path_patching_figures.attention, ("attention.csv",), {"dtype": {"head": str}}),
+    "verification/curve": Plan(verification_figures.curve, ("curve.csv", "metrics.json")),
+    "verification/completeness": Plan(verification_figures.completeness, ("knockouts.csv",)),
+    "verification/minimality": Plan(verification_figures.minimality, ("circuit.csv",)),
+    "verification/grid": Plan(verification_figures.grid, ("grid.csv",)),
+    "verification/diagram": Plan(verification_figures.diagram, ("circuit.csv",)),
+    "activation_patching/streams": Plan(activation_figures.streams, ("effects.csv",)),
+    "activation_patching/patched_heads": Plan(activation_figures.patched_heads, ("effects.csv",)),
+    "edge_attribution/edge_curves": Plan(edge_figures.edge_curves, ("curves.csv",)),
+    "edge_attribution/attribution": Plan(edge_figures.attribution, ("nodes.csv",)),
+    "ground_truth/planted": Plan(ground_truth_figures.planted, ("scores.csv",)),
+}
+
+
+def draw(*, captions: list[Path], out: list[Path]) -> None:
+    """Writes all figures of `out` from the tables in the folder of their part.
+
+    Args:
+        captions: one for each figure.
+        out: the SVG of each figure, in the same order; PNG, PDF, data and caption are written beside it.
+    """
+    draw_figures(PLANS, captions, out)
+
+
+if __name__ == "__main__":
+    run(draw)
