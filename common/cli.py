@@ -53,7 +53,7 @@ def make_deterministic() -> None:
     """Same seed, lock and CPU type give the same bytes. Touches torch only if the step has imported it."""
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(TORCH_THREADS)
-        torch.use_deterministic_algorithms(True)
+        torch._C._set_deterministic_algorithms(True)  # the public function also imports the compiler, for over a second
         torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a quarter of the time
         if torch.cuda.is_available():
             torch.backends.cuda.matmul.allow_tf32 = False

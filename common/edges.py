@@ -212,16 +212,21 @@ def run_circuits(
     graph, count = Graph.of(decoder), len(circuits)
     base = outputs(decoder, partner)
     streams = {"attn": partner.resid_pre, "mlp": partner.resid_mid, "logits": [partner.final]}
-    held = circuits.to(base.dtype)
+    held = einops.rearrange(circuits, "c w r -> c r w").to(base.dtype).contiguous()
+    change = torch.empty(count, *base.shape, device=base.device)  # of every writer so far
+    sizes: list[int] = []
 
     def read(layer: int, what: str, written: list[Tensor]) -> Tensor:
-        out = einops.rearrange(torch.cat(written), "w (c b) p d -> w c b p d", c=count)
-        change = out - base[: len(out), None]
+        for new in written[len(sizes) :]:
+            start, stop = sum(sizes), sum(sizes) + len(new)
+            change[:, start:stop] = einops.rearrange(new, "w (c b) p d -> c w b p d", c=count) - base[start:stop]
+            sizes.append(len(new))
+        n = sum(sizes)
         first = graph.reader(layer, {"attn": "q"}.get(what, what))
         readers = graph.attention_readers if what == "attn" else 1
-        part = torch.einsum("cwr,wcbpd->rcbpd", held[:, : len(out), first : first + readers], change)
+        part = held[:, first : first + readers, :n] @ change[:, :n].flatten(2)
         clean = streams[what][0 if what == "logits" else layer]
-        return (clean[None, None] + part).flatten(1, 2)
+        return (clean + part.unflatten(2, clean.shape).transpose(0, 1)).flatten(1, 2)
 
     embedded = cache.resid_pre[0].repeat(count, 1, 1)
     final = forward_by_reader(decoder, embedded, mask.repeat(count, 1), read)

@@ -72,7 +72,7 @@ def measure(
     own = compared(frame, found)
     names = frame[frame["concept"] >= 0].groupby("concept")["name"].first().tolist()
     scored = own[own["part"] == SCORING]
-    level = {**dict.fromkeys(DIALS, equal), INSTRUCTION: 0.0, NO_DIAL: -1.0}
+    level = {**dict.fromkeys(DIALS, equal), INSTRUCTION: 0.0}
     level |= {f"fluent_{dial}": best[dial] or -1.0 for dial in CHOSEN}
     tables = {
         (arm, column): table(
@@ -110,8 +110,6 @@ def effects(tables: dict[tuple[str, str], Table]) -> dict[str, Metric]:
     """Every measure of every dial, and its distance from the nulls at the same kind of multiplier."""
     found = {}
     for dial, column in tables:
-        if dial == NO_DIAL:
-            continue
         _, unit, formula = MEASURES[column]
         found[f"{dial}_{column}"] = over_concepts(tables[dial, column], unit, formula)
         nulls = ["fluent_random_direction"] if dial.startswith("fluent_") else list(NULLS)

@@ -114,3 +114,14 @@ def test_total_adds_seconds_and_takes_the_largest_peak():
     one = {"wall_s": 1.0, "cpu_s": 2.0, "gpu_s": 0.0, "peak_rss_mb": 10.0, "peak_gpu_mb": 0.0}
     both = total([one, one | {"peak_rss_mb": 30.0}])
     assert (both["wall_s"], both["cpu_s"], both["peak_rss_mb"]) == (2.0, 4.0, 30.0)
+
+
+def test_torch_is_made_deterministic_without_its_compiler():
+    """A private function does what the public one does, less an import; this fails if either changes."""
+    code = (
+        "import torch, sys; from common.cli import make_deterministic; make_deterministic()\n"
+        "assert torch.are_deterministic_algorithms_enabled(); assert 'torch._inductor' not in sys.modules\n"
+        "assert torch.get_num_threads() == 2"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.claims import evaluate
+from common.config import ROOT
 from common.records import Metric
 from replications.ioi_circuit import (
     direct_path,
-    direct_path_figures,
+    draw,
     logit_lens,
-    logit_lens_figures,
     selection,
 )
 from replications.ioi_circuit.clustering import clustered, role_flips
@@ -170,18 +170,16 @@ def test_half_depth(curve: list[float], depth: float) -> None:
 
 def test_figures_are_drawn_from_tables(planted: dict[str, np.ndarray], prompts: list[Prompt], tmp_path: Path) -> None:
     logits = {"original": lens_logits(prompts, 6, 5.0), "abc": lens_logits(prompts, 6, 0.0)}
-    logit_lens.curves(logits, prompts).to_csv(tmp_path / "lens.csv", index=False)
-    direct_path.head_table(planted, np.full(len(prompts), 4.0), prompts).to_csv(tmp_path / "heads.csv", index=False)
-
-    logit_lens_figures.lens(lens=tmp_path / "lens.csv", out=tmp_path / "lens_figure.svg")
-    for picture in ("heat_map", "strongest_heads"):
-        direct_path_figures.direct_path(
-            heads=tmp_path / "heads.csv", figure=picture, out=tmp_path / f"{picture}_figure.svg"
-        )
-    stems = {path.name.split(".")[0] for path in tmp_path.glob("*_figure.svg")}
-    assert len(stems) == 3
-    assert len(list(tmp_path.glob("*_figure.*"))) == 3 * 5
-    drawn = pd.read_csv(tmp_path / "heat_map_figure.csv")
+    names = ("logit_lens/lens", "direct_path/heat_map", "direct_path/strongest_heads")
+    for part in ("logit_lens", "direct_path"):
+        (tmp_path / part).mkdir()
+    logit_lens.curves(logits, prompts).to_csv(tmp_path / "logit_lens/lens.csv", index=False)
+    table = direct_path.head_table(planted, np.full(len(prompts), 4.0), prompts)
+    table.to_csv(tmp_path / "direct_path/heads.csv", index=False)
+    svg = [tmp_path / f"{name.replace('/', '/figures/')}.svg" for name in names]
+    draw.draw(captions=[ROOT / f"replications/ioi_circuit/captions/{path.stem}.rst" for path in svg], out=svg)
+    assert all(len(list(path.parent.glob(f"{path.stem}.*"))) == 5 for path in svg)
+    drawn = pd.read_csv(tmp_path / "direct_path/figures/heat_map.csv")
     assert len(drawn) == 3 * LAYERS * HEADS
     top = drawn[drawn["quantity"] == "difference"].nsmallest(1, "percent").iloc[0]
     assert (top["layer"], top["head"]) == (5, 1)
