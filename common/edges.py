@@ -226,7 +226,7 @@ def run_circuits(
         readers = graph.attention_readers if what == "attn" else 1
         part = held[:, first : first + readers, :n] @ change[:, :n].flatten(2)
         clean = streams[what][0 if what == "logits" else layer]
-        return (clean + part.unflatten(2, clean.shape).transpose(0, 1)).flatten(1, 2)
+        return (clean + part.reshape(*part.shape[:2], *clean.shape).transpose(0, 1)).flatten(1, 2)
 
     embedded = cache.resid_pre[0].repeat(count, 1, 1)
     final = forward_by_reader(decoder, embedded, mask.repeat(count, 1), read)
