@@ -1,5 +1,6 @@
 """Copies of the project in which the real workflow runs at scale `smoke`."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -69,7 +70,9 @@ def corpus_folder(root, model_folder) -> Path:
     manifest = Path("resources/corpora/python-docs/manifest.json")
     environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "common.launch", "--scale", "smoke", str(manifest)]
-    subprocess.run(command, cwd=root, env=environment, check=True)
+    with (root / "resources" / ".tests.lock").open("w") as lock:  # `make test` runs two sets of tests at a time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(command, cwd=root, env=environment, check=True)
     return root / manifest.parent
 
 
