@@ -74,9 +74,30 @@ rule ground_truth:
         "python -m replications.ioi_circuit.ground_truth {params.options} --out {output.metrics} --scores {output.scores} > {log} 2>&1"
 
 
+rule edge_ground_truth:
+    output:
+        metrics="<results>/toy/edge_ground_truth/metrics.json",
+        scores="<results>/toy/edge_ground_truth/edges.csv",
+        curves="<results>/toy/edge_ground_truth/curves.csv",
+    log:
+        "<logs>/toy/edge_ground_truth.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        options=flags(config["edge_ground_truth"], seeds=config["seeds"]),
+        sources=source_hash("replications.ioi_circuit.edge_ground_truth"),
+    shell:
+        "python -m replications.ioi_circuit.edge_ground_truth {params.options} --out {output.metrics} --scores {output.scores} --curves {output.curves} > {log} 2>&1"
+
+
 rule draw_ground_truth:
     input:
         rules.ground_truth.output,
+        rules.edge_ground_truth.output,
         captions=captions(CAPTIONS, GROUND_TRUTH),
     output:
         **figure_files("<results>/toy", GROUND_TRUTH, "IOI circuit", model="toy"),

@@ -33,6 +33,7 @@ PLANS = {
     "edge_attribution/edge_curves": Plan(edge_figures.edge_curves, ("curves.csv",)),
     "edge_attribution/attribution": Plan(edge_figures.attribution, ("nodes.csv",)),
     "ground_truth/planted": Plan(ground_truth_figures.planted, ("scores.csv",)),
+    "edge_ground_truth/planted_edges": Plan(edge_figures.planted_edges, ("edges.csv", "curves.csv")),
 }
 
 

@@ -133,10 +133,10 @@ def faithfulness(
     random_circuits: int,
     per_pass: int,
 ) -> tuple[pd.DataFrame, dict[str, Metric]]:
-    """The curves of both finders and of random rankings, and their areas."""
+    """The curves of all finders and of random rankings, and their areas."""
     every = Graph.of(decoder).edges()
     generator = torch.Generator().manual_seed(0)
-    rankings = {name: scores[name] for name in FINDERS}
+    rankings = dict(scores)
     rankings |= {f"random {i}": torch.rand(every.shape, generator=generator) for i in range(random_circuits)}
     counts = [max(1, round(share * int(every.sum()))) for share in shares]
     keys = [(name, share) for name in rankings for share in shares]
@@ -169,7 +169,7 @@ def areas(
     names: list[str],
     prompts: list[Prompt],
 ) -> dict[str, Metric]:
-    """CPR and CMD of each finder and of random rankings."""
+    """CPR and CMD of each finder and of random rankings, which are called `random` and a number."""
     x = np.array([0.0, *sorted(shares), 1.0])
 
     def curve(name: str) -> Float[np.ndarray, "share prompt"]:
@@ -177,7 +177,7 @@ def areas(
 
     area = {name: np.trapezoid(curve(name), x, axis=0) for name in names}
     missing = {name: np.trapezoid(np.abs(1 - curve(name).sum(1) / span.sum()), x) for name in names}
-    luck = [name for name in names if name.startswith("random")]
+    luck = [name for name in names if name.startswith("random ")]
     random = np.array([area[name].sum() / span.sum() for name in luck])
     random_cmd = np.array([missing[name] for name in luck])
     text = "area below f(C) over the share of edges"
@@ -185,7 +185,7 @@ def areas(
         "cpr_random": null_distribution(random, unit="1", formula=f"{text}, random rankings"),
         "cmd_random": null_distribution(random_cmd, unit="1", formula="area below |1 - f(C)|, random rankings"),
     }
-    for name in FINDERS:
+    for name in (name for name in names if name not in luck):
         metrics[f"cpr_{name}"] = clustered(area[name], prompts, unit="1", formula=text, denominators=span)
         metrics[f"cpr_{name}_minus_random"] = clustered(
             area[name] - np.mean([area[other] for other in luck], axis=0),
@@ -230,8 +230,8 @@ def measure_heads(table: pd.DataFrame, draws: int) -> dict[str, Metric]:
     named = table["named"].to_numpy() > 0
     for name in FINDERS:
         size = np.abs(table[f"{name}_node"].to_numpy())
-        found = _auroc(size, named)
-        luck = np.array([_auroc(size, generator.permutation(named)) for _ in range(draws)])
+        found = auroc(size, named)
+        luck = np.array([auroc(size, generator.permutation(named)) for _ in range(draws)])
         text = f"area under the ROC curve of |attribution| ({name}) against the heads named by path patching"
         metrics[f"auroc_named_{name}"] = exact(found, "share", text, len(table))
         metrics[f"auroc_named_{name}_null"] = null_distribution(luck, unit="share", formula=f"{text}; shuffled")
@@ -241,7 +241,8 @@ def measure_heads(table: pd.DataFrame, draws: int) -> dict[str, Metric]:
     return metrics
 
 
-def _auroc(score: Float[np.ndarray, " n"], truth: np.ndarray) -> float:
+def auroc(score: Float[np.ndarray, " n"], truth: np.ndarray) -> float:
+    """Area under the ROC curve of a score against a truth of zeros and ones; ties count half."""
     positive = int(truth.sum())
     total = rankdata(score)[truth].sum() - positive * (positive + 1) / 2
     return float(total / (positive * (len(truth) - positive)))

@@ -1,12 +1,14 @@
 """Figures of automated discovery: faithfulness against the share of edges; first-order against exact scores."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
 
 FINDERS = {"eap": ("EAP", PALETTE[1], "s"), "eap_ig": ("EAP-IG", PALETTE[0], "o")}
+PLANTED_FINDERS = {**FINDERS, "exact": ("exact edges", PALETTE[2], "D"), "acdc": ("ACDC", PALETTE[3], "^")}
 
 
 def edge_curves(table: pd.DataFrame) -> Figure:
@@ -51,3 +53,29 @@ def attribution(table: pd.DataFrame) -> Figure:
     right.set_ylabel("attribution (EAP-IG), %")
     right.set_title("strongest heads; blue: named by path patching", loc="left")
     return figure
+
+
+def planted_edges(edges: pd.DataFrame, curves: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Left: planted edges found against other edges taken along, one line per model. Right: faithfulness, with the
+    smallest and largest random ranking."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9))
+    rows = []
+    for finder, (label, colour, marker) in PLANTED_FINDERS.items():
+        for seed, one in edges.groupby("seed"):
+            planted = one.sort_values(finder, ascending=False, kind="stable")["planted"].to_numpy()
+            found, others = np.cumsum(planted) / planted.sum(), np.cumsum(1 - planted) / (1 - planted).sum()
+            left.plot(others, found, color=colour, linewidth=0.8, label=label if seed == edges["seed"].iloc[0] else "_")
+            rows.append(pd.DataFrame({"finder": finder, "seed": seed, "others": others, "found": found}))
+        mean = curves[curves["finder"] == finder].groupby("share")["f"].mean()
+        right.plot(100 * mean.index, mean, marker=marker, color=colour, markersize=4, label=label)
+    band = curves[curves["finder"] == "random"].groupby("share")["f"].agg(["min", "max"])
+    right.fill_between(100 * band.index, band["min"], band["max"], color="0.85", zorder=0)
+    left.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle="--", zorder=0)
+    left.set(xlabel="other edges taken along, share", ylabel="planted edges found, share")
+    right.axhline(1, color="0.7", linewidth=0.8, zorder=0)
+    right.set(xscale="log", xlabel="edges kept, % of all", ylabel="faithfulness f(C)")
+    ticks = sorted({100 * share for share in curves["share"]})
+    right.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    right.minorticks_off()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure, pd.concat(rows)

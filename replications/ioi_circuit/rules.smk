@@ -14,7 +14,12 @@ FIGURES = {
     "Activation patching": {"activation_patching": ["streams", "patched_heads"]},
     "Automated discovery": {"edge_attribution": ["edge_curves", "attribution"]},
 }
-GROUND_TRUTH = {"Ground truth": {"ground_truth": ["planted"]}}
+GROUND_TRUTH = {
+    "Ground truth": {
+        "ground_truth": ["planted"],
+        "edge_ground_truth": ["planted_edges"],
+    }
+}
 
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 
@@ -171,6 +176,7 @@ rule figures:
 rule metrics:
     input:
         rules.ground_truth.output.metrics,
+        rules.edge_ground_truth.output.metrics,
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],

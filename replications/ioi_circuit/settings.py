@@ -127,6 +127,21 @@ class GroundTruthSettings(Strict):
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of each null distribution")
 
 
+class EdgeGroundTruthSettings(Strict):
+    score_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts of EAP and EAP-IG")
+    exact_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="those of exact patching and ACDC")
+    curve_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of the curves")
+    ig_steps: Annotated[int, Field(ge=2, le=100)] = Field(description="points between partner and prompt of EAP-IG")
+    thresholds: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        description="of ACDC, in nats"
+    )
+    shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = Field(
+        description="shares of all edges on the faithfulness curves"
+    )
+    random_circuits: Annotated[int, Field(ge=20, le=1000)] = Field(description="random rankings of the edges")
+    n_seeds: Annotated[int, Field(ge=2, le=100)] = Field(description="planted models")
+
+
 class Settings(Strict):
     prompts: PromptSettings
     collect: CollectSettings
@@ -138,3 +153,4 @@ class Settings(Strict):
     activation_patching: ActivationPatchingSettings
     edge_attribution: EdgeAttributionSettings
     ground_truth: GroundTruthSettings
+    edge_ground_truth: EdgeGroundTruthSettings
