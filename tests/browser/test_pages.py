@@ -1,6 +1,7 @@
 """The report and the claims page in headless Chromium: from disk, without a network request or an error."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -49,6 +50,23 @@ def test_report(browser, finished):
     page.wait_for_selector("text=Superposition", timeout=10_000)
     for text in ("Claims", "Paper", "Superposition", "IOI circuit"):
         assert page.locator(f"text={text}").count() >= 1, text
+    assert problems == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_front_page_of_the_report(browser, finished, width, scheme):
+    """It is what opens, it fits, its links lead into the report, and its text stands out from the ground."""
+    size = {"width": width, "height": 844}
+    page, problems = opened(browser, finished.results / "report.html", viewport=size, color_scheme=scheme)
+    page.wait_for_selector("h2:has-text('Verdicts')", timeout=10_000)
+    assert not page.locator("div#rulegraph").count(), "the rule graph hides the front page"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page itself scrolls sideways"
+    colour = page.evaluate("getComputedStyle(document.querySelector('.prose p')).color")
+    light = sum(int(part) for part in re.findall(r"\d+", colour)[:3]) > 3 * 128
+    assert light == (scheme == "dark"), colour
+    page.click(".prose a:has-text('Grokking')")
+    page.wait_for_selector("nav >> text=Delay")
     assert problems == []
 
 
