@@ -48,6 +48,6 @@ def test_links_lead_to_files_of_the_run_or_into_the_report(records):
 def test_what_an_older_run_left_cannot_stop_a_new_one(records, name, content):
     (records / name).unlink() if content is None else (records / name).write_text(content)
     page = front_page(records)
-    assert (
-        page.startswith("<p>The records of this run are not complete") or content in "[] {}" and name == "claims.json"
+    assert page.startswith("<p>The records of this run are not complete") or (
+        content in "[] {}" and name == "claims.json"
     )
