@@ -45,6 +45,22 @@ def test_claims_page(browser, finished):
     assert problems == []
 
 
+def test_claims_page_can_be_filtered_by_words_and_verdict(browser, finished):
+    page, problems = opened(browser, finished.results / "claims.html")
+    every = page.locator("tr[data-verdict]:visible").count()
+    page.get_by_label("Filter").fill("grokking no such words")
+    assert page.locator("tr[data-verdict]:visible").count() == 0
+    page.get_by_label("Filter").fill("")
+    page.get_by_label("Verdict").select_option("not run here")
+    skipped = page.locator("tr[data-verdict='not run here']").count()
+    assert page.locator("tr[data-verdict]:visible").count() == skipped
+    assert page.locator("#found").inner_text() == f"{skipped} of {every} claims"
+    page.get_by_label("Verdict").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "scroll", "the table can be reached by keyboard"
+    assert problems == []
+
+
 def test_report(browser, finished):
     page, problems = opened(browser, finished.results / "report.html")
     page.wait_for_selector("text=Superposition", timeout=10_000)
