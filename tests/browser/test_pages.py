@@ -7,6 +7,28 @@ import shutil
 import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.workflow]
+FAINT = """() => {
+  // texts whose contrast with their ground is below 4.5, the least that WCAG asks of small text
+  const numbers = text => text.match(/[\\d.]+/g).map(Number);
+  const part = value => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b) + 0.05;
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const ground = node => {
+    for (; node; node = node.parentElement) {
+      const [r, g, b, a = 1] = numbers(getComputedStyle(node).backgroundColor);
+      if (a > 0.5) return [r, g, b];
+    }
+    return dark ? [18, 18, 18] : [255, 255, 255];
+  };
+  return [...document.querySelectorAll("body *")]
+    .filter(node => node.offsetParent && !["SCRIPT", "STYLE", "OPTION"].includes(node.tagName))
+    .filter(node => [...node.childNodes].some(child => child.nodeType === 3 && child.textContent.trim()))
+    .filter(node => {
+      const [one, two] = [light(numbers(getComputedStyle(node).color)), light(ground(node))];
+      return Math.max(one, two) / Math.min(one, two) < 4.5;
+    })
+    .map(node => node.textContent.trim().slice(0, 60));
+}"""
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -84,6 +106,21 @@ def test_front_page_of_the_report(browser, finished, width, scheme):
     page.click(".prose a:has-text('Grokking')")
     page.wait_for_selector("nav >> text=Delay")
     assert problems == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["report.html", "claims.html"])
+def test_text_stands_out_from_its_ground(browser, finished, name, scheme):
+    page, _ = opened(browser, finished.results / name, color_scheme=scheme)
+    page.wait_for_selector("text=grokking" if name == "claims.html" else "h2:has-text('Verdicts')", timeout=10_000)
+    assert page.evaluate(FAINT) == []
+
+
+def test_faint_text_would_be_found(browser, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("<body style='background:#fff'><p style='color:#999'>faint</p><p style='color:#555'>clear</p>")
+    page, _ = opened(browser, path)
+    assert page.evaluate(FAINT) == ["faint"]
 
 
 def test_steering_page(browser, finished):
