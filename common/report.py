@@ -30,7 +30,8 @@ def front_page(results: Path) -> str:
     """One HTML fragment, all text escaped; a single sentence while the records are missing, damaged or outdated."""
     try:
         judged = read_claims(results / "claims.json")
-        return _page(judged, read_json(results / "cost.json"), read_json(results / "provenance.json"))
+        records = read_json(results / "cost.json"), read_json(results / "provenance.json")
+        return _page(results, judged, *records)
     except (
         UserError,
         ValidationError,
@@ -40,7 +41,7 @@ def front_page(results: Path) -> str:
         return "<p>The records of this run are not complete.</p>"
 
 
-def _page(judged: list[Claim], cost: dict[str, Any], provenance: dict[str, Any]) -> str:
+def _page(results: Path, judged: list[Claim], cost: dict[str, Any], provenance: dict[str, Any]) -> str:
     said = (
         f"Scale <b>{escape(provenance['scale'])}</b>, seeds {', '.join(map(str, provenance['seeds']))}. "
         f"{len(judged)} claims; each has a threshold that was frozen before scoring, a 95 % interval, and a control in "
@@ -57,14 +58,25 @@ def _page(judged: list[Claim], cost: dict[str, Any], provenance: dict[str, Any])
             "<h2>How to read this report</h2>",
             f"<p>Begin with {_category('Claims', 'the claims')}: evidence, control and verdict of each. Figures stand "
             "by replication in the menu; a figure's <i>i</i> button gives its caption, the rule that made it and the "
-            "step's options. The plotted data lie beside each figure, as CSV, in the results folder. <b>Workflow</b> "
-            "shows all steps as a graph, <b>Statistics</b> the time of each.</p>",
+            "step's options. The search field finds figures by file name (press Enter). <b>Workflow</b> shows all "
+            "steps as a graph, <b>Statistics</b> the time of each.</p>",
             "<h2>Files beside this one</h2>",
             f"<ul>{links}</ul>",
+            "<h2>Data of the figures</h2>",
+            *(_data(results, name) for name in by_replication(judged)),
             "<h2>Cost and provenance</h2>",
             _origin(cost, provenance),
         ]
     )
+
+
+def _data(results: Path, name: str) -> str:
+    """Links to the plotted data of one replication, folded."""
+    links = []
+    for path in sorted((results / name).glob("*/*/figures/*.csv")):
+        place = path.relative_to(results).as_posix()
+        links.append(f'<li><a href="{escape(place)}" download>{path.parts[-3]}: {path.stem}</a></li>')
+    return f"<details><summary>{escape(title(name))}: {len(links)} tables</summary><ul>{''.join(links)}</ul></details>"
 
 
 def _failures(problems: list[str]) -> str:
