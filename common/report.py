@@ -17,6 +17,7 @@ from common.files import read_json
 from common.pages import amount, by_replication, title
 from common.verify import read_claims
 
+MOST_PAGES = 20
 BESIDE = {
     "claims.html": "the claims table as a page of its own",
     "paper.pdf": "the paper",
@@ -47,7 +48,9 @@ def _page(results: Path, judged: list[Claim], cost: dict[str, Any], provenance: 
         f"{len(judged)} claims; each has a threshold that was frozen before scoring, a 95 % interval, and a control in "
         "which the effect must be absent."
     )
-    links = "".join(f'<li><a href="{name}">{name}</a>: {escape(text)}</li>' for name, text in BESIDE.items())
+    pages = [path.relative_to(results).as_posix() for path in sorted(results.glob("*/*/*/*.html"))[:MOST_PAGES]]
+    beside = BESIDE | {page: f"a page of {page.split('/')[0].replace('_', ' ')}" for page in pages}
+    links = "".join(f'<li><a href="{escape(name)}">{escape(name)}</a>: {text}</li>' for name, text in beside.items())
     return "\n".join(
         [
             "<h1>Landmarks</h1>",

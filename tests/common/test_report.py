@@ -42,9 +42,11 @@ def test_links_lead_to_files_of_the_run_or_into_the_report(records):
     data = records / "grokking" / "toy" / "delay" / "figures" / "delay.csv"
     data.parent.mkdir(parents=True)
     data.write_text("step\n")
+    (data.parents[1] / "page.html").write_text("<p>neurons</p>")
     links = re.findall(r'href="([^"]+)"', front_page(records))
-    assert "grokking/toy/delay/figures/delay.csv" in links
-    for link in set(links) - {"grokking/toy/delay/figures/delay.csv"}:
+    own = {"grokking/toy/delay/figures/delay.csv", "grokking/toy/delay/page.html"}
+    assert own <= set(links)
+    for link in set(links) - own:
         assert link.startswith("javascript:app.showCategory(") or re.fullmatch(r"[a-z]+\.(html|pdf|json)", link), link
 
 
