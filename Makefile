@@ -18,7 +18,7 @@ $(READY):
 	@$(PIP) envs/lock.txt
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora status new gallery bench test lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora status new gallery dag bench test lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -41,8 +41,11 @@ status: $(READY)  ## replications and steps: state, seconds, claims held / faile
 new: $(READY)  ## NAME=my_result: a new replication that already runs, with claim, control, figure, section and test
 	@$(PYTHON) -m common.new --name "$(NAME)"
 
-gallery: $(READY)  ## copy figures, data and claims of SCALE into figures/ and renew the README's claims table
+gallery: $(READY)  ## copy figures, data and claims of SCALE into figures/ and renew all generated parts of the documents
 	@$(PYTHON) -m common.gallery --scale $(SCALE)
+
+dag: $(READY)  ## draw the workflow as it is now into docs/workflow.svg
+	@$(PYTHON) -m common.dag
 
 bench: $(READY)  ## timings side by side with what a user would pick instead
 	@$(PYTHON) -m benchmarks
@@ -69,5 +72,5 @@ clean-env:  ## remove .venv; the next command installs it again
 	rm -rf .venv
 
 help:  ## this list
-	@grep -hE '^[$$a-z() -]+:.*##' $(MAKEFILE_LIST) | sed 's/^$$(NAMES)/<replication>/; s/:.*##/#/' | awk -F'#' '{printf "  make %-38s %s\n", $$1, $$2}'
+	@grep -hE '^[$$a-zA-Z() -]+:.*##' $(MAKEFILE_LIST) | sed 's/^$$(NAMES)/<replication>/; s/:.*##/#/' | awk -F'#' '{printf "  make %-47s %s\n", $$1, $$2}'
 	@echo "  replications: $(NAMES)"

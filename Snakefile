@@ -1,6 +1,7 @@
 # Landmarks: the whole workflow. Checks the settings, loads every replications/*/rules.smk as a module, and defines the
 # targets. A new folder under replications/ is a new replication; nothing here needs an edit for it.
 import sys
+from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
@@ -10,6 +11,7 @@ from common.corpora import corpus_entry
 from common.errors import UserError
 from common.models import folder_files, registry
 from common.provenance import config_hash, git_state, lock_hash
+from common.report import front_page
 from common.workflow import flags, source_hash, tie_steps_to_this_process
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -53,6 +55,9 @@ pathvars:
 
 wildcard_constraints:
     model="|".join(MODELS),
+
+
+config["front_page"] = front_page(Path(RUN.results))  # read by paper/report.rst
 
 
 report: "paper/report.rst"

@@ -154,7 +154,8 @@ def _snakemake(run: Run, options: Options, targets: list[str], owner: int) -> in
 
 def _report(run: Run, options: Options, owner: int) -> None:
     report = f"{run.results}/report.html"
-    command = [*_command(run, options), "--report", report, "--", "all"]
+    look = ["--report-stylesheet", "paper/report.css", "--report-metadata", "paper/report.yaml"]
+    command = [*_command(run, options), "--report", report, *look, "--", "all"]
     done = subprocess.run(
         command, cwd=ROOT, env=_environment(run), pass_fds=[owner], check=False, capture_output=True, text=True
     )

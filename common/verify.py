@@ -88,29 +88,69 @@ def table(claims: list[Claim]) -> str:
     return "\n".join(lines)
 
 
-STYLE = """:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem;max-width:80rem}
-.scroll{overflow-x:auto}table{border-collapse:collapse}th,td{border-bottom:1px solid #8886;padding:.4rem .6rem;
-text-align:left;vertical-align:top}td{min-width:8rem}.v{font-weight:600;white-space:nowrap}.reason{font-size:.85em}"""
+STYLE = """:root{color-scheme:light dark;--line:#8886;--good:#00704f;--half:#8a5a00;--bad:#a63603;--none:#5a5a5a}
+@media (prefers-color-scheme:dark){:root{--good:#4cc9a0;--half:#e0b04a;--bad:#ff9d6b;--none:#b0b0b0}}
+body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:84rem;padding:0 1rem}
+nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;margin:.8rem 0}form{margin:.8rem 0;display:flex;flex-wrap:wrap;gap:.6rem}
+input,select{font:inherit;padding:.25rem .5rem;max-width:100%}input{width:20rem}
+:is(a,input,select,.scroll):focus-visible{outline:3px solid #d97706;outline-offset:2px}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}th,td{border-bottom:1px solid var(--line);
+padding:.4rem .6rem;text-align:left;vertical-align:top}td:first-child{width:32%}.v{font-weight:600}
+.source,.reason{font-size:.85em;opacity:.85}[scope=rowgroup]{font-size:1.15em;padding-top:1.2rem}
+[data-verdict=reproduced] .v{color:var(--good)}[data-verdict="same direction"] .v{color:var(--half)}
+[data-verdict="not reproduced"] .v{color:var(--bad)}[data-verdict="not run here"] .v{color:var(--none)}
+@media (max-width:700px){thead{position:absolute;left:-999rem}tr,td,[scope=rowgroup]{display:block;width:auto}
+td,td:first-child{border:0;padding:.15rem 0;width:auto}td::before{content:attr(data-label)": ";font-weight:600}
+td:first-child::before{content:none}tbody tr{border-bottom:1px solid var(--line);padding:.5rem 0}}
+tr[hidden]{display:none}"""
+
+SCRIPT = """const words=document.getElementById("words"),verdict=document.getElementById("verdict"),
+found=document.getElementById("found"),rows=[...document.querySelectorAll("tr[data-verdict]")];
+function filter(){const wanted=words.value.toLowerCase().split(/\\s+/).filter(Boolean);let shown=0;
+for(const row of rows){const text=row.textContent.toLowerCase();
+row.hidden=!((!verdict.value||row.dataset.verdict===verdict.value)&&wanted.every(word=>text.includes(word)));
+shown+=!row.hidden}found.textContent=shown+" of "+rows.length+" claims"}
+words.oninput=verdict.onchange=filter;words.form.onsubmit=()=>false;filter();"""
 
 
 def html(claims: list[Claim]) -> str:
-    """The claims table as one self-contained page. All text is escaped."""
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in COLUMNS)
-    rows = []
-    for before, claim in zip([None, *claims], claims, strict=False):
-        if before is None or before.replication != claim.replication:
-            rows.append(f'<tr><th colspan="{len(COLUMNS)}" scope="rowgroup">{escape(claim.replication)}</th></tr>')
-        *cells, verdict = (escape(cell) for cell in _row(claim))
-        body = "".join(f"<td>{cell}</td>" for cell in cells)
-        reason = f'<div class="reason">{escape(claim.reason)}</div>'
-        rows.append(f'<tr id="{escape(claim.id)}">{body}<td><span class="v">{verdict}</span>{reason}</td></tr>')
+    """The claims table as one self-contained page with a filter; a card per claim on phones. All text is escaped."""
+    head = "".join(f'<th scope="col" role="columnheader">{escape(column)}</th>' for column in COLUMNS)
+    groups = {name: list(group) for name, group in groupby(claims, key=lambda claim: claim.replication)}
+    bodies, links = [], []
+    for name, group in groups.items():
+        title = escape(name.replace("_", " "))
+        links.append(f'<a href="#{escape(name)}">{title}</a>')
+        heading = f'<th colspan="{len(COLUMNS)}" scope="rowgroup" role="rowheader" id="{escape(name)}">{title}'
+        first = f'<tr role="row">{heading} <span class="source">{escape(summary(group))}</span></th></tr>'
+        bodies.append(f'<tbody role="rowgroup">{first}{"".join(map(_html_row, group))}</tbody>')
+    choices = "".join(f"<option>{escape(verdict)}</option>" for verdict in verdicts())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Claims</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head><body><h1>Claims</h1><p>{escape(summary(claims))}.</p>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Claims table">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></body></html>\n"
+        f"<style>{STYLE}</style></head><body><h1>Claims</h1><p>{escape(summary(claims))}. A claim is reproduced if its "
+        "whole interval and every seed pass a threshold that was frozen before scoring, while the control fails it.</p>"
+        f'<nav aria-label="Replications">{"".join(links)}</nav>'
+        '<form role="search"><label>Filter <input id="words" type="search" placeholder="words in the row"></label>'
+        f'<label>Verdict <select id="verdict"><option value="">all</option>{choices}</select></label>'
+        '<output id="found" aria-live="polite"></output></form>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Claims table"><table role="table">'
+        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>{"".join(bodies)}</table></div>'
+        f"<script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def _html_row(claim: Claim) -> str:
+    """One claim. The roles keep it a table row for screen readers where narrow screens show it as a card."""
+    _, *cells, verdict = map(escape, _row(claim))
+    model = "" if claim.model == "toy" else f"; on {claim.model}"
+    first = f'{escape(claim.statement)}<div class="source">{escape(claim.source + model)}</div>'
+    last = f'<span class="v">{verdict}</span><div class="reason">{escape(claim.reason)}</div>'
+    shown = "".join(
+        f'<td role="cell" data-label="{escape(label)}">{cell}</td>'
+        for label, cell in zip(COLUMNS, (first, *cells, last), strict=True)
+    )
+    return f'<tr role="row" id="{escape(claim.id)}" data-verdict="{escape(claim.verdict)}">{shown}</tr>'
 
 
 def main() -> None:

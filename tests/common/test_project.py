@@ -8,7 +8,7 @@ import pytest
 
 from common.config import replications
 from common.errors import UserError
-from common.gallery import BLOCK, front_page, gallery_text, with_claims
+from common.pages import front_page, pages, with_block
 from common.verify import read_claims
 
 LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt")
@@ -44,21 +44,40 @@ def test_installed_packages_are_complete_but_for_the_known_ones():
     assert missing == {"transformers-stream-generator", "llama-cpp-python", "llm"}
 
 
-def test_claims_table_of_the_readme_is_the_gallery_run(root):
+def test_generated_parts_of_the_documents_are_the_gallery_run(root):
     """If this fails, run `make gallery` after a finished `make`."""
-    readme = (root / "README.md").read_text()
+    found = pages(root / "figures")
+    for page, text in found.items():
+        assert page.read_text() == text, f"{page.relative_to(root)} is not what `make gallery` writes"
+    named = {page.parent.name for page in found if page.parent.parent.name == "replications"}
     claims = read_claims(root / "figures" / "claims.json")
-    assert readme == with_claims(readme, front_page(root / "figures"))
-    assert {claim.replication for claim in claims} == set(replications())
-    with pytest.raises(UserError, match="lost its claims markers"):
-        with_claims(BLOCK.sub("", readme), "table")
+    assert named == {claim.replication for claim in claims} == set(replications())
 
 
-def test_gallery_index_is_in_sync_and_complete(root):
+def test_a_generated_part_changed_by_hand_is_noticed(root):
     folder = root / "figures"
-    assert (folder / "README.md").read_text() == gallery_text(folder)
-    for target in re.findall(r"\]\(([^)]+)\)", (folder / "README.md").read_text()):
-        assert (folder / target).exists(), target
+    page = (root / "README.md").read_text()
+    for text in ("reproduced", "CPU minutes"):
+        assert text in page.split("## What holds")[0 if text == "CPU minutes" else 1]
+    claimed = front_page(folder)
+    edited = page.replace(claimed, claimed.replace("reproduced", "proved", 1))
+    assert edited != page
+    assert with_block(edited, "claims", claimed) == page
+    with pytest.raises(UserError, match="lost the markers of its block 'claims'"):
+        with_block(page.replace("<!-- end of claims -->", ""), "claims", claimed)
+    own = "# Title\n\nText.\n"
+    once = with_block(own, "results", "A | table", append=True)
+    assert once.startswith(own)
+    assert with_block(once, "results", "A | table", append=True) == once
+
+
+@pytest.mark.parametrize("name", replications())
+def test_the_page_of_a_replication_shows_all_its_results(root, name):
+    page = (root / "replications" / name / "README.md").read_text()
+    for claim in read_claims(root / "figures" / "claims.json"):
+        assert (claim.statement.replace("|", "\\|") in page) or claim.replication != name, claim.id
+    for picture in (root / "figures" / name).glob("*.png"):
+        assert f"../../figures/{name}/{picture.name}" in page, picture.name
 
 
 def test_links_in_documents_lead_somewhere(root):
