@@ -161,4 +161,5 @@ def evaluate(
 
 def _masked(value: Tensor, unit: Tensor) -> Tensor:
     """`value` where `unit` is positive, else 0: the backward pass of a ReLU, in one pass over memory."""
-    return torch.ops.aten.threshold_backward(value, unit, 0)
+    masked: Tensor = torch.ops.aten.threshold_backward(value, unit, 0)
+    return masked

@@ -28,6 +28,7 @@ TRAINED = {
 TRAINING = {
     "sets": ["pairs", "three_pairs", "local_bases"],
     "learning": ["levels", "geometry"],
+    "absolute": ["training", "motif"],
 }
 
 # part with an exact optimum: step that finds it
@@ -85,7 +86,12 @@ MEASURED = {
         ["monosemantic_density"],
         ["table"],
     ),
-    "absolute": ("measure_absolute", "absolute", ["mixed_density"], ["table"]),
+    "absolute": (
+        "measure_absolute",
+        "absolute",
+        ["mixed_density"],
+        ["table", "motif"],
+    ),
     "double_descent": (
         "measure_double_descent",
         "double_descent",
@@ -185,7 +191,7 @@ DRAWN = {
     "absolute": (
         "absolute",
         "draw_absolute",
-        ["table"],
+        ["table", "motif"],
         "Privileged basis",
         "absolute values",
     ),

@@ -14,6 +14,7 @@ from replications.superposition.training_settings import (
     FeatureTraining,
     Judging,
     LevelTraining,
+    MotifTraining,
     RarerTraining,
     SetTraining,
     UniformTraining,
@@ -104,6 +105,7 @@ class Absolute(Strict):
     """Computing |x| in superposition: which hidden unit serves which features."""
 
     training: AbsoluteTraining
+    motif: MotifTraining
     mixed_density: Density = Field(description="where some units serve one feature and others several")
 
 
