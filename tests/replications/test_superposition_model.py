@@ -151,12 +151,12 @@ def test_finished_instances_are_put_aside_and_do_not_disturb_the_others():
     data = stack([sample(0.3, 4, 128, 1), sample(0.1, 4, 128, 2)])
     W, b = random_models(6, 2, 4, 3)
     importance = torch.ones(6, 4, dtype=torch.float64)
-    solved = minimise(W, b, data, importance, "relu", steps=400)
+    solved = minimise(W, b, data, importance, "relu", steps=150)
     W[1], b[1], W[3], b[3] = solved.W[1], solved.b[1], solved.W[3], solved.b[3]
-    together = minimise(W, b, data, importance, "relu", steps=400)
+    together = minimise(W, b, data, importance, "relu", steps=150)
     for k in range(6):
         own = Data(data.x[k // 3, None], data.weight[k // 3, None])
-        alone = minimise(W[k, None], b[k, None], own, importance[k, None], "relu", steps=400)
+        alone = minimise(W[k, None], b[k, None], own, importance[k, None], "relu", steps=150)
         assert float(together.loss[k]) == pytest.approx(float(alone.loss[0]), rel=1e-6)
     torch.testing.assert_close(together.W[[1, 3]], W[[1, 3]], rtol=0, atol=1e-4)  # they had nowhere to go
     torch.testing.assert_close(evaluate(together.W, together.b, data, importance, "relu").loss, together.loss)
