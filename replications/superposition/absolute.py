@@ -13,22 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from replications.superposition.model import Data
-from replications.superposition.streams import START, batch
+from replications.superposition.streams import START
 
 Weights = dict[str, Tensor]
 Hidden = Literal["relu", "linear"]
 SMALL = 0.1
 """Factor on Xavier's starting weights. Starts of full size leave half of the most important features with one unit
 instead of two, a state that training does not leave in the steps we have."""
-SIGNS = 4 * 10**9  # keeps the seeds of signs apart from those of batches
-
-
-def signed_batch(densities: Float[Tensor, " dataset"], n_features: int, size: int, seed: int, step: int) -> Data:
-    """The batch of one step with random signs."""
-    drawn = batch(densities, n_features, size, seed, step)
-    generator = torch.Generator().manual_seed(SIGNS + seed * 10_000_000 + step)
-    sign = torch.randint(0, 2, drawn.x.shape, generator=generator, dtype=torch.int8)
-    return Data(drawn.x * (2 * sign - 1), drawn.weight)
 
 
 def starts(instances: int, n_hidden: int, n_features: int, seed: int) -> Weights:

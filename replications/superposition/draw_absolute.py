@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.cli import run
 from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL, save_figure, use_style
@@ -16,16 +17,17 @@ SHOWN = 4
 COLOURED = 30  # less important features have one colour
 
 
-def draw_absolute(*, table: Path, caption: Path, out: Path) -> None:
-    """Top: stacked weights of the first seed's units at four densities. Bottom: all seeds. `out` is the SVG."""
-    frame = pd.read_csv(table)
+def draw_absolute(*, table: Path, motif: Path, caption: Path, out: Path) -> None:
+    """Top: stacked weights of the first seed's units at four densities. Middle: all seeds. Bottom: small models.
+    `out` is the SVG."""
+    frame, small = pd.read_csv(table), pd.read_csv(motif)
     one = frame[frame["seed"] == frame["seed"].iloc[0]]
     densities = np.sort(frame["density"].unique())[::-1]
     chosen = [*densities[: SHOWN - 1].tolist(), densities[-1]]
     n_features, n_units = int(frame["feature"].max()) + 1, int(frame["unit"].max()) + 1
     use_style()
-    figure = plt.figure(figsize=(PAGE_WIDTH, 4.6))
-    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[1.1, 1.0])).tolist()
+    figure = plt.figure(figsize=(PAGE_WIDTH, 7.0))
+    top, middle, bottom = np.asarray(figure.subfigures(3, 1, height_ratios=[1.1, 1.0, 1.2])).tolist()
     colours = plt.get_cmap(SEQUENTIAL)(1.0 - np.minimum(np.arange(n_features) / COLOURED, 1.0))
     for axes, density in zip(top.subplots(1, len(chosen), sharey=True), chosen, strict=False):
         part = one[one["density"] == density]
@@ -37,7 +39,7 @@ def draw_absolute(*, table: Path, caption: Path, out: Path) -> None:
         if density == chosen[0]:
             axes.set_ylabel("$|W_{ji}|$ / largest, stacked")
     per_seed = frame.drop_duplicates(["seed", "density"])
-    left, right = bottom.subplots(1, 2)
+    left, right = middle.subplots(1, 2)
     sns.lineplot(per_seed, x="density", y="polysemantic", ax=left, color=PALETTE[0], marker="o", errorbar=("pi", 100))
     left.set(ylabel=f"polysemantic units of {n_units}", ylim=(-1, n_units + 1))
     sns.lineplot(per_seed, x="density", y="error", ax=right, color=PALETTE[0], marker="o", errorbar=("pi", 100))
@@ -50,7 +52,30 @@ def draw_absolute(*, table: Path, caption: Path, out: Path) -> None:
         axes.set_xticks(*log_ticks([1.0, 0.1, 0.01, 0.001]))
         axes.minorticks_off()
         axes.invert_xaxis()
-    save_figure(figure, out.with_suffix(""), frame, caption, [table])
+    draw_motif(bottom.subplots(1, 2), small)
+    save_figure(figure, out.with_suffix(""), pd.concat([frame, small]), caption, [table, motif])
+
+
+def draw_motif(pair: np.ndarray, small: pd.DataFrame) -> None:
+    """Left: weights of the features that one unit excites, joined. Right: interference between two features."""
+    left, right = pair
+    weights, crossing = small[small["what"] == "weight"], small[small["what"] == "interference"]
+    for _, unit in weights.groupby(["seed", "unit"]):
+        one = unit.sort_values("horizontal")
+        left.plot(one["horizontal"], one["vertical"], "o-", color=PALETTE[0], linewidth=0.6, markersize=3, alpha=0.7)
+    ends = np.array([0.2, 5.0])
+    left.plot(ends, 1 / ends, "--", color="0.4", linewidth=0.8, label="product equal for all features")
+    left.set(xscale="log", yscale="log", xlabel="input weight / mean of the unit", ylabel="output weight / mean")
+    for axis in (left.xaxis, left.yaxis):
+        axis.set_major_locator(FixedLocator([0.2, 0.5, 1, 2, 5]))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+    left.legend(frameon=False, loc="lower left")
+    right.plot(crossing["horizontal"], crossing["vertical"], "o", color=PALETTE[1], markersize=3, alpha=0.6)
+    reach = float(crossing[["horizontal", "vertical"]].max().max()) * 1.05
+    right.plot([0, reach], [0, reach], "--", color="0.4", linewidth=0.8, label="inhibited as much as excited")
+    right.set(xlabel="excitation by another feature", ylabel="inhibition by that feature")
+    right.legend(frameon=False, loc="lower right")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,10 @@ def draw_learning(*, table: Path, stages: Path, caption: Path, out: Path) -> Non
             axes[0, 2].plot(course["time"], course["within_sets"], color=colour, linewidth=0.8, alpha=0.7, label=label)
             loss = course["loss"] / course["loss"].iloc[-1]
             axes[1, 2].plot(course["time"], loss, color=colour, linewidth=0.8, alpha=0.7)
-    axes[0, 2].set(title="two sets of three, m = 3", ylabel="mean cosine within sets", ylim=(-0.35, 1.1))
-    axes[0, 2].legend(frameon=False, loc="center right")
+    axes[0, 2].set(
+        title="two sets of three, m = 3", ylabel="mean cosine within sets", ylim=(-0.35, 1.5), yticks=[0, 0.5, 1]
+    )
+    axes[0, 2].legend(frameon=False, loc="upper right")
     axes[1, 2].set(yscale="log", xlabel="share of training")
     axes[1, 2].set_yticks([1, 3, 10, 30], ["1", "3", "10", "30"])
     axes[1, 2].minorticks_off()

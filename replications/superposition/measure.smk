@@ -1,23 +1,46 @@
-# One rule for every line of MEASURED: reads models (and the exact optimum, where there is one), writes metrics and tables.
+# One rule for every group of parts: reads their models (and exact optima, where there are some), writes their metrics
+# and tables. Files are named `<part>__<option of the step>`.
 
+OPTIONS = {
+    part: flags(
+        {
+            key: (config[chosen].get("training", {}) | config[chosen])[key]
+            for key in keys
+        },
+        seeds=config["seeds"],
+    )
+    for part, (step, source, keys, tables) in MEASURED.items()
+    for chosen in [SETTINGS.get(part, part)]
+}
 
-for PART, (STEP, SOURCE, KEYS, TABLES) in MEASURED.items():
-    EXACT = {"exact": f"<results>/toy/{PART}/exact.csv"} if PART in SOLVED else {}
-    CHOSEN = config[SETTINGS.get(PART, PART)]
-    OPTIONS = {key: (CHOSEN.get("training", {}) | CHOSEN)[key] for key in KEYS}
+for GROUP, PARTS in GROUPS.items():
 
     rule:
         name:
-            f"measure_{PART}"
+            f"measure_{GROUP}"
         input:
-            **EXACT,
-            models=f"<results>/toy/{SOURCE}/models.safetensors",
+            **{
+                f"{part}__models": f"<results>/toy/{MEASURED[part][1]}/models.safetensors"
+                for part in PARTS
+            },
+            **{
+                f"{part}__exact": f"<results>/toy/{part}/exact.csv"
+                for part in PARTS
+                if part in SOLVED
+            },
         output:
-            **{table: f"<results>/toy/{PART}/{table}.csv" for table in TABLES},
-            metrics=f"<results>/toy/{PART}/metrics.json",
+            **{
+                f"{part}__{table}": f"<results>/toy/{part}/{table}.csv"
+                for part in PARTS
+                for table in MEASURED[part][3]
+            },
+            **{
+                f"{part}__metrics": f"<results>/toy/{part}/metrics.json"
+                for part in PARTS
+            },
         log:
-            f"<logs>/measure_{PART}.log",
-        priority: 10 if PART == "intro" else 0
+            f"<logs>/measure_{GROUP}.log",
+        priority: 10 if GROUP == "intro" else 0
         conda:
             "../../envs/environment.yaml"
         threads: 1
@@ -25,11 +48,11 @@ for PART, (STEP, SOURCE, KEYS, TABLES) in MEASURED.items():
             mem_mb=3000,
             runtime=20,
         params:
-            options=flags(OPTIONS, seeds=config["seeds"]),
-            step=STEP,
-            files=lambda wildcards, input, output: flags(
-                dict(input.items()), **dict(output.items())
+            steps=lambda wildcards, input, output: calls(
+                {part: MEASURED[part][0] for part in MEASURED},
+                {**dict(input.items()), **dict(output.items())},
+                OPTIONS,
             ),
-            sources=source_hash(f"{NAME}.{STEP}"),
+            sources=source_hash(f"{NAME}.measure"),
         shell:
-            "python -m replications.superposition.{params.step} {params.files} {params.options} > {log} 2>&1"
+            "python -m replications.superposition.measure {params.steps} > {log} 2>&1"

@@ -3,7 +3,8 @@
 A hidden unit serves the features whose input weight exceeds a quarter of its largest one; it is polysemantic if these
 are two or more. Where both kinds of units exist, the paper finds that monosemantic units carry the most important
 features: here, the chance that a feature with a unit of its own is more important than a served feature without one
-(1/2 if kinds and importance have nothing to do with each other, the control).
+(1/2 if kinds and importance have nothing to do with each other, the control). How small models arrange weights and
+cancel interference: `motif`.
 """
 
 import itertools
@@ -18,13 +19,17 @@ from common.cli import run
 from common.records import Metric, write_metrics
 from replications.superposition.geometry import FORGOTTEN
 from replications.superposition.measure_neurons import SERVED, polysemantic
+from replications.superposition.motif import COLUMNS, add_motif
 from replications.superposition.tables import add_pair, nearest, write_table
 
 SHUFFLES = 200
 
 
-def measure_absolute(*, models: Path, seeds: list[int], mixed_density: float, metrics: Path, table: Path) -> None:
-    """Writes `metrics` (JSON) and `table` (CSV: input weights of every hidden unit, in units of its largest)."""
+def measure_absolute(
+    *, models: Path, seeds: list[int], mixed_density: float, metrics: Path, table: Path, motif: Path
+) -> None:
+    """Writes `metrics` (JSON), `table` (CSV: input weights of every hidden unit, in units of its largest) and `motif`
+    (CSV: weights and interference of the best small models)."""
     stored = load_file(models)
     densities, W1 = stored["relu.densities"], stored["relu.W1"]
     dense, sparse = int(densities.argmax()), int(densities.argmin())
@@ -42,6 +47,7 @@ def measure_absolute(*, models: Path, seeds: list[int], mixed_density: float, me
     pair = (torch.tensor(chances), torch.tensor(nulls))
     text = "P(a feature with a unit of its own is more important than one without)"
     add_pair(found, "own_unit_importance", *pair, "shuffled", unit="1", formula=text)
+    write_table(motif, add_motif(found, stored, seeds), COLUMNS)
     write_metrics(metrics, found)
     rows = []
     for (s, seed), (d, density) in itertools.product(enumerate(seeds), enumerate(densities.tolist())):

@@ -1,7 +1,8 @@
 """Step: jumps between levels of dimensionality while a model learns, and the stages of an octahedron (section 5).
 
 `levels`: in windows of one percent of training, after the first twentieth, the largest change of any feature's D_i,
-and how much faster the loss falls in that window than in its neighbourhood. Control: the linear model. `geometry`:
+how much faster the loss falls in that window than in its neighbourhood, and both together: the largest change among
+windows in which the loss falls more than `STEEP` times as fast as around them. Control: the linear model. `geometry`:
 early, the members of a correlated set share one direction, as in principal components; late, all six features form an
 octahedron whose antipodes belong to different sets. Controls: the end against the beginning, and independent features.
 """
@@ -22,6 +23,7 @@ from replications.superposition.tables import add_pair, orders, write_table
 
 SKIPPED = 0.05  # of training, in which weights leave their random start
 AROUND = 5  # windows on either side that give the local trend
+STEEP = 3.0  # times the local trend: the loss drops
 
 
 def measure_learning(*, models: Path, seeds: list[int], metrics: Path, table: Path, stages: Path) -> None:
@@ -43,11 +45,17 @@ def measure_learning(*, models: Path, seeds: list[int], metrics: Path, table: Pa
             for t in range(len(shares))
             for i in range(shares.shape[-1])
         ]
-    text = "largest change of a D_i within one percent of training"
-    relu, linear = jumps["relu"], jumps["linear"]
-    add_pair(found, "jump", [a for a, _ in relu], [a for a, _ in linear], "linear", unit="dimensions", formula=text)
-    text = f"fall of the loss where D_i changes most, over the median of the {2 * AROUND} windows around"
-    add_pair(found, "drop", [b for _, b in relu], [b for _, b in linear], "linear", unit="1", formula=text)
+    texts = {
+        "jump": ("dimensions", "largest change of a D_i within one percent of training"),
+        "drop": ("1", f"fall of the loss where D_i changes most, over the median of the {2 * AROUND} windows around"),
+        "jump_at_drop": (
+            "dimensions",
+            f"largest change of a D_i where the loss falls {STEEP:g} times as fast",
+        ),
+    }
+    for k, (name, (unit, text)) in enumerate(texts.items()):
+        relu, linear = ([one[k] for one in jumps[activation]] for activation in ("relu", "linear"))
+        add_pair(found, name, relu, linear, "linear", unit=unit, formula=text)
     write_table(table, rows, ["activation", "seed", "time", "feature", "dimensionality", "loss"])
 
     W = {kind: tensors[f"geometry.{kind}.W"] for kind in ("correlated", "independent")}
@@ -86,14 +94,18 @@ def measure_learning(*, models: Path, seeds: list[int], metrics: Path, table: Pa
     write_table(stages, rows, ["kind", "seed", "time", "within_sets", "loss"])
 
 
-def largest_jump(shares: Float[Tensor, "snapshot feature"], loss: Float[Tensor, " snapshot"]) -> tuple[float, float]:
-    """The largest change of any D_i in one window, and the fall of the loss there over the local trend."""
+def largest_jump(
+    shares: Float[Tensor, "snapshot feature"], loss: Float[Tensor, " snapshot"]
+) -> tuple[float, float, float]:
+    """The largest change of any D_i in one window, the fall of the loss there over the local trend, and the largest
+    change among windows whose fall is more than `STEEP` times the local trend (0 if there is none)."""
     start = max(1, round(SKIPPED * (len(shares) - 1)))
     change = (shares[1:] - shares[:-1]).abs().amax(-1)[start:]
     fall = (loss[:-1] - loss[1:])[start:]
+    around = [torch.cat([fall[max(0, k - AROUND) : k], fall[k + 1 : k + 1 + AROUND]]) for k in range(len(fall))]
+    steepness = fall / torch.stack([one.median() for one in around]).clamp(min=1e-6 * loss[-1])
     at = int(change.argmax())
-    around = torch.cat([fall[max(0, at - AROUND) : at], fall[at + 1 : at + 1 + AROUND]])
-    return float(change[at]), float(fall[at] / around.median().clamp(min=1e-6 * loss[-1]))
+    return float(change[at]), float(steepness[at]), float(torch.where(steepness > STEEP, change, 0.0).max())
 
 
 def within_sets(W: Float[Tensor, "*batch 3 6"]) -> Float[Tensor, "*batch"]:

@@ -17,6 +17,7 @@ import torch
 from einops import einsum, rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 Activation = Literal["relu", "linear", "relu_hidden"]
 
@@ -113,36 +114,52 @@ def evaluate(
     importance: Float[Tensor, "instance feature"],
     activation: Activation,
 ) -> Evaluation:
-    """Exact loss and gradient over the weighted sample. Units: importance times squared feature value."""
+    """Exact loss and gradient over the weighted sample. Units: importance times squared feature value.
+
+    Both activations are homogeneous: with the point and the bias c times as large, c >= 0, the output is c times as
+    large. So every point is scaled by the root of its weight, after which all sums are plain sums, and the bias is the
+    output weight of one more hidden unit, whose value is that root. This halves the passes over memory.
+    """
     sets = data.x.shape[0]
-    x = data.x
+    root = rearrange(data.weight.sqrt(), "dataset sample -> dataset 1 sample")
+    x = torch.cat([data.x * root, root], dim=1)
     W = rearrange(W, "(dataset copy) hidden feature -> dataset copy hidden feature", dataset=sets)
-    hidden = einsum(W, x, "dataset copy hidden feature, dataset feature sample -> dataset copy hidden sample")
+    bias = rearrange(b, "(dataset copy) feature -> dataset copy 1 feature", dataset=sets)
+    into = pad(W, (0, 1, 0, 1))
+    into[..., -1, -1] = 1.0
+    hidden = einsum(into, x, "dataset copy hidden feature, dataset feature sample -> dataset copy hidden sample")
+    x = x[:, :-1]
     if activation == "relu_hidden":
         hidden = hidden.relu_()
-    bias = rearrange(b, "(dataset copy) feature -> dataset copy feature 1", dataset=sets)
-    output = einsum(W, hidden, "dataset copy hidden feature, dataset copy hidden sample -> dataset copy feature sample")
-    output = output.add_(bias)
+    outof = torch.cat([W, bias], dim=2)
+    output = einsum(
+        outof, hidden, "dataset copy hidden feature, dataset copy hidden sample -> dataset copy feature sample"
+    )
     if activation != "linear":
         output = output.relu_()
     error = output - rearrange(x, "dataset feature sample -> dataset 1 feature sample")
-    scaled = error * rearrange(data.weight, "dataset sample -> dataset 1 1 sample")
-    per_feature = einsum(
-        error, scaled, "dataset copy feature sample, dataset copy feature sample -> dataset copy feature"
-    )
+    signal = error if activation == "linear" else _masked(error, output)
     scale = rearrange(importance, "(dataset copy) feature -> dataset copy feature", dataset=sets)
-    signal = scaled.mul_(rearrange(2.0 * scale, "dataset copy feature -> dataset copy feature 1"))
-    if activation != "linear":
-        signal = signal.mul_(output > 0)
-    back = einsum(W, signal, "dataset copy hidden feature, dataset copy feature sample -> dataset copy hidden sample")
-    if activation == "relu_hidden":
-        back = back.mul_(hidden > 0)
-    through_output = einsum(
+    per_feature = torch.linalg.vector_norm(error, dim=-1).square() * scale
+    twice = rearrange(2.0 * scale, "dataset copy feature -> dataset copy 1 feature")
+    through_output = twice * einsum(
         hidden, signal, "dataset copy hidden sample, dataset copy feature sample -> dataset copy hidden feature"
     )
-    through_input = einsum(back, x, "dataset copy hidden sample, dataset feature sample -> dataset copy hidden feature")
-    return Evaluation(
-        reduce(per_feature * scale, "dataset copy feature -> (dataset copy)", "sum"),
-        rearrange(through_output + through_input, "dataset copy hidden feature -> (dataset copy) hidden feature"),
-        reduce(signal, "dataset copy feature sample -> (dataset copy) feature", "sum"),
+    back = einsum(
+        W * twice, signal, "dataset copy hidden feature, dataset copy feature sample -> dataset copy hidden sample"
     )
+    if activation == "relu_hidden":
+        back = _masked(back, hidden[:, :, :-1])
+    through_input = einsum(back, x, "dataset copy hidden sample, dataset feature sample -> dataset copy hidden feature")
+    grad_W = through_output[:, :, :-1] + through_input
+    return Evaluation(
+        reduce(per_feature, "dataset copy feature -> (dataset copy)", "sum"),
+        rearrange(grad_W, "dataset copy hidden feature -> (dataset copy) hidden feature"),
+        rearrange(through_output[:, :, -1], "dataset copy feature -> (dataset copy) feature"),
+    )
+
+
+def _masked(value: Tensor, unit: Tensor) -> Tensor:
+    """`value` where `unit` is positive, else 0: the backward pass of a ReLU, in one pass over memory."""
+    masked: Tensor = torch.ops.aten.threshold_backward(value, unit, 0)
+    return masked

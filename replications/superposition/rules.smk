@@ -1,6 +1,8 @@
 # Toy models of superposition. A part is: train (all its models in one batched job) -> measure -> draw. This file says
-# which part runs which step; train.smk, measure.smk and figures.smk make one rule of every line.
+# which part runs which step. train.smk makes one rule of every line, measure.smk and figures.smk one of every group of
+# parts: there, importing libraries would take longer than the steps.
 from common.workflow import flags, source_hash
+from replications.superposition.wiring import calls
 
 NAME = "replications.superposition"
 ENDINGS = ["svg", "png", "pdf", "csv", "json"]
@@ -9,7 +11,7 @@ RUN = {"seeds": config["seeds"], "device": config["device"]}
 
 # part: step that trains its models
 TRAINED = {
-    "intro": "train_features",  # first: the picture a reader waits for
+    "intro": "train_features",
     "polygons": "train_features",
     "many_features": "train_features",
     "phase_diagram": "train_cells",
@@ -28,6 +30,7 @@ TRAINED = {
 TRAINING = {
     "sets": ["pairs", "three_pairs", "local_bases"],
     "learning": ["levels", "geometry"],
+    "absolute": ["training", "motif"],
 }
 
 # part with an exact optimum: step that finds it
@@ -85,7 +88,12 @@ MEASURED = {
         ["monosemantic_density"],
         ["table"],
     ),
-    "absolute": ("measure_absolute", "absolute", ["mixed_density"], ["table"]),
+    "absolute": (
+        "measure_absolute",
+        "absolute",
+        ["mixed_density"],
+        ["table", "motif"],
+    ),
     "double_descent": (
         "measure_double_descent",
         "double_descent",
@@ -93,6 +101,27 @@ MEASURED = {
         ["table", "columns"],
     ),
     "adversarial": ("measure_adversarial", "uniform", ["attack_points"], ["table"]),
+}
+# parts that are measured, and drawn, in one process
+GROUPS = {
+    "intro": ["intro"],  # first: the picture a reader waits for
+    "few_features": [
+        "polygons",
+        "many_features",
+        "phase_diagram",
+        "first_order",
+        "third_feature",
+        "rarer_feature",
+        "sets",
+    ],
+    "many_models": [
+        "uniform",
+        "adversarial",
+        "learning",
+        "neurons",
+        "absolute",
+        "double_descent",
+    ],
 }
 SETTINGS = {"adversarial": "uniform"}  # parts that read the settings of another one
 
@@ -185,7 +214,7 @@ DRAWN = {
     "absolute": (
         "absolute",
         "draw_absolute",
-        ["table"],
+        ["table", "motif"],
         "Privileged basis",
         "absolute values",
     ),

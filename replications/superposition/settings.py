@@ -1,8 +1,9 @@
 """Settings of the toy models of superposition. `config.yaml` gives the values of each scale."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from common.records import Strict
 from replications.superposition.training_settings import (
@@ -14,6 +15,7 @@ from replications.superposition.training_settings import (
     FeatureTraining,
     Judging,
     LevelTraining,
+    MotifTraining,
     RarerTraining,
     SetTraining,
     UniformTraining,
@@ -104,6 +106,7 @@ class Absolute(Strict):
     """Computing |x| in superposition: which hidden unit serves which features."""
 
     training: AbsoluteTraining
+    motif: MotifTraining
     mixed_density: Density = Field(description="where some units serve one feature and others several")
 
 
@@ -129,3 +132,23 @@ class Settings(Strict):
     neurons: Neurons
     absolute: Absolute
     double_descent: DoubleDescent
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _short(cls, content: Any, handler: ModelWrapValidatorHandler["Settings"]) -> "Settings":
+        """Too few features: the message ends with the number of hidden units, and not with all settings of the part."""
+        try:
+            return handler(content)
+        except ValidationError as error:
+            details = [_blames_width(one) for one in error.errors() if one["type"] == "value_error"]
+            if not details:
+                raise
+            raise ValidationError.from_exception_data(error.title, details) from None
+
+
+def _blames_width(error: Any) -> InitErrorDetails:
+    message = str(error["ctx"]["error"]).replace("{", "").replace("}", "")
+    width = error["input"]["n_hidden"]
+    return InitErrorDetails(
+        type=PydanticCustomError("value_error", message), loc=(*error["loc"], "n_hidden"), input=width
+    )

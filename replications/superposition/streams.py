@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.errors import UserError
@@ -25,38 +24,83 @@ SPARSE = 0.15  # above it one uniform an entry costs less than placing hits
 START = 3 * 10**9  # keeps the seeds of weights apart from those of batches
 
 
-def batch(densities: Float[Tensor, " dataset"], n_features: int, size: int, seed: int, step: int) -> Data:
-    """The batch of one step for all data sets of one seed: float32 on the CPU, `size` points and the zero point."""
+def batch(
+    densities: Float[Tensor, " dataset"], n_features: int, size: int, seed: int, step: int, *, signed: bool = False
+) -> Data:
+    """The batch of one step for all data sets of one seed: float32 on the CPU, `size` points and the zero point.
+
+    With `signed`, active values are uniform on [-1, 1].
+    """
     generator = torch.Generator().manual_seed(seed * 10_000_000 + step)
-    some = 1.0 - (1.0 - densities.double()) ** n_features
-    u = torch.rand(len(densities), size, generator=generator, dtype=torch.float64)
-    ratio = torch.log1p(-u * some[:, None]) / torch.log1p(-densities.double())[:, None]  # 0 where the density is 1
-    first = ratio.floor().long().clamp(max=n_features - 1)
-    later = active_values(densities, n_features, size, generator)
-    place = rearrange(torch.arange(n_features), "feature -> feature 1")
-    later.mul_(place > rearrange(first, "dataset sample -> dataset 1 sample"))
-    value = 1.0 - torch.rand(len(densities), size, generator=generator)
-    later.scatter_(1, first[:, None], value[:, None])
-    x = torch.cat([torch.zeros(len(densities), n_features, 1), later], dim=2)
+    densities = densities.double()
+    some = 1.0 - (1.0 - densities) ** n_features
+    sparse: Bool[Tensor, " dataset"] = densities < SPARSE
+    x = torch.zeros(len(densities), n_features, 1 + size)  # the first point is the zero point
+    place, value = _sparse_points(densities[sparse], n_features, size, generator, signed)
+    owner = sparse.nonzero()[place[0], 0]
+    x[owner, place[1], 1 + place[2]] = value
+    x[~sparse, :, 1:] = _dense_points(densities[~sparse], n_features, size, generator, signed)
     weight = torch.cat([1.0 - some[:, None], (some / size)[:, None].expand(-1, size)], dim=1)
     return Data(x, weight.float())
 
 
-def active_values(
+def _values(generator: torch.Generator, count: int, signed: bool) -> Float[Tensor, " count"]:
+    value = 1.0 - torch.rand(count, generator=generator)  # not 0
+    return 2.0 * value - 1.0 if signed else value
+
+
+def _sparse_points(
+    densities: Float[Tensor, " dataset"], n_features: int, size: int, generator: torch.Generator, signed: bool
+) -> tuple[Int[Tensor, "axis entry"], Float[Tensor, " entry"]]:
+    """Active entries, as (dataset, feature, sample) and value, of points with some active feature.
+
+    The first active feature of each point is drawn from a truncated geometric law; the features after it are hit as
+    independent features are, and hits on those before it are struck out.
+    """
+    count = len(densities)
+    some = 1.0 - (1.0 - densities) ** n_features
+    u = torch.rand(count, size, generator=generator, dtype=torch.float64)
+    first = (torch.log1p(-u * some[:, None]) / torch.log1p(-densities)[:, None]).floor().long()
+    first = first.clamp(max=n_features - 1)
+    later = _hits(densities, n_features, size, generator)
+    later = later[:, later[1] > first[later[0], later[2]]]
+    dataset, point = torch.cartesian_prod(torch.arange(count), torch.arange(size)).T
+    place = torch.cat([later, torch.stack([dataset, first.flatten(), point])], dim=1)
+    return place, _values(generator, place.shape[1], signed)
+
+
+def _hits(
     densities: Float[Tensor, " dataset"], n_features: int, size: int, generator: torch.Generator
-) -> Float[Tensor, "dataset feature sample"]:
-    """Independent entries: 0, or uniform on (0, 1] with the probability of their data set."""
+) -> Int[Tensor, "axis entry"]:
+    """Entries, as (dataset, feature, sample), each hit with the probability of its data set; some more than once."""
     entries = n_features * size
-    field = torch.zeros(len(densities), entries)
-    sparse: Bool[Tensor, " dataset"] = densities < SPARSE
-    hits = torch.poisson(-torch.log1p(-densities[sparse].double()) * entries, generator=generator).long()
-    owner = torch.repeat_interleave(sparse.nonzero()[:, 0] * entries, hits)
-    at = owner + torch.randint(entries, owner.shape, generator=generator)
-    field.view(-1)[at] = 1.0 - torch.rand(owner.shape, generator=generator)
-    dense = densities[~sparse, None].float()
-    u = torch.rand(len(dense), entries, generator=generator)
-    field[~sparse] = torch.where(u < dense, u / dense, 0.0)
-    return rearrange(field, "dataset (feature sample) -> dataset feature sample", feature=n_features)
+    hits = torch.poisson(-torch.log1p(-densities) * entries, generator=generator).long()
+    owner = torch.repeat_interleave(torch.arange(len(densities)), hits)
+    at = torch.randint(entries, owner.shape, generator=generator)
+    return torch.stack([owner, at // size, at % size])
+
+
+def _dense_points(
+    densities: Float[Tensor, " dataset"], n_features: int, size: int, generator: torch.Generator, signed: bool
+) -> Float[Tensor, "dataset feature sample"]:
+    """Points of independent features; those without an active feature, which are few, are drawn again."""
+    s = densities.float()[:, None, None]
+    u = torch.rand(len(densities), n_features, size, generator=generator)
+    while len(empty := (u.amin(1) >= s[:, 0]).nonzero()):
+        u[empty[:, 0], :, empty[:, 1]] = torch.rand(len(empty), n_features, generator=generator)
+    value = u * (2.0 / s) - 1.0 if signed else u / s
+    return value.masked_fill_(u >= s, 0.0)
+
+
+def sparse_points(
+    density: float, n_features: int, size: int, generator: torch.Generator
+) -> Float[Tensor, "feature sample"]:
+    """Points of independent features, those without an active feature among them."""
+    at = torch.tensor([density], dtype=torch.float64)
+    place = _hits(at, n_features, size, generator)
+    x = torch.zeros(n_features, size)
+    x[place[1], place[2]] = _values(generator, place.shape[1], signed=False)
+    return x
 
 
 class WrittenLoss(torch.autograd.Function):

@@ -1,45 +1,59 @@
 """Step: trains models that compute the absolute value of many features in few hidden units (section 8).
 
 Every seed and density is one instance of a batched job on an endless stream; the control with linear hidden units is
-trained at one density. Out: one safetensors file, `<hidden>.{W1,W2,b}` [seed density ...] and `<hidden>.loss` [seed
-density], the loss on held-out points over that of a model that always answers 0; `<hidden>.densities`.
+trained at one density. Small models whose weights can be read one by one are trained at one density from many starts.
+Out: one safetensors file, `<hidden>.{W1,W2,b}` [seed density ...] and `<hidden>.loss` [seed density], the loss on
+held-out points over that of a model that always answers 0; `<hidden>.densities`. The small models are `motif.*`, with
+starts in place of densities.
 """
 
 from pathlib import Path
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
 from common.cli import run
 from common.files import atomic
 from common.training import Job, train
-from replications.superposition.absolute import Hidden, Weights, absolute_loss, dropped, signed_batch, starts
+from replications.superposition.absolute import Hidden, Weights, absolute_loss, dropped, starts
 from replications.superposition.model import Data, stack
-from replications.superposition.training_settings import AbsoluteTraining, Device
+from replications.superposition.streams import batch
+from replications.superposition.training_settings import AbsoluteTraining, Device, MotifTraining
 
 HELD_OUT = 9_000_000  # a step that training does not reach
 
 
-def train_absolute(*, training: AbsoluteTraining, seeds: list[int], device: Device, out: Path) -> None:
+def train_absolute(
+    *, training: AbsoluteTraining, motif: MotifTraining, seeds: list[int], device: Device, out: Path
+) -> None:
     """Trains and writes `out`."""
-    found = trained("relu", training.densities, training, seeds, device)
-    found |= trained("linear", [training.control_density], training, seeds, device)
+    importance = training.importance_decay ** torch.arange(training.n_features)
+    found = trained("relu", training.densities, importance, training, seeds, device)
+    found |= trained("linear", [training.control_density], importance, training, seeds, device)
+    copies = trained("relu", [motif.density] * motif.restarts, torch.ones(motif.n_features), motif, seeds, device)
+    found |= {name.replace("relu.", "motif."): value for name, value in copies.items()}
     with atomic(out) as temporary:
         save_file({name: value.contiguous().cpu() for name, value in found.items()}, temporary)
 
 
 def trained(
-    hidden: Hidden, densities: list[float], training: AbsoluteTraining, seeds: list[int], device: str
+    hidden: Hidden,
+    densities: list[float],
+    importance: Float[Tensor, " feature"],
+    training: AbsoluteTraining | MotifTraining,
+    seeds: list[int],
+    device: str,
 ) -> dict[str, Tensor]:
     """What the file holds for one kind of hidden units."""
     at = torch.tensor(densities, dtype=torch.float64)
     n, m, optimisation = training.n_features, training.n_hidden, training.optimisation
-    importance = (training.importance_decay ** torch.arange(n)).to(device)
+    importance = importance.to(device)
 
     def drawn(size: int, step: int) -> Data:
-        data = stack([signed_batch(at, n, size, seed, step) for seed in seeds])
+        data = stack([batch(at, n, size, seed, step, signed=True) for seed in seeds])
         return Data(data.x.to(device), data.weight.to(device))
 
     def loss(weights: Weights, step: int) -> Tensor:
@@ -49,7 +63,7 @@ def trained(
     weights = {name: torch.cat([one[name] for one in each]).to(device) for name in each[0]}
     rates = torch.ones(len(weights["b"]), device=device)
     job = Job(
-        f"absolute value, {hidden}, {densities}, {seeds}",
+        f"absolute value, {hidden}, {n} features, {densities}, {seeds}",
         weights,
         loss,
         lambda weights: {},

@@ -19,7 +19,7 @@ from common.cli import run
 from common.files import atomic
 from common.training import Job, train
 from replications.superposition.model import Data, evaluate
-from replications.superposition.streams import START, active_values, written_loss
+from replications.superposition.streams import START, sparse_points, written_loss
 from replications.superposition.training import initial
 from replications.superposition.training_settings import DescentTraining, Device
 
@@ -72,7 +72,7 @@ def points(training: DescentTraining, size: int, seeds: list[int]) -> Data:
         generator = _generator(seed)
         kept = torch.zeros(training.n_features, 0)
         while kept.shape[1] < size:
-            drawn = active_values(torch.tensor([training.density]), training.n_features, size, generator)[0]
+            drawn = sparse_points(training.density, training.n_features, size, generator)
             kept = torch.cat([kept, drawn[:, drawn.sum(0) > 0]], dim=1)
         sets.append(kept[:, :size] / kept[:, :size].norm(dim=0))
     return Data(torch.stack(sets), torch.full((len(seeds), size), 1 / size))

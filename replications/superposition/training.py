@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.errors import UserError
@@ -19,6 +19,7 @@ from replications.superposition.model import Activation, Data, evaluate
 
 SUFFICIENT_DECREASE = 1e-4
 SHRINK = 0.5
+EVERY, MOST_KEPT = 5, 0.9  # how often finished instances are put aside, if so many at most remain
 
 
 class Trained(NamedTuple):
@@ -48,41 +49,66 @@ def minimise(
     steps: int,
     tolerance: float = 1e-9,
 ) -> Trained:
-    """Descends from (W, b) for at most `steps` evaluations, or until each gradient is below `tolerance`.
+    """Descends from (W, b) for at most `steps` evaluations.
 
-    Loss never rises. UserError if a loss is not finite.
+    An instance ends before that when its gradient is below `tolerance`, or when the next step promises less than the
+    rounding error of its loss. Loss never rises. UserError if a loss is not finite.
     """
-    hidden = W.shape[1]
+    hidden, sets = W.shape[1], data.x.shape[0]
+    point = _pack(W, b)
+    ended = (point.clone(), torch.zeros_like(point[:, 0]), torch.zeros_like(point[:, 0]))  # all instances
+    going, scale = torch.arange(len(point), device=point.device), importance  # those that still descend
 
     def at(point: Float[Tensor, "instance parameter"]) -> tuple[Tensor, Tensor]:
-        found = evaluate(*_unpack(point, hidden), data, importance, activation)
+        found = evaluate(*_unpack(point, hidden), data, scale, activation)
         return found.loss, _pack(found.grad_W, found.grad_b)
 
-    point = _pack(W, b)
     loss, gradient = at(point)
-    inverse = torch.eye(point.shape[1], dtype=point.dtype, device=point.device).repeat(len(point), 1, 1)
-    fresh = torch.ones(len(point), dtype=torch.bool, device=point.device)  # inverse Hessian still the identity
+    identity = torch.eye(point.shape[1], dtype=point.dtype, device=point.device)
+    inverse = identity.repeat(len(point), 1, 1)
+    done = torch.zeros(len(point), dtype=torch.bool, device=point.device)
+    fresh = ~done  # inverse Hessian still the identity
     direction, rate = -gradient, torch.ones_like(loss)
+    precision = torch.finfo(point.dtype).eps
     for step in range(steps):
         trial = point + rate[:, None] * direction
         trial_loss, trial_gradient = at(trial)
         if not bool(torch.isfinite(loss).all()):
             raise UserError(f"loss is not finite at step {step}; lower the importances or check the sample")
         slope = (gradient * direction).sum(1)
-        taken = trial_loss <= loss + SUFFICIENT_DECREASE * rate * slope
+        taken = (trial_loss <= loss + SUFFICIENT_DECREASE * rate * slope) & ~done
         moved, turned = (trial - point) * taken[:, None], (trial_gradient - gradient) * taken[:, None]
         inverse, fresh = _update(inverse, fresh, moved, turned)
         point, loss = torch.where(taken[:, None], trial, point), torch.where(taken, trial_loss, loss)
         gradient = torch.where(taken[:, None], trial_gradient, gradient)
         direction = -einsum(inverse, gradient, "instance row column, instance column -> instance row")
         rate = torch.where(taken, 1.0, rate * SHRINK)
-        lost = (rate < 1e-8) | ((gradient * direction).sum(1) >= 0)  # no progress: forget the curvature
+        slope = (gradient * direction).sum(1)
+        lost = (rate < 1e-8) | (slope >= 0)  # no progress: forget the curvature
+        done = done | (gradient.abs().amax(1) < tolerance) | (~fresh & ~lost & (-slope * rate < precision * loss))
         direction, rate = torch.where(lost[:, None], -gradient, direction), torch.where(lost, 1.0, rate)
         fresh = fresh | lost
-        inverse = torch.where(lost[:, None, None], torch.eye(point.shape[1]).to(point), inverse)
-        if step % 10 == 9 and bool((gradient.abs().amax(1) < tolerance).all()):
-            break
-    return Trained(*_unpack(point, hidden), loss, gradient.abs().amax(1))
+        inverse = torch.where(lost[:, None, None], identity, inverse)
+        if step % EVERY == EVERY - 1 or step == steps - 1:
+            for whole, part in zip(ended, (point, loss, gradient.abs().amax(1)), strict=True):
+                whole[going] = part
+            keep = _unfinished(done, sets)
+            if len(keep) < MOST_KEPT * len(going):
+                going, done, fresh, inverse = going[keep], done[keep], fresh[keep], inverse[keep]
+                point, loss, gradient = point[keep], loss[keep], gradient[keep]
+                direction, rate, scale = direction[keep], rate[keep], scale[keep]
+            if not len(going):
+                break
+    return Trained(*_unpack(ended[0], hidden), *ended[1:])
+
+
+def _unfinished(done: Bool[Tensor, " instance"], sets: int) -> Int[Tensor, " unfinished"]:
+    """Places of the instances that go on; every data set keeps as many as the one with most of them has unfinished."""
+    table = rearrange(done, "(dataset copy) -> dataset copy", dataset=sets).int()
+    most = int((1 - table).sum(1).max())
+    copies = table.argsort(dim=1, stable=True)[:, :most].sort(dim=1).values
+    first = torch.arange(sets, device=done.device)[:, None] * table.shape[1]
+    return rearrange(copies + first, "dataset copy -> (dataset copy)")
 
 
 def _update(

@@ -144,6 +144,21 @@ class AbsoluteTraining(Strict):
         return _squeezed(self, self.n_features, self.n_hidden)
 
 
+class MotifTraining(Strict):
+    """Absolute values in a model small enough to read its weights."""
+
+    n_features: Annotated[int, Field(ge=2, le=100)] = Field(description="n, equally important")
+    n_hidden: Annotated[int, Field(ge=1, le=100)] = Field(description="m, less than n")
+    density: Density = Field(description="s = 1 - S")
+    restarts: Annotated[int, Field(ge=1, le=1000)] = Field(description="starts per seed; the best one is kept")
+    evaluation_samples: Annotated[int, Field(ge=16)] = Field(description="points of the held-out loss")
+    optimisation: Optimisation
+
+    @model_validator(mode="after")
+    def _squeezed(self) -> "MotifTraining":
+        return _squeezed(self, self.n_features, self.n_hidden)
+
+
 class CourseTraining(Strict):
     """Full-batch training with snapshots."""
 
@@ -170,7 +185,7 @@ class DescentTraining(Strict):
 
     n_features: Annotated[int, Field(ge=2, le=10000)] = Field(description="n")
     n_hidden: Annotated[int, Field(ge=1, le=100)] = Field(description="m, less than n")
-    density: Density = Field(description="s = 1 - S; points are scaled to norm 1")
+    density: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="s = 1 - S; points are scaled to norm 1")
     points: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=4)] = Field(
         description="sizes T of the training set, few to many"
     )

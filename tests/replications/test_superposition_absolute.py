@@ -4,20 +4,29 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from replications.superposition.absolute import absolute_loss, dropped, signed_batch, starts
+from replications.superposition.absolute import absolute_loss, dropped, starts
 from replications.superposition.measure_absolute import kinds, measure_absolute, own_unit_is_important, shuffled
 from replications.superposition.model import Data
+from replications.superposition.motif import cancelled, compensation, interference
+from replications.superposition.streams import batch
 from replications.superposition.train_absolute import train_absolute
-from replications.superposition.training_settings import AbsoluteTraining
+from replications.superposition.training_settings import AbsoluteTraining, MotifTraining
 from tests.replications.test_superposition_parts import SEEDS, verdicts
 
-CLAIMS = ["absolute_computed", "absolute_dense", "absolute_sparse", "absolute_important_alone"]
+CLAIMS = [
+    "absolute_computed",
+    "absolute_dense",
+    "absolute_sparse",
+    "absolute_important_alone",
+    "absolute_motif_uneven",
+    "absolute_motif_cancelled",
+]
 N, M = 20, 40
 
 
 def test_signs_are_even_and_sizes_those_of_the_unsigned_stream():
     at = torch.tensor([1.0, 0.05], dtype=torch.float64)
-    x, weight = signed_batch(at, 30, 4000, seed=0, step=3)
+    x, weight = batch(at, 30, 4000, seed=0, step=3, signed=True)
     assert weight.sum(1).tolist() == pytest.approx([1.0, 1.0], abs=1e-4)
     mean = (x.abs() * weight[:, None]).sum(-1).mean(-1)
     assert mean.tolist() == pytest.approx((at / 2).tolist(), rel=0.05)
@@ -27,7 +36,7 @@ def test_signs_are_even_and_sizes_those_of_the_unsigned_stream():
 def test_two_units_a_feature_compute_the_absolute_value_and_linear_units_cannot():
     W1 = torch.cat([torch.eye(3), -torch.eye(3)])[None]
     weights = {"W1": W1, "W2": W1.mT.abs(), "b": torch.zeros(1, 3)}
-    data = signed_batch(torch.tensor([0.5], dtype=torch.float64), 3, 500, seed=0, step=0)
+    data = batch(torch.tensor([0.5], dtype=torch.float64), 3, 500, seed=0, step=0, signed=True)
     assert float(absolute_loss(weights, data, torch.ones(3), "relu")[0]) == pytest.approx(0.0, abs=1e-10)
     assert float(absolute_loss(weights, data, torch.ones(3), "linear")[0]) > 0.3
 
@@ -35,7 +44,7 @@ def test_two_units_a_feature_compute_the_absolute_value_and_linear_units_cannot(
 def test_loss_equals_a_loop_over_points_and_features():
     weights = starts(2, 4, 5, seed=0)
     weights = {name: 20 * value + 0.1 for name, value in weights.items()}
-    data = signed_batch(torch.tensor([0.5, 0.2], dtype=torch.float64), 5, 20, seed=1, step=0)
+    data = batch(torch.tensor([0.5, 0.2], dtype=torch.float64), 5, 20, seed=1, step=0, signed=True)
     importance = 0.5 ** torch.arange(5)
     slow = torch.zeros(2)
     for k in range(2):
@@ -49,7 +58,7 @@ def test_loss_equals_a_loop_over_points_and_features():
 def test_answering_nothing_has_the_loss_we_divide_by():
     at = torch.tensor([0.3], dtype=torch.float64)
     nothing = {name: torch.zeros_like(value) for name, value in starts(1, 4, 8, seed=0).items()}
-    data: Data = signed_batch(at, 8, 20000, seed=0, step=0)
+    data: Data = batch(at, 8, 20000, seed=0, step=0, signed=True)
     importance = 0.8 ** torch.arange(8)
     expected = float(dropped(at.float(), importance)[0])
     assert float(absolute_loss(nothing, data, importance, "relu")[0]) == pytest.approx(expected, rel=0.03)
@@ -86,8 +95,37 @@ def test_kinds_of_features():
     assert shuffled(mixed([0, 1, 2]), 0) == pytest.approx(0.5, abs=0.05)
 
 
-GOOD = {"dense": dedicated(range(N)), "mixed": mixed([0, 1, 2, 3]), "sparse": shared(), "error": 0.05}
+def motif(outof=(0.5, 2.0), inhibition=2.0):
+    """The paper's motif, twice: units 0 and 1 serve two features each, units 2 and 3 inhibit what is disturbed."""
+    W1, W2 = torch.zeros(4, 4), torch.zeros(4, 4)
+    for u in range(2):
+        first, second = 2 * u, 2 * u + 1
+        W1[u, first], W1[u, second] = 2.0, 0.5
+        W2[first, u], W2[second, u] = outof
+        W1[2 + u, first], W2[second, 2 + u] = 2.0, -inhibition
+    return W1, W2
+
+
+def test_the_papers_motif_is_recognised():
+    W1, W2 = motif()
+    assert compensation(W1, W2) == pytest.approx(1.0)
+    assert compensation(W1, motif(outof=(2.0, 0.5))[1]) == pytest.approx(-1.0)
+    assert compensation(torch.eye(4), torch.eye(4)) == 0.0  # no unit excites two features
+    raised, lowered = interference(W1, W2, torch.arange(4))
+    assert [float(one[0, 1, 0]) for one in (raised, lowered)] == [4.0, 4.0]  # feature 0 at 1, answer 1
+    assert [float(one[0, 0, 1]) for one in (raised, lowered)] == [0.25, 0.0]
+    assert not raised[1].any()  # no unit sees negative values
+    assert cancelled(W1, W2, torch.arange(4)) == pytest.approx(4 / 4.25)
+    assert cancelled(W1, W2, torch.tensor([1, 0, 3, 2])) == 0.0
+    assert cancelled(W1, motif(inhibition=0.0)[1], torch.arange(4)) == 0.0
+
+
+GOOD = {
+    "dense": dedicated(range(N)), "mixed": mixed([0, 1, 2, 3]), "sparse": shared(), "error": 0.05, "motif": motif(),
+}  # fmt: skip
 BROKEN = {
+    "absolute_motif_uneven": {"motif": motif(outof=(1.0, 1.0))},
+    "absolute_motif_cancelled": {"motif": motif(inhibition=0.5)},
     "absolute_computed": {"error": 0.5},
     "absolute_dense": {"dense": shared()},
     "absolute_sparse": {"sparse": dedicated(range(N))},
@@ -105,7 +143,10 @@ def test_every_claim_needs_its_effect(tmp_path, broken):
         "relu.densities": torch.tensor([1.0, 0.1, 0.001], dtype=torch.float64),
         "linear.loss": (0.85 + 0.01 * torch.arange(len(SEEDS)))[:, None],
         "linear.densities": torch.tensor([0.1], dtype=torch.float64),
+        "motif.loss": torch.tensor([1.0, 0.1]).repeat(len(SEEDS), 1),  # the first start is too bad to count
     }
+    for name, weights in zip(("motif.W1", "motif.W2"), made["motif"], strict=True):
+        tensors[name] = torch.stack([torch.ones(4, 4), weights]).repeat(len(SEEDS), 1, 1, 1)
     save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "models.safetensors")
     measure_absolute(
         models=tmp_path / "models.safetensors",
@@ -113,6 +154,7 @@ def test_every_claim_needs_its_effect(tmp_path, broken):
         mixed_density=0.1,
         metrics=tmp_path / "m.json",
         table=tmp_path / "t.csv",
+        motif=tmp_path / "motif.csv",
     )
     found = verdicts(CLAIMS, tmp_path / "m.json")
     missed = {name for name in CLAIMS if found[name] != "reproduced"}
@@ -128,8 +170,13 @@ def test_training_computes_one_feature_in_two_units(tmp_path):
         n_features=4, n_hidden=3, importance_decay=0.1, densities=[1.0, 0.3], control_density=0.3,
         evaluation_samples=512, optimisation=optimisation,
     )  # fmt: skip
-    train_absolute(training=training, seeds=[0, 1], device="cpu", out=tmp_path / "models.safetensors")
+    small = MotifTraining(
+        n_features=3, n_hidden=2, density=0.2, restarts=4, evaluation_samples=64,
+        optimisation=optimisation | {"steps": 5},
+    )  # fmt: skip
+    train_absolute(training=training, motif=small, seeds=[1, 2], device="cpu", out=tmp_path / "models.safetensors")
     found = load_file(tmp_path / "models.safetensors")
     assert found["relu.W1"].shape == (2, 2, 3, 4)
+    assert found["motif.W1"].shape == (2, 4, 2, 3)
     assert float(found["relu.loss"].max()) < 0.2
     assert float(found["linear.loss"].min()) > 0.5

@@ -12,7 +12,7 @@ from replications.superposition.grid import load_grid, save_grids, train_grid
 from replications.superposition.model import Data, evaluate, sample, stack
 from replications.superposition.tables import worst_gap
 from replications.superposition.theory import variance
-from replications.superposition.training import initial, minimise
+from replications.superposition.training import _unfinished, initial, minimise
 from replications.superposition.training_settings import Effort
 
 
@@ -144,6 +144,28 @@ def test_descent_never_rises_and_ends_flat():
         assert bool((now.loss <= last + 1e-12).all())
         last = now.loss
     assert float(now.gradient.median()) < 1e-6
+
+
+def test_finished_instances_are_put_aside_and_do_not_disturb_the_others():
+    """Two data sets, one instance of each starts at its optimum; all end as they do alone."""
+    data = stack([sample(0.3, 4, 128, 1), sample(0.1, 4, 128, 2)])
+    W, b = random_models(6, 2, 4, 3)
+    importance = torch.ones(6, 4, dtype=torch.float64)
+    solved = minimise(W, b, data, importance, "relu", steps=150)
+    W[1], b[1], W[3], b[3] = solved.W[1], solved.b[1], solved.W[3], solved.b[3]
+    together = minimise(W, b, data, importance, "relu", steps=150)
+    for k in range(6):
+        own = Data(data.x[k // 3, None], data.weight[k // 3, None])
+        alone = minimise(W[k, None], b[k, None], own, importance[k, None], "relu", steps=150)
+        assert float(together.loss[k]) == pytest.approx(float(alone.loss[0]), rel=1e-6)
+    torch.testing.assert_close(together.W[[1, 3]], W[[1, 3]], rtol=0, atol=1e-4)  # they had nowhere to go
+    torch.testing.assert_close(evaluate(together.W, together.b, data, importance, "relu").loss, together.loss)
+
+
+def test_unfinished_instances_stay_with_their_data_set():
+    done = torch.tensor([True, False, True, True, False, False, True, True])
+    assert _unfinished(done, 2).tolist() == [0, 1, 4, 5]
+    assert _unfinished(torch.ones(8, dtype=torch.bool), 2).tolist() == []
 
 
 def test_a_quadratic_is_solved_in_a_few_steps():

@@ -191,9 +191,10 @@ def test_jumps_and_stages():
     shares[60:, 0] = 0.5
     loss = torch.linspace(2.0, 1.0, 101, dtype=torch.float64)
     loss[60:] -= 0.3
-    change, drop = largest_jump(shares, loss)
-    assert change == 0.5
+    change, drop, both = largest_jump(shares, loss)
+    assert change == both == 0.5
     assert drop > 10
+    assert largest_jump(shares, torch.linspace(2.0, 1.0, 101, dtype=torch.float64))[2] == 0  # a jump without a drop
     smooth = torch.linspace(0, 0.5, 101, dtype=torch.float64)[:, None].expand(-1, 3)
     assert largest_jump(smooth, torch.linspace(2.0, 1.0, 101, dtype=torch.float64))[0] < 0.01
     together = torch.eye(3, dtype=torch.float64)[:, [0, 0, 0, 1, 1, 1]]

@@ -5,11 +5,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from common.config import ROOT, checked
 from common.errors import UserError
+from common.files import read_yaml
 from common.network_settings import Optimisation
 from common.training import learning_rate, train
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.model import evaluate, sample, sample_sets
+from replications.superposition.settings import Settings
 from replications.superposition.streams import WrittenLoss, batch, stream_job
 from replications.superposition.training import initial
 from replications.superposition.training_settings import FeatureTraining, SetTraining
@@ -152,3 +155,21 @@ def test_settings_out_of_range_are_refused(key, value):
     assert FeatureTraining(**good)
     with pytest.raises(ValidationError):
         FeatureTraining(**{**good, key: value})
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "sentence"),
+    [
+        ("intro", {"n_features": 2}, r"'intro.training.n_hidden': 2 features fit into 2 hidden units; .* \(found 2\)"),
+        ("intro", {"importance_decay": 0.0}, r"'intro.training.importance_decay': .*greater than 0 \(found 0.0\)"),
+        ("intro", {"densities": [1.5, 0.1]}, r"'intro.training.densities.0': .*less than or equal to 1 \(found 1.5\)"),
+        ("uniform", {"densities": [0.0, 0.1, 0.2]}, r"'uniform.training.densities.0': .*greater than 0 \(found 0.0\)"),
+        ("polygons", {"restarts": 0}, r"'polygons.training.restarts': .*greater than or equal to 1 \(found 0\)"),
+    ],
+)
+def test_bad_settings_are_one_sentence(part, changes, sentence):
+    path = ROOT / "replications" / "superposition" / "config.yaml"
+    content = read_yaml(path)["default"]
+    content[part]["training"] |= changes
+    with pytest.raises(UserError, match=f"config.yaml: {sentence}$"):
+        checked(Settings, content, path)

@@ -1,0 +1,34 @@
+"""Runs several steps in one process: `+ <step> <its options> + <step> <its options> ...`.
+
+Importing torch or the plotting libraries takes longer than many of the measuring and drawing steps themselves. The
+steps stay what they are, one typed function each; `measure` and `draw` collect them.
+"""
+
+import sys
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import tyro
+
+from common.cli import run_command
+from common.errors import UserError
+from replications.superposition.wiring import MARK
+
+
+def run_several(*steps: Callable[..., Any]) -> None:
+    """Runs what the command line names, in its order."""
+    known = {step.__name__: step for step in steps}
+
+    def command() -> None:
+        for name, *options in split(sys.argv[1:]):
+            if name not in known:
+                raise UserError(f"unknown step {name}; known are {', '.join(known)}")
+            tyro.cli(known[name], args=options)
+
+    run_command(command)
+
+
+def split(words: list[str]) -> list[list[str]]:
+    """The words of each step, its name first."""
+    return [list(part) for mark, part in groupby(words, MARK.__eq__) if not mark]
