@@ -1,5 +1,5 @@
 # Sparse autoencoders: planted dictionaries (train -> measure -> draw), then a language model (harvest -> one sweep of SAEs
-# -> measure -> draw).
+# -> measure -> draw -> feature browser).
 from common.workflow import flags, source_hash
 
 NAME = "replications.sparse_autoencoders"
@@ -84,6 +84,7 @@ rule draw_planted:
 
 
 include: "language.smk"
+include: "browser.smk"
 
 
 rule figures:
@@ -95,6 +96,7 @@ rule figures:
             figure=FIGURES,
             ending=ENDINGS,
         ),
+        expand(rules.browse.output, model=config["models"]),
 
 
 rule metrics:
