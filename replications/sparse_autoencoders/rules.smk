@@ -85,11 +85,13 @@ rule draw_planted:
 
 include: "language.smk"
 include: "browser.smk"
+include: "science.smk"
 
 
 rule figures:
     input:
         expand("<results>/toy/planted/figures/planted.{ending}", ending=ENDINGS),
+        rules.draw_absorption.output,
         expand(
             "<results>/{model}/language/figures/{figure}.{ending}",
             model=config["models"],
@@ -97,9 +99,15 @@ rule figures:
             ending=ENDINGS,
         ),
         expand(rules.browse.output, model=config["models"]),
+        expand(rules.draw_overlap.output, model=config["models"]),
 
 
 rule metrics:
     input:
         rules.measure_planted.output.metrics,
-        expand("<results>/{model}/language/metrics.json", model=config["models"]),
+        rules.absorption.output.metrics,
+        expand(
+            "<results>/{model}/{part}/metrics.json",
+            model=config["models"],
+            part=["language", "overlap"],
+        ),
