@@ -114,7 +114,7 @@ def matched(cosine: Float[Tensor, "one other"]) -> Int[Tensor, " one"]:
 
 def correlation(cosine: Float[Tensor, " d_sae"], log_density: Float[Tensor, " d_sae"]) -> float:
     """Spearman's rank correlation, 0 if either is constant."""
-    ranked = spearmanr(cosine.numpy(), log_density.numpy()).statistic if len(cosine.unique()) > 1 else np.nan
+    ranked = spearmanr(cosine.numpy(), log_density.numpy()).statistic if bool((cosine != cosine[0]).any()) else np.nan
     return 0.0 if np.isnan(ranked) else float(ranked)
 
 

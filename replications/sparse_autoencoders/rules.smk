@@ -100,6 +100,7 @@ rule figures:
         ),
         expand(rules.browse.output, model=config["models"]),
         expand(rules.draw_overlap.output, model=config["models"]),
+        expand(rules.draw_dictionaries.output, model=config["models"]),
 
 
 rule metrics:
@@ -109,5 +110,5 @@ rule metrics:
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],
-            part=["language", "overlap"],
+            part=["language", "overlap", "dictionaries"],
         ),

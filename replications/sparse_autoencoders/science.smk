@@ -1,4 +1,5 @@
-# What dictionaries find and what they miss: absorption on planted trees, overlap of seeds. Included by rules.smk.
+# What dictionaries find and what they miss: absorption on planted trees, overlap of seeds,
+# soft-frozen dictionaries. Included by rules.smk.
 
 
 rule absorption:
@@ -107,3 +108,62 @@ rule draw_overlap:
         sources=source_hash(f"{NAME}.draw_overlap"),
     shell:
         "python -m replications.sparse_autoencoders.draw_overlap --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
+
+
+rule dictionaries:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        early=rules.collect.output.early,
+        held_out=rules.collect.output.held_out,
+        saes=rules.measure_language.output.table,
+    output:
+        metrics="<results>/{model}/dictionaries/metrics.json",
+        table="<results>/{model}/dictionaries/dictionaries.csv",
+    log:
+        "<logs>/{model}/dictionaries.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=60,
+    params:
+        options=flags(
+            {"sweep": config["sweep"], "evaluation": config["evaluation"]}, **RUN
+        ),
+        sources=source_hash(f"{NAME}.dictionaries"),
+    shell:
+        "python -m replications.sparse_autoencoders.dictionaries --manifest {input.manifest} --early {input.early} --held-out {input.held_out} --saes {input.saes} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+
+
+rule draw_dictionaries:
+    input:
+        table=rules.dictionaries.output.table,
+        caption=f"{CAPTIONS}/dictionaries.rst",
+    output:
+        svg=report(
+            "<results>/{model}/dictionaries/figures/dictionaries.svg",
+            caption="captions/dictionaries.rst",
+            category="Sparse autoencoders",
+            subcategory="Dictionaries side by side",
+            labels={"figure": "trained and untrained", "model": "{model}"},
+        ),
+        others=multiext(
+            "<results>/{model}/dictionaries/figures/dictionaries",
+            ".png",
+            ".pdf",
+            ".csv",
+            ".json",
+        ),
+    log:
+        "<logs>/{model}/draw_dictionaries.log",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw_dictionaries"),
+    shell:
+        "python -m replications.sparse_autoencoders.draw_dictionaries --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
