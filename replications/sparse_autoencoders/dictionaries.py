@@ -2,8 +2,9 @@
 
 The question of Korznikov et al. 2026: how much of what an SAE is praised for needs directions that were learned? Soft-
 frozen SAEs see the same data in the same order as those of the sweep's central point, at the same width, L0 and seeds.
-Explained variance and loss recovered (against mean ablation) are measured as in `measure_language`, whose table holds
-the rows of all other dictionaries. The null of a difference is that between two seeds.
+Explained variance, loss recovered (against mean ablation), cross-entropy added and KL are measured as in
+`measure_language`, whose table holds the rows of all other dictionaries. The null of a difference is that between two
+seeds.
 """
 
 from pathlib import Path
@@ -30,7 +31,7 @@ from replications.sparse_autoencoders.train_language import Sources
 PCA_SAMPLE = 65_536  # as in `measure_language`, so that the mean that is put in is the same
 TRAINED = {"trained": "batch_topk", "frozen": "frozen"}  # name here -> name in the sweep
 UNTRAINED = {"random": "random", "pca": "pca"}
-NUMBERS = ("explained", "recovered", "delta_ce")
+NUMBERS = ("explained", "recovered", "delta_ce", "kl")
 
 
 def dictionaries(
@@ -63,7 +64,7 @@ def dictionaries(
     ce = {name: float(effect.ce.mean()) for name, effect in found.items()}
     rows = [
         {"kind": "soft", "seed": seed, **described(sae, held)}
-        | {"delta_ce": ce[str(seed)] - ce["clean"]}
+        | {"delta_ce": ce[str(seed)] - ce["clean"], "kl": float(found[str(seed)].kl.mean())}
         | {"recovered": loss_recovered(ce["clean"], ce[str(seed)], ce["mean"])}
         for seed, sae in zip(seeds, soft, strict=True)
     ]
@@ -92,7 +93,7 @@ def others(saes: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     own = by_name.loc[frame.pop("name")].reset_index()
     frame["l0"], frame["explained"] = own["l0"], 1 - own["fvu"]
-    frame["delta_ce"], frame["recovered"] = own["delta_ce"], own["recovered_mean"]
+    frame["delta_ce"], frame["kl"], frame["recovered"] = own["delta_ce"], own["kl"], own["recovered_mean"]
     return frame
 
 
@@ -102,8 +103,9 @@ def summary(frame: pd.DataFrame) -> dict[str, Metric]:
         "explained": FORMULAS["ev"],
         "recovered": FORMULAS["recovered_mean"],
         "delta_ce": FORMULAS["delta_ce"],
+        "kl": FORMULAS["kl"],
     }
-    units = {"explained": "share", "recovered": "share", "delta_ce": "nats"}
+    units = {"explained": "share", "recovered": "share", "delta_ce": "nats", "kl": "nats"}
     values = {
         f"{key}_{kind}": own[key].tolist()
         for kind, own in frame.groupby("kind", sort=False)

@@ -1,4 +1,4 @@
-"""Step: draws variance explained and loss recovered of trained, soft-frozen, frozen and untrained dictionaries."""
+"""Step: draws what trained, soft-frozen, frozen and untrained dictionaries explain and cost the model."""
 
 from pathlib import Path
 
@@ -16,8 +16,12 @@ KINDS = {
     "random": "untrained dictionary",
     "pca": "principal components",
 }
-PANELS = {"explained": "variance explained", "recovered": "loss recovered, mean ablation"}
-PANELS |= {"delta_ce": "cross-entropy added (nats)"}
+PANELS = {
+    "explained": "variance explained",
+    "recovered": "loss recovered",
+    "delta_ce": "cross-entropy added",
+    "kl": "KL (nats)",
+}
 
 
 def draw_dictionaries(*, table: Path, caption: Path, out: Path) -> None:
@@ -36,8 +40,8 @@ def draw_dictionaries(*, table: Path, caption: Path, out: Path) -> None:
                 0.98, places[str(kind)] + 0.22, f"{value:.2f}", transform=axes.get_yaxis_transform(), ha="right",
                 fontsize=6.5, color="0.35",
             )  # fmt: skip
-        axes.set(xlabel=label, xlim=(0, 1.25 * rows[key].max() if key == "delta_ce" else 1.15))
-        if key != "delta_ce":
+        axes.set(xlabel=label, xlim=(0, 1.2 * max(1.0, rows[key].max())))
+        if key in ("explained", "recovered"):
             axes.set_xticks([0, 0.5, 1])
     panels[0].set_yticks(list(places.values()), list(KINDS.values()))
     panels[0].set_ylim(-0.5, len(KINDS) - 0.4)

@@ -64,17 +64,30 @@ def test_training_stays_in_the_cone_and_explains_less_than_free_training(tmp_pat
 def test_dictionaries_side_by_side_are_paired_by_seed():
     sweep = load_replication("sparse_autoencoders", "laptop").sweep
     end = f"{sweep.width}-k{sweep.sparsity}-s"
+    rest = {"delta_ce": 0.3, "recovered_mean": 0.9, "kl": 0.1}
     table = [
-        {"name": f"{name}-{end}{seed}", "l0": 32.0, "fvu": fvu + 0.01 * seed, "delta_ce": 0.3, "recovered_mean": 0.9}
+        {
+            "name": f"{name}-{end}{seed}",
+            "l0": 32.0,
+            "fvu": fvu + 0.01 * seed,
+            "delta_ce": 0.3,
+            "recovered_mean": 0.9,
+            "kl": 0.1,
+        }
         for name, fvu in (("batch_topk", 0.2), ("frozen", 0.5))
         for seed in (0, 1, 2)
     ]
-    table += [
-        {"name": f"{name}-{sweep.sparsity}", "l0": 32.0, "fvu": 0.6, "delta_ce": 2.0, "recovered_mean": 0.5}
-        for name in ("random", "pca")
-    ]
+    table += [{"name": f"{name}-{sweep.sparsity}", "l0": 32.0, "fvu": 0.6, **rest} for name in ("random", "pca")]
     soft = [
-        {"kind": "soft", "seed": seed, "l0": 32.0, "explained": 0.7 - 0.01 * seed, "delta_ce": 0.4, "recovered": 0.8}
+        {
+            "kind": "soft",
+            "seed": seed,
+            "l0": 32.0,
+            "explained": 0.7 - 0.01 * seed,
+            "delta_ce": 0.4,
+            "recovered": 0.8,
+            "kl": 1,
+        }
         for seed in (0, 1, 2)
     ]
     frame = pd.concat([pd.DataFrame(soft), others(pd.DataFrame(table), sweep, [0, 1, 2])])
