@@ -1,5 +1,5 @@
 # Sparse autoencoders: planted dictionaries (train -> measure -> draw), then a language model (harvest -> one sweep of SAEs
-# -> measure -> draw).
+# -> measure -> draw -> feature browser).
 from common.workflow import flags, source_hash
 
 NAME = "replications.sparse_autoencoders"
@@ -84,20 +84,31 @@ rule draw_planted:
 
 
 include: "language.smk"
+include: "browser.smk"
+include: "science.smk"
 
 
 rule figures:
     input:
         expand("<results>/toy/planted/figures/planted.{ending}", ending=ENDINGS),
+        rules.draw_absorption.output,
         expand(
             "<results>/{model}/language/figures/{figure}.{ending}",
             model=config["models"],
             figure=FIGURES,
             ending=ENDINGS,
         ),
+        expand(rules.browse.output, model=config["models"]),
+        expand(rules.draw_overlap.output, model=config["models"]),
+        expand(rules.draw_dictionaries.output, model=config["models"]),
 
 
 rule metrics:
     input:
         rules.measure_planted.output.metrics,
-        expand("<results>/{model}/language/metrics.json", model=config["models"]),
+        rules.absorption.output.metrics,
+        expand(
+            "<results>/{model}/{part}/metrics.json",
+            model=config["models"],
+            part=["language", "overlap", "dictionaries"],
+        ),

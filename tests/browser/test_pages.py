@@ -1,10 +1,10 @@
 """The report and the claims page in headless Chromium: from disk, without a network request or an error."""
 
-import os
 import re
-import shutil
 
 import pytest
+
+from tests.browser.chromium import opened
 
 pytestmark = [pytest.mark.browser, pytest.mark.workflow]
 FAINT = """() => {
@@ -29,33 +29,6 @@ FAINT = """() => {
     })
     .map(node => node.textContent.trim().slice(0, 60));
 }"""
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("Chromium is missing; .ci/run installs it")
-        pytest.skip("Chromium is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-def opened(browser, path, **options):
-    page, problems = browser.new_page(**options), []
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else problems.append(request.url),
-    )
-    page.goto(path.resolve().as_uri())
-    return page, problems
 
 
 def test_claims_page(browser, finished):

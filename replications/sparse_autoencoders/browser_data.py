@@ -1,0 +1,182 @@
+"""What the feature browser knows about every latent of one SAE.
+
+- From training activations: density, largest value, and which latents fire together (Jaccard index of the tokens).
+- From held-out windows: every activation, the strongest token of each document, and tokens drawn from each quarter of
+  the activations by rank, because the strongest ones alone flatter a latent (Bricken et al. 2023 show quantiles too).
+- From the weights: decoder rows that point the same way, and the logit effect
+
+      e = (W_dec_i / |W_dec_i| * gain) W_U
+
+  in which the gain of the last norm is folded, but not its division by the norm of the token, nor the blocks between:
+  an effect straight through the residual stream, up to a factor. It is given in standard deviations over all latents,
+  token by token, since some tokens are raised by every vector.
+
+The result is one JSON object: lists of numbers by latent, texts once, activations as integers from 1 to 100.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from einops import repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from common.saes.architectures.base import unit_rows
+from common.saes.metrics import cosines
+from common.saes.sae import Sae
+from replications.feature_steering.latents import overlap
+
+CHUNK = 4096
+SAMPLE, PAIRS = 131_072, 65_536  # training activations for density and for pairs; shards are shuffled
+TOP, QUARTERS, EACH = 6, 4, 2  # contexts shown: of distinct documents, and of each quarter
+AROUND = 6  # tokens on both sides that coherence looks at
+TOKENS, NEIGHBOURS = 10, 6
+LEVELS = 100
+
+
+class Census(NamedTuple):
+    """What training activations say."""
+
+    tokens: int
+    density: Float[Tensor, " d_sae"]
+    largest: Float[Tensor, " d_sae"]
+    jaccard: Float[Tensor, "d_sae d_sae"]
+
+
+class Texts(NamedTuple):
+    """Held-out windows, the first few thousand tokens of them."""
+
+    tokens: Int[Tensor, "window pos"]
+    real: Bool[Tensor, "window pos"]
+    used: Bool[Tensor, "window pos"]
+    document: Int[Tensor, " window"]
+    resid: Float[Tensor, "window pos d_model"]
+
+    def first(self, tokens: int) -> "Texts":
+        """As many windows as hold `tokens` tokens, at least one."""
+        count = max(1, int((self.real.sum(1).cumsum(0) <= tokens).sum()))
+        return Texts(*(value[:count] for value in self))
+
+
+@torch.inference_mode()
+def census(sae: Sae, x: Float[Tensor, "token d_model"]) -> Census:
+    """Counts over a random sample of the training activations, stored in any dtype."""
+    sample = x[:SAMPLE]
+    fires, largest, together = torch.zeros(sae.d_sae), torch.zeros(sae.d_sae), torch.zeros(sae.d_sae, sae.d_sae)
+    paired = torch.zeros(sae.d_sae)
+    for start in range(0, len(sample), CHUNK):
+        latents = sae.encode(sample[start : start + CHUNK].float())
+        on = (latents > 0).float()
+        largest = torch.maximum(largest, latents.amax(0))
+        fires += on.sum(0)
+        if start + CHUNK <= PAIRS or start == 0:
+            together += on.mT @ on
+            paired += on.sum(0)
+    either = paired[:, None] + paired[None] - together
+    return Census(len(sample), fires / len(sample), largest, together / either.clamp(min=1))
+
+
+@torch.inference_mode()
+def logit_effects(
+    sae: Sae, unembedding: Float[Tensor, "d_vocab d_model"], gain: Float[Tensor, " d_model"]
+) -> Float[Tensor, "d_sae d_vocab"]:
+    """The formula above, in standard deviations over latents."""
+    logits = (unit_rows(sae.W_dec) * gain) @ unembedding.mT
+    logits -= logits.mean(0)
+    logits /= logits.std(0).clamp(min=1e-9)
+    return logits
+
+
+def nearest(similarity: Float[Tensor, "d_sae d_sae"], count: int) -> list[list[list[int]]]:
+    """For each latent the most similar others as [index, similarity in hundredths], most similar first."""
+    own = similarity.clone().fill_diagonal_(-torch.inf)
+    values, latents = own.topk(min(count, len(own) - 1), 1)
+    return [
+        [[latent, round(100 * value)] for latent, value in zip(*pair, strict=True) if value > 0.005]
+        for pair in zip(latents.tolist(), values.tolist(), strict=True)
+    ]
+
+
+@torch.inference_mode()
+def page_data(
+    sae: Sae,
+    about: dict[str, Any],
+    found: Census,
+    texts: Texts,
+    decode: Callable[[int], str],
+    unembedding: Float[Tensor, "d_vocab d_model"],
+    gain: Float[Tensor, " d_model"],
+) -> dict[str, Any]:
+    """Everything that one page shows. `decode` gives the text of one token."""
+    logits = logit_effects(sae, unembedding, gain)
+    tokens, document = texts.tokens[texts.real], repeat(texts.document, "w -> w p", p=texts.real.shape[1])[texts.real]
+    place = texts.used[texts.real].nonzero()[:, 0]
+    values = torch.cat([sae.encode(part) for part in torch.split(texts.resid[texts.used], CHUNK)])
+    scale = torch.maximum(found.largest, values.amax(0))
+    shown: dict[int, int] = {}  # id of the model's vocabulary -> place in the page's list
+
+    def word(token: int) -> int:
+        return shown.setdefault(token, len(shown))
+
+    def raised(direction: float) -> list[list[int]]:
+        best = (direction * logits).topk(min(TOKENS, logits.shape[1]), 1).indices
+        return [[word(token) for token in row] for row in best.tolist()]
+
+    content: dict[str, Any] = {
+        "about": {**about, "training_tokens": found.tokens, "held_out_tokens": len(place)},
+        "tokens": [word(token) for token in tokens.tolist()],
+        "windows": texts.real.sum(1).cumsum(0).tolist(),
+        "documents": texts.document.tolist(),
+        "raised": raised(1.0),
+        "lowered": raised(-1.0),
+        "near": nearest(cosines(sae.W_dec, sae.W_dec), NEIGHBOURS),
+        "together": nearest(found.jaccard, NEIGHBOURS),
+        "density": [float(f"{value:.3g}") for value in found.density.tolist()],
+        "largest": [float(f"{value:.4g}") for value in scale.tolist()],
+        "top": [], "quarters": [], "coherence": [], "at": [], "level": [],
+    }  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    ends = [0, *content["windows"]]
+    for latent, column in enumerate(values.mT):
+        on = column.nonzero()[:, 0]
+        at, strength = place[on], column[on]
+        top, quarters = choose(at, strength, document[at], generator)
+        content["top"].append(top)
+        content["quarters"].append(quarters)
+        content["coherence"].append(round(coherence(top, tokens, ends), 3))
+        content["at"].append(at.diff(prepend=torch.zeros(1, dtype=at.dtype)).tolist())
+        level = (LEVELS * strength / scale[latent].clamp(min=1e-12)).round().clamp(min=1)
+        content["level"].append(level.long().tolist())
+    content["words"] = [decode(token) for token in shown]
+    return content
+
+
+def choose(
+    at: Int[Tensor, " firing"],
+    strength: Float[Tensor, " firing"],
+    document: Int[Tensor, " firing"],
+    generator: torch.Generator,
+) -> tuple[list[int], list[list[int]]]:
+    """Tokens whose contexts are shown: the strongest of distinct documents, and some of each quarter by rank.
+
+    The first quarter holds the strongest activations. A latent with few activations has few or none drawn.
+    """
+    order = strength.argsort(descending=True, stable=True)
+    best: dict[int, int] = {}
+    for one in order.tolist():
+        best.setdefault(int(document[one]), int(at[one]))
+        if len(best) == TOP:
+            break
+    parts = [part[torch.randperm(len(part), generator=generator)][:EACH] for part in order.tensor_split(QUARTERS)]
+    return list(best.values()), [[int(at[one]) for one in part.tolist()] for part in parts]
+
+
+def coherence(top: list[int], tokens: Int[Tensor, " token"], ends: list[int]) -> float:
+    """Mean share of tokens that the surroundings of two of the strongest tokens have in common."""
+    bags = []
+    for at in top:
+        window = next(end for end in ends[1:] if at < end)
+        start = ends[ends.index(window) - 1]
+        bags.append(set(tokens[max(start, at - AROUND) : min(window, at + AROUND + 1)].tolist()))
+    return overlap(bags)

@@ -1,0 +1,48 @@
+"""Step: draws how often a parent's latent fires with and without a child, and against variance explained."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from common.cli import run
+from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+
+NAMES = {"relu": "ReLU + L1", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu": "JumpReLU",
+         "matryoshka": "Matryoshka"}  # fmt: skip
+MARKS = {
+    "alone": ("parent without a child", "o", "0.45"),
+    "recall": ("parent with a child", "D", PALETTE[1]),
+    "shuffled": ("shuffled samples", "s", PALETTE[5]),
+}
+COLOURS = dict(zip(NAMES, (PALETTE[3], PALETTE[1], PALETTE[0], PALETTE[4], PALETTE[2]), strict=True))
+
+
+def draw_absorption(*, table: Path, caption: Path, out: Path) -> None:
+    """Left: firing rates of parents' latents, seeds and their mean. Right: recall over variance explained."""
+    rows = pd.read_csv(table)
+    seeds = rows.groupby(["architecture", "seed"], sort=False).mean(numeric_only=True).reset_index()
+    use_style()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7), width_ratios=[1.5, 1])
+    places = {name: len(NAMES) - 1 - place for place, name in enumerate(NAMES)}
+    for offset, (key, (label, marker, colour)) in zip((0.18, 0.0, -0.18), MARKS.items(), strict=True):
+        at = seeds["architecture"].map(places) + offset
+        left.plot(seeds[key], at, marker, color=colour, markersize=3, alpha=0.45)
+        mean = seeds.groupby("architecture", sort=False)[key].mean()
+        height = np.array([places[str(name)] for name in mean.index]) + offset
+        left.plot(mean, height, marker, color=colour, markersize=7, mfc="white", mew=1.4, label=label)
+    left.set_yticks(list(places.values()), [NAMES[name] for name in places])
+    left.set(xlabel="share of samples on which the parent's latent fires", xlim=(-0.02, 1.03))
+    for name, label in NAMES.items():
+        own = seeds[seeds["architecture"] == name]
+        right.plot(own["explained"], own["recall"], "D", color=COLOURS[name], markersize=5, label=label)
+    right.set(xlabel="variance explained", ylabel="share fired with a child", ylim=(0, 1.03))
+    handles, labels = left.get_legend_handles_labels()
+    more, names = right.get_legend_handles_labels()
+    figure.legend(handles + more, labels + names, loc="outside lower center", ncols=4, frameon=False)
+    save_figure(figure, out.with_suffix(""), rows, caption, [table])
+
+
+if __name__ == "__main__":
+    run(draw_absorption)

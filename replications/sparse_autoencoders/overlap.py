@@ -1,0 +1,148 @@
+"""Step: do two dictionaries that differ only in their seed hold the same latents? (Claim S10; Paulo and Belrose 2025.)
+
+Latents of two SAEs are matched one to one (Hungarian algorithm), once by decoder cosine and once by encoder cosine. A
+latent is *shared* if both matchings give it the same partner and its decoder cosine is above 0.7. The dictionaries are
+those of the sweep's central point: same data in the same order, other initial weights. The number of a seed is the mean
+over the other seeds.
+
+Null: the other dictionary replaced by random directions with the covariance of its decoder rows, encoder equal to the
+decoder, so that both matchings have a chance to agree. Beside it stands the dictionary of the later layer. How sharing
+goes with the firing rate is the rank correlation of cosine and density; its null permutes the densities.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from common.cli import run
+from common.files import atomic
+from common.records import Metric, write_metrics
+from common.saes.metrics import cosines
+from common.saes.saelens import SPARSITY, load_saelens
+from common.statistics import over_seeds
+from replications.sparse_autoencoders.settings import Sweep
+
+SHARED = 0.7  # decoder cosine
+PERMUTATIONS = 20
+Rows = tuple[Float[Tensor, "_ d"], Float[Tensor, "_ d"]]
+"""Decoder and encoder rows of one dictionary."""
+
+
+def overlap(*, index: Path, sweep: Sweep, seeds: list[int], metrics: Path, table: Path) -> None:
+    """Writes `metrics.json` and one row per latent and seed. `index` lies beside the folders of the SAEs."""
+    end = f"{sweep.width}-k{sweep.sparsity}-s"
+    own = [dictionary(index.parent / f"batch_topk-{end}{seed}") for seed in seeds]
+    late = dictionary(index.parent / f"late-{end}{seeds[0]}")
+    density = [load_file(index.parent / f"batch_topk-{end}{seed}" / SPARSITY)["sparsity"].double() for seed in seeds]
+    values: dict[str, list[float]] = {}
+    frames = []
+    for place, seed in enumerate(seeds):
+        found = [compared(own[place], other) for at, other in enumerate(own) if at != place]
+        cosine = torch.stack([pair[0] for pair in found]).mean(0)
+        share = torch.stack([pair[1].double() for pair in found]).mean(0)
+        null = [
+            compared(own[place], random_like(other, 100 * seed + at)) for at, other in enumerate(own) if at != place
+        ]
+        generator = torch.Generator().manual_seed(seed)
+        orders = [torch.randperm(len(cosine), generator=generator) for _ in range(PERMUTATIONS)]
+        permuted = [correlation(cosine, density[place][order]) for order in orders]
+        numbers = {
+            "overlap": float(share.mean()),
+            "overlap_random": float(torch.stack([pair[1].double() for pair in null]).mean()),
+            "overlap_late": float(compared(own[place], late)[1].double().mean()),
+            "cosine": float(cosine.mean()),
+            "cosine_random": float(torch.stack([pair[0] for pair in null]).mean()),
+            "rate_correlation": correlation(cosine, density[place]),
+            "rate_correlation_permuted": float(np.mean(permuted)),
+        }
+        for name, value in numbers.items():
+            values.setdefault(name, []).append(value)
+        random = torch.stack([pair[0] for pair in null]).mean(0)
+        frames.append(
+            pd.DataFrame(
+                {"seed": seed, "latent": range(len(cosine)), "log10_density": density[place], "cosine": cosine}
+                | {"shared": share, "random_cosine": random}
+            )
+        )
+    write_metrics(metrics, summary(values))
+    with atomic(table) as temporary:
+        pd.concat(frames).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def dictionary(folder: Path) -> Rows:
+    """Decoder and encoder rows of an SAE on disk."""
+    sae = load_saelens(folder)
+    return sae.W_dec, sae.W_enc.mT
+
+
+def random_like(rows: Rows, seed: int) -> Rows:
+    """As many random directions with the mean and covariance of the decoder rows; the encoder equals the decoder."""
+    W_dec = rows[0].double() / rows[0].double().norm(dim=1, keepdim=True)
+    mean = W_dec.mean(0)
+    values, vectors = torch.linalg.eigh((W_dec - mean).mT @ (W_dec - mean) / len(W_dec))
+    drawn = torch.randn(W_dec.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    made = (mean + drawn * values.clamp(min=0).sqrt() @ vectors.mT).float()
+    return made, made
+
+
+def compared(one: Rows, other: Rows) -> tuple[Float[Tensor, " one"], Bool[Tensor, " one"]]:
+    """For each latent of `one`: decoder cosine with its partner by decoder, and whether it is shared.
+
+    With a smaller dictionary on the other side, latents without a partner have cosine 0 and are not shared.
+    """
+    cosine = [cosines(*pair) for pair in zip(one, other, strict=True)]
+    by_decoder, by_encoder = (matched(part) for part in cosine)
+    has = by_decoder >= 0
+    found = cosine[0].gather(1, by_decoder.clamp(min=0)[:, None])[:, 0] * has
+    return found, has & (by_decoder == by_encoder) & (found > SHARED)
+
+
+def matched(cosine: Float[Tensor, "one other"]) -> Int[Tensor, " one"]:
+    """The partner of each row in the one-to-one matching of largest total cosine, -1 for none."""
+    rows, columns = linear_sum_assignment(cosine.numpy(), maximize=True)
+    found = torch.full((len(cosine),), -1)
+    found[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return found
+
+
+def correlation(cosine: Float[Tensor, " d_sae"], log_density: Float[Tensor, " d_sae"]) -> float:
+    """Spearman's rank correlation, 0 if either is constant."""
+    ranked = spearmanr(cosine.numpy(), log_density.numpy()).statistic if bool((cosine != cosine[0]).any()) else np.nan
+    return 0.0 if np.isnan(ranked) else float(ranked)
+
+
+def summary(values: dict[str, list[float]]) -> dict[str, Metric]:
+    """Intervals over seeds; the pairs of three seeds are not independent, each seed enters two of them."""
+    formulas = {
+        "overlap": "share of latents with the same partner by decoder and by encoder (Hungarian) and cosine above 0.7",
+        "overlap_random": "overlap with random directions of the other dictionary's covariance",
+        "overlap_late": "overlap with the dictionary of the later layer",
+        "cosine": "mean decoder cosine of the one-to-one matching",
+        "cosine_random": "the same with random directions of the other dictionary's covariance",
+        "rate_correlation": "Spearman correlation of a latent's decoder cosine and its density",
+        "rate_correlation_permuted": "mean of the same over 20 permutations of the densities",
+        "overlap_minus_random": "overlap minus overlap_random",
+        "cosine_minus_random": "cosine minus cosine_random",
+        "rate_correlation_difference": "rate_correlation minus rate_correlation_permuted",
+    }
+    pairs = {
+        "overlap_minus_random": ("overlap", "overlap_random"),
+        "cosine_minus_random": ("cosine", "cosine_random"),
+        "rate_correlation_difference": ("rate_correlation", "rate_correlation_permuted"),
+    }
+    every = dict(values)
+    for name, (left, right) in pairs.items():
+        every[name] = [a - b for a, b in zip(values[left], values[right], strict=True)]
+    units = {name: "share" if name.startswith("overlap") else "1" for name in every}
+    return {name: over_seeds(own, unit=units[name], formula=formulas[name]) for name, own in every.items()}
+
+
+if __name__ == "__main__":
+    run(overlap)
