@@ -86,7 +86,10 @@ def against(
 
 
 def seeds(values: list[float], unit: str, formula: str) -> Metric:
-    """One value a seed."""
+    """One value a seed. A single seed, as at scale smoke where no claim is tested, has no interval but its value."""
+    if len(values) == 1:
+        value = values[0]
+        return Metric(value=value, ci_low=value, ci_high=value, n=1, unit=unit, formula=formula, per_seed=values)
     return over_seeds(values, unit=unit, formula=formula)
 
 
