@@ -44,9 +44,8 @@ def measure_openings(subject: Subject, count: int) -> pd.DataFrame:
     for place, token in enumerate(tokens.tolist()):
         rows.append(("opening", tokenizer.decode([token]), auroc(alone["on"][:, place], alone["off"][:, place])))
     texts = {text.split()[0].rstrip(",."): text for text in prompts.refusals_held_out}
-    scores = {
-        key: continuations(model, tokenizer, part[:TEXT_PROMPTS], [*texts.values()]) for key, part in lines.items()
-    }
+    beginnings = [encode(tokenizer, text)[:TEXT_TOKENS] for text in texts.values()]
+    scores = {key: continuations(model, tokenizer, part[:TEXT_PROMPTS], beginnings) for key, part in lines.items()}
     for word, on, off in zip(texts, scores["on"], scores["off"], strict=True):
         rows.append(("held out", word, auroc(on, off)))
     both, draws = torch.cat([pooled["on"], pooled["off"]]).cpu(), np.random.default_rng(0)
