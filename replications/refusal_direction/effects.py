@@ -97,7 +97,7 @@ def measure_projections(subject: Subject, directions: Directions, settings: Effe
     for model, groups in asked.items():
         batch = subject.batch([line for some in groups.values() for line in some])
         last = residuals(getattr(subject, model), batch, 1)[:, 0].float()
-        projection = (last @ unit(directions.r)).cpu().split([len(some) for some in groups.values()])
+        projection = torch.split((last @ unit(directions.r)).cpu(), [len(some) for some in groups.values()])
         for kind, part in zip(groups, projection, strict=True):
             table = pd.DataFrame(part.numpy()).melt(var_name="layer", value_name="projection")
             tables.append(table.assign(model=model, kind=kind))

@@ -90,7 +90,7 @@ def battery(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[fl
     logits = last_logits(model, padded([encode(tokenizer, text) for text, _, _ in every], model.device.type))
     pairs = torch.tensor([[encode(tokenizer, word)[0] for word in words] for _, *words in every]).to(model.device)
     chosen = logits.gather(1, pairs)
-    parts = (chosen[:, 0] - chosen[:, 1]).split([len(items) for items in BATTERY.values()])
+    parts = torch.split(chosen[:, 0] - chosen[:, 1], [len(items) for items in BATTERY.values()])
     return {name: part.tolist() for name, part in zip(BATTERY, parts, strict=True)}
 
 
@@ -116,7 +116,7 @@ def measure_surgical(
         return logits[: len(harmful)], logits[len(harmful) :]
 
     def run(model: Any, condition: str) -> tuple[Tensor, Tensor]:
-        each = losses(model, torch.cat([*ids.values()])).split([len(batch) for batch in ids.values()])
+        each = torch.split(losses(model, torch.cat([*ids.values()])), [len(batch) for batch in ids.values()])
         for name, part in zip(ids, each, strict=True):
             put(f"loss {name}", condition, part.tolist())
         for name, values in battery(model, tokenizer).items():
