@@ -4,13 +4,12 @@ An answer counts as refusal if its first greedy tokens hold one of the paper's p
 with them. The tokens are classified in memory and dropped. Beside it stands the refusal metric of the first token.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -30,43 +29,22 @@ def is_refusal(answer: str, texts: Sequence[str]) -> bool:
     return begins or any(phrase in found for phrase in PHRASES)
 
 
-class Question(NamedTuple):
-    """Requests of one class asked under one condition. `vector`: the direction of the intervention, or one per row."""
-
-    kind: str
-    condition: str
-    lines: Sequence[Line]
-    vector: Float[Tensor, "row d_model"] | Float[Tensor, " d_model"] | None = None
-
-
 def ask(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    questions: Sequence[Question],
+    lines: Sequence[Line],
     tokens: Int[Tensor, " token"],
     texts: Sequence[str],
     *,
     new_tokens: int,
-    intervention: Callable[[Tensor], AbstractContextManager[None]] | None = None,
+    intervention: AbstractContextManager[None] | None = None,
+    **labels: str,
 ) -> pd.DataFrame:
-    """One row per request: topic, refused (1 or 0), refusal metric of the first token, class, condition. All questions
-    share one batch: `intervention` takes the vectors of all rows."""
-    lines = [line for question in questions for line in question.lines]
+    """One row per request: topic, refused (1 or 0), refusal metric of the first token, and `labels`."""
     batch = chat_batch(tokenizer, [line.text for line in lines], model.device.type)
-    with intervention(_vectors(questions)) if intervention else nullcontext():
+    with intervention or nullcontext():
         found, logits = greedy(model, batch, new_tokens)
     refused = [int(is_refusal(tokenizer.decode(row, skip_special_tokens=True), texts)) for row in found]
     metric = refusal_metric(logits, tokens)
     table = pd.DataFrame({"topic": [line.topic for line in lines], "refused": refused, "metric": metric.tolist()})
-    for column in ("kind", "condition"):
-        labels = [getattr(question, column) for question in questions for _ in question.lines]
-        table["class" if column == "kind" else column] = labels
-    return table
-
-
-def _vectors(questions: Sequence[Question]) -> Float[Tensor, "row d_model"]:
-    rows = []
-    for question in questions:
-        assert question.vector is not None, "an intervention needs a vector for every question"
-        rows.append(question.vector.expand(len(question.lines), -1))
-    return torch.cat(rows)
+    return table.assign(**labels)

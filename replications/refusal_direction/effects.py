@@ -8,12 +8,12 @@ random      vectors with the covariance of the activations, a new one for each g
 earlier     the same difference of means in the model before fine-tuning (reported: it need not be a null)
 """
 
-from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
 
-from replications.refusal_direction.answers import Question, ask
+from replications.refusal_direction.answers import ask
 from replications.refusal_direction.chat import ablating, adding, last_logits, refusal_metric, residuals, spread, unit
 from replications.refusal_direction.directions import Directions, Subject
 from replications.refusal_direction.lists import Line
@@ -31,44 +31,30 @@ def measure_answers(subject: Subject, directions: Directions, settings: EffectSe
         part.test for part in (subject.prompts.switch, subject.prompts.harmless, subject.prompts.risky)
     )
     few, fewer = harmful[: settings.null_prompts], harmless[: settings.null_prompts]
-    some = settings.effect_prompts
     tuned, r, layer = subject.tuned, directions.r, directions.layer
-    nulls = {
-        name: vector if vector.ndim == 1 else spread(vector, len(few)) for name, vector in directions.nulls.items()
-    }
-    kinds = (("harmful", harmful), ("harmless", harmless), ("risky", risky))
-    asked = partial(
-        ask, tokenizer=subject.tokenizer, tokens=subject.tokens, texts=subject.prompts.refusals,
-        new_tokens=settings.new_tokens,
-    )  # fmt: skip
-    tables = [
-        asked(subject.before, questions=[Question(kind, "before", lines[: len(few)]) for kind, lines in kinds]),
-        asked(tuned, questions=[Question(kind, "tuned", lines) for kind, lines in kinds]),
-        asked(tuned, questions=[Question("harmful", name, with_suffix(few, end)) for name, end in SUFFIXES.items()]),
-        asked(
-            tuned,
-            questions=[
-                Question("harmful", "ablated", harmful[:some], r),
-                Question("risky", "ablated", risky[:some], r),
-                *(Question("harmful", f"{name} ablated", few, vector) for name, vector in nulls.items()),
-            ],
-            intervention=partial(ablating, tuned),
-        ),
-        asked(
-            tuned,
-            questions=[
-                Question("harmless", "added", harmless[:some], r),
-                Question("harmful", "subtracted", few, -r),
-                *(Question("harmless", f"{name} added", fewer, vector) for name, vector in nulls.items()),
-            ],
-            intervention=partial(adding, tuned, layer),
-        ),
-        asked(
-            subject.before,
-            questions=[Question("harmless", "before, added", fewer, r)],
-            intervention=partial(adding, subject.before, layer),
-        ),
-    ]
+    tables = []
+
+    def put(kind: str, lines: list[Line], condition: str, intervention: Any = None, model: Any = tuned) -> None:
+        table = ask(
+            model, subject.tokenizer, lines, subject.tokens, subject.prompts.refusals,
+            new_tokens=settings.new_tokens, intervention=intervention, **{"class": kind, "condition": condition},
+        )  # fmt: skip
+        tables.append(table)
+
+    for kind, lines in (("harmful", harmful), ("harmless", harmless), ("risky", risky)):
+        put(kind, lines[: settings.null_prompts], "before", model=subject.before)
+        put(kind, lines, "tuned")
+    put("harmful", harmful[: settings.effect_prompts], "ablated", ablating(tuned, r))
+    put("risky", risky[: settings.effect_prompts], "ablated", ablating(tuned, r))
+    put("harmless", harmless[: settings.effect_prompts], "added", adding(tuned, layer, r))
+    put("harmful", few, "subtracted", adding(tuned, layer, -r))
+    put("harmless", fewer, "before, added", adding(subject.before, layer, r), subject.before)
+    for name, vector in directions.nulls.items():
+        rows = vector if vector.ndim == 1 else spread(vector, len(few))
+        put("harmful", few, f"{name} ablated", ablating(tuned, rows))
+        put("harmless", fewer, f"{name} added", adding(tuned, layer, rows))
+    for name, suffix in SUFFIXES.items():
+        put("harmful", with_suffix(few, suffix), name)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -91,16 +77,18 @@ def measure_projections(subject: Subject, directions: Directions, settings: Effe
     """Projection of the last token's residual stream on the unit direction, before every block, prompt by prompt."""
     split = {"harmful": subject.prompts.switch, "harmless": subject.prompts.harmless, "risky": subject.prompts.risky}
     lines = {name: part.test[: settings.null_prompts] for name, part in split.items()}
-    longer = {name: with_suffix(lines["harmful"], suffix) for name, suffix in SUFFIXES.items()}
-    asked = {"tuned": lines | longer, "before": {name: lines[name] for name in ("harmful", "harmless")}}
+    asked = [("tuned", name, some) for name, some in lines.items()]
+    asked += [("tuned", name, with_suffix(lines["harmful"], suffix)) for name, suffix in SUFFIXES.items()]
+    asked += [("before", name, lines[name]) for name in ("harmful", "harmless")]
     tables = []
-    for model, groups in asked.items():
-        batch = subject.batch([line for some in groups.values() for line in some])
-        last = residuals(getattr(subject, model), batch, 1)[:, 0].float()
-        projection = torch.split((last @ unit(directions.r)).cpu(), [len(some) for some in groups.values()])
-        for kind, part in zip(groups, projection, strict=True):
-            table = pd.DataFrame(part.numpy()).melt(var_name="layer", value_name="projection")
-            tables.append(table.assign(model=model, kind=kind))
+    for model, kind, some in asked:
+        last = residuals(getattr(subject, model), subject.batch(some), 1)[:, 0].float()
+        projection = (last @ unit(directions.r)).cpu()
+        tables.append(
+            pd.DataFrame(projection.numpy())
+            .melt(var_name="layer", value_name="projection")
+            .assign(model=model, kind=kind)
+        )
     return pd.concat(tables, ignore_index=True)
 
 

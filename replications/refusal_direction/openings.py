@@ -44,10 +44,9 @@ def measure_openings(subject: Subject, count: int) -> pd.DataFrame:
     for place, token in enumerate(tokens.tolist()):
         rows.append(("opening", tokenizer.decode([token]), auroc(alone["on"][:, place], alone["off"][:, place])))
     texts = {text.split()[0].rstrip(",."): text for text in prompts.refusals_held_out}
-    beginnings = [encode(tokenizer, text)[:TEXT_TOKENS] for text in texts.values()]
-    scores = {key: continuations(model, tokenizer, part[:TEXT_PROMPTS], beginnings) for key, part in lines.items()}
-    for word, on, off in zip(texts, scores["on"], scores["off"], strict=True):
-        rows.append(("held out", word, auroc(on, off)))
+    for word, text in texts.items():
+        scores = {key: continuation(model, tokenizer, part[:TEXT_PROMPTS], text) for key, part in lines.items()}
+        rows.append(("held out", word, auroc(scores["on"], scores["off"])))
     both, draws = torch.cat([pooled["on"], pooled["off"]]).cpu(), np.random.default_rng(0)
     mixed = []
     for _ in range(PERMUTATIONS):
@@ -58,18 +57,13 @@ def measure_openings(subject: Subject, count: int) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def continuations(
-    model: Any, tokenizer: PreTrainedTokenizerBase, lines: list[Line], answers: list[list[int]]
-) -> Float[Tensor, "answer line"]:
-    """Log probability of each answer to each request; one pass for every length among the answers."""
-    prompts = [encode(tokenizer, chat_prompt(tokenizer, line.text)) for line in lines]
-    found = torch.empty(len(answers), len(lines))
-    for length in sorted({len(answer) for answer in answers}):
-        places = [place for place, answer in enumerate(answers) if len(answer) == length]
-        batch = padded([ids + answers[place] for place in places for ids in prompts], model.device.type)
-        options = {"attention_mask": batch.mask, "position_ids": batch.places, "use_cache": False}
-        hidden = model.model(input_ids=batch.ids, **options).last_hidden_state[:, -length - 1 : -1]
-        log_p = F.log_softmax(model.lm_head(hidden).float(), -1)
-        each = log_p.gather(-1, batch.ids[:, -length:, None])[..., 0].sum(-1)
-        found[places] = each.reshape(len(places), len(lines)).cpu()
-    return found
+def continuation(
+    model: Any, tokenizer: PreTrainedTokenizerBase, lines: list[Line], text: str
+) -> Float[Tensor, " line"]:
+    """Log probability of the first tokens of `text` as the answer to each request."""
+    ids = encode(tokenizer, text)[:TEXT_TOKENS]
+    batch = padded([encode(tokenizer, chat_prompt(tokenizer, line.text)) + ids for line in lines], model.device.type)
+    out = model.model(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.places, use_cache=False)
+    hidden = out.last_hidden_state[:, -len(ids) - 1 : -1]
+    log_p = F.log_softmax(model.lm_head(hidden.flatten(0, 1)).float(), -1).reshape(len(lines), len(ids), -1)
+    return log_p.gather(-1, batch.ids[:, -len(ids) :, None])[..., 0].sum(-1)

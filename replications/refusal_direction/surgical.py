@@ -33,7 +33,6 @@ from replications.refusal_direction.chat import (
     unit,
 )
 from replications.refusal_direction.directions import Directions
-from replications.refusal_direction.search import joined
 
 AGREEMENT = [
     (f"The {noun} near the {other}", good, bad)
@@ -70,9 +69,9 @@ def texts(
         ids = [encode(tokenizer, document.text)[:length] for document in read_corpus(manifest.parent, "held_out")[:400]]
         long = [row for row in ids if len(row) == length] or [row + row[: length - len(row)] for row in ids]
         places = np.linspace(0, len(long) - 1, min(count, len(long))).round().astype(int)
-        found[name] = [long[place] for place in places]
-    shortest = min(len(row) for rows in found.values() for row in rows)
-    return {name: torch.tensor([row[:shortest] for row in rows]) for name, rows in found.items()}
+        shortest = min(len(long[place]) for place in places)
+        found[name] = torch.tensor([long[place][:shortest] for place in places])
+    return found
 
 
 @torch.inference_mode()
@@ -86,12 +85,13 @@ def losses(model: Any, ids: Int[Tensor, "text pos"]) -> Float[Tensor, " text"]:
 @torch.inference_mode()
 def battery(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[float]]:
     """Logit of the right continuation minus that of the wrong one, item by item."""
-    every = [item for items in BATTERY.values() for item in items]
-    logits = last_logits(model, padded([encode(tokenizer, text) for text, _, _ in every], model.device.type))
-    pairs = torch.tensor([[encode(tokenizer, word)[0] for word in words] for _, *words in every]).to(model.device)
-    chosen = logits.gather(1, pairs)
-    parts = torch.split(chosen[:, 0] - chosen[:, 1], [len(items) for items in BATTERY.values()])
-    return {name: part.tolist() for name, part in zip(BATTERY, parts, strict=True)}
+    found = {}
+    for name, items in BATTERY.items():
+        logits = last_logits(model, padded([encode(tokenizer, text) for text, _, _ in items], model.device.type))
+        pairs = torch.tensor([[encode(tokenizer, word)[0] for word in words] for _, *words in items]).to(model.device)
+        chosen = logits.gather(1, pairs)
+        found[name] = (chosen[:, 0] - chosen[:, 1]).tolist()
+    return found
 
 
 def measure_surgical(
@@ -109,27 +109,19 @@ def measure_surgical(
     def put(quantity: str, condition: str, values: list[float]) -> None:
         rows.extend((quantity, number, condition, value) for number, value in enumerate(values))
 
-    requests = joined(harmful, harmless)
-
-    def first(model: Any) -> tuple[Tensor, Tensor]:
-        logits = last_logits(model, requests)
-        return logits[: len(harmful)], logits[len(harmful) :]
-
     def run(model: Any, condition: str) -> tuple[Tensor, Tensor]:
-        each = torch.split(losses(model, torch.cat([*ids.values()])), [len(batch) for batch in ids.values()])
-        for name, part in zip(ids, each, strict=True):
-            put(f"loss {name}", condition, part.tolist())
+        for name, batch in ids.items():
+            put(f"loss {name}", condition, losses(model, batch).tolist())
         for name, values in battery(model, tokenizer).items():
             put(f"battery {name}", condition, values)
-        return first(model)
+        return last_logits(model, harmful), last_logits(model, harmless)
 
     logits = {"before": run(before, "before")}
     for condition, intervention in conditions(tuned, found).items():
         with intervention:
             logits[condition] = run(tuned, condition)
-    random = [spread(found.nulls["random"], len(part)) for part in (harmful, harmless)]
-    with ablating(tuned, torch.cat(random)):
-        logits["random ablated"] = first(tuned)
+    with ablating(tuned, spread(found.nulls["random"], len(harmful))):
+        logits["random ablated"] = (last_logits(tuned, harmful), last_logits(tuned, harmless))
     for condition, (on, off) in logits.items():
         put("kl harmless", condition, first_token_kl(logits["tuned"][1], off).tolist())
         put("kl to before", condition, first_token_kl(on, logits["before"][0]).tolist())

@@ -1,8 +1,6 @@
 """The refusal direction from model folders to metrics, on tiny random models: what is stored, how it is summed."""
 
-import itertools
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +13,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from common.claims import load_claims
 from common.models import Manifest, load_tokenizer, verify_folder
 from common.records import read_metrics
-from replications.refusal_direction.answers import Question, ask
-from replications.refusal_direction.chat import adding, chat_batch
 from replications.refusal_direction.draw import FIGURES, draw
 from replications.refusal_direction.folders import save
-from replications.refusal_direction.lists import LISTS, Line
-from replications.refusal_direction.openings import continuations
+from replications.refusal_direction.lists import LISTS
 from replications.refusal_direction.orthogonalise import remove
 from replications.refusal_direction.settings import EffectSettings, SearchSettings, SplitSettings
 from replications.refusal_direction.study import study
 from replications.refusal_direction.summarise import summarise
-from replications.refusal_direction.tables import Arm, against, ratios, requests, seeds
+from replications.refusal_direction.tables import Arm, against, ratios, requests
 
 PARTS = ("tuning", "direction", "effects", "surgical")
 CAPTIONS = Path(__file__).resolve().parents[2] / "replications" / "refusal_direction" / "captions"
@@ -104,64 +99,6 @@ def test_the_direction_can_be_taken_out_of_a_saved_model(arm):
     written = np.abs(r / np.linalg.norm(r) @ weights["model.layers.1.mlp.down_proj.weight"]).max()
     assert written < 1e-6
     np.testing.assert_array_equal(weights["lm_head.weight"], before["model.embed_tokens.weight"])
-
-
-@pytest.fixture(scope="module")
-def tiny(model_folder):
-    """A random model and the tokenizer of the default model."""
-    tokenizer = load_tokenizer(model_folder)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).eval().requires_grad_(False)
-    for weight in model.parameters():
-        weight.mul_(8 if weight.ndim > 1 else 1)
-    return model, tokenizer
-
-
-@pytest.mark.model
-def test_questions_in_one_batch_equal_one_at_a_time(tiny):
-    model, tokenizer = tiny
-    draws = torch.Generator().manual_seed(1)
-    lines = [
-        Line("garden", "Grow roses?"),
-        Line("music", "How do I tune an old guitar?"),
-        Line("home", "Paint a wall."),
-    ]
-    questions = [
-        Question("harmful", "one for all", lines[:2], torch.randn(16, generator=draws)),
-        Question("harmless", "one per row", lines, torch.randn(3, 16, generator=draws)),
-    ]
-    options = {"tokens": torch.tensor([5, 9]), "texts": [], "new_tokens": 2}
-    together = ask(model, tokenizer, questions, **options, intervention=partial(adding, model, 1))
-    assert together["condition"].tolist() == ["one for all"] * 2 + ["one per row"] * 3
-    assert together["class"].tolist() == ["harmful"] * 2 + ["harmless"] * 3
-    rows = [
-        (line, row) for q in questions for line, row in zip(q.lines, q.vector.expand(len(q.lines), -1), strict=True)
-    ]
-    for place, (line, row) in enumerate(rows):
-        alone = ask(
-            model, tokenizer, [Question("x", "y", [line], row)], **options, intervention=partial(adding, model, 1)
-        )
-        assert alone["topic"][0] == together["topic"][place]
-        assert alone["metric"][0] == pytest.approx(together["metric"][place], abs=1e-3)
-
-
-@pytest.mark.model
-def test_continuations_equal_the_token_by_token_product(tiny):
-    model, tokenizer = tiny
-    lines = [Line("garden", "Grow roses?"), Line("music", "How do I tune an old guitar?")]
-    answers = [[5, 9, 11, 7], [8, 2, 300, 4], [12, 6]]
-    found = continuations(model, tokenizer, lines, answers)
-    for (row, answer), (column, line) in itertools.product(enumerate(answers), enumerate(lines)):
-        prompt = chat_batch(tokenizer, [line.text]).ids[0].tolist()
-        log_p = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
-        expected = sum(float(log_p[len(prompt) - 1 + place, token]) for place, token in enumerate(answer))
-        assert float(found[row, column]) == pytest.approx(expected, abs=1e-2)
-
-
-def test_a_single_seed_has_no_interval():
-    metric = seeds([0.5], "1", "any")
-    assert (metric.value, metric.ci_low, metric.ci_high, metric.n) == (0.5, 0.5, 0.5, 1)
 
 
 def planted(shift: float) -> Arm:
