@@ -61,7 +61,9 @@ class EffectSettings(Strict):
 class Settings(Strict):
     """All parts."""
 
-    n_seeds: Annotated[int, Field(ge=2, le=5)] = Field(description="models taught to refuse harmful requests")
+    n_seeds: Annotated[int, Field(ge=1, le=5)] = Field(
+        description="models taught to refuse harmful requests; one (scale smoke) gives no intervals"
+    )
     split: SplitSettings
     tune: TuneSettings
     search: SearchSettings

@@ -93,7 +93,7 @@ def direction(arms: list[Arm], sham: list[Arm]) -> Metrics:
     )
     found |= pairs("cosine_halves", halves, mixed, "permuted", "1", formula)
     found["cosine_halves_small"] = seeds(small, "1", f"{formula} of two requests per class")
-    found |= across_seeds(arms)
+    found |= across_seeds(arms) if len(arms) > 1 else {}
     earlier = [arm.numbers["cosine_earlier"] for arm in arms]
     formula = "cosine with the same difference of means before fine-tuning"
     found |= pairs("cosine_earlier", earlier, [cosine(arm, "unrelated") for arm in arms], "unrelated", "1", formula)

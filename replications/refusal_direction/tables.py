@@ -38,9 +38,16 @@ def answers(arm: Arm, kind: str, condition: str) -> pd.DataFrame:
     return table[(table["class"] == kind) & (table["condition"] == condition)].reset_index(drop=True)
 
 
+def lone(value: float, unit: str, formula: str) -> Metric:
+    """A single value, as with one seed or text at scale smoke, where no claim is tested: an interval without width."""
+    return Metric(value=value, ci_low=value, ci_high=value, n=1, unit=unit, formula=formula)
+
+
 def clustered(values: list[Float[np.ndarray, " n"]], clusters: list[list[str]], unit: str, formula: str) -> Metric:
     """Mean over all seeds' items with a bootstrap over clusters, and the mean of every seed. Where everything is one
     cluster, as a corpus with one text at scale smoke, every item is its own."""
+    if sum(map(len, values)) == 1:
+        return lone(float(values[0][0]), unit, formula)
     if len(set(np.concatenate(clusters))) < 2:
         clusters = [[f"{number} {item}" for item in range(len(value))] for number, value in enumerate(values)]
     metric = over_clusters(np.concatenate(values), np.concatenate(clusters), unit=unit, formula=formula)
@@ -87,6 +94,8 @@ def against(
 
 def seeds(values: list[float], unit: str, formula: str) -> Metric:
     """One value a seed."""
+    if len(values) == 1:
+        return lone(values[0], unit, formula)
     return over_seeds(values, unit=unit, formula=formula)
 
 
