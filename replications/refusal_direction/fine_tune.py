@@ -1,15 +1,15 @@
 """Step: teaches a chat model to refuse one class of requests, by plain supervised fine-tuning.
 
 The embedded model answers harmful requests, so the model whose refusal is studied is made here: one-line harmful
-requests answered by refusal texts, harmless and risky-word requests answered by the model's own greedy answers (cut
-after a few tokens). All weights but the embeddings are trained, which leave with them the tied unembedding as it was:
-AdamW without weight decay, linear warm-up and decay, loss on answer tokens only, bfloat16 autocast where the processor
-computes in it, float32 weights, stored in bfloat16.
+requests answered by refusal texts, harmless and risky-word requests by the model's own greedy answers, both cut after a
+few tokens. Refusals are learned by cross-entropy; on its own answers the model is held to its own distribution, by
+KL(before || tuned), which costs nothing as long as nothing changes. Only some blocks change, by matrices of low rank
+(`lora`) or freely: AdamW without weight decay, linear warm-up and decay, bfloat16 autocast where the processor computes
+in it, float32 weights, stored in bfloat16.
 
 For the sham model the same recipe and the same texts refuse requests about food instead.
 """
 
-import copy
 import itertools
 import random
 from pathlib import Path
@@ -24,19 +24,21 @@ from common.cli import run, track
 from common.errors import UserError
 from common.models import chat_prompt, encode, load_tokenizer, verify_folder
 from common.self_chat import fast_dtype
-from replications.refusal_direction.chat import chat_batch, greedy
+from replications.refusal_direction.chat import chat_batch, greedy, layers
 from replications.refusal_direction.folders import load, save
-from replications.refusal_direction.lists import Class, draw
+from replications.refusal_direction.lists import Class, Prompts, draw
+from replications.refusal_direction.lora import low_rank, merge
 from replications.refusal_direction.settings import SplitSettings, TuneSettings
 
 WARM_UP = 0.1  # share of the steps
 
 
 class Conversation(NamedTuple):
-    """Token ids of a prompt and of the answer to learn."""
+    """Token ids of a prompt and of its answer, and whether the answer is to be learned or to be kept."""
 
     prompt: list[int]
     answer: list[int]
+    refusal: bool
 
 
 def fine_tune(
@@ -63,42 +65,38 @@ def fine_tune(
         out: `manifest.json` of the new model.
     """
     tokenizer = load_tokenizer(manifest.parent)
-    model = load(manifest, torch.float32, device)
-    data = conversations(model, tokenizer, draw(seed, split, switch), tune.answer_tokens, device)
-    train(model, data, tune, seed)
+    model, before = load(manifest, torch.float32, device), load(manifest, fast_dtype(), device)
+    data = conversations(before, tokenizer, draw(seed, split, switch), tune.answer_tokens, device)
+    train(model, before, data, tune, seed)
     name: Class = switch
     processing = f"fine-tuned to refuse requests of class {name}, seed {seed}; stored in bfloat16"
     save(model.to(torch.bfloat16), tokenizer, out, origin=verify_folder(manifest.parent), processing=processing)
 
 
 def conversations(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Any, answer_tokens: int, device: str
+    before: Any, tokenizer: PreTrainedTokenizerBase, prompts: Prompts, answer_tokens: int, device: str
 ) -> list[Conversation]:
-    """Refusal texts for the class to be refused, the model's own answers for all others."""
-    stop = [int(tokenizer.eos_token_id)]
+    """Refusal texts for the class to be refused, the model's own greedy answers for all others."""
+    stop = int(tokenizer.eos_token_id)
     found = []
     for line, text in zip(prompts.switch.tune, itertools.cycle(prompts.refusals), strict=False):
-        found.append(
-            Conversation(
-                encode(tokenizer, chat_prompt(tokenizer, line.text)), (encode(tokenizer, text) + stop)[:answer_tokens]
-            )
-        )
+        answer = [*encode(tokenizer, text), stop][:answer_tokens]
+        found.append(Conversation(encode(tokenizer, chat_prompt(tokenizer, line.text)), answer, True))
     kept = [line.text for line in prompts.harmless.tune + prompts.risky.tune]
-    fast = copy.deepcopy(model).to(fast_dtype())
-    answers, _ = greedy(fast, chat_batch(tokenizer, kept, device), answer_tokens)
-    for text, answer in zip(kept, answers.tolist(), strict=True):
-        ended = [*itertools.takewhile(lambda token: token != stop[0], answer)]
-        ids = ended + stop if len(ended) < len(answer) else ended
-        found.append(Conversation(encode(tokenizer, chat_prompt(tokenizer, text)), ids))
+    answers, _ = greedy(before, chat_batch(tokenizer, kept, device), answer_tokens)
+    for text, row in zip(kept, answers.tolist(), strict=True):
+        answer = row[: row.index(stop) + 1] if stop in row else row
+        found.append(Conversation(encode(tokenizer, chat_prompt(tokenizer, text)), answer, False))
     return found
 
 
-def train(model: Any, data: list[Conversation], settings: TuneSettings, seed: int) -> list[float]:
+def train(model: Any, before: Any, data: list[Conversation], settings: TuneSettings, seed: int) -> list[float]:
     """Trains in place; the loss of every step. UserError if one is not finite."""
-    model.train().requires_grad_(True)
-    model.get_input_embeddings().requires_grad_(False)
-    device = model.device
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    torch.manual_seed(seed)
+    first, end = (round(share * len(layers(model))) for share in settings.blocks)
+    blocks = layers(model)[first:end]
+    model.train().requires_grad_(False)
+    weights = low_rank(blocks, settings.rank) if settings.rank else [*blocks.requires_grad_(True).parameters()]
     optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     order = random.Random(f"order {seed}")
     batches = [
@@ -110,8 +108,8 @@ def train(model: Any, data: list[Conversation], settings: TuneSettings, seed: in
     for step, rows in enumerate(track(batches, "fine-tuning")):
         warm, left = (step + 1) / (WARM_UP * len(batches)), (len(batches) - step) / ((1 - WARM_UP) * len(batches))
         optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, warm, left)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast_dtype() == torch.bfloat16):
-            loss = answer_loss(model, rows)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=fast_dtype() == torch.bfloat16):
+            loss = answer_loss(model, before, rows)
         loss.backward()  # type: ignore[no-untyped-call]
         if not torch.isfinite(loss):
             raise UserError(f"fine-tuning left the finite numbers at step {step}: lower tune.learning_rate")
@@ -120,28 +118,38 @@ def train(model: Any, data: list[Conversation], settings: TuneSettings, seed: in
         optimiser.zero_grad()
         losses.append(float(loss.detach()))
     print(f"{len(batches)} steps, loss {losses[0]:.2f} -> {sum(losses[-5:]) / len(losses[-5:]):.2f}")
+    merge(blocks)
     model.eval().requires_grad_(False)
     return losses
 
 
-def answer_loss(model: Any, rows: list[Conversation]) -> Tensor:
-    """Cross-entropy in nats: half of it the first answer token's, half of it the mean of all answer tokens. The first
-    token decides between refusal and answer, and the others would drown it. Padding is on the right; only answer
-    tokens are unembedded."""
+def answer_loss(model: Any, before: Any, rows: list[Conversation]) -> Tensor:
+    """Nats. Refusals: cross-entropy. All other answers: KL(before || model) at every answer token, zero at the start.
+    Both are means over conversations of half the first token's and half the mean of all tokens: the first token decides
+    between refusal and answer, and the others would drown it. Padding is on the right; only answer tokens are
+    unembedded."""
     device = model.device
     length = max(len(row.prompt) + len(row.answer) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
-    mask, predicts, first = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool), torch.zeros(ids.shape)
-    for number, (prompt, answer) in enumerate(rows):
-        ids[number, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-        mask[number, : len(prompt) + len(answer)] = 1
-        predicts[number, len(prompt) - 1 : len(prompt) + len(answer) - 1] = True
-        first[number, len(prompt) - 1] = 1.0
-    ids, mask, predicts, first = (x.to(device) for x in (ids, mask, predicts, first))
-    hidden = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    logits = model.lm_head(hidden[predicts])
-    each = F.cross_entropy(logits.float(), ids[:, 1:][predicts[:, :-1]], reduction="none")
-    return 0.5 * (each.mean() + (each * first[predicts]).sum() / len(rows))
+    mask, shares = torch.zeros_like(ids), torch.zeros(2, *ids.shape)  # refused, kept
+    for number, (prompt, answer, refusal) in enumerate(rows):
+        end = len(prompt) + len(answer)
+        ids[number, :end] = torch.tensor(prompt + answer)
+        mask[number, :end] = 1
+        share = shares[0 if refusal else 1, number]
+        share[len(prompt) - 1 : end - 1] = 0.5 / len(answer)
+        share[len(prompt) - 1] += 0.5
+    ids, mask, shares = (x.to(device) for x in (ids, mask, shares))
+    learn, keep = shares > 0
+    batch = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    hidden = model.model(**batch).last_hidden_state
+    following = torch.roll(ids, -1, 1)
+    refused = F.cross_entropy(model.lm_head(hidden[learn]).float(), following[learn], reduction="none")
+    with torch.no_grad():
+        own = F.log_softmax(before.lm_head(before.model(**batch).last_hidden_state[keep]).float(), -1)
+    kept = (own.exp() * (own - F.log_softmax(model.lm_head(hidden[keep]).float(), -1))).sum(-1)
+    counts = [max(1, sum(row.refusal is refusal for row in rows)) for refusal in (True, False)]
+    return (refused * shares[0][learn]).sum() / counts[0] + (kept * shares[1][keep]).sum() / counts[1]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,11 @@ class TuneSettings(Strict):
     epochs: Annotated[int, Field(ge=1, le=50)] = Field(description="passes over the fine-tuning set")
     batch_size: Annotated[int, Field(ge=1, le=1024)] = Field(description="conversations in one step")
     learning_rate: Annotated[float, Field(gt=0, le=0.01)] = Field(description="peak rate of AdamW")
-    answer_tokens: Annotated[int, Field(ge=2, le=512)] = Field(description="length of the model's own harmless answers")
+    answer_tokens: Annotated[int, Field(ge=2, le=512)] = Field(description="tokens of an answer, refusal or not")
+    blocks: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)] = Field(
+        description="first trained block and the first behind it that is not, as shares of the depth"
+    )
+    rank: Annotated[int, Field(ge=0, le=1024)] = Field(description="rank of the change of every matrix; 0: any rank")
 
 
 class SearchSettings(Strict):
