@@ -11,8 +11,11 @@ def survives(table: pd.DataFrame) -> pd.Series:
 
 
 def ranked(table: pd.DataFrame, filters: bool) -> pd.DataFrame:
-    """Survivors by bypass, then what induces refusal and only fails on KL, then the others; all by bypass."""
+    """Survivors by bypass; then what ends refusal when ablated and induces it when added, the least KL first; then the
+    others by bypass."""
     if not filters:
         return table.sort_values("bypass", kind="stable")
-    fails = 2 - survives(table).astype(int) - (table["induce"] >= MINIMUM_INDUCE).astype(int)
-    return table.assign(fails=fails).sort_values(["fails", "bypass"], kind="stable").drop(columns="fails")
+    works = (table["bypass"] < 0) & (table["induce"] >= MINIMUM_INDUCE)
+    fails = 2 - (survives(table) | works).astype(int) - survives(table).astype(int)
+    order = table["kl"].where(fails == 1, table["bypass"])
+    return table.assign(fails=fails, order=order).sort_values(["fails", "order"], kind="stable")[list(table.columns)]

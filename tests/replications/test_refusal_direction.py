@@ -1,7 +1,6 @@
 """The refusal direction: interventions, search, weights, on a tiny random model; no completion is ever kept."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -21,7 +20,6 @@ from replications.refusal_direction.chat import (
     unit,
 )
 from replications.refusal_direction.directions import half_cosine, matched, refusal_tokens
-from replications.refusal_direction.filters import ranked, survives
 from replications.refusal_direction.fine_tune import Conversation, answer_loss, train
 from replications.refusal_direction.lora import low_rank, merge
 from replications.refusal_direction.orthogonalise import orthogonalise, untie
@@ -221,13 +219,6 @@ def test_search_finds_a_planted_switch(model):
     with ablating(planted, r):
         assert float(refusal_metric(last_logits(planted, on), tokens).max()) < 0
     model.config.tie_word_embeddings = True
-
-
-def test_the_choice_follows_the_filters():
-    table = pd.DataFrame({"bypass": [-9.0, -7, -4, -3], "kl": [0.05, 0.5, 0.05, 0.1], "induce": [-1.0, 1, 1, 0]})
-    assert survives(table).tolist() == [False, False, True, True]
-    assert ranked(table, True)["bypass"].tolist() == [-4, -3, -7, -9]
-    assert ranked(table, False)["bypass"].tolist() == [-9, -7, -4, -3]
 
 
 def test_a_model_that_never_refuses_is_told_so():

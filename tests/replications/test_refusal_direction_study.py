@@ -14,6 +14,7 @@ from common.claims import load_claims
 from common.models import Manifest, load_tokenizer, verify_folder
 from common.records import read_metrics
 from replications.refusal_direction.draw import FIGURES, draw
+from replications.refusal_direction.filters import ranked, survives
 from replications.refusal_direction.folders import save
 from replications.refusal_direction.lists import LISTS
 from replications.refusal_direction.orthogonalise import remove
@@ -129,3 +130,24 @@ def test_summaries_by_hand():
     ratio = ratios("back", arms, "kl", "ablated", "random")["back"]
     assert ratio.value == pytest.approx((1 + 3) / (2 + 4))
     assert ratio.per_seed == pytest.approx([0.5, 0.75])
+
+
+def test_the_choice_follows_the_filters():
+    table = pd.DataFrame({"bypass": [-9.0, -7, -4, -3], "kl": [0.05, 0.5, 0.05, 0.1], "induce": [-1.0, 1, 1, 0]})
+    assert survives(table).tolist() == [False, False, True, True]
+    assert ranked(table, True)["bypass"].tolist() == [-4, -3, -7, -9]
+    assert ranked(table, False)["bypass"].tolist() == [-9, -7, -4, -3]
+
+
+def test_without_survivors_the_least_kl_among_those_that_work():
+    table = pd.DataFrame(
+        {
+            "bypass": [-9.0, -7.0, -4.0, 1.0, -8.0],
+            "kl": [3.0, 0.3, 0.2, 0.15, 0.05],
+            "induce": [1.0, 2.0, 3.0, 4.0, -1.0],
+        }
+    )
+    assert not survives(table).any()
+    found = ranked(table, True)
+    assert found["bypass"].tolist() == [-4, -7, -9, -8, 1]
+    assert list(found.columns) == ["bypass", "kl", "induce"]
