@@ -10,12 +10,13 @@ curve against the planted ones, and by how faithful its circuits are (`edge_attr
     acdc          number of thresholds at which ACDC keeps the edge; its distance is the KL divergence of the answer
     random        a random number, as a check of the ruler
 
-Null of the areas: the same scores against planted edges that are shuffled among all edges.
+Null: the same scores against planted edges that are shuffled among all edges, mean of `SHUFFLES`.
 """
 
 import tempfile
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
 from replications.ioi_circuit.edge_attribution import auroc, faithfulness, passes, reader_of
 from replications.ioi_circuit.planted import LENGTH, N_NAMES, save_planted_model
 
-AT_ONCE = 8
+AT_ONCE, SHUFFLES = 8, 200
 FORMULAS = {
     "auroc": "area under the ROC curve against the planted edges",
     "cpr": "area below f(C) over the share of edges",
@@ -98,15 +99,15 @@ def edge_ground_truth(
         generator = np.random.default_rng(seed)
         sizes = {name: values.abs().double().numpy()[edges] for name, values in found.items()}
         sizes["random"] = generator.random(int(edges.sum()))
-        shuffled = generator.permutation(truth[edges])
+        shuffled = [generator.permutation(truth[edges]) for _ in range(SHUFFLES)]
         kept = found["acdc"].numpy()[edges] > 0
         record = {"cpr_" + name: areas["cpr_" + name].value for name in found}
         record |= {f"cpr_{name}_random": areas["cpr_random"].value for name in found}
-        for end, planted_or_not in (("", truth[edges]), ("_shuffled", shuffled)):
-            record |= {f"auroc_{name}{end}": auroc(size, planted_or_not) for name, size in sizes.items()}
+        for end, truths in (("", [truth[edges]]), ("_shuffled", shuffled)):
+            record |= {f"auroc_{name}{end}": mean(auroc(size, one) for one in truths) for name, size in sizes.items()}
             record["gain_eap_ig" + end] = record["auroc_eap_ig" + end] - record["auroc_eap" + end]
-            record["precision_acdc" + end] = float((kept & planted_or_not).sum() / max(1, kept.sum()))
-            record["recall_acdc" + end] = float((kept & planted_or_not).sum() / planted_or_not.sum())
+            record["precision_acdc" + end] = mean(float((kept & one).sum() / max(1, kept.sum())) for one in truths)
+            record["recall_acdc" + end] = mean(float((kept & one).sum() / one.sum()) for one in truths)
         records.append(record)
         names = pd.DataFrame([(w, r) for w in graph.writer_names() for r in graph.reader_names()])
         rows = names[edges.flatten()].set_axis(["writer", "reader"], axis=1)
