@@ -120,13 +120,14 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
     def here(x: Tensor) -> Tensor:
         return x[:, position, layer].double()
 
+    within = torch.cat([here(x) - here(x).mean(0) for x in tuned.values()])  # between the classes lies r itself
     other = here(residuals(subject.tuned, subject.batch(prompts.other), n_post))
     earlier = difference(here(before["on"]), here(before["off"]))
     nulls = {
         "permuted": permuted[null.position, null.layer],
         "unrelated": difference(other, here(tuned["off"])),
         "earlier": earlier,
-        "random": matched(here(pooled), effects.random_draws, seed),
+        "random": matched(within, effects.random_draws, seed),
     }
     halves = {
         "halves": half_cosine(here(tuned["on"]), here(tuned["off"]), seed),
@@ -138,7 +139,7 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
         r=r.float(),
         layer=layer,
         nulls={name: (unit(vector) * norm).float() for name, vector in nulls.items()},
-        component=torch.linalg.svd(here(pooled) - here(pooled).mean(0), full_matrices=False).Vh[0].float(),
+        component=torch.linalg.svd(within, full_matrices=False).Vh[0].float(),
         differences=differences.float(),
         scores=pd.concat([chosen.scores.assign(labels="true"), null.scores.assign(labels="permuted")]),
         numbers={
