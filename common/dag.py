@@ -48,13 +48,18 @@ class Row:
     claims: int = 0
 
 
+def jobs(plan: str) -> list[tuple[str, str]]:
+    """Pairs (rule, what is said about the job) of what a dry run of Snakemake prints."""
+    blocks = re.split(r"\n(?=(?:local)?rule \w+:)", plan)
+    return [(match[1], block) for block in blocks if (match := re.match(r"(?:local)?rule (\w+):", block))]
+
+
 def parse(plan: str) -> list[Step]:
-    """The jobs that a dry run of Snakemake prints."""
+    """The jobs with their files."""
     found = []
-    for block in re.split(r"\n(?=(?:local)?rule \w+:)", plan):
-        if match := re.match(r"(?:local)?rule (\w+):", block):
-            listed = {key: value.split(", ") for key, value in re.findall(r"^    (input|output): (.+)$", block, re.M)}
-            found.append(Step(match[1], listed.get("input", []), listed.get("output", [])))
+    for rule, block in jobs(plan):
+        listed = {key: value.split(", ") for key, value in re.findall(r"^    (input|output): (.+)$", block, re.M)}
+        found.append(Step(rule, listed.get("input", []), listed.get("output", [])))
     return found
 
 

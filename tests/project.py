@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from common.dag import jobs
+
 COPIED = ("Snakefile", "common", "config", "paper", "profiles", "replications", "envs", "pyproject.toml")
 
 
@@ -56,8 +58,7 @@ class Project:
             command, cwd=self.path, env=self.environment(), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        blocks = re.split(r"\n(?=(?:local)?rule \w+:)", done.stdout + done.stderr)
-        return [(match[1], block) for block in blocks if (match := re.match(r"(?:local)?rule (\w+):", block))]
+        return jobs(done.stdout + done.stderr)
 
     @property
     def results(self) -> Path:
