@@ -78,6 +78,19 @@ class Graph:
         found[:, -1] = True
         return found
 
+    def feeds(self) -> Bool[Tensor, "reader writer"]:
+        """True where the writer computes from the reader: a head from its queries and its group's keys and values."""
+        found = torch.zeros(self.n_readers, self.n_writers, dtype=torch.bool)
+        for layer in range(self.n_layers):
+            for head in range(self.n_heads):
+                group = head // (self.n_heads // self.n_kv_heads)
+                found[
+                    [self.reader(layer, "q", head)] + [self.reader(layer, kind, group) for kind in "kv"],
+                    self.head(layer, head),
+                ] = True
+            found[self.reader(layer, "mlp"), self.head(layer, self.n_heads)] = True
+        return found
+
     def writer_names(self) -> list[str]:
         """'embedding', '3.1' for a head, 'mlp 3'."""
         layers = range(self.n_layers)
@@ -102,17 +115,19 @@ d_model], returns the input of each reader there [reader batch pos d_model]."""
 
 def forward_by_reader(
     decoder: Decoder,
-    embedded: Float[Tensor, "batch pos d_model"],
+    first: int,
+    known: Float[Tensor, "writer batch pos d_model"],
     mask: Bool[Tensor, "batch pos"],
     read: Read,
 ) -> Float[Tensor, "batch pos d_model"]:
-    """A forward pass in which every reader has an input of its own; the input of the logits."""
-    at = torch.arange(embedded.shape[1], device=embedded.device)
+    """A forward pass from layer `first` on, in which every reader has an input of its own; the input of the logits.
+    `known` is what the writers before that layer wrote: in a whole pass, the embedding."""
+    at = torch.arange(known.shape[-2], device=known.device)
     allowed = (at[:, None] >= at) & mask[:, None, None, :]
     allowed = allowed | torch.eye(len(at), dtype=torch.bool, device=at.device)
-    written = [embedded[None]]
+    written = [known]
     heads, kv = decoder.n_heads, decoder.n_kv_heads
-    for layer in range(decoder.n_layers):
+    for layer in range(first, decoder.n_layers):
         normed = decoder.norm(layer, 0, read(layer, "attn", written))
         q = decoder.each_head(layer, "q", normed[:heads], at)
         k = decoder.each_head(layer, "k", normed[heads : heads + kv], at)
@@ -193,7 +208,7 @@ def _gradients(
         return stream[0] + probe
 
     with torch.enable_grad():
-        total = metric(forward_by_reader(decoder, embedded, mask, read)).sum()
+        total = metric(forward_by_reader(decoder, 0, embedded[None], mask, read)).sum()
         gradients = torch.autograd.grad(total, [probe for _, probe in probes])
     return [(first, gradient) for (first, _), gradient in zip(probes, gradients, strict=True)]
 
@@ -207,9 +222,13 @@ def run_circuits(
 ) -> Float[Tensor, "circuit batch pos d_model"]:
     """The input of the logits in each circuit: its edges carry the prompt, all others the partner.
 
-    All edges give the model's own pass, none gives the partner's (tests).
+    All edges give the model's own pass, none gives the partner's (tests). Up to the first layer in which a circuit
+    lacks an edge, everything is as in the prompt's pass and taken from it.
     """
     graph, count = Graph.of(decoder), len(circuits)
+    lacking = torch.nonzero((graph.edges().to(circuits.device) & ~circuits).any(0).any(0))
+    first = int(lacking[0]) // (graph.attention_readers + 1) if len(lacking) else graph.n_layers
+    known = outputs(decoder, cache)[: graph.writers_before(first, mlp=False)]
     base = outputs(decoder, partner)
     streams = {"attn": partner.resid_pre, "mlp": partner.resid_mid, "logits": [partner.final]}
     held = einops.rearrange(circuits, "c w r -> c r w").to(base.dtype).contiguous()
@@ -228,8 +247,7 @@ def run_circuits(
         clean = streams[what][0 if what == "logits" else layer]
         return (clean + part.reshape(*part.shape[:2], *clean.shape).transpose(0, 1)).flatten(1, 2)
 
-    embedded = cache.resid_pre[0].repeat(count, 1, 1)
-    final = forward_by_reader(decoder, embedded, mask.repeat(count, 1), read)
+    final = forward_by_reader(decoder, first, known.repeat(1, count, 1, 1), mask.repeat(count, 1), read)
     return einops.rearrange(final, "(c b) p d -> c b p d", c=count)
 
 
@@ -259,17 +277,21 @@ def exact_edges(
 def acdc(
     run: Callable[[Bool[Tensor, "circuit writer reader"]], Float[Tensor, " circuit"]],
     edges: Bool[Tensor, "writer reader"],
+    feeds: Bool[Tensor, "reader writer"],
     threshold: float,
 ) -> Bool[Tensor, "writer reader"]:
     """The circuit of ACDC (Conmy et al. 2023, algorithm 1): from the logits down, and for each reader from its last
     writer to its first, an edge is taken out for good if that raises the distance `run` by less than `threshold`.
 
-    Deviation: all edges of a reader that is itself read by nobody any more are left for the sweep to remove one by one,
-    at no rise each; the released code removes them with the reader.
+    Where nobody reads any more what is computed from a reader (`feeds`), all edges into it go without a run, as in the
+    released code: none of them can change the distance.
     """
     held = edges.clone()
     distance = run(held[None])[0]
     for reader in reversed(range(edges.shape[1])):
+        if feeds[reader].any() and not held[feeds[reader]].any():
+            held[:, reader] = False
+            continue
         for writer in reversed(torch.nonzero(edges[:, reader])[:, 0].tolist()):
             held[writer, reader] = False
             without = run(held[None])[0]

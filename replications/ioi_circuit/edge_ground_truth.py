@@ -151,7 +151,7 @@ def find(
     found = {"eap": score(1), "eap_ig": score(ig_steps)}
     few = Batch(balanced(prompts, DISCOVERY, exact_prompts), "cpu")
     clean, partner = passes(decoder, few)
-    edges = Graph.of(decoder).edges()
+    edges, feeds = Graph.of(decoder).edges(), Graph.of(decoder).feeds()
 
     def logit_difference(held: Bool[Tensor, "circuit writer reader"]) -> Float[Tensor, " circuit"]:
         return reader_of(decoder, few, run_circuits(decoder, clean, partner, few.mask, held)).mean(-1).double()
@@ -162,7 +162,7 @@ def find(
 
     own = answer(decoder, few, clean.final)
     found["exact"] = exact_edges(logit_difference, edges, AT_ONCE)
-    found["acdc"] = torch.stack([acdc(divergence, edges, value) for value in thresholds]).double().sum(0)
+    found["acdc"] = torch.stack([acdc(divergence, edges, feeds, value) for value in thresholds]).double().sum(0)
     return found
 
 

@@ -76,6 +76,32 @@ def test_one_missing_edge_equals_hooks_on_split_inputs(
         bridge.set_use_split_qkv_input(False)
 
 
+def test_circuits_that_lack_edges_in_different_layers_do_not_mix(
+    decoder: Decoder, batch: Batch, passes: tuple[Cache, Cache]
+) -> None:
+    """Together the pass starts at the earliest missing edge, alone each starts at its own."""
+    graph = Graph.of(decoder)
+    held = graph.edges().repeat(3, 1, 1)
+    for one, (writer, reader) in zip(
+        held, [("embedding", "0.1 q"), ("0.1", "mlp 2"), ("mlp 1", "logits")], strict=True
+    ):
+        one[graph.writer_names().index(writer), graph.reader_names().index(reader)] = False
+    together = run_circuits(decoder, *passes, batch.mask, held)
+    for one, found in zip(held, together, strict=True):
+        alone = run_circuits(decoder, *passes, batch.mask, one[None])[0]
+        torch.testing.assert_close(found[batch.mask], alone[batch.mask], atol=1e-4, rtol=1e-4)
+        assert (found - passes[0].final)[batch.mask].abs().max() > 1e-3
+
+
+def test_a_head_computes_from_its_queries_and_its_groups_keys_and_values() -> None:
+    graph = Graph(n_layers=2, n_heads=4, n_kv_heads=2)
+    names, feeds = graph.reader_names(), graph.feeds()
+    assert [names[r] for r in feeds[:, graph.head(1, 3)].nonzero()[:, 0]] == ["1.3 q", "1.1 k", "1.1 v"]
+    assert [names[r] for r in feeds[:, graph.writer_names().index("mlp 1")].nonzero()[:, 0]] == ["mlp 1"]
+    assert not feeds[-1].any()
+    assert not feeds[:, 0].any()
+
+
 def test_edges_respect_order_and_count(decoder: Decoder) -> None:
     graph = Graph.of(decoder)
     edges = graph.edges()
