@@ -84,10 +84,8 @@ class Graph:
         for layer in range(self.n_layers):
             for head in range(self.n_heads):
                 group = head // (self.n_heads // self.n_kv_heads)
-                found[
-                    [self.reader(layer, "q", head)] + [self.reader(layer, kind, group) for kind in "kv"],
-                    self.head(layer, head),
-                ] = True
+                for kind, own in (("q", head), ("k", group), ("v", group)):
+                    found[self.reader(layer, kind, own), self.head(layer, head)] = True
             found[self.reader(layer, "mlp"), self.head(layer, self.n_heads)] = True
         return found
 
