@@ -52,10 +52,11 @@ def adversarial(found: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
         part = table[table["quantity"] == name]
         reach = [part["value"] - part["ci_low"], part["ci_high"] - part["value"]]
         colours = ["0.6", PALETTE[5], PALETTE[1]]
-        axes.bar(range(3), part["value"], yerr=reach, color=colours, error_kw={"elinewidth": 0.9})
+        bars = axes.bar(range(3), part["value"], yerr=reach, color=colours, error_kw={"elinewidth": 0.9})
+        axes.bar_label(bars, fmt="%.2g", padding=2, fontsize=7)
         axes.set_xticks(range(3), list(VERSIONS.values()))
         axes.set_title(name, loc="left")
-        axes.set_ylim(0.0, max(0.05, axes.get_ylim()[1]))
+        axes.set_ylim(0.0, max(0.05, 1.08 * axes.get_ylim()[1]))
     return figure, table
 
 
