@@ -91,7 +91,7 @@ MEASURED = {
     "absolute": (
         "measure_absolute",
         "absolute",
-        ["mixed_density"],
+        ["mixed_density", "sparser_density"],
         ["table", "motif"],
     ),
     "double_descent": (

@@ -104,30 +104,35 @@ def sparse_points(
 
 
 class WrittenLoss(torch.autograd.Function):
-    """`model.evaluate` for optimisers that ask autograd: hands over the written gradient and builds no graph."""
+    """A loss whose gradient was written out, for optimisers that ask autograd: no graph is built."""
 
     @staticmethod
-    def forward(
-        ctx: Any, W: Tensor, b: Tensor, data: Data, importance: Tensor, activation: Activation
-    ) -> Float[Tensor, " instance"]:
-        """Loss of every instance."""
-        found = evaluate(W, b, data, importance, activation)
-        ctx.save_for_backward(found.grad_W, found.grad_b)
-        return found.loss
+    def forward(ctx: Any, loss: Float[Tensor, " instance"], *both: Tensor) -> Float[Tensor, " instance"]:
+        """The loss of every instance. `both`: the weights, then the gradient of each."""
+        ctx.save_for_backward(*both[len(both) // 2 :])
+        return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """Gradients of W and b."""
-        grad_W, grad_b = ctx.saved_tensors
-        return scale[:, None, None] * grad_W, scale[:, None] * grad_b, None, None, None
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the weights."""
+        gradients = ctx.saved_tensors
+        scaled = [scale.reshape(-1, *[1] * (one.dim() - 1)) * one for one in gradients]
+        return None, *scaled, *[None] * len(gradients)
+
+
+def with_gradient(loss: Float[Tensor, " instance"], weights: Weights, gradients: Weights) -> Float[Tensor, " instance"]:
+    """`loss`, tied to `weights` by the gradient given for each of them."""
+    apply = cast(Callable[..., Tensor], WrittenLoss.apply)
+    return apply(loss, *weights.values(), *(gradients[name] for name in weights))
 
 
 def written_loss(
     weights: Weights, data: Data, importance: Float[Tensor, "instance feature"], activation: Activation
 ) -> Float[Tensor, " instance"]:
     """Loss of `weights["W"]` and `weights["b"]`, with the written gradient."""
-    apply = cast(Callable[..., Tensor], WrittenLoss.apply)
-    return apply(weights["W"], weights["b"], data, importance, activation)
+    with torch.no_grad():
+        found = evaluate(weights["W"], weights["b"], data, importance, activation)
+    return with_gradient(found.loss, weights, {"W": found.grad_W, "b": found.grad_b})
 
 
 def stream_job(
