@@ -1,13 +1,11 @@
-"""Step: draws features and training points in the plane from few points to many, test loss and shares."""
-
-from pathlib import Path
+"""Draws features and training points in the plane from few points to many, test loss and shares."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import log_ticks
 
 SHOWN = 6
@@ -15,12 +13,10 @@ KINDS = {"feature": ("columns $W_i$", PALETTE[0]), "point": ("training points $W
 DECAYS = {"weak": (PALETTE[0], "weight decay of the paper"), "strong": (PALETTE[1], "strong decay (control)")}
 
 
-def draw_double_descent(*, table: Path, columns: Path, caption: Path, out: Path) -> None:
-    """Top: vectors of the first seed; bottom: losses and shares of all seeds. `out` is the SVG."""
-    frame, vectors = pd.read_csv(table), pd.read_csv(columns)
+def draw_double_descent(frame: pd.DataFrame, vectors: pd.DataFrame) -> Figure:
+    """Top: vectors of the first seed; bottom: losses and shares of all seeds."""
     sizes = np.sort(frame["points"].unique())
     chosen = sizes[np.unique(np.linspace(0, len(sizes) - 1, SHOWN).round().astype(int))]
-    use_style()
     figure = plt.figure(figsize=(PAGE_WIDTH, 5.0))
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[2.4, 2.6])).tolist()
     grid = top.subplots(2, len(chosen))
@@ -58,8 +54,4 @@ def draw_double_descent(*, table: Path, columns: Path, caption: Path, out: Path)
         axes.tick_params(axis="x", labelrotation=45)
         axes.minorticks_off()
         axes.legend(frameon=False)
-    save_figure(figure, out.with_suffix(""), frame, caption, [table, columns])
-
-
-if __name__ == "__main__":
-    run(draw_double_descent)
+    return figure

@@ -1,14 +1,12 @@
-"""Step: draws D* and every D_i against 1 / density, with feature-geometry graphs of some models (section 4)."""
-
-from pathlib import Path
+"""Draws D* and every D_i against 1 / density, with feature-geometry graphs of some models (section 4)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import log_ticks
 
 GUIDES = {
@@ -25,10 +23,8 @@ HALF = 0.5
 GOLDEN = np.pi * (3 - np.sqrt(5))
 
 
-def draw_uniform(*, table: Path, graphs: Path, caption: Path, out: Path) -> None:
+def draw_uniform(frame: pd.DataFrame, links: pd.DataFrame) -> Figure:
     """Top: D* of both activations, and D_i of stored features, all seeds; bottom: graphs of the first seed."""
-    frame, links = pd.read_csv(table), pd.read_csv(graphs)
-    use_style()
     figure = plt.figure(figsize=(PAGE_WIDTH, 5.2))
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[3.4, 1.8])).tolist()
     left, right = top.subplots(1, 2, width_ratios=[1.0, 1.25], sharey=True)
@@ -60,7 +56,7 @@ def draw_uniform(*, table: Path, graphs: Path, caption: Path, out: Path) -> None
         part = links[links["density"] == density]
         _graph(axes, kept, [(int(i), int(j), x) for i, j, x in part[["feature", "other", "product"]].to_numpy()])
         axes.set_title(f"1 / density = {1 / density:.2g}", fontsize=7)
-    save_figure(figure, out.with_suffix(""), frame, caption, [table, graphs])
+    return figure
 
 
 def _graph(axes: Axes, features: set[int], links: list[tuple[int, int, float]]) -> None:
@@ -93,7 +89,3 @@ def _graph(axes: Axes, features: set[int], links: list[tuple[int, int, float]]) 
     axes.set(aspect="equal", xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-if __name__ == "__main__":
-    run(draw_uniform)

@@ -25,17 +25,24 @@ START = 3 * 10**9  # keeps the seeds of weights apart from those of batches
 
 
 def batch(
-    densities: Float[Tensor, " dataset"], n_features: int, size: int, seed: int, step: int, *, signed: bool = False
+    densities: Float[Tensor, " dataset"],
+    n_features: int,
+    size: int,
+    seed: int,
+    step: int,
+    *,
+    signed: bool = False,
+    device: str = "cpu",
 ) -> Data:
-    """The batch of one step for all data sets of one seed: float32 on the CPU, `size` points and the zero point.
+    """The batch of one step for all data sets of one seed: float32, `size` points and the zero point.
 
-    With `signed`, active values are uniform on [-1, 1].
+    With `signed`, active values are uniform on [-1, 1]. Numbers are drawn on the device; another device draws others.
     """
-    generator = torch.Generator().manual_seed(seed * 10_000_000 + step)
-    densities = densities.double()
+    generator = torch.Generator(device).manual_seed(seed * 10_000_000 + step)
+    densities = densities.to(device, torch.float64)
     some = 1.0 - (1.0 - densities) ** n_features
     sparse: Bool[Tensor, " dataset"] = densities < SPARSE
-    x = torch.zeros(len(densities), n_features, 1 + size)  # the first point is the zero point
+    x = torch.zeros(len(densities), n_features, 1 + size, device=device)  # the first point is the zero point
     place, value = _sparse_points(densities[sparse], n_features, size, generator, signed)
     owner = sparse.nonzero()[place[0], 0]
     x[owner, place[1], 1 + place[2]] = value
@@ -45,7 +52,7 @@ def batch(
 
 
 def _values(generator: torch.Generator, count: int, signed: bool) -> Float[Tensor, " count"]:
-    value = 1.0 - torch.rand(count, generator=generator)  # not 0
+    value = 1.0 - torch.rand(count, generator=generator, device=generator.device)  # not 0
     return 2.0 * value - 1.0 if signed else value
 
 
@@ -59,12 +66,13 @@ def _sparse_points(
     """
     count = len(densities)
     some = 1.0 - (1.0 - densities) ** n_features
-    u = torch.rand(count, size, generator=generator, dtype=torch.float64)
+    device = generator.device
+    u = torch.rand(count, size, generator=generator, dtype=torch.float64, device=device)
     first = (torch.log1p(-u * some[:, None]) / torch.log1p(-densities)[:, None]).floor().long()
     first = first.clamp(max=n_features - 1)
     later = _hits(densities, n_features, size, generator)
     later = later[:, later[1] > first[later[0], later[2]]]
-    dataset, point = torch.cartesian_prod(torch.arange(count), torch.arange(size)).T
+    dataset, point = torch.cartesian_prod(torch.arange(count, device=device), torch.arange(size, device=device)).T
     place = torch.cat([later, torch.stack([dataset, first.flatten(), point])], dim=1)
     return place, _values(generator, place.shape[1], signed)
 
@@ -75,8 +83,8 @@ def _hits(
     """Entries, as (dataset, feature, sample), each hit with the probability of its data set; some more than once."""
     entries = n_features * size
     hits = torch.poisson(-torch.log1p(-densities) * entries, generator=generator).long()
-    owner = torch.repeat_interleave(torch.arange(len(densities)), hits)
-    at = torch.randint(entries, owner.shape, generator=generator)
+    owner = torch.repeat_interleave(torch.arange(len(densities), device=hits.device), hits)
+    at = torch.randint(entries, owner.shape, generator=generator, device=hits.device)
     return torch.stack([owner, at // size, at % size])
 
 
@@ -85,9 +93,9 @@ def _dense_points(
 ) -> Float[Tensor, "dataset feature sample"]:
     """Points of independent features; those without an active feature, which are few, are drawn again."""
     s = densities.float()[:, None, None]
-    u = torch.rand(len(densities), n_features, size, generator=generator)
+    u = torch.rand(len(densities), n_features, size, generator=generator, device=s.device)
     while len(empty := (u.amin(1) >= s[:, 0]).nonzero()):
-        u[empty[:, 0], :, empty[:, 1]] = torch.rand(len(empty), n_features, generator=generator)
+        u[empty[:, 0], :, empty[:, 1]] = torch.rand(len(empty), n_features, generator=generator, device=s.device)
     value = u * (2.0 / s) - 1.0 if signed else u / s
     return value.masked_fill_(u >= s, 0.0)
 
@@ -159,8 +167,7 @@ def stream_job(
     scale = importance.float().expand(len(W), -1).to(device)
 
     def loss(weights: Weights, step: int) -> Float[Tensor, " instance"]:
-        drawn = stack([batch(at, n_features, size, seed, step) for seed in seeds])
-        data = Data(drawn.x.to(device), drawn.weight.to(device))
+        data = stack([batch(at, n_features, size, seed, step, device=device) for seed in seeds])
         return written_loss(weights, data, scale, activation)
 
     rates = torch.ones(len(W), device=device)

@@ -59,8 +59,7 @@ def trained(
     importance = importance.to(device)
 
     def drawn(size: int, step: int) -> Data:
-        data = stack([batch(at, n, size, seed, step, signed=True) for seed in seeds])
-        return Data(data.x.to(device), data.weight.to(device))
+        return stack([batch(at, n, size, seed, step, signed=True, device=device) for seed in seeds])
 
     def loss(weights: Weights, step: int) -> Tensor:
         return absolute_loss(weights, drawn(optimisation.batch, step), importance, hidden)
