@@ -37,11 +37,12 @@ def draw_absolute(frame: pd.DataFrame, small: pd.DataFrame) -> Picture:
     left, right = middle.subplots(1, 2)
     sns.lineplot(per_seed, x="density", y="polysemantic", ax=left, color=PALETTE[0], marker="o", errorbar=("pi", 100))
     left.set(ylabel=f"polysemantic units of {n_units}", ylim=(-1, n_units + 1))
-    sns.lineplot(per_seed, x="density", y="error", ax=right, color=PALETTE[0], marker="o", errorbar=("pi", 100))
+    style = {"color": PALETTE[0], "marker": "o", "errorbar": ("pi", 100), "label": "ReLU"}
+    sns.lineplot(per_seed, x="density", y="error", ax=right, **style)
     linear = per_seed.dropna(subset=["error_linear"])
-    right.plot(linear["density"], linear["error_linear"], "s", color=PALETTE[1], label="linear hidden units")
+    right.plot(linear["density"], linear["error_linear"], "s", color=PALETTE[1], label="linear (control)")
     right.set(ylabel="loss / loss of the answer 0", ylim=(0, 1.05))
-    right.legend(frameon=False)
+    right.legend(frameon=False, title="hidden units", title_fontsize=7, loc="upper left")
     for axes in (left, right):
         axes.set(xscale="log", xlabel="density s (log scale, sparser to the right)")
         axes.set_xticks(*log_ticks([1.0, 0.1, 0.01, 0.001]))

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from common.plotting import PAGE_WIDTH, PALETTE
@@ -23,11 +24,13 @@ def draw_double_descent(frame: pd.DataFrame, vectors: pd.DataFrame) -> Figure:
     for line, (kind, (label, colour)) in zip(grid, KINDS.items(), strict=True):
         for axes, size in zip(line, chosen, strict=True):
             part = vectors[(vectors["points"] == size) & (vectors["kind"] == kind)]
-            for x, y in part[["x", "y"]].to_numpy():
-                axes.plot([0, x], [0, y], color=colour, linewidth=0.5, alpha=0.6)
+            ends = part[["x", "y"]].to_numpy()
+            rays = np.stack([np.zeros_like(ends), ends], axis=1)
+            axes.add_collection(LineCollection(rays.tolist(), colors=colour, linewidths=0.5, alpha=0.6))
             axes.plot(part["x"], part["y"], "o", color=colour, markersize=1.8)
-            reach = 1.1 * float(np.abs(part[["x", "y"]].to_numpy()).max())
+            reach = 1.1 * float(np.abs(ends).max())
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+            axes.spines[["left", "bottom"]].set_visible(False)
         line[0].set_ylabel(label)
     for axes, size in zip(grid[0], chosen, strict=True):
         axes.set_title(f"T = {size}", fontsize=7)
@@ -47,7 +50,8 @@ def draw_double_descent(frame: pd.DataFrame, vectors: pd.DataFrame) -> Figure:
         mean = weak.groupby("points")[column].mean()
         right.plot(mean.index, mean, color=colour, linewidth=1.0, label=label)
     right.set(ylabel="dimensionality, weighted by length", yscale="log")
-    right.set_yticks(*log_ticks([0.003, 0.01, 0.03, 0.1, 0.3]))
+    lowest = float(weak[["feature_share", "point_share"]].min().min())
+    right.set_yticks(*log_ticks([tick for tick in (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3) if tick > 0.6 * lowest]))
     for axes in (left, right):
         axes.set(xscale="log", xlabel="training points T")
         axes.set_xticks(*log_ticks([float(size) for size in sizes]))

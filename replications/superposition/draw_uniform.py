@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from common.plotting import PAGE_WIDTH, PALETTE
@@ -21,6 +22,7 @@ AT = {0.34: 0.375}
 GRAPHS = (0.53, 0.33, 0.21, 0.05)
 HALF = 0.5
 GOLDEN = np.pi * (3 - np.sqrt(5))
+APART, MANY = 0.25, 150  # gap between rings; edges above which they are drawn thinner
 
 
 def draw_uniform(frame: pd.DataFrame, links: pd.DataFrame) -> Figure:
@@ -69,23 +71,25 @@ def _graph(axes: Axes, features: set[int], links: list[tuple[int, int, float]]) 
             for k in group[j]:
                 group[k] = group[i]
     rings = sorted({id(one): sorted(one) for one in group.values()}.values(), key=len, reverse=True)
-    place, filled = {}, 0.0
+    place: dict[int, np.ndarray] = {}
+    circles: list[tuple[np.ndarray, float]] = []
     for k, ring in enumerate(rings):
         size = 0.28 * np.sqrt(len(ring))
-        filled += size**2
-        far = 0.0 if k == 0 else 1.25 * np.sqrt(filled) + 0.2
+        towards, far = np.array([np.cos(k * GOLDEN), np.sin(k * GOLDEN)]), 0.0
+        while any(np.hypot(*(far * towards - at)) < APART + size + r for at, r in circles):
+            far += APART / 5
+        circles.append((far * towards, size))
         for at, i in enumerate(ring):
             turn = 2 * np.pi * at / len(ring)
-            place[i] = (
-                far * np.cos(k * GOLDEN) + size * np.cos(turn) * (len(ring) > 1),
-                far * np.sin(k * GOLDEN) + size * np.sin(turn) * (len(ring) > 1),
-            )
-    for i, j, x in edges:
-        (a, b), (c, d) = place[i], place[j]
-        colour = PALETTE[1] if x < 0 else PALETTE[0]
-        axes.plot([a, c], [b, d], color=colour, linewidth=min(1.2, 1.4 * abs(x)), alpha=0.7, zorder=1)
+            place[i] = far * towards + size * (len(ring) > 1) * np.array([np.cos(turn), np.sin(turn)])
+    thin = min(1.0, (MANY / max(len(edges), 1)) ** 0.5)
+    lines = [[place[i].tolist(), place[j].tolist()] for i, j, _ in edges]
+    colours = [PALETTE[1] if x < 0 else PALETTE[0] for *_, x in edges]
+    widths = [thin * min(1.2, 1.4 * abs(x)) for *_, x in edges]
+    axes.add_collection(LineCollection(lines, colors=colours, linewidths=widths, alpha=0.7, zorder=1))
     if place:
         axes.plot(*np.array(list(place.values())).T, "o", color="0.2", markersize=2.0, zorder=2)
-    axes.set(aspect="equal", xticks=[], yticks=[])
+    axes.set(xticks=[], yticks=[])
+    axes.set_aspect("equal", adjustable="datalim")
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -22,6 +22,7 @@ from common.statistics import over_seeds
 from replications.superposition.geometry import checked_dimensionality, norms
 from replications.superposition.tables import add_pair, write_table
 
+DRAWN = 1000
 FEWEST, FEW = 0, 1  # indices of the sizes at which points should be stored
 
 
@@ -70,10 +71,10 @@ def measure_double_descent(
     ]
     write_table(table, rows, ["decay", "seed", "points", "train_loss", "test_loss", "feature_share", "point_share"])
     vectors = [
-        [size, kind, i, *column.tolist()]
+        [size, kind, i, *column]
         for t, size in enumerate(points)
         for kind, one in (("feature", W[0, t, 0]), ("point", tensors[f"hidden.{size}"][0, 0]))
-        for i, column in enumerate(one.T)
+        for i, column in zip(*longest(one), strict=True)
     ]
     write_table(columns, vectors, ["points", "kind", "index", "x", "y"])
 
@@ -83,6 +84,12 @@ def weighted_share(W: Float[Tensor, "*batch hidden vector"]) -> Float[Tensor, "*
     scaled = to_unit(W)
     square = norms(scaled).square()
     return (square * checked_dimensionality(scaled)).sum(-1) / square.sum(-1)
+
+
+def longest(W: Float[Tensor, "hidden vector"]) -> tuple[list[int], list[list[float]]]:
+    """Places and values of the `DRAWN` longest vectors, in their order: more cannot be seen in a figure."""
+    kept = norms(W).argsort(descending=True)[:DRAWN].sort().values
+    return kept.tolist(), W[:, kept].T.tolist()
 
 
 def irregularity(W: Float[Tensor, "*batch hidden vector"]) -> Float[Tensor, "*batch"]:
