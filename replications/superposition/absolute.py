@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from replications.superposition.model import Data
-from replications.superposition.streams import START
+from replications.superposition.streams import START, with_gradient
 
 Weights = dict[str, Tensor]
 Hidden = Literal["relu", "linear"]
@@ -34,13 +34,30 @@ def starts(instances: int, n_hidden: int, n_features: int, seed: int) -> Weights
 def absolute_loss(
     weights: Weights, data: Data, importance: Float[Tensor, " feature"], hidden: Hidden
 ) -> Float[Tensor, " instance"]:
-    """Importance-weighted squared error against |x|; one data set per instance."""
-    h = torch.bmm(weights["W1"], data.x)
+    """Importance-weighted squared error against |x|, with its gradient; one data set per instance."""
+    with torch.no_grad():
+        loss, gradients = _evaluate(weights, data, importance, hidden)
+    return with_gradient(loss, weights, gradients)
+
+
+def _evaluate(
+    weights: Weights, data: Data, importance: Float[Tensor, " feature"], hidden: Hidden
+) -> tuple[Float[Tensor, " instance"], Weights]:
+    W1, W2, b = (weights[name] for name in ("W1", "W2", "b"))
+    h = torch.bmm(W1, data.x)
     if hidden == "relu":
-        h = h.relu()
-    output = torch.baddbmm(rearrange(weights["b"], "instance feature -> instance feature 1"), weights["W2"], h).relu()
-    error = (output - data.x.abs()).square()
-    return torch.bmm(error, rearrange(data.weight, "instance sample -> instance sample 1"))[..., 0] @ importance
+        h = h.relu_()
+    output = torch.baddbmm(rearrange(b, "instance feature -> instance feature 1"), W2, h).relu_()
+    error = output - data.x.abs()
+    weighted = error * rearrange(data.weight, "instance sample -> instance 1 sample")
+    loss = (error * weighted).sum(-1) @ importance
+    signal = torch.ops.aten.threshold_backward(weighted, output, 0)  # where the output is not cut off
+    twice = rearrange(2.0 * importance, "feature -> feature 1")
+    back = torch.bmm((twice * W2).mT, signal)
+    if hidden == "relu":
+        back = torch.ops.aten.threshold_backward(back, h, 0)
+    grad_W2 = twice * torch.bmm(signal, h.mT)
+    return loss, {"W1": torch.bmm(back, data.x.mT), "W2": grad_W2, "b": signal.sum(-1) * twice[:, 0]}
 
 
 def dropped(densities: Float[Tensor, " density"], importance: Float[Tensor, " feature"]) -> Float[Tensor, " density"]:

@@ -1,5 +1,9 @@
-"""Step: draws figures, several in one process (`several`)."""
+"""Step: draws figures from the tables of their parts."""
 
+from pathlib import Path
+
+from common.cli import run
+from common.drawing import Plan, draw_figures
 from replications.superposition.draw_absolute import draw_absolute
 from replications.superposition.draw_adversarial import draw_adversarial
 from replications.superposition.draw_double_descent import draw_double_descent
@@ -14,22 +18,30 @@ from replications.superposition.draw_restarts import draw_restarts
 from replications.superposition.draw_sets import draw_sets
 from replications.superposition.draw_third_feature import draw_third_feature
 from replications.superposition.draw_uniform import draw_uniform
-from replications.superposition.several import run_several
+
+PLANS = {
+    "intro/intro": Plan(draw_planes, ("table.csv",)),
+    "polygons/polygons": Plan(draw_planes, ("table.csv",)),
+    "polygons/restarts": Plan(draw_restarts, ("restarts.csv",)),
+    "many_features/many_features": Plan(draw_many, ("table.csv", "products.csv")),
+    "phase_diagram/phase_diagram": Plan(draw_phase_diagram, ("table.csv",)),
+    "third_feature/third_feature": Plan(draw_third_feature, ("table.csv",)),
+    "first_order/first_order": Plan(draw_first_order, ("table.csv", "branches.csv")),
+    "rarer_feature/rarer_feature": Plan(draw_rarer, ("table.csv", "columns.csv")),
+    "sets/sets": Plan(draw_sets, ("table.csv", "collapse.csv", "products.csv")),
+    "uniform/uniform": Plan(draw_uniform, ("table.csv", "graphs.csv")),
+    "adversarial/adversarial": Plan(draw_adversarial, ("table.csv",)),
+    "learning/learning": Plan(draw_learning, ("table.csv", "stages.csv")),
+    "neurons/neurons": Plan(draw_neurons, ("table.csv",)),
+    "absolute/absolute": Plan(draw_absolute, ("table.csv", "motif.csv")),
+    "double_descent/double_descent": Plan(draw_double_descent, ("table.csv", "columns.csv")),
+}
+
+
+def draw(*, captions: list[Path], out: list[Path]) -> None:
+    """Draws every figure of `out`, each an SVG; the other forms are written beside it."""
+    draw_figures(PLANS, captions, out)
+
 
 if __name__ == "__main__":
-    run_several(
-        draw_absolute,
-        draw_adversarial,
-        draw_double_descent,
-        draw_first_order,
-        draw_learning,
-        draw_many,
-        draw_neurons,
-        draw_phase_diagram,
-        draw_planes,
-        draw_rarer,
-        draw_restarts,
-        draw_sets,
-        draw_third_feature,
-        draw_uniform,
-    )
+    run(draw)

@@ -1,6 +1,4 @@
-"""Step: draws what every hidden unit of the absolute-value models serves, from dense to sparse (section 8)."""
-
-from pathlib import Path
+"""Draws what every hidden unit of the absolute-value models serves, from dense to sparse (section 8)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,8 +6,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL, save_figure, use_style
+from common.drawing import Picture
+from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL
 from replications.superposition.draw_neurons import stack_weights
 from replications.superposition.drawing import log_ticks
 
@@ -17,15 +15,12 @@ SHOWN = 4
 COLOURED = 30  # less important features have one colour
 
 
-def draw_absolute(*, table: Path, motif: Path, caption: Path, out: Path) -> None:
-    """Top: stacked weights of the first seed's units at four densities. Middle: all seeds. Bottom: small models.
-    `out` is the SVG."""
-    frame, small = pd.read_csv(table), pd.read_csv(motif)
+def draw_absolute(frame: pd.DataFrame, small: pd.DataFrame) -> Picture:
+    """Top: stacked weights of the first seed's units at four densities. Middle: all seeds. Bottom: small models."""
     one = frame[frame["seed"] == frame["seed"].iloc[0]]
     densities = np.sort(frame["density"].unique())[::-1]
     chosen = [*densities[: SHOWN - 1].tolist(), densities[-1]]
     n_features, n_units = int(frame["feature"].max()) + 1, int(frame["unit"].max()) + 1
-    use_style()
     figure = plt.figure(figsize=(PAGE_WIDTH, 7.0))
     top, middle, bottom = np.asarray(figure.subfigures(3, 1, height_ratios=[1.1, 1.0, 1.2])).tolist()
     colours = plt.get_cmap(SEQUENTIAL)(1.0 - np.minimum(np.arange(n_features) / COLOURED, 1.0))
@@ -42,18 +37,19 @@ def draw_absolute(*, table: Path, motif: Path, caption: Path, out: Path) -> None
     left, right = middle.subplots(1, 2)
     sns.lineplot(per_seed, x="density", y="polysemantic", ax=left, color=PALETTE[0], marker="o", errorbar=("pi", 100))
     left.set(ylabel=f"polysemantic units of {n_units}", ylim=(-1, n_units + 1))
-    sns.lineplot(per_seed, x="density", y="error", ax=right, color=PALETTE[0], marker="o", errorbar=("pi", 100))
+    style = {"color": PALETTE[0], "marker": "o", "errorbar": ("pi", 100), "label": "ReLU"}
+    sns.lineplot(per_seed, x="density", y="error", ax=right, **style)
     linear = per_seed.dropna(subset=["error_linear"])
-    right.plot(linear["density"], linear["error_linear"], "s", color=PALETTE[1], label="linear hidden units")
+    right.plot(linear["density"], linear["error_linear"], "s", color=PALETTE[1], label="linear (control)")
     right.set(ylabel="loss / loss of the answer 0", ylim=(0, 1.05))
-    right.legend(frameon=False)
+    right.legend(frameon=False, title="hidden units", title_fontsize=7, loc="upper left")
     for axes in (left, right):
         axes.set(xscale="log", xlabel="density s (log scale, sparser to the right)")
         axes.set_xticks(*log_ticks([1.0, 0.1, 0.01, 0.001]))
         axes.minorticks_off()
         axes.invert_xaxis()
     draw_motif(bottom.subplots(1, 2), small)
-    save_figure(figure, out.with_suffix(""), pd.concat([frame, small]), caption, [table, motif])
+    return figure, pd.concat([frame, small])
 
 
 def draw_motif(pair: np.ndarray, small: pd.DataFrame) -> None:
@@ -76,7 +72,3 @@ def draw_motif(pair: np.ndarray, small: pd.DataFrame) -> None:
     right.plot([0, reach], [0, reach], "--", color="0.4", linewidth=0.8, label="inhibited as much as excited")
     right.set(xlabel="excitation by another feature", ylabel="inhibition by that feature")
     right.legend(frameon=False, loc="lower right")
-
-
-if __name__ == "__main__":
-    run(draw_absolute)

@@ -1,22 +1,18 @@
-"""Step: draws adversarial vulnerability against density, and against features per dimension (section 7)."""
-
-from pathlib import Path
+"""Draws adversarial vulnerability against density, and against features per dimension (section 7)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import log_ticks
 
 KINDS = {"vulnerability": ("o", "worst direction"), "random": ("s", "random direction (control)")}
 
 
-def draw_adversarial(*, table: Path, caption: Path, out: Path) -> None:
-    """One mark per seed and density. `out` is the SVG."""
-    frame = pd.read_csv(table)
-    use_style()
+def draw_adversarial(frame: pd.DataFrame) -> Figure:
+    """One mark per seed and density."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7), sharey=True)
     for (name, (marker, label)), colour in zip(KINDS.items(), PALETTE, strict=False):
         left.plot(1 / frame["density"], frame[name], marker, color=colour, markersize=2.8, alpha=0.6, label=label)
@@ -32,8 +28,4 @@ def draw_adversarial(*, table: Path, caption: Path, out: Path) -> None:
     for axes in (left, right):
         axes.minorticks_off()
         axes.legend(frameon=False, loc="upper left")
-    save_figure(figure, out.with_suffix(""), frame, caption, [table])
-
-
-if __name__ == "__main__":
-    run(draw_adversarial)
+    return figure

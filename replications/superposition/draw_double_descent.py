@@ -1,13 +1,12 @@
-"""Step: draws features and training points in the plane from few points to many, test loss and shares."""
-
-from pathlib import Path
+"""Draws features and training points in the plane from few points to many, test loss and shares."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import log_ticks
 
 SHOWN = 6
@@ -15,23 +14,23 @@ KINDS = {"feature": ("columns $W_i$", PALETTE[0]), "point": ("training points $W
 DECAYS = {"weak": (PALETTE[0], "weight decay of the paper"), "strong": (PALETTE[1], "strong decay (control)")}
 
 
-def draw_double_descent(*, table: Path, columns: Path, caption: Path, out: Path) -> None:
-    """Top: vectors of the first seed; bottom: losses and shares of all seeds. `out` is the SVG."""
-    frame, vectors = pd.read_csv(table), pd.read_csv(columns)
+def draw_double_descent(frame: pd.DataFrame, vectors: pd.DataFrame) -> Figure:
+    """Top: vectors of the first seed; bottom: losses and shares of all seeds."""
     sizes = np.sort(frame["points"].unique())
     chosen = sizes[np.unique(np.linspace(0, len(sizes) - 1, SHOWN).round().astype(int))]
-    use_style()
     figure = plt.figure(figsize=(PAGE_WIDTH, 5.0))
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[2.4, 2.6])).tolist()
     grid = top.subplots(2, len(chosen))
     for line, (kind, (label, colour)) in zip(grid, KINDS.items(), strict=True):
         for axes, size in zip(line, chosen, strict=True):
             part = vectors[(vectors["points"] == size) & (vectors["kind"] == kind)]
-            for x, y in part[["x", "y"]].to_numpy():
-                axes.plot([0, x], [0, y], color=colour, linewidth=0.5, alpha=0.6)
+            ends = part[["x", "y"]].to_numpy()
+            rays = np.stack([np.zeros_like(ends), ends], axis=1)
+            axes.add_collection(LineCollection(rays.tolist(), colors=colour, linewidths=0.5, alpha=0.6))
             axes.plot(part["x"], part["y"], "o", color=colour, markersize=1.8)
-            reach = 1.1 * float(np.abs(part[["x", "y"]].to_numpy()).max())
+            reach = 1.1 * float(np.abs(ends).max())
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+            axes.spines[["left", "bottom"]].set_visible(False)
         line[0].set_ylabel(label)
     for axes, size in zip(grid[0], chosen, strict=True):
         axes.set_title(f"T = {size}", fontsize=7)
@@ -51,15 +50,12 @@ def draw_double_descent(*, table: Path, columns: Path, caption: Path, out: Path)
         mean = weak.groupby("points")[column].mean()
         right.plot(mean.index, mean, color=colour, linewidth=1.0, label=label)
     right.set(ylabel="dimensionality, weighted by length", yscale="log")
-    right.set_yticks(*log_ticks([0.003, 0.01, 0.03, 0.1, 0.3]))
+    lowest = float(weak[["feature_share", "point_share"]].min().min())
+    right.set_yticks(*log_ticks([tick for tick in (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3) if tick > 0.6 * lowest]))
     for axes in (left, right):
         axes.set(xscale="log", xlabel="training points T")
         axes.set_xticks(*log_ticks([float(size) for size in sizes]))
         axes.tick_params(axis="x", labelrotation=45)
         axes.minorticks_off()
         axes.legend(frameon=False)
-    save_figure(figure, out.with_suffix(""), frame, caption, [table, columns])
-
-
-if __name__ == "__main__":
-    run(draw_double_descent)
+    return figure

@@ -1,23 +1,19 @@
-"""Step: draws how the weaker feature enters as density falls, and the two loss branches that cross there."""
-
-from pathlib import Path
+"""Draws how the weaker feature enters as density falls, and the two loss branches that cross there."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.drawing import Picture
+from common.plotting import PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import log_ticks
 
 HIGHEST = 1.25  # of the right panel; higher are restarts that ended in no branch
 
 
-def draw_first_order(*, table: Path, branches: Path, caption: Path, out: Path) -> None:
-    """Left: min(|w1|, |w2|), all seeds and the exact optimum. Right: loss of each branch. `out` is the SVG."""
-    frame, paths = pd.read_csv(table), pd.read_csv(branches)
+def draw_first_order(frame: pd.DataFrame, paths: pd.DataFrame) -> Picture:
+    """Left: min(|w1|, |w2|), all seeds and the exact optimum. Right: loss of each branch."""
     importances = np.sort(frame["importance"].unique())
-    use_style()
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7), width_ratios=[1.25, 1.0])
     for colour, r in zip(PALETTE, importances, strict=False):
         one = frame[frame["importance"] == r]
@@ -59,16 +55,10 @@ def draw_first_order(*, table: Path, branches: Path, caption: Path, out: Path) -
     )
     right.legend(frameon=False, loc="upper left", title="best restart that stores", title_fontsize=7)
     right.invert_xaxis()
-    save_figure(
-        figure, out.with_suffix(""), frame.merge(paths, on=["importance", "density"]), caption, [table, branches]
-    )
+    return figure, frame.merge(paths, on=["importance", "density"])
 
 
 def _onset(one: pd.DataFrame) -> float:
     """Density where the exact weaker feature rises most."""
     exact = one.drop_duplicates("density").sort_values("density", ascending=False)
     return float(exact["density"].to_numpy()[np.diff(exact["exact_weaker"].to_numpy()).argmax()])
-
-
-if __name__ == "__main__":
-    run(draw_first_order)

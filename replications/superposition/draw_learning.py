@@ -1,23 +1,19 @@
-"""Step: draws D_i of every feature over training, with the loss, and the stages of an octahedron (section 5)."""
-
-from pathlib import Path
+"""Draws D_i of every feature over training, with the loss, and the stages of an octahedron (section 5)."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 
 TITLES = {"relu": "ReLU", "linear": "linear (control)"}
 EARLY = 0.2  # of training, shown for the levels; afterwards nothing moves
 KINDS = {"correlated": PALETTE[0], "independent": PALETTE[1]}
 
 
-def draw_learning(*, table: Path, stages: Path, caption: Path, out: Path) -> None:
-    """Left and middle: levels of the first seed; right: the octahedra, all seeds. `out` is the SVG."""
-    frame, courses = pd.read_csv(table), pd.read_csv(stages)
+def draw_learning(frame: pd.DataFrame, courses: pd.DataFrame) -> Figure:
+    """Left and middle: levels of the first seed; right: the octahedra, all seeds."""
     one = frame[frame["seed"] == frame["seed"].iloc[0]]
-    use_style()
     figure, axes = plt.subplots(2, 3, figsize=(PAGE_WIDTH, 3.8), sharex="col", height_ratios=[1.5, 1.0])
     for column, (activation, title) in enumerate(TITLES.items()):
         part = one[one["activation"] == activation]
@@ -43,8 +39,4 @@ def draw_learning(*, table: Path, stages: Path, caption: Path, out: Path) -> Non
     axes[1, 2].set(yscale="log", xlabel="share of training")
     axes[1, 2].set_yticks([1, 3, 10, 30], ["1", "3", "10", "30"])
     axes[1, 2].minorticks_off()
-    save_figure(figure, out.with_suffix(""), frame, caption, [table, stages])
-
-
-if __name__ == "__main__":
-    run(draw_learning)
+    return figure

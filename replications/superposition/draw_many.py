@@ -1,27 +1,23 @@
-"""Step: draws W^T W, norm and superposition of every feature, linear against ReLU, by density (section 2)."""
-
-from pathlib import Path
+"""Draws W^T W, norm and superposition of every feature, linear against ReLU, by density (section 2)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import DIVERGING, PAGE_WIDTH, SEQUENTIAL, save_figure, use_style
+from common.plotting import DIVERGING, PAGE_WIDTH, SEQUENTIAL
 
 TITLES = {"linear": "linear (control)", "relu": "ReLU"}
 
 
-def draw_many(*, table: Path, products: Path, caption: Path, out: Path) -> None:
+def draw_many(frame: pd.DataFrame, grams: pd.DataFrame) -> Figure:
     """W^T W and bars of ||W_i||, coloured by superposition, of the first seed; the first density of the linear model,
-    all of the ReLU model. `out` is the SVG."""
-    frame, grams = pd.read_csv(table), pd.read_csv(products)
+    all of the ReLU model."""
     one = frame[frame["seed"] == frame["seed"].iloc[0]]
     densities = sorted(one["density"].unique(), reverse=True)
     panels = [("linear", densities[0]), *(("relu", density) for density in densities)]
-    use_style()
     figure, (top, axes) = plt.subplots(2, len(panels), figsize=(PAGE_WIDTH, 4.0), height_ratios=[1.0, 1.6])
     scale = Normalize(0.0, 1.0)
     colours = plt.get_cmap(SEQUENTIAL)
@@ -42,8 +38,4 @@ def draw_many(*, table: Path, products: Path, caption: Path, out: Path) -> None:
     figure.colorbar(image, ax=top, label=r"$W^T W$", pad=0.01, fraction=0.03)
     label = "superposition (1 and more alike)"
     figure.colorbar(ScalarMappable(scale, SEQUENTIAL), ax=axes, label=label, pad=0.01, fraction=0.03)
-    save_figure(figure, out.with_suffix(""), frame, caption, [table, products])
-
-
-if __name__ == "__main__":
-    run(draw_many)
+    return figure

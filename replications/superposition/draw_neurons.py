@@ -1,6 +1,4 @@
-"""Step: draws what every hidden unit serves, density by density, as stacked weights (section 8)."""
-
-from pathlib import Path
+"""Draws what every hidden unit serves, density by density, as stacked weights (section 8)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,21 +6,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, SEQUENTIAL, save_figure, use_style
+from common.plotting import PAGE_WIDTH, SEQUENTIAL
 
 TITLES = {"relu_hidden": "ReLU hidden units", "relu": "linear hidden\nunits (control)"}
 SHOWN = 5
 
 
-def draw_neurons(*, table: Path, caption: Path, out: Path) -> None:
-    """Best model of the first seed per density: a bar per unit, a piece per feature. `out` is the SVG."""
-    frame = pd.read_csv(table)
+def draw_neurons(frame: pd.DataFrame) -> Figure:
+    """Best model of the first seed per density: a bar per unit, a piece per feature."""
     one = frame[frame["seed"] == frame["seed"].iloc[0]]
     densities = np.sort(one["density"].unique())[::-1]
     chosen = densities[np.unique(np.linspace(0, len(densities) - 1, SHOWN).round().astype(int))]
-    use_style()
     figure, grid = plt.subplots(
         len(TITLES), len(chosen), figsize=(PAGE_WIDTH, 3.6), sharex=True, sharey=True, squeeze=False
     )
@@ -39,7 +35,7 @@ def draw_neurons(*, table: Path, caption: Path, out: Path) -> None:
         axes.set_xlabel("hidden unit")
     mappable = ScalarMappable(Normalize(1, n_features), SEQUENTIAL)
     figure.colorbar(mappable, ax=grid, label="feature, most important first", pad=0.01, fraction=0.03)
-    save_figure(figure, out.with_suffix(""), frame, caption, [table])
+    return figure
 
 
 def stack_weights(axes: Axes, weights: np.ndarray, colours: np.ndarray) -> None:
@@ -51,7 +47,3 @@ def stack_weights(axes: Axes, weights: np.ndarray, colours: np.ndarray) -> None:
         axes.bar(units, weights[served, feature], bottom=bottom[served], color=colour, width=0.75, linewidth=0.2)
         bottom += weights[:, feature]
     axes.set_xticks(range(1, len(weights) + 1))
-
-
-if __name__ == "__main__":
-    run(draw_neurons)

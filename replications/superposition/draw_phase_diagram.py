@@ -1,6 +1,4 @@
-"""Step: draws the trained phase diagram beside the exact one and the linear control. Loads no model."""
-
-from pathlib import Path
+"""Draws the trained phase diagram beside the exact one and the linear control. Loads no model."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,9 +7,9 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, SEQUENTIAL, save_figure, use_style
+from common.plotting import PAGE_WIDTH, SEQUENTIAL
 from replications.superposition.drawing import edges
 from replications.superposition.theory import border
 
@@ -20,12 +18,10 @@ TRIPLE = 4.0 / 7.0  # density where the three closed-form borders meet, at impor
 HIGHEST = 1.1
 
 
-def draw_phase_diagram(*, table: Path, caption: Path, out: Path) -> None:
-    """Top row |w2|, bottom row min(|w1|, |w2|), of the first seed; columns as in `PANELS`. `out` is the SVG."""
-    frame = pd.read_csv(table)
+def draw_phase_diagram(frame: pd.DataFrame) -> Figure:
+    """Top row |w2|, bottom row min(|w1|, |w2|), of the first seed; columns as in `PANELS`."""
     cells = frame[frame["seed"] == frame["seed"].iloc[0]].sort_values(["density", "importance"])
     r, s = (np.sort(cells[name].unique()) for name in ("importance", "density"))
-    use_style()
     figure, grid = plt.subplots(2, 3, figsize=(PAGE_WIDTH, 4.4), sharex=True, sharey=True)
     scale = Normalize(0.0, HIGHEST)
     for column, (title, prefix) in enumerate(PANELS.items()):
@@ -47,7 +43,7 @@ def draw_phase_diagram(*, table: Path, caption: Path, out: Path) -> None:
         grid[0, 1].text(x, y, text, color=colour, fontsize=7)
     for axes, label in ((grid[0], "$|w_2|$: is feature 2 stored?"), (grid[1], r"$\min(|w_1|, |w_2|)$: are both?")):
         figure.colorbar(ScalarMappable(scale, SEQUENTIAL), ax=axes, label=label, pad=0.02, fraction=0.05)
-    save_figure(figure, out.with_suffix(""), frame, caption, [table])
+    return figure
 
 
 def _borders(axes: Axes, r: Float[np.ndarray, " importance"]) -> None:
@@ -55,7 +51,3 @@ def _borders(axes: Axes, r: Float[np.ndarray, " importance"]) -> None:
     for colour, width in (("black", 1.8), ("white", 0.9)):
         axes.plot(fine, border(fine), color=colour, linewidth=width)
         axes.plot([1.0, 1.0], [TRIPLE, 2.0], color=colour, linewidth=width)
-
-
-if __name__ == "__main__":
-    run(draw_phase_diagram)

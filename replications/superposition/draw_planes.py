@@ -1,28 +1,24 @@
-"""Step: draws the columns of W in the hidden plane, density by density, above the dimensionality of every feature.
+"""Draws the columns of W in the hidden plane, density by density, above the dimensionality of every feature.
 
 Reads the table of a measuring step; loads no model.
 """
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, save_figure, use_style
+from common.plotting import PAGE_WIDTH
 from replications.superposition.drawing import draw_plane, draw_shares
 
 NAMES = {"relu": "ReLU", "linear": "linear\n(control)"}
 
 
-def draw_planes(*, table: Path, caption: Path, out: Path) -> None:
-    """Draws all activations in the table, the first seed in the planes and all seeds in the strip. `out` is the SVG."""
-    columns = pd.read_csv(table)
+def draw_planes(columns: pd.DataFrame) -> Figure:
+    """Draws all activations in the table, the first seed in the planes and all seeds in the strip."""
     shown = columns[columns["seed"] == columns["seed"].iloc[0]]
     densities = sorted(columns["density"].unique(), reverse=True)
     activations = [name for name in NAMES if name in set(columns["activation"])]
-    use_style()
     width, rows = PAGE_WIDTH, len(activations)
     figure = plt.figure(figsize=(width, 0.85 * rows + 2.3))
     parts = figure.subfigures(2, 1, height_ratios=[0.85 * rows, 2.2])
@@ -35,8 +31,4 @@ def draw_planes(*, table: Path, caption: Path, out: Path) -> None:
     for axes, density in zip(planes[0], densities, strict=True):
         axes.set_title(f"s = {density:.2g}", fontsize=7)
     draw_shares(bottom.subplots(), columns[columns["activation"] == "relu"], legend=True)
-    save_figure(figure, out.with_suffix(""), columns, caption, [table])
-
-
-if __name__ == "__main__":
-    run(draw_planes)
+    return figure

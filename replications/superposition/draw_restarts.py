@@ -1,23 +1,19 @@
-"""Step: draws how much worse than the best one every restart ended, and how many features it stores."""
-
-from pathlib import Path
+"""Draws how much worse than the best one every restart ended, and how many features it stores."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import COLUMN_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import COLUMN_WIDTH, PALETTE
 from replications.superposition.drawing import log_ticks
 
 MARKERS = "ovs^Dp"
 
 
-def draw_restarts(*, restarts: Path, caption: Path, out: Path) -> None:
-    """One mark per restart. `out` is the SVG."""
-    frame = pd.read_csv(restarts)
+def draw_restarts(frame: pd.DataFrame) -> Figure:
+    """One mark per restart."""
     frame["ratio"] = frame["loss"] / frame["best_loss"]
-    use_style()
     figure, axes = plt.subplots(figsize=(1.35 * COLUMN_WIDTH, 2.7))
     kinds = sorted(frame["stored"].unique())
     for k, kind in enumerate(kinds):
@@ -48,8 +44,4 @@ def draw_restarts(*, restarts: Path, caption: Path, out: Path) -> None:
         bbox_to_anchor=(1.0, 1.0),
         handletextpad=0.1,
     )
-    save_figure(figure, out.with_suffix(""), frame, caption, [restarts])
-
-
-if __name__ == "__main__":
-    run(draw_restarts)
+    return figure

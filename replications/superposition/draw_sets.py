@@ -1,25 +1,21 @@
-"""Step: draws where the members of sets go: pairs, three pairs from dense to sparse, and two local bases."""
-
-from pathlib import Path
+"""Draws where the members of sets go: pairs, three pairs from dense to sparse, and two local bases."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import draw_plane, log_ticks
 
 TITLES = {"correlated": "correlated", "exclusive": "exclusive", "independent": "independent (control)"}
 SHOWN = 4
 
 
-def draw_sets(*, table: Path, collapse: Path, products: Path, caption: Path, out: Path) -> None:
-    """Planes and heat maps of the first seed, counts of all seeds. `out` is the SVG."""
-    planes, counts, grams = (pd.read_csv(path) for path in (table, collapse, products))
+def draw_sets(planes: pd.DataFrame, counts: pd.DataFrame, grams: pd.DataFrame) -> Figure:
+    """Planes and heat maps of the first seed, counts of all seeds."""
     one = planes[planes["seed"] == planes["seed"].iloc[0]]
-    use_style()
     figure = plt.figure(figsize=(PAGE_WIDTH, 5.4))
     first, second, third = np.asarray(figure.subfigures(3, 1, height_ratios=[1.5, 1.5, 2.4])).tolist()
     first.suptitle("two sets of two, m = 2 (a colour is a set)", fontsize=8, x=0.02, ha="left")
@@ -51,13 +47,9 @@ def draw_sets(*, table: Path, collapse: Path, products: Path, caption: Path, out
         for line in (axes.axhline, axes.axvline):
             line(len(part) / 2 - 0.5, color="0.4", linewidth=0.6)
     third.colorbar(image, ax=right, fraction=0.05)
-    save_figure(figure, out.with_suffix(""), planes, caption, [table, collapse, products])
+    return figure
 
 
 def _plane(axes: Axes, columns: pd.DataFrame, title: str) -> None:
     draw_plane(axes, columns.assign(feature=columns["feature"] // 2))
     axes.set_title(title, fontsize=7)
-
-
-if __name__ == "__main__":
-    run(draw_sets)

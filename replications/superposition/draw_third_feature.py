@@ -1,15 +1,13 @@
-"""Step: draws the phase diagram of a third feature in two hidden units: trained, exact, linear control."""
-
-from pathlib import Path
+"""Draws the phase diagram of a third feature in two hidden units: trained, exact, linear control."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import edges
 
 CLASSES = {"ignored": "0.85", "superposed": PALETTE[0], "dedicated": PALETTE[4]}
@@ -17,12 +15,10 @@ PANELS = {"trained (ReLU)": "class", "exact optimum": "exact_class", "trained (l
 TRIPLE = 4.0 / 7.0  # density below which a pair shares a dimension whatever the third importance above 1
 
 
-def draw_third_feature(*, table: Path, caption: Path, out: Path) -> None:
-    """Classes of the first seed, with the closed-form borders. `out` is the SVG."""
-    frame = pd.read_csv(table)
+def draw_third_feature(frame: pd.DataFrame) -> Figure:
+    """Classes of the first seed, with the closed-form borders."""
     cells = frame[frame["seed"] == frame["seed"].iloc[0]].sort_values(["density", "importance"])
     r, s = (np.sort(cells[name].unique()) for name in ("importance", "density"))
-    use_style()
     figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.5), sharey=True)
     colours = ListedColormap(list(CLASSES.values()))
     fine = np.geomspace(edges(r)[0], 1.0, 200)
@@ -40,8 +36,4 @@ def draw_third_feature(*, table: Path, caption: Path, out: Path) -> None:
     panels[0].set_ylabel("feature density s")
     marks = [Patch(facecolor=colour, label=name) for name, colour in CLASSES.items()]
     figure.legend(handles=marks, loc="outside right center", frameon=False, title="feature 3", title_fontsize=7)
-    save_figure(figure, out.with_suffix(""), frame, caption, [table])
-
-
-if __name__ == "__main__":
-    run(draw_third_feature)
+    return figure

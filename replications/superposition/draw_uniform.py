@@ -1,14 +1,13 @@
-"""Step: draws D* and every D_i against 1 / density, with feature-geometry graphs of some models (section 4)."""
-
-from pathlib import Path
+"""Draws D* and every D_i against 1 / density, with feature-geometry graphs of some models (section 4)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import log_ticks
 
 GUIDES = {
@@ -23,12 +22,11 @@ AT = {0.34: 0.375}
 GRAPHS = (0.53, 0.33, 0.21, 0.05)
 HALF = 0.5
 GOLDEN = np.pi * (3 - np.sqrt(5))
+APART, MANY = 0.25, 150  # gap between rings; edges above which they are drawn thinner
 
 
-def draw_uniform(*, table: Path, graphs: Path, caption: Path, out: Path) -> None:
+def draw_uniform(frame: pd.DataFrame, links: pd.DataFrame) -> Figure:
     """Top: D* of both activations, and D_i of stored features, all seeds; bottom: graphs of the first seed."""
-    frame, links = pd.read_csv(table), pd.read_csv(graphs)
-    use_style()
     figure = plt.figure(figsize=(PAGE_WIDTH, 5.2))
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[3.4, 1.8])).tolist()
     left, right = top.subplots(1, 2, width_ratios=[1.0, 1.25], sharey=True)
@@ -60,7 +58,7 @@ def draw_uniform(*, table: Path, graphs: Path, caption: Path, out: Path) -> None
         part = links[links["density"] == density]
         _graph(axes, kept, [(int(i), int(j), x) for i, j, x in part[["feature", "other", "product"]].to_numpy()])
         axes.set_title(f"1 / density = {1 / density:.2g}", fontsize=7)
-    save_figure(figure, out.with_suffix(""), frame, caption, [table, graphs])
+    return figure
 
 
 def _graph(axes: Axes, features: set[int], links: list[tuple[int, int, float]]) -> None:
@@ -73,27 +71,25 @@ def _graph(axes: Axes, features: set[int], links: list[tuple[int, int, float]]) 
             for k in group[j]:
                 group[k] = group[i]
     rings = sorted({id(one): sorted(one) for one in group.values()}.values(), key=len, reverse=True)
-    place, filled = {}, 0.0
+    place: dict[int, np.ndarray] = {}
+    circles: list[tuple[np.ndarray, float]] = []
     for k, ring in enumerate(rings):
         size = 0.28 * np.sqrt(len(ring))
-        filled += size**2
-        far = 0.0 if k == 0 else 1.25 * np.sqrt(filled) + 0.2
+        towards, far = np.array([np.cos(k * GOLDEN), np.sin(k * GOLDEN)]), 0.0
+        while any(np.hypot(*(far * towards - at)) < APART + size + r for at, r in circles):
+            far += APART / 5
+        circles.append((far * towards, size))
         for at, i in enumerate(ring):
             turn = 2 * np.pi * at / len(ring)
-            place[i] = (
-                far * np.cos(k * GOLDEN) + size * np.cos(turn) * (len(ring) > 1),
-                far * np.sin(k * GOLDEN) + size * np.sin(turn) * (len(ring) > 1),
-            )
-    for i, j, x in edges:
-        (a, b), (c, d) = place[i], place[j]
-        colour = PALETTE[1] if x < 0 else PALETTE[0]
-        axes.plot([a, c], [b, d], color=colour, linewidth=min(1.2, 1.4 * abs(x)), alpha=0.7, zorder=1)
+            place[i] = far * towards + size * (len(ring) > 1) * np.array([np.cos(turn), np.sin(turn)])
+    thin = min(1.0, (MANY / max(len(edges), 1)) ** 0.5)
+    lines = [[place[i].tolist(), place[j].tolist()] for i, j, _ in edges]
+    colours = [PALETTE[1] if x < 0 else PALETTE[0] for *_, x in edges]
+    widths = [thin * min(1.2, 1.4 * abs(x)) for *_, x in edges]
+    axes.add_collection(LineCollection(lines, colors=colours, linewidths=widths, alpha=0.7, zorder=1))
     if place:
         axes.plot(*np.array(list(place.values())).T, "o", color="0.2", markersize=2.0, zorder=2)
-    axes.set(aspect="equal", xticks=[], yticks=[])
+    axes.set(xticks=[], yticks=[])
+    axes.set_aspect("equal", adjustable="datalim")
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-if __name__ == "__main__":
-    run(draw_uniform)

@@ -38,9 +38,14 @@ def superposition(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*
 
 
 def dimensionality(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch feature"]:
-    """D_i in hidden dimensions, 0 to 1; 0 for a forgotten feature."""
+    """D_i in hidden dimensions, 0 to 1; 0 for a forgotten feature.
+
+    The sum of overlaps is What_i^T G What_i with the small matrix G = W W^T: there are too many pairs of features.
+    """
     size = norms(W)
-    return torch.where(size < FORGOTTEN, 0.0, size.square() / overlaps(W).sum(-1).clamp(min=1e-24))
+    unit = W / size.clamp(min=1e-12)[..., None, :]
+    crowd = einsum(unit, W @ W.mT, unit, "... hidden feature, ... hidden other, ... other feature -> ... feature")
+    return torch.where(size < FORGOTTEN, 0.0, size.square() / crowd.clamp(min=1e-24))
 
 
 def checked_dimensionality(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch feature"]:

@@ -26,14 +26,21 @@ SHUFFLES = 200
 
 
 def measure_absolute(
-    *, models: Path, seeds: list[int], mixed_density: float, metrics: Path, table: Path, motif: Path
+    *,
+    models: Path,
+    seeds: list[int],
+    mixed_density: float,
+    sparser_density: float,
+    metrics: Path,
+    table: Path,
+    motif: Path,
 ) -> None:
     """Writes `metrics` (JSON), `table` (CSV: input weights of every hidden unit, in units of its largest) and `motif`
     (CSV: weights and interference of the best small models)."""
     stored = load_file(models)
     densities, W1 = stored["relu.densities"], stored["relu.W1"]
     dense, sparse = int(densities.argmax()), int(densities.argmin())
-    mixed, control = nearest(densities, mixed_density), nearest(densities, float(stored["linear.densities"][0]))
+    control = nearest(densities, float(stored["linear.densities"][0]))
     count, loss = polysemantic(W1), stored["relu.loss"]
     found: dict[str, Metric] = {}
     text = f"hidden units with two or more input weights above {SERVED} of the largest"
@@ -42,11 +49,12 @@ def measure_absolute(
     add_pair(found, "sparse_polysemantic", *pair[::-1], "dense", unit="units", formula=f"{text}, sparsest")
     pair = (loss[:, control], stored["linear.loss"][:, 0])
     add_pair(found, "error", *pair, "linear", unit="1", formula="held-out loss over that of the answer 0")
-    chances = [own_unit_is_important(one) for one in W1[:, mixed]]
-    nulls = [shuffled(one, seed) for one, seed in zip(W1[:, mixed], seeds, strict=True)]
-    pair = (torch.tensor(chances), torch.tensor(nulls))
     text = "P(a feature with a unit of its own is more important than one without)"
-    add_pair(found, "own_unit_importance", *pair, "shuffled", unit="1", formula=text)
+    for name, density in (("own_unit_importance", mixed_density), ("own_unit_importance_sparser", sparser_density)):
+        at = W1[:, nearest(densities, density)]
+        nulls = [shuffled(one, seed) for one, seed in zip(at, seeds, strict=True)]
+        pair = (torch.tensor([own_unit_is_important(one) for one in at]), torch.tensor(nulls))
+        add_pair(found, name, *pair, "shuffled", unit="1", formula=text)
     write_table(motif, add_motif(found, stored, seeds), COLUMNS)
     write_metrics(metrics, found)
     rows = []

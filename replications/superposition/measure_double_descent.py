@@ -3,7 +3,9 @@
 Test loss against the number T of training points: its largest value strictly inside, less the larger of the two ends.
 Dimensionality of features (columns of W) and of training points (hidden vectors h = W x), each weighted by its squared
 length: unweighted means are m / n and m / T for any model that uses all its dimensions, and would say nothing.
-Controls: a strong weight decay; features against points of the same models.
+At few points the points must have the larger share, at many the features: the difference of the shares changes sign.
+Few vectors share the plane among few in any case, so how they lie is measured too: all D are m / T if regular.
+Controls: a strong weight decay; the other end of the range of T; the same points in the untrained model.
 """
 
 from pathlib import Path
@@ -20,7 +22,8 @@ from common.statistics import over_seeds
 from replications.superposition.geometry import checked_dimensionality, norms
 from replications.superposition.tables import add_pair, write_table
 
-FEW = 1  # index of the size at which points should be stored, the second smallest
+DRAWN = 1000
+FEWEST, FEW = 0, 1  # indices of the sizes at which points should be stored
 
 
 def measure_double_descent(
@@ -44,6 +47,13 @@ def measure_double_descent(
     for name, at, one, other in (("points_few", FEW, data, features), ("features_many", -1, features, data)):
         control = "features" if name == "points_few" else "points"
         add_pair(found, name, one[0, at], other[0, at], control, unit="dimensions", formula=text)
+    lead = (data - features)[0]
+    text = "weighted share of training points less that of features, second smallest T"
+    add_pair(found, "points_lead", lead[FEW], lead[-1], "many", unit="dimensions", formula=text)
+    start, end = (tensors[f"{name}.{points[FEWEST]}"] for name in ("start", "hidden"))
+    text = "largest |D_i - m / T| over training points, smallest T"
+    pair = (irregularity(end[0]), irregularity(start))
+    add_pair(found, "points_irregular", *pair, "untrained", unit="dimensions", formula=text)
     write_metrics(metrics, found)
     rows = [
         [
@@ -61,20 +71,35 @@ def measure_double_descent(
     ]
     write_table(table, rows, ["decay", "seed", "points", "train_loss", "test_loss", "feature_share", "point_share"])
     vectors = [
-        [size, kind, i, *column.tolist()]
+        [size, kind, i, *column]
         for t, size in enumerate(points)
         for kind, one in (("feature", W[0, t, 0]), ("point", tensors[f"hidden.{size}"][0, 0]))
-        for i, column in enumerate(one.T)
+        for i, column in zip(*longest(one), strict=True)
     ]
     write_table(columns, vectors, ["points", "kind", "index", "x", "y"])
 
 
 def weighted_share(W: Float[Tensor, "*batch hidden vector"]) -> Float[Tensor, "*batch"]:
     """Mean of D_i weighted by squared length, of vectors of any scale."""
-    size = norms(W)
-    scaled = W / size.amax(-1)[..., None, None].clamp(min=1e-12)
+    scaled = to_unit(W)
     square = norms(scaled).square()
     return (square * checked_dimensionality(scaled)).sum(-1) / square.sum(-1)
+
+
+def longest(W: Float[Tensor, "hidden vector"]) -> tuple[list[int], list[list[float]]]:
+    """Places and values of the `DRAWN` longest vectors, in their order: more cannot be seen in a figure."""
+    kept = norms(W).argsort(descending=True)[:DRAWN].sort().values
+    return kept.tolist(), W[:, kept].T.tolist()
+
+
+def irregularity(W: Float[Tensor, "*batch hidden vector"]) -> Float[Tensor, "*batch"]:
+    """Largest distance of a D_i from the m / T of a regular arrangement of T vectors in m dimensions."""
+    return (checked_dimensionality(to_unit(W)) - W.shape[-2] / W.shape[-1]).abs().amax(-1)
+
+
+def to_unit(W: Float[Tensor, "*batch hidden vector"]) -> Float[Tensor, "*batch hidden vector"]:
+    """Scaled so that the longest vector has length 1."""
+    return W / norms(W).amax(-1)[..., None, None].clamp(min=1e-12)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 # Toy models of superposition. A part is: train (all its models in one batched job) -> measure -> draw. This file says
 # which part runs which step. train.smk makes one rule of every line, measure.smk and figures.smk one of every group of
 # parts: there, importing libraries would take longer than the steps.
-from common.workflow import flags, source_hash
+from common.workflow import captions, figure_files, flags, parts, source_hash
 from replications.superposition.wiring import calls
 
 NAME = "replications.superposition"
-ENDINGS = ["svg", "png", "pdf", "csv", "json"]
+CAPTIONS = "replications/superposition/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 RUN = {"seeds": config["seeds"], "device": config["device"]}
 
@@ -91,7 +91,7 @@ MEASURED = {
     "absolute": (
         "measure_absolute",
         "absolute",
-        ["mixed_density"],
+        ["mixed_density", "sparser_density"],
         ["table", "motif"],
     ),
     "double_descent": (
@@ -105,133 +105,29 @@ MEASURED = {
 # parts that are measured, and drawn, in one process
 GROUPS = {
     "intro": ["intro"],  # first: the picture a reader waits for
-    "few_features": [
-        "polygons",
-        "many_features",
-        "phase_diagram",
-        "first_order",
-        "third_feature",
-        "rarer_feature",
-        "sets",
-    ],
-    "many_models": [
-        "uniform",
-        "adversarial",
-        "learning",
-        "neurons",
-        "absolute",
-        "double_descent",
-    ],
+    "others": [part for part in MEASURED if part != "intro"],
 }
 SETTINGS = {"adversarial": "uniform"}  # parts that read the settings of another one
 
-# figure: (part, step that draws it, tables it reads, subcategory and label in the report)
-DRAWN = {
-    "intro": (
-        "intro",
-        "draw_planes",
-        ["table"],
-        "Five features in a plane",
-        "columns by density",
-    ),
-    "polygons": (
-        "polygons",
-        "draw_planes",
-        ["table"],
-        "Polygons",
-        "columns by density",
-    ),
-    "restarts": (
-        "polygons",
-        "draw_restarts",
-        ["restarts"],
-        "Polygons",
-        "losses of all restarts",
-    ),
-    "phase_diagram": (
-        "phase_diagram",
-        "draw_phase_diagram",
-        ["table"],
-        "Phase diagram",
-        "trained, exact, linear",
-    ),
-    "first_order": (
-        "first_order",
-        "draw_first_order",
-        ["table", "branches"],
-        "First-order transition",
-        "jump and loss branches",
-    ),
-    "many_features": (
-        "many_features",
-        "draw_many",
-        ["table", "products"],
-        "Twenty features in five dimensions",
-        "norms and superposition",
-    ),
-    "third_feature": (
-        "third_feature",
-        "draw_third_feature",
-        ["table"],
-        "Phase diagram",
-        "a third feature",
-    ),
-    "rarer_feature": (
-        "rarer_feature",
-        "draw_rarer",
-        ["table", "columns"],
-        "Geometry",
-        "one feature becomes rarer",
-    ),
-    "sets": (
-        "sets",
-        "draw_sets",
-        ["table", "collapse", "products"],
-        "Geometry",
-        "correlated features",
-    ),
-    "uniform": (
-        "uniform",
-        "draw_uniform",
-        ["table", "graphs"],
-        "Geometry",
-        "sticky dimensionalities",
-    ),
-    "learning": (
-        "learning",
-        "draw_learning",
-        ["table", "stages"],
-        "Learning",
-        "levels and stages",
-    ),
-    "neurons": (
-        "neurons",
-        "draw_neurons",
-        ["table"],
-        "Privileged basis",
-        "what hidden units serve",
-    ),
-    "absolute": (
-        "absolute",
-        "draw_absolute",
-        ["table", "motif"],
-        "Privileged basis",
-        "absolute values",
-    ),
-    "double_descent": (
-        "double_descent",
-        "draw_double_descent",
-        ["table", "columns"],
-        "Double descent",
-        "points, features, test loss",
-    ),
-    "adversarial": (
-        "adversarial",
-        "draw_adversarial",
-        ["table"],
-        "Adversarial vulnerability",
-        "excess loss",
-    ),
+# subcategory of the report: parts, each with the names of its figures
+FIGURES = {
+    "Five features in a plane": {"intro": ["intro"]},
+    "Polygons": {"polygons": ["polygons", "restarts"]},
+    "Twenty features in five dimensions": {"many_features": ["many_features"]},
+    "Phase diagram": {
+        "phase_diagram": ["phase_diagram"],
+        "third_feature": ["third_feature"],
+    },
+    "First-order transition": {"first_order": ["first_order"]},
+    "Geometry": {
+        "rarer_feature": ["rarer_feature"],
+        "sets": ["sets"],
+        "uniform": ["uniform"],
+    },
+    "Learning": {"learning": ["learning"]},
+    "Privileged basis": {"neurons": ["neurons"], "absolute": ["absolute"]},
+    "Double descent": {"double_descent": ["double_descent"]},
+    "Adversarial vulnerability": {"adversarial": ["adversarial"]},
 }
 
 
@@ -242,13 +138,10 @@ include: "figures.smk"
 
 rule figures:
     input:
-        [
-            f"<results>/toy/{drawn[0]}/figures/{figure}.{ending}"
-            for figure, drawn in DRAWN.items()
-            for ending in ENDINGS
-        ],
+        rules.draw_intro.output,
+        rules.draw_others.output,
 
 
 rule metrics:
     input:
-        expand("<results>/toy/{part}/metrics.json", part=MEASURED),
+        expand("<results>/toy/{part}/metrics.json", part=parts(FIGURES)),

@@ -108,6 +108,7 @@ class Absolute(Strict):
     training: AbsoluteTraining
     motif: MotifTraining
     mixed_density: Density = Field(description="where some units serve one feature and others several")
+    sparser_density: Density = Field(description="where most units serve several features and a few one")
 
 
 class DoubleDescent(Strict):

@@ -1,7 +1,7 @@
 """Runs several steps in one process: `+ <step> <its options> + <step> <its options> ...`.
 
-Importing torch or the plotting libraries takes longer than many of the measuring and drawing steps themselves. The
-steps stay what they are, one typed function each; `measure` and `draw` collect them.
+Importing torch takes longer than many of the measuring steps themselves. The steps stay what they are, one typed
+function each; `measure` collects them.
 """
 
 import sys

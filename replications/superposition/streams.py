@@ -25,17 +25,24 @@ START = 3 * 10**9  # keeps the seeds of weights apart from those of batches
 
 
 def batch(
-    densities: Float[Tensor, " dataset"], n_features: int, size: int, seed: int, step: int, *, signed: bool = False
+    densities: Float[Tensor, " dataset"],
+    n_features: int,
+    size: int,
+    seed: int,
+    step: int,
+    *,
+    signed: bool = False,
+    device: str = "cpu",
 ) -> Data:
-    """The batch of one step for all data sets of one seed: float32 on the CPU, `size` points and the zero point.
+    """The batch of one step for all data sets of one seed: float32, `size` points and the zero point.
 
-    With `signed`, active values are uniform on [-1, 1].
+    With `signed`, active values are uniform on [-1, 1]. Numbers are drawn on the device; another device draws others.
     """
-    generator = torch.Generator().manual_seed(seed * 10_000_000 + step)
-    densities = densities.double()
+    generator = torch.Generator(device).manual_seed(seed * 10_000_000 + step)
+    densities = densities.to(device, torch.float64)
     some = 1.0 - (1.0 - densities) ** n_features
     sparse: Bool[Tensor, " dataset"] = densities < SPARSE
-    x = torch.zeros(len(densities), n_features, 1 + size)  # the first point is the zero point
+    x = torch.zeros(len(densities), n_features, 1 + size, device=device)  # the first point is the zero point
     place, value = _sparse_points(densities[sparse], n_features, size, generator, signed)
     owner = sparse.nonzero()[place[0], 0]
     x[owner, place[1], 1 + place[2]] = value
@@ -45,7 +52,7 @@ def batch(
 
 
 def _values(generator: torch.Generator, count: int, signed: bool) -> Float[Tensor, " count"]:
-    value = 1.0 - torch.rand(count, generator=generator)  # not 0
+    value = 1.0 - torch.rand(count, generator=generator, device=generator.device)  # not 0
     return 2.0 * value - 1.0 if signed else value
 
 
@@ -59,12 +66,13 @@ def _sparse_points(
     """
     count = len(densities)
     some = 1.0 - (1.0 - densities) ** n_features
-    u = torch.rand(count, size, generator=generator, dtype=torch.float64)
+    device = generator.device
+    u = torch.rand(count, size, generator=generator, dtype=torch.float64, device=device)
     first = (torch.log1p(-u * some[:, None]) / torch.log1p(-densities)[:, None]).floor().long()
     first = first.clamp(max=n_features - 1)
     later = _hits(densities, n_features, size, generator)
     later = later[:, later[1] > first[later[0], later[2]]]
-    dataset, point = torch.cartesian_prod(torch.arange(count), torch.arange(size)).T
+    dataset, point = torch.cartesian_prod(torch.arange(count, device=device), torch.arange(size, device=device)).T
     place = torch.cat([later, torch.stack([dataset, first.flatten(), point])], dim=1)
     return place, _values(generator, place.shape[1], signed)
 
@@ -75,8 +83,8 @@ def _hits(
     """Entries, as (dataset, feature, sample), each hit with the probability of its data set; some more than once."""
     entries = n_features * size
     hits = torch.poisson(-torch.log1p(-densities) * entries, generator=generator).long()
-    owner = torch.repeat_interleave(torch.arange(len(densities)), hits)
-    at = torch.randint(entries, owner.shape, generator=generator)
+    owner = torch.repeat_interleave(torch.arange(len(densities), device=hits.device), hits)
+    at = torch.randint(entries, owner.shape, generator=generator, device=hits.device)
     return torch.stack([owner, at // size, at % size])
 
 
@@ -85,9 +93,9 @@ def _dense_points(
 ) -> Float[Tensor, "dataset feature sample"]:
     """Points of independent features; those without an active feature, which are few, are drawn again."""
     s = densities.float()[:, None, None]
-    u = torch.rand(len(densities), n_features, size, generator=generator)
+    u = torch.rand(len(densities), n_features, size, generator=generator, device=s.device)
     while len(empty := (u.amin(1) >= s[:, 0]).nonzero()):
-        u[empty[:, 0], :, empty[:, 1]] = torch.rand(len(empty), n_features, generator=generator)
+        u[empty[:, 0], :, empty[:, 1]] = torch.rand(len(empty), n_features, generator=generator, device=s.device)
     value = u * (2.0 / s) - 1.0 if signed else u / s
     return value.masked_fill_(u >= s, 0.0)
 
@@ -104,30 +112,35 @@ def sparse_points(
 
 
 class WrittenLoss(torch.autograd.Function):
-    """`model.evaluate` for optimisers that ask autograd: hands over the written gradient and builds no graph."""
+    """A loss whose gradient was written out, for optimisers that ask autograd: no graph is built."""
 
     @staticmethod
-    def forward(
-        ctx: Any, W: Tensor, b: Tensor, data: Data, importance: Tensor, activation: Activation
-    ) -> Float[Tensor, " instance"]:
-        """Loss of every instance."""
-        found = evaluate(W, b, data, importance, activation)
-        ctx.save_for_backward(found.grad_W, found.grad_b)
-        return found.loss
+    def forward(ctx: Any, loss: Float[Tensor, " instance"], *both: Tensor) -> Float[Tensor, " instance"]:
+        """The loss of every instance. `both`: the weights, then the gradient of each."""
+        ctx.save_for_backward(*both[len(both) // 2 :])
+        return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """Gradients of W and b."""
-        grad_W, grad_b = ctx.saved_tensors
-        return scale[:, None, None] * grad_W, scale[:, None] * grad_b, None, None, None
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the weights."""
+        gradients = ctx.saved_tensors
+        scaled = [scale.reshape(-1, *[1] * (one.dim() - 1)) * one for one in gradients]
+        return None, *scaled, *[None] * len(gradients)
+
+
+def with_gradient(loss: Float[Tensor, " instance"], weights: Weights, gradients: Weights) -> Float[Tensor, " instance"]:
+    """`loss`, tied to `weights` by the gradient given for each of them."""
+    apply = cast(Callable[..., Tensor], WrittenLoss.apply)
+    return apply(loss, *weights.values(), *(gradients[name] for name in weights))
 
 
 def written_loss(
     weights: Weights, data: Data, importance: Float[Tensor, "instance feature"], activation: Activation
 ) -> Float[Tensor, " instance"]:
     """Loss of `weights["W"]` and `weights["b"]`, with the written gradient."""
-    apply = cast(Callable[..., Tensor], WrittenLoss.apply)
-    return apply(weights["W"], weights["b"], data, importance, activation)
+    with torch.no_grad():
+        found = evaluate(weights["W"], weights["b"], data, importance, activation)
+    return with_gradient(found.loss, weights, {"W": found.grad_W, "b": found.grad_b})
 
 
 def stream_job(
@@ -154,8 +167,7 @@ def stream_job(
     scale = importance.float().expand(len(W), -1).to(device)
 
     def loss(weights: Weights, step: int) -> Float[Tensor, " instance"]:
-        drawn = stack([batch(at, n_features, size, seed, step) for seed in seeds])
-        data = Data(drawn.x.to(device), drawn.weight.to(device))
+        data = stack([batch(at, n_features, size, seed, step, device=device) for seed in seeds])
         return written_loss(weights, data, scale, activation)
 
     rates = torch.ones(len(W), device=device)

@@ -16,7 +16,7 @@ for PART, STEP in TRAINED.items():
         threads: 2
         resources:
             **ON_GPU,
-            mem_mb=3000,
+            mem_mb=20000 if ON_GPU else 3000,
             runtime=60,
         params:
             options=flags(

@@ -1,7 +1,9 @@
 """Step: trains models that compute the absolute value of many features in few hidden units (section 8).
 
-Every seed and density is one instance of a batched job on an endless stream; the control with linear hidden units is
-trained at one density. Small models whose weights can be read one by one are trained at one density from many starts.
+Every seed and density is one instance of a batched job on an endless stream, with a learning rate that falls as the
+root of density: dense models learn one feature after another and need large steps to get to the last ones, sparse ones
+rest on few active entries and need small steps. The control with linear hidden units is trained at one density. Small
+models whose weights can be read one by one are trained at one density from many starts.
 Out: one safetensors file, `<hidden>.{W1,W2,b}` [seed density ...] and `<hidden>.loss` [seed density], the loss on
 held-out points over that of a model that always answers 0; `<hidden>.densities`. The small models are `motif.*`, with
 starts in place of densities.
@@ -31,9 +33,12 @@ def train_absolute(
 ) -> None:
     """Trains and writes `out`."""
     importance = training.importance_decay ** torch.arange(training.n_features)
-    found = trained("relu", training.densities, importance, training, seeds, device)
-    found |= trained("linear", [training.control_density], importance, training, seeds, device)
-    copies = trained("relu", [motif.density] * motif.restarts, torch.ones(motif.n_features), motif, seeds, device)
+    sparser = training.densities, [density**0.5 for density in training.densities]
+    control = [training.control_density], [training.control_density**0.5]
+    small = [motif.density] * motif.restarts, [1.0] * motif.restarts
+    found = trained("relu", *sparser, importance, training, seeds, device)
+    found |= trained("linear", *control, importance, training, seeds, device)
+    copies = trained("relu", *small, torch.ones(motif.n_features), motif, seeds, device)
     found |= {name.replace("relu.", "motif."): value for name, value in copies.items()}
     with atomic(out) as temporary:
         save_file({name: value.contiguous().cpu() for name, value in found.items()}, temporary)
@@ -42,26 +47,26 @@ def train_absolute(
 def trained(
     hidden: Hidden,
     densities: list[float],
+    slower: list[float],
     importance: Float[Tensor, " feature"],
     training: AbsoluteTraining | MotifTraining,
     seeds: list[int],
     device: str,
 ) -> dict[str, Tensor]:
-    """What the file holds for one kind of hidden units."""
+    """What the file holds for one kind of hidden units. `slower` multiplies the learning rate of each density."""
     at = torch.tensor(densities, dtype=torch.float64)
     n, m, optimisation = training.n_features, training.n_hidden, training.optimisation
     importance = importance.to(device)
 
     def drawn(size: int, step: int) -> Data:
-        data = stack([batch(at, n, size, seed, step, signed=True) for seed in seeds])
-        return Data(data.x.to(device), data.weight.to(device))
+        return stack([batch(at, n, size, seed, step, signed=True, device=device) for seed in seeds])
 
     def loss(weights: Weights, step: int) -> Tensor:
         return absolute_loss(weights, drawn(optimisation.batch, step), importance, hidden)
 
     each = [starts(len(densities), m, n, seed) for seed in seeds]
     weights = {name: torch.cat([one[name] for one in each]).to(device) for name in each[0]}
-    rates = torch.ones(len(weights["b"]), device=device)
+    rates = torch.tensor(slower, device=device).repeat(len(seeds))
     job = Job(
         f"absolute value, {hidden}, {n} features, {densities}, {seeds}",
         weights,

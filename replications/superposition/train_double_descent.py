@@ -4,7 +4,8 @@ T training points of n sparse features, scaled to norm 1, in m = 2 hidden units;
 cosine decay, as in the follow-up paper, with its weight decay and with a strong one, the control.
 
 Out: one safetensors file, `W` [decay size seed hidden feature], `b`, training and test loss [decay size seed], and for
-every size and seed the hidden vectors of the training points, `hidden.<size>` [decay seed hidden point].
+every size and seed the hidden vectors of the training points, `hidden.<size>` [decay seed hidden point], and
+`start.<size>` [seed hidden point], the same before training.
 """
 
 from pathlib import Path
@@ -35,7 +36,8 @@ def train_double_descent(*, training: DescentTraining, seeds: list[int], device:
     test = points(training, training.test_points, [TEST]).x.to(device)
     weight = torch.full((1, training.test_points), 1 / training.test_points, device=device)
     found: dict[str, list[Tensor]] = {name: [] for name in ("W", "b", "train_loss", "test_loss")}
-    hidden: dict[str, Tensor] = {}
+    hidden: dict[str, list[Tensor]] = {}
+    before: dict[str, Tensor] = {}
     decays = (training.optimisation.weight_decay, training.control_decay)
     for decay in decays:
         settings = training.optimisation.model_copy(update={"weight_decay": decay})
@@ -55,14 +57,15 @@ def train_double_descent(*, training: DescentTraining, seeds: list[int], device:
             found["b"].append(one_b)
             found["train_loss"].append(evaluate(one_W, one_b, data, importance, "relu").loss)
             found["test_loss"].append(evaluate(one_W, one_b, Data(test, weight), importance, "relu").loss)
-            hidden.setdefault(f"hidden.{size}", torch.zeros(0))
-            hidden[f"hidden.{size}"] = torch.cat([hidden[f"hidden.{size}"].to(device), (one_W @ data.x)[None]])
+            hidden.setdefault(f"hidden.{size}", []).append(one_W @ data.x)
+            before[f"start.{size}"] = W @ data.x
     stacked = {
         name: rearrange(torch.stack(values), "(decay size) ... -> decay size ...", decay=len(decays))
         for name, values in found.items()
     }
+    stacked |= {name: torch.stack(values) for name, values in hidden.items()} | before
     with atomic(out) as temporary:
-        save_file({name: value.contiguous().cpu() for name, value in (stacked | hidden).items()}, temporary)
+        save_file({name: value.contiguous().cpu() for name, value in stacked.items()}, temporary)
 
 
 def points(training: DescentTraining, size: int, seeds: list[int]) -> Data:

@@ -129,7 +129,10 @@ class UniformTraining(Strict):
 
 
 class AbsoluteTraining(Strict):
-    """Absolute values of n features in m hidden units, on a stream, from dense to sparse."""
+    """Absolute values of n features in m hidden units, on a stream, from dense to sparse.
+
+    The learning rate of a density s is `optimisation.learning_rate` times the root of s.
+    """
 
     n_features: Annotated[int, Field(ge=2, le=400)] = Field(description="n")
     n_hidden: Annotated[int, Field(ge=1, le=100)] = Field(description="m, less than n")

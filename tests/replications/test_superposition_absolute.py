@@ -18,6 +18,8 @@ CLAIMS = [
     "absolute_dense",
     "absolute_sparse",
     "absolute_important_alone",
+    "absolute_important_alone_sparser",
+    "absolute_dense_none",
     "absolute_motif_uneven",
     "absolute_motif_cancelled",
 ]
@@ -53,6 +55,19 @@ def test_loss_equals_a_loop_over_points_and_features():
             y = (weights["W2"][k] @ (weights["W1"][k] @ x).clamp(min=0) + weights["b"][k]).clamp(min=0)
             slow[k] += data.weight[k, p] * sum(importance[i] * (abs(x[i]) - y[i]) ** 2 for i in range(5))
     assert absolute_loss(weights, data, importance, "relu").tolist() == pytest.approx(slow.tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("hidden", ["relu", "linear"])
+def test_the_written_gradient_is_that_of_the_loss(hidden):
+    weights = {name: (20 * value + 0.1).double() for name, value in starts(2, 4, 5, seed=0).items()}
+    drawn = batch(torch.tensor([0.5, 0.2], dtype=torch.float64), 5, 20, seed=1, step=0, signed=True)
+    data = Data(drawn.x.double(), drawn.weight.double())
+    importance = 0.5 ** torch.arange(5, dtype=torch.float64)
+
+    def loss(*values):
+        return absolute_loss(dict(zip(weights, values, strict=True)), data, importance, hidden)
+
+    assert torch.autograd.gradcheck(loss, [value.requires_grad_() for value in weights.values()])
 
 
 def test_answering_nothing_has_the_loss_we_divide_by():
@@ -121,13 +136,16 @@ def test_the_papers_motif_is_recognised():
 
 
 GOOD = {
-    "dense": dedicated(range(N)), "mixed": mixed([0, 1, 2, 3]), "sparse": shared(), "error": 0.05, "motif": motif(),
+    "dense": dedicated(range(N)), "mixed": mixed([0, 1, 2, 3]), "sparser": mixed([0, 1]), "sparse": shared(),
+    "error": 0.05, "motif": motif(),
 }  # fmt: skip
 BROKEN = {
     "absolute_motif_uneven": {"motif": motif(outof=(1.0, 1.0))},
     "absolute_motif_cancelled": {"motif": motif(inhibition=0.5)},
     "absolute_computed": {"error": 0.5},
     "absolute_dense": {"dense": shared()},
+    "absolute_dense_none": {"dense": mixed(range(18))},
+    "absolute_important_alone_sparser": {"sparser": mixed([18, 19])},
     "absolute_sparse": {"sparse": dedicated(range(N))},
     "absolute_important_alone": {"mixed": mixed([16, 17, 18, 19])},
 }
@@ -138,9 +156,11 @@ def test_every_claim_needs_its_effect(tmp_path, broken):
     made = GOOD | BROKEN.get(broken, {})
     error = made["error"] + 0.001 * torch.arange(len(SEEDS))
     tensors = {
-        "relu.W1": torch.stack([made["dense"], made["mixed"], made["sparse"]]).repeat(len(SEEDS), 1, 1, 1),
-        "relu.loss": error[:, None].repeat(1, 3),
-        "relu.densities": torch.tensor([1.0, 0.1, 0.001], dtype=torch.float64),
+        "relu.W1": torch.stack([made[name] for name in ("dense", "mixed", "sparser", "sparse")]).repeat(
+            len(SEEDS), 1, 1, 1
+        ),
+        "relu.loss": error[:, None].repeat(1, 4),
+        "relu.densities": torch.tensor([1.0, 0.1, 0.03, 0.001], dtype=torch.float64),
         "linear.loss": (0.85 + 0.01 * torch.arange(len(SEEDS)))[:, None],
         "linear.densities": torch.tensor([0.1], dtype=torch.float64),
         "motif.loss": torch.tensor([1.0, 0.1]).repeat(len(SEEDS), 1),  # the first start is too bad to count
@@ -152,6 +172,7 @@ def test_every_claim_needs_its_effect(tmp_path, broken):
         models=tmp_path / "models.safetensors",
         seeds=SEEDS,
         mixed_density=0.1,
+        sparser_density=0.03,
         metrics=tmp_path / "m.json",
         table=tmp_path / "t.csv",
         motif=tmp_path / "motif.csv",

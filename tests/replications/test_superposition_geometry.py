@@ -14,6 +14,8 @@ from replications.superposition.geometry import (
     checked_dimensionality,
     dimensionality,
     dims_per_feature,
+    norms,
+    overlaps,
     stored,
     superposition,
 )
@@ -91,6 +93,11 @@ def test_orthogonal_features_do_not_overlap_and_a_pair_does():
 def test_a_forgotten_feature_has_no_share():
     W = torch.tensor([[1.0, 0.05]], dtype=torch.float64)
     assert dimensionality(W)[1] == 0
+
+
+def test_shares_equal_the_sum_over_all_pairs():
+    W = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(dimensionality(W), norms(W).square() / overlaps(W).sum(-1))
 
 
 def test_a_wrong_formula_is_caught(monkeypatch):

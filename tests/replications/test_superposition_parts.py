@@ -1,7 +1,5 @@
 """Claims of the later parts on planted models: the paper's arrangements pass, broken or swapped ones fail."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -227,30 +225,45 @@ def test_units_that_serve_several_features(tmp_path):
     assert verdicts(names, tmp_path / "m.json") == dict.fromkeys(names, "reproduced")
 
 
-@pytest.mark.parametrize(("bump", "expected"), [(1.0, "reproduced"), (0.0, "not reproduced")])
-def test_double_descent_needs_a_bump(tmp_path, bump, expected):
+DESCENT = ["double_descent", "features_at_last", "points_at_first", "points_form_polygons"]
+
+
+def few_points(folder, *, bump=1.0, regular=True, features_first=False):
+    """Points as regular polygons and features as a mess, until at many points the features form a pentagon."""
     points = [4, 6, 50, 60]
-    polygon = torch.tensor(
-        [[math.cos(2 * math.pi * k / 5) for k in range(5)], [math.sin(2 * math.pi * k / 5) for k in range(5)]]
-    )
     mess = 0.1 * torch.randn(2, 60, generator=torch.Generator().manual_seed(0))
     clean = torch.zeros(2, 60)
-    clean[:, :5] = polygon
-    W = torch.stack([mess, mess, mess, clean])[None, :, None].repeat(2, 1, 3, 1, 1)
+    clean[:, :5] = ring([0, 72, 144, 216, 288])
+    early = ring([0, 180, *[None] * 58]).float() if features_first else mess
+    W = torch.stack([early, early, mess, clean])[None, :, None].repeat(2, 1, 3, 1, 1)
     test = torch.tensor([1.0, 1.0, 1.0 + bump, 0.9])[None, :, None].repeat(2, 1, 3) + 0.01 * torch.arange(3)
     test[1, 2] = 1.0
     tensors = {"W": W, "b": torch.zeros(2, 4, 3, 60), "train_loss": test.clone(), "test_loss": test}
+    crooked = {size: ring([7 * k for k in range(size)]) for size in points}
     for size in points:
-        angles = 2 * math.pi * torch.arange(size) / size
-        tensors[f"hidden.{size}"] = torch.stack([angles.cos(), angles.sin()])[None, None].repeat(2, 3, 1, 1)
-    save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "models.safetensors")
-    files = {name: tmp_path / f"{name}.csv" for name in ("table", "columns")}
+        polygon = ring([360 * k / size for k in range(size)]) if regular else crooked[size]
+        tensors[f"hidden.{size}"] = polygon[None, None].repeat(2, 3, 1, 1)
+        tensors[f"start.{size}"] = crooked[size][None].repeat(3, 1, 1)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "models.safetensors")
+    files = {name: folder / f"{name}.csv" for name in ("table", "columns")}
     measure_double_descent(
-        models=tmp_path / "models.safetensors", seeds=SEEDS, points=points, metrics=tmp_path / "m.json", **files
+        models=folder / "models.safetensors", seeds=SEEDS, points=points, metrics=folder / "m.json", **files
     )
-    found = verdicts(["double_descent", "features_at_last"], tmp_path / "m.json")
-    assert found["double_descent"] == expected
-    assert found["features_at_last"] == "reproduced"
+    return verdicts(DESCENT, folder / "m.json")
+
+
+@pytest.mark.parametrize(
+    ("broken", "missed"),
+    [
+        ({}, set()),
+        ({"bump": 0.0}, {"double_descent"}),
+        ({"regular": False}, {"points_form_polygons"}),
+        ({"features_first": True}, {"points_at_first"}),
+    ],
+)
+def test_few_points_then_features(tmp_path, broken, missed):
+    found = few_points(tmp_path, **broken)
+    assert {name for name in DESCENT if found[name] != "reproduced"} == missed
 
 
 def test_weighted_share_ignores_scale():

@@ -6,8 +6,11 @@ import sys
 import pytest
 
 from common.config import ROOT
+from replications.superposition.draw import PLANS
 from replications.superposition.several import run_several, split
 from replications.superposition.wiring import calls
+
+FOLDER = ROOT / "replications" / "superposition"
 
 
 def test_the_process_reads_what_the_rules_write():
@@ -42,8 +45,11 @@ def test_an_unknown_step_is_one_sentence(monkeypatch):
         run_several(run_several)
 
 
-@pytest.mark.parametrize("kind", ["draw", "measure"])
-def test_every_step_of_a_kind_is_collected(kind):
-    folder = ROOT / "replications" / "superposition"
-    called = (folder / f"{kind}.py").read_text().split("run_several(")[1]
-    assert re.findall(r"\w+", called) == sorted(path.stem for path in folder.glob(f"{kind}_*.py"))
+def test_every_measuring_step_is_collected():
+    called = (FOLDER / "measure.py").read_text().split("run_several(")[1]
+    assert re.findall(r"\w+", called) == sorted(path.stem for path in FOLDER.glob("measure_*.py"))
+
+
+def test_every_drawing_function_has_a_figure():
+    used = {plan.draw.__name__ for plan in PLANS.values()}
+    assert used == {path.stem for path in FOLDER.glob("draw_*.py")}

@@ -13,7 +13,7 @@ from common.training import learning_rate, train
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.model import evaluate, sample, sample_sets
 from replications.superposition.settings import Settings
-from replications.superposition.streams import WrittenLoss, batch, stream_job
+from replications.superposition.streams import batch, stream_job, written_loss
 from replications.superposition.training import initial
 from replications.superposition.training_settings import FeatureTraining, SetTraining
 
@@ -101,10 +101,11 @@ def test_the_written_gradient_reaches_autograd():
     data = sample(0.3, 4, 32, 0)
     W, b = (one.requires_grad_() for one in initial(2, 2, 4, torch.Generator().manual_seed(0)))
     importance = torch.ones(2, 4, dtype=torch.float64)
-    (3.0 * WrittenLoss.apply(W, b, data, importance, "relu")).sum().backward()
+    (torch.tensor([3.0, 1.0]) * written_loss({"W": W, "b": b}, data, importance, "relu")).sum().backward()
     found = evaluate(W.detach(), b.detach(), data, importance, "relu")
-    torch.testing.assert_close(W.grad, 3.0 * found.grad_W)
-    torch.testing.assert_close(b.grad, 3.0 * found.grad_b)
+    scale = torch.tensor([3.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(W.grad, scale[:, None, None] * found.grad_W)
+    torch.testing.assert_close(b.grad, scale[:, None] * found.grad_b)
 
 
 def job(seeds, activation="relu", densities=(0.4,), n_features=8):

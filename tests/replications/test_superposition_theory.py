@@ -1,11 +1,13 @@
 """The exact optimum of the smallest model: closed forms, published onsets, independence of quadrature and starts."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.optimize import brentq
 
 from replications.superposition.cells import CLASSES, candidate_class, classify, near_border
+from replications.superposition.exact_cells import exact_cells
 from replications.superposition.model import evaluate, sample
 from replications.superposition.theory import (
     antipodal,
@@ -16,6 +18,7 @@ from replications.superposition.theory import (
     forget_first,
     variance,
 )
+from replications.superposition.training_settings import Span
 
 SETTINGS = [(0.3, 0.2), (0.3, 0.9), (1.0, 0.5), (4.0, 0.05)]
 
@@ -95,3 +98,15 @@ def test_cells_near_a_border_are_found():
     near = near_border(classes, densities, importances, 0.15)
     assert near.tolist() == [[True, False], [True, False], [False, False], [False, False]]
     assert not near_border(classes, densities, importances, 0.0).any()
+
+
+def test_a_column_of_the_exact_grid_is_its_mirror_image(tmp_path):
+    spans = Span(first=0.5, last=2.0, cells=2), Span(first=0.5, last=0.3, cells=2)
+    exact_cells(importances=spans[0], densities=spans[1], out=tmp_path / "exact.csv")
+    table = pd.read_csv(tmp_path / "exact.csv")
+    for row in table.itertuples():
+        loss = row.loss
+        assert loss == pytest.approx(best_model(row.importance, row.density).loss, rel=1e-6)
+        w, b = np.array([[row.w1, row.w2]]), np.array([[row.b1, row.b2]])
+        found = expected_loss(w, b, np.array([row.importance]), row.density)
+        assert loss == pytest.approx(float(found[0]), rel=1e-6)
