@@ -197,7 +197,13 @@ def _conclude(results: Path, targets: list[str]) -> int:
         print(f"claim failed: {problem}", file=sys.stderr)
     if claims:
         print(f"Claims: {summary(claims)}.")
-    print(f"Results: {results}/" + (" (open report.html, paper.pdf, claims.md)" if whole else ""))
+    if named and not whole:
+        shown = ", ".join(f"{file.parent}/" for file in named)
+        print(f"Results: {shown} (figures in */*/figures/, metrics beside them, verdicts in claims.json)")
+    else:
+        print(f"Results: {results}/" + (" (open report.html, paper.pdf, claims.md)" if whole else ""))
+    if problems:
+        print("What to do about a failed claim: docs/claims.md, `When a claim fails`", file=sys.stderr)
     return CLAIMS_FAILED if problems else 0
 
 
