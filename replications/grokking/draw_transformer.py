@@ -31,7 +31,6 @@ def _losses(frame: pd.DataFrame, progress: pd.DataFrame, sources: list[Path], ca
             _line(place, one["step"], one["loss_train"], TRAIN)
             _line(place, one["step"], one["loss_test"], TEST)
         place.set(yscale="log", xlabel="step", title=title)
-        place.ticklabel_format(axis="x", style="sci", scilimits=(3, 3))
     for _, one in progress.groupby("seed"):
         _line(axes[0], one["step"], one["restricted"], KEPT, "--")
         _line(axes[0], one["step"], one["excluded"], REMOVED, "--")
@@ -63,7 +62,7 @@ def _basis(frame: pd.DataFrame, source: Path, caption: Path, out: Path) -> None:
     axes[0, 1].set_title("end (orange: key frequencies of the logits)")
     for place in axes[-1]:
         place.set_xlabel("frequency k")
-    figure.supylabel("share of the power of the embedding", fontsize=8)
+    figure.supylabel("share of power", fontsize=8)
     save_figure(figure, out.with_suffix(""), frame, caption, [source])
 
 
