@@ -32,6 +32,7 @@ from common.config import ROOT, Run, load_replication, load_run, replications
 from common.console import follow, last_error
 from common.errors import UserError, from_os_error
 from common.files import sweep_temporary_files
+from common.report import finish
 from common.verify import read_claims, summary
 
 CLAIMS_FAILED = 3
@@ -162,6 +163,7 @@ def _report(run: Run, options: Options, owner: int) -> None:
     if done.returncode:
         last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1]
         raise UserError(f"the report could not be written: {last}")
+    finish(Path(report), Path(run.results))
 
 
 def _failure(results: Path, started: float) -> str:
@@ -195,7 +197,13 @@ def _conclude(results: Path, targets: list[str]) -> int:
         print(f"claim failed: {problem}", file=sys.stderr)
     if claims:
         print(f"Claims: {summary(claims)}.")
-    print(f"Results: {results}/" + (" (open report.html, paper.pdf, claims.md)" if whole else ""))
+    if named and not whole:
+        shown = ", ".join(f"{file.parent}/" for file in named)
+        print(f"Results: {shown} (figures in */*/figures/, metrics beside them, verdicts in claims.json)")
+    else:
+        print(f"Results: {results}/" + (" (open report.html, paper.pdf, claims.md)" if whole else ""))
+    if problems:
+        print("What to do about a failed claim: docs/claims.md, `When a claim fails`", file=sys.stderr)
     return CLAIMS_FAILED if problems else 0
 
 

@@ -1,9 +1,16 @@
-"""The front page of `report.html`: verdicts by replication, what failed, how to read the report, cost and provenance.
+"""What is ours in `report.html`: its front page, and the finish of the file that Snakemake has written.
 
-Snakemake renders `paper/report.rst` as a template while it writes the report. The Snakefile hands it this page, made
-from the records of the run. Links call functions of Snakemake's report (`app.showCategory`) or lead to files beside it.
+Snakemake renders `paper/report.rst` as a template while it writes the report. The Snakefile hands it the front page,
+made from the records of the run. `finish` then packs figures and pages (gzip), adds the data behind the figures, and
+adds `paper/report.js`, which unpacks them in the browser, hands the data out and names everything for screen readers.
+So the report is one file that needs no other. Links call functions of Snakemake's report (`app.showCategory`);
+elements with `data-file` or `data-result` are served by `paper/report.js`.
 """
 
+import base64
+import gzip
+import json
+import re
 from html import escape
 from itertools import chain
 from pathlib import Path
@@ -12,19 +19,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from common.claims import Claim, verdicts
+from common.config import ROOT
 from common.errors import UserError
-from common.files import read_json
+from common.files import read_json, write_text
 from common.pages import amount, by_replication, title
 from common.verify import read_claims
 
 MOST_PAGES = 20
-BESIDE = {
-    "claims.html": "the claims table as a page of its own",
-    "paper.pdf": "the paper",
+DIAGRAMS = ("circuits", "diagram")
+RECORDS = {
     "claims.json": "every claim with interval, seeds and control",
     "cost.json": "seconds and memory of every step",
     "provenance.json": "commit, lock, settings, models, versions",
 }
+PACKED = ("image/svg+xml", "text/html")
+RESULTS = re.compile(r'(<script id="results">\s*var results = )(.*?)(;\s*</script>)', re.DOTALL)
 
 
 def front_page(results: Path) -> str:
@@ -48,9 +57,7 @@ def _page(results: Path, judged: list[Claim], cost: dict[str, Any], provenance: 
         f"{len(judged)} claims; each has a threshold that was frozen before scoring, a 95 % interval, and a control in "
         "which the effect must be absent."
     )
-    pages = [path.relative_to(results).as_posix() for path in sorted(results.glob("*/*/*/*.html"))[:MOST_PAGES]]
-    beside = BESIDE | {page: f"a page of {page.split('/')[0].replace('_', ' ')}" for page in pages}
-    links = "".join(f'<li><a href="{escape(name)}">{escape(name)}</a>: {text}</li>' for name, text in beside.items())
+    records = "".join(f"<li>{_download(name)}: {text}</li>" for name, text in RECORDS.items())
     return "\n".join(
         [
             "<h1>Landmarks</h1>",
@@ -63,10 +70,13 @@ def _page(results: Path, judged: list[Claim], cost: dict[str, Any], provenance: 
             "by replication in the menu; a figure's <i>i</i> button gives its caption, the rule that made it and the "
             "step's options. The search field finds figures by file name (press Enter). <b>Workflow</b> shows all "
             "steps as a graph, <b>Statistics</b> the time of each.</p>",
-            "<h2>Files beside this one</h2>",
-            f"<ul>{links}</ul>",
+            "<h2>Pages and diagrams</h2>",
+            f"<ul>{_shown(results)}</ul>",
             "<h2>Data of the figures</h2>",
+            "<p>All of it is inside this file; a figure also has its own below it.</p>",
             *(_data(results, name) for name in by_replication(judged)),
+            "<h2>Records of the run</h2>",
+            f"<ul>{records}</ul>",
             "<h2>Cost and provenance</h2>",
             _origin(cost, provenance),
         ]
@@ -74,12 +84,69 @@ def _page(results: Path, judged: list[Claim], cost: dict[str, Any], provenance: 
 
 
 def _data(results: Path, name: str) -> str:
-    """Links to the plotted data of one replication, folded."""
-    links = []
-    for path in sorted((results / name).glob("*/*/figures/*.csv")):
-        place = path.relative_to(results).as_posix()
-        links.append(f'<li><a href="{escape(place)}" download>{path.parts[-3]}: {path.stem}</a></li>')
-    return f"<details><summary>{escape(title(name))}: {len(links)} tables</summary><ul>{''.join(links)}</ul></details>"
+    """Buttons for the plotted data of one replication, folded."""
+    found = sorted((results / name).glob("*/*/figures/*.csv"))
+    several = len({path.parts[-4] for path in found}) > 1
+    items = []
+    for path in found:
+        _, model, part, _, _ = path.relative_to(results).parts
+        text = f"{part}: {path.stem}" + (f" ({model})" if several and model != "toy" else "")
+        items.append(f"<li>{_download(path.relative_to(results).as_posix(), text)}</li>")
+    return f"<details><summary>{escape(title(name))}: {len(items)} tables</summary><ul>{''.join(items)}</ul></details>"
+
+
+def _download(name: str, text: str = "") -> str:
+    return f'<button type="button" data-file="{escape(name)}">{escape(text or name)}</button>'
+
+
+def _shown(results: Path) -> str:
+    """Buttons that show what is worth a look of its own: claims, paper, interactive pages, circuit diagrams."""
+    pages = sorted(results.glob("*/*/*/*.html"))[:MOST_PAGES]
+    figures = sorted(results.glob("*/*/*/figures/*.svg"))
+    diagrams = [path for path in figures if path.stem in DIAGRAMS][:MOST_PAGES]
+    items = {results / "claims.html": "the claims table, with a filter", results / "paper.pdf": "the paper"}
+    for path in pages + diagrams:
+        name, model, part, *_ = path.relative_to(results).parts
+        where = title(name) if model == "toy" else f"{title(name)}, {model}"
+        items[path] = f"{where}: {part} {path.stem}" if path in pages else f"{where}: {path.stem}"
+    return "".join(
+        f'<li><button type="button" data-result="{escape(str(path))}">{escape(text)}</button></li>'
+        for path, text in items.items()
+    )
+
+
+def finish(report: Path, results: Path) -> None:
+    """Packs the report and adds data and script to it. UserError if it is not as Snakemake is known to write it."""
+    text = report.read_text(encoding="utf-8")
+    match = RESULTS.search(text)
+    if match is None or "</body>" not in text:
+        raise UserError(f"{report} is not as expected; run `make report` again with the locked Snakemake")
+    shown, packed = json.loads(match[2]), {}
+    for path, entry in shown.items():
+        if entry["mime_type"] in PACKED:
+            content = base64.b64decode(entry.pop("data_uri").partition("base64,")[2])
+            packed[path] = _packed(content)
+    files = [path for ending in ("csv", "json") for path in sorted(results.glob(f"*/*/*/figures/*.{ending}"))]
+    files += [results / name for name in RECORDS]
+    contents = {
+        "results": packed,
+        "files": {path.relative_to(results).as_posix(): _packed(path.read_bytes()) for path in files if path.exists()},
+    }
+    script = (ROOT / "paper" / "report.js").read_text(encoding="utf-8")
+    ours = (
+        f'<script id="packed" type="application/json">{_safe(contents)}</script>\n<script>\n{script}</script>\n</body>'
+    )
+    head, _, tail = f"{text[: match.start(2)]}{_safe(shown)}{text[match.end(2) :]}".rpartition("</body>")
+    write_text(report, f"{head}{ours}{tail}".replace("<title>Snakemake Report</title>", "<title>Landmarks</title>"))
+
+
+def _packed(content: bytes) -> str:
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+
+
+def _safe(content: Any) -> str:
+    """JSON that cannot end the script element which it stands in."""
+    return json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
 
 
 def _failures(problems: list[str]) -> str:
@@ -104,7 +171,8 @@ def _tally(groups: dict[str, list[Claim]]) -> str:
         shown = "all" if name == "all" else _category(name.replace("_", " "), title(name))
         rows.append(f'<tr><th scope="row">{shown}</th>{cells}</tr>')
     return (
-        '<div class="wide" tabindex="0" role="region" aria-label="Verdicts by replication"><table><thead><tr>'
+        '<div class="wide" tabindex="0" role="region" aria-label="Verdicts by replication"><table>'
+        "<caption>Claims by replication and verdict</caption><thead><tr>"
         f'<th scope="col">replication</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 

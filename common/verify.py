@@ -128,14 +128,16 @@ def html(claims: list[Claim]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Claims</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head><body><h1>Claims</h1><p>{escape(summary(claims))}. A claim is reproduced if its "
-        "whole interval and every seed pass a threshold that was frozen before scoring, while the control fails it.</p>"
+        f"<style>{STYLE}</style></head><body><main><h1>Claims</h1><p>{escape(summary(claims))}. A claim is reproduced "
+        "if its whole interval and every seed pass a threshold that was frozen before scoring, while the control fails "
+        "it.</p>"
         f'<nav aria-label="Replications">{"".join(links)}</nav>'
         '<form role="search"><label>Filter <input id="words" type="search" placeholder="words in the row"></label>'
         f'<label>Verdict <select id="verdict"><option value="">all</option>{choices}</select></label>'
         '<output id="found" aria-live="polite"></output></form>'
-        '<div class="scroll" tabindex="0" role="region" aria-label="Claims table"><table role="table">'
-        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>{"".join(bodies)}</table></div>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Claims table">'
+        '<table role="table" aria-label="Claims">'
+        f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>{"".join(bodies)}</table></div></main>'
         f"<script>{SCRIPT}</script></body></html>\n"
     )
 

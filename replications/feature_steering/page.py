@@ -30,7 +30,7 @@ li, .tokens { font-family: ui-monospace, monospace; font-size: 12.5px; overflow-
   body { background: #16181b; color: #ddd; } th, td { border-color: #444; } .unsteered { background: #24272b; }
   mark { background: #7a5f00; color: #fff; }
 }
-</style></head><body>
+</style></head><body><main>
 <h1>One latent as a dial</h1>
 <p>{{ model }} answers three questions while one latent of the sparse autoencoder <code>{{ sae }}</code> at
 <code>{{ hook }}</code> is held at a multiple of the largest value seen in its training data. The latents were chosen by
@@ -44,15 +44,17 @@ largest value {{ "%.3g" | format(latent.about.largest) }})</summary>
 <ul>{% for before, middle, after in latent.about.contexts[:6] %}
 <li>{{ before }}<mark>{{ middle }}</mark>{{ after }}</li>{% endfor %}</ul>
 </details>
-<div class="wide"><table><thead><tr><th>question</th><th class="unsteered">unsteered</th>
-{% for multiplier in multipliers %}<th>{{ "%g" | format(multiplier) }} &times; largest</th>{% endfor %}
+<div class="wide" tabindex="0" role="region" aria-label="Answers, latent {{ latent.about.index }}">
+<table aria-label="Answers while latent {{ latent.about.index }} is held"><thead><tr>
+<th scope="col">question</th><th scope="col" class="unsteered">unsteered</th>
+{% for multiplier in multipliers %}<th scope="col">{{ "%g" | format(multiplier) }} &times; largest</th>{% endfor %}
 </tr></thead><tbody>
 {% for question in questions %}{% set row = loop.index0 %}
-<tr><th>{{ question }}</th><td class="unsteered">{{ unsteered[row] }}</td>
+<tr><th scope="row">{{ question }}</th><td class="unsteered">{{ unsteered[row] }}</td>
 {% for answers in latent.answers %}<td>{{ answers[row] }}</td>{% endfor %}</tr>{% endfor %}
 </tbody></table></div>
 {% endfor %}
-</body></html>
+</main></body></html>
 """
 DRAWN = (-2, 1, 2, 4, 10)
 WIDTH, LINES = 24, 9

@@ -1,5 +1,5 @@
-# Grokking: train (all conditions and seeds in two batched jobs) -> measure -> draw.
-from common.workflow import flags, source_hash
+# Grokking: train (all conditions and seeds in two batched jobs) -> measure -> draw. Transformers: transformer.smk.
+from common.workflow import captions, figure_files, flags, source_hash
 
 NAME = "replications.grokking"
 CAPTIONS = "replications/grokking/captions"
@@ -91,12 +91,24 @@ rule draw:
         "python -m replications.grokking.draw --curves {input.curves} --neurons {input.neurons} --delay-caption {input.delay} --features-caption {input.features} --delay {output.delay} --features {output.features} > {log} 2>&1"
 
 
+MORE_FIGURES, MORE_METRICS = [], []
+
+if config["transformer"]:
+
+    include: "transformer.smk"
+
+    MORE_FIGURES = rules.draw_transformer.output
+    MORE_METRICS = [rules.measure_transformer.output.metrics]
+
+
 rule figures:
     input:
         rules.draw.output,
+        MORE_FIGURES,
 
 
 rule metrics:
     input:
         rules.measure.output.delay,
         rules.measure.output.features,
+        MORE_METRICS,

@@ -2,29 +2,32 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from common.records import Strict
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
+def _is_prime(number: int) -> int:
+    if any(number % divisor == 0 for divisor in range(2, int(number**0.5) + 1)):
+        raise ValueError(f"{number} is not prime; the Fourier analysis needs a prime")
+    return number
+
+
+Prime = Annotated[int, Field(ge=5, le=400), AfterValidator(_is_prime)]
+
+
 class Training(Strict):
     """Quadratic networks on modular addition, full batch, one instance per condition and seed."""
 
-    prime: Annotated[int, Field(ge=5, le=400)] = Field(description="p: the task is (a + b) mod p")
+    prime: Prime = Field(description="p: the task is (a + b) mod p")
     width: Annotated[int, Field(ge=2)] = Field(description="hidden units")
     steps: Annotated[int, Field(ge=10)] = Field(description="full-batch AdamW steps")
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="constant")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="decoupled, times the learning rate")
     fractions: Annotated[list[Fraction], Field(min_length=2)] = Field(description="shares of all pairs trained on")
     side_fraction: Fraction = Field(description="share trained on by the arms random labels and no weight decay")
-
-    @model_validator(mode="after")
-    def _prime(self) -> "Training":
-        if any(self.prime % divisor == 0 for divisor in range(2, int(self.prime**0.5) + 1)):
-            raise ValueError(f"{self.prime} is not prime; the Fourier analysis needs a prime")
-        return self
 
 
 class Judging(Strict):
@@ -40,8 +43,37 @@ class Judging(Strict):
     weights_fraction: Fraction = Field(description="training share of the networks whose weights are read")
 
 
+class Transformer(Strict):
+    """One-layer transformers on the same task (Nanda et al. 2023)."""
+
+    prime: Prime = Field(description="p: the task is (a + b) mod p")
+    d_model: Annotated[int, Field(ge=4)] = Field(description="width of the residual stream; the MLP is 4 times as wide")
+    n_heads: Annotated[int, Field(ge=1)] = Field(description="attention heads; d_model is divided among them")
+    steps: Annotated[int, Field(ge=10)] = Field(description="full-batch AdamW steps")
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="after 10 steps of warm-up")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="decoupled, times the learning rate")
+    late_fraction: Fraction = Field(description="share of all pairs trained on")
+    prompt_fraction: Fraction = Field(description="large share, where generalisation comes at once (the control)")
+    measure_every: Annotated[int, Field(ge=1)] = Field(description="steps between two measurements of the losses")
+    snapshot_every: Annotated[int, Field(ge=1)] = Field(description="steps between two snapshots; a multiple of that")
+    key: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        description="least share of a key frequency in what waves of a + b - c explain of the logits"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Transformer":
+        if self.d_model % self.n_heads:
+            raise ValueError(f"{self.n_heads} heads do not divide d_model = {self.d_model}")
+        if self.snapshot_every % self.measure_every:
+            raise ValueError(
+                "snapshot_every must be a multiple of measure_every: snapshots are chosen by their accuracy"
+            )
+        return self
+
+
 class Settings(Strict):
-    """All parts."""
+    """All parts. Without `transformer` the transformers are neither trained nor measured."""
 
     training: Training
     judging: Judging
+    transformer: Transformer | None

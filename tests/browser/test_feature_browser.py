@@ -3,6 +3,7 @@
 import pytest
 
 from replications.sparse_autoencoders.browse import filled
+from tests.browser.accessibility import missed
 from tests.browser.chromium import opened
 from tests.replications.sparse_autoencoders_tiny import WORDS, tiny_data
 
@@ -95,6 +96,7 @@ def test_a_phone_needs_no_sideways_scrolling_and_text_has_contrast(browser, path
     page, problems = opened(browser, path, viewport={"width": 390, "height": 800}, color_scheme=scheme)
     page.locator('#list button[data-latent="8"]').click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert missed(page) == []
     colours = page.evaluate(
         "['color', 'backgroundColor'].map(key => getComputedStyle(document.body)[key].match(/\\d+/g).map(Number))"
     )

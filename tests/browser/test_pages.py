@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.browser.accessibility import missed
 from tests.browser.chromium import opened
 
 pytestmark = [pytest.mark.browser, pytest.mark.workflow]
@@ -36,6 +37,7 @@ def test_claims_page(browser, finished):
     assert page.title() == "Claims"
     rows = page.locator("tbody tr").count()
     assert rows >= 8
+    assert missed(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "the page itself scrolls sideways on a phone"
     assert problems == []
 
@@ -102,6 +104,7 @@ def test_steering_page(browser, finished):
     page, problems = opened(browser, path, viewport={"width": 390, "height": 800})
     assert page.title() == "Feature steering"
     assert page.locator("tbody tr").count() >= 3
+    assert missed(page) == []
     assert "Los Angeles" in page.locator("tbody").first.inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "the page itself scrolls sideways on a phone"
     assert page.locator("script").count() == 0

@@ -1,12 +1,15 @@
 """The front page of the report: verdicts, failures, links, cost and provenance, all from the records of a run."""
 
+import base64
+import gzip
 import json
 import re
 
 import pytest
 
+from common.errors import UserError
 from common.gallery import RECORDS
-from common.report import front_page
+from common.report import finish, front_page
 from common.verify import read_claims
 
 
@@ -38,16 +41,65 @@ def test_a_failed_claim_is_named_first_and_escaped(records):
     assert "&lt;script&gt;" in page
 
 
-def test_links_lead_to_files_of_the_run_or_into_the_report(records):
+def test_what_the_front_page_offers_is_inside_the_report(records):
     data = records / "grokking" / "toy" / "delay" / "figures" / "delay.csv"
     data.parent.mkdir(parents=True)
     data.write_text("step\n")
     (data.parents[1] / "page.html").write_text("<p>neurons</p>")
-    links = re.findall(r'href="([^"]+)"', front_page(records))
-    own = {"grokking/toy/delay/figures/delay.csv", "grokking/toy/delay/page.html"}
-    assert own <= set(links)
-    for link in set(links) - own:
-        assert link.startswith("javascript:app.showCategory(") or re.fullmatch(r"[a-z]+\.(html|pdf|json)", link), link
+    page = front_page(records)
+    assert all(link.startswith("javascript:app.showCategory(") for link in re.findall(r'href="([^"]+)"', page))
+    assert set(re.findall(r'data-file="([^"]+)"', page)) == {"grokking/toy/delay/figures/delay.csv", *RECORDS}
+    shown = re.findall(r'data-result="([^"]+)"', page)
+    assert shown == [str(records / name) for name in ("claims.html", "paper.pdf", "grokking/toy/delay/page.html")]
+
+
+def written(records, *entries):
+    """A report as Snakemake writes it, cut down to what is packed."""
+    results = {
+        path: {
+            "mime_type": kind,
+            "data_uri": f"data:{kind};base64,{base64.b64encode(content).decode()}",
+            "caption": "<",
+        }
+        for path, kind, content in entries
+    }
+    report = records / "report.html"
+    report.write_text(
+        "<html><head><title>Snakemake Report</title></head><body>"
+        f'<script id="results">\n    var results = {json.dumps(results)};\n    </script><p>rest</p></body></html>'
+    )
+    return report
+
+
+def test_the_finished_report_holds_figures_and_data_packed(records):
+    data = records / "grokking" / "toy" / "delay" / "figures" / "delay.csv"
+    data.parent.mkdir(parents=True)
+    data.write_text("step\n1\n</script>")
+    figure, paper = b"<svg>" + 100 * b"<g/>" + b"</svg>", b"%PDF"
+    report = written(records, ("a/delay.svg", "image/svg+xml", figure), ("paper.pdf", "application/pdf", paper))
+    finish(report, records)
+    text = report.read_text()
+    packed = json.loads(re.search(r'<script id="packed" type="application/json">(.*?)</script>', text, re.DOTALL)[1])
+    unpack = {kind: {name: gzip.decompress(base64.b64decode(held)) for name, held in packed[kind].items()}
+              for kind in packed}  # fmt: skip
+    assert unpack["results"] == {"a/delay.svg": figure}
+    assert unpack["files"]["grokking/toy/delay/figures/delay.csv"] == data.read_bytes()
+    assert set(RECORDS) <= set(unpack["files"])
+    left = json.loads(re.search(r"var results = (.*?);\n", text)[1])
+    assert "data_uri" not in left["a/delay.svg"]
+    assert left["paper.pdf"]["data_uri"].endswith(base64.b64encode(paper).decode())
+    assert text.endswith("</script>\n</body></html>")
+    assert "<title>Landmarks</title>" in text
+    assert "<p>rest</p>" in text
+    before = text
+    finish(written(records, ("a/delay.svg", "image/svg+xml", figure), ("paper.pdf", "application/pdf", paper)), records)
+    assert report.read_text() == before, "same run, same bytes"
+
+
+def test_a_report_of_another_shape_is_refused_in_one_sentence(records):
+    (records / "report.html").write_text("<html><body>new layout</body></html>")
+    with pytest.raises(UserError, match="not as expected"):
+        finish(records / "report.html", records)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '[{"id": "of an older version"}]', "{}"])
