@@ -56,7 +56,7 @@ def dense_losses(name, weights, batch, context):
     architecture = ARCHITECTURES[name]
     centred = name not in ("transcoder", "skip_transcoder")
     z = pre_activations(weights, batch, centred=centred)
-    if name in ("batch_topk", "matryoshka"):
+    if name != "topk":
         index, _ = top_of_batch(z.detach(), context.k, [0.0] * len(z))
     else:
         index = top_per_token(z.detach(), context.k)

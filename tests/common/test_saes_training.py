@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from common.errors import UserError
-from common.saes import trainer
+from common.saes import optimiser, trainer
 from common.saes.architectures.base import Batch, Losses, geometric_median
 from common.saes.recipe import Recipe, Training
 from common.saes.resampling import resample
@@ -82,7 +82,7 @@ def test_unit_norm_architectures_keep_decoder_rows_on_the_sphere(tmp_path, monke
     april = next(one for one in found if one.recipe.architecture == "relu_april")
     assert (april.weights["W_dec"].norm(dim=1) - 1).abs().min() > 1e-3
     monkeypatch.setattr(
-        trainer, "unit_rows", lambda rows: rows
+        optimiser, "renormalised", lambda rows: rows
     )  # without renormalising, orthogonal steps lengthen rows
     assert (norms(train(sweep(("topk",)), stream, SETTINGS, tmp_path / "b")) - 1).max() > 1e-4
 
