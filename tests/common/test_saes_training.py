@@ -95,6 +95,39 @@ def test_frozen_decoder_stays(tmp_path):
     assert not torch.equal(one.weights["W_enc"], start["W_enc"][0])
 
 
+def test_pieces_change_no_bit_of_a_step(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    start, gradient, first, second = (torch.randn(3, 50, 7, generator=generator) for _ in range(4))
+    start, second = start / start.norm(dim=2, keepdim=True), second.square()
+
+    def stepped(piece):
+        monkeypatch.setattr(optimiser, "PIECE", piece)
+        weight, own, moments = start.clone(), gradient.clone(), (first.clone(), second.clone())
+        optimiser.project(own, weight)
+        optimiser.adam(weight, own, *moments, 0.9, 0.01, 3, unit_rows=True)
+        return torch.stack([weight, own, *moments])
+
+    assert len(optimiser.pieces(start)) == 3
+    assert all(torch.equal(stepped(piece), stepped(2**17)) for piece in (1, 30, 100))
+    weight, own = stepped(30)[:2]
+    assert (own * start).sum(2).abs().max() < 1e-6
+    parameter = torch.nn.Parameter(start.clone())  # literally: torch's own Adam at step 3
+    adam = torch.optim.Adam([parameter], lr=0.01)
+    adam.state[parameter] = {"step": torch.tensor(2.0), "exp_avg": first.clone(), "exp_avg_sq": second.clone()}
+    parameter.grad = own
+    adam.step()
+    assert torch.allclose(weight, parameter / parameter.norm(dim=2, keepdim=True), atol=1e-6)
+
+
+def test_activations_of_another_shape_stop_the_run(tmp_path):
+    def mixed(step, source):
+        batch = stream(step, source)
+        return batch if step < 3 else Batch(batch.x[..., :9], batch.y[..., :9])
+
+    with pytest.raises(UserError, match="step 3: these activations have 9 dimensions, those before had 10"):
+        train(sweep(("topk",)), mixed, SETTINGS, tmp_path / "a")
+
+
 def test_not_finite_activations_stop_the_run(tmp_path):
     def broken(step, source):
         batch = stream(step, source)
