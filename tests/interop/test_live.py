@@ -22,6 +22,8 @@ from common.saes.saelens import load_saelens, save_saelens  # noqa: E402
 from common.saes.trainer import train  # noqa: E402
 from tests.interop.make_golden import ARCHITECTURES, D_IN, D_SAE, drawn  # noqa: E402
 
+torch.set_num_threads(1)  # tensors are tiny
+
 HOOK, HOOK_OUT = "blocks.1.hook_resid_pre", "blocks.1.hook_mlp_out"
 SETTINGS = Training(steps=25, batch=128, learning_rate=0.01, warmup=2, dead_after=512)
 OURS = (
