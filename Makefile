@@ -7,6 +7,7 @@ LOCK   := $(shell cat envs/lock*.txt | python3 -c 'import hashlib,sys; print(has
 READY  := .venv/.ready-$(LOCK)-$(TORCH)
 PIP    := .venv/bin/pip install -qq --disable-pip-version-check --require-hashes --no-deps -r
 PYTHON := PYTHONPATH=. .venv/bin/python
+INTEROP := .venv-interop/.ready-$(shell cat envs/interop.lock envs/lock-torch*.txt | sha256sum | cut -c 1-16)-$(TORCH)
 NAMES  := $(patsubst replications/%/rules.smk,%,$(wildcard replications/*/rules.smk))
 RUN     = @$(PYTHON) -m common.launch --scale $(SCALE) $(if $(MODELS),--models $(MODELS)) $(if $(filter 1,$(HUB)),--hub True) $(if $(CORES),--cores $(CORES))
 
@@ -18,7 +19,15 @@ $(READY):
 	@$(PIP) envs/lock.txt
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora status new gallery dag bench test lint schemas clean clean-env help $(NAMES)
+$(INTEROP):
+	@echo "Installing what SAEs are exchanged and compared with into .venv-interop (one to three minutes, once) ..."
+	@rm -rf .venv-interop && python3 -m venv .venv-interop
+	@{ [ $(TORCH) = cpu ] && $(subst .venv,.venv-interop,$(PIP)) envs/lock-torch-cpu.txt 2>/dev/null; } || \
+	  $(subst .venv,.venv-interop,$(PIP)) envs/lock-torch.txt
+	@$(subst .venv,.venv-interop,$(PIP)) envs/interop.lock
+	@touch $@
+
+.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora status new gallery dag bench test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -63,13 +72,16 @@ test: lint  ## lint, types, unit, workflow and browser tests; the unit tests run
 	@mkdir -p .pytest_cache; $(PYTHON) -m pytest -q -m "not workflow and not browser" > .pytest_cache/units.txt 2>&1 & units=$$!; \
 	  $(PYTHON) -m pytest -m "workflow or browser"; flows=$$?; wait $$units; units=$$?; cat .pytest_cache/units.txt; exit $$((flows | units))
 
+test-interop: $(INTEROP)  ## SAEs saved here and loaded by SAELens, and the other way round, for each architecture; own environment
+	@PYTHONPATH=. .venv-interop/bin/python -m pytest --noconftest -p no:cacheprovider tests/interop
+
 setup: $(READY)  ## create .venv from the lock; every other command does this by itself
 
 clean:  ## remove results and intermediate files of SCALE
 	rm -rf results/$(SCALE) results/$(SCALE)-calibration
 
 clean-env:  ## remove .venv; the next command installs it again
-	rm -rf .venv
+	rm -rf .venv .venv-interop
 
 help:  ## this list
 	@grep -hE '^[$$a-zA-Z() -]+:.*##' $(MAKEFILE_LIST) | sed 's/^$$(NAMES)/<replication>/; s/:.*##/#/' | awk -F'#' '{printf "  make %-47s %s\n", $$1, $$2}'

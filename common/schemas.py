@@ -9,6 +9,7 @@ from common.corpora import CorporaFile
 from common.files import write_text
 from common.models import ModelsFile
 from common.records import Strict
+from common.saes.public import SaesFile
 
 
 def schemas() -> dict[Path, str]:
@@ -18,6 +19,7 @@ def schemas() -> dict[Path, str]:
         "claims": ClaimsFile,
         "models": ModelsFile,
         "corpora": CorporaFile,
+        "saes": SaesFile,
     }
     found = {name: json.dumps(model.model_json_schema(), indent=2) for name, model in classes.items()}
     for name in replications():

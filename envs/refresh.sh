@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Resolves envs/*.in again and writes the three lock files. Needs `uv` on the PATH (pip install uv).
+# Resolves envs/*.in again and writes the lock files. Needs `uv` on the PATH (pip install uv).
 set -euo pipefail
 cd "$(dirname "$0")"
 work=$(mktemp -d)
@@ -8,3 +8,7 @@ compile="uv pip compile --quiet --universal --python-version 3.11 --generate-has
 $compile requirements.in -o "$work/main.txt"
 $compile --no-deps data.in -o "$work/data.txt"
 python3 split_lock.py "$work/main.txt" "$work/data.txt" torch-cpu.sha256 .
+$compile interop.in -o "$work/interop.txt"
+echo dictionary-learning==0.1.0 | $compile --no-deps - -o "$work/alone.txt"
+python3 split_lock.py "$work/interop.txt" "$work/alone.txt" torch-cpu.sha256 "$work"  # torch comes from the lock above
+cp "$work/lock.txt" interop.lock

@@ -60,6 +60,15 @@ class Sae:
             raise UserError(f"a {self.activation} SAE needs the tensor '{absent[0]}', which is missing")
         if self.W_dec.shape[0] != d_sae or (self.centred and self.W_dec.shape[1] != d_in):
             raise UserError(f"encoder {list(self.W_enc.shape)} and decoder {list(self.W_dec.shape)} do not fit")
+        d_out = self.W_dec.shape[1]
+        shapes = dict.fromkeys(("b_enc", "threshold", "r_mag", "b_mag"), (d_sae,))
+        for name, shape in {**shapes, "b_dec": (d_out,), "W_skip": (d_out, d_in)}.items():
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != shape:
+                raise UserError(
+                    f"tensor '{name}' has the shape {list(value.shape)}, but an SAE with {d_in} dimensions and {d_sae} "
+                    f"latents needs {list(shape)}; its weights were mixed up or damaged: fetch or train it again"
+                )
 
     @property
     def d_in(self) -> int:

@@ -1,10 +1,10 @@
 """Exchange with SAELens: a folder with `cfg.json`, `sae_weights.safetensors` and `sparsity.safetensors`.
 
-Read and written are its architectures standard, gated, topk, jumprelu, transcoder and skip_transcoder; BatchTopK and
-Matryoshka SAEs are exported as jumprelu with a constant threshold, as SAELens does. Old folders may hold
-`log_threshold` or a `scaling_factor`; both are understood. SAEs that normalise their input with statistics of the
-token (layer_norm, constant_norm_rescale) or that need a scale from the training run (expected_average_only_in without
-a factor) are refused: their latents would be silently wrong.
+Read and written are its architectures standard, gated, topk, jumprelu and its four kinds of transcoder; BatchTopK and
+Matryoshka SAEs, and our transcoders, are exported with a constant threshold, as SAELens does. Old folders may hold
+`log_threshold` or a `scaling_factor`, or say `hook_point` or `activation_fn_str`; all are understood. SAEs that
+normalise their input with statistics of the token (layer_norm, constant_norm_rescale) or that need a scale from the
+training run (expected_average_only_in without a factor) are refused: their latents would be silently wrong.
 """
 
 import math
@@ -21,6 +21,7 @@ from common.errors import UserError
 from common.files import atomic, read_json, write_json
 from common.saes.sae import About, Activation, Sae
 
+FORMAT = "6.54.12"  # version of SAELens whose folders these are; without one it takes a folder for an old one
 WEIGHTS, CONFIG, SPARSITY = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors"
 KINDS: dict[str, Activation] = {
     "standard": "relu",
@@ -58,7 +59,7 @@ def config_of(sae: Sae) -> dict[str, Any]:
     if not sae.centred and sae.activation in ("topk", "gated"):
         raise UserError(f"SAELens has no {sae.activation} transcoder; save its weights as they are")
     name = {"relu": "standard"}.get(sae.activation, sae.activation)
-    if sae.about.hook_out or sae.W_skip is not None:
+    if sae.about.hook_out or sae.W_skip is not None or "transcoder" in sae.about.architecture:
         name = ("jumprelu_" if sae.activation == "jumprelu" else "") + ("skip_" if sae.W_skip is not None else "")
         name += "transcoder"
     content: dict[str, Any] = {
@@ -71,6 +72,8 @@ def config_of(sae: Sae) -> dict[str, Any]:
         "normalize_activations": "none",
         "reshape_activations": "none",
         "metadata": {
+            "sae_lens_version": FORMAT,
+            "prepend_bos": False,
             "model_name": sae.about.model,
             "hook_name": sae.about.hook,
             "hook_name_out": sae.about.hook_out or None,
@@ -93,8 +96,8 @@ def load_saelens(folder: Path, device: str = "cpu") -> Sae:
         UserError: a file is missing or damaged, the architecture is unknown, shapes do not fit, or inputs would need a
             normalisation that the folder does not describe.
     """
-    content, tensors = read_json(folder / CONFIG), _tensors(folder)
-    name = content.get("architecture", "standard")
+    content, tensors = _modern(read_json(folder / CONFIG)), _tensors(folder)
+    name = content["architecture"]
     if name not in KINDS:
         raise UserError(f"{folder / CONFIG}: architecture '{name}' is not covered; known are {', '.join(KINDS)}")
     kind = KINDS[name]
@@ -131,6 +134,18 @@ def load_saelens(folder: Path, device: str = "cpu") -> Sae:
     if content.get("rescale_acts_by_decoder_norm"):
         sae = sae.unit_decoder()  # SAELens selects on, and multiplies latents by, the decoder norm
     return _normalised(sae, content, tensors, folder).to(device)
+
+
+def _modern(content: dict[str, Any]) -> dict[str, Any]:
+    """`cfg.json` of any version with the keys of today's; before version 6 there was no `metadata`."""
+    content = {"architecture": "standard", **content}
+    if "hook_point" in content:
+        content.setdefault("hook_name", content["hook_point"])
+    if content.get("activation_fn_str", content.get("activation_fn")) == "topk":
+        content |= {"architecture": "topk", "k": content["activation_fn_kwargs"]["k"]}
+    if isinstance(content.get("normalize_activations"), bool):
+        content["normalize_activations"] = "expected_average_only_in" if content["normalize_activations"] else "none"
+    return content
 
 
 def load_density(folder: Path) -> Float[Tensor, " d_sae"] | None:

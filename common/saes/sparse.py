@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+HEIGHT = 8  # of the columns in which `largest` looks for candidates
 
 
 class Pattern(NamedTuple):
@@ -72,11 +74,25 @@ def pattern_at(index: Int[Tensor, " entry"], shape: torch.Size) -> Pattern:
 def top_per_token(z: Float[Tensor, "instance batch d_sae"], k: list[float]) -> Int[Tensor, " entry"]:
     """Flat positions of the k (rounded) largest positive entries of each token; k may differ between members."""
     most = min(round(max(k)), z.shape[-1])
-    values, latents = z.topk(most, dim=-1)
+    values, latents = largest(z, most)
     allowed = torch.tensor([round(one) for one in k], device=z.device)[:, None, None]
     allowed = allowed > torch.arange(most, device=z.device)
     start = rearrange(torch.arange(z.shape[0] * z.shape[1], device=z.device) * z.shape[2], "(i b) -> i b 1", i=len(z))
     return (start + latents)[(values > 0) & allowed].sort().values
+
+
+def largest(
+    z: Float[Tensor, "instance batch d_sae"], k: int
+) -> tuple[Float[Tensor, "instance batch k"], Int[Tensor, "instance batch k"]]:
+    """As `topk` over latents, twice as fast: the k largest of a row lie in the k columns with the largest maxima."""
+    columns = z.shape[-1] // HEIGHT
+    if z.shape[-1] % HEIGHT or 2 * k > columns:
+        return z.topk(k, dim=-1)
+    table = rearrange(z, "instance batch (height column) -> instance batch height column", column=columns)
+    best = table.amax(2).topk(k, dim=-1, sorted=False).indices
+    values = table.gather(3, repeat(best, "i b k -> i b height k", height=HEIGHT)).flatten(2)
+    values, place = values.topk(k, dim=-1)
+    return values, best.gather(2, place % k) + place // k * columns
 
 
 def top_of_batch(
@@ -136,7 +152,7 @@ class _EncodeAt(torch.autograd.Function):
         to_weight = rearrange(to_weight, "(instance d_sae) d -> instance d_sae d", instance=instances)
         to_bias = torch.zeros(instances * d_sae, device=x.device).index_add_(0, pattern.cols, gradient)
         to_bias = rearrange(to_bias, "(instance d_sae) -> instance d_sae", instance=instances)
-        to_weight = to_weight - to_bias[..., None] * b_in[:, None]
+        to_weight.sub_(to_bias[..., None] * b_in[:, None])
         to_input_bias = -(to_bias[:, None] @ W_enc)[:, 0] if ctx.needs_input_grad[2] else None
         return to_weight, to_bias, to_input_bias, None, None, None
 

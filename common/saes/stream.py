@@ -2,10 +2,13 @@
 
 A folder holds `shard-00000.safetensors`, ... (tensor `activations` [token d_model], `document` [token] and `token_id`
 [token]) and `manifest.json`: model, hook, corpora, dtype, SHA-256 of each shard, how many tokens were dropped and why,
-and the scalar that brings the mean squared norm to 1. Shards are shuffled when written, so a reader only has to walk
-through them; each epoch walks in a new order.
+and the scalar that brings the mean squared norm to 1. Shards are shuffled when written. A reader maps the files into
+memory and copies the rows of one batch at a time, so what it holds does not grow with the number of tokens; each epoch
+visits them in a new order.
 """
 
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +45,7 @@ class StreamManifest(Strict):
 
 
 class Activations:
-    """All shards of a folder in memory, in the dtype they were stored in.
+    """The shards of a folder, in the dtype they were stored in; `x`, `document` and `token_id` copy all of them.
 
     Raises:
         UserError: a shard is missing, damaged, of another shape than the manifest says, or holds NaN.
@@ -52,41 +55,71 @@ class Activations:
         path = folder / "manifest.json"
         self.manifest = checked(StreamManifest, read_json(path), path)
         remedy = f"delete {folder} and run `make resume`"
-        parts: list[dict[str, Tensor]] = []
+        self.parts: list[dict[str, Tensor]] = []  # mapped files: pages come and go with what is read
         for name, expected in self.manifest.shards.items():
             if not (folder / name).is_file():
                 raise UserError(f"shard {folder / name} is missing; {remedy}")
             if sha256(folder / name) != expected:
                 raise UserError(f"shard {folder / name} is damaged: its SHA-256 is not that of the manifest; {remedy}")
             try:
-                parts.append(load_file(folder / name))
+                self.parts.append(load_file(folder / name))
             except SafetensorError:
                 raise UserError(f"shard {folder / name} is no safetensors file; {remedy}") from None
-            shape = parts[-1]["activations"].shape
-            if shape[1] != self.manifest.d_model:
-                raise UserError(f"shard {folder / name} has width {shape[1]}, not {self.manifest.d_model}; {remedy}")
-        self.x: Float[Tensor, "token d_model"] = torch.cat([part["activations"] for part in parts])
-        self.document: Int[Tensor, " token"] = torch.cat([part["document"] for part in parts])
-        self.token_id: Int[Tensor, " token"] = torch.cat([part["token_id"] for part in parts])
-        if not bool(torch.isfinite(self.x).all()):
-            raise UserError(f"the activations in {folder} hold NaN or infinity; {remedy}")
+            part = self.parts[-1]["activations"]
+            if part.shape[1] != self.manifest.d_model:
+                raise UserError(
+                    f"shard {folder / name} has width {part.shape[1]}, not {self.manifest.d_model}; {remedy}"
+                )
+            if not bool(torch.isfinite(part).all()):
+                raise UserError(f"the activations in {folder} hold NaN or infinity; {remedy}")
+        ends = list(accumulate(len(part["activations"]) for part in self.parts))
+        self.starts: Int[Tensor, " shard"] = torch.tensor([0, *ends[:-1]])
+        self.tokens: int = ends[-1]
+
+    @cached_property
+    def x(self) -> Float[Tensor, "token d_model"]:
+        return self._whole("activations")
+
+    @cached_property
+    def document(self) -> Int[Tensor, " token"]:
+        return self._whole("document")
+
+    @cached_property
+    def token_id(self) -> Int[Tensor, " token"]:
+        return self._whole("token_id")
+
+    def _whole(self, name: str) -> Tensor:
+        return torch.cat([part[name] for part in self.parts])
+
+    def rows(self, at: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
+        """Activations at these places, in float32."""
+        found = torch.empty(len(at), self.manifest.d_model)
+        shard = torch.bucketize(at, self.starts, right=True) - 1
+        for number in sorted(set(shard.tolist())):
+            here = shard == number
+            found[here] = self.parts[number]["activations"][at[here] - self.starts[number]].float()
+        return found
+
+    def first(self, most: int) -> Float[Tensor, "n d_model"]:
+        """At most that many activations, in float32."""
+        return self.rows(torch.arange(min(most, self.tokens)))
 
     def batch(self, step: int, size: int, seed: int = 0) -> Float[Tensor, "batch d_model"]:
         """The scaled activations of one step in float32: a function of step, size and seed alone.
 
         Every epoch visits each activation at most once, in its own order.
         """
-        per_epoch = len(self.x) // size
+        per_epoch = self.tokens // size
         if per_epoch == 0:
-            raise UserError(f"{len(self.x)} activations do not fill one batch of {size}; harvest more tokens")
+            raise UserError(f"{self.tokens} activations do not fill one batch of {size}; harvest more tokens")
         epoch, place = divmod(step, per_epoch)
         order = self._order(epoch, seed)
-        return self.x[order[place * size : (place + 1) * size]].float() * self.manifest.scale
+        return self.rows(order[place * size : (place + 1) * size]) * self.manifest.scale
 
     def _order(self, epoch: int, seed: int) -> Int[Tensor, " token"]:
         if getattr(self, "_cached", (None,))[0] != (epoch, seed):
             generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
-            self._cached: Any = ((epoch, seed), torch.randperm(len(self.x), generator=generator))
+            self._cached: Any = ((epoch, seed), torch.randperm(self.tokens, generator=generator))
         order: Tensor = self._cached[1]
         return order
 

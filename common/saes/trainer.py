@@ -33,14 +33,13 @@ from common.saes.architectures.base import (
     Weights,
     member,
     stacked,
-    unit_rows,
     variance,
 )
+from common.saes.optimiser import adam, project
 from common.saes.recipe import Recipe, Training
 from common.saes.resampling import resample
 from common.saes.sae import Sae
 
-BETA2, EPSILON = 0.999, 1e-8
 FIRST_COEFFICIENT = 0.02
 FORGET = 0.9  # of running means; the BatchTopK authors use 0.99 in runs with thousands of times more steps
 TRACES = ("l0", "fvu", "dead", "decoder_norm", "coefficient")
@@ -104,6 +103,7 @@ def train(
     groups = [_start(group, batches(0, group[0].source), device) for group in make_groups(recipes)]
     identity = _identity(recipes, settings, data)
     step, traces = _load(checkpoint, groups, identity)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # 3 % of a step
     started = logged = time.perf_counter()
     begun = step
     while step < settings.steps:
@@ -169,6 +169,12 @@ def _step(group: Group, batches: Batches, settings: Training, step: int) -> Floa
     batch = batches(step, recipes[0].source)
     if not bool(torch.isfinite(batch.x).all()):
         raise UserError(f"step {step}: the activations hold NaN or infinity; harvest them again")
+    wide = weights["W_enc"].shape[-1] * recipes[0].layers
+    if batch.x.shape[-1] != wide:
+        raise UserError(
+            f"step {step}: these activations have {batch.x.shape[-1]} dimensions, those before had {wide}; one source "
+            "must come from one model and one hook"
+        )
     dead = progress.silent >= settings.dead_after
     trained = {name: value.requires_grad_() for name, value in weights.items() if not _frozen(name, recipes[0])}
     context = Context(recipes, k_now(recipes, settings, step), progress, dead, settings.bandwidth)
@@ -178,19 +184,22 @@ def _step(group: Group, batches: Batches, settings: Training, step: int) -> Floa
         for value in weights.values():
             value.requires_grad_(False)
         if architecture.unit_norm and "W_dec" in gradients:
-            along = (gradients["W_dec"] * weights["W_dec"]).sum(-1, keepdim=True)
-            gradients["W_dec"] = gradients["W_dec"] - along * weights["W_dec"]
-        norm = torch.stack([one.flatten(1).square().sum(1) for one in gradients.values()]).sum(0).sqrt()
+            project(gradients["W_dec"], weights["W_dec"])
+        norm = torch.stack([torch.linalg.vector_norm(one.flatten(1), dim=1) for one in gradients.values()]).norm(dim=0)
         if not bool(torch.isfinite(losses.loss + norm).all()):
             bad = recipes[int((~torch.isfinite(losses.loss + norm)).nonzero()[0])]
             raise UserError(
                 f"step {step}: loss or gradient of {bad.architecture} (width {bad.d_sae}, seed {bad.seed}) is not "
                 "finite; lower the learning rate"
             )
-        scale = settings.clip / norm.clamp(min=settings.clip)
-        _adam(group, gradients, scale, architecture.beta1, learning_rate(settings, step), step + 1)
-        if architecture.unit_norm and "W_dec" in gradients:
-            weights["W_dec"].copy_(unit_rows(weights["W_dec"]))
+        if bool((norm > settings.clip).any()):
+            scale = settings.clip / norm.clamp(min=settings.clip)
+            gradients = {name: one * scale.reshape(-1, *[1] * (one.ndim - 1)) for name, one in gradients.items()}
+        unit = "W_dec" if architecture.unit_norm else ""
+        for name, gradient in gradients.items():
+            moments = group.first[name], group.second[name]
+            rate = learning_rate(settings, step)
+            adam(weights[name], gradient, *moments, architecture.beta1, rate, step + 1, unit_rows=name == unit)
         _advance(progress, losses, recipes, settings, controlled=architecture.controlled)
         if step + 1 in settings.resample_at and recipes[0].architecture == "relu_bricken":
             _resample(group, batch, settings, step)
@@ -202,16 +211,6 @@ def _step(group: Group, batches: Batches, settings: Training, step: int) -> Floa
 
 def _frozen(name: str, recipe: Recipe) -> bool:
     return recipe.frozen_decoder and name == "W_dec"
-
-
-def _adam(group: Group, gradients: Weights, scale: Tensor, beta1: float, rate: float, count: int) -> None:
-    for name, gradient in gradients.items():
-        gradient = gradient * scale.reshape(-1, *[1] * (gradient.ndim - 1))
-        first, second = group.first[name], group.second[name]
-        first.lerp_(gradient, 1 - beta1)
-        second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        below = (second / (1 - BETA2**count)).sqrt_().add_(EPSILON)
-        group.weights[name].addcdiv_(first, below, value=-rate / (1 - beta1**count))
 
 
 def _advance(

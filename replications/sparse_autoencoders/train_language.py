@@ -75,7 +75,7 @@ def save(one: Member, result: Trained, streams: tuple[Activations, Activations],
     sae = result.sae.to("cpu").folded(data.manifest.scale)
     sae = replace(sae, about=replace(sae.about, model=data.manifest.model, hook=data.manifest.hook))
     with torch.no_grad():
-        fires = sae.encode(data.x[: 4 * 4096].float()) != 0
+        fires = sae.encode(data.first(4 * 4096)) != 0
     save_saelens(sae, folder / one.name, density=fires.float().mean(0))
 
 

@@ -1,12 +1,10 @@
 """Models of all four sources come through one loader; damaged, unknown, gated and missing ones give one sentence."""
 
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ import common.models as models
 from common.errors import UserError
 from common.files import read_json, sha256
 from common.models import chat_prompt, encode, entry, load_model, load_tokenizer, registry, verify_folder
+from tests.hub import stand_in
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -72,38 +71,8 @@ def hub_entry(folder: Path) -> dict:
 
 @pytest.fixture
 def local_hub(tiny_gpt2):
-    """A stand-in for the hub: serves the files of `tiny_gpt2` at one revision, 404 for anything else."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            self.answer(body=False)
-
-        def do_GET(self):
-            self.answer(body=True)
-
-        def answer(self, body):
-            path = tiny_gpt2 / Path(self.path).name
-            if f"/openai-community/gpt2/resolve/{REVISION}/" not in self.path or not path.exists():
-                self.send_response(404)
-                self.send_header("X-Error-Code", "RevisionNotFound")
-                self.end_headers()
-                return
-            content = path.read_bytes()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("ETag", f'"{sha256(path)}"')
-            self.send_header("X-Repo-Commit", REVISION)
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with stand_in("openai-community/gpt2", REVISION, tiny_gpt2) as address:
+        yield address
 
 
 def through_hub(tmp_path, hub, name, out, hub_on="1"):

@@ -11,7 +11,7 @@ from common.errors import UserError
 from common.pages import front_page, pages, with_block
 from common.verify import read_claims
 
-LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt")
+LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt", "interop.lock")
 
 
 def tracked(root, *patterns):
@@ -27,12 +27,12 @@ def test_every_locked_package_has_a_version_and_hashes(root, name):
         assert re.match(r"[a-z0-9._-]+==\S+", entry), entry
         assert "--hash=sha256:" in entry, entry
     torch = [entry for entry in entries if entry.startswith(("torch==", "nvidia-", "triton"))]
-    assert bool(torch) == (name != "lock.txt")
+    assert bool(torch) == name.startswith("lock-torch")
 
 
 def test_every_requirement_is_locked(root):
     locked = {re.split("==", line)[0] for name in LOCKS for line in (root / "envs" / name).read_text().splitlines()}
-    for file in ("requirements.in", "data.in"):
+    for file in ("requirements.in", "data.in", "interop.in"):
         for line in (root / "envs" / file).read_text().splitlines():
             if line and not line.startswith("#"):
                 assert line.split("==")[0] in locked, line

@@ -1,5 +1,7 @@
 """Architectures: gradients against their formulas, sparse path against dense, folding, clamping, bad input."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from common.saes.architectures.jumprelu import count, jump
 from common.saes.architectures.matryoshka import prefixes
 from common.saes.recipe import Recipe
 from common.saes.sae import About, Sae
-from common.saes.sparse import top_of_batch, top_per_token
+from common.saes.sparse import HEIGHT, largest, top_of_batch, top_per_token
 
 D, F, B = 12, 40, 64
 
@@ -56,7 +58,7 @@ def dense_losses(name, weights, batch, context):
     architecture = ARCHITECTURES[name]
     centred = name not in ("transcoder", "skip_transcoder")
     z = pre_activations(weights, batch, centred=centred)
-    if name in ("batch_topk", "matryoshka"):
+    if name != "topk":
         index, _ = top_of_batch(z.detach(), context.k, [0.0] * len(z))
     else:
         index = top_per_token(z.detach(), context.k)
@@ -106,6 +108,17 @@ def test_selections_keep_the_largest_whatever_the_guess():
         assert smallest[0] == z[0][literal[0]].min()
     rows = top_per_token(z, [2.0, 4.0]) // 20
     assert torch.bincount(rows).tolist() == [2] * 30 + [4] * 30
+
+
+@pytest.mark.parametrize("width", [20 * HEIGHT, 20 * HEIGHT + 1, 5 * HEIGHT])
+def test_candidates_from_columns_hold_the_largest(width):
+    z = torch.randn(2, 30, width, generator=torch.Generator().manual_seed(1))
+    z[:, :3] = z[:, :3].sort(dim=-1).values  # the largest side by side
+    z[:, 3:6, ::20] += 5  # and all in one column
+    values, index = largest(z, 6)
+    expected = z.topk(6)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(index, expected.indices)
 
 
 @pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - {"transcoder", "skip_transcoder", "cross_layer"}))
@@ -217,6 +230,18 @@ def test_bad_input_is_named():
         Sae(**{**vars(sae()), "activation": "topk", "k": 41})
     with pytest.raises(UserError, match="threshold"):
         Sae(**{**vars(sae()), "threshold": None})
+    for name, value, sentence in (
+        (
+            "b_dec",
+            torch.zeros(D - 1),
+            r"tensor 'b_dec' has the shape \[11\], but an SAE with 12 dimensions and 40 latents",
+        ),
+        ("threshold", torch.zeros(1), r"tensor 'threshold' has the shape \[1\], .* needs \[40\]"),
+        ("W_skip", torch.zeros(D, 2), r"tensor 'W_skip' has the shape \[12, 2\], .* needs \[12, 12\]"),
+        ("W_dec", torch.zeros(F - 1, D), r"encoder \[12, 40\] and decoder \[39, 12\] do not fit"),
+    ):
+        with pytest.raises(UserError, match=sentence):  # around the shape checks that only tests switch on
+            Sae.__post_init__(SimpleNamespace(**{**vars(sae()), name: value}))
     with pytest.raises(UserError, match="another model or another place"):
         sae().encode(torch.zeros(3, D + 1))
     with pytest.raises(UserError, match="NaN"):

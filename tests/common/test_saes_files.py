@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
+from common.files import sha256
+from common.saes import stream
 from common.saes.sae import About, Sae
 from common.saes.saelens import load_density, load_saelens, save_saelens
 from common.saes.stream import Activations, write_shards
@@ -44,6 +46,21 @@ def test_batches_are_a_function_of_the_step_and_cover_an_epoch(tmp_path):
         one.batch(0, 101)
 
 
+def test_a_batch_is_gathered_from_many_shards_without_reading_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "SHARD_TOKENS", 13)
+    written(tmp_path)
+    stored = Activations(tmp_path)
+    assert len(stored.parts) == 8
+    batches = [stored.batch(step, 24, seed=5) for step in range(6)]
+    assert not {"x", "document", "token_id"} & vars(stored).keys()  # nothing was put together
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(5 * 1_000_003))
+    for step in range(4):
+        rows = order[24 * step : 24 * (step + 1)]
+        assert torch.equal(batches[step], stored.x[rows].float() * stored.manifest.scale)
+    assert torch.equal(stored.first(30), stored.x[:30].float())
+    assert len(stored.first(1000)) == 100
+
+
 def test_damaged_shards_are_refused(tmp_path):
     written(tmp_path)
     [shard] = tmp_path.glob("shard-*.safetensors")
@@ -53,6 +70,13 @@ def test_damaged_shards_are_refused(tmp_path):
         Activations(tmp_path)
     shard.unlink()
     with pytest.raises(UserError, match="is missing"):
+        Activations(tmp_path)
+    x = torch.zeros(100, D + 1)
+    save_file({"activations": x, "document": torch.arange(100), "token_id": torch.arange(100)}, shard)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["shards"][shard.name] = sha256(shard)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="has width 7, not 6"):
         Activations(tmp_path)
     with pytest.raises(UserError, match="hold NaN"):
         write_shards(

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from common.errors import UserError
-from common.saes import trainer
+from common.saes import optimiser, trainer
 from common.saes.architectures.base import Batch, Losses, geometric_median
 from common.saes.recipe import Recipe, Training
 from common.saes.resampling import resample
@@ -82,7 +82,7 @@ def test_unit_norm_architectures_keep_decoder_rows_on_the_sphere(tmp_path, monke
     april = next(one for one in found if one.recipe.architecture == "relu_april")
     assert (april.weights["W_dec"].norm(dim=1) - 1).abs().min() > 1e-3
     monkeypatch.setattr(
-        trainer, "unit_rows", lambda rows: rows
+        optimiser, "renormalised", lambda rows: rows
     )  # without renormalising, orthogonal steps lengthen rows
     assert (norms(train(sweep(("topk",)), stream, SETTINGS, tmp_path / "b")) - 1).max() > 1e-4
 
@@ -93,6 +93,39 @@ def test_frozen_decoder_stays(tmp_path):
     start = trainer._start([recipe], stream(0, ""), "cpu").weights
     assert torch.equal(one.weights["W_dec"], start["W_dec"][0])
     assert not torch.equal(one.weights["W_enc"], start["W_enc"][0])
+
+
+def test_pieces_change_no_bit_of_a_step(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    start, gradient, first, second = (torch.randn(3, 50, 7, generator=generator) for _ in range(4))
+    start, second = start / start.norm(dim=2, keepdim=True), second.square()
+
+    def stepped(piece):
+        monkeypatch.setattr(optimiser, "PIECE", piece)
+        weight, own, moments = start.clone(), gradient.clone(), (first.clone(), second.clone())
+        optimiser.project(own, weight)
+        optimiser.adam(weight, own, *moments, 0.9, 0.01, 3, unit_rows=True)
+        return torch.stack([weight, own, *moments])
+
+    assert len(optimiser.pieces(start)) == 3
+    assert all(torch.equal(stepped(piece), stepped(2**17)) for piece in (1, 30, 100))
+    weight, own = stepped(30)[:2]
+    assert (own * start).sum(2).abs().max() < 1e-6
+    parameter = torch.nn.Parameter(start.clone())  # literally: torch's own Adam at step 3
+    adam = torch.optim.Adam([parameter], lr=0.01)
+    adam.state[parameter] = {"step": torch.tensor(2.0), "exp_avg": first.clone(), "exp_avg_sq": second.clone()}
+    parameter.grad = own
+    adam.step()
+    assert torch.allclose(weight, parameter / parameter.norm(dim=2, keepdim=True), atol=1e-6)
+
+
+def test_activations_of_another_shape_stop_the_run(tmp_path):
+    def mixed(step, source):
+        batch = stream(step, source)
+        return batch if step < 3 else Batch(batch.x[..., :9], batch.y[..., :9])
+
+    with pytest.raises(UserError, match="step 3: these activations have 9 dimensions, those before had 10"):
+        train(sweep(("topk",)), mixed, SETTINGS, tmp_path / "a")
 
 
 def test_not_finite_activations_stop_the_run(tmp_path):

@@ -7,6 +7,7 @@ Made with sae-lens 6.54.12. `expected.safetensors` holds inputs, latents and rec
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from sae_lens.registry import get_sae_class
@@ -22,21 +23,28 @@ ARCHITECTURES = {
     "transcoder": OUT,
     "skip_transcoder": OUT,
     "jumprelu_transcoder": OUT,
+    "jumprelu_skip_transcoder": OUT,
 }
+
+
+def drawn(name: str, generator: torch.Generator) -> Any:
+    """An SAE of that architecture with random weights."""
+    sae_class, config_class = get_sae_class(name)
+    sae = sae_class(config_class(d_in=D_IN, d_sae=D_SAE, device="cpu", **ARCHITECTURES[name]))
+    with torch.no_grad():
+        for key, value in sae.named_parameters():
+            value.copy_(torch.randn(value.shape, generator=generator) * (0.3 if key.startswith("r_mag") else 0.7))
+            if key == "threshold":
+                value.abs_()
+    sae.cfg.metadata.model_name, sae.cfg.metadata.hook_name = "golden", "blocks.1.hook_resid_pre"
+    return sae
 
 
 def main(folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(12, D_IN, generator=generator)
-    for name, more in ARCHITECTURES.items():
-        sae_class, config_class = get_sae_class(name)
-        sae = sae_class(config_class(d_in=D_IN, d_sae=D_SAE, device="cpu", **more))
-        with torch.no_grad():
-            for key, value in sae.named_parameters():
-                value.copy_(torch.randn(value.shape, generator=generator) * (0.3 if key.startswith("r_mag") else 0.7))
-                if key == "threshold":
-                    value.abs_()
-        sae.cfg.metadata.model_name, sae.cfg.metadata.hook_name = "golden", "blocks.1.hook_resid_pre"
+    for name in ARCHITECTURES:
+        sae = drawn(name, generator)
         sae.save_model(folder / name)
         with torch.no_grad():
             latents = sae.encode(x)

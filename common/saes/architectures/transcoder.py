@@ -1,10 +1,10 @@
 """Transcoders (Dunefsky et al. 2024, arXiv 2406.11944): predict an MLP's output from its input through sparse latents.
 
-    y^ = f W_dec + b_dec (+ x W_skip^T),   f = TopK(x W_enc + b_enc),   loss |y - y^|^2 / Var(y) + AuxK / 32
+    y^ = f W_dec + b_dec (+ x W_skip^T),   f = BatchTopK(x W_enc + b_enc),   loss |y - y^|^2 / Var(y) + AuxK / 32
 
 Start as in sparsify: random encoder, W_dec = 0, W_skip = 0, b_dec the mean target, b_enc such that the mean input
-gives 0; decoder norms are free. Deviation: TopK instead of the paper's ReLU and L1, so that no coefficient has to be
-found.
+gives 0; decoder norms are free. Deviation: BatchTopK instead of the paper's ReLU and L1: no coefficient has to be
+found, and with one threshold, as for `topk`, it is a `jumprelu_transcoder` of SAELens (which has none with TopK).
 """
 
 import torch
@@ -18,6 +18,7 @@ from common.saes.architectures.base import (
     Progress,
     Weights,
     as_sae,
+    constant,
     pre_activations,
     random_rows,
     squared_error,
@@ -26,7 +27,7 @@ from common.saes.architectures.base import (
 from common.saes.architectures.topk import AUXILIARY
 from common.saes.recipe import Recipe
 from common.saes.sae import Sae
-from common.saes.sparse import decode_at, encode_at, pattern_at, top_per_token
+from common.saes.sparse import decode_at, encode_at, pattern_at, top_of_batch
 
 
 class Transcoder:
@@ -51,7 +52,8 @@ class Transcoder:
     def losses(self, weights: Weights, batch: Batch, context: Context) -> Losses:
         with torch.no_grad():
             z = pre_activations(weights, batch, centred=False)
-            pattern = pattern_at(top_per_token(z, context.k), z.shape)
+            index, smallest = top_of_batch(z, context.k, context.progress.threshold.tolist())
+            pattern = pattern_at(index, z.shape)
         nothing = torch.zeros_like(weights["W_enc"][:, 0])
         values = encode_at(batch.x, weights["W_enc"], weights["b_enc"], nothing, z, pattern)
         found = decode_at(values, weights["W_dec"], pattern) + weights["b_dec"][:, None]
@@ -62,14 +64,14 @@ class Transcoder:
         error = squared_error(batch.y, found)
         revive = auxiliary_loss(weights, batch, (batch.y - found).detach(), context, centred=False)
         loss = error / variance(batch.y) + AUXILIARY * revive
-        return Losses(loss, error.detach(), pattern.l0(), pattern.counts())
+        return Losses(loss, error.detach(), pattern.l0(), pattern.counts(), smallest)
 
     def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:
         return as_sae(
             weights,
             recipe,
-            "topk",
-            k=int(recipe.sparsity),
+            "jumprelu",
+            threshold=constant(progress.threshold, weights["b_enc"]),
             W_skip=weights.get("W_skip"),
             centred=False,
         )
