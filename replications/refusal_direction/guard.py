@@ -60,7 +60,7 @@ class Guard(NamedTuple):
         """What the latent reads at the last template token."""
         return self.sae.encode(x[..., -1, :])[..., self.latent]
 
-    def unseen(self, shift: Stream) -> Stream:
+    def unseen(self, shift: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
         """The part of a shift that the latent does not read."""
         return shift - (shift @ self.row)[..., None] * self.row
 
