@@ -17,6 +17,8 @@ from replications.refusal_direction.tables import Metrics, clustered, pairs, see
 
 SHARE = "share of requests whose refusal tokens hold over half of the first token's probability"
 
+TINY = 1e-9  # where a clamp does nothing at all, as may be at scale smoke
+
 
 class Guarded(NamedTuple):
     """What `guardrail` left of one seed."""
@@ -66,12 +68,11 @@ def guardrail(guards: list[Guarded]) -> Metrics:
         }
 
     def ratio(above: list[Float[np.ndarray, " item"]], below: list[Float[np.ndarray, " item"]], formula: str) -> Metric:
-        whole = np.concatenate(below)
-        metric = over_clusters(
-            np.concatenate(above), np.concatenate(clusters), unit="1", formula=formula, denominators=whole
-        )
-        each = [float(a.mean() / b.mean()) for a, b in zip(above, below, strict=True)] if len(above) > 1 else None
-        return metric.model_copy(update={"per_seed": each})
+        whole, names = np.concatenate(below) + TINY, np.concatenate(clusters)
+        names = names if len(set(names)) > 1 else np.arange(len(names)).astype(str)
+        metric = over_clusters(np.concatenate(above), names, unit="1", formula=formula, denominators=whole)
+        each = [float(a.mean() / (b.mean() + TINY)) for a, b in zip(above, below, strict=True)]
+        return metric.model_copy(update={"per_seed": each if len(each) > 1 else None})
 
     numbers = {key: [guard.numbers[key] for guard in guards] for key in guards[0].numbers}
     formula = "area under the ROC curve of the latent, harmful against harmless, held-out topics"
