@@ -62,6 +62,7 @@ from replications.refusal_direction.settings import GuardSettings, SplitSettings
 
 ENOUGH = 0.9  # of the requests refused
 PERMUTATIONS = 20
+SILENT = 1e-6  # instead of zero, for the mean of a latent that never fires
 
 
 class Found(NamedTuple):
@@ -205,7 +206,7 @@ def choose(
     draws = torch.Generator().manual_seed(seed)
     mixed = [best(labels[torch.randperm(len(labels), generator=draws).to(labels.device)]) for _ in range(PERMUTATIONS)]
     null = float(areas[mixed].mean())
-    return Found(latent, float(latents[labels, latent].mean()), float(areas[latent])), null
+    return Found(latent, max(SILENT, float(latents[labels, latent].mean())), float(areas[latent])), null
 
 
 def aurocs(latents: Float[Tensor, "prompt d_sae"], label: Bool[Tensor, " prompt"]) -> Float[Tensor, " d_sae"]:
@@ -233,14 +234,17 @@ def attack(
     free = answer_logits(model, test, test.x)
     rows: list[pd.DataFrame] = []
 
-    def put(condition: str, x: Tensor, bound: float = 0.0) -> None:
+    def put(condition: str, x: Tensor) -> None:
         logits, reads = answer_logits(model, test, x), guard.reads(x) / mean
         draws = len(logits) if logits.ndim == 3 else 1
-        metric, away = refusal_metric(logits, tokens).flatten(), first_token_kl(logits, free).flatten()
+        metric, away = (
+            refusal_metric(logits, tokens).flatten(),
+            first_token_kl(logits, free.expand_as(logits)).flatten(),
+        )
         columns = {"reads": reads.flatten(), "metric": metric, "refused": (metric > 0).long(), "kl": away}
         table = pd.DataFrame({name: value.tolist() for name, value in columns.items()})
         items = [item for _ in range(draws) for item in range(len(test.x))]
-        rows.append(table.assign(model="before", condition=condition, bound=bound, item=items))
+        rows.append(table.assign(model="before", condition=condition, item=items))
 
     guarded, clean = guard.on(test.x), test.x
     put("free", clean)
@@ -281,7 +285,7 @@ def clamped_to_zero(model: Any, guard: Guard, test: Entered, tokens: Tensor) -> 
     for name, stream in conditions.items():
         metric = refusal_metric(answer_logits(model, test, stream), tokens)
         table = pd.DataFrame({"metric": metric.tolist(), "refused": (metric > 0).long().tolist()})
-        rows.append(table.assign(model="tuned", condition=name, bound=0.0, item=range(len(x)), reads=0.0, kl=0.0))
+        rows.append(table.assign(model="tuned", condition=name, item=range(len(x)), reads=0.0, kl=0.0))
     return pd.concat(rows, ignore_index=True)
 
 
