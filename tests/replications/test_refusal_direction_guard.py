@@ -97,6 +97,8 @@ def test_the_latent_does_not_read_the_attacks(model, entered, guard, tokens):
         torch.testing.assert_close(guard.on(x + shift), guarded + shift, atol=1e-4, rtol=1e-4)  # nor does the clamp
         latents, error = guard.parts(x, shift)
         torch.testing.assert_close(latents + error, shift, atol=1e-4, rtol=1e-4)
+        moved = guard.sae.encode(x + shift) - guard.sae.encode(x)
+        torch.testing.assert_close(latents, moved @ guard.sae.W_dec, atol=1e-3, rtol=1e-3)
         random = random_shifts(guard, shift, 5, 0)
         torch.testing.assert_close(random.norm(dim=-1), shift.norm(dim=-1).expand(5, -1, -1), atol=1e-4, rtol=1e-4)
         assert float((random @ guard.row).abs().max()) < 1e-4
