@@ -145,6 +145,18 @@ def _hooked(inputs: list[tuple[Any, Any]], outputs: list[tuple[Any, Any]]) -> It
             handle.remove()
 
 
+@contextlib.contextmanager
+def starting_at(model: Any, layer: int, end: int | None = None) -> Iterator[None]:
+    """The model without the blocks below `layer`: its `inputs_embeds` are the residual stream before that block. Nor
+    do the blocks from `end` on run."""
+    every = model.model.layers
+    model.model.layers = every[layer:end]
+    try:
+        yield
+    finally:
+        model.model.layers = every
+
+
 @torch.inference_mode()
 def last_logits(
     model: Any, batch: Batch, *, resume: tuple[int, Tensor] | None = None
@@ -154,12 +166,8 @@ def last_logits(
     if resume is None:
         final = model.model(input_ids=batch.ids, **options).last_hidden_state
     else:
-        every = model.model.layers
-        model.model.layers = every[resume[0] :]
-        try:
+        with starting_at(model, resume[0]):
             final = model.model(inputs_embeds=resume[1], **options).last_hidden_state
-        finally:
-            model.model.layers = every
     return model.lm_head(final[:, -1]).float()  # type: ignore[no-any-return]
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
 from replications.refusal_direction.filters import DEPTH, MAXIMUM_KL, MINIMUM_INDUCE, survives
+from replications.refusal_direction.guard_metrics import Guarded
 from replications.refusal_direction.tables import Arm
 
 GREY = "0.6"
@@ -18,11 +19,12 @@ Picture = tuple[Figure, pd.DataFrame]
 
 
 class Data(NamedTuple):
-    """What `study` left of every seed and of the sham model, and the paper's table."""
+    """What `study` left of every seed and of the sham model, the paper's table, and what `guardrail` left."""
 
     arms: list[Arm]
     sham: Arm
     published: pd.DataFrame
+    guards: list[Guarded]
 
 
 def joined(arms: list[Arm], table: str) -> pd.DataFrame:

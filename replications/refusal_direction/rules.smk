@@ -21,6 +21,7 @@ FIGURES = {  # part: figure: title
         "projections": "Projection on the direction, layer by layer",
     },
     "surgical": {"surgical": "What else the ablation changes"},
+    "guardrail": {"guardrail": "A guardrail that leaks"},
 }
 NAMES_OF_FIGURES = [(part, name) for part, titles in FIGURES.items() for name in titles]
 
@@ -95,6 +96,33 @@ rule study:
         "python -m replications.refusal_direction.study --before {input.before} --tuned {input.tuned} --lists {input.lists} --python-docs {input.python_docs} --self-chat {input.self_chat} --switch {wildcards.switch} --seed {wildcards.seed} {params.options} --out {output.numbers} > {log} 2>&1"
 
 
+rule guardrail:
+    input:
+        before="<models>/{model}/manifest.json",
+        tuned="<results>/{model}/models/harmful-{seed}/manifest.json",
+        directions="<results>/{model}/studies/harmful-{seed}/directions.safetensors",
+        lists=f"{PATH}/lists.yaml",
+    output:
+        numbers="<results>/{model}/guards/{seed}/guard.json",
+        conditions="<results>/{model}/guards/{seed}/conditions.csv",
+    log:
+        "<logs>/{model}/guardrail-{seed}.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=2500,
+        runtime=20,
+    params:
+        options=flags(
+            {key: config[key] for key in ("split", "guard")}, device=config["device"]
+        ),
+        sources=source_hash(f"{NAME}.guardrail"),
+    shell:
+        "python -m replications.refusal_direction.guardrail --before {input.before} --tuned {input.tuned} --directions {input.directions} --lists {input.lists} --seed {wildcards.seed} {params.options} --out {output.numbers} > {log} 2>&1"
+
+
 rule remove:
     input:
         tuned=f"<results>/{{model}}/models/{ARMS[0]}/manifest.json",
@@ -119,6 +147,7 @@ rule summarise:
     input:
         arms=[f"<results>/{{model}}/studies/{arm}/numbers.json" for arm in ARMS],
         sham=f"<results>/{{model}}/studies/{SHAM}/numbers.json",
+        guards=[f"<results>/{{model}}/guards/{seed}/guard.json" for seed in SEEDS],
     output:
         [f"<results>/{{model}}/{part}/metrics.json" for part in FIGURES],
     log:
@@ -132,7 +161,7 @@ rule summarise:
     params:
         sources=source_hash(f"{NAME}.summarise"),
     shell:
-        "python -m replications.refusal_direction.summarise --arms {input.arms} --sham {input.sham} --out {output} > {log} 2>&1"
+        "python -m replications.refusal_direction.summarise --arms {input.arms} --sham {input.sham} --guards {input.guards} --out {output} > {log} 2>&1"
 
 
 for MODEL in config["models"]:
@@ -145,6 +174,7 @@ for MODEL in config["models"]:
             metrics=[f"{FOLDER}/{part}/metrics.json" for part in FIGURES],
             arms=[f"{FOLDER}/studies/{arm}/numbers.json" for arm in ARMS],
             sham=f"{FOLDER}/studies/{SHAM}/numbers.json",
+            guards=[f"{FOLDER}/guards/{seed}/guard.json" for seed in SEEDS],
             published=f"{PATH}/published.csv",
             captions=[
                 f"{PATH}/captions/{name}.rst"
@@ -180,7 +210,7 @@ for MODEL in config["models"]:
         params:
             sources=source_hash(f"{NAME}.draw"),
         shell:
-            "python -m replications.refusal_direction.draw --arms {input.arms} --sham {input.sham} --published {input.published} --captions {input.captions} --out {output.svg} > {log} 2>&1"
+            "python -m replications.refusal_direction.draw --arms {input.arms} --sham {input.sham} --guards {input.guards} --published {input.published} --captions {input.captions} --out {output.svg} > {log} 2>&1"
 
 
 rule figures:

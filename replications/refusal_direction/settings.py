@@ -62,6 +62,29 @@ class EffectSettings(Strict):
     texts: Annotated[int, Field(ge=2, le=4096)] = Field(description="texts per corpus")
 
 
+class GuardSettings(Strict):
+    """The guardrail that leaks."""
+
+    depth: Annotated[float, Field(gt=0, lt=1)] = Field(description="block that the guard stands before, share of all")
+    sae_lines: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        description="requests per class (harmful, harmless, risky words) whose tokens train the SAE, from either model"
+    )
+    d_sae: Annotated[int, Field(ge=8, le=100_000)] = Field(description="F, number of latents")
+    k: Annotated[int, Field(ge=1, le=1024)] = Field(description="latents per token")
+    steps: Annotated[int, Field(ge=1, le=100_000)] = Field(description="optimiser steps of the SAE")
+    batch: Annotated[int, Field(ge=2, le=65_536)] = Field(description="activations in one of them")
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = Field(description="of the SAE")
+    prompts: Annotated[int, Field(ge=4, le=1000)] = Field(description="held-out requests per class")
+    clamps: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        description="values of the latent that are tried, in multiples of its mean on harmful requests"
+    )
+    bounds: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        description="largest norms of the optimised shift, in multiples of that of the clamp's own change"
+    )
+    attack_steps: Annotated[int, Field(ge=1, le=1000)] = Field(description="gradient steps of the optimised shift")
+    random_draws: Annotated[int, Field(ge=2, le=1000)] = Field(description="random shifts of equal norm, the null")
+
+
 class Settings(Strict):
     """All parts."""
 
@@ -72,3 +95,4 @@ class Settings(Strict):
     tune: TuneSettings
     search: SearchSettings
     effects: EffectSettings
+    guard: GuardSettings

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from common.cli import run
 from common.records import write_metrics
 from replications.refusal_direction.filters import survives
+from replications.refusal_direction.guard_metrics import guardrail, read_guard
 from replications.refusal_direction.tables import (
     Arm,
     Metrics,
@@ -31,12 +32,13 @@ from replications.refusal_direction.tables import (
 CORPORA = {"python_docs": "loss python-docs", "self_chat": "loss self-chat"}
 
 
-def summarise(*, arms: list[Path], sham: Path, out: list[Path]) -> None:
+def summarise(*, arms: list[Path], sham: Path, guards: list[Path], out: list[Path]) -> None:
     """Writes the metrics of all parts.
 
     Args:
         arms: `numbers.json` of every seed.
         sham: `numbers.json` of the sham model.
+        guards: `guard.json` of every seed.
         out: `.../<part>/metrics.json` of every part.
     """
     every, other = [read_arm(path) for path in arms], [read_arm(sham)]
@@ -45,6 +47,7 @@ def summarise(*, arms: list[Path], sham: Path, out: list[Path]) -> None:
         "direction": direction(every, other),
         "effects": effects(every, other),
         "surgical": surgical(every),
+        "guardrail": guardrail([read_guard(path) for path in guards]),
     }
     for path in out:
         write_metrics(path, parts[path.parent.name])

@@ -16,14 +16,15 @@ from common.records import read_metrics
 from replications.refusal_direction.draw import FIGURES, draw
 from replications.refusal_direction.filters import ranked, survives
 from replications.refusal_direction.folders import save
+from replications.refusal_direction.guardrail import guardrail
 from replications.refusal_direction.lists import LISTS
 from replications.refusal_direction.orthogonalise import remove
-from replications.refusal_direction.settings import EffectSettings, SearchSettings, SplitSettings
+from replications.refusal_direction.settings import EffectSettings, GuardSettings, SearchSettings, SplitSettings
 from replications.refusal_direction.study import study
 from replications.refusal_direction.summarise import summarise
 from replications.refusal_direction.tables import Arm, against, ratios, requests
 
-PARTS = ("tuning", "direction", "effects", "surgical")
+PARTS = ("tuning", "direction", "effects", "surgical", "guardrail")
 CAPTIONS = Path(__file__).resolve().parents[2] / "replications" / "refusal_direction" / "captions"
 
 
@@ -39,13 +40,14 @@ def arm(model_folder, corpus_folder, tmp_path_factory):
         model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **shape))
         save(model, tokenizer, folder / name / "manifest.json", origin=origin, processing="random weights")
     chats = corpus_folder.parent / "self-chat-smoke" / "manifest.json"
+    split = SplitSettings(tune=4, harmless_tune=4, risky_tune=2, estimate=6, choose=4, test=8, risky_test=4)
     study(
         before=folder / "before" / "manifest.json",
         tuned=folder / "tuned" / "manifest.json",
         lists=LISTS,
         python_docs=corpus_folder / "manifest.json",
         self_chat=chats if chats.exists() else corpus_folder / "manifest.json",
-        split=SplitSettings(tune=4, harmless_tune=4, risky_tune=2, estimate=6, choose=4, test=8, risky_test=4),
+        split=split,
         search=SearchSettings(grid_prompts=2, finalists=2, rows=16, minimum_left=0),
         effects=EffectSettings(
             effect_prompts=6, null_prompts=4, random_draws=4, new_tokens=2, doses=[0.0, 1.0], dose_prompts=2,
@@ -55,6 +57,20 @@ def arm(model_folder, corpus_folder, tmp_path_factory):
         seed=0,
         device="cpu",
         out=folder / "study" / "numbers.json",
+    )  # fmt: skip
+    guardrail(
+        before=folder / "before" / "manifest.json",
+        tuned=folder / "tuned" / "manifest.json",
+        directions=folder / "study" / "directions.safetensors",
+        lists=LISTS,
+        split=split,
+        guard=GuardSettings(
+            depth=0.64, sae_lines=4, d_sae=32, k=4, steps=6, batch=32, learning_rate=0.004, prompts=4, clamps=[1.0],
+            bounds=[0.5], attack_steps=2, random_draws=2,
+        ),
+        seed=0,
+        device="cpu",
+        out=folder / "guard" / "guard.json",
     )  # fmt: skip
     return folder
 
@@ -67,6 +83,10 @@ def test_no_answer_is_stored(arm):
     for path in (arm / "study").glob("*.csv"):
         texts = pd.read_csv(path).select_dtypes(exclude="number")
         assert all(len(str(cell)) < 30 for cell in texts.to_numpy().flatten()), path.name
+    conditions = pd.read_csv(arm / "guard" / "conditions.csv")
+    assert set(conditions) == {"item", "topic", "model", "condition", "reads", "metric", "refused", "kl"}
+    free = conditions[conditions["model"] == "tuned"].set_index("condition")["metric"]
+    np.testing.assert_allclose(free["zero, error recomputed"], free["free"], atol=1e-4)  # undoes the clamp
     assert all(
         isinstance(value, (int, float)) for value in json.loads((arm / "study" / "numbers.json").read_text()).values()
     )
@@ -76,14 +96,15 @@ def test_no_answer_is_stored(arm):
 def test_every_claim_finds_its_metrics_and_a_figure_is_drawn(arm):
     numbers = arm / "study" / "numbers.json"
     out = [arm / part / "metrics.json" for part in PARTS]
-    summarise(arms=[numbers, numbers], sham=numbers, out=out)
+    guards = [arm / "guard" / "guard.json"] * 2
+    summarise(arms=[numbers, numbers], sham=numbers, guards=guards, out=out)
     for claim in load_claims("refusal_direction"):
         metrics = read_metrics(arm / claim.part / "metrics.json")
         assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics), claim.id
-    svg, caption = arm / "figures" / "doses.svg", CAPTIONS / "doses.rst"
-    published = LISTS.with_name("published.csv")
-    draw(arms=[numbers, numbers], sham=numbers, published=published, captions=[caption], out=[svg])
-    assert svg.stat().st_size > 1000
+    svgs = [arm / "figures" / f"{name}.svg" for name in ("doses", "guardrail")]
+    captions, published = [CAPTIONS / f"{path.stem}.rst" for path in svgs], LISTS.with_name("published.csv")
+    draw(arms=[numbers, numbers], sham=numbers, guards=guards, published=published, captions=captions, out=svgs)
+    assert all(path.stat().st_size > 1000 for path in svgs)
     assert {path.stem for path in CAPTIONS.glob("*.rst")} == set(FIGURES)
 
 

@@ -1,0 +1,141 @@
+"""A guardrail made of one SAE latent, and attacks that the latent cannot see.
+
+The guard holds latent i of an SAE at a value v in the residual stream before block l, at every template token behind
+the instruction: x <- x + (v - f_i(x)) d_i, the error kept. Latents of this SAE depend on x through their encoder row
+e_i alone, so a change of x that is orthogonal to e_i leaves what the latent reads as it is, whatever it does to the
+model.
+
+removed     the part of r orthogonal to e_i projected out of the guarded activation
+optimised   a shift, one vector per template token, shared by all requests, orthogonal to e_i and of bounded norm,
+            found by projected gradient descent on the refusal metric until it is as low as without the guard
+
+A shift decomposes into what the other latents carry, decode(encode(x + s)) - decode(encode(x)), and what only the error
+carries, the rest.
+
+Only template tokens change and attention looks back, so what stands before them is run once (`enter`) and its keys and
+values are shared by all conditions.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from common.saes.sae import Sae
+from replications.refusal_direction.chat import Batch, refusal_metric, residuals, starting_at, unit
+
+STEP = 0.1  # of the bound
+Stream = Float[Tensor, "*draw batch pos d_model"]
+
+
+class Entered(NamedTuple):
+    """Requests up to block `layer`: residual stream at the template tokens, keys and values of what stands before."""
+
+    layer: int
+    x: Float[Tensor, "batch pos d_model"]
+    batch: Batch
+    keys: list[tuple[Tensor, Tensor]]
+
+
+class Guard(NamedTuple):
+    """Latent `latent` of `sae`, held at `value`."""
+
+    sae: Sae
+    latent: int
+    value: float
+
+    @property
+    def row(self) -> Float[Tensor, " d_model"]:
+        """The unit encoder row: all that the latent reads."""
+        return unit(self.sae.W_enc[:, self.latent])
+
+    def on(self, x: Stream, *, keep_error: bool = True) -> Stream:
+        """The guarded activation."""
+        return self.sae.clamp(x, self.latent, self.value, keep_error=keep_error)
+
+    def reads(self, x: Stream) -> Float[Tensor, "*draw batch"]:
+        """What the latent reads at the last template token."""
+        return self.sae.encode(x[..., -1, :])[..., self.latent]
+
+    def unseen(self, shift: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+        """The part of a shift that the latent does not read."""
+        return shift - (shift @ self.row)[..., None] * self.row
+
+    def parts(self, x: Stream, shift: Stream) -> tuple[Stream, Stream]:
+        """The shift as carried by the other latents, and by the error."""
+        latents = self.sae.reconstruct(x + shift) - self.sae.reconstruct(x)
+        return latents, shift - latents
+
+
+def enter(model: Any, batch: Batch, layer: int, n_post: int) -> Entered:
+    """Runs the requests once."""
+    with torch.inference_mode(), starting_at(model, 0, layer + 1):
+        x = residuals(model, batch, n_post)[:, :, layer]
+    with torch.no_grad():
+        head = Batch(batch.ids[:, :-n_post], batch.mask[:, :-n_post])
+        options = {"attention_mask": head.mask, "position_ids": head.places, "use_cache": True}
+        cache = model.model(input_ids=head.ids, **options).past_key_values
+    return Entered(layer, x.float().clone(), batch, [(one.keys, one.values) for one in cache.layers])
+
+
+def answer_logits(model: Any, entered: Entered, x: Stream) -> Float[Tensor, "*draw batch d_vocab"]:
+    """Logits of the first token of the answer, float32, with `x` in place of the residual stream before the block."""
+    draws = x.shape[0] if x.ndim == 4 else 1
+    rows = x.flatten(0, 1) if x.ndim == 4 else x
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(entered.keys):
+        cache.update(keys.repeat(draws, 1, 1, 1), values.repeat(draws, 1, 1, 1), layer)
+    batch = entered.batch.repeat(draws)
+    with starting_at(model, entered.layer):
+        final = model.model(
+            inputs_embeds=rows.to(model.dtype),
+            attention_mask=batch.mask,
+            position_ids=batch.places[:, -x.shape[-2] :],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+    logits: Tensor = model.lm_head(final[:, -1]).float()
+    return rearrange(logits, "(c b) v -> c b v", c=draws) if x.ndim == 4 else logits
+
+
+def optimised(
+    model: Any, entered: Entered, guard: Guard, tokens: Int[Tensor, " token"], *, bound: float, steps: int
+) -> Float[Tensor, "pos d_model"]:
+    """The shift of at most `bound` per token, orthogonal to the encoder row, that brings the refusal metric of the
+    guarded requests down to where it is without the guard, and no further, which would only damage: steps of a tenth
+    of the bound along the gradient of the mean excess, projected back. The best one seen."""
+    guarded = guard.on(entered.x)
+    with torch.no_grad():
+        free = refusal_metric(answer_logits(model, entered, entered.x), tokens)
+    shift = torch.zeros_like(guarded[0])
+    best, least = shift, float("inf")
+    for step in range(steps + 1):
+        shift.requires_grad_(True)
+        excess = (refusal_metric(answer_logits(model, entered, guarded + shift), tokens) - free).relu().mean()
+        if float(excess.detach()) < least:
+            best, least = shift.detach().clone(), float(excess.detach())
+        if step == steps or least == 0:
+            break
+        (slope,) = torch.autograd.grad(excess, shift)
+        moved = shift.detach() - STEP * bound * unit(guard.unseen(slope))
+        shift = guard.unseen(moved * (bound / moved.norm(dim=-1, keepdim=True).clamp(min=bound)))
+    return best
+
+
+def random_shifts(
+    guard: Guard, like: Float[Tensor, "batch pos d_model"], draws: int, seed: int
+) -> Float[Tensor, "draw batch pos d_model"]:
+    """Shifts in random directions of the same subspace, every token's with the norm it has in `like`. A direction is
+    shared by all requests."""
+    noise = torch.randn(draws, 1, *like.shape[1:], generator=torch.Generator().manual_seed(seed)).to(like.device)
+    shifts: Tensor = unit(guard.unseen(noise)) * like.norm(dim=-1, keepdim=True)
+    return shifts
+
+
+def removal(guard: Guard, x: Stream, r: Float[Tensor, " d_model"]) -> Stream:
+    """The shift that takes out of the guarded activation its component along the part of r that the latent misses."""
+    hidden = unit(guard.unseen(r))
+    return -(guard.on(x) @ hidden)[..., None] * repeat(hidden, "d -> p d", p=x.shape[-2])

@@ -1,0 +1,293 @@
+"""Step: the guardrail that leaks, for one refusing model and the model that it was made from.
+
+1. An SAE (BatchTopK) is trained on the residual stream before the direction's block, chat format, every token but the
+   first, half of the activations from each of the two models. Its share of variance unexplained is measured on held-out
+   requests at the template tokens behind the instruction.
+2. The refuse latent is the one that tells harmful from harmless requests best at the last template token of the
+   refusing model (AUROC; among equals the one that pushes most along r). Its AUROC is then measured on held-out topics,
+   beside that of the latents chosen in the same way under permuted labels.
+3. In the model before fine-tuning, which answers, the latent is clamped on: the smallest of the values tried that makes
+   nine in ten of the requests for choosing refused, or the one that refuses most.
+4. With the clamp active, the attacks of `guard`, their nulls, and the split of what they do.
+5. In the refusing model the latent is clamped to zero, with the error kept, dropped, and computed again from the edited
+   latents, which undoes the edit.
+
+Refused means here: the refusal tokens hold more than half of the first token's probability. Only first tokens are
+computed.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file
+from scipy.stats import rankdata
+from torch import Tensor
+
+from common.cli import run
+from common.files import TEMPORARY_SUFFIX, atomic, write_json
+from common.models import load_tokenizer
+from common.saes.metrics import moments
+from common.saes.recipe import Recipe, Training
+from common.saes.sae import Sae
+from common.saes.stream import as_batch
+from common.saes.trainer import train
+from common.self_chat import fast_dtype
+from replications.refusal_direction.chat import (
+    Batch,
+    chat_batch,
+    first_token_kl,
+    last_logits,
+    layers,
+    n_post_instruction,
+    refusal_metric,
+    residuals,
+    starting_at,
+)
+from replications.refusal_direction.directions import refusal_tokens
+from replications.refusal_direction.folders import load
+from replications.refusal_direction.guard import (
+    Entered,
+    Guard,
+    answer_logits,
+    enter,
+    optimised,
+    random_shifts,
+    removal,
+)
+from replications.refusal_direction.lists import Line, draw
+from replications.refusal_direction.settings import GuardSettings, SplitSettings
+
+ENOUGH = 0.9  # of the requests refused
+PERMUTATIONS = 20
+SILENT = 1e-6  # instead of zero, for the mean of a latent that never fires
+
+
+class Found(NamedTuple):
+    """An SAE latent and how well it tells the classes apart."""
+
+    latent: int
+    on: float
+    auroc: float
+
+
+def guardrail(
+    *,
+    before: Path,
+    tuned: Path,
+    directions: Path,
+    lists: Path,
+    split: SplitSettings,
+    guard: GuardSettings,
+    seed: int,
+    device: Literal["cpu", "cuda"],
+    out: Path,
+) -> None:
+    """Writes `conditions.csv` beside `out`, a json of single numbers.
+
+    Args:
+        before: `manifest.json` of the model before fine-tuning.
+        tuned: `manifest.json` of the refusing model.
+        directions: `directions.safetensors` of its study; r is the difference of means at the last template token.
+        lists: `lists.yaml`, named so that a change in it measures anew.
+        split: how many requests of each class.
+        guard: sizes of this part.
+        seed: as in fine-tuning.
+        device: where to run.
+        out: `guard.json`.
+    """
+    tokenizer, prompts = load_tokenizer(tuned.parent), draw(seed, split)
+    models = {name: load(path, fast_dtype(), device) for name, path in (("tuned", tuned), ("before", before))}
+    layer = int(guard.depth * len(layers(models["tuned"])))
+    r = load_file(directions)["differences"][-1, layer].to(device)
+    n_post = n_post_instruction(tokenizer)
+
+    def batch(lines: list[Line]) -> Batch:
+        return chat_batch(tokenizer, [line.text for line in lines], device)
+
+    seen = [some for part in (prompts.switch, prompts.harmless, prompts.risky) for some in part.tune[: guard.sae_lines]]
+    streams = [everywhere(model, batch(seen), layer) for model in models.values()]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sae = fit(torch.cat(streams), guard, seed, out.with_name(f"sae{TEMPORARY_SUFFIX}"), device)
+
+    known = {"on": prompts.switch.estimate, "off": prompts.harmless.estimate}
+    new = {"on": prompts.switch.test[: guard.prompts], "off": prompts.harmless.test[: guard.prompts]}
+    logits = {key: last_logits(models["tuned"], batch(lines)) for key, lines in known.items()}
+    tokens = refusal_tokens(logits["on"], logits["off"], needed=False)
+    inside = {
+        name: {key: enter(models["tuned"], batch(lines), layer, n_post) for key, lines in lines_of.items()}
+        for name, lines_of in (("known", known), ("new", new))
+    }
+    found, null = choose(sae, inside["known"], inside["new"], r, seed)
+    post = torch.cat([one.x.flatten(0, 1) for one in inside["new"].values()])
+    single = {"auroc": found.auroc, "auroc_permuted": null, "fvu": moments(post, sae.reconstruct(post)).fvu}
+
+    both = (prompts.switch.choose, new["on"])
+    chosen, test = (enter(models["before"], batch(lines), layer, n_post) for lines in both)
+    metrics = {}
+    for multiple in guard.clamps:
+        held = Guard(sae, found.latent, multiple * found.on)
+        metric = refusal_metric(answer_logits(models["before"], chosen, held.on(chosen.x)), tokens)
+        metrics[multiple] = float((metric > 0).double().mean())
+    enough = [multiple for multiple in guard.clamps if metrics[multiple] >= ENOUGH]
+    multiple = min(enough) if enough else max(guard.clamps, key=lambda one: (metrics[one], -one))
+    held = Guard(sae, found.latent, multiple * found.on)
+    single |= {"multiple": multiple, "value": held.value, "row_and_r": float(held.row @ r / r.norm())}
+    print(f"latent {found.latent}, AUROC {found.auroc:.3f}, clamped at {multiple} times its mean", flush=True)
+
+    tables = [attack(models["before"], held, found.on, chosen, test, tokens, r, guard, seed)]
+    tables.append(clamped_to_zero(models["tuned"], held, inside["new"]["on"], tokens))
+    topics = [line.topic for line in new["on"]]
+    table = pd.concat(tables, ignore_index=True)
+    table = table.assign(topic=[topics[item] for item in table["item"]])
+    with atomic(out.with_name("conditions.csv")) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_json(out, single)
+
+
+@torch.inference_mode()
+def everywhere(model: Any, batch: Batch, layer: int) -> Float[Tensor, "token d_model"]:
+    """Residual stream before block `layer` at every real token but the first of each request, float32."""
+    with starting_at(model, 0, layer + 1):
+        x = torch.cat([residuals(model, batch[rows], 0, every=True)[:, :, layer] for rows in _slices(len(batch))])
+    real = batch.mask.bool() & (batch.places > 0)
+    return x[real].float()
+
+
+def _slices(count: int, at_once: int = 64) -> list[slice]:
+    return [slice(start, start + at_once) for start in range(0, count, at_once)]
+
+
+def fit(x: Float[Tensor, "token d_model"], settings: GuardSettings, seed: int, checkpoint: Path, device: str) -> Sae:
+    """A BatchTopK SAE for raw activations."""
+    x = x.clone()  # made in inference mode
+    scale = float(x.double().square().sum(1).mean()) ** -0.5
+    recipe = Recipe.model_validate(
+        {"architecture": "batch_topk", "d_sae": settings.d_sae, "sparsity": settings.k, "seed": seed}
+    )
+    training = Training.model_validate(
+        {
+            "steps": settings.steps,
+            "batch": settings.batch,
+            "learning_rate": settings.learning_rate,
+            "warmup": settings.steps // 20,
+            "dead_after": settings.batch * max(1, settings.steps // 5),
+        }
+    )
+
+    def batches(step: int, _source: str) -> Any:
+        draws = torch.Generator().manual_seed(1_000_000 * seed + step)
+        return as_batch(x[torch.randint(len(x), (settings.batch,), generator=draws).to(x.device)] * scale)
+
+    trained = train([recipe], batches, training, checkpoint, data=f"{seed} {len(x)}", device=device)
+    sae = trained[0].sae
+    assert sae is not None
+    return sae.folded(scale).unit_decoder()
+
+
+def choose(
+    sae: Sae, known: dict[str, Entered], new: dict[str, Entered], r: Float[Tensor, " d_model"], seed: int
+) -> tuple[Found, float]:
+    """The refuse latent, and the mean held-out AUROC of those chosen in the same way under permuted labels."""
+    latents = torch.cat([sae.encode(known[key].x[:, -1]) for key in ("on", "off")])
+    labels = torch.arange(len(latents), device=latents.device) < len(known["on"].x)
+    held_out = torch.cat([sae.encode(new[key].x[:, -1]) for key in ("on", "off")])
+    truth = torch.arange(len(held_out), device=latents.device) < len(new["on"].x)
+
+    def best(marks: Bool[Tensor, " prompt"]) -> int:
+        areas = aurocs(latents, marks)
+        push = (latents[marks].mean(0) - latents[~marks].mean(0)) * (sae.W_dec @ r)
+        equal = areas.round(decimals=2) == areas.max().round(decimals=2)
+        return int(torch.where(equal, push, -torch.inf).argmax())
+
+    latent, areas = best(labels), aurocs(held_out, truth)
+    draws = torch.Generator().manual_seed(seed)
+    mixed = [best(labels[torch.randperm(len(labels), generator=draws).to(labels.device)]) for _ in range(PERMUTATIONS)]
+    null = float(areas[mixed].mean())
+    return Found(latent, max(SILENT, float(latents[labels, latent].mean())), float(areas[latent])), null
+
+
+def aurocs(latents: Float[Tensor, "prompt d_sae"], label: Bool[Tensor, " prompt"]) -> Float[Tensor, " d_sae"]:
+    """Area under the ROC curve of every latent, from mean ranks."""
+    ranks = torch.from_numpy(rankdata(latents.cpu().numpy(), axis=0)).to(latents.device)
+    positive, negative = int(label.sum()), int((~label).sum())
+    above: Tensor = ranks[label].sum(0) - positive * (positive + 1) / 2
+    return above / (positive * negative)
+
+
+@torch.no_grad()
+def attack(
+    model: Any,
+    guard: Guard,
+    mean: float,
+    chosen: Entered,
+    test: Entered,
+    tokens: Tensor,
+    r: Float[Tensor, " d_model"],
+    settings: GuardSettings,
+    seed: int,
+) -> pd.DataFrame:
+    """One row per request and condition in the model before fine-tuning: what the latent reads in multiples of its mean
+    on harmful requests, refusal metric, refused, KL to the model without the guard."""
+    free = answer_logits(model, test, test.x)
+    rows: list[pd.DataFrame] = []
+
+    def put(condition: str, x: Tensor) -> None:
+        logits, reads = answer_logits(model, test, x), guard.reads(x) / mean
+        draws = len(logits) if logits.ndim == 3 else 1
+        metric, away = (
+            refusal_metric(logits, tokens).flatten(),
+            first_token_kl(logits, free.expand_as(logits)).flatten(),
+        )
+        columns = {"reads": reads.flatten(), "metric": metric, "refused": (metric > 0).long(), "kl": away}
+        table = pd.DataFrame({name: value.tolist() for name, value in columns.items()})
+        items = [item for _ in range(draws) for item in range(len(test.x))]
+        rows.append(table.assign(model="before", condition=condition, item=items))
+
+    guarded, clean = guard.on(test.x), test.x
+    put("free", clean)
+    put("guarded", guarded)
+    for multiple in settings.clamps:
+        put(f"clamp {multiple:g}", guard._replace(value=multiple * mean).on(clean))
+    size = float((guarded - clean)[:, -1].norm(dim=-1).mean())
+    attacks = {"removed": removal(guard, clean, r)}
+    with torch.enable_grad():
+        for bound in settings.bounds:
+            shift = optimised(model, chosen, guard, tokens, bound=bound * size, steps=settings.attack_steps)
+            attacks[f"optimised {bound:g}"] = shift.expand_as(clean)
+    dropped = guard.on(clean, keep_error=False)
+    put("guarded, error dropped", dropped)
+    for name, shift in attacks.items():
+        latents, error = guard.parts(clean, shift)
+        put(name, guarded + shift)
+        put(f"{name}: latents", guarded + latents)
+        put(f"{name}: error", guarded + error)
+        put(f"{name}, error dropped", guard.on(clean + shift, keep_error=False))
+        put(f"{name}: random", guarded + random_shifts(guard, shift, settings.random_draws, seed))
+    return pd.concat(rows, ignore_index=True)
+
+
+@torch.no_grad()
+def clamped_to_zero(model: Any, guard: Guard, test: Entered, tokens: Tensor) -> pd.DataFrame:
+    """The refusing model with the latent clamped to zero, error kept, dropped, or computed again."""
+    x, off = test.x, guard._replace(value=0.0)
+    edited = off.on(x, keep_error=False)
+    conditions = {
+        "free": x,
+        "zero, error kept": off.on(x),
+        "zero, error dropped": edited,
+        "zero, error recomputed": edited + (x - edited),
+        "reconstruction": guard.sae.reconstruct(x),
+    }
+    rows = []
+    for name, stream in conditions.items():
+        metric = refusal_metric(answer_logits(model, test, stream), tokens)
+        table = pd.DataFrame({"metric": metric.tolist(), "refused": (metric > 0).long().tolist()})
+        rows.append(table.assign(model="tuned", condition=name, item=range(len(x)), reads=0.0, kl=0.0))
+    return pd.concat(rows, ignore_index=True)
+
+
+if __name__ == "__main__":
+    run(guardrail)
