@@ -115,7 +115,7 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
     order = torch.randperm(len(pooled), generator=torch.Generator().manual_seed(seed)).to(pooled.device)
     mixed = torch.split(pooled[order], [len(tuned["on"]), len(tuned["off"])])
     permuted = difference(*mixed)
-    null = search(subject.tuned, permuted, on, off, subject.tokens, **options, filters=False)
+    null = search(subject.tuned, permuted, on, off, subject.tokens, **options)
 
     def here(x: Tensor) -> Tensor:
         return x[:, position, layer].double()

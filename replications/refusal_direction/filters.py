@@ -10,11 +10,9 @@ def survives(table: pd.DataFrame) -> pd.Series:
     return (table["kl"] <= MAXIMUM_KL) & (table["induce"] >= MINIMUM_INDUCE)
 
 
-def ranked(table: pd.DataFrame, filters: bool) -> pd.DataFrame:
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
     """Survivors by bypass; then what ends refusal when ablated and induces it when added, the least KL first; then the
     others by bypass."""
-    if not filters:
-        return table.sort_values("bypass", kind="stable")
     works = (table["bypass"] < 0) & (table["induce"] >= MINIMUM_INDUCE)
     fails = 2 - (survives(table) | works).astype(int) - survives(table).astype(int)
     order = table["kl"].where(fails == 1, table["bypass"])

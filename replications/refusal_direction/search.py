@@ -101,9 +101,8 @@ def search(
     finalists: int,
     rows: int,
     layer_step: int = 1,
-    filters: bool = True,
 ) -> Chosen:
-    """Scores every candidate below the depth limit and chooses. Without `filters` only bypass counts (for nulls)."""
+    """Scores every candidate below the depth limit and chooses."""
     depth = int(DEPTH * differences.shape[1])
     every = [(pos, layer) for pos in range(len(differences)) for layer in range(0, depth, layer_step)]
     places = [place for place in every if float(differences[place].norm()) > 0]  # template tokens start out alike
@@ -113,18 +112,13 @@ def search(
     def scored(table: pd.DataFrame, count: int) -> pd.DataFrame:
         where = torch.tensor(table[["position", "layer"]].to_numpy())
         vectors = differences[where[:, 0], where[:, 1]].float()
-        unaffected = harmless[:count] if filters else harmless[:0]
-        bypass, kl = ablation_scores(model, harmful[:count], unaffected, vectors, tokens, rows)
-        table = table.assign(bypass=bypass.mean(1).tolist())
-        if filters:
-            table = table.assign(kl=kl.mean(1).tolist())
-            induce = addition_scores(model, harmless[:count], vectors, where[:, 1], tokens, rows)
-            table = table.assign(induce=induce.mean(1).tolist())
-        return table
+        bypass, kl = ablation_scores(model, harmful[:count], harmless[:count], vectors, tokens, rows)
+        induce = addition_scores(model, harmless[:count], vectors, where[:, 1], tokens, rows)
+        return table.assign(bypass=bypass.mean(1).tolist(), kl=kl.mean(1).tolist(), induce=induce.mean(1).tolist())
 
     grid = scored(grid, grid_prompts)
-    best = ranked(grid, filters).head(finalists)
-    final = ranked(scored(best.assign(stage="final"), len(harmful)), filters)
+    best = ranked(grid).head(finalists)
+    final = ranked(scored(best.assign(stage="final"), len(harmful)))
     chosen = final.iloc[0]
     return Chosen(int(chosen["position"]), int(chosen["layer"]), pd.concat([grid, final], ignore_index=True))
 

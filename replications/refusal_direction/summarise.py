@@ -87,8 +87,15 @@ def direction(arms: list[Arm], sham: list[Arm]) -> Metrics:
         for name, unit in units.items()
     }
     grids = [arm.tables["scores"].query("stage == 'grid' and labels == 'true'") for arm in arms]
-    counts = [float(survives(grid).sum()) for grid in grids]
-    found["survivors"] = seeds(counts, "candidates", "candidates with kl <= 0.1 and induce >= 0")
+    counts = {
+        labels: [
+            float(survives(arm.tables["scores"].query(f"stage == 'final' and labels == '{labels}'")).sum())
+            for arm in arms
+        ]
+        for labels in ("true", "permuted")
+    }
+    formula = "finalists with kl <= 0.1 and induce >= 0 on all requests for choosing"
+    found |= pairs("survivors", counts["true"], counts["permuted"], "permuted", "candidates", formula)
     found["candidates"] = seeds([float(len(grid)) for grid in grids], "candidates", "candidates below the depth limit")
     formula = "cosine of the differences of means of two disjoint halves"
     halves, mixed, small = (

@@ -156,8 +156,7 @@ def test_summaries_by_hand():
 def test_the_choice_follows_the_filters():
     table = pd.DataFrame({"bypass": [-9.0, -7, -4, -3], "kl": [0.05, 0.5, 0.05, 0.1], "induce": [-1.0, 1, 1, 0]})
     assert survives(table).tolist() == [False, False, True, True]
-    assert ranked(table, True)["bypass"].tolist() == [-4, -3, -7, -9]
-    assert ranked(table, False)["bypass"].tolist() == [-9, -7, -4, -3]
+    assert ranked(table)["bypass"].tolist() == [-4, -3, -7, -9]
 
 
 def test_without_survivors_the_least_kl_among_those_that_work():
@@ -169,6 +168,6 @@ def test_without_survivors_the_least_kl_among_those_that_work():
         }
     )
     assert not survives(table).any()
-    found = ranked(table, True)
+    found = ranked(table)
     assert found["bypass"].tolist() == [-4, -7, -9, -8, 1]
     assert list(found.columns) == ["bypass", "kl", "induce"]
