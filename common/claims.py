@@ -104,7 +104,7 @@ class ClaimDefinition(Strict):
     role: Role
     scales: Annotated[list[Scale], Field(min_length=1)]
     expected_verdict: Literal["reproduced", "same direction", "not reproduced"]
-    frozen_at: Calibration | None = Field(description="null for bounds that are the published values, not calibrated")
+    frozen_at: Calibration | None = Field(description="null for bounds that were not calibrated: published values, or round numbers set beforehand")
 
 
 class ClaimsFile(Strict):
@@ -223,7 +223,7 @@ def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics:
 
 def _frozen(calibration: Calibration | None) -> str:
     if calibration is None:
-        return "published values, not calibrated"
+        return "not calibrated: published values, or round numbers set beforehand"
     return f"{calibration.date}, seeds {', '.join(map(str, calibration.seeds))}"
 
 

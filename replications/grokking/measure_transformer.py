@@ -163,7 +163,8 @@ def _share(best: Float[Tensor, " neuron"], least: float) -> float:
 def _delay(found: Weights, arm: str, learned: float) -> Float[Tensor, " seed"]:
     steps = found[f"{arm}.steps"]
     test, train = (first_learned(found[f"{arm}.accuracy_{part}"], steps, learned) for part in ("test", "train"))
-    return test / train.clamp(min=1)
+    reached = (found[f"{arm}.accuracy_test"] >= learned).any(0)  # a network that never answers has no delay
+    return torch.where(reached, test / train.clamp(min=1), 0.0)
 
 
 def _rises(own: Weights, one: Task, keys: list[int], memorised: int, before: int) -> list[tuple[float, float]]:

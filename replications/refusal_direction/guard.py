@@ -126,11 +126,12 @@ def optimised(
 
 
 def random_shifts(
-    guard: Guard, like: Float[Tensor, "batch pos d_model"], draws: int, seed: int
+    guard: Guard, x: Float[Tensor, "batch pos d_model"], like: Float[Tensor, "batch pos d_model"], draws: int, seed: int
 ) -> Float[Tensor, "draw batch pos d_model"]:
-    """Shifts in random directions of the same subspace, every token's with the norm it has in `like`. A direction is
-    shared by all requests."""
-    noise = torch.randn(draws, 1, *like.shape[1:], generator=torch.Generator().manual_seed(seed)).to(like.device)
+    """Gaussian shifts with the covariance of the activations `x` at each token, in the same subspace, every token's
+    with the norm it has in `like`. A direction is shared by all requests."""
+    weights = torch.randn(draws, len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
+    noise = torch.einsum("cb,bpd->cpd", weights, x - x.mean(0))[:, None]
     shifts: Tensor = unit(guard.unseen(noise)) * like.norm(dim=-1, keepdim=True)
     return shifts
 

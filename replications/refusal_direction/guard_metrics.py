@@ -80,7 +80,7 @@ def guardrail(guards: list[Guarded]) -> Metrics:
     found["fvu"] = seeds(numbers["fvu"], "1", "share of variance unexplained, held-out requests, template tokens")
     found["clamp_multiple"] = seeds(numbers["multiple"], "1", "clamped value over its mean on harmful requests")
     found["row_and_r"] = seeds(numbers["row_and_r"], "1", "cosine of the latent's encoder row with the direction")
-    found |= against("guarded_refused", "free", "guarded", "free")
+    found |= against("guarded_refused", "permuted", "guarded", "guarded: permuted")
     found |= against("guarded_dropped_refused", "free", "guarded, error dropped", "free")
     for name, attack in zip(("removed", "optimised"), guards[0].attacks, strict=True):
         found |= against(f"{name}_refused", "random", attack, f"{attack}: random")
@@ -106,7 +106,7 @@ def guardrail(guards: list[Guarded]) -> Metrics:
         found[f"{name}_by_error"] = ratio(fall["error"], fall["all"], formula)
         found[f"{name}_by_latents"] = ratio(fall["latents"], fall["all"], formula)
         found[f"{name}_by_error_minus_latents"] = ratio(gap, fall["all"], formula)
-    found |= against("zero_kept_refused", "free", "zero, error kept", "free", "tuned")
+    found |= against("zero_kept_refused", "permuted", "zero, error kept", "zero: permuted", "tuned")
     found |= against("zero_dropped_refused", "reconstruction", "zero, error dropped", "reconstruction", "tuned")
     found["zero_recomputed_refused"] = refused("zero, error recomputed", "tuned")
     return found

@@ -5,7 +5,7 @@
    requests at the template tokens behind the instruction.
 2. The refuse latent is the one that tells harmful from harmless requests best at the last template token of the
    refusing model (AUROC; among equals the one that pushes most along r). Its AUROC is then measured on held-out topics,
-   beside that of the latents chosen in the same way under permuted labels.
+   beside that of the latents chosen in the same way under permuted labels, which are also clamped in its place.
 3. In the model before fine-tuning, which answers, the latent is clamped on: the smallest of the values tried that makes
    nine in ten of the requests for choosing refused, or the one that refuses most.
 4. With the clamp active, the attacks of `guard`, their nulls, and the split of what they do.
@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from scipy.stats import rankdata
 from torch import Tensor
@@ -66,11 +66,14 @@ SILENT = 1e-6  # instead of zero, for the mean of a latent that never fires
 
 
 class Found(NamedTuple):
-    """An SAE latent and how well it tells the classes apart."""
+    """The refuse latent, its mean on harmful requests and held-out AUROC; the latents chosen in the same way under
+    permuted labels, and their mean AUROC."""
 
     latent: int
     on: float
     auroc: float
+    auroc_permuted: float
+    permuted: list[int]
 
 
 def guardrail(
@@ -120,25 +123,20 @@ def guardrail(
         name: {key: enter(models["tuned"], batch(lines), layer, n_post) for key, lines in lines_of.items()}
         for name, lines_of in (("known", known), ("new", new))
     }
-    found, null = choose(sae, inside["known"], inside["new"], r, seed)
+    found = choose(sae, inside["known"], inside["new"], r, seed)
     post = torch.cat([one.x.flatten(0, 1) for one in inside["new"].values()])
-    single = {"auroc": found.auroc, "auroc_permuted": null, "fvu": moments(post, sae.reconstruct(post)).fvu}
+    single = {"auroc": found.auroc, "auroc_permuted": found.auroc_permuted}
+    single["fvu"] = moments(post, sae.reconstruct(post)).fvu
 
     both = (prompts.switch.choose, new["on"])
     chosen, test = (enter(models["before"], batch(lines), layer, n_post) for lines in both)
-    metrics = {}
-    for multiple in guard.clamps:
-        held = Guard(sae, found.latent, multiple * found.on)
-        metric = refusal_metric(answer_logits(models["before"], chosen, held.on(chosen.x)), tokens)
-        metrics[multiple] = float((metric > 0).double().mean())
-    enough = [multiple for multiple in guard.clamps if metrics[multiple] >= ENOUGH]
-    multiple = min(enough) if enough else max(guard.clamps, key=lambda one: (metrics[one], -one))
+    multiple = smallest_clamp(models["before"], sae, found, chosen, tokens, guard.clamps)
     held = Guard(sae, found.latent, multiple * found.on)
     single |= {"multiple": multiple, "value": held.value, "row_and_r": float(held.row @ r / r.norm())}
     print(f"latent {found.latent}, AUROC {found.auroc:.3f}, clamped at {multiple} times its mean", flush=True)
 
-    tables = [attack(models["before"], held, found.on, chosen, test, tokens, r, guard, seed)]
-    tables.append(clamped_to_zero(models["tuned"], held, inside["new"]["on"], tokens))
+    tables = [attack(models["before"], held, found, chosen, test, tokens, r, guard, seed)]
+    tables.append(clamped_to_zero(models["tuned"], held, found.permuted, inside["new"]["on"], tokens))
     topics = [line.topic for line in new["on"]]
     table = pd.concat(tables, ignore_index=True)
     table = table.assign(topic=[topics[item] for item in table["item"]])
@@ -189,8 +187,8 @@ def fit(x: Float[Tensor, "token d_model"], settings: GuardSettings, seed: int, c
 
 def choose(
     sae: Sae, known: dict[str, Entered], new: dict[str, Entered], r: Float[Tensor, " d_model"], seed: int
-) -> tuple[Found, float]:
-    """The refuse latent, and the mean held-out AUROC of those chosen in the same way under permuted labels."""
+) -> Found:
+    """The refuse latent by its AUROC on `known`, with its AUROC on `new`."""
     latents = torch.cat([sae.encode(known[key].x[:, -1]) for key in ("on", "off")])
     labels = torch.arange(len(latents), device=latents.device) < len(known["on"].x)
     held_out = torch.cat([sae.encode(new[key].x[:, -1]) for key in ("on", "off")])
@@ -205,8 +203,22 @@ def choose(
     latent, areas = best(labels), aurocs(held_out, truth)
     draws = torch.Generator().manual_seed(seed)
     mixed = [best(labels[torch.randperm(len(labels), generator=draws).to(labels.device)]) for _ in range(PERMUTATIONS)]
-    null = float(areas[mixed].mean())
-    return Found(latent, max(SILENT, float(latents[labels, latent].mean())), float(areas[latent])), null
+    on = max(SILENT, float(latents[labels, latent].mean()))
+    return Found(latent, on, float(areas[latent]), float(areas[mixed].mean()), sorted(set(mixed)))
+
+
+@torch.no_grad()
+def smallest_clamp(
+    model: Any, sae: Sae, found: Found, chosen: Entered, tokens: Int[Tensor, " token"], clamps: list[float]
+) -> float:
+    """The smallest multiple of the latent's mean with nine in ten requests refused, or the one that refuses most."""
+    refused = {}
+    for multiple in clamps:
+        held = Guard(sae, found.latent, multiple * found.on)
+        metric = refusal_metric(answer_logits(model, chosen, held.on(chosen.x)), tokens)
+        refused[multiple] = float((metric > 0).double().mean())
+    enough = [multiple for multiple in clamps if refused[multiple] >= ENOUGH]
+    return min(enough) if enough else max(clamps, key=lambda one: (refused[one], -one))
 
 
 def aurocs(latents: Float[Tensor, "prompt d_sae"], label: Bool[Tensor, " prompt"]) -> Float[Tensor, " d_sae"]:
@@ -221,7 +233,7 @@ def aurocs(latents: Float[Tensor, "prompt d_sae"], label: Bool[Tensor, " prompt"
 def attack(
     model: Any,
     guard: Guard,
-    mean: float,
+    found: Found,
     chosen: Entered,
     test: Entered,
     tokens: Tensor,
@@ -231,7 +243,7 @@ def attack(
 ) -> pd.DataFrame:
     """One row per request and condition in the model before fine-tuning: what the latent reads in multiples of its mean
     on harmful requests, refusal metric, refused, KL to the model without the guard."""
-    free = answer_logits(model, test, test.x)
+    free, mean = answer_logits(model, test, test.x), found.on
     rows: list[pd.DataFrame] = []
 
     def put(condition: str, x: Tensor) -> None:
@@ -249,6 +261,7 @@ def attack(
     guarded, clean = guard.on(test.x), test.x
     put("free", clean)
     put("guarded", guarded)
+    put("guarded: permuted", torch.stack([guard._replace(latent=latent).on(clean) for latent in found.permuted]))
     for multiple in settings.clamps:
         put(f"clamp {multiple:g}", guard._replace(value=multiple * mean).on(clean))
     size = float((guarded - clean)[:, -1].norm(dim=-1).mean())
@@ -265,24 +278,26 @@ def attack(
         put(f"{name}: latents", guarded + latents)
         put(f"{name}: error", guarded + error)
         put(f"{name}, error dropped", guard.on(clean + shift, keep_error=False))
-        put(f"{name}: random", guarded + random_shifts(guard, shift, settings.random_draws, seed))
+        put(f"{name}: random", guarded + random_shifts(guard, clean, shift, settings.random_draws, seed))
     return pd.concat(rows, ignore_index=True)
 
 
 @torch.no_grad()
-def clamped_to_zero(model: Any, guard: Guard, test: Entered, tokens: Tensor) -> pd.DataFrame:
-    """The refusing model with the latent clamped to zero, error kept, dropped, or computed again."""
+def clamped_to_zero(model: Any, guard: Guard, permuted: list[int], test: Entered, tokens: Tensor) -> pd.DataFrame:
+    """The refusing model with the latent clamped to zero, error kept, dropped, or computed again; and the `permuted`
+    latents instead, one after the other."""
     x, off = test.x, guard._replace(value=0.0)
     edited = off.on(x, keep_error=False)
-    conditions = {
-        "free": x,
-        "zero, error kept": off.on(x),
-        "zero, error dropped": edited,
-        "zero, error recomputed": edited + (x - edited),
-        "reconstruction": guard.sae.reconstruct(x),
-    }
+    conditions = [
+        ("free", x),
+        ("zero, error kept", off.on(x)),
+        ("zero, error dropped", edited),
+        ("zero, error recomputed", edited + (x - edited)),
+        ("reconstruction", guard.sae.reconstruct(x)),
+        *(("zero: permuted", off._replace(latent=latent).on(x)) for latent in permuted),
+    ]
     rows = []
-    for name, stream in conditions.items():
+    for name, stream in conditions:
         metric = refusal_metric(answer_logits(model, test, stream), tokens)
         table = pd.DataFrame({"metric": metric.tolist(), "refused": (metric > 0).long().tolist()})
         rows.append(table.assign(model="tuned", condition=name, item=range(len(x)), reads=0.0, kl=0.0))

@@ -3,8 +3,8 @@
 Test loss against the number T of training points: its largest value strictly inside, less the larger of the two ends.
 Dimensionality of features (columns of W) and of training points (hidden vectors h = W x), each weighted by its squared
 length: unweighted means are m / n and m / T for any model that uses all its dimensions, and would say nothing.
-At few points the points must have the larger share, at many the features: the difference of the shares changes sign.
-Few vectors share the plane among few in any case, so how they lie is measured too: all D are m / T if regular.
+Few vectors have large shares in any model, trained or not, so that points lead at few T proves nothing by itself; that
+they share the plane equally does: all D are then m / T. (Regular polygons do, and so do other tight frames.)
 Controls: a strong weight decay; the other end of the range of T; the same points in the untrained model.
 """
 
@@ -47,9 +47,6 @@ def measure_double_descent(
     for name, at, one, other in (("points_few", FEW, data, features), ("features_many", -1, features, data)):
         control = "features" if name == "points_few" else "points"
         add_pair(found, name, one[0, at], other[0, at], control, unit="dimensions", formula=text)
-    lead = (data - features)[0]
-    text = "weighted share of training points less that of features, second smallest T"
-    add_pair(found, "points_lead", lead[FEW], lead[-1], "many", unit="dimensions", formula=text)
     start, end = (tensors[f"{name}.{points[FEWEST]}"] for name in ("start", "hidden"))
     text = "largest |D_i - m / T| over training points, smallest T"
     pair = (irregularity(end[0]), irregularity(start))

@@ -19,7 +19,7 @@ from replications.refusal_direction.guard import (
     removal,
 )
 from replications.refusal_direction.guard_metrics import Guarded, guardrail
-from replications.refusal_direction.guardrail import aurocs
+from replications.refusal_direction.guardrail import Found, aurocs, choose, clamped_to_zero, smallest_clamp
 
 WIDTH, LAYERS, POST, LAYER = 16, 4, 2, 2
 
@@ -99,7 +99,7 @@ def test_the_latent_does_not_read_the_attacks(model, entered, guard, tokens):
         torch.testing.assert_close(latents + error, shift, atol=1e-4, rtol=1e-4)
         moved = guard.sae.encode(x + shift) - guard.sae.encode(x)
         torch.testing.assert_close(latents, moved @ guard.sae.W_dec, atol=1e-3, rtol=1e-3)
-        random = random_shifts(guard, shift, 5, 0)
+        random = random_shifts(guard, x, shift, 5, 0)
         torch.testing.assert_close(random.norm(dim=-1), shift.norm(dim=-1).expand(5, -1, -1), atol=1e-4, rtol=1e-4)
         assert float((random @ guard.row).abs().max()) < 1e-4
     seen = guarded + 2 * guard.row
@@ -130,14 +130,49 @@ def test_areas_of_many_latents():
     assert aurocs(latents, label).tolist() == pytest.approx(expected)
 
 
+def test_a_planted_latent_is_chosen_and_permuted_labels_miss_it(entered, guard):
+    """Requests of one class have more along the encoder row of latent 5."""
+    parts = {}
+    for name, seed in (("known", 7), ("new", 8)):
+        x = 0.1 * draws(12, POST, WIDTH, seed=seed)
+        parts[name] = {"on": entered._replace(x=x[:6] + 2 * guard.row), "off": entered._replace(x=x[6:])}
+    found = choose(guard.sae, parts["known"], parts["new"], guard.sae.W_dec[5], seed=0)
+    assert (found.latent, found.auroc) == (5, 1.0)
+    assert found.on == pytest.approx(float(guard.sae.encode(parts["known"]["on"].x[:, -1])[:, 5].mean()))
+    assert found.auroc_permuted < 0.9
+    assert set(found.permuted) != {5}
+
+
+def test_the_smallest_clamp_that_suffices(model, entered, guard):
+    free, held = (answer_logits(model, entered, x).softmax(-1) for x in (entered.x, guard.on(entered.x)))
+    tokens = (held - free).mean(0).topk(20).indices
+    found = Found(guard.latent, 1.0, 1.0, 0.5, [0])
+
+    def refused(multiple):
+        clamped = guard._replace(value=multiple).on(entered.x)
+        return float((refusal_metric(answer_logits(model, entered, clamped), tokens) > 0).double().mean())
+
+    clamps = [0.0, 10.0, 40.0, 80.0]
+    chosen = smallest_clamp(model, guard.sae, found, entered, tokens, clamps)
+    enough = [clamp for clamp in clamps if refused(clamp) >= 0.9]
+    assert chosen == (enough[0] if enough else max(clamps, key=lambda clamp: (refused(clamp), -clamp)))
+    assert refused(chosen) > refused(0.0)
+
+
+def test_computing_the_error_again_undoes_the_clamp(model, entered, guard, tokens):
+    table = clamped_to_zero(model, guard, [0, 1], entered, tokens).groupby("condition")["metric"].mean()
+    assert table["zero, error recomputed"] == pytest.approx(table["free"], abs=1e-3)
+    assert abs(table["zero, error dropped"] - table["free"]) > 0.01
+
+
 def planted(refused: dict[str, int], seed: int) -> Guarded:
     """Tables in which every request of a condition has the same outcome."""
-    names = ["free", "guarded", "guarded, error dropped"]
+    names = ["free", "guarded", "guarded: permuted", "guarded, error dropped"]
     for attack in ("removed", "optimised 0.25", "optimised 0.5"):
         names += [attack, *(f"{attack}{end}" for end in (": latents", ": error", ", error dropped", ": random"))]
     rows = [("before", name) for name in names]
-    zero = ("free", "zero, error kept", "zero, error dropped", "zero, error recomputed", "reconstruction")
-    rows += [("tuned", name) for name in zero]
+    zero = ("zero, error kept", "zero, error dropped", "zero, error recomputed", "zero: permuted", "reconstruction")
+    rows += [("tuned", name) for name in ("free", *zero)]
     tables = [
         pd.DataFrame({"item": range(6), "topic": ["a", "b"] * 3}).assign(
             model=model,
@@ -148,7 +183,7 @@ def planted(refused: dict[str, int], seed: int) -> Guarded:
             reads=1.0,
         )
         for model, name in rows
-        for _ in range(2 if "random" in name else 1)
+        for _ in range(2 if name.endswith(("random", "permuted")) else 1)
     ]
     keys = ("auroc", "auroc_permuted", "fvu", "multiple", "row_and_r")
     return Guarded(pd.concat(tables, ignore_index=True), {key: 0.5 + 0.1 * seed for key in keys})

@@ -10,7 +10,7 @@ from common.records import read_metrics
 from replications.superposition.exact_thirds import best_third, nodes
 from replications.superposition.grid import Grid, save_grids
 from replications.superposition.measure_adversarial import excess_losses
-from replications.superposition.measure_double_descent import measure_double_descent, weighted_share
+from replications.superposition.measure_double_descent import irregularity, measure_double_descent, weighted_share
 from replications.superposition.measure_learning import across_sets, largest_jump, within_sets
 from replications.superposition.measure_many import antipodal_pairs, disorder
 from replications.superposition.measure_neurons import measure_neurons, polysemantic
@@ -225,17 +225,16 @@ def test_units_that_serve_several_features(tmp_path):
     assert verdicts(names, tmp_path / "m.json") == dict.fromkeys(names, "reproduced")
 
 
-DESCENT = ["double_descent", "features_at_last", "points_at_first", "points_form_polygons"]
+DESCENT = ["double_descent", "features_at_last", "points_share_equally"]
 
 
-def few_points(folder, *, bump=1.0, regular=True, features_first=False):
+def few_points(folder, *, bump=1.0, regular=True):
     """Points as regular polygons and features as a mess, until at many points the features form a pentagon."""
     points = [4, 6, 50, 60]
     mess = 0.1 * torch.randn(2, 60, generator=torch.Generator().manual_seed(0))
     clean = torch.zeros(2, 60)
     clean[:, :5] = ring([0, 72, 144, 216, 288])
-    early = ring([0, 180, *[None] * 58]).float() if features_first else mess
-    W = torch.stack([early, early, mess, clean])[None, :, None].repeat(2, 1, 3, 1, 1)
+    W = torch.stack([mess, mess, mess, clean])[None, :, None].repeat(2, 1, 3, 1, 1)
     test = torch.tensor([1.0, 1.0, 1.0 + bump, 0.9])[None, :, None].repeat(2, 1, 3) + 0.01 * torch.arange(3)
     test[1, 2] = 1.0
     tensors = {"W": W, "b": torch.zeros(2, 4, 3, 60), "train_loss": test.clone(), "test_loss": test}
@@ -257,13 +256,18 @@ def few_points(folder, *, bump=1.0, regular=True, features_first=False):
     [
         ({}, set()),
         ({"bump": 0.0}, {"double_descent"}),
-        ({"regular": False}, {"points_form_polygons"}),
-        ({"features_first": True}, {"points_at_first"}),
+        ({"regular": False}, {"points_share_equally"}),
     ],
 )
 def test_few_points_then_features(tmp_path, broken, missed):
     found = few_points(tmp_path, **broken)
     assert {name for name in DESCENT if found[name] != "reproduced"} == missed
+
+
+def test_shares_are_equal_in_every_tight_frame_and_not_in_a_fan():
+    for angles in ([0, 90, 180, 270], [0, 0, 90, 90], [0, 45, 90, 135]):
+        assert float(irregularity(ring(angles))) == pytest.approx(0, abs=1e-6)
+    assert float(irregularity(ring([0, 20, 40, 60]))) > 0.1
 
 
 def test_weighted_share_ignores_scale():
