@@ -104,7 +104,9 @@ class ClaimDefinition(Strict):
     role: Role
     scales: Annotated[list[Scale], Field(min_length=1)]
     expected_verdict: Literal["reproduced", "same direction", "not reproduced"]
-    frozen_at: Calibration | None = Field(description="null for bounds that were not calibrated: published values, or round numbers set beforehand")
+    frozen_at: Calibration | None = Field(
+        description="null for bounds that were not calibrated: published values, or round numbers set beforehand"
+    )
 
 
 class ClaimsFile(Strict):
