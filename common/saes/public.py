@@ -43,7 +43,7 @@ class SaeEntry(Strict):
     folder: str = Field(description="where the files lie in the repository")
     format: Literal["saelens", "gemma_scope"]
     files: Annotated[dict[str, Sha256], Field(min_length=1)] = Field(description="file name -> SHA-256")
-    model: str = Field(description="the model it belongs to, as named in config/models.yaml")
+    model: str = Field(description="the model it belongs to, by its name in config/models.yaml if it is there")
     hook: str = Field(description="TransformerLens name of the activation it reads")
     centred: bool = Field(False, description="trained on a model with centred writing weights: mean 0 over d_model")
     licence: str
@@ -94,7 +94,8 @@ def load_gemma_scope(folder: Path) -> Sae:
 
 
 def of_centred(sae: Sae) -> Sae:
-    """The same latents for a residual stream whose mean over d_model was not taken off."""
+    """The same latents for a residual stream whose mean over d_model was not taken off. What is reconstructed is still the
+    centred stream: take the mean off before comparing, as for a fraction of variance unexplained."""
     shift = sae.b_dec.mean() * sae.W_enc.sum(0) if sae.centred else 0.0
     b_mag = None if sae.b_mag is None or sae.r_mag is None else sae.b_mag - shift * sae.r_mag.exp()
     return replace(sae, W_enc=sae.W_enc - sae.W_enc.mean(0), b_enc=sae.b_enc - shift, b_mag=b_mag)
