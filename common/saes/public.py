@@ -94,8 +94,8 @@ def load_gemma_scope(folder: Path) -> Sae:
 
 
 def of_centred(sae: Sae) -> Sae:
-    """The same latents for a residual stream whose mean over d_model was not taken off. What is reconstructed is still the
-    centred stream: take the mean off before comparing, as for a fraction of variance unexplained."""
+    """The same latents for a residual stream whose mean over d_model was not taken off. What is reconstructed is still
+    the centred stream: take the mean off before comparing, as for a fraction of variance unexplained."""
     shift = sae.b_dec.mean() * sae.W_enc.sum(0) if sae.centred else 0.0
     b_mag = None if sae.b_mag is None or sae.r_mag is None else sae.b_mag - shift * sae.r_mag.exp()
     return replace(sae, W_enc=sae.W_enc - sae.W_enc.mean(0), b_enc=sae.b_enc - shift, b_mag=b_mag)
