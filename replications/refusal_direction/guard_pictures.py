@@ -1,4 +1,4 @@
-"""Figure of the guardrail that leaks."""
+"""Figure of the guardrail."""
 
 import matplotlib.pyplot as plt
 import pandas as pd

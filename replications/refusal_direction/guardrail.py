@@ -1,6 +1,6 @@
-"""Step: the guardrail that leaks, for one refusing model and the model that it was made from.
+"""Step: the guardrail of one latent, for one refusing model and the model that it was made from.
 
-1. An SAE (BatchTopK) is trained on the residual stream before the direction's block, chat format, every token but the
+1. An SAE (BatchTopK) is trained on the residual stream before block `depth`, chat format, every token but the
    first, half of the activations from each of the two models. Its share of variance unexplained is measured on held-out
    requests at the template tokens behind the instruction.
 2. The refuse latent is the one that tells harmful from harmless requests best at the last template token of the
@@ -48,15 +48,7 @@ from replications.refusal_direction.chat import (
 )
 from replications.refusal_direction.directions import refusal_tokens
 from replications.refusal_direction.folders import load
-from replications.refusal_direction.guard import (
-    Entered,
-    Guard,
-    answer_logits,
-    enter,
-    optimised,
-    random_shifts,
-    removal,
-)
+from replications.refusal_direction.guard import Entered, Guard, answer_logits, enter, optimised, random_shifts, removal
 from replications.refusal_direction.lists import Line, draw
 from replications.refusal_direction.settings import GuardSettings, SplitSettings
 
