@@ -53,10 +53,10 @@ def _basis(frame: pd.DataFrame, source: Path, caption: Path, out: Path) -> None:
         len(seeds), 2, figsize=(PAGE_WIDTH, 0.6 + 0.75 * len(seeds)), sharex=True, sharey=True, squeeze=False
     )
     for row, seed in zip(axes, seeds, strict=True):
-        for place, (moment, what) in zip(row, (("memorised", "embedding"), ("end", "embedding")), strict=True):
+        for place, moment in zip(row, ("memorised", "end"), strict=True):
             one = frame[(frame["seed"] == seed) & (frame["moment"] == moment)]
             colours = np.where(one["key"] & (moment == "end"), TEST, GREY)
-            place.bar(one["frequency"], one[what], color=colours, width=0.9)
+            place.bar(one["frequency"], one["embedding"], color=colours, width=0.9)
         row[0].set_ylabel(f"seed {seed}")
     axes[0, 0].set_title("pairs known by heart")
     axes[0, 1].set_title("end (orange: key frequencies of the logits)")

@@ -32,6 +32,15 @@ def first_learned(
     return steps[reached.int().argmax(0)].float()
 
 
+def delays(
+    train: Float[Tensor, "point instance"], test: Float[Tensor, "point instance"], steps: Int[Tensor, " point"],
+    learned: float,
+) -> Float[Tensor, " instance"]:  # fmt: skip
+    """First step at which the held-out pairs are answered over that for the trained ones; 0 where they never are."""
+    ratio = first_learned(test, steps, learned) / first_learned(train, steps, learned).clamp(min=1)
+    return torch.where((test >= learned).any(0), ratio, 0.0)
+
+
 def measure(
     *,
     models: Path,
@@ -60,7 +69,7 @@ def measure(
     ratios = {}
     for arm in ARMS:
         steps, train, test = (read[f"{arm}.{key}"] for key in ("steps", "train", "test"))
-        ratios[arm] = first_learned(test, steps, learned) / first_learned(train, steps, learned).clamp(min=1)
+        ratios[arm] = delays(train, test, steps, learned)
     late, prompt = (ratios["decay"][chosen("decay", share)] for share in (late_fraction, prompt_fraction))
     final = {arm: read[f"{arm}.test"][-1] for arm in ARMS}
     with_decay, without = final["decay"][chosen("decay", side_fraction)], final["free"][chosen("free", side_fraction)]

@@ -19,7 +19,7 @@ from common.cli import run
 from common.files import write_text
 from common.records import write_metrics
 from common.statistics import over_seeds
-from replications.grokking.measure import first_learned
+from replications.grokking.measure import delays
 from replications.grokking.model import Task, task
 from replications.grokking.progress import (
     cosine_shares,
@@ -93,7 +93,7 @@ def measure_transformer(
     """Writes the metrics of the part `transformer` (`x`, `x_control`, `x_difference`) and the tables of its figures."""
     found = load_file(models)
     seeds, kept = found["seeds"].tolist(), found["snapshots"].tolist()
-    delays = {arm: _delay(found, arm, learned).tolist() for arm in ("late", "prompt")}
+    ratios = {arm: _delays(found, arm, learned) for arm in ("late", "prompt")}
     final = {arm: found[f"{arm}.accuracy_test"][-1].tolist() for arm in ("free", "late")}
     at = [found["late.steps"].tolist().index(step) for step in kept]
     sets, values, rows, tables = [], [], [], []
@@ -109,7 +109,7 @@ def measure_transformer(
         rises = _rises(own, one, keys, memorised, before)
         again = overlap(keys, strongest(last.embedding, len(keys)))
         values.append(
-            {"delay": (delays["late"][place], delays["prompt"][place])}
+            {"delay": (ratios["late"][place], ratios["prompt"][place])}
             | {"test_accuracy_no_decay": (final["free"][place], final["late"][place])}
             | {"embedding_few": (_sum(last.embedding, FEW), _sum(early.embedding, FEW))}
             | {"logits_explained": (float(last.logits[torch.tensor(keys) - 1].sum()), _sum(early.logits, len(keys)))}
@@ -160,11 +160,10 @@ def _share(best: Float[Tensor, " neuron"], least: float) -> float:
     return float((best >= least).double().mean())
 
 
-def _delay(found: Weights, arm: str, learned: float) -> Float[Tensor, " seed"]:
-    steps = found[f"{arm}.steps"]
-    test, train = (first_learned(found[f"{arm}.accuracy_{part}"], steps, learned) for part in ("test", "train"))
-    reached = (found[f"{arm}.accuracy_test"] >= learned).any(0)  # a network that never answers has no delay
-    return torch.where(reached, test / train.clamp(min=1), 0.0)
+def _delays(found: Weights, arm: str, learned: float) -> list[float]:
+    train, test, steps = (found[f"{arm}.{key}"] for key in ("accuracy_train", "accuracy_test", "steps"))
+    each: list[float] = delays(train, test, steps, learned).tolist()
+    return each
 
 
 def _rises(own: Weights, one: Task, keys: list[int], memorised: int, before: int) -> list[tuple[float, float]]:

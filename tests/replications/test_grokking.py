@@ -7,7 +7,7 @@ import torch
 
 from common.errors import UserError
 from replications.grokking.fourier import live_neurons, phase_error, spectrum
-from replications.grokking.measure import first_learned, measure
+from replications.grokking.measure import delays, first_learned, measure
 from replications.grokking.model import Task, accuracies, closed_form, initial, loss, outputs, task
 from replications.grokking.settings import Training
 
@@ -77,6 +77,12 @@ def test_faded_neurons_do_not_count():
 def test_never_learned_counts_with_the_last_step():
     accuracy = torch.tensor([[0.0, 0.0], [1.0, 0.2], [0.5, 0.3]])
     assert first_learned(accuracy, torch.tensor([0, 2, 10]), 0.99).tolist() == [2.0, 10.0]
+
+
+def test_a_network_that_never_answers_has_no_delay():
+    steps, test = torch.tensor([0, 2, 10]), torch.tensor([[0.0, 0.0], [0.2, 0.2], [1.0, 0.9]])
+    train = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+    assert delays(train, test, steps, 0.99).tolist() == [5.0, 0.0]
 
 
 def test_training_needs_a_prime():
