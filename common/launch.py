@@ -32,6 +32,7 @@ from common.config import ROOT, Run, load_replication, load_run, replications
 from common.console import follow, last_error
 from common.errors import UserError, from_os_error
 from common.files import sweep_temporary_files
+from common.forkserver import forkserver
 from common.report import finish
 from common.verify import read_claims, summary
 
@@ -141,16 +142,17 @@ def _snakemake(run: Run, options: Options, targets: list[str], owner: int) -> in
     command = [*_command(run, options), *options.snakemake, "--", *targets]
     log = Path(run.results, WORKFLOW_LOG)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=_environment(run), pass_fds=[owner], stdout=output, stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,
-        )  # fmt: skip
-    try:
-        return follow(process, log, targets)
-    except KeyboardInterrupt:
-        process.wait()
-        raise
+    with forkserver(Path(run.results), _environment(run)) as environment:
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, pass_fds=[owner], stdout=output, stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )  # fmt: skip
+        try:
+            return follow(process, log, targets)
+        except KeyboardInterrupt:
+            process.wait()
+            raise
 
 
 def _report(run: Run, options: Options, owner: int) -> None:

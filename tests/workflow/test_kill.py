@@ -19,11 +19,11 @@ LATEST_KILL = 4.0  # seconds after that
 
 
 def family(launcher):
-    """Snakemake and the running steps below a launcher, by what their command line says."""
+    """Snakemake and the running steps below a launcher, by what their command line says, and everything below it."""
     try:
         children = psutil.Process(launcher.pid).children(recursive=True)
     except psutil.NoSuchProcess:
-        return [], []
+        return [], [], []
     commands = []
     for child in children:
         try:
@@ -34,16 +34,16 @@ def family(launcher):
     steps = [
         child for child, command in commands if command.find("-m replications.") > 0 and "bash" not in command[:20]
     ]
-    return snakemake, steps
+    return snakemake, steps, children
 
 
 def wait_for_a_step(launcher):
-    """Waits until a step runs; returns (snakemake, steps)."""
+    """Waits until a step runs; returns (snakemake, steps, all processes of the run)."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end and launcher.poll() is None:
-        snakemake, steps = family(launcher)
+        snakemake, steps, everybody = family(launcher)
         if snakemake and steps:
-            return snakemake[0], steps
+            return snakemake[0], steps, everybody
         time.sleep(0.02)
     output, _ = launcher.communicate(timeout=10)
     pytest.fail(f"no step started; the launcher said: {output}")
@@ -54,7 +54,7 @@ def start_and_kill(project, victim, delay):
     launcher = project.start("metrics")
     wait_for_a_step(launcher)
     time.sleep(delay)
-    snakemake, steps = wait_for_a_step(launcher)
+    snakemake, steps, everybody = wait_for_a_step(launcher)
     try:
         os.kill({"snakemake": snakemake.pid, "step": steps[0].pid, "launcher": launcher.pid}[victim], signal.SIGKILL)
         hit = True
@@ -67,7 +67,7 @@ def start_and_kill(project, victim, delay):
     else:
         launcher.kill()
         launcher.communicate(timeout=120)
-    alive = psutil.wait_procs([snakemake, *steps], timeout=10)[1]
+    alive = psutil.wait_procs(everybody, timeout=10)[1]
     assert alive == [], "a process outlived its workflow"
     return hit
 
