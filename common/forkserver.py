@@ -34,6 +34,7 @@ from common.cli import die_with_parent
 
 LIBRARIES = (
     *("torch", "safetensors.torch", "einops", "jaxtyping", "numpy", "pandas", "scipy.stats", "scipy.optimize"),
+    *("sklearn.metrics", "sklearn.linear_model"),
     *("matplotlib.pyplot", "matplotlib.backends.backend_agg", "seaborn", "pydantic", "tyro", "psutil", "tokenizers"),
     *("transformer_lens", "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto"),
 )

@@ -51,11 +51,10 @@ def ablation_scores(
     directions: Float[Tensor, "candidate d_model"],
     tokens: Int[Tensor, " token"],
     rows: int,
-) -> tuple[Float[Tensor, "candidate prompt"], Float[Tensor, "..."]]:
-    """Refusal metric on harmful prompts and KL [candidate other] on harmless ones, each candidate ablated. Candidates
-    share passes. Without harmless prompts the second is empty."""
-    both = joined(harmful, harmless) if len(harmless) else harmful
-    base = last_logits(model, harmless) if len(harmless) else torch.empty(0, device=harmful.ids.device)
+) -> tuple[Float[Tensor, "candidate prompt"], Float[Tensor, "candidate other"]]:
+    """Refusal metric on harmful prompts and KL on harmless ones, each candidate ablated. Candidates share passes."""
+    both = joined(harmful, harmless)
+    base = last_logits(model, harmless)
     at_once = max(1, rows // len(both))
     metrics, kls = [], []
     for some in torch.split(directions, at_once):
@@ -63,9 +62,8 @@ def ablation_scores(
             logits = last_logits(model, both.repeat(len(some)))
         logits = einops.rearrange(logits, "(c p) v -> c p v", c=len(some))
         metrics.append(refusal_metric(logits[:, : len(harmful)], tokens))
-        if len(harmless):
-            kls.append(first_token_kl(base.expand(len(some), -1, -1), logits[:, len(harmful) :]))
-    return torch.cat(metrics), torch.cat(kls or [base])
+        kls.append(first_token_kl(base.expand(len(some), -1, -1), logits[:, len(harmful) :]))
+    return torch.cat(metrics), torch.cat(kls)
 
 
 def addition_scores(
