@@ -56,9 +56,8 @@ def _make(name: str, model: ModelEntry, out: Path) -> None:
     temporary.mkdir(parents=True)
     try:
         _need_space(temporary, model.size_mb)
-        origin, processing = {"package": _package, "hub": copy_from_hub, "trained": _folder, "local": _folder}[model.source](
-            model, temporary
-        )
+        by_source = {"package": _package, "hub": copy_from_hub, "trained": _folder, "local": _folder}
+        origin, processing = by_source[model.source](model, temporary)
         files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
         if not any(file.endswith(".safetensors") for file in files):
             raise UserError(f"model '{name}' has no .safetensors file; convert its weights, pickled ones are not read")

@@ -144,7 +144,7 @@ def _modern(content: dict[str, Any], path: Path) -> dict[str, Any]:
     if content.get("activation_fn_str", content.get("activation_fn")) == "topk":
         given = content.get("activation_fn_kwargs", {})
         if "k" not in given and "k" not in content:
-            raise UserError(f"{path} names no k for its TopK activation; add \"k\" or fetch this SAE again")
+            raise UserError(f'{path} names no k for its TopK activation; add "k" or fetch this SAE again')
         content |= {"architecture": "topk", "k": given.get("k", content.get("k"))}
     if isinstance(content.get("normalize_activations"), bool):
         content["normalize_activations"] = "expected_average_only_in" if content["normalize_activations"] else "none"
