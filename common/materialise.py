@@ -56,8 +56,9 @@ def _make(name: str, model: ModelEntry, out: Path) -> None:
     temporary.mkdir(parents=True)
     try:
         _need_space(temporary, model.size_mb)
-        by_source = {"package": _package, "hub": copy_from_hub, "trained": _folder, "local": _folder}
-        origin, processing = by_source[model.source](model, temporary)
+        origin, processing = {"package": _package, "hub": _hub, "trained": _folder, "local": _folder}[model.source](
+            model, temporary
+        )
         files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
         if not any(file.endswith(".safetensors") for file in files):
             raise UserError(f"model '{name}' has no .safetensors file; convert its weights, pickled ones are not read")
@@ -111,7 +112,7 @@ def _package(model: ModelEntry, folder: Path) -> tuple[str, str]:
     return f"{distribution} {model.version}: {file}", "4-bit weights de-quantised to float32, otherwise as stored"
 
 
-def copy_from_hub(model: ModelEntry, folder: Path) -> tuple[str, str]:
+def _hub(model: ModelEntry, folder: Path) -> tuple[str, str]:
     if not HUB:
         raise UserError(
             f"{model.repository} comes from a model hub, which is switched off; "

@@ -96,7 +96,7 @@ def load_saelens(folder: Path, device: str = "cpu") -> Sae:
         UserError: a file is missing or damaged, the architecture is unknown, shapes do not fit, or inputs would need a
             normalisation that the folder does not describe.
     """
-    content, tensors = _modern(read_json(folder / CONFIG), folder / CONFIG), _tensors(folder)
+    content, tensors = _modern(read_json(folder / CONFIG)), _tensors(folder)
     name = content["architecture"]
     if name not in KINDS:
         raise UserError(f"{folder / CONFIG}: architecture '{name}' is not covered; known are {', '.join(KINDS)}")
@@ -136,16 +136,13 @@ def load_saelens(folder: Path, device: str = "cpu") -> Sae:
     return _normalised(sae, content, tensors, folder).to(device)
 
 
-def _modern(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def _modern(content: dict[str, Any]) -> dict[str, Any]:
     """`cfg.json` of any version with the keys of today's; before version 6 there was no `metadata`."""
     content = {"architecture": "standard", **content}
     if "hook_point" in content:
         content.setdefault("hook_name", content["hook_point"])
     if content.get("activation_fn_str", content.get("activation_fn")) == "topk":
-        given = content.get("activation_fn_kwargs", {})
-        if "k" not in given and "k" not in content:
-            raise UserError(f'{path} names no k for its TopK activation; add "k" or fetch this SAE again')
-        content |= {"architecture": "topk", "k": given.get("k", content.get("k"))}
+        content |= {"architecture": "topk", "k": content["activation_fn_kwargs"]["k"]}
     if isinstance(content.get("normalize_activations"), bool):
         content["normalize_activations"] = "expected_average_only_in" if content["normalize_activations"] else "none"
     return content

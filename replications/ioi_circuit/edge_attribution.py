@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 from torch import Tensor
 
 from common.cli import run, track
@@ -243,7 +243,9 @@ def measure_heads(table: pd.DataFrame, draws: int) -> dict[str, Metric]:
 
 def auroc(score: Float[np.ndarray, " n"], truth: np.ndarray) -> float:
     """Area under the ROC curve of a score against a truth of zeros and ones; ties count half."""
-    return float(roc_auc_score(truth, score))
+    positive = int(truth.sum())
+    total = rankdata(score)[truth].sum() - positive * (positive + 1) / 2
+    return float(total / (positive * (len(truth) - positive)))
 
 
 def edge_table(graph: Graph, scores: Tensor, count: int = 200) -> pd.DataFrame:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 from torch import Tensor
 
 from common.cli import run, track
@@ -169,7 +169,10 @@ def auroc(grid: Float[np.ndarray, "place head"]) -> float:
     truth = np.zeros(grid.shape, dtype=bool)
     for layer, head, place in TRUTH:
         truth[PLACES.index(place), layer * N_HEADS + head] = True
-    return float(roc_auc_score(truth.flatten(), grid.flatten()))
+    ranks = rankdata(grid.flatten())
+    positive = int(truth.sum())
+    total = ranks[truth.flatten()].sum() - positive * (positive + 1) / 2
+    return float(total / (positive * (truth.size - positive)))
 
 
 def node_table(grids: dict[str, Float[np.ndarray, "place head"]], seed: int, twin: bool) -> pd.DataFrame:

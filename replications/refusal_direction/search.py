@@ -51,10 +51,11 @@ def ablation_scores(
     directions: Float[Tensor, "candidate d_model"],
     tokens: Int[Tensor, " token"],
     rows: int,
-) -> tuple[Float[Tensor, "candidate prompt"], Float[Tensor, "candidate other"]]:
-    """Refusal metric on harmful prompts and KL on harmless ones, each candidate ablated. Candidates share passes."""
-    both = joined(harmful, harmless)
-    base = last_logits(model, harmless)
+) -> tuple[Float[Tensor, "candidate prompt"], Float[Tensor, "..."]]:
+    """Refusal metric on harmful prompts and KL [candidate other] on harmless ones, each candidate ablated. Candidates
+    share passes. Without harmless prompts the second is empty."""
+    both = joined(harmful, harmless) if len(harmless) else harmful
+    base = last_logits(model, harmless) if len(harmless) else torch.empty(0, device=harmful.ids.device)
     at_once = max(1, rows // len(both))
     metrics, kls = [], []
     for some in torch.split(directions, at_once):
@@ -62,8 +63,9 @@ def ablation_scores(
             logits = last_logits(model, both.repeat(len(some)))
         logits = einops.rearrange(logits, "(c p) v -> c p v", c=len(some))
         metrics.append(refusal_metric(logits[:, : len(harmful)], tokens))
-        kls.append(first_token_kl(base.expand(len(some), -1, -1), logits[:, len(harmful) :]))
-    return torch.cat(metrics), torch.cat(kls)
+        if len(harmless):
+            kls.append(first_token_kl(base.expand(len(some), -1, -1), logits[:, len(harmful) :]))
+    return torch.cat(metrics), torch.cat(kls or [base])
 
 
 def addition_scores(
