@@ -101,10 +101,30 @@ for NAME in NAMES:
 
     rule:
         name:
+            f"{NAME}_provenance"
+        input:
+            getattr(rules, f"{NAME}_figures").input,
+            f"<results>/{NAME}/claims.json",
+        output:
+            f"<results>/{NAME}/provenance.json",
+        log:
+            f"<logs>/{NAME}/provenance.log",
+        conda:
+            "envs/environment.yaml"
+        params:
+            run=RUN.model_dump_json(),
+            sources=source_hash("common.provenance"),
+            name=NAME,
+        shell:
+            "python -m common.provenance --run {params.run:q} --replication {params.name} --out {output} > {log} 2>&1"
+
+    rule:
+        name:
             NAME
         input:
             getattr(rules, f"{NAME}_figures").input,
             f"<results>/{NAME}/claims.json",
+            f"<results>/{NAME}/provenance.json",
 
 
 include: "common/rules.smk"

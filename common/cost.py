@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from common.cli import COST_PREFIX, run
 from common.files import write_json
@@ -29,26 +30,27 @@ def total(costs: list[dict[str, float]]) -> dict[str, float]:
     return summed | {key: max((cost[key] for cost in costs), default=0.0) for key in LARGEST}
 
 
-def cost(out: Path) -> None:
-    """Collects the logs of the run whose `cost.json` is `out`, and of the models: steps, replications, total."""
-    results = out.parent
+def costs(results: Path) -> dict[str, Any]:
+    """What the logs of a run and of the models say: steps, sums by replication, total."""
     logs = results / "logs"
     steps = {str(path.relative_to(logs).with_suffix("")): step_cost(path) for path in sorted(logs.rglob("*.log"))}
     steps |= {f"models/{path.stem}": step_cost(path) for path in sorted(Path("resources/logs").glob("*.log"))}
     finished = {name: found for name, found in steps.items() if found is not None}
     groups = sorted({name.split("/")[0] for name in finished if "/" in name})
-    write_json(
-        out,
-        {
-            "steps": finished,
-            "replications": {
-                group: total([found for name, found in finished.items() if name.startswith(f"{group}/")])
-                | {"disk_mb": _disk_mb(Path("resources/models") if group == "models" else results / group)}
-                for group in groups
-            },
-            "total": total(list(finished.values())) | {"disk_mb": _disk_mb(results) + _disk_mb(Path("resources"))},
+    return {
+        "steps": finished,
+        "replications": {
+            group: total([found for name, found in finished.items() if name.startswith(f"{group}/")])
+            | {"disk_mb": _disk_mb(Path("resources/models") if group == "models" else results / group)}
+            for group in groups
         },
-    )
+        "total": total(list(finished.values())) | {"disk_mb": _disk_mb(results) + _disk_mb(Path("resources"))},
+    }
+
+
+def cost(out: Path) -> None:
+    """Writes `out`, the `cost.json` of the run in that folder."""
+    write_json(out, costs(out.parent))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,23 @@
-"""`make gallery`: copies the figures of a finished run, the data behind them, claims, cost and provenance into the
-committed folder `figures/`, and renews what is generated from it (`common.pages`) and the picture of the workflow."""
+"""`make gallery`: copies figures, the data behind them, claims, cost and provenance of finished replications into the
+committed folder `figures/`, and renews what is generated from it (`common.pages`) and the picture of the workflow.
+
+A replication without finished results here keeps what is committed, if its sources, settings and claims are still those
+of that run: adding a replication needs a run of that one alone. `figures/provenance.json` says for each replication
+which commit and machine its results come from.
+"""
 
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import tyro
 
 from common.config import ROOT, replications
+from common.cost import costs, total
 from common.dag import dag
 from common.errors import UserError
-from common.files import write_json, write_text
+from common.files import read_json, write_json, write_text
 from common.pages import pages
 from common.reference import STATES, states
 
@@ -22,27 +29,70 @@ def figures_of(results: Path, name: str) -> list[Path]:
     return sorted(path.with_suffix("") for path in (results / name).glob("*/*/figures/*.svg"))
 
 
+def finished(results: Path) -> list[str]:
+    """Replications with judged claims and provenance in `results`."""
+    return [
+        name
+        for name in replications()
+        if all((results / name / record).exists() for record in ("claims.json", "provenance.json"))
+    ]
+
+
+def committed(folder: Path, fresh: list[str], scale: str) -> dict[str, Any]:
+    """Records of the committed gallery. UserError if a replication that is not `fresh` cannot keep its part of it."""
+    found = {record: read_json(folder / record) if (folder / record).exists() else {} for record in RECORDS}
+    known = read_json(folder / STATES.name) if (folder / STATES.name).exists() else {}
+    for name, state in states().items():
+        origin = found["provenance.json"].get(name, {})
+        if name not in fresh and (known.get(name) != state or origin.get("scale") != scale):
+            raise UserError(
+                f"{name} has no finished results of scale {scale} and is not what figures/ shows; "
+                "run that replication, then `make gallery` again"
+            )
+    return found
+
+
+def merged_cost(old: dict[str, Any], new: dict[str, Any], fresh: list[str]) -> dict[str, Any]:
+    """The cost of `fresh` replications and of models from `new`, of all others from `old`."""
+    names = [*replications(), "models"]
+    source = {name: new if name in fresh or name not in old.get("replications", {}) else old for name in names}
+    steps = {
+        step: found for name in names for step, found in source[name]["steps"].items() if step.startswith(f"{name}/")
+    }
+    groups = {name: source[name]["replications"][name] for name in names if name in source[name]["replications"]}
+    disk = round(sum(group["disk_mb"] for group in groups.values()), 1)
+    return {"steps": steps, "replications": groups, "total": total(list(steps.values())) | {"disk_mb": disk}}
+
+
 def gallery(scale: str = "laptop") -> None:
-    """Copies the run of `scale` into `figures/`. UserError if that run is not finished."""
+    """Copies what is finished at `scale` into `figures/`. UserError if there is nothing, or something is missing."""
     results, folder = ROOT / "results" / scale, ROOT / "figures"
-    for record in RECORDS:
-        if not (results / record).exists():
-            raise UserError(f"results/{scale}/{record} is missing; run `make SCALE={scale}` first")
-    shutil.rmtree(folder, ignore_errors=True)
-    for name in replications():
+    if not (fresh := finished(results)):
+        raise UserError(f"results/{scale} holds no finished replication; run `make SCALE={scale}` first")
+    old = committed(folder, fresh, scale)
+    kept = [claim for claim in old["claims.json"] or [] if claim["replication"] not in fresh]
+    claims = {name: [claim for claim in kept if claim["replication"] == name] for name in replications()}
+    claims |= {name: read_json(results / name / "claims.json") for name in fresh}
+    origins = {name: old["provenance.json"].get(name) for name in replications()}
+    origins |= {name: read_json(results / name / "provenance.json") for name in fresh}
+    for path in folder.glob("*/"):
+        if path.name in fresh or path.name not in replications():
+            shutil.rmtree(path)
+    for name in fresh:
         (folder / name).mkdir(parents=True)
         for stem in figures_of(results, name):
             for ending in ("svg", "png", "csv", "json"):
                 model, part = stem.parts[-4], stem.parts[-3]
                 middle = part if model == "toy" else f"{part}-{model}"
                 shutil.copyfile(stem.with_suffix(f".{ending}"), folder / name / f"{middle}-{stem.name}.{ending}")
-    for record in RECORDS:
-        shutil.copyfile(results / record, folder / record)
+    write_json(folder / "claims.json", [claim for name in replications() for claim in claims[name]])
+    write_json(folder / "provenance.json", origins)
+    write_json(folder / "cost.json", merged_cost(old["cost.json"], costs(results), fresh))
     write_json(folder / STATES.name, states())
     for page, text in pages(folder).items():
         write_text(page, text)
     dag()
-    print(f"figures/ now holds the run of scale {scale}")
+    print(f"figures/ now holds {', '.join(fresh)} from results/{scale}" + (", the rest as before" if kept else ""))
 
 
 if __name__ == "__main__":

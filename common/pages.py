@@ -63,12 +63,18 @@ def by_replication(claims: list[Claim]) -> dict[str, list[Claim]]:
 
 def cost_block(folder: Path) -> str:
     """What the whole run takes, for the front page."""
-    cost, provenance = read_json(folder / "cost.json"), read_json(folder / "provenance.json")
+    cost, origins = read_json(folder / "cost.json"), read_json(folder / "provenance.json")
+    scales, machines = ({name(origin) for origin in origins.values()} for name in (lambda o: o["scale"], machine))
     return (
-        f"The reference run of `make` took {amount(cost['total'])} (scale `{provenance['scale']}`, "
-        f"{provenance['device']}, no GPU). Steps run side by side, one a core, so two cores need about half of the CPU "
+        f"The reference run took {amount(cost['total'])} (scale `{', '.join(sorted(scales))}`, "
+        f"{', '.join(sorted(machines))}). Steps run side by side, one a core, so two cores need about half of the CPU "
         "minutes."
     )
+
+
+def machine(origin: dict[str, Any]) -> str:
+    """The processor of a run, with what it computes with where that is known: results depend on both."""
+    return f"{origin['device']} ({origin['instructions']})" if "instructions" in origin else str(origin["device"])
 
 
 def front_page(folder: Path) -> str:
@@ -108,13 +114,13 @@ def _headline(claim: Claim) -> list[str]:
 
 def results_block(folder: Path, name: str) -> str:
     """The results on the page of one replication: claims against controls, figures with captions, cost card."""
-    provenance, cost = read_json(folder / "provenance.json"), read_json(folder / "cost.json")
+    origin, cost = read_json(folder / "provenance.json")[name], read_json(folder / "cost.json")
     claims = by_replication(read_claims(folder / "claims.json")).get(name, [])
-    seeds = ", ".join(map(str, provenance["seeds"]))
+    seeds = ", ".join(map(str, origin["seeds"]))
     lines = [
         "## Results of the reference run",
         "",
-        f"Scale `{provenance['scale']}`, seeds {seeds}. {len(claims)} claims: {summary(claims)}. How verdicts come "
+        f"Scale `{origin['scale']}`, seeds {seeds}. {len(claims)} claims: {summary(claims)}. How verdicts come "
         "about: [claims](../../docs/claims.md).",
         "",
         table(claims),
@@ -126,7 +132,7 @@ def results_block(folder: Path, name: str) -> str:
         stem = f"../../figures/{name}/{path.stem}"
         lines += [f"![{path.stem.replace('-', ' ').replace('_', ' ')}]({stem}.png)", ""]
         lines += [f"{read_json(path)['caption']} [SVG]({stem}.svg) · [data]({stem}.csv)", ""]
-    return "\n".join([*lines, "### Cost", "", *_cost_card(cost, name, provenance["device"])])
+    return "\n".join([*lines, "### Cost", "", *_cost_card(cost, name, machine(origin))])
 
 
 def _cost_card(cost: dict[str, Any], name: str, device: str) -> list[str]:
@@ -155,19 +161,20 @@ def claims_page(folder: Path) -> str:
 
 def gallery_text(folder: Path) -> str:
     """The index of the gallery, made from what lies in `folder` alone."""
-    provenance, groups = read_json(folder / "provenance.json"), by_replication(read_claims(folder / "claims.json"))
+    origins, groups = read_json(folder / "provenance.json"), by_replication(read_claims(folder / "claims.json"))
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    commit = (provenance["commit"] or "unknown")[:12]
     lines = [
         "# Gallery",
         "",
-        f"Figures of the reference run: scale `{provenance['scale']}`, seeds {provenance['seeds']}, commit `{commit}`, "
-        f"on {provenance['device']}. Made by `make gallery`; each figure comes as SVG, PNG and CSV (the plotted data). "
+        "Figures of the reference run, made by `make gallery`; each comes as SVG, PNG and CSV (the plotted data). "
         "[All claims](claims.md).",
         "",
-        "| replication | claims |",
-        "|---|---|",
-        *(f"| [{title(name)}](#{name}) | {summary(groups.get(name, []))} |" for name in names),
+        "| replication | claims | scale | seeds | commit | machine |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| [{title(name)}](#{name}) | {summary(groups.get(name, []))} | {_origin(origins[name])} |"
+            for name in names
+        ),
         "",
     ]
     for name in names:
@@ -179,6 +186,12 @@ def gallery_text(folder: Path) -> str:
         lines += [f"- **{claim.verdict}** ({claim.model}): {claim.statement}" for claim in groups.get(name, [])]
         lines.append("")
     return "\n".join(lines)
+
+
+def _origin(origin: dict[str, Any]) -> str:
+    commit = (origin["commit"] or "unknown")[:12] + (" with changes" if origin["dirty"] else "")
+    seeds = ", ".join(map(str, origin["seeds"]))
+    return f"{origin['scale']} | {seeds} | `{commit}` | {machine(origin)}"
 
 
 def pages(folder: Path) -> dict[Path, str]:

@@ -54,10 +54,19 @@ def device_name(device: str) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def provenance(run: str, out: Path) -> None:
-    """Writes `out`. `run` is the JSON of the `common.config.Run` that is being recorded."""
+def instructions() -> str:
+    """What the processor computes with, as torch names it; results have the same bytes only where this is the same."""
+    import torch
+
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
+def provenance(run: str, out: Path, replication: str = "") -> None:
+    """Writes `out`. `run` is the JSON of the `common.config.Run` that is being recorded; of one replication, the models
+    that it has results of."""
     settings = json.loads(run)
-    manifests = [ROOT / "resources" / "models" / name / "manifest.json" for name in settings["models"]]
+    names = [name for name in settings["models"] if not replication or (out.parent / name).is_dir()]
+    manifests = [ROOT / "resources" / "models" / name / "manifest.json" for name in names]
     write_json(
         out,
         {
@@ -69,6 +78,7 @@ def provenance(run: str, out: Path) -> None:
             "models": {path.parent.name: read_json(path) for path in manifests},
             "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in REPORTED}},
             "device": device_name(settings["device"]),
+            "instructions": instructions(),
             "platform": platform.platform(),
             "dtype": "float32, float64 for long sums",
             "written": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,0 +1,101 @@
+"""The committed gallery: single replications are renewed, the others stay, and nothing is kept that has changed."""
+
+import json
+
+import pytest
+
+from common import gallery as module
+from common.errors import UserError
+from common.gallery import gallery, merged_cost
+from common.pages import gallery_text
+
+STEP = {"wall_s": 1.0, "cpu_s": 2.0, "peak_rss_mb": 3.0, "gpu_s": 0.0, "peak_gpu_mb": 0.0}
+ORIGIN = {"commit": "a" * 40, "dirty": False, "scale": "laptop", "seeds": [0, 1], "device": "one", "models": {}}
+
+
+def claims(root, name):
+    return [one for one in json.loads((root / "figures/claims.json").read_text()) if one["replication"] == name]
+
+
+@pytest.fixture
+def project(root, tmp_path, monkeypatch):
+    """A committed gallery of superposition and grokking, and a finished run of grokking alone."""
+    names, figures, results = ["grokking", "superposition"], tmp_path / "figures", tmp_path / "results/laptop"
+    known = {"grokking": "old", "superposition": "same"}
+    cost = {
+        "steps": {f"{name}/draw": STEP for name in names},
+        "replications": {name: STEP | {"disk_mb": 1.0} for name in names},
+    }
+    for name in names:
+        (figures / name).mkdir(parents=True)
+        (figures / name / "old.json").write_text('{"caption": "An old figure."}')
+    written = {
+        "claims.json": [claim for name in names for claim in claims(root, name)],
+        "provenance.json": dict.fromkeys(names, ORIGIN),
+        "cost.json": cost,
+        "sources.json": known,
+    }
+    for name, content in written.items():
+        (figures / name).write_text(json.dumps(content))
+    folder = results / "grokking/toy/delay/figures"
+    folder.mkdir(parents=True)
+    for ending in ("svg", "png", "csv", "pdf"):
+        (folder / f"new.{ending}").write_text("x")
+    (folder / "new.json").write_text('{"caption": "A new figure."}')
+    (results / "grokking/claims.json").write_text(json.dumps(claims(root, "grokking")[:2]))
+    new = ORIGIN | {"commit": "b" * 40, "device": "two", "instructions": "AVX2"}
+    (results / "grokking/provenance.json").write_text(json.dumps(new))
+    fresh = {"steps": {"grokking/draw": STEP | {"cpu_s": 7.0}}, "replications": {"grokking": STEP | {"disk_mb": 4.0}}}
+    states = {"grokking": "new", "superposition": "same"}
+    for target, value in {
+        "ROOT": tmp_path, "replications": lambda: names, "states": lambda: states, "costs": lambda _: fresh,
+        "pages": lambda folder: {folder / "README.md": gallery_text(folder)}, "dag": lambda: None,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(module, target, value)
+    return figures, states
+
+
+def test_one_replication_is_renewed_and_the_other_stays(project, root):
+    figures, states = project
+    gallery()
+    assert sorted(path.name for path in (figures / "grokking").iterdir()) == [
+        f"delay-new.{ending}" for ending in ("csv", "json", "png", "svg")
+    ]
+    assert (figures / "superposition/old.json").exists()
+    judged = json.loads((figures / "claims.json").read_text())
+    assert judged == claims(root, "grokking")[:2] + claims(root, "superposition")
+    origins = json.loads((figures / "provenance.json").read_text())
+    assert [origins[name]["commit"][0] for name in ("grokking", "superposition")] == ["b", "a"]
+    assert json.loads((figures / "sources.json").read_text()) == states
+    page = (figures / "README.md").read_text()
+    assert "| laptop | 0, 1 | `bbbbbbbbbbbb` | two (AVX2) |" in page
+    assert "| laptop | 0, 1 | `aaaaaaaaaaaa` | one |" in page
+
+
+def test_what_has_changed_since_is_not_kept(project):
+    figures, states = project
+    before = {path: path.read_bytes() for path in figures.rglob("*") if path.is_file()}
+    states["superposition"] = "edited"
+    with pytest.raises(UserError, match="superposition has no finished results of scale laptop"):
+        gallery()
+    states["superposition"] = "same"
+    with pytest.raises(UserError, match="results/smoke holds no finished replication"):
+        gallery("smoke")
+    assert {path: path.read_bytes() for path in figures.rglob("*") if path.is_file()} == before
+
+
+def test_cost_is_that_of_the_run_each_replication_comes_from(project):
+    figures, _ = project
+    gallery()
+    cost = json.loads((figures / "cost.json").read_text())
+    assert {name: step["cpu_s"] for name, step in cost["steps"].items()} == {
+        "grokking/draw": 7.0,
+        "superposition/draw": 2.0,
+    }
+    assert (cost["total"]["cpu_s"], cost["total"]["disk_mb"]) == (9.0, 5.0)
+
+
+def test_nothing_old_is_needed_where_everything_is_new(project):
+    new = {"steps": {f"{name}/draw": STEP for name in ("grokking", "superposition")}}
+    new["replications"] = {name: STEP | {"disk_mb": 1.0} for name in ("grokking", "superposition")}
+    assert merged_cost({}, new, ["grokking", "superposition"])["total"]["cpu_s"] == 4.0
