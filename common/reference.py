@@ -2,16 +2,18 @@
 
 CI verifies these first and by all means; the others, whose sources, settings and claims are those of the reference run,
 as far as its time allows. The state of a replication is one hash over the import closure of all its modules (lock
-included), its settings, claims and rules, and the settings of the scales.
+included), its claims and rules, models and corpora, and the settings of the reference run's scale. Settings of other
+scales do not count.
 """
 
 import hashlib
 
-from common.config import ROOT, replications
+from common.config import ROOT, load_replication, load_scale, replications
 from common.files import read_json
 from common.sources import source_hash
 
 STATES = ROOT / "figures" / "sources.json"
+SCALE = "laptop"
 
 
 def state(name: str) -> str:
@@ -19,7 +21,9 @@ def state(name: str) -> str:
     folder = ROOT / "replications" / name
     modules = [f"replications.{name}.{path.stem}" for path in sorted(folder.glob("*.py"))]
     digest = hashlib.sha256(source_hash(*modules).encode())
-    for path in [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*.smk")), *sorted(ROOT.glob("config/**/*.yaml"))]:
+    digest.update((load_replication(name, SCALE).model_dump_json() + load_scale(SCALE).model_dump_json()).encode())
+    files = [path for path in sorted(folder.glob("*.yaml")) if path.name != "config.yaml"]
+    for path in [*files, *sorted(folder.glob("*.smk")), *sorted(ROOT.glob("config/*.yaml"))]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
