@@ -39,6 +39,7 @@ LIBRARIES = (
     *("transformer_lens", "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto"),
 )
 ADDRESS = "FORKSERVER"
+FOLDER, SOCKET = ".forkserver", "socket"
 CLIENT = Path(__file__).with_name("forkserver_client.py")
 DESCRIPTORS = 3
 HEADER = 8
@@ -50,31 +51,37 @@ def forkserver(
     results: Path, environment: dict[str, str], modules: tuple[str, ...] = LIBRARIES
 ) -> Iterator[dict[str, str]]:
     """Runs a server that holds `modules` while `results`, relative to this folder, is worked on; gives the environment
-    with which steps find it. Unchanged where the system is not Linux."""
-    if sys.platform != "linux":
+    with which steps find it. Unchanged where no server can be had."""
+    try:
+        server = _start(results / FOLDER, environment, modules) if sys.platform == "linux" else None
+    except OSError:  # a full disk, or a file system without sockets: steps import for themselves, and say what is wrong
+        server = None
+    if server is None:
         yield environment
         return
-    folder = results / ".forkserver"
+    path = f"{(results / FOLDER).resolve()}{os.pathsep}{environment['PATH']}"
+    try:
+        yield {**environment, ADDRESS: str(results / FOLDER / SOCKET), "PATH": path}
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _start(folder: Path, environment: dict[str, str], modules: tuple[str, ...]) -> "subprocess.Popen[bytes]":
     folder.mkdir(mode=0o700, exist_ok=True)
-    address, program = folder / "socket", folder / "python"
+    address, program = folder / SOCKET, folder / "python"
     address.unlink(missing_ok=True)
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -IS {shlex.quote(str(CLIENT))} "$@"\n')
     program.chmod(0o700)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(address))
         listening.listen(BACKLOG)
-        server = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "common.forkserver", str(listening.fileno()), *modules],
             env={**environment, "OMP_NUM_THREADS": "1"},  # as Snakemake sets it for steps; a step sets its own later
             pass_fds=[listening.fileno()],
             preexec_fn=die_with_parent,
         )
-    try:
-        path = f"{folder.resolve()}{os.pathsep}{environment['PATH']}"
-        yield {**environment, ADDRESS: str(address), "PATH": path}
-    finally:
-        server.kill()
-        server.wait()
 
 
 def serve(listening: socket.socket, modules: list[str]) -> None:

@@ -138,3 +138,11 @@ def test_a_step_dies_with_the_server(root, tmp_path):
         os.kill(server, signal.SIGKILL)
         assert caller.wait(timeout=10) == -signal.SIGKILL
         assert gone(pid)
+
+
+def test_where_no_server_can_be_had_steps_run_without(tmp_path, monkeypatch):
+    """A folder that cannot hold a socket, as on a full disk."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".forkserver").write_text("in the way")
+    with forkserver(Path(), {"PATH": "/bin"}) as environment:
+        assert environment == {"PATH": "/bin"}
