@@ -47,11 +47,13 @@ class Tally(NamedTuple):
     negatives: Float[np.ndarray, "unit document"]
 
     def accuracy(self, weights: Float[np.ndarray, "document draw"]) -> Float[np.ndarray, "unit draw"]:
-        """Balanced accuracy with documents weighted; a quarter or a side without examples leaves the mean."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            recall = np.nanmean((self.hits @ weights) / (self.positives @ weights), axis=0)
-            passed = 1 - (self.alarms @ weights) / (self.negatives @ weights)
-        found: Float[np.ndarray, "unit draw"] = np.nan_to_num((recall + passed) / 2, nan=0.5)
+        """Balanced accuracy with documents weighted; empty quarters leave the mean, an empty side makes it 0.5."""
+        positives, negatives = self.positives @ weights, self.negatives @ weights
+        shares = (self.hits @ weights) / np.maximum(positives, 1)
+        recall = shares.sum(0) / np.maximum((positives > 0).sum(0), 1)
+        passed = 1 - (self.alarms @ weights) / np.maximum(negatives, 1)
+        one_sided = (positives.sum(0) == 0) | (negatives == 0)
+        found: Float[np.ndarray, "unit draw"] = np.where(one_sided, 0.5, (recall + passed) / 2)
         return found
 
     def by_quarter(self) -> Float[np.ndarray, "quarter unit"]:

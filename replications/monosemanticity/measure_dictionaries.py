@@ -15,12 +15,19 @@ from torch import Tensor
 
 from common.cli import run
 from common.files import read_json
-from common.records import write_metrics
+from common.records import Metric, write_metrics
 from common.saes.saelens import load_saelens
+from common.statistics import LEVEL
 from common.tables import Seeded, write_table
 from replications.monosemanticity.families import INSIDE, NEAR, Level, families_of
 from replications.monosemanticity.model import Models, activations, load_models, losses
-from replications.monosemanticity.reconstruction import ngram_losses, recovered, substitutes, table
+from replications.monosemanticity.reconstruction import (
+    ngram_losses,
+    recovered,
+    resampled_rise,
+    substitutes,
+    table,
+)
 from replications.monosemanticity.settings import Dictionaries, Measures
 from replications.monosemanticity.structure import (
     Nesting,
@@ -59,6 +66,7 @@ def measure_dictionaries(
     grams = ngram_losses(stored["train"].numpy(), windows.numpy(), trained.shape.d_vocab)
     judged = windows[(stored["document"] % 2 == 1)][: measures.loss_windows]
     found: list[list[dict[str, Any]]] = []
+    window_losses: list[dict[str, np.ndarray]] = []
     kept: list[dict[str, Tensor]] = []
     nested: list[dict[str, Any]] = []
     parents: list[dict[str, float]] = []
@@ -68,7 +76,9 @@ def measure_dictionaries(
         x = activations(weights, windows, trained.shape)[:, 1:].flatten(0, 1)
         fit, scored = x[torch.from_numpy(~text.scored)], x[torch.from_numpy(text.scored)]
         sample = scored[: judged.numel()]
-        rows = table(weights, trained.shape, judged, sample, substitutes(saes, fit, dictionaries.sparsity), saes)
+        rows, by_window = table(
+            weights, trained.shape, judged, sample, substitutes(saes, fit, dictionaries.sparsity), saes
+        )
         untrained = load_saelens(index.parent / f"untrained-{dictionaries.width}-s{seed}")
         x_before = activations(before, windows, trained.shape)[:, 1:].flatten(0, 1)
         kept.append(
@@ -79,6 +89,7 @@ def measure_dictionaries(
             }
         )
         found.append([{"seed": seed, **row} for row in rows])
+        window_losses.append(by_window)
         levels = [Level(sae, sae.encode(scored) > 0) for sae in (saes[f"trained-{w}"] for w in dictionaries.widths)]
         one, null = nest(levels, seed)
         nested += [
@@ -91,12 +102,18 @@ def measure_dictionaries(
             write_table(families, families_of(levels, x, text, read_json(vocabulary), measures.set_size))
         print(f"seed {seed}: " + ", ".join(f"{row['name']} {row['ce']:.3f}" for row in rows), flush=True)
     write_table(ways, [row for rows in found for row in rows])
-    write_metrics(loss, loss_metrics(found, dictionaries.widths, grams, untrained_losses(trained, judged)).found)
+    documents = stored["document"][stored["document"] % 2 == 1][: measures.loss_windows].numpy()
+    before_training = untrained_losses(trained, judged)
+    losses_found = loss_metrics(found, dictionaries.widths, grams, before_training).found
+    write_metrics(loss, losses_found | rises(losses_found, window_losses, documents, dictionaries.widths))
     write_table(nests, nested)
     write_metrics(splitting, over(parents, SPLITTING).found)
     pairs, lines = universal(kept, trained.seeds, text)
     write_table(twins, lines)
-    write_metrics(universality, over(pairs, UNIVERSALITY).found)
+    found_pairs = over(pairs, UNIVERSALITY)
+    for left, right in (("untrained", "features"), ("neurons", "features"), ("untrained", "neurons")):
+        found_pairs.minus(f"correlation_{left}_minus_{right}", f"correlation_{left}", f"correlation_{right}")
+    write_metrics(universality, found_pairs.found)
 
 
 SPLITTING = {
@@ -154,6 +171,25 @@ def loss_metrics(
             wide = f"recovered_{ablation}_trained_{widths[-1]}"
             out.found[f"recovered_{ablation}_widest"] = out.found[wide]
             out.minus(f"recovered_{ablation}_widest_minus_{other.split('_')[0]}", wide, f"recovered_{ablation}_{other}")
+    return out
+
+
+def rises(
+    found: dict[str, Metric], by_window: list[dict[str, np.ndarray]], documents: np.ndarray, widths: list[int]
+) -> dict[str, Metric]:
+    """The rises with width again, every seed kept, with intervals over resampled documents (seeds held fixed)."""
+    out = {}
+    narrow, wide = f"trained-{widths[0]}", f"trained-{widths[-1]}"
+    for ablation in ("zero", "mean"):
+        trained, twin = (resampled_rise(by_window, documents, one, narrow, ablation) for one in (wide, "twin"))
+        for name, draws in (("trained", trained), ("twin", twin), ("difference", trained - twin)):
+            known = found[f"rise_{ablation}_{name}"]
+            low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            out[f"rise_{ablation}_{name}_documents"] = Metric(
+                value=known.value, ci_low=min(float(low), known.value), ci_high=max(float(high), known.value),
+                n=len(np.unique(documents)), unit="share", per_seed=known.per_seed,
+                formula=f"{known.formula}; interval over resampled documents, the same for all seeds",
+            )  # fmt: skip
     return out
 
 

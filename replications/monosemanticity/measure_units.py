@@ -107,6 +107,9 @@ def measure_units(
                 values.setdefault(f"logits_{name}", []).append(float(columns["logits"].mean()))
             rng = np.random.default_rng(seed)
             order = exchanged(rates, rng)
+            if name == "neurons":
+                both = scored(found.of(order), kind.firings, text, measures.context)
+                add(values, lines, drawn, seed, "shuffled_neurons", *both)
             if name == "features":
                 add(
                     values,
@@ -224,7 +227,15 @@ def unit_metrics(
         for other in PAIRS:
             if f"{score}_{other}" in values:
                 found.minus(f"{score}_features_minus_{other}", f"{score}_features", f"{score}_{other}")
-    found.minus("detection_untrained_minus_rotated", "detection_untrained", "detection_rotated")
+    for left, right in (
+        ("untrained", "rotated"),
+        ("untrained", "features"),
+        ("rotated", "features"),
+        ("shuffled", "shuffled_neurons"),
+    ):
+        found.minus(f"detection_{left}_minus_{right}", f"detection_{left}", f"detection_{right}")
+    gap = "detection_features_minus_neurons"
+    found.minus("detection_gap_difference", gap, "detection_shuffled_minus_shuffled_neurons")
     for other in ("neurons", "rotated"):
         draws = np.mean([a - b for a, b in zip(drawn["features"], drawn[other], strict=True)], axis=0)
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -246,6 +257,7 @@ def logit_metrics(values: dict[str, list[float]]) -> dict[str, Metric]:
     for name in names:
         if name != "logits_features":
             found.minus(f"logits_features_minus_{name.removeprefix('logits_')}", "logits_features", name)
+    found.minus("logits_rotated_minus_neurons", "logits_rotated", "logits_neurons")
     return found.found
 
 

@@ -20,6 +20,7 @@ from common.transformer import Weights
 from replications.monosemanticity.model import Replace, losses
 
 Row = dict[str, object]
+DRAWS = 1000  # of documents
 FLOOR = 0.02  # nats, least cost of an ablation
 
 
@@ -62,23 +63,45 @@ def table(
     x: Float[Tensor, "token d_mlp"],
     ways: Mapping[str, Replace],
     saes: Mapping[str, Sae],
-) -> list[Row]:
-    """One row per way: cross-entropy, variance unexplained on `x`, L0 and share of dead latents."""
-    rows: list[Row] = [{"name": "clean", "ce": float(losses(weights, windows, shape).double().mean())}]
+) -> tuple[list[Row], dict[str, Float[np.ndarray, " window"]]]:
+    """One row per way: cross-entropy, variance unexplained on `x`, L0, dead latents; and the loss of every window."""
+    by_window = {"clean": losses(weights, windows, shape).double().mean(1).numpy()}
+    rows: list[Row] = [{"name": "clean", "ce": float(by_window["clean"].mean())}]
     for name, way in ways.items():
-        row: Row = {"name": name, "ce": float(losses(weights, windows, shape, way).double().mean())}
-        row["fvu"] = fvu(x, way(x))
+        by_window[name] = losses(weights, windows, shape, way).double().mean(1).numpy()
+        row: Row = {"name": name, "ce": float(by_window[name].mean()), "fvu": fvu(x, way(x))}
         if name in saes:
             latents = saes[name].encode(x)
             row |= {"l0": l0(latents), "dead": float((latents == 0).all(0).double().mean())}
         rows.append(row)
-    return rows
+    return rows, by_window
 
 
 def recovered(rows: list[Row], name: str, ablation: str) -> float:
     """Loss recovered of one way against zero or mean ablation; models that are hardly trained may lose nothing."""
     ce = {str(row["name"]): float(str(row["ce"])) for row in rows}
     return (ce[ablation] - ce[name]) / max(ce[ablation] - ce["clean"], FLOOR)
+
+
+def resampled_rise(
+    by_window: list[dict[str, Float[np.ndarray, " window"]]],
+    document: Int[np.ndarray, " window"],
+    wide: str,
+    narrow: str,
+    ablation: str,
+) -> Float[np.ndarray, " draw"]:
+    """Difference of the loss recovered of two ways, mean over seeds, under resampled documents, the same for all."""
+    _, index = np.unique(document, return_inverse=True)
+    chosen = np.random.default_rng(0).multinomial(
+        int(index.max()) + 1, np.full(int(index.max()) + 1, 1 / (index.max() + 1)), size=DRAWS
+    )
+    weights = chosen[:, index] / chosen[:, index].sum(1, keepdims=True)
+    found = []
+    for one in by_window:
+        ce = {name: weights @ one[name] for name in ("clean", wide, narrow, ablation)}
+        found.append((ce[narrow] - ce[wide]) / np.maximum(ce[ablation] - ce["clean"], FLOOR))
+    draws: Float[np.ndarray, " draw"] = np.mean(found, axis=0)
+    return draws
 
 
 def ngram_losses(

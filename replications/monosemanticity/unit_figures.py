@@ -69,8 +69,8 @@ def examples(table: pd.DataFrame) -> Figure:
 
 
 def _line(ax: Axes, line: pd.DataFrame, quarter: int) -> None:
-    """One context; characters are set at equal distances so that shading and text agree."""
-    width, left = 0.92, 8.0
+    """One context in a font of equal widths, so that shading and text agree."""
+    width, left = 0.74, 8.0
     ax.text(0, quarter - 0.4, f"quarter {quarter}", fontsize=6, color="0.4", va="center")
     at = left
     for word, level in zip(line["token"].astype(str), line["level"].astype(float), strict=True):
@@ -78,11 +78,7 @@ def _line(ax: Axes, line: pd.DataFrame, quarter: int) -> None:
         if level > 0:
             end, alpha = at + width * len(text), 0.15 + 0.6 * level
             ax.axvspan(at, end, *_span(quarter), color=PALETTE[1], alpha=alpha, linewidth=0)
-        for place, letter in enumerate(text):
-            ax.text(
-                at + width * (place + 0.5), quarter - 0.4, letter, fontsize=6, family="DejaVu Sans Mono",
-                ha="center", va="center", parse_math=False,
-            )  # fmt: skip
+        ax.text(at, quarter - 0.4, text, fontsize=6, family="DejaVu Sans Mono", va="center", parse_math=False)
         at += width * len(text) + 0.35
 
 
