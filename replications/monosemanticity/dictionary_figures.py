@@ -38,7 +38,8 @@ def loss(ways: pd.DataFrame, curves: pd.DataFrame, metrics: dict[str, Metric]) -
             ("twin", "dictionary, other start", PALETTE[5]),
         ):
             own = table[table["kind"] == kind]
-            ax.plot(own["width"], own[ablation], "o", color=colour, markersize=4, alpha=0.7, label=label)
+            at = own["width"] * (1.1 if kind == "twin" else 1.0)
+            ax.plot(at, own[ablation], "o", color=colour, markersize=4, alpha=0.7, label=label)
             means = own.groupby("width")[ablation].mean()
             ax.plot(means.index, means, color=colour, linewidth=1)
         for kind, line in (("components", "--"), ("neurons", ":")):
@@ -87,7 +88,7 @@ def families(table: pd.DataFrame) -> Figure:
     """Trees from the narrowest to the widest dictionary, with the tokens that explain each latent."""
     widths = sorted(table["width"].astype(int).unique())
     column = {width: place for place, width in enumerate(widths)}
-    figure, ax = plt.subplots(figsize=(PAGE_WIDTH, 0.6 + 0.17 * max(8, len(table))))
+    figure, ax = plt.subplots(figsize=(PAGE_WIDTH, 0.6 + 0.14 * max(8, len(table))))
     height: dict[tuple[int, int], float] = {}
     line = 0.0
     for _, own in table.groupby("family"):

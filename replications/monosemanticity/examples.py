@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from replications.monosemanticity.explain import QUARTERS, Explanations, quarters, shown, wording
 from replications.monosemanticity.units import Firings, Text
 
-PLACES = (0.98, 0.75, 0.5, 0.25)  # in the order of detection scores
+PLACES = (0.98, 0.9, 0.75, 0.5, 0.25, 0.1)  # in the order of detection scores
 AROUND = 5  # tokens before the firing; fewer behind it
 BEHIND = 3
 WORDS = 5  # of an explanation

@@ -34,7 +34,7 @@ def units(quarters: pd.DataFrame, table: pd.DataFrame) -> Picture:
         each = np.sort(table.loc[table["kind"] == kind, "fuzzing"])[::-1]
         if len(each):
             axes[2].plot(np.linspace(0, 1, len(each)), each, line, color=colour, label=label)
-    axes[2].set(xlabel="share of units, best explained first", ylabel="balanced accuracy, fuzzing")
+    axes[2].set(xlabel="units, best explained first", ylabel="balanced accuracy, fuzzing")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return figure, quarters
@@ -56,12 +56,15 @@ def logits(table: pd.DataFrame) -> Picture:
 def examples(table: pd.DataFrame) -> Figure:
     """Contexts of some latents, one row per quarter, shaded by activation."""
     groups = list(table.groupby("place", sort=False))
-    figure, axes = plt.subplots(len(groups), 1, figsize=(PAGE_WIDTH, 0.95 * len(groups)), squeeze=False)
-    for ax, (_, own) in zip(axes[:, 0], groups, strict=True):
-        first = own.iloc[0]
-        ax.set(xlim=(0, 100), ylim=(4.6, -0.75))
+    lines = -(-len(groups) // 2)
+    figure, axes = plt.subplots(lines, 2, figsize=(PAGE_WIDTH, 0.95 * lines), squeeze=False)
+    for ax in axes.flat[len(groups) :]:
         ax.axis("off")
-        score = f"latent {first['unit']}, detection {float(first['detection']):.2f}; explanation:"
+    for ax, (_, own) in zip(axes.flat, groups, strict=False):
+        first = own.iloc[0]
+        ax.set(xlim=(0, 50), ylim=(4.6, -0.75))
+        ax.axis("off")
+        score = f"latent {first['unit']}, detection {float(first['detection']):.2f}:"
         ax.text(0, -0.35, f"{score} {first['explanation']}", fontsize=6.5, weight="bold", va="center", parse_math=False)
         for quarter, line in own.groupby("quarter"):
             _line(ax, line.sort_values("offset"), int(str(quarter)))
@@ -70,7 +73,7 @@ def examples(table: pd.DataFrame) -> Figure:
 
 def _line(ax: Axes, line: pd.DataFrame, quarter: int) -> None:
     """One context in a font of equal widths, so that shading and text agree."""
-    width, left = 0.74, 8.0
+    width, left = 0.78, 6.5
     ax.text(0, quarter - 0.4, f"quarter {quarter}", fontsize=6, color="0.4", va="center")
     at = left
     for word, level in zip(line["token"].astype(str), line["level"].astype(float), strict=True):
