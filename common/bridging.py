@@ -65,7 +65,7 @@ class InstanceModel(HookedRootModule):  # type: ignore[misc]
         self.hook_embed = HookPoint()
         if shape.positions != "rotary":
             self.hook_pos_embed = HookPoint()
-        self.blocks = nn.ModuleList(_block() for _ in range(shape.n_layers))
+        self.blocks = nn.ModuleList(_block(shape) for _ in range(shape.n_layers))
         self.setup()
 
     def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
@@ -78,7 +78,9 @@ class InstanceModel(HookedRootModule):  # type: ignore[misc]
         return forward(self.weights, tokens[None], self.shape, visit=visit)[0]
 
 
-def _block() -> nn.Module:
+def _block(shape: Architecture) -> nn.Module:
     parts: dict[str, Any] = {name: HookPoint() for name in ("hook_resid_pre", "hook_resid_post")}
     parts["attn"] = nn.ModuleDict({f"hook_{part}": HookPoint() for part in ("q", "k", "v", "pattern", "z")})
+    if shape.mlp != "none":
+        parts["mlp"] = nn.ModuleDict({"hook_post": HookPoint()})
     return nn.ModuleDict(parts)

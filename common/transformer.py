@@ -120,7 +120,7 @@ def forward(
             z @ W_O, "instance (batch pos) d -> instance batch pos d", batch=tokens.shape[1]
         )
         if shape.mlp == "relu":
-            hidden = relu(_apply(_normalise(residual), own["mlp.W_in"]))
+            hidden = visit(f"{block}.mlp.hook_post", relu(_apply(_normalise(residual), own["mlp.W_in"])))
             residual = residual + _apply(hidden, own["mlp.W_out"])
         residual = visit(f"{block}.hook_resid_post", residual)
     if cache is not None:

@@ -16,10 +16,10 @@ from common.files import read_json
 from common.heads import prefix_matching
 from common.models import load_model
 from common.records import write_metrics
+from common.tables import Seeded, write_table
 from replications.induction_heads.language_model import Pass, run_pass
 from replications.induction_heads.model_settings import Repeats
 from replications.induction_heads.repeats import random_repeats, repeat_gain
-from replications.induction_heads.tables import Seeded, write_table
 
 KINDS = {"full": "full", "kept": "pattern-preserving"}
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from common.cli import run
 from common.records import write_metrics
+from common.tables import Seeded, write_table
 from common.transformer import Weights
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.circuits import Roles, roles, without
 from replications.induction_heads.data import CHOOSING, JUDGING, HeldOut, one_shot
 from replications.induction_heads.evaluation import gain, losses_on, patterns, scores
-from replications.induction_heads.tables import Seeded, write_table
 
 BEFORE = 1  # index of the snapshot before any change
 

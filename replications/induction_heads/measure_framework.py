@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from common.cli import run
 from common.heads import eigenvalue_score
 from common.records import write_metrics
+from common.tables import Seeded, write_table
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.data import JUDGING, periodic_held_out
 from replications.induction_heads.evaluation import embedding, head_weights
@@ -26,7 +27,6 @@ from replications.induction_heads.framework import (
     row_correlation,
     skip_trigrams,
 )
-from replications.induction_heads.tables import Seeded, write_table
 
 START, END = 0, -1  # snapshots
 COPIES = 0.5  # eigenvalue score from which on a head counts as copying

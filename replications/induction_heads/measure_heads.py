@@ -28,12 +28,12 @@ from common.heads import (
 )
 from common.records import write_metrics
 from common.statistics import null_distribution
+from common.tables import Seeded, write_table
 from common.transformer import Weights
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.circuits import roles
 from replications.induction_heads.data import CHOOSING, JUDGING, HeldOut, one_shot
 from replications.induction_heads.evaluation import embedding, head_weights, losses_on, patterns, scores, written
-from replications.induction_heads.tables import Seeded, write_table
 
 START, END = 0, -1  # snapshots
 DRAWS = 400

@@ -12,10 +12,10 @@ from einops import rearrange
 
 from common.cli import run
 from common.records import write_metrics
+from common.tables import Seeded, write_table
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.curves import Transition, bump, plateau_ratio, transition
 from replications.induction_heads.paths import principal_components, turn_off
-from replications.induction_heads.tables import Seeded, write_table
 
 HEAD_SCORES = ("prefix", "previous", "duplicate", "copying")
 BASE = "one_layer"  # the arm that cannot form induction heads

@@ -28,10 +28,10 @@ from common.files import read_json
 from common.models import encode, load_model, load_tokenizer
 from common.records import Metric, write_metrics
 from common.statistics import BOOTSTRAP_DRAWS, LEVEL, null_distribution, over_clusters
+from common.tables import write_table
 from replications.induction_heads.language_model import Head, losses_from, residual_before, run_pass
 from replications.induction_heads.model_settings import RealText
 from replications.induction_heads.repeats import completes_a_pair
-from replications.induction_heads.tables import write_table
 
 FIRST_CALIBRATION_SEED = 100
 BATCH = 6  # documents in one pass

@@ -20,10 +20,10 @@ from common.heads import attention_to, duplicate_token, duplicates, positional_s
 from common.heads import successors as after_copies
 from common.models import load_model, load_tokenizer
 from common.records import write_metrics
+from common.tables import Seeded, write_table
 from replications.induction_heads.language_model import run_pass
 from replications.induction_heads.model_settings import Repeats
 from replications.induction_heads.repeats import CHOOSING, fuzzy_repeats, random_repeats, word_pairs
-from replications.induction_heads.tables import Seeded, write_table
 
 SHARE_OF_BEST = 0.5  # a head has a role if its score is at least this share of the best head's
 

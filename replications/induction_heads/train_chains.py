@@ -17,12 +17,12 @@ from torch import Tensor
 from common.cli import run
 from common.network_settings import Architecture, Optimisation
 from common.records import write_metrics
+from common.tables import Seeded, write_table
 from common.training import Job, Trained, train
 from common.transformer import Weights, forward, initial_weights, token_losses
 from replications.induction_heads.arm_settings import Sizes
 from replications.induction_heads.chains import Kind, batch_of_chains, bigram, divergence, unigram
 from replications.induction_heads.curves import first_crossing
-from replications.induction_heads.tables import Seeded, write_table
 
 HALFWAY = "step half way from the best predictor that ignores order to the bigram predictor; the last step if never"
 Member = tuple[str, Kind, int]  # arm, kind of chain, seed

@@ -23,13 +23,13 @@ from common.errors import UserError
 from common.network_settings import Architecture, Optimisation
 from common.records import Metric, write_metrics
 from common.statistics import LEVEL, null_distribution
+from common.tables import write_table
 from common.training import Job, train
 from common.transformer import Weights, forward, initial_weights, token_losses
 from replications.induction_heads.arm_settings import Sizes, Text
 from replications.induction_heads.curves import first_crossing, transition
 from replications.induction_heads.data import TRACKING, check, one_shot, periodic
 from replications.induction_heads.evaluation import gain, losses_on, patterns, scores
-from replications.induction_heads.tables import write_table
 
 PERMUTATIONS = 2000
 ENDS = 3  # measurements whose mean counts as the begin, and as the end, of a curve

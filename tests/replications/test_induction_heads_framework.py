@@ -16,6 +16,7 @@ from common.files import read_json, write_json
 from common.network_settings import Architecture, Optimisation
 from common.records import read_metrics
 from common.transformer import forward, initial_weights, token_losses
+from common.vocabulary import learned
 from replications.induction_heads.arm import load_arm
 from replications.induction_heads.framework import (
     bigram_counts,
@@ -26,7 +27,7 @@ from replications.induction_heads.framework import (
 )
 from replications.induction_heads.measure_framework import measure_framework
 from replications.induction_heads.text_settings import NaturalText, TextArm, TextTraining, Tokens
-from replications.induction_heads.tokenise_corpus import learned, tokenise_corpus
+from replications.induction_heads.tokenise_corpus import tokenise_corpus
 from replications.induction_heads.train_text import train_text, windows
 
 CLAIMS = {claim.id: claim for claim in load_claims("induction_heads")}

@@ -1,0 +1,253 @@
+"""Step: what dictionaries of several widths recover of the loss, how latents split, which are found in two networks.
+
+Bricken et al. 2023, sections "Feature splitting", "Universality", and loss recovered against width (S13). All on
+held-out documents. Parts: `loss` (all seeds), `splitting` (the narrowest against the widest dictionary, each in the
+model of one seed) and `universality` (every model against the next one, so that each is compared once).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.cli import run
+from common.files import read_json
+from common.records import Metric, write_metrics
+from common.saes.saelens import load_saelens
+from common.statistics import LEVEL
+from common.tables import Seeded, write_table
+from replications.monosemanticity.families import INSIDE, NEAR, Level, families_of
+from replications.monosemanticity.model import Models, activations, load_models, losses
+from replications.monosemanticity.reconstruction import (
+    ngram_losses,
+    recovered,
+    resampled_rise,
+    substitutes,
+    table,
+)
+from replications.monosemanticity.settings import Dictionaries, Measures
+from replications.monosemanticity.structure import (
+    Nesting,
+    best_correlations,
+    nesting,
+    sibling_overlap,
+    split_share,
+    together,
+)
+from replications.monosemanticity.units import Text, read_text
+
+
+def measure_dictionaries(
+    *,
+    tokens: Path,
+    vocabulary: Path,
+    models: Path,
+    index: Path,
+    dictionaries: Dictionaries,
+    measures: Measures,
+    loss: Path,
+    splitting: Path,
+    universality: Path,
+    ways: Path,
+    nests: Path,
+    families: Path,
+    twins: Path,
+) -> None:
+    """Writes the metrics of three parts and the tables of their figures. `index` lies beside the dictionaries."""
+    stored, trained = load_file(tokens), load_models(models)
+    windows, text = stored["held_out"].long(), read_text(stored["held_out"], stored["document"])
+    names = {
+        f"{kind}-{width}": f"{kind}-{width}-s{{seed}}" for kind in ("trained", "start") for width in dictionaries.widths
+    }
+    names["twin"] = f"twin-{dictionaries.widths[0]}-s{{seed}}"
+    grams = ngram_losses(stored["train"].numpy(), windows.numpy(), trained.shape.d_vocab)
+    judged = windows[(stored["document"] % 2 == 1)][: measures.loss_windows]
+    found: list[list[dict[str, Any]]] = []
+    window_losses: list[dict[str, np.ndarray]] = []
+    kept: list[dict[str, Tensor]] = []
+    nested: list[dict[str, Any]] = []
+    parents: list[dict[str, float]] = []
+    for place, seed in enumerate(trained.seeds):
+        saes = {name: load_saelens(index.parent / folder.format(seed=seed)) for name, folder in names.items()}
+        weights, before = trained.one(place), trained.untrained().one(place)
+        x = activations(weights, windows, trained.shape)[:, 1:].flatten(0, 1)
+        fit, scored = x[torch.from_numpy(~text.scored)], x[torch.from_numpy(text.scored)]
+        sample = scored[: judged.numel()]
+        rows, by_window = table(
+            weights, trained.shape, judged, sample, substitutes(saes, fit, dictionaries.sparsity), saes
+        )
+        untrained = load_saelens(index.parent / f"untrained-{dictionaries.width}-s{seed}")
+        x_before = activations(before, windows, trained.shape)[:, 1:].flatten(0, 1)
+        kept.append(
+            {
+                "features": saes[f"trained-{dictionaries.width}"].encode(scored),
+                "neurons": scored,
+                "untrained": untrained.encode(x_before[torch.from_numpy(text.scored)]),
+            }
+        )
+        found.append([{"seed": seed, **row} for row in rows])
+        window_losses.append(by_window)
+        levels = [Level(sae, sae.encode(scored) > 0) for sae in (saes[f"trained-{w}"] for w in dictionaries.widths)]
+        one, null = nest(levels, seed)
+        nested += [
+            {"seed": seed, "kind": kind, "parent": parent, "cosine": cosine, "inside": inside}
+            for kind, own in (("own parent", one), ("permuted", null))
+            for parent, cosine, inside in zip(*own, strict=True)
+        ]
+        parents.append(summary(one, null, levels))
+        if place == 0:
+            write_table(families, families_of(levels, x, text, read_json(vocabulary), measures.set_size))
+        print(f"seed {seed}: " + ", ".join(f"{row['name']} {row['ce']:.3f}" for row in rows), flush=True)
+    write_table(ways, [row for rows in found for row in rows])
+    documents = stored["document"][stored["document"] % 2 == 1][: measures.loss_windows].numpy()
+    before_training = untrained_losses(trained, judged)
+    losses_found = loss_metrics(found, dictionaries.widths, grams, before_training).found
+    write_metrics(loss, losses_found | rises(losses_found, window_losses, documents, dictionaries.widths))
+    write_table(nests, nested)
+    write_metrics(splitting, over(parents, SPLITTING).found)
+    pairs, lines = universal(kept, trained.seeds, text)
+    write_table(twins, lines)
+    found_pairs = over(pairs, UNIVERSALITY)
+    for left, right in (("untrained", "features"), ("neurons", "features"), ("untrained", "neurons")):
+        found_pairs.minus(f"correlation_{left}_minus_{right}", f"correlation_{left}", f"correlation_{right}")
+    write_metrics(universality, found_pairs.found)
+
+
+SPLITTING = {
+    "inside": "mean over living latents of the widest dictionary of P(nearest narrow latent fires | it fires)",
+    "nested": f"share of them with a cosine of at least {NEAR} and at least {INSIDE} of their firings inside",
+    "split": "share of latents of the narrowest dictionary with two or more such children",
+    "siblings": "mean Jaccard index of the firings of two children of one parent",
+    "pairs": "number of such pairs",
+}
+UNIVERSALITY = {
+    "correlation": "median over living units of the largest correlation with a unit of another network",
+    "shared": "share of living units with a correlation of at least 0.5",
+}
+
+
+def untrained_losses(models: Models, windows: Tensor) -> list[float]:
+    """Loss of each model before training."""
+    before = models.untrained()
+    return [float(losses(before.one(place), windows, models.shape).mean()) for place in range(len(models.seeds))]
+
+
+def loss_metrics(
+    found: list[list[dict[str, Any]]], widths: list[int], grams: dict[str, float], before: list[float]
+) -> Seeded:
+    """Losses, loss recovered and what rises with width."""
+    out = Seeded()
+    ce = [{str(row["name"]): float(row["ce"]) for row in rows} for rows in found]
+    by_name = [{str(row["name"]): row for row in rows} for rows in found]
+    out.add("ce_model", [one["clean"] for one in ce], "nats", "cross-entropy of the next token, held-out documents")
+    out.add("ce_untrained", before, "nats", "the same before training")
+    for gram, value in grams.items():
+        out.add(f"gain_over_{gram}", [value - one["clean"] for one in ce], "nats", f"ce of the {gram} table - ce_model")
+        out.add(f"gain_over_{gram}_untrained", [value - one for one in before], "nats", "the same before training")
+        out.minus(f"gain_over_{gram}_difference", f"gain_over_{gram}", f"gain_over_{gram}_untrained")
+    for name in ce[0]:
+        key = name.replace("-", "_")
+        if name not in ("clean", "zero"):
+            for ablation in ("zero", "mean"):
+                values = [recovered(rows, name, ablation) for rows in found]
+                text = f"(ce_{ablation} - ce) / (ce_{ablation} - ce_clean), activations replaced: {name}"
+                out.add(f"recovered_{ablation}_{key}", values, "share", text)
+        if name != "clean":
+            out.add(f"delta_ce_{key}", [one[name] - one["clean"] for one in ce], "nats", "added cross-entropy")
+            out.add(f"fvu_{key}", [float(own[name]["fvu"]) for own in by_name], "share", "variance unexplained")
+        if name.startswith("trained"):
+            out.add(f"dead_{key}", [float(own[name]["dead"]) for own in by_name], "share", "latents that never fire")
+            out.add(f"l0_{key}", [float(own[name]["l0"]) for own in by_name], "1", "active latents per token")
+    for ablation in ("zero", "mean"):
+        for kind in ("trained", "start"):
+            wide, narrow = (f"recovered_{ablation}_{kind}_{width}" for width in (widths[-1], widths[0]))
+            out.minus(f"rise_{ablation}_{kind}", wide, narrow)
+        out.minus(f"rise_{ablation}_twin", f"recovered_{ablation}_twin", f"recovered_{ablation}_trained_{widths[0]}")
+        out.minus(f"rise_{ablation}_difference", f"rise_{ablation}_trained", f"rise_{ablation}_twin")
+        for other in ("components", "neurons", f"start_{widths[-1]}"):
+            wide = f"recovered_{ablation}_trained_{widths[-1]}"
+            out.found[f"recovered_{ablation}_widest"] = out.found[wide]
+            out.minus(f"recovered_{ablation}_widest_minus_{other.split('_')[0]}", wide, f"recovered_{ablation}_{other}")
+    return out
+
+
+def rises(
+    found: dict[str, Metric], by_window: list[dict[str, np.ndarray]], documents: np.ndarray, widths: list[int]
+) -> dict[str, Metric]:
+    """The rises with width again, every seed kept, with intervals over resampled documents (seeds held fixed)."""
+    out = {}
+    narrow, wide = f"trained-{widths[0]}", f"trained-{widths[-1]}"
+    for ablation in ("zero", "mean"):
+        trained, twin = (resampled_rise(by_window, documents, one, narrow, ablation) for one in (wide, "twin"))
+        for name, draws in (("trained", trained), ("twin", twin), ("difference", trained - twin)):
+            known = found[f"rise_{ablation}_{name}"]
+            low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            out[f"rise_{ablation}_{name}_documents"] = Metric(
+                value=known.value, ci_low=min(float(low), known.value), ci_high=max(float(high), known.value),
+                n=len(np.unique(documents)), unit="share", per_seed=known.per_seed,
+                formula=f"{known.formula}; interval over resampled documents, the same for all seeds",
+            )  # fmt: skip
+    return out
+
+
+def nest(levels: list[Level], seed: int) -> tuple[Nesting, Nesting]:
+    """Parents in the narrowest dictionary of the widest one's living latents, and the same with neurons permuted."""
+    (narrow, fires_narrow), (wide, fires_wide) = levels[0], levels[-1]
+    alive = fires_wide.any(0)
+    rows, inside = wide.W_dec[alive], together(fires_wide[:, alive], fires_narrow)
+    order = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(seed))
+    return nesting(rows, narrow.W_dec, inside), nesting(rows[:, order], narrow.W_dec, inside)
+
+
+def summary(one: Nesting, null: Nesting, levels: list[Level]) -> dict[str, float]:
+    """The numbers of one seed; `_null` for parents that were chosen with permuted neurons."""
+    narrow, fires = levels[0][0].d_sae, levels[-1][1]
+    siblings, pairs = sibling_overlap(one, fires[:, fires.any(0)], NEAR, INSIDE)
+    out = {"siblings": siblings, "pairs": float(pairs)}
+    for ending, own in (("", one), ("_null", null)):
+        out[f"inside{ending}"] = float(own.inside.mean())
+        out[f"nested{ending}"] = float(((own.cosine >= NEAR) & (own.inside >= INSIDE)).mean())
+        out[f"split{ending}"] = split_share(own, narrow, NEAR, INSIDE)
+    return out
+
+
+def universal(
+    kept: list[dict[str, Tensor]], seeds: list[int], text: Text
+) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
+    """Every model against the next one; null: the other model's activations moved on by half of the windows."""
+    found, lines = [], []
+    for place, seed in enumerate(seeds):
+        other = kept[(place + 1) % len(seeds)]
+        values: dict[str, float] = {}
+        for kind, own in kept[place].items():
+            alive = own.gt(0).any(0).numpy()
+            half = len(own) // text.per_window // 2 * text.per_window
+            for ending, there in (("", other[kind]), ("_null", other[kind].roll(half, 0))):
+                if ending and kind == "untrained":
+                    continue
+                best = best_correlations(own, there)[alive]
+                values[f"correlation_{kind}{ending}"] = float(np.median(best))
+                values[f"shared_{kind}{ending}"] = float((best >= 0.5).mean())
+                lines += [{"seed": seed, "kind": kind + ending, "correlation": float(value)} for value in best]
+        found.append(values)
+    return found, lines
+
+
+def over(each: list[dict[str, float]], formulas: dict[str, str]) -> Seeded:
+    """Intervals over seeds, and every difference from the null or from the first kind."""
+    out = Seeded()
+    for name in each[0]:
+        out.add(name, [one[name] for one in each], "1", f"{formulas[name.split('_')[0]]}; {name}")
+    for name in each[0]:
+        if name.endswith("_null"):
+            out.minus(f"{name.removesuffix('_null')}_minus_null", name.removesuffix("_null"), name)
+        elif (stem := name.split("_")[0]) + "_features" in each[0] and not name.endswith("_features"):
+            out.minus(f"{stem}_features_minus_{name.split('_', 1)[1]}", f"{stem}_features", name)
+    return out
+
+
+if __name__ == "__main__":
+    run(measure_dictionaries)

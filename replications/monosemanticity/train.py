@@ -1,0 +1,82 @@
+"""Step: trains the one-layer transformers, all seeds in one batched job.
+
+Bricken et al. 2023, section "Problem setup": a one-layer transformer with a ReLU MLP of 512 neurons. Deviations: fewer
+tokens, a smaller vocabulary, rotary positions. Out: the weights, and training and held-out loss by step.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.cli import run
+from common.files import atomic
+from common.training import Job
+from common.training import train as optimise
+from common.transformer import Weights, forward, initial_weights, token_losses
+from replications.monosemanticity.model import Models, architecture, losses, save_models
+from replications.monosemanticity.settings import Model, Text
+
+STRIDE = 1_000_003  # more than any run's steps, so no two (seed, step) share a batch
+TRACKED = 32  # held-out windows of the curve
+
+
+def train(
+    *,
+    tokens: Path,
+    text: Text,
+    model: Model,
+    seeds: list[int],
+    device: Literal["cpu", "cuda"],
+    out: Path,
+    curves: Path,
+) -> None:
+    """Trains the first `n_seeds` of `seeds` and writes `out` and `curves`."""
+    stored = load_file(tokens)
+    stream, held_out = stored["train"].long().to(device), stored["held_out"][:TRACKED].long()
+    shape, chosen, optimisation = architecture(model, text), seeds[: model.n_seeds], model.optimisation
+
+    def loss(weights: Weights, step: int) -> Tensor:
+        batch = torch.stack([stretches(stream, optimisation.batch, text.length, seed, step) for seed in chosen])
+        return token_losses(forward(weights, batch, shape), batch).mean((1, 2))
+
+    def measure(weights: Weights) -> Weights:
+        each = [{name: value[place, None] for name, value in weights.items()} for place in range(len(chosen))]
+        return {"held_out": torch.stack([losses(one, held_out, shape).mean() for one in each])}
+
+    at = sorted({*range(0, optimisation.steps, model.measure_every), optimisation.steps})
+    trained = optimise(
+        Job(
+            name="one-layer models",
+            weights={name: value.to(device) for name, value in initial_weights(shape, chosen).items()},
+            loss=loss,
+            measure=measure,
+            measure_at=at,
+            snapshots_at=[optimisation.steps],
+            rates=torch.ones(len(chosen), device=device),
+            tokens_per_step=len(chosen) * optimisation.batch * text.length,
+        ),
+        optimisation,
+    )
+    save_models(out, Models(shape, chosen, {name: value[-1] for name, value in trained.snapshots.items()}))
+    rows = [
+        {"seed": seed, "step": step, "tokens": step * optimisation.batch * text.length, "loss": float(value)}
+        for place, seed in enumerate(chosen)
+        for step, value in zip(at, trained.measured["held_out"][:, place], strict=True)
+    ]
+    with atomic(curves) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def stretches(stream: Tensor, batch: int, length: int, seed: int, step: int) -> Tensor:
+    """Random stretches of the stream, a pure function of seed and step."""
+    generator = torch.Generator().manual_seed(seed * STRIDE + step)
+    starts = torch.randint(len(stream) - length + 1, (batch, 1), generator=generator).to(stream.device)
+    return stream[starts + torch.arange(length, device=stream.device)]
+
+
+if __name__ == "__main__":
+    run(train)
