@@ -125,6 +125,7 @@ SPLITTING = {
 }
 UNIVERSALITY = {
     "correlation": "median over living units of the largest correlation with a unit of another network",
+    "alive": "share of units that fire on held-out tokens",
     "shared": "share of living units with a correlation of at least 0.5",
 }
 
@@ -229,6 +230,8 @@ def universal(
                 if ending and kind == "untrained":
                     continue
                 best = best_correlations(own, there)[alive]
+                if not ending:
+                    values[f"alive_{kind}"] = float(alive.mean())
                 values[f"correlation_{kind}{ending}"] = float(np.median(best))
                 values[f"shared_{kind}{ending}"] = float((best >= 0.5).mean())
                 lines += [{"seed": seed, "kind": kind + ending, "correlation": float(value)} for value in best]
