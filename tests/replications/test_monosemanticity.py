@@ -14,7 +14,7 @@ from common.saes.sae import About, Sae
 from common.transformer import forward, initial_weights, token_losses
 from replications.monosemanticity.dictionaries import recipe
 from replications.monosemanticity.explain import auroc, exchanged, explain, purity, quarters, scored, shown
-from replications.monosemanticity.families import Level, families_of
+from replications.monosemanticity.families import Level, families_of, largest_families
 from replications.monosemanticity.measure_dictionaries import SPLITTING, loss_metrics, over, rises
 from replications.monosemanticity.measure_units import logit_metrics, unit_metrics
 from replications.monosemanticity.model import HOOK, activations, losses
@@ -304,6 +304,8 @@ def test_a_family_is_listed_with_its_children():
     assert [row["parent"] for row in found] == [-1, 0, 0, -1, 1, 1]
     assert [row["label"] for row in found if row["parent"] == -1] == ["w3", "w7"]
     assert min(row["cosine"] for row in found) > 0.9
+    several = largest_families({4: found[:2], 6: found[3:]})
+    assert [(row["family"], row["seed"]) for row in several] == [(1, 6), (1, 6), (1, 6), (2, 4), (2, 4)]
 
 
 @pytest.mark.parametrize("claim", load_claims("monosemanticity"), ids=lambda claim: claim.id)
