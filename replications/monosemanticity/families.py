@@ -62,6 +62,16 @@ def families_of(
     return rows
 
 
+def largest_families(found: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The largest families of all networks, numbered anew; `found` has the families of each seed."""
+    every: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for seed, rows in found.items():
+        for row in rows:
+            every.setdefault((seed, row["family"]), []).append(row)
+    best = sorted(every, key=lambda key: (-len(every[key]), key))[:FAMILIES]
+    return [{**row, "family": place + 1, "seed": key[0]} for place, key in enumerate(best) for row in every[key]]
+
+
 def labels_of(sae: Sae, x: Float[Tensor, "token d_mlp"], text: Text, words: list[str], size: int) -> list[str]:
     """The first tokens of every latent's explanation."""
     firings = sparse(lambda part: sae.encode(x[part]), len(x))

@@ -19,7 +19,7 @@ from common.records import Metric, write_metrics
 from common.saes.saelens import load_saelens
 from common.statistics import LEVEL
 from common.tables import Seeded, write_table
-from replications.monosemanticity.families import INSIDE, NEAR, Level, families_of
+from replications.monosemanticity.families import INSIDE, NEAR, Level, families_of, largest_families
 from replications.monosemanticity.model import Models, activations, load_models, losses
 from replications.monosemanticity.reconstruction import (
     ngram_losses,
@@ -69,6 +69,7 @@ def measure_dictionaries(
     window_losses: list[dict[str, np.ndarray]] = []
     kept: list[dict[str, Tensor]] = []
     nested: list[dict[str, Any]] = []
+    trees: dict[int, list[dict[str, Any]]] = {}
     parents: list[dict[str, float]] = []
     for place, seed in enumerate(trained.seeds):
         saes = {name: load_saelens(index.parent / folder.format(seed=seed)) for name, folder in names.items()}
@@ -98,8 +99,7 @@ def measure_dictionaries(
             for parent, cosine, inside in zip(*own, strict=True)
         ]
         parents.append(summary(one, null, levels))
-        if place == 0:
-            write_table(families, families_of(levels, x, text, read_json(vocabulary), measures.set_size))
+        trees[seed] = families_of(levels, x, text, read_json(vocabulary), measures.set_size)
         print(f"seed {seed}: " + ", ".join(f"{row['name']} {row['ce']:.3f}" for row in rows), flush=True)
     write_table(ways, [row for rows in found for row in rows])
     documents = stored["document"][stored["document"] % 2 == 1][: measures.loss_windows].numpy()
@@ -107,6 +107,7 @@ def measure_dictionaries(
     losses_found = loss_metrics(found, dictionaries.widths, grams, before_training).found
     write_metrics(loss, losses_found | rises(losses_found, window_losses, documents, dictionaries.widths))
     write_table(nests, nested)
+    write_table(families, largest_families(trees))
     write_metrics(splitting, over(parents, SPLITTING).found)
     pairs, lines = universal(kept, trained.seeds, text)
     write_table(twins, lines)
@@ -125,6 +126,7 @@ SPLITTING = {
 }
 UNIVERSALITY = {
     "correlation": "median over living units of the largest correlation with a unit of another network",
+    "alive": "share of units that fire on held-out tokens",
     "shared": "share of living units with a correlation of at least 0.5",
 }
 
@@ -229,6 +231,8 @@ def universal(
                 if ending and kind == "untrained":
                     continue
                 best = best_correlations(own, there)[alive]
+                if not ending:
+                    values[f"alive_{kind}"] = float(alive.mean())
                 values[f"correlation_{kind}{ending}"] = float(np.median(best))
                 values[f"shared_{kind}{ending}"] = float((best >= 0.5).mean())
                 lines += [{"seed": seed, "kind": kind + ending, "correlation": float(value)} for value in best]

@@ -41,7 +41,7 @@ from replications.monosemanticity.units import Firings, Text, at_rates, read_tex
 DRAWS = 200  # of documents
 SINGLE = 0.8  # purity from which a unit counts as a single token
 ROTATION_SEED = 7_000
-PAIRS = ("neurons", "rotated", "untrained", "start", "shuffled")
+PAIRS = ("neurons", "raw", "rotated", "untrained", "start", "shuffled")
 SCORES = {
     "detection": "mean over units of the balanced accuracy of telling contexts in which they fire",
     "fuzzing": "mean over units of the balanced accuracy of telling tokens on which they fire, in such contexts",

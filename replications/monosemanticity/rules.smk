@@ -78,9 +78,7 @@ rule dictionaries:
         mem_mb=HOST_MB,
         runtime=60,
     params:
-        options=flags(
-            {"dictionaries": config["dictionaries"]}, device=config["device"]
-        ),
+        options=flags({"dictionaries": config["dictionaries"]}, device=config["device"]),
         sources=source_hash(f"{NAME}.dictionaries"),
     shell:
         "python -m replications.monosemanticity.dictionaries --tokens {input.tokens} --models {input.models} {params.options} --checkpoint {output.index}.checkpoint --index {output.index} --traces {output.traces} > {log} 2>&1"

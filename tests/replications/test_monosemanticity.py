@@ -10,9 +10,13 @@ from sklearn.metrics import roc_auc_score
 from common.claims import evaluate, load_claims
 from common.network_settings import Architecture
 from common.records import Metric
+from common.saes.sae import About, Sae
 from common.transformer import forward, initial_weights, token_losses
 from replications.monosemanticity.dictionaries import recipe
 from replications.monosemanticity.explain import auroc, exchanged, explain, purity, quarters, scored, shown
+from replications.monosemanticity.families import Level, families_of, largest_families
+from replications.monosemanticity.measure_dictionaries import SPLITTING, loss_metrics, over, rises
+from replications.monosemanticity.measure_units import logit_metrics, unit_metrics
 from replications.monosemanticity.model import HOOK, activations, losses
 from replications.monosemanticity.reconstruction import largest, ngram_losses, resampled_rise
 from replications.monosemanticity.settings import Dictionaries, Text
@@ -262,6 +266,46 @@ def test_no_two_dictionaries_begin_alike():
 def test_spaces_and_line_breaks_are_visible():
     assert shown(" a\n") == "␣a↵"
     assert shown("\x00") == "·"
+
+
+def test_every_number_that_a_claim_names_is_measured():
+    kinds = ("features", "neurons", "raw", "rotated", "untrained", "start", "shuffled", "shuffled_neurons")
+    values = {f"{score}_{kind}": [0.1, 0.2] for score in ("detection", "fuzzing") for kind in kinds}
+    made = {"units": set(unit_metrics(values, dict.fromkeys(kinds, [np.zeros(20)] * 2), 5))}
+    made["logits"] = set(logit_metrics({f"logits_{kind}": [0.1, 0.2] for kind in kinds}))
+    both = [{f"inside{end}": 0.1 * i for end in ("", "_null")} for i in range(2)]
+    made["splitting"] = set(over(both, SPLITTING).found)
+    names = [f"{kind}-{width}" for kind in ("trained", "start") for width in (8, 16)]
+    rows = [
+        {"name": name, "ce": 1.0 + i, "fvu": 0.5, "dead": 0.0, "l0": 2.0}
+        for i, name in enumerate(("clean", *names, "twin", "components", "neurons", "mean", "zero"))
+    ]
+    found = loss_metrics([rows, rows], [8, 16], {"unigram": 3.0, "bigram": 2.0}, [5.0, 6.0]).found
+    windows = [{str(row["name"]): np.full(4, row["ce"]) for row in rows}] * 2
+    made["loss"] = set(found | rises(found, windows, np.arange(4), [8, 16]))
+    for claim in load_claims("monosemanticity"):
+        if claim.part in made:
+            assert {claim.metric, claim.control.metric, claim.control.difference} <= made[claim.part], claim.id
+    assert found["recovered_zero_components"].value == pytest.approx((rows[-1]["ce"] - rows[6]["ce"]) / 9)
+
+
+def test_a_family_is_listed_with_its_children():
+    rows = torch.nn.functional.normalize(torch.randn(2, 20, generator=torch.Generator().manual_seed(0)), dim=1)
+    apart = 0.02 * torch.randn(4, 20, generator=torch.Generator().manual_seed(1))
+    x = torch.zeros(TEXT.size(), 20)
+    for place, token in ((0, 3), (1, 7)):
+        x[torch.from_numpy(TEXT.token == token)] += rows[place]
+    levels = []
+    for one in (rows, rows.repeat_interleave(2, 0) + apart):
+        sae = Sae(About("topk"), "topk", one.mT.contiguous(), torch.full((len(one),), -0.5), one, torch.zeros(20), k=2)
+        levels.append(Level(sae, sae.encode(x) > 0))
+    words = [f"w{i}" for i in range(VOCAB)]
+    found = families_of(levels, x, TEXT, words, 1)
+    assert [row["parent"] for row in found] == [-1, 0, 0, -1, 1, 1]
+    assert [row["label"] for row in found if row["parent"] == -1] == ["w3", "w7"]
+    assert min(row["cosine"] for row in found) > 0.9
+    several = largest_families({4: found[:2], 6: found[3:]})
+    assert [(row["family"], row["seed"]) for row in several] == [(1, 6), (1, 6), (1, 6), (2, 4), (2, 4)]
 
 
 @pytest.mark.parametrize("claim", load_claims("monosemanticity"), ids=lambda claim: claim.id)
