@@ -102,7 +102,9 @@ def benchmarks(
             pairs = contrast(pooled(code.encode, told, [told_used])[0], spread)
             others += [{"what": f"contrast of {name}", "seed": seed, "value": float(one)} for one in pairs]
         density = (sae.encode(reference) > 0).float().mean(0)
-        others += perturbed(sae, windows, sizes, torch.from_numpy(common["coordinates"][0]), own["latents"][0], density, seed)
+        others += perturbed(
+            sae, windows, sizes, torch.from_numpy(common["coordinates"][0]), own["latents"][0], density, seed
+        )
     found, extra = pd.DataFrame(rows), pd.DataFrame(others)
     write_metrics(metrics, {**probe_metrics(found), **other_metrics(extra)})
     for path, frame in ((scores, found), (table, extra)):
@@ -154,7 +156,13 @@ def row(seed: int, task: str, view: str, features: str, k: int, scores: list[flo
 
 
 def perturbed(
-    sae: Sae, windows: list[Window], sizes: Sizes, x: torch.Tensor, latents: torch.Tensor, density: torch.Tensor, seed: int
+    sae: Sae,
+    windows: list[Window],
+    sizes: Sizes,
+    x: torch.Tensor,
+    latents: torch.Tensor,
+    density: torch.Tensor,
+    seed: int,
 ) -> Rows:
     """Targeted perturbation of packages: own and other falls of accuracy, for chosen and for random latents."""
     names = sizes.packages[:CLASSES]

@@ -1,10 +1,12 @@
-# Benchmarks of the field, natural absorption, universality between layers. Included by rules.smk.
+# Benchmarks of the field, natural absorption, universality between layers, causal
+# completeness. Included by rules.smk.
 from replications.sparse_autoencoders.sizes import SIZES
 
 FIELD = {  # subcategory of the report: part: figures
     "Benchmarks": {"benchmarks": ["probes", "floors"]},
     "Natural absorption": {"natural_absorption": ["natural_absorption"]},
     "Layers": {"layers": ["layers"]},
+    "Causal completeness": {"completeness": ["completeness"]},
 }
 CENTRAL = flags(
     {"sizes": SIZES[config["scale"]].model_dump(), "sweep": config["sweep"]}, **SEEDS
@@ -65,10 +67,36 @@ rule natural:
         "python -m replications.sparse_autoencoders.natural --manifest {input.manifest} --early {input.early} --held-out {input.held_out} --index {input.index} {params.options} --absorption {output.absorption} --absorption-table {output.classes} --layers {output.layers} --layers-table {output.latents} > {log} 2>&1"
 
 
+rule completeness:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        early=rules.collect.output.early,
+        index=rules.train_language.output.index,
+    output:
+        metrics="<results>/{model}/completeness/metrics.json",
+        table="<results>/{model}/completeness/sets.csv",
+    log:
+        "<logs>/{model}/completeness.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=30,
+    params:
+        options=CENTRAL,
+        device=config["device"],
+        sources=source_hash(f"{NAME}.completeness"),
+    shell:
+        "python -m replications.sparse_autoencoders.completeness --manifest {input.manifest} --early {input.early} --index {input.index} {params.options} --device {params.device} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+
+
 rule draw_field:
     input:
         rules.benchmarks.output,
         rules.natural.output,
+        rules.completeness.output,
         captions=captions(CAPTIONS, FIELD),
     output:
         **figure_files(

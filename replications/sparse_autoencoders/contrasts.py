@@ -30,9 +30,7 @@ def passages() -> list[str]:
     return [story.format(*[word] * story.count("{}")) for story in STORIES for pair in SUBJECTS for word in pair]
 
 
-def contrast(
-    means: Float[Tensor, "passage d_sae"], spread: Float[Tensor, " d_sae"]
-) -> Float[Tensor, " pair"]:
+def contrast(means: Float[Tensor, "passage d_sae"], spread: Float[Tensor, " d_sae"]) -> Float[Tensor, " pair"]:
     """max |V1 - V2| of each pair; latents without spread are left out."""
     scaled = torch.where(spread > 0, means / spread.clamp(min=1e-30), 0.0)
     return (scaled[0::2] - scaled[1::2]).abs().amax(1)

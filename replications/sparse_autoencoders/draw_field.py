@@ -65,7 +65,9 @@ def draw_floors(probes: pd.DataFrame, others: pd.DataFrame) -> Picture:
     for name, colour in contrast.items():
         own = np.sort(others[others["what"] == f"contrast of {name}"]["value"].to_numpy())
         middle.step(own, np.linspace(0, 1, len(own)), color=colour, where="post")
-    middle.set(xlabel="contrast score, standard deviations", ylabel="share of pairs below", title="stories of two subjects")
+    middle.set(
+        xlabel="contrast score, standard deviations", ylabel="share of pairs below", title="stories of two subjects"
+    )
     means = others.groupby(["what", "seed"], sort=False)["value"].mean()
     for place, n in enumerate((5, 20)):
         marks(right, place - 0.1, means[f"tpp of {n} latents"].to_numpy(), PALETTE[0], None)
@@ -133,11 +135,40 @@ def draw_layers(rows: pd.DataFrame) -> Picture:
     return figure, rows
 
 
+def draw_completeness(rows: pd.DataFrame) -> Picture:
+    """What is left of the behaviour, by how many latents are kept."""
+    figure, axis = plt.subplots(figsize=(0.62 * PAGE_WIDTH, 2.8))
+    arms = {
+        ("best", False): ("best latents", PALETTE[0], "-o"),
+        ("best", True): ("best latents and the error", PALETTE[2], "-^"),
+        ("random", False): ("random latents that fire as often", GREY, "-s"),
+    }
+    for (name, error), (label, colour, style) in arms.items():
+        own = rows[(rows["latents"] == name) & (rows["error"] == error)]
+        by_seed = own.groupby(["k", "seed"])["survives"].mean()
+        means, low, high = (by_seed.groupby("k").agg(how) for how in ("mean", "min", "max"))
+        axis.plot(means.index, means, style, color=colour, markersize=4, label=label)
+        axis.vlines(means.index, low, high, color=colour, linewidth=1)
+    for name, error, label, style in (
+        ("none", True, "the error alone", ":"),
+        ("all", False, "all latents, no error", "--"),
+    ):
+        value = rows[(rows["latents"] == name) & (rows["error"] == error)]["survives"].mean()
+        axis.axhline(value, color="black", linestyle=style, linewidth=0.9, label=label)
+    axis.axhline(0, color="0.75", linewidth=0.7)
+    ticks = sorted(rows[rows["latents"] == "best"]["k"].unique())
+    axis.set(xscale="log", xlabel="latents kept", ylabel="share of the behaviour that is left")
+    plain_ticks(axis.xaxis, [float(one) for one in ticks])
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure, rows
+
+
 PLANS = {
     "benchmarks/probes": Plan(draw_probes, ("probes.csv",)),
     "benchmarks/floors": Plan(draw_floors, ("probes.csv", "others.csv")),
     "natural_absorption/natural_absorption": Plan(draw_absorption, ("classes.csv",)),
     "layers/layers": Plan(draw_layers, ("latents.csv",)),
+    "completeness/completeness": Plan(draw_completeness, ("sets.csv",)),
 }
 
 

@@ -13,7 +13,6 @@ The floor takes, for every chosen latent, one of the latents that fire about as 
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -59,17 +58,15 @@ def aligned(data: Pooled, probe: Probe, split: Halves, n: int) -> Int[np.ndarray
     return np.argsort(-effect, kind="stable")[:n]
 
 
-def matched(
-    data: Pooled, chosen: Int[np.ndarray, " n"], dice: np.random.Generator
-) -> Int[np.ndarray, " n"]:
-    """For each chosen latent another one that fires about as often; no latent twice."""
+def matched(data: Pooled, chosen: Int[np.ndarray, " n"], dice: np.random.Generator) -> Int[np.ndarray, " n"]:
+    """For each chosen latent another one that fires about as often; no latent twice, as long as there are enough."""
     density = data.density.numpy()
     taken = set(chosen.tolist())
     found = []
     for latent in chosen.tolist():
         order = np.argsort(np.abs(density - density[latent]), kind="stable")
-        near = [one for one in order.tolist() if one not in taken and density[one] > 0][:NEAR]
-        found.append(int(dice.choice(near)))
+        free = [one for one in order.tolist() if one not in taken and density[one] > 0]
+        found.append(int(dice.choice((free or order.tolist())[:NEAR])))
         taken.add(found[-1])
     return np.array(found)
 

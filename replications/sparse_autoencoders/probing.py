@@ -94,4 +94,3 @@ def dense_score(x: Features, label: Labels, group: list[str], split: Halves, see
     except ValueError:  # too few groups for a second split
         scores = [0.0, 1.0, 0.0]
     return score(x, label, split, PENALTIES[int(np.argmax(scores))])
-

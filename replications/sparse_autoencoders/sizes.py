@@ -27,6 +27,7 @@ class Sizes(Strict):
     draws: Count = Field(description="random sets of latents for each chosen set")
     reference: Count = Field(description="training activations on which densities are counted")
     tokens: Count = Field(description="training activations in each half of the part on rare members")
+    templates: Count = Field(description="templates of the prompts whose behaviour is to be kept, at most four")
     least: Count = Field(description="fewest tokens of a class in each half")
     batch: Count = Field(description="windows in one forward pass")
 
@@ -42,6 +43,7 @@ _LAPTOP = Sizes(
     draws=20,
     reference=8192,
     tokens=30_000,
+    templates=4,
     least=150,
     batch=32,
 )
@@ -57,6 +59,7 @@ SIZES: dict[Scale, Sizes] = {
             "splits": 1,
             "reference": 512,
             "tokens": 600,
+            "templates": 1,
             "least": 8,
         }
     ),
