@@ -23,7 +23,6 @@ from common.cli import run, track
 from common.files import atomic
 from common.models import encode, load_model, load_tokenizer
 from common.records import Metric, write_metrics
-from common.saes.sae import Sae
 from common.saes.stream import Activations
 from common.self_chat import fast_dtype
 from common.statistics import over_seeds
@@ -102,9 +101,8 @@ def benchmarks(
             pairs = contrast(pooled(code.encode, told, [told_used])[0], spread)
             others += [{"what": f"contrast of {name}", "seed": seed, "value": float(one)} for one in pairs]
         density = (sae.encode(reference) > 0).float().mean(0)
-        others += perturbed(
-            sae, windows, sizes, torch.from_numpy(common["coordinates"][0]), own["latents"][0], density, seed
-        )
+        x = torch.from_numpy(common["coordinates"][0])
+        others += perturbed(Pooled(x, own["latents"][0], sae.W_dec, density), windows, sizes, seed)
     found, extra = pd.DataFrame(rows), pd.DataFrame(others)
     write_metrics(metrics, {**probe_metrics(found), **other_metrics(extra)})
     for path, frame in ((scores, found), (table, extra)):
@@ -155,20 +153,12 @@ def row(seed: int, task: str, view: str, features: str, k: int, scores: list[flo
     return {**found, "accuracy": float(np.mean(scores))}
 
 
-def perturbed(
-    sae: Sae,
-    windows: list[Window],
-    sizes: Sizes,
-    x: torch.Tensor,
-    latents: torch.Tensor,
-    density: torch.Tensor,
-    seed: int,
-) -> Rows:
+def perturbed(whole: Pooled, windows: list[Window], sizes: Sizes, seed: int) -> Rows:
     """Targeted perturbation of packages: own and other falls of accuracy, for chosen and for random latents."""
     names = sizes.packages[:CLASSES]
     kept = [at for at, one in enumerate(windows) if one.group in names and one.kind in ("source", "docstring")]
     classes = [windows[at].group for at in kept]
-    data = Pooled(x[kept], latents[kept], sae.W_dec, density)
+    data = whole._replace(x=whole.x[kept], latents=whole.latents[kept])
     document = [windows[at].document for at in kept]
     dice = np.random.default_rng(seed)
     rows: Rows = []

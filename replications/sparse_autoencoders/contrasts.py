@@ -15,8 +15,8 @@ STORIES = (
     "Some people took pictures of the {}, others only talked about it for the rest of the day.",
     "My favourite topic has always been the {}. I have read many books about the {}, and when I was young I wanted to "
     "know everything about every {} in the world.",
-    "Let me explain what a {} is. Most of us have an idea of the {} from films, but a real {} is different, and it takes "
-    "some time to understand it.",
+    "Let me explain what a {} is. Most of us have an idea of the {} from films, but a real {} is different, and it "
+    "takes some time to understand it.",
 )
 SUBJECTS = (
     ("dog", "train"), ("king", "computer"), ("river", "guitar"), ("doctor", "mountain"), ("cake", "robot"),
