@@ -1,6 +1,6 @@
 """Step: how much of one behaviour do the k best latents carry, with and without the error term? (Causal completeness.)
 
-After `f(data[index` the model prefers `]` to `)`, after `f(data, index` it does not: the behaviour is a piece of syntax.
+After `f(data[index` the model prefers `]` to `)`, after `f(data, index` it does not: a behaviour made of syntax.
 Two prompts of a pair differ in their last two tokens only, so everything before is shared and only these two positions
 are run again (`common.rerun`). With D = logit(`]`) - logit(`)`) the behaviour is M = mean of D(bracket) - D(comma).
 

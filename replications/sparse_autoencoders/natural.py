@@ -6,9 +6,9 @@ of equal token frequencies, and an untrained dictionary (`codes.random_sae`), wh
 because none of its latents points at a class: a low number alone is no merit.
 
 **Universality between layers**: Pearson correlation of latents of the studied layer with latents of the SAE of the
-later layer, on the same held-out tokens; each latent takes its best partner. Nulls go through the same choice: the later
-latents with their tokens shuffled, and random directions of the later layer that fire as often. The SAE of the next
-seed at the same layer shows how much an equal layer gives.
+later layer, on the same held-out tokens; each latent takes its best partner. Nulls go through the same choice: the
+later latents with their tokens shuffled, and random directions of the later layer that fire as often. The SAE of the
+next seed at the same layer shows how much an equal layer gives.
 """
 
 from pathlib import Path

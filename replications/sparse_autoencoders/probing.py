@@ -19,6 +19,7 @@ TEST = 0.4  # share of the examples
 PENALTIES = (0.001, 0.01, 0.1)  # C of the dense probes
 ATTEMPTS = 200
 Features = Float[np.ndarray, "window feature"]
+Scale = Float[np.ndarray, " feature"]
 Labels = Bool[np.ndarray, " window"]
 
 
@@ -57,7 +58,7 @@ def best_features(x: Features, label: Labels, k: int) -> Int[np.ndarray, " k"]:
     return np.argsort(-difference, kind="stable")[:k]
 
 
-def fitted(x: Features, label: Labels, penalty: float) -> tuple[LogisticRegression, Features, Features]:
+def fitted(x: Features, label: Labels, penalty: float) -> tuple[LogisticRegression, Scale, Scale]:
     """A logistic regression on standardised features, their mean and their scale."""
     mean, scale = x.mean(0), x.std(0)
     scale = np.where(scale > 1e-8, scale, 1.0)
