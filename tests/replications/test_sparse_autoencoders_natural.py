@@ -25,10 +25,11 @@ MEMBERS = {0, 1, 2, 3}
 
 
 def sae_with(rows):
-    """Latents that read and write these rows where the projection is above 0.6."""
+    """Latents that read and write these rows where the projection is above 0.6, or 1.5 for rows of several parts."""
     rows = torch.tensor(rows)
+    threshold = torch.where(rows.clamp(min=0).sum(1) > 1, 1.5, 0.6)
     return Sae(About("t"), "jumprelu", rows.T.contiguous(), torch.zeros(len(rows)), rows, torch.zeros(D),
-               threshold=torch.full((len(rows),), 0.6))  # fmt: skip
+               threshold=threshold)  # fmt: skip
 
 
 def half(seed, n=6000):
