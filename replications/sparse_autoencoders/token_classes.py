@@ -26,7 +26,7 @@ from torch import Tensor
 
 from common.saes.sae import Sae
 
-RIDGE = 1e-2  # of the mean variance, added to the covariance of the discriminant
+RIDGE = 1e-2  # of the median variance, added to the covariance of the discriminant
 LEAST_F1 = 0.6
 JUMP, MOST = 0.03, 10
 LEAST_COSINE, LEAST_SHARE = 0.025, 0.4
@@ -101,7 +101,7 @@ class Discriminants:
         self.mean = x.mean(0)
         centred = x - self.mean
         covariance = centred.mT @ centred / len(x)
-        ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+        ridge = RIDGE * covariance.diagonal().median() * torch.eye(len(covariance), dtype=torch.float64)
         self.factor = torch.linalg.cholesky(covariance + ridge)
 
     def fit(self, half: Half, inside: Bool[Tensor, " token"]) -> Direction:
@@ -151,7 +151,8 @@ def absorbed(
     projections[:, main] = 0
     most, at = projections.max(1)
     whole = (x - sae.b_dec) @ weight
-    return silent & (cosine[at] >= LEAST_COSINE) & (whole > 0) & (most >= LEAST_SHARE * whole)
+    found: Tensor = silent & (cosine[at] >= LEAST_COSINE) & (whole > 0) & (most >= LEAST_SHARE * whole)
+    return found
 
 
 def measured(
@@ -188,7 +189,8 @@ def measured(
 
 def frequent(token: Int[Tensor, " token"]) -> Int[Tensor, " entry"]:
     """The fewest entries that make up half of these tokens."""
-    entries, count = token.unique(return_counts=True)
+    entries, count = torch.unique(token, return_counts=True)
     order = count.argsort(descending=True, stable=True)
     before = count[order].cumsum(0) - count[order]
-    return entries[order][before < 0.5 * len(token)]
+    found: Tensor = entries[order][before < 0.5 * len(token)]
+    return found
