@@ -215,6 +215,7 @@ def probe_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
         "flagged_seen_minus_random": ("flagged_seen", "flagged_seen_random"),
         "flagged_unnamed_minus_before": ("flagged_unnamed", "flagged_before"),
     }
+    pairs["probe_plain_gap_difference"] = ("probe_plain_minus_latents", "probe_plain_minus_shuffled")
     for name, (left, right) in pairs.items():
         gaps = [a - b for a, b in zip(values[left][0], values[right][0], strict=True)]
         values[name] = (gaps, f"{left} minus {right}")

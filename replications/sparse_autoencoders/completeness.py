@@ -206,6 +206,8 @@ def summary(frame: pd.DataFrame, clean: float) -> dict[str, Metric]:
         values[f"survives_k{k}_random"] = (series("random", k, False), f"{about}{k} random latents of like density")
         gaps = [a - b for a, b in zip(values[f"survives_k{k}"][0], values[f"survives_k{k}_random"][0], strict=True)]
         values[f"survives_k{k}_minus_random"] = (gaps, f"survives_k{k} minus survives_k{k}_random")
+    gaps = [a - b for a, b in zip(values["survives_error_alone"][0], values["survives_k16_random"][0], strict=True)]
+    values["survives_error_minus_random"] = (gaps, "survives_error_alone minus survives_k16_random")
     found = {name: over_seeds(own, unit="share", formula=formula) for name, (own, formula) in values.items()}
     found["behaviour"] = Metric(
         value=clean, ci_low=clean, ci_high=clean, n=1, unit="logits", formula="clean M; not an estimate over prompts"

@@ -88,7 +88,9 @@ def marks(axis: Axes, x: float, values: np.ndarray, colour: str, label: str | No
 
 def draw_absorption(rows: pd.DataFrame) -> Picture:
     """Left: recall on frequent and on rare members, class by class. Right: share of tokens fully absorbed."""
-    rows = rows[rows["f1"] >= min(0.6, float(rows["f1"].max()))]
+    own = rows[(rows["classes"] == "natural") & (rows["dictionary"] == "trained")]
+    good = own[own["f1"] >= min(0.6, float(own["f1"].max()))][["seed", "class"]]
+    rows = rows.merge(good, on=["seed", "class"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9), width_ratios=[1, 1.1])
     groups = {
         ("trained", "natural"): ("natural classes", PALETTE[0], "o"),

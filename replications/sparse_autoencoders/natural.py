@@ -37,7 +37,9 @@ from replications.sparse_autoencoders.token_classes import (
     Discriminants,
     Half,
     classes,
+    coded,
     measured,
+    prepared,
     random_class,
 )
 
@@ -90,35 +92,43 @@ def token_rows(
     natural_ones = {name: {one for one in own if count[one] > 0} for name, own in classes(vocabulary).items()}
     discriminants = Discriminants(fit)
     sae = central(index, sweep.width, sweep.sparsity, seed)
-    groups = {"natural": natural_ones}
-    groups["random"] = {name: random_class(sorted(own), count, dice) for name, own in natural_ones.items()}
+    codes = {
+        "trained": coded(sae, fit, test),
+        "untrained": coded(random_sae(sae, fit.x[: sizes.reference], 100 * seed), fit, test),
+    }
     rows: list[dict[str, Any]] = []
-    for kind, one in (("trained", sae), ("untrained", random_sae(sae, fit.x[: sizes.reference], 100 * seed))):
-        on, latents = one.encode(fit.x) > 0, one.encode(test.x)
-        for group, named in groups.items():
-            for name, own in named.items():
-                if own and (found := measured(own, fit, test, on, latents, one, discriminants, sizes.least)):
-                    rows.append({"seed": seed, "dictionary": kind, "classes": group, "class": name, **found._asdict()})
+    for name, own in natural_ones.items():
+        for group, members in (("natural", own), ("random", random_class(sorted(own), count, dice))):
+            if not members or (one := prepared(members, fit, test, discriminants, sizes.least)) is None:
+                continue
+            for kind, code in codes.items():
+                if group == "natural" or kind == "trained":
+                    found = measured(one, code, fit, test)._asdict()
+                    rows.append({"seed": seed, "dictionary": kind, "classes": group, "class": name, **found})
     return pd.DataFrame(rows)
 
 
 def usable(own: pd.DataFrame) -> pd.DataFrame:
-    """Classes that the probe finds; the best one if it finds none."""
-    good = own["f1"] >= LEAST_F1
-    return own[good] if good.any() else own.nlargest(1, "f1")
+    """The rows of classes that the probe finds (of the best one if it finds none), and those of their random twins."""
+    natural_ones = own[(own["classes"] == "natural") & (own["dictionary"] == "trained")]
+    good = natural_ones[natural_ones["f1"] >= LEAST_F1]
+    kept = good if len(good) else natural_ones.nlargest(1, "f1")
+    return own[own["class"].isin(kept["class"])]
 
 
 def absorption_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
     """Means over usable classes for each seed."""
     frame = frame.assign(gap=frame["frequent"] - frame["rare"])
+    by_seed = [usable(own) for _, own in frame.groupby("seed", sort=False)]
     values: dict[str, list[float]] = {}
-    for (dictionary, group), own in frame.groupby(["dictionary", "classes"], sort=False):
-        end = ("" if dictionary == "trained" else "_untrained") + ("" if group == "natural" else "_random")
-        kept = [usable(part) for _, part in own.groupby("seed", sort=False)]
+    for end, dictionary, group in (
+        ("", "trained", "natural"), ("_random", "trained", "random"), ("_untrained", "untrained", "natural"),
+    ):  # fmt: skip
+        kept = [own[(own["dictionary"] == dictionary) & (own["classes"] == group)] for own in by_seed]
         for name in (*NUMBERS, "gap"):
-            values[f"{name}{end}"] = [float(part[name].fillna(part[name].mean()).fillna(0.0).mean()) for part in kept]
+            values[f"{name}{end}"] = [0.0 if part[name].isna().all() else float(part[name].mean()) for part in kept]
         values[f"classes{end}"] = [float(len(part)) for part in kept]
-    formulas = {name: f"mean over classes whose probe has F1 >= {LEAST_F1}: {name}" for name in values}
+    formulas = {name: f"mean over classes whose probe has F1 >= {LEAST_F1}, or their twins: {name}" for name in values}
     for name in ("recall", "gap", "absorbed"):
         for other in ("random", "untrained"):
             pair = values[name], values[f"{name}_{other}"]

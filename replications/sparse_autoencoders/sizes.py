@@ -42,9 +42,9 @@ _LAPTOP = Sizes(
     splits=4,
     draws=20,
     reference=8192,
-    tokens=30_000,
+    tokens=12_000,
     templates=4,
-    least=150,
+    least=60,
     batch=32,
 )
 SIZES: dict[Scale, Sizes] = {

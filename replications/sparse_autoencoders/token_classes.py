@@ -12,7 +12,7 @@ A class is a set of vocabulary entries: words that begin with one letter, keywor
 - *Recall* of the main latents on frequent members (the most frequent ones, half of the class's tokens) and on the rest.
 
 The null is a random class of the same size: each member replaced by an entry of about the same frequency. Its members
-share nothing, so its latents are latents of single tokens.
+share nothing, so its latents are those of single tokens; hardly any probe finds it, so it counts where the class does.
 """
 
 import keyword
@@ -125,10 +125,12 @@ def f1(said: Bool[Tensor, "*n token"], inside: Bool[Tensor, " token"]) -> Float[
     return 2 * hits / (said.sum(-1) + inside.sum()).clamp(min=1)
 
 
-def main_latents(on: Bool[Tensor, "token d_sae"], inside: Bool[Tensor, " token"]) -> list[int]:
-    """The latents whose union detects the class."""
+def main_latents(
+    on: Bool[Tensor, "token d_sae"], fires: Int[Tensor, " d_sae"], inside: Bool[Tensor, " token"]
+) -> list[int]:
+    """The latents whose union detects the class; `fires` counts the tokens of each latent."""
     hits = on[inside].sum(0).double()
-    alone = 2 * hits / (on.sum(0) + inside.sum()).clamp(min=1)
+    alone = 2 * hits / (fires + inside.sum()).clamp(min=1)
     candidates = alone.argsort(descending=True, stable=True)[:CANDIDATES].tolist()
     chosen, union, reached = candidates[:1], on[:, candidates[0]], float(alone[candidates[0]])
     while len(chosen) < MOST:
@@ -155,18 +157,45 @@ def absorbed(
     return found
 
 
-def measured(
-    members: set[int], fit: Half, test: Half, on: Bool[Tensor, "token d_sae"], latents: Tensor, sae: Sae,
-    discriminants: Discriminants, least: int,
-) -> Found | None:  # fmt: skip
-    """One class; None if it is too rare. `on` belongs to `fit`, `latents` to `test`."""
+class Class(NamedTuple):
+    """One class on both halves, with its probe."""
+
+    inside: Bool[Tensor, " fit"]
+    later: Bool[Tensor, " test"]
+    probe: Direction
+    said: Bool[Tensor, " test"]
+
+
+def prepared(members: set[int], fit: Half, test: Half, discriminants: Discriminants, least: int) -> Class | None:
+    """Where the members occur, and the probe; None if there are too few of them."""
     known = torch.tensor(sorted(members))
     inside, later = torch.isin(fit.token, known), torch.isin(test.token, known)
     if min(int(inside.sum()), int(later.sum())) < least:
         return None
     probe = discriminants.fit(fit, inside)
-    said = discriminants.scores(test.x, probe.weight) > probe.threshold
-    main = main_latents(on, inside)
+    return Class(inside, later, probe, discriminants.scores(test.x, probe.weight) > probe.threshold)
+
+
+class Coded(NamedTuple):
+    """What the latents of an SAE do on both halves."""
+
+    sae: Sae
+    on: Bool[Tensor, "fit d_sae"]
+    fires: Int[Tensor, " d_sae"]
+    latents: Float[Tensor, "test d_sae"]
+
+
+def coded(sae: Sae, fit: Half, test: Half) -> Coded:
+    """Latents of both halves."""
+    on = sae.encode(fit.x) > 0
+    return Coded(sae, on, on.sum(0), sae.encode(test.x))
+
+
+def measured(one: Class, code: Coded, fit: Half, test: Half) -> Found:
+    """What the latents of one class catch and miss."""
+    inside, later, probe, said = one
+    sae, on, counts, latents = code
+    main = main_latents(on, counts, inside)
     hit = later & said
     fires = (latents[:, main] > 0).any(1)
     common = torch.isin(test.token, frequent(fit.token[inside]))

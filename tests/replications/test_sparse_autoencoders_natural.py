@@ -12,10 +12,12 @@ from replications.sparse_autoencoders.token_classes import (
     Discriminants,
     Half,
     classes,
+    coded,
     f1,
     frequent,
     main_latents,
     measured,
+    prepared,
     random_class,
 )
 
@@ -52,8 +54,8 @@ def unit(*places):
 def judged(rows, members=MEMBERS):
     fit, test = half(0), half(1)
     sae = sae_with(np.stack(rows))
-    on, latents = sae.encode(fit.x) > 0, sae.encode(test.x)
-    return measured(members, fit, test, on, latents, sae, Discriminants(fit), 10)
+    one = prepared(members, fit, test, Discriminants(fit), 10)
+    return one and measured(one, coded(sae, fit, test), fit, test)
 
 
 def test_a_latent_of_the_class_misses_nothing():
@@ -88,7 +90,7 @@ def test_main_latents_join_while_they_help():
     on = torch.zeros(12, 4, dtype=torch.bool)
     on[:3, 0] = on[3:6, 1] = on[:2, 2] = True
     on[:, 3] = True
-    assert sorted(main_latents(on, inside)) == [0, 1]
+    assert sorted(main_latents(on, on.sum(0), inside)) == [0, 1]
     literal = [2 * int((on[:, i] & inside).sum()) / int(on[:, i].sum() + inside.sum()) for i in range(4)]
     assert f1(on.T, inside).tolist() == pytest.approx(literal)
 
