@@ -202,7 +202,10 @@ def probe_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
         values[f"flagged_{name}"] = (series(part, "latents", 5), about + "5 latents")
         values[f"flagged_{name}_random"] = (series(part, "random", 5), about + "5 random directions")
         values[f"flagged_{name}_plain"] = (series(part, "coordinates", 0), about + "all coordinates")
+    null = series(frame[(frame["task"] == FLAGGED) & (frame["view"] == VIEWS[0])], "latents, shuffled", 5)
+    values["flagged_shuffled"] = (null, "flagged or ordinary call, 5 latents: labels shuffled over windows")
     pairs = {
+        "flagged_seen_minus_shuffled": ("flagged_seen", "flagged_shuffled"),
         "probe_latents_minus_random": ("probe_latents_k1", "probe_random_k1"),
         "probe_latents_minus_random_k5": ("probe_latents_k5", "probe_random_k5"),
         "probe_latents_minus_pca": ("probe_latents_k5", "probe_pca_k5"),

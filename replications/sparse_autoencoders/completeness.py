@@ -51,7 +51,7 @@ FINDING = (("data", "i"), ("rows", "pos"))
 SCORING = (("users", "index"), ("lines", "name"))
 ANSWERS = ("]", ")")
 KS = (4, 16, 64)
-DRAWS = 3  # random sets for each k
+DRAWS = 2  # random sets for each k
 STEPS = 2  # positions at which the prompts of a pair differ
 COPIES = 6  # in one pass
 
@@ -178,7 +178,7 @@ def chosen(
 ) -> list[tuple[str, int, list[int], bool]]:
     """All sets to keep: name, size, latents, whether the error is kept."""
     everything = list(range(sae.d_sae))
-    found = [("none", 0, [], True), ("all", sae.d_sae, everything, False), ("all", sae.d_sae, everything, True)]
+    found = [("none", 0, [], True), ("all", sae.d_sae, everything, False)]
     data = Pooled(sae.W_dec[:1], sae.W_dec[:1], sae.W_dec, density)
     for k in KS:
         own = best[:k]
@@ -206,8 +206,8 @@ def summary(frame: pd.DataFrame, clean: float) -> dict[str, Metric]:
         values[f"survives_k{k}_random"] = (series("random", k, False), f"{about}{k} random latents of like density")
         gaps = [a - b for a, b in zip(values[f"survives_k{k}"][0], values[f"survives_k{k}_random"][0], strict=True)]
         values[f"survives_k{k}_minus_random"] = (gaps, f"survives_k{k} minus survives_k{k}_random")
-    gaps = [a - b for a, b in zip(values["survives_error_alone"][0], values["survives_k16_random"][0], strict=True)]
-    values["survives_error_minus_random"] = (gaps, "survives_error_alone minus survives_k16_random")
+    gaps = [a - b for a, b in zip(values["survives_error_alone"][0], values["survives_k4"][0], strict=True)]
+    values["survives_error_minus_k4"] = (gaps, "survives_error_alone minus survives_k4")
     found = {name: over_seeds(own, unit="share", formula=formula) for name, (own, formula) in values.items()}
     found["behaviour"] = Metric(
         value=clean, ci_low=clean, ci_high=clean, n=1, unit="logits", formula="clean M; not an estimate over prompts"

@@ -129,7 +129,7 @@ def absorption_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
             values[f"{name}{end}"] = [0.0 if part[name].isna().all() else float(part[name].mean()) for part in kept]
         values[f"classes{end}"] = [float(len(part)) for part in kept]
     formulas = {name: f"mean over classes whose probe has F1 >= {LEAST_F1}, or their twins: {name}" for name in values}
-    for name in ("recall", "gap", "absorbed"):
+    for name in ("recall", "rare", "gap", "absorbed"):
         for other in ("random", "untrained"):
             pair = values[name], values[f"{name}_{other}"]
             values[f"{name}_minus_{other}"] = [a - b for a, b in zip(*pair, strict=True)]
