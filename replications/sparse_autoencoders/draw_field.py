@@ -141,15 +141,15 @@ def draw_completeness(rows: pd.DataFrame) -> Picture:
     """What is left of the behaviour, by how many latents are kept."""
     figure, axis = plt.subplots(figsize=(0.62 * PAGE_WIDTH, 2.8))
     arms = {
-        ("best", False): ("best latents", PALETTE[0], "-o"),
-        ("best", True): ("best latents and the error", PALETTE[2], "-^"),
-        ("random", False): ("random latents that fire as often", GREY, "-s"),
+        ("best", False): ("best latents", PALETTE[0], "-o", 6.0),
+        ("best", True): ("best latents and the error", PALETTE[4], "--^", 3.5),
+        ("random", False): ("random latents that fire as often", GREY, "-s", 4.0),
     }
-    for (name, error), (label, colour, style) in arms.items():
+    for (name, error), (label, colour, style, size) in arms.items():
         own = rows[(rows["latents"] == name) & (rows["error"] == error)]
         by_seed = own.groupby(["k", "seed"])["survives"].mean()
         means, low, high = (by_seed.groupby("k").agg(how) for how in ("mean", "min", "max"))
-        axis.plot(means.index, means, style, color=colour, markersize=4, label=label)
+        axis.plot(means.index, means, style, color=colour, markersize=size, label=label)
         axis.vlines(means.index, low, high, color=colour, linewidth=1)
     for name, error, label, style in (
         ("none", True, "the error alone", ":"),
