@@ -73,7 +73,7 @@ def benchmarks(
     tokenizer = load_tokenizer(manifest.parent)
     special = sorted(set(tokenizer.all_special_ids))
     hook = data.manifest.hook
-    seen = {int(one) for one in data.document.unique() if one < 1_000_000}
+    seen = {int(one) for one in torch.unique(data.document) if one < 1_000_000}
     windows = pool(unseen(docs.parent, seen), unseen(chat.parent, set()), tokenizer, sizes, seeds[0])
     bridge = load_model(manifest.parent, device=device, dtype=fast_dtype())
     resid, used = residual(bridge, padded([one.tokens for one in windows]), hook, special, sizes.batch, device)

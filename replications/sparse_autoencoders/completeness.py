@@ -107,7 +107,7 @@ def completeness(
             density = (sae.encode(sample) > 0).float().mean(0)
             kept = chosen(best, density, sae, np.random.default_rng(seed))
             edited = torch.stack([keep(sae, scoring.x, latents, error) for _, _, latents, error in kept])
-            found = torch.cat([behaviour(preference(scoring, part)) for part in edited.split(COPIES)])
+            found = torch.cat([behaviour(preference(scoring, part)) for part in torch.split(edited, COPIES)])
             for (name, k, _, error), value in zip(kept, (found / clean).tolist(), strict=True):
                 rows.append({"seed": seed, "latents": name, "k": k, "error": error, "survives": value})
     frame = pd.DataFrame(rows)

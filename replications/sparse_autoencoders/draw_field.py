@@ -63,8 +63,8 @@ def draw_floors(probes: pd.DataFrame, others: pd.DataFrame) -> Picture:
     left.set(ylabel="balanced accuracy", title="flagged or ordinary call", xlim=(-0.5, 2.5))
     contrast = {"latents": PALETTE[0], "random": GREY}
     for name, colour in contrast.items():
-        own = np.sort(others[others["what"] == f"contrast of {name}"]["value"].to_numpy())
-        middle.step(own, np.linspace(0, 1, len(own)), color=colour, where="post")
+        scores = np.sort(others[others["what"] == f"contrast of {name}"]["value"].to_numpy())
+        middle.step(scores, np.linspace(0, 1, len(scores)), color=colour, where="post")
     middle.set(
         xlabel="contrast score, standard deviations", ylabel="share of pairs below", title="stories of two subjects"
     )

@@ -83,7 +83,7 @@ def token_rows(
 ) -> pd.DataFrame:
     """One row per class (natural or random) and dictionary (trained or untrained)."""
     dice = np.random.default_rng(seed)
-    document, names = data.document, data.document.unique()
+    document, names = data.document, torch.unique(data.document)
     chosen = torch.from_numpy(dice.permutation(len(names))[: len(names) // 2])
     first = torch.isin(document, names[chosen])
     places = [where.nonzero()[: sizes.tokens, 0] for where in (first, ~first)]
