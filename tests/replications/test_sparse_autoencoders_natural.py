@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
+from common.claims import load_claims
+from common.records import Metric
 from common.saes.sae import About, Sae
 from replications.sparse_autoencoders.completeness import KS, attribution, behaviour, chosen, keep, pair_mean, summary
 from replications.sparse_autoencoders.natural import absorption_metrics, correlations, layer_metrics
@@ -181,3 +183,32 @@ def test_sets_and_summary():
     found = summary(pd.DataFrame(table), 3.0)
     assert found["survives_k16_minus_random"].value == pytest.approx(0.6)
     assert found["behaviour"].value == 3
+
+
+NULLS = {
+    "latents_beat_random_in_probes": 0.5,  # chance
+    "plain_probe_beats_latents": 0.0,
+    "latents_contrast_subjects": 1.0,  # random directions in calibration
+    "latents_of_a_class_carry_it": 0.0,
+    "class_latents_reach_rare_members": 0.13,  # random classes in calibration
+    "natural_absorption": 0.0,
+    "layers_share_latents": 0.27,  # random directions in calibration
+    "four_latents_carry_syntax": 0.0,
+    "sixteen_latents_carry_syntax": 0.0,
+    "error_carries_little_syntax": 1.0,  # an error that carries everything
+}
+
+
+@pytest.mark.parametrize("claim", NULLS)
+def test_each_claim_fails_where_there_is_nothing(claim):
+    (found,) = (one for one in load_claims("sparse_autoencoders") if one.id == claim)
+    null = Metric(value=NULLS[claim], ci_low=NULLS[claim], ci_high=NULLS[claim], n=3, unit="1", formula="null")
+    assert found.assertion.fails(null)
+    assert not found.assertion.fails(
+        null.model_copy(update=dict.fromkeys(("value", "ci_low", "ci_high"), passing(found)))
+    )
+
+
+def passing(claim):
+    """A value on the right side."""
+    return claim.assertion.at_least + 0.01 if claim.assertion.at_least is not None else claim.assertion.at_most - 0.01
