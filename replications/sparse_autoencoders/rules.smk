@@ -1,6 +1,6 @@
 # Sparse autoencoders: planted dictionaries (train -> measure -> draw), then a language model (harvest -> one sweep of SAEs
 # -> measure -> draw -> feature browser).
-from common.workflow import flags, source_hash
+from common.workflow import captions, figure_files, flags, parts, source_hash
 
 NAME = "replications.sparse_autoencoders"
 CAPTIONS = "replications/sparse_autoencoders/captions"
@@ -86,6 +86,7 @@ rule draw_planted:
 include: "language.smk"
 include: "browser.smk"
 include: "science.smk"
+include: "benchmarks.smk"
 
 
 rule figures:
@@ -101,6 +102,7 @@ rule figures:
         expand(rules.browse.output, model=config["models"]),
         expand(rules.draw_overlap.output, model=config["models"]),
         expand(rules.draw_dictionaries.output, model=config["models"]),
+        expand(rules.draw_field.output, model=config["models"]),
 
 
 rule metrics:
@@ -110,5 +112,5 @@ rule metrics:
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],
-            part=["language", "overlap", "dictionaries"],
+            part=["language", "overlap", "dictionaries", *parts(FIELD)],
         ),

@@ -1,0 +1,115 @@
+# Benchmarks of the field, natural absorption, universality between layers, causal
+# completeness. Included by rules.smk.
+from replications.sparse_autoencoders.sizes import SIZES
+
+FIELD = {  # subcategory of the report: part: figures
+    "Benchmarks": {"benchmarks": ["probes", "floors"]},
+    "Natural absorption": {"natural_absorption": ["natural_absorption"]},
+    "Layers": {"layers": ["layers"]},
+    "Causal completeness": {"completeness": ["completeness"]},
+}
+CENTRAL = flags(
+    {"sizes": SIZES[config["scale"]].model_dump(), "sweep": config["sweep"]}, **SEEDS
+)
+
+
+rule benchmarks:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        docs="<corpora>/python-docs/manifest.json",
+        chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",
+        early=rules.collect.output.early,
+        index=rules.train_language.output.index,
+    output:
+        metrics="<results>/{model}/benchmarks/metrics.json",
+        probes="<results>/{model}/benchmarks/probes.csv",
+        others="<results>/{model}/benchmarks/others.csv",
+    log:
+        "<logs>/{model}/benchmarks.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=3500,
+        runtime=30,
+    params:
+        options=CENTRAL,
+        device=config["device"],
+        sources=source_hash(f"{NAME}.benchmarks"),
+    shell:
+        "python -m replications.sparse_autoencoders.benchmarks --manifest {input.manifest} --docs {input.docs} --chat {input.chat} --early {input.early} --index {input.index} {params.options} --device {params.device} --metrics {output.metrics} --scores {output.probes} --table {output.others} > {log} 2>&1"
+
+
+rule natural:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        early=rules.collect.output.early,
+        held_out=rules.collect.output.held_out,
+        index=rules.train_language.output.index,
+    output:
+        absorption="<results>/{model}/natural_absorption/metrics.json",
+        classes="<results>/{model}/natural_absorption/classes.csv",
+        layers="<results>/{model}/layers/metrics.json",
+        latents="<results>/{model}/layers/latents.csv",
+    log:
+        "<logs>/{model}/natural.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        options=CENTRAL,
+        sources=source_hash(f"{NAME}.natural"),
+    shell:
+        "python -m replications.sparse_autoencoders.natural --manifest {input.manifest} --early {input.early} --held-out {input.held_out} --index {input.index} {params.options} --absorption {output.absorption} --absorption-table {output.classes} --layers {output.layers} --layers-table {output.latents} > {log} 2>&1"
+
+
+rule completeness:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        early=rules.collect.output.early,
+        index=rules.train_language.output.index,
+    output:
+        metrics="<results>/{model}/completeness/metrics.json",
+        table="<results>/{model}/completeness/sets.csv",
+    log:
+        "<logs>/{model}/completeness.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=30,
+    params:
+        options=CENTRAL,
+        device=config["device"],
+        sources=source_hash(f"{NAME}.completeness"),
+    shell:
+        "python -m replications.sparse_autoencoders.completeness --manifest {input.manifest} --early {input.early} --index {input.index} {params.options} --device {params.device} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+
+
+rule draw_field:
+    input:
+        rules.benchmarks.output,
+        rules.natural.output,
+        rules.completeness.output,
+        captions=captions(CAPTIONS, FIELD),
+    output:
+        **figure_files(
+            "<results>/{model}", FIELD, "Sparse autoencoders", model="{model}"
+        ),
+    log:
+        "<logs>/{model}/draw_field.log",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw_field"),
+    shell:
+        "python -m replications.sparse_autoencoders.draw_field --captions {input.captions} --out {output.svg} > {log} 2>&1"

@@ -1,0 +1,219 @@
+"""Step: how much of one behaviour do the k best latents carry, with and without the error term? (Causal completeness.)
+
+After `f(data[index` the model prefers `]` to `)`, after `f(data, index` it does not: a behaviour made of syntax.
+Two prompts of a pair differ in their last two tokens only, so everything before is shared and only these two positions
+are run again (`common.rerun`). With D = logit(`]`) - logit(`)`) the behaviour is M = mean of D(bracket) - D(comma).
+
+At both positions a latent that is not kept takes its mean over the two prompts of the pair, and so does the error where
+it is dropped: it then says nothing about which of the two it is. Keeping nothing gives M = 0, keeping all latents and
+the error gives M itself (tests). `survives` is M over its clean value. The best latents are those of largest
+attribution, (f_bracket - f_comma) W_dec . (dD_bracket/dx + dD_comma/dx), on pairs with other names than those they are
+scored on. Controls: as many random latents that fire about as often (Marks et al. 2024 ask the same of circuits of
+latents; there the error is kept).
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from common.cli import run, track
+from common.decoder import Cache, Decoder
+from common.errors import UserError
+from common.files import atomic
+from common.models import encode, load_model, load_tokenizer
+from common.records import Metric, write_metrics
+from common.rerun import at_positions, rerun
+from common.saes.sae import Sae
+from common.saes.stream import Activations
+from common.statistics import over_seeds
+from replications.sparse_autoencoders.codes import central
+from replications.sparse_autoencoders.perturbation import Pooled, matched
+from replications.sparse_autoencoders.settings import Sweep
+from replications.sparse_autoencoders.sizes import Sizes
+from replications.sparse_autoencoders.texts import padded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TEMPLATES = (
+    "def run():\n    result = compute({}{}{}",
+    "for n in range(3):\n    print({}{}{}",
+    "class A:\n    return check({}{}{}",
+    "import os\n\nvalue = join({}{}{}",
+)
+FINDING = (("data", "i"), ("rows", "pos"))
+SCORING = (("users", "index"), ("lines", "name"))
+ANSWERS = ("]", ")")
+KS = (4, 16, 64)
+DRAWS = 2  # random sets for each k
+STEPS = 2  # positions at which the prompts of a pair differ
+COPIES = 6  # in one pass
+
+
+class Prompts(NamedTuple):
+    """Pairs of prompts: bracket and comma in turn. `at` are the positions where they differ."""
+
+    cache: Cache
+    at: Tensor
+    x: Float[Tensor, "prompt step d_model"]
+
+
+def completeness(
+    *,
+    manifest: Path,
+    early: Path,
+    index: Path,
+    sweep: Sweep,
+    sizes: Sizes,
+    seeds: list[int],
+    device: Literal["cpu", "cuda"],
+    metrics: Path,
+    table: Path,
+) -> None:
+    """Writes `metrics.json` and one row per set of kept latents."""
+    data = Activations(early.parent)
+    layer = int(data.manifest.hook.split(".")[1])
+    tokenizer = load_tokenizer(manifest.parent)
+    answers = [encode(tokenizer, answer)[0] for answer in ANSWERS]
+    bridge = load_model(manifest.parent, device=device).requires_grad_(False)
+    tokens = [pairs(tokenizer, TEMPLATES[: sizes.templates], names) for names in (FINDING, SCORING)]
+    decoder = Decoder(bridge, max(len(one) for part in tokens for one in part))
+    finding, scoring = (prepared(decoder, part, layer, device) for part in tokens)
+    unembed = bridge.W_U[:, answers[0]] - bridge.W_U[:, answers[1]]
+
+    def preference(prompts: Prompts, x: Float[Tensor, "copy prompt step d_model"]) -> Float[Tensor, "copy prompt"]:
+        final = rerun(decoder, prompts.cache, layer, prompts.at, x)
+        found: Tensor = decoder.bridge.ln_final(final[:, :, -1]) @ unembed  # a bias of the unembedding cancels in M
+        return found
+
+    x = finding.x[None].clone().requires_grad_()
+    preference(finding, x).sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    gradient = x.grad[0]
+    clean = behaviour(preference(scoring, scoring.x[None]).detach())
+    print(f"{len(scoring.x) // 2} pairs, clean behaviour {float(clean):.2f} logits")
+    sample = data.first(sizes.reference)
+    rows = []
+    with torch.no_grad():
+        for seed in track(seeds, "seeds"):
+            sae = central(index, sweep.width, sweep.sparsity, seed)
+            best = attribution(sae, finding.x, gradient).argsort(descending=True)
+            density = (sae.encode(sample) > 0).float().mean(0)
+            kept = chosen(best, density, sae, np.random.default_rng(seed))
+            edited = torch.stack([keep(sae, scoring.x, latents, error) for _, _, latents, error in kept])
+            found = torch.cat([behaviour(preference(scoring, part)) for part in torch.split(edited, COPIES)])
+            for (name, k, _, error), value in zip(kept, (found / clean).tolist(), strict=True):
+                rows.append({"seed": seed, "latents": name, "k": k, "error": error, "survives": value})
+    frame = pd.DataFrame(rows)
+    write_metrics(metrics, summary(frame, float(clean)))
+    with atomic(table) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def pairs(
+    tokenizer: "PreTrainedTokenizerBase", templates: tuple[str, ...], names: tuple[tuple[str, str], ...]
+) -> list[list[int]]:
+    """Both prompts of every pair that differ in their last two tokens only. UserError if the tokenizer leaves none."""
+    found = []
+    for template in templates:
+        for container, place in names:
+            pair = [encode(tokenizer, template.format(container, mark, place)) for mark in ("[", ", ")]
+            if len(pair[0]) == len(pair[1]) and pair[0][:-STEPS] == pair[1][:-STEPS]:
+                found += pair
+    if not found:
+        raise UserError("this tokenizer splits the prompts of part completeness in another way; leave the model out")
+    return found
+
+
+def prepared(decoder: Decoder, tokens: list[list[int]], layer: int, device: str) -> Prompts:
+    """The clean pass, and the residual stream at the last positions of each prompt."""
+    windows = padded(tokens)
+    with torch.no_grad():
+        cache = decoder.forward(windows.tokens.to(device), windows.real.to(device), keep=True)
+    end = windows.real.sum(1).to(device)
+    at = end[:, None] + torch.arange(-STEPS, 0, device=device)
+    return Prompts(cache, at, at_positions(cache.resid_pre[layer], at))
+
+
+def behaviour(preference: Float[Tensor, "copy prompt"]) -> Float[Tensor, " copy"]:
+    """M of each copy."""
+    return (preference[:, 0::2] - preference[:, 1::2]).mean(1)
+
+
+def attribution(
+    sae: Sae, x: Float[Tensor, "prompt step d_model"], gradient: Float[Tensor, "prompt step d_model"]
+) -> Float[Tensor, " d_sae"]:
+    """To first order, what M loses when a latent takes its mean over the pair."""
+    latents = sae.encode(x)
+    half = (latents[0::2] - latents[1::2]) / 2
+    pull = (gradient[0::2] + gradient[1::2]) @ sae.W_dec.mT
+    return (half * pull).sum(1).mean(0)
+
+
+def keep(
+    sae: Sae, x: Float[Tensor, "prompt step d_model"], latents: list[int], error: bool
+) -> Float[Tensor, "prompt step d_model"]:
+    """The residual stream in which only some latents, and perhaps the error, still differ within a pair."""
+    codes = sae.encode(x)
+    errors = x - sae.decode(codes)
+    kept = pair_mean(codes)
+    kept[..., latents] = codes[..., latents]
+    return sae.decode(kept) + (errors if error else pair_mean(errors))
+
+
+def pair_mean(values: Float[Tensor, "prompt *rest"]) -> Float[Tensor, "prompt *rest"]:
+    """The mean of the two prompts of each pair, for both."""
+    mean = (values[0::2] + values[1::2]) / 2
+    return rearrange(torch.stack([mean, mean], 1), "pair two ... -> (pair two) ...").clone()
+
+
+def chosen(
+    best: Tensor, density: Float[Tensor, " d_sae"], sae: Sae, dice: np.random.Generator
+) -> list[tuple[str, int, list[int], bool]]:
+    """All sets to keep: name, size, latents, whether the error is kept."""
+    everything = list(range(sae.d_sae))
+    found = [("none", 0, [], True), ("all", sae.d_sae, everything, False)]
+    data = Pooled(sae.W_dec[:1], sae.W_dec[:1], sae.W_dec, density)
+    for k in KS:
+        own = best[:k]
+        found += [("best", k, own.tolist(), error) for error in (False, True)]
+        found += [("random", k, matched(data, own.numpy(), dice).tolist(), False) for _ in range(DRAWS)]
+    return found
+
+
+def summary(frame: pd.DataFrame, clean: float) -> dict[str, Metric]:
+    """Intervals over seeds."""
+    about = "share of the clean behaviour that is left, latents that are not kept at the mean of their pair: "
+
+    def series(name: str, k: int | None, error: bool) -> list[float]:
+        own = frame[(frame["latents"] == name) & (frame["error"] == error)]
+        own = own if k is None else own[own["k"] == k]
+        return [float(one) for one in own.groupby("seed", sort=False)["survives"].mean()]
+
+    values = {
+        "survives_error_alone": (series("none", None, True), about + "the error alone"),
+        "survives_all": (series("all", None, False), about + "all latents without the error"),
+    }
+    for k in KS:
+        values[f"survives_k{k}"] = (series("best", k, False), f"{about}the {k} best latents")
+        values[f"survives_k{k}_error"] = (series("best", k, True), f"{about}the {k} best latents and the error")
+        values[f"survives_k{k}_random"] = (series("random", k, False), f"{about}{k} random latents of like density")
+        gaps = [a - b for a, b in zip(values[f"survives_k{k}"][0], values[f"survives_k{k}_random"][0], strict=True)]
+        values[f"survives_k{k}_minus_random"] = (gaps, f"survives_k{k} minus survives_k{k}_random")
+    gaps = [a - b for a, b in zip(values["survives_error_alone"][0], values["survives_k4"][0], strict=True)]
+    values["survives_error_minus_k4"] = (gaps, "survives_error_alone minus survives_k4")
+    found = {name: over_seeds(own, unit="share", formula=formula) for name, (own, formula) in values.items()}
+    found["behaviour"] = Metric(
+        value=clean, ci_low=clean, ci_high=clean, n=1, unit="logits", formula="clean M; not an estimate over prompts"
+    )
+    return found
+
+
+if __name__ == "__main__":
+    run(completeness)

@@ -1,0 +1,183 @@
+"""Step: draws sparse probes, the other benchmarks, natural absorption, and latents matched between layers."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from common.cli import run
+from common.drawing import Picture, Plan, draw_figures
+from common.plotting import PAGE_WIDTH, PALETTE
+from replications.sparse_autoencoders.draw_language import plain_ticks
+
+GREY = "0.6"
+KINDS = {  # features: colour, marker
+    "latents": (PALETTE[0], "o"),
+    "random": (GREY, "s"),
+    "principal components": (PALETTE[2], "^"),
+    "coordinates": (PALETTE[4], "v"),
+}
+NAMES = {"latents": "latents", "random": "random directions", "principal components": "principal components",
+         "coordinates": "coordinates"}  # fmt: skip
+VIEWS = ["whole window", "without its name", "before it"]
+
+
+def draw_probes(rows: pd.DataFrame) -> Picture:
+    """Every task at k = 1 and k = 5, with the plain probe on all coordinates and the probe on all latents."""
+    rows = rows[rows["view"] == VIEWS[0]]
+    means = rows.groupby(["task", "features", "k"], sort=False)["accuracy"].agg(["mean", "min", "max"]).reset_index()
+    plain = means[(means["features"] == "coordinates") & (means["k"] == 0)].set_index("task")["mean"]
+    order = plain.sort_values().index.tolist()
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 0.6 + 0.27 * len(order)), sharey=True)
+    for axis, k in zip(axes, (1, 5), strict=True):
+        for at, (features, (colour, marker)) in enumerate(KINDS.items()):
+            own = means[(means["features"] == features) & (means["k"] == k)].set_index("task").loc[order]
+            y = np.arange(len(order)) + 0.12 * (at - 1.5)
+            axis.hlines(y, own["min"], own["max"], color=colour, linewidth=1)
+            axis.plot(own["mean"], y, marker, color=colour, markersize=4, label=f"k {NAMES[features]}")
+        whole = means[(means["features"] == "latents") & (means["k"] == 0)].set_index("task")["mean"].loc[order]
+        axis.plot(plain.loc[order], range(len(order)), "|", color="black", markersize=11, label="plain probe")
+        axis.plot(whole, range(len(order)), "|", color=PALETTE[1], markersize=11, label="probe on all latents")
+        axis.axvline(0.5, color="0.75", linewidth=0.7)
+        axis.set(xlabel="balanced accuracy", title=f"k = {k}", yticks=range(len(order)), yticklabels=order)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure, means
+
+
+def draw_floors(probes: pd.DataFrame, others: pd.DataFrame) -> Picture:
+    """Flagged calls by what the probe sees; contrast scores; targeted perturbation."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.6), width_ratios=[1.25, 1, 1])
+    arms = {("latents", 5): ("5 latents", PALETTE[0]), ("random", 5): ("5 random directions", GREY),
+            ("coordinates", 0): ("plain probe", "black")}  # fmt: skip
+    calls = probes[probes["task"] == "flagged call"]
+    for at, ((features, k), (label, colour)) in enumerate(arms.items()):
+        own = calls[(calls["features"] == features) & (calls["k"] == k)]
+        for place, view in enumerate(VIEWS):
+            values = own[own["view"] == view]["accuracy"].to_numpy()
+            marks(left, place + 0.2 * (at - 1), values, colour, label if place == 0 else None)
+    left.axhline(0.5, color="0.75", linewidth=0.7)
+    left.set(xticks=range(3), xticklabels=["whole\nwindow", "without\nits name", "before\nthe call"])
+    left.set(ylabel="balanced accuracy", title="flagged or ordinary call", xlim=(-0.5, 2.5))
+    contrast = {"latents": PALETTE[0], "random": GREY}
+    for name, colour in contrast.items():
+        scores = np.sort(others[others["what"] == f"contrast of {name}"]["value"].to_numpy())
+        middle.step(scores, np.linspace(0, 1, len(scores)), color=colour, where="post")
+    middle.set(
+        xlabel="contrast score, standard deviations", ylabel="share of pairs below", title="stories of two subjects"
+    )
+    means = others.groupby(["what", "seed"], sort=False)["value"].mean()
+    for place, n in enumerate((5, 20)):
+        marks(right, place - 0.1, means[f"tpp of {n} latents"].to_numpy(), PALETTE[0], None)
+        marks(right, place + 0.1, means[f"tpp of {n} random latents"].to_numpy(), GREY, None)
+    right.axhline(0, color="0.75", linewidth=0.7)
+    right.set(xticks=[0, 1], xticklabels=["5 latents", "20 latents"], xlim=(-0.5, 1.5), title="latents set to zero")
+    right.set_ylabel("TPP")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    data = pd.concat([calls.assign(what=calls["features"]), others], ignore_index=True)
+    return figure, data
+
+
+def marks(axis: Axes, x: float, values: np.ndarray, colour: str, label: str | None) -> None:
+    """One mark per seed and a line at their mean."""
+    axis.plot(np.full(len(values), x), values, "o", color=colour, markersize=3.5, alpha=0.8, label=label)
+    axis.hlines(values.mean(), x - 0.08, x + 0.08, color=colour, linewidth=1.4)
+
+
+def draw_absorption(rows: pd.DataFrame) -> Picture:
+    """Left: recall on frequent and on rare members, class by class. Right: share of tokens fully absorbed."""
+    own = rows[(rows["classes"] == "natural") & (rows["dictionary"] == "trained")]
+    good = own[own["f1"] >= min(0.6, float(own["f1"].max()))][["seed", "class"]]
+    rows = rows.merge(good, on=["seed", "class"])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9), width_ratios=[1, 1.1])
+    groups = {
+        ("trained", "natural"): ("natural classes", PALETTE[0], "o"),
+        ("trained", "random"): ("random classes", PALETTE[1], "x"),
+        ("untrained", "natural"): ("untrained dictionary", GREY, "s"),
+    }
+    for at, ((dictionary, kind), (label, colour, marker)) in enumerate(groups.items()):
+        own = rows[(rows["dictionary"] == dictionary) & (rows["classes"] == kind)]
+        if dictionary == "trained":
+            left.plot(own["rare"], own["frequent"], marker, color=colour, markersize=4, alpha=0.7, label=label)
+        jitter = at + np.linspace(-0.25, 0.25, max(1, len(own)))[: len(own)]
+        right.plot(jitter, own["absorbed"].sort_values(), marker, color=colour, markersize=3, alpha=0.7)
+        if len(own):
+            right.hlines(own["absorbed"].mean(), at - 0.3, at + 0.3, color=colour, linewidth=1.4)
+    left.plot([0, 1], [0, 1], color="0.75", linewidth=0.7)
+    left.set(xlabel="recall of the main latents on rare members", ylabel="on frequent members", xlim=(-0.03, 1.03))
+    left.set_ylim(-0.03, 1.03)
+    left.legend(frameon=False, loc="lower right")
+    right.set(xticks=range(3), xticklabels=["natural\nclasses", "random\nclasses", "natural classes,\nuntrained"])
+    right.set_ylabel("share of the class's tokens absorbed")
+    return figure, rows
+
+
+def draw_layers(rows: pd.DataFrame) -> Picture:
+    """Left: best correlations. Right: the same by tenth of the firing rate."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7))
+    arms = {
+        "later": ("later layer", PALETTE[0]),
+        "random": ("random directions of the later layer", GREY),
+        "shuffled": ("later layer, tokens shuffled", PALETTE[1]),
+        "other_seed": ("another seed, same layer", PALETTE[2]),
+    }
+    tenth = pd.qcut(rows["density"].rank(method="first"), 10, labels=False)
+    for name, (label, colour) in arms.items():
+        values = np.sort(rows[name].to_numpy())
+        left.step(values, np.linspace(0, 1, len(values)), color=colour, where="post", label=label)
+        own = rows.groupby(tenth)[["density", name]].mean()
+        right.plot(own["density"], own[name], "-o", color=colour, markersize=3)
+    left.set(xlabel="correlation with the best partner", ylabel="share of latents below", xlim=(0, 1), ylim=(0, 1))
+    right.set(xscale="log", xlabel="share of tokens on which latents fire (tenths)", ylim=(0, 1))
+    right.set_ylabel("mean correlation")
+    plain_ticks(right.xaxis, [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5])
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure, rows
+
+
+def draw_completeness(rows: pd.DataFrame) -> Picture:
+    """What is left of the behaviour, by how many latents are kept."""
+    figure, axis = plt.subplots(figsize=(0.62 * PAGE_WIDTH, 2.8))
+    arms = {
+        ("best", False): ("best latents", PALETTE[0], "-o", 6.0),
+        ("best", True): ("best latents and the error", PALETTE[4], "--^", 3.5),
+        ("random", False): ("random latents that fire as often", GREY, "-s", 4.0),
+    }
+    for (name, error), (label, colour, style, size) in arms.items():
+        own = rows[(rows["latents"] == name) & (rows["error"] == error)]
+        by_seed = own.groupby(["k", "seed"])["survives"].mean()
+        means, low, high = (by_seed.groupby("k").agg(how) for how in ("mean", "min", "max"))
+        axis.plot(means.index, means, style, color=colour, markersize=size, label=label)
+        axis.vlines(means.index, low, high, color=colour, linewidth=1)
+    for name, error, label, style in (
+        ("none", True, "the error alone", ":"),
+        ("all", False, "all latents, no error", "--"),
+    ):
+        value = rows[(rows["latents"] == name) & (rows["error"] == error)]["survives"].mean()
+        axis.axhline(value, color="black", linestyle=style, linewidth=0.9, label=label)
+    axis.axhline(0, color="0.75", linewidth=0.7)
+    ticks = sorted(rows[rows["latents"] == "best"]["k"].unique())
+    axis.set(xscale="log", xlabel="latents kept", ylabel="share of the behaviour that is left")
+    plain_ticks(axis.xaxis, [float(one) for one in ticks])
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure, rows
+
+
+PLANS = {
+    "benchmarks/probes": Plan(draw_probes, ("probes.csv",)),
+    "benchmarks/floors": Plan(draw_floors, ("probes.csv", "others.csv")),
+    "natural_absorption/natural_absorption": Plan(draw_absorption, ("classes.csv",)),
+    "layers/layers": Plan(draw_layers, ("latents.csv",)),
+    "completeness/completeness": Plan(draw_completeness, ("sets.csv",)),
+}
+
+
+def draw_field(*, captions: list[Path], out: list[Path]) -> None:
+    """Draws every figure of `out`, each an SVG; the other forms are written beside it."""
+    draw_figures(PLANS, captions, out)
+
+
+if __name__ == "__main__":
+    run(draw_field)

@@ -1,0 +1,205 @@
+"""Step: what the latents of a natural class of tokens miss, and which latents two layers have in common.
+
+**Natural absorption** (`token_classes`; Chanin et al. 2024, SAEBench): classes of tokens on the training activations,
+probe and main latents on half of the documents, everything else on the other half. Beside the SAE stand random classes
+of equal token frequencies, and an untrained dictionary (`codes.random_sae`), which has hardly any full absorption
+because none of its latents points at a class: a low number alone is no merit.
+
+**Universality between layers**: Pearson correlation of latents of the studied layer with latents of the SAE of the
+later layer, on the same held-out tokens; each latent takes its best partner. Nulls go through the same choice: the
+later latents with their tokens shuffled, and random directions of the later layer that fire as often. The SAE of the
+next seed at the same layer shows how much an equal layer gives.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.cli import run, track
+from common.files import atomic
+from common.models import load_tokenizer
+from common.records import Metric, write_metrics
+from common.saes.saelens import load_saelens
+from common.saes.stream import Activations
+from common.statistics import over_seeds
+from replications.sparse_autoencoders.codes import central, random_sae
+from replications.sparse_autoencoders.settings import Sweep
+from replications.sparse_autoencoders.sizes import Sizes
+from replications.sparse_autoencoders.substitution import read_held_out
+from replications.sparse_autoencoders.token_classes import (
+    LEAST_F1,
+    Discriminants,
+    Half,
+    classes,
+    coded,
+    measured,
+    prepared,
+    random_class,
+)
+
+ALIVE = 10  # held-out tokens on which a latent must fire to be matched
+NUMBERS = ("recall", "frequent", "rare", "absorbed", "f1", "main")
+
+
+def natural(
+    *,
+    manifest: Path,
+    early: Path,
+    held_out: Path,
+    index: Path,
+    sweep: Sweep,
+    sizes: Sizes,
+    seeds: list[int],
+    absorption: Path,
+    absorption_table: Path,
+    layers: Path,
+    layers_table: Path,
+) -> None:
+    """Writes the metrics and tables of both parts: one row per class, one per latent."""
+    data = Activations(early.parent)
+    tokenizer = load_tokenizer(manifest.parent)
+    vocabulary = [tokenizer.decode([number]) for number in range(len(tokenizer))]
+    frame = pd.concat([token_rows(data, vocabulary, index, sweep, sizes, seed) for seed in track(seeds, "classes")])
+    write_metrics(absorption, absorption_metrics(frame))
+    stored = load_file(held_out)
+    first, later = sorted(int(name.removeprefix("resid.")) for name in stored if name.startswith("resid."))
+    x, y = read_held_out(stored, first).activations(), read_held_out(stored, later).activations()
+    matches = layer_rows(x, y, index, sweep, seeds)
+    write_metrics(layers, layer_metrics(matches))
+    for path, rows in ((absorption_table, frame), (layers_table, matches)):
+        with atomic(path) as temporary:
+            rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+@torch.inference_mode()
+def token_rows(
+    data: Activations, vocabulary: list[str], index: Path, sweep: Sweep, sizes: Sizes, seed: int
+) -> pd.DataFrame:
+    """One row per class (natural or random) and dictionary (trained or untrained)."""
+    dice = np.random.default_rng(seed)
+    document, names = data.document, torch.unique(data.document)
+    chosen = torch.from_numpy(dice.permutation(len(names))[: len(names) // 2])
+    first = torch.isin(document, names[chosen])
+    places = [where.nonzero()[: sizes.tokens, 0] for where in (first, ~first)]
+    fit, test = (Half(data.rows(place), data.token_id[place]) for place in places)
+    count = torch.bincount(torch.cat([fit.token, test.token]), minlength=len(vocabulary))
+    natural_ones = {name: {one for one in own if count[one] > 0} for name, own in classes(vocabulary).items()}
+    discriminants = Discriminants(fit)
+    sae = central(index, sweep.width, sweep.sparsity, seed)
+    codes = {
+        "trained": coded(sae, fit, test),
+        "untrained": coded(random_sae(sae, fit.x[: sizes.reference], 100 * seed), fit, test),
+    }
+    rows: list[dict[str, Any]] = []
+    for name, own in natural_ones.items():
+        for group, members in (("natural", own), ("random", random_class(sorted(own), count, dice))):
+            if not members or (one := prepared(members, fit, test, discriminants, sizes.least)) is None:
+                continue
+            for kind, code in codes.items():
+                if group == "natural" or kind == "trained":
+                    found = measured(one, code, fit, test)._asdict()
+                    rows.append({"seed": seed, "dictionary": kind, "classes": group, "class": name, **found})
+    return pd.DataFrame(rows)
+
+
+def usable(own: pd.DataFrame) -> pd.DataFrame:
+    """The rows of classes that the probe finds (of the best one if it finds none), and those of their random twins."""
+    natural_ones = own[(own["classes"] == "natural") & (own["dictionary"] == "trained")]
+    good = natural_ones[natural_ones["f1"] >= LEAST_F1]
+    kept = good if len(good) else natural_ones.nlargest(1, "f1")
+    return own[own["class"].isin(kept["class"])]
+
+
+def absorption_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
+    """Means over usable classes for each seed."""
+    frame = frame.assign(gap=frame["frequent"] - frame["rare"])
+    by_seed = [usable(own) for _, own in frame.groupby("seed", sort=False)]
+    values: dict[str, list[float]] = {}
+    for end, dictionary, group in (
+        ("", "trained", "natural"), ("_random", "trained", "random"), ("_untrained", "untrained", "natural"),
+    ):  # fmt: skip
+        kept = [own[(own["dictionary"] == dictionary) & (own["classes"] == group)] for own in by_seed]
+        for name in (*NUMBERS, "gap"):
+            values[f"{name}{end}"] = [0.0 if part[name].isna().all() else float(part[name].mean()) for part in kept]
+        values[f"classes{end}"] = [float(len(part)) for part in kept]
+    formulas = {name: f"mean over classes whose probe has F1 >= {LEAST_F1}, or their twins: {name}" for name in values}
+    for name in ("recall", "rare", "gap", "absorbed"):
+        for other in ("random", "untrained"):
+            pair = values[name], values[f"{name}_{other}"]
+            values[f"{name}_minus_{other}"] = [a - b for a, b in zip(*pair, strict=True)]
+            formulas[f"{name}_minus_{other}"] = f"{name} minus {name}_{other}"
+    units = {name: "1" if name.startswith(("main", "classes")) else "share" for name in values}
+    return {name: over_seeds(own, unit=units[name], formula=formulas[name]) for name, own in values.items()}
+
+
+@torch.inference_mode()
+def layer_rows(
+    x: Float[Tensor, "token d_model"], y: Float[Tensor, "token d_model"], index: Path, sweep: Sweep, seeds: list[int]
+) -> pd.DataFrame:
+    """The largest correlation of each living latent with those of the later layer, of the nulls and of another seed."""
+    late = load_saelens(index.parent / f"late-{sweep.width}-k{sweep.sparsity}-s{seeds[0]}")
+    later = late.encode(y)
+    own = {seed: central(index, sweep.width, sweep.sparsity, seed).encode(x) for seed in seeds}
+    frames = []
+    for place, seed in enumerate(seeds):
+        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+        others = {
+            "later": later,
+            "shuffled": later[order],
+            "random": random_sae(late, y, 100 * seed + 1).encode(y),
+            "other_seed": own[seeds[(place + 1) % len(seeds)]],
+        }
+        best = {name: correlations(own[seed], other).amax(1) for name, other in others.items()}
+        alive = (own[seed] > 0).sum(0) >= ALIVE
+        density = (own[seed] > 0).double().mean(0)
+        columns = {name: value[alive] for name, value in {"density": density, **best}.items()}
+        frames.append(pd.DataFrame({"seed": seed, "latent": alive.nonzero()[:, 0], **columns}))
+    return pd.concat(frames)
+
+
+def correlations(one: Float[Tensor, "token one"], other: Float[Tensor, "token other"]) -> Float[Tensor, "one other"]:
+    """Pearson correlations; 0 where a latent fires fewer than `ALIVE` times or is constant."""
+
+    def standard(latents: Tensor) -> Tensor:
+        centred = latents - latents.mean(0)
+        norm = centred.norm(dim=0)
+        use = (norm > 0) & ((latents > 0).sum(0) >= ALIVE)
+        return torch.where(use, centred / norm.clamp(min=1e-30), 0.0)
+
+    return standard(one).mT @ standard(other)
+
+
+def layer_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
+    """Mean of the best correlation for each seed, and how many latents have one above 0.7."""
+    names = {"later": "", "shuffled": "_shuffled", "random": "_random", "other_seed": "_other_seed"}
+    about = {
+        "later": "the later layer",
+        "shuffled": "the later layer, tokens shuffled",
+        "random": "random directions of the later layer",
+        "other_seed": "the next seed, same layer",
+    }
+    by_seed = frame.groupby("seed", sort=False)
+    values: dict[str, tuple[list[float], str]] = {}
+    for column, end in names.items():
+        formula = f"correlation with the best matching latent of {about[column]}, mean over latents"
+        values[f"match{end}"] = ([float(one) for one in by_seed[column].mean()], formula)
+        share = [float((own[column] > 0.7).mean()) for _, own in by_seed]
+        values[f"matched{end}"] = (share, f"share of latents with a correlation above 0.7 with {about[column]}")
+    for name in ("match", "matched"):
+        for other in ("shuffled", "random"):
+            gaps = [a - b for a, b in zip(values[name][0], values[f"{name}_{other}"][0], strict=True)]
+            values[f"{name}_minus_{other}"] = (gaps, f"{name} minus {name}_{other}")
+    return {
+        name: over_seeds(own, unit="share" if name.startswith("matched") else "1", formula=formula)
+        for name, (own, formula) in values.items()
+    }
+
+
+if __name__ == "__main__":
+    run(natural)

@@ -1,0 +1,221 @@
+"""Sparse probes, contrast scores, targeted perturbation and the labelled windows: identities and planted truths."""
+
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from common.corpora import Document
+from common.saes.architectures.base import random_rows
+from common.saes.sae import About, Sae
+from replications.sparse_autoencoders import texts
+from replications.sparse_autoencoders.benchmarks import SHORT, VIEWS, other_metrics, probe_metrics, views
+from replications.sparse_autoencoders.codes import components, pooled, random_sae
+from replications.sparse_autoencoders.contrasts import SUBJECTS, contrast, passages
+from replications.sparse_autoencoders.perturbation import Pooled, aligned, falls, matched, probes, tpp
+from replications.sparse_autoencoders.probing import (
+    Halves,
+    balanced,
+    best_features,
+    dense_score,
+    halves,
+    sparse_score,
+    splittable,
+)
+from replications.sparse_autoencoders.texts import FLAGGED, Window, flagged_calls, ordinary_call, tasks
+
+GROUPS = [f"g{row % 8}" for row in range(160)]
+LABEL = np.random.default_rng(0).random(160) < 0.5
+
+
+class Characters:
+    """A tokenizer whose tokens are single characters."""
+
+    def __call__(self, text, **_):
+        return {"input_ids": [ord(one) for one in text], "offset_mapping": [(i, i + 1) for i in range(len(text))]}
+
+
+def planted(shift):
+    """Noise with the label in feature 7."""
+    x = np.random.default_rng(1).normal(size=(160, 20))
+    x[:, 7] += shift * LABEL
+    return x
+
+
+def test_no_group_is_on_both_sides_and_both_classes_are():
+    for seed in range(5):
+        cut = halves(GROUPS, LABEL, seed)
+        train, test = ({GROUPS[row] for row in rows} for rows in cut)
+        assert not train & test
+        assert sorted([*cut.train, *cut.test]) == list(range(160))
+        assert all(0 < LABEL[rows].mean() < 1 for rows in cut)
+    assert halves(GROUPS, LABEL, 0).test.tolist() != halves(GROUPS, LABEL, 1).test.tolist()
+    with pytest.raises(ValueError, match="no split"):
+        halves(["one"] * 160, LABEL, 0)
+    assert splittable(GROUPS, LABEL)
+    assert not splittable(["a", "b"] * 80, LABEL)
+
+
+def test_one_feature_answers_what_was_planted_in_one():
+    cut = halves(GROUPS, LABEL, 0)
+    assert best_features(planted(6), LABEL, 1).tolist() == [7]
+    assert sparse_score(planted(6), LABEL, cut, 1) > 0.97
+    assert dense_score(planted(6), LABEL, GROUPS, cut, 0) > 0.9
+    assert sparse_score(planted(0), LABEL, cut, 5) == pytest.approx(0.5, abs=0.2)  # nothing planted: the claims fail
+
+
+def test_scale_of_a_feature_does_not_decide_which_is_chosen():
+    x = planted(3)
+    x[:, 2] *= 1000
+    x[:, 5] = 4  # constant
+    assert best_features(x, LABEL, 1).tolist() == [7]
+    assert 5 not in best_features(x, LABEL, 19)
+
+
+def test_balanced_accuracy_of_a_constant_answer_is_chance():
+    assert balanced(np.ones(160, dtype=bool), LABEL) == 0.5
+    assert balanced(LABEL, LABEL) == 1
+
+
+def test_pooling_is_a_mean_over_the_mask():
+    x = torch.randn(70, 5, 3, generator=torch.Generator().manual_seed(0))
+    mask = torch.rand(70, 5, generator=torch.Generator().manual_seed(1)) < 0.5
+    mask[0] = False
+    found = pooled(lambda values: 2 * values, x, [mask])[0]
+    assert torch.equal(found[0], torch.zeros(3))
+    assert torch.allclose(found[3], 2 * x[3][mask[3]].mean(0), atol=1e-6)
+
+
+def test_the_random_dictionary_fires_as_often_and_points_elsewhere():
+    rows = random_rows(60, 40, torch.Generator().manual_seed(0))
+    sae = Sae(About("t"), "jumprelu", rows.T.contiguous(), torch.zeros(60), rows, torch.zeros(40),
+              threshold=torch.linspace(0.5, 3, 60))  # fmt: skip
+    x = torch.randn(2000, 40, generator=torch.Generator().manual_seed(2))
+    drawn = random_sae(sae, x, 1)
+    often, as_often = ((one.encode(x) > 0).sum(0) for one in (sae, drawn))
+    assert torch.equal(often, as_often)
+    assert torch.allclose(drawn.W_dec.norm(dim=1), torch.ones(60), atol=1e-5)
+    assert float((drawn.W_dec * rows).sum(1).abs().mean()) < 0.4
+    assert components(x)(x).T.cov().diagonal().argmax() == 0
+
+
+def test_contrast_is_zero_for_equal_passages_and_counts_standard_deviations():
+    means = torch.tensor([[1.0, 5.0, 9.0], [1.0, 5.0, 9.0], [3.0, 0.0, 9.0], [0.0, 0.0, 2.0]])
+    spread = torch.tensor([0.5, 1.0, 0.0])
+    assert contrast(means, spread).tolist() == [0, 6]
+    told = passages()
+    assert len(told) == 6 * len(SUBJECTS) == len(set(told))
+    assert all("{" not in one for one in told)
+    first, second = SUBJECTS[0]
+    assert told[0].replace(first, second) == told[1]
+
+
+def classes_of(n):
+    """Three classes, each with its own coordinate, and a latent that writes it."""
+    kinds = [f"c{row % 3}" for row in range(n)]
+    latents = torch.zeros(n, 30)
+    latents[torch.arange(n), torch.arange(n) % 3] = 2.0
+    latents[:, 3:] = torch.rand(n, 27, generator=torch.Generator().manual_seed(0)) * 0.1
+    W_dec = torch.cat([torch.eye(6)[:3], 0.01 * random_rows(27, 6, torch.Generator().manual_seed(1))])
+    return kinds, Pooled(latents @ W_dec, latents, W_dec, torch.full((30,), 0.3))
+
+
+def test_targeted_perturbation_finds_the_latents_of_the_classes():
+    kinds, data = classes_of(120)
+    cut = Halves(np.arange(60), np.arange(60, 120))
+    found = probes(data.x, kinds, cut)
+    sets = {name: aligned(data, probe, cut, 1) for name, probe in found.items()}
+    assert [int(one[0]) for one in sets.values()] == [0, 1, 2]
+    fall = falls(data, found, sets, cut)
+    assert fall.diagonal().min() > 0.4
+    assert tpp(fall) > 0.3
+    drawn = {name: matched(data, chosen, np.random.default_rng(0)) for name, chosen in sets.items()}
+    assert tpp(falls(data, found, drawn, cut)) < 0.1  # the control fails
+    nothing = {name: np.array([], dtype=int) for name in sets}
+    assert np.abs(falls(data, found, nothing, cut)).max() == 0
+
+
+def test_matched_latents_are_others_of_like_density():
+    density = torch.linspace(0.001, 0.5, 300)
+    data = Pooled(torch.zeros(1, 1), torch.zeros(1, 300), torch.zeros(300, 1), density)
+    chosen = np.array([10, 100, 200])
+    drawn = matched(data, chosen, np.random.default_rng(0))
+    assert not set(drawn) & set(chosen)
+    assert np.abs(drawn - chosen).max() <= 22
+
+
+@pytest.mark.parametrize(
+    ("code", "yes"),
+    [("x = eval(text)", True), ("def eval(cls, x):", False), ("model.eval()", False), ("pickle.loads(b)", True),
+     ("yaml.safe_load(f)", False), ("yaml.load(f)", True), ("subprocess.run(c)", True), ("random.seed(0)", False),
+     ("hashlib.sha256(b)", False), ("retrieval(x)", False)],
+)  # fmt: skip
+def test_flagged_calls(code, yes):
+    assert bool(FLAGGED.search(code)) == yes
+    if yes:
+        assert any(hint in code for hint in texts.HINTS)
+
+
+def source(text, name="a"):
+    return Document(id=name, group="g", kind="source", text=text)
+
+
+def test_a_call_begins_at_its_place_of_the_window():
+    text = "a = 1\n" * 20 + "eval(x)\n" + "b = 2\n" * 20
+    (window,) = flagged_calls(source(text), Characters(), 40)
+    first, end = window.call
+    assert (first, end) == (24, 29)
+    assert "".join(map(chr, window.tokens[first:end])) == "eval("
+    assert window.text == "".join(map(chr, window.tokens))
+    assert ordinary_call(source(text), Characters(), 40, random.Random(0)) is None
+    other = ordinary_call(source(text + "print(y)\n" + "c = 3\n" * 10), Characters(), 40, random.Random(0))
+    assert "".join(map(chr, other.tokens[other.call[0] : other.call[1]])) == "print("
+    used = torch.ones(1, 40, dtype=torch.bool)
+    whole, unnamed, before = views([window], used)
+    assert int(whole.sum()) == 40
+    assert int(unnamed.sum()) == 35
+    assert int(before.sum()) == 24
+
+
+def test_labels_of_the_tasks():
+    made = [Window([1], "class A:\n  raise X", "p", "1", "source"), Window([1], "for x in y:", "q", "2", "source"),
+            Window([1], "says", "p", "3", "docstring"), Window([1], "Hello", "topic", "4", "chat"),
+            Window([1], "eval(", "p", "5", "flagged", (0, 1))]  # fmt: skip
+    found = {one.name: one for one in tasks(made, ["p"])}
+    assert found["from p"].label.tolist() == [True, False, True]
+    assert found["from p"].group == ["1", "2", "3"]
+    assert found["code, not docstring"].label.tolist() == [True, True, False]
+    assert found["has a class"].label.tolist() == [True, False]
+    assert found["has a loop"].label.tolist() == [False, True]
+    assert found["flagged call"].rows.tolist() == [4]
+
+
+def test_metrics_of_tables():
+    asked = [("x", "whole window"), *(("flagged call", view) for view in VIEWS)]
+    kinds = (*SHORT, "coordinates, shuffled", "latents, shuffled")
+    rows = [
+        {
+            "seed": seed,
+            "task": task,
+            "view": view,
+            "features": kind,
+            "k": k,
+            "accuracy": 0.9 if kind == "latents" else 0.6,
+        }
+        for seed in (0, 1)
+        for task, view in asked
+        for kind in kinds
+        for k in (0, 1, 2, 5)
+    ]
+    found = probe_metrics(pd.DataFrame(rows))
+    assert found["probe_latents_minus_random"].value == pytest.approx(0.3)
+    assert found["probe_latents_k1"].n == 2
+    others = [
+        {"what": what, "seed": seed, "value": 1.0 + seed + ("random" in what)}
+        for what in ("contrast of latents", "contrast of random", "tpp of 5 latents", "tpp of 5 random latents",
+                     "tpp of 20 latents", "tpp of 20 random latents")
+        for seed in (0, 1)
+    ]  # fmt: skip
+    assert other_metrics(pd.DataFrame(others))["contrast_minus_random"].value == -1

@@ -1,0 +1,214 @@
+"""Natural absorption, matched layers and causal completeness on hand-built dictionaries."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from common.claims import load_claims
+from common.records import Metric
+from common.saes.sae import About, Sae
+from replications.sparse_autoencoders.completeness import KS, attribution, behaviour, chosen, keep, pair_mean, summary
+from replications.sparse_autoencoders.natural import absorption_metrics, correlations, layer_metrics
+from replications.sparse_autoencoders.token_classes import (
+    Discriminants,
+    Half,
+    classes,
+    coded,
+    f1,
+    frequent,
+    main_latents,
+    measured,
+    prepared,
+    random_class,
+)
+
+ENTRIES = 12  # vocabulary entries; 0 to 3 are the class
+D = ENTRIES + 1  # one dimension per entry, and one for the class
+MEMBERS = {0, 1, 2, 3}
+
+
+def sae_with(rows):
+    """Latents that read and write these rows where the projection is above 0.6, or 1.5 for rows of several parts."""
+    rows = torch.tensor(rows)
+    threshold = torch.where(rows.clamp(min=0).sum(1) > 1, 1.5, 0.6)
+    return Sae(About("t"), "jumprelu", rows.T.contiguous(), torch.zeros(len(rows)), rows, torch.zeros(D),
+               threshold=threshold)  # fmt: skip
+
+
+def half(seed, n=6000):
+    """Tokens with their own direction; members of the class share one more. Member 3 is rare."""
+    dice = np.random.default_rng(seed)
+    odds = np.array([9.0, 9, 9, 1, *[9] * (ENTRIES - 4)])
+    token = torch.from_numpy(dice.choice(ENTRIES, n, p=odds / odds.sum()))
+    x = torch.zeros(n, D)
+    x[torch.arange(n), token] = 1
+    x[:, -1] = (token < 4).float()
+    return Half(x + 0.01 * torch.from_numpy(dice.normal(size=(n, D))).float(), token)
+
+
+def unit(*places):
+    row = np.zeros(D, dtype=np.float32)
+    row[list(places)] = 1
+    return row
+
+
+def judged(rows, members=MEMBERS):
+    fit, test = half(0), half(1)
+    sae = sae_with(np.stack(rows))
+    one = prepared(members, fit, test, Discriminants(fit), 10)
+    return one and measured(one, coded(sae, fit, test), fit, test)
+
+
+def test_a_latent_of_the_class_misses_nothing():
+    found = judged([unit(D - 1), *(unit(at) for at in range(ENTRIES))])
+    assert found.f1 > 0.99
+    assert found.main == 1
+    assert (found.recall, found.frequent, found.rare) == (1, 1, 1)
+    assert found.absorbed == 0
+
+
+def test_an_absorbed_member_is_seen_as_such():
+    """The class's latent is silent on the rare member, whose own latent writes the class too."""
+    hole = unit(D - 1)
+    hole[3] = -1
+    found = judged([hole, unit(3, D - 1), *(unit(at) for at in range(4, ENTRIES))])
+    assert found.frequent == 1
+    assert found.rare < found.frequent
+    assert found.recall == pytest.approx(27 / 28, abs=0.02)
+    assert found.absorbed == pytest.approx(1 / 28, abs=0.02)
+
+
+def test_a_dictionary_without_the_class_absorbs_nothing():
+    found = judged([unit(at) for at in range(4, ENTRIES)])
+    assert found.absorbed == 0
+    assert found.recall < 0.1
+    assert judged([unit(D - 1)], {11}) is not None
+    assert judged([unit(D - 1)], {99}) is None
+
+
+def test_main_latents_join_while_they_help():
+    inside = torch.tensor([True] * 6 + [False] * 6)
+    on = torch.zeros(12, 4, dtype=torch.bool)
+    on[:3, 0] = on[3:6, 1] = on[:2, 2] = True
+    on[:, 3] = True
+    assert sorted(main_latents(on, on.sum(0), inside)) == [0, 1]
+    literal = [2 * int((on[:, i] & inside).sum()) / int(on[:, i].sum() + inside.sum()) for i in range(4)]
+    assert f1(on.T, inside).tolist() == pytest.approx(literal)
+
+
+def test_classes_and_their_random_twins():
+    found = classes([" def", "def", " Apple", "ant", "7", " a", "x1"])
+    assert found["keyword"] == {0, 1}
+    assert found["letter a"] == {2, 3}
+    assert found["digit"] == {4}
+    count = torch.tensor([100, 1, 98, 5, 0, 6, 40, 2])
+    twin = random_class([0, 3], count, np.random.default_rng(0))
+    assert twin == {2, 5}
+    tokens = torch.tensor([4] * 6 + [2] * 3 + [1] * 2)
+    assert frequent(tokens).tolist() == [4]
+
+
+def test_correlations_are_those_of_numpy():
+    one, other = (torch.rand(200, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    literal = np.corrcoef(one.T.numpy(), other.T.numpy())[:3, 3:]
+    assert np.allclose(correlations(one, other).numpy(), literal, atol=1e-5)
+    assert torch.allclose(correlations(one, one).diagonal(), torch.ones(3), atol=1e-5)
+    other[:, 1] = 0
+    assert correlations(one, other)[:, 1].abs().max() == 0
+
+
+def test_metrics_of_both_parts():
+    rows = [
+        {"seed": seed, "dictionary": dictionary, "classes": group, "class": name, "tokens": 9, "f1": good, "main": 1,
+         "recall": 0.5, "frequent": 0.75, "rare": 0.25, "absorbed": 0.1 if group == "natural" else 0.0}
+        for seed in (0, 1) for dictionary in ("trained", "untrained") for group in ("natural", "random")
+        for name, good in (("a", 0.9), ("b", 0.1))
+    ]  # fmt: skip
+    found = absorption_metrics(pd.DataFrame(rows))
+    assert found["gap"].value == 0.5
+    assert found["classes"].value == 1
+    assert found["absorbed_minus_random"].value == pytest.approx(0.1)
+    table = pd.DataFrame(
+        {"seed": [0, 0, 1, 1], "later": [0.9, 0.5, 0.9, 0.5], "shuffled": 0.1, "random": 0.4, "other_seed": 0.8}
+    )
+    layers = layer_metrics(table)
+    assert layers["matched"].value == 0.5
+    assert layers["match_minus_random"].value == pytest.approx(0.3)
+
+
+@pytest.fixture
+def pairs():
+    rows = torch.nn.functional.normalize(torch.randn(20, 6, generator=torch.Generator().manual_seed(0)), dim=1)
+    sae = Sae(About("t"), "relu", rows.T.contiguous(), torch.zeros(20), rows, torch.zeros(6))
+    return sae, torch.randn(8, 2, 6, generator=torch.Generator().manual_seed(1))
+
+
+def test_keeping_everything_changes_nothing_and_keeping_nothing_makes_pairs_equal(pairs):
+    sae, x = pairs
+    everything = list(range(20))
+    assert torch.allclose(keep(sae, x, everything, True), x, atol=1e-5)
+    nothing = keep(sae, x, [], False)
+    assert torch.allclose(nothing, pair_mean(x), atol=1e-5)
+    assert float(behaviour(nothing.sum((1, 2))[None]).abs()) < 1e-4
+    assert torch.allclose(keep(sae, x, everything, False) + keep(sae, x, [], True), x + pair_mean(x), atol=1e-5)
+
+
+def test_attribution_is_exact_for_a_linear_behaviour(pairs):
+    """Without attention behind it, M is linear: attributions are the changes that single latents make."""
+    sae, x = pairs
+    gradient = torch.randn(6, generator=torch.Generator().manual_seed(3)).expand(8, 2, 6)
+
+    def m(values):
+        return behaviour((values * gradient).sum((1, 2))[None])[0]
+
+    scores = attribution(sae, x, gradient)
+    for latent in (0, 7):
+        assert float(m(keep(sae, x, [latent], False))) == pytest.approx(float(scores[latent]), abs=1e-4)
+
+
+def test_sets_and_summary():
+    rows = torch.eye(200)
+    sae = Sae(About("t"), "relu", rows, torch.zeros(200), rows, torch.zeros(200))
+    sets = chosen(torch.arange(200), torch.linspace(0.01, 0.2, 200), sae, np.random.default_rng(0))
+    assert {k for name, k, _, _ in sets if name == "best"} == set(KS)
+    for name, k, latents, _ in sets:
+        assert len(set(latents)) == k
+        if name == "random":
+            assert not set(latents) & set(range(k))
+    table = [
+        {"seed": seed, "latents": name, "k": k, "error": error, "survives": 0.1 if name == "random" else 0.7}
+        for seed in (0, 1) for name, k, _, error in sets
+    ]  # fmt: skip
+    found = summary(pd.DataFrame(table), 3.0)
+    assert found["survives_k16_minus_random"].value == pytest.approx(0.6)
+    assert found["behaviour"].value == 3
+
+
+NULLS = {
+    "latents_beat_random_in_probes": 0.5,  # chance
+    "plain_probe_beats_latents": 0.0,
+    "latents_contrast_subjects": 1.0,  # random directions in calibration
+    "latents_of_a_class_carry_it": 0.0,
+    "class_latents_reach_rare_members": 0.13,  # random classes in calibration
+    "natural_absorption": 0.0,
+    "layers_share_latents": 0.27,  # random directions in calibration
+    "four_latents_carry_syntax": 0.0,
+    "sixteen_latents_carry_syntax": 0.0,
+    "error_carries_little_syntax": 1.0,  # an error that carries everything
+}
+
+
+@pytest.mark.parametrize("claim", NULLS)
+def test_each_claim_fails_where_there_is_nothing(claim):
+    (found,) = (one for one in load_claims("sparse_autoencoders") if one.id == claim)
+    null = Metric(value=NULLS[claim], ci_low=NULLS[claim], ci_high=NULLS[claim], n=3, unit="1", formula="null")
+    assert found.assertion.fails(null)
+    assert not found.assertion.fails(
+        null.model_copy(update=dict.fromkeys(("value", "ci_low", "ci_high"), passing(found)))
+    )
+
+
+def passing(claim):
+    """A value on the right side."""
+    return claim.assertion.at_least + 0.01 if claim.assertion.at_least is not None else claim.assertion.at_most - 0.01
