@@ -188,7 +188,6 @@ def test_sets_and_summary():
 NULLS = {
     "latents_beat_random_in_probes": 0.5,  # chance
     "plain_probe_beats_latents": 0.0,
-    "latents_contrast_subjects": 1.0,  # random directions in calibration
     "latents_of_a_class_carry_it": 0.0,
     "class_latents_reach_rare_members": 0.13,  # random classes in calibration
     "natural_absorption": 0.0,
