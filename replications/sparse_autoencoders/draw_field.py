@@ -108,7 +108,7 @@ def draw_absorption(rows: pd.DataFrame) -> Picture:
     left.plot([0, 1], [0, 1], color="0.75", linewidth=0.7)
     left.set(xlabel="recall of the main latents on rare members", ylabel="on frequent members", xlim=(-0.03, 1.03))
     left.set_ylim(-0.03, 1.03)
-    left.legend(frameon=False, loc="lower right")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     right.set(xticks=range(3), xticklabels=["natural\nclasses", "random\nclasses", "natural classes,\nuntrained"])
     right.set_ylabel("share of the class's tokens absorbed")
     return figure, rows
