@@ -9,7 +9,7 @@ that `python -m <module>` in a rule asks this server. It imports on the first re
 where the step runs the module as `__main__` with the caller's arguments, environment, folder and open files, and the
 keeper waits for the first of two events: the step ends (the caller gets its exit status), or the caller is gone (the
 step is killed). All of them die with the launcher. A step forgets what the server has imported of the project, so it
-runs the sources that are on disk. Without a server, or not on Linux, the caller becomes an ordinary Python.
+runs the sources that are on disk. Where no server takes the request, the caller becomes an ordinary Python.
 The same idea as `multiprocessing`'s forkserver with a preload list, for commands in place of functions.
 """
 
@@ -21,6 +21,7 @@ import os
 import runpy
 import select
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -44,6 +45,7 @@ CLIENT = Path(__file__).with_name("forkserver_client.py")
 DESCRIPTORS = 3
 HEADER = 8
 BACKLOG = 64
+ACCEPTED = b"!"  # after it the step is the server's; a caller that does not get it starts the step itself
 
 
 @contextlib.contextmanager
@@ -65,10 +67,12 @@ def forkserver(
     finally:
         server.kill()
         server.wait()
+        shutil.rmtree(results / FOLDER, ignore_errors=True)
 
 
 def _start(folder: Path, environment: dict[str, str], modules: tuple[str, ...]) -> "subprocess.Popen[bytes]":
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o700)  # who reaches the socket runs code as this user
     address, program = folder / SOCKET, folder / "python"
     address.unlink(missing_ok=True)
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -IS {shlex.quote(str(CLIENT))} "$@"\n')
@@ -90,13 +94,22 @@ def serve(listening: socket.socket, modules: list[str]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries ended keepers
     while True:
         connection, _ = listening.accept()
-        for module in modules:
-            importlib.import_module(module)  # at the first request only; later this is a look into a table
+        for module in modules:  # at the first request only; later this is a look into a table
+            with contextlib.suppress(Exception):  # a step that needs it will say what is wrong
+                importlib.import_module(module)
+        server = os.getpid()
         if os.fork() == 0:
             listening.close()
-            die_with_parent()
+            die_with(server)
             keep(connection)
         connection.close()
+
+
+def die_with(parent: int) -> None:
+    """`die_with_parent`, also if the parent died before the kernel was asked."""
+    die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def keep(connection: socket.socket) -> None:
@@ -106,10 +119,11 @@ def keep(connection: socket.socket) -> None:
     if len(size) < HEADER or len(descriptors) < DESCRIPTORS:
         os._exit(1)  # the caller died while asking
     request = json.loads(_receive(connection, int.from_bytes(size, "little")))
-    step = os.fork()
+    connection.sendall(ACCEPTED)
+    keeper, step = os.getpid(), os.fork()
     if step == 0:
         connection.close()
-        die_with_parent()
+        die_with(keeper)
         os._exit(run(request, descriptors))
     ended = os.pidfd_open(step)
     ready, _, _ = select.select([ended, connection.fileno()], [], [])

@@ -18,27 +18,27 @@ def main() -> None:
     address = os.environ.get("FORKSERVER", "")
     if address and len(arguments) > 1 and arguments[0] == "-m" and arguments[1].startswith(PACKAGES):
         with socket.socket(socket.AF_UNIX) as connection:
-            try:
-                connection.connect(address)
-            except OSError:
-                pass
-            else:
-                end(ask(connection, arguments))
+            if asked(connection, address, arguments):
+                answer = connection.recv(4)
+                end(int.from_bytes(answer, "little", signed=True) if len(answer) == 4 else -signal.SIGKILL)
     os.execv(sys.executable, [sys.executable, *arguments])
 
 
-def ask(connection: socket.socket, arguments: list[str]) -> int:
-    """Sends the request with the standard files; the exit status, negative for a signal."""
+def asked(connection: socket.socket, address: str, arguments: list[str]) -> bool:
+    """Sends the request with the standard files; whether the server has taken it."""
     request = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
     sent = json.dumps(request).encode()
-    socket.send_fds(connection, [len(sent).to_bytes(8, "little")], [0, 1, 2])
-    connection.sendall(sent)
-    answer = connection.recv(4)
-    return int.from_bytes(answer, "little", signed=True) if len(answer) == 4 else -signal.SIGKILL
+    try:
+        connection.connect(address)
+        socket.send_fds(connection, [len(sent).to_bytes(8, "little")], [0, 1, 2])
+        connection.sendall(sent)
+        return connection.recv(1) != b""
+    except OSError:
+        return False
 
 
 def end(status: int) -> None:
-    """Ends this process as the step ended."""
+    """Ends this process as the step ended: with its exit status, or, where this is negative, by the same signal."""
     if status < 0:
         if -status != signal.SIGKILL:
             signal.signal(-status, signal.SIG_DFL)

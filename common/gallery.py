@@ -30,12 +30,13 @@ def figures_of(results: Path, name: str) -> list[Path]:
 
 
 def finished(results: Path) -> list[str]:
-    """Replications with judged claims and provenance in `results`."""
-    return [
-        name
-        for name in replications()
-        if all((results / name / record).exists() for record in ("claims.json", "provenance.json"))
-    ]
+    """Replications with judged claims in `results`, made by the sources that are here now."""
+    found = []
+    for name, now in states().items():
+        files = [results / name / record for record in ("claims.json", "provenance.json")]
+        if all(path.exists() for path in files) and read_json(files[1]).get("state") == now:
+            found.append(name)
+    return found
 
 
 def committed(folder: Path, fresh: list[str], scale: str) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def committed(folder: Path, fresh: list[str], scale: str) -> dict[str, Any]:
         origin = found["provenance.json"].get(name, {})
         if name not in fresh and (known.get(name) != state or origin.get("scale") != scale):
             raise UserError(
-                f"{name} has no finished results of scale {scale} and is not what figures/ shows; "
+                f"{name} has no finished results of scale {scale} that are up to date, and is not what figures/ shows; "
                 "run that replication, then `make gallery` again"
             )
     return found

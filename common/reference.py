@@ -2,8 +2,8 @@
 
 CI verifies these first and by all means; the others, whose sources, settings and claims are those of the reference run,
 as far as its time allows. The state of a replication is one hash over the import closure of all its modules (lock
-included), its claims and rules, models and corpora, and the settings of the reference run's scale. Settings of other
-scales do not count.
+included) and of what makes models, corpora and verdicts, its claims and rules, and the settings of the reference run's
+scale. Settings of other scales do not count, nor does what it reads of another replication's results.
 """
 
 import hashlib
@@ -14,13 +14,14 @@ from common.sources import source_hash
 
 STATES = ROOT / "figures" / "sources.json"
 SCALE = "laptop"
+SHARED = ("common.materialise", "common.python_docs", "common.self_chat", "common.verify")
 
 
 def state(name: str) -> str:
     """16 hex digits that change when a run of this replication could give other metrics or verdicts."""
     folder = ROOT / "replications" / name
     modules = [f"replications.{name}.{path.stem}" for path in sorted(folder.glob("*.py"))]
-    digest = hashlib.sha256(source_hash(*modules).encode())
+    digest = hashlib.sha256(source_hash(*modules, *SHARED).encode())
     digest.update((load_replication(name, SCALE).model_dump_json() + load_scale(SCALE).model_dump_json()).encode())
     files = [path for path in sorted(folder.glob("*.yaml")) if path.name != "config.yaml"]
     for path in [*files, *sorted(folder.glob("*.smk")), *sorted(ROOT.glob("config/*.yaml"))]:

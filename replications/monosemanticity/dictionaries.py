@@ -98,7 +98,7 @@ def dictionaries(
 
 
 def recipe(dictionaries: Dictionaries, width: int, seed: int) -> Recipe:
-    """No two dictionaries share a seed: with one seed the narrow one's first rows would be those of the wide one."""
+    """No two dictionaries of a network share a seed: the narrow one's first rows would be those of the wide one."""
     values = {"architecture": "topk", "d_sae": width, "sparsity": float(dictionaries.sparsity), "seed": seed}
     return Recipe.model_validate(values)
 

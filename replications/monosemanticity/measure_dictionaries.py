@@ -63,8 +63,8 @@ def measure_dictionaries(
         f"{kind}-{width}": f"{kind}-{width}-s{{seed}}" for kind in ("trained", "start") for width in dictionaries.widths
     }
     names["twin"] = f"twin-{dictionaries.widths[0]}-s{{seed}}"
-    grams = ngram_losses(stored["train"].numpy(), windows.numpy(), trained.shape.d_vocab)
     judged = windows[(stored["document"] % 2 == 1)][: measures.loss_windows]
+    grams = ngram_losses(stored["train"].numpy(), judged.numpy(), trained.shape.d_vocab)
     found: list[list[dict[str, Any]]] = []
     window_losses: list[dict[str, np.ndarray]] = []
     kept: list[dict[str, Tensor]] = []
@@ -76,7 +76,7 @@ def measure_dictionaries(
         weights, before = trained.one(place), trained.untrained().one(place)
         x = activations(weights, windows, trained.shape)[:, 1:].flatten(0, 1)
         fit, scored = x[torch.from_numpy(~text.scored)], x[torch.from_numpy(text.scored)]
-        sample = scored[: judged.numel()]
+        sample = scored[: judged[:, 1:].numel()]
         rows, by_window = table(
             weights, trained.shape, judged, sample, substitutes(saes, fit, dictionaries.sparsity), saes
         )
@@ -98,7 +98,8 @@ def measure_dictionaries(
             for kind, own in (("own parent", one), ("permuted", null))
             for parent, cosine, inside in zip(*own, strict=True)
         ]
-        parents.append(summary(one, null, levels))
+        twin, _ = nest([levels[0], Level(saes["twin"], saes["twin"].encode(scored) > 0)], seed)
+        parents.append(summary({"": one, "_null": null, "_twin": twin}, levels))
         trees[seed] = families_of(levels, x, text, read_json(vocabulary), measures.set_size)
         print(f"seed {seed}: " + ", ".join(f"{row['name']} {row['ce']:.3f}" for row in rows), flush=True)
     write_table(ways, [row for rows in found for row in rows])
@@ -108,7 +109,7 @@ def measure_dictionaries(
     write_metrics(loss, losses_found | rises(losses_found, window_losses, documents, dictionaries.widths))
     write_table(nests, nested)
     write_table(families, largest_families(trees))
-    write_metrics(splitting, over(parents, SPLITTING).found)
+    write_metrics(splitting, splitting_metrics(parents).found)
     pairs, lines = universal(kept, trained.seeds, text)
     write_table(twins, lines)
     found_pairs = over(pairs, UNIVERSALITY)
@@ -204,15 +205,24 @@ def nest(levels: list[Level], seed: int) -> tuple[Nesting, Nesting]:
     return nesting(rows, narrow.W_dec, inside), nesting(rows[:, order], narrow.W_dec, inside)
 
 
-def summary(one: Nesting, null: Nesting, levels: list[Level]) -> dict[str, float]:
-    """The numbers of one seed; `_null` for parents that were chosen with permuted neurons."""
+def summary(parents: dict[str, Nesting], levels: list[Level]) -> dict[str, float]:
+    """The numbers of one seed; `_null` for parents that were chosen with permuted neurons, `_twin` for the parents of
+    the latents of another narrow dictionary."""
     narrow, fires = levels[0][0].d_sae, levels[-1][1]
-    siblings, pairs = sibling_overlap(one, fires[:, fires.any(0)], NEAR, INSIDE)
+    siblings, pairs = sibling_overlap(parents[""], fires[:, fires.any(0)], NEAR, INSIDE)
     out = {"siblings": siblings, "pairs": float(pairs)}
-    for ending, own in (("", one), ("_null", null)):
+    for ending, own in parents.items():
         out[f"inside{ending}"] = float(own.inside.mean())
         out[f"nested{ending}"] = float(((own.cosine >= NEAR) & (own.inside >= INSIDE)).mean())
         out[f"split{ending}"] = split_share(own, narrow, NEAR, INSIDE)
+    return out
+
+
+def splitting_metrics(parents: list[dict[str, float]]) -> Seeded:
+    """Intervals over seeds, and differences from another dictionary of the narrowest width."""
+    out = over(parents, SPLITTING)
+    for left, right in (("inside", "inside_twin"), ("inside_null", "inside_twin"), ("nested", "nested_twin")):
+        out.minus(f"{left}_minus_twin", left, right)
     return out
 
 

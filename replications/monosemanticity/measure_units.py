@@ -107,9 +107,6 @@ def measure_units(
                 values.setdefault(f"logits_{name}", []).append(float(columns["logits"].mean()))
             rng = np.random.default_rng(seed)
             order = exchanged(rates, rng)
-            if name == "neurons":
-                both = scored(found.of(order), kind.firings, text, measures.context)
-                add(values, lines, drawn, seed, "shuffled_neurons", *both)
             if name == "features":
                 add(
                     values,
@@ -231,11 +228,9 @@ def unit_metrics(
         ("untrained", "rotated"),
         ("untrained", "features"),
         ("rotated", "features"),
-        ("shuffled", "shuffled_neurons"),
+        ("rotated", "neurons"),
     ):
         found.minus(f"detection_{left}_minus_{right}", f"detection_{left}", f"detection_{right}")
-    gap = "detection_features_minus_neurons"
-    found.minus("detection_gap_difference", gap, "detection_shuffled_minus_shuffled_neurons")
     for other in ("neurons", "rotated"):
         draws = np.mean([a - b for a, b in zip(drawn["features"], drawn[other], strict=True)], axis=0)
         low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -8,8 +8,9 @@ At both positions a latent that is not kept takes its mean over the two prompts 
 it is dropped: it then says nothing about which of the two it is. Keeping nothing gives M = 0, keeping all latents and
 the error gives M itself (tests). `survives` is M over its clean value. The best latents are those of largest
 attribution, (f_bracket - f_comma) W_dec . (dD_bracket/dx + dD_comma/dx), on pairs with other names than those they are
-scored on. Controls: as many random latents that fire about as often (Marks et al. 2024 ask the same of circuits of
-latents; there the error is kept).
+scored on. Controls: the best directions of a random dictionary, chosen by the same attribution (covariance and firing
+rates of the SAE); and as many random latents that fire about as often, nearly all of which are silent here (Marks et
+al. 2024 ask the same of circuits of latents; there the error is kept).
 """
 
 from pathlib import Path
@@ -32,7 +33,7 @@ from common.rerun import at_positions, rerun
 from common.saes.sae import Sae
 from common.saes.stream import Activations
 from common.statistics import over_seeds
-from replications.sparse_autoencoders.codes import central
+from replications.sparse_autoencoders.codes import central, random_sae
 from replications.sparse_autoencoders.perturbation import Pooled, matched
 from replications.sparse_autoencoders.settings import Sweep
 from replications.sparse_autoencoders.sizes import Sizes
@@ -51,6 +52,7 @@ FINDING = (("data", "i"), ("rows", "pos"))
 SCORING = (("users", "index"), ("lines", "name"))
 ANSWERS = ("]", ")")
 KS = (4, 16, 64)
+NULL = "random dictionary"
 DRAWS = 2  # random sets for each k
 STEPS = 2  # positions at which the prompts of a pair differ
 COPIES = 6  # in one pass
@@ -106,8 +108,13 @@ def completeness(
             best = attribution(sae, finding.x, gradient).argsort(descending=True)
             density = (sae.encode(sample) > 0).float().mean(0)
             kept = chosen(best, density, sae, np.random.default_rng(seed))
-            edited = torch.stack([keep(sae, scoring.x, latents, error) for _, _, latents, error in kept])
-            found = torch.cat([behaviour(preference(scoring, part)) for part in torch.split(edited, COPIES)])
+            edited = [keep(sae, scoring.x, latents, error) for _, _, latents, error in kept]
+            null = random_sae(sae, sample, 100 * seed)
+            order = attribution(null, finding.x, gradient).argsort(descending=True)
+            kept += [(NULL, k, order[:k].tolist(), False) for k in KS]
+            edited += [keep(null, scoring.x, order[:k].tolist(), False) for k in KS]
+            copies = torch.split(torch.stack(edited), COPIES)
+            found = torch.cat([behaviour(preference(scoring, part)) for part in copies])
             for (name, k, _, error), value in zip(kept, (found / clean).tolist(), strict=True):
                 rows.append({"seed": seed, "latents": name, "k": k, "error": error, "survives": value})
     frame = pd.DataFrame(rows)
@@ -204,8 +211,12 @@ def summary(frame: pd.DataFrame, clean: float) -> dict[str, Metric]:
         values[f"survives_k{k}"] = (series("best", k, False), f"{about}the {k} best latents")
         values[f"survives_k{k}_error"] = (series("best", k, True), f"{about}the {k} best latents and the error")
         values[f"survives_k{k}_random"] = (series("random", k, False), f"{about}{k} random latents of like density")
-        gaps = [a - b for a, b in zip(values[f"survives_k{k}"][0], values[f"survives_k{k}_random"][0], strict=True)]
-        values[f"survives_k{k}_minus_random"] = (gaps, f"survives_k{k} minus survives_k{k}_random")
+        best = f"{about}the {k} best directions of a random dictionary"
+        values[f"survives_k{k}_random_dictionary"] = (series(NULL, k, False), best)
+        for other in ("random", "random_dictionary"):
+            pair = values[f"survives_k{k}"][0], values[f"survives_k{k}_{other}"][0]
+            gaps = [a - b for a, b in zip(*pair, strict=True)]
+            values[f"survives_k{k}_minus_{other}"] = (gaps, f"survives_k{k} minus survives_k{k}_{other}")
     gaps = [a - b for a, b in zip(values["survives_error_alone"][0], values["survives_k4"][0], strict=True)]
     values["survives_error_minus_k4"] = (gaps, "survives_error_alone minus survives_k4")
     found = {name: over_seeds(own, unit="share", formula=formula) for name, (own, formula) in values.items()}

@@ -143,6 +143,7 @@ def draw_completeness(rows: pd.DataFrame) -> Picture:
     arms = {
         ("best", False): ("best latents", PALETTE[0], "-o", 6.0),
         ("best", True): ("best latents and the error", PALETTE[4], "--^", 3.5),
+        ("random dictionary", False): ("best of a random dictionary", PALETTE[1], "-D", 4.0),
         ("random", False): ("random latents that fire as often", GREY, "-s", 4.0),
     }
     for (name, error), (label, colour, style, size) in arms.items():

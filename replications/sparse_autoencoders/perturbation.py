@@ -1,7 +1,7 @@
 """Targeted probe perturbation (TPP; Karvonen et al. 2024, 2025): do the latents of a class carry that class alone?
 
 For each class one probe on the mean residual stream of a window, class against the rest. The n latents of a class are
-those of largest (difference of class means) x (decoder row . probe weight) on the training windows. Setting them to
+those of largest |(difference of class means) x (decoder row . probe weight)| on the training windows. Setting them to
 zero with the error term kept takes sum f_i W_dec_i away from the mean, as means over tokens are linear. With the fall
 of accuracy dAcc(j | i) of probe j when the latents of class i are gone,
 
@@ -51,7 +51,7 @@ def probes(x: Float[Tensor, "window d_model"], classes: list[str], split: Halves
 
 
 def aligned(data: Pooled, probe: Probe, split: Halves, n: int) -> Int[np.ndarray, " n"]:
-    """The n latents that push the probe towards its class most."""
+    """The n latents that move the probe most between its class and the rest, either way."""
     latents, label = data.latents.numpy()[split.train], probe.label[split.train]
     difference = latents[label].mean(0) - latents[~label].mean(0)
     effect = np.abs(difference * (data.W_dec.numpy() @ probe.weight))

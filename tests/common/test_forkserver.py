@@ -52,7 +52,7 @@ class Steps:
 
 
 @contextlib.contextmanager
-def served(folder, root):
+def served(folder, root, *modules):
     """The steps of a project in `folder` that has the real `common`."""
     for name in ("results", "replications"):
         (folder / name).mkdir()
@@ -60,7 +60,7 @@ def served(folder, root):
     (folder / "replications" / "step.py").write_text(STEP)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     given = {**os.environ, "PATH": path, "PYTHONPATH": str(root)}
-    with contextlib.chdir(folder), forkserver(Path("results"), given, ("colorsys",)) as environment:
+    with contextlib.chdir(folder), forkserver(Path("results"), given, ("colorsys", *modules)) as environment:
         yield Steps(folder, environment)
 
 
@@ -138,6 +138,27 @@ def test_a_step_dies_with_the_server(root, tmp_path):
         os.kill(server, signal.SIGKILL)
         assert caller.wait(timeout=10) == -signal.SIGKILL
         assert gone(pid)
+
+
+def test_a_library_that_is_missing_is_the_step_s_own_concern(root, tmp_path):
+    with served(tmp_path, root, "no_such_library") as steps:
+        assert steps.run("exit", "3")[0] == 3
+
+
+def test_a_server_that_dies_before_it_takes_the_request(root, tmp_path):
+    """The caller starts the step itself."""
+    (tmp_path / "end_of_the_server.py").write_text("import os\nos._exit(1)\n")
+    with served(tmp_path, root, "end_of_the_server") as steps:
+        code, out, _ = steps.run("report")
+    assert code == 0
+    assert out.endswith("False\n")
+
+
+def test_nothing_is_left_of_the_server(root, tmp_path):
+    with served(tmp_path, root) as steps:
+        assert (tmp_path / "results/.forkserver").stat().st_mode & 0o777 == 0o700
+        assert steps.run("exit", "0")[0] == 0
+    assert list((tmp_path / "results").iterdir()) == []
 
 
 def test_where_no_server_can_be_had_steps_run_without(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def project(root, tmp_path, monkeypatch):
         (folder / f"new.{ending}").write_text("x")
     (folder / "new.json").write_text('{"caption": "A new figure."}')
     (results / "grokking/claims.json").write_text(json.dumps(claims(root, "grokking")[:2]))
-    new = ORIGIN | {"commit": "b" * 40, "device": "two", "instructions": "AVX2"}
+    new = ORIGIN | {"commit": "b" * 40, "device": "two", "instructions": "AVX2", "state": "new"}
     (results / "grokking/provenance.json").write_text(json.dumps(new))
     fresh = {"steps": {"grokking/draw": STEP | {"cpu_s": 7.0}}, "replications": {"grokking": STEP | {"disk_mb": 4.0}}}
     states = {"grokking": "new", "superposition": "same"}
@@ -78,7 +78,9 @@ def test_what_has_changed_since_is_not_kept(project):
     states["superposition"] = "edited"
     with pytest.raises(UserError, match="superposition has no finished results of scale laptop"):
         gallery()
-    states["superposition"] = "same"
+    states |= {"superposition": "same", "grokking": "edited after its run"}
+    with pytest.raises(UserError, match="results/laptop holds no finished replication"):
+        gallery()
     with pytest.raises(UserError, match="results/smoke holds no finished replication"):
         gallery("smoke")
     assert {path: path.read_bytes() for path in figures.rglob("*") if path.is_file()} == before

@@ -15,7 +15,7 @@ from common.transformer import forward, initial_weights, token_losses
 from replications.monosemanticity.dictionaries import recipe
 from replications.monosemanticity.explain import auroc, exchanged, explain, purity, quarters, scored, shown
 from replications.monosemanticity.families import Level, families_of, largest_families
-from replications.monosemanticity.measure_dictionaries import SPLITTING, loss_metrics, over, rises
+from replications.monosemanticity.measure_dictionaries import loss_metrics, rises, splitting_metrics
 from replications.monosemanticity.measure_units import logit_metrics, unit_metrics
 from replications.monosemanticity.model import HOOK, activations, losses
 from replications.monosemanticity.reconstruction import largest, ngram_losses, resampled_rise
@@ -269,12 +269,14 @@ def test_spaces_and_line_breaks_are_visible():
 
 
 def test_every_number_that_a_claim_names_is_measured():
-    kinds = ("features", "neurons", "raw", "rotated", "untrained", "start", "shuffled", "shuffled_neurons")
+    kinds = ("features", "neurons", "raw", "rotated", "untrained", "start", "shuffled")
     values = {f"{score}_{kind}": [0.1, 0.2] for score in ("detection", "fuzzing") for kind in kinds}
     made = {"units": set(unit_metrics(values, dict.fromkeys(kinds, [np.zeros(20)] * 2), 5))}
     made["logits"] = set(logit_metrics({f"logits_{kind}": [0.1, 0.2] for kind in kinds}))
-    both = [{f"inside{end}": 0.1 * i for end in ("", "_null")} for i in range(2)]
-    made["splitting"] = set(over(both, SPLITTING).found)
+    both = [
+        {f"{one}{end}": 0.1 * i for one in ("inside", "nested") for end in ("", "_null", "_twin")} for i in range(2)
+    ]
+    made["splitting"] = set(splitting_metrics(both).found)
     names = [f"{kind}-{width}" for kind in ("trained", "start") for width in (8, 16)]
     rows = [
         {"name": name, "ce": 1.0 + i, "fvu": 0.5, "dead": 0.0, "l0": 2.0}

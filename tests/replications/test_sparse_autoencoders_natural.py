@@ -8,7 +8,16 @@ import torch
 from common.claims import load_claims
 from common.records import Metric
 from common.saes.sae import About, Sae
-from replications.sparse_autoencoders.completeness import KS, attribution, behaviour, chosen, keep, pair_mean, summary
+from replications.sparse_autoencoders.completeness import (
+    KS,
+    NULL,
+    attribution,
+    behaviour,
+    chosen,
+    keep,
+    pair_mean,
+    summary,
+)
 from replications.sparse_autoencoders.natural import absorption_metrics, correlations, layer_metrics
 from replications.sparse_autoencoders.token_classes import (
     Discriminants,
@@ -178,10 +187,11 @@ def test_sets_and_summary():
             assert not set(latents) & set(range(k))
     table = [
         {"seed": seed, "latents": name, "k": k, "error": error, "survives": 0.1 if name == "random" else 0.7}
-        for seed in (0, 1) for name, k, _, error in sets
+        for seed in (0, 1) for name, k, _, error in [*sets, *((NULL, k, [], False) for k in KS)]
     ]  # fmt: skip
     found = summary(pd.DataFrame(table), 3.0)
     assert found["survives_k16_minus_random"].value == pytest.approx(0.6)
+    assert found["survives_k16_minus_random_dictionary"].value == pytest.approx(0)
     assert found["behaviour"].value == 3
 
 
@@ -189,11 +199,9 @@ NULLS = {
     "latents_beat_random_in_probes": 0.5,  # chance
     "plain_probe_beats_latents": 0.0,
     "latents_of_a_class_carry_it": 0.0,
-    "class_latents_reach_rare_members": 0.13,  # random classes in calibration
     "natural_absorption": 0.0,
     "layers_share_latents": 0.27,  # random directions in calibration
     "four_latents_carry_syntax": 0.0,
-    "sixteen_latents_carry_syntax": 0.0,
     "error_carries_little_syntax": 1.0,  # an error that carries everything
 }
 
