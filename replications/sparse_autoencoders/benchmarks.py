@@ -169,7 +169,7 @@ def perturbed(whole: Pooled, windows: list[Window], sizes: Sizes, seed: int) -> 
             sets = {name: aligned(data, probe, split, n) for name, probe in found.items()}
             rows.append({"what": f"tpp of {n} latents", "seed": seed, "value": tpp(falls(data, found, sets, split))})
             for _ in range(max(1, sizes.draws // sizes.splits)):
-                drawn = {name: matched(data, chosen, dice) for name, chosen in sets.items()}
+                drawn = {name: matched(data.density, chosen, dice) for name, chosen in sets.items()}
                 fall = tpp(falls(data, found, drawn, split))
                 rows.append({"what": f"tpp of {n} random latents", "seed": seed, "value": fall})
     return rows

@@ -7,6 +7,7 @@ serves as the untrained SAE too.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,7 +20,6 @@ from common.saes.saelens import load_saelens
 from replications.sparse_autoencoders.overlap import random_like
 from replications.sparse_autoencoders.texts import Padded
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 

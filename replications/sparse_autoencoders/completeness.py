@@ -34,7 +34,7 @@ from common.saes.sae import Sae
 from common.saes.stream import Activations
 from common.statistics import over_seeds
 from replications.sparse_autoencoders.codes import central, random_sae
-from replications.sparse_autoencoders.perturbation import Pooled, matched
+from replications.sparse_autoencoders.perturbation import matched
 from replications.sparse_autoencoders.settings import Sweep
 from replications.sparse_autoencoders.sizes import Sizes
 from replications.sparse_autoencoders.texts import padded
@@ -107,7 +107,7 @@ def completeness(
             sae = central(index, sweep.width, sweep.sparsity, seed)
             best = attribution(sae, finding.x, gradient).argsort(descending=True)
             density = (sae.encode(sample) > 0).float().mean(0)
-            kept = chosen(best, density, sae, np.random.default_rng(seed))
+            kept = chosen(best, density, np.random.default_rng(seed))
             edited = [keep(sae, scoring.x, latents, error) for _, _, latents, error in kept]
             null = random_sae(sae, sample, 100 * seed)
             order = attribution(null, finding.x, gradient).argsort(descending=True)
@@ -181,16 +181,14 @@ def pair_mean(values: Float[Tensor, "prompt *rest"]) -> Float[Tensor, "prompt *r
 
 
 def chosen(
-    best: Tensor, density: Float[Tensor, " d_sae"], sae: Sae, dice: np.random.Generator
+    best: Tensor, density: Float[Tensor, " d_sae"], dice: np.random.Generator
 ) -> list[tuple[str, int, list[int], bool]]:
     """All sets to keep: name, size, latents, whether the error is kept."""
-    everything = list(range(sae.d_sae))
-    found = [("none", 0, [], True), ("all", sae.d_sae, everything, False)]
-    data = Pooled(sae.W_dec[:1], sae.W_dec[:1], sae.W_dec, density)
+    found = [("none", 0, [], True), ("all", len(density), list(range(len(density))), False)]
     for k in KS:
         own = best[:k]
         found += [("best", k, own.tolist(), error) for error in (False, True)]
-        found += [("random", k, matched(data, own.numpy(), dice).tolist(), False) for _ in range(DRAWS)]
+        found += [("random", k, matched(density, own.numpy(), dice).tolist(), False) for _ in range(DRAWS)]
     return found
 
 

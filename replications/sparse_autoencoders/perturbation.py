@@ -58,9 +58,11 @@ def aligned(data: Pooled, probe: Probe, split: Halves, n: int) -> Int[np.ndarray
     return np.argsort(-effect, kind="stable")[:n]
 
 
-def matched(data: Pooled, chosen: Int[np.ndarray, " n"], dice: np.random.Generator) -> Int[np.ndarray, " n"]:
+def matched(
+    densities: Float[Tensor, " d_sae"], chosen: Int[np.ndarray, " n"], dice: np.random.Generator
+) -> Int[np.ndarray, " n"]:
     """For each chosen latent another one that fires about as often; no latent twice, as long as there are enough."""
-    density = data.density.numpy()
+    density = densities.numpy()
     taken = set(chosen.tolist())
     found = []
     for latent in chosen.tolist():

@@ -131,7 +131,7 @@ def test_targeted_perturbation_finds_the_latents_of_the_classes():
     fall = falls(data, found, sets, cut)
     assert fall.diagonal().min() > 0.4
     assert tpp(fall) > 0.3
-    drawn = {name: matched(data, chosen, np.random.default_rng(0)) for name, chosen in sets.items()}
+    drawn = {name: matched(data.density, chosen, np.random.default_rng(0)) for name, chosen in sets.items()}
     assert tpp(falls(data, found, drawn, cut)) < 0.1  # the control fails
     nothing = {name: np.array([], dtype=int) for name in sets}
     assert np.abs(falls(data, found, nothing, cut)).max() == 0
@@ -141,7 +141,7 @@ def test_matched_latents_are_others_of_like_density():
     density = torch.linspace(0.001, 0.5, 300)
     data = Pooled(torch.zeros(1, 1), torch.zeros(1, 300), torch.zeros(300, 1), density)
     chosen = np.array([10, 100, 200])
-    drawn = matched(data, chosen, np.random.default_rng(0))
+    drawn = matched(data.density, chosen, np.random.default_rng(0))
     assert not set(drawn) & set(chosen)
     assert np.abs(drawn - chosen).max() <= 22
 

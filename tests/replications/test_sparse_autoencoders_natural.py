@@ -177,9 +177,7 @@ def test_attribution_is_exact_for_a_linear_behaviour(pairs):
 
 
 def test_sets_and_summary():
-    rows = torch.eye(200)
-    sae = Sae(About("t"), "relu", rows, torch.zeros(200), rows, torch.zeros(200))
-    sets = chosen(torch.arange(200), torch.linspace(0.01, 0.2, 200), sae, np.random.default_rng(0))
+    sets = chosen(torch.arange(200), torch.linspace(0.01, 0.2, 200), np.random.default_rng(0))
     assert {k for name, k, _, _ in sets if name == "best"} == set(KS)
     for name, k, latents, _ in sets:
         assert len(set(latents)) == k
