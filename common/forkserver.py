@@ -13,7 +13,6 @@ runs the sources that are on disk. Where no server takes the request, the caller
 The same idea as `multiprocessing`'s forkserver with a preload list, for commands in place of functions.
 """
 
-import array
 import contextlib
 import importlib
 import json
@@ -118,7 +117,11 @@ def keep(connection: socket.socket) -> None:
     size, descriptors, _, _ = socket.recv_fds(connection, HEADER, DESCRIPTORS)
     if len(size) < HEADER or len(descriptors) < DESCRIPTORS:
         os._exit(1)  # the caller died while asking
-    request = json.loads(_receive(connection, int.from_bytes(size, "little")))
+    length = int.from_bytes(size, "little")
+    sent = connection.recv(length, socket.MSG_WAITALL)
+    if len(sent) < length:
+        os._exit(1)
+    request = json.loads(sent)
     connection.sendall(ACCEPTED)
     keeper, step = os.getpid(), os.fork()
     if step == 0:
@@ -131,18 +134,8 @@ def keep(connection: socket.socket) -> None:
         os.kill(step, signal.SIGKILL)
         os._exit(1)
     _, status = os.waitpid(step, 0)
-    connection.sendall(array.array("i", [os.waitstatus_to_exitcode(status)]).tobytes())
+    connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "little", signed=True))
     os._exit(0)
-
-
-def _receive(connection: socket.socket, size: int) -> bytes:
-    received = b""
-    while len(received) < size:
-        part = connection.recv(size - len(received))
-        if not part:
-            os._exit(1)
-        received += part
-    return received
 
 
 def run(request: dict[str, Any], descriptors: list[int]) -> int:

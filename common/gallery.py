@@ -29,21 +29,21 @@ def figures_of(results: Path, name: str) -> list[Path]:
     return sorted(path.with_suffix("") for path in (results / name).glob("*/*/figures/*.svg"))
 
 
-def finished(results: Path) -> list[str]:
-    """Replications with judged claims in `results`, made by the sources that are here now."""
+def finished(results: Path, current: dict[str, str]) -> list[str]:
+    """Replications with judged claims in `results`, made by the sources that are here now (`current` states)."""
     found = []
-    for name, now in states().items():
+    for name, now in current.items():
         files = [results / name / record for record in ("claims.json", "provenance.json")]
         if all(path.exists() for path in files) and read_json(files[1]).get("state") == now:
             found.append(name)
     return found
 
 
-def committed(folder: Path, fresh: list[str], scale: str) -> dict[str, Any]:
+def committed(folder: Path, fresh: list[str], current: dict[str, str], scale: str) -> dict[str, Any]:
     """Records of the committed gallery. UserError if a replication that is not `fresh` cannot keep its part of it."""
     found = {record: read_json(folder / record) if (folder / record).exists() else {} for record in RECORDS}
     known = read_json(folder / STATES.name) if (folder / STATES.name).exists() else {}
-    for name, state in states().items():
+    for name, state in current.items():
         origin = found["provenance.json"].get(name, {})
         if name not in fresh and (known.get(name) != state or origin.get("scale") != scale):
             raise UserError(
@@ -68,16 +68,20 @@ def merged_cost(old: dict[str, Any], new: dict[str, Any], fresh: list[str]) -> d
 def gallery(scale: str = "laptop") -> None:
     """Copies what is finished at `scale` into `figures/`. UserError if there is nothing, or something is missing."""
     results, folder = ROOT / "results" / scale, ROOT / "figures"
-    if not (fresh := finished(results)):
+    current = states()
+    if not (fresh := finished(results, current)):
         raise UserError(f"results/{scale} holds no finished replication; run `make SCALE={scale}` first")
-    old = committed(folder, fresh, scale)
-    kept = [claim for claim in old["claims.json"] or [] if claim["replication"] not in fresh]
-    claims = {name: [claim for claim in kept if claim["replication"] == name] for name in replications()}
-    claims |= {name: read_json(results / name / "claims.json") for name in fresh}
-    origins = {name: old["provenance.json"].get(name) for name in replications()}
-    origins |= {name: read_json(results / name / "provenance.json") for name in fresh}
+    old = committed(folder, fresh, current, scale)
+    claims, origins = [], {}
+    for name in current:
+        if name in fresh:
+            claims += read_json(results / name / "claims.json")
+            origins[name] = read_json(results / name / "provenance.json")
+        else:
+            claims += [claim for claim in old["claims.json"] if claim["replication"] == name]
+            origins[name] = old["provenance.json"][name]
     for path in folder.glob("*/"):
-        if path.name in fresh or path.name not in replications():
+        if path.name in fresh or path.name not in current:
             shutil.rmtree(path)
     for name in fresh:
         (folder / name).mkdir(parents=True)
@@ -86,14 +90,15 @@ def gallery(scale: str = "laptop") -> None:
                 model, part = stem.parts[-4], stem.parts[-3]
                 middle = part if model == "toy" else f"{part}-{model}"
                 shutil.copyfile(stem.with_suffix(f".{ending}"), folder / name / f"{middle}-{stem.name}.{ending}")
-    write_json(folder / "claims.json", [claim for name in replications() for claim in claims[name]])
+    write_json(folder / "claims.json", claims)
     write_json(folder / "provenance.json", origins)
     write_json(folder / "cost.json", merged_cost(old["cost.json"], costs(results), fresh))
-    write_json(folder / STATES.name, states())
+    write_json(folder / STATES.name, current)
     for page, text in pages(folder).items():
         write_text(page, text)
     dag()
-    print(f"figures/ now holds {', '.join(fresh)} from results/{scale}" + (", the rest as before" if kept else ""))
+    rest = ", the rest as before" if len(fresh) < len(current) else ""
+    print(f"figures/ now holds {', '.join(fresh)} from results/{scale}{rest}")
 
 
 if __name__ == "__main__":

@@ -64,10 +64,11 @@ def by_replication(claims: list[Claim]) -> dict[str, list[Claim]]:
 def cost_block(folder: Path) -> str:
     """What the whole run takes, for the front page."""
     cost, origins = read_json(folder / "cost.json"), read_json(folder / "provenance.json")
-    scales, machines = ({name(origin) for origin in origins.values()} for name in (lambda o: o["scale"], machine))
+    scales = sorted({origin["scale"] for origin in origins.values()})
+    machines = sorted({machine(origin) for origin in origins.values()})
     return (
-        f"The reference run took {amount(cost['total'])} (scale `{', '.join(sorted(scales))}`, "
-        f"{', '.join(sorted(machines))}). Steps run side by side, one a core, so two cores need about half of the CPU "
+        f"The reference run took {amount(cost['total'])} (scale `{', '.join(scales)}`, "
+        f"{', '.join(machines)}). Steps run side by side, one a core, so two cores need about half of the CPU "
         "minutes."
     )
 
