@@ -2,12 +2,6 @@
 # completeness. Included by rules.smk.
 from replications.sparse_autoencoders.sizes import SIZES
 
-FIELD = {  # subcategory of the report: part: figures
-    "Benchmarks": {"benchmarks": ["probes", "floors"]},
-    "Natural absorption": {"natural_absorption": ["natural_absorption"]},
-    "Layers": {"layers": ["layers"]},
-    "Causal completeness": {"completeness": ["completeness"]},
-}
 CENTRAL = flags(
     {"sizes": SIZES[config["scale"]].model_dump(), "sweep": config["sweep"]}, **SEEDS
 )
@@ -90,26 +84,3 @@ rule completeness:
         sources=source_hash(f"{NAME}.completeness"),
     shell:
         "python -m replications.sparse_autoencoders.completeness --manifest {input.manifest} --early {input.early} --index {input.index} {params.options} --device {params.device} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
-
-
-rule draw_field:
-    input:
-        rules.benchmarks.output,
-        rules.natural.output,
-        rules.completeness.output,
-        captions=captions(CAPTIONS, FIELD),
-    output:
-        **figure_files(
-            "<results>/{model}", FIELD, "Sparse autoencoders", model="{model}"
-        ),
-    log:
-        "<logs>/{model}/draw_field.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_field"),
-    shell:
-        "python -m replications.sparse_autoencoders.draw_field --captions {input.captions} --out {output.svg} > {log} 2>&1"

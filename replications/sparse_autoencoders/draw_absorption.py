@@ -1,13 +1,11 @@
-"""Step: draws how often a parent's latent fires with and without a child, and against variance explained."""
-
-from pathlib import Path
+"""Draws how often a parent's latent fires with and without a child, and against variance explained."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 
 NAMES = {"relu": "ReLU + L1", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu": "JumpReLU",
          "matryoshka": "Matryoshka"}  # fmt: skip
@@ -19,11 +17,9 @@ MARKS = {
 COLOURS = dict(zip(NAMES, (PALETTE[3], PALETTE[1], PALETTE[0], PALETTE[4], PALETTE[2]), strict=True))
 
 
-def draw_absorption(*, table: Path, caption: Path, out: Path) -> None:
+def draw_absorption(rows: pd.DataFrame) -> Figure:
     """Left: firing rates of parents' latents, seeds and their mean. Right: recall over variance explained."""
-    rows = pd.read_csv(table)
     seeds = rows.groupby(["architecture", "seed"], sort=False).mean(numeric_only=True).reset_index()
-    use_style()
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7), width_ratios=[1.5, 1])
     places = {name: len(NAMES) - 1 - place for place, name in enumerate(NAMES)}
     for offset, (key, (label, marker, colour)) in zip((0.18, 0.0, -0.18), MARKS.items(), strict=True):
@@ -41,8 +37,4 @@ def draw_absorption(*, table: Path, caption: Path, out: Path) -> None:
     handles, labels = left.get_legend_handles_labels()
     more, names = right.get_legend_handles_labels()
     figure.legend(handles + more, labels + names, loc="outside lower center", ncols=4, frameon=False)
-    save_figure(figure, out.with_suffix(""), rows, caption, [table])
-
-
-if __name__ == "__main__":
-    run(draw_absorption)
+    return figure

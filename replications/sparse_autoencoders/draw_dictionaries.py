@@ -1,13 +1,11 @@
-"""Step: draws what trained, soft-frozen, frozen and untrained dictionaries explain and cost the model."""
-
-from pathlib import Path
+"""Draws what trained, soft-frozen, frozen and untrained dictionaries explain and cost the model."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 
 KINDS = {
     "trained": "trained",
@@ -24,10 +22,8 @@ PANELS = {
 }
 
 
-def draw_dictionaries(*, table: Path, caption: Path, out: Path) -> None:
+def draw_dictionaries(rows: pd.DataFrame) -> Figure:
     """One panel per number, one line per kind, seeds as marks."""
-    rows = pd.read_csv(table)
-    use_style()
     figure, panels = plt.subplots(1, len(PANELS), figsize=(PAGE_WIDTH, 2.1), sharey=True)
     places = dict(zip(KINDS, np.arange(len(KINDS))[::-1], strict=True))
     for axes, (key, label) in zip(panels, PANELS.items(), strict=True):
@@ -45,8 +41,4 @@ def draw_dictionaries(*, table: Path, caption: Path, out: Path) -> None:
             axes.set_xticks([0, 0.5, 1])
     panels[0].set_yticks(list(places.values()), list(KINDS.values()))
     panels[0].set_ylim(-0.5, len(KINDS) - 0.4)
-    save_figure(figure, out.with_suffix(""), rows, caption, [table])
-
-
-if __name__ == "__main__":
-    run(draw_dictionaries)
+    return figure

@@ -1,11 +1,11 @@
-"""Step: draws sparse probes, the other benchmarks, natural absorption, and latents matched between layers."""
+"""Draws sparse probes, the other benchmarks, natural absorption, and latents matched between layers."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from common.drawing import Picture, Plan, run_plans
+from common.drawing import Picture
 from common.plotting import PAGE_WIDTH, PALETTE
 from replications.sparse_autoencoders.draw_language import plain_ticks
 
@@ -83,7 +83,7 @@ def marks(axis: Axes, x: float, values: np.ndarray, colour: str, label: str | No
     axis.hlines(values.mean(), x - 0.08, x + 0.08, color=colour, linewidth=1.4)
 
 
-def draw_absorption(rows: pd.DataFrame) -> Picture:
+def draw_natural(rows: pd.DataFrame) -> Picture:
     """Left: recall on frequent and on rare members, class by class. Right: share of tokens fully absorbed."""
     own = rows[(rows["classes"] == "natural") & (rows["dictionary"] == "trained")]
     good = own[own["f1"] >= min(0.6, float(own["f1"].max()))][["seed", "class"]]
@@ -161,16 +161,3 @@ def draw_completeness(rows: pd.DataFrame) -> Picture:
     plain_ticks(axis.xaxis, [float(one) for one in ticks])
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure, rows
-
-
-PLANS = {
-    "benchmarks/probes": Plan(draw_probes, ("probes.csv",)),
-    "benchmarks/floors": Plan(draw_floors, ("probes.csv", "others.csv")),
-    "natural_absorption/natural_absorption": Plan(draw_absorption, ("classes.csv",)),
-    "layers/layers": Plan(draw_layers, ("latents.csv",)),
-    "completeness/completeness": Plan(draw_completeness, ("sets.csv",)),
-}
-
-
-if __name__ == "__main__":
-    run_plans(PLANS)

@@ -1,7 +1,6 @@
-"""Step: draws the figures of the language model's SAEs: frontier, grid, errors, training."""
+"""Draws the figures of the language model's SAEs: frontier, grid, errors, training."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,8 +9,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.drawing import Picture
+from common.plotting import PAGE_WIDTH, PALETTE
 
 ARCHITECTURES = {
     "batch_topk": ("BatchTopK", "o", PALETTE[0]),
@@ -32,25 +31,7 @@ CONTROLS = {
 SHADES = ["#9ecae1", "#4292c6", "#08519c", "#08306b"]
 
 
-def draw_language(
-    *,
-    table: Path,
-    traces: Path,
-    figure: Literal["frontier", "grid", "errors", "training"],
-    caption: Path,
-    out: Path,
-) -> None:
-    """`out` is the SVG; the other files are written beside it."""
-    saes, lines = pd.read_csv(table), pd.read_csv(traces)
-    use_style()
-    if figure == "training":
-        drawn, data = training(lines), lines
-    else:
-        drawn, data = {"frontier": frontier, "grid": grid, "errors": errors}[figure](saes)
-    save_figure(drawn, out.with_suffix(""), data, caption, [table, traces])
-
-
-def frontier(saes: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def frontier(saes: pd.DataFrame) -> Picture:
     """L0 against FVU and against delta CE, every SAE and baseline."""
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.6), sharex=True)
     own = saes[saes["kind"].isin(["grid", "seed", "architecture"])]
@@ -80,7 +61,7 @@ def frontier(saes: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, saes
 
 
-def grid(saes: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def grid(saes: pd.DataFrame) -> Picture:
     """FVU over width and over k, with intervals over documents."""
     own = saes[saes["kind"] == "grid"]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.6), sharey=True)
@@ -102,7 +83,7 @@ def grid(saes: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, own
 
 
-def errors(saes: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def errors(saes: pd.DataFrame) -> Picture:
     """KL of SAEs against KL of random points at the same distance."""
     own = saes[saes["kl_random0"].notna()].copy()
     own["ratio"], own["null"] = own["kl"] / own["kl_random0"], own["kl_random1"] / own["kl_random0"]
@@ -155,7 +136,3 @@ def plain_ticks(axis: Axis, wanted: list[float]) -> None:
     axis.set_ticks([tick for tick in wanted if low <= tick <= high])
     axis.set_major_formatter(lambda value, place: f"{value:g}")
     axis.set_minor_locator(NullLocator())
-
-
-if __name__ == "__main__":
-    run(draw_language)

@@ -1,22 +1,18 @@
-"""Step: draws the cosines of matched latents of different seeds, and how sharing goes with the firing rate."""
-
-from pathlib import Path
+"""Draws the cosines of matched latents of different seeds, and how sharing goes with the firing rate."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.plotting import PAGE_WIDTH, PALETTE
 from replications.sparse_autoencoders.draw_language import plain_ticks
 
 THRESHOLD, BINS = 0.7, 10
 
 
-def draw_overlap(*, table: Path, caption: Path, out: Path) -> None:
+def draw_overlap(rows: pd.DataFrame) -> Figure:
     """Left: distribution of cosines, with that of random directions. Right: by tenth of the firing rate."""
-    rows = pd.read_csv(table)
-    use_style()
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.6))
     edges = np.linspace(0, 1, 41)
     for key, label, colour in (
@@ -39,8 +35,4 @@ def draw_overlap(*, table: Path, caption: Path, out: Path) -> None:
     handles, labels = left.get_legend_handles_labels()
     more, names = right.get_legend_handles_labels()
     figure.legend(handles + more, labels + names, loc="outside lower center", ncols=3, frameon=False)
-    save_figure(figure, out.with_suffix(""), rows, caption, [table])
-
-
-if __name__ == "__main__":
-    run(draw_overlap)
+    return figure

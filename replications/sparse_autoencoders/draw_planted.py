@@ -1,24 +1,20 @@
-"""Step: draws recovery against variance explained on planted dictionaries, and dead latents with and without AuxK."""
-
-from pathlib import Path
+"""Draws recovery against variance explained on planted dictionaries, and dead latents with and without AuxK."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
-from common.records import read_metrics
+from common.plotting import PAGE_WIDTH, PALETTE
+from common.records import Metric
 
 WORLDS = {"easy": ("easy world", PALETTE[0]), "hard": ("hard world", PALETTE[1])}
 REVIVAL = {"with_auxk": ("with AuxK", PALETTE[2]), "without_auxk": ("without AuxK", PALETTE[4])}
 
 
-def draw_planted(*, table: Path, traces: Path, metrics: Path, caption: Path, out: Path) -> None:
-    """Left: best cosine of each true feature. Middle: fvu over training. Right: dead latents. `out` is the SVG."""
-    features, lines, numbers = pd.read_csv(table), pd.read_csv(traces), read_metrics(metrics)
-    use_style()
+def draw_planted(features: pd.DataFrame, lines: pd.DataFrame, numbers: dict[str, Metric]) -> Figure:
+    """Left: best cosine of each true feature. Middle: fvu over training. Right: dead latents."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.7))
     for world, (label, colour) in WORLDS.items():
         own = features[features["world"] == world]
@@ -40,7 +36,7 @@ def draw_planted(*, table: Path, traces: Path, metrics: Path, caption: Path, out
     for axes, place in ((middle, "upper right"), (right, "upper left")):
         axes.legend(frameon=False, loc=place)
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    save_figure(figure, out.with_suffix(""), features, caption, [table, traces, metrics])
+    return figure
 
 
 def cumulated(values: "pd.Series[float]") -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +51,3 @@ def curve(axes: Axes, lines: pd.DataFrame, quantity: str, label: str, colour: st
     x = by_progress.mean().index.to_numpy()
     axes.plot(x, by_progress.mean().to_numpy(), color=colour, label=label)
     axes.fill_between(x, by_progress.min().to_numpy(), by_progress.max().to_numpy(), color=colour, alpha=0.2, lw=0)
-
-
-if __name__ == "__main__":
-    run(draw_planted)

@@ -1,7 +1,5 @@
 # The language model's part: harvest -> sweep -> measure -> figures. Included by rules.smk.
 
-FIGURES = ["frontier", "grid", "errors", "training"]
-
 
 rule collect:
     input:
@@ -77,42 +75,3 @@ rule measure_language:
         sources=source_hash(f"{NAME}.measure_language"),
     shell:
         "python -m replications.sparse_autoencoders.measure_language --manifest {input.manifest} --index {input.index} --early {input.early} --late {input.late} --held-out {input.held_out} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
-
-
-for FIGURE in FIGURES:
-
-    rule:
-        name:
-            f"figure_{FIGURE}"
-        input:
-            table=rules.measure_language.output.table,
-            traces=rules.train_language.output.traces,
-            caption=f"{CAPTIONS}/{FIGURE}.rst",
-        output:
-            svg=report(
-                f"<results>/{{model}}/language/figures/{FIGURE}.svg",
-                caption=f"captions/{FIGURE}.rst",
-                category="Sparse autoencoders",
-                subcategory="Language model",
-                labels={"figure": FIGURE, "model": "{model}"},
-            ),
-            others=multiext(
-                f"<results>/{{model}}/language/figures/{FIGURE}",
-                ".png",
-                ".pdf",
-                ".csv",
-                ".json",
-            ),
-        log:
-            f"<logs>/{{model}}/figure_{FIGURE}.log",
-        conda:
-            "../../envs/environment.yaml"
-        threads: 1
-        resources:
-            mem_mb=1000,
-            runtime=5,
-        params:
-            figure=FIGURE,
-            sources=source_hash(f"{NAME}.draw_language"),
-        shell:
-            "python -m replications.sparse_autoencoders.draw_language --table {input.table} --traces {input.traces} --figure {params.figure} --caption {input.caption} --out {output.svg} > {log} 2>&1"

@@ -4,11 +4,23 @@ from common.workflow import captions, figure_files, flags, parts, source_hash
 
 NAME = "replications.sparse_autoencoders"
 CAPTIONS = "replications/sparse_autoencoders/captions"
-ENDINGS = ["svg", "png", "pdf", "csv", "json"]
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 SEEDS = {"seeds": config["seeds"][: config["most_seeds"]]}
 RUN = {**SEEDS, "device": config["device"]}
 WORLDS = {"easy": config["easy"], "hard": config["hard"]}
+FIGURES = {
+    "Planted dictionaries": {"planted": ["planted"]},
+    "Absorption": {"absorption": ["absorption"]},
+}
+MODEL_FIGURES = {
+    "Language model": {"language": ["frontier", "grid", "errors", "training"]},
+    "Seeds": {"overlap": ["overlap"]},
+    "Dictionaries side by side": {"dictionaries": ["dictionaries"]},
+    "Benchmarks": {"benchmarks": ["probes", "floors"]},
+    "Natural absorption": {"natural_absorption": ["natural_absorption"]},
+    "Layers": {"layers": ["layers"]},
+    "Causal completeness": {"completeness": ["completeness"]},
+}
 
 
 rule train_planted:
@@ -52,65 +64,71 @@ rule measure_planted:
         "python -m replications.sparse_autoencoders.measure_planted --models {input.models} {params.options} --metrics {output.metrics} --table {output.table} --traces {output.traces} > {log} 2>&1"
 
 
-rule draw_planted:
-    input:
-        table=rules.measure_planted.output.table,
-        traces=rules.measure_planted.output.traces,
-        metrics=rules.measure_planted.output.metrics,
-        caption=f"{CAPTIONS}/planted.rst",
-    output:
-        svg=report(
-            "<results>/toy/planted/figures/planted.svg",
-            caption="captions/planted.rst",
-            category="Sparse autoencoders",
-            subcategory="Planted dictionaries",
-            labels={"figure": "recovery against variance explained"},
-        ),
-        others=multiext(
-            "<results>/toy/planted/figures/planted", ".png", ".pdf", ".csv", ".json"
-        ),
-    log:
-        "<logs>/draw_planted.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_planted"),
-    shell:
-        "python -m replications.sparse_autoencoders.draw_planted --table {input.table} --traces {input.traces} --metrics {input.metrics} --caption {input.caption} --out {output.svg} > {log} 2>&1"
-
-
 include: "language.smk"
 include: "browser.smk"
 include: "science.smk"
 include: "benchmarks.smk"
 
 
+rule draw:
+    input:
+        rules.measure_planted.output,
+        rules.absorption.output,
+        captions=captions(CAPTIONS, FIGURES),
+    output:
+        **figure_files("<results>/toy", FIGURES, "Sparse autoencoders"),
+    log:
+        "<logs>/draw.log",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw"),
+    shell:
+        "python -m replications.sparse_autoencoders.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
+
+
+rule draw_model:
+    input:
+        rules.train_language.output.traces,
+        rules.measure_language.output,
+        rules.overlap.output,
+        rules.dictionaries.output,
+        rules.benchmarks.output,
+        rules.natural.output,
+        rules.completeness.output,
+        captions=captions(CAPTIONS, MODEL_FIGURES),
+    output:
+        **figure_files(
+            "<results>/{model}", MODEL_FIGURES, "Sparse autoencoders", model="{model}"
+        ),
+    log:
+        "<logs>/{model}/draw.log",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw"),
+    shell:
+        "python -m replications.sparse_autoencoders.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
+
+
 rule figures:
     input:
-        expand("<results>/toy/planted/figures/planted.{ending}", ending=ENDINGS),
-        rules.draw_absorption.output,
-        expand(
-            "<results>/{model}/language/figures/{figure}.{ending}",
-            model=config["models"],
-            figure=FIGURES,
-            ending=ENDINGS,
-        ),
+        rules.draw.output,
+        expand(rules.draw_model.output, model=config["models"]),
         expand(rules.browse.output, model=config["models"]),
-        expand(rules.draw_overlap.output, model=config["models"]),
-        expand(rules.draw_dictionaries.output, model=config["models"]),
-        expand(rules.draw_field.output, model=config["models"]),
 
 
 rule metrics:
     input:
-        rules.measure_planted.output.metrics,
-        rules.absorption.output.metrics,
+        expand("<results>/toy/{part}/metrics.json", part=parts(FIGURES)),
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],
-            part=["language", "overlap", "dictionaries", *parts(FIELD)],
+            part=parts(MODEL_FIGURES),
         ),

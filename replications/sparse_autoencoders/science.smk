@@ -26,38 +26,6 @@ rule absorption:
         "python -m replications.sparse_autoencoders.absorption {params.options} --checkpoint {output.metrics}.checkpoint --metrics {output.metrics} --table {output.table} > {log} 2>&1"
 
 
-rule draw_absorption:
-    input:
-        table=rules.absorption.output.table,
-        caption=f"{CAPTIONS}/absorption.rst",
-    output:
-        svg=report(
-            "<results>/toy/absorption/figures/absorption.svg",
-            caption="captions/absorption.rst",
-            category="Sparse autoencoders",
-            subcategory="Absorption",
-            labels={"figure": "parents with and without a child"},
-        ),
-        others=multiext(
-            "<results>/toy/absorption/figures/absorption",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-    log:
-        "<logs>/draw_absorption.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_absorption"),
-    shell:
-        "python -m replications.sparse_autoencoders.draw_absorption --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
-
-
 rule overlap:
     input:
         index=rules.train_language.output.index,
@@ -76,38 +44,6 @@ rule overlap:
         sources=source_hash(f"{NAME}.overlap"),
     shell:
         "python -m replications.sparse_autoencoders.overlap --index {input.index} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
-
-
-rule draw_overlap:
-    input:
-        table=rules.overlap.output.table,
-        caption=f"{CAPTIONS}/overlap.rst",
-    output:
-        svg=report(
-            "<results>/{model}/overlap/figures/overlap.svg",
-            caption="captions/overlap.rst",
-            category="Sparse autoencoders",
-            subcategory="Seeds",
-            labels={"figure": "overlap of seeds", "model": "{model}"},
-        ),
-        others=multiext(
-            "<results>/{model}/overlap/figures/overlap",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-    log:
-        "<logs>/{model}/draw_overlap.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_overlap"),
-    shell:
-        "python -m replications.sparse_autoencoders.draw_overlap --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
 
 
 rule dictionaries:
@@ -135,35 +71,3 @@ rule dictionaries:
         sources=source_hash(f"{NAME}.dictionaries"),
     shell:
         "python -m replications.sparse_autoencoders.dictionaries --manifest {input.manifest} --early {input.early} --held-out {input.held_out} --saes {input.saes} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
-
-
-rule draw_dictionaries:
-    input:
-        table=rules.dictionaries.output.table,
-        caption=f"{CAPTIONS}/dictionaries.rst",
-    output:
-        svg=report(
-            "<results>/{model}/dictionaries/figures/dictionaries.svg",
-            caption="captions/dictionaries.rst",
-            category="Sparse autoencoders",
-            subcategory="Dictionaries side by side",
-            labels={"figure": "trained and untrained", "model": "{model}"},
-        ),
-        others=multiext(
-            "<results>/{model}/dictionaries/figures/dictionaries",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-    log:
-        "<logs>/{model}/draw_dictionaries.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_dictionaries"),
-    shell:
-        "python -m replications.sparse_autoencoders.draw_dictionaries --table {input.table} --caption {input.caption} --out {output.svg} > {log} 2>&1"
