@@ -21,6 +21,7 @@ from common.files import read_yaml
 from common.records import Metric, MetricName, Strict, read_metrics
 
 Verdict = Literal["reproduced", "same direction", "not reproduced", "not run here"]
+Outcome = Literal["reproduced", "same direction", "not reproduced"]
 Role = Literal["required", "reported"]
 
 
@@ -103,10 +104,20 @@ class ClaimDefinition(Strict):
     control: ControlDefinition
     role: Role
     scales: Annotated[list[Scale], Field(min_length=1)]
-    expected_verdict: Literal["reproduced", "same direction", "not reproduced"]
+    expected_verdict: Outcome
+    also_seen: list[Outcome] = Field(
+        default_factory=list,
+        description="verdicts that the same seeds gave on other types of processor; for reported claims at a bound",
+    )
     frozen_at: Calibration | None = Field(
         description="null for bounds that were not calibrated: published values, or round numbers set beforehand"
     )
+
+    @model_validator(mode="after")
+    def _certain(self) -> "ClaimDefinition":
+        if self.also_seen and (self.role == "required" or self.expected_verdict in self.also_seen):
+            raise ValueError("also_seen is for reported claims, and holds other verdicts than the expected one")
+        return self
 
 
 class ClaimsFile(Strict):
@@ -155,6 +166,7 @@ class Claim(Strict):
     assertion: str
     role: Role
     expected_verdict: Verdict
+    also_seen: list[Verdict] = Field(default_factory=list)
     control: ControlResult
     verdict: Verdict
     reason: str
@@ -168,7 +180,7 @@ class Claim(Strict):
         where = f"{self.id} on {self.model}"
         if self.control.fails_assertion is False:
             return f"{where}: the control '{self.control.name}' does not fail the assertion"
-        if self.verdict != self.expected_verdict:
+        if self.verdict not in (self.expected_verdict, *self.also_seen):
             return f"{where}: verdict is '{self.verdict}', expected '{self.expected_verdict}' ({self.reason})"
         if self.role == "required" and self.verdict != "reproduced":
             return f"{where}: required, but {self.verdict} ({self.reason})"
@@ -193,7 +205,7 @@ def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics:
         "assertion": str(definition.assertion),
         "frozen_at": _frozen(definition.frozen_at),
         **definition.model_dump(
-            include={"statement", "source", "part", "metric", "paper_value", "role", "expected_verdict"}
+            include={"statement", "source", "part", "metric", "paper_value", "role", "expected_verdict", "also_seen"}
         ),
     }
     if isinstance(metrics, str):

@@ -67,8 +67,13 @@ def _row(claim: Claim) -> tuple[str, ...]:
         number(claim.value, claim.ci_low, claim.ci_high, claim.unit),
         claim.assertion,
         f"{control.name}: {number(control.value, control.ci_low, control.ci_high, claim.unit)}",
-        claim.verdict if claim.role == "required" else f"{claim.verdict} (reported)",
+        claim.verdict if claim.role == "required" else f"{claim.verdict} ({'; '.join(_remarks(claim))})",
     )
+
+
+def _remarks(claim: Claim) -> list[str]:
+    other = {claim.expected_verdict, *claim.also_seen} - {claim.verdict}
+    return ["reported", *(f"on another processor {verdict}" for verdict in sorted(other) if claim.also_seen)]
 
 
 def markdown(claims: list[Claim]) -> str:

@@ -115,6 +115,18 @@ def test_no_metric_both_passes_and_fails(value, half, bound):
         assert not (assertion.passes(metric(value, half)) and assertion.fails(metric(value, half)))
 
 
+def test_a_verdict_seen_on_another_processor_is_said_and_does_not_fail_the_run():
+    near = {"role": "reported", "expected_verdict": "reproduced", "also_seen": ["same direction"]}
+    claim = judge(metric(0.9, per_seed=[0.4, 1.0]), metric(0.1), **near)
+    assert (claim.verdict, claim.problem) == ("same direction", None)
+    assert "(reported; on another processor reproduced)" in markdown([claim])
+    assert "expected 'reproduced'" in judge(metric(0.1), metric(0.1, half=0.02), **near).problem
+    assert judge(metric(0.9), metric(0.6), **near).problem  # a control that passes spoils it everywhere
+    for changes in ({"role": "required"}, {"expected_verdict": "same direction"}):
+        with pytest.raises(ValidationError, match="also_seen is for reported claims"):
+            definition(**near | changes)
+
+
 @pytest.mark.parametrize("missing", ["control", "metric", "assertion", "expected_verdict", "frozen_at", "source"])
 def test_a_claim_that_lacks_something_is_refused(missing):
     with pytest.raises(ValidationError, match=missing):
