@@ -35,5 +35,5 @@ def draw_widths(frame: pd.DataFrame) -> Figure:
         axes.set_xticks(*log_ticks([float(size) for size in sizes]))
         axes.minorticks_off()
     panels[0].set(ylabel="test loss")
-    panels[1].legend(title="hidden units", frameon=False)
+    panels[1].legend(title="hidden units", title_fontsize=7, frameon=False)
     return figure
