@@ -15,6 +15,7 @@ from replications.superposition.draw_restarts import draw_restarts
 from replications.superposition.draw_sets import draw_sets
 from replications.superposition.draw_third_feature import draw_third_feature
 from replications.superposition.draw_uniform import draw_uniform
+from replications.superposition.draw_widths import draw_widths
 
 PLANS = {
     "intro/intro": Plan(draw_planes, ("table.csv",)),
@@ -32,6 +33,7 @@ PLANS = {
     "neurons/neurons": Plan(draw_neurons, ("table.csv",)),
     "absolute/absolute": Plan(draw_absolute, ("table.csv", "motif.csv")),
     "double_descent/double_descent": Plan(draw_double_descent, ("table.csv", "columns.csv")),
+    "double_descent/widths": Plan(draw_widths, ("sweep.csv",)),
 }
 
 

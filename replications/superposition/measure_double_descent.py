@@ -6,9 +6,13 @@ length: unweighted means are m / n and m / T for any model that uses all its dim
 Few vectors have large shares in any model, trained or not, so that points lead at few T proves nothing by itself; that
 they share the plane equally does: all D are then m / T. (Regular polygons do, and so do other tight frames.)
 Controls: a strong weight decay; the other end of the range of T; the same points in the untrained model.
+The same bump for several numbers of hidden units m: its smallest height over m, and, as the control, the greatest one
+over m under the strong weight decay.
 """
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,15 +25,27 @@ from common.records import Metric, write_metrics
 from common.statistics import over_seeds
 from replications.superposition.geometry import checked_dimensionality, norms
 from replications.superposition.tables import add_pair, write_table
+from replications.superposition.training_settings import WidthTraining
 
 DRAWN = 1000
+DECAYS = ("weak", "strong")
 FEWEST, FEW = 0, 1  # indices of the sizes at which points should be stored
 
 
 def measure_double_descent(
-    *, models: Path, seeds: list[int], points: list[int], metrics: Path, table: Path, columns: Path
+    *,
+    models: Path,
+    seeds: list[int],
+    points: list[int],
+    widths: WidthTraining,
+    metrics: Path,
+    table: Path,
+    columns: Path,
+    sweep: Path,
 ) -> None:
-    """Writes `metrics` (JSON), `table` (CSV: losses and shares) and `columns` (CSV: W and h of the first seed)."""
+    """Writes `metrics` (JSON) and three CSV: `table` (losses and shares), `columns` (W and h of the first seed), and
+    `sweep` (losses by number of hidden units).
+    """
     if not models.is_file():
         raise UserError(f"{models} does not exist; run `make superposition` to train its models")
     tensors = {name: value.double() for name, value in load_file(models).items()}
@@ -38,7 +54,7 @@ def measure_double_descent(
     features = weighted_share(W)
     data = torch.stack([weighted_share(tensors[f"hidden.{size}"]) for size in points], dim=1)
     found: dict[str, Metric] = {}
-    height = test[:, 1:-1].amax(1) - torch.maximum(test[:, 0], test[:, -1])
+    height = bump(test)
     text = "largest test loss at an inner T, less the larger of the losses at the smallest and the largest T"
     add_pair(found, "bump", height[0], height[1], "decayed", unit="loss", formula=text)
     where = torch.tensor(points, dtype=torch.float64)[1:-1][test[0, 1:-1].argmax(0)]
@@ -51,7 +67,18 @@ def measure_double_descent(
     text = "largest |D_i - m / T| over training points, smallest T"
     pair = (irregularity(end[0]), irregularity(start))
     add_pair(found, "points_irregular", *pair, "untrained", unit="dimensions", formula=text)
+    by_width = bump(tensors["widths.test_loss"])
+    text = "height of the bump at the m where it is lowest (control: highest)"
+    add_pair(found, "bump_widths", by_width[0].amin(-1), by_width[1].amax(-1), "decayed", unit="loss", formula=text)
+    for w, width in enumerate(widths.widths):
+        inner = tensors["widths.test_loss"][0, 1:-1, :, w].argmax(0)
+        where = torch.tensor(widths.points[1:-1], dtype=torch.float64)[inner]
+        text = f"T of the largest inner test loss, m = {width}"
+        found[f"bump_at_m{width}"] = over_seeds(where.tolist(), unit="points", formula=text)
     write_metrics(metrics, found)
+    write_table(
+        sweep, _by_width(tensors, widths, seeds), ["decay", "hidden", "seed", "points", "train_loss", "test_loss"]
+    )
     rows = [
         [
             decay,
@@ -62,7 +89,7 @@ def measure_double_descent(
             float(features[a, t, k]),
             float(data[a, t, k]),
         ]
-        for a, decay in enumerate(("weak", "strong"))
+        for a, decay in enumerate(DECAYS)
         for t, size in enumerate(points)
         for k, seed in enumerate(used)
     ]
@@ -74,6 +101,25 @@ def measure_double_descent(
         for i, column in zip(*longest(one), strict=True)
     ]
     write_table(columns, vectors, ["points", "kind", "index", "x", "y"])
+
+
+def bump(test_loss: Float[Tensor, "decay size *model"]) -> Float[Tensor, "decay *model"]:
+    """Largest test loss at an inner size, less the larger of the losses at both ends."""
+    return test_loss[:, 1:-1].amax(1) - torch.maximum(test_loss[:, 0], test_loss[:, -1])
+
+
+def _by_width(tensors: dict[str, Tensor], widths: WidthTraining, seeds: list[int]) -> list[list[Any]]:
+    axes = (enumerate(DECAYS), enumerate(widths.points), enumerate(seeds[: widths.n_seeds]), enumerate(widths.widths))
+    return [
+        [
+            decay,
+            width,
+            seed,
+            size,
+            *(float(tensors[f"widths.{name}"][a, t, k, w]) for name in ("train_loss", "test_loss")),
+        ]
+        for (a, decay), (t, size), (k, seed), (w, width) in itertools.product(*axes)
+    ]
 
 
 def weighted_share(W: Float[Tensor, "*batch hidden vector"]) -> Float[Tensor, "*batch"]:

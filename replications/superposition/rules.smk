@@ -31,6 +31,7 @@ TRAINING = {
     "sets": ["pairs", "three_pairs", "local_bases"],
     "learning": ["levels", "geometry"],
     "absolute": ["training", "motif"],
+    "double_descent": ["training", "widths"],
 }
 
 # part with an exact optimum: step that finds it
@@ -97,8 +98,8 @@ MEASURED = {
     "double_descent": (
         "measure_double_descent",
         "double_descent",
-        ["points"],
-        ["table", "columns"],
+        ["points", "widths"],
+        ["table", "columns", "sweep"],
     ),
     "adversarial": ("measure_adversarial", "uniform", ["attack_points"], ["table"]),
 }
@@ -126,7 +127,7 @@ FIGURES = {
     },
     "Learning": {"learning": ["learning"]},
     "Privileged basis": {"neurons": ["neurons"], "absolute": ["absolute"]},
-    "Double descent": {"double_descent": ["double_descent"]},
+    "Double descent": {"double_descent": ["double_descent", "widths"]},
     "Adversarial vulnerability": {"adversarial": ["adversarial"]},
 }
 

@@ -19,6 +19,7 @@ from replications.superposition.training_settings import (
     RarerTraining,
     SetTraining,
     UniformTraining,
+    WidthTraining,
 )
 
 
@@ -115,6 +116,7 @@ class DoubleDescent(Strict):
     """Points in superposition, features in superposition, and the bump between."""
 
     training: DescentTraining
+    widths: WidthTraining
 
 
 class Settings(Strict):
@@ -149,7 +151,6 @@ class Settings(Strict):
 
 def _blames_width(error: Any) -> InitErrorDetails:
     message = str(error["ctx"]["error"]).replace("{", "").replace("}", "")
-    width = error["input"]["n_hidden"]
-    return InitErrorDetails(
-        type=PydanticCustomError("value_error", message), loc=(*error["loc"], "n_hidden"), input=width
-    )
+    key = "n_hidden" if "n_hidden" in error["input"] else "widths"
+    width = error["input"][key]
+    return InitErrorDetails(type=PydanticCustomError("value_error", message), loc=(*error["loc"], key), input=width)

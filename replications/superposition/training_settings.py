@@ -24,6 +24,13 @@ class Span(Strict):
     cells: Annotated[int, Field(ge=2, le=400)] = Field(description="number of values")
 
 
+class Densities(Span):
+    """Densities spaced evenly on a log scale."""
+
+    first: Density = Field(description="first density s = 1 - S")
+    last: Density = Field(description="last density")
+
+
 class Effort(Strict):
     """How hard each model is trained."""
 
@@ -67,7 +74,7 @@ class CellTraining(Effort):
 
     n_hidden: Annotated[int, Field(ge=1, le=2)] = Field(description="m; n = m + 1")
     importances: Span = Field(description="r, importance of the last feature; the others have 1")
-    densities: Span = Field(description="s = 1 - S of all features")
+    densities: Densities = Field(description="s = 1 - S of all features")
     linear_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
         description="starts per cell of the linear control; 0 trains none"
     )
@@ -183,20 +190,40 @@ class LevelTraining(CourseTraining):
         return _squeezed(self, self.n_features, self.n_hidden)
 
 
-class DescentTraining(Strict):
-    """Models of few training points, over the number of points."""
+class FewPoints(Strict):
+    """Models of few training points, over the number of points, at two weight decays."""
 
     n_features: Annotated[int, Field(ge=2, le=10000)] = Field(description="n")
-    n_hidden: Annotated[int, Field(ge=1, le=100)] = Field(description="m, less than n")
     density: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="s = 1 - S; points are scaled to norm 1")
     points: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=4)] = Field(
         description="sizes T of the training set, few to many"
+    )
+    chunk: Annotated[int, Field(ge=1)] = Field(
+        description="points evaluated at once: it bounds the memory, and the batch is full at any value"
     )
     test_points: Annotated[int, Field(ge=16)] = Field(description="points of the test set")
     control_decay: Annotated[float, Field(ge=0.0)] = Field(description="weight decay of the control")
     n_seeds: Annotated[int, Field(ge=2)] = Field(description="the first so many seeds of the run")
     optimisation: Optimisation
 
+
+class DescentTraining(FewPoints):
+    """With m hidden units."""
+
+    n_hidden: Annotated[int, Field(ge=1, le=100)] = Field(description="m, less than n")
+
     @model_validator(mode="after")
     def _squeezed(self) -> "DescentTraining":
         return _squeezed(self, self.n_features, self.n_hidden)
+
+
+class WidthTraining(FewPoints):
+    """With several numbers of hidden units."""
+
+    widths: Annotated[list[Annotated[int, Field(ge=1, le=100)]], Field(min_length=2)] = Field(
+        description="numbers m of hidden units, each less than n"
+    )
+
+    @model_validator(mode="after")
+    def _squeezed(self) -> "WidthTraining":
+        return _squeezed(self, self.n_features, max(self.widths))

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from common.claims import evaluate, load_claims
+from common.network_settings import Optimisation
 from common.records import read_metrics
 from replications.superposition.exact_thirds import best_third, nodes
 from replications.superposition.grid import Grid, save_grids
@@ -19,6 +20,7 @@ from replications.superposition.measure_sets import measure_sets, within
 from replications.superposition.measure_third_feature import CLASSES, classify
 from replications.superposition.measure_uniform import plateau_shares
 from replications.superposition.theory import antipodal, border, forget_extra, variance
+from replications.superposition.training_settings import WidthTraining
 
 SEEDS = [0, 1, 2]
 CLAIMS = {claim.id: claim for claim in load_claims("superposition")}
@@ -225,10 +227,16 @@ def test_units_that_serve_several_features(tmp_path):
     assert verdicts(names, tmp_path / "m.json") == dict.fromkeys(names, "reproduced")
 
 
-DESCENT = ["double_descent", "features_at_last", "points_share_equally"]
+DESCENT = ["double_descent", "double_descent_widths", "features_at_last", "points_share_equally"]
+SWEEP = WidthTraining(
+    n_features=60, widths=[2, 3], density=0.1, points=[4, 6, 50, 60], chunk=100, test_points=16, control_decay=1.0,
+    n_seeds=3, optimisation=Optimisation(
+        steps=1, batch=1, learning_rate=0.1, warmup=0, beta1=0.9, beta2=0.9, weight_decay=0.0, clip=1.0
+    ),
+)  # fmt: skip
 
 
-def few_points(folder, *, bump=1.0, regular=True):
+def few_points(folder, *, bump=1.0, wide_bump=0.1, decayed_bump=0.0, regular=True):
     """Points as regular polygons and features as a mess, until at many points the features form a pentagon."""
     points = [4, 6, 50, 60]
     mess = 0.1 * torch.randn(2, 60, generator=torch.Generator().manual_seed(0))
@@ -238,16 +246,18 @@ def few_points(folder, *, bump=1.0, regular=True):
     test = torch.tensor([1.0, 1.0, 1.0 + bump, 0.9])[None, :, None].repeat(2, 1, 3) + 0.01 * torch.arange(3)
     test[1, 2] = 1.0
     tensors = {"W": W, "b": torch.zeros(2, 4, 3, 60), "train_loss": test.clone(), "test_loss": test}
+    sweep = torch.stack([test, test - 1.0], dim=-1)
+    sweep[:, 2, :, 1] = 0.01 * torch.arange(3) + torch.tensor([wide_bump, decayed_bump])[:, None]
+    tensors |= {"widths.test_loss": sweep, "widths.train_loss": sweep.clone()}
     crooked = {size: ring([7 * k for k in range(size)]) for size in points}
     for size in points:
         polygon = ring([360 * k / size for k in range(size)]) if regular else crooked[size]
         tensors[f"hidden.{size}"] = polygon[None, None].repeat(2, 3, 1, 1)
         tensors[f"start.{size}"] = crooked[size][None].repeat(3, 1, 1)
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "models.safetensors")
-    files = {name: folder / f"{name}.csv" for name in ("table", "columns")}
-    measure_double_descent(
-        models=folder / "models.safetensors", seeds=SEEDS, points=points, metrics=folder / "m.json", **files
-    )
+    files = {name: folder / f"{name}.csv" for name in ("table", "columns", "sweep")}
+    models = folder / "models.safetensors"
+    measure_double_descent(models=models, seeds=SEEDS, points=points, widths=SWEEP, metrics=folder / "m.json", **files)
     return verdicts(DESCENT, folder / "m.json")
 
 
@@ -255,7 +265,9 @@ def few_points(folder, *, bump=1.0, regular=True):
     ("broken", "missed"),
     [
         ({}, set()),
-        ({"bump": 0.0}, {"double_descent"}),
+        ({"bump": 0.0}, {"double_descent", "double_descent_widths"}),
+        ({"wide_bump": 0.0}, {"double_descent_widths"}),
+        ({"decayed_bump": 0.1}, {"double_descent_widths"}),
         ({"regular": False}, {"points_share_equally"}),
     ],
 )

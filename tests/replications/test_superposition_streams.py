@@ -158,6 +158,10 @@ def test_settings_out_of_range_are_refused(key, value):
         FeatureTraining(**{**good, key: value})
 
 
+GRID = {"first": 1.0, "last": 0.01, "cells": 40}
+WIDE = r"'double_descent.widths.widths': 10 features fit into 12 hidden units; .* \(found \[2, 12\]\)"
+
+
 @pytest.mark.parametrize(
     ("part", "changes", "sentence"),
     [
@@ -166,11 +170,24 @@ def test_settings_out_of_range_are_refused(key, value):
         ("intro", {"densities": [1.5, 0.1]}, r"'intro.training.densities.0': .*less than or equal to 1 \(found 1.5\)"),
         ("uniform", {"densities": [0.0, 0.1, 0.2]}, r"'uniform.training.densities.0': .*greater than 0 \(found 0.0\)"),
         ("polygons", {"restarts": 0}, r"'polygons.training.restarts': .*greater than or equal to 1 \(found 0\)"),
+        ("intro", {"n_hidden": 7}, r"'intro.training.n_hidden': 5 features fit into 7 hidden units; .* \(found 7\)"),
+        (
+            "phase_diagram",
+            {"importances": GRID | {"last": 0.0}},
+            r"'phase_diagram.training.importances.last': .*greater than 0 \(found 0.0\)",
+        ),
+        (
+            "phase_diagram",
+            {"densities": GRID | {"first": 1.5}},
+            r"'phase_diagram.training.densities.first': .*less than or equal to 1 \(found 1.5\)",
+        ),
+        ("double_descent.widths", {"n_features": 10, "widths": [2, 12]}, WIDE),
     ],
 )
 def test_bad_settings_are_one_sentence(part, changes, sentence):
     path = ROOT / "replications" / "superposition" / "config.yaml"
     content = read_yaml(path)["default"]
-    content[part]["training"] |= changes
+    part, _, key = part.partition(".")
+    content[part][key or "training"] |= changes
     with pytest.raises(UserError, match=f"config.yaml: {sentence}$"):
         checked(Settings, content, path)
