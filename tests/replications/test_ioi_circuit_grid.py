@@ -1,4 +1,4 @@
-"""The grid of ablation choices: edges against nodes and against the edge graph, noise, restored runs, every cell once."""
+"""The grid of ablation choices: edges against nodes and the edge graph, noise, restored runs, every cell once."""
 
 import itertools
 
