@@ -190,7 +190,7 @@ def curve_table(gain: Gain, span: Float[np.ndarray, " prompt"]) -> pd.DataFrame:
         {"finder": name.split()[0], "draw": name, "share": share, "f": found.sum() / span.sum()}
         for (name, share), found in gain.items()
     ]
-    return pd.DataFrame(records)
+    return pd.DataFrame(records, columns=["finder", "draw", "share", "f"])
 
 
 def areas(

@@ -141,6 +141,7 @@ class GroundTruthSettings(Strict):
         description="smallest effect that counts, percent of the mean logit difference"
     )
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of each null distribution")
+    greedy: GreedySettings
 
 
 class EdgeGroundTruthSettings(Strict):

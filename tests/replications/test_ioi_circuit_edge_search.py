@@ -8,7 +8,7 @@ from common.decoder import Decoder
 from common.edges import Graph, run_circuits
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.edge_attribution import passes, reader_of
+from replications.ioi_circuit.edge_attribution import curve_table, passes, reader_of
 from replications.ioi_circuit.edge_search import agreement, measure, search
 from tests.replications.ioi_circuit_tiny import tiny_prompts
 
@@ -61,6 +61,7 @@ def test_the_circuit_of_acdc_is_measured_at_its_own_size(prompts: list[Prompt]) 
     assert found["faithfulness_random"].value == pytest.approx(0.095)
     assert found["faithfulness_acdc_minus_random"].value == pytest.approx(0.805)
     assert set(measure(gain, span, 1.0, 1000, prompts)) == {"acdc_share"}
+    assert list(curve_table({}, span)) == list(curve_table(gain, span))
 
 
 def test_agreement_is_over_the_edges_that_were_searched() -> None:
