@@ -108,7 +108,8 @@ def edge_differences(
         return stream[0] + moved
 
     final = forward_by_reader(decoder, first, start.resid_pre[first][None], where.batch.mask, read)
-    return where.read(final[None])[0]
+    found: np.ndarray = where.read(final[None])[0]
+    return found
 
 
 def _positions(where: KnockOut, node: Node) -> Bool[Tensor, "batch pos"]:

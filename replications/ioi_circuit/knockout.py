@@ -223,7 +223,8 @@ class KnockOut:
         def edit(layer: int, z: Tensor) -> Tensor:
             return torch.where((inside[layer] ^ (not remove))[..., None], values[layer], z)
 
-        return self.read(self._forward(run.resid_pre[0], edit).final[None])[0]
+        found: np.ndarray = self.read(self._forward(run.resid_pre[0], edit).final[None])[0]
+        return found
 
     def read(self, final: Float[Tensor, "set batch pos d_model"]) -> Float[np.ndarray, "set prompt"]:
         """logit(IO) - logit(S) at END."""

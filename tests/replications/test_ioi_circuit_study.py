@@ -32,7 +32,7 @@ from replications.ioi_circuit.classes import Signs
 from replications.ioi_circuit.completeness import Greedy
 from replications.ioi_circuit.dataset import read_file, read_prompts
 from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH, save_planted_model
-from replications.ioi_circuit.published import HEADS, naive_nodes, overlap, published_classes
+from replications.ioi_circuit.published import HEADS, naive_nodes, overlap, parse_head, published_classes
 from replications.ioi_circuit.sweeps import discover
 from replications.ioi_circuit.verification_measures import measure
 
@@ -261,3 +261,15 @@ def test_the_published_heads_of_gpt2() -> None:
     assert overlap([(9, 9), (10, 0), (0, 0)], "name_mover") == pytest.approx(2 / 3)
     for name, (_, heads) in HEADS.items():
         assert len(classes[name]) == len(heads.split())
+
+
+@pytest.mark.parametrize("label", ["12.0", "3.12", "3", "3.x", "-1.2", ""])
+def test_an_unknown_head_label_is_a_clear_error(label: str) -> None:
+    assert parse_head("11.11", 12, 12) == (11, 11)
+    with pytest.raises(UserError, match=r"unknown head '.*': heads of this model .* from 0.0 to 11.11"):
+        parse_head(label, 12, 12)
+
+
+def test_the_published_heads_are_refused_by_a_model_that_lacks_them() -> None:
+    with pytest.raises(UserError, match="unknown head"):
+        published_classes(4, 4)
