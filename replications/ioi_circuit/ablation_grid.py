@@ -66,16 +66,24 @@ def ablation_grid(where: KnockOut, few: KnockOut, chosen: pd.DataFrame, small_gr
             }
         )
 
-    for (direction, ablation), positions, side in itertools.product(CELLS, ("own", "all"), ("complement", "circuit")):
-        of_circuit = side == "circuit"
+    for direction, ablation in CELLS:
         change = where.differences if direction == "destroy" else where.restored
-        # restored(remove=True) puts clean outputs into all but the set, as differences(remove=False) ablates all but it
-        remove = of_circuit == (direction == "destroy")
-        by_node = change([node_parts[positions]], remove=remove, ablation=ablation)[0]
-        by_edge = edge_differences(where, edge_parts[positions], direction, ablation, replaced=of_circuit)
-        choice = {"ablation": ablation, "positions": positions, "set": side, "direction": direction, "prompts": "all"}
-        add(by_node, component="nodes", **choice)
-        add(by_edge, component="edges", **choice)
+        for positions, side in itertools.product(("own", "all"), ("complement", "circuit")):
+            of_circuit = side == "circuit"
+            # restored(remove=True) puts clean outputs into all but the set; differences(remove=False) ablates all but it
+            remove = of_circuit == (direction == "destroy")
+            by_node = change([node_parts[positions]], remove=remove, ablation=ablation)[0]
+            by_edge = edge_differences(where, edge_parts[positions], direction, ablation, replaced=of_circuit)
+            choice = {
+                "ablation": ablation,
+                "positions": positions,
+                "set": side,
+                "direction": direction,
+                "prompts": "all",
+            }
+            add(by_node, component="nodes", **choice)
+            add(by_edge, component="edges", **choice)
+        where.forget(direction, ablation)
     choice = {"ablation": "mean", "positions": "own", "set": "complement", "direction": "destroy"}
     add(few.differences([nodes])[0], component="nodes", **choice, prompts=str(small_group))
     return pd.DataFrame(records)

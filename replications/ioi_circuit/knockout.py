@@ -152,6 +152,10 @@ class KnockOut:
             f"{direction} {ablation}", lambda: self._forward(run.resid_pre[0], lambda layer, z: values[layer])
         )
 
+    def forget(self, direction: Direction, ablation: Ablation) -> None:
+        """Drops the run of `all_replaced`, for the sake of memory."""
+        self._bases.pop(f"{direction} {ablation}", None)
+
     def _changed(
         self, sets: list[NodeSet], direction: Direction, ablation: Ablation, remove: bool
     ) -> Float[np.ndarray, "set prompt"]:

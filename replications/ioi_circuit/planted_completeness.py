@@ -1,8 +1,8 @@
 """Does greedy completeness find what is missing from a circuit, and nothing where nothing is missing?
 
 On the planted model, the circuit of all seven heads is complete. Without its duplicate-token head it is not: the
-induction head does the same job and mostly stands in, but when it is taken out too, the circuit breaks and the model
-does not. So greedy search (completeness.py) must find a large gap for it and a small one for the complete circuit.
+induction head does the same job, but when it is taken out too, the circuit breaks and the model does not. So greedy
+search (completeness.py) must find a large gap for it and a small one for the complete circuit.
 """
 
 import torch
