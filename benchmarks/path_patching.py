@@ -1,10 +1,14 @@
 """Sweeps over all heads: recomputing only what a patch changes, against one or two full passes a head.
 
-Two rows, on prompts of one template of the default model. *Activation patching* of every head at END: ours against
-`transformer_lens.patching`, the same quantity, on the same prompts. *Path patching* into five receiver sets (the
-paper's kinds, with fixed heads): ours against the four passes of Wang et al. with TransformerLens hooks, for which no
-ready sweep exists; its `get_act_patch_direct_path` is another quantity (the direct edge, without MLPs in between). The
-other side runs a few heads and is scaled to all; our side counts its cached passes, theirs does not.
+On prompts of one template of the default model. *Activation patching* of every head at END: ours against
+`transformer_lens.patching`, TransformerLens' own sweep of the same quantity, on the same prompts. *Path patching* into
+five receiver sets (the paper's kinds, with fixed heads), one row each: ours against the four passes of Wang et al. with
+TransformerLens hooks, which is what published code does. TransformerLens has no sweep of it: its
+`get_act_patch_direct_path` is another quantity (the edge alone, without MLPs in between, at all positions, into each
+head apart). The other side runs a few heads and is scaled to all; our side counts its cached passes, theirs does not.
+
+What can be gained depends on the receivers. Into the logits one position of each layer below is computed, for queries
+at END one position of each layer; for values and keys every position from the receiver to END, as the four passes must.
 """
 
 import functools
@@ -45,7 +49,8 @@ def compare() -> Iterator[Row]:
     decoder = Decoder(bridge, batch.mask.shape[1])
     with torch.no_grad():
         yield activation_row(bridge, decoder, batch)
-        yield path_row(bridge, decoder, batch)
+        for name in SETS:
+            yield path_row(bridge, decoder, batch, name)
 
 
 def passes(decoder: Decoder, batch: Batch) -> tuple[Cache, Cache]:
@@ -86,28 +91,24 @@ def activation_row(bridge: TransformerBridge, decoder: Decoder, batch: Batch) ->
     )
 
 
-def path_row(bridge: TransformerBridge, decoder: Decoder, batch: Batch) -> Row:
-    """All heads into each receiver set; the other side takes two passes a head, its cached passes not counted."""
+def path_row(bridge: TransformerBridge, decoder: Decoder, batch: Batch, name: str) -> Row:
+    """All heads into one receiver set; the other side takes one or two passes a head, its cached passes not counted."""
+    place, receivers = SETS[name]
+    below = decoder.n_layers if receivers is None else receivers.layers[-1]
     start = time.perf_counter()
     clean, partner = passes(decoder, batch)
-    ours_values = {}
-    for name, (place, receivers) in SETS.items():
-        final = path_patch(decoder, clean, partner, batch.at(place), batch.at("end"), receivers)  # type: ignore[arg-type]
-        ours_values[name] = read_difference(bridge, final, batch.names)
+    final = path_patch(decoder, clean, partner, batch.at(place), batch.at("end"), receivers)  # type: ignore[arg-type]
+    ours_values = read_difference(bridge, final, batch.names)
     ours = time.perf_counter() - start
-    theirs, gap = 0.0, 0.0
-    for name, (place, receivers) in SETS.items():
-        below = decoder.n_layers if receivers is None else receivers.layers[-1]
-        start = time.perf_counter()
-        for layer, head in SENDERS:
-            slow = literal(bridge, batch, (clean, partner), (layer, head), place, receivers)
-            gap = max(gap, float((slow - ours_values[name][layer * decoder.n_heads + head]).abs().max()))
-        theirs += (time.perf_counter() - start) / len(SENDERS) * below * decoder.n_heads
+    start = time.perf_counter()
+    slow = torch.stack([literal(bridge, batch, (clean, partner), sender, place, receivers) for sender in SENDERS])
+    a_head = (time.perf_counter() - start) / len(SENDERS)
+    gap = float((slow - ours_values[[layer * decoder.n_heads + head for layer, head in SENDERS]]).abs().max())
     return Row(
-        f"path patching into {len(SETS)} receiver sets, all heads below them, {PROMPTS} prompts",
+        f"path patching of {below * decoder.n_heads} heads into {name}, {PROMPTS} prompts",
         ours,
         "four passes with TransformerLens hooks",
-        theirs,
+        a_head * below * decoder.n_heads,
         f"differ by at most {gap:.0e} logits",
     )
 

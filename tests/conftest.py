@@ -11,7 +11,7 @@ import pytest
 import transformer_lens.model_bridge  # noqa: F401
 
 from tests.project import copy_project, corpus_folder, finished  # noqa: F401
-from tests.replications.ioi_circuit_tiny import bridge, decoder, no_gradients  # noqa: F401
+from tests.replications.ioi_circuit_tiny import bridge, decoder, knockout, no_gradients  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL = "smollm2-135m-instruct-q4_1"

@@ -29,6 +29,7 @@ PLANS = {
     "activation_patching/patched_heads": Plan(activation_figures.patched_heads, ("effects.csv",)),
     "edge_attribution/edge_curves": Plan(edge_figures.edge_curves, ("curves.csv",)),
     "edge_attribution/attribution": Plan(edge_figures.attribution, ("nodes.csv",)),
+    "edge_search/searched_edges": Plan(edge_figures.searched_edges, ("curves.csv", "edges.csv", "metrics.json")),
     "ground_truth/planted": Plan(ground_truth_figures.planted, ("scores.csv",)),
     "edge_ground_truth/planted_edges": Plan(edge_figures.planted_edges, ("edges.csv", "curves.csv")),
 }

@@ -40,6 +40,9 @@ from replications.ioi_circuit.residual import read_difference
 FINDERS = ("eap", "eap_ig")
 CHUNK = 8
 
+Gain = dict[tuple[str, float], Float[np.ndarray, " prompt"]]
+"""For each finder and share of edges, the gain of each prompt."""
+
 
 def edge_attribution(
     *,
@@ -110,6 +113,15 @@ def reader_of(
     return read_difference(decoder.bridge, last, batch.names)
 
 
+def answer(
+    decoder: Decoder, batch: Batch, final: Float[Tensor, "*n batch pos d_model"]
+) -> Float[Tensor, "*n batch d_vocab"]:
+    """Log probabilities of the next token at END."""
+    last = final[..., torch.arange(len(batch.prompts), device=final.device), batch.at("end"), :]
+    logits: Tensor = decoder.bridge.ln_final(last) @ decoder.bridge.W_U + decoder.bridge.b_U
+    return logits.double().log_softmax(-1)
+
+
 def score(decoder: Decoder, prompts: list[Prompt], ig_steps: int) -> tuple[dict[str, Tensor], float]:
     """Mean scores of both finders over prompts, and the mean clean logit difference."""
     device = decoder.W_O[0].device.type
@@ -134,6 +146,23 @@ def faithfulness(
     per_pass: int,
 ) -> tuple[pd.DataFrame, dict[str, Metric]]:
     """The curves of all finders and of random rankings, and their areas."""
+    gain, span = run_rankings(decoder, prompts, scores, shares, random_circuits, per_pass)
+    names = list(dict.fromkeys(name for name, _ in gain))
+    return curve_table(gain, span), areas(gain, span, shares, names, prompts)
+
+
+def run_rankings(
+    decoder: Decoder,
+    prompts: list[Prompt],
+    scores: dict[str, Tensor],
+    shares: list[float],
+    random_circuits: int,
+    per_pass: int,
+) -> tuple[Gain, Float[np.ndarray, " prompt"]]:
+    """What circuits of each finder, and of random rankings, gain at each share over no circuit; what all edges gain.
+
+    Random rankings are called `random` and a number.
+    """
     every = Graph.of(decoder).edges()
     generator = torch.Generator().manual_seed(0)
     rankings = dict(scores)
@@ -152,18 +181,20 @@ def faithfulness(
             ends.append(reader_of(decoder, batch, run_circuits(decoder, clean, partner, batch.mask, held)))
         parts.append(torch.cat(ends).double().cpu().numpy())
     values = np.concatenate(parts, 1)
-    none, whole = values[0], values[1]
-    gain = dict(zip(keys, values[2:] - none, strict=True))
-    span = whole - none
+    return dict(zip(keys, values[2:] - values[0], strict=True)), values[1] - values[0]
+
+
+def curve_table(gain: Gain, span: Float[np.ndarray, " prompt"]) -> pd.DataFrame:
+    """One row per finder, draw and share."""
     records = [
         {"finder": name.split()[0], "draw": name, "share": share, "f": found.sum() / span.sum()}
         for (name, share), found in gain.items()
     ]
-    return pd.DataFrame(records), areas(gain, span, shares, list(rankings), prompts)
+    return pd.DataFrame(records, columns=["finder", "draw", "share", "f"])
 
 
 def areas(
-    gain: dict[tuple[str, float], Float[np.ndarray, " prompt"]],
+    gain: Gain,
     span: Float[np.ndarray, " prompt"],
     shares: list[float],
     names: list[str],

@@ -3,9 +3,11 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
+from common.records import Metric
 
 FINDERS = {"eap": ("EAP", PALETTE[1], "s"), "eap_ig": ("EAP-IG", PALETTE[0], "o")}
 PLANTED_FINDERS = {**FINDERS, "exact": ("exact edges", PALETTE[2], "D"), "acdc": ("ACDC", PALETTE[3], "^")}
@@ -14,12 +16,19 @@ PLANTED_FINDERS = {**FINDERS, "exact": ("exact edges", PALETTE[2], "D"), "acdc":
 def edge_curves(table: pd.DataFrame) -> Figure:
     """Faithfulness against the share of edges."""
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.3, 2.7))
+    _curves(axes, table, FINDERS)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _curves(axes: Axes, table: pd.DataFrame, finders: dict[str, tuple[str, str, str]]) -> None:
+    """f(C) of each finder over the share of edges, and the range of random rankings."""
     ends = pd.DataFrame({"share": [1.0], "f": [1.0]})
     random = table[table["finder"] == "random"]
     band = random.groupby("share")["f"].agg(["min", "median", "max"]).reset_index()
     axes.fill_between(100 * band["share"], band["min"], band["max"], color="0.8", label="random rankings")
     axes.plot(100 * band["share"], band["median"], color="0.5", linewidth=1)
-    for finder, (label, colour, marker) in FINDERS.items():
+    for finder, (label, colour, marker) in finders.items():
         part = pd.concat([table[table["finder"] == finder][["share", "f"]], ends])
         axes.plot(100 * part["share"], part["f"], marker=marker, color=colour, label=label, markersize=4)
     axes.axhline(1, color="0.7", linewidth=0.8, zorder=0)
@@ -28,6 +37,22 @@ def edge_curves(table: pd.DataFrame) -> Figure:
     axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     axes.set_xlabel("edges kept, % of all")
     axes.set_ylabel("faithfulness f(C)")
+
+
+def searched_edges(table: pd.DataFrame, edges: pd.DataFrame, found: dict[str, Metric]) -> Figure:
+    """Left: the curves, and ACDC's circuit at its own size. Right: first-order against exact effects of edges."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9))
+    _curves(left, table, {name: PLANTED_FINDERS[name] for name in ("eap_ig", "exact")})
+    label, colour, marker = PLANTED_FINDERS["acdc"]
+    own = table[(table["finder"] == "acdc") & np.isclose(table["share"], found["acdc_share"].value)]
+    left.plot(100 * own["share"], own["f"], marker, color=colour, markersize=7, label=label)
+    for kept, face, text in ((0, "none", "dropped by ACDC"), (1, PALETTE[3], "kept by ACDC")):
+        part = edges[edges["kept"] == kept]
+        right.scatter(part["exact"], part["eap_ig"], s=10, facecolors=face, edgecolors=PALETTE[3], label=text)
+    both = edges[["exact", "eap_ig"]].to_numpy()
+    line = [float(both.min()), float(both.max())]
+    right.plot(line, line, color="0.7", linewidth=0.8, zorder=0)
+    right.set(xlabel="exact effect, logits", ylabel="EAP-IG score, logits")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 

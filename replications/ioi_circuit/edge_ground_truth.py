@@ -33,7 +33,7 @@ from common.records import Metric, write_metrics
 from common.statistics import over_seeds
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
 from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
-from replications.ioi_circuit.edge_attribution import auroc, faithfulness, passes, reader_of
+from replications.ioi_circuit.edge_attribution import answer, auroc, faithfulness, passes, reader_of
 from replications.ioi_circuit.planted import LENGTH, N_NAMES, save_planted_model
 
 AT_ONCE, SHUFFLES = 8, 200
@@ -164,15 +164,6 @@ def find(
     found["exact"] = exact_edges(logit_difference, edges, AT_ONCE)
     found["acdc"] = torch.stack([acdc(divergence, edges, feeds, value) for value in thresholds]).double().sum(0)
     return found
-
-
-def answer(
-    decoder: Decoder, batch: Batch, final: Float[Tensor, "*n batch pos d_model"]
-) -> Float[Tensor, "*n batch d_vocab"]:
-    """Log probabilities of the next token at END."""
-    last = final[..., torch.arange(len(batch.prompts)), batch.at("end"), :]
-    logits: Tensor = decoder.bridge.ln_final(last) @ decoder.bridge.W_U + decoder.bridge.b_U
-    return logits.double().log_softmax(-1)
 
 
 def measure(records: pd.DataFrame) -> dict[str, Metric]:

@@ -9,7 +9,7 @@ END; a finder gives each a score, judged by the area under the ROC curve against
     random              a random number, as a check of the ruler
 
 The circuit holds two heads that can stand in for each other (induction and duplicate), and softmaxes that are nearly
-saturated: known difficulties of gradients.
+saturated: known difficulties of gradients. Greedy completeness is tried on the same models (planted_completeness.py).
 """
 
 import tempfile
@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from common.cli import run, track
@@ -31,13 +30,16 @@ from common.patching import patch_heads
 from common.records import Metric, write_metrics
 from common.rerun import at_position
 from common.statistics import over_seeds
-from replications.ioi_circuit.batches import DISCOVERY, Batch, balanced
+from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
 from replications.ioi_circuit.classes import signs
+from replications.ioi_circuit.completeness import Greedy
 from replications.ioi_circuit.dataset import draw_prompts, vocabulary
+from replications.ioi_circuit.edge_attribution import auroc as roc_area
 from replications.ioi_circuit.head_scores import attention, contrasts, copying, repeated_tokens
 from replications.ioi_circuit.knockout import PLACES
 from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
 from replications.ioi_circuit.planted import LENGTH, N_HEADS, N_LAYERS, N_NAMES, TRUTH, save_planted_model
+from replications.ioi_circuit.planted_completeness import completeness_of_planted
 from replications.ioi_circuit.residual import read_names
 from replications.ioi_circuit.sweeps import Effects, discover, read
 
@@ -45,14 +47,22 @@ FINDERS = ("path_patching", "activation_patching", "attribution", "random")
 
 
 def ground_truth(
-    *, n_prompts: int, minimum_percent: float, draws: int, seeds: list[int], out: Path, scores: Path
+    *,
+    n_prompts: int,
+    minimum_percent: float,
+    draws: int,
+    greedy: Greedy,
+    seeds: list[int],
+    out: Path,
+    scores: Path,
 ) -> None:
     """Writes `metrics.json` and one row per seed, model, finder and node.
 
     Args:
-        n_prompts: discovery prompts.
+        n_prompts: discovery prompts, and as many verification prompts of completeness.
         minimum_percent: smallest effect that counts, percent of the logit difference of the planted model.
         draws: draws of each null distribution.
+        greedy: size of the greedy search for what a circuit lacks.
         seeds: one planted model and one twin for each.
         out: `metrics.json`.
         scores: `scores.csv`.
@@ -60,7 +70,7 @@ def ground_truth(
     tables, records = [], []
     for seed in track(seeds, "planted models"):
         for twin in (False, True):
-            table, found = one_model(seed, twin, n_prompts, minimum_percent, draws)
+            table, found = one_model(seed, twin, n_prompts, minimum_percent, draws, greedy)
             tables.append(table)
             records.append(found)
     write_metrics(out, measure(pd.DataFrame(records)))
@@ -69,14 +79,15 @@ def ground_truth(
 
 
 def one_model(
-    seed: int, twin: bool, n_prompts: int, minimum: float, draws: int
+    seed: int, twin: bool, n_prompts: int, minimum: float, draws: int, greedy: Greedy
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Scores of all nodes by all finders on one model, and how many nodes the rules named, rightly and wrongly."""
     with tempfile.TemporaryDirectory() as folder:
         save_planted_model(Path(folder), seed, twin=twin)
         decoder = Decoder(load_model(Path(folder)), LENGTH)
         words = vocabulary(load_tokenizer(Path(folder)), N_NAMES)
-    prompts = balanced(draw_prompts(words, [seed], max(1, n_prompts // 14)), DISCOVERY, n_prompts)
+    drawn = draw_prompts(words, [seed], max(1, n_prompts // 14))
+    prompts = balanced(drawn, DISCOVERY, n_prompts)
     batch = Batch(prompts, "cpu")
     with torch.no_grad():
         cache, own = attention(decoder, batch, "original")
@@ -92,6 +103,8 @@ def one_model(
         except UserError:
             print(f"seed {seed}: no head acts on the logits and looks at the names")
         moved = activation_effects(decoder, cache, partner, batch)
+        fresh = balanced(drawn, VERIFICATION, n_prompts)
+        complete = {} if twin else completeness_of_planted(decoder, drawn, fresh, greedy, seed)
     grids = {
         "path_patching": path_scores(effects),
         "activation_patching": moved,
@@ -111,6 +124,7 @@ def one_model(
         "named_right": right / len(TRUTH),
         "named_wrong": float(len(answers) - right),
         **{f"auroc_{name}": auroc(grid) for name, grid in grids.items()},
+        **complete,
     }
     return node_table(grids, seed, twin), record
 
@@ -169,10 +183,7 @@ def auroc(grid: Float[np.ndarray, "place head"]) -> float:
     truth = np.zeros(grid.shape, dtype=bool)
     for layer, head, place in TRUTH:
         truth[PLACES.index(place), layer * N_HEADS + head] = True
-    ranks = rankdata(grid.flatten())
-    positive = int(truth.sum())
-    total = ranks[truth.flatten()].sum() - positive * (positive + 1) / 2
-    return float(total / (positive * (truth.size - positive)))
+    return roc_area(grid.flatten(), truth.flatten())
 
 
 def node_table(grids: dict[str, Float[np.ndarray, "place head"]], seed: int, twin: bool) -> pd.DataFrame:
@@ -207,6 +218,16 @@ def measure(records: pd.DataFrame) -> dict[str, Metric]:
         metrics[f"{name}_twin"] = over_seeds(twins[name].tolist(), unit=unit, formula=f"{text}, twin")
         gap = (planted[name] - twins[name]).tolist()
         metrics[f"{name}_minus_twin"] = over_seeds(gap, unit=unit, formula=f"{text}, planted minus twin")
+    text = "largest |F(M-K) - F(C-K)| / F(M), K grown greedily; {} circuit"
+    for name, of in (("complete", "planted"), ("incomplete", "planted, without its duplicate-token head,")):
+        metrics[f"greedy_gap_{name}"] = over_seeds(
+            planted[f"greedy_gap_{name}"].tolist(), unit="1", formula=text.format(of)
+        )
+        metrics[f"faithfulness_{name}"] = over_seeds(
+            planted[f"faithfulness_{name}"].tolist(), unit="1", formula=f"F(C) / F(M); {of} circuit"
+        )
+    gap = (planted["greedy_gap_incomplete"] - planted["greedy_gap_complete"]).tolist()
+    metrics["greedy_gap_incomplete_minus_complete"] = over_seeds(gap, unit="1", formula="incomplete minus complete")
     return metrics
 
 

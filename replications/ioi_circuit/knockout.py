@@ -11,6 +11,10 @@ of different length holds this.
 Only what a knock-out changes is computed (common/rerun.py). With everything outside a circuit held at its mean, no
 position but S1+1, S2 and END depends on the circuit; and taking nodes out of the whole model changes nothing before the
 first of them. A literal version with hooks agrees to 1e-3 logits (test).
+
+Besides means, heads can get zero, their output on the ABC partner (resample), or their output when Gaussian noise is
+added to the embeddings of the three name tokens (`NOISE` standard deviations of the embeddings, Meng et al. 2022). The
+last two are also runs of their own, into which clean outputs can be put back.
 """
 
 from collections.abc import Callable
@@ -26,12 +30,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from common.decoder import Cache, Decoder
-from common.rerun import at_position, at_positions, rerun, window
+from common.rerun import at_positions, rerun, window
 from replications.ioi_circuit.batches import Batch, Place
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.residual import read_difference
 
-Ablation = Literal["mean", "zero", "resample"]
+Ablation = Literal["mean", "zero", "resample", "noise"]
+Direction = Literal["destroy", "restore"]
+NOISE = 3.0
 PLACES: tuple[Place, ...] = ("s1_next", "s2", "end")
 Means = dict[int, Float[Tensor, "layer pos head d_head"]]
 
@@ -93,11 +99,17 @@ class KnockOut:
 
     def clean(self) -> Cache:
         """The whole model."""
-        return self._base("clean", lambda: self._forward(self.version))
+        return self._base("clean", lambda: self._forward(self._embedded(self.version)))
 
     def partner(self) -> Cache:
         """The whole model on the ABC prompts."""
-        return self._base("abc", lambda: self._forward("abc"))
+        return self._base("abc", lambda: self._forward(self._embedded("abc")))
+
+    def corrupted(self, ablation: Ablation) -> Cache:
+        """The whole model on the ABC prompts, or on the prompts with noisy names."""
+        if ablation == "noise":
+            return self._base("noise", lambda: self._forward(self._noisy()))
+        return self.partner()
 
     def differences(
         self, sets: list[NodeSet], *, remove: bool = False, ablation: Ablation = "mean"
@@ -107,21 +119,53 @@ class KnockOut:
         Args:
             sets: sets of nodes.
             remove: take the nodes of a set out of the whole model instead of keeping only them.
-            ablation: what replaces a head: mean over ABC prompts of the template, zero, or its output on the prompt's
-                own ABC partner.
+            ablation: what replaces a head: mean over ABC prompts of the template, zero, its output on the prompt's own
+                ABC partner, or with noisy names.
         """
-        values = self._values(ablation)
-        if any(node.place is None for nodes in sets for node in nodes):
-            return np.stack([self._everywhere(nodes, values, remove) for nodes in sets])
-        if remove:
-            return self._replaced(self.clean(), values, sets)
-        base = self._base(ablation, lambda: self._forward(self.version, lambda layer, z: values[layer]))
-        at = torch.stack([self.positions[place] for place in PLACES], 1)
-        return self._edited(base, values, sets, at, keep=True)
+        return self._changed(sets, "destroy", ablation, remove)
 
-    def restored(self, sets: list[NodeSet]) -> Float[np.ndarray, "set prompt"]:
-        """The same on the ABC partners, with the nodes of a set set to what they are on the prompt itself."""
-        return self._replaced(self.partner(), torch.stack(self.clean().z), sets)
+    def restored(
+        self, sets: list[NodeSet], *, remove: bool = False, ablation: Ablation = "resample"
+    ) -> Float[np.ndarray, "set prompt"]:
+        """The same in a corrupted run, with the nodes of a set set to what they are on the prompt itself.
+
+        With `remove` all nodes but these are set, so that the set alone stays corrupted.
+        """
+        return self._changed(sets, "restore", ablation, not remove)
+
+    def run_and_values(
+        self, direction: Direction, ablation: Ablation
+    ) -> tuple[Cache, Float[Tensor, "layer batch pos head d_head"]]:
+        """The run in which head outputs are replaced, and what replaces them."""
+        if direction == "restore":
+            return self.corrupted(ablation), torch.stack(self.clean().z)
+        if ablation == "mean":
+            return self.clean(), self.means
+        return self.clean(), torch.zeros_like(self.means) if ablation == "zero" else torch.stack(
+            self.corrupted(ablation).z
+        )
+
+    def all_replaced(self, direction: Direction, ablation: Ablation) -> Cache:
+        """That run with every head replaced everywhere."""
+        run, values = self.run_and_values(direction, ablation)
+        return self._base(
+            f"{direction} {ablation}", lambda: self._forward(run.resid_pre[0], lambda layer, z: values[layer])
+        )
+
+    def forget(self, direction: Direction, ablation: Ablation) -> None:
+        """Drops the run of `all_replaced`, for the sake of memory."""
+        self._bases.pop(f"{direction} {ablation}", None)
+
+    def _changed(
+        self, sets: list[NodeSet], direction: Direction, ablation: Ablation, remove: bool
+    ) -> Float[np.ndarray, "set prompt"]:
+        run, values = self.run_and_values(direction, ablation)
+        if any(node.place is None for nodes in sets for node in nodes):
+            return np.stack([self._everywhere(run, nodes, values, remove) for nodes in sets])
+        if remove:
+            return self._replaced(run, values, sets)
+        at = torch.stack([self.positions[place] for place in PLACES], 1)
+        return self._edited(self.all_replaced(direction, ablation), values, sets, at, keep=True)
 
     def _replaced(
         self, base: Cache, values: Float[Tensor, "layer batch pos head d_head"], sets: list[NodeSet]
@@ -174,7 +218,7 @@ class KnockOut:
         return inside
 
     def _everywhere(
-        self, nodes: NodeSet, values: Float[Tensor, "layer batch pos head d_head"], remove: bool
+        self, run: Cache, nodes: NodeSet, values: Float[Tensor, "layer batch pos head d_head"], remove: bool
     ) -> Float[np.ndarray, " prompt"]:
         """Nodes at all positions: nothing can be taken from another run."""
         at = torch.arange(self.batch.mask.shape[1], device=self.batch.mask.device).expand(len(self.prompts), -1)
@@ -183,27 +227,39 @@ class KnockOut:
         def edit(layer: int, z: Tensor) -> Tensor:
             return torch.where((inside[layer] ^ (not remove))[..., None], values[layer], z)
 
-        final = self.decoder.forward(self.batch.tokens(self.version), self.batch.mask, edit).final
-        found: np.ndarray = self._read(at_position(final, self.positions["end"])[None])[0]
+        found: np.ndarray = self.read(self._forward(run.resid_pre[0], edit).final[None])[0]
         return found
+
+    def read(self, final: Float[Tensor, "set batch pos d_model"]) -> Float[np.ndarray, "set prompt"]:
+        """logit(IO) - logit(S) at END."""
+        rows = torch.arange(len(self.prompts), device=final.device)
+        return self._read(final[:, rows, self.positions["end"]])
 
     def _read(self, last: Float[Tensor, "set batch d_model"]) -> Float[np.ndarray, "set prompt"]:
         return read_difference(self.decoder.bridge, last, self.names).double().cpu().numpy()
-
-    def _values(self, ablation: Ablation) -> Float[Tensor, "layer batch pos head d_head"]:
-        if ablation == "mean":
-            return self.means
-        return torch.zeros_like(self.means) if ablation == "zero" else torch.stack(self.partner().z)
 
     def _base(self, name: str, make: Callable[[], Cache]) -> Cache:
         if name not in self._bases:
             self._bases[name] = make()
         return self._bases[name]
 
+    def _embedded(self, version: Literal["original", "abc"]) -> Float[Tensor, "batch pos d_model"]:
+        return self.decoder.embed(self.batch.tokens(version), self.batch.mask)
+
+    def _noisy(self) -> Float[Tensor, "batch pos d_model"]:
+        """The embedded prompts, noise added where a name stands."""
+        names: tuple[Place, ...] = ("io", "s1", "s2")
+        clean = self.clean().resid_pre[0]
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
+        at = torch.arange(clean.shape[1], device=clean.device)
+        where = torch.stack([at == self.batch.at(name)[:, None] for name in names]).any(0)
+        return clean + NOISE * clean[self.batch.mask].std() * noise * where[..., None]
+
     def _forward(
-        self, version: Literal["original", "abc"], edit: Callable[[int, Tensor], Tensor] | None = None
+        self, embedded: Float[Tensor, "batch pos d_model"], edit: Callable[[int, Tensor], Tensor] | None = None
     ) -> Cache:
-        return self.decoder.forward(self.batch.tokens(version), self.batch.mask, edit, keep=True)
+        tokens = self.batch.tokens(self.version)  # only their number counts
+        return self.decoder.forward(tokens, self.batch.mask, edit, keep=True, resume=(0, embedded))
 
 
 def _first_place(nodes: NodeSet) -> Place:

@@ -7,6 +7,7 @@ naive circuit is that of the released code. Nobody has run this on GPT-2 here: n
 import numpy as np
 import pandas as pd
 
+from common.errors import UserError
 from common.records import Metric
 from common.statistics import null_distribution
 from replications.ioi_circuit.clustering import clustered, exact
@@ -26,11 +27,25 @@ HEADS = {
 NAIVE = ["9.6", "9.9", "10.0", "7.3", "7.9", "8.6", "8.10", "5.5", "5.9", "3.0", "0.10", "2.2", "4.11"]
 
 
-def published_classes() -> dict[str, NodeSet]:
-    """The nodes of each class. Movers and backups are one class when they are knocked out, as in the released data."""
+def parse_head(label: str, n_layers: int, n_heads: int) -> tuple[int, int]:
+    """Layer and head of a label such as '9.6'. UserError if the model has no such head."""
+    layer, _, head = label.partition(".")
+    if layer.isdecimal() and head.isdecimal() and int(layer) < n_layers and int(head) < n_heads:
+        return int(layer), int(head)
+    raise UserError(
+        f"unknown head '{label}': heads of this model are written layer.head, from 0.0 to "
+        f"{n_layers - 1}.{n_heads - 1}; correct the label in replications/ioi_circuit/published.py"
+    )
+
+
+def published_classes(n_layers: int = 12, n_heads: int = 12) -> dict[str, NodeSet]:
+    """The nodes of each class. Movers and backups are one class when they are knocked out, as in the released data.
+
+    UserError if a model of this size lacks one of the heads.
+    """
     found: dict[str, NodeSet] = {}
     for name, (place, heads) in HEADS.items():
-        pairs = (tuple(map(int, head.split("."))) for head in heads.split())
+        pairs = (parse_head(label, n_layers, n_heads) for label in heads.split())
         found[name] = frozenset(Node(layer, head, place) for layer, head in pairs)  # type: ignore[arg-type]
     return found
 
@@ -48,11 +63,12 @@ def overlap(found: list[tuple[int, int]], kind: str) -> float:
 
 def measure_published(fresh: KnockOut, few: KnockOut, draws: int) -> dict[str, Metric]:
     """The published circuit by the paper's own tests: faithfulness, classes taken out of circuit and model, naive."""
-    classes = published_classes()
+    size = fresh.decoder.n_layers, fresh.decoder.n_heads
+    classes = published_classes(*size)
     nodes = frozenset(node for part in classes.values() for node in part)
     classes["name_mover"] |= classes.pop("backup")
     removed, kept = by_class(fresh, {"circuit": nodes, "naive": naive_nodes()}, classes)
-    movers = published_classes()["name_mover"]
+    movers = published_classes(*size)["name_mover"]
     without_movers = fresh.differences([movers], remove=True)[0]
     model, prompts = removed["none"], fresh.prompts
     random = few.differences(random_like(nodes, fresh.decoder.n_heads, draws, seed=1))

@@ -12,7 +12,10 @@ FIGURES = {
         "verification": ["curve", "completeness", "minimality", "grid", "diagram"]
     },
     "Activation patching": {"activation_patching": ["streams", "patched_heads"]},
-    "Automated discovery": {"edge_attribution": ["edge_curves", "attribution"]},
+    "Automated discovery": {
+        "edge_attribution": ["edge_curves", "attribution"],
+        **({"edge_search": ["searched_edges"]} if config["edge_search"] else {}),
+    },
 }
 GROUND_TRUTH = {
     "Ground truth": {
@@ -140,6 +143,15 @@ include: "circuit.smk"
 include: "discovery.smk"
 
 
+SEARCHED = []
+
+if config["edge_search"]:
+
+    include: "search.smk"
+
+    SEARCHED = rules.edge_search.output
+
+
 rule draw:
     input:
         rules.baseline.output,
@@ -149,6 +161,7 @@ rule draw:
         rules.verification.output,
         rules.activation_patching.output,
         rules.edge_attribution.output,
+        SEARCHED,
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files("<results>/{model}", FIGURES, "IOI circuit", model="{model}"),

@@ -119,12 +119,29 @@ class EdgeAttributionSettings(Strict):
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of shuffled labels")
 
 
+class EdgeSearchSettings(Strict):
+    score_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts of EAP-IG")
+    exact_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="those of exact patching and ACDC")
+    curve_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of the curves")
+    ig_steps: Annotated[int, Field(ge=2, le=100)] = Field(description="points between partner and prompt of EAP-IG")
+    candidates: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="edges searched, those with the largest EAP-IG score; all if not given"
+    )
+    threshold: Annotated[float, Field(gt=0)] = Field(description="of ACDC, in nats")
+    shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        description="shares of all edges on the curves, beside that of ACDC's circuit"
+    )
+    random_circuits: Annotated[int, Field(ge=20, le=1000)] = Field(description="random rankings of the edges")
+    circuits_per_pass: Annotated[int, Field(ge=1, le=1000)] = Field(description="circuits that are run at a time")
+
+
 class GroundTruthSettings(Strict):
     n_prompts: Annotated[int, Field(ge=14, le=1000)] = Field(description="discovery prompts of the planted models")
     minimum_percent: Annotated[float, Field(gt=0, le=50)] = Field(
         description="smallest effect that counts, percent of the mean logit difference"
     )
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of each null distribution")
+    greedy: GreedySettings
 
 
 class EdgeGroundTruthSettings(Strict):
@@ -143,6 +160,8 @@ class EdgeGroundTruthSettings(Strict):
 
 
 class Settings(Strict):
+    """All parts. Without `edge_search` single edges of the language model are not searched."""
+
     prompts: PromptSettings
     collect: CollectSettings
     baseline: BaselineSettings
@@ -152,5 +171,6 @@ class Settings(Strict):
     verification: VerificationSettings
     activation_patching: ActivationPatchingSettings
     edge_attribution: EdgeAttributionSettings
+    edge_search: EdgeSearchSettings | None
     ground_truth: GroundTruthSettings
     edge_ground_truth: EdgeGroundTruthSettings

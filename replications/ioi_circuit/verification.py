@@ -33,7 +33,7 @@ from common.files import atomic
 from common.models import load_model
 from common.records import write_metrics
 from replications.ioi_circuit import published
-from replications.ioi_circuit.ablation_grid import ablation_grid
+from replications.ioi_circuit.ablation_grid import ablation_grid, measure_grid
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced
 from replications.ioi_circuit.clustering import exact
 from replications.ioi_circuit.completeness import EVERYTHING, Greedy, by_class, circuits_of, classes_of, minimality
@@ -139,7 +139,8 @@ def verification(
         metrics |= measure_repair(fresh, movers, backups, strongest, runs, fresh.prompts)
         where = on(VERIFICATION, grid_prompts)
         choices = ablation_grid(where, on(VERIFICATION, grid_prompts, read_means(activations, device, few=True)),
-                                circuits["circuit"], small_group)  # fmt: skip
+                                chosen, small_group)  # fmt: skip
+        metrics |= measure_grid(choices)
         if manifest.parent.name == published.MODEL:
             metrics |= published.measure_published(fresh, few, random_sets)
     label_backups(chosen, table)

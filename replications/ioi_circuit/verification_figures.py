@@ -26,6 +26,7 @@ COLOURS = {
 COLUMN_OF = {"s1_next": 0, "s2": 1, "end": 2}
 COLUMN_NAMES = ("S1+1", "S2", "END")
 PRINTED_NODES = 40
+LIMITS = (1.5, 2.5)
 
 
 def curve(table: pd.DataFrame, found: dict[str, Metric]) -> Figure:
@@ -109,33 +110,47 @@ def minimality(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, shown
 
 
-def grid(table: pd.DataFrame) -> Figure:
-    """Faithfulness under every choice of ablation."""
+def grid(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Faithfulness under every choice of ablation, nodes beside edges: above the circuit is kept, below it is out."""
+    left_in = (table["set"] == "complement") == (table["direction"] == "destroy")
+    what = np.select(
+        [table["direction"] == "destroy", left_in], [np.where(left_in, "kept", "out"), "put back"], "not put back"
+    )
     few = [f" ({group} prompts)" if group not in ("all", "nan") else "" for group in table["prompts"].astype(str)]
-    what = np.where(
-        table["ablated"] == "circuit", "circuit out", np.where(table["direction"] == "restore", "put back", "kept")
-    )
-    table["label"] = table["ablation"] + few + ", " + what + ", " + table["positions"] + " positions"
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.7, 3.6))
-    reach = [table["median_of_ratios"] - table["quartile_low"], table["quartile_high"] - table["median_of_ratios"]]
-    axes.errorbar(
-        table["median_of_ratios"], table.index, xerr=reach, fmt="|", color="0.55", label="median of ratios, quartiles"
-    )
-    for name, marker, colour in (("ratio_of_averages", "o", PALETTE[0]), ("average_of_ratios", "D", PALETTE[1])):
-        shown = table[name].clip(-1.4, 2.4)
-        axes.scatter(shown, table.index, marker=marker, s=18, color=colour, label=name.replace("_", " "), zorder=3)
-        for row in table.index[shown != table[name]]:
-            value = f"{table.loc[row, name]:.1f}".replace("-", "\N{MINUS SIGN}")
-            place, side = (-1.32, "left") if table.loc[row, name] < 0 else (2.32, "right")
-            axes.text(place, row - 0.28, value, ha=side, va="center", fontsize=5.5, color=colour)
-    axes.axvline(1, color="0.7", linewidth=0.8, zorder=0)
-    axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-    axes.set_xlim(-1.5, 2.5)
-    axes.set_yticks(table.index, table["label"])
-    axes.invert_yaxis()
-    axes.set_xlabel("share of the logit difference")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return figure
+    table["label"] = table["ablation"] + few + ", " + what + ", " + table["positions"]
+    table["kept"] = left_in.astype(int)
+    shown = table.sort_values("kept", ascending=False, kind="stable").reset_index(drop=True)
+    rows = {label: float(row) for row, label in enumerate(shown["label"].unique())}
+    border = len(set(shown.loc[shown["kept"] == 1, "label"])) - 0.5
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 4.6), sharex=True, sharey=True)
+    for axes, component in zip(panels, ("nodes", "edges"), strict=True):
+        part = shown[shown["component"] == component]
+        at, middle = part["label"].map(rows), part["median_of_ratios"]
+        reach = [middle - part["quartile_low"], part["quartile_high"] - middle]
+        axes.errorbar(middle, at, xerr=reach, fmt="|", color="0.55", label="median of ratios, quartiles")
+        for name, marker, colour in (("ratio_of_averages", "o", PALETTE[0]), ("average_of_ratios", "D", PALETTE[1])):
+            _mark(axes, part[name], at, name.replace("_", " "), marker, colour)
+        axes.axhline(border, color="0.4", linewidth=0.8)
+        for value in (0, 1):
+            axes.axvline(value, color="0.7", linewidth=0.8, zorder=0)
+        axes.set_xlabel("share of the logit difference")
+        axes.set_title(component, loc="left")
+    panels[0].set_xlim(-LIMITS[0], LIMITS[1])
+    panels[0].set_yticks(list(rows.values()), list(rows))
+    panels[0].invert_yaxis()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure, shown
+
+
+def _mark(axes: Axes, values: pd.Series, at: pd.Series, label: str, marker: str, colour: str) -> None:
+    """Points; those beyond the limits stand at the edge with their number."""
+    low, high = 0.1 - LIMITS[0], LIMITS[1] - 0.1
+    inside = values.clip(low, high)
+    axes.scatter(inside, at, marker=marker, s=14, color=colour, label=label, zorder=3)
+    for row in values.index[inside != values]:
+        number = f"{values[row]:.1f}".replace("-", "\N{MINUS SIGN}")
+        place, side = (low + 0.08, "left") if values[row] < 0 else (high - 0.08, "right")
+        axes.text(place, at[row] - 0.3, number, ha=side, va="center", fontsize=5.5, color=colour)
 
 
 def _labels(table: pd.DataFrame) -> list[str]:

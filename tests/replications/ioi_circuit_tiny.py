@@ -18,7 +18,9 @@ from common.decoder import Decoder
 from common.files import read_yaml, sha256, write_json
 from common.models import Manifest, load_model
 from common.records import Metric
+from replications.ioi_circuit.batches import Batch, by_template
 from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
+from replications.ioi_circuit.knockout import KnockOut, Means, Node, NodeSet
 from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
 
 CLAIMS = ClaimsFile.model_validate(read_yaml(ROOT / "replications/ioi_circuit/claims.yaml")).claims
@@ -117,3 +119,25 @@ def tiny_prompts(seeds: list[int]) -> list[Prompt]:
 
 def within(metric: Metric, expected: float, tolerance: float) -> bool:
     return abs(metric.value - expected) < tolerance and metric.ci_high - metric.ci_low < 4 * tolerance
+
+
+NODES: NodeSet = frozenset({Node(0, 1, "s1_next"), Node(1, 0, "s2"), Node(1, 2, "end"), Node(2, 1, "end")})
+
+
+def template_means(decoder: Decoder, prompts: list[Prompt]) -> Means:
+    found = {}
+    for group in by_template(prompts):
+        batch = Batch(group, "cpu")
+        cache = decoder.forward(batch.tokens("abc"), batch.mask, keep=True)
+        found[group[0].template] = torch.stack([z.mean(0) for z in cache.z])
+    return found
+
+
+@pytest.fixture(scope="session")
+def knockout(decoder: Decoder) -> KnockOut:
+    """Three prompts of different length."""
+    prompts = tiny_prompts([0, 1])
+    chosen = [prompts[index] for index in (0, 7, 13)]
+    assert len({prompt.positions.end for prompt in chosen}) == 3
+    with torch.no_grad():
+        return KnockOut(decoder, chosen, template_means(decoder, prompts), "cpu", batch_size=50)

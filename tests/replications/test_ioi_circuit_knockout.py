@@ -13,40 +13,15 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from common.decoder import Decoder
 from common.rerun import at_position
-from replications.ioi_circuit.ablation_grid import ablation_grid
-from replications.ioi_circuit.batches import Batch, by_template
 from replications.ioi_circuit.completeness import Greedy, by_class, gaps, greedy_parts, minimality, random_parts
-from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.knockout import PLACES, KnockOut, Means, Node, NodeSet, node_set, random_like
+from replications.ioi_circuit.knockout import PLACES, KnockOut, Node, node_set, random_like
 from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
 from replications.ioi_circuit.residual import direct_residual
 from replications.ioi_circuit.self_repair import direct_effects, find_backups
 from replications.ioi_circuit.verification import EVERYTHING, choose, label_backups, rank_nodes
-from tests.replications.ioi_circuit_tiny import tiny_prompts
+from tests.replications.ioi_circuit_tiny import NODES
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
-
-
-@pytest.fixture(scope="module")
-def prompts() -> list[Prompt]:
-    return tiny_prompts([0, 1])
-
-
-def template_means(decoder: Decoder, prompts: list[Prompt]) -> Means:
-    found = {}
-    for group in by_template(prompts):
-        batch = Batch(group, "cpu")
-        cache = decoder.forward(batch.tokens("abc"), batch.mask, keep=True)
-        found[group[0].template] = torch.stack([z.mean(0) for z in cache.z])
-    return found
-
-
-@pytest.fixture(scope="module")
-def knockout(decoder: Decoder, prompts: list[Prompt]) -> KnockOut:
-    chosen = [prompts[index] for index in (0, 7, 13)]
-    assert len({prompt.positions.end for prompt in chosen}) == 3
-    with torch.no_grad():
-        return KnockOut(decoder, chosen, template_means(decoder, prompts), "cpu", batch_size=50)
 
 
 def every_node(knockout: KnockOut) -> frozenset[Node]:
@@ -78,9 +53,6 @@ def literal(bridge: TransformerBridge, knockout: KnockOut, row: int, kept: froze
     ]
     logits = bridge.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1]
     return float(logits[prompt.io_id] - logits[prompt.s_id])
-
-
-NODES: NodeSet = frozenset({Node(0, 1, "s1_next"), Node(1, 0, "s2"), Node(1, 2, "end"), Node(2, 1, "end")})
 
 
 def test_knockout_equals_literal_hooks_with_templates_of_different_length(
@@ -219,15 +191,6 @@ def test_minimality_is_the_change_by_one_node_after_its_class(knockout: KnockOut
     ]
     for score, (before, after) in zip(found, [x.mean(1) for x in changes], strict=False):
         assert score == pytest.approx(abs(before - after) / abs(whole) * np.sign(whole), abs=2e-3)
-
-
-def test_the_grid_has_every_choice_and_its_first_row_is_faithfulness(knockout: KnockOut) -> None:
-    table = ablation_grid(knockout, knockout, NODES, 7)
-    assert len(table) == 3 * 2 * 2 + 2
-    assert not table.duplicated(["ablation", "positions", "ablated", "direction", "prompts"]).any()
-    kept, model = knockout.differences([NODES])[0], knockout.differences([EVERYTHING], remove=True)[0]
-    assert table.loc[0, "ratio_of_averages"] == pytest.approx(kept.mean() / model.mean())
-    assert table.loc[0, "average_of_ratios"] == pytest.approx((kept / model).mean())
 
 
 def heads_table() -> pd.DataFrame:

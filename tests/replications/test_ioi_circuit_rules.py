@@ -15,6 +15,7 @@ from common.config import ROOT
 from replications.ioi_circuit import ground_truth
 from replications.ioi_circuit.batches import balanced, family_threshold, t_values
 from replications.ioi_circuit.classes import Signs, direct_classes, previous_classes, s2_classes, signs
+from replications.ioi_circuit.completeness import Greedy
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.knockout import PLACES
 from replications.ioi_circuit.planted import TRUTH
@@ -77,7 +78,9 @@ def test_rules_ask_for_effect_and_attention_and_copying() -> None:
 @pytest.fixture(scope="module")
 def planted() -> dict[str, tuple[pd.DataFrame, dict[str, float]]]:
     torch.set_num_threads(1)
-    return {name: ground_truth.one_model(7, name == "twin", 14, 1.0, 100) for name in ("planted", "twin")}
+    return {
+        name: ground_truth.one_model(7, name == "twin", 14, 1.0, 100, Greedy(1, 1, 7)) for name in ("planted", "twin")
+    }
 
 
 def test_planted_circuit_is_recovered_and_its_twin_is_empty(
@@ -89,6 +92,15 @@ def test_planted_circuit_is_recovered_and_its_twin_is_empty(
     assert all(record[f"auroc_{finder}"] > 0.95 for finder in ("path_patching", "activation_patching", "attribution"))
     assert twin["named_right"] == twin["named_wrong"] == 0
     assert twin["auroc_path_patching"] < 0.9
+
+
+def test_greedy_completeness_finds_what_is_missing_and_nothing_where_nothing_is(
+    planted: dict[str, tuple[pd.DataFrame, dict[str, float]]],
+) -> None:
+    record = planted["planted"][1]
+    assert 0.7 < record["faithfulness_complete"] < 1.3
+    assert record["greedy_gap_incomplete"] > 0.8
+    assert record["greedy_gap_complete"] < 0.4
 
 
 @settings(max_examples=20, deadline=None)
@@ -113,7 +125,8 @@ def test_claims_of_the_ground_truth_hold_and_fail_with_it(
     assert {claim.metric for claim in claims} >= {"named_right", "auroc_path_patching"}
     for claim in claims:
         rows = [{**found, "seed": float(seed)} for seed in (0, 1) for found in (record, twin)]
-        broken = [{**twin, "seed": float(seed), "twin": side} for seed in (0, 1) for side in (0.0, 1.0)]
+        gaps = {name: 0.2 for name in record if name.endswith("complete")}
+        broken = [{**twin, **gaps, "seed": float(seed), "twin": side} for seed in (0, 1) for side in (0.0, 1.0)]
         good, bad = (ground_truth.measure(pd.DataFrame(content)) for content in (rows, broken))
         assert evaluate("ioi_circuit", claim, "toy", good).verdict == "reproduced", claim.id
         assert evaluate("ioi_circuit", claim, "toy", bad).verdict == "not reproduced", claim.id

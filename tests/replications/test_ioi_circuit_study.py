@@ -22,6 +22,7 @@ from replications.ioi_circuit import (
     direct_path,
     draw,
     edge_attribution,
+    edge_search,
     path_patching,
     prompts,
     transfer_figures,
@@ -31,8 +32,9 @@ from replications.ioi_circuit.batches import balanced
 from replications.ioi_circuit.classes import Signs
 from replications.ioi_circuit.completeness import Greedy
 from replications.ioi_circuit.dataset import read_file, read_prompts
+from replications.ioi_circuit.edge_ground_truth import TRUTH as EDGES
 from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH, save_planted_model
-from replications.ioi_circuit.published import HEADS, naive_nodes, overlap, published_classes
+from replications.ioi_circuit.published import HEADS, naive_nodes, overlap, parse_head, published_classes
 from replications.ioi_circuit.sweeps import discover
 from replications.ioi_circuit.verification_measures import measure
 
@@ -85,6 +87,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ig_steps=3, shares=[0.05], random_circuits=20, circuits_per_pass=4, draws=100,
         **paths(folder, out="edges.json", curves="curves.csv", edges="edges.csv", nodes="nodes.csv"),
     )  # fmt: skip
+    edge_search.edge_search(
+        **common, score_prompts=7, exact_prompts=2, curve_prompts=8, ig_steps=3, candidates=40, threshold=0.1,  # type: ignore[arg-type]
+        shares=[0.05], random_circuits=20, circuits_per_pass=8,
+        **paths(folder, out="search.json", curves="search_curves.csv", edges="search_edges.csv"),
+    )  # fmt: skip
     return folder
 
 
@@ -111,6 +118,20 @@ def test_attribution_recovers_the_planted_edges(study: Path) -> None:
     edges = pd.read_csv(study / "edges.csv")
     pairs = set(zip(edges["writer"], edges["reader"], strict=True))
     assert {("3.0", "logits"), ("3.1", "logits"), ("2.0", "3.0 q")} <= pairs
+
+
+def test_searches_over_single_edges_find_planted_ones(study: Path) -> None:
+    table = pd.read_csv(study / "search_edges.csv")
+    assert len(table) == 40
+    strongest = table.reindex(table["exact"].abs().sort_values(ascending=False).index).head(6)
+    assert set(zip(strongest["writer"], strongest["reader"], strict=True)) <= set(EDGES)
+    kept = table[table["kept"] == 1]
+    assert 0 < len(kept) < 40
+    assert kept["exact"].abs().mean() > table[table["kept"] == 0]["exact"].abs().mean()
+    metrics = read_metrics(study / "search.json")
+    assert 0.9 < metrics["acdc_share"].value < 1
+    assert metrics["faithfulness_acdc"].value > 0.7
+    assert metrics["eap_ig_agrees_with_exact"].n == 40
 
 
 def test_activation_patching_has_its_limits(study: Path) -> None:
@@ -157,6 +178,9 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
         "activation_patching/effects.csv": "effects.csv",
         "edge_attribution/curves.csv": "curves.csv",
         "edge_attribution/nodes.csv": "nodes.csv",
+        "edge_search/curves.csv": "search_curves.csv",
+        "edge_search/edges.csv": "search_edges.csv",
+        "edge_search/metrics.json": "search.json",
     }
     for place, source in tables.items():
         (tmp_path / place).parent.mkdir(exist_ok=True)
@@ -164,7 +188,7 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
     names = [
         name for name, plan in draw.PLANS.items() if all(f"{name.split('/')[0]}/{x}" in tables for x in plan.tables)
     ]
-    assert len(names) == 13
+    assert len(names) == 14
     svg = [tmp_path / name.replace("/", "/figures/") for name in names]
     captions = [ROOT / f"replications/ioi_circuit/captions/{path.name}.rst" for path in svg]
     draw_figures(draw.PLANS, captions, [path.with_suffix(".svg") for path in svg])
@@ -185,7 +209,7 @@ def test_models_stand_side_by_side(study: Path) -> None:
 
 def test_claims_name_metrics_that_exist(study: Path) -> None:
     files = {"baseline": "baseline", "path_patching": "path_patching", "verification": "verification",
-             "activation_patching": "activation", "edge_attribution": "edges"}  # fmt: skip
+             "activation_patching": "activation", "edge_attribution": "edges", "edge_search": "search"}  # fmt: skip
     for claim in CLAIMS:
         if claim.part in files and "gpt2" not in claim.models:
             metrics = read_metrics(study / f"{files[claim.part]}.json")
@@ -237,3 +261,15 @@ def test_the_published_heads_of_gpt2() -> None:
     assert overlap([(9, 9), (10, 0), (0, 0)], "name_mover") == pytest.approx(2 / 3)
     for name, (_, heads) in HEADS.items():
         assert len(classes[name]) == len(heads.split())
+
+
+@pytest.mark.parametrize("label", ["12.0", "3.12", "3", "3.x", "-1.2", ""])
+def test_an_unknown_head_label_is_a_clear_error(label: str) -> None:
+    assert parse_head("11.11", 12, 12) == (11, 11)
+    with pytest.raises(UserError, match=r"unknown head '.*': heads of this model .* from 0.0 to 11.11"):
+        parse_head(label, 12, 12)
+
+
+def test_the_published_heads_are_refused_by_a_model_that_lacks_them() -> None:
+    with pytest.raises(UserError, match="unknown head"):
+        published_classes(4, 4)
