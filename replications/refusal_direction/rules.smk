@@ -1,5 +1,7 @@
-# Refusal direction: fine-tune (per seed, and a sham model) -> study each -> metrics of all seeds -> figures.
-from common.workflow import flags, source_hash
+# Refusal direction: fine-tune (per seed, and a sham model) -> study each -> metrics of all seeds -> figures. The dictionary
+# of part transfer, and its held-out tokens, come from `sparse_autoencoders`, whose steps run first.
+from common.workflow import captions, figure_files, flags, parts, source_hash
+from replications.refusal_direction.sizes import SIZES
 
 NAME = "replications.refusal_direction"
 PATH = "replications/refusal_direction"
@@ -23,6 +25,8 @@ FIGURES = {  # part: figure: title
     "surgical": {"surgical": "What else the ablation changes"},
     "guardrail": {"guardrail": "A guardrail that leaks"},
 }
+TRANSFER = {"Dictionary transfer": {"transfer": ["transfer"]}}
+SAES = "<all_results>/sparse_autoencoders/{model}"
 NAMES_OF_FIGURES = [(part, name) for part, titles in FIGURES.items() for name in titles]
 
 
@@ -213,6 +217,57 @@ for MODEL in config["models"]:
             "python -m replications.refusal_direction.draw --arms {input.arms} --sham {input.sham} --guards {input.guards} --published {input.published} --captions {input.captions} --out {output.svg} > {log} 2>&1"
 
 
+rule transfer:
+    input:
+        before="<models>/{model}/manifest.json",
+        tuned=[f"<results>/{{model}}/models/{arm}/manifest.json" for arm in ARMS],
+        sham=f"<results>/{{model}}/models/{SHAM}/manifest.json",
+        index=f"{SAES}/saes/index.json",
+        held_out=f"{SAES}/activations/held_out.safetensors",
+    output:
+        metrics="<results>/{model}/transfer/metrics.json",
+        table="<results>/{model}/transfer/models.csv",
+    log:
+        "<logs>/{model}/transfer.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=30,
+    params:
+        options=flags(
+            {"sizes": SIZES[config["scale"]].model_dump()},
+            seeds=SEEDS,
+            device=config["device"],
+        ),
+        sources=source_hash(f"{NAME}.transfer"),
+    shell:
+        "python -m replications.refusal_direction.transfer --before {input.before} --tuned {input.tuned} --sham {input.sham} --index {input.index} --held-out {input.held_out} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+
+
+rule draw_transfer:
+    input:
+        rules.transfer.output,
+        captions=captions(f"{PATH}/captions", TRANSFER),
+    output:
+        **figure_files(
+            "<results>/{model}", TRANSFER, "Refusal direction", model="{model}"
+        ),
+    log:
+        "<logs>/{model}/draw_transfer.log",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw_transfer"),
+    shell:
+        "python -m replications.refusal_direction.draw_transfer --captions {input.captions} --out {output.svg} > {log} 2>&1"
+
+
 rule figures:
     input:
         expand(
@@ -221,6 +276,10 @@ rule figures:
             model=[model for model in config["models"] for _ in NAMES_OF_FIGURES],
             part=[part for part, _ in NAMES_OF_FIGURES] * len(config["models"]),
             name=[name for _, name in NAMES_OF_FIGURES] * len(config["models"]),
+        ),
+        expand(
+            rules.draw_transfer.output.svg,
+            model=config["models"],
         ),
         expand(
             "<results>/{model}/models/orthogonalised/manifest.json",
@@ -233,5 +292,5 @@ rule metrics:
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],
-            part=list(FIGURES),
+            part=[*FIGURES, *parts(TRANSFER)],
         ),
