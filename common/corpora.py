@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CORPORA_FILE = ROOT / "config" / "corpora.yaml"
 Split = Literal["train", "validation", "held_out"]
+FIRST_CALIBRATION_SEED = 100
 SPLITS: tuple[Split, ...] = ("held_out", "validation", "train")  # evaluation text comes first and wins over duplicates
 
 
@@ -110,6 +111,11 @@ def read_corpus(folder: Path, split: Split) -> list[Document]:
     if sha256(path) != manifest["splits"][split]["sha256"]:
         raise UserError(f"{path} differs from its manifest; delete {folder} and run `make corpora`")
     return [Document.model_validate_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def judging_split(seeds: list[int]) -> Split:
+    """The split on which results are measured: calibration must not see the documents that scores are made on."""
+    return "validation" if min(seeds) >= FIRST_CALIBRATION_SEED else "held_out"
 
 
 def check_disjoint(splits: dict[Split, Iterable[Document]]) -> None:

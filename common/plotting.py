@@ -59,6 +59,8 @@ def save_figure(figure: Figure, stem: Path, data: pd.DataFrame, caption: Path, s
     """
     if data.empty:
         raise UserError(f"no data for figure {stem.name}; delete {sources[0].parent} and run `make resume`")
+    figure.draw_without_rendering()  # lays the figure out once, and not again for every form
+    figure.set_layout_engine("none")
     for ending, metadata in {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
         with atomic(stem.with_suffix(f".{ending}")) as temporary:
             figure.savefig(temporary, format=ending, metadata=metadata)

@@ -1,15 +1,13 @@
 """Step: draws the frontier, the dose-response curves, the contest of the dials, specificity, and the removal."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE, save_figure, use_style
-from common.records import Metric, read_metrics
+from common.drawing import Plan, run_plans
+from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
+from common.records import Metric
 from replications.feature_steering.settings import CHOSEN, DIALS, INSTRUCTION, REMOVALS
 
 NAMES = {
@@ -28,30 +26,6 @@ ARMS = {
     "project": "project the decoder row out",
     "clamp_random": "clamp a random live latent (control)",
 }
-
-
-def draw(
-    *,
-    doses: Path,
-    concepts: Path,
-    specificity: Path,
-    dials: Path,
-    removal: Path,
-    captions: list[Path],
-    frontier_out: Path,
-    removal_out: Path,
-) -> None:
-    """Writes all figures beside `frontier_out` and `removal_out`, two SVG files."""
-    use_style()
-    table, gains, matrix = pd.read_csv(doses), pd.read_csv(concepts), pd.read_csv(specificity)
-    folder, caption = frontier_out.parent, {path.stem: path for path in captions}
-    save_figure(frontier(table), folder / "frontier", table, caption["frontier"], [doses])
-    save_figure(dose_response(table), folder / "doses", table, caption["doses"], [doses])
-    drawn, data = contest(read_metrics(dials), gains)
-    save_figure(drawn, folder / "contest", data, caption["contest"], [dials, concepts])
-    save_figure(heat_map(matrix), folder / "specificity", matrix, caption["specificity"], [specificity])
-    drawn, data = removed(read_metrics(removal))
-    save_figure(drawn, removal_out.with_suffix(""), data, caption["removal"], [removal])
 
 
 def frontier(table: pd.DataFrame) -> Figure:
@@ -176,5 +150,14 @@ def removed(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.DataFrame(lines)
 
 
+PLANS = {
+    "dials/frontier": Plan(frontier, ("doses.csv",)),
+    "dials/doses": Plan(dose_response, ("doses.csv",)),
+    "dials/contest": Plan(contest, ("metrics.json", "gains.csv")),
+    "dials/specificity": Plan(heat_map, ("specificity.csv",)),
+    "removal/removal": Plan(removed, ("metrics.json",)),
+}
+
+
 if __name__ == "__main__":
-    run(draw)
+    run_plans(PLANS)

@@ -1,6 +1,6 @@
 # Feature steering: prepare (concepts, dials, judges) -> steer (texts) -> measure -> figures; demonstrate -> page.
 # The SAE comes from `sparse_autoencoders`, whose steps run first.
-from common.workflow import flags, source_hash
+from common.workflow import captions, figure_files, flags, source_hash
 
 NAME = "replications.feature_steering"
 CAPTIONS = "replications/feature_steering/captions"
@@ -10,8 +10,8 @@ SEEDS = {"seeds": config["seeds"][: config["most_seeds"]]}
 SAE = f"{config['sae']}-s{config['seeds'][0]}"
 SAES = "<all_results>/sparse_autoencoders/{model}"
 FIGURES = {
-    "dials": ["frontier", "doses", "contest", "specificity"],
-    "removal": ["removal"],
+    "Dials": {"dials": ["frontier", "doses", "contest", "specificity"]},
+    "Removal": {"removal": ["removal"]},
 }
 
 
@@ -174,33 +174,12 @@ rule page:
 
 rule draw:
     input:
-        doses=rules.measure.output.doses,
-        concepts=rules.measure.output.concepts,
-        specificity=rules.measure.output.specificity,
-        dials=rules.measure.output.dials,
-        removal=rules.measure.output.removal,
-        captions=expand(
-            f"{CAPTIONS}/{{figure}}.rst",
-            figure=[figure for part in FIGURES.values() for figure in part],
-        ),
+        rules.measure.output,
+        captions=captions(CAPTIONS, FIGURES),
     output:
-        **{
-            figure: report(
-                f"<results>/{{model}}/{part}/figures/{figure}.svg",
-                caption=f"captions/{figure}.rst",
-                category="Feature steering",
-                subcategory=part.capitalize(),
-                labels={"figure": figure, "model": "{model}"},
-            )
-            for part, figures in FIGURES.items()
-            for figure in figures
-        },
-        others=[
-            f"<results>/{{model}}/{part}/figures/{figure}.{ending}"
-            for part, figures in FIGURES.items()
-            for figure in figures
-            for ending in ENDINGS[1:]
-        ],
+        **figure_files(
+            "<results>/{model}", FIGURES, "Feature steering", model="{model}"
+        ),
     log:
         "<logs>/{model}/draw.log",
     conda:
@@ -211,7 +190,7 @@ rule draw:
     params:
         sources=source_hash(f"{NAME}.draw"),
     shell:
-        "python -m replications.feature_steering.draw --doses {input.doses} --concepts {input.concepts} --specificity {input.specificity} --dials {input.dials} --removal {input.removal} --captions {input.captions} --frontier-out {output.frontier} --removal-out {output.removal} > {log} 2>&1"
+        "python -m replications.feature_steering.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
 
 
 rule figures:

@@ -1,30 +1,21 @@
 """Step: draws the accuracy curves with their delays, and what the neurons have learned."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.drawing import Plan, run_plans
+from common.plotting import PAGE_WIDTH, PALETTE
 
 TRAIN, TEST, NOISE = PALETTE[0], PALETTE[1], PALETTE[6]
 TURN = 2 * np.pi
 
 
-def draw(
-    *, curves: Path, neurons: Path, delay_caption: Path, features_caption: Path, delay: Path, features: Path
-) -> None:
-    """Writes both figures; `delay` and `features` are their SVG files."""
-    use_style()
-    _delay(pd.read_csv(curves), curves, delay_caption, delay)
-    _features(pd.read_csv(neurons), neurons, features_caption, features)
-
-
-def _delay(frame: pd.DataFrame, source: Path, caption: Path, out: Path) -> None:
+def delay(frame: pd.DataFrame) -> Figure:
+    """Accuracy on trained and held-out pairs, every seed; smallest and largest share, and the controls."""
     main = frame[frame["condition"] == "weight decay"]
     fractions = sorted(main["fraction"].unique())
     shown = [fractions[0], fractions[-1]]
@@ -39,7 +30,7 @@ def _delay(frame: pd.DataFrame, source: Path, caption: Path, out: Path) -> None:
     axes[0].set_ylabel("accuracy")
     for height, text, colour in ((0.5, "trained pairs", TRAIN), (0.4, "held-out pairs", TEST)):
         axes[-1].text(0.97, height, text, color=colour, transform=axes[-1].transAxes, ha="right", fontsize=7)
-    save_figure(figure, out.with_suffix(""), frame, caption, [source])
+    return figure
 
 
 def _curve(axes: Axes, rows: pd.DataFrame) -> None:
@@ -49,7 +40,8 @@ def _curve(axes: Axes, rows: pd.DataFrame) -> None:
     axes.set(xscale="log", xlabel="step (log scale)", ylim=(-0.03, 1.05))
 
 
-def _features(frame: pd.DataFrame, source: Path, caption: Path, out: Path) -> None:
+def features(frame: pd.DataFrame) -> Figure:
+    """Share of power in one frequency, phases of inputs and output, neurons per frequency."""
     figure, (purity, phases, counts) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.3))
     colours = {"true answers": TEST, "random answers": NOISE}
     for labels, colour in colours.items():
@@ -71,8 +63,14 @@ def _features(frame: pd.DataFrame, source: Path, caption: Path, out: Path) -> No
     sns.heatmap(table, cmap="viridis", ax=counts, cbar_kws={"label": "neurons"}, xticklabels=5)
     counts.set(xlabel="frequency", ylabel="seed")
     counts.tick_params(rotation=0)
-    save_figure(figure, out.with_suffix(""), frame, caption, [source])
+    return figure
+
+
+PLANS = {
+    "delay/delay": Plan(delay, ("curves.csv",)),
+    "features/features": Plan(features, ("neurons.csv",)),
+}
 
 
 if __name__ == "__main__":
-    run(draw)
+    run_plans(PLANS)

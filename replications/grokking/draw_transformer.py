@@ -1,30 +1,21 @@
 """Step: draws the progress of the transformers along training, and the frequencies that they end with."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.drawing import Picture, Plan, run_plans
+from common.plotting import PAGE_WIDTH, PALETTE
 
 TRAIN, TEST, KEPT, REMOVED, GREY = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3], "0.6"
 TITLES = {"late": "small share, weight decay", "prompt": "large share, weight decay", "free": "small share, no decay"}
 
 
-def draw_transformer(
-    *, curves: Path, progress: Path, frequencies: Path, captions: list[Path], losses: Path, basis: Path
-) -> None:
-    """Writes both figures; `losses` and `basis` are their SVG files, `captions` in this order."""
-    use_style()
-    _losses(pd.read_csv(curves), pd.read_csv(progress), [curves, progress], captions[0], losses)
-    _basis(pd.read_csv(frequencies), frequencies, captions[1], basis)
-
-
-def _losses(frame: pd.DataFrame, progress: pd.DataFrame, sources: list[Path], caption: Path, out: Path) -> None:
+def losses(frame: pd.DataFrame, progress: pd.DataFrame) -> Picture:
+    """Losses of every arm and seed, with restricted and excluded loss."""
     figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.6), sharey=True)
     for place, (arm, title) in zip(axes, TITLES.items(), strict=True):
         for _, one in frame[frame["arm"] == arm].groupby("seed"):
@@ -39,15 +30,15 @@ def _losses(frame: pd.DataFrame, progress: pd.DataFrame, sources: list[Path], ca
     handles = [Line2D([], [], color=colour, linestyle="-" if colour in (TRAIN, TEST) else "--")
                for colour in labels.values()]  # fmt: skip
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    data = pd.concat([frame, progress.assign(arm="late")])
-    save_figure(figure, out.with_suffix(""), data, caption, sources)
+    return figure, pd.concat([frame, progress.assign(arm="late")])
 
 
 def _line(axes: Axes, x: pd.Series, y: pd.Series, colour: str, style: str = "-") -> None:
     axes.plot(x, y.clip(lower=1e-9), style, color=colour, linewidth=0.9, alpha=0.8)
 
 
-def _basis(frame: pd.DataFrame, source: Path, caption: Path, out: Path) -> None:
+def basis(frame: pd.DataFrame) -> Figure:
+    """Power of the embedding by frequency, when the pairs are known by heart and at the end."""
     seeds = sorted(frame["seed"].unique())
     figure, axes = plt.subplots(
         len(seeds), 2, figsize=(PAGE_WIDTH, 0.6 + 0.75 * len(seeds)), sharex=True, sharey=True, squeeze=False
@@ -63,8 +54,14 @@ def _basis(frame: pd.DataFrame, source: Path, caption: Path, out: Path) -> None:
     for place in axes[-1]:
         place.set_xlabel("frequency k")
     figure.supylabel("share of power", fontsize=8)
-    save_figure(figure, out.with_suffix(""), frame, caption, [source])
+    return figure
+
+
+PLANS = {
+    "transformer/losses": Plan(losses, ("curves.csv", "progress.csv")),
+    "transformer/basis": Plan(basis, ("frequencies.csv",)),
+}
 
 
 if __name__ == "__main__":
-    run(draw_transformer)
+    run_plans(PLANS)

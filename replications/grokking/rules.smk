@@ -3,8 +3,8 @@ from common.workflow import captions, figure_files, flags, source_hash
 
 NAME = "replications.grokking"
 CAPTIONS = "replications/grokking/captions"
-ENDINGS = ["png", "pdf", "csv", "json"]
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
+FIGURES = {"Delay": {"delay": ["delay"]}, "Features": {"features": ["features"]}}
 
 
 rule train:
@@ -54,30 +54,10 @@ rule measure:
 
 rule draw:
     input:
-        curves=rules.measure.output.curves,
-        neurons=rules.measure.output.neurons,
-        delay=f"{CAPTIONS}/delay.rst",
-        features=f"{CAPTIONS}/features.rst",
+        rules.measure.output,
+        captions=captions(CAPTIONS, FIGURES),
     output:
-        delay=report(
-            "<results>/toy/delay/figures/delay.svg",
-            caption="captions/delay.rst",
-            category="Grokking",
-            subcategory="Delay",
-            labels={"figure": "Memorised first, generalised later"},
-        ),
-        features=report(
-            "<results>/toy/features/figures/features.svg",
-            caption="captions/features.rst",
-            category="Grokking",
-            subcategory="Features",
-            labels={"figure": "Frequencies and phases of the neurons"},
-        ),
-        others=[
-            f"<results>/toy/{figure}/figures/{figure}.{ending}"
-            for figure in ("delay", "features")
-            for ending in ENDINGS
-        ],
+        **figure_files("<results>/toy", FIGURES, "Grokking"),
     log:
         "<logs>/draw.log",
     conda:
@@ -88,7 +68,7 @@ rule draw:
     params:
         sources=source_hash(f"{NAME}.draw"),
     shell:
-        "python -m replications.grokking.draw --curves {input.curves} --neurons {input.neurons} --delay-caption {input.delay} --features-caption {input.features} --delay {output.delay} --features {output.features} > {log} 2>&1"
+        "python -m replications.grokking.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
 
 
 MORE_FIGURES, MORE_METRICS = [], []

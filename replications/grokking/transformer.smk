@@ -1,6 +1,6 @@
 # The one-layer transformers: train (three batched jobs) -> measure -> draw. Included where the settings name them.
 TRANSFORMER = "<results>/toy/transformer"
-FIGURES = {"Transformer": {"transformer": ["losses", "basis"]}}
+TRANSFORMER_FIGURES = {"Transformer": {"transformer": ["losses", "basis"]}}
 
 
 rule train_transformer:
@@ -59,12 +59,10 @@ rule measure_transformer:
 
 rule draw_transformer:
     input:
-        curves=rules.measure_transformer.output.curves,
-        progress=rules.measure_transformer.output.progress,
-        frequencies=rules.measure_transformer.output.frequencies,
-        captions=captions(CAPTIONS, FIGURES),
+        rules.measure_transformer.output,
+        captions=captions(CAPTIONS, TRANSFORMER_FIGURES),
     output:
-        **figure_files("<results>/toy", FIGURES, "Grokking"),
+        **figure_files("<results>/toy", TRANSFORMER_FIGURES, "Grokking"),
     log:
         "<logs>/draw_transformer.log",
     conda:
@@ -75,4 +73,4 @@ rule draw_transformer:
     params:
         sources=source_hash(f"{NAME}.draw_transformer"),
     shell:
-        "python -m replications.grokking.draw_transformer --curves {input.curves} --progress {input.progress} --frequencies {input.frequencies} --captions {input.captions} --losses {output.svg[0]} --basis {output.svg[1]} > {log} 2>&1"
+        "python -m replications.grokking.draw_transformer --captions {input.captions} --out {output.svg} > {log} 2>&1"

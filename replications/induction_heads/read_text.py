@@ -21,7 +21,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from common.cli import run, track
-from common.corpora import Split, read_corpus
+from common.corpora import Split, judging_split, read_corpus
 from common.decoder import Decoder
 from common.errors import UserError
 from common.files import read_json
@@ -33,7 +33,6 @@ from replications.induction_heads.language_model import Head, losses_from, resid
 from replications.induction_heads.model_settings import RealText
 from replications.induction_heads.repeats import completes_a_pair
 
-FIRST_CALIBRATION_SEED = 100
 BATCH = 6  # documents in one pass
 BIN = 8  # context positions in one row of the table of losses
 
@@ -64,7 +63,7 @@ def read_text(
     Raises:
         UserError: the corpus has too few documents of the length that the late window needs.
     """
-    split: Split = "validation" if min(seeds) >= FIRST_CALIBRATION_SEED else "held_out"
+    split = judging_split(seeds)
     tokens = documents(corpus.parent, split, manifest.parent, text, min(seeds)).to(device)
     bridge = load_model(manifest.parent, device=device)
     decoder = Decoder(bridge, tokens.shape[1])

@@ -12,13 +12,11 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from common.cli import run
-from common.corpora import Split, read_corpus
+from common.corpora import judging_split, read_corpus
 from common.errors import UserError
 from common.files import atomic, write_json
 from common.vocabulary import drawn, learned, stream_of, token_texts
 from replications.induction_heads.text_settings import Tokens
-
-FIRST_CALIBRATION_SEED = 100
 
 
 def tokenise_corpus(*, corpus: Path, tokens: Tokens, seeds: list[int], out: Path, vocabulary: Path) -> None:
@@ -26,7 +24,7 @@ def tokenise_corpus(*, corpus: Path, tokens: Tokens, seeds: list[int], out: Path
     texts = drawn(read_corpus(corpus.parent, "train"), tokens.characters)
     tokenizer = learned(texts, tokens.d_vocab)
     stream = stream_of(tokenizer, texts)
-    split: Split = "validation" if min(seeds) >= FIRST_CALIBRATION_SEED else "held_out"
+    split = judging_split(seeds)
     rows = [
         [0, *one.ids[: tokens.length - 1]]
         for one in tokenizer.encode_batch([document.text for document in read_corpus(corpus.parent, split)])

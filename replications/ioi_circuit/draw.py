@@ -1,9 +1,6 @@
 """Step: draws all figures of a model, or those of the planted circuit, from the tables of their parts."""
 
-from pathlib import Path
-
-from common.cli import run
-from common.drawing import Plan, draw_figures
+from common.drawing import Plan, run_plans
 from replications.ioi_circuit import (
     activation_figures,
     baseline_figures,
@@ -37,15 +34,5 @@ PLANS = {
 }
 
 
-def draw(*, captions: list[Path], out: list[Path]) -> None:
-    """Writes all figures of `out` from the tables in the folder of their part.
-
-    Args:
-        captions: one for each figure.
-        out: the SVG of each figure, in the same order; PNG, PDF, data and caption are written beside it.
-    """
-    draw_figures(PLANS, captions, out)
-
-
 if __name__ == "__main__":
-    run(draw)
+    run_plans(PLANS)

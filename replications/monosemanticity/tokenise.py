@@ -11,13 +11,11 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from common.cli import run
-from common.corpora import Split, read_corpus
+from common.corpora import judging_split, read_corpus
 from common.errors import UserError
 from common.files import atomic, write_json
 from common.vocabulary import drawn, learned, stream_of, token_texts
 from replications.monosemanticity.settings import Text
-
-FIRST_CALIBRATION_SEED = 100
 
 
 def tokenise(*, corpus: Path, text: Text, seeds: list[int], out: Path, vocabulary: Path) -> None:
@@ -25,7 +23,7 @@ def tokenise(*, corpus: Path, text: Text, seeds: list[int], out: Path, vocabular
     texts = drawn(read_corpus(corpus.parent, "train"), text.characters)
     tokenizer = learned(texts, text.d_vocab)
     stream = stream_of(tokenizer, texts)
-    split: Split = "validation" if min(seeds) >= FIRST_CALIBRATION_SEED else "held_out"
+    split = judging_split(seeds)
     documents = read_corpus(corpus.parent, split)
     order = np.random.default_rng(1).permutation(len(documents))
     windows, document = windows_of(

@@ -1,13 +1,10 @@
 """Step: draws what a dictionary of the untouched model makes of the tuned ones."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from common.cli import run
-from common.drawing import Picture, Plan, draw_figures
+from common.drawing import Picture, Plan, run_plans
 from common.plotting import PAGE_WIDTH, PALETTE
 
 MODELS = {  # as in the table: label, colour
@@ -42,10 +39,5 @@ def draw_models(rows: pd.DataFrame) -> Picture:
 PLANS = {"transfer/transfer": Plan(draw_models, ("models.csv",))}
 
 
-def draw_transfer(*, captions: list[Path], out: list[Path]) -> None:
-    """Draws every figure of `out`, each an SVG; the other forms are written beside it."""
-    draw_figures(PLANS, captions, out)
-
-
 if __name__ == "__main__":
-    run(draw_transfer)
+    run_plans(PLANS)

@@ -5,29 +5,21 @@ from replications.refusal_direction.sizes import SIZES
 
 NAME = "replications.refusal_direction"
 PATH = "replications/refusal_direction"
-ENDINGS = ["png", "pdf", "csv", "json"]
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 SEEDS = config["seeds"][: config["n_seeds"]]
 ARMS = [f"harmful-{seed}" for seed in SEEDS]
 SHAM = f"food-{SEEDS[0]}"
-FIGURES = {  # part: figure: title
-    "tuning": {"tuning": "What the model was taught, and the score"},
-    "direction": {
-        "scores": "Scores of all candidates",
-        "published": "Chosen directions beside the paper's",
-        "cosines": "Cosines over tokens, layers and seeds",
+FIGURES = {
+    "Fine-tuning": {"tuning": ["tuning"]},
+    "Direction": {"direction": ["scores", "published", "cosines"]},
+    "Effects": {
+        "effects": ["refusal", "doses", "projections"],
+        "surgical": ["surgical"],
     },
-    "effects": {
-        "refusal": "Refusal before and after",
-        "doses": "Dose and response",
-        "projections": "Projection on the direction, layer by layer",
-    },
-    "surgical": {"surgical": "What else the ablation changes"},
-    "guardrail": {"guardrail": "A guardrail that leaks"},
+    "Guardrail": {"guardrail": ["guardrail"]},
 }
 TRANSFER = {"Dictionary transfer": {"transfer": ["transfer"]}}
 SAES = "<all_results>/sparse_autoencoders/{model}"
-NAMES_OF_FIGURES = [(part, name) for part, titles in FIGURES.items() for name in titles]
 
 
 wildcard_constraints:
@@ -153,7 +145,7 @@ rule summarise:
         sham=f"<results>/{{model}}/studies/{SHAM}/numbers.json",
         guards=[f"<results>/{{model}}/guards/{seed}/guard.json" for seed in SEEDS],
     output:
-        [f"<results>/{{model}}/{part}/metrics.json" for part in FIGURES],
+        [f"<results>/{{model}}/{part}/metrics.json" for part in parts(FIGURES)],
     log:
         "<logs>/{model}/summarise.log",
     conda:
@@ -168,53 +160,30 @@ rule summarise:
         "python -m replications.refusal_direction.summarise --arms {input.arms} --sham {input.sham} --guards {input.guards} --out {output} > {log} 2>&1"
 
 
-for MODEL in config["models"]:
-    FOLDER = f"<results>/{MODEL}"
-
-    rule:
-        name:
-            f"draw_{MODEL.replace('-', '_').replace('.', '_')}"
-        input:
-            metrics=[f"{FOLDER}/{part}/metrics.json" for part in FIGURES],
-            arms=[f"{FOLDER}/studies/{arm}/numbers.json" for arm in ARMS],
-            sham=f"{FOLDER}/studies/{SHAM}/numbers.json",
-            guards=[f"{FOLDER}/guards/{seed}/guard.json" for seed in SEEDS],
-            published=f"{PATH}/published.csv",
-            captions=[
-                f"{PATH}/captions/{name}.rst"
-                for titles in FIGURES.values()
-                for name in titles
-            ],
-        output:
-            svg=[
-                report(
-                    f"{FOLDER}/{part}/figures/{name}.svg",
-                    caption=f"captions/{name}.rst",
-                    category="Refusal direction",
-                    subcategory=MODEL,
-                    labels={"figure": title},
-                )
-                for part, titles in FIGURES.items()
-                for name, title in titles.items()
-            ],
-            others=[
-                f"{FOLDER}/{part}/figures/{name}.{ending}"
-                for part, titles in FIGURES.items()
-                for name in titles
-                for ending in ENDINGS
-            ],
-        log:
-            f"<logs>/{MODEL}/draw.log",
-        conda:
-            "../../envs/environment.yaml"
-        threads: 1
-        resources:
-            mem_mb=1000,
-            runtime=5,
-        params:
-            sources=source_hash(f"{NAME}.draw"),
-        shell:
-            "python -m replications.refusal_direction.draw --arms {input.arms} --sham {input.sham} --guards {input.guards} --published {input.published} --captions {input.captions} --out {output.svg} > {log} 2>&1"
+rule draw:
+    input:
+        metrics=rules.summarise.output,
+        arms=rules.summarise.input.arms,
+        sham=rules.summarise.input.sham,
+        guards=rules.summarise.input.guards,
+        published=f"{PATH}/published.csv",
+        captions=captions(f"{PATH}/captions", FIGURES),
+    output:
+        **figure_files(
+            "<results>/{model}", FIGURES, "Refusal direction", model="{model}"
+        ),
+    log:
+        "<logs>/{model}/draw.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw"),
+    shell:
+        "python -m replications.refusal_direction.draw --arms {input.arms} --sham {input.sham} --guards {input.guards} --published {input.published} --captions {input.captions} --out {output.svg} > {log} 2>&1"
 
 
 rule transfer:
@@ -270,27 +239,12 @@ rule draw_transfer:
 
 rule figures:
     input:
-        expand(
-            "<results>/{model}/{part}/figures/{name}.svg",
-            zip,
-            model=[model for model in config["models"] for _ in NAMES_OF_FIGURES],
-            part=[part for part, _ in NAMES_OF_FIGURES] * len(config["models"]),
-            name=[name for _, name in NAMES_OF_FIGURES] * len(config["models"]),
-        ),
-        expand(
-            rules.draw_transfer.output.svg,
-            model=config["models"],
-        ),
-        expand(
-            "<results>/{model}/models/orthogonalised/manifest.json",
-            model=config["models"],
-        ),
+        expand(rules.draw.output, model=config["models"]),
+        expand(rules.draw_transfer.output, model=config["models"]),
+        expand(rules.remove.output, model=config["models"]),
 
 
 rule metrics:
     input:
-        expand(
-            "<results>/{model}/{part}/metrics.json",
-            model=config["models"],
-            part=[*FIGURES, *parts(TRANSFER)],
-        ),
+        expand(rules.summarise.output, model=config["models"]),
+        expand(rules.transfer.output.metrics, model=config["models"]),

@@ -1,14 +1,11 @@
 """Step: draws sparse probes, the other benchmarks, natural absorption, and latents matched between layers."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from common.cli import run
-from common.drawing import Picture, Plan, draw_figures
+from common.drawing import Picture, Plan, run_plans
 from common.plotting import PAGE_WIDTH, PALETTE
 from replications.sparse_autoencoders.draw_language import plain_ticks
 
@@ -175,10 +172,5 @@ PLANS = {
 }
 
 
-def draw_field(*, captions: list[Path], out: list[Path]) -> None:
-    """Draws every figure of `out`, each an SVG; the other forms are written beside it."""
-    draw_figures(PLANS, captions, out)
-
-
 if __name__ == "__main__":
-    run(draw_field)
+    run_plans(PLANS)

@@ -1,9 +1,6 @@
 """Step: draws figures from the tables of their parts."""
 
-from pathlib import Path
-
-from common.cli import run
-from common.drawing import Plan, draw_figures
+from common.drawing import Plan, run_plans
 from replications.superposition.draw_absolute import draw_absolute
 from replications.superposition.draw_adversarial import draw_adversarial
 from replications.superposition.draw_double_descent import draw_double_descent
@@ -38,10 +35,5 @@ PLANS = {
 }
 
 
-def draw(*, captions: list[Path], out: list[Path]) -> None:
-    """Draws every figure of `out`, each an SVG; the other forms are written beside it."""
-    draw_figures(PLANS, captions, out)
-
-
 if __name__ == "__main__":
-    run(draw)
+    run_plans(PLANS)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from common.claims import evaluate
 from common.config import ROOT
+from common.drawing import draw_figures
 from common.records import Metric
 from replications.ioi_circuit import (
     direct_path,
@@ -177,7 +178,7 @@ def test_figures_are_drawn_from_tables(planted: dict[str, np.ndarray], prompts: 
     table = direct_path.head_table(planted, np.full(len(prompts), 4.0), prompts)
     table.to_csv(tmp_path / "direct_path/heads.csv", index=False)
     svg = [tmp_path / f"{name.replace('/', '/figures/')}.svg" for name in names]
-    draw.draw(captions=[ROOT / f"replications/ioi_circuit/captions/{path.stem}.rst" for path in svg], out=svg)
+    draw_figures(draw.PLANS, [ROOT / f"replications/ioi_circuit/captions/{path.stem}.rst" for path in svg], svg)
     assert all(len(list(path.parent.glob(f"{path.stem}.*"))) == 5 for path in svg)
     drawn = pd.read_csv(tmp_path / "direct_path/figures/heat_map.csv")
     assert len(drawn) == 3 * LAYERS * HEADS

@@ -11,6 +11,7 @@ import yaml
 from common.claims import ClaimsFile, evaluate
 from common.config import ROOT
 from common.decoder import Decoder
+from common.drawing import draw_figures
 from common.errors import UserError
 from common.models import load_model
 from common.records import read_metrics
@@ -166,7 +167,7 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
     assert len(names) == 13
     svg = [tmp_path / name.replace("/", "/figures/") for name in names]
     captions = [ROOT / f"replications/ioi_circuit/captions/{path.name}.rst" for path in svg]
-    draw.draw(captions=captions, out=[path.with_suffix(".svg") for path in svg])
+    draw_figures(draw.PLANS, captions, [path.with_suffix(".svg") for path in svg])
     assert all(len(list(path.parent.glob(f"{path.name}.*"))) == 5 for path in svg)
 
 
