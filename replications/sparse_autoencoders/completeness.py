@@ -242,6 +242,10 @@ def summary(frame: pd.DataFrame, clean: dict[str, float]) -> dict[str, Metric]:
         formula = "clean M; not an estimate over prompts"
         part["behaviour"] = Metric(value=behaved, ci_low=behaved, ci_high=behaved, n=1, unit="logits", formula=formula)
         found |= {PREFIXES[task] + name: metric for name, metric in part.items()}
+    ioi, syntax = (found[PREFIXES[task] + "survives_error_alone"].per_seed or [] for task in ("ioi", "syntax"))
+    gaps = [a - b for a, b in zip(ioi, syntax, strict=True)]
+    formula = "ioi_survives_error_alone minus survives_error_alone"
+    found["ioi_survives_error_minus_syntax"] = over_seeds(gaps, unit="share", formula=formula)
     return found
 
 

@@ -201,6 +201,10 @@ def test_sets_and_summary():
     assert found["ioi_survives_k16_minus_random"].value == pytest.approx(0.4)
     assert found["survives_k16_minus_random_dictionary"].value == pytest.approx(0)
     assert (found["behaviour"].value, found["ioi_behaviour"].value) == (3, 9)
+    frame = pd.DataFrame(table)
+    frame.loc[(frame["task"] == "ioi") & (frame["latents"] == "none"), "survives"] = 0.9
+    found = summary(frame, {"syntax": 3.0, "ioi": 9.0})
+    assert found["ioi_survives_error_minus_syntax"].value == pytest.approx(0.9 - 0.7)
 
 
 def test_ioi_pairs_part_at_the_repeated_name_and_come_from_one_half():
@@ -249,6 +253,8 @@ NULLS = {
     "layers_share_latents": 0.27,  # random directions in calibration
     "four_latents_carry_syntax": 0.0,
     "error_carries_little_syntax": 1.0,  # an error that carries everything
+    "latents_carry_indirect_objects": 0.55,  # a random dictionary in calibration
+    "error_carries_indirect_objects": 0.1,  # the syntax in calibration
 }
 
 
