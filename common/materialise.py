@@ -56,9 +56,8 @@ def _make(name: str, model: ModelEntry, out: Path) -> None:
     temporary.mkdir(parents=True)
     try:
         _need_space(temporary, model.size_mb)
-        origin, processing = {"package": _package, "hub": _hub, "trained": _folder, "local": _folder}[model.source](
-            model, temporary
-        )
+        makers = {"package": _package, "hub": copy_from_hub, "trained": _folder, "local": _folder}
+        origin, processing = makers[model.source](model, temporary)
         files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
         if not any(file.endswith(".safetensors") for file in files):
             raise UserError(f"model '{name}' has no .safetensors file; convert its weights, pickled ones are not read")
@@ -112,7 +111,12 @@ def _package(model: ModelEntry, folder: Path) -> tuple[str, str]:
     return f"{distribution} {model.version}: {file}", "4-bit weights de-quantised to float32, otherwise as stored"
 
 
-def _hub(model: ModelEntry, folder: Path) -> tuple[str, str]:
+def copy_from_hub(model: ModelEntry, folder: Path) -> tuple[str, str]:
+    """Copies the files of an entry, each checked against its SHA-256; says where they are from and what was done.
+
+    Raises:
+        UserError: the hub is switched off, out of reach or gated, or a file is not the pinned one.
+    """
     if not HUB:
         raise UserError(
             f"{model.repository} comes from a model hub, which is switched off; "

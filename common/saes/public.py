@@ -25,7 +25,7 @@ from common.cli import run
 from common.config import ROOT, checked
 from common.errors import UserError
 from common.files import TEMPORARY_SUFFIX, read_yaml
-from common.materialise import _hub as copy_from_hub
+from common.materialise import copy_from_hub
 from common.models import ModelEntry, Sha256, check_file
 from common.records import Strict
 from common.saes.sae import About, Sae

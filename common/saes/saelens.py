@@ -101,6 +101,8 @@ def load_saelens(folder: Path, device: str = "cpu") -> Sae:
     if name not in KINDS:
         raise UserError(f"{folder / CONFIG}: architecture '{name}' is not covered; known are {', '.join(KINDS)}")
     kind = KINDS[name]
+    if kind == "topk" and not content.get("k"):
+        raise UserError(f"{folder / CONFIG} does not say k, how many latents of this TopK SAE are active; add it there")
     bias = "b_gate" if kind == "gated" else "b_enc"
     for needed in ("W_enc", "W_dec", "b_dec", bias):
         if needed not in tensors:
@@ -142,7 +144,8 @@ def _modern(content: dict[str, Any]) -> dict[str, Any]:
     if "hook_point" in content:
         content.setdefault("hook_name", content["hook_point"])
     if content.get("activation_fn_str", content.get("activation_fn")) == "topk":
-        content |= {"architecture": "topk", "k": content["activation_fn_kwargs"]["k"]}
+        k = (content.get("activation_fn_kwargs") or {}).get("k")
+        content |= {"architecture": "topk", "k": content.get("k") or k}
     if isinstance(content.get("normalize_activations"), bool):
         content["normalize_activations"] = "expected_average_only_in" if content["normalize_activations"] else "none"
     return content

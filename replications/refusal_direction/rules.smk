@@ -1,5 +1,7 @@
-# Refusal direction: fine-tune (per seed, and a sham model) -> study each -> metrics of all seeds -> figures.
+# Refusal direction: fine-tune (per seed, and a sham model) -> study each -> metrics of all seeds -> figures. The dictionary
+# of part transfer, and its held-out tokens, come from `sparse_autoencoders`, whose steps run first.
 from common.workflow import captions, figure_files, flags, parts, source_hash
+from replications.refusal_direction.sizes import SIZES
 
 NAME = "replications.refusal_direction"
 PATH = "replications/refusal_direction"
@@ -16,6 +18,8 @@ FIGURES = {
     },
     "Guardrail": {"guardrail": ["guardrail"]},
 }
+TRANSFER = {"Dictionary transfer": {"transfer": ["transfer"]}}
+SAES = "<all_results>/sparse_autoencoders/{model}"
 
 
 wildcard_constraints:
@@ -182,12 +186,65 @@ rule draw:
         "python -m replications.refusal_direction.draw --arms {input.arms} --sham {input.sham} --guards {input.guards} --published {input.published} --captions {input.captions} --out {output.svg} > {log} 2>&1"
 
 
+rule transfer:
+    input:
+        before="<models>/{model}/manifest.json",
+        tuned=[f"<results>/{{model}}/models/{arm}/manifest.json" for arm in ARMS],
+        sham=f"<results>/{{model}}/models/{SHAM}/manifest.json",
+        index=f"{SAES}/saes/index.json",
+        held_out=f"{SAES}/activations/held_out.safetensors",
+    output:
+        metrics="<results>/{model}/transfer/metrics.json",
+        table="<results>/{model}/transfer/models.csv",
+    log:
+        "<logs>/{model}/transfer.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=30,
+    params:
+        options=flags(
+            {"sizes": SIZES[config["scale"]].model_dump()},
+            seeds=SEEDS,
+            device=config["device"],
+        ),
+        sources=source_hash(f"{NAME}.transfer"),
+    shell:
+        "python -m replications.refusal_direction.transfer --before {input.before} --tuned {input.tuned} --sham {input.sham} --index {input.index} --held-out {input.held_out} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+
+
+rule draw_transfer:
+    input:
+        rules.transfer.output,
+        captions=captions(f"{PATH}/captions", TRANSFER),
+    output:
+        **figure_files(
+            "<results>/{model}", TRANSFER, "Refusal direction", model="{model}"
+        ),
+    log:
+        "<logs>/{model}/draw_transfer.log",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw_transfer"),
+    shell:
+        "python -m replications.refusal_direction.draw_transfer --captions {input.captions} --out {output.svg} > {log} 2>&1"
+
+
 rule figures:
     input:
         expand(rules.draw.output, model=config["models"]),
+        expand(rules.draw_transfer.output, model=config["models"]),
         expand(rules.remove.output, model=config["models"]),
 
 
 rule metrics:
     input:
         expand(rules.summarise.output, model=config["models"]),
+        expand(rules.transfer.output.metrics, model=config["models"]),

@@ -66,6 +66,7 @@ rule completeness:
         manifest="<models>/{model}/manifest.json",
         early=rules.collect.output.early,
         index=rules.train_language.output.index,
+        ioi="<all_results>/ioi_circuit/{model}/data/prompts.json",
     output:
         metrics="<results>/{model}/completeness/metrics.json",
         table="<results>/{model}/completeness/sets.csv",
@@ -83,4 +84,4 @@ rule completeness:
         device=config["device"],
         sources=source_hash(f"{NAME}.completeness"),
     shell:
-        "python -m replications.sparse_autoencoders.completeness --manifest {input.manifest} --early {input.early} --index {input.index} {params.options} --device {params.device} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+        "python -m replications.sparse_autoencoders.completeness --manifest {input.manifest} --early {input.early} --index {input.index} --ioi {input.ioi} {params.options} --device {params.device} --metrics {output.metrics} --table {output.table} > {log} 2>&1"

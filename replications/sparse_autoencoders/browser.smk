@@ -1,11 +1,11 @@
-# The feature browser: one page per SAE from what the other rules have made. Included by rules.smk.
+# The feature browser: one page for each SAE of the comparison of architectures, for the central one and for that of the later
+# layer. Included by rules.smk.
 
 SWEEP = config["sweep"]
 END = f"k{SWEEP['sparsity']}-s{config['seeds'][0]}"
-SHOWN = [
-    f"batch_topk-{SWEEP['width']}-{END}",
-    f"late-{SWEEP['width']}-{END}",
-    f"batch_topk-{SWEEP['architecture_width']}-{END}",
+SHOWN = [f"{name}-{SWEEP['width']}-{END}" for name in ("batch_topk", "late")] + [
+    f"{name}-{SWEEP['architecture_width']}-{END}"
+    for name in ("batch_topk", *SWEEP["architectures"])
 ]
 
 

@@ -1,32 +1,34 @@
-"""Step: how much of one behaviour do the k best latents carry, with and without the error term? (Causal completeness.)
+"""Step: how much of a behaviour do the k best latents carry, with and without the error term? (Causal completeness.)
 
-After `f(data[index` the model prefers `]` to `)`, after `f(data, index` it does not: a behaviour made of syntax.
-Two prompts of a pair differ in their last two tokens only, so everything before is shared and only these two positions
-are run again (`common.rerun`). With D = logit(`]`) - logit(`)`) the behaviour is M = mean of D(bracket) - D(comma).
+Two behaviours. Syntax: after `f(data[index` the model prefers `]` to `)`, after `f(data, index` it does not. Indirect
+objects (IOI, Wang et al. 2022): after `Mary and John ... John gave ... to` it prefers Mary to John, after `Mary and
+John ... Mary gave ... to` John to Mary; these prompts are those of the replication `ioi_circuit`. Two prompts of a pair
+share everything before the token that tells them apart, so only the positions from there on are run again
+(`common.rerun`). With D the logit of the first answer minus that of the second, M = mean of D(first) - D(second).
 
-At both positions a latent that is not kept takes its mean over the two prompts of the pair, and so does the error where
-it is dropped: it then says nothing about which of the two it is. Keeping nothing gives M = 0, keeping all latents and
-the error gives M itself (tests). `survives` is M over its clean value. The best latents are those of largest
-attribution, (f_bracket - f_comma) W_dec . (dD_bracket/dx + dD_comma/dx), on pairs with other names than those they are
-scored on. Controls: the best directions of a random dictionary, chosen by the same attribution (covariance and firing
-rates of the SAE); and as many random latents that fire about as often, nearly all of which are silent here (Marks et
-al. 2024 ask the same of circuits of latents; there the error is kept).
+At these positions a latent that is not kept takes its mean over the two prompts of the pair, and so does the error
+where it is dropped: it then says nothing about which of the two it is. Keeping nothing gives M = 0, keeping all latents
+and the error gives M itself (tests). `survives` is M over its clean value. The best latents are those of largest
+attribution, (f_first - f_second) W_dec . (dD_first/dx + dD_second/dx), on pairs with other names (and for IOI other
+templates) than those they are scored on. Controls: the best directions of a random dictionary, chosen by the same
+attribution (covariance and firing rates of the SAE); and as many random latents that fire about as often, nearly all of
+which are silent here (Marks et al. 2024 ask the same of circuits of latents; there the error is kept).
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.cli import run, track
 from common.decoder import Cache, Decoder
 from common.errors import UserError
-from common.files import atomic
+from common.files import atomic, read_json
 from common.models import encode, load_model, load_tokenizer
 from common.records import Metric, write_metrics
 from common.rerun import at_positions, rerun
@@ -54,16 +56,26 @@ ANSWERS = ("]", ")")
 KS = (4, 16, 64)
 NULL = "random dictionary"
 DRAWS = 2  # random sets for each k
-STEPS = 2  # positions at which the prompts of a pair differ
 COPIES = 6  # in one pass
+PREFIXES = {"syntax": "", "ioi": "ioi_"}  # of the metrics
+Tokens = list[list[int]]
+
+
+class Pairs(NamedTuple):
+    """Prompts, the two of a pair in turn, and the first and the second answer of each."""
+
+    tokens: Tokens
+    answers: list[tuple[int, int]]
 
 
 class Prompts(NamedTuple):
-    """Pairs of prompts: bracket and comma in turn. `at` are the positions where they differ."""
+    """What is known of the pairs. `at` are the positions where some pair differs, `answer` is W_U of the first answer
+    minus that of the second."""
 
     cache: Cache
-    at: Tensor
+    at: Int[Tensor, "prompt step"]
     x: Float[Tensor, "prompt step d_model"]
+    answer: Float[Tensor, "prompt d_model"]
 
 
 def completeness(
@@ -71,6 +83,7 @@ def completeness(
     manifest: Path,
     early: Path,
     index: Path,
+    ioi: Path,
     sweep: Sweep,
     sizes: Sizes,
     seeds: list[int],
@@ -78,74 +91,103 @@ def completeness(
     metrics: Path,
     table: Path,
 ) -> None:
-    """Writes `metrics.json` and one row per set of kept latents."""
+    """Writes `metrics.json` and one row per set of kept latents. `ioi` is `prompts.json` of `ioi_circuit`."""
     data = Activations(early.parent)
     layer = int(data.manifest.hook.split(".")[1])
     tokenizer = load_tokenizer(manifest.parent)
-    answers = [encode(tokenizer, answer)[0] for answer in ANSWERS]
     bridge = load_model(manifest.parent, device=device).requires_grad_(False)
-    tokens = [pairs(tokenizer, TEMPLATES[: sizes.templates], names) for names in (FINDING, SCORING)]
-    decoder = Decoder(bridge, max(len(one) for part in tokens for one in part))
-    finding, scoring = (prepared(decoder, part, layer, device) for part in tokens)
-    unembed = bridge.W_U[:, answers[0]] - bridge.W_U[:, answers[1]]
+    asked = {
+        "syntax": [syntax_pairs(tokenizer, TEMPLATES[: sizes.templates], names) for names in (FINDING, SCORING)],
+        "ioi": [ioi_pairs(read_json(ioi)["prompts"], half) for half in (0, 1)],
+    }
+    decoder = Decoder(bridge, max(len(one) for parts in asked.values() for part in parts for one in part.tokens))
 
     def preference(prompts: Prompts, x: Float[Tensor, "copy prompt step d_model"]) -> Float[Tensor, "copy prompt"]:
-        final = rerun(decoder, prompts.cache, layer, prompts.at, x)
-        found: Tensor = decoder.bridge.ln_final(final[:, :, -1]) @ unembed  # a bias of the unembedding cancels in M
-        return found
+        final = decoder.bridge.ln_final(rerun(decoder, prompts.cache, layer, prompts.at, x)[:, :, -1])
+        return torch.einsum("cpd,pd->cp", final, prompts.answer)  # a bias of the unembedding cancels in M
 
-    x = finding.x[None].clone().requires_grad_()
-    preference(finding, x).sum().backward()  # type: ignore[no-untyped-call]
-    assert x.grad is not None
-    gradient = x.grad[0]
-    clean = behaviour(preference(scoring, scoring.x[None]).detach())
-    print(f"{len(scoring.x) // 2} pairs, clean behaviour {float(clean):.2f} logits")
+    tasks, clean = {}, {}
+    for task, parts in asked.items():
+        finding, scoring = (prepared(decoder, part, layer, device) for part in parts)
+        x = finding.x[None].clone().requires_grad_()
+        preference(finding, x).sum().backward()  # type: ignore[no-untyped-call]
+        assert x.grad is not None
+        tasks[task] = finding.x, x.grad[0], scoring
+        clean[task] = float(behaviour(preference(scoring, scoring.x[None]).detach()))
+        print(f"{task}: {len(scoring.x) // 2} pairs, clean behaviour {clean[task]:.2f} logits")
     sample = data.first(sizes.reference)
     rows = []
     with torch.no_grad():
         for seed in track(seeds, "seeds"):
             sae = central(index, sweep.width, sweep.sparsity, seed)
-            best = attribution(sae, finding.x, gradient).argsort(descending=True)
             density = (sae.encode(sample) > 0).float().mean(0)
-            kept = chosen(best, density, np.random.default_rng(seed))
-            edited = [keep(sae, scoring.x, latents, error) for _, _, latents, error in kept]
             null = random_sae(sae, sample, 100 * seed)
-            order = attribution(null, finding.x, gradient).argsort(descending=True)
-            kept += [(NULL, k, order[:k].tolist(), False) for k in KS]
-            edited += [keep(null, scoring.x, order[:k].tolist(), False) for k in KS]
-            copies = torch.split(torch.stack(edited), COPIES)
-            found = torch.cat([behaviour(preference(scoring, part)) for part in copies])
-            for (name, k, _, error), value in zip(kept, (found / clean).tolist(), strict=True):
-                rows.append({"seed": seed, "latents": name, "k": k, "error": error, "survives": value})
+            for task, (found, gradient, scoring) in tasks.items():
+                best = attribution(sae, found, gradient).argsort(descending=True)
+                kept = chosen(best, density, np.random.default_rng(seed))
+                edited = [keep(sae, scoring.x, latents, error) for _, _, latents, error in kept]
+                order = attribution(null, found, gradient).argsort(descending=True)
+                kept += [(NULL, k, order[:k].tolist(), False) for k in KS]
+                edited += [keep(null, scoring.x, order[:k].tolist(), False) for k in KS]
+                copies = torch.split(torch.stack(edited), COPIES)
+                left = torch.cat([behaviour(preference(scoring, part)) for part in copies]) / clean[task]
+                for (name, k, _, error), value in zip(kept, left.tolist(), strict=True):
+                    row = {"task": task, "seed": seed, "latents": name, "k": k, "error": error, "survives": value}
+                    rows.append(row)
     frame = pd.DataFrame(rows)
-    write_metrics(metrics, summary(frame, float(clean)))
+    write_metrics(metrics, summary(frame, clean))
     with atomic(table) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def pairs(
+def syntax_pairs(
     tokenizer: "PreTrainedTokenizerBase", templates: tuple[str, ...], names: tuple[tuple[str, str], ...]
-) -> list[list[int]]:
-    """Both prompts of every pair that differ in their last two tokens only. UserError if the tokenizer leaves none."""
-    found = []
+) -> Pairs:
+    """Bracket and comma; pairs that differ in their last two tokens only. UserError if the tokenizer leaves none."""
+    found: Tokens = []
     for template in templates:
         for container, place in names:
             pair = [encode(tokenizer, template.format(container, mark, place)) for mark in ("[", ", ")]
-            if len(pair[0]) == len(pair[1]) and pair[0][:-STEPS] == pair[1][:-STEPS]:
+            if len(pair[0]) == len(pair[1]) and pair[0][:-2] == pair[1][:-2]:
                 found += pair
     if not found:
         raise UserError("this tokenizer splits the prompts of part completeness in another way; leave the model out")
+    first, second = (encode(tokenizer, answer)[0] for answer in ANSWERS)
+    return Pairs(found, [(first, second)] * len(found))
+
+
+def ioi_pairs(listed: list[dict[str, Any]], half: int) -> Pairs:
+    """For each template and order of one half, the first prompt, and the same with the other name repeated."""
+    own: dict[tuple[int, str], dict[str, Any]] = {}
+    for one in listed:
+        if one["half"] == half:
+            own.setdefault((one["template"], one["order"]), one)
+    found = Pairs([], [])
+    for one in own.values():
+        tokens = one["versions"]["original"]["tokens"][: one["positions"]["end"] + 1]
+        other = list(tokens)
+        other[one["positions"]["s2"]] = one["io_id"]
+        found.tokens.extend([tokens, other])
+        found.answers.extend([(one["io_id"], one["s_id"])] * 2)
     return found
 
 
-def prepared(decoder: Decoder, tokens: list[list[int]], layer: int, device: str) -> Prompts:
-    """The clean pass, and the residual stream at the last positions of each prompt."""
-    windows = padded(tokens)
+def prepared(decoder: Decoder, pairs: Pairs, layer: int, device: str) -> Prompts:
+    """The clean pass, and the residual stream at the last positions of each prompt, as many as differ in any pair."""
+    windows = padded(pairs.tokens)
     with torch.no_grad():
         cache = decoder.forward(windows.tokens.to(device), windows.real.to(device), keep=True)
     end = windows.real.sum(1).to(device)
-    at = end[:, None] + torch.arange(-STEPS, 0, device=device)
-    return Prompts(cache, at, at_positions(cache.resid_pre[layer], at))
+    at = end[:, None] + torch.arange(-differing(pairs.tokens), 0, device=device)
+    unembed = decoder.bridge.W_U.T
+    first, second = torch.tensor(pairs.answers, device=device).unbind(1)
+    return Prompts(cache, at, at_positions(cache.resid_pre[layer], at), unembed[first] - unembed[second])
+
+
+def differing(tokens: Tokens) -> int:
+    """The most positions, counted from the end, by which two prompts of a pair part."""
+    pairs = zip(tokens[0::2], tokens[1::2], strict=True)
+    return max(len(a) - next(at for at, (x, y) in enumerate(zip(a, b, strict=True)) if x != y) for a, b in pairs)
 
 
 def behaviour(preference: Float[Tensor, "copy prompt"]) -> Float[Tensor, " copy"]:
@@ -192,8 +234,23 @@ def chosen(
     return found
 
 
-def summary(frame: pd.DataFrame, clean: float) -> dict[str, Metric]:
-    """Intervals over seeds."""
+def summary(frame: pd.DataFrame, clean: dict[str, float]) -> dict[str, Metric]:
+    """Intervals over seeds, for each behaviour."""
+    found: dict[str, Metric] = {}
+    for task, behaved in clean.items():
+        part = of_task(frame[frame["task"] == task])
+        formula = "clean M; not an estimate over prompts"
+        part["behaviour"] = Metric(value=behaved, ci_low=behaved, ci_high=behaved, n=1, unit="logits", formula=formula)
+        found |= {PREFIXES[task] + name: metric for name, metric in part.items()}
+    ioi, syntax = (found[PREFIXES[task] + "survives_error_alone"].per_seed or [] for task in ("ioi", "syntax"))
+    gaps = [a - b for a, b in zip(ioi, syntax, strict=True)]
+    formula = "ioi_survives_error_alone minus survives_error_alone"
+    found["ioi_survives_error_minus_syntax"] = over_seeds(gaps, unit="share", formula=formula)
+    return found
+
+
+def of_task(frame: pd.DataFrame) -> dict[str, Metric]:
+    """Intervals over seeds, for one behaviour."""
     about = "share of the clean behaviour that is left, latents that are not kept at the mean of their pair: "
 
     def series(name: str, k: int | None, error: bool) -> list[float]:
@@ -217,11 +274,7 @@ def summary(frame: pd.DataFrame, clean: float) -> dict[str, Metric]:
             values[f"survives_k{k}_minus_{other}"] = (gaps, f"survives_k{k} minus survives_k{k}_{other}")
     gaps = [a - b for a, b in zip(values["survives_error_alone"][0], values["survives_k4"][0], strict=True)]
     values["survives_error_minus_k4"] = (gaps, "survives_error_alone minus survives_k4")
-    found = {name: over_seeds(own, unit="share", formula=formula) for name, (own, formula) in values.items()}
-    found["behaviour"] = Metric(
-        value=clean, ci_low=clean, ci_high=clean, n=1, unit="logits", formula="clean M; not an estimate over prompts"
-    )
-    return found
+    return {name: over_seeds(own, unit="share", formula=formula) for name, (own, formula) in values.items()}
 
 
 if __name__ == "__main__":

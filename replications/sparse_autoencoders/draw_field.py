@@ -135,29 +135,31 @@ def draw_layers(rows: pd.DataFrame) -> Picture:
 
 
 def draw_completeness(rows: pd.DataFrame) -> Picture:
-    """What is left of the behaviour, by how many latents are kept."""
-    figure, axis = plt.subplots(figsize=(0.62 * PAGE_WIDTH, 2.8))
+    """What is left of each behaviour, by how many latents are kept."""
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9), sharey=True)
     arms = {
         ("best", False): ("best latents", PALETTE[0], "-o", 6.0),
         ("best", True): ("best latents and the error", PALETTE[4], "--^", 3.5),
         ("random dictionary", False): ("best of a random dictionary", PALETTE[1], "-D", 4.0),
         ("random", False): ("random latents that fire as often", GREY, "-s", 4.0),
     }
-    for (name, error), (label, colour, style, size) in arms.items():
-        own = rows[(rows["latents"] == name) & (rows["error"] == error)]
-        by_seed = own.groupby(["k", "seed"])["survives"].mean()
-        means, low, high = (by_seed.groupby("k").agg(how) for how in ("mean", "min", "max"))
-        axis.plot(means.index, means, style, color=colour, markersize=size, label=label)
-        axis.vlines(means.index, low, high, color=colour, linewidth=1)
-    for name, error, label, style in (
-        ("none", True, "the error alone", ":"),
-        ("all", False, "all latents, no error", "--"),
-    ):
-        value = rows[(rows["latents"] == name) & (rows["error"] == error)]["survives"].mean()
-        axis.axhline(value, color="black", linestyle=style, linewidth=0.9, label=label)
-    axis.axhline(0, color="0.75", linewidth=0.7)
-    ticks = sorted(rows[rows["latents"] == "best"]["k"].unique())
-    axis.set(xscale="log", xlabel="latents kept", ylabel="share of the behaviour that is left")
-    plain_ticks(axis.xaxis, [float(one) for one in ticks])
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    lines = {("none", True): ("the error alone", ":"), ("all", False): ("all latents, no error", "--")}
+    tasks = {"syntax": "a bracket closes", "ioi": "indirect objects (IOI)"}
+    for axis, (task, title) in zip(axes, tasks.items(), strict=True):
+        found = rows[rows["task"] == task]
+        for (name, error), (label, colour, style, size) in arms.items():
+            own = found[(found["latents"] == name) & (found["error"] == error)]
+            by_seed = own.groupby(["k", "seed"])["survives"].mean()
+            means, low, high = (by_seed.groupby("k").agg(how) for how in ("mean", "min", "max"))
+            axis.plot(means.index, means, style, color=colour, markersize=size, label=label)
+            axis.vlines(means.index, low, high, color=colour, linewidth=1)
+        for (name, error), (label, style) in lines.items():
+            value = found[(found["latents"] == name) & (found["error"] == error)]["survives"].mean()
+            axis.axhline(value, color="black", linestyle=style, linewidth=0.9, label=label)
+        axis.axhline(0, color="0.75", linewidth=0.7)
+        ticks = sorted(found[found["latents"] == "best"]["k"].unique())
+        axis.set(xscale="log", xlabel="latents kept", title=title)
+        plain_ticks(axis.xaxis, [float(one) for one in ticks])
+    axes[0].set_ylabel("share of the behaviour that is left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure, rows

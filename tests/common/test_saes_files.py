@@ -169,6 +169,22 @@ def test_log_threshold_and_decoder_norm_of_saelens(tmp_path):
     assert torch.allclose(found.reconstruct(x), (expected / norms) @ top.W_dec + top.b_dec, atol=1e-5)
 
 
+def test_k_is_read_wherever_a_folder_says_it_and_asked_for_where_none_does(tmp_path):
+    one = KINDS["topk"]()
+    save_saelens(one, tmp_path)
+    written = json.loads((tmp_path / "cfg.json").read_text())
+    old = {key: value for key, value in written.items() if key not in ("architecture", "k")}
+    x = torch.randn(10, D, generator=torch.Generator().manual_seed(2))
+    for where in ({"activation_fn_kwargs": {"k": 3}}, {"k": 3}):
+        (tmp_path / "cfg.json").write_text(json.dumps({**old, "activation_fn_str": "topk", **where}))
+        assert torch.equal(load_saelens(tmp_path).encode(x), one.encode(x))
+    for nowhere in ({"activation_fn_str": "topk"}, {"activation_fn": "topk", "activation_fn_kwargs": None},
+                    {"architecture": "topk"}):  # fmt: skip
+        (tmp_path / "cfg.json").write_text(json.dumps({**old, **nowhere}))
+        with pytest.raises(UserError, match="does not say k"):
+            load_saelens(tmp_path)
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
 def test_folders_written_by_saelens_give_its_numbers(name):
     """Golden folders of sae-lens 6.54.12, made by tests/interop/make_golden.py."""

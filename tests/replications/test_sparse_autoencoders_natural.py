@@ -7,15 +7,20 @@ import torch
 
 from common.claims import load_claims
 from common.records import Metric
+from common.rerun import rerun
 from common.saes.sae import About, Sae
 from replications.sparse_autoencoders.completeness import (
     KS,
     NULL,
+    Pairs,
     attribution,
     behaviour,
     chosen,
+    differing,
+    ioi_pairs,
     keep,
     pair_mean,
+    prepared,
     summary,
 )
 from replications.sparse_autoencoders.natural import absorption_metrics, correlations, layer_metrics
@@ -28,8 +33,10 @@ from replications.sparse_autoencoders.token_classes import (
     frequent,
     main_latents,
     measured,
-    prepared,
     random_class,
+)
+from replications.sparse_autoencoders.token_classes import (
+    prepared as prepared_class,
 )
 
 ENTRIES = 12  # vocabulary entries; 0 to 3 are the class
@@ -65,7 +72,7 @@ def unit(*places):
 def judged(rows, members=MEMBERS):
     fit, test = half(0), half(1)
     sae = sae_with(np.stack(rows))
-    one = prepared(members, fit, test, Discriminants(fit), 10)
+    one = prepared_class(members, fit, test, Discriminants(fit), 10)
     return one and measured(one, coded(sae, fit, test), fit, test)
 
 
@@ -183,14 +190,59 @@ def test_sets_and_summary():
         assert len(set(latents)) == k
         if name == "random":
             assert not set(latents) & set(range(k))
+    left = {("syntax", "random"): 0.1, ("ioi", "random"): 0.3}
     table = [
-        {"seed": seed, "latents": name, "k": k, "error": error, "survives": 0.1 if name == "random" else 0.7}
-        for seed in (0, 1) for name, k, _, error in [*sets, *((NULL, k, [], False) for k in KS)]
+        {"task": task, "seed": seed, "latents": name, "k": k, "error": error, "survives": left.get((task, name), 0.7)}
+        for task in ("syntax", "ioi") for seed in (0, 1)
+        for name, k, _, error in [*sets, *((NULL, k, [], False) for k in KS)]
     ]  # fmt: skip
-    found = summary(pd.DataFrame(table), 3.0)
+    found = summary(pd.DataFrame(table), {"syntax": 3.0, "ioi": 9.0})
     assert found["survives_k16_minus_random"].value == pytest.approx(0.6)
+    assert found["ioi_survives_k16_minus_random"].value == pytest.approx(0.4)
     assert found["survives_k16_minus_random_dictionary"].value == pytest.approx(0)
-    assert found["behaviour"].value == 3
+    assert (found["behaviour"].value, found["ioi_behaviour"].value) == (3, 9)
+    frame = pd.DataFrame(table)
+    frame.loc[(frame["task"] == "ioi") & (frame["latents"] == "none"), "survives"] = 0.9
+    found = summary(frame, {"syntax": 3.0, "ioi": 9.0})
+    assert found["ioi_survives_error_minus_syntax"].value == pytest.approx(0.9 - 0.7)
+
+
+def test_ioi_pairs_part_at_the_repeated_name_and_come_from_one_half():
+    def prompt(template, order, half, tokens, s2):
+        original = {"tokens": [*tokens, 0, 0]}
+        return {"template": template, "order": order, "half": half, "io_id": 7, "s_id": 8,
+                "positions": {"s2": s2, "end": len(tokens) - 1}, "versions": {"original": original}}  # fmt: skip
+
+    listed = [
+        prompt(0, "ABBA", 0, [1, 7, 8, 2, 8, 3], 4),
+        prompt(0, "ABBA", 0, [5, 5], 0),  # a further draw of the same template and order
+        prompt(0, "BABA", 0, [1, 8, 7, 2, 2, 8, 3, 4], 5),
+        prompt(1, "ABBA", 1, [6, 6], 0),
+    ]
+    found = ioi_pairs(listed, 0)
+    assert found.tokens[:2] == [[1, 7, 8, 2, 8, 3], [1, 7, 8, 2, 7, 3]]
+    assert found.tokens[2:] == [[1, 8, 7, 2, 2, 8, 3, 4], [1, 8, 7, 2, 2, 7, 3, 4]]
+    assert found.answers == [(7, 8)] * 4
+    assert differing(found.tokens[:2]) == 2
+    assert differing(found.tokens) == 3
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_only_the_last_positions_are_needed(decoder, layer):
+    """Running on with the streams of the other prompt of each pair gives that prompt's answer."""
+    pairs = Pairs(
+        [[3, 5, 9, 4], [3, 5, 2, 4], [1, 2, 6, 8, 7, 4], [1, 2, 6, 9, 7, 4]], [(9, 2), (9, 2), (8, 9), (8, 9)]
+    )
+    found = prepared(decoder, pairs, layer, "cpu")
+    assert found.at.tolist() == [[1, 2, 3], [1, 2, 3], [3, 4, 5], [3, 4, 5]]
+    swapped = found.x[[1, 0, 3, 2]]
+    final = rerun(decoder, found.cache, layer, found.at, swapped[None])[0, :, -1]
+    ends = torch.tensor([3, 3, 5, 5])
+    expected = found.cache.final[torch.arange(4), ends][[1, 0, 3, 2]]
+    assert torch.allclose(final, expected, atol=1e-4)
+    assert not torch.allclose(final, expected[[1, 0, 3, 2]], atol=1e-2)
+    W_U = decoder.bridge.W_U
+    assert torch.equal(found.answer[2], W_U[:, 8] - W_U[:, 9])
 
 
 NULLS = {
@@ -201,6 +253,8 @@ NULLS = {
     "layers_share_latents": 0.27,  # random directions in calibration
     "four_latents_carry_syntax": 0.0,
     "error_carries_little_syntax": 1.0,  # an error that carries everything
+    "latents_carry_indirect_objects": 0.55,  # a random dictionary in calibration
+    "error_carries_indirect_objects": 0.1,  # the syntax in calibration
 }
 
 
