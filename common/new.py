@@ -38,7 +38,9 @@ def new(name: str) -> None:
     write_text(schema, schemas()[schema])
     print(f"replications/{name} is ready: `make {name}` runs it, `make test` tests it.")
     print(f"Then replace its parts; the claim comes first (replications/{name}/claims.yaml). docs/extend.md says how.")
-    print("Before you commit: a finished `make`, then `make gallery`; until then two tests ask for them.")
+    print(
+        f"Before you commit: `make {name}`, then `make gallery`; until then tests of generated documents ask for them."
+    )
 
 
 def main() -> None:

@@ -120,6 +120,7 @@ function mend() {
   set(main, { role: "main", id: "main", tabindex: "-1" });
   set(nav, { "aria-label": "Report" });
   set(nav.querySelector("h1"), { role: "none" });
+  for (const list of document.querySelectorAll("#app .gap-3 > ul")) set(list, { role: "none" }); // it holds no list items
   set(nav.querySelector("h1 img"), { alt: "" });
   for (const inner of nav.querySelectorAll("nav")) set(inner, { "aria-label": "Where you are, and search" });
   for (const input of nav.querySelectorAll("nav input")) set(input, { "aria-label": "Search all results", type: "search" });

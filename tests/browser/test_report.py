@@ -5,9 +5,8 @@ import re
 
 import pytest
 
-from tests.browser.accessibility import focus_order, missed, tree
+from tests.browser.accessibility import focus_order, missed, tree, violations
 from tests.browser.chromium import opened
-from tests.browser.test_pages import FAINT
 
 pytestmark = [pytest.mark.browser, pytest.mark.workflow]
 FIGURE = "grokking/toy/delay/figures/delay"
@@ -69,14 +68,14 @@ def test_data_can_be_downloaded_and_are_those_of_the_run(browser, alone, finishe
     assert problems == []
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
 def test_every_view_has_names_headings_and_landmarks(browser, alone, width, scheme):
     page, problems = front(browser, alone, viewport={"width": width, "height": 844}, color_scheme=scheme)
     figure, table = path_of(page, f"{FIGURE}.svg"), path_of(page, "claims.html")
 
     def view(what):
         assert missed(page) == [], what
-        assert page.evaluate(FAINT) == [], what
+        assert violations(page) == [], what
         assert page.evaluate("document.documentElement.scrollWidth") <= width, what
 
     view("front page")
@@ -106,6 +105,7 @@ def test_every_view_has_names_headings_and_landmarks(browser, alone, width, sche
         page.evaluate("content => app.setView({content})", content)
         page.wait_for_timeout(300)
         assert missed(page) == [], content
+        assert violations(page) == [], content
     assert page.locator("h1.ours").count() == 0, "the heading of another view stayed"
     assert problems == []
 

@@ -80,10 +80,33 @@ def test_the_page_of_a_replication_shows_all_its_results(root, name):
         assert f"../../figures/{name}/{picture.name}" in page, picture.name
 
 
+def anchors(text):
+    """What `#...` in a link may name: the headings of a page, as GitHub writes them."""
+    headings = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line) for line in re.findall(r"^#+ (.+)$", text, re.MULTILINE))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(page):
+    """Links and pictures of a page that lead to no file here, or to no heading of one. The web is not asked."""
+    dead = []
+    for target in re.findall(r"""(?:\]\(|src=")([^)\s"]+)""", page.read_text()):
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        found = target.startswith("http") or (file.exists() and (not anchor or anchor in anchors(file.read_text())))
+        dead += [] if found else [f"{page.name}: {target}"]
+    return dead
+
+
 def test_links_in_documents_lead_somewhere(root):
-    for page in tracked(root, "*.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    assert [link for page in tracked(root, "*.md") for link in dead_links(page)] == []
+
+
+def test_dead_links_would_be_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        '# A [b](page.md): c\n[x](#a-b-c) [y](page.md#d) [z](no.md) <img src="no.png"> [w](https://a.b/c)\n'
+    )
+    assert dead_links(page) == ["page.md: page.md#d", "page.md: no.md", "page.md: no.png"]
 
 
 @pytest.mark.parametrize("name", replications())
@@ -120,5 +143,10 @@ def test_a_replication_has_its_pages(root, name):
     folder = root / "replications" / name
     for file in ("README.md", "config.yaml", "claims.yaml", "rules.smk", "settings.py", "section.typ"):
         assert (folder / file).is_file(), file
-    assert f"make {name}" in (folder / "README.md").read_text()
+    page = (folder / "README.md").read_text()
+    assert f"make {name}" in page
+    for part in ("metric", "details", "limits", "results of the reference run", "figures", "cost"):
+        assert re.search(rf"^##+ .*{part}", page, re.MULTILINE | re.IGNORECASE), f"no heading for {part}"
+    assert re.search(r"^## .*details.*\n+1\. ", page, re.MULTILINE | re.IGNORECASE), "details are not numbered"
+    assert "](http" in page.split("```")[0], "no link to the paper before the command"
     assert list((root / "tests" / "replications").glob(f"test_{name}*.py"))
