@@ -44,9 +44,9 @@ MEASURES = Measures(loss_windows=2, set_size=2, context=4, least_firings=4)
 def tiny_dictionary():
     """Latent 0 is neuron 4, latent 1 is silent."""
     rows = torch.nn.functional.normalize(torch.randn(10, 32, generator=torch.Generator().manual_seed(5)), dim=1)
-    rows[0] = torch.eye(32)[4]
+    rows[0] = 4 * torch.eye(32)[4]
     bias = torch.zeros(10)
-    bias[0], bias[1] = 5.0, -1e6
+    bias[1] = -1e6
     return Sae(About("topk"), "topk", rows.mT.contiguous(), bias, rows, torch.zeros(32), k=3)
 
 
