@@ -1,10 +1,11 @@
 """Step: dictionaries on the MLP's activations, of every trained model and of the same models before training.
 
-Bricken et al. 2023 train ReLU autoencoders with an L1 penalty and resampling on 8 billion activations; here TopK (Gao
-et al. 2024) with the auxiliary loss, which is steady in runs of a few hundred steps and gives every width the same L0.
-Kinds:
+Bricken et al. 2023 train ReLU autoencoders with an L1 penalty and resampling on 8 billion activations; here most are
+TopK (Gao et al. 2024) with the auxiliary loss, which is steady in runs of a few hundred steps and gives every width the
+same L0. Kinds:
 
 - `trained`: every width, on a trained model;
+- `relu`: the paper's architecture, the narrowest width, its penalty steered to the same L0;
 - `twin`: the narrowest width again, from other initial weights on the same batches;
 - `start`: the same dictionaries before their first step (random rows, encoder equal to decoder, the same k);
 - `untrained`: one width, on the model before training (Heap et al. 2025).
@@ -26,7 +27,7 @@ from common.cli import run
 from common.files import atomic, sha256, write_json
 from common.saes.architectures import ARCHITECTURES
 from common.saes.architectures.base import Batch, Progress
-from common.saes.recipe import Recipe
+from common.saes.recipe import ArchitectureName, Recipe
 from common.saes.sae import Sae
 from common.saes.saelens import save_saelens
 from common.saes.stream import as_batch
@@ -70,7 +71,11 @@ def dictionaries(
     plans = {
         "trained": (
             trained,
-            [*(("trained", width) for width in dictionaries.widths), ("twin", dictionaries.widths[0])],
+            [
+                *(("trained", width) for width in dictionaries.widths),
+                ("twin", dictionaries.widths[0]),
+                ("relu", dictionaries.widths[0]),
+            ],
         ),
         "untrained": (trained.untrained(), [("untrained", dictionaries.width)]),
     }
@@ -79,7 +84,10 @@ def dictionaries(
             own = Stream(
                 harvest(source, place, stream, dictionaries.tokens, device), dictionaries.training.batch, device
             )
-            recipes = [recipe(dictionaries, width, SEEDS * seed + at) for at, (_, width) in enumerate(wanted)]
+            recipes = [
+                recipe(dictionaries, width, SEEDS * seed + at, "relu_bricken" if kind == "relu" else "topk")
+                for at, (kind, width) in enumerate(wanted)
+            ]
             data = f"{network} {seed} {sha256(models)}"
             found = train(recipes, own, dictionaries.training, checkpoint, data=data, device=device)
             for (kind, width), one in zip(wanted, found, strict=True):
@@ -97,9 +105,9 @@ def dictionaries(
     write_json(index, listed)
 
 
-def recipe(dictionaries: Dictionaries, width: int, seed: int) -> Recipe:
+def recipe(dictionaries: Dictionaries, width: int, seed: int, architecture: ArchitectureName = "topk") -> Recipe:
     """No two dictionaries of a network share a seed: the narrow one's first rows would be those of the wide one."""
-    values = {"architecture": "topk", "d_sae": width, "sparsity": float(dictionaries.sparsity), "seed": seed}
+    values = {"architecture": architecture, "d_sae": width, "sparsity": float(dictionaries.sparsity), "seed": seed}
     return Recipe.model_validate(values)
 
 

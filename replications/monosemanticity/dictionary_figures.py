@@ -36,9 +36,10 @@ def loss(ways: pd.DataFrame, curves: pd.DataFrame, metrics: dict[str, Metric]) -
             ("trained", "dictionary", PALETTE[0]),
             ("start", "untrained dictionary", "0.5"),
             ("twin", "dictionary, other start", PALETTE[5]),
+            ("relu", "dictionary, ReLU and L1", PALETTE[4]),
         ):
             own = table[table["kind"] == kind]
-            at = own["width"] * (1.1 if kind == "twin" else 1.0)
+            at = own["width"] * (1.1 if kind in ("twin", "relu") else 1.0)
             ax.plot(at, own[ablation], "o", color=colour, markersize=4, alpha=0.7, label=label)
             means = own.groupby("width")[ablation].mean()
             ax.plot(means.index, means, color=colour, linewidth=1)
@@ -58,15 +59,14 @@ def loss(ways: pd.DataFrame, curves: pd.DataFrame, metrics: dict[str, Metric]) -
 def _recovered(ways: pd.DataFrame) -> pd.DataFrame:
     """Loss recovered of every way that has one."""
     rows: list[dict[str, Any]] = []
-    narrowest = min(int(name.split("-")[1]) for name in ways["name"] if name.startswith("trained-"))
     for seed, own in ways.groupby("seed"):
         ce = own.set_index("name")["ce"]
-        for name, value in ce.items():
-            kind, _, width = str(name).partition("-")
+        for name, value, width in own[["name", "ce", "width"]].itertuples(index=False):
+            kind = str(name).split("-")[0]
             if kind in ("clean", "zero", "mean"):
                 continue
             found = {a: (ce[a] - value) / (ce[a] - ce["clean"]) for a in ("zero", "mean")}
-            rows.append({"seed": seed, "kind": kind, "width": int(width) if width else narrowest, "ce": value, **found})
+            rows.append({"seed": seed, "kind": kind, "width": width, "ce": value, **found})
     return pd.DataFrame(rows)
 
 

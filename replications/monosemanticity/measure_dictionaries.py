@@ -62,7 +62,7 @@ def measure_dictionaries(
     names = {
         f"{kind}-{width}": f"{kind}-{width}-s{{seed}}" for kind in ("trained", "start") for width in dictionaries.widths
     }
-    names["twin"] = f"twin-{dictionaries.widths[0]}-s{{seed}}"
+    names |= {kind: f"{kind}-{dictionaries.widths[0]}-s{{seed}}" for kind in ("twin", "relu")}
     judged = windows[(stored["document"] % 2 == 1)][: measures.loss_windows]
     grams = ngram_losses(stored["train"].numpy(), judged.numpy(), trained.shape.d_vocab)
     found: list[list[dict[str, Any]]] = []
@@ -141,7 +141,7 @@ def untrained_losses(models: Models, windows: Tensor) -> list[float]:
 def loss_metrics(
     found: list[list[dict[str, Any]]], widths: list[int], grams: dict[str, float], before: list[float]
 ) -> Seeded:
-    """Losses, loss recovered and what rises with width."""
+    """Losses, loss recovered, what rises with width, and TopK against ReLU dictionaries of the narrowest."""
     out = Seeded()
     ce = [{str(row["name"]): float(row["ce"]) for row in rows} for rows in found]
     by_name = [{str(row["name"]): row for row in rows} for rows in found]
@@ -161,7 +161,7 @@ def loss_metrics(
         if name != "clean":
             out.add(f"delta_ce_{key}", [one[name] - one["clean"] for one in ce], "nats", "added cross-entropy")
             out.add(f"fvu_{key}", [float(own[name]["fvu"]) for own in by_name], "share", "variance unexplained")
-        if name.startswith("trained"):
+        if name == "relu" or name.startswith("trained"):
             out.add(f"dead_{key}", [float(own[name]["dead"]) for own in by_name], "share", "latents that never fire")
             out.add(f"l0_{key}", [float(own[name]["l0"]) for own in by_name], "1", "active latents per token")
     for ablation in ("zero", "mean"):
@@ -174,6 +174,8 @@ def loss_metrics(
             wide = f"recovered_{ablation}_trained_{widths[-1]}"
             out.found[f"recovered_{ablation}_widest"] = out.found[wide]
             out.minus(f"recovered_{ablation}_widest_minus_{other.split('_')[0]}", wide, f"recovered_{ablation}_{other}")
+        topk = f"recovered_{ablation}_trained_{widths[0]}"
+        out.minus(f"recovered_{ablation}_topk_minus_relu", topk, f"recovered_{ablation}_relu")
     return out
 
 

@@ -3,8 +3,9 @@
 Bricken et al. 2023, sections "How interpretable is the typical feature?" and "Automated interpretability". There,
 people and a language model judge; here token sets are scored (`explain.py`). Kinds of unit, at rates of the latents:
 `features` (latents), `neurons`, `rotated` neurons, `untrained` (latents of the dictionary on the network before
-training, Heap et al. 2025), `start` (the dictionary before its first step); `raw` are neurons that fire wherever they
-are positive. Control of every score: explanations exchanged among units of one kind and similar rate.
+training, Heap et al. 2025), `start` (the dictionary before its first step). At their own rates: `narrow` and `relu`
+(latents of the narrowest TopK and the ReLU dictionary), `raw` (neurons that fire wherever they are positive). Control
+of every score: explanations exchanged among units of one kind and similar rate.
 """
 
 from pathlib import Path
@@ -41,7 +42,8 @@ from replications.monosemanticity.units import Firings, Text, at_rates, read_tex
 DRAWS = 200  # of documents
 SINGLE = 0.8  # purity from which a unit counts as a single token
 ROTATION_SEED = 7_000
-PAIRS = ("neurons", "raw", "rotated", "untrained", "start", "shuffled")
+PAIRS = ("narrow", "neurons", "raw", "rotated", "untrained", "start", "shuffled")
+NARROW = {"narrow": "trained", "relu": "relu"}  # of the narrowest width
 SCORES = {
     "detection": "mean over units of the balanced accuracy of telling contexts in which they fire",
     "fuzzing": "mean over units of the balanced accuracy of telling tokens on which they fire, in such contexts",
@@ -65,6 +67,7 @@ def measure_units(
     models: Path,
     index: Path,
     width: int,
+    narrowest: int,
     measures: Measures,
     units: Path,
     logits: Path,
@@ -77,7 +80,7 @@ def measure_units(
 
     Args:
         index: `index.json` of the dictionaries, whose folders lie beside it.
-        width: of the dictionaries that are compared with neurons.
+        width: of the dictionaries that are compared with neurons; `narrowest` of those in two architectures.
         table: one row per unit; `quarters` one per seed, kind and quarter; `examples` one per token shown.
     """
     stored, trained = load_file(tokens), load_models(models)
@@ -88,6 +91,7 @@ def measure_units(
     drawn: dict[str, list[np.ndarray]] = {}
     for place, seed in enumerate(trained.seeds):
         folders = {kind: index.parent / f"{kind}-{width}-s{seed}" for kind in ("trained", "untrained", "start")}
+        folders |= {kind: index.parent / f"{name}-{narrowest}-s{seed}" for kind, name in NARROW.items()}
         saes = {kind: load_saelens(folder) for kind, folder in folders.items()}
         kinds = made_kinds(trained, place, saes, stored["held_out"].long(), text, measures.least_firings)
         for name, kind in kinds.items():
@@ -172,6 +176,7 @@ def made_kinds(
         "rotated": matched(x @ turn, turn.mT),
         "untrained": latents(saes["untrained"], before, leads=False),
         "start": latents(saes["start"], x),
+        **{kind: latents(saes[kind], x, leads=False) for kind in NARROW},
         "raw": Kind(raw.kept(living(raw, text, least))),
     }
 
@@ -225,6 +230,7 @@ def unit_metrics(
             if f"{score}_{other}" in values:
                 found.minus(f"{score}_features_minus_{other}", f"{score}_features", f"{score}_{other}")
     for left, right in (
+        ("relu", "narrow"),
         ("untrained", "rotated"),
         ("untrained", "features"),
         ("rotated", "features"),

@@ -25,7 +25,7 @@ FLOOR = 0.02  # nats, least cost of an ablation
 
 
 def substitutes(saes: Mapping[str, Sae], fit: Float[Tensor, "token d_mlp"], k: int) -> dict[str, Replace]:
-    """Every way to replace the activations, by name. `saes` have names `<kind>-<width>`."""
+    """Every way to replace the activations, by name. `saes` have names `<kind>` or `<kind>-<width>`."""
     mean, axes = principal(fit)
     found: dict[str, Replace] = {
         "zero": torch.zeros_like,
@@ -72,7 +72,8 @@ def table(
         row: Row = {"name": name, "ce": float(by_window[name].mean()), "fvu": fvu(x, way(x))}
         if name in saes:
             latents = saes[name].encode(x)
-            row |= {"l0": l0(latents), "dead": float((latents == 0).all(0).double().mean())}
+            dead = float((latents == 0).all(0).double().mean())
+            row |= {"width": saes[name].d_sae, "l0": l0(latents), "dead": dead}
         rows.append(row)
     return rows, by_window
 

@@ -1,10 +1,11 @@
 # Monosemanticity: tokenise -> train one-layer models -> dictionaries on their neurons -> measure units, and dictionaries
-# as wholes -> draw. Wiring only.
+# as wholes -> draw, and a page of all latents. Wiring only.
 from common.workflow import captions, figure_files, flags, parts, source_hash
 
 NAME = "replications.monosemanticity"
 CAPTIONS = "replications/monosemanticity/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
+PAGE = f"trained-{config['dictionaries']['width']}-s{config['seeds'][0]}"
 HOST_MB = 32000 if config["scale"] == "gpu" else 3000
 FIGURES = {
     "Dictionaries": {"loss": ["loss"]},
@@ -107,7 +108,9 @@ rule measure_units:
         runtime=60,
     params:
         options=flags(
-            {"measures": config["measures"]}, width=config["dictionaries"]["width"]
+            {"measures": config["measures"]},
+            width=config["dictionaries"]["width"],
+            narrowest=config["dictionaries"]["widths"][0],
         ),
         sources=source_hash(f"{NAME}.measure_units"),
     shell:
@@ -167,9 +170,44 @@ rule draw:
         "python -m replications.monosemanticity.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
 
 
+rule browse:
+    input:
+        tokens=rules.tokenise.output.tokens,
+        vocabulary=rules.tokenise.output.vocabulary,
+        models=rules.train.output.models,
+        index=rules.dictionaries.output.index,
+        template="common/saes/browser.html",
+        caption=f"{CAPTIONS}/browser.rst",
+    output:
+        report(
+            f"<results>/toy/browser/{PAGE}.html",
+            caption="captions/browser.rst",
+            category="Feature browser",
+            subcategory="Monosemanticity",
+            labels={"dictionary": PAGE},
+        ),
+    log:
+        "<logs>/browse.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=20,
+    params:
+        options=flags(
+            {"measures": config["measures"]},
+            census_tokens=config["dictionaries"]["tokens"],
+        ),
+        sources=source_hash(f"{NAME}.browse"),
+    shell:
+        "python -m replications.monosemanticity.browse --tokens {input.tokens} --vocabulary {input.vocabulary} --models {input.models} --index {input.index} {params.options} --template {input.template} --page {output} > {log} 2>&1"
+
+
 rule figures:
     input:
         rules.draw.output,
+        rules.browse.output,
 
 
 rule metrics:

@@ -11,6 +11,8 @@ from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
 
 KINDS = {
     "features": ("latents", PALETTE[0], "-"),
+    "narrow": ("latents, narrowest", PALETTE[5], "-"),
+    "relu": ("latents, narrowest, ReLU and L1", PALETTE[4], "-"),
     "neurons": ("neurons, same rates", PALETTE[1], "-"),
     "raw": ("neurons, as they fire", PALETTE[1], ":"),
     "rotated": ("rotated neurons", PALETTE[2], "-"),

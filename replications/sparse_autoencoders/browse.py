@@ -1,12 +1,9 @@
 """Step: writes the feature browser, one self-contained page per SAE.
 
-The page holds its data as JSON and a short script without any library (`browser.html`, next to this file); it opens
-from disk and asks nothing of a network. Text of the corpus reaches the page as text nodes only.
+What a page shows, and how: `common.saes.browser`.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -15,14 +12,16 @@ from common.cli import run
 from common.errors import UserError
 from common.files import read_json, write_text
 from common.models import load_tokenizer
+from common.saes.browser import Texts, census, filled, page_data
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.steering import load_writer
-from replications.sparse_autoencoders.browser_data import Texts, census, page_data
 
-MARK = "__DATA__"
 SHOWN = 10_000  # held-out tokens on a page
-UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+EFFECT = (
+    "decoder row through the gain of the last norm (not its division by the token's norm) and the unembedding, in "
+    "standard deviations over latents"
+)
 
 
 def browse(
@@ -35,7 +34,7 @@ def browse(
         index: `index.json` of the trained SAEs, whose folders lie beside it.
         activations: manifests of the training activations, one per hook.
         held_out: windows with their residual stream.
-        template: the HTML file with the script.
+        template: `browser.html` of `common/saes/`.
     """
     listed = {one["name"]: one for one in read_json(index)}
     streams = {read_json(path)["hook"]: path.parent for path in activations}
@@ -59,19 +58,11 @@ def browse(
             "model": sae.about.model,
             "hook": sae.about.hook,
             "architecture": sae.about.architecture,
+            "effect": EFFECT,
         }
         content = page_data(sae, about, found, texts, lambda one: str(tokenizer.decode([one])), unembedding, gain)
         write_text(page, filled(template.read_text("utf-8"), content))
         print(f"{page.stem}: {sae.d_sae} latents, {page.stat().st_size / 1e6:.1f} MB", flush=True)
-
-
-def filled(template: str, content: dict[str, Any]) -> str:
-    """The page. What could end the script element or start a tag is written as an escape of JSON."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character, escape in UNSAFE.items():
-        text = text.replace(character, escape)
-    before, after = template.split(MARK)
-    return before + text + after
 
 
 if __name__ == "__main__":

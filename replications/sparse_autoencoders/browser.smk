@@ -15,7 +15,7 @@ rule browse:
         index=rules.train_language.output.index,
         activations=[rules.collect.output.early, rules.collect.output.late],
         held_out=rules.collect.output.held_out,
-        template="replications/sparse_autoencoders/browser.html",
+        template="common/saes/browser.html",
         caption=f"{CAPTIONS}/browser.rst",
     output:
         [

@@ -2,17 +2,19 @@
 
 import pytest
 
-from replications.sparse_autoencoders.browse import filled
+from common.saes.browser import filled
 from tests.browser.accessibility import missed, violations
 from tests.browser.chromium import opened
-from tests.replications.sparse_autoencoders_tiny import WORDS, tiny_data
+from tests.common.saes_browser_tiny import WORDS, tiny_data
+from tests.replications.monosemanticity_tiny import WORDS as ONE_LAYER_WORDS
+from tests.replications.monosemanticity_tiny import tiny_page
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
 def path(root, tmp_path_factory):
-    template = (root / "replications" / "sparse_autoencoders" / "browser.html").read_text()
+    template = (root / "common" / "saes" / "browser.html").read_text()
     made = tmp_path_factory.mktemp("browser") / "tiny.html"
     made.write_text(filled(template, tiny_data()))
     return made
@@ -104,5 +106,24 @@ def test_it_fits_and_breaks_no_rule_of_wcag(browser, path, width, scheme):
         "['color', 'backgroundColor'].map(key => getComputedStyle(document.body)[key].match(/\\d+/g).map(Number))"
     )
     assert (sum(colours[1]) > sum(colours[0])) == (scheme == "light")
+    assert problems == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_of_a_one_layer_model_has_explanations_and_its_text_stays_text(browser, tmp_path, width):
+    page, problems = opened(browser, tiny_page(tmp_path), viewport={"width": width, "height": 800})
+    assert shown(page)[0] in range(10)
+    assert len(shown(page)) == 10
+    page.locator('#list button[data-latent="0"]').click()
+    note = page.locator("main .note").inner_text()
+    assert note.startswith("explained by the tokens: ")
+    assert "(detection 0." in note
+    assert page.locator("main mark").count() > 0
+    assert any(word in page.locator("main").inner_text() for word in ONE_LAYER_WORDS[:2])
+    assert page.locator("main b, main script").count() == 0
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert missed(page) == []
     assert problems == []
     page.close()

@@ -25,6 +25,11 @@ from replications.monosemanticity.structure import (
 from replications.monosemanticity.tokenise import windows_of
 from tests.replications.monosemanticity_tiny import TEXT, VOCAB, firings, planted
 
+SIZES = Dictionaries(
+    widths=[8, 16], width=16, sparsity=2, tokens=1000,
+    training={"steps": 1, "batch": 2, "learning_rate": 0.1, "warmup": 0, "dead_after": 1},
+)  # fmt: skip
+
 
 def test_logit_weights_that_are_the_lift_correlate_fully():
     found, _ = firings(planted())
@@ -92,12 +97,8 @@ def test_windows_are_whole_and_of_one_document():
 def test_no_two_dictionaries_begin_alike():
     from common.saes.architectures.base import random_rows
 
-    settings = Dictionaries(
-        widths=[8, 16], width=16, sparsity=2, tokens=1000,
-        training={"steps": 1, "batch": 2, "learning_rate": 0.1, "warmup": 0, "dead_after": 1},
-    )  # fmt: skip
-    seeds = [recipe(settings, width, 100 * 7 + at).seed for at, width in enumerate(settings.widths)]
-    rows = [random_rows(w, 4, torch.Generator().manual_seed(s)) for w, s in zip(settings.widths, seeds, strict=True)]
+    seeds = [recipe(SIZES, width, 100 * 7 + at).seed for at, width in enumerate(SIZES.widths)]
+    rows = [random_rows(w, 4, torch.Generator().manual_seed(s)) for w, s in zip(SIZES.widths, seeds, strict=True)]
     assert not torch.allclose(rows[0], rows[1][:8])
     same = random_rows(16, 4, torch.Generator().manual_seed(seeds[0]))
     torch.testing.assert_close(rows[0], same[:8])  # what would happen with one seed
@@ -109,7 +110,7 @@ def test_spaces_and_line_breaks_are_visible():
 
 
 def test_every_number_that_a_claim_names_is_measured():
-    kinds = ("features", "neurons", "raw", "rotated", "untrained", "start", "shuffled")
+    kinds = ("features", "narrow", "relu", "neurons", "raw", "rotated", "untrained", "start", "shuffled")
     values = {f"{score}_{kind}": [0.1, 0.2] for score in ("detection", "fuzzing") for kind in kinds}
     made = {"units": set(unit_metrics(values, dict.fromkeys(kinds, [np.zeros(20)] * 2), 5))}
     made["logits"] = set(logit_metrics({f"logits_{kind}": [0.1, 0.2] for kind in kinds}))
@@ -120,7 +121,7 @@ def test_every_number_that_a_claim_names_is_measured():
     names = [f"{kind}-{width}" for kind in ("trained", "start") for width in (8, 16)]
     rows = [
         {"name": name, "ce": 1.0 + i, "fvu": 0.5, "dead": 0.0, "l0": 2.0}
-        for i, name in enumerate(("clean", *names, "twin", "components", "neurons", "mean", "zero"))
+        for i, name in enumerate(("clean", *names, "twin", "components", "relu", "neurons", "mean", "zero"))
     ]
     found = loss_metrics([rows, rows], [8, 16], {"unigram": 3.0, "bigram": 2.0}, [5.0, 6.0]).found
     windows = [{str(row["name"]): np.full(4, row["ce"]) for row in rows}] * 2
@@ -128,7 +129,8 @@ def test_every_number_that_a_claim_names_is_measured():
     for claim in load_claims("monosemanticity"):
         if claim.part in made:
             assert {claim.metric, claim.control.metric, claim.control.difference} <= made[claim.part], claim.id
-    assert found["recovered_zero_components"].value == pytest.approx((rows[-1]["ce"] - rows[6]["ce"]) / 9)
+    assert found["recovered_zero_components"].value == pytest.approx((rows[-1]["ce"] - rows[6]["ce"]) / 10)
+    assert found["recovered_zero_topk_minus_relu"].value == pytest.approx((rows[7]["ce"] - rows[1]["ce"]) / 10)
 
 
 def test_a_family_is_listed_with_its_children():

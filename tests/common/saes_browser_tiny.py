@@ -2,12 +2,15 @@
 
 import torch
 
+from common.saes.browser import Texts, census, page_data
 from common.saes.sae import About, Sae
-from replications.sparse_autoencoders.browser_data import Texts, census, page_data
 
 WORDS = ["the", " cat", "</script><script>window.hacked = 1</script>", " <b>dog</b>", "\n", " &amp;", '"]}', " end"]
 D = len(WORDS)
-ABOUT = {"sae": "tiny-<i>k1</i>", "model": "m", "hook": "blocks.1.hook_resid_pre", "architecture": "topk"}
+ABOUT = {
+    "sae": "tiny-<i>k1</i>", "model": "m", "hook": "blocks.1.hook_resid_pre", "architecture": "topk",
+    "effect": "decoder row <i>times</i> unembedding",
+}  # fmt: skip
 
 
 def tiny_sae() -> Sae:

@@ -1,4 +1,4 @@
-"""What the feature browser knows about every latent of one SAE.
+"""The feature browser: what it knows about every latent of one SAE, and the page that shows it.
 
 - From training activations: density, largest value, and which latents fire together (Jaccard index of the tokens).
 - From held-out windows: every activation, the strongest token of each document, and tokens drawn from each quarter of
@@ -7,13 +7,17 @@
 
       e = (W_dec_i / |W_dec_i| * gain) W_U
 
-  in which the gain of the last norm is folded, but not its division by the norm of the token, nor the blocks between:
-  an effect straight through the residual stream, up to a factor. It is given in standard deviations over all latents,
-  token by token, since some tokens are raised by every vector.
+  in which W_U stands for all matrices on the straight path to the logits and the gain of the last norm is folded, but
+  not its division by the norm of the token, nor the blocks between: an effect up to a factor. It is given in standard
+  deviations over all latents, token by token, since some tokens are raised by every vector.
 
-The result is one JSON object: lists of numbers by latent, texts once, activations as integers from 1 to 100.
+`page_data` gives one JSON object: lists of numbers by latent, texts once, activations as integers from 1 to 100.
+`filled` puts it into `browser.html`, whose short script uses no library; the page opens from disk and asks nothing of a
+network. Text of the corpus reaches the page as text nodes only.
 """
 
+import itertools
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,7 +29,6 @@ from torch import Tensor
 from common.saes.architectures.base import unit_rows
 from common.saes.metrics import cosines
 from common.saes.sae import Sae
-from replications.feature_steering.latents import overlap
 
 CHUNK = 4096
 SAMPLE, PAIRS = 131_072, 65_536  # training activations for density and for pairs; shards are shuffled
@@ -33,6 +36,8 @@ TOP, QUARTERS, EACH = 6, 4, 2  # contexts shown: of distinct documents, and of e
 AROUND = 6  # tokens on both sides that coherence looks at
 TOKENS, NEIGHBOURS = 10, 6
 LEVELS = 100
+MARK = "__DATA__"
+UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 class Census(NamedTuple):
@@ -180,3 +185,18 @@ def coherence(top: list[int], tokens: Int[Tensor, " token"], ends: list[int]) ->
         start = ends[ends.index(window) - 1]
         bags.append(set(tokens[max(start, at - AROUND) : min(window, at + AROUND + 1)].tolist()))
     return overlap(bags)
+
+
+def overlap(bags: list[set[int]]) -> float:
+    """Mean share of tokens that two of the sets have in common; 0 for fewer than two."""
+    pairs = [len(one & other) / len(one | other) for one, other in itertools.combinations(bags, 2)]
+    return sum(pairs) / len(pairs) if pairs else 0.0
+
+
+def filled(template: str, content: dict[str, Any]) -> str:
+    """The page. What could end the script element or start a tag is written as an escape of JSON."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character, escape in UNSAFE.items():
+        text = text.replace(character, escape)
+    before, after = template.split(MARK)
+    return before + text + after

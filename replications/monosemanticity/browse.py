@@ -1,0 +1,89 @@
+"""Step: writes the example page, every latent of one dictionary in a feature browser (`common.saes.browser`).
+
+Bricken et al. 2023 publish such pages. Here each latent also carries its token set and how well that told its contexts
+(`explain.py`); the set is made on half of the held-out documents and scored on the other half, while contexts come
+from the first of both.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.cli import run
+from common.files import read_json, write_text
+from common.saes.browser import SAMPLE, Texts, census, filled, page_data
+from common.saes.sae import Sae
+from common.saes.saelens import load_saelens
+from replications.monosemanticity.dictionaries import harvest
+from replications.monosemanticity.explain import explain, scored, wording
+from replications.monosemanticity.model import HOOK, activations, load_models
+from replications.monosemanticity.settings import Measures
+from replications.monosemanticity.units import Text, read_text, sparse
+
+SHOWN = 10_000  # held-out tokens on the page
+EFFECT = (
+    "decoder row through the output matrix of the MLP and the unembedding (not the last norm's division), in standard "
+    "deviations over latents"
+)
+
+
+def browse(
+    *,
+    tokens: Path,
+    vocabulary: Path,
+    models: Path,
+    index: Path,
+    census_tokens: int,
+    measures: Measures,
+    template: Path,
+    page: Path,
+) -> None:
+    """Writes `page`, whose name without ending is that of a dictionary beside `index` on the first model.
+
+    Args:
+        census_tokens: training activations on which firings are counted, at most `SAMPLE`.
+        template: `browser.html` of `common/saes/`.
+    """
+    stored, trained, words = load_file(tokens), load_models(models), read_json(vocabulary)
+    sae = load_saelens(index.parent / page.stem)
+    weights, windows = trained.one(0), stored["held_out"].long()
+    resid = activations(weights, windows, trained.shape)
+    used = torch.ones_like(windows, dtype=torch.bool)
+    used[:, 0] = False
+    texts = Texts(windows, torch.ones_like(used), used, stored["document"].long(), resid).first(SHOWN)
+    about = {
+        "sae": page.stem,
+        "model": f"a one-layer transformer, seed {trained.seeds[0]}",
+        "hook": HOOK,
+        "architecture": sae.about.architecture,
+        "effect": EFFECT,
+    }
+    to_logits = (weights["blocks.0.mlp.W_out"][0] @ weights["unembed.W_U"][0]).mT.contiguous()
+    counted = census(sae, harvest(trained, 0, stored["train"].long(), min(census_tokens, SAMPLE), "cpu"))
+    content = page_data(sae, about, counted, texts, words.__getitem__, to_logits, torch.ones(sae.d_in))
+    text = read_text(stored["held_out"], stored["document"])
+    content["notes"] = notes(sae, resid[:, 1:].flatten(0, 1), text, words, measures)
+    write_text(page, filled(template.read_text("utf-8"), content))
+    print(f"{page.stem}: {sae.d_sae} latents, {page.stat().st_size / 1e6:.1f} MB", flush=True)
+
+
+def notes(sae: Sae, x: Float[Tensor, "token d_mlp"], text: Text, words: list[str], measures: Measures) -> list[str]:
+    """For each latent its explanation, and the score of that where both halves of the documents have firings."""
+    firings = sparse(lambda part: sae.encode(x[part]), len(x))
+    found = explain(firings, text, len(words), measures.set_size)
+    detection, _ = scored(found, firings, text, measures.context)
+    score = detection.accuracy(np.ones((detection.alarms.shape[1], 1), np.float32))[:, 0]
+    rare = np.minimum(firings.counts(text.scored), firings.counts(~text.scored)) < measures.least_firings
+    return [
+        f"explained by the tokens: {wording(found, latent, words, measures.set_size)} "
+        + ("(fires too rarely to be scored)" if rare[latent] else f"(detection {score[latent]:.2f})")
+        for latent in range(sae.d_sae)
+    ]
+
+
+if __name__ == "__main__":
+    run(browse)
