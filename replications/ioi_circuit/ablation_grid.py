@@ -70,7 +70,7 @@ def ablation_grid(where: KnockOut, few: KnockOut, chosen: pd.DataFrame, small_gr
         change = where.differences if direction == "destroy" else where.restored
         for positions, side in itertools.product(("own", "all"), ("complement", "circuit")):
             of_circuit = side == "circuit"
-            # restored(remove=True) puts clean outputs in all but the set, differences(remove=False) ablates all but it
+            # restored(remove=True) puts clean outputs in all but the set; differences(remove=False) ablates all but it
             remove = of_circuit == (direction == "destroy")
             by_node = change([node_parts[positions]], remove=remove, ablation=ablation)[0]
             by_edge = edge_differences(where, edge_parts[positions], direction, ablation, replaced=of_circuit)

@@ -128,7 +128,7 @@ class EdgeSearchSettings(Strict):
         None, description="edges searched, those with the largest EAP-IG score; all if not given"
     )
     threshold: Annotated[float, Field(gt=0)] = Field(description="of ACDC, in nats")
-    shares: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+    shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = Field(
         description="shares of all edges on the curves, beside that of ACDC's circuit"
     )
     random_circuits: Annotated[int, Field(ge=20, le=1000)] = Field(description="random rankings of the edges")
