@@ -215,6 +215,9 @@ def summary(frame: pd.DataFrame) -> Metrics:
         for model in MODELS[2:]:
             gap = [a - b for a, b in zip(rises["tuned"], rises[model], strict=True)]
             found[f"{name}_tuned_minus_{model}"] = over_seeds(gap, unit, f"{name}: tuned minus {model}")
+    whole, missed = (frame[frame["model"] == model][name] for model, name in (("before", "fvu"), ("tuned", "missed")))
+    gap = [float(a) - float(b) for a, b in zip(missed, whole, strict=True)]
+    found["missed_tuned_minus_fvu_before"] = over_seeds(gap, "1", "missed_tuned minus fvu_before")
     return found
 
 

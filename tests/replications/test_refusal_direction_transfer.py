@@ -157,6 +157,8 @@ def test_metrics_table_and_figure(done):
     assert found["fvu_rise_tuned"].value == pytest.approx(mean["tuned"] - mean["before"], rel=1e-3)
     assert found["fvu_tuned_minus_shuffled"].value == pytest.approx(mean["tuned"] - mean["shuffled"], rel=1e-3)
     assert found["moved_before"].value == 0
+    more = rows[rows["model"] == "tuned"]["missed"].mean() - mean["before"]
+    assert found["missed_tuned_minus_fvu_before"].value == pytest.approx(more, rel=1e-3)
     svg = done / "figures" / "transfer.svg"
     draw_figures(PLANS, [ROOT / "replications/refusal_direction/captions/transfer.rst"], [svg])
     assert svg.stat().st_size > 1000
