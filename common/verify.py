@@ -88,7 +88,8 @@ def table(claims: list[Claim]) -> str:
     return "\n".join(lines)
 
 
-STYLE = """:root{color-scheme:light dark;background:Canvas;color:CanvasText;--line:#8886;--good:#00704f;--half:#8a5a00;--bad:#a63603;--none:#5a5a5a}
+STYLE = """:root{color-scheme:light dark;background:Canvas;color:CanvasText;
+--line:#8886;--good:#00704f;--half:#8a5a00;--bad:#a63603;--none:#5a5a5a}
 @media (prefers-color-scheme:dark){:root{--good:#4cc9a0;--half:#e0b04a;--bad:#ff9d6b;--none:#b0b0b0}}
 body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem auto;max-width:84rem;padding:0 1rem}
 nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;margin:.8rem 0}form{margin:.8rem 0;display:flex;flex-wrap:wrap;gap:.6rem}
