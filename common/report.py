@@ -62,7 +62,7 @@ def _page(results: Path, judged: list[Claim], cost: dict[str, Any], provenance: 
         [
             "<h1>Landmarks</h1>",
             f"<p>Landmark results of mechanistic interpretability, reproduced by one workflow. {said}</p>",
-            _failures([claim.problem for claim in judged if claim.problem]),
+            _failures(judged),
             "<h2>Verdicts</h2>",
             _tally(by_replication(judged)),
             "<h2>How to read this report</h2>",
@@ -149,7 +149,10 @@ def _safe(content: Any) -> str:
     return json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
 
 
-def _failures(problems: list[str]) -> str:
+def _failures(judged: list[Claim]) -> str:
+    problems = [claim.problem for claim in judged if claim.problem]
+    if not any(claim.verdict != "not run here" for claim in judged):
+        return "<p>No claim is judged at this scale or on these models.</p>"
     if not problems:
         return "<p>Every required claim that was tested holds, and no verdict differs from its expected one.</p>"
     listed = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
