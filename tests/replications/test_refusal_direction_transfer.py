@@ -96,6 +96,7 @@ def test_what_is_measured_is_known_where_reconstructions_are_projections(held):
     assert abs(found["delta_ce"]) > 1e-5
 
 
+@torch.no_grad()
 def test_the_loss_is_that_of_the_whole_model_at_used_positions(held):
     one = model(0)
     x = stream(one, held, LAYER, 2)
