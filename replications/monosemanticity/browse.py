@@ -2,7 +2,7 @@
 
 Bricken et al. 2023 publish such pages. Here each latent also carries its token set and how well that told its contexts
 (`explain.py`); the set is made on half of the held-out documents and scored on the other half, while contexts come
-from the first of both.
+from both.
 """
 
 from pathlib import Path
