@@ -117,7 +117,7 @@ function mend() {
   const nav = document.querySelector("#app nav");
   const main = document.querySelector("#app .grow.h-screen");
   if (!nav || !main) return;
-  set(main, { role: "main", id: "main", tabindex: "-1" });
+  set(main, { role: "main", id: "main", tabindex: "0" }); // it scrolls, so keys must reach it
   set(nav, { "aria-label": "Report" });
   set(nav.querySelector("h1"), { role: "none" });
   for (const list of document.querySelectorAll("#app .gap-3 > ul")) set(list, { role: "none" }); // it holds no list items
