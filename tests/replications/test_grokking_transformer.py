@@ -8,8 +8,9 @@ import torch
 from pydantic import ValidationError
 
 from common.config import load_replication
+from common.drawing import draw_figures
 from common.records import read_metrics
-from replications.grokking.draw_transformer import draw_transformer
+from replications.grokking.draw_transformer import PLANS
 from replications.grokking.measure_transformer import measure_transformer, moments
 from replications.grokking.model import task
 from replications.grokking.progress import (
@@ -119,7 +120,8 @@ def test_the_steps_run_and_every_claim_finds_its_metrics(root, tmp_path):
     settings = load_replication("grokking", "smoke").transformer.model_dump()
     judged = {"learned": 0.99, "pure": 0.85, "key": settings.pop("key"), "late_fraction": settings["late_fraction"]}
     train_transformer(**settings, seeds=[0, 1], device="cpu", out=tmp_path / "models")
-    tables = {name: tmp_path / f"{name}.csv" for name in ("curves", "progress", "frequencies")}
+    part = tmp_path / "transformer"
+    tables = {name: part / f"{name}.csv" for name in ("curves", "progress", "frequencies")}
     measure_transformer(models=tmp_path / "models", **judged, metrics=tmp_path / "metrics.json", **tables)
     found = read_metrics(tmp_path / "metrics.json")
     from common.claims import load_claims
@@ -132,8 +134,9 @@ def test_the_steps_run_and_every_claim_finds_its_metrics(root, tmp_path):
     assert found["delay_difference"].value == pytest.approx(found["delay"].value - found["delay_control"].value)
     assert set(pd.read_csv(tables["curves"])["arm"]) == {"late", "prompt", "free"}
     captions = [root / "replications" / "grokking" / "captions" / f"{name}.rst" for name in ("losses", "basis")]
-    draw_transformer(**tables, captions=captions, losses=tmp_path / "losses.svg", basis=tmp_path / "basis.svg")
-    assert (tmp_path / "losses.svg").stat().st_size > 1000
+    figures = [part / "figures" / f"{name}.svg" for name in ("losses", "basis")]
+    draw_figures(PLANS, captions, figures)
+    assert all(path.stat().st_size > 1000 for path in figures)
 
 
 @pytest.mark.parametrize(
