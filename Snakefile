@@ -144,6 +144,7 @@ rule all:
     default_target: True
     input:
         rules.figures.input,
+        [getattr(rules, f"{name}_provenance").output for name in NAMES],
         rules.verify.output,
         rules.provenance.output,
         rules.cost.output,
