@@ -11,7 +11,7 @@ from snakemake.io import report
 from common.sources import source_hash
 
 __all__ = ["captions", "figure_files", "flags", "parts", "source_hash", "tie_steps_to_this_process"]
-Figures = Mapping[str, Mapping[str, list[str]]]
+Figures = Mapping[str, Mapping[str, list[str] | Mapping[str, str]]]
 FIGURE_ENDINGS = ("svg", "png", "pdf", "csv", "json")
 
 
@@ -25,14 +25,15 @@ def figure_files(folder: str, figures: Figures, category: str, **labels: str) ->
 
     Args:
         folder: where the parts are; may hold wildcards.
-        figures: for each subcategory of the report, its parts, each with the names of its figures.
+        figures: for each subcategory of the report, its parts, each with the names of its figures, or with their titles
+            by name.
         category: of the report.
         labels: more columns of the report's tables; may hold wildcards.
     """
     svg, others = [], []
-    for subcategory, part, name in _each(figures):
+    for subcategory, part, name, title in _each(figures):
         stem = f"{folder}/{part}/figures/{name}"
-        about = {"category": category, "subcategory": subcategory, "labels": {"figure": name, **labels}}
+        about = {"category": category, "subcategory": subcategory, "labels": {"figure": title, **labels}}
         svg.append(report(f"{stem}.svg", caption=f"captions/{name}.rst", **about))
         others += [f"{stem}.{ending}" for ending in FIGURE_ENDINGS[1:]]
     return {"svg": svg, "others": others}
@@ -40,18 +41,19 @@ def figure_files(folder: str, figures: Figures, category: str, **labels: str) ->
 
 def captions(folder: str, figures: Figures) -> list[str]:
     """The caption of each figure, in the order of `figure_files`."""
-    return [f"{folder}/{name}.rst" for _, _, name in _each(figures)]
+    return [f"{folder}/{name}.rst" for _, _, name, _ in _each(figures)]
 
 
 def parts(figures: Figures) -> list[str]:
     """The parts that have figures."""
-    return list(dict.fromkeys(part for _, part, _ in _each(figures)))
+    return list(dict.fromkeys(part for _, part, _, _ in _each(figures)))
 
 
-def _each(figures: Figures) -> Iterator[tuple[str, str, str]]:
+def _each(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
     for subcategory, found in figures.items():
         for part, names in found.items():
-            yield from ((subcategory, part, name) for name in names)
+            titles = names if isinstance(names, Mapping) else {name: name for name in names}
+            yield from ((subcategory, part, name, title) for name, title in titles.items())
 
 
 def flags(settings: Mapping[str, Any], **more: Any) -> str:

@@ -4,7 +4,10 @@ from common.workflow import captions, figure_files, flags, source_hash
 NAME = "replications.grokking"
 CAPTIONS = "replications/grokking/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
-FIGURES = {"Delay": {"delay": ["delay"]}, "Features": {"features": ["features"]}}
+FIGURES = {
+    "Delay": {"delay": {"delay": "Memorised first, generalised later"}},
+    "Features": {"features": {"features": "Frequencies and phases of the neurons"}},
+}
 
 
 rule train:

@@ -60,7 +60,7 @@ def test_front_page_of_the_report(browser, finished, width, scheme):
     page.wait_for_selector("nav >> text=Delay")
     page.fill("nav input", "grokking")
     page.press("nav input", "Enter")
-    page.wait_for_selector("nav >> text=features")
+    page.wait_for_selector("nav >> text=Frequencies and phases")
     assert problems == []
 
 

@@ -83,14 +83,14 @@ def test_every_view_has_names_headings_and_landmarks(browser, alone, width, sche
     page.click("nav >> text=Delay")
     page.wait_for_selector("nav table")
     view("menu of one replication")
-    page.get_by_role("button", name=re.compile("^Show delay")).click()
+    page.get_by_role("button", name=re.compile("^Show Memorised first")).click()
     page.wait_for_selector("h1.ours")
     view("a figure")
     [image] = [node for node in tree(page) if node["role"] in ("image", "img")]
-    assert "delay" in image["name"].lower()
+    assert "Memorised first" in image["name"]
     assert "logarithmic step axis" in image["name"], "the caption says what the figure shows"
     assert [node for node in tree(page) if node["role"] == "status" and node["id"]]
-    chosen = page.get_by_role("button", name=re.compile("^Show delay"))
+    chosen = page.get_by_role("button", name=re.compile("^Show Memorised first"))
     assert chosen.get_attribute("aria-current") == "true"
     show(page, table)
     view("claims")
