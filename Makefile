@@ -68,8 +68,8 @@ lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	@.venv/bin/snakefmt --check Snakefile common/rules.smk $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
 	@for scale in smoke laptop; do .venv/bin/python -m snakemake --lint --config scale=$$scale || exit 1; done
 
-test: lint  ## lint, types, unit, workflow and browser tests; the unit tests run beside the others
-	@mkdir -p .pytest_cache; $(PYTHON) -m pytest -q -m "not workflow and not browser" > .pytest_cache/units.txt 2>&1 & units=$$!; \
+test: $(READY)  ## lint, types, unit, workflow and browser tests; lint and unit tests run beside the others
+	@mkdir -p .pytest_cache; { $(MAKE) --no-print-directory lint && $(PYTHON) -m pytest -q -m "not workflow and not browser"; } > .pytest_cache/units.txt 2>&1 & units=$$!; \
 	  $(PYTHON) -m pytest -m "workflow or browser"; flows=$$?; wait $$units; units=$$?; cat .pytest_cache/units.txt; exit $$((flows | units))
 
 test-interop: $(INTEROP)  ## SAEs saved here and loaded by SAELens, and the other way round, for each architecture; own environment

@@ -60,11 +60,11 @@ def save_figure(figure: Figure, stem: Path, data: pd.DataFrame, caption: Path, s
     if data.empty:
         raise UserError(f"no data for figure {stem.name}; delete {sources[0].parent} and run `make resume`")
     figure.draw_without_rendering()  # lays the figure out
-    with plt.rc_context({"figure.constrained_layout.use": False}):
-        figure.set_layout_engine(None)  # or every form would lay it out twice again
-    for ending, metadata in {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
-        with atomic(stem.with_suffix(f".{ending}")) as temporary:
-            figure.savefig(temporary, format=ending, metadata=metadata)
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # or saving would lay it out again each time
+        figure.set_layout_engine(None)
+        for ending, metadata in {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
+            with atomic(stem.with_suffix(f".{ending}")) as temporary:
+                figure.savefig(temporary, format=ending, metadata=metadata)
     plt.close(figure)
     with atomic(stem.with_suffix(".csv")) as temporary:
         data.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")

@@ -21,6 +21,25 @@ rule materialise_model:
         "python -m common.materialise --name {wildcards.model} --out {output} > {log} 2>&1"
 
 
+rule shallow_model:
+    input:
+        f"<models>/{CHAT_MODEL}/manifest.json",
+    output:
+        config="resources/trained/smollm2-135m-shallow/config.json",
+        weights="resources/trained/smollm2-135m-shallow/model.safetensors",
+    log:
+        "resources/logs/shallow_model.log",
+    conda:
+        "../envs/environment.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        sources=source_hash("common.shallow"),
+    shell:
+        "python -m common.shallow --manifest {input} --config {output.config} --weights {output.weights} > {log} 2>&1"
+
+
 rule python_docs:
     input:
         model=f"<models>/{CHAT_MODEL}/manifest.json",

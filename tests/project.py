@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from common.config import load_scale
 from common.dag import jobs
 
 COPIED = ("Snakefile", "common", "config", "paper", "profiles", "replications", "envs", "pyproject.toml")
@@ -67,10 +68,11 @@ class Project:
 
 @pytest.fixture(scope="session")
 def corpus_folder(root, model_folder) -> Path:
-    """The corpus `python-docs`, made once below resources/ by its own rule."""
+    """The corpus `python-docs`, made once below resources/ by its own rule, as is the model of scale smoke."""
     manifest = Path("resources/corpora/python-docs/manifest.json")
+    models = [f"resources/models/{name}/manifest.json" for name in load_scale("smoke").models]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "common.launch", "--scale", "smoke", str(manifest)]
+    command = [sys.executable, "-m", "common.launch", "--scale", "smoke", str(manifest), *models]
     with (root / "resources" / ".tests.lock").open("w") as lock:  # `make test` runs two sets of tests at a time
         fcntl.flock(lock, fcntl.LOCK_EX)
         subprocess.run(command, cwd=root, env=environment, check=True)
@@ -90,6 +92,7 @@ def copy_project(root, model_folder, corpus_folder, tmp_path_factory) -> Callabl
         (path / "resources" / "corpora").mkdir(parents=True)
         (path / "resources" / "corpora" / corpus_folder.name).symlink_to(corpus_folder)
         (path / "resources" / "models").symlink_to(model_folder.parent)
+        (path / "resources" / "trained").symlink_to(root / "resources" / "trained")
         return Project(path)
 
     return copy

@@ -2,7 +2,8 @@
 
 A point has few active features, but the loss needs all n of them: a full batch of T points is T n numbers. So points
 are evaluated in chunks, whose losses and gradients add up to those of the full batch, and where there is more than one
-chunk only active entries are kept. Memory then bounds the size of a chunk, and not T.
+chunk only active entries are kept. Memory then bounds the size of a chunk, and not T. A training step may take some
+chunks only, others each time, so that time does not bound T either.
 """
 
 from collections.abc import Iterator
@@ -29,6 +30,13 @@ class Points(NamedTuple):
         for chunk in self.chunks:
             x = chunk.to_dense() if chunk.is_sparse else chunk
             yield Data(x, torch.full((x.shape[0], x.shape[2]), 1 / self.size, device=x.device))
+
+    def turn(self, step: int, count: int) -> "Points":
+        """What a step trains on: all points, or `count` chunks of them, the next ones at the next step."""
+        if len(self.chunks) <= count:
+            return self
+        chunks = [self.chunks[(step * count + place) % len(self.chunks)] for place in range(count)]
+        return Points(chunks, sum(chunk.shape[2] for chunk in chunks))
 
 
 def draw_points(n_features: int, density: float, size: int, seeds: list[int], *, chunk: int, device: str) -> Points:

@@ -1,8 +1,8 @@
 """Step: trains toy models on few points (Henighan et al. 2023, Superposition, Memorization, and Double Descent).
 
 T training points of n sparse features, scaled to norm 1, in m = 2 hidden units; full-batch AdamW with warm-up and
-cosine decay, as in the follow-up paper, with its weight decay and with a strong one, the control. Then a sweep over
-(T, m): models with several numbers of hidden units.
+cosine decay, as in the follow-up paper, with its weight decay and with a strong one, the control (of very many points,
+each step takes some in turn). Then a sweep over (T, m): models with several numbers of hidden units.
 
 Out: one safetensors file, `W` [decay size seed hidden feature], `b`, training and test loss [decay size seed], and for
 every size and seed the hidden vectors of the training points, `hidden.<size>` [decay seed hidden point], and
@@ -58,14 +58,16 @@ def descend(training: FewPoints, widths: list[int], seeds: list[int], device: De
     hidden: dict[str, list[Tensor]] = {}
     before: dict[str, Tensor] = {}
     decays = (training.optimisation.weight_decay, training.control_decay)
-    for decay in decays:
-        settings = training.optimisation.model_copy(update={"weight_decay": decay})
-        for size in training.points:
-            points = _points(training, size, [seed * 100_000 + size for seed in seeds], device)
+    for size in training.points:
+        points = _points(training, size, [seed * 100_000 + size for seed in seeds], device)
+        before[f"start.{size}"] = hidden_vectors(W, points)
+        for decay in decays:
+            settings = training.optimisation.model_copy(update={"weight_decay": decay})
 
             def loss(weights: Weights, step: int, points: Points = points) -> Float[Tensor, " instance"]:
                 with torch.no_grad():
-                    found = evaluate_points(weights["W"], weights["b"], points, importance)
+                    batch = points.turn(step, training.chunks)
+                    found = evaluate_points(weights["W"], weights["b"], batch, importance)
                 return with_gradient(found.loss, weights, {"W": found.grad_W, "b": found.grad_b})
 
             rates, steps = torch.ones(len(W), device=device), settings.steps
@@ -78,9 +80,8 @@ def descend(training: FewPoints, widths: list[int], seeds: list[int], device: De
             stacked["train_loss"].append(evaluate_points(one_W, one_b, points, importance).loss)
             stacked["test_loss"].append(evaluate_points(one_W, one_b, test, importance).loss)
             hidden.setdefault(f"hidden.{size}", []).append(hidden_vectors(one_W, points))
-            before[f"start.{size}"] = hidden_vectors(W, points)
     found = {
-        name: rearrange(torch.stack(values), "(decay size) ... -> decay size ...", decay=len(decays))
+        name: rearrange(torch.stack(values), "(size decay) ... -> decay size ...", decay=len(decays))
         for name, values in stacked.items()
     }
     return found | {name: torch.stack(values) for name, values in hidden.items()} | before

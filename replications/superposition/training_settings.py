@@ -199,7 +199,10 @@ class FewPoints(Strict):
         description="sizes T of the training set, few to many"
     )
     chunk: Annotated[int, Field(ge=1)] = Field(
-        description="points evaluated at once: it bounds the memory, and the batch is full at any value"
+        description="points evaluated at once: it bounds the memory, and the loss is the same at any value"
+    )
+    chunks: Annotated[int, Field(ge=1)] = Field(
+        description="chunks in one training step; of points in more chunks, each step takes as many in turn"
     )
     test_points: Annotated[int, Field(ge=16)] = Field(description="points of the test set")
     control_decay: Annotated[float, Field(ge=0.0)] = Field(description="weight decay of the control")

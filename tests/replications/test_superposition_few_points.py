@@ -54,6 +54,18 @@ def test_many_points_are_kept_as_their_active_entries():
     assert len(torch.unique(x[0], dim=1).T) == 3000  # every chunk draws its own
 
 
+def test_chunks_are_taken_in_turn():
+    """Each is taken equally often, and what a step sees weighs 1: over a round the mean gradient is that of all points."""
+    points = draw_points(size=24, chunk=4, **LAW)
+    taken = [points.turn(step, 2) for step in range(3)]
+    assert [id(chunk) for one in taken for chunk in one.chunks] == [id(chunk) for chunk in points.chunks]
+    assert [one.size for one in taken] == [8, 8, 8]
+    assert points.turn(7, 6) is points
+    found = [evaluate_points(W, B, one, ONES) for one in taken]
+    for place, theirs in enumerate(evaluate_points(W, B, points, ONES)):
+        torch.testing.assert_close(torch.stack([one[place] for one in found]).mean(0), theirs)
+
+
 OPTIMISATION = Optimisation(
     steps=40,
     batch=1,
@@ -66,7 +78,7 @@ OPTIMISATION = Optimisation(
     clip=100.0,
 )
 TRAINING = WidthTraining(
-    n_features=20, widths=[2, 4], density=0.1, points=[3, 8, 12, 20], chunk=100, test_points=30, control_decay=1.0,
+    n_features=20, widths=[2, 4], density=0.1, points=[3, 8, 12, 20], chunk=100, chunks=4, test_points=30, control_decay=1.0,
     n_seeds=2, optimisation=OPTIMISATION,
 )  # fmt: skip
 
@@ -91,3 +103,7 @@ def test_training_in_chunks_ends_at_a_like_loss(both):
     assert torch.equal(chunked["W"][:, 0], both["W"][:, 0])  # three points are one chunk
     torch.testing.assert_close(chunked["train_loss"], both["train_loss"], rtol=0.3, atol=0.1)
     assert chunked["hidden.20"].shape == both["hidden.20"].shape == (2, 4, 4, 20)
+    some = descend(TRAINING.model_copy(update={"chunk": 5, "chunks": 2}), [2, 4], [0, 1], "cpu")
+    assert torch.equal(some["W"][:, 1], chunked["W"][:, 1])  # eight points are two chunks
+    assert not torch.equal(some["W"][:, 2], chunked["W"][:, 2])
+    torch.testing.assert_close(some["train_loss"], chunked["train_loss"], rtol=0.3, atol=0.1)
