@@ -30,6 +30,7 @@ def shallow(*, manifest: Path, config: Path, weights: Path) -> None:
             kept[name] = value
         elif int(place[2]) in BLOCKS:
             kept[f"{place[1]}{BLOCKS.index(int(place[2]))}{place[3]}"] = value
+    config.parent.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER:
         if (manifest.parent / name).exists():
             shutil.copyfile(manifest.parent / name, config.parent / name)
