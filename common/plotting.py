@@ -62,7 +62,11 @@ def save_figure(figure: Figure, stem: Path, data: pd.DataFrame, caption: Path, s
     figure.draw_without_rendering()  # lays the figure out
     with plt.rc_context({"figure.constrained_layout.use": False}):  # or saving would lay it out again each time
         figure.set_layout_engine(None)
-        for ending, metadata in {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
+        for ending, metadata in {
+            "svg": {"Date": None},
+            "png": {"Software": None},
+            "pdf": {"CreationDate": None},
+        }.items():
             with atomic(stem.with_suffix(f".{ending}")) as temporary:
                 figure.savefig(temporary, format=ending, metadata=metadata)
     plt.close(figure)

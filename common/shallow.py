@@ -19,7 +19,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "
 
 
 def shallow(*, manifest: Path, config: Path, weights: Path) -> None:
-    """Writes `config` and `weights`, beside the tokenizer, from the model of `manifest`. UserError for a damaged one."""
+    """Writes `config`, `weights` and tokenizer, from the model of `manifest`. UserError if that is damaged."""
     from safetensors.torch import load_file, save_file
 
     verify_folder(manifest.parent)

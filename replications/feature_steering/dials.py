@@ -6,8 +6,9 @@
     pca               first principal component of the concept's tokens, pointing from the others to the concept
     random_latent     decoder row of another live latent
     random_direction  Gaussian with the covariance of all tokens
+    permuted_means    difference of means after the labels of the documents were permuted
 
-The last two are nulls, drawn anew for every seed; an isotropic random vector would be too weak a null.
+The last three are nulls, drawn anew for every seed; an isotropic random vector would be too weak a null.
 """
 
 import numpy as np
@@ -102,6 +103,7 @@ def matched_directions(
 
 def nulls(
     x: Float[Tensor, "document pos d_model"],
+    concept: Int[Tensor, " document"],
     sae: Sae,
     live: Float[Tensor, " d_sae"],
     chosen: Int[Tensor, " concept"],
@@ -113,7 +115,9 @@ def nulls(
     candidates[chosen] = False
     alive = candidates.nonzero()[:, 0] if bool(candidates.any()) else chosen
     latents = alive[torch.randint(len(alive), (len(chosen),), generator=generator)]
-    return {
+    made = {
         "random_latent": unit(sae.W_dec[latents]),
         "random_direction": matched_directions(x, len(chosen), generator),
-    }, latents
+        "permuted_means": difference_of_means(x, concept[torch.randperm(len(concept), generator=generator)]),
+    }
+    return made, latents

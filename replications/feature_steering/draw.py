@@ -17,6 +17,7 @@ NAMES = {
     "pca": ("principal component", "D", PALETTE[3]),
     "random_latent": ("random live latent", "v", "0.45"),
     "random_direction": ("random direction", "X", "0.65"),
+    "permuted_means": ("difference of means, labels permuted", "P", "0.55"),
     "instruction": ("instruction in the prompt", "*", PALETTE[6]),
 }
 ARMS = {

@@ -24,8 +24,10 @@ from replications.feature_steering.choice import collapse, compared, fluency
 from replications.feature_steering.settings import (
     CHOOSING,
     CHOSEN,
+    CURVES,
     DIALS,
     INSTRUCTION,
+    LEARNED,
     NO_DIAL,
     NULLS,
     REMOVALS,
@@ -36,6 +38,7 @@ from replications.feature_steering.settings import (
 
 MARGINS = [
     ("random_latent", "random_direction"),
+    ("permuted_means", "random_direction"),
     ("diff_means", "sae"),
     ("sae", "pca"),
     ("random_latent", "pca"),
@@ -142,7 +145,7 @@ def doses_of(own: pd.DataFrame, concepts: int, seeds: list[int], limits: Fluency
     levels = np.array(sorted(rows["multiplier"].unique()))
     used = levels[levels < max(collapse(own, "sae", limits), levels[0] + 1e-9)]
     slopes, taus = {}, {}
-    for dial in ("sae", "diff_means", *NULLS):
+    for dial in CURVES:
         own_rows = rows[rows["dial"] == dial]
         gains = np.stack(
             [table(own_rows[own_rows["multiplier"] == level], "gain", concepts, seeds, 0.0) for level in used], -1
@@ -157,7 +160,7 @@ def doses_of(own: pd.DataFrame, concepts: int, seeds: list[int], limits: Fluency
         ("tau", taus, f"Kendall's tau between multiplier (0 included) and gain, {upto}"),
     ):
         found |= {f"{dial}_{name}": over_concepts(values, "1", formula) for dial, values in series.items()}
-        for dial, null in itertools.product(("sae", "diff_means"), NULLS):
+        for dial, null in itertools.product(*([one for one in group if one in CURVES] for group in (LEARNED, NULLS))):
             difference = over_concepts(series[dial] - series[null], "1", f"{formula}; minus {null}")
             found[f"{dial}_{name}_minus_{null}"] = difference
     return found

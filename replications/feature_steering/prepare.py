@@ -9,6 +9,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from einops import reduce
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PARTS = ("training", "judging", "scaling")
+PERMUTATIONS = 20  # of the labels, for the null of the judge
 
 
 class _ReadError(Exception):
@@ -117,14 +119,20 @@ def prepare(
     }
     tensors = {f"dial.{dial}": v for dial, v in learned.items()}
     for seed in seeds:
-        made, drawn = dials.nulls(x, own, live, latent, seed)
+        made, drawn = dials.nulls(x, concept, own, live, latent, seed)
         tensors |= {f"dial.{dial}.{seed}": v for dial, v in made.items()} | {f"latent.random.{seed}": drawn}
 
     weights, offset = judge.fit_probe(means["judging"], label["judging"])
     weights, offset = judge.rescaled(weights, offset, means["scaling"], label["scaling"])
     scores = means["scaling"].double() @ weights + offset
     generator = torch.Generator().manual_seed(seeds[0])
-    shuffled = label["scaling"][torch.randperm(sizes[2], generator=generator)]
+    permuted = np.mean(
+        [
+            dials.own_auroc(scores, label["scaling"][torch.randperm(sizes[2], generator=generator)])
+            for _ in range(PERMUTATIONS)
+        ],
+        axis=0,
+    )
 
     unembedding = model.get_output_embeddings().weight.float().cpu()
     gain = model.base_model.norm.weight.float().cpu() if hasattr(model.base_model, "norm") else torch.ones(own.d_in)
@@ -164,7 +172,7 @@ def prepare(
             "density": density[latent],
             "detection": detection,
             "judge": dials.own_auroc(scores, label["scaling"]),
-            "judge_permuted": dials.own_auroc(scores, shuffled),
+            "judge_permuted": permuted,
         }
     )
     with atomic(table) as temporary:

@@ -9,9 +9,10 @@ from common.records import Strict
 Count = Annotated[int, Field(ge=1)]
 
 LEARNED = ("sae", "diff_means", "probe", "pca")
-NULLS = ("random_latent", "random_direction")
+NULLS = ("random_latent", "random_direction", "permuted_means")
 DIALS = (*LEARNED, *NULLS)
 CHOSEN = ("sae", "diff_means", "random_direction")  # scored at their fluent multiplier as well
+CURVES = (*CHOSEN, "random_latent")  # tried at every multiplier; the others are scored at the common one only
 NO_DIAL, INSTRUCTION = "unsteered", "instruction"
 CHOOSING, SCORING, REMOVING = "choosing", "scoring", "removing"
 REMOVALS = {

@@ -19,6 +19,7 @@ from replications.feature_steering.concepts import NEUTRAL, draw_prompts, half
 from replications.feature_steering.settings import (
     CHOOSING,
     CHOSEN,
+    CURVES,
     DIALS,
     INSTRUCTION,
     NO_DIAL,
@@ -29,7 +30,6 @@ from replications.feature_steering.settings import (
     Writing,
 )
 
-CURVES = (*CHOSEN, "random_latent")  # dials tried at every multiplier; the others are scored at the common one only
 OWN_STREAMS = 10**6  # unsteered texts have random numbers of their own
 
 

@@ -47,7 +47,7 @@ def test_blocks_are_kept_in_order(parent, tmp_path, monkeypatch):
 def test_a_damaged_parent_is_refused(parent, tmp_path):
     _, folder = parent
     (folder / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="config.json is damaged or was changed"):
+    with pytest.raises(UserError, match=r"config.json is damaged or was changed"):
         shallow(manifest=folder / "manifest.json", config=tmp_path / "c.json", weights=tmp_path / "w.safetensors")
     assert not (tmp_path / "w.safetensors").exists()
 

@@ -12,7 +12,7 @@ from common.corpora import Document
 from common.saes.sae import About, Sae
 from replications.feature_steering import concepts, dials, judge, measure, writing
 from replications.feature_steering.choice import choose_multipliers, collapse, compared, fluency
-from replications.feature_steering.settings import CHOOSING, DIALS, NO_DIAL, REMOVALS, SCORING, Fluency
+from replications.feature_steering.settings import CHOOSING, CURVES, DIALS, NO_DIAL, REMOVALS, SCORING, Fluency
 
 LIMITS = Fluency(perplexity=[0.5, 1.2], collapse=4.0, distinct=0.8)
 D, CONCEPTS, EACH = 12, 4, 10
@@ -43,12 +43,20 @@ def test_learned_dials_find_a_planted_direction_and_nulls_do_not():
     live = torch.ones(D)
     live[11] = 0
     assert dials.detectors(x.relu().mean(1), label, live)[0][0] != 11
-    made, drawn = dials.nulls(x, sae, torch.ones(D), latent, 0)
+    made, drawn = dials.nulls(x, label, sae, torch.ones(D), latent, 0)
     assert not set(drawn.tolist()) & set(latent.tolist())
-    assert all(torch.equal(v, dials.nulls(x, sae, torch.ones(D), latent, 0)[0][name]) for name, v in made.items())
-    assert not torch.equal(
-        made["random_direction"], dials.nulls(x, sae, torch.ones(D), latent, 1)[0]["random_direction"]
+    assert all(
+        torch.equal(v, dials.nulls(x, label, sae, torch.ones(D), latent, 0)[0][name]) for name, v in made.items()
     )
+    assert not torch.equal(
+        made["random_direction"], dials.nulls(x, label, sae, torch.ones(D), latent, 1)[0]["random_direction"]
+    )
+    towards = (dials.difference_of_means(x, label) * axes).sum(1)
+    permuted = [
+        (dials.nulls(x, label, sae, torch.ones(D), latent, seed)[0]["permuted_means"] * axes).sum(1)
+        for seed in range(20)
+    ]
+    assert abs(float(torch.stack(permuted).mean())) < 0.1 < 0.5 < float(towards.min())
 
 
 def test_random_directions_have_the_covariance_of_the_tokens():
@@ -191,7 +199,7 @@ def test_rows_pair_with_unsteered_ones_and_every_group_has_its_intervention(scal
     rows += list(writing.removal(5, 6, 3, [2, 3, 4], 1000, plan.removal))
     base = {(row.part, row.neutral) for row in rows if row.dial == NO_DIAL}
     assert {(row.part, row.neutral) for row in rows} == base
-    assert {row.dial for row in rows if row.part == CHOOSING} == {NO_DIAL, *writing.CURVES}
+    assert {row.dial for row in rows if row.part == CHOOSING} == {NO_DIAL, *CURVES}
     sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), 2 * torch.eye(D), torch.zeros(D))
     prepared = {"norm": torch.tensor([10.0]), "latent.sae": torch.arange(5), "latent.random.3": torch.arange(5) + 5}
     for dial in DIALS:

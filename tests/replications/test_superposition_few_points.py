@@ -55,7 +55,7 @@ def test_many_points_are_kept_as_their_active_entries():
 
 
 def test_chunks_are_taken_in_turn():
-    """Each is taken equally often, and what a step sees weighs 1: over a round the mean gradient is that of all points."""
+    """A step's points weigh 1, and each chunk is taken equally often: a round's mean gradient is that of all points."""
     points = draw_points(size=24, chunk=4, **LAW)
     taken = [points.turn(step, 2) for step in range(3)]
     assert [id(chunk) for one in taken for chunk in one.chunks] == [id(chunk) for chunk in points.chunks]
@@ -78,8 +78,8 @@ OPTIMISATION = Optimisation(
     clip=100.0,
 )
 TRAINING = WidthTraining(
-    n_features=20, widths=[2, 4], density=0.1, points=[3, 8, 12, 20], chunk=100, chunks=4, test_points=30, control_decay=1.0,
-    n_seeds=2, optimisation=OPTIMISATION,
+    n_features=20, widths=[2, 4], density=0.1, points=[3, 8, 12, 20], chunk=100, chunks=4, test_points=30,
+    control_decay=1.0, n_seeds=2, optimisation=OPTIMISATION,
 )  # fmt: skip
 
 
