@@ -1,4 +1,5 @@
 # Rules that serve every replication: models and corpora, then claims, provenance, cost and paper.
+# `priority`: what the longest chains begin with goes first, so that no core waits for them at the end.
 
 
 rule materialise_model:
@@ -67,6 +68,7 @@ rule self_chat:
         f"<corpora>/self-chat-{RUN.scale}/manifest.json",
     log:
         f"resources/logs/self-chat-{RUN.scale}.log",
+    priority: 2
     conda:
         "../envs/environment.yaml"
     threads: 2

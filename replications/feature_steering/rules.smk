@@ -28,6 +28,7 @@ rule prepare:
         table="<results>/{model}/dials/detectors.csv",
     log:
         "<logs>/{model}/prepare.log",
+    priority: 1
     conda:
         "../../envs/environment.yaml"
     threads: 2
@@ -60,6 +61,7 @@ rule steer:
         chosen="<results>/{model}/dials/chosen.json",
     log:
         "<logs>/{model}/steer.log",
+    priority: 1
     conda:
         "../../envs/environment.yaml"
     threads: 2

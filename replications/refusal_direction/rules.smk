@@ -35,6 +35,7 @@ rule fine_tune:
         "<results>/{model}/models/{switch}-{seed}/manifest.json",
     log:
         "<logs>/{model}/fine_tune-{switch}-{seed}.log",
+    priority: 1
     conda:
         "../../envs/environment.yaml"
     threads: 2
@@ -75,6 +76,7 @@ rule study:
         ],
     log:
         "<logs>/{model}/study-{switch}-{seed}.log",
+    priority: 1
     conda:
         "../../envs/environment.yaml"
     threads: 2

@@ -12,6 +12,7 @@ rule collect:
         held_out="<results>/{model}/activations/held_out.safetensors",
     log:
         "<logs>/{model}/collect.log",
+    priority: 2
     conda:
         "../../envs/environment.yaml"
     threads: 2
@@ -35,6 +36,7 @@ rule train_language:
         traces="<results>/{model}/language/traces.csv",
     log:
         "<logs>/{model}/train_language.log",
+    priority: 2
     conda:
         "../../envs/environment.yaml"
     threads: 2
