@@ -175,3 +175,24 @@ def test_rereading_gives_the_log_probabilities_and_activations_of_a_plain_pass(w
         expected = -logits.log_softmax(-1)[-4:-1].gather(1, written[row, :, None])[:, 0]
         assert torch.allclose(nats[row], expected, atol=2e-3)
         assert torch.allclose(mean[row], seen[0][0, -3:].mean(0), atol=2e-3)
+
+
+@pytest.mark.model
+def test_clamp_and_addition_of_equal_change_give_the_same_logits(writer):
+    """And not if the error of the SAE is dropped."""
+    dictionary, ids, latent = sae(576, 40), torch.tensor(PROMPTS[1:2]), torch.tensor([7])
+
+    def logits(edit):
+        with torch.inference_mode(), edited(writer, HOOK, lambda x: torch.cat([x[:, :-1], edit(x[:, -1:])], 1)):
+            return writer(input_ids=ids).logits[0, -1]
+
+    seen = []
+    plain = logits(lambda x: seen.append(x) or x)
+    v, value = dictionary.W_dec[latent], torch.tensor([40.0])
+    change = value - dictionary.encode(seen[0])[0, 0, latent]
+    added = logits(Steering("add", change * v.norm(), direction=v / v.norm()))
+    kept = logits(Steering("clamp", value, sae=dictionary, latent=latent))
+    dropped = logits(Steering("clamp_without_error", value, sae=dictionary, latent=latent))
+    assert (added - kept).abs().max() < 1e-4 * plain.abs().max()
+    assert (added - plain).abs().max() > 0.1
+    assert (added - dropped).abs().max() > 0.1
