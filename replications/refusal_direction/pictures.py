@@ -90,8 +90,8 @@ def scores(data: Data) -> Picture:
                 ring = {"s": 14, "facecolor": "none", "edgecolor": "black", "linewidth": 0.7, "zorder": 3}
                 marks["passes the filters"] = ax.scatter(kept["layer"], kept[name], **ring)
             if name == "bypass":
-                dots = ax.scatter(null["layer"], null["bypass"], s=4, color=PALETTE[1], alpha=0.6, linewidth=0, zorder=2)
-                marks["permuted labels, any token"] = dots
+                look = {"s": 4, "color": PALETTE[1], "alpha": 0.6, "linewidth": 0, "zorder": 2}
+                marks["permuted labels, any token"] = ax.scatter(null["layer"], null["bypass"], **look)
             elif name == "kl":
                 ax.set_yscale("log")
             limit = MAXIMUM_KL if name == "kl" else MINIMUM_INDUCE
