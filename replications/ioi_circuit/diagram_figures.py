@@ -60,15 +60,16 @@ def diagram(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
 def _heights(shown: pd.DataFrame) -> tuple[pd.Series, dict[int, float]]:
     """Height of each node, the larger effect above, and of each layer's tick; nodes of one layer stand in a stack."""
-    heights, ticks, base = pd.Series(0.0, shown.index), {}, 0.0
+    heights: dict[object, float] = {}
+    ticks, base = {}, 0.0
     for layer, same in shown.groupby("layer"):
         rows = int(same.groupby("place").size().max())
         for _, stack in same.groupby("place"):
             first = base + (rows - len(stack)) / 2
-            heights.loc[stack.index] = [first + row for row in reversed(range(len(stack)))]
+            heights |= {node: first + len(stack) - 1 - row for row, node in enumerate(stack.index)}
         ticks[int(str(layer))] = base + (rows - 1) / 2
         base += rows + 0.25
-    return heights, ticks
+    return pd.Series(heights, dtype=float), ticks
 
 
 def _through_joint(axes: Axes, name: str, senders: pd.DataFrame, readers: pd.DataFrame, largest: float) -> None:
