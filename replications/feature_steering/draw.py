@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from common.drawing import Plan, run_plans
 from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
@@ -120,17 +121,21 @@ def contest(metrics: dict[str, Metric], gains: pd.DataFrame) -> tuple[Figure, pd
     return figure, pd.DataFrame(lines)
 
 
-def heat_map(matrix: pd.DataFrame) -> Figure:
-    """Gain of every concept's score (columns) under every concept's SAE latent (rows)."""
-    values = matrix.drop(columns="steered").to_numpy()
+def heat_map(matrix: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Gain of every concept's score (columns, standardised) under every concept's SAE latent (rows)."""
+    gains = matrix.set_index("steered")
+    shown = (gains - gains.mean()) / gains.std(ddof=0).replace(0.0, 1.0)
+    values = shown.to_numpy()
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.8, PAGE_WIDTH * 0.72))
     limit = float(np.quantile(np.abs(values), 0.98))
     image = axes.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit)
-    axes.set_xticks(range(values.shape[1]), matrix.columns[1:], rotation=90, fontsize=5.5)
-    axes.set_yticks(range(len(values)), matrix["steered"], fontsize=5.5)
+    for place in range(len(values)):
+        axes.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=1.0))
+    axes.set_xticks(range(values.shape[1]), shown.columns, rotation=90, fontsize=5.5)
+    axes.set_yticks(range(len(values)), shown.index, fontsize=5.5)
     axes.set(xlabel="score of", ylabel="SAE latent of")
-    figure.colorbar(image, ax=axes, shrink=0.7, label="gain over the unsteered text")
-    return figure
+    figure.colorbar(image, ax=axes, shrink=0.7, label="gain, standard deviations of its column")
+    return figure, shown.reset_index()
 
 
 def removed(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:

@@ -24,7 +24,7 @@ HEADS_OF = ["one_layer", "two_layers"]
 def co_occurrence(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """One column per arm: loss above, gain and head scores below, all seeds."""
     arms = arms_in(frame["arm"].tolist())
-    figure, axes = plt.subplots(3, len(arms), figsize=(PAGE_WIDTH, 4.2), sharex=True, sharey="row", squeeze=False)
+    figure, axes = plt.subplots(3, len(arms), figsize=(PAGE_WIDTH, 4.2), sharex="col", sharey="row", squeeze=False)
     for (top, middle, bottom), name in zip(axes.T, arms, strict=True):
         for _, one in frame[frame["arm"] == name].groupby("seed"):
             top.plot(one["step"], one["loss"], color=PALETTE[6], linewidth=0.7)

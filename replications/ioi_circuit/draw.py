@@ -4,6 +4,7 @@ from common.drawing import Plan, run_plans
 from replications.ioi_circuit import (
     activation_figures,
     baseline_figures,
+    diagram_figures,
     direct_path_figures,
     edge_figures,
     ground_truth_figures,
@@ -24,7 +25,7 @@ PLANS = {
     "verification/completeness": Plan(verification_figures.completeness, ("knockouts.csv",)),
     "verification/minimality": Plan(verification_figures.minimality, ("circuit.csv",)),
     "verification/grid": Plan(verification_figures.grid, ("grid.csv",)),
-    "verification/diagram": Plan(verification_figures.diagram, ("circuit.csv",)),
+    "verification/diagram": Plan(diagram_figures.diagram, ("circuit.csv",)),
     "activation_patching/streams": Plan(activation_figures.streams, ("effects.csv",)),
     "activation_patching/patched_heads": Plan(activation_figures.patched_heads, ("effects.csv",)),
     "edge_attribution/edge_curves": Plan(edge_figures.edge_curves, ("curves.csv",)),

@@ -1,4 +1,4 @@
-"""Figures of the verification: size curve, completeness, minimality, ablation grid and the circuit itself."""
+"""Figures of the verification: size curve, completeness, minimality and ablation grid."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.patches import Rectangle
 
 from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
 from common.records import Metric
@@ -23,8 +23,6 @@ COLOURS = {
     "unclassified": "0.55",
     "uncounted": "0.8",
 }
-COLUMN_OF = {"s1_next": 0, "s2": 1, "end": 2}
-COLUMN_NAMES = ("S1+1", "S2", "END")
 PRINTED_NODES = 40
 LIMITS = (1.5, 2.5)
 
@@ -157,60 +155,3 @@ def _labels(table: pd.DataFrame) -> list[str]:
     places = {"s1_next": "S1+1", "s2": "S2", "end": "END"}
     rows = zip(table["layer"], table["head"], table["place"], strict=True)
     return [f"{layer}.{head} {places[place]}" for layer, head, place in rows]
-
-
-def diagram(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Nodes by class, layer and position, edges by effect."""
-    """Positions from left to right, layers from bottom to top; an arrow from each class to the classes that read it."""
-    shown = table[table["class"] != "uncounted"].head(PRINTED_NODES).reset_index(drop=True)
-    rows = {layer: row for row, layer in enumerate(sorted(shown["layer"].unique()))}
-    shown["x"], shown["y"] = 0.0, shown["layer"].map(rows).astype(float)
-    for _, same in shown.groupby(["place", "layer"]):
-        width = min(0.17, 0.75 / max(len(same), 1))
-        offsets = width * (np.arange(len(same)) - (len(same) - 1) / 2)
-        shown.loc[same.index, "x"] = [COLUMN_OF[place] for place in same["place"]] + offsets
-    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 1.6 + 0.32 * len(rows)))
-    reads = {
-        "induction_keys": ("induction",),
-        "inhibition_values": ("s_inhibition", "s_suppressing"),
-        "inhibition_keys": ("s_inhibition", "s_suppressing"),
-        "mover_queries": ("name_mover", "s_suppressing"),
-    }
-    largest = float(shown["effect"].abs().max())
-    for _, sender in shown.iterrows():
-        for _, reader in shown.iterrows():
-            later = reader["layer"] > sender["layer"]
-            if later and reader["class"] in reads.get(str(sender["receiver"]), ()):
-                _arrow(axes, sender, reader, largest)
-    for _, node in shown.iterrows():
-        name = f"{node['layer']}.{node['head']}"
-        face = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": COLOURS[str(node["class"])]}
-        axes.text(node["x"], node["y"], name, ha="center", va="center", fontsize=6, bbox=face | {"linewidth": 1.4})
-    axes.set_xticks(range(3), COLUMN_NAMES)
-    axes.set_xlim(-0.5, 2.6)
-    axes.set_ylim(-0.7, len(rows) - 0.3)
-    axes.set_yticks(list(rows.values()), [str(layer) for layer in rows])
-    axes.set_ylabel("layer (only those with a node)")
-    present = [kind for kind in COLOURS if kind in set(shown["class"])]
-    handles = [Line2D([], [], color=COLOURS[kind], linewidth=3, label=kind.replace("_", " ")) for kind in present]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
-    return figure, shown
-
-
-def _arrow(axes: Axes, sender: pd.Series, reader: pd.Series, largest: float) -> None:
-    strength = abs(float(sender["effect"])) / largest
-    colour = PALETTE[0] if sender["effect"] < 0 else PALETTE[1]
-    arrow = FancyArrowPatch(
-        (sender["x"], sender["y"]),
-        (reader["x"], reader["y"]),
-        arrowstyle="-|>",
-        mutation_scale=6,
-        linewidth=0.3 + 2.5 * strength,
-        color=colour,
-        alpha=0.35 + 0.5 * strength,
-        shrinkA=7,
-        shrinkB=7,
-        zorder=0,
-        connectionstyle="arc3,rad=0.08",
-    )
-    axes.add_patch(arrow)

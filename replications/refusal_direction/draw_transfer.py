@@ -32,7 +32,8 @@ def draw_models(rows: pd.DataFrame) -> Picture:
             axis.hlines(values.mean(), at - 0.25, at + 0.25, color=MODELS[model][1], linewidth=1.4)
         axis.set_xticks(range(len(shown)), [MODELS[model][0] for model in shown], rotation=90)
         axis.set(title=title, xlim=(-0.5, len(shown) - 0.5))
-        axis.set_ylim(bottom=0)
+        largest = rows.loc[rows["model"].isin(shown), name].max()
+        axis.set_ylim(0, 1.08 * largest if largest > 0 else None)  # a scale from the data alone would cut marks off
     return figure, rows
 
 

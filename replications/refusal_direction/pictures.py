@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
@@ -65,37 +66,40 @@ def tuning(data: Data) -> Picture:
 
 
 def scores(data: Data) -> Picture:
-    """Bypass, induce and KL of every candidate by layer, one row per seed."""
+    """Bypass, induce and KL of every candidate by layer, one row per seed; the token of the choice stands out."""
     table = joined(data.arms, "scores").query("stage == 'grid'")
     kinds = {"bypass": "bypass (nats)", "induce": "induce (nats)", "kl": "KL (nats)"}
     figure, axes = plt.subplots(
-        len(data.arms), 3, figsize=(PAGE_WIDTH, 1.6 * len(data.arms)), sharex=True, squeeze=False
+        len(data.arms), 3, figsize=(PAGE_WIDTH, 1.5 * len(data.arms) + 0.5), sharex=True, sharey="col", squeeze=False
     )
+    marks: dict[str, Artist] = {}
     for number, arm in enumerate(data.arms):
         part = table[(table["seed"] == number) & (table["labels"] == "true")]
         null = table[(table["seed"] == number) & (table["labels"] == "permuted")]
         n_post = int(part["position"].max()) + 1
+        own = arm.numbers["position"] + n_post
+        kept, chosen = part[survives(part)], part[(part["position"] == own) & (part["layer"] == arm.numbers["layer"])]
         for ax, (name, label) in zip(axes[number], kinds.items(), strict=True):
-            if name == "bypass":
-                ax.scatter(null["layer"], null["bypass"], s=3, color=GREY, label="permuted", zorder=1)
             for position in range(n_post):
                 line = part[part["position"] == position]
-                ax.plot(line["layer"], line[name], color=PALETTE[position], linewidth=1, label=f"{position - n_post}")
-            kept = part[survives(part)]
-            ax.scatter(kept["layer"], kept[name], s=14, facecolor="none", edgecolor="black", linewidth=0.7, zorder=3)
-            chosen = part[
-                (part["position"] == arm.numbers["position"] + n_post) & (part["layer"] == arm.numbers["layer"])
-            ]
-            ax.scatter(chosen["layer"], chosen[name], s=45, marker="*", color="black", zorder=4)
-            if name == "kl":
+                colour, width, above = (PALETTE[0], 1.3, 2.5) if position == own else ("0.75", 0.7, 1.0)
+                (drawn,) = ax.plot(line["layer"], line[name], color=colour, linewidth=width, zorder=above)
+                marks["token of the choice" if position == own else "other template tokens"] = drawn
+            marks["choice"] = ax.scatter(chosen["layer"], chosen[name], s=45, marker="*", color="black", zorder=4)
+            if len(kept):
+                ring = {"s": 14, "facecolor": "none", "edgecolor": "black", "linewidth": 0.7, "zorder": 3}
+                marks["passes the filters"] = ax.scatter(kept["layer"], kept[name], **ring)
+            if name == "bypass":
+                look = {"s": 4, "color": PALETTE[1], "alpha": 0.6, "linewidth": 0, "zorder": 2}
+                marks["permuted labels, any token"] = ax.scatter(null["layer"], null["bypass"], **look)
+            elif name == "kl":
                 ax.set_yscale("log")
-                ax.axhline(MAXIMUM_KL, color=GREY, linewidth=0.8, linestyle="--")
-            else:
-                ax.axhline(MINIMUM_INDUCE, color=GREY, linewidth=0.8, linestyle="--")
+            limit = MAXIMUM_KL if name == "kl" else MINIMUM_INDUCE
+            ax.axhline(limit, color="0.3", linewidth=0.8, linestyle="--", zorder=1.5)
             ax.set(ylabel=label, xlabel="layer" if number == len(data.arms) - 1 else "")
-        axes[number, 0].set_title(f"seed {number + 1} of {len(data.arms)}", loc="left")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="token", loc="outside right center", frameon=False)
+        token = f"{arm.numbers['position']}".replace("-", "\N{MINUS SIGN}")
+        axes[number, 0].set_title(f"seed {number + 1} of {len(data.arms)}: token {token} chosen", loc="left")
+    figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=5, frameon=False)
     return figure, table
 
 

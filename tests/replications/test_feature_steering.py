@@ -1,5 +1,6 @@
 """The replication: concepts, dials and judges on planted data, choice of multipliers, measures."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from common.corpora import Document
 from common.saes.sae import About, Sae
 from replications.feature_steering import concepts, dials, judge, measure, writing
 from replications.feature_steering.choice import choose_multipliers, collapse, compared, fluency
+from replications.feature_steering.draw import heat_map
 from replications.feature_steering.settings import CHOOSING, CURVES, DIALS, NO_DIAL, REMOVALS, SCORING, Fluency
 
 LIMITS = Fluency(perplexity=[0.5, 1.2], collapse=4.0, distinct=0.8)
@@ -223,3 +225,15 @@ def test_modules_are_read_from_the_place_of_a_docstring():
 
     assert at("sympy/geometry/line.py#Line:12") == "sympy.geometry"
     assert at("click/core.py#module:1") == "click.core"
+
+
+def test_the_map_of_specificity_shows_the_diagonal_of_scores_that_rise_under_any_latent():
+    names = ["a", "b", "c"]
+    gains = pd.DataFrame(np.eye(3) + np.array([0.0, 50.0, -8.0]), columns=names)  # by column: what any latent adds
+    gains["c"] *= 0.01
+    figure, shown = heat_map(gains.assign(steered=names)[["steered", *names]])
+    plt.close(figure)
+    assert np.allclose(shown[names], np.where(np.eye(3), np.sqrt(2), -np.sqrt(0.5)))
+    constant = gains.assign(steered=names, a=1.0)[["steered", *names]]
+    assert (heat_map(constant)[1]["a"] == 0).all()
+    plt.close("all")

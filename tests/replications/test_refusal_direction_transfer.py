@@ -1,5 +1,6 @@
 """A dictionary one fine-tune away: the shuffled change, planted dictionaries, and the whole step on tiny models."""
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -15,7 +16,7 @@ from common.records import read_metrics
 from common.saes.sae import About, Sae
 from common.saes.saelens import save_saelens
 from replications.refusal_direction.chat import Batch, layers
-from replications.refusal_direction.draw_transfer import PLANS
+from replications.refusal_direction.draw_transfer import PLANS, draw_models
 from replications.refusal_direction.folders import save
 from replications.refusal_direction.sizes import Sizes
 from replications.refusal_direction.transfer import (
@@ -175,3 +176,22 @@ def test_one_seed_has_no_interval():
     ]
     found = summary(pd.DataFrame(rows))
     assert (found["fvu_tuned"].n, found["fvu_rise_tuned"].value) == (1, 0)
+
+
+def test_no_mark_of_the_figure_is_cut_off():
+    lines = [
+        {
+            "model": model,
+            "seed": seed,
+            "moved": 0.001 + seed,
+            "fvu": 0.25 + place / 100,
+            "missed": 3 - seed,
+            "delta_ce": 0,
+        }
+        for seed in range(3)
+        for place, model in enumerate(("before", "tuned", "sham", "shuffled"))
+    ]
+    figure, rows = draw_models(pd.DataFrame(lines))
+    for axis, name in zip(figure.axes[:3], ("moved", "fvu", "missed"), strict=True):
+        assert axis.get_ylim()[1] > 1.05 * rows[name].max()
+    plt.close(figure)
