@@ -23,6 +23,7 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 ENDINGS = ("svg", "png", "pdf", "csv", "json")
 COLUMN_WIDTH, PAGE_WIDTH = 3.4, 7.0  # inches
+RESULTS = re.compile(r"\bresults/([a-z-]+)/")
 
 
 def use_style() -> None:
@@ -54,8 +55,9 @@ def use_style() -> None:
 def save_figure(figure: Figure, stem: Path, data: pd.DataFrame, caption: Path, sources: list[Path]) -> None:
     """Writes `stem`.{svg,png,pdf,csv,json} and closes the figure.
 
-    `data` is what is drawn, one row per mark; `caption` is the figure's `.rst` file, also shown in the report;
-    `sources` are the result files that the figure was made from. UserError if there is nothing to draw.
+    `data` is what is drawn, one row per mark; `caption` is the figure's `.rst` file, also shown in the report, and
+    `sources` are the result files that the figure was made from. The stored caption ends with the scale, which tells
+    the sizes that were run. UserError if there is nothing to draw.
     """
     if data.empty:
         raise UserError(f"no data for figure {stem.name}; delete {sources[0].parent} and run `make resume`")
@@ -73,4 +75,6 @@ def save_figure(figure: Figure, stem: Path, data: pd.DataFrame, caption: Path, s
     with atomic(stem.with_suffix(".csv")) as temporary:
         data.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     text = re.sub(r"\s+", " ", caption.read_text(encoding="utf-8")).strip()
+    if scale := RESULTS.search(stem.as_posix()):
+        text += f" Scale {scale[1]}."
     write_json(stem.with_suffix(".json"), {"caption": text, "sources": [str(path) for path in sources]})

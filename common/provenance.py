@@ -62,6 +62,16 @@ def instructions() -> str:
     return str(torch.backends.cpu.get_cpu_capability())
 
 
+def dtypes(language_models: bool) -> str:
+    """What was computed in. Language models harvest, are fine-tuned and write in bfloat16 where that is fast."""
+    if not language_models:
+        return "float32, float64 for long sums"
+    from common.self_chat import fast_dtype
+
+    name = str(fast_dtype()).removeprefix("torch.")
+    return f"float32, float64 for long sums; {name} for harvesting, fine-tuning and writing"
+
+
 def provenance(run: str, out: Path, replication: str = "") -> None:
     """Writes `out`. `run` is the JSON of the `common.config.Run` that is being recorded; of one replication, the models
     that it has results of, and its state (`common.reference`)."""
@@ -82,7 +92,7 @@ def provenance(run: str, out: Path, replication: str = "") -> None:
             "device": device_name(settings["device"]),
             "instructions": instructions(),
             "platform": platform.platform(),
-            "dtype": "float32, float64 for long sums",
+            "dtype": dtypes(bool(names)),
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )

@@ -33,6 +33,13 @@ def test_a_figure_is_laid_out_once(tmp_path, monkeypatch):
     assert read_json(tmp_path / "made.json")["caption"] == "Two lines."
 
 
+def test_the_stored_caption_names_the_scale(tmp_path):
+    figure, caption = drawn(tmp_path)
+    place = tmp_path / "results" / "laptop" / "toy"
+    save_figure(figure, place / "made", DATA, caption, [])
+    assert read_json(place / "made.json")["caption"] == "Two lines. Scale laptop."
+
+
 def test_the_same_data_give_the_same_bytes(tmp_path):
     for name in ("one", "other"):
         figure, caption = drawn(tmp_path)
