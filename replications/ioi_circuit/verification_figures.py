@@ -160,8 +160,9 @@ def _labels(table: pd.DataFrame) -> list[str]:
 
 
 def diagram(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Nodes by class, layer and position, edges by effect."""
-    """Positions from left to right, layers from bottom to top; an arrow from each class to the classes that read it."""
+    """Nodes by class, positions from left to right and layers from bottom to top; an arrow from each class to the
+    classes that read it, as thick as the effect.
+    """
     shown = table[table["class"] != "uncounted"].head(PRINTED_NODES).reset_index(drop=True)
     rows = {layer: row for row, layer in enumerate(sorted(shown["layer"].unique()))}
     shown["x"], shown["y"] = 0.0, shown["layer"].map(rows).astype(float)
