@@ -1,4 +1,4 @@
-"""Claims: what a paper says, what we measured, and whether it holds against a control (see common/README.md).
+"""Claims: what a paper says, what we measured, and whether it holds against a control (see docs/claims.md).
 
 `claims.yaml` is written before the run. A claim names a metric, an assertion with literal thresholds, and a control:
 the same measurement where the effect must be absent, together with the paired difference of the two.
@@ -110,7 +110,8 @@ class ClaimDefinition(Strict):
         description="verdicts that the same seeds gave on other types of processor; for reported claims at a bound",
     )
     frozen_at: Calibration | None = Field(
-        description="null for bounds that were not calibrated: published values, or round numbers set beforehand"
+        description="null for bounds that were not calibrated (published values, 0, round numbers set beforehand) or "
+        "were changed after scoring; the page of the replication says which"
     )
 
     @model_validator(mode="after")
@@ -237,7 +238,7 @@ def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics:
 
 def _frozen(calibration: Calibration | None) -> str:
     if calibration is None:
-        return "not calibrated: published values, or round numbers set beforehand"
+        return "not calibrated, or changed after scoring: see the page of the replication"
     return f"{calibration.date}, seeds {', '.join(map(str, calibration.seeds))}"
 
 

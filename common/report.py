@@ -22,7 +22,7 @@ from common.claims import Claim, verdicts
 from common.config import ROOT
 from common.errors import UserError
 from common.files import read_json, write_text
-from common.pages import amount, by_replication, title
+from common.pages import amount, by_replication, seed_list, title
 from common.verify import read_claims
 
 MOST_PAGES = 20
@@ -53,9 +53,9 @@ def front_page(results: Path) -> str:
 
 def _page(results: Path, judged: list[Claim], cost: dict[str, Any], provenance: dict[str, Any]) -> str:
     said = (
-        f"Scale <b>{escape(provenance['scale'])}</b>, seeds {', '.join(map(str, provenance['seeds']))}. "
-        f"{len(judged)} claims; each has a threshold that was frozen before scoring, a 95 % interval, and a control in "
-        "which the effect must be absent."
+        f"Scale <b>{escape(provenance['scale'])}</b>, run seeds {seed_list(provenance['seeds'])}. "
+        f"{len(judged)} claims; each has a threshold, a 95 % interval, and a control in which the effect must be "
+        "absent. Where a threshold was changed after scoring, the page of its replication says so."
     )
     records = "".join(f"<li>{_download(name)}: {text}</li>" for name, text in RECORDS.items())
     return "\n".join(

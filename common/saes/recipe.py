@@ -40,7 +40,7 @@ class Recipe(Strict):
 
 
 class Training(Strict):
-    """How a sweep is trained. Rates, decay and clipping follow 1.9 of the fact sheet; deviations are in the README."""
+    """How a sweep is trained. Deviations from the papers are on the pages of the replications that train."""
 
     steps: Annotated[int, Field(ge=1)] = Field(description="optimiser steps")
     batch: Annotated[int, Field(ge=2)] = Field(description="activations per step")

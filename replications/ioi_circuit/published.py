@@ -1,7 +1,7 @@
 """The 26 heads of GPT-2 small that Wang et al. (2022, figure 2) name, at the positions where they are kept.
 
 Used only when the model is `gpt2`: the rules then find heads without knowing this list, and are held against it. The
-naive circuit is that of the released code. Nobody has run this on GPT-2 here: no model hub was at hand.
+naive circuit is that of the released code. It has not been run on GPT-2 (needs HUB=1).
 """
 
 import numpy as np

@@ -7,7 +7,7 @@ import pytest
 from common import gallery as module
 from common.errors import UserError
 from common.gallery import gallery, merged_cost
-from common.pages import gallery_text
+from common.pages import gallery_text, opening, seed_list
 
 STEP = {"wall_s": 1.0, "cpu_s": 2.0, "peak_rss_mb": 3.0, "gpu_s": 0.0, "peak_gpu_mb": 0.0}
 ORIGIN = {"commit": "a" * 40, "dirty": False, "scale": "laptop", "seeds": [0, 1], "device": "one", "models": {}}
@@ -70,6 +70,28 @@ def test_one_replication_is_renewed_and_the_other_stays(project, root):
     page = (figures / "README.md").read_text()
     assert "| laptop | 0, 1 | `bbbbbbbbbbbb` | two (AVX2) |" in page
     assert "| laptop | 0, 1 | `aaaaaaaaaaaa` | one |" in page
+    assert "![A new figure.](grokking/delay-new.png)" in page
+    assert claims(root, "grokking")[0]["statement"] not in page, "claims stand on the page of the replication"
+
+
+def test_seeds_in_a_row_are_shortened():
+    assert seed_list([0, 1, 2, 3, 4]) == "0 to 4"
+    assert seed_list([0, 1]) == "0, 1"
+    assert seed_list([0, 2, 3]) == "0, 2, 3"
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "Accuracy on trained and held-out pairs, one line per seed. More follows.",
+        "A title. What the neurons of the trained networks are. More follows.",
+        "Every number that Miller et al. Figure 2 has, [in all]. More follows.",
+        'Does the model complete "... John gave a drink to" with Mary? More follows.',
+        "A caption without an end",
+    ],
+)
+def test_a_picture_is_described_by_the_first_sentence_of_its_caption(caption):
+    assert opening(caption) == caption.removesuffix(" More follows.").replace("[in all]", "(in all)")
 
 
 def test_what_has_changed_since_is_not_kept(project):

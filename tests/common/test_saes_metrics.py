@@ -1,4 +1,4 @@
-"""Metrics on cases with known answers (6.1 of the fact sheet): identity, mean, zero, scaled, shifted, PCA, one-hot."""
+"""Metrics on cases with known answers: identity, mean, zero, scaled, shifted, PCA, one-hot."""
 
 import math
 

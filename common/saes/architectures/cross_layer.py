@@ -6,8 +6,8 @@ layers.
 Data come with layers on the feature axis, x [batch (layer d_model)]. Each latent of layer l' has one decoder row of
 length (layer d_model) whose entries before l' are masked, so that all decoders are one matrix.
 
-Deviations: TopK per layer (as OpenMOSS train theirs) in place of JumpReLU with a tanh penalty, whose constants we could
-not verify; start as for transcoders. It is exported as weights, not as a `Sae`: no exchange format covers it.
+Deviations: TopK per layer (as OpenMOSS train theirs) in place of JumpReLU with a tanh penalty, whose constants are
+unpublished; start as for transcoders. It is exported as weights, not as a `Sae`: no exchange format covers it.
 """
 
 import torch
