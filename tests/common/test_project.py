@@ -109,12 +109,15 @@ def test_dead_links_would_be_found(tmp_path):
     assert dead_links(page) == ["page.md: page.md#d", "page.md: no.md", "page.md: no.png"]
 
 
-@pytest.mark.parametrize("name", replications())
-def test_no_typed_in_results_in_the_paper(root, name):
-    """Decimal numbers and percentages in a section come from results; only settings in code spans may be typed."""
-    text = (root / "replications" / name / "section.typ").read_text()
-    prose = re.sub(r"//.*|`[^`]*`|\$[^$]*\$|\d+(\.\d+)?(cm|em|pt)|#[a-z-]+\([^)]*\)", "", text)
-    assert re.findall(r"(?<![\w.])\d+\.\d+|\d+\s?%(?! interval)", prose) == []
+def test_no_typed_in_results_in_the_paper(root):
+    """Decimal numbers and percentages in the paper come from results; only settings in code spans may be typed."""
+    texts = [*root.glob("replications/*/section.typ"), root / "paper" / "main.typ", root / "paper" / "discussion.typ"]
+    assert len(texts) == len(replications()) + 2
+    for path in texts:
+        prose = re.sub(
+            r"(?m)//.*|^#(set|show).*|`[^`]*`|\$[^$]*\$|\d+(\.\d+)?(cm|em|pt)|#[a-z-]+\([^)]*\)", "", path.read_text()
+        )
+        assert re.findall(r"(?<![\w.])\d+\.\d+|\d+\s?%(?! interval)", prose) == [], path
 
 
 def test_typed_in_results_would_be_found():
