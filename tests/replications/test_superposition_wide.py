@@ -73,6 +73,13 @@ def test_clusters_at_sparser_densities_are_digons_and_no_tangle(tmp_path):
     assert read_metrics(path)["clusters"].value == 1.0
 
 
+def test_the_random_control_of_sparser_densities_is_taken_there(tmp_path):
+    alone = torch.eye(4, 8).double() * (torch.arange(8) < 1)
+    metrics = read_metrics(uniform(tmp_path, alone))
+    assert metrics["clusters_sparser_random"].value == 0.0  # one feature has a dimension of its own in any direction
+    assert metrics["clusters_random"].value > 0.0
+
+
 def test_untrained_weights_count_all_features_if_none_is_stored():
     draws = untrained(10, 80, 0)
     assert draws.shape == (20, 10, 80)
