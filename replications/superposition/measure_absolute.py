@@ -3,13 +3,15 @@
 A hidden unit serves the features whose input weight exceeds a quarter of its largest one; it is polysemantic if these
 are two or more. Where both kinds of units exist, the paper finds that monosemantic units carry the most important
 features: here, the chance that a feature with a unit of its own is more important than a served feature without one
-(1/2 if kinds and importance have nothing to do with each other, the control). How small models arrange weights and
+(1/2 if kinds and importance have nothing to do with each other, the control). The sparser the features, the more units
+are polysemantic: rank correlation over densities, control: densities permuted. How small models arrange weights and
 cancel interference: `motif`.
 """
 
 import itertools
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from safetensors.torch import load_file
@@ -17,10 +19,18 @@ from torch import Tensor
 
 from common.cli import run
 from common.records import Metric, write_metrics
+from common.statistics import null_distribution
 from replications.superposition.geometry import FORGOTTEN
 from replications.superposition.measure_neurons import SERVED, polysemantic
 from replications.superposition.motif import COLUMNS, add_motif
-from replications.superposition.tables import add_pair, nearest, write_table
+from replications.superposition.tables import (
+    PERMUTATIONS,
+    add_pair,
+    nearest,
+    permuted_correlations,
+    rank_correlation,
+    write_table,
+)
 
 SHUFFLES = 200
 
@@ -47,6 +57,15 @@ def measure_absolute(
     pair = (count[:, dense], count[:, sparse])
     add_pair(found, "dense_polysemantic", *pair, "sparse", unit="units", formula=f"{text}, densest")
     add_pair(found, "sparse_polysemantic", *pair[::-1], "dense", unit="units", formula=f"{text}, sparsest")
+    sparsity = -densities.double().numpy()
+    rank = [rank_correlation(one.double().numpy(), sparsity) for one in count]
+    null = [permuted_correlations(one.double().numpy(), sparsity, seed) for one, seed in zip(count, seeds, strict=True)]
+    text = "rank correlation over densities of sparsity with polysemantic units"
+    means = [float(np.mean(one)) for one in null]
+    add_pair(found, "polysemantic_rank", rank, means, "permuted", unit="1", formula=text)
+    found["polysemantic_rank_permuted"] = null_distribution(
+        np.concatenate(null), unit="1", formula=f"{text}, densities permuted {PERMUTATIONS} times per seed"
+    )
     pair = (loss[:, control], stored["linear.loss"][:, 0])
     add_pair(found, "error", *pair, "linear", unit="1", formula="held-out loss over that of the answer 0")
     text = "P(a feature with a unit of its own is more important than one without)"

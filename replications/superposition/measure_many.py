@@ -17,7 +17,7 @@ from common.records import Metric, write_metrics
 from common.statistics import over_seeds
 from replications.superposition.geometry import HALF, checked_dimensionality, norms, superposition
 from replications.superposition.grid import load_grid
-from replications.superposition.tables import add_pair, column_rows, write_table
+from replications.superposition.tables import add_pair, add_restart_spread, column_rows, write_table
 from replications.superposition.theory import variance
 
 FIRST = 3  # the most important features, asked whether they stay alone
@@ -43,6 +43,10 @@ def measure_many(*, models: Path, seeds: list[int], metrics: Path, table: Path, 
     far = (ratio["linear"] - 1).abs().amax(1)
     text = "largest |loss / oracle - 1| over densities, oracle v(s) sum_{i > m} I_i"
     add_pair(found, "linear_off_theory", far, (ratio["relu"] - 1).abs().amax(1), "relu", unit="1", formula=text)
+    off = {name: off_place(one, hidden) for name, one in W.items()}
+    text = f"largest | ||W_i|| - 1 | of the {hidden} most important features and ||W_i|| of the others"
+    pair = (off["linear"].amax(1), off["relu"][:, sparsest])
+    add_pair(found, "linear_norms_off", *pair, "relu", unit="1", formula=f"{text} (control: sparsest density)")
     for name, at in (("sparse", sparse), ("sparsest", sparsest)):
         text = f"loss of the ReLU model over the linear oracle at the {name} density"
         add_pair(found, f"{name}_loss", ratio["relu"][:, at], ratio["relu"][:, 0], "dense", unit="1", formula=text)
@@ -55,15 +59,16 @@ def measure_many(*, models: Path, seeds: list[int], metrics: Path, table: Path, 
     others = [float(one[stored][FIRST:].mean()) for one, stored in zip(shared[:, middle], kept[:, middle], strict=True)]
     text = f"mean superposition at the middle density, the {FIRST} most important features (control: the stored others)"
     add_pair(found, "first_alone", shared[:, middle, :FIRST].mean(1), others, "others", unit="1", formula=text)
-    pairs = [[antipodal_pairs(one) for one in models_of_a_seed] for models_of_a_seed in W["relu"]]
+    pairs = [[float(antipodal_pairs(one)) for one in models_of_a_seed] for models_of_a_seed in W["relu"]]
     text = f"pairs of stored features with cosine below {ANTIPODAL}"
     add_pair(
         found, "middle_pairs", [p[middle] for p in pairs], [p[0] for p in pairs], "dense", unit="pairs", formula=text
     )
     text = "stored features alone in their dimension though a more important one shares its own, over densities"
-    wrong = [sum(map(disorder, one, stored)) for one, stored in zip(shared, kept, strict=True)]
+    wrong = [float(sum(map(disorder, one, stored))) for one, stored in zip(shared, kept, strict=True)]
     null = [shuffled_disorder(one, stored, seed) for one, stored, seed in zip(shared, kept, seeds, strict=True)]
     add_pair(found, "out_of_order", wrong, null, "shuffled", unit="features", formula=text)
+    add_restart_spread(found, grids["relu"].loss)
     write_metrics(metrics, found)
     frames = [column_rows(name, grids[name].densities, W[name], seeds) for name in W]
     rows = [row for rows in frames for row in rows]
@@ -76,6 +81,12 @@ def measure_many(*, models: Path, seeds: list[int], metrics: Path, table: Path, 
         for j, product in enumerate(line)
     ]
     write_table(products, grams, ["activation", "density", "feature", "other", "product"])
+
+
+def off_place(W: Float[Tensor, "*batch hidden feature"], kept: int) -> Float[Tensor, "*batch"]:
+    """Largest distance of a norm from 1, among the `kept` most important features, and from 0, among the others."""
+    wanted = (torch.arange(W.shape[-1]) < kept).to(W.dtype)
+    return (norms(W) - wanted).abs().amax(-1)
 
 
 def antipodal_pairs(W: Float[Tensor, "hidden feature"]) -> int:

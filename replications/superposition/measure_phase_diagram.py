@@ -29,6 +29,7 @@ from replications.superposition.cells import (
 )
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.grid import load_grid
+from replications.superposition.tables import add_restart_spread
 from replications.superposition.training_settings import Judging
 
 BEATEN = 1e-3  # relative; quadrature and optimiser errors of the exact loss are smaller
@@ -92,6 +93,7 @@ def measure_phase_diagram(
         [float((np.abs(one / truth["linear_loss"] - 1) <= 0.01).mean()) for one in loss["linear"]],
         "share of cells where the linear model's loss is within 1 % of v(s) min(1, r)",
     )
+    add_restart_spread(found, grids["relu"].loss)
     write_metrics(metrics, found)
 
     rows = []

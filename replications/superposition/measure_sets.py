@@ -24,7 +24,7 @@ from common.records import Metric, write_metrics
 from common.statistics import over_seeds
 from replications.superposition.geometry import HALF, canonical, checked_dimensionality, norms, overlaps
 from replications.superposition.grid import Grid, load_grid
-from replications.superposition.tables import add_pair, nearest, orders, write_table
+from replications.superposition.tables import add_pair, add_restart_spread, nearest, orders, write_table
 
 GOOD = 1.5  # loss over the best one; which of several equal pairings is best is sampling noise
 TOGETHER = 0.95  # cosine above which a pair counts as one direction
@@ -54,6 +54,8 @@ def measure_sets(
     _pairs(found, grids["pairs"])
     _three_pairs(found, grids["three_pairs"], collapse_density)
     _local_bases(found, grids["local_bases"])
+    lossy = [grid.loss for one in grids.values() for kind, grid in one.items() if kind != "exclusive"]
+    add_restart_spread(found, *lossy)  # exclusive features can be stored without any loss: no ratio
     write_metrics(metrics, found)
     planes = [
         [name, kind, seed, s, i, *canonical(W)[:, i].tolist(), float(norms(W)[i])]

@@ -18,7 +18,7 @@ from replications.superposition.cells import near_border, shuffled_agreement
 from replications.superposition.exact_thirds import nodes
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.grid import load_grid
-from replications.superposition.tables import add_pair, write_table
+from replications.superposition.tables import add_pair, add_restart_spread, write_table
 from replications.superposition.training_settings import Judging
 
 CLASSES = ("ignored", "dedicated", "superposed")
@@ -66,6 +66,7 @@ def measure_third_feature(
     text = f"share of all cells with loss at most {1 + judging.loss_slack:g} times the exact optimum"
     near = {name: [float((seed <= 1 + judging.loss_slack).mean()) for seed in one] for name, one in ratio.items()}
     add_pair(found, "near_optimal", near["relu"], near["linear"], "linear", unit="share", formula=text)
+    add_restart_spread(found, grids["relu"].loss)
     write_metrics(metrics, found)
     rows = [
         [seed, s, importance, CLASSES[classes["relu"][k, d, j]], CLASSES[classes["linear"][k, d, j]],

@@ -2,9 +2,9 @@
 
 D* = m / ||W||_F^2 against density: how much of the way between its neighbouring levels it spends at 1/2. D_i of every
 stored feature: how many lie at the share of a regular arrangement. Controls: any other level of equal width; the linear
-model on the same data; random directions with the norms of the trained columns; other densities. The sum of the D_i is
-compared with the number of hidden dimensions: it cannot be larger (a theorem, checked on every model), and a tutorial
-that bounds it by the number of features is far off.
+model on the same data; random directions with the norms of the trained columns; untrained weights; other densities.
+The sum of the D_i is compared with the number of hidden dimensions: it cannot be larger (a theorem, checked on every
+model), and a tutorial that bounds it by the number of features is far off.
 """
 
 from pathlib import Path
@@ -20,6 +20,7 @@ from common.statistics import over_seeds
 from replications.superposition.geometry import HALF, checked_dimensionality, dims_per_feature, norms
 from replications.superposition.grid import load_grid
 from replications.superposition.tables import add_pair, write_table
+from replications.superposition.training import initial
 
 LEVELS = (3 / 4, 2 / 3, 1 / 2, 2 / 5, 3 / 8)  # tetrahedron, triangle, digon, pentagon, square antiprism
 CLOSE = 0.02
@@ -69,9 +70,16 @@ def measure_uniform(
     )
     sparser = densities < polytope_densities[0]
     rest = [at_levels(share, one) for share, one in zip(shares["relu"][:, sparser], W["relu"][:, sparser], strict=True)]
-    found["clusters_sparser"] = over_seeds(rest, unit="share", formula="as clusters, at all sparser densities")
     hidden = W["relu"].shape[-2]
     random = [[matched(one, 1000 * seed + k) for k in range(DRAWS)] for one, seed in zip(W["relu"], seeds, strict=True)]
+    thin = [[draw[sparser] for draw in draws] for draws in random]
+    blind = [float(np.mean([at_levels(checked_dimensionality(draw), draw) for draw in draws])) for draws in thin]
+    text = "as clusters, at all sparser densities"
+    add_pair(found, "clusters_sparser", rest, blind, "random", unit="share", formula=text)
+    starts = [untrained(hidden, W["relu"].shape[-1], seed) for seed in seeds]
+    raw = [at_levels(checked_dimensionality(one), one) for one in starts]
+    text = f"as clusters, for {DRAWS} untrained W (Xavier-normal)"
+    found["clusters_untrained"] = over_seeds(raw, unit="share", formula=text)
     add_pair(
         found,
         "efficiency",
@@ -119,9 +127,15 @@ def plateau_shares(dims: Float[Tensor, " density"], densities: Float[Tensor, " d
 
 
 def at_levels(shares: Float[Tensor, "density feature"], W: Float[Tensor, "density hidden feature"]) -> float:
-    """Share of the stored features (norm above 1/2) at one of the `LEVELS`."""
+    """Share of the stored features (norm above 1/2; of all features, if none is stored) at one of the `LEVELS`."""
     near = (shares[..., None] - torch.tensor(LEVELS, dtype=shares.dtype)).abs().amin(-1) <= CLOSE
-    return float(near[norms(W) > HALF].double().mean())
+    kept = norms(W) > HALF
+    return float((near[kept] if kept.any() else near).double().mean())
+
+
+def untrained(hidden: int, features: int, seed: int) -> Float[Tensor, "draw hidden feature"]:
+    """Weights as training begins with, `DRAWS` times."""
+    return initial(DRAWS, hidden, features, torch.Generator().manual_seed(seed))[0]
 
 
 def matched(W: Float[Tensor, "density hidden feature"], seed: int) -> Float[Tensor, "density hidden feature"]:

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from common.errors import UserError
@@ -18,6 +20,7 @@ from replications.superposition.geometry import canonical, dimensionality, norms
 from replications.superposition.grid import Best, Grid
 
 SHUFFLES = 50
+PERMUTATIONS = 100
 
 
 def nearest(densities: Float[Tensor, " density"], wanted: float) -> int:
@@ -75,6 +78,32 @@ def orders(n_features: int, seed: int) -> list[Tensor]:
     """`SHUFFLES` random orders of the features."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randperm(n_features, generator=generator) for _ in range(SHUFFLES)]
+
+
+def restart_spread(*losses: Float[Tensor, "seed _density _row _restart"]) -> list[float]:
+    """How far restarts end apart, per seed: median loss over that of the best restart, less 1, mean over all cells."""
+    spreads = []
+    for loss in losses:
+        best = loss.amin(-1)
+        spreads.append(((loss.quantile(0.5, dim=-1) - best) / best.clamp(min=1e-12)).flatten(1))
+    return [float(one) for one in torch.cat(spreads, dim=1).mean(1)]
+
+
+def add_restart_spread(found: dict[str, Metric], *losses: Float[Tensor, "seed _density _row _restart"]) -> None:
+    """Adds `restart_spread`."""
+    text = "median loss of the restarts over that of the best, less 1, mean over cells"
+    found["restart_spread"] = over_seeds(restart_spread(*losses), unit="1", formula=text)
+
+
+def rank_correlation(a: Float[np.ndarray, " density"], b: Float[np.ndarray, " density"]) -> float:
+    """Spearman's; 0 if one of them is constant."""
+    return float(spearmanr(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
+
+
+def permuted_correlations(a: Float[np.ndarray, " density"], b: Float[np.ndarray, " density"], seed: int) -> list[float]:
+    """`rank_correlation` with `a` in random order, `PERMUTATIONS` times."""
+    generator = np.random.default_rng(seed)
+    return [rank_correlation(generator.permutation(a), b) for _ in range(PERMUTATIONS)]
 
 
 def add_pair(

@@ -1,5 +1,6 @@
 """Absolute values in superposition: data, loss, who serves what, and what makes each claim fail."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -9,6 +10,7 @@ from replications.superposition.measure_absolute import kinds, measure_absolute,
 from replications.superposition.model import Data
 from replications.superposition.motif import cancelled, compensation, interference
 from replications.superposition.streams import batch
+from replications.superposition.tables import rank_correlation
 from replications.superposition.train_absolute import train_absolute
 from replications.superposition.training_settings import AbsoluteTraining, MotifTraining
 from tests.replications.test_superposition_parts import SEEDS, verdicts
@@ -149,6 +151,33 @@ BROKEN = {
     "absolute_sparse": {"sparse": dedicated(range(N))},
     "absolute_important_alone": {"mixed": mixed([16, 17, 18, 19])},
 }
+
+
+@pytest.mark.parametrize(("order", "expected"), [("rising", "reproduced"), ("falling", "not reproduced")])
+def test_polysemantic_units_become_more_with_sparsity(tmp_path, order, expected):
+    """Eight densities at which 0, 5, 10 ... units serve several features, and the same turned round."""
+    W1 = torch.stack([mixed([*range(N - k)][: (M - 5 * k) // 2]) for k in range(8)]).repeat(len(SEEDS), 1, 1, 1)
+    W1 = W1 if order == "rising" else W1.flip(1)
+    tensors = {
+        "relu.W1": W1,
+        "relu.loss": 0.05 * torch.ones(len(SEEDS), 8),
+        "relu.densities": torch.tensor([1.0, 0.5, 0.3, 0.1, 0.05, 0.03, 0.01, 0.001], dtype=torch.float64),
+        "linear.loss": 0.8 * torch.ones(len(SEEDS), 1),
+        "linear.densities": torch.tensor([0.1], dtype=torch.float64),
+        "motif.loss": torch.ones(len(SEEDS), 1),
+    }
+    for name, weights in zip(("motif.W1", "motif.W2"), motif(), strict=True):
+        tensors[name] = weights.repeat(len(SEEDS), 1, 1, 1)
+    save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "models.safetensors")
+    files = {"metrics": tmp_path / "m.json", "table": tmp_path / "t.csv", "motif": tmp_path / "motif.csv"}
+    models = tmp_path / "models.safetensors"
+    measure_absolute(models=models, seeds=SEEDS, mixed_density=0.1, sparser_density=0.03, **files)
+    assert verdicts(["absolute_rank"], tmp_path / "m.json") == {"absolute_rank": expected}
+
+
+def test_a_constant_count_has_no_rank_correlation():
+    assert rank_correlation(np.ones(5), np.arange(5.0)) == 0.0
+    assert rank_correlation(np.arange(5.0) ** 3, np.arange(5.0)) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("broken", [None, *CLAIMS])
