@@ -4,7 +4,7 @@
 document on other concepts and 1 an average document on the concept. Two comparisons on the scoring prompts: all dials
 at the common multiplier (vectors of equal length), and some at the multiplier chosen for them on other prompts, the
 fluent one of highest gain (`fluent_`; a dial for which none is fluent is left alone and gains 0). Dose-response comes
-from the choosing prompts. Intervals resample whole concepts; `per_seed` are means of the sampling seeds, which also
+from all prompts. Intervals resample whole concepts; `per_seed` are means of the sampling seeds, which also
 draw prompts and nulls.
 """
 
@@ -140,8 +140,11 @@ def concordance(gains: Float[np.ndarray, "concept dose"]) -> Float[np.ndarray, "
 
 
 def doses_of(own: pd.DataFrame, concepts: int, seeds: list[int], limits: Fluency) -> dict[str, Metric]:
-    """Whether the gain rises with the dose before the SAE latent's texts fall apart, for it and for others."""
-    rows = own[own["part"] == CHOOSING]
+    """Whether the gain rises with the dose before the SAE latent's texts fall apart, for it and for others.
+
+    No multiplier is chosen here, so the texts of both halves of the prompts count.
+    """
+    rows = own[own["part"].isin((CHOOSING, SCORING)) & own["dial"].isin(CURVES)]
     levels = np.array(sorted(rows["multiplier"].unique()))
     used = levels[levels < max(collapse(own, "sae", limits), levels[0] + 1e-9)]
     slopes, taus = {}, {}
