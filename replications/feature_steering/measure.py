@@ -51,6 +51,7 @@ MEASURES = {
     "specific": (0.5, "share", "share of other concepts whose probe score gains less than the concept's"),
 }
 """Column: value of a text that is left alone, unit, formula."""
+PROMPTED = (CHOOSING, SCORING)
 
 Table = Float[np.ndarray, "concept seed"]
 
@@ -144,7 +145,7 @@ def doses_of(own: pd.DataFrame, concepts: int, seeds: list[int], limits: Fluency
 
     No multiplier is chosen here, so the texts of both halves of the prompts count.
     """
-    rows = own[own["part"].isin((CHOOSING, SCORING)) & own["dial"].isin(CURVES)]
+    rows = own[own["part"].isin(PROMPTED) & own["dial"].isin(CURVES)]
     levels = np.array(sorted(rows["multiplier"].unique()))
     used = levels[levels < max(collapse(own, "sae", limits), levels[0] + 1e-9)]
     slopes, taus = {}, {}
@@ -225,9 +226,9 @@ def removals(own: pd.DataFrame, concepts: int, seeds: list[int]) -> dict[str, Me
 
 
 def dose_table(own: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
-    """Choosing prompts: gain with interval, perplexity ratio and distinct ratio of each dial and multiplier."""
+    """All prompts: gain with interval, perplexity ratio and distinct ratio of each dial and multiplier."""
     lines = []
-    rows = own[own["part"] == CHOOSING]
+    rows = own[own["part"].isin(PROMPTED) & own["dial"].isin(CURVES)]
     for (dial, multiplier), group in rows.groupby(["dial", "multiplier"], sort=False):
         perplexity, distinct = fluency(group)
         line = {"dial": dial, "multiplier": multiplier, "perplexity": perplexity, "distinct": distinct}
@@ -248,8 +249,8 @@ def specificity_table(
     frame: pd.DataFrame, probe: Float[np.ndarray, "row concept"], own: pd.DataFrame, names: list[str], equal: float
 ) -> pd.DataFrame:
     """Mean gain of every concept (columns) under the SAE latent of every concept (rows), at the common multiplier."""
-    rows = own[(own["dial"] == "sae") & (own["part"] == CHOOSING) & (own["multiplier"] == equal)]
-    base = frame[(frame["dial"] == NO_DIAL) & (frame["part"] == CHOOSING)]
+    rows = own[(own["dial"] == "sae") & own["part"].isin(PROMPTED) & (own["multiplier"] == equal)]
+    base = frame[(frame["dial"] == NO_DIAL) & frame["part"].isin(PROMPTED)]
     unsteered = pd.DataFrame(probe[base.index]).groupby(base["neutral"].to_numpy()).mean()
     gains = pd.DataFrame(probe[rows.index] - unsteered.loc[rows["neutral"]].to_numpy(), columns=names)
     return gains.groupby(rows["concept"].to_numpy()).mean().set_axis(names).rename_axis("steered").reset_index()
