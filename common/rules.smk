@@ -153,7 +153,7 @@ rule paper:
         main="paper/main.typ",
         library="paper/landmarks.typ",
         discussion="paper/discussion.typ",
-        references="paper/references.bib",
+        references=references(),
     output:
         report("<results>/paper.pdf", caption="../paper/paper.rst", category="Paper"),
     log:
@@ -161,6 +161,7 @@ rule paper:
     conda:
         "../envs/environment.yaml"
     params:
+        makers=figure_rules(workflow.rules),
         sources=source_hash("common.paper"),
     shell:
-        "python -m common.paper --out {output} > {log} 2>&1"
+        "python -m common.paper --makers {params.makers:q} --out {output} > {log} 2>&1"
