@@ -19,7 +19,7 @@ REFERENCES = "paper/references.bib"
 
 
 def references() -> list[str]:
-    """The lists of references: the shared one and that of each replication that brings its own, relative to the project.
+    """The lists of references, relative to the project: the shared one and those that replications bring themselves.
 
     A key that stands in two of them stops the compilation.
     """

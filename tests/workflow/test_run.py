@@ -182,5 +182,6 @@ def test_the_paper_knows_the_rule_file_of_every_figure(copy_project):
         for path, file in own.items():
             text = (project.path / file).read_text()
             assert "figure_files(" in text or Path(path).stem in text, f"{file} has no rule for {path}"
-    assert makers["results/smoke/superposition/toy/intro/figures/intro.svg"] == "replications/superposition/figures.smk"
-    assert makers["results/smoke/induction_heads/*/scores/figures/fuzzy.svg"] == "replications/induction_heads/models.smk"
+    induction, superposition = "induction_heads/*/scores/figures/fuzzy.svg", "superposition/toy/intro/figures/intro.svg"
+    assert makers[f"results/smoke/{induction}"] == "replications/induction_heads/models.smk"
+    assert makers[f"results/smoke/{superposition}"] == "replications/superposition/figures.smk"
