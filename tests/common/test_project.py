@@ -154,9 +154,7 @@ def test_a_replication_has_its_pages(root, name):
         assert re.search(rf"^##+ .*{part}", page, re.MULTILINE | re.IGNORECASE), f"no heading for {part}"
     assert re.search(r"^## .*details.*\n+1\. ", page, re.MULTILINE | re.IGNORECASE), "details are not numbered"
     assert "](http" in page.split("```")[0], "no link to the paper before the command"
-    assert "](#results-of-the-reference-run)" in page.split("\n## ")[0], (
-        "no link to the results before the first heading"
-    )
+    assert "](#results-of-the-reference-run)" in page.split("\n## ")[0], "no link to the results at the top"
     claimed = {claim.id for claim in load_claims(name)}
     named = set(re.findall(r"`(\w+)`", page.split("\n## What is claimed\n")[1].split("\n## ")[0])) & claimed
     assert named in (set(), claimed), f"claims that the page does not name: {sorted(claimed - named)}"
