@@ -95,7 +95,10 @@ rule verify:
         json="<results>/claims.json",
         markdown="<results>/claims.md",
         html=report(
-            "<results>/claims.html", caption="../paper/claims.rst", category="Claims"
+            "<results>/claims.html",
+            caption="../paper/claims.rst",
+            category="Claims",
+            labels={"page": "All claims, with a filter"},
         ),
     log:
         "<logs>/verify.log",
@@ -155,7 +158,12 @@ rule paper:
         discussion="paper/discussion.typ",
         references=references(),
     output:
-        report("<results>/paper.pdf", caption="../paper/paper.rst", category="Paper"),
+        report(
+            "<results>/paper.pdf",
+            caption="../paper/paper.rst",
+            category="Paper",
+            labels={"page": "The paper"},
+        ),
     log:
         "<logs>/paper.log",
     conda:
