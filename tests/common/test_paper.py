@@ -50,6 +50,18 @@ def test_a_key_in_two_lists_stops_the_compilation(tmp_path):
         typst.compile(str(main), root=str(tmp_path))
 
 
+def test_a_new_replication_cites_what_its_list_holds(root, tmp_path):
+    import typst
+
+    scaffold = root / "common" / "scaffold" / "my_result"
+    [key] = keys(scaffold / "references.bib")
+    assert f"@{key} " in (scaffold / "section.typ").read_text()
+    assert "my_result" in key, "`make new` puts the name of the replication there, so that no key stands twice"
+    (tmp_path / "references.bib").write_text((scaffold / "references.bib").read_text())
+    (tmp_path / "main.typ").write_text(f'@{key} #bibliography("references.bib", style: "ieee")')
+    assert typst.compile(str(tmp_path / "main.typ"), root=str(tmp_path))
+
+
 def test_a_replication_with_references_of_its_own_is_found(root, tmp_path, monkeypatch):
     for name in ("with_own", "without"):
         (tmp_path / "replications" / name).mkdir(parents=True)
