@@ -10,6 +10,7 @@ from common.config import load_replication, load_run, replications
 from common.corpora import corpus_entry
 from common.errors import UserError
 from common.models import folder_files, registry
+from common.paper import figure_rules, references
 from common.provenance import config_hash, git_state, lock_hash
 from common.report import front_page
 from common.workflow import flags, source_hash, tie_steps_to_this_process

@@ -1,4 +1,5 @@
-"""What a person sees while Snakemake runs: its log file is followed and condensed to one line per finished step.
+"""What a person sees while Snakemake runs: its log file is followed and condensed to one line at the start, which says
+how many steps are to run, and one per finished step.
 
 In a terminal a progress bar names the running steps; elsewhere only the plain lines are printed. Snakemake writes to a
 file and not to a pipe, so that it does not depend on the process that watches it.
@@ -28,6 +29,7 @@ class Follower:
         self.task = progress.add_task("starting", total=None)
         self.done = self.total = self.position = 0
         self.rule = ""
+        self.announced = False
         self.running: dict[str, tuple[str, float]] = {}
 
     def read(self) -> None:
@@ -46,6 +48,10 @@ class Follower:
             self.total -= int(match[2])  # a target does no work
         elif match and match[1] == "total":
             self.total += int(match[2])
+            if self.total > 0 and not self.announced:
+                self.announced = True
+                steps = "1 step" if self.total == 1 else f"{self.total} steps"
+                self.progress.print(f"{steps} to run; results go to {self.log.parent}/", highlight=False)
             self.progress.update(self.task, total=self.total)
         elif match := RULE.match(line):
             self.rule = match[1]

@@ -39,6 +39,7 @@ from common.verify import read_claims, summary
 CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
 TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora")
+WORKING = ("verify", "paper")  # targets that are steps themselves
 JUDGING = ("all", "verify", "report", "paper")  # targets that judge all claims
 NO_SPACE = 2**20  # bytes
 MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")
@@ -149,7 +150,7 @@ def _snakemake(run: Run, options: Options, targets: list[str], owner: int) -> in
                 preexec_fn=die_with_parent,
             )  # fmt: skip
         try:
-            return follow(process, log, targets)
+            return follow(process, log, [target for target in targets if target not in WORKING])
         except KeyboardInterrupt:
             process.wait()
             raise

@@ -154,16 +154,18 @@ def results_block(folder: Path, name: str) -> str:
 def _cost_card(cost: dict[str, Any], name: str, device: str) -> list[str]:
     steps = {step: found for step, found in cost["steps"].items() if step.startswith(f"{name}/")}
     first = sorted(steps, key=lambda step: -steps[step]["cpu_s"])[:COSTLIEST]
+    sized = all("disk_mb" in found for found in steps.values())  # not in runs of older versions
     rows = [
         f"| `{step.removeprefix(f'{name}/')}` | {steps[step]['cpu_s']:.0f} | {steps[step]['peak_rss_mb']:.0f} |"
+        + (f" {steps[step]['disk_mb']:.1f} |" if sized else "")
         for step in first
     ]
     total = f"{len(steps)} steps, {amount(cost['replications'][name])}, on {device}."
     return [
         total,
         "",
-        f"| the {len(first)} costliest steps | CPU seconds | peak memory, MB |",
-        "|---|---:|---:|",
+        f"| the {len(first)} costliest steps | CPU seconds | peak memory, MB |" + (" written, MB |" if sized else ""),
+        "|---|---:|---:|" + ("---:|" if sized else ""),
         *rows,
     ]
 

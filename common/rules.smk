@@ -95,7 +95,10 @@ rule verify:
         json="<results>/claims.json",
         markdown="<results>/claims.md",
         html=report(
-            "<results>/claims.html", caption="../paper/claims.rst", category="Claims"
+            "<results>/claims.html",
+            caption="../paper/claims.rst",
+            category="Claims",
+            labels={"page": "All claims, with a filter"},
         ),
     log:
         "<logs>/verify.log",
@@ -153,14 +156,20 @@ rule paper:
         main="paper/main.typ",
         library="paper/landmarks.typ",
         discussion="paper/discussion.typ",
-        references="paper/references.bib",
+        references=references(),
     output:
-        report("<results>/paper.pdf", caption="../paper/paper.rst", category="Paper"),
+        report(
+            "<results>/paper.pdf",
+            caption="../paper/paper.rst",
+            category="Paper",
+            labels={"page": "The paper"},
+        ),
     log:
         "<logs>/paper.log",
     conda:
         "../envs/environment.yaml"
     params:
+        makers=figure_rules(workflow.rules),
         sources=source_hash("common.paper"),
     shell:
-        "python -m common.paper --out {output} > {log} 2>&1"
+        "python -m common.paper --makers {params.makers:q} --out {output} > {log} 2>&1"

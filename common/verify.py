@@ -135,8 +135,8 @@ def html(claims: list[Claim]) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Claims</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style></head><body><main><h1>Claims</h1><p>{escape(summary(claims))}. A claim is reproduced "
-        "if its whole interval and every seed pass a threshold that was frozen before scoring, while the control fails "
-        "it.</p>"
+        "if its whole interval and every seed pass its threshold, while the control fails it. Thresholds were set "
+        "before scoring; where one was changed afterwards, the page of its replication says so.</p>"
         f'<nav aria-label="Replications">{"".join(links)}</nav>'
         '<form role="search"><label>Filter <input id="words" type="search" placeholder="words in the row"></label>'
         f'<label>Verdict <select id="verdict"><option value="">all</option>{choices}</select></label>'

@@ -58,7 +58,15 @@ function set(node, attributes) {
   }
 }
 
-const about = (path) => Object.values(results[path].labels || {}).join(", ") || path.split("/").pop();
+// What a result is called: its labels, with a figure that has only a file name made readable.
+function about(path) {
+  const { figure, ...others } = results[path].labels || {};
+  const labels = Object.values(others);
+  const name = figure || (labels.length ? "" : path.split("/").pop().replace(/\.\w+$/, ""));
+  const readable = name.replaceAll("_", " ");
+  return [readable.charAt(0).toUpperCase() + readable.slice(1), ...labels].filter(Boolean).join(", ");
+}
+
 const plain = (html) => new DOMParser().parseFromString(html, "text/html").body.textContent.trim();
 
 // The result that is shown. The menu may meanwhile be about another one, so its path alone does not tell.

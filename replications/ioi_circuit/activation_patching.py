@@ -23,6 +23,7 @@ from torch import Tensor
 
 from common.cli import run, track
 from common.decoder import Cache, Decoder
+from common.errors import UserError
 from common.files import atomic
 from common.models import load_model
 from common.patching import patch_heads, patch_residual, patch_sublayer
@@ -66,9 +67,17 @@ def activation_patching(
         device: where the model runs.
         out: `metrics.json`.
         effects: `effects.csv`: direction, kind, place, layer, head, percent.
+
+    Raises:
+        UserError: if `layer_step` leaves no layer to compare the streams at.
     """
     rows = balanced(read_prompts(prompts, "circuit_prompts"), DISCOVERY, n_prompts)
     decoder = Decoder(load_model(manifest.parent, device=device), max(row.positions.end for row in rows) + 1)
+    if layer_step >= decoder.n_layers:
+        raise UserError(
+            f"activation_patching.layer_step is {layer_step}, but this model has {decoder.n_layers} layers; "
+            f"set it to 1 to {decoder.n_layers - 1} in replications/ioi_circuit/config.yaml"
+        )
     with torch.no_grad():
         values, runs = sweep(decoder, rows, layer_step, head_step)
     write_metrics(out, measure(values, runs, rows, decoder.n_layers, layer_step))

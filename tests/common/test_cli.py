@@ -1,5 +1,6 @@
 """The command line around a step: one sentence for what a user can mend, a cost line, plain progress in a log."""
 
+import base64
 import errno
 import json
 import os
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from common.cli import COST_PREFIX, track
-from common.cost import step_cost, total
+from common.cost import step_cost, total, written_mb
 from common.errors import from_os_error
 
 STEP = """
@@ -114,6 +115,23 @@ def test_total_adds_seconds_and_takes_the_largest_peak():
     one = {"wall_s": 1.0, "cpu_s": 2.0, "gpu_s": 0.0, "peak_rss_mb": 10.0, "peak_gpu_mb": 0.0}
     both = total([one, one | {"peak_rss_mb": 30.0}])
     assert (both["wall_s"], both["cpu_s"], both["peak_rss_mb"]) == (2.0, 4.0, 30.0)
+
+
+def test_what_a_step_wrote_is_counted_from_the_records_of_its_outputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    records, logs = tmp_path / "records", ["results/logs/train.log"]
+    long = f"results/{'x' * 200}.json"
+    for output, size in {"results/one.json": 1_000_000, long: 500_000, "results/gone.json": None}.items():
+        name = base64.urlsafe_b64encode(output.encode()).decode()
+        record = records.joinpath(*[f"@{name[:200]}", name[200:]] if len(name) > 200 else [name])
+        for path in (record, tmp_path / output):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"log": logs}))
+        if size is not None:
+            (tmp_path / output).write_bytes(bytes(size))
+    (records / "not a record").write_text("{}")
+    assert written_mb(records) == {"results/logs/train.log": 1.5}
+    assert written_mb(tmp_path / "nowhere") == {}
 
 
 def test_torch_is_made_deterministic_without_its_compiler():

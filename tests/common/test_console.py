@@ -33,7 +33,7 @@ def follower(tmp_path):
     screen = StringIO()
     log = tmp_path / "workflow.log"
     log.write_text("")
-    progress = Progress(console=Console(file=screen, width=100), disable=True)
+    progress = Progress(console=Console(file=screen, width=500), disable=True)
     follower = Follower(log, progress, ["all"])
     return follower, log, screen
 
@@ -43,9 +43,25 @@ def test_one_line_per_finished_step_and_none_for_targets(follower):
     for end in (180, 300, len(LOG)):  # the file grows between two looks, also in the middle of a line
         log.write_text(LOG[:end])
         followed.read()
-    lines = [line.split()[:2] for line in screen.getvalue().splitlines()]
-    assert lines == [["1/3", "superposition_train"], ["2/3", "verify"]]
+    first, *rest = screen.getvalue().splitlines()
+    assert first == f"3 steps to run; results go to {log.parent}/"
+    assert [line.split()[:2] for line in rest] == [["1/3", "superposition_train"], ["2/3", "verify"]]
     assert followed.running == {}
+
+
+def test_the_number_of_steps_is_said_before_the_first_one_ends_and_once(follower):
+    followed, log, screen = follower
+    log.write_text(LOG[: LOG.index("localrule")] + "Job stats:\njob   count\nverify   1\ntotal   1\n")
+    followed.read()
+    assert screen.getvalue().splitlines() == [f"3 steps to run; results go to {log.parent}/"]
+    assert followed.total == 4, "a plan that grows is counted"
+
+
+def test_a_run_with_nothing_to_do_says_no_number(follower):
+    followed, log, screen = follower
+    log.write_text("Job stats:\njob   count\n----  ----\nall   1\ntotal   1\n")
+    followed.read()
+    assert screen.getvalue() == ""
 
 
 def test_a_running_step_is_known_until_it_ends(follower):

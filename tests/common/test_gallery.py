@@ -7,7 +7,7 @@ import pytest
 from common import gallery as module
 from common.errors import UserError
 from common.gallery import gallery, merged_cost
-from common.pages import gallery_text, opening, seed_list
+from common.pages import _cost_card, gallery_text, opening, seed_list
 
 STEP = {"wall_s": 1.0, "cpu_s": 2.0, "peak_rss_mb": 3.0, "gpu_s": 0.0, "peak_gpu_mb": 0.0}
 ORIGIN = {"commit": "a" * 40, "dirty": False, "scale": "laptop", "seeds": [0, 1], "device": "one", "models": {}}
@@ -123,3 +123,18 @@ def test_nothing_old_is_needed_where_everything_is_new(project):
     new = {"steps": {f"{name}/draw": STEP for name in ("grokking", "superposition")}}
     new["replications"] = {name: STEP | {"disk_mb": 1.0} for name in ("grokking", "superposition")}
     assert merged_cost({}, new, ["grokking", "superposition"])["total"]["cpu_s"] == 4.0
+
+
+def test_the_cost_card_says_what_was_written_where_it_is_known_of_every_step():
+    old = {"steps": {"grokking/draw": STEP}, "replications": {"grokking": STEP | {"disk_mb": 1.0}}}
+    assert _cost_card(old, "grokking", "one")[2:] == [
+        "| the 1 costliest steps | CPU seconds | peak memory, MB |",
+        "|---|---:|---:|",
+        "| `draw` | 2 | 3 |",
+    ]
+    new = old | {"steps": {"grokking/draw": STEP | {"disk_mb": 0.25}}}
+    assert _cost_card(new, "grokking", "one")[2:] == [
+        "| the 1 costliest steps | CPU seconds | peak memory, MB | written, MB |",
+        "|---|---:|---:|---:|",
+        "| `draw` | 2 | 3 | 0.2 |",
+    ]

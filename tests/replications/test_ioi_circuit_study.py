@@ -142,6 +142,19 @@ def test_activation_patching_has_its_limits(study: Path) -> None:
     assert len(table[table.index.get_level_values("kind") == "head"]) == 3 * N_LAYERS * N_HEADS
 
 
+def test_a_step_over_more_layers_than_the_model_has_is_refused_before_the_computing(study: Path) -> None:
+    manifest = save_planted_model(study.parent / "again" / "planted", 3, twin=False)
+    step = {"prompts": study / "prompts.json", "manifest": manifest, "n_prompts": 7, "head_step": 1, "device": "cpu"}
+    said = rf"layer_step is {N_LAYERS}, but this model has {N_LAYERS} layers; set it to 1 to {N_LAYERS - 1} in"
+    with pytest.raises(UserError, match=said):
+        activation_patching.activation_patching(
+            layer_step=N_LAYERS,
+            **step,
+            **paths(study, out="refused.json", effects="refused.csv"),  # type: ignore[arg-type]
+        )
+    assert not (study / "refused.json").exists()
+
+
 def test_adversarial_prompts_repeat_the_right_name(study: Path) -> None:
     content = read_file(study / "prompts.json")
     assert len(content.adversarial) == 18

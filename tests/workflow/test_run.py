@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -162,3 +164,24 @@ def test_a_failed_claim_sets_the_exit_code_after_everything_is_written(finished)
     finally:
         path.write_text(text)
         assert finished.run().returncode == 0
+
+
+def test_the_paper_knows_the_rule_file_of_every_figure(copy_project):
+    project = copy_project()
+    command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "-p", "--config", "scale=smoke", "--", "paper"]
+    done = subprocess.run(
+        command, cwd=project.path, env=project.environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    [said] = set(re.findall(r"common\.paper --makers '(.+?)'", done.stdout + done.stderr))
+    makers = json.loads(said)
+    for section in project.path.glob("replications/*/section.typ"):
+        shown = set(re.findall(r'/figures/([\w-]+)"', section.read_text()))
+        own = {path: file for path, file in makers.items() if f"/{section.parent.name}/" in path}
+        assert shown <= {Path(path).stem for path in own}, section
+        for path, file in own.items():
+            text = (project.path / file).read_text()
+            assert "figure_files(" in text or Path(path).stem in text, f"{file} has no rule for {path}"
+    induction, superposition = "induction_heads/*/scores/figures/fuzzy.svg", "superposition/toy/intro/figures/intro.svg"
+    assert makers[f"results/smoke/{induction}"] == "replications/induction_heads/models.smk"
+    assert makers[f"results/smoke/{superposition}"] == "replications/superposition/figures.smk"

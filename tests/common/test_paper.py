@@ -1,0 +1,102 @@
+"""The paper: each replication brings its references, and every figure names the file of the rule that makes it."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from common.config import replications
+from common.paper import REFERENCES, figure_rules, found_figures, references
+
+CALL = r"#[\w-]+(?:\((?:[^()\n]|\([^()\n]*\))*\)|\.[\w-]+)+"
+SWALLOWED = re.compile(rf"(?m)^(?!#(?:let|set|show|import)\b).*?{CALL};(?=\s|$)")
+
+
+def keys(path):
+    return re.findall(r"^@\w+\{([^,\s]+),", path.read_text(), re.MULTILINE)
+
+
+def texts(root, path):
+    """The texts that may cite what stands in a list of references."""
+    shared = [root / "paper" / "main.typ", root / "paper" / "discussion.typ", *root.glob("replications/*/section.typ")]
+    return shared if path == REFERENCES else [(root / path).parent / "section.typ"]
+
+
+@pytest.mark.parametrize("path", references())
+def test_every_entry_is_cited_where_it_belongs(root, path):
+    said = "\n".join(text.read_text() for text in texts(root, path))
+    assert [key for key in keys(root / path) if not re.search(rf"[@<]{key}\b", said)] == []
+
+
+def test_no_key_stands_twice_and_entries_show_their_year(root):
+    counted = Counter(key for path in references() for key in keys(root / path))
+    assert [key for key, count in counted.items() if count > 1] == []
+    for path in references():
+        assert "@misc" not in (root / path).read_text(), "the style shows no year for @misc; take @article"
+
+
+def test_a_key_in_two_lists_stops_the_compilation(tmp_path):
+    import typst
+
+    entry = "@article{same, title = {T}, author = {A, B}, journal = {J}, year = {2020}}\n"
+    for name in ("one.bib", "two.bib"):
+        (tmp_path / name).write_text(entry)
+    main = tmp_path / "main.typ"
+    main.write_text('@same #bibliography(("one.bib", "two.bib"))')
+    with pytest.raises(typst.TypstError, match="duplicate"):
+        typst.compile(str(main), root=str(tmp_path))
+
+
+def test_a_new_replication_cites_what_its_list_holds(root, tmp_path):
+    import typst
+
+    scaffold = root / "common" / "scaffold" / "my_result"
+    [key] = keys(scaffold / "references.bib")
+    assert f"@{key} " in (scaffold / "section.typ").read_text()
+    assert "my_result" in key, "`make new` puts the name of the replication there, so that no key stands twice"
+    (tmp_path / "references.bib").write_text((scaffold / "references.bib").read_text())
+    (tmp_path / "main.typ").write_text(f'@{key} #bibliography("references.bib", style: "ieee")')
+    assert typst.compile(str(tmp_path / "main.typ"), root=str(tmp_path))
+
+
+def test_a_replication_with_references_of_its_own_is_found(root, tmp_path, monkeypatch):
+    for name in ("with_own", "without"):
+        (tmp_path / "replications" / name).mkdir(parents=True)
+    (tmp_path / "replications" / "with_own" / "references.bib").write_text("")
+    monkeypatch.setattr("common.paper.ROOT", tmp_path)
+    monkeypatch.setattr("common.paper.replications", lambda: ["with_own", "without"])
+    assert references() == [REFERENCES, "replications/with_own/references.bib"]
+
+
+def test_a_figure_is_made_by_the_file_of_its_rule(root, tmp_path, monkeypatch):
+    folder = root / "replications" / "some"
+    rules = [
+        SimpleNamespace(snakefile=str(folder / "rules.smk"), output=["results/x/some/toy/a/metrics.json"]),
+        SimpleNamespace(snakefile=str(folder / "figures.smk"), output=["results/x/some/{model}/a/figures/one.svg"]),
+    ]
+    makers = json.loads(figure_rules(rules))
+    assert makers == {"results/x/some/*/a/figures/one.svg": "replications/some/figures.smk"}
+    monkeypatch.chdir(tmp_path)
+    for name in ("small/a/figures/one.svg", "small/a/figures/two.svg", "large/deep/a/figures/one.svg"):
+        path = Path("results/x/some", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert found_figures(makers, Path("results/x")) == {"some/small/a/figures/one": "replications/some/figures.smk"}
+
+
+@pytest.mark.parametrize("name", [*replications(), "landmarks", "main", "discussion"])
+def test_no_semicolon_is_swallowed(root, name):
+    """Typst takes a semicolon right behind a call for the end of the call; in prose it is written `\\;`."""
+    section = root / "replications" / name / "section.typ"
+    path = section if section.exists() else root / "paper" / f"{name}.typ"
+    assert SWALLOWED.findall(path.read_text()) == []
+
+
+def test_a_swallowed_semicolon_would_be_found():
+    assert SWALLOWED.search('the first is #value("a", "b"); the second')
+    assert SWALLOWED.search('#names(x).join(" and "); the strongest #value(part("a"), "b").')
+    assert SWALLOWED.search('is #value(part("a"), "b"); the area')
+    assert not SWALLOWED.search('the first (#value("a", "b")); the second #value("c")\\; third\n#let x = f(1);\n')
