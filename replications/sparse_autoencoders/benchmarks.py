@@ -71,7 +71,7 @@ PROBED = 3  # packages whose recognition is a task
 CLASSES = 5  # packages told apart in targeted perturbation
 Rows = list[dict[str, Any]]
 Means = dict[str, list[np.ndarray]]
-"""For each kind of feature, its means over whole windows, without the call's name, before the call."""
+"""For each kind of feature, its means over whole windows and, for some, without the call's name and before the call."""
 
 
 def benchmarks(
@@ -111,7 +111,10 @@ def benchmarks(
     for one in asked:
         print(f"{one.name}: {int(one.label.sum())} of {len(one.rows)} windows")
     shared: dict[str, Read] = {"coordinates": coordinates, "principal components": components(reference)}
-    common = {name: as_arrays(pooled(read, resid, masks)) for name, read in shared.items()}
+    common = {
+        name: as_arrays(pooled(read, resid, masks if name == "coordinates" else masks[:1]))
+        for name, read in shared.items()
+    }
     plain = plain_contrast(told, told_used, reference).tolist()
     rows: Rows = []
     others: Rows = []
@@ -121,7 +124,10 @@ def benchmarks(
         codes["soft-frozen"] = load_saelens(more.parent / f"soft-{sweep.width}-k{sweep.sparsity}-s{seed}")
         if seed in seeds[: sweep.control_seeds]:
             codes["frozen"] = load_saelens(index.parent / f"frozen-{sweep.width}-k{sweep.sparsity}-s{seed}")
-        own = {name: pooled(one.encode, resid, masks) for name, one in codes.items()}
+        own = {
+            name: pooled(one.encode, resid, masks if name in ("latents", "random") else masks[:1])
+            for name, one in codes.items()
+        }
         means = {**{name: as_arrays(found) for name, found in own.items()}, **common}
         for one in asked:
             rows += probed(one, means, sizes.splits, seed)
@@ -165,14 +171,14 @@ def probed(task: Task, means: Means, splits: int, seed: int) -> Rows:
     cuts = [halves(group, label, 1000 * seed + at) for at in range(splits)]
     shuffled = np.random.default_rng(seed).permutation(label)
     rows: Rows = []
-    for place, view in enumerate(VIEWS if task.name == FLAGGED else VIEWS[:1]):
-        for name, found in means.items():
+    for name, found in means.items():
+        for place, view in enumerate(VIEWS[: len(found)] if task.name == FLAGGED else VIEWS[:1]):
             x = found[place][task.rows.numpy()]
             scores = {k: [sparse_score(x, label, cut, k) for cut in cuts] for k in KS}
-            if name in ("coordinates", "latents"):
+            if name == "coordinates" or (name == "latents" and place == 0):
                 scores[0] = [dense_score(x, label, group, cut, seed) for cut in cuts]
             rows += [row(seed, task.name, view, name, k, values) for k, values in scores.items()]
-            if name in ("coordinates", "latents"):
+            if name in ("coordinates", "latents") and place == 0:
                 rows.append(row(seed, task.name, view, f"{name}, shuffled", 5, null(x, shuffled, cuts)))
     return rows
 

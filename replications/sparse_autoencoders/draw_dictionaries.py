@@ -22,8 +22,8 @@ PANELS = {
     "kl": "KL (nats)",
     "probe_k1": "accuracy of one feature",
     "hard_explained": "explained, hard world",
-    "hard_found": "features found, hard world",
-    "easy_found": "features found, easy world",
+    "hard_found": "found, hard world",
+    "easy_found": "found, easy world",
 }
 IN_NATS = ("delta_ce", "kl")
 

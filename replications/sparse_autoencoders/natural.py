@@ -157,7 +157,8 @@ def layer_rows(
     seeds: list[int],
 ) -> pd.DataFrame:
     """The largest correlation of each living latent with those of the later layer, of the nulls and of another seed."""
-    own, later = [sae.encode(x) for sae in early], [sae.encode(y) for sae in late]
+    codes, later = [sae.encode(x) for sae in early], [standard(sae.encode(y)) for sae in late]
+    own = [standard(one) for one in codes]
     frames = []
     for place, seed in enumerate(seeds):
         order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
@@ -165,28 +166,24 @@ def layer_rows(
         others = {
             "later": later[after],
             "shuffled": later[after][order],
-            "random": random_sae(late[after], y, 100 * seed + 1).encode(y),
+            "random": standard(random_sae(late[after], y, 100 * seed + 1).encode(y)),
             "other_seed": own[after],
             "same_start": later[place],
         }
-        best = {name: correlations(own[place], other).amax(1) for name, other in others.items()}
-        alive = (own[place] > 0).sum(0) >= ALIVE
-        density = (own[place] > 0).double().mean(0)
+        best = {name: (own[place].mT @ other).amax(1) for name, other in others.items()}
+        alive = (codes[place] > 0).sum(0) >= ALIVE
+        density = (codes[place] > 0).double().mean(0)
         columns = {name: value[alive] for name, value in {"density": density, **best}.items()}
         frames.append(pd.DataFrame({"seed": seed, "latent": alive.nonzero()[:, 0], **columns}))
     return pd.concat(frames)
 
 
-def correlations(one: Float[Tensor, "token one"], other: Float[Tensor, "token other"]) -> Float[Tensor, "one other"]:
-    """Pearson correlations; 0 where a latent fires fewer than `ALIVE` times or is constant."""
-
-    def standard(latents: Tensor) -> Tensor:
-        centred = latents - latents.mean(0)
-        norm = centred.norm(dim=0)
-        use = (norm > 0) & ((latents > 0).sum(0) >= ALIVE)
-        return torch.where(use, centred / norm.clamp(min=1e-30), 0.0)
-
-    return standard(one).mT @ standard(other)
+def standard(latents: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
+    """Centred and of norm 1 over tokens, so that products are correlations; 0 where there is none."""
+    centred = latents - latents.mean(0)
+    norm = centred.norm(dim=0)
+    use = (norm > 0) & ((latents > 0).sum(0) >= ALIVE)
+    return torch.where(use, centred / norm.clamp(min=1e-30), 0.0)
 
 
 def layer_metrics(frame: pd.DataFrame) -> dict[str, Metric]:

@@ -1,7 +1,5 @@
 """The replication: planted worlds, baselines, order statistics, substitution into the model, wiring of the sweep."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from common.errors import UserError
 from common.saes.harvest import Windows, check_hook, harvest, kept_tokens
 from common.saes.metrics import fvu, fvu_by_document, l0, moments, principal, without_components
 from common.saes.sae import About, Sae
-from common.saes.stream import as_batch
+from common.saes.stream import Activations, as_batch
 from replications.sparse_autoencoders.baselines import baselines
 from replications.sparse_autoencoders.measure_planted import fall, pca_explained, true_reconstruction
 from replications.sparse_autoencoders.members import members
@@ -111,7 +109,9 @@ def test_reconstructions_are_judged_as_the_formulas_say():
     tokens = torch.zeros(6, 40, dtype=torch.long)
     held = HeldOut(1, tokens, torch.ones_like(used), used, torch.arange(6) % 4, resid)
     seen = torch.randn(300, 12, generator=generator) * resid.std((0, 1)) + 2
-    judge = Judge(held, SimpleNamespace(x=seen))
+    data = object.__new__(Activations)  # without shards on disk
+    data.x = seen
+    judge = Judge(held, data)
     rows = torch.nn.functional.normalize(torch.randn(30, 12, generator=generator), dim=1)
     sae = Sae(About("t", seed=4), "relu", rows.T.contiguous(), torch.full((30,), -0.5), 0.4 * rows, torch.zeros(12))
     row, (above, below) = judge.sae(sae)

@@ -23,7 +23,7 @@ from replications.sparse_autoencoders.completeness import (
     prepared,
     summary,
 )
-from replications.sparse_autoencoders.natural import absorption_metrics, correlations, layer_metrics, layer_rows
+from replications.sparse_autoencoders.natural import absorption_metrics, layer_metrics, layer_rows, standard
 from replications.sparse_autoencoders.token_classes import (
     Discriminants,
     Half,
@@ -128,10 +128,10 @@ def test_classes_and_their_random_twins():
 def test_correlations_are_those_of_numpy():
     one, other = (torch.rand(200, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     literal = np.corrcoef(one.T.numpy(), other.T.numpy())[:3, 3:]
-    assert np.allclose(correlations(one, other).numpy(), literal, atol=1e-5)
-    assert torch.allclose(correlations(one, one).diagonal(), torch.ones(3), atol=1e-5)
+    assert np.allclose((standard(one).mT @ standard(other)).numpy(), literal, atol=1e-5)
+    assert torch.allclose((standard(one).mT @ standard(one)).diagonal(), torch.ones(3), atol=1e-5)
     other[:, 1] = 0
-    assert correlations(one, other)[:, 1].abs().max() == 0
+    assert (standard(one).mT @ standard(other))[:, 1].abs().max() == 0
 
 
 def test_metrics_of_both_parts():
