@@ -87,11 +87,13 @@ def probed(probes: pd.DataFrame) -> pd.DataFrame:
 
 def on_planted_worlds(kinds: pd.DataFrame) -> pd.DataFrame:
     """Variance explained and features found in both worlds."""
-    wide = kinds.pivot(index=["kind", "seed"], columns="world", values=["explained", "recovered"])
-    wide.columns = [f"{world}_{'found' if key == 'recovered' else key}" for key, world in wide.columns]
-    names = {there: kind for kind, there in PLANTED.items()}
-    found = wide.reset_index()
-    return found.assign(kind=found["kind"].map(names))
+    index = ["kind", "seed"]
+    parts = []
+    for world, own in kinds.groupby("world"):
+        names = {"explained": f"{world}_explained", "recovered": f"{world}_found"}
+        parts.append(own.set_index(index)[list(names)].rename(columns=names))
+    found = pd.concat(parts, axis=1).reset_index()
+    return found.assign(kind=found["kind"].map({there: kind for kind, there in PLANTED.items()}))
 
 
 def summary(frame: pd.DataFrame) -> dict[str, Metric]:
@@ -110,9 +112,9 @@ def summary(frame: pd.DataFrame) -> dict[str, Metric]:
         found[f"{key}_seed_gap"] = gap(seeds, f"{key}: trained minus trained with the next seed")
         for kind in ("soft", "frozen"):
             other = values[f"{key}_{kind}"]  # gpu: the frozen control has fewer seeds
-            own = [a - b for a, b in zip(trained, other, strict=False)]
-            found[f"{key}_{kind}_gap"] = gap(own, f"{key}: trained minus {kind}")
-            difference = [a - b for a, b in zip(own, seeds, strict=False)]
+            gaps = [a - b for a, b in zip(trained, other, strict=False)]
+            found[f"{key}_{kind}_gap"] = gap(gaps, f"{key}: trained minus {kind}")
+            difference = [a - b for a, b in zip(gaps, seeds, strict=False)]
             found[f"{key}_{kind}_gap_difference"] = gap(difference, f"{key}: {kind}_gap minus seed_gap")
     return found
 
