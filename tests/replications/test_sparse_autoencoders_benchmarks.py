@@ -189,6 +189,8 @@ def test_floor_and_ceiling_of_targeted_perturbation():
     data, cut = data._replace(x=x), Halves(np.arange(120), np.arange(120, 240))
     found = probes(data.x, kinds, cut)
     neurons = as_coordinates(data, cut)
+    left = data.x - neurons.latents @ neurons.W_dec
+    assert torch.allclose(left, data.x[cut.train].mean(0).expand_as(left), atol=1e-5)  # not 0, which may be far away
     axes = {name: aligned(neurons, probe, cut, 1) for name, probe in found.items()}
     assert [int(one[0]) for one in axes.values()] == [0, 1, 2]
     assert tpp(falls(neurons, found, axes, cut)) > 0.1
