@@ -1,11 +1,13 @@
 """Step: small versions of the field's benchmarks on the SAEs of the sweep's central point, without a judge.
 
 - **Sparse probing** (`probing`, `texts`): k = 1, 2, 5 latents against random directions that fire as often, principal
-  components and coordinates of the residual stream, all chosen in the same way; ceilings are a plain probe on the whole
+  components and coordinates of the residual stream, and against latents of dictionaries whose rows were held at or near
+  their random start (Korznikov et al. 2026), all chosen in the same way; ceilings are a plain probe on the whole
   residual stream and one on all latents. One task is about calls that security linters flag: scored on whole windows,
   without the tokens of the call's name, and on the tokens before the call.
-- **Contrast score** (`contrasts`), with the same random directions as floor.
-- **Targeted probe perturbation** (`perturbation`), with random latents of the same density as floor.
+- **Contrast score** (`contrasts`), with the same random directions and the coordinates as floors, and a plain probe.
+- **Targeted probe perturbation** (`perturbation`), with random latents of the same density and coordinates as floors,
+  and the probe's own direction as ceiling.
 
 Sources: Karvonen et al. 2025 (SAEBench), Gulko et al. 2025 (CE-Bench), Kantamneni et al. 2025 (probes on SAE latents
 do not beat plain probes). All windows come from documents outside the SAEs' training data, chat excepted. Intervals are
@@ -22,10 +24,18 @@ import torch
 from common.cli import run, track
 from common.files import atomic
 from common.models import encode, load_model, load_tokenizer
-from common.records import Metric, write_metrics
+from common.records import write_metrics
+from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.self_chat import fast_dtype
-from common.statistics import over_seeds
+from replications.sparse_autoencoders.benchmark_metrics import (
+    ABLATED,
+    FLAGGED,
+    KS,
+    VIEWS,
+    other_metrics,
+    probe_metrics,
+)
 from replications.sparse_autoencoders.codes import (
     Read,
     central,
@@ -35,22 +45,33 @@ from replications.sparse_autoencoders.codes import (
     random_sae,
     residual,
 )
-from replications.sparse_autoencoders.contrasts import contrast, passages
-from replications.sparse_autoencoders.perturbation import Pooled, aligned, falls, matched, probes, tpp
+from replications.sparse_autoencoders.contrasts import (
+    contrast,
+    contrast_elsewhere,
+    differences,
+    passages,
+    plain_contrast,
+)
+from replications.sparse_autoencoders.perturbation import (
+    Pooled,
+    aligned,
+    as_coordinates,
+    as_probes,
+    falls,
+    matched,
+    probes,
+    tpp,
+)
 from replications.sparse_autoencoders.probing import Halves, dense_score, halves, sparse_score, splittable
 from replications.sparse_autoencoders.settings import Sweep
 from replications.sparse_autoencoders.sizes import Sizes
 from replications.sparse_autoencoders.texts import Task, Window, padded, pool, tasks, unseen
 
-KS = (1, 2, 5)
 PROBED = 3  # packages whose recognition is a task
 CLASSES = 5  # packages told apart in targeted perturbation
-ABLATED = (5, 20)
-FLAGGED = "flagged call"
 Rows = list[dict[str, Any]]
 Means = dict[str, list[np.ndarray]]
-"""For each kind of feature, its means over whole windows, without the call's name, before the call."""
-VIEWS = ("whole window", "without its name", "before it")
+"""For each kind of feature, its means over whole windows and, for some, without the call's name and before the call."""
 
 
 def benchmarks(
@@ -60,6 +81,7 @@ def benchmarks(
     chat: Path,
     early: Path,
     index: Path,
+    more: Path,
     sweep: Sweep,
     sizes: Sizes,
     seeds: list[int],
@@ -68,7 +90,10 @@ def benchmarks(
     scores: Path,
     table: Path,
 ) -> None:
-    """Writes `metrics.json`, one row per probe (`scores`), and one per contrast pair and ablated class (`table`)."""
+    """Writes `metrics.json`, one row per probe (`scores`), and one per contrast pair and ablated class (`table`).
+
+    `index` lies beside the SAEs of the sweep, `more` beside the soft-frozen ones.
+    """
     data = Activations(early.parent)
     tokenizer = load_tokenizer(manifest.parent)
     special = sorted(set(tokenizer.all_special_ids))
@@ -86,20 +111,32 @@ def benchmarks(
     for one in asked:
         print(f"{one.name}: {int(one.label.sum())} of {len(one.rows)} windows")
     shared: dict[str, Read] = {"coordinates": coordinates, "principal components": components(reference)}
-    common = {name: as_arrays(pooled(read, resid, masks)) for name, read in shared.items()}
+    common = {
+        name: as_arrays(pooled(read, resid, masks if name == "coordinates" else masks[:1]))
+        for name, read in shared.items()
+    }
+    plain = plain_contrast(told, told_used, reference).tolist()
     rows: Rows = []
     others: Rows = []
     for seed in track(seeds, "seeds"):
         sae = central(index, sweep.width, sweep.sparsity, seed)
-        random = random_sae(sae, reference, 100 * seed)
-        own = {name: pooled(one.encode, resid, masks) for name, one in (("latents", sae), ("random", random))}
+        codes = {"latents": sae, "random": random_sae(sae, reference, 100 * seed)}
+        codes["soft-frozen"] = load_saelens(more.parent / f"soft-{sweep.width}-k{sweep.sparsity}-s{seed}")
+        if seed in seeds[: sweep.control_seeds]:
+            codes["frozen"] = load_saelens(index.parent / f"frozen-{sweep.width}-k{sweep.sparsity}-s{seed}")
+        own = {
+            name: pooled(one.encode, resid, masks if name in ("latents", "random") else masks[:1])
+            for name, one in codes.items()
+        }
         means = {**{name: as_arrays(found) for name, found in own.items()}, **common}
         for one in asked:
             rows += probed(one, means, sizes.splits, seed)
-        for name, code in (("latents", sae), ("random", random)):
-            spread = code.encode(reference).std(0)
-            pairs = contrast(pooled(code.encode, told, [told_used])[0], spread)
-            others += [{"what": f"contrast of {name}", "seed": seed, "value": float(one)} for one in pairs]
+        reads: dict[str, Read] = {"latents": sae.encode, "random": codes["random"].encode, "coordinates": coordinates}
+        for name, read in reads.items():
+            apart = differences(pooled(read, told, [told_used])[0], read(reference).std(0))
+            others += scored(f"contrast of {name}", seed, contrast(apart).tolist())
+            others += scored(f"contrast of {name}, chosen elsewhere", seed, contrast_elsewhere(apart).tolist())
+        others += scored("contrast of a plain probe, chosen elsewhere", seed, plain)
         density = (sae.encode(reference) > 0).float().mean(0)
         x = torch.from_numpy(common["coordinates"][0])
         others += perturbed(Pooled(x, own["latents"][0], sae.W_dec, density), windows, sizes, seed)
@@ -108,6 +145,10 @@ def benchmarks(
     for path, frame in ((scores, found), (table, extra)):
         with atomic(path) as temporary:
             frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def scored(what: str, seed: int, values: list[float]) -> Rows:
+    return [{"what": what, "seed": seed, "value": value} for value in values]
 
 
 def as_arrays(means: list[torch.Tensor]) -> list[np.ndarray]:
@@ -130,14 +171,14 @@ def probed(task: Task, means: Means, splits: int, seed: int) -> Rows:
     cuts = [halves(group, label, 1000 * seed + at) for at in range(splits)]
     shuffled = np.random.default_rng(seed).permutation(label)
     rows: Rows = []
-    for place, view in enumerate(VIEWS if task.name == FLAGGED else VIEWS[:1]):
-        for name, found in means.items():
+    for name, found in means.items():
+        for place, view in enumerate(VIEWS[: len(found)] if task.name == FLAGGED else VIEWS[:1]):
             x = found[place][task.rows.numpy()]
             scores = {k: [sparse_score(x, label, cut, k) for cut in cuts] for k in KS}
-            if name in ("coordinates", "latents"):
+            if name == "coordinates" or (name == "latents" and place == 0):
                 scores[0] = [dense_score(x, label, group, cut, seed) for cut in cuts]
             rows += [row(seed, task.name, view, name, k, values) for k, values in scores.items()]
-            if name in ("coordinates", "latents"):
+            if name in ("coordinates", "latents") and place == 0:
                 rows.append(row(seed, task.name, view, f"{name}, shuffled", 5, null(x, shuffled, cuts)))
     return rows
 
@@ -154,7 +195,7 @@ def row(seed: int, task: str, view: str, features: str, k: int, scores: list[flo
 
 
 def perturbed(whole: Pooled, windows: list[Window], sizes: Sizes, seed: int) -> Rows:
-    """Targeted perturbation of packages: own and other falls of accuracy, for chosen and for random latents."""
+    """Targeted perturbation of packages: own minus other falls of accuracy, for every arm."""
     names = sizes.packages[:CLASSES]
     kept = [at for at, one in enumerate(windows) if one.group in names and one.kind in ("source", "docstring")]
     classes = [windows[at].group for at in kept]
@@ -165,79 +206,18 @@ def perturbed(whole: Pooled, windows: list[Window], sizes: Sizes, seed: int) -> 
     for at in range(sizes.splits):
         split = halves(document, np.array([one == names[0] for one in classes]), 1000 * seed + at)
         found = probes(data.x, classes, split)
+        neurons, directions = as_coordinates(data, split), as_probes(data, found, split)
+        alone = {name: np.array([place]) for place, name in enumerate(found)}
+        rows += scored("tpp of the probe's direction", seed, [tpp(falls(directions, found, alone, split))])
         for n in ABLATED:
             sets = {name: aligned(data, probe, split, n) for name, probe in found.items()}
-            rows.append({"what": f"tpp of {n} latents", "seed": seed, "value": tpp(falls(data, found, sets, split))})
+            rows += scored(f"tpp of {n} latents", seed, [tpp(falls(data, found, sets, split))])
+            chosen = {name: aligned(neurons, probe, split, n) for name, probe in found.items()}
+            rows += scored(f"tpp of {n} coordinates", seed, [tpp(falls(neurons, found, chosen, split))])
             for _ in range(max(1, sizes.draws // sizes.splits)):
-                drawn = {name: matched(data.density, chosen, dice) for name, chosen in sets.items()}
-                fall = tpp(falls(data, found, drawn, split))
-                rows.append({"what": f"tpp of {n} random latents", "seed": seed, "value": fall})
+                drawn = {name: matched(data.density, one, dice) for name, one in sets.items()}
+                rows += scored(f"tpp of {n} random latents", seed, [tpp(falls(data, found, drawn, split))])
     return rows
-
-
-SHORT = {"latents": "latents", "random": "random", "principal components": "pca", "coordinates": "coordinates"}
-
-
-def probe_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
-    """Means over tasks for each seed; the task on flagged calls apart and per view."""
-    whole = frame[frame["view"] == VIEWS[0]]
-
-    def series(part: pd.DataFrame, features: str, k: int) -> list[float]:
-        own = part[(part["features"] == features) & (part["k"] == k)]
-        return [float(one) for one in own.groupby("seed", sort=False)["accuracy"].mean()]
-
-    formula = "balanced accuracy on groups outside training, mean over tasks and splits: "
-    values: dict[str, tuple[list[float], str]] = {}
-    for features, name in SHORT.items():
-        for k in KS:
-            values[f"probe_{name}_k{k}"] = (series(whole, features, k), f"{formula}{k} of the {features}")
-    values["probe_plain"] = (series(whole, "coordinates", 0), formula + "all coordinates")
-    values["probe_all_latents"] = (series(whole, "latents", 0), formula + "all latents")
-    for features in ("coordinates", "latents"):
-        null = series(whole, f"{features}, shuffled", 5)
-        values[f"probe_{SHORT[features]}_shuffled"] = (null, formula + f"5 {features}, labels shuffled over windows")
-    for view, name in zip(VIEWS, ("seen", "unnamed", "before"), strict=True):
-        part = frame[(frame["task"] == FLAGGED) & (frame["view"] == view)]
-        about = f"flagged or ordinary call, {view}: balanced accuracy, "
-        values[f"flagged_{name}"] = (series(part, "latents", 5), about + "5 latents")
-        values[f"flagged_{name}_random"] = (series(part, "random", 5), about + "5 random directions")
-        values[f"flagged_{name}_plain"] = (series(part, "coordinates", 0), about + "all coordinates")
-    null = series(frame[(frame["task"] == FLAGGED) & (frame["view"] == VIEWS[0])], "latents, shuffled", 5)
-    values["flagged_shuffled"] = (null, "flagged or ordinary call, 5 latents: labels shuffled over windows")
-    pairs = {
-        "flagged_seen_minus_shuffled": ("flagged_seen", "flagged_shuffled"),
-        "probe_latents_minus_random": ("probe_latents_k1", "probe_random_k1"),
-        "probe_latents_minus_random_k5": ("probe_latents_k5", "probe_random_k5"),
-        "probe_latents_minus_pca": ("probe_latents_k5", "probe_pca_k5"),
-        "probe_latents_minus_coordinates": ("probe_latents_k5", "probe_coordinates_k5"),
-        "probe_latents_minus_coordinates_k1": ("probe_latents_k1", "probe_coordinates_k1"),
-        "probe_plain_minus_latents": ("probe_plain", "probe_latents_k5"),
-        "probe_plain_minus_all_latents": ("probe_plain", "probe_all_latents"),
-        "probe_plain_minus_shuffled": ("probe_coordinates_shuffled", "probe_latents_shuffled"),
-        "flagged_seen_minus_before": ("flagged_seen", "flagged_before"),
-        "flagged_seen_minus_random": ("flagged_seen", "flagged_seen_random"),
-        "flagged_unnamed_minus_before": ("flagged_unnamed", "flagged_before"),
-    }
-    pairs["probe_plain_gap_difference"] = ("probe_plain_minus_latents", "probe_plain_minus_shuffled")
-    for name, (left, right) in pairs.items():
-        gaps = [a - b for a, b in zip(values[left][0], values[right][0], strict=True)]
-        values[name] = (gaps, f"{left} minus {right}")
-    return {name: over_seeds(own, unit="share", formula=formula) for name, (own, formula) in values.items()}
-
-
-def other_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
-    """Contrast scores and targeted perturbation, means for each seed."""
-    names = {"contrast of latents": "contrast", "contrast of random": "contrast_random"}
-    for n in ABLATED:
-        names |= {f"tpp of {n} latents": f"tpp_n{n}", f"tpp of {n} random latents": f"tpp_n{n}_random"}
-    by_seed = frame.groupby(["what", "seed"], sort=False)["value"].mean()
-    values = {short: [float(one) for one in by_seed[what]] for what, short in names.items()}
-    formulas = {short: f"{what}, mean" for what, short in names.items()}
-    for name in ("contrast", *(f"tpp_n{n}" for n in ABLATED)):
-        values[f"{name}_minus_random"] = [a - b for a, b in zip(values[name], values[f"{name}_random"], strict=True)]
-        formulas[f"{name}_minus_random"] = f"{name} minus {name}_random"
-    units = {name: "standard deviations" if name.startswith("contrast") else "share" for name in values}
-    return {name: over_seeds(own, unit=units[name], formula=formulas[name]) for name, own in values.items()}
 
 
 if __name__ == "__main__":

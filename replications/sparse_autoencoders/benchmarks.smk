@@ -14,6 +14,7 @@ rule benchmarks:
         chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",
         early=rules.collect.output.early,
         index=rules.train_language.output.index,
+        more=rules.train_more.output.index,
     output:
         metrics="<results>/{model}/benchmarks/metrics.json",
         probes="<results>/{model}/benchmarks/probes.csv",
@@ -32,7 +33,7 @@ rule benchmarks:
         device=config["device"],
         sources=source_hash(f"{NAME}.benchmarks"),
     shell:
-        "python -m replications.sparse_autoencoders.benchmarks --manifest {input.manifest} --docs {input.docs} --chat {input.chat} --early {input.early} --index {input.index} {params.options} --device {params.device} --metrics {output.metrics} --scores {output.probes} --table {output.others} > {log} 2>&1"
+        "python -m replications.sparse_autoencoders.benchmarks --manifest {input.manifest} --docs {input.docs} --chat {input.chat} --early {input.early} --index {input.index} --more {input.more} {params.options} --device {params.device} --metrics {output.metrics} --scores {output.probes} --table {output.others} > {log} 2>&1"
 
 
 rule natural:
@@ -41,6 +42,7 @@ rule natural:
         early=rules.collect.output.early,
         held_out=rules.collect.output.held_out,
         index=rules.train_language.output.index,
+        more=rules.train_more.output.index,
     output:
         absorption="<results>/{model}/natural_absorption/metrics.json",
         classes="<results>/{model}/natural_absorption/classes.csv",
@@ -58,7 +60,7 @@ rule natural:
         options=CENTRAL,
         sources=source_hash(f"{NAME}.natural"),
     shell:
-        "python -m replications.sparse_autoencoders.natural --manifest {input.manifest} --early {input.early} --held-out {input.held_out} --index {input.index} {params.options} --absorption {output.absorption} --absorption-table {output.classes} --layers {output.layers} --layers-table {output.latents} > {log} 2>&1"
+        "python -m replications.sparse_autoencoders.natural --manifest {input.manifest} --early {input.early} --held-out {input.held_out} --index {input.index} --more {input.more} {params.options} --absorption {output.absorption} --absorption-table {output.classes} --layers {output.layers} --layers-table {output.latents} > {log} 2>&1"
 
 
 rule completeness:

@@ -1,6 +1,6 @@
 """What is read off an activation: latents, random latents of matched density, principal components, coordinates.
 
-A random dictionary has rows with the mean and covariance of the SAE's decoder rows (`overlap.random_like`), and for
+A random dictionary has rows with the mean and covariance of the SAE's decoder rows (`matching.random_like`), and for
 each latent a threshold at which it fires as often as that latent does: everything of the SAE but the directions. It
 serves as the untrained SAE too.
 """
@@ -17,7 +17,7 @@ from common.saes.harvest import OUTLIER, batched, check_hook, kept_tokens, run_t
 from common.saes.metrics import principal
 from common.saes.sae import About, Sae
 from common.saes.saelens import load_saelens
-from replications.sparse_autoencoders.overlap import random_like
+from replications.sparse_autoencoders.matching import random_like
 from replications.sparse_autoencoders.texts import Padded
 
 if TYPE_CHECKING:

@@ -1,93 +1,72 @@
-"""Step: trains soft-frozen dictionaries and sets them beside trained, frozen and untrained ones (claim S12).
+"""Step: sets trained, soft-frozen, frozen and untrained dictionaries side by side (claims S2, S12).
 
 The question of Korznikov et al. 2026: how much of what an SAE is praised for needs directions that were learned? Soft-
-frozen SAEs see the same data in the same order as those of the sweep's central point, at the same width, L0 and seeds.
-Explained variance, loss recovered (against mean ablation), cross-entropy added and KL are measured as in
-`measure_language`, whose table holds the rows of all other dictionaries. The null of a difference is that between two
-seeds.
+frozen and frozen SAEs see the same data in the same order as those of the sweep's central point, at the same width, L0
+and seeds. In one table stand variance explained, loss recovered (against mean ablation), cross-entropy added and KL
+(`measure_language`), sparse probes (`benchmarks`), and, where the truth is known, variance explained and features
+found (`measure_planted`). The null of a difference is that between two seeds.
+
+Untrained dictionaries are random directions: isotropic ones with their k largest coefficients, but for probes ones of
+the trained dictionary's covariance that fire as often (`codes.random_sae`).
 """
 
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
-from safetensors.torch import load_file
 
 from common.cli import run
-from common.decoder import Decoder
 from common.files import atomic
-from common.models import load_model
 from common.records import Metric, write_metrics
-from common.saes.metrics import FORMULAS, fvu, l0, loss_recovered
-from common.saes.sae import Sae
-from common.saes.stream import Activations
+from common.saes.metrics import FORMULAS
 from common.statistics import over_seeds
-from replications.sparse_autoencoders.members import recipe
-from replications.sparse_autoencoders.settings import Evaluation, Sweep
-from replications.sparse_autoencoders.soft_frozen import train_soft_frozen
-from replications.sparse_autoencoders.substitution import HeldOut, read_held_out, substitute
-from replications.sparse_autoencoders.train_language import Sources
+from replications.sparse_autoencoders.benchmark_metrics import VIEWS
+from replications.sparse_autoencoders.settings import Sweep
 
-PCA_SAMPLE = 65_536  # as in `measure_language`, so that the mean that is put in is the same
-TRAINED = {"trained": "batch_topk", "frozen": "frozen"}  # name here -> name in the sweep
+TRAINED = {"trained": "batch_topk", "soft": "soft", "frozen": "frozen"}  # name here -> name in the sweep
 UNTRAINED = {"random": "random", "pca": "pca"}
-NUMBERS = ("explained", "recovered", "delta_ce", "kl")
+PROBED = {"trained": "latents", "soft": "soft-frozen", "frozen": "frozen", "random": "random",
+          "pca": "principal components"}  # fmt: skip
+PLANTED = {"trained": "trained", "soft": "soft", "frozen": "frozen", "random": "untrained"}
+PROBE = "sparse probing, mean over tasks: balanced accuracy of a probe on "
+NUMBERS = {
+    "explained": ("share", FORMULAS["ev"]),
+    "recovered": ("share", FORMULAS["recovered_mean"]),
+    "delta_ce": ("nats", FORMULAS["delta_ce"]),
+    "kl": ("nats", FORMULAS["kl"]),
+    "probe_k1": ("share", PROBE + "one feature"),
+    "probe_k5": ("share", PROBE + "five features"),
+}
+COMPARED = ("explained", "recovered", "probe_k1", "probe_k5")
 
 
 def dictionaries(
-    *,
-    manifest: Path,
-    early: Path,
-    held_out: Path,
-    saes: Path,
-    sweep: Sweep,
-    evaluation: Evaluation,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    metrics: Path,
-    table: Path,
+    *, saes: Path, probes: Path, planted: Path, sweep: Sweep, seeds: list[int], metrics: Path, table: Path
 ) -> None:
-    """Writes `metrics.json` and one row per dictionary. `saes` is the table of `measure_language`."""
-    data = Activations(early.parent)
-    sources = Sources(data, data, sweep.training.batch, device)
-    recipes = [recipe("batch_topk", sweep.width, sweep.sparsity, seed) for seed in seeds]
-    soft = [sae.folded(data.manifest.scale) for sae in train_soft_frozen(recipes, sources, sweep.training, device)]
-    layer = int(data.manifest.hook.split(".")[1])
-    held = read_held_out(load_file(held_out), layer)
-    mean = data.x[:PCA_SAMPLE].float().mean(0)
-    small = held.one_per_document(evaluation.windows)
-    changes = {str(seed): sae.reconstruct for seed, sae in zip(seeds, soft, strict=True)}
-    bridge = load_model(manifest.parent, device=device)
-    found = substitute(
-        Decoder(bridge, held.tokens.shape[1]), small, {**changes, "mean": lambda x: mean.expand_as(x)}, evaluation.batch
-    )
-    ce = {name: float(effect.ce.mean()) for name, effect in found.items()}
-    rows = [
-        {"kind": "soft", "seed": seed, **described(sae, held)}
-        | {"delta_ce": ce[str(seed)] - ce["clean"], "kl": float(found[str(seed)].kl.mean())}
-        | {"recovered": loss_recovered(ce["clean"], ce[str(seed)], ce["mean"])}
-        for seed, sae in zip(seeds, soft, strict=True)
-    ]
-    frame = pd.concat([pd.DataFrame(rows), others(pd.read_csv(saes), sweep, seeds)], ignore_index=True)
+    """Writes `metrics.json` and one row per dictionary.
+
+    Args:
+        saes: table of `measure_language`.
+        probes: table of `benchmarks`.
+        planted: kinds of dictionaries on planted worlds, of `measure_planted`; in the table only.
+    """
+    frame = on_the_model(pd.read_csv(saes), sweep, seeds)
+    for more in (probed(pd.read_csv(probes)), on_planted_worlds(pd.read_csv(planted))):
+        frame = frame.merge(more, on=["kind", "seed"], how="outer", sort=False)
+    frame = frame.sort_values(["kind", "seed"], key=lambda one: one.map(list(TRAINED | UNTRAINED).index)
+                              if one.name == "kind" else one)  # fmt: skip
     write_metrics(metrics, summary(frame))
     with atomic(table) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
-def described(sae: Sae, held: HeldOut) -> dict[str, float]:
-    """What needs no language model."""
-    x = held.activations()
-    return {"l0": l0(sae.encode(x)), "explained": 1 - fvu(x, sae.reconstruct(x))}
-
-
-def others(saes: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> pd.DataFrame:
-    """The rows of the other dictionaries: those of a seed, and those that have none."""
+def on_the_model(saes: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> pd.DataFrame:
+    """One row per kind and seed; kinds that have no seed get the first one."""
     by_name = saes.set_index("name")
     few = seeds[: sweep.control_seeds]
     rows = [
         {"kind": kind, "seed": seed, "name": f"{name}-{sweep.width}-k{sweep.sparsity}-s{seed}"}
         for kind, name in TRAINED.items()
-        for seed in (seeds if kind == "trained" else few)
+        for seed in (few if kind == "frozen" else seeds)
     ]
     rows += [{"kind": kind, "seed": seeds[0], "name": f"{name}-{sweep.sparsity}"} for kind, name in UNTRAINED.items()]
     frame = pd.DataFrame(rows)
@@ -97,37 +76,52 @@ def others(saes: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> pd.DataFrame:
     return frame
 
 
+def probed(probes: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of one and of five features, mean over tasks."""
+    whole = probes[probes["view"] == VIEWS[0]]
+    means = whole.groupby(["features", "seed", "k"])["accuracy"].mean().unstack("k")
+    found = means.loc[list(PROBED.values()), [1, 5]].rename(columns={1: "probe_k1", 5: "probe_k5"}).reset_index()
+    names = {features: kind for kind, features in PROBED.items()}
+    return found.assign(kind=found["features"].map(names)).drop(columns="features").rename_axis(columns=None)
+
+
+def on_planted_worlds(kinds: pd.DataFrame) -> pd.DataFrame:
+    """Variance explained and features found in both worlds."""
+    index = ["kind", "seed"]
+    parts = []
+    for world, own in kinds.groupby("world"):
+        names = {"explained": f"{world}_explained", "recovered": f"{world}_found"}
+        parts.append(own.set_index(index)[list(names)].rename(columns=names))
+    found = pd.concat(parts, axis=1).reset_index()
+    return found.assign(kind=found["kind"].map({there: kind for kind, there in PLANTED.items()}))
+
+
 def summary(frame: pd.DataFrame) -> dict[str, Metric]:
     """Intervals over seeds for each kind that has seeds, and the paired differences."""
-    formulas = {
-        "explained": FORMULAS["ev"],
-        "recovered": FORMULAS["recovered_mean"],
-        "delta_ce": FORMULAS["delta_ce"],
-        "kl": FORMULAS["kl"],
-    }
-    units = {"explained": "share", "recovered": "share", "delta_ce": "nats", "kl": "nats"}
-    values = {
-        f"{key}_{kind}": own[key].tolist()
-        for kind, own in frame.groupby("kind", sort=False)
-        for key in NUMBERS
-        if len(own) > 1
-    }
-    found = {
-        name: over_seeds(own, unit=units[name.rpartition("_")[0]], formula=formulas[name.rpartition("_")[0]])
-        for name, own in values.items()
-    }
-    for key in ("explained", "recovered"):
+    found: dict[str, Metric] = {}
+    values: dict[str, list[float]] = {}
+    for kind, own in frame.groupby("kind", sort=False):
+        for key, (unit, formula) in NUMBERS.items():
+            numbers = own[key].dropna().tolist()
+            if len(numbers) > 1:
+                values[f"{key}_{kind}"] = numbers
+                found[f"{key}_{kind}"] = over_seeds(numbers, unit=unit, formula=formula)
+    for key in COMPARED:
         trained = values[f"{key}_trained"]
-        gap = [a - b for a, b in zip(trained, values[f"{key}_soft"], strict=True)]
         seeds = [a - b for a, b in zip(trained, trained[1:] + trained[:1], strict=True)]
-        difference = [a - b for a, b in zip(gap, seeds, strict=True)]
-        for name, own, formula in (
-            ("soft_gap", gap, "trained minus soft-frozen"),
-            ("seed_gap", seeds, "trained minus trained with the next seed"),
-            ("soft_gap_difference", difference, "soft_gap minus seed_gap"),
-        ):
-            found[f"{key}_{name}"] = over_seeds(own, unit="share", formula=f"{key}: {formula}")
+        found[f"{key}_seed_gap"] = gap(seeds, f"{key}: trained minus trained with the next seed")
+        for kind in ("soft", "frozen"):
+            other = values[f"{key}_{kind}"]  # gpu: the frozen control has fewer seeds
+            gaps = [a - b for a, b in zip(trained, other, strict=False)]
+            found[f"{key}_{kind}_gap"] = gap(gaps, f"{key}: trained minus {kind}")
+            difference = [a - b for a, b in zip(gaps, seeds, strict=False)]
+            found[f"{key}_{kind}_gap_difference"] = gap(difference, f"{key}: {kind}_gap minus seed_gap")
     return found
+
+
+def gap(values: list[float], formula: str) -> Metric:
+    """A difference of shares."""
+    return over_seeds(values, unit="share", formula=formula)
 
 
 if __name__ == "__main__":

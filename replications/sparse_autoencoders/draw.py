@@ -14,7 +14,7 @@ PLANS = {
     "language/grid": Plan(draw_language.grid, ("saes.csv",)),
     "language/errors": Plan(draw_language.errors, ("saes.csv",)),
     "language/training": Plan(draw_language.training, ("traces.csv",)),
-    "overlap/overlap": Plan(draw_overlap, ("latents.csv",)),
+    "overlap/overlap": Plan(draw_overlap, ("latents.csv", "pairs.csv")),
     "dictionaries/dictionaries": Plan(draw_dictionaries, ("dictionaries.csv",)),
     "benchmarks/probes": Plan(draw_field.draw_probes, ("probes.csv",)),
     "benchmarks/floors": Plan(draw_field.draw_floors, ("probes.csv", "others.csv")),

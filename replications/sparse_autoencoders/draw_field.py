@@ -44,35 +44,44 @@ def draw_probes(rows: pd.DataFrame) -> Picture:
     return figure, means
 
 
+ARMS = {"latents": PALETTE[0], "random": GREY, "coordinates": PALETTE[4], "plain": "black"}
+ARM_NAMES = ("latents", "random directions or latents", "coordinates", "plain probe")
+
+
 def draw_floors(probes: pd.DataFrame, others: pd.DataFrame) -> Picture:
-    """Flagged calls by what the probe sees; contrast scores; targeted perturbation."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.6), width_ratios=[1.25, 1, 1])
-    arms = {("latents", 5): ("5 latents", PALETTE[0]), ("random", 5): ("5 random directions", GREY),
-            ("coordinates", 0): ("plain probe", "black")}  # fmt: skip
+    """Flagged calls by what the probe sees; contrast scores; targeted perturbation. Four arms in each."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.7), width_ratios=[1.2, 1, 1])
     calls = probes[probes["task"] == "flagged call"]
-    for at, ((features, k), (label, colour)) in enumerate(arms.items()):
+    for at, (arm, colour) in enumerate(ARMS.items()):
+        features, k = ("coordinates", 0) if arm == "plain" else (arm, 5)
         own = calls[(calls["features"] == features) & (calls["k"] == k)]
         for place, view in enumerate(VIEWS):
             values = own[own["view"] == view]["accuracy"].to_numpy()
-            marks(left, place + 0.2 * (at - 1), values, colour, label if place == 0 else None)
+            marks(left, place + 0.2 * (at - 1.5), values, colour, ARM_NAMES[at] if place == 0 else None)
     left.axhline(0.5, color="0.75", linewidth=0.7)
     left.set(xticks=range(3), xticklabels=["whole\nwindow", "without\nits name", "before\nthe call"])
     left.set(ylabel="balanced accuracy", title="flagged or ordinary call", xlim=(-0.5, 2.5))
-    contrast = {"latents": PALETTE[0], "random": GREY}
-    for name, colour in contrast.items():
-        scores = np.sort(others[others["what"] == f"contrast of {name}"]["value"].to_numpy())
-        middle.step(scores, np.linspace(0, 1, len(scores)), color=colour, where="post")
-    middle.set(
-        xlabel="contrast score, standard deviations", ylabel="share of pairs below", title="stories of two subjects"
-    )
     means = others.groupby(["what", "seed"], sort=False)["value"].mean()
-    for place, n in enumerate((5, 20)):
-        marks(right, place - 0.1, means[f"tpp of {n} latents"].to_numpy(), PALETTE[0], None)
-        marks(right, place + 0.1, means[f"tpp of {n} random latents"].to_numpy(), GREY, None)
+    there = {*means.index.get_level_values("what")}
+
+    def arms(axis: Axes, names: list[dict[str, str]]) -> None:
+        for place, own in enumerate(names):
+            for at, (arm, colour) in enumerate(ARMS.items()):
+                if own.get(arm) in there:
+                    marks(axis, place + 0.2 * (at - 1.5), means[own[arm]].to_numpy(), colour, None)
+
+    kinds = {"latents": "latents", "random": "random", "coordinates": "coordinates", "plain": "a plain probe"}
+    ends = ("", ", chosen elsewhere")
+    arms(middle, [{arm: f"contrast of {kind}{end}" for arm, kind in kinds.items()} for end in ends])
+    middle.set(xticks=[0, 1], xticklabels=["the largest\n(CE-Bench)", "chosen on\nother stories"], xlim=(-0.5, 1.5))
+    middle.set(ylabel="contrast, standard deviations", title="stories of two subjects", ylim=(0, None))
+    kinds = {"latents": "latents", "random": "random latents", "coordinates": "coordinates"}
+    sets = [{arm: f"tpp of {n} {kind}" for arm, kind in kinds.items()} for n in (5, 20)]
+    arms(right, [*sets, {"plain": "tpp of the probe's direction"}])
     right.axhline(0, color="0.75", linewidth=0.7)
-    right.set(xticks=[0, 1], xticklabels=["5 latents", "20 latents"], xlim=(-0.5, 1.5), title="latents set to zero")
+    right.set(xticks=range(3), xticklabels=["5", "20", "probe's\ndirection"], xlim=(-0.5, 2.8), title="set to zero")
     right.set_ylabel("TPP")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     data = pd.concat([calls.assign(what=calls["features"]), others], ignore_index=True)
     return figure, data
 
@@ -115,10 +124,11 @@ def draw_layers(rows: pd.DataFrame) -> Picture:
     """Left: best correlations. Right: the same by tenth of the firing rate."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7))
     arms = {
-        "later": ("later layer", PALETTE[0]),
+        "later": ("later layer, other start", PALETTE[0]),
         "random": ("random directions of the later layer", GREY),
         "shuffled": ("later layer, tokens shuffled", PALETTE[1]),
         "other_seed": ("another seed, same layer", PALETTE[2]),
+        "same_start": ("later layer, same start", PALETTE[4]),
     }
     tenth = pd.qcut(rows["density"].rank(method="first"), 10, labels=False)
     for name, (label, colour) in arms.items():
@@ -130,7 +140,7 @@ def draw_layers(rows: pd.DataFrame) -> Picture:
     right.set(xscale="log", xlabel="share of tokens on which latents fire (tenths)", ylim=(0, 1))
     right.set_ylabel("mean correlation")
     plain_ticks(right.xaxis, [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5])
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure, rows
 
 

@@ -1,4 +1,4 @@
-# The language model's part: harvest -> sweep -> measure -> figures. Included by rules.smk.
+# The language model's part: harvest -> sweep, and what it leaves out -> measure -> figures. Included by rules.smk.
 
 
 rule collect:
@@ -51,10 +51,34 @@ rule train_language:
         "python -m replications.sparse_autoencoders.train_language --early {input.early} --late {input.late} {params.options} --checkpoint {output.index}.checkpoint --index {output.index} --traces {output.traces} > {log} 2>&1"
 
 
+rule train_more:
+    input:
+        early=rules.collect.output.early,
+        late=rules.collect.output.late,
+    output:
+        index="<results>/{model}/more_saes/index.json",
+    log:
+        "<logs>/{model}/train_more.log",
+    priority: 2
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=60,
+    params:
+        options=flags({"sweep": config["sweep"]}, **RUN),
+        sources=source_hash(f"{NAME}.train_more"),
+    shell:
+        "python -m replications.sparse_autoencoders.train_more --early {input.early} --late {input.late} {params.options} --checkpoint {output.index}.checkpoint --index {output.index} > {log} 2>&1"
+
+
 rule measure_language:
     input:
         manifest="<models>/{model}/manifest.json",
         index=rules.train_language.output.index,
+        more=rules.train_more.output.index,
         early=rules.collect.output.early,
         late=rules.collect.output.late,
         held_out=rules.collect.output.held_out,
@@ -76,4 +100,4 @@ rule measure_language:
         ),
         sources=source_hash(f"{NAME}.measure_language"),
     shell:
-        "python -m replications.sparse_autoencoders.measure_language --manifest {input.manifest} --index {input.index} --early {input.early} --late {input.late} --held-out {input.held_out} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+        "python -m replications.sparse_autoencoders.measure_language --manifest {input.manifest} --index {input.index} --more {input.more} --early {input.early} --late {input.late} --held-out {input.held_out} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"

@@ -3,7 +3,8 @@
 Claims S5 (the threshold replaces the batch), S6 (reconstruction and its cost in cross-entropy, against principal
 components, shuffled activations and a frozen decoder), S8 (more latents and more active latents explain more), S9
 (an SAE's error does more damage than a random error of the same size). All on held-out documents. `delta CE` is the
-primary number; recovered loss is against mean ablation and, as in older work, zero ablation, which flatters.
+primary number; recovered loss is against mean ablation and, as in older work, zero ablation, which flatters. The
+soft-frozen dictionaries of `train_more` are measured in the same pass; `dictionaries` sets them beside the others.
 """
 
 from collections.abc import Hashable
@@ -20,13 +21,14 @@ from common.decoder import Decoder
 from common.files import atomic, read_json
 from common.models import load_model
 from common.records import Metric, write_metrics
-from common.saes.metrics import FORMULAS, fvu_by_document, l0, moments, principal, without_components
+from common.saes.metrics import FORMULAS, l0
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.statistics import over_clusters, over_seeds
 from replications.sparse_autoencoders.baselines import Reconstruct, baselines
 from replications.sparse_autoencoders.order import Sums, order_metrics
+from replications.sparse_autoencoders.reconstructions import TOP, Judge
 from replications.sparse_autoencoders.settings import Evaluation, Sweep
 from replications.sparse_autoencoders.substitution import (
     Effect,
@@ -37,9 +39,7 @@ from replications.sparse_autoencoders.substitution import (
     substitute,
 )
 
-TRAIN_SAMPLE = 8192  # training activations on which the gap to held-out ones is measured
 PCA_SAMPLE = 65_536
-TOP = 3  # principal components without which fvu is stated again
 MORE_COMPONENTS = [128, 256]
 
 
@@ -47,6 +47,7 @@ def measure_language(
     *,
     manifest: Path,
     index: Path,
+    more: Path,
     early: Path,
     late: Path,
     held_out: Path,
@@ -61,12 +62,13 @@ def measure_language(
 
     Args:
         manifest: of the language model.
-        index: `index.json` of the trained SAEs, whose folders lie beside it.
+        index: `index.json` of the trained SAEs, whose folders lie beside it; `more` that of `train_more`.
         early: manifest of the training activations; `late` that of the later layer.
     """
-    listed = read_json(index)
-    saes = {one["name"]: load_saelens(index.parent / one["name"]) for one in listed}
-    kinds = {one["name"]: one["kind"] for one in listed}
+    folders = {one["name"]: (one["kind"], index.parent) for one in read_json(index)}
+    folders |= {one["name"]: (one["kind"], more.parent) for one in read_json(more) if one["kind"] == "soft"}
+    saes = {name: load_saelens(folder / name) for name, (_, folder) in folders.items()}
+    kinds = {name: kind for name, (kind, _) in folders.items()}
     stored = load_file(held_out)
     data = {kind: Activations(path.parent) for kind, path in (("early", early), ("late", late))}
     layers = sorted(int(name.removeprefix("resid.")) for name in stored if name.startswith("resid."))
@@ -74,76 +76,35 @@ def measure_language(
     bridge = load_model(manifest.parent, device=device)
     decoder = Decoder(bridge, held["early"].tokens.shape[1])
     rows: list[dict[str, Any]] = []
-    kept: dict[str, tuple[Effect, Effect]] = {}
+    sums: dict[str, Sums] = {}
     for kind in data:
+        judge = Judge(held[kind], data[kind])
         chosen = {name: sae for name, sae in saes.items() if (kinds[name] == "late") == (kind == "late")}
         for name, sae in chosen.items():
             sae.check_belongs(manifest.parent.name, data[kind].manifest.hook)
-            rows.append(described(name, kinds[name], sae, data[kind], held[kind]))
+            row, sums[name] = judge.sae(sae)
+            rows.append({"name": name, "kind": kinds[name], **row})
         small = held[kind].one_per_document(evaluation.windows)
         changes: dict[str, Reconstruct] = {name: sae.reconstruct for name, sae in chosen.items()}
         if kind == "early":
-            more = baselines(data[kind].x[:PCA_SAMPLE].float(), sweep.sparsities, sweep.width, MORE_COMPONENTS)
-            changes |= {one.name: one.reconstruct for one in more}
-            for one in more:
-                rows.append({"name": one.name, "kind": one.kind, "l0": one.l0} | plain(held[kind], one.reconstruct))
+            others = baselines(data[kind].x[:PCA_SAMPLE].float(), sweep.sparsities, sweep.width, MORE_COMPONENTS)
+            changes |= {one.name: one.reconstruct for one in others}
+            for one in others:
+                row, _ = judge.reconstruction(one.reconstruct(judge.x))
+                rows.append({"name": one.name, "kind": one.kind, "l0": one.l0, **row})
         for name in compared(chosen, kinds, sweep):
             for draw in (0, 1):
                 changes[f"{name}:random{draw}"] = at_same_distance(saes[name].reconstruct, draw)
         found = substitute(decoder, small, changes, evaluation.batch)
         document = small.document[:, None].expand_as(small.used)[scored(small)].numpy()
         add_effects(rows, found, document)
-        kept |= {name: (found["clean"], effect) for name, effect in found.items()}
     frame = pd.DataFrame(rows)
     with atomic(table) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     thresholds = {seed: swapped_threshold(saes, sweep, seeds, seed, held["early"]) for seed in seeds}
-    sums = [
-        [fvu_sums(saes[f"batch_topk-{width}-k{k}-s{seeds[0]}"], held["early"]) for k in sweep.sparsities]
-        for width in sweep.widths
-    ]
-    order = order_metrics(sums, held["early"].documents(), sweep.widths)
+    grid = [[sums[f"batch_topk-{width}-k{k}-s{seeds[0]}"] for k in sweep.sparsities] for width in sweep.widths]
+    order = order_metrics(grid, held["early"].documents(), sweep.widths)
     write_metrics(metrics, {**summary(frame, sweep, seeds, thresholds), **order})
-
-
-def described(name: str, kind: str, sae: Sae, data: Activations, held: HeldOut) -> dict[str, Any]:
-    """Everything about one SAE that needs no language model."""
-    x = held.activations()
-    latents = sae.encode(x)
-    seen = data.x[:TRAIN_SAMPLE].float()
-    return {
-        "name": name,
-        "kind": kind,
-        "architecture": sae.about.architecture,
-        "width": sae.d_sae,
-        "k": sae.about.sparsity,
-        "seed": sae.about.seed,
-        "l0": l0(latents),
-        **plain(held, sae.reconstruct),
-        "fvu_train": moments(seen, sae.reconstruct(seen)).fvu,
-        "dead": float((latents == 0).all(0).float().mean()),
-        "dense": float(((latents != 0).float().mean(0) > 0.1).float().mean()),
-    }
-
-
-def plain(held: HeldOut, reconstruct: Reconstruct) -> dict[str, float]:
-    """Reconstruction quality on held-out activations, with an interval over documents."""
-    x = held.activations()
-    found = reconstruct(x)
-    above, below = fvu_by_document(x, found, x.double().mean(0))
-    fvu = over_clusters(above, held.documents(), unit="share", formula=FORMULAS["fvu"], denominators=below)
-    _, axes = principal(x)
-    rest = moments(*without_components(x, found, axes[:, :TOP]))
-    sums = moments(x, found)
-    gamma = sums.gamma if sums.cross else 0.0
-    low_high = {"fvu_low": fvu.ci_low, "fvu_high": fvu.ci_high}
-    return {"fvu": fvu.value, **low_high, "fvu_without_top": rest.fvu, "gamma": gamma}
-
-
-def fvu_sums(sae: Sae, held: HeldOut) -> Sums:
-    """Numerators and denominators of fvu per token."""
-    x = held.activations()
-    return fvu_by_document(x, sae.reconstruct(x), x.double().mean(0))
 
 
 def compared(chosen: dict[str, Sae], kinds: dict[str, str], sweep: Sweep) -> list[str]:

@@ -5,10 +5,12 @@ revives dead latents). Everything is measured on fresh samples, with thresholds 
 
 For S2 three more numbers show what the low recovery is not: the loss has stopped falling (`hard_late_change`), the true
 dictionary with the true codes at the same mean L0 explains the data (`hard_true_dictionary`), and the same recipe and
-number of samples recover the easy dictionary.
+number of samples recover the easy dictionary. Beside it stand dictionaries that were held at or near their random start
+(`train_controls`) and untrained ones: how much of the variance needs the right directions?
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,27 +23,44 @@ from common.cli import run
 from common.files import atomic
 from common.records import Metric, write_metrics
 from common.saes.architectures.base import random_rows
-from common.saes.metrics import FORMULAS, cosines, fvu, l0, principal, recovery
+from common.saes.metrics import FORMULAS, RECOVERED, cosines, fvu, l0, principal, recovery
 from common.saes.sae import About, Sae
 from common.statistics import null_distribution, over_seeds
+from replications.sparse_autoencoders.baselines import untrained
 from replications.sparse_autoencoders.settings import Planted
 from replications.sparse_autoencoders.worlds import FRESH, Codes, Stream, codes, directions, mix, scale
 
 NULL_DRAWS = 20
 LATE = 0.1  # share of a run that counts as late
+COMPARED = ("l0", "explained", "mmcs", "recovered")  # of dictionaries side by side
 
 
 def measure_planted(
-    *, models: Path, easy: Planted, hard: Planted, seeds: list[int], metrics: Path, table: Path, traces: Path
+    *,
+    models: Path,
+    controls: Path,
+    easy: Planted,
+    hard: Planted,
+    seeds: list[int],
+    metrics: Path,
+    table: Path,
+    traces: Path,
+    kinds: Path,
 ) -> None:
-    """Writes `metrics.json`, one row per true feature, and the training traces."""
-    stored = load_file(models)
+    """Writes `metrics.json`, one row per true feature, the training traces, and one row per kind of dictionary."""
+    stored = load_file(models) | load_file(controls)
     values: dict[str, list[float]] = {}
     rows: list[pd.DataFrame] = []
+    beside: list[dict[str, Any]] = []
     for name, planted in (("easy", easy), ("hard", hard)):
         stream = Stream(planted.world, seeds, planted.evaluation)
         for index, seed in enumerate(seeds):
             found, features = judge(name, planted, stream, stored, index, seed)
+            others = held_back(name, planted, stream, stored, index, seed)
+            found |= {f"{name}_{key}_{kind}": value for kind, own in others.items() for key, value in own.items()}
+            trained = {key: found[f"{name}_{key}"] for key in COMPARED}
+            for kind, own in {"trained": trained, **others}.items():
+                beside.append({"world": name, "kind": kind, "seed": seed, **own})
             for key, value in found.items():
                 values.setdefault(key, []).append(value)
             rows.append(features)
@@ -54,7 +73,8 @@ def measure_planted(
         formula=FORMULAS["mmcs"] + ", random directions",
     )
     write_metrics(metrics, found_metrics)
-    for path, frame in ((table, pd.concat(rows)), (traces, trace_table(stored, seeds))):
+    tables = ((table, pd.concat(rows)), (traces, trace_table(stored, seeds)), (kinds, pd.DataFrame(beside)))
+    for path, frame in tables:
         with atomic(path) as temporary:
             frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
@@ -95,6 +115,35 @@ def judge(
         | {"random_cosine": cosines(truth, start).max(1).values.numpy()}
     )
     return {f"{name}_{key}": value for key, value in values.items()}, frame
+
+
+def held_back(
+    name: str, planted: Planted, stream: Stream, stored: dict[str, Tensor], index: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """The same numbers of the soft-frozen, the frozen and the untrained dictionary of a seed."""
+    truth = directions(planted.world, seed)
+    x = stream.samples(index, planted.evaluation, FRESH)
+    found = {}
+    for kind in ("soft", "frozen"):
+        sae = sae_of(stored, f"{name}_{kind}", index)
+        latents = sae.encode(x)
+        found[kind] = beside_truth(truth, sae.W_dec, x, sae.decode(latents), l0(latents))
+    k, start = round(planted.world.active), random(planted, seed)
+    guess = untrained(stream.samples(index, planted.evaluation, FRESH + 1), x.mean(0), start, k)
+    return {**found, "untrained": beside_truth(truth, start, x, guess(x), float(k))}
+
+
+def beside_truth(
+    truth: Float[Tensor, "feature d"],
+    W_dec: Float[Tensor, "d_sae d"],
+    x: Float[Tensor, "sample d"],
+    found: Float[Tensor, "sample d"],
+    active: float,
+) -> dict[str, float]:
+    """What a dictionary explains and what it has found; keys as in `COMPARED`."""
+    best = cosines(truth, W_dec).max(1).values
+    recovered = float((best > RECOVERED).double().mean())
+    return {"l0": active, "explained": 1 - fvu(x, found), "mmcs": float(best.mean()), "recovered": recovered}
 
 
 def sae_of(stored: dict[str, Tensor], name: str, index: int) -> Sae:
@@ -142,18 +191,25 @@ def summarised(values: dict[str, list[float]]) -> dict[str, Metric]:
         "dead_difference": ("dead_with_auxk", "dead_without_auxk"),
     }
     every = dict(values)
+    for world in ("easy", "hard"):
+        pairs = zip(values[f"{world}_explained_soft"], values[f"{world}_explained"], strict=True)
+        every[f"{world}_soft_share"] = [soft / free for soft, free in pairs]
+    both = zip(every["hard_soft_share"], every["easy_soft_share"], strict=True)
+    every["hard_soft_share_minus_easy"] = [a - b for a, b in both]
     for name, (left, right) in differences.items():
         every[name] = [a - b for a, b in zip(values[left], values[right], strict=True)]
     return {name: over_seeds(list(own), unit=unit(name), formula=formula(name)) for name, own in every.items()}
 
 
 def unit(name: str) -> str:
-    return "latents" if name.endswith("_l0") else "1" if "mmcs" in name or "mcc" in name else "share"
+    return "latents" if "_l0" in name else "1" if "mmcs" in name or "mcc" in name else "share"
 
 
 def formula(name: str) -> str:
     """The id of a metric's formula."""
     ids = {
+        "minus_easy": f"{name.partition('_minus')[0]} minus that of the easy world",
+        "share": "ev of the soft-frozen dictionary over ev of the trained one",
         "mmcs": FORMULAS["mmcs"],
         "mcc": FORMULAS["mcc"],
         "uniqueness": FORMULAS["uniqueness"],

@@ -8,7 +8,8 @@ because none of its latents points at a class: a low number alone is no merit.
 **Universality between layers**: Pearson correlation of latents of the studied layer with latents of the SAE of the
 later layer, on the same held-out tokens; each latent takes its best partner. Nulls go through the same choice: the
 later latents with their tokens shuffled, and random directions of the later layer that fire as often. The SAE of the
-next seed at the same layer shows how much an equal layer gives.
+next seed at the same layer shows how much an equal layer gives. The later SAE is that of the next seed, too: one of the
+same seed began with the same rows, and some of that stays after short training (`match_same_start`).
 """
 
 from pathlib import Path
@@ -25,6 +26,7 @@ from common.cli import run, track
 from common.files import atomic
 from common.models import load_tokenizer
 from common.records import Metric, write_metrics
+from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.statistics import over_seeds
@@ -53,6 +55,7 @@ def natural(
     early: Path,
     held_out: Path,
     index: Path,
+    more: Path,
     sweep: Sweep,
     sizes: Sizes,
     seeds: list[int],
@@ -61,7 +64,10 @@ def natural(
     layers: Path,
     layers_table: Path,
 ) -> None:
-    """Writes the metrics and tables of both parts: one row per class, one per latent."""
+    """Writes the metrics and tables of both parts: one row per class, one per latent.
+
+    `index` lies beside the SAEs of the sweep, `more` beside those of the later layer's other seeds.
+    """
     data = Activations(early.parent)
     tokenizer = load_tokenizer(manifest.parent)
     vocabulary = [tokenizer.decode([number]) for number in range(len(tokenizer))]
@@ -70,7 +76,11 @@ def natural(
     stored = load_file(held_out)
     first, later = sorted(int(name.removeprefix("resid.")) for name in stored if name.startswith("resid."))
     x, y = read_held_out(stored, first).activations(), read_held_out(stored, later).activations()
-    matches = layer_rows(x, y, index, sweep, seeds)
+    own = [central(index, sweep.width, sweep.sparsity, seed) for seed in seeds]
+    folders = [index.parent, *[more.parent] * (len(seeds) - 1)]
+    end = f"{sweep.width}-k{sweep.sparsity}-s"
+    late = [load_saelens(folder / f"late-{end}{seed}") for folder, seed in zip(folders, seeds, strict=True)]
+    matches = layer_rows(x, y, own, late, seeds)
     write_metrics(layers, layer_metrics(matches))
     for path, rows in ((absorption_table, frame), (layers_table, matches)):
         with atomic(path) as temporary:
@@ -140,49 +150,51 @@ def absorption_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
 
 @torch.inference_mode()
 def layer_rows(
-    x: Float[Tensor, "token d_model"], y: Float[Tensor, "token d_model"], index: Path, sweep: Sweep, seeds: list[int]
+    x: Float[Tensor, "token d_model"],
+    y: Float[Tensor, "token d_model"],
+    early: list[Sae],
+    late: list[Sae],
+    seeds: list[int],
 ) -> pd.DataFrame:
     """The largest correlation of each living latent with those of the later layer, of the nulls and of another seed."""
-    late = load_saelens(index.parent / f"late-{sweep.width}-k{sweep.sparsity}-s{seeds[0]}")
-    later = late.encode(y)
-    own = {seed: central(index, sweep.width, sweep.sparsity, seed).encode(x) for seed in seeds}
+    codes, later = [sae.encode(x) for sae in early], [standard(sae.encode(y)) for sae in late]
+    own = [standard(one) for one in codes]
     frames = []
     for place, seed in enumerate(seeds):
         order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+        after = (place + 1) % len(seeds)
         others = {
-            "later": later,
-            "shuffled": later[order],
-            "random": random_sae(late, y, 100 * seed + 1).encode(y),
-            "other_seed": own[seeds[(place + 1) % len(seeds)]],
+            "later": later[after],
+            "shuffled": later[after][order],
+            "random": standard(random_sae(late[after], y, 100 * seed + 1).encode(y)),
+            "other_seed": own[after],
+            "same_start": later[place],
         }
-        best = {name: correlations(own[seed], other).amax(1) for name, other in others.items()}
-        alive = (own[seed] > 0).sum(0) >= ALIVE
-        density = (own[seed] > 0).double().mean(0)
+        best = {name: (own[place].mT @ other).amax(1) for name, other in others.items()}
+        alive = (codes[place] > 0).sum(0) >= ALIVE
+        density = (codes[place] > 0).double().mean(0)
         columns = {name: value[alive] for name, value in {"density": density, **best}.items()}
         frames.append(pd.DataFrame({"seed": seed, "latent": alive.nonzero()[:, 0], **columns}))
     return pd.concat(frames)
 
 
-def correlations(one: Float[Tensor, "token one"], other: Float[Tensor, "token other"]) -> Float[Tensor, "one other"]:
-    """Pearson correlations; 0 where a latent fires fewer than `ALIVE` times or is constant."""
-
-    def standard(latents: Tensor) -> Tensor:
-        centred = latents - latents.mean(0)
-        norm = centred.norm(dim=0)
-        use = (norm > 0) & ((latents > 0).sum(0) >= ALIVE)
-        return torch.where(use, centred / norm.clamp(min=1e-30), 0.0)
-
-    return standard(one).mT @ standard(other)
+def standard(latents: Float[Tensor, "token latent"]) -> Float[Tensor, "token latent"]:
+    """Centred and of norm 1 over tokens, so that products are correlations; 0 where there is none."""
+    centred = latents - latents.mean(0)
+    norm = centred.norm(dim=0)
+    use = (norm > 0) & ((latents > 0).sum(0) >= ALIVE)
+    return torch.where(use, centred / norm.clamp(min=1e-30), 0.0)
 
 
 def layer_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
     """Mean of the best correlation for each seed, and how many latents have one above 0.7."""
-    names = {"later": "", "shuffled": "_shuffled", "random": "_random", "other_seed": "_other_seed"}
+    names = {"later": ""} | {one: f"_{one}" for one in ("shuffled", "random", "other_seed", "same_start")}
     about = {
-        "later": "the later layer",
+        "later": "the later layer, next seed",
         "shuffled": "the later layer, tokens shuffled",
         "random": "random directions of the later layer",
         "other_seed": "the next seed, same layer",
+        "same_start": "the later layer, same seed",
     }
     by_seed = frame.groupby("seed", sort=False)
     values: dict[str, tuple[list[float], str]] = {}
@@ -192,7 +204,7 @@ def layer_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
         share = [float((own[column] > 0.7).mean()) for _, own in by_seed]
         values[f"matched{end}"] = (share, f"share of latents with a correlation above 0.7 with {about[column]}")
     for name in ("match", "matched"):
-        for other in ("shuffled", "random"):
+        for other in ("shuffled", "random", "same_start"):
             gaps = [a - b for a, b in zip(values[name][0], values[f"{name}_{other}"][0], strict=True)]
             values[f"{name}_minus_{other}"] = (gaps, f"{name} minus {name}_{other}")
     return {

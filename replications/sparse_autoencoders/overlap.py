@@ -6,8 +6,10 @@ those of the sweep's central point: same data in the same order, other initial w
 over the other seeds.
 
 Null: the other dictionary replaced by random directions with the covariance of its decoder rows, encoder equal to the
-decoder, so that both matchings have a chance to agree. Beside it stands the dictionary of the later layer. How sharing
+decoder, so that both matchings have a chance to agree. Beside it stand dictionaries of the later layer. How sharing
 goes with the firing rate is the rank correlation of cosine and density; its null permutes the densities.
+
+The same for seeds of other widths and for other sparsities is in `overlap_pairs`.
 """
 
 from pathlib import Path
@@ -15,31 +17,34 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from safetensors.torch import load_file
-from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from common.cli import run
 from common.files import atomic
 from common.records import Metric, write_metrics
-from common.saes.metrics import cosines
-from common.saes.saelens import SPARSITY, load_saelens
+from common.saes.saelens import SPARSITY
 from common.statistics import over_seeds
+from replications.sparse_autoencoders.matching import compared, dictionary, random_like
+from replications.sparse_autoencoders.overlap_pairs import pair_metrics, pair_rows
 from replications.sparse_autoencoders.settings import Sweep
 
-SHARED = 0.7  # decoder cosine
 PERMUTATIONS = 20
-Rows = tuple[Float[Tensor, "_ d"], Float[Tensor, "_ d"]]
-"""Decoder and encoder rows of one dictionary."""
 
 
-def overlap(*, index: Path, sweep: Sweep, seeds: list[int], metrics: Path, table: Path) -> None:
-    """Writes `metrics.json` and one row per latent and seed. `index` lies beside the folders of the SAEs."""
+def overlap(
+    *, index: Path, more: Path, sweep: Sweep, seeds: list[int], metrics: Path, table: Path, pairs: Path
+) -> None:
+    """Writes `metrics.json`, one row per latent and seed, and one row per pair of dictionaries.
+
+    `index` and `more` lie beside the folders of the SAEs of `train_language` and `train_more`.
+    """
     end = f"{sweep.width}-k{sweep.sparsity}-s"
+    folders = [index.parent, *[more.parent] * (len(seeds) - 1)]
     own = [dictionary(index.parent / f"batch_topk-{end}{seed}") for seed in seeds]
-    late = dictionary(index.parent / f"late-{end}{seeds[0]}")
+    late = [dictionary(folder / f"late-{end}{seed}") for folder, seed in zip(folders, seeds, strict=True)]
     density = [load_file(index.parent / f"batch_topk-{end}{seed}" / SPARSITY)["sparsity"].double() for seed in seeds]
     values: dict[str, list[float]] = {}
     frames = []
@@ -56,7 +61,7 @@ def overlap(*, index: Path, sweep: Sweep, seeds: list[int], metrics: Path, table
         numbers = {
             "overlap": float(share.mean()),
             "overlap_random": float(torch.stack([pair[1].double() for pair in null]).mean()),
-            "overlap_late": float(compared(own[place], late)[1].double().mean()),
+            "overlap_late": float(compared(own[place], late[(place + 1) % len(seeds)])[1].double().mean()),
             "cosine": float(cosine.mean()),
             "cosine_random": float(torch.stack([pair[0] for pair in null]).mean()),
             "rate_correlation": correlation(cosine, density[place]),
@@ -71,45 +76,11 @@ def overlap(*, index: Path, sweep: Sweep, seeds: list[int], metrics: Path, table
                 | {"shared": share, "random_cosine": random}
             )
         )
-    write_metrics(metrics, summary(values))
-    with atomic(table) as temporary:
-        pd.concat(frames).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-
-
-def dictionary(folder: Path) -> Rows:
-    """Decoder and encoder rows of an SAE on disk."""
-    sae = load_saelens(folder)
-    return sae.W_dec, sae.W_enc.mT
-
-
-def random_like(rows: Rows, seed: int) -> Rows:
-    """As many random directions with the mean and covariance of the decoder rows; the encoder equals the decoder."""
-    W_dec = rows[0].double() / rows[0].double().norm(dim=1, keepdim=True)
-    mean = W_dec.mean(0)
-    values, vectors = torch.linalg.eigh((W_dec - mean).mT @ (W_dec - mean) / len(W_dec))
-    drawn = torch.randn(W_dec.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    made = (mean + drawn * values.clamp(min=0).sqrt() @ vectors.mT).float()
-    return made, made
-
-
-def compared(one: Rows, other: Rows) -> tuple[Float[Tensor, " one"], Bool[Tensor, " one"]]:
-    """For each latent of `one`: decoder cosine with its partner by decoder, and whether it is shared.
-
-    With a smaller dictionary on the other side, latents without a partner have cosine 0 and are not shared.
-    """
-    cosine = [cosines(*pair) for pair in zip(one, other, strict=True)]
-    by_decoder, by_encoder = (matched(part) for part in cosine)
-    has = by_decoder >= 0
-    found = cosine[0].gather(1, by_decoder.clamp(min=0)[:, None])[:, 0] * has
-    return found, has & (by_decoder == by_encoder) & (found > SHARED)
-
-
-def matched(cosine: Float[Tensor, "one other"]) -> Int[Tensor, " one"]:
-    """The partner of each row in the one-to-one matching of largest total cosine, -1 for none."""
-    rows, columns = linear_sum_assignment(cosine.numpy(), maximize=True)
-    found = torch.full((len(cosine),), -1)
-    found[torch.from_numpy(rows)] = torch.from_numpy(columns)
-    return found
+    rows = pair_rows(index.parent, more.parent, sweep, seeds)
+    write_metrics(metrics, summary(values) | pair_metrics(rows, sweep, seeds))
+    for path, frame in ((table, pd.concat(frames)), (pairs, rows)):
+        with atomic(path) as temporary:
+            frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def correlation(cosine: Float[Tensor, " d_sae"], log_density: Float[Tensor, " d_sae"]) -> float:
@@ -123,7 +94,7 @@ def summary(values: dict[str, list[float]]) -> dict[str, Metric]:
     formulas = {
         "overlap": "share of latents with the same partner by decoder and by encoder (Hungarian) and cosine above 0.7",
         "overlap_random": "overlap with random directions of the other dictionary's covariance",
-        "overlap_late": "overlap with the dictionary of the later layer",
+        "overlap_late": "overlap with the dictionary of the later layer, next seed",
         "cosine": "mean decoder cosine of the one-to-one matching",
         "cosine_random": "the same with random directions of the other dictionary's covariance",
         "rate_correlation": "Spearman correlation of a latent's decoder cosine and its density",

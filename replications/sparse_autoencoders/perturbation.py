@@ -7,12 +7,15 @@ of accuracy dAcc(j | i) of probe j when the latents of class i are gone,
 
     TPP = mean_i dAcc(i | i) - mean_{j != i} dAcc(j | i).
 
-The floor takes, for every chosen latent, one of the latents that fire about as often.
+One floor takes, for every chosen latent, one of the latents that fire about as often; another one takes coordinates
+of the residual stream, chosen in the same way and set to their mean. The ceiling takes the one direction that the
+class's own probe reads.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -29,6 +32,19 @@ class Pooled(NamedTuple):
     latents: Float[Tensor, "window d_sae"]
     W_dec: Float[Tensor, "d_sae d_model"]
     density: Float[Tensor, " d_sae"]
+
+
+def as_coordinates(data: Pooled, split: Halves) -> Pooled:
+    """Coordinates in the place of latents: what they differ by from their mean over the training windows."""
+    width = data.x.shape[1]
+    return Pooled(data.x, data.x - data.x[split.train].mean(0), torch.eye(width), torch.ones(width))
+
+
+def as_probes(data: Pooled, found: "dict[str, Probe]", split: Halves) -> Pooled:
+    """One latent for each class: the direction that its probe reads."""
+    rows = torch.from_numpy(np.stack([one.weight for one in found.values()])).float()
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    return Pooled(data.x, (data.x - data.x[split.train].mean(0)) @ rows.mT, rows, torch.ones(len(rows)))
 
 
 class Probe(NamedTuple):

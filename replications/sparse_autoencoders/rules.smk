@@ -42,13 +42,34 @@ rule train_planted:
         "python -m replications.sparse_autoencoders.train_planted {params.options} --checkpoint {output}.checkpoint --out {output} > {log} 2>&1"
 
 
+rule train_controls:
+    output:
+        "<results>/toy/planted/controls.safetensors",
+    log:
+        "<logs>/train_controls.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=1500,
+        runtime=30,
+    params:
+        options=flags(WORLDS, **RUN),
+        sources=source_hash(f"{NAME}.train_controls"),
+    shell:
+        "python -m replications.sparse_autoencoders.train_controls {params.options} --checkpoint {output}.checkpoint --out {output} > {log} 2>&1"
+
+
 rule measure_planted:
     input:
         models=rules.train_planted.output,
+        controls=rules.train_controls.output,
     output:
         metrics="<results>/toy/planted/metrics.json",
         table="<results>/toy/planted/features.csv",
         traces="<results>/toy/planted/traces.csv",
+        kinds="<results>/toy/planted/kinds.csv",
     log:
         "<logs>/measure_planted.log",
     conda:
@@ -61,7 +82,7 @@ rule measure_planted:
         options=flags(WORLDS, **SEEDS),
         sources=source_hash(f"{NAME}.measure_planted"),
     shell:
-        "python -m replications.sparse_autoencoders.measure_planted --models {input.models} {params.options} --metrics {output.metrics} --table {output.table} --traces {output.traces} > {log} 2>&1"
+        "python -m replications.sparse_autoencoders.measure_planted --models {input.models} --controls {input.controls} {params.options} --metrics {output.metrics} --table {output.table} --traces {output.traces} --kinds {output.kinds} > {log} 2>&1"
 
 
 include: "language.smk"

@@ -29,9 +29,11 @@ rule absorption:
 rule overlap:
     input:
         index=rules.train_language.output.index,
+        more=rules.train_more.output.index,
     output:
         metrics="<results>/{model}/overlap/metrics.json",
         table="<results>/{model}/overlap/latents.csv",
+        pairs="<results>/{model}/overlap/pairs.csv",
     log:
         "<logs>/{model}/overlap.log",
     conda:
@@ -43,15 +45,14 @@ rule overlap:
         options=flags({"sweep": config["sweep"]}, **SEEDS),
         sources=source_hash(f"{NAME}.overlap"),
     shell:
-        "python -m replications.sparse_autoencoders.overlap --index {input.index} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+        "python -m replications.sparse_autoencoders.overlap --index {input.index} --more {input.more} {params.options} --metrics {output.metrics} --table {output.table} --pairs {output.pairs} > {log} 2>&1"
 
 
 rule dictionaries:
     input:
-        manifest="<models>/{model}/manifest.json",
-        early=rules.collect.output.early,
-        held_out=rules.collect.output.held_out,
         saes=rules.measure_language.output.table,
+        probes="<results>/{model}/benchmarks/probes.csv",
+        planted="<results>/toy/planted/kinds.csv",
     output:
         metrics="<results>/{model}/dictionaries/metrics.json",
         table="<results>/{model}/dictionaries/dictionaries.csv",
@@ -59,15 +60,11 @@ rule dictionaries:
         "<logs>/{model}/dictionaries.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
     resources:
-        **ON_GPU,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=1000,
+        runtime=5,
     params:
-        options=flags(
-            {"sweep": config["sweep"], "evaluation": config["evaluation"]}, **RUN
-        ),
+        options=flags({"sweep": config["sweep"]}, **SEEDS),
         sources=source_hash(f"{NAME}.dictionaries"),
     shell:
-        "python -m replications.sparse_autoencoders.dictionaries --manifest {input.manifest} --early {input.early} --held-out {input.held_out} --saes {input.saes} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+        "python -m replications.sparse_autoencoders.dictionaries --saes {input.saes} --probes {input.probes} --planted {input.planted} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"

@@ -15,8 +15,7 @@ from common.cli import track
 from common.saes.architectures import ARCHITECTURES
 from common.saes.architectures.base import member, unit_rows
 from common.saes.recipe import Recipe, Training
-from common.saes.sae import Sae
-from common.saes.trainer import Batches, _slice, _start, _step
+from common.saes.trainer import TRACES, Batches, Trained, _slice, _start, _step
 
 COSINE = 0.8
 
@@ -30,15 +29,23 @@ def into_cone(
     return torch.where(along < COSINE, edge, rows)
 
 
-def train_soft_frozen(recipes: list[Recipe], batches: Batches, settings: Training, device: str = "cpu") -> list[Sae]:
-    """SAEs of one architecture and shape, in the units they were trained in."""
+def train_soft_frozen(
+    recipes: list[Recipe], batches: Batches, settings: Training, device: str = "cpu"
+) -> list[Trained]:
+    """As `common.saes.trainer.train`, for SAEs of one architecture and shape, without checkpoints."""
     group = _start(recipes, batches(0, recipes[0].source), device)
     start = group.weights["W_dec"].clone()
+    traces = []
     for step in track(range(settings.steps), "soft-frozen training"):
-        _step(group, batches, settings, step)
+        found = _step(group, batches, settings, step)
         group.weights["W_dec"].copy_(into_cone(group.weights["W_dec"], start))
-    export = ARCHITECTURES[recipes[0].architecture].export
-    return [
-        export(member(group.weights, place), recipe, _slice(group.progress, place)).to("cpu")
-        for place, recipe in enumerate(recipes)
-    ]
+        if step % settings.trace_every == 0 or step == settings.steps - 1:
+            traces.append(found.cpu())
+    table = torch.stack(traces)
+    done = []
+    for place, recipe in enumerate(recipes):
+        weights, progress = member(group.weights, place), _slice(group.progress, place)
+        lines = {name: table[:, row, place] for row, name in enumerate(TRACES)}
+        sae = ARCHITECTURES[recipe.architecture].export(weights, recipe, progress)
+        done.append(Trained(recipe, sae, weights, progress, lines))
+    return done

@@ -7,12 +7,14 @@ import torch
 from common.config import load_replication
 from common.errors import UserError
 from common.saes.harvest import Windows, check_hook, harvest, kept_tokens
-from common.saes.metrics import fvu, l0
-from common.saes.stream import as_batch
+from common.saes.metrics import fvu, fvu_by_document, l0, moments, principal, without_components
+from common.saes.sae import About, Sae
+from common.saes.stream import Activations, as_batch
 from replications.sparse_autoencoders.baselines import baselines
 from replications.sparse_autoencoders.measure_planted import fall, pca_explained, true_reconstruction
 from replications.sparse_autoencoders.members import members
 from replications.sparse_autoencoders.order import falling, order_metrics, shuffled, slope
+from replications.sparse_autoencoders.reconstructions import Judge
 from replications.sparse_autoencoders.settings import World
 from replications.sparse_autoencoders.substitution import HeldOut, at_same_distance, scored, substitute
 from replications.sparse_autoencoders.train_planted import fit
@@ -96,6 +98,40 @@ def test_baselines_are_what_their_names_say():
     assert ((kept - x).abs() < 1e-6).sum(1).min() == 2
     assert fvu(x, found["random-4"](x)) < 1
     assert torch.equal(found["zero"](x), torch.zeros_like(x))
+
+
+def test_reconstructions_are_judged_as_the_formulas_say():
+    """Against the plain formulas of `common.saes.metrics`, on data where three directions are huge."""
+    generator = torch.Generator().manual_seed(0)
+    resid = torch.randn(6, 40, 12, generator=generator) + 2
+    resid[..., :3] *= 20
+    used = torch.rand(6, 40, generator=generator) < 0.9
+    tokens = torch.zeros(6, 40, dtype=torch.long)
+    held = HeldOut(1, tokens, torch.ones_like(used), used, torch.arange(6) % 4, resid)
+    seen = torch.randn(300, 12, generator=generator) * resid.std((0, 1)) + 2
+    data = object.__new__(Activations)  # without shards on disk
+    data.x = seen
+    judge = Judge(held, data)
+    rows = torch.nn.functional.normalize(torch.randn(30, 12, generator=generator), dim=1)
+    sae = Sae(About("t", seed=4), "relu", rows.T.contiguous(), torch.full((30,), -0.5), 0.4 * rows, torch.zeros(12))
+    row, (above, below) = judge.sae(sae)
+    x, found = held.activations(), sae.reconstruct(held.activations())
+    slow = moments(x, found)
+    assert row["fvu"] == pytest.approx(slow.fvu, rel=1e-6)
+    assert row["gamma"] == pytest.approx(slow.gamma, rel=1e-6)
+    assert row["fvu_low"] < row["fvu"] < row["fvu_high"]
+    rest = moments(*without_components(x, found, principal(x)[1][:, :3])).fvu
+    assert row["fvu_without_top"] == pytest.approx(rest, rel=1e-3)
+    assert abs(rest - slow.fvu) > 0.1
+    assert row["fvu_train"] == pytest.approx(fvu(seen, sae.reconstruct(seen)), rel=1e-6)
+    assert row["l0"] == pytest.approx(l0(sae.encode(x)))
+    assert (row["seed"], row["width"]) == (4, 30)
+    literal = fvu_by_document(x, found, x.double().mean(0))
+    assert np.allclose(above, literal[0])
+    assert np.allclose(below, literal[1])
+    mean, _ = judge.reconstruction(x.mean(0).expand_as(x))
+    assert mean["fvu"] == pytest.approx(1, abs=1e-6)
+    assert judge.reconstruction(torch.zeros_like(x))[0]["gamma"] == 0  # not defined, and no error
 
 
 def test_order_of_a_planted_grid():

@@ -11,10 +11,28 @@ from common.corpora import Document
 from common.saes.architectures.base import random_rows
 from common.saes.sae import About, Sae
 from replications.sparse_autoencoders import texts
-from replications.sparse_autoencoders.benchmarks import SHORT, VIEWS, other_metrics, probe_metrics, views
+from replications.sparse_autoencoders.benchmark_metrics import ABLATED, SHORT, VIEWS, other_metrics, probe_metrics
+from replications.sparse_autoencoders.benchmarks import views
 from replications.sparse_autoencoders.codes import components, pooled, random_sae
-from replications.sparse_autoencoders.contrasts import SUBJECTS, contrast, passages
-from replications.sparse_autoencoders.perturbation import Pooled, aligned, falls, matched, probes, tpp
+from replications.sparse_autoencoders.contrasts import (
+    SUBJECTS,
+    contrast,
+    contrast_elsewhere,
+    differences,
+    passages,
+    plain_contrast,
+)
+from replications.sparse_autoencoders.draw_field import draw_floors
+from replications.sparse_autoencoders.perturbation import (
+    Pooled,
+    aligned,
+    as_coordinates,
+    as_probes,
+    falls,
+    matched,
+    probes,
+    tpp,
+)
 from replications.sparse_autoencoders.probing import (
     Halves,
     balanced,
@@ -104,12 +122,39 @@ def test_the_random_dictionary_fires_as_often_and_points_elsewhere():
 def test_contrast_is_zero_for_equal_passages_and_counts_standard_deviations():
     means = torch.tensor([[1.0, 5.0, 9.0], [1.0, 5.0, 9.0], [3.0, 0.0, 9.0], [0.0, 0.0, 2.0]])
     spread = torch.tensor([0.5, 1.0, 0.0])
-    assert contrast(means, spread).tolist() == [0, 6]
+    assert contrast(differences(means, spread)).tolist() == [0, 6]
     told = passages()
     assert len(told) == 6 * len(SUBJECTS) == len(set(told))
     assert all("{" not in one for one in told)
     first, second = SUBJECTS[0]
     assert told[0].replace(first, second) == told[1]
+
+
+def test_a_contrast_chosen_elsewhere_needs_a_feature_that_keeps_its_side():
+    """Two stories of two subjects: feature 0 tells the first subject in both, noise is larger but changes sides."""
+    apart = torch.tensor([[2.0, 9.0, 0.0], [0.0, 0.0, 1.0], [3.0, -9.0, 0.0], [0.0, 0.0, -1.0]])
+    assert contrast(apart).tolist() == [9, 1, 9, 1]
+    assert contrast_elsewhere(apart, 2).tolist() == [-9, -1, -9, -1]
+    apart[:, 1] = 0
+    assert contrast_elsewhere(apart, 2).tolist() == [2, -1, 3, -1]
+    noise = torch.randn(300, 50, generator=torch.Generator().manual_seed(0))
+    assert float(contrast(noise).mean()) > 2  # the largest of fifty is large whatever it is
+    assert abs(float(contrast_elsewhere(noise, 3).mean())) < 0.2
+
+
+def test_a_plain_probe_is_fitted_on_the_other_stories():
+    generator = torch.Generator().manual_seed(0)
+    resid = torch.randn(12, 30, 16, generator=generator)  # three stories, two subjects, two passages each
+    used = torch.rand(12, 30, generator=generator) < 0.8
+    reference = torch.randn(500, 16, generator=generator)
+    nothing = plain_contrast(resid, used, reference)
+    assert float(nothing.abs().mean()) < 0.6
+    resid[0::4, :, 5] += 3.0  # first passage of the first subject, in every story
+    found = plain_contrast(resid, used, reference)
+    assert float(found[0::2].min()) > 1.5
+    assert float(found[1::2].abs().max()) < 1
+    resid[8, :, 5] -= 6.0  # the other way round in the last story: its score turns, as its own tokens are not fitted on
+    assert float(plain_contrast(resid, used, reference)[4]) < -1
 
 
 def classes_of(n):
@@ -135,6 +180,25 @@ def test_targeted_perturbation_finds_the_latents_of_the_classes():
     assert tpp(falls(data, found, drawn, cut)) < 0.1  # the control fails
     nothing = {name: np.array([], dtype=int) for name in sets}
     assert np.abs(falls(data, found, nothing, cut)).max() == 0
+
+
+def test_floor_and_ceiling_of_targeted_perturbation():
+    """Every class has a coordinate of its own, in noise: setting it to its mean harms that class, all of them all."""
+    kinds, data = classes_of(240)
+    x = data.x + 0.3 * torch.randn(data.x.shape, generator=torch.Generator().manual_seed(2))
+    data, cut = data._replace(x=x), Halves(np.arange(120), np.arange(120, 240))
+    found = probes(data.x, kinds, cut)
+    neurons = as_coordinates(data, cut)
+    left = data.x - neurons.latents @ neurons.W_dec
+    assert torch.allclose(left, data.x[cut.train].mean(0).expand_as(left), atol=1e-5)  # not 0, which may be far away
+    axes = {name: aligned(neurons, probe, cut, 1) for name, probe in found.items()}
+    assert [int(one[0]) for one in axes.values()] == [0, 1, 2]
+    assert tpp(falls(neurons, found, axes, cut)) > 0.1
+    constant = falls(neurons, found, {name: np.arange(6) for name in found}, cut)
+    assert constant == pytest.approx(np.full((3, 3), 0.5), abs=0.05)  # all at their mean: every probe is at chance
+    own = as_probes(data, found, cut)
+    alone = {name: np.array([place]) for place, name in enumerate(found)}
+    assert falls(own, found, alone, cut).diagonal() == pytest.approx(np.full(3, 0.5), abs=0.05)
 
 
 def test_matched_latents_are_others_of_like_density():
@@ -212,10 +276,19 @@ def test_metrics_of_tables():
     found = probe_metrics(pd.DataFrame(rows))
     assert found["probe_latents_minus_random"].value == pytest.approx(0.3)
     assert found["probe_latents_k1"].n == 2
-    others = [
-        {"what": what, "seed": seed, "value": 1.0 + seed + ("random" in what)}
-        for what in ("contrast of latents", "contrast of random", "tpp of 5 latents", "tpp of 5 random latents",
-                     "tpp of 20 latents", "tpp of 20 random latents")
-        for seed in (0, 1)
-    ]  # fmt: skip
-    assert other_metrics(pd.DataFrame(others))["contrast_minus_random"].value == -1
+    arms = ("latents", "random", "coordinates")
+    whats = [f"contrast of {arm}{end}" for arm in arms for end in ("", ", chosen elsewhere")]
+    whats += ["contrast of a plain probe, chosen elsewhere", "tpp of the probe's direction"]
+    whats += [f"tpp of {n} {kind}" for n in ABLATED for kind in ("latents", "random latents", "coordinates")]
+    others = pd.DataFrame(
+        [{"what": what, "seed": seed, "value": 1.0 + seed + ("random" in what) + 2 * ("coordinates" in what)}
+         for what in whats for seed in (0, 1)]
+    )  # fmt: skip
+    floors = other_metrics(others)
+    assert floors["contrast_minus_random"].value == floors["contrast_elsewhere_minus_random"].value == -1
+    assert floors["contrast_minus_coordinates"].value == floors["tpp_n20_minus_coordinates"].value == -2
+    assert floors["contrast_elsewhere_minus_plain"].value == 0
+    assert "contrast_minus_plain" not in floors
+    figure, data = draw_floors(pd.DataFrame(rows), others)
+    assert [len(axis.collections) for axis in figure.axes] == [12, 7, 7]  # one mean for each arm and place
+    assert len(data) == len(others) + sum(row["task"] == "flagged call" for row in rows)

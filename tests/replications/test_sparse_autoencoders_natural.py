@@ -23,7 +23,7 @@ from replications.sparse_autoencoders.completeness import (
     prepared,
     summary,
 )
-from replications.sparse_autoencoders.natural import absorption_metrics, correlations, layer_metrics
+from replications.sparse_autoencoders.natural import absorption_metrics, layer_metrics, layer_rows, standard
 from replications.sparse_autoencoders.token_classes import (
     Discriminants,
     Half,
@@ -128,10 +128,10 @@ def test_classes_and_their_random_twins():
 def test_correlations_are_those_of_numpy():
     one, other = (torch.rand(200, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
     literal = np.corrcoef(one.T.numpy(), other.T.numpy())[:3, 3:]
-    assert np.allclose(correlations(one, other).numpy(), literal, atol=1e-5)
-    assert torch.allclose(correlations(one, one).diagonal(), torch.ones(3), atol=1e-5)
+    assert np.allclose((standard(one).mT @ standard(other)).numpy(), literal, atol=1e-5)
+    assert torch.allclose((standard(one).mT @ standard(one)).diagonal(), torch.ones(3), atol=1e-5)
     other[:, 1] = 0
-    assert correlations(one, other)[:, 1].abs().max() == 0
+    assert (standard(one).mT @ standard(other))[:, 1].abs().max() == 0
 
 
 def test_metrics_of_both_parts():
@@ -145,12 +145,29 @@ def test_metrics_of_both_parts():
     assert found["gap"].value == 0.5
     assert found["classes"].value == 1
     assert found["absorbed_minus_random"].value == pytest.approx(0.1)
-    table = pd.DataFrame(
-        {"seed": [0, 0, 1, 1], "later": [0.9, 0.5, 0.9, 0.5], "shuffled": 0.1, "random": 0.4, "other_seed": 0.8}
-    )
+    others = {"shuffled": 0.1, "random": 0.4, "other_seed": 0.8, "same_start": 0.9}
+    table = pd.DataFrame({"seed": [0, 0, 1, 1], "later": [0.9, 0.5, 0.9, 0.5], **others})
     layers = layer_metrics(table)
     assert layers["matched"].value == 0.5
     assert layers["match_minus_random"].value == pytest.approx(0.3)
+    assert layers["match_minus_same_start"].value == pytest.approx(-0.2)
+
+
+def test_layers_are_matched_with_the_dictionary_of_another_seed():
+    """Seed 0 shares its latents with the later layer of seed 1 only, seed 1 with that of seed 0: both are found."""
+    x = torch.randn(600, 12, generator=torch.Generator().manual_seed(0))
+
+    def sae(seed):
+        W = torch.nn.functional.normalize(torch.randn(8, 12, generator=torch.Generator().manual_seed(seed)), dim=1)
+        return Sae(About("t"), "relu", W.T.contiguous(), torch.full((8,), -0.3), W, torch.zeros(12))
+
+    found = layer_rows(x, x, [sae(1), sae(2)], [sae(2), sae(1)], [0, 1])
+    assert found["later"].min() > 0.999
+    assert found[["shuffled", "random", "other_seed", "same_start"]].max().max() < 0.99
+    assert found["shuffled"].mean() < 0.2
+    crossed = layer_rows(x, x, [sae(1), sae(2)], [sae(1), sae(2)], [0, 1])
+    assert crossed["same_start"].min() > 0.999
+    assert crossed["later"].max() < 0.99
 
 
 @pytest.fixture

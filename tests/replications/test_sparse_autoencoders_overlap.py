@@ -13,7 +13,9 @@ from common.saes.architectures.base import random_rows
 from common.saes.metrics import cosines
 from common.saes.sae import About, Sae
 from common.saes.saelens import save_saelens
-from replications.sparse_autoencoders.overlap import compared, correlation, matched, overlap, random_like
+from replications.sparse_autoencoders.draw_overlap import draw_overlap
+from replications.sparse_autoencoders.matching import compared, matched, random_like
+from replications.sparse_autoencoders.overlap import correlation, overlap
 
 N, D = 60, 40
 
@@ -69,29 +71,54 @@ def test_correlation_with_firing_rates():
     assert correlation(torch.ones(5), torch.arange(5.0)) == 0
 
 
+def planted(folder, name, *, common, own, width=N, density=None):
+    """A stored dictionary of `width` latents, of which `common` are the first ones of a fixed list."""
+    W = torch.cat([rows(50, N)[:common], rows(own, width - common)])
+    sae = Sae(About("batch_topk"), "relu", W.T.contiguous(), torch.zeros(width), W, torch.zeros(D))
+    save_saelens(sae, folder / name, density=density)
+
+
 def test_the_step_finds_what_was_planted(tmp_path):
-    """Two thirds of the latents are common to all seeds, and these fire more often."""
+    """Two thirds of the latents are common to all seeds, and these fire more often; half of them at the width below.
+
+    Two sparsities have four fifths in common, and a layer has everything in common with the SAE that began like it.
+    """
     sweep = load_replication("sparse_autoencoders", "smoke").sweep
-    sweep = sweep.model_copy(update={"width": N, "sparsity": 3})
-    write_json(tmp_path / "index.json", [])
+    half = N // 2
+    sweep = sweep.model_copy(update={"widths": [half, N, 2 * N], "width": N, "sparsity": 3, "sparsities": [3, 5]})
+    more = tmp_path / "more"
+    density = torch.cat([torch.full((40,), 0.1), torch.full((20,), 0.001)]) * torch.linspace(1, 1.1, N)
     for seed in (0, 1, 2):
-        W = torch.cat([rows(50, 40), rows(seed, 20)])
-        sae = Sae(About("batch_topk"), "relu", W.T.contiguous(), torch.zeros(N), W, torch.zeros(D))
-        density = torch.cat([torch.full((40,), 0.1), torch.full((20,), 0.001)]) * torch.linspace(1, 1.1, N)
-        save_saelens(sae, tmp_path / f"batch_topk-{N}-k3-s{seed}", density=density)
-    W = rows(77)
-    save_saelens(
-        Sae(About("batch_topk"), "relu", W.T.contiguous(), torch.zeros(N), W, torch.zeros(D)),
-        tmp_path / f"late-{N}-k3-s0",
-    )
+        folder = more if seed else tmp_path
+        planted(tmp_path, f"batch_topk-{N}-k3-s{seed}", common=40, own=seed, density=density)
+        planted(folder, f"batch_topk-{half}-k3-s{seed}", common=15, own=20 + seed, width=half)
+        planted(folder, f"late-{N}-k3-s{seed}", common=0 if seed else 40, own=seed if not seed else 77 + seed)
+    planted(tmp_path, f"batch_topk-{N}-k5-s0", common=48, own=9)
+    planted(tmp_path, f"batch_topk-{half}-k5-s0", common=0, own=8, width=half)
+    for folder in (tmp_path, more):
+        write_json(folder / "index.json", [])
     overlap(
-        index=tmp_path / "index.json", sweep=sweep, seeds=[0, 1, 2], metrics=tmp_path / "metrics.json",
-        table=tmp_path / "t.csv",
+        index=tmp_path / "index.json", more=more / "index.json", sweep=sweep, seeds=[0, 1, 2],
+        metrics=tmp_path / "metrics.json", table=tmp_path / "t.csv", pairs=tmp_path / "p.csv",
     )  # fmt: skip
     found = read_metrics(tmp_path / "metrics.json")
     assert found["overlap"].value == pytest.approx(2 / 3, abs=0.02)
     assert found["overlap_random"].value < 0.05
-    assert found["overlap_late"].value < 0.05
+    late = found["overlap_late"].per_seed
+    assert max(late[:2]) < 0.05, "the dictionary of the later layer must be that of another seed"
+    assert late[2] == pytest.approx(2 / 3, abs=0.02)  # seed 2 is compared with that of seed 0
     assert found["rate_correlation"].value > 0.4
     assert abs(found["rate_correlation_permuted"].value) < 0.3
+    assert found[f"overlap_width_{N}"].value == pytest.approx(found["overlap"].value)
+    assert found[f"overlap_width_{half}"].value == pytest.approx(0.5, abs=0.02)
+    assert found[f"overlap_width_{half}_minus_random"].ci_low > 0.4
+    assert f"overlap_width_{2 * N}" not in found
+    assert (found["overlap_sparsity"].ci_low, found["overlap_sparsity"].ci_high) == pytest.approx((0, 2 / 3), abs=0.02)
+    assert found["overlap_seeds_and_sparsity"].value == pytest.approx(2 / 3, abs=0.02)
+    assert found["overlap_seeds_and_sparsity"].n == 2
     assert len(pd.read_csv(tmp_path / "t.csv")) == 3 * N
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert table.groupby("what").size().to_dict() == {"seeds": 6, "seeds and sparsity": 2, "sparsity": 2}
+    figure, data = draw_overlap(pd.read_csv(tmp_path / "t.csv"), table)
+    assert len(figure.axes) == 4
+    assert set(data["panel"]) == {"latents", "pairs"}

@@ -1,0 +1,66 @@
+"""What a reconstruction is worth on held-out activations, as far as no language model is needed for it."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from common.saes.metrics import FORMULAS, l0, principal
+from common.saes.sae import Sae
+from common.saes.stream import Activations
+from common.statistics import over_clusters
+from replications.sparse_autoencoders.order import Sums
+from replications.sparse_autoencoders.substitution import HeldOut
+
+TRAIN_SAMPLE = 8192  # training activations on which the gap to held-out ones is measured
+TOP = 3  # principal components without which fvu is stated again
+
+
+class Judge:
+    """Rows of the table; what does not depend on the reconstruction is computed once. Sums are float64."""
+
+    def __init__(self, held: HeldOut, data: Activations) -> None:
+        self.x, self.documents = held.activations(), held.documents()
+        self.seen = data.x[:TRAIN_SAMPLE].float()
+        self.axes = principal(self.x)[1][:, :TOP].double()
+        away = self.x.double() - self.x.double().mean(0)
+        self.below = away.square().sum(1).numpy()
+        self.rest = self.below.sum() - float((away @ self.axes).square().sum())
+        seen = self.seen.double()
+        self.seen_total = float((seen - seen.mean(0)).square().sum())
+
+    def sae(self, sae: Sae) -> tuple[dict[str, Any], Sums]:
+        """A row of the table, and numerators and denominators of fvu per token."""
+        latents = sae.encode(self.x)
+        row, sums = self.reconstruction(sae.decode(latents, self.x))
+        apart = (self.seen - sae.reconstruct(self.seen)).double()
+        fires = latents != 0
+        return {
+            "architecture": sae.about.architecture,
+            "width": sae.d_sae,
+            "k": sae.about.sparsity,
+            "seed": sae.about.seed,
+            "l0": l0(latents),
+            **row,
+            "fvu_train": dot(apart, apart) / self.seen_total,
+            "dead": float((~fires.any(0)).float().mean()),
+            "dense": float((fires.float().mean(0) > 0.1).float().mean()),
+        }, sums
+
+    def reconstruction(self, found: Float[Tensor, "token d_model"]) -> tuple[dict[str, float], Sums]:
+        """Quality of a reconstruction, with an interval over documents."""
+        x, found = self.x.double(), found.double()
+        error = x - found
+        above = error.square().sum(1).numpy()
+        fvu = over_clusters(above, self.documents, unit="share", formula=FORMULAS["fvu"], denominators=self.below)
+        rest = above.sum() - float((error @ self.axes).square().sum())
+        cross = dot(x, found)
+        row = {"fvu": fvu.value, "fvu_low": fvu.ci_low, "fvu_high": fvu.ci_high}
+        row |= {"fvu_without_top": rest / self.rest, "gamma": dot(found, found) / cross if cross else 0.0}
+        return row, (above, self.below)
+
+
+def dot(one: Float[Tensor, "token d_model"], other: Float[Tensor, "token d_model"]) -> float:
+    """Sum of products."""
+    return float(torch.dot(one.flatten(), other.flatten()))
