@@ -5,7 +5,6 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from replications.monosemanticity.units import Text, sparse
 NEAR, INSIDE = 0.5, 0.5  # decoder cosine with the parent, and share of firings inside its firings, of a child
 FAMILIES, CHILDREN = 4, 4  # shown
 WORDS = 4  # of a label
+RARE = 20  # firings
 Family = list[dict[str, Any]]
 
 
@@ -87,13 +87,13 @@ def described_by(
 ) -> list[tuple[str, float]]:
     """The first tokens of every latent's explanation, and the share of its firings that the explanation points at.
 
-    Both on the documents on which explanations are made.
+    The share is of firings on scored documents, of at least `RARE`, so that rare latents cannot seem clear.
     """
-    own, made = x[torch.from_numpy(~text.scored)], text.made()
-    firings = sparse(lambda part: sae.encode(own[part]), len(own))
-    found = explain(firings, made, len(words), size)
-    pointed = np.bincount(firings.unit[hit(found, firings, made)], minlength=sae.d_sae)
-    told = pointed / np.maximum(np.bincount(firings.unit, minlength=sae.d_sae), 1)
+    firings = sparse(lambda part: sae.encode(x[part]), len(x))
+    found = explain(firings, text, len(words), size)
+    use = text.scored[firings.place]
+    pointed = np.bincount(firings.unit[use & hit(found, firings, text)], minlength=sae.d_sae)
+    told = pointed / np.maximum(firings.counts(text.scored), RARE)
     return [(label(found, unit, words), float(told[unit])) for unit in range(sae.d_sae)]
 
 

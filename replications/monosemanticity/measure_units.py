@@ -108,6 +108,8 @@ def measure_units(
             if name == "features":
                 order = exchanged(rates, np.random.default_rng(seed))
                 control = judge(explained.of(order), kind.firings, text, measures.context, weights[:, :1])
+                for part in (control.units, control.quarters):
+                    del part["purity"]  # asks for no explanation
                 found.setdefault("shuffled", []).append(control)
                 assert kind.logits is not None
                 permuted = logit_correlations(kind.logits[order], kind.firings, text)
@@ -162,11 +164,12 @@ def unit_metrics(found: dict[str, list[Scores]], documents: int) -> dict[str, Me
     out = Seeded()
     for kind, each in found.items():
         values = {score: [float(one.units[score].mean()) for one in each] for score in each[0].units}
-        values["single"] = [float((one.units["purity"] >= SINGLE).mean()) for one in each]
+        if "purity" in values:
+            values["single"] = [float((one.units["purity"] >= SINGLE).mean()) for one in each]
         for score, per_seed in values.items():
             unit = "share" if score in ("purity", "single") else "1"
             out.add(f"{score}_{kind}", per_seed, unit, f"{SCORES[score]}; {kind}")
-        for score in ("ranking", "purity"):
+        for score in [one for one in ("ranking", "purity") if one in values]:
             unit = "share" if score == "purity" else "1"
             for q in range(QUARTERS):
                 formula = f"{SCORES[score]}, quarter {q + 1} alone, 1 strongest; {kind}"
@@ -175,7 +178,8 @@ def unit_metrics(found: dict[str, list[Scores]], documents: int) -> dict[str, Me
                 )
     for score in SCORES:
         for other in PAIRS:
-            out.minus(f"{score}_features_minus_{other}", f"{score}_features", f"{score}_{other}")
+            if f"{score}_{other}" in out.found:
+                out.minus(f"{score}_features_minus_{other}", f"{score}_features", f"{score}_{other}")
         for left, right in OTHER_PAIRS:
             out.minus(f"{score}_{left}_minus_{right}", f"{score}_{left}", f"{score}_{right}")
     for score in ("ranking", "purity"):

@@ -62,7 +62,7 @@ def areas(
 ) -> Float[np.ndarray, "quarter draw"]:
     """P(a positive scores above a negative) + P(tie) / 2 for the positives of each quarter; NaN without any."""
     order = np.argsort(negative)
-    up_to = np.concatenate([np.zeros_like(weight_negative[:1]), np.cumsum(weight_negative[order], axis=0)])
+    up_to = np.concatenate([np.zeros((1, weight_negative.shape[1])), np.cumsum(weight_negative[order], axis=0)])
     low, high = (np.searchsorted(negative[order], positive, side) for side in ("left", "right"))
     wins = (up_to[low] + up_to[high]) / 2 * weight_positive
     belongs = (np.arange(QUARTERS)[:, None] == part).astype(np.float32)

@@ -37,9 +37,9 @@ def units(quarters: pd.DataFrame, table: pd.DataFrame, metrics: dict[str, Metric
     panels = [grid[0, 0], grid[0, 1], grid[1, 0], grid[1, 1]]
     for ax, (score, name) in zip(panels, SCORES.items(), strict=True):
         for kind, (label, colour, line) in KINDS.items():
-            if score == "purity" and kind == "shuffled":
-                continue  # purity asks for no explanation
             own = quarters[(quarters["kind"] == kind) & (quarters["score"] == score)].groupby("quarter")["accuracy"]
+            if not len(own):
+                continue  # purity asks for no explanation, so there are none to exchange
             ax.plot(own.mean().index, own.mean(), line, marker="o", markersize=3, color=colour, label=label)
             ax.fill_between(own.mean().index, own.min(), own.max(), color=colour, alpha=0.2, linewidth=0)
         if score != "purity":
@@ -72,7 +72,7 @@ def _differences(ax: Axes, metrics: dict[str, Metric]) -> pd.DataFrame:
         ]  # fmt: skip
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
     ax.set(xlabel="quarter of activations, 1 strongest", ylabel="latents minus neurons", xticks=range(1, 5))
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="upper right")
     return pd.DataFrame(drawn)
 
 

@@ -32,14 +32,6 @@ class Text(NamedTuple):
         """Number of tokens."""
         return len(self.token)
 
-    def made(self) -> "Text":
-        """The documents alone on which explanations are made."""
-        use = ~self.scored
-        return Text(
-            self.token[use], self.previous[use], self.following[use], self.document[use], self.scored[use],
-            self.per_window,
-        )  # fmt: skip
-
 
 class Firings(NamedTuple):
     """One entry per firing, sorted by unit."""

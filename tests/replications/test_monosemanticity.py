@@ -175,6 +175,7 @@ def test_ties_count_half_and_an_empty_quarter_is_left_out():
     assert found[:3, 0].tolist() == [0.5, 0.75, 0.125]
     assert np.isnan(found[3, 0])
     np.testing.assert_allclose(known_mean(found[:, None], 0, 0.5), (0.5 + 0.75 + 0.125) / 3)
+    assert np.isnan(areas(positive, negative[:0], one, one[:0], np.array([0, 0, 1, 2]))).all()  # fires everywhere
     assert known_mean(np.full((4, 2, 1), np.nan), 1, 0.5).tolist() == [[0.5]] * 4
 
 
