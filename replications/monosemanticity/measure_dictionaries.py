@@ -15,9 +15,8 @@ from torch import Tensor
 
 from common.cli import run
 from common.files import read_json
-from common.records import Metric, write_metrics
+from common.records import write_metrics
 from common.saes.saelens import load_saelens
-from common.statistics import LEVEL
 from common.tables import Seeded, write_table
 from replications.monosemanticity.dictionaries import twins
 from replications.monosemanticity.families import INSIDE, NEAR, Family, Level, clearest_families, families_of
@@ -30,6 +29,7 @@ from replications.monosemanticity.reconstruction import (
     rise,
     substitutes,
     table,
+    under_documents,
 )
 from replications.monosemanticity.settings import Dictionaries, Measures
 from replications.monosemanticity.structure import (
@@ -181,7 +181,7 @@ def loss_metrics(
 
 
 def rises(out: Seeded, by_window: list[dict[str, np.ndarray]], documents: np.ndarray, widths: list[int]) -> None:
-    """Adds the rise with width, and what the luck of a start gives: over seeds, and over resampled documents."""
+    """Adds the rise with width, and what the luck of a start gives; these and the widest over documents too."""
     narrow = [f"trained-{widths[0]}", *sorted(name for name in by_window[0] if name.startswith("twin"))]
     for ablation in ("zero", "mean"):
         known = {name: f"recovered_{ablation}_{name.replace('-', '_')}" for name in by_window[0]}
@@ -196,16 +196,18 @@ def rises(out: Seeded, by_window: list[dict[str, np.ndarray]], documents: np.nda
         text = f"best of the {len(narrow)} dictionaries of the narrowest width - their mean"
         out.add(f"rise_{ablation}_twin", luck(base).tolist(), "share", text)
         out.minus(f"rise_{ablation}_difference", f"rise_{ablation}_trained", f"rise_{ablation}_twin")
-        wide, *others = resampled_recovery(by_window, documents, [f"trained-{widths[-1]}", *narrow], ablation)
-        trained, twin = rise(wide, np.stack(others)).mean(0), luck(np.stack(others)).mean(0)
-        for name, draws in (("trained", trained), ("twin", twin), ("difference", trained - twin)):
-            one = out.found[f"rise_{ablation}_{name}"]
-            low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-            out.found[f"rise_{ablation}_{name}_documents"] = Metric(
-                value=one.value, ci_low=min(float(low), one.value), ci_high=max(float(high), one.value),
-                n=len(np.unique(documents)), unit="share", per_seed=one.per_seed,
-                formula=f"{one.formula}; interval over resampled documents, the same for all seeds",
-            )  # fmt: skip
+        ways = [f"trained-{widths[-1]}", "components", *narrow]
+        wide, components, *others = resampled_recovery(by_window, documents, ways, ablation)
+        trained, twin = rise(wide, np.stack(others)), luck(np.stack(others))
+        for name, draws in {
+            f"rise_{ablation}_trained": trained,
+            f"rise_{ablation}_twin": twin,
+            f"rise_{ablation}_difference": trained - twin,
+            f"recovered_{ablation}_widest": wide,
+            f"recovered_{ablation}_components": components,
+            f"recovered_{ablation}_widest_minus_components": wide - components,
+        }.items():
+            out.found[f"{name}_documents"] = under_documents(out.found[name], draws.mean(0), len(np.unique(documents)))
 
 
 def nest(levels: list[Level], seed: int) -> tuple[Nesting, Nesting]:

@@ -17,13 +17,13 @@ from common.cli import run
 from common.files import read_json
 from common.records import Metric, write_metrics
 from common.saes.saelens import load_saelens
-from common.statistics import LEVEL
 from common.tables import Seeded, write_table
 from replications.monosemanticity.examples import contexts
 from replications.monosemanticity.explain import QUARTERS, Explanations, auroc, exchanged, explain, scored
 from replications.monosemanticity.kinds import NARROW, made_kinds
 from replications.monosemanticity.model import load_models
 from replications.monosemanticity.quantiles import Weights, known_mean, purity, ranking, resampled
+from replications.monosemanticity.reconstruction import under_documents
 from replications.monosemanticity.settings import Measures
 from replications.monosemanticity.structure import logit_correlations
 from replications.monosemanticity.units import Firings, Text, read_text
@@ -199,16 +199,6 @@ def unit_metrics(found: dict[str, list[Scores]], documents: int) -> dict[str, Me
                 name = "_".join(filter(None, [score, left, "minus", right, quarter, "documents"]))
                 out.found[name] = under_documents(known, draws, documents)
     return out.found
-
-
-def under_documents(known: Metric, draws: Float[np.ndarray, " draw"], documents: int) -> Metric:
-    """A paired difference with the interval over resampled documents, the same for both sides and all seeds."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Metric(
-        value=known.value, ci_low=min(float(low), known.value), ci_high=max(float(high), known.value), n=documents,
-        unit=known.unit, per_seed=known.per_seed,
-        formula=f"{known.formula}; interval over resampled documents, the same for both, seeds held fixed",
-    )  # fmt: skip
 
 
 def logit_metrics(values: dict[str, list[float]]) -> dict[str, Metric]:

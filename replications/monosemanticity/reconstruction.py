@@ -15,8 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.network_settings import Architecture
+from common.records import Metric
 from common.saes.metrics import fvu, l0, principal
 from common.saes.sae import Sae
+from common.statistics import LEVEL
 from common.transformer import Weights
 from replications.monosemanticity.model import losses
 
@@ -122,6 +124,16 @@ def luck(narrow: Float[np.ndarray, "twin ..."]) -> Float[np.ndarray, "..."]:
     """What the best of the narrowest dictionaries, chosen afterwards, recovers beyond their mean: never negative."""
     found: Float[np.ndarray, ...] = narrow.max(0) - narrow.mean(0)
     return found
+
+
+def under_documents(known: Metric, draws: Float[np.ndarray, " draw"], documents: int) -> Metric:
+    """A metric over seeds with the interval over resampled documents instead, the same ones for all seeds and sides."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Metric(
+        value=known.value, ci_low=min(float(low), known.value), ci_high=max(float(high), known.value), n=documents,
+        unit=known.unit, per_seed=known.per_seed,
+        formula=f"{known.formula}; interval over resampled documents, seeds held fixed",
+    )  # fmt: skip
 
 
 def ngram_losses(
