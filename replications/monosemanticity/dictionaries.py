@@ -6,7 +6,7 @@ same L0. Kinds:
 
 - `trained`: every width, on a trained model;
 - `relu`: the paper's architecture, the narrowest width, its penalty steered to the same L0;
-- `twin`: the narrowest width again, from other initial weights on the same batches;
+- `twin1`, `twin2`...: the narrowest width again, from other initial weights on the same batches;
 - `start`: the same dictionaries before their first step (random rows, encoder equal to decoder, the same k);
 - `untrained`: one width, on the model before training (Heap et al. 2025).
 
@@ -73,7 +73,7 @@ def dictionaries(
             trained,
             [
                 *(("trained", width) for width in dictionaries.widths),
-                ("twin", dictionaries.widths[0]),
+                *((twin, dictionaries.widths[0]) for twin in twins(dictionaries.twins)),
                 ("relu", dictionaries.widths[0]),
             ],
         ),
@@ -103,6 +103,11 @@ def dictionaries(
     with atomic(traces) as temporary:
         pd.concat(frames).to_csv(temporary, index_label="trace", float_format="%.6g", lineterminator="\n")
     write_json(index, listed)
+
+
+def twins(count: int) -> list[str]:
+    """The kinds of the narrowest dictionaries from other starts."""
+    return [f"twin{number}" for number in range(1, count + 1)]
 
 
 def recipe(dictionaries: Dictionaries, width: int, seed: int, architecture: ArchitectureName = "topk") -> Recipe:

@@ -35,7 +35,7 @@ def loss(ways: pd.DataFrame, curves: pd.DataFrame, metrics: dict[str, Metric]) -
         for kind, label, colour in (
             ("trained", "dictionary", PALETTE[0]),
             ("start", "untrained dictionary", "0.5"),
-            ("twin", "dictionary, other start", PALETTE[5]),
+            ("twin", "dictionary, other starts", PALETTE[5]),
             ("relu", "dictionary, ReLU and L1", PALETTE[4]),
         ):
             own = table[table["kind"] == kind]
@@ -62,7 +62,7 @@ def _recovered(ways: pd.DataFrame) -> pd.DataFrame:
     for seed, own in ways.groupby("seed"):
         ce = own.set_index("name")["ce"]
         for name, value, width in own[["name", "ce", "width"]].itertuples(index=False):
-            kind = str(name).split("-")[0]
+            kind = str(name).split("-")[0].rstrip("0123456789")
             if kind in ("clean", "zero", "mean"):
                 continue
             found = {a: (ce[a] - value) / (ce[a] - ce["clean"]) for a in ("zero", "mean")}

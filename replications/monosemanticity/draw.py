@@ -9,7 +9,7 @@ PLANS = {
     "splitting/splitting": Plan(dictionary_figures.splitting, ("nests.csv",)),
     "splitting/families": Plan(dictionary_figures.families, ("families.csv",), TEXT),
     "universality/universality": Plan(dictionary_figures.universality, ("twins.csv",)),
-    "units/units": Plan(unit_figures.units, ("quarters.csv", "units.csv")),
+    "units/units": Plan(unit_figures.units, ("quarters.csv", "units.csv", "metrics.json")),
     "units/examples": Plan(unit_figures.examples, ("examples.csv",), TEXT),
     "logits/logits": Plan(unit_figures.logits, ("units.csv",)),
 }

@@ -15,7 +15,7 @@ What this scorer misses: anything that needs more than one token. It favours uni
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from replications.monosemanticity.units import Firings, Text
 
@@ -113,17 +113,35 @@ def token_counts(
     return found.reshape(firings.units, d_vocab)
 
 
-def flagged(
-    found: Explanations, text: Text, group: Int[np.ndarray, " n"], groups: int, mask: Bool[np.ndarray, " n"]
+def grouped(text: Text, context: int) -> Int[np.ndarray, " n"]:
+    """The number of the context that each token is in; a window is cut into contexts of `context` tokens."""
+    window, place = np.divmod(np.arange(text.size()), text.per_window)
+    found: Int[np.ndarray, " n"] = window * -(-text.per_window // context) + place // context
+    return found
+
+
+def summed(
+    values: Float32[np.ndarray, "unit d_vocab"],
+    previous: Bool[np.ndarray, " unit"],
+    text: Text,
+    group: Int[np.ndarray, " n"],
+    mask: Bool[np.ndarray, " n"],
 ) -> Float[np.ndarray, "unit group"]:
-    """How many tokens of each group the explanation of each unit points at."""
-    d_vocab = found.members.shape[1]
-    out = np.zeros((len(found.members), groups), dtype=np.float32)
+    """Sum over the tokens of each group (those of the mask) of each unit's value of the present or previous token."""
+    out = np.zeros((len(values), int(group.max()) + 1), dtype=np.float32)
+    here, starts = np.unique(group[mask], return_index=True)  # tokens of a group are neighbours
     for side, key in ((False, text.token), (True, text.previous)):
-        units = found.previous == side
-        table = np.bincount(group[mask] * d_vocab + key[mask], minlength=groups * d_vocab).reshape(groups, d_vocab)
-        out[units] = found.members[units].astype(np.float32) @ table.T.astype(np.float32)
+        units = np.flatnonzero(previous == side)
+        out[np.ix_(units, here)] = np.add.reduceat(values[np.ix_(units, key[mask])], starts, axis=1)
     return out
+
+
+def peaks(firings: Firings, text: Text, group: Int[np.ndarray, " n"]) -> Float[np.ndarray, "unit group"]:
+    """The strongest activation of each unit in each group of scored tokens, 0 where it does not fire."""
+    use = text.scored[firings.place]
+    found = np.zeros((firings.units, int(group.max()) + 1), dtype=np.float32)
+    np.maximum.at(found, (firings.unit[use], group[firings.place[use]]), firings.value[use])
+    return found
 
 
 def hit(found: Explanations, firings: Firings, text: Text) -> Bool[np.ndarray, " entry"]:
@@ -146,16 +164,14 @@ def quarters(unit: Int[np.ndarray, " n"], value: Float[np.ndarray, " n"], units:
 
 def scored(found: Explanations, firings: Firings, text: Text, context: int) -> tuple[Tally, Tally]:
     """Detection over contexts and fuzzing over tokens, on the scored documents."""
-    groups = np.arange(text.size()) // text.per_window * -(-text.per_window // context)
-    groups = groups + np.arange(text.size()) % text.per_window // context
+    groups = grouped(text, context)
     n_groups, n_documents = int(groups.max()) + 1, int(text.document.max()) + 1
     document = np.zeros(n_groups, dtype=np.int64)
     document[groups] = text.document
     use = text.scored[firings.place]
     unit, place, value = firings.unit[use], firings.place[use], firings.value[use]
-    pointed = flagged(found, text, groups, n_groups, text.scored)
-    strongest = np.zeros((firings.units, n_groups), dtype=np.float32)
-    np.maximum.at(strongest, (unit, groups[place]), value)
+    pointed = summed(found.members.astype(np.float32), found.previous, text, groups, text.scored)
+    strongest = peaks(firings, text, groups)
     fires = strongest > 0
     judged = np.zeros(n_groups, dtype=bool)
     judged[groups[text.scored]] = True
@@ -209,14 +225,6 @@ def auroc(found: Explanations, firings: Firings, text: Text) -> Float[np.ndarray
 
 def _keys(text: Text) -> tuple[tuple[bool, Int[np.ndarray, " n"]], ...]:
     return ((False, text.token), (True, text.previous))
-
-
-def purity(firings: Firings, text: Text, d_vocab: int) -> Float[np.ndarray, " unit"]:
-    """Share of a unit's firings on the scored documents that is on one token: its commonest on the other documents."""
-    top = token_counts(firings, text.token, ~text.scored, d_vocab).argmax(1)
-    fired = token_counts(firings, text.token, text.scored, d_vocab)
-    found: Float[np.ndarray, " unit"] = fired[np.arange(len(top)), top] / np.maximum(fired.sum(1), 1)
-    return found
 
 
 def exchanged(rates: Float[np.ndarray, " unit"], rng: np.random.Generator) -> Int[np.ndarray, " unit"]:

@@ -1,5 +1,6 @@
 """Families of latents across widths, for the figure: a latent, its children in the next dictionary, and theirs."""
 
+from collections import Counter
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -8,13 +9,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.saes.sae import Sae
-from replications.monosemanticity.explain import explain, wording
+from replications.monosemanticity.explain import Explanations, explain, hit, shown
 from replications.monosemanticity.structure import nesting, together
 from replications.monosemanticity.units import Text, sparse
 
 NEAR, INSIDE = 0.5, 0.5  # decoder cosine with the parent, and share of firings inside its firings, of a child
 FAMILIES, CHILDREN = 4, 4  # shown
 WORDS = 4  # of a label
+RARE = 20  # firings
+Family = list[dict[str, Any]]
 
 
 class Level(NamedTuple):
@@ -34,49 +37,71 @@ class Link(NamedTuple):
 
 def families_of(
     levels: list[Level], x: Float[Tensor, "token d_mlp"], text: Text, words: list[str], size: int
-) -> list[dict[str, Any]]:
-    """The largest families, one row per member: width, latent, parent, fit, firings, and the tokens that explain it."""
-    labels = [labels_of(level.sae, x, text, words, size) for level in levels]
+) -> list[Family]:
+    """All families of two or more: one row per member with width, latent, parent, fit, firings, and its tokens."""
+    described = [described_by(level.sae, x, text, words, size) for level in levels]
     links = [linked(narrow, wide) for narrow, wide in pairwise(levels)]
-    roots = sorted(range(levels[0].sae.d_sae), key=lambda root: (-members(links, 0, root), root))[:FAMILIES]
-    rows: list[dict[str, Any]] = []
-    for family, root in enumerate(roots):
-        todo = [(0, root, -1)]
+    found = []
+    for root, children in enumerate(links[0].children):
+        rows: Family = []
+        todo = [(0, root, -1)] if children else []
         while todo:
             place, latent, parent = todo.pop(0)
             fit = links[place - 1] if place else None
+            label, told = described[place][latent]
             rows.append(
                 {
-                    "family": family + 1,
                     "width": levels[place].sae.d_sae,
                     "latent": latent,
                     "parent": parent,
                     "cosine": float(fit.cosine[latent]) if fit else 1.0,
                     "inside": float(fit.inside[latent]) if fit else 1.0,
                     "tokens": int(levels[place].fires[:, latent].sum()),
-                    "label": labels[place][latent],
+                    "told": told,
+                    "label": label,
                 }
             )
             if place < len(links):
                 todo += [(place + 1, child, latent) for child in links[place].children[latent]]
-    return rows
+        if rows:
+            found.append(rows)
+    return found
 
 
-def largest_families(found: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The largest families of all networks, numbered anew; `found` has the families of each seed."""
-    every: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for seed, rows in found.items():
-        for row in rows:
-            every.setdefault((seed, row["family"]), []).append(row)
-    best = sorted(every, key=lambda key: (-len(every[key]), key))[:FAMILIES]
-    return [{**row, "family": place + 1, "seed": key[0]} for place, key in enumerate(best) for row in every[key]]
+def clearest_families(found: dict[int, list[Family]]) -> Family:
+    """The families that the figure shows, numbered; `found` has all families of each seed.
+
+    Those in which a latent has two children come first, and of these the ones whose members are best told by tokens.
+    """
+
+    def order(one: tuple[int, Family]) -> tuple[bool, float]:
+        splits = max(Counter((row["width"], row["parent"]) for row in one[1]).values()) > 1
+        return not splits, -float(np.mean([row["told"] for row in one[1]]))
+
+    best = sorted(((seed, rows) for seed, each in found.items() for rows in each), key=order)[:FAMILIES]
+    return [{"family": place + 1, "seed": seed, **row} for place, (seed, rows) in enumerate(best) for row in rows]
 
 
-def labels_of(sae: Sae, x: Float[Tensor, "token d_mlp"], text: Text, words: list[str], size: int) -> list[str]:
-    """The first tokens of every latent's explanation."""
+def described_by(
+    sae: Sae, x: Float[Tensor, "token d_mlp"], text: Text, words: list[str], size: int
+) -> list[tuple[str, float]]:
+    """The first tokens of every latent's explanation, and the share of its firings that the explanation points at.
+
+    The share is of firings on scored documents, of at least `RARE`, so that rare latents cannot seem clear.
+    """
     firings = sparse(lambda part: sae.encode(x[part]), len(x))
     found = explain(firings, text, len(words), size)
-    return [wording(found, unit, words, WORDS) for unit in range(sae.d_sae)]
+    use = text.scored[firings.place]
+    pointed = np.bincount(firings.unit[use & hit(found, firings, text)], minlength=sae.d_sae)
+    told = pointed / np.maximum(firings.counts(text.scored), RARE)
+    return [(label(found, unit, words), float(told[unit])) for unit in range(sae.d_sae)]
+
+
+def label(found: Explanations, unit: int, words: list[str]) -> str:
+    """The first tokens of an explanation: one blank before a token is left out, letters without one get a hyphen."""
+    tokens = [words[token] for token in found.ranked[unit][:WORDS] if token >= 0]
+    plain = [f"-{one}" if one[:1].isalpha() else shown(one.removeprefix(" ") or one) for one in tokens]
+    return ("after " if found.previous[unit] else "") + ("  ".join(plain) or "(nothing)")
 
 
 def linked(narrow: Level, wide: Level) -> Link:
@@ -89,10 +114,3 @@ def linked(narrow: Level, wide: Level) -> Link:
         if len(children[found.parent[latent]]) < CHILDREN:
             children[found.parent[latent]].append(latent)
     return Link(children, found.cosine, found.inside)
-
-
-def members(links: list[Link], place: int, latent: int) -> int:
-    """Size of the family below a latent."""
-    if place == len(links):
-        return 1
-    return 1 + sum(members(links, place + 1, child) for child in links[place].children[latent])

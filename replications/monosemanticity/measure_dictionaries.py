@@ -15,18 +15,21 @@ from torch import Tensor
 
 from common.cli import run
 from common.files import read_json
-from common.records import Metric, write_metrics
+from common.records import write_metrics
 from common.saes.saelens import load_saelens
-from common.statistics import LEVEL
 from common.tables import Seeded, write_table
-from replications.monosemanticity.families import INSIDE, NEAR, Level, families_of, largest_families
+from replications.monosemanticity.dictionaries import twins
+from replications.monosemanticity.families import INSIDE, NEAR, Family, Level, clearest_families, families_of
 from replications.monosemanticity.model import Models, activations, load_models, losses
 from replications.monosemanticity.reconstruction import (
+    luck,
     ngram_losses,
     recovered,
-    resampled_rise,
+    resampled_recovery,
+    rise,
     substitutes,
     table,
+    under_documents,
 )
 from replications.monosemanticity.settings import Dictionaries, Measures
 from replications.monosemanticity.structure import (
@@ -54,7 +57,7 @@ def measure_dictionaries(
     ways: Path,
     nests: Path,
     families: Path,
-    twins: Path,
+    pairs: Path,
 ) -> None:
     """Writes the metrics of three parts and the tables of their figures. `index` lies beside the dictionaries."""
     stored, trained = load_file(tokens), load_models(models)
@@ -62,14 +65,14 @@ def measure_dictionaries(
     names = {
         f"{kind}-{width}": f"{kind}-{width}-s{{seed}}" for kind in ("trained", "start") for width in dictionaries.widths
     }
-    names |= {kind: f"{kind}-{dictionaries.widths[0]}-s{{seed}}" for kind in ("twin", "relu")}
+    names |= {kind: f"{kind}-{dictionaries.widths[0]}-s{{seed}}" for kind in (*twins(dictionaries.twins), "relu")}
     judged = windows[(stored["document"] % 2 == 1)][: measures.loss_windows]
     grams = ngram_losses(stored["train"].numpy(), judged.numpy(), trained.shape.d_vocab)
     found: list[list[dict[str, Any]]] = []
     window_losses: list[dict[str, np.ndarray]] = []
     kept: list[dict[str, Tensor]] = []
     nested: list[dict[str, Any]] = []
-    trees: dict[int, list[dict[str, Any]]] = {}
+    trees: dict[int, list[Family]] = {}
     parents: list[dict[str, float]] = []
     for place, seed in enumerate(trained.seeds):
         saes = {name: load_saelens(index.parent / folder.format(seed=seed)) for name, folder in names.items()}
@@ -98,21 +101,22 @@ def measure_dictionaries(
             for kind, own in (("own parent", one), ("permuted", null))
             for parent, cosine, inside in zip(*own, strict=True)
         ]
-        twin, _ = nest([levels[0], Level(saes["twin"], saes["twin"].encode(scored) > 0)], seed)
+        twin, _ = nest([levels[0], Level(saes["twin1"], saes["twin1"].encode(scored) > 0)], seed)
         parents.append(summary({"": one, "_null": null, "_twin": twin}, levels))
         trees[seed] = families_of(levels, x, text, read_json(vocabulary), measures.set_size)
         print(f"seed {seed}: " + ", ".join(f"{row['name']} {row['ce']:.3f}" for row in rows), flush=True)
     write_table(ways, [row for rows in found for row in rows])
     documents = stored["document"][stored["document"] % 2 == 1][: measures.loss_windows].numpy()
     before_training = untrained_losses(trained, judged)
-    losses_found = loss_metrics(found, dictionaries.widths, grams, before_training).found
-    write_metrics(loss, losses_found | rises(losses_found, window_losses, documents, dictionaries.widths))
+    out = loss_metrics(found, dictionaries.widths, grams, before_training)
+    rises(out, window_losses, documents, dictionaries.widths)
+    write_metrics(loss, out.found)
     write_table(nests, nested)
-    write_table(families, largest_families(trees))
+    write_table(families, clearest_families(trees))
     write_metrics(splitting, splitting_metrics(parents).found)
-    pairs, lines = universal(kept, trained.seeds, text)
-    write_table(twins, lines)
-    found_pairs = over(pairs, UNIVERSALITY)
+    by_pair, lines = universal(kept, trained.seeds, text)
+    write_table(pairs, lines)
+    found_pairs = over(by_pair, UNIVERSALITY)
     for left, right in (("untrained", "features"), ("neurons", "features"), ("untrained", "neurons")):
         found_pairs.minus(f"correlation_{left}_minus_{right}", f"correlation_{left}", f"correlation_{right}")
     write_metrics(universality, found_pairs.found)
@@ -165,11 +169,8 @@ def loss_metrics(
             out.add(f"dead_{key}", [float(own[name]["dead"]) for own in by_name], "share", "latents that never fire")
             out.add(f"l0_{key}", [float(own[name]["l0"]) for own in by_name], "1", "active latents per token")
     for ablation in ("zero", "mean"):
-        for kind in ("trained", "start"):
-            wide, narrow = (f"recovered_{ablation}_{kind}_{width}" for width in (widths[-1], widths[0]))
-            out.minus(f"rise_{ablation}_{kind}", wide, narrow)
-        out.minus(f"rise_{ablation}_twin", f"recovered_{ablation}_twin", f"recovered_{ablation}_trained_{widths[0]}")
-        out.minus(f"rise_{ablation}_difference", f"rise_{ablation}_trained", f"rise_{ablation}_twin")
+        start = (f"recovered_{ablation}_start_{width}" for width in (widths[-1], widths[0]))
+        out.minus(f"rise_{ablation}_start", *start)
         for other in ("components", "neurons", f"start_{widths[-1]}"):
             wide = f"recovered_{ablation}_trained_{widths[-1]}"
             out.found[f"recovered_{ablation}_widest"] = out.found[wide]
@@ -179,23 +180,34 @@ def loss_metrics(
     return out
 
 
-def rises(
-    found: dict[str, Metric], by_window: list[dict[str, np.ndarray]], documents: np.ndarray, widths: list[int]
-) -> dict[str, Metric]:
-    """The rises with width again, every seed kept, with intervals over resampled documents (seeds held fixed)."""
-    out = {}
-    narrow, wide = f"trained-{widths[0]}", f"trained-{widths[-1]}"
+def rises(out: Seeded, by_window: list[dict[str, np.ndarray]], documents: np.ndarray, widths: list[int]) -> None:
+    """Adds the rise with width, and what the luck of a start gives; these and the widest over documents too."""
+    narrow = [f"trained-{widths[0]}", *sorted(name for name in by_window[0] if name.startswith("twin"))]
     for ablation in ("zero", "mean"):
-        trained, twin = (resampled_rise(by_window, documents, one, narrow, ablation) for one in (wide, "twin"))
-        for name, draws in (("trained", trained), ("twin", twin), ("difference", trained - twin)):
-            known = found[f"rise_{ablation}_{name}"]
-            low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-            out[f"rise_{ablation}_{name}_documents"] = Metric(
-                value=known.value, ci_low=min(float(low), known.value), ci_high=max(float(high), known.value),
-                n=len(np.unique(documents)), unit="share", per_seed=known.per_seed,
-                formula=f"{known.formula}; interval over resampled documents, the same for all seeds",
-            )  # fmt: skip
-    return out
+        known = {name: f"recovered_{ablation}_{name.replace('-', '_')}" for name in by_window[0]}
+        values = {name: np.array(out.found[key].per_seed) for name, key in known.items() if key in out.found}
+        base = np.stack([values[name] for name in narrow])
+        for width in widths[1:]:
+            text = (
+                f"recovered_{ablation}_trained_{width} - mean of the {len(narrow)} dictionaries of the narrowest width"
+            )
+            out.add(f"rise_{ablation}_to_{width}", rise(values[f"trained-{width}"], base).tolist(), "share", text)
+        out.found[f"rise_{ablation}_trained"] = out.found[f"rise_{ablation}_to_{widths[-1]}"]
+        text = f"best of the {len(narrow)} dictionaries of the narrowest width - their mean"
+        out.add(f"rise_{ablation}_twin", luck(base).tolist(), "share", text)
+        out.minus(f"rise_{ablation}_difference", f"rise_{ablation}_trained", f"rise_{ablation}_twin")
+        ways = [f"trained-{widths[-1]}", "components", *narrow]
+        wide, components, *others = resampled_recovery(by_window, documents, ways, ablation)
+        trained, twin = rise(wide, np.stack(others)), luck(np.stack(others))
+        for name, draws in {
+            f"rise_{ablation}_trained": trained,
+            f"rise_{ablation}_twin": twin,
+            f"rise_{ablation}_difference": trained - twin,
+            f"recovered_{ablation}_widest": wide,
+            f"recovered_{ablation}_components": components,
+            f"recovered_{ablation}_widest_minus_components": wide - components,
+        }.items():
+            out.found[f"{name}_documents"] = under_documents(out.found[name], draws.mean(0), len(np.unique(documents)))
 
 
 def nest(levels: list[Level], seed: int) -> tuple[Nesting, Nesting]:

@@ -1,7 +1,6 @@
 """The one-layer transformer: stored weights, its MLP's activations, and the loss with these replaced."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +13,11 @@ from torch import Tensor
 from common.files import atomic
 from common.network_settings import Architecture
 from common.saes.harvest import batched
-from common.transformer import Weights, forward, initial_weights, token_losses
+from common.transformer import Visit, Weights, forward, initial_weights, token_losses
 from replications.monosemanticity.settings import Model, Text
 
 HOOK = "blocks.0.mlp.hook_post"
 BATCH = 32  # windows
-Replace = Callable[[Float[Tensor, "token d_mlp"]], Float[Tensor, "token d_mlp"]]
 
 
 class Models(NamedTuple):
@@ -81,21 +79,25 @@ def activations(
 
 @torch.no_grad()
 def losses(
-    weights: Weights, tokens: Int[Tensor, "window pos"], shape: Architecture, replace: Replace | None = None
+    weights: Weights,
+    tokens: Int[Tensor, "window pos"],
+    shape: Architecture,
+    instead: Float[Tensor, "window rest d_mlp"] | None = None,
 ) -> Float[Tensor, "window next"]:
-    """Loss of every next token in nats, with the neurons of all positions but the first replaced."""
-
-    def visit(name: str, value: Tensor) -> Tensor:
-        if name != HOOK or replace is None:
-            return value
-        changed = value.clone()
-        rest = value[0, :, 1:]
-        changed[0, :, 1:] = replace(rest.flatten(0, 1)).reshape(rest.shape)
-        return changed
-
+    """Loss of every next token in nats; with `instead`, which replaces the neurons of all positions but the first."""
     found = []
     for rows in batched(len(tokens), BATCH):
         part = tokens[None, rows].to(weights["embed.W_E"].device)
-        logits = forward(weights, part, shape, visit=None if replace is None else visit)
+        visit = None if instead is None else _replacing(instead[None, rows].to(part.device))
+        logits = forward(weights, part, shape, visit=visit)
         found.append(token_losses(logits, part)[0].cpu())
     return torch.cat(found)
+
+
+def _replacing(instead: Float[Tensor, "instance window rest d_mlp"]) -> Visit:
+    """Puts activations in place of the model's own."""
+
+    def visit(name: str, value: Tensor) -> Tensor:
+        return torch.cat([value[:, :, :1], instead], dim=2) if name == HOOK else value
+
+    return visit

@@ -10,16 +10,20 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.network_settings import Architecture
+from common.records import Metric
 from common.saes.metrics import fvu, l0, principal
 from common.saes.sae import Sae
+from common.statistics import LEVEL
 from common.transformer import Weights
-from replications.monosemanticity.model import Replace, losses
+from replications.monosemanticity.model import losses
 
 Row = dict[str, object]
+Replace = Callable[[Float[Tensor, "token d_mlp"]], Float[Tensor, "token d_mlp"]]
 DRAWS = 1000  # of documents
 FLOOR = 0.02  # nats, least cost of an ablation
 
@@ -64,12 +68,17 @@ def table(
     ways: Mapping[str, Replace],
     saes: Mapping[str, Sae],
 ) -> tuple[list[Row], dict[str, Float[np.ndarray, " window"]]]:
-    """One row per way: cross-entropy, variance unexplained on `x`, L0, dead latents; and the loss of every window."""
+    """One row per way: cross-entropy, variance unexplained, L0, dead latents; and the loss of every window.
+
+    `x` are the activations on `windows`, the first position of each left out.
+    """
     by_window = {"clean": losses(weights, windows, shape).double().mean(1).numpy()}
     rows: list[Row] = [{"name": "clean", "ce": float(by_window["clean"].mean())}]
     for name, way in ways.items():
-        by_window[name] = losses(weights, windows, shape, way).double().mean(1).numpy()
-        row: Row = {"name": name, "ce": float(by_window[name].mean()), "fvu": fvu(x, way(x))}
+        found = way(x)
+        instead = rearrange(found, "(window rest) d_mlp -> window rest d_mlp", window=len(windows))
+        by_window[name] = losses(weights, windows, shape, instead).double().mean(1).numpy()
+        row: Row = {"name": name, "ce": float(by_window[name].mean()), "fvu": fvu(x, found)}
         if name in saes:
             latents = saes[name].encode(x)
             dead = float((latents == 0).all(0).double().mean())
@@ -84,14 +93,13 @@ def recovered(rows: list[Row], name: str, ablation: str) -> float:
     return (ce[ablation] - ce[name]) / max(ce[ablation] - ce["clean"], FLOOR)
 
 
-def resampled_rise(
+def resampled_recovery(
     by_window: list[dict[str, Float[np.ndarray, " window"]]],
     document: Int[np.ndarray, " window"],
-    wide: str,
-    narrow: str,
+    ways: list[str],
     ablation: str,
-) -> Float[np.ndarray, " draw"]:
-    """Difference of the loss recovered of two ways, mean over seeds, under resampled documents, the same for all."""
+) -> Float[np.ndarray, "way seed draw"]:
+    """Loss recovered of some ways under resampled documents, the same for all ways and seeds."""
     _, index = np.unique(document, return_inverse=True)
     chosen = np.random.default_rng(0).multinomial(
         int(index.max()) + 1, np.full(int(index.max()) + 1, 1 / (index.max() + 1)), size=DRAWS
@@ -99,10 +107,33 @@ def resampled_rise(
     weights = chosen[:, index] / chosen[:, index].sum(1, keepdims=True)
     found = []
     for one in by_window:
-        ce = {name: weights @ one[name] for name in ("clean", wide, narrow, ablation)}
-        found.append((ce[narrow] - ce[wide]) / np.maximum(ce[ablation] - ce["clean"], FLOOR))
-    draws: Float[np.ndarray, " draw"] = np.mean(found, axis=0)
+        ce = {name: weights @ one[name] for name in ("clean", ablation, *ways)}
+        cost = np.maximum(ce[ablation] - ce["clean"], FLOOR)
+        found.append([(ce[ablation] - ce[way]) / cost for way in ways])
+    draws: Float[np.ndarray, "way seed draw"] = np.swapaxes(np.array(found), 0, 1)
     return draws
+
+
+def rise(wide: Float[np.ndarray, "..."], narrow: Float[np.ndarray, "twin ..."]) -> Float[np.ndarray, "..."]:
+    """What the widest dictionary recovers beyond the mean of the narrowest ones, which differ by their start."""
+    found: Float[np.ndarray, ...] = wide - narrow.mean(0)
+    return found
+
+
+def luck(narrow: Float[np.ndarray, "twin ..."]) -> Float[np.ndarray, "..."]:
+    """What the best of the narrowest dictionaries, chosen afterwards, recovers beyond their mean: never negative."""
+    found: Float[np.ndarray, ...] = narrow.max(0) - narrow.mean(0)
+    return found
+
+
+def under_documents(known: Metric, draws: Float[np.ndarray, " draw"], documents: int) -> Metric:
+    """A metric over seeds with the interval over resampled documents instead, the same ones for all seeds and sides."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Metric(
+        value=known.value, ci_low=min(float(low), known.value), ci_high=max(float(high), known.value), n=documents,
+        unit=known.unit, per_seed=known.per_seed,
+        formula=f"{known.formula}; interval over resampled documents, seeds held fixed",
+    )  # fmt: skip
 
 
 def ngram_losses(

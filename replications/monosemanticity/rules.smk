@@ -145,7 +145,7 @@ rule measure_dictionaries:
         ),
         sources=source_hash(f"{NAME}.measure_dictionaries"),
     shell:
-        "python -m replications.monosemanticity.measure_dictionaries --tokens {input.tokens} --vocabulary {input.vocabulary} --models {input.models} --index {input.index} {params.options} --loss {output.loss} --splitting {output.splitting} --universality {output.universality} --ways {output.ways} --nests {output.nests} --families {output.families} --twins {output.twins} > {log} 2>&1"
+        "python -m replications.monosemanticity.measure_dictionaries --tokens {input.tokens} --vocabulary {input.vocabulary} --models {input.models} --index {input.index} {params.options} --loss {output.loss} --splitting {output.splitting} --universality {output.universality} --ways {output.ways} --nests {output.nests} --families {output.families} --pairs {output.twins} > {log} 2>&1"
 
 
 rule draw:

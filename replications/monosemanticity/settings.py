@@ -37,6 +37,9 @@ class Dictionaries(Strict):
         description="numbers of latents, narrowest first"
     )
     width: Annotated[int, Field(ge=8)] = Field(description="width of the dictionaries that are compared with neurons")
+    twins: Annotated[int, Field(ge=1)] = Field(
+        description="further dictionaries of the narrowest width from other starts: how lucky a start can be"
+    )
     sparsity: Annotated[int, Field(ge=1)] = Field(description="k, active latents per token")
     tokens: Annotated[int, Field(ge=1000)] = Field(description="training activations of each network")
     training: Training

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from common.drawing import Picture
 from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
+from common.records import Metric
 
 KINDS = {
     "features": ("latents", PALETTE[0], "-"),
@@ -22,24 +23,57 @@ KINDS = {
 }
 
 
-def units(quarters: pd.DataFrame, table: pd.DataFrame) -> Picture:
-    """Balanced accuracy by quarter of the activations; right, one unit after the other."""
-    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.7))
-    for ax, score in zip(axes, ("detection", "fuzzing"), strict=False):
+SCORES = {
+    "detection": "balanced accuracy, detection",
+    "fuzzing": "balanced accuracy, fuzzing",
+    "ranking": "AUROC, detection",
+    "purity": "purity",
+}
+
+
+def units(quarters: pd.DataFrame, table: pd.DataFrame, metrics: dict[str, Metric]) -> Picture:
+    """Scores by quarter of the activations; then one unit after the other, and latents against neurons."""
+    figure, grid = plt.subplots(2, 3, figsize=(PAGE_WIDTH, 4.8))
+    panels = [grid[0, 0], grid[0, 1], grid[1, 0], grid[1, 1]]
+    for ax, (score, name) in zip(panels, SCORES.items(), strict=True):
         for kind, (label, colour, line) in KINDS.items():
             own = quarters[(quarters["kind"] == kind) & (quarters["score"] == score)].groupby("quarter")["accuracy"]
+            if not len(own):
+                continue  # purity asks for no explanation, so there are none to exchange
             ax.plot(own.mean().index, own.mean(), line, marker="o", markersize=3, color=colour, label=label)
             ax.fill_between(own.mean().index, own.min(), own.max(), color=colour, alpha=0.2, linewidth=0)
-        ax.axhline(0.5, color="0.8", linewidth=0.8, zorder=0)
-        ax.set(xlabel="quarter of activations, 1 strongest", ylabel=f"balanced accuracy, {score}", xticks=range(1, 5))
+        if score != "purity":
+            ax.axhline(0.5, color="0.8", linewidth=0.8, zorder=0)
+        ax.set(xlabel="quarter of activations, 1 strongest", ylabel=name, xticks=range(1, 5))
+    differences = _differences(grid[1, 2], metrics)
     for kind, (label, colour, line) in KINDS.items():
         each = np.sort(table.loc[table["kind"] == kind, "fuzzing"])[::-1]
         if len(each):
-            axes[2].plot(np.linspace(0, 1, len(each)), each, line, color=colour, label=label)
-    axes[2].set(xlabel="units, best explained first", ylabel="balanced accuracy, fuzzing")
-    handles, labels = axes[0].get_legend_handles_labels()
+            grid[0, 2].plot(np.linspace(0, 1, len(each)), each, line, color=colour, label=label)
+    grid[0, 2].set(xlabel="units, best explained first", ylabel="balanced accuracy, fuzzing")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    return figure, quarters
+    return figure, pd.concat([quarters, differences])
+
+
+def _differences(ax: Axes, metrics: dict[str, Metric]) -> pd.DataFrame:
+    """Latents minus neurons at equal rates, paired, with intervals over resampled documents."""
+    drawn: list[dict[str, object]] = []
+    for score, colour, marker, aside in (("ranking", PALETTE[0], "o", -0.06), ("purity", PALETTE[1], "s", 0.06)):
+        found = [metrics[f"{score}_features_minus_neurons_quarter{quarter}_documents"] for quarter in range(1, 5)]
+        value = np.array([one.value for one in found])
+        error = np.array([[one.value - one.ci_low, one.ci_high - one.value] for one in found]).T
+        at = np.arange(1, 5) + aside
+        ax.errorbar(at, value, error, fmt=marker, markersize=4, color=colour, label=SCORES[score])
+        drawn += [
+            {"kind": "features minus neurons", "score": score, "quarter": quarter + 1, "accuracy": one.value,
+             "ci_low": one.ci_low, "ci_high": one.ci_high}
+            for quarter, one in enumerate(found)
+        ]  # fmt: skip
+    ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    ax.set(xlabel="quarter of activations, 1 strongest", ylabel="latents minus neurons", xticks=range(1, 5))
+    ax.legend(frameon=False, loc="upper right")
+    return pd.DataFrame(drawn)
 
 
 def logits(table: pd.DataFrame) -> Picture:

@@ -8,8 +8,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from common.transformer import forward, token_losses
-from replications.monosemanticity.explain import auroc, exchanged, explain, purity, quarters, scored
+from replications.monosemanticity.explain import auroc, exchanged, explain, quarters, scored, summed
 from replications.monosemanticity.model import HOOK, activations, losses
+from replications.monosemanticity.quantiles import areas, known_mean, purity, ranking, resampled
 from replications.monosemanticity.reconstruction import largest, ngram_losses
 from replications.monosemanticity.units import at_rates, rotation
 from tests.replications.monosemanticity_tiny import (
@@ -49,9 +50,10 @@ def test_neurons_are_those_of_the_literal_mlp_and_reach_the_logits():
 
 def test_replacing_by_the_same_changes_nothing_and_zero_is_no_mlp_behind_the_first_position():
     clean = losses(WEIGHTS, TOKENS, SHAPE)
-    torch.testing.assert_close(losses(WEIGHTS, TOKENS, SHAPE, lambda x: x), clean)
+    neurons = activations(WEIGHTS, TOKENS, SHAPE)[:, 1:]
+    torch.testing.assert_close(losses(WEIGHTS, TOKENS, SHAPE, neurons), clean)
     cut = {**WEIGHTS, "blocks.0.mlp.W_out": torch.zeros_like(WEIGHTS["blocks.0.mlp.W_out"])}
-    zero, without = losses(WEIGHTS, TOKENS, SHAPE, torch.zeros_like), losses(cut, TOKENS, SHAPE)
+    zero, without = losses(WEIGHTS, TOKENS, SHAPE, torch.zeros_like(neurons)), losses(cut, TOKENS, SHAPE)
     torch.testing.assert_close(zero[:, 1:], without[:, 1:])
     torch.testing.assert_close(zero[:, 0], clean[:, 0])
     x = torch.randn(5, 32)
@@ -90,9 +92,13 @@ def test_planted_units_are_explained_and_random_ones_are_not():
     for tally in (detection, fuzzing):
         assert abs(tally.accuracy(every)[2, 0] - 0.5) < 0.12
     assert abs(auroc(explained, found, TEXT)[2] - 0.5) < 0.12
-    assert purity(found, TEXT, VOCAB)[0] < 0.7
+    once = resampled(TEXT, 0)
+    assert known_mean(purity(found, TEXT, VOCAB, once), 0, 0.0)[0, 0] < 0.7
     alone, _ = firings((TEXT.token == 4)[:, None])
-    assert purity(alone, TEXT, VOCAB)[0] == 1
+    assert (purity(alone, TEXT, VOCAB, once) == 1).all()
+    by_quarter = ranking(explained, found, TEXT, 4, once)[..., 0]
+    assert (by_quarter[:, 0] == 1).all()
+    assert abs(by_quarter[:, 2].mean() - 0.5) < 0.12
 
 
 def test_scores_are_the_literal_ones():
@@ -128,6 +134,59 @@ def test_scores_are_the_literal_ones():
         every = np.ones((tally.alarms.shape[1], 1), dtype=np.float32)
         np.testing.assert_allclose(tally.accuracy(every)[:, 0], expected[name], atol=1e-5)
         np.testing.assert_allclose(tally.by_quarter().mean(0), expected[name], atol=1e-5)
+
+
+def test_ranking_and_purity_are_the_literal_ones_and_count_a_document_as_often_as_it_was_drawn():
+    found, values = firings(planted())
+    explained = explain(found, TEXT, VOCAB, 2)
+    weights = resampled(TEXT, 3)
+    judged = np.unique(TEXT.document[TEXT.scored])
+    assert weights[judged].sum(0).tolist() == [len(judged)] * 4
+    assert weights.sum(0).tolist() == [len(judged)] * 4
+    assert (weights[judged, 0] == 1).all()
+    area, pure = ranking(explained, found, TEXT, 4, weights), purity(found, TEXT, VOCAB, weights)
+    wide = LENGTH - 1
+    contexts = [np.arange(s, s + 4) for s in range(0, TEXT.size(), 4) if TEXT.scored[s]]
+    times = np.stack([weights[TEXT.document[one[0]]] for one in contexts])
+    assert wide % 4 == 0
+    for u in range(3):
+        key = TEXT.previous if explained.previous[u] else TEXT.token
+        score = np.array([-np.log(1 - explained.rates[u, key[one]]).sum() for one in contexts], dtype=np.float32)
+        best = np.array([values[one, u].max() for one in contexts])
+        part = np.full(len(best), -1)
+        part[best > 0] = quarters(np.zeros((best > 0).sum(), dtype=int), best[best > 0], 1)
+        on = np.flatnonzero((values[:, u] > 0) & TEXT.scored)
+        of = quarters(np.zeros(len(on), dtype=int), values[on, u], 1)
+        made = TEXT.token[(values[:, u] > 0) & ~TEXT.scored]
+        top = np.bincount(made, minlength=VOCAB).argmax()
+        for q in range(4):
+            use = (part == q) | (part == -1)
+            for draw in range(4):
+                literal = roc_auc_score(part[use] == q, score[use].round(4), sample_weight=times[use, draw])
+                assert area[q, u, draw] == pytest.approx(literal, abs=0.01)
+                own = weights[TEXT.document[on[of == q]], draw]
+                assert pure[q, u, draw] == pytest.approx((own * (TEXT.token[on[of == q]] == top)).sum() / own.sum())
+
+
+def test_ties_count_half_and_an_empty_quarter_is_left_out():
+    one = np.ones((4, 1), dtype=np.float32)
+    positive, negative = np.array([1.0, 1.0, 2.0, 0.0]), np.array([1.0, 0.0, 1.0, 3.0])
+    found = areas(positive, negative, one, one, np.array([0, 0, 1, 2]))
+    assert found[:3, 0].tolist() == [0.5, 0.75, 0.125]
+    assert np.isnan(found[3, 0])
+    np.testing.assert_allclose(known_mean(found[:, None], 0, 0.5), (0.5 + 0.75 + 0.125) / 3)
+    assert np.isnan(areas(positive, negative[:0], one, one[:0], np.array([0, 0, 1, 2]))).all()  # fires everywhere
+    assert known_mean(np.full((4, 2, 1), np.nan), 1, 0.5).tolist() == [[0.5]] * 4
+
+
+def test_sums_over_contexts_are_the_literal_ones():
+    values = np.random.default_rng(0).random((2, VOCAB)).astype(np.float32)
+    group = np.arange(TEXT.size()) // 4
+    found = summed(values, np.array([False, True]), TEXT, group, TEXT.scored)
+    for place in range(int(group.max()) + 1):
+        use = (group == place) & TEXT.scored
+        expected = [values[0, TEXT.token[use]].sum(), values[1, TEXT.previous[use]].sum()]
+        np.testing.assert_allclose(found[:, place], expected, rtol=1e-5)
 
 
 def test_quarters_hold_as_many_and_the_first_is_the_strongest():

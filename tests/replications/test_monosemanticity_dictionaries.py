@@ -69,7 +69,7 @@ def test_notes_hold_the_explanation_and_its_score(data):
 
 def test_every_kind_of_dictionary_is_made_and_the_relu_one_is_of_the_narrowest_width(tmp_path):
     sizes = Dictionaries(
-        widths=[8, 12], width=12, sparsity=2, tokens=1000,
+        widths=[8, 12], width=12, twins=2, sparsity=2, tokens=1000,
         training={"steps": 2, "batch": 64, "learning_rate": 0.01, "warmup": 0, "dead_after": 64, "resample_at": [1]},
     )  # fmt: skip
     save_file({"train": TOKENS.flatten()}, tmp_path / "tokens.safetensors")
@@ -82,6 +82,6 @@ def test_every_kind_of_dictionary_is_made_and_the_relu_one_is_of_the_narrowest_w
         (one["kind"], one["width"]): load_saelens(tmp_path / one["name"]) for one in read_json(tmp_path / "index.json")
     }
     expected = {(kind, width): "topk" for kind in ("trained", "start") for width in (8, 12)}
-    expected |= {("twin", 8): "topk", ("untrained", 12): "topk", ("relu", 8): "relu"}
+    expected |= {("twin1", 8): "topk", ("twin2", 8): "topk", ("untrained", 12): "topk", ("relu", 8): "relu"}
     assert {key: one.activation for key, one in made.items()} == expected
     assert all(one.d_sae == width for (_, width), one in made.items())

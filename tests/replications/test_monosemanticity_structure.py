@@ -8,11 +8,11 @@ from common.claims import evaluate, load_claims
 from common.records import Metric
 from common.saes.sae import About, Sae
 from replications.monosemanticity.dictionaries import recipe
-from replications.monosemanticity.explain import shown
-from replications.monosemanticity.families import Level, families_of, largest_families
+from replications.monosemanticity.explain import Explanations, shown
+from replications.monosemanticity.families import Level, clearest_families, families_of, label
 from replications.monosemanticity.measure_dictionaries import loss_metrics, rises, splitting_metrics
-from replications.monosemanticity.measure_units import logit_metrics, unit_metrics
-from replications.monosemanticity.reconstruction import resampled_rise
+from replications.monosemanticity.measure_units import Scores, logit_metrics, unit_metrics
+from replications.monosemanticity.reconstruction import luck, resampled_recovery, rise
 from replications.monosemanticity.settings import Dictionaries, Text
 from replications.monosemanticity.structure import (
     best_correlations,
@@ -26,7 +26,7 @@ from replications.monosemanticity.tokenise import windows_of
 from tests.replications.monosemanticity_tiny import TEXT, VOCAB, firings, planted
 
 SIZES = Dictionaries(
-    widths=[8, 16], width=16, sparsity=2, tokens=1000,
+    widths=[8, 16], width=16, twins=1, sparsity=2, tokens=1000,
     training={"steps": 1, "batch": 2, "learning_rate": 0.1, "warmup": 0, "dead_after": 1},
 )  # fmt: skip
 
@@ -75,15 +75,19 @@ def test_a_unit_finds_its_twin_in_a_permuted_copy():
     np.testing.assert_allclose(best_correlations(x, y), literal, atol=1e-5)
 
 
-def test_a_rise_between_equal_ways_is_nothing():
+def test_a_rise_between_equal_ways_is_nothing_and_luck_is_never_negative():
     rng = np.random.default_rng(0)
     one = {"clean": rng.random(8), "a": rng.random(8) + 1, "zero": rng.random(8) + 2}
     one["b"] = one["a"] - 0.1
     document = np.arange(8) // 2
-    assert resampled_rise([one], document, "a", "a", "zero").tolist() == [0.0] * 1000
-    draws = resampled_rise([one], document, "b", "a", "zero")
+    a, same, b = resampled_recovery([one], document, ["a", "a", "b"], "zero")
+    assert a.shape == (1, 1000)
+    assert rise(a, np.stack([a, same])).tolist() == luck(np.stack([a, same])).tolist() == np.zeros((1, 1000)).tolist()
+    draws = rise(b, np.stack([a, same]))
     assert draws.min() > 0
     assert draws.mean() == pytest.approx(0.1 / (one["zero"] - one["clean"]).mean(), rel=0.1)
+    np.testing.assert_allclose(luck(np.array([[0.3], [0.6], [0.0]])), [0.3])
+    np.testing.assert_allclose(rise(np.array([0.8]), np.array([[0.3], [0.6], [0.0]])), [0.5])
 
 
 def test_windows_are_whole_and_of_one_document():
@@ -109,10 +113,20 @@ def test_spaces_and_line_breaks_are_visible():
     assert shown("\x00") == "·"
 
 
+def planted_scores(rng):
+    """Random scores of three units."""
+    every = ("detection", "fuzzing", "ranking", "purity")
+    draws = [*every, *(f"{score}_quarter{q}" for score in every[2:] for q in range(1, 5))]
+    units = {score: rng.random(3) for score in (*every, "auroc")}
+    return Scores(units, {one: rng.random(4) for one in every}, {one: rng.random(20) for one in draws})
+
+
 def test_every_number_that_a_claim_names_is_measured():
     kinds = ("features", "narrow", "relu", "neurons", "raw", "rotated", "untrained", "start", "shuffled")
-    values = {f"{score}_{kind}": [0.1, 0.2] for score in ("detection", "fuzzing") for kind in kinds}
-    made = {"units": set(unit_metrics(values, dict.fromkeys(kinds, [np.zeros(20)] * 2), 5))}
+    rng = np.random.default_rng(0)
+    found_units = {kind: [planted_scores(rng) for _ in range(2)] for kind in kinds}
+    units = unit_metrics(found_units, 5)
+    made = {"units": set(units)}
     made["logits"] = set(logit_metrics({f"logits_{kind}": [0.1, 0.2] for kind in kinds}))
     both = [
         {f"{one}{end}": 0.1 * i for one in ("inside", "nested") for end in ("", "_null", "_twin")} for i in range(2)
@@ -121,14 +135,24 @@ def test_every_number_that_a_claim_names_is_measured():
     names = [f"{kind}-{width}" for kind in ("trained", "start") for width in (8, 16)]
     rows = [
         {"name": name, "ce": 1.0 + i, "fvu": 0.5, "dead": 0.0, "l0": 2.0}
-        for i, name in enumerate(("clean", *names, "twin", "components", "relu", "neurons", "mean", "zero"))
+        for i, name in enumerate(("clean", *names, "twin1", "components", "relu", "neurons", "mean", "zero"))
     ]
-    found = loss_metrics([rows, rows], [8, 16], {"unigram": 3.0, "bigram": 2.0}, [5.0, 6.0]).found
+    out = loss_metrics([rows, rows], [8, 16], {"unigram": 3.0, "bigram": 2.0}, [5.0, 6.0])
     windows = [{str(row["name"]): np.full(4, row["ce"]) for row in rows}] * 2
-    made["loss"] = set(found | rises(found, windows, np.arange(4), [8, 16]))
+    rises(out, windows, np.arange(4), [8, 16])
+    found = out.found
+    made["loss"] = set(found)
     for claim in load_claims("monosemanticity"):
         if claim.part in made:
             assert {claim.metric, claim.control.metric, claim.control.difference} <= made[claim.part], claim.id
+    assert found["rise_zero_trained"].value == pytest.approx(((rows[1]["ce"] + rows[5]["ce"]) / 2 - rows[2]["ce"]) / 10)
+    assert found["rise_zero_twin"].value == pytest.approx((rows[5]["ce"] - rows[1]["ce"]) / 2 / 10)
+    pair = zip(found_units["features"], found_units["neurons"], strict=True)
+    literal = np.mean([a.quarters["purity"][3] - b.quarters["purity"][3] for a, b in pair])
+    assert units["purity_features_minus_neurons_quarter4_documents"].value == pytest.approx(literal)
+    pair = zip(found_units["features"], found_units["neurons"], strict=True)
+    draws = [a.draws["ranking"] - b.draws["ranking"] for a, b in pair]
+    assert units["ranking_features_minus_neurons_documents"].ci_low <= np.quantile(np.mean(draws, 0), 0.025) + 1e-9
     assert found["recovered_zero_components"].value == pytest.approx((rows[-1]["ce"] - rows[6]["ce"]) / 10)
     assert found["recovered_zero_topk_minus_relu"].value == pytest.approx((rows[7]["ce"] - rows[1]["ce"]) / 10)
 
@@ -144,12 +168,29 @@ def test_a_family_is_listed_with_its_children():
         sae = Sae(About("topk"), "topk", one.mT.contiguous(), torch.full((len(one),), -0.5), one, torch.zeros(20), k=2)
         levels.append(Level(sae, sae.encode(x) > 0))
     words = [f"w{i}" for i in range(VOCAB)]
-    found = families_of(levels, x, TEXT, words, 1)
-    assert [row["parent"] for row in found] == [-1, 0, 0, -1, 1, 1]
-    assert [row["label"] for row in found if row["parent"] == -1] == ["w3", "w7"]
-    assert min(row["cosine"] for row in found) > 0.9
-    several = largest_families({4: found[:2], 6: found[3:]})
-    assert [(row["family"], row["seed"]) for row in several] == [(1, 6), (1, 6), (1, 6), (2, 4), (2, 4)]
+    first, second = families_of(levels, x, TEXT, words, 1)
+    for family, word in ((first, "-w3"), (second, "-w7")):
+        assert [row["parent"] for row in family] == [-1, family[0]["latent"], family[0]["latent"]]
+        assert {row["label"] for row in family} == {word}
+        assert min(row["cosine"] for row in family) > 0.9
+        assert min(row["told"] for row in family) > 0.9
+
+
+def test_families_that_split_and_are_told_by_tokens_are_shown_first():
+    def family(told, parents):
+        return [{"width": 8 if p < 0 else 16, "parent": p, "told": told, "latent": i} for i, p in enumerate(parents)]
+
+    found = {4: [family(0.9, [-1, 0]), family(0.2, [-1, 0, 0])], 6: [family(0.5, [-1, 0, 0])]}
+    shown_rows = clearest_families(found)
+    assert [(row["family"], row["seed"]) for row in shown_rows] == [(1, 6)] * 3 + [(2, 4)] * 3 + [(3, 4)] * 2
+    assert [row["told"] for row in shown_rows[::3]] == [0.5, 0.2, 0.9]
+
+
+def test_labels_show_where_words_begin():
+    words = [" the", "ing", " (", "\n", " ", '"""']
+    found = Explanations(np.zeros((1, 6), bool), np.array([True]), np.zeros((1, 6)), np.array([[0, 1, 2, 3]]))
+    assert label(found, 0, words) == "after the  -ing  (  ↵"
+    assert label(found._replace(ranked=np.array([[4, 5, -1]])), 0, words) == 'after ␣  """'
 
 
 @pytest.mark.parametrize("claim", load_claims("monosemanticity"), ids=lambda claim: claim.id)
