@@ -44,7 +44,7 @@ def units(quarters: pd.DataFrame, table: pd.DataFrame, metrics: dict[str, Metric
             ax.fill_between(own.mean().index, own.min(), own.max(), color=colour, alpha=0.2, linewidth=0)
         if score != "purity":
             ax.axhline(0.5, color="0.8", linewidth=0.8, zorder=0)
-        ax.set(xlabel="quarter of activations, 1 strongest", ylabel=name, xticks=range(1, 5))
+        ax.set(xlabel="quarter, 1 strongest", ylabel=name, xticks=range(1, 5))
     differences = _differences(grid[1, 2], metrics)
     for kind, (label, colour, line) in KINDS.items():
         each = np.sort(table.loc[table["kind"] == kind, "fuzzing"])[::-1]
@@ -71,8 +71,8 @@ def _differences(ax: Axes, metrics: dict[str, Metric]) -> pd.DataFrame:
             for quarter, one in enumerate(found)
         ]  # fmt: skip
     ax.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-    ax.set(xlabel="quarter of activations, 1 strongest", ylabel="latents minus neurons", xticks=range(1, 5))
-    ax.legend(frameon=False, loc="upper right")
+    ax.set(xlabel="quarter, 1 strongest", ylabel="latents minus neurons", xticks=range(1, 5))
+    ax.legend(frameon=False, loc="center right")
     return pd.DataFrame(drawn)
 
 
