@@ -68,9 +68,13 @@ lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	@.venv/bin/snakefmt --check Snakefile common/rules.smk $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
 	@for scale in smoke laptop; do .venv/bin/python -m snakemake --lint --config scale=$$scale || exit 1; done
 
-test: $(READY)  ## lint, types, unit, workflow and browser tests; lint and unit tests run beside the others
-	@mkdir -p .pytest_cache; { $(MAKE) --no-print-directory lint && $(PYTHON) -m pytest -q -m "not workflow and not browser"; } > .pytest_cache/units.txt 2>&1 & units=$$!; \
-	  $(PYTHON) -m pytest -m "workflow or browser"; flows=$$?; wait $$units; units=$$?; cat .pytest_cache/units.txt; exit $$((flows | units))
+test: $(READY)  ## lint, types, unit, workflow and browser tests, in two sets at a time
+	@mkdir -p .pytest_cache; export FINISHED=$$(mktemp -d); \
+	  { failed=0; $(MAKE) --no-print-directory lint || failed=1; \
+	    $(PYTHON) -m pytest tests/common tests/replications || failed=1; \
+	    $(PYTHON) -m pytest tests/workflow/test_kill.py || failed=1; exit $$failed; } > .pytest_cache/second.txt 2>&1 & second=$$!; \
+	  $(PYTHON) -m pytest tests/workflow tests/browser --ignore tests/workflow/test_kill.py; first=$$?; wait $$second; second=$$?; \
+	  cat .pytest_cache/second.txt; rm -rf $$FINISHED; exit $$((first | second))
 
 test-interop: $(INTEROP)  ## SAEs saved here and loaded by SAELens, and the other way round, for each architecture; own environment
 	@PYTHONPATH=. .venv-interop/bin/python -m pytest --noconftest -p no:cacheprovider tests/interop

@@ -80,11 +80,11 @@ def corpus_folder(root, model_folder) -> Path:
 
 
 @pytest.fixture(scope="session")
-def copy_project(root, model_folder, corpus_folder, tmp_path_factory) -> Callable[[], Project]:
+def copy_project(root, model_folder, corpus_folder, tmp_path_factory) -> Callable[..., Project]:
     """Makes a fresh copy of the project, as a clone would be, with models and corpus already there."""
 
-    def copy() -> Project:
-        path = tmp_path_factory.mktemp("landmarks")
+    def copy(path: Path | None = None) -> Project:
+        path = path or tmp_path_factory.mktemp("landmarks")
         for name in COPIED:
             ignored = shutil.ignore_patterns("__pycache__")
             copying = shutil.copytree if (root / name).is_dir() else shutil.copy
@@ -99,9 +99,16 @@ def copy_project(root, model_folder, corpus_folder, tmp_path_factory) -> Callabl
 
 
 @pytest.fixture(scope="session")
-def finished(copy_project) -> Project:
-    """A copy in which `make smoke` has run to its end. Tests must leave it finished."""
-    project = copy_project()
-    done = project.run()
-    assert done.returncode == 0, done.stdout + done.stderr
+def finished(copy_project, tmp_path_factory) -> Project:
+    """A copy in which `make smoke` has run to its end. Tests must leave it finished. The two sets of tests that `make
+    test` runs at a time share one, in the folder `FINISHED`: the first to come runs it, the other waits."""
+    folder = Path(os.environ.get("FINISHED") or tmp_path_factory.mktemp("finished"))
+    project, end = Project(folder / "landmarks"), folder / "end"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not end.exists():
+            shutil.rmtree(project.path, ignore_errors=True)
+            done = copy_project(project.path).run()
+            assert done.returncode == 0, done.stdout + done.stderr
+            end.touch()
     return project

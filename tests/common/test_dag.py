@@ -63,7 +63,6 @@ def test_the_picture_is_one_file_that_names_every_replication():
     assert "prefers-color-scheme" in drawn
 
 
-@pytest.mark.workflow
 def test_the_committed_picture_shows_the_workflow_as_it_is():
     if PICTURE.read_text() != picture(rows(planned())):
         pytest.fail("docs/workflow.svg shows an older workflow; run `make dag`")
