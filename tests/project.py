@@ -85,6 +85,7 @@ def copy_project(root, model_folder, corpus_folder, tmp_path_factory) -> Callabl
 
     def copy(path: Path | None = None) -> Project:
         path = path or tmp_path_factory.mktemp("landmarks")
+        path.mkdir(exist_ok=True)
         for name in COPIED:
             ignored = shutil.ignore_patterns("__pycache__")
             copying = shutil.copytree if (root / name).is_dir() else shutil.copy

@@ -72,7 +72,7 @@ def start_and_kill(project, victim, delay):
     return hit
 
 
-def test_killed_copy_ends_with_the_same_bytes(finished, copy_project):
+def test_killed_copy_ends_with_the_same_bytes(copy_project, request):
     project, chance = copy_project(), random.Random(0)
     hits = [victim for victim in VICTIMS if start_and_kill(project, victim, chance.uniform(0.0, LATEST_KILL))]
     assert {"launcher", "snakemake"} <= set(hits)
@@ -80,7 +80,7 @@ def test_killed_copy_ends_with_the_same_bytes(finished, copy_project):
     done = project.run("metrics")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "another run" not in done.stderr
-    expected = metrics_bytes(finished)
+    expected = metrics_bytes(request.getfixturevalue("finished"))  # asked for late: another process may be making it
     assert len(expected) >= len(replications())
     assert metrics_bytes(project) == expected
     assert list(project.path.rglob("*.part-landmarks*")) == []
