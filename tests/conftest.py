@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the launcher does; rea
 import pytest
 import transformer_lens.model_bridge  # noqa: F401
 
-from tests.project import copy_project, corpus_folder, finished  # noqa: F401
+from tests.project import alone, copy_project, corpus_folder, finished  # noqa: F401
 from tests.replications.ioi_circuit_tiny import bridge, decoder, knockout, no_gradients  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,8 @@ def model_folder() -> Path:
     import subprocess
 
     manifest = ROOT / "resources" / "models" / DEFAULT_MODEL / "manifest.json"
-    if not manifest.exists():
-        command = [sys.executable, "-m", "common.materialise", "--name", DEFAULT_MODEL, "--out", str(manifest)]
-        subprocess.run(command, cwd=ROOT, check=True)
+    with alone(ROOT):
+        if not manifest.exists():
+            command = [sys.executable, "-m", "common.materialise", "--name", DEFAULT_MODEL, "--out", str(manifest)]
+            subprocess.run(command, cwd=ROOT, check=True)
     return manifest.parent

@@ -1,12 +1,13 @@
 """Copies of the project in which the real workflow runs at scale `smoke`."""
 
+import contextlib
 import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,15 @@ class Project:
         return self.path / "results" / "smoke"
 
 
+@contextlib.contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """`make test` runs two sets of tests at a time; only one of them makes what is shared below `resources`."""
+    (root / "resources").mkdir(exist_ok=True)
+    with (root / "resources" / ".tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def corpus_folder(root, model_folder) -> Path:
     """The corpus `python-docs`, made once below resources/ by its own rule, as is the model of scale smoke."""
@@ -73,8 +83,7 @@ def corpus_folder(root, model_folder) -> Path:
     models = [f"resources/models/{name}/manifest.json" for name in load_scale("smoke").models]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "common.launch", "--scale", "smoke", str(manifest), *models]
-    with (root / "resources" / ".tests.lock").open("w") as lock:  # `make test` runs two sets of tests at a time
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(root):
         subprocess.run(command, cwd=root, env=environment, check=True)
     return root / manifest.parent
 

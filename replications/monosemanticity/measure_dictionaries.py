@@ -168,6 +168,7 @@ def loss_metrics(
         if name == "relu" or name.startswith("trained"):
             out.add(f"dead_{key}", [float(own[name]["dead"]) for own in by_name], "share", "latents that never fire")
             out.add(f"l0_{key}", [float(own[name]["l0"]) for own in by_name], "1", "active latents per token")
+    out.found["dead_widest"] = out.found[f"dead_trained_{widths[-1]}"]
     for ablation in ("zero", "mean"):
         start = (f"recovered_{ablation}_start_{width}" for width in (widths[-1], widths[0]))
         out.minus(f"rise_{ablation}_start", *start)
@@ -181,7 +182,7 @@ def loss_metrics(
 
 
 def rises(out: Seeded, by_window: list[dict[str, np.ndarray]], documents: np.ndarray, widths: list[int]) -> None:
-    """Adds the rise with width, and what the luck of a start gives; these and the widest over documents too."""
+    """Adds the rise with width, and what the luck of a start gives; both also with intervals over documents."""
     narrow = [f"trained-{widths[0]}", *sorted(name for name in by_window[0] if name.startswith("twin"))]
     for ablation in ("zero", "mean"):
         known = {name: f"recovered_{ablation}_{name.replace('-', '_')}" for name in by_window[0]}
@@ -196,16 +197,13 @@ def rises(out: Seeded, by_window: list[dict[str, np.ndarray]], documents: np.nda
         text = f"best of the {len(narrow)} dictionaries of the narrowest width - their mean"
         out.add(f"rise_{ablation}_twin", luck(base).tolist(), "share", text)
         out.minus(f"rise_{ablation}_difference", f"rise_{ablation}_trained", f"rise_{ablation}_twin")
-        ways = [f"trained-{widths[-1]}", "components", *narrow]
-        wide, components, *others = resampled_recovery(by_window, documents, ways, ablation)
+        ways = [f"trained-{widths[-1]}", *narrow]
+        wide, *others = resampled_recovery(by_window, documents, ways, ablation)
         trained, twin = rise(wide, np.stack(others)), luck(np.stack(others))
         for name, draws in {
             f"rise_{ablation}_trained": trained,
             f"rise_{ablation}_twin": twin,
             f"rise_{ablation}_difference": trained - twin,
-            f"recovered_{ablation}_widest": wide,
-            f"recovered_{ablation}_components": components,
-            f"recovered_{ablation}_widest_minus_components": wide - components,
         }.items():
             out.found[f"{name}_documents"] = under_documents(out.found[name], draws.mean(0), len(np.unique(documents)))
 

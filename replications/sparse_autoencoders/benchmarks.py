@@ -2,12 +2,12 @@
 
 - **Sparse probing** (`probing`, `texts`): k = 1, 2, 5 latents against random directions that fire as often, principal
   components and coordinates of the residual stream, and against latents of dictionaries whose rows were held at or near
-  their random start (Korznikov et al. 2026), all chosen in the same way; ceilings are a plain probe on the whole
+  their random start (Korznikov et al. 2026), all chosen in the same way; beside them a plain probe on the whole
   residual stream and one on all latents. One task is about calls that security linters flag: scored on whole windows,
   without the tokens of the call's name, and on the tokens before the call.
 - **Contrast score** (`contrasts`), with the same random directions and the coordinates as floors, and a plain probe.
 - **Targeted probe perturbation** (`perturbation`), with random latents of the same density and coordinates as floors,
-  and the probe's own direction as ceiling.
+  and the probe's own direction as reference.
 
 Sources: Karvonen et al. 2025 (SAEBench), Gulko et al. 2025 (CE-Bench), Kantamneni et al. 2025 (probes on SAE latents
 do not beat plain probes). All windows come from documents outside the SAEs' training data, chat excepted. Intervals are

@@ -8,7 +8,7 @@ of accuracy dAcc(j | i) of probe j when the latents of class i are gone,
     TPP = mean_i dAcc(i | i) - mean_{j != i} dAcc(j | i).
 
 One floor takes, for every chosen latent, one of the latents that fire about as often; another one takes coordinates
-of the residual stream, chosen in the same way and set to their mean. The ceiling takes the one direction that the
+of the residual stream, chosen in the same way and set to their mean. The reference takes the one direction that the
 class's own probe reads.
 """
 

@@ -152,7 +152,10 @@ def test_every_number_that_a_claim_names_is_measured():
     assert units["purity_features_minus_neurons_quarter4_documents"].value == pytest.approx(literal)
     pair = zip(found_units["features"], found_units["neurons"], strict=True)
     draws = [a.draws["ranking"] - b.draws["ranking"] for a, b in pair]
-    assert units["ranking_features_minus_neurons_documents"].ci_low <= np.quantile(np.mean(draws, 0), 0.025) + 1e-9
+    known = units["ranking_features_minus_neurons_documents"]
+    ends = np.quantile(np.mean(draws, 0), [0.025, 0.975])
+    assert known.ci_low == pytest.approx(min(ends[0], known.value))
+    assert known.ci_high == pytest.approx(max(ends[1], known.value))
     assert found["recovered_zero_components"].value == pytest.approx((rows[-1]["ce"] - rows[6]["ce"]) / 10)
     assert found["recovered_zero_topk_minus_relu"].value == pytest.approx((rows[7]["ce"] - rows[1]["ce"]) / 10)
 

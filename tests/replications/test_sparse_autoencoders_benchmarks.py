@@ -182,7 +182,7 @@ def test_targeted_perturbation_finds_the_latents_of_the_classes():
     assert np.abs(falls(data, found, nothing, cut)).max() == 0
 
 
-def test_floor_and_ceiling_of_targeted_perturbation():
+def test_floor_and_reference_of_targeted_perturbation():
     """Every class has a coordinate of its own, in noise: setting it to its mean harms that class, all of them all."""
     kinds, data = classes_of(240)
     x = data.x + 0.3 * torch.randn(data.x.shape, generator=torch.Generator().manual_seed(2))
