@@ -29,7 +29,7 @@ def model_folder() -> Path:
     import subprocess
 
     manifest = ROOT / "resources" / "models" / DEFAULT_MODEL / "manifest.json"
-    with alone(ROOT):
+    with alone(ROOT / "resources"):
         if not manifest.exists():
             command = [sys.executable, "-m", "common.materialise", "--name", DEFAULT_MODEL, "--out", str(manifest)]
             subprocess.run(command, cwd=ROOT, check=True)

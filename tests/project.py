@@ -46,14 +46,14 @@ class Project:
 
     def jobs(self, *targets: str) -> set[str]:
         """Names of the rules that a run would execute now."""
-        return {rule for rule, _ in self._planned("--", *targets)}
+        return {rule for rule, _ in self.planned("--", *targets)}
 
     def steps(self) -> dict[str, str]:
         """Every rule with the module that its shell command runs."""
-        found = {rule: re.search(r"python -m ([\w.]+)", command) for rule, command in self._planned("-p", "--forceall")}
+        found = {rule: re.search(r"python -m ([\w.]+)", command) for rule, command in self.planned("-p", "--forceall")}
         return {rule: match[1] for rule, match in found.items() if match}
 
-    def _planned(self, *options: str) -> list[tuple[str, str]]:
+    def planned(self, *options: str) -> list[tuple[str, str]]:
         """Pairs (rule, what a dry run prints about its job)."""
         command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "--config", "scale=smoke", *options]
         done = subprocess.run(
@@ -68,10 +68,10 @@ class Project:
 
 
 @contextlib.contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """`make test` runs two sets of tests at a time; only one of them makes what is shared below `resources`."""
-    (root / "resources").mkdir(exist_ok=True)
-    with (root / "resources" / ".tests.lock").open("w") as lock:
+def alone(folder: Path) -> Iterator[None]:
+    """`make test` runs two sets of tests at a time; only one of them makes what they share in `folder`."""
+    folder.mkdir(exist_ok=True)
+    with (folder / ".tests.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -83,7 +83,7 @@ def corpus_folder(root, model_folder) -> Path:
     models = [f"resources/models/{name}/manifest.json" for name in load_scale("smoke").models]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "common.launch", "--scale", "smoke", str(manifest), *models]
-    with alone(root):
+    with alone(root / "resources"):
         subprocess.run(command, cwd=root, env=environment, check=True)
     return root / manifest.parent
 
@@ -114,8 +114,7 @@ def finished(copy_project, tmp_path_factory) -> Project:
     test` runs at a time share one, in the folder `FINISHED`: the first to come runs it, the other waits."""
     folder = Path(os.environ.get("FINISHED") or tmp_path_factory.mktemp("finished"))
     project, end = Project(folder / "landmarks"), folder / "end"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(folder):
         if not end.exists():
             shutil.rmtree(project.path, ignore_errors=True)
             done = copy_project(project.path).run()

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from common.drawing import Picture
 from common.plotting import PAGE_WIDTH, PALETTE
+from replications.sparse_autoencoders.benchmark_metrics import VIEWS
 from replications.sparse_autoencoders.draw_language import plain_ticks
 
 GREY = "0.6"
@@ -18,7 +19,6 @@ KINDS = {  # features: colour, marker
 }
 NAMES = {"latents": "latents", "random": "random directions", "principal components": "principal components",
          "coordinates": "coordinates"}  # fmt: skip
-VIEWS = ["whole window", "without its name", "before it"]
 
 
 def draw_probes(rows: pd.DataFrame) -> Picture:

@@ -23,7 +23,7 @@ from common.cli import run
 from common.files import atomic
 from common.records import Metric, write_metrics
 from common.saes.architectures.base import random_rows
-from common.saes.metrics import FORMULAS, RECOVERED, cosines, fvu, l0, principal, recovery
+from common.saes.metrics import FORMULAS, cosines, fvu, l0, principal, recovery
 from common.saes.sae import About, Sae
 from common.statistics import null_distribution, over_seeds
 from replications.sparse_autoencoders.baselines import untrained
@@ -141,9 +141,8 @@ def beside_truth(
     active: float,
 ) -> dict[str, float]:
     """What a dictionary explains and what it has found; keys as in `COMPARED`."""
-    best = cosines(truth, W_dec).max(1).values
-    recovered = float((best > RECOVERED).double().mean())
-    return {"l0": active, "explained": 1 - fvu(x, found), "mmcs": float(best.mean()), "recovered": recovered}
+    near = recovery(truth, W_dec)
+    return {"l0": active, "explained": 1 - fvu(x, found), "mmcs": near.mmcs, "recovered": near.recovered}
 
 
 def sae_of(stored: dict[str, Tensor], name: str, index: int) -> Sae:

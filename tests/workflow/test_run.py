@@ -166,16 +166,10 @@ def test_a_failed_claim_sets_the_exit_code_after_everything_is_written(finished)
         assert finished.run().returncode == 0
 
 
-def test_the_paper_knows_the_rule_file_of_every_figure(copy_project):
-    project = copy_project()
-    command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "-p", "--config", "scale=smoke", "--", "paper"]
-    done = subprocess.run(
-        command, cwd=project.path, env=project.environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    [said] = set(re.findall(r"common\.paper --makers '(.+?)'", done.stdout + done.stderr))
+def test_the_paper_knows_the_rule_file_of_every_figure(finished):
+    [said] = re.findall(r"common\.paper --makers '(.+?)'", dict(finished.planned("-p", "--forceall"))["paper"])
     makers = json.loads(said)
-    for section in project.path.glob("replications/*/section.typ"):
+    for section in finished.path.glob("replications/*/section.typ"):
         shown = set(re.findall(r'/figures/([\w-]+)"', section.read_text()))
         own = {path: file for path, file in makers.items() if f"/{section.parent.name}/" in path}
         assert shown <= {Path(path).stem for path in own}, section
