@@ -100,14 +100,14 @@ def top_of_batch(
 ) -> tuple[Int[Tensor, " entry"], Float[Tensor, " instance"]]:
     """Flat positions of the k times batch largest positive entries of each member, and the smallest kept value.
 
-    `guesses` are earlier smallest values: only entries above a tenth less are looked at, and all positive ones if these
-    are too few. The answer does not depend on them.
+    `guesses` are earlier smallest values: only entries above three quarters of them are looked at, and all positive
+    ones if these are too few. The answer does not depend on them.
     """
     found, smallest = [], []
     size = z.shape[1] * z.shape[2]
     for member, (count, guess) in enumerate(zip(k, guesses, strict=True)):
         flat, wanted = z[member].flatten(), min(round(count * z.shape[1]), size)
-        candidates = (flat > max(0.0, 0.9 * guess)).nonzero()[:, 0]
+        candidates = (flat > max(0.0, 0.75 * guess)).nonzero()[:, 0]
         if len(candidates) < wanted:
             candidates = (flat > 0).nonzero()[:, 0]
         if len(candidates) > wanted:
@@ -152,7 +152,7 @@ class _EncodeAt(torch.autograd.Function):
         to_weight = rearrange(to_weight, "(instance d_sae) d -> instance d_sae d", instance=instances)
         to_bias = torch.zeros(instances * d_sae, device=x.device).index_add_(0, pattern.cols, gradient)
         to_bias = rearrange(to_bias, "(instance d_sae) -> instance d_sae", instance=instances)
-        to_weight.sub_(to_bias[..., None] * b_in[:, None])
+        to_weight.addcmul_(to_bias[..., None], b_in[:, None], value=-1)
         to_input_bias = -(to_bias[:, None] @ W_enc)[:, 0] if ctx.needs_input_grad[2] else None
         return to_weight, to_bias, to_input_bias, None, None, None
 

@@ -35,7 +35,7 @@ from common.saes.architectures.base import (
     stacked,
     variance,
 )
-from common.saes.optimiser import adam, project
+from common.saes.optimiser import adam, project, renormalise
 from common.saes.recipe import Recipe, Training
 from common.saes.resampling import resample
 from common.saes.sae import Sae
@@ -86,6 +86,7 @@ def train(
     *,
     data: str = "",
     device: str = "cpu",
+    constrain: Callable[[Weights], None] | None = None,
 ) -> list[Trained]:
     """Trains all members, resuming from `checkpoint` if it is of the same run; removes it at the end.
 
@@ -96,6 +97,7 @@ def train(
         checkpoint: a safetensors file outside the declared outputs.
         data: names the stream, so that a checkpoint of other data is not taken up.
         device: "cpu" or "cuda".
+        constrain: changes the weights of a group in place after each of its steps; name it in `data`.
 
     Raises:
         UserError: activations, a loss or a gradient are not finite (names step and member).
@@ -107,6 +109,9 @@ def train(
     begun = step
     while step < settings.steps:
         found = [_step(group, batches, settings, step) for group in groups]
+        if constrain:
+            for group in groups:
+                constrain(group.weights)
         if step % settings.trace_every == 0 or step == settings.steps - 1:
             traces.append(torch.cat(found, dim=1).cpu())
         step += 1
@@ -143,13 +148,18 @@ def k_now(recipes: list[Recipe], settings: Training, step: int) -> list[float]:
     return [min(recipe.sparsity * more, recipe.d_sae) for recipe in recipes]
 
 
-def _start(recipes: list[Recipe], batch: Batch, device: str) -> Group:
+def first_weights(recipes: list[Recipe], batch: Batch, device: str) -> Weights:
+    """Where a group starts, given its first batch."""
     architecture = ARCHITECTURES[recipes[0].architecture]
     members = []
     for index, recipe in enumerate(recipes):
         own = Batch(*(one[index : index + 1] if len(one) > 1 else one for one in batch))
         members.append(architecture.initial(recipe, own, torch.Generator().manual_seed(recipe.seed)))
-    weights = {name: value.contiguous().to(device) for name, value in stacked(members).items()}
+    return {name: value.contiguous().to(device) for name, value in stacked(members).items()}
+
+
+def _start(recipes: list[Recipe], batch: Batch, device: str) -> Group:
+    weights = first_weights(recipes, batch, device)
     zeros = [{name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2)]
     instances, latents = len(recipes), weights["W_dec"].shape[1]
     progress = Progress(
@@ -194,11 +204,11 @@ def _step(group: Group, batches: Batches, settings: Training, step: int) -> Floa
         if bool((norm > settings.clip).any()):
             scale = settings.clip / norm.clamp(min=settings.clip)
             gradients = {name: one * scale.reshape(-1, *[1] * (one.ndim - 1)) for name, one in gradients.items()}
-        unit = "W_dec" if architecture.unit_norm else ""
-        for name, gradient in gradients.items():
-            moments = group.first[name], group.second[name]
-            rate = learning_rate(settings, step)
-            adam(weights[name], gradient, *moments, architecture.beta1, rate, step + 1, unit_rows=name == unit)
+        moved, first, second = ([values[name] for name in gradients] for values in (weights, group.first, group.second))
+        rate = learning_rate(settings, step)
+        adam(moved, list(gradients.values()), first, second, architecture.beta1, rate, step + 1)
+        if architecture.unit_norm and "W_dec" in gradients:
+            renormalise(weights["W_dec"])
         _advance(progress, losses, recipes, settings, controlled=architecture.controlled)
         if step + 1 in settings.resample_at and recipes[0].architecture == "relu_bricken":
             _resample(group, batch, settings, step)

@@ -37,10 +37,11 @@ def train_controls(
         stream = Stream(world, seeds, training.batch, device)
         free = [recipe("batch_topk", planted.d_sae, world.active, seed) for seed in seeds]
         frozen = [recipe("batch_topk", planted.d_sae, world.active, seed, frozen_decoder=True) for seed in seeds]
-        kept |= packed(f"{name}_soft", train_soft_frozen(free, stream, training, device))
         data = world.model_dump_json()
-        found = train(frozen, stream, training, checkpoint.with_suffix(f".{name}"), data=data, device=device)
-        kept |= packed(f"{name}_frozen", found)
+        paths = [checkpoint.with_suffix(f".{name}.{kind}") for kind in ("soft", "frozen")]
+        soft = train_soft_frozen(free, stream, training, paths[0], data=data, device=device)
+        found = train(frozen, stream, training, paths[1], data=data, device=device)
+        kept |= packed(f"{name}_soft", soft) | packed(f"{name}_frozen", found)
     with atomic(out) as temporary:
         save_file(kept, temporary)
 

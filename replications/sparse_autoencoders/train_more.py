@@ -35,9 +35,11 @@ def train_more(
     sources = Sources(*streams, sweep.training.batch, device)
     members = more_members(sweep, seeds)
     soft, free = ([one for one in members if (one.kind == "soft") == kind] for kind in (True, False))
-    trained = train_soft_frozen([one.recipe for one in soft], sources, sweep.training, device)
     data = sha256(early) + sha256(late)
-    trained += train([one.recipe for one in free], sources, sweep.training, checkpoint, data=data, device=device)
+    paths = [checkpoint.with_suffix(f".{kind}") for kind in ("soft", "free")]
+    recipes = [[one.recipe for one in part] for part in (soft, free)]
+    trained = train_soft_frozen(recipes[0], sources, sweep.training, paths[0], data=data, device=device)
+    trained += train(recipes[1], sources, sweep.training, paths[1], data=data, device=device)
     for one, result in zip([*soft, *free], trained, strict=True):
         save(one, result, streams, index.parent)
     write_json(index, [{"name": one.name, "kind": one.kind, "recipe": one.recipe.model_dump()} for one in members])

@@ -48,7 +48,7 @@ def test_the_cone_keeps_what_is_inside_and_moves_the_rest_to_its_nearest_edge():
 
 def test_training_stays_in_the_cone_and_explains_less_than_free_training(tmp_path):
     training = load_replication("sparse_autoencoders", "smoke").sweep.training
-    training = training.model_copy(update={"steps": 80, "learning_rate": 0.01, "batch": 128})
+    training = training.model_copy(update={"steps": 80, "learning_rate": 0.01, "batch": 128, "checkpoint_every": 25})
     truth = rows(5, 12, 16)
 
     def batches(step, source):
@@ -57,8 +57,20 @@ def test_training_stays_in_the_cone_and_explains_less_than_free_training(tmp_pat
         return as_batch(code @ truth)
 
     recipes = [Recipe(architecture="batch_topk", d_sae=24, sparsity=2.0, seed=seed) for seed in (3, 4)]
-    held = train_soft_frozen(recipes, batches, training)
+    held = train_soft_frozen(recipes, batches, training, tmp_path / "soft", data="")
     assert {len(line) for line in held[0].traces.values()} == {5}  # every 20 steps, and the last one
+
+    def dying(step, source):
+        if step == 30:
+            raise InterruptedError
+        return batches(step, source)
+
+    with pytest.raises(InterruptedError):
+        train_soft_frozen(recipes, dying, training, tmp_path / "soft", data="")
+    again = train_soft_frozen(recipes, batches, training, tmp_path / "soft", data="")
+    assert all(
+        torch.equal(one.weights["W_dec"], other.weights["W_dec"]) for one, other in zip(held, again, strict=True)
+    )
     soft = [one.sae for one in held]
     free = [one.sae for one in train(recipes, batches, training, tmp_path / "c")]
     x = batches(10_000, "").x[0]
