@@ -69,12 +69,7 @@ lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	@for scale in smoke laptop; do .venv/bin/python -m snakemake --lint --config scale=$$scale || exit 1; done
 
 test: $(READY)  ## lint, types, unit, workflow and browser tests, in two sets at a time
-	@mkdir -p .pytest_cache; export FINISHED=$$(mktemp -d); trap "rm -rf $$FINISHED" EXIT; \
-	  { failed=0; $(MAKE) --no-print-directory lint || failed=1; \
-	    $(PYTHON) -m pytest tests/common tests/replications || failed=1; \
-	    $(PYTHON) -m pytest tests/workflow/test_kill.py || failed=1; exit $$failed; } > .pytest_cache/second.txt 2>&1 & second=$$!; \
-	  $(PYTHON) -m pytest tests/workflow tests/browser --ignore tests/workflow/test_kill.py; first=$$?; wait $$second; second=$$?; \
-	  cat .pytest_cache/second.txt; exit $$((first | second))
+	@$(PYTHON) -m tests
 
 test-interop: $(INTEROP)  ## SAEs saved here and loaded by SAELens, and the other way round, for each architecture; own environment
 	@PYTHONPATH=. .venv-interop/bin/python -m pytest --noconftest -p no:cacheprovider tests/interop

@@ -18,7 +18,7 @@ from common.cost import costs, total
 from common.dag import dag
 from common.errors import UserError
 from common.files import read_json, write_json, write_text
-from common.pages import pages
+from common.pages import TESTS, pages
 from common.reference import STATES, states
 
 RECORDS = ("claims.json", "cost.json", "provenance.json")
@@ -94,6 +94,8 @@ def gallery(scale: str = "laptop") -> None:
     write_json(folder / "provenance.json", origins)
     write_json(folder / "cost.json", merged_cost(old["cost.json"], costs(results), fresh))
     write_json(folder / STATES.name, current)
+    if (tested := ROOT / "results" / TESTS).exists():
+        shutil.copyfile(tested, folder / TESTS)
     for page, text in pages(folder).items():
         write_text(page, text)
     dag()

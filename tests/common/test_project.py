@@ -1,6 +1,7 @@
 """The project itself: lock, documents, paper sources and code say what is true."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from common.claims import load_claims
 from common.config import replications
 from common.errors import UserError
-from common.pages import front_page, pages, with_block
+from common.pages import TESTS, cost_block, every_claim, front_page, pages, with_block
 from common.verify import read_claims
 
 LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt", "interop.lock")
@@ -70,6 +71,19 @@ def test_a_generated_part_changed_by_hand_is_noticed(root):
     once = with_block(own, "results", "A | table", append=True)
     assert once.startswith(own)
     assert with_block(once, "results", "A | table", append=True) == once
+
+
+def test_the_front_page_folds_every_claim_and_says_what_make_test_took(root, tmp_path):
+    folded = every_claim(root / "figures")
+    claims = read_claims(root / "figures" / "claims.json")
+    assert folded.count("<details>") == len({claim.replication for claim in claims})
+    rows = [line for line in folded.splitlines() if line.startswith("| ")]
+    assert len(rows) - folded.count("<details>") == len(claims)  # and one heading each
+    for name in ("cost.json", "provenance.json"):
+        shutil.copy(root / "figures" / name, tmp_path)
+    assert "make test" not in cost_block(tmp_path)
+    (tmp_path / TESTS).write_text('{"wall_s": 534, "peak_rss_mb": 2061, "cores": 4}')
+    assert "`make test` took 9 minutes on 4 cores and at most 2.1 GB of memory" in cost_block(tmp_path)
 
 
 @pytest.mark.parametrize("name", replications())
