@@ -19,6 +19,7 @@ from common.records import write_metrics
 from common.saes.saelens import load_saelens
 from common.tables import Seeded, write_table
 from replications.monosemanticity.dictionaries import twins
+from replications.monosemanticity.documents import under_documents
 from replications.monosemanticity.families import INSIDE, NEAR, Family, Level, clearest_families, families_of
 from replications.monosemanticity.model import Models, activations, load_models, losses
 from replications.monosemanticity.reconstruction import (
@@ -29,7 +30,6 @@ from replications.monosemanticity.reconstruction import (
     rise,
     substitutes,
     table,
-    under_documents,
 )
 from replications.monosemanticity.settings import Dictionaries, Measures
 from replications.monosemanticity.structure import (

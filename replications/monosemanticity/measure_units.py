@@ -18,12 +18,12 @@ from common.files import read_json
 from common.records import Metric, write_metrics
 from common.saes.saelens import load_saelens
 from common.tables import Seeded, write_table
+from replications.monosemanticity.documents import under_documents
 from replications.monosemanticity.examples import contexts
 from replications.monosemanticity.explain import QUARTERS, Explanations, auroc, exchanged, explain, scored
 from replications.monosemanticity.kinds import NARROW, made_kinds
 from replications.monosemanticity.model import load_models
 from replications.monosemanticity.quantiles import Weights, known_mean, purity, ranking, resampled
-from replications.monosemanticity.reconstruction import under_documents
 from replications.monosemanticity.settings import Measures
 from replications.monosemanticity.structure import logit_correlations
 from replications.monosemanticity.units import Firings, Text, read_text

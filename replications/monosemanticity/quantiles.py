@@ -16,6 +16,7 @@ of documents have one column per draw; the first column counts every document on
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from replications.monosemanticity.documents import drawn
 from replications.monosemanticity.explain import QUARTERS, Explanations, grouped, peaks, quarters, summed, token_counts
 from replications.monosemanticity.units import Firings, Text
 
@@ -27,9 +28,8 @@ ByQuarter = Float[np.ndarray, "quarter unit draw"]
 def resampled(text: Text, draws: int) -> Weights:
     """How often each scored document counts: once in the first column, drawn with replacement in the others."""
     judged = np.unique(text.document[text.scored])
-    chosen = np.random.default_rng(0).multinomial(len(judged), np.full(len(judged), 1 / len(judged)), size=draws)
     weights = np.zeros((int(text.document.max()) + 1, 1 + draws), dtype=np.float32)
-    weights[judged] = np.concatenate([np.ones((1, len(judged))), chosen]).T
+    weights[judged] = np.concatenate([np.ones((1, len(judged))), drawn(len(judged), draws)]).T
     return weights
 
 

@@ -15,11 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.network_settings import Architecture
-from common.records import Metric
 from common.saes.metrics import fvu, l0, principal
 from common.saes.sae import Sae
-from common.statistics import LEVEL
 from common.transformer import Weights
+from replications.monosemanticity.documents import drawn
 from replications.monosemanticity.model import losses
 
 Row = dict[str, object]
@@ -101,10 +100,8 @@ def resampled_recovery(
 ) -> Float[np.ndarray, "way seed draw"]:
     """Loss recovered of some ways under resampled documents, the same for all ways and seeds."""
     _, index = np.unique(document, return_inverse=True)
-    chosen = np.random.default_rng(0).multinomial(
-        int(index.max()) + 1, np.full(int(index.max()) + 1, 1 / (index.max() + 1)), size=DRAWS
-    )
-    weights = chosen[:, index] / chosen[:, index].sum(1, keepdims=True)
+    times = drawn(int(index.max()) + 1, DRAWS)[:, index]
+    weights = times / times.sum(1, keepdims=True)
     found = []
     for one in by_window:
         ce = {name: weights @ one[name] for name in ("clean", ablation, *ways)}
@@ -124,16 +121,6 @@ def luck(narrow: Float[np.ndarray, "twin ..."]) -> Float[np.ndarray, "..."]:
     """What the best of the narrowest dictionaries, chosen afterwards, recovers beyond their mean: never negative."""
     found: Float[np.ndarray, ...] = narrow.max(0) - narrow.mean(0)
     return found
-
-
-def under_documents(known: Metric, draws: Float[np.ndarray, " draw"], documents: int) -> Metric:
-    """A metric over seeds with the interval over resampled documents instead, the same ones for all seeds and sides."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Metric(
-        value=known.value, ci_low=min(float(low), known.value), ci_high=max(float(high), known.value), n=documents,
-        unit=known.unit, per_seed=known.per_seed,
-        formula=f"{known.formula}; interval over resampled documents, seeds held fixed",
-    )  # fmt: skip
 
 
 def ngram_losses(

@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from common.transformer import forward, token_losses
+from replications.monosemanticity.documents import drawn
 from replications.monosemanticity.explain import auroc, exchanged, explain, quarters, scored, summed
 from replications.monosemanticity.model import HOOK, activations, losses
 from replications.monosemanticity.quantiles import areas, known_mean, purity, ranking, resampled
@@ -142,6 +143,7 @@ def test_ranking_and_purity_are_the_literal_ones_and_count_a_document_as_often_a
     weights = resampled(TEXT, 3)
     judged = np.unique(TEXT.document[TEXT.scored])
     assert weights[judged].sum(0).tolist() == [len(judged)] * 4
+    assert (drawn(len(judged), 3) == weights[judged, 1:].T).all()
     assert weights.sum(0).tolist() == [len(judged)] * 4
     assert (weights[judged, 0] == 1).all()
     area, pure = ranking(explained, found, TEXT, 4, weights), purity(found, TEXT, VOCAB, weights)

@@ -8,6 +8,7 @@ from common.claims import evaluate, load_claims
 from common.records import Metric
 from common.saes.sae import About, Sae
 from replications.monosemanticity.dictionaries import recipe
+from replications.monosemanticity.documents import drawn
 from replications.monosemanticity.explain import Explanations, shown
 from replications.monosemanticity.families import Level, clearest_families, families_of, label
 from replications.monosemanticity.measure_dictionaries import loss_metrics, rises, splitting_metrics
@@ -83,11 +84,24 @@ def test_a_rise_between_equal_ways_is_nothing_and_luck_is_never_negative():
     a, same, b = resampled_recovery([one], document, ["a", "a", "b"], "zero")
     assert a.shape == (1, 1000)
     assert rise(a, np.stack([a, same])).tolist() == luck(np.stack([a, same])).tolist() == np.zeros((1, 1000)).tolist()
+    times = np.repeat(drawn(4, 1000), 2, axis=1)
+    literal = [np.average(one["zero"] - one["a"], weights=w) for w in times]
+    literal /= np.array([np.average(one["zero"] - one["clean"], weights=w) for w in times])
+    np.testing.assert_allclose(a[0], literal)
     draws = rise(b, np.stack([a, same]))
     assert draws.min() > 0
     assert draws.mean() == pytest.approx(0.1 / (one["zero"] - one["clean"]).mean(), rel=0.1)
     np.testing.assert_allclose(luck(np.array([[0.3], [0.6], [0.0]])), [0.3])
     np.testing.assert_allclose(rise(np.array([0.8]), np.array([[0.3], [0.6], [0.0]])), [0.5])
+
+
+def test_as_many_documents_are_drawn_as_there_are_each_as_often_and_never_other_ones():
+    times = drawn(5, 4000)
+    assert times.shape == (4000, 5)
+    assert (times.sum(1) == 5).all()
+    np.testing.assert_allclose(times.mean(0), 1, atol=0.06)
+    np.testing.assert_allclose(times.var(0), 0.8, atol=0.06)  # multinomial, 5 x 1/5 x 4/5
+    assert (drawn(5, 4000) == times).all()
 
 
 def test_windows_are_whole_and_of_one_document():

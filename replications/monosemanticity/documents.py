@@ -1,0 +1,22 @@
+"""Documents drawn with replacement, and intervals over them: tokens of one document are not independent."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from common.records import Metric
+from common.statistics import LEVEL
+
+
+def drawn(documents: int, draws: int) -> Int[np.ndarray, "draw document"]:
+    """How often each document counts when as many as there are are drawn with replacement; the same in every call."""
+    return np.random.default_rng(0).multinomial(documents, np.full(documents, 1 / documents), size=draws)
+
+
+def under_documents(known: Metric, draws: Float[np.ndarray, " draw"], documents: int) -> Metric:
+    """A metric over seeds with the interval over resampled documents instead, the same ones for all seeds and sides."""
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Metric(
+        value=known.value, ci_low=min(float(low), known.value), ci_high=max(float(high), known.value), n=documents,
+        unit=known.unit, per_seed=known.per_seed,
+        formula=f"{known.formula}; interval over resampled documents, seeds held fixed",
+    )  # fmt: skip
