@@ -39,8 +39,13 @@ def members(sweep: Sweep, seeds: list[int]) -> list[Member]:
         found.append(
             Member(f"shuffled-{width}-k{k}-s{s}", "shuffled", recipe("batch_topk", width, k, s, source="shuffled"))
         )
-    late = recipe("batch_topk", width, k, seeds[0], source="late")
-    return [*found, Member(f"late-{width}-k{k}-s{seeds[0]}", "late", late)]
+    return [*found, late_member(sweep, seeds[0])]
+
+
+def late_member(sweep: Sweep, seed: int) -> Member:
+    """The SAE of the later layer, at the central point."""
+    made = recipe("batch_topk", sweep.width, sweep.sparsity, seed, source="late")
+    return Member(f"late-{sweep.width}-k{sweep.sparsity}-s{seed}", "late", made)
 
 
 def recipe(architecture: str, width: int, k: float | int, seed: int, **more: object) -> Recipe:

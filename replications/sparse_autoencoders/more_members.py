@@ -1,6 +1,8 @@
 """The SAEs that `train_more` adds to the sweep (`members`): soft-frozen ones, and more seeds."""
 
-from replications.sparse_autoencoders.members import Member, recipe
+from pathlib import Path
+
+from replications.sparse_autoencoders.members import Member, late_member, recipe
 from replications.sparse_autoencoders.settings import Sweep
 
 
@@ -17,6 +19,11 @@ def more_members(sweep: Sweep, seeds: list[int]) -> list[Member]:
         found += [
             Member(f"batch_topk-{one}-k{k}-s{s}", "width", recipe("batch_topk", one, k, s)) for one in narrower(sweep)
         ]
-        late = recipe("batch_topk", width, k, s, source="late")
-        found.append(Member(f"late-{width}-k{k}-s{s}", "late", late))
+        found.append(late_member(sweep, s))
     return found
+
+
+def late_folders(index: Path, more: Path, sweep: Sweep, seeds: list[int]) -> list[Path]:
+    """The later layer's SAE of each seed: that of the first lies beside `index`, those of the others beside `more`."""
+    parents = [index.parent, *[more.parent] * (len(seeds) - 1)]
+    return [parent / late_member(sweep, seed).name for parent, seed in zip(parents, seeds, strict=True)]

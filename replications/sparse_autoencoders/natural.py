@@ -31,6 +31,7 @@ from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.statistics import over_seeds
 from replications.sparse_autoencoders.codes import central, random_sae
+from replications.sparse_autoencoders.more_members import late_folders
 from replications.sparse_autoencoders.settings import Sweep
 from replications.sparse_autoencoders.sizes import Sizes
 from replications.sparse_autoencoders.substitution import read_held_out
@@ -77,9 +78,7 @@ def natural(
     first, later = sorted(int(name.removeprefix("resid.")) for name in stored if name.startswith("resid."))
     x, y = read_held_out(stored, first).activations(), read_held_out(stored, later).activations()
     own = [central(index, sweep.width, sweep.sparsity, seed) for seed in seeds]
-    folders = [index.parent, *[more.parent] * (len(seeds) - 1)]
-    end = f"{sweep.width}-k{sweep.sparsity}-s"
-    late = [load_saelens(folder / f"late-{end}{seed}") for folder, seed in zip(folders, seeds, strict=True)]
+    late = [load_saelens(folder) for folder in late_folders(index, more, sweep, seeds)]
     matches = layer_rows(x, y, own, late, seeds)
     write_metrics(layers, layer_metrics(matches))
     for path, rows in ((absorption_table, frame), (layers_table, matches)):

@@ -28,6 +28,7 @@ from common.records import Metric, write_metrics
 from common.saes.saelens import SPARSITY
 from common.statistics import over_seeds
 from replications.sparse_autoencoders.matching import compared, dictionary, random_like
+from replications.sparse_autoencoders.more_members import late_folders
 from replications.sparse_autoencoders.overlap_pairs import pair_metrics, pair_rows
 from replications.sparse_autoencoders.settings import Sweep
 
@@ -42,9 +43,8 @@ def overlap(
     `index` and `more` lie beside the folders of the SAEs of `train_language` and `train_more`.
     """
     end = f"{sweep.width}-k{sweep.sparsity}-s"
-    folders = [index.parent, *[more.parent] * (len(seeds) - 1)]
     own = [dictionary(index.parent / f"batch_topk-{end}{seed}") for seed in seeds]
-    late = [dictionary(folder / f"late-{end}{seed}") for folder, seed in zip(folders, seeds, strict=True)]
+    late = [dictionary(folder) for folder in late_folders(index, more, sweep, seeds)]
     density = [load_file(index.parent / f"batch_topk-{end}{seed}" / SPARSITY)["sparsity"].double() for seed in seeds]
     values: dict[str, list[float]] = {}
     frames = []

@@ -1,5 +1,7 @@
 """Soft-frozen dictionaries: the cone, training within it, and how dictionaries are set side by side."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
@@ -16,7 +18,7 @@ from replications.sparse_autoencoders.dictionaries import dictionaries
 from replications.sparse_autoencoders.draw_dictionaries import PANELS, draw_dictionaries
 from replications.sparse_autoencoders.measure_planted import measure_planted
 from replications.sparse_autoencoders.members import members
-from replications.sparse_autoencoders.more_members import more_members
+from replications.sparse_autoencoders.more_members import late_folders, more_members
 from replications.sparse_autoencoders.soft_frozen import COSINE, into_cone, train_soft_frozen
 from replications.sparse_autoencoders.train_controls import SHARE, train_controls
 from replications.sparse_autoencoders.train_planted import train_planted
@@ -97,6 +99,9 @@ def test_more_members_are_new_and_have_their_twins_in_the_sweep():
         assert kinds.count("soft") == 3
         assert kinds.count("late") == 2
         assert all((one.kind == "late") == (one.recipe.source == "late") for one in more)
+        stored = [("own", one) for one in own] + [("more", one) for one in more]
+        late = [Path(there) / one.name for there, one in stored if one.kind == "late"]
+        assert late_folders(Path("own/index.json"), Path("more/index.json"), sweep, [0, 1, 2]) == late
         assert "width" in kinds
         assert max(one.recipe.d_sae for one in more) == sweep.width
 
