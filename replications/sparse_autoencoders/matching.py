@@ -1,5 +1,6 @@
 """One-to-one matching of the latents of two dictionaries, and the random dictionary that is its null."""
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from common.saes.saelens import load_saelens
 SHARED = 0.7  # decoder cosine
 Rows = tuple[Float[Tensor, "_ d"], Float[Tensor, "_ d"]]
 """Decoder and encoder rows of one dictionary."""
+Compared = tuple[Float[Tensor, " one"], Bool[Tensor, " one"]]
+"""What `compared` finds."""
 
 
 def dictionary(folder: Path) -> Rows:
@@ -31,7 +34,23 @@ def random_like(rows: Rows, seed: int) -> Rows:
     return made, made
 
 
-def compared(one: Rows, other: Rows) -> tuple[Float[Tensor, " one"], Bool[Tensor, " one"]]:
+class Matcher:
+    """`compared` for dictionaries on disk. Each pair is matched once, however often it is asked for."""
+
+    def __init__(self) -> None:
+        self.read = cache(dictionary)
+        self.known: dict[tuple[Path, Path, int | None], Compared] = {}
+
+    def __call__(self, one: Path, other: Path, draw: int | None = None) -> Compared:
+        """Latents of `one` against those of the `other`, or against draw number `draw` of random directions like it."""
+        key = (one, other, draw)
+        if key not in self.known:
+            rows = self.read(other)
+            self.known[key] = compared(self.read(one), rows if draw is None else random_like(rows, draw))
+        return self.known[key]
+
+
+def compared(one: Rows, other: Rows) -> Compared:
     """For each latent of `one`: decoder cosine with its partner by decoder, and whether it is shared.
 
     With a smaller dictionary on the other side, latents without a partner have cosine 0 and are not shared.

@@ -27,7 +27,7 @@ from common.files import atomic
 from common.records import Metric, write_metrics
 from common.saes.saelens import SPARSITY
 from common.statistics import over_seeds
-from replications.sparse_autoencoders.matching import compared, dictionary, random_like
+from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.more_members import late_folders
 from replications.sparse_autoencoders.overlap_pairs import pair_metrics, pair_rows
 from replications.sparse_autoencoders.settings import Sweep
@@ -43,25 +43,23 @@ def overlap(
     `index` and `more` lie beside the folders of the SAEs of `train_language` and `train_more`.
     """
     end = f"{sweep.width}-k{sweep.sparsity}-s"
-    own = [dictionary(index.parent / f"batch_topk-{end}{seed}") for seed in seeds]
-    late = [dictionary(folder) for folder in late_folders(index, more, sweep, seeds)]
-    density = [load_file(index.parent / f"batch_topk-{end}{seed}" / SPARSITY)["sparsity"].double() for seed in seeds]
+    own, late = [index.parent / f"batch_topk-{end}{seed}" for seed in seeds], late_folders(index, more, sweep, seeds)
+    density = [load_file(folder / SPARSITY)["sparsity"].double() for folder in own]
+    match = Matcher()
     values: dict[str, list[float]] = {}
     frames = []
     for place, seed in enumerate(seeds):
-        found = [compared(own[place], other) for at, other in enumerate(own) if at != place]
+        found = [match(own[place], other) for at, other in enumerate(own) if at != place]
         cosine = torch.stack([pair[0] for pair in found]).mean(0)
         share = torch.stack([pair[1].double() for pair in found]).mean(0)
-        null = [
-            compared(own[place], random_like(other, 100 * seed + at)) for at, other in enumerate(own) if at != place
-        ]
+        null = [match(own[place], other, 100 * seed + at) for at, other in enumerate(own) if at != place]
         generator = torch.Generator().manual_seed(seed)
         orders = [torch.randperm(len(cosine), generator=generator) for _ in range(PERMUTATIONS)]
         permuted = [correlation(cosine, density[place][order]) for order in orders]
         numbers = {
             "overlap": float(share.mean()),
             "overlap_random": float(torch.stack([pair[1].double() for pair in null]).mean()),
-            "overlap_late": float(compared(own[place], late[(place + 1) % len(seeds)])[1].double().mean()),
+            "overlap_late": float(match(own[place], late[(place + 1) % len(seeds)])[1].double().mean()),
             "cosine": float(cosine.mean()),
             "cosine_random": float(torch.stack([pair[0] for pair in null]).mean()),
             "rate_correlation": correlation(cosine, density[place]),
@@ -76,7 +74,7 @@ def overlap(
                 | {"shared": share, "random_cosine": random}
             )
         )
-    rows = pair_rows(index.parent, more.parent, sweep, seeds)
+    rows = pair_rows(match, index.parent, more.parent, sweep, seeds)
     write_metrics(metrics, summary(values) | pair_metrics(rows, sweep, seeds))
     for path, frame in ((table, pd.concat(frames)), (pairs, rows)):
         with atomic(path) as temporary:

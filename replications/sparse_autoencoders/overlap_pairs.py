@@ -12,19 +12,19 @@ import pandas as pd
 
 from common.records import Metric
 from common.statistics import over_seeds
-from replications.sparse_autoencoders.matching import Rows, compared, dictionary, random_like
+from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.more_members import narrower
 from replications.sparse_autoencoders.settings import Sweep
 
 
-def pair_rows(sweep_folder: Path, more_folder: Path, sweep: Sweep, seeds: list[int]) -> pd.DataFrame:
+def pair_rows(match: Matcher, sweep_folder: Path, more_folder: Path, sweep: Sweep, seeds: list[int]) -> pd.DataFrame:
     """Overlap and mean cosine of pairs of dictionaries of one width, with those of random directions in place of the
     second one. `what`: `seeds`, `sparsity` (one seed), `seeds and sparsity`."""
     first, k = seeds[0], sweep.sparsity
 
-    def stored(width: int, sparsity: int, seed: int) -> Rows:
+    def stored(width: int, sparsity: int, seed: int) -> Path:
         there = more_folder if seed != first and width != sweep.width else sweep_folder
-        return dictionary(there / f"batch_topk-{width}-k{sparsity}-s{seed}")
+        return there / f"batch_topk-{width}-k{sparsity}-s{seed}"
 
     widths = [*narrower(sweep), sweep.width]
     asked = [("seeds", width, k, one, k, other) for width in widths for one, other in combinations(seeds, 2)]
@@ -39,8 +39,8 @@ def pair_rows(sweep_folder: Path, more_folder: Path, sweep: Sweep, seeds: list[i
     rows = []
     for what, width, sparsity, seed, other_sparsity, other_seed in asked:
         one, other = stored(width, sparsity, seed), stored(width, other_sparsity, other_seed)
-        cosine, shared = compared(one, other)
-        null, by_chance = compared(one, random_like(other, 100 * seed + other_seed))
+        cosine, shared = match(one, other)
+        null, by_chance = match(one, other, 100 * seed + other_seed)
         about = dict(zip(names, (what, width, sparsity, seed, other_sparsity, other_seed), strict=True))
         found = {"overlap": shared, "overlap_random": by_chance, "cosine": cosine, "cosine_random": null}
         rows.append(about | {name: float(value.double().mean()) for name, value in found.items()})

@@ -13,6 +13,7 @@ from common.saes.architectures.base import random_rows
 from common.saes.metrics import cosines
 from common.saes.sae import About, Sae
 from common.saes.saelens import save_saelens
+from replications.sparse_autoencoders import matching
 from replications.sparse_autoencoders.draw_overlap import draw_overlap
 from replications.sparse_autoencoders.matching import compared, matched, random_like
 from replications.sparse_autoencoders.overlap import correlation, overlap
@@ -78,11 +79,13 @@ def planted(folder, name, *, common, own, width=N, density=None):
     save_saelens(sae, folder / name, density=density)
 
 
-def test_the_step_finds_what_was_planted(tmp_path):
+def test_the_step_finds_what_was_planted(tmp_path, monkeypatch):
     """Two thirds of the latents are common to all seeds, and these fire more often; half of them at the width below.
 
     Two sparsities have four fifths in common, and a layer has everything in common with the SAE that began like it.
     """
+    asked = []
+    monkeypatch.setattr(matching, "compared", lambda one, other: asked.append(one) or compared(one, other))
     sweep = load_replication("sparse_autoencoders", "smoke").sweep
     half = N // 2
     sweep = sweep.model_copy(update={"widths": [half, N, 2 * N], "width": N, "sparsity": 3, "sparsities": [3, 5]})
@@ -101,6 +104,8 @@ def test_the_step_finds_what_was_planted(tmp_path):
         index=tmp_path / "index.json", more=more / "index.json", sweep=sweep, seeds=[0, 1, 2],
         metrics=tmp_path / "metrics.json", table=tmp_path / "t.csv", pairs=tmp_path / "p.csv",
     )  # fmt: skip
+    # in both directions at the central width, once below it and for other sparsities, each with its null; three layers
+    assert len(asked) == 2 * (6 + 3 + 2 + 2) + 3, "a pair was matched twice"
     found = read_metrics(tmp_path / "metrics.json")
     assert found["overlap"].value == pytest.approx(2 / 3, abs=0.02)
     assert found["overlap_random"].value < 0.05
