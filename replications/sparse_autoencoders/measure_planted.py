@@ -87,18 +87,16 @@ def random(planted: Planted, draw: int) -> Float[Tensor, "d_sae d"]:
 def judge(
     name: str, planted: Planted, stream: Stream, stored: dict[str, Tensor], index: int, seed: int
 ) -> tuple[dict[str, float], pd.DataFrame]:
-    """All numbers of one SAE, and one row per true feature."""
+    """All numbers of one SAE but those of dictionaries beside it, and one row per true feature."""
     sae, truth, start = sae_of(stored, name, index), directions(planted.world, seed), random(planted, seed)
     x = stream.samples(index, planted.evaluation, FRESH)
     code = codes(planted.world, planted.evaluation, seed, FRESH)
     latents = sae.encode(x)
-    found, before = recovery(truth, sae.W_dec), recovery(truth, start)
+    found = recovery(truth, sae.W_dec)
     trace = stored[f"{name}.trace_fvu"][index]
     values = {
         "mmcs": found.mmcs,
-        "mmcs_untrained": before.mmcs,
         "recovered": found.recovered,
-        "recovered_untrained": before.recovered,
         "mcc": found.mcc,
         "uniqueness": found.uniqueness,
         "explained": 1 - fvu(x, sae.decode(latents)),
@@ -120,7 +118,7 @@ def judge(
 def held_back(
     name: str, planted: Planted, stream: Stream, stored: dict[str, Tensor], index: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """The same numbers of the soft-frozen, the frozen and the untrained dictionary of a seed."""
+    """The numbers of `COMPARED` of the soft-frozen, the frozen and the untrained dictionary of a seed."""
     truth = directions(planted.world, seed)
     x = stream.samples(index, planted.evaluation, FRESH)
     found = {}

@@ -10,18 +10,19 @@ from safetensors.torch import load_file
 from common.config import load_replication
 from common.records import read_metrics
 from common.saes.architectures.base import random_rows
-from common.saes.metrics import cosines
+from common.saes.metrics import cosines, recovery
 from common.saes.recipe import Recipe
 from common.saes.stream import as_batch
 from common.saes.trainer import train
 from replications.sparse_autoencoders.dictionaries import dictionaries
 from replications.sparse_autoencoders.draw_dictionaries import PANELS, draw_dictionaries
-from replications.sparse_autoencoders.measure_planted import measure_planted
+from replications.sparse_autoencoders.measure_planted import measure_planted, random
 from replications.sparse_autoencoders.members import members
 from replications.sparse_autoencoders.more_members import late_folders, more_members
 from replications.sparse_autoencoders.soft_frozen import COSINE, into_cone, train_soft_frozen
 from replications.sparse_autoencoders.train_controls import SHARE, train_controls
 from replications.sparse_autoencoders.train_planted import train_planted
+from replications.sparse_autoencoders.worlds import directions
 
 
 def rows(seed, count=30, d=8):
@@ -133,6 +134,9 @@ def test_planted_dictionaries_that_are_held_back_find_less(tmp_path):
     explained = [found[f"easy_explained{end}"].value for end in ("", "_soft", "_frozen")]
     assert explained == sorted(explained, reverse=True)
     assert found["easy_mmcs"].value > found["easy_mmcs_soft"].value > found["easy_mmcs_frozen"].value
+    near = [recovery(directions(easy.world, seed), random(easy, seed)).mmcs for seed in (0, 1)]
+    assert found["easy_mmcs_untrained"].per_seed == pytest.approx(near)
+    assert found["easy_mmcs_gain"].value == pytest.approx(found["easy_mmcs"].value - sum(near) / 2)
     assert found["easy_soft_share"].value == pytest.approx(explained[1] / explained[0], rel=0.01)
     difference = found["hard_soft_share"].value - found["easy_soft_share"].value
     assert found["hard_soft_share_minus_easy"].value == pytest.approx(difference)
