@@ -45,13 +45,10 @@ def probe_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
         "probe_latents_minus_random_k5": ("probe_latents_k5", "probe_random_k5"),
         "probe_latents_minus_pca": ("probe_latents_k5", "probe_pca_k5"),
         "probe_latents_minus_coordinates": ("probe_latents_k5", "probe_coordinates_k5"),
-        "probe_latents_minus_coordinates_k1": ("probe_latents_k1", "probe_coordinates_k1"),
         "probe_plain_minus_latents": ("probe_plain", "probe_latents_k5"),
         "probe_plain_minus_all_latents": ("probe_plain", "probe_all_latents"),
         "probe_plain_minus_shuffled": ("probe_coordinates_shuffled", "probe_latents_shuffled"),
-        "flagged_seen_minus_before": ("flagged_seen", "flagged_before"),
         "flagged_seen_minus_random": ("flagged_seen", "flagged_seen_random"),
-        "flagged_unnamed_minus_before": ("flagged_unnamed", "flagged_before"),
     }
     pairs["probe_plain_gap_difference"] = ("probe_plain_minus_latents", "probe_plain_minus_shuffled")
     for name, (left, right) in pairs.items():

@@ -203,7 +203,7 @@ def layer_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
         share = [float((own[column] > 0.7).mean()) for _, own in by_seed]
         values[f"matched{end}"] = (share, f"share of latents with a correlation above 0.7 with {about[column]}")
     for name in ("match", "matched"):
-        for other in ("shuffled", "random", "same_start"):
+        for other in ("shuffled", "random"):
             gaps = [a - b for a, b in zip(values[name][0], values[f"{name}_{other}"][0], strict=True)]
             values[f"{name}_minus_{other}"] = (gaps, f"{name} minus {name}_{other}")
     return {

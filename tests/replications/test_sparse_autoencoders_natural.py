@@ -150,7 +150,7 @@ def test_metrics_of_both_parts():
     layers = layer_metrics(table)
     assert layers["matched"].value == 0.5
     assert layers["match_minus_random"].value == pytest.approx(0.3)
-    assert layers["match_minus_same_start"].value == pytest.approx(-0.2)
+    assert layers["match_same_start"].value == pytest.approx(0.9)
 
 
 def test_layers_are_matched_with_the_dictionary_of_another_seed():
