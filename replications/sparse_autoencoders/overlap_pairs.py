@@ -48,7 +48,11 @@ def pair_rows(match: Matcher, sweep_folder: Path, more_folder: Path, sweep: Swee
 
 
 def pair_metrics(rows: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str, Metric]:
-    """Seeds at each width, the number of a seed being the mean over its pairs; what other sparsities have in common."""
+    """Seeds at each width, the number of a seed being the mean over its pairs; what other sparsities have in common.
+
+    Other sparsities are trained at the first seed only, so their pairs are no sample of seeds: instead of an interval
+    they have their range.
+    """
     found = {}
     own = rows[rows["what"] == "seeds"]
     for width in [*narrower(sweep), sweep.width]:
@@ -68,6 +72,7 @@ def pair_metrics(rows: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str
             ci_high=max(values),
             n=len(values),
             unit="share",
-            formula=f"overlap of dictionaries of one width that differ in {what}, mean and range of pairs",
+            formula=f"overlap of dictionaries of one width that differ in {what}, mean over pairs; "
+            "the bounds are the lowest and the highest pair, not a confidence interval",
         )
     return found

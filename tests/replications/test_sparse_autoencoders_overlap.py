@@ -121,6 +121,7 @@ def test_the_step_finds_what_was_planted(tmp_path, monkeypatch):
     assert (found["overlap_sparsity"].ci_low, found["overlap_sparsity"].ci_high) == pytest.approx((0, 2 / 3), abs=0.02)
     assert found["overlap_seeds_and_sparsity"].value == pytest.approx(2 / 3, abs=0.02)
     assert found["overlap_seeds_and_sparsity"].n == 2
+    assert "not a confidence interval" in found["overlap_sparsity"].formula
     assert len(pd.read_csv(tmp_path / "t.csv")) == 3 * N
     table = pd.read_csv(tmp_path / "p.csv")
     assert table.groupby("what").size().to_dict() == {"seeds": 6, "seeds and sparsity": 2, "sparsity": 2}
