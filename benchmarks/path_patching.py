@@ -64,8 +64,8 @@ def activation_row(bridge: TransformerBridge, decoder: Decoder, batch: Batch) ->
     """Denoising: each head's output on the prompt, put into the run on the ABC partner."""
     start, end = time.perf_counter(), batch.at("end")
     clean, partner = passes(decoder, batch)
-    found = [patch_heads(decoder, partner, clean, layer, end, end) for layer in range(decoder.n_layers)]
-    ours_values = read_difference(bridge, torch.cat(found), batch.names).mean(1)
+    found = patch_heads(decoder, partner, clean, range(decoder.n_layers), end, end)
+    ours_values = read_difference(bridge, found, batch.names).mean(1)
     ours = time.perf_counter() - start
     _, cache = bridge.run_with_cache(batch.tokens("original"), names_filter=lambda name: name.endswith("hook_z"))
 

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.decoder import Cache, Decoder
-from common.rerun import Kind, Received, at_position, resume
+from common.rerun import Kind, Received, at_position, at_positions, rerun, resume, window
 
 
 @dataclass(frozen=True)
@@ -152,15 +152,29 @@ def patch_heads(
     decoder: Decoder,
     cache: Cache,
     partner: Cache,
-    layer: int,
+    layers: Collection[int],
     position: Int[Tensor, " batch"],
     end: Int[Tensor, " batch"],
 ) -> Float[Tensor, "head batch d_model"]:
-    """Activation patching of each head of `layer` at one position, everything after it recomputed."""
-    before, after = (at_position(entry.z[layer], position) for entry in (cache, partner))
-    change = torch.einsum("bhd,hdm->hbm", after - before, decoder.W_O[layer])
-    mid = at_position(cache.resid_mid[layer], position) + change
-    return resume(decoder, cache, layer + 1, position, end, mid + decoder.mlp(layer, mid))
+    """Activation patching of each head of `layers` at one position, everything after it recomputed.
+
+    All heads run on together, each from its own layer. One entry for every head, in order (layer, head).
+    """
+    at = window(position, end, cache.final.shape[1])
+
+    def join(layer: int) -> Tensor | None:
+        if layer not in layers:
+            return None
+        before, after = (at_position(entry.z[layer], position) for entry in (cache, partner))
+        change = torch.einsum("bhd,hdm->hbm", after - before, decoder.W_O[layer])
+        mid = at_positions(cache.resid_mid[layer], at).repeat(decoder.n_heads, 1, 1, 1)
+        mid[:, :, 0] += change
+        return mid
+
+    nothing = at_positions(cache.resid_pre[0], at)[None][:0]
+    x = rerun(decoder, cache, min(layers), at, nothing, join=join)
+    last: Tensor = x[:, torch.arange(len(end), device=end.device), end - position]
+    return last
 
 
 def patch_sublayer(

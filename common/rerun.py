@@ -5,6 +5,7 @@ fixed, whatever they are, only the changed ones need to be computed. Keys and va
 pass. Both cases are `rerun`; `resume` is the window from one replaced residual stream up to END.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import einops
@@ -17,6 +18,8 @@ from common.decoder import Cache, Decoder, Edit
 Kind = Literal["q", "k", "v"]
 Received = dict[int, tuple[Kind, Tensor, Tensor]]
 """For each layer: what kind of input is overwritten, indices of the receivers, values [copy batch receiver d_head]."""
+Join = Callable[[int], Tensor | None]
+"""Given a layer, residual streams [copy batch step d_model] before its MLP of more copies, which run on from there."""
 
 
 def at_position(x: Float[Tensor, "batch pos *rest"], position: Int[Tensor, " batch"]) -> Float[Tensor, "batch *rest"]:
@@ -48,7 +51,8 @@ def rerun(
     *,
     edit: Edit | None = None,
     received: Received | None = None,
-) -> Float[Tensor, "copy batch step d_model"]:
+    join: Join | None = None,
+) -> Float[Tensor, "copy_or_joined batch step d_model"]:
     """Runs on from `layer` at the positions `at` alone; all other positions keep what `cache` holds.
 
     Exact whenever nothing that the other positions read has changed: `at` is a window up to END, or everything outside
@@ -62,6 +66,7 @@ def rerun(
         x: residual streams there, several copies of each prompt.
         edit: given a layer and the head outputs [copy batch step head d_head], returns those to go on with.
         received: for each layer: queries, keys or values of the first step to be overwritten, which heads, by what.
+        join: copies that enter later, after those of `x`, which may then be none.
     """
     places = torch.arange(cache.final.shape[1], device=at.device)
     recomputed = (at[:, :, None] == places).any(1)
@@ -69,18 +74,21 @@ def rerun(
     steps = torch.arange(at.shape[1], device=at.device)
     causal = steps[:, None] >= steps
     for now in range(layer, decoder.n_layers):
-        normed = decoder.norm(now, 0, x)
-        parts = {
-            "q": decoder.queries(now, normed, at),
-            "k": decoder.keys(now, normed, at),
-            "v": decoder.values(now, normed),
-        }
-        if received and now in received:
-            kind, heads, values = received[now]
-            parts[kind][:, :, 0, heads] = values
-        z = _attend(decoder, cache, now, parts["q"], parts["k"], parts["v"], past, causal)
-        mid = x + decoder.write(now, z if edit is None else edit(now, z))
-        x = mid + decoder.mlp(now, mid)
+        if len(x):
+            normed = decoder.norm(now, 0, x)
+            parts = {
+                "q": decoder.queries(now, normed, at),
+                "k": decoder.keys(now, normed, at),
+                "v": decoder.values(now, normed),
+            }
+            if received and now in received:
+                kind, heads, values = received[now]
+                parts[kind][:, :, 0, heads] = values
+            z = _attend(decoder, cache, now, parts["q"], parts["k"], parts["v"], past, causal)
+            x = x + decoder.write(now, z if edit is None else edit(now, z))
+        if join and (more := join(now)) is not None:
+            x = torch.cat([x, more])
+        x = x + decoder.mlp(now, x)
     return x
 
 

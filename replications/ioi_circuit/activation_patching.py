@@ -38,6 +38,7 @@ STREAM_PLACES: tuple[Place, ...] = ("io", "s1", "s1_next", "s2", "end")
 OUTPUT_PLACES: tuple[Place, ...] = ("s1_next", "s2", "end")
 HEAD_PLACES: dict[str, tuple[Place, ...]] = {"noising": ("s2", "end"), "denoising": ("end",)}
 CHUNK = 14
+TOGETHER = 10  # layers whose heads are patched in one go, to bound memory
 DEPTH = 0.6
 """Where the streams at S2 and END are compared, as a share of layers: after induction heads, before S2 is read."""
 
@@ -129,8 +130,11 @@ def _patches(
                 final = patch_sublayer(decoder, cache, source, layer, part, batch.at(place), end)
                 yield (part, place, layer), final
     for place in HEAD_PLACES[direction]:
-        for layer in range(0, decoder.n_layers, head_step):
-            yield ("head", place, layer), patch_heads(decoder, cache, source, layer, batch.at(place), end)
+        chosen = list(range(0, decoder.n_layers, head_step))
+        for start in range(0, len(chosen), TOGETHER):
+            group = chosen[start : start + TOGETHER]
+            finals = patch_heads(decoder, cache, source, group, batch.at(place), end).chunk(len(group))
+            yield from ((("head", place, layer), final) for layer, final in zip(group, finals, strict=True))
 
 
 def _scaled(

@@ -144,11 +144,9 @@ def activation_effects(decoder: Decoder, cache: Cache, partner: Cache, batch: Ba
     clean = read(decoder, at_position(cache.final, batch.at("end"))[None], batch)
     rows = []
     for place in PLACES:
-        found = [
-            read(decoder, patch_heads(decoder, cache, partner, layer, batch.at(place), batch.at("end")), batch) - clean
-            for layer in range(decoder.n_layers)
-        ]
-        change = np.concatenate(found)
+        layers = range(decoder.n_layers)
+        found = patch_heads(decoder, cache, partner, layers, batch.at(place), batch.at("end"))
+        change = read(decoder, found, batch) - clean
         rows.append(np.abs((change[..., 0] - change[..., 1]).mean(1)))
     return np.stack(rows)
 

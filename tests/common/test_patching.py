@@ -149,8 +149,10 @@ def test_a_head_of_the_last_layer_has_only_its_direct_path(
     end, (clean, other) = index(prompts, "end"), (caches["original"], caches["abc"])
     last = decoder.n_layers - 1
     by_path = path_patch(decoder, clean, other, end, end, None)[last * decoder.n_heads :]
-    torch.testing.assert_close(by_path, patch_heads(decoder, clean, other, last, end, end), atol=1e-5, rtol=0)
-    first_layer = patch_heads(decoder, clean, other, 0, end, end)
+    torch.testing.assert_close(by_path, patch_heads(decoder, clean, other, [last], end, end), atol=1e-5, rtol=0)
+    first_layer = patch_heads(decoder, clean, other, [0], end, end)
+    both = patch_heads(decoder, clean, other, [0, last], end, end)
+    torch.testing.assert_close(both[: decoder.n_heads], first_layer, atol=1e-6, rtol=0)
     assert (path_patch(decoder, clean, other, end, end, None)[: decoder.n_heads] - first_layer).abs().max() > 1e-3
 
 
@@ -165,7 +167,8 @@ def test_activation_patching_equals_hooks(
         position = index(prompts, name)
         for run_version, source in pairs:
             resid = patch_residual(decoder, caches[run_version], caches[source], 1, position, end)
-            heads = patch_heads(decoder, caches[run_version], caches[source], 1, position, end)
+            every = patch_heads(decoder, caches[run_version], caches[source], [0, 1], position, end)
+            heads = every[decoder.n_heads : 2 * decoder.n_heads]  # of layer 1
             parts: tuple[Literal["attn", "mlp"], ...] = ("attn", "mlp")
             outputs = {
                 part: patch_sublayer(decoder, caches[run_version], caches[source], 1, part, position, end)
