@@ -27,6 +27,7 @@ from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.statistics import over_clusters, over_seeds
 from replications.sparse_autoencoders.baselines import Reconstruct, baselines
+from replications.sparse_autoencoders.members import late_member
 from replications.sparse_autoencoders.order import Sums, order_metrics
 from replications.sparse_autoencoders.reconstructions import TOP, Judge
 from replications.sparse_autoencoders.settings import Evaluation, Sweep
@@ -140,7 +141,7 @@ def swapped_threshold(
 ) -> tuple[float, float]:
     """L0 over k on held-out activations with the SAE's own threshold, and with that of the SAE at the late layer."""
     sae = saes[f"batch_topk-{sweep.width}-k{sweep.sparsity}-s{seed}"]
-    late = saes[f"late-{sweep.width}-k{sweep.sparsity}-s{seeds[0]}"]
+    late = saes[late_member(sweep, seeds[0]).name]
     x = held.activations()
     assert late.threshold is not None
     in_activations = late.threshold * late.W_dec.norm(dim=1)  # decoder rows carry the unit of activations
@@ -201,7 +202,7 @@ def summary(
         "pathological_ratio_null": (null, "1", "kl of one random point over kl of another at the same distance"),
         "dead": (column("batch_topk", "dead", seeds), "share", FORMULAS["dead"] + ", held-out activations"),
     }
-    late = by_name[f"late-{end}{seeds[0]}"]
+    late = by_name[late_member(sweep, seeds[0]).name]
     pairs = {
         "l0_ratio_difference": ("l0_ratio", "l0_ratio_other"),
         "fvu_minus_shuffled": ("fvu", "fvu_shuffled"),
