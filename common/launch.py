@@ -6,7 +6,7 @@ long as anybody works there and dies with the last of them. Snakemake dies with 
 After any kill there is nothing to unlock, and `make resume` is the same as `make`.
 
 Exit codes: 0 all is well; 1 a step failed or the run could not start; 3 everything was written,
-but a required claim fails, a verdict changed or a control passes.
+but a required claim fails or a verdict is not the expected one.
 """
 
 import contextlib

@@ -55,6 +55,8 @@ def test_a_control_that_passes_spoils_the_claim():
     claim = judge(metric(0.9), metric(0.6))
     assert claim.verdict == "not reproduced"
     assert "control" in claim.problem
+    expected = judge(metric(0.9), metric(0.6), role="reported", expected_verdict="not reproduced")
+    assert (expected.problem, expected.control.fails_assertion) == (None, False)
 
 
 def test_a_control_whose_interval_touches_the_passing_side_spoils_the_claim():
