@@ -65,9 +65,9 @@ class Assertion(Strict):
 
     def same_sign(self, effect: Metric) -> bool:
         """Whether the effect has the sign that the source gives it: that of the bounds, where they have one."""
-        if self.low > 0 or self.high < 0:
-            return effect.value > 0 if self.low > 0 else effect.value < 0
-        return True
+        if self.low >= 0:
+            return effect.value > 0
+        return effect.value < 0 if self.high < 0 else True
 
     def __str__(self) -> str:
         if self.at_least is None:

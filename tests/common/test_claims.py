@@ -84,6 +84,8 @@ def test_difference_must_exclude_zero_with_the_right_sign():
 
 def test_the_opposite_direction_is_never_the_same_direction():
     assert judge(metric(-3.0), metric(-5.0)).verdict == "not reproduced"
+    assert judge(metric(-0.1), metric(-3.0), assertion={"at_least": 0}).verdict == "not reproduced"
+    assert judge(metric(0.02), metric(-3.0), assertion={"at_least": 0}).verdict == "same direction"
     two_sided = {"assertion": {"at_least": 3.3, "at_most": 3.8}}
     assert judge(metric(-5.0), metric(0.0), **two_sided).verdict == "not reproduced"
     assert judge(metric(2.5), metric(0.0), **two_sided).verdict == "same direction"
