@@ -3,7 +3,8 @@ and turns the claims into the exit code.
 
 The launcher holds a kernel file lock on `results/<scale>/.owner` and hands it to Snakemake, so that the lock lives as
 long as anybody works there and dies with the last of them. Snakemake dies with the launcher, and steps with Snakemake.
-After any kill there is nothing to unlock, and `make resume` is the same as `make`.
+After any kill there is nothing to unlock, and `make resume` is the same as `make`. Before Snakemake starts, checkpoints
+of training that was interrupted go if sources, settings or lock have changed since (`common.checkpoints`).
 
 Exit codes: 0 all is well; 1 a step failed or the run could not start; 3 everything was written,
 but a required claim fails or a verdict is not the expected one.
@@ -26,6 +27,7 @@ from typing import Annotated
 import psutil
 import tyro
 
+from common.checkpoints import remove_stale
 from common.claims import load_claims
 from common.cli import COST_PREFIX, die_with_parent
 from common.config import ROOT, Run, load_replication, load_run, replications
@@ -94,6 +96,7 @@ def launch(options: Options) -> int:
     results = Path(run.results)
     with _owner(results) as owner:
         sweep_temporary_files(results)
+        remove_stale()
         started = time.time()
         code = _snakemake(run, options, targets or ["all"], owner)
         if code:

@@ -1,0 +1,95 @@
+"""Checkpoints of interrupted training survive a start at which nothing has changed, and no other."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from common import launch
+from common.checkpoints import BESIDE, FOLDER, remove_stale
+from common.dag import planned
+
+LEFT = (
+    "resources/checkpoints/0123456789abcdef.safetensors",
+    "results/laptop/sparse_autoencoders/m/saes/index.json.checkpoint",
+    "results/laptop/sparse_autoencoders/m/more_saes/index.json.soft",
+    "results/laptop/sparse_autoencoders/m/more_saes/index.json.free",
+    "results/smoke/sparse_autoencoders/toy/planted/saes.safetensors.with_auxk",
+    "results/laptop-calibration/sparse_autoencoders/toy/planted/controls.safetensors.easy.frozen",
+    "results/laptop/refusal_direction/m/guard/sae.part-landmarks",
+)
+KEPT = (
+    "results/laptop/sparse_autoencoders/m/saes/index.json",
+    "results/laptop/sparse_autoencoders/toy/planted/saes.safetensors",
+    "results/laptop/sparse_autoencoders/toy/planted/.saes.safetensors.17.part-landmarks.easy",
+    "results/laptop/claims.json",
+)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A small project that was started once, with checkpoints left behind by a kill."""
+    for name in ("common/training.py", "config/scales/laptop.yaml", "replications/a/rules.smk", "Snakefile"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("first")
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "lock.txt").write_text("first")
+    assert remove_stale(tmp_path) == 0
+    for name in LEFT + KEPT:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("state")
+    return tmp_path
+
+
+def test_checkpoints_survive_a_start_without_a_change(project, capsys):
+    assert remove_stale(project) == 0
+    assert all((project / name).exists() for name in LEFT + KEPT)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["common/training.py", "config/scales/laptop.yaml", "replications/a/rules.smk", "Snakefile", "envs/lock.txt"],
+)
+def test_checkpoints_go_after_an_edit(project, name, capsys):
+    (project / name).write_text("second")
+    assert remove_stale(project) == len(LEFT)
+    assert not any((project / name).exists() for name in LEFT)
+    assert all((project / name).exists() for name in KEPT)
+    [line] = capsys.readouterr().out.splitlines()
+    assert f"{len(LEFT)} checkpoints removed" in line
+    (project / LEFT[0]).write_text("state")
+    assert remove_stale(project) == 0, "the new state was stored"
+
+
+def test_checkpoints_of_unknown_origin_go(project):
+    (project / FOLDER / ".state").unlink()
+    assert remove_stale(project) == len(LEFT)
+
+
+def test_every_checkpoint_of_a_rule_is_found_and_no_output_is_taken_for_one(root):
+    """Rules name a checkpoint after an output; a step that trains several replaces the last suffix."""
+    named = [
+        option
+        for path in root.glob("replications/*/*.smk")
+        for option in re.findall(r"--checkpoint (\S+)", path.read_text())
+    ]
+    assert len(named) >= 6
+    assert all(re.fullmatch(r"\{output(\.\w+)?\}\.checkpoint", option) for option in named), named
+    outputs = {path for step in planned() for path in step.outputs}
+    assert len(outputs) > 500
+    assert not [path for path in outputs if BESIDE.fullmatch(Path(path).name)]
+
+
+def test_the_launcher_removes_them_before_snakemake_starts(project, monkeypatch):
+    (project / "Snakefile").write_text("second")
+    seen = []
+
+    def snakemake(*_):
+        seen.append([name for name in LEFT if (project / name).exists()])
+        return 0
+
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(launch, "_snakemake", snakemake)
+    assert launch.launch(launch.Options(targets=("metrics",))) == 0
+    assert seen == [[]]
