@@ -11,7 +11,7 @@ import sys
 
 import tyro
 
-from common.config import ROOT
+from common.config import ROOT, replications
 from common.errors import UserError
 from common.files import write_text
 from common.schemas import schemas
@@ -20,10 +20,27 @@ SCAFFOLD = ROOT / "common" / "scaffold"
 EXAMPLE, EXAMPLE_TITLE = "my_result", "My result"
 
 
+def reserved() -> dict[str, str]:
+    """Names that mean something else already, each with what it names: a target of `make`, a rule, a schema."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8") if (ROOT / "Makefile").exists() else ""
+    phony = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    rules = "\n".join((ROOT / file).read_text(encoding="utf-8") for file in ("Snakefile", "common/rules.smk"))
+    schema_names = [path.stem for path in (ROOT / "config" / "schemas").glob("*.json")]
+    own = replications()
+    return {
+        "logs": "results/<scale>/logs",
+        **{name: f"config/schemas/{name}.json" for name in schema_names if name not in own},
+        **{name: f"a rule of the workflow, {name}" for name in re.findall(r"^rule (\w+):", rules, re.MULTILINE)},
+        **{name: f"`make {name}`" for line in phony for name in re.findall(r"(?<!\S)[\w-]+", line)},
+    }
+
+
 def new(name: str) -> None:
     """Writes `replications/<name>/`, its test and its JSON schema. UserError if the name is taken or no Python name."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(f"'{name}' cannot name a replication; use small letters, digits and _, as in NAME={EXAMPLE}")
+    if name in (meanings := reserved()):
+        raise UserError(f"'{name}' cannot name a replication: there is {meanings[name]} already; choose another name")
     folder, test = ROOT / "replications" / name, ROOT / "tests" / "replications" / f"test_{name}.py"
     if taken := [path for path in (folder, test) if path.exists()]:
         raise UserError(f"{taken[0].relative_to(ROOT)} exists already; choose another name or remove it first")

@@ -52,3 +52,33 @@ def test_bad_names_are_refused(name):
 
     with pytest.raises(UserError, match="cannot name a replication"):
         new(name)
+
+
+TARGETS = ("figures", "metrics", "all", "verify", "paper", "test", "clean", "lint", "help")
+RULES = ("provenance", "cost", "corpora", "python_docs")
+FILES = ("models", "claims", "saes", "scale", "logs")
+
+
+@pytest.mark.parametrize("name", [*TARGETS, *RULES, *FILES])
+def test_names_that_mean_something_else_are_refused(name, root):
+    from common.errors import UserError
+    from common.new import new
+
+    with pytest.raises(
+        UserError, match=f"^'{name}' cannot name a replication: there is .+ already; choose another name$"
+    ):
+        new(name)
+    assert not (root / "replications" / name).exists()
+
+
+def test_no_replication_has_a_reserved_name_and_every_target_and_schema_is_reserved(root):
+    from common.config import replications
+    from common.new import reserved
+    from common.schemas import schemas
+
+    found = set(reserved())
+    assert not found & set(replications())
+    assert {path.stem for path in schemas()} - set(replications()) <= found
+    for line in (root / "Makefile").read_text().splitlines():
+        if "## " in line and not line.startswith(("$(NAMES)", "help")):
+            assert set(line.split(":")[0].split()) <= found
