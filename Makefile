@@ -9,7 +9,7 @@ PIP    := .venv/bin/pip install -qq --disable-pip-version-check --require-hashes
 PYTHON := PYTHONPATH=. .venv/bin/python
 INTEROP := .venv-interop/.ready-$(shell cat envs/interop.lock envs/lock-torch*.txt | sha256sum | cut -c 1-16)-$(TORCH)
 NAMES  := $(patsubst replications/%/rules.smk,%,$(wildcard replications/*/rules.smk))
-RUN     = @$(PYTHON) -m common.launch --scale $(SCALE) $(if $(MODELS),--models $(MODELS)) $(if $(filter 1,$(HUB)),--hub True) $(if $(CORES),--cores $(CORES))
+RUN     = @$(PYTHON) -m common.launch --scale $(SCALE) $(if $(MODELS),--models "$(MODELS)") $(if $(filter 1,$(HUB)),--hub True) $(if $(CORES),--cores $(CORES))
 
 $(READY):
 	@echo "Installing the locked environment into .venv (one to three minutes, once) ..."
@@ -77,6 +77,7 @@ test-interop: $(INTEROP)  ## SAEs saved here and loaded by SAELens, and the othe
 setup: $(READY)  ## create .venv from the lock; every other command does this by itself
 
 clean:  ## remove results and intermediate files of SCALE
+	@[ -n "$(strip $(SCALE))" ] || { echo "error: SCALE is empty; say which results to remove, as in SCALE=smoke" >&2; exit 1; }
 	rm -rf results/$(SCALE) results/$(SCALE)-calibration
 
 clean-env:  ## remove .venv; the next command installs it again

@@ -18,6 +18,7 @@ STARTED = re.compile(r"^\s+jobid: (\d+)")
 RULE = re.compile(r"^(?:local)?rule (\S+):")
 FINISHED = re.compile(r"^Finished jobid: (\d+) \(Rule: (\S+)\)")
 COUNT = re.compile(r"^(\w+)\s+(\d+)$")  # one line of the table of planned jobs
+AFFECTED = "affected files:"  # one a line follows, to the end
 POLL = 0.2
 
 
@@ -83,7 +84,12 @@ def follow(process: "subprocess.Popen[bytes]", log: Path, targets: list[str]) ->
 
 
 def last_error(log: Path) -> str:
-    """The message of a Snakemake run that failed before any step: what follows its last `...Error` line."""
+    """The message of a Snakemake run that failed before any step: what follows its last `...Error` line, with the first
+    of the files that are missing."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     starts = [index for index, line in enumerate(lines) if re.match(r"\w*(Error|Exception)\b", line)]
-    return " ".join(lines[starts[-1] :][:4]) if starts else (lines[-1] if lines else "no message")
+    if not starts:
+        return lines[-1] if lines else "no message"
+    said = lines[starts[-1] :]
+    missing = said.index(AFFECTED) if AFFECTED in said else None
+    return " ".join(said[:4] if missing is None else [*said[:2], *said[missing : missing + 4]])

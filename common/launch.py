@@ -1,5 +1,5 @@
 """`python -m common.launch [targets]`: what `make` calls. Checks the run, owns the results folder, starts Snakemake,
-and turns the claims into the exit code.
+and turns the claims into the exit code. With Snakemake's `--dry-run` it prints the plan instead.
 
 The launcher holds a kernel file lock on `results/<scale>/.owner` and hands it to Snakemake, so that the lock lives as
 long as anybody works there and dies with the last of them. Snakemake dies with the launcher, and steps with Snakemake.
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +35,7 @@ from common.console import follow, last_error
 from common.errors import UserError, from_os_error
 from common.files import sweep_temporary_files
 from common.forkserver import forkserver
+from common.models import registry
 from common.report import finish
 from common.verify import read_claims, summary
 
@@ -42,6 +43,7 @@ CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
 TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora")
 WORKING = ("verify", "paper")  # targets that are steps themselves
+DRY = {"-n", "--dry-run", "--dryrun"}  # options of Snakemake with which it only plans
 JUDGING = ("all", "verify", "report", "paper")  # targets that judge all claims
 NO_SPACE = 2**20  # bytes
 MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")
@@ -77,7 +79,9 @@ class Options:
 
 def launch(options: Options) -> int:
     """Runs the workflow and returns the exit code."""
+    options = replace(options, models=_names(options.models))
     run = load_run(options.scale, calibrate=options.calibrate, models=options.models, hub=options.hub)
+    _check_folders(run.models)
     for name in replications():
         load_replication(name, run.scale)
         load_claims(name)
@@ -96,14 +100,36 @@ def launch(options: Options) -> int:
     results = Path(run.results)
     with _owner(results) as owner:
         sweep_temporary_files(results)
-        remove_stale()
+        dry = bool(DRY & set(options.snakemake))
+        if not dry:
+            remove_stale()
         started = time.time()
         code = _snakemake(run, options, targets or ["all"], owner)
         if code:
             raise UserError(_failure(results, started))
+        if dry:
+            print((results / WORKFLOW_LOG).read_text(encoding="utf-8", errors="replace"), end="")
+            return 0
         if wants_report:
             _report(run, options, owner)
     return _conclude(results, list(options.targets))
+
+
+def _names(given: str) -> str:
+    """Names separated by commas, without spaces and empty ones."""
+    return ",".join(name for part in given.split(",") if (name := part.strip()))
+
+
+def _check_folders(models: list[str]) -> None:
+    """UserError if a model of the user's own is not where the registry says; Snakemake would name a missing file."""
+    known = registry()
+    for name in [name for name in models if known[name].source == "local"]:
+        folder = ROOT / str(known[name].folder)
+        if not (folder / "config.json").is_file():
+            shown = known[name].folder
+            raise UserError(f"{shown} is no Hugging Face folder (config.json is missing); correct config/models.yaml")
+        if not any(folder.glob("*.safetensors")):
+            raise UserError(f"model '{name}' has no .safetensors file; convert its weights, pickled ones are not read")
 
 
 @contextlib.contextmanager
@@ -207,7 +233,8 @@ def _conclude(results: Path, targets: list[str]) -> int:
         shown = ", ".join(f"{file.parent}/" for file in named)
         print(f"Results: {shown} (figures in */*/figures/, metrics beside them, verdicts in claims.json)")
     else:
-        print(f"Results: {results}/" + (" (open report.html, paper.pdf, claims.md)" if whole else ""))
+        there = [name for name in ("report.html", "paper.pdf", "claims.md") if whole and (results / name).exists()]
+        print(f"Results: {results}/" + (f" (open {', '.join(there)})" if there else ""))
     if problems:
         print("What to do about a failed claim: docs/claims.md, `When a claim fails`", file=sys.stderr)
     return CLAIMS_FAILED if problems else 0

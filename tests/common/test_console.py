@@ -75,5 +75,13 @@ def test_last_error_is_the_message_of_the_workflow(tmp_path):
     log = tmp_path / "workflow.log"
     log.write_text("Using profile\nWorkflowError in file Snakefile, line 3:\nunknown key 'seed'\n")
     assert last_error(log) == "WorkflowError in file Snakefile, line 3: unknown key 'seed'"
+    log.write_text(
+        'MissingInputException in rule a in file "common/rules.smk", line 5:\nMissing input files for rule a:\n'
+        "    output: resources/models/mine/manifest.json\n    wildcards: model=mine\n    affected files:\n"
+        "        mine/config.json\n        mine/model.safetensors\n"
+    )
+    assert last_error(log).endswith(
+        "line 5: Missing input files for rule a: affected files: mine/config.json mine/model.safetensors"
+    )
     log.write_text("")
     assert last_error(log) == "no message"

@@ -1,0 +1,75 @@
+"""The launcher: what it checks before Snakemake starts, dry runs, and what it names at the end."""
+
+import pytest
+
+from common import launch
+from common.errors import UserError
+from common.launch import Options
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """Every start of Snakemake, and of the report; the folder is empty."""
+    seen = []
+
+    def snakemake(run, options, targets, owner):
+        (tmp_path / run.results / launch.WORKFLOW_LOG).write_text("rule grokking_train:\n")
+        seen.append((run, targets))
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "_snakemake", snakemake)
+    monkeypatch.setattr(launch, "_report", lambda *_: seen.append("report"))
+    return seen
+
+
+@pytest.mark.parametrize("option", ["-n", "--dry-run", "--dryrun"])
+def test_a_dry_run_prints_the_plan_and_nothing_else(calls, capsys, tmp_path, option):
+    left = tmp_path / "resources" / "checkpoints" / "a.safetensors"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert launch.launch(Options(snakemake=(option,))) == 0
+    assert capsys.readouterr().out == "rule grokking_train:\n"
+    assert len(calls) == 1, "a dry run has no report"
+    assert left.exists()
+
+
+def test_a_whole_run_has_a_report(calls, capsys):
+    assert launch.launch(Options()) == 0
+    assert calls[1:] == ["report"]
+    assert capsys.readouterr().out == "Results: results/laptop/\n", "files that are not there are not named"
+
+
+def test_only_files_that_exist_are_named(calls, capsys, tmp_path):
+    (tmp_path / "results" / "laptop").mkdir(parents=True)
+    (tmp_path / "results" / "laptop" / "claims.md").touch()
+    assert launch.launch(Options(targets=("verify",))) == 0
+    assert capsys.readouterr().out == "Results: results/laptop/ (open claims.md)\n"
+
+
+@pytest.mark.parametrize(
+    "given", ["gpt2, smollm2-135m-shallow", " gpt2,smollm2-135m-shallow,", "gpt2,,smollm2-135m-shallow"]
+)
+def test_names_of_models_may_have_spaces_and_a_last_comma(calls, given):
+    launch.launch(Options(targets=("metrics",), models=given, hub=True))
+    [(run, _)] = calls
+    assert run.models == ["gpt2", "smollm2-135m-shallow"]
+
+
+def test_a_local_model_is_looked_at_before_snakemake_starts(calls, tmp_path, monkeypatch):
+    from common import models
+
+    known = models.registry()
+    mine = next(iter(known.values())).model_copy(update={"source": "local", "folder": str(tmp_path / "mine")})
+    for module in (models, launch):
+        monkeypatch.setattr(module, "registry", lambda: known | {"mine": mine})
+    options = Options(targets=("metrics",), models="mine")
+    with pytest.raises(UserError, match=r"mine is no Hugging Face folder \(config.json is missing\)"):
+        launch.launch(options)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"^model 'mine' has no .safetensors file"):
+        launch.launch(options)
+    assert calls == []
+    (tmp_path / "mine" / "model.safetensors").touch()
+    assert launch.launch(options) == 0
