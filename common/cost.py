@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import COST_PREFIX, run
+from common.config import checked
+from common.corpora import CORPORA_FILE, CorporaFile, SelfChat
 from common.errors import UserError
-from common.files import read_json, write_json
+from common.files import read_json, read_yaml, write_json
+from common.models import registry
 
 SUMMED = ("wall_s", "cpu_s", "gpu_s")
 LARGEST = ("peak_rss_mb", "peak_gpu_mb")
+TRAINED = "shallow_model"  # log of the rule that makes models of source `trained`
 OUTPUT_RECORDS = Path(".snakemake/metadata")  # Snakemake's record of each output, named by its path in base 64
 
 
@@ -54,26 +58,46 @@ def total(costs: list[dict[str, float]]) -> dict[str, float]:
     return summed | {key: max((cost[key] for cost in costs), default=0.0) for key in LARGEST}
 
 
+def shared_folders(results: Path) -> dict[str, Path]:
+    """What this run has used of `resources/`, by the name of its log: the models that it has results of, those they are
+    made from, and the corpora of its scale with the model that they are made with."""
+    corpora = checked(CorporaFile, read_yaml(CORPORA_FILE), CORPORA_FILE).corpora
+    scale = results.name.removesuffix("-calibration")
+    texts = {f"{name}-{scale}" if isinstance(one, SelfChat) else name: one for name, one in corpora.items()}
+    found = {name: Path("resources/corpora", name) for name in texts}
+    writers = {one.model for one in texts.values() if isinstance(one, SelfChat)}
+    for name, model in registry().items():
+        if name in writers or any(results.glob(f"*/{name}/")):
+            found[name] = Path("resources/models", name)
+            if model.source == "trained":
+                found[TRAINED] = Path(str(model.folder))
+    return found
+
+
 def costs(results: Path) -> dict[str, Any]:
-    """What the logs of a run and of the models say: steps, sums by replication, total."""
+    """What the logs of a run, of its models and of its corpora say: steps, sums by replication, total."""
     logs = results / "logs"
     files = {str(path.relative_to(logs).with_suffix("")): path for path in sorted(logs.rglob("*.log"))}
-    files |= {f"models/{path.stem}": path for path in sorted(Path("resources/logs").glob("*.log"))}
+    shared = shared_folders(results)
+    files |= {
+        f"models/{name}": path for name in sorted(shared) if (path := Path(f"resources/logs/{name}.log")).exists()
+    }
     written = written_mb()
     finished = {
         name: found | ({"disk_mb": written[str(path)]} if str(path) in written else {})
         for name, path in files.items()
         if (found := step_cost(path)) is not None
     }
+    shared_mb = round(sum(_disk_mb(folder) for folder in shared.values()), 1)
     groups = sorted({name.split("/")[0] for name in finished if "/" in name})
     return {
         "steps": finished,
         "replications": {
             group: total([found for name, found in finished.items() if name.startswith(f"{group}/")])
-            | {"disk_mb": _disk_mb(Path("resources/models") if group == "models" else results / group)}
+            | {"disk_mb": shared_mb if group == "models" else _disk_mb(results / group)}
             for group in groups
         },
-        "total": total(list(finished.values())) | {"disk_mb": _disk_mb(results) + _disk_mb(Path("resources"))},
+        "total": total(list(finished.values())) | {"disk_mb": round(_disk_mb(results) + shared_mb, 1)},
     }
 
 

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from common.cli import COST_PREFIX, track
-from common.cost import step_cost, total, written_mb
+from common.cost import costs, step_cost, total, written_mb
 from common.errors import from_os_error
 
 STEP = """
@@ -132,6 +133,33 @@ def test_what_a_step_wrote_is_counted_from_the_records_of_its_outputs(tmp_path, 
     (records / "not a record").write_text("{}")
     assert written_mb(records) == {"results/logs/train.log": 1.5}
     assert written_mb(tmp_path / "nowhere") == {}
+
+
+def test_cost_is_that_of_the_scale_and_of_what_it_uses(tmp_path, monkeypatch):
+    """Logs and folders of other scales and of models that this scale has no results of are not counted."""
+    monkeypatch.chdir(tmp_path)
+    chat, shallow = "smollm2-135m-instruct-q4_1", "smollm2-135m-shallow"
+    line = COST_PREFIX + json.dumps({"wall_s": 1.0, "cpu_s": 1.0, "gpu_s": 0.0, "peak_rss_mb": 9.0, "peak_gpu_mb": 0.0})
+    logs = {f"resources/logs/{name}.log" for name in (chat, "gpt2", shallow, "shallow_model", "python-docs")}
+    logs |= {f"resources/logs/self-chat-{scale}.log" for scale in ("smoke", "laptop")}
+    logs |= {f"results/{scale}/logs/toys/draw.log" for scale in ("smoke", "laptop")}
+    for file in [
+        *logs, f"results/laptop/toys/{chat}/metrics.json", f"results/smoke/toys/{shallow}/metrics.json",
+        *(f"resources/models/{name}/model.safetensors" for name in (chat, shallow, "gpt2")),
+        f"resources/trained/{shallow}/model.safetensors", "resources/checkpoints/a.safetensors",
+        *(f"resources/corpora/{name}/train.jsonl" for name in ("python-docs", "self-chat-smoke", "self-chat-laptop")),
+    ]:  # fmt: skip
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(line if file in logs else "x" * 1_000_000)
+    laptop, smoke = costs(Path("results/laptop")), costs(Path("results/smoke"))
+    shared = {f"models/{chat}", "models/python-docs", "models/self-chat-laptop"}
+    assert set(laptop["steps"]) == shared | {"toys/draw"}
+    assert laptop["replications"]["models"]["disk_mb"] == 3
+    assert laptop["total"]["cpu_s"] == 4
+    assert laptop["total"]["disk_mb"] == 4
+    both = {f"models/{name}" for name in (chat, shallow, "shallow_model", "python-docs", "self-chat-smoke")}
+    assert set(smoke["steps"]) == both | {"toys/draw"}
+    assert smoke["replications"]["models"]["disk_mb"] == 5
 
 
 def test_torch_is_made_deterministic_without_its_compiler():
