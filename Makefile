@@ -9,7 +9,8 @@ PIP    := .venv/bin/pip install -qq --disable-pip-version-check --require-hashes
 PYTHON := PYTHONPATH=. .venv/bin/python
 INTEROP := .venv-interop/.ready-$(shell cat envs/interop.lock envs/lock-torch*.txt | sha256sum | cut -c 1-16)-$(TORCH)
 NAMES  := $(patsubst replications/%/rules.smk,%,$(wildcard replications/*/rules.smk))
-RUN     = @$(PYTHON) -m common.launch --scale $(SCALE) $(if $(MODELS),--models "$(MODELS)") $(if $(filter 1,$(HUB)),--hub True) $(if $(CORES),--cores $(CORES))
+CHOSEN  = $(if $(MODELS),--models "$(MODELS)") $(if $(filter 1,$(HUB)),--hub True)
+RUN     = @$(PYTHON) -m common.launch --scale $(SCALE) $(CHOSEN) $(if $(CORES),--cores $(CORES))
 
 $(READY):
 	@echo "Installing the locked environment into .venv (one to three minutes, once) ..."
@@ -45,7 +46,7 @@ calibrate: $(READY)  ## the same measurements on the calibration seeds, into res
 	$(RUN) --calibrate verify
 
 status: $(READY)  ## replications and steps: state, seconds, claims held / failed / not run
-	@$(PYTHON) -m common.status --scale $(SCALE)
+	@$(PYTHON) -m common.status --scale $(SCALE) $(CHOSEN)
 
 new: $(READY)  ## NAME=my_result: a new replication that already runs, with claim, control, figure, section and test
 	@$(PYTHON) -m common.new --name "$(NAME)"

@@ -107,7 +107,7 @@ def rows(steps: list[Step]) -> list[Row]:
             todo += maker[path].inputs if path in maker else []
     found = {name: Row(name, claims=len(load_claims(name))) for name in replications()}
     for step in steps:
-        if (name := _owner(step.rule)) is None or step.rule in (name, f"{name}_claims"):
+        if (name := owner_of(step.rule)) is None or step.rule in (name, f"{name}_claims"):
             continue
         row = found[name]
         row.steps[stage(step, step.rule.removeprefix(f"{name}_"), feeding)] += 1
@@ -116,7 +116,8 @@ def rows(steps: list[Step]) -> list[Row]:
     return sorted(found.values(), key=lambda row: (len(row.needs & set(found)), len(row.needs), row.name))
 
 
-def _owner(rule: str) -> str | None:
+def owner_of(rule: str) -> str | None:
+    """The replication that a rule belongs to: of those whose name it begins with, the longest."""
     return max((name for name in replications() if rule == name or rule.startswith(f"{name}_")), key=len, default=None)
 
 

@@ -79,7 +79,7 @@ class Options:
 
 def launch(options: Options) -> int:
     """Runs the workflow and returns the exit code."""
-    options = replace(options, models=_names(options.models))
+    options = replace(options, models=names(options.models))
     run = load_run(options.scale, calibrate=options.calibrate, models=options.models, hub=options.hub)
     _check_folders(run.models)
     for name in replications():
@@ -115,7 +115,7 @@ def launch(options: Options) -> int:
     return _conclude(results, list(options.targets))
 
 
-def _names(given: str) -> str:
+def names(given: str) -> str:
     """Names separated by commas, without spaces and empty ones."""
     return ",".join(name for part in given.split(",") if (name := part.strip()))
 

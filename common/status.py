@@ -1,21 +1,24 @@
 """`make status`: one line per step (replication, step, state, seconds) and the claims held, failed and not run."""
 
 import fcntl
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import tyro
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from common.claims import Claim
 from common.config import ROOT, load_run, replications
 from common.cost import step_cost
+from common.dag import jobs, owner_of
 from common.errors import UserError
-from common.models import registry
+from common.launch import names
 from common.verify import read_claims
-
-STATES = {"ok": "done", "update pending": "to run", "missing": "to run"}
 
 
 def running(results: Path) -> bool:
@@ -31,23 +34,41 @@ def running(results: Path) -> bool:
     return False
 
 
-def planned(scale: str) -> dict[str, str]:
-    """Rule -> 'done' or 'to run', as Snakemake sees it."""
-    command = [sys.executable, "-m", "snakemake", "--nolock", "--config", f"scale={scale}", "--summary", "--", "all"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"error: Snakemake cannot plan the run: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
-    rules: dict[str, str] = {}
-    header, *rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
-    for row in rows:
-        cells = dict(zip(header, row, strict=False))
-        pending = cells["status"] != "ok" or cells["plan"] != "no update"
-        rules[cells["rule"]] = "to run" if pending or rules.get(cells["rule"]) == "to run" else "done"
-    return rules
+class Planned(NamedTuple):
+    """One rule: 'done' or 'to run', and the logs of its steps, whether they have run or not."""
+
+    state: str
+    logs: list[Path]
+
+
+def planned(config: list[str]) -> dict[str, Planned]:
+    """Every step of a run, as Snakemake sees it. UserError if Snakemake cannot plan the run."""
+    command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "--config", *config]
+    plans = [
+        subprocess.Popen(
+            [*command, *more, "--", "all"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for more in ([], ["--forceall"])
+    ]
+    said = [plan.communicate()[0] for plan in plans]
+    if any(plan.returncode for plan in plans):
+        raise UserError(f"Snakemake cannot plan the run: {said[0].strip().splitlines()[-1]}")
+    return parse(*said)
+
+
+def parse(to_run: str, every: str) -> dict[str, Planned]:
+    """The rules with a log in what two dry runs print: of the steps that are to run, and of all."""
+    waiting = {rule for rule, _ in jobs(to_run)}
+    found: dict[str, Planned] = {}
+    for rule, block in jobs(every):
+        if log := re.search(r"^    log: (.+)$", block, re.MULTILINE):  # a target has none
+            step = found.setdefault(rule, Planned("to run" if rule in waiting else "done", []))
+            step.logs.append(ROOT / log[1])
+    return found
 
 
 def state_of(logs: list[Path], plan: str, active: bool) -> tuple[str, str]:
-    """State and seconds of one step, from its plan and its logs (one a model)."""
+    """State and seconds of one step, from its plan and its logs."""
     costs = [step_cost(log) for log in logs]
     if plan == "done":
         seconds = [cost["wall_s"] for cost in costs if cost]
@@ -57,29 +78,32 @@ def state_of(logs: list[Path], plan: str, active: bool) -> tuple[str, str]:
     return "to run", ""
 
 
-def status(scale: str = "laptop") -> None:
-    """Prints the table for one scale."""
+def judged(path: Path) -> list[Claim]:
+    """The claims in a `claims.json`. UserError if it is damaged or of another version."""
     try:
-        load_run(scale)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+        return read_claims(path)
+    except (TypeError, ValidationError):
+        raise UserError(f"{path} is damaged or of another version; delete it and run `make resume`") from None
+
+
+def status(scale: str = "laptop", models: str = "", hub: Annotated[bool, tyro.conf.FlagConversionOff] = False) -> None:
+    """Prints the table for one scale, with the models that `make` would be given. UserError if it cannot be had."""
+    models = names(models)
+    load_run(scale, models=models, hub=hub)
     results = ROOT / "results" / scale
     active = running(results)
     table = Table(
         "replication", "step", "state", "seconds", title=f"Scale {scale}{' (a run is active)' if active else ''}"
     )
-    for rule, plan in sorted(planned(scale).items()):
-        owner = next((name for name in replications() if rule.startswith(f"{name}_")), "")
-        step = rule.removeprefix(f"{owner}_")
-        logs = [*(results / "logs" / owner).glob(f"**/{step}.log")]
-        if rule == "materialise_model":
-            logs = [path for path in Path("resources/logs").glob("*.log") if path.stem in registry()]
-        state, seconds = state_of(logs, plan, active)
-        table.add_row(owner or "–", step, state, seconds)
+    config = [f"scale={scale}", *([f"models={models}"] if models else []), *(["hub=1"] if hub else [])]
+    for rule, plan in sorted(planned(config).items()):
+        owner = owner_of(rule) or ""
+        state, seconds = state_of([log for log in plan.logs if log.exists()], plan.state, active)
+        table.add_row(owner or "–", rule.removeprefix(f"{owner}_"), state, seconds)
     claims = Table("replication", "held", "failed", "not run", title="Claims")
     for name in replications():
         path = results / name / "claims.json"
-        found = read_claims(path) if path.exists() else []
+        found = judged(path) if path.exists() else []
         skipped = sum(claim.verdict == "not run here" for claim in found)
         failed = sum(claim.problem is not None for claim in found)
         claims.add_row(name, *(map(str, (len(found) - skipped - failed, failed, skipped)) if found else ("–",) * 3))
@@ -89,4 +113,7 @@ def status(scale: str = "laptop") -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(status)
+    try:
+        tyro.cli(status)
+    except UserError as error:
+        sys.exit(f"error: {error}")
