@@ -4,27 +4,30 @@
 
 Every message is answered twice, side by side and word by word: by the model as it is and by the model with the latent
 clamped to `multiplier` times the largest value seen in training (the error kept). Both answers share their random
-numbers. End with an empty line, `quit` or Ctrl-D. Messages do not see earlier ones.
+numbers. End with an empty line, `quit` or Ctrl-D; Ctrl-C ends an answer. Messages do not see earlier ones.
 """
 
 import math
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
+import tyro
 from rich.columns import Columns
 from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from common.cli import run
-from common.config import ROOT
+from common.cli import make_deterministic
+from common.config import ROOT, SCALES, load_scale
 from common.errors import UserError
 from common.files import read_json
-from common.models import Manifest, chat_prompt, encode, load_tokenizer
+from common.models import Manifest, chat_prompt, encode, entry, load_tokenizer
 from common.saes.saelens import load_saelens
 from common.steering import Sampler, Steering, load_writer, stream
 from replications.feature_steering.demonstrate import answer
@@ -46,6 +49,22 @@ def chosen_latent(known: list[Latent], feature: int, multiplier: float) -> Laten
             f"these are alive: {', '.join(str(one.index) for one in alive)}"
         )
     return known[feature]
+
+
+def check(model: str, scale: str, device: str) -> None:
+    """UserError for a scale or a model that does not exist, or for a device that this machine lacks."""
+    if scale not in SCALES:
+        raise UserError(f"unknown scale '{scale}': --scale takes {', '.join(SCALES)}")
+    entry(model)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda needs an NVIDIA GPU, and torch finds none; leave --device out")
+
+
+def advice(model: str, scale: str) -> str:
+    """The command that makes the results for a model at a scale."""
+    chosen = [] if model in load_scale(scale).models else [f"MODELS={model}"]
+    hub = ["HUB=1"] if entry(model).source == "hub" else []
+    return " ".join(["make", f"SCALE={scale}", *chosen, *hub, "feature_steering"])
 
 
 def messages(given: str | None) -> Iterator[str]:
@@ -73,7 +92,7 @@ def chat(
     new_tokens: int = 80,
     temperature: float = 0.7,
     seed: int = 0,
-    device: str = "cpu",
+    device: Literal["cpu", "cuda"] = "cpu",
 ) -> None:
     """Chats with one latent held at a multiple of its largest value, beside the model as it is.
 
@@ -91,10 +110,11 @@ def chat(
     """
     if new_tokens < 1:
         raise UserError(f"--new-tokens must be at least 1, not {new_tokens}")
+    check(model, scale, device)
     results = ROOT / "results" / scale
     record = results / "feature_steering" / model / "demonstration" / "latents.json"
     if not record.exists():
-        raise UserError(f"{record} does not exist; run `make SCALE={scale} feature_steering` first")
+        raise UserError(f"{record} does not exist; run `{advice(model, scale)}` first")
     about = read_json(record)
     known = [Latent.model_validate(one) for one in about["latents"]]
     latent = chosen_latent(known, feature, multiplier)
@@ -133,7 +153,10 @@ def chat(
                 if all(special & set(row) for row in written):  # noqa: B023
                     return
 
-        show(console, growing())
+        try:
+            show(console, growing())
+        except KeyboardInterrupt:
+            console.print("(stopped)")
 
 
 def show(console: Console, growing: Iterable[list[str]]) -> None:
@@ -152,5 +175,18 @@ def show(console: Console, growing: Iterable[list[str]]) -> None:
             live.update(Columns(panels))
 
 
+def main() -> None:
+    """Command line: an error that can be mended, or Ctrl-C while loading, is one line."""
+    try:
+        make_deterministic()
+        tyro.cli(chat)
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped")
+    sys.stdout.flush()
+    os._exit(0)  # taking the model apart would cost seconds
+
+
 if __name__ == "__main__":
-    run(chat)
+    main()

@@ -89,6 +89,7 @@ def test_chat_needs_results_and_the_right_sae(tmp_path, monkeypatch):
     results = tmp_path / "results" / "laptop"
     about = {"model": "m", "sae": "s-s0", "hook": "blocks.1.hook_resid_pre", "latents": [latent(0).model_dump()]}
     write_json(results / "feature_steering" / "m" / "demonstration" / "latents.json", about)
+    monkeypatch.setattr(chat, "entry", lambda name: None)
     manifest = {"name": "m", "source": "local", "origin": "o", "licence": "l", "processing": "p", "files": {}}
     write_json(tmp_path / "resources" / "models" / "m" / "manifest.json", manifest)
     other = Sae(
@@ -111,3 +112,63 @@ def test_chat_shows_both_answers_and_ends_on_an_empty_line(monkeypatch, capsys):
     console = Console(file=io.StringIO(), width=100)
     chat.show(console, iter([["a", "b"], ["a long [bold]answer", "another"]]))
     assert console.file.getvalue() == "unsteered: a long [bold]answer\nsteered: another\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--scale", "lptop"], "error: unknown scale 'lptop': --scale takes smoke, laptop, gpu"),
+        (["--model", "gpt5"], "error: unknown model 'gpt5': config/models.yaml has smollm2"),
+        (["--device", "cuda"], "error: --device cuda needs an NVIDIA GPU, and torch finds none; leave --device out"),
+        (["--model", "gpt2", "--scale", "smoke"], "run `make SCALE=smoke MODELS=gpt2 HUB=1 feature_steering` first"),
+    ],
+)
+def test_chat_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch, options, sentence):
+    monkeypatch.setattr(chat, "ROOT", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(chat, "make_deterministic", lambda: None)
+    monkeypatch.setattr("sys.argv", ["chat", "--feature", "0", *options])
+    with pytest.raises(SystemExit) as end:
+        chat.main()
+    assert str(end.value).startswith("error: ")
+    assert sentence in str(end.value)
+
+
+def chat_at_the_terminal(tmp_path, monkeypatch, answers):
+    """The chat with everything loaded replaced; `answers` are called, one a message."""
+    from types import SimpleNamespace
+
+    called = iter(answers)
+    monkeypatch.setattr(chat, "ROOT", tmp_path)
+    record = tmp_path / "results" / "laptop" / "feature_steering" / "m" / "demonstration" / "latents.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    about = {"name": "m", "source": "local", "origin": "o", "licence": "l", "processing": "p", "files": {}}
+    about |= {"sae": "s", "hook": "h", "latents": [latent(0).model_dump()]}
+    monkeypatch.setattr(chat, "read_json", lambda path: about)
+    monkeypatch.setattr(chat, "entry", lambda name: None)
+    monkeypatch.setattr(chat.Manifest, "model_validate", lambda content: SimpleNamespace(name="m"))
+    sae = SimpleNamespace(d_sae=1, check_belongs=lambda *_: None)
+    monkeypatch.setattr(chat, "load_saelens", lambda folder: sae)
+    monkeypatch.setattr(chat, "Steering", lambda *_, **__: SimpleNamespace(to=lambda device: None))
+    for name in ("load_tokenizer", "load_writer", "chat_prompt", "encode", "stream"):
+        monkeypatch.setattr(chat, name, lambda *_, **__: SimpleNamespace(all_special_ids=[]))
+    monkeypatch.setattr(chat, "show", lambda *_: next(called)())
+    monkeypatch.setattr(chat, "make_deterministic", lambda: None)
+    monkeypatch.setattr("sys.argv", ["chat", "--feature", "0", "--model", "m"])
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_chat(tmp_path, monkeypatch, capsys):
+    import io
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    ended = []
+    monkeypatch.setattr("sys.stdin", io.StringIO("first\nsecond\n\n"))
+    monkeypatch.setattr("os._exit", ended.append)
+    chat_at_the_terminal(tmp_path, monkeypatch, [interrupt, lambda: print("answered")])
+    chat.main()
+    said = capsys.readouterr().out
+    assert said.splitlines()[1:] == ["(stopped)", "answered"], "no line of costs follows"
+    assert ended == [0]
