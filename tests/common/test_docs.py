@@ -32,13 +32,21 @@ def sentences(root):
     return found
 
 
+def failures(root):
+    """What the launcher says of a failed run: the sentences that it finds or makes, and the log that it names."""
+    tree = ast.parse((root / "common" / "launch.py").read_text())
+    [function] = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "_failure"]
+    said = [text for node in ast.walk(function) if (text := spoken(node))]
+    return {text if "(log: " in text else f"{text} (log: {PLACEHOLDER})" for text in said}
+
+
 def quoted(page):
     """The sentences that the page quotes: every line in quotation form that begins with `error:`."""
     return [line for _, line in re.findall(r"^> (`+) ?error: (.+?) ?\1$", page, re.MULTILINE)]
 
 
 def test_every_quoted_error_sentence_occurs_in_the_sources(root):
-    known = sentences(root) | {"Python 3.11 or newer is needed"}
+    known = sentences(root) | {"Python 3.11 or newer is needed", *failures(root)}
     assert "Python 3.11 or newer is needed" in (root / "Makefile").read_text()
     lines = quoted((root / "docs" / "troubleshooting.md").read_text())
     assert len(lines) >= 25
