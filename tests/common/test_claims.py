@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from common.claims import Assertion, ClaimDefinition, ClaimsFile, evaluate, load_claims, verify_replication
-from common.config import SCALES, load_replication, load_scale, replications
+from common.config import ROOT, SCALES, load_replication, load_scale, replications
 from common.errors import UserError
 from common.files import read_yaml, write_json
 from common.records import Metric, write_metrics
@@ -201,16 +201,20 @@ def test_claims_of_every_replication(name, root):
         load_replication(name, scale)
 
 
-def results_claims():
-    """Every claim of every finished run on this machine, as one test item each."""
-    from common.config import ROOT
-
-    return [
-        pytest.param(claim, id=f"{path.parent.name}-{claim.id}-{claim.model}")
-        for path in [*sorted(ROOT.glob("results/*/claims.json")), ROOT / "figures/claims.json"]
-        if path.exists() and "calibration" not in path.parent.name
-        for claim in read_claims(path)
-    ]
+def results_claims(root=ROOT):
+    """Every claim of every finished run on this machine, as one test item each; a file that cannot be read is skipped."""
+    found = []
+    for path in [*sorted(root.glob("results/*/claims.json")), *root.glob("figures/claims.json")]:
+        if "calibration" in path.parent.name:
+            continue
+        try:
+            claims = read_claims(path)
+        except (UserError, UnicodeDecodeError, TypeError, ValidationError) as error:
+            reason = f"{path.relative_to(root)} is damaged or of another version: {str(error).splitlines()[0]}"
+            found.append(pytest.param(None, id=path.parent.name, marks=pytest.mark.skip(reason=reason)))
+        else:
+            found += [pytest.param(claim, id=f"{path.parent.name}-{claim.id}-{claim.model}") for claim in claims]
+    return found
 
 
 @pytest.mark.parametrize("claim", results_claims())
@@ -218,6 +222,22 @@ def test_claim_of_a_finished_run(claim):
     if claim.verdict == "not run here":
         pytest.skip(claim.reason)
     assert claim.problem is None
+
+
+def test_a_claims_file_that_cannot_be_read_is_one_skipped_item(tmp_path):
+    good = [judge(metric(0.9), metric(0.1)).model_dump(mode="json")]
+    write_json(tmp_path / "figures" / "claims.json", good)
+    write_json(tmp_path / "results" / "laptop" / "claims.json", good)
+    write_json(tmp_path / "results" / "laptop-calibration" / "claims.json", good)
+    write_json(tmp_path / "results" / "older" / "claims.json", [{**good[0], "renamed": 1}])
+    (tmp_path / "results" / "cut").mkdir()
+    (tmp_path / "results" / "cut" / "claims.json").write_text("[{")
+    items = {item.id: [mark.kwargs["reason"] for mark in item.marks] for item in results_claims(tmp_path)}
+    [laptop, figures] = [name for name, marks in items.items() if not marks]
+    assert laptop.startswith("laptop-")
+    assert figures.startswith("figures-")
+    for name in ("older", "cut"):
+        assert f"results/{name}/claims.json is damaged or of another version" in items[name][0]
 
 
 def test_a_run_answers_only_for_the_claims_that_it_judged(tmp_path):

@@ -1,9 +1,12 @@
 """The project itself: lock, documents, paper sources and code say what is true."""
 
+import fnmatch
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +19,35 @@ from common.verify import read_claims
 LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt", "interop.lock")
 
 
+MADE = ("results", "resources", "build", "dist", "__pycache__", "node_modules")  # by runs and tools, not by hand
+
+
 def tracked(root, *patterns):
-    listed = subprocess.run(["git", "ls-files", *patterns], cwd=root, capture_output=True, text=True, check=True)
-    return [root / line for line in listed.stdout.splitlines() if (root / line).exists()]
+    """Files of the project that match: what git lists or, without git or outside a checkout, what lies in the tree."""
+    if (root / ".git").exists() and shutil.which("git"):
+        listed = subprocess.run(["git", "ls-files", *patterns], cwd=root, capture_output=True, text=True, check=False)
+        if listed.returncode == 0:
+            return [root / line for line in listed.stdout.splitlines() if (root / line).exists()]
+    found = []
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in MADE and (not name.startswith(".") or name == ".ci")]
+        paths = [Path(folder, name).relative_to(root).as_posix() for name in names]
+        found += [root / path for path in paths if any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("reason", ["no checkout", "no git", "git fails"])
+def test_files_are_found_without_git(tmp_path, monkeypatch, reason):
+    """As in an archive of the sources: what tools and runs have made is left out, folders below are searched."""
+    kept = ["README.md", "common/a.py", "common/saes/b.py", "docs/c.md"]
+    for name in [*kept, ".venv/lib/d.py", "results/e.md", "resources/f.md", "common/__pycache__/g.py", "docs/h.svg"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    if reason != "no checkout":
+        (tmp_path / ".git").mkdir()
+    if reason == "no git":
+        monkeypatch.setenv("PATH", "")
+    assert [path.relative_to(tmp_path).as_posix() for path in tracked(tmp_path, "*.md", "common/*.py")] == kept
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -194,6 +194,12 @@ def test_geometric_median_ignores_an_outlier():
     assert x.mean(0).norm() > 10
 
 
-def test_a_foreign_file_as_checkpoint(tmp_path):
+def test_a_foreign_file_as_checkpoint(tmp_path, capsys):
+    [expected] = train(sweep(("topk",), seeds=(0,)), stream, SETTINGS, tmp_path / "none")
+    capsys.readouterr()
     save_file({"x": torch.zeros(2)}, tmp_path / "c")
-    train(sweep(("topk",)), stream, SETTINGS, tmp_path / "c")
+    [found] = train(sweep(("topk",), seeds=(0,)), stream, SETTINGS, tmp_path / "c")
+    assert f"{tmp_path / 'c'} belongs to another run; starting afresh" in capsys.readouterr().out
+    assert all(torch.equal(found.weights[name], value) for name, value in expected.weights.items())
+    assert all(torch.equal(found.traces[name], value) for name, value in expected.traces.items())
+    assert not (tmp_path / "c").exists()
