@@ -6,6 +6,7 @@ TORCH  ?= $(if $(shell command -v nvidia-smi),registry,cpu)
 LOCK   := $(shell cat envs/lock*.txt | python3 -c 'import hashlib,sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])')
 READY  := .venv/.ready-$(LOCK)-$(TORCH)
 PIP    := .venv/bin/pip install -qq --disable-pip-version-check --require-hashes --no-deps -r
+LAST_ERROR = $$(grep -i error $(1) | tail -n 1)
 PYTHON := PYTHONPATH=. .venv/bin/python
 INTEROP := .venv-interop/.ready-$(shell cat envs/interop.lock envs/lock-torch*.txt | sha256sum | cut -c 1-16)-$(TORCH)
 NAMES  := $(patsubst replications/%/rules.smk,%,$(wildcard replications/*/rules.smk))
@@ -15,16 +16,17 @@ RUN     = @$(PYTHON) -m common.launch --scale $(SCALE) $(CHOSEN) $(if $(CORES),-
 $(READY):
 	@echo "Installing the locked environment into .venv (one to three minutes, once) ..."
 	@rm -rf .venv && python3 -c 'import sys; sys.exit("error: Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)' && python3 -m venv .venv
-	@{ [ $(TORCH) = cpu ] && $(PIP) envs/lock-torch-cpu.txt 2>/dev/null; } || \
-	  { echo "Installing torch with CUDA (several GB): $(if $(filter cpu,$(TORCH)),pip finds no CPU build for this Python,as chosen)"; $(PIP) envs/lock-torch.txt; }
+	@{ [ $(TORCH) = cpu ] && $(PIP) envs/lock-torch-cpu.txt 2>.venv/pip-errors; } || \
+	  { echo "Installing torch with CUDA (several GB): $(if $(filter cpu,$(TORCH)),the CPU build cannot be had ($(call LAST_ERROR,.venv/pip-errors)); README.md says where it is,as chosen)"; $(PIP) envs/lock-torch.txt; }
 	@$(PIP) envs/lock.txt
 	@touch $@
 
 $(INTEROP):
 	@echo "Installing what SAEs are exchanged and compared with into .venv-interop (one to three minutes, once) ..."
 	@rm -rf .venv-interop && python3 -m venv .venv-interop
-	@{ [ $(TORCH) = cpu ] && $(subst .venv,.venv-interop,$(PIP)) envs/lock-torch-cpu.txt 2>/dev/null; } || \
-	  $(subst .venv,.venv-interop,$(PIP)) envs/lock-torch.txt
+	@{ [ $(TORCH) = cpu ] && $(subst .venv,.venv-interop,$(PIP)) envs/lock-torch-cpu.txt 2>.venv-interop/pip-errors; } || \
+	  { echo "Installing torch with CUDA (several GB): $(if $(filter cpu,$(TORCH)),the CPU build cannot be had ($(call LAST_ERROR,.venv-interop/pip-errors)),as chosen)"; \
+	  $(subst .venv,.venv-interop,$(PIP)) envs/lock-torch.txt; }
 	@$(subst .venv,.venv-interop,$(PIP)) envs/interop.lock
 	@touch $@
 

@@ -202,7 +202,7 @@ def test_claims_of_every_replication(name, root):
 
 
 def results_claims(root=ROOT):
-    """Every claim of every finished run on this machine, as one test item each; a file that cannot be read is skipped."""
+    """Every claim of every finished run on this machine, as one test item each; an unreadable file is skipped."""
     found = []
     for path in [*sorted(root.glob("results/*/claims.json")), *root.glob("figures/claims.json")]:
         if "calibration" in path.parent.name:
