@@ -1,4 +1,4 @@
-"""Typed utilities shared by at least two replications. Reading order and axis glossary: common/README.md."""
+"""Typed utilities for replications; most serve several. Reading order and axis glossary: common/README.md."""
 
 import gc
 import os

@@ -36,7 +36,7 @@ class About:
 
 @dataclass(frozen=True)
 class Sae:
-    """Weights and activation. `gate_*` belong to gated SAEs: there b_enc is the gate's bias."""
+    """Weights and activation. `r_mag` and `b_mag` belong to gated SAEs: there b_enc is the gate's bias."""
 
     about: About
     activation: Activation
