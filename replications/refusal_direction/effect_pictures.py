@@ -150,6 +150,7 @@ def surgical(data: Data) -> Picture:
         "ablated": "r ablated",
         "subtracted": "r subtracted",
         "component ablated": "first component\nablated",
+        "permuted ablated": "best permuted\nablated",
     }
     loss = mean[mean["quantity"].str.startswith("loss") & mean["condition"].isin(list(shown))]
     loss = loss.assign(condition=loss["condition"].map(shown), corpus=loss["quantity"].str.removeprefix("loss "))
@@ -172,6 +173,7 @@ def surgical(data: Data) -> Picture:
         "tuned": "tuned",
         "ablated": "r ablated",
         "random ablated": "random\nablated",
+        "permuted ablated": "best permuted\nablated",
         "subtracted": "r subtracted",
     }
     way = mean[(mean["quantity"] == "kl to before") & mean["condition"].isin(list(names))]

@@ -167,12 +167,15 @@ def effects(arms: list[Arm], sham: list[Arm]) -> Metrics:
 def surgical(arms: list[Arm]) -> Metrics:
     """What else the ablation changes."""
     found: Metrics = {}
+    effect, permuted = ("ablated", "tuned"), ("permuted ablated", "tuned")
     for name, of in CORPORA.items():
-        found |= changes(f"loss_{name}", arms, of, ("ablated", "tuned"), ("component ablated", "tuned"))
-        extra = changes(f"loss_{name}_subtraction", arms, of, ("ablated", "tuned"), ("subtracted", "tuned"))
-        found |= {key: value for key, value in extra.items() if key != f"loss_{name}_subtraction"}
-    found |= changes("kl_harmless", arms, "kl harmless", ("ablated", "tuned"), ("component ablated", "tuned"))
+        found |= changes(f"loss_{name}", arms, of, effect, ("component ablated", "tuned"))
+        found |= beside(changes(f"loss_{name}_subtraction", arms, of, effect, ("subtracted", "tuned")))
+        found |= beside(changes(f"loss_{name}_permuted", arms, of, effect, permuted))
+    found |= changes("kl_harmless", arms, "kl harmless", effect, ("component ablated", "tuned"))
+    found |= beside(changes("kl_harmless_permuted", arms, "kl harmless", effect, permuted))
     found |= ratios("return", arms, "kl to before", "ablated", "random ablated")
+    found |= beside(ratios("return_permuted", arms, "kl to before", "ablated", "permuted ablated"))
     for name in ("agreement", "giving"):
         found |= ratios(f"battery_{name}", arms, f"battery {name}", "ablated", "component ablated")
         right = [(quantity(arm, f"battery {name}", "ablated") > 0).astype(np.float64) for arm in arms]
@@ -186,6 +189,11 @@ def surgical(arms: list[Arm]) -> Metrics:
     found |= pairs("weights_along_r", along, random, "random", "share", formula)
     found["weights_top_share"] = seeds(top, "share", "largest squared singular value of D in |D|^2, weighted by |D|^2")
     return found
+
+
+def beside(found: Metrics) -> Metrics:
+    """A second control of an effect that is already there: without the effect itself."""
+    return {name: metric for name, metric in found.items() if name.endswith("_control")}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Is the ablation surgical? Loss on text, first tokens of harmless requests, small abilities, the way back. Float32.
 
 loss      cross-entropy per token on held-out texts, for the model before fine-tuning, tuned, with r ablated, with -r
-          added, and with the first principal component of the activations ablated in place of r
+          added, and with the first principal component of the activations or the best candidate under permuted labels
+          ablated in place of r
 harmless  KL(tuned || ablated) of the first token on harmless requests
 return    KL(ablated || before) over KL(tuned || before) on harmful requests: an ablated model that answers in gibberish
           complies too, but does not return to what it was
@@ -57,6 +58,7 @@ def conditions(model: Any, found: Directions) -> dict[str, AbstractContextManage
         "ablated": ablating(model, found.r),
         "subtracted": adding(model, found.layer, -found.r),
         "component ablated": ablating(model, found.component),
+        "permuted ablated": ablating(model, found.nulls["permuted"]),
     }
 
 
