@@ -17,7 +17,7 @@ FOLDER = Path("resources", "checkpoints")  # of `common.training`; that of `comm
 STATE = ".state"
 SOURCES = ("common", "config", "replications")
 ENDINGS = (".py", ".yaml", ".smk")
-BESIDE = re.compile(rf"[^.].*\.(json|safetensors)(\.[a-z_]+)+|[^.]+{re.escape(TEMPORARY_SUFFIX)}")
+BESIDE = re.compile(rf"[^.].*\.(json|safetensors)(\.[a-z_]+)+(?<!\.json)|[^.]+{re.escape(TEMPORARY_SUFFIX)}")
 
 
 def program(root: Path = HERE) -> str:

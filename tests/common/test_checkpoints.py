@@ -22,6 +22,7 @@ KEPT = (
     "results/laptop/sparse_autoencoders/m/saes/index.json",
     "results/laptop/sparse_autoencoders/toy/planted/saes.safetensors",
     "results/laptop/sparse_autoencoders/toy/planted/.saes.safetensors.17.part-landmarks.easy",
+    "results/laptop/refusal_direction/m/models/tuned/model.safetensors.index.json",
     "results/laptop/claims.json",
 )
 
