@@ -27,11 +27,14 @@ def adam(
     rate: float,
     count: int,
 ) -> None:
-    """Step number `count` (from 1), in place."""
+    """Step number `count` (from 1), in place.
+
+    Gradients are made contiguous first: on a CPU the fused kernel reads memory in order, whatever the strides say.
+    """
     steps = [torch.tensor(count - 1.0, device=one.device) for one in weights]
     torch_adam(
         weights,
-        gradients,
+        [one.contiguous() for one in gradients],
         first,
         second,
         [],

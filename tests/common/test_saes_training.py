@@ -101,12 +101,28 @@ def test_a_step_is_that_of_adam_on_the_sphere():
     optimiser.project(own, weight)
     assert (own * start).sum(2).abs().max() < 1e-6
     assert torch.allclose(gradient - own, (gradient * start).sum(2, keepdim=True) * start, atol=1e-6)
-    optimiser.adam([weight], [own], [moments[0]], [moments[1]], 0.9, 0.01, 3)
+    transposed = own.transpose(1, 2).contiguous().transpose(1, 2)  # as the gradient of a matrix product may be
+    optimiser.adam([weight], [transposed], [moments[0]], [moments[1]], 0.9, 0.01, 3)
     optimiser.renormalise(weight)
     third = [0.9 * first + 0.1 * own, 0.999 * second + 0.001 * own**2]  # Kingma and Ba 2015, algorithm 1
     literal = start - 0.01 * third[0] / (1 - 0.9**3) / ((third[1] / (1 - 0.999**3)).sqrt() + 1e-8)
     assert torch.allclose(weight, literal / literal.norm(dim=2, keepdim=True), atol=1e-6)
     assert all(torch.allclose(mine, theirs, atol=1e-6) for mine, theirs in zip(moments, third, strict=True))
+
+
+def literal_adam(weights, gradients, first, second, beta1, rate, count):
+    for weight, gradient, m, v in zip(weights, gradients, first, second, strict=True):
+        m.copy_(beta1 * m + (1 - beta1) * gradient)
+        v.copy_(0.999 * v + 0.001 * gradient**2)
+        weight -= rate * (m / (1 - beta1**count)) / ((v / (1 - 0.999**count)).sqrt() + 1e-8)
+
+
+def test_every_architecture_learns_as_with_adam_written_out(tmp_path, monkeypatch):
+    fused = train(sweep(), stream, SETTINGS, tmp_path / "a")
+    monkeypatch.setattr(trainer, "adam", literal_adam)
+    for one, other in zip(fused, train(sweep(), stream, SETTINGS, tmp_path / "b"), strict=True):
+        for name in one.weights:
+            assert torch.allclose(one.weights[name], other.weights[name], atol=1e-4), (one.recipe.architecture, name)
 
 
 def test_activations_of_another_shape_stop_the_run(tmp_path):
