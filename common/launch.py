@@ -46,6 +46,7 @@ WORKING = ("verify", "paper")  # targets that are steps themselves
 DRY = {"-n", "--dry-run", "--dryrun"}  # options of Snakemake with which it only plans
 JUDGING = ("all", "verify", "report", "paper")  # targets that judge all claims
 NO_SPACE = 2**20  # bytes
+IDLE = "Nothing to be done"  # says Snakemake
 MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")
 FIXED_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
@@ -110,9 +111,19 @@ def launch(options: Options) -> int:
         if dry:
             print((results / WORKFLOW_LOG).read_text(encoding="utf-8", errors="replace"), end="")
             return 0
-        if wants_report:
+        if wants_report and not report_is_current(results):
             _report(run, options, owner)
     return _conclude(results, list(options.targets))
+
+
+def report_is_current(results: Path) -> bool:
+    """Whether Snakemake had nothing to do and the report is newer than its texts, its styles and the last steps."""
+    report, log = results / "report.html", (results / WORKFLOW_LOG).read_text(encoding="utf-8", errors="replace")
+    if IDLE not in log or not report.exists():
+        return False
+    texts = [*ROOT.glob("paper/*.*"), *ROOT.glob("replications/*/captions/*"), *ROOT.glob("replications/*/*.smk")]
+    made = [results / "cost.json", results / "paper.pdf", ROOT / "common" / "report.py", *texts]
+    return all(path.stat().st_mtime < report.stat().st_mtime for path in made if path.exists())
 
 
 def names(given: str) -> str:

@@ -1,5 +1,7 @@
 """The launcher: what it checks before Snakemake starts, dry runs, and what it names at the end."""
 
+import os
+
 import pytest
 
 from common import launch
@@ -38,6 +40,25 @@ def test_a_whole_run_has_a_report(calls, capsys):
     assert launch.launch(Options()) == 0
     assert calls[1:] == ["report"]
     assert capsys.readouterr().out == "Results: results/laptop/\n", "files that are not there are not named"
+
+
+def test_a_report_is_written_again_only_if_something_is_newer(calls, tmp_path, monkeypatch):
+    def idle(run, options, targets, owner):
+        (tmp_path / run.results / launch.WORKFLOW_LOG).write_text("Nothing to be done (all files are up to date).\n")
+        return 0
+
+    results = tmp_path / "results" / "laptop"
+    results.mkdir(parents=True)
+    monkeypatch.setattr(launch, "_snakemake", idle)
+    assert launch.launch(Options()) == 0
+    assert calls == ["report"], "there was none"
+    (results / "report.html").touch()
+    assert launch.launch(Options()) == 0
+    assert calls == ["report"]
+    (results / "cost.json").touch()
+    os.utime(results / "report.html", (0, 0))
+    assert launch.launch(Options()) == 0
+    assert calls == ["report", "report"], "a step has run since"
 
 
 def test_only_files_that_exist_are_named(calls, capsys, tmp_path):
