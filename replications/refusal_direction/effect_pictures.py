@@ -149,8 +149,8 @@ def surgical(data: Data) -> Picture:
         "before": "before tuning",
         "ablated": "r ablated",
         "subtracted": "r subtracted",
-        "component ablated": "first component\nablated",
-        "permuted ablated": "best permuted\nablated",
+        "component ablated": "component",
+        "permuted ablated": "permuted",
     }
     loss = mean[mean["quantity"].str.startswith("loss") & mean["condition"].isin(list(shown))]
     loss = loss.assign(condition=loss["condition"].map(shown), corpus=loss["quantity"].str.removeprefix("loss "))
@@ -167,13 +167,13 @@ def surgical(data: Data) -> Picture:
     )
     axes[0].set_yscale("symlog", linthresh=0.02)
     axes[0].axhline(0, color="0.8", linewidth=0.8)
-    axes[0].set(xlabel="", ylabel="change of loss (nats per token)")
+    axes[0].set(xlabel="", ylabel="change of loss (nats per token)", ylim=(None, 2 * loss["change"].max()))
     axes[0].legend(title="", frameon=False)
     names = {
         "tuned": "tuned",
         "ablated": "r ablated",
-        "random ablated": "random\nablated",
-        "permuted ablated": "best permuted\nablated",
+        "random ablated": "random",
+        "permuted ablated": "permuted",
         "subtracted": "r subtracted",
     }
     way = mean[(mean["quantity"] == "kl to before") & mean["condition"].isin(list(names))]
