@@ -4,7 +4,6 @@ The first set prints as it goes, the second when both are done. After a pass, `r
 took and the largest memory of one process; `make gallery` puts it on the front page.
 """
 
-import json
 import os
 import resource
 import subprocess
@@ -12,10 +11,12 @@ import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import IO
 
-ROOT = Path(__file__).resolve().parent.parent
+from common.config import ROOT
+from common.files import write_json
+from common.pages import TESTS
+
 PYTEST = [sys.executable, "-m", "pytest"]
 KILLS = "tests/workflow/test_kill.py"
 FIRST = [[*PYTEST, "tests/workflow", "tests/browser", "--ignore", KILLS]]
@@ -45,8 +46,7 @@ def main() -> int:
         return 1
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
     found = {"wall_s": round(time.monotonic() - start), "peak_rss_mb": round(peak), "cores": os.cpu_count()}
-    (ROOT / "results").mkdir(exist_ok=True)
-    (ROOT / "results" / "tests.json").write_text(json.dumps(found, indent=2) + "\n")
+    write_json(ROOT / "results" / TESTS, found)
     print(f"all tests passed in {found['wall_s'] / 60:.0f} minutes")
     return 0
 
