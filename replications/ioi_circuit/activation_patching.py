@@ -24,11 +24,11 @@ from torch import Tensor
 from common.cli import run, track
 from common.decoder import Cache, Decoder
 from common.errors import UserError
-from common.files import atomic
 from common.models import load_model
 from common.patching import patch_heads, patch_residual, patch_sublayer
 from common.records import Metric, write_metrics
 from common.rerun import at_position
+from common.tables import write_table
 from replications.ioi_circuit.batches import DISCOVERY, Batch, Place, balanced, in_chunks
 from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.dataset import Prompt, read_prompts
@@ -82,8 +82,7 @@ def activation_patching(
     with torch.no_grad():
         values, runs = sweep(decoder, rows, layer_step, head_step)
     write_metrics(out, measure(values, runs, rows, decoder.n_layers, layer_step))
-    with atomic(effects) as temporary:
-        effect_table(values, runs).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(effects, effect_table(values, runs))
 
 
 def sweep(

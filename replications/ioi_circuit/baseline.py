@@ -20,9 +20,9 @@ from jaxtyping import Float
 from safetensors import safe_open
 
 from common.cli import run
-from common.files import atomic
 from common.records import Metric, write_metrics
 from common.statistics import null_distribution
+from common.tables import write_table
 from replications.ioi_circuit.adversarial import measure_adversarial
 from replications.ioi_circuit.clustering import clustered, role_flips
 from replications.ioi_circuit.dataset import VERSIONS, Prompt, read_file
@@ -67,8 +67,7 @@ def baseline(*, prompts: Path, activations: Path, shuffles: int, out: Path, answ
         )
         for name, column in names
     ]
-    with atomic(answers) as temporary:
-        pd.concat([table, *own_rows]).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(answers, pd.concat([table, *own_rows]))
 
 
 def read_answers(activations: Path, rows: list[Prompt]) -> pd.DataFrame:

@@ -19,10 +19,10 @@ from jaxtyping import Float
 from safetensors import safe_open
 
 from common.cli import run
-from common.files import atomic
 from common.models import load_model
 from common.records import Metric, write_metrics
 from common.statistics import null_distribution
+from common.tables import write_table
 from replications.ioi_circuit.clustering import clustered, role_flips
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.residual import direct_residual
@@ -74,8 +74,7 @@ def direct_path(
             effects[partner] = found.double().cpu().numpy()
     clean = logits[:, 0] - logits[:, 1]
     write_metrics(out, measure(effects, clean, rows, top=top, late_depth=late_depth, draws=draws))
-    with atomic(heads) as temporary:
-        head_table(effects, clean, rows).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(heads, head_table(effects, clean, rows))
 
 
 def measure(

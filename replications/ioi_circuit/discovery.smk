@@ -1,4 +1,5 @@
-# IOI, third part, included by rules.smk: activation patching, automated discovery by edges, and the models side by side.
+# IOI, third part, included by rules.smk: activation patching, automated discovery by edges, the circuit one fine-tune
+# away, and the models side by side.
 # ON_GPU and the imports come from there.
 
 
@@ -50,6 +51,64 @@ rule edge_attribution:
         sources=source_hash("replications.ioi_circuit.edge_attribution"),
     shell:
         "python -m replications.ioi_circuit.edge_attribution --manifest {input.manifest} --prompts {input.prompts} --heads {input.heads} --direct {input.direct} {params.options} --out {output.metrics} --curves {output.curves} --edges {output.edges} --nodes {output.nodes} > {log} 2>&1"
+
+
+rule fine_tuned:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        prompts=rules.prompts.output,
+        circuit=rules.verification.output.circuit,
+        tuned=expand(
+            "<all_results>/refusal_direction/{{model}}/models/harmful-{seed}/manifest.json",
+            seed=range(config["fine_tuned"]["n_seeds"]),
+        ),
+    output:
+        metrics="<results>/{model}/fine_tuned/metrics.json",
+        shares="<results>/{model}/fine_tuned/shares.csv",
+        heads="<results>/{model}/fine_tuned/heads.csv",
+    log:
+        "<logs>/{model}/fine_tuned.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=30,
+    params:
+        options=flags(
+            {
+                key: value
+                for key, value in config["fine_tuned"].items()
+                if key not in ("models", "n_seeds")
+            },
+            device=config["device"],
+        ),
+        sources=source_hash("replications.ioi_circuit.fine_tuned"),
+    shell:
+        "python -m replications.ioi_circuit.fine_tuned --manifest {input.manifest} --prompts {input.prompts} --circuit {input.circuit} --tuned {input.tuned} {params.options} --out {output.metrics} --shares {output.shares} --heads {output.heads} > {log} 2>&1"
+
+
+rule draw_fine_tuned:
+    input:
+        rules.fine_tuned.output,
+        captions=captions(CAPTIONS, TUNED_FIGURES),
+    output:
+        **figure_files(
+            "<results>/{model}", TUNED_FIGURES, "IOI circuit", model="{model}"
+        ),
+    log:
+        "<logs>/{model}/draw_fine_tuned.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=5,
+    params:
+        sources=source_hash("replications.ioi_circuit.draw"),
+    shell:
+        "python -m replications.ioi_circuit.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
 
 
 rule figure_transfer:

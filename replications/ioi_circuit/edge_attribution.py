@@ -27,10 +27,10 @@ from torch import Tensor
 from common.cli import run, track
 from common.decoder import Cache, Decoder
 from common.edges import Graph, edge_scores, run_circuits, strongest
-from common.files import atomic
 from common.models import load_model
 from common.records import Metric, write_metrics
 from common.statistics import null_distribution
+from common.tables import write_table
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, in_chunks
 from replications.ioi_circuit.clustering import clustered, exact
 from replications.ioi_circuit.dataset import Prompt, read_prompts
@@ -94,8 +94,7 @@ def edge_attribution(
     compared = head_table(graph, scores, clean, pd.read_csv(heads), pd.read_csv(direct))
     write_metrics(out, metrics | measure_heads(compared, draws))
     for path, content in ((curves, table), (edges, edge_table(graph, scores["eap_ig"])), (nodes, compared)):
-        with atomic(path) as temporary:
-            content.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(path, content)
 
 
 def passes(decoder: Decoder, batch: Batch) -> tuple[Cache, Cache]:

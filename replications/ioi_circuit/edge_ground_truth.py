@@ -27,10 +27,10 @@ from torch import Tensor
 from common.cli import run, track
 from common.decoder import Decoder
 from common.edges import Graph, acdc, edge_scores, exact_edges, run_circuits
-from common.files import atomic
 from common.models import load_model, load_tokenizer
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
 from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
 from replications.ioi_circuit.edge_attribution import answer, auroc, faithfulness, passes, reader_of
@@ -115,8 +115,7 @@ def edge_ground_truth(
         lines.append(table.assign(seed=seed))
     write_metrics(out, measure(pd.DataFrame(records)))
     for path, parts in ((scores, tables), (curves, lines)):
-        with atomic(path) as temporary:
-            pd.concat(parts).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(path, pd.concat(parts))
 
 
 def planted(seed: int, n_prompts: int) -> tuple[Decoder, list[Prompt]]:

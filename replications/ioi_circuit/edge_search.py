@@ -26,10 +26,10 @@ from torch import Tensor
 from common.cli import run
 from common.decoder import Decoder
 from common.edges import Graph, acdc, exact_edges, run_circuits, strongest
-from common.files import atomic
 from common.models import load_model
 from common.records import Metric, write_metrics
 from common.statistics import null_distribution
+from common.tables import write_table
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
 from replications.ioi_circuit.clustering import clustered, exact
 from replications.ioi_circuit.dataset import Prompt, read_prompts
@@ -104,8 +104,7 @@ def edge_search(
     metrics |= agreement(scores, searched)
     write_metrics(out, metrics)
     for path, content in ((curves, curve_table(gain, span)), (edges, edge_table(decoder, searched, kept, scores))):
-        with atomic(path) as temporary:
-            content.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(path, content)
 
 
 def search(

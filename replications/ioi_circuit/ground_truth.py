@@ -24,12 +24,12 @@ from torch import Tensor
 from common.cli import run, track
 from common.decoder import Cache, Decoder
 from common.errors import UserError
-from common.files import atomic
 from common.models import load_model, load_tokenizer
 from common.patching import patch_heads
 from common.records import Metric, write_metrics
 from common.rerun import at_position
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
 from replications.ioi_circuit.classes import signs
 from replications.ioi_circuit.completeness import Greedy
@@ -74,8 +74,7 @@ def ground_truth(
             tables.append(table)
             records.append(found)
     write_metrics(out, measure(pd.DataFrame(records)))
-    with atomic(scores) as temporary:
-        pd.concat(tables).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(scores, pd.concat(tables))
 
 
 def one_model(

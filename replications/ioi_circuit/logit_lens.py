@@ -17,10 +17,10 @@ from jaxtyping import Float
 from safetensors import safe_open
 
 from common.cli import run
-from common.files import atomic
 from common.models import load_model
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.residual import read_names
@@ -62,8 +62,7 @@ def logit_lens(
             parts = [read_names(bridge, *chunk) for chunk in chunks]
             read[version] = torch.cat(parts).double().cpu().numpy()
     write_metrics(out, measure(read["original"], read["abc"], rows, early_depth, own=read.pop("abc_own")))
-    with atomic(lens) as temporary:
-        curves(read, rows).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(lens, curves(read, rows))
 
 
 def measure(

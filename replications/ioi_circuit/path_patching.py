@@ -15,9 +15,9 @@ import torch
 from common.cli import run
 from common.decoder import Decoder
 from common.errors import UserError
-from common.files import atomic
 from common.models import load_model
 from common.records import Metric, write_metrics
+from common.tables import write_table
 from replications.ioi_circuit import published
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
 from replications.ioi_circuit.classes import Signs, signs
@@ -90,8 +90,7 @@ def path_patching(
         metrics |= published.measure_overlap(table, draws)
     write_metrics(out, metrics)
     for path, content in ((heads, table), (attention_table, scatter(decoder, effects, named, own))):
-        with atomic(path) as temporary:
-            content.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(path, content)
 
 
 def backup_movers(

@@ -1,5 +1,6 @@
 # IOI: prompts -> one model pass -> baseline, logit lens, direct path, and prompts -> path patching ->
-# verification by knock-outs; then all figures of a model in one step. For every language model of the run.
+# verification by knock-outs; then all figures of a model in one step. For every language model of the run. The circuit
+# is also tested in the models that `refusal_direction` fine-tunes.
 from common.workflow import captions, figure_files, flags, parts, source_hash
 
 CAPTIONS = "replications/ioi_circuit/captions"
@@ -23,6 +24,9 @@ GROUND_TRUTH = {
         "edge_ground_truth": ["planted_edges"],
     }
 }
+
+TUNED_FIGURES = {"One fine-tune away": {"fine_tuned": ["fine_tuned"]}}
+TUNED = [name for name in config["models"] if name in config["fine_tuned"]["models"]]
 
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 
@@ -183,6 +187,7 @@ rule figures:
     input:
         rules.figure_transfer.output,
         rules.draw_ground_truth.output,
+        expand(rules.draw_fine_tuned.output, model=TUNED),
         expand(rules.draw.output, model=config["models"]),
 
 
@@ -190,6 +195,7 @@ rule metrics:
     input:
         rules.ground_truth.output.metrics,
         rules.edge_ground_truth.output.metrics,
+        expand(rules.fine_tuned.output.metrics, model=TUNED),
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],

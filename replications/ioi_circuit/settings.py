@@ -99,6 +99,25 @@ class VerificationSettings(Strict):
     batch_size: Annotated[int, Field(ge=8, le=100_000)] = Field(description="token positions computed in one pass")
 
 
+class FineTunedSettings(Strict):
+    models: list[str] = Field(
+        description="models of which the variants that `refusal_direction` fine-tunes are measured as well"
+    )
+    n_seeds: Annotated[int, Field(ge=1, le=20)] = Field(description="fine-tuned variants of a model")
+    verify_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
+        description="verification prompts of circuit and classes"
+    )
+    random_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(description="verification prompts of random node sets")
+    sweep_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of path patching")
+    random_sets: Annotated[int, Field(ge=20, le=10_000)] = Field(
+        description="random node sets with the layers and positions of the circuit"
+    )
+    means_prompts: Annotated[int, Field(ge=1, le=100)] = Field(description="ABC prompts in the mean of a template")
+    top: Annotated[int, Field(ge=1, le=50)] = Field(description="heads with the largest effects that are compared")
+    draws: Annotated[int, Field(ge=20, le=10_000)] = Field(description="draws of other heads of the same layers")
+    batch_size: Annotated[int, Field(ge=8, le=100_000)] = Field(description="token positions computed in one pass")
+
+
 class ActivationPatchingSettings(Strict):
     n_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts")
     layer_step: Annotated[int, Field(ge=1, le=16)] = Field(
@@ -169,6 +188,7 @@ class Settings(Strict):
     direct_path: DirectPathSettings
     path_patching: PathPatchingSettings
     verification: VerificationSettings
+    fine_tuned: FineTunedSettings
     activation_patching: ActivationPatchingSettings
     edge_attribution: EdgeAttributionSettings
     edge_search: EdgeSearchSettings | None

@@ -29,9 +29,9 @@ from jaxtyping import Float
 
 from common.cli import run
 from common.decoder import Decoder
-from common.files import atomic
 from common.models import load_model
 from common.records import write_metrics
+from common.tables import write_table
 from replications.ioi_circuit import published
 from replications.ioi_circuit.ablation_grid import ablation_grid, measure_grid
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced
@@ -151,8 +151,7 @@ def verification(
     write_metrics(out, metrics)
     tables = {circuit: chosen, curve: points, knockouts: pd.concat([class_table(removed, kept), parts]), grid: choices}
     for path, content in tables.items():
-        with atomic(path) as temporary:
-            content.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(path, content)
 
 
 def rank_nodes(heads: pd.DataFrame) -> pd.DataFrame:

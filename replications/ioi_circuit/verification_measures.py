@@ -56,11 +56,13 @@ def measure_classes(removed: Runs, kept: dict[str, Runs], prompts: list[Prompt])
                 formula="(F(M-K) - F(C-K)) / F(M)",
                 denominators=model,
             )
+    widest: dict[str, Float[np.ndarray, " prompt"]] = {}
     for circuit, found in kept.items():
         gap = {name: float((removed[name] - found[name]).mean()) for name in removed}
         worst = max(gap, key=lambda name: abs(gap[name]))
+        widest[circuit] = np.sign(gap[worst]) * (removed[worst] - found[worst])
         metrics[f"{circuit}_class_gap"] = clustered(
-            np.sign(gap[worst]) * (removed[worst] - found[worst]),
+            widest[circuit],
             prompts,
             unit="1",
             formula="largest |F(M-K) - F(C-K)| / F(M) over classes K and no K",
@@ -69,6 +71,13 @@ def measure_classes(removed: Runs, kept: dict[str, Runs], prompts: list[Prompt])
         metrics[f"{circuit}_alone"] = clustered(
             found["none"], prompts, unit="1", formula="F(C) / F(M)", denominators=model
         )
+    metrics["circuit_class_gap_minus_naive"] = clustered(
+        widest["circuit"] - widest["naive"],
+        prompts,
+        unit="1",
+        formula="circuit minus naive circuit",
+        denominators=model,
+    )
     return metrics
 
 

@@ -1,5 +1,6 @@
 """The whole study on a model whose circuit is known: every step and figure once, and what they must find there."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,14 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from common.claims import ClaimsFile, evaluate
 from common.config import ROOT
 from common.decoder import Decoder
 from common.drawing import draw_figures
 from common.errors import UserError
+from common.files import read_json, sha256, write_json
 from common.models import load_model
 from common.records import read_metrics
 from replications.ioi_circuit import (
@@ -23,6 +26,7 @@ from replications.ioi_circuit import (
     draw,
     edge_attribution,
     edge_search,
+    fine_tuned,
     path_patching,
     prompts,
     transfer_figures,
@@ -92,7 +96,31 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shares=[0.05], random_circuits=20, circuits_per_pass=8,
         **paths(folder, out="search.json", curves="search_curves.csv", edges="search_edges.csv"),
     )  # fmt: skip
+    fine_tuned.fine_tuned(
+        **common, circuit=folder / "verification/circuit.csv",  # type: ignore[arg-type]
+        tuned=[renamed_heads(manifest, 0), renamed_heads(manifest, 1)],
+        verify_prompts=8, random_prompts=8, sweep_prompts=8, random_sets=20, means_prompts=2, top=2, draws=20,
+        batch_size=500, **paths(folder, out="fine_tuned.json", shares="shares.csv", heads="tuned_heads.csv"),
+    )  # fmt: skip
     return folder
+
+
+def renamed_heads(manifest: Path, shift: int) -> Path:
+    """A copy that computes the same with the heads of the last layer `shift` places further: what was 3.0 is 3.1."""
+    folder = shutil.copytree(manifest.parent, manifest.parents[1] / f"tuned-{shift}")
+    weights = load_file(folder / "model.safetensors")
+    for name in ("attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight"):
+        key = f"transformer.h.{N_LAYERS - 1}.{name}"
+        d_head = weights[key].shape[0 if "proj" in name else -1] // (N_HEADS * (1 if "proj" in name else 3))
+        if "proj" in name:
+            weights[key] = weights[key].roll(shift * d_head, 0)
+        else:
+            weights[key] = torch.cat([part.roll(shift * d_head, -1) for part in weights[key].chunk(3, -1)], -1)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    content = read_json(folder / "manifest.json")
+    content["files"]["model.safetensors"] = sha256(folder / "model.safetensors")
+    write_json(folder / "manifest.json", content)
+    return folder / "manifest.json"
 
 
 def test_the_planted_heads_are_found_named_and_make_a_small_circuit(study: Path) -> None:
@@ -167,6 +195,21 @@ def test_adversarial_prompts_repeat_the_right_name(study: Path) -> None:
     assert metrics["adversarial_drop_io"].value == pytest.approx(1 - extra / plain, abs=1e-6)
 
 
+def test_a_circuit_survives_in_equal_weights_and_not_where_its_heads_changed_places(study: Path) -> None:
+    metrics = read_metrics(study / "fine_tuned.json")
+    assert metrics["logit_difference_kept"].per_seed == pytest.approx([1, 1], abs=1e-4)  # both compute the same
+    same, moved = metrics["effects_kept"].per_seed or []
+    assert same == pytest.approx(1, abs=1e-5)
+    assert moved < 0.2
+    kept, lost = metrics["circuit_faithfulness"].per_seed or []
+    assert kept == pytest.approx(metrics["circuit_faithfulness_before"].value, abs=1e-5)
+    assert lost < 0.5 * kept
+    assert metrics["same_top_heads"].value < 1
+    table = pd.read_csv(study / "tuned_heads.csv")
+    before, after = (table.loc[table["layer"] == N_LAYERS - 1, name].to_numpy() for name in ("before", "tuned-1"))
+    assert np.roll(before, 1) == pytest.approx(after, abs=1e-2)  # percent
+
+
 def test_circuit_prompts_are_a_draw_of_their_own(study: Path) -> None:
     content = read_file(study / "prompts.json")
     first, second = (
@@ -191,6 +234,8 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
         "activation_patching/effects.csv": "effects.csv",
         "edge_attribution/curves.csv": "curves.csv",
         "edge_attribution/nodes.csv": "nodes.csv",
+        "fine_tuned/shares.csv": "shares.csv",
+        "fine_tuned/heads.csv": "tuned_heads.csv",
         "edge_search/curves.csv": "search_curves.csv",
         "edge_search/edges.csv": "search_edges.csv",
         "edge_search/metrics.json": "search.json",
@@ -201,7 +246,7 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
     names = [
         name for name, plan in draw.PLANS.items() if all(f"{name.split('/')[0]}/{x}" in tables for x in plan.tables)
     ]
-    assert len(names) == 14
+    assert len(names) == 15
     svg = [tmp_path / name.replace("/", "/figures/") for name in names]
     captions = [ROOT / f"replications/ioi_circuit/captions/{path.name}.rst" for path in svg]
     draw_figures(draw.PLANS, captions, [path.with_suffix(".svg") for path in svg])
@@ -222,7 +267,8 @@ def test_models_stand_side_by_side(study: Path) -> None:
 
 def test_claims_name_metrics_that_exist(study: Path) -> None:
     files = {"baseline": "baseline", "path_patching": "path_patching", "verification": "verification",
-             "activation_patching": "activation", "edge_attribution": "edges", "edge_search": "search"}  # fmt: skip
+             "activation_patching": "activation", "edge_attribution": "edges", "edge_search": "search",
+             "fine_tuned": "fine_tuned"}  # fmt: skip
     for claim in CLAIMS:
         if claim.part in files and "gpt2" not in claim.models:
             metrics = read_metrics(study / f"{files[claim.part]}.json")

@@ -1,0 +1,217 @@
+"""Step: is the circuit still there one fine-tune away?
+
+The models that `refusal_direction` fine-tunes to refuse (one per seed) were trained on nothing like IOI. Here the nodes
+of the circuit that was found in the model *before* fine-tuning are tested in each of them, on verification prompts:
+
+    circuit         F(C) / F(M) with the old nodes, new template means, against random nodes of the same layers
+    classes         F(M minus K) / F(M) for each class K of the old circuit
+    effects         path patching into the logits (`path_patch_w22`) of every head, searched anew in each model
+
+All of it is repeated for the model before fine-tuning, from the same prompts and with template means over as few ABC
+prompts, so that only the weights differ.
+"""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+
+from common.cli import run
+from common.decoder import Decoder
+from common.models import load_model
+from common.records import Metric, write_metrics
+from common.statistics import null_distribution, over_clusters
+from common.tables import write_table
+from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, by_template
+from replications.ioi_circuit.clustering import exact
+from replications.ioi_circuit.completeness import EVERYTHING, classes_of
+from replications.ioi_circuit.dataset import Prompt, read_file
+from replications.ioi_circuit.knockout import KnockOut, Means, node_set, random_like
+from replications.ioi_circuit.sweeps import Effects, add_sweep
+
+BEFORE = "before"
+
+
+class Found(NamedTuple):
+    """What is measured on one model."""
+
+    runs: dict[str, Float[np.ndarray, " prompt"]]
+    """F of the model, of the circuit, and of the model without each class ("without <class>")"""
+    few: dict[str, Float[np.ndarray, " prompt"]]
+    """F of the model, of the circuit, and the mean F of the random sets, on the prompts of these"""
+    random: Float[np.ndarray, " draw"]
+    """mean F of each random node set"""
+    percent: Float[np.ndarray, "layer head prompt"]
+    """effect of each head on the logits, in percent of the model's mean F"""
+
+
+def fine_tuned(
+    *,
+    prompts: Path,
+    manifest: Path,
+    circuit: Path,
+    tuned: list[Path],
+    verify_prompts: int,
+    random_prompts: int,
+    sweep_prompts: int,
+    random_sets: int,
+    means_prompts: int,
+    top: int,
+    draws: int,
+    batch_size: int,
+    device: Literal["cpu", "cuda"],
+    out: Path,
+    shares: Path,
+    heads: Path,
+) -> None:
+    """Writes `metrics.json` and two tables.
+
+    Args:
+        prompts: `prompts.json`.
+        manifest: `manifest.json` of the model before fine-tuning.
+        circuit: `circuit.csv` of that model.
+        tuned: `manifest.json` of each fine-tuned model.
+        verify_prompts: verification prompts of circuit and classes.
+        random_prompts: those of the random node sets.
+        sweep_prompts: those of path patching.
+        random_sets: random node sets with the circuit's layers and positions.
+        means_prompts: ABC prompts in the mean of a template.
+        top: heads with the largest effects that are compared.
+        draws: draws of other heads of the same layers.
+        batch_size: token positions computed in one pass.
+        device: where the models run.
+        out: `metrics.json`.
+        shares: `shares.csv`: model, what was done, what is left of F.
+        heads: `heads.csv`: layer, head, effect in percent in each model.
+    """
+    content, nodes = read_file(prompts), pd.read_csv(circuit)
+    rows = [
+        balanced(content.circuit_prompts, VERIFICATION, count)
+        for count in (verify_prompts, random_prompts, sweep_prompts)
+    ]
+    partners = [row for row in content.prompts if row.half == VERIFICATION]
+    length = max(row.positions.end for row in partners) + 1
+
+    @torch.no_grad()
+    def measured(path: Path) -> Found:
+        decoder = Decoder(load_model(path.parent, device=device), length)
+        means = template_means(decoder, partners, means_prompts, device)
+        every, some = (KnockOut(decoder, part, means, device, batch_size) for part in rows[:2])
+        return measure_model(every, some, rows[2], nodes, random_sets)
+
+    found = {BEFORE: measured(manifest)} | {path.parent.name: measured(path) for path in tuned}
+    old, *new = found.values()
+    at_end = nodes[nodes["receiver"] == "logits"]
+    metrics = measure_circuit(old, new, rows[0], rows[1])
+    write_metrics(out, metrics | measure_effects(old, new, at_end["layer"], at_end["head"], rows[2], top, draws))
+    write_table(shares, share_rows(found))
+    effects = {name: one.percent.mean(2) for name, one in found.items()}
+    write_table(heads, [
+        {"layer": layer, "head": head, **{name: values[layer, head] for name, values in effects.items()}}
+        for layer, head in np.ndindex(old.percent.shape[:2])
+    ])  # fmt: skip
+
+
+def template_means(decoder: Decoder, prompts: list[Prompt], count: int, device: str) -> Means:
+    """Mean head outputs over the first `count` ABC prompts of each template."""
+    means = {}
+    for group in by_template(prompts):
+        batch = Batch(group[:count], device)
+        cache = decoder.forward(batch.tokens("abc"), batch.mask, keep=True)
+        means[group[0].template] = torch.stack(cache.z).mean(1)
+    return means
+
+
+def measure_model(every: KnockOut, some: KnockOut, swept: list[Prompt], table: pd.DataFrame, random_sets: int) -> Found:
+    """All runs of one model."""
+    nodes, decoder = node_set(table), every.decoder
+    parts = {"model": EVERYTHING, **{f"without {name}": part for name, part in classes_of(table).items()}}
+    runs = dict(zip(parts, every.differences(list(parts.values()), remove=True), strict=True))
+    runs["circuit"] = every.differences([nodes])[0]
+    random = some.differences(random_like(nodes, decoder.n_heads, random_sets, seed=0))
+    few = {"model": some.differences([EVERYTHING], remove=True)[0], "circuit": some.differences([nodes])[0]}
+    effects = Effects()
+    add_sweep(decoder, effects, "logits", swept, None)
+    percent = 100 * effects.difference("logits") / effects.clean["logits"].mean()
+    percent = percent.reshape(decoder.n_layers, decoder.n_heads, -1)
+    return Found(runs, few | {"random": random.mean(0)}, random.mean(1), percent)
+
+
+def over_models(
+    values: list[Float[np.ndarray, " prompt"]],
+    below: list[Float[np.ndarray, " prompt"]],
+    prompts: list[Prompt],
+    formula: str,
+) -> Metric:
+    """Ratio of means over models and prompts; whole templates are resampled, `per_seed` has one value per model."""
+    templates = np.tile([row.template for row in prompts], len(values))
+    pooled = over_clusters(
+        np.concatenate(values), templates, unit="1", formula=formula, denominators=np.concatenate(below)
+    )
+    each = [float(above.sum() / under.sum()) for above, under in zip(values, below, strict=True)]
+    return Metric(**{**pooled.model_dump(), "per_seed": each})
+
+
+def measure_circuit(old: Found, new: list[Found], prompts: list[Prompt], few: list[Prompt]) -> dict[str, Metric]:
+    """What the old circuit keeps in the fine-tuned models, against random nodes."""
+    models, few_models = [one.runs["model"] for one in new], [one.few["model"] for one in new]
+    text, by_luck = "F(C) / F(M), C the circuit found before fine-tuning", "mean of the random node sets; F / F(M)"
+    draws = np.sum([one.random for one in new], 0) / np.sum([one.mean() for one in few_models])
+    return {
+        "logit_difference_kept": over_models(
+            models, [old.runs["model"]] * len(new), prompts, "F(M) after fine-tuning / F(M) before"
+        ),
+        "circuit_faithfulness_before": over_models([old.runs["circuit"]], [old.runs["model"]], prompts, text),
+        "circuit_faithfulness": over_models([one.runs["circuit"] for one in new], models, prompts, text),
+        "circuit_faithfulness_random": null_distribution(
+            draws, unit="1", formula=f"{len(draws)} random node sets with the circuit's layers and positions; F / F(M)"
+        ),
+        "circuit_faithfulness_minus_random": over_models(
+            [one.few["circuit"] - one.few["random"] for one in new], few_models, few, f"circuit minus {by_luck}"
+        ),
+    }
+
+
+def measure_effects(
+    old: Found, new: list[Found], layers: pd.Series, heads: pd.Series, prompts: list[Prompt], top: int, draws: int
+) -> dict[str, Metric]:
+    """Whether the heads that wrote the answer still do: effects of these heads with their old signs, against as many
+    other heads of the same layers; and how many of the `top` strongest heads are the same."""
+    writers, generator = (layers.to_numpy(), heads.to_numpy()), np.random.default_rng(0)
+    signs = np.sign(old.percent[writers].mean(1))
+    free = [np.setdiff1d(np.arange(old.percent.shape[1]), heads[layers == layer]) for layer in layers]
+    random = [(writers[0], np.array([generator.choice(some) for some in free])) for _ in range(draws)]
+    before = [signs @ old.percent[writers]] * len(new)
+    after = [signs @ one.percent[writers] for one in new]
+    by_luck = np.array([[signs @ one.percent[places] for places in random] for one in new])
+    null = by_luck.sum((0, 2)) / np.sum(before)
+    strongest = [set(np.abs(one.percent.mean(2)).argsort(None)[-top:].tolist()) for one in (old, *new)]
+    shared = float(np.mean([len(strongest[0] & one) / top for one in strongest[1:]]))
+    text = "summed effects on the logits of the circuit's heads at END, signs as before / the same sum before"
+    return {
+        "effects_kept": over_models(after, before, prompts, text),
+        "effects_kept_random": null_distribution(null, unit="1", formula=f"{text}; other heads of the same layers"),
+        "effects_kept_minus_random": over_models(
+            list(np.array(after) - by_luck.mean(1)), before, prompts, f"{text}; minus other heads of the same layers"
+        ),
+        "same_top_heads": exact(shared, "share", f"of the {top} heads with the largest effects, those of before", top),
+    }
+
+
+def share_rows(found: dict[str, Found]) -> list[dict[str, object]]:
+    """What is left of F in each model: with the circuit alone, with random heads alone, without each class."""
+    rows: list[dict[str, object]] = []
+    for name, one in found.items():
+        whole = one.runs["model"].mean()
+        left = {"circuit alone": one.runs["circuit"].mean() / whole}
+        left["random heads alone"] = one.few["random"].mean() / one.few["model"].mean()
+        left |= {key: values.mean() / whole for key, values in one.runs.items() if key.startswith("without ")}
+        rows += [{"model": name, "what": what, "share": value} for what, value in left.items()]
+    return rows
+
+
+if __name__ == "__main__":
+    run(fine_tuned)
