@@ -71,7 +71,7 @@ lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	@.venv/bin/snakefmt --check Snakefile common/rules.smk $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
 	@for scale in smoke laptop; do .venv/bin/python -m snakemake --lint --config scale=$$scale || exit 1; done
 
-test: $(READY)  ## lint, types, unit, workflow and browser tests, in two sets at a time
+test: $(READY)  ## lint, types, unit, workflow and browser tests, two parts at a time
 	@$(PYTHON) -m tests
 
 test-interop: $(INTEROP)  ## SAEs saved here and loaded by SAELens, and the other way round, for each architecture; own environment

@@ -1,7 +1,9 @@
-"""`make test`: lint, types and all tests, in two sets side by side that share one finished copy of the project.
+"""`make test`: lint, types and all tests, in parts that two workers take side by side and that share one finished copy
+of the project.
 
-The first set prints as it goes, the second when both are done. After a pass, `results/tests.json` holds how long it
-took and the largest memory of one process; `make gallery` puts it on the front page.
+The longest parts come first and the short ones go to the worker that is free, so that both end at about the same time.
+A part is printed when it is done. After a pass, `results/tests.json` holds how long it took and the largest memory of
+one process; `make gallery` puts it on the front page.
 """
 
 import os
@@ -11,43 +13,67 @@ import sys
 import tempfile
 import threading
 import time
-from typing import IO
+from collections import deque
 
 from common.config import ROOT
 from common.files import write_json
 from common.pages import TESTS
 
+WORKERS = 2
 PYTEST = [sys.executable, "-m", "pytest"]
-KILLS = "tests/workflow/test_kill.py"
-FIRST = [[*PYTEST, "tests/workflow", "tests/browser", "--ignore", KILLS]]
-SECOND = [["make", "--no-print-directory", "lint"], [*PYTEST, "tests/common", "tests/replications"], [*PYTEST, KILLS]]
+KILLS, FAILURES, NEW = (f"tests/workflow/test_{name}.py" for name in ("kill", "failures", "new"))
+IGNORED = [f"--ignore={path}" for path in (KILLS, FAILURES, NEW)]
+PARTS = {
+    "finished run": [*PYTEST, "tests/workflow", "tests/browser", *IGNORED],
+    "unit tests": [*PYTEST, "tests/common", "tests/replications"],
+    "kills": [*PYTEST, KILLS],
+    "failures, new replication": [*PYTEST, FAILURES, NEW],
+    "lint": ["make", "--no-print-directory", "lint"],
+}
 
 
-def run(commands: list[list[str]], finished: str, output: IO[str] | None, failed: list[str]) -> None:
-    """Runs commands one after the other, all of them; those that fail are appended to `failed`."""
+def work(waiting: deque[str], finished: str, failed: list[str], printing: threading.Lock) -> None:
+    """Takes parts until none is left; those that fail are appended to `failed`."""
     environment = {**os.environ, "FINISHED": finished, "PYTHONPATH": str(ROOT)}
-    for command in commands:
-        if subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False).returncode:
-            failed.append(" ".join(command[1:]))
+    while True:
+        try:
+            name = waiting.popleft()
+        except IndexError:
+            return
+        start = time.monotonic()
+        print(f"{name} ...", flush=True)
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(
+                PARTS[name], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
+            )
+            output.seek(0)
+            with printing:
+                print(f"{output.read()}{name}: {time.monotonic() - start:.0f} s\n", flush=True)
+        if done.returncode:
+            failed.append(name)
 
 
 def main() -> int:
     """0 if everything passed."""
-    start, failed = time.monotonic(), list[str]()
-    with tempfile.TemporaryDirectory() as finished, tempfile.TemporaryFile("w+") as output:
-        second = threading.Thread(target=run, args=(SECOND, finished, output, failed))
-        second.start()
-        run(FIRST, finished, None, failed)
-        second.join()
-        output.seek(0)
-        print(output.read(), flush=True)
+    start, failed, waiting = time.monotonic(), list[str](), deque(PARTS)
+    print(f"{len(PARTS)} parts, {WORKERS} at a time: {', '.join(PARTS)}", flush=True)
+    with tempfile.TemporaryDirectory() as finished:
+        shared = (waiting, finished, failed, threading.Lock())
+        workers = [threading.Thread(target=work, args=shared) for _ in range(WORKERS)]
+        for worker in workers:
+            worker.start()
+        try:
+            for worker in workers:
+                worker.join()
+        finally:
+            waiting.clear()  # after Ctrl-C no further part is taken
     if failed:
         print(f"failed: {'; '.join(failed)}")
         return 1
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
-    found = {"wall_s": round(time.monotonic() - start), "peak_rss_mb": round(peak), "cores": os.cpu_count()}
-    write_json(ROOT / "results" / TESTS, found)
-    print(f"all tests passed in {found['wall_s'] / 60:.0f} minutes")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall, peak, cpu = round(time.monotonic() - start), round(used.ru_maxrss / 1000), used.ru_utime + used.ru_stime
+    write_json(ROOT / "results" / TESTS, {"wall_s": wall, "peak_rss_mb": peak, "cores": os.cpu_count()})
+    print(f"all tests passed in {wall / 60:.0f} minutes ({wall} s, {cpu:.0f} s of processor time)")
     return 0
 
 

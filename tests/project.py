@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -48,11 +47,6 @@ class Project:
         """Names of the rules that a run would execute now."""
         return {rule for rule, _ in self.planned("--", *targets)}
 
-    def steps(self) -> dict[str, str]:
-        """Every rule with the module that its shell command runs."""
-        found = {rule: re.search(r"python -m ([\w.]+)", command) for rule, command in self.planned("-p", "--forceall")}
-        return {rule: match[1] for rule, match in found.items() if match}
-
     def planned(self, *options: str) -> list[tuple[str, str]]:
         """Pairs (rule, what a dry run prints about its job)."""
         command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "--config", "scale=smoke", *options]
@@ -69,7 +63,7 @@ class Project:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """`make test` runs two sets of tests at a time; only one of them makes what they share in `folder`."""
+    """`make test` runs two parts at a time; only one of them makes what they share in `folder`."""
     folder.mkdir(exist_ok=True)
     with (folder / ".tests.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -78,13 +72,19 @@ def alone(folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def corpus_folder(root, model_folder) -> Path:
-    """The corpus `python-docs`, made once below resources/ by its own rule, as is the model of scale smoke."""
+    """The corpus `python-docs`, made once below resources/ by its own rule, as is the model of scale smoke.
+
+    The parts of `make test` share a folder `FINISHED`: the first to come lets Snakemake look whether both are there."""
     manifest = Path("resources/corpora/python-docs/manifest.json")
     models = [f"resources/models/{name}/manifest.json" for name in load_scale("smoke").models]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "common.launch", "--scale", "smoke", str(manifest), *models]
+    asked = Path(os.environ["FINISHED"]) / "asked" if os.environ.get("FINISHED") else None
     with alone(root / "resources"):
-        subprocess.run(command, cwd=root, env=environment, check=True)
+        if asked is None or not asked.exists():
+            subprocess.run(command, cwd=root, env=environment, check=True)
+        if asked is not None:
+            asked.touch()
     return root / manifest.parent
 
 
@@ -110,7 +110,7 @@ def copy_project(root, model_folder, corpus_folder, tmp_path_factory) -> Callabl
 
 @pytest.fixture(scope="session")
 def finished(copy_project, tmp_path_factory) -> Project:
-    """A copy in which `make smoke` has run to its end. Tests must leave it finished. The two sets of tests that `make
+    """A copy in which `make smoke` has run to its end. Tests must leave it finished. The parts of tests that `make
     test` runs at a time share one, in the folder `FINISHED`: the first to come runs it, the other waits."""
     folder = Path(os.environ.get("FINISHED") or tmp_path_factory.mktemp("finished"))
     project, end = Project(folder / "landmarks"), folder / "end"

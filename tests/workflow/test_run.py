@@ -18,6 +18,19 @@ pytestmark = pytest.mark.workflow
 FIGURE_FILES = ("svg", "png", "pdf", "csv", "json")
 
 
+@pytest.fixture(scope="module")
+def every_job(finished):
+    """Pairs (rule, what a dry run prints about its job), of all jobs. Planned once: Snakemake takes seconds for it."""
+    return finished.planned("-p", "--forceall")
+
+
+@pytest.fixture(scope="module")
+def steps(every_job):
+    """Every rule with the module that its shell command runs."""
+    found = {rule: re.search(r"python -m ([\w.]+)", command) for rule, command in every_job}
+    return {rule: match[1] for rule, match in found.items() if match}
+
+
 def metrics_bytes(project):
     files = sorted(project.results.glob("*/*/*/metrics.json"))
     return {path.relative_to(project.path).as_posix(): path.read_bytes() for path in files}
@@ -90,9 +103,9 @@ def edited(path, old, new):
         path.write_text(text)
 
 
-def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished):
+def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished, steps):
     """The importing steps rerun, what follows them comes along, and nothing before."""
-    uses = {rule: "common.statistics" in imported(module) for rule, module in finished.steps().items()}
+    uses = {rule: "common.statistics" in imported(module) for rule, module in steps.items()}
     with edited(finished.path / "common" / "statistics.py", "LEVEL = 0.95", "LEVEL = 0.9"):
         rerun = finished.jobs("all")
     assert finished.jobs("all") == set()
@@ -102,14 +115,14 @@ def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished):
     assert {"superposition_train_intro", "sparse_autoencoders_collect", "grokking_train"} <= set(uses) - rerun
 
 
-def test_every_step_carries_the_hash_of_its_sources(finished):
+def test_every_step_carries_the_hash_of_its_sources(finished, steps):
     """An edit in the module that every step imports reruns every step."""
     with edited(finished.path / "common" / "cli.py", "LOG_INTERVAL = 10.0", "LOG_INTERVAL = 11.0"):
         rerun = finished.jobs("all")
-    steps = {rule for rule, module in finished.steps().items() if "common.cli" in imported(module)}
-    assert len(steps) >= 20
+    importing = {rule for rule, module in steps.items() if "common.cli" in imported(module)}
+    assert len(importing) >= 20
     shared = {"materialise_model", "shallow_model", "python_docs"}  # their folders are those of the real project
-    assert steps <= rerun | shared
+    assert importing <= rerun | shared
 
 
 def test_steps_without_a_language_model_do_not_import_one(root):
@@ -145,8 +158,8 @@ def test_status_names_every_replication_and_step(finished):
 def test_a_failed_claim_sets_the_exit_code_after_everything_is_written(finished):
     """A bound is moved out of reach: the run must end with 3, name the claim, and still write all files."""
     name = "superposition"
-    path = finished.path / "replications" / name / "claims.yaml"
-    text = path.read_text()
+    path, report = finished.path / "replications" / name / "claims.yaml", finished.results / "report.html"
+    text, whole = path.read_text(), report.read_bytes()
     claim = next(c for c in load_claims(name) if "toy" in c.models)
     import yaml
 
@@ -161,13 +174,15 @@ def test_a_failed_claim_sets_the_exit_code_after_everything_is_written(finished)
         assert done.returncode == 3, done.stdout + done.stderr
         assert f"claim failed: {name}.{claim.id} on toy" in done.stderr
         assert f"{name}.{claim.id}" in (finished.results / "claims.html").read_text()
+        assert report.read_bytes() != whole
     finally:
         path.write_text(text)
-        assert finished.run().returncode == 0
+        assert finished.run("paper", name).returncode == 0
+        report.write_bytes(whole)  # of the same results; to write it anew takes as long as all the rest
 
 
-def test_the_paper_knows_the_rule_file_of_every_figure(finished):
-    [said] = re.findall(r"common\.paper --makers '(.+?)'", dict(finished.planned("-p", "--forceall"))["paper"])
+def test_the_paper_knows_the_rule_file_of_every_figure(finished, every_job):
+    [said] = re.findall(r"common\.paper --makers '(.+?)'", dict(every_job)["paper"])
     makers = json.loads(said)
     for section in finished.path.glob("replications/*/section.typ"):
         shown = set(re.findall(r'/figures/([\w-]+)"', section.read_text()))
