@@ -18,7 +18,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from common.config import ROOT, Scale, checked
 from common.errors import UserError
 from common.files import read_yaml
-from common.records import Metric, MetricName, Strict, read_metrics
+from common.records import Metric, MetricName, Seeds, Strict, read_metrics
 
 Verdict = Literal["reproduced", "same direction", "not reproduced", "not run here"]
 Outcome = Literal["reproduced", "same direction", "not reproduced"]
@@ -87,7 +87,7 @@ class Calibration(Strict):
     """When and on which seeds the threshold was frozen; these seeds are never scored."""
 
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
-    seeds: Annotated[list[int], Field(min_length=2)]
+    seeds: Seeds
 
 
 class ClaimDefinition(Strict):

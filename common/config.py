@@ -8,13 +8,13 @@ laid over `default`, key by key. Its class `Settings` (in `settings.py`) names a
 import difflib
 import importlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import Field, ValidationError
 
 from common.errors import UserError
 from common.files import read_yaml
-from common.records import Strict
+from common.records import Seeds, Strict
 
 ROOT = Path(__file__).resolve().parent.parent
 SCALES = ("smoke", "laptop", "gpu")
@@ -26,10 +26,8 @@ class ScaleSettings(Strict):
     """What one scale decides for all replications: `config/scales/<scale>.yaml`."""
 
     device: Literal["cpu", "cuda"] = Field(description="where torch steps run; cuda stops at once without a GPU")
-    seeds: Annotated[list[int], Field(min_length=2)] = Field(description="scoring seeds")
-    calibration_seeds: Annotated[list[int], Field(min_length=2)] = Field(
-        description="seeds of `make calibrate`; never scored"
-    )
+    seeds: Seeds = Field(description="scoring seeds")
+    calibration_seeds: Seeds = Field(description="seeds of `make calibrate`; never scored")
     models: list[str] = Field(description="names in config/models.yaml that every model-based replication runs on")
     hub_models: list[str] = Field(description="added to `models` when HUB=1 says that a model hub is reachable")
 
@@ -132,7 +130,7 @@ def _sentence(model: type[Strict], error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])) or "the file"
     if first["type"] != "extra_forbidden":
-        return f"'{key}': {first['msg']} (found {first['input']!r})"
+        return f"'{key}': {first['msg'].removeprefix('Value error, ')} (found {first['input']!r})"
     allowed = sorted(_fields_at(model, first["loc"][:-1]))
     close = difflib.get_close_matches(str(first["loc"][-1]), allowed, 1)
     hint = f"; did you mean '{close[0]}'?" if close else ""

@@ -9,14 +9,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationError
 
-from common.config import ROOT, Scale, checked
+from common.config import ROOT, SCALES, Scale, checked
 from common.errors import UserError
 from common.files import read_json, read_yaml, sha256, write_json, write_text
-from common.models import Sha256, encode_all
+from common.models import Sha256, check_file, encode_all
 from common.records import Strict
 
 if TYPE_CHECKING:
@@ -28,15 +28,28 @@ FIRST_CALIBRATION_SEED = 100
 SPLITS: tuple[Split, ...] = ("held_out", "validation", "train")  # evaluation text comes first and wins over duplicates
 
 
+def _complete(keys: tuple[str, ...]) -> AfterValidator:
+    """Refuses a mapping in which one of `keys` is missing."""
+
+    def check(found: dict[str, Any]) -> dict[str, Any]:
+        if absent := [key for key in keys if key not in found]:
+            raise ValueError(f"'{absent[0]}' is missing; needed are {', '.join(keys)}")
+        return found
+
+    return AfterValidator(check)
+
+
 class Packages(Strict):
     """Docstrings and sources of installed pure-Python packages."""
 
     source: Literal["packages"]
-    packages: dict[Split, Annotated[list[str], Field(min_length=1)]]
+    packages: Annotated[dict[Split, Annotated[list[str], Field(min_length=1)]], _complete(SPLITS)]
     near_duplicate_share: Annotated[float, Field(gt=0, le=1)]
     min_characters: Annotated[int, Field(ge=1)]
     max_characters: Annotated[int, Field(ge=1)]
-    sha256: dict[Split, Sha256] = Field(description="expected SHA-256 of each split for the packages in the lock")
+    sha256: Annotated[dict[Split, Sha256], _complete(SPLITS)] = Field(
+        description="expected SHA-256 of each split for the packages in the lock"
+    )
     licence: str
 
 
@@ -45,8 +58,8 @@ class SelfChat(Strict):
 
     source: Literal["self_chat"]
     model: str
-    conversations: dict[Scale, Annotated[int, Field(ge=3)]]
-    new_tokens: dict[Scale, Annotated[int, Field(ge=1)]]
+    conversations: Annotated[dict[Scale, Annotated[int, Field(ge=3)]], _complete(SCALES)]
+    new_tokens: Annotated[dict[Scale, Annotated[int, Field(ge=1)]], _complete(SCALES)]
     temperature: Annotated[float, Field(gt=0)]
     seed: int
     licence: str
@@ -105,12 +118,18 @@ def text_hash(documents: list[Document]) -> str:
 
 
 def read_corpus(folder: Path, split: Split) -> list[Document]:
-    """The documents of one split, checked against the manifest. UserError if the file was changed."""
-    manifest = read_json(folder / "manifest.json")
-    path = folder / f"{split}.jsonl"
-    if sha256(path) != manifest["splits"][split]["sha256"]:
-        raise UserError(f"{path} differs from its manifest; delete {folder} and run `make corpora`")
-    return [Document.model_validate_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    """The documents of one split, checked against the manifest. UserError if the folder is incomplete or changed."""
+    manifest, path = folder / "manifest.json", folder / f"{split}.jsonl"
+    remedy = f"delete {folder} and run `make corpora`"
+    try:
+        expected = read_json(manifest)["splits"][split]["sha256"]
+    except (KeyError, TypeError):
+        raise UserError(f"{manifest} has no SHA-256 of the split '{split}'; {remedy}") from None
+    check_file(path, expected, remedy=remedy)
+    try:
+        return [Document.model_validate_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except ValidationError:
+        raise UserError(f"{path} has a line that is no document (id, group, kind, text); {remedy}") from None
 
 
 def judging_split(seeds: list[int]) -> Split:

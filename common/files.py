@@ -57,16 +57,43 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run `make` to create it") from None
-    except json.JSONDecodeError as error:
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run `make resume`") from None
 
 
+class _UniqueKeys(yaml.CSafeLoader):
+    """Refuses a key that is written twice; the plain loader takes the last and says nothing."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        todo = [node]
+        while todo:
+            one = todo.pop()
+            if isinstance(one, yaml.MappingNode):
+                todo += [value for _, value in one.value]
+                _refuse_doubled([key for key, _ in one.value])
+            elif isinstance(one, yaml.SequenceNode):
+                todo += one.value
+        return node
+
+
+def _refuse_doubled(keys: list[yaml.Node]) -> None:
+    lines: dict[tuple[str, str], int] = {}
+    for key in keys:
+        place, line = (key.tag, str(key.value)), key.start_mark.line + 1
+        if place in lines:
+            raise yaml.YAMLError(f"the key '{key.value}' is in lines {lines[place]} and {line}; keep one of the two")
+        lines[place] = line
+
+
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file. UserError if it is missing or not YAML."""
+    """The content of a YAML file. UserError if it is missing, not UTF-8 or not YAML, or has a key twice."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 

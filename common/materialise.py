@@ -17,10 +17,17 @@ HUB = os.environ.get("HUB") == "1"
 os.environ["HF_HUB_OFFLINE"] = "0" if HUB else "1"  # before any import that reads it
 
 from common.cli import run  # noqa: E402
-from common.config import ROOT  # noqa: E402
 from common.errors import UserError  # noqa: E402
 from common.files import TEMPORARY_SUFFIX, sha256, write_json  # noqa: E402
-from common.models import Manifest, ModelEntry, check_file, entry, verify_folder  # noqa: E402
+from common.models import (  # noqa: E402
+    Manifest,
+    ModelEntry,
+    check_file,
+    check_weights,
+    entry,
+    own_folder,
+    verify_folder,
+)
 
 KEPT = (".safetensors", ".json", ".txt", ".jinja", ".model")
 
@@ -58,9 +65,8 @@ def _make(name: str, model: ModelEntry, out: Path) -> None:
         _need_space(temporary, model.size_mb)
         makers = {"package": _package, "hub": copy_from_hub, "trained": _folder, "local": _folder}
         origin, processing = makers[model.source](model, temporary)
+        check_weights(name, temporary)
         files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
-        if not any(file.endswith(".safetensors") for file in files):
-            raise UserError(f"model '{name}' has no .safetensors file; convert its weights, pickled ones are not read")
         manifest = Manifest(
             name=name, source=model.source, origin=origin, licence=model.licence, processing=processing, files=files
         )
@@ -153,11 +159,7 @@ def copy_from_hub(model: ModelEntry, folder: Path) -> tuple[str, str]:
 
 
 def _folder(model: ModelEntry, folder: Path) -> tuple[str, str]:
-    origin = ROOT / str(model.folder)
-    if not (origin / "config.json").is_file():
-        raise UserError(
-            f"{model.folder} is no Hugging Face folder (config.json is missing); correct config/models.yaml"
-        )
+    origin = own_folder(model)
     for file, expected in model.files.items():
         check_file(origin / file, expected, remedy="correct config/models.yaml or restore the file")
     for path in sorted(origin.iterdir()):

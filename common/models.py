@@ -86,6 +86,22 @@ def folder_files(model: ModelEntry) -> list[str]:
     return [f"{model.folder}/config.json", f"{model.folder}/model.safetensors"] if model.folder else []
 
 
+def own_folder(model: ModelEntry) -> Path:
+    """The folder of a `trained` or `local` model. UserError if it is no Hugging Face folder."""
+    folder = ROOT / str(model.folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{model.folder} is no Hugging Face folder (config.json is missing); correct config/models.yaml"
+        )
+    return folder
+
+
+def check_weights(name: str, folder: Path) -> None:
+    """UserError unless the folder of the model `name` holds weights in a format that is read."""
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"model '{name}' has no .safetensors file; convert its weights, pickled ones are not read")
+
+
 def verify_folder(folder: Path) -> Manifest:
     """Checks every file of a materialised model against its manifest. UserError naming the first bad file."""
     path = folder / "manifest.json"

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from common.errors import UserError
 from common.files import atomic, write_json
+from common.tables import write_table
 
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
@@ -72,8 +73,7 @@ def save_figure(figure: Figure, stem: Path, data: pd.DataFrame, caption: Path, s
             with atomic(stem.with_suffix(f".{ending}")) as temporary:
                 figure.savefig(temporary, format=ending, metadata=metadata)
     plt.close(figure)
-    with atomic(stem.with_suffix(".csv")) as temporary:
-        data.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(stem.with_suffix(".csv"), data)
     text = re.sub(r"\s+", " ", caption.read_text(encoding="utf-8")).strip()
     if scale := RESULTS.search(stem.as_posix()):
         text += f" Scale {scale[1]}."

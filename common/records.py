@@ -8,12 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from common.errors import UserError
 from common.files import read_json, write_json
 
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("the same seed stands here twice, but seeds count as independent; keep each of them once")
+    return seeds
+
+
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Seeds = Annotated[list[int], Field(min_length=2, json_schema_extra={"uniqueItems": True}), AfterValidator(_distinct)]
 
 
 class Strict(BaseModel):

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import tyro
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from common.claims import Claim
 from common.config import ROOT, load_run, replications
 from common.cost import step_cost
 from common.dag import jobs, owner_of
@@ -78,14 +76,6 @@ def state_of(logs: list[Path], plan: str, active: bool) -> tuple[str, str]:
     return "to run", ""
 
 
-def judged(path: Path) -> list[Claim]:
-    """The claims in a `claims.json`. UserError if it is damaged or of another version."""
-    try:
-        return read_claims(path)
-    except (TypeError, ValidationError):
-        raise UserError(f"{path} is damaged or of another version; delete it and run `make resume`") from None
-
-
 def status(scale: str = "laptop", models: str = "", hub: Annotated[bool, tyro.conf.FlagConversionOff] = False) -> None:
     """Prints the table for one scale, with the models that `make` would be given. UserError if it cannot be had."""
     models = names(models)
@@ -103,7 +93,7 @@ def status(scale: str = "laptop", models: str = "", hub: Annotated[bool, tyro.co
     claims = Table("replication", "held", "failed", "not run", title="Claims")
     for name in replications():
         path = results / name / "claims.json"
-        found = judged(path) if path.exists() else []
+        found = read_claims(path) if path.exists() else []
         skipped = sum(claim.verdict == "not run here" for claim in found)
         failed = sum(claim.problem is not None for claim in found)
         claims.add_row(name, *(map(str, (len(found) - skipped - failed, failed, skipped)) if found else ("–",) * 3))

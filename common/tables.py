@@ -1,10 +1,11 @@
 """Small helpers of the measuring steps: metrics over seeds with their paired differences, and CSV files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from common.files import write_text
+from common.files import atomic
 from common.records import Metric
 from common.statistics import over_seeds
 
@@ -26,6 +27,10 @@ class Seeded:
         self.add(name, values, a.unit, f"{effect} - {control}, same seed")
 
 
-def write_table(path: Path, rows: list[dict[str, object]]) -> None:
-    """A CSV file with six digits."""
-    write_text(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+def write_table(
+    path: Path, rows: pd.DataFrame | Sequence[object], names: list[str] | None = None, *, digits: int = 6
+) -> None:
+    """A CSV file of a frame, or of rows that are mappings, or lists under `names`; numbers have so many digits."""
+    with atomic(path) as temporary:
+        frame = pd.DataFrame(rows, columns=names)
+        frame.to_csv(temporary, index=False, float_format=f"%.{digits}g", lineterminator="\n")

@@ -10,10 +10,12 @@ from itertools import groupby
 from pathlib import Path
 
 import tyro
+from pydantic import ValidationError
 
 from common.claims import Claim, verdicts, verify_replication
 from common.cli import run_command
 from common.config import Scale
+from common.errors import UserError
 from common.files import read_json, write_json, write_text
 
 
@@ -34,8 +36,12 @@ def merge(claims: list[Path], out: Path) -> None:
 
 
 def read_claims(path: Path) -> list[Claim]:
-    """The content of a `claims.json`."""
-    return [Claim.model_validate(item) for item in read_json(path)]
+    """The content of a `claims.json`. UserError if it is missing, damaged or of another version."""
+    content = read_json(path)
+    try:
+        return [Claim.model_validate(item) for item in content]
+    except (TypeError, ValidationError):
+        raise UserError(f"{path} is damaged or of another version; delete it and run `make resume`") from None
 
 
 PLAIN_UNITS = ("1", "share", None)

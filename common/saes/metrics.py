@@ -7,15 +7,12 @@ scaled, shifted, principal components, one-hot data) are in the tests.
 import operator
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from einops import reduce
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from common.errors import UserError
-from common.saes.sae import Sae
 
 FORMULAS = {
     "l0": "l0: mean over tokens of the number of latents that are not 0",
@@ -86,33 +83,12 @@ def fvu(x: Float[Tensor, "token d"], found: Float[Tensor, "token d"]) -> float:
     return moments(x, found).fvu
 
 
-def fvu_by_document(
-    x: Float[Tensor, "token d"], found: Float[Tensor, "token d"], mean: Float[Tensor, " d"]
-) -> tuple[Float[np.ndarray, " token"], Float[np.ndarray, " token"]]:
-    """Numerators and denominators per token, for a bootstrap over documents; their ratio of sums is the fvu."""
-    above = (x.double() - found.double()).square().sum(1)
-    below = (x.double() - mean.double()).square().sum(1)
-    return above.numpy(), below.numpy()
-
-
-def without_components(
-    x: Float[Tensor, "token d"], found: Float[Tensor, "token d"], directions: Float[Tensor, "d r"]
-) -> tuple[Float[Tensor, "token d"], Float[Tensor, "token d"]]:
-    """Both with the span of orthonormal `directions` projected out: a few huge directions must not carry the fvu."""
-    return x - x @ directions @ directions.mT, found - found @ directions @ directions.mT
-
-
 def principal(x: Float[Tensor, "token d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
     """Mean and principal directions (columns, largest variance first), from float64 covariances."""
     x = x.double()
     mean = x.mean(0)
     _, vectors = torch.linalg.eigh((x - mean).mT @ (x - mean) / len(x))
     return mean.float(), vectors.flip(1).float()
-
-
-def density(latents: Float[Tensor, "token d_sae"]) -> Float[Tensor, " d_sae"]:
-    """Share of tokens on which each latent fires."""
-    return (latents != 0).float().mean(0)
 
 
 def l0(latents: Float[Tensor, "*n d_sae"]) -> float:
@@ -164,25 +140,3 @@ def cosines(a: Float[Tensor, "m d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "
     unit_b = b / b.norm(dim=1, keepdim=True).clamp(min=1e-12)
     found: Tensor = unit_a @ unit_b.mT
     return found
-
-
-def detector_f1(
-    latents: Float[Tensor, "token d_sae"], active: Bool[Tensor, "token feature"], best: Int[Tensor, " feature"]
-) -> Float[Tensor, " feature"]:
-    """F1 of each feature's best latent as a detector of the feature."""
-    fires = latents[:, best] != 0
-    hits = reduce((fires & active).double(), "token feature -> feature", "sum")
-    return (2 * hits / (fires.sum(0) + active.sum(0)).clamp(min=1)).float()
-
-
-def absorption(latents: Float[Tensor, "token d_sae"], parent: int, child: Bool[Tensor, " token"]) -> float:
-    """Share of tokens with the child on which the parent's latent is silent. UserError without such tokens."""
-    if not bool(child.any()):
-        raise UserError("the child feature never occurs in this sample; draw more tokens")
-    return float((latents[child, parent] == 0).double().mean())
-
-
-def by_parts(sae: Sae, x: Float[Tensor, "token d"], size: int = 8192) -> Moments:
-    """Moments of a large set of activations."""
-    parts = [moments(part, sae.reconstruct(part)) for part in torch.split(x, size)]
-    return sum(parts[1:], start=parts[0])

@@ -52,6 +52,8 @@ class Sae:
     centred: bool = True
 
     def __post_init__(self) -> None:
+        if self.W_enc.ndim != 2 or self.W_dec.ndim != 2:
+            raise UserError(f"encoder {list(self.W_enc.shape)} and decoder {list(self.W_dec.shape)} are no matrices")
         d_in, d_sae = self.W_enc.shape
         if self.activation == "topk" and not 0 < (self.k or 0) <= d_sae:
             raise UserError(f"a TopK SAE needs 1 <= k <= {d_sae} latents, not k = {self.k}")

@@ -23,6 +23,7 @@ from common.saes.sae import About, Activation, Sae
 
 FORMAT = "6.54.12"  # version of SAELens whose folders these are; without one it takes a folder for an old one
 WEIGHTS, CONFIG, SPARSITY = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors"
+NEEDED = {"architecture": str, "d_in": int, "d_sae": int, "metadata": dict}
 KINDS: dict[str, Activation] = {
     "standard": "relu",
     "gated": "gated",
@@ -96,43 +97,49 @@ def load_saelens(folder: Path, device: str = "cpu") -> Sae:
         UserError: a file is missing or damaged, the architecture is unknown, shapes do not fit, or inputs would need a
             normalisation that the folder does not describe.
     """
-    content, tensors = _modern(read_json(folder / CONFIG)), _tensors(folder)
+    content = _modern(_settings(folder / CONFIG))
+    for key, wanted in NEEDED.items():
+        if not isinstance(content.get(key), wanted):
+            raise UserError(
+                f"{folder / CONFIG} must say '{key}' (found {content.get(key)!r}); fetch or train this SAE again"
+            )
     name = content["architecture"]
     if name not in KINDS:
         raise UserError(f"{folder / CONFIG}: architecture '{name}' is not covered; known are {', '.join(KINDS)}")
     kind = KINDS[name]
-    if kind == "topk" and not content.get("k"):
+    if kind == "topk" and not isinstance(content.get("k"), int):
         raise UserError(f"{folder / CONFIG} does not say k, how many latents of this TopK SAE are active; add it there")
     bias = "b_gate" if kind == "gated" else "b_enc"
-    for needed in ("W_enc", "W_dec", "b_dec", bias):
-        if needed not in tensors:
-            raise UserError(f"{folder / WEIGHTS} lacks the tensor '{needed}'; fetch or train this SAE again")
-    shape = (content.get("d_in"), content.get("d_sae"))
+    tensors = _tensors(folder / WEIGHTS, "W_enc", "W_dec", "b_dec", bias)
+    shape = (content["d_in"], content["d_sae"])
     if shape != tuple(tensors["W_enc"].shape):
         raise UserError(f"{folder}: cfg.json says {shape} for W_enc, the weights are {tuple(tensors['W_enc'].shape)}")
-    about = content.get("metadata", content)
+    about = content["metadata"]
     transcoder = "transcoder" in name
-    sae = Sae(
-        About(
-            about.get("training_architecture") or name,
-            about.get("model_name") or "",
-            about.get("hook_name") or "",
-            (about.get("hook_name_out") or "") if transcoder else "",
-            about.get("seed") or 0,
-            float(about.get("l0_aimed_at") or 0.0),
-        ),
-        kind,
-        tensors["W_enc"],
-        tensors[bias],
-        tensors["W_dec"],
-        tensors["b_dec"],
-        threshold=_threshold(tensors) if kind == "jumprelu" else None,
-        k=content.get("k") if kind == "topk" else None,
-        r_mag=tensors.get("r_mag"),
-        b_mag=tensors.get("b_mag"),
-        W_skip=tensors.get("W_skip"),
-        centred=bool(content.get("apply_b_dec_to_input", not transcoder)),
-    )
+    try:
+        sae = Sae(
+            About(
+                about.get("training_architecture") or name,
+                about.get("model_name") or "",
+                about.get("hook_name") or "",
+                (about.get("hook_name_out") or "") if transcoder else "",
+                about.get("seed") or 0,
+                float(about.get("l0_aimed_at") or 0.0),
+            ),
+            kind,
+            tensors["W_enc"],
+            tensors[bias],
+            tensors["W_dec"],
+            tensors["b_dec"],
+            threshold=_threshold(tensors) if kind == "jumprelu" else None,
+            k=content.get("k") if kind == "topk" else None,
+            r_mag=tensors.get("r_mag"),
+            b_mag=tensors.get("b_mag"),
+            W_skip=tensors.get("W_skip"),
+            centred=bool(content.get("apply_b_dec_to_input", not transcoder)),
+        )
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
     if content.get("rescale_acts_by_decoder_norm"):
         sae = sae.unit_decoder()  # SAELens selects on, and multiplies latents by, the decoder norm
     return _normalised(sae, content, tensors, folder).to(device)
@@ -148,7 +155,7 @@ def _modern(content: dict[str, Any]) -> dict[str, Any]:
         content |= {"architecture": "topk", "k": content.get("k") or k}
     if isinstance(content.get("normalize_activations"), bool):
         content["normalize_activations"] = "expected_average_only_in" if content["normalize_activations"] else "none"
-    return content
+    return {"metadata": content, **content}
 
 
 def load_density(folder: Path) -> Float[Tensor, " d_sae"] | None:
@@ -156,18 +163,37 @@ def load_density(folder: Path) -> Float[Tensor, " d_sae"] | None:
     path = folder / SPARSITY
     if not path.is_file():
         return None
-    found: Tensor = 10 ** load_file(path)["sparsity"]
+    found: Tensor = 10 ** _tensors(path, "sparsity")["sparsity"]
     return found
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; is {folder} a SAELens folder?")
+def _settings(path: Path) -> dict[str, Any]:
+    """What a JSON file of the folder says."""
+    _need(path)
     try:
-        return {name: value.float() for name, value in load_file(path).items()}
+        content = read_json(path)
+    except UserError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged; fetch or train this SAE again")
+    return content
+
+
+def _tensors(path: Path, *needed: str) -> dict[str, Tensor]:
+    """All tensors of a file of the folder; those in `needed` are there."""
+    _need(path)
+    try:
+        found = {name: value.float() for name, value in load_file(path).items()}
     except SafetensorError:
         raise UserError(f"{path} is damaged; fetch or train this SAE again") from None
+    if absent := [name for name in needed if name not in found]:
+        raise UserError(f"{path} lacks the tensor '{absent[0]}'; fetch or train this SAE again")
+    return found
+
+
+def _need(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; is {path.parent} a SAELens folder?")
 
 
 def _threshold(tensors: dict[str, Tensor]) -> Tensor:
@@ -182,14 +208,19 @@ def _normalised(sae: Sae, content: dict[str, Any], tensors: dict[str, Tensor], f
     """Folds what the folder says about input scaling and latent scaling into the weights."""
     if "scaling_factor" in tensors:  # old: latents are multiplied after the activation function
         factor = tensors["scaling_factor"]
-        if not bool(torch.isfinite(factor).all()):
-            raise UserError(f"{folder / WEIGHTS}: the scaling factor is not finite; fetch this SAE again")
+        if factor.shape != (sae.d_sae,) or not bool(torch.isfinite(factor).all()):
+            raise UserError(
+                f"{folder / WEIGHTS}: the scaling factor is not one finite number per latent; fetch this SAE again"
+            )
         sae = Sae(**{**vars(sae), "W_dec": sae.W_dec * factor[:, None]})
     how = content.get("normalize_activations", "none")
     if how == "none":
         return sae
-    if how == "expected_average_only_in" and (folder / "activation_scaler.json").is_file():
-        return sae.folded(float(read_json(folder / "activation_scaler.json")["scaling_factor"]))
+    scaler = folder / "activation_scaler.json"
+    if how == "expected_average_only_in" and scaler.is_file():
+        scale = _settings(scaler).get("scaling_factor")
+        if isinstance(scale, int | float):
+            return sae.folded(float(scale))
     hint = f" ({math.sqrt(sae.d_in):.1f} over the mean norm)" if how == "expected_average_only_in" else ""
     raise UserError(
         f"{folder}: inputs are normalised by '{how}'{hint}, which the folder does not describe; fold it into the "

@@ -17,9 +17,10 @@ from jaxtyping import Float
 from safetensors.numpy import load_file
 
 from common.cli import run
-from common.files import atomic, read_json
+from common.files import read_json
 from common.records import Metric, write_metrics
 from common.statistics import over_clusters
+from common.tables import write_table
 from replications.feature_steering.choice import collapse, compared, fluency
 from replications.feature_steering.settings import (
     CHOOSING,
@@ -90,10 +91,10 @@ def measure(
     metrics |= judging(pd.read_csv(detectors)) | perplexities(scored, best, equal)
     write_metrics(dials, metrics)
     write_metrics(removal, removals(own, len(names), seeds))
-    save(dose_table(own, fluency), doses)
+    write_table(doses, dose_table(own, fluency))
     gains = {arm: tables[arm, "gain"].mean(1) for arm in level}
-    save(pd.DataFrame({"concept": names, **gains}), concepts)
-    save(specificity_table(frame, found["probe"], own, names, equal), specificity)
+    write_table(concepts, pd.DataFrame({"concept": names, **gains}))
+    write_table(specificity, specificity_table(frame, found["probe"], own, names, equal))
 
 
 def table(own: pd.DataFrame, column: str, concepts: int, seeds: list[int], absent: float) -> Table:
@@ -254,12 +255,6 @@ def specificity_table(
     unsteered = pd.DataFrame(probe[base.index]).groupby(base["neutral"].to_numpy()).mean()
     gains = pd.DataFrame(probe[rows.index] - unsteered.loc[rows["neutral"]].to_numpy(), columns=names)
     return gains.groupby(rows["concept"].to_numpy()).mean().set_axis(names).rename_axis("steered").reset_index()
-
-
-def save(frame: pd.DataFrame, path: Path) -> None:
-    """A table as CSV."""
-    with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
 
 
 if __name__ == "__main__":

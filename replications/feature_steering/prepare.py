@@ -25,6 +25,7 @@ from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.steering import edited, layer_and_place, load_writer
+from common.tables import write_table
 from replications.feature_steering import dials, judge
 from replications.feature_steering.concepts import choose
 from replications.feature_steering.latents import describe, strength
@@ -175,8 +176,7 @@ def prepare(
             "judge_permuted": permuted,
         }
     )
-    with atomic(table) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(table, frame)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from common.files import atomic, read_json, write_json
 from common.models import load_tokenizer
 from common.saes.sae import Sae
 from common.steering import Sampler, generate, load_writer, reread
+from common.tables import write_table
 from replications.feature_steering.choice import choose_multipliers, compared
 from replications.feature_steering.concepts import header, neutral_prompts
 from replications.feature_steering.judge import distinct_bigrams, lexicon_share
@@ -121,8 +122,7 @@ def steer(
     frame = pd.concat([frame, frame_more], ignore_index=True)
     frame["text"] = tokenizer.batch_decode(torch.cat([written, written_more]))
     frame["name"] = [concepts[place]["name"] if place >= 0 else "" for place in frame["concept"]]
-    with atomic(table) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(table, frame)
     with atomic(scores) as temporary:
         save_file({key: torch.cat([found[key], found_more[key]]) for key in found}, temporary)
     write_json(chosen, best)

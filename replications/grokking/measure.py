@@ -15,9 +15,9 @@ from torch import Tensor
 
 from common.cli import run
 from common.errors import UserError
-from common.files import write_text
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.grokking.fourier import Spectrum, live_neurons, phase_error, spectrum
 
 ARMS = ("decay", "free")
@@ -109,10 +109,10 @@ def measure(
             "phase_error_minus_permuted": _seeds(errors[0] - errors[1], phase, "rad"),
         },
     )
-    _write(curves, pd.concat([_curves(read, arm) for arm in ARMS]))
+    write_table(curves, pd.concat([_curves(read, arm) for arm in ARMS]))
     seeds = read["decay.seed"][chosen("decay", weights_fraction)]
     tables = [_neurons(true, true_live, seeds, "true answers"), _neurons(noise, noise_live, seeds, "random answers")]
-    _write(neurons, pd.concat(tables))
+    write_table(neurons, pd.concat(tables))
 
 
 def _seeds(values: Float[Tensor, " seed"], formula: str, unit: str = "1") -> Metric:
@@ -168,10 +168,6 @@ def _neurons(
         for row, seed in enumerate(seeds)
     ]
     return pd.concat(parts)
-
-
-def _write(path: Path, frame: pd.DataFrame) -> None:
-    write_text(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.cli import run
-from common.files import write_text
 from common.records import write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.grokking.measure import delays
 from replications.grokking.model import Task, task
 from replications.grokking.progress import (
@@ -131,7 +131,7 @@ def measure_transformer(
     write_metrics(metrics, written)
     lines = [_curves(found, arm, seeds) for arm in ARMS]
     for path, frames in ((curves, lines), (progress, rows), (frequencies, tables)):
-        write_text(path, pd.concat(frames).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+        write_table(path, pd.concat(frames))
 
 
 UNITS = {"delay": "1", "excluded_rise": "nats", "restricted_fall": "nats"}

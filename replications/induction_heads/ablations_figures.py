@@ -13,7 +13,6 @@ GROUPS = {
     "others": "as many heads of lowest prefix score",
     "other_first": "as many other heads of the first layer",
 }
-KINDS = {"full": "full", "pattern-preserving": "patterns kept"}
 
 
 def ablations(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:

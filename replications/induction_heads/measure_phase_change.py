@@ -37,14 +37,14 @@ def measure_phase_change(
     results = {path.stem: load_arm(path) for path in arms}
     found = Seeded()
     for name, arm in results.items():
-        _measure(found, name, arm, warmup, late, early)
+        _measure(found, name, arm, warmup)
     for name in results:
         if name != BASE:
             for what in ("gain", "bump", "plateau", "prefix_best"):
                 found.minus(f"{what}_{name}_minus_{BASE}", f"{what}_{name}", f"{what}_{BASE}")
     found.minus("gain_one_layer_minus_two_layers", "gain_one_layer", "gain_two_layers")
     _index_pairs(found, results, late, early)
-    _timing(found, results)
+    _timing(found)
     points = np.concatenate([arm.measured("token_loss").double().flatten(0, 1).numpy() for arm in results.values()])
     components, shares = principal_components(points)
     _turns(found, results, components, warmup)
@@ -65,7 +65,7 @@ def _best(arm: ArmResult, name: str) -> np.ndarray:
     return arm.measured(name).double().flatten(2).amax(-1).numpy().T
 
 
-def _measure(found: Seeded, name: str, arm: ArmResult, warmup: int, late: list[int], early: list[int]) -> None:
+def _measure(found: Seeded, name: str, arm: ArmResult, warmup: int) -> None:
     steps = np.asarray(arm.measure_at, dtype=np.float64)
     gains, losses = _seedwise(arm, "gain"), _seedwise(arm, "loss")
     found.add(
@@ -116,7 +116,7 @@ def _index_pairs(found: Seeded, results: dict[str, ArmResult], late: list[int], 
         found.minus("icl_gap_minus_seed_to_seed", "icl_gap_weakest_pair", "icl_gap_seed_to_seed")
 
 
-def _timing(found: Seeded, results: dict[str, ArmResult]) -> None:
+def _timing(found: Seeded) -> None:
     """How much earlier two layers change with smeared keys, and when heads change relative to the gain."""
     if not {"middle_two_layers_smeared", "middle_two_layers"} <= set(found.found):
         return

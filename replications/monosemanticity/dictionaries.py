@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.cli import run
-from common.files import atomic, sha256, write_json
+from common.files import sha256, write_json
 from common.saes.architectures import ARCHITECTURES
 from common.saes.architectures.base import Batch, Progress
 from common.saes.recipe import ArchitectureName, Recipe
@@ -32,6 +32,7 @@ from common.saes.sae import Sae
 from common.saes.saelens import save_saelens
 from common.saes.stream import as_batch
 from common.saes.trainer import train
+from common.tables import write_table
 from replications.monosemanticity.model import HOOK, Models, activations, load_models
 from replications.monosemanticity.settings import Dictionaries
 from replications.monosemanticity.train import stretches
@@ -100,8 +101,7 @@ def dictionaries(
                     listed.append({"name": f"{name}-{width}-s{seed}", "kind": name, "width": width, "seed": seed})
                 lines = {key: line.numpy() for key, line in one.traces.items()}
                 frames.append(pd.DataFrame({"kind": kind, "width": width, "seed": seed, **lines}))
-    with atomic(traces) as temporary:
-        pd.concat(frames).to_csv(temporary, index_label="trace", float_format="%.6g", lineterminator="\n")
+    write_table(traces, pd.concat(frames).rename_axis("trace").reset_index())
     write_json(index, listed)
 
 

@@ -7,13 +7,12 @@ tokens, a smaller vocabulary, rotary positions. Out: the weights, and training a
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from common.cli import run
-from common.files import atomic
+from common.tables import write_table
 from common.training import Job
 from common.training import train as optimise
 from common.transformer import Weights, forward, initial_weights, token_losses
@@ -67,8 +66,7 @@ def train(
         for place, seed in enumerate(chosen)
         for step, value in zip(at, trained.measured["held_out"][:, place], strict=True)
     ]
-    with atomic(curves) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(curves, rows)
 
 
 def stretches(stream: Tensor, batch: int, length: int, seed: int, step: int) -> Tensor:

@@ -27,7 +27,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from common.cli import run
-from common.files import TEMPORARY_SUFFIX, atomic, write_json
+from common.files import TEMPORARY_SUFFIX, write_json
 from common.models import load_tokenizer
 from common.saes.metrics import moments
 from common.saes.recipe import Recipe, Training
@@ -35,6 +35,7 @@ from common.saes.sae import Sae
 from common.saes.stream import as_batch
 from common.saes.trainer import train
 from common.self_chat import fast_dtype
+from common.tables import write_table
 from replications.refusal_direction.chat import (
     Batch,
     chat_batch,
@@ -132,8 +133,7 @@ def guardrail(
     topics = [line.topic for line in new["on"]]
     table = pd.concat(tables, ignore_index=True)
     table = table.assign(topic=[topics[item] for item in table["item"]])
-    with atomic(out.with_name("conditions.csv")) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(out.with_name("conditions.csv"), table)
     write_json(out, single)
 
 

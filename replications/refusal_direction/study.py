@@ -18,6 +18,7 @@ from common.cli import run
 from common.files import atomic, write_json
 from common.models import load_tokenizer
 from common.self_chat import fast_dtype
+from common.tables import write_table
 from replications.refusal_direction.chat import chat_batch, last_logits
 from replications.refusal_direction.directions import Subject, find, refusal_tokens
 from replications.refusal_direction.effects import measure_answers, measure_doses, measure_projections
@@ -87,8 +88,7 @@ def study(
     tables["surgical"] = measure_surgical(full, full_before, tokenizer, corpora, harmful, harmless, found)
     tables["weights"] = weight_change(full, full_before, found)
     for name, table in tables.items():
-        with atomic(out.with_name(f"{name}.csv")) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(out.with_name(f"{name}.csv"), table)
     stored = {"r": found.r, "differences": found.differences, **found.nulls}
     with atomic(out.with_name("directions.safetensors")) as temporary:
         save_file({name: value.cpu().contiguous() for name, value in stored.items()}, temporary)

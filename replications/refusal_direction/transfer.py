@@ -25,11 +25,11 @@ from torch import Tensor
 
 from common.cli import run, track
 from common.errors import UserError
-from common.files import atomic
 from common.records import write_metrics
 from common.saes.metrics import FORMULAS, fvu, l0
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
+from common.tables import write_table
 from replications.refusal_direction.chat import Batch, layers, residuals, starting_at
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.sizes import Sizes
@@ -117,8 +117,7 @@ def transfer(
         put("shuffled", shuffled(load(before, torch.float32, device), learned, seeds[at]), [at])
     frame = pd.DataFrame(rows)
     write_metrics(metrics, summary(frame))
-    with atomic(table) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(table, frame)
 
 
 def windows(stored: dict[str, Tensor], count: int, device: str) -> Held:

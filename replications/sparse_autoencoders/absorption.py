@@ -15,13 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.cli import run
-from common.files import atomic
 from common.records import Metric, write_metrics
 from common.saes.metrics import FORMULAS, cosines, fvu, l0
 from common.saes.recipe import Training
 from common.saes.sae import Sae
 from common.saes.trainer import train
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.sparse_autoencoders.members import recipe
 from replications.sparse_autoencoders.trees import FEATURES, MEAN_L0, PARENTS, Sample, TreeStream, directions, draw
 from replications.sparse_autoencoders.worlds import FRESH
@@ -63,8 +63,7 @@ def absorption(
                 frames.append(frame.assign(architecture=name, seed=seed))
     rows = pd.concat(frames)
     write_metrics(metrics, summary(rows))
-    with atomic(table) as temporary:
-        rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(table, rows)
 
 
 def judged(sae: Sae, truth: Float[Tensor, "feature d"], sample: Sample) -> pd.DataFrame:

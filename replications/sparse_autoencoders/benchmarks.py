@@ -22,12 +22,12 @@ import pandas as pd
 import torch
 
 from common.cli import run, track
-from common.files import atomic
 from common.models import encode, load_model, load_tokenizer
 from common.records import write_metrics
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.self_chat import fast_dtype
+from common.tables import write_table
 from replications.sparse_autoencoders.benchmark_metrics import (
     ABLATED,
     FLAGGED,
@@ -143,8 +143,7 @@ def benchmarks(
     found, extra = pd.DataFrame(rows), pd.DataFrame(others)
     write_metrics(metrics, {**probe_metrics(found), **other_metrics(extra)})
     for path, frame in ((scores, found), (table, extra)):
-        with atomic(path) as temporary:
-            frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(path, frame)
 
 
 def scored(what: str, seed: int, values: list[float]) -> Rows:

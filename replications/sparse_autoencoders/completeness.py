@@ -28,13 +28,14 @@ from torch import Tensor
 from common.cli import run, track
 from common.decoder import Cache, Decoder
 from common.errors import UserError
-from common.files import atomic, read_json
+from common.files import read_json
 from common.models import encode, load_model, load_tokenizer
 from common.records import Metric, write_metrics
 from common.rerun import at_positions, rerun
 from common.saes.sae import Sae
 from common.saes.stream import Activations
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.sparse_autoencoders.codes import central, random_sae
 from replications.sparse_autoencoders.perturbation import matched
 from replications.sparse_autoencoders.settings import Sweep
@@ -136,8 +137,7 @@ def completeness(
                     rows.append(row)
     frame = pd.DataFrame(rows)
     write_metrics(metrics, summary(frame, clean))
-    with atomic(table) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(table, frame)
 
 
 def syntax_pairs(

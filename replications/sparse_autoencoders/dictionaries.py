@@ -15,10 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from common.cli import run
-from common.files import atomic
 from common.records import Metric, write_metrics
 from common.saes.metrics import FORMULAS
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.sparse_autoencoders.benchmark_metrics import VIEWS
 from replications.sparse_autoencoders.settings import Sweep
 
@@ -55,8 +55,7 @@ def dictionaries(
     frame = frame.sort_values(["kind", "seed"], key=lambda one: one.map(list(TRAINED | UNTRAINED).index)
                               if one.name == "kind" else one)  # fmt: skip
     write_metrics(metrics, summary(frame))
-    with atomic(table) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(table, frame)
 
 
 def on_the_model(saes: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from common.cli import run
 from common.decoder import Decoder
-from common.files import atomic, read_json
+from common.files import read_json
 from common.models import load_model
 from common.records import Metric, write_metrics
 from common.saes.metrics import FORMULAS, l0
@@ -26,6 +26,7 @@ from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.statistics import over_clusters, over_seeds
+from common.tables import write_table
 from replications.sparse_autoencoders.baselines import Reconstruct, baselines
 from replications.sparse_autoencoders.members import late_member
 from replications.sparse_autoencoders.order import Sums, order_metrics
@@ -100,8 +101,7 @@ def measure_language(
         document = small.document[:, None].expand_as(small.used)[scored(small)].numpy()
         add_effects(rows, found, document)
     frame = pd.DataFrame(rows)
-    with atomic(table) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(table, frame)
     thresholds = {seed: swapped_threshold(saes, sweep, seeds, seed, held["early"]) for seed in seeds}
     grid = [[sums[f"batch_topk-{width}-k{k}-s{seeds[0]}"] for k in sweep.sparsities] for width in sweep.widths]
     order = order_metrics(grid, held["early"].documents(), sweep.widths)

@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.cli import run
-from common.files import atomic
 from common.records import Metric, write_metrics
 from common.saes.architectures.base import random_rows
 from common.saes.metrics import FORMULAS, cosines, fvu, l0, principal, recovery
 from common.saes.sae import About, Sae
 from common.statistics import null_distribution, over_seeds
+from common.tables import write_table
 from replications.sparse_autoencoders.baselines import untrained
 from replications.sparse_autoencoders.settings import Planted
 from replications.sparse_autoencoders.worlds import FRESH, Codes, Stream, codes, directions, mix, scale
@@ -75,8 +75,7 @@ def measure_planted(
     write_metrics(metrics, found_metrics)
     tables = ((table, pd.concat(rows)), (traces, trace_table(stored, seeds)), (kinds, pd.DataFrame(beside)))
     for path, frame in tables:
-        with atomic(path) as temporary:
-            frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(path, frame)
 
 
 def random(planted: Planted, draw: int) -> Float[Tensor, "d_sae d"]:

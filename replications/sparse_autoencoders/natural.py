@@ -23,13 +23,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.cli import run, track
-from common.files import atomic
 from common.models import load_tokenizer
 from common.records import Metric, write_metrics
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.sparse_autoencoders.codes import central, random_sae
 from replications.sparse_autoencoders.more_members import late_folders
 from replications.sparse_autoencoders.settings import Sweep
@@ -82,8 +82,7 @@ def natural(
     matches = layer_rows(x, y, own, late, seeds)
     write_metrics(layers, layer_metrics(matches))
     for path, rows in ((absorption_table, frame), (layers_table, matches)):
-        with atomic(path) as temporary:
-            rows.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(path, rows)
 
 
 @torch.inference_mode()

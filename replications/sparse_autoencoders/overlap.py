@@ -23,10 +23,10 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from common.cli import run
-from common.files import atomic
 from common.records import Metric, write_metrics
 from common.saes.saelens import SPARSITY
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.more_members import late_folders
 from replications.sparse_autoencoders.overlap_pairs import pair_metrics, pair_rows
@@ -77,8 +77,7 @@ def overlap(
     rows = pair_rows(match, index.parent, more.parent, sweep, seeds)
     write_metrics(metrics, summary(values) | pair_metrics(rows, sweep, seeds))
     for path, frame in ((table, pd.concat(frames)), (pairs, rows)):
-        with atomic(path) as temporary:
-            frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_table(path, frame)
 
 
 def correlation(cosine: Float[Tensor, " d_sae"], log_density: Float[Tensor, " d_sae"]) -> float:

@@ -12,11 +12,12 @@ import pandas as pd
 import torch
 
 from common.cli import run
-from common.files import atomic, sha256, write_json
+from common.files import sha256, write_json
 from common.saes.architectures.base import Batch
 from common.saes.saelens import save_saelens
 from common.saes.stream import Activations, as_batch, shuffled_dimensions
 from common.saes.trainer import Trained, train
+from common.tables import write_table
 from replications.sparse_autoencoders.members import Member, members
 from replications.sparse_autoencoders.settings import Sweep
 
@@ -64,8 +65,7 @@ def train_language(
         pd.DataFrame({"name": one.name, "kind": one.kind, **{key: line.numpy() for key, line in result.traces.items()}})
         for one, result in zip(chosen, trained, strict=True)
     ]
-    with atomic(traces) as temporary:
-        pd.concat(frames).to_csv(temporary, index_label="trace", float_format="%.6g", lineterminator="\n")
+    write_table(traces, pd.concat(frames).rename_axis("trace").reset_index())
 
 
 def save(one: Member, result: Trained, streams: tuple[Activations, Activations], folder: Path) -> None:

@@ -12,7 +12,6 @@ from replications.superposition.drawing import edges
 
 CLASSES = {"ignored": "0.85", "superposed": PALETTE[0], "dedicated": PALETTE[4]}
 PANELS = {"trained (ReLU)": "class", "exact optimum": "exact_class", "trained (linear control)": "linear_class"}
-TRIPLE = 4.0 / 7.0  # density below which a pair shares a dimension whatever the third importance above 1
 
 
 def draw_third_feature(frame: pd.DataFrame) -> Figure:

@@ -10,10 +10,9 @@ that mirror each other are solved once.
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from common.cli import run, track
-from common.files import write_text
+from common.tables import write_table
 from replications.superposition.axes import spaced
 from replications.superposition.theory import Optimum, antipodal, best_model, forget_extra, forget_first
 from replications.superposition.training_settings import Span
@@ -33,7 +32,7 @@ def exact_cells(*, importances: Span, densities: Span, out: Path) -> None:
             linear = min(forget_extra(r, s), forget_first(s))
             rows.append([r, s, *best.w, *best.b, best.loss, candidates, linear])
     names = ["importance", "density", "w1", "w2", "b1", "b2", "loss", "candidate_loss", "linear_loss"]
-    write_text(out, pd.DataFrame(rows, columns=names).to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    write_table(out, rows, names, digits=10)
 
 
 def mirrored(best: Optimum, importance: float) -> Optimum:

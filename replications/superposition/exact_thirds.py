@@ -18,7 +18,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 
 from common.cli import run, track
-from common.files import write_text
+from common.tables import write_table
 from replications.superposition.axes import spaced
 from replications.superposition.theory import variance
 from replications.superposition.training_settings import Span
@@ -52,7 +52,7 @@ def exact_thirds(*, importances: Span, densities: Span, out: Path) -> None:
     names = ["importance", "density", "norm1", "norm2", "norm3"]
     names += [f"w{h}{i}" for h in range(1, 3) for i in range(1, 4)] + ["b1", "b2", "b3"]
     frame = pd.DataFrame(rows, columns=[*names, "loss", "candidate_loss", "linear_loss"])
-    write_text(out, frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+    write_table(out, frame, digits=10)
 
 
 def nodes(density: float, count: int = NODES) -> tuple[Float[np.ndarray, "feature node"], Float[np.ndarray, " node"]]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from common.cli import run
 from common.records import Metric, write_metrics
 from common.statistics import null_distribution
+from common.tables import write_table
 from replications.superposition.geometry import FORGOTTEN
 from replications.superposition.measure_neurons import SERVED, polysemantic
 from replications.superposition.motif import COLUMNS, add_motif
@@ -29,7 +30,6 @@ from replications.superposition.tables import (
     nearest,
     permuted_correlations,
     rank_correlation,
-    write_table,
 )
 
 SHUFFLES = 200
@@ -74,7 +74,7 @@ def measure_absolute(
         nulls = [shuffled(one, seed) for one, seed in zip(at, seeds, strict=True)]
         pair = (torch.tensor([own_unit_is_important(one) for one in at]), torch.tensor(nulls))
         add_pair(found, name, *pair, "shuffled", unit="1", formula=text)
-    write_table(motif, add_motif(found, stored, seeds), COLUMNS)
+    write_table(motif, add_motif(found, stored, seeds), COLUMNS, digits=8)
     write_metrics(metrics, found)
     rows = []
     for (s, seed), (d, density) in itertools.product(enumerate(seeds), enumerate(densities.tolist())):
@@ -86,7 +86,7 @@ def measure_absolute(
             if abs(float(scaled[j, i])) > FORGOTTEN
         ]
     names = ["seed", "density", "unit", "feature", "weight", "polysemantic", "error", "error_linear"]
-    write_table(table, rows, names)
+    write_table(table, rows, names, digits=8)
 
 
 def kinds(W1: Float[Tensor, "hidden feature"]) -> tuple[Bool[Tensor, " feature"], Bool[Tensor, " feature"]]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from common.cli import run
 from common.records import Metric, write_metrics
 from common.statistics import null_distribution, over_seeds
+from common.tables import write_table
 from replications.superposition.geometry import checked_dimensionality, dims_per_feature
 from replications.superposition.grid import load_grid
 from replications.superposition.streams import batch
@@ -27,7 +28,6 @@ from replications.superposition.tables import (
     add_pair,
     permuted_correlations,
     rank_correlation,
-    write_table,
 )
 
 RADIUS = 0.1
@@ -75,7 +75,7 @@ def measure_adversarial(*, models: Path, seeds: list[int], attack_points: int, m
     found["growth_exponent"] = over_seeds(slope, unit="1", formula="slope of log vulnerability against log 1 / D*")
     write_metrics(metrics, found)
     names = ["seed", "density", "dims_per_feature", "vulnerability", "random", "over_dense_model", "radius"]
-    write_table(table, rows, names)
+    write_table(table, rows, names, digits=8)
 
 
 def excess_losses(

@@ -23,8 +23,9 @@ from common.cli import run
 from common.errors import UserError
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.superposition.geometry import checked_dimensionality, norms
-from replications.superposition.tables import add_pair, write_table
+from replications.superposition.tables import add_pair
 from replications.superposition.training_settings import WidthTraining
 
 DRAWN = 1000
@@ -77,7 +78,10 @@ def measure_double_descent(
         found[f"bump_at_m{width}"] = over_seeds(where.tolist(), unit="points", formula=text)
     write_metrics(metrics, found)
     write_table(
-        sweep, _by_width(tensors, widths, seeds), ["decay", "hidden", "seed", "points", "train_loss", "test_loss"]
+        sweep,
+        _by_width(tensors, widths, seeds),
+        ["decay", "hidden", "seed", "points", "train_loss", "test_loss"],
+        digits=8,
     )
     rows = [
         [
@@ -93,14 +97,16 @@ def measure_double_descent(
         for t, size in enumerate(points)
         for k, seed in enumerate(used)
     ]
-    write_table(table, rows, ["decay", "seed", "points", "train_loss", "test_loss", "feature_share", "point_share"])
+    write_table(
+        table, rows, ["decay", "seed", "points", "train_loss", "test_loss", "feature_share", "point_share"], digits=8
+    )
     vectors = [
         [size, kind, i, *column]
         for t, size in enumerate(points)
         for kind, one in (("feature", W[0, t, 0]), ("point", tensors[f"hidden.{size}"][0, 0]))
         for i, column in zip(*longest(one), strict=True)
     ]
-    write_table(columns, vectors, ["points", "kind", "index", "x", "y"])
+    write_table(columns, vectors, ["points", "kind", "index", "x", "y"], digits=8)
 
 
 def bump(test_loss: Float[Tensor, "decay size *model"]) -> Float[Tensor, "decay *model"]:

@@ -14,9 +14,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from common.cli import run
-from common.files import write_text
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.superposition.cells import exact_losses, read_exact
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.grid import Best, load_grid
@@ -67,7 +67,7 @@ def measure_first_order(
         )
     ]
     frame = pd.DataFrame(rows, columns=["importance", "density", "seed", "weaker", "exact_weaker"])
-    write_text(table, frame.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+    write_table(table, frame, digits=8)
     losses = np.stack(
         [
             exact_losses(
@@ -85,7 +85,7 @@ def measure_first_order(
         if mask[:, d, j].any()
     ]
     frame = pd.DataFrame(rows, columns=["importance", "density", "branch", "loss", "exact_loss"])
-    write_text(branches, frame.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+    write_table(branches, frame, digits=8)
 
 
 def jump(weaker: Float[np.ndarray, " density"]) -> int:

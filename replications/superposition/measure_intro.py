@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.cli import run
-from common.files import write_text
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.superposition.geometry import (
     STORED,
     checked_dimensionality,
@@ -68,7 +68,7 @@ def measure_intro(*, models: Path, seeds: list[int], middle_density: float, metr
     found["linear_most_stored"] = over_seeds(most.tolist(), unit="features", formula="max over densities of the count")
     write_metrics(metrics, found)
     table_rows = column_table({name: (grid, grid.best()) for name, grid in grids.items()}, seeds)
-    write_text(table, table_rows.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+    write_table(table, table_rows, digits=8)
 
 
 def pair_gap(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch"]:

@@ -18,8 +18,9 @@ from common.cli import run
 from common.errors import UserError
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.superposition.geometry import checked_dimensionality, norms
-from replications.superposition.tables import add_pair, orders, write_table
+from replications.superposition.tables import add_pair, orders
 
 SKIPPED = 0.05  # of training, in which weights leave their random start
 AROUND = 5  # windows on either side that give the local trend
@@ -56,7 +57,7 @@ def measure_learning(*, models: Path, seeds: list[int], metrics: Path, table: Pa
     for k, (name, (unit, text)) in enumerate(texts.items()):
         relu, linear = ([one[k] for one in jumps[activation]] for activation in ("relu", "linear"))
         add_pair(found, name, relu, linear, "linear", unit=unit, formula=text)
-    write_table(table, rows, ["activation", "seed", "time", "feature", "dimensionality", "loss"])
+    write_table(table, rows, ["activation", "seed", "time", "feature", "dimensionality", "loss"], digits=8)
 
     W = {kind: tensors[f"geometry.{kind}.W"] for kind in ("correlated", "independent")}
     together = {kind: within_sets(one).mean(-1) for kind, one in W.items()}  # mean over copies
@@ -91,7 +92,7 @@ def measure_learning(*, models: Path, seeds: list[int], metrics: Path, table: Pa
         for k, seed in enumerate(seeds)
         for t in range(len(one))
     ]
-    write_table(stages, rows, ["kind", "seed", "time", "within_sets", "loss"])
+    write_table(stages, rows, ["kind", "seed", "time", "within_sets", "loss"], digits=8)
 
 
 def largest_jump(

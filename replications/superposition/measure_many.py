@@ -15,9 +15,10 @@ from torch import Tensor
 from common.cli import run
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.superposition.geometry import HALF, checked_dimensionality, norms, superposition
 from replications.superposition.grid import load_grid
-from replications.superposition.tables import add_pair, add_restart_spread, column_rows, write_table
+from replications.superposition.tables import add_pair, add_restart_spread, column_rows
 from replications.superposition.theory import variance
 
 FIRST = 3  # the most important features, asked whether they stay alone
@@ -72,7 +73,9 @@ def measure_many(*, models: Path, seeds: list[int], metrics: Path, table: Path, 
     write_metrics(metrics, found)
     frames = [column_rows(name, grids[name].densities, W[name], seeds) for name in W]
     rows = [row for rows in frames for row in rows]
-    write_table(table, rows, ["activation", "seed", "density", "feature", "norm", "superposition", "dimensionality"])
+    write_table(
+        table, rows, ["activation", "seed", "density", "feature", "norm", "superposition", "dimensionality"], digits=8
+    )
     grams = [
         [name, density, i, j, product]
         for name, one in W.items()
@@ -80,7 +83,7 @@ def measure_many(*, models: Path, seeds: list[int], metrics: Path, table: Path, 
         for i, line in enumerate((weights.T @ weights).tolist())
         for j, product in enumerate(line)
     ]
-    write_table(products, grams, ["activation", "density", "feature", "other", "product"])
+    write_table(products, grams, ["activation", "density", "feature", "other", "product"], digits=8)
 
 
 def off_place(W: Float[Tensor, "*batch hidden feature"], kept: int) -> Float[Tensor, "*batch"]:

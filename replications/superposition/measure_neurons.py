@@ -15,9 +15,10 @@ from torch import Tensor
 from common.cli import run
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.superposition.geometry import FORGOTTEN, HALF, norms
 from replications.superposition.grid import load_grid
-from replications.superposition.tables import add_pair, nearest, write_table
+from replications.superposition.tables import add_pair, nearest
 
 SERVED = 0.25  # share of a unit's largest weight above which it serves a feature
 CLOSE = 1.05
@@ -51,7 +52,7 @@ def measure_neurons(*, models: Path, seeds: list[int], monosemantic_density: flo
         for j, i in itertools.product(range(W.shape[-2]), range(W.shape[-1]))
     ]
     names = ["activation", "seed", "density", "unit", "feature", "weight", "polysemantic", "close"]
-    write_table(table, rows, names)
+    write_table(table, rows, names, digits=8)
 
 
 def polysemantic(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch"]:

@@ -9,12 +9,11 @@ import itertools
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from common.cli import run
-from common.files import write_text
 from common.records import Metric, write_metrics
 from common.statistics import null_distribution, over_seeds
+from common.tables import write_table
 from replications.superposition.cells import (
     CLASSES,
     SHUFFLES,
@@ -139,7 +138,7 @@ def measure_phase_diagram(
         "candidate_loss",
         "compared",
     ]
-    write_text(table, pd.DataFrame(rows, columns=names).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_table(table, rows, names)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from common.cli import run
-from common.files import write_text
 from common.records import write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.superposition.geometry import HALF, checked_dimensionality, dimensionality, norms
 from replications.superposition.grid import load_grid
 from replications.superposition.tables import column_table, nearest, worst_gap
@@ -50,7 +50,7 @@ def measure_polygons(
         )
     write_metrics(metrics, found)
     columns = column_table({"relu": (grid, best)}, seeds)
-    write_text(table, columns.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+    write_table(table, columns, digits=8)
     count = (norms(grid.W) > HALF).sum(-1)
     rows = [
         [seed, density, r, int(count[s, d, 0, r]), float(grid.loss[s, d, 0, r]), float(best.loss[s, d, 0])]
@@ -59,7 +59,7 @@ def measure_polygons(
         )
     ]
     frame = pd.DataFrame(rows, columns=["seed", "density", "restart", "stored", "loss", "best_loss"])
-    write_text(restarts, frame.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
+    write_table(restarts, frame, digits=8)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from jaxtyping import Float
 from common.cli import run
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.superposition.geometry import HALF, checked_dimensionality, norms
 from replications.superposition.grid import load_grid
-from replications.superposition.tables import add_pair, column_table, write_table
+from replications.superposition.tables import add_pair, column_table
 from replications.superposition.theory import variance
 from replications.superposition.training_settings import Density
 
@@ -74,9 +75,9 @@ def measure_rarer(
         for (k, seed), (d, ratio), name in itertools.product(enumerate(seeds), enumerate(ratios), kinds)
         if np.isfinite(branch[name][k, d])
     ]
-    write_table(table, rows, ["seed", "ratio", "branch", "loss", "digon_theory", "restarts"])
+    write_table(table, rows, ["seed", "ratio", "branch", "loss", "digon_theory", "restarts"], digits=8)
     frame = column_table({"relu": (grid, grid.best())}, seeds).rename(columns={"density": "ratio"})
-    write_table(columns, frame.to_numpy().tolist(), list(frame.columns))
+    write_table(columns, frame.to_numpy().tolist(), list(frame.columns), digits=8)
 
 
 def crossing(

@@ -22,9 +22,10 @@ from torch import Tensor
 from common.cli import run
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.superposition.geometry import HALF, canonical, checked_dimensionality, norms, overlaps
 from replications.superposition.grid import Grid, load_grid
-from replications.superposition.tables import add_pair, add_restart_spread, nearest, orders, write_table
+from replications.superposition.tables import add_pair, add_restart_spread, nearest, orders
 
 GOOD = 1.5  # loss over the best one; which of several equal pairings is best is sampling noise
 TOGETHER = 0.95  # cosine above which a pair counts as one direction
@@ -65,14 +66,14 @@ def measure_sets(
         for W in [grid.best().W[k, d, 0]]
         for i in range(W.shape[1])
     ]
-    write_table(table, planes, ["arrangement", "kind", "seed", "density", "feature", "x", "y", "norm"])
+    write_table(table, planes, ["arrangement", "kind", "seed", "density", "feature", "x", "y", "norm"], digits=8)
     counts = [
         [kind, seed, s, int(collapsed(W)), int((norms(W) > HALF).sum())]
         for kind, grid in grids["three_pairs"].items()
         for (k, seed), (d, s) in itertools.product(enumerate(seeds), enumerate(grid.densities.tolist()))
         for W in [grid.best().W[k, d, 0]]
     ]
-    write_table(collapse, counts, ["kind", "seed", "density", "collapsed", "stored"])
+    write_table(collapse, counts, ["kind", "seed", "density", "collapsed", "stored"], digits=8)
     grams = [
         [kind, i, j, float(value)]
         for kind, grid in grids["local_bases"].items()
@@ -80,7 +81,7 @@ def measure_sets(
         for i, row in enumerate(W.T @ W)
         for j, value in enumerate(row)
     ]
-    write_table(products, grams, ["kind", "feature", "other", "product"])
+    write_table(products, grams, ["kind", "feature", "other", "product"], digits=8)
 
 
 def _pairs(found: dict[str, Metric], grids: dict[str, Grid]) -> None:

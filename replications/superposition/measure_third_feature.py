@@ -14,11 +14,12 @@ from jaxtyping import Float, Int
 from common.cli import run
 from common.records import Metric, write_metrics
 from common.statistics import null_distribution
+from common.tables import write_table
 from replications.superposition.cells import near_border, shuffled_agreement
 from replications.superposition.exact_thirds import nodes
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.grid import load_grid
-from replications.superposition.tables import add_pair, add_restart_spread, write_table
+from replications.superposition.tables import add_pair, add_restart_spread
 from replications.superposition.training_settings import Judging
 
 CLASSES = ("ignored", "dedicated", "superposed")
@@ -74,7 +75,7 @@ def measure_third_feature(
         for k, seed in enumerate(seeds) for d, s in enumerate(densities) for j, importance in enumerate(r)
     ]  # fmt: skip
     names = ["seed", "density", "importance", "class", "linear_class", "exact_class", "loss_ratio", "linear_loss_ratio"]
-    write_table(table, rows, [*names, "compared"])
+    write_table(table, rows, [*names, "compared"], digits=8)
 
 
 def classify(W: Float[np.ndarray, "*batch 2 3"], stored_norm: float) -> Int[np.ndarray, "*batch"]:

@@ -17,9 +17,10 @@ from torch import Tensor
 from common.cli import run
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
+from common.tables import write_table
 from replications.superposition.geometry import HALF, checked_dimensionality, dims_per_feature, norms
 from replications.superposition.grid import load_grid
-from replications.superposition.tables import add_pair, write_table
+from replications.superposition.tables import add_pair
 from replications.superposition.training import initial
 
 LEVELS = (3 / 4, 2 / 3, 1 / 2, 2 / 5, 3 / 8)  # tetrahedron, triangle, digon, pentagon, square antiprism
@@ -101,7 +102,12 @@ def measure_uniform(
         for d, density in enumerate(densities.tolist())
         for i in range(W[name].shape[-1])
     ]  # fmt: skip
-    write_table(table, rows, ["activation", "seed", "density", "feature", "norm", "dimensionality", "dims_per_feature"])
+    write_table(
+        table,
+        rows,
+        ["activation", "seed", "density", "feature", "norm", "dimensionality", "dims_per_feature"],
+        digits=8,
+    )
     products = W["relu"][0].mT @ W["relu"][0]
     links = [
         [density, i, j, float(products[d, i, j])]
@@ -109,7 +115,7 @@ def measure_uniform(
         for i, j in (products[d].abs() > LINK).nonzero().tolist()
         if i <= j
     ]
-    write_table(graphs, links, ["density", "feature", "other", "product"])
+    write_table(graphs, links, ["density", "feature", "other", "product"], digits=8)
 
 
 def plateau_shares(dims: Float[Tensor, " density"], densities: Float[Tensor, " density"]) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from common.errors import UserError
-from common.files import write_text
 from common.records import Metric
 from common.statistics import over_seeds
 from replications.superposition.geometry import canonical, dimensionality, norms, superposition
@@ -125,9 +123,3 @@ def add_pair(
     }
     for key, values in columns.items():
         found[key] = over_seeds(values, unit=unit, formula=formula)
-
-
-def write_table(path: Path, rows: list[list[Any]], names: list[str]) -> None:
-    """Writes rows as a CSV of eight significant digits."""
-    frame = pd.DataFrame(rows, columns=names)
-    write_text(path, frame.to_csv(index=False, float_format="%.8g", lineterminator="\n"))

@@ -7,7 +7,6 @@ import pytest
 
 from common import launch
 from common.checkpoints import BESIDE, FOLDER, remove_stale
-from common.dag import planned
 
 LEFT = (
     "resources/checkpoints/0123456789abcdef.safetensors",
@@ -68,7 +67,7 @@ def test_checkpoints_of_unknown_origin_go(project):
     assert remove_stale(project) == len(LEFT)
 
 
-def test_every_checkpoint_of_a_rule_is_found_and_no_output_is_taken_for_one(root):
+def test_every_checkpoint_of_a_rule_is_found_and_no_output_is_taken_for_one(root, planned_jobs):
     """Rules name a checkpoint after an output; a step that trains several replaces the last suffix."""
     named = [
         option
@@ -77,7 +76,7 @@ def test_every_checkpoint_of_a_rule_is_found_and_no_output_is_taken_for_one(root
     ]
     assert len(named) >= 6
     assert all(re.fullmatch(r"\{output(\.\w+)?\}\.checkpoint", option) for option in named), named
-    outputs = {path for step in planned() for path in step.outputs}
+    outputs = {path for step in planned_jobs for path in step.outputs}
     assert len(outputs) > 500
     assert not [path for path in outputs if BESIDE.fullmatch(Path(path).name)]
 

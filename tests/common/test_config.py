@@ -78,6 +78,32 @@ def test_scoring_seeds_are_kept_apart_from_calibration(copy):
         load_scale("laptop")
 
 
+@pytest.mark.parametrize("key", ["seeds", "calibration_seeds"])
+def test_the_same_seed_twice_is_refused(copy, key):
+    path = copy / "config/scales/laptop.yaml"
+    edit(path, lambda content: content.update({key: [200, 201, 200]}))
+    with pytest.raises(UserError, match=rf"laptop.yaml: '{key}': the same seed stands here twice.*\[200, 201, 200\]"):
+        load_scale("laptop")
+    with pytest.raises(jsonschema.ValidationError, match="non-unique"):
+        jsonschema.validate(read_yaml(path), read_json(copy / "config/schemas/scale.json"))
+
+
+def test_a_key_written_twice_and_another_encoding_are_refused(copy):
+    path = copy / "config/scales/laptop.yaml"
+    written = path.read_text().rstrip()
+    last = written.count("\n") + 2
+    twice = {"device: cuda": f"'device' is in lines [0-9] and {last}", "x: {a: 1, a: 1}": "'a' is in lines"}
+    for more, said in twice.items():
+        path.write_text(f"{written}\n{more}\n")
+        with pytest.raises(UserError, match=f"laptop.yaml is not valid YAML: the key {said}.*; keep one of the two"):
+            load_scale("laptop")
+    path.write_bytes(f"{written} # Zürich\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"laptop.yaml is not UTF-8 text .*save it as UTF-8"):
+        load_scale("laptop")
+    path.write_text("first: &one {a: 1, 2: b}\nsecond: {<<: *one, a: 3, '2': c}\n")
+    assert read_yaml(path) == {"first": {"a": 1, 2: "b"}, "second": {"a": 3, 2: "b", "2": "c"}}
+
+
 def test_unknown_scale_and_model_and_hub_model():
     with pytest.raises(UserError, match="unknown scale 'huge': use SCALE=smoke, SCALE=laptop, SCALE=gpu"):
         load_run("huge")

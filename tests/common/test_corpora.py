@@ -4,9 +4,11 @@ from itertools import combinations
 
 import pytest
 
+import common.corpora as corpora
 import common.python_docs as python_docs
 from common.corpora import Document, Packages, check_disjoint, corpus_entry, read_corpus, text_hash, write_corpus
 from common.errors import UserError
+from common.files import read_yaml, sha256, write_json
 from common.python_docs import module_documents, shingles, split_documents, without_near_duplicates
 from common.self_chat import TOPICS, questions, split_of
 
@@ -87,8 +89,39 @@ def test_write_and_read_with_token_counts(tmp_path, capsys):
     assert f"demo/train: 1 documents, {len(odd)} tokens" in capsys.readouterr().out
     assert read_corpus(tmp_path, "train") == splits["train"]
     (tmp_path / "train.jsonl").write_text("{}\n")
-    with pytest.raises(UserError, match=r"train.jsonl differs from its manifest"):
+    with pytest.raises(UserError, match=r"train.jsonl is damaged or was changed.*make corpora"):
         read_corpus(tmp_path, "train")
+
+
+def test_an_incomplete_folder_is_one_sentence(tmp_path):
+    for content in ('{"splits": {}}', '{"splits": {"train": {}}}', "[]"):
+        (tmp_path / "manifest.json").write_text(content)
+        with pytest.raises(UserError, match=r"manifest.json has no SHA-256 of the split 'train'; .*make corpora"):
+            read_corpus(tmp_path, "train")
+    write_corpus(tmp_path / "manifest.json", "demo", {"train": [document("a")]}, Letters(), "MIT")
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(UserError, match=r"train.jsonl is missing; delete .*make corpora"):
+        read_corpus(tmp_path, "train")
+    (tmp_path / "train.jsonl").write_text('{"text": "a"}\n')
+    write_json(tmp_path / "manifest.json", {"splits": {"train": {"sha256": sha256(tmp_path / "train.jsonl")}}})
+    with pytest.raises(UserError, match=r"train.jsonl has a line that is no document .*make corpora"):
+        read_corpus(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "part"),
+    [("python-docs", "packages", "validation"), ("python-docs", "sha256", "train"), ("self-chat", "new_tokens", "gpu"),
+     ("self-chat", "conversations", "smoke"), ("self-chat", "seed", None)],
+)  # fmt: skip
+def test_an_incomplete_entry_is_one_sentence(tmp_path, monkeypatch, name, key, part):
+    content = read_yaml(corpora.CORPORA_FILE)
+    entry = content["corpora"][name]
+    del (entry if part is None else entry[key])[part or key]
+    write_json(tmp_path / "corpora.yaml", content)
+    monkeypatch.setattr(corpora, "CORPORA_FILE", tmp_path / "corpora.yaml")
+    said = "Field required" if part is None else f"'{part}' is missing; needed are "
+    with pytest.raises(UserError, match=rf"corpora.yaml: 'corpora.{name}.\w+.{key}': {said}"):
+        corpus_entry(name)
 
 
 def test_a_group_in_two_splits_is_refused():

@@ -3,6 +3,7 @@
 import json
 import os
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from common.errors import UserError
 from common.files import atomic, read_json, sweep_temporary_files, write_json
 from common.records import Metric, read_metrics, write_metrics
+from common.tables import write_table
 
 
 def metric(value=0.5, **changes):
@@ -50,6 +52,17 @@ def test_metric_names_are_plain(tmp_path):
     with pytest.raises(ValidationError):
         write_metrics(tmp_path / "metrics.json", {"Bad Name": metric()})
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_table_of_a_frame_of_mappings_and_of_lists_has_the_same_bytes(tmp_path):
+    rows = [{"name": 'a, "b"', "n": 1, "x": 1 / 3}, {"name": "ü\nc", "n": 20_000_000, "x": float("nan")}]
+    frame = pd.concat([pd.DataFrame(rows[:1]), pd.DataFrame(rows[1:])])  # with one index twice
+    lists = frame.to_numpy().tolist()
+    for kind, content in {"frame": [frame], "mappings": [rows], "lists": [lists, list(rows[0])]}.items():
+        write_table(tmp_path / kind, *content)
+        assert (tmp_path / kind).read_bytes() == 'name,n,x\n"a, ""b""",1,0.333333\n"ü\nc",20000000,\n'.encode()
+    write_table(tmp_path / "digits", rows, digits=8)
+    assert ",1,0.33333333\n" in (tmp_path / "digits").read_text()
 
 
 def test_json_never_holds_nan(tmp_path):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -146,6 +147,57 @@ def test_saelens_folders_that_would_load_wrongly_are_refused(tmp_path):
     weights.unlink()
     with pytest.raises(UserError, match="SAELens folder"):
         load_saelens(tmp_path)
+
+
+def test_malformed_saelens_folders_are_one_sentence(tmp_path, monkeypatch):
+    """Each names the folder and what is wrong. The shape checks that only tests switch on are off, as for users."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+    def refused(sentence):
+        with pytest.raises(UserError, match=sentence) as caught:
+            load_saelens(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+
+    config, weights = tmp_path / "cfg.json", tmp_path / "sae_weights.safetensors"
+    save_saelens(KINDS["topk"](), tmp_path, density=torch.ones(F))
+    text, tensors = config.read_text(), load_file(weights)
+    for broken in ("{", "[]", "\xff"):
+        config.write_text(broken, encoding="latin-1")
+        refused(r"cfg.json is damaged; fetch or train")
+    config.unlink()
+    refused(r"cfg.json does not exist; is .+ a SAELens folder")
+    for key in ("d_in", "d_sae"):
+        config.write_text(json.dumps({name: value for name, value in json.loads(text).items() if name != key}))
+        refused(rf"cfg.json must say '{key}' \(found None\)")
+    for key, value in {"d_in": "6", "metadata": None, "architecture": ["topk"]}.items():
+        config.write_text(json.dumps(json.loads(text) | {key: value}))
+        refused(rf"cfg.json must say '{key}'")
+    config.write_text(json.dumps(json.loads(text) | {"k": "3"}))
+    refused("does not say k")
+    config.write_text(json.dumps(json.loads(text) | {"k": 0}))
+    refused("needs 1 <= k <= 10")
+    config.write_text(text)
+    for key in ("W_enc", "W_dec", "b_dec", "b_enc"):
+        save_file({name: value for name, value in tensors.items() if name != key}, weights)
+        refused(f"safetensors lacks the tensor '{key}'")
+    for key, value, said in (
+        ("b_enc", torch.zeros(F - 1), r"'b_enc' has the shape \[9\]"),
+        ("b_dec", torch.zeros(D, 1), r"'b_dec' has the shape \[6, 1\]"),
+        ("W_dec", torch.zeros(F), "are no matrices"),
+        ("W_dec", torch.zeros(F, D, 1), "are no matrices"),
+        ("W_dec", torch.zeros(F, D + 1), "do not fit"),
+        ("W_enc", torch.zeros(F), "cfg.json says"),
+        ("scaling_factor", torch.ones(F + 1), "not one finite number per latent"),
+    ):
+        save_file(tensors | {key: value}, weights)
+        refused(said)
+    save_file(tensors, weights)
+    edited(tmp_path, {"normalize_activations": "expected_average_only_in"})
+    (tmp_path / "activation_scaler.json").write_text('{"factor": 0.5}')
+    refused("which the folder does not describe")
+    save_file({"other": torch.ones(F)}, tmp_path / "sparsity.safetensors")
+    with pytest.raises(UserError, match=r"sparsity.safetensors lacks the tensor 'sparsity'"):
+        load_density(tmp_path)
 
 
 def test_log_threshold_and_decoder_norm_of_saelens(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from common.config import load_replication
 from common.errors import UserError
 from common.saes.harvest import Windows, check_hook, harvest, kept_tokens
-from common.saes.metrics import fvu, fvu_by_document, l0, moments, principal, without_components
+from common.saes.metrics import fvu, l0, moments, principal
 from common.saes.sae import About, Sae
 from common.saes.stream import Activations, as_batch
 from replications.sparse_autoencoders.baselines import baselines
@@ -120,15 +120,15 @@ def test_reconstructions_are_judged_as_the_formulas_say():
     assert row["fvu"] == pytest.approx(slow.fvu, rel=1e-6)
     assert row["gamma"] == pytest.approx(slow.gamma, rel=1e-6)
     assert row["fvu_low"] < row["fvu"] < row["fvu_high"]
-    rest = moments(*without_components(x, found, principal(x)[1][:, :3])).fvu
+    top = principal(x)[1][:, :3]
+    rest = moments(*(one - one @ top @ top.mT for one in (x, found))).fvu
     assert row["fvu_without_top"] == pytest.approx(rest, rel=1e-3)
     assert abs(rest - slow.fvu) > 0.1
     assert row["fvu_train"] == pytest.approx(fvu(seen, sae.reconstruct(seen)), rel=1e-6)
     assert row["l0"] == pytest.approx(l0(sae.encode(x)))
     assert (row["seed"], row["width"]) == (4, 30)
-    literal = fvu_by_document(x, found, x.double().mean(0))
-    assert np.allclose(above, literal[0])
-    assert np.allclose(below, literal[1])
+    assert np.allclose(above, (x.double() - found.double()).square().sum(1))
+    assert np.allclose(below, (x.double() - x.double().mean(0)).square().sum(1))
     mean, _ = judge.reconstruction(x.mean(0).expand_as(x))
     assert mean["fvu"] == pytest.approx(1, abs=1e-6)
     assert judge.reconstruction(torch.zeros_like(x))[0]["gamma"] == 0  # not defined, and no error
