@@ -9,6 +9,7 @@ rule materialise_model:
         "<models>/{model}/manifest.json",
     log:
         "resources/logs/{model}.log",
+    priority: 3
     conda:
         "../envs/environment.yaml"
     threads: 2

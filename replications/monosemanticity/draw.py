@@ -12,6 +12,7 @@ PLANS = {
     "units/units": Plan(unit_figures.units, ("quarters.csv", "units.csv", "metrics.json")),
     "units/examples": Plan(unit_figures.examples, ("examples.csv",), TEXT),
     "logits/logits": Plan(unit_figures.logits, ("units.csv",)),
+    "language_scorer/language_scorer": Plan(unit_figures.language_scorer, ("latents.csv",), TEXT),
 }
 
 

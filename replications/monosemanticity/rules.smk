@@ -1,5 +1,5 @@
 # Monosemanticity: tokenise -> train one-layer models -> dictionaries on their neurons -> measure units, and dictionaries
-# as wholes -> draw, and a page of all latents. Wiring only.
+# as wholes -> draw, and a page of all latents. Each language model of the run scores explanations. Wiring only.
 from common.workflow import captions, figure_files, flags, parts, source_hash
 
 NAME = "replications.monosemanticity"
@@ -13,6 +13,8 @@ FIGURES = {
     "Feature splitting": {"splitting": ["splitting", "families"]},
     "Universality": {"universality": ["universality"]},
 }
+
+SCORER_FIGURES = {"Language model as scorer": {"language_scorer": ["language_scorer"]}}
 
 
 rule tokenise:
@@ -148,6 +150,58 @@ rule measure_dictionaries:
         "python -m replications.monosemanticity.measure_dictionaries --tokens {input.tokens} --vocabulary {input.vocabulary} --models {input.models} --index {input.index} {params.options} --loss {output.loss} --splitting {output.splitting} --universality {output.universality} --ways {output.ways} --nests {output.nests} --families {output.families} --pairs {output.twins} > {log} 2>&1"
 
 
+rule language_scorer:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        tokens=rules.tokenise.output.tokens,
+        vocabulary=rules.tokenise.output.vocabulary,
+        models=rules.train.output.models,
+        index=rules.dictionaries.output.index,
+    output:
+        metrics="<results>/{model}/language_scorer/metrics.json",
+        table="<results>/{model}/language_scorer/latents.csv",
+    log:
+        "<logs>/{model}/language_scorer.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 2
+    resources:
+        **ON_GPU,
+        mem_mb=HOST_MB,
+        runtime=60,
+    params:
+        options=flags(
+            {"measures": config["measures"], "scorer": config["scorer"]},
+            width=config["dictionaries"]["width"],
+            device=config["device"],
+        ),
+        sources=source_hash(f"{NAME}.language_scorer"),
+    shell:
+        "python -m replications.monosemanticity.language_scorer --manifest {input.manifest} --tokens {input.tokens} --vocabulary {input.vocabulary} --models {input.models} --index {input.index} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+
+
+rule draw_language_scorer:
+    input:
+        rules.language_scorer.output,
+        captions=captions(CAPTIONS, SCORER_FIGURES),
+    output:
+        **figure_files(
+            "<results>/{model}", SCORER_FIGURES, "Monosemanticity", model="{model}"
+        ),
+    log:
+        "<logs>/{model}/draw_language_scorer.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=5,
+    params:
+        sources=source_hash(f"{NAME}.draw"),
+    shell:
+        "python -m replications.monosemanticity.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
+
+
 rule draw:
     input:
         rules.train.output.curves,
@@ -208,8 +262,10 @@ rule figures:
     input:
         rules.draw.output,
         rules.browse.output,
+        expand(rules.draw_language_scorer.output, model=config["models"]),
 
 
 rule metrics:
     input:
         expand("<results>/toy/{part}/metrics.json", part=parts(FIGURES)),
+        expand(rules.language_scorer.output.metrics, model=config["models"]),

@@ -62,6 +62,17 @@ class Measures(Strict):
     )
 
 
+class Scorer(Strict):
+    """A language model that scores explanations."""
+
+    latents: Annotated[int, Field(ge=1)] = Field(description="latents of each dictionary that are scored")
+    per_quarter: Annotated[int, Field(ge=1)] = Field(
+        description="contexts from each quarter of a latent's activations; as many as from all four where it is silent"
+    )
+    words: Annotated[int, Field(ge=1)] = Field(description="most tokens of an explanation that the model is told")
+    batch: Annotated[int, Field(ge=1)] = Field(description="contexts read at a time")
+
+
 class Settings(Strict):
     """All parts."""
 
@@ -69,3 +80,4 @@ class Settings(Strict):
     model: Model
     dictionaries: Dictionaries
     measures: Measures
+    scorer: Scorer

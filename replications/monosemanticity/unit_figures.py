@@ -89,6 +89,29 @@ def logits(table: pd.DataFrame) -> Picture:
     return figure, table[["seed", "kind", "unit", "logits"]]
 
 
+SCORERS = {
+    "model": "language model,\nown explanation",
+    "exchanged": "language model,\nexchanged",
+    "lexical": "looked up,\nown explanation",
+}
+
+
+def language_scorer(table: pd.DataFrame) -> Figure:
+    """AUROC of every latent under three scorers, one column each, one colour a seed."""
+    figure, ax = plt.subplots(figsize=(COLUMN_WIDTH, 2.6))
+    seeds = sorted(table["seed"].unique())
+    for number, seed in enumerate(seeds):
+        own, colour = table[table["seed"] == seed], PALETTE[number % len(PALETTE)]
+        for column, name in enumerate(SCORERS):
+            at = column + 0.2 * (number - (len(seeds) - 1) / 2)
+            ax.scatter(np.full(len(own), at), own[name], s=9, color=colour, alpha=0.6, linewidths=0)
+            ax.hlines(own[name].mean(), at - 0.08, at + 0.08, color=colour, linewidth=2)
+    ax.axhline(0.5, color="0.8", linewidth=0.8, zorder=0)
+    ax.set_xticks(range(len(SCORERS)), list(SCORERS.values()))
+    ax.set(ylabel="AUROC, contexts of a latent", ylim=(-0.02, 1.02))
+    return figure
+
+
 def examples(table: pd.DataFrame) -> Figure:
     """Contexts of some latents, one row per quarter, shaded by activation."""
     groups = list(table.groupby("place", sort=False))

@@ -11,6 +11,7 @@ from replications.monosemanticity.dictionaries import recipe
 from replications.monosemanticity.documents import drawn
 from replications.monosemanticity.explain import Explanations, shown
 from replications.monosemanticity.families import Level, clearest_families, families_of, label
+from replications.monosemanticity.language_scorer import scorer_metrics
 from replications.monosemanticity.measure_dictionaries import loss_metrics, rises, splitting_metrics
 from replications.monosemanticity.measure_units import Scores, logit_metrics, unit_metrics
 from replications.monosemanticity.reconstruction import luck, resampled_recovery, rise
@@ -156,6 +157,8 @@ def test_every_number_that_a_claim_names_is_measured():
     rises(out, windows, np.arange(4), [8, 16])
     found = out.found
     made["loss"] = set(found)
+    told = [{"seed": seed, "model": 0.5, "exchanged": 0.5, "lexical": 0.9} for seed in (0, 1)]
+    made["language_scorer"] = set(scorer_metrics(told, [0, 1]))
     for claim in load_claims("monosemanticity"):
         if claim.part in made:
             assert {claim.metric, claim.control.metric, claim.control.difference} <= made[claim.part], claim.id

@@ -1,0 +1,204 @@
+"""Step: can a language model score the explanations, in place of looking tokens up?
+
+Surprisal scoring (Paulo et al. 2024): an explanation is good if it makes contexts in which the latent fires more
+likely, and other contexts not. For a context c and an explanation e, read by a language model,
+
+    score(c, e) = log P(c | "Words: e. Text:") - log P(c | "Text:")
+
+and the AUROC of this score tells contexts in which the latent fires, as many from each quarter of its activations, from
+contexts in which it does not. Control: the explanation of another latent of similar rate, on the same contexts. Beside
+it the lexical scorer of `explain.py` on the same latents and contexts. Explanations are made on half of the documents,
+contexts come from the other half.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
+
+from common.cli import run, track
+from common.errors import UserError
+from common.files import read_json
+from common.models import load_tokenizer
+from common.records import Metric, write_metrics
+from common.saes.saelens import load_saelens
+from common.steering import load_writer, reread
+from common.tables import Seeded, write_table
+from replications.monosemanticity.explain import (
+    QUARTERS,
+    Explanations,
+    exchanged,
+    explain,
+    grouped,
+    peaks,
+    summed,
+    wording,
+)
+from replications.monosemanticity.kinds import living
+from replications.monosemanticity.model import activations, load_models
+from replications.monosemanticity.settings import Measures, Scorer
+from replications.monosemanticity.units import Firings, Text, read_text, sparse
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BARE = "Text:\n"
+SHOWN = 6  # tokens of an explanation in the table
+
+
+class Question(NamedTuple):
+    """A latent, one of similar rate whose explanation is the control, and the contexts to be told apart."""
+
+    latent: int
+    other: int
+    contexts: Int[np.ndarray, " context"]
+    fires: Bool[np.ndarray, " context"]
+
+
+def language_scorer(
+    *,
+    manifest: Path,
+    tokens: Path,
+    vocabulary: Path,
+    models: Path,
+    index: Path,
+    width: int,
+    measures: Measures,
+    scorer: Scorer,
+    device: Literal["cpu", "cuda"],
+    metrics: Path,
+    table: Path,
+) -> None:
+    """Writes `metrics` (means over latents, intervals over networks) and `table`, one row per latent.
+
+    Args:
+        manifest: `manifest.json` of the language model that reads.
+        index: `index.json` of the dictionaries; those of `width` on trained networks are scored.
+    """
+    stored, trained, words = load_file(tokens), load_models(models), read_json(vocabulary)
+    text = read_text(stored["held_out"], stored["document"])
+    tokenizer, model = load_tokenizer(manifest.parent), load_writer(manifest.parent, device)
+    rows: list[dict[str, Any]] = []
+    for place, seed in enumerate(trained.seeds):
+        sae = load_saelens(index.parent / f"trained-{width}-s{seed}")
+        x = activations(trained.one(place), stored["held_out"].long(), trained.shape)[:, 1:].flatten(0, 1)
+        found = sparse(lambda part, sae=sae, x=x: sae.encode(x[part]), len(x))  # type: ignore[misc]
+        firings = found.kept(living(found, text, measures.least_firings))
+        explained = explain(firings, text, len(words), measures.set_size)
+        asked = questions(firings, text, measures.context, scorer, seed)
+        texts = context_texts(text, words, measures.context, asked)
+        nats = read_contexts(model, tokenizer, asked, prompts_of(explained, words, asked, scorer.words), texts, scorer)
+        lexical = looked_up(explained, text, measures.context)
+        for question, (bare, own, other) in zip(asked, nats, strict=True):
+            scores = {
+                "model": bare - own,
+                "exchanged": bare - other,
+                "lexical": lexical[question.latent, question.contexts],
+            }
+            told = {name: float(roc_auc_score(question.fires, score)) for name, score in scores.items()}
+            shown = wording(explained, question.latent, words, SHOWN)
+            rows.append({"seed": seed, "latent": question.latent, "explanation": shown, **told})
+        print(f"seed {seed}: {len(asked)} latents", flush=True)
+    write_table(table, rows)
+    write_metrics(metrics, scorer_metrics(rows, trained.seeds))
+
+
+def scorer_metrics(rows: list[dict[str, Any]], seeds: list[int]) -> dict[str, Metric]:
+    """Means over latents, one value per network."""
+    out = Seeded()
+    for name, how in (
+        ("model", "contexts ranked by how much likelier the explanation makes them to the language model"),
+        ("exchanged", "the same with the explanation of another latent of similar rate"),
+        ("lexical", "contexts ranked by how many tokens of the explanation they hold"),
+    ):
+        values = [float(np.mean([row[name] for row in rows if row["seed"] == seed])) for seed in seeds]
+        out.add(f"auroc_{name}", values, "1", f"mean over latents of the AUROC; {how}")
+    out.minus("auroc_model_minus_exchanged", "auroc_model", "auroc_exchanged")
+    return out.found
+
+
+def questions(firings: Firings, text: Text, context: int, scorer: Scorer, seed: int) -> list[Question]:
+    """Latents drawn at random among those with enough contexts, each with as many contexts from every quarter of its
+    activations and as many in which it does not fire. UserError if no latent has enough."""
+    groups, rng = grouped(text, context), np.random.default_rng(seed)
+    strongest = peaks(firings, text, groups)
+    judged = np.zeros(strongest.shape[1], dtype=bool)
+    judged[groups[text.scored]] = True
+    wanted = QUARTERS * scorer.per_quarter
+    enough = np.flatnonzero(((strongest > 0).sum(1) >= wanted) & (((strongest == 0) & judged).sum(1) >= wanted))
+    if not len(enough):
+        raise UserError(f"no latent fires in {wanted} contexts of the scored documents; lower 'scorer.per_quarter'")
+    partner = exchanged(np.bincount(firings.unit, minlength=firings.units) / text.size(), rng)
+    found = []
+    for latent in np.sort(rng.choice(enough, min(scorer.latents, len(enough)), replace=False)):
+        firing = np.flatnonzero(strongest[latent])
+        parts = np.array_split(firing[np.argsort(-strongest[latent][firing], kind="stable")], QUARTERS)
+        yes = [rng.choice(part, scorer.per_quarter, replace=False) for part in parts]
+        no = rng.choice(np.flatnonzero((strongest[latent] == 0) & judged), wanted, replace=False)
+        fires = np.repeat([True, False], wanted)
+        found.append(Question(int(latent), int(partner[latent]), np.concatenate([*yes, no]), fires))
+    return found
+
+
+def context_texts(text: Text, words: list[str], context: int, asked: list[Question]) -> dict[int, str]:
+    """The contexts that are asked about, as text."""
+    groups = grouped(text, context)
+    wanted = np.unique(np.concatenate([question.contexts for question in asked]))
+    return {int(group): "".join(words[token] for token in text.token[groups == group]) for group in wanted}
+
+
+def prompts_of(found: Explanations, words: list[str], asked: list[Question], most: int) -> list[tuple[str, str]]:
+    """What stands before a context: the latent's own explanation, and its partner's."""
+
+    def prompt(latent: int) -> str:
+        tokens = [words[token].strip() or repr(words[token]) for token in found.ranked[latent][:most] if token >= 0]
+        return f"Words: {', '.join(tokens)}\n{BARE}"
+
+    return [(prompt(question.latent), prompt(question.other)) for question in asked]
+
+
+def read_contexts(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    asked: list[Question],
+    prompts: list[tuple[str, str]],
+    texts: dict[int, str],
+    scorer: Scorer,
+) -> list[Float[np.ndarray, "three context"]]:
+    """Nats of each context of each question without an explanation, with its own, and with its partner's."""
+
+    def encode(one: str) -> list[int]:
+        ids: list[int] = tokenizer(one, add_special_tokens=False).input_ids
+        return ids
+
+    found = []
+    ids = {group: encode(one) or encode(" ") for group, one in texts.items()}
+    bare = encode(BARE)
+    for question, pair in track(list(zip(asked, prompts, strict=True)), "latents"):
+        contexts = [torch.tensor(ids[int(group)]) for group in question.contexts]
+        written = torch.nn.utils.rnn.pad_sequence(contexts, batch_first=True)
+        real = torch.arange(written.shape[1]) < torch.tensor([[len(one)] for one in contexts])
+        before = [bare, *map(encode, pair)]
+        rows = torch.arange(len(before)).repeat_interleave(len(contexts))
+        every = torch.cat([written] * len(before))
+        nats = torch.cat([
+            reread(model, before, rows[part], every[part], "blocks.0.hook_resid_pre")[0]
+            for part in torch.split(torch.arange(len(rows)), scorer.batch)
+        ])  # fmt: skip
+        total = (nats.double() * torch.cat([real] * len(before))).sum(1)
+        found.append(total.reshape(len(before), -1).numpy())
+    return found
+
+
+def looked_up(found: Explanations, text: Text, context: int) -> Float[np.ndarray, "latent context"]:
+    """Tokens of each context that are in each explanation."""
+    groups = grouped(text, context)
+    return summed(found.members.astype(np.float32), found.previous, text, groups, text.scored)
+
+
+if __name__ == "__main__":
+    run(language_scorer)
