@@ -163,7 +163,7 @@ def _tally(groups: dict[str, list[Claim]]) -> str:
     rows = []
     for name, group in [*groups.items(), ("all", list(chain(*groups.values())))]:
         found = [sum(claim.verdict == verdict for claim in group) for verdict in verdicts()]
-        cells = "".join(f"<td>{count or '–'}</td>" for count in found)
+        cells = "".join(f"<td>{count}</td>" for count in found)
         shown = "all" if name == "all" else _category(name.replace("_", " "), title(name))
         rows.append(f'<tr><th scope="row">{shown}</th>{cells}</tr>')
     return (

@@ -61,6 +61,7 @@ def summary(claims: list[Claim]) -> str:
     return ", ".join(f"{found[verdict]} {verdict}" for verdict in verdicts() if found[verdict])
 
 
+UNKNOWN = '<span aria-hidden="true">–</span><span class="unseen">none</span>'  # a dash alone is not spoken
 COLUMNS = ("Claim", "Paper", "Ours [95 % interval]", "Asserted", "Control [95 % interval]", "Verdict")
 
 
@@ -107,21 +108,26 @@ nav{display:flex;flex-wrap:wrap;gap:.3rem 1rem;margin:.8rem 0}form{margin:.8rem 
 input,select{font:inherit;padding:.25rem .5rem;max-width:100%}input{width:20rem}
 :is(a,input,select,.scroll):focus-visible{outline:3px solid #d97706;outline-offset:2px}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}th,td{border-bottom:1px solid var(--line);
-padding:.4rem .6rem;text-align:left;vertical-align:top}td:first-child{width:32%}.v{font-weight:600}
+padding:.4rem .6rem;text-align:left;vertical-align:top}[scope=row]{width:32%;font-weight:normal}.v{font-weight:600}
 .source,.reason{font-size:.85em;opacity:.85}[scope=rowgroup]{font-size:1.15em;padding-top:1.2rem}
 [data-verdict=reproduced] .v{color:var(--good)}[data-verdict="same direction"] .v{color:var(--half)}
 [data-verdict="not reproduced"] .v{color:var(--bad)}[data-verdict="not run here"] .v{color:var(--none)}
-@media (max-width:700px){thead{position:absolute;left:-999rem}tr,td,[scope=rowgroup]{display:block;width:auto}
-td,td:first-child{border:0;padding:.15rem 0;width:auto}td::before{content:attr(data-label)": ";font-weight:600}
-td:first-child::before{content:none}tbody tr{border-bottom:1px solid var(--line);padding:.5rem 0}}
-tr[hidden]{display:none}"""
+@media (max-width:700px){thead{position:absolute;left:-999rem}tr,td,th{display:block;width:auto}
+td,[scope=row]{border:0;padding:.15rem 0;width:auto}td::before{content:attr(data-label)": ";font-weight:600}
+tbody tr{border-bottom:1px solid var(--line);padding:.5rem 0}}
+:is(tr,tbody)[hidden]{display:none}.unseen{position:absolute;clip-path:inset(50%)}"""
 
+# The count is spoken a while after the rows have changed: screen readers drop what comes in the same burst of events.
 SCRIPT = """const words=document.getElementById("words"),verdict=document.getElementById("verdict"),
-found=document.getElementById("found"),rows=[...document.querySelectorAll("tr[data-verdict]")];
+found=document.getElementById("found"),said=document.getElementById("said"),
+rows=[...document.querySelectorAll("tr[data-verdict]")];let later;
 function filter(){const wanted=words.value.toLowerCase().split(/\\s+/).filter(Boolean);let shown=0;
-for(const row of rows){const text=row.textContent.toLowerCase();
+for(const row of rows){const text=(row.parentNode.dataset.name+" "+row.textContent).toLowerCase();
 row.hidden=!((!verdict.value||row.dataset.verdict===verdict.value)&&wanted.every(word=>text.includes(word)));
-shown+=!row.hidden}found.textContent=shown+" of "+rows.length+" claims"}
+shown+=!row.hidden}
+for(const body of document.querySelectorAll("tbody"))body.hidden=!body.querySelector("tr[data-verdict]:not([hidden])");
+found.textContent=shown+" of "+rows.length+" claims";clearTimeout(later);
+later=setTimeout(()=>{said.textContent=found.textContent},1500)}
 words.oninput=verdict.onchange=filter;words.form.onsubmit=()=>false;filter();"""
 
 
@@ -135,7 +141,7 @@ def html(claims: list[Claim]) -> str:
         links.append(f'<a href="#{escape(name)}">{title}</a>')
         heading = f'<th colspan="{len(COLUMNS)}" scope="rowgroup" role="rowheader" id="{escape(name)}">{title}'
         first = f'<tr role="row">{heading} <span class="source">{escape(summary(group))}</span></th></tr>'
-        bodies.append(f'<tbody role="rowgroup">{first}{"".join(map(_html_row, group))}</tbody>')
+        bodies.append(f'<tbody role="rowgroup" data-name="{title}">{first}{"".join(map(_html_row, group))}</tbody>')
     choices = "".join(f"<option>{escape(verdict)}</option>" for verdict in verdicts())
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Claims</title>'
@@ -146,7 +152,7 @@ def html(claims: list[Claim]) -> str:
         f'<nav aria-label="Replications">{"".join(links)}</nav>'
         '<form role="search"><label>Filter <input id="words" type="search" placeholder="words in the row"></label>'
         f'<label>Verdict <select id="verdict"><option value="">all</option>{choices}</select></label>'
-        '<output id="found" aria-live="polite"></output></form>'
+        '<span id="found"></span><span id="said" role="status" class="unseen"></span></form>'
         '<div class="scroll" tabindex="0" role="region" aria-label="Claims table">'
         '<table role="table" aria-label="Claims">'
         f'<thead role="rowgroup"><tr role="row">{head}</tr></thead>{"".join(bodies)}</table></div></main>'
@@ -160,9 +166,9 @@ def _html_row(claim: Claim) -> str:
     model = "" if claim.model == "toy" else f"; on {claim.model}"
     first = f'{escape(claim.statement)}<div class="source">{escape(claim.source + model)}</div>'
     last = f'<span class="v">{verdict}</span><div class="reason">{escape(claim.reason)}</div>'
-    shown = "".join(
-        f'<td role="cell" data-label="{escape(label)}">{cell}</td>'
-        for label, cell in zip(COLUMNS, (first, *cells, last), strict=True)
+    shown = f'<th scope="row" role="rowheader">{first}</th>' + "".join(
+        f'<td role="cell" data-label="{escape(label)}">{UNKNOWN if cell == "–" else cell}</td>'
+        for label, cell in zip(COLUMNS[1:], (*cells, last), strict=True)
     )
     return f'<tr role="row" id="{escape(claim.id)}" data-verdict="{escape(claim.verdict)}">{shown}</tr>'
 

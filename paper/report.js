@@ -77,6 +77,17 @@ function shown() {
   return Object.keys(results).find((path) => results[path].data_uri === contentPath) || null;
 }
 
+// When the menu shows another part, React removes the link that was pressed, and the focus with it: it goes to the line that
+// says where one is. Only after a key or a click, so that nothing moves while the page loads.
+let used = false, place;
+for (const kind of ["keydown", "pointerdown"]) addEventListener(kind, () => { used = true; }, true);
+function follow(where) {
+  const now = [...where.querySelectorAll("li")].map((item) => item.textContent.trim()).filter(Boolean).join(", ");
+  set(where, { "aria-label": `Menu: ${now || "front page"}`, tabindex: "-1" });
+  if (place !== undefined && place !== now && used && document.activeElement?.tagName !== "INPUT") where.focus();
+  place = now;
+}
+
 // The heading above what is shown and, below a figure, its caption and data.
 let last;
 function frame(main) {
@@ -93,7 +104,7 @@ function frame(main) {
   main.prepend(made("h1", title, { class: "ours" }));
   if (content !== "img" || !path) return;
   const below = made("div", "", { class: "ours caption" });
-  below.append(made("p", plain(results[path].caption || "")));
+  below.append(made("p", plain(results[path].caption || ""), { "aria-hidden": "true" })); // the image is read as this
   const stem = path.replace(/^results\/[^/]+\//, "").replace(/\.[^.]+$/, "");
   for (const [ending, text] of Object.entries({ csv: "Data (CSV)", json: "Caption and sources (JSON)" })) {
     const name = `${stem}.${ending}`;
@@ -130,8 +141,10 @@ function mend() {
   set(nav.querySelector("h1"), { role: "none" });
   for (const list of document.querySelectorAll("#app .gap-3 > ul")) set(list, { role: "none" }); // it holds no list items
   set(nav.querySelector("h1 img"), { alt: "" });
-  for (const inner of nav.querySelectorAll("nav")) set(inner, { "aria-label": "Where you are, and search" });
-  for (const input of nav.querySelectorAll("nav input")) set(input, { "aria-label": "Search all results", type: "search" });
+  for (const inner of nav.querySelectorAll("nav")) follow(inner);
+  for (const input of nav.querySelectorAll("nav input")) {
+    set(input, { "aria-label": "Search all results", type: "search", placeholder: null });
+  }
   for (const icon of document.querySelectorAll("#app svg.h-4")) set(icon, { "aria-hidden": "true" });
   for (const table of nav.querySelectorAll("table")) set(table, { "aria-label": "Results" });
   for (const cell of nav.querySelectorAll("th")) {
@@ -155,7 +168,8 @@ function mend() {
 }
 
 const live = made("div", "", { role: "status", class: "unseen" });
-document.body.prepend(made("a", "Skip to the content", { href: "#main", class: "skip" }), live);
+document.body.prepend(made("a", "Skip to the content", { href: "#main", class: "skip" }));
+document.body.append(live);
 document.querySelector("a.skip").onclick = (event) => {
   event.preventDefault();
   document.getElementById("main").focus();

@@ -24,11 +24,11 @@ th, td { border: 1px solid #ccc; padding: .45rem .6rem; text-align: left; vertic
 th:first-child { min-width: 9rem; }
 td { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
 .unsteered { background: #f3f3f3; }
-mark { background: #ffe08a; }
+mark, .raised { background: #ffe08a; }
 li, .tokens { font-family: ui-monospace, monospace; font-size: 12.5px; overflow-wrap: anywhere; }
 @media (prefers-color-scheme: dark) {
   body { background: #16181b; color: #ddd; } th, td { border-color: #444; } .unsteered { background: #24272b; }
-  mark { background: #7a5f00; color: #fff; }
+  mark, .raised { background: #7a5f00; color: #fff; }
 }
 </style></head><body><main>
 <h1>One latent as a dial</h1>
@@ -37,7 +37,8 @@ li, .tokens { font-family: ui-monospace, monospace; font-size: 12.5px; overflow-
 rule, not by looking at the answers. Multiplier 0 switches the latent off.</p>
 {% for latent in latents %}
 <h2>Latent {{ latent.about.index }}</h2>
-<p class="tokens">Raises most:{% for token in latent.about.raised %} <mark>{{ token }}</mark>{% endfor %}</p>
+<p class="tokens">Raises most:
+{% for token in latent.about.raised %} <span class="raised">{{ token }}</span>{% endfor %}</p>
 <details open><summary>Strongest contexts, one per document
 (fires on {{ "%.2f" | format(100 * latent.about.density) }} % of tokens,
 largest value {{ "%.3g" | format(latent.about.largest) }})</summary>

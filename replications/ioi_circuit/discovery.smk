@@ -58,6 +58,7 @@ rule fine_tuned:
         manifest="<models>/{model}/manifest.json",
         prompts=rules.prompts.output,
         circuit=rules.verification.output.circuit,
+        heads=rules.path_patching.output.heads,
         tuned=expand(
             "<all_results>/refusal_direction/{{model}}/models/harmful-{seed}/manifest.json",
             seed=range(config["fine_tuned"]["n_seeds"]),
@@ -66,6 +67,7 @@ rule fine_tuned:
         metrics="<results>/{model}/fine_tuned/metrics.json",
         shares="<results>/{model}/fine_tuned/shares.csv",
         heads="<results>/{model}/fine_tuned/heads.csv",
+        nodes="<results>/{model}/fine_tuned/nodes.csv",
     log:
         "<logs>/{model}/fine_tuned.log",
     conda:
@@ -86,7 +88,7 @@ rule fine_tuned:
         ),
         sources=source_hash("replications.ioi_circuit.fine_tuned"),
     shell:
-        "python -m replications.ioi_circuit.fine_tuned --manifest {input.manifest} --prompts {input.prompts} --circuit {input.circuit} --tuned {input.tuned} {params.options} --out {output.metrics} --shares {output.shares} --heads {output.heads} > {log} 2>&1"
+        "python -m replications.ioi_circuit.fine_tuned --manifest {input.manifest} --prompts {input.prompts} --circuit {input.circuit} --searched {input.heads} --tuned {input.tuned} {params.options} --out {output.metrics} --shares {output.shares} --heads {output.heads} --nodes {output.nodes} > {log} 2>&1"
 
 
 rule draw_fine_tuned:
@@ -122,6 +124,7 @@ rule figure_transfer:
         heads=expand(
             "<results>/{model}/path_patching/heads.csv", model=config["models"]
         ),
+        tuned=expand("<results>/{model}/fine_tuned/nodes.csv", model=TUNED),
         caption="replications/ioi_circuit/captions/transfer.rst",
     output:
         svg=report(
@@ -149,4 +152,4 @@ rule figure_transfer:
     params:
         sources=source_hash("replications.ioi_circuit.transfer_figures"),
     shell:
-        "python -m replications.ioi_circuit.transfer_figures --circuits {input.circuits} --metrics {input.metrics} --heads {input.heads} --out {output.svg} > {log} 2>&1"
+        "python -m replications.ioi_circuit.transfer_figures --circuits {input.circuits} --metrics {input.metrics} --heads {input.heads} --tuned {input.tuned} --out {output.svg} > {log} 2>&1"

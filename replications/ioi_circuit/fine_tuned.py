@@ -5,7 +5,8 @@ of the circuit that was found in the model *before* fine-tuning are tested in ea
 
     circuit         F(C) / F(M) with the old nodes, new template means, against random nodes of the same layers
     classes         F(M minus K) / F(M) for each class K of the old circuit
-    effects         path patching into the logits (`path_patch_w22`) of every head, searched anew in each model
+    effects         path patching (`path_patch_w22`) of the old nodes into the old receivers; into the logits, of every
+                    head, so that the strongest ones are searched anew in each model
 
 All of it is repeated for the model before fine-tuning, from the same prompts and with template means over as few ABC
 prompts, so that only the weights differ.
@@ -30,9 +31,8 @@ from replications.ioi_circuit.clustering import exact
 from replications.ioi_circuit.completeness import EVERYTHING, classes_of
 from replications.ioi_circuit.dataset import Prompt, read_file
 from replications.ioi_circuit.knockout import KnockOut, Means, node_set, random_like
-from replications.ioi_circuit.sweeps import Effects, add_sweep
-
-BEFORE = "before"
+from replications.ioi_circuit.labels import BEFORE, PLACE_OF_RECEIVER
+from replications.ioi_circuit.sweeps import Effects, add_sweep, receivers_of
 
 
 class Found(NamedTuple):
@@ -46,6 +46,8 @@ class Found(NamedTuple):
     """mean F of each random node set"""
     percent: Float[np.ndarray, "layer head prompt"]
     """effect of each head on the logits, in percent of the model's mean F"""
+    nodes: Float[np.ndarray, " node"]
+    """effect of each node of the circuit on its receivers, in percent"""
 
 
 def fine_tuned(
@@ -53,6 +55,7 @@ def fine_tuned(
     prompts: Path,
     manifest: Path,
     circuit: Path,
+    searched: Path,
     tuned: list[Path],
     verify_prompts: int,
     random_prompts: int,
@@ -66,13 +69,15 @@ def fine_tuned(
     out: Path,
     shares: Path,
     heads: Path,
+    nodes: Path,
 ) -> None:
-    """Writes `metrics.json` and two tables.
+    """Writes `metrics.json` and three tables.
 
     Args:
         prompts: `prompts.json`.
         manifest: `manifest.json` of the model before fine-tuning.
         circuit: `circuit.csv` of that model.
+        searched: its `heads.csv` of path patching, for the classes that make the receivers.
         tuned: `manifest.json` of each fine-tuned model.
         verify_prompts: verification prompts of circuit and classes.
         random_prompts: those of the random node sets.
@@ -85,9 +90,10 @@ def fine_tuned(
         device: where the models run.
         out: `metrics.json`.
         shares: `shares.csv`: model, what was done, what is left of F.
-        heads: `heads.csv`: layer, head, effect in percent in each model.
+        heads: `heads.csv`: layer, head, effect on the logits in percent in each model.
+        nodes: `nodes.csv`: nodes of the circuit with class and effect in percent in each model.
     """
-    content, nodes = read_file(prompts), pd.read_csv(circuit)
+    content, table, named = read_file(prompts), pd.read_csv(circuit), read_classes(searched)
     rows = [
         balanced(content.circuit_prompts, VERIFICATION, count)
         for count in (verify_prompts, random_prompts, sweep_prompts)
@@ -100,11 +106,11 @@ def fine_tuned(
         decoder = Decoder(load_model(path.parent, device=device), length)
         means = template_means(decoder, partners, means_prompts, device)
         every, some = (KnockOut(decoder, part, means, device, batch_size) for part in rows[:2])
-        return measure_model(every, some, rows[2], nodes, random_sets)
+        return measure_model(every, some, rows[2], table, named, random_sets)
 
     found = {BEFORE: measured(manifest)} | {path.parent.name: measured(path) for path in tuned}
     old, *new = found.values()
-    at_end = nodes[nodes["receiver"] == "logits"]
+    at_end = table[table["receiver"] == "logits"]
     metrics = measure_circuit(old, new, rows[0], rows[1])
     write_metrics(out, metrics | measure_effects(old, new, at_end["layer"], at_end["head"], rows[2], top, draws))
     write_table(shares, share_rows(found))
@@ -113,6 +119,14 @@ def fine_tuned(
         {"layer": layer, "head": head, **{name: values[layer, head] for name, values in effects.items()}}
         for layer, head in np.ndindex(old.percent.shape[:2])
     ])  # fmt: skip
+    kept = table[["layer", "head", "place", "receiver", "class"]]
+    write_table(nodes, kept.assign(**{name: one.nodes for name, one in found.items()}))
+
+
+def read_classes(heads: Path) -> dict[str, dict[int, str]]:
+    """For each receiver set, the class of every head that has one, from `heads.csv` of path patching."""
+    table = pd.read_csv(heads).fillna("")
+    return {name: {row: kind for row, kind in enumerate(table[f"{name}_class"]) if kind} for name in PLACE_OF_RECEIVER}
 
 
 def template_means(decoder: Decoder, prompts: list[Prompt], count: int, device: str) -> Means:
@@ -125,7 +139,14 @@ def template_means(decoder: Decoder, prompts: list[Prompt], count: int, device: 
     return means
 
 
-def measure_model(every: KnockOut, some: KnockOut, swept: list[Prompt], table: pd.DataFrame, random_sets: int) -> Found:
+def measure_model(
+    every: KnockOut,
+    some: KnockOut,
+    swept: list[Prompt],
+    table: pd.DataFrame,
+    named: dict[str, dict[int, str]],
+    random_sets: int,
+) -> Found:
     """All runs of one model."""
     nodes, decoder = node_set(table), every.decoder
     parts = {"model": EVERYTHING, **{f"without {name}": part for name, part in classes_of(table).items()}}
@@ -134,10 +155,22 @@ def measure_model(every: KnockOut, some: KnockOut, swept: list[Prompt], table: p
     random = some.differences(random_like(nodes, decoder.n_heads, random_sets, seed=0))
     few = {"model": some.differences([EVERYTHING], remove=True)[0], "circuit": some.differences([nodes])[0]}
     effects = Effects()
-    add_sweep(decoder, effects, "logits", swept, None)
-    percent = 100 * effects.difference("logits") / effects.clean["logits"].mean()
-    percent = percent.reshape(decoder.n_layers, decoder.n_heads, -1)
-    return Found(runs, few | {"random": random.mean(0)}, random.mean(1), percent)
+    percent = {}
+    for name in dict.fromkeys(["logits", *table["receiver"]]):
+        part = table[table["receiver"] == name]
+        senders = None if name == "logits" else set(zip(part["layer"], part["head"], strict=True))
+        receivers = receivers_of(name, named, decoder)
+        if receivers is None and name != "logits":
+            continue
+        add_sweep(decoder, effects, name, swept, receivers, senders)
+        percent[name] = 100 * effects.difference(name) / effects.clean[name].mean()
+    heads = table["layer"] * decoder.n_heads + table["head"]
+    of_nodes = np.array([
+        percent[name][head].mean() if name in percent else 0.0
+        for name, head in zip(table["receiver"], heads, strict=True)
+    ])  # fmt: skip
+    of_heads = percent["logits"].reshape(decoder.n_layers, decoder.n_heads, -1)
+    return Found(runs, few | {"random": random.mean(0)}, random.mean(1), of_heads, of_nodes)
 
 
 def over_models(

@@ -21,3 +21,5 @@ CLASSES = (
     "previous",
     "unclassified",
 )
+BEFORE = "before"
+"""The model before fine-tuning, in the tables of `fine_tuned.py`."""

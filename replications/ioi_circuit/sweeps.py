@@ -10,7 +10,7 @@ The order is that of Wang et al. (2022, section 3); formula `path_patch_w22` (co
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,40 +68,50 @@ def discover(
         UserError: no head has an effect on the logits, so there is nothing to follow back.
     """
     effects = Effects()
+    named: dict[str, dict[int, str]] = {}
 
-    def sweep(name: str, prompts: list[Prompt], receivers: Receivers | None) -> Signs:
-        add_sweep(decoder, effects, name, prompts, receivers)
+    def sweep(name: str, prompts: list[Prompt]) -> Signs:
+        add_sweep(decoder, effects, name, prompts, receivers_of(name, named, decoder))
         percent = 100 * effects.difference(name) / effects.clean[name].mean()
         effects.signs[name] = signs(percent, draws, minimum)
         return effects.signs[name]
 
-    def label(heads: Sequence[int]) -> tuple[tuple[int, int], ...]:
-        return tuple(divmod(int(head), decoder.n_heads) for head in heads)
+    named["logits"] = direct_classes(sweep("logits", ends), looks, copies)
+    named["mover_queries"] = inhibition_classes(sweep("mover_queries", ends), looks)
+    sides = [sweep(name, inner) for name in ("inhibition_values", "inhibition_keys")]
+    named["inhibition_values"] = s2_classes(sides, looks, repeated)
+    if receivers_of("induction_keys", named, decoder) is not None:
+        named["induction_keys"] = previous_classes(sweep("induction_keys", inner), looks, repeated)
+    return effects, named
+
+
+def receivers_of(name: str, named: dict[str, dict[int, str]], decoder: Decoder) -> Receivers | None:
+    """The receiver set `name`, given the classes found in the sets before it. None stands for the logits; there is also
+    none for the keys of induction heads where no head is one.
+
+    Raises:
+        UserError: no head has an effect on the logits, so there is nothing to follow back.
+    """
 
     def of(found: dict[int, str], *classes: str) -> tuple[tuple[int, int], ...]:
-        return label([head for head, name in found.items() if name in classes])
+        heads = [divmod(int(head), decoder.n_heads) for head, kind in found.items() if kind in classes]
+        return tuple(heads)
 
-    named: dict[str, dict[int, str]] = {}
-    direct = sweep("logits", ends, None)
-    named["logits"] = direct_classes(direct, looks, copies)
+    if name == "logits":
+        return None
     movers = of(named["logits"], "name_mover", "s_suppressing")
     if not movers:
         raise UserError(
             "no head of this model both writes the names into the logits and looks at them, so there is no circuit to "
             "follow back; leave the model out or raise end_prompts"
         )
-    queries = sweep("mover_queries", ends, Receivers("q", movers))
-    named["mover_queries"] = inhibition_classes(queries, looks)
+    if name == "mover_queries":
+        return Receivers("q", movers)
+    if name == "induction_keys":
+        induction = of(named["inhibition_values"], "induction")
+        return Receivers("k", kv_heads(induction, decoder.group)) if induction else None
     s_heads = of(named["logits"], "s_suppressing") + of(named["mover_queries"], "s_inhibition")
-    at_s2 = kv_heads(s_heads or movers, decoder.group)
-    sides = [sweep("inhibition_values", inner, Receivers("v", at_s2))]
-    sides.append(sweep("inhibition_keys", inner, Receivers("k", at_s2)))
-    named["inhibition_values"] = s2_classes(sides, looks, repeated)
-    induction = of(named["inhibition_values"], "induction")
-    if induction:
-        keys = sweep("induction_keys", inner, Receivers("k", kv_heads(induction, decoder.group)))
-        named["induction_keys"] = previous_classes(keys, looks, repeated)
-    return effects, named
+    return Receivers("v" if name == "inhibition_values" else "k", kv_heads(s_heads or movers, decoder.group))
 
 
 def add_sweep(

@@ -1,4 +1,5 @@
-"""Figure step: the circuits of all models that were run, side by side: depth, class sizes and effects."""
+"""Figure step: the circuits of all models that were run, side by side: depth, class sizes and effects. A model that was
+fine-tuned as well gets a second block: the same nodes, measured in the fine-tuned models (means over these)."""
 
 from pathlib import Path
 
@@ -8,22 +9,31 @@ import pandas as pd
 from common.cli import run
 from common.plotting import PAGE_WIDTH, save_figure, use_style
 from common.records import read_metrics
+from replications.ioi_circuit.labels import BEFORE
 from replications.ioi_circuit.verification_figures import COLOURS
 
 CAPTION = Path(__file__).parent / "captions" / "transfer.rst"
 SHOWN = tuple(kind for kind in COLOURS if kind not in ("unclassified", "uncounted"))
 
 
-def transfer(*, circuits: list[Path], metrics: list[Path], heads: list[Path], out: Path) -> None:
+def transfer(*, circuits: list[Path], metrics: list[Path], heads: list[Path], tuned: list[Path], out: Path) -> None:
     """Draws the figure and writes its table, one row per model and class. `out` is one of the five files.
 
     Args:
         circuits: `circuit.csv` of each model, in a folder named after the model.
         metrics: `metrics.json` of the verification of each model, in the same order.
         heads: `heads.csv` of path patching of each model.
+        tuned: `nodes.csv` of the part `fine_tuned` of the models that have it.
         out: the `.svg`.
     """
-    parts = [_one(*paths) for paths in zip(circuits, metrics, heads, strict=True)]
+    after = {path.parent.parent.name: path for path in tuned}
+    parts = []
+    for paths in zip(circuits, metrics, heads, strict=True):
+        model, found = paths[0].parent.parent.name, _one(*paths)
+        parts.append((model, *found))
+        if model in after:
+            label = f"{model}, fine-tuned to refuse"
+            parts.append((label, *_tuned(label, after[model], *found)))
     use_style()
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 0.9 + 0.34 * len(SHOWN) * len(parts)))
     labels = []
@@ -44,10 +54,11 @@ def transfer(*, circuits: list[Path], metrics: list[Path], heads: list[Path], ou
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_xlabel("depth of the head (0: first layer, 1: last)")
     together = pd.concat([summary for _, _, summary in parts])
-    save_figure(figure, out.with_suffix(""), together, CAPTION, [*circuits, *metrics, *heads])
+    save_figure(figure, out.with_suffix(""), together, CAPTION, [*circuits, *metrics, *heads, *tuned])
 
 
-def _one(circuit: Path, metrics: Path, heads: Path) -> tuple[str, pd.DataFrame, pd.DataFrame]:
+def _one(circuit: Path, metrics: Path, heads: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Nodes with their depth, and one row per class."""
     model = circuit.parent.parent.name
     table, found = pd.read_csv(circuit), read_metrics(metrics)
     last = max(1, int(pd.read_csv(heads)["layer"].max()))
@@ -69,7 +80,22 @@ def _one(circuit: Path, metrics: Path, heads: Path) -> tuple[str, pd.DataFrame, 
                 "small_circuit": found["small_circuit"].value,
             }
         )
-    return model, table, pd.DataFrame(records)
+    return table, pd.DataFrame(records)
+
+
+def _tuned(label: str, nodes: Path, table: pd.DataFrame, summary: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same nodes with their effects in the fine-tuned models, and the same rows with what was measured there."""
+    measured, shares = pd.read_csv(nodes), pd.read_csv(nodes.with_name("shares.csv"))
+    models = [name for name in shares["model"].unique() if name != BEFORE]
+    left = shares[shares["model"] != BEFORE].groupby("what")["share"].mean()
+    table = table.assign(effect=measured[models].mean(axis=1).to_numpy())
+    changed = summary.assign(
+        model=label,
+        summed_effect_percent=[table.loc[table["class"] == kind, "effect"].sum() for kind in summary["class"]],
+        drop=[1 - left.get(f"without {kind}", float("nan")) for kind in summary["class"]],
+        faithfulness=read_metrics(nodes.with_name("metrics.json"))["circuit_faithfulness"].value,
+    )
+    return table, changed.drop(columns="small_circuit")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The feature browser in headless Chromium, on a page made from a tiny SAE with hostile text."""
 
+import re
+
 import pytest
 
 from common.saes.browser import filled
@@ -63,6 +65,9 @@ def test_highlighting_follows_the_activations(page):
     assert first.locator("mark").evaluate("one => one.style.getPropertyValue('--a').trim()") == "1"
     assert second.locator("mark.peak").evaluate("one => one.style.getPropertyValue('--a').trim()") == "0.5"
     assert first.locator("mark").get_attribute("title") == "activation 4"
+    assert page.locator("#said").inner_text() == "Latent 1 shown"
+    name = page.locator('#list button[data-latent="1"]').get_attribute("aria-label")
+    assert re.fullmatch(r"#1 .*cat.*, coherence \d\.\d\d", name), "a screen reader says what the number is"
     page.locator('#list button[data-latent="9"]').click()
     assert page.locator("mark").count() == 0
     assert page.url.endswith("#latent-9")

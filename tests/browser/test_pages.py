@@ -25,6 +25,15 @@ def test_claims_page_can_be_filtered_by_words_and_verdict(browser, finished):
     every = page.locator("tr[data-verdict]:visible").count()
     page.get_by_label("Filter").fill("grokking no such words")
     assert page.locator("tr[data-verdict]:visible").count() == 0
+    assert page.locator("tbody:visible").count() == 0, "the heading of a group without claims stays"
+    page.get_by_label("Filter").fill("grokking")
+    assert page.locator("tbody:visible").count() >= 1
+    group = page.locator("tbody[data-name='grokking']")
+    assert group.locator("tr[data-verdict]:visible").count() == group.locator("tr[data-verdict]").count()
+    count = page.locator("#found").inner_text()
+    assert page.locator("#said").inner_text() != count, "a screen reader would drop it in the burst of changes"
+    page.wait_for_function("count => document.getElementById('said').textContent === count", arg=count)
+    assert page.locator("th[scope=row]").count() == every
     page.get_by_label("Filter").fill("")
     page.get_by_label("Verdict").select_option("not run here")
     skipped = page.locator("tr[data-verdict='not run here']").count()

@@ -124,6 +124,13 @@ def test_the_keyboard_reaches_everything_in_order(browser, alone):
     page.locator("a.skip").focus()
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
+    page.locator(".prose a:has-text('Grokking')").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("nav >> text=Delay")
+    where = "document.activeElement.getAttribute('aria-label')"
+    assert page.evaluate(where) == "Menu: Results, Grokking", "the pressed link is gone, and the focus with it"
+    page.keyboard.press("Tab")
+    assert page.evaluate("!!document.activeElement.closest('nav')")
     page.locator("summary").first.focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")

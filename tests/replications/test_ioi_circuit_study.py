@@ -97,10 +97,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **paths(folder, out="search.json", curves="search_curves.csv", edges="search_edges.csv"),
     )  # fmt: skip
     fine_tuned.fine_tuned(
-        **common, circuit=folder / "verification/circuit.csv",  # type: ignore[arg-type]
+        **common, circuit=folder / "verification/circuit.csv", searched=folder / "heads.csv",  # type: ignore[arg-type]
         tuned=[renamed_heads(manifest, 0), renamed_heads(manifest, 1)],
         verify_prompts=8, random_prompts=8, sweep_prompts=8, random_sets=20, means_prompts=2, top=2, draws=20,
-        batch_size=500, **paths(folder, out="fine_tuned.json", shares="shares.csv", heads="tuned_heads.csv"),
+        batch_size=500,
+        **paths(folder, out="fine_tuned/metrics.json", shares="fine_tuned/shares.csv", heads="tuned_heads.csv",
+                nodes="fine_tuned/nodes.csv"),
     )  # fmt: skip
     return folder
 
@@ -196,7 +198,7 @@ def test_adversarial_prompts_repeat_the_right_name(study: Path) -> None:
 
 
 def test_a_circuit_survives_in_equal_weights_and_not_where_its_heads_changed_places(study: Path) -> None:
-    metrics = read_metrics(study / "fine_tuned.json")
+    metrics = read_metrics(study / "fine_tuned/metrics.json")
     assert metrics["logit_difference_kept"].per_seed == pytest.approx([1, 1], abs=1e-4)  # both compute the same
     same, moved = metrics["effects_kept"].per_seed or []
     assert same == pytest.approx(1, abs=1e-5)
@@ -208,6 +210,20 @@ def test_a_circuit_survives_in_equal_weights_and_not_where_its_heads_changed_pla
     table = pd.read_csv(study / "tuned_heads.csv")
     before, after = (table.loc[table["layer"] == N_LAYERS - 1, name].to_numpy() for name in ("before", "tuned-1"))
     assert np.roll(before, 1) == pytest.approx(after, abs=1e-2)  # percent
+    nodes = pd.read_csv(study / "fine_tuned/nodes.csv")
+    assert nodes["tuned-0"].to_numpy() == pytest.approx(nodes["before"].to_numpy(), abs=1e-3)
+    writers = nodes[nodes["receiver"] == "logits"]
+    every = table.set_index(["layer", "head"])["before"]
+    assert writers["before"].tolist() == pytest.approx(
+        [every[node] for node in zip(writers["layer"], writers["head"], strict=True)]
+    )
+    swept = pd.read_csv(study / "heads.csv").set_index(["layer", "head"])  # few prompts, other ones: signs and no more
+    inner = nodes[nodes["receiver"] != "logits"]
+    discovered = [swept.loc[(row["layer"], row["head"]), row["receiver"]] for _, row in inner.iterrows()]
+    assert (np.sign(inner["before"]) == np.sign(discovered)).all()
+    assert inner["before"].abs().min() > 20
+    steering = nodes[nodes["receiver"] == "mover_queries"]
+    assert (steering["tuned-1"].abs() < 0.3 * steering["before"].abs()).all()  # those queries belong to no mover now
 
 
 def test_circuit_prompts_are_a_draw_of_their_own(study: Path) -> None:
@@ -234,7 +250,7 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
         "activation_patching/effects.csv": "effects.csv",
         "edge_attribution/curves.csv": "curves.csv",
         "edge_attribution/nodes.csv": "nodes.csv",
-        "fine_tuned/shares.csv": "shares.csv",
+        "fine_tuned/shares.csv": "fine_tuned/shares.csv",
         "fine_tuned/heads.csv": "tuned_heads.csv",
         "edge_search/curves.csv": "search_curves.csv",
         "edge_search/edges.csv": "search_edges.csv",
@@ -254,21 +270,27 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
 
 
 def test_models_stand_side_by_side(study: Path) -> None:
-    """The same model twice, as two."""
+    """The same model twice, as two, each with the models that are fine-tuned from it."""
     tables = [study / "verification/circuit.csv"] * 2
     out = study / "figures" / "transfer.svg"
     transfer_figures.transfer(
-        circuits=tables, metrics=[study / "verification.json"] * 2, heads=[study / "heads.csv"] * 2, out=out
-    )
+        circuits=tables, metrics=[study / "verification.json"] * 2, heads=[study / "heads.csv"] * 2,
+        tuned=[study / "fine_tuned/nodes.csv"], out=out,
+    )  # fmt: skip
     table = pd.read_csv(out.with_suffix(".csv"))
-    assert set(table["model"]) == {"planted"}
-    assert table.groupby("class")["nodes"].sum()["name_mover"] == 2
+    assert set(table["model"]) == {"planted", "planted, fine-tuned to refuse"}
+    assert table.groupby("class")["nodes"].sum()["name_mover"] == 4
+    before, after = (table[table["model"] == name] for name in table["model"].unique())
+    one, other = (
+        part.set_index("class").loc["name_mover", "summed_effect_percent"].iloc[0] for part in (before, after)
+    )
+    assert abs(other) < 0.75 * abs(one)  # in one of the two fine-tuned models another head stands at its place
 
 
 def test_claims_name_metrics_that_exist(study: Path) -> None:
     files = {"baseline": "baseline", "path_patching": "path_patching", "verification": "verification",
              "activation_patching": "activation", "edge_attribution": "edges", "edge_search": "search",
-             "fine_tuned": "fine_tuned"}  # fmt: skip
+             "fine_tuned": "fine_tuned/metrics"}  # fmt: skip
     for claim in CLAIMS:
         if claim.part in files and "gpt2" not in claim.models:
             metrics = read_metrics(study / f"{files[claim.part]}.json")
