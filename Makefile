@@ -13,20 +13,24 @@ NAMES  := $(patsubst replications/%/rules.smk,%,$(wildcard replications/*/rules.
 CHOSEN  = $(if $(MODELS),--models "$(MODELS)") $(if $(filter 1,$(HUB)),--hub True)
 RUN     = @$(PYTHON) -m common.launch --scale $(SCALE) $(CHOSEN) $(if $(CORES),--cores $(CORES))
 
+# $(1): the environment into which torch goes, from the index of CPU builds if it can be had there
+define TORCH_INTO
+{ [ $(TORCH) = cpu ] && $(subst .venv,$(1),$(PIP)) envs/lock-torch-cpu.txt 2>$(1)/pip-errors; } || \
+	  { echo "Installing torch with CUDA (several GB): $(if $(filter cpu,$(TORCH)),the CPU build cannot be had ($(call LAST_ERROR,$(1)/pip-errors)); README.md says where it is,as chosen)"; \
+	  $(subst .venv,$(1),$(PIP)) envs/lock-torch.txt; }
+endef
+
 $(READY):
 	@echo "Installing the locked environment into .venv (one to three minutes, once) ..."
 	@rm -rf .venv && python3 -c 'import sys; sys.exit("error: Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)' && python3 -m venv .venv
-	@{ [ $(TORCH) = cpu ] && $(PIP) envs/lock-torch-cpu.txt 2>.venv/pip-errors; } || \
-	  { echo "Installing torch with CUDA (several GB): $(if $(filter cpu,$(TORCH)),the CPU build cannot be had ($(call LAST_ERROR,.venv/pip-errors)); README.md says where it is,as chosen)"; $(PIP) envs/lock-torch.txt; }
+	@$(call TORCH_INTO,.venv)
 	@$(PIP) envs/lock.txt
 	@touch $@
 
 $(INTEROP):
 	@echo "Installing what SAEs are exchanged and compared with into .venv-interop (one to three minutes, once) ..."
 	@rm -rf .venv-interop && python3 -m venv .venv-interop
-	@{ [ $(TORCH) = cpu ] && $(subst .venv,.venv-interop,$(PIP)) envs/lock-torch-cpu.txt 2>.venv-interop/pip-errors; } || \
-	  { echo "Installing torch with CUDA (several GB): $(if $(filter cpu,$(TORCH)),the CPU build cannot be had ($(call LAST_ERROR,.venv-interop/pip-errors)),as chosen)"; \
-	  $(subst .venv,.venv-interop,$(PIP)) envs/lock-torch.txt; }
+	@$(call TORCH_INTO,.venv-interop)
 	@$(subst .venv,.venv-interop,$(PIP)) envs/interop.lock
 	@touch $@
 

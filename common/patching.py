@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.decoder import Cache, Decoder
-from common.rerun import Kind, Received, at_position, at_positions, rerun, resume, window
+from common.rerun import Kind, Received, at_position, at_positions, last_of, rerun, resume, window
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,7 @@ def patch_heads(
         return mid
 
     nothing = at_positions(cache.resid_pre[0], at)[None][:0]
-    x = rerun(decoder, cache, min(layers), at, nothing, join=join)
-    last: Tensor = x[:, torch.arange(len(end), device=end.device), end - position]
-    return last
+    return last_of(rerun(decoder, cache, min(layers), at, nothing, join=join), position, end)
 
 
 def patch_sublayer(

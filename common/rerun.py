@@ -42,6 +42,14 @@ def window(position: Int[Tensor, " batch"], end: Int[Tensor, " batch"], length: 
     return (position[:, None] + steps).clamp(max=length - 1)
 
 
+def last_of(
+    x: Float[Tensor, "copy batch step d_model"], position: Int[Tensor, " batch"], end: Int[Tensor, " batch"]
+) -> Float[Tensor, "copy batch d_model"]:
+    """END of each prompt in the window that begins at `position`."""
+    found: Tensor = x[:, torch.arange(len(end), device=end.device), end - position]
+    return found
+
+
 def rerun(
     decoder: Decoder,
     cache: Cache,
@@ -118,9 +126,7 @@ def resume(
     at = window(position, end, cache.final.shape[1])
     x = at_positions(cache.resid_pre[layer], at).expand(len(first), -1, -1, -1).clone()
     x[:, :, 0] = first
-    x = rerun(decoder, cache, layer, at, x, received=received)
-    last: Tensor = x[:, torch.arange(len(end), device=end.device), end - position]
-    return last
+    return last_of(rerun(decoder, cache, layer, at, x, received=received), position, end)
 
 
 def _attend(
