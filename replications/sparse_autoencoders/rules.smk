@@ -28,6 +28,7 @@ rule train_planted:
         "<results>/toy/planted/saes.safetensors",
     log:
         "<logs>/train_planted.log",
+    priority: 1  # long, and nothing else waits for it: at the end it would run alone
     conda:
         "../../envs/environment.yaml"
     threads: 2
