@@ -53,8 +53,8 @@ FIXED_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",  # waiting threads sleep: ten times faster when cores are shared
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",  # a freed tensor's memory is used again, not given back and cleared anew:
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",  # 5 to 15 % of the time of a step that runs a language model
+    "MALLOC_MMAP_THRESHOLD_": "67108864",  # freed tensors of up to 64 MB are used again, not given back and cleared anew:
+    "MALLOC_TRIM_THRESHOLD_": "536870912",  # up to 15 % of a step's time. Without a bound one step held three times as much
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
 }
