@@ -53,8 +53,8 @@ FIXED_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",  # waiting threads sleep: ten times faster when cores are shared
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "MALLOC_MMAP_THRESHOLD_": "67108864",  # freed tensors of up to 64 MB are used again, not given back and cleared anew:
-    "MALLOC_TRIM_THRESHOLD_": "536870912",  # up to 15 % of a step's time. Without a bound one step held three times as much
+    "MALLOC_MMAP_THRESHOLD_": "67108864",  # freed tensors of up to 64 MB are used again, not given back and cleared
+    "MALLOC_TRIM_THRESHOLD_": "536870912",  # anew: up to 15 % of a step's time. Without a bound memory grew threefold
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
 }
