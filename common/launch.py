@@ -76,8 +76,8 @@ class Options:
     """use the calibration seeds; results go to results/<scale>-calibration"""
     cores: str = "all"
     """processor cores to use"""
-    snakemake: tuple[str, ...] = ()
-    """further options for Snakemake, after all others"""
+    snakemake: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """a further option for Snakemake, after all others: --snakemake=--dry-run; may be given several times"""
 
 
 def launch(options: Options) -> int:

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import tyro
 
 from common import launch
 from common.errors import UserError
@@ -34,6 +35,13 @@ def test_a_dry_run_prints_the_plan_and_nothing_else(calls, capsys, tmp_path, opt
     assert capsys.readouterr().out == "rule grokking_train:\n"
     assert len(calls) == 1, "a dry run has no report"
     assert left.exists()
+
+
+def test_options_for_snakemake_add_up():
+    """If the last one won, a plan asked for with two options would be a run."""
+    given = tyro.cli(Options, args=["--snakemake=--dry-run", "--snakemake=--forceall", "verify"])
+    assert given.snakemake == ("--dry-run", "--forceall")
+    assert given.targets == ("verify",)
 
 
 def test_a_whole_run_has_a_report(calls, capsys):
