@@ -111,13 +111,12 @@ def renamed_heads(manifest: Path, shift: int) -> Path:
     """A copy that computes the same with the heads of the last layer `shift` places further: what was 3.0 is 3.1."""
     folder = shutil.copytree(manifest.parent, manifest.parents[1] / f"tuned-{shift}")
     weights = load_file(folder / "model.safetensors")
-    for name in ("attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight"):
-        key = f"transformer.h.{N_LAYERS - 1}.{name}"
-        d_head = weights[key].shape[0 if "proj" in name else -1] // (N_HEADS * (1 if "proj" in name else 3))
-        if "proj" in name:
-            weights[key] = weights[key].roll(shift * d_head, 0)
-        else:
-            weights[key] = torch.cat([part.roll(shift * d_head, -1) for part in weights[key].chunk(3, -1)], -1)
+    attention = f"transformer.h.{N_LAYERS - 1}.attn"
+    out = weights[f"{attention}.c_proj.weight"]
+    step = shift * (len(out) // N_HEADS)
+    weights[f"{attention}.c_proj.weight"] = out.roll(step, 0)
+    for key in (f"{attention}.c_attn.weight", f"{attention}.c_attn.bias"):  # queries, keys and values side by side
+        weights[key] = torch.cat([part.roll(step, -1) for part in weights[key].chunk(3, -1)], -1)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     content = read_json(folder / "manifest.json")
     content["files"]["model.safetensors"] = sha256(folder / "model.safetensors")
