@@ -25,7 +25,7 @@ from benchmarks import Row, default_model
 from common.decoder import Cache, Decoder
 from common.models import load_model, load_tokenizer
 from common.patching import Receivers, patch_heads, path_patch
-from replications.ioi_circuit.batches import Batch
+from replications.ioi_circuit.batches import Batch, passes
 from replications.ioi_circuit.dataset import draw_prompts, vocabulary
 from replications.ioi_circuit.residual import read_difference
 
@@ -51,13 +51,6 @@ def compare() -> Iterator[Row]:
         yield activation_row(bridge, decoder, batch)
         for name in SETS:
             yield path_row(bridge, decoder, batch, name)
-
-
-def passes(decoder: Decoder, batch: Batch) -> tuple[Cache, Cache]:
-    """The prompts and their partners."""
-    tokens = (batch.tokens("original"), batch.tokens("abc"))
-    clean, partner = (decoder.forward(version, batch.mask, keep=True) for version in tokens)
-    return clean, partner
 
 
 def activation_row(bridge: TransformerBridge, decoder: Decoder, batch: Batch) -> Row:

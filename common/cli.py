@@ -22,7 +22,6 @@ import tyro
 from common.errors import UserError, from_os_error
 
 Item = TypeVar("Item")
-TORCH_THREADS = 2
 LOG_INTERVAL = 10.0
 COST_PREFIX = "cost: "
 
@@ -50,9 +49,12 @@ def run_command(command: Callable[[], Any]) -> None:
 
 
 def make_deterministic() -> None:
-    """Same seed, lock and CPU type give the same bytes. Touches torch only if the step has imported it."""
+    """Same seed, lock and CPU type give the same bytes. Touches torch only if the step has imported it.
+
+    One thread, since the workflow runs one step a core: threads that wait for each other cost up to a third more.
+    """
     if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(TORCH_THREADS)
+        torch.set_num_threads(1)
         torch._C._set_deterministic_algorithms(True)  # the public function also imports the compiler, for over a second
         torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a quarter of the time
         if torch.cuda.is_available():

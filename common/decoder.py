@@ -45,6 +45,15 @@ class Cache:
     z: list[Float[Tensor, "batch pos head d_head"]] = field(default_factory=list)
     final: Tensor = field(default_factory=lambda: torch.empty(0))
 
+    def chunk(self, parts: int) -> list["Cache"]:
+        """The caches of equal parts of the batch, in order."""
+        lists = {name: [each.chunk(parts) for each in value] for name, value in vars(self).items() if name != "final"}
+        finals = self.final.chunk(parts)
+        return [
+            Cache(**{name: [each[place] for each in value] for name, value in lists.items()}, final=finals[place])
+            for place in range(parts)
+        ]
+
 
 class Decoder:
     """The weights of a bridge and the pieces of its forward pass.

@@ -1,4 +1,4 @@
-"""The computational graph of a decoder as a tensor of edges: first-order scores and exact edge patching.
+"""The computational graph of a decoder as a tensor of edges: first-order scores, and runs of any circuit.
 
 Writers are the embedding, every head and every MLP; readers are the queries of every head, the keys and values of every
 *key-value* head (with grouped-query attention a path into the key of one query head does not exist), every MLP, and the
@@ -20,10 +20,13 @@ from dataclasses import dataclass
 
 import einops
 import torch
+import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from common.decoder import Cache, Decoder, masked_softmax
+
+MANY = 0.25  # of the edges
 
 Metric = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, " batch"]]
 """From the final residual stream to one number a prompt."""
@@ -136,11 +139,11 @@ def forward_by_reader(
     return read(decoder.n_layers, "logits", written)[0]
 
 
-def outputs(decoder: Decoder, cache: Cache) -> Float[Tensor, "writer batch pos d_model"]:
-    """What every writer wrote in a pass with `keep`. Biases of attention outputs belong to no writer."""
+def outputs(decoder: Decoder, cache: Cache, below: int) -> Float[Tensor, "writer batch pos d_model"]:
+    """What every writer before layer `below` wrote in a pass with `keep`. Attention's biases belong to no writer."""
     written = [cache.resid_pre[0][None]]
     after = [*cache.resid_pre[1:], cache.final]
-    for layer in range(decoder.n_layers):
+    for layer in range(below):
         written.append(torch.einsum("bphe,hed->hbpd", cache.z[layer], decoder.W_O[layer]))
         written.append((after[layer] - cache.resid_mid[layer])[None])
     return torch.cat(written)
@@ -165,7 +168,7 @@ def edge_scores(
         steps: points between partner and prompt, the prompt included, the partner not.
     """
     graph = Graph.of(decoder)
-    difference = outputs(decoder, partner) - outputs(decoder, cache)
+    difference = outputs(decoder, partner, decoder.n_layers) - outputs(decoder, cache, decoder.n_layers)
     difference = difference * mask[None, :, :, None]
     totals: dict[int, Tensor] = {}
     for step in range(1, steps + 1):
@@ -226,10 +229,9 @@ def run_circuits(
     graph, count = Graph.of(decoder), len(circuits)
     lacking = torch.nonzero((graph.edges().to(circuits.device) & ~circuits).any(0).any(0))
     first = int(lacking[0]) // (graph.attention_readers + 1) if len(lacking) else graph.n_layers
-    known = outputs(decoder, cache)[: graph.writers_before(first, mlp=False)]
-    base = outputs(decoder, partner)
+    known, base = outputs(decoder, cache, first), outputs(decoder, partner, decoder.n_layers)
     streams = {"attn": partner.resid_pre, "mlp": partner.resid_mid, "logits": [partner.final]}
-    held = einops.rearrange(circuits, "c w r -> c r w").to(base.dtype).contiguous()
+    held = einops.rearrange(circuits, "c w r -> c r w")
     change = torch.empty(count, *base.shape, device=base.device)  # of every writer so far
     sizes: list[int] = []
 
@@ -241,12 +243,25 @@ def run_circuits(
         n = sum(sizes)
         first = graph.reader(layer, {"attn": "q"}.get(what, what))
         readers = graph.attention_readers if what == "attn" else 1
-        part = held[:, first : first + readers, :n] @ change[:, :n].flatten(2)
+        part = summed(held[:, first : first + readers, :n], change.flatten(2))
         clean = streams[what][0 if what == "logits" else layer]
         return (clean + part.reshape(*part.shape[:2], *clean.shape).transpose(0, 1)).flatten(1, 2)
 
     final = forward_by_reader(decoder, first, known.repeat(1, count, 1, 1), mask.repeat(count, 1), read)
     return einops.rearrange(final, "(c b) p d -> c b p d", c=count)
+
+
+def summed(
+    held: Bool[Tensor, "circuit reader writer"], change: Float[Tensor, "circuit more_writers n"]
+) -> Float[Tensor, "circuit reader n"]:
+    """For each reader, the sum over the writers it holds. Few of many are added row by row, many as a product."""
+    circuits, readers, writers = held.shape
+    if held.float().mean() > MANY:
+        return held.to(change.dtype) @ change[:, :writers]
+    circuit, reader, writer = torch.nonzero(held, as_tuple=True)
+    starts = torch.searchsorted(circuit * readers + reader, torch.arange(circuits * readers, device=held.device))
+    found = F.embedding_bag(circuit * change.shape[1] + writer, change.flatten(0, 1), starts, mode="sum")
+    return found.reshape(circuits, readers, -1)
 
 
 def strongest(scores: Float[Tensor, "writer reader"], edges: Bool[Tensor, "writer reader"], count: int) -> Tensor:
@@ -255,46 +270,3 @@ def strongest(scores: Float[Tensor, "writer reader"], edges: Bool[Tensor, "write
     found = torch.zeros_like(size, dtype=torch.bool)
     found[size.topk(count).indices] = True
     return found.reshape(scores.shape)
-
-
-def exact_edges(
-    run: Callable[[Bool[Tensor, "circuit writer reader"]], Float[Tensor, " circuit"]],
-    edges: Bool[Tensor, "writer reader"],
-    at_once: int,
-) -> Float[Tensor, "writer reader"]:
-    """Exact edge patching: what `run` gives without one edge, less what it gives with all; 0 where there is no edge."""
-    found = torch.zeros(edges.shape, dtype=torch.float64)
-    whole = run(edges[None])[0]
-    for some in torch.split(torch.nonzero(edges), at_once):
-        held = edges.repeat(len(some), 1, 1)
-        held[torch.arange(len(some)), some[:, 0], some[:, 1]] = False
-        found[some[:, 0], some[:, 1]] = run(held) - whole
-    return found
-
-
-def acdc(
-    run: Callable[[Bool[Tensor, "circuit writer reader"]], Float[Tensor, " circuit"]],
-    edges: Bool[Tensor, "writer reader"],
-    feeds: Bool[Tensor, "reader writer"],
-    threshold: float,
-) -> Bool[Tensor, "writer reader"]:
-    """The circuit of ACDC (Conmy et al. 2023, algorithm 1): from the logits down, and for each reader from its last
-    writer to its first, an edge is taken out for good if that raises the distance `run` by less than `threshold`.
-
-    Where nobody reads any more what is computed from a reader (`feeds`), all edges into it go without a run, as in the
-    released code: none of them can change the distance.
-    """
-    held = edges.clone()
-    distance = run(held[None])[0]
-    for reader in reversed(range(edges.shape[1])):
-        if feeds[reader].any() and not held[feeds[reader]].any():
-            held[:, reader] = False
-            continue
-        for writer in reversed(torch.nonzero(edges[:, reader])[:, 0].tolist()):
-            held[writer, reader] = False
-            without = run(held[None])[0]
-            if without - distance < threshold:
-                distance = without
-            else:
-                held[writer, reader] = True
-    return held

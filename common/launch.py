@@ -167,7 +167,7 @@ def _owner(results: Path) -> Iterator[int]:
 def _command(run: Run, options: Options) -> list[str]:
     config = {"scale": run.scale, "hub": int(run.hub), "calibrate": int(options.calibrate), "models": options.models}
     pairs = [f"{key}={value}" for key, value in config.items() if value]
-    cores = ["--cores", options.cores, "--max-threads", "1"]  # a step keeps 1.1 to 1.4 cores busy: one step a core
+    cores = ["--cores", options.cores]
     memory = ["--resources", "gpu=1", f"mem_mb={psutil.virtual_memory().total * 3 // 4_000_000}"]
     return [sys.executable, "-m", "snakemake", "--nolock", *cores, *memory, "--config", *pairs]
 

@@ -12,7 +12,7 @@ rule materialise_model:
     priority: 3
     conda:
         "../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=3000,
         runtime=30,
@@ -72,7 +72,7 @@ rule self_chat:
     priority: 2
     conda:
         "../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=3000,
         runtime=60,

@@ -140,16 +140,15 @@ def _step(job: Job, settings: Optimisation, state: State, names: list[str], size
             f"{job.name}: loss or gradient of instance {bad} is not finite at step {state.step}; "
             "lower the learning rate"
         )
-    gradient = gradient * (settings.clip / norm.clamp(min=settings.clip))[:, None]
+    gradient.mul_((settings.clip / norm.clamp(min=settings.clip))[:, None])
     rate = (learning_rate(settings, state.step) * job.rates)[:, None]
-    first = torch.lerp(gradient, state.first, settings.beta1)
-    second = torch.lerp(gradient.square(), state.second, settings.beta2)
-    count = state.step + 1
-    scale = second.sqrt() / math.sqrt(1 - settings.beta2**count) + EPSILON
-    moved = state.point * (1 - rate * settings.weight_decay) - rate * (first / (1 - settings.beta1**count)) / scale
-    return state._replace(
-        step=count, point=moved, first=first, second=second, losses=torch.cat([state.losses, losses.detach()[None]])
-    )
+    count, point = state.step + 1, state.point  # from here on in place: these passes over memory are what a step costs
+    torch.lerp(gradient, state.first, settings.beta1, out=state.first)
+    torch.lerp(gradient.square_(), state.second, settings.beta2, out=state.second)
+    scale = state.second.sqrt().div_(math.sqrt(1 - settings.beta2**count)).add_(EPSILON)
+    move = (state.first / (1 - settings.beta1**count)).mul_(rate).div_(scale)
+    point.mul_(1 - rate * settings.weight_decay).sub_(move)
+    return state._replace(step=count, losses=torch.cat([state.losses, losses.detach()[None]]))
 
 
 def _append(stacked: Weights, found: Weights) -> Weights:

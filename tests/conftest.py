@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the launcher does; read when torch loads
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers run side by side; read when torch loads, as the next
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the launcher does
 
 import pytest
 

@@ -82,16 +82,17 @@ def top_per_token(z: Float[Tensor, "instance batch d_sae"], k: list[float]) -> I
 
 
 def largest(
-    z: Float[Tensor, "instance batch d_sae"], k: int
+    z: Float[Tensor, "instance batch d_sae"], k: int, *, ordered: bool = True
 ) -> tuple[Float[Tensor, "instance batch k"], Int[Tensor, "instance batch k"]]:
     """As `topk` over latents, twice as fast: the k largest of a row lie in the k columns with the largest maxima."""
-    columns = z.shape[-1] // HEIGHT
-    if z.shape[-1] % HEIGHT or 2 * k > columns:
-        return z.topk(k, dim=-1)
-    table = rearrange(z, "instance batch (height column) -> instance batch height column", column=columns)
+    columns = -(-z.shape[-1] // HEIGHT)
+    if 2 * k > columns:
+        return z.topk(k, dim=-1, sorted=ordered)
+    whole = F.pad(z, (0, columns * HEIGHT - z.shape[-1]), value=float("-inf"))
+    table = rearrange(whole, "instance batch (height column) -> instance batch height column", column=columns)
     best = table.amax(2).topk(k, dim=-1, sorted=False).indices
     values = table.gather(3, repeat(best, "i b k -> i b height k", height=HEIGHT)).flatten(2)
-    values, place = values.topk(k, dim=-1)
+    values, place = values.topk(k, dim=-1, sorted=ordered)
     return values, best.gather(2, place % k) + place // k * columns
 
 

@@ -31,7 +31,7 @@ rule prepare:
     priority: 1
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3500,
@@ -64,7 +64,7 @@ rule steer:
     priority: 1
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3500,
@@ -121,7 +121,7 @@ rule demonstrate:
         "<logs>/{model}/demonstrate.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3000,

@@ -17,7 +17,7 @@ rule train:
         "<logs>/train.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3000,

@@ -10,7 +10,7 @@ rule train_transformer:
         "<logs>/train_transformer.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=8000,
@@ -42,7 +42,7 @@ rule measure_transformer:
         "<logs>/measure_transformer.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=6000,
         runtime=30,

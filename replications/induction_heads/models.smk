@@ -14,7 +14,7 @@ rule score_model:
         "<logs>/{model}/score_model.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3000,
@@ -37,7 +37,7 @@ rule ablate_model:
         "<logs>/{model}/ablate_model.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3000,
@@ -62,7 +62,7 @@ rule read_text:
         "<logs>/{model}/read_text.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3500,

@@ -45,7 +45,7 @@ rule train:
         "<logs>/train_{arm}.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=2500,
@@ -100,7 +100,7 @@ rule measure_heads:
         "<logs>/measure_heads.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=2500,
         runtime=10,
@@ -121,7 +121,7 @@ rule measure_ablations:
         "<logs>/measure_ablations.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=2500,
         runtime=20,
@@ -141,7 +141,7 @@ rule train_sweep:
         "<logs>/train_sweep.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=2000,
@@ -161,7 +161,7 @@ rule train_chains:
         "<logs>/train_chains.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=1500,

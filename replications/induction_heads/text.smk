@@ -37,7 +37,7 @@ rule train_text:
         "<logs>/train_text_{textarm}.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=2500,
@@ -99,7 +99,7 @@ rule measure_framework:
         "<logs>/measure_framework.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=2500,
         runtime=10,

@@ -29,7 +29,7 @@ from common.patching import patch_heads, patch_residual, patch_sublayer
 from common.records import Metric, write_metrics
 from common.rerun import at_position
 from common.tables import write_table
-from replications.ioi_circuit.batches import DISCOVERY, Batch, Place, balanced, in_chunks
+from replications.ioi_circuit.batches import DISCOVERY, Batch, Place, balanced, in_chunks, passes
 from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.residual import read_difference
@@ -93,9 +93,7 @@ def sweep(
     plain: dict[str, list[Tensor]] = {"original": [], "abc": []}
     for group in track(in_chunks(prompts, CHUNK), "prompts"):
         batch = Batch(group, decoder.W_O[0].device.type)
-        clean, partner = (
-            decoder.forward(batch.tokens(version), batch.mask, keep=True) for version in ("original", "abc")
-        )
+        clean, partner = passes(decoder, batch)
         for name, cache in (("original", clean), ("abc", partner)):
             last = at_position(cache.final, batch.at("end"))
             plain[name].append(read_difference(decoder.bridge, last, batch.names))

@@ -1,4 +1,4 @@
-"""Prompts as tensors: a balanced choice of prompts, their tokens, positions and names."""
+"""Prompts as tensors: a balanced choice of prompts, their tokens, positions and names, and passes over them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from common.decoder import Cache, Decoder
 from replications.ioi_circuit.dataset import Prompt, Version
 
 Place = Literal["io", "s1", "s1_next", "s2", "end"]
@@ -42,6 +43,13 @@ class Batch:
     def at(self, place: Place) -> Int[Tensor, " batch"]:
         """Index of one position in each prompt."""
         return torch.tensor([getattr(row.positions, place) for row in self.prompts], device=self.device)
+
+
+def passes(decoder: Decoder, batch: Batch) -> tuple[Cache, Cache]:
+    """The prompts and their ABC partners, in one pass with `keep`."""
+    tokens = torch.cat([batch.tokens("original"), batch.tokens("abc")])
+    clean, partner = decoder.forward(tokens, batch.mask.repeat(2, 1), keep=True).chunk(2)
+    return clean, partner
 
 
 def balanced(prompts: list[Prompt], half: int, count: int) -> list[Prompt]:

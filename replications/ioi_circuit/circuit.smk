@@ -15,7 +15,7 @@ rule path_patching:
         "<logs>/{model}/path_patching.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4000,
@@ -43,7 +43,7 @@ rule verification:
         "<logs>/{model}/verification.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4000,
@@ -63,7 +63,7 @@ rule ground_truth:
         "<logs>/toy/ground_truth.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=2000,
         runtime=15,
@@ -83,7 +83,7 @@ rule edge_ground_truth:
         "<logs>/toy/edge_ground_truth.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,

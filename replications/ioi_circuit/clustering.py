@@ -1,7 +1,7 @@
 """Intervals over prompts: prompts of one template are not independent, so whole templates are resampled."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from common.records import Metric
 from common.statistics import over_clusters
@@ -15,13 +15,18 @@ def clustered(
     unit: str,
     formula: str,
     denominators: Float[np.ndarray, " prompt"] | None = None,
+    groups: Int[np.ndarray, " prompt"] | None = None,
 ) -> Metric:
-    """Mean of `values`, or ratio of the two means, with an interval over templates and the value of each seed."""
+    """Mean of `values`, or ratio of the two means, with an interval over templates.
+
+    `per_seed` has one value for each of `groups`, which are the seeds of the prompts if nothing else is given.
+    """
     below = np.ones_like(values) if denominators is None else denominators
     templates = np.array([prompt.template for prompt in prompts])
     metric = over_clusters(values, templates, unit=unit, formula=formula, denominators=below)
-    seeds = np.array([prompt.seed for prompt in prompts])
-    per_seed = [float(values[seeds == seed].sum() / below[seeds == seed].sum()) for seed in np.unique(seeds)]
+    if groups is None:
+        groups = np.array([prompt.seed for prompt in prompts])
+    per_seed = [float(values[groups == one].sum() / below[groups == one].sum()) for one in np.unique(groups)]
     return Metric(**{**metric.model_dump(), "per_seed": per_seed})
 
 

@@ -14,7 +14,7 @@ rule activation_patching:
         "<logs>/{model}/activation_patching.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4000,
@@ -41,7 +41,7 @@ rule edge_attribution:
         "<logs>/{model}/edge_attribution.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4000,
@@ -72,7 +72,7 @@ rule fine_tuned:
         "<logs>/{model}/fine_tuned.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4000,

@@ -25,13 +25,13 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from common.cli import run, track
-from common.decoder import Cache, Decoder
+from common.decoder import Decoder
 from common.edges import Graph, edge_scores, run_circuits, strongest
 from common.models import load_model
 from common.records import Metric, write_metrics
 from common.statistics import null_distribution
 from common.tables import write_table
-from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, in_chunks
+from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, in_chunks, passes
 from replications.ioi_circuit.clustering import clustered, exact
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.labels import CLASSES, PLACE_OF_RECEIVER
@@ -95,13 +95,6 @@ def edge_attribution(
     write_metrics(out, metrics | measure_heads(compared, draws))
     for path, content in ((curves, table), (edges, edge_table(graph, scores["eap_ig"])), (nodes, compared)):
         write_table(path, content)
-
-
-def passes(decoder: Decoder, batch: Batch) -> tuple[Cache, Cache]:
-    """The prompts and their ABC partners."""
-    tokens = (batch.tokens("original"), batch.tokens("abc"))
-    clean, partner = (decoder.forward(version, batch.mask, keep=True) for version in tokens)
-    return clean, partner
 
 
 def reader_of(

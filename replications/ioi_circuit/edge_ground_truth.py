@@ -26,14 +26,15 @@ from torch import Tensor
 
 from common.cli import run, track
 from common.decoder import Decoder
-from common.edges import Graph, acdc, edge_scores, exact_edges, run_circuits
+from common.edges import Graph, edge_scores, run_circuits
 from common.models import load_model, load_tokenizer
+from common.pruning import acdc, exact_edges
 from common.records import Metric, write_metrics
 from common.statistics import over_seeds
 from common.tables import write_table
-from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
+from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, passes
 from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
-from replications.ioi_circuit.edge_attribution import answer, auroc, faithfulness, passes, reader_of
+from replications.ioi_circuit.edge_attribution import answer, auroc, faithfulness, reader_of
 from replications.ioi_circuit.planted import LENGTH, N_NAMES, save_planted_model
 
 AT_ONCE, SHUFFLES = 8, 200

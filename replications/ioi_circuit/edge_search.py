@@ -1,7 +1,7 @@
 """Step: searches over single edges of the language model: exact edge patching, and ACDC (scale gpu; tiny at smoke).
 
     exact    change of the mean logit difference when one edge carries the ABC partner, all others the prompt
-    acdc     Conmy et al. 2023, algorithm 1 (common/edges.py): from the logits down, an edge is taken out for good if
+    acdc     Conmy et al. 2023, algorithm 1 (common/pruning.py): from the logits down, an edge is taken out for good if
              the KL divergence of the answer then rises by less than `threshold`
 
 Both see discovery prompts and are judged on verification prompts as attribution is (edge_attribution.py): by the curve
@@ -25,12 +25,13 @@ from torch import Tensor
 
 from common.cli import run
 from common.decoder import Decoder
-from common.edges import Graph, acdc, exact_edges, run_circuits, strongest
+from common.edges import Graph, run_circuits, strongest
 from common.models import load_model
+from common.pruning import acdc, exact_edges
 from common.records import Metric, write_metrics
 from common.statistics import null_distribution
 from common.tables import write_table
-from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
+from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, passes
 from replications.ioi_circuit.clustering import clustered, exact
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.edge_attribution import (
@@ -38,7 +39,6 @@ from replications.ioi_circuit.edge_attribution import (
     answer,
     areas,
     curve_table,
-    passes,
     reader_of,
     run_rankings,
     score,

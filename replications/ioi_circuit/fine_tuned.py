@@ -24,15 +24,16 @@ from common.cli import run
 from common.decoder import Decoder
 from common.models import load_model
 from common.records import Metric, write_metrics
-from common.statistics import null_distribution, over_clusters
+from common.statistics import null_distribution
 from common.tables import write_table
-from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, by_template
-from replications.ioi_circuit.clustering import exact
+from replications.ioi_circuit.batches import VERIFICATION, balanced
+from replications.ioi_circuit.clustering import clustered, exact
 from replications.ioi_circuit.completeness import EVERYTHING, classes_of
 from replications.ioi_circuit.dataset import Prompt, read_file
-from replications.ioi_circuit.knockout import KnockOut, Means, node_set, random_like
+from replications.ioi_circuit.knockout import KnockOut, node_set, random_like
 from replications.ioi_circuit.labels import BEFORE, PLACE_OF_RECEIVER
-from replications.ioi_circuit.sweeps import Effects, add_sweep, receivers_of
+from replications.ioi_circuit.means import template_means
+from replications.ioi_circuit.sweeps import NOBODY, Effects, add_sweep, read_runs, receivers_of
 
 
 class Found(NamedTuple):
@@ -104,7 +105,7 @@ def fine_tuned(
     @torch.no_grad()
     def measured(path: Path) -> Found:
         decoder = Decoder(load_model(path.parent, device=device), length)
-        means = template_means(decoder, partners, means_prompts, device)
+        means = template_means(decoder, partners, means_prompts)
         every, some = (KnockOut(decoder, part, means, device, batch_size) for part in rows[:2])
         return measure_model(every, some, rows[2], table, named, random_sets)
 
@@ -129,16 +130,6 @@ def read_classes(heads: Path) -> dict[str, dict[int, str]]:
     return {name: {row: kind for row, kind in enumerate(table[f"{name}_class"]) if kind} for name in PLACE_OF_RECEIVER}
 
 
-def template_means(decoder: Decoder, prompts: list[Prompt], count: int, device: str) -> Means:
-    """Mean head outputs over the first `count` ABC prompts of each template."""
-    means = {}
-    for group in by_template(prompts):
-        batch = Batch(group[:count], device)
-        cache = decoder.forward(batch.tokens("abc"), batch.mask, keep=True)
-        means[group[0].template] = torch.stack(cache.z).mean(1)
-    return means
-
-
 def measure_model(
     every: KnockOut,
     some: KnockOut,
@@ -154,15 +145,13 @@ def measure_model(
     runs["circuit"] = every.differences([nodes])[0]
     random = some.differences(random_like(nodes, decoder.n_heads, random_sets, seed=0))
     few = {"model": some.differences([EVERYTHING], remove=True)[0], "circuit": some.differences([nodes])[0]}
-    effects = Effects()
-    percent = {}
+    effects, read, percent = Effects(), read_runs(decoder, swept), {}
     for name in dict.fromkeys(["logits", *table["receiver"]]):
         part = table[table["receiver"] == name]
         senders = None if name == "logits" else set(zip(part["layer"], part["head"], strict=True))
-        receivers = receivers_of(name, named, decoder)
-        if receivers is None and name != "logits":
+        if (receivers := receivers_of(name, named, decoder)) == NOBODY:
             continue
-        add_sweep(decoder, effects, name, swept, receivers, senders)
+        add_sweep(decoder, effects, name, read, receivers, senders)
         percent[name] = 100 * effects.difference(name) / effects.clean[name].mean()
     heads = table["layer"] * decoder.n_heads + table["head"]
     of_nodes = np.array([
@@ -179,13 +168,10 @@ def over_models(
     prompts: list[Prompt],
     formula: str,
 ) -> Metric:
-    """Ratio of means over models and prompts; whole templates are resampled, `per_seed` has one value per model."""
-    templates = np.tile([row.template for row in prompts], len(values))
-    pooled = over_clusters(
-        np.concatenate(values), templates, unit="1", formula=formula, denominators=np.concatenate(below)
-    )
-    each = [float(above.sum() / under.sum()) for above, under in zip(values, below, strict=True)]
-    return Metric(**{**pooled.model_dump(), "per_seed": each})
+    """Ratio of means over models and prompts; `per_seed` has one value per model."""
+    models = np.repeat(np.arange(len(values)), len(prompts))
+    above, under = np.concatenate(values), np.concatenate(below)
+    return clustered(above, prompts * len(values), unit="1", formula=formula, denominators=under, groups=models)
 
 
 def measure_circuit(old: Found, new: list[Found], prompts: list[Prompt], few: list[Prompt]) -> dict[str, Metric]:

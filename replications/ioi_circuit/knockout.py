@@ -19,27 +19,25 @@ last two are also runs of their own, into which clean outputs can be put back.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import safe_open
 from torch import Tensor
 
 from common.decoder import Cache, Decoder
 from common.rerun import at_positions, rerun, window
 from replications.ioi_circuit.batches import Batch, Place
 from replications.ioi_circuit.dataset import Prompt
+from replications.ioi_circuit.means import Means
 from replications.ioi_circuit.residual import read_difference
 
 Ablation = Literal["mean", "zero", "resample", "noise"]
 Direction = Literal["destroy", "restore"]
 NOISE = 3.0
 PLACES: tuple[Place, ...] = ("s1_next", "s2", "end")
-Means = dict[int, Float[Tensor, "layer pos head d_head"]]
 
 
 @dataclass(frozen=True, order=True)
@@ -57,21 +55,13 @@ class Node:
 NodeSet = frozenset[Node]
 
 
-def read_means(activations: Path, device: str, *, few: bool = False) -> Means:
-    """Mean head outputs over the ABC prompts of each template, or over the first few of them."""
-    prefix = "mean_few." if few else "mean."
-    with safe_open(activations, framework="pt") as stored:
-        names = [name for name in stored.keys() if name.startswith(prefix)]  # noqa: SIM118
-        return {int(name.removeprefix(prefix)): stored.get_tensor(name).to(device) for name in names}
-
-
 class KnockOut:
     """Runs prompts with parts of the model ablated.
 
     Args:
         decoder: the model.
         prompts: prompts of any templates.
-        means: from `read_means`.
+        means: see means.py.
         device: where to run.
         batch_size: token positions computed in one pass.
         roles: False runs the ABC partners instead, scored on the names in the slots of IO and S2.

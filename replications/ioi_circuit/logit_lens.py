@@ -8,7 +8,7 @@ the embedding, depth 1 the model's own output. Logits are relative to their mean
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -78,7 +78,10 @@ def measure(
     early = int(early_depth * n_layers)
     gain, control_gain, slots_gain = (values[:, -1] - values[:, early] for values in (differences, control, slots))
     final = differences[:, -1]
-    text = {"unit": "1", "formula": f"(difference at depth 1 - difference after layer {early}) / difference at depth 1"}
+    text: dict[str, Any] = {
+        "unit": "1",
+        "formula": f"(difference at depth 1 - difference after layer {early}) / difference at depth 1",
+    }
     seeds = np.array([row.seed for row in rows])
     depths = [half_depth(differences[seeds == seed].mean(0)) for seed in np.unique(seeds)]
     return {

@@ -24,10 +24,11 @@ from replications.ioi_circuit.classes import Signs, signs
 from replications.ioi_circuit.clustering import exact
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.head_scores import attention, contrasts, copying, repeated_tokens
-from replications.ioi_circuit.knockout import KnockOut, Node, read_means
+from replications.ioi_circuit.knockout import KnockOut, Node
+from replications.ioi_circuit.means import read_means
 from replications.ioi_circuit.path_patching_measures import Named, head_table, measure, measure_again, scatter
 from replications.ioi_circuit.self_repair import find_backups
-from replications.ioi_circuit.sweeps import Effects, add_sweep, discover
+from replications.ioi_circuit.sweeps import Effects, add_sweep, discover, read_runs
 
 
 def path_patching(
@@ -109,6 +110,7 @@ def patch_again(decoder: Decoder, effects: Effects, named: Named, prompts: list[
     again = Effects()
     chosen: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}
+    runs = read_runs(decoder, prompts)
     for name, receivers in effects.receivers.items():
         found = named["inhibition_values" if name == "inhibition_keys" else name]
         heads = [head for head, kind in found.items() if kind != "unclassified" and effects.signs[name].sign[head]]
@@ -122,7 +124,7 @@ def patch_again(decoder: Decoder, effects: Effects, named: Named, prompts: list[
             continue
         chosen[name], others[name] = heads, sorted(taken)
         senders = {divmod(head, decoder.n_heads) for head in [*heads, *taken]}
-        add_sweep(decoder, again, name, prompts, receivers, senders)
+        add_sweep(decoder, again, name, runs, receivers, senders)
     return measure_again(effects, again, chosen, others)
 
 

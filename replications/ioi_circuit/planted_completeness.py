@@ -5,26 +5,14 @@ induction head does the same job, but when it is taken out too, the circuit brea
 search (completeness.py) must find a large gap for it and a small one for the complete circuit.
 """
 
-import torch
-
 from common.decoder import Decoder
-from replications.ioi_circuit.batches import Batch, by_template
 from replications.ioi_circuit.completeness import EVERYTHING, Greedy, gaps, greedy_parts
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.knockout import KnockOut, Means, Node
+from replications.ioi_circuit.knockout import KnockOut, Node
+from replications.ioi_circuit.means import template_means
 from replications.ioi_circuit.planted import TRUTH
 
 LEFT_OUT = "duplicate"
-
-
-def template_means(decoder: Decoder, prompts: list[Prompt]) -> Means:
-    """Mean head outputs over the ABC partners of each template."""
-    found = {}
-    for group in by_template(prompts):
-        batch = Batch(group, decoder.W_O[0].device.type)
-        cache = decoder.forward(batch.tokens("abc"), batch.mask, keep=True)
-        found[group[0].template] = torch.stack([z.mean(0) for z in cache.z])
-    return found
 
 
 def completeness_of_planted(

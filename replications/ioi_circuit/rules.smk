@@ -61,7 +61,7 @@ rule collect:
         "<logs>/{model}/collect.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3000,
@@ -107,7 +107,7 @@ rule logit_lens:
         "<logs>/{model}/logit_lens.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=2500,
@@ -131,7 +131,7 @@ rule direct_path:
         "<logs>/{model}/direct_path.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3000,

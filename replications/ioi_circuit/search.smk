@@ -14,7 +14,7 @@ rule edge_search:
         "<logs>/{model}/edge_search.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4000,

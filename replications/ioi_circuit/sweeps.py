@@ -12,17 +12,18 @@ The order is that of Wang et al. (2022, section 3); formula `path_patch_w22` (co
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from common.cli import track
-from common.decoder import Decoder
+from common.decoder import Cache, Decoder
 from common.errors import UserError
 from common.patching import Receivers, kv_heads, path_patch
 from common.rerun import at_position
-from replications.ioi_circuit.batches import Batch, Place, by_template
+from replications.ioi_circuit.batches import Batch, Place, by_template, passes
 from replications.ioi_circuit.classes import (
     Signs,
     direct_classes,
@@ -34,6 +35,22 @@ from replications.ioi_circuit.classes import (
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
 from replications.ioi_circuit.residual import read_names
+
+NOBODY = Receivers("k", ())
+
+
+class Run(NamedTuple):
+    """Prompts of one template, so that windows have one length, with the passes over them and their ABC partners."""
+
+    batch: Batch
+    clean: Cache
+    partner: Cache
+
+
+def read_runs(decoder: Decoder, prompts: list[Prompt]) -> list[Run]:
+    """The passes that all receiver sets of these prompts share."""
+    batches = [Batch(group, decoder.W_O[0].device.type) for group in by_template(prompts)]
+    return [Run(batch, *passes(decoder, batch)) for batch in batches]
 
 
 @dataclass
@@ -70,24 +87,26 @@ def discover(
     effects = Effects()
     named: dict[str, dict[int, str]] = {}
 
-    def sweep(name: str, prompts: list[Prompt]) -> Signs:
-        add_sweep(decoder, effects, name, prompts, receivers_of(name, named, decoder))
+    of_ends, of_inner = (read_runs(decoder, prompts) for prompts in (ends, inner))
+
+    def sweep(name: str, runs: list[Run]) -> Signs:
+        add_sweep(decoder, effects, name, runs, receivers_of(name, named, decoder))
         percent = 100 * effects.difference(name) / effects.clean[name].mean()
         effects.signs[name] = signs(percent, draws, minimum)
         return effects.signs[name]
 
-    named["logits"] = direct_classes(sweep("logits", ends), looks, copies)
-    named["mover_queries"] = inhibition_classes(sweep("mover_queries", ends), looks)
-    sides = [sweep(name, inner) for name in ("inhibition_values", "inhibition_keys")]
+    named["logits"] = direct_classes(sweep("logits", of_ends), looks, copies)
+    named["mover_queries"] = inhibition_classes(sweep("mover_queries", of_ends), looks)
+    sides = [sweep(name, of_inner) for name in ("inhibition_values", "inhibition_keys")]
     named["inhibition_values"] = s2_classes(sides, looks, repeated)
-    if receivers_of("induction_keys", named, decoder) is not None:
-        named["induction_keys"] = previous_classes(sweep("induction_keys", inner), looks, repeated)
+    if receivers_of("induction_keys", named, decoder) != NOBODY:
+        named["induction_keys"] = previous_classes(sweep("induction_keys", of_inner), looks, repeated)
     return effects, named
 
 
 def receivers_of(name: str, named: dict[str, dict[int, str]], decoder: Decoder) -> Receivers | None:
-    """The receiver set `name`, given the classes found in the sets before it. None stands for the logits; there is also
-    none for the keys of induction heads where no head is one.
+    """The receiver set `name`, given the classes found in the sets before it. None stands for the logits, and `NOBODY`
+    for the keys of induction heads where no head is one.
 
     Raises:
         UserError: no head has an effect on the logits, so there is nothing to follow back.
@@ -109,7 +128,7 @@ def receivers_of(name: str, named: dict[str, dict[int, str]], decoder: Decoder) 
         return Receivers("q", movers)
     if name == "induction_keys":
         induction = of(named["inhibition_values"], "induction")
-        return Receivers("k", kv_heads(induction, decoder.group)) if induction else None
+        return Receivers("k", kv_heads(induction, decoder.group))
     s_heads = of(named["logits"], "s_suppressing") + of(named["mover_queries"], "s_inhibition")
     return Receivers("v" if name == "inhibition_values" else "k", kv_heads(s_heads or movers, decoder.group))
 
@@ -118,22 +137,18 @@ def add_sweep(
     decoder: Decoder,
     effects: Effects,
     name: str,
-    prompts: list[Prompt],
+    runs: list[Run],
     receivers: Receivers | None,
     senders: Collection[tuple[int, int]] | None = None,
 ) -> None:
-    """One receiver set, template by template so that windows have one length; all heads as senders if None is given."""
+    """One receiver set; all heads as senders if None is given."""
     below = decoder.n_layers if receivers is None else receivers.layers[-1]
     every = np.ndindex(below, decoder.n_heads)
     rows = [layer * decoder.n_heads + head for layer, head in every if senders is None or (layer, head) in senders]
     place: Place = PLACE_OF_RECEIVER[name]  # type: ignore[assignment]
     started = time.perf_counter()
     parts, cleans = [], []
-    for group in track(by_template(prompts), name):
-        batch = Batch(group, decoder.W_O[0].device.type)
-        cache, partner = (
-            decoder.forward(batch.tokens(version), batch.mask, keep=True) for version in ("original", "abc")
-        )
+    for batch, cache, partner in track(runs, name):
         patched = path_patch(decoder, cache, partner, batch.at(place), batch.at("end"), receivers, senders)
         clean = read(decoder, at_position(cache.final, batch.at("end"))[None], batch)
         change = read(decoder, patched, batch) - clean
@@ -143,10 +158,10 @@ def add_sweep(
         cleans.append(clean[0, :, 0] - clean[0, :, 1])
     effects.values[name] = np.concatenate(parts, 1)
     effects.clean[name] = np.concatenate(cleans)
-    effects.prompts[name] = [row for group in by_template(prompts) for row in group]
+    effects.prompts[name] = [row for batch, _, _ in runs for row in batch.prompts]
     effects.receivers[name] = receivers
     shown = [f"{layer}.{head}" for layer, head in receivers.heads] if receivers else []
-    print(f"{name}: {len(prompts)} prompts, receivers {shown}, {time.perf_counter() - started:.0f} s")
+    print(f"{name}: {len(effects.prompts[name])} prompts, receivers {shown}, {time.perf_counter() - started:.0f} s")
 
 
 def read(decoder: Decoder, final: Float[torch.Tensor, "copy batch d"], batch: Batch) -> Float[np.ndarray, "copy n two"]:

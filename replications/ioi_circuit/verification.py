@@ -38,8 +38,9 @@ from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced
 from replications.ioi_circuit.clustering import exact
 from replications.ioi_circuit.completeness import EVERYTHING, Greedy, by_class, circuits_of, classes_of, minimality
 from replications.ioi_circuit.dataset import read_prompts
-from replications.ioi_circuit.knockout import KnockOut, NodeSet, node_set, random_like, read_means
+from replications.ioi_circuit.knockout import KnockOut, NodeSet, node_set, random_like
 from replications.ioi_circuit.labels import CLASSES, PLACE_OF_RECEIVER
+from replications.ioi_circuit.means import read_means
 from replications.ioi_circuit.self_repair import measure_repair
 from replications.ioi_circuit.verification_measures import (
     class_table,

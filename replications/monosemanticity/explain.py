@@ -214,9 +214,10 @@ def auroc(found: Explanations, firings: Firings, text: Text) -> Float[np.ndarray
     seen = {side: np.bincount(key[text.scored], minlength=d_vocab) for side, key in _keys(text)}
     out = np.full(firings.units, 0.5)
     for unit, side in enumerate(found.previous):
-        levels, index = np.unique(found.rates[unit], return_inverse=True)
-        positive = np.bincount(index, weights=fired[bool(side)][unit], minlength=len(levels))
-        negative = np.bincount(index, weights=seen[bool(side)], minlength=len(levels)) - positive
+        order = np.argsort(found.rates[unit], kind="stable")
+        levels = np.flatnonzero(np.diff(found.rates[unit, order], prepend=np.nan))
+        positive = np.add.reduceat(fired[bool(side)][unit, order], levels)
+        negative = np.add.reduceat(seen[bool(side)][order], levels) - positive
         if positive.sum() and negative.sum():
             below = np.cumsum(negative) - negative / 2
             out[unit] = float(positive @ below / positive.sum() / negative.sum())

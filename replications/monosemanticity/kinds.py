@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from common.errors import UserError
@@ -44,11 +44,8 @@ def made_kinds(
     turn = rotation(x.shape[1], ROTATION_SEED + models.seeds[place])
 
     def latents(sae: Sae, x: Float[Tensor, "token d_mlp"], *, leads: bool = True) -> Kind:
-        found = sparse(lambda part: sae.encode(x[part]), len(x))
-        alive = living(found, text, least)
-        if not alive.any():
-            raise UserError(f"no latent fires {least} times on each half of the documents; lower 'least_firings'")
-        return Kind(found.kept(alive), (sae.W_dec[torch.from_numpy(alive)] @ to_logits).numpy() if leads else None)
+        found, alive = living_latents(sae, x, text, least)
+        return Kind(found, (sae.W_dec[torch.from_numpy(alive)] @ to_logits).numpy() if leads else None)
 
     features = latents(saes["trained"], x)
     rates = np.bincount(features.firings.unit) / text.size()
@@ -70,7 +67,18 @@ def made_kinds(
     }
 
 
-def living(firings: Firings, text: Text, least: int) -> np.ndarray:
+def living_latents(
+    sae: Sae, x: Float[Tensor, "token d_mlp"], text: Text, least: int
+) -> tuple[Firings, Bool[np.ndarray, " latent"]]:
+    """Where those latents fire that fire often enough, and which they are. UserError if there is none."""
+    found = sparse(lambda part: sae.encode(x[part]), len(x))
+    alive = living(found, text, least)
+    if not alive.any():
+        raise UserError(f"no latent fires {least} times on each half of the documents; lower 'least_firings'")
+    return found.kept(alive), alive
+
+
+def living(firings: Firings, text: Text, least: int) -> Bool[np.ndarray, " unit"]:
     """Units that fire often enough on both halves of the documents."""
-    alive: np.ndarray = np.minimum(firings.counts(text.scored), firings.counts(~text.scored)) >= least
+    alive: Bool[np.ndarray, " unit"] = np.minimum(firings.counts(text.scored), firings.counts(~text.scored)) >= least
     return alive

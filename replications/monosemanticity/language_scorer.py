@@ -38,10 +38,10 @@ from replications.monosemanticity.explain import (
     summed,
     wording,
 )
-from replications.monosemanticity.kinds import living
+from replications.monosemanticity.kinds import living_latents
 from replications.monosemanticity.model import activations, load_models
 from replications.monosemanticity.settings import Measures, Scorer
-from replications.monosemanticity.units import Firings, Text, read_text, sparse
+from replications.monosemanticity.units import Firings, Text, read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -86,8 +86,7 @@ def language_scorer(
     for place, seed in enumerate(trained.seeds):
         sae = load_saelens(index.parent / f"trained-{width}-s{seed}")
         x = activations(trained.one(place), stored["held_out"].long(), trained.shape)[:, 1:].flatten(0, 1)
-        found = sparse(lambda part, sae=sae, x=x: sae.encode(x[part]), len(x))  # type: ignore[misc]
-        firings = found.kept(living(found, text, measures.least_firings))
+        firings, _ = living_latents(sae, x, text, measures.least_firings)
         explained = explain(firings, text, len(words), measures.set_size)
         asked = questions(firings, text, measures.context, scorer, seed)
         texts = context_texts(text, words, measures.context, asked)
@@ -168,29 +167,30 @@ def read_contexts(
     prompts: list[tuple[str, str]],
     texts: dict[int, str],
     scorer: Scorer,
-) -> list[Float[np.ndarray, "three context"]]:
-    """Nats of each context of each question without an explanation, with its own, and with its partner's."""
+) -> Float[np.ndarray, "question three context"]:
+    """Nats of each context of each question without an explanation, with its own, and with its partner's.
+
+    Contexts of like length are read together, whatever stands before them.
+    """
 
     def encode(one: str) -> list[int]:
         ids: list[int] = tokenizer(one, add_special_tokens=False).input_ids
         return ids
 
-    found = []
-    ids = {group: encode(one) or encode(" ") for group, one in texts.items()}
-    bare = encode(BARE)
-    for question, pair in track(list(zip(asked, prompts, strict=True)), "latents"):
-        contexts = [torch.tensor(ids[int(group)]) for group in question.contexts]
-        written = torch.nn.utils.rnn.pad_sequence(contexts, batch_first=True)
-        real = torch.arange(written.shape[1]) < torch.tensor([[len(one)] for one in contexts])
-        before = [bare, *map(encode, pair)]
-        rows = torch.arange(len(before)).repeat_interleave(len(contexts))
-        every = torch.cat([written] * len(before))
-        nats = torch.cat([
-            reread(model, before, rows[part], every[part], "blocks.0.hook_resid_pre")[0]
-            for part in torch.split(torch.arange(len(rows)), scorer.batch)
-        ])  # fmt: skip
-        total = (nats.double() * torch.cat([real] * len(before))).sum(1)
-        found.append(total.reshape(len(before), -1).numpy())
+    before = [encode(one) for one in (BARE, *(prompt for pair in prompts for prompt in pair))]
+    ids = {group: torch.tensor(encode(one) or encode(" ")) for group, one in texts.items()}
+    contexts = [ids[int(group)] for question in asked for _ in range(3) for group in question.contexts]
+    three = torch.tensor([[0, 2 * place + 1, 2 * place + 2] for place in range(len(asked))])
+    which = three.flatten().repeat_interleave(len(asked[0].contexts))
+    lengths = torch.tensor([len(one) for one in contexts])
+    total = torch.zeros(len(contexts), dtype=torch.float64)
+    for part in track(list(torch.split(lengths.argsort(stable=True), scorer.batch)), "contexts"):
+        used, at = torch.unique(which[part], return_inverse=True)
+        written = torch.nn.utils.rnn.pad_sequence([contexts[row] for row in part.tolist()], batch_first=True)
+        real = torch.arange(written.shape[1]) < lengths[part, None]
+        nats, _ = reread(model, [before[place] for place in used.tolist()], at, written, "blocks.0.hook_resid_pre")
+        total[part] = (nats.double() * real).sum(1)
+    found: Float[np.ndarray, "question three context"] = total.reshape(len(asked), 3, -1).numpy()
     return found
 
 

@@ -48,7 +48,7 @@ rule train:
         "<logs>/train.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=2000,
@@ -75,7 +75,7 @@ rule dictionaries:
         "<logs>/dictionaries.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=HOST_MB,
@@ -104,7 +104,7 @@ rule measure_units:
         "<logs>/measure_units.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=HOST_MB,
         runtime=60,
@@ -137,7 +137,7 @@ rule measure_dictionaries:
         "<logs>/measure_dictionaries.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=HOST_MB,
         runtime=60,
@@ -164,7 +164,7 @@ rule language_scorer:
         "<logs>/{model}/language_scorer.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=HOST_MB,

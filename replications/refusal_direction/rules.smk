@@ -38,7 +38,7 @@ rule fine_tune:
     priority: 1
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3500,
@@ -79,7 +79,7 @@ rule study:
     priority: 1
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3000,
@@ -107,7 +107,7 @@ rule guardrail:
         "<logs>/{model}/guardrail-{seed}.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=2500,
@@ -202,7 +202,7 @@ rule transfer:
         "<logs>/{model}/transfer.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4000,

@@ -49,7 +49,6 @@ def absorption(
     table: Path,
 ) -> None:
     """Writes `metrics.json` and one row per architecture, seed and parent."""
-    torch.set_num_threads(1)  # matrices are so small that a second thread would only wait
     recipes = [recipe(name, FEATURES, round(MEAN_L0), seed) for name in ARCHITECTURES.values() for seed in seeds]
     stream = TreeStream(seeds, training.batch, device)
     trained = train(recipes, stream, training, checkpoint, data="trees", device=device)

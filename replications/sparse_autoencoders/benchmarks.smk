@@ -23,7 +23,7 @@ rule benchmarks:
         "<logs>/{model}/benchmarks.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3500,
@@ -52,7 +52,7 @@ rule natural:
         "<logs>/{model}/natural.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=3000,
         runtime=30,
@@ -76,7 +76,7 @@ rule completeness:
         "<logs>/{model}/completeness.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3000,

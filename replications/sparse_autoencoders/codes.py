@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -38,9 +39,9 @@ def random_sae(sae: Sae, x: Float[Tensor, "token d_model"], seed: int) -> Sae:
     rows = rows / rows.norm(dim=1, keepdim=True)
     mean = x.mean(0)
     fires = (sae.encode(x) > 0).sum(0)
-    ordered = ((x - mean) @ rows.mT).sort(dim=0, descending=True).values
-    ordered = torch.cat([ordered, ordered[-1:] - 1])
-    threshold = torch.where(fires > 0, ordered.gather(0, fires[None])[0], torch.inf).clamp(min=0)
+    ordered = torch.from_numpy(np.sort(((x - mean) @ rows.mT).mT.numpy(), axis=1))  # numpy sorts four times as fast
+    ordered = torch.cat([ordered[:, :1] - 1, ordered], 1)
+    threshold = torch.where(fires > 0, ordered.gather(1, len(x) - fires[:, None])[:, 0], torch.inf).clamp(min=0)
     bias = torch.zeros(len(rows))
     return Sae(About("random"), "jumprelu", rows.mT.contiguous(), bias, rows, mean, threshold=threshold)
 

@@ -15,7 +15,7 @@ rule collect:
     priority: 2
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4500,
@@ -39,7 +39,7 @@ rule train_language:
     priority: 2
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4000,
@@ -62,7 +62,7 @@ rule train_more:
     priority: 2
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4000,
@@ -89,7 +89,7 @@ rule measure_language:
         "<logs>/{model}/measure_language.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=5500,

@@ -31,7 +31,7 @@ rule train_planted:
     priority: 1  # long, and nothing else waits for it: at the end it would run alone
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=1500,
@@ -50,7 +50,7 @@ rule train_controls:
         "<logs>/train_controls.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=1500,

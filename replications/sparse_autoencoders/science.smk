@@ -10,7 +10,7 @@ rule absorption:
         "<logs>/absorption.log",
     conda:
         "../../envs/environment.yaml"
-    threads: 2
+    threads: 1
     resources:
         **ON_GPU,
         mem_mb=1500,

@@ -13,7 +13,7 @@ for PART, STEP in TRAINED.items():
         priority: 10 if PART == "intro" else 0
         conda:
             "../../envs/environment.yaml"
-        threads: 2
+        threads: 1
         resources:
             **ON_GPU,
             mem_mb=20000 if ON_GPU else 3000,

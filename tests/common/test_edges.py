@@ -8,9 +8,10 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from common.decoder import Cache, Decoder
-from common.edges import Graph, edge_scores, run_circuits, strongest
+from common.edges import Graph, edge_scores, run_circuits, strongest, summed
 from common.rerun import at_position
 from replications.ioi_circuit.batches import Batch
+from replications.ioi_circuit.batches import passes as together
 from replications.ioi_circuit.dataset import draw_prompts, vocabulary
 from replications.ioi_circuit.residual import read_difference
 from tests.replications.ioi_circuit_tiny import tiny_tokenizer
@@ -33,6 +34,24 @@ def passes(decoder: Decoder, batch: Batch) -> tuple[Cache, Cache]:
 
 def metric_of(decoder: Decoder, batch: Batch, final: Tensor) -> Tensor:
     return read_difference(decoder.bridge, at_position(final, batch.at("end")), batch.names)
+
+
+def test_one_pass_over_prompts_and_partners_is_two(decoder: Decoder, batch: Batch, passes: tuple[Cache, Cache]) -> None:
+    for found, expected in zip(together(decoder, batch), passes, strict=True):
+        for name, value in vars(expected).items():
+            torch.testing.assert_close(getattr(found, name), value, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_sums_over_held_writers_are_a_product_however_many_they_are(share: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    held = torch.rand(2, 5, 30, generator=generator) < share
+    change = torch.randn(2, 40, 7, generator=generator)
+    found = summed(held, change)
+    for circuit in range(2):
+        for reader in range(5):
+            rows = change[circuit, :30][held[circuit, reader]]
+            torch.testing.assert_close(found[circuit, reader], rows.sum(0), atol=1e-5, rtol=1e-5)
 
 
 def test_all_edges_are_the_model_and_none_the_partner(

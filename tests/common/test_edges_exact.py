@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.edges import acdc, exact_edges
+from common.pruning import acdc, exact_edges
 
 EDGES = torch.ones(3, 4, dtype=torch.bool).tril(1)
 APART = torch.zeros(4, 3, dtype=torch.bool)  # no writer computes from a reader

@@ -18,9 +18,9 @@ from common.decoder import Decoder
 from common.files import read_yaml, sha256, write_json
 from common.models import Manifest, load_model
 from common.records import Metric
-from replications.ioi_circuit.batches import Batch, by_template
 from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
-from replications.ioi_circuit.knockout import KnockOut, Means, Node, NodeSet
+from replications.ioi_circuit.knockout import KnockOut, Node, NodeSet
+from replications.ioi_circuit.means import template_means
 from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
 
 CLAIMS = ClaimsFile.model_validate(read_yaml(ROOT / "replications/ioi_circuit/claims.yaml")).claims
@@ -122,15 +122,6 @@ def within(metric: Metric, expected: float, tolerance: float) -> bool:
 
 
 NODES: NodeSet = frozenset({Node(0, 1, "s1_next"), Node(1, 0, "s2"), Node(1, 2, "end"), Node(2, 1, "end")})
-
-
-def template_means(decoder: Decoder, prompts: list[Prompt]) -> Means:
-    found = {}
-    for group in by_template(prompts):
-        batch = Batch(group, "cpu")
-        cache = decoder.forward(batch.tokens("abc"), batch.mask, keep=True)
-        found[group[0].template] = torch.stack([z.mean(0) for z in cache.z])
-    return found
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ import torch
 
 from common.decoder import Decoder
 from common.edges import Graph, run_circuits
-from replications.ioi_circuit.batches import Batch
+from replications.ioi_circuit.batches import Batch, passes
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.edge_attribution import curve_table, passes, reader_of
+from replications.ioi_circuit.edge_attribution import curve_table, reader_of
 from replications.ioi_circuit.edge_search import agreement, measure, search
 from tests.replications.ioi_circuit_tiny import tiny_prompts
 

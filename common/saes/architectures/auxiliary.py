@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.saes.architectures.base import Batch, Context, Weights
+from common.saes.sparse import largest
 
 
 def auxiliary_loss(
@@ -31,8 +32,9 @@ def auxiliary_loss(
         x = x - weights["b_dec"][index] if centred else x
         z = x @ weights["W_enc"][index][dead].mT + weights["b_enc"][index][dead]
         keep = min(len(dead), max(1, x.shape[-1] // 2))
-        values, latents = z.topk(keep, dim=-1)
-        latents = torch.zeros_like(z).scatter(-1, latents, values.relu())
+        with torch.no_grad():
+            kept = largest(z[None], keep, ordered=False)[1][0]
+        latents = torch.zeros_like(z).scatter(-1, kept, z.gather(-1, kept).relu())
         target = error[index]
         missed = (target - latents @ weights["W_dec"][index][dead]).square().sum()
         found.append((missed / (target - target.mean(0)).square().sum()).nan_to_num(0.0))
