@@ -48,8 +48,8 @@ figures metrics verify report paper corpora: $(READY)  ## run the workflow up to
 smoke: $(READY)  ## every step of every replication once, tiny, in a few minutes
 	@$(PYTHON) -m common.launch --scale smoke
 
-calibrate: $(READY)  ## the same measurements on the calibration seeds, into results/SCALE-calibration
-	$(RUN) --calibrate verify
+calibrate: $(READY)  ## the same measurements on the calibration seeds, into results/SCALE-calibration; NAME=my_result for one replication
+	$(RUN) --calibrate $(or $(NAME),verify)
 
 status: $(READY)  ## replications and steps: state, seconds, claims held / failed / not run
 	@$(PYTHON) -m common.status --scale $(SCALE) $(CHOSEN)

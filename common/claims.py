@@ -272,9 +272,20 @@ def verify_replication(replication: str, scale: str, models: list[str], results:
             elif model not in ("toy", *models):
                 metrics = f"model {model} is not part of this run"
             else:
-                metrics = read_metrics(results / replication / model / definition.part / "metrics.json")
+                metrics = _metrics_of(replication, definition, results / replication / model)
             judged.append(evaluate(replication, definition, model, metrics))
     return judged
+
+
+def _metrics_of(replication: str, definition: ClaimDefinition, folder: Path) -> Mapping[str, Metric]:
+    """The metrics of the part that a claim names. UserError naming the parts that there are."""
+    path = folder / definition.part / "metrics.json"
+    if not path.exists() and (parts := sorted(file.parent.name for file in folder.glob("*/metrics.json"))):
+        raise UserError(
+            f"claim {replication}.{definition.id} names the part '{definition.part}', which does not exist; there is "
+            f"{', '.join(parts)}; correct replications/{replication}/claims.yaml"
+        )
+    return read_metrics(path)
 
 
 def verdicts() -> tuple[str, ...]:

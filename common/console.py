@@ -93,3 +93,24 @@ def last_error(log: Path) -> str:
     said = lines[starts[-1] :]
     missing = said.index(AFFECTED) if AFFECTED in said else None
     return " ".join(said[:4] if missing is None else [*said[:2], *said[missing : missing + 4]])
+
+
+def refused_option(lines: list[str]) -> str | None:
+    """What the box says in which a step refuses its options: the first that it does not take, or that it misses."""
+    text = " ".join(line.strip("│ ") for line in lines)
+    for pattern, what in (
+        (r"Unrecognized options: +(--[\w.-]+)", "does not take"),
+        (r"Missing from .+?: +(--[\w.-]+)", "is not given"),
+    ):
+        if found := re.search(pattern, text):
+            return f"{what} {found[1]}"
+    return None
+
+
+def unwritten(log: Path) -> tuple[str, str] | None:
+    """Rule and first output of a step that ended well but did not write what its rule says."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    found = re.search(
+        r"^MissingOutputException in rule (\w+).*?\n.*output files are missing.*\n(\S+)", text, re.MULTILINE
+    )
+    return (found[1], found[2]) if found else None

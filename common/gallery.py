@@ -43,13 +43,17 @@ def committed(folder: Path, fresh: list[str], current: dict[str, str], scale: st
     """Records of the committed gallery. UserError if a replication that is not `fresh` cannot keep its part of it."""
     found = {record: read_json(folder / record) if (folder / record).exists() else {} for record in RECORDS}
     known = read_json(folder / STATES.name) if (folder / STATES.name).exists() else {}
-    for name, state in current.items():
-        origin = found["provenance.json"].get(name, {})
-        if name not in fresh and (known.get(name) != state or origin.get("scale") != scale):
-            raise UserError(
-                f"{name} has no finished results of scale {scale} that are up to date, and is not what figures/ shows; "
-                "run that replication, then `make gallery` again"
-            )
+    origins = found["provenance.json"]
+    behind = [
+        name
+        for name, state in current.items()
+        if name not in fresh and (known.get(name) != state or origins.get(name, {}).get("scale") != scale)
+    ]
+    if behind:
+        raise UserError(
+            f"no finished results of scale {scale} are up to date, and figures/ shows older ones, of: "
+            f"{', '.join(behind)}; run these, then `make gallery` again"
+        )
     return found
 
 

@@ -31,7 +31,7 @@ from common.checkpoints import remove_stale
 from common.claims import load_claims
 from common.cli import COST_PREFIX, die_with_parent
 from common.config import ROOT, Run, load_replication, load_run, replications
-from common.console import follow, last_error
+from common.console import follow, last_error, refused_option, unwritten
 from common.errors import UserError, from_os_error
 from common.files import sweep_temporary_files
 from common.forkserver import forkserver
@@ -87,7 +87,7 @@ def launch(options: Options) -> int:
     _check_folders(run.models)
     for name in replications():
         load_replication(name, run.scale)
-        load_claims(name)
+        _check_claims(name)
     targets = [target for target in options.targets if target != "report"]
     wants_report = not options.targets or bool({"all", "report"} & set(options.targets))
     known = {
@@ -139,6 +139,17 @@ def _check_folders(models: list[str]) -> None:
     for name in models:
         if known[name].source == "local":
             check_weights(name, own_folder(known[name]))
+
+
+def _check_claims(name: str) -> None:
+    """UserError if a claim is about a model that does not exist; it would never be judged."""
+    models = ["toy", *registry()]
+    for claim in load_claims(name):
+        if unknown := sorted(set(claim.models) - set(models)):
+            raise UserError(
+                f"claim {name}.{claim.id} is about the model '{unknown[0]}', which does not exist; use "
+                f"{' or '.join(models)} in replications/{name}/claims.yaml"
+            )
 
 
 @contextlib.contextmanager
@@ -219,10 +230,21 @@ def _failure(results: Path, started: float) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         if log.stat().st_mtime >= started and lines and not lines[-1].startswith(COST_PREFIX):
             said = [line for line in lines if MESSAGE.match(line)]
-            last = said[-1] if said else f"step {log.stem} ended without a message; it was killed, or memory ran out"
+            if said:
+                last = said[-1]
+            elif option := refused_option(lines):
+                last = (
+                    f"step {log.stem} {option}; its function must name the settings that its rule in rules.smk passes"
+                )
+            else:
+                last = f"step {log.stem} ended without a message; it was killed, or memory ran out"
             found.append((log.stat().st_mtime, log, last))
+    workflow = results / WORKFLOW_LOG
+    if not found and (missing := unwritten(workflow)):
+        rule, path = missing
+        return f"step {rule} ended without writing {path}; its rule in rules.smk names that output (log: {workflow})"
     if not found:
-        return f"the workflow stopped: {last_error(results / WORKFLOW_LOG)} (log: {results / WORKFLOW_LOG})"
+        return f"the workflow stopped: {last_error(workflow)} (log: {workflow})"
     _, log, line = max(found)
     return f"{line.removeprefix('error: ')} (log: {log})"
 

@@ -66,10 +66,10 @@ def thumbnail(folder: Path, name: str) -> str | None:
 
 def amount(cost: dict[str, float]) -> str:
     """`12 CPU minutes, at most 1.2 GB of memory in one step, 30 MB on disk`."""
-    minutes = f"{cost['cpu_s'] / 60:.0f}" if cost["cpu_s"] >= 60 else "less than 1"
+    minutes = f"{cost['cpu_s'] / 60:.0f} CPU minutes" if cost["cpu_s"] >= 90 else "about a CPU minute or less"
     memory = f"at most {cost['peak_rss_mb'] / 1000:.1f} GB of memory in one step"
     disk = f"{cost['disk_mb']:.0f} MB" if cost["disk_mb"] < 1000 else f"{cost['disk_mb'] / 1000:.1f} GB"
-    return f"{minutes} CPU minutes, {memory}, {disk} on disk"
+    return f"{minutes}, {memory}, {disk} on disk"
 
 
 def by_replication(claims: list[Claim]) -> dict[str, list[Claim]]:
@@ -161,7 +161,8 @@ def results_block(folder: Path, name: str) -> str:
     lines = [
         "## Results of the reference run",
         "",
-        f"Scale `{origin['scale']}`, run seeds {seeds}. {len(claims)} claims: {summary(claims)}. How verdicts come "
+        f"Scale `{origin['scale']}`, run seeds {seeds}. "
+        f"{len(claims)} claim{'s' * (len(claims) > 1)}: {summary(claims)}. How verdicts come "
         "about: [claims](../../docs/claims.md).",
         "",
         table(claims),

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from replications.my_result.measure import measure
-from replications.my_result.train import data, train
 
 from common.records import read_metrics
+from replications.my_result.measure import measure
+from replications.my_result.train import data, train
 
 
 @pytest.fixture(scope="module")

@@ -172,6 +172,9 @@ def test_missing_results_are_an_error_and_not_a_skip(monkeypatch, tmp_path):
     monkeypatch.setattr(common.claims, "load_claims", lambda name: [definition()])
     with pytest.raises(UserError, match="does not exist"):
         verify_replication("demo", "laptop", [], tmp_path)
+    write_metrics(tmp_path / "demo/toy/other/metrics.json", {"effect": metric(1.0)})
+    with pytest.raises(UserError, match="names the part 'part', which does not exist; there is other; correct"):
+        verify_replication("demo", "laptop", [], tmp_path)
     write_metrics(tmp_path / "demo/toy/part/metrics.json", {"effect": metric(1.0)})
     with pytest.raises(UserError, match="names the metric 'control', which part 'part' lacks"):
         verify_replication("demo", "laptop", [], tmp_path)

@@ -1,12 +1,16 @@
 """What a person sees of a running workflow, and what is left of Snakemake's message when it fails."""
 
+import contextlib
+import subprocess
+import sys
 from io import StringIO
 
 import pytest
+import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from common.console import Follower, last_error
+from common.console import Follower, last_error, refused_option, unwritten
 
 LOG = """Job stats:
 job                 count
@@ -85,3 +89,28 @@ def test_last_error_is_the_message_of_the_workflow(tmp_path):
     )
     log.write_text("")
     assert last_error(log) == "no message"
+
+
+def test_a_step_that_refuses_its_options_says_which():
+    def step(first: int, second: int) -> None:
+        raise AssertionError
+
+    def box(*options: str) -> list[str]:
+        with contextlib.redirect_stderr(StringIO()) as screen, pytest.raises(SystemExit):
+            tyro.cli(step, args=options, prog="step")
+        return screen.getvalue().splitlines()
+
+    assert refused_option(box("--first", "1", "--second", "2", "--third", "3")) == "does not take --third"
+    assert refused_option(box("--first", "1")) == "is not given --second"
+    assert refused_option(["cost: {}", "Killed"]) is None
+
+
+def test_an_output_that_was_not_written_is_named(tmp_path):
+    (tmp_path / "Snakefile").write_text("rule late:\n    output: 'out/b.json'\n    shell: 'true'\n")
+    log = tmp_path / "workflow.log"
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--latency-wait", "0", "out/b.json"]
+    with log.open("w") as output:
+        subprocess.run(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT, check=False)
+    assert unwritten(log) == ("late", "out/b.json")
+    log.write_text("Finished jobid: 1 (Rule: late)\n")
+    assert unwritten(log) is None

@@ -98,7 +98,9 @@ def test_what_has_changed_since_is_not_kept(project):
     figures, states = project
     before = {path: path.read_bytes() for path in figures.rglob("*") if path.is_file()}
     states["superposition"] = "edited"
-    with pytest.raises(UserError, match="superposition has no finished results of scale laptop"):
+    with pytest.raises(
+        UserError, match="scale laptop are up to date, and figures/ shows older ones, of: superposition;"
+    ):
         gallery()
     states |= {"superposition": "same", "grokking": "edited after its run"}
     with pytest.raises(UserError, match="results/laptop holds no finished replication"):

@@ -102,3 +102,15 @@ def test_a_local_model_is_looked_at_before_snakemake_starts(calls, tmp_path, mon
     assert calls == []
     (tmp_path / "mine" / "model.safetensors").touch()
     assert launch.launch(options) == 0
+
+
+def test_a_claim_about_a_model_that_does_not_exist_is_refused_before_anything_runs(calls, monkeypatch):
+    real = launch.load_claims
+    monkeypatch.setattr(
+        launch, "load_claims", lambda name: [claim.model_copy(update={"models": ["gpt3"]}) for claim in real(name)]
+    )
+    with pytest.raises(
+        UserError, match=r"is about the model 'gpt3', which does not exist; use toy or .+ in replications"
+    ):
+        launch.launch(Options(targets=("metrics",)))
+    assert calls == []

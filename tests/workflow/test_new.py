@@ -1,6 +1,7 @@
 """`make new NAME=...`: what it writes runs at once, is tested, and touches no other file."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -22,7 +23,7 @@ def tree(project):
     return {path.relative_to(project.path).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_a_new_replication_runs_at_once(copy_project):
+def test_a_new_replication_runs_at_once(copy_project, root):
     project, name = copy_project(), "tilted_lines"
     before = tree(project)
     made = call(project, "common.new", "--name", name)
@@ -38,8 +39,12 @@ def test_a_new_replication_runs_at_once(copy_project):
     metrics = json.loads((project.results / name / "toy" / "probe" / "metrics.json").read_text())
     assert metrics["cosine"]["value"] > 0.9 > metrics["cosine_shuffled"]["value"]
     assert (project.results / name / "toy" / "probe" / "figures" / "probe.svg").stat().st_size > 1000
-    tested = call(project, "pytest", "-q", f"tests/replications/test_{name}.py")
+    shutil.copytree(root / "tests", project.path / "tests", dirs_exist_ok=True)
+    general = ("tests/common/test_claims.py", "tests/common/test_paper.py")
+    tested = call(project, "pytest", "-q", "-k", f"{name} or semicolon", f"tests/replications/test_{name}.py", *general)
     assert tested.returncode == 0, tested.stdout
+    looked = call(project, "ruff", "check", f"replications/{name}", f"tests/replications/test_{name}.py")
+    assert looked.returncode == 0, looked.stdout
     again = call(project, "common.new", "--name", name)
     assert again.returncode == 1
     assert again.stderr.strip() == f"error: replications/{name} exists already; choose another name or remove it first"

@@ -1,4 +1,4 @@
-"""Settings of `my_result`. `config.yaml` gives the values of each scale; every key is named, bounded and described."""
+"""Settings of `my_result`; `config.yaml` gives the values of each scale."""
 
 from typing import Annotated
 
