@@ -80,7 +80,7 @@ def _row(claim: Claim) -> tuple[str, ...]:
 
 def _remarks(claim: Claim) -> list[str]:
     other = {claim.expected_verdict, *claim.also_seen} - {claim.verdict}
-    return ["reported", *(f"on another processor {verdict}" for verdict in sorted(other) if claim.also_seen)]
+    return ["reported", *(f"with other rounding {verdict}" for verdict in sorted(other) if claim.also_seen)]
 
 
 def markdown(claims: list[Claim]) -> str:

@@ -123,7 +123,7 @@ def test_a_verdict_seen_on_another_processor_is_said_and_does_not_fail_the_run()
     near = {"role": "reported", "expected_verdict": "reproduced", "also_seen": ["same direction"]}
     claim = judge(metric(0.9, per_seed=[0.4, 1.0]), metric(0.1), **near)
     assert (claim.verdict, claim.problem) == ("same direction", None)
-    assert "(reported; on another processor reproduced)" in markdown([claim])
+    assert "(reported; with other rounding reproduced)" in markdown([claim])
     assert "expected 'reproduced'" in judge(metric(0.1), metric(0.1, half=0.02), **near).problem
     assert judge(metric(0.9), metric(0.6), **near).problem  # a control that passes spoils it everywhere
     for changes in ({"role": "required"}, {"expected_verdict": "same direction"}):
