@@ -7,7 +7,6 @@ import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the launcher does; read when torch loads
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -23,8 +22,7 @@ def main() -> None:
         if module == "__main__":
             continue
         compare = importlib.import_module(f"benchmarks.{module}").compare
-        make_deterministic()
-        torch.set_num_threads(os.cpu_count() or 1)  # both sides may use the whole machine
+        make_deterministic(threads=os.cpu_count() or 1)  # both sides may use the whole machine
         print(f"{module} ...", flush=True)
         for row in compare():
             ratio = f"{row.theirs / row.ours:.1f}x"

@@ -48,13 +48,13 @@ def run_command(command: Callable[[], Any]) -> None:
     os._exit(0)  # all files are closed; taking a process with TransformerLens apart would cost seconds more
 
 
-def make_deterministic() -> None:
-    """Same seed, lock and CPU type give the same bytes. Touches torch only if the step has imported it.
+def make_deterministic(threads: int = 1) -> None:
+    """Same seed, lock, number of threads and CPU type give the same bytes. Touches torch only if it is imported.
 
     One thread, since the workflow runs one step a core: threads that wait for each other cost up to a third more.
     """
     if (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         torch._C._set_deterministic_algorithms(True)  # the public function also imports the compiler, for over a second
         torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a quarter of the time
         if torch.cuda.is_available():

@@ -8,7 +8,7 @@ laid over `default`, key by key. Its class `Settings` (in `settings.py`) names a
 import difflib
 import importlib
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from pydantic import Field, ValidationError
 
@@ -109,6 +109,11 @@ def load_replication(name: str, scale: str) -> Strict:
             raise UserError(f"{_shown(path)}: '{block}' must hold keys and values (found {content!r})")
     if unknown := sorted(set(blocks) - {"default", *SCALES}):
         raise UserError(f"{_shown(path)}: unknown block '{unknown[0]}'; allowed are default, {', '.join(SCALES)}")
+    if scale not in blocks:
+        raise UserError(
+            f"{_shown(path)}: there is no block '{scale}'; write what this scale changes, or `{scale}: {{}}` "
+            "if it runs with `default` as it is"
+        )
     return checked(settings_class(name), _overlay(blocks.get("default") or {}, blocks.get(scale) or {}), path)
 
 
@@ -123,28 +128,44 @@ def checked(model: type[Model], content: Any, path: Path) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{_shown(path)}: {_sentence(model, error)}") from None
+        raise UserError(f"{_shown(path)}: {_sentence(model, content, error)}") from None
 
 
-def _sentence(model: type[Strict], error: ValidationError) -> str:
+def _sentence(model: type[Strict], content: Any, error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(map(str, first["loc"])) or "the file"
+    key = _place(content, first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"'{key}': {first['msg'].removeprefix('Value error, ')} (found {first['input']!r})"
+        found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+        return f"'{key}': {first['msg'].removeprefix('Value error, ')}{found}"
     allowed = sorted(_fields_at(model, first["loc"][:-1]))
     close = difflib.get_close_matches(str(first["loc"][-1]), allowed, 1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     return f"unknown key '{key}'{hint} Allowed keys: {', '.join(allowed)}"
 
 
+def _place(content: Any, parts: tuple[int | str, ...]) -> str:
+    """The keys that lead to a place; an entry of a list goes by its `id` where it has one."""
+    names = []
+    for part in parts:
+        entry = isinstance(content, list) and isinstance(part, int)
+        content = content[part] if entry else content.get(part) if isinstance(content, dict) else None
+        names.append(str(content.get("id", part) if entry and isinstance(content, dict) else part))
+    return ".".join(names) or "the file"
+
+
 def _fields_at(model: type[Strict], place: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the model nested at `place`, as far as it can be followed."""
+    """Names of the fields of the model nested at `place`, through lists and unions."""
     for part in place:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Strict):
-            break
-        model = field.annotation
+        if isinstance(part, str) and part in model.model_fields:
+            model = _inner(model.model_fields[part].annotation) or model
     return list(model.model_fields)
+
+
+def _inner(annotation: Any) -> type[Strict] | None:
+    """The first settings class in a type such as `list[Member]` or `Member | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return annotation
+    return next(filter(None, map(_inner, get_args(annotation))), None)
 
 
 def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

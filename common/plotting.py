@@ -58,10 +58,13 @@ def save_figure(figure: Figure, stem: Path, data: pd.DataFrame, caption: Path, s
 
     `data` is what is drawn, one row per mark; `caption` is the figure's `.rst` file, also shown in the report, and
     `sources` are the result files that the figure was made from. The stored caption ends with the scale, which tells
-    the sizes that were run. UserError if there is nothing to draw.
+    the sizes that were run. UserError if there is nothing to draw, or nothing to say about it.
     """
     if data.empty:
         raise UserError(f"no data for figure {stem.name}; delete {sources[0].parent} and run `make resume`")
+    text = re.sub(r"\s+", " ", caption.read_text(encoding="utf-8")).strip()
+    if not text:
+        raise UserError(f"{caption} is empty; write what the figure shows, with its seeds and its control")
     figure.draw_without_rendering()  # lays the figure out
     with plt.rc_context({"figure.constrained_layout.use": False}):  # or saving would lay it out again each time
         figure.set_layout_engine(None)
@@ -74,7 +77,6 @@ def save_figure(figure: Figure, stem: Path, data: pd.DataFrame, caption: Path, s
                 figure.savefig(temporary, format=ending, metadata=metadata)
     plt.close(figure)
     write_table(stem.with_suffix(".csv"), data)
-    text = re.sub(r"\s+", " ", caption.read_text(encoding="utf-8")).strip()
     if scale := RESULTS.search(stem.as_posix()):
         text += f" Scale {scale[1]}."
     write_json(stem.with_suffix(".json"), {"caption": text, "sources": [str(path) for path in sources]})

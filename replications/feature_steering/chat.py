@@ -178,8 +178,7 @@ def show(console: Console, growing: Iterable[list[str]]) -> None:
 def main() -> None:
     """Command line: an error that can be mended, or Ctrl-C while loading, is one line."""
     try:
-        make_deterministic()
-        torch.set_num_threads(os.cpu_count() or 1)  # somebody is waiting
+        make_deterministic(threads=os.cpu_count() or 1)  # somebody is waiting
         tyro.cli(chat)
     except (UserError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -53,10 +53,10 @@ class Writer:
                 where = own[places]
                 for part in track(list(torch.split(torch.arange(len(places)), self.writing.batch)), f"seed {seed}"):
                     group = [rows[place] for place in where[part].tolist()]
-                    asked, at = distinct([row.prompt for row in group])
+                    asked, at = torch.unique(torch.tensor([row.prompt for row in group]), return_inverse=True)
                     streams = torch.tensor([row.stream for row in group])
                     written[where[part]] = generate(
-                        self.model, [self.prompts[place] for place in asked], at, self.sae.about.hook,
+                        self.model, [self.prompts[place] for place in asked.tolist()], at, self.sae.about.hook,
                         None if intervention is None else intervention.rows(part).to(device), self.writing.new_tokens,
                         Sampler(self.writing.temperature, streams, seed, self.special),
                         whole_prompt=group[0].part == REMOVING,
@@ -67,10 +67,10 @@ class Writer:
         """What the unsteered model and the lexicons make of the texts, each after its neutral prompt."""
         nats, scores = [], []
         for part in track(list(torch.split(torch.arange(len(rows)), self.writing.batch)), "read again"):
-            asked, at = distinct([rows[place].neutral for place in part.tolist()])
-            of_token, mean = reread(
-                self.model, [self.prompts[place] for place in asked], at, written[part], self.judge
-            )  # fmt: skip
+            neutral = torch.tensor([rows[place].neutral for place in part.tolist()])
+            asked, at = torch.unique(neutral, return_inverse=True)
+            prompts = [self.prompts[place] for place in asked.tolist()]
+            of_token, mean = reread(self.model, prompts, at, written[part], self.judge)
             nats.append(of_token.mean(1))
             scores.append(mean.double() @ self.prepared["judge.weights"] + self.prepared["judge.offset"])
         frame = pd.DataFrame(as_columns(rows))
@@ -126,12 +126,6 @@ def steer(
     with atomic(scores) as temporary:
         save_file({key: torch.cat([found[key], found_more[key]]) for key in found}, temporary)
     write_json(chosen, best)
-
-
-def distinct(places: list[int]) -> tuple[list[int], Tensor]:
-    """The distinct ones in order, and where each is among them."""
-    order = sorted(set(places))
-    return order, torch.tensor([order.index(place) for place in places])
 
 
 if __name__ == "__main__":

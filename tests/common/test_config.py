@@ -1,13 +1,17 @@
 """Settings: a slip is named with its file and the allowed values; schemas are in sync; scales are sound."""
 
+from pathlib import Path
+
 import jsonschema
 import pytest
 import yaml
 
 import common.config as config
+from common.claims import ClaimsFile
 from common.config import SCALES, load_replication, load_run, load_scale, replications
 from common.errors import UserError
 from common.files import read_json, read_yaml
+from common.records import Strict
 from common.schemas import schemas
 from common.workflow import flags
 
@@ -58,6 +62,49 @@ def test_misspelt_nested_key(copy, name):
     edit(path, lambda content: content["default"][part].update(misspelt_key=1))
     with pytest.raises(UserError, match=rf"{name}/config.yaml: unknown key '{part}.misspelt_key'.*Allowed keys: "):
         load_replication(name, "laptop")
+
+
+def test_misspelt_key_in_a_list_and_in_an_optional_block_names_the_keys_of_its_own_level():
+    class Member(Strict):
+        width: int
+        id: str = ""
+
+    class Control(Strict):
+        draws: int = 100
+
+    class Sweep(Strict):
+        members: list[Member]
+        control: Control | None = None
+
+    def sentence(content):
+        with pytest.raises(UserError) as caught:
+            config.checked(Sweep, content, Path("sweep.yaml"))
+        return str(caught.value)
+
+    assert sentence({"members": [{"width": 4}, {"width": 8, "widht": 8}]}) == (
+        "sweep.yaml: unknown key 'members.1.widht'; did you mean 'width'? Allowed keys: id, width"
+    )
+    assert "'control.drawn'; did you mean 'draws'? Allowed keys: draws" in sentence(
+        {"members": [], "control": {"drawn": 1}}
+    )
+    assert sentence({"members": [{"id": "wide"}]}) == "sweep.yaml: 'members.wide.width': Field required"
+
+
+def test_a_claim_without_a_key_goes_by_its_id(root):
+    claims = read_yaml(root / "replications/grokking/claims.yaml")
+    del claims["claims"][1]["role"]
+    with pytest.raises(UserError) as caught:
+        config.checked(ClaimsFile, claims, root / "replications/grokking/claims.yaml")
+    assert str(caught.value) == (
+        f"replications/grokking/claims.yaml: 'claims.{claims['claims'][1]['id']}.role': Field required"
+    )
+
+
+def test_a_scale_without_a_block_is_refused(copy):
+    edit(copy / "replications/grokking/config.yaml", lambda content: content.pop("smoke"))
+    with pytest.raises(UserError, match=r"grokking/config.yaml: there is no block 'smoke'; write .* or `smoke: {}`"):
+        load_replication("grokking", "smoke")
+    load_replication("grokking", "laptop")
 
 
 def test_mistyped_value(copy):

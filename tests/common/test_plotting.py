@@ -53,3 +53,11 @@ def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no data for figure made"):
         save_figure(figure, tmp_path / "made", DATA[:0], caption, [tmp_path / "part" / "table.csv"])
     plt.close(figure)
+
+
+def test_an_empty_caption_is_an_error(tmp_path):
+    figure, caption = drawn(tmp_path)
+    caption.write_text(" \n")
+    with pytest.raises(UserError, match=r"caption.rst is empty; write what the figure shows"):
+        save_figure(figure, tmp_path / "made", DATA, caption, [])
+    plt.close(figure)

@@ -126,7 +126,7 @@ def test_chat_shows_both_answers_and_ends_on_an_empty_line(monkeypatch, capsys):
 def test_chat_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch, options, sentence):
     monkeypatch.setattr(chat, "ROOT", tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(chat, "make_deterministic", lambda: None)
+    monkeypatch.setattr(chat, "make_deterministic", lambda threads: None)
     monkeypatch.setattr("sys.argv", ["chat", "--feature", "0", *options])
     with pytest.raises(SystemExit) as end:
         chat.main()
@@ -154,7 +154,7 @@ def chat_at_the_terminal(tmp_path, monkeypatch, answers):
     for name in ("load_tokenizer", "load_writer", "chat_prompt", "encode", "stream"):
         monkeypatch.setattr(chat, name, lambda *_, **__: SimpleNamespace(all_special_ids=[]))
     monkeypatch.setattr(chat, "show", lambda *_: next(called)())
-    monkeypatch.setattr(chat, "make_deterministic", lambda: None)
+    monkeypatch.setattr(chat, "make_deterministic", lambda threads: None)
     monkeypatch.setattr("sys.argv", ["chat", "--feature", "0", "--model", "m"])
 
 
