@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.decoder import Cache, Decoder
-from common.rerun import Kind, Received, at_position, at_positions, last_of, rerun, resume, window
+from common.rerun import Kind, Received, at_position, at_positions, rerun, resume, window
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def patch_heads(
         return mid
 
     nothing = at_positions(cache.resid_pre[0], at)[None][:0]
-    return last_of(rerun(decoder, cache, min(layers), at, nothing, join=join), position, end)
+    return rerun(decoder, cache, min(layers), at, end, nothing, join=join)
 
 
 def patch_sublayer(

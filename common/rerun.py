@@ -42,35 +42,29 @@ def window(position: Int[Tensor, " batch"], end: Int[Tensor, " batch"], length: 
     return (position[:, None] + steps).clamp(max=length - 1)
 
 
-def last_of(
-    x: Float[Tensor, "copy batch step d_model"], position: Int[Tensor, " batch"], end: Int[Tensor, " batch"]
-) -> Float[Tensor, "copy batch d_model"]:
-    """END of each prompt in the window that begins at `position`."""
-    found: Tensor = x[:, torch.arange(len(end), device=end.device), end - position]
-    return found
-
-
 def rerun(
     decoder: Decoder,
     cache: Cache,
     layer: int,
     at: Int[Tensor, "batch step"],
+    end: Int[Tensor, " batch"],
     x: Float[Tensor, "copy batch step d_model"],
     *,
     edit: Edit | None = None,
     received: Received | None = None,
     join: Join | None = None,
-) -> Float[Tensor, "copy_or_joined batch step d_model"]:
-    """Runs on from `layer` at the positions `at` alone; all other positions keep what `cache` holds.
+) -> Float[Tensor, "copy_or_joined batch d_model"]:
+    """Runs on from `layer` at the positions `at` alone, up to the final residual stream at END.
 
-    Exact whenever nothing that the other positions read has changed: `at` is a window up to END, or everything outside
-    it is held fixed.
+    All other positions keep what `cache` holds. Exact whenever nothing that they read has changed: `at` is a window up
+    to END, or everything outside it is held fixed. The last MLP is computed at END alone.
 
     Args:
         decoder: the model.
         cache: a pass with `keep`.
-        layer: the layer before which `x` stands.
-        at: positions of each prompt, ascending.
+        layer: the layer before which `x` stands; `n_layers` if no layer is left.
+        at: positions of each prompt, ascending, END among them.
+        end: END of each prompt.
         x: residual streams there, several copies of each prompt.
         edit: given a layer and the head outputs [copy batch step head d_head], returns those to go on with.
         received: for each layer: queries, keys or values of the first step to be overwritten, which heads, by what.
@@ -81,6 +75,7 @@ def rerun(
     past = (places <= at[:, :, None]) & ~recomputed[:, None]
     steps = torch.arange(at.shape[1], device=at.device)
     causal = steps[:, None] >= steps
+    rows, last = torch.arange(len(at), device=at.device), (at == end[:, None]).int().argmax(1)
     for now in range(layer, decoder.n_layers):
         if len(x):
             normed = decoder.norm(now, 0, x)
@@ -96,8 +91,10 @@ def rerun(
             x = x + decoder.write(now, z if edit is None else edit(now, z))
         if join and (more := join(now)) is not None:
             x = torch.cat([x, more])
+        if now == decoder.n_layers - 1:
+            x = x[:, rows, last]
         x = x + decoder.mlp(now, x)
-    return x
+    return x if layer < decoder.n_layers else x[:, rows, last]
 
 
 def resume(
@@ -126,7 +123,7 @@ def resume(
     at = window(position, end, cache.final.shape[1])
     x = at_positions(cache.resid_pre[layer], at).expand(len(first), -1, -1, -1).clone()
     x[:, :, 0] = first
-    return last_of(rerun(decoder, cache, layer, at, x, received=received), position, end)
+    return rerun(decoder, cache, layer, at, end, x, received=received)
 
 
 def _attend(

@@ -190,9 +190,7 @@ class KnockOut:
                 return torch.where(replaced[..., None], at_positions(values[layer], at), z)
 
             x = start.expand(inside.shape[1], -1, -1, -1)
-            x = rerun(self.decoder, base, first, at, x, edit=edit)
-            last = (at == self.positions["end"][:, None]).int().argmax(1)
-            found.append(self._read(x[:, torch.arange(len(at), device=at.device), last]))
+            found.append(self._read(rerun(self.decoder, base, first, at, self.positions["end"], x, edit=edit)))
         return np.concatenate(found)
 
     def _inside(

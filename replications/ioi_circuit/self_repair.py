@@ -47,7 +47,7 @@ def direct_effects(
             return found
 
         start = at_position(clean.resid_pre[first], end)[None, :, None]
-        final = rerun(decoder, clean, first, end[:, None], start, edit=edit)[0, :, 0]
+        final = rerun(decoder, clean, first, end[:, None], end, start, edit=edit)[0]
     changes = [torch.einsum("nhd,hdm->hnm", mean[layer] - one, decoder.W_O[layer]) for layer, one in enumerate(z)]
     change = torch.cat(changes)
     chosen = [node.layer * decoder.n_heads + node.head for node in sorted(nodes)]

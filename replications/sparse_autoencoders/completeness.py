@@ -104,7 +104,7 @@ def completeness(
     decoder = Decoder(bridge, max(len(one) for parts in asked.values() for part in parts for one in part.tokens))
 
     def preference(prompts: Prompts, x: Float[Tensor, "copy prompt step d_model"]) -> Float[Tensor, "copy prompt"]:
-        final = decoder.bridge.ln_final(rerun(decoder, prompts.cache, layer, prompts.at, x)[:, :, -1])
+        final = decoder.bridge.ln_final(rerun(decoder, prompts.cache, layer, prompts.at, prompts.at[:, -1], x))
         return torch.einsum("cpd,pd->cp", final, prompts.answer)  # a bias of the unembedding cancels in M
 
     tasks, clean = {}, {}

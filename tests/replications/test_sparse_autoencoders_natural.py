@@ -253,7 +253,7 @@ def test_only_the_last_positions_are_needed(decoder, layer):
     found = prepared(decoder, pairs, layer, "cpu")
     assert found.at.tolist() == [[1, 2, 3], [1, 2, 3], [3, 4, 5], [3, 4, 5]]
     swapped = found.x[[1, 0, 3, 2]]
-    final = rerun(decoder, found.cache, layer, found.at, swapped[None])[0, :, -1]
+    final = rerun(decoder, found.cache, layer, found.at, found.at[:, -1], swapped[None])[0]
     ends = torch.tensor([3, 3, 5, 5])
     expected = found.cache.final[torch.arange(4), ends][[1, 0, 3, 2]]
     assert torch.allclose(final, expected, atol=1e-4)
