@@ -1,6 +1,6 @@
 """The training engine: many models in one batched job, AdamW, checkpoints that resume bit-exactly.
 
-All instances live in one matrix [instance parameter], so one optimiser step is a handful of element-wise operations;
+All instances live in one matrix [instance parameter], and torch's fused kernel updates a row in one pass over memory;
 learning rate and clipping are per instance, and an instance's weights never depend on its neighbours. Batches are a
 pure function of the step number: nothing but weights, moments and measurements has to be stored to go on where a run
 stopped.
@@ -21,6 +21,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from common.config import ROOT
 from common.errors import UserError
@@ -141,14 +142,13 @@ def _step(job: Job, settings: Optimisation, state: State, names: list[str], size
             "lower the learning rate"
         )
     gradient.mul_((settings.clip / norm.clamp(min=settings.clip))[:, None])
-    rate = (learning_rate(settings, state.step) * job.rates)[:, None]
-    count, point = state.step + 1, state.point  # from here on in place: these passes over memory are what a step costs
-    torch.lerp(gradient, state.first, settings.beta1, out=state.first)
-    torch.lerp(gradient.square_(), state.second, settings.beta2, out=state.second)
-    scale = state.second.sqrt().div_(math.sqrt(1 - settings.beta2**count)).add_(EPSILON)
-    move = (state.first / (1 - settings.beta1**count)).mul_(rate).div_(scale)
-    point.mul_(1 - rate * settings.weight_decay).sub_(move)
-    return state._replace(step=count, losses=torch.cat([state.losses, losses.detach()[None]]))
+    rate, done = learning_rate(settings, state.step), torch.tensor(float(state.step), device=norm.device)
+    for own, *moved in zip(job.rates.tolist(), state.point, gradient, state.first, state.second, strict=True):
+        adamw(
+            *([one] for one in moved), [], [done.clone()], fused=True, amsgrad=False, maximize=False, lr=rate * own,
+            beta1=settings.beta1, beta2=settings.beta2, weight_decay=settings.weight_decay, eps=EPSILON,
+        )  # fmt: skip
+    return state._replace(step=state.step + 1, losses=torch.cat([state.losses, losses.detach()[None]]))
 
 
 def _append(stacked: Weights, found: Weights) -> Weights:

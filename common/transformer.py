@@ -21,7 +21,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import cross_entropy, embedding, layer_norm, relu, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy, embedding, layer_norm, pad, relu, scaled_dot_product_attention
 
 from common.network_settings import Architecture
 
@@ -29,6 +29,7 @@ Weights = dict[str, Tensor]
 Visit = Callable[[str, Tensor], Tensor]
 """Given a hook name and the value there, its instance axis first, returns the value to go on with."""
 EPSILON = 1e-5
+NOTHING = -100
 ROTARY_BASE = 10_000
 
 
@@ -164,10 +165,9 @@ def token_losses(
     logits: Float[Tensor, "instance batch pos d_vocab"], tokens: Int[Tensor, "instance batch pos"]
 ) -> Float[Tensor, "instance batch next"]:
     """Cross entropy in nats of predicting token t + 1 at position t."""
-    flat = rearrange(logits[:, :, :-1], "instance batch pos d_vocab -> (instance batch pos) d_vocab")
-    target = rearrange(tokens[:, :, 1:], "instance batch pos -> (instance batch pos)")
-    losses = cross_entropy(flat, target, reduction="none")
-    return rearrange(losses, "(i b p) -> i b p", i=tokens.shape[0], b=tokens.shape[1])
+    following = pad(tokens[:, :, 1:], (0, 1), value=NOTHING)  # rather than a copy of all logits but the last
+    losses = cross_entropy(logits.flatten(0, 2), following.flatten(), reduction="none", ignore_index=NOTHING)
+    return losses.view(tokens.shape)[:, :, :-1]
 
 
 def _unchanged(name: str, value: Tensor) -> Tensor:
