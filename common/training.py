@@ -143,10 +143,11 @@ def _step(job: Job, settings: Optimisation, state: State, names: list[str], size
         )
     gradient.mul_((settings.clip / norm.clamp(min=settings.clip))[:, None])
     rate, done = learning_rate(settings, state.step), torch.tensor(float(state.step), device=norm.device)
-    for own, *moved in zip(job.rates.tolist(), state.point, gradient, state.first, state.second, strict=True):
+    rows = zip(job.rates.tolist(), state.point, gradient, state.first, state.second, strict=True)
+    for own, point, slope, first, second in rows:
         adamw(
-            *([one] for one in moved), [], [done.clone()], fused=True, amsgrad=False, maximize=False, lr=rate * own,
-            beta1=settings.beta1, beta2=settings.beta2, weight_decay=settings.weight_decay, eps=EPSILON,
+            [point], [slope], [first], [second], [], [done.clone()], fused=True, amsgrad=False, maximize=False,
+            lr=rate * own, beta1=settings.beta1, beta2=settings.beta2, weight_decay=settings.weight_decay, eps=EPSILON,
         )  # fmt: skip
     return state._replace(step=state.step + 1, losses=torch.cat([state.losses, losses.detach()[None]]))
 

@@ -14,12 +14,13 @@ Out: a SAELens folder of each, `index.json` (name, kind, width, seed) and the tr
 """
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -42,17 +43,25 @@ AFTER_TRAINING = 10_000_000  # a step number that no training has, so the window
 
 
 class Stream:
-    """Shuffled batches of one network's activations, scaled to a mean squared norm of 1, epoch after epoch."""
+    """Shuffled batches of one network's activations, scaled to a mean squared norm of 1, epoch after epoch.
+
+    The last batch is kept, since all groups of a step share it.
+    """
 
     def __init__(self, x: Float[Tensor, "token d_mlp"], size: int, device: str) -> None:
         self.scale = float(x.double().square().sum(1).mean()) ** -0.5
-        self.x, self.size, self.device = x, size, device
+        self.x, self.size = x, size
+        self.order = lru_cache(1)(lambda epoch: torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch)))
+        self.batch = lru_cache(1)(lambda step: as_batch((x[self.rows(step)] * self.scale).to(device)))
 
     def __call__(self, step: int, source: str) -> Batch:
+        return self.batch(step)
+
+    def rows(self, step: int) -> Int[Tensor, " row"]:
+        """Which activations a batch holds."""
         epoch, place = divmod(step, max(1, len(self.x) // self.size))
-        order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(epoch))
-        rows = self.x[order[place * self.size : (place + 1) * self.size]]
-        return as_batch((rows * self.scale).to(self.device))
+        chosen: Tensor = self.order(epoch)[place * self.size : (place + 1) * self.size]
+        return chosen
 
 
 def dictionaries(

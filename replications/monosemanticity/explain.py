@@ -153,7 +153,8 @@ def hit(found: Explanations, firings: Firings, text: Text) -> Bool[np.ndarray, "
 
 def quarters(unit: Int[np.ndarray, " n"], value: Float[np.ndarray, " n"], units: int) -> Int[np.ndarray, " n"]:
     """The quarter of each entry among those of its unit, 0 for the strongest."""
-    order = np.lexsort((-value, unit))
+    order = np.argsort(-value, kind="stable")
+    order = order[np.argsort(unit[order].astype(np.min_scalar_type(units)), kind="stable")]  # radix sort: 16 bits
     counts = np.bincount(unit, minlength=units)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     rank = np.empty(len(unit), dtype=np.int64)

@@ -28,7 +28,7 @@ CONTROLS = {
     "random": ("untrained dictionary", "v"),
     "neurons": ("largest coordinates", "D"),
 }
-SHADES = ["#9ecae1", "#4292c6", "#08519c", "#08306b"]
+SHADES = ["#9ecae1", "#4292c6", "#08519c", "#021a38"]
 
 
 def frontier(saes: pd.DataFrame) -> Picture:
