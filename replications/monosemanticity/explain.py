@@ -215,7 +215,7 @@ def auroc(found: Explanations, firings: Firings, text: Text) -> Float[np.ndarray
     seen = {side: np.bincount(key[text.scored], minlength=d_vocab) for side, key in _keys(text)}
     out = np.full(firings.units, 0.5)
     for unit, side in enumerate(found.previous):
-        order = np.argsort(found.rates[unit], kind="stable")
+        order = np.argsort(found.rates[unit])
         levels = np.flatnonzero(np.diff(found.rates[unit, order], prepend=np.nan))
         positive = np.add.reduceat(fired[bool(side)][unit, order], levels)
         negative = np.add.reduceat(seen[bool(side)][order], levels) - positive

@@ -83,18 +83,19 @@ def measure_dictionaries(
         rows, by_window = table(
             weights, trained.shape, judged, sample, substitutes(saes, fit, dictionaries.sparsity), saes
         )
+        latents = {width: saes[f"trained-{width}"].encode(scored) for width in dictionaries.widths}
         untrained = load_saelens(index.parent / f"untrained-{dictionaries.width}-s{seed}")
         x_before = activations(before, windows, trained.shape)[:, 1:].flatten(0, 1)
         kept.append(
             {
-                "features": saes[f"trained-{dictionaries.width}"].encode(scored),
+                "features": latents[dictionaries.width],
                 "neurons": scored,
                 "untrained": untrained.encode(x_before[torch.from_numpy(text.scored)]),
             }
         )
         found.append([{"seed": seed, **row} for row in rows])
         window_losses.append(by_window)
-        levels = [Level(sae, sae.encode(scored) > 0) for sae in (saes[f"trained-{w}"] for w in dictionaries.widths)]
+        levels = [Level(saes[f"trained-{width}"], active > 0) for width, active in latents.items()]
         one, null = nest(levels, seed)
         nested += [
             {"seed": seed, "kind": kind, "parent": parent, "cosine": cosine, "inside": inside}

@@ -22,13 +22,13 @@ from replications.monosemanticity.documents import drawn
 from replications.monosemanticity.model import losses
 
 Row = dict[str, object]
-Replace = Callable[[Float[Tensor, "token d_mlp"]], Float[Tensor, "token d_mlp"]]
+Replace = Callable[[Float[Tensor, "token d"]], Float[Tensor, "token d_mlp"]]
 DRAWS = 1000  # of documents
 FLOOR = 0.02  # nats, least cost of an ablation
 
 
 def substitutes(saes: Mapping[str, Sae], fit: Float[Tensor, "token d_mlp"], k: int) -> dict[str, Replace]:
-    """Every way to replace the activations, by name. `saes` have names `<kind>` or `<kind>-<width>`."""
+    """Every way to replace the activations, by name; those of `saes`, `<kind>` or `<kind>-<width>`, take latents."""
     mean, axes = principal(fit)
     found: dict[str, Replace] = {
         "zero": torch.zeros_like,
@@ -37,7 +37,7 @@ def substitutes(saes: Mapping[str, Sae], fit: Float[Tensor, "token d_mlp"], k: i
         "neurons": largest(mean, k),
     }
     for name, sae in saes.items():
-        found[name] = scaled(sae, fit[:4096]) if name.startswith("start") else sae.reconstruct
+        found[name] = scaled(sae, fit[:4096]) if name.startswith("start") else sae.decode
     return found
 
 
@@ -56,7 +56,7 @@ def scaled(sae: Sae, fit: Float[Tensor, "token d_mlp"]) -> Replace:
     """The reconstruction with the distance from b_dec multiplied by the factor that fits best."""
     apart = sae.reconstruct(fit) - sae.b_dec
     factor = float((apart * (fit - sae.b_dec)).sum() / apart.square().sum().clamp(min=1e-12))
-    return lambda x: sae.b_dec + factor * (sae.reconstruct(x) - sae.b_dec)
+    return lambda latents: sae.b_dec + factor * (sae.decode(latents) - sae.b_dec)
 
 
 def table(
@@ -74,12 +74,12 @@ def table(
     by_window = {"clean": losses(weights, windows, shape).double().mean(1).numpy()}
     rows: list[Row] = [{"name": "clean", "ce": float(by_window["clean"].mean())}]
     for name, way in ways.items():
-        found = way(x)
+        latents = saes[name].encode(x) if name in saes else None
+        found = way(x if latents is None else latents)
         instead = rearrange(found, "(window rest) d_mlp -> window rest d_mlp", window=len(windows))
         by_window[name] = losses(weights, windows, shape, instead).double().mean(1).numpy()
         row: Row = {"name": name, "ce": float(by_window[name].mean()), "fvu": fvu(x, found)}
-        if name in saes:
-            latents = saes[name].encode(x)
+        if latents is not None:
             dead = float((latents == 0).all(0).double().mean())
             row |= {"width": saes[name].d_sae, "l0": l0(latents), "dead": dead}
         rows.append(row)

@@ -122,9 +122,9 @@ def completeness(
         for seed in track(seeds, "seeds"):
             sae = central(index, sweep.width, sweep.sparsity, seed)
             density = (sae.encode(sample) > 0).float().mean(0)
-            null = random_sae(sae, sample, 100 * seed)
+            sae, null = (one.to(device) for one in (sae, random_sae(sae, sample, 100 * seed)))
             for task, (found, gradient, scoring) in tasks.items():
-                best = attribution(sae, found, gradient).argsort(descending=True)
+                best = attribution(sae, found, gradient).argsort(descending=True).cpu()
                 kept = chosen(best, density, np.random.default_rng(seed))
                 edited = [keep(sae, scoring.x, latents, error) for _, _, latents, error in kept]
                 order = attribution(null, found, gradient).argsort(descending=True)
