@@ -34,7 +34,7 @@ $(INTEROP):
 	@$(subst .venv,.venv-interop,$(PIP)) envs/interop.lock
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora status new gallery dag bench test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora status new gallery dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -74,6 +74,9 @@ lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	@.venv/bin/mypy
 	@.venv/bin/snakefmt --check Snakefile common/rules.smk $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
 	@for scale in smoke laptop; do .venv/bin/python -m snakemake --lint --config scale=$$scale || exit 1; done
+
+smoke-gpu: $(READY)  ## every step once on a pretended GPU, whose tensors refuse what CUDA tensors refuse; needs no GPU
+	@PYTHONPATH=.:tests/pretended_gpu .venv/bin/python -m common.launch --scale smoke
 
 test: $(READY)  ## lint, types, unit, workflow and browser tests, two parts at a time
 	@$(PYTHON) -m tests

@@ -28,6 +28,7 @@ PARTS = {
     "unit tests": [*PYTEST, "tests/common", "tests/replications"],
     "kills": [*PYTEST, KILLS],
     "failures, new replication": [*PYTEST, FAILURES, NEW],
+    "pretended GPU": [sys.executable, "-m", "tests.pretended_gpu"],
     "lint": ["make", "--no-print-directory", "lint"],
 }
 

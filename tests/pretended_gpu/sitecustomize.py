@@ -1,0 +1,17 @@
+"""Python runs this at its start where this folder is on the path: every process of a run then has the pretended GPU."""
+
+import common.config as config
+from tests.pretended_gpu.device import install
+
+load_scale, load_run = config.load_scale, config.load_run
+config.load_scale = lambda scale: load_scale(scale).model_copy(update={"device": "cuda"})
+
+
+def apart(scale, **chosen):
+    """Results of such a run have a folder of their own."""
+    run = load_run(scale, **chosen)
+    return run.model_copy(update={"results": f"{run.results}-pretended-gpu"})
+
+
+config.load_run = apart
+install()

@@ -1,0 +1,109 @@
+"""Steps and engines give the same numbers on a pretended GPU, which refuses what a GPU refuses."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from common.config import load_replication
+from common.decoder import Decoder
+from common.edges import edge_scores
+from common.models import load_model
+from common.patching import Receivers, patch_heads, path_patch
+from common.saes.trainer import train as train_saes
+from replications.grokking.train import train as train_grokking
+from replications.induction_heads.train import train_arm
+from replications.ioi_circuit.batches import DISCOVERY, Batch, balanced, passes
+from replications.ioi_circuit.residual import read_difference
+from replications.monosemanticity.dictionaries import Stream
+from replications.superposition.train_features import train_features
+from tests.common.test_saes_training import SETTINGS, sweep
+from tests.pretended_gpu.device import CUDA, Generator, Pretended
+from tests.replications.ioi_circuit_tiny import save_tiny_model, tiny_prompts
+
+pytestmark = pytest.mark.skipif(torch.Generator is not Generator, reason="`python -m tests.pretended_gpu` runs these")
+DEVICES = ("cpu", "cuda")
+
+
+def test_it_refuses_what_cuda_refuses():
+    there, here = torch.ones(3, 4, device="cuda"), torch.ones(3, 4)
+    assert there.device == CUDA
+    assert here.to("cuda").sum().item() == 12
+    refused = [
+        lambda: there + here,
+        lambda: there @ here.mT,
+        lambda: here[there[:, 0].long()],
+        lambda: torch.cat([there, here]),
+        lambda: here.add_(there),
+        lambda: torch.nn.functional.linear(there, here),
+        lambda: torch.randn(3, device="cuda", generator=torch.Generator().manual_seed(0)),
+        lambda: torch.randn(3, generator=torch.Generator("cuda").manual_seed(0)),
+    ]
+    for number, operation in enumerate(refused):
+        with pytest.raises(RuntimeError, match="device"):
+            print(number, operation())
+    with pytest.raises(TypeError, match="to numpy"):
+        there.numpy()
+
+
+def test_it_allows_what_cuda_allows():
+    there = torch.arange(12.0, device="cuda").reshape(3, 4).requires_grad_()
+    rows = there[torch.tensor([0, 2])][:, [1, 3]] * torch.tensor(2.0)
+    rows.square().sum().backward()
+    assert isinstance(there.grad, Pretended)
+    assert there.grad.cpu()[2].tolist() == [0, 72, 0, 88]
+    drawn = torch.rand(2, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
+    drawn[0] = 3
+    assert drawn.tolist()[0] == 3
+
+
+def test_steps_write_the_same_numbers(tmp_path):
+    arms, grokking = load_replication("induction_heads", "smoke"), load_replication("grokking", "smoke")
+    features = load_replication("superposition", "smoke").intro
+    for device in DEVICES:
+        training = arms.training
+        train_arm(
+            name="two_layers", arm=arms.arms.two_layers_smeared, sizes=training.sizes, text=training.text,
+            optimisation=training.optimisation, held_out=training.held_out, measure_every=training.measure_every,
+            snapshots=training.snapshots, seeds=[0, 1, 2, 3, 4], device=device, out=tmp_path / f"arm-{device}",
+        )  # fmt: skip
+        train_grokking(**dict(grokking.training), seeds=[0, 1], device=device, out=tmp_path / f"grokking-{device}")
+        train_features(training=features.training, seeds=[0, 1], device=device, out=tmp_path / f"features-{device}")
+    for step in ("arm", "grokking", "features"):
+        one, other = (load_file(tmp_path / f"{step}-{device}") for device in DEVICES)
+        assert one.keys() == other.keys()
+        for name, value in one.items():  # the attention kernels of the two devices round differently
+            assert torch.allclose(value, other[name], rtol=1e-3, atol=1e-4), (step, name)
+
+
+def test_every_architecture_trains_to_the_same_weights(tmp_path):
+    x = torch.randn(640, 10, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (
+        train_saes(sweep(), Stream(x, 64, device), SETTINGS, tmp_path / device, device=device) for device in DEVICES
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        assert isinstance(other.weights["W_dec"], Pretended)
+        assert all(torch.equal(one.weights[name], other.weights[name].cpu()) for name in one.weights), one.recipe
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "gqa"])
+def test_patches_and_edges_are_the_same(shape, tmp_path):
+    prompts = balanced(tiny_prompts([0, 1]), DISCOVERY, 4)
+    folder, found = save_tiny_model(shape, tmp_path).parent, {}
+    for device in DEVICES:
+        decoder, batch = Decoder(load_model(folder, device=device), 30), Batch(prompts, device)
+        with torch.no_grad():
+            clean, partner = passes(decoder, batch)
+            end, s2 = batch.at("end"), batch.at("s2")
+            logits = path_patch(decoder, clean, partner, end, end, None)
+            keys = path_patch(decoder, clean, partner, s2, end, Receivers("k", ((1, 0), (2, 0))))
+            heads = patch_heads(decoder, clean, partner, [0, 2], s2, end)
+            last = torch.arange(len(prompts), device=end.device)
+            edges = edge_scores(
+                decoder, clean, partner, batch.mask,
+                lambda final, decoder=decoder, batch=batch, last=last, end=end: read_difference(
+                    decoder.bridge, final[..., last, end, :], batch.names
+                ),
+                2,
+            )  # fmt: skip
+        found[device] = [one.cpu() for one in (logits, keys, heads, edges)]
+    assert all(torch.equal(one, other) for one, other in zip(*found.values(), strict=True))
