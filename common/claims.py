@@ -9,6 +9,7 @@ direction`: as above, but the metric misses the frozen threshold. `not reproduce
 scale or the model is not part of this run.
 """
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -113,6 +114,16 @@ class ClaimDefinition(Strict):
         description="null for bounds that were not calibrated (published values, 0, round numbers set beforehand) or "
         "were changed after scoring; the page of the replication says which"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt(cls, content: Any) -> Any:
+        """A misspelt key is named before the one that it leaves missing."""
+        unknown = sorted(set(content) - set(cls.model_fields)) if isinstance(content, dict) else []
+        if unknown:
+            close = difflib.get_close_matches(str(unknown[0]), cls.model_fields, 1)
+            raise ValueError(f"unknown key '{unknown[0]}'" + (f"; did you mean '{close[0]}'?" if close else ""))
+        return content
 
     @model_validator(mode="after")
     def _certain(self) -> "ClaimDefinition":

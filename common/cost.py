@@ -23,8 +23,11 @@ OUTPUT_RECORDS = Path(".snakemake/metadata")  # Snakemake's record of each outpu
 
 
 def step_cost(log: Path) -> dict[str, float] | None:
-    """The cost line that closes the log of a finished step, or None if the step did not finish."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    """The cost line that closes the log of a finished step, or None if the step did not finish, or begins just now."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:  # Snakemake removes the old log of a step that it starts
+        return None
     if not lines or not lines[-1].startswith(COST_PREFIX):
         return None
     found: dict[str, float] = json.loads(lines[-1].removeprefix(COST_PREFIX))

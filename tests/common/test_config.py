@@ -100,6 +100,15 @@ def test_a_claim_without_a_key_goes_by_its_id(root):
     )
 
 
+def test_a_misspelt_key_of_a_claim_is_named_before_the_missing_one(root):
+    path = root / "replications/grokking/claims.yaml"
+    claims = read_yaml(path)
+    claims["claims"][1]["roel"] = claims["claims"][1].pop("role")
+    with pytest.raises(UserError) as caught:
+        config.checked(ClaimsFile, claims, path)
+    assert str(caught.value).endswith(f"'claims.{claims['claims'][1]['id']}': unknown key 'roel'; did you mean 'role'?")
+
+
 def test_a_scale_without_a_block_is_refused(copy):
     edit(copy / "replications/grokking/config.yaml", lambda content: content.pop("smoke"))
     with pytest.raises(UserError, match=r"grokking/config.yaml: there is no block 'smoke'; write .* or `smoke: {}`"):
