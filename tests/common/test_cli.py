@@ -48,6 +48,7 @@ def test_a_step_runs_and_closes_with_its_cost(tmp_path):
     assert cost["gpu_s"] == 0
     (tmp_path / "x.log").write_text(done.stdout)
     assert step_cost(tmp_path / "x.log") == cost
+    assert step_cost(tmp_path / "removed.log") is None
 
 
 @pytest.mark.parametrize(
