@@ -9,8 +9,8 @@ direction`: as above, but the metric misses the frozen threshold. `not reproduce
 scale or the model is not part of this run.
 """
 
-import difflib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -24,6 +24,7 @@ from common.records import Metric, MetricName, Seeds, Strict, read_metrics
 Verdict = Literal["reproduced", "same direction", "not reproduced", "not run here"]
 Outcome = Literal["reproduced", "same direction", "not reproduced"]
 Role = Literal["required", "reported"]
+UNCALIBRATED = "not calibrated, or changed after scoring: see the page of the replication"
 
 
 class Assertion(Strict):
@@ -90,6 +91,9 @@ class Calibration(Strict):
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     seeds: Seeds
 
+    def __str__(self) -> str:
+        return f"{self.date}, seeds {', '.join(map(str, self.seeds))}"
+
 
 class ClaimDefinition(Strict):
     """One entry of `claims.yaml`."""
@@ -118,11 +122,9 @@ class ClaimDefinition(Strict):
     @model_validator(mode="before")
     @classmethod
     def _spelt(cls, content: Any) -> Any:
-        """A misspelt key is named before the one that it leaves missing."""
-        unknown = sorted(set(content) - set(cls.model_fields)) if isinstance(content, dict) else []
-        if unknown:
-            close = difflib.get_close_matches(str(unknown[0]), cls.model_fields, 1)
-            raise ValueError(f"unknown key '{unknown[0]}'" + (f"; did you mean '{close[0]}'?" if close else ""))
+        for key in sorted(set(content) - set(cls.model_fields)) if isinstance(content, dict) else []:
+            near = get_close_matches(key, cls.model_fields, 1, 0)[0]
+            raise ValueError(f"unknown key '{key}'; did you mean '{near}'?")
         return content
 
     @model_validator(mode="after")
@@ -213,7 +215,7 @@ def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics:
         "replication": replication,
         "model": model,
         "assertion": str(definition.assertion),
-        "frozen_at": _frozen(definition.frozen_at),
+        "frozen_at": str(definition.frozen_at or UNCALIBRATED),
         **definition.model_dump(
             include={"statement", "source", "part", "metric", "paper_value", "role", "expected_verdict", "also_seen"}
         ),
@@ -245,12 +247,6 @@ def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics:
     )
 
 
-def _frozen(calibration: Calibration | None) -> str:
-    if calibration is None:
-        return "not calibrated, or changed after scoring: see the page of the replication"
-    return f"{calibration.date}, seeds {', '.join(map(str, calibration.seeds))}"
-
-
 def _judge(assertion: Assertion, effect: Metric, control: Metric, difference: Metric) -> tuple[Verdict, str]:
     def shown(metric: Metric) -> str:
         return f"[{metric.ci_low:.3g}, {metric.ci_high:.3g}]"
@@ -275,16 +271,15 @@ def verify_replication(replication: str, scale: str, models: list[str], results:
     `models` are the language models of this run; claims on the model `toy` always run.
     """
     judged = []
-    for definition in load_claims(replication):
-        for model in definition.models:
-            metrics: Mapping[str, Metric] | str
-            if scale not in definition.scales:
-                metrics = f"needs scale {' or '.join(definition.scales)}; this is {scale}"
-            elif model not in ("toy", *models):
-                metrics = f"model {model} is not part of this run"
-            else:
-                metrics = _metrics_of(replication, definition, results / replication / model)
-            judged.append(evaluate(replication, definition, model, metrics))
+    for definition, model in ((one, model) for one in load_claims(replication) for model in one.models):
+        metrics: Mapping[str, Metric] | str
+        if scale not in definition.scales:
+            metrics = f"needs scale {' or '.join(definition.scales)}; this is {scale}"
+        elif model not in ("toy", *models):
+            metrics = f"model {model} is not part of this run"
+        else:
+            metrics = _metrics_of(replication, definition, results / replication / model)
+        judged.append(evaluate(replication, definition, model, metrics))
     return judged
 
 
