@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import Row, default_model
-from common.models import load_tokenizer
-from common.self_chat import fast_dtype
+from common.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.chat import ablating, adding, chat_batch, first_token_kl, refusal_metric
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.lists import load_lists

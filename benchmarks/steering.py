@@ -13,8 +13,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from benchmarks import Row, default_model
-from common.models import load_model, load_tokenizer
-from common.self_chat import fast_dtype
+from common.models import fast_dtype, load_model, load_tokenizer
 from common.steering import Sampler, Steering, generate, load_writer
 from replications.feature_steering.concepts import neutral_prompts
 

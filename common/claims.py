@@ -10,7 +10,6 @@ scale or the model is not part of this run.
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -118,14 +117,6 @@ class ClaimDefinition(Strict):
         description="null for bounds that were not calibrated (published values, 0, round numbers set beforehand) or "
         "were changed after scoring; the page of the replication says which"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _spelt(cls, content: Any) -> Any:
-        for key in sorted(set(content) - set(cls.model_fields)) if isinstance(content, dict) else []:
-            near = get_close_matches(key, cls.model_fields, 1, 0)[0]
-            raise ValueError(f"unknown key '{key}'; did you mean '{near}'?")
-        return content
 
     @model_validator(mode="after")
     def _certain(self) -> "ClaimDefinition":

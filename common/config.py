@@ -132,11 +132,12 @@ def checked(model: type[Model], content: Any, path: Path) -> Model:
 
 
 def _sentence(model: type[Strict], content: Any, error: ValidationError) -> str:
-    first = error.errors()[0]
+    found = error.errors()  # a misspelt key also leaves the right one missing, which says less
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     key = _place(content, first["loc"])
     if first["type"] != "extra_forbidden":
-        found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
-        return f"'{key}': {first['msg'].removeprefix('Value error, ')}{found}"
+        given = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+        return f"'{key}': {first['msg'].removeprefix('Value error, ')}{given}"
     allowed = sorted(_fields_at(model, first["loc"][:-1]))
     close = difflib.get_close_matches(str(first["loc"][-1]), allowed, 1)
     hint = f"; did you mean '{close[0]}'?" if close else ""

@@ -142,6 +142,13 @@ def encode_all(tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[l
     return ids
 
 
+def answer_text(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> str:
+    """The text up to the first special token."""
+    special = set(tokenizer.all_special_ids)
+    end = next((place for place, token in enumerate(tokens) if token in special), len(tokens))
+    return str(tokenizer.decode(tokens[:end])).strip()
+
+
 def chat_prompt(tokenizer: "PreTrainedTokenizerBase", message: str, system: str | None = None) -> str:
     """One user message in the model's chat format, up to where the answer begins.
 
@@ -162,6 +169,15 @@ def chat_prompt(tokenizer: "PreTrainedTokenizerBase", message: str, system: str 
     except TemplateError:  # the template knows no system role
         return render([user], True)
     return with_block.removeprefix(head)
+
+
+def fast_dtype() -> "torch.dtype":
+    """bfloat16 where the processor or GPU computes in it, otherwise float32."""
+    import torch
+
+    if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
 
 
 def load_model(folder: Path, *, device: str = "cpu", dtype: "torch.dtype | None" = None) -> "TransformerBridge":

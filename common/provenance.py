@@ -66,7 +66,7 @@ def dtypes(language_models: bool) -> str:
     """What was computed in. Language models harvest, are fine-tuned and write in bfloat16 where that is fast."""
     if not language_models:
         return "float32, float64 for long sums"
-    from common.self_chat import fast_dtype
+    from common.models import fast_dtype
 
     name = str(fast_dtype()).removeprefix("torch.")
     return f"float32, float64 for long sums; {name} for harvesting, fine-tuning and writing"

@@ -25,9 +25,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.errors import UserError
-from common.models import verify_folder
+from common.models import fast_dtype, verify_folder
 from common.saes.sae import Sae
-from common.self_chat import fast_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,11 +108,11 @@ class Steering:
         )
 
 
-def load_writer(folder: Path, device: str = "cpu") -> "PreTrainedModel":
-    """The plain Hugging Face model of a materialised folder, in bfloat16 where the processor or GPU computes in it."""
+def load_writer(folder: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> "PreTrainedModel":
+    """The plain Hugging Face model of a folder; bfloat16 by default where the processor or GPU computes in it."""
     from transformers import AutoModelForCausalLM
 
-    manifest, dtype = verify_folder(folder), fast_dtype()
+    manifest, dtype = verify_folder(folder), dtype or fast_dtype()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
     print(f"loaded {manifest.name} ({manifest.processing}; {str(dtype).removeprefix('torch.')} on {device})")
     return model

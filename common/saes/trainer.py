@@ -46,7 +46,7 @@ TRACES = ("l0", "fvu", "dead", "decoder_norm", "coefficient")
 LOG_SECONDS = 10.0
 
 Batches = Callable[[int, str], Batch]
-"""Given a step and the name of a source, returns that step's batch."""
+"""Given a step and the name of a source, returns that step's batch; asked once for all groups of the source."""
 
 
 class Group(NamedTuple):
@@ -102,13 +102,15 @@ def train(
     Raises:
         UserError: activations, a loss or a gradient are not finite (names step and member).
     """
-    groups = [_start(group, batches(0, group[0].source), device) for group in make_groups(recipes)]
+    shared = {source: batches(0, source) for source in sorted({recipe.source for recipe in recipes})}
+    groups = [_start(group, shared[group[0].source], device) for group in make_groups(recipes)]
     identity = _identity(recipes, settings, data)
     step, traces = _load(checkpoint, groups, identity)
     started = logged = time.perf_counter()
     begun = step
     while step < settings.steps:
-        found = [_step(group, batches, settings, step) for group in groups]
+        shared = {source: batches(step, source) for source in shared}
+        found = [_step(group, shared[group.recipes[0].source], settings, step) for group in groups]
         if constrain:
             for group in groups:
                 constrain(group.weights)
@@ -171,11 +173,10 @@ def _start(recipes: list[Recipe], batch: Batch, device: str) -> Group:
     return Group(recipes, weights, zeros[0], zeros[1], progress)
 
 
-def _step(group: Group, batches: Batches, settings: Training, step: int) -> Float[Tensor, "trace instance"]:
+def _step(group: Group, batch: Batch, settings: Training, step: int) -> Float[Tensor, "trace instance"]:
     """One optimiser step of one group; weights and progress change in place."""
     recipes, weights, progress = group.recipes, group.weights, group.progress
     architecture = ARCHITECTURES[recipes[0].architecture]
-    batch = batches(step, recipes[0].source)
     if not bool(torch.isfinite(batch.x).all()):
         raise UserError(f"step {step}: the activations hold NaN or infinity; harvest them again")
     wide = weights["W_enc"].shape[-1] * recipes[0].layers

@@ -27,10 +27,9 @@ from common.cli import make_deterministic
 from common.config import ROOT, SCALES, load_scale
 from common.errors import UserError
 from common.files import read_json
-from common.models import Manifest, chat_prompt, encode, entry, load_tokenizer
+from common.models import Manifest, answer_text, chat_prompt, encode, entry, load_tokenizer
 from common.saes.saelens import load_saelens
 from common.steering import Sampler, Steering, load_writer, stream
-from replications.feature_steering.demonstrate import answer
 from replications.feature_steering.latents import Latent
 
 TITLES = ("unsteered", "steered")
@@ -142,7 +141,7 @@ def chat(
         special = set(tokenizer.all_special_ids)
 
         def texts(written: list[list[int]]) -> list[str]:
-            return [answer(tokenizer, tokens) for tokens in written]
+            return [answer_text(tokenizer, tokens) for tokens in written]
 
         def growing() -> Iterator[list[str]]:
             written: list[list[int]] = [[], []]

@@ -5,21 +5,18 @@ included, the error kept (Templeton et al. 2024). All latents, multipliers and q
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
 from common.cli import run
 from common.errors import UserError
 from common.files import read_json, write_json
-from common.models import chat_prompt, encode, load_tokenizer
+from common.models import answer_text, chat_prompt, encode, load_tokenizer
 from common.steering import Sampler, Steering, generate, load_writer
 from replications.feature_steering.latents import Latent, to_show
 from replications.feature_steering.prepare import own_sae
 from replications.feature_steering.settings import Demonstration
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 QUESTIONS = (
     "Describe your physical form.",
@@ -66,15 +63,8 @@ def demonstrate(
         model, prompts, at, sae.about.hook, steering.to(device), demonstration.new_tokens,
         Sampler(TEMPERATURE, at, SEED, []), whole_prompt=True,
     )  # fmt: skip
-    texts = [answer(tokenizer, tokens) for tokens in written.tolist()]
+    texts = [answer_text(tokenizer, tokens) for tokens in written.tolist()]
     write_json(out, content(about, shown, demonstration.multipliers, texts))
-
-
-def answer(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> str:
-    """The text up to the first special token."""
-    special = set(tokenizer.all_special_ids)
-    end = next((place for place, token in enumerate(tokens) if token in special), len(tokens))
-    return str(tokenizer.decode(tokens[:end])).strip()
 
 
 def content(about: dict[str, Any], shown: list[Latent], multipliers: list[float], texts: list[str]) -> dict[str, Any]:

@@ -43,25 +43,17 @@ AFTER_TRAINING = 10_000_000  # a step number that no training has, so the window
 
 
 class Stream:
-    """Shuffled batches of one network's activations, scaled to a mean squared norm of 1, epoch after epoch.
-
-    The last batch is kept, since all groups of a step share it.
-    """
+    """Shuffled batches of one network's activations, scaled to a mean squared norm of 1, epoch after epoch."""
 
     def __init__(self, x: Float[Tensor, "token d_mlp"], size: int, device: str) -> None:
         self.scale = float(x.double().square().sum(1).mean()) ** -0.5
-        self.x, self.size = x, size
+        self.x, self.size, self.device = x, size, device
         self.order = lru_cache(1)(lambda epoch: torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch)))
-        self.batch = lru_cache(1)(lambda step: as_batch((x[self.rows(step)] * self.scale).to(device)))
 
     def __call__(self, step: int, source: str) -> Batch:
-        return self.batch(step)
-
-    def rows(self, step: int) -> Int[Tensor, " row"]:
-        """Which activations a batch holds."""
         epoch, place = divmod(step, max(1, len(self.x) // self.size))
-        chosen: Tensor = self.order(epoch)[place * self.size : (place + 1) * self.size]
-        return chosen
+        rows: Int[Tensor, " row"] = self.order(epoch)[place * self.size : (place + 1) * self.size]
+        return as_batch((self.x[rows] * self.scale).to(self.device))
 
 
 def dictionaries(

@@ -22,8 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.cli import run, track
 from common.errors import UserError
-from common.models import chat_prompt, encode, load_tokenizer, verify_folder
-from common.self_chat import fast_dtype
+from common.models import chat_prompt, encode, fast_dtype, load_tokenizer, verify_folder
 from replications.refusal_direction.chat import chat_batch, greedy, layers
 from replications.refusal_direction.folders import load, save
 from replications.refusal_direction.lists import Class, Prompts, draw

@@ -28,13 +28,12 @@ from torch import Tensor
 
 from common.cli import run
 from common.files import TEMPORARY_SUFFIX, write_json
-from common.models import load_tokenizer
+from common.models import fast_dtype, load_tokenizer
 from common.saes.metrics import moments
 from common.saes.recipe import Recipe, Training
 from common.saes.sae import Sae
 from common.saes.stream import as_batch
 from common.saes.trainer import train
-from common.self_chat import fast_dtype
 from common.tables import write_table
 from replications.refusal_direction.chat import (
     Batch,

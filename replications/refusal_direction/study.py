@@ -16,8 +16,7 @@ from safetensors.torch import save_file
 
 from common.cli import run
 from common.files import atomic, write_json
-from common.models import load_tokenizer
-from common.self_chat import fast_dtype
+from common.models import fast_dtype, load_tokenizer
 from common.tables import write_table
 from replications.refusal_direction.chat import chat_batch, last_logits
 from replications.refusal_direction.directions import Subject, find, refusal_tokens

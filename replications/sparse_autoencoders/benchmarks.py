@@ -22,11 +22,10 @@ import pandas as pd
 import torch
 
 from common.cli import run, track
-from common.models import encode, load_model, load_tokenizer
+from common.models import encode, fast_dtype, load_model, load_tokenizer
 from common.records import write_metrics
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
-from common.self_chat import fast_dtype
 from common.tables import write_table
 from replications.sparse_autoencoders.benchmark_metrics import (
     ABLATED,

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from common.cli import run, track
 from common.files import atomic
-from common.models import load_model, load_tokenizer
+from common.models import fast_dtype, load_model, load_tokenizer
 from common.saes.harvest import (
     OUTLIER,
     Windows,
@@ -27,7 +27,6 @@ from common.saes.harvest import (
     windows,
 )
 from common.saes.stream import write_shards
-from common.self_chat import fast_dtype
 from replications.sparse_autoencoders.settings import Corpora
 
 

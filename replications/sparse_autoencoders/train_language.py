@@ -16,26 +16,20 @@ from common.files import sha256, write_json
 from common.saes.architectures.base import Batch
 from common.saes.saelens import save_saelens
 from common.saes.stream import Activations, as_batch, shuffled_dimensions
-from common.saes.trainer import Trained, train
+from common.saes.trainer import Batches, Trained, train
 from common.tables import write_table
 from replications.sparse_autoencoders.members import Member, members
 from replications.sparse_autoencoders.settings import Sweep
 
 
-class Sources:
-    """Batches of the three streams; the last one of each is kept, since all groups of a step share it."""
+def sources(early: Activations, late: Activations, size: int, device: str) -> Batches:
+    """Batches of the three streams."""
 
-    def __init__(self, early: Activations, late: Activations, size: int, device: str) -> None:
-        self.early, self.late, self.size, self.device = early, late, size, device
-        self.kept: dict[str, tuple[int, Batch]] = {}
+    def batch(step: int, source: str) -> Batch:
+        x = (late if source == "late" else early).batch(step, size)
+        return as_batch((shuffled_dimensions(x, step) if source == "shuffled" else x).to(device))
 
-    def __call__(self, step: int, source: str) -> Batch:
-        if source not in self.kept or self.kept[source][0] != step:
-            x = (self.late if source == "late" else self.early).batch(step, self.size)
-            if source == "shuffled":
-                x = shuffled_dimensions(x, step)
-            self.kept[source] = (step, as_batch(x.to(self.device)))
-        return self.kept[source][1]
+    return batch
 
 
 def train_language(
@@ -52,10 +46,10 @@ def train_language(
     """Trains the sweep and writes folders beside `index`. `early` and `late` are manifests of shards."""
     chosen = members(sweep, seeds)
     streams = Activations(early.parent), Activations(late.parent)
-    sources = Sources(*streams, sweep.training.batch, device)
+    batches = sources(*streams, sweep.training.batch, device)
     data = sha256(early) + sha256(late)
     recipes = [one.recipe for one in chosen]
-    trained = train(recipes, sources, sweep.training, checkpoint, data=data, device=device)
+    trained = train(recipes, batches, sweep.training, checkpoint, data=data, device=device)
     listed = []
     for one, result in zip(chosen, trained, strict=True):
         save(one, result, streams, index.parent)

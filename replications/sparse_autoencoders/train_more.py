@@ -17,7 +17,7 @@ from common.saes.trainer import train
 from replications.sparse_autoencoders.more_members import more_members
 from replications.sparse_autoencoders.settings import Sweep
 from replications.sparse_autoencoders.soft_frozen import train_soft_frozen
-from replications.sparse_autoencoders.train_language import Sources, save
+from replications.sparse_autoencoders.train_language import save, sources
 
 
 def train_more(
@@ -32,14 +32,14 @@ def train_more(
 ) -> None:
     """Trains all of `more_members` and writes folders beside `index`. `early` and `late` are manifests of shards."""
     streams = Activations(early.parent), Activations(late.parent)
-    sources = Sources(*streams, sweep.training.batch, device)
+    batches = sources(*streams, sweep.training.batch, device)
     members = more_members(sweep, seeds)
     soft, free = ([one for one in members if (one.kind == "soft") == kind] for kind in (True, False))
     data = sha256(early) + sha256(late)
     paths = [checkpoint.with_suffix(f".{kind}") for kind in ("soft", "free")]
     recipes = [[one.recipe for one in part] for part in (soft, free)]
-    trained = train_soft_frozen(recipes[0], sources, sweep.training, paths[0], data=data, device=device)
-    trained += train(recipes[1], sources, sweep.training, paths[1], data=data, device=device)
+    trained = train_soft_frozen(recipes[0], batches, sweep.training, paths[0], data=data, device=device)
+    trained += train(recipes[1], batches, sweep.training, paths[1], data=data, device=device)
     for one, result in zip([*soft, *free], trained, strict=True):
         save(one, result, streams, index.parent)
     write_json(index, [{"name": one.name, "kind": one.kind, "recipe": one.recipe.model_dump()} for one in members])

@@ -54,16 +54,13 @@ def draw(count: int, table: Float[Tensor, "feature d"], seed: int, step: int) ->
 
 
 class TreeStream:
-    """Batches of all seeds, one slice per seed, for `common.saes.trainer`; groups of one step share a batch."""
+    """Batches of all seeds, one slice per seed, for `common.saes.trainer`."""
 
     def __init__(self, seeds: list[int], batch: int, device: str = "cpu") -> None:
         self.seeds, self.size, self.device = seeds, batch, device
         self.tables = [directions(seed) for seed in seeds]
-        self.kept: tuple[int, Batch] | None = None
 
     def __call__(self, step: int, source: str) -> Batch:
-        if self.kept is None or self.kept[0] != step:
-            parts = [draw(self.size, *one, step).x for one in zip(self.tables, self.seeds, strict=True)]
-            x = torch.stack(parts).to(self.device)
-            self.kept = (step, Batch(x, x))
-        return self.kept[1]
+        parts = [draw(self.size, *one, step).x for one in zip(self.tables, self.seeds, strict=True)]
+        x = torch.stack(parts).to(self.device)
+        return Batch(x, x)

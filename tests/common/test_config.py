@@ -106,7 +106,8 @@ def test_a_misspelt_key_of_a_claim_is_named_before_the_missing_one(root):
     claims["claims"][1]["roel"] = claims["claims"][1].pop("role")
     with pytest.raises(UserError) as caught:
         config.checked(ClaimsFile, claims, path)
-    assert str(caught.value).endswith(f"'claims.{claims['claims'][1]['id']}': unknown key 'roel'; did you mean 'role'?")
+    key = f"claims.{claims['claims'][1]['id']}.roel"
+    assert f"unknown key '{key}'; did you mean 'role'? Allowed keys: also_seen" in str(caught.value)
 
 
 def test_a_scale_without_a_block_is_refused(copy):
