@@ -13,13 +13,15 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 import psutil
 import tyro
+from pydantic import ValidationError
 
-from common.errors import UserError, from_os_error
+from common.errors import UserError, from_broken_record, from_os_error
 
 Item = TypeVar("Item")
 LOG_INTERVAL = 10.0
@@ -43,6 +45,9 @@ def run_command(command: Callable[[], Any]) -> None:
         if (known := from_os_error(error)) is None:
             raise
         sys.exit(f"error: {known}")
+    except ValidationError as error:
+        traceback.print_exc()
+        sys.exit(f"error: {from_broken_record(error)}")
     print(COST_PREFIX + json.dumps(process_cost()), flush=True)
     sys.stderr.flush()
     os._exit(0)  # all files are closed; taking a process with TransformerLens apart would cost seconds more

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from common.decoder import Cache, Decoder, masked_softmax
 
-MANY = 0.25  # of the edges
+PRODUCT_FROM = 0.25  # share of the edges held; with fewer, sums row by row are faster than a product
 
 Metric = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, " batch"]]
 """From the final residual stream to one number a prompt."""
@@ -256,7 +256,7 @@ def summed(
 ) -> Float[Tensor, "circuit reader n"]:
     """For each reader, the sum over the writers it holds. Few of many are added row by row, many as a product."""
     circuits, readers, writers = held.shape
-    if held.float().mean() > MANY:
+    if held.float().mean() > PRODUCT_FROM:
         return held.to(change.dtype) @ change[:, :writers]
     circuit, reader, writer = torch.nonzero(held, as_tuple=True)
     starts = torch.searchsorted(circuit * readers + reader, torch.arange(circuits * readers, device=held.device))

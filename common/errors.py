@@ -3,6 +3,10 @@
 import errno
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -20,6 +24,13 @@ def from_os_error(error: OSError) -> UserError | None:
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return UserError(f"cannot write {place}: it is read-only for this user; make it writable and run `make resume`")
     return None
+
+
+def from_broken_record(error: "ValidationError") -> UserError:
+    """The sentence for a number that a step has computed and that no record may hold, such as a NaN in a metric."""
+    first = error.errors()[0]
+    place = ".".join([error.title, *map(str, first["loc"])])
+    return UserError(f"{place}: {first['msg']} (found {first['input']!r}); the lines above say where; correct the step")
 
 
 def _existing_parent(path: Path) -> Path | None:

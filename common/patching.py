@@ -8,9 +8,9 @@ are then set to what they received in an otherwise clean run.
 
 The paper's recipe takes four forward passes for each sender. But with all heads frozen no information moves between
 positions, so `receive` recomputes the MLPs of the patched position alone, for all senders in one sweep through the
-layers; and a receiver at position p changes nothing before p, so `resume` (common/rerun.py) recomputes positions p..END
-from the first receiver's layer on, with keys and values of earlier positions taken from the clean run. A literal
-version of the four passes in tests/common agrees to 1e-4.
+layers; and a receiver at position p changes nothing before p, so `rerun` (common/rerun.py) recomputes positions p..END
+from the first receiver's layer that a sender reaches on, with keys and values of earlier positions taken from the
+clean run. A literal version of the four passes in tests/common agrees to 1e-4.
 
 Keys and values belong to key-value heads: with grouped-query attention the receivers of kind k and v are KV heads.
 """
@@ -113,13 +113,10 @@ def path_patch(
         return receive(decoder, cache, partner, position, [decoder.n_layers], senders)[decoder.n_layers]
     layers = receivers.layers
     found = receive(decoder, cache, partner, position, layers, senders)
-    copies = found[layers[-1]].shape[0]
     received: Received = {}
     for layer in layers:
         heads = torch.tensor([head for where, head in receivers.heads if where == layer], device=position.device)
-        clean = at_position(cache.resid_pre[layer], position)
-        inputs = torch.cat([found[layer], clean.expand(copies - len(found[layer]), -1, -1)])
-        normed = decoder.norm(layer, 0, inputs)
+        normed = decoder.norm(layer, 0, found[layer])
         if receivers.kind == "q":
             values = decoder.queries(layer, normed, position)
         elif receivers.kind == "k":
@@ -127,9 +124,18 @@ def path_patch(
         else:
             values = decoder.values(layer, normed)
         received[layer] = (receivers.kind, heads, values[:, :, heads])
-    start = layers[0]
-    first = at_position(cache.resid_pre[start], position).expand(copies, -1, -1)
-    return resume(decoder, cache, start, position, end, first, received)
+    at = window(position, end, cache.final.shape[1])
+    counts = [len(found[layer]) for layer in layers]
+    entering = {above - 1: more - fewer for above, fewer, more in zip(layers[1:], counts, counts[1:], strict=False)}
+
+    def join(layer: int) -> Tensor | None:
+        """Clean copies for the senders between two receiver layers, which reach nothing before the upper one."""
+        if layer not in entering:
+            return None
+        return at_positions(cache.resid_mid[layer], at).expand(entering[layer], -1, -1, -1)
+
+    first = at_positions(cache.resid_pre[layers[0]], at).expand(counts[0], -1, -1, -1)
+    return rerun(decoder, cache, layers[0], at, end, first, received=received, join=join)
 
 
 def patch_residual(

@@ -104,7 +104,6 @@ def resume(
     position: Int[Tensor, " batch"],
     end: Int[Tensor, " batch"],
     first: Float[Tensor, "copy batch d_model"],
-    received: Received | None = None,
 ) -> Float[Tensor, "copy batch d_model"]:
     """Runs on from `layer` with the residual stream at `position` replaced; the final residual stream at END.
 
@@ -115,7 +114,6 @@ def resume(
         position: the replaced position of each prompt.
         end: END of each prompt, not before `position`.
         first: new residual streams at `position` before `layer`, several copies of each prompt.
-        received: see `rerun`.
     """
     if layer == decoder.n_layers:
         moved = (position == end)[None, :, None]
@@ -123,7 +121,7 @@ def resume(
     at = window(position, end, cache.final.shape[1])
     x = at_positions(cache.resid_pre[layer], at).expand(len(first), -1, -1, -1).clone()
     x[:, :, 0] = first
-    return rerun(decoder, cache, layer, at, end, x, received=received)
+    return rerun(decoder, cache, layer, at, end, x)
 
 
 def _attend(

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["add", "clamp", "clamp_without_error", "project"]
 Edit = Callable[[Tensor], Tensor]
+ROWS = 16  # whose logits are worked on at a time, so that they stay in the processor's cache
 PLACES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
 
 
@@ -200,19 +202,21 @@ class Sampler:
         if not math.isfinite(temperature) or temperature < 0:
             raise UserError(f"the temperature must be a finite number >= 0, not {temperature}")
         self.temperature, self.seed, self.forbidden = temperature, seed, list(forbidden)
-        self.distinct, self.stream = torch.unique(streams, return_inverse=True)
+        distinct, self.stream = torch.unique(streams, return_inverse=True)
+        self.distinct: list[int] = distinct.tolist()
 
     def __call__(self, logits: Float[Tensor, "row d_vocab"], step: int) -> Int[Tensor, "row 1"]:
         logits = logits.float()
         logits[:, self.forbidden] = float("-inf")
-        if self.temperature:
-            noise = torch.stack([self._noise(int(one), step, logits.shape[1]) for one in self.distinct])
-            logits = logits / self.temperature + noise.to(logits.device)[self.stream.to(logits.device)]
-        return logits.argmax(-1, keepdim=True)
+        if not self.temperature:
+            return logits.argmax(-1, keepdim=True)
+        noise = torch.stack([self._noise(stream, step, logits.shape[1]) for stream in self.distinct]).to(logits.device)
+        parts = zip(torch.split(logits, ROWS), torch.split(self.stream.to(logits.device), ROWS), strict=True)
+        return torch.cat([(part / self.temperature + noise[at]).argmax(-1, keepdim=True) for part, at in parts])
 
     def _noise(self, stream: int, step: int, size: int) -> Float[Tensor, " d_vocab"]:
-        generator = torch.Generator().manual_seed((self.seed * 100_003 + stream) * 1_009 + step)
-        return -torch.empty(size).exponential_(generator=generator).log()
+        drawn = np.random.default_rng([self.seed, stream, step]).standard_exponential(size)  # some are 0 in float32
+        return torch.from_numpy(-np.log(drawn)).float()
 
 
 @torch.inference_mode()
@@ -227,10 +231,7 @@ def stream(
     *,
     whole_prompt: bool = False,
 ) -> Iterator[Int[Tensor, " row"]]:
-    """The next token of every row, step by step, each row under its own intervention.
-
-    With `whole_prompt` the intervention acts on all tokens of the prompt.
-    """
+    """The next token of every row, step by step, each under its own intervention, which may hold `whole_prompt` too."""
     if whole_prompt and steering is not None:
         with edited(model, hook, steering):
             begun = begin(model, [prompts[row] for row in rows.tolist()], torch.arange(len(rows)))
@@ -292,7 +293,7 @@ def reread(
             use_cache=True,
         ).last_hidden_state
     head, nats = model.get_output_embeddings(), []
-    for part, wanted in zip(torch.split(hidden[:, :-1], 16), torch.split(tokens[:, 1:], 16), strict=True):
+    for part, wanted in zip(torch.split(hidden[:, :-1], ROWS), torch.split(tokens[:, 1:], ROWS), strict=True):
         logits = head(part).float()
         nats.append(logits.logsumexp(-1) - logits.gather(-1, wanted[..., None])[..., 0])
     return torch.cat(nats).cpu(), seen[0]

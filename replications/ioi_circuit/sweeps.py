@@ -87,7 +87,8 @@ def discover(
     effects = Effects()
     named: dict[str, dict[int, str]] = {}
 
-    of_ends, of_inner = (read_runs(decoder, prompts) for prompts in (ends, inner))
+    of_ends = read_runs(decoder, ends)
+    of_inner = of_ends if inner is ends else read_runs(decoder, inner)
 
     def sweep(name: str, runs: list[Run]) -> Signs:
         add_sweep(decoder, effects, name, runs, receivers_of(name, named, decoder))

@@ -25,6 +25,9 @@ def step(sizes: list[int], out: Path, fail: str = "no") -> None:
     if fail == "disk":
         import errno
         raise OSError(errno.ENOSPC, "No space left on device", str(out))
+    if fail == "nan":
+        from common.records import Metric
+        Metric(value=float("nan"), ci_low=0.0, ci_high=1.0, n=1, unit="1", formula="x")
     if fail == "bug":
         raise ZeroDivisionError
     out.write_text(str(sum(sizes)))
@@ -49,6 +52,14 @@ def test_a_step_runs_and_closes_with_its_cost(tmp_path):
     (tmp_path / "x.log").write_text(done.stdout)
     assert step_cost(tmp_path / "x.log") == cost
     assert step_cost(tmp_path / "removed.log") is None
+
+
+def test_a_metric_that_is_no_number_is_said_in_the_last_line_below_where_it_arose(tmp_path):
+    done = run_step(tmp_path, "--sizes", "2", "--fail", "nan")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: Metric.value: Input should be a finite number (found nan); ")
 
 
 @pytest.mark.parametrize(

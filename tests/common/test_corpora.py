@@ -6,6 +6,7 @@ import pytest
 
 import common.corpora as corpora
 import common.python_docs as python_docs
+import common.self_chat as self_chat
 from common.corpora import Document, Packages, check_disjoint, corpus_entry, read_corpus, text_hash, write_corpus
 from common.errors import UserError
 from common.files import read_yaml, sha256, write_json
@@ -156,3 +157,16 @@ def test_self_chat_is_seeded_text_in_chat_format(model_folder, tmp_path, monkeyp
     assert "<|im_start|>assistant\n" in found[0].text
     assert not found[0].text.endswith("assistant\n")
     assert "<|im_start|>system" not in found[0].text
+
+
+def test_a_conversation_depends_on_no_other(model_folder, tmp_path, monkeypatch):
+    """So another rounding, on another processor, that changes a token leaves all other conversations as they are."""
+    found = {}
+    for batch in (8, 3):
+        monkeypatch.setattr(self_chat, "BATCH", batch)
+        self_chat.self_chat("smoke", model_folder / "manifest.json", tmp_path / str(batch) / "manifest.json")
+        documents = [one for split in corpora.SPLITS for one in read_corpus(tmp_path / str(batch), split)]
+        found[batch] = {one.id: one.text for one in documents}
+    assert found[8] == found[3]
+    assert len(set(found[8].values())) == len(found[8]) == corpus_entry("self-chat").conversations["smoke"]
+    assert all(text.startswith("<|im_start|>user") and "assistant\n" in text for text in found[8].values())

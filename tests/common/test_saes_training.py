@@ -34,6 +34,19 @@ def test_members_do_not_see_each_other(tmp_path):
     assert not list(tmp_path.iterdir())  # finished runs leave no checkpoint
 
 
+def test_groups_of_one_source_share_the_batch_of_a_step(tmp_path):
+    asked = []
+
+    def counted(step, source):
+        asked.append((step, source))
+        return stream(step, source)
+
+    recipes = [*sweep(), Recipe(architecture="topk", d_sae=24, sparsity=3.0, seed=0, source="late")]
+    train(recipes, counted, SETTINGS, tmp_path / "a")
+    start = [(0, "activations"), (0, "late")]
+    assert asked == start + [(step, name) for step in range(SETTINGS.steps) for _, name in start]
+
+
 class KilledError(Exception):
     pass
 
