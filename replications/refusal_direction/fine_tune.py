@@ -17,19 +17,21 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from common.cli import run, track
 from common.errors import UserError
 from common.models import chat_prompt, encode, fast_dtype, load_tokenizer, verify_folder
-from replications.refusal_direction.chat import chat_batch, greedy, layers
+from replications.refusal_direction.chat import Batch, chat_batch, greedy, layers, residuals, starting_at
 from replications.refusal_direction.folders import load, save
 from replications.refusal_direction.lists import Class, Prompts, draw
 from replications.refusal_direction.lora import low_rank, merge
 from replications.refusal_direction.settings import SplitSettings, TuneSettings
 
 WARM_UP = 0.1  # share of the steps
+AT_ONCE = 32  # conversations in a pass without gradients
 
 
 class Conversation(NamedTuple):
@@ -38,6 +40,15 @@ class Conversation(NamedTuple):
     prompt: list[int]
     answer: list[int]
     refusal: bool
+
+
+class Lesson(NamedTuple):
+    """A conversation with what training does not change: the residual stream of the model before the first block that
+    is trained, and the final states, norm included, from which the model before training predicts the answer."""
+
+    text: Conversation
+    entering: Float[Tensor, "pos d_model"]
+    final_before: Float[Tensor, "answer d_model"]
 
 
 def fine_tune(
@@ -98,17 +109,19 @@ def train(model: Any, before: Any, data: list[Conversation], settings: TuneSetti
     weights = low_rank(blocks, settings.rank) if settings.rank else [*blocks.requires_grad_(True).parameters()]
     optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     order = random.Random(f"order {seed}")
+    with mixed(model.device.type):
+        prepared = lessons(model, before, data, first)
     batches = [
         rows[start : start + settings.batch_size]
-        for rows in (order.sample(data, len(data)) for _ in range(settings.epochs))
+        for rows in (order.sample(prepared, len(prepared)) for _ in range(settings.epochs))
         for start in range(0, len(rows), settings.batch_size)
     ]
     losses = []
     for step, rows in enumerate(track(batches, "fine-tuning")):
         warm, left = (step + 1) / (WARM_UP * len(batches)), (len(batches) - step) / ((1 - WARM_UP) * len(batches))
         optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, warm, left)
-        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=fast_dtype() == torch.bfloat16):
-            loss = answer_loss(model, before, rows)
+        with mixed(model.device.type):
+            loss = answer_loss(model, before, rows, first)
         loss.backward()  # type: ignore[no-untyped-call]
         if not torch.isfinite(loss):
             raise UserError(f"fine-tuning left the finite numbers at step {step}: lower tune.learning_rate")
@@ -122,32 +135,60 @@ def train(model: Any, before: Any, data: list[Conversation], settings: TuneSetti
     return losses
 
 
-def answer_loss(model: Any, before: Any, rows: list[Conversation]) -> Tensor:
+def mixed(device: str) -> torch.autocast:
+    """Matrix products in bfloat16 where the processor or GPU computes in it."""
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=fast_dtype() == torch.bfloat16)
+
+
+def lessons(model: Any, before: Any, data: list[Conversation], first: int) -> list[Lesson]:
+    """Everything that training before and below block `first` leaves as it is, computed once for all epochs."""
+    found = []
+    for start in range(0, len(data), AT_ONCE):
+        rows = data[start : start + AT_ONCE]
+        batch = right_padded([row.prompt + row.answer for row in rows], model.device)
+        with starting_at(model, 0, first + 1):
+            entering = residuals(model, batch, 0, every=True)[:, :, first]
+        with torch.inference_mode():
+            final = before.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).last_hidden_state
+        for row, x, y in zip(rows, entering, final, strict=True):
+            begin, end = len(row.prompt), len(row.prompt) + len(row.answer)
+            found.append(Lesson(row, x[:end].clone(), y[begin - 1 : end - 1].clone()))
+    return found
+
+
+def right_padded(rows: list[list[int]], device: torch.device) -> Batch:
+    """Token ids padded on the right."""
+    length = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device)
+    return Batch(ids, mask)
+
+
+def answer_loss(model: Any, before: Any, rows: list[Lesson], first: int) -> Tensor:
     """Nats. Refusals: cross-entropy. All other answers: KL(before || model) at every answer token, zero at the start.
     Both are means over conversations of half the first token's and half the mean of all tokens: the first token decides
-    between refusal and answer, and the others would drown it. Padding is on the right; only answer tokens are
-    unembedded."""
-    device = model.device
-    length = max(len(row.prompt) + len(row.answer) for row in rows)
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
-    mask, shares = torch.zeros_like(ids), torch.zeros(2, *ids.shape)  # refused, kept
-    for number, (prompt, answer, refusal) in enumerate(rows):
-        end = len(prompt) + len(answer)
-        ids[number, :end] = torch.tensor(prompt + answer)
-        mask[number, :end] = 1
+    between refusal and answer, and the others would drown it. Blocks below `first` are not run again; only answer
+    tokens are unembedded."""
+    batch = right_padded([row.text.prompt + row.text.answer for row in rows], model.device)
+    shares = torch.zeros(2, *batch.ids.shape)  # refused, kept
+    for number, (prompt, answer, refusal) in enumerate(row.text for row in rows):
         share = shares[0 if refusal else 1, number]
-        share[len(prompt) - 1 : end - 1] = 0.5 / len(answer)
+        share[len(prompt) - 1 : len(prompt) + len(answer) - 1] = 0.5 / len(answer)
         share[len(prompt) - 1] += 0.5
-    ids, mask, shares = (x.to(device) for x in (ids, mask, shares))
+    shares = shares.to(model.device)
     learn, keep = shares > 0
-    batch = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-    hidden = model.model(**batch).last_hidden_state
-    following = torch.roll(ids, -1, 1)
+    entering = torch.nn.utils.rnn.pad_sequence([row.entering for row in rows], batch_first=True)
+    with starting_at(model, first):
+        hidden = model.model(inputs_embeds=entering, attention_mask=batch.mask, use_cache=False).last_hidden_state
+    following = torch.roll(batch.ids, -1, 1)
     refused = F.cross_entropy(model.lm_head(hidden[learn]).float(), following[learn], reduction="none")
+    kept_before = [row.final_before for row in rows if not row.text.refusal]
     with torch.no_grad():
-        own = F.log_softmax(before.lm_head(before.model(**batch).last_hidden_state[keep]).float(), -1)
+        own = F.log_softmax(
+            before.lm_head(torch.cat([*kept_before, hidden.new_empty(0, hidden.shape[-1])])).float(), -1
+        )
     kept = (own.exp() * (own - F.log_softmax(model.lm_head(hidden[keep]).float(), -1))).sum(-1)
-    counts = [max(1, sum(row.refusal is refusal for row in rows)) for refusal in (True, False)]
+    counts = [max(1, sum(row.text.refusal is refusal for row in rows)) for refusal in (True, False)]
     return (refused * shares[0][learn]).sum() / counts[0] + (kept * shares[1][keep]).sum() / counts[1]
 
 

@@ -20,7 +20,7 @@ from replications.refusal_direction.chat import (
     unit,
 )
 from replications.refusal_direction.directions import half_cosine, matched, refusal_tokens
-from replications.refusal_direction.fine_tune import Conversation, answer_loss, train
+from replications.refusal_direction.fine_tune import Conversation, answer_loss, lessons, train
 from replications.refusal_direction.lora import low_rank, merge
 from replications.refusal_direction.orthogonalise import orthogonalise, untie
 from replications.refusal_direction.search import ablation_scores, addition_scores, difference, search
@@ -253,8 +253,14 @@ def test_loss_learns_refusals_and_keeps_other_answers(model):
         else:
             each = [float((own[place].exp() * (own[place] - log_p[place])).sum()) for place in places]
         expected.append(0.5 * each[0] + 0.5 * np.mean(each))
-    assert answer_loss(model, before, rows).item() == pytest.approx(np.mean(expected[:2]) + expected[2], rel=1e-3)
-    assert answer_loss(model, model, rows[2:]).item() == pytest.approx(0, abs=1e-5)
+    for first in (0, 2, 3):
+        prepared = lessons(model, before, rows, first)
+        loss = answer_loss(model, before, prepared, first).item()
+        assert loss == pytest.approx(np.mean(expected[:2]) + expected[2], rel=1e-3)
+        assert answer_loss(model, model, lessons(model, model, rows[2:], first), first).item() == pytest.approx(
+            0, abs=1e-5
+        )
+        assert answer_loss(model, before, prepared[:2], first).item() == pytest.approx(np.mean(expected[:2]), rel=1e-3)
 
 
 @pytest.mark.parametrize("rank", [0, 2])
