@@ -182,11 +182,9 @@ def answer_loss(model: Any, before: Any, rows: list[Lesson], first: int) -> Tens
         hidden = model.model(inputs_embeds=entering, attention_mask=batch.mask, use_cache=False).last_hidden_state
     following = torch.roll(batch.ids, -1, 1)
     refused = F.cross_entropy(model.lm_head(hidden[learn]).float(), following[learn], reduction="none")
-    kept_before = [row.final_before for row in rows if not row.text.refusal]
+    final_before = [row.final_before for row in rows if not row.text.refusal]
     with torch.no_grad():
-        own = F.log_softmax(
-            before.lm_head(torch.cat([*kept_before, hidden.new_empty(0, hidden.shape[-1])])).float(), -1
-        )
+        own = F.log_softmax(before.lm_head(torch.cat(final_before or [hidden[keep]])).float(), -1)
     kept = (own.exp() * (own - F.log_softmax(model.lm_head(hidden[keep]).float(), -1))).sum(-1)
     counts = [max(1, sum(row.text.refusal is refusal for row in rows)) for refusal in (True, False)]
     return (refused * shares[0][learn]).sum() / counts[0] + (kept * shares[1][keep]).sum() / counts[1]
