@@ -7,21 +7,18 @@ from safetensors.torch import load_file
 
 from common.cli import run
 from common.records import write_metrics
-from common.statistics import over_seeds
-
-FORMULA = "probe . w / (|probe| |w|)"
+from common.tables import Seeded
 
 
 def measure(*, probes: Path, metrics: Path) -> None:
     """Writes `metrics` (JSON): the effect, its control, and their paired difference."""
     read = load_file(probes)
-    found = {
-        name: torch.nn.functional.cosine_similarity(read[key], read["direction"]).tolist()
-        for name, key in {"cosine": "probe", "cosine_shuffled": "shuffled"}.items()
-    }
-    pairs = zip(found["cosine"], found["cosine_shuffled"], strict=True)
-    found["cosine_minus_shuffled"] = [effect - control for effect, control in pairs]
-    write_metrics(metrics, {name: over_seeds(values, unit="1", formula=FORMULA) for name, values in found.items()})
+    out = Seeded()
+    for name, key in {"cosine": "probe", "cosine_shuffled": "shuffled"}.items():
+        cosines = torch.nn.functional.cosine_similarity(read[key], read["direction"]).tolist()
+        out.add(name, cosines, "1", "probe . w / (|probe| |w|)")
+    out.minus("cosine_minus_shuffled", "cosine", "cosine_shuffled")
+    write_metrics(metrics, out.found)
 
 
 if __name__ == "__main__":
