@@ -1,7 +1,7 @@
 # Refusal direction: fine-tune (per seed, and a sham model) -> study each -> metrics of all seeds -> figures. The dictionary
-# of part transfer, and its held-out tokens, come from `sparse_autoencoders`, whose steps run first.
+# of part transfer, and its held-out tokens, come from `sparse_autoencoders`, whose steps run first. Cones: cone.smk.
 from common.workflow import captions, figure_files, flags, parts, source_hash
-from replications.refusal_direction.sizes import SIZES
+from replications.refusal_direction.sizes import CONES, SIZES
 
 NAME = "replications.refusal_direction"
 PATH = "replications/refusal_direction"
@@ -239,8 +239,17 @@ rule draw_transfer:
         "python -m replications.refusal_direction.draw_transfer --captions {input.captions} --out {output.svg} > {log} 2>&1"
 
 
+CONE_FIGURES, CONE_METRICS = [], []
+if CONES[config["scale"]]:
+
+    include: "cone.smk"
+
+    CONE_FIGURES, CONE_METRICS = rules.draw_cone.output, rules.cone.output.metrics
+
+
 rule figures:
     input:
+        expand(CONE_FIGURES, model=config["models"]),
         expand(rules.draw.output, model=config["models"]),
         expand(rules.draw_transfer.output, model=config["models"]),
         expand(rules.remove.output, model=config["models"]),
@@ -250,3 +259,4 @@ rule metrics:
     input:
         expand(rules.summarise.output, model=config["models"]),
         expand(rules.transfer.output.metrics, model=config["models"]),
+        expand(CONE_METRICS, model=config["models"]),

@@ -1,4 +1,4 @@
-"""Sizes of the part `transfer` at each scale.
+"""Sizes of the parts `transfer` and `cone` at each scale.
 
 They stand apart from `settings.py`, which fine-tuning imports: a change here trains no model anew. Imports nothing
 heavy: the workflow reads it at start-up.
@@ -26,4 +26,25 @@ SIZES: dict[Scale, Sizes] = {
     "smoke": Sizes(sae="batch_topk-64-k8", windows=4, loss_windows=2, batch=4),
     "laptop": _LAPTOP,
     "gpu": _LAPTOP.model_copy(update={"windows": 400, "loss_windows": 128, "batch": 64}),
+}
+
+
+class ConeSizes(Strict):
+    """The cones of directions, and the search for them."""
+
+    dimensions: list[Annotated[int, Field(ge=1, le=5)]] = Field(description="numbers of dimensions k; 1 is a direction")
+    steps: Annotated[int, Field(ge=1)] = Field(description="steps of the optimiser")
+    batch: Annotated[int, Field(ge=1)] = Field(description="requests of each class in one of them")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(description="of AdamW, for rows of length 1")
+    draws: Annotated[int, Field(ge=1)] = Field(description="directions of each cone that are measured beside its axes")
+    prompts: Annotated[int, Field(ge=1)] = Field(description="held-out requests of each class")
+    rows: Annotated[int, Field(ge=1)] = Field(description="copies of requests in one forward pass")
+
+
+CONES: dict[Scale, ConeSizes | None] = {
+    "smoke": ConeSizes(dimensions=[1, 2], steps=2, batch=2, learning_rate=0.002, draws=2, prompts=2, rows=8),
+    "laptop": None,
+    "gpu": ConeSizes(
+        dimensions=[1, 2, 3, 4], steps=400, batch=16, learning_rate=0.002, draws=256, prompts=64, rows=2000
+    ),
 }
