@@ -109,11 +109,12 @@ def cones(tuned: Path, numbers: Path, split: SplitSettings, sizes: ConeSizes, se
     known = batch(prompts.switch.estimate), batch(prompts.harmless.estimate)
     new = batch(prompts.switch.test[: sizes.prompts]), batch(prompts.harmless.test[: sizes.prompts])
     tokens = refusal_tokens(last_logits(model, known[0]), last_logits(model, known[1]), needed=False)
-    stored = load_file(numbers.with_name("directions.safetensors"), device)
-    subject = Subject(model, tokens, stored["r"], int(read_json(numbers)["layer"]))
+    stored = load_file(numbers.with_name("directions.safetensors"))
+    r, random = (stored[name].to(device) for name in ("r", "random"))
+    subject = Subject(model, tokens, r, int(read_json(numbers)["layer"]))
     frames = []
     for k in sizes.dimensions:
-        start = orthonormal(torch.cat([subject.r[None], stored["random"][: k - 1]]))
+        start = orthonormal(torch.cat([r[None], random[: k - 1]]))
         drawn = coefficients(k, sizes.draws, torch.Generator().manual_seed(seed))
         chosen = torch.cat([torch.eye(k), drawn]).to(device)  # the axes are the extremes of the cone
         for kind, basis in (("optimised", optimised(subject, *known, start, sizes, seed)), ("start", start)):
