@@ -58,15 +58,23 @@ def committed(folder: Path, fresh: list[str], current: dict[str, str], scale: st
 
 
 def merged_cost(old: dict[str, Any], new: dict[str, Any], fresh: list[str]) -> dict[str, Any]:
-    """The cost of `fresh` replications and of models from `new`, of all others from `old`."""
-    names = [*replications(), "models"]
+    """The cost of `fresh` replications from `new`, of all others from `old`; of models and corpora what `new` knows, and
+    from `old` what the others need."""
+    names = replications()
     source = {name: new if name in fresh or name not in old.get("replications", {}) else old for name in names}
-    steps = {
-        step: found for name in names for step, found in source[name]["steps"].items() if step.startswith(f"{name}/")
-    }
+    others = [old] if old in source.values() else []
+
+    def steps_of(name: str) -> dict[str, dict[str, float]]:
+        runs = [source[name]] if name in source else [*others, new]
+        return {step: cost for run in runs for step, cost in run["steps"].items() if step.startswith(f"{name}/")}
+
+    steps = {step: cost for name in [*names, "models"] for step, cost in steps_of(name).items()}
     groups = {name: source[name]["replications"][name] for name in names if name in source[name]["replications"]}
-    disk = round(sum(group["disk_mb"] for group in groups.values()), 1)
-    return {"steps": steps, "replications": groups, "total": total(list(steps.values())) | {"disk_mb": disk}}
+    if shared := steps_of("models"):
+        disk = max(run["replications"].get("models", {}).get("disk_mb", 0.0) for run in (*others, new))
+        groups["models"] = total(list(shared.values())) | {"disk_mb": disk}
+    whole = round(sum(group["disk_mb"] for group in groups.values()), 1)
+    return {"steps": steps, "replications": groups, "total": total(list(steps.values())) | {"disk_mb": whole}}
 
 
 def gallery(scale: str = "laptop") -> None:

@@ -127,6 +127,28 @@ def test_nothing_old_is_needed_where_everything_is_new(project):
     assert merged_cost({}, new, ["grokking", "superposition"])["total"]["cpu_s"] == 4.0
 
 
+def test_the_cost_of_models_is_that_of_the_new_run_and_of_what_others_need(project):
+    def run_of(steps, names, disk):
+        costs = {name: STEP | {"cpu_s": seconds} for name, seconds in steps.items()}
+        return {"steps": costs, "replications": {name: STEP | {"disk_mb": disk} for name in (*names, "models")}}
+
+    names = ["grokking", "superposition"]
+    old = run_of({"grokking/draw": 1.0, "superposition/draw": 1.0, "models/chat": 8.0, "models/gone": 5.0}, names, 4.0)
+    new = run_of({"grokking/draw": 2.0, "models/docs": 3.0, "models/chat": 9.0}, names[:1], 2.0)
+    found = merged_cost(old, new, names[:1])
+    assert {name: step["cpu_s"] for name, step in found["steps"].items() if name.startswith("models/")} == {
+        "models/chat": 9.0,
+        "models/docs": 3.0,
+        "models/gone": 5.0,  # superposition may be made from it
+    }
+    assert found["replications"]["models"]["cpu_s"] == 17.0
+    assert (found["total"]["cpu_s"], found["total"]["disk_mb"]) == (20.0, 10.0)
+    new = run_of({"grokking/draw": 2.0, "superposition/draw": 2.0, "models/docs": 3.0}, names, 2.0)
+    whole = merged_cost(old, new, names)
+    assert {name for name in whole["steps"] if name.startswith("models/")} == {"models/docs"}
+    assert (whole["total"]["cpu_s"], whole["total"]["disk_mb"]) == (7.0, 6.0)
+
+
 def test_the_cost_card_says_what_was_written_where_it_is_known_of_every_step():
     old = {"steps": {"grokking/draw": STEP}, "replications": {"grokking": STEP | {"disk_mb": 1.0}}}
     assert _cost_card(old, "grokking", "one")[2:] == [
