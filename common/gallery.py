@@ -58,8 +58,8 @@ def committed(folder: Path, fresh: list[str], current: dict[str, str], scale: st
 
 
 def merged_cost(old: dict[str, Any], new: dict[str, Any], fresh: list[str]) -> dict[str, Any]:
-    """The cost of `fresh` replications from `new`, of all others from `old`; of models and corpora what `new` knows, and
-    from `old` what the others need."""
+    """The cost of `fresh` replications from `new`, of all others from `old`; of models and corpora that of `new`, and
+    of `old` what the others need."""
     names = replications()
     source = {name: new if name in fresh or name not in old.get("replications", {}) else old for name in names}
     others = [old] if old in source.values() else []
