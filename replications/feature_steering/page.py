@@ -119,7 +119,9 @@ def side_by_side(content: dict[str, Any]) -> Figure:
 def clipped(text: str) -> str:
     """The beginning of a text in short lines."""
     lines = [line for part in printable(text).splitlines() for line in textwrap.wrap(part, WIDTH)]
-    return "\n".join(lines[:LINES]) + (" ..." if len(lines) > LINES else "")
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 1], lines[LINES - 1][: WIDTH - 4] + " ..."]
+    return "\n".join(lines)
 
 
 def printable(text: str) -> str:

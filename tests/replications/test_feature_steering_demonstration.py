@@ -61,6 +61,7 @@ def test_page_and_figure_escape_what_models_and_corpora_say(tmp_path):
     assert (tmp_path / "figures" / "answers.png").stat().st_size > 1000
     assert len(page.table(demonstration())) == 8
     assert page.clipped("word " * 200).endswith(" ...")
+    assert max(map(len, page.clipped("x" * 1000).splitlines())) == page.WIDTH
     assert page.printable("a\u4e2d\x07") == "a··"
 
 
