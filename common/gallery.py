@@ -62,16 +62,14 @@ def merged_cost(old: dict[str, Any], new: dict[str, Any], fresh: list[str]) -> d
     of `old` what the others need."""
     names = replications()
     source = {name: new if name in fresh or name not in old.get("replications", {}) else old for name in names}
-    others = [old] if old in source.values() else []
-
-    def steps_of(name: str) -> dict[str, dict[str, float]]:
-        runs = [source[name]] if name in source else [*others, new]
-        return {step: cost for run in runs for step, cost in run["steps"].items() if step.startswith(f"{name}/")}
-
-    steps = {step: cost for name in [*names, "models"] for step, cost in steps_of(name).items()}
+    runs = [old, new] if old in source.values() else [new]
+    shared = {step: cost for run in runs for step, cost in run["steps"].items() if step.startswith("models/")}
+    steps = {
+        step: cost for name in names for step, cost in source[name]["steps"].items() if step.startswith(f"{name}/")
+    } | shared
     groups = {name: source[name]["replications"][name] for name in names if name in source[name]["replications"]}
-    if shared := steps_of("models"):
-        disk = max(run["replications"].get("models", {}).get("disk_mb", 0.0) for run in (*others, new))
+    if shared:
+        disk = max(run["replications"].get("models", {}).get("disk_mb", 0.0) for run in runs)
         groups["models"] = total(list(shared.values())) | {"disk_mb": disk}
     whole = round(sum(group["disk_mb"] for group in groups.values()), 1)
     return {"steps": steps, "replications": groups, "total": total(list(steps.values())) | {"disk_mb": whole}}

@@ -205,9 +205,8 @@ def measured(
 def summary(frame: pd.DataFrame) -> Metrics:
     """One value a seed, for every number of dimensions: `<number>_<k>`, with its control and their difference."""
     found: Metrics = {}
-    worst = frame.assign(worst=frame["bypassed"])
-    each = worst.groupby(["dimensions", "kind", "seed"], sort=False)
-    values = each.mean(numeric_only=True).assign(worst=each["worst"].min())
+    each = frame.groupby(["dimensions", "kind", "seed"], sort=False)
+    values = each.mean(numeric_only=True).assign(worst=each["bypassed"].min())
     for k in dict.fromkeys(frame["dimensions"]):
         for name, formula in NUMBERS.items():
             ours, start = ([float(one) for one in values.loc[(k, kind), name]] for kind in ("optimised", "start"))
