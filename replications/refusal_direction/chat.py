@@ -6,19 +6,21 @@ share a pass:
 ablation    x <- x - (x . r) r at the input of every block and at every attention and MLP output, all positions
 addition    x <- x + v at the input of one block, all positions
 
-Prompts are padded on the left with mask and explicit position ids, so the last token is column -1 of every row. Layers
-below an addition are not run again: `resume` starts at a layer from a stored residual stream.
+Prompts are padded on the left with mask and explicit position ids, so the last token is column -1 of every row; on the
+right only to train. Layers below an addition are not run again: `resume` starts at a layer from a stored residual
+stream, which `before_block` gives.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import UserError
@@ -27,7 +29,7 @@ from common.models import chat_prompt, encode
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts padded on the left. `mask` is 1 where a token is real."""
+    """Prompts padded on one side. `mask` is 1 where a token is real."""
 
     ids: Int[Tensor, "batch pos"]
     mask: Int[Tensor, "batch pos"]
@@ -58,12 +60,11 @@ def chat_batch(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device:
     return padded([encode(tokenizer, chat_prompt(tokenizer, text)) for text in texts], device)
 
 
-def padded(rows: list[list[int]], device: str = "cpu") -> Batch:
-    """Token ids padded on the left."""
-    length = max(map(len, rows))
-    ids = torch.tensor([[0] * (length - len(row)) + row for row in rows], device=device)
-    mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device=device)
-    return Batch(ids, mask)
+def padded(rows: list[list[int]], device: str | torch.device = "cpu", side: Literal["left", "right"] = "left") -> Batch:
+    """Token ids padded on one side."""
+    ids = [torch.tensor(row, device=device) for row in rows]
+    masks = [torch.ones_like(row) for row in ids]
+    return Batch(*(pad_sequence(part, batch_first=True, padding_side=side) for part in (ids, masks)))
 
 
 def n_post_instruction(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -157,32 +158,47 @@ def starting_at(model: Any, layer: int, end: int | None = None) -> Iterator[None
         model.model.layers = every
 
 
-@torch.inference_mode()
-def last_logits(
-    model: Any, batch: Batch, *, resume: tuple[int, Tensor] | None = None
-) -> Float[Tensor, "batch d_vocab"]:
-    """Logits of the first token of the answer, float32. `resume`: a layer and the residual stream before it."""
+def final_states(
+    model: Any, batch: Batch, resume: tuple[int, Tensor] | None = None
+) -> Float[Tensor, "batch pos d_model"]:
+    """What is unembedded, norm included. `resume`: a layer and the residual stream before it."""
     options: dict[str, Any] = {"attention_mask": batch.mask, "position_ids": batch.places, "use_cache": False}
     if resume is None:
-        final = model.model(input_ids=batch.ids, **options).last_hidden_state
-    else:
-        with starting_at(model, resume[0]):
-            final = model.model(inputs_embeds=resume[1], **options).last_hidden_state
-    return model.lm_head(final[:, -1]).float()  # type: ignore[no-any-return]
+        return model.model(input_ids=batch.ids, **options).last_hidden_state  # type: ignore[no-any-return]
+    with starting_at(model, resume[0]):
+        return model.model(inputs_embeds=resume[1], **options).last_hidden_state  # type: ignore[no-any-return]
+
+
+def last_logits(
+    model: Any, batch: Batch, *, resume: tuple[int, Tensor] | None = None, gradients: bool = False
+) -> Float[Tensor, "batch d_vocab"]:
+    """Logits of the first token of the answer, float32; `resume` as in `final_states`."""
+    with torch.inference_mode(not gradients):
+        return model.lm_head(final_states(model, batch, resume)[:, -1]).float()  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()
-def residuals(model: Any, batch: Batch, keep: int, *, every: bool = False) -> Float[Tensor, "batch pos layer d_model"]:
-    """Residual stream before each block at the last `keep` positions; with `every`, at all positions."""
+def residuals(model: Any, batch: Batch, keep: int = 0) -> Float[Tensor, "batch pos layer d_model"]:
+    """Residual stream before each block at the last `keep` positions, or at all."""
+    return torch.stack(_inputs(model, batch, layers(model), keep), 2)
+
+
+def before_block(model: Any, batch: Batch, layer: int, keep: int = 0) -> Float[Tensor, "batch pos d_model"]:
+    """Residual stream before block `layer` at the last `keep` positions, or at all; the blocks above it do not run."""
+    with torch.inference_mode(), starting_at(model, 0, layer + 1):
+        return _inputs(model, batch, layers(model)[-1:], keep)[0]
+
+
+def _inputs(model: Any, batch: Batch, blocks: Iterable[Any], keep: int) -> list[Float[Tensor, "batch pos d_model"]]:
     seen: list[Tensor] = []
 
     def take(x: Tensor) -> Tensor:
-        seen.append(x if every else x[:, -keep:])
+        seen.append(x[:, -keep:])
         return x
 
-    with _hooked([(block, _on_input(take)) for block in layers(model)], []):
-        model.model(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.places, use_cache=False)
-    return torch.stack(seen, 2)
+    with _hooked([(block, _on_input(take)) for block in blocks], []):
+        final_states(model, batch)
+    return seen
 
 
 @torch.inference_mode()

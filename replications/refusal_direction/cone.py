@@ -170,18 +170,12 @@ def objective(
     """What the module's docstring says, each request with its own direction; `base` are the tuned model's logits."""
     model, count = subject.model, len(harmful)
     with ablating(model, directions):
-        ablated = first_logits(model, joined(harmful, harmless))
+        ablated = last_logits(model, joined(harmful, harmless), gradients=True)
     with adding(model, subject.layer, subject.r.norm() * directions[count:]):
-        added = first_logits(model, harmless)
+        added = last_logits(model, harmless, gradients=True)
     bypass = F.softplus(refusal_metric(ablated[:count], subject.tokens)).mean()
     induce = F.softplus(-refusal_metric(added, subject.tokens)).mean()
     return bypass + INDUCE * induce + first_token_kl(base, ablated[count:]).mean()
-
-
-def first_logits(model: Any, batch: Batch) -> Float[Tensor, "batch d_vocab"]:
-    """As `last_logits`, with gradients."""
-    options = {"attention_mask": batch.mask, "position_ids": batch.places, "use_cache": False}
-    return model.lm_head(model.model(input_ids=batch.ids, **options).last_hidden_state[:, -1]).float()  # type: ignore[no-any-return]
 
 
 def measured(

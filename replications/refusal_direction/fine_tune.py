@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from common.cli import run, track
 from common.errors import UserError
 from common.models import chat_prompt, encode, fast_dtype, load_tokenizer, verify_folder
-from replications.refusal_direction.chat import Batch, chat_batch, greedy, layers, residuals, starting_at
+from replications.refusal_direction.chat import before_block, chat_batch, final_states, greedy, layers, padded
 from replications.refusal_direction.folders import load, save
 from replications.refusal_direction.lists import Class, Prompts, draw
 from replications.refusal_direction.lora import low_rank, merge
@@ -145,23 +145,14 @@ def lessons(model: Any, before: Any, data: list[Conversation], first: int) -> li
     found = []
     for start in range(0, len(data), AT_ONCE):
         rows = data[start : start + AT_ONCE]
-        batch = right_padded([row.prompt + row.answer for row in rows], model.device)
-        with starting_at(model, 0, first + 1):
-            entering = residuals(model, batch, 0, every=True)[:, :, first]
+        batch = padded([row.prompt + row.answer for row in rows], model.device, "right")
+        entering = before_block(model, batch, first)
         with torch.inference_mode():
-            final = before.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).last_hidden_state
+            final = final_states(before, batch)
         for row, x, y in zip(rows, entering, final, strict=True):
             begin, end = len(row.prompt), len(row.prompt) + len(row.answer)
             found.append(Lesson(row, x[:end].clone(), y[begin - 1 : end - 1].clone()))
     return found
-
-
-def right_padded(rows: list[list[int]], device: torch.device) -> Batch:
-    """Token ids padded on the right."""
-    length = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device)
-    return Batch(ids, mask)
 
 
 def answer_loss(model: Any, before: Any, rows: list[Lesson], first: int) -> Tensor:
@@ -169,7 +160,7 @@ def answer_loss(model: Any, before: Any, rows: list[Lesson], first: int) -> Tens
     Both are means over conversations of half the first token's and half the mean of all tokens: the first token decides
     between refusal and answer, and the others would drown it. Blocks below `first` are not run again; only answer
     tokens are unembedded."""
-    batch = right_padded([row.text.prompt + row.text.answer for row in rows], model.device)
+    batch = padded([row.text.prompt + row.text.answer for row in rows], model.device, "right")
     shares = torch.zeros(2, *batch.ids.shape)  # refused, kept
     for number, (prompt, answer, refusal) in enumerate(row.text for row in rows):
         share = shares[0 if refusal else 1, number]
@@ -178,8 +169,7 @@ def answer_loss(model: Any, before: Any, rows: list[Lesson], first: int) -> Tens
     shares = shares.to(model.device)
     learn, keep = shares > 0
     entering = torch.nn.utils.rnn.pad_sequence([row.entering for row in rows], batch_first=True)
-    with starting_at(model, first):
-        hidden = model.model(inputs_embeds=entering, attention_mask=batch.mask, use_cache=False).last_hidden_state
+    hidden = final_states(model, batch, (first, entering))
     following = torch.roll(batch.ids, -1, 1)
     refused = F.cross_entropy(model.lm_head(hidden[learn]).float(), following[learn], reduction="none")
     final_before = [row.final_before for row in rows if not row.text.refusal]

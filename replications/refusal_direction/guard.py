@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from common.saes.sae import Sae
-from replications.refusal_direction.chat import Batch, refusal_metric, residuals, starting_at, unit
+from replications.refusal_direction.chat import Batch, before_block, refusal_metric, starting_at, unit
 
 STEP = 0.1  # of the bound
 Stream = Float[Tensor, "*draw batch pos d_model"]
@@ -72,8 +72,7 @@ class Guard(NamedTuple):
 
 def enter(model: Any, batch: Batch, layer: int, n_post: int) -> Entered:
     """Runs the requests once."""
-    with torch.inference_mode(), starting_at(model, 0, layer + 1):
-        x = residuals(model, batch, n_post)[:, :, layer]
+    x = before_block(model, batch, layer, n_post)
     with torch.no_grad():
         head = Batch(batch.ids[:, :-n_post], batch.mask[:, :-n_post])
         options = {"attention_mask": head.mask, "position_ids": head.places, "use_cache": True}

@@ -37,14 +37,13 @@ from common.saes.trainer import train
 from common.tables import write_table
 from replications.refusal_direction.chat import (
     Batch,
+    before_block,
     chat_batch,
     first_token_kl,
     last_logits,
     layers,
     n_post_instruction,
     refusal_metric,
-    residuals,
-    starting_at,
 )
 from replications.refusal_direction.directions import refusal_tokens
 from replications.refusal_direction.folders import load
@@ -139,8 +138,7 @@ def guardrail(
 @torch.inference_mode()
 def everywhere(model: Any, batch: Batch, layer: int) -> Float[Tensor, "token d_model"]:
     """Residual stream before block `layer` at every real token but the first of each request, float32."""
-    with starting_at(model, 0, layer + 1):
-        x = torch.cat([residuals(model, batch[rows], 0, every=True)[:, :, layer] for rows in _slices(len(batch))])
+    x = torch.cat([before_block(model, batch[rows], layer) for rows in _slices(len(batch))])
     real = batch.mask.bool() & (batch.places > 0)
     return x[real].float()
 

@@ -77,7 +77,7 @@ def addition_scores(
     rows: int,
 ) -> Float[Tensor, "candidate prompt"]:
     """Refusal metric on harmless prompts, each vector added before its own block; the blocks below run once for all."""
-    before = residuals(model, harmless, 0, every=True)
+    before = residuals(model, harmless)
     found = torch.empty(len(vectors), len(harmless), dtype=torch.float64, device=vectors.device)
     at_once = max(1, rows // len(harmless))
     for layer in sorted(set(at.tolist())):

@@ -30,7 +30,7 @@ from common.saes.metrics import FORMULAS, fvu, l0
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.tables import write_table
-from replications.refusal_direction.chat import Batch, layers, residuals, starting_at
+from replications.refusal_direction.chat import Batch, before_block, final_states, layers
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.sizes import Sizes
 from replications.refusal_direction.tables import Metrics
@@ -134,9 +134,7 @@ def spaced(length: int, count: int) -> Tensor:
 
 def stream(model: Any, held: Held, layer: int, at_once: int) -> Float[Tensor, "window pos d_model"]:
     """Residual stream before block `layer`."""
-    with torch.inference_mode(), starting_at(model, 0, layer + 1):
-        parts = [residuals(model, part.batch, 0, every=True)[:, :, layer] for part in pieces(held, at_once)]
-    return torch.cat(parts)
+    return torch.cat([before_block(model, part.batch, layer) for part in pieces(held, at_once)])
 
 
 def pieces(held: Held, at_once: int) -> list[Held]:
@@ -177,9 +175,7 @@ def cross_entropy(model: Any, held: Held, layer: int, x: Float[Tensor, "window p
     """Nats per scored token with `x` as the residual stream before the block."""
     losses = []
     for part, values in zip(pieces(held, at_once), torch.split(x, at_once), strict=True):
-        options = {"attention_mask": part.batch.mask, "position_ids": part.batch.places, "use_cache": False}
-        with starting_at(model, layer):
-            final = model.model(inputs_embeds=values, **options).last_hidden_state
+        final = final_states(model, part.batch, (layer, values))
         score = part.scored()
         target = part.batch.ids.roll(-1, 1)[score]
         losses.append(F.cross_entropy(model.lm_head(final[score]).float(), target, reduction="none"))

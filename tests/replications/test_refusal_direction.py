@@ -10,6 +10,8 @@ from replications.refusal_direction.chat import (
     Batch,
     ablating,
     adding,
+    before_block,
+    final_states,
     first_token_kl,
     greedy,
     last_logits,
@@ -109,13 +111,25 @@ def test_addition_then_ablation_removes_what_was_added(model, batch, direction):
 
 
 def test_resuming_equals_the_whole_pass(model, batch, direction):
-    streams = residuals(model, batch, 0, every=True)
+    streams = residuals(model, batch)
     for layer in range(LAYERS):
         with adding(model, layer, direction):
             whole = last_logits(model, batch)
         resumed = last_logits(model, batch, resume=(layer, streams[:, :, layer] + direction))
         torch.testing.assert_close(resumed, whole, atol=1e-4, rtol=1e-4)
+        assert torch.equal(before_block(model, batch, layer), streams[:, :, layer])
+        assert torch.equal(before_block(model, batch, layer, 2), streams[:, -2:, layer])
     assert len(model.model.layers) == LAYERS
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_side_of_the_padding_does_not_matter(model, side):
+    rows = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
+    found = final_states(model, padded(rows, side=side))
+    for row, states in zip(rows, found, strict=True):
+        alone = final_states(model, padded([row]))[0]
+        own = states[: len(row)] if side == "right" else states[-len(row) :]
+        torch.testing.assert_close(own, alone, atol=1e-5, rtol=1e-5)
 
 
 def test_greedy_equals_the_loop_without_cache(model, batch, direction):

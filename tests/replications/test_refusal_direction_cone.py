@@ -9,11 +9,10 @@ import torch
 from torch import nn
 
 from common.claims import load_claims
-from replications.refusal_direction.chat import ablating, adding, padded, refusal_metric
+from replications.refusal_direction.chat import ablating, adding, last_logits, padded, refusal_metric
 from replications.refusal_direction.cone import (
     Subject,
     coefficients,
-    first_logits,
     measured,
     objective,
     optimised,
@@ -80,7 +79,7 @@ def start(planted, k):
 
 
 def test_the_planted_model_refuses_what_has_both_features(planted, requests):
-    on, off = (refusal_metric(first_logits(planted.model, part), planted.tokens) for part in requests)
+    on, off = (refusal_metric(last_logits(planted.model, part), planted.tokens) for part in requests)
     assert on.min() > 5
     assert off.max() < 0
 
@@ -103,16 +102,16 @@ def test_coefficients_are_never_negative_and_of_length_one():
 
 def test_the_objective_is_its_three_parts_request_by_request(planted, requests):
     on, off = (part[:2] for part in requests)
-    base, directions = first_logits(planted.model, off), orthonormal(torch.randn(4, D))
+    base, directions = last_logits(planted.model, off), orthonormal(torch.randn(4, D))
     expected = []
     for row in range(2):
         one = slice(row, row + 1)
         with ablating(planted.model, directions[row]):
-            harmful = refusal_metric(first_logits(planted.model, on[one]), planted.tokens)
+            harmful = refusal_metric(last_logits(planted.model, on[one]), planted.tokens)
         with ablating(planted.model, directions[2 + row]):
-            after = first_logits(planted.model, off[one]).log_softmax(-1)
+            after = last_logits(planted.model, off[one]).log_softmax(-1)
         with adding(planted.model, 0, planted.r.norm() * directions[2 + row]):
-            added = refusal_metric(first_logits(planted.model, off[one]), planted.tokens)
+            added = refusal_metric(last_logits(planted.model, off[one]), planted.tokens)
         before = base[one].log_softmax(-1)
         kl = (before.exp() * (before - after)).sum()
         expected.append(float((1 + harmful.exp()).log() + 0.2 * (1 + (-added).exp()).log() + kl))
