@@ -1,12 +1,9 @@
-# The feature browser: one page for each SAE of the comparison of architectures, for the central one and for that of the later
-# layer. Included by rules.smk.
+# The feature browser: one page for each architecture at the central point, and for the SAE of the later layer. Included by
+# rules.smk.
 
 SWEEP = config["sweep"]
-END = f"k{SWEEP['sparsity']}-s{config['seeds'][0]}"
-SHOWN = [f"{name}-{SWEEP['width']}-{END}" for name in ("batch_topk", "late")] + [
-    f"{name}-{SWEEP['architecture_width']}-{END}"
-    for name in ("batch_topk", *SWEEP["architectures"])
-]
+CENTRE = f"{SWEEP['width']}-k{SWEEP['sparsity']}-s{config['seeds'][0]}"
+SHOWN = [f"{name}-{CENTRE}" for name in ("batch_topk", *SWEEP["architectures"], "late")]
 
 
 rule browse:
@@ -26,7 +23,7 @@ rule browse:
                 subcategory="Sparse autoencoders",
                 labels={"SAE": name, "model": "{model}"},
             )
-            for name in sorted({*SHOWN})
+            for name in SHOWN
         ],
     log:
         "<logs>/{model}/browse.log",

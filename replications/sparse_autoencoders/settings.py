@@ -58,15 +58,14 @@ class Sweep(Strict):
     sparsities: Annotated[list[int], Field(min_length=2)] = Field(description="k of the BatchTopK grid")
     width: int = Field(description="width of everything outside the grid")
     sparsity: int = Field(description="k, and L0 aimed at, of everything outside the grid")
-    architectures: list[ArchitectureName] = Field(description="trained beside BatchTopK at the next width")
-    architecture_width: int = Field(description="width of these; they train densely, so they cost more")
+    architectures: list[ArchitectureName] = Field(description="trained beside BatchTopK")
     control_seeds: Annotated[int, Field(ge=2)] = Field(description="seeds of the frozen and the shuffled control")
     training: Training
 
     @model_validator(mode="after")
     def _central(self) -> "Sweep":
-        if not {self.width, self.architecture_width} <= {*self.widths} or self.sparsity not in self.sparsities:
-            raise ValueError("width, architecture_width and sparsity must be points of the grid")
+        if self.width not in self.widths or self.sparsity not in self.sparsities:
+            raise ValueError("width and sparsity must be a point of the grid")
         return self
 
 
