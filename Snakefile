@@ -12,6 +12,7 @@ from common.errors import UserError
 from common.models import folder_files, registry
 from common.paper import figure_rules, references
 from common.provenance import config_hash, git_state, lock_hash
+from common.reference import state
 from common.report import front_page
 from common.workflow import flags, source_hash, tie_steps_to_this_process
 from snakemake.exceptions import WorkflowError
@@ -116,8 +117,9 @@ for NAME in NAMES:
             run=RUN.model_dump_json(),
             sources=source_hash("common.provenance"),
             name=NAME,
+            state=state(NAME),
         shell:
-            "python -m common.provenance --run {params.run:q} --replication {params.name} --out {output} > {log} 2>&1"
+            "python -m common.provenance --run {params.run:q} --replication {params.name} --state {params.state} --out {output} > {log} 2>&1"
 
     rule:
         name:

@@ -11,7 +11,6 @@ from pathlib import Path
 from common.cli import run
 from common.config import ROOT
 from common.files import read_json, sha256, write_json
-from common.reference import state
 
 REPORTED = ("torch", "transformer-lens", "transformers", "snakemake", "einops", "jaxtyping", "numpy", "scipy", "pandas")
 
@@ -72,9 +71,9 @@ def dtypes(language_models: bool) -> str:
     return f"float32, float64 for long sums; {name} for harvesting, fine-tuning and writing"
 
 
-def provenance(run: str, out: Path, replication: str = "") -> None:
-    """Writes `out`. `run` is the JSON of the `common.config.Run` that is being recorded; of one replication, the models
-    that it has results of, and its state (`common.reference`)."""
+def provenance(run: str, out: Path, replication: str = "", state: str = "") -> None:
+    """Writes `out`. `run` is the JSON of the `common.config.Run` that is being recorded. Of one replication: the models
+    that it has results of, and its `state` (`common.reference`), which can change while nothing else does."""
     settings = json.loads(run)
     names = [name for name in settings["models"] if not replication or (out.parent / name).is_dir()]
     manifests = [ROOT / "resources" / "models" / name / "manifest.json" for name in names]
@@ -82,7 +81,7 @@ def provenance(run: str, out: Path, replication: str = "") -> None:
         out,
         {
             **git_state(),
-            **({"state": state(replication)} if replication else {}),
+            **({"state": state} if replication else {}),
             "scale": settings["scale"],
             "seeds": settings["seeds"],
             "lock_sha256": lock_hash(),
