@@ -82,6 +82,14 @@ def census(sae: Sae, x: Float[Tensor, "token d_model"]) -> Census:
     return Census(len(sample), fires / len(sample), largest, together / either.clamp(min=1))
 
 
+def output_map(model: Any) -> tuple[Float[Tensor, "d_vocab d_model"], Float[Tensor, " d_model"]]:
+    """Unembedding and gain of the last norm (ones where it has none) of a Hugging Face model, float32, on the CPU."""
+    unembedding = model.get_output_embeddings().weight.detach().float().cpu()
+    norm = getattr(model.base_model, "norm", None) or getattr(model.base_model, "ln_f", None)
+    gain = torch.ones(unembedding.shape[1]) if norm is None else norm.weight.detach().float().cpu()
+    return unembedding, gain
+
+
 @torch.inference_mode()
 def logit_effects(
     sae: Sae, unembedding: Float[Tensor, "d_vocab d_model"], gain: Float[Tensor, " d_model"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 OUTLIER = 10.0  # times the median norm
+CORPUS = 1_000_000  # documents of the n-th corpus are numbered from n times this on
 
 
 class Windows(NamedTuple):
@@ -72,7 +73,7 @@ def windows(
                 if left <= 0 or len(part) < length // 4:
                     break
                 tokens.append(part)
-                document.append(place * 1_000_000 + at)
+                document.append(place * CORPUS + at)
                 left -= len(part)
             if left <= 0:
                 break
@@ -152,12 +153,10 @@ def harvest(
         document.append(source.document[rows, None].expand_as(tokens)[use])
         token_id.append(tokens[use])
     whole = {hook: torch.cat(values) for hook, values in kept.items()}
-    good, outliers = torch.ones(len(torch.cat(token_id)), dtype=torch.bool), {}
-    for hook, x in whole.items():
+    good = torch.ones(len(torch.cat(token_id)), dtype=torch.bool)
+    for x in whole.values():  # one mask for all hooks keeps them aligned
         norm = x.float().norm(dim=1)
-        fine = norm <= OUTLIER * norm.median()
-        outliers[hook] = int((~fine).sum())
-        good &= fine  # one mask for all hooks keeps them aligned
+        good &= norm <= OUTLIER * norm.median()
     return {
         hook: Harvest(
             x[good], torch.cat(document)[good], torch.cat(token_id)[good], {**dropped, "outlier": int((~good).sum())}

@@ -21,6 +21,7 @@ from common.cli import run, track
 from common.errors import UserError
 from common.files import atomic, read_json, write_json
 from common.models import Manifest, load_tokenizer
+from common.saes.browser import output_map
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
@@ -135,8 +136,7 @@ def prepare(
         axis=0,
     )
 
-    unembedding = model.get_output_embeddings().weight.float().cpu()
-    gain = model.base_model.norm.weight.float().cpu() if hasattr(model.base_model, "norm") else torch.ones(own.d_in)
+    unembedding, gain = output_map(model)
     direct = [
         {token for v in learned.values() for token in judge.direct_logits(v[place : place + 1], unembedding, gain)[0]
          .topk(judge.DIRECT_LOGITS).indices.tolist()}

@@ -16,6 +16,7 @@ Out: a SAELens folder of each, `index.json` (name, kind, width, seed) and the tr
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Literal
 
 import pandas as pd
@@ -91,7 +92,8 @@ def dictionaries(
                 for at, (kind, width) in enumerate(wanted)
             ]
             data = f"{network} {seed} {sha256(models)}"
-            found = train(recipes, own, dictionaries.training, checkpoint, data=data, device=device)
+            kept = checkpoint.with_name(f"{checkpoint.name}.{network}_{ascii_lowercase[place]}")
+            found = train(recipes, own, dictionaries.training, kept, data=data, device=device)
             for (kind, width), one in zip(wanted, found, strict=True):
                 assert one.sae is not None
                 saved = {kind: one.sae}

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from common.drawing import Picture
 from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
 from common.records import Metric
+from replications.monosemanticity.reconstruction import Row, recovered
 
 TWINS = {
     "features": ("latents", PALETTE[0], "-"),
@@ -60,12 +61,12 @@ def _recovered(ways: pd.DataFrame) -> pd.DataFrame:
     """Loss recovered of every way that has one."""
     rows: list[dict[str, Any]] = []
     for seed, own in ways.groupby("seed"):
-        ce = own.set_index("name")["ce"]
+        known: list[Row] = own.to_dict("records")  # type: ignore[assignment]
         for name, value, width in own[["name", "ce", "width"]].itertuples(index=False):
             kind = str(name).split("-")[0].rstrip("0123456789")
             if kind in ("clean", "zero", "mean"):
                 continue
-            found = {a: (ce[a] - value) / (ce[a] - ce["clean"]) for a in ("zero", "mean")}
+            found = {ablation: recovered(known, str(name), ablation) for ablation in ("zero", "mean")}
             rows.append({"seed": seed, "kind": kind, "width": width, "ce": value, **found})
     return pd.DataFrame(rows)
 

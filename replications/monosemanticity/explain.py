@@ -57,8 +57,9 @@ class Tally(NamedTuple):
         return found
 
     def by_quarter(self) -> Float[np.ndarray, "quarter unit"]:
-        """Balanced accuracy of each quarter of the activations, the strongest first."""
-        recall = self.hits.sum(2) / np.maximum(self.positives.sum(2), 1)
+        """Balanced accuracy of each quarter of the activations, the strongest first; NaN for an empty one."""
+        positives = self.positives.sum(2)
+        recall = np.where(positives > 0, self.hits.sum(2) / np.maximum(positives, 1), np.nan)
         passed = 1 - self.alarms.sum(1) / np.maximum(self.negatives.sum(1), 1)
         found: Float[np.ndarray, "quarter unit"] = (recall + passed) / 2
         return found
@@ -230,10 +231,9 @@ def _keys(text: Text) -> tuple[tuple[bool, Int[np.ndarray, " n"]], ...]:
 
 
 def exchanged(rates: Float[np.ndarray, " unit"], rng: np.random.Generator) -> Int[np.ndarray, " unit"]:
-    """Whose explanation each unit gets: another unit's, at most `NEIGHBOURS` places away in the order of rates."""
+    """Whose explanation each unit gets: another unit's, less than `NEIGHBOURS` places away in the order of rates."""
     order = np.argsort(rates, kind="stable")
     given = np.empty(len(order), dtype=np.int64)
-    for begin in range(0, len(order), NEIGHBOURS):
-        block = order[begin : begin + NEIGHBOURS]
+    for block in np.array_split(order, max(1, -(-len(order) // NEIGHBOURS))):
         given[block] = np.roll(block, int(rng.integers(1, len(block)))) if len(block) > 1 else block
     return given

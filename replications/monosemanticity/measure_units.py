@@ -140,7 +140,8 @@ def judge(found: Explanations, firings: Firings, text: Text, context: int, weigh
     drawn = {"detection": detection.accuracy(weights), "fuzzing": fuzzing.accuracy(weights)}
     drawn |= {score: known_mean(each, 0, NOTHING[score]) for score, each in by_quarter.items()}
     means = {score: known_mean(each, 1, NOTHING[score]) for score, each in by_quarter.items()}
-    lines = {"detection": detection.by_quarter().mean(1), "fuzzing": fuzzing.by_quarter().mean(1)}
+    tallies = {"detection": detection, "fuzzing": fuzzing}
+    lines = {score: known_mean(tally.by_quarter(), 1, 0.5) for score, tally in tallies.items()}
     draws = {score: each.mean(0)[1:] for score, each in drawn.items()}
     draws |= {f"{score}_quarter{q + 1}": means[score][q, 1:] for score in means for q in range(QUARTERS)}
     units = {score: each[:, 0] for score, each in drawn.items()}

@@ -11,11 +11,13 @@ ABLATIONS = {
     "before": "before tuning",
     "tuned": "tuned",
     "ablated": "r ablated",
-    "subtracted": "r subtracted",
     "random ablated": "random",
     "permuted ablated": "permuted",
     "unrelated ablated": "unrelated",
     "earlier ablated": "earlier",
+    "subtracted": "r subtracted",
+    "random subtracted": "random subtracted",
+    "permuted subtracted": "permuted subtracted",
 }
 ADDITIONS = {
     "before": "before tuning",
@@ -34,7 +36,10 @@ def refusal(data: Data) -> Picture:
     table = shares(data)
     figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.4), sharey=True, width_ratios=[1, 1])
     for row, (model, part) in zip(axes, table.groupby("model", sort=False), strict=True):
-        panels = {"harmful": ("to be refused; ablation", ABLATIONS), "harmless": ("harmless; addition", ADDITIONS)}
+        panels = {
+            "harmful": ("to be refused; ablation, subtraction", ABLATIONS),
+            "harmless": ("harmless; addition", ADDITIONS),
+        }
         for ax, (kind, (title, names)) in zip(row, panels.items(), strict=True):
             some = part[(part["class"] == kind) & part["condition"].isin(list(names))]
             some = some.assign(condition=some["condition"].map(names))

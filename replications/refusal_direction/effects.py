@@ -1,6 +1,6 @@
 """What ablating or adding the direction does to held-out requests, beside the nulls that must not do it.
 
-Nulls, all of the direction's norm where they are added:
+Nulls, all of the direction's norm where they are added or subtracted:
 
 permuted    difference of means under permuted labels, the best of all candidates, chosen by the same rule
 unrelated   difference of means of two topics that have nothing to do with refusal
@@ -52,6 +52,7 @@ def measure_answers(subject: Subject, directions: Directions, settings: EffectSe
     for name, vector in directions.nulls.items():
         rows = vector if vector.ndim == 1 else spread(vector, len(few))
         put("harmful", few, f"{name} ablated", ablating(tuned, rows))
+        put("harmful", few, f"{name} subtracted", adding(tuned, layer, -rows))
         put("harmless", fewer, f"{name} added", adding(tuned, layer, rows))
     for name, suffix in SUFFIXES.items():
         put("harmful", with_suffix(few, suffix), name)

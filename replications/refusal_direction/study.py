@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from common.cli import run
+from common.corpora import judging_split
 from common.files import atomic, write_json
 from common.models import fast_dtype, load_tokenizer
 from common.tables import write_table
@@ -83,7 +84,8 @@ def study(
         for part in (prompts.switch, prompts.harmless)
     )
     full, full_before = fast.float(), load(before, torch.float32, device)  # tuned weights are stored in bfloat16
-    corpora = texts({"python-docs": python_docs, "self-chat": self_chat}, tokenizer, effects.texts, effects.text_tokens)
+    manifests = {"python-docs": python_docs, "self-chat": self_chat}
+    corpora = texts(manifests, tokenizer, effects.texts, effects.text_tokens, judging_split([seed]))
     tables["surgical"] = measure_surgical(full, full_before, tokenizer, corpora, harmful, harmless, found)
     tables["weights"] = weight_change(full, full_before, found)
     for name, table in tables.items():

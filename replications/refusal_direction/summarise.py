@@ -152,9 +152,11 @@ def effects(arms: list[Arm], sham: list[Arm]) -> Metrics:
     found |= against("added_metric", arms, ("harmless", "added"), added, "metric")
     tuned = ("harmful", "tuned")
     found["metric_drop"] = requests(arms, tuned, ("harmful", "ablated"), "metric")
-    found["metric_drop_random"] = requests(arms, tuned, ("harmful", "random ablated"), "metric")
-    found["metric_drop_minus_random"] = requests(arms, ("harmful", "random ablated"), ("harmful", "ablated"), "metric")
-    found |= against("subtracted_refused", arms, ("harmful", "subtracted"), {"tuned": ("harmful", "tuned")})
+    for name in ("random", "permuted"):
+        found[f"metric_drop_{name}"] = requests(arms, tuned, ablated[name], "metric")
+        found[f"metric_drop_minus_{name}"] = requests(arms, ablated[name], ("harmful", "ablated"), "metric")
+    subtracted = {name: ("harmful", f"{name} subtracted") for name in nulls}
+    found |= against("subtracted_refused", arms, ("harmful", "subtracted"), {"tuned": tuned} | subtracted)
     found |= against("before_added_refused", arms, ("harmless", "before, added"), {"before": ("harmless", "before")})
     found["risky_ablated_refused"] = requests(arms, ("risky", "ablated"))
     for name in ("persuading suffix", "random suffix"):

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from common.corpora import read_corpus
+from common.corpora import Split, read_corpus
 from common.models import encode
 from replications.refusal_direction.chat import (
     Batch,
@@ -63,12 +63,13 @@ def conditions(model: Any, found: Directions) -> dict[str, AbstractContextManage
 
 
 def texts(
-    corpora: dict[str, Path], tokenizer: PreTrainedTokenizerBase, count: int, length: int
+    corpora: dict[str, Path], tokenizer: PreTrainedTokenizerBase, count: int, length: int, split: Split
 ) -> dict[str, Int[Tensor, "text pos"]]:
-    """The beginnings of `count` held-out documents of each corpus, all of `length` tokens, spread over the groups."""
+    """The beginnings of `count` documents of the split of each corpus, all of `length` tokens, spread over the groups,
+    which follow each other in the file."""
     found = {}
     for name, manifest in corpora.items():
-        ids = [encode(tokenizer, document.text)[:length] for document in read_corpus(manifest.parent, "held_out")[:400]]
+        ids = [encode(tokenizer, document.text)[:length] for document in read_corpus(manifest.parent, split)]
         long = [row for row in ids if len(row) == length] or [row + row[: length - len(row)] for row in ids]
         places = np.linspace(0, len(long) - 1, min(count, len(long))).round().astype(int)
         shortest = min(len(long[place]) for place in places)

@@ -24,6 +24,7 @@ import torch
 from common.cli import run, track
 from common.models import encode, fast_dtype, load_model, load_tokenizer
 from common.records import write_metrics
+from common.saes.harvest import CORPUS
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.tables import write_table
@@ -97,7 +98,7 @@ def benchmarks(
     tokenizer = load_tokenizer(manifest.parent)
     special = sorted(set(tokenizer.all_special_ids))
     hook = data.manifest.hook
-    seen = {int(one) for one in torch.unique(data.document) if one < 1_000_000}
+    seen = {int(one) for one in torch.unique(data.document) if one < CORPUS}
     windows = pool(unseen(docs.parent, seen), unseen(chat.parent, set()), tokenizer, sizes, seeds[0])
     bridge = load_model(manifest.parent, device=device, dtype=fast_dtype())
     resid, used = residual(bridge, padded([one.tokens for one in windows]), hook, special, sizes.batch, device)

@@ -5,14 +5,13 @@ What a page shows, and how: `common.saes.browser`.
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 
 from common.cli import run
 from common.errors import UserError
 from common.files import read_json, write_text
 from common.models import load_tokenizer
-from common.saes.browser import Texts, census, filled, page_data
+from common.saes.browser import SAMPLE, Texts, census, filled, output_map, page_data
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
 from common.steering import load_writer
@@ -37,12 +36,11 @@ def browse(
         template: `browser.html` of `common/saes/`.
     """
     listed = {one["name"]: one for one in read_json(index)}
-    streams = {read_json(path)["hook"]: path.parent for path in activations}
+    harvested = [Activations(path.parent) for path in activations]
+    streams = {one.manifest.hook: one.first(SAMPLE) for one in harvested}
     stored = load_file(held_out)
     tokenizer, model = load_tokenizer(manifest.parent), load_writer(manifest.parent)
-    norm = getattr(model.base_model, "norm", None) or getattr(model.base_model, "ln_f", None)
-    unembedding = model.get_output_embeddings().weight.detach().float()
-    gain = torch.ones(unembedding.shape[1]) if norm is None else norm.weight.detach().float()
+    unembedding, gain = output_map(model)
     for page in pages:
         if page.stem not in listed:
             raise UserError(f"no SAE '{page.stem}' in {index.parent}; there are {', '.join([*listed][:6])}, ...")
@@ -52,7 +50,7 @@ def browse(
         sae.check_belongs(manifest.parent.name, sae.about.hook)
         layer = sae.about.hook.split(".")[1]
         texts = Texts(*(stored[key] for key in ("tokens", "real", "used", "document", f"resid.{layer}"))).first(SHOWN)
-        found = census(sae, Activations(streams[sae.about.hook]).x)
+        found = census(sae, streams[sae.about.hook])
         about = {
             "sae": page.stem,
             "model": sae.about.model,

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from common.cli import run, track
+from common.corpora import judging_split
 from common.files import atomic
 from common.models import fast_dtype, load_model, load_tokenizer
 from common.saes.harvest import (
@@ -36,6 +37,7 @@ def collect(
     docs: Path,
     chat: Path,
     corpora: Corpora,
+    seeds: list[int],
     device: Literal["cpu", "cuda"],
     early: Path,
     late: Path,
@@ -74,7 +76,7 @@ def collect(
         print(f"{hook}: {len(one.x)} activations, dropped {one.dropped}")
     del bridge, found
     each = corpora.held_out_tokens // 2
-    kept = windows(sources, "held_out", tokenizer, corpora.window, [each, each], per_document=2)
+    kept = windows(sources, judging_split(seeds), tokenizer, corpora.window, [each, each], per_document=2)
     write_held_out(held_out, manifest, kept, hooks, special, corpora.batch, device)
 
 

@@ -4,7 +4,7 @@ The question of Korznikov et al. 2026: how much of what an SAE is praised for ne
 frozen and frozen SAEs see the same data in the same order as those of the sweep's central point, at the same width, L0
 and seeds. In one table stand variance explained, loss recovered (against mean ablation), cross-entropy added and KL
 (`measure_language`), sparse probes (`benchmarks`), and, where the truth is known, variance explained and features
-found (`measure_planted`). The null of a difference is that between two seeds.
+found (`measure_planted`). The null of a difference is the distance between two seeds.
 
 Untrained dictionaries are random directions: isotropic ones with their k largest coefficients, but for probes ones of
 the trained dictionary's covariance that fire as often (`codes.random_sae`).
@@ -107,8 +107,8 @@ def summary(frame: pd.DataFrame) -> dict[str, Metric]:
                 found[f"{key}_{kind}"] = over_seeds(numbers, unit=unit, formula=formula)
     for key in COMPARED:
         trained = values[f"{key}_trained"]
-        seeds = [a - b for a, b in zip(trained, trained[1:] + trained[:1], strict=True)]
-        found[f"{key}_seed_gap"] = gap(seeds, f"{key}: trained minus trained with the next seed")
+        seeds = [abs(a - b) for a, b in zip(trained, trained[1:] + trained[:1], strict=True)]
+        found[f"{key}_seed_gap"] = gap(seeds, f"{key}: |trained minus trained with the next seed|")
         for kind in ("soft", "frozen"):
             other = values[f"{key}_{kind}"]  # gpu: the frozen control has fewer seeds
             gaps = [a - b for a, b in zip(trained, other, strict=False)]

@@ -21,7 +21,7 @@ rule collect:
         mem_mb=4500,
         runtime=60,
     params:
-        options=flags({"corpora": config["corpora"]}, device=config["device"]),
+        options=flags({"corpora": config["corpora"]}, **RUN),
         sources=source_hash(f"{NAME}.collect"),
     shell:
         "python -m replications.sparse_autoencoders.collect --manifest {input.manifest} --docs {input.docs} --chat {input.chat} {params.options} --early {output.early} --late {output.late} --held-out {output.held_out} > {log} 2>&1"

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from common.saes.metrics import FORMULAS, l0, principal
+from common.saes.metrics import FORMULAS, principal
 from common.saes.sae import Sae
 from common.saes.stream import Activations
 from common.statistics import over_clusters
@@ -14,6 +14,7 @@ from replications.sparse_autoencoders.order import Sums
 from replications.sparse_autoencoders.substitution import HeldOut
 
 TRAIN_SAMPLE = 8192  # training activations on which the gap to held-out ones is measured
+AT_ONCE = 8192  # activations encoded at a time
 TOP = 3  # principal components without which fvu is stated again
 
 
@@ -22,7 +23,7 @@ class Judge:
 
     def __init__(self, held: HeldOut, data: Activations) -> None:
         self.x, self.documents = held.activations(), held.documents()
-        self.seen = data.x[:TRAIN_SAMPLE].float()
+        self.seen = data.first(TRAIN_SAMPLE)
         self.axes = principal(self.x)[1][:, :TOP].double()
         away = self.x.double() - self.x.double().mean(0)
         self.below = away.square().sum(1).numpy()
@@ -32,20 +33,23 @@ class Judge:
 
     def sae(self, sae: Sae) -> tuple[dict[str, Any], Sums]:
         """A row of the table, and numerators and denominators of fvu per token."""
-        latents = sae.encode(self.x)
-        row, sums = self.reconstruction(sae.decode(latents, self.x))
+        parts = []
+        fires = torch.zeros(sae.d_sae)
+        for x in torch.split(self.x, AT_ONCE):
+            latents = sae.encode(x)
+            parts.append(sae.decode(latents, x))
+            fires += (latents != 0).sum(0)
+        row, sums = self.reconstruction(torch.cat(parts))
         apart = (self.seen - sae.reconstruct(self.seen)).double()
-        fires = latents != 0
         return {
             "architecture": sae.about.architecture,
             "width": sae.d_sae,
             "k": sae.about.sparsity,
             "seed": sae.about.seed,
-            "l0": l0(latents),
+            "l0": float(fires.double().sum()) / len(self.x),
             **row,
             "fvu_train": dot(apart, apart) / self.seen_total,
-            "dead": float((~fires.any(0)).float().mean()),
-            "dense": float((fires.float().mean(0) > 0.1).float().mean()),
+            "dead": float((fires == 0).float().mean()),
         }, sums
 
     def reconstruction(self, found: Float[Tensor, "token d_model"]) -> tuple[dict[str, float], Sums]:

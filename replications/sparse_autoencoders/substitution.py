@@ -5,6 +5,7 @@ at these positions. One pass over the clean residual gives the reference, then e
 the hook. Two numbers per token: cross-entropy of the next token, and KL(clean || replaced).
 """
 
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from common.cli import track
 from common.decoder import Decoder
-from common.saes.harvest import batched
+from common.saes.harvest import CORPUS, batched
 from replications.sparse_autoencoders.baselines import Reconstruct
 
 
@@ -37,12 +38,16 @@ class HeldOut(NamedTuple):
         return found
 
     def one_per_document(self, count: int) -> "HeldOut":
-        """The longest windows of distinct documents, at most `count`."""
+        """The longest windows of distinct documents, at most `count`, the corpora in turn as long as they last."""
         order = self.used.sum(1).argsort(descending=True, stable=True).tolist()
-        seen: dict[int, int] = {}
+        longest: dict[int, int] = {}
         for row in order:
-            seen.setdefault(int(self.document[row]), row)
-        rows = torch.tensor(list(seen.values())[:count])
+            longest.setdefault(int(self.document[row]), row)
+        corpora: dict[int, list[int]] = {}
+        for known, row in longest.items():
+            corpora.setdefault(known // CORPUS, []).append(row)
+        turns = [row for some in zip_longest(*corpora.values()) for row in some if row is not None]
+        rows = torch.tensor(turns[:count])
         tokens, real, used, document, resid = (value[rows] for value in self[1:])
         return HeldOut(self.layer, tokens, real, used, document, resid)
 

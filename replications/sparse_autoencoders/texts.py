@@ -33,7 +33,19 @@ FLAGGED = re.compile(
     r"|\bsubprocess\.(?:Popen|call|run|check_call|check_output|getoutput)\(|\btempfile\.mktemp\("
     r"|\brandom\.(?:random|randint|choice|choices|sample|shuffle)\(|\btorch\.load\(|\burlopen\("
 )
-HINTS = ("eval(", "exec(", "__import__(", "load", "hashlib.", "os.", "subprocess.", "mktemp(", "random.", "urlopen(")
+HINTS = (
+    "eval(",
+    "exec(",
+    "__import__(",
+    "load",
+    "Unpickler(",
+    "hashlib.",
+    "os.",
+    "subprocess.",
+    "mktemp(",
+    "random.",
+    "urlopen(",
+)
 ORDINARY = re.compile(r"(?<![\w.])(?<!def )(?<!class )[A-Za-z_][\w.]*\(")
 CONSTRUCTS = {
     "class": re.compile(r"^\s*class \w", re.MULTILINE),

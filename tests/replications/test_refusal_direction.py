@@ -59,14 +59,26 @@ def test_padding_changes_nothing(model, batch):
 
 
 def test_nothing_reads_or_writes_an_ablated_direction(model, batch, direction):
+    r, parts = unit(direction), [part for block in model.model.layers for part in (block.self_attn, block.mlp)]
+    seen = []
+
+    def read_and_written():
+        """All that blocks read, then what attention and MLPs write; hooks set now run behind those of an ablation."""
+        seen.clear()
+        keep = [part.register_forward_hook(lambda *call: seen.append(call[2])) for part in parts]
+        read = residuals(model, batch)
+        for handle in keep:
+            handle.remove()
+        written = [one[0] if isinstance(one, tuple) else one for one in seen]
+        return [*read.unbind(2), *written]
+
+    assert all(float((one @ r).abs().max()) > 0.01 for one in read_and_written())
     with ablating(model, direction):
-        seen = residuals(model, batch, 1)
-        blocks = model.model(input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True).hidden_states
-    # what a block sees is ablated by its own hook, which `residuals` may run before; the last output needs none
-    r = unit(direction)
-    assert float((blocks[-2][batch.mask.bool()] @ r).abs().max()) < 1e-4
-    assert seen.shape == (3, 1, LAYERS, WIDTH)
-    torch.testing.assert_close(last_logits(model, batch), last_logits(model, batch))
+        found = read_and_written()
+    assert len(found) == 3 * LAYERS
+    for one in found:
+        assert float((one @ r).abs().max()) < 1e-5
+        assert float(one.norm()) > 0.1
 
 
 def test_ablating_twice_and_the_zero_vector(model, batch, direction):
@@ -105,7 +117,10 @@ def test_addition_then_ablation_removes_what_was_added(model, batch, direction):
     with ablating(model, direction):
         alone = last_logits(model, batch)
         with adding(model, 0, 5 * direction):  # its hook runs after the ablation of this block's input
-            pass
+            along = residuals(model, batch) @ unit(direction)
+            assert float((last_logits(model, batch) - alone).abs().max()) > 0.1
+    torch.testing.assert_close(along[..., 0], (5 * direction.norm()).expand(batch.ids.shape), atol=1e-4, rtol=1e-4)
+    assert float(along[..., 1:].abs().max()) < 1e-4  # the next block's input is ablated again
     with adding(model, 0, 5 * direction), ablating(model, direction):
         torch.testing.assert_close(last_logits(model, batch), alone, atol=1e-4, rtol=1e-4)
 

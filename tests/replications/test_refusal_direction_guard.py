@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from common.saes.sae import About, Sae
-from replications.refusal_direction.chat import adding, last_logits, padded, refusal_metric, unit
+from replications.refusal_direction.chat import adding, last_logits, padded, refusal_metric, residuals, unit
 from replications.refusal_direction.guard import (
     Guard,
     answer_logits,
@@ -78,11 +78,16 @@ def test_the_shared_prefix_changes_nothing(model, entered):
 
 
 def test_only_template_tokens_change(model, entered):
-    """A shift of every position in a whole pass is another thing than one of the template tokens."""
+    """As in a whole pass in which they alone are shifted; a shift of every position is another thing."""
     vector = 3 * draws(WIDTH, seed=4)
+    found = answer_logits(model, entered, entered.x + vector)
+    stream = residuals(model, entered.batch)[:, :, LAYER].clone()
+    stream[:, -POST:] += vector
+    expected = last_logits(model, entered.batch, resume=(LAYER, stream))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     with adding(model, LAYER, vector):
         everywhere = last_logits(model, entered.batch)
-    assert float((answer_logits(model, entered, entered.x + vector) - everywhere).abs().max()) > 0.01
+    assert float((found - everywhere).abs().max()) > 0.01
 
 
 def test_the_latent_does_not_read_the_attacks(model, entered, guard, tokens):

@@ -6,10 +6,11 @@ import torch
 
 from common.config import load_replication
 from common.errors import UserError
-from common.saes.harvest import Windows, check_hook, harvest, kept_tokens
+from common.saes.harvest import CORPUS, Windows, check_hook, harvest, kept_tokens
 from common.saes.metrics import fvu, l0, moments, principal
 from common.saes.sae import About, Sae
-from common.saes.stream import Activations, as_batch
+from common.saes.stream import Activations, as_batch, write_shards
+from replications.sparse_autoencoders import reconstructions
 from replications.sparse_autoencoders.baselines import baselines
 from replications.sparse_autoencoders.measure_planted import fall, pca_explained, true_reconstruction
 from replications.sparse_autoencoders.members import members
@@ -100,7 +101,18 @@ def test_baselines_are_what_their_names_say():
     assert torch.equal(found["zero"](x), torch.zeros_like(x))
 
 
-def test_reconstructions_are_judged_as_the_formulas_say():
+def test_the_longest_window_of_each_document_is_taken_from_the_corpora_in_turn():
+    documents = torch.tensor([0, 0, 1, 2, CORPUS, CORPUS + 1, CORPUS + 1])
+    used = torch.arange(10) < torch.tensor([9, 10, 8, 7, 2, 3, 4])[:, None]
+    tokens = torch.zeros(7, 10, dtype=torch.long)
+    held = HeldOut(1, tokens, torch.ones_like(used), used, documents, torch.zeros(7, 10, 3))
+    for count, expected in {2: [10, 4], 3: [10, 4, 8], 9: [10, 4, 8, 2, 7]}.items():
+        chosen = held.one_per_document(count)
+        assert chosen.used.sum(1).tolist() == expected
+        assert chosen.document.unique().numel() == len(expected)
+
+
+def test_reconstructions_are_judged_as_the_formulas_say(tmp_path, monkeypatch):
     """Against the plain formulas of `common.saes.metrics`, on data where three directions are huge."""
     generator = torch.Generator().manual_seed(0)
     resid = torch.randn(6, 40, 12, generator=generator) + 2
@@ -109,9 +121,10 @@ def test_reconstructions_are_judged_as_the_formulas_say():
     tokens = torch.zeros(6, 40, dtype=torch.long)
     held = HeldOut(1, tokens, torch.ones_like(used), used, torch.arange(6) % 4, resid)
     seen = torch.randn(300, 12, generator=generator) * resid.std((0, 1)) + 2
-    data = object.__new__(Activations)  # without shards on disk
-    data.x = seen
-    judge = Judge(held, data)
+    write_shards(tmp_path, seen, torch.zeros(300, dtype=torch.long), torch.zeros(300, dtype=torch.long),
+                 about={"model": "t", "hook": "blocks.1.hook_resid_pre", "corpora": [], "dropped": {}})  # fmt: skip
+    monkeypatch.setattr(reconstructions, "AT_ONCE", 50)
+    judge = Judge(held, Activations(tmp_path))
     rows = torch.nn.functional.normalize(torch.randn(30, 12, generator=generator), dim=1)
     sae = Sae(About("t", seed=4), "relu", rows.T.contiguous(), torch.full((30,), -0.5), 0.4 * rows, torch.zeros(12))
     row, (above, below) = judge.sae(sae)
@@ -223,7 +236,6 @@ def test_substitution_resumes_from_the_residual(bridge):
     assert np.abs(found["same"].kl).max() < 1e-4
     assert np.array_equal(found["same"].ce, found["clean"].ce)
     assert found["mean"].kl.mean() > 10 * found["near"].kl.mean() > 0
-    assert held.one_per_document(2).tokens.shape[0] == 2
     x = held.activations()
     moved = at_same_distance(lambda x: 0.9 * x, 3)(x)
     assert torch.allclose((moved - x).norm(dim=1), 0.1 * x.norm(dim=1), rtol=1e-3)
