@@ -17,6 +17,7 @@ from common.files import read_json
 from common.verify import markdown, number, read_claims, summary, table
 
 HEADLINES = 3  # claims of each replication on the front page
+MISSED = ("not reproduced", "same direction")  # what a missed claim is called, the clearer miss first
 COSTLIEST = 5  # steps in a cost card
 LEAST_ALT = 40  # characters of an alt text, below which the next sentence is added
 TESTS = "tests.json"  # what `make test` took, written to results/ and kept by `make gallery`
@@ -103,7 +104,8 @@ def machine(origin: dict[str, Any]) -> str:
 
 
 def front_page(folder: Path) -> str:
-    """The front page's claims: a picture and a tally per replication, then the first required claims of each."""
+    """The front page's claims: a picture and a tally per replication, then the first claims of each: required ones,
+    which hold or the run ends with an error, and one that does not hold."""
     groups = by_replication(read_claims(folder / "claims.json"))
     costs = read_json(folder / "cost.json")["replications"]
     every = [claim for group in groups.values() for claim in group]
@@ -116,12 +118,16 @@ def front_page(folder: Path) -> str:
         lines.append(
             f"| [{shown}]({page}) | [{title(name)}]({page}) | {'<br>'.join(summary(group).split(', '))} | {minutes} |"
         )
-    lines += ["", f"The first {HEADLINES} required claims of each replication, in the order of its `claims.yaml`:", ""]
+    held = (
+        f"The first {HEADLINES} required claims of each replication, which must hold, in the order of its `claims.yaml`"
+    )
+    lines += ["", f"{held}; below them its first claim that does not, if there is one:", ""]
     lines += ["| Claim | Paper | Ours [95 % interval] | Control [95 % interval] | Verdict |", "|---|---|---|---|---|"]
     for name, group in groups.items():
         first = [claim for claim in group if claim.role == "required" and claim.verdict != "not run here"][:HEADLINES]
         lines += [f"| **[{title(name)}](replications/{name}/README.md)** | | | | |"] if first else []
-        lines += [f"| {' | '.join(_headline(claim))} |" for claim in first]
+        missed = [claim for verdict in MISSED for claim in group if claim.verdict == verdict][:1]
+        lines += [f"| {' | '.join(_headline(claim))} |" for claim in first + missed]
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ of one cluster are not independent. Ratios are ratios of means, never means of r
 """
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from scipy.special import stdtrit
 
 from common.records import Metric
@@ -55,16 +55,14 @@ def over_clusters(
     below_sums = np.bincount(index, weights=below, minlength=count)
     chosen = np.random.default_rng(seed).integers(0, count, size=(BOOTSTRAP_DRAWS, count))
     draws = above_sums[chosen].sum(1) / below_sums[chosen].sum(1)
-    value = float(above_sums.sum() / below_sums.sum())
+    return from_draws(float(above_sums.sum() / below_sums.sum()), draws, n=len(values), unit=unit, formula=formula)
+
+
+def from_draws(value: float, draws: Float[np.ndarray, " draw"], *, n: int, unit: str, formula: str) -> Metric:
+    """A value with the percentile interval of its resamples, widened to hold the value. `n`: what was resampled."""
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Metric(
-        value=value,
-        ci_low=min(float(low), value),
-        ci_high=max(float(high), value),
-        n=len(values),
-        unit=unit,
-        formula=formula,
-    )
+    low, high = min(float(low), value), max(float(high), value)
+    return Metric(value=value, ci_low=low, ci_high=high, n=n, unit=unit, formula=formula)
 
 
 def null_distribution(draws: Float[np.ndarray, " n"], *, unit: str, formula: str) -> Metric:
@@ -73,3 +71,13 @@ def null_distribution(draws: Float[np.ndarray, " n"], *, unit: str, formula: str
         raise ValueError("a null distribution needs at least 20 draws")
     low, middle, high = np.quantile(np.asarray(draws, dtype=np.float64), [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
     return Metric(value=float(middle), ci_low=float(low), ci_high=float(high), n=len(draws), unit=unit, formula=formula)
+
+
+def auroc(scores: Shaped[np.ndarray, "..."], positive: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "..."]:
+    """Area under the ROC curve of scores [n], or of each column of [n, m]: how often a positive row ranks above another
+    one, ties counted half."""
+    from scipy.stats import rankdata  # slow to import, and few steps need it
+
+    count = int(positive.sum())
+    above = rankdata(scores, axis=0)[positive].sum(0) - count * (count + 1) / 2
+    return np.asarray(above / (count * (len(scores) - count)))

@@ -6,15 +6,19 @@ With a language model's own vocabulary the embeddings of a small model would hol
 from collections import Counter
 
 import numpy as np
+import torch
+from jaxtyping import Int
 from tokenizers import Tokenizer
 from tokenizers.decoders import ByteLevel as Decoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
+from torch import Tensor
 
 from common.corpora import Document
 
 SPECIAL = ["<document>", "<unknown>"]
+STRIDE = 1_000_003  # more than any run's steps, so no two (seed, step) share a batch
 
 
 def drawn(documents: list[Document], characters: int) -> list[str]:
@@ -49,6 +53,15 @@ def learned(texts: list[str], d_vocab: int) -> Tokenizer:
 def stream_of(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
     """All texts as one row of tokens, with the document token (0) before each."""
     return [number for one in tokenizer.encode_batch(texts) for number in [0, *one.ids]]
+
+
+def stretches(
+    stream: Int[Tensor, " token"], batch: int, length: int, seed: int, step: int
+) -> Int[Tensor, "batch length"]:
+    """Random stretches of a stream of tokens, a pure function of seed and step."""
+    generator = torch.Generator().manual_seed(seed * STRIDE + step)
+    starts = torch.randint(len(stream) - length + 1, (batch, 1), generator=generator).to(stream.device)
+    return stream[starts + torch.arange(length, device=stream.device)]
 
 
 def token_texts(tokenizer: Tokenizer) -> list[str]:

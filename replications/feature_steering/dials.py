@@ -11,30 +11,21 @@
 The last three are nulls, drawn anew for every seed; an isotropic random vector would be too weak a null.
 """
 
-import numpy as np
 import torch
 from einops import einsum, rearrange, reduce
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 from torch import Tensor
 
 from common.saes.sae import Sae
+from common.statistics import auroc
 
 LIVE = 1e-3
 RIDGE = 1.0
 
 
-def auroc(values: Float[np.ndarray, "document n"], positive: np.ndarray) -> Float[np.ndarray, " n"]:
-    """Area under the ROC curve of each column: how often a positive document ranks above another one."""
-    ranks = rankdata(values, axis=0)
-    count = int(positive.sum())
-    above = ranks[positive].sum(0) - count * (count + 1) / 2
-    return np.asarray(above / (count * (len(values) - count)))
-
-
 def own_auroc(scores: Float[Tensor, "document concept"], concept: Int[Tensor, " document"]) -> list[float]:
     """How well each concept's score tells its documents from the others."""
-    return [float(auroc(scores[:, [one]].numpy(), (concept == one).numpy())[0]) for one in range(scores.shape[1])]
+    return [float(auroc(scores[:, one].numpy(), (concept == one).numpy())) for one in range(scores.shape[1])]
 
 
 def unit(v: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:

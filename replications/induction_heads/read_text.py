@@ -27,7 +27,7 @@ from common.errors import UserError
 from common.files import read_json
 from common.models import encode, load_model, load_tokenizer
 from common.records import Metric, write_metrics
-from common.statistics import BOOTSTRAP_DRAWS, LEVEL, null_distribution, over_clusters
+from common.statistics import BOOTSTRAP_DRAWS, from_draws, null_distribution, over_clusters
 from common.tables import write_table
 from replications.induction_heads.language_model import Head, losses_from, residual_before, run_pass
 from replications.induction_heads.model_settings import RealText
@@ -200,19 +200,14 @@ def rises_metrics(effect: Rises, null: list[tuple[Rises, np.ndarray]], floor: fl
     chosen = np.random.default_rng(0).integers(0, len(clusters), size=(BOOTSTRAP_DRAWS, len(clusters)))
     ours, theirs = ratio(effect, floor, chosen), ratio(random, floor, chosen)
     text = f"mean rise on completing tokens over mean rise on others, the latter at least {floor} nats"
-    found["ratio_induction"] = _bootstrapped(float(ratio(effect, floor)), ours, len(clusters), text)
+    found["ratio_induction"] = from_draws(float(ratio(effect, floor)), ours, n=len(clusters), unit="1", formula=text)
     gap = float(ratio(effect, floor) - ratio(random, floor))
-    found["ratio_induction_minus_random"] = _bootstrapped(gap, ours - theirs, len(clusters), f"{text}; minus random")
+    found["ratio_induction_minus_random"] = from_draws(
+        gap, ours - theirs, n=len(clusters), unit="1", formula=f"{text}; minus random"
+    )
     each = np.array([float(ratio(one, floor)) for one, _ in null])
     found["ratio_random"] = null_distribution(each, unit="1", formula=f"{text}; random heads of the same layers")
     return found
-
-
-def _bootstrapped(value: float, draws: np.ndarray, n: int, formula: str) -> Metric:
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Metric(
-        value=value, ci_low=min(float(low), value), ci_high=max(float(high), value), n=n, unit="1", formula=formula
-    )
 
 
 def _by_position(losses: dict[str, np.ndarray]) -> list[dict[str, object]]:

@@ -22,7 +22,7 @@ from common.cli import run
 from common.errors import UserError
 from common.network_settings import Architecture, Optimisation
 from common.records import Metric, write_metrics
-from common.statistics import LEVEL, null_distribution
+from common.statistics import LEVEL, from_draws, null_distribution
 from common.tables import write_table
 from common.training import Job, train
 from common.transformer import Weights, forward, initial_weights, token_losses
@@ -137,13 +137,14 @@ def co_occurrence(
     apart = np.abs(gain_at / prefix_at - 1)
     null_apart = np.array([np.abs(gain_at[order] / prefix_at - 1).mean() for order in orders])
     boot = rng.integers(0, n, size=(PERMUTATIONS, n))
+    apart_text = "|step of half the gain / step of half the prefix score - 1|, mean over settings"
     spans = gain_at[boot].max(1) / gain_at[boot].min(1)
     noise = rng.normal(0, half / 2, PERMUTATIONS)
     return {
         "slope": Metric(value=slope, ci_low=slope - half, ci_high=slope + half, n=n, unit="1", formula=text),
         "slope_permuted": null_distribution(permuted, unit="1", formula=f"{text}; settings of one side permuted"),
         "slope_minus_permuted": null_distribution(slope + noise - permuted, unit="1", formula="slope minus permuted"),
-        "apart": _mean(apart, boot, "|step of half the gain / step of half the prefix score - 1|, mean over settings"),
+        "apart": from_draws(float(apart.mean()), apart[boot].mean(1), n=n, unit="1", formula=apart_text),
         "apart_permuted": null_distribution(null_apart, unit="1", formula="the same, settings of one side permuted"),
         "apart_minus_permuted": null_distribution(
             apart[boot].mean(1) - null_apart, unit="1", formula="the former minus the latter"
@@ -165,19 +166,6 @@ def _slope(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> tuple[floa
         return 0.0, 0.0
     fit = stats.linregress(x, y)
     return float(fit.slope), float(stats.t.ppf((1 + LEVEL) / 2, len(x) - 2) * fit.stderr)
-
-
-def _mean(values: Float[np.ndarray, " n"], boot: np.ndarray, formula: str) -> Metric:
-    low, high = np.quantile(values[boot].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    value = float(values.mean())
-    return Metric(
-        value=value,
-        ci_low=min(float(low), value),
-        ci_high=max(float(high), value),
-        n=len(values),
-        unit="1",
-        formula=formula,
-    )
 
 
 if __name__ == "__main__":

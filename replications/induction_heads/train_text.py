@@ -15,9 +15,10 @@ from common.cli import run
 from common.network_settings import Architecture
 from common.training import Job, train
 from common.transformer import Weights, forward, initial_weights, token_losses
+from common.vocabulary import stretches
 from replications.induction_heads.arm import ArmResult, save_arm
 from replications.induction_heads.arm_settings import Text
-from replications.induction_heads.data import STEP_STRIDE, TRACKING, HeldOut, check, one_shot, unigram_oracle
+from replications.induction_heads.data import TRACKING, HeldOut, check, one_shot, unigram_oracle
 from replications.induction_heads.evaluation import track
 from replications.induction_heads.repeats import completes_a_pair
 from replications.induction_heads.text_settings import TextArm, TextTraining, Tokens
@@ -47,7 +48,7 @@ def train_text(
     read = HeldOut(documents, completes_a_pair(documents), unigram_oracle(documents)).to(device)
 
     def loss(weights: Weights, step: int) -> torch.Tensor:
-        batch = torch.stack([windows(stream, optimisation.batch, tokens.length, seed, step) for seed in chosen])
+        batch = torch.stack([stretches(stream, optimisation.batch, tokens.length, seed, step) for seed in chosen])
         batch = batch.to(device)
         return token_losses(forward(weights, batch, shape), batch).mean((1, 2))
 
@@ -73,13 +74,6 @@ def repeats_like(tokens: Tokens) -> Text:
         length=length, d_vocab=tokens.d_vocab, shortest=2, longest=length // 2,
         shortest_block=max(2, length // 8), longest_block=length // 4,
     )  # fmt: skip
-
-
-def windows(stream: torch.Tensor, batch: int, length: int, seed: int, step: int) -> torch.Tensor:
-    """Random stretches of the stream, a pure function of seed and step."""
-    generator = torch.Generator().manual_seed(seed * STEP_STRIDE + step)
-    starts = torch.randint(len(stream) - length + 1, (batch, 1), generator=generator)
-    return stream[starts + torch.arange(length)]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from common.cli import run, track
@@ -29,7 +28,7 @@ from common.decoder import Decoder
 from common.edges import Graph, edge_scores, run_circuits, strongest
 from common.models import load_model
 from common.records import Metric, write_metrics
-from common.statistics import null_distribution
+from common.statistics import auroc, null_distribution
 from common.tables import write_table
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, in_chunks, passes
 from replications.ioi_circuit.clustering import clustered, exact
@@ -253,8 +252,8 @@ def measure_heads(table: pd.DataFrame, draws: int) -> dict[str, Metric]:
     named = table["named"].to_numpy() > 0
     for name in FINDERS:
         size = np.abs(table[f"{name}_node"].to_numpy())
-        found = auroc(size, named)
-        luck = np.array([auroc(size, generator.permutation(named)) for _ in range(draws)])
+        found = float(auroc(size, named))
+        luck = np.array([float(auroc(size, generator.permutation(named))) for _ in range(draws)])
         text = f"area under the ROC curve of |attribution| ({name}) against the heads named by path patching"
         metrics[f"auroc_named_{name}"] = exact(found, "share", text, len(table))
         metrics[f"auroc_named_{name}_null"] = null_distribution(luck, unit="share", formula=f"{text}; shuffled")
@@ -262,13 +261,6 @@ def measure_heads(table: pd.DataFrame, draws: int) -> dict[str, Metric]:
             found - luck, unit="share", formula=f"{text}; minus shuffled"
         )
     return metrics
-
-
-def auroc(score: Float[np.ndarray, " n"], truth: np.ndarray) -> float:
-    """Area under the ROC curve of a score against a truth of zeros and ones; ties count half."""
-    positive = int(truth.sum())
-    total = rankdata(score)[truth].sum() - positive * (positive + 1) / 2
-    return float(total / (positive * (len(truth) - positive)))
 
 
 def edge_table(graph: Graph, scores: Tensor, count: int = 200) -> pd.DataFrame:

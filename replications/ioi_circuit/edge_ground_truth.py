@@ -30,11 +30,11 @@ from common.edges import Graph, edge_scores, run_circuits
 from common.models import load_model, load_tokenizer
 from common.pruning import acdc, exact_edges
 from common.records import Metric, write_metrics
-from common.statistics import over_seeds
+from common.statistics import auroc, over_seeds
 from common.tables import write_table
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, passes
 from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
-from replications.ioi_circuit.edge_attribution import answer, auroc, faithfulness, reader_of
+from replications.ioi_circuit.edge_attribution import answer, faithfulness, reader_of
 from replications.ioi_circuit.planted import LENGTH, N_NAMES, save_planted_model
 
 AT_ONCE, SHUFFLES = 8, 200
@@ -105,7 +105,9 @@ def edge_ground_truth(
         record = {"cpr_" + name: areas["cpr_" + name].value for name in found}
         record |= {f"cpr_{name}_random": areas["cpr_random"].value for name in found}
         for end, truths in (("", [truth[edges]]), ("_shuffled", shuffled)):
-            record |= {f"auroc_{name}{end}": mean(auroc(size, one) for one in truths) for name, size in sizes.items()}
+            record |= {
+                f"auroc_{name}{end}": mean(float(auroc(size, one)) for one in truths) for name, size in sizes.items()
+            }
             record["gain_eap_ig" + end] = record["auroc_eap_ig" + end] - record["auroc_eap" + end]
             record["precision_acdc" + end] = mean(float((kept & one).sum() / max(1, kept.sum())) for one in truths)
             record["recall_acdc" + end] = mean(float((kept & one).sum() / one.sum()) for one in truths)

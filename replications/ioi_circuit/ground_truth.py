@@ -28,13 +28,12 @@ from common.models import load_model, load_tokenizer
 from common.patching import patch_heads
 from common.records import Metric, write_metrics
 from common.rerun import at_position
-from common.statistics import over_seeds
+from common.statistics import auroc, over_seeds
 from common.tables import write_table
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
 from replications.ioi_circuit.classes import signs
 from replications.ioi_circuit.completeness import Greedy
 from replications.ioi_circuit.dataset import draw_prompts, vocabulary
-from replications.ioi_circuit.edge_attribution import auroc as roc_area
 from replications.ioi_circuit.head_scores import attention, contrasts, copying, repeated_tokens
 from replications.ioi_circuit.knockout import PLACES
 from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
@@ -122,7 +121,7 @@ def one_model(
         "twin": float(twin),
         "named_right": right / len(TRUTH),
         "named_wrong": float(len(answers) - right),
-        **{f"auroc_{name}": auroc(grid) for name, grid in grids.items()},
+        **{f"auroc_{name}": recovery(grid) for name, grid in grids.items()},
         **complete,
     }
     return node_table(grids, seed, twin), record
@@ -175,12 +174,12 @@ def attribution_effects(decoder: Decoder, partner: Cache, batch: Batch) -> Float
     return np.stack(rows)
 
 
-def auroc(grid: Float[np.ndarray, "place head"]) -> float:
+def recovery(grid: Float[np.ndarray, "place head"]) -> float:
     """Area under the ROC curve of a score against the planted nodes; ties count half."""
     truth = np.zeros(grid.shape, dtype=bool)
     for layer, head, place in TRUTH:
         truth[PLACES.index(place), layer * N_HEADS + head] = True
-    return roc_area(grid.flatten(), truth.flatten())
+    return float(auroc(grid.flatten(), truth.flatten()))
 
 
 def node_table(grids: dict[str, Float[np.ndarray, "place head"]], seed: int, twin: bool) -> pd.DataFrame:

@@ -35,9 +35,9 @@ from common.saes.saelens import save_saelens
 from common.saes.stream import as_batch
 from common.saes.trainer import train
 from common.tables import write_table
+from common.vocabulary import stretches
 from replications.monosemanticity.model import HOOK, Models, activations, load_models
 from replications.monosemanticity.settings import Dictionaries
-from replications.monosemanticity.train import stretches
 
 SEEDS = 100  # initial weights of dictionaries that one seed of a model can have
 AFTER_TRAINING = 10_000_000  # a step number that no training has, so the windows are others

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from common.records import Metric
-from common.statistics import LEVEL
+from common.statistics import from_draws
 
 
 def drawn(documents: int, draws: int) -> Int[np.ndarray, "draw document"]:
@@ -14,9 +14,6 @@ def drawn(documents: int, draws: int) -> Int[np.ndarray, "draw document"]:
 
 def under_documents(known: Metric, draws: Float[np.ndarray, " draw"], documents: int) -> Metric:
     """A metric over seeds with the interval over resampled documents instead, the same ones for all seeds and sides."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Metric(
-        value=known.value, ci_low=min(float(low), known.value), ci_high=max(float(high), known.value), n=documents,
-        unit=known.unit, per_seed=known.per_seed,
-        formula=f"{known.formula}; interval over resampled documents, seeds held fixed",
-    )  # fmt: skip
+    formula = f"{known.formula}; interval over resampled documents, seeds held fixed"
+    found = from_draws(known.value, draws, n=documents, unit=known.unit, formula=formula)
+    return found.model_copy(update={"per_seed": known.per_seed})

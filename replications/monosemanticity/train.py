@@ -16,10 +16,10 @@ from common.tables import write_table
 from common.training import Job
 from common.training import train as optimise
 from common.transformer import Weights, forward, initial_weights, token_losses
+from common.vocabulary import stretches
 from replications.monosemanticity.model import Models, architecture, losses, save_models
 from replications.monosemanticity.settings import Model, Text
 
-STRIDE = 1_000_003  # more than any run's steps, so no two (seed, step) share a batch
 TRACKED = 32  # held-out windows of the curve
 
 
@@ -67,13 +67,6 @@ def train(
         for step, value in zip(at, trained.measured["held_out"][:, place], strict=True)
     ]
     write_table(curves, rows)
-
-
-def stretches(stream: Tensor, batch: int, length: int, seed: int, step: int) -> Tensor:
-    """Random stretches of the stream, a pure function of seed and step."""
-    generator = torch.Generator().manual_seed(seed * STRIDE + step)
-    starts = torch.randint(len(stream) - length + 1, (batch, 1), generator=generator).to(stream.device)
-    return stream[starts + torch.arange(length, device=stream.device)]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
-from scipy.stats import rankdata
 from torch import Tensor
 
 from common.cli import run
@@ -34,6 +33,7 @@ from common.saes.recipe import Recipe, Training
 from common.saes.sae import Sae
 from common.saes.stream import as_batch
 from common.saes.trainer import train
+from common.statistics import auroc
 from common.tables import write_table
 from replications.refusal_direction.chat import (
     Batch,
@@ -211,11 +211,8 @@ def smallest_clamp(
 
 
 def aurocs(latents: Float[Tensor, "prompt d_sae"], label: Bool[Tensor, " prompt"]) -> Float[Tensor, " d_sae"]:
-    """Area under the ROC curve of every latent, from mean ranks."""
-    ranks = torch.from_numpy(rankdata(latents.cpu().numpy(), axis=0)).to(latents.device)
-    positive, negative = int(label.sum()), int((~label).sum())
-    above: Tensor = ranks[label].sum(0) - positive * (positive + 1) / 2
-    return above / (positive * negative)
+    """Area under the ROC curve of every latent."""
+    return torch.from_numpy(auroc(latents.cpu().numpy(), label.cpu().numpy())).to(latents.device)
 
 
 @torch.no_grad()

@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from common.models import chat_prompt, encode
+from common.statistics import auroc
 from replications.refusal_direction.chat import last_logits, padded, refusal_metric
 from replications.refusal_direction.directions import Subject
 from replications.refusal_direction.lists import Line
@@ -27,10 +27,10 @@ TEXT_TOKENS = 4
 TEXT_PROMPTS = 12
 
 
-def auroc(positive: Tensor, negative: Tensor) -> float:
+def area(positive: Tensor, negative: Tensor) -> float:
     """Area under the ROC curve."""
-    labels = [1] * len(positive) + [0] * len(negative)
-    return float(roc_auc_score(labels, torch.cat([positive, negative]).double().cpu().numpy()))
+    scores = torch.cat([positive, negative])
+    return float(auroc(scores.cpu().numpy(), np.arange(len(scores)) < len(positive)))
 
 
 def measure_openings(subject: Subject, count: int) -> pd.DataFrame:
@@ -39,19 +39,19 @@ def measure_openings(subject: Subject, count: int) -> pd.DataFrame:
     lines = {"on": prompts.switch.test[:count], "off": prompts.harmless.test[:count]}
     logits = {key: last_logits(model, subject.batch(part)) for key, part in lines.items()}
     pooled = {key: refusal_metric(value, tokens) for key, value in logits.items()}
-    rows = [("pooled", "all", auroc(pooled["on"], pooled["off"]))]
+    rows = [("pooled", "all", area(pooled["on"], pooled["off"]))]
     alone = {key: F.log_softmax(value, -1)[:, tokens] for key, value in logits.items()}
     for place, token in enumerate(tokens.tolist()):
-        rows.append(("opening", tokenizer.decode([token]), auroc(alone["on"][:, place], alone["off"][:, place])))
+        rows.append(("opening", tokenizer.decode([token]), area(alone["on"][:, place], alone["off"][:, place])))
     texts = {text.split()[0].rstrip(",."): text for text in prompts.refusals_held_out}
     for word, text in texts.items():
         scores = {key: continuation(model, tokenizer, part[:TEXT_PROMPTS], text) for key, part in lines.items()}
-        rows.append(("held out", word, auroc(scores["on"], scores["off"])))
+        rows.append(("held out", word, area(scores["on"], scores["off"])))
     both, draws = torch.cat([pooled["on"], pooled["off"]]).cpu(), np.random.default_rng(0)
     mixed = []
     for _ in range(PERMUTATIONS):
         order = torch.from_numpy(draws.permutation(len(both)))
-        mixed.append(auroc(both[order[: len(pooled["on"])]], both[order[len(pooled["on"]) :]]))
+        mixed.append(area(both[order[: len(pooled["on"])]], both[order[len(pooled["on"]) :]]))
     rows.append(("permuted", "all", float(np.mean(mixed))))
     return pd.DataFrame(rows, columns=["kind", "opening", "auroc"])
 

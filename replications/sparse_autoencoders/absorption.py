@@ -20,8 +20,7 @@ from common.saes.metrics import FORMULAS, cosines, fvu, l0
 from common.saes.recipe import Training
 from common.saes.sae import Sae
 from common.saes.trainer import train
-from common.statistics import over_seeds
-from common.tables import write_table
+from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.members import recipe
 from replications.sparse_autoencoders.trees import FEATURES, MEAN_L0, PARENTS, Sample, TreeStream, directions, draw
 from replications.sparse_autoencoders.worlds import FRESH
@@ -89,25 +88,21 @@ def summary(rows: pd.DataFrame) -> dict[str, Metric]:
     """Means over parents of each seed, with an interval over seeds, and the paired differences of the claims."""
     by_seed = rows.groupby(["architecture", "seed"], sort=False)[list(FORMULA)].mean()
     values = {f"{name}_{key}": by_seed.loc[name][key].tolist() for name in ARCHITECTURES for key in FORMULA}
-    found = {
-        name: over_seeds(own, unit="latents" if name.endswith("l0") else "share", formula=FORMULA[name.split("_")[-1]])
-        for name, own in values.items()
-    }
+    found = Seeded()
+    for name, own in values.items():
+        found.add(name, own, "latents" if name.endswith("l0") else "share", FORMULA[name.split("_")[-1]])
     differences = {
         "relu_recall_minus_alone": ("relu_recall", "relu_alone"),
         "batch_topk_recall_minus_alone": ("batch_topk_recall", "batch_topk_alone"),
         "matryoshka_recall_minus_shuffled": ("matryoshka_recall", "matryoshka_shuffled"),
         "matryoshka_gain": ("matryoshka_recall", "batch_topk_recall"),
         "matryoshka_gain_shuffled": ("matryoshka_shuffled", "batch_topk_shuffled"),
+        "matryoshka_gain_difference": ("matryoshka_gain", "matryoshka_gain_shuffled"),
     }
     for name, (left, right) in differences.items():
         values[name] = [a - b for a, b in zip(values[left], values[right], strict=True)]
-        found[name] = over_seeds(values[name], unit="share", formula=f"{left} minus {right}")
-    gains = zip(values["matryoshka_gain"], values["matryoshka_gain_shuffled"], strict=True)
-    found["matryoshka_gain_difference"] = over_seeds(
-        [a - b for a, b in gains], unit="share", formula="matryoshka_gain minus matryoshka_gain_shuffled"
-    )
-    return found
+        found.add(name, values[name], "share", f"{left} minus {right}")
+    return found.found
 
 
 if __name__ == "__main__":

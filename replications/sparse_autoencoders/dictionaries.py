@@ -17,8 +17,7 @@ import pandas as pd
 from common.cli import run
 from common.records import Metric, write_metrics
 from common.saes.metrics import FORMULAS
-from common.statistics import over_seeds
-from common.tables import write_table
+from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.benchmark_metrics import VIEWS
 from replications.sparse_autoencoders.settings import Sweep
 
@@ -97,30 +96,25 @@ def on_planted_worlds(kinds: pd.DataFrame) -> pd.DataFrame:
 
 def summary(frame: pd.DataFrame) -> dict[str, Metric]:
     """Intervals over seeds for each kind that has seeds, and the paired differences."""
-    found: dict[str, Metric] = {}
+    found = Seeded()
     values: dict[str, list[float]] = {}
     for kind, own in frame.groupby("kind", sort=False):
         for key, (unit, formula) in NUMBERS.items():
             numbers = own[key].dropna().tolist()
             if len(numbers) > 1:
                 values[f"{key}_{kind}"] = numbers
-                found[f"{key}_{kind}"] = over_seeds(numbers, unit=unit, formula=formula)
+                found.add(f"{key}_{kind}", numbers, unit, formula)
     for key in COMPARED:
         trained = values[f"{key}_trained"]
         seeds = [abs(a - b) for a, b in zip(trained, trained[1:] + trained[:1], strict=True)]
-        found[f"{key}_seed_gap"] = gap(seeds, f"{key}: |trained minus trained with the next seed|")
+        found.add(f"{key}_seed_gap", seeds, "share", f"{key}: |trained minus trained with the next seed|")
         for kind in ("soft", "frozen"):
             other = values[f"{key}_{kind}"]  # gpu: the frozen control has fewer seeds
             gaps = [a - b for a, b in zip(trained, other, strict=False)]
-            found[f"{key}_{kind}_gap"] = gap(gaps, f"{key}: trained minus {kind}")
+            found.add(f"{key}_{kind}_gap", gaps, "share", f"{key}: trained minus {kind}")
             difference = [a - b for a, b in zip(gaps, seeds, strict=False)]
-            found[f"{key}_{kind}_gap_difference"] = gap(difference, f"{key}: {kind}_gap minus seed_gap")
-    return found
-
-
-def gap(values: list[float], formula: str) -> Metric:
-    """A difference of shares."""
-    return over_seeds(values, unit="share", formula=formula)
+            found.add(f"{key}_{kind}_gap_difference", difference, "share", f"{key}: {kind}_gap minus seed_gap")
+    return found.found
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from common.drawing import Picture
 from common.plotting import PAGE_WIDTH, PALETTE
 from replications.sparse_autoencoders.benchmark_metrics import VIEWS
 from replications.sparse_autoencoders.draw_language import plain_ticks
+from replications.sparse_autoencoders.token_classes import LEAST_F1
 
 GREY = "0.6"
 KINDS = {  # features: colour, marker
@@ -95,7 +96,7 @@ def marks(axis: Axes, x: float, values: np.ndarray, colour: str, label: str | No
 def draw_natural(rows: pd.DataFrame) -> Picture:
     """Left: recall on frequent and on rare members, class by class. Right: share of tokens fully absorbed."""
     own = rows[(rows["classes"] == "natural") & (rows["dictionary"] == "trained")]
-    good = own[own["f1"] >= min(0.6, float(own["f1"].max()))][["seed", "class"]]
+    good = own[own["f1"] >= min(LEAST_F1, float(own["f1"].max()))][["seed", "class"]]
     rows = rows.merge(good, on=["seed", "class"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9), width_ratios=[1, 1.1])
     groups = {

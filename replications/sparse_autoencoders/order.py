@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from common.records import Metric
-from common.statistics import null_distribution
+from common.statistics import from_draws, null_distribution
 
 DRAWS = 1000
 Sums = tuple[Float[np.ndarray, " token"], Float[np.ndarray, " token"]]
@@ -58,24 +58,14 @@ def order_metrics(sums: list[list[Sums]], documents: Int[np.ndarray, " token"], 
     """Metrics of claim S8; `sums` holds numerators and denominators of FVU per token, [width][k]."""
     grid = resampled(sums, documents)
     found: dict[str, Metric] = {}
+    count = len(np.unique(documents))
     for name, turned in (("width", grid), ("sparsity", grid.swapaxes(1, 2))):
         draws, null = falling(turned), falling(shuffled(turned[0]))
         formula = f"share of pairs of {'widths' if name == 'width' else 'k'} in which the larger has the smaller fvu"
-        found[f"{name}_order"] = spread(float(draws[0]), draws[1:], len(np.unique(documents)), "share", formula)
+        found[f"{name}_order"] = from_draws(float(draws[0]), draws[1:], n=count, unit="share", formula=formula)
         found[f"{name}_order_shuffled"] = null_distribution(null, unit="share", formula=formula + ", labels shuffled")
-        found[f"{name}_order_difference"] = spread(
-            float(draws[0] - np.median(null)), draws[1:] - null, len(null), "share", formula + ", minus shuffled"
-        )
-    slopes = slope(grid, widths)
-    found["width_slope"] = spread(
-        float(slopes[0]), slopes[1:], len(np.unique(documents)), "log2 per doubling", "slope of log2 fvu, mean over k"
-    )
+        gap, less = float(draws[0] - np.median(null)), f"{formula}, minus shuffled"
+        found[f"{name}_order_difference"] = from_draws(gap, draws[1:] - null, n=len(null), unit="share", formula=less)
+    slopes, formula = slope(grid, widths), "slope of log2 fvu, mean over k"
+    found["width_slope"] = from_draws(float(slopes[0]), slopes[1:], n=count, unit="log2 per doubling", formula=formula)
     return found
-
-
-def spread(value: float, draws: Float[np.ndarray, " draw"], n: int, unit: str, formula: str) -> Metric:
-    """A value with the central 95 % of its draws."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Metric(
-        value=value, ci_low=min(float(low), value), ci_high=max(float(high), value), n=n, unit=unit, formula=formula
-    )

@@ -102,6 +102,15 @@ def test_a_generated_part_changed_by_hand_is_noticed(root):
     assert with_block(once, "results", "A | table", append=True) == once
 
 
+def test_the_front_page_shows_a_claim_that_does_not_hold_for_every_replication_that_has_one(root):
+    page, missed = front_page(root / "figures"), {}
+    for claim in read_claims(root / "figures" / "claims.json"):
+        if claim.verdict == "not reproduced":
+            missed.setdefault(claim.replication, claim)
+    assert len(missed) > 2
+    assert all(claim.statement in page for claim in missed.values())
+
+
 def test_the_front_page_folds_every_claim_and_says_what_make_test_took(root, tmp_path):
     folded = every_claim(root / "figures")
     claims = read_claims(root / "figures" / "claims.json")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.statistics import null_distribution, over_clusters, over_seeds
+from common.statistics import auroc, null_distribution, over_clusters, over_seeds
 
 FINITE = st.floats(-1e3, 1e3)
 
@@ -75,3 +75,15 @@ def test_null_distribution_gives_the_range_of_its_draws():
     assert ours.n == 101
     with pytest.raises(ValueError, match="at least 20 draws"):
         null_distribution(np.arange(19.0), unit="1", formula="draws")
+
+
+@given(st.lists(st.integers(0, 4), min_size=4, max_size=12), st.data())
+@settings(max_examples=30, deadline=None)
+def test_auroc_is_the_share_of_pairs_in_order(values, data):
+    positive = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
+    if positive.all() or not positive.any():
+        return
+    array = np.array(values, dtype=float)
+    pairs = [(a > b) + 0.5 * (a == b) for a in array[positive] for b in array[~positive]]
+    assert auroc(array, positive) == pytest.approx(np.mean(pairs))
+    assert auroc(np.stack([array, -array], 1), positive) == pytest.approx([np.mean(pairs), 1 - np.mean(pairs)])

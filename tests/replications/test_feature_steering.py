@@ -5,8 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from common.config import load_replication
 from common.corpora import Document
@@ -74,17 +72,6 @@ def test_the_principal_direction_points_to_the_concept():
     found = dials.principal_directions(x, label)
     assert abs(found[0, 3]) > 0.9
     assert ((found * dials.difference_of_means(x, label)).sum(1) >= 0).all()
-
-
-@given(st.lists(st.integers(0, 4), min_size=4, max_size=12), st.data())
-@settings(max_examples=30, deadline=None)
-def test_auroc_is_the_share_of_pairs_in_order(values, data):
-    positive = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
-    if positive.all() or not positive.any():
-        return
-    array = np.array(values, dtype=float)
-    pairs = [(a > b) + 0.5 * (a == b) for a in array[positive] for b in array[~positive]]
-    assert dials.auroc(array[:, None], positive)[0] == pytest.approx(np.mean(pairs))
 
 
 def test_the_probe_is_0_on_other_and_1_on_own_documents_it_has_not_seen():

@@ -16,7 +16,7 @@ from common.files import read_json, write_json
 from common.network_settings import Architecture, Optimisation
 from common.records import read_metrics
 from common.transformer import forward, initial_weights, token_losses
-from common.vocabulary import learned
+from common.vocabulary import learned, stretches
 from replications.induction_heads.arm import load_arm
 from replications.induction_heads.framework import (
     bigram_counts,
@@ -28,7 +28,7 @@ from replications.induction_heads.framework import (
 from replications.induction_heads.measure_framework import measure_framework
 from replications.induction_heads.text_settings import NaturalText, TextArm, TextTraining, Tokens
 from replications.induction_heads.tokenise_corpus import tokenise_corpus
-from replications.induction_heads.train_text import train_text, windows
+from replications.induction_heads.train_text import train_text
 
 CLAIMS = {claim.id: claim for claim in load_claims("induction_heads")}
 BASE = {"n_layers": 2, "keys": "plain", "positions": "shortformer", "mlp": "none", "d_model": 16, "n_heads": 2,
@@ -153,14 +153,14 @@ def test_models_of_noise_fail_the_framework_claims(framework, name):
     assert evaluate("induction_heads", CLAIMS[name], "toy", framework[1]).verdict != "reproduced"
 
 
-def test_windows_are_stretches_of_the_stream():
+def test_batches_are_stretches_of_the_stream():
     stream = torch.arange(100)
-    found = windows(stream, 50, 8, seed=1, step=2)
+    found = stretches(stream, 50, 8, seed=1, step=2)
     assert bool((found.diff(dim=1) == 1).all())
     assert int(found.min()) >= 0
     assert int(found.max()) <= 99
     assert len(found[:, 0].unique()) > 20
-    assert torch.equal(found, windows(stream, 50, 8, seed=1, step=2))
+    assert torch.equal(found, stretches(stream, 50, 8, seed=1, step=2))
 
 
 def test_tokens_of_a_corpus_and_too_few_documents(tmp_path, monkeypatch):
