@@ -1,6 +1,6 @@
 """Sweeps over all heads: recomputing only what a patch changes, against one or two full passes a head.
 
-On prompts of one template of the default model. *Activation patching* of every head at END: ours against
+On prompts of one template of mean length. *Activation patching* of every head at END: ours against
 `transformer_lens.patching`, TransformerLens' own sweep of the same quantity, on the same prompts. *Path patching* into
 five receiver sets (the paper's kinds, with fixed heads), one row each: ours against the four passes of Wang et al. with
 TransformerLens hooks, which is what published code does. TransformerLens has no sweep of it: its
@@ -30,6 +30,7 @@ from replications.ioi_circuit.dataset import draw_prompts, vocabulary
 from replications.ioi_circuit.residual import read_difference
 
 PROMPTS = 8
+TEMPLATE = 1  # of 17 tokens, the mean over templates (14 to 20)
 SENDERS = [(16, 0), (10, 4)]
 SETS = {
     "logits": ("end", None),
@@ -45,7 +46,7 @@ def compare() -> Iterator[Row]:
     folder = default_model()
     bridge = load_model(folder)
     drawn = draw_prompts(vocabulary(load_tokenizer(folder), 40), [100], per_cell=PROMPTS // 2)
-    batch = Batch([row for row in drawn if row.template == 0], "cpu")
+    batch = Batch([row for row in drawn if row.template == TEMPLATE], "cpu")
     decoder = Decoder(bridge, batch.mask.shape[1])
     with torch.no_grad():
         yield activation_row(bridge, decoder, batch)

@@ -54,7 +54,7 @@ def _page(results: Path, judged: list[Claim], cost: dict[str, Any], provenance: 
     return "\n".join(
         [
             "<h1>Landmarks</h1>",
-            f"<p>Landmark results of mechanistic interpretability, reproduced by one workflow. {said}</p>",
+            f"<p>Landmark results of mechanistic interpretability, retested by one workflow. {said}</p>",
             _failures(judged),
             "<h2>Verdicts</h2>",
             _tally(by_replication(judged)),

@@ -13,13 +13,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from common.cli import run
+from common.heads import prefix_matching
 from common.records import write_metrics
 from common.tables import Seeded, write_table
 from common.transformer import Weights
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.circuits import Roles, roles, without
 from replications.induction_heads.data import CHOOSING, JUDGING, HeldOut, one_shot
-from replications.induction_heads.evaluation import gain, losses_on, patterns, scores
+from replications.induction_heads.evaluation import gain, losses_on, patterns
 
 BEFORE = 1  # index of the snapshot before any change
 
@@ -55,12 +56,14 @@ def _rows(
     weights = arm.weights(index)
     cache: Weights = {}
     intact = losses_on(weights, judging, arm.shape, cache=cache)
+    learned = gain(intact, judging)
+    clean_prefix = prefix_matching(patterns(cache, arm.shape), judging.tokens)
     rows: list[dict[str, object]] = []
     for group, heads in who._asdict().items():
         for kind, kept in (("full", None), ("pattern-preserving", cache)):
             changed, prefix = _ablate(weights, arm, judging, heads, kept)
             along = ((changed - intact).flatten(1) * direction).sum(1)
-            clean_prefix = scores(patterns(cache, arm.shape), judging)["prefix"]
+            left = gain(changed, judging)
             for k, seed in enumerate(arm.seeds):
                 best = clean_prefix[k].flatten().argmax()
                 rows.append(
@@ -71,8 +74,8 @@ def _rows(
                         "group": group,
                         "kind": kind,
                         "heads": int(heads[k].sum()),
-                        "gain": float(gain(intact, judging)[k]),
-                        "gain_without": float(gain(changed, judging)[k]),
+                        "gain": float(learned[k]),
+                        "gain_without": float(left[k]),
                         "prefix": float(clean_prefix[k].flatten()[best]),
                         "prefix_without": float(prefix[k].flatten()[best]),
                         "along": float(along[k]),
@@ -87,7 +90,7 @@ def _ablate(
     cache: Weights = {}
     with torch.no_grad():
         losses = losses_on(weights, judging, arm.shape, cache=cache, ablation=without(heads, kept))
-    return losses, scores(patterns(cache, arm.shape), judging)["prefix"]
+    return losses, prefix_matching(patterns(cache, arm.shape), judging.tokens)
 
 
 def _summarise(found: Seeded, name: str, rows: list[dict[str, object]], arm: ArmResult) -> None:
