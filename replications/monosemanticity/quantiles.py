@@ -86,7 +86,7 @@ def purity(firings: Firings, text: Text, d_vocab: int, weights: Weights) -> ByQu
     return _share(tally(text.token[place] == top[unit]), tally(np.ones(len(flat), dtype=bool)))
 
 
-def known_mean(values: ByQuarter, axis: int, empty: float) -> np.ndarray:
+def known_mean(values: Float[np.ndarray, "quarter unit *draw"], axis: int, empty: float) -> np.ndarray:
     """Mean over quarters (axis 0) or units (axis 1) of the entries that are known, `empty` where none is."""
     known = ~np.isnan(values)
     mean = np.where(known, values, 0).sum(axis) / np.maximum(known.sum(axis), 1)

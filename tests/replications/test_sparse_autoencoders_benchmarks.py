@@ -1,16 +1,18 @@
 """Sparse probes, contrast scores, targeted perturbation and the labelled windows: identities and planted truths."""
 
+import itertools
 import random
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from common.claims import evaluate, load_claims
 from common.corpora import Document
 from common.saes.architectures.base import random_rows
 from common.saes.sae import About, Sae
-from replications.sparse_autoencoders import texts
 from replications.sparse_autoencoders.benchmark_metrics import ABLATED, SHORT, VIEWS, other_metrics, probe_metrics
 from replications.sparse_autoencoders.benchmarks import views
 from replications.sparse_autoencoders.codes import components, pooled, random_sae
@@ -210,16 +212,24 @@ def test_matched_latents_are_others_of_like_density():
     assert np.abs(drawn - chosen).max() <= 22
 
 
+def spelled(parsed):
+    """All texts of a parsed pattern, without what it only looks at."""
+    ways = {"BRANCH": lambda own: [*itertools.chain(*map(spelled, own[1]))], "LITERAL": lambda own: [chr(own)],
+            "SUBPATTERN": lambda own: spelled(own[-1]), "MAX_REPEAT": lambda own: ["", *spelled(own[2])]}  # fmt: skip
+    parts = [ways.get(str(kind), lambda _: [""])(own) for kind, own in parsed]
+    return ["".join(one) for one in itertools.product(*parts)]
+
+
 @pytest.mark.parametrize(
     ("code", "yes"),
     [("x = eval(text)", True), ("def eval(cls, x):", False), ("model.eval()", False), ("pickle.loads(b)", True),
      ("yaml.safe_load(f)", False), ("yaml.load(f)", True), ("subprocess.run(c)", True), ("random.seed(0)", False),
-     ("hashlib.sha256(b)", False), ("retrieval(x)", False)],
+     ("hashlib.sha256(b)", False), ("retrieval(x)", False),
+     *((f"x = {call}y)", True) for call in spelled(re._parser.parse(FLAGGED.pattern)))],
 )  # fmt: skip
 def test_flagged_calls(code, yes):
     assert bool(FLAGGED.search(code)) == yes
-    if yes:
-        assert any(hint in code for hint in texts.HINTS)
+    assert len(flagged_calls(source("a = 1\n" * 20 + code + "\nb = 2" * 20), Characters(), 40)) == yes
 
 
 def source(text, name="a"):
@@ -237,10 +247,7 @@ def test_a_call_begins_at_its_place_of_the_window():
     other = ordinary_call(source(text + "print(y)\n" + "c = 3\n" * 10), Characters(), 40, random.Random(0))
     assert "".join(map(chr, other.tokens[other.call[0] : other.call[1]])) == "print("
     used = torch.ones(1, 40, dtype=torch.bool)
-    whole, unnamed, before = views([window], used)
-    assert int(whole.sum()) == 40
-    assert int(unnamed.sum()) == 35
-    assert int(before.sum()) == 24
+    assert [int(one.sum()) for one in views([window], used)] == [40, 35, 24]  # whole, without the name, before it
 
 
 def test_labels_of_the_tasks():
@@ -259,21 +266,12 @@ def test_labels_of_the_tasks():
 def test_metrics_of_tables():
     asked = [("x", "whole window"), *(("flagged call", view) for view in VIEWS)]
     kinds = (*SHORT, "coordinates, shuffled", "latents, shuffled")
-    rows = [
-        {
-            "seed": seed,
-            "task": task,
-            "view": view,
-            "features": kind,
-            "k": k,
-            "accuracy": 0.9 if kind == "latents" else 0.6,
-        }
-        for seed in (0, 1)
-        for task, view in asked
-        for kind in kinds
-        for k in (0, 1, 2, 5)
-    ]
-    found = probe_metrics(pd.DataFrame(rows))
+    frame = pd.DataFrame(
+        {"seed": seed, "task": task, "view": view, "features": own, "k": k, "accuracy": 0.6 + 0.3 * (own == "latents")}
+        for seed in (0, 1) for task, view in asked for own in kinds for k in (0, 1, 2, 5)
+    )  # fmt: skip
+    frame.loc[(frame["features"] == "coordinates") & (frame["k"] == 0), "accuracy"] = 0.97
+    found = probe_metrics(frame)
     assert found["probe_latents_minus_random"].value == pytest.approx(0.3)
     assert found["probe_latents_k1"].n == 2
     arms = ("latents", "random", "coordinates")
@@ -289,6 +287,12 @@ def test_metrics_of_tables():
     assert floors["contrast_minus_coordinates"].value == floors["tpp_n20_minus_coordinates"].value == -2
     assert floors["contrast_elsewhere_minus_plain"].value == 0
     assert "contrast_minus_plain" not in floors
-    figure, data = draw_floors(pd.DataFrame(rows), others)
+    best = others.assign(value=2.0 * others["what"].isin(["contrast of latents", "tpp of 20 latents"]))
+    nothing = probe_metrics(frame.assign(accuracy=0.6)) | other_metrics(others.assign(value=0.0))
+    for claim in (one for one in load_claims("sparse_autoencoders") if one.part == "benchmarks"):
+        worlds = found | other_metrics(best), nothing
+        verdicts = [evaluate("sparse_autoencoders", claim, "toy", world).verdict for world in worlds]
+        assert verdicts == ["reproduced", "not reproduced"], claim.id
+    figure, data = draw_floors(frame, others)
     assert [len(axis.collections) for axis in figure.axes] == [12, 7, 7]  # one mean for each arm and place
-    assert len(data) == len(others) + sum(row["task"] == "flagged call" for row in rows)
+    assert len(data) == len(others) + sum(frame["task"] == "flagged call")

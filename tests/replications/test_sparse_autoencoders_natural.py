@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from common.claims import load_claims
-from common.records import Metric
+from common.claims import evaluate, load_claims
 from common.rerun import rerun
 from common.saes.sae import About, Sae
+from replications.sparse_autoencoders import completeness
+from replications.sparse_autoencoders.codes import random_sae
 from replications.sparse_autoencoders.completeness import (
     KS,
     NULL,
@@ -20,7 +21,6 @@ from replications.sparse_autoencoders.completeness import (
     ioi_pairs,
     keep,
     pair_mean,
-    prepared,
     summary,
 )
 from replications.sparse_autoencoders.natural import absorption_metrics, layer_metrics, layer_rows, standard
@@ -33,15 +33,19 @@ from replications.sparse_autoencoders.token_classes import (
     frequent,
     main_latents,
     measured,
+    prepared,
     random_class,
 )
-from replications.sparse_autoencoders.token_classes import (
-    prepared as prepared_class,
-)
 
+CLAIMS = {claim.id: claim for claim in load_claims("sparse_autoencoders")}
+YES, NO = "reproduced", "not reproduced"
 ENTRIES = 12  # vocabulary entries; 0 to 3 are the class
 D = ENTRIES + 1  # one dimension per entry, and one for the class
 MEMBERS = {0, 1, 2, 3}
+
+
+def verdict(claim, metrics):
+    return evaluate("sparse_autoencoders", CLAIMS[claim], "toy", metrics).verdict
 
 
 def sae_with(rows):
@@ -72,7 +76,7 @@ def unit(*places):
 def judged(rows, members=MEMBERS):
     fit, test = half(0), half(1)
     sae = sae_with(np.stack(rows))
-    one = prepared_class(members, fit, test, Discriminants(fit), 10)
+    one = prepared(members, fit, test, Discriminants(fit), 10)
     return one and measured(one, coded(sae, fit, test), fit, test)
 
 
@@ -141,7 +145,10 @@ def test_metrics_of_both_parts():
         for seed in (0, 1) for dictionary in ("trained", "untrained") for group in ("natural", "random")
         for name, good in (("a", 0.9), ("b", 0.1))
     ]  # fmt: skip
-    found = absorption_metrics(pd.DataFrame(rows))
+    frame = pd.DataFrame(rows)
+    assert verdict("natural_absorption", absorption_metrics(frame.assign(absorbed=5 * frame["absorbed"]))) == YES
+    assert verdict("natural_absorption", absorption_metrics(frame.assign(absorbed=0.5))) == NO
+    found = absorption_metrics(frame)
     assert found["gap"].value == 0.5
     assert found["classes"].value == 1
     assert found["absorbed_minus_random"].value == pytest.approx(0.1)
@@ -155,11 +162,11 @@ def test_metrics_of_both_parts():
 
 def test_layers_are_matched_with_the_dictionary_of_another_seed():
     """Seed 0 shares its latents with the later layer of seed 1 only, seed 1 with that of seed 0: both are found."""
-    x = torch.randn(600, 12, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2000, 60, generator=torch.Generator().manual_seed(0))
 
     def sae(seed):
-        W = torch.nn.functional.normalize(torch.randn(8, 12, generator=torch.Generator().manual_seed(seed)), dim=1)
-        return Sae(About("t"), "relu", W.T.contiguous(), torch.full((8,), -0.3), W, torch.zeros(12))
+        W = torch.nn.functional.normalize(torch.randn(120, 60, generator=torch.Generator().manual_seed(seed)), dim=1)
+        return Sae(About("t"), "relu", W.T.contiguous(), torch.full((120,), -1.0), W, torch.zeros(60))
 
     found = layer_rows(x, x, [sae(1), sae(2)], [sae(2), sae(1)], [0, 1])
     assert found["later"].min() > 0.999
@@ -168,6 +175,8 @@ def test_layers_are_matched_with_the_dictionary_of_another_seed():
     crossed = layer_rows(x, x, [sae(1), sae(2)], [sae(1), sae(2)], [0, 1])
     assert crossed["same_start"].min() > 0.999
     assert crossed["later"].max() < 0.99
+    assert verdict("layers_share_latents", layer_metrics(found)) == YES
+    assert verdict("layers_share_latents", layer_metrics(crossed)) == NO
 
 
 @pytest.fixture
@@ -250,7 +259,7 @@ def test_only_the_last_positions_are_needed(decoder, layer):
     pairs = Pairs(
         [[3, 5, 9, 4], [3, 5, 2, 4], [1, 2, 6, 8, 7, 4], [1, 2, 6, 9, 7, 4]], [(9, 2), (9, 2), (8, 9), (8, 9)]
     )
-    found = prepared(decoder, pairs, layer, "cpu")
+    found = completeness.prepared(decoder, pairs, layer, "cpu")
     assert found.at.tolist() == [[1, 2, 3], [1, 2, 3], [3, 4, 5], [3, 4, 5]]
     swapped = found.x[[1, 0, 3, 2]]
     final = rerun(decoder, found.cache, layer, found.at, found.at[:, -1], swapped[None])[0]
@@ -262,29 +271,28 @@ def test_only_the_last_positions_are_needed(decoder, layer):
     assert torch.equal(found.answer[2], W_U[:, 8] - W_U[:, 9])
 
 
-NULLS = {
-    "latents_beat_random_in_probes": 0.5,  # chance
-    "plain_probe_beats_latents": 0.0,
-    "latents_of_a_class_carry_it": 0.0,
-    "natural_absorption": 0.0,
-    "layers_share_latents": 0.27,  # random directions in calibration
-    "four_latents_carry_syntax": 0.0,
-    "error_carries_little_syntax": 1.0,  # an error that carries everything
-    "latents_carry_indirect_objects": 0.55,  # a random dictionary in calibration
-    "error_carries_indirect_objects": 0.1,  # the syntax in calibration
-}
+def completeness_of(**of_error):
+    """Each behaviour is a sum of four coordinates: of latents, which are positive, or of the negative error."""
+    eye, rows = torch.eye(200), []
+    sae = Sae(About("t"), "relu", eye, torch.zeros(200), eye, torch.zeros(200))
+    for task, error, seed in [(*one, seed) for one in of_error.items() for seed in range(3)]:
+        gradient = (torch.arange(200) // 4 == 24 + error).float().expand(8, 2, 200)
+        x = torch.rand(8, 2, 200, generator=torch.Generator().manual_seed(seed)) * (1 - 2 * (torch.arange(200) > 99))
+        x[error::2] *= 1 + 8 * gradient[0]
+        best, dice = attribution(sae, x, gradient).argsort(descending=True), np.random.default_rng(seed)
+        null = random_sae(sae, x.flatten(0, 1), seed)
+        order = attribution(null, x, gradient).argsort(descending=True).tolist()
+        kept = [(sae, *one) for one in chosen(best, torch.ones(200), dice)]
+        kept += [(null, NULL, k, order[:k], False) for k in KS]
+        for own, name, k, latents, whole in kept:
+            both = torch.stack([keep(own, x, latents, whole), x])
+            left, clean = behaviour((both * gradient).sum((2, 3))).tolist()
+            rows.append({"task": task, "seed": seed, "latents": name, "k": k, "error": whole, "survives": left / clean})
+    return summary(pd.DataFrame(rows), dict.fromkeys(of_error, clean))
 
 
-@pytest.mark.parametrize("claim", NULLS)
-def test_each_claim_fails_where_there_is_nothing(claim):
-    (found,) = (one for one in load_claims("sparse_autoencoders") if one.id == claim)
-    null = Metric(value=NULLS[claim], ci_low=NULLS[claim], ci_high=NULLS[claim], n=3, unit="1", formula="null")
-    assert found.assertion.fails(null)
-    assert not found.assertion.fails(
-        null.model_copy(update=dict.fromkeys(("value", "ci_low", "ci_high"), passing(found)))
-    )
-
-
-def passing(claim):
-    """A value on the right side."""
-    return claim.assertion.at_least + 0.01 if claim.assertion.at_least is not None else claim.assertion.at_most - 0.01
+@pytest.mark.parametrize("claim", [name for name, claim in CLAIMS.items() if claim.part == "completeness"])
+def test_completeness_claims_need_the_latents_or_the_error_that_they_name(claim):
+    of_error = claim == "error_carries_indirect_objects"
+    assert verdict(claim, completeness_of(syntax=False, ioi=of_error)) == YES
+    assert {verdict(claim, completeness_of(syntax=alike, ioi=alike)) for alike in {True, not of_error}} == {NO}
