@@ -21,6 +21,7 @@ from common.decoder import Decoder
 from common.files import read_json
 from common.models import load_model
 from common.records import Metric, write_metrics
+from common.saes.harvest import CORPUS
 from common.saes.metrics import FORMULAS, l0
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
@@ -41,6 +42,7 @@ from replications.sparse_autoencoders.substitution import (
     substitute,
 )
 
+CORPORA = ("python_docs", "self_chat")  # as `collect` reads them
 PCA_SAMPLE = 65_536
 MORE_COMPONENTS = [128, 256]
 
@@ -118,19 +120,24 @@ def compared(chosen: dict[str, Sae], kinds: dict[str, str], sweep: Sweep) -> lis
 
 
 def add_effects(rows: list[dict[str, Any]], found: dict[str, Effect], document: np.ndarray) -> None:
-    """Fills in cross-entropy and KL of each row, with intervals over documents."""
+    """Fills in cross-entropy and KL of each row, with intervals over documents, and cross-entropy by corpus."""
     clean = found["clean"].ce
-    means = {name: float(effect.ce.mean()) for name, effect in found.items()}
+    parts = {"": np.ones(len(clean), dtype=bool)}
+    parts |= {f"_{corpus}": document // CORPUS == place for place, corpus in enumerate(CORPORA)}
+    means = {
+        end: {name: float(effect.ce[part].mean()) for name, effect in found.items()} for end, part in parts.items()
+    }
     for row in rows:
         name = row["name"]
         if name not in found:
             continue
         delta = over_clusters(found[name].ce - clean, document, unit="nats", formula=FORMULAS["delta_ce"])
-        row |= {"delta_ce": delta.value, "delta_ce_low": delta.ci_low, "delta_ce_high": delta.ci_high}
+        row |= {"delta_ce_low": delta.ci_low, "delta_ce_high": delta.ci_high}
         row["kl"] = float(found[name].kl.mean())
-        for ablation in ("mean", "zero"):
-            if ablation in means:
-                row[f"recovered_{ablation}"] = (means[ablation] - means[name]) / (means[ablation] - means["clean"])
+        for end, ce in means.items():
+            row[f"delta_ce{end}"] = ce[name] - ce["clean"]
+            for ablation in {"mean", "zero"} & ce.keys():
+                row[f"recovered_{ablation}{end}"] = (ce[ablation] - ce[name]) / (ce[ablation] - ce["clean"])
         for draw in (0, 1):
             if (random := found.get(f"{name}:random{draw}")) is not None:
                 row[f"kl_random{draw}"] = float(random.kl.mean())
@@ -198,8 +205,15 @@ def summary(
         "pathological_ratio_null": (null, "1", "kl of one random point over kl of another at the same distance"),
         "dead": (column("batch_topk", "dead", seeds), "share", FORMULAS["dead"] + ", held-out activations"),
     }
+    pairs = {}
+    for corpus in CORPORA:
+        for name, key, unit in (("delta_ce", "delta_ce", "nats"), ("recovered", "recovered_mean", "share")):
+            own_name, formula = f"{name}_{corpus}", f"{FORMULAS[key]}; windows of {corpus} alone"
+            series[own_name] = (column("batch_topk", f"{key}_{corpus}", seeds), unit, formula)
+            series[f"{own_name}_pca"] = (baseline(pca, f"{key}_{corpus}", n), unit, f"{formula}; principal components")
+            pairs[f"{own_name}_minus_pca"] = (own_name, f"{own_name}_pca")
     late = by_name[late_member(sweep, seeds[0]).name]
-    pairs = {
+    pairs |= {
         "l0_ratio_difference": ("l0_ratio", "l0_ratio_other"),
         "fvu_minus_shuffled": ("fvu", "fvu_shuffled"),
         "delta_ce_minus_pca": ("delta_ce", "delta_ce_pca"),
