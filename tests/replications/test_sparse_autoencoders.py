@@ -12,12 +12,13 @@ from common.saes.sae import About, Sae
 from common.saes.stream import Activations, as_batch, write_shards
 from replications.sparse_autoencoders import reconstructions
 from replications.sparse_autoencoders.baselines import baselines
+from replications.sparse_autoencoders.measure_language import add_effects
 from replications.sparse_autoencoders.measure_planted import fall, pca_explained, true_reconstruction
 from replications.sparse_autoencoders.members import members
 from replications.sparse_autoencoders.order import falling, order_metrics, shuffled, slope
 from replications.sparse_autoencoders.reconstructions import Judge
 from replications.sparse_autoencoders.settings import World
-from replications.sparse_autoencoders.substitution import HeldOut, at_same_distance, scored, substitute
+from replications.sparse_autoencoders.substitution import Effect, HeldOut, at_same_distance, scored, substitute
 from replications.sparse_autoencoders.train_planted import fit
 from replications.sparse_autoencoders.worlds import Stream, codes, directions, frequencies, mix, scale
 
@@ -110,6 +111,22 @@ def test_the_longest_window_of_each_document_is_taken_from_the_corpora_in_turn()
         chosen = held.one_per_document(count)
         assert chosen.used.sum(1).tolist() == expected
         assert chosen.document.unique().numel() == len(expected)
+
+
+def test_the_cost_is_that_of_both_corpora_and_of_each():
+    document = np.array([0, 0, 1, CORPUS, CORPUS + 1, CORPUS + 1])
+    docs, clean = document < CORPUS, np.full(6, 2.0)
+    found = {"clean": Effect(clean, 0 * clean), "mean": Effect(clean + 4, 1 + 0 * clean)}
+    found["sae"] = Effect(clean + np.where(docs, 0.2, 1.0), np.where(docs, 0.1, 0.5))
+    rows = [{"name": "sae"}, {"name": "not substituted"}]
+    add_effects(rows, found, document)
+    row = rows[0]
+    assert [row["delta_ce"], row["delta_ce_python_docs"], row["delta_ce_self_chat"]] == pytest.approx([0.6, 0.2, 1.0])
+    ways = ("recovered_mean", "recovered_mean_python_docs", "recovered_mean_self_chat")
+    assert [row[way] for way in ways] == pytest.approx([0.85, 0.95, 0.75])
+    assert row["kl"] == pytest.approx(0.3)
+    assert row["delta_ce_low"] < 0.6 < row["delta_ce_high"]
+    assert rows[1] == {"name": "not substituted"}
 
 
 def test_reconstructions_are_judged_as_the_formulas_say(tmp_path, monkeypatch):
