@@ -11,6 +11,7 @@ from pathlib import Path
 from common.cli import run
 from common.config import ROOT
 from common.files import read_json, sha256, write_json
+from common.models import fast_dtype
 
 REPORTED = ("torch", "transformer-lens", "transformers", "snakemake", "einops", "jaxtyping", "numpy", "scipy", "pandas")
 
@@ -55,18 +56,18 @@ def device_name(device: str) -> str:
 
 
 def instructions() -> str:
-    """What the processor computes with, as torch names it; results have the same bytes only where this is the same."""
+    """What the processor computes with, as torch names it, and whether in bfloat16, too; results have the same bytes
+    only where this is the same."""
     import torch
 
-    return str(torch.backends.cpu.get_cpu_capability())
+    name = str(torch.backends.cpu.get_cpu_capability())
+    return f"{name}, bfloat16" if fast_dtype() == torch.bfloat16 else name
 
 
 def dtypes(language_models: bool) -> str:
     """What was computed in. Language models harvest, are fine-tuned and write in bfloat16 where that is fast."""
     if not language_models:
         return "float32, float64 for long sums"
-    from common.models import fast_dtype
-
     name = str(fast_dtype()).removeprefix("torch.")
     return f"float32, float64 for long sums; {name} for harvesting, fine-tuning and writing"
 

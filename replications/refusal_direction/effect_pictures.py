@@ -60,7 +60,7 @@ def refusal(data: Data) -> Picture:
             )
             sns.stripplot(some, x="condition", y="refused", order=order, color="black", size=2.5, ax=ax)
             ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=f"{model}: {title}")
-            ax.tick_params(axis="x", rotation=35)
+            plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
     return figure, table
 
 
