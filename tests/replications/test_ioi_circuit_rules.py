@@ -110,10 +110,10 @@ def test_auroc_limits(seed: int) -> None:
     for layer, head, place in TRUTH:
         truth[PLACES.index(place), 4 * layer + head] = 1  # type: ignore[arg-type]
     noise = np.random.default_rng(seed).random(truth.shape)
-    assert ground_truth.auroc(truth) == 1
-    assert ground_truth.auroc(-truth) == 0
-    assert ground_truth.auroc(np.zeros_like(truth)) == 0.5
-    assert ground_truth.auroc(noise) == pytest.approx(1 - ground_truth.auroc(-noise))
+    assert ground_truth.recovery(truth) == 1
+    assert ground_truth.recovery(-truth) == 0
+    assert ground_truth.recovery(np.zeros_like(truth)) == 0.5
+    assert ground_truth.recovery(noise) == pytest.approx(1 - ground_truth.recovery(-noise))
 
 
 def test_claims_of_the_ground_truth_hold_and_fail_with_it(
