@@ -7,7 +7,8 @@ TransformerLens hooks, which is what published code does. TransformerLens has no
 `get_act_patch_direct_path` is another quantity (the edge alone, without MLPs in between, at all positions, into each
 head apart). The other side runs a few heads and is scaled to all; our side counts its cached passes, theirs does not.
 
-What can be gained depends on the receivers. Into the logits one position of each layer below is computed, for queries
+What can be gained depends on the prompts, since with more of them the ratio falls to that of the arithmetic, and on the
+receivers. Into the logits one position of each layer below is computed, for queries
 at END one position of each layer; for values and keys every position from the receiver to END, as the four passes must.
 """
 
