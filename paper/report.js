@@ -142,6 +142,9 @@ function mend() {
   for (const list of document.querySelectorAll("#app .gap-3 > ul")) set(list, { role: "none" }); // it holds no list items
   set(nav.querySelector("h1 img"), { alt: "" });
   for (const inner of nav.querySelectorAll("nav")) follow(inner);
+  for (const button of main.querySelectorAll("[data-result]")) { // a file that older settings left is no result
+    button.closest("li").hidden = !(button.dataset.result in results);
+  }
   for (const input of nav.querySelectorAll("nav input")) {
     set(input, { "aria-label": "Search all results", type: "search", placeholder: null });
   }

@@ -51,6 +51,11 @@ def test_the_report_is_one_file_with_figures_pages_and_data(browser, alone, fini
     assert page.evaluate("names => names.filter(name => !results[name])", wanted) == []
     assert any("/browser/" in name for name in wanted)
     assert any("/demonstration/" in name for name in wanted)
+    assert page.locator("[data-result]").first.is_visible()
+    left_over = "<li><button data-result=older>left over</button></li>"
+    add = "(one, html) => one.closest('ul').insertAdjacentHTML('beforeend', html)"
+    page.eval_on_selector("[data-result]", add, left_over)
+    page.wait_for_selector("text=left over", state="hidden")
     assert problems == []
 
 
