@@ -22,7 +22,7 @@ from common.files import read_json
 from common.models import load_model
 from common.records import Metric, write_metrics
 from common.saes.harvest import CORPUS
-from common.saes.metrics import FORMULAS, l0
+from common.saes.metrics import FORMULAS, l0, loss_recovered
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
@@ -136,8 +136,9 @@ def add_effects(rows: list[dict[str, Any]], found: dict[str, Effect], document: 
         row["kl"] = float(found[name].kl.mean())
         for end, ce in means.items():
             row[f"delta_ce{end}"] = ce[name] - ce["clean"]
-            for ablation in {"mean", "zero"} & ce.keys():
-                row[f"recovered_{ablation}{end}"] = (ce[ablation] - ce[name]) / (ce[ablation] - ce["clean"])
+            for ablation in ("mean", "zero"):
+                if ablation in ce:
+                    row[f"recovered_{ablation}{end}"] = loss_recovered(ce["clean"], ce[name], ce[ablation])
         for draw in (0, 1):
             if (random := found.get(f"{name}:random{draw}")) is not None:
                 row[f"kl_random{draw}"] = float(random.kl.mean())
