@@ -15,7 +15,7 @@ from common.files import read_json, write_json
 from common.models import answer_text, chat_prompt, encode, load_tokenizer
 from common.steering import Sampler, Steering, generate, load_writer
 from replications.feature_steering.latents import Latent, to_show
-from replications.feature_steering.prepare import own_sae
+from replications.feature_steering.prepare import own_saes
 from replications.feature_steering.settings import Demonstration
 
 QUESTIONS = (
@@ -38,7 +38,7 @@ def demonstrate(
     """`latents` comes from `prepare`; `out` holds every answer."""
     tokenizer, model = load_tokenizer(manifest.parent), load_writer(manifest.parent, device)
     about = read_json(latents)
-    sae = own_sae(index, about["sae"], about["model"])
+    [sae] = own_saes(index, [about["sae"]], about["model"])
     known = [Latent.model_validate(one) for one in about["latents"]]
     shown = to_show(known, demonstration.density, demonstration.contexts, demonstration.latents)
     if not shown:

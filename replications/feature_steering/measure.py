@@ -4,8 +4,8 @@
 document on other concepts and 1 an average document on the concept. Two comparisons on the scoring prompts: all dials
 at the common multiplier (vectors of equal length), and some at the multiplier chosen for them on other prompts, the
 fluent one of highest gain (`fluent_`; a dial for which none is fluent is left alone and gains 0). Dose-response comes
-from all prompts. Intervals resample whole concepts; `per_seed` are means of the sampling seeds, which also
-draw prompts and nulls.
+from all prompts. Intervals resample whole concepts; `per_seed` are means of the seeds, each with its own dictionary,
+prompts, random numbers and nulls.
 """
 
 import itertools
@@ -173,17 +173,18 @@ def doses_of(own: pd.DataFrame, concepts: int, seeds: list[int], limits: Fluency
 
 def judging(detectors: pd.DataFrame) -> dict[str, Metric]:
     """Whether the probe knows documents that it was not fitted to, and how well single latents do."""
-    names, found = np.arange(len(detectors)), {}
+    means = detectors.groupby("concept", sort=False)[["judge", "judge_permuted", "detection"]].mean()
     columns = {
-        "judge_auroc": detectors["judge"],
-        "judge_auroc_permuted": detectors["judge_permuted"],
-        "judge_auroc_difference": detectors["judge"] - detectors["judge_permuted"],
-        "detection_auroc": detectors["detection"],
+        "judge_auroc": means["judge"],
+        "judge_auroc_permuted": means["judge_permuted"],
+        "judge_auroc_difference": means["judge"] - means["judge_permuted"],
+        "detection_auroc": means["detection"],
     }
-    for name, values in columns.items():
-        formula = "AUROC of documents on the concept against documents on others"
-        found[name] = over_clusters(values.to_numpy(), names, unit="1", formula=formula)
-    return found
+    formula = "AUROC of documents on the concept against documents on others"
+    return {
+        name: over_clusters(values.to_numpy(), np.arange(len(means)), unit="1", formula=formula)
+        for name, values in columns.items()
+    }
 
 
 def perplexities(scored: pd.DataFrame, best: dict[str, float], equal: float) -> dict[str, Metric]:

@@ -1,8 +1,9 @@
 """Step: chooses concepts and documents, reads them once, and makes the dials, the judges and a record of every latent.
 
-Out: `prepared.safetensors` (dials, judges, scale of the residual stream), `concepts.json` (names, detectors, lexicons,
-texts to continue), `latents.json` (for the demonstration and the chat) and `detectors.csv`. The model runs in bfloat16
-where the processor computes in it; what is made from its activations is float32 or float64.
+Every seed takes its latents from a dictionary of its own. Out: `prepared.safetensors` (dials, judges, scale of the
+residual stream), `concepts.json` (names, lexicons, texts to continue), `latents.json` (of the first dictionary, for the
+demonstration and the chat) and `detectors.csv`. The model runs in bfloat16 where the processor computes in it; what is
+made from its activations is float32 or float64.
 """
 
 import contextlib
@@ -67,15 +68,17 @@ def read(
     return torch.cat(here), torch.cat(there)
 
 
-def own_sae(index: Path, name: str, model: str) -> Sae:
-    """An SAE from the folder of `index`. UserError if it is not there, is of another model, or not steerable."""
-    known = [one["name"] for one in read_json(index)]
-    if name not in known:
-        raise UserError(f"no SAE '{name}' in {index.parent}; there are {', '.join(known[:6])}, ...")
-    sae = load_saelens(index.parent / name)
-    sae.check_belongs(model, sae.about.hook)
-    layer_and_place(sae.about.hook)
-    return sae
+def own_saes(index: Path, names: list[str], model: str) -> list[Sae]:
+    """SAEs from the folder of `index`. UserError if one is missing or of another model, or its hook is not to steer."""
+    known, found = [one["name"] for one in read_json(index)], list[Sae]()
+    for name in names:
+        if name not in known:
+            raise UserError(f"no SAE '{name}' in {index.parent}; there are {', '.join(known[:6])}, ...")
+        sae = load_saelens(index.parent / name)
+        sae.check_belongs(model, (found or [sae])[0].about.hook)
+        layer_and_place(sae.about.hook)
+        found.append(sae)
+    return found
 
 
 def prepare(
@@ -94,35 +97,49 @@ def prepare(
     latents: Path,
     table: Path,
 ) -> None:
-    """`index` lists the SAEs, `activations` is the manifest of the shards they were trained on."""
+    """`index` lists the SAEs, `activations` is the manifest of the shards they were trained on, `sae` the name of one
+    without its seed."""
     torch.set_grad_enabled(False)
     tokenizer, model = load_tokenizer(manifest.parent), load_writer(manifest.parent, device)
-    name = Manifest.model_validate(read_json(manifest)).name
-    own, special = own_sae(index, sae, name), list(tokenizer.all_special_ids)
+    name, stored = Manifest.model_validate(read_json(manifest)).name, Activations(activations.parent)
+    names = [f"{sae}-s{seed}" for seed in seeds]
+    saes, special = own_saes(index, names, name), list(tokenizer.all_special_ids)
+    hook, later = saes[0].about.hook, f"blocks.{concepts.judge_layer}.hook_resid_pre"
     chosen = choose(docs.parent, tokenizer, concepts)
     documents = {part: [tokens for one in chosen for tokens in one.parts[part]] for part in PARTS}
     label = {part: torch.arange(len(chosen)).repeat_interleave(len(chosen[0].parts[part])) for part in PARTS}
     every = [tokens[: concepts.tokens + 1] for part in PARTS for tokens in documents[part]]
-    later = f"blocks.{concepts.judge_layer}.hook_resid_pre"
-    here, there = read(model, every, own.about.hook, later, concepts.batch)
+    here, there = read(model, every, hook, later, concepts.batch)
     sizes = [len(documents[part]) for part in PARTS]
     means = dict(zip(PARTS, torch.split(there, sizes), strict=True))
 
     x, concept = here[: sizes[0]], label["training"]
-    largest, density = strength(own, Activations(activations.parent))
-    values = torch.cat([own.encode(part) for part in torch.split(here, concepts.batch)])
-    live = density * (largest > 0)
-    latent, detection = dials.detectors(reduce(values[: sizes[0]], "doc pos d -> doc d", "mean"), concept, live)
     learned = {
-        "sae": dials.unit(own.W_dec[latent]),
         "diff_means": dials.difference_of_means(x, concept),
         "probe": dials.probe_directions(x, concept),
         "pca": dials.principal_directions(x, concept),
     }
-    tensors = {f"dial.{dial}": v for dial, v in learned.items()}
-    for seed in seeds:
+    tensors = {"norm": here.norm(dim=-1).mean()[None]}
+    unembedding, gain = output_map(model)
+    frames = []
+    for seed, own in zip(seeds, saes, strict=True):
+        largest, density = strength(own, stored)
+        values = torch.cat([own.encode(part) for part in torch.split(here, concepts.batch)])
+        live = density * (largest > 0)
+        latent, detection = dials.detectors(reduce(values[: sizes[0]], "doc pos d -> doc d", "mean"), concept, live)
+        learned[f"sae.{seed}"] = dials.unit(own.W_dec[latent])
         made, drawn = dials.nulls(x, concept, own, live, latent, seed)
-        tensors |= {f"dial.{dial}.{seed}": v for dial, v in made.items()} | {f"latent.random.{seed}": drawn}
+        tensors |= {f"dial.{dial}.{seed}": v for dial, v in made.items()}
+        tensors |= {f"latent.sae.{seed}": latent, f"latent.random_latent.{seed}": drawn}
+        frames.append(
+            pd.DataFrame({"seed": seed, "latent": latent, "density": density[latent], "detection": detection})
+        )
+        if seed == seeds[0]:
+            logits = judge.direct_logits(dials.unit(own.W_dec), unembedding, gain)
+            records = describe(values, every, logits, largest, density, tokenizer, contexts)
+            shown = {"model": name, "sae": names[0], "hook": hook}
+            write_json(latents, {**shown, "latents": [one.model_dump() for one in records]})
+    tensors |= {f"dial.{dial}": v for dial, v in learned.items()}
 
     weights, offset = judge.fit_probe(means["judging"], label["judging"])
     weights, offset = judge.rescaled(weights, offset, means["scaling"], label["scaling"])
@@ -136,7 +153,6 @@ def prepare(
         axis=0,
     )
 
-    unembedding, gain = output_map(model)
     direct = [
         {token for v in learned.values() for token in judge.direct_logits(v[place : place + 1], unembedding, gain)[0]
          .topk(judge.DIRECT_LOGITS).indices.tolist()}
@@ -145,38 +161,24 @@ def prepare(
     reading = [[tokens[1:] for tokens in one.parts["judging"] + one.parts["scaling"]] for one in chosen]
     lexicons = judge.lexicons(reading, direct, concepts.lexicon, special)
 
-    tensors |= {"latent.sae": latent, "judge.weights": weights, "judge.offset": offset}
-    tensors |= {"norm": here.norm(dim=-1).mean()[None], "largest": largest, "density": density}
+    tensors |= {"judge.weights": weights, "judge.offset": offset}
     with atomic(out) as temporary:
         save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
     write_json(
         listed,
         {
             "model": name,
-            "sae": sae,
-            "hook": own.about.hook,
+            "saes": names,
+            "hook": hook,
             "judge": later,
             "concepts": [
-                {"name": one.name, "latent": int(latent[at]), "lexicon": lexicons[at], "texts": one.parts["texts"]}
+                {"name": one.name, "lexicon": lexicons[at], "texts": one.parts["texts"]}
                 for at, one in enumerate(chosen)
             ],
         },
     )
-    logits = judge.direct_logits(dials.unit(own.W_dec), unembedding, gain)
-    records = describe(values, every, logits, largest, density, tokenizer, contexts)
-    source = {"model": name, "sae": sae, "hook": own.about.hook}
-    write_json(latents, {**source, "latents": [one.model_dump() for one in records]})
-    frame = pd.DataFrame(
-        {
-            "concept": [one.name for one in chosen],
-            "latent": latent,
-            "density": density[latent],
-            "detection": detection,
-            "judge": dials.own_auroc(scores, label["scaling"]),
-            "judge_permuted": permuted,
-        }
-    )
-    write_table(table, frame)
+    judged = {"judge": dials.own_auroc(scores, label["scaling"]), "judge_permuted": permuted}
+    write_table(table, pd.concat([own.assign(concept=[one.name for one in chosen], **judged) for own in frames]))
 
 
 if __name__ == "__main__":

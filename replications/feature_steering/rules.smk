@@ -1,5 +1,5 @@
 # Feature steering: prepare (concepts, dials, judges) -> steer (texts) -> measure -> figures; demonstrate -> page.
-# The SAE comes from `sparse_autoencoders`, whose steps run first.
+# The SAEs, one a seed, come from `sparse_autoencoders`, whose steps run first.
 from common.workflow import captions, figure_files, flags, source_hash
 
 NAME = "replications.feature_steering"
@@ -7,7 +7,6 @@ CAPTIONS = "replications/feature_steering/captions"
 ENDINGS = ["svg", "png", "pdf", "csv", "json"]
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 SEEDS = {"seeds": config["seeds"][: config["most_seeds"]]}
-SAE = f"{config['sae']}-s{config['seeds'][0]}"
 SAES = "<all_results>/sparse_autoencoders/{model}"
 FIGURES = {
     "Dials": {"dials": ["frontier", "doses", "contest", "specificity"]},
@@ -40,7 +39,7 @@ rule prepare:
         options=flags(
             {"concepts": config["concepts"]},
             contexts=config["demonstration"]["contexts"],
-            sae=SAE,
+            sae=config["sae"],
             device=config["device"],
             **SEEDS,
         ),

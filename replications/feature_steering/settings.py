@@ -11,6 +11,7 @@ Count = Annotated[int, Field(ge=1)]
 LEARNED = ("sae", "diff_means", "probe", "pca")
 NULLS = ("random_latent", "random_direction", "permuted_means")
 DIALS = (*LEARNED, *NULLS)
+OF_A_SEED = ("sae", *NULLS)  # a dictionary of its own, and nulls drawn anew
 CHOSEN = ("sae", "diff_means", "random_direction")  # scored at their fluent multiplier as well
 CURVES = (*CHOSEN, "random_latent")  # tried at every multiplier; the others are scored at the common one only
 NO_DIAL, INSTRUCTION = "unsteered", "instruction"
@@ -87,7 +88,7 @@ class Demonstration(Strict):
 class Settings(Strict):
     """All parts."""
 
-    sae: str = Field(description="name of an SAE of `sparse_autoencoders`, without its seed")
+    sae: str = Field(description="name of SAEs of `sparse_autoencoders` without the seed; each seed uses its own")
     most_seeds: Annotated[int, Field(ge=2)] = Field(description="how many of the run's seeds are used, the first ones")
     concepts: Concepts
     writing: Writing

@@ -22,7 +22,7 @@ from common.tables import write_table
 from replications.feature_steering.choice import choose_multipliers, compared
 from replications.feature_steering.concepts import header, neutral_prompts
 from replications.feature_steering.judge import distinct_bigrams, lexicon_share
-from replications.feature_steering.prepare import own_sae
+from replications.feature_steering.prepare import own_saes
 from replications.feature_steering.settings import REMOVING, Fluency, Writing
 from replications.feature_steering.writing import Row, as_columns, choosing, removal, scoring, steering, unsteered
 
@@ -31,32 +31,32 @@ if TYPE_CHECKING:
 
 
 class Writer:
-    """Writes rows under their interventions and judges them.
+    """Writes rows under their interventions and judges them. Each seed has its own SAE.
 
     `prompts` are the neutral ones, then the instructed ones concept by concept, then beginnings of documents.
     """
 
     def __init__(
-        self, model: "PreTrainedModel", sae: Sae, prepared: dict[str, Tensor], lexicons: list[list[int]], judge: str,
-        prompts: list[list[int]], writing: Writing, special: list[int],
+        self, model: "PreTrainedModel", saes: dict[int, Sae], prepared: dict[str, Tensor], lexicons: list[list[int]],
+        judge: str, prompts: list[list[int]], writing: Writing, special: list[int],
     ) -> None:  # fmt: skip
-        self.model, self.sae, self.prepared, self.lexicons = model, sae, prepared, lexicons
+        self.model, self.saes, self.prepared, self.lexicons = model, saes, prepared, lexicons
         self.judge, self.prompts, self.writing, self.special = judge, prompts, writing, special
 
     def write(self, rows: list[Row]) -> Tensor:
         """Tokens of every row."""
         written = torch.zeros(len(rows), self.writing.new_tokens, dtype=torch.long)
         device = str(self.model.device)
-        for seed in sorted({row.seed for row in rows}):
+        for seed, sae in self.saes.items():
             own = torch.tensor([place for place, row in enumerate(rows) if row.seed == seed])
-            for places, intervention in steering([rows[place] for place in own.tolist()], self.prepared, self.sae):
+            for places, intervention in steering([rows[place] for place in own.tolist()], self.prepared, sae):
                 where = own[places]
                 for part in track(list(torch.split(torch.arange(len(places)), self.writing.batch)), f"seed {seed}"):
                     group = [rows[place] for place in where[part].tolist()]
                     asked, at = torch.unique(torch.tensor([row.prompt for row in group]), return_inverse=True)
                     streams = torch.tensor([row.stream for row in group])
                     written[where[part]] = generate(
-                        self.model, [self.prompts[place] for place in asked.tolist()], at, self.sae.about.hook,
+                        self.model, [self.prompts[place] for place in asked.tolist()], at, sae.about.hook,
                         None if intervention is None else intervention.rows(part).to(device), self.writing.new_tokens,
                         Sampler(self.writing.temperature, streams, seed, self.special),
                         whole_prompt=group[0].part == REMOVING,
@@ -103,8 +103,9 @@ def steer(
         prompts += [header(tokenizer, concept["name"]) + prompt[1:] for prompt in neutral]
     first = len(prompts)
     prompts += [text[: writing.beginning + 1] for concept in concepts for text in concept["texts"]]
+    saes = dict(zip(seeds, own_saes(index, about["saes"], about["model"]), strict=True))
     writer = Writer(
-        model, own_sae(index, about["sae"], about["model"]), load_file(prepared),
+        model, saes, load_file(prepared),
         [concept["lexicon"] for concept in concepts], about["judge"], prompts, writing, list(tokenizer.all_special_ids),
     )  # fmt: skip
 

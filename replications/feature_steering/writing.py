@@ -23,7 +23,7 @@ from replications.feature_steering.settings import (
     DIALS,
     INSTRUCTION,
     NO_DIAL,
-    NULLS,
+    OF_A_SEED,
     REMOVALS,
     REMOVING,
     SCORING,
@@ -130,14 +130,13 @@ def source_of(row: Row) -> str:
 def vector(row: Row, prepared: dict[str, Tensor]) -> Float[Tensor, " d_model"]:
     """The unit vector of a row."""
     source = source_of(row)
-    name = f"dial.{source}.{row.seed}" if source in NULLS else f"dial.{source}"
+    name = f"dial.{source}.{row.seed}" if source in OF_A_SEED else f"dial.{source}"
     return prepared[name][row.concept]
 
 
 def latent_of(row: Row, prepared: dict[str, Tensor]) -> Tensor:
     """The latent of a row that is clamped."""
-    name = f"latent.random.{row.seed}" if source_of(row) == "random_latent" else "latent.sae"
-    return prepared[name][row.concept]
+    return prepared[f"latent.{source_of(row)}.{row.seed}"][row.concept]
 
 
 def as_columns(rows: list[Row]) -> dict[str, list[Any]]:

@@ -11,8 +11,8 @@ NAMES = {"relu": "ReLU + L1", "topk": "TopK", "batch_topk": "BatchTopK", "jumpre
          "matryoshka": "Matryoshka"}  # fmt: skip
 MARKS = {
     "alone": ("parent without a child", "o", "0.45"),
-    "recall": ("parent with a child", "D", PALETTE[1]),
-    "shuffled": ("shuffled samples", "s", PALETTE[5]),
+    "recall": ("parent with a child", "D", "0.1"),
+    "shuffled": ("shuffled samples", "s", "0.65"),
 }
 COLOURS = dict(zip(NAMES, (PALETTE[3], PALETTE[1], PALETTE[0], PALETTE[4], PALETTE[2]), strict=True))
 
@@ -32,7 +32,7 @@ def draw_absorption(rows: pd.DataFrame) -> Figure:
     left.set(xlabel="share of samples on which the parent's latent fires", xlim=(-0.02, 1.03))
     for name, label in NAMES.items():
         own = seeds[seeds["architecture"] == name]
-        right.plot(own["explained"], own["recall"], "D", color=COLOURS[name], markersize=5, label=label)
+        right.plot(own["explained"], own["recall"], "o", color=COLOURS[name], markersize=5, label=label)
     right.set(xlabel="variance explained", ylabel="share fired with a child", ylim=(0, 1.03))
     handles, labels = left.get_legend_handles_labels()
     more, names = right.get_legend_handles_labels()

@@ -34,12 +34,14 @@ SHADES = ["#9ecae1", "#4292c6", "#08519c", "#021a38"]
 def frontier(saes: pd.DataFrame) -> Picture:
     """L0 against FVU and against delta CE, every SAE and baseline."""
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.6), sharex=True)
-    own = saes[saes["kind"].isin(["grid", "seed", "architecture"])]
+    own = saes[saes["kind"].isin(["grid", "seed", "grid seed", "architecture"])]
     for axes, quantity in zip(panels, ("fvu", "delta_ce"), strict=True):
         widths = sorted(own[own["kind"] == "grid"]["width"].unique())
         for width, shade in zip(widths, SHADES, strict=False):
             line = own[(own["kind"] == "grid") & (own["width"] == width)].sort_values("l0")
             axes.plot(line["l0"], line[quantity], "-o", color=shade, markersize=4, label=f"BatchTopK, F = {width:.0f}")
+            more = own[own["kind"].isin(["seed", "grid seed"]) & (own["width"] == width)]
+            axes.plot(more["l0"], more[quantity], "o", color=shade, markersize=4, mfc="none", markeredgewidth=0.6)
         for _, row in own[own["kind"] == "architecture"].iterrows():
             name, marker, colour = ARCHITECTURES[row["architecture"]]
             axes.plot(row["l0"], row[quantity], marker, color=colour, markersize=5, label=name, zorder=4)

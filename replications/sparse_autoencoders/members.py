@@ -1,8 +1,8 @@
 """The SAEs of the language model: which are trained, and how they are named on disk.
 
-The grid is BatchTopK over widths and sparsities at the first seed; at its central
-point stand the other architectures, SAEs of all seeds and two controls: a decoder that stays at its random start, and
-activations whose dimensions are shuffled over tokens. One more BatchTopK SAE sits at the late layer.
+The grid is BatchTopK over widths and sparsities at the first seed; its first `grid_seeds` seeds have all of it. At its
+central point stand the other architectures, SAEs of all seeds and two controls: a decoder that stays at its random
+start, and activations whose dimensions are shuffled over tokens. One more BatchTopK SAE sits at the late layer.
 """
 
 from typing import NamedTuple
@@ -21,13 +21,13 @@ class Member(NamedTuple):
 
 def members(sweep: Sweep, seeds: list[int]) -> list[Member]:
     """All SAEs of a run, names distinct."""
-    found = [
-        Member(f"batch_topk-{width}-k{k}-s{seeds[0]}", "grid", recipe("batch_topk", width, k, seeds[0]))
-        for width in sweep.widths
-        for k in sweep.sparsities
-    ]
-    width, k = sweep.width, sweep.sparsity
-    found += [Member(f"batch_topk-{width}-k{k}-s{s}", "seed", recipe("batch_topk", width, k, s)) for s in seeds[1:]]
+    width, k = centre = sweep.width, sweep.sparsity
+    grid = [(one, other) for one in sweep.widths for other in sweep.sparsities]
+    found = []
+    for s in seeds:
+        for point in grid if s in seeds[: sweep.grid_seeds] else [centre]:
+            kind = "grid" if s == seeds[0] else "seed" if point == centre else "grid seed"
+            found.append(Member(f"batch_topk-{point[0]}-k{point[1]}-s{s}", kind, recipe("batch_topk", *point, s)))
     found += [
         Member(f"{name}-{width}-k{k}-s{seeds[0]}", "architecture", recipe(name, width, k, seeds[0]))
         for name in sweep.architectures

@@ -15,12 +15,12 @@ def more_members(sweep: Sweep, seeds: list[int]) -> list[Member]:
     """All SAEs of this step; those of kind `soft` are trained within their cones."""
     width, k = sweep.width, sweep.sparsity
     found = [Member(f"soft-{width}-k{k}-s{s}", "soft", recipe("batch_topk", width, k, s)) for s in seeds]
-    for s in seeds[1:]:
-        found += [
-            Member(f"batch_topk-{one}-k{k}-s{s}", "width", recipe("batch_topk", one, k, s)) for one in narrower(sweep)
-        ]
-        found.append(late_member(sweep, s))
-    return found
+    found += [
+        Member(f"batch_topk-{one}-k{k}-s{s}", "width", recipe("batch_topk", one, k, s))
+        for s in seeds[sweep.grid_seeds :]
+        for one in narrower(sweep)
+    ]
+    return found + [late_member(sweep, s) for s in seeds[1:]]
 
 
 def late_folders(index: Path, more: Path, sweep: Sweep, seeds: list[int]) -> list[Path]:

@@ -23,7 +23,7 @@ def pair_rows(match: Matcher, sweep_folder: Path, more_folder: Path, sweep: Swee
     first, k = seeds[0], sweep.sparsity
 
     def stored(width: int, sparsity: int, seed: int) -> Path:
-        there = more_folder if seed != first and width != sweep.width else sweep_folder
+        there = sweep_folder if width == sweep.width or seed in seeds[: sweep.grid_seeds] else more_folder
         return there / f"batch_topk-{width}-k{sparsity}-s{seed}"
 
     widths = [*narrower(sweep), sweep.width]

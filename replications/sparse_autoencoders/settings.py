@@ -56,6 +56,7 @@ class Sweep(Strict):
 
     widths: Annotated[list[int], Field(min_length=2)] = Field(description="F of the BatchTopK grid")
     sparsities: Annotated[list[int], Field(min_length=2)] = Field(description="k of the BatchTopK grid")
+    grid_seeds: Annotated[int, Field(ge=1)] = Field(description="seeds that have every point of the grid")
     width: int = Field(description="width of everything outside the grid")
     sparsity: int = Field(description="k, and L0 aimed at, of everything outside the grid")
     architectures: list[ArchitectureName] = Field(description="trained beside BatchTopK")

@@ -8,11 +8,25 @@ import torch
 
 from common.config import load_replication
 from common.corpora import Document
+from common.errors import UserError
+from common.files import write_json
 from common.saes.sae import About, Sae
+from common.saes.saelens import save_saelens
 from replications.feature_steering import concepts, dials, judge, measure, writing
 from replications.feature_steering.choice import choose_multipliers, collapse, compared, fluency
 from replications.feature_steering.draw import heat_map
-from replications.feature_steering.settings import CHOOSING, CURVES, DIALS, NO_DIAL, REMOVALS, SCORING, Fluency
+from replications.feature_steering.prepare import own_saes
+from replications.feature_steering.settings import (
+    CHOOSING,
+    CURVES,
+    DIALS,
+    NO_DIAL,
+    OF_A_SEED,
+    REMOVALS,
+    REMOVING,
+    SCORING,
+    Fluency,
+)
 
 LIMITS = Fluency(perplexity=[0.5, 1.2], collapse=4.0, distinct=0.8)
 D, CONCEPTS, EACH = 12, 4, 10
@@ -190,9 +204,9 @@ def test_rows_pair_with_unsteered_ones_and_every_group_has_its_intervention(scal
     assert {(row.part, row.neutral) for row in rows} == base
     assert {row.dial for row in rows if row.part == CHOOSING} == {NO_DIAL, *CURVES}
     sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), 2 * torch.eye(D), torch.zeros(D))
-    prepared = {"norm": torch.tensor([10.0]), "latent.sae": torch.arange(5), "latent.random.3": torch.arange(5) + 5}
-    for dial in DIALS:
-        prepared[f"dial.{dial}"] = prepared[f"dial.{dial}.3"] = torch.eye(D)[:5]
+    prepared = {"norm": torch.tensor([10.0]), "latent.sae.3": torch.arange(5)}
+    prepared |= {f"dial.{dial}.3" if dial in OF_A_SEED else f"dial.{dial}": torch.eye(D)[:5] for dial in DIALS}
+    prepared["latent.random_latent.3"] = torch.arange(5) + 5
     groups = writing.steering(rows, prepared, sae)
     assert sorted(place for places, _ in groups for place in places) == list(range(len(rows)))
     x = torch.zeros(1, 1, D)
@@ -204,6 +218,43 @@ def test_rows_pair_with_unsteered_ones_and_every_group_has_its_intervention(scal
                 change = steering.rows(torch.tensor([number]))(x) - x
                 assert change.norm() == pytest.approx(abs(row.multiplier) * 10, rel=1e-5)  # equal length
     assert {row.dial for row in rows} >= set(REMOVALS)
+
+
+def test_every_seed_steers_with_the_latents_of_its_own_dictionary():
+    saes = {
+        seed: Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), torch.eye(D).roll(2 * seed, 0), torch.zeros(D))
+        for seed in (3, 4)
+    }
+    prepared = {"norm": torch.tensor([10.0])}
+    for seed, sae in saes.items():
+        prepared[f"latent.sae.{seed}"] = torch.tensor([seed])
+        prepared[f"dial.sae.{seed}"] = sae.W_dec[[seed]]
+    for seed, sae in saes.items():
+        arms = ((SCORING, "sae"), (REMOVING, "clamp"))
+        rows = [writing.Row(seed, part, 0, dial, 0.2, 0, 0, 0) for part, dial in arms]
+        for _, steering in writing.steering(rows, prepared, sae):
+            assert torch.equal(steering(torch.zeros(1, 1, D))[0, 0], 2 * sae.W_dec[seed])
+    assert not torch.equal(saes[3].W_dec[3], saes[4].W_dec[4])
+
+
+def test_dictionaries_of_the_seeds_must_be_there_and_sit_at_one_hook(tmp_path):
+    for name, hook in (("a-s0", "blocks.1.hook_resid_pre"), ("a-s1", "blocks.2.hook_resid_pre")):
+        about = About("relu", model="m", hook=hook)
+        save_saelens(Sae(about, "relu", torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D)), tmp_path / name)
+    write_json(tmp_path / "index.json", [{"name": "a-s0"}, {"name": "a-s1"}])
+    assert [sae.about.hook for sae in own_saes(tmp_path / "index.json", ["a-s0"], "m")] == ["blocks.1.hook_resid_pre"]
+    with pytest.raises(UserError, match=r"no SAE 'a-s2' in .*; there are a-s0, a-s1"):
+        own_saes(tmp_path / "index.json", ["a-s0", "a-s2"], "m")
+    with pytest.raises(UserError, match=r"belongs to blocks\.2\.hook_resid_pre of m, not to blocks\.1"):
+        own_saes(tmp_path / "index.json", ["a-s0", "a-s1"], "m")
+
+
+def test_numbers_of_the_judge_count_each_concept_once():
+    rows = pd.DataFrame({"seed": [0, 0, 1, 1], "concept": ["a", "b"] * 2, "detection": [0.9, 0.7, 0.7, 0.9]})
+    found = measure.judging(rows.assign(judge=[1.0, 0.8] * 2, judge_permuted=0.5))
+    assert (found["judge_auroc"].value, found["judge_auroc"].n) == (pytest.approx(0.9), 2)
+    assert found["detection_auroc"].ci_low == found["detection_auroc"].ci_high == pytest.approx(0.8)
+    assert found["judge_auroc_difference"].value == pytest.approx(0.4)
 
 
 def test_modules_are_read_from_the_place_of_a_docstring():

@@ -16,9 +16,11 @@ from common.saes.stream import as_batch
 from common.saes.trainer import train
 from replications.sparse_autoencoders.dictionaries import dictionaries
 from replications.sparse_autoencoders.draw_dictionaries import PANELS, draw_dictionaries
+from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.measure_planted import measure_planted, random
 from replications.sparse_autoencoders.members import members
-from replications.sparse_autoencoders.more_members import late_folders, more_members
+from replications.sparse_autoencoders.more_members import late_folders, more_members, narrower
+from replications.sparse_autoencoders.overlap_pairs import pair_rows
 from replications.sparse_autoencoders.soft_frozen import COSINE, into_cone, train_soft_frozen
 from replications.sparse_autoencoders.train_controls import SHARE, train_controls
 from replications.sparse_autoencoders.train_planted import train_planted
@@ -86,6 +88,18 @@ def test_training_stays_in_the_cone_and_explains_less_than_free_training(tmp_pat
         assert (x - sae.reconstruct(x)).square().sum() > (x - other.reconstruct(x)).square().sum()
 
 
+class Listing(Matcher):
+    """Lists the folders it is asked to match."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __call__(self, one, other, null_seed=None):
+        self.asked += [one, other]
+        return torch.ones(2), torch.ones(2)
+
+
 def test_more_members_are_new_and_have_their_twins_in_the_sweep():
     for scale in ("smoke", "laptop", "gpu"):
         sweep = load_replication("sparse_autoencoders", scale).sweep
@@ -103,7 +117,10 @@ def test_more_members_are_new_and_have_their_twins_in_the_sweep():
         stored = [("own", one) for one in own] + [("more", one) for one in more]
         late = [Path(there) / one.name for there, one in stored if one.kind == "late"]
         assert late_folders(Path("own/index.json"), Path("more/index.json"), sweep, [0, 1, 2]) == late
-        assert "width" in kinds
+        assert kinds.count("width") == (3 - sweep.grid_seeds) * len(narrower(sweep))
+        listing = Listing()
+        pair_rows(listing, Path("own"), Path("more"), sweep, [0, 1, 2])
+        assert set(listing.asked) <= {Path(there) / one.name for there, one in stored}
         assert max(one.recipe.d_sae for one in more) == sweep.width
 
 
