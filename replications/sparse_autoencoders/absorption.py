@@ -87,10 +87,11 @@ def rates(
 def summary(rows: pd.DataFrame) -> dict[str, Metric]:
     """Means over parents of each seed, with an interval over seeds, and the paired differences of the claims."""
     by_seed = rows.groupby(["architecture", "seed"], sort=False)[list(FORMULA)].mean()
-    values = {f"{name}_{key}": by_seed.loc[name][key].tolist() for name in ARCHITECTURES for key in FORMULA}
     found = Seeded()
-    for name, own in values.items():
-        found.add(name, own, "latents" if name.endswith("l0") else "share", FORMULA[name.split("_")[-1]])
+    for name in ARCHITECTURES:
+        for key, formula in FORMULA.items():
+            unit = "latents" if key == "l0" else "share"
+            found.add(f"{name}_{key}", by_seed.loc[name][key].tolist(), unit, formula)
     differences = {
         "relu_recall_minus_alone": ("relu_recall", "relu_alone"),
         "batch_topk_recall_minus_alone": ("batch_topk_recall", "batch_topk_alone"),
@@ -100,8 +101,7 @@ def summary(rows: pd.DataFrame) -> dict[str, Metric]:
         "matryoshka_gain_difference": ("matryoshka_gain", "matryoshka_gain_shuffled"),
     }
     for name, (left, right) in differences.items():
-        values[name] = [a - b for a, b in zip(values[left], values[right], strict=True)]
-        found.add(name, values[name], "share", f"{left} minus {right}")
+        found.minus(name, left, right)
     return found.found
 
 

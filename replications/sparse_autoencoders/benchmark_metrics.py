@@ -3,7 +3,7 @@
 import pandas as pd
 
 from common.records import Metric
-from common.statistics import over_seeds
+from common.tables import Seeded
 
 KS = (1, 2, 5)
 ABLATED = (5, 20)
@@ -15,30 +15,29 @@ SHORT = {"latents": "latents", "random": "random", "principal components": "pca"
 
 def probe_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
     """Means over tasks for each seed; the task on flagged calls apart and per view."""
-    whole = frame[frame["view"] == VIEWS[0]]
+    whole, found = frame[frame["view"] == VIEWS[0]], Seeded()
 
-    def series(part: pd.DataFrame, features: str, k: int) -> list[float]:
+    def add(name: str, part: pd.DataFrame, features: str, k: int, formula: str) -> None:
         own = part[(part["features"] == features) & (part["k"] == k)]
-        return [float(one) for one in own.groupby("seed", sort=False)["accuracy"].mean()]
+        found.add(name, own.groupby("seed", sort=False)["accuracy"].mean().tolist(), "share", formula)
 
     formula = "balanced accuracy on groups outside training, mean over tasks and splits: "
-    values: dict[str, tuple[list[float], str]] = {}
     for features, name in SHORT.items():
         for k in KS:
-            values[f"probe_{name}_k{k}"] = (series(whole, features, k), f"{formula}{k} of the {features}")
-    values["probe_plain"] = (series(whole, "coordinates", 0), formula + "all coordinates")
-    values["probe_all_latents"] = (series(whole, "latents", 0), formula + "all latents")
+            add(f"probe_{name}_k{k}", whole, features, k, f"{formula}{k} of the {features}")
+    add("probe_plain", whole, "coordinates", 0, formula + "all coordinates")
+    add("probe_all_latents", whole, "latents", 0, formula + "all latents")
     for features in ("coordinates", "latents"):
-        null = series(whole, f"{features}, shuffled", 5)
-        values[f"probe_{SHORT[features]}_shuffled"] = (null, formula + f"5 {features}, labels shuffled over windows")
+        about = f"{formula}5 {features}, labels shuffled over windows"
+        add(f"probe_{SHORT[features]}_shuffled", whole, f"{features}, shuffled", 5, about)
     for view, name in zip(VIEWS, ("seen", "unnamed", "before"), strict=True):
         part = frame[(frame["task"] == FLAGGED) & (frame["view"] == view)]
         about = f"flagged or ordinary call, {view}: balanced accuracy, "
-        values[f"flagged_{name}"] = (series(part, "latents", 5), about + "5 latents")
-        values[f"flagged_{name}_random"] = (series(part, "random", 5), about + "5 random directions")
-        values[f"flagged_{name}_plain"] = (series(part, "coordinates", 0), about + "all coordinates")
-    null = series(frame[(frame["task"] == FLAGGED) & (frame["view"] == VIEWS[0])], "latents, shuffled", 5)
-    values["flagged_shuffled"] = (null, "flagged or ordinary call, 5 latents: labels shuffled over windows")
+        add(f"flagged_{name}", part, "latents", 5, about + "5 latents")
+        add(f"flagged_{name}_random", part, "random", 5, about + "5 random directions")
+        add(f"flagged_{name}_plain", part, "coordinates", 0, about + "all coordinates")
+    about = "flagged or ordinary call, 5 latents: labels shuffled over windows"
+    add("flagged_shuffled", whole[whole["task"] == FLAGGED], "latents, shuffled", 5, about)
     pairs = {
         "flagged_seen_minus_shuffled": ("flagged_seen", "flagged_shuffled"),
         "probe_latents_minus_random": ("probe_latents_k1", "probe_random_k1"),
@@ -52,9 +51,8 @@ def probe_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
     }
     pairs["probe_plain_gap_difference"] = ("probe_plain_minus_latents", "probe_plain_minus_shuffled")
     for name, (left, right) in pairs.items():
-        gaps = [a - b for a, b in zip(values[left][0], values[right][0], strict=True)]
-        values[name] = (gaps, f"{left} minus {right}")
-    return {name: over_seeds(own, unit="share", formula=formula) for name, (own, formula) in values.items()}
+        found.minus(name, left, right)
+    return found.found
 
 
 def other_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
@@ -68,13 +66,12 @@ def other_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
         names |= {f"tpp of {n} latents": f"tpp_n{n}", f"tpp of {n} random latents": f"tpp_n{n}_random"}
         names[f"tpp of {n} coordinates"] = f"tpp_n{n}_coordinates"
     by_seed = frame.groupby(["what", "seed"], sort=False)["value"].mean()
-    values = {short: [float(one) for one in by_seed[what]] for what, short in names.items()}
-    formulas = {short: f"{what}, mean" for what, short in names.items()}
+    found = Seeded()
+    for what, short in names.items():
+        unit = "standard deviations" if short.startswith("contrast") else "share"
+        found.add(short, by_seed[what].tolist(), unit, f"{what}, mean")
     for name in ("contrast", "contrast_elsewhere", *(f"tpp_n{n}" for n in ABLATED)):
         for floor in ("random", "coordinates", "plain"):
-            if f"{name}_{floor}" in values:
-                pairs = zip(values[name], values[f"{name}_{floor}"], strict=True)
-                values[f"{name}_minus_{floor}"] = [a - b for a, b in pairs]
-                formulas[f"{name}_minus_{floor}"] = f"{name} minus {name}_{floor}"
-    units = {name: "standard deviations" if name.startswith("contrast") else "share" for name in values}
-    return {name: over_seeds(own, unit=units[name], formula=formulas[name]) for name, own in values.items()}
+            if f"{name}_{floor}" in found.found:
+                found.minus(f"{name}_minus_{floor}", name, f"{name}_{floor}")
+    return found.found

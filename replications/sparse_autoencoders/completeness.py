@@ -34,8 +34,7 @@ from common.records import Metric, write_metrics
 from common.rerun import at_positions, rerun
 from common.saes.sae import Sae
 from common.saes.stream import Activations
-from common.statistics import over_seeds
-from common.tables import write_table
+from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.codes import central, random_sae
 from replications.sparse_autoencoders.perturbation import matched
 from replications.sparse_autoencoders.settings import Sweep
@@ -236,45 +235,38 @@ def chosen(
 
 def summary(frame: pd.DataFrame, clean: dict[str, float]) -> dict[str, Metric]:
     """Intervals over seeds, for each behaviour."""
-    found: dict[str, Metric] = {}
+    found = Seeded()
     for task, behaved in clean.items():
-        part = of_task(frame[frame["task"] == task])
+        of_task(found, frame[frame["task"] == task], PREFIXES[task])
         formula = "clean M; not an estimate over prompts"
-        part["behaviour"] = Metric(value=behaved, ci_low=behaved, ci_high=behaved, n=1, unit="logits", formula=formula)
-        found |= {PREFIXES[task] + name: metric for name, metric in part.items()}
-    ioi, syntax = (found[PREFIXES[task] + "survives_error_alone"].per_seed or [] for task in ("ioi", "syntax"))
-    gaps = [a - b for a, b in zip(ioi, syntax, strict=True)]
-    formula = "ioi_survives_error_alone minus survives_error_alone"
-    found["ioi_survives_error_minus_syntax"] = over_seeds(gaps, unit="share", formula=formula)
-    return found
+        found.found[f"{PREFIXES[task]}behaviour"] = Metric(
+            value=behaved, ci_low=behaved, ci_high=behaved, n=1, unit="logits", formula=formula
+        )
+    one, other = (f"{PREFIXES[task]}survives_error_alone" for task in ("ioi", "syntax"))
+    found.minus("ioi_survives_error_minus_syntax", one, other)
+    return found.found
 
 
-def of_task(frame: pd.DataFrame) -> dict[str, Metric]:
-    """Intervals over seeds, for one behaviour."""
+def of_task(found: Seeded, frame: pd.DataFrame, prefix: str) -> None:
+    """Adds what is left of one behaviour, seed by seed; names begin with `prefix`."""
     about = "share of the clean behaviour that is left, latents that are not kept at the mean of their pair: "
 
-    def series(name: str, k: int | None, error: bool) -> list[float]:
-        own = frame[(frame["latents"] == name) & (frame["error"] == error)]
+    def add(name: str, latents: str, k: int | None, error: bool, kept: str) -> None:
+        own = frame[(frame["latents"] == latents) & (frame["error"] == error)]
         own = own if k is None else own[own["k"] == k]
-        return [float(one) for one in own.groupby("seed", sort=False)["survives"].mean()]
+        found.add(prefix + name, own.groupby("seed", sort=False)["survives"].mean().tolist(), "share", about + kept)
 
-    values = {
-        "survives_error_alone": (series("none", None, True), about + "the error alone"),
-        "survives_all": (series("all", None, False), about + "all latents without the error"),
-    }
+    add("survives_error_alone", "none", None, True, "the error alone")
+    add("survives_all", "all", None, False, "all latents without the error")
     for k in KS:
-        values[f"survives_k{k}"] = (series("best", k, False), f"{about}the {k} best latents")
-        values[f"survives_k{k}_error"] = (series("best", k, True), f"{about}the {k} best latents and the error")
-        values[f"survives_k{k}_random"] = (series("random", k, False), f"{about}{k} random latents of like density")
-        best = f"{about}the {k} best directions of a random dictionary"
-        values[f"survives_k{k}_random_dictionary"] = (series(NULL, k, False), best)
+        name = f"survives_k{k}"
+        add(name, "best", k, False, f"the {k} best latents")
+        add(f"{name}_error", "best", k, True, f"the {k} best latents and the error")
+        add(f"{name}_random", "random", k, False, f"{k} random latents of like density")
+        add(f"{name}_random_dictionary", NULL, k, False, f"the {k} best directions of a random dictionary")
         for other in ("random", "random_dictionary"):
-            pair = values[f"survives_k{k}"][0], values[f"survives_k{k}_{other}"][0]
-            gaps = [a - b for a, b in zip(*pair, strict=True)]
-            values[f"survives_k{k}_minus_{other}"] = (gaps, f"survives_k{k} minus survives_k{k}_{other}")
-    gaps = [a - b for a, b in zip(values["survives_error_alone"][0], values["survives_k4"][0], strict=True)]
-    values["survives_error_minus_k4"] = (gaps, "survives_error_alone minus survives_k4")
-    return {name: over_seeds(own, unit="share", formula=formula) for name, (own, formula) in values.items()}
+            found.minus(f"{prefix}{name}_minus_{other}", prefix + name, f"{prefix}{name}_{other}")
+    found.minus(f"{prefix}survives_error_minus_k4", f"{prefix}survives_error_alone", f"{prefix}survives_k4")
 
 
 if __name__ == "__main__":

@@ -97,23 +97,18 @@ def on_planted_worlds(kinds: pd.DataFrame) -> pd.DataFrame:
 def summary(frame: pd.DataFrame) -> dict[str, Metric]:
     """Intervals over seeds for each kind that has seeds, and the paired differences."""
     found = Seeded()
-    values: dict[str, list[float]] = {}
     for kind, own in frame.groupby("kind", sort=False):
         for key, (unit, formula) in NUMBERS.items():
             numbers = own[key].dropna().tolist()
             if len(numbers) > 1:
-                values[f"{key}_{kind}"] = numbers
                 found.add(f"{key}_{kind}", numbers, unit, formula)
     for key in COMPARED:
-        trained = values[f"{key}_trained"]
+        trained = found.found[f"{key}_trained"].per_seed or []
         seeds = [abs(a - b) for a, b in zip(trained, trained[1:] + trained[:1], strict=True)]
         found.add(f"{key}_seed_gap", seeds, "share", f"{key}: |trained minus trained with the next seed|")
         for kind in ("soft", "frozen"):
-            other = values[f"{key}_{kind}"]  # gpu: the frozen control has fewer seeds
-            gaps = [a - b for a, b in zip(trained, other, strict=False)]
-            found.add(f"{key}_{kind}_gap", gaps, "share", f"{key}: trained minus {kind}")
-            difference = [a - b for a, b in zip(gaps, seeds, strict=False)]
-            found.add(f"{key}_{kind}_gap_difference", difference, "share", f"{key}: {kind}_gap minus seed_gap")
+            found.minus(f"{key}_{kind}_gap", f"{key}_trained", f"{key}_{kind}")
+            found.minus(f"{key}_{kind}_gap_difference", f"{key}_{kind}_gap", f"{key}_seed_gap")
     return found.found
 
 

@@ -22,12 +22,12 @@ from common.files import read_json
 from common.models import load_model
 from common.records import Metric, write_metrics
 from common.saes.harvest import CORPUS
-from common.saes.metrics import FORMULAS, l0, loss_recovered
+from common.saes.metrics import FORMULAS, l0, loss_recovered, pathological_ratio
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
-from common.statistics import over_clusters, over_seeds
-from common.tables import write_table
+from common.statistics import over_clusters
+from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.baselines import Reconstruct, baselines
 from replications.sparse_autoencoders.members import late_member
 from replications.sparse_autoencoders.order import Sums, order_metrics
@@ -162,79 +162,50 @@ def summary(
 ) -> dict[str, Metric]:
     """Metrics over seeds at the central point of the grid, each with its control."""
     by_name = {row["name"]: row for row in frame.to_dict("records")}
-    end = f"{sweep.width}-k{sweep.sparsity}-s"
+    pca, found = by_name[f"pca-{sweep.sparsity}"], Seeded()
 
-    def column(prefix: str, key: str, chosen: list[int]) -> list[float]:
-        return [float(by_name[f"{prefix}-{end}{seed}"][key]) for seed in chosen]
+    def column(key: str, kind: str = "batch_topk", chosen: list[int] = seeds) -> list[float]:
+        return [float(by_name[f"{kind}-{sweep.width}-k{sweep.sparsity}-s{seed}"][key]) for seed in chosen]
 
-    def baseline(name: str, key: str, count: int) -> list[float]:
-        return [float(by_name[name][key])] * count
-
-    few, n = seeds[: sweep.control_seeds], len(seeds)
-    own = {key: column("batch_topk", key, seeds) for key in ("fvu", "delta_ce", "kl", "recovered_mean", "gamma")}
-    pca = f"pca-{sweep.sparsity}"
-    ratio = [a / b for a, b in zip(own["kl"], column("batch_topk", "kl_random0", seeds), strict=True)]
-    null = [
-        a / b
-        for a, b in zip(
-            column("batch_topk", "kl_random1", seeds), column("batch_topk", "kl_random0", seeds), strict=True
-        )
-    ]
-    series: dict[str, tuple[list[float], str, str]] = {
-        "l0_ratio": ([thresholds[seed][0] for seed in seeds], "1", FORMULAS["l0"] + ", over k"),
-        "l0_ratio_other": ([thresholds[seed][1] for seed in seeds], "1", "the same with the late layer's threshold"),
-        "fvu": (own["fvu"], "share", FORMULAS["fvu"]),
-        "fvu_shuffled": (column("shuffled", "fvu", few), "share", "fvu of SAEs trained on shuffled activations"),
-        "fvu_without_top": (
-            column("batch_topk", "fvu_without_top", seeds),
-            "share",
-            f"fvu without the top {TOP} principal components of the held-out activations",
-        ),
-        "generalisation_gap": (
-            [a - b for a, b in zip(own["fvu"], column("batch_topk", "fvu_train", seeds), strict=True)],
-            "share",
-            "fvu on held-out documents minus fvu on training activations",
-        ),
-        "gamma": (own["gamma"], "1", FORMULAS["gamma"]),
-        "delta_ce": (own["delta_ce"], "nats", FORMULAS["delta_ce"]),
-        "delta_ce_pca": (baseline(pca, "delta_ce", n), "nats", "delta_ce of as many principal components"),
-        "recovered": (own["recovered_mean"], "share", FORMULAS["recovered_mean"]),
-        "recovered_pca": (baseline(pca, "recovered_mean", n), "share", "the same for as many principal components"),
-        "recovered_zero": (column("batch_topk", "recovered_zero", seeds), "share", FORMULAS["recovered_zero"]),
-        "kl": (own["kl"], "nats", FORMULAS["kl"]),
-        "pathological_ratio": (ratio, "1", "kl of the SAE over kl of a random point at the same distance"),
-        "pathological_ratio_null": (null, "1", "kl of one random point over kl of another at the same distance"),
-        "dead": (column("batch_topk", "dead", seeds), "share", FORMULAS["dead"] + ", held-out activations"),
-    }
-    pairs = {}
-    for corpus in CORPORA:
+    found.add("l0_ratio", [thresholds[seed][0] for seed in seeds], "1", FORMULAS["l0"] + ", over k")
+    about = "the same with the late layer's threshold"
+    found.add("l0_ratio_other", [thresholds[seed][1] for seed in seeds], "1", about)
+    found.minus("l0_ratio_difference", "l0_ratio", "l0_ratio_other")
+    found.add("fvu", column("fvu"), "share", FORMULAS["fvu"])
+    shuffled = column("fvu", "shuffled", seeds[: sweep.control_seeds])
+    found.add("fvu_shuffled", shuffled, "share", "fvu of SAEs trained on shuffled activations")
+    found.minus("fvu_minus_shuffled", "fvu", "fvu_shuffled")
+    about = f"fvu without the top {TOP} principal components of the held-out activations"
+    found.add("fvu_without_top", column("fvu_without_top"), "share", about)
+    found.add("fvu_train", column("fvu_train"), "share", "fvu on training activations")
+    found.minus("generalisation_gap", "fvu", "fvu_train")
+    found.add("gamma", column("gamma"), "1", FORMULAS["gamma"])
+    found.add("kl", column("kl"), "nats", FORMULAS["kl"])
+    found.add("dead", column("dead"), "share", FORMULAS["dead"] + ", held-out activations")
+    found.add("recovered_zero", column("recovered_zero"), "share", FORMULAS["recovered_zero"])
+    for corpus in ("", *CORPORA):
+        end, where = (f"_{corpus}", f"; windows of {corpus} alone") if corpus else ("", "")
         for name, key, unit in (("delta_ce", "delta_ce", "nats"), ("recovered", "recovered_mean", "share")):
-            own_name, formula = f"{name}_{corpus}", f"{FORMULAS[key]}; windows of {corpus} alone"
-            series[own_name] = (column("batch_topk", f"{key}_{corpus}", seeds), unit, formula)
-            series[f"{own_name}_pca"] = (baseline(pca, f"{key}_{corpus}", n), unit, f"{formula}; principal components")
-            pairs[f"{own_name}_minus_pca"] = (own_name, f"{own_name}_pca")
-    late = by_name[late_member(sweep, seeds[0]).name]
-    pairs |= {
-        "l0_ratio_difference": ("l0_ratio", "l0_ratio_other"),
-        "fvu_minus_shuffled": ("fvu", "fvu_shuffled"),
-        "delta_ce_minus_pca": ("delta_ce", "delta_ce_pca"),
-        "recovered_minus_pca": ("recovered", "recovered_pca"),
-        "pathological_difference": ("pathological_ratio", "pathological_ratio_null"),
-    }
-    for name, (left, right) in pairs.items():
-        values = [a - b for a, b in zip(series[left][0], series[right][0], strict=False)]
-        series[name] = (values, series[left][1], f"{left} minus {right}")
-    found = {name: over_seeds(values, unit=unit, formula=formula) for name, (values, unit, formula) in series.items()}
+            found.add(name + end, column(key + end), unit, FORMULAS[key] + where)
+            floor = [float(pca[key + end])] * len(seeds)
+            found.add(f"{name}{end}_pca", floor, unit, f"{FORMULAS[key]}{where}; as many principal components")
+            found.minus(f"{name}{end}_minus_pca", name + end, f"{name}{end}_pca")
+    for name, key, about in (
+        ("pathological_ratio", "kl", "kl of the SAE over kl of a random point at the same distance"),
+        ("pathological_ratio_null", "kl_random1", "kl of one random point over kl of another at the same distance"),
+    ):
+        ratios = [pathological_ratio(one, below) for one, below in zip(column(key), column("kl_random0"), strict=True)]
+        found.add(name, ratios, "1", about)
+    found.minus("pathological_difference", "pathological_ratio", "pathological_ratio_null")
     for k in sweep.sparsities:
         row = by_name[f"batch_topk-{sweep.width}-k{k}-s{seeds[0]}"]
-        found[f"pathological_ratio_k{k}"] = single(row)
-    found["pathological_ratio_late"] = single(late)
-    return found
+        found.found[f"pathological_ratio_k{k}"] = single(row)
+    return found.found | {"pathological_ratio_late": single(by_name[late_member(sweep, seeds[0]).name])}
 
 
 def single(row: dict[Hashable, Any]) -> Metric:
     """The ratio of one SAE; its range is that over the two random draws."""
-    ratios = sorted(float(row["kl"] / row[f"kl_random{draw}"]) for draw in (0, 1))
+    ratios = sorted(pathological_ratio(float(row["kl"]), float(row[f"kl_random{draw}"])) for draw in (0, 1))
     value = float(2 * row["kl"] / (row["kl_random0"] + row["kl_random1"]))
     return Metric(
         value=value,

@@ -24,8 +24,8 @@ from common.records import Metric, write_metrics
 from common.saes.architectures.base import random_rows
 from common.saes.metrics import FORMULAS, cosines, fvu, l0, principal, recovery
 from common.saes.sae import About, Sae
-from common.statistics import null_distribution, over_seeds
-from common.tables import write_table
+from common.statistics import null_distribution
+from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.baselines import untrained
 from replications.sparse_autoencoders.settings import Planted
 from replications.sparse_autoencoders.worlds import FRESH, Codes, Stream, codes, directions, mix, scale
@@ -185,16 +185,18 @@ def summarised(values: dict[str, list[float]]) -> dict[str, Metric]:
         "hard_true_minus_trained": ("hard_explained_true", "hard_explained"),
         "hard_late_minus_early": ("hard_late_change", "hard_early_change"),
         "dead_difference": ("dead_with_auxk", "dead_without_auxk"),
+        "hard_soft_share_minus_easy": ("hard_soft_share", "easy_soft_share"),
     }
-    every = dict(values)
+    found = Seeded()
+    for name, own in values.items():
+        found.add(name, own, unit(name), formula(name))
     for world in ("easy", "hard"):
         pairs = zip(values[f"{world}_explained_soft"], values[f"{world}_explained"], strict=True)
-        every[f"{world}_soft_share"] = [soft / free for soft, free in pairs]
-    both = zip(every["hard_soft_share"], every["easy_soft_share"], strict=True)
-    every["hard_soft_share_minus_easy"] = [a - b for a, b in both]
+        about = "ev of the soft-frozen dictionary over ev of the trained one"
+        found.add(f"{world}_soft_share", [soft / free for soft, free in pairs], "share", about)
     for name, (left, right) in differences.items():
-        every[name] = [a - b for a, b in zip(values[left], values[right], strict=True)]
-    return {name: over_seeds(list(own), unit=unit(name), formula=formula(name)) for name, own in every.items()}
+        found.minus(name, left, right)
+    return found.found
 
 
 def unit(name: str) -> str:
@@ -204,8 +206,6 @@ def unit(name: str) -> str:
 def formula(name: str) -> str:
     """The id of a metric's formula."""
     ids = {
-        "minus_easy": f"{name.partition('_minus')[0]} minus that of the easy world",
-        "share": "ev of the soft-frozen dictionary over ev of the trained one",
         "mmcs": FORMULAS["mmcs"],
         "mcc": FORMULAS["mcc"],
         "uniqueness": FORMULAS["uniqueness"],
@@ -213,8 +213,6 @@ def formula(name: str) -> str:
         "explained": FORMULAS["ev"],
         "l0": FORMULAS["l0"],
         "change": "relative fall of the training fvu between the halves of the first or last tenth of the steps",
-        "late": "hard_late_change minus hard_early_change",
-        "true": "ev of the true dictionary minus that of the SAE",
         "dead": FORMULAS["dead"] + ", at the end of training, window dead_after",
     }
     return next(text for key, text in ids.items() if key in name)

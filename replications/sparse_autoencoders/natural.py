@@ -28,8 +28,7 @@ from common.records import Metric, write_metrics
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
-from common.statistics import over_seeds
-from common.tables import write_table
+from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.codes import central, random_sae
 from replications.sparse_autoencoders.more_members import late_folders
 from replications.sparse_autoencoders.settings import Sweep
@@ -128,22 +127,20 @@ def absorption_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
     """Means over usable classes for each seed."""
     frame = frame.assign(gap=frame["frequent"] - frame["rare"])
     by_seed = [usable(own) for _, own in frame.groupby("seed", sort=False)]
-    values: dict[str, list[float]] = {}
+    found = Seeded()
+    about = f"mean over classes whose probe has F1 >= {LEAST_F1}, or their twins: "
     for end, dictionary, group in (
         ("", "trained", "natural"), ("_random", "trained", "random"), ("_untrained", "untrained", "natural"),
     ):  # fmt: skip
         kept = [own[(own["dictionary"] == dictionary) & (own["classes"] == group)] for own in by_seed]
         for name in (*NUMBERS, "gap"):
-            values[f"{name}{end}"] = [0.0 if part[name].isna().all() else float(part[name].mean()) for part in kept]
-        values[f"classes{end}"] = [float(len(part)) for part in kept]
-    formulas = {name: f"mean over classes whose probe has F1 >= {LEAST_F1}, or their twins: {name}" for name in values}
+            means = [0.0 if part[name].isna().all() else float(part[name].mean()) for part in kept]
+            found.add(f"{name}{end}", means, "1" if name == "main" else "share", about + name)
+        found.add(f"classes{end}", [float(len(part)) for part in kept], "1", "number of these classes")
     for name in ("recall", "rare", "gap", "absorbed"):
         for other in ("random", "untrained"):
-            pair = values[name], values[f"{name}_{other}"]
-            values[f"{name}_minus_{other}"] = [a - b for a, b in zip(*pair, strict=True)]
-            formulas[f"{name}_minus_{other}"] = f"{name} minus {name}_{other}"
-    units = {name: "1" if name.startswith(("main", "classes")) else "share" for name in values}
-    return {name: over_seeds(own, unit=units[name], formula=formulas[name]) for name, own in values.items()}
+            found.minus(f"{name}_minus_{other}", name, f"{name}_{other}")
+    return found.found
 
 
 @torch.inference_mode()
@@ -194,21 +191,18 @@ def layer_metrics(frame: pd.DataFrame) -> dict[str, Metric]:
         "other_seed": "the next seed, same layer",
         "same_start": "the later layer, same seed",
     }
-    by_seed = frame.groupby("seed", sort=False)
-    values: dict[str, tuple[list[float], str]] = {}
+    by_seed, found = frame.groupby("seed", sort=False), Seeded()
     for column, end in names.items():
         formula = f"correlation with the best matching latent of {about[column]}, mean over latents"
-        values[f"match{end}"] = ([float(one) for one in by_seed[column].mean()], formula)
+        found.add(f"match{end}", by_seed[column].mean().tolist(), "1", formula)
         share = [float((own[column] > 0.7).mean()) for _, own in by_seed]
-        values[f"matched{end}"] = (share, f"share of latents with a correlation above 0.7 with {about[column]}")
+        found.add(
+            f"matched{end}", share, "share", f"share of latents with a correlation above 0.7 with {about[column]}"
+        )
     for name in ("match", "matched"):
         for other in ("shuffled", "random"):
-            gaps = [a - b for a, b in zip(values[name][0], values[f"{name}_{other}"][0], strict=True)]
-            values[f"{name}_minus_{other}"] = (gaps, f"{name} minus {name}_{other}")
-    return {
-        name: over_seeds(own, unit="share" if name.startswith("matched") else "1", formula=formula)
-        for name, (own, formula) in values.items()
-    }
+            found.minus(f"{name}_minus_{other}", name, f"{name}_{other}")
+    return found.found
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ from torch import Tensor
 from common.cli import run
 from common.records import Metric, write_metrics
 from common.saes.saelens import SPARSITY
-from common.statistics import over_seeds
-from common.tables import write_table
+from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.more_members import late_folders
 from replications.sparse_autoencoders.overlap_pairs import pair_metrics, pair_rows
@@ -96,20 +95,14 @@ def summary(values: dict[str, list[float]]) -> dict[str, Metric]:
         "cosine_random": "the same with random directions of the other dictionary's covariance",
         "rate_correlation": "Spearman correlation of a latent's decoder cosine and its density",
         "rate_correlation_permuted": "mean of the same over 20 permutations of the densities",
-        "overlap_minus_random": "overlap minus overlap_random",
-        "cosine_minus_random": "cosine minus cosine_random",
-        "rate_correlation_difference": "rate_correlation minus rate_correlation_permuted",
     }
-    pairs = {
-        "overlap_minus_random": ("overlap", "overlap_random"),
-        "cosine_minus_random": ("cosine", "cosine_random"),
-        "rate_correlation_difference": ("rate_correlation", "rate_correlation_permuted"),
-    }
-    every = dict(values)
-    for name, (left, right) in pairs.items():
-        every[name] = [a - b for a, b in zip(values[left], values[right], strict=True)]
-    units = {name: "share" if name.startswith("overlap") else "1" for name in every}
-    return {name: over_seeds(own, unit=units[name], formula=formulas[name]) for name, own in every.items()}
+    found = Seeded()
+    for name, formula in formulas.items():
+        found.add(name, values[name], "share" if name.startswith("overlap") else "1", formula)
+    found.minus("overlap_minus_random", "overlap", "overlap_random")
+    found.minus("cosine_minus_random", "cosine", "cosine_random")
+    found.minus("rate_correlation_difference", "rate_correlation", "rate_correlation_permuted")
+    return found.found
 
 
 if __name__ == "__main__":

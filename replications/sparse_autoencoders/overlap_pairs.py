@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.records import Metric
-from common.statistics import over_seeds
+from common.tables import Seeded
 from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.more_members import narrower
 from replications.sparse_autoencoders.settings import Sweep
@@ -53,17 +53,17 @@ def pair_metrics(rows: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str
     Other sparsities are trained at the first seed only, so their pairs are no sample of seeds: instead of an interval
     they have their range.
     """
-    found = {}
+    seeded = Seeded()
     own = rows[rows["what"] == "seeds"]
     for width in [*narrower(sweep), sweep.width]:
         of_seed = [own[(own["width"] == width) & ((own["seed"] == s) | (own["other_seed"] == s))] for s in seeds]
         for key, unit in (("overlap", "share"), ("cosine", "1")):
-            values = [float(part[key].mean()) for part in of_seed]
-            null = [float(part[f"{key}_random"].mean()) for part in of_seed]
-            gain = [a - b for a, b in zip(values, null, strict=True)]
             name, about = f"{key}_width_{width}", f"{key} of two seeds at width {width}"
-            found[name] = over_seeds(values, unit=unit, formula=about)
-            found[f"{name}_minus_random"] = over_seeds(gain, unit=unit, formula=f"{about}, minus the null")
+            seeded.add(name, [float(part[key].mean()) for part in of_seed], unit, about)
+            null = [float(part[f"{key}_random"].mean()) for part in of_seed]
+            seeded.add(f"{name}_random", null, unit, f"{about}, random directions in place of the second one")
+            seeded.minus(f"{name}_minus_random", name, f"{name}_random")
+    found = seeded.found
     for what in ("sparsity", "seeds and sparsity"):
         values = rows[rows["what"] == what]["overlap"].tolist()
         found[f"overlap_{what.replace(' ', '_')}"] = Metric(
