@@ -143,6 +143,15 @@ rule metrics:
         [getattr(rules, f"{name}_metrics").input for name in NAMES],
 
 
+rule browser:
+    input:
+        [
+            getattr(rules, rule.name).input
+            for rule in workflow.rules
+            if rule.name.endswith("_browser")
+        ],
+
+
 rule all:
     default_target: True
     input:

@@ -41,7 +41,7 @@ from common.verify import read_claims, summary
 
 CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
-TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora")
+TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora", "browser")
 WORKING = ("verify", "paper")  # targets that are steps themselves
 DRY = {"-n", "--dry-run", "--dryrun"}  # options of Snakemake with which it only plans
 JUDGING = ("all", "verify", "report", "paper")  # targets that judge all claims
@@ -65,7 +65,7 @@ class Options:
     """Runs the workflow."""
 
     targets: tyro.conf.Positional[tuple[str, ...]] = ()
-    """all (default), figures, metrics, verify, report, paper, corpora, a replication, or files to be made"""
+    """all (default), figures, metrics, verify, report, paper, corpora, browser, a replication, or files to be made"""
     scale: str = "laptop"
     """smoke, laptop or gpu"""
     models: str = ""

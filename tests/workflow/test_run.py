@@ -72,6 +72,15 @@ def test_every_figure_has_all_its_files(finished):
         assert about["sources"]
 
 
+def test_the_target_browser_makes_a_page_of_every_autoencoder(finished):
+    done = finished.run("browser")
+    assert done.returncode == 0, done.stderr
+    for index in (finished.results / "sparse_autoencoders").glob("*/saes/index.json"):
+        pages = {path.stem for path in (index.parents[1] / "browser").glob("**/*.html")}
+        assert pages == {one["name"] for one in json.loads(index.read_text())}
+    assert "verify" not in finished.jobs("all"), "the pages are in no other target"
+
+
 def test_second_run_does_nothing_and_touch_neither(finished):
     assert finished.jobs("all") == set()
     for path in [*finished.path.glob("common/*.py"), *finished.path.glob("replications/*/*.py")]:
