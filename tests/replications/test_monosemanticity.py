@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from common.transformer import forward, token_losses
 from replications.monosemanticity.documents import drawn
 from replications.monosemanticity.explain import auroc, exchanged, explain, quarters, scored, summed
+from replications.monosemanticity.measure_units import judge
 from replications.monosemanticity.model import HOOK, activations, losses
 from replications.monosemanticity.quantiles import areas, known_mean, purity, ranking, resampled
 from replications.monosemanticity.reconstruction import largest, ngram_losses
@@ -135,6 +136,10 @@ def test_scores_are_the_literal_ones():
         every = np.ones((tally.alarms.shape[1], 1), dtype=np.float32)
         np.testing.assert_allclose(tally.accuracy(every)[:, 0], expected[name], atol=1e-5)
         np.testing.assert_allclose(tally.by_quarter().mean(0), expected[name], atol=1e-5)
+    judged = judge(explained, found, TEXT, context, resampled(TEXT, 2)).units
+    assert not np.allclose(expected["detection"], expected["fuzzing"], atol=0.01)
+    for name, literal in expected.items():
+        np.testing.assert_allclose(judged[name], literal, atol=1e-5, err_msg=name)
 
 
 def test_ranking_and_purity_are_the_literal_ones_and_count_a_document_as_often_as_it_was_drawn():
