@@ -30,6 +30,11 @@ ARMS = {
 }
 
 
+def fluent(table: pd.DataFrame) -> tuple[float, float]:
+    """The perplexity ratios that count as fluent."""
+    return float(table["fluent_from"].iloc[0]), float(table["fluent_to"].iloc[0])
+
+
 def frontier(table: pd.DataFrame) -> Figure:
     """Perplexity ratio against gain, by probe and by lexicon."""
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.2))
@@ -44,7 +49,7 @@ def frontier(table: pd.DataFrame) -> Figure:
                 x, y = np.append(1.0, x), np.append(0.0, y)
             axes.plot(x, y, "-", color=colour, linewidth=0.9, alpha=0.8)
             axes.plot(x, y, marker, color=colour, markersize=8 if dial == INSTRUCTION else 4, label=name)
-        axes.axvspan(0.5, 1.2, color="0.93", zorder=0)
+        axes.axvspan(*fluent(table), color="0.93", zorder=0)
         axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
         low, high = table["perplexity"].min(), table["perplexity"].max()
         axes.set(xscale="log", xlabel="perplexity, times unsteered", ylabel=label)
@@ -58,7 +63,7 @@ def frontier(table: pd.DataFrame) -> Figure:
 
 
 def dose_response(table: pd.DataFrame) -> Figure:
-    """Gain, perplexity ratio and distinct ratio over the multiplier; a cross marks where a dial stops being fluent."""
+    """Gain, perplexity ratio and distinct ratio over the multiplier; a ring marks where texts fall apart."""
     figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.7))
     for axes, column, zero in zip(panels, ("gain", "perplexity", "distinct"), (0.0, 1.0, 1.0), strict=True):
         for dial in DIALS:
@@ -80,10 +85,10 @@ def dose_response(table: pd.DataFrame) -> Figure:
     ticks = [tick for tick in (0.8, 1, 1.2, 1.5, 2, 3, 5, 10) if tick <= table["perplexity"].max() * 1.1]
     panels[1].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     panels[1].minorticks_off()
-    panels[1].axhspan(0.5, 1.2, color="0.93", zorder=0)
+    panels[1].axhspan(*fluent(table), color="0.93", zorder=0)
     panels[1].set_ylim(min(0.9, table["perplexity"].min() * 0.95), None)
     panels[2].set_ylabel("distinct bigrams,\ntimes unsteered")
-    panels[2].axhline(0.8, color="0.7", linewidth=0.8, linestyle=":")
+    panels[2].axhline(float(table["distinct_from"].iloc[0]), color="0.7", linewidth=0.8, linestyle=":")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return figure

@@ -228,23 +228,24 @@ def removals(own: pd.DataFrame, concepts: int, seeds: list[int]) -> dict[str, Me
 
 
 def dose_table(own: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
-    """All prompts: gain with interval, perplexity ratio and distinct ratio of each dial and multiplier."""
-    lines = []
+    """All prompts: gain with interval, perplexity and distinct ratio of each dial and multiplier; the limits beside."""
     rows = own[own["part"].isin(PROMPTED) & own["dial"].isin(CURVES)]
-    for (dial, multiplier), group in rows.groupby(["dial", "multiplier"], sort=False):
+    groups = [
+        (dial, level, rows[(rows["dial"] == dial) & (rows["multiplier"] == level)])
+        for dial in CURVES
+        for level in sorted(rows["multiplier"].unique())
+    ]
+    low, high = limits.perplexity
+    bounds = {"fluent_from": low, "fluent_to": high, "distinct_from": limits.distinct}
+    lines = []
+    for dial, level, group in [*groups, (INSTRUCTION, 0.0, own[own["dial"] == INSTRUCTION])]:
         perplexity, distinct = fluency(group)
-        line = {"dial": dial, "multiplier": multiplier, "perplexity": perplexity, "distinct": distinct}
+        line = {"dial": dial, "multiplier": level, "perplexity": perplexity, "distinct": distinct, **bounds}
         for column in MEASURES:
             found = over_clusters(group[column].to_numpy(), group["concept"].to_numpy(), unit="1", formula=column)
             line |= {column: found.value, f"{column}_low": found.ci_low, f"{column}_high": found.ci_high}
-        lines.append({**line, "collapse": collapse(own, str(dial), limits)})
-    instructed = own[own["dial"] == INSTRUCTION]
-    perplexity, distinct = fluency(instructed)
-    line = {"dial": INSTRUCTION, "multiplier": 0.0, "perplexity": perplexity, "distinct": distinct}
-    for column in MEASURES:
-        found = over_clusters(instructed[column].to_numpy(), instructed["concept"].to_numpy(), unit="1", formula=column)
-        line |= {column: found.value, f"{column}_low": found.ci_low, f"{column}_high": found.ci_high}
-    return pd.DataFrame([*lines, {**line, "collapse": float("inf")}]).replace(float("inf"), np.nan)
+        lines.append({**line, "collapse": collapse(own, dial, limits)})
+    return pd.DataFrame(lines).replace(float("inf"), np.nan)
 
 
 def specificity_table(
