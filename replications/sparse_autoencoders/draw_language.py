@@ -64,24 +64,26 @@ def frontier(saes: pd.DataFrame) -> Picture:
 
 
 def grid(saes: pd.DataFrame) -> Picture:
-    """FVU over width and over k, with intervals over documents."""
+    """FVU over width and over k, with intervals over documents, and dead latents over width."""
     own = saes[saes["kind"] == "grid"]
-    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.6), sharey=True)
-    for axes, x, other, label in (
-        (panels[0], "width", "k", "number of latents F"),
-        (panels[1], "k", "width", "active latents k"),
+    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.6))
+    for axes, x, other, quantity in zip(
+        panels, ("width", "k", "width"), ("k", "width", "k"), ("fvu", "fvu", "dead"), strict=True
     ):
         for value, colour in zip(sorted(own[other].unique()), PALETTE, strict=False):
             line = own[own[other] == value].sort_values(x)
-            spread = [line["fvu"] - line["fvu_low"], line["fvu_high"] - line["fvu"]]
-            axes.errorbar(line[x], line["fvu"], yerr=spread, fmt="-o", markersize=3.5, capsize=2, color=colour,
+            spread = [line["fvu"] - line["fvu_low"], line["fvu_high"] - line["fvu"]] if quantity == "fvu" else None
+            axes.errorbar(line[x], line[quantity], yerr=spread, fmt="-o", markersize=3.5, capsize=2, color=colour,
                           label=f"{'k' if other == 'k' else 'F'} = {value:.0f}")  # fmt: skip
-        axes.set(xscale="log", xlabel=label)
+        axes.set(xscale="log", xlabel="number of latents F" if x == "width" else "active latents k")
         ticks = sorted(own[x].unique())
         axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
         axes.minorticks_off()
         axes.legend(frameon=False)
     panels[0].set_ylabel("variance unexplained (FVU)")
+    panels[1].sharey(panels[0])
+    panels[1].tick_params(labelleft=False)
+    panels[2].set_ylabel("share of latents that never fire")
     return figure, own
 
 
