@@ -58,7 +58,7 @@ def frontier(table: pd.DataFrame) -> Figure:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
     return figure
 
 
@@ -153,7 +153,7 @@ def removed(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
         colour = "0.55" if arm == "clamp_random" else PALETTE[0]
         axes.errorbar(metric.value, place, xerr=spread, fmt="o", color=colour, markersize=5, capsize=2.5)
         lines.append({"arm": arm, **metric.model_dump(include={"value", "ci_low", "ci_high"}), "perplexity": ratio})
-    labels = [f"{ARMS[line['arm']]}\n(perplexity times {line['perplexity']:.2f})" for line in lines]
+    labels = [f"{ARMS[line['arm']]}\n(perplexity times {line['perplexity']:.3g})" for line in lines]
     axes.set_yticks(range(len(lines)), labels, fontsize=6.5)
     axes.set_ylim(-0.6, len(lines) - 0.4)
     axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)

@@ -4,7 +4,6 @@ from common.workflow import captions, figure_files, flags, source_hash
 
 NAME = "replications.feature_steering"
 CAPTIONS = "replications/feature_steering/captions"
-ENDINGS = ["svg", "png", "pdf", "csv", "json"]
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 SEEDS = {"seeds": config["seeds"][: config["most_seeds"]]}
 SAES = "<all_results>/sparse_autoencoders/{model}"
