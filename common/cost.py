@@ -19,6 +19,7 @@ from common.models import registry
 SUMMED = ("wall_s", "cpu_s", "gpu_s")
 LARGEST = ("peak_rss_mb", "peak_gpu_mb")
 TRAINED = "shallow_model"  # log of the rule that makes models of source `trained`
+ON_DEMAND = "on_demand"  # folder for logs of steps that no whole run makes
 OUTPUT_RECORDS = Path(".snakemake/metadata")  # Snakemake's record of each output, named by its path in base 64
 
 
@@ -78,9 +79,11 @@ def shared_folders(results: Path) -> dict[str, Path]:
 
 
 def costs(results: Path) -> dict[str, Any]:
-    """What the logs of a run, of its models and of its corpora say: steps, sums by replication, total."""
+    """What the logs of a run, of its models and of its corpora say: steps, sums by replication, total. Steps made on
+    demand are not counted."""
     logs = results / "logs"
-    files = {str(path.relative_to(logs).with_suffix("")): path for path in sorted(logs.rglob("*.log"))}
+    names = [path.relative_to(logs) for path in sorted(logs.rglob("*.log")) if path.parent.name != ON_DEMAND]
+    files = {str(name.with_suffix("")): logs / name for name in names}
     shared = shared_folders(results)
     files |= {
         f"models/{name}": path for name in sorted(shared) if (path := Path(f"resources/logs/{name}.log")).exists()

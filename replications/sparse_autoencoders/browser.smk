@@ -50,7 +50,7 @@ use rule browse as browse_rest with:
             if name not in SHOWN
         ],
     log:
-        "<logs>/{model}/browse_rest.log",
+        "<logs>/{model}/on_demand/browse_rest.log",
     resources:
         mem_mb=6000,
         runtime=120,

@@ -148,13 +148,15 @@ def test_what_a_step_wrote_is_counted_from_the_records_of_its_outputs(tmp_path, 
 
 
 def test_cost_is_that_of_the_scale_and_of_what_it_uses(tmp_path, monkeypatch):
-    """Logs and folders of other scales and of models that this scale has no results of are not counted."""
+    """Not counted are logs and folders of other scales and of models that this scale has no results of, and logs of
+    what was made on demand."""
     monkeypatch.chdir(tmp_path)
     chat, shallow = "smollm2-135m-instruct-q4_1", "smollm2-135m-shallow"
     line = COST_PREFIX + json.dumps({"wall_s": 1.0, "cpu_s": 1.0, "gpu_s": 0.0, "peak_rss_mb": 9.0, "peak_gpu_mb": 0.0})
     logs = {f"resources/logs/{name}.log" for name in (chat, "gpt2", shallow, "shallow_model", "python-docs")}
     logs |= {f"resources/logs/self-chat-{scale}.log" for scale in ("smoke", "laptop")}
     logs |= {f"results/{scale}/logs/toys/draw.log" for scale in ("smoke", "laptop")}
+    logs |= {"results/laptop/logs/toys/on_demand/pages.log"}
     for file in [
         *logs, f"results/laptop/toys/{chat}/metrics.json", f"results/smoke/toys/{shallow}/metrics.json",
         *(f"resources/models/{name}/model.safetensors" for name in (chat, shallow, "gpt2")),

@@ -12,6 +12,7 @@ import pytest
 
 from common.claims import load_claims
 from common.config import replications
+from common.cost import costs
 from common.records import read_metrics
 
 pytestmark = pytest.mark.workflow
@@ -79,6 +80,7 @@ def test_the_target_browser_makes_a_page_of_every_autoencoder(finished):
         pages = {path.stem for path in (index.parents[1] / "browser").glob("**/*.html")}
         assert pages == {one["name"] for one in json.loads(index.read_text())}
     assert "verify" not in finished.jobs("all"), "the pages are in no other target"
+    assert not [step for step in costs(finished.results)["steps"] if "browse_rest" in step]
 
 
 def test_second_run_does_nothing_and_touch_neither(finished):
