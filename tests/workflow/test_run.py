@@ -73,13 +73,14 @@ def test_every_figure_has_all_its_files(finished):
         assert about["sources"]
 
 
-def test_the_target_browser_makes_a_page_of_every_autoencoder(finished):
+def test_the_target_browser_makes_a_page_of_every_autoencoder(finished, every_job):
     done = finished.run("browser")
     assert done.returncode == 0, done.stderr
     for index in (finished.results / "sparse_autoencoders").glob("*/saes/index.json"):
         pages = {path.stem for path in (index.parents[1] / "browser").glob("**/*.html")}
         assert pages == {one["name"] for one in json.loads(index.read_text())}
-    assert "verify" not in finished.jobs("all"), "the pages are in no other target"
+    assert "verify" not in finished.jobs("all"), "nothing is made anew because of the pages"
+    assert "sparse_autoencoders_browse_rest" not in {rule for rule, _ in every_job}, "they are in no other target"
     assert not [step for step in costs(finished.results)["steps"] if "browse_rest" in step]
 
 
