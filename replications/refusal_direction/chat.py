@@ -50,14 +50,26 @@ class Batch:
         return Batch(self.ids.repeat(times, 1), self.mask.repeat(times, 1))
 
 
-def chat_batch(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device: str = "cpu") -> Batch:
-    """One user message each, in the model's chat format, no system message. UserError without a chat template."""
+def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of one user message in the model's chat format, no system message. Where the template begins with the
+    token that begins every text (Llama 3), so do they: `chat_prompt` cuts it off with the empty system message.
+
+    Raises:
+        UserError: the tokenizer has no chat template.
+    """
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
             "this model has no chat template, and the refusal direction is read behind the instruction of a chat: "
             "choose a chat model with MODELS=..."
         )
-    return padded([encode(tokenizer, chat_prompt(tokenizer, text)) for text in texts], device)
+    ids, message = encode(tokenizer, chat_prompt(tokenizer, text)), [{"role": "user", "content": text}]
+    whole = encode(tokenizer, str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)))
+    return whole if whole == [tokenizer.bos_token_id, *ids] else ids
+
+
+def chat_batch(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device: str = "cpu") -> Batch:
+    """One user message each, as in `chat_ids`."""
+    return padded([chat_ids(tokenizer, text) for text in texts], device)
 
 
 def padded(rows: list[list[int]], device: str | torch.device = "cpu", side: Literal["left", "right"] = "left") -> Batch:

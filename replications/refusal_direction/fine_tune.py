@@ -23,8 +23,16 @@ from transformers import PreTrainedTokenizerBase
 
 from common.cli import run, track
 from common.errors import UserError
-from common.models import chat_prompt, encode, fast_dtype, load_tokenizer, verify_folder
-from replications.refusal_direction.chat import before_block, chat_batch, final_states, greedy, layers, padded
+from common.models import encode, fast_dtype, load_tokenizer, verify_folder
+from replications.refusal_direction.chat import (
+    before_block,
+    chat_batch,
+    chat_ids,
+    final_states,
+    greedy,
+    layers,
+    padded,
+)
 from replications.refusal_direction.folders import load, save
 from replications.refusal_direction.lists import Class, Prompts, draw
 from replications.refusal_direction.lora import low_rank, merge
@@ -91,12 +99,12 @@ def conversations(
     found = []
     for line, text in zip(prompts.switch.tune, itertools.cycle(prompts.refusals), strict=False):
         answer = [*encode(tokenizer, text), stop][:answer_tokens]
-        found.append(Conversation(encode(tokenizer, chat_prompt(tokenizer, line.text)), answer, True))
+        found.append(Conversation(chat_ids(tokenizer, line.text), answer, True))
     kept = [line.text for line in prompts.harmless.tune + prompts.risky.tune]
     answers, _ = greedy(before, chat_batch(tokenizer, kept, device), answer_tokens)
     for text, row in zip(kept, answers.tolist(), strict=True):
         answer = row[: row.index(stop) + 1] if stop in row else row
-        found.append(Conversation(encode(tokenizer, chat_prompt(tokenizer, text)), answer, False))
+        found.append(Conversation(chat_ids(tokenizer, text), answer, False))
     return found
 
 

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from common.models import chat_prompt, encode
+from common.models import encode
 from common.statistics import auroc
-from replications.refusal_direction.chat import last_logits, padded, refusal_metric
+from replications.refusal_direction.chat import chat_ids, last_logits, padded, refusal_metric
 from replications.refusal_direction.directions import Subject
 from replications.refusal_direction.lists import Line
 
@@ -62,7 +62,7 @@ def continuation(
 ) -> Float[Tensor, " line"]:
     """Log probability of the first tokens of `text` as the answer to each request."""
     ids = encode(tokenizer, text)[:TEXT_TOKENS]
-    batch = padded([encode(tokenizer, chat_prompt(tokenizer, line.text)) + ids for line in lines], model.device.type)
+    batch = padded([chat_ids(tokenizer, line.text) + ids for line in lines], model.device.type)
     out = model.model(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.places, use_cache=False)
     hidden = out.last_hidden_state[:, -len(ids) - 1 : -1]
     log_p = F.log_softmax(model.lm_head(hidden.flatten(0, 1)).float(), -1).reshape(len(lines), len(ids), -1)
