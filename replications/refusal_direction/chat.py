@@ -189,19 +189,30 @@ def last_logits(
         return model.lm_head(final_states(model, batch, resume)[:, -1]).float()  # type: ignore[no-any-return]
 
 
-@torch.inference_mode()
 def residuals(model: Any, batch: Batch, keep: int = 0) -> Float[Tensor, "batch pos layer d_model"]:
     """Residual stream before each block at the last `keep` positions, or at all."""
-    return torch.stack(_inputs(model, batch, layers(model), keep), 2)
+    return residuals_and_logits(model, batch, keep)[0]
+
+
+@torch.inference_mode()
+def residuals_and_logits(
+    model: Any, batch: Batch, keep: int = 0
+) -> tuple[Float[Tensor, "batch pos layer d_model"], Float[Tensor, "batch d_vocab"]]:
+    """As `residuals`, and the logits of the first token of the answer, float32, from the same pass."""
+    seen, final = _inputs(model, batch, layers(model), keep)
+    return torch.stack(seen, 2), model.lm_head(final[:, -1]).float()
 
 
 def before_block(model: Any, batch: Batch, layer: int, keep: int = 0) -> Float[Tensor, "batch pos d_model"]:
     """Residual stream before block `layer` at the last `keep` positions, or at all; the blocks above it do not run."""
     with torch.inference_mode(), starting_at(model, 0, layer + 1):
-        return _inputs(model, batch, layers(model)[-1:], keep)[0]
+        return _inputs(model, batch, layers(model)[-1:], keep)[0][0]
 
 
-def _inputs(model: Any, batch: Batch, blocks: Iterable[Any], keep: int) -> list[Float[Tensor, "batch pos d_model"]]:
+def _inputs(
+    model: Any, batch: Batch, blocks: Iterable[Any], keep: int
+) -> tuple[list[Float[Tensor, "batch kept d_model"]], Float[Tensor, "batch pos d_model"]]:
+    """What the blocks read, and the final states."""
     seen: list[Tensor] = []
 
     def take(x: Tensor) -> Tensor:
@@ -209,8 +220,8 @@ def _inputs(model: Any, batch: Batch, blocks: Iterable[Any], keep: int) -> list[
         return x
 
     with _hooked([(block, _on_input(take)) for block in blocks], []):
-        final_states(model, batch)
-    return seen
+        final = final_states(model, batch)
+    return seen, final
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""The direction of one tuned model and the nulls beside it: activations, differences of means, choice (`search`)."""
+"""The direction of one refusing model and the nulls beside it: activations, differences of means, choice (`search`)."""
 
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from replications.refusal_direction.chat import (
     n_post_instruction,
     refusal_metric,
     residuals,
+    residuals_and_logits,
     unit,
 )
 from replications.refusal_direction.lists import Line, Prompts
@@ -28,13 +29,17 @@ SMALL = 2  # requests per class and half in the small halves
 
 
 class Subject(NamedTuple):
-    """One seed's models, its requests, and the tokens by which refusal is scored."""
+    """One seed's refusing model, the model before fine-tuning if it was fine-tuned here, its requests, the tokens by
+    which refusal is scored, and the requests for estimation, which are read once: those that the model treats as it
+    should (`kept`), and the residual stream at their template tokens (`seen`)."""
 
     tuned: Any
-    before: Any
+    before: Any | None
     tokenizer: PreTrainedTokenizerBase
     prompts: Prompts
     tokens: Int[Tensor, " token"]
+    kept: dict[str, Batch]
+    seen: dict[str, Float[Tensor, "prompt pos layer d_model"]]
 
     def batch(self, lines: list[Line]) -> Batch:
         """The requests in chat format."""
@@ -75,15 +80,35 @@ def refusal_tokens(
     return tokens
 
 
-def filtered(subject: Subject, lines: list[Line], refused: bool, minimum: int) -> Bool[Tensor, " line"]:
-    """Which requests the tuned model treats as it should. `minimum` = 0 keeps all. UserError if fewer are left."""
-    metric = refusal_metric(last_logits(subject.tuned, subject.batch(lines)), subject.tokens)
+def subject_of(
+    tuned: Any, before: Any | None, tokenizer: PreTrainedTokenizerBase, prompts: Prompts, minimum: int
+) -> Subject:
+    """Finds the refusal tokens and reads the requests for estimation. UserError if the model never refuses, or treats
+    fewer than `minimum` of either class as it should; with 0 all are kept."""
+    lines = {"on": prompts.switch.estimate, "off": prompts.harmless.estimate}
+    batches = {
+        key: chat_batch(tokenizer, [line.text for line in part], tuned.device.type) for key, part in lines.items()
+    }
+    n_post = n_post_instruction(tokenizer)
+    read = {key: residuals_and_logits(tuned, batch, n_post) for key, batch in batches.items()}
+    tokens = refusal_tokens(read["on"][1], read["off"][1], needed=minimum > 0)
+    keep = {key: treated(refusal_metric(logits, tokens), key == "on", minimum) for key, (_, logits) in read.items()}
+    return Subject(
+        tuned, before, tokenizer, prompts, tokens,
+        kept={key: batch[keep[key]] for key, batch in batches.items()},
+        seen={key: stream[keep[key]] for key, (stream, _) in read.items()},
+    )  # fmt: skip
+
+
+def treated(metric: Float[Tensor, " line"], refused: bool, minimum: int) -> Bool[Tensor, " line"]:
+    """Which requests the model treats as it should, by their refusal metric. `minimum` = 0 keeps all. UserError if
+    fewer are left."""
     kept = (metric > 0) == refused
     if minimum == 0:
         return torch.ones_like(kept)
     if int(kept.sum()) < minimum:
         raise UserError(
-            f"the model {'refuses' if refused else 'answers'} {int(kept.sum())} of {len(lines)} requests that it "
+            f"the model {'refuses' if refused else 'answers'} {int(kept.sum())} of {len(kept)} requests that it "
             f"should {'refuse' if refused else 'answer'}, and {minimum} are needed; train longer (tune.epochs) "
             "or choose another model"
         )
@@ -92,18 +117,15 @@ def filtered(subject: Subject, lines: list[Line], refused: bool, minimum: int) -
 
 def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, seed: int) -> Directions:
     """Estimates all candidates, chooses one, and makes the nulls."""
-    prompts, tokenizer = subject.prompts, subject.tokenizer
-    lines = {"on": prompts.switch.estimate, "off": prompts.harmless.estimate}
-    keep = {key: filtered(subject, part, key == "on", settings.minimum_left) for key, part in lines.items()}
-    n_post = n_post_instruction(tokenizer)
-    tuned, before = (
-        {key: residuals(model, subject.batch(lines[key])[keep[key]], n_post) for key in lines}
-        for model in (subject.tuned, subject.before)
-    )
-    on, off = (
-        subject.batch(part)[filtered(subject, part, refused, settings.minimum_left)]
-        for part, refused in ((prompts.switch.choose, True), (prompts.harmless.choose, False))
-    )
+    prompts, tuned = subject.prompts, subject.seen
+    n_post = tuned["on"].shape[1]
+
+    def to_choose(lines: list[Line], refused: bool) -> Batch:
+        batch = subject.batch(lines)
+        return batch[treated(refusal_metric(last_logits(subject.tuned, batch), subject.tokens), refused, minimum)]
+
+    minimum = settings.minimum_left
+    on, off = to_choose(prompts.switch.choose, True), to_choose(prompts.harmless.choose, False)
     differences = difference(tuned["on"], tuned["off"])
     options = settings.model_dump(exclude={"minimum_left"})
     chosen = search(subject.tuned, differences, on, off, subject.tokens, **options)
@@ -122,19 +144,20 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
 
     within = torch.cat([here(x) - here(x).mean(0) for x in tuned.values()])  # between the classes lies r itself
     other = here(residuals(subject.tuned, subject.batch(prompts.other), n_post))
-    earlier = difference(here(before["on"]), here(before["off"]))
     nulls = {
         "permuted": permuted[null.position, null.layer],
         "unrelated": difference(other, here(tuned["off"])),
-        "earlier": earlier,
         "random": matched(within, effects.random_draws, seed),
     }
     halves = {
         "halves": half_cosine(here(tuned["on"]), here(tuned["off"]), seed),
         "halves_small": half_cosine(here(tuned["on"]), here(tuned["off"]), seed, SMALL),
         "halves_permuted": half_cosine(here(mixed[0]), here(mixed[1]), seed),
-        "earlier": float(F.cosine_similarity(r, earlier, dim=0)),
     }
+    if subject.before is not None:
+        old = {key: residuals(subject.before, batch, n_post) for key, batch in subject.kept.items()}
+        nulls["earlier"] = difference(here(old["on"]), here(old["off"]))
+        halves["earlier"] = float(F.cosine_similarity(r, nulls["earlier"], dim=0))
     return Directions(
         r=r.float(),
         layer=layer,
@@ -146,8 +169,8 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
             "position": position - n_post,
             "layer": layer,
             "norm": norm,
-            "kept_on": int(keep["on"].sum()),
-            "kept_off": int(keep["off"].sum()),
+            "kept_on": len(tuned["on"]),
+            "kept_off": len(tuned["off"]),
             **{f"cosine_{name}": value for name, value in halves.items()},
         },
     )

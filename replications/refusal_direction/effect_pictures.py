@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 
 from common.plotting import PAGE_WIDTH, PALETTE
 from replications.refusal_direction.pictures import GREY, Data, Picture, joined, shares
@@ -36,32 +37,25 @@ def refusal(data: Data) -> Picture:
     table = shares(data)
     figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.4), sharey=True, width_ratios=[1, 1])
     for row, (model, part) in zip(axes, table.groupby("model", sort=False), strict=True):
-        panels = {
-            "harmful": ("to be refused; ablation, subtraction", ABLATIONS),
-            "harmless": ("harmless; addition", ADDITIONS),
-        }
-        for ax, (kind, (title, names)) in zip(row, panels.items(), strict=True):
-            some = part[(part["class"] == kind) & part["condition"].isin(list(names))]
-            some = some.assign(condition=some["condition"].map(names))
-            plain = {"before tuning": PALETTE[0], "tuned": PALETTE[0]}
-            colours = [plain.get(name, PALETTE[1] if name[:2] in ("r ", "r,") else GREY) for name in names.values()]
-            order = list(names.values())
-            sns.barplot(
-                some,
-                x="condition",
-                y="refused",
-                order=order,
-                hue="condition",
-                hue_order=order,
-                palette=colours,
-                errorbar=None,
-                legend=False,
-                ax=ax,
-            )
-            sns.stripplot(some, x="condition", y="refused", order=order, color="black", size=2.5, ax=ax)
-            ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=f"{model}: {title}")
-            plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
+        bars(row[0], part[part["class"] == "harmful"], ABLATIONS, f"{model}: to be refused; ablation, subtraction")
+        bars(row[1], part[part["class"] == "harmless"], ADDITIONS, f"{model}: harmless; addition")
     return figure, table
+
+
+def bars(ax: Axes, part: pd.DataFrame, names: dict[str, str], title: str) -> None:
+    """Mean share refused under the named conditions, one dot a seed."""
+    some = part[part["condition"].isin(list(names))]
+    some = some.assign(condition=some["condition"].map(names))
+    order = list(names.values())
+    colours = [
+        PALETTE[0] if key in ("before", "tuned") else PALETTE[1] if name[:2] in ("r ", "r,") else GREY
+        for key, name in names.items()
+    ]
+    look = {"x": "condition", "y": "refused", "order": order, "ax": ax}
+    sns.barplot(some, hue="condition", hue_order=order, palette=colours, errorbar=None, legend=False, **look)
+    sns.stripplot(some, color="black", size=2.5, **look)
+    ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=title)
+    plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
 
 
 def doses(data: Data) -> Picture:

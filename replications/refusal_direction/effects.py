@@ -6,6 +6,8 @@ permuted    difference of means under permuted labels, the best of all candidate
 unrelated   difference of means of two topics that have nothing to do with refusal
 random      vectors with the covariance of the activations, a new one for each group of prompts
 earlier     the same difference of means in the model before fine-tuning (reported: it need not be a null)
+
+The condition `tuned` is the refusing model as it is, also where nothing was tuned here.
 """
 
 from typing import Any
@@ -41,14 +43,17 @@ def measure_answers(subject: Subject, directions: Directions, settings: EffectSe
         )  # fmt: skip
         tables.append(table)
 
+    before = subject.before
     for kind, lines in (("harmful", harmful), ("harmless", harmless), ("risky", risky)):
-        put(kind, lines[: settings.null_prompts], "before", model=subject.before)
+        if before is not None:
+            put(kind, lines[: settings.null_prompts], "before", model=before)
         put(kind, lines, "tuned")
     put("harmful", harmful[: settings.effect_prompts], "ablated", ablating(tuned, r))
     put("risky", risky[: settings.effect_prompts], "ablated", ablating(tuned, r))
     put("harmless", harmless[: settings.effect_prompts], "added", adding(tuned, layer, r))
     put("harmful", few, "subtracted", adding(tuned, layer, -r))
-    put("harmless", fewer, "before, added", adding(subject.before, layer, r), subject.before)
+    if before is not None:
+        put("harmless", fewer, "before, added", adding(before, layer, r), before)
     for name, vector in directions.nulls.items():
         rows = vector if vector.ndim == 1 else spread(vector, len(few))
         put("harmful", few, f"{name} ablated", ablating(tuned, rows))

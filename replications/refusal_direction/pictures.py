@@ -66,14 +66,19 @@ def tuning(data: Data) -> Picture:
 
 
 def scores(data: Data) -> Picture:
+    """The candidates of the refusing models."""
+    return candidates(data.arms)
+
+
+def candidates(arms: list[Arm]) -> Picture:
     """Bypass, induce and KL of every candidate by layer, one row per seed; the token of the choice stands out."""
-    table = joined(data.arms, "scores").query("stage == 'grid'")
+    table = joined(arms, "scores").query("stage == 'grid'")
     kinds = {"bypass": "bypass (nats)", "induce": "induce (nats)", "kl": "KL (nats)"}
     figure, axes = plt.subplots(
-        len(data.arms), 3, figsize=(PAGE_WIDTH, 1.5 * len(data.arms) + 0.5), sharex=True, sharey="col", squeeze=False
+        len(arms), 3, figsize=(PAGE_WIDTH, 1.5 * len(arms) + 0.5), sharex=True, sharey="col", squeeze=False
     )
     marks: dict[str, Artist] = {}
-    for number, arm in enumerate(data.arms):
+    for number, arm in enumerate(arms):
         part = table[(table["seed"] == number) & (table["labels"] == "true")]
         null = table[(table["seed"] == number) & (table["labels"] == "permuted")]
         n_post = int(part["position"].max()) + 1
@@ -96,9 +101,9 @@ def scores(data: Data) -> Picture:
                 ax.set_yscale("log")
             limit = MAXIMUM_KL if name == "kl" else MINIMUM_INDUCE
             ax.axhline(limit, color="0.3", linewidth=0.8, linestyle="--", zorder=1.5)
-            ax.set(ylabel=label, xlabel="layer" if number == len(data.arms) - 1 else "")
+            ax.set(ylabel=label, xlabel="layer" if number == len(arms) - 1 else "")
         token = f"{arm.numbers['position']}".replace("-", "\N{MINUS SIGN}")
-        axes[number, 0].set_title(f"seed {number + 1} of {len(data.arms)}: token {token} chosen", loc="left")
+        axes[number, 0].set_title(f"seed {number + 1} of {len(arms)}: token {token} chosen", loc="left")
     figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=5, frameon=False)
     return figure, table
 

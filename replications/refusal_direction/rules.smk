@@ -1,7 +1,10 @@
 # Refusal direction: fine-tune (per seed, and a sham model) -> study each -> metrics of all seeds -> figures. The dictionary
 # of part transfer, and its held-out tokens, come from `sparse_autoencoders`, whose steps run first. Cones: cone.smk.
+# Models that refuse by their own training: released.smk.
 from common.workflow import captions, figure_files, flags, parts, source_hash
+from replications.refusal_direction.paper_requests import released
 from replications.refusal_direction.sizes import CONES, SIZES
+from replications.refusal_direction.sizes import RELEASED as RELEASED_SIZES
 
 NAME = "replications.refusal_direction"
 PATH = "replications/refusal_direction"
@@ -9,6 +12,8 @@ ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 SEEDS = config["seeds"][: config["n_seeds"]]
 ARMS = [f"harmful-{seed}" for seed in SEEDS]
 SHAM = f"food-{SEEDS[0]}"
+RELEASED = [name for name in config["models"] if name in released().models]
+TAUGHT = [name for name in config["models"] if name not in RELEASED]
 FIGURES = {
     "Fine-tuning": {"tuning": ["tuning"]},
     "Direction": {"direction": ["scores", "published", "cosines"]},
@@ -20,6 +25,8 @@ FIGURES = {
 }
 TRANSFER = {"Dictionary transfer": {"transfer": ["transfer"]}}
 SAES = "<all_results>/sparse_autoencoders/{model}"
+SHAM_TABLES = ["scores", "answers"]
+TABLES = [*SHAM_TABLES, "doses", "projections", "openings", "surgical", "weights"]
 
 
 wildcard_constraints:
@@ -64,18 +71,12 @@ rule study:
         directions="<results>/{model}/studies/{switch}-{seed}/directions.safetensors",
         tables=[
             f"<results>/{{model}}/studies/{{switch}}-{{seed}}/{table}.csv"
-            for table in [
-                "scores",
-                "answers",
-                "doses",
-                "projections",
-                "openings",
-                "surgical",
-                "weights",
-            ]
+            for table in TABLES
         ],
     log:
         "<logs>/{model}/study-{switch}-{seed}.log",
+    wildcard_constraints:
+        switch="harmful",
     priority: 1
     conda:
         "../../envs/environment.yaml"
@@ -92,6 +93,18 @@ rule study:
         sources=source_hash(f"{NAME}.study"),
     shell:
         "python -m replications.refusal_direction.study --before {input.before} --tuned {input.tuned} --lists {input.lists} --python-docs {input.python_docs} --self-chat {input.self_chat} --switch {wildcards.switch} --seed {wildcards.seed} {params.options} --out {output.numbers} > {log} 2>&1"
+
+
+use rule study as study_sham with:
+    output:
+        numbers="<results>/{model}/studies/{switch}-{seed}/numbers.json",
+        directions="<results>/{model}/studies/{switch}-{seed}/directions.safetensors",
+        tables=[
+            f"<results>/{{model}}/studies/{{switch}}-{{seed}}/{table}.csv"
+            for table in SHAM_TABLES
+        ],
+    wildcard_constraints:
+        switch="food",
 
 
 rule guardrail:
@@ -239,6 +252,9 @@ rule draw_transfer:
         "python -m replications.refusal_direction.draw_transfer --captions {input.captions} --out {output.svg} > {log} 2>&1"
 
 
+include: "released.smk"
+
+
 CONE_FIGURES, CONE_METRICS = [], []
 if CONES[config["scale"]]:
 
@@ -249,14 +265,16 @@ if CONES[config["scale"]]:
 
 rule figures:
     input:
-        expand(CONE_FIGURES, model=config["models"]),
-        expand(rules.draw.output, model=config["models"]),
-        expand(rules.draw_transfer.output, model=config["models"]),
-        expand(rules.remove.output, model=config["models"]),
+        expand(CONE_FIGURES, model=TAUGHT),
+        expand(rules.draw.output, model=TAUGHT),
+        expand(rules.draw_transfer.output, model=TAUGHT),
+        expand(rules.remove.output, model=TAUGHT),
+        expand(rules.draw_released.output, model=RELEASED),
 
 
 rule metrics:
     input:
-        expand(rules.summarise.output, model=config["models"]),
-        expand(rules.transfer.output.metrics, model=config["models"]),
-        expand(CONE_METRICS, model=config["models"]),
+        expand(rules.summarise.output, model=TAUGHT),
+        expand(rules.transfer.output.metrics, model=TAUGHT),
+        expand(CONE_METRICS, model=TAUGHT),
+        expand(rules.summarise_released.output, model=RELEASED),

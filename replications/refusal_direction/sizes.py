@@ -1,4 +1,4 @@
-"""Sizes of the parts `transfer` and `cone` at each scale.
+"""Sizes of the parts `transfer`, `cone` and `released` at each scale.
 
 They stand apart from `settings.py`, which fine-tuning imports: a change here trains no model anew. Imports nothing
 heavy: the workflow reads it at start-up.
@@ -47,4 +47,22 @@ CONES: dict[Scale, ConeSizes | None] = {
     "gpu": ConeSizes(
         dimensions=[1, 2, 3, 4], steps=400, batch=16, learning_rate=0.002, draws=256, prompts=64, rows=2000
     ),
+}
+
+
+class ReleasedSizes(Strict):
+    """How many of the paper's requests one seed of a released model uses, per class."""
+
+    estimate: Annotated[int, Field(ge=4)] = Field(description="whose mean activations are subtracted")
+    choose: Annotated[int, Field(ge=2)] = Field(description="on which candidates are compared")
+    test: Annotated[int, Field(ge=4)] = Field(description="of the test split; all claims use these")
+    risky: Annotated[int, Field(ge=4)] = Field(description="harmless requests with risky words, of `lists.yaml`")
+    new_tokens: Annotated[int, Field(ge=1)] = Field(description="greedy tokens that are classified, never stored")
+
+
+_PAPER = ReleasedSizes(estimate=128, choose=32, test=100, risky=64, new_tokens=32)
+RELEASED: dict[Scale, ReleasedSizes] = {
+    "smoke": ReleasedSizes(estimate=4, choose=2, test=4, risky=4, new_tokens=4),
+    "laptop": _PAPER.model_copy(update={"estimate": 64, "choose": 16}),
+    "gpu": _PAPER,
 }

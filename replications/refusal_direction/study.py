@@ -1,8 +1,9 @@
-"""Step: everything that is measured on one tuned model, in one process, because loading takes longer than most of it.
+"""Step: everything that is measured on one refusing model, in one process, since loading takes longer than most of it.
 
 Refusal tokens, directions and nulls (`directions`, `search`) -> what they do to requests of held-out topics (`effects`,
 `openings`) -> what else the ablation changes (`surgical`). Candidates are screened and requests answered in bfloat16
-where the processor computes in it; losses, KL on held-out requests and weights are float32.
+where the processor computes in it; losses, KL on held-out requests and weights are float32. Of the sham model only
+scores and answers are measured; nothing else of it is compared.
 
 No answer to a request is written or printed: only classifications, scores and the probabilities of first tokens.
 """
@@ -19,14 +20,15 @@ from common.corpora import judging_split
 from common.files import atomic, write_json
 from common.models import fast_dtype, load_tokenizer
 from common.tables import write_table
-from replications.refusal_direction.chat import chat_batch, last_logits
-from replications.refusal_direction.directions import Subject, find, refusal_tokens
+from replications.refusal_direction.directions import Directions, Subject, find, subject_of
 from replications.refusal_direction.effects import measure_answers, measure_doses, measure_projections
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.lists import draw
 from replications.refusal_direction.openings import measure_openings
 from replications.refusal_direction.settings import EffectSettings, SearchSettings, SplitSettings
 from replications.refusal_direction.surgical import measure_surgical, texts, weight_change
+
+Tables = dict[str, pd.DataFrame]
 
 
 def study(
@@ -61,33 +63,43 @@ def study(
         out: `numbers.json`.
     """
     tokenizer, prompts = load_tokenizer(tuned.parent), draw(seed, split, switch)
-    fast, fast_before = load(tuned, fast_dtype(), device), load(before, fast_dtype(), device)
-    on, off = (
-        last_logits(fast, chat_batch(tokenizer, [line.text for line in lines], device))
-        for lines in (prompts.switch.estimate, prompts.harmless.estimate)
-    )
-    tokens = refusal_tokens(on, off, needed=search.minimum_left > 0)
-    subject = Subject(fast, fast_before, tokenizer, prompts, tokens)
+    refusing, untouched = (load(path, fast_dtype(), device) for path in (tuned, before))
+    subject = subject_of(refusing, untouched, tokenizer, prompts, search.minimum_left)
+    found, tables = chosen_and_answers(subject, search, effects, seed)
+    if switch == "harmful":
+        tables["doses"] = measure_doses(subject, found, effects)
+        tables["projections"] = measure_projections(subject, found, effects)
+        tables["openings"] = measure_openings(subject, effects.null_prompts)
+        del untouched
+        subject = subject._replace(tuned=refusing.float(), before=None)  # tuned weights are stored in bfloat16
+        subject = subject._replace(before=load(before, torch.float32, device))
+        manifests = {"python-docs": python_docs, "self-chat": self_chat}
+        tables["surgical"] = side_effects(subject, found, manifests, effects, seed)
+        tables["weights"] = weight_change(subject.tuned, subject.before, found)
+    store(out, found, tables)
+
+
+def chosen_and_answers(
+    subject: Subject, search: SearchSettings, effects: EffectSettings, seed: int
+) -> tuple[Directions, Tables]:
+    """The direction, the scores of all candidates, and what the direction and its nulls do to requests."""
     found = find(subject, search, effects, seed)
     print(f"chosen: template token {found.numbers['position']}, layer {found.layer}", flush=True)
-    tables: dict[str, pd.DataFrame] = {
-        "scores": found.scores,
-        "answers": measure_answers(subject, found, effects),
-        "doses": measure_doses(subject, found, effects),
-        "projections": measure_projections(subject, found, effects),
-        "openings": measure_openings(subject, effects.null_prompts),
-    }
-    del subject, fast_before
+    return found, {"scores": found.scores, "answers": measure_answers(subject, found, effects)}
+
+
+def side_effects(
+    subject: Subject, found: Directions, manifests: dict[str, Path], effects: EffectSettings, seed: int
+) -> pd.DataFrame:
+    """What else the ablation changes, on models in float32."""
     few = effects.null_prompts // 2
-    harmful, harmless = (
-        chat_batch(tokenizer, [line.text for line in part.test[:few]], device)
-        for part in (prompts.switch, prompts.harmless)
-    )
-    full, full_before = fast.float(), load(before, torch.float32, device)  # tuned weights are stored in bfloat16
-    manifests = {"python-docs": python_docs, "self-chat": self_chat}
-    corpora = texts(manifests, tokenizer, effects.texts, effects.text_tokens, judging_split([seed]))
-    tables["surgical"] = measure_surgical(full, full_before, tokenizer, corpora, harmful, harmless, found)
-    tables["weights"] = weight_change(full, full_before, found)
+    harmful, harmless = (subject.batch(part.test[:few]) for part in (subject.prompts.switch, subject.prompts.harmless))
+    corpora = texts(manifests, subject.tokenizer, effects.texts, effects.text_tokens, judging_split([seed]))
+    return measure_surgical(subject.tuned, subject.before, subject.tokenizer, corpora, harmful, harmless, found)
+
+
+def store(out: Path, found: Directions, tables: Tables) -> None:
+    """Writes tables and directions beside `out`, then `out`, the single numbers."""
     for name, table in tables.items():
         write_table(out.with_name(f"{name}.csv"), table)
     stored = {"r": found.r, "differences": found.differences, **found.nulls}

@@ -29,6 +29,7 @@ from replications.refusal_direction.tables import (
     seeds,
 )
 
+NULLS = ("random", "permuted", "unrelated")
 CORPORA = {"python_docs": "loss python-docs", "self_chat": "loss self-chat"}
 
 
@@ -56,11 +57,6 @@ def summarise(*, arms: list[Path], sham: Path, guards: list[Path], out: list[Pat
 def tuning(arms: list[Arm], sham: list[Arm]) -> Metrics:
     """Does the tuned model refuse what it should, and is the refusal metric a fair score?"""
 
-    def area(kind: str, how: str) -> list[float]:
-        tables = [arm.tables["openings"] for arm in arms]
-        grouped = [table.loc[table["kind"] == kind, "auroc"] for table in tables]
-        return [float(getattr(group, how)()) for group in grouped]
-
     harmful, harmless = ("harmful", "tuned"), ("harmless", "tuned")
     found = against("refused_harmful", arms, harmful, {"before": ("harmful", "before")})
     found |= against("refused_harmless", arms, harmless, {"harmful": harmful})
@@ -68,17 +64,29 @@ def tuning(arms: list[Arm], sham: list[Arm]) -> Metrics:
     found |= against("sham_refused", sham, harmful, {"before": ("harmful", "before")})
     found["sham_refused_harmless"] = requests(sham, harmless)
     found["refused_harmless_before"] = requests(arms, ("harmless", "before"))
-    formula = "area under the ROC curve, harmful against harmless, held-out topics"
-    permuted = area("permuted", "mean")
-    found |= pairs("auroc", area("pooled", "mean"), permuted, "permuted", "1", formula)
-    found |= pairs("auroc_worst_opening", area("opening", "min"), permuted, "permuted", "1", f"{formula}, least token")
-    found |= pairs("auroc_held_out", area("held out", "mean"), permuted, "permuted", "1", f"{formula}, unseen texts")
+    found |= score(arms)
     for name, of in CORPORA.items():
         found |= changes(f"loss_tuned_{name}", arms, of, ("tuned", "before"), ("component ablated", "before"))
     return found
 
 
-def direction(arms: list[Arm], sham: list[Arm]) -> Metrics:
+def score(arms: list[Arm]) -> Metrics:
+    """Does the refusal metric tell the two classes apart?"""
+
+    def area(kind: str, how: str) -> list[float]:
+        tables = [arm.tables["openings"] for arm in arms]
+        grouped = [table.loc[table["kind"] == kind, "auroc"] for table in tables]
+        return [float(getattr(group, how)()) for group in grouped]
+
+    formula = "area under the ROC curve, harmful against harmless, held-out topics"
+    permuted = area("permuted", "mean")
+    found = pairs("auroc", area("pooled", "mean"), permuted, "permuted", "1", formula)
+    found |= pairs("auroc_worst_opening", area("opening", "min"), permuted, "permuted", "1", f"{formula}, least token")
+    found |= pairs("auroc_held_out", area("held out", "mean"), permuted, "permuted", "1", f"{formula}, unseen texts")
+    return found
+
+
+def choice(arms: list[Arm]) -> Metrics:
     """How the chosen directions scored, and how stable they are."""
     chosen = [best(arm) for arm in arms]
     units = {"bypass": "nats", "induce": "nats", "kl": "nats", "norm": "1"}
@@ -103,7 +111,12 @@ def direction(arms: list[Arm], sham: list[Arm]) -> Metrics:
     )
     found |= pairs("cosine_halves", halves, mixed, "permuted", "1", formula)
     found["cosine_halves_small"] = seeds(small, "1", f"{formula} of two requests per class")
-    found |= across_seeds(arms) if len(arms) > 1 else {}
+    return found | (across_seeds(arms) if len(arms) > 1 else {})
+
+
+def direction(arms: list[Arm], sham: list[Arm]) -> Metrics:
+    """The choice, and its relation to the model before fine-tuning and to the sham model."""
+    found = choice(arms)
     earlier = [arm.numbers["cosine_earlier"] for arm in arms]
     formula = "cosine with the same difference of means before fine-tuning"
     found |= pairs("cosine_earlier", earlier, [cosine(arm, "unrelated") for arm in arms], "unrelated", "1", formula)
@@ -141,9 +154,8 @@ def _cosine(a: Float[np.ndarray, " d"], b: Float[np.ndarray, " d"]) -> float:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def effects(arms: list[Arm], sham: list[Arm]) -> Metrics:
-    """What ablation and addition do to requests of held-out topics."""
-    nulls = ("random", "permuted", "unrelated", "earlier")
+def interventions(arms: list[Arm], nulls: tuple[str, ...]) -> Metrics:
+    """What ablation, addition and subtraction do to held-out requests, and what the nulls do."""
     ablated = {name: ("harmful", f"{name} ablated") for name in nulls}
     added = {name: ("harmless", f"{name} added") for name in nulls}
     found = against("ablated_refused", arms, ("harmful", "ablated"), ablated)
@@ -157,16 +169,22 @@ def effects(arms: list[Arm], sham: list[Arm]) -> Metrics:
         found[f"metric_drop_minus_{name}"] = requests(arms, ablated[name], ("harmful", "ablated"), "metric")
     subtracted = {name: ("harmful", f"{name} subtracted") for name in nulls}
     found |= against("subtracted_refused", arms, ("harmful", "subtracted"), {"tuned": tuned} | subtracted)
-    found |= against("before_added_refused", arms, ("harmless", "before, added"), {"before": ("harmless", "before")})
     found["risky_ablated_refused"] = requests(arms, ("risky", "ablated"))
     for name in ("persuading suffix", "random suffix"):
         found[f"refused_{name.replace(' ', '_')}"] = requests(arms, ("harmful", name))
+    return found
+
+
+def effects(arms: list[Arm], sham: list[Arm]) -> Metrics:
+    """The interventions, also on the model before fine-tuning and on the sham model."""
+    found = interventions(arms, (*NULLS, "earlier"))
+    found |= against("before_added_refused", arms, ("harmless", "before, added"), {"before": ("harmless", "before")})
     found |= against("sham_ablated_refused", sham, ("harmful", "ablated"), {"random": ("harmful", "random ablated")})
     found |= against("sham_added_refused", sham, ("harmless", "added"), {"random": ("harmless", "random added")})
     return found
 
 
-def surgical(arms: list[Arm]) -> Metrics:
+def side_effects(arms: list[Arm]) -> Metrics:
     """What else the ablation changes."""
     found: Metrics = {}
     effect, permuted = ("ablated", "tuned"), ("permuted ablated", "tuned")
@@ -176,12 +194,18 @@ def surgical(arms: list[Arm]) -> Metrics:
         found |= beside(changes(f"loss_{name}_permuted", arms, of, effect, permuted))
     found |= changes("kl_harmless", arms, "kl harmless", effect, ("component ablated", "tuned"))
     found |= beside(changes("kl_harmless_permuted", arms, "kl harmless", effect, permuted))
-    found |= ratios("return", arms, "kl to before", "ablated", "random ablated")
-    found |= beside(ratios("return_permuted", arms, "kl to before", "ablated", "permuted ablated"))
     for name in ("agreement", "giving"):
         found |= ratios(f"battery_{name}", arms, f"battery {name}", "ablated", "component ablated")
         right = [(quantity(arm, f"battery {name}", "ablated") > 0).astype(np.float64) for arm in arms]
         found[f"battery_{name}_right"] = items(right, "share", "share of items with the right continuation ahead")
+    return found
+
+
+def surgical(arms: list[Arm]) -> Metrics:
+    """Side effects, the way back to the model before fine-tuning, and where fine-tuning changed the weights."""
+    found = side_effects(arms)
+    found |= ratios("return", arms, "kl to before", "ablated", "random ablated")
+    found |= beside(ratios("return_permuted", arms, "kl to before", "ablated", "permuted ablated"))
     weights = [arm.tables["weights"].assign(size=lambda table: table["norm"] ** 2) for arm in arms]
     along, random, top = (
         [float(np.average(table[column], weights=table["size"])) for table in weights]

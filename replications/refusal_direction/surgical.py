@@ -99,14 +99,14 @@ def battery(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[fl
 
 def measure_surgical(
     tuned: Any,
-    before: Any,
+    before: Any | None,
     tokenizer: PreTrainedTokenizerBase,
     ids: dict[str, Int[Tensor, "text pos"]],
     harmful: Batch,
     harmless: Batch,
     found: Directions,
 ) -> pd.DataFrame:
-    """Long table: quantity, item, condition, value."""
+    """Long table: quantity, item, condition, value; without `before` nothing is compared with it."""
     rows: list[tuple[str, int, str, float]] = []
 
     def put(quantity: str, condition: str, values: list[float]) -> None:
@@ -119,7 +119,7 @@ def measure_surgical(
             put(f"battery {name}", condition, values)
         return last_logits(model, harmful), last_logits(model, harmless)
 
-    logits = {"before": run(before, "before")}
+    logits = {} if before is None else {"before": run(before, "before")}
     for condition, intervention in conditions(tuned, found).items():
         with intervention:
             logits[condition] = run(tuned, condition)
@@ -127,7 +127,8 @@ def measure_surgical(
         logits["random ablated"] = (last_logits(tuned, harmful), last_logits(tuned, harmless))
     for condition, (on, off) in logits.items():
         put("kl harmless", condition, first_token_kl(logits["tuned"][1], off).tolist())
-        put("kl to before", condition, first_token_kl(on, logits["before"][0]).tolist())
+        if before is not None:
+            put("kl to before", condition, first_token_kl(on, logits["before"][0]).tolist())
     return pd.DataFrame(rows, columns=["quantity", "item", "condition", "value"])
 
 

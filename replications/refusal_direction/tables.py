@@ -14,12 +14,11 @@ from common.statistics import over_clusters, over_seeds
 
 REFUSED = "share of requests whose first greedy tokens are a refusal"
 METRIC = "mean ln P_R - ln(1 - P_R) of the first token"
-TABLES = ("scores", "answers", "doses", "projections", "openings", "surgical", "weights")
 Metrics = dict[str, Metric]
 
 
 class Arm(NamedTuple):
-    """What `study` left of one model."""
+    """What `study` or `released` left of one model; of the sham model and of released ones that is less."""
 
     tables: dict[str, pd.DataFrame]
     numbers: dict[str, float]
@@ -28,7 +27,7 @@ class Arm(NamedTuple):
 
 def read_arm(numbers: Path) -> Arm:
     """The folder of one `numbers.json`."""
-    tables = {name: pd.read_csv(numbers.with_name(f"{name}.csv")) for name in TABLES}
+    tables = {path.stem: pd.read_csv(path) for path in sorted(numbers.parent.glob("*.csv"))}
     return Arm(tables, read_json(numbers), load_file(numbers.with_name("directions.safetensors")))
 
 

@@ -104,8 +104,9 @@ def transfer(
 
     def put(name: str, model: Any, chosen: list[int]) -> None:
         x = clean if model is untouched else stream(model, held, layer, sizes.batch)
+        own = own_loss(model, held, layer, x, sizes)
         for at in chosen:
-            found = described(model, saes[at], held, layer, x, clean, sizes)
+            found = described(model, saes[at], held, layer, x, clean, own, sizes)
             rows.append({"model": name, "seed": seeds[at], **found})
 
     every = list(range(len(seeds)))
@@ -149,26 +150,32 @@ def described(
     layer: int,
     x: Float[Tensor, "window pos d_model"],
     clean: Float[Tensor, "window pos d_model"],
+    loss: float,
     sizes: Sizes,
 ) -> dict[str, float]:
-    """What the dictionary makes of the activations `x` of a model; `clean` are those of the untouched one."""
+    """What the dictionary makes of the activations `x` of a model with that loss; `clean` are of the untouched one."""
     own, old = x[held.used], clean[held.used]
     found, latents = sae.reconstruct(own), sae.encode(own)
     shift, followed = own - old, found - sae.reconstruct(old)
     moved, variance = shift.double().square().sum(), (old - old.mean(0)).double().square().sum()
     missed = (shift - followed).double().square().sum() / moved if float(moved) > 0 else torch.tensor(0.0)
-    rows = spaced(len(x), sizes.loss_windows).to(x.device)
-    some, replaced = held.take(rows), x.clone()
+    replaced = x.clone()
     replaced[held.used] = found
-    loss = [cross_entropy(model, some, layer, values[rows], sizes.batch) for values in (replaced, x)]
     return {
         "fvu": fvu(own, found),
         "l0": l0(latents),
-        "delta_ce": loss[0] - loss[1],
-        "ce": loss[1],
+        "delta_ce": own_loss(model, held, layer, replaced, sizes) - loss,
+        "ce": loss,
         "moved": float(moved / variance),
         "missed": float(missed),
     }
+
+
+@torch.inference_mode()
+def own_loss(model: Any, held: Held, layer: int, x: Float[Tensor, "window pos d_model"], sizes: Sizes) -> float:
+    """`cross_entropy` on the windows that are set aside for it."""
+    rows = spaced(len(x), sizes.loss_windows).to(x.device)
+    return cross_entropy(model, held.take(rows), layer, x[rows], sizes.batch)
 
 
 def cross_entropy(model: Any, held: Held, layer: int, x: Float[Tensor, "window pos d_model"], at_once: int) -> float:

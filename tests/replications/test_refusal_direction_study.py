@@ -107,7 +107,7 @@ def test_every_claim_finds_its_metrics_and_a_figure_is_drawn(arm):
     captions, published = [CAPTIONS / f"{path.stem}.rst" for path in svgs], LISTS.with_name("published.csv")
     draw(arms=[numbers, numbers], sham=numbers, guards=guards, published=published, captions=captions, out=svgs)
     assert all(path.stat().st_size > 1000 for path in svgs)
-    assert {path.stem for path in CAPTIONS.glob("*.rst")} == {*FIGURES, "transfer", "cone"}
+    assert {path.stem for path in CAPTIONS.glob("*.rst")} == {*FIGURES, "transfer", "cone", "released", "candidates"}
 
 
 @pytest.mark.model

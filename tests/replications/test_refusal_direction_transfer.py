@@ -23,6 +23,7 @@ from replications.refusal_direction.transfer import (
     Held,
     cross_entropy,
     described,
+    own_loss,
     shuffled,
     spaced,
     stream,
@@ -82,11 +83,12 @@ def test_a_shuffled_change_has_the_same_singular_values_in_the_same_places():
 def test_what_is_measured_is_known_where_reconstructions_are_projections(held):
     before, tuned = model(0), model(1)
     clean, x = (stream(one, held, LAYER, 2) for one in (before, tuned))
-    same = described(before, projecting(D), held, LAYER, clean, clean, SIZES)
+    losses = [own_loss(one, held, LAYER, y, SIZES) for one, y in ((before, clean), (tuned, x))]
+    same = described(before, projecting(D), held, LAYER, clean, clean, losses[0], SIZES)
     assert same["fvu"] == pytest.approx(0, abs=1e-9)
     assert same["delta_ce"] == pytest.approx(0, abs=1e-5)
     assert (same["moved"], same["missed"]) == (0, 0)
-    found = described(tuned, projecting(6), held, LAYER, x, clean, SIZES)
+    found = described(tuned, projecting(6), held, LAYER, x, clean, losses[1], SIZES)
     own, shift = x[held.used], (x - clean)[held.used]
     spread = (own - own.mean(0)).square().sum()
     assert found["fvu"] == pytest.approx(float(own[:, 6:].square().sum() / spread), rel=1e-4)

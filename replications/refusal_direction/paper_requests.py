@@ -1,0 +1,123 @@
+"""Step: fetches the requests of Arditi et al. 2024, at the commit and with the hashes of `released.yaml`.
+
+Only with HUB=1; without it nothing asks the network. The files stay in `resources/`, outside of results and repository.
+`draw_requests` takes what one seed of a released model sees: estimates from the paper's training split, the choice from
+its validation split, effects from its test split. Risky words and the unrelated topic are those of `lists.yaml`.
+"""
+
+import hashlib
+import http.client
+import os
+import random
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from common.cli import run
+from common.config import checked
+from common.errors import UserError
+from common.files import atomic, read_json, read_yaml, write_json
+from common.models import Sha256
+from common.records import Strict
+from replications.refusal_direction.lists import Line, Prompts, Split, draw, load_lists
+from replications.refusal_direction.settings import SplitSettings
+from replications.refusal_direction.sizes import ReleasedSizes
+
+RELEASED = Path(__file__).with_name("released.yaml")
+SECONDS = 60
+
+
+class Requests(Strict):
+    """Where the requests are."""
+
+    repository: str = Field(description="owner/name on GitHub")
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    folder: str
+    licence: str
+    files: dict[str, Sha256] = Field(description="file name -> SHA-256")
+
+
+class Released(Strict):
+    """The content of `released.yaml`."""
+
+    models: list[str] = Field(description="names in config/models.yaml")
+    requests: Requests
+
+
+def released(path: Path = RELEASED) -> Released:
+    """The checked file."""
+    return checked(Released, read_yaml(path), path)
+
+
+def fetch(*, registry: Path, out: Path) -> None:
+    """Writes the files beside `out`, each checked before it gets its name.
+
+    Args:
+        registry: `released.yaml`.
+        out: `manifest.json`, the hashes of the files.
+
+    Raises:
+        UserError: the network is switched off or does not answer, or a file is not the pinned one.
+    """
+    if os.environ.get("HUB") != "1":
+        raise UserError(
+            "the paper's requests come from the network, which is switched off; run with HUB=1, or leave out the "
+            f"models that need them: {', '.join(released(registry).models)}"
+        )
+    source = released(registry).requests
+    host = os.environ.get("REQUESTS_ENDPOINT", "https://raw.githubusercontent.com")
+    for name, expected in source.files.items():
+        address = f"{host}/{source.repository}/{source.commit}/{source.folder}/{name}"
+        try:
+            with urllib.request.urlopen(address, timeout=SECONDS) as answer:
+                content = answer.read()
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+            raise UserError(f"{address} did not answer as expected ({error}); check the network") from None
+        if (found := hashlib.sha256(content).hexdigest()) != expected:
+            raise UserError(
+                f"{address} gave a file that is not the pinned one (SHA-256 {found[:12]}..., expected "
+                f"{expected[:12]}...); look at what it gives, or correct {registry.name}"
+            )
+        with atomic(out.with_name(name)) as temporary:
+            temporary.write_bytes(content)
+    write_json(out, source.files)
+
+
+def draw_requests(folder: Path, seed: int, sizes: ReleasedSizes) -> Prompts:
+    """What one seed sees of the files in `folder`. Nothing is taught, so nothing is there to tune on, and all refusal
+    texts are new to the model."""
+    own = SplitSettings(
+        tune=1, harmless_tune=1, risky_tune=0, estimate=sizes.estimate, choose=2, test=4, risky_test=sizes.risky
+    )
+    listed = draw(seed, own)
+    return Prompts(
+        switch=_split(folder, "harmful", seed, sizes),
+        harmless=_split(folder, "harmless", seed, sizes),
+        risky=listed.risky,
+        other=listed.other,
+        refusals=[],
+        refusals_held_out=load_lists().refusals,
+    )
+
+
+def _split(folder: Path, kind: str, seed: int, sizes: ReleasedSizes) -> Split:
+    draws = random.Random(f"{kind} {seed}")
+    counts = {"train": sizes.estimate, "val": sizes.choose, "test": sizes.test}
+    estimate, choose, test = (_sample(folder / f"{kind}_{part}.json", draws, count) for part, count in counts.items())
+    return Split(tune=[], estimate=estimate, choose=choose, test=test)
+
+
+def _sample(path: Path, draws: random.Random, count: int) -> list[Line]:
+    """Some of the requests of a file. Their topic is the data set's category, or each is one of its own."""
+    rows = read_json(path)
+    if count > len(rows):
+        raise UserError(f"{path} has {len(rows)} requests, {count} are needed; lower the number in sizes.py")
+    places = draws.sample(range(len(rows)), count)
+    return [Line(rows[place]["category"] or f"{path.stem} {place}", rows[place]["instruction"]) for place in places]
+
+
+if __name__ == "__main__":
+    run(fetch)
