@@ -14,7 +14,7 @@ from common.paper import figure_rules, references
 from common.provenance import config_hash, git_state, lock_hash
 from common.reference import state
 from common.report import front_page
-from common.workflow import flags, source_hash, tie_steps_to_this_process
+from common.workflow import flags, models_of, source_hash, tie_steps_to_this_process
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -38,7 +38,7 @@ try:
         | {
             "seeds": RUN.seeds,
             "device": RUN.device,
-            "models": RUN.models,
+            "models": models_of(name, RUN, chosen=bool(config.get("models"))),
             "scale": RUN.scale,
         }
         for name in NAMES

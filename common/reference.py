@@ -2,14 +2,16 @@
 
 CI verifies these first and by all means; the others, whose sources, settings and claims are those of the reference run,
 as far as its time allows. The state of a replication is one hash over the import closure of all its modules (lock
-included) and of what makes models, corpora and verdicts, its claims and rules, and the settings of the reference run's
-scale. Settings of other scales do not count, nor does what it reads of another replication's results.
+included) and of what makes models, corpora and verdicts, its claims and rules, the settings of the reference run's
+scale, its models and the corpora. Settings and models of other scales do not count, nor does what it reads of another
+replication's results.
 """
 
 import hashlib
 
 from common.config import ROOT, load_replication, load_scale, replications
 from common.files import read_json
+from common.models import entry
 from common.sources import source_hash
 
 STATES = ROOT / "figures" / "sources.json"
@@ -22,9 +24,11 @@ def state(name: str) -> str:
     folder = ROOT / "replications" / name
     modules = [f"replications.{name}.{path.stem}" for path in sorted(folder.glob("*.py"))]
     digest = hashlib.sha256(source_hash(*modules, *SHARED).encode())
-    digest.update((load_replication(name, SCALE).model_dump_json() + load_scale(SCALE).model_dump_json()).encode())
+    scale = load_scale(SCALE)
+    digest.update((load_replication(name, SCALE).model_dump_json() + scale.model_dump_json()).encode())
+    digest.update("".join(entry(model).model_dump_json() for model in scale.models).encode())
     files = [path for path in sorted(folder.glob("*.yaml")) if path.name != "config.yaml"]
-    for path in [*files, *sorted(folder.glob("*.smk")), *sorted(ROOT.glob("config/*.yaml"))]:
+    for path in [*files, *sorted(folder.glob("*.smk")), ROOT / "config" / "corpora.yaml"]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -10,9 +10,9 @@ from common.files import sha256
 
 
 @contextlib.contextmanager
-def stand_in(repository: str, revision: str, folder: Path) -> Iterator[str]:
-    """Serves the files of a folder; gives the address for HF_ENDPOINT."""
-    prefix = f"/{repository}/resolve/{revision}/"
+def stand_in(repository: str, revision: str, folder: Path, path: str = "{0}/resolve/{1}") -> Iterator[str]:
+    """Serves the files of a folder at a path made of repository and revision; gives the address for HF_ENDPOINT."""
+    prefix = f"/{path.format(repository, revision)}/"
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):

@@ -47,9 +47,9 @@ class Project:
         """Names of the rules that a run would execute now."""
         return {rule for rule, _ in self.planned("--", *targets)}
 
-    def planned(self, *options: str) -> list[tuple[str, str]]:
+    def planned(self, *options: str, config: tuple[str, ...] = ("scale=smoke",)) -> list[tuple[str, str]]:
         """Pairs (rule, what a dry run prints about its job)."""
-        command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "--config", "scale=smoke", *options]
+        command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "--config", *config, *options]
         done = subprocess.run(
             command, cwd=self.path, env=self.environment(), capture_output=True, text=True, check=False
         )

@@ -34,6 +34,12 @@ def test_hub_model_without_a_hub(project):
     fails(project.run("--models", "gpt2"), "'gpt2' comes from a model hub", "HUB=1")
 
 
+def test_a_hub_model_for_everything(project):
+    words = ("'gpt2' is a model of ioi_circuit alone", "make MODELS=gpt2 HUB=1 ioi_circuit")
+    fails(project.run("--models", "gpt2", "--hub", "True"), *words)
+    assert not (project.path / "results" / "smoke").exists()
+
+
 def test_gpu_scale_without_a_gpu(project):
     done = subprocess.run(
         [sys.executable, "-m", "common.launch", "--scale", "gpu"], cwd=project.path, capture_output=True, text=True,

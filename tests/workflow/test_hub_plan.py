@@ -1,0 +1,41 @@
+"""What a run with models of a hub would do, from dry runs; nothing is fetched."""
+
+import re
+from collections import Counter
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+OWN = "smollm2-135m-instruct-q4_1"
+STUDIED = ("feature_steering", "induction_heads", "ioi_circuit", "monosemanticity", "refusal_direction", "sparse_auto")
+
+
+@pytest.fixture(scope="module")
+def project(copy_project):
+    """A copy in which nothing has run."""
+    return copy_project()
+
+
+def models(jobs):
+    """Pairs (replication, model) of a plan's jobs on language models."""
+    found = set()
+    for rule, text in jobs:
+        model = re.search(r"wildcards: .*?model=([\w.-]+)", text)
+        if model and rule != "materialise_model":
+            found.add((next(name for name in STUDIED if rule.startswith(name)), model[1]))
+    return found
+
+
+def test_a_hub_model_joins_the_replications_whose_claims_name_it(project):
+    found = models(project.planned(config=("scale=laptop", "hub=1")))
+    assert {name for name, model in found if model == OWN} >= set(STUDIED) - {"monosemanticity"}
+    assert {pair for pair in found if pair[1] != OWN} == {("ioi_circuit", "gpt2")}
+
+
+def test_a_model_that_refuses_is_studied_as_it_is(project):
+    chosen = ("scale=laptop", "hub=1", "models=qwen2.5-0.5b-instruct")
+    jobs = project.planned("--", "refusal_direction", config=chosen)
+    counts = Counter(rule.removeprefix("refusal_direction_") for rule, _ in jobs)
+    steps = {"requests": 1, "study_released": 3, "summarise_released": 1, "draw_released": 1, "claims": 1}
+    assert {name: counts[name] for name in steps} == steps
+    assert not {"fine_tune", "study", "guardrail", "summarise", "transfer"} & set(counts)
