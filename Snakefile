@@ -9,12 +9,13 @@ from common.claims import load_claims
 from common.config import load_replication, load_run, replications
 from common.corpora import corpus_entry
 from common.errors import UserError
+from common.hub_models import models_of
 from common.models import folder_files, registry
 from common.paper import figure_rules, references
 from common.provenance import config_hash, git_state, lock_hash
 from common.reference import state
 from common.report import front_page
-from common.workflow import flags, models_of, source_hash, tie_steps_to_this_process
+from common.workflow import flags, source_hash, tie_steps_to_this_process
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 

@@ -35,6 +35,7 @@ from common.console import follow, last_error, refused_option, unwritten
 from common.errors import UserError, from_os_error
 from common.files import sweep_temporary_files
 from common.forkserver import forkserver
+from common.hub_models import check_chosen
 from common.models import check_weights, own_folder, registry
 from common.report import finish
 from common.verify import read_claims, summary
@@ -101,7 +102,7 @@ def launch(options: Options) -> int:
             f"or a replication: {', '.join(replications())}"
         )
     if options.models and set(targets or ["all"]) & {*JUDGING, "figures", "metrics"}:
-        _check_hub_models(run.models)
+        check_chosen(run.models)
     results = Path(run.results)
     with _owner(results) as owner:
         sweep_temporary_files(results)
@@ -151,22 +152,6 @@ def _check_claims(name: str) -> None:
             raise UserError(
                 f"claim {name}.{claim.id} is about the model '{unknown[0]}', which does not exist; use "
                 f"{' or '.join(models)} in replications/{name}/claims.yaml"
-            )
-
-
-def _check_hub_models(models: list[str]) -> None:
-    """UserError if a whole run would take a hub model to replications without a claim about it, which may not fit."""
-    named = {
-        name: {model for claim in load_claims(name) for model in claim.models} - {"toy"} for name in replications()
-    }
-    for model in models:
-        fit = [name for name, own in named.items() if model in own]
-        if registry()[model].source == "hub" and len(fit) < sum(map(bool, named.values())):
-            where = f"of {', '.join(fit)} alone" if fit else "of no replication"
-            raise UserError(
-                f"'{model}' is a model {where} (the claims say so); name what it should run: "
-                f"`make MODELS={model} HUB=1 {fit[0] if fit else 'my_result'}`, or run `make HUB=1`, which takes hub "
-                "models where they belong"
             )
 
 

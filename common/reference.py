@@ -11,7 +11,7 @@ import hashlib
 
 from common.config import ROOT, load_replication, load_scale, replications
 from common.files import read_json
-from common.models import entry
+from common.models import registry
 from common.sources import source_hash
 
 STATES = ROOT / "figures" / "sources.json"
@@ -26,7 +26,7 @@ def state(name: str) -> str:
     digest = hashlib.sha256(source_hash(*modules, *SHARED).encode())
     scale = load_scale(SCALE)
     digest.update((load_replication(name, SCALE).model_dump_json() + scale.model_dump_json()).encode())
-    digest.update("".join(entry(model).model_dump_json() for model in scale.models).encode())
+    digest.update("".join(registry()[model].model_dump_json() for model in scale.models).encode())
     files = [path for path in sorted(folder.glob("*.yaml")) if path.name != "config.yaml"]
     for path in [*files, *sorted(folder.glob("*.smk")), ROOT / "config" / "corpora.yaml"]:
         digest.update(path.name.encode() + path.read_bytes())

@@ -1,5 +1,5 @@
-"""What rule files need: options for a step's command line, the files of its figures, the hash of its sources, the
-models of a replication, and the tie to its process."""
+"""What rule files need: options for a step's command line, the files of its figures, the hash of its sources, and the
+tie to its process."""
 
 import os
 import shlex
@@ -8,23 +8,11 @@ from typing import Any
 
 from snakemake.io import report
 
-from common.claims import load_claims
-from common.config import Run
-from common.models import registry
 from common.sources import source_hash
 
-__all__ = ["captions", "figure_files", "flags", "models_of", "parts", "source_hash", "tie_steps_to_this_process"]
+__all__ = ["captions", "figure_files", "flags", "parts", "source_hash", "tie_steps_to_this_process"]
 Figures = Mapping[str, Mapping[str, list[str] | Mapping[str, str]]]
 FIGURE_ENDINGS = ("svg", "png", "pdf", "csv", "json")
-
-
-def models_of(name: str, run: Run, *, chosen: bool) -> list[str]:
-    """The models of the run that a replication runs on: if the user has chosen them (MODELS=...) all of them, otherwise
-    those of the scale and, of the hub models that HUB=1 adds, those that its claims name."""
-    if chosen:
-        return run.models
-    named = {model for claim in load_claims(name) for model in claim.models}
-    return [model for model in run.models if model in named or registry()[model].source != "hub"]
 
 
 def tie_steps_to_this_process() -> None:

@@ -80,17 +80,17 @@ def test_only_files_that_exist_are_named(calls, capsys, tmp_path):
     "given", ["gpt2, smollm2-135m-shallow", " gpt2,smollm2-135m-shallow,", "gpt2,,smollm2-135m-shallow"]
 )
 def test_names_of_models_may_have_spaces_and_a_last_comma(calls, given):
-    launch.launch(Options(targets=("metrics",), models=given, hub=True))
+    launch.launch(Options(targets=("ioi_circuit",), models=given, hub=True))
     [(run, _)] = calls
     assert run.models == ["gpt2", "smollm2-135m-shallow"]
 
 
 def test_a_local_model_is_looked_at_before_snakemake_starts(calls, tmp_path, monkeypatch):
-    from common import models
+    from common import hub_models, models
 
     known = models.registry()
     mine = next(iter(known.values())).model_copy(update={"source": "local", "folder": str(tmp_path / "mine")})
-    for module in (models, launch):
+    for module in (models, hub_models, launch):
         monkeypatch.setattr(module, "registry", lambda: known | {"mine": mine})
     options = Options(targets=("metrics",), models="mine")
     with pytest.raises(UserError, match=r"mine is no Hugging Face folder \(config.json is missing\)"):

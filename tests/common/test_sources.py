@@ -107,6 +107,13 @@ def test_a_replication_differs_from_the_reference_when_its_claims_do(tmp_path, m
     assert reference.changed() == replications()
     write_json(reference.STATES, before)
     assert name not in reference.changed()
+    registry = reference.registry()
+    own, other = reference.load_scale("laptop").models[0], "gpt2"
+    for model, counts in ((other, False), (own, True)):
+        edited = registry | {model: registry[model].model_copy(update={"size_mb": 1})}
+        monkeypatch.setattr(reference, "registry", lambda edited=edited: edited)
+        assert (name in reference.changed()) == counts, model
+    monkeypatch.setattr(reference, "registry", lambda: registry)
     claims = tmp_path / "replications" / name / "claims.yaml"
     claims.write_text(claims.read_text().replace("at_least: 5", "at_least: 4"))
     assert name in reference.changed()
