@@ -54,7 +54,8 @@ def check(model: str, scale: str, device: str) -> None:
     """UserError for a scale or a model that does not exist, or for a device that this machine lacks."""
     if scale not in SCALES:
         raise UserError(f"unknown scale '{scale}': --scale takes {', '.join(SCALES)}")
-    entry(model)
+    if entry(model).chat_template == "none":
+        raise UserError(f"{model} has no chat template, so it cannot chat; choose a chat model with --model")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda needs an NVIDIA GPU, and torch finds none; leave --device out")
 
@@ -117,7 +118,10 @@ def chat(
     about = read_json(record)
     known = [Latent.model_validate(one) for one in about["latents"]]
     latent = chosen_latent(known, feature, multiplier)
-    dictionary = load_saelens(sae or results / "sparse_autoencoders" / model / "saes" / about["sae"])
+    released, own = (results / part / about["sae"] for part in (
+        f"feature_steering/{model}/released", f"sparse_autoencoders/{model}/saes"
+    ))  # fmt: skip
+    dictionary = load_saelens(sae or (released if released.exists() else own))
     folder = ROOT / "resources" / "models" / model
     dictionary.check_belongs(Manifest.model_validate(read_json(folder / "manifest.json")).name, about["hook"])
     if dictionary.d_sae != len(known):

@@ -18,7 +18,7 @@ from replications.feature_steering.settings import Concepts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-START = 0  # raw text begins with <|endoftext|>
+START = "<|endoftext|>"
 NEUTRAL = (
     *("This module", "Return the", "A class that", "Compute the", "This function takes", "Create a new"),
     *(
@@ -42,6 +42,15 @@ class Concept(NamedTuple):
     parts: dict[str, list[list[int]]]
 
 
+def start(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The token that raw text begins with: <|endoftext|> where there is one (SmolLM2, GPT-2), otherwise the tokenizer's
+    own. UserError if it has none."""
+    found = tokenizer.get_vocab().get(START, tokenizer.bos_token_id)
+    if found is None:
+        raise UserError("this model's tokenizer has no token to begin a text with; steer another model")
+    return int(found)
+
+
 def module_of(document: Document) -> str:
     """The module of a docstring: `sympy/geometry/line.py#Line:12` gives sympy.geometry."""
     return ".".join(document.id.split("#")[0].split("/")[:2]).removesuffix(".py")
@@ -53,6 +62,7 @@ def choose(folder: Path, tokenizer: "PreTrainedTokenizerBase", settings: Concept
     UserError if the corpus has too few modules with enough documents.
     """
     sizes = {part: getattr(settings, part) for part in ("training", "judging", "scaling", "texts")}
+    first = start(tokenizer)
     needed = sum(sizes.values())
     found: dict[str, list[str]] = defaultdict(list)
     for document in read_corpus(folder, "train"):
@@ -67,7 +77,7 @@ def choose(folder: Path, tokenizer: "PreTrainedTokenizerBase", settings: Concept
         for place in order:
             tokens = encode(tokenizer, texts[place])
             if len(tokens) >= settings.tokens:
-                drawn.append([START, *tokens[: 4 * settings.tokens]])
+                drawn.append([first, *tokens[: 4 * settings.tokens]])
             if len(drawn) == needed:
                 edges = np.cumsum([0, *sizes.values()])
                 parts = {part: drawn[edges[at] : edges[at + 1]] for at, part in enumerate(sizes)}
@@ -83,12 +93,13 @@ def choose(folder: Path, tokenizer: "PreTrainedTokenizerBase", settings: Concept
 
 def neutral_prompts(tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
     """Tokens of every neutral beginning."""
-    return [[START, *encode(tokenizer, text)] for text in NEUTRAL]
+    first = start(tokenizer)
+    return [[first, *encode(tokenizer, text)] for text in NEUTRAL]
 
 
 def header(tokenizer: "PreTrainedTokenizerBase", name: str) -> list[int]:
     """The prompt instruction: what precedes a docstring of the module in its documentation."""
-    return [START, *encode(tokenizer, f"Documentation of the Python module {name}.\n\n")]
+    return [start(tokenizer), *encode(tokenizer, f"Documentation of the Python module {name}.\n\n")]
 
 
 def half(prompt: int) -> int:

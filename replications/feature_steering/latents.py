@@ -8,22 +8,24 @@ some tokens are raised by every vector).
 """
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import rankdata
 from torch import Tensor
 
 from common.records import Strict
 from common.saes.sae import Sae
 from common.saes.stream import Activations
+from replications.feature_steering.judge import direct_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHUNK = 8192
+AT_ONCE = 1024  # vectors whose direct logits are held
 AROUND = 6  # tokens on both sides
 LEAST_WORDS, LEAST_SHARE, LETTERS = 3, 0.75, 3
 TOP_TOKENS = 10
@@ -41,6 +43,14 @@ class Latent(Strict):
     effect: float
 
 
+class ReadOut(NamedTuple):
+    """Of each document and latent: mean value, largest value, and the place of the latter behind the first token."""
+
+    mean: Float[Tensor, "document d_sae"]
+    peak: Float[Tensor, "document d_sae"]
+    place: Int[Tensor, "document d_sae"]
+
+
 @torch.inference_mode()
 def strength(sae: Sae, activations: Activations) -> tuple[Float[Tensor, " d_sae"], Float[Tensor, " d_sae"]]:
     """Largest value and density of every latent over the activations that the SAE was trained on."""
@@ -52,22 +62,50 @@ def strength(sae: Sae, activations: Activations) -> tuple[Float[Tensor, " d_sae"
     return largest, fires / len(activations.x)
 
 
+@torch.inference_mode()
+def latents_of(sae: Sae, x: Float[Tensor, "document pos d_model"], batch: int) -> ReadOut:
+    """What the latents do in documents, `batch` documents at a time: all values at once would fill a machine."""
+    found = []
+    for part in torch.split(x, batch):
+        values = sae.encode(part)
+        found.append(ReadOut(values.mean(1), *values.max(1)))
+    return ReadOut(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+@torch.inference_mode()
+def logit_effect(
+    v: Float[Tensor, "d_sae d_model"], unembedding: Float[Tensor, "d_vocab d_model"], gain: Float[Tensor, " d_model"]
+) -> tuple[Float[Tensor, "d_sae top"], Int[Tensor, "d_sae top"]]:
+    """The tokens that each vector raises most, and by how many standard deviations over all vectors."""
+    total = squares = torch.zeros(len(unembedding), dtype=torch.float64)
+    for part in torch.split(v, AT_ONCE):
+        logits = direct_logits(part, unembedding, gain).double()
+        total, squares = total + logits.sum(0), squares + logits.square().sum(0)
+    mean = total / len(v)
+    spread = ((squares - total * mean) / (len(v) - 1)).clamp(min=0).sqrt().clamp(min=1e-9)
+    found = [
+        ((direct_logits(part, unembedding, gain) - mean.float()) / spread.float()).topk(TOP_TOKENS, 1)
+        for part in torch.split(v, AT_ONCE)
+    ]
+    return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
+
+
 def describe(
-    values: Float[Tensor, "document pos d_sae"],
+    read_out: ReadOut,
     documents: list[list[int]],
-    logits: Float[Tensor, "d_sae d_vocab"],
+    raised: tuple[Float[Tensor, "d_sae top"], Int[Tensor, "d_sae top"]],
     largest: Float[Tensor, " d_sae"],
     density: Float[Tensor, " d_sae"],
     tokenizer: "PreTrainedTokenizerBase",
     count: int,
 ) -> list[Latent]:
-    """A record of every latent. `values` are those at the tokens of `documents` behind the first one."""
-    peaks, places = values.max(1)
+    """A record of every latent. `read_out` is about the tokens of `documents` behind the first one, `raised` comes from
+    `logit_effect`."""
+    peaks, places = read_out.peak, read_out.place
     order = peaks.argsort(0, descending=True)[:count]
-    standing = (logits - logits.mean(0)) / logits.std(0).clamp(min=1e-9)
-    effect, raised = standing.topk(TOP_TOKENS, 1)
+    effect, tokens_raised = raised
     found = []
-    for index in range(values.shape[2]):
+    for index in range(peaks.shape[1]):
         contexts, bags = [], []
         for one in order[:, index].tolist():
             if float(peaks[one, index]) <= 0:
@@ -81,7 +119,7 @@ def describe(
                 index=index,
                 largest=float(largest[index]),
                 density=float(density[index]),
-                raised=[tokenizer.decode([token]) for token in raised[index].tolist()],
+                raised=[tokenizer.decode([token]) for token in tokens_raised[index].tolist()],
                 contexts=contexts,
                 coherence=overlap(bags),
                 effect=float(effect[index].mean()),

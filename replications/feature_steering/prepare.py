@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 import torch
-from einops import reduce
 from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
@@ -30,7 +29,7 @@ from common.steering import edited, layer_and_place, load_writer
 from common.tables import write_table
 from replications.feature_steering import dials, judge
 from replications.feature_steering.concepts import choose
-from replications.feature_steering.latents import describe, strength
+from replications.feature_steering.latents import describe, latents_of, logit_effect, strength
 from replications.feature_steering.settings import Concepts
 
 if TYPE_CHECKING:
@@ -124,9 +123,9 @@ def prepare(
     frames = []
     for seed, own in zip(seeds, saes, strict=True):
         largest, density = strength(own, stored)
-        values = torch.cat([own.encode(part) for part in torch.split(here, concepts.batch)])
+        read_out = latents_of(own, here, concepts.batch)
         live = density * (largest > 0)
-        latent, detection = dials.detectors(reduce(values[: sizes[0]], "doc pos d -> doc d", "mean"), concept, live)
+        latent, detection = dials.detectors(read_out.mean[: sizes[0]], concept, live)
         learned[f"sae.{seed}"] = dials.unit(own.W_dec[latent])
         made, drawn = dials.nulls(x, concept, own, live, latent, seed)
         tensors |= {f"dial.{dial}.{seed}": v for dial, v in made.items()}
@@ -135,8 +134,8 @@ def prepare(
             pd.DataFrame({"seed": seed, "latent": latent, "density": density[latent], "detection": detection})
         )
         if seed == seeds[0]:
-            logits = judge.direct_logits(dials.unit(own.W_dec), unembedding, gain)
-            records = describe(values, every, logits, largest, density, tokenizer, contexts)
+            raised = logit_effect(dials.unit(own.W_dec), unembedding, gain)
+            records = describe(read_out, every, raised, largest, density, tokenizer, contexts)
             shown = {"model": name, "sae": names[0], "hook": hook}
             write_json(latents, {**shown, "latents": [one.model_dump() for one in records]})
     tensors |= {f"dial.{dial}": v for dial, v in learned.items()}

@@ -1,5 +1,8 @@
 # Feature steering: prepare (concepts, dials, judges) -> steer (texts) -> measure -> figures; demonstrate -> page.
-# The SAEs, one a seed, come from `sparse_autoencoders`, whose steps run first.
+# The SAEs, one a seed, come from `sparse_autoencoders`, whose steps run first; of a hub model, from `config/saes.yaml`.
+from common.config import ROOT
+from common.files import read_yaml
+from common.models import registry
 from common.workflow import captions, figure_files, flags, source_hash
 
 NAME = "replications.feature_steering"
@@ -7,18 +10,77 @@ CAPTIONS = "replications/feature_steering/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 SEEDS = {"seeds": config["seeds"][: config["most_seeds"]]}
 SAES = "<all_results>/sparse_autoencoders/{model}"
+RELEASED = {
+    one["model"]: {"sae": name, "layer": int(one["hook"].split(".")[1])}
+    for name, one in read_yaml(ROOT / "config" / "saes.yaml")["saes"].items()
+}
+CHATTING = [
+    name for name in config["models"] if registry()[name].chat_template != "none"
+]
 FIGURES = {
     "Dials": {"dials": ["frontier", "doses", "contest", "specificity"]},
     "Removal": {"removal": ["removal"]},
 }
 
 
+def index(wildcards):
+    """The SAEs of a model."""
+    own = "<results>/{model}/released/index.json"
+    return own if wildcards.model in RELEASED else f"{SAES}/saes/index.json"
+
+
+def activations(wildcards):
+    """The activations that they were trained on, or that released ones are measured on."""
+    own = "<results>/{model}/released/activations/manifest.json"
+    return (
+        own
+        if wildcards.model in RELEASED
+        else f"{SAES}/activations/early/manifest.json"
+    )
+
+
+def concepts(wildcards):
+    """Settings of the concepts; the judge of a model with a released SAE stands three blocks behind it."""
+    if wildcards.model not in RELEASED:
+        return {"concepts": config["concepts"], "sae": config["sae"]}
+    own = RELEASED[wildcards.model]
+    judge = {"judge_layer": own["layer"] + 3}
+    return {"concepts": config["concepts"] | judge, "sae": own["sae"]}
+
+
+rule release:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        docs="<corpora>/python-docs/manifest.json",
+        chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",
+        registry="config/saes.yaml",
+    output:
+        index="<results>/{model}/released/index.json",
+        activations="<results>/{model}/released/activations/manifest.json",
+    log:
+        "<logs>/{model}/release.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        **ON_GPU,
+        mem_mb=8000,
+        runtime=60,
+    params:
+        options=lambda wildcards: flags(
+            {}, sae=RELEASED[wildcards.model]["sae"], device=config["device"], **SEEDS
+        ),
+        sources=source_hash(f"{NAME}.released"),
+    shell:
+        "python -m replications.feature_steering.released --manifest {input.manifest} --docs {input.docs} --chat {input.chat} {params.options} --index {output.index} --activations {output.activations} > {log} 2>&1"
+
+
 rule prepare:
     input:
         manifest="<models>/{model}/manifest.json",
         docs="<corpora>/python-docs/manifest.json",
-        index=f"{SAES}/saes/index.json",
-        activations=f"{SAES}/activations/early/manifest.json",
+        index=index,
+        activations=activations,
     output:
         prepared="<results>/{model}/dials/prepared.safetensors",
         listed="<results>/{model}/dials/concepts.json",
@@ -35,10 +97,9 @@ rule prepare:
         mem_mb=3500,
         runtime=30,
     params:
-        options=flags(
-            {"concepts": config["concepts"]},
+        options=lambda wildcards: flags(
+            concepts(wildcards),
             contexts=config["demonstration"]["contexts"],
-            sae=config["sae"],
             device=config["device"],
             **SEEDS,
         ),
@@ -50,7 +111,7 @@ rule prepare:
 rule steer:
     input:
         manifest="<models>/{model}/manifest.json",
-        index=f"{SAES}/saes/index.json",
+        index=index,
         prepared=rules.prepare.output.prepared,
         listed=rules.prepare.output.listed,
     output:
@@ -111,7 +172,7 @@ rule measure:
 rule demonstrate:
     input:
         manifest="<models>/{model}/manifest.json",
-        index=f"{SAES}/saes/index.json",
+        index=index,
         latents=rules.prepare.output.latents,
     output:
         "<results>/{model}/demonstration/answers.json",
@@ -196,7 +257,7 @@ rule draw:
 rule figures:
     input:
         expand(rules.draw.output, model=config["models"]),
-        expand(rules.page.output, model=config["models"]),
+        expand(rules.page.output, model=CHATTING),
 
 
 rule metrics:

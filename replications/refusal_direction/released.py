@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from common.cli import run
+from common.errors import UserError
 from common.models import fast_dtype, load_tokenizer
+from replications.refusal_direction.chat import layers
 from replications.refusal_direction.directions import subject_of
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.openings import measure_openings
@@ -51,6 +53,11 @@ def study_released(
     tokenizer, prompts = load_tokenizer(manifest.parent), draw_requests(requests.parent, seed, sizes)
     effects = effects.model_copy(update={"new_tokens": sizes.new_tokens})
     model = load(manifest, fast_dtype(), device)
+    if any(hasattr(block, "post_feedforward_layernorm") for block in layers(model)):
+        raise UserError(
+            f"{manifest.parent.name} normalises what its sublayers write (Gemma 2 and later), and ablation at their "
+            "outputs would leave some of the direction; take it out of released.yaml"
+        )
     subject = subject_of(model, None, tokenizer, prompts, search.minimum_left)
     found, tables = chosen_and_answers(subject, search, effects, seed)
     tables["openings"] = measure_openings(subject, effects.null_prompts)

@@ -1,5 +1,7 @@
 """What is shown of feature steering: latents chosen by rule, the page, the chat."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -90,7 +92,7 @@ def test_chat_needs_results_and_the_right_sae(tmp_path, monkeypatch):
     results = tmp_path / "results" / "laptop"
     about = {"model": "m", "sae": "s-s0", "hook": "blocks.1.hook_resid_pre", "latents": [latent(0).model_dump()]}
     write_json(results / "feature_steering" / "m" / "demonstration" / "latents.json", about)
-    monkeypatch.setattr(chat, "entry", lambda name: None)
+    monkeypatch.setattr(chat, "entry", lambda name: SimpleNamespace(chat_template="any"))
     manifest = {"name": "m", "source": "local", "origin": "o", "licence": "l", "processing": "p", "files": {}}
     write_json(tmp_path / "resources" / "models" / "m" / "manifest.json", manifest)
     other = Sae(
@@ -121,7 +123,11 @@ def test_chat_shows_both_answers_and_ends_on_an_empty_line(monkeypatch, capsys):
         (["--scale", "lptop"], "error: unknown scale 'lptop': --scale takes smoke, laptop, gpu"),
         (["--model", "gpt5"], "error: unknown model 'gpt5': config/models.yaml has smollm2"),
         (["--device", "cuda"], "error: --device cuda needs an NVIDIA GPU, and torch finds none; leave --device out"),
-        (["--model", "gpt2", "--scale", "smoke"], "run `make SCALE=smoke MODELS=gpt2 HUB=1 feature_steering` first"),
+        (["--model", "gpt2", "--scale", "smoke"], "gpt2 has no chat template, so it cannot chat"),
+        (
+            ["--model", "gemma-2-2b-it", "--scale", "smoke"],
+            "run `make SCALE=smoke MODELS=gemma-2-2b-it HUB=1 feature_steering` first",
+        ),
     ],
 )
 def test_chat_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch, options, sentence):
@@ -147,7 +153,7 @@ def chat_at_the_terminal(tmp_path, monkeypatch, answers):
     about = {"name": "m", "source": "local", "origin": "o", "licence": "l", "processing": "p", "files": {}}
     about |= {"sae": "s", "hook": "h", "latents": [latent(0).model_dump()]}
     monkeypatch.setattr(chat, "read_json", lambda path: about)
-    monkeypatch.setattr(chat, "entry", lambda name: None)
+    monkeypatch.setattr(chat, "entry", lambda name: SimpleNamespace(chat_template="any"))
     monkeypatch.setattr(chat.Manifest, "model_validate", lambda content: SimpleNamespace(name="m"))
     sae = SimpleNamespace(d_sae=1, check_belongs=lambda *_: None)
     monkeypatch.setattr(chat, "load_saelens", lambda folder: sae)

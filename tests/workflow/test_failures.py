@@ -36,7 +36,7 @@ def test_hub_model_without_a_hub(project):
 
 def test_a_hub_model_for_everything(project):
     done = project.run("--models", "gpt2", "--hub", "True")
-    fails(done, "only claims of ioi_circuit are about 'gpt2'", "HUB=1 alone")
+    fails(done, "only claims of feature_steering, ioi_circuit are about 'gpt2'", "HUB=1 alone")
     assert not (project.path / "results" / "smoke").exists()
 
 

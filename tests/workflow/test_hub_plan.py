@@ -29,7 +29,16 @@ def models(jobs):
 def test_a_hub_model_joins_the_replications_whose_claims_name_it(project):
     found = models(project.planned(config=("scale=laptop", "hub=1")))
     assert {name for name, model in found if model == OWN} >= set(STUDIED) - {"monosemanticity"}
-    assert {pair for pair in found if pair[1] != OWN} == {("ioi_circuit", "gpt2")}
+    assert {pair for pair in found if pair[1] != OWN} == {("ioi_circuit", "gpt2"), ("feature_steering", "gpt2")}
+
+
+@pytest.mark.parametrize(("model", "pages"), [("gpt2", 0), ("gemma-2-2b-it", 1)])
+def test_a_released_sae_takes_the_place_of_own_ones(project, model, pages):
+    """Nothing of `sparse_autoencoders` is asked for, and only a chat model answers the questions of the page."""
+    jobs = project.planned("--", "feature_steering", config=("scale=laptop", "hub=1", f"models={model}"))
+    counts = Counter(rule for rule, _ in jobs)
+    assert (counts["feature_steering_release"], counts["feature_steering_page"]) == (1, pages)
+    assert not [rule for rule in counts if rule.startswith("sparse_autoencoders")]
 
 
 def test_a_model_that_refuses_is_studied_as_it_is(project):

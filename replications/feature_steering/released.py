@@ -1,0 +1,88 @@
+"""Step: a released SAE in the place of the dictionaries of `sparse_autoencoders`, for a hub model that has one.
+
+Writes a folder of SAELens form for the registered SAE, the same for every seed, an index of them, and the activations
+of the training texts on which its latents' largest values and densities are measured. Texts begin with the token that
+begins raw text, since released models were trained with it; that position is dropped.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from common.cli import run
+from common.errors import UserError
+from common.files import write_json
+from common.models import fast_dtype, load_model, load_tokenizer
+from common.saes.harvest import Windows, check_hook, harvest, windows
+from common.saes.public import load_public
+from common.saes.saelens import save_saelens
+from common.saes.stream import write_shards
+from replications.feature_steering.concepts import start
+
+TOKENS, WINDOW, BATCH = (200_000, 50_000), 128, 32  # of documentation and of chat; tokens of a text; texts in a pass
+
+
+def release(
+    *,
+    manifest: Path,
+    docs: Path,
+    chat: Path,
+    sae: str,
+    seeds: list[int],
+    device: Literal["cpu", "cuda"],
+    index: Path,
+    activations: Path,
+) -> None:
+    """Writes the folders beside `index`, and shards beside `activations`, their manifest.
+
+    Args:
+        manifest: `manifest.json` of the model.
+        docs: of the corpus `python-docs`.
+        chat: of the corpus `self-chat`.
+        sae: name in `config/saes.yaml`.
+        seeds: each finds the SAE under its own name, `<sae>-s<seed>`.
+        device: where the model runs.
+        index: `index.json`.
+        activations: `manifest.json` of the shards.
+
+    Raises:
+        UserError: the SAE is of another model, or cannot be had.
+    """
+    found, tokenizer = load_public(sae), load_tokenizer(manifest.parent)
+    found.check_belongs(manifest.parent.name, found.about.hook)
+    bridge = load_model(manifest.parent, device=device, dtype=fast_dtype())
+    check_hook(bridge, found.about.hook)
+    if found.d_in != bridge.cfg.d_model:
+        raise UserError(f"SAE {sae} reads {found.d_in} dimensions and {manifest.parent.name} has {bridge.cfg.d_model}")
+    texts = begun(windows([docs.parent, chat.parent], "train", tokenizer, WINDOW, list(TOKENS)), start(tokenizer))
+    special, hook = sorted(set(tokenizer.all_special_ids)), found.about.hook
+    kept = harvest(bridge, texts, [hook], special, BATCH, device)[hook]
+    about = {
+        "model": manifest.parent.name,
+        "hook": hook,
+        "corpora": [docs.parent.name, chat.parent.name],
+        "dropped": kept.dropped,
+    }
+    write_shards(activations.parent, kept.x, kept.document, kept.token_id, about=about)
+    names = [f"{sae}-s{seed}" for seed in seeds]
+    for name in names:
+        folder = index.parent / name
+        folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
+        if name == names[0]:
+            save_saelens(found, folder)
+        else:
+            folder.symlink_to(names[0])
+    write_json(index, [{"name": name} for name in names])
+
+
+def begun(texts: Windows, first: int) -> Windows:
+    """The same windows behind the token `first`."""
+    column = torch.full((len(texts.tokens), 1), first)
+    real = torch.cat([torch.ones_like(column, dtype=torch.bool), texts.real], 1)
+    return Windows(torch.cat([column, texts.tokens], 1), real, texts.document)
+
+
+if __name__ == "__main__":
+    run(release)
