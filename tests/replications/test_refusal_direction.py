@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from common.errors import UserError
 from replications.refusal_direction.chat import (
@@ -24,12 +24,12 @@ from replications.refusal_direction.chat import (
 from replications.refusal_direction.directions import half_cosine, matched, refusal_tokens
 from replications.refusal_direction.orthogonalise import orthogonalise, untie
 from replications.refusal_direction.search import ablation_scores, addition_scores, difference, search
-from tests.replications.refusal_direction_tiny import LAYERS, WIDTH, tiny_batch, tiny_model
+from tests.replications.refusal_direction_tiny import FAMILIES, LAYERS, WIDTH, tiny_batch, tiny_model
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model()
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request):
+    return tiny_model(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_refusal_metric_by_hand():
 
 
 def test_orthogonalised_weights_equal_ablation(model, batch, direction, tmp_path):
-    edited = LlamaForCausalLM(model.config).eval().requires_grad_(False)
+    edited = type(model)(model.config).eval().requires_grad_(False)
     edited.load_state_dict(model.state_dict())
     orthogonalise(edited, direction)
     with ablating(model, direction):
@@ -192,7 +192,7 @@ def test_orthogonalised_weights_equal_ablation(model, batch, direction, tmp_path
 
 @pytest.mark.parametrize("broken", ["tied", "embedding", "o_proj"])
 def test_any_part_left_out_breaks_the_equality(model, batch, direction, broken):
-    edited = LlamaForCausalLM(model.config).eval().requires_grad_(False)
+    edited = type(model)(model.config).eval().requires_grad_(False)
     edited.load_state_dict(model.state_dict())
     original = {name: weight.clone() for name, weight in edited.state_dict().items()}
     orthogonalise(edited, direction)
@@ -208,7 +208,7 @@ def test_any_part_left_out_breaks_the_equality(model, batch, direction, broken):
 
 
 def test_untying_keeps_the_logits(model, batch):
-    copy = LlamaForCausalLM(model.config).eval().requires_grad_(False)
+    copy = type(model)(model.config).eval().requires_grad_(False)
     copy.load_state_dict(model.state_dict())
     untie(copy)
     assert copy.lm_head.weight is not copy.model.embed_tokens.weight
@@ -218,7 +218,7 @@ def test_untying_keeps_the_logits(model, batch):
 
 def test_search_finds_a_planted_switch(model):
     """The unembedding of token 7 reads one direction that only refused prompts carry."""
-    planted = LlamaForCausalLM(model.config).eval().requires_grad_(False)
+    planted = type(model)(model.config).eval().requires_grad_(False)
     planted.load_state_dict(
         {name: weight / 8 if weight.ndim > 1 else weight for name, weight in model.state_dict().items()}
     )
