@@ -1,19 +1,14 @@
 # Feature steering: prepare (concepts, dials, judges) -> steer (texts) -> measure -> figures; demonstrate -> page.
 # The SAEs, one a seed, come from `sparse_autoencoders`, whose steps run first; of a hub model, from `config/saes.yaml`.
-from common.config import ROOT
-from common.files import read_yaml
 from common.models import registry
 from common.workflow import captions, figure_files, flags, source_hash
+from replications.feature_steering.sae_source import RELEASED, either, of_model
 
 NAME = "replications.feature_steering"
 CAPTIONS = "replications/feature_steering/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 SEEDS = {"seeds": config["seeds"][: config["most_seeds"]]}
 SAES = "<all_results>/sparse_autoencoders/{model}"
-RELEASED = {
-    one["model"]: {"sae": name, "layer": int(one["hook"].split(".")[1])}
-    for name, one in read_yaml(ROOT / "config" / "saes.yaml")["saes"].items()
-}
 CHATTING = [
     name for name in config["models"] if registry()[name].chat_template != "none"
 ]
@@ -21,31 +16,6 @@ FIGURES = {
     "Dials": {"dials": ["frontier", "doses", "contest", "specificity"]},
     "Removal": {"removal": ["removal"]},
 }
-
-
-def index(wildcards):
-    """The SAEs of a model."""
-    own = "<results>/{model}/released/index.json"
-    return own if wildcards.model in RELEASED else f"{SAES}/saes/index.json"
-
-
-def activations(wildcards):
-    """The activations that they were trained on, or that released ones are measured on."""
-    own = "<results>/{model}/released/activations/manifest.json"
-    return (
-        own
-        if wildcards.model in RELEASED
-        else f"{SAES}/activations/early/manifest.json"
-    )
-
-
-def concepts(wildcards):
-    """Settings of the concepts; the judge of a model with a released SAE stands three blocks behind it."""
-    if wildcards.model not in RELEASED:
-        return {"concepts": config["concepts"], "sae": config["sae"]}
-    own = RELEASED[wildcards.model]
-    judge = {"judge_layer": own["layer"] + 3}
-    return {"concepts": config["concepts"] | judge, "sae": own["sae"]}
 
 
 rule release:
@@ -79,8 +49,16 @@ rule prepare:
     input:
         manifest="<models>/{model}/manifest.json",
         docs="<corpora>/python-docs/manifest.json",
-        index=index,
-        activations=activations,
+        index=lambda wildcards: either(
+            wildcards.model,
+            "<results>/{model}/released/index.json",
+            f"{SAES}/saes/index.json",
+        ),
+        activations=lambda wildcards: either(
+            wildcards.model,
+            "<results>/{model}/released/activations/manifest.json",
+            f"{SAES}/activations/early/manifest.json",
+        ),
     output:
         prepared="<results>/{model}/dials/prepared.safetensors",
         listed="<results>/{model}/dials/concepts.json",
@@ -98,7 +76,7 @@ rule prepare:
         runtime=30,
     params:
         options=lambda wildcards: flags(
-            concepts(wildcards),
+            of_model(wildcards.model, config["concepts"], config["sae"]),
             contexts=config["demonstration"]["contexts"],
             device=config["device"],
             **SEEDS,
@@ -111,7 +89,11 @@ rule prepare:
 rule steer:
     input:
         manifest="<models>/{model}/manifest.json",
-        index=index,
+        index=lambda wildcards: either(
+            wildcards.model,
+            "<results>/{model}/released/index.json",
+            f"{SAES}/saes/index.json",
+        ),
         prepared=rules.prepare.output.prepared,
         listed=rules.prepare.output.listed,
     output:
@@ -172,7 +154,11 @@ rule measure:
 rule demonstrate:
     input:
         manifest="<models>/{model}/manifest.json",
-        index=index,
+        index=lambda wildcards: either(
+            wildcards.model,
+            "<results>/{model}/released/index.json",
+            f"{SAES}/saes/index.json",
+        ),
         latents=rules.prepare.output.latents,
     output:
         "<results>/{model}/demonstration/answers.json",

@@ -18,6 +18,7 @@ from replications.feature_steering.judge import direct_logits
 from replications.feature_steering.latents import latents_of, logit_effect
 from replications.feature_steering.prepare import own_saes, prepare
 from replications.feature_steering.released import release
+from replications.feature_steering.sae_source import either, of_model
 from replications.feature_steering.settings import Concepts
 from replications.refusal_direction.folders import save
 
@@ -32,6 +33,13 @@ def dictionary(model="tiny"):
     about = About("jumprelu", model, "blocks.1.hook_resid_post")
     rows = torch.nn.functional.normalize(drawn(F, D, seed=1), dim=1)
     return Sae(about, "jumprelu", rows.T.contiguous(), torch.zeros(F), rows, torch.zeros(D), torch.full((F,), 0.01))
+
+
+def test_the_judge_of_a_released_sae_stands_behind_it():
+    mine = {"judge_layer": 20, "count": 3}
+    assert of_model("my-model", mine, "own") == {"concepts": mine, "sae": "own"}
+    assert of_model("gpt2", mine, "own") == {"concepts": {"judge_layer": 11, "count": 3}, "sae": "gpt2-res-jb-8"}
+    assert [either(model, "released", "own") for model in ("gpt2", "my-model")] == ["released", "own"]
 
 
 def test_latents_and_logits_are_the_same_piece_by_piece(monkeypatch):

@@ -1,0 +1,28 @@
+"""Where the SAEs of a model come from: released ones (`config/saes.yaml`), or those that `sparse_autoencoders` trains.
+
+For the rule file, so it imports nothing heavy. Of several released SAEs of a model the last one counts.
+"""
+
+from typing import Any
+
+from common.config import ROOT
+from common.files import read_yaml
+
+RELEASED: dict[str, dict[str, Any]] = {
+    one["model"]: {"sae": name, "layer": int(one["hook"].split(".")[1])}
+    for name, one in read_yaml(ROOT / "config" / "saes.yaml")["saes"].items()
+}
+BEHIND = 3  # blocks from a released SAE to the judge
+
+
+def either(model: str, released: str, own: str) -> str:
+    """The path for a model with a released SAE, or for one without."""
+    return released if model in RELEASED else own
+
+
+def of_model(model: str, concepts: dict[str, Any], sae: str) -> dict[str, Any]:
+    """Settings of the concepts and name of the SAE; with a released one the judge stands `BEHIND` blocks behind it."""
+    if model not in RELEASED:
+        return {"concepts": concepts, "sae": sae}
+    own = RELEASED[model]
+    return {"concepts": concepts | {"judge_layer": own["layer"] + BEHIND}, "sae": own["sae"]}
