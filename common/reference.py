@@ -3,14 +3,15 @@
 CI verifies these first and by all means; the others, whose sources, settings and claims are those of the reference run,
 as far as its time allows. The state of a replication is one hash over the import closure of all its modules (lock
 included) and of what makes models, corpora and verdicts, its claims and rules, the settings of the reference run's
-scale, its models and the corpora. Settings and models of other scales do not count, nor does what it reads of another
-replication's results.
+scale, its models with their released SAEs, and the corpora. Settings and models of other scales do not count, nor does
+what it reads of another replication's results.
 """
 
 import hashlib
+import json
 
 from common.config import ROOT, load_replication, load_scale, replications
-from common.files import read_json
+from common.files import read_json, read_yaml
 from common.models import registry
 from common.sources import source_hash
 
@@ -27,6 +28,8 @@ def state(name: str) -> str:
     scale = load_scale(SCALE)
     digest.update((load_replication(name, SCALE).model_dump_json() + scale.model_dump_json()).encode())
     digest.update("".join(registry()[model].model_dump_json() for model in scale.models).encode())
+    saes = [one for one in read_yaml(ROOT / "config" / "saes.yaml")["saes"].values() if one["model"] in scale.models]
+    digest.update("".join(json.dumps(one, sort_keys=True) for one in saes).encode())
     files = [path for path in sorted(folder.glob("*.yaml")) if path.name != "config.yaml"]
     for path in [*files, *sorted(folder.glob("*.smk")), ROOT / "config" / "corpora.yaml"]:
         digest.update(path.name.encode() + path.read_bytes())

@@ -72,7 +72,7 @@ rule prepare:
     threads: 1
     resources:
         **ON_GPU,
-        mem_mb=3500,
+        mem_mb=lambda wildcards: 12000 if wildcards.model in RELEASED else 3500,
         runtime=30,
     params:
         options=lambda wildcards: flags(
@@ -108,7 +108,7 @@ rule steer:
     threads: 1
     resources:
         **ON_GPU,
-        mem_mb=3500,
+        mem_mb=lambda wildcards: 12000 if wildcards.model in RELEASED else 3500,
         runtime=60,
     params:
         options=flags(

@@ -9,10 +9,10 @@ from common.config import ROOT
 from common.files import read_yaml
 
 RELEASED: dict[str, dict[str, Any]] = {
-    one["model"]: {"sae": name, "layer": int(one["hook"].split(".")[1])}
+    one["model"]: {"sae": name, "layer": int(one["hook"].split(".")[1]) + one["hook"].endswith("hook_resid_post")}
     for name, one in read_yaml(ROOT / "config" / "saes.yaml")["saes"].items()
 }
-BEHIND = 3  # blocks from a released SAE to the judge
+BEHIND = 3  # blocks between a released SAE and the judge
 
 
 def either(model: str, released: str, own: str) -> str:
@@ -21,7 +21,7 @@ def either(model: str, released: str, own: str) -> str:
 
 
 def of_model(model: str, concepts: dict[str, Any], sae: str) -> dict[str, Any]:
-    """Settings of the concepts and name of the SAE; with a released one the judge stands `BEHIND` blocks behind it."""
+    """Settings of the concepts and name of the SAE; with a released one the judge stands `BEHIND` blocks behind."""
     if model not in RELEASED:
         return {"concepts": concepts, "sae": sae}
     own = RELEASED[model]

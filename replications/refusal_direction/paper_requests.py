@@ -2,7 +2,8 @@
 
 Only with HUB=1; without it nothing asks the network. The files stay in `resources/`, outside of results and repository.
 `draw_requests` takes what one seed of a released model sees: estimates from the paper's training split, the choice from
-its validation split, effects from its test split. Risky words and the unrelated topic are those of `lists.yaml`.
+its validation split, effects from its test split. Seeds take neighbouring slices of one shuffled list, so that they
+share requests only where a list has too few for all. Risky words are those of `lists.yaml`.
 """
 
 import hashlib
@@ -20,13 +21,14 @@ from common.cli import run
 from common.config import checked
 from common.errors import UserError
 from common.files import atomic, read_json, read_yaml, write_json
-from common.models import Sha256
+from common.models import Sha256, check_file
 from common.records import Strict
 from replications.refusal_direction.lists import Line, Prompts, Split, draw, load_lists
 from replications.refusal_direction.settings import SplitSettings
 from replications.refusal_direction.sizes import ReleasedSizes
 
 RELEASED = Path(__file__).with_name("released.yaml")
+MANIFEST = "manifest.json"
 SECONDS = 60
 
 
@@ -104,19 +106,26 @@ def draw_requests(folder: Path, seed: int, sizes: ReleasedSizes) -> Prompts:
 
 
 def _split(folder: Path, kind: str, seed: int, sizes: ReleasedSizes) -> Split:
-    draws = random.Random(f"{kind} {seed}")
     counts = {"train": sizes.estimate, "val": sizes.choose, "test": sizes.test}
-    estimate, choose, test = (_sample(folder / f"{kind}_{part}.json", draws, count) for part, count in counts.items())
+    estimate, choose, test = (_slice(folder / f"{kind}_{part}.json", seed, count) for part, count in counts.items())
     return Split(tune=[], estimate=estimate, choose=choose, test=test)
 
 
-def _sample(path: Path, draws: random.Random, count: int) -> list[Line]:
-    """Some of the requests of a file. Their topic is the data set's category, or each is one of its own."""
-    rows = read_json(path)
-    if count > len(rows):
-        raise UserError(f"{path} has {len(rows)} requests, {count} are needed; lower the number in sizes.py")
-    places = draws.sample(range(len(rows)), count)
-    return [Line(rows[place]["category"] or f"{path.stem} {place}", rows[place]["instruction"]) for place in places]
+def _slice(path: Path, seed: int, count: int) -> list[Line]:
+    """The requests of one seed. Their topic is the data set's category, or each is one of its own."""
+    check_file(path, read_json(path.with_name(MANIFEST))[path.name], remedy=f"delete {path.parent} and run with HUB=1")
+    categories = {row["instruction"]: row["category"] for row in read_json(path)}  # some requests stand there twice
+    texts = sorted(categories)
+    if count > len(texts):
+        raise UserError(f"{path} has {len(texts)} requests, {count} are needed; lower the number in sizes.py")
+    random.Random(path.stem).shuffle(texts)
+    chosen = [texts[place % len(texts)] for place in range(seed * count, (seed + 1) * count)]
+    return [Line(categories[text] or text_id(text), text) for text in chosen]
+
+
+def text_id(text: str) -> str:
+    """A name for a request that says nothing of it: results hold topics, and no request."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 if __name__ == "__main__":

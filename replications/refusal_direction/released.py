@@ -1,7 +1,7 @@
 """Step: the direction of one chat model that refuses by its own training, found and tested by the rules of `study`.
 
-The requests are the paper's (`paper_requests`): each seed takes others for the estimate, the choice and the test. There
-is no model before fine-tuning and no sham model to compare with. Loss and KL are measured in float32, the rest in
+The requests are the paper's (`paper_requests`), a slice of each split for every seed. There is no model before
+fine-tuning and no sham model to compare with. Loss and KL are measured in float32, the rest in
 bfloat16 where the processor or GPU computes in it. No answer is written or printed.
 """
 

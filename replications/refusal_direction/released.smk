@@ -7,7 +7,8 @@ rule requests:
     input:
         f"{PATH}/released.yaml",
     output:
-        "resources/requests/manifest.json",
+        manifest="resources/requests/manifest.json",
+        files=[f"resources/requests/{name}" for name in released().requests.files],
     log:
         "resources/logs/requests.log",
     conda:
@@ -18,13 +19,14 @@ rule requests:
     params:
         sources=source_hash(f"{NAME}.paper_requests"),
     shell:
-        "python -m replications.refusal_direction.paper_requests --registry {input} --out {output} > {log} 2>&1"
+        "python -m replications.refusal_direction.paper_requests --registry {input} --out {output.manifest} > {log} 2>&1"
 
 
 rule study_released:
     input:
         manifest="<models>/{model}/manifest.json",
-        requests=rules.requests.output,
+        requests=rules.requests.output.manifest,
+        files=rules.requests.output.files,
         lists=f"{PATH}/lists.yaml",
         python_docs="<corpora>/python-docs/manifest.json",
         self_chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",

@@ -63,6 +63,6 @@ class ReleasedSizes(Strict):
 _PAPER = ReleasedSizes(estimate=128, choose=32, test=100, risky=64, new_tokens=32)
 RELEASED: dict[Scale, ReleasedSizes] = {
     "smoke": ReleasedSizes(estimate=4, choose=2, test=4, risky=4, new_tokens=4),
-    "laptop": _PAPER.model_copy(update={"estimate": 64, "choose": 16}),
+    "laptop": _PAPER.model_copy(update={"estimate": 64}),
     "gpu": _PAPER,
 }

@@ -23,12 +23,14 @@ class Arm(NamedTuple):
     tables: dict[str, pd.DataFrame]
     numbers: dict[str, float]
     vectors: dict[str, np.ndarray]
+    topics: str | None = None
+    """Arms of one name share their topics, which are resampled together; without a name topics are the arm's own."""
 
 
-def read_arm(numbers: Path) -> Arm:
+def read_arm(numbers: Path, topics: str | None = None) -> Arm:
     """The folder of one `numbers.json`."""
     tables = {path.stem: pd.read_csv(path) for path in sorted(numbers.parent.glob("*.csv"))}
-    return Arm(tables, read_json(numbers), load_file(numbers.with_name("directions.safetensors")))
+    return Arm(tables, read_json(numbers), load_file(numbers.with_name("directions.safetensors")), topics)
 
 
 def answers(arm: Arm, kind: str, condition: str) -> pd.DataFrame:
@@ -72,7 +74,8 @@ def requests(
             count = min(len(found), len(other))
             found = found[:count] - other[:count]
         values.append(found)
-        clusters.append([f"{number} {topic}" for topic in table["topic"][: len(found)]])
+        whose = number if arm.topics is None else arm.topics
+        clusters.append([f"{whose} {topic}" for topic in table["topic"][: len(found)]])
     return clustered(values, clusters, unit, formula)
 
 

@@ -125,8 +125,8 @@ def test_chat_shows_both_answers_and_ends_on_an_empty_line(monkeypatch, capsys):
         (["--device", "cuda"], "error: --device cuda needs an NVIDIA GPU, and torch finds none; leave --device out"),
         (["--model", "gpt2", "--scale", "smoke"], "gpt2 has no chat template, so it cannot chat"),
         (
-            ["--model", "gemma-2-2b-it", "--scale", "smoke"],
-            "run `make SCALE=smoke MODELS=gemma-2-2b-it HUB=1 feature_steering` first",
+            ["--model", "qwen2.5-0.5b-instruct", "--scale", "smoke"],
+            "run `make SCALE=smoke MODELS=qwen2.5-0.5b-instruct HUB=1 feature_steering` first",
         ),
     ],
 )

@@ -37,10 +37,11 @@ def served(tmp_path_factory):
         kind, part = name.removesuffix(".json").split("_")
         category = f"{kind} kind" if part == "test" and kind == "harmful" else None
         rows = [{"instruction": f"{kind} {part} request {number}", "category": category} for number in range(12)]
-        (folder / name).write_text(json.dumps(rows))
+        (folder / name).write_text(json.dumps([*rows, rows[0]]))
     registry = yaml.safe_load(RELEASED.read_text())
     registry["requests"]["files"] = {name: sha256(folder / name) for name in registry["requests"]["files"]}
     (folder / "released.yaml").write_text(yaml.safe_dump(registry))
+    (folder / "manifest.json").write_text(json.dumps(registry["requests"]["files"]))
     return folder
 
 
@@ -104,17 +105,23 @@ def test_requests_are_fetched_once_and_only_whole(served, tmp_path, monkeypatch)
 
 def test_seeds_draw_from_the_papers_splits(served):
     first, second = (draw_requests(served, seed, SIZES) for seed in (0, 1))
-    for part, name in (("estimate", "train"), ("choose", "val"), ("test", "test")):
-        lines = getattr(first.switch, part)
+    for part, name, shared in (("estimate", "train", 0), ("choose", "val", 0), ("test", "test", 4)):
+        lines, others = getattr(first.switch, part), getattr(second.switch, part)
         assert len(lines) == len(set(lines)) == getattr(SIZES, part)
         assert all(line.text.startswith(f"harmful {name} ") for line in lines)
-        assert lines != getattr(second.switch, part)
+        assert len(set(lines) & set(others)) == shared, "two slices of eight of twelve must share four"
         assert lines == getattr(draw_requests(served, 0, SIZES).switch, part)
     assert {line.topic for line in first.switch.test} == {"harmful kind"}
     assert len({line.topic for line in first.harmless.test}) == SIZES.test
     assert (first.switch.tune, first.refusals, len(first.risky.test)) == ([], [], SIZES.risky)
     with pytest.raises(UserError, match=r"harmful_train\.json has 12 requests, 13 are needed"):
         draw_requests(served, 0, SIZES.model_copy(update={"estimate": 13}))
+    path = served / "harmless_val.json"
+    content = path.read_text()
+    path.write_text(content + " ")
+    with pytest.raises(UserError, match="damaged or was changed"):
+        draw_requests(served, 0, SIZES)
+    path.write_text(content)
 
 
 @pytest.mark.model
@@ -132,8 +139,12 @@ def test_steps_of_a_released_model(studied, tmp_path):
     for claim in load_claims("refusal_direction"):
         if claim.part == "released":
             assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics), claim.id
-    answered = answers.query("`class` == 'harmful' and condition == 'tuned'")
-    assert metrics["refused_harmful"].per_seed[0] == pytest.approx(answered["refused"].mean())
+    asked = [pd.read_csv(path.with_name("answers.csv")) for path in arms]
+    ablated = [one.query("`class` == 'harmful' and condition == 'ablated'")["metric"].mean() for one in asked]
+    assert ablated[0] != ablated[1]
+    assert metrics["ablated_metric"].per_seed == pytest.approx(ablated)
+    assert metrics["ablated_metric"].value == pytest.approx(sum(ablated) / 2)
+    assert metrics["refused_harmful"].n == 2 * SIZES.test
     figures = [tmp_path / f"{name}.svg" for name in ("released", "candidates")]
     draw_released(arms=arms, captions=[Path(CAPTIONS, f"{path.stem}.rst") for path in figures], out=figures)
     assert all(path.stat().st_size > 1000 for path in figures)

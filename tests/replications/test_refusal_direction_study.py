@@ -155,6 +155,17 @@ def test_summaries_by_hand():
     assert ratio.per_seed == pytest.approx([0.5, 0.75])
 
 
+def test_arms_that_share_topics_are_resampled_together():
+    """Four seeds with the same two topics: two clusters if they share them, eight if they do not."""
+    answers = planted(0.0).tables["answers"].assign(refused=[1] * 5 + [0] * 25)
+    apart, shared = (
+        requests([Arm({"answers": answers}, {}, {}, topics)] * 4, ("harmful", "tuned")) for topics in (None, "all")
+    )
+    assert apart.value == shared.value == 0.5
+    assert apart.per_seed == shared.per_seed == [0.5] * 4
+    assert shared.ci_high - shared.ci_low > apart.ci_high - apart.ci_low
+
+
 def test_the_choice_follows_the_filters():
     table = pd.DataFrame({"bypass": [-9.0, -7, -4, -3], "kl": [0.05, 0.5, 0.05, 0.1], "induce": [-1.0, 1, 1, 0]})
     assert survives(table).tolist() == [False, False, True, True]
