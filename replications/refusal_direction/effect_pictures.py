@@ -6,7 +6,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from common.plotting import PAGE_WIDTH, PALETTE
-from replications.refusal_direction.pictures import GREY, Data, Picture, joined, shares
+from replications.refusal_direction.pictures import GREY, Data, Picture, dots, joined, shares
 
 ABLATIONS = {
     "before": "before tuning",
@@ -53,7 +53,7 @@ def bars(ax: Axes, part: pd.DataFrame, names: dict[str, str], title: str) -> Non
     ]
     look = {"x": "condition", "y": "refused", "order": order, "ax": ax}
     sns.barplot(some, hue="condition", hue_order=order, palette=colours, errorbar=None, legend=False, **look)
-    sns.stripplot(some, color="black", size=2.5, **look)
+    dots(some, color="black", size=2.5, **look)
     ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=title)
     plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
 
@@ -153,7 +153,7 @@ def surgical(data: Data) -> Picture:
     }
     loss = mean[mean["quantity"].str.startswith("loss") & mean["condition"].isin(list(shown))]
     loss = loss.assign(condition=loss["condition"].map(shown), corpus=loss["quantity"].str.removeprefix("loss "))
-    sns.stripplot(
+    dots(
         loss,
         x="condition",
         y="change",
@@ -178,7 +178,7 @@ def surgical(data: Data) -> Picture:
     way = mean[(mean["quantity"] == "kl to before") & mean["condition"].isin(list(names))]
     way = way.assign(condition=way["condition"].map(names))
     sns.barplot(way, x="condition", y="value", order=list(names.values()), color=PALETTE[0], errorbar=None, ax=axes[1])
-    sns.stripplot(way, x="condition", y="value", order=list(names.values()), color="black", size=3, ax=axes[1])
+    dots(way, x="condition", y="value", order=list(names.values()), color="black", size=3, ax=axes[1])
     axes[1].set(xlabel="", ylabel="KL to before tuning (nats)")
     weights = joined(data.arms, "weights")
     for column, colour, label in (("share_r", PALETTE[1], "r"), ("share_random", GREY, "random")):

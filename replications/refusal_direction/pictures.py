@@ -1,7 +1,7 @@
 """Figures of the tuned models and of the choice of the direction. Each function returns a figure and its data."""
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,6 +33,12 @@ def joined(arms: list[Arm], table: str) -> pd.DataFrame:
     return pd.concat([arm.tables[table].assign(seed=number) for number, arm in enumerate(arms)], ignore_index=True)
 
 
+def dots(table: pd.DataFrame, **look: Any) -> None:
+    """A strip plot. Its jitter comes from numpy's global state, which is set here: same data, same bytes."""
+    np.random.seed(0)  # noqa: NPY002
+    sns.stripplot(table, **look)
+
+
 def shares(data: Data) -> pd.DataFrame:
     """Share refused by model, seed, class and condition."""
     own = joined(data.arms, "answers").assign(model="refuses harm")
@@ -50,14 +56,14 @@ def tuning(data: Data) -> Picture:
         first = {"harmful": "to be\nrefused"}
         table = part.assign(kind=part["class"].replace(first | {"risky": "risky\nwords"}))
         sns.barplot(table, x="kind", y="refused", hue="condition", ax=ax, errorbar=None, palette=PALETTE[:2])
-        sns.stripplot(
+        dots(
             table, x="kind", y="refused", hue="condition", ax=ax, dodge=True, palette=["0.2"] * 2, size=3, legend=False
         )
         ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=model)
         ax.legend(title="", frameon=False, loc="upper right")
     names = {"pooled": "all tokens", "opening": "one token", "held out": "unseen text", "permuted": "permuted"}
     table = scores.assign(kind=scores["kind"].map(names))
-    sns.stripplot(table, x="kind", y="auroc", ax=axes[2], order=list(names.values()), color=PALETTE[0], size=3.5)
+    dots(table, x="kind", y="auroc", ax=axes[2], order=list(names.values()), color=PALETTE[0], size=3.5)
     axes[2].axhline(0.5, color=GREY, linewidth=0.8, linestyle="--")
     axes[2].set(xlabel="", ylabel="AUROC", title="score", ylim=(0.3, 1.02))
     axes[2].tick_params(axis="x", rotation=20)

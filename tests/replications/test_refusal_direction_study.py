@@ -103,10 +103,14 @@ def test_every_claim_finds_its_metrics_and_a_figure_is_drawn(arm):
             continue
         metrics = read_metrics(arm / claim.part / "metrics.json")
         assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics), claim.id
-    svgs = [arm / "figures" / f"{name}.svg" for name in ("doses", "guardrail")]
-    captions, published = [CAPTIONS / f"{path.stem}.rst" for path in svgs], LISTS.with_name("published.csv")
-    draw(arms=[numbers, numbers], sham=numbers, guards=guards, published=published, captions=captions, out=svgs)
-    assert all(path.stat().st_size > 1000 for path in svgs)
+    drawn = []
+    for folder in ("figures", "again"):
+        svgs = [arm / folder / f"{name}.svg" for name in ("refusal", "guardrail")]
+        captions, published = [CAPTIONS / f"{path.stem}.rst" for path in svgs], LISTS.with_name("published.csv")
+        draw(arms=[numbers, numbers], sham=numbers, guards=guards, published=published, captions=captions, out=svgs)
+        drawn.append([path.read_bytes() for path in svgs])
+    assert all(len(content) > 1000 for content in drawn[0])
+    assert drawn[0] == drawn[1], "same data, same bytes"
     assert {path.stem for path in CAPTIONS.glob("*.rst")} == {*FIGURES, "transfer", "cone", "released", "candidates"}
 
 
