@@ -31,6 +31,7 @@ from common.models import Manifest, answer_text, chat_prompt, encode, entry, loa
 from common.saes.saelens import load_saelens
 from common.steering import Sampler, Steering, load_writer, stream
 from replications.feature_steering.latents import Latent
+from replications.feature_steering.sae_source import either
 
 TITLES = ("unsteered", "steered")
 
@@ -118,10 +119,8 @@ def chat(
     about = read_json(record)
     known = [Latent.model_validate(one) for one in about["latents"]]
     latent = chosen_latent(known, feature, multiplier)
-    released, own = (results / part / about["sae"] for part in (
-        f"feature_steering/{model}/released", f"sparse_autoencoders/{model}/saes"
-    ))  # fmt: skip
-    dictionary = load_saelens(sae or (released if released.exists() else own))
+    saes = either(model, f"feature_steering/{model}/released", f"sparse_autoencoders/{model}/saes")
+    dictionary = load_saelens(sae or results / saes / about["sae"])
     folder = ROOT / "resources" / "models" / model
     dictionary.check_belongs(Manifest.model_validate(read_json(folder / "manifest.json")).name, about["hook"])
     if dictionary.d_sae != len(known):

@@ -29,7 +29,6 @@ from replications.refusal_direction.tables import (
     seeds,
 )
 
-NULLS = ("random", "permuted", "unrelated")
 CORPORA = {"python_docs": "loss python-docs", "self_chat": "loss self-chat"}
 
 
@@ -177,7 +176,7 @@ def interventions(arms: list[Arm], nulls: tuple[str, ...]) -> Metrics:
 
 def effects(arms: list[Arm], sham: list[Arm]) -> Metrics:
     """The interventions, also on the model before fine-tuning and on the sham model."""
-    found = interventions(arms, (*NULLS, "earlier"))
+    found = interventions(arms, ("random", "permuted", "unrelated", "earlier"))
     found |= against("before_added_refused", arms, ("harmless", "before, added"), {"before": ("harmless", "before")})
     found |= against("sham_ablated_refused", sham, ("harmful", "ablated"), {"random": ("harmful", "random ablated")})
     found |= against("sham_added_refused", sham, ("harmless", "added"), {"random": ("harmless", "random added")})
