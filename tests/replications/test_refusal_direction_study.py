@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,10 +20,11 @@ from replications.refusal_direction.folders import save
 from replications.refusal_direction.guardrail import guardrail
 from replications.refusal_direction.lists import LISTS
 from replications.refusal_direction.orthogonalise import remove
+from replications.refusal_direction.pictures import Data, tuning
 from replications.refusal_direction.settings import EffectSettings, GuardSettings, SearchSettings, SplitSettings
 from replications.refusal_direction.study import study
 from replications.refusal_direction.summarise import summarise
-from replications.refusal_direction.tables import Arm, against, ratios, requests
+from replications.refusal_direction.tables import Arm, against, ratios, read_arm, requests
 
 PARTS = ("tuning", "direction", "effects", "surgical", "guardrail")
 CAPTIONS = Path(__file__).resolve().parents[2] / "replications" / "refusal_direction" / "captions"
@@ -112,6 +114,15 @@ def test_every_claim_finds_its_metrics_and_a_figure_is_drawn(arm):
     assert all(len(content) > 1000 for content in drawn[0])
     assert drawn[0] == drawn[1], "same data, same bytes"
     assert {path.stem for path in CAPTIONS.glob("*.rst")} == {*FIGURES, "transfer", "cone", "released", "candidates"}
+
+
+@pytest.mark.model
+def test_no_score_is_cut_off(arm):
+    one = read_arm(arm / "study" / "numbers.json")
+    one.tables["openings"] = one.tables["openings"].assign(auroc=0.05)
+    figure, _ = tuning(Data([one], one, pd.DataFrame(), []))
+    assert figure.axes[2].get_ylim()[0] <= 0.05
+    plt.close(figure)
 
 
 @pytest.mark.model
