@@ -153,7 +153,8 @@ def chat_prompt(tokenizer: "PreTrainedTokenizerBase", message: str, system: str 
     """One user message in the model's chat format, up to where the answer begins.
 
     The system message is what is passed here and nothing else: SmolLM2's template would add one of its own, so for None
-    the prompt is rendered with an empty system block and that block is cut off.
+    the prompt is rendered with an empty system block and that block is cut off. The token that begins every text stays
+    where the template has one (Llama 3).
     """
     from jinja2 import TemplateError
 
@@ -164,11 +165,12 @@ def chat_prompt(tokenizer: "PreTrainedTokenizerBase", message: str, system: str 
     block = {"role": "system", "content": system or ""}
     if system is not None:
         return render([block, user], True)
+    alone = render([user], True)
     try:
-        with_block, head = render([block, user], True), render([block], False)
+        cut = render([block, user], True).removeprefix(render([block], False))
     except TemplateError:  # the template knows no system role
-        return render([user], True)
-    return with_block.removeprefix(head)
+        return alone
+    return alone if alone == f"{tokenizer.bos_token}{cut}" else cut
 
 
 def fast_dtype() -> "torch.dtype":

@@ -14,8 +14,8 @@ import torch
 from common.cli import run, track
 from common.config import Scale
 from common.corpora import SPLITS, Document, SelfChat, Split, check_disjoint, corpus_entry, write_corpus
+from common.generation import Sampler, generate, load_writer
 from common.models import answer_text, chat_prompt, encode_all, load_tokenizer
-from common.steering import Sampler, generate, load_writer
 
 SHAPES = (
     "Tell me about {}.",

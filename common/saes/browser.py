@@ -16,6 +16,7 @@
 network. Text of the corpus reaches the page as text nodes only.
 """
 
+import copy
 import itertools
 import json
 from collections.abc import Callable
@@ -83,11 +84,19 @@ def census(sae: Sae, x: Float[Tensor, "token d_model"]) -> Census:
 
 
 def output_map(model: Any) -> tuple[Float[Tensor, "d_vocab d_model"], Float[Tensor, " d_model"]]:
-    """Unembedding and gain of the last norm (ones where it has none) of a Hugging Face model, float32, on the CPU."""
+    """Unembedding and gain of the last norm (ones where it has none) of a Hugging Face model, float32, on the CPU.
+
+    The gain is read off what the norm makes of a vector of mean 0 and mean square 1, since norms differ in what they
+    store: Gemma's multiply by 1 + weight.
+    """
     unembedding = model.get_output_embeddings().weight.detach().float().cpu()
     norm = getattr(model.base_model, "norm", None) or getattr(model.base_model, "ln_f", None)
-    gain = torch.ones(unembedding.shape[1]) if norm is None else norm.weight.detach().float().cpu()
-    return unembedding, gain
+    signs = torch.ones(unembedding.shape[1])
+    if norm is None:
+        return unembedding, signs
+    signs[1::2] = -1
+    norm = copy.deepcopy(norm).float().cpu()
+    return unembedding, (norm(signs) - norm(-signs)).detach() / 2 * signs
 
 
 @torch.inference_mode()

@@ -27,9 +27,10 @@ from common.cli import make_deterministic
 from common.config import ROOT, SCALES, load_scale
 from common.errors import UserError
 from common.files import read_json
+from common.generation import Sampler, load_writer, stream
 from common.models import Manifest, answer_text, chat_prompt, encode, entry, load_tokenizer
 from common.saes.saelens import load_saelens
-from common.steering import Sampler, Steering, load_writer, stream
+from common.steering import Steering
 from replications.feature_steering.latents import Latent
 from replications.feature_steering.sae_source import either
 

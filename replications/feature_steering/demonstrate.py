@@ -12,8 +12,9 @@ import torch
 from common.cli import run
 from common.errors import UserError
 from common.files import read_json, write_json
+from common.generation import Sampler, generate, load_writer
 from common.models import answer_text, chat_prompt, encode, load_tokenizer
-from common.steering import Sampler, Steering, generate, load_writer
+from common.steering import Steering
 from replications.feature_steering.latents import Latent, to_show
 from replications.feature_steering.prepare import own_saes
 from replications.feature_steering.settings import Demonstration

@@ -24,7 +24,7 @@ from replications.feature_steering.judge import direct_logits
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CHUNK = 8192
+AT_A_TIME = 8192 * 4608  # values of latents that are held
 AT_ONCE = 1024  # vectors whose direct logits are held
 AROUND = 6  # tokens on both sides
 LEAST_WORDS, LEAST_SHARE, LETTERS = 3, 0.75, 3
@@ -55,7 +55,7 @@ class ReadOut(NamedTuple):
 def strength(sae: Sae, activations: Activations) -> tuple[Float[Tensor, " d_sae"], Float[Tensor, " d_sae"]]:
     """Largest value and density of every latent over the activations that the SAE was trained on."""
     largest, fires = torch.zeros(sae.d_sae), torch.zeros(sae.d_sae)
-    for part in torch.split(activations.x, CHUNK):
+    for part in torch.split(activations.x, max(1, AT_A_TIME // sae.d_sae)):
         latents = sae.encode(part.float())
         largest = torch.maximum(largest, latents.amax(0))
         fires += (latents > 0).sum(0)

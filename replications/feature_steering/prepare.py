@@ -20,12 +20,12 @@ from torch import Tensor
 from common.cli import run, track
 from common.errors import UserError
 from common.files import atomic, read_json, write_json
+from common.generation import edited, layer_and_place, load_writer
 from common.models import Manifest, load_tokenizer
 from common.saes.browser import output_map
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
-from common.steering import edited, layer_and_place, load_writer
 from common.tables import write_table
 from replications.feature_steering import dials, judge
 from replications.feature_steering.concepts import choose
@@ -68,16 +68,20 @@ def read(
 
 
 def own_saes(index: Path, names: list[str], model: str) -> list[Sae]:
-    """SAEs from the folder of `index`. UserError if one is missing or of another model, or its hook is not to steer."""
-    known, found = [one["name"] for one in read_json(index)], list[Sae]()
+    """SAEs from the folder of `index`; names of one folder (`released`) share one object.
+
+    UserError if one is missing or of another model, or its hook is not to steer.
+    """
+    known, loaded = [one["name"] for one in read_json(index)], dict[Path, Sae]()
     for name in names:
         if name not in known:
             raise UserError(f"no SAE '{name}' in {index.parent}; there are {', '.join(known[:6])}, ...")
-        sae = load_saelens(index.parent / name)
-        sae.check_belongs(model, (found or [sae])[0].about.hook)
-        layer_and_place(sae.about.hook)
-        found.append(sae)
-    return found
+        folder = (index.parent / name).resolve()
+        if folder not in loaded:
+            loaded[folder] = sae = load_saelens(folder)
+            sae.check_belongs(model, next(iter(loaded.values())).about.hook)
+            layer_and_place(sae.about.hook)
+    return [loaded[(index.parent / name).resolve()] for name in names]
 
 
 def prepare(
@@ -120,10 +124,11 @@ def prepare(
     }
     tensors = {"norm": here.norm(dim=-1).mean()[None]}
     unembedding, gain = output_map(model)
-    frames = []
+    frames, last = [], None
     for seed, own in zip(seeds, saes, strict=True):
-        largest, density = strength(own, stored)
-        read_out = latents_of(own, here, concepts.batch)
+        if own is not last:
+            largest, density = strength(own, stored)
+            read_out, last = latents_of(own, here, concepts.batch), own
         live = density * (largest > 0)
         latent, detection = dials.detectors(read_out.mean[: sizes[0]], concept, live)
         learned[f"sae.{seed}"] = dials.unit(own.W_dec[latent])

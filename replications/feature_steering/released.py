@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoConfig
 
 from common.cli import run
 from common.errors import UserError
@@ -55,10 +54,6 @@ def release(
     found.check_belongs(manifest.parent.name, found.about.hook)
     bridge = load_model(manifest.parent, device=device, dtype=fast_dtype())
     check_hook(bridge, found.about.hook)
-    if getattr(AutoConfig.from_pretrained(manifest.parent), "final_logit_softcapping", None):
-        raise UserError(
-            f"{manifest.parent.name} caps its logits (Gemma 2), which steered writing here does not; leave it out"
-        )
     if found.d_in != bridge.cfg.d_model:
         raise UserError(f"SAE {sae} reads {found.d_in} dimensions and {manifest.parent.name} has {bridge.cfg.d_model}")
     texts = begun(windows([docs.parent, chat.parent], "train", tokenizer, WINDOW, list(TOKENS)), start(tokenizer))

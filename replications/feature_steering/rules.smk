@@ -2,7 +2,7 @@
 # The SAEs, one a seed, come from `sparse_autoencoders`, whose steps run first; of a hub model, from `config/saes.yaml`.
 from common.models import registry
 from common.workflow import captions, figure_files, flags, source_hash
-from replications.feature_steering.sae_source import RELEASED, either, of_model
+from replications.feature_steering.sae_source import RELEASED, either, memory, of_model
 
 NAME = "replications.feature_steering"
 CAPTIONS = "replications/feature_steering/captions"
@@ -34,7 +34,7 @@ rule release:
     threads: 1
     resources:
         **ON_GPU,
-        mem_mb=8000,
+        mem_mb=lambda wildcards: memory(wildcards.model),
         runtime=60,
     params:
         options=lambda wildcards: flags(
@@ -72,7 +72,7 @@ rule prepare:
     threads: 1
     resources:
         **ON_GPU,
-        mem_mb=lambda wildcards: 12000 if wildcards.model in RELEASED else 3500,
+        mem_mb=lambda wildcards: memory(wildcards.model),
         runtime=30,
     params:
         options=lambda wildcards: flags(
@@ -108,7 +108,7 @@ rule steer:
     threads: 1
     resources:
         **ON_GPU,
-        mem_mb=lambda wildcards: 12000 if wildcards.model in RELEASED else 3500,
+        mem_mb=lambda wildcards: memory(wildcards.model),
         runtime=60,
     params:
         options=flags(
@@ -169,7 +169,7 @@ rule demonstrate:
     threads: 1
     resources:
         **ON_GPU,
-        mem_mb=3000,
+        mem_mb=lambda wildcards: memory(wildcards.model),
         runtime=30,
     params:
         options=flags(

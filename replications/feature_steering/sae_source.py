@@ -7,17 +7,24 @@ from typing import Any
 
 from common.config import ROOT
 from common.files import read_yaml
+from common.models import registry
 
 RELEASED: dict[str, dict[str, Any]] = {
     one["model"]: {"sae": name, "layer": int(one["hook"].split(".")[1]) + one["hook"].endswith("hook_resid_post")}
     for name, one in read_yaml(ROOT / "config" / "saes.yaml")["saes"].items()
 }
 BEHIND = 3  # blocks between a released SAE and the judge
+OWN_MB = 3500  # memory of a step with SAEs trained here
 
 
 def either(model: str, released: str, own: str) -> str:
     """The path for a model with a released SAE, or for one without."""
     return released if model in RELEASED else own
+
+
+def memory(model: str) -> int:
+    """Megabytes for a step: a released SAE has many latents, and its model may be large."""
+    return 8000 + 2 * registry()[model].size_mb if model in RELEASED else OWN_MB
 
 
 def of_model(model: str, concepts: dict[str, Any], sae: str) -> dict[str, Any]:

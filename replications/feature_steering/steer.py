@@ -15,9 +15,9 @@ from torch import Tensor
 
 from common.cli import run, track
 from common.files import atomic, read_json, write_json
+from common.generation import Sampler, generate, load_writer, reread
 from common.models import load_tokenizer
 from common.saes.sae import Sae
-from common.steering import Sampler, generate, load_writer, reread
 from common.tables import write_table
 from replications.feature_steering.choice import choose_multipliers, compared
 from replications.feature_steering.concepts import header, neutral_prompts

@@ -23,10 +23,10 @@ from sklearn.metrics import roc_auc_score
 from common.cli import run, track
 from common.errors import UserError
 from common.files import read_json
+from common.generation import load_writer, reread
 from common.models import load_tokenizer
 from common.records import Metric, write_metrics
 from common.saes.saelens import load_saelens
-from common.steering import load_writer, reread
 from common.tables import Seeded, write_table
 from replications.monosemanticity.explain import (
     QUARTERS,

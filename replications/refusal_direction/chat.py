@@ -51,8 +51,7 @@ class Batch:
 
 
 def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of one user message in the model's chat format, no system message. Where the template begins with the
-    token that begins every text (Llama 3), so do they: `chat_prompt` cuts it off with the empty system message.
+    """Token ids of one user message in the model's chat format, no system message.
 
     Raises:
         UserError: the tokenizer has no chat template.
@@ -62,9 +61,7 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
             "this model has no chat template, and the refusal direction is read behind the instruction of a chat: "
             "choose a chat model with MODELS=..."
         )
-    ids, message = encode(tokenizer, chat_prompt(tokenizer, text)), [{"role": "user", "content": text}]
-    whole = encode(tokenizer, str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)))
-    return whole if whole == [tokenizer.bos_token_id, *ids] else ids
+    return encode(tokenizer, chat_prompt(tokenizer, text))
 
 
 def chat_batch(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device: str = "cpu") -> Batch:

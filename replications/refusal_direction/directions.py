@@ -75,7 +75,8 @@ def refusal_tokens(
     if not len(tokens):
         raise UserError(
             "the model begins its answers to requests that it should refuse as it begins all others: it never refuses, "
-            "so there is no refusal direction to find; choose a chat model that refuses, or train longer (tune.epochs)"
+            "so there is no refusal direction to find; choose a chat model that refuses, or, if fine-tuned here, train "
+            "it longer (tune.epochs)"
         )
     return tokens
 
@@ -109,8 +110,8 @@ def treated(metric: Float[Tensor, " line"], refused: bool, minimum: int) -> Bool
     if int(kept.sum()) < minimum:
         raise UserError(
             f"the model {'refuses' if refused else 'answers'} {int(kept.sum())} of {len(kept)} requests that it "
-            f"should {'refuse' if refused else 'answer'}, and {minimum} are needed; train longer (tune.epochs) "
-            "or choose another model"
+            f"should {'refuse' if refused else 'answer'}, and {minimum} are needed; choose another model, or, if "
+            "fine-tuned here, train it longer (tune.epochs)"
         )
     return kept
 
@@ -143,10 +144,8 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
         return x[:, position, layer].double()
 
     within = torch.cat([here(x) - here(x).mean(0) for x in tuned.values()])  # between the classes lies r itself
-    other = here(residuals(subject.tuned, subject.batch(prompts.other), n_post))
     nulls = {
         "permuted": permuted[null.position, null.layer],
-        "unrelated": difference(other, here(tuned["off"])),
         "random": matched(within, effects.random_draws, seed),
     }
     halves = {
@@ -156,6 +155,8 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
     }
     if subject.before is not None:
         old = {key: residuals(subject.before, batch, n_post) for key, batch in subject.kept.items()}
+        other = here(residuals(subject.tuned, subject.batch(prompts.other), n_post))
+        nulls["unrelated"] = difference(other, here(tuned["off"]))  # two topics of our own lists
         nulls["earlier"] = difference(here(old["on"]), here(old["off"]))
         halves["earlier"] = float(F.cosine_similarity(r, nulls["earlier"], dim=0))
     return Directions(

@@ -37,7 +37,7 @@ def effects(arms: list[Arm]) -> Picture:
     titles = {"harmful": "harmful; ablation, subtraction", "harmless": "harmless; addition", "risky": "risky words"}
     for ax, (kind, title) in zip(axes, titles.items(), strict=True):
         part = table[table["class"] == kind]
-        measured = {name for name in part["condition"] if "unrelated" not in name}
+        measured = set(part["condition"])
         bars(ax, part, {key: name for key, name in names[kind].items() if key in measured}, title)
     return figure, table
 

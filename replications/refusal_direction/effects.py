@@ -3,7 +3,7 @@
 Nulls, all of the direction's norm where they are added or subtracted:
 
 permuted    difference of means under permuted labels, the best of all candidates, chosen by the same rule
-unrelated   difference of means of two topics that have nothing to do with refusal
+unrelated   difference of means of two topics that have nothing to do with refusal (models fine-tuned here)
 random      vectors with the covariance of the activations, a new one for each group of prompts
 earlier     the same difference of means in the model before fine-tuning (reported: it need not be a null)
 

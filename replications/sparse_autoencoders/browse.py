@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from common.cli import run
 from common.errors import UserError
 from common.files import read_json, write_text
+from common.generation import load_writer
 from common.models import load_tokenizer
 from common.saes.browser import SAMPLE, Texts, census, filled, output_map, page_data
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
-from common.steering import load_writer
 
 SHOWN = 10_000  # held-out tokens on a page
 EFFECT = (

@@ -245,6 +245,24 @@ def test_chat_has_the_system_message_that_is_stated_and_no_other(model_folder):
     assert sum(token in tokenizer.all_special_ids for token in ids) == 3
 
 
+LLAMA_3 = (
+    "{% for m in messages %}{{ bos_token if loop.first else '' }}<|im_end|>{{ m['role'] }} {{ m['content'] }}"
+    "{% endfor %}{% if add_generation_prompt %}<|im_end|>assistant {% endif %}"
+)
+GEMMA = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no such role') }}"
+    "{% endif %}<|im_end|>{{ m['role'] }} {{ m['content'] }}{% endfor %}<|im_end|>assistant "
+)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("template", [LLAMA_3, GEMMA])
+def test_the_token_that_begins_every_text_stays_where_the_template_has_it(model_folder, template):
+    tokenizer = load_tokenizer(model_folder)
+    tokenizer.chat_template = template
+    assert chat_prompt(tokenizer, "Hi") == "<|im_start|><|im_end|>user Hi<|im_end|>assistant "
+
+
 @pytest.mark.model
 def test_embedded_model_is_a_language_model(model_folder):
     bridge = load_model(model_folder)

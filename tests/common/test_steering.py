@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.generation import Sampler, edited, generate, layer_and_place, load_writer, reread
 from common.saes.sae import About, Sae
-from common.steering import Sampler, Steering, edited, generate, layer_and_place, load_writer, reread
+from common.steering import Steering
 
 D, F = 6, 10
 HOOK = "blocks.12.hook_resid_pre"

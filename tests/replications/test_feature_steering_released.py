@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from common.errors import UserError
 from common.models import Manifest, load_tokenizer
@@ -19,7 +19,7 @@ from replications.feature_steering.judge import direct_logits
 from replications.feature_steering.latents import latents_of, logit_effect
 from replications.feature_steering.prepare import own_saes, prepare
 from replications.feature_steering.released import release
-from replications.feature_steering.sae_source import either, of_model
+from replications.feature_steering.sae_source import either, memory, of_model
 from replications.feature_steering.settings import Concepts
 from replications.refusal_direction.folders import save
 
@@ -40,8 +40,9 @@ def test_the_judge_of_a_released_sae_stands_behind_it():
     mine = {"judge_layer": 20, "count": 3}
     assert of_model("my-model", mine, "own") == {"concepts": mine, "sae": "own"}
     assert of_model("gpt2", mine, "own") == {"concepts": {"judge_layer": 11, "count": 3}, "sae": "gpt2-res-jb-8"}
-    assert of_model("gemma-2-2b", mine, "own")["concepts"]["judge_layer"] == 20, "this SAE stands behind block 16"
+    assert of_model("gemma-2-2b-it", mine, "own")["concepts"]["judge_layer"] == 20, "this SAE stands behind block 16"
     assert [either(model, "released", "own") for model in ("gpt2", "my-model")] == ["released", "own"]
+    assert memory("gemma-2-2b-it") > 1.5 * memory("gpt2") > memory("my-model")
 
 
 def test_latents_and_logits_are_the_same_piece_by_piece(monkeypatch):
@@ -78,13 +79,18 @@ def test_text_begins_with_the_token_of_the_tokenizer(model_folder):
         start(Other())
 
 
+CAPPED = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0, "head_dim": 8, "num_key_value_heads": 1}
+
+
 @pytest.mark.model
-def test_a_released_sae_takes_the_place_of_own_ones(model_folder, corpus_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("family", "own"), [("llama", {}), ("gemma2", CAPPED)])
+def test_a_released_sae_takes_the_place_of_own_ones(model_folder, corpus_folder, tmp_path, monkeypatch, family, own):
     tokenizer = load_tokenizer(model_folder)
     origin = Manifest(name="tiny", source="local", origin="tiny", licence="none", processing="none", files={})
     shape = {"hidden_size": D, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape))
+    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **shape, **own)
+    model = AutoModelForCausalLM.from_config(config)
     manifest = tmp_path / "tiny" / "manifest.json"
     save(model, tokenizer, manifest, origin=origin, processing="random weights")
     manifest.write_text(manifest.read_text().replace("tiny-tiny", "tiny"))
@@ -104,6 +110,7 @@ def test_a_released_sae_takes_the_place_of_own_ones(model_folder, corpus_folder,
         release(manifest=manifest, **given, index=index, activations=stored)
     saes = own_saes(index, ["public-s0", "public-s1"], "tiny")
     assert all(torch.equal(sae.W_enc, dictionary().W_enc) for sae in saes)
+    assert saes[0] is saes[1], "one copy serves all seeds"
     kept = Activations(stored.parent)
     assert (kept.manifest.model, kept.manifest.hook) == ("tiny", "blocks.1.hook_resid_post")
     assert kept.manifest.dropped["first position"] > 0

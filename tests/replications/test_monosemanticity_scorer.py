@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.steering import load_writer
+from common.generation import load_writer
 from replications.monosemanticity.explain import explain, grouped, peaks
 from replications.monosemanticity.language_scorer import (
     BARE,

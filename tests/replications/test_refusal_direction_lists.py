@@ -6,11 +6,10 @@ import pytest
 import yaml
 
 from common.errors import UserError
-from common.models import chat_prompt, load_tokenizer
+from common.models import load_tokenizer
 from replications.refusal_direction.answers import is_refusal
 from replications.refusal_direction.chat import (
     chat_batch,
-    chat_ids,
     n_post_instruction,
 )
 from replications.refusal_direction.lists import LISTS, draw, load_lists
@@ -78,19 +77,3 @@ def test_chat_format_and_post_instruction_tokens(model_folder):
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="chat template"):
         chat_batch(tokenizer, ["Hi"])
-
-
-LLAMA_3 = (
-    "{% for m in messages %}{{ bos_token if loop.first else '' }}<|im_end|>{{ m['role'] }} {{ m['content'] }}"
-    "{% endfor %}{% if add_generation_prompt %}<|im_end|>assistant {% endif %}"
-)
-
-
-@pytest.mark.model
-def test_the_token_that_begins_every_text_stays_where_the_template_has_it(model_folder):
-    tokenizer = load_tokenizer(model_folder)
-    own = chat_ids(tokenizer, "Hi")
-    assert tokenizer.decode(own[:2]) == "<|im_start|>user"  # the same token, which here opens each message
-    tokenizer.chat_template = LLAMA_3
-    assert chat_prompt(tokenizer, "Hi") == "<|im_end|>user Hi<|im_end|>assistant "
-    assert tokenizer.decode(chat_ids(tokenizer, "Hi")) == "<|im_start|><|im_end|>user Hi<|im_end|>assistant "
