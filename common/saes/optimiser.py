@@ -5,6 +5,7 @@ torch's fused kernel does each step in one pass.
 """
 
 import torch
+from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -15,7 +16,8 @@ BETA2, EPSILON = 0.999, 1e-8
 
 def project(gradient: Float[Tensor, "instance n d"], rows: Float[Tensor, "instance n d"]) -> None:
     """Takes the part of the gradient along each row of norm 1 away, in place."""
-    gradient.addcmul_(torch.linalg.vecdot(gradient, rows)[..., None], rows, value=-1)
+    along = einsum(gradient, rows, "instance n d, instance n d -> instance n")
+    gradient.addcmul_(along[..., None], rows, value=-1)
 
 
 def adam(

@@ -1,4 +1,4 @@
-"""Settings of SAE training. Imports nothing heavy: the workflow reads them at start-up."""
+"""Settings and schedules of SAE training. Imports nothing heavy: the workflow reads them at start-up."""
 
 from typing import Annotated, Literal
 
@@ -60,3 +60,16 @@ class Training(Strict):
     resample_at: list[int] = Field(default_factory=list, description="steps at which relu_bricken resamples")
     trace_every: Annotated[int, Field(ge=1)] = Field(20, description="steps between two entries of the traces")
     checkpoint_every: Annotated[int, Field(ge=1)] = Field(100, description="steps between two checkpoints")
+
+
+def learning_rate(settings: Training, step: int) -> float:
+    """Linear warm-up, constant, then linear decay to 0."""
+    left = (settings.steps - step) / max(1.0, settings.decay_share * settings.steps)
+    return settings.learning_rate * min(1.0, (step + 1) / (settings.warmup + 1), left)
+
+
+def k_now(recipes: list[Recipe], settings: Training, step: int) -> list[float]:
+    """k of the TopK family at a step: constant, or falling linearly from a multiple of it."""
+    left = 1 - step / max(1.0, settings.anneal_share * settings.steps)
+    more = 1 + (settings.anneal_from - 1) * max(0.0, left) if settings.anneal_share > 0 else 1.0
+    return [min(recipe.sparsity * more, recipe.d_sae) for recipe in recipes]

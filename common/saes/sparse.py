@@ -17,7 +17,9 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-HEIGHT = 8  # of the columns in which `largest` looks for candidates
+HEIGHT = 8  # of the columns in which candidates are looked for
+SAMPLE = 16  # tokens of a batch that suggest the smallest value kept
+AMPLE = 1.5  # times as many entries are looked at
 
 
 class Pattern(NamedTuple):
@@ -52,71 +54,101 @@ def make_pattern(
     rows: Int[Tensor, " entry"], cols: Int[Tensor, " entry"], instances: int, batch: int, d_sae: int
 ) -> Pattern:
     """Indexes entries that are sorted by row."""
-    ordered, by_latent = torch.sort(cols, stable=True)
+    latents = instances * d_sae
+    short = torch.int16 if latents < 2**15 else torch.int32  # sorted in a fraction of the time
+    ordered, by_latent = torch.sort(cols.to(short), stable=True)
     return Pattern(
         rows,
         cols,
         torch.searchsorted(rows, torch.arange(instances * batch + 1, device=rows.device)),
         by_latent,
-        torch.searchsorted(ordered, torch.arange(instances * d_sae + 1, device=rows.device)),
+        torch.searchsorted(ordered, torch.arange(latents + 1, device=rows.device, dtype=short)),
         instances,
         batch,
     )
 
 
 def pattern_at(index: Int[Tensor, " entry"], shape: torch.Size) -> Pattern:
-    """The pattern of ascending flat positions in a tensor [instance batch d_sae]."""
+    """The pattern of flat positions, row by row, in a tensor [instance batch d_sae]."""
     instances, batch, d_sae = shape
     rows = index // d_sae
-    return make_pattern(rows, (rows // batch) * d_sae + index % d_sae, instances, batch, d_sae)
+    cols = index - (rows - rows // batch) * d_sae  # without a remainder, which takes as long as a division
+    return make_pattern(rows, cols, instances, batch, d_sae)
 
 
 def top_per_token(z: Float[Tensor, "instance batch d_sae"], k: list[float]) -> Int[Tensor, " entry"]:
-    """Flat positions of the k (rounded) largest positive entries of each token; k may differ between members."""
-    most = min(round(max(k)), z.shape[-1])
-    values, latents = largest(z, most)
-    allowed = torch.tensor([round(one) for one in k], device=z.device)[:, None, None]
-    allowed = allowed > torch.arange(most, device=z.device)
+    """Flat positions, row by row, of the k (rounded) largest positive entries of each token; k may differ between
+    members."""
+    wanted = [min(round(one), z.shape[-1]) for one in k]
+    most, equal = max(wanted), len(set(wanted)) == 1
+    values, latents = largest(z, most, ordered=not equal)
+    kept = values > 0
+    if not equal:
+        kept &= torch.tensor(wanted, device=z.device)[:, None, None] > torch.arange(most, device=z.device)
     start = rearrange(torch.arange(z.shape[0] * z.shape[1], device=z.device) * z.shape[2], "(i b) -> i b 1", i=len(z))
-    return (start + latents)[(values > 0) & allowed].sort().values
+    return (start + latents)[kept]
 
 
 def largest(
     z: Float[Tensor, "instance batch d_sae"], k: int, *, ordered: bool = True
 ) -> tuple[Float[Tensor, "instance batch k"], Int[Tensor, "instance batch k"]]:
     """As `topk` over latents, twice as fast: the k largest of a row lie in the k columns with the largest maxima."""
-    columns = -(-z.shape[-1] // HEIGHT)
+    table = in_columns(z)
+    columns = table.shape[-1]
     if 2 * k > columns:
         return z.topk(k, dim=-1, sorted=ordered)
-    whole = F.pad(z, (0, columns * HEIGHT - z.shape[-1]), value=float("-inf"))
-    table = rearrange(whole, "instance batch (height column) -> instance batch height column", column=columns)
     best = table.amax(2).topk(k, dim=-1, sorted=False).indices
     values = table.gather(3, repeat(best, "i b k -> i b height k", height=HEIGHT)).flatten(2)
     values, place = values.topk(k, dim=-1, sorted=ordered)
     return values, best.gather(2, place % k) + place // k * columns
 
 
-def top_of_batch(
-    z: Float[Tensor, "instance batch d_sae"], k: list[float], guesses: list[float]
-) -> tuple[Int[Tensor, " entry"], Float[Tensor, " instance"]]:
-    """Flat positions of the k times batch largest positive entries of each member, and the smallest kept value.
+def in_columns(z: Float[Tensor, "*lead d_sae"]) -> Float[Tensor, "*lead height column"]:
+    """Latents in columns of `HEIGHT`, padded with -inf where that does not come out even."""
+    columns = -(-z.shape[-1] // HEIGHT)
+    left = columns * HEIGHT - z.shape[-1]
+    whole = F.pad(z, (0, left), value=float("-inf")) if left else z  # padding by nothing would copy
+    return rearrange(whole, "... (height column) -> ... height column", column=columns)
 
-    `guesses` are earlier smallest values: only entries above three quarters of them are looked at, and all positive
-    ones if these are too few. The answer does not depend on them.
+
+def above(z: Float[Tensor, "batch d_sae"], level: float) -> Int[Tensor, " entry"]:
+    """Flat positions, row by row, of the entries above `level`, which are few: looked for in the columns whose largest
+    entry is above it."""
+    table = in_columns(z)
+    row, column = (table.amax(1) > level).nonzero().unbind(1)
+    entry, height = (table[row, :, column] > level).nonzero().unbind(1)
+    return row[entry] * z.shape[1] + height * table.shape[2] + column[entry]
+
+
+def top_of_batch(
+    z: Float[Tensor, "instance batch d_sae"], k: list[float]
+) -> tuple[Int[Tensor, " entry"], Float[Tensor, " instance"]]:
+    """Flat positions, row by row, of the k times batch largest positive entries of each member, and the smallest kept
+    value.
+
+    Looked at are the entries above a level that some of the tokens suggest, and all positive ones if these are too few.
     """
     found, smallest = [], []
     size = z.shape[1] * z.shape[2]
-    for member, (count, guess) in enumerate(zip(k, guesses, strict=True)):
+    for member, count in enumerate(k):
         flat, wanted = z[member].flatten(), min(round(count * z.shape[1]), size)
-        candidates = (flat > max(0.0, 0.75 * guess)).nonzero()[:, 0]
+        candidates = above(z[member], likely_level(z[member], count))
         if len(candidates) < wanted:
             candidates = (flat > 0).nonzero()[:, 0]
         if len(candidates) > wanted:
-            candidates = candidates[flat[candidates].topk(wanted, sorted=False).indices].sort().values
+            best = torch.zeros_like(candidates, dtype=torch.bool)
+            best[flat[candidates].topk(wanted, sorted=False).indices] = True
+            candidates = candidates[best]
         found.append(candidates + member * size)
         kept = flat[candidates]
         smallest.append(kept.min() if len(kept) else torch.zeros((), device=z.device))
     return torch.cat(found), torch.stack(smallest)
+
+
+def likely_level(z: Float[Tensor, "batch d_sae"], k: float) -> float:
+    """The value above which `AMPLE` times k entries per token lie in `SAMPLE` of the tokens, and at least 0."""
+    some = z[:: max(1, len(z) // SAMPLE)].flatten()
+    return max(0.0, float(some.topk(min(len(some), round(AMPLE * k * len(some) / z.shape[1]))).values[-1]))
 
 
 def bags(
@@ -147,7 +179,7 @@ class _EncodeAt(torch.autograd.Function):
         instances, d_sae, _ = W_enc.shape
         ordered = gradient[pattern.by_latent]
         rows = pattern.rows[pattern.by_latent]
-        if len(x) == 1:
+        if len(x) < instances:
             rows = rows % pattern.batch
         to_weight = bags(x.flatten(0, 1), rows, pattern.latent_starts, ordered)
         to_weight = rearrange(to_weight, "(instance d_sae) d -> instance d_sae d", instance=instances)
@@ -188,11 +220,14 @@ def encode_at(
     b_enc: Float[Tensor, "instance d_sae"],
     b_in: Float[Tensor, "instance d_in"],
     z: Float[Tensor, "instance batch d_sae"],
+    index: Int[Tensor, " entry"],
     pattern: Pattern,
 ) -> Float[Tensor, " entry"]:
-    """Entries of z = (x - b_in) W_enc^T + b_enc, computed before without gradients, with their gradients attached."""
-    at = pattern.rows * pattern.d_sae + pattern.cols % pattern.d_sae
-    value: Tensor = _EncodeAt.apply(W_enc, b_enc, b_in, x, z.flatten()[at], pattern)  # type: ignore[no-untyped-call]
+    """Entries of z = (x - b_in) W_enc^T + b_enc, computed before without gradients, with their gradients attached.
+
+    `index` are their flat positions in z, `pattern` is that of `pattern_at`.
+    """
+    value: Tensor = _EncodeAt.apply(W_enc, b_enc, b_in, x, z.flatten()[index], pattern)  # type: ignore[no-untyped-call]
     return value
 
 

@@ -36,7 +36,7 @@ from common.saes.architectures.base import (
     variance,
 )
 from common.saes.optimiser import adam, project, renormalise
-from common.saes.recipe import Recipe, Training
+from common.saes.recipe import Recipe, Training, k_now, learning_rate
 from common.saes.resampling import resample
 from common.saes.sae import Sae
 
@@ -111,11 +111,15 @@ def train(
     while step < settings.steps:
         shared = {source: batches(step, source) for source in shared}
         found = [_step(group, shared[group.recipes[0].source], settings, step) for group in groups]
+        if step % settings.trace_every == 0 or step == settings.steps - 1:
+            traced = [
+                _trace(group, losses, shared[group.recipes[0].source], settings)
+                for group, losses in zip(groups, found, strict=True)
+            ]
+            traces.append(torch.cat(traced, dim=1).cpu())
         if constrain:
             for group in groups:
                 constrain(group.weights)
-        if step % settings.trace_every == 0 or step == settings.steps - 1:
-            traces.append(torch.cat(found, dim=1).cpu())
         step += 1
         if step % settings.checkpoint_every == 0 and step < settings.steps:
             _save(checkpoint, groups, traces, step, identity)
@@ -135,19 +139,6 @@ def train(
         lines = {name: table[:, row, column] for row, name in enumerate(TRACES)}
         done[id(members[column])] = Trained(recipe, sae, weights, progress, lines)
     return [done[id(recipe)] for recipe in recipes]
-
-
-def learning_rate(settings: Training, step: int) -> float:
-    """Linear warm-up, constant, then linear decay to 0."""
-    left = (settings.steps - step) / max(1.0, settings.decay_share * settings.steps)
-    return settings.learning_rate * min(1.0, (step + 1) / (settings.warmup + 1), left)
-
-
-def k_now(recipes: list[Recipe], settings: Training, step: int) -> list[float]:
-    """k of the TopK family at a step: constant, or falling linearly from a multiple of it."""
-    left = 1 - step / max(1.0, settings.anneal_share * settings.steps)
-    more = 1 + (settings.anneal_from - 1) * max(0.0, left) if settings.anneal_share > 0 else 1.0
-    return [min(recipe.sparsity * more, recipe.d_sae) for recipe in recipes]
 
 
 def first_weights(recipes: list[Recipe], batch: Batch, device: str) -> Weights:
@@ -173,11 +164,11 @@ def _start(recipes: list[Recipe], batch: Batch, device: str) -> Group:
     return Group(recipes, weights, zeros[0], zeros[1], progress)
 
 
-def _step(group: Group, batch: Batch, settings: Training, step: int) -> Float[Tensor, "trace instance"]:
+def _step(group: Group, batch: Batch, settings: Training, step: int) -> Losses:
     """One optimiser step of one group; weights and progress change in place."""
     recipes, weights, progress = group.recipes, group.weights, group.progress
     architecture = ARCHITECTURES[recipes[0].architecture]
-    if not bool(torch.isfinite(batch.x).all()):
+    if not bool(torch.isfinite(batch.x.sum())) and not bool(torch.isfinite(batch.x).all()):
         raise UserError(f"step {step}: the activations hold NaN or infinity; harvest them again")
     wide = weights["W_enc"].shape[-1] * recipes[0].layers
     if batch.x.shape[-1] != wide:
@@ -213,10 +204,15 @@ def _step(group: Group, batch: Batch, settings: Training, step: int) -> Float[Te
         _advance(progress, losses, recipes, settings, controlled=architecture.controlled)
         if step + 1 in settings.resample_at and recipes[0].architecture == "relu_bricken":
             _resample(group, batch, settings, step)
-        fvu = losses.error / variance(batch.y)
-        dead_share = (progress.silent >= settings.dead_after).float().mean(1)
-        norms = weights["W_dec"].norm(dim=-1).mean(-1)
-        return torch.stack([losses.l0.detach(), fvu.detach(), dead_share, norms, progress.coefficient])
+    return losses
+
+
+@torch.no_grad()
+def _trace(group: Group, losses: Losses, batch: Batch, settings: Training) -> Float[Tensor, "trace instance"]:
+    """What `TRACES` names, after a step."""
+    dead = (group.progress.silent >= settings.dead_after).float().mean(1)
+    norms = group.weights["W_dec"].norm(dim=-1).mean(-1)
+    return torch.stack([losses.l0, losses.error / variance(batch.y), dead, norms, group.progress.coefficient])
 
 
 def _frozen(name: str, recipe: Recipe) -> bool:

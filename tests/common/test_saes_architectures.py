@@ -13,7 +13,7 @@ from common.saes.architectures.jumprelu import count, jump
 from common.saes.architectures.matryoshka import prefixes
 from common.saes.recipe import Recipe
 from common.saes.sae import About, Sae
-from common.saes.sparse import HEIGHT, largest, top_of_batch, top_per_token
+from common.saes.sparse import HEIGHT, SAMPLE, largest, likely_level, top_of_batch, top_per_token
 
 D, F, B = 12, 40, 64
 
@@ -59,7 +59,7 @@ def dense_losses(name, weights, batch, context):
     centred = name not in ("transcoder", "skip_transcoder")
     z = pre_activations(weights, batch, centred=centred)
     if name != "topk":
-        index, _ = top_of_batch(z.detach(), context.k, [0.0] * len(z))
+        index, _ = top_of_batch(z.detach(), context.k)
     else:
         index = top_per_token(z.detach(), context.k)
     mask = torch.zeros(z.numel()).scatter(0, index, 1.0).reshape(z.shape)
@@ -94,20 +94,29 @@ def test_sparse_path_equals_dense_path(name, shared):
     assert torch.equal(touched, fast.fired > 0)  # unselected latents get no gradient
 
 
-def test_selections_keep_the_largest_whatever_the_guess():
-    z = torch.randn(2, 30, 20, generator=torch.Generator().manual_seed(1))
-    literal = [torch.zeros(30, 20, dtype=torch.bool) for _ in range(2)]
+@pytest.mark.parametrize("uneven", [0.1, 1.0, 5.0])
+def test_selections_keep_the_largest_also_where_some_tokens_mislead(uneven):
+    n = 4 * SAMPLE
+    z = torch.randn(2, n, 20, generator=torch.Generator().manual_seed(1))
+    z[:, ::4] *= uneven  # the tokens that suggest the smallest value kept
+    assert (int((z[0] > likely_level(z[0], 3.0)).sum()) >= 3 * n) == (uneven < 2), "the last case is misled"
+    literal = [torch.zeros(n, 20, dtype=torch.bool) for _ in range(2)]
     for member, k in enumerate((3, 5)):
-        order = z[member].flatten().argsort(descending=True)[: k * 30]
+        order = z[member].flatten().argsort(descending=True)[: k * n]
         literal[member].view(-1)[order] = True
         literal[member] &= z[member] > 0
     expected = torch.stack(literal).flatten().nonzero()[:, 0]
-    for guesses in ([0.0, 0.0], [0.9, 0.4], [50.0, 50.0]):
-        index, smallest = top_of_batch(z, [3.0, 5.0], guesses)
-        assert torch.equal(index, expected)
-        assert smallest[0] == z[0][literal[0]].min()
-    rows = top_per_token(z, [2.0, 4.0]) // 20
-    assert torch.bincount(rows).tolist() == [2] * 30 + [4] * 30
+    index, smallest = top_of_batch(z, [3.0, 5.0])
+    assert torch.equal(index.sort().values, expected)
+    assert bool(((index // 20).diff() >= 0).all()), "row by row"
+    assert smallest[0] == z[0][literal[0]].min()
+    for k in ([2.0, 4.0], [3.0, 3.0]):
+        index = top_per_token(z, k)
+        assert torch.bincount(index // 20).tolist() == [int(k[0])] * n + [int(k[1])] * n
+        assert bool(((index // 20).diff() >= 0).all()), "row by row"
+        for member, one in enumerate(k):
+            own = z.flatten()[index].split([n * int(of) for of in k])[member].reshape(n, -1)
+            assert torch.equal(own.sort(descending=True).values, z[member].topk(int(one)).values)
 
 
 @pytest.mark.parametrize("width", [20 * HEIGHT, 20 * HEIGHT + 1, 5 * HEIGHT])
@@ -131,7 +140,7 @@ def test_every_sae_starts_tied_and_exports_what_it_trains(name):
     one = {key: value[1] for key, value in weights.items()}
     progress = Progress(*(getattr(context.progress, key)[1:] for key in vars(context.progress)))
     if name in ("batch_topk", "matryoshka"):
-        _, smallest = top_of_batch(pre_activations(weights, batch), context.k, [0.0, 0.0])
+        _, smallest = top_of_batch(pre_activations(weights, batch), context.k)
         progress.threshold.copy_(smallest[1:] * (1 - 1e-6))
     sae = ARCHITECTURES[name].export(one, recipes[1], progress)
     losses = ARCHITECTURES[name].losses(weights, batch, context)

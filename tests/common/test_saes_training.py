@@ -7,9 +7,9 @@ from safetensors.torch import save_file
 from common.errors import UserError
 from common.saes import optimiser, trainer
 from common.saes.architectures.base import Batch, Losses, geometric_median
-from common.saes.recipe import Recipe, Training
+from common.saes.recipe import Recipe, Training, k_now, learning_rate
 from common.saes.resampling import resample
-from common.saes.trainer import k_now, learning_rate, train
+from common.saes.trainer import train
 
 NAMES = ("batch_topk", "topk", "matryoshka", "jumprelu", "gated", "relu_april", "relu_bricken")
 SETTINGS = Training(steps=12, batch=64, learning_rate=0.01, warmup=2, dead_after=128, trace_every=3, checkpoint_every=5)

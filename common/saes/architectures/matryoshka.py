@@ -33,9 +33,9 @@ class Matryoshka(TopK):
     def losses(self, weights: Weights, batch: Batch, context: Context) -> Losses:
         with torch.no_grad():
             z = pre_activations(weights, batch)
-            index, smallest = top_of_batch(z, context.k, context.progress.threshold.tolist())
+            index, smallest = top_of_batch(z, context.k)
             pattern = pattern_at(index, z.shape)
-        values = encode_at(batch.x, weights["W_enc"], weights["b_enc"], weights["b_dec"], z, pattern)
+        values = encode_at(batch.x, weights["W_enc"], weights["b_enc"], weights["b_dec"], z, index, pattern)
         found: Tensor = weights["b_dec"][:, None]
         errors, start = [], 0
         latent = pattern.cols % pattern.d_sae

@@ -22,7 +22,6 @@ from common.saes.architectures.base import (
     as_sae,
     constant,
     pre_activations,
-    squared_error,
     tied,
     variance,
 )
@@ -51,14 +50,14 @@ class TopK:
             z = pre_activations(weights, batch)
             smallest = None
             if self.of_batch:
-                index, smallest = top_of_batch(z, context.k, context.progress.threshold.tolist())
+                index, smallest = top_of_batch(z, context.k)
             else:
                 index = top_per_token(z, context.k)
             pattern = pattern_at(index, z.shape)
-        values = encode_at(batch.x, weights["W_enc"], weights["b_enc"], weights["b_dec"], z, pattern)
-        found = decode_at(values, weights["W_dec"], pattern) + weights["b_dec"][:, None]
-        error = squared_error(batch.y, found)
-        revive = auxiliary_loss(weights, batch, (batch.y - found).detach(), context)
+        values = encode_at(batch.x, weights["W_enc"], weights["b_enc"], weights["b_dec"], z, index, pattern)
+        left = batch.y - decode_at(values, weights["W_dec"], pattern) - weights["b_dec"][:, None]
+        error = left.square().sum(-1).mean(-1)
+        revive = auxiliary_loss(weights, batch, left.detach(), context)
         loss = error / variance(batch.y) + AUXILIARY * revive
         return Losses(loss, error.detach(), pattern.l0(), pattern.counts(), smallest)
 

@@ -52,10 +52,10 @@ class Transcoder:
     def losses(self, weights: Weights, batch: Batch, context: Context) -> Losses:
         with torch.no_grad():
             z = pre_activations(weights, batch, centred=False)
-            index, smallest = top_of_batch(z, context.k, context.progress.threshold.tolist())
+            index, smallest = top_of_batch(z, context.k)
             pattern = pattern_at(index, z.shape)
         nothing = torch.zeros_like(weights["W_enc"][:, 0])
-        values = encode_at(batch.x, weights["W_enc"], weights["b_enc"], nothing, z, pattern)
+        values = encode_at(batch.x, weights["W_enc"], weights["b_enc"], nothing, z, index, pattern)
         found = decode_at(values, weights["W_dec"], pattern) + weights["b_dec"][:, None]
         if self.skip:
             x = batch.x.expand(len(found), -1, -1)
