@@ -124,7 +124,8 @@ class Sampler:
     """Chooses the next token of each row: the most likely one, or one drawn at a temperature.
 
     Noise is a function of seed, step and the row's `stream` alone (the Gumbel trick), so rows of one stream differ only
-    through their interventions, and nothing depends on how rows are batched.
+    through their interventions, and nothing depends on how rows are batched. Forbidden tokens are struck out of the
+    logits that it is given.
     """
 
     def __init__(self, temperature: float, streams: Int[Tensor, " row"], seed: int, forbidden: Iterable[int]) -> None:

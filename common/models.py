@@ -153,8 +153,11 @@ def chat_prompt(tokenizer: "PreTrainedTokenizerBase", message: str, system: str 
     """One user message in the model's chat format, up to where the answer begins.
 
     The system message is what is passed here and nothing else: SmolLM2's template would add one of its own, so for None
-    the prompt is rendered with an empty system block and that block is cut off. The token that begins every text stays
-    where the template has one (Llama 3).
+    the prompt is rendered with an empty system block and that block is cut off, but for the token that begins every
+    text (Llama 3). A template that knows no system block, or writes it into the user's turn (Gemma), is left alone.
+
+    Raises:
+        UserError: a system message for a template that knows none.
     """
     from jinja2 import TemplateError
 
@@ -164,13 +167,18 @@ def chat_prompt(tokenizer: "PreTrainedTokenizerBase", message: str, system: str 
     user = {"role": "user", "content": message}
     block = {"role": "system", "content": system or ""}
     if system is not None:
-        return render([block, user], True)
-    alone = render([user], True)
+        try:
+            return render([block, user], True)
+        except TemplateError:
+            raise UserError("this model's chat template knows no system message; leave it out") from None
+    alone, first = render([user], True), tokenizer.bos_token or ""
     try:
         cut = render([block, user], True).removeprefix(render([block], False))
-    except TemplateError:  # the template knows no system role
+    except TemplateError:
         return alone
-    return alone if alone == f"{tokenizer.bos_token}{cut}" else cut
+    if not alone.endswith(cut):
+        return alone
+    return first + cut if alone.startswith(first) and not cut.startswith(first) else cut
 
 
 def fast_dtype() -> "torch.dtype":

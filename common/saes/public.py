@@ -43,7 +43,8 @@ class SaeEntry(Strict):
     folder: str = Field(description="where the files lie in the repository")
     format: Literal["saelens", "gemma_scope"]
     files: Annotated[dict[str, Sha256], Field(min_length=1)] = Field(description="file name -> SHA-256")
-    model: str = Field(description="the model it belongs to, by its name in config/models.yaml if it is there")
+    model: str = Field(description="the model it was trained on, by its name in config/models.yaml if it is there")
+    used_with: list[str] = Field(default_factory=list, description="models fine-tuned from it, which it serves as well")
     hook: str = Field(description="TransformerLens name of the activation it reads")
     centred: bool = Field(False, description="trained on a model with centred writing weights: mean 0 over d_model")
     licence: str
@@ -65,8 +66,8 @@ def entry(name: str) -> SaeEntry:
     return known[name]
 
 
-def load_public(name: str, device: str = "cpu") -> Sae:
-    """A registered SAE, fetched first if it is not there yet.
+def load_public(name: str, device: str = "cpu", *, model: str = "") -> Sae:
+    """A registered SAE, fetched first if it is not there yet; it belongs to `model` if that is one it serves as well.
 
     Raises:
         UserError: unknown name, a hub that is switched off or out of reach, a wrong hash, a damaged file.
@@ -77,7 +78,8 @@ def load_public(name: str, device: str = "cpu") -> Sae:
     for file, expected in one.files.items():
         check_file(folder / file, expected, remedy=f"delete {folder} and load it again with HUB=1")
     sae = load_saelens(folder) if one.format == "saelens" else load_gemma_scope(folder)
-    sae = replace(sae, about=replace(sae.about, model=one.model, hook=one.hook))
+    owner = model if model in one.used_with else one.model
+    sae = replace(sae, about=replace(sae.about, model=owner, hook=one.hook))
     return (of_centred(sae) if one.centred else sae).to(device)
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 HEIGHT = 8  # of the columns in which candidates are looked for
-SAMPLE = 16  # tokens of a batch that suggest the smallest value kept
+SAMPLE = 16  # tokens of a batch, at least, that suggest the smallest value kept
 AMPLE = 1.5  # times as many entries are looked at
 
 
@@ -93,10 +93,10 @@ def largest(
     z: Float[Tensor, "instance batch d_sae"], k: int, *, ordered: bool = True
 ) -> tuple[Float[Tensor, "instance batch k"], Int[Tensor, "instance batch k"]]:
     """As `topk` over latents, twice as fast: the k largest of a row lie in the k columns with the largest maxima."""
-    table = in_columns(z)
-    columns = table.shape[-1]
+    columns = -(-z.shape[-1] // HEIGHT)
     if 2 * k > columns:
         return z.topk(k, dim=-1, sorted=ordered)
+    table = in_columns(z)
     best = table.amax(2).topk(k, dim=-1, sorted=False).indices
     values = table.gather(3, repeat(best, "i b k -> i b height k", height=HEIGHT)).flatten(2)
     values, place = values.topk(k, dim=-1, sorted=ordered)
@@ -148,7 +148,7 @@ def top_of_batch(
 def likely_level(z: Float[Tensor, "batch d_sae"], k: float) -> float:
     """The value above which `AMPLE` times k entries per token lie in `SAMPLE` of the tokens, and at least 0."""
     some = z[:: max(1, len(z) // SAMPLE)].flatten()
-    return max(0.0, float(some.topk(min(len(some), round(AMPLE * k * len(some) / z.shape[1]))).values[-1]))
+    return max(0.0, float(some.topk(min(len(some), max(1, round(AMPLE * k * len(some) / z.shape[1])))).values[-1]))
 
 
 def bags(
@@ -158,7 +158,9 @@ def bags(
     weights: Float[Tensor, " n"],
 ) -> Float[Tensor, "bag d"]:
     """Weighted sums of rows of `table`, one sum per bag."""
-    return F.embedding_bag(index, table, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
+    return F.embedding_bag(
+        index.int(), table, starts.int(), mode="sum", per_sample_weights=weights, include_last_offset=True
+    )
 
 
 class _EncodeAt(torch.autograd.Function):
@@ -191,27 +193,28 @@ class _EncodeAt(torch.autograd.Function):
 
 
 class _DecodeAt(torch.autograd.Function):
-    """Sum over kept latents of value times decoder row."""
+    """Sum over kept latents of value times decoder row. Both gradients are found latent by latent: that of a row is a
+    bag of output gradients, and those of the values are the bag's gradients for its weights, so that each row is read
+    once."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:
-        with torch.enable_grad():
-            leaf = values.detach().requires_grad_()
-            out = bags(W_dec.detach().flatten(0, 1), pattern.cols, pattern.row_starts, leaf)
-        ctx.inner, ctx.leaf, ctx.pattern = out, leaf, pattern
-        return rearrange(out.detach(), "(instance batch) d -> instance batch d", instance=pattern.instances)
+        ctx.save_for_backward(values, W_dec)
+        ctx.pattern = pattern
+        out = bags(W_dec.flatten(0, 1), pattern.cols, pattern.row_starts, values)
+        return rearrange(out, "(instance batch) d -> instance batch d", instance=pattern.instances)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        pattern = ctx.pattern
+        values, W_dec = ctx.saved_tensors
+        pattern, order = ctx.pattern, ctx.pattern.by_latent
         gradient = gradients[0].flatten(0, 1).contiguous()
-        [to_values] = torch.autograd.grad(ctx.inner, [ctx.leaf], gradient)
-        to_weight = None
-        if ctx.needs_input_grad[1]:
-            order = pattern.by_latent
-            to_weight = bags(gradient, pattern.rows[order], pattern.latent_starts, ctx.leaf.detach()[order])
-            to_weight = rearrange(to_weight, "(instance d_sae) d -> instance d_sae d", instance=pattern.instances)
-        return to_values, to_weight, None
+        with torch.enable_grad():
+            weights = values[order].requires_grad_()
+            rows = bags(gradient, pattern.rows[order], pattern.latent_starts, weights)
+        [ordered] = torch.autograd.grad(rows, [weights], W_dec.flatten(0, 1))
+        to_weight = rearrange(rows.detach(), "(instance d_sae) d -> instance d_sae d", instance=pattern.instances)
+        return torch.empty_like(ordered).index_copy_(0, order, ordered), to_weight, None
 
 
 def encode_at(

@@ -204,7 +204,7 @@ def _step(group: Group, batch: Batch, settings: Training, step: int) -> Losses:
         _advance(progress, losses, recipes, settings, controlled=architecture.controlled)
         if step + 1 in settings.resample_at and recipes[0].architecture == "relu_bricken":
             _resample(group, batch, settings, step)
-    return losses
+    return losses._replace(loss=losses.loss.detach(), error=losses.error.detach(), l0=losses.l0.detach())  # no graph
 
 
 @torch.no_grad()

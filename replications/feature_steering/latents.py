@@ -24,8 +24,7 @@ from replications.feature_steering.judge import direct_logits
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-AT_A_TIME = 8192 * 4608  # values of latents that are held
-AT_ONCE = 1024  # vectors whose direct logits are held
+AT_ONCE = 2**25  # values of latents, or direct logits, that are held
 AROUND = 6  # tokens on both sides
 LEAST_WORDS, LEAST_SHARE, LETTERS = 3, 0.75, 3
 TOP_TOKENS = 10
@@ -55,7 +54,7 @@ class ReadOut(NamedTuple):
 def strength(sae: Sae, activations: Activations) -> tuple[Float[Tensor, " d_sae"], Float[Tensor, " d_sae"]]:
     """Largest value and density of every latent over the activations that the SAE was trained on."""
     largest, fires = torch.zeros(sae.d_sae), torch.zeros(sae.d_sae)
-    for part in torch.split(activations.x, max(1, AT_A_TIME // sae.d_sae)):
+    for part in torch.split(activations.x, max(1, AT_ONCE // sae.d_sae)):
         latents = sae.encode(part.float())
         largest = torch.maximum(largest, latents.amax(0))
         fires += (latents > 0).sum(0)
@@ -64,9 +63,9 @@ def strength(sae: Sae, activations: Activations) -> tuple[Float[Tensor, " d_sae"
 
 @torch.inference_mode()
 def latents_of(sae: Sae, x: Float[Tensor, "document pos d_model"], batch: int) -> ReadOut:
-    """What the latents do in documents, `batch` documents at a time: all values at once would fill a machine."""
+    """What the latents do in documents, at most `batch` at a time: all values at once would fill a machine."""
     found = []
-    for part in torch.split(x, batch):
+    for part in torch.split(x, max(1, min(batch, AT_ONCE // (x.shape[1] * sae.d_sae)))):
         values = sae.encode(part)
         found.append(ReadOut(values.mean(1), *values.max(1)))
     return ReadOut(*(torch.cat(parts) for parts in zip(*found, strict=True)))
@@ -78,14 +77,14 @@ def logit_effect(
 ) -> tuple[Float[Tensor, "d_sae top"], Int[Tensor, "d_sae top"]]:
     """The tokens that each vector raises most, and by how many standard deviations over all vectors."""
     total = squares = torch.zeros(len(unembedding), dtype=torch.float64)
-    for part in torch.split(v, AT_ONCE):
+    parts = torch.split(v, max(1, AT_ONCE // len(unembedding)))
+    for part in parts:
         logits = direct_logits(part, unembedding, gain).double()
         total, squares = total + logits.sum(0), squares + logits.square().sum(0)
     mean = total / len(v)
     spread = ((squares - total * mean) / (len(v) - 1)).clamp(min=0).sqrt().clamp(min=1e-9)
     found = [
-        ((direct_logits(part, unembedding, gain) - mean.float()) / spread.float()).topk(TOP_TOKENS, 1)
-        for part in torch.split(v, AT_ONCE)
+        ((direct_logits(part, unembedding, gain) - mean.float()) / spread.float()).topk(TOP_TOKENS, 1) for part in parts
     ]
     return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
 

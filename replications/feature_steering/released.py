@@ -50,7 +50,7 @@ def release(
     Raises:
         UserError: the SAE is of another model, or cannot be had.
     """
-    found, tokenizer = load_public(sae), load_tokenizer(manifest.parent)
+    found, tokenizer = load_public(sae, model=manifest.parent.name), load_tokenizer(manifest.parent)
     found.check_belongs(manifest.parent.name, found.about.hook)
     bridge = load_model(manifest.parent, device=device, dtype=fast_dtype())
     check_hook(bridge, found.about.hook)

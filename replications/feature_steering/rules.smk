@@ -73,7 +73,7 @@ rule prepare:
     resources:
         **ON_GPU,
         mem_mb=lambda wildcards: memory(wildcards.model),
-        runtime=30,
+        runtime=120,
     params:
         options=lambda wildcards: flags(
             of_model(wildcards.model, config["concepts"], config["sae"]),

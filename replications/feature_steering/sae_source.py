@@ -10,8 +10,9 @@ from common.files import read_yaml
 from common.models import registry
 
 RELEASED: dict[str, dict[str, Any]] = {
-    one["model"]: {"sae": name, "layer": int(one["hook"].split(".")[1]) + one["hook"].endswith("hook_resid_post")}
+    model: {"sae": name, "layer": int(one["hook"].split(".")[1]) + one["hook"].endswith("hook_resid_post")}
     for name, one in read_yaml(ROOT / "config" / "saes.yaml")["saes"].items()
+    for model in (one["model"], *one.get("used_with", []))
 }
 BEHIND = 3  # blocks between a released SAE and the judge
 OWN_MB = 3500  # memory of a step with SAEs trained here

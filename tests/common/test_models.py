@@ -245,22 +245,28 @@ def test_chat_has_the_system_message_that_is_stated_and_no_other(model_folder):
     assert sum(token in tokenizer.all_special_ids for token in ids) == 3
 
 
-LLAMA_3 = (
-    "{% for m in messages %}{{ bos_token if loop.first else '' }}<|im_end|>{{ m['role'] }} {{ m['content'] }}"
-    "{% endfor %}{% if add_generation_prompt %}<|im_end|>assistant {% endif %}"
-)
-GEMMA = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no such role') }}"
-    "{% endif %}<|im_end|>{{ m['role'] }} {{ m['content'] }}{% endfor %}<|im_end|>assistant "
-)
+LOOP, TURN = "{% for m in messages %}", "<|im_end|>{{ m['role'] }} {{ m['content'] }}{% endfor %}"
+ANSWER = "{% if add_generation_prompt %}<|im_end|>assistant {% endif %}"
+BEGIN, SYSTEM = "{{ bos_token }}", "{% if messages[0]['role'] == 'system' %}"
+REST = "{% set messages = messages[1:] %}{% endif %}"
+TEMPLATES = {
+    "Llama 3": LOOP + "{{ bos_token if loop.first else '' }}" + TURN + ANSWER,
+    "Llama 3.1": BEGIN + "<|im_end|>system" + SYSTEM + " {{ messages[0]['content'] }}" + REST + LOOP + TURN + ANSWER,
+    "Gemma 2": BEGIN + SYSTEM + "{{ raise_exception('no such role') }}{% endif %}" + LOOP + TURN + ANSWER,
+    "Gemma 3": BEGIN + SYSTEM + "{% set before = messages[0]['content'] + ', ' %}" + REST + LOOP
+    + TURN.replace("{{ m['content']", "{{ before }}{{ m['content']") + ANSWER,
+}  # fmt: skip
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("template", [LLAMA_3, GEMMA])
-def test_the_token_that_begins_every_text_stays_where_the_template_has_it(model_folder, template):
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_token_that_begins_every_text_stays_where_the_template_has_it(model_folder, name):
     tokenizer = load_tokenizer(model_folder)
-    tokenizer.chat_template = template
+    tokenizer.chat_template = TEMPLATES[name]
     assert chat_prompt(tokenizer, "Hi") == "<|im_start|><|im_end|>user Hi<|im_end|>assistant "
+    if name == "Gemma 2":
+        with pytest.raises(UserError, match="knows no system message"):
+            chat_prompt(tokenizer, "Hi", system="Be brief.")
 
 
 @pytest.mark.model

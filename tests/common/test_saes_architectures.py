@@ -13,7 +13,7 @@ from common.saes.architectures.jumprelu import count, jump
 from common.saes.architectures.matryoshka import prefixes
 from common.saes.recipe import Recipe
 from common.saes.sae import About, Sae
-from common.saes.sparse import HEIGHT, SAMPLE, largest, likely_level, top_of_batch, top_per_token
+from common.saes.sparse import HEIGHT, SAMPLE, largest, likely_level, pattern_at, top_of_batch, top_per_token
 
 D, F, B = 12, 40, 64
 
@@ -117,6 +117,32 @@ def test_selections_keep_the_largest_also_where_some_tokens_mislead(uneven):
         for member, one in enumerate(k):
             own = z.flatten()[index].split([n * int(of) for of in k])[member].reshape(n, -1)
             assert torch.equal(own.sort(descending=True).values, z[member].topk(int(one)).values)
+
+
+@pytest.mark.parametrize("shift", [2.5, 100.0])
+def test_fewer_positive_entries_than_wanted(shift):
+    z = torch.randn(1, 3 * SAMPLE, 20, generator=torch.Generator().manual_seed(1)) - shift
+    index, smallest = top_of_batch(z, [6.0])
+    assert torch.equal(index.sort().values, (z.flatten() > 0).nonzero()[:, 0])
+    assert torch.equal(top_per_token(z, [6.0]).sort().values, index.sort().values)
+    assert float(smallest) == (float(z[z > 0].min()) if shift < 50 else 0)
+
+
+def test_less_than_one_entry_in_the_tokens_that_are_looked_at():
+    z = torch.rand(1, 3 * SAMPLE, 20, generator=torch.Generator().manual_seed(1))
+    index, _ = top_of_batch(z, [0.02])
+    assert index.tolist() == [int(z.argmax())]
+
+
+@pytest.mark.parametrize("d_sae", [2**14 - 1, 2**14, 2**15])
+def test_patterns_of_many_latents(d_sae):
+    """Two members; the smallest width still has its latents in 16 bits."""
+    z = torch.randn(2, 5, d_sae, generator=torch.Generator().manual_seed(1))
+    pattern = pattern_at(top_per_token(z, [3.0, 3.0]), z.shape)
+    kept = torch.zeros_like(z).scatter(-1, z.topk(3).indices, 1.0)
+    assert torch.equal(pattern.counts(), kept.sum(1).long())
+    assert bool((pattern.cols[pattern.by_latent].diff() >= 0).all())
+    assert pattern.l0().tolist() == [3.0, 3.0]
 
 
 @pytest.mark.parametrize("width", [20 * HEIGHT, 20 * HEIGHT + 1, 5 * HEIGHT])

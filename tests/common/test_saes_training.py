@@ -34,6 +34,16 @@ def test_members_do_not_see_each_other(tmp_path):
     assert not list(tmp_path.iterdir())  # finished runs leave no checkpoint
 
 
+def test_what_a_step_returns_holds_no_graph(tmp_path, monkeypatch):
+    """Graphs of all groups, and of the step before, would otherwise be kept in memory."""
+    kept, step = [], trainer._step
+    monkeypatch.setattr(trainer, "_step", lambda *given: kept.append(step(*given)) or kept[-1])
+    train(sweep(), stream, SETTINGS.model_copy(update={"steps": 2}), tmp_path / "a")
+    assert len(kept) == 2 * len(NAMES)
+    tensors = [one for losses in kept for one in losses if one is not None]
+    assert not any(one.requires_grad for one in tensors)
+
+
 def test_groups_of_one_source_share_the_batch_of_a_step(tmp_path):
     asked = []
 

@@ -40,7 +40,8 @@ def test_the_judge_of_a_released_sae_stands_behind_it():
     mine = {"judge_layer": 20, "count": 3}
     assert of_model("my-model", mine, "own") == {"concepts": mine, "sae": "own"}
     assert of_model("gpt2", mine, "own") == {"concepts": {"judge_layer": 11, "count": 3}, "sae": "gpt2-res-jb-8"}
-    assert of_model("gemma-2-2b-it", mine, "own")["concepts"]["judge_layer"] == 20, "this SAE stands behind block 16"
+    for model in ("gemma-2-2b", "gemma-2-2b-it"):
+        assert of_model(model, mine, "own")["concepts"]["judge_layer"] == 20, "this SAE stands behind block 16"
     assert [either(model, "released", "own") for model in ("gpt2", "my-model")] == ["released", "own"]
     assert memory("gemma-2-2b-it") > 1.5 * memory("gpt2") > memory("my-model")
 
@@ -55,7 +56,8 @@ def test_latents_and_logits_are_the_same_piece_by_piece(monkeypatch):
     unembedding, gain = drawn(30, D, seed=2), drawn(D, seed=3)
     logits = direct_logits(sae.W_dec, unembedding, gain)
     wanted = ((logits - logits.mean(0)) / logits.std(0)).topk(latents.TOP_TOKENS, 1)
-    monkeypatch.setattr(latents, "AT_ONCE", 9)
+    monkeypatch.setattr(latents, "AT_ONCE", 9 * 30)  # of 40 latents, and one document
+    assert torch.equal(latents_of(sae, x, 3).peak, found.peak)
     effect, raised = logit_effect(sae.W_dec, unembedding, gain)
     torch.testing.assert_close(effect, wanted.values, atol=1e-4, rtol=1e-4)
     assert torch.equal(raised, wanted.indices)
@@ -95,7 +97,7 @@ def test_a_released_sae_takes_the_place_of_own_ones(model_folder, corpus_folder,
     save(model, tokenizer, manifest, origin=origin, processing="random weights")
     manifest.write_text(manifest.read_text().replace("tiny-tiny", "tiny"))
     monkeypatch.setattr(released, "TOKENS", (600, 200))
-    monkeypatch.setattr(released, "load_public", lambda name: dictionary())
+    monkeypatch.setattr(released, "load_public", lambda name, model: dictionary(model))
 
     def beginning(bridge, texts, *rest):
         assert bool((texts.tokens[:, 0] == start(tokenizer)).all())
@@ -131,6 +133,6 @@ def test_a_released_sae_takes_the_place_of_own_ones(model_folder, corpus_folder,
     chosen = tensors["latent.sae.0"]
     torch.testing.assert_close(tensors["dial.sae.0"], load_saelens(index.parent / "public-s0").W_dec[chosen])
 
-    monkeypatch.setattr(released, "load_public", lambda name: dictionary("gpt2"))
+    monkeypatch.setattr(released, "load_public", lambda name, model: dictionary("gpt2"))
     with pytest.raises(UserError, match="of gpt2"):
         release(manifest=manifest, **given, index=index, activations=stored)

@@ -128,6 +128,7 @@ def test_seeds_draw_from_the_papers_splits(served):
 def test_steps_of_a_released_model(studied, tmp_path):
     arms = [studied / seed / "numbers.json" for seed in ("0", "1")]
     answers = pd.read_csv(studied / "0" / "answers.csv")
+    assert not answers["condition"].str.contains("unrelated").any(), "its topics are of our own lists"
     assert set(answers) == {"topic", "refused", "metric", "class", "condition"}
     assert not [name for name in answers["condition"].unique() if "before" in name or "earlier" in name]
     for path in studied.glob("0/*.csv"):

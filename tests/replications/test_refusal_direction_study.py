@@ -132,7 +132,9 @@ def test_the_direction_can_be_taken_out_of_a_saved_model(arm):
         out=arm / "without" / "manifest.json",
     )  # fmt: skip
     verify_folder(arm / "without")
-    r = load_file(arm / "study" / "directions.safetensors")["r"]
+    stored = load_file(arm / "study" / "directions.safetensors")
+    assert {"permuted", "random", "unrelated", "earlier"} < stored.keys()
+    r = stored["r"]
     weights = load_file(arm / "without" / "model.safetensors")
     before = load_file(arm / "tuned" / "model.safetensors")
     written = np.abs(r / np.linalg.norm(r) @ weights["model.layers.1.mlp.down_proj.weight"]).max()
