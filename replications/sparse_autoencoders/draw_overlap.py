@@ -65,10 +65,16 @@ def by_width(axis: Axes, seeds: pd.DataFrame) -> None:
 def by_difference(axis: Axes, pairs: pd.DataFrame) -> None:
     """Overlap of pairs at the largest width, by what they differ in, with random directions beside them."""
     own = pairs[pairs["width"] == pairs["width"].max()]
-    names = {"seeds": "seed", "sparsity": "sparsity", "seeds and sparsity": "seed and\nsparsity"}
+    names = {
+        "seeds": "seed", "seeds of topk": "seed,\nTopK", "seeds of relu_bricken": "seed,\nReLU + L1",
+        "sparsity": "sparsity", "seeds and sparsity": "seed and\nsparsity",
+    }  # fmt: skip
+    names = {what: name for what, name in names.items() if what in set(own["what"])}
     for place, what in enumerate(names):
         part = own[own["what"] == what]
         for offset, key, colour, marker in ((-0.1, "overlap", PALETTE[0], "o"), (0.1, "overlap_random", GREY, "s")):
             axis.plot(np.full(len(part), place + offset), part[key], marker, color=colour, markersize=4, alpha=0.8)
-    axis.set(xticks=range(len(names)), xticklabels=list(names.values()), xlim=(-0.5, 2.5), ylim=(-0.002, None))
+    axis.set(
+        xticks=range(len(names)), xticklabels=list(names.values()), xlim=(-0.5, len(names) - 0.5), ylim=(-0.002, None)
+    )
     axis.set(ylabel="share shared", xlabel="dictionaries differ in")

@@ -5,6 +5,14 @@ from pathlib import Path
 from replications.sparse_autoencoders.members import Member, late_member, recipe
 from replications.sparse_autoencoders.settings import Sweep
 
+OVER_SEEDS = {"relu_bricken": "l1", "topk": "topk"}
+"""Architectures whose seeds are compared, and what they are called in metrics."""
+
+
+def over_seeds(sweep: Sweep) -> list[str]:
+    """Those of them that the sweep has."""
+    return [name for name in OVER_SEEDS if name in sweep.architectures]
+
 
 def narrower(sweep: Sweep) -> list[int]:
     """Widths below the central one; wider dictionaries would take too long to match one to one."""
@@ -19,6 +27,11 @@ def more_members(sweep: Sweep, seeds: list[int]) -> list[Member]:
         Member(f"batch_topk-{one}-k{k}-s{s}", "width", recipe("batch_topk", one, k, s))
         for s in seeds[sweep.grid_seeds :]
         for one in narrower(sweep)
+    ]
+    found += [
+        Member(f"{name}-{width}-k{k}-s{s}", "architecture seed", recipe(name, width, k, s))
+        for name in over_seeds(sweep)
+        for s in seeds[1:]
     ]
     return found + [late_member(sweep, s) for s in seeds[1:]]
 

@@ -2,6 +2,7 @@
 
 - *Soft-frozen* dictionaries of the central point (`soft_frozen`), one for each seed.
 - The other seeds of the narrower widths, so that overlap between seeds can be followed over widths.
+- The other seeds of the TopK and the ReLU dictionary of the central point, so that their overlap can be compared.
 - The other seeds of the later layer, so that universality between layers does not hang on one dictionary.
 
 Out: a SAELens folder for each SAE, and `index.json`, as from `train_language`.

@@ -113,6 +113,7 @@ def test_more_members_are_new_and_have_their_twins_in_the_sweep():
         kinds = [one.kind for one in more]
         assert kinds.count("soft") == 3
         assert kinds.count("late") == 2
+        assert kinds.count("architecture seed") == 4
         assert all((one.kind == "late") == (one.recipe.source == "late") for one in more)
         stored = [("own", one) for one in own] + [("more", one) for one in more]
         late = [Path(there) / one.name for there, one in stored if one.kind == "late"]

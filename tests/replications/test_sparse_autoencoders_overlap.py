@@ -98,6 +98,8 @@ def test_the_step_finds_what_was_planted(tmp_path, monkeypatch):
         planted(tmp_path, f"batch_topk-{N}-k3-s{seed}", common=40, own=seed, density=density)
         planted(folder, f"batch_topk-{half}-k3-s{seed}", common=15, own=20 + seed, width=half)
         planted(folder, f"late-{N}-k3-s{seed}", common=0 if seed else 40, own=seed if not seed else 77 + seed)
+        for name, common in (("topk", 12), ("relu_bricken", 30)):
+            planted(folder, f"{name}-{N}-k3-s{seed}", common=common, own=60 + seed)
     planted(tmp_path, f"batch_topk-{N}-k5-s0", common=48, own=9)
     planted(tmp_path, f"batch_topk-{half}-k5-s0", common=0, own=8, width=half)
     for folder in (tmp_path, more):
@@ -106,8 +108,9 @@ def test_the_step_finds_what_was_planted(tmp_path, monkeypatch):
         index=tmp_path / "index.json", more=more / "index.json", sweep=sweep, seeds=[0, 1, 2],
         metrics=tmp_path / "metrics.json", table=tmp_path / "t.csv", pairs=tmp_path / "p.csv",
     )  # fmt: skip
-    # in both directions at the central width, once below it and for other sparsities, each with its null; three layers
-    assert len(asked) == 2 * (6 + 3 + 2 + 2) + 3, "a pair was matched twice"
+    # in both directions at the central width, once below it, for other sparsities and for two architectures, each with
+    # its null; three layers
+    assert len(asked) == 2 * (6 + 3 + 2 + 2 + 6) + 3, "a pair was matched twice"
     found = read_metrics(tmp_path / "metrics.json")
     assert found["overlap"].value == pytest.approx(2 / 3, abs=0.02)
     assert found["overlap_random"].value < 0.05
@@ -123,10 +126,16 @@ def test_the_step_finds_what_was_planted(tmp_path, monkeypatch):
     assert (found["overlap_sparsity"].ci_low, found["overlap_sparsity"].ci_high) == pytest.approx((0, 2 / 3), abs=0.02)
     assert found["overlap_seeds_and_sparsity"].value == pytest.approx(2 / 3, abs=0.02)
     assert found["overlap_seeds_and_sparsity"].n == 2
+    assert (found["overlap_topk"].value, found["overlap_l1"].value) == pytest.approx((0.2, 0.5), abs=0.02)
+    assert found["overlap_l1_minus_topk"].value == pytest.approx(0.3, abs=0.03)
+    assert abs(found["overlap_l1_minus_topk_random"].value) < 0.05
+    assert found["overlap_l1_minus_topk_difference"].ci_low > 0.2
     assert "not a confidence interval" in found["overlap_sparsity"].formula
     assert len(pd.read_csv(tmp_path / "t.csv")) == 3 * N
     table = pd.read_csv(tmp_path / "p.csv")
-    assert table.groupby("what").size().to_dict() == {"seeds": 6, "seeds and sparsity": 2, "sparsity": 2}
+    assert table.groupby("what").size().to_dict() == {
+        "seeds": 6, "seeds and sparsity": 2, "sparsity": 2, "seeds of relu_bricken": 3, "seeds of topk": 3,
+    }  # fmt: skip
     figure, data = draw_overlap(pd.read_csv(tmp_path / "t.csv"), table)
     assert len(figure.axes) == 4
     assert set(data["panel"]) == {"latents", "pairs"}
