@@ -5,6 +5,9 @@ from collections import Counter
 
 import pytest
 
+from common.config import Run, load_scale
+from common.hub_models import models_of
+
 pytestmark = pytest.mark.workflow
 OWN = "smollm2-135m-instruct-q4_1"
 STUDIED = ("feature_steering", "induction_heads", "ioi_circuit", "monosemanticity", "refusal_direction", "sparse_auto")
@@ -30,6 +33,16 @@ def test_a_hub_model_joins_the_replications_whose_claims_name_it(project):
     found = models(project.planned(config=("scale=laptop", "hub=1")))
     assert {name for name, model in found if model == OWN} >= set(STUDIED) - {"monosemanticity"}
     assert {pair for pair in found if pair[1] != OWN} == {("ioi_circuit", "gpt2"), ("feature_steering", "gpt2")}
+
+
+def test_a_larger_model_of_a_hub_scores_explanations_at_scale_gpu():
+    """As plain sizes: a plan at scale gpu needs a GPU."""
+    scale = load_scale("gpu")
+    run = Run(
+        scale="gpu", results="results/gpu", device="cuda", seeds=scale.seeds,
+        models=[*scale.models, *scale.hub_models], hub=True,
+    )  # fmt: skip
+    assert models_of("monosemanticity", run, chosen=False) == [OWN, "qwen2.5-1.5b-instruct"]
 
 
 def test_a_released_sae_takes_the_place_of_own_ones(project):
