@@ -11,7 +11,8 @@ Of their six choices:
     granularity   heads only
 
 and the number of prompts in a mean. Beside the ratio of averages stand the average of ratios, which a few prompts near
-zero can move anywhere, its median and quartiles, and the two orders of the names apart.
+zero can move anywhere, its median and quartiles, the shares of prompts below 0 and above 2, the two orders of the names
+apart, and the templates with the smallest and largest ratio.
 """
 
 import itertools
@@ -24,7 +25,8 @@ from common.edges import Graph
 from common.records import Metric
 from replications.ioi_circuit.clustering import exact
 from replications.ioi_circuit.edge_knockout import edge_differences, everywhere, path_edges
-from replications.ioi_circuit.knockout import Ablation, Direction, KnockOut, Node, node_set
+from replications.ioi_circuit.knockout import Ablation, Direction, KnockOut
+from replications.ioi_circuit.nodes import Node, node_set
 
 CELLS: list[tuple[Direction, Ablation]] = [
     ("destroy", "mean"), ("destroy", "zero"), ("destroy", "resample"), ("destroy", "noise"),
@@ -47,11 +49,15 @@ def ablation_grid(where: KnockOut, few: KnockOut, chosen: pd.DataFrame, small_gr
     edge_parts = {"own": senders, "all": everywhere(senders)}
     model = where.differences([frozenset()], remove=True)[0]
     abba = np.array([prompt.order == "ABBA" for prompt in where.prompts])
+    of_template = [
+        np.array([row.template == one for row in where.prompts]) for one in {row.template for row in where.prompts}
+    ]
     records = []
 
     def add(values: Float[np.ndarray, " prompt"], **choice: str) -> None:
         ratios = values / model
         low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        by_template = [values[rows].mean() / model[rows].mean() for rows in of_template]
         records.append(
             choice
             | {
@@ -61,8 +67,11 @@ def ablation_grid(where: KnockOut, few: KnockOut, chosen: pd.DataFrame, small_gr
                 "quartile_low": low,
                 "quartile_high": high,
                 "share_below_0": (values < 0).mean(),
+                "share_above_2": (ratios > 2).mean(),
                 "ratio_abba": values[abba].mean() / model[abba].mean(),
                 "ratio_baba": values[~abba].mean() / model[~abba].mean(),
+                "smallest_template": min(by_template),
+                "largest_template": max(by_template),
             }
         )
 

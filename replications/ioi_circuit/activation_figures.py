@@ -36,8 +36,8 @@ def patched_heads(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Effects by layer and head at S2 and END."""
     shown = table[table["kind"] == "head"]
     n_layers = shown["layer"].nunique()
-    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 1.3 + 0.115 * n_layers), sharey=True)
-    pairs = [("noising", "s2"), ("noising", "end"), ("denoising", "end")]
+    figure, panels = plt.subplots(1, 4, figsize=(PAGE_WIDTH, 1.3 + 0.115 * n_layers), sharey=True)
+    pairs = [("noising", "s2"), ("noising", "end"), ("denoising", "s2"), ("denoising", "end")]
     for axes, (direction, place) in zip(panels, pairs, strict=True):
         part = shown[(shown["direction"] == direction) & (shown["place"] == place)]
         grid = part.pivot(index="layer", columns="head", values="percent")

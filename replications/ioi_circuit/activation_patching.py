@@ -36,7 +36,7 @@ from replications.ioi_circuit.residual import read_difference
 
 STREAM_PLACES: tuple[Place, ...] = ("io", "s1", "s1_next", "s2", "end")
 OUTPUT_PLACES: tuple[Place, ...] = ("s1_next", "s2", "end")
-HEAD_PLACES: dict[str, tuple[Place, ...]] = {"noising": ("s2", "end"), "denoising": ("end",)}
+HEAD_PLACES: tuple[Place, ...] = ("s2", "end")
 CHUNK = 14
 TOGETHER = 10  # layers whose heads are patched in one go, to bound memory
 DEPTH = 0.6
@@ -98,9 +98,7 @@ def sweep(
             last = at_position(cache.final, batch.at("end"))
             plain[name].append(read_difference(decoder.bridge, last, batch.names))
         for direction, cache, source in (("noising", clean, partner), ("denoising", partner, clean)):
-            for (kind, place, layer), final in _patches(
-                decoder, cache, source, batch, layer_step, head_step, direction
-            ):
+            for (kind, place, layer), final in _patches(decoder, cache, source, batch, layer_step, head_step):
                 found = read_difference(decoder.bridge, final, batch.names)
                 for head, values in enumerate(found) if kind == "head" else [(-1, found)]:
                     parts.setdefault((direction, kind, place, layer, head), []).append(values)
@@ -113,7 +111,7 @@ def sweep(
 
 
 def _patches(
-    decoder: Decoder, cache: Cache, source: Cache, batch: Batch, layer_step: int, head_step: int, direction: str
+    decoder: Decoder, cache: Cache, source: Cache, batch: Batch, layer_step: int, head_step: int
 ) -> Iterator[tuple[tuple[str, Place, int], Tensor]]:
     """The final residual stream at END after each patch, and what was patched."""
     end = batch.at("end")
@@ -126,7 +124,7 @@ def _patches(
             for part in ("attn", "mlp"):
                 final = patch_sublayer(decoder, cache, source, layer, part, batch.at(place), end)
                 yield (part, place, layer), final
-    for place in HEAD_PLACES[direction]:
+    for place in HEAD_PLACES:
         chosen = list(range(0, decoder.n_layers, head_step))
         for start in range(0, len(chosen), TOGETHER):
             group = chosen[start : start + TOGETHER]

@@ -11,6 +11,7 @@ rule path_patching:
         metrics="<results>/{model}/path_patching/metrics.json",
         heads="<results>/{model}/path_patching/heads.csv",
         attention="<results>/{model}/path_patching/attention.csv",
+        steered="<results>/{model}/path_patching/steered.csv",
     log:
         "<logs>/{model}/path_patching.log",
     conda:
@@ -24,7 +25,7 @@ rule path_patching:
         options=flags(config["path_patching"], device=config["device"]),
         sources=source_hash("replications.ioi_circuit.path_patching"),
     shell:
-        "python -m replications.ioi_circuit.path_patching --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --heads {output.heads} --attention-table {output.attention} > {log} 2>&1"
+        "python -m replications.ioi_circuit.path_patching --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --heads {output.heads} --attention-table {output.attention} --steered-table {output.steered} > {log} 2>&1"
 
 
 rule verification:

@@ -7,6 +7,7 @@ algorithm 3 maximises the change of F(C minus K) instead). F is the mean logit d
 
     gap            |F(M minus K) - F(C minus K)| / F(M)
     minimality     |F(C minus (K and v)) - F(C minus K)| / F(M) for each node v, K the other nodes of its class
+    additions      |F(C and v) - F(C)| / F(M) for random nodes v outside: what a stranger is worth
 
 In M minus K a head is removed at its circuit position only; in C minus K it is gone everywhere.
 """
@@ -17,8 +18,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from replications.ioi_circuit.knockout import KnockOut, NodeSet, node_set
-from replications.ioi_circuit.labels import CLASSES
+from replications.ioi_circuit.knockout import KnockOut
+from replications.ioi_circuit.labels import CLASSES, NAMED
+from replications.ioi_circuit.nodes import PLACES, Node, NodeSet, node_set
 
 EVERYTHING: NodeSet = frozenset()
 """Removing nothing: the whole model."""
@@ -35,8 +37,8 @@ class Greedy:
 
 
 def classes_of(chosen: pd.DataFrame) -> dict[str, NodeSet]:
-    """The nodes of each class that has any."""
-    found = {name: node_set(chosen[chosen["class"] == name]) for name in CLASSES}
+    """The nodes of each class that has any, backup name movers and heads without a class among them."""
+    found = {name: node_set(chosen[chosen["class"] == name]) for name in (*CLASSES, "backup")}
     return {name: nodes for name, nodes in found.items() if nodes}
 
 
@@ -102,7 +104,7 @@ def minimality(where: KnockOut, chosen: pd.DataFrame) -> list[float]:
     without, without_also = [], []
     for index, row in chosen.iterrows():
         same = chosen[(chosen["class"] == row["class"]) & (chosen.index != index)]
-        rest = node_set(same) if row["class"] in CLASSES[:-1] else EVERYTHING
+        rest = node_set(same) if row["class"] in NAMED else EVERYTHING
         without.append(nodes - rest)
         without_also.append(nodes - rest - node_set(chosen.loc[[index]]))
     distinct = sorted(set(without) | set(without_also), key=sorted)
@@ -110,3 +112,15 @@ def minimality(where: KnockOut, chosen: pd.DataFrame) -> list[float]:
     whole = where.differences([EVERYTHING], remove=True)[0].mean()
     pairs = zip(without, without_also, strict=True)
     return [float(abs(value[also] - value[rest]) / whole) for rest, also in pairs]
+
+
+def additions(where: KnockOut, chosen: pd.DataFrame, draws: int, seed: int) -> Float[np.ndarray, " draw"]:
+    """What random nodes outside the circuit add to it, each alone; see the module's docstring."""
+    nodes, heads = node_set(chosen), where.decoder.n_heads
+    every = np.ndindex(where.decoder.n_layers, heads, len(PLACES))
+    outside = sorted({Node(layer, head, PLACES[place]) for layer, head, place in every} - nodes)
+    picked = np.random.default_rng(seed).choice(len(outside), min(draws, len(outside)), replace=False)
+    values = where.differences([nodes, *(nodes | {outside[number]} for number in picked)]).mean(1)
+    whole = where.differences([EVERYTHING], remove=True)[0].mean()
+    found: np.ndarray = np.abs(values[1:] - values[0]) / whole
+    return found

@@ -22,6 +22,8 @@ PLANS = {
     "direct_path/strongest_heads": Plan(direct_path_figures.strongest_heads, ("heads.csv",)),
     "path_patching/sweeps": Plan(path_patching_figures.sweeps, ("heads.csv",)),
     "path_patching/attention": Plan(path_patching_figures.attention, ("attention.csv",), {"dtype": {"head": str}}),
+    "path_patching/steered": Plan(path_patching_figures.steered, ("steered.csv",), {"dtype": {"head": str}}),
+    "path_patching/random_tokens": Plan(path_patching_figures.random_tokens, ("heads.csv",)),
     "verification/curve": Plan(verification_figures.curve, ("curve.csv", "metrics.json")),
     "verification/completeness": Plan(verification_figures.completeness, ("knockouts.csv",)),
     "verification/minimality": Plan(verification_figures.minimality, ("circuit.csv",)),

@@ -34,7 +34,7 @@ from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, bal
 from replications.ioi_circuit.clustering import clustered, exact
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.labels import CLASSES, PLACE_OF_RECEIVER
-from replications.ioi_circuit.residual import read_difference
+from replications.ioi_circuit.residual import read_answer, read_difference
 
 FINDERS = ("eap", "eap_ig")
 CHUNK = 8
@@ -109,8 +109,7 @@ def answer(
 ) -> Float[Tensor, "*n batch d_vocab"]:
     """Log probabilities of the next token at END."""
     last = final[..., torch.arange(len(batch.prompts), device=final.device), batch.at("end"), :]
-    logits: Tensor = decoder.bridge.ln_final(last) @ decoder.bridge.W_U + decoder.bridge.b_U
-    return logits.double().log_softmax(-1)
+    return read_answer(decoder.bridge, last)
 
 
 def score(decoder: Decoder, prompts: list[Prompt], ig_steps: int) -> tuple[dict[str, Tensor], float]:

@@ -10,7 +10,9 @@ curve against the planted ones, and by how faithful its circuits are (`edge_attr
     acdc          number of thresholds at which ACDC keeps the edge; its distance is the KL divergence of the answer
     random        a random number, as a check of the ruler
 
-Null: the same scores against planted edges that are shuffled among all edges, mean of `SHUFFLES`.
+Null: the same scores against planted edges that are shuffled among all edges, mean of `SHUFFLES`. And the twin without
+the circuit, where no finder may find anything: its largest score there (`twin_size_<finder>`) and the median score of
+the planted edges (`planted_size_<finder>`), both as a share of the finder's largest score in the planted model.
 """
 
 import tempfile
@@ -44,6 +46,8 @@ FORMULAS = {
     "gain": "area under the ROC curve of EAP-IG minus that of EAP",
     "precision": "share of the edges kept at some threshold that are planted",
     "recall": "share of the planted edges that are kept at some threshold",
+    "twin": "largest score of any edge of the twin / largest score in the planted model",
+    "planted": "median score of the planted edges / largest score in the planted model",
 }
 TRUTH = [
     ("embedding", "0.0 v"),
@@ -90,13 +94,14 @@ def edge_ground_truth(
     """
     tables, lines, records = [], [], []
     for seed in track(seeds[:n_seeds], "planted models"):
-        decoder, prompts = planted(seed, max(score_prompts, curve_prompts))
+        decoder, prompts = make(seed, max(score_prompts, curve_prompts))
         graph = Graph.of(decoder)
         edges, truth = graph.edges().numpy(), planted_edges(graph).numpy()
         with torch.no_grad():
             found = find(decoder, prompts, score_prompts, exact_prompts, ig_steps, thresholds)
             fresh = balanced(prompts, VERIFICATION, curve_prompts)
             table, areas = faithfulness(decoder, fresh, found, shares, random_circuits, AT_ONCE)
+            in_twin = find(*make(seed, score_prompts, twin=True), score_prompts, exact_prompts, ig_steps, thresholds)
         generator = np.random.default_rng(seed)
         sizes = {name: values.abs().double().numpy()[edges] for name, values in found.items()}
         sizes["random"] = generator.random(int(edges.sum()))
@@ -111,6 +116,7 @@ def edge_ground_truth(
             record["gain_eap_ig" + end] = record["auroc_eap_ig" + end] - record["auroc_eap" + end]
             record["precision_acdc" + end] = mean(float((kept & one).sum() / max(1, kept.sum())) for one in truths)
             record["recall_acdc" + end] = mean(float((kept & one).sum() / one.sum()) for one in truths)
+        record |= compare_sizes(sizes, in_twin, truth[edges])
         records.append(record)
         names = pd.DataFrame([(w, r) for w in graph.writer_names() for r in graph.reader_names()])
         rows = names[edges.flatten()].set_axis(["writer", "reader"], axis=1)
@@ -121,10 +127,26 @@ def edge_ground_truth(
         write_table(path, pd.concat(parts))
 
 
-def planted(seed: int, n_prompts: int) -> tuple[Decoder, list[Prompt]]:
-    """A model with the circuit, and enough prompts for `n_prompts` of each half."""
+def compare_sizes(
+    planted: dict[str, Float[np.ndarray, " edge"]],
+    twin: dict[str, Float[Tensor, "writer reader"]],
+    truth: Bool[np.ndarray, " edge"],
+) -> dict[str, float]:
+    """`twin_size_*` and `planted_size_*` of each finder; `any` is the worst: the largest, and the smallest of them."""
+    record = {}
+    for name, found in twin.items():
+        largest = planted[name].max()
+        record[f"twin_size_{name}"] = float(found.abs().max()) / largest
+        record[f"planted_size_{name}"] = float(np.median(planted[name][truth])) / largest
+    record["twin_size_any"] = max(record[f"twin_size_{name}"] for name in twin)
+    record["planted_size_any"] = min(record[f"planted_size_{name}"] for name in twin)
+    return record
+
+
+def make(seed: int, n_prompts: int, *, twin: bool = False) -> tuple[Decoder, list[Prompt]]:
+    """A model with the circuit, or its twin without, and enough prompts for `n_prompts` of each half."""
     with tempfile.TemporaryDirectory() as folder:
-        save_planted_model(Path(folder), seed, twin=False)
+        save_planted_model(Path(folder), seed, twin=twin)
         decoder = Decoder(load_model(Path(folder)), LENGTH)
         words = vocabulary(load_tokenizer(Path(folder)), N_NAMES)
     return decoder, draw_prompts(words, [seed], max(1, n_prompts // 14))
@@ -169,7 +191,7 @@ def find(
 
 
 def measure(records: pd.DataFrame) -> dict[str, Metric]:
-    """Means over seeds; each area with its null and the difference."""
+    """Means over seeds; each area with its null and the difference, sizes in the twin with those of planted edges."""
     metrics = {}
     names = [str(name) for name in records]
     for name in names:
@@ -179,6 +201,13 @@ def measure(records: pd.DataFrame) -> dict[str, Metric]:
             if f"{name}_{null}" in names:
                 gap = (records[name] - records[f"{name}_{null}"]).tolist()
                 metrics[f"{name}_minus_{null}"] = over_seeds(gap, unit="1", formula=f"{text}, minus {null}")
+        if name.startswith("twin_size"):
+            gap = (records[name] - records[name.replace("twin", "planted")]).tolist()
+            metrics[f"{name}_minus_planted"] = over_seeds(gap, unit="1", formula="in the twin minus planted edges")
+    gap = (records["twin_size_any"] - records["planted_size_exact"]).tolist()
+    metrics["twin_size_any_minus_exact"] = over_seeds(
+        gap, unit="1", formula="worst finder in the twin, minus median planted edge by exact patching"
+    )
     return metrics
 
 

@@ -22,7 +22,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from common.edges import Graph, forward_by_reader
-from replications.ioi_circuit.knockout import Ablation, Direction, KnockOut, Node, node_set
+from replications.ioi_circuit.knockout import Ablation, Direction, KnockOut
+from replications.ioi_circuit.nodes import Node, node_set
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ from replications.ioi_circuit.batches import VERIFICATION, balanced
 from replications.ioi_circuit.clustering import clustered, exact
 from replications.ioi_circuit.completeness import EVERYTHING, classes_of
 from replications.ioi_circuit.dataset import Prompt, read_file
-from replications.ioi_circuit.knockout import KnockOut, node_set, random_like
+from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.labels import BEFORE, PLACE_OF_RECEIVER
 from replications.ioi_circuit.means import template_means
+from replications.ioi_circuit.nodes import node_set, random_like
 from replications.ioi_circuit.sweeps import NOBODY, Effects, add_sweep, read_runs, receivers_of
 
 

@@ -8,8 +8,14 @@ END; a finder gives each a score, judged by the area under the ROC curve against
     attribution         the same to first order: (z of the partner - z) times the gradient of the logit difference
     random              a random number, as a check of the ruler
 
-The circuit holds two heads that can stand in for each other (induction and duplicate), and softmaxes that are nearly
-saturated: known difficulties of gradients. Greedy completeness is tried on the same models (planted_completeness.py).
+In a twin, a ranking means nothing. That there is nothing to find shows in the size of the scores:
+
+    twin_size_<finder>     largest score of any node of the twin / largest score in the planted model
+    planted_size_<finder>  median score of the seven planted nodes / largest score in the planted model
+
+The scores behind the class names are judged one by one (planted_scores.py). The circuit holds two heads that can stand
+in for each other (induction and duplicate), and softmaxes that are nearly saturated: known difficulties of gradients.
+Greedy completeness is tried on the same models (planted_completeness.py).
 """
 
 import tempfile
@@ -18,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from common.cli import run, track
@@ -35,12 +41,13 @@ from replications.ioi_circuit.classes import signs
 from replications.ioi_circuit.completeness import Greedy
 from replications.ioi_circuit.dataset import draw_prompts, vocabulary
 from replications.ioi_circuit.head_scores import attention, contrasts, copying, repeated_tokens
-from replications.ioi_circuit.knockout import PLACES
 from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
+from replications.ioi_circuit.nodes import PLACES
 from replications.ioi_circuit.planted import LENGTH, N_HEADS, N_LAYERS, N_NAMES, TRUTH, save_planted_model
 from replications.ioi_circuit.planted_completeness import completeness_of_planted
+from replications.ioi_circuit.planted_scores import JOBS, score_recovery
 from replications.ioi_circuit.residual import read_names
-from replications.ioi_circuit.sweeps import Effects, discover, read
+from replications.ioi_circuit.sweeps import Effects, add_sweep, discover, read, read_runs
 
 FINDERS = ("path_patching", "activation_patching", "attribution", "random")
 
@@ -100,6 +107,7 @@ def one_model(
             effects, named = discover(decoder, prompts, prompts, looks, copies, repeated, minimum, draws)
         except UserError:
             print(f"seed {seed}: no head acts on the logits and looks at the names")
+            add_sweep(decoder, effects, "logits", read_runs(decoder, prompts), None)
         moved = activation_effects(decoder, cache, partner, batch)
         fresh = balanced(drawn, VERIFICATION, n_prompts)
         complete = {} if twin else completeness_of_planted(decoder, drawn, fresh, greedy, seed)
@@ -121,7 +129,11 @@ def one_model(
         "twin": float(twin),
         "named_right": right / len(TRUTH),
         "named_wrong": float(len(answers) - right),
+        "named_any": float(len(answers)),
         **{f"auroc_{name}": recovery(grid) for name, grid in grids.items()},
+        **{f"largest_{name}": grid.max() for name, grid in grids.items()},
+        **{f"middle_{name}": float(np.median(grid[planted_nodes()])) for name, grid in grids.items()},
+        **score_recovery(looks, copies, repeated),
         **complete,
     }
     return node_table(grids, seed, twin), record
@@ -174,12 +186,17 @@ def attribution_effects(decoder: Decoder, partner: Cache, batch: Batch) -> Float
     return np.stack(rows)
 
 
-def recovery(grid: Float[np.ndarray, "place head"]) -> float:
-    """Area under the ROC curve of a score against the planted nodes; ties count half."""
-    truth = np.zeros(grid.shape, dtype=bool)
+def planted_nodes() -> Bool[np.ndarray, "place head"]:
+    """True at the seven planted nodes."""
+    truth = np.zeros((len(PLACES), N_LAYERS * N_HEADS), dtype=bool)
     for layer, head, place in TRUTH:
         truth[PLACES.index(place), layer * N_HEADS + head] = True
-    return float(auroc(grid.flatten(), truth.flatten()))
+    return truth
+
+
+def recovery(grid: Float[np.ndarray, "place head"]) -> float:
+    """Area under the ROC curve of a score against the planted nodes; ties count half."""
+    return float(auroc(grid.flatten(), planted_nodes().flatten()))
 
 
 def node_table(grids: dict[str, Float[np.ndarray, "place head"]], seed: int, twin: bool) -> pd.DataFrame:
@@ -204,16 +221,21 @@ def node_table(grids: dict[str, Float[np.ndarray, "place head"]], seed: int, twi
 
 def measure(records: pd.DataFrame) -> dict[str, Metric]:
     """Each quantity on planted models, on twins, and their paired difference, over seeds."""
-    names = [*(f"auroc_{finder}" for finder in FINDERS), "named_right", "named_wrong"]
+    scores = ["auroc_scores_smallest", "auroc_scores_mean", *(f"auroc_score_{name}" for name in JOBS)]
+    names = [*(f"auroc_{finder}" for finder in FINDERS), *scores, "named_right", "named_wrong", "named_any"]
     metrics = {}
     planted, twins = (records[records["twin"] == twin].set_index("seed") for twin in (0.0, 1.0))
     for name in names:
-        unit = "heads" if name == "named_wrong" else "share"
+        unit = "heads" if name in ("named_wrong", "named_any") else "share"
         text = "area under the ROC curve" if name.startswith("auroc") else name.replace("_", " ")
         metrics[name] = over_seeds(planted[name].tolist(), unit=unit, formula=text)
         metrics[f"{name}_twin"] = over_seeds(twins[name].tolist(), unit=unit, formula=f"{text}, twin")
         gap = (planted[name] - twins[name]).tolist()
         metrics[f"{name}_minus_twin"] = over_seeds(gap, unit=unit, formula=f"{text}, planted minus twin")
+    gap = (planted["auroc_scores_smallest"] - twins["auroc_scores_mean"]).tolist()
+    text = "smallest area of the scores behind the class names, minus their mean area in the twin"
+    metrics["auroc_scores_smallest_minus_mean_twin"] = over_seeds(gap, unit="share", formula=text)
+    metrics |= measure_sizes(planted, twins)
     text = "largest |F(M-K) - F(C-K)| / F(M), K grown greedily; {} circuit"
     for name, of in (("complete", "planted"), ("incomplete", "planted, without its duplicate-token head,")):
         metrics[f"greedy_gap_{name}"] = over_seeds(
@@ -224,6 +246,28 @@ def measure(records: pd.DataFrame) -> dict[str, Metric]:
         )
     gap = (planted["greedy_gap_incomplete"] - planted["greedy_gap_complete"]).tolist()
     metrics["greedy_gap_incomplete_minus_complete"] = over_seeds(gap, unit="1", formula="incomplete minus complete")
+    return metrics
+
+
+def measure_sizes(planted: pd.DataFrame, twins: pd.DataFrame) -> dict[str, Metric]:
+    """`twin_size_*`, `planted_size_*` and their difference over seeds, for each finder but the random one; `any` is the
+    worst finder of a seed: the largest of the first and the smallest of the second."""
+    finders = FINDERS[:-1]
+    sizes = {
+        "twin": pd.DataFrame({name: twins[f"largest_{name}"] / planted[f"largest_{name}"] for name in finders}),
+        "planted": pd.DataFrame({name: planted[f"middle_{name}"] / planted[f"largest_{name}"] for name in finders}),
+    }
+    sizes["twin"]["any"], sizes["planted"]["any"] = sizes["twin"].max(axis=1), sizes["planted"].min(axis=1)
+    texts = {
+        "twin": "largest score in the twin / largest in the planted model",
+        "planted": "median score of the planted nodes / largest in the planted model",
+    }
+    metrics = {}
+    for name in (*finders, "any"):
+        for kind, table in sizes.items():
+            metrics[f"{kind}_size_{name}"] = over_seeds(table[name].tolist(), unit="1", formula=texts[kind])
+        gap = (sizes["twin"][name] - sizes["planted"][name]).tolist()
+        metrics[f"twin_size_{name}_minus_planted"] = over_seeds(gap, unit="1", formula="the first minus the second")
     return metrics
 
 

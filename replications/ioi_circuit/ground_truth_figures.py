@@ -17,8 +17,9 @@ FINDERS = {
 
 def planted(table: pd.DataFrame) -> Figure:
     """Planted circuit left, twin right, one column per finder."""
-    largest = table.groupby(["seed", "model", "finder"])["score"].transform("max")
-    table["relative"] = np.where(largest > 0, table["score"] / largest.where(largest > 0, 1.0), 0.0)
+    largest = table[table["model"] == "planted"].groupby(["seed", "finder"])["score"].max().rename("largest")
+    table = table.join(largest, on=["seed", "finder"])
+    table["relative"] = table["score"] / table["largest"]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.8), sharey=True)
     generator = np.random.default_rng(0)
     for axes, (model, title) in zip(panels, {"planted": "planted circuit", "twin": "twin"}.items(), strict=True):
@@ -32,6 +33,6 @@ def planted(table: pd.DataFrame) -> Figure:
                 axes.scatter(x, one["relative"], s=8, facecolors=face, edgecolors=colour, linewidths=0.6, label=label)
         axes.set_xticks(range(len(FINDERS)), list(FINDERS.values()))
         axes.set_title(title, loc="left")
-    panels[0].set_ylabel("score / largest score")
+    panels[0].set_ylabel("score / largest score\nin the planted model")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -12,9 +12,9 @@ On random tokens repeated once: mean attention one token back, to the same token
 after it; the null is the attention at the offset `WRONG_OFFSET` further back.
 
 Copying: the residual stream at the name's position goes through the head's norm, W_V, W_O and the unembedding; the
-score is the share of the other names that end below the one in question, mapped from [0, 1] to [-1, 1]. 0 is chance,
-1 copies, -1 suppresses. Wang et al. count how often the name is among the five largest logits; that saturates and is
-not 0 for random heads, so the rank is used. `copy_io` reads the name at IO, `copy_s` that at S2.
+score is the share of the other names that end below the one in question (ties count half), mapped from [0, 1] to
+[-1, 1]. 0 is chance, 1 copies, -1 suppresses. Wang et al. count how often the name is among the five largest logits;
+that saturates and is not 0 for random heads, so the rank is used. `copy_io` reads the name at IO, `copy_s` that at S2.
 """
 
 import einops
@@ -112,7 +112,8 @@ def copying(
             written = torch.einsum("nhd,hdm->nhm", moved, decoder.W_O[layer])
             logits = decoder.bridge.ln_final(written) @ unembed
             own = logits[right[:, None].expand_as(logits)].reshape(*logits.shape[:2], 1)
-            below = (logits < own).double().sum(-1) / (len(name_ids) - 1)
+            equal = (logits == own).double().sum(-1) - 1  # but for the name itself
+            below = ((logits < own).double().sum(-1) + equal / 2) / (len(name_ids) - 1)
             scores.append(2 * below.T - 1)
         found[label] = torch.cat(scores).cpu().numpy()
     return found

@@ -17,42 +17,25 @@ added to the embeddings of the three name tokens (`NOISE` standard deviations of
 last two are also runs of their own, into which clean outputs can be put back.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.decoder import Cache, Decoder
-from common.rerun import at_positions, rerun, window
+from common.rerun import at_position, at_positions, rerun, window
 from replications.ioi_circuit.batches import Batch, Place
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.means import Means
-from replications.ioi_circuit.residual import read_difference
+from replications.ioi_circuit.nodes import PLACES, NodeSet
+from replications.ioi_circuit.residual import read_answer, read_difference
 
 Ablation = Literal["mean", "zero", "resample", "noise"]
 Direction = Literal["destroy", "restore"]
 NOISE = 3.0
-PLACES: tuple[Place, ...] = ("s1_next", "s2", "end")
-
-
-@dataclass(frozen=True, order=True)
-class Node:
-    """A head at one of the three positions; `place` None means at every position."""
-
-    layer: int
-    head: int
-    place: Place | None
-
-    def __str__(self) -> str:
-        return f"{self.layer}.{self.head}@{self.place or 'all'}"
-
-
-NodeSet = frozenset[Node]
 
 
 class KnockOut:
@@ -123,6 +106,15 @@ class KnockOut:
         """
         return self._changed(sets, "restore", ablation, not remove)
 
+    def answers(self, nodes: NodeSet | None = None) -> Float[Tensor, "prompt d_vocab"]:
+        """Log-probabilities of the next token with only `nodes` kept (the rest at its mean), or of the whole model."""
+        last = at_position(self.clean().final, self.positions["end"])
+        if nodes is not None:
+            [[last]] = self._passes(
+                self.all_replaced("destroy", "mean"), self.means, [nodes], self._places(), keep=True
+            )
+        return read_answer(self.decoder.bridge, last)
+
     def run_and_values(
         self, direction: Direction, ablation: Ablation
     ) -> tuple[Cache, Float[Tensor, "layer batch pos head d_head"]]:
@@ -154,8 +146,10 @@ class KnockOut:
             return np.stack([self._everywhere(run, nodes, values, remove) for nodes in sets])
         if remove:
             return self._replaced(run, values, sets)
-        at = torch.stack([self.positions[place] for place in PLACES], 1)
-        return self._edited(self.all_replaced(direction, ablation), values, sets, at, keep=True)
+        return self._edited(self.all_replaced(direction, ablation), values, sets, self._places(), keep=True)
+
+    def _places(self) -> Int[Tensor, "batch place"]:
+        return torch.stack([self.positions[place] for place in PLACES], 1)
 
     def _replaced(
         self, base: Cache, values: Float[Tensor, "layer batch pos head d_head"], sets: list[NodeSet]
@@ -178,10 +172,21 @@ class KnockOut:
         *,
         keep: bool,
     ) -> Float[np.ndarray, "set prompt"]:
+        return np.concatenate([self._read(last) for last in self._passes(base, values, sets, at, keep=keep)])
+
+    def _passes(
+        self,
+        base: Cache,
+        values: Float[Tensor, "layer batch pos head d_head"],
+        sets: list[NodeSet],
+        at: Int[Tensor, "batch step"],
+        *,
+        keep: bool,
+    ) -> Iterator[Float[Tensor, "set batch d_model"]]:
+        """The residual stream at END, some sets at a time."""
         first = min((node.layer for nodes in sets for node in nodes), default=self.decoder.n_layers)
         start = at_positions(base.resid_pre[first] if first < self.decoder.n_layers else base.final, at)
         per_pass = max(1, self.batch_size // at.numel())
-        found = []
         for begin in range(0, len(sets), per_pass):
             inside = self._inside(sets[begin : begin + per_pass], at, first)
 
@@ -190,8 +195,7 @@ class KnockOut:
                 return torch.where(replaced[..., None], at_positions(values[layer], at), z)
 
             x = start.expand(inside.shape[1], -1, -1, -1)
-            found.append(self._read(rerun(self.decoder, base, first, at, self.positions["end"], x, edit=edit)))
-        return np.concatenate(found)
+            yield rerun(self.decoder, base, first, at, self.positions["end"], x, edit=edit)
 
     def _inside(
         self, sets: list[NodeSet], at: Int[Tensor, "batch step"], first: int
@@ -261,26 +265,3 @@ def _fit(mean: Float[Tensor, "layer pos head d_head"], length: int) -> Float[Ten
     kept = mean[:, :length]
     missing = length - kept.shape[1]
     return torch.cat([kept, kept[:, -1:].expand(-1, missing, -1, -1)], 1)
-
-
-def node_set(table: pd.DataFrame) -> NodeSet:
-    """The nodes of some rows."""
-    rows = zip(table["layer"], table["head"], table["place"], strict=True)
-    return frozenset(Node(int(layer), int(head), place) for layer, head, place in rows)
-
-
-def random_like(nodes: NodeSet, n_heads: int, draws: int, seed: int) -> list[NodeSet]:
-    """Random node sets with as many nodes in each layer at each position as `nodes`, drawn among all heads."""
-    generator = np.random.default_rng(seed)
-    counts: dict[tuple[int, Place | None], int] = {}
-    for node in sorted(nodes):
-        key = (node.layer, node.place)
-        counts[key] = counts.get(key, 0) + 1
-    return [
-        frozenset(
-            Node(layer, int(head), place)
-            for (layer, place), count in counts.items()
-            for head in generator.choice(n_heads, count, replace=False)
-        )
-        for _ in range(draws)
-    ]

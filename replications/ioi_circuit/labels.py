@@ -11,6 +11,8 @@ PLACE_OF_RECEIVER = {
     "inhibition_keys": "s2",
     "induction_keys": "s1_next",
 }
+FURTHER_RECEIVERS = {"inhibition_queries": "end", "induction_queries": "s2"}
+"""Receiver sets that are swept and shown, but name no head and rank none."""
 CLASSES = (
     "name_mover",
     "negative",
@@ -21,5 +23,7 @@ CLASSES = (
     "previous",
     "unclassified",
 )
+NAMED = (*CLASSES[:-1], "backup")
+"""Everything that is a class."""
 BEFORE = "before"
 """The model before fine-tuning, in the tables of `fine_tuned.py`."""

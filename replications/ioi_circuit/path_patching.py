@@ -1,9 +1,10 @@
 """Step: finds the circuit's heads on the discovery half by exact path patching, and names them.
 
 Five receiver sets in the paper's order (sweeps.py), classes by rule (classes.py), backup name movers by rule
-(self_repair.py). Effects are patched minus clean, in percent of the mean clean logit difference, for logit(IO),
-logit(S) and their difference. Nothing of the verification half enters a choice; at the end the named heads, and as many
-others of the same layers, are patched into the same receivers on verification prompts.
+(self_repair.py); what the named heads look at and write is measured beside it (mover_attention.py). Effects are patched
+minus clean, in percent of the mean clean logit difference, for logit(IO), logit(S) and their difference. Nothing of the
+verification half enters a choice; at the end the named heads, and as many others of the same layers, are patched into
+the same receivers on verification prompts.
 """
 
 from pathlib import Path
@@ -24,11 +25,20 @@ from replications.ioi_circuit.classes import Signs, signs
 from replications.ioi_circuit.clustering import exact
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.head_scores import attention, contrasts, copying, repeated_tokens
-from replications.ioi_circuit.knockout import KnockOut, Node
+from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.means import read_means
-from replications.ioi_circuit.path_patching_measures import Named, head_table, measure, measure_again, scatter
+from replications.ioi_circuit.mover_attention import measure_writing, steered_attention
+from replications.ioi_circuit.nodes import Node
+from replications.ioi_circuit.path_patching_measures import (
+    Named,
+    head_table,
+    measure,
+    measure_again,
+    measure_sweeps,
+    scatter,
+)
 from replications.ioi_circuit.self_repair import find_backups
-from replications.ioi_circuit.sweeps import Effects, add_sweep, discover, read_runs
+from replications.ioi_circuit.sweeps import Effects, add_sweep, discover, read_runs, sweep_further
 
 
 def path_patching(
@@ -43,12 +53,14 @@ def path_patching(
     period: int,
     sequences: int,
     draws: int,
+    steering_draws: int,
     device: Literal["cpu", "cuda"],
     out: Path,
     heads: Path,
     attention_table: Path,
+    steered_table: Path,
 ) -> None:
-    """Writes `metrics.json`, one row per head, and one row per head and prompt of the attention scatter.
+    """Writes `metrics.json` and three tables.
 
     Args:
         prompts: `prompts.json`.
@@ -61,10 +73,12 @@ def path_patching(
         period: random tokens before they are repeated.
         sequences: sequences of repeated random tokens.
         draws: draws of each null distribution.
+        steering_draws: sets of other heads that are patched in place of the S-inhibition heads.
         device: where the model runs.
         out: `metrics.json`.
         heads: `heads.csv`: effects, scores, t values and class of each head.
         attention_table: `attention.csv`: attention at END and direct effect on each name, per head and prompt.
+        steered_table: `steered.csv`: where the movers look, without and with the S-inhibition heads patched.
     """
     rows = read_prompts(prompts, "circuit_prompts")
     bridge = load_model(manifest.parent, device=device)
@@ -83,14 +97,18 @@ def path_patching(
         effects, named = discover(decoder, ends.prompts, inner, looks, copies, repeated, minimum_percent, draws)
         backups = backup_movers(decoder, ends.prompts, named, activations, draws, minimum_percent)
         again = patch_again(decoder, effects, named, balanced(rows, VERIFICATION, again_prompts))
-    table = head_table(decoder, effects, named, looks, copies, repeated, own)
+        further = sweep_further(decoder, named, ends.prompts, inner)
+        steered, looked = steered_attention(decoder, Batch(inner, device), named, steering_draws)
+    table = head_table(decoder, effects, named, looks, copies, repeated, own, further)
+    scattered = scatter(decoder, effects, named, own)
     table["backup_growth"], table["backup"] = backups.mean, backups.sign
-    metrics = measure(effects, named, draws) | again
+    metrics = measure(effects, named, draws) | measure_sweeps(further, draws) | again | steered
+    metrics |= measure_writing(scattered, draws)
     metrics["n_backup"] = exact(float(backups.sign.sum()), "heads", "heads named by rule", len(table))
     if manifest.parent.name == published.MODEL:
         metrics |= published.measure_overlap(table, draws)
     write_metrics(out, metrics)
-    for path, content in ((heads, table), (attention_table, scatter(decoder, effects, named, own))):
+    for path, content in ((heads, table), (attention_table, scattered), (steered_table, looked)):
         write_table(path, content)
 
 

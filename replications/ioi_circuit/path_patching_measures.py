@@ -11,7 +11,7 @@ from replications.ioi_circuit.batches import t_values
 from replications.ioi_circuit.classes import Signs
 from replications.ioi_circuit.clustering import clustered, exact
 from replications.ioi_circuit.head_scores import CONTRASTS, COPIES
-from replications.ioi_circuit.labels import CLASSES, PLACE_OF_RECEIVER
+from replications.ioi_circuit.labels import CLASSES, FURTHER_RECEIVERS, PLACE_OF_RECEIVER
 from replications.ioi_circuit.sweeps import Effects
 
 FORMULA = "path_patch_w22"
@@ -20,11 +20,25 @@ Named = dict[str, dict[int, str]]
 
 
 def measure(effects: Effects, named: dict[str, dict[int, str]], draws: int) -> dict[str, Metric]:
-    """Per receiver set: the strongest head and its null; per class: heads, summed effect; what stays unclassified."""
+    """Per receiver set: the strongest head and its null; per class: heads; what stays unclassified."""
+    metrics = measure_sweeps(effects, draws)
+    for kind in CLASSES:
+        heads = {(name, head) for name, found in named.items() for head, label in found.items() if label == kind}
+        count = float(len({head for _, head in heads}))
+        metrics[f"n_{kind}"] = exact(count, "heads", "heads named by rule", len(effects.values["logits"]))
+    for name, found in named.items():
+        size = np.abs(effects.difference(name).mean(1))
+        known = [head for head, label in found.items() if label != "unclassified"]
+        share = float(size[known].sum() / size[list(found)].sum()) if found else 0.0
+        text = "part of the summed size of counted effects that comes from heads with a class"
+        metrics[f"{name}_classified_share"] = exact(share, "share", text, max(len(found), 1))
+    return metrics
+
+
+def measure_sweeps(effects: Effects, draws: int) -> dict[str, Metric]:
+    """Per receiver set: the strongest head, and the largest t of all heads with its null."""
     metrics: dict[str, Metric] = {}
-    for name in PLACE_OF_RECEIVER:
-        if name not in effects.values:
-            continue
+    for name in effects.values:
         values, clean, rows = effects.difference(name), effects.clean[name], effects.prompts[name]
         strongest = values[int(np.argmin(values.mean(1)))]
         flips = np.random.default_rng(1).choice([-1.0, 1.0], size=(draws, len(clean)))
@@ -39,16 +53,6 @@ def measure(effects: Effects, named: dict[str, dict[int, str]], draws: int) -> d
         metrics[f"{name}_largest_t_minus_null"] = null_distribution(
             t - best, unit="1", formula=f"largest |t| minus {null}"
         )
-    for kind in CLASSES:
-        heads = {(name, head) for name, found in named.items() for head, label in found.items() if label == kind}
-        count = float(len({head for _, head in heads}))
-        metrics[f"n_{kind}"] = exact(count, "heads", "heads named by rule", len(effects.values["logits"]))
-    for name, found in named.items():
-        size = np.abs(effects.difference(name).mean(1))
-        known = [head for head, label in found.items() if label != "unclassified"]
-        share = float(size[known].sum() / size[list(found)].sum()) if found else 0.0
-        text = "part of the summed size of counted effects that comes from heads with a class"
-        metrics[f"{name}_classified_share"] = exact(share, "share", text, max(len(found), 1))
     return metrics
 
 
@@ -94,6 +98,7 @@ def head_table(
     copies: dict[str, Signs],
     repeated: dict[str, Float[np.ndarray, " head"]],
     own: dict[str, Float[np.ndarray, "head n"]],
+    further: Effects,
 ) -> pd.DataFrame:
     """One row per head: effects in percent, scores with thresholds met or not, and its class at each receiver set."""
     total = decoder.n_layers * decoder.n_heads
@@ -109,6 +114,10 @@ def head_table(
         columns[f"{name}_counts"] = effects.signs[name].sign if name in effects.signs else np.zeros(total)
         found = named.get("inhibition_values" if name == "inhibition_keys" else name, {})
         columns[f"{name}_class"] = [found.get(head, "") for head in range(total)]
+    for name in FURTHER_RECEIVERS:
+        known = name in further.values
+        mean = further.difference(name).mean(1) / further.clean[name].mean() if known else np.full(total, np.nan)
+        columns[name] = 100 * mean
     for name in (*CONTRASTS, *COPIES):
         one = (looks | copies)[name]
         columns[name], columns[f"{name}_passes"] = one.mean, one.sign

@@ -8,8 +8,9 @@ search (completeness.py) must find a large gap for it and a small one for the co
 from common.decoder import Decoder
 from replications.ioi_circuit.completeness import EVERYTHING, Greedy, gaps, greedy_parts
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.knockout import KnockOut, Node
+from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.means import template_means
+from replications.ioi_circuit.nodes import Node
 from replications.ioi_circuit.planted import TRUTH
 
 LEFT_OUT = "duplicate"

@@ -52,6 +52,12 @@ def read_difference(
     return found
 
 
+def read_answer(bridge: "TransformerBridge", last: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_vocab"]:
+    """Log-probabilities of the next token, float64, from the final residual stream."""
+    logits: Tensor = bridge.ln_final(last) @ bridge.W_U + bridge.b_U
+    return logits.double().log_softmax(-1)
+
+
 def direct_residual(
     bridge: "TransformerBridge",
     final: Float[Tensor, "batch d_model"],

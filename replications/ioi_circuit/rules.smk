@@ -8,7 +8,9 @@ FIGURES = {
     "Baseline": {"baseline": ["answers", "adversarial"]},
     "Logit lens": {"logit_lens": ["lens"]},
     "Direct path": {"direct_path": ["heat_map", "strongest_heads"]},
-    "Path patching": {"path_patching": ["sweeps", "attention"]},
+    "Path patching": {
+        "path_patching": ["sweeps", "attention", "steered", "random_tokens"]
+    },
     "Verification": {
         "verification": ["curve", "completeness", "minimality", "grid", "diagram"]
     },

@@ -20,7 +20,8 @@ from common.statistics import null_distribution
 from replications.ioi_circuit.classes import Signs, signs
 from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.knockout import KnockOut, NodeSet
+from replications.ioi_circuit.knockout import KnockOut
+from replications.ioi_circuit.nodes import NodeSet
 from replications.ioi_circuit.residual import read_difference
 
 

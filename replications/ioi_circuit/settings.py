@@ -64,6 +64,9 @@ class PathPatchingSettings(Strict):
     period: Annotated[int, Field(ge=10, le=500)] = Field(description="random tokens before they are repeated")
     sequences: Annotated[int, Field(ge=1, le=100)] = Field(description="sequences of repeated random tokens")
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of each null distribution")
+    steering_draws: Annotated[int, Field(ge=20, le=1000)] = Field(
+        description="sets of other heads that are patched in place of the S-inhibition heads"
+    )
 
 
 class GreedySettings(Strict):

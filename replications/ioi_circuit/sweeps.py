@@ -7,6 +7,11 @@ The order is that of Wang et al. (2022, section 3); formula `path_patch_w22` (co
     inhibition_values    values at S2 of the S-inhibition and S-suppressing heads
     inhibition_keys      their keys at S2
     induction_keys       keys at S1+1 of the induction heads
+
+Two more sets show who acts on where these heads look; they name nobody and enter no choice:
+
+    inhibition_queries   queries at END of the S-inhibition heads
+    induction_queries    queries at S2 of the induction heads
 """
 
 import time
@@ -33,7 +38,7 @@ from replications.ioi_circuit.classes import (
     signs,
 )
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
+from replications.ioi_circuit.labels import FURTHER_RECEIVERS, PLACE_OF_RECEIVER
 from replications.ioi_circuit.residual import read_names
 
 NOBODY = Receivers("k", ())
@@ -127,11 +132,27 @@ def receivers_of(name: str, named: dict[str, dict[int, str]], decoder: Decoder) 
         )
     if name == "mover_queries":
         return Receivers("q", movers)
+    if name in FURTHER_RECEIVERS:
+        kind, seen = ("s_inhibition", "mover_queries") if "inhibition" in name else ("induction", "inhibition_values")
+        heads = of(named[seen], kind)
+        return Receivers("q", heads) if heads else NOBODY
     if name == "induction_keys":
         induction = of(named["inhibition_values"], "induction")
         return Receivers("k", kv_heads(induction, decoder.group))
     s_heads = of(named["logits"], "s_suppressing") + of(named["mover_queries"], "s_inhibition")
     return Receivers("v" if name == "inhibition_values" else "k", kv_heads(s_heads or movers, decoder.group))
+
+
+def sweep_further(
+    decoder: Decoder, named: dict[str, dict[int, str]], ends: list[Prompt], inner: list[Prompt]
+) -> Effects:
+    """The two further receiver sets, where there are such heads."""
+    effects = Effects()
+    for name, place in FURTHER_RECEIVERS.items():
+        receivers = receivers_of(name, named, decoder)
+        if receivers != NOBODY:
+            add_sweep(decoder, effects, name, read_runs(decoder, ends if place == "end" else inner), receivers)
+    return effects
 
 
 def add_sweep(
@@ -146,7 +167,7 @@ def add_sweep(
     below = decoder.n_layers if receivers is None else receivers.layers[-1]
     every = np.ndindex(below, decoder.n_heads)
     rows = [layer * decoder.n_heads + head for layer, head in every if senders is None or (layer, head) in senders]
-    place: Place = PLACE_OF_RECEIVER[name]  # type: ignore[assignment]
+    place: Place = (PLACE_OF_RECEIVER | FURTHER_RECEIVERS)[name]  # type: ignore[assignment]
     started = time.perf_counter()
     parts, cleans = [], []
     for batch, cache, partner in track(runs, name):

@@ -1,5 +1,6 @@
 """Figure step: the circuits of all models that were run, side by side: depth, class sizes and effects. A model that was
-fine-tuned as well gets a second block: the same nodes, measured in the fine-tuned models (means over these)."""
+fine-tuned as well gets a second block: the same nodes, measured in the fine-tuned models (means over these). Last comes
+what Wang et al. published of GPT-2 small, which needs no model."""
 
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import pandas as pd
 from common.cli import run
 from common.plotting import PAGE_WIDTH, save_figure, use_style
 from common.records import read_metrics
+from replications.ioi_circuit import published
 from replications.ioi_circuit.labels import BEFORE
 from replications.ioi_circuit.verification_figures import COLOURS
 
 CAPTION = Path(__file__).parent / "captions" / "transfer.rst"
+PUBLISHED = "GPT-2 small, as published"
+SIZE = 5.0  # percent: of the marks of published heads, whose effects are not compared
 SHOWN = tuple(kind for kind in COLOURS if kind not in ("unclassified", "uncounted"))
 
 
@@ -34,6 +38,7 @@ def transfer(*, circuits: list[Path], metrics: list[Path], heads: list[Path], tu
         if model in after:
             label = f"{model}, fine-tuned to refuse"
             parts.append((label, *_tuned(label, after[model], *found)))
+    parts.append((PUBLISHED, *_published()))
     use_style()
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 0.9 + 0.34 * len(SHOWN) * len(parts)))
     labels = []
@@ -41,7 +46,9 @@ def transfer(*, circuits: list[Path], metrics: list[Path], heads: list[Path], tu
         for row, kind in enumerate(SHOWN):
             y = number * (len(SHOWN) + 1) + row
             one = table[table["class"] == kind]
-            axes.scatter(one["depth"], [y] * len(one), s=8 + 4 * one["effect"].abs(), color=COLOURS[kind], alpha=0.8)
+            axes.scatter(
+                one["depth"], [y] * len(one), s=8 + 4 * one["effect"].abs().fillna(SIZE), color=COLOURS[kind], alpha=0.8
+            )
             drop = summary.loc[summary["class"] == kind, "drop"].iloc[0]
             worth = "" if pd.isna(drop) else f"; without it {-100 * drop:+.0f} %".replace("-", "\N{MINUS SIGN}")
             axes.text(1.06, y, f"nodes: {len(one)}{worth}", va="center", fontsize=6.5)
@@ -81,6 +88,26 @@ def _one(circuit: Path, metrics: Path, heads: Path) -> tuple[pd.DataFrame, pd.Da
             }
         )
     return table, pd.DataFrame(records)
+
+
+def _published() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The heads of the paper in the same form, without effects."""
+    n_layers = 12
+    nodes = published.published_classes(n_layers)
+    rows = [(kind, node.layer / (n_layers - 1)) for kind, part in nodes.items() for node in sorted(part)]
+    table = pd.DataFrame(rows, columns=["class", "depth"]).assign(effect=float("nan"))
+    depths = table.groupby("class")["depth"].mean()
+    left = pd.Series(published.LEFT) / published.WHOLE
+    summary = pd.DataFrame({"class": SHOWN}).assign(
+        model=PUBLISHED,
+        nodes=[len(nodes.get(kind, ())) for kind in SHOWN],
+        mean_depth=[depths.get(kind, float("nan")) for kind in SHOWN],
+        summed_effect_percent=float("nan"),
+        drop=[1 - left.get(kind, float("nan")) for kind in SHOWN],
+        faithfulness=published.FAITHFULNESS,
+        heads=len(table),
+    )
+    return table, summary
 
 
 def _tuned(label: str, nodes: Path, table: pd.DataFrame, summary: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -6,6 +6,7 @@ outside is mean-ablated per template (see knockout.py), so F(nothing) is near 0.
     faithfulness    F(C) / F(M), ratio of averages; ablation_grid.py repeats it for other ablations and averages
     complement      F(M minus C) / F(M)
     completeness    F(C minus K) against F(M minus K), K by class, at random, greedily; and minimality (completeness.py)
+    answer          KL(M || C) of the next token, and share of prompts with the same likeliest token
     self-repair     1 - (drop without the name movers) / (drop of their direct effect alone); backups (self_repair.py)
     role-blind      F on ABC prompts (name in the slot of IO minus the subject's) / F on the prompts themselves
 
@@ -36,16 +37,27 @@ from replications.ioi_circuit import published
 from replications.ioi_circuit.ablation_grid import ablation_grid, measure_grid
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced
 from replications.ioi_circuit.clustering import exact
-from replications.ioi_circuit.completeness import EVERYTHING, Greedy, by_class, circuits_of, classes_of, minimality
+from replications.ioi_circuit.completeness import (
+    EVERYTHING,
+    Greedy,
+    additions,
+    by_class,
+    circuits_of,
+    classes_of,
+    minimality,
+)
 from replications.ioi_circuit.dataset import read_prompts
-from replications.ioi_circuit.knockout import KnockOut, NodeSet, node_set, random_like
+from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.labels import CLASSES, PLACE_OF_RECEIVER
 from replications.ioi_circuit.means import read_means
+from replications.ioi_circuit.nodes import NodeSet, node_set, random_like
 from replications.ioi_circuit.self_repair import measure_repair
 from replications.ioi_circuit.verification_measures import (
     class_table,
     measure,
+    measure_answers,
     measure_classes,
+    measure_minimality,
     measure_parts,
     role_blind,
 )
@@ -116,6 +128,7 @@ def verification(
         points = size_curve(on(DISCOVERY, curve_prompts), fresh, ranked, sizes, len(table))
         size, small = choose(points, ranked, len(table), largest_share, smallest_faithfulness)
         chosen = ranked.iloc[:size].reset_index(drop=True)
+        label_backups(chosen, table)
         circuits, classes = circuits_of(chosen, ranked), classes_of(chosen)
         removed, kept = by_class(fresh, circuits, classes)
         complement, nothing = (
@@ -134,6 +147,8 @@ def verification(
         parts, found = measure_parts(few, circuits, random_parts, greedy)
         metrics |= found | role_blind(on(VERIFICATION, verify_prompts, roles=False), fresh, circuits)
         chosen["minimality"] = minimality(few, chosen)
+        metrics |= measure_minimality(chosen["minimality"].to_numpy(), additions(few, chosen, random_sets, seed=0))
+        metrics |= measure_answers(few, circuits["circuit"])
         movers = classes.get("name_mover", EVERYTHING)
         backups = np.flatnonzero(table["backup"]).tolist()
         strongest = int(table["backup_growth"].argmax())
@@ -144,7 +159,6 @@ def verification(
         metrics |= measure_grid(choices)
         if manifest.parent.name == published.MODEL:
             metrics |= published.measure_published(fresh, few, random_sets)
-    label_backups(chosen, table)
     share = len({(node.layer, node.head) for node in circuits["circuit"]}) / len(table)
     metrics["circuit_heads_share"] = exact(share, "share", "heads of the circuit / heads of the model", len(table))
     metrics["small_circuit"] = exact(float(small), "1", "1: a small circuit was found; 0: no small circuit", len(table))

@@ -5,12 +5,17 @@ import pandas as pd
 from jaxtyping import Float
 
 from common.records import Metric
-from common.statistics import null_distribution
+from common.statistics import BOOTSTRAP_DRAWS, from_draws, null_distribution
 from replications.ioi_circuit.clustering import clustered, exact
 from replications.ioi_circuit.completeness import EVERYTHING, Greedy, gaps, greedy_parts, random_parts
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.knockout import KnockOut, NodeSet
+from replications.ioi_circuit.knockout import KnockOut
+from replications.ioi_circuit.labels import NAMED
+from replications.ioi_circuit.nodes import NodeSet, random_like
 
+ANSWERS = 20  # random circuits whose answers are compared
+WORTH = 0.01
+"""Smallest worth of a node that belongs to the circuit (Wang et al. 2022, figure 7)."""
 Runs = dict[str, Float[np.ndarray, " prompt"]]
 
 
@@ -58,19 +63,23 @@ def measure_classes(removed: Runs, kept: dict[str, Runs], prompts: list[Prompt])
             )
     widest: dict[str, Float[np.ndarray, " prompt"]] = {}
     for circuit, found in kept.items():
-        gap = {name: float((removed[name] - found[name]).mean()) for name in removed}
+        gap = {name: float((removed[name] - found[name]).mean()) for name in removed if name in NAMED}
+        if not gap:
+            continue
         worst = max(gap, key=lambda name: abs(gap[name]))
         widest[circuit] = np.sign(gap[worst]) * (removed[worst] - found[worst])
         metrics[f"{circuit}_class_gap"] = clustered(
             widest[circuit],
             prompts,
             unit="1",
-            formula="largest |F(M-K) - F(C-K)| / F(M) over classes K and no K",
+            formula="largest |F(M-K) - F(C-K)| / F(M) over classes K",
             denominators=model,
         )
         metrics[f"{circuit}_alone"] = clustered(
             found["none"], prompts, unit="1", formula="F(C) / F(M)", denominators=model
         )
+    if not widest:
+        return metrics
     metrics["circuit_class_gap_minus_naive"] = clustered(
         widest["circuit"] - widest["naive"],
         prompts,
@@ -78,6 +87,49 @@ def measure_classes(removed: Runs, kept: dict[str, Runs], prompts: list[Prompt])
         formula="circuit minus naive circuit",
         denominators=model,
     )
+    return metrics
+
+
+def measure_minimality(
+    of_nodes: Float[np.ndarray, " node"], of_others: Float[np.ndarray, " draw"]
+) -> dict[str, Metric]:
+    """How many nodes are worth at least one percent, against random heads that are added to the circuit."""
+    nodes, others = of_nodes >= WORTH, of_others >= WORTH
+    text = f"share of nodes worth at least {WORTH:g} F(M)"
+    generator = np.random.default_rng(0)
+    draws = [[generator.choice(kind, len(kind)).mean() for kind in (nodes, others)] for _ in range(BOOTSTRAP_DRAWS)]
+    own, random = np.array(draws).T
+    whole = len(nodes)
+    return {
+        "share_minimal": from_draws(float(nodes.mean()), own, n=whole, unit="share", formula=text),
+        "share_minimal_random": from_draws(
+            float(others.mean()),
+            random,
+            n=len(others),
+            unit="share",
+            formula=f"{text}; random nodes added to the circuit",
+        ),
+        "share_minimal_minus_random": from_draws(
+            float(nodes.mean() - others.mean()), own - random, n=whole, unit="share", formula=f"{text}; difference"
+        ),
+    }
+
+
+def measure_answers(few: KnockOut, nodes: NodeSet) -> dict[str, Metric]:
+    """The circuit's answer against the model's, and that of random node sets with its layers and positions."""
+    model = few.answers()
+    sets = [nodes, *random_like(nodes, few.decoder.n_heads, ANSWERS, seed=2)]
+    found = [few.answers(one) for one in sets]
+    divergence = [(model.exp() * (model - one)).sum(-1).cpu().numpy() for one in found]
+    same = [(model.argmax(-1) == one.argmax(-1)).double().cpu().numpy() for one in found]
+    metrics = {}
+    for name, values, unit, text in (
+        ("answer_kl", divergence, "nats", "KL(M || C) of the next token at END"),
+        ("answer_same", same, "share", "prompts on which circuit and model have the same likeliest token"),
+    ):
+        metrics[name] = clustered(values[0], few.prompts, unit=unit, formula=text)
+        null = np.array([one.mean() for one in values[1:]])
+        metrics[f"{name}_random"] = null_distribution(null, unit=unit, formula=f"{text}; random heads in place of C")
     return metrics
 
 

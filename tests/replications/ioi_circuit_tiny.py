@@ -19,8 +19,9 @@ from common.files import read_yaml, sha256, write_json
 from common.models import Manifest, load_model
 from common.records import Metric
 from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
-from replications.ioi_circuit.knockout import KnockOut, Node, NodeSet
+from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.means import template_means
+from replications.ioi_circuit.nodes import Node, NodeSet
 from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
 
 CLAIMS = ClaimsFile.model_validate(read_yaml(ROOT / "replications/ioi_circuit/claims.yaml")).claims

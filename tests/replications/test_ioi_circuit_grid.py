@@ -12,7 +12,8 @@ from common.decoder import Cache
 from common.edges import Graph, run_circuits
 from replications.ioi_circuit.ablation_grid import CELLS, ablation_grid, measure_grid
 from replications.ioi_circuit.edge_knockout import Sender, edge_differences, everywhere, path_edges
-from replications.ioi_circuit.knockout import NOISE, KnockOut, Node, NodeSet
+from replications.ioi_circuit.knockout import NOISE, KnockOut
+from replications.ioi_circuit.nodes import Node, NodeSet
 from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH
 from tests.replications.ioi_circuit_tiny import NODES
 

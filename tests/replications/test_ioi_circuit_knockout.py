@@ -14,8 +14,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from common.decoder import Decoder
 from common.rerun import at_position
 from replications.ioi_circuit.completeness import Greedy, by_class, gaps, greedy_parts, minimality, random_parts
-from replications.ioi_circuit.knockout import PLACES, KnockOut, Node, node_set, random_like
+from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
+from replications.ioi_circuit.nodes import PLACES, Node, node_set, random_like
 from replications.ioi_circuit.residual import direct_residual
 from replications.ioi_circuit.self_repair import direct_effects, find_backups
 from replications.ioi_circuit.verification import EVERYTHING, choose, label_backups, rank_nodes

@@ -17,7 +17,7 @@ from replications.ioi_circuit.batches import balanced, family_threshold, t_value
 from replications.ioi_circuit.classes import Signs, direct_classes, previous_classes, s2_classes, signs
 from replications.ioi_circuit.completeness import Greedy
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.knockout import PLACES
+from replications.ioi_circuit.nodes import PLACES
 from replications.ioi_circuit.planted import TRUTH
 from tests.replications.ioi_circuit_tiny import tiny_prompts
 

@@ -69,8 +69,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     path_patching.path_patching(
         **common, activations=activations, end_prompts=14, inner_prompts=7, again_prompts=8, minimum_percent=1.0,  # type: ignore[arg-type]
-        period=14, sequences=2, draws=100,
-        **paths(folder, out="path_patching.json", heads="heads.csv", attention_table="attention.csv"),
+        period=14, sequences=2, draws=100, steering_draws=20,
+        **paths(folder, out="path_patching.json", heads="heads.csv", attention_table="attention.csv",
+                steered_table="steered.csv"),
     )  # fmt: skip
     verification.verification(
         **common, activations=activations, heads=folder / "heads.csv", curve_prompts=7, verify_prompts=8,  # type: ignore[arg-type]
@@ -168,7 +169,44 @@ def test_activation_patching_has_its_limits(study: Path) -> None:
     table = pd.read_csv(study / "effects.csv").set_index(["direction", "kind", "place", "layer", "head"])["percent"]
     assert table["noising", "resid", "end", 0, -1] == pytest.approx(0, abs=1e-2)  # END itself is the same word
     assert table["noising", "head", "end", 2, 0] < -30  # S-inhibition steers the movers
-    assert len(table[table.index.get_level_values("kind") == "head"]) == 3 * N_LAYERS * N_HEADS
+    assert len(table[table.index.get_level_values("kind") == "head"]) == 4 * N_LAYERS * N_HEADS
+    assert table["noising", "head", "s2"].abs().max() > 5
+    assert table["denoising", "head", "s2"].abs().max() < 2  # names that a partner does not hold cannot be singled out
+    assert table["denoising", "head", "end", 3, 0] > 20  # but written
+
+
+def test_s_inhibition_heads_steer_where_the_movers_look(study: Path) -> None:
+    """In the planted model nothing but head 2.0 tells the movers which name to leave out."""
+    metrics = read_metrics(study / "path_patching.json")
+    assert metrics["attention_steered"].value > 0.3
+    assert abs(metrics["attention_steered_random"].value) < 0.05
+    table = pd.read_csv(study / "steered.csv", dtype={"head": str}).set_index(["head", "name"])
+    assert table.loc[("3.0", "io"), "before"] > 0.8
+    assert table.loc[("3.0", "io"), "after"] < 0.7  # without a name to leave out it looks at both
+    assert table.loc[("3.0", "s1"), "after"] > table.loc[("3.0", "s1"), "before"] + 0.1
+    assert table["after_random"].to_numpy() == pytest.approx(table["before"].to_numpy(), abs=0.03)
+    assert metrics["writing_follows_attention"].value > 0.5
+    assert metrics["writing_follows_attention_null"].ci_high < 0.5
+
+
+def test_further_sweeps_show_who_acts_on_queries_and_name_nobody(study: Path) -> None:
+    """Nothing but the embedding feeds the planted induction head's queries, and those of the S-inhibition head."""
+    heads = pd.read_csv(study / "heads.csv")
+    for name, below in (("induction_queries", 1), ("inhibition_queries", 2)):
+        assert heads.loc[heads["layer"] < below, name].abs().max() < 2
+        assert (heads.loc[heads["layer"] >= below, name] == 0).all()
+        assert f"{name}_class" not in heads
+
+
+def test_nodes_answers_and_strangers_are_judged(study: Path) -> None:
+    metrics = read_metrics(study / "verification.json")
+    assert metrics["share_minimal"].value > metrics["share_minimal_random"].value + 0.4
+    assert metrics["share_minimal"].n == len(pd.read_csv(study / "verification/circuit.csv"))
+    assert metrics["answer_same"].value > metrics["answer_same_random"].value + 0.3
+    assert 0 <= metrics["answer_kl"].value < 0.5 * metrics["answer_kl_random"].value
+    grid = pd.read_csv(study / "grid.csv")
+    assert (grid["smallest_template"] <= grid["ratio_of_averages"] + 1e-9).all()
+    assert (grid["largest_template"] >= grid["ratio_of_averages"] - 1e-9).all()
 
 
 def test_a_step_over_more_layers_than_the_model_has_is_refused_before_the_computing(study: Path) -> None:
@@ -241,6 +279,7 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
         "baseline/metrics.json": "baseline.json",
         "path_patching/heads.csv": "heads.csv",
         "path_patching/attention.csv": "attention.csv",
+        "path_patching/steered.csv": "steered.csv",
         "verification/metrics.json": "verification.json",
         "verification/circuit.csv": "verification/circuit.csv",
         "verification/curve.csv": "curve.csv",
@@ -261,7 +300,7 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
     names = [
         name for name, plan in draw.PLANS.items() if all(f"{name.split('/')[0]}/{x}" in tables for x in plan.tables)
     ]
-    assert len(names) == 15
+    assert len(names) == 17
     svg = [tmp_path / name.replace("/", "/figures/") for name in names]
     captions = [ROOT / f"replications/ioi_circuit/captions/{path.name}.rst" for path in svg]
     draw_figures(draw.PLANS, captions, [path.with_suffix(".svg") for path in svg])
@@ -277,9 +316,15 @@ def test_models_stand_side_by_side(study: Path) -> None:
         tuned=[study / "fine_tuned/nodes.csv"], out=out,
     )  # fmt: skip
     table = pd.read_csv(out.with_suffix(".csv"))
-    assert set(table["model"]) == {"planted", "planted, fine-tuned to refuse"}
-    assert table.groupby("class")["nodes"].sum()["name_mover"] == 4
-    before, after = (table[table["model"] == name] for name in table["model"].unique())
+    assert set(table["model"]) == {"planted", "planted, fine-tuned to refuse", "GPT-2 small, as published"}
+    paper = table[table["model"] == "GPT-2 small, as published"].set_index("class")
+    assert paper["nodes"].sum() == paper["heads"].iloc[0] == 26
+    assert (paper.loc["backup", "nodes"], paper.loc["s_suppressing", "nodes"]) == (8, 0)
+    assert paper.loc["s_inhibition", "mean_depth"] == pytest.approx((7 + 7 + 8 + 8) / 4 / 11)
+    assert paper.loc["name_mover", "drop"] == pytest.approx(-0.008, abs=1e-3)  # they are made up for
+    ours = table[table["model"] != "GPT-2 small, as published"]
+    assert ours.groupby("class")["nodes"].sum()["name_mover"] == 4
+    before, after = (table[table["model"] == name] for name in ours["model"].unique())
     one, other = (
         part.set_index("class").loc["name_mover", "summed_effect_percent"].iloc[0] for part in (before, after)
     )
@@ -323,7 +368,8 @@ def test_bad_input_is_a_clear_error(study: Path, tmp_path: Path) -> None:
         path_patching.path_patching(
             prompts=study / "prompts.json", manifest=manifest, activations=study / "activations.safetensors",
             end_prompts=7, inner_prompts=7, again_prompts=8, minimum_percent=1.0, period=40, sequences=1, draws=100,
-            device="cpu", **paths(tmp_path, out="m.json", heads="h.csv", attention_table="a.csv"),
+            steering_draws=20, device="cpu",
+            **paths(tmp_path, out="m.json", heads="h.csv", attention_table="a.csv", steered_table="s.csv"),
         )  # fmt: skip
     decoder = Decoder(load_model(manifest.parent), 30)
     rows = balanced(read_prompts(study / "prompts.json", "circuit_prompts"), 1, 7)

@@ -1,0 +1,48 @@
+"""Nodes of a circuit, a head at one of three positions each, and sets of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from replications.ioi_circuit.batches import Place
+
+PLACES: tuple[Place, ...] = ("s1_next", "s2", "end")
+
+
+@dataclass(frozen=True, order=True)
+class Node:
+    """A head at one of the three positions; `place` None means at every position."""
+
+    layer: int
+    head: int
+    place: Place | None
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.head}@{self.place or 'all'}"
+
+
+NodeSet = frozenset[Node]
+
+
+def node_set(table: pd.DataFrame) -> NodeSet:
+    """The nodes of some rows."""
+    rows = zip(table["layer"], table["head"], table["place"], strict=True)
+    return frozenset(Node(int(layer), int(head), place) for layer, head, place in rows)
+
+
+def random_like(nodes: NodeSet, n_heads: int, draws: int, seed: int) -> list[NodeSet]:
+    """Random node sets with as many nodes in each layer at each position as `nodes`, drawn among all heads."""
+    generator = np.random.default_rng(seed)
+    counts: dict[tuple[int, Place | None], int] = {}
+    for node in sorted(nodes):
+        key = (node.layer, node.place)
+        counts[key] = counts.get(key, 0) + 1
+    return [
+        frozenset(
+            Node(layer, int(head), place)
+            for (layer, place), count in counts.items()
+            for head in generator.choice(n_heads, count, replace=False)
+        )
+        for _ in range(draws)
+    ]
