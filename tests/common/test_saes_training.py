@@ -11,26 +11,43 @@ from common.saes.recipe import Recipe, Training, k_now, learning_rate
 from common.saes.resampling import resample
 from common.saes.trainer import train
 
-NAMES = ("batch_topk", "topk", "matryoshka", "jumprelu", "gated", "relu_april", "relu_bricken")
+NAMES = (
+    "batch_topk", "topk", "matryoshka", "jumprelu", "gated", "relu_april", "relu_bricken",
+    "transcoder", "skip_transcoder", "cross_layer",
+)  # fmt: skip
+SOURCES = {"transcoder": "pairs", "skip_transcoder": "pairs", "cross_layer": "layers"}
 SETTINGS = Training(steps=12, batch=64, learning_rate=0.01, warmup=2, dead_after=128, trace_every=3, checkpoint_every=5)
 
 
+MIX = torch.randn(10, 10, generator=torch.Generator().manual_seed(99)) / 10**0.5
+
+
 def stream(step, source):
+    """Inputs with 10 dimensions. Targets are the same; of `pairs` six functions of them, of `layers` ten."""
     x = torch.randn(1, 64, 10, generator=torch.Generator().manual_seed(step)) / 10**0.5
-    return Batch(x, x)
+    y = {"pairs": (x @ MIX[:, :6]).relu() + 0.1, "layers": (x @ MIX).relu()}.get(source, x)
+    return Batch(x, y)
+
+
+def recipe(name, seed=0):
+    layers = 2 if name == "cross_layer" else 1
+    return Recipe(
+        architecture=name, d_sae=24, sparsity=3.0, seed=seed, layers=layers, auxiliary=layers == 1,
+        source=SOURCES.get(name, "activations"),
+    )  # fmt: skip
 
 
 def sweep(names=NAMES, seeds=(0, 1)):
-    return [Recipe(architecture=name, d_sae=24, sparsity=3.0, seed=seed) for name in names for seed in seeds]
+    return [recipe(name, seed) for name in names for seed in seeds]
 
 
 def test_members_do_not_see_each_other(tmp_path):
     together = train(sweep(), stream, SETTINGS, tmp_path / "a")
-    for recipe, one in zip(sweep(), together, strict=True):
-        [alone] = train([recipe], stream, SETTINGS, tmp_path / "b")
-        assert one.recipe == recipe
+    for own, one in zip(sweep(), together, strict=True):
+        [alone] = train([own], stream, SETTINGS, tmp_path / "b")
+        assert one.recipe == own
         for key, value in alone.weights.items():
-            assert torch.allclose(one.weights[key], value, rtol=1e-3, atol=1e-5), (recipe.architecture, key)
+            assert torch.allclose(one.weights[key], value, rtol=1e-3, atol=1e-5), (own.architecture, key)
     assert not list(tmp_path.iterdir())  # finished runs leave no checkpoint
 
 
@@ -53,8 +70,34 @@ def test_groups_of_one_source_share_the_batch_of_a_step(tmp_path):
 
     recipes = [*sweep(), Recipe(architecture="topk", d_sae=24, sparsity=3.0, seed=0, source="late")]
     train(recipes, counted, SETTINGS, tmp_path / "a")
-    start = [(0, "activations"), (0, "late")]
+    start = [(0, "activations"), (0, "late"), (0, "layers"), (0, "pairs")]
     assert asked == start + [(step, name) for step in range(SETTINGS.steps) for _, name in start]
+
+
+def test_transcoders_learn_their_targets_and_export_what_they_learned(tmp_path):
+    """Of the variance of the targets, the trace and the exported one leave the same share; before, it is all."""
+    longer = SETTINGS.model_copy(update={"steps": 200})
+    x, y = stream(10**6, "pairs")
+    for one in train(sweep(("transcoder", "skip_transcoder"), (0,)), stream, longer, tmp_path / "a"):
+        assert one.traces["fvu"][0] == pytest.approx(1, abs=0.03)  # W_dec and W_skip are 0, b_dec the mean
+        assert one.traces["l0"][-1] == pytest.approx(3, abs=0.05)
+        assert one.sae.W_dec.shape == (24, 6)
+        found = one.sae.reconstruct(x[0])
+        left = (y[0] - found).square().sum() / (y[0] - y[0].mean(0)).square().sum()
+        assert left == pytest.approx(float(one.traces["fvu"][-3:].mean()), abs=0.02)
+        assert left < 0.1
+        assert (one.sae.W_skip is not None) == (one.recipe.architecture == "skip_transcoder")
+
+
+def test_a_cross_layer_transcoder_learns_and_never_writes_backwards(tmp_path):
+    longer = SETTINGS.model_copy(update={"steps": 200})
+    [one] = train(sweep(("cross_layer",), (0,)), stream, longer, tmp_path / "a")
+    assert one.traces["fvu"][0] == pytest.approx(1, abs=0.03)
+    assert one.traces["fvu"][-1] < 0.5
+    assert one.traces["l0"][-1] == pytest.approx(6, abs=0.1)  # k in each of two layers
+    latents = one.weights["W_dec"].unflatten(0, (2, 24))
+    assert latents[1, :, :5].abs().max() == 0
+    assert min(latents[0, :, :5].abs().max(), latents[0, :, 5:].abs().max(), latents[1, :, 5:].abs().max()) > 0.1
 
 
 class KilledError(Exception):
@@ -74,8 +117,13 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path):
     assert (tmp_path / "c").exists()
     resumed = train(sweep(), stream, SETTINGS, tmp_path / "c")
     for one, other in zip(whole, resumed, strict=True):
-        assert all(torch.equal(one.weights[key], other.weights[key]) for key in one.weights)
-        assert all(torch.equal(one.traces[key], other.traces[key]) for key in one.traces)
+        for mine, its in (
+            (one.weights, other.weights),
+            (vars(one.progress), vars(other.progress)),
+            (one.traces, other.traces),
+        ):
+            assert mine.keys() == its.keys()
+            assert all(torch.equal(mine[key], its[key]) for key in mine), one.recipe.architecture
 
 
 def test_a_checkpoint_of_other_data_or_a_damaged_one_is_left_alone(tmp_path, capsys):

@@ -228,6 +228,25 @@ def test_harvest_stops_at_the_hook_and_keeps_hooks_aligned(bridge):
 
 
 @pytest.mark.model
+@pytest.mark.parametrize(("hook", "last"), [("hook_resid_pre", 1), ("attn.hook_out", 2), ("hook_mlp_out", 2)])
+def test_nothing_behind_the_hook_is_computed(bridge, hook, last):
+    entered = []
+    parts = [(place, part) for place, block in enumerate(bridge.blocks) for part in (block.attn, block.mlp)]
+    watched = [*parts, (len(bridge.blocks), bridge.unembed)]
+    handles = [
+        part.register_forward_pre_hook(lambda module, given, place=place: entered.append(place))
+        for place, part in watched
+    ]
+    source = Windows(torch.arange(100, 112).reshape(2, 6), torch.ones(2, 6, dtype=torch.bool), torch.arange(2))
+    try:
+        harvest(bridge, source, [f"blocks.2.{hook}"], [0], 2, "cpu")
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert sorted(set(entered)) == list(range(last + 1))
+
+
+@pytest.mark.model
 def test_substitution_resumes_from_the_residual(bridge):
     from common.decoder import Decoder
 
