@@ -21,6 +21,14 @@ class Row(NamedTuple):
     check: str
 
 
+def default_corpus() -> Path:
+    """Folder of `python-docs`. UserError if no run has made it yet."""
+    folder = ROOT / "resources" / "corpora" / "python-docs"
+    if not (folder / "manifest.json").exists():
+        raise UserError("the corpus python-docs is not there yet; run `make corpora` first")
+    return folder
+
+
 def default_model() -> Path:
     """Folder of the embedded language model. UserError if no run has made it yet."""
     folder = ROOT / "resources" / "models" / "smollm2-135m-instruct-q4_1"
