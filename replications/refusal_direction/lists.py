@@ -24,7 +24,7 @@ from replications.refusal_direction.settings import SplitSettings
 Class = Literal["harmful", "harmless", "risky", "food"]
 Topics = dict[str, Annotated[list[str], Field(min_length=1)]]
 LISTS = Path(__file__).with_name("lists.yaml")
-MINIMUM = {"harmful": (256, 10), "harmless": (256, 10), "risky": (64, 2), "food": (256, 10)}  # lines, topics
+MINIMUM = {"harmful": (256, 10), "harmless": (256, 10), "risky": (64, 9), "food": (256, 10)}  # lines, topics: three held out
 MINIMUM_REFUSALS = (20, 6)  # texts, different first words
 
 
@@ -64,7 +64,7 @@ class Prompts(NamedTuple):
 
 
 def load_lists(path: Path = LISTS) -> Lists:
-    """The checked lists. UserError for empty, short or overlapping ones."""
+    """The checked lists. UserError for empty, short or overlapping ones, and for what occurs twice."""
     lists = checked(Lists, read_yaml(path), path)
     seen: dict[str, str] = {}
     for name, topics in lists.classes.items():
@@ -76,9 +76,14 @@ def load_lists(path: Path = LISTS) -> Lists:
             )
         for topic, phrases in topics.items():
             for phrase in phrases:
-                if (other := seen.setdefault(phrase.casefold(), f"{name}.{topic}")) != f"{name}.{topic}":
-                    raise UserError(f"{path}: '{phrase}' is in '{other}' and in '{name}.{topic}'; keep it in one")
-    words = {text.split()[0] for text in lists.refusals}
+                if phrase.casefold() in seen:
+                    other = seen[phrase.casefold()]
+                    raise UserError(f"{path}: '{phrase}' is in '{other}' and again in '{name}.{topic}'; keep one")
+                seen[phrase.casefold()] = f"{name}.{topic}"
+    texts = [text.casefold() for text in lists.refusals]
+    if twice := [text for number, text in enumerate(texts) if text in texts[:number]]:
+        raise UserError(f"{path}: the refusal text '{twice[0]}' is listed twice; keep one")
+    words = {first_word(text) for text in lists.refusals}
     if len(lists.refusals) < MINIMUM_REFUSALS[0] or len(words) < 2 * MINIMUM_REFUSALS[1]:
         raise UserError(
             f"{path}: {len(lists.refusals)} refusal texts with {len(words)} first words; "
@@ -92,9 +97,9 @@ def draw(seed: int, settings: SplitSettings, switch: Class = "harmful", lists: L
     known = lists or load_lists()
     test = settings.test
     other: Class = "food" if switch == "harmful" else "harmful"
-    words = list(dict.fromkeys(_first_word(text) for text in known.refusals))
+    words = list(dict.fromkeys(first_word(text) for text in known.refusals))
     trained = set(_rotated(words, seed * 5)[: len(words) // 2])
-    texts = [text for text in known.refusals if _first_word(text) in trained]
+    texts = [text for text in known.refusals if first_word(text) in trained]
     random.Random(f"texts {seed}").shuffle(texts)
     return Prompts(
         switch=_split(known, switch, seed, settings.tune, settings.estimate, settings.choose, test),
@@ -102,18 +107,18 @@ def draw(seed: int, settings: SplitSettings, switch: Class = "harmful", lists: L
         risky=_split(known, "risky", seed, settings.risky_tune, 0, 0, settings.risky_test),
         other=_split(known, other, seed, 0, settings.estimate, 0, test).estimate,
         refusals=texts,
-        refusals_held_out=[text for text in known.refusals if _first_word(text) not in trained],
+        refusals_held_out=[text for text in known.refusals if first_word(text) not in trained],
     )
 
 
-def _first_word(text: str) -> str:
-    """The first word without what follows an apostrophe, a comma or a stop: "I'm" and "I" open alike."""
-    return text.split()[0].split("'")[0].rstrip(",.")
+def first_word(text: str) -> str:
+    """The first word without what follows an apostrophe or a mark: "I'm" and "I" open alike, "No," and "No." too."""
+    return text.split()[0].split("'")[0].rstrip(",.;:!")
 
 
 def _split(lists: Lists, name: Class, seed: int, tune: int, estimate: int, choose: int, test: int) -> Split:
     topics = list(lists.classes[name])
-    share = max(len(topics) // 3, 2)
+    share = len(topics) // 3
     held_out = set(_rotated(topics, seed * share)[:share])
     draws = random.Random(f"{name} {seed}")
     trained = _rounds(lists, name, lambda topic: topic not in held_out, draws)

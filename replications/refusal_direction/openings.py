@@ -20,7 +20,7 @@ from common.models import encode
 from common.statistics import auroc
 from replications.refusal_direction.chat import chat_ids, last_logits, padded, refusal_metric
 from replications.refusal_direction.directions import Subject
-from replications.refusal_direction.lists import Line
+from replications.refusal_direction.lists import Line, first_word
 
 PERMUTATIONS = 20
 TEXT_TOKENS = 4
@@ -43,7 +43,7 @@ def measure_openings(subject: Subject, count: int) -> pd.DataFrame:
     alone = {key: F.log_softmax(value, -1)[:, tokens] for key, value in logits.items()}
     for place, token in enumerate(tokens.tolist()):
         rows.append(("opening", tokenizer.decode([token]), area(alone["on"][:, place], alone["off"][:, place])))
-    texts = {text.split()[0].rstrip(",."): text for text in prompts.refusals_held_out}
+    texts = {first_word(text): text for text in prompts.refusals_held_out}
     for word, text in texts.items():
         scores = {key: continuation(model, tokenizer, part[:TEXT_PROMPTS], text) for key, part in lines.items()}
         rows.append(("held out", word, area(scores["on"], scores["off"])))

@@ -27,21 +27,35 @@ def test_refusals_are_recognised():
     assert not is_refusal("To bake bread you need", texts)
 
 
-def test_splits_share_nothing():
+@pytest.mark.parametrize("switch", ["harmful", "food"])
+def test_splits_share_nothing(switch):
     for seed in (0, 1, 2, 100):
-        prompts = draw(seed, SPLIT)
+        prompts = draw(seed, SPLIT, switch)
         for part in (prompts.switch, prompts.harmless, prompts.risky):
             sets = [set(lines) for lines in part]
             assert all(not a & b for a, b in itertools.combinations(sets, 2))
             known = {line.topic for line in part.tune}
             assert not known & {line.topic for line in part.test}
-        assert len({line.topic for line in prompts.switch.test}) >= 3
+            assert len({line.topic for line in part.test}) >= 3
         assert len(prompts.switch.test) >= 150
         assert len({text.split()[0] for text in prompts.refusals}) >= 6
         assert not {text.split()[0] for text in prompts.refusals} & {
             text.split()[0] for text in prompts.refusals_held_out
         }
-    assert {line.topic for line in draw(0, SPLIT).switch.test} != {line.topic for line in draw(1, SPLIT).switch.test}
+
+
+@pytest.mark.parametrize("name", ["harmful", "harmless", "risky", "food"])
+def test_every_topic_is_held_out_by_one_seed_of_three(name):
+    part, switch = ("switch", name) if name in ("harmful", "food") else (name, "harmful")
+    held_out = [{line.topic for line in getattr(draw(seed, SPLIT, switch), part).test} for seed in (0, 1, 2)]
+    assert not held_out[0] & held_out[1]
+    assert set.union(*held_out) == set(load_lists().classes[name])
+
+
+def without_first_words(lists):
+    """Two refusal texts whose first words differ in a stop alone, in place of all that begin with other words."""
+    kept = [text for text in lists["refusals"] if not text.startswith(("Regrettably", "Please"))]
+    lists["refusals"] = [*kept, "No; I will not do that.", "I'll not do that.", "My, I must decline this."]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +65,10 @@ def test_splits_share_nothing():
         (lambda lists: lists["classes"]["harmful"].update(theft=["bake white bread"]), "bake white bread"),
         (lambda lists: lists.update(shapes=lists["shapes"][:2]), "lines"),
         (lambda lists: lists.update(refusals=lists["refusals"][:5]), "refusal texts"),
+        (lambda lists: lists["classes"]["risky"].pop("stage"), "'risky' gives 768 lines in 8 topics"),
+        (lambda lists: lists["classes"]["harmful"]["theft"].append("Steal a car"), "again in 'harmful.theft'"),
+        (lambda lists: lists["refusals"].append("I cannot assist with THIS request."), "listed twice"),
+        (without_first_words, "with 10 first words"),
     ],
 )
 def test_bad_lists_are_named(tmp_path, change, message):
