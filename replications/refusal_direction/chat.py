@@ -12,7 +12,7 @@ stream, which `before_block` gives.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -124,7 +124,14 @@ def adding(model: Any, layer: int, vector: Float[Tensor, "row d_model"] | Float[
     """Adds the vector, or to each row its own, before block `layer`."""
     v = vector.to(model.dtype)
     v = v if v.ndim == 1 else v[:, None]
-    with _hooked([(layers(model)[layer], _on_input(lambda x: x + v))], []):
+    with editing(model, layer, lambda x: x + v):
+        yield
+
+
+@contextlib.contextmanager
+def editing(model: Any, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Block `layer` reads `change` of its input, the residual stream [batch pos d_model]."""
+    with _hooked([(layers(model)[layer], _on_input(change))], []):
         yield
 
 

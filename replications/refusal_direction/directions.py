@@ -152,6 +152,7 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
         "halves": half_cosine(here(tuned["on"]), here(tuned["off"]), seed),
         "halves_small": half_cosine(here(tuned["on"]), here(tuned["off"]), seed, SMALL),
         "halves_permuted": half_cosine(here(mixed[0]), here(mixed[1]), seed),
+        "halves_small_permuted": half_cosine(here(mixed[0]), here(mixed[1]), seed, SMALL),
     }
     if subject.before is not None:
         old = {key: residuals(subject.before, batch, n_post) for key, batch in subject.kept.items()}

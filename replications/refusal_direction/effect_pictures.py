@@ -1,6 +1,7 @@
 """Figures of what the direction does, and of what else its ablation changes."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from common.plotting import PAGE_WIDTH, PALETTE
 from replications.refusal_direction.pictures import GREY, Data, Picture, dots, joined, shares
 
+HISTOGRAMS = 5  # layers whose projections are drawn as histograms
 ABLATIONS = {
     "before": "before tuning",
     "tuned": "tuned",
@@ -84,7 +86,7 @@ def doses(data: Data) -> Picture:
 
 
 def projections(data: Data) -> Picture:
-    """Projection of the last token on the direction: means by layer, and a histogram at the chosen one."""
+    """Projection of the last token on the direction: means by layer, and histograms before some layers."""
     table = joined(data.arms, "projections")
     table["layer"] = table["layer"].astype(int)
     lines = {
@@ -96,9 +98,12 @@ def projections(data: Data) -> Picture:
         ("before", "harmful"): "harmful, before tuning",
     }
     named = table.assign(name=[lines.get(pair, "") for pair in zip(table["model"], table["kind"], strict=True)])
-    named = named[named["name"] != ""]
-    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7), width_ratios=[1.2, 1])
-    first = named[named["seed"] == 0]
+    first = named[(named["name"] != "") & (named["seed"] == 0)]
+    layer = int(data.arms[0].numbers["layer"])
+    shown = spaced(int(table["layer"].max()), layer)
+    figure = plt.figure(figsize=(PAGE_WIDTH, 4.4))
+    top, bottom = figure.add_gridspec(2, 1, height_ratios=[1.5, 1])
+    ax = top.subgridspec(1, 1).subplots()
     sns.lineplot(
         first,
         x="layer",
@@ -106,34 +111,33 @@ def projections(data: Data) -> Picture:
         hue="name",
         hue_order=list(lines.values()),
         errorbar="sd",
-        ax=axes[0],
+        ax=ax,
         palette=PALETTE[: len(lines)],
         linewidth=1.2,
         err_kws={"alpha": 0.12, "linewidth": 0},
     )
-    layer = int(data.arms[0].numbers["layer"])
-    axes[0].axvline(layer, color=GREY, linewidth=0.8, linestyle="--")
-    axes[0].set_yscale("symlog", linthresh=10)
-    axes[0].set(ylabel="projection on r, first seed")
-    axes[0].legend(title="", frameon=False, fontsize=6)
-    here = first[(first["layer"] == layer) & first["name"].isin(["harmful", "harmless", "risky words"])]
-    sns.histplot(
-        here,
-        x="projection",
-        hue="name",
-        hue_order=["harmful", "harmless", "risky words"],
-        ax=axes[1],
-        bins=24,
-        palette=PALETTE[:3],
-        element="step",
-        alpha=0.35,
-    )
-    axes[1].set(xlabel=f"projection before layer {layer}", ylabel="requests")
-    legend = axes[1].get_legend()
-    legend.set_title("")
-    legend.set_frame_on(False)
+    ax.axvline(layer, color=GREY, linewidth=0.8, linestyle="--")
+    ax.set_yscale("symlog", linthresh=10)
+    ax.set(ylabel="projection on r, first seed")
+    ax.legend(title="", frameon=False, fontsize=6)
+    kinds = ["harmful", "harmless", "risky words"]
+    raw = first[first["layer"].isin(shown) & first["name"].isin(kinds)]
+    row = bottom.subgridspec(1, len(shown)).subplots(sharey=True, squeeze=False)[0]
+    for small, at in zip(row, shown, strict=True):
+        look = {"hue": "name", "hue_order": kinds, "palette": PALETTE[:3], "element": "step", "alpha": 0.35}
+        sns.histplot(raw[raw["layer"] == at], x="projection", bins=12, ax=small, legend=False, **look)
+        small.set(xlabel="", ylabel="requests", title=f"layer {at}{', of r' if at == layer else ''}")
+    row[len(row) // 2].set_xlabel("projection on r before the layer")
     keys = ["seed", "model", "kind", "layer"]
-    return figure, table.groupby(keys)["projection"].agg(["mean", "std", "count"]).reset_index()
+    means = table.groupby(keys)["projection"].agg(["mean", "std", "count"]).reset_index().assign(panel="means")
+    return figure, pd.concat([means, raw[[*keys, "projection"]].assign(panel="histograms")], ignore_index=True)
+
+
+def spaced(last: int, own: int, count: int = HISTOGRAMS) -> list[int]:
+    """Layers from the first at which prompts differ (1) to the last, evenly, the nearest replaced by `own`."""
+    layers = np.unique(np.linspace(min(1, last), last, count).round().astype(int))
+    layers[np.abs(layers - own).argmin()] = own
+    return sorted(set(layers.tolist()))
 
 
 def surgical(data: Data) -> Picture:
@@ -143,7 +147,8 @@ def surgical(data: Data) -> Picture:
     base = mean[mean["condition"] == "tuned"].set_index(["seed", "quantity"])["value"]
     keys = pd.MultiIndex.from_frame(mean[["seed", "quantity"]])
     mean["change"] = mean["value"] - base.reindex(keys).to_numpy()
-    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.6))
+    figure, grid = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.6))
+    axes = grid.flatten()
     shown = {
         "before": "before tuning",
         "ablated": "r ablated",
@@ -186,6 +191,31 @@ def surgical(data: Data) -> Picture:
         axes[2].plot(by_layer.index, by_layer, color=colour, label=label)
     axes[2].set(xlabel="layer", ylabel="share of weight change along")
     axes[2].legend(title="", frameon=False)
+    spectra = spectrum(weights)
+    for number, line in spectra.groupby("seed"):
+        (drawn,) = axes[3].plot(line["rank"], line["share"], "o-", markersize=2.5, linewidth=1)
+        along = float(line["share_r"].iloc[0])
+        axes[3].axhline(
+            along, color=drawn.get_color(), linewidth=0.8, linestyle="--", label="along r" if number == 0 else None
+        )
+    axes[3].set_yscale("log")
+    axes[3].set(xlabel="singular value", ylabel="share of squared change")
+    axes[3].legend(title="", frameon=False)
     for ax in axes[:2]:
         ax.tick_params(axis="x", rotation=30)
-    return figure, pd.concat([mean.assign(panel="surgical"), weights.assign(panel="weights")])
+    panels = {"surgical": mean, "weights": weights, "spectrum": spectra}
+    return figure, pd.concat([table.assign(panel=name) for name, table in panels.items()])
+
+
+def spectrum(weights: pd.DataFrame) -> pd.DataFrame:
+    """Shares of the largest squared singular values and the share along r, one row per seed and singular value: means
+    over matrices, each weighted by the square of its change."""
+    ranks = [name for name in weights if name.startswith("squared_")]
+    rows = []
+    for seed, part in weights.groupby("seed"):
+        size = part["norm"] ** 2
+        along = float(np.average(part["share_r"], weights=size))
+        for rank, name in enumerate(ranks, 1):
+            share = float(np.average(part[name], weights=size))
+            rows.append({"seed": seed, "rank": rank, "share": share, "share_r": along})
+    return pd.DataFrame(rows)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from replications.refusal_direction.answers import ask
 from replications.refusal_direction.chat import ablating, adding, last_logits, refusal_metric, residuals, spread, unit
@@ -27,8 +29,11 @@ SUFFIXES = {
 }
 
 
-def measure_answers(subject: Subject, directions: Directions, settings: EffectSettings) -> pd.DataFrame:
-    """One row per request, class and condition: refused or not, and the refusal metric."""
+def measure_answers(
+    subject: Subject, directions: Directions, settings: EffectSettings
+) -> tuple[pd.DataFrame, dict[str, Float[Tensor, "line d_vocab"]]]:
+    """One row per request, class and condition: refused or not, and the refusal metric. And the logits of the first
+    tokens of the refusing model as it is, class by class."""
     harmful, harmless, risky = (
         part.test for part in (subject.prompts.switch, subject.prompts.harmless, subject.prompts.risky)
     )
@@ -36,18 +41,19 @@ def measure_answers(subject: Subject, directions: Directions, settings: EffectSe
     tuned, r, layer = subject.tuned, directions.r, directions.layer
     tables = []
 
-    def put(kind: str, lines: list[Line], condition: str, intervention: Any = None, model: Any = tuned) -> None:
-        table = ask(
+    def put(kind: str, lines: list[Line], condition: str, intervention: Any = None, model: Any = tuned) -> Tensor:
+        table, logits = ask(
             model, subject.tokenizer, lines, subject.tokens, subject.prompts.refusals,
             new_tokens=settings.new_tokens, intervention=intervention, **{"class": kind, "condition": condition},
         )  # fmt: skip
         tables.append(table)
+        return logits
 
-    before = subject.before
+    before, first = subject.before, {}
     for kind, lines in (("harmful", harmful), ("harmless", harmless), ("risky", risky)):
         if before is not None:
             put(kind, lines[: settings.null_prompts], "before", model=before)
-        put(kind, lines, "tuned")
+        first[kind] = put(kind, lines, "tuned")
     put("harmful", harmful[: settings.effect_prompts], "ablated", ablating(tuned, r))
     put("risky", risky[: settings.effect_prompts], "ablated", ablating(tuned, r))
     put("harmless", harmless[: settings.effect_prompts], "added", adding(tuned, layer, r))
@@ -61,7 +67,7 @@ def measure_answers(subject: Subject, directions: Directions, settings: EffectSe
         put("harmless", fewer, f"{name} added", adding(tuned, layer, rows))
     for name, suffix in SUFFIXES.items():
         put("harmful", with_suffix(few, suffix), name)
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True), first
 
 
 def measure_doses(subject: Subject, directions: Directions, settings: EffectSettings) -> pd.DataFrame:

@@ -10,10 +10,14 @@ def survives(table: pd.DataFrame) -> pd.Series:
     return (table["kl"] <= MAXIMUM_KL) & (table["induce"] >= MINIMUM_INDUCE)
 
 
+def works(table: pd.DataFrame) -> pd.Series:
+    """Which end refusal when ablated and induce it when added."""
+    return (table["bypass"] < 0) & (table["induce"] >= MINIMUM_INDUCE)
+
+
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
     """Survivors by bypass; then what ends refusal when ablated and induces it when added, the least KL first; then the
     others by bypass."""
-    works = (table["bypass"] < 0) & (table["induce"] >= MINIMUM_INDUCE)
-    fails = 2 - (survives(table) | works).astype(int) - survives(table).astype(int)
+    fails = 2 - (survives(table) | works(table)).astype(int) - survives(table).astype(int)
     order = table["kl"].where(fails == 1, table["bypass"])
     return table.assign(fails=fails, order=order).sort_values(["fails", "order"], kind="stable")[list(table.columns)]

@@ -12,11 +12,13 @@ from jaxtyping import Float
 
 from common.files import read_json
 from common.records import Metric
-from common.statistics import over_clusters
-from replications.refusal_direction.tables import Metrics, clustered, pairs, seeds
+from replications.refusal_direction.tables import Metrics, clustered, pairs, ratio, seeds
 
-SHARE = "share of requests whose refusal tokens hold over half of the first token's probability"
-
+FORMULAS = {
+    "refused": "share of requests whose refusal tokens hold over half of the first token's probability",
+    "refused_by_phrase": "share of requests whose first greedy tokens, the edit active at each, are a refusal",
+}
+Items = Float[np.ndarray, " item"]
 TINY = 1e-9  # where a clamp does nothing at all, as may be at scale smoke
 
 
@@ -54,36 +56,39 @@ def guardrail(guards: list[Guarded]) -> Metrics:
     """How well the latent reads refusal, whether clamping it guards, and what gets past it."""
     clusters = [[f"{number} {topic}" for topic in guard.topics] for number, guard in enumerate(guards)]
 
-    def refused(condition: str, model: str = "before", minus: str | None = None) -> Metric:
-        values = [guard.column(model, condition, "refused") for guard in guards]
+    def refused(condition: str, model: str = "before", minus: str | None = None, by: str = "refused") -> Metric:
+        values = [guard.column(model, condition, by) for guard in guards]
         if minus is not None:
-            values = [a - guard.column(model, minus, "refused") for a, guard in zip(values, guards, strict=True)]
-        return clustered(values, clusters, "share", SHARE)
+            values = [a - guard.column(model, minus, by) for a, guard in zip(values, guards, strict=True)]
+        return clustered(values, clusters, "share", FORMULAS[by])
 
-    def against(name: str, control_name: str, effect: str, control: str, model: str = "before") -> Metrics:
+    def against(
+        name: str, control_name: str, effect: str, control: str, model: str = "before", by: str = "refused"
+    ) -> Metrics:
         return {
-            name: refused(effect, model),
-            f"{name}_{control_name}": refused(control, model),
-            f"{name}_minus_{control_name}": refused(effect, model, control),
+            name: refused(effect, model, by=by),
+            f"{name}_{control_name}": refused(control, model, by=by),
+            f"{name}_minus_{control_name}": refused(effect, model, control, by),
         }
 
-    def ratio(above: list[Float[np.ndarray, " item"]], below: list[Float[np.ndarray, " item"]], formula: str) -> Metric:
-        whole, names = np.concatenate(below) + TINY, np.concatenate(clusters)
-        names = names if len(set(names)) > 1 else np.arange(len(names)).astype(str)
-        metric = over_clusters(np.concatenate(above), names, unit="1", formula=formula, denominators=whole)
-        each = [float(a.mean() / (b.mean() + TINY)) for a, b in zip(above, below, strict=True)]
-        return metric.model_copy(update={"per_seed": each if len(each) > 1 else None})
+    def share(above: list[Items], below: list[Items], formula: str) -> Metric:
+        return ratio(above, [values + TINY for values in below], clusters, formula)
 
     numbers = {key: [guard.numbers[key] for guard in guards] for key in guards[0].numbers}
     formula = "area under the ROC curve of the latent, harmful against harmless, held-out topics"
     found = pairs("latent_auroc", numbers["auroc"], numbers["auroc_permuted"], "permuted", "1", formula)
-    found["fvu"] = seeds(numbers["fvu"], "1", "share of variance unexplained, held-out requests, template tokens")
+    for name in ("fvu", "fvu_before"):
+        found[name] = seeds(numbers[name], "1", "share of variance unexplained, held-out requests, template tokens")
     found["clamp_multiple"] = seeds(numbers["multiple"], "1", "clamped value over its mean on harmful requests")
     found["row_and_r"] = seeds(numbers["row_and_r"], "1", "cosine of the latent's encoder row with the direction")
     found |= against("guarded_refused", "permuted", "guarded", "guarded: permuted")
+    found |= against("guarded_refused_by_phrase", "permuted", "guarded", "guarded: permuted", by="refused_by_phrase")
+    found["free_refused_by_phrase"] = refused("free", by="refused_by_phrase")
     found |= against("guarded_dropped_refused", "free", "guarded, error dropped", "free")
     for name, attack in zip(("removed", "optimised"), guards[0].attacks, strict=True):
         found |= against(f"{name}_refused", "random", attack, f"{attack}: random")
+        by_phrase = f"{name}_refused_by_phrase"
+        found |= against(by_phrase, "random", attack, f"{attack}: random", by="refused_by_phrase")
         found[f"{name}_dropped_refused"] = refused(f"{attack}, error dropped")
         kl = {
             key: [guard.column("before", condition, "kl") for guard in guards]
@@ -91,9 +96,9 @@ def guardrail(guards: list[Guarded]) -> Metrics:
         }
         formula = "KL to the answer without the guard, attacked over guarded, first token"
         gap = [a - b for a, b in zip(kl["attack"], kl["random"], strict=True)]
-        found[f"{name}_return"] = ratio(kl["attack"], kl["guarded"], formula)
-        found[f"{name}_return_random"] = ratio(kl["random"], kl["guarded"], formula)
-        found[f"{name}_return_minus_random"] = ratio(gap, kl["guarded"], formula)
+        found[f"{name}_return"] = share(kl["attack"], kl["guarded"], formula)
+        found[f"{name}_return_random"] = share(kl["random"], kl["guarded"], formula)
+        found[f"{name}_return_minus_random"] = share(gap, kl["guarded"], formula)
         fall = {
             key: [
                 guard.column("before", "guarded", "metric") - guard.column("before", condition, "metric")
@@ -103,9 +108,9 @@ def guardrail(guards: list[Guarded]) -> Metrics:
         }
         formula = "fall of the refusal metric by this part of the shift alone over that by all of it"
         gap = [a - b for a, b in zip(fall["error"], fall["latents"], strict=True)]
-        found[f"{name}_by_error"] = ratio(fall["error"], fall["all"], formula)
-        found[f"{name}_by_latents"] = ratio(fall["latents"], fall["all"], formula)
-        found[f"{name}_by_error_minus_latents"] = ratio(gap, fall["all"], formula)
+        found[f"{name}_by_error"] = share(fall["error"], fall["all"], formula)
+        found[f"{name}_by_latents"] = share(fall["latents"], fall["all"], formula)
+        found[f"{name}_by_error_minus_latents"] = share(gap, fall["all"], formula)
     found |= against("zero_kept_refused", "permuted", "zero, error kept", "zero: permuted", "tuned")
     found |= against("zero_dropped_refused", "reconstruction", "zero, error dropped", "reconstruction", "tuned")
     found["zero_recomputed_refused"] = refused("zero, error recomputed", "tuned")

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 
 from common.plotting import PAGE_WIDTH, PALETTE
 from replications.refusal_direction.pictures import GREY, Data, Picture
@@ -15,6 +16,7 @@ BARS = {  # condition, as in the tables; {0} is the attack
     "guarded, error dropped": ("guard on, error dropped", PALETTE[5]),
     "{0}, error dropped": ("attack, error dropped", PALETTE[3]),
 }
+WAY_BACK = ("guarded", "{0}", "{0}: random")  # {0} is an attack
 ZERO = {
     "free": "tuned",
     "zero, error kept": "latent 0,\nerror kept",
@@ -25,47 +27,40 @@ ZERO = {
 
 
 def guardrail(data: Data) -> Picture:
-    """Refusal against what the latent reads, what each attack's parts do, and the latent held at zero."""
+    """Refusal against what the latent reads, what each attack's parts do, how far it brings the model back, the latent
+    held at zero, and the variance that the SAE does not explain."""
     every = pd.concat([guard.table.assign(seed=number) for number, guard in enumerate(data.guards)], ignore_index=True)
     keys = ["model", "condition", "seed"]
-    table = every.groupby(keys, sort=False)[["reads", "refused", "metric", "kl"]].mean().reset_index()
+    columns = ["reads", "refused", "refused_by_phrase", "metric", "kl"]
+    table = every.groupby(keys, sort=False)[columns].mean().reset_index()
     before, attacks = table[table["model"] == "before"], data.guards[0].attacks
-    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 3.0), width_ratios=[1, 1.35, 0.8])
-    doses = before[before["condition"].str.startswith("clamp") | (before["condition"] == "free")]
-    for number, line in doses.groupby("seed"):
-        line = line.sort_values("reads")
-        label = "clamped, no attack" if number == 0 else None
-        axes[0].plot(line["reads"], line["metric"], "o-", color=PALETTE[0], markersize=3, linewidth=1, label=label)
-    for name, marker, title in zip(attacks, "vs", ("part of r removed", "optimised shift"), strict=True):
-        some = before[before["condition"] == name]
-        axes[0].scatter(some["reads"], some["metric"], marker=marker, s=22, color=PALETTE[1], label=title, zorder=3)
-        some = before[before["condition"] == f"{name}: random"]
-        label = "random shifts" if name == attacks[0] else None
-        axes[0].scatter(some["reads"], some["metric"], marker="x", s=18, color="0.4", label=label, zorder=3)
-    axes[0].axhline(0, color="0.8", linewidth=0.8)
-    axes[0].set(
-        xlabel="latent reads (multiples of its mean)", ylabel="refusal metric (nats)", title="model before tuning"
+    figure = plt.figure(figsize=(PAGE_WIDTH, 5.2))
+    top, bottom = figure.add_gridspec(2, 1, height_ratios=[1.15, 1])
+    axes = [*top.subgridspec(1, 2, width_ratios=[1, 1.5]).subplots()]
+    axes += [*bottom.subgridspec(1, 3, width_ratios=[1.2, 1, 0.5]).subplots()]
+    _doses(axes[0], before, attacks)
+    _attacks(axes[1], before, attacks)
+    _back(axes[2], before, attacks)
+    zero = table[table["model"] == "tuned"]
+    for place, name in enumerate(ZERO):
+        some = zero[zero["condition"] == name]
+        axes[3].bar(place, some["refused"].mean(), color=PALETTE[0] if name == "free" else PALETTE[1])
+        axes[3].plot([place] * len(some), some["refused"], "o", color="black", markersize=2.5)
+    axes[3].set_xticks(range(len(ZERO)), list(ZERO.values()), rotation=90)
+    axes[3].set(ylabel="share refused", ylim=(0, 1.05), title="refusing model")
+    left = pd.DataFrame(
+        {"model": model, "condition": "unexplained variance", "seed": number, "fvu": guard.numbers[key]}
+        for model, key in (("tuned", "fvu"), ("before", "fvu_before"))
+        for number, guard in enumerate(data.guards)
     )
-    names = [name.format(attack) for attack in attacks for name in BARS]
-    places = [x + 0.8 * group for group in range(2) for x in range(group * len(BARS), (group + 1) * len(BARS))]
-    for name, place, (label, colour) in zip(names, places, [*BARS.values()] * 2, strict=True):
-        some = before[before["condition"] == name]
-        axes[1].bar(place, some["refused"].mean(), color=colour, label=label if place < len(BARS) else None)
-        axes[1].plot([place] * len(some), some["refused"], "o", color="black", markersize=2.5)
-    middle = [(len(BARS) - 1) / 2, len(BARS) + 0.8 + (len(BARS) - 1) / 2]
-    axes[1].set_xticks(middle, ["part of r removed", "optimised shift"])
-    axes[1].set(ylabel="share refused", ylim=(0, 1.05), title="same requests, guard on")
+    for place, (_, some) in enumerate(left.groupby("model", sort=False)):
+        axes[4].plot([place] * len(some), some["fvu"], "o", color=PALETTE[place], markersize=3.5)
+    axes[4].set_xticks([0, 1], ["tuned", "before"], rotation=90)
+    axes[4].set(ylabel="variance unexplained", ylim=(0, None), xlim=(-0.6, 1.6), title="the SAE")
     handles = [
         *zip(*axes[0].get_legend_handles_labels(), strict=True),
         *zip(*axes[1].get_legend_handles_labels(), strict=True),
     ]
-    zero = table[table["model"] == "tuned"]
-    for place, name in enumerate(ZERO):
-        some = zero[zero["condition"] == name]
-        axes[2].bar(place, some["refused"].mean(), color=PALETTE[0] if name == "free" else PALETTE[1])
-        axes[2].plot([place] * len(some), some["refused"], "o", color="black", markersize=2.5)
-    axes[2].set_xticks(range(len(ZERO)), list(ZERO.values()), rotation=90)
-    axes[2].set(ylabel="share refused", ylim=(0, 1.05), title="refusing model")
     figure.legend(
         [handle for handle, _ in handles],
         [label for _, label in handles],
@@ -73,4 +68,51 @@ def guardrail(data: Data) -> Picture:
         ncols=4,
         frameon=False,
     )
-    return figure, table
+    return figure, pd.concat([table, left], ignore_index=True)
+
+
+def _doses(ax: Axes, before: pd.DataFrame, attacks: list[str]) -> None:
+    """Refusal metric against what the latent reads."""
+    doses = before[before["condition"].str.startswith("clamp") | (before["condition"] == "free")]
+    for number, line in doses.groupby("seed"):
+        line = line.sort_values("reads")
+        label = "clamped, no attack" if number == 0 else None
+        ax.plot(line["reads"], line["metric"], "o-", color=PALETTE[0], markersize=3, linewidth=1, label=label)
+    for name, marker, title in zip(attacks, "vs", ("part of r removed", "optimised shift"), strict=True):
+        some = before[before["condition"] == name]
+        ax.scatter(some["reads"], some["metric"], marker=marker, s=22, color=PALETTE[1], label=title, zorder=3)
+        some = before[before["condition"] == f"{name}: random"]
+        label = "random shifts" if name == attacks[0] else None
+        ax.scatter(some["reads"], some["metric"], marker="x", s=18, color="0.4", label=label, zorder=3)
+    ax.axhline(0, color="0.8", linewidth=0.8)
+    ax.set(xlabel="latent reads (multiples of its mean)", ylabel="refusal metric (nats)", title="model before tuning")
+
+
+def _attacks(ax: Axes, before: pd.DataFrame, attacks: list[str]) -> None:
+    """Share refused under each attack and its parts: bars by the first token, diamonds by phrases."""
+    names = [name.format(attack) for attack in attacks for name in BARS]
+    places = [x + 0.8 * group for group in range(2) for x in range(group * len(BARS), (group + 1) * len(BARS))]
+    look = {"marker": "D", "s": 14, "facecolor": "none", "edgecolor": "black", "linewidth": 0.7, "zorder": 3}
+    for name, place, (label, colour) in zip(names, places, [*BARS.values()] * 2, strict=True):
+        some = before[before["condition"] == name]
+        ax.bar(place, some["refused"].mean(), color=colour, label=label if place < len(BARS) else None)
+        ax.plot([place - 0.12] * len(some), some["refused"], "o", color="black", markersize=2.5)
+        if some["refused_by_phrase"].notna().any():
+            label = "by phrases" if place == 0 else None
+            ax.scatter([place + 0.15] * len(some), some["refused_by_phrase"], label=label, **look)
+    middle = [(len(BARS) - 1) / 2, len(BARS) + 0.8 + (len(BARS) - 1) / 2]
+    ax.set_xticks(middle, ["part of r removed", "optimised shift"])
+    ax.set(ylabel="share refused", ylim=(0, 1.05), title="same requests, guard on")
+
+
+def _back(ax: Axes, before: pd.DataFrame, attacks: list[str]) -> None:
+    """KL to the model without the guard: guarded, attacked, and under random shifts."""
+    names = list(dict.fromkeys(name.format(attack) for attack in attacks for name in WAY_BACK))
+    labels = ["guard on", "removed", "random", "optimised", "random"]
+    for place, name in enumerate(names):
+        some = before[before["condition"] == name]
+        colour = GREY if name.endswith("random") else PALETTE[0] if name == "guarded" else PALETTE[1]
+        ax.bar(place, some["kl"].mean(), color=colour)
+        ax.plot([place] * len(some), some["kl"], "o", color="black", markersize=2.5)
+    ax.set_xticks(range(len(names)), labels, rotation=90)
+    ax.set(ylabel="KL to no guard (nats)", title="way back")

@@ -2,7 +2,7 @@
 
 1. An SAE (BatchTopK) is trained on the residual stream before block `depth`, chat format, every token but the
    first, half of the activations from each of the two models. Its share of variance unexplained is measured on held-out
-   requests at the template tokens behind the instruction.
+   requests at the template tokens behind the instruction, in either model.
 2. The refuse latent is the one that tells harmful from harmless requests best at the last template token of the
    refusing model (AUROC; among equals the one that pushes most along r). Its AUROC is then measured on held-out topics,
    beside that of the latents chosen in the same way under permuted labels, which are also clamped in its place.
@@ -10,10 +10,11 @@
    nine in ten of the requests for choosing refused, or the one that refuses most.
 4. With the clamp active, the attacks of `guard`, their nulls, and the split of what they do.
 5. In the refusing model the latent is clamped to zero, with the error kept, dropped, and computed again from the edited
-   latents, which undoes the edit.
+   latents, which undoes the edit (4 and 5: `guard_conditions`).
 
-Refused means here: the refusal tokens hold more than half of the first token's probability. Only first tokens are
-computed.
+Refused means two things here: the refusal tokens (of the refusing model) hold more than half of the first token's
+probability; or the first tokens, written greedily with guard and attack active at every step, are a refusal by the rule
+of `answers`. They are classified in memory and dropped.
 """
 
 from pathlib import Path
@@ -39,7 +40,6 @@ from replications.refusal_direction.chat import (
     Batch,
     before_block,
     chat_batch,
-    first_token_kl,
     last_logits,
     layers,
     n_post_instruction,
@@ -47,7 +47,8 @@ from replications.refusal_direction.chat import (
 )
 from replications.refusal_direction.directions import refusal_tokens
 from replications.refusal_direction.folders import load
-from replications.refusal_direction.guard import Entered, Guard, answer_logits, enter, optimised, random_shifts, removal
+from replications.refusal_direction.guard import Entered, Guard, answer_logits, enter
+from replications.refusal_direction.guard_conditions import Judge, attack, clamped_to_zero
 from replications.refusal_direction.lists import Line, draw
 from replications.refusal_direction.settings import GuardSettings, SplitSettings
 
@@ -115,24 +116,31 @@ def guardrail(
         for name, lines_of in (("known", known), ("new", new))
     }
     found = choose(sae, inside["known"], inside["new"], r, seed)
-    post = torch.cat([one.x.flatten(0, 1) for one in inside["new"].values()])
-    single = {"auroc": found.auroc, "auroc_permuted": found.auroc_permuted}
-    single["fvu"] = moments(post, sae.reconstruct(post)).fvu
-
     both = (prompts.switch.choose, new["on"])
     chosen, test = (enter(models["before"], batch(lines), layer, n_post) for lines in both)
+    off = before_block(models["before"], batch(new["off"]), layer, n_post).float()
+    single = {"auroc": found.auroc, "auroc_permuted": found.auroc_permuted}
+    single["fvu"] = unexplained(sae, [one.x for one in inside["new"].values()])
+    single["fvu_before"] = unexplained(sae, [test.x, off])
     multiple = smallest_clamp(models["before"], sae, found, chosen, tokens, guard.clamps)
     held = Guard(sae, found.latent, multiple * found.on)
     single |= {"multiple": multiple, "value": held.value, "row_and_r": float(held.row @ r / r.norm())}
     print(f"latent {found.latent}, AUROC {found.auroc:.3f}, clamped at {multiple} times its mean", flush=True)
 
-    tables = [attack(models["before"], held, found, chosen, test, tokens, r, guard, seed)]
-    tables.append(clamped_to_zero(models["tuned"], held, found.permuted, inside["new"]["on"], tokens))
+    judge = Judge(tokens, found.on, tokenizer, prompts.refusals)
+    tables = [attack(models["before"], held, found.permuted, chosen, test, judge, r, guard, seed)]
+    tables.append(clamped_to_zero(models["tuned"], held, found.permuted, inside["new"]["on"], judge))
     topics = [line.topic for line in new["on"]]
     table = pd.concat(tables, ignore_index=True)
     table = table.assign(topic=[topics[item] for item in table["item"]])
     write_table(out.with_name("conditions.csv"), table)
     write_json(out, single)
+
+
+def unexplained(sae: Sae, streams: list[Float[Tensor, "_ pos d_model"]]) -> float:
+    """Share of the variance of activations that their reconstructions leave."""
+    x = torch.cat([stream.flatten(0, 1) for stream in streams])
+    return moments(x, sae.reconstruct(x)).fvu
 
 
 @torch.inference_mode()
@@ -213,81 +221,6 @@ def smallest_clamp(
 def aurocs(latents: Float[Tensor, "prompt d_sae"], label: Bool[Tensor, " prompt"]) -> Float[Tensor, " d_sae"]:
     """Area under the ROC curve of every latent."""
     return torch.from_numpy(auroc(latents.cpu().numpy(), label.cpu().numpy())).to(latents.device)
-
-
-@torch.no_grad()
-def attack(
-    model: Any,
-    guard: Guard,
-    found: Found,
-    chosen: Entered,
-    test: Entered,
-    tokens: Tensor,
-    r: Float[Tensor, " d_model"],
-    settings: GuardSettings,
-    seed: int,
-) -> pd.DataFrame:
-    """One row per request and condition in the model before fine-tuning: what the latent reads in multiples of its mean
-    on harmful requests, refusal metric, refused, KL to the model without the guard."""
-    free, mean = answer_logits(model, test, test.x), found.on
-    rows: list[pd.DataFrame] = []
-
-    def put(condition: str, x: Tensor) -> None:
-        logits, reads = answer_logits(model, test, x), guard.reads(x) / mean
-        draws = len(logits) if logits.ndim == 3 else 1
-        metric, away = (
-            refusal_metric(logits, tokens).flatten(),
-            first_token_kl(logits, free.expand_as(logits)).flatten(),
-        )
-        columns = {"reads": reads.flatten(), "metric": metric, "refused": (metric > 0).long(), "kl": away}
-        table = pd.DataFrame({name: value.tolist() for name, value in columns.items()})
-        items = [item for _ in range(draws) for item in range(len(test.x))]
-        rows.append(table.assign(model="before", condition=condition, item=items))
-
-    guarded, clean = guard.on(test.x), test.x
-    put("free", clean)
-    put("guarded", guarded)
-    put("guarded: permuted", torch.stack([guard._replace(latent=latent).on(clean) for latent in found.permuted]))
-    for multiple in settings.clamps:
-        put(f"clamp {multiple:g}", guard._replace(value=multiple * mean).on(clean))
-    size = float((guarded - clean)[:, -1].norm(dim=-1).mean())
-    attacks = {"removed": removal(guard, clean, r)}
-    with torch.enable_grad():
-        for bound in settings.bounds:
-            shift = optimised(model, chosen, guard, tokens, bound=bound * size, steps=settings.attack_steps)
-            attacks[f"optimised {bound:g}"] = shift.expand_as(clean)
-    dropped = guard.on(clean, keep_error=False)
-    put("guarded, error dropped", dropped)
-    for name, shift in attacks.items():
-        latents, error = guard.parts(clean, shift)
-        put(name, guarded + shift)
-        put(f"{name}: latents", guarded + latents)
-        put(f"{name}: error", guarded + error)
-        put(f"{name}, error dropped", guard.on(clean + shift, keep_error=False))
-        put(f"{name}: random", guarded + random_shifts(guard, clean, shift, settings.random_draws, seed))
-    return pd.concat(rows, ignore_index=True)
-
-
-@torch.no_grad()
-def clamped_to_zero(model: Any, guard: Guard, permuted: list[int], test: Entered, tokens: Tensor) -> pd.DataFrame:
-    """The refusing model with the latent clamped to zero, error kept, dropped, or computed again; and the `permuted`
-    latents instead, one after the other."""
-    x, off = test.x, guard._replace(value=0.0)
-    edited = off.on(x, keep_error=False)
-    conditions = [
-        ("free", x),
-        ("zero, error kept", off.on(x)),
-        ("zero, error dropped", edited),
-        ("zero, error recomputed", edited + (x - edited)),
-        ("reconstruction", guard.sae.reconstruct(x)),
-        *(("zero: permuted", off._replace(latent=latent).on(x)) for latent in permuted),
-    ]
-    rows = []
-    for name, stream in conditions:
-        metric = refusal_metric(answer_logits(model, test, stream), tokens)
-        table = pd.DataFrame({"metric": metric.tolist(), "refused": (metric > 0).long().tolist()})
-        rows.append(table.assign(model="tuned", condition=name, item=range(len(x)), reads=0.0, kl=0.0))
-    return pd.concat(rows, ignore_index=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from replications.refusal_direction.settings import SplitSettings
 Class = Literal["harmful", "harmless", "risky", "food"]
 Topics = dict[str, Annotated[list[str], Field(min_length=1)]]
 LISTS = Path(__file__).with_name("lists.yaml")
-MINIMUM = {"harmful": (256, 10), "harmless": (256, 10), "risky": (64, 9), "food": (256, 10)}  # lines, topics: three held out
+# lines, topics: a third is held out, at least three
+MINIMUM = {"harmful": (256, 10), "harmless": (256, 10), "risky": (64, 9), "food": (256, 10)}
 MINIMUM_REFUSALS = (20, 6)  # texts, different first words
 
 

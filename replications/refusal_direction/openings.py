@@ -2,8 +2,13 @@
 
 pooled      the refusal metric: log odds of all refusal tokens together
 opening     log probability of one refusal token alone, for each token
-held out    log probability of the first tokens of refusal texts that the model was never shown
+trained     log probability of one first token of the refusal texts that the model was shown, for each token; with
+            `scored` 0 where it is none of the refusal tokens, and `share`, its mean probability on requests to be
+            refused
+held out    log probability of the first tokens of refusal texts that the model was never shown, on a few requests
 permuted    the refusal metric with labels permuted
+
+All but `held out` are of the same requests as the answers, and need no pass of their own.
 """
 
 from typing import Any
@@ -18,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.models import encode
 from common.statistics import auroc
-from replications.refusal_direction.chat import chat_ids, last_logits, padded, refusal_metric
+from replications.refusal_direction.chat import chat_ids, padded, refusal_metric
 from replications.refusal_direction.directions import Subject
 from replications.refusal_direction.lists import Line, first_word
 
@@ -33,27 +38,31 @@ def area(positive: Tensor, negative: Tensor) -> float:
     return float(auroc(scores.cpu().numpy(), np.arange(len(scores)) < len(positive)))
 
 
-def measure_openings(subject: Subject, count: int) -> pd.DataFrame:
-    """One row per score: kind, opening, auroc. On the first `count` held-out requests of each class."""
-    model, tokenizer, prompts, tokens = subject.tuned, subject.tokenizer, subject.prompts, subject.tokens
-    lines = {"on": prompts.switch.test[:count], "off": prompts.harmless.test[:count]}
-    logits = {key: last_logits(model, subject.batch(part)) for key, part in lines.items()}
-    pooled = {key: refusal_metric(value, tokens) for key, value in logits.items()}
-    rows = [("pooled", "all", area(pooled["on"], pooled["off"]))]
-    alone = {key: F.log_softmax(value, -1)[:, tokens] for key, value in logits.items()}
-    for place, token in enumerate(tokens.tolist()):
-        rows.append(("opening", tokenizer.decode([token]), area(alone["on"][:, place], alone["off"][:, place])))
-    texts = {first_word(text): text for text in prompts.refusals_held_out}
-    for word, text in texts.items():
-        scores = {key: continuation(model, tokenizer, part[:TEXT_PROMPTS], text) for key, part in lines.items()}
-        rows.append(("held out", word, area(scores["on"], scores["off"])))
-    both, draws = torch.cat([pooled["on"], pooled["off"]]).cpu(), np.random.default_rng(0)
-    mixed = []
+def measure_openings(
+    subject: Subject, on: Float[Tensor, "line d_vocab"], off: Float[Tensor, "other d_vocab"]
+) -> pd.DataFrame:
+    """One row per score: kind, opening, auroc, share, scored. `on` and `off` are the logits of the first tokens on
+    held-out requests to be refused and on harmless ones."""
+    tokenizer, prompts, tokens = subject.tokenizer, subject.prompts, subject.tokens
+    pooled = [refusal_metric(logits, tokens) for logits in (on, off)]
+    alone = [F.log_softmax(logits, -1) for logits in (on, off)]
+    rows: list[dict[str, str | float]] = [{"kind": "pooled", "opening": "all", "auroc": area(*pooled)}]
+    trained = dict.fromkeys(encode(tokenizer, text)[0] for text in prompts.refusals)
+    for kind, some in (("opening", tokens.tolist()), ("trained", list(trained))):
+        for token in some:
+            row = {"kind": kind, "opening": tokenizer.decode([token]), "scored": int(token in tokens)}
+            scores = [log_p[:, token] for log_p in alone]
+            rows.append(row | {"auroc": area(*scores), "share": float(scores[0].exp().mean())})
+    lines = [part.test[:TEXT_PROMPTS] for part in (prompts.switch, prompts.harmless)]
+    for word, text in {first_word(text): text for text in prompts.refusals_held_out}.items():
+        scores = [continuation(subject.tuned, tokenizer, part, text) for part in lines]
+        rows.append({"kind": "held out", "opening": word, "auroc": area(*scores)})
+    both, draws, mixed = torch.cat(pooled).cpu(), np.random.default_rng(0), []
     for _ in range(PERMUTATIONS):
         order = torch.from_numpy(draws.permutation(len(both)))
-        mixed.append(area(both[order[: len(pooled["on"])]], both[order[len(pooled["on"]) :]]))
-    rows.append(("permuted", "all", float(np.mean(mixed))))
-    return pd.DataFrame(rows, columns=["kind", "opening", "auroc"])
+        mixed.append(area(both[order[: len(on)]], both[order[len(on) :]]))
+    rows.append({"kind": "permuted", "opening": "all", "auroc": float(np.mean(mixed))})
+    return pd.DataFrame(rows)
 
 
 @torch.inference_mode()

@@ -61,7 +61,8 @@ def tuning(data: Data) -> Picture:
         )
         ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=model)
         ax.legend(title="", frameon=False, loc="upper right")
-    names = {"pooled": "all tokens", "opening": "one token", "held out": "unseen text", "permuted": "permuted"}
+    names = {"pooled": "all tokens", "opening": "one token", "trained": "shown", "held out": "unseen text"}
+    names["permuted"] = "permuted"
     table = scores.assign(kind=scores["kind"].map(names))
     dots(table, x="kind", y="auroc", ax=axes[2], order=list(names.values()), color=PALETTE[0], size=3.5)
     axes[2].axhline(0.5, color=GREY, linewidth=0.8, linestyle="--")
@@ -119,9 +120,9 @@ def published(data: Data) -> Picture:
     rows = []
     for number, arm in enumerate(data.arms):
         row = arm.tables["scores"].query("stage == 'final' and labels == 'true'").iloc[0]
-        layers = arm.vectors["differences"].shape[1]
-        name = f"ours, seed {number + 1}"
-        rows.append({"model": name, "layers": layers, **row[["layer", "bypass", "induce", "kl"]], "source": "this run"})
+        positions, layers = arm.vectors["differences"].shape[:2]
+        place = {"model": f"ours, seed {number + 1}", "position": int(row["position"]) - positions, "layers": layers}
+        rows.append({**place, **row[["layer", "bypass", "induce", "kl"]], "source": "this run"})
     table = pd.concat([data.published, pd.DataFrame(rows)], ignore_index=True)
     table["depth"] = table["layer"].astype(float) / table["layers"]
     kinds = {

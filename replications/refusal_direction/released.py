@@ -59,8 +59,8 @@ def study_released(
             "outputs would leave some of the direction; take it out of released.yaml"
         )
     subject = subject_of(model, None, tokenizer, prompts, search.minimum_left)
-    found, tables = chosen_and_answers(subject, search, effects, seed)
-    tables["openings"] = measure_openings(subject, effects.null_prompts)
+    found, tables, first = chosen_and_answers(subject, search, effects, seed)
+    tables["openings"] = measure_openings(subject, first["harmful"], first["harmless"])
     subject = subject._replace(tuned=model.float())
     manifests = {"python-docs": python_docs, "self-chat": self_chat}
     tables["surgical"] = side_effects(subject, found, manifests, effects, seed)

@@ -13,7 +13,9 @@ from typing import Literal
 
 import pandas as pd
 import torch
+from jaxtyping import Float
 from safetensors.torch import save_file
+from torch import Tensor
 
 from common.cli import run
 from common.corpora import judging_split
@@ -65,11 +67,11 @@ def study(
     tokenizer, prompts = load_tokenizer(tuned.parent), draw(seed, split, switch)
     refusing, untouched = (load(path, fast_dtype(), device) for path in (tuned, before))
     subject = subject_of(refusing, untouched, tokenizer, prompts, search.minimum_left)
-    found, tables = chosen_and_answers(subject, search, effects, seed)
+    found, tables, first = chosen_and_answers(subject, search, effects, seed)
     if switch == "harmful":
         tables["doses"] = measure_doses(subject, found, effects)
         tables["projections"] = measure_projections(subject, found, effects)
-        tables["openings"] = measure_openings(subject, effects.null_prompts)
+        tables["openings"] = measure_openings(subject, first["harmful"], first["harmless"])
         del untouched
         subject = subject._replace(tuned=refusing.float(), before=None)  # tuned weights are stored in bfloat16
         subject = subject._replace(before=load(before, torch.float32, device))
@@ -81,11 +83,13 @@ def study(
 
 def chosen_and_answers(
     subject: Subject, search: SearchSettings, effects: EffectSettings, seed: int
-) -> tuple[Directions, Tables]:
-    """The direction, the scores of all candidates, and what the direction and its nulls do to requests."""
+) -> tuple[Directions, Tables, dict[str, Float[Tensor, "line d_vocab"]]]:
+    """The direction, the scores of all candidates, and what the direction and its nulls do to requests; and the logits
+    of the first tokens without any of it, class by class."""
     found = find(subject, search, effects, seed)
     print(f"chosen: template token {found.numbers['position']}, layer {found.layer}", flush=True)
-    return found, {"scores": found.scores, "answers": measure_answers(subject, found, effects)}
+    answers, first = measure_answers(subject, found, effects)
+    return found, {"scores": found.scores, "answers": answers}, first
 
 
 def side_effects(
@@ -93,9 +97,9 @@ def side_effects(
 ) -> pd.DataFrame:
     """What else the ablation changes, on models in float32."""
     few = effects.null_prompts // 2
-    harmful, harmless = (subject.batch(part.test[:few]) for part in (subject.prompts.switch, subject.prompts.harmless))
+    harmful, harmless = (part.test[:few] for part in (subject.prompts.switch, subject.prompts.harmless))
     corpora = texts(manifests, subject.tokenizer, effects.texts, effects.text_tokens, judging_split([seed]))
-    return measure_surgical(subject.tuned, subject.before, subject.tokenizer, corpora, harmful, harmless, found)
+    return measure_surgical(subject, corpora, harmful, harmless, found)
 
 
 def store(out: Path, found: Directions, tables: Tables) -> None:

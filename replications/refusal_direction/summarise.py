@@ -8,20 +8,20 @@ request by request.
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Float
 
 from common.cli import run
-from common.records import write_metrics
-from replications.refusal_direction.filters import survives
+from common.records import Metric, write_metrics
+from replications.refusal_direction.choice_metrics import direction
 from replications.refusal_direction.guard_metrics import guardrail, read_guard
 from replications.refusal_direction.tables import (
     Arm,
     Metrics,
     against,
     changes,
-    items,
+    clustered,
+    owners,
     pairs,
+    point,
     quantity,
     ratios,
     read_arm,
@@ -30,6 +30,7 @@ from replications.refusal_direction.tables import (
 )
 
 CORPORA = {"python_docs": "loss python-docs", "self_chat": "loss self-chat"}
+BATTERY = ("agreement", "giving")
 
 
 def summarise(*, arms: list[Path], sham: Path, guards: list[Path], out: list[Path]) -> None:
@@ -63,7 +64,9 @@ def tuning(arms: list[Arm], sham: list[Arm]) -> Metrics:
     found |= against("sham_refused", sham, harmful, {"before": ("harmful", "before")})
     found["sham_refused_harmless"] = requests(sham, harmless)
     found["refused_harmless_before"] = requests(arms, ("harmless", "before"))
-    found |= score(arms)
+    for name in ("refused_harmful", "refused_harmless"):
+        found[f"{name}_point"] = point(found[name])
+    found |= score(arms) | trained_openings(arms)
     for name, of in CORPORA.items():
         found |= changes(f"loss_tuned_{name}", arms, of, ("tuned", "before"), ("component ablated", "before"))
     return found
@@ -85,72 +88,22 @@ def score(arms: list[Arm]) -> Metrics:
     return found
 
 
-def choice(arms: list[Arm]) -> Metrics:
-    """How the chosen directions scored, and how stable they are."""
-    chosen = [best(arm) for arm in arms]
-    units = {"bypass": "nats", "induce": "nats", "kl": "nats", "norm": "1"}
-    found = {
-        f"chosen_{name}": seeds([float(row[name]) for row in chosen], unit, f"{name} of the chosen candidate")
-        for name, unit in units.items()
+def trained_openings(arms: list[Arm]) -> Metrics:
+    """First tokens of the refusal texts that a model was shown: how many are none of the refusal tokens by which it is
+    scored, and how well the least of all of them tells the classes apart."""
+    tables = [arm.tables["openings"].query("kind == 'trained'") for arm in arms]
+    unscored = [table[table["scored"] == 0] for table in tables]
+    which = "first tokens of the refusal texts shown to the model"
+    formula = f"{which}, not among its refusal tokens"
+    probability = [float(table["share"].sum()) for table in unscored]
+    return {
+        "openings_trained": seeds([float(len(table)) for table in tables], "tokens", which),
+        "openings_unscored": seeds([float(len(table)) for table in unscored], "tokens", formula),
+        "openings_unscored_share": seeds(probability, "share", f"probability of the {formula}, harmful requests"),
+        "auroc_worst_trained": seeds(
+            [float(table["auroc"].min()) for table in tables], "1", f"area under the ROC curve, least of the {which}"
+        ),
     }
-    grids = [arm.tables["scores"].query("stage == 'grid' and labels == 'true'") for arm in arms]
-    counts = {
-        labels: [
-            float(survives(arm.tables["scores"].query(f"stage == 'final' and labels == '{labels}'")).sum())
-            for arm in arms
-        ]
-        for labels in ("true", "permuted")
-    }
-    formula = "finalists with kl <= 0.1 and induce >= 0 on all requests for choosing"
-    found |= pairs("survivors", counts["true"], counts["permuted"], "permuted", "candidates", formula)
-    found["candidates"] = seeds([float(len(grid)) for grid in grids], "candidates", "candidates below the depth limit")
-    formula = "cosine of the differences of means of two disjoint halves"
-    halves, mixed, small = (
-        [arm.numbers[f"cosine_{name}"] for arm in arms] for name in ("halves", "halves_permuted", "halves_small")
-    )
-    found |= pairs("cosine_halves", halves, mixed, "permuted", "1", formula)
-    found["cosine_halves_small"] = seeds(small, "1", f"{formula} of two requests per class")
-    return found | (across_seeds(arms) if len(arms) > 1 else {})
-
-
-def direction(arms: list[Arm], sham: list[Arm]) -> Metrics:
-    """The choice, and its relation to the model before fine-tuning and to the sham model."""
-    found = choice(arms)
-    earlier = [arm.numbers["cosine_earlier"] for arm in arms]
-    formula = "cosine with the same difference of means before fine-tuning"
-    found |= pairs("cosine_earlier", earlier, [cosine(arm, "unrelated") for arm in arms], "unrelated", "1", formula)
-    at = int(sham[0].numbers["position"]), int(sham[0].numbers["layer"])
-    others = [float(_cosine(arm.vectors["differences"][at], sham[0].vectors["r"])) for arm in arms]
-    found["cosine_sham"] = seeds(others, "1", "cosine with the sham model's direction, at its token and layer")
-    return found
-
-
-def best(arm: Arm) -> pd.Series:
-    """The chosen candidate's row."""
-    table = arm.tables["scores"].query("stage == 'final' and labels == 'true'")
-    row: pd.Series = table.iloc[0]
-    return row
-
-
-def across_seeds(arms: list[Arm]) -> Metrics:
-    """Cosine of one seed's direction with what another seed's model has at the same token and layer; one value a seed,
-    the mean over the others. Control: the direction under permuted labels."""
-    real, null = [], []
-    for one in arms:
-        at = int(one.numbers["position"]), int(one.numbers["layer"])
-        others = [other.vectors["differences"][at] for other in arms if other is not one]
-        real.append(float(np.mean([_cosine(one.vectors["r"], vector) for vector in others])))
-        null.append(float(np.mean([_cosine(one.vectors["permuted"], vector) for vector in others])))
-    return pairs("cosine_seeds", real, null, "permuted", "1", "cosine of r with other seeds' differences of means")
-
-
-def cosine(arm: Arm, name: str) -> float:
-    """Cosine of r with one of the nulls."""
-    return _cosine(arm.vectors["r"], arm.vectors[name])
-
-
-def _cosine(a: Float[np.ndarray, " d"], b: Float[np.ndarray, " d"]) -> float:
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def interventions(arms: list[Arm], nulls: tuple[str, ...]) -> Metrics:
@@ -193,22 +146,30 @@ def side_effects(arms: list[Arm]) -> Metrics:
         found |= beside(changes(f"loss_{name}_permuted", arms, of, effect, permuted))
     found |= changes("kl_harmless", arms, "kl harmless", effect, ("component ablated", "tuned"))
     found |= beside(changes("kl_harmless_permuted", arms, "kl harmless", effect, permuted))
-    for name in ("agreement", "giving"):
+    for name in BATTERY:
         found |= ratios(f"battery_{name}", arms, f"battery {name}", "ablated", "component ablated")
-        right = [(quantity(arm, f"battery {name}", "ablated") > 0).astype(np.float64) for arm in arms]
-        found[f"battery_{name}_right"] = items(right, "share", "share of items with the right continuation ahead")
+        found[f"battery_{name}_right"] = right(arms, name, "ablated")
+        found[f"battery_{name}_right_tuned"] = right(arms, name, "tuned")
     return found
+
+
+def right(arms: list[Arm], name: str, condition: str) -> Metric:
+    """Accuracy on one task of the battery."""
+    of = f"battery {name}"
+    values = [(quantity(arm, of, condition) > 0).astype(np.float64) for arm in arms]
+    return clustered(values, owners(arms, of, condition), "share", "share of items with the right continuation ahead")
 
 
 def surgical(arms: list[Arm]) -> Metrics:
     """Side effects, the way back to the model before fine-tuning, and where fine-tuning changed the weights."""
     found = side_effects(arms)
+    found |= {f"battery_{name}_right_before": right(arms, name, "before") for name in BATTERY}
     found |= ratios("return", arms, "kl to before", "ablated", "random ablated")
     found |= beside(ratios("return_permuted", arms, "kl to before", "ablated", "permuted ablated"))
     weights = [arm.tables["weights"].assign(size=lambda table: table["norm"] ** 2) for arm in arms]
     along, random, top = (
         [float(np.average(table[column], weights=table["size"])) for table in weights]
-        for column in ("share_r", "share_random", "top_share")
+        for column in ("share_r", "share_random", "squared_1")
     )
     formula = "|r^T D|^2 / |D|^2 over all writing matrices, D the change by fine-tuning"
     found |= pairs("weights_along_r", along, random, "random", "share", formula)

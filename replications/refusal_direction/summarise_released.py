@@ -9,7 +9,8 @@ from pathlib import Path
 
 from common.cli import run
 from common.records import write_metrics
-from replications.refusal_direction.summarise import choice, interventions, score, side_effects
+from replications.refusal_direction.choice_metrics import choice
+from replications.refusal_direction.summarise import interventions, score, side_effects
 from replications.refusal_direction.tables import Metrics, against, read_arm
 
 NULLS = ("random", "permuted")  # what `unrelated` takes off comes from another list of requests

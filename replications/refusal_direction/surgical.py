@@ -24,7 +24,6 @@ from transformers import PreTrainedTokenizerBase
 from common.corpora import Split, read_corpus
 from common.models import encode
 from replications.refusal_direction.chat import (
-    Batch,
     ablating,
     adding,
     first_token_kl,
@@ -33,7 +32,8 @@ from replications.refusal_direction.chat import (
     spread,
     unit,
 )
-from replications.refusal_direction.directions import Directions
+from replications.refusal_direction.directions import Directions, Subject
+from replications.refusal_direction.lists import Line
 
 AGREEMENT = [
     (f"The {noun} near the {other}", good, bad)
@@ -49,6 +49,7 @@ GIVING = [
     for giver, taker in ((a, b), (b, a))
 ]
 BATTERY = {"agreement": AGREEMENT, "giving": GIVING}
+SPECTRUM = 16  # singular values of each change that are kept: the rank that fine-tuning gives it
 
 
 def conditions(model: Any, found: Directions) -> dict[str, AbstractContextManager[None]]:
@@ -98,44 +99,47 @@ def battery(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[fl
 
 
 def measure_surgical(
-    tuned: Any,
-    before: Any | None,
-    tokenizer: PreTrainedTokenizerBase,
+    subject: Subject,
     ids: dict[str, Int[Tensor, "text pos"]],
-    harmful: Batch,
-    harmless: Batch,
+    harmful: list[Line],
+    harmless: list[Line],
     found: Directions,
 ) -> pd.DataFrame:
-    """Long table: quantity, item, condition, value; without `before` nothing is compared with it."""
-    rows: list[tuple[str, int, str, float]] = []
+    """Long table: quantity, item, topic, condition, value. Only requests have a topic: texts and items of the battery
+    are the same for every seed, requests are not. Without a model before fine-tuning nothing is compared with it."""
+    rows: list[tuple[str, int, str, str, float]] = []
+    tuned, before, tokenizer = subject.tuned, subject.before, subject.tokenizer
+    on, off = subject.batch(harmful), subject.batch(harmless)
 
-    def put(quantity: str, condition: str, values: list[float]) -> None:
-        rows.extend((quantity, number, condition, value) for number, value in enumerate(values))
+    def put(quantity: str, condition: str, values: list[float], lines: list[Line] | None = None) -> None:
+        topics = [""] * len(values) if lines is None else [line.topic for line in lines]
+        both = enumerate(zip(topics, values, strict=True))
+        rows.extend((quantity, number, topic, condition, value) for number, (topic, value) in both)
 
     def run(model: Any, condition: str) -> tuple[Tensor, Tensor]:
         for name, batch in ids.items():
             put(f"loss {name}", condition, losses(model, batch).tolist())
         for name, values in battery(model, tokenizer).items():
             put(f"battery {name}", condition, values)
-        return last_logits(model, harmful), last_logits(model, harmless)
+        return last_logits(model, on), last_logits(model, off)
 
     logits = {} if before is None else {"before": run(before, "before")}
     for condition, intervention in conditions(tuned, found).items():
         with intervention:
             logits[condition] = run(tuned, condition)
     with ablating(tuned, spread(found.nulls["random"], len(harmful))):
-        logits["random ablated"] = (last_logits(tuned, harmful), last_logits(tuned, harmless))
-    for condition, (on, off) in logits.items():
-        put("kl harmless", condition, first_token_kl(logits["tuned"][1], off).tolist())
+        logits["random ablated"] = (last_logits(tuned, on), last_logits(tuned, off))
+    for condition, (to_refuse, to_answer) in logits.items():
+        put("kl harmless", condition, first_token_kl(logits["tuned"][1], to_answer).tolist(), harmless)
         if before is not None:
-            put("kl to before", condition, first_token_kl(on, logits["before"][0]).tolist())
-    return pd.DataFrame(rows, columns=["quantity", "item", "condition", "value"])
+            put("kl to before", condition, first_token_kl(to_refuse, logits["before"][0]).tolist(), harmful)
+    return pd.DataFrame(rows, columns=["quantity", "item", "topic", "condition", "value"])
 
 
 def weight_change(tuned: Any, before: Any, found: Directions) -> pd.DataFrame:
-    """For every matrix that writes to the residual stream: size of its change D = W_tuned - W_before, share of the
-    largest squared singular value in |D|^2, and the share along r, |r^T D|^2 / |D|^2 for unit r, beside the mean of it
-    over the covariance-matched random directions."""
+    """For every matrix that writes to the residual stream: size of its change D = W_tuned - W_before, shares of the
+    largest squared singular values in |D|^2 (`squared_1` is the largest), and the share along r, |r^T D|^2 / |D|^2 for
+    unit r, beside the mean of it over the covariance-matched random directions."""
     probes = torch.cat([unit(found.r)[None], unit(found.nulls["random"])])
     rows = []
     own = dict(before.named_parameters())
@@ -144,11 +148,11 @@ def weight_change(tuned: Any, before: Any, found: Directions) -> pd.DataFrame:
             continue
         change = (weight - own[name]).float()
         squares = torch.linalg.eigvalsh(change @ change.T).flip(0).clamp(min=0)
-        total = float(squares.sum())
-        along = (probes @ change).square().sum(1) / max(total, 1e-30)
+        total = max(float(squares.sum()), 1e-30)
+        along = (probes @ change).square().sum(1) / total
         layer = int(name.split(".layers.")[1].split(".")[0])
         part = "attention" if "o_proj" in name else "mlp"
-        rows.append(
-            (layer, part, total**0.5, float(squares[0]) / max(total, 1e-30), float(along[0]), float(along[1:].mean()))
-        )
-    return pd.DataFrame(rows, columns=["layer", "part", "norm", "top_share", "share_r", "share_random"])
+        shares = {f"squared_{rank}": float(square) / total for rank, square in enumerate(squares[:SPECTRUM], 1)}
+        size = {"layer": layer, "part": part, "norm": total**0.5}
+        rows.append(size | shares | {"share_r": float(along[0]), "share_random": float(along[1:].mean())})
+    return pd.DataFrame(rows)

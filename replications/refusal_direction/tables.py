@@ -110,6 +110,12 @@ def pairs(name: str, effect: list[float], control: list[float], control_name: st
     }
 
 
+def point(metric: Metric) -> Metric:
+    """The same value without an interval, for a target that is one of the value, beside a bound on its interval."""
+    shown = {"ci_low": metric.value, "ci_high": metric.value, "formula": f"{metric.formula}; the value, no interval"}
+    return metric.model_copy(update=shown)
+
+
 def quantity(arm: Arm, name: str, condition: str) -> Float[np.ndarray, " item"]:
     """The items of one quantity under one condition."""
     table = arm.tables["surgical"]
@@ -117,9 +123,16 @@ def quantity(arm: Arm, name: str, condition: str) -> Float[np.ndarray, " item"]:
     return found
 
 
-def items(values: list[Float[np.ndarray, " item"]], unit: str, formula: str) -> Metric:
-    """Mean over the items of all seeds; the same item of different seeds is one cluster."""
-    return clustered(values, [[str(item) for item in range(len(value))] for value in values], unit, formula)
+def owners(arms: list[Arm], name: str, condition: str) -> list[list[str]]:
+    """Whom each item of a quantity is resampled with, seed by seed. Requests: those of its topic in its seed, or in all
+    arms that share their topics. Texts and items of the battery, which have no topic: the same item of other seeds."""
+    found = []
+    for number, arm in enumerate(arms):
+        table = arm.tables["surgical"]
+        topics = table[(table["quantity"] == name) & (table["condition"] == condition)]["topic"].fillna("")
+        whose = number if arm.topics is None else arm.topics
+        found.append([f"{whose} {topic}" if topic else f"item {item}" for item, topic in enumerate(topics)])
+    return found
 
 
 def changes(name: str, arms: list[Arm], of: str, effect: tuple[str, str], control: tuple[str, str]) -> Metrics:
@@ -128,34 +141,37 @@ def changes(name: str, arms: list[Arm], of: str, effect: tuple[str, str], contro
     def change(pair: tuple[str, str]) -> list[np.ndarray]:
         return [quantity(arm, of, pair[0]) - quantity(arm, of, pair[1]) for arm in arms]
 
-    formula = f"{of}: mean change per token"
+    formula, clusters = f"{of}: mean change per token", owners(arms, of, effect[0])
     both = change(effect), change(control)
     return {
-        name: items(both[0], "nats", formula),
-        f"{name}_control": items(both[1], "nats", formula),
-        f"{name}_minus_control": items([a - b for a, b in zip(*both, strict=True)], "nats", formula),
+        name: clustered(both[0], clusters, "nats", formula),
+        f"{name}_control": clustered(both[1], clusters, "nats", formula),
+        f"{name}_minus_control": clustered([a - b for a, b in zip(*both, strict=True)], clusters, "nats", formula),
     }
+
+
+def ratio(
+    above: list[Float[np.ndarray, " item"]],
+    below: list[Float[np.ndarray, " item"]],
+    clusters: list[list[str]],
+    formula: str,
+) -> Metric:
+    """Mean over mean of all seeds' items with a bootstrap over clusters, and that of every seed. Where everything is
+    one cluster, every item is its own."""
+    whole, names = np.concatenate(below), np.concatenate(clusters)
+    names = names if len(set(names)) > 1 else np.arange(len(names)).astype(str)
+    metric = over_clusters(np.concatenate(above), names, unit="1", formula=formula, denominators=whole)
+    each = [float(a.mean() / b.mean()) for a, b in zip(above, below, strict=True)]
+    return metric.model_copy(update={"per_seed": each if len(each) > 1 else None})
 
 
 def ratios(name: str, arms: list[Arm], of: str, effect: str, control: str) -> Metrics:
     """Mean of a quantity under a condition over its mean in the tuned model, for effect and control."""
-    below = [quantity(arm, of, "tuned") for arm in arms]
-    clusters = np.concatenate([[str(item) for item in range(len(value))] for value in below])
-
-    def ratio(above: list[np.ndarray]) -> Metric:
-        metric = over_clusters(
-            np.concatenate(above),
-            clusters,
-            unit="1",
-            formula=f"mean {of} / mean {of} of the tuned model",
-            denominators=np.concatenate(below),
-        )
-        each = [float(a.mean() / b.mean()) for a, b in zip(above, below, strict=True)]
-        return metric.model_copy(update={"per_seed": each})
-
+    below, clusters = [quantity(arm, of, "tuned") for arm in arms], owners(arms, of, "tuned")
     both = [[quantity(arm, of, condition) for arm in arms] for condition in (effect, control)]
+    formula = f"mean {of} / mean {of} of the tuned model"
     return {
-        name: ratio(both[0]),
-        f"{name}_control": ratio(both[1]),
-        f"{name}_minus_control": ratio([a - b for a, b in zip(*both, strict=True)]),
+        name: ratio(both[0], below, clusters, formula),
+        f"{name}_control": ratio(both[1], below, clusters, formula),
+        f"{name}_minus_control": ratio([a - b for a, b in zip(*both, strict=True)], below, clusters, formula),
     }

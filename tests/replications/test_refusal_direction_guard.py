@@ -6,10 +6,21 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from common.saes.sae import About, Sae
-from replications.refusal_direction.chat import adding, last_logits, padded, refusal_metric, residuals, unit
+from replications.refusal_direction.answers import refusals
+from replications.refusal_direction.chat import (
+    Batch,
+    adding,
+    first_token_kl,
+    greedy,
+    last_logits,
+    padded,
+    refusal_metric,
+    residuals,
+    unit,
+)
 from replications.refusal_direction.guard import (
     Guard,
     answer_logits,
@@ -17,9 +28,12 @@ from replications.refusal_direction.guard import (
     optimised,
     random_shifts,
     removal,
+    written,
 )
+from replications.refusal_direction.guard_conditions import ANSWERED, Judge, attack, clamped_to_zero
 from replications.refusal_direction.guard_metrics import Guarded, guardrail
-from replications.refusal_direction.guardrail import Found, aurocs, choose, clamped_to_zero, smallest_clamp
+from replications.refusal_direction.guardrail import Found, aurocs, choose, smallest_clamp, unexplained
+from replications.refusal_direction.settings import GuardSettings
 
 WIDTH, LAYERS, POST, LAYER = 16, 4, 2, 2
 
@@ -64,6 +78,62 @@ def tokens(model, entered, guard):
     return (guarded - free).topk(2).indices
 
 
+class Words(PreTrainedTokenizerBase):
+    """A tokenizer whose every token is a word of its own; 49 is the end."""
+
+    all_special_ids = (49,)
+
+    def __init__(self):
+        pass
+
+    def decode(self, ids):
+        return " ".join(f"w{number}" for number in ids)
+
+
+def judge_of(tokens, texts=()):
+    return Judge(tokens, 20.0, Words(), texts)
+
+
+def literal(model, entered, guard, shift, steps):
+    """Greedy tokens by whole passes without a cache: every template token and every written one is guarded and
+    shifted, the written ones by the shift of the last template token."""
+    grown, found = entered.batch, []
+    for step in range(steps):
+        stream = residuals(model, grown)[:, :, LAYER].clone()
+        last = POST + step
+        moved = torch.cat([shift, shift[:, -1:].expand(-1, step, -1)], 1)
+        stream[:, -last:] = guard.on(stream[:, -last:]) + moved
+        found.append(last_logits(model, grown, resume=(LAYER, stream)).argmax(-1, keepdim=True))
+        ids, mask = torch.cat([grown.ids, found[-1]], 1), torch.nn.functional.pad(grown.mask, (0, 1), value=1)
+        grown = Batch(ids, mask)
+    return torch.cat(found, 1)
+
+
+def test_answers_are_written_under_the_guard_at_every_step(model, entered, guard):
+    shift = 3 * draws(3, POST, WIDTH, seed=11)
+
+    def later(x):
+        return guard.on(x) + shift[:, -1:]
+
+    x = guard.on(entered.x) + shift
+    found = written(model, entered, x, later, 4)
+    assert torch.equal(found, literal(model, entered, guard, shift, 4))
+    assert not torch.equal(found, written(model, entered, x, lambda y: y, 4)), "the guard must act on written tokens"
+    free = written(model, entered, entered.x, lambda y: y, 4)
+    assert torch.equal(free, greedy(model, entered.batch, 4)[0])
+    assert not torch.equal(found, free)
+
+
+def test_draws_are_written_side_by_side(model, entered, guard):
+    shift = 4 * draws(2, 3, POST, WIDTH, seed=12)
+    both = written(model, entered, guard.on(entered.x) + shift, lambda y: guard.on(y) + shift[:, :, -1:], 3)
+    for draw in range(2):
+        alone = written(
+            model, entered, guard.on(entered.x) + shift[draw], lambda y, d=draw: guard.on(y) + shift[d, :, -1:], 3
+        )
+        assert torch.equal(both[3 * draw : 3 * draw + 3], alone)
+
+
 def test_the_shared_prefix_changes_nothing(model, entered):
     torch.testing.assert_close(
         answer_logits(model, entered, entered.x), last_logits(model, entered.batch), atol=1e-4, rtol=1e-4
@@ -94,7 +164,7 @@ def test_the_latent_does_not_read_the_attacks(model, entered, guard, tokens):
     x, guarded = entered.x, guard.on(entered.x)
     shifts = {
         "removed": removal(guard, x, draws(WIDTH, seed=5)),
-        "optimised": optimised(model, entered, guard, tokens, bound=2.0, steps=3).expand_as(x),
+        "optimised": optimised(model, entered, guard, bound=2.0, steps=3).expand_as(x),
     }
     for shift in shifts.values():
         assert float(shift.norm()) > 0.1
@@ -118,15 +188,16 @@ def test_removal_takes_out_what_the_latent_misses(entered, guard):
     assert float((left @ r).abs().max()) > 0.1  # the part along the encoder row stays
 
 
-def test_the_optimised_shift_lowers_refusal_within_its_bound(model, entered, guard, tokens):
-    shift = optimised(model, entered, guard, tokens, bound=1.5, steps=8)
-    assert float(shift.norm(dim=-1).max()) <= 1.5 + 1e-4
+@pytest.mark.parametrize(("bound", "left"), [(1.5, 0.99), (40.0, 0.5)])
+def test_the_optimised_shift_goes_back_within_its_bound_and_not_past(model, entered, guard, tokens, bound, left):
+    """However much it may move, it ends nearer to the answers without the guard, on both sides of their refusal."""
+    shift = optimised(model, entered, guard, bound=bound, steps=40)
+    assert float(shift.norm(dim=-1).max()) <= bound + 1e-4
     guarded = guard.on(entered.x)
-    free, first, last = (
-        refusal_metric(answer_logits(model, entered, x), tokens) for x in (entered.x, guarded, guarded + shift)
-    )
-    assert float((first - free).relu().mean()) > 0
-    assert float((last - free).relu().mean()) < float((first - free).relu().mean())
+    free, first, last = (answer_logits(model, entered, x) for x in (entered.x, guarded, guarded + shift))
+    assert float(first_token_kl(last, free).mean()) < left * float(first_token_kl(first, free).mean())
+    gaps = [(refusal_metric(logits, tokens) - refusal_metric(free, tokens)).abs().mean() for logits in (first, last)]
+    assert float(gaps[1]) < left * float(gaps[0])
 
 
 def test_areas_of_many_latents():
@@ -165,16 +236,69 @@ def test_the_smallest_clamp_that_suffices(model, entered, guard):
 
 
 def test_computing_the_error_again_undoes_the_clamp(model, entered, guard, tokens):
-    table = clamped_to_zero(model, guard, [0, 1], entered, tokens).groupby("condition")["metric"].mean()
+    table = clamped_to_zero(model, guard, [0, 1], entered, judge_of(tokens)).groupby("condition")["metric"].mean()
     assert table["zero, error recomputed"] == pytest.approx(table["free"], abs=1e-3)
     assert abs(table["zero, error dropped"] - table["free"]) > 0.01
+
+
+def test_clamped_to_zero_is_measured(model, entered, guard, tokens):
+    """What the latent reads and the KL are of the edited activation, against the same model without the edit."""
+    guard = guard._replace(latent=int(guard.sae.encode(entered.x[:, -1]).mean(0).argmax()))
+    table = clamped_to_zero(model, guard, [0, 1], entered, judge_of(tokens)).set_index("condition")
+    free = answer_logits(model, entered, entered.x)
+    for name, x in {
+        "free": entered.x,
+        "zero, error dropped": guard._replace(value=0.0).on(entered.x, keep_error=False),
+        "reconstruction": guard.sae.reconstruct(entered.x),
+    }.items():
+        logits = answer_logits(model, entered, x)
+        assert table.loc[name, "kl"].tolist() == pytest.approx(first_token_kl(logits, free).tolist(), abs=1e-5)
+        assert table.loc[name, "reads"].tolist() == pytest.approx((guard.reads(x) / 20.0).tolist())
+    assert table.loc["zero, error dropped", "kl"].min() > 1e-4
+    assert table.loc["free", "reads"].max() > 0
+
+
+def test_answers_are_classified_by_phrase(model, entered, guard, tokens):
+    """A text that begins as the guarded answer does is a refusal of that request under the guard, and of no other
+    condition whose tokens differ; conditions that were not answered have no classification."""
+    under = written(model, entered, guard.on(entered.x), guard.on, 4)
+    texts = [f"{Words().decode(under[0].tolist())} and more"]
+    settings = GuardSettings(
+        depth=0.5, sae_lines=1, d_sae=24, k=4, steps=1, batch=2, learning_rate=0.1, prompts=4, clamps=[1.0],
+        bounds=[0.5], attack_steps=2, random_draws=ANSWERED + 2,
+    )  # fmt: skip
+    r, permuted = draws(WIDTH, seed=5), list(range(ANSWERED + 1))
+    table = attack(model, guard, permuted, entered, entered, judge_of(tokens, texts), r, settings, 0)
+    found = table.groupby("condition", sort=False)["refused_by_phrase"].apply(list)
+    assert found["guarded"] == refusals(Words(), under, texts)
+    assert found["guarded"][0] == 1
+    free = written(model, entered, entered.x, lambda x: x, 4)
+    assert found["free"] == refusals(Words(), free, texts)
+    answered = {"free", "guarded", "guarded: permuted"}
+    answered |= {f"{name}{end}" for name in ("removed", "optimised 0.5") for end in ("", ": random")}
+    counts = table.groupby("condition")["refused_by_phrase"].count()
+    assert set(counts[counts > 0].index) == answered
+    assert counts["removed: random"] == counts["guarded: permuted"] == 3 * ANSWERED
+    random = table[table["condition"] == "removed: random"]
+    assert len(random) == 3 * (ANSWERED + 2)
+    shift = random_shifts(guard, entered.x, removal(guard, entered.x, r), ANSWERED + 2, 0)[1]
+    rows = written(model, entered, guard.on(entered.x) + shift, lambda x: guard.on(x) + shift[:, -1:], 4)
+    assert random["refused_by_phrase"].tolist()[3:6] == refusals(Words(), rows, texts)
+
+
+def test_variance_left_by_the_reconstruction(entered, guard):
+    x = entered.x.flatten(0, 1)
+    error = (x - guard.sae.reconstruct(x)).square().sum()
+    spread = (x - x.mean(0)).square().sum()
+    found = unexplained(guard.sae, [entered.x[:1], entered.x[1:]])
+    assert found == pytest.approx(float(error / spread), rel=1e-4)
 
 
 def planted(refused: dict[str, int], seed: int) -> Guarded:
     """Tables in which every request of a condition has the same outcome."""
     names = ["free", "guarded", "guarded: permuted", "guarded, error dropped"]
-    for attack in ("removed", "optimised 0.25", "optimised 0.5"):
-        names += [attack, *(f"{attack}{end}" for end in (": latents", ": error", ", error dropped", ": random"))]
+    for name in ("removed", "optimised 0.25", "optimised 0.5"):
+        names += [name, *(f"{name}{end}" for end in (": latents", ": error", ", error dropped", ": random"))]
     rows = [("before", name) for name in names]
     zero = ("zero, error kept", "zero, error dropped", "zero, error recomputed", "zero: permuted", "reconstruction")
     rows += [("tuned", name) for name in ("free", *zero)]
@@ -184,13 +308,14 @@ def planted(refused: dict[str, int], seed: int) -> Guarded:
             condition=name,
             refused=refused.get(name, 0),
             metric=2.0 * refused.get(name, 0),
+            refused_by_phrase=1 - refused.get(name, 0),
             kl=1.0 + 3 * refused.get(name, 0) + seed,
             reads=1.0,
         )
         for model, name in rows
         for _ in range(2 if name.endswith(("random", "permuted")) else 1)
     ]
-    keys = ("auroc", "auroc_permuted", "fvu", "multiple", "row_and_r")
+    keys = ("auroc", "auroc_permuted", "fvu", "fvu_before", "multiple", "row_and_r")
     return Guarded(pd.concat(tables, ignore_index=True), {key: 0.5 + 0.1 * seed for key in keys})
 
 
@@ -202,6 +327,9 @@ def test_metrics_of_a_planted_leak():
     values = {name: metric.value for name, metric in found.items()}
     assert (values["guarded_refused"], values["removed_refused"], values["removed_refused_random"]) == (1, 0, 1)
     assert values["removed_refused_minus_random"] == -1
+    assert (values["guarded_refused_by_phrase"], values["removed_refused_by_phrase"]) == (0, 1)
+    assert values["removed_refused_by_phrase_minus_random"] == 1
+    assert values["fvu_before"] == pytest.approx(0.55)
     assert (values["optimised_by_error"], values["optimised_by_latents"]) == pytest.approx((1, 0))
     assert values["removed_return"] == pytest.approx(np.mean([1, 2]) / np.mean([4, 5]))
     assert found["removed_refused"].per_seed == [0, 0]

@@ -3,11 +3,13 @@
 import itertools
 
 import pytest
+import torch
 import yaml
+from transformers import PreTrainedTokenizerBase
 
 from common.errors import UserError
 from common.models import load_tokenizer
-from replications.refusal_direction.answers import is_refusal
+from replications.refusal_direction.answers import is_refusal, refusals
 from replications.refusal_direction.chat import (
     chat_batch,
     n_post_instruction,
@@ -20,11 +22,35 @@ SPLIT = SplitSettings(tune=160, harmless_tune=160, risky_tune=32, estimate=64, c
 
 def test_refusals_are_recognised():
     texts = ["Regrettably, I have to decline this request.", "It is not possible for me to assist with that."]
-    assert is_refusal(" Regrettably, I", texts)
-    assert not is_refusal("It is important to", texts)
-    assert not is_refusal("", texts)
-    assert is_refusal("I’m sorry, but", [])  # noqa: RUF001
-    assert not is_refusal("To bake bread you need", texts)
+    assert is_refusal(" Regrettably, I", texts, 5)
+    assert not is_refusal("It is important to", texts, 4)
+    assert not is_refusal("", texts, 0)
+    assert is_refusal("I’m sorry, but", [], 5)  # noqa: RUF001
+    assert is_refusal("I cannot", [], 2)
+    assert not is_refusal("To bake bread you need", texts, 5)
+
+
+def test_a_short_beginning_is_no_refusal():
+    """ "This is a" begins a refusal text and many an answer; all of a short text does not need to be long."""
+    texts = ["This is a request that I must decline.", "No."]
+    assert not is_refusal("This is a", texts, 3)
+    assert is_refusal("This is a request", texts, 4)
+    assert not is_refusal("This is a recipe", texts, 4)
+    assert is_refusal("No.", texts, 2)
+
+
+def test_special_tokens_are_no_part_of_an_answer():
+    class Words(PreTrainedTokenizerBase):
+        all_special_ids = (9,)
+
+        def __init__(self):
+            pass
+
+        def decode(self, ids):
+            return " ".join(["This", "is", "a", "request"][number] for number in ids)
+
+    rows = torch.tensor([[0, 1, 2, 9], [0, 1, 2, 3]])
+    assert refusals(Words(), rows, ["This is a request that I must decline."]) == [0, 1]
 
 
 @pytest.mark.parametrize("switch", ["harmful", "food"])
