@@ -1,11 +1,12 @@
 """Scoring candidates for the refusal direction: many candidates in one pass, against one candidate at a time.
 
-Both sides score bypass, induce and KL of the same candidates on the same eight harmful and eight harmless requests, in
-the default model. The other side does what the paper's released code does: hooks for one candidate, batches of 32
-prompts, logits of all positions. Ours puts candidates on the batch axis, unembeds the last position only, and runs the
-blocks below an addition once for all candidates.
+Both sides score bypass, induce and KL of the same candidates on the same 32 harmful and 32 harmless requests, in the
+default model. The other side does what the paper's released code does: hooks for one candidate, batches of 32 prompts,
+logits of all positions. Ours puts candidates on the batch axis, unembeds the last position only, and runs the blocks
+below an addition once for all candidates.
 """
 
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -15,21 +16,24 @@ from benchmarks import Row, default_model
 from common.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.chat import ablating, adding, chat_batch, first_token_kl, refusal_metric
 from replications.refusal_direction.folders import load
-from replications.refusal_direction.lists import load_lists
+from replications.refusal_direction.lists import Class, load_lists
 from replications.refusal_direction.search import ablation_scores, addition_scores
 
-PROMPTS, EVERY, ROWS = 8, 2, 160
+PROMPTS, EVERY, ROWS = 32, 4, 160
+
+
+def requests(name: Class) -> list[str]:
+    """The first requests of a class, one phrase of every topic before the next."""
+    lists = load_lists()
+    phrases = itertools.chain(*zip(*lists.classes[name].values(), strict=True))
+    return [lists.shapes[0].format(phrase) for phrase in itertools.islice(phrases, PROMPTS)]
 
 
 def compare() -> Iterator[Row]:
-    """One row: candidates at every second layer below 0.8 of the depth."""
+    """One row: candidates at every fourth layer below 0.8 of the depth."""
     folder = default_model()
     tokenizer, model = load_tokenizer(folder), load(folder / "manifest.json", fast_dtype(), "cpu")
-    lists = load_lists()
-    harmful, harmless = (
-        chat_batch(tokenizer, [lists.shapes[0].format(group[0]) for group in lists.classes[name].values()][:PROMPTS])
-        for name in ("harmful", "harmless")
-    )
+    harmful, harmless = (chat_batch(tokenizer, requests(name)) for name in ("harmful", "harmless"))
     at = torch.arange(0, int(0.8 * len(model.model.layers)), EVERY)
     vectors = 5 * torch.randn(len(at), model.config.hidden_size, generator=torch.Generator().manual_seed(0))
     tokens = torch.tensor([57, 504, 2683])
@@ -57,7 +61,7 @@ def compare() -> Iterator[Row]:
     yield Row(
         f"three scores of {len(at)} candidate directions, {PROMPTS} + {PROMPTS} requests",
         ours,
-        "one candidate at a time, batch 32, all positions unembedded",
+        "one candidate at a time, batches of 32, all positions unembedded",
         theirs_time,
         f"differ by at most {gap:.2f} nats ({str(model.dtype).removeprefix('torch.')})",
     )

@@ -21,7 +21,7 @@ from replications.refusal_direction.chat import (
     spread,
     unit,
 )
-from replications.refusal_direction.directions import half_cosine, matched, refusal_tokens
+from replications.refusal_direction.directions import half_cosine, matched, refusal_tokens, treated
 from replications.refusal_direction.orthogonalise import orthogonalise, untie
 from replications.refusal_direction.search import ablation_scores, addition_scores, difference, search
 from tests.replications.refusal_direction_tiny import FAMILIES, LAYERS, WIDTH, tiny_batch, tiny_model
@@ -244,6 +244,17 @@ def test_a_model_that_never_refuses_is_told_so():
     same = torch.zeros(4, 10)
     with pytest.raises(UserError, match="never refuses"):
         refusal_tokens(same, same)
+
+
+def test_requests_that_are_not_treated_as_taught_are_left_out():
+    metric = torch.tensor([2.0, -1.0, 3.0, -4.0])
+    assert treated(metric, True, 2).tolist() == [True, False, True, False]
+    assert treated(metric, False, 1).tolist() == [False, True, False, True]
+    assert treated(metric, True, 0).tolist() == [True] * 4
+    with pytest.raises(UserError, match="refuses 2 of 4 requests that it should refuse, and 3 are needed"):
+        treated(metric, True, 3)
+    with pytest.raises(UserError, match="answers 2 of 4 requests that it should answer, and 3 are needed"):
+        treated(metric, False, 3)
 
 
 def test_nulls():

@@ -15,7 +15,7 @@ from common.claims import load_claims
 from common.models import Manifest, load_tokenizer, verify_folder
 from common.records import read_metrics
 from replications.refusal_direction.draw import FIGURES, draw
-from replications.refusal_direction.filters import ranked, survives
+from replications.refusal_direction.effect_pictures import spectrum
 from replications.refusal_direction.folders import save
 from replications.refusal_direction.guardrail import guardrail
 from replications.refusal_direction.lists import LISTS
@@ -24,7 +24,7 @@ from replications.refusal_direction.pictures import Data, tuning
 from replications.refusal_direction.settings import EffectSettings, GuardSettings, SearchSettings, SplitSettings
 from replications.refusal_direction.study import study
 from replications.refusal_direction.summarise import summarise
-from replications.refusal_direction.tables import Arm, against, ratios, read_arm, requests
+from replications.refusal_direction.tables import read_arm
 
 PARTS = ("tuning", "direction", "effects", "surgical", "guardrail")
 CAPTIONS = Path(__file__).resolve().parents[2] / "replications" / "refusal_direction" / "captions"
@@ -86,7 +86,9 @@ def test_no_answer_is_stored(arm):
         texts = pd.read_csv(path).select_dtypes(exclude="number")
         assert all(len(str(cell)) < 30 for cell in texts.to_numpy().flatten()), path.name
     conditions = pd.read_csv(arm / "guard" / "conditions.csv")
-    assert set(conditions) == {"item", "topic", "model", "condition", "reads", "metric", "refused", "kl"}
+    columns = {"item", "topic", "model", "condition", "reads", "metric", "refused", "refused_by_phrase", "kl"}
+    assert set(conditions) == columns
+    assert set(conditions["refused_by_phrase"].dropna()) <= {0, 1}
     free = conditions[conditions["model"] == "tuned"].set_index("condition")["metric"]
     np.testing.assert_allclose(free["zero, error recomputed"], free["free"], atol=1e-4)  # undoes the clamp
     assert all(
@@ -107,13 +109,70 @@ def test_every_claim_finds_its_metrics_and_a_figure_is_drawn(arm):
         assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics), claim.id
     drawn = []
     for folder in ("figures", "again"):
-        svgs = [arm / folder / f"{name}.svg" for name in ("refusal", "guardrail")]
+        names = ("refusal", "guardrail", "projections", "surgical", "published", "tuning")
+        svgs = [arm / folder / f"{name}.svg" for name in names]
         captions, published = [CAPTIONS / f"{path.stem}.rst" for path in svgs], LISTS.with_name("published.csv")
         draw(arms=[numbers, numbers], sham=numbers, guards=guards, published=published, captions=captions, out=svgs)
         drawn.append([path.read_bytes() for path in svgs])
     assert all(len(content) > 1000 for content in drawn[0])
     assert drawn[0] == drawn[1], "same data, same bytes"
+    published = pd.read_csv(arm / "figures" / "published.csv")
+    chosen = json.loads(numbers.read_text())
+    ours = published[published["source"] == "this run"]
+    assert ours["position"].tolist() == [chosen["position"]] * 2
+    assert (len(published), published["position"].max()) == (15, max(-1, chosen["position"]))
+    projections = pd.read_csv(arm / "figures" / "projections.csv")
+    raw = projections[projections["panel"] == "histograms"]
+    assert set(raw["kind"]) == {"harmful", "harmless", "risky"}
+    assert chosen["layer"] in set(raw["layer"])
+    assert len(raw) == 3 * 4 * raw["layer"].nunique()
     assert {path.stem for path in CAPTIONS.glob("*.rst")} == {*FIGURES, "transfer", "cone", "released", "candidates"}
+
+
+@pytest.mark.model
+def test_openings_are_those_of_all_test_requests(arm):
+    """Pooled, by hand from the answers; every trained first token has a row, scored or not."""
+    table, answers = (pd.read_csv(arm / "study" / f"{name}.csv") for name in ("openings", "answers"))
+    tuned = answers[answers["condition"] == "tuned"]
+    on, off = (tuned.loc[tuned["class"] == kind, "metric"].to_numpy() for kind in ("harmful", "harmless"))
+    assert len(on) == len(off) == 8
+    above = (on[:, None] > off).mean() + 0.5 * (on[:, None] == off).mean()
+    assert float(table.loc[table["kind"] == "pooled", "auroc"].iloc[0]) == pytest.approx(above, abs=1e-6)
+    trained, tokens = table[table["kind"] == "trained"], table[table["kind"] == "opening"]
+    assert len(trained) >= 6
+    assert (trained["scored"] == trained["opening"].isin(tokens["opening"]).astype(int)).all()
+    assert (tokens["scored"] == 1).all()
+    assert trained["share"].between(0, 1).all()
+
+
+@pytest.mark.model
+def test_requests_carry_their_topic_and_texts_do_not(arm):
+    table = pd.read_csv(arm / "study" / "surgical.csv", keep_default_na=False)
+    answers = pd.read_csv(arm / "study" / "answers.csv")
+    for quantity, kind in (("kl harmless", "harmless"), ("kl to before", "harmful")):
+        topics = answers[(answers["class"] == kind) & (answers["condition"] == "tuned")]["topic"].tolist()
+        for _, part in table[table["quantity"] == quantity].groupby("condition"):
+            assert part["topic"].tolist() == topics[: len(part)]
+    assert set(table.loc[~table["quantity"].str.startswith("kl"), "topic"]) == {""}
+
+
+@pytest.mark.model
+def test_shares_of_singular_values(arm):
+    """Random weights before and after: the 16 squared singular values of a change 16 wide add up to all of it."""
+    weights = pd.read_csv(arm / "study" / "weights.csv")
+    shares = weights[[f"squared_{rank}" for rank in range(1, 17)]].to_numpy()
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-4)
+    assert (np.diff(shares, axis=1) <= 0).all()
+    change = [
+        load_file(arm / name / "model.safetensors")["model.layers.1.mlp.down_proj.weight"].astype(np.float64)
+        for name in ("tuned", "before")
+    ]
+    squares = np.linalg.svd(change[0] - change[1], compute_uv=False) ** 2
+    row = weights[(weights["layer"] == 1) & (weights["part"] == "mlp")]
+    assert float(row["squared_2"].iloc[0]) == pytest.approx(squares[1] / squares.sum(), rel=1e-3)
+    drawn = spectrum(weights.assign(seed=0)).set_index("rank")
+    expected = np.average(weights["squared_3"], weights=weights["norm"] ** 2)
+    assert drawn.loc[3, "share"] == pytest.approx(expected)
 
 
 @pytest.mark.model
@@ -140,64 +199,3 @@ def test_the_direction_can_be_taken_out_of_a_saved_model(arm):
     written = np.abs(r / np.linalg.norm(r) @ weights["model.layers.1.mlp.down_proj.weight"]).max()
     assert written < 1e-6
     np.testing.assert_array_equal(weights["lm_head.weight"], before["model.embed_tokens.weight"])
-
-
-def planted(shift: float) -> Arm:
-    """Ten refused requests, of which ablation spares those of one topic; losses that rise by `shift`."""
-    topics = ["a"] * 5 + ["b"] * 5
-    rows = [("harmful", "tuned", 1, 4.0), ("harmful", "ablated", 0, -2.0), ("harmful", "random ablated", 1, 3.5)]
-    answers = pd.concat(
-        pd.DataFrame({"topic": topics, "refused": refused, "metric": metric, "class": kind, "condition": condition})
-        for kind, condition, refused, metric in rows
-    )
-    values = {"tuned": 2.0, "ablated": 1.0, "random": 2.0}
-    surgical = pd.DataFrame(
-        [("kl", item, condition, value + shift) for item in range(4) for condition, value in values.items()],
-        columns=["quantity", "item", "condition", "value"],
-    )
-    return Arm({"answers": answers, "surgical": surgical}, {}, {})
-
-
-def test_summaries_by_hand():
-    arms = [planted(0.0), planted(2.0)]
-    found = against("refused", arms, ("harmful", "ablated"), {"random": ("harmful", "random ablated")})
-    assert found["refused"].value == 0
-    assert found["refused_random"].value == 1
-    assert found["refused_minus_random"].value == -1
-    assert found["refused"].per_seed == [0, 0]
-    drop = requests(arms, ("harmful", "tuned"), ("harmful", "ablated"), "metric")
-    assert (drop.value, drop.n) == (6.0, 20)
-    ratio = ratios("back", arms, "kl", "ablated", "random")["back"]
-    assert ratio.value == pytest.approx((1 + 3) / (2 + 4))
-    assert ratio.per_seed == pytest.approx([0.5, 0.75])
-
-
-def test_arms_that_share_topics_are_resampled_together():
-    """Four seeds with the same two topics: two clusters if they share them, eight if they do not."""
-    answers = planted(0.0).tables["answers"].assign(refused=[1] * 5 + [0] * 25)
-    apart, shared = (
-        requests([Arm({"answers": answers}, {}, {}, topics)] * 4, ("harmful", "tuned")) for topics in (None, "all")
-    )
-    assert apart.value == shared.value == 0.5
-    assert apart.per_seed == shared.per_seed == [0.5] * 4
-    assert shared.ci_high - shared.ci_low > apart.ci_high - apart.ci_low
-
-
-def test_the_choice_follows_the_filters():
-    table = pd.DataFrame({"bypass": [-9.0, -7, -4, -3], "kl": [0.05, 0.5, 0.05, 0.1], "induce": [-1.0, 1, 1, 0]})
-    assert survives(table).tolist() == [False, False, True, True]
-    assert ranked(table)["bypass"].tolist() == [-4, -3, -7, -9]
-
-
-def test_without_survivors_the_least_kl_among_those_that_work():
-    table = pd.DataFrame(
-        {
-            "bypass": [-9.0, -7.0, -4.0, 1.0, -8.0],
-            "kl": [3.0, 0.3, 0.2, 0.15, 0.05],
-            "induce": [1.0, 2.0, 3.0, 4.0, -1.0],
-        }
-    )
-    assert not survives(table).any()
-    found = ranked(table)
-    assert found["bypass"].tolist() == [-4, -7, -9, -8, 1]
-    assert list(found.columns) == ["bypass", "kl", "induce"]
