@@ -129,9 +129,10 @@ def owners(arms: list[Arm], name: str, condition: str) -> list[list[str]]:
     found = []
     for number, arm in enumerate(arms):
         table = arm.tables["surgical"]
-        topics = table[(table["quantity"] == name) & (table["condition"] == condition)]["topic"].fillna("")
+        topics = table[(table["quantity"] == name) & (table["condition"] == condition)]["topic"]
         whose = number if arm.topics is None else arm.topics
-        found.append([f"{whose} {topic}" if topic else f"item {item}" for item, topic in enumerate(topics)])
+        named = enumerate(zip(topics, topics.isna(), strict=True))
+        found.append([f"item {item}" if none else f"{whose} {topic}" for item, (topic, none) in named])
     return found
 
 

@@ -135,7 +135,7 @@ def candidates(kl, bypass) -> Arm:
     [
         ([0.05, 0.05, 0.05, 0.5], [-1, -1, -1, -1], (1 / 3, 0, 3, 1, 0)),  # three pass
         ([0.05, 0.5, 0.5, 0.5], [-1, -1, -1, 1], (1 / 3, 0, 3, 0, 1)),  # one passes, three work
-        ([0.5, 0.5, 0.5, 0.5], [1, 1, 1, -1], (-1 / 3, -1, 4, 0, 0)),  # one works: all
+        ([0.5, 0.5, 0.5, 0.5], [1, 1, 1, -1], (-1 / 6, -1, 4, 0, 0)),  # one works: all
     ],
 )
 def test_cosines_of_the_candidates_that_are_left(kl, bypass, expected):
@@ -155,6 +155,6 @@ def test_layers_of_the_histograms():
 
 def test_claims_that_depend_on_rounding_are_named():
     page = LISTS.with_name("README.md").read_text()
-    paragraph = next(part for part in page.split("\n- **") if part.startswith("The processor decides"))
+    paragraph = next(part for part in page.split("\n- ") if part.startswith("**The processor decides"))
     named = set(re.findall(r"`([a-z]\w+)`", paragraph)) - {"also_seen"}
     assert named == {claim.id for claim in load_claims("refusal_direction") if claim.also_seen}
