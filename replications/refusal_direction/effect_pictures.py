@@ -102,8 +102,8 @@ def projections(data: Data) -> Picture:
     layer = int(data.arms[0].numbers["layer"])
     shown = spaced(int(table["layer"].max()), layer)
     figure = plt.figure(figsize=(PAGE_WIDTH, 4.4))
-    top, bottom = figure.add_gridspec(2, 1, height_ratios=[1.5, 1])
-    ax = top.subgridspec(1, 1).subplots()
+    grid = figure.add_gridspec(2, 1, height_ratios=[1.5, 1])
+    ax = figure.add_subplot(grid[0])
     sns.lineplot(
         first,
         x="layer",
@@ -122,7 +122,7 @@ def projections(data: Data) -> Picture:
     ax.legend(title="", frameon=False, fontsize=6)
     kinds = ["harmful", "harmless", "risky words"]
     raw = first[first["layer"].isin(shown) & first["name"].isin(kinds)]
-    row = bottom.subgridspec(1, len(shown)).subplots(sharey=True, squeeze=False)[0]
+    row = grid[1].subgridspec(1, len(shown)).subplots(sharey=True, squeeze=False)[0]
     for small, at in zip(row, shown, strict=True):
         look = {"hue": "name", "hue_order": kinds, "palette": PALETTE[:3], "element": "step", "alpha": 0.35}
         sns.histplot(raw[raw["layer"] == at], x="projection", bins=12, ax=small, legend=False, **look)
@@ -210,7 +210,7 @@ def surgical(data: Data) -> Picture:
 def spectrum(weights: pd.DataFrame) -> pd.DataFrame:
     """Shares of the largest squared singular values and the share along r, one row per seed and singular value: means
     over matrices, each weighted by the square of its change."""
-    ranks = [name for name in weights if name.startswith("squared_")]
+    ranks = [name for name in weights if str(name).startswith("squared_")]
     rows = []
     for seed, part in weights.groupby("seed"):
         size = part["norm"] ** 2

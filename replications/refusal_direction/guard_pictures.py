@@ -1,5 +1,7 @@
 """Figure of the guardrail."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -35,9 +37,9 @@ def guardrail(data: Data) -> Picture:
     table = every.groupby(keys, sort=False)[columns].mean().reset_index()
     before, attacks = table[table["model"] == "before"], data.guards[0].attacks
     figure = plt.figure(figsize=(PAGE_WIDTH, 5.2))
-    top, bottom = figure.add_gridspec(2, 1, height_ratios=[1.15, 1])
-    axes = [*top.subgridspec(1, 2, width_ratios=[1, 1.5]).subplots()]
-    axes += [*bottom.subgridspec(1, 3, width_ratios=[1.2, 1, 0.5]).subplots()]
+    grid = figure.add_gridspec(2, 1, height_ratios=[1.15, 1])
+    rows = (grid[0].subgridspec(1, 2, width_ratios=[1, 1.5]), grid[1].subgridspec(1, 3, width_ratios=[1.2, 1, 0.5]))
+    axes = [figure.add_subplot(row[0, place]) for row in rows for place in range(row.ncols)]
     _doses(axes[0], before, attacks)
     _attacks(axes[1], before, attacks)
     _back(axes[2], before, attacks)
@@ -56,7 +58,7 @@ def guardrail(data: Data) -> Picture:
     for place, (_, some) in enumerate(left.groupby("model", sort=False)):
         axes[4].plot([place] * len(some), some["fvu"], "o", color=PALETTE[place], markersize=3.5)
     axes[4].set_xticks([0, 1], ["tuned", "before"], rotation=90)
-    axes[4].set(ylabel="variance unexplained", ylim=(0, None), xlim=(-0.6, 1.6), title="the SAE")
+    axes[4].set(ylabel="variance unexplained", ylim=(0, 1.15 * left["fvu"].max()), xlim=(-0.6, 1.6), title="the SAE")
     handles = [
         *zip(*axes[0].get_legend_handles_labels(), strict=True),
         *zip(*axes[1].get_legend_handles_labels(), strict=True),
@@ -92,14 +94,15 @@ def _attacks(ax: Axes, before: pd.DataFrame, attacks: list[str]) -> None:
     """Share refused under each attack and its parts: bars by the first token, diamonds by phrases."""
     names = [name.format(attack) for attack in attacks for name in BARS]
     places = [x + 0.8 * group for group in range(2) for x in range(group * len(BARS), (group + 1) * len(BARS))]
-    look = {"marker": "D", "s": 14, "facecolor": "none", "edgecolor": "black", "linewidth": 0.7, "zorder": 3}
+    look: dict[str, Any] = {"marker": "D", "s": 14, "facecolor": "none", "edgecolor": "black", "linewidth": 0.7}
+    look["zorder"] = 3
     for name, place, (label, colour) in zip(names, places, [*BARS.values()] * 2, strict=True):
         some = before[before["condition"] == name]
         ax.bar(place, some["refused"].mean(), color=colour, label=label if place < len(BARS) else None)
         ax.plot([place - 0.12] * len(some), some["refused"], "o", color="black", markersize=2.5)
         if some["refused_by_phrase"].notna().any():
-            label = "by phrases" if place == 0 else None
-            ax.scatter([place + 0.15] * len(some), some["refused_by_phrase"], label=label, **look)
+            look["label"] = "by phrases" if place == 0 else None
+            ax.scatter([place + 0.15] * len(some), some["refused_by_phrase"], **look)
     middle = [(len(BARS) - 1) / 2, len(BARS) + 0.8 + (len(BARS) - 1) / 2]
     ax.set_xticks(middle, ["part of r removed", "optimised shift"])
     ax.set(ylabel="share refused", ylim=(0, 1.05), title="same requests, guard on")

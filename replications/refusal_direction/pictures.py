@@ -67,7 +67,7 @@ def tuning(data: Data) -> Picture:
     dots(table, x="kind", y="auroc", ax=axes[2], order=list(names.values()), color=PALETTE[0], size=3.5)
     axes[2].axhline(0.5, color=GREY, linewidth=0.8, linestyle="--")
     axes[2].set(xlabel="", ylabel="AUROC", title="score", ylim=(0, 1.02))
-    axes[2].tick_params(axis="x", rotation=20)
+    plt.setp(axes[2].get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
     frame = pd.concat([refused.assign(panel="refused"), scores.assign(panel="auroc")])
     return figure, frame
 
