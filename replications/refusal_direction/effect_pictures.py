@@ -101,9 +101,8 @@ def projections(data: Data) -> Picture:
     first = named[(named["name"] != "") & (named["seed"] == 0)]
     layer = int(data.arms[0].numbers["layer"])
     shown = spaced(int(table["layer"].max()), layer)
-    figure = plt.figure(figsize=(PAGE_WIDTH, 4.4))
-    grid = figure.add_gridspec(2, 1, height_ratios=[1.5, 1])
-    ax = figure.add_subplot(grid[0])
+    figure, grid = plt.subplots(2, 3, figsize=(PAGE_WIDTH, 4.4))
+    ax, *row = grid.flatten()
     sns.lineplot(
         first,
         x="layer",
@@ -119,15 +118,17 @@ def projections(data: Data) -> Picture:
     ax.axvline(layer, color=GREY, linewidth=0.8, linestyle="--")
     ax.set_yscale("symlog", linthresh=10)
     ax.set(ylabel="projection on r, first seed")
-    ax.legend(title="", frameon=False, fontsize=6)
+    handles, labels = ax.get_legend_handles_labels()
+    ax.get_legend().remove()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     kinds = ["harmful", "harmless", "risky words"]
     raw = first[first["layer"].isin(shown) & first["name"].isin(kinds)]
-    row = grid[1].subgridspec(1, len(shown)).subplots(sharey=True, squeeze=False)[0]
-    for small, at in zip(row, shown, strict=True):
+    for small in row[len(shown) :]:
+        small.set_axis_off()
+    for small, at in zip(row, shown, strict=False):
         look = {"hue": "name", "hue_order": kinds, "palette": PALETTE[:3], "element": "step", "alpha": 0.35}
         sns.histplot(raw[raw["layer"] == at], x="projection", bins=12, ax=small, legend=False, **look)
-        small.set(xlabel="", ylabel="requests", title=f"layer {at}{', of r' if at == layer else ''}")
-    row[len(row) // 2].set_xlabel("projection on r before the layer")
+        small.set(xlabel="projection on r", ylabel="requests", title=f"layer {at}{', of r' if at == layer else ''}")
     keys = ["seed", "model", "kind", "layer"]
     means = table.groupby(keys)["projection"].agg(["mean", "std", "count"]).reset_index().assign(panel="means")
     return figure, pd.concat([means, raw[[*keys, "projection"]].assign(panel="histograms")], ignore_index=True)

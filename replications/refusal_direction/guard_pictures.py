@@ -36,29 +36,28 @@ def guardrail(data: Data) -> Picture:
     columns = ["reads", "refused", "refused_by_phrase", "metric", "kl"]
     table = every.groupby(keys, sort=False)[columns].mean().reset_index()
     before, attacks = table[table["model"] == "before"], data.guards[0].attacks
-    figure = plt.figure(figsize=(PAGE_WIDTH, 5.2))
-    grid = figure.add_gridspec(2, 1, height_ratios=[1.15, 1])
-    rows = (grid[0].subgridspec(1, 2, width_ratios=[1, 1.5]), grid[1].subgridspec(1, 3, width_ratios=[1.2, 1, 0.5]))
-    axes = [figure.add_subplot(row[0, place]) for row in rows for place in range(row.ncols)]
+    figure, grid = plt.subplots(2, 3, figsize=(PAGE_WIDTH, 5.2))
+    axes = grid.flatten()
     _doses(axes[0], before, attacks)
-    _attacks(axes[1], before, attacks)
-    _back(axes[2], before, attacks)
+    for ax, attack, title in zip(axes[1:3], attacks, ("part of r removed", "optimised shift"), strict=True):
+        _parts(ax, before, attack, title)
+    _back(axes[3], before, attacks)
     zero = table[table["model"] == "tuned"]
     for place, name in enumerate(ZERO):
         some = zero[zero["condition"] == name]
-        axes[3].bar(place, some["refused"].mean(), color=PALETTE[0] if name == "free" else PALETTE[1])
-        axes[3].plot([place] * len(some), some["refused"], "o", color="black", markersize=2.5)
-    axes[3].set_xticks(range(len(ZERO)), list(ZERO.values()), rotation=90)
-    axes[3].set(ylabel="share refused", ylim=(0, 1.05), title="refusing model")
+        axes[4].bar(place, some["refused"].mean(), color=PALETTE[0] if name == "free" else PALETTE[1])
+        axes[4].plot([place] * len(some), some["refused"], "o", color="black", markersize=2.5)
+    axes[4].set_xticks(range(len(ZERO)), list(ZERO.values()), rotation=90)
+    axes[4].set(ylabel="share refused", ylim=(0, 1.05), title="refusing model")
     left = pd.DataFrame(
         {"model": model, "condition": "unexplained variance", "seed": number, "fvu": guard.numbers[key]}
         for model, key in (("tuned", "fvu"), ("before", "fvu_before"))
         for number, guard in enumerate(data.guards)
     )
     for place, (_, some) in enumerate(left.groupby("model", sort=False)):
-        axes[4].plot([place] * len(some), some["fvu"], "o", color=PALETTE[place], markersize=3.5)
-    axes[4].set_xticks([0, 1], ["tuned", "before"], rotation=90)
-    axes[4].set(ylabel="variance unexplained", ylim=(0, 1.15 * left["fvu"].max()), xlim=(-0.6, 1.6), title="the SAE")
+        axes[5].plot([place] * len(some), some["fvu"], "o", color=PALETTE[place], markersize=3.5)
+    axes[5].set_xticks([0, 1], ["tuned", "before"], rotation=90)
+    axes[5].set(ylabel="variance unexplained", ylim=(0, 1.15 * left["fvu"].max()), xlim=(-0.6, 1.6), title="the SAE")
     handles = [
         *zip(*axes[0].get_legend_handles_labels(), strict=True),
         *zip(*axes[1].get_legend_handles_labels(), strict=True),
@@ -90,22 +89,18 @@ def _doses(ax: Axes, before: pd.DataFrame, attacks: list[str]) -> None:
     ax.set(xlabel="latent reads (multiples of its mean)", ylabel="refusal metric (nats)", title="model before tuning")
 
 
-def _attacks(ax: Axes, before: pd.DataFrame, attacks: list[str]) -> None:
-    """Share refused under each attack and its parts: bars by the first token, diamonds by phrases."""
-    names = [name.format(attack) for attack in attacks for name in BARS]
-    places = [x + 0.8 * group for group in range(2) for x in range(group * len(BARS), (group + 1) * len(BARS))]
-    look: dict[str, Any] = {"marker": "D", "s": 14, "facecolor": "none", "edgecolor": "black", "linewidth": 0.7}
-    look["zorder"] = 3
-    for name, place, (label, colour) in zip(names, places, [*BARS.values()] * 2, strict=True):
-        some = before[before["condition"] == name]
-        ax.bar(place, some["refused"].mean(), color=colour, label=label if place < len(BARS) else None)
+def _parts(ax: Axes, before: pd.DataFrame, attack: str, title: str) -> None:
+    """Share refused under one attack and its parts: bars and dots by the first token, diamonds by phrases."""
+    look: dict[str, Any] = {"marker": "D", "markerfacecolor": "none", "markersize": 3.5, "markeredgewidth": 0.7}
+    for place, (name, (label, colour)) in enumerate(BARS.items()):
+        some = before[before["condition"] == name.format(attack)]
+        ax.bar(place, some["refused"].mean(), color=colour, label=label)
         ax.plot([place - 0.12] * len(some), some["refused"], "o", color="black", markersize=2.5)
         if some["refused_by_phrase"].notna().any():
-            look["label"] = "by phrases" if place == 0 else None
-            ax.scatter([place + 0.15] * len(some), some["refused_by_phrase"], **look)
-    middle = [(len(BARS) - 1) / 2, len(BARS) + 0.8 + (len(BARS) - 1) / 2]
-    ax.set_xticks(middle, ["part of r removed", "optimised shift"])
-    ax.set(ylabel="share refused", ylim=(0, 1.05), title="same requests, guard on")
+            label = "by phrases" if place == 0 else "_"
+            ax.plot([place + 0.15] * len(some), some["refused_by_phrase"], color="black", ls="", label=label, **look)
+    ax.set_xticks([])
+    ax.set(ylabel="share refused", ylim=(0, 1.05), title=title)
 
 
 def _back(ax: Axes, before: pd.DataFrame, attacks: list[str]) -> None:
