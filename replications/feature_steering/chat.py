@@ -62,6 +62,15 @@ def check(model: str, scale: str, device: str) -> None:
         raise UserError("--device cuda needs an NVIDIA GPU, and torch finds none; leave --device out")
 
 
+def check_room(prompt: int, new_tokens: int, context: int) -> None:
+    """UserError if a prompt and its answer, in tokens, are longer than what the model can read."""
+    if prompt + new_tokens > context:
+        raise UserError(
+            f"--new-tokens {new_tokens} is too much: the message takes {prompt} of the {context} tokens that this "
+            f"model can read, so {max(0, context - prompt)} are left"
+        )
+
+
 def advice(model: str, scale: str) -> str:
     """The command that makes the results for a model at a scale."""
     chosen = [] if model in load_scale(scale).models else [f"MODELS={model}"]
@@ -112,6 +121,8 @@ def chat(
     """
     if new_tokens < 1:
         raise UserError(f"--new-tokens must be at least 1, not {new_tokens}")
+    if seed < 0:
+        raise UserError(f"--seed must be 0 or more, not {seed}")
     check(model, scale, device)
     results = ROOT / "results" / scale
     record = results / "feature_steering" / model / "demonstration" / "latents.json"
@@ -139,6 +150,7 @@ def chat(
     console.print(Text(f"latent {feature} at {multiplier:g} x {latent.largest:.3g}; raises most: {raised}"))
     for text in messages(message):
         prompt = encode(tokenizer, chat_prompt(tokenizer, text))
+        check_room(len(prompt), new_tokens, writer.config.max_position_embeddings)
         rows = torch.tensor([0, 0])
         sampler = Sampler(temperature, rows, seed, [])
         steps = stream(writer, [prompt], rows, about["hook"], steering, new_tokens, sampler, whole_prompt=True)

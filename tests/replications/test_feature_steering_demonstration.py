@@ -1,5 +1,6 @@
 """What is shown of feature steering: latents chosen by rule, the page, the chat."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -105,7 +106,6 @@ def test_chat_needs_results_and_the_right_sae(tmp_path, monkeypatch):
 
 def test_chat_shows_both_answers_and_ends_on_an_empty_line(monkeypatch, capsys):
     import io
-    import sys
 
     from rich.console import Console
 
@@ -117,10 +117,26 @@ def test_chat_shows_both_answers_and_ends_on_an_empty_line(monkeypatch, capsys):
     assert console.file.getvalue() == "unsteered: a long [bold]answer\nsteered: another\n"
 
 
+def test_answers_grow_side_by_side_in_a_terminal():
+    import io
+
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    chat.show(console, iter([["a", "b"], ["a long [bold]answer", "another"]]))
+    lines = console.file.getvalue().splitlines()
+    place = max(place for place, line in enumerate(lines) if "a long [bold]answer" in line)
+    assert lines[place].index("a long [bold]answer") < lines[place].index("another"), "in one line"
+    titles = lines[place - 1]
+    assert titles.index("unsteered") < titles.rindex(" steered")
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (["--scale", "lptop"], "error: unknown scale 'lptop': --scale takes smoke, laptop, gpu"),
+        (["--seed", "-1"], "error: --seed must be 0 or more, not -1"),
+        (["--new-tokens", "0"], "error: --new-tokens must be at least 1, not 0"),
         (["--model", "gpt5"], "error: unknown model 'gpt5': config/models.yaml has smollm2"),
         (["--device", "cuda"], "error: --device cuda needs an NVIDIA GPU, and torch finds none; leave --device out"),
         (["--model", "gpt2", "--scale", "smoke"], "gpt2 has no chat template, so it cannot chat"),
@@ -143,8 +159,6 @@ def test_chat_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch, options,
 
 def chat_at_the_terminal(tmp_path, monkeypatch, answers):
     """The chat with everything loaded replaced; `answers` are called, one a message."""
-    from types import SimpleNamespace
-
     called = iter(answers)
     monkeypatch.setattr(chat, "ROOT", tmp_path)
     record = tmp_path / "results" / "laptop" / "feature_steering" / "m" / "demonstration" / "latents.json"
@@ -158,7 +172,10 @@ def chat_at_the_terminal(tmp_path, monkeypatch, answers):
     sae = SimpleNamespace(d_sae=1, check_belongs=lambda *_: None)
     monkeypatch.setattr(chat, "load_saelens", lambda folder: sae)
     monkeypatch.setattr(chat, "Steering", lambda *_, **__: SimpleNamespace(to=lambda device: None))
-    for name in ("load_tokenizer", "load_writer", "chat_prompt", "encode", "stream"):
+    monkeypatch.setattr(chat, "encode", lambda *_: [0] * 90)
+    read = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=1000))
+    monkeypatch.setattr(chat, "load_writer", lambda *_: read)
+    for name in ("load_tokenizer", "chat_prompt", "stream"):
         monkeypatch.setattr(chat, name, lambda *_, **__: SimpleNamespace(all_special_ids=[]))
     monkeypatch.setattr(chat, "show", lambda *_: next(called)())
     monkeypatch.setattr(chat, "make_deterministic", lambda threads: None)
@@ -179,3 +196,18 @@ def test_ctrl_c_ends_an_answer_and_not_the_chat(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert said.splitlines()[1:] == ["(stopped)", "answered"], "no line of costs follows"
     assert ended == [0]
+
+
+@pytest.mark.parametrize(("new_tokens", "fits"), [(910, True), (911, False)])
+def test_an_answer_must_fit_into_what_the_model_reads(tmp_path, monkeypatch, capsys, new_tokens, fits):
+    monkeypatch.setattr("os._exit", lambda code: None)
+    chat_at_the_terminal(tmp_path, monkeypatch, [lambda: print("answered")])
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--message", "hello", "--new-tokens", str(new_tokens)])
+    if fits:
+        chat.main()
+        assert capsys.readouterr().out.endswith("answered\n")
+        return
+    with pytest.raises(
+        SystemExit, match=r"911 is too much: the message takes 90 of the 1000 .* so 910 are left"
+    ):
+        chat.main()
