@@ -1,9 +1,12 @@
 """Judges of a text that ask no other model: a linear probe, a lexicon, and how fluent the text is.
 
 The probe reads the mean residual stream of the *unsteered* model over a text, at another layer than the one steered.
-It is fitted to documents that no dial has seen, and scaled on documents that the fit has not seen: 0 is the mean of
-documents on other concepts, 1 that of documents on the concept. The lexicon holds tokens frequent in the concept's
-documents and rare in others, without those that a dial raises through its own direct effect on the logits.
+It is fitted to documents that no dial has seen; the strength of its ridge is the one that tells held-out parts of these
+documents best, so texts that a model writes have no say in it. Scores are scaled on documents that the fit has not
+seen: 0 is the mean of documents on other concepts, 1 their standard deviation. (A scale by the distance between the
+concept's documents and others would rest on few documents and give concepts that are hard to tell most of the weight.)
+The lexicon holds tokens frequent in the concept's documents and rare in others, without those that a dial raises
+through its own direct effect on the logits.
 """
 
 from collections import Counter
@@ -14,13 +17,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-RIDGE = 0.1  # of the mean eigenvalue of the standardised activations' covariance, times dimensions
+from replications.feature_steering.dials import own_auroc
+
+RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)  # times the number of documents, on the diagonal of the Gram matrix
+FOLDS = 4
 DIRECT_LOGITS = 20
 LEAST_DOCUMENTS = 3
 
 
 def fit_probe(
-    x: Float[Tensor, "document d_model"], concept: Int[Tensor, " document"], strength: float = RIDGE
+    x: Float[Tensor, "document d_model"], concept: Int[Tensor, " document"], strength: float
 ) -> tuple[Float[Tensor, "d_model concept"], Float[Tensor, " concept"]]:
     """Ridge regression of each concept's indicator on standardised activations: weights and offsets, float64."""
     x = x.double()
@@ -32,19 +38,36 @@ def fit_probe(
     return weights, target.mean(0) - mean @ weights
 
 
-def rescaled(
+def choose_ridge(x: Float[Tensor, "document d_model"], concept: Int[Tensor, " document"]) -> float:
+    """The strength of `RIDGES` whose probe tells documents left out of its fit best: mean AUROC over folds, concepts.
+
+    Fold f holds every `FOLDS`-th document of each concept, from the f-th on. At least 2 documents of each concept.
+    """
+    place = torch.cat([torch.arange(int((concept == one).sum())) for one in torch.unique(concept)])
+    fold = torch.empty_like(concept)
+    fold[torch.argsort(concept, stable=True)] = place % min(FOLDS, int(place.max()) + 1)
+
+    def left_out(strength: float) -> float:
+        found = []
+        for one in torch.unique(fold):
+            weights, offset = fit_probe(x[fold != one], concept[fold != one], strength)
+            found.append(np.mean(own_auroc(x[fold == one].double() @ weights + offset, concept[fold == one])))
+        return float(np.mean(found))
+
+    return max(RIDGES, key=left_out)
+
+
+def standardised(
     weights: Float[Tensor, "d_model concept"],
     offset: Float[Tensor, " concept"],
     x: Float[Tensor, "document d_model"],
     concept: Int[Tensor, " document"],
 ) -> tuple[Float[Tensor, "d_model concept"], Float[Tensor, " concept"]]:
-    """The same probe with mean 0 on documents of other concepts and mean 1 on the concept's."""
+    """The same probe with mean 0 and standard deviation 1 on the documents `x` of other concepts."""
     scores = x.double() @ weights + offset
-    own = concept[:, None] == torch.unique(concept)
-    inside = (scores * own).sum(0) / own.sum(0)
-    outside = (scores * ~own).sum(0) / (~own).sum(0)
-    gap = (inside - outside).clamp(min=1e-6)
-    return weights / gap, (offset - outside) / gap
+    others = [scores[concept != one, place] for place, one in enumerate(torch.unique(concept))]
+    mean, deviation = torch.stack([one.mean() for one in others]), torch.stack([one.std() for one in others])
+    return weights / deviation, (offset - mean) / deviation
 
 
 def lexicons(

@@ -145,8 +145,9 @@ def prepare(
             write_json(latents, {**shown, "latents": [one.model_dump() for one in records]})
     tensors |= {f"dial.{dial}": v for dial, v in learned.items()}
 
-    weights, offset = judge.fit_probe(means["judging"], label["judging"])
-    weights, offset = judge.rescaled(weights, offset, means["scaling"], label["scaling"])
+    ridge = judge.choose_ridge(means["judging"], label["judging"])
+    weights, offset = judge.fit_probe(means["judging"], label["judging"], ridge)
+    weights, offset = judge.standardised(weights, offset, means["scaling"], label["scaling"])
     scores = means["scaling"].double() @ weights + offset
     generator = torch.Generator().manual_seed(seeds[0])
     permuted = np.mean(
@@ -181,8 +182,10 @@ def prepare(
             ],
         },
     )
+    inside = [float(scores[label["scaling"] == one, one].mean()) for one in range(len(chosen))]
     judged = {"judge": dials.own_auroc(scores, label["scaling"]), "judge_permuted": permuted}
-    write_table(table, pd.concat([own.assign(concept=[one.name for one in chosen], **judged) for own in frames]))
+    judged |= {"inside": np.array(inside), "ridge": np.full(len(chosen), ridge)}
+    write_table(table, pd.concat([frame.assign(concept=[one.name for one in chosen], **judged) for frame in frames]))
 
 
 if __name__ == "__main__":
