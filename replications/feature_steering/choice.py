@@ -1,44 +1,59 @@
-"""Fluency, and the choice of a multiplier. Works on tables; no model is asked.
+"""Fluency, and the choice of a length. Works on tables; no model is asked.
 
-A row is compared with the mean over the unsteered texts of the same prompt. Perplexity ratio: exp of the mean
-difference in nats per token; a low one is as suspicious as a high one, because repetition is easy to predict. Distinct
-ratio: mean share of distinct bigrams over that of the unsteered texts.
+The rule was fixed beforehand and never sees a score of a concept: of each dial the largest length whose texts on the
+choosing prompts are fluent.
+
+A row is compared with the mean over the unsteered texts of the same prompt. These share their random numbers with the
+steered ones, one for one, so that a mean over all texts is a mean of paired differences. Perplexity ratio: exp of the
+mean difference in nats per token; a low one is as suspicious as a high one, because repetition is easy to predict.
+Distinct ratio: mean share of distinct bigrams over that of the unsteered texts.
 """
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from replications.feature_steering.settings import CHOOSING, DIALS, NO_DIAL, Fluency
+from replications.feature_steering.settings import CHOOSING, CHOSEN, NO_DIAL, PROMPTED, Fluency
 
 PROMPT = ["part", "neutral"]
 
 
+class Unsteered:
+    """Means over the unsteered texts of the prompt that a row continues. `rows` holds both kinds of rows."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        base = rows[rows["dial"] == NO_DIAL]
+        groups = base.groupby(PROMPT)
+        self.base, self.of_row, self.count = base.index, groups.ngroup().to_numpy(), groups.ngroups
+        self.place = groups.ngroup().groupby([base[key] for key in PROMPT]).first()
+
+    def beside(self, own: pd.DataFrame, values: np.ndarray) -> np.ndarray:
+        """For each of the steered rows `own` the mean of `values`, which has a place for every row."""
+        means = np.stack([values[self.base][self.of_row == one].mean(0) for one in range(self.count)])
+        return means[self.place.loc[list(zip(own["part"], own["neutral"], strict=True))].to_numpy()]
+
+
+def read_alike(rows: pd.DataFrame) -> pd.DataFrame:
+    """The steered rows with how fluent they are. Added columns: `nats_added`, `distinct_unsteered`."""
+    own, unsteered = rows[rows["dial"] != NO_DIAL].copy(), Unsteered(rows)
+    own["nats_added"] = own["nats"].to_numpy() - unsteered.beside(own, rows["nats"].to_numpy())
+    own["distinct_unsteered"] = unsteered.beside(own, rows["distinct"].to_numpy())
+    return own
+
+
 def compared(rows: pd.DataFrame, scores: dict[str, Float[np.ndarray, "row concept"]]) -> pd.DataFrame:
-    """The written rows with what they gain over the unsteered texts of their prompt.
+    """The steered rows with what they gain over the unsteered texts of their prompt, and how fluent they are.
 
-    Added columns: `gain` and `gain_lexicon` (the row's own concept), `specific` (share of the other concepts that gain
-    less by the probe; one half for ties), `nats_added`, `distinct_unsteered`.
+    Added columns beside those of `read_alike`: `gain` and `gain_lexicon` (the row's own concept), `specific` (share of
+    the other concepts that gain less by the probe; one half for ties).
     """
-    base = rows[rows["dial"] == NO_DIAL]
-    own = rows[rows["dial"] != NO_DIAL].copy()
-    prompts = base.groupby(PROMPT).ngroup().to_numpy()
-    place = base.groupby(PROMPT).ngroup().groupby([base[key] for key in PROMPT]).first()
-    there = place.loc[list(zip(own["part"], own["neutral"], strict=True))].to_numpy()
-
-    def unsteered(values: np.ndarray) -> np.ndarray:
-        return np.stack([values[base.index][prompts == one].mean(0) for one in range(len(place))])[there]
-
-    here, concept = own.index.to_numpy(), own["concept"].to_numpy()
-    order = np.arange(len(own))
-    for name, column in (("probe", "gain"), ("lexicon", "gain_lexicon")):
-        own[column] = (scores[name][here] - unsteered(scores[name]))[order, concept]
-    gains = scores["probe"][here] - unsteered(scores["probe"])
-    mine = gains[order, concept][:, None]
-    below = (gains < mine).sum(1) + 0.5 * ((gains == mine).sum(1) - 1)
-    own["specific"] = below / (gains.shape[1] - 1)
-    own["nats_added"] = own["nats"].to_numpy() - unsteered(rows["nats"].to_numpy())
-    own["distinct_unsteered"] = unsteered(rows["distinct"].to_numpy())
+    own, unsteered = read_alike(rows), Unsteered(rows)
+    here, concept, order = own.index.to_numpy(), own["concept"].to_numpy(), np.arange(len(own))
+    gains = {name: scores[name][here] - unsteered.beside(own, scores[name]) for name in ("probe", "lexicon")}
+    own["gain"], own["gain_lexicon"] = (gains[name][order, concept] for name in ("probe", "lexicon"))
+    mine = own["gain"].to_numpy()[:, None]
+    below = (gains["probe"] < mine).sum(1) + 0.5 * ((gains["probe"] == mine).sum(1) - 1)
+    own["specific"] = below / (gains["probe"].shape[1] - 1)
     return own
 
 
@@ -53,26 +68,24 @@ def is_fluent(own: pd.DataFrame, limits: Fluency) -> bool:
     return limits.perplexity[0] <= perplexity <= limits.perplexity[1] and distinct >= limits.distinct
 
 
-def choose_multipliers(own: pd.DataFrame, limits: Fluency) -> dict[str, float]:
-    """Of each dial the fluent multiplier of highest mean gain on the choosing rows; 0 if none is fluent and gains."""
+def choose_lengths(own: pd.DataFrame, limits: Fluency) -> dict[str, float]:
+    """Of each dial of `CHOSEN` the largest length at which its choosing rows are fluent; 0 if there is none."""
     chosen = {}
-    for dial in DIALS:
+    for dial in CHOSEN:
         rows = own[(own["dial"] == dial) & (own["part"] == CHOOSING)]
-        best, chosen[dial] = 0.0, 0.0
-        for multiplier, group in rows.groupby("multiplier"):
-            if is_fluent(group, limits) and group["gain"].mean() > best:
-                best, chosen[dial] = float(group["gain"].mean()), float(multiplier)  # type: ignore[arg-type]
+        fluent = [float(length) for length, group in rows.groupby("multiplier") if is_fluent(group, limits)]  # type: ignore[arg-type]
+        chosen[dial] = max(fluent, default=0.0)
     return chosen
 
 
 def collapse(own: pd.DataFrame, dial: str, limits: Fluency) -> float:
-    """The first multiplier at which a dial's texts fall apart on the choosing rows; infinite if they never do.
+    """The first length at which a dial's texts, on neutral prompts, fall apart; infinite if they never do.
 
     They do when perplexity leaves the wider limit, or distinct bigrams fall below theirs.
     """
-    rows = own[(own["dial"] == dial) & (own["part"] == CHOOSING)]
-    for multiplier, group in rows.groupby("multiplier"):
+    rows = own[(own["dial"] == dial) & own["part"].isin(PROMPTED)]
+    for length, group in rows.groupby("multiplier"):
         perplexity, distinct = fluency(group)
         if perplexity > limits.collapse or distinct < limits.distinct:
-            return float(multiplier)  # type: ignore[arg-type]
+            return float(length)  # type: ignore[arg-type]
     return float("inf")

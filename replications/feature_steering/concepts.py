@@ -32,7 +32,7 @@ NEUTRAL = (
     *("Find all", "This method", "Given a", "Get the name of", "Base class for", "An example of"),
     *("Used to", "Raised when", "In this section", "Here we", "If the argument is", "One of the"),
 )
-"""Beginnings of documents that fit any module. Even places are for choosing a multiplier, odd ones for scoring."""
+"""Beginnings of documents that fit any module. Even places are for choosing a length, odd ones for scoring."""
 
 
 class Concept(NamedTuple):
@@ -102,12 +102,7 @@ def header(tokenizer: "PreTrainedTokenizerBase", name: str) -> list[int]:
     return [start(tokenizer), *encode(tokenizer, f"Documentation of the Python module {name}.\n\n")]
 
 
-def half(prompt: int) -> int:
-    """0: the prompt is for choosing multipliers, 1: for scoring."""
-    return prompt % 2
-
-
 def draw_prompts(concept: int, seed: int, which: int, count: int) -> list[int]:
-    """Places in `NEUTRAL` of the prompts of one concept, seed and half."""
+    """Places in `NEUTRAL` of the prompts of one concept, seed and half (0: for choosing lengths, 1: for scoring)."""
     own = np.arange(which, len(NEUTRAL), 2)
     return sorted(map(int, np.random.default_rng([seed, concept, which]).permutation(own)[:count]))

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from common.drawing import Plan, run_plans
 from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
 from common.records import Metric
-from replications.feature_steering.settings import CHOSEN, DIALS, INSTRUCTION, REMOVALS
+from replications.feature_steering.settings import DIALS, INSTRUCTION, NULL_OF, RANDOM, REMOVALS
 
 NAMES = {
     "sae": ("SAE latent", "o", PALETTE[0]),
@@ -27,7 +27,9 @@ ARMS = {
     "clamp_without_error": "clamp below 0, error dropped",
     "project": "project the decoder row out",
     "clamp_random": "clamp a random live latent (control)",
+    "add_random": "subtract a random live latent's row (control)",
 }
+TICKS = (0.7, 1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 300, 1000)  # of perplexity ratios
 
 
 def fluent(table: pd.DataFrame) -> tuple[float, float]:
@@ -54,7 +56,7 @@ def frontier(table: pd.DataFrame) -> Figure:
         low, high = table["perplexity"].min(), table["perplexity"].max()
         axes.set(xscale="log", xlabel="perplexity, times unsteered", ylabel=label)
         axes.set_xlim(min(0.9, low * 0.95), max(1.3, high * 1.08))
-        ticks = [tick for tick in (0.7, 1, 1.2, 1.5, 2, 3, 5, 10) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+        ticks = [tick for tick in TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     handles, labels = panels[0].get_legend_handles_labels()
@@ -82,7 +84,7 @@ def dose_response(table: pd.DataFrame) -> Figure:
         axes.set_xlabel("length of the added vector\n(share of the residual norm)")
     panels[0].set_ylabel("gain of the concept's score")
     panels[1].set(ylabel="perplexity, times unsteered", yscale="log")
-    ticks = [tick for tick in (0.8, 1, 1.2, 1.5, 2, 3, 5, 10) if tick <= table["perplexity"].max() * 1.1]
+    ticks = [tick for tick in TICKS[1:] if tick <= table["perplexity"].max() * 1.1]
     panels[1].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     panels[1].minorticks_off()
     panels[1].axhspan(*fluent(table), color="0.93", zorder=0)
@@ -95,34 +97,36 @@ def dose_response(table: pd.DataFrame) -> Figure:
 
 
 def contest(metrics: dict[str, Metric], gains: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Gain of every dial on the scoring prompts: each concept, mean and interval, at both kinds of multiplier."""
-    panels = {
-        "vectors of equal length": [*DIALS, INSTRUCTION],
-        "each at its largest fluent gain": [f"fluent_{dial}" for dial in CHOSEN],
+    """Gain of every dial on the scoring prompts: each concept, mean and interval, at both kinds of length."""
+    fluent = {
+        arm: (source, metrics[f"fluent_{dial}_length"].value)
+        for dial, null in NULL_OF.items()
+        for arm, source in ((f"fluent_{dial}", dial), (f"{null}_as_{dial}", null), (f"{RANDOM}_as_{dial}", RANDOM))
     }
+    panels = {"vectors of equal length": [*DIALS, INSTRUCTION], "at the largest fluent length": list(fluent)}
     heights = [len(arms) for arms in panels.values()]
     figure, both = plt.subplots(
-        2, 1, figsize=(PAGE_WIDTH * 0.8, 4.1), sharex=True, gridspec_kw={"height_ratios": heights}
+        2, 1, figsize=(PAGE_WIDTH * 0.8, 4.9), sharex=True, gridspec_kw={"height_ratios": heights}
     )
     spread = np.random.default_rng(0).uniform(-0.18, 0.18, len(gains))
     lines = []
     for axes, (title, arms) in zip(both, panels.items(), strict=True):
         labels = []
         for place, arm in enumerate(reversed(arms)):
-            name, _, colour = NAMES[arm.removeprefix("fluent_")]
+            source, length = fluent.get(arm, (arm, None))
+            name, _, colour = NAMES[source]
             metric = metrics[f"{arm}_gain"]
             axes.plot(gains[arm], place + spread, "o", color=colour, markersize=2.5, alpha=0.35, mew=0)
             axes.errorbar(
                 metric.value, place, xerr=[[metric.value - metric.ci_low], [metric.ci_high - metric.value]], fmt="o",
                 color=colour, mec="k", mew=0.6, ecolor="k", markersize=5, capsize=2.5, zorder=4,
             )  # fmt: skip
-            chosen = metrics.get(f"{arm}_multiplier")
-            labels.append(name if chosen is None else f"{name}, {chosen.value:g}" if chosen.value else f"{name}, none")
+            labels.append(name if length is None else f"{name}, {length:g}" if length else f"{name}, none")
             lines.append({"arm": arm, **metric.model_dump(include={"value", "ci_low", "ci_high"})})
         axes.set_yticks(range(len(arms)), labels)
         axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
         axes.set_title(title, loc="left")
-    both[1].set_xlabel("gain of the concept's score over unsteered texts")
+    both[1].set_xlabel("gain of the concept's score over unsteered texts, standard deviations of other documents")
     return figure, pd.DataFrame(lines)
 
 
@@ -145,12 +149,12 @@ def heat_map(matrix: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
 def removed(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     """Fall of the concept's score in continuations of its own documents, by intervention."""
-    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.75, 2.0))
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.75, 2.4))
     lines = []
     for place, arm in enumerate(reversed(REMOVALS)):
         metric, ratio = metrics[f"{arm}_drop"], metrics[f"{arm}_perplexity"].value
         spread = [[metric.value - metric.ci_low], [metric.ci_high - metric.value]]
-        colour = "0.55" if arm == "clamp_random" else PALETTE[0]
+        colour = "0.55" if arm.endswith("_random") else PALETTE[0]
         axes.errorbar(metric.value, place, xerr=spread, fmt="o", color=colour, markersize=5, capsize=2.5)
         lines.append({"arm": arm, **metric.model_dump(include={"value", "ci_low", "ci_high"}), "perplexity": ratio})
     labels = [f"{ARMS[line['arm']]}\n(perplexity times {line['perplexity']:.3g})" for line in lines]

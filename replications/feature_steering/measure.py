@@ -1,14 +1,13 @@
 """Step: from rows to metrics. No model is asked; everything was measured on texts as the unsteered model reads them.
 
-*Gain*: a text's score for its concept minus the mean over unsteered texts of the same prompt, where 0 is an average
-document on other concepts and 1 an average document on the concept. Two comparisons on the scoring prompts: all dials
-at the common multiplier (vectors of equal length), and some at the multiplier chosen for them on other prompts, the
-fluent one of highest gain (`fluent_`; a dial for which none is fluent is left alone and gains 0). Dose-response comes
-from all prompts. Intervals resample whole concepts; `per_seed` are means of the seeds, each with its own dictionary,
-prompts, random numbers and nulls.
+*Gain*: a text's score for its concept minus the mean over unsteered texts of the same prompt, in standard deviations of
+documents on other concepts. On the scoring prompts all dials are compared at one length, dials and their nulls at
+every dose, and the dials of `CHOSEN` at the largest length that was fluent on the choosing prompts (`fluent_`; a dial
+without one is left alone and gains 0), beside a random direction and the dial's own null of that same length
+(`<null>_as_<dial>`). Intervals resample whole concepts; `per_seed` are means of the seeds, each with its own
+dictionary, prompts, random numbers and nulls.
 """
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -17,195 +16,174 @@ from jaxtyping import Float
 from safetensors.numpy import load_file
 
 from common.cli import run
-from common.files import read_json
 from common.records import Metric, write_metrics
 from common.statistics import over_clusters
 from common.tables import write_table
-from replications.feature_steering.choice import collapse, compared, fluency
+from replications.feature_steering.choice import choose_lengths, compared, fluency
+from replications.feature_steering.evidence import Table, deviate, deviates, exact, over_concepts, wins
+from replications.feature_steering.lengths import (
+    MEASURES,
+    Arms,
+    at_length,
+    dose_response,
+    dose_table,
+    falling_apart,
+    perplexities,
+    table,
+)
 from replications.feature_steering.settings import (
-    CHOOSING,
     CHOSEN,
-    CURVES,
     DIALS,
     INSTRUCTION,
     LEARNED,
     NO_DIAL,
+    NULL_OF,
     NULLS,
+    PROMPTED,
+    RANDOM,
     REMOVALS,
     REMOVING,
     SCORING,
     Fluency,
 )
 
-MARGINS = [
-    ("random_latent", "random_direction"),
-    ("permuted_means", "random_direction"),
+RANKS = [
     ("diff_means", "sae"),
     ("sae", "pca"),
-    ("random_latent", "pca"),
+    ("diff_means", "pca"),
     (INSTRUCTION, "sae"),
-    ("random_latent", "sae"),
+    (INSTRUCTION, "diff_means"),
 ]
-MEASURES = {
-    "gain": (0.0, "1", "score of the concept by the probe, steered minus unsteered text"),
-    "gain_lexicon": (0.0, "share", "share of the concept's lexicon among the tokens, steered minus unsteered text"),
-    "specific": (0.5, "share", "share of other concepts whose probe score gains less than the concept's"),
-}
-"""Column: value of a text that is left alone, unit, formula."""
-PROMPTED = (CHOOSING, SCORING)
-
-Table = Float[np.ndarray, "concept seed"]
+NULL_RANK = ("permuted_means", RANDOM)
+SAME = {"clamp": "clamp_random", "clamp_without_error": "clamp_random", "project": "clamp_random", "add": "add_random"}
+"""What a removal is compared with; `add` and `add_random` change the residual stream by vectors of equal length."""
 
 
 def measure(
     *,
-    rows: Path,
-    scores: Path,
-    chosen: Path,
+    rows: list[Path],
+    scores: list[Path],
     detectors: Path,
     fluency: Fluency,
     equal: float,
+    doses: list[float],
     seeds: list[int],
     dials: Path,
     removal: Path,
-    doses: Path,
+    curves: Path,
     concepts: Path,
     specificity: Path,
 ) -> None:
-    """Writes the metrics of both parts (`dials`, `removal`) and the tables behind the figures."""
-    frame, found, best = pd.read_csv(rows), load_file(scores), read_json(chosen)
+    """Writes the metrics of both parts (`dials`, `removal`) and the tables behind the figures.
+
+    Args:
+        rows: tables of `steer`, of all seeds and parts.
+        scores: the scores of their texts, in the same order.
+        detectors: table of `prepare`.
+        fluency: limits of fluency.
+        equal: the length at which all dials are compared.
+        doses: the lengths of the dose-response.
+        seeds: of the run.
+        dials: metrics of the comparison.
+        removal: metrics of the removal.
+        curves: table of gain and fluency by dial and length.
+        concepts: table of mean gains by concept.
+        specificity: table of gains of every concept under every concept's latent.
+    """
+    frame = pd.concat(map(pd.read_csv, rows), ignore_index=True)
+    loaded = [load_file(path) for path in scores]
+    found = {key: np.concatenate([one[key] for one in loaded]) for key in loaded[0]}
     own = compared(frame, found)
-    names = frame[frame["concept"] >= 0].groupby("concept")["name"].first().tolist()
-    scored = own[own["part"] == SCORING]
-    level = {**dict.fromkeys(DIALS, equal), INSTRUCTION: 0.0}
-    level |= {f"fluent_{dial}": best[dial] or -1.0 for dial in CHOSEN}
+    names: list[str] = frame.groupby("concept")["name"].first().tolist()
+    packages = [name.split(".")[0] for name in names]
+    best = choose_lengths(own, fluency)
+    scored, arms = own[own["part"] == SCORING], arms_of(best, equal)
     tables = {
-        (arm, column): table(
-            scored[(scored["dial"] == arm.removeprefix("fluent_")) & (scored["multiplier"] == multiplier)],
-            column, len(names), seeds, zero,
-        )
-        for arm, multiplier in level.items()
-        for column, (zero, _, _) in MEASURES.items()
-    }  # fmt: skip
-    metrics = effects(tables) | margins(tables) | doses_of(own, len(names), seeds, fluency)
-    metrics |= judging(pd.read_csv(detectors)) | perplexities(scored, best, equal)
+        (arm, column): at_length(scored, dial, length, column, len(names), seeds)
+        for arm, (dial, length) in arms.items()
+        for column in MEASURES
+    }
+    metrics = effects(tables) | at_chosen_lengths(tables, packages) | ranks(tables)
+    metrics |= dose_response(scored, len(names), seeds, doses, packages) | falling_apart(own, fluency)
+    metrics |= judging(pd.read_csv(detectors)) | perplexities(own, arms, best)
     write_metrics(dials, metrics)
     write_metrics(removal, removals(own, len(names), seeds))
-    write_table(doses, dose_table(own, fluency))
-    gains = {arm: tables[arm, "gain"].mean(1) for arm in level}
-    write_table(concepts, pd.DataFrame({"concept": names, **gains}))
+    write_table(curves, dose_table(own, fluency))
+    write_table(concepts, pd.DataFrame({"concept": names, **{arm: tables[arm, "gain"].mean(1) for arm in arms}}))
     write_table(specificity, specificity_table(frame, found["probe"], own, names, equal))
 
 
-def table(own: pd.DataFrame, column: str, concepts: int, seeds: list[int], absent: float) -> Table:
-    """Mean of a column for each concept and seed; `absent` where a dial was left alone."""
-    means = own.groupby(["concept", "seed"])[column].mean().to_dict()
-    return np.array([[means.get((concept, seed), absent) for seed in seeds] for concept in range(concepts)])
-
-
-def over_concepts(values: Table, unit: str, formula: str) -> Metric:
-    """Mean with an interval over concepts, and the mean of each seed."""
-    flat = values.ravel()
-    clusters = np.repeat(np.arange(len(values)), values.shape[1])
-    found = over_clusters(flat, clusters, unit=unit, formula=formula)
-    return found.model_copy(update={"per_seed": [float(value) for value in values.mean(0)]})
+def arms_of(best: dict[str, float], equal: float) -> Arms:
+    """Name: dial and length, of everything that is compared on the scoring prompts. Length -1: left alone."""
+    arms: Arms = {**{dial: (dial, equal) for dial in DIALS}, INSTRUCTION: (INSTRUCTION, 0.0)}
+    for dial in CHOSEN:
+        length = best[dial] or -1.0
+        arms[f"fluent_{dial}"] = (dial, length)
+        arms |= {f"{null}_as_{dial}": (null, length) for null in (NULL_OF[dial], RANDOM)}
+    return arms
 
 
 def effects(tables: dict[tuple[str, str], Table]) -> dict[str, Metric]:
-    """Every measure of every dial, and its distance from the nulls at the same kind of multiplier."""
+    """Every measure of every arm; how far learned dials and the instruction are from the nulls at equal length."""
     found = {}
-    for dial, column in tables:
+    for arm, column in tables:
         _, unit, formula = MEASURES[column]
-        found[f"{dial}_{column}"] = over_concepts(tables[dial, column], unit, formula)
-        nulls = ["fluent_random_direction"] if dial.startswith("fluent_") else list(NULLS)
-        for null in nulls:
-            if dial not in (*NULLS, null):
-                difference = tables[dial, column] - tables[null, column]
-                found[f"{dial}_{column}_minus_{null}"] = over_concepts(difference, unit, f"{formula}; minus {null}")
+        found[f"{arm}_{column}"] = over_concepts(tables[arm, column], unit, formula)
+        for null in NULLS if arm in (*LEARNED, INSTRUCTION) else ():
+            difference = tables[arm, column] - tables[null, column]
+            found[f"{arm}_{column}_minus_{null}"] = over_concepts(difference, unit, f"{formula}; minus {null}")
     return found
 
 
-def margins(tables: dict[tuple[str, str], Table]) -> dict[str, Metric]:
-    """Gain of one dial minus that of another at the common length, on the same prompts and concepts."""
-    return {
-        f"{one}_gain_minus_{other}": over_concepts(
-            tables[one, "gain"] - tables[other, "gain"], "1", f"{MEASURES['gain'][2]}; minus {other}"
-        )
-        for one, other in MARGINS
-    }
-
-
-def concordance(gains: Float[np.ndarray, "concept dose"]) -> Float[np.ndarray, " concept"]:
-    """Kendall's tau between dose and gain for each concept: pairs in order minus pairs out of order, over pairs."""
-    pairs = list(itertools.combinations(range(gains.shape[1]), 2))
-    return np.asarray(np.mean([np.sign(gains[:, late] - gains[:, early]) for early, late in pairs], axis=0))
-
-
-def doses_of(own: pd.DataFrame, concepts: int, seeds: list[int], limits: Fluency) -> dict[str, Metric]:
-    """Whether the gain rises with the dose before the SAE latent's texts fall apart, for it and for others.
-
-    No multiplier is chosen here, so the texts of both halves of the prompts count.
-    """
-    rows = own[own["part"].isin(PROMPTED) & own["dial"].isin(CURVES)]
-    levels = np.array(sorted(rows["multiplier"].unique()))
-    used = levels[levels < max(collapse(own, "sae", limits), levels[0] + 1e-9)]
-    slopes, taus = {}, {}
-    for dial in CURVES:
-        own_rows = rows[rows["dial"] == dial]
-        gains = np.stack(
-            [table(own_rows[own_rows["multiplier"] == level], "gain", concepts, seeds, 0.0) for level in used], -1
-        )
-        slopes[dial] = gains @ used / (used @ used)
-        curves = np.concatenate([np.zeros_like(gains[..., :1]), gains], -1)
-        taus[dial] = np.stack([concordance(curves[:, place]) for place in range(len(seeds))], 1)
-    upto = "up to the multiplier at which the SAE latent's texts fall apart"
+def at_chosen_lengths(tables: dict[tuple[str, str], Table], packages: list[str]) -> dict[str, Metric]:
+    """Dials at their chosen length and their own nulls, each against a random direction of that length."""
     found: dict[str, Metric] = {}
-    for name, series, formula in (
-        ("slope", slopes, f"least-squares slope, through 0, of gain over multiplier, {upto}"),
-        ("tau", taus, f"Kendall's tau between multiplier (0 included) and gain, {upto}"),
-    ):
-        found |= {f"{dial}_{name}": over_concepts(values, "1", formula) for dial, values in series.items()}
-        for dial, null in itertools.product(*([one for one in group if one in CURVES] for group in (LEARNED, NULLS))):
-            difference = over_concepts(series[dial] - series[null], "1", f"{formula}; minus {null}")
-            found[f"{dial}_{name}_minus_{null}"] = difference
+    for dial in CHOSEN:
+        fluent, null = f"fluent_{dial}", f"{NULL_OF[dial]}_as_{dial}"
+        for column, (_, unit, formula) in MEASURES.items():
+            for other in (NULL_OF[dial], RANDOM):
+                difference = tables[fluent, column] - tables[f"{other}_as_{dial}", column]
+                found[f"{fluent}_{column}_minus_{other}"] = over_concepts(difference, unit, f"{formula}; minus {other}")
+        for arm in (fluent, null):
+            difference = tables[arm, "gain"] - tables[f"{RANDOM}_as_{dial}", "gain"]
+            found |= deviates(arm, difference, packages, f"gain minus that of a {RANDOM} of equal length")
+    return found
+
+
+def ranks(tables: dict[tuple[str, str], Table]) -> dict[str, Metric]:
+    """Wins of dials over others at equal length, concept by concept, and those of one null over another."""
+    gains = {arm: values.mean(1) for (arm, column), values in tables.items() if column == "gain"}
+    found: dict[str, Metric] = {}
+    for one, other in (*RANKS, NULL_RANK):
+        found |= wins(one, other, gains[one], gains[other])
+        difference = tables[one, "gain"] - tables[other, "gain"]
+        found[f"{one}_gain_minus_{other}"] = over_concepts(difference, "1", f"{MEASURES['gain'][2]}; minus {other}")
+        if (one, other) != NULL_RANK:
+            won = [np.sign(gains[a] - gains[b]) / 2 for a, b in ((one, other), NULL_RANK)]
+            found[f"{one}_over_{other}_share_minus_null"] = over_concepts(
+                (won[0] - won[1])[:, None],
+                "share",
+                f"concepts won by {one} over {other}, minus by one null over another",
+            ).model_copy(update={"per_seed": None})
     return found
 
 
 def judging(detectors: pd.DataFrame) -> dict[str, Metric]:
     """Whether the probe knows documents that it was not fitted to, and how well single latents do."""
-    means = detectors.groupby("concept", sort=False)[["judge", "judge_permuted", "detection"]].mean()
+    means = detectors.groupby("concept", sort=False)[["judge", "judge_permuted", "detection", "inside", "ridge"]].mean()
+    area = "AUROC of documents on the concept against documents on others"
     columns = {
-        "judge_auroc": means["judge"],
-        "judge_auroc_permuted": means["judge_permuted"],
-        "judge_auroc_difference": means["judge"] - means["judge_permuted"],
-        "detection_auroc": means["detection"],
+        "judge_auroc": (means["judge"], area),
+        "judge_auroc_permuted": (means["judge_permuted"], area),
+        "judge_auroc_difference": (means["judge"] - means["judge_permuted"], area),
+        "detection_auroc": (means["detection"], area),
+        "judge_inside": (means["inside"], "mean score of documents on the concept"),
     }
-    formula = "AUROC of documents on the concept against documents on others"
-    return {
+    found = {
         name: over_clusters(values.to_numpy(), np.arange(len(means)), unit="1", formula=formula)
-        for name, values in columns.items()
+        for name, (values, formula) in columns.items()
     }
-
-
-def perplexities(scored: pd.DataFrame, best: dict[str, float], equal: float) -> dict[str, Metric]:
-    """Perplexity ratios at the common and at the chosen multipliers, and what was chosen (0: left alone)."""
-    found: dict[str, Metric] = {}
-    levels = [(dial, dial, equal) for dial in DIALS] + [(f"fluent_{dial}", dial, best[dial]) for dial in CHOSEN]
-    for name, dial, multiplier in levels:
-        rows = scored[(scored["dial"] == dial) & (scored["multiplier"] == multiplier)]
-        added = np.zeros(2) if rows.empty else rows["nats_added"].to_numpy()
-        concept = np.arange(2) if rows.empty else rows["concept"].to_numpy()
-        nats = over_clusters(added, concept, unit="nats", formula="nats per token, steered minus unsteered")
-        low, value, high = (float(np.exp(one)) for one in (nats.ci_low, nats.value, nats.ci_high))
-        found[f"{name}_perplexity"] = Metric(
-            value=value, ci_low=low, ci_high=high, n=nats.n, unit="1", formula="perplexity, times unsteered"
-        )
-    for dial in CHOSEN:
-        found[f"fluent_{dial}_multiplier"] = Metric(
-            value=best[dial], ci_low=best[dial], ci_high=best[dial], n=1, unit="1",
-            formula="length of the added vector over the mean norm of the residual stream, chosen",
-        )  # fmt: skip
-    return found
+    return found | {"judge_ridge": exact(means["ridge"].iloc[0], 1, "1", "ridge that tells documents left out best")}
 
 
 def removals(own: pd.DataFrame, concepts: int, seeds: list[int]) -> dict[str, Metric]:
@@ -216,42 +194,19 @@ def removals(own: pd.DataFrame, concepts: int, seeds: list[int]) -> dict[str, Me
         part = rows[rows["dial"] == arm]
         tables[arm] = -table(part, "gain", concepts, seeds, 0.0)
         found[f"{arm}_drop"] = over_concepts(tables[arm], "1", formula)
-        ratio = fluency(part)[0]
-        found[f"{arm}_perplexity"] = Metric(
-            value=ratio, ci_low=ratio, ci_high=ratio, n=len(part), unit="1", formula="perplexity over unsteered"
-        )
-    for arm in REMOVALS:
-        if arm != "clamp_random":
-            difference = tables[arm] - tables["clamp_random"]
-            found[f"{arm}_drop_minus_clamp_random"] = over_concepts(difference, "1", f"{formula}; minus clamp_random")
+        z = deviate(tables[arm].mean(1))
+        found[f"{arm}_drop_z"] = exact(z, concepts, "standard errors", f"{formula}; over its s.e. over concepts")
+        found[f"{arm}_perplexity"] = exact(fluency(part)[0], len(part), "1", "perplexity over unsteered")
+    for arm, control in SAME.items():
+        difference = tables[arm] - tables[control]
+        found[f"{arm}_drop_minus_{control}"] = over_concepts(difference, "1", f"{formula}; minus {control}")
     return found
-
-
-def dose_table(own: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
-    """All prompts: gain with interval, perplexity and distinct ratio of each dial and multiplier; the limits beside."""
-    rows = own[own["part"].isin(PROMPTED) & own["dial"].isin(CURVES)]
-    groups = [
-        (dial, level, rows[(rows["dial"] == dial) & (rows["multiplier"] == level)])
-        for dial in CURVES
-        for level in sorted(rows["multiplier"].unique())
-    ]
-    low, high = limits.perplexity
-    bounds = {"fluent_from": low, "fluent_to": high, "distinct_from": limits.distinct}
-    lines = []
-    for dial, level, group in [*groups, (INSTRUCTION, 0.0, own[own["dial"] == INSTRUCTION])]:
-        perplexity, distinct = fluency(group)
-        line = {"dial": dial, "multiplier": level, "perplexity": perplexity, "distinct": distinct, **bounds}
-        for column in MEASURES:
-            found = over_clusters(group[column].to_numpy(), group["concept"].to_numpy(), unit="1", formula=column)
-            line |= {column: found.value, f"{column}_low": found.ci_low, f"{column}_high": found.ci_high}
-        lines.append({**line, "collapse": collapse(own, dial, limits)})
-    return pd.DataFrame(lines).replace(float("inf"), np.nan)
 
 
 def specificity_table(
     frame: pd.DataFrame, probe: Float[np.ndarray, "row concept"], own: pd.DataFrame, names: list[str], equal: float
 ) -> pd.DataFrame:
-    """Mean gain of every concept (columns) under the SAE latent of every concept (rows), at the common multiplier."""
+    """Mean gain of every concept (columns) under the SAE latent of every concept (rows), at the common length."""
     rows = own[(own["dial"] == "sae") & own["part"].isin(PROMPTED) & (own["multiplier"] == equal)]
     base = frame[(frame["dial"] == NO_DIAL) & frame["part"].isin(PROMPTED)]
     unsteered = pd.DataFrame(probe[base.index]).groupby(base["neutral"].to_numpy()).mean()

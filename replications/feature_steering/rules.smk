@@ -1,4 +1,5 @@
-# Feature steering: prepare (concepts, dials, judges) -> steer (texts) -> measure -> figures; demonstrate -> page.
+# Feature steering: prepare (concepts, dials, judges) -> steer (texts, a job for each part and seed) -> measure -> figures;
+# demonstrate -> page.
 # The SAEs, one a seed, come from `sparse_autoencoders`, whose steps run first; of a hub model, from `config/saes.yaml`.
 from common.models import registry
 from common.workflow import captions, figure_files, flags, source_hash
@@ -8,6 +9,9 @@ NAME = "replications.feature_steering"
 CAPTIONS = "replications/feature_steering/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 SEEDS = {"seeds": config["seeds"][: config["most_seeds"]]}
+TEXTS = "<results>/{model}/dials/texts"
+PARTS = ["choosing", "scoring", "removing"]
+EVERY_SEED = {"seed": SEEDS["seeds"], "allow_missing": True}
 SAES = "<all_results>/sparse_autoencoders/{model}"
 CHATTING = [
     name for name in config["models"] if registry()[name].chat_template != "none"
@@ -96,12 +100,19 @@ rule steer:
         ),
         prepared=rules.prepare.output.prepared,
         listed=rules.prepare.output.listed,
+        tried=lambda wildcards: (
+            expand(f"{TEXTS}/choosing-{{seed}}.csv", **EVERY_SEED)
+            if wildcards.part == "scoring"
+            else []
+        ),
     output:
-        table="<results>/{model}/dials/rows.csv",
-        scores="<results>/{model}/dials/scores.safetensors",
-        chosen="<results>/{model}/dials/chosen.json",
+        table=f"{TEXTS}/{{part}}-{{seed}}.csv",
+        scores=f"{TEXTS}/{{part}}-{{seed}}.safetensors",
+    wildcard_constraints:
+        part="|".join(PARTS),
+        seed=r"\d+",
     log:
-        "<logs>/{model}/steer.log",
+        "<logs>/{model}/steer-{part}-{seed}.log",
     priority: 1
     conda:
         "../../envs/environment.yaml"
@@ -118,19 +129,20 @@ rule steer:
         ),
         sources=source_hash(f"{NAME}.steer"),
     shell:
-        "python -m replications.feature_steering.steer --manifest {input.manifest} --index {input.index} --prepared {input.prepared} --listed {input.listed} {params.options} --table {output.table} --scores {output.scores} --chosen {output.chosen} > {log} 2>&1"
+        "python -m replications.feature_steering.steer --part {wildcards.part} --seed {wildcards.seed} --manifest {input.manifest} --index {input.index} --prepared {input.prepared} --listed {input.listed} --tried {input.tried} {params.options} --table {output.table} --scores {output.scores} > {log} 2>&1"
 
 
 rule measure:
     input:
-        table=rules.steer.output.table,
-        scores=rules.steer.output.scores,
-        chosen=rules.steer.output.chosen,
+        tables=expand(f"{TEXTS}/{{part}}-{{seed}}.csv", part=PARTS, **EVERY_SEED),
+        scores=expand(
+            f"{TEXTS}/{{part}}-{{seed}}.safetensors", part=PARTS, **EVERY_SEED
+        ),
         detectors=rules.prepare.output.table,
     output:
         dials="<results>/{model}/dials/metrics.json",
         removal="<results>/{model}/removal/metrics.json",
-        doses="<results>/{model}/dials/doses.csv",
+        curves="<results>/{model}/dials/doses.csv",
         concepts="<results>/{model}/dials/gains.csv",
         specificity="<results>/{model}/dials/specificity.csv",
     log:
@@ -144,11 +156,12 @@ rule measure:
         options=flags(
             {"fluency": config["fluency"]},
             equal=config["writing"]["equal"],
+            doses=config["writing"]["doses"],
             **SEEDS,
         ),
         sources=source_hash(f"{NAME}.measure"),
     shell:
-        "python -m replications.feature_steering.measure --rows {input.table} --scores {input.scores} --chosen {input.chosen} --detectors {input.detectors} {params.options} --dials {output.dials} --removal {output.removal} --doses {output.doses} --concepts {output.concepts} --specificity {output.specificity} > {log} 2>&1"
+        "python -m replications.feature_steering.measure --rows {input.tables} --scores {input.scores} --detectors {input.detectors} {params.options} --dials {output.dials} --removal {output.removal} --curves {output.curves} --concepts {output.concepts} --specificity {output.specificity} > {log} 2>&1"
 
 
 rule demonstrate:

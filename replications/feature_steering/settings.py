@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from common.records import Strict
 
@@ -12,16 +12,21 @@ LEARNED = ("sae", "diff_means", "probe", "pca")
 NULLS = ("random_latent", "random_direction", "permuted_means")
 DIALS = (*LEARNED, *NULLS)
 OF_A_SEED = ("sae", *NULLS)  # a dictionary of its own, and nulls drawn anew
-CHOSEN = ("sae", "diff_means", "random_direction")  # scored at their fluent multiplier as well
-CURVES = (*CHOSEN, "random_latent")  # tried at every multiplier; the others are scored at the common one only
+RANDOM = "random_direction"
+NULL_OF = {"diff_means": "permuted_means", "sae": "random_latent"}
+"""Dials with a fluent length of their own, and for each the null that shares its recipe but not its concept."""
+CHOSEN = tuple(NULL_OF)
+CURVES = (*NULL_OF, RANDOM, *NULL_OF.values())  # written at every dose; the others at the common length only
 NO_DIAL, INSTRUCTION = "unsteered", "instruction"
 CHOOSING, SCORING, REMOVING = "choosing", "scoring", "removing"
+PROMPTED = (CHOOSING, SCORING)
 REMOVALS = {
     "add": ("add", "sae"),
     "clamp": ("clamp", "sae"),
     "clamp_without_error": ("clamp_without_error", "sae"),
     "project": ("project", "sae"),
     "clamp_random": ("clamp", "random_latent"),
+    "add_random": ("add", "random_latent"),
 }
 """Arms of the removal: kind of intervention, and whose direction or latent."""
 
@@ -40,28 +45,34 @@ class Concepts(Strict):
     batch: Count = Field(description="documents in one forward pass")
 
 
-class Writing(Strict):
-    """What is written."""
+def _rising(lengths: list[float]) -> list[float]:
+    if sorted(set(lengths)) != lengths:
+        raise ValueError("lengths must rise")
+    return lengths
 
-    multipliers: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)] = Field(
-        description="length of the added vector, as a share of the mean norm of the residual stream there"
-    )
-    unsteered: Count = Field(description="unsteered texts of each prompt and seed")
-    choosing: Count = Field(description="prompts of each concept and seed on which every multiplier is tried")
+
+Lengths = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1), AfterValidator(_rising)]
+
+
+class Writing(Strict):
+    """What is written. Lengths of added vectors are shares of the mean norm of the residual stream there."""
+
+    doses: Lengths = Field(description="lengths of the added vector at which the scoring prompts are continued")
+    equal: float = Field(description="the length at which all dials are compared; one of `doses`")
+    fluent: Lengths = Field(description="lengths from which the fluent one is chosen, on the choosing prompts")
+    beyond: Lengths = Field(description="longer ones, for half of the choosing prompts: where do texts fall apart?")
+    choosing: Count = Field(description="prompts of each concept and seed on which lengths are tried")
     scoring: Count = Field(description="prompts of each concept and seed for scoring")
     new_tokens: Annotated[int, Field(ge=4)] = Field(description="tokens of a continuation")
     temperature: Annotated[float, Field(ge=0)] = Field(description="0 takes the most likely token")
     beginning: Annotated[int, Field(ge=2)] = Field(description="tokens of a document's beginning, for removal")
-    equal: float = Field(description="the multiplier at which all dials are compared; one of `multipliers`")
     removal: Annotated[float, Field(gt=0)] = Field(description="multiplier of the negative interventions")
     batch: Count = Field(description="rows written side by side")
 
     @model_validator(mode="after")
-    def _rising(self) -> "Writing":
-        if sorted(set(self.multipliers)) != self.multipliers:
-            raise ValueError("multipliers must rise")
-        if self.equal not in self.multipliers:
-            raise ValueError("equal must be one of the multipliers")
+    def _one_of_the_doses(self) -> "Writing":
+        if self.equal not in self.doses:
+            raise ValueError("equal must be one of the doses")
         return self
 
 

@@ -1,8 +1,8 @@
-"""Step: writes all texts, many interventions in one batch, and reads every text again with the unsteered model.
+"""Step: writes the texts of one seed and part, many interventions in one batch; the unsteered model reads them again.
 
-First every multiplier on the choosing prompts; then the common and the chosen ones on the scoring prompts, and the
-removal. Out: `rows.csv` (one line a text: what was done, nats per token, distinct bigrams), `scores.safetensors`
-(score of every text for every concept, by probe and by lexicon) and `chosen.json`. No number comes from a steered pass.
+Parts: `choosing` (lengths are tried), `scoring` (needs the choosing texts of all seeds, from which the fluent lengths
+are chosen) and `removing`. Out: a table (one line a text: what was done, nats per token, distinct bigrams) and the
+score of every text for every concept, by probe and by lexicon. No number comes from a steered pass.
 """
 
 from pathlib import Path
@@ -14,53 +14,51 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.cli import run, track
-from common.files import atomic, read_json, write_json
+from common.files import atomic, read_json
 from common.generation import Sampler, generate, load_writer, reread
 from common.models import load_tokenizer
 from common.saes.sae import Sae
 from common.tables import write_table
-from replications.feature_steering.choice import choose_multipliers, compared
+from replications.feature_steering.choice import choose_lengths, read_alike
 from replications.feature_steering.concepts import header, neutral_prompts
 from replications.feature_steering.judge import distinct_bigrams, lexicon_share
 from replications.feature_steering.prepare import own_saes
-from replications.feature_steering.settings import REMOVING, Fluency, Writing
-from replications.feature_steering.writing import Row, as_columns, choosing, removal, scoring, steering, unsteered
+from replications.feature_steering.settings import CHOOSING, REMOVING, Fluency, Writing
+from replications.feature_steering.writing import Row, as_columns, choosing, removal, scoring, steering
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 class Writer:
-    """Writes rows under their interventions and judges them. Each seed has its own SAE.
+    """Writes rows of one seed under their interventions, with the seed's SAE, and judges them.
 
     `prompts` are the neutral ones, then the instructed ones concept by concept, then beginnings of documents.
     """
 
     def __init__(
-        self, model: "PreTrainedModel", saes: dict[int, Sae], prepared: dict[str, Tensor], lexicons: list[list[int]],
+        self, model: "PreTrainedModel", sae: Sae, prepared: dict[str, Tensor], lexicons: list[list[int]],
         judge: str, prompts: list[list[int]], writing: Writing, special: list[int],
     ) -> None:  # fmt: skip
-        self.model, self.saes, self.prepared, self.lexicons = model, saes, prepared, lexicons
+        self.model, self.sae, self.prepared, self.lexicons = model, sae, prepared, lexicons
         self.judge, self.prompts, self.writing, self.special = judge, prompts, writing, special
 
     def write(self, rows: list[Row]) -> Tensor:
         """Tokens of every row."""
         written = torch.zeros(len(rows), self.writing.new_tokens, dtype=torch.long)
-        device = str(self.model.device)
-        for seed, sae in self.saes.items():
-            own = torch.tensor([place for place, row in enumerate(rows) if row.seed == seed])
-            for places, intervention in steering([rows[place] for place in own.tolist()], self.prepared, sae):
-                where = own[places]
-                for part in track(list(torch.split(torch.arange(len(places)), self.writing.batch)), f"seed {seed}"):
-                    group = [rows[place] for place in where[part].tolist()]
-                    asked, at = torch.unique(torch.tensor([row.prompt for row in group]), return_inverse=True)
-                    streams = torch.tensor([row.stream for row in group])
-                    written[where[part]] = generate(
-                        self.model, [self.prompts[place] for place in asked.tolist()], at, sae.about.hook,
-                        None if intervention is None else intervention.rows(part).to(device), self.writing.new_tokens,
-                        Sampler(self.writing.temperature, streams, seed, self.special),
-                        whole_prompt=group[0].part == REMOVING,
-                    )  # fmt: skip
+        device, hook = str(self.model.device), self.sae.about.hook
+        for own, intervention in steering(rows, self.prepared, self.sae):
+            places = torch.tensor(own)
+            for part in track(list(torch.split(torch.arange(len(own)), self.writing.batch)), "written"):
+                group = [rows[place] for place in places[part].tolist()]
+                asked, at = torch.unique(torch.tensor([row.prompt for row in group]), return_inverse=True)
+                streams = torch.tensor([row.stream for row in group])
+                written[places[part]] = generate(
+                    self.model, [self.prompts[place] for place in asked.tolist()], at, hook,
+                    None if intervention is None else intervention.rows(part).to(device), self.writing.new_tokens,
+                    Sampler(self.writing.temperature, streams, group[0].seed, self.special),
+                    whole_prompt=group[0].part == REMOVING,
+                )  # fmt: skip
         return written
 
     def read(self, rows: list[Row], written: Tensor) -> tuple[pd.DataFrame, dict[str, Tensor]]:
@@ -81,19 +79,21 @@ class Writer:
 
 def steer(
     *,
+    part: Literal["choosing", "scoring", "removing"],
+    seed: int,
     manifest: Path,
     index: Path,
     prepared: Path,
     listed: Path,
+    tried: list[Path],
     writing: Writing,
     fluency: Fluency,
     seeds: list[int],
     device: Literal["cpu", "cuda"],
     table: Path,
     scores: Path,
-    chosen: Path,
 ) -> None:
-    """`prepared` and `listed` come from `prepare`."""
+    """`prepared` and `listed` come from `prepare`; `tried` are the choosing tables of all `seeds`, for scoring."""
     tokenizer, model = load_tokenizer(manifest.parent), load_writer(manifest.parent, device)
     about = read_json(listed)
     concepts, neutral = about["concepts"], neutral_prompts(tokenizer)
@@ -103,30 +103,26 @@ def steer(
         prompts += [header(tokenizer, concept["name"]) + prompt[1:] for prompt in neutral]
     first = len(prompts)
     prompts += [text[: writing.beginning + 1] for concept in concepts for text in concept["texts"]]
-    saes = dict(zip(seeds, own_saes(index, about["saes"], about["model"]), strict=True))
+    [sae] = own_saes(index, [about["saes"][seeds.index(seed)]], about["model"])
     writer = Writer(
-        model, saes, load_file(prepared),
-        [concept["lexicon"] for concept in concepts], about["judge"], prompts, writing, list(tokenizer.all_special_ids),
+        model, sae, load_file(prepared), [concept["lexicon"] for concept in concepts], about["judge"], prompts, writing,
+        list(tokenizer.all_special_ids),
     )  # fmt: skip
-
-    rows = [row for seed in seeds for row in unsteered(seed, writing)]
-    rows += [row for seed in seeds for row in choosing(count, seed, writing)]
+    if part == REMOVING:
+        rows = list(removal(count, texts, seed, seeds, first, writing.removal))
+    elif part == CHOOSING:
+        rows = list(choosing(count, seed, writing))
+    else:
+        chosen = choose_lengths(read_alike(pd.concat(map(pd.read_csv, tried), ignore_index=True)), fluency)
+        print(f"chosen lengths: {chosen}")
+        rows = list(scoring(count, seed, writing, chosen))
     written = writer.write(rows)
     frame, found = writer.read(rows, written)
-    best = choose_multipliers(compared(frame, {key: value.numpy() for key, value in found.items()}), fluency)
-    print(f"chosen multipliers: {best}")
-
-    more = [row for seed in seeds for row in scoring(count, seed, writing, best)]
-    more += [row for seed in seeds for row in removal(count, texts, seed, seeds, first, writing.removal)]
-    written_more = writer.write(more)
-    frame_more, found_more = writer.read(more, written_more)
-    frame = pd.concat([frame, frame_more], ignore_index=True)
-    frame["text"] = tokenizer.batch_decode(torch.cat([written, written_more]))
-    frame["name"] = [concepts[place]["name"] if place >= 0 else "" for place in frame["concept"]]
+    frame["text"] = tokenizer.batch_decode(written)
+    frame["name"] = [concepts[place]["name"] for place in frame["concept"]]
     write_table(table, frame)
     with atomic(scores) as temporary:
-        save_file({key: torch.cat([found[key], found_more[key]]) for key in found}, temporary)
-    write_json(chosen, best)
+        save_file({key: value.contiguous() for key, value in found.items()}, temporary)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Which texts are written: every row of the comparison and of the removal, and how rows are read again.
 
-Comparison: each concept and dial continues neutral prompts, half of them at the common and the chosen multiplier, and
-some dials the other half at every multiplier; the unsteered model continues every prompt several times. Removal:
-beginnings of documents on a concept are continued under interventions that push its latent down. All dials of a
-concept, prompt and seed share their random numbers.
+Comparison: neutral prompts are continued under dials. On one half of the prompts two dials are tried at rising lengths,
+to choose the fluent one; on the other half all dials are compared at one length, dials and their nulls at every dose
+and at the chosen lengths. Removal: beginnings of documents on a concept are continued under interventions that push its
+latent down. All dials, lengths and nulls of a concept, prompt and seed share their random numbers, and so does the text
+of length 0, which the unsteered model writes.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from common.saes.sae import Sae
 from common.steering import Kind, Steering
-from replications.feature_steering.concepts import NEUTRAL, draw_prompts, half
+from replications.feature_steering.concepts import NEUTRAL, draw_prompts
 from replications.feature_steering.settings import (
     CHOOSING,
     CHOSEN,
@@ -23,14 +24,16 @@ from replications.feature_steering.settings import (
     DIALS,
     INSTRUCTION,
     NO_DIAL,
+    NULL_OF,
     OF_A_SEED,
+    RANDOM,
     REMOVALS,
     REMOVING,
     SCORING,
     Writing,
 )
 
-OWN_STREAMS = 10**6  # unsteered texts have random numbers of their own
+OWN_STREAMS = 10**6  # in the removal, further unsteered texts have random numbers of their own
 
 
 class Row(NamedTuple):
@@ -47,37 +50,40 @@ class Row(NamedTuple):
     stream: int
 
 
-def unsteered(seed: int, writing: Writing) -> Iterator[Row]:
-    """Every neutral prompt several times: what all others are compared with."""
-    for prompt in range(len(NEUTRAL)):
-        for copy in range(writing.unsteered):
-            part = (CHOOSING, SCORING)[half(prompt)]
-            yield Row(seed, part, -1, NO_DIAL, 0.0, prompt, prompt, OWN_STREAMS + prompt * writing.unsteered + copy)
-
-
 def choosing(concepts: int, seed: int, writing: Writing) -> Iterator[Row]:
-    """The dials of `CURVES` at every multiplier."""
+    """The dials of `CHOSEN` at every length that may be chosen, on half of the prompts beyond them, and at none."""
     for concept in range(concepts):
-        for prompt in draw_prompts(concept, seed, 0, writing.choosing):
-            for dial in CURVES:
-                for multiplier in writing.multipliers:
-                    yield Row(seed, CHOOSING, concept, dial, multiplier, prompt, prompt, prompt * concepts + concept)
+        for place, prompt in enumerate(draw_prompts(concept, seed, 0, writing.choosing)):
+            stream = prompt * concepts + concept
+            yield Row(seed, CHOOSING, concept, NO_DIAL, 0.0, prompt, prompt, stream)
+            longer = writing.beyond if place < (writing.choosing + 1) // 2 else []
+            for dial in CHOSEN:
+                for length in (*writing.fluent, *longer):
+                    yield Row(seed, CHOOSING, concept, dial, length, prompt, prompt, stream)
+
+
+def scored(writing: Writing, chosen: dict[str, float]) -> list[tuple[str, float]]:
+    """Dials and lengths of the scoring prompts: every dial at the common length, those of `CURVES` at every dose, and a
+    dial, its null and a random direction at the length chosen for that dial (unless that is 0)."""
+    pairs = {(dial, writing.equal) for dial in DIALS} | {(dial, dose) for dial in CURVES for dose in writing.doses}
+    for dial, length in chosen.items():
+        pairs |= {(one, length) for one in (dial, NULL_OF[dial], RANDOM) if length}
+    return sorted(pairs)
 
 
 def scoring(concepts: int, seed: int, writing: Writing, chosen: dict[str, float]) -> Iterator[Row]:
-    """Every dial at the common multiplier, some at their chosen one too (unless that is 0), and the instruction.
+    """The text without a dial, the instruction, and every pair of `scored`.
 
     Instructed prompts follow the neutral ones in the list of prompts, concept by concept.
     """
     for concept in range(concepts):
         for prompt in draw_prompts(concept, seed, 1, writing.scoring):
             stream = prompt * concepts + concept
+            yield Row(seed, SCORING, concept, NO_DIAL, 0.0, prompt, prompt, stream)
             instructed = len(NEUTRAL) * (concept + 1) + prompt
             yield Row(seed, SCORING, concept, INSTRUCTION, 0.0, instructed, prompt, stream)
-            for dial in DIALS:
-                own = {writing.equal, chosen[dial]} if dial in CHOSEN else {writing.equal}
-                for multiplier in sorted(own - {0.0}):
-                    yield Row(seed, SCORING, concept, dial, multiplier, prompt, prompt, stream)
+            for dial, length in scored(writing, chosen):
+                yield Row(seed, SCORING, concept, dial, length, prompt, prompt, stream)
 
 
 def removal(concepts: int, texts: int, seed: int, seeds: list[int], first: int, multiplier: float) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""The replication: concepts, dials and judges on planted data, choice of multipliers, measures."""
+"""The replication: concepts, dials and judges on planted data, and which texts are written."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,23 +12,22 @@ from common.errors import UserError
 from common.files import write_json
 from common.saes.sae import About, Sae
 from common.saes.saelens import save_saelens
-from replications.feature_steering import concepts, dials, judge, measure, writing
-from replications.feature_steering.choice import choose_multipliers, collapse, compared, fluency
+from replications.feature_steering import concepts, dials, judge, writing
 from replications.feature_steering.draw import heat_map
 from replications.feature_steering.prepare import own_saes
 from replications.feature_steering.settings import (
-    CHOOSING,
+    CHOSEN,
     CURVES,
     DIALS,
     NO_DIAL,
+    NULL_OF,
     OF_A_SEED,
+    RANDOM,
     REMOVALS,
     REMOVING,
     SCORING,
-    Fluency,
 )
 
-LIMITS = Fluency(perplexity=[0.5, 1.2], collapse=4.0, distinct=0.8)
 D, CONCEPTS, EACH = 12, 4, 10
 
 
@@ -88,22 +87,45 @@ def test_the_principal_direction_points_to_the_concept():
     assert ((found * dials.difference_of_means(x, label)).sum(1) >= 0).all()
 
 
-def test_the_probe_is_0_on_other_and_1_on_own_documents_it_has_not_seen():
+def test_the_probe_is_0_on_other_documents_it_has_not_seen_and_counts_in_their_deviations():
     x, label = planted()
     fresh, _ = planted(seed=5)
-    weights, offset = judge.fit_probe(x.mean(1), label)
+    weights, offset = judge.fit_probe(x.mean(1), label, 0.1)
     literal = torch.linalg.lstsq(
         torch.cat([x.mean(1).double(), torch.ones(len(x), 1)], 1), (label[:, None] == torch.arange(CONCEPTS)).double()
     ).solution
     unridged, constant = judge.fit_probe(x.mean(1), label, 1e-9)
     assert torch.allclose(unridged, literal[:-1], atol=1e-4)
     assert torch.allclose(constant, literal[-1], atol=1e-4)
-    weights, offset = judge.rescaled(weights, offset, fresh.mean(1), label)
+    weights, offset = judge.standardised(weights, offset, fresh.mean(1), label)
     scores = fresh.mean(1).double() @ weights + offset
     for one in range(CONCEPTS):
-        assert scores[label == one, one].mean() == pytest.approx(1)
         assert scores[label != one, one].mean() == pytest.approx(0, abs=1e-9)
+        assert scores[label != one, one].std() == pytest.approx(1)
+        assert scores[label == one, one].mean() > 1
     assert min(dials.own_auroc(scores, label)) > 0.95
+
+
+def test_the_ridge_is_the_one_that_tells_left_out_documents_best(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    label = torch.arange(CONCEPTS).repeat_interleave(EACH)
+    x = torch.randn(len(label), 200, generator=generator)
+    x[torch.arange(len(label)), label] += 2.0
+    chosen = judge.choose_ridge(x, label)
+    parts = [torch.arange(len(label)) % EACH % judge.FOLDS == fold for fold in range(judge.FOLDS)]
+
+    def left_out(strength):
+        found = []
+        for part in parts:
+            weights, offset = judge.fit_probe(x[~part], label[~part], strength)
+            found.append(np.mean(dials.own_auroc(x[part].double() @ weights + offset, label[part])))
+        return np.mean(found)
+
+    assert chosen == max(judge.RIDGES, key=left_out)
+    order = torch.randperm(len(label), generator=generator)
+    monkeypatch.setattr(judge, "RIDGES", (1e-6, 3.0))
+    assert judge.choose_ridge(x, label) == 3.0
+    assert judge.choose_ridge(x[order], label[order]) == 3.0, "documents may come in any order"
 
 
 def test_lexicons_hold_telling_tokens_and_leave_out_what_a_dial_raises_directly():
@@ -115,94 +137,28 @@ def test_lexicons_hold_telling_tokens_and_leave_out_what_a_dial_raises_directly(
     assert judge.distinct_bigrams(tokens).tolist() == pytest.approx([1.0, 1 / 3])
 
 
-def rows_of(gain, nats, distinct=1.0, concepts=3):
-    """A table of compared texts: two prompts, one for choosing and one for scoring, dose-dependent gain and nats."""
-    lines, scores = [], []
-    for seed in (0, 1):
-        for prompt, part in ((0, CHOOSING), (1, SCORING)):
-            for copy in (-1.0, 1.0):
-                lines.append((seed, part, -1, NO_DIAL, 0.0, prompt, 3.0 + 0.1 * copy, 1.0))
-                scores.append(np.full(concepts, 0.5 * copy + prompt))
-            for concept in range(concepts):
-                for dial in DIALS:
-                    for multiplier in (0.1, 0.2, 0.4):
-                        value = gain(dial, multiplier)
-                        own = np.full(concepts, float(prompt))
-                        own[concept] += value
-                        lines.append(
-                            (seed, part, concept, dial, multiplier, prompt, 3.0 + nats(dial, multiplier), distinct)
-                        )
-                        scores.append(own)
-    columns = ["seed", "part", "concept", "dial", "multiplier", "neutral", "nats", "distinct"]
-    frame, array = pd.DataFrame(lines, columns=columns), np.array(scores)
-    return frame, {"probe": array, "lexicon": array}
-
-
-def test_gains_are_counted_from_the_mean_unsteered_text_of_the_prompt():
-    own = compared(*rows_of(lambda dial, m: m * (dial == "sae"), lambda dial, m: m))
-    sae = own[own["dial"] == "sae"]
-    assert np.allclose(sae["gain"], sae["multiplier"])
-    assert np.allclose(own["nats_added"], own["multiplier"])
-    assert (sae["specific"] == 1).all()
-    assert (own[own["dial"] != "sae"]["specific"] == 0.5).all()
-    assert fluency(sae[sae["multiplier"] == 0.2]) == pytest.approx((np.exp(0.2), 1.0))
-
-
-def test_the_chosen_multiplier_is_the_fluent_one_of_highest_gain():
-    own = compared(*rows_of(lambda dial, m: m * (dial != "pca"), lambda dial, m: {0.1: 0.0, 0.2: 0.1, 0.4: 2.0}[m]))
-    chosen = choose_multipliers(own, LIMITS)
-    assert chosen["sae"] == 0.2  # 0.4 gains more and is not fluent
-    assert chosen["pca"] == 0.0  # gains nothing
-    repeating = compared(*rows_of(lambda dial, m: m, lambda dial, m: -1.0))
-    assert set(choose_multipliers(repeating, LIMITS).values()) == {0.0}  # too predictable
-    dull = compared(*rows_of(lambda dial, m: m, lambda dial, m: 0.0, distinct=0.5))
-    assert set(choose_multipliers(dull, LIMITS).values()) == {0.0}
-    assert collapse(own, "sae", LIMITS) == 0.4
-    assert collapse(dull, "sae", LIMITS) == 0.1
-
-
-def test_choosing_never_sees_the_scoring_prompts():
-    frame, scores = rows_of(lambda dial, m: m, lambda dial, m: 0.0)
-    scoring = (frame["part"] == SCORING) & (frame["dial"] != NO_DIAL)
-    before = choose_multipliers(compared(frame, scores), LIMITS)
-    frame.loc[scoring, "nats"] = 99.0
-    scores["probe"][scoring] = -99.0
-    assert choose_multipliers(compared(frame, scores), LIMITS) == before
-    for seed in range(3):
-        halves = [set(concepts.draw_prompts(4, seed, half, 3)) for half in (0, 1)]
-        assert not halves[0] & halves[1]
-
-
-def test_dose_response_of_a_planted_dial():
-    own = compared(*rows_of(lambda dial, m: 2 * m if dial == "sae" else 0.0, lambda dial, m: 0.1))
-    found = measure.doses_of(own, 3, [0, 1], LIMITS)
-    assert found["sae_slope"].value == pytest.approx(2)
-    assert found["sae_tau"].value == 1
-    assert found["random_latent_slope"].value == found["random_direction_tau"].value == 0
-    assert measure.concordance(np.array([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0], [0.0, 2.0, 1.0]])).tolist() == pytest.approx(
-        [1, -1, 1 / 3]
-    )
-
-
-def test_margins_are_paired_by_concept_and_seed():
-    dials = {dial for pair in measure.MARGINS for dial in pair}
-    tables = {(dial, "gain"): np.arange(6.0).reshape(3, 2) * 100 + place for place, dial in enumerate(sorted(dials))}
-    found = measure.margins(tables)
-    for one, other in measure.MARGINS:
-        apart = sorted(dials).index(one) - sorted(dials).index(other)
-        metric = found[f"{one}_gain_minus_{other}"]
-        assert (metric.value, metric.ci_low, metric.ci_high) == (apart, apart, apart)
-
-
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu"])
 def test_rows_pair_with_unsteered_ones_and_every_group_has_its_intervention(scale):
     plan = load_replication("feature_steering", scale).writing
-    chosen = dict.fromkeys(DIALS, plan.multipliers[0])
-    rows = [*writing.unsteered(3, plan), *writing.choosing(5, 3, plan), *writing.scoring(5, 3, plan, chosen)]
+    chosen = dict.fromkeys(CHOSEN, plan.fluent[0])
+    tried = list(writing.choosing(5, 3, plan))
+    rows = [*tried, *writing.scoring(5, 3, plan, chosen)]
     rows += list(writing.removal(5, 6, 3, [2, 3, 4], 1000, plan.removal))
+    assert len(set(rows)) == len(rows), "no text is written twice"
     base = {(row.part, row.neutral) for row in rows if row.dial == NO_DIAL}
     assert {(row.part, row.neutral) for row in rows} == base
-    assert {row.dial for row in rows if row.part == CHOOSING} == {NO_DIAL, *CURVES}
+    assert {row.dial for row in tried} == {NO_DIAL, *CHOSEN}
+    assert {row.multiplier for row in tried if row.dial != NO_DIAL} == {*plan.fluent, *plan.beyond}
+    scored = [row for row in rows if row.part == SCORING and row.dial != NO_DIAL]
+    for dial in CURVES:
+        texts = [{row[5:] for row in scored if (row.dial, row.multiplier) == (dial, dose)} for dose in plan.doses]
+        assert all(one == texts[0] for one in texts), "equal texts from equal random numbers at every dose"
+        assert len(texts[0]) == 5 * plan.scoring
+        assert texts[0] == {row[5:] for row in rows if (row.part, row.dial) == (SCORING, NO_DIAL)}, "length 0, too"
+    for dial, null in NULL_OF.items():
+        assert {one for one, length in writing.scored(plan, chosen) if length == chosen[dial]} >= {dial, null, RANDOM}
+    left_alone = writing.scored(plan, dict.fromkeys(CHOSEN, 0.0))
+    assert all(length > 0 for _, length in left_alone)
     sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), 2 * torch.eye(D), torch.zeros(D))
     prepared = {"norm": torch.tensor([10.0]), "latent.sae.3": torch.arange(5)}
     prepared |= {f"dial.{dial}.3" if dial in OF_A_SEED else f"dial.{dial}": torch.eye(D)[:5] for dial in DIALS}
@@ -247,14 +203,6 @@ def test_dictionaries_of_the_seeds_must_be_there_and_sit_at_one_hook(tmp_path):
         own_saes(tmp_path / "index.json", ["a-s0", "a-s2"], "m")
     with pytest.raises(UserError, match=r"belongs to blocks\.2\.hook_resid_pre of m, not to blocks\.1"):
         own_saes(tmp_path / "index.json", ["a-s0", "a-s1"], "m")
-
-
-def test_numbers_of_the_judge_count_each_concept_once():
-    rows = pd.DataFrame({"seed": [0, 0, 1, 1], "concept": ["a", "b"] * 2, "detection": [0.9, 0.7, 0.7, 0.9]})
-    found = measure.judging(rows.assign(judge=[1.0, 0.8] * 2, judge_permuted=0.5))
-    assert (found["judge_auroc"].value, found["judge_auroc"].n) == (pytest.approx(0.9), 2)
-    assert found["detection_auroc"].ci_low == found["detection_auroc"].ci_high == pytest.approx(0.8)
-    assert found["judge_auroc_difference"].value == pytest.approx(0.4)
 
 
 def test_modules_are_read_from_the_place_of_a_docstring():

@@ -207,7 +207,5 @@ def test_an_answer_must_fit_into_what_the_model_reads(tmp_path, monkeypatch, cap
         chat.main()
         assert capsys.readouterr().out.endswith("answered\n")
         return
-    with pytest.raises(
-        SystemExit, match=r"911 is too much: the message takes 90 of the 1000 .* so 910 are left"
-    ):
+    with pytest.raises(SystemExit, match=r"911 is too much: the message takes 90 of the 1000 .* so 910 are left"):
         chat.main()
