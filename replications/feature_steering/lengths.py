@@ -71,7 +71,7 @@ def falling_apart(own: pd.DataFrame, limits: Fluency) -> dict[str, Metric]:
     for dial in CHOSEN:
         rows = own[(own["dial"] == dial) & own["part"].isin(PROMPTED)]
         first, means = collapse(own, dial, limits), rows.groupby("multiplier")["gain"].mean()
-        peak = float(means.index[means.argmax()])
+        peak = float(means.index[int(means.argmax())])
         said = "length of the added vector over the mean norm of the residual stream"
         collapsed = 0.0 if np.isinf(first) else first
         found[f"{dial}_collapse"] = exact(collapsed, len(means), "1", f"{said} at which texts fall apart; 0: at none")
