@@ -108,11 +108,11 @@ rule steer:
     output:
         table=f"{TEXTS}/{{part}}-{{seed}}.csv",
         scores=f"{TEXTS}/{{part}}-{{seed}}.safetensors",
+    log:
+        "<logs>/{model}/steer-{part}-{seed}.log",
     wildcard_constraints:
         part="|".join(PARTS),
         seed=r"\d+",
-    log:
-        "<logs>/{model}/steer-{part}-{seed}.log",
     priority: 1
     conda:
         "../../envs/environment.yaml"
