@@ -18,7 +18,7 @@ def streams(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Effects by layer and position, noising above and denoising below."""
     shown = table[table["kind"] != "head"]
     rows = shown["layer"].nunique()
-    figure, panels = plt.subplots(2, 3, figsize=(PAGE_WIDTH, 1.6 + 0.24 * rows), width_ratios=[5, 3, 3])
+    figure, panels = plt.subplots(2, 3, figsize=(PAGE_WIDTH, 1.6 + 0.19 * rows), width_ratios=[5, 3, 3])
     for axes_row, direction in zip(panels, DIRECTIONS, strict=True):
         for axes, (kind, title) in zip(axes_row, KINDS.items(), strict=True):
             part = shown[(shown["direction"] == direction) & (shown["kind"] == kind)]

@@ -37,22 +37,22 @@ WRITTEN_FROM = 2.0  # percent: smaller effects stay without a number
 def sweeps(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Effect of every head on each receiver set."""
     n_layers = int(table["layer"].max()) + 1
-    figure, panels = plt.subplots(1, len(TITLES), figsize=(PAGE_WIDTH, 1.5 + 0.12 * n_layers), sharey=True)
+    figure, panels = plt.subplots(1, len(TITLES), figsize=(PAGE_WIDTH, 1.9 + 0.12 * n_layers), sharey=True)
     limit = float(np.quantile(table[list(TITLES)].abs().to_numpy(), 0.999))
     for axes, (receiver, title) in zip(panels, TITLES.items(), strict=True):
         grid = table.pivot(index="layer", columns="head", values=receiver).to_numpy()
         image = axes.imshow(grid, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto", interpolation="none")
         for layer, head in zip(*np.nonzero(np.abs(grid) >= WRITTEN_FROM), strict=True):
-            text = f"{grid[layer, head]:+.0f}".replace("-", "\N{MINUS SIGN}")
+            text = f"{grid[layer, head]:.0f}".replace("-", "\N{MINUS SIGN}")
             colour = "white" if abs(grid[layer, head]) > 0.6 * limit else "black"
-            axes.text(head, layer, text, ha="center", va="center", fontsize=4.5, color=colour)
-        axes.set_title(title, loc="left", fontsize=7)
+            axes.text(head, layer, text, ha="center", va="center", fontsize=4, color=colour)
+        axes.set_title(title, loc="left", fontsize=6.5)
         axes.set_xlabel("head")
         axes.tick_params(length=0, labelsize=6)
         axes.set_xticks(range(0, grid.shape[1], 2))
         axes.spines[:].set_visible(False)
     panels[0].set_ylabel("layer")
-    bar = figure.colorbar(image, ax=panels, shrink=0.7, pad=0.015, extend="both")
+    bar = figure.colorbar(image, ax=panels, location="bottom", shrink=0.5, aspect=40, pad=0.01, extend="both")
     bar.set_label("change of logit(IO) \N{MINUS SIGN} logit(S), % of its mean")
     columns = [f"{name}{end}" for name in PLACE_OF_RECEIVER for end in ("", "_io", "_s", "_class")]
     return figure, table[["layer", "head", *columns, *FURTHER_RECEIVERS]]
