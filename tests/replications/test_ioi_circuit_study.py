@@ -166,7 +166,8 @@ def test_searches_over_single_edges_find_planted_ones(study: Path) -> None:
 
 def test_activation_patching_has_its_limits(study: Path) -> None:
     """Noising the stream everywhere that counts takes all away; replacing END after the last reader changes all."""
-    table = pd.read_csv(study / "effects.csv").set_index(["direction", "kind", "place", "layer", "head"])["percent"]
+    keys = ["direction", "kind", "place", "layer", "head"]
+    table = pd.read_csv(study / "effects.csv").set_index(keys).sort_index()["percent"]
     assert table["noising", "resid", "end", 0, -1] == pytest.approx(0, abs=1e-2)  # END itself is the same word
     assert table["noising", "head", "end", 2, 0] < -30  # S-inhibition steers the movers
     assert len(table[table.index.get_level_values("kind") == "head"]) == 4 * N_LAYERS * N_HEADS
