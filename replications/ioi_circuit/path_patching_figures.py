@@ -93,7 +93,8 @@ def steered(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         axes.set_title(f"{head} {part['class'].iloc[0].replace('_', ' ')}", loc="left", fontsize=7)
     panels[0, 0].set_ylabel("attention from END")
     if not heads:
-        panels[0, 0].text(0.5, 0.5, "no mover, or no S-inhibition head", ha="center", transform=panels[0, 0].transAxes)
+        table = pd.DataFrame([{"head": "none", "class": "no mover, or no S-inhibition head"}])
+        panels[0, 0].text(0.5, 0.5, table["class"].iloc[0], ha="center", transform=panels[0, 0].transAxes)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure, table
 

@@ -28,6 +28,7 @@ from replications.ioi_circuit import (
     edge_search,
     fine_tuned,
     path_patching,
+    path_patching_figures,
     prompts,
     transfer_figures,
     verification,
@@ -306,6 +307,12 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
     captions = [ROOT / f"replications/ioi_circuit/captions/{path.name}.rst" for path in svg]
     draw_figures(draw.PLANS, captions, [path.with_suffix(".svg") for path in svg])
     assert all(len(list(path.parent.glob(f"{path.name}.*"))) == 5 for path in svg)
+
+
+def test_a_model_without_s_inhibition_heads_has_a_figure_that_says_so() -> None:
+    empty = pd.DataFrame(columns=["head", "class", "name", "before", "after", "after_random"])
+    figure, drawn = path_patching_figures.steered(empty)
+    assert drawn["class"].tolist() == [figure.axes[0].texts[0].get_text()] == ["no mover, or no S-inhibition head"]
 
 
 def test_models_stand_side_by_side(study: Path) -> None:
