@@ -169,6 +169,14 @@ def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False,
     return aten._safe_softmax(scores, -1) @ value
 
 
+def inference_mode(mode=True):
+    """`torch.no_grad` in its place, because wrappers have no version counter in inference mode; as context manager and
+    as decorator, with or without parentheses."""
+    if callable(mode):
+        return torch.no_grad()(mode)
+    return torch.no_grad() if mode else torch.enable_grad()
+
+
 def install():
     """Makes `torch` of this process believe in a GPU, for good."""
     from transformers.modeling_utils import PreTrainedModel
@@ -180,7 +188,7 @@ def install():
     torch.cuda.max_memory_allocated = lambda *args: 1
     torch.cuda.get_device_name = lambda *args: "pretended GPU"
     torch.__future__.set_overwrite_module_params_on_conversion(True)
-    torch.inference_mode = torch.no_grad  # wrappers have no version counter there
+    torch.inference_mode = inference_mode
     torch.Generator = Generator
     make, move, attend, load = (
         torch.tensor,
