@@ -17,10 +17,8 @@ from replications.ioi_circuit.batches import balanced, family_threshold, t_value
 from replications.ioi_circuit.classes import Signs, direct_classes, previous_classes, s2_classes, signs
 from replications.ioi_circuit.completeness import Greedy
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
 from replications.ioi_circuit.nodes import PLACES
 from replications.ioi_circuit.planted import TRUTH
-from replications.ioi_circuit.published import measure_overlap, published_classes
 from tests.replications.ioi_circuit_tiny import tiny_prompts
 
 CLAIMS = ClaimsFile.model_validate(yaml.safe_load((ROOT / "replications/ioi_circuit/claims.yaml").read_text())).claims
@@ -111,24 +109,6 @@ def test_sizes_of_edges_are_compared_with_the_planted_model() -> None:
         "twin_size_one": 0.25, "planted_size_one": 0.75, "twin_size_two": 0.25, "planted_size_two": 0.5,
         "twin_size_any": 0.25, "planted_size_any": 0.5,
     }  # fmt: skip
-
-
-def test_rules_are_held_against_the_published_heads() -> None:
-    """A table in which all heads but one have their published class, and everything else has none."""
-    table = pd.DataFrame([(layer, head) for layer in range(12) for head in range(12)], columns=["layer", "head"])
-    for name in PLACE_OF_RECEIVER:
-        table[name], table[f"{name}_class"] = 0.0, None
-    for kind, column in (
-        ("name_mover", "logits"), ("negative", "logits"), ("s_inhibition", "mover_queries"),
-        ("induction", "inhibition_values"), ("duplicate", "inhibition_keys"), ("previous", "induction_keys"),
-    ):  # fmt: skip
-        for node in published_classes()[kind]:
-            table.loc[12 * node.layer + node.head, f"{column}_class"] = kind
-    table.loc[12 * 9 + 9, "logits_class"] = "unclassified"
-    metrics = measure_overlap(table, 100)
-    assert metrics["published_named"].value == pytest.approx(17 / 18)
-    assert metrics["published_named"].n == 18
-    assert metrics["published_named_null"].ci_high < 0.2
 
 
 def test_greedy_completeness_finds_what_is_missing_and_nothing_where_nothing_is(

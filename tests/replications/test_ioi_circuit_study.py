@@ -39,7 +39,6 @@ from replications.ioi_circuit.completeness import Greedy
 from replications.ioi_circuit.dataset import read_file, read_prompts
 from replications.ioi_circuit.edge_ground_truth import TRUTH as EDGES
 from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH, save_planted_model
-from replications.ioi_circuit.published import HEADS, naive_nodes, overlap, parse_head, published_classes
 from replications.ioi_circuit.sweeps import discover
 from replications.ioi_circuit.verification_measures import measure
 
@@ -386,24 +385,3 @@ def test_bad_input_is_a_clear_error(study: Path, tmp_path: Path) -> None:
     looks = {name: nothing for name in ("to_io", "to_s2", "duplicate", "induction", "previous")}
     with torch.no_grad(), pytest.raises(UserError, match="no circuit to follow back"):
         discover(decoder, rows, rows, looks, {"copy_io": nothing, "copy_s": nothing}, {}, 1.0, 100)
-
-
-def test_the_published_heads_of_gpt2() -> None:
-    classes = published_classes()
-    assert sum(map(len, classes.values())) == 26
-    assert len(naive_nodes()) == 13
-    assert overlap([(9, 9), (10, 0), (0, 0)], "name_mover") == pytest.approx(2 / 3)
-    for name, (_, heads) in HEADS.items():
-        assert len(classes[name]) == len(heads.split())
-
-
-@pytest.mark.parametrize("label", ["12.0", "3.12", "3", "3.x", "-1.2", ""])
-def test_an_unknown_head_label_is_a_clear_error(label: str) -> None:
-    assert parse_head("11.11", 12, 12) == (11, 11)
-    with pytest.raises(UserError, match=r"unknown head '.*': heads of this model .* from 0.0 to 11.11"):
-        parse_head(label, 12, 12)
-
-
-def test_the_published_heads_are_refused_by_a_model_that_lacks_them() -> None:
-    with pytest.raises(UserError, match="unknown head"):
-        published_classes(4, 4)
