@@ -6,11 +6,10 @@ the same measurement where the effect must be absent, together with the paired d
 Verdicts. `reproduced`: the whole interval of the metric (and every seed) lies on the passing side, the whole interval
 of the control on the failing side, and the interval of their difference excludes 0 with the right sign. `same
 direction`: as above, but the metric misses the frozen threshold. `not reproduced`: anything else. `not run here`: the
-scale or the model is not part of this run.
+scale or the model is not part of this run, or what the claim is about was not there to be measured (`needs`).
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, FiniteFloat, model_validator
@@ -18,7 +17,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from common.config import ROOT, Scale, checked
 from common.errors import UserError
 from common.files import read_yaml
-from common.records import Metric, MetricName, Seeds, Strict, read_metrics
+from common.records import Metric, MetricName, Seeds, Strict
 
 Verdict = Literal["reproduced", "same direction", "not reproduced", "not run here"]
 Outcome = Literal["reproduced", "same direction", "not reproduced"]
@@ -76,6 +75,17 @@ class Assertion(Strict):
         return f">= {self.at_least:g}" if self.at_most is None else f"in [{self.at_least:g}, {self.at_most:g}]"
 
 
+class Need(Assertion):
+    """A condition without which a reported claim means nothing: bounds of another metric of the same part."""
+
+    metric: MetricName
+
+    def unmet(self, metric: Metric) -> str | None:
+        """Why the claim is not judged: the value, or one of the seeds, lies outside the bounds; else None."""
+        missed = [value for value in (metric.value, *(metric.per_seed or [])) if not self.holds(value)]
+        return f"needs {self.metric} {self}; there it is {missed[0]:.3g}" if missed else None
+
+
 class ControlDefinition(Strict):
     """The same measurement where the effect must be absent."""
 
@@ -106,6 +116,10 @@ class ClaimDefinition(Strict):
     metric: MetricName
     assertion: Assertion
     control: ControlDefinition
+    needs: Need | None = Field(
+        default=None,
+        description="for reported claims: where another metric must lie, else `not run here`",
+    )
     role: Role
     scales: Annotated[list[Scale], Field(min_length=1)]
     expected_verdict: Outcome
@@ -122,6 +136,8 @@ class ClaimDefinition(Strict):
     def _certain(self) -> "ClaimDefinition":
         if self.also_seen and (self.role == "required" or self.expected_verdict in self.also_seen):
             raise ValueError("also_seen is for reported claims, and holds other verdicts than the expected one")
+        if self.needs and self.role == "required":
+            raise ValueError("needs is for reported claims: a required one may not be left out by a condition")
         return self
 
 
@@ -214,13 +230,15 @@ def evaluate(replication: str, definition: ClaimDefinition, model: str, metrics:
     if isinstance(metrics, str):
         absent = ControlResult(name=definition.control.name)
         return Claim(**common, control=absent, verdict="not run here", reason=metrics)
-    names = (definition.metric, definition.control.metric, definition.control.difference)
-    for name in names:
+    names = [definition.metric, definition.control.metric, definition.control.difference]
+    for name in names + ([definition.needs.metric] if definition.needs else []):
         if name not in metrics:
             raise UserError(
                 f"claim {replication}.{definition.id} names the metric '{name}', which part '{definition.part}' lacks; "
                 f"correct replications/{replication}/claims.yaml or the step that measures it"
             )
+    if definition.needs and (reason := definition.needs.unmet(metrics[definition.needs.metric])):
+        return evaluate(replication, definition, model, reason)
     effect, control, difference = (metrics[name] for name in names)
     verdict, reason = _judge(definition.assertion, effect, control, difference)
     return Claim(
@@ -254,35 +272,6 @@ def _judge(assertion: Assertion, effect: Metric, control: Metric, difference: Me
     missed = sum(not assertion.holds(value) for value in seeds)
     what = f"{missed} of {len(seeds)} seeds miss" if missed else f"interval {shown(effect)} misses"
     return "same direction", f"{what} {assertion}; the control fails it"
-
-
-def verify_replication(replication: str, scale: str, models: list[str], results: Path) -> list[Claim]:
-    """Judges every claim of one replication from the metrics below `results/<replication>/`.
-
-    `models` are the language models of this run; claims on the model `toy` always run.
-    """
-    judged = []
-    for definition, model in ((one, model) for one in load_claims(replication) for model in one.models):
-        metrics: Mapping[str, Metric] | str
-        if scale not in definition.scales:
-            metrics = f"needs scale {' or '.join(definition.scales)}; this is {scale}"
-        elif model not in ("toy", *models):
-            metrics = f"model {model} is not part of this run"
-        else:
-            metrics = _metrics_of(replication, definition, results / replication / model)
-        judged.append(evaluate(replication, definition, model, metrics))
-    return judged
-
-
-def _metrics_of(replication: str, definition: ClaimDefinition, folder: Path) -> Mapping[str, Metric]:
-    """The metrics of the part that a claim names. UserError naming the parts that there are."""
-    path = folder / definition.part / "metrics.json"
-    if not path.exists() and (parts := sorted(file.parent.name for file in folder.glob("*/metrics.json"))):
-        raise UserError(
-            f"claim {replication}.{definition.id} names the part '{definition.part}', which does not exist; there is "
-            f"{', '.join(parts)}; correct replications/{replication}/claims.yaml"
-        )
-    return read_metrics(path)
 
 
 def verdicts() -> tuple[str, ...]:

@@ -5,6 +5,7 @@ A failed claim is not a failed job: everything is written, and the last line of 
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -12,11 +13,12 @@ from pathlib import Path
 import tyro
 from pydantic import ValidationError
 
-from common.claims import Claim, verdicts, verify_replication
+from common.claims import Claim, ClaimDefinition, evaluate, load_claims, verdicts
 from common.cli import run_command
 from common.config import Scale
 from common.errors import UserError
 from common.files import read_json, write_json, write_text
+from common.records import Metric, read_metrics
 
 
 def replication(scale: Scale, replication: str, results: Path, models: list[str], out: Path) -> None:
@@ -25,6 +27,35 @@ def replication(scale: Scale, replication: str, results: Path, models: list[str]
     write_json(out, [claim.model_dump(mode="json") for claim in judged])
     for claim in judged:
         print(f"{claim.verdict}: {claim.id} on {claim.model} ({claim.reason})")
+
+
+def verify_replication(replication: str, scale: str, models: list[str], results: Path) -> list[Claim]:
+    """Judges every claim of one replication from the metrics below `results/<replication>/`.
+
+    `models` are the language models of this run; claims on the model `toy` always run.
+    """
+    judged = []
+    for definition, model in ((one, model) for one in load_claims(replication) for model in one.models):
+        metrics: Mapping[str, Metric] | str
+        if scale not in definition.scales:
+            metrics = f"needs scale {' or '.join(definition.scales)}; this is {scale}"
+        elif model not in ("toy", *models):
+            metrics = f"model {model} is not part of this run"
+        else:
+            metrics = _metrics_of(replication, definition, results / replication / model)
+        judged.append(evaluate(replication, definition, model, metrics))
+    return judged
+
+
+def _metrics_of(replication: str, definition: ClaimDefinition, folder: Path) -> Mapping[str, Metric]:
+    """The metrics of the part that a claim names. UserError naming the parts that there are."""
+    path = folder / definition.part / "metrics.json"
+    if not path.exists() and (parts := sorted(file.parent.name for file in folder.glob("*/metrics.json"))):
+        raise UserError(
+            f"claim {replication}.{definition.id} names the part '{definition.part}', which does not exist; there is "
+            f"{', '.join(parts)}; correct replications/{replication}/claims.yaml"
+        )
+    return read_metrics(path)
 
 
 def merge(claims: list[Path], out: Path) -> None:

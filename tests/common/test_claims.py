@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from common.claims import Assertion, ClaimDefinition, ClaimsFile, evaluate, load_claims, verify_replication
+from common.claims import Assertion, ClaimDefinition, ClaimsFile, evaluate, load_claims
 from common.config import ROOT, SCALES, load_replication, load_scale, replications
 from common.errors import UserError
 from common.files import read_yaml, write_json
 from common.records import Metric, write_metrics
-from common.verify import html, markdown, read_claims, summary
+from common.verify import html, markdown, read_claims, summary, verify_replication
 
 BASE = {
     "id": "effect_is_large",
@@ -156,20 +156,40 @@ def test_duplicate_ids_are_refused():
 
 
 def test_not_run_here_gives_its_reason(monkeypatch, tmp_path):
-    import common.claims
+    import common.verify
 
     both = [definition(scales=["gpu"]), definition(id="other", models=["gpt2"])]
-    monkeypatch.setattr(common.claims, "load_claims", lambda name: both)
+    monkeypatch.setattr(common.verify, "load_claims", lambda name: both)
     first, second = verify_replication("demo", "laptop", ["small"], tmp_path)
     assert (first.verdict, first.reason) == ("not run here", "needs scale gpu; this is laptop")
     assert (second.verdict, second.reason) == ("not run here", "model gpt2 is not part of this run")
     assert first.problem is None
 
 
-def test_missing_results_are_an_error_and_not_a_skip(monkeypatch, tmp_path):
-    import common.claims
+def test_a_claim_whose_condition_is_not_met_is_not_run():
+    needs = {"metric": "auroc", "at_least": 0.9}
 
-    monkeypatch.setattr(common.claims, "load_claims", lambda name: [definition()])
+    def guarded(areas: list[float]):
+        claim = definition(needs=needs, role="reported", expected_verdict="same direction")
+        names = {"effect": metric(0.7, per_seed=[0.4, 1.0]), "control": metric(0.1), "difference": metric(0.6)}
+        found = names | {"auroc": metric(0.95, half=0.2, per_seed=areas)}
+        return evaluate("demo", claim, "toy", found), evaluate("demo", definition(), "toy", names)
+
+    met, other = guarded([0.95, 0.95])
+    assert (met.verdict, other.verdict, met.problem) == ("same direction", "same direction", None)
+    unmet, other = guarded([0.89, 1.0])
+    assert (unmet.verdict, unmet.reason, unmet.value) == ("not run here", "needs auroc >= 0.9; there it is 0.89", None)
+    assert other.verdict == "same direction"
+    with pytest.raises(UserError, match="names the metric 'auroc', which part 'part' lacks"):
+        judge(metric(0.9), metric(0.1), needs=needs, role="reported")
+    with pytest.raises(ValidationError, match="needs is for reported claims"):
+        definition(needs=needs)
+
+
+def test_missing_results_are_an_error_and_not_a_skip(monkeypatch, tmp_path):
+    import common.verify
+
+    monkeypatch.setattr(common.verify, "load_claims", lambda name: [definition()])
     with pytest.raises(UserError, match="does not exist"):
         verify_replication("demo", "laptop", [], tmp_path)
     write_metrics(tmp_path / "demo/toy/other/metrics.json", {"effect": metric(1.0)})
