@@ -56,6 +56,12 @@ class Pretended(torch.Tensor):
     def tolist(self):
         return self.cpu().tolist()
 
+    def __deepcopy__(self, memo):
+        made = memo[id(self)] = Pretended(self.inside.detach().clone()).requires_grad_(self.requires_grad)
+        if isinstance(self, torch.nn.Parameter):
+            made._is_param = True  # as `torch.nn.Parameter` marks tensors of other classes
+        return made
+
     def data_ptr(self):
         return self.inside.data_ptr()
 

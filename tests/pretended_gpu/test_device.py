@@ -1,5 +1,7 @@
 """Steps and engines give the same numbers on a pretended GPU, which refuses what a GPU refuses."""
 
+import copy
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -54,6 +56,17 @@ def test_it_allows_what_cuda_allows():
     drawn = torch.rand(2, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
     drawn[0] = 3
     assert drawn.tolist()[0] == 3
+
+
+def test_copies_of_modules_stay_there():
+    norm = torch.nn.LayerNorm(4, device="cuda")
+    made = copy.deepcopy(norm)
+    assert isinstance(made.weight, torch.nn.Parameter)
+    assert (made.weight.device, made.weight.requires_grad) == (CUDA, True)
+    with torch.no_grad():
+        norm.weight.mul_(2)
+    assert made(torch.ones(4, device="cuda")).device == CUDA
+    assert made.weight.tolist() == [1.0] * 4
 
 
 def test_steps_write_the_same_numbers(tmp_path):
