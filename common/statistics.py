@@ -65,6 +65,12 @@ def from_draws(value: float, draws: Float[np.ndarray, " draw"], *, n: int, unit:
     return Metric(value=value, ci_low=low, ci_high=high, n=n, unit=unit, formula=formula)
 
 
+def exact(value: float, n: int, unit: str, formula: str) -> Metric:
+    """A number that is counted, not estimated, or has no interval of its own: its interval has no width."""
+    value = float(value)
+    return Metric(value=value, ci_low=value, ci_high=value, n=n, unit=unit, formula=formula)
+
+
 def null_distribution(draws: Float[np.ndarray, " n"], *, unit: str, formula: str) -> Metric:
     """Median of a null distribution with its central 95 % range (not an interval of the median). >= 20 draws."""
     if len(draws) < 20:

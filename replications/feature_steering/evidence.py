@@ -17,15 +17,10 @@ import numpy as np
 from jaxtyping import Float
 
 from common.records import Metric
-from common.statistics import over_clusters
+from common.statistics import exact, over_clusters
 
 Values = Float[np.ndarray, " concept"]
 Table = Float[np.ndarray, "concept seed"]
-
-
-def exact(value: float, n: int, unit: str, formula: str) -> Metric:
-    """A number without an interval of its own."""
-    return Metric(value=float(value), ci_low=float(value), ci_high=float(value), n=n, unit=unit, formula=formula)
 
 
 def over_concepts(values: Table, unit: str, formula: str) -> Metric:

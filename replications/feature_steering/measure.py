@@ -17,10 +17,10 @@ from safetensors.numpy import load_file
 
 from common.cli import run
 from common.records import Metric, write_metrics
-from common.statistics import over_clusters
+from common.statistics import exact, over_clusters
 from common.tables import write_table
 from replications.feature_steering.choice import choose_lengths, compared, fluency
-from replications.feature_steering.evidence import Table, deviate, deviates, exact, over_concepts, wins
+from replications.feature_steering.evidence import Table, deviate, deviates, over_concepts, wins
 from replications.feature_steering.lengths import (
     MEASURES,
     Arms,

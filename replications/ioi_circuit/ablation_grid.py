@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from common.edges import Graph
 from common.records import Metric
-from replications.ioi_circuit.clustering import exact
+from common.statistics import exact
 from replications.ioi_circuit.edge_knockout import edge_differences, everywhere, path_edges
 from replications.ioi_circuit.knockout import Ablation, Direction, KnockOut
 from replications.ioi_circuit.nodes import Node, node_set
@@ -108,5 +108,5 @@ def measure_grid(grid: pd.DataFrame) -> dict[str, Metric]:
     for column in ("ratio_of_averages", "average_of_ratios"):
         for name, value in (("smallest", kept[column].min()), ("largest", kept[column].max())):
             text = f"{name} {column.replace('_', ' ')} over {len(kept)} ways to keep the circuit"
-            metrics[f"grid_{name}_{column}"] = exact(float(value), "1", text, len(kept))
+            metrics[f"grid_{name}_{column}"] = exact(float(value), len(kept), "1", text)
     return metrics

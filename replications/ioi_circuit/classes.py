@@ -22,6 +22,9 @@ from jaxtyping import Float
 
 from replications.ioi_circuit.batches import family_threshold, t_values
 
+Named = dict[str, dict[int, str]]
+"""Per receiver set, the class of every head with an effect; heads are numbered through all layers."""
+
 
 @dataclass(frozen=True)
 class Signs:

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from common.records import Metric
-from common.statistics import over_clusters
+from common.statistics import exact, null_distribution, over_clusters
 from replications.ioi_circuit.dataset import Prompt
 
 
@@ -30,9 +30,15 @@ def clustered(
     return Metric(**{**metric.model_dump(), "per_seed": per_seed})
 
 
-def exact(value: float, unit: str, formula: str, n: int) -> Metric:
-    """A number that is counted, not estimated: its interval has no width."""
-    return Metric(value=value, ci_low=value, ci_high=value, n=n, unit=unit, formula=formula)
+def beside_null(
+    name: str, value: float, n: int, null: Float[np.ndarray, " draw"], *, unit: str, formula: str, how: str
+) -> dict[str, Metric]:
+    """A number without an interval, its null distribution (`how` it was drawn) and the difference of the two."""
+    return {
+        name: exact(value, n, unit, formula),
+        f"{name}_null": null_distribution(null, unit=unit, formula=f"{formula}; {how}"),
+        f"{name}_minus_null": null_distribution(value - null, unit=unit, formula=f"{formula}; minus {how}"),
+    }
 
 
 def role_flips(n_prompts: int, draws: int, seed: int = 0) -> Float[np.ndarray, "draw prompt"]:

@@ -28,10 +28,10 @@ from common.decoder import Decoder
 from common.edges import Graph, edge_scores, run_circuits, strongest
 from common.models import load_model
 from common.records import Metric, write_metrics
-from common.statistics import auroc, null_distribution
+from common.statistics import auroc, exact, null_distribution
 from common.tables import write_table
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, in_chunks, passes
-from replications.ioi_circuit.clustering import clustered, exact
+from replications.ioi_circuit.clustering import beside_null, clustered
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.labels import CLASSES, PLACE_OF_RECEIVER
 from replications.ioi_circuit.residual import read_answer, read_difference
@@ -215,7 +215,7 @@ def areas(
             formula=f"{text}, minus mean of random rankings",
             denominators=span,
         )
-        metrics[f"cmd_{name}"] = exact(float(missing[name]), "1", "area below |1 - f(C)|", len(prompts))
+        metrics[f"cmd_{name}"] = exact(float(missing[name]), len(prompts), "1", "area below |1 - f(C)|")
     return metrics
 
 
@@ -238,15 +238,12 @@ def head_table(
 def measure_heads(table: pd.DataFrame, draws: int) -> dict[str, Metric]:
     """Agreement of first-order with exact direct effects, and how well attribution ranks the named heads."""
     generator = np.random.default_rng(0)
-    metrics = {}
     first, second = table["eap_direct"].to_numpy(), table["exact_direct"].to_numpy()
     agreement = float(np.corrcoef(first, second)[0, 1])
     luck = np.array([np.corrcoef(generator.permutation(first), second)[0, 1] for _ in range(draws)])
     text = "correlation over heads of the EAP edge into the logits and the exact direct path"
-    metrics["direct_edges_agree"] = exact(agreement, "1", text, len(table))
-    metrics["direct_edges_agree_null"] = null_distribution(luck, unit="1", formula=f"{text}; heads shuffled")
-    metrics["direct_edges_agree_minus_null"] = null_distribution(
-        agreement - luck, unit="1", formula=f"{text}; minus shuffled"
+    metrics = beside_null(
+        "direct_edges_agree", agreement, len(table), luck, unit="1", formula=text, how="heads shuffled"
     )
     named = table["named"].to_numpy() > 0
     for name in FINDERS:
@@ -254,10 +251,8 @@ def measure_heads(table: pd.DataFrame, draws: int) -> dict[str, Metric]:
         found = float(auroc(size, named))
         luck = np.array([float(auroc(size, generator.permutation(named))) for _ in range(draws)])
         text = f"area under the ROC curve of |attribution| ({name}) against the heads named by path patching"
-        metrics[f"auroc_named_{name}"] = exact(found, "share", text, len(table))
-        metrics[f"auroc_named_{name}_null"] = null_distribution(luck, unit="share", formula=f"{text}; shuffled")
-        metrics[f"auroc_named_{name}_minus_null"] = null_distribution(
-            found - luck, unit="share", formula=f"{text}; minus shuffled"
+        metrics |= beside_null(
+            f"auroc_named_{name}", found, len(table), luck, unit="share", formula=text, how="shuffled"
         )
     return metrics
 

@@ -11,8 +11,7 @@ curve against the planted ones, and by how faithful its circuits are (`edge_attr
     random        a random number, as a check of the ruler
 
 Null: the same scores against planted edges that are shuffled among all edges, mean of `SHUFFLES`. And the twin without
-the circuit, where no finder may find anything: its largest score there (`twin_size_<finder>`) and the median score of
-the planted edges (`planted_size_<finder>`), both as a share of the finder's largest score in the planted model.
+the circuit, where no finder may find anything: scores there are small beside those of planted edges (twin_sizes.py).
 """
 
 import tempfile
@@ -38,6 +37,7 @@ from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, bal
 from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
 from replications.ioi_circuit.edge_attribution import answer, faithfulness, reader_of
 from replications.ioi_circuit.planted import LENGTH, N_NAMES, save_planted_model
+from replications.ioi_circuit.twin_sizes import measure_sizes, relative_sizes
 
 AT_ONCE, SHUFFLES = 8, 200
 FORMULAS = {
@@ -46,8 +46,6 @@ FORMULAS = {
     "gain": "area under the ROC curve of EAP-IG minus that of EAP",
     "precision": "share of the edges kept at some threshold that are planted",
     "recall": "share of the planted edges that are kept at some threshold",
-    "twin": "largest score of any edge of the twin / largest score in the planted model",
-    "planted": "median score of the planted edges / largest score in the planted model",
 }
 TRUTH = [
     ("embedding", "0.0 v"),
@@ -132,15 +130,12 @@ def compare_sizes(
     twin: dict[str, Float[Tensor, "writer reader"]],
     truth: Bool[np.ndarray, " edge"],
 ) -> dict[str, float]:
-    """`twin_size_*` and `planted_size_*` of each finder; `any` is the worst: the largest, and the smallest of them."""
-    record = {}
-    for name, found in twin.items():
-        largest = planted[name].max()
-        record[f"twin_size_{name}"] = float(found.abs().max()) / largest
-        record[f"planted_size_{name}"] = float(np.median(planted[name][truth])) / largest
-    record["twin_size_any"] = max(record[f"twin_size_{name}"] for name in twin)
-    record["planted_size_any"] = min(record[f"planted_size_{name}"] for name in twin)
-    return record
+    """`twin_size_*` and `planted_size_*` of each finder."""
+    return relative_sizes(
+        {name: float(planted[name].max()) for name in twin},
+        {name: float(np.median(planted[name][truth])) for name in twin},
+        {name: float(found.abs().max()) for name, found in twin.items()},
+    )
 
 
 def make(seed: int, n_prompts: int, *, twin: bool = False) -> tuple[Decoder, list[Prompt]]:
@@ -192,8 +187,8 @@ def find(
 
 def measure(records: pd.DataFrame) -> dict[str, Metric]:
     """Means over seeds; each area with its null and the difference, sizes in the twin with those of planted edges."""
-    metrics = {}
-    names = [str(name) for name in records]
+    metrics = measure_sizes(records)
+    names = [str(name) for name in records if "_size_" not in str(name)]
     for name in names:
         text = FORMULAS[name.split("_")[0]]
         metrics[name] = over_seeds(records[name].tolist(), unit="1", formula=text)
@@ -201,9 +196,6 @@ def measure(records: pd.DataFrame) -> dict[str, Metric]:
             if f"{name}_{null}" in names:
                 gap = (records[name] - records[f"{name}_{null}"]).tolist()
                 metrics[f"{name}_minus_{null}"] = over_seeds(gap, unit="1", formula=f"{text}, minus {null}")
-        if name.startswith("twin_size"):
-            gap = (records[name] - records[name.replace("twin", "planted")]).tolist()
-            metrics[f"{name}_minus_planted"] = over_seeds(gap, unit="1", formula="in the twin minus planted edges")
     gap = (records["twin_size_any"] - records["planted_size_exact"]).tolist()
     metrics["twin_size_any_minus_exact"] = over_seeds(
         gap, unit="1", formula="worst finder in the twin, minus median planted edge by exact patching"

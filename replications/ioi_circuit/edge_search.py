@@ -29,10 +29,10 @@ from common.edges import Graph, run_circuits, strongest
 from common.models import load_model
 from common.pruning import acdc, exact_edges
 from common.records import Metric, write_metrics
-from common.statistics import null_distribution
+from common.statistics import exact, null_distribution
 from common.tables import write_table
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, passes
-from replications.ioi_circuit.clustering import clustered, exact
+from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.edge_attribution import (
     Gain,
@@ -139,7 +139,7 @@ def measure(
     prompts: list[Prompt],
 ) -> dict[str, Metric]:
     """The circuit that ACDC keeps, against circuits of as many edges; nothing more if it keeps all edges or none."""
-    metrics = {"acdc_share": exact(own, "share", "edges that ACDC keeps / all edges", n_edges)}
+    metrics = {"acdc_share": exact(own, n_edges, "share", "edges that ACDC keeps / all edges")}
     if not 0 < own < 1:
         return metrics
     text = "f(C) of {} as many edges as ACDC keeps"
@@ -163,7 +163,7 @@ def agreement(scores: dict[str, Tensor], searched: Bool[Tensor, "writer reader"]
     one, other = (scores[name][searched].double().numpy() for name in ("exact", "eap_ig"))
     found = float(spearmanr(one, other).statistic) if len(set(one.tolist())) > 1 else 0.0
     text = "Spearman correlation over edges of exact effect and EAP-IG score"
-    return {"eap_ig_agrees_with_exact": exact(found, "1", text, len(one))}
+    return {"eap_ig_agrees_with_exact": exact(found, len(one), "1", text)}
 
 
 def edge_table(

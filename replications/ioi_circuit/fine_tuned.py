@@ -24,16 +24,17 @@ from common.cli import run
 from common.decoder import Decoder
 from common.models import load_model
 from common.records import Metric, write_metrics
-from common.statistics import null_distribution
+from common.statistics import exact, null_distribution
 from common.tables import write_table
 from replications.ioi_circuit.batches import VERIFICATION, balanced
-from replications.ioi_circuit.clustering import clustered, exact
+from replications.ioi_circuit.classes import Named
+from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.completeness import EVERYTHING, classes_of
 from replications.ioi_circuit.dataset import Prompt, read_file
 from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.labels import BEFORE, PLACE_OF_RECEIVER
 from replications.ioi_circuit.means import template_means
-from replications.ioi_circuit.nodes import node_set, random_like
+from replications.ioi_circuit.nodes import node_set, others_of_layers, random_like
 from replications.ioi_circuit.sweeps import NOBODY, Effects, add_sweep, read_runs, receivers_of
 
 
@@ -125,7 +126,7 @@ def fine_tuned(
     write_table(nodes, kept.assign(**{name: one.nodes for name, one in found.items()}))
 
 
-def read_classes(heads: Path) -> dict[str, dict[int, str]]:
+def read_classes(heads: Path) -> Named:
     """For each receiver set, the class of every head that has one, from `heads.csv` of path patching."""
     table = pd.read_csv(heads).fillna("")
     return {name: {row: kind for row, kind in enumerate(table[f"{name}_class"]) if kind} for name in PLACE_OF_RECEIVER}
@@ -136,7 +137,7 @@ def measure_model(
     some: KnockOut,
     swept: list[Prompt],
     table: pd.DataFrame,
-    named: dict[str, dict[int, str]],
+    named: Named,
     random_sets: int,
 ) -> Found:
     """All runs of one model."""
@@ -202,8 +203,10 @@ def measure_effects(
     other heads of the same layers; and how many of the `top` strongest heads are the same."""
     writers, generator = (layers.to_numpy(), heads.to_numpy()), np.random.default_rng(0)
     signs = np.sign(old.percent[writers].mean(1))
-    free = [np.setdiff1d(np.arange(old.percent.shape[1]), heads[layers == layer]) for layer in layers]
-    random = [(writers[0], np.array([generator.choice(some) for some in free])) for _ in range(draws)]
+    n_heads = old.percent.shape[1]
+    numbers = [int(number) for number in np.ravel_multi_index(writers, old.percent.shape[:2])]
+    others = [[others_of_layers([one], n_heads, set(numbers), generator) for one in numbers] for _ in range(draws)]
+    random = [(writers[0], np.ravel(drawn) % n_heads) for drawn in others]
     before = [signs @ old.percent[writers]] * len(new)
     after = [signs @ one.percent[writers] for one in new]
     by_luck = np.array([[signs @ one.percent[places] for places in random] for one in new])
@@ -217,7 +220,7 @@ def measure_effects(
         "effects_kept_minus_random": over_models(
             list(np.array(after) - by_luck.mean(1)), before, prompts, f"{text}; minus other heads of the same layers"
         ),
-        "same_top_heads": exact(shared, "share", f"of the {top} heads with the largest effects, those of before", top),
+        "same_top_heads": exact(shared, top, "share", f"of the {top} heads with the largest effects, those of before"),
     }
 
 

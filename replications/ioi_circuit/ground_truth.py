@@ -8,10 +8,7 @@ END; a finder gives each a score, judged by the area under the ROC curve against
     attribution         the same to first order: (z of the partner - z) times the gradient of the logit difference
     random              a random number, as a check of the ruler
 
-In a twin, a ranking means nothing. That there is nothing to find shows in the size of the scores:
-
-    twin_size_<finder>     largest score of any node of the twin / largest score in the planted model
-    planted_size_<finder>  median score of the seven planted nodes / largest score in the planted model
+In a twin, a ranking means nothing. That there is nothing to find shows in the size of the scores (twin_sizes.py).
 
 The scores behind the class names are judged one by one (planted_scores.py). The circuit holds two heads that can stand
 in for each other (induction and duplicate), and softmaxes that are nearly saturated: known difficulties of gradients.
@@ -19,6 +16,7 @@ Greedy completeness is tried on the same models (planted_completeness.py).
 """
 
 import tempfile
+from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +35,7 @@ from common.rerun import at_position
 from common.statistics import auroc, over_seeds
 from common.tables import write_table
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
-from replications.ioi_circuit.classes import signs
+from replications.ioi_circuit.classes import Named, signs
 from replications.ioi_circuit.completeness import Greedy
 from replications.ioi_circuit.dataset import draw_prompts, vocabulary
 from replications.ioi_circuit.head_scores import attention, contrasts, copying, repeated_tokens
@@ -48,6 +46,7 @@ from replications.ioi_circuit.planted_completeness import completeness_of_plante
 from replications.ioi_circuit.planted_scores import JOBS, score_recovery
 from replications.ioi_circuit.residual import read_names
 from replications.ioi_circuit.sweeps import Effects, add_sweep, discover, read, read_runs
+from replications.ioi_circuit.twin_sizes import measure_sizes, relative_sizes
 
 FINDERS = ("path_patching", "activation_patching", "attribution", "random")
 
@@ -102,7 +101,7 @@ def one_model(
         copies = {name: signs(values, draws) for name, values in copying(decoder, cache, batch, name_ids).items()}
         repeated = repeated_tokens(decoder, LENGTH // 2 - 2, 8, seed)
         effects = Effects()
-        named: dict[str, dict[int, str]] = {}
+        named: Named = {}
         try:
             effects, named = discover(decoder, prompts, prompts, looks, copies, repeated, minimum, draws)
         except UserError:
@@ -237,7 +236,11 @@ def measure(records: pd.DataFrame) -> dict[str, Metric]:
     metrics["auroc_scores_smallest_minus_mean_twin"] = over_seeds(gap, unit="share", formula=text)
     gap = (twins["named_any"] - planted["named_any"]).tolist()
     metrics["named_any_twin_minus_planted"] = over_seeds(gap, unit="heads", formula="named in the twin minus planted")
-    metrics |= measure_sizes(planted, twins)
+    sizes = [
+        relative_sizes(sizes_of(one, "largest"), sizes_of(one, "middle"), sizes_of(twin, "largest"))
+        for one, twin in zip(planted.to_dict("records"), twins.loc[planted.index].to_dict("records"), strict=True)
+    ]
+    metrics |= measure_sizes(pd.DataFrame(sizes))
     text = "largest |F(M-K) - F(C-K)| / F(M), K grown greedily; {} circuit"
     for name, of in (("complete", "planted"), ("incomplete", "planted, without its duplicate-token head,")):
         metrics[f"greedy_gap_{name}"] = over_seeds(
@@ -251,26 +254,9 @@ def measure(records: pd.DataFrame) -> dict[str, Metric]:
     return metrics
 
 
-def measure_sizes(planted: pd.DataFrame, twins: pd.DataFrame) -> dict[str, Metric]:
-    """`twin_size_*`, `planted_size_*` and their difference over seeds, for each finder but the random one; `any` is the
-    worst finder of a seed: the largest of the first and the smallest of the second."""
-    finders = FINDERS[:-1]
-    sizes = {
-        "twin": pd.DataFrame({name: twins[f"largest_{name}"] / planted[f"largest_{name}"] for name in finders}),
-        "planted": pd.DataFrame({name: planted[f"middle_{name}"] / planted[f"largest_{name}"] for name in finders}),
-    }
-    sizes["twin"]["any"], sizes["planted"]["any"] = sizes["twin"].max(axis=1), sizes["planted"].min(axis=1)
-    texts = {
-        "twin": "largest score in the twin / largest in the planted model",
-        "planted": "median score of the planted nodes / largest in the planted model",
-    }
-    metrics = {}
-    for name in (*finders, "any"):
-        for kind, table in sizes.items():
-            metrics[f"{kind}_size_{name}"] = over_seeds(table[name].tolist(), unit="1", formula=texts[kind])
-        gap = (sizes["twin"][name] - sizes["planted"][name]).tolist()
-        metrics[f"twin_size_{name}_minus_planted"] = over_seeds(gap, unit="1", formula="the first minus the second")
-    return metrics
+def sizes_of(record: dict[Hashable, float], size: str) -> dict[str, float]:
+    """The largest or median (`middle`) score of each finder but the random one."""
+    return {name: record[f"{size}_{name}"] for name in FINDERS[:-1]}
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ added to the embeddings of the three name tokens (`NOISE` standard deviations of
 last two are also runs of their own, into which clean outputs can be put back.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -110,9 +110,7 @@ class KnockOut:
         """Log-probabilities of the next token with only `nodes` kept (the rest at its mean), or of the whole model."""
         last = at_position(self.clean().final, self.positions["end"])
         if nodes is not None:
-            [[last]] = self._passes(
-                self.all_replaced("destroy", "mean"), self.means, [nodes], self._places(), keep=True
-            )
+            [last] = self._streams(self.all_replaced("destroy", "mean"), self.means, [nodes], self._places(), keep=True)
         return read_answer(self.decoder.bridge, last)
 
     def run_and_values(
@@ -146,7 +144,9 @@ class KnockOut:
             return np.stack([self._everywhere(run, nodes, values, remove) for nodes in sets])
         if remove:
             return self._replaced(run, values, sets)
-        return self._edited(self.all_replaced(direction, ablation), values, sets, self._places(), keep=True)
+        return self._read(
+            self._streams(self.all_replaced(direction, ablation), values, sets, self._places(), keep=True)
+        )
 
     def _places(self) -> Int[Tensor, "batch place"]:
         return torch.stack([self.positions[place] for place in PLACES], 1)
@@ -160,10 +160,11 @@ class KnockOut:
             same = [number for number, nodes in enumerate(sets) if _first_place(nodes) == place]
             if same:
                 at = window(self.positions[place], self.positions["end"], self.batch.mask.shape[1])
-                found[same] = self._edited(base, values, [sets[number] for number in same], at, keep=False)
+                some = [sets[number] for number in same]
+                found[same] = self._read(self._streams(base, values, some, at, keep=False))
         return found
 
-    def _edited(
+    def _streams(
         self,
         base: Cache,
         values: Float[Tensor, "layer batch pos head d_head"],
@@ -171,22 +172,12 @@ class KnockOut:
         at: Int[Tensor, "batch step"],
         *,
         keep: bool,
-    ) -> Float[np.ndarray, "set prompt"]:
-        return np.concatenate([self._read(last) for last in self._passes(base, values, sets, at, keep=keep)])
-
-    def _passes(
-        self,
-        base: Cache,
-        values: Float[Tensor, "layer batch pos head d_head"],
-        sets: list[NodeSet],
-        at: Int[Tensor, "batch step"],
-        *,
-        keep: bool,
-    ) -> Iterator[Float[Tensor, "set batch d_model"]]:
-        """The residual stream at END, some sets at a time."""
+    ) -> Float[Tensor, "set batch d_model"]:
+        """The residual stream at END, computed for some sets at a time."""
         first = min((node.layer for nodes in sets for node in nodes), default=self.decoder.n_layers)
         start = at_positions(base.resid_pre[first] if first < self.decoder.n_layers else base.final, at)
         per_pass = max(1, self.batch_size // at.numel())
+        found = []
         for begin in range(0, len(sets), per_pass):
             inside = self._inside(sets[begin : begin + per_pass], at, first)
 
@@ -195,7 +186,8 @@ class KnockOut:
                 return torch.where(replaced[..., None], at_positions(values[layer], at), z)
 
             x = start.expand(inside.shape[1], -1, -1, -1)
-            yield rerun(self.decoder, base, first, at, self.positions["end"], x, edit=edit)
+            found.append(rerun(self.decoder, base, first, at, self.positions["end"], x, edit=edit))
+        return torch.cat(found)
 
     def _inside(
         self, sets: list[NodeSet], at: Int[Tensor, "batch step"], first: int

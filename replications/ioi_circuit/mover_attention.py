@@ -19,9 +19,10 @@ from common.records import Metric
 from common.rerun import at_position
 from common.statistics import null_distribution
 from replications.ioi_circuit.batches import Batch, Place, passes
-from replications.ioi_circuit.clustering import clustered, exact
+from replications.ioi_circuit.classes import Named
+from replications.ioi_circuit.clustering import beside_null, clustered
+from replications.ioi_circuit.nodes import others_of_layers
 
-Named = dict[str, dict[int, str]]
 SIGN = {"name_mover": 1.0, "negative": -1.0, "s_suppressing": -1.0}
 LOOKED_AT: tuple[Place, ...] = ("io", "s1", "s2")
 OWN: dict[str, Place] = {"name_mover": "io", "negative": "io", "s_suppressing": "s2"}
@@ -45,13 +46,9 @@ def measure_writing(table: pd.DataFrame, draws: int) -> dict[str, Metric]:
 
     value, null = mean(False), np.array([mean(True) for _ in range(draws)])
     text = "mean over heads of sign times correlation of attention to a name and what is added to its logit"
-    return {
-        "writing_follows_attention": exact(value, "1", text, len(heads)),
-        "writing_follows_attention_null": null_distribution(null, unit="1", formula=f"{text}; attention shuffled"),
-        "writing_follows_attention_minus_null": null_distribution(
-            value - null, unit="1", formula=f"{text}; minus shuffled"
-        ),
-    }
+    return beside_null(
+        "writing_follows_attention", value, len(heads), null, unit="1", formula=text, how="attention shuffled"
+    )
 
 
 def steered_attention(
@@ -100,18 +97,9 @@ def steered_attention(
         found: np.ndarray = torch.stack([seen[mover] for mover in movers]).double().cpu().numpy()
         return found
 
-    def others() -> list[int]:
-        """As many heads of the same layers, none of them an S-inhibition head."""
-        picked = []
-        for layer in sorted({head // decoder.n_heads for head in steering}):
-            count = sum(head // decoder.n_heads == layer for head in steering)
-            same = range(layer * decoder.n_heads, (layer + 1) * decoder.n_heads)
-            free = [head for head in same if head not in steering]
-            picked += [int(head) for head in generator.choice(free, min(count, len(free)), replace=False)]
-        return picked
-
     before, after = looks([]), looks(steering)
-    random = np.stack([looks(others()) for _ in range(draws)])
+    others = [others_of_layers(sorted(steering), decoder.n_heads, set(steering), generator) for _ in range(draws)]
+    random = np.stack([looks(heads) for heads in others])
     own = [LOOKED_AT.index(OWN[kind]) for kind in movers.values()]
     rows = np.arange(len(own))
     whole, lost = before[rows, own].sum(0), (before - after)[rows, own].sum(0)

@@ -31,6 +31,19 @@ def node_set(table: pd.DataFrame) -> NodeSet:
     return frozenset(Node(int(layer), int(head), place) for layer, head, place in rows)
 
 
+def others_of_layers(heads: list[int], n_heads: int, spared: set[int], generator: np.random.Generator) -> list[int]:
+    """For each head another one of its layer, none twice and none of `spared`; fewer where a layer has too few.
+
+    Heads are numbered through all layers.
+    """
+    picked: list[int] = []
+    for head in heads:
+        first = head - head % n_heads
+        free = [other for other in range(first, first + n_heads) if other not in spared and other not in picked]
+        picked += [int(generator.choice(free))] if free else []
+    return picked
+
+
 def random_like(nodes: NodeSet, n_heads: int, draws: int, seed: int) -> list[NodeSet]:
     """Random node sets with as many nodes in each layer at each position as `nodes`, drawn among all heads."""
     generator = np.random.default_rng(seed)

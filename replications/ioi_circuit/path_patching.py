@@ -18,19 +18,18 @@ from common.decoder import Decoder
 from common.errors import UserError
 from common.models import load_model
 from common.records import Metric, write_metrics
+from common.statistics import exact
 from common.tables import write_table
 from replications.ioi_circuit import published
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
-from replications.ioi_circuit.classes import Signs, signs
-from replications.ioi_circuit.clustering import exact
+from replications.ioi_circuit.classes import Named, Signs, signs
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.head_scores import attention, contrasts, copying, repeated_tokens
 from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.means import read_means
 from replications.ioi_circuit.mover_attention import measure_writing, steered_attention
-from replications.ioi_circuit.nodes import Node
+from replications.ioi_circuit.nodes import Node, others_of_layers
 from replications.ioi_circuit.path_patching_measures import (
-    Named,
     head_table,
     measure,
     measure_again,
@@ -104,7 +103,7 @@ def path_patching(
     table["backup_growth"], table["backup"] = backups.mean, backups.sign
     metrics = measure(effects, named, draws) | measure_sweeps(further, draws) | again | steered
     metrics |= measure_writing(scattered, draws)
-    metrics["n_backup"] = exact(float(backups.sign.sum()), "heads", "heads named by rule", len(table))
+    metrics["n_backup"] = exact(float(backups.sign.sum()), len(table), "heads", "heads named by rule")
     if manifest.parent.name == published.MODEL:
         metrics |= published.measure_overlap(table, draws)
     write_metrics(out, metrics)
@@ -132,16 +131,11 @@ def patch_again(decoder: Decoder, effects: Effects, named: Named, prompts: list[
     for name, receivers in effects.receivers.items():
         found = named["inhibition_values" if name == "inhibition_keys" else name]
         heads = [head for head, kind in found.items() if kind != "unclassified" and effects.signs[name].sign[head]]
-        taken: set[int] = set()
-        for head in heads:
-            layer = head // decoder.n_heads
-            same = range(layer * decoder.n_heads, (layer + 1) * decoder.n_heads)
-            free = [other for other in same if other not in taken and not effects.signs[name].sign[other]]
-            taken |= {int(generator.choice(free))} if free else set()
         if not heads:
             continue
-        chosen[name], others[name] = heads, sorted(taken)
-        senders = {divmod(head, decoder.n_heads) for head in [*heads, *taken]}
+        spared = set(np.flatnonzero(effects.signs[name].sign).tolist())
+        chosen[name], others[name] = heads, sorted(others_of_layers(heads, decoder.n_heads, spared, generator))
+        senders = {divmod(head, decoder.n_heads) for head in [*heads, *others[name]]}
         add_sweep(decoder, again, name, runs, receivers, senders)
     return measure_again(effects, again, chosen, others)
 

@@ -6,32 +6,30 @@ from jaxtyping import Float
 
 from common.decoder import Decoder
 from common.records import Metric
-from common.statistics import null_distribution
+from common.statistics import exact
 from replications.ioi_circuit.batches import t_values
-from replications.ioi_circuit.classes import Signs
-from replications.ioi_circuit.clustering import clustered, exact
+from replications.ioi_circuit.classes import Named, Signs
+from replications.ioi_circuit.clustering import beside_null, clustered
 from replications.ioi_circuit.head_scores import CONTRASTS, COPIES
 from replications.ioi_circuit.labels import CLASSES, FURTHER_RECEIVERS, PLACE_OF_RECEIVER
 from replications.ioi_circuit.sweeps import Effects
 
 FORMULA = "path_patch_w22"
-Named = dict[str, dict[int, str]]
-"""Per receiver set, the class of every head with an effect."""
 
 
-def measure(effects: Effects, named: dict[str, dict[int, str]], draws: int) -> dict[str, Metric]:
+def measure(effects: Effects, named: Named, draws: int) -> dict[str, Metric]:
     """Per receiver set: the strongest head and its null; per class: heads; what stays unclassified."""
     metrics = measure_sweeps(effects, draws)
     for kind in CLASSES:
         heads = {(name, head) for name, found in named.items() for head, label in found.items() if label == kind}
         count = float(len({head for _, head in heads}))
-        metrics[f"n_{kind}"] = exact(count, "heads", "heads named by rule", len(effects.values["logits"]))
+        metrics[f"n_{kind}"] = exact(count, len(effects.values["logits"]), "heads", "heads named by rule")
     for name, found in named.items():
         size = np.abs(effects.difference(name).mean(1))
         known = [head for head, label in found.items() if label != "unclassified"]
         share = float(size[known].sum() / size[list(found)].sum()) if found else 0.0
         text = "part of the summed size of counted effects that comes from heads with a class"
-        metrics[f"{name}_classified_share"] = exact(share, "share", text, max(len(found), 1))
+        metrics[f"{name}_classified_share"] = exact(share, max(len(found), 1), "share", text)
     return metrics
 
 
@@ -47,11 +45,14 @@ def measure_sweeps(effects: Effects, draws: int) -> dict[str, Metric]:
             100 * strongest, rows, unit="percent", formula=f"{FORMULA}: most negative head", denominators=clean
         )
         best = np.array([np.abs(t_values(values * flip)).max() for flip in flips])
-        metrics[f"{name}_largest_t"] = exact(float(t), "1", "largest |t| of all heads", len(clean))
-        null = "largest |t| of all heads, roles flipped prompt by prompt"
-        metrics[f"{name}_largest_t_null"] = null_distribution(best, unit="1", formula=null)
-        metrics[f"{name}_largest_t_minus_null"] = null_distribution(
-            t - best, unit="1", formula=f"largest |t| minus {null}"
+        metrics |= beside_null(
+            f"{name}_largest_t",
+            float(t),
+            len(clean),
+            best,
+            unit="1",
+            formula="largest |t| of all heads",
+            how="roles flipped prompt by prompt",
         )
     return metrics
 
@@ -93,7 +94,7 @@ def measure_again(
 def head_table(
     decoder: Decoder,
     effects: Effects,
-    named: dict[str, dict[int, str]],
+    named: Named,
     looks: dict[str, Signs],
     copies: dict[str, Signs],
     repeated: dict[str, Float[np.ndarray, " head"]],
@@ -129,7 +130,7 @@ def head_table(
 def scatter(
     decoder: Decoder,
     effects: Effects,
-    named: dict[str, dict[int, str]],
+    named: Named,
     own: dict[str, Float[np.ndarray, "head n"]],
 ) -> pd.DataFrame:
     """Attention of the directly acting heads to each name at END, and their effect on that name's logit."""

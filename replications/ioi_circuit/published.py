@@ -11,7 +11,7 @@ import pandas as pd
 from common.errors import UserError
 from common.records import Metric
 from common.statistics import null_distribution
-from replications.ioi_circuit.clustering import clustered, exact
+from replications.ioi_circuit.clustering import beside_null, clustered
 from replications.ioi_circuit.completeness import by_class
 from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
@@ -130,7 +130,6 @@ def measure_published(fresh: KnockOut, few: KnockOut, draws: int) -> dict[str, M
 def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
     """How many of the published heads stand first in the two sweeps whose receivers sit at END, and how many of all but
     the backup name movers get their class by rule."""
-    metrics = {}
     pairs = list(zip(heads["layer"].astype(int), heads["head"].astype(int), strict=True))
     generator = np.random.default_rng(0)
     found = {
@@ -143,11 +142,7 @@ def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
     shuffled = [[found[pairs[i]] for i in generator.permutation(len(pairs))[: len(wanted)]] for _ in range(draws)]
     chance = np.array([np.mean([kind in own for own, (*_, kind) in zip(one, wanted, strict=True)]) for one in shuffled])
     text = "share of the published heads that get their class by rule"
-    metrics["published_named"] = exact(named, "share", text, len(wanted))
-    metrics["published_named_null"] = null_distribution(chance, unit="share", formula=f"{text}; heads shuffled")
-    metrics["published_named_minus_null"] = null_distribution(
-        named - chance, unit="share", formula=f"{text}; difference"
-    )
+    metrics = beside_null("published_named", named, len(wanted), chance, unit="share", formula=text, how="shuffled")
     for kind, column, sign in (
         ("name_mover", "logits", 1), ("negative", "logits", -1), ("s_inhibition", "mover_queries", 1)
     ):  # fmt: skip
@@ -155,11 +150,8 @@ def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
         share = overlap(ranked, kind)
         luck = np.array([overlap([ranked[i] for i in generator.permutation(len(ranked))], kind) for _ in range(draws)])
         text = f"share of the published {kind} heads among as many strongest heads ({column})"
-        metrics[f"published_{kind}_found"] = exact(share, "share", text, len(HEADS[kind][1].split()))
-        metrics[f"published_{kind}_found_null"] = null_distribution(luck, unit="share", formula=f"{text}; shuffled")
-        metrics[f"published_{kind}_found_minus_null"] = null_distribution(
-            share - luck, unit="share", formula=f"{text}; minus shuffled"
-        )
+        n = len(HEADS[kind][1].split())
+        metrics |= beside_null(f"published_{kind}_found", share, n, luck, unit="share", formula=text, how="shuffled")
     return metrics
 
 

@@ -30,6 +30,7 @@ from common.patching import Receivers, kv_heads, path_patch
 from common.rerun import at_position
 from replications.ioi_circuit.batches import Batch, Place, by_template, passes
 from replications.ioi_circuit.classes import (
+    Named,
     Signs,
     direct_classes,
     inhibition_classes,
@@ -83,14 +84,14 @@ def discover(
     repeated: dict[str, Float[np.ndarray, " head"]],
     minimum: float,
     draws: int,
-) -> tuple[Effects, dict[str, dict[int, str]]]:
+) -> tuple[Effects, Named]:
     """The five sweeps; returns effects and, per receiver set, the class of every head with an effect.
 
     Raises:
         UserError: no head has an effect on the logits, so there is nothing to follow back.
     """
     effects = Effects()
-    named: dict[str, dict[int, str]] = {}
+    named: Named = {}
 
     of_ends = read_runs(decoder, ends)
     of_inner = of_ends if inner is ends else read_runs(decoder, inner)
@@ -110,7 +111,7 @@ def discover(
     return effects, named
 
 
-def receivers_of(name: str, named: dict[str, dict[int, str]], decoder: Decoder) -> Receivers | None:
+def receivers_of(name: str, named: Named, decoder: Decoder) -> Receivers | None:
     """The receiver set `name`, given the classes found in the sets before it. None stands for the logits, and `NOBODY`
     for the keys of induction heads where no head is one.
 
@@ -143,9 +144,7 @@ def receivers_of(name: str, named: dict[str, dict[int, str]], decoder: Decoder) 
     return Receivers("v" if name == "inhibition_values" else "k", kv_heads(s_heads or movers, decoder.group))
 
 
-def sweep_further(
-    decoder: Decoder, named: dict[str, dict[int, str]], ends: list[Prompt], inner: list[Prompt]
-) -> Effects:
+def sweep_further(decoder: Decoder, named: Named, ends: list[Prompt], inner: list[Prompt]) -> Effects:
     """The two further receiver sets, where there are such heads."""
     effects = Effects()
     for name, place in FURTHER_RECEIVERS.items():

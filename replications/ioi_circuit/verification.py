@@ -32,11 +32,11 @@ from common.cli import run
 from common.decoder import Decoder
 from common.models import load_model
 from common.records import write_metrics
+from common.statistics import exact
 from common.tables import write_table
 from replications.ioi_circuit import published
 from replications.ioi_circuit.ablation_grid import ablation_grid, measure_grid
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced
-from replications.ioi_circuit.clustering import exact
 from replications.ioi_circuit.completeness import (
     EVERYTHING,
     Greedy,
@@ -160,8 +160,8 @@ def verification(
         if manifest.parent.name == published.MODEL:
             metrics |= published.measure_published(fresh, few, random_sets)
     share = len({(node.layer, node.head) for node in circuits["circuit"]}) / len(table)
-    metrics["circuit_heads_share"] = exact(share, "share", "heads of the circuit / heads of the model", len(table))
-    metrics["small_circuit"] = exact(float(small), "1", "1: a small circuit was found; 0: no small circuit", len(table))
+    metrics["circuit_heads_share"] = exact(share, len(table), "share", "heads of the circuit / heads of the model")
+    metrics["small_circuit"] = exact(float(small), len(table), "1", "1: a small circuit was found; 0: no small circuit")
     print(f"{size} nodes; verdict: {'a small circuit' if small else 'no small circuit'}")
     write_metrics(out, metrics)
     tables = {circuit: chosen, curve: points, knockouts: pd.concat([class_table(removed, kept), parts]), grid: choices}

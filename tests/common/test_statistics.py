@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.statistics import auroc, null_distribution, over_clusters, over_seeds
+from common.statistics import auroc, exact, null_distribution, over_clusters, over_seeds
 
 FINITE = st.floats(-1e3, 1e3)
 
@@ -75,6 +75,11 @@ def test_null_distribution_gives_the_range_of_its_draws():
     assert ours.n == 101
     with pytest.raises(ValueError, match="at least 20 draws"):
         null_distribution(np.arange(19.0), unit="1", formula="draws")
+
+
+def test_an_exact_number_is_its_own_interval():
+    found = exact(np.float64(0.25), 7, "share", "a count")
+    assert (found.value, found.ci_low, found.ci_high, found.n, found.unit) == (0.25, 0.25, 0.25, 7, "share")
 
 
 @given(st.lists(st.integers(0, 4), min_size=4, max_size=12), st.data())

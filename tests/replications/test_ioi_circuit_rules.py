@@ -17,8 +17,9 @@ from replications.ioi_circuit.batches import balanced, family_threshold, t_value
 from replications.ioi_circuit.classes import Signs, direct_classes, previous_classes, s2_classes, signs
 from replications.ioi_circuit.completeness import Greedy
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.nodes import PLACES
+from replications.ioi_circuit.nodes import PLACES, others_of_layers
 from replications.ioi_circuit.planted import TRUTH
+from replications.ioi_circuit.twin_sizes import measure_sizes, relative_sizes
 from tests.replications.ioi_circuit_tiny import tiny_prompts
 
 CLAIMS = ClaimsFile.model_validate(yaml.safe_load((ROOT / "replications/ioi_circuit/claims.yaml").read_text())).claims
@@ -109,6 +110,26 @@ def test_sizes_of_edges_are_compared_with_the_planted_model() -> None:
         "twin_size_one": 0.25, "planted_size_one": 0.75, "twin_size_two": 0.25, "planted_size_two": 0.5,
         "twin_size_any": 0.25, "planted_size_any": 0.5,
     }  # fmt: skip
+
+
+def test_sizes_in_the_twin_keep_seeds_apart_and_name_the_worst_finder() -> None:
+    one = relative_sizes({"a": 4.0, "b": 2.0}, {"a": 3.0, "b": 1.0}, {"a": 1.0, "b": 1.0})
+    other = relative_sizes({"a": 2.0, "b": 2.0}, {"a": 1.0, "b": 2.0}, {"a": 0.0, "b": 0.0})
+    found = measure_sizes(pd.DataFrame([one, other]))
+    assert found["twin_size_a"].per_seed == [0.25, 0.0]
+    assert found["twin_size_any"].per_seed == [0.5, 0.0]
+    assert found["planted_size_any"].per_seed == [0.5, 0.5]
+    assert found["twin_size_b_minus_planted"].per_seed == [0.0, -1.0]
+
+
+def test_other_heads_stand_in_the_same_layers_and_none_twice() -> None:
+    spared = {4, 5, 9}
+    for seed in range(20):
+        picked = others_of_layers([4, 5, 9], 4, spared, np.random.default_rng(seed))
+        assert [head // 4 for head in picked] == [1, 1, 2]
+        assert len(set(picked)) == 3
+        assert not spared & set(picked)
+    assert others_of_layers([0, 1, 2], 4, {0, 1, 2}, np.random.default_rng(0)) == [3]
 
 
 def test_greedy_completeness_finds_what_is_missing_and_nothing_where_nothing_is(
