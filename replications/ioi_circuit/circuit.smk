@@ -1,4 +1,4 @@
-# IOI, second part, included by rules.smk: path patching -> verification by knock-outs, and the ground truth.
+# IOI, second part, included by rules.smk: path patching -> signals, and verification by knock-outs, and the ground truth.
 # ON_GPU and the imports come from there.
 
 
@@ -26,6 +26,30 @@ rule path_patching:
         sources=source_hash("replications.ioi_circuit.path_patching"),
     shell:
         "python -m replications.ioi_circuit.path_patching --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --heads {output.heads} --attention-table {output.attention} --steered-table {output.steered} > {log} 2>&1"
+
+
+rule signals:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        prompts=rules.prompts.output,
+        heads=rules.path_patching.output.heads,
+    output:
+        metrics="<results>/{model}/signals/metrics.json",
+        table="<results>/{model}/signals/signals.csv",
+    log:
+        "<logs>/{model}/signals.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        **ON_GPU,
+        mem_mb=2500,
+        runtime=10,
+    params:
+        options=flags(config["signals"], device=config["device"]),
+        sources=source_hash("replications.ioi_circuit.signals"),
+    shell:
+        "python -m replications.ioi_circuit.signals --manifest {input.manifest} --prompts {input.prompts} --heads {input.heads} {params.options} --out {output.metrics} --table {output.table} > {log} 2>&1"
 
 
 rule verification:

@@ -11,6 +11,7 @@ from replications.ioi_circuit import (
     ground_truth_figures,
     logit_lens_figures,
     path_patching_figures,
+    signals_figures,
     verification_figures,
 )
 
@@ -24,6 +25,7 @@ PLANS = {
     "path_patching/attention": Plan(path_patching_figures.attention, ("attention.csv",), {"dtype": {"head": str}}),
     "path_patching/steered": Plan(path_patching_figures.steered, ("steered.csv",), {"dtype": {"head": str}}),
     "path_patching/random_tokens": Plan(path_patching_figures.random_tokens, ("heads.csv",)),
+    "signals/signals": Plan(signals_figures.signals, ("signals.csv",)),
     "verification/curve": Plan(verification_figures.curve, ("curve.csv", "metrics.json")),
     "verification/completeness": Plan(verification_figures.completeness, ("knockouts.csv",)),
     "verification/minimality": Plan(verification_figures.minimality, ("circuit.csv",)),

@@ -11,6 +11,7 @@ FIGURES = {
     "Path patching": {
         "path_patching": ["sweeps", "attention", "steered", "random_tokens"]
     },
+    "Signals": {"signals": ["signals"]},
     "Verification": {
         "verification": ["curve", "completeness", "minimality", "grid", "diagram"]
     },
@@ -164,6 +165,7 @@ rule draw:
         rules.logit_lens.output,
         rules.direct_path.output,
         rules.path_patching.output,
+        rules.signals.output,
         rules.verification.output,
         rules.activation_patching.output,
         rules.edge_attribution.output,

@@ -69,6 +69,13 @@ class PathPatchingSettings(Strict):
     )
 
 
+class SignalsSettings(Strict):
+    n_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts")
+    draws: Annotated[int, Field(ge=20, le=1000)] = Field(
+        description="sets of other heads that are patched in place of the S-inhibition heads"
+    )
+
+
 class GreedySettings(Strict):
     runs: Annotated[int, Field(ge=1, le=100)] = Field(description="independent greedy runs")
     iterations: Annotated[int, Field(ge=1, le=100)] = Field(description="nodes that a run takes out")
@@ -190,6 +197,7 @@ class Settings(Strict):
     logit_lens: LogitLensSettings
     direct_path: DirectPathSettings
     path_patching: PathPatchingSettings
+    signals: SignalsSettings
     verification: VerificationSettings
     fine_tuned: FineTunedSettings
     activation_patching: ActivationPatchingSettings

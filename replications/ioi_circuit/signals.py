@@ -1,0 +1,188 @@
+"""Step: do the S-inhibition heads say which name to leave out, or where it stands (Wang et al. 2022, appendix A)?
+
+Their outputs at END come from six versions of the prompt, everything after them is recomputed, and F, the mean of
+logit(IO) - logit(S) with the names of the prompt itself, is read again. In a version, one name x is named once and the
+other, y, twice: y stands in the slots of S1 and S2, or, *position* inverted, in those of IO and S2. *Token*: y is S and
+x is IO (original), both are other names (random), or y is IO and x is S (inverted). A signal is the least-squares
+coefficient, without a constant, of F over the six versions:
+
+    F = position_signal * S_position + token_signal * S_token     in units of F(M), the plain run
+    S_position   1 as it is, -1 inverted;  S_token   1 original, 0 random, -1 inverted
+
+Control: as many other heads of the same layers, drawn `draws` times. Heads are those that the discovery half named,
+prompts are of the verification half. In the planted models there are no heads but these between S2 and the movers.
+"""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import einops
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from common.cli import run
+from common.decoder import Decoder
+from common.models import load_model
+from common.records import Metric, write_metrics
+from common.rerun import at_position, rerun
+from common.statistics import exact, null_distribution
+from common.tables import write_table
+from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced
+from replications.ioi_circuit.clustering import clustered
+from replications.ioi_circuit.dataset import Prompt, read_prompts
+from replications.ioi_circuit.nodes import others_of_layers
+from replications.ioi_circuit.residual import read_difference
+
+
+class Kind(NamedTuple):
+    """What a version of the prompt does with the names, as values of S_token and S_position."""
+
+    token: int
+    position: int
+
+
+KINDS = [Kind(token, position) for token in (1, 0, -1) for position in (1, -1)]
+TOKENS = {1: "original", 0: "random", -1: "inverted"}
+POSITIONS = {1: "original", -1: "inverted"}
+PUBLISHED = [3.55, -0.99, 2.45, -1.96, 1.77, -3.16]
+"""Of GPT-2 small, in logits, in the order of `KINDS` (figure 9); the first is F(M)."""
+
+
+def signals(
+    *,
+    prompts: Path,
+    manifest: Path,
+    heads: Path,
+    n_prompts: int,
+    draws: int,
+    device: Literal["cpu", "cuda"],
+    out: Path,
+    table: Path,
+) -> None:
+    """Writes `metrics.json` and one row per version.
+
+    Args:
+        prompts: `prompts.json`.
+        manifest: `manifest.json` of the model.
+        heads: `heads.csv` of path patching, for the S-inhibition heads.
+        n_prompts: verification prompts.
+        draws: sets of other heads of the same layers.
+        device: where the model runs.
+        out: `metrics.json`.
+        table: `signals.csv`: token, position, F / F(M) with these heads patched, with other heads, and as published.
+    """
+    rows = balanced(read_prompts(prompts, "circuit_prompts"), VERIFICATION, n_prompts)
+    decoder = Decoder(load_model(manifest.parent, device=device), max(row.positions.end for row in rows) + 1)
+    found = pd.read_csv(heads).query("mover_queries_class == 's_inhibition'")
+    steering = sorted(int(number) for number in found["layer"] * decoder.n_heads + found["head"])
+    generator = np.random.default_rng(0)
+    others = [others_of_layers(steering, decoder.n_heads, set(steering), generator) for _ in range(draws)]
+    with torch.no_grad():
+        clean, patched = patch(decoder, Batch(rows, device), [steering, *others])
+    write_metrics(out, measure(clean, patched[0], patched[1:], rows, len(steering)))
+    write_table(table, signal_table(clean, patched[0], patched[1:]))
+
+
+def version(batch: Batch, kind: Kind) -> Int[Tensor, "batch pos"]:
+    """Tokens of the prompts with other names in the three slots; everything else stays."""
+    pairs = {1: [(row.s_id, row.io_id) for row in batch.prompts], -1: [(row.io_id, row.s_id) for row in batch.prompts]}
+    pairs[0] = [row.abc_ids[:2] for row in batch.prompts]
+    twice, once = torch.tensor(pairs[kind.token], device=batch.device).unbind(1)
+    first, second = ("s1", "io") if kind.position == 1 else ("io", "s1")
+    tokens, every = batch.tokens("original").clone(), torch.arange(len(batch.prompts), device=batch.device)
+    for place, name in ((first, twice), (second, once), ("s2", twice)):
+        tokens[every, batch.at(place)] = name  # type: ignore[arg-type]
+    return tokens
+
+
+def patch(
+    decoder: Decoder, batch: Batch, sets: list[list[int]]
+) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, "set kind prompt"]]:
+    """logit(IO) - logit(S) of the plain run, and with the heads of each set patched at END from every version.
+
+    Heads are numbered through all layers. END alone is computed again, because nothing after it counts.
+    """
+    end, mask = batch.at("end"), batch.mask
+    clean = decoder.forward(batch.tokens("original"), mask, keep=True)
+    seen = [decoder.forward(version(batch, kind), mask, keep=True).z for kind in KINDS]
+    inside = torch.zeros(len(sets), decoder.n_layers * decoder.n_heads, dtype=torch.bool, device=mask.device)
+    for number, heads in enumerate(sets):
+        inside[number, heads] = True
+    first = min((head // decoder.n_heads for heads in sets for head in heads), default=decoder.n_layers - 1)
+
+    def edit(layer: int, z: Float[Tensor, "copy batch step head d_head"]) -> Tensor:
+        new = torch.stack([at_position(one[layer], end) for one in seen])[None, :, :, None]
+        old = einops.rearrange(z, "(set kind) b s h d -> set kind b s h d", kind=len(KINDS))
+        ours = inside[:, layer * decoder.n_heads : (layer + 1) * decoder.n_heads][:, None, None, None, :, None]
+        return einops.rearrange(torch.where(ours, new, old), "set kind b s h d -> (set kind) b s h d")
+
+    start = at_position(clean.resid_pre[first], end)[:, None].expand(len(sets) * len(KINDS), -1, -1, -1)
+    final = rerun(decoder, clean, first, end[:, None], end, start, edit=edit)
+    both = torch.cat([at_position(clean.final, end)[None], final])
+    found: np.ndarray = read_difference(decoder.bridge, both, batch.names).double().cpu().numpy()
+    return found[0], einops.rearrange(found[1:], "(set kind) prompt -> set kind prompt", kind=len(KINDS))
+
+
+def coefficients(
+    values: Float[np.ndarray, "... kind prompt"],
+) -> tuple[Float[np.ndarray, "... prompt"], Float[np.ndarray, "... prompt"]]:
+    """Signals of position and of token on each prompt, in logits. The two regressors are orthogonal."""
+    found = []
+    for part in ([kind.position for kind in KINDS], [kind.token for kind in KINDS]):
+        regressor = np.array(part, dtype=float)
+        found.append(np.einsum("k,...kp->...p", regressor / (regressor @ regressor), values))
+    return found[0], found[1]
+
+
+def measure(
+    clean: Float[np.ndarray, " prompt"],
+    values: Float[np.ndarray, "kind prompt"],
+    random: Float[np.ndarray, "draw kind prompt"],
+    prompts: list[Prompt],
+    n_heads: int,
+) -> dict[str, Metric]:
+    """Both signals, those of other heads, and how far the two terms are from the six numbers."""
+    metrics = {}
+    for name, own, luck in zip(("position", "token"), coefficients(values), coefficients(random), strict=True):
+        text = f"coefficient of {name} / F(M), S-inhibition heads patched at END"
+        metrics[f"{name}_signal"] = clustered(own, prompts, unit="1", formula=text, denominators=clean)
+        metrics[f"{name}_signal_random"] = null_distribution(
+            luck.sum(1) / clean.sum(), unit="1", formula=f"{text}; other heads of the same layers instead"
+        )
+        metrics[f"{name}_signal_minus_random"] = clustered(
+            own - luck.mean(0), prompts, unit="1", formula=f"{text}; minus random", denominators=clean
+        )
+    fitted = sum(
+        np.outer(part, signal) for part, signal in zip(np.array(KINDS).T[::-1], coefficients(values), strict=True)
+    )
+    error = float(np.abs((values - fitted).mean(1)).mean() / clean.mean())
+    metrics["fit_error"] = exact(error, len(KINDS), "1", "mean |F - fit| over the six versions / F(M)")
+    metrics["n_heads"] = exact(float(n_heads), 1, "heads", "S-inhibition heads")
+    return metrics
+
+
+def signal_table(
+    clean: Float[np.ndarray, " prompt"],
+    values: Float[np.ndarray, "kind prompt"],
+    random: Float[np.ndarray, "draw kind prompt"],
+) -> pd.DataFrame:
+    """One row per version; F in units of F(M), `random_low` and `random_high` being the range of the draws."""
+    left = random.mean(2) / clean.mean()
+    return pd.DataFrame(
+        {
+            "token": [TOKENS[kind.token] for kind in KINDS],
+            "position": [POSITIONS[kind.position] for kind in KINDS],
+            "left": values.mean(1) / clean.mean(),
+            "random": left.mean(0),
+            "random_low": left.min(0),
+            "random_high": left.max(0),
+            "published": np.array(PUBLISHED) / PUBLISHED[0],
+        }
+    )
+
+
+if __name__ == "__main__":
+    run(signals)
