@@ -168,6 +168,7 @@ class Decoder:
         mask: Bool[Tensor, "batch pos"],
         edit: Edit | None = None,
         *,
+        mlp_edit: Edit | None = None,
         keep: bool = False,
         patterns: Callable[[int, Tensor], None] | None = None,
         resume: tuple[int, Tensor] | None = None,
@@ -178,6 +179,7 @@ class Decoder:
             tokens: right-padded prompts.
             mask: True where a token is real.
             edit: see `Edit`.
+            mlp_edit: the same for MLP outputs [batch pos d_model].
             keep: fill the lists of the cache; otherwise only `final` is set.
             patterns: called with each layer's attention pattern.
             resume: a layer and the residual stream before it; earlier layers are skipped.
@@ -205,7 +207,8 @@ class Decoder:
             mid = x + self.write(layer, z if edit is None else edit(layer, z))
             if keep:
                 cache.resid_mid.append(mid)
-            x = mid + self.mlp(layer, mid)
+            out = self.mlp(layer, mid)
+            x = mid + (out if mlp_edit is None else mlp_edit(layer, out))
         cache.final = x
         return cache
 

@@ -1,4 +1,4 @@
-# IOI, second part, included by rules.smk: path patching -> signals, and verification by knock-outs, and the ground truth.
+# IOI, second part, included by rules.smk: path patching -> signals, and verification by knock-outs; MLPs; and the ground truth.
 # ON_GPU and the imports come from there.
 
 
@@ -50,6 +50,29 @@ rule signals:
         sources=source_hash("replications.ioi_circuit.signals"),
     shell:
         "python -m replications.ioi_circuit.signals --manifest {input.manifest} --prompts {input.prompts} --heads {input.heads} {params.options} --out {output.metrics} --table {output.table} > {log} 2>&1"
+
+
+rule mlp_knockout:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        prompts=rules.prompts.output,
+    output:
+        metrics="<results>/{model}/mlp_knockout/metrics.json",
+        table="<results>/{model}/mlp_knockout/mlps.csv",
+    log:
+        "<logs>/{model}/mlp_knockout.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        **ON_GPU,
+        mem_mb=2500,
+        runtime=10,
+    params:
+        options=flags(config["mlp_knockout"], device=config["device"]),
+        sources=source_hash("replications.ioi_circuit.mlp_knockout"),
+    shell:
+        "python -m replications.ioi_circuit.mlp_knockout --manifest {input.manifest} --prompts {input.prompts} {params.options} --out {output.metrics} --table {output.table} > {log} 2>&1"
 
 
 rule verification:

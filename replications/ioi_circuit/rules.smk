@@ -12,6 +12,7 @@ FIGURES = {
         "path_patching": ["sweeps", "attention", "steered", "random_tokens"]
     },
     "Signals": {"signals": ["signals"]},
+    "MLPs": {"mlp_knockout": ["mlps"]},
     "Verification": {
         "verification": ["curve", "completeness", "minimality", "grid", "diagram"]
     },
@@ -166,6 +167,7 @@ rule draw:
         rules.direct_path.output,
         rules.path_patching.output,
         rules.signals.output,
+        rules.mlp_knockout.output,
         rules.verification.output,
         rules.activation_patching.output,
         rules.edge_attribution.output,

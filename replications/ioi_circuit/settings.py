@@ -76,6 +76,11 @@ class SignalsSettings(Strict):
     )
 
 
+class MlpKnockoutSettings(Strict):
+    n_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts")
+    means_prompts: Annotated[int, Field(ge=1, le=100)] = Field(description="ABC prompts in the mean of a template")
+
+
 class GreedySettings(Strict):
     runs: Annotated[int, Field(ge=1, le=100)] = Field(description="independent greedy runs")
     iterations: Annotated[int, Field(ge=1, le=100)] = Field(description="nodes that a run takes out")
@@ -198,6 +203,7 @@ class Settings(Strict):
     direct_path: DirectPathSettings
     path_patching: PathPatchingSettings
     signals: SignalsSettings
+    mlp_knockout: MlpKnockoutSettings
     verification: VerificationSettings
     fine_tuned: FineTunedSettings
     activation_patching: ActivationPatchingSettings

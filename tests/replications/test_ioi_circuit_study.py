@@ -27,6 +27,7 @@ from replications.ioi_circuit import (
     edge_attribution,
     edge_search,
     fine_tuned,
+    mlp_knockout,
     path_patching,
     path_patching_figures,
     prompts,
@@ -78,6 +79,12 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **common, heads=folder / "heads.csv", n_prompts=8, draws=20,  # type: ignore[arg-type]
         **paths(folder, out="signals.json", table="signals.csv"),
     )  # fmt: skip
+    mlp_knockout.mlp_knockout(
+        **common,
+        n_prompts=8,
+        means_prompts=1,
+        **paths(folder, out="mlps.json", table="mlps.csv"),  # type: ignore[arg-type]
+    )
     verification.verification(
         **common, activations=activations, heads=folder / "heads.csv", curve_prompts=7, verify_prompts=8,  # type: ignore[arg-type]
         random_prompts=8, grid_prompts=8, random_sets=20, random_parts=20, greedy=Greedy(1, 2, 2), sizes=[2, 7, 12],
@@ -209,6 +216,15 @@ def test_the_planted_s_inhibition_head_says_which_name_and_not_where(study: Path
     assert table["random"].to_numpy() == pytest.approx(1, abs=0.05)
 
 
+def test_a_model_without_mlps_loses_nothing_without_them(study: Path) -> None:
+    """The MLPs of the planted model add nothing."""
+    metrics = read_metrics(study / "mlps.json")
+    assert metrics["everywhere_all_others"].value == pytest.approx(1, abs=1e-3)
+    table = pd.read_csv(study / "mlps.csv")
+    assert len(table) == 3 * N_LAYERS
+    assert table["left"].to_numpy() == pytest.approx(1, abs=1e-3)
+
+
 def test_further_sweeps_show_who_acts_on_queries_and_name_nobody(study: Path) -> None:
     """Nothing but the embedding feeds the planted induction head's queries, and those of the S-inhibition head."""
     heads = pd.read_csv(study / "heads.csv")
@@ -300,6 +316,8 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
         "path_patching/heads.csv": "heads.csv",
         "path_patching/attention.csv": "attention.csv",
         "path_patching/steered.csv": "steered.csv",
+        "signals/signals.csv": "signals.csv",
+        "mlp_knockout/mlps.csv": "mlps.csv",
         "verification/metrics.json": "verification.json",
         "verification/circuit.csv": "verification/circuit.csv",
         "verification/curve.csv": "curve.csv",
@@ -320,7 +338,7 @@ def test_figures_are_drawn_from_tables(study: Path, tmp_path: Path) -> None:
     names = [
         name for name, plan in draw.PLANS.items() if all(f"{name.split('/')[0]}/{x}" in tables for x in plan.tables)
     ]
-    assert len(names) == 17
+    assert len(names) == 19
     svg = [tmp_path / name.replace("/", "/figures/") for name in names]
     captions = [ROOT / f"replications/ioi_circuit/captions/{path.name}.rst" for path in svg]
     draw_figures(draw.PLANS, captions, [path.with_suffix(".svg") for path in svg])
