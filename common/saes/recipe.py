@@ -36,6 +36,18 @@ class Recipe(Strict):
     def _fits(self) -> "Recipe":
         if self.sparsity > self.d_sae:
             raise ValueError(f"sparsity {self.sparsity:g} exceeds the number of latents {self.d_sae}")
+        if self.architecture in ("topk", "cross_layer") and self.sparsity != int(self.sparsity):
+            raise ValueError(
+                f"{self.architecture} keeps a whole number of latents, at least 1, so sparsity cannot be "
+                f"{self.sparsity:g}; round it, or use batch_topk, where k is a mean"
+            )
+        if (self.layers > 1) != (self.architecture == "cross_layer"):
+            raise ValueError(
+                f"{self.architecture} with layers = {self.layers}: cross_layer needs at least 2 layers (for one, use "
+                "transcoder), and all other architectures have 1"
+            )
+        if self.architecture == "cross_layer" and self.auxiliary:
+            raise ValueError("cross_layer has no auxiliary loss; give auxiliary = false")
         return self
 
 

@@ -60,7 +60,7 @@ def config_of(sae: Sae) -> dict[str, Any]:
     if not sae.centred and sae.activation in ("topk", "gated"):
         raise UserError(f"SAELens has no {sae.activation} transcoder; save its weights as they are")
     name = {"relu": "standard"}.get(sae.activation, sae.activation)
-    if sae.about.hook_out or sae.W_skip is not None or "transcoder" in sae.about.architecture:
+    if sae.transcodes:
         name = ("jumprelu_" if sae.activation == "jumprelu" else "") + ("skip_" if sae.W_skip is not None else "")
         name += "transcoder"
     content: dict[str, Any] = {

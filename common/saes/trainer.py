@@ -31,6 +31,7 @@ from common.saes.architectures.base import (
     Losses,
     Progress,
     Weights,
+    check_batch,
     member,
     stacked,
     variance,
@@ -87,8 +88,9 @@ def train(
     data: str = "",
     device: str = "cpu",
     constrain: Callable[[Weights], None] | None = None,
+    keep: bool = False,
 ) -> list[Trained]:
-    """Trains all members, resuming from `checkpoint` if it is of the same run; removes it at the end.
+    """Trains all members, resuming from `checkpoint` if it is of the same run; removes it once all are exported.
 
     Args:
         recipes: the sweep; the result has the same order.
@@ -98,9 +100,10 @@ def train(
         data: names the stream, so that a checkpoint of other data is not taken up.
         device: "cpu" or "cuda".
         constrain: changes the weights of a group in place after each of its steps; name it in `data`.
+        keep: leave the checkpoint to the caller, who removes it when what was trained is on disk.
 
     Raises:
-        UserError: activations, a loss or a gradient are not finite (names step and member).
+        UserError: activations, targets, a loss or a gradient are not finite (names step and member).
     """
     shared = {source: batches(0, source) for source in sorted({recipe.source for recipe in recipes})}
     groups = [_start(group, shared[group[0].source], device) for group in make_groups(recipes)]
@@ -128,16 +131,21 @@ def train(
             speed = settings.batch * (step - begun) / (now - started)
             print(f"step {step} of {settings.steps}, {speed:.0f} activations/s for {len(recipes)} SAEs", flush=True)
             logged = now
-    checkpoint.unlink(missing_ok=True)
     table = torch.stack(traces)
     members = [one for group in groups for one in group.recipes]
     parts = [(group, index) for group in groups for index in range(len(group.recipes))]
     done = {}
     for column, (group, index) in enumerate(parts):
         recipe, weights, progress = group.recipes[index], member(group.weights, index), _slice(group.progress, index)
-        sae = None if recipe.layers > 1 else ARCHITECTURES[recipe.architecture].export(weights, recipe, progress)
+        sae = (
+            None
+            if recipe.architecture == "cross_layer"
+            else ARCHITECTURES[recipe.architecture].export(weights, recipe, progress)
+        )
         lines = {name: table[:, row, column] for row, name in enumerate(TRACES)}
         done[id(members[column])] = Trained(recipe, sae, weights, progress, lines)
+    if not keep:
+        checkpoint.unlink(missing_ok=True)
     return [done[id(recipe)] for recipe in recipes]
 
 
@@ -168,14 +176,7 @@ def _step(group: Group, batch: Batch, settings: Training, step: int) -> Losses:
     """One optimiser step of one group; weights and progress change in place."""
     recipes, weights, progress = group.recipes, group.weights, group.progress
     architecture = ARCHITECTURES[recipes[0].architecture]
-    if not bool(torch.isfinite(batch.x.sum())) and not bool(torch.isfinite(batch.x).all()):
-        raise UserError(f"step {step}: the activations hold NaN or infinity; harvest them again")
-    wide = weights["W_enc"].shape[-1] * recipes[0].layers
-    if batch.x.shape[-1] != wide:
-        raise UserError(
-            f"step {step}: these activations have {batch.x.shape[-1]} dimensions, those before had {wide}; one source "
-            "must come from one model and one hook"
-        )
+    check_batch(batch, weights["W_enc"].shape[-1] * recipes[0].layers, weights["W_dec"].shape[-1], step)
     dead = progress.silent >= settings.dead_after
     trained = {name: value.requires_grad_() for name, value in weights.items() if not _frozen(name, recipes[0])}
     context = Context(recipes, k_now(recipes, settings, step), progress, dead, settings.bandwidth)

@@ -72,7 +72,7 @@ def own_saes(index: Path, names: list[str], model: str) -> list[Sae]:
 
     UserError if one is missing or of another model, or its hook is not to steer.
     """
-    known, loaded = [one["name"] for one in read_json(index)], dict[Path, Sae]()
+    known, loaded, found = [one["name"] for one in read_json(index)], dict[Path, Sae](), list[Sae]()
     for name in names:
         if name not in known:
             raise UserError(f"no SAE '{name}' in {index.parent}; there are {', '.join(known[:6])}, ...")
@@ -81,7 +81,8 @@ def own_saes(index: Path, names: list[str], model: str) -> list[Sae]:
             loaded[folder] = sae = load_saelens(folder)
             sae.check_belongs(model, next(iter(loaded.values())).about.hook)
             layer_and_place(sae.about.hook)
-    return [loaded[(index.parent / name).resolve()] for name in names]
+        found.append(loaded[folder])
+    return found
 
 
 def prepare(

@@ -50,7 +50,7 @@ def absorption(
     """Writes `metrics.json` and one row per architecture, seed and parent."""
     recipes = [recipe(name, FEATURES, round(MEAN_L0), seed) for name in ARCHITECTURES.values() for seed in seeds]
     stream = TreeStream(seeds, training.batch, device)
-    trained = train(recipes, stream, training, checkpoint, data="trees", device=device)
+    trained = train(recipes, stream, training, checkpoint, data="trees", device=device, keep=True)
     frames = []
     for name, architecture in ARCHITECTURES.items():
         for one in trained:
@@ -62,6 +62,7 @@ def absorption(
     rows = pd.concat(frames)
     write_metrics(metrics, summary(rows))
     write_table(table, rows)
+    checkpoint.unlink(missing_ok=True)
 
 
 def judged(sae: Sae, truth: Float[Tensor, "feature d"], sample: Sample) -> pd.DataFrame:

@@ -30,7 +30,14 @@ def into_cone(
 
 
 def train_soft_frozen(
-    recipes: list[Recipe], batches: Batches, settings: Training, checkpoint: Path, *, data: str, device: str = "cpu"
+    recipes: list[Recipe],
+    batches: Batches,
+    settings: Training,
+    checkpoint: Path,
+    *,
+    data: str,
+    device: str = "cpu",
+    keep: bool = False,
 ) -> list[Trained]:
     """As `common.saes.trainer.train`, for SAEs of one architecture and shape."""
     start = first_weights(recipes, batches(0, recipes[0].source), device)["W_dec"]
@@ -38,4 +45,5 @@ def train_soft_frozen(
     def constrain(weights: Weights) -> None:
         weights["W_dec"].copy_(into_cone(weights["W_dec"], start))
 
-    return train(recipes, batches, settings, checkpoint, data=f"soft {data}", device=device, constrain=constrain)
+    data = f"soft {data}"
+    return train(recipes, batches, settings, checkpoint, data=data, device=device, constrain=constrain, keep=keep)

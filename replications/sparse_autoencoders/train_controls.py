@@ -32,6 +32,7 @@ def train_controls(
 ) -> None:
     """Trains everything, one SAE per seed, world and kind, and writes `out`."""
     kept: dict[str, Tensor] = {}
+    left: list[Path] = []
     for name, planted in (("easy", easy), ("hard", hard)):
         world, training = planted.world, shortened(planted.training)
         stream = Stream(world, seeds, training.batch, device)
@@ -39,11 +40,14 @@ def train_controls(
         frozen = [recipe("batch_topk", planted.d_sae, world.active, seed, frozen_decoder=True) for seed in seeds]
         data = world.model_dump_json()
         paths = [checkpoint.with_suffix(f".{name}.{kind}") for kind in ("soft", "frozen")]
-        soft = train_soft_frozen(free, stream, training, paths[0], data=data, device=device)
-        found = train(frozen, stream, training, paths[1], data=data, device=device)
+        soft = train_soft_frozen(free, stream, training, paths[0], data=data, device=device, keep=True)
+        found = train(frozen, stream, training, paths[1], data=data, device=device, keep=True)
+        left += paths
         kept |= packed(f"{name}_soft", soft) | packed(f"{name}_frozen", found)
     with atomic(out) as temporary:
         save_file(kept, temporary)
+    for path in left:
+        path.unlink(missing_ok=True)
 
 
 def shortened(training: Training) -> Training:

@@ -49,7 +49,7 @@ def train_language(
     batches = sources(*streams, sweep.training.batch, device)
     data = sha256(early) + sha256(late)
     recipes = [one.recipe for one in chosen]
-    trained = train(recipes, batches, sweep.training, checkpoint, data=data, device=device)
+    trained = train(recipes, batches, sweep.training, checkpoint, data=data, device=device, keep=True)
     listed = []
     for one, result in zip(chosen, trained, strict=True):
         save(one, result, streams, index.parent)
@@ -60,6 +60,7 @@ def train_language(
         for one, result in zip(chosen, trained, strict=True)
     ]
     write_table(traces, pd.concat(frames).rename_axis("trace").reset_index())
+    checkpoint.unlink(missing_ok=True)
 
 
 def save(one: Member, result: Trained, streams: tuple[Activations, Activations], folder: Path) -> None:

@@ -39,11 +39,13 @@ def train_more(
     data = sha256(early) + sha256(late)
     paths = [checkpoint.with_suffix(f".{kind}") for kind in ("soft", "free")]
     recipes = [[one.recipe for one in part] for part in (soft, free)]
-    trained = train_soft_frozen(recipes[0], batches, sweep.training, paths[0], data=data, device=device)
-    trained += train(recipes[1], batches, sweep.training, paths[1], data=data, device=device)
+    trained = train_soft_frozen(recipes[0], batches, sweep.training, paths[0], data=data, device=device, keep=True)
+    trained += train(recipes[1], batches, sweep.training, paths[1], data=data, device=device, keep=True)
     for one, result in zip([*soft, *free], trained, strict=True):
         save(one, result, streams, index.parent)
     write_json(index, [{"name": one.name, "kind": one.kind, "recipe": one.recipe.model_dump()} for one in members])
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

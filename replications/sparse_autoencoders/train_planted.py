@@ -34,14 +34,16 @@ def train_planted(
 ) -> None:
     """Trains everything, one SAE per seed and experiment, and writes `out`."""
     kept: dict[str, Tensor] = {}
+    paths = {name: checkpoint.with_suffix(f".{name}") for name in ("easy", "hard", "with_auxk", "without_auxk")}
     for name, planted in (("easy", easy), ("hard", hard)):
-        path = checkpoint.with_suffix(f".{name}")
-        kept |= packed(name, fit(planted.world, planted.d_sae, planted.training, seeds, device, path))
+        kept |= packed(name, fit(planted.world, planted.d_sae, planted.training, seeds, device, paths[name]))
     for name, auxiliary in (("with_auxk", True), ("without_auxk", False)):
-        path = checkpoint.with_suffix(f".{name}")
-        kept |= packed(name, fit(easy.world, revival.d_sae, revival.training, seeds, device, path, auxiliary=auxiliary))
+        own = fit(easy.world, revival.d_sae, revival.training, seeds, device, paths[name], auxiliary=auxiliary)
+        kept |= packed(name, own)
     with atomic(out) as temporary:
         save_file(kept, temporary)
+    for path in paths.values():
+        path.unlink(missing_ok=True)
 
 
 def fit(
@@ -54,11 +56,11 @@ def fit(
     *,
     auxiliary: bool = True,
 ) -> list[Trained]:
-    """BatchTopK SAEs of all seeds, each on its own world."""
+    """BatchTopK SAEs of all seeds, each on its own world. The checkpoint stays."""
     recipes = [recipe("batch_topk", d_sae, world.active, seed, auxiliary=auxiliary) for seed in seeds]
     print(f"world of {world.features} features in {world.d} dimensions, width {d_sae}", flush=True)
     stream = Stream(world, seeds, training.batch, device)
-    return train(recipes, stream, training, checkpoint, data=world.model_dump_json(), device=device)
+    return train(recipes, stream, training, checkpoint, data=world.model_dump_json(), device=device, keep=True)
 
 
 def packed(name: str, trained: list[Trained]) -> dict[str, Tensor]:

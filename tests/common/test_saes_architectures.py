@@ -19,7 +19,7 @@ D, F, B = 12, 40, 64
 
 
 def recipe(name, seed=0, k=4, layers=1):
-    return Recipe(architecture=name, d_sae=F, sparsity=float(k), seed=seed, layers=layers)
+    return Recipe(architecture=name, d_sae=F, sparsity=float(k), seed=seed, layers=layers, auxiliary=layers == 1)
 
 
 def data(instances=1, seed=0, d=D):
@@ -283,3 +283,74 @@ def test_bad_input_is_named():
         sae().encode(torch.full((3, D), float("nan")))
     with pytest.raises(UserError, match="belongs to blocks"):
         sae().check_belongs("m", "blocks.2.hook_resid_pre")
+
+
+def transcoder(skip, d_out=5):
+    generator = torch.Generator().manual_seed(8)
+    W_skip = torch.randn(d_out, D, generator=generator) if skip else None
+    return Sae(
+        About("transcoder", "m", "blocks.1.mlp.hook_in", "blocks.1.mlp.hook_out"), "relu",
+        torch.randn(D, F, generator=generator), torch.zeros(F), torch.randn(F, d_out, generator=generator),
+        torch.zeros(d_out), W_skip=W_skip, centred=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("d_out", [5, D])
+def test_the_error_of_a_transcoder_is_that_of_its_target(skip, d_out):
+    """Where inputs and targets have one width, nothing else would show that the wrong one was taken."""
+    generator = torch.Generator().manual_seed(9)
+    x, y = torch.randn(20, D, generator=generator), torch.randn(20, d_out, generator=generator)
+    one = transcoder(skip, d_out)
+    assert torch.allclose(one.error(x, y) + one.reconstruct(x), y, atol=1e-5)
+    edited = one.encode(x)
+    edited[:, 7] = 2.5
+    assert torch.allclose(one.clamp(x, 7, 2.5, y), one.decode(edited, x) + one.error(x, y), atol=1e-4)
+    assert torch.allclose(one.clamp(x, 7, 2.5, keep_error=False), one.decode(edited, x), atol=1e-4)
+    assert torch.allclose(one.clamp(x[:1], 7, float(one.encode(x)[0, 7]), y[:1]), y[:1], atol=1e-5)
+    sentence = rf"needs the target of shape \[20, {d_out}\] at blocks.1.mlp.hook_out; none was given"
+    for edit in (one.error, lambda x: one.clamp(x, 7, 2.5)):
+        with pytest.raises(UserError, match=sentence):
+            edit(x)
+    with pytest.raises(UserError, match=rf"that given has the shape \[19, {d_out}\]"):
+        one.target(x, y[:19])  # around the shape checks that only tests switch on
+
+
+def test_an_autoencoder_reconstructs_its_input_unless_told_otherwise():
+    x = torch.randn(20, D, generator=torch.Generator().manual_seed(6))
+    assert torch.equal(sae().error(x), sae().error(x, x))
+    assert torch.allclose(sae().error(x, x + 1), sae().error(x) + 1, atol=1e-5)
+    assert not sae().transcodes
+
+
+def test_a_frozen_decoder_gets_the_same_values_and_gradients_elsewhere():
+    batch = data(2)
+    _, weights, context = started("batch_topk", Batch(batch.x[:1], batch.y[:1]))
+    free = {key: value.clone().requires_grad_() for key, value in weights.items()}
+    frozen = {key: value.clone().requires_grad_(key != "W_dec") for key, value in weights.items()}
+    losses = [ARCHITECTURES["batch_topk"].losses(one, batch, context).loss for one in (free, frozen)]
+    assert torch.equal(*losses)
+    others = [key for key in weights if key != "W_dec"]
+    found = [
+        torch.autograd.grad(loss.sum(), [one[key] for key in others])
+        for loss, one in zip(losses, (free, frozen), strict=True)
+    ]
+    for key, left, right in zip(others, *found, strict=True):
+        assert torch.allclose(left, right, rtol=1e-5, atol=1e-7), key
+
+
+def test_recipes_that_cannot_be_trained_as_they_say_are_refused():
+    good = {"architecture": "cross_layer", "d_sae": 8, "sparsity": 2.0, "layers": 2, "auxiliary": False}
+    Recipe(**good)
+    for change, sentence in (
+        ({"layers": 1}, "cross_layer needs at least 2 layers"),
+        ({"layers": 1, "auxiliary": True}, "cross_layer needs at least 2 layers"),
+        ({"auxiliary": True}, "cross_layer has no auxiliary loss; give auxiliary = false"),
+        ({"architecture": "topk"}, "all other architectures have 1"),
+        ({"sparsity": 2.5}, "keeps a whole number of latents, at least 1, so sparsity cannot be 2.5"),
+        ({"architecture": "topk", "layers": 1, "sparsity": 0.5}, "sparsity cannot be 0.5"),
+        ({"sparsity": 9.0}, "sparsity 9 exceeds the number of latents 8"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            Recipe(**{**good, **change})
+    Recipe(architecture="batch_topk", d_sae=8, sparsity=0.5)  # a mean over tokens

@@ -205,6 +205,38 @@ def test_activations_of_another_shape_stop_the_run(tmp_path):
         train(sweep(("topk",)), mixed, SETTINGS, tmp_path / "a")
 
 
+def test_targets_of_another_shape_and_not_finite_ones_stop_the_run(tmp_path):
+    def narrow(step, source):
+        batch = stream(step, source)
+        return batch if step < 3 else Batch(batch.x, batch.y[..., :5])
+
+    def broken(step, source):
+        batch = stream(step, source)
+        batch.y[0, 3, 2] = float("inf") if step == 4 else batch.y[0, 3, 2]
+        return batch
+
+    for name in ("transcoder", "skip_transcoder", "cross_layer"):
+        with pytest.raises(UserError, match=r"step 3: these targets have 5 dimensions, those before had (6|10)"):
+            train(sweep((name,)), narrow, SETTINGS, tmp_path / "a")
+        with pytest.raises(UserError, match="step 4: the targets hold NaN or infinity"):
+            train(sweep((name,)), broken, SETTINGS, tmp_path / "b")
+
+
+def test_a_checkpoint_outlives_an_export_that_fails(tmp_path, monkeypatch):
+    def failing(*_given):
+        raise KilledError
+
+    monkeypatch.setattr(trainer.ARCHITECTURES["topk"], "export", failing)
+    with pytest.raises(KilledError):
+        train(sweep(("topk",)), stream, SETTINGS, tmp_path / "a")
+    monkeypatch.undo()
+    assert (tmp_path / "a").exists()
+    train(sweep(("topk",)), stream, SETTINGS, tmp_path / "a", keep=True)
+    assert (tmp_path / "a").exists()  # for the caller
+    train(sweep(("topk",)), stream, SETTINGS, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
 def test_not_finite_activations_stop_the_run(tmp_path):
     def broken(step, source):
         batch = stream(step, source)

@@ -13,6 +13,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from common.errors import UserError
 from common.saes.recipe import Recipe
 from common.saes.sae import About, Activation, Sae
 
@@ -118,9 +119,14 @@ def pre_activations(weights: Weights, batch: Batch, *, centred: bool = True) -> 
     return torch.baddbmm(bias[:, None], x, weights["W_enc"].mT)
 
 
+def mean_square(error: Float[Tensor, "*lead batch d"]) -> Float[Tensor, "*lead"]:
+    """Mean over tokens of the squared norm."""
+    return error.square().sum(-1).mean(-1)
+
+
 def squared_error(y: Float[Tensor, "*lead d"], found: Float[Tensor, "*lead2 d"]) -> Float[Tensor, " instance"]:
     """Mean over tokens of the squared norm of y - found."""
-    return (y - found).square().sum(-1).mean(-1)
+    return mean_square(y - found)
 
 
 def dense_counts(latents: Float[Tensor, "instance batch d_sae"]) -> Int[Tensor, "instance d_sae"]:
@@ -130,7 +136,21 @@ def dense_counts(latents: Float[Tensor, "instance batch d_sae"]) -> Int[Tensor, 
 
 def variance(y: Float[Tensor, "shared_or_instance batch d"]) -> Float[Tensor, " shared_or_instance"]:
     """Mean squared distance from the batch mean."""
-    return squared_error(y, y.mean(1, keepdim=True))
+    return mean_square(y - y.mean(1, keepdim=True))
+
+
+def check_batch(batch: Batch, d_in: int, d_out: int, step: int) -> None:
+    """UserError naming the step unless inputs and targets have these widths and are finite."""
+    for name, value, width in (("activations", batch.x, d_in), ("targets", batch.y, d_out)):
+        if name == "targets" and value is batch.x and d_in == d_out:
+            return
+        if not bool(torch.isfinite(value.sum())) and not bool(torch.isfinite(value).all()):
+            raise UserError(f"step {step}: the {name} hold NaN or infinity; harvest them again")
+        if value.shape[-1] != width:
+            raise UserError(
+                f"step {step}: these {name} have {value.shape[-1]} dimensions, those before had {width}; one source "
+                "must come from one model and one hook"
+            )
 
 
 def stacked(members: list[Weights]) -> Weights:

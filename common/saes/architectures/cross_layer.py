@@ -7,7 +7,8 @@ Data come with layers on the feature axis, x [batch (layer d_model)]. Each laten
 length (layer d_model) whose entries before l' are masked, so that all decoders are one matrix.
 
 Deviations: TopK per layer (as OpenMOSS train theirs) in place of JumpReLU with a tanh penalty, whose constants are
-unpublished; start as for transcoders. It is exported as weights, not as a `Sae`: no exchange format covers it.
+unpublished; start as for transcoders. It is no `Sae`: `common.saes.cross_layer` encodes, decodes and saves what was
+trained.
 """
 
 import torch
@@ -68,7 +69,7 @@ class CrossLayer:
         return Losses(error / variance(batch.y), error.detach(), pattern.l0(), pattern.counts())
 
     def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:
-        raise UserError("a cross-layer transcoder is no single SAE; save its weights as they are")
+        raise UserError("a cross-layer transcoder is no single SAE; use common.saes.cross_layer")
 
 
 def split(x: Float[Tensor, "*n wide"], layers: int) -> Float[Tensor, "*n layer d"]:

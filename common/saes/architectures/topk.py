@@ -21,6 +21,7 @@ from common.saes.architectures.base import (
     Weights,
     as_sae,
     constant,
+    mean_square,
     pre_activations,
     tied,
     variance,
@@ -56,7 +57,7 @@ class TopK:
             pattern = pattern_at(index, z.shape)
         values = encode_at(batch.x, weights["W_enc"], weights["b_enc"], weights["b_dec"], z, index, pattern)
         left = batch.y - decode_at(values, weights["W_dec"], pattern) - weights["b_dec"][:, None]
-        error = left.square().sum(-1).mean(-1)
+        error = mean_square(left)
         revive = auxiliary_loss(weights, batch, left.detach(), context)
         loss = error / variance(batch.y) + AUXILIARY * revive
         return Losses(loss, error.detach(), pattern.l0(), pattern.counts(), smallest)
