@@ -8,7 +8,7 @@ import operator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -18,6 +18,8 @@ FORMULAS = {
     "l0": "l0: mean over tokens of the number of latents that are not 0",
     "fvu": "fvu: sum |x - x^|^2 / sum |x - mean x|^2, mean over the evaluation set, float64",
     "ev": "ev: 1 - fvu",
+    "mse": "mse: mean over tokens of |x - x^|^2, summed over dimensions, float64",
+    "cosine": "cosine: mean over tokens of the cosine of x and x^, float64",
     "gamma": "gamma: sum |x^|^2 / sum x . x^ (below 1: shrinkage)",
     "delta_ce": "delta_ce: cross-entropy with the activation replaced minus clean, nats per token",
     "recovered_mean": "loss_recovered_mean: (CE_mean-ablated - CE_sae) / (CE_mean-ablated - CE_clean)",
@@ -28,6 +30,7 @@ FORMULAS = {
     "recovered_features": "recovered: share of true features with a decoder row of cosine above 0.9",
     "mcc": "mcc: mean absolute cosine of a one-to-one matching of true features and decoder rows",
     "uniqueness": "uniqueness: distinct best features over living latents",
+    "f1": "f1: mean over living latents of 2 TP / (2 TP + FP + FN) as detector of the feature nearest to their row",
 }
 RECOVERED = 0.9
 
@@ -132,6 +135,19 @@ def recovery(
     matched = float(cosine.abs()[left, right].sum()) / len(features)
     distinct = len(torch.unique(cosine.argmax(0))) / len(rows)
     return Recovery(float(best.mean()), float((best > RECOVERED).double().mean()), matched, distinct)
+
+
+def detection(
+    latents: Float[Tensor, "sample d_sae"], active: Bool[Tensor, "sample feature"], best: Int[Tensor, " d_sae"]
+) -> float:
+    """F1 of latents as detectors of their features `best`; 0 if no latent fires."""
+    fires = latents != 0
+    alive = fires.any(0)
+    fires, best = fires[:, alive], best[alive]
+    if len(best) == 0:
+        return 0.0
+    both = (fires & active[:, best]).sum(0)
+    return float((2 * both / (fires.sum(0) + active.sum(0)[best])).double().mean())
 
 
 def cosines(a: Float[Tensor, "m d"], b: Float[Tensor, "n d"]) -> Float[Tensor, "m n"]:

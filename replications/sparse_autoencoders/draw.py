@@ -12,7 +12,7 @@ PLANS = {
     "absorption/absorption": Plan(draw_absorption, ("parents.csv",)),
     "language/frontier": Plan(draw_language.frontier, ("saes.csv",)),
     "language/grid": Plan(draw_language.grid, ("saes.csv",)),
-    "language/errors": Plan(draw_language.errors, ("saes.csv",)),
+    "errors/errors": Plan(draw_language.errors, ("saes.csv",)),
     "language/training": Plan(draw_language.training, ("traces.csv",)),
     "overlap/overlap": Plan(draw_overlap, ("latents.csv", "pairs.csv")),
     "dictionaries/dictionaries": Plan(draw_dictionaries, ("dictionaries.csv",)),

@@ -88,13 +88,13 @@ def grid(saes: pd.DataFrame) -> Picture:
 
 
 def errors(saes: pd.DataFrame) -> Picture:
-    """KL of SAEs against KL of random points at the same distance."""
-    own = saes[saes["kl_random0"].notna()].copy()
-    own["ratio"], own["null"] = own["kl"] / own["kl_random0"], own["kl_random1"] / own["kl_random0"]
+    """KL of SAEs over KL of random points at the same distance, with intervals over documents."""
+    own = saes.copy()
     own["label"] = [described(row) for _, row in own.iterrows()]
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.7, 0.26 * len(own) + 0.8))
     place = np.arange(len(own))[::-1]
-    axes.plot(own["ratio"], place, "o", color=PALETTE[0], label="SAE reconstruction")
+    spread = [own["ratio"] - own["ratio_low"], own["ratio_high"] - own["ratio"]]
+    axes.errorbar(own["ratio"], place, xerr=spread, fmt="o", capsize=2, color=PALETTE[0], label="SAE reconstruction")
     axes.plot(own["null"], place, "o", mfc="white", color="0.5", label="another random point")
     axes.axvline(1, color="0.7", linewidth=0.8, zorder=0)
     axes.set_yticks(place, own["label"])

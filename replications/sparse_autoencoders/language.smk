@@ -74,6 +74,33 @@ rule train_more:
         "python -m replications.sparse_autoencoders.train_more --early {input.early} --late {input.late} {params.options} --checkpoint {output.index}.checkpoint --index {output.index} > {log} 2>&1"
 
 
+rule measure_errors:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        index=rules.train_language.output.index,
+        more=rules.train_more.output.index,
+        held_out=rules.collect.output.held_out,
+    output:
+        metrics="<results>/{model}/errors/metrics.json",
+        table="<results>/{model}/errors/saes.csv",
+    log:
+        "<logs>/{model}/measure_errors.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=60,
+    params:
+        options=flags(
+            {"sweep": config["sweep"], "evaluation": config["evaluation"]}, **RUN
+        ),
+        sources=source_hash(f"{NAME}.measure_errors"),
+    shell:
+        "python -m replications.sparse_autoencoders.measure_errors --manifest {input.manifest} --index {input.index} --more {input.more} --held-out {input.held_out} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+
+
 rule measure_language:
     input:
         manifest="<models>/{model}/manifest.json",

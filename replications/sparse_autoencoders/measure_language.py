@@ -1,13 +1,12 @@
 """Step: what the SAEs of the language model explain, what they cost, and against which baselines.
 
 Claims S5 (the threshold replaces the batch), S6 (reconstruction and its cost in cross-entropy, against principal
-components and shuffled activations), S8 (more latents and more active latents explain more), S9
-(an SAE's error does more damage than a random error of the same size). All on held-out documents. `delta CE` is the
-primary number; recovered loss is against mean ablation and, as in older work, zero ablation, which flatters. The
-soft-frozen dictionaries of `train_more` are measured in the same pass; `dictionaries` sets them beside the others.
+components and shuffled activations), S8 (more latents and more active latents explain more); S9 is `measure_errors`,
+which runs beside it. All on held-out documents. `delta CE` is the primary number; recovered loss is against mean
+ablation and, as in older work, zero ablation, which flatters. The soft-frozen dictionaries of `train_more` are measured
+in the same pass; `dictionaries` sets them beside the others.
 """
 
-from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from common.files import read_json
 from common.models import load_model
 from common.records import Metric, write_metrics
 from common.saes.harvest import CORPUS
-from common.saes.metrics import FORMULAS, l0, loss_recovered, pathological_ratio
+from common.saes.metrics import FORMULAS, l0, loss_recovered
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
@@ -31,18 +30,16 @@ from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.baselines import Reconstruct, baselines
 from replications.sparse_autoencoders.members import late_member
 from replications.sparse_autoencoders.order import Sums, order_metrics
-from replications.sparse_autoencoders.reconstructions import TOP, Judge
+from replications.sparse_autoencoders.reconstructions import CORPORA, TOP, Judge
 from replications.sparse_autoencoders.settings import Evaluation, Sweep
 from replications.sparse_autoencoders.substitution import (
     Effect,
     HeldOut,
-    at_same_distance,
     read_held_out,
     scored,
     substitute,
 )
 
-CORPORA = ("python_docs", "self_chat")  # as `collect` reads them
 PCA_SAMPLE = 65_536
 MORE_COMPONENTS = [128, 256]
 
@@ -96,9 +93,6 @@ def measure_language(
             for one in others:
                 row, _ = judge.reconstruction(one.reconstruct(judge.x))
                 rows.append({"name": one.name, "kind": one.kind, "l0": one.l0, **row})
-        for name in compared(chosen, kinds, sweep):
-            for draw in (0, 1):
-                changes[f"{name}:random{draw}"] = at_same_distance(saes[name].reconstruct, draw)
         found = substitute(decoder, small, changes, evaluation.batch)
         document = small.document[:, None].expand_as(small.used)[scored(small)].numpy()
         add_effects(rows, found, document)
@@ -108,15 +102,6 @@ def measure_language(
     grid = [[sums[f"batch_topk-{width}-k{k}-s{seeds[0]}"] for k in sweep.sparsities] for width in sweep.widths]
     order = order_metrics(grid, held["early"].documents(), sweep.widths)
     write_metrics(metrics, {**summary(frame, sweep, seeds, thresholds), **order})
-
-
-def compared(chosen: dict[str, Sae], kinds: dict[str, str], sweep: Sweep) -> list[str]:
-    """SAEs whose error is compared with random errors: all seeds, all sparsities at one width, and the late layer."""
-    return [
-        name
-        for name, sae in chosen.items()
-        if kinds[name] in ("seed", "late") or (kinds[name] == "grid" and sae.d_sae == sweep.width)
-    ]
 
 
 def add_effects(rows: list[dict[str, Any]], found: dict[str, Effect], document: np.ndarray) -> None:
@@ -139,9 +124,6 @@ def add_effects(rows: list[dict[str, Any]], found: dict[str, Effect], document: 
             for ablation in ("mean", "zero"):
                 if ablation in ce:
                     row[f"recovered_{ablation}{end}"] = loss_recovered(ce["clean"], ce[name], ce[ablation])
-        for draw in (0, 1):
-            if (random := found.get(f"{name}:random{draw}")) is not None:
-                row[f"kl_random{draw}"] = float(random.kl.mean())
 
 
 def swapped_threshold(
@@ -179,6 +161,11 @@ def summary(
     found.add("fvu_without_top", column("fvu_without_top"), "share", about)
     found.add("fvu_train", column("fvu_train"), "share", "fvu on training activations")
     found.minus("generalisation_gap", "fvu", "fvu_train")
+    for corpus in CORPORA:
+        for name, what in (("fvu", "held-out"), ("fvu_train", "training")):
+            about = f"fvu on {what} activations of {corpus}, about their mean"
+            found.add(f"{name}_{corpus}", column(f"{name}_{corpus}"), "share", about)
+        found.minus(f"generalisation_gap_{corpus}", f"fvu_{corpus}", f"fvu_train_{corpus}")
     found.add("gamma", column("gamma"), "1", FORMULAS["gamma"])
     found.add("kl", column("kl"), "nats", FORMULAS["kl"])
     found.add("dead", column("dead"), "share", FORMULAS["dead"] + ", held-out activations")
@@ -190,31 +177,7 @@ def summary(
             floor = [float(pca[key + end])] * len(seeds)
             found.add(f"{name}{end}_pca", floor, unit, f"{FORMULAS[key]}{where}; as many principal components")
             found.minus(f"{name}{end}_minus_pca", name + end, f"{name}{end}_pca")
-    for name, key, about in (
-        ("pathological_ratio", "kl", "kl of the SAE over kl of a random point at the same distance"),
-        ("pathological_ratio_null", "kl_random1", "kl of one random point over kl of another at the same distance"),
-    ):
-        ratios = [pathological_ratio(one, below) for one, below in zip(column(key), column("kl_random0"), strict=True)]
-        found.add(name, ratios, "1", about)
-    found.minus("pathological_difference", "pathological_ratio", "pathological_ratio_null")
-    for k in sweep.sparsities:
-        row = by_name[f"batch_topk-{sweep.width}-k{k}-s{seeds[0]}"]
-        found.found[f"pathological_ratio_k{k}"] = single(row)
-    return found.found | {"pathological_ratio_late": single(by_name[late_member(sweep, seeds[0]).name])}
-
-
-def single(row: dict[Hashable, Any]) -> Metric:
-    """The ratio of one SAE; its range is that over the two random draws."""
-    ratios = sorted(pathological_ratio(float(row["kl"]), float(row[f"kl_random{draw}"])) for draw in (0, 1))
-    value = float(2 * row["kl"] / (row["kl_random0"] + row["kl_random1"]))
-    return Metric(
-        value=value,
-        ci_low=min(ratios[0], value),
-        ci_high=max(ratios[1], value),
-        n=2,
-        unit="1",
-        formula="kl of the SAE over kl of a random point at the same distance; range over two draws",
-    )
+    return found.found
 
 
 if __name__ == "__main__":

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from torch import Tensor
 
 from common.cli import run
 from common.records import Metric, write_metrics
 from common.saes.architectures.base import random_rows
-from common.saes.metrics import FORMULAS, cosines, fvu, l0, principal, recovery
+from common.saes.metrics import FORMULAS, cosines, detection, fvu, l0, principal, recovery
 from common.saes.sae import About, Sae
 from common.statistics import null_distribution
 from common.tables import Seeded, write_table
@@ -58,7 +58,7 @@ def measure_planted(
             found, features = judge(name, planted, stream, stored, index, seed)
             others = held_back(name, planted, stream, stored, index, seed)
             found |= {f"{name}_{key}_{kind}": value for kind, own in others.items() for key, value in own.items()}
-            trained = {key: found[f"{name}_{key}"] for key in COMPARED}
+            trained = {key: found[f"{name}_{key}"] for key in (*COMPARED, "f1")}
             for kind, own in {"trained": trained, **others}.items():
                 beside.append({"world": name, "kind": kind, "seed": seed, **own})
             for key, value in found.items():
@@ -102,6 +102,7 @@ def judge(
         "explained_pca": pca_explained(x, round(planted.world.active)),
         "explained_true": 1 - fvu(x, true_reconstruction(truth, code, planted)),
         "l0": l0(latents),
+        "f1": detection(latents, active(code, planted), cosines(sae.W_dec, truth).argmax(1)),
         "late_change": fall(trace, 1 - LATE, 1.0),
         "early_change": fall(trace, 0.0, LATE),
     }
@@ -120,14 +121,23 @@ def held_back(
     """The numbers of `COMPARED` of the soft-frozen, the frozen and the untrained dictionary of a seed."""
     truth = directions(planted.world, seed)
     x = stream.samples(index, planted.evaluation, FRESH)
+    code = codes(planted.world, planted.evaluation, seed, FRESH)
     found = {}
     for kind in ("soft", "frozen"):
         sae = sae_of(stored, f"{name}_{kind}", index)
         latents = sae.encode(x)
         found[kind] = beside_truth(truth, sae.W_dec, x, sae.decode(latents), l0(latents))
+        found[kind]["f1"] = detection(latents, active(code, planted), cosines(sae.W_dec, truth).argmax(1))
     k, start = round(planted.world.active), random(planted, seed)
     guess = untrained(stream.samples(index, planted.evaluation, FRESH + 1), x.mean(0), start, k)
     return {**found, "untrained": beside_truth(truth, start, x, guess(x), float(k))}
+
+
+def active(code: Codes, planted: Planted) -> Bool[Tensor, "sample feature"]:
+    """Which true features are active."""
+    found = torch.zeros(planted.evaluation, planted.world.features, dtype=torch.bool)
+    found[code.rows, code.features] = True
+    return found
 
 
 def beside_truth(
@@ -185,6 +195,7 @@ def summarised(values: dict[str, list[float]]) -> dict[str, Metric]:
         "hard_true_minus_trained": ("hard_explained_true", "hard_explained"),
         "hard_late_minus_early": ("hard_late_change", "hard_early_change"),
         "dead_difference": ("dead_with_auxk", "dead_without_auxk"),
+        "dead_excess": ("dead_without_auxk", "dead_with_auxk"),
         "hard_soft_share_minus_easy": ("hard_soft_share", "easy_soft_share"),
     }
     found = Seeded()
@@ -212,6 +223,7 @@ def formula(name: str) -> str:
         "recovered": FORMULAS["recovered_features"],
         "explained": FORMULAS["ev"],
         "l0": FORMULAS["l0"],
+        "f1": FORMULAS["f1"],
         "change": "relative fall of the training fvu between the halves of the first or last tenth of the steps",
         "dead": FORMULAS["dead"] + ", at the end of training, window dead_after",
     }

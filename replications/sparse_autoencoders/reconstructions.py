@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from common.saes.harvest import CORPUS
 from common.saes.metrics import FORMULAS, principal
 from common.saes.sae import Sae
 from common.saes.stream import Activations
@@ -13,6 +15,7 @@ from common.statistics import over_clusters
 from replications.sparse_autoencoders.order import Sums
 from replications.sparse_autoencoders.substitution import HeldOut
 
+CORPORA = ("python_docs", "self_chat")  # as `collect` reads them
 TRAIN_SAMPLE = 8192  # training activations on which the gap to held-out ones is measured
 AT_ONCE = 8192  # activations encoded at a time
 TOP = 3  # principal components without which fvu is stated again
@@ -24,6 +27,7 @@ class Judge:
     def __init__(self, held: HeldOut, data: Activations) -> None:
         self.x, self.documents = held.activations(), held.documents()
         self.seen = data.first(TRAIN_SAMPLE)
+        self.seen_documents = data.document[: len(self.seen)].numpy()
         self.axes = principal(self.x)[1][:, :TOP].double()
         away = self.x.double() - self.x.double().mean(0)
         self.below = away.square().sum(1).numpy()
@@ -39,8 +43,11 @@ class Judge:
             latents = sae.encode(x)
             parts.append(sae.decode(latents, x))
             fires += (latents != 0).sum(0)
-        row, sums = self.reconstruction(torch.cat(parts))
+        found = torch.cat(parts)
+        row, sums = self.reconstruction(found)
         apart = (self.seen - sae.reconstruct(self.seen)).double()
+        row |= by_corpus("fvu", self.x, self.x - found, self.documents)
+        row |= by_corpus("fvu_train", self.seen, apart, self.seen_documents)
         return {
             "architecture": sae.about.architecture,
             "width": sae.d_sae,
@@ -61,8 +68,24 @@ class Judge:
         rest = above.sum() - float((error @ self.axes).square().sum())
         cross = dot(x, found)
         row = {"fvu": fvu.value, "fvu_low": fvu.ci_low, "fvu_high": fvu.ci_high}
+        row |= {"mse": float(above.mean()), "cosine": float(torch.cosine_similarity(x, found).mean())}
         row |= {"fvu_without_top": rest / self.rest, "gamma": dot(found, found) / cross if cross else 0.0}
         return row, (above, self.below)
+
+
+def by_corpus(
+    name: str, x: Float[Tensor, "token d_model"], error: Float[Tensor, "token d_model"], documents: np.ndarray
+) -> dict[str, float]:
+    """fvu on the tokens of each corpus, about the mean of that corpus; a corpus with fewer than two tokens is left
+    out."""
+    found = {}
+    for place, corpus in enumerate(CORPORA):
+        here = torch.from_numpy(documents // CORPUS == place)
+        if int(here.sum()) > 1:
+            part, missed = x[here].double(), error[here].double()
+            away = part - part.mean(0)
+            found[f"{name}_{corpus}"] = dot(missed, missed) / dot(away, away)
+    return found
 
 
 def dot(one: Float[Tensor, "token d_model"], other: Float[Tensor, "token d_model"]) -> float:

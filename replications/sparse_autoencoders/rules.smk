@@ -13,7 +13,8 @@ FIGURES = {
     "Absorption": {"absorption": ["absorption"]},
 }
 MODEL_FIGURES = {
-    "Language model": {"language": ["frontier", "grid", "errors", "training"]},
+    "Language model": {"language": ["frontier", "grid", "training"]},
+    "Errors": {"errors": ["errors"]},
     "Seeds": {"overlap": ["overlap"]},
     "Dictionaries side by side": {"dictionaries": ["dictionaries"]},
     "Benchmarks": {"benchmarks": ["probes", "floors"]},
@@ -116,6 +117,7 @@ rule draw_model:
     input:
         rules.train_language.output.traces,
         rules.measure_language.output,
+        rules.measure_errors.output,
         rules.overlap.output,
         rules.dictionaries.output,
         rules.benchmarks.output,

@@ -28,6 +28,12 @@ class Planted(Strict):
     training: Training
     evaluation: Annotated[int, Field(ge=100)] = Field(description="fresh samples on which everything is measured")
 
+    @model_validator(mode="after")
+    def _enough(self) -> "Planted":
+        if self.world.active > self.d_sae:
+            raise ValueError(f"k = {self.world.active:g} active features exceed the {self.d_sae} latents of the SAE")
+        return self
+
 
 class Revival(Strict):
     """Paired runs with and without AuxK, at a width with more latents than there are features."""
@@ -67,6 +73,11 @@ class Sweep(Strict):
     def _central(self) -> "Sweep":
         if self.width not in self.widths or self.sparsity not in self.sparsities:
             raise ValueError("width and sparsity must be a point of the grid")
+        if min(self.sparsities) < 1 or max(self.sparsities) > min(self.widths):
+            raise ValueError(
+                f"sparsities go from {min(self.sparsities)} to {max(self.sparsities)}, but must lie between 1 and the "
+                f"smallest width, {min(self.widths)}"
+            )
         return self
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FLAGGED = re.compile(
-    r"(?<![\w.])(?<!def )(?:eval|exec|__import__)\(|\bc?pickle\.(?:loads?|Unpickler)\(|\bmarshal\.loads?\("
+    r"(?<![\w.])(?<!def )(?:eval|exec|__import__)\(|\b(?:cP|p)ickle\.(?:loads?|Unpickler)\(|\bmarshal\.loads?\("
     r"|\byaml\.(?:load|unsafe_load)\(|\bhashlib\.(?:md5|sha1)\(|\bos\.(?:system|popen)\("
     r"|\bsubprocess\.(?:Popen|call|run|check_call|check_output|getoutput)\(|\btempfile\.mktemp\("
     r"|\brandom\.(?:random|randint|choice|choices|sample|shuffle)\(|\btorch\.load\(|\burlopen\("

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.saes.metrics import fvu, l0, loss_recovered, moments, pathological_ratio, principal, recovery
+from common.saes.metrics import detection, fvu, l0, loss_recovered, moments, pathological_ratio, principal, recovery
 from common.saes.stream import shuffled_dimensions
 
 
@@ -111,3 +111,14 @@ def test_undefined_numbers_say_so():
         loss_recovered(2.0, 3.0, 2.0)
     assert loss_recovered(2.0, 3.0, 5.0) == pytest.approx(2 / 3)
     assert math.isclose(pathological_ratio(0.6, 0.2), 3)
+
+
+def test_f1_of_detectors_whose_precision_and_recall_are_known():
+    active = torch.tensor([[1, 0], [1, 0], [1, 1], [0, 1]], dtype=torch.bool)
+    latents = torch.zeros(4, 3)
+    latents[:2, 0] = 1.0  # precision 1, recall 2/3
+    latents[:, 1] = -1.0  # precision 1/2, recall 1
+    assert detection(latents[:, :2], active, torch.tensor([0, 1])) == pytest.approx((0.8 + 2 / 3) / 2)
+    assert detection(latents, active, torch.tensor([0, 1, 1])) == pytest.approx((0.8 + 2 / 3) / 2)  # the dead
+    assert detection(latents[:, 2:], active, torch.tensor([0])) == 0
+    assert detection(active.float(), active, torch.tensor([0, 1])) == 1

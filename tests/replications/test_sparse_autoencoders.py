@@ -17,7 +17,7 @@ from replications.sparse_autoencoders.measure_planted import fall, pca_explained
 from replications.sparse_autoencoders.members import members
 from replications.sparse_autoencoders.order import falling, order_metrics, shuffled, slope
 from replications.sparse_autoencoders.reconstructions import Judge
-from replications.sparse_autoencoders.settings import World
+from replications.sparse_autoencoders.settings import Planted, Sweep, World
 from replications.sparse_autoencoders.substitution import Effect, HeldOut, at_same_distance, scored, substitute
 from replications.sparse_autoencoders.train_planted import fit
 from replications.sparse_autoencoders.worlds import Stream, codes, directions, frequencies, mix, scale
@@ -136,12 +136,14 @@ def test_reconstructions_are_judged_as_the_formulas_say(tmp_path, monkeypatch):
     resid[..., :3] *= 20
     used = torch.rand(6, 40, generator=generator) < 0.9
     tokens = torch.zeros(6, 40, dtype=torch.long)
-    held = HeldOut(1, tokens, torch.ones_like(used), used, torch.arange(6) % 4, resid)
+    documents = torch.tensor([0, 1, CORPUS, CORPUS + 1, 0, 1])
+    held = HeldOut(1, tokens, torch.ones_like(used), used, documents, resid)
     seen = torch.randn(300, 12, generator=generator) * resid.std((0, 1)) + 2
-    write_shards(tmp_path, seen, torch.zeros(300, dtype=torch.long), torch.zeros(300, dtype=torch.long),
+    write_shards(tmp_path, seen, torch.arange(300) % 3 // 2 * CORPUS, torch.zeros(300, dtype=torch.long),
                  about={"model": "t", "hook": "blocks.1.hook_resid_pre", "corpora": [], "dropped": {}})  # fmt: skip
     monkeypatch.setattr(reconstructions, "AT_ONCE", 50)
-    judge = Judge(held, Activations(tmp_path))
+    data = Activations(tmp_path)
+    judge = Judge(held, data)
     rows = torch.nn.functional.normalize(torch.randn(30, 12, generator=generator), dim=1)
     sae = Sae(About("t", seed=4), "relu", rows.T.contiguous(), torch.full((30,), -0.5), 0.4 * rows, torch.zeros(12))
     row, (above, below) = judge.sae(sae)
@@ -154,6 +156,14 @@ def test_reconstructions_are_judged_as_the_formulas_say(tmp_path, monkeypatch):
     rest = moments(*(one - one @ top @ top.mT for one in (x, found))).fvu
     assert row["fvu_without_top"] == pytest.approx(rest, rel=1e-3)
     assert abs(rest - slow.fvu) > 0.1
+    assert row["mse"] == pytest.approx(float((x - found).square().sum(1).mean()), rel=1e-5)
+    assert row["cosine"] == pytest.approx(float(torch.cosine_similarity(x, found).mean()), rel=1e-5)
+    for corpus, place in (("python_docs", 0), ("self_chat", 1)):
+        here = torch.from_numpy(held.documents() // CORPUS == place)
+        assert row[f"fvu_{corpus}"] == pytest.approx(fvu(x[here], found[here]), rel=1e-6)
+        part = data.x[data.document // CORPUS == place]
+        assert row[f"fvu_train_{corpus}"] == pytest.approx(fvu(part, sae.reconstruct(part)), rel=1e-6)
+    assert abs(row["fvu_self_chat"] - row["fvu_python_docs"]) > 1e-3
     assert row["fvu_train"] == pytest.approx(fvu(seen, sae.reconstruct(seen)), rel=1e-6)
     assert row["l0"] == pytest.approx(l0(sae.encode(x)))
     assert (row["seed"], row["width"]) == (4, 30)
@@ -162,6 +172,22 @@ def test_reconstructions_are_judged_as_the_formulas_say(tmp_path, monkeypatch):
     mean, _ = judge.reconstruction(x.mean(0).expand_as(x))
     assert mean["fvu"] == pytest.approx(1, abs=1e-6)
     assert judge.reconstruction(torch.zeros_like(x))[0]["gamma"] == 0  # not defined, and no error
+
+
+def test_both_planted_worlds_get_the_same_number_of_samples():
+    for scale_name in ("smoke", "laptop", "gpu"):
+        settings = load_replication("sparse_autoencoders", scale_name)
+        assert settings.easy.training == settings.hard.training
+
+
+def test_more_active_latents_than_there_are_is_refused_where_it_is_written():
+    settings = load_replication("sparse_autoencoders", "smoke")
+    with pytest.raises(ValueError, match="from 4 to 65, but must lie between 1 and the smallest width, 64"):
+        Sweep.model_validate({**settings.sweep.model_dump(), "sparsities": [4, 8, 65]})
+    with pytest.raises(ValueError, match="sparsities go from 0 to 8"):
+        Sweep.model_validate({**settings.sweep.model_dump(), "sparsities": [0, 8]})
+    with pytest.raises(ValueError, match="k = 4 active features exceed the 3 latents of the SAE"):
+        Planted.model_validate({**settings.hard.model_dump(), "d_sae": 3})
 
 
 def test_order_of_a_planted_grid():

@@ -223,6 +223,7 @@ def spelled(parsed):
 @pytest.mark.parametrize(
     ("code", "yes"),
     [("x = eval(text)", True), ("def eval(cls, x):", False), ("model.eval()", False), ("pickle.loads(b)", True),
+     ("cPickle.loads(b)", True),
      ("yaml.safe_load(f)", False), ("yaml.load(f)", True), ("subprocess.run(c)", True), ("random.seed(0)", False),
      ("hashlib.sha256(b)", False), ("retrieval(x)", False),
      *((f"x = {call}y)", True) for call in spelled(re._parser.parse(FLAGGED.pattern)))],

@@ -1,0 +1,202 @@
+"""Step: is the error of an SAE worse than a random error of the same size (Gurnee 2024)?
+
+Claim S9, on every BatchTopK SAE of the central width: all sparsities, both layers, all seeds. With x^ the
+reconstruction and u a random unit vector, drawn anew for every SAE, draw and token,
+
+    ratio = KL(x -> x^) / mean over draws of KL(x -> x + |x - x^| u).
+
+The control takes one of the draws in the place of the SAE, over the mean of the others. It was not used to make what it
+is divided by, so that it strays from 1 as far as one draw does. All on held-out documents, which are what is resampled.
+"""
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from safetensors.torch import load_file
+
+from common.cli import run
+from common.decoder import Decoder
+from common.files import read_json
+from common.models import load_model
+from common.records import Metric, write_metrics
+from common.saes.metrics import pathological_ratio
+from common.saes.sae import Sae
+from common.saes.saelens import load_saelens
+from common.statistics import BOOTSTRAP_DRAWS, from_draws
+from common.tables import Seeded, write_table
+from replications.sparse_autoencoders.baselines import Reconstruct
+from replications.sparse_autoencoders.settings import Evaluation, Sweep
+from replications.sparse_autoencoders.substitution import at_same_distance, read_held_out, scored, substitute
+
+DRAWS = 3
+BAR = 1.5  # "nearly everywhere" counts ratios above this
+ABOUT = f"kl of the SAE over mean kl of {DRAWS} random points at the same distance"
+NULL = f"kl of one random point over mean kl of the {DRAWS - 1} others at the same distance"
+
+
+class Pair(NamedTuple):
+    """KL of what is judged and of what it is divided by, summed over the tokens of each document."""
+
+    above: Float[np.ndarray, " document"]
+    below: Float[np.ndarray, " document"]
+
+    @property
+    def ratio(self) -> float:
+        """UserError if nothing was changed."""
+        return pathological_ratio(float(self.above.sum()), float(self.below.sum()))
+
+
+class Judged(NamedTuple):
+    """One SAE and its control."""
+
+    effect: Pair
+    null: Pair
+
+
+def measure_errors(
+    *,
+    manifest: Path,
+    index: Path,
+    more: Path,
+    held_out: Path,
+    sweep: Sweep,
+    evaluation: Evaluation,
+    seeds: list[int],
+    device: Literal["cpu", "cuda"],
+    metrics: Path,
+    table: Path,
+) -> None:
+    """Writes `metrics.json` and one row per SAE.
+
+    Args:
+        manifest: of the language model.
+        index: `index.json` of the trained SAEs, whose folders lie beside it; `more` that of `train_more`.
+    """
+    saes, kinds = compared(index, more, sweep)
+    stored = load_file(held_out)
+    layers = sorted(int(name.removeprefix("resid.")) for name in stored if name.startswith("resid."))
+    bridge = load_model(manifest.parent, device=device)
+    decoder = Decoder(bridge, stored["tokens"].shape[1])
+    judged: dict[str, Judged] = {}
+    for layer in layers:
+        small = read_held_out(stored, layer).one_per_document(evaluation.windows)
+        document = small.document[:, None].expand_as(small.used)[scored(small)].numpy()
+        chosen = {name: sae for name, sae in saes.items() if sae.about.hook == f"blocks.{layer}.hook_resid_pre"}
+        changes: dict[str, Reconstruct] = {name: sae.reconstruct for name, sae in chosen.items()}
+        for name, sae in chosen.items():
+            changes |= {own(name, draw): at_same_distance(sae.reconstruct, noise(name, draw)) for draw in range(DRAWS)}
+        found = substitute(decoder, small, changes, evaluation.batch)
+        for name in chosen:
+            random = np.stack([by_document(found[own(name, draw)].kl, document) for draw in range(DRAWS)])
+            judged[name] = set_against(by_document(found[name].kl, document), random)
+    rows = [row(name, saes[name], kinds[name], judged[name]) for name in judged]
+    write_table(table, rows)
+    write_metrics(metrics, summary(pd.DataFrame(rows), judged, sweep, seeds))
+
+
+def compared(index: Path, more: Path, sweep: Sweep) -> tuple[dict[str, Sae], dict[str, str]]:
+    """BatchTopK SAEs of the central width, with what each is there for."""
+    listed = [(one, path.parent) for path in (index, more) for one in read_json(path)]
+    kinds = ("grid", "seed", "grid seed", "late")
+    folders = {
+        one["name"]: (one["kind"], folder)
+        for one, folder in listed
+        if one["kind"] in kinds and one["recipe"]["d_sae"] == sweep.width
+    }
+    saes = {name: load_saelens(folder / name) for name, (_, folder) in folders.items()}
+    return saes, {name: kind for name, (kind, _) in folders.items()}
+
+
+def own(name: str, draw: int) -> str:
+    return f"{name}:random{draw}"
+
+
+def noise(name: str, draw: int) -> int:
+    """The seed of the noise of one SAE and draw."""
+    return zlib.crc32(own(name, draw).encode())
+
+
+def by_document(kl: Float[np.ndarray, " token"], document: Int[np.ndarray, " token"]) -> Float[np.ndarray, " document"]:
+    """Sums over the tokens of each document."""
+    return np.bincount(np.unique(document, return_inverse=True)[1], weights=kl)
+
+
+def set_against(kl: Float[np.ndarray, " document"], random: Float[np.ndarray, "draw document"]) -> Judged:
+    """The SAE over the mean of all draws, and the first draw over the mean of the others."""
+    return Judged(Pair(kl, random.mean(0)), Pair(random[0], random[1:].mean(0)))
+
+
+def row(name: str, sae: Sae, kind: str, one: Judged) -> dict[str, Any]:
+    """A row of the table. UserError if a reconstruction is perfect."""
+    interval = over_documents([one.effect], mean, ABOUT)
+    return {
+        "name": name,
+        "kind": kind,
+        "hook": sae.about.hook,
+        "k": sae.about.sparsity,
+        "seed": sae.about.seed,
+        "ratio": one.effect.ratio,
+        "ratio_low": interval.ci_low,
+        "ratio_high": interval.ci_high,
+        "null": one.null.ratio,
+    }
+
+
+Statistic = Callable[[Float[np.ndarray, "pair resample"]], Float[np.ndarray, " resample"]]
+
+
+def over_documents(pairs: list[Pair], statistic: Statistic, about: str, unit: str = "1") -> Metric:
+    """A statistic of the ratios of all pairs, with a bootstrap over documents, the same ones for all."""
+    sums = np.stack([np.stack(pair) for pair in pairs])
+    count = sums.shape[2]
+    dice = np.random.default_rng(0).integers(0, count, size=(BOOTSTRAP_DRAWS, count))
+    picked = sums[:, :, np.concatenate([np.arange(count)[None], dice])].sum(-1)  # the first resample is the data
+    values = statistic(picked[:, 0] / picked[:, 1])
+    return from_draws(float(values[0]), values[1:], n=count, unit=unit, formula=f"{about}; documents resampled")
+
+
+def mean(ratios: Float[np.ndarray, "pair resample"]) -> Float[np.ndarray, " resample"]:
+    return np.asarray(ratios.mean(0))
+
+
+def above(ratios: Float[np.ndarray, "pair resample"]) -> Float[np.ndarray, " resample"]:
+    """Share of ratios above the bar."""
+    return np.asarray((ratios > BAR).mean(0))
+
+
+def excess(ratios: Float[np.ndarray, "pair resample"]) -> Float[np.ndarray, " resample"]:
+    """Share above the bar in the first half of the pairs, minus that in the second half."""
+    half = len(ratios) // 2
+    return np.asarray(above(ratios[:half]) - above(ratios[half:]))
+
+
+def summary(frame: pd.DataFrame, judged: dict[str, Judged], sweep: Sweep, seeds: list[int]) -> dict[str, Metric]:
+    """Metrics over seeds at the central point and at the later layer, by sparsity, and over all SAEs."""
+    found = Seeded()
+    late = frame["kind"] == "late"
+    centre = frame[~late & (frame["k"] == sweep.sparsity)].set_index("seed").loc[seeds]
+    found.add("pathological_ratio", centre["ratio"].tolist(), "1", ABOUT)
+    found.add("pathological_ratio_null", centre["null"].tolist(), "1", NULL)
+    found.minus("pathological_difference", "pathological_ratio", "pathological_ratio_null")
+    found.add("pathological_ratio_late", frame[late].set_index("seed").loc[seeds]["ratio"].tolist(), "1", ABOUT)
+    metrics = dict(found.found)
+    for k in sweep.sparsities:
+        names = frame[~late & (frame["k"] == k)]["name"]
+        pairs = [judged[name].effect for name in names]
+        metrics[f"pathological_ratio_k{k}"] = over_documents(pairs, mean, f"{ABOUT}, mean over {len(pairs)} SAEs")
+    effects, nulls = ([getattr(one, side) for one in judged.values()] for side in ("effect", "null"))
+    share = f"share of {len(judged)} SAEs (sparsities, layers, seeds) with a ratio above {BAR}: "
+    metrics["pathological_share"] = over_documents(effects, above, share + ABOUT, "share")
+    metrics["pathological_share_null"] = over_documents(nulls, above, share + NULL, "share")
+    both = f"{share}SAEs minus controls"
+    metrics["pathological_share_difference"] = over_documents([*effects, *nulls], excess, both, "share")
+    return metrics
+
+
+if __name__ == "__main__":
+    run(measure_errors)
