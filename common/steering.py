@@ -43,6 +43,8 @@ class Steering:
             return
         if self.sae is None or self.latent is None:
             raise UserError(f"the intervention '{self.kind}' needs an SAE and a latent for each row")
+        if self.sae.transcodes:
+            raise UserError(f"'{self.kind}' edits what the SAE reads, and a transcoder writes elsewhere; take an SAE")
         if len(self.latent) and not 0 <= int(self.latent.min()) <= int(self.latent.max()) < self.sae.d_sae:
             raise UserError(f"this SAE has the latents 0 to {self.sae.d_sae - 1}; {int(self.latent.max())} is not one")
 

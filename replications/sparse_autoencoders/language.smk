@@ -114,6 +114,7 @@ rule measure_language:
         table="<results>/{model}/language/saes.csv",
     log:
         "<logs>/{model}/measure_language.log",
+    priority: 2  # the longest of the steps that are ready by then
     conda:
         "../../envs/environment.yaml"
     threads: 1

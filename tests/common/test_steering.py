@@ -1,5 +1,7 @@
 """Interventions: identities on tensors, and generation against one prompt at a time with TransformerLens hooks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -86,6 +88,9 @@ def test_bad_interventions_are_refused():
         Steering("project", torch.ones(1))
     with pytest.raises(UserError, match="needs an SAE"):
         Steering("clamp", torch.ones(1), direction=torch.ones(1, D))
+    transcoder = replace(sae(), about=About("batch_topk", "m", HOOK, "blocks.12.hook_mlp_out"))
+    with pytest.raises(UserError, match="a transcoder writes elsewhere; take an SAE"):
+        Steering("clamp", torch.zeros(1), sae=transcoder, latent=torch.tensor([0]))
     with pytest.raises(UserError, match="cannot steer at"):
         layer_and_place("blocks.1.attn.hook_z")
     with pytest.raises(UserError, match="temperature"):
