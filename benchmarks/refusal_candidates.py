@@ -2,11 +2,11 @@
 
 Both sides score bypass, induce and KL of the same candidates on the same 32 harmful and 32 harmless requests, in the
 default model. The other side does what the paper's released code does: hooks for one candidate, batches of 32 prompts,
-logits of all positions. Ours puts candidates on the batch axis, unembeds the last position only, and runs the blocks
-below an addition once for all candidates.
+logits of all positions. Ours puts candidates on the batch axis, runs what prompts begin with once within a candidate
+and pads nothing, unembeds the last tokens only, and runs the blocks below an addition once for all candidates. The
+requests are those among which a run chooses, in all shapes.
 """
 
-import itertools
 import time
 from collections.abc import Iterator
 
@@ -16,30 +16,26 @@ from benchmarks import Row, default_model
 from common.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.chat import ablating, adding, chat_batch, first_token_kl, refusal_metric
 from replications.refusal_direction.folders import load
-from replications.refusal_direction.lists import Class, load_lists
-from replications.refusal_direction.search import ablation_scores, addition_scores
+from replications.refusal_direction.lists import draw
+from replications.refusal_direction.search import scores
+from replications.refusal_direction.settings import SplitSettings
 
-PROMPTS, EVERY, ROWS = 32, 4, 160
-
-
-def requests(name: Class) -> list[str]:
-    """The first requests of a class, one phrase of every topic before the next."""
-    lists = load_lists()
-    phrases = itertools.chain(*zip(*lists.classes[name].values(), strict=True))
-    return [lists.shapes[0].format(phrase) for phrase in itertools.islice(phrases, PROMPTS)]
+PROMPTS, POSITIONS, LAYERS, ROWS = 32, 4, (4, 12, 20), 160  # a run's layers are as deep on average, and it has more
+SPLIT = {"tune": 1, "harmless_tune": 1, "risky_tune": 1, "estimate": 4, "test": 4, "risky_test": 4}  # not used here
 
 
 def compare() -> Iterator[Row]:
-    """One row: candidates at every fourth layer below 0.8 of the depth."""
+    """One row: several candidates at each of some layers, as there is one for each template token."""
     folder = default_model()
     tokenizer, model = load_tokenizer(folder), load(folder / "manifest.json", fast_dtype(), "cpu")
-    harmful, harmless = (chat_batch(tokenizer, requests(name)) for name in ("harmful", "harmless"))
-    at = torch.arange(0, int(0.8 * len(model.model.layers)), EVERY)
+    prompts = draw(0, SplitSettings(choose=PROMPTS, **SPLIT))
+    lines = (prompts.switch.choose, prompts.harmless.choose)
+    harmful, harmless = (chat_batch(tokenizer, [line.text for line in part]) for part in lines)
+    at = torch.tensor(LAYERS).repeat_interleave(POSITIONS)
     vectors = 5 * torch.randn(len(at), model.config.hidden_size, generator=torch.Generator().manual_seed(0))
     tokens = torch.tensor([57, 504, 2683])
     start = time.perf_counter()
-    bypass, kl = ablation_scores(model, harmful, harmless, vectors, tokens, ROWS)
-    induce = addition_scores(model, harmless, vectors, at, tokens, ROWS)
+    bypass, kl, induce = scores(model, harmful, harmless, vectors, at, tokens, ROWS)
     ours = time.perf_counter() - start
 
     @torch.inference_mode()

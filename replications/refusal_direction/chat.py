@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.errors import UserError
 from common.models import chat_prompt, encode
+from replications.refusal_direction.prefixes import Tree
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Batch:
     def places(self) -> Int[Tensor, "batch pos"]:
         """Position ids: the first real token has 0."""
         return (self.mask.cumsum(1) - 1).clamp(min=0)
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        """Token ids without padding."""
+        return [ids[mask.bool()].tolist() for ids, mask in zip(self.ids, self.mask, strict=True)]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -175,7 +181,7 @@ def starting_at(model: Any, layer: int, end: int | None = None) -> Iterator[None
 
 
 def final_states(
-    model: Any, batch: Batch, resume: tuple[int, Tensor] | None = None
+    model: Any, batch: Batch | Tree, resume: tuple[int, Tensor] | None = None
 ) -> Float[Tensor, "batch pos d_model"]:
     """What is unembedded, norm included. `resume`: a layer and the residual stream before it."""
     options: dict[str, Any] = {"attention_mask": batch.mask, "position_ids": batch.places, "use_cache": False}
@@ -193,9 +199,10 @@ def last_logits(
         return model.lm_head(final_states(model, batch, resume)[:, -1]).float()  # type: ignore[no-any-return]
 
 
-def residuals(model: Any, batch: Batch, keep: int = 0) -> Float[Tensor, "batch pos layer d_model"]:
+@torch.inference_mode()
+def residuals(model: Any, batch: Batch | Tree, keep: int = 0) -> Float[Tensor, "batch pos layer d_model"]:
     """Residual stream before each block at the last `keep` positions, or at all."""
-    return residuals_and_logits(model, batch, keep)[0]
+    return torch.stack(_inputs(model, batch, layers(model), keep)[0], 2)
 
 
 @torch.inference_mode()
@@ -214,7 +221,7 @@ def before_block(model: Any, batch: Batch, layer: int, keep: int = 0) -> Float[T
 
 
 def _inputs(
-    model: Any, batch: Batch, blocks: Iterable[Any], keep: int
+    model: Any, batch: Batch | Tree, blocks: Iterable[Any], keep: int
 ) -> tuple[list[Float[Tensor, "batch kept d_model"]], Float[Tensor, "batch pos d_model"]]:
     """What the blocks read, and the final states."""
     seen: list[Tensor] = []

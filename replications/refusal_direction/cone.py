@@ -40,7 +40,7 @@ from replications.refusal_direction.chat import (
 from replications.refusal_direction.directions import refusal_tokens
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.lists import Line, draw
-from replications.refusal_direction.search import ablation_scores, addition_scores, joined
+from replications.refusal_direction.search import scores
 from replications.refusal_direction.settings import SplitSettings
 from replications.refusal_direction.sizes import ConeSizes
 from replications.refusal_direction.tables import Metrics, pairs
@@ -178,19 +178,28 @@ def objective(
     return bypass + INDUCE * induce + first_token_kl(base, ablated[count:]).mean()
 
 
+def joined(first: Batch, second: Batch) -> Batch:
+    """Two batches as one, padded on the left to one length."""
+    length = max(first.ids.shape[1], second.ids.shape[1])
+    ids, mask = (
+        torch.cat([torch.nn.functional.pad(x, (length - x.shape[1], 0)) for x in pair])
+        for pair in ((first.ids, second.ids), (first.mask, second.mask))
+    )
+    return Batch(ids, mask)
+
+
 def measured(
     subject: Subject, harmful: Batch, harmless: Batch, directions: Float[Tensor, "draw d_model"], rows: int
 ) -> pd.DataFrame:
     """One row per direction."""
-    metric, kl = ablation_scores(subject.model, harmful, harmless, directions, subject.tokens, rows)
-    added, at = subject.r.norm() * directions, torch.full((len(directions),), subject.layer)
-    induced = addition_scores(subject.model, harmless, added, at, subject.tokens, rows)
+    at = torch.full((len(directions),), subject.layer)
+    found = scores(subject.model, harmful, harmless, subject.r.norm() * directions, at, subject.tokens, rows)
     return pd.DataFrame(
         {
             "draw": range(len(directions)),
-            "bypassed": (metric < 0).double().mean(1).tolist(),
-            "induced": (induced > 0).double().mean(1).tolist(),
-            "kl": kl.mean(1).tolist(),
+            "bypassed": (found.bypass < 0).double().mean(1).tolist(),
+            "induced": (found.induce > 0).double().mean(1).tolist(),
+            "kl": found.kl.mean(1).tolist(),
             "cosine": (directions @ unit(subject.r)).tolist(),
         }
     )

@@ -7,12 +7,12 @@ induce     mean refusal metric on harmless requests with the candidate added bef
 kl         mean KL(tuned || ablated) of the first token on harmless requests
 
 Chosen is the lowest bypass among candidates with kl <= 0.1, induce >= 0 and l < 0.8 L. All candidates are scored on a
-few prompts; the best go on to all prompts that are set aside for choosing. Many candidates share one pass (`rows`).
+few prompts; the best go on to all prompts that are set aside for choosing. Many candidates share one pass (`rows`), and
+within a candidate what prompts begin with runs once (`prefixes`).
 """
 
 from typing import Any, NamedTuple
 
-import einops
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
@@ -21,12 +21,15 @@ from torch import Tensor
 from replications.refusal_direction.chat import (
     Batch,
     ablating,
+    final_states,
     first_token_kl,
-    last_logits,
     refusal_metric,
     residuals,
 )
 from replications.refusal_direction.filters import DEPTH, ranked
+from replications.refusal_direction.prefixes import Tree, trees
+
+TREE = 8  # prompts of one tree: attention grows with the square of its tokens
 
 
 class Chosen(NamedTuple):
@@ -44,50 +47,60 @@ def difference(
     return positive.double().mean(0) - negative.double().mean(0)
 
 
-def ablation_scores(
+class Scores(NamedTuple):
+    """Of every candidate on every prompt: refusal metric ablated, KL ablated, refusal metric added."""
+
+    bypass: Float[Tensor, "candidate harmful"]
+    kl: Float[Tensor, "candidate harmless"]
+    induce: Float[Tensor, "candidate harmless"]
+
+
+def scores(
     model: Any,
     harmful: Batch,
-    harmless: Batch,
-    directions: Float[Tensor, "candidate d_model"],
-    tokens: Int[Tensor, " token"],
-    rows: int,
-) -> tuple[Float[Tensor, "candidate prompt"], Float[Tensor, "..."]]:
-    """Refusal metric on harmful prompts and KL [candidate other] on harmless ones, each candidate ablated. Candidates
-    share passes. Without harmless prompts the second is empty."""
-    both = joined(harmful, harmless) if len(harmless) else harmful
-    base = last_logits(model, harmless) if len(harmless) else torch.empty(0, device=harmful.ids.device)
-    at_once = max(1, rows // len(both))
-    metrics, kls = [], []
-    for some in torch.split(directions, at_once):
-        with ablating(model, einops.repeat(some, "c d -> (c p) d", p=len(both))):
-            logits = last_logits(model, both.repeat(len(some)))
-        logits = einops.rearrange(logits, "(c p) v -> c p v", c=len(some))
-        metrics.append(refusal_metric(logits[:, : len(harmful)], tokens))
-        if len(harmless):
-            kls.append(first_token_kl(base.expand(len(some), -1, -1), logits[:, len(harmful) :]))
-    return torch.cat(metrics), torch.cat(kls or [base])
-
-
-def addition_scores(
-    model: Any,
     harmless: Batch,
     vectors: Float[Tensor, "candidate d_model"],
     at: Int[Tensor, " candidate"],
     tokens: Int[Tensor, " token"],
     rows: int,
-) -> Float[Tensor, "candidate prompt"]:
-    """Refusal metric on harmless prompts, each vector added before its own block; the blocks below run once for all."""
-    before = residuals(model, harmless)
-    found = torch.empty(len(vectors), len(harmless), dtype=torch.float64, device=vectors.device)
-    at_once = max(1, rows // len(harmless))
-    for layer in sorted(set(at.tolist())):
-        for some in torch.split(torch.nonzero(at == layer)[:, 0], at_once):
-            x = before[None, :, :, layer] + vectors[some].to(before.dtype)[:, None, None]
-            logits = last_logits(
-                model, harmless.repeat(len(some)), resume=(layer, einops.rearrange(x, "c p s d -> (c p) s d"))
-            )
-            found[some] = refusal_metric(einops.rearrange(logits, "(c p) v -> c p v", c=len(some)), tokens)
-    return found
+) -> Scores:
+    """Each vector ablated, and added before its own block; the blocks below an addition run once for all. `rows`:
+    copies of prompts that share a pass, at most."""
+    bypass = vectors.new_empty(len(vectors), len(harmful), dtype=torch.float64)
+    kl, induce = (vectors.new_empty(len(vectors), len(harmless), dtype=kind) for kind in (torch.float32, torch.float64))
+    every = torch.arange(len(vectors), device=vectors.device)
+    for tree in trees(model, harmful.prompts, TREE):
+        for some in together(every, tree, rows):
+            with ablating(model, vectors[some]):
+                logits = end_logits(model, tree.repeat(len(some)))
+            bypass[some[:, None], tree.prompts] = refusal_metric(logits, tokens)
+    for tree in trees(model, harmless.prompts, TREE):
+        before = residuals(model, tree)
+        last = before.shape[2] - 1
+        base = end_logits(model, tree, resume=(last, before[:, :, last]))
+        for some in together(every, tree, rows):
+            with ablating(model, vectors[some]):
+                logits = end_logits(model, tree.repeat(len(some)))
+            kl[some[:, None], tree.prompts] = first_token_kl(base.expand_as(logits), logits)
+        for layer in sorted(set(at.tolist())):
+            for some in together(every[at.to(every.device) == layer], tree, rows):
+                x = before[:, :, layer] + vectors[some].to(before.dtype)[:, None]
+                logits = end_logits(model, tree.repeat(len(some)), resume=(layer, x))
+                induce[some[:, None], tree.prompts] = refusal_metric(logits, tokens)
+    return Scores(bypass, kl, induce)
+
+
+def together(candidates: Int[Tensor, " candidate"], tree: Tree, rows: int) -> tuple[Int[Tensor, " some"], ...]:
+    """Candidates that share one pass over a tree."""
+    return torch.split(candidates, max(1, rows // len(tree.ends)))
+
+
+@torch.inference_mode()
+def end_logits(
+    model: Any, tree: Tree, resume: tuple[int, Tensor] | None = None
+) -> Float[Tensor, "candidate prompt d_vocab"]:
+    """Logits of the first token of the answer to every prompt of a tree, float32; `resume` as in `final_states`."""
+    return model.lm_head(final_states(model, tree, resume)[:, tree.ends]).float()  # type: ignore[no-any-return]
 
 
 def search(
@@ -112,22 +125,11 @@ def search(
     def scored(table: pd.DataFrame, count: int) -> pd.DataFrame:
         where = torch.tensor(table[["position", "layer"]].to_numpy())
         vectors = differences[where[:, 0], where[:, 1]].float()
-        bypass, kl = ablation_scores(model, harmful[:count], harmless[:count], vectors, tokens, rows)
-        induce = addition_scores(model, harmless[:count], vectors, where[:, 1], tokens, rows)
-        return table.assign(bypass=bypass.mean(1).tolist(), kl=kl.mean(1).tolist(), induce=induce.mean(1).tolist())
+        found = scores(model, harmful[:count], harmless[:count], vectors, where[:, 1], tokens, rows)
+        return table.assign(**{name: one.mean(1).tolist() for name, one in found._asdict().items()})
 
     grid = scored(grid, grid_prompts)
     best = ranked(grid).head(finalists)
     final = ranked(scored(best.assign(stage="final"), len(harmful)))
     chosen = final.iloc[0]
     return Chosen(int(chosen["position"]), int(chosen["layer"]), pd.concat([grid, final], ignore_index=True))
-
-
-def joined(first: Batch, second: Batch) -> Batch:
-    """Two batches as one, padded on the left to one length."""
-    length = max(first.ids.shape[1], second.ids.shape[1])
-    ids, mask = (
-        torch.cat([torch.nn.functional.pad(x, (length - x.shape[1], 0)) for x in pair])
-        for pair in ((first.ids, second.ids), (first.mask, second.mask))
-    )
-    return Batch(ids, mask)

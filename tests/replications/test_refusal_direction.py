@@ -23,7 +23,8 @@ from replications.refusal_direction.chat import (
 )
 from replications.refusal_direction.directions import half_cosine, matched, refusal_tokens, treated
 from replications.refusal_direction.orthogonalise import orthogonalise, untie
-from replications.refusal_direction.search import ablation_scores, addition_scores, difference, search
+from replications.refusal_direction.prefixes import trees
+from replications.refusal_direction.search import difference, end_logits, scores, search
 from tests.replications.refusal_direction_tiny import FAMILIES, LAYERS, WIDTH, tiny_batch, tiny_model
 
 
@@ -148,24 +149,40 @@ def test_greedy_equals_the_loop_without_cache(model, batch, direction):
             grown = Batch(torch.cat([grown.ids, following], 1), torch.nn.functional.pad(grown.mask, (0, 1), value=1))
 
 
-def test_batched_scores_equal_one_candidate_at_a_time(model, batch):
+def test_batched_scores_equal_one_candidate_at_a_time(model, monkeypatch):
+    monkeypatch.setattr("replications.refusal_direction.search.TREE", 3)
+    batch = padded([[1, 2, 3, 4, 5], [1, 2, 8], [1, 2, 3, 12], [6, 7, 8], [1, 2, 3, 4]])
     vectors = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(3))
     tokens, at = torch.tensor([4, 9]), torch.tensor([0, 3, 1, 3, 2])
-    metric, kl = ablation_scores(model, batch, batch[:2], vectors, tokens, rows=11)
-    added = addition_scores(model, batch, vectors, at, tokens, rows=7)
-    base = last_logits(model, batch[:2])
+    other = padded([[6, 7, 8], [1, 2, 3, 4, 5], [9, 10, 11, 12], [1, 2, 3, 6]])
+    metric, kl, added = scores(model, batch, other, vectors, at, tokens, rows=7)
+    base = last_logits(model, other)
     for number, vector in enumerate(vectors):
         with ablating(model, vector):
             torch.testing.assert_close(
                 metric[number], refusal_metric(last_logits(model, batch), tokens), atol=1e-3, rtol=1e-3
             )
             torch.testing.assert_close(
-                kl[number], first_token_kl(base, last_logits(model, batch[:2])), atol=1e-4, rtol=1e-3
+                kl[number], first_token_kl(base, last_logits(model, other)), atol=1e-4, rtol=1e-3
             )
         with adding(model, int(at[number]), vector):
             torch.testing.assert_close(
-                added[number], refusal_metric(last_logits(model, batch), tokens), atol=1e-3, rtol=1e-3
+                added[number], refusal_metric(last_logits(model, other), tokens), atol=1e-3, rtol=1e-3
             )
+
+
+def test_a_tree_runs_what_prompts_begin_with_once(model):
+    prompts = [[1, 2, 3, 4], [9, 8], [1, 2, 5], [1, 2, 3], [9, 8]]
+    found = trees(model, prompts, 4)
+    assert [tree.ids.shape[1] for tree in found] == [7, 2]  # 1 2 3 4 5 and 9 8, then 9 8 in a tree of its own
+    assert sorted(torch.cat([tree.prompts for tree in found]).tolist()) == list(range(5))
+    for tree in found:
+        streams, twice = residuals(model, tree), end_logits(model, tree.repeat(2))
+        for column, prompt in enumerate(tree.prompts.tolist()):
+            alone = padded([prompts[prompt]])
+            own = residuals(model, alone)[0, -1]
+            torch.testing.assert_close(streams[0, tree.ends[column]], own, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(twice[:, column], last_logits(model, alone).expand(2, -1), atol=1e-4, rtol=1e-4)
 
 
 def test_refusal_metric_by_hand():
