@@ -29,7 +29,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from common.saes.sae import Sae
-from replications.refusal_direction.chat import Batch, before_block, editing, first_token_kl, starting_at, unit
+from replications.refusal_direction.chat import Batch, editing, first_token_kl, starting_at, unit
 
 STEP = 0.1  # of the bound
 Stream = Float[Tensor, "*draw batch pos d_model"]
@@ -79,13 +79,18 @@ class Guard(NamedTuple):
 
 def enter(model: Any, batch: Batch, layer: int, n_post: int) -> Entered:
     """Runs the requests once."""
-    x = before_block(model, batch, layer, n_post)
-    with torch.no_grad():
+    seen: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        seen.append(x[:, -n_post:])
+        return x
+
+    with torch.no_grad(), editing(model, layer, keep):
         options = {"attention_mask": batch.mask, "position_ids": batch.places, "use_cache": True}
         cache = model.model(input_ids=batch.ids, **options).past_key_values
     every = [(one.keys, one.values) for one in cache.layers]
     head, post = ([(keys[:, :, at], values[:, :, at]) for keys, values in every] for at in _sides(n_post))
-    return Entered(layer, x.float().clone(), batch, head, post[:layer])
+    return Entered(layer, seen[0].float().clone(), batch, head, post[:layer])
 
 
 def _sides(n_post: int) -> tuple[slice, slice]:
