@@ -110,7 +110,7 @@ def test_noise_belongs_to_the_stream_and_not_to_the_batch():
 
 @pytest.fixture(scope="module")
 def writer(model_folder):
-    return load_writer(model_folder).float()
+    return load_writer(model_folder, dtype=torch.float32)
 
 
 PROMPTS = [[0, 504, 1203], [0, 28120, 905, 260, 1132], [0, 345]]

@@ -67,7 +67,7 @@ def test_the_model_is_told_the_words_and_the_lexical_scorer_finds_planted_ones(f
 def test_nats_are_those_of_plain_passes(tmp_path):
     """Contexts of different lengths, padded, behind three prompts that are read once."""
     tokenizer = tiny_tokenizer()
-    model = load_writer(save_tiny_model("llama", tmp_path / "tiny").parent).float()
+    model = load_writer(save_tiny_model("llama", tmp_path / "tiny").parent, dtype=torch.float32)
     texts = {3: " Mary and John went", 7: " the store", 9: " gave a drink to the"}
     asked = [Question(0, 1, np.array([3, 7, 9]), np.array([True, False, True]))]
     pair = ("Words: Mary\nText:\n", "Words: store, drink\nText:\n")
