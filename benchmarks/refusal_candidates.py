@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import Row, default_model
+from common.errors import UserError
 from common.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.chat import ablating, adding, chat_batch, first_token_kl, refusal_metric
 from replications.refusal_direction.folders import load
@@ -20,6 +21,7 @@ from replications.refusal_direction.lists import draw
 from replications.refusal_direction.search import scores
 from replications.refusal_direction.settings import SplitSettings
 
+AGREE = 0.2  # nats, in bfloat16
 PROMPTS, POSITIONS, LAYERS, ROWS = 32, 4, (4, 12, 20), 160  # a run's layers are as deep on average, and it has more
 SPLIT = {"tune": 1, "harmless_tune": 1, "risky_tune": 1, "estimate": 4, "test": 4, "risky_test": 4}  # not used here
 
@@ -54,6 +56,8 @@ def compare() -> Iterator[Row]:
         for mine, theirs in ((bypass[number], one), (kl[number], apart), (induce[number], added)):
             gap = max(gap, float((mine.mean() - theirs.mean()).abs()))
     theirs_time = time.perf_counter() - start
+    if not gap < AGREE:
+        raise UserError(f"scores of candidates differ by {gap:.2f} nats, which rounding does not explain")
     yield Row(
         f"three scores of {len(at)} candidate directions, {PROMPTS} + {PROMPTS} requests",
         ours,

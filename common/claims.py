@@ -83,7 +83,8 @@ class Need(Assertion):
     def unmet(self, metric: Metric) -> str | None:
         """Why the claim is not judged: the value, or one of the seeds, lies outside the bounds; else None."""
         missed = [value for value in (metric.value, *(metric.per_seed or [])) if not self.holds(value)]
-        return f"needs {self.metric} {self}; there it is {missed[0]:.3g}" if missed else None
+        where = "it is" if missed[:1] == [metric.value] else "of one seed it is"
+        return f"needs {self.metric} {self}; {where} {missed[0]:.6g}" if missed else None
 
 
 class ControlDefinition(Strict):
@@ -138,6 +139,8 @@ class ClaimDefinition(Strict):
             raise ValueError("also_seen is for reported claims, and holds other verdicts than the expected one")
         if self.needs and self.role == "required":
             raise ValueError("needs is for reported claims: a required one may not be left out by a condition")
+        if self.needs and self.needs.metric in (self.metric, self.control.metric, self.control.difference):
+            raise ValueError("needs names another metric than those by which the claim is judged")
         return self
 
 

@@ -47,6 +47,7 @@ class Kind(NamedTuple):
 KINDS = [Kind(token, position) for token in (1, 0, -1) for position in (1, -1)]
 TOKENS = {1: "original", 0: "random", -1: "inverted"}
 POSITIONS = {1: "original", -1: "inverted"}
+ROWS = 20_000  # prompts, versions and sets of heads that are computed at once
 PUBLISHED = [3.55, -0.99, 2.45, -1.96, 1.77, -3.16]
 """Of GPT-2 small, in logits, in the order of `KINDS` (figure 9); the first is F(M)."""
 
@@ -107,23 +108,29 @@ def patch(
     """
     end, mask = batch.at("end"), batch.mask
     clean = decoder.forward(batch.tokens("original"), mask, keep=True)
-    seen = [decoder.forward(version(batch, kind), mask, keep=True).z for kind in KINDS]
+    seen = [[at_position(z, end) for z in decoder.forward(version(batch, kind), mask, keep=True).z] for kind in KINDS]
     inside = torch.zeros(len(sets), decoder.n_layers * decoder.n_heads, dtype=torch.bool, device=mask.device)
     for number, heads in enumerate(sets):
         inside[number, heads] = True
     first = min((head // decoder.n_heads for heads in sets for head in heads), default=decoder.n_layers - 1)
 
-    def edit(layer: int, z: Float[Tensor, "copy batch step head d_head"]) -> Tensor:
-        new = torch.stack([at_position(one[layer], end) for one in seen])[None, :, :, None]
-        old = einops.rearrange(z, "(set kind) b s h d -> set kind b s h d", kind=len(KINDS))
-        ours = inside[:, layer * decoder.n_heads : (layer + 1) * decoder.n_heads][:, None, None, None, :, None]
-        return einops.rearrange(torch.where(ours, new, old), "set kind b s h d -> (set kind) b s h d")
+    def read(final: Float[Tensor, "*n batch d_model"]) -> Float[np.ndarray, "*n batch"]:
+        found: np.ndarray = read_difference(decoder.bridge, final, batch.names).double().cpu().numpy()
+        return found
 
-    start = at_position(clean.resid_pre[first], end)[:, None].expand(len(sets) * len(KINDS), -1, -1, -1)
-    final = rerun(decoder, clean, first, end[:, None], end, start, edit=edit)
-    both = torch.cat([at_position(clean.final, end)[None], final])
-    found: np.ndarray = read_difference(decoder.bridge, both, batch.names).double().cpu().numpy()
-    return found[0], einops.rearrange(found[1:], "(set kind) prompt -> set kind prompt", kind=len(KINDS))
+    found = []
+    for some in torch.split(inside, max(1, ROWS // (len(KINDS) * len(batch.prompts)))):
+
+        def edit(layer: int, z: Float[Tensor, "copy batch step head d_head"], some: Tensor = some) -> Tensor:
+            new = torch.stack([one[layer] for one in seen])[None, :, :, None]
+            old = einops.rearrange(z, "(set kind) b s h d -> set kind b s h d", kind=len(KINDS))
+            ours = some[:, layer * decoder.n_heads : (layer + 1) * decoder.n_heads][:, None, None, None, :, None]
+            return einops.rearrange(torch.where(ours, new, old), "set kind b s h d -> (set kind) b s h d")
+
+        start = at_position(clean.resid_pre[first], end)[:, None].expand(len(some) * len(KINDS), -1, -1, -1)
+        final = read(rerun(decoder, clean, first, end[:, None], end, start, edit=edit))
+        found.append(einops.rearrange(final, "(set kind) prompt -> set kind prompt", kind=len(KINDS)))
+    return read(at_position(clean.final, end)), np.concatenate(found)
 
 
 def coefficients(

@@ -95,11 +95,14 @@ def errors(saes: pd.DataFrame) -> Picture:
     place = np.arange(len(own))[::-1]
     spread = [own["ratio"] - own["ratio_low"], own["ratio_high"] - own["ratio"]]
     axes.errorbar(own["ratio"], place, xerr=spread, fmt="o", capsize=2, color=PALETTE[0], label="SAE reconstruction")
-    axes.plot(own["null"], place, "o", mfc="white", color="0.5", label="another random point")
+    axes.plot(own["null"], place, "o", mfc="white", color="0.5", label="random points over others")
+    axes.plot(
+        own["shaped"], place, "^", mfc="white", color=PALETTE[1], label="over one with the activations' covariance"
+    )
     axes.axvline(1, color="0.7", linewidth=0.8, zorder=0)
     axes.set_yticks(place, own["label"])
     axes.set(xlabel="KL over that of a random point at the same distance", xlim=(0, None), ylim=(-0.6, len(own) - 0.4))
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=1, frameon=False)
     return figure, own
 
 

@@ -5,8 +5,9 @@ reconstruction and u a random unit vector, drawn anew for every SAE, draw and to
 
     ratio = KL(x -> x^) / mean over draws of KL(x -> x + |x - x^| u).
 
-The control takes one of the draws in the place of the SAE, over the mean of the others. It was not used to make what it
-is divided by, so that it strays from 1 as far as one draw does. All on held-out documents, which are what is resampled.
+The control sets half of the draws against the other half: it was not used to make what it is divided by, so that it
+strays from 1 as draws do. A random direction is cheap to the model where activations hardly vary, so the SAE is held
+against a direction with the covariance of the held-out activations as well. Held-out documents are what is resampled.
 """
 
 import zlib
@@ -16,11 +17,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file
+from torch import Tensor
 
 from common.cli import run
 from common.decoder import Decoder
+from common.errors import UserError
 from common.files import read_json
 from common.models import load_model
 from common.records import Metric, write_metrics
@@ -33,10 +37,11 @@ from replications.sparse_autoencoders.baselines import Reconstruct
 from replications.sparse_autoencoders.settings import Evaluation, Sweep
 from replications.sparse_autoencoders.substitution import at_same_distance, read_held_out, scored, substitute
 
-DRAWS = 3
+DRAWS = 4
 BAR = 1.5  # "nearly everywhere" counts ratios above this
 ABOUT = f"kl of the SAE over mean kl of {DRAWS} random points at the same distance"
-NULL = f"kl of one random point over mean kl of the {DRAWS - 1} others at the same distance"
+NULL = f"mean kl of {DRAWS // 2} random points over that of {DRAWS - DRAWS // 2} others at the same distance"
+SHAPED = "kl of the SAE over kl of a point at the same distance, its direction drawn with the covariance of activations"
 
 
 class Pair(NamedTuple):
@@ -52,10 +57,11 @@ class Pair(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """One SAE and its control."""
+    """One SAE, its control, and the SAE against directions with the covariance of activations."""
 
     effect: Pair
     null: Pair
+    shaped: Pair
 
 
 def measure_errors(
@@ -87,13 +93,15 @@ def measure_errors(
         small = read_held_out(stored, layer).one_per_document(evaluation.windows)
         document = small.document[:, None].expand_as(small.used)[scored(small)].numpy()
         chosen = {name: sae for name, sae in saes.items() if sae.about.hook == f"blocks.{layer}.hook_resid_pre"}
+        root = covariance_root(read_held_out(stored, layer).activations())
         changes: dict[str, Reconstruct] = {name: sae.reconstruct for name, sae in chosen.items()}
         for name, sae in chosen.items():
             changes |= {own(name, draw): at_same_distance(sae.reconstruct, noise(name, draw)) for draw in range(DRAWS)}
+            changes[own(name, DRAWS)] = at_same_distance(sae.reconstruct, noise(name, DRAWS), root)
         found = substitute(decoder, small, changes, evaluation.batch)
         for name in chosen:
-            random = np.stack([by_document(found[own(name, draw)].kl, document) for draw in range(DRAWS)])
-            judged[name] = set_against(by_document(found[name].kl, document), random)
+            random = np.stack([by_document(found[own(name, draw)].kl, document) for draw in range(DRAWS + 1)])
+            judged[name] = set_against(by_document(found[name].kl, document), random[:-1], random[-1])
     rows = [row(name, saes[name], kinds[name], judged[name]) for name in judged]
     write_table(table, rows)
     write_metrics(metrics, summary(pd.DataFrame(rows), judged, sweep, seeds))
@@ -126,13 +134,26 @@ def by_document(kl: Float[np.ndarray, " token"], document: Int[np.ndarray, " tok
     return np.bincount(np.unique(document, return_inverse=True)[1], weights=kl)
 
 
-def set_against(kl: Float[np.ndarray, " document"], random: Float[np.ndarray, "draw document"]) -> Judged:
-    """The SAE over the mean of all draws, and the first draw over the mean of the others."""
-    return Judged(Pair(kl, random.mean(0)), Pair(random[0], random[1:].mean(0)))
+def covariance_root(x: Float[Tensor, "token d"]) -> Float[Tensor, "d d"]:
+    """A root of the covariance: root root^T."""
+    values, vectors = torch.linalg.eigh(x.double().T.cov())
+    root: Tensor = vectors * values.clamp(min=0).sqrt()
+    return root.float()
+
+
+def set_against(
+    kl: Float[np.ndarray, " document"],
+    random: Float[np.ndarray, "draw document"],
+    shaped: Float[np.ndarray, " document"],
+) -> Judged:
+    """The SAE over the mean of all draws, half of the draws over the others, and the SAE over `shaped`."""
+    half = len(random) // 2
+    return Judged(Pair(kl, random.mean(0)), Pair(random[:half].mean(0), random[half:].mean(0)), Pair(kl, shaped))
 
 
 def row(name: str, sae: Sae, kind: str, one: Judged) -> dict[str, Any]:
     """A row of the table. UserError if a reconstruction is perfect."""
+    ratio = one.effect.ratio
     interval = over_documents([one.effect], mean, ABOUT)
     return {
         "name": name,
@@ -140,10 +161,11 @@ def row(name: str, sae: Sae, kind: str, one: Judged) -> dict[str, Any]:
         "hook": sae.about.hook,
         "k": sae.about.sparsity,
         "seed": sae.about.seed,
-        "ratio": one.effect.ratio,
+        "ratio": ratio,
         "ratio_low": interval.ci_low,
         "ratio_high": interval.ci_high,
         "null": one.null.ratio,
+        "shaped": one.shaped.ratio,
     }
 
 
@@ -156,6 +178,8 @@ def over_documents(pairs: list[Pair], statistic: Statistic, about: str, unit: st
     count = sums.shape[2]
     dice = np.random.default_rng(0).integers(0, count, size=(BOOTSTRAP_DRAWS, count))
     picked = sums[:, :, np.concatenate([np.arange(count)[None], dice])].sum(-1)  # the first resample is the data
+    if not (picked[:, 1] > 0).all():
+        raise UserError("a random point did as little as none in some documents; take more held-out windows")
     values = statistic(picked[:, 0] / picked[:, 1])
     return from_draws(float(values[0]), values[1:], n=count, unit=unit, formula=f"{about}; documents resampled")
 
@@ -183,6 +207,8 @@ def summary(frame: pd.DataFrame, judged: dict[str, Judged], sweep: Sweep, seeds:
     found.add("pathological_ratio", centre["ratio"].tolist(), "1", ABOUT)
     found.add("pathological_ratio_null", centre["null"].tolist(), "1", NULL)
     found.minus("pathological_difference", "pathological_ratio", "pathological_ratio_null")
+    found.add("pathological_ratio_shaped", centre["shaped"].tolist(), "1", SHAPED)
+    found.minus("pathological_shaped_difference", "pathological_ratio_shaped", "pathological_ratio_null")
     found.add("pathological_ratio_late", frame[late].set_index("seed").loc[seeds]["ratio"].tolist(), "1", ABOUT)
     metrics = dict(found.found)
     for k in sweep.sparsities:

@@ -3,9 +3,10 @@
 Claims S1 (an easy dictionary is recovered), S2 (variance explained is not recovery: Korznikov et al. 2026), S7 (AuxK
 revives dead latents). Everything is measured on fresh samples, with thresholds in place of the batch.
 
-For S2 three more numbers show what the low recovery is not: the loss has stopped falling (`hard_late_change`), the true
-dictionary with the true codes at the same mean L0 explains the data (`hard_true_dictionary`), and the same recipe and
-number of samples recover the easy dictionary. Beside it stand dictionaries that were held at or near their random start
+For S2 four more numbers show what the low recovery is not: the loss has stopped falling (`hard_late_change`), the true
+dictionary with the true codes at the same mean L0 explains the data (`hard_true_dictionary`), the same recipe and
+number of samples recover the easy dictionary, and of the latents that fire, too, few point at a true feature
+(`hard_living_true`; most are dead). Beside it stand dictionaries that were held at or near their random start
 (`train_controls`) and untrained ones: how much of the variance needs the right directions?
 """
 
@@ -58,7 +59,7 @@ def measure_planted(
             found, features = judge(name, planted, stream, stored, index, seed)
             others = held_back(name, planted, stream, stored, index, seed)
             found |= {f"{name}_{key}_{kind}": value for kind, own in others.items() for key, value in own.items()}
-            trained = {key: found[f"{name}_{key}"] for key in (*COMPARED, "f1")}
+            trained = {key: found[f"{name}_{key}"] for key in (*COMPARED, "f1", "alive")}
             for kind, own in {"trained": trained, **others}.items():
                 beside.append({"world": name, "kind": kind, "seed": seed, **own})
             for key, value in found.items():
@@ -92,6 +93,7 @@ def judge(
     code = codes(planted.world, planted.evaluation, seed, FRESH)
     latents = sae.encode(x)
     found = recovery(truth, sae.W_dec)
+    fires = (latents != 0).any(0)
     trace = stored[f"{name}.trace_fvu"][index]
     values = {
         "mmcs": found.mmcs,
@@ -103,6 +105,8 @@ def judge(
         "explained_true": 1 - fvu(x, true_reconstruction(truth, code, planted)),
         "l0": l0(latents),
         "f1": detection(latents, active(code, planted), cosines(sae.W_dec, truth).argmax(1)),
+        "alive": float(fires.double().mean()),
+        "living_true": recovery(sae.W_dec[fires], truth).recovered,
         "late_change": fall(trace, 1 - LATE, 1.0),
         "early_change": fall(trace, 0.0, LATE),
     }
@@ -118,7 +122,8 @@ def judge(
 def held_back(
     name: str, planted: Planted, stream: Stream, stored: dict[str, Tensor], index: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """The numbers of `COMPARED` of the soft-frozen, the frozen and the untrained dictionary of a seed."""
+    """The numbers of `COMPARED` of the soft-frozen, the frozen and the untrained dictionary of a seed; of the first two
+    also F1 and the share of living latents."""
     truth = directions(planted.world, seed)
     x = stream.samples(index, planted.evaluation, FRESH)
     code = codes(planted.world, planted.evaluation, seed, FRESH)
@@ -128,6 +133,7 @@ def held_back(
         latents = sae.encode(x)
         found[kind] = beside_truth(truth, sae.W_dec, x, sae.decode(latents), l0(latents))
         found[kind]["f1"] = detection(latents, active(code, planted), cosines(sae.W_dec, truth).argmax(1))
+        found[kind]["alive"] = float((latents != 0).any(0).double().mean())
     k, start = round(planted.world.active), random(planted, seed)
     guess = untrained(stream.samples(index, planted.evaluation, FRESH + 1), x.mean(0), start, k)
     return {**found, "untrained": beside_truth(truth, start, x, guess(x), float(k))}
@@ -192,6 +198,7 @@ def summarised(values: dict[str, list[float]]) -> dict[str, Metric]:
         "easy_recovered_gain": ("easy_recovered", "easy_recovered_untrained"),
         "hard_explained_minus_pca": ("hard_explained", "hard_explained_pca"),
         "hard_recovered_minus_easy": ("hard_recovered", "easy_recovered"),
+        "hard_living_true_minus_easy": ("hard_living_true", "easy_living_true"),
         "hard_true_minus_trained": ("hard_explained_true", "hard_explained"),
         "hard_late_minus_early": ("hard_late_change", "hard_early_change"),
         "dead_difference": ("dead_with_auxk", "dead_without_auxk"),
@@ -224,6 +231,8 @@ def formula(name: str) -> str:
         "explained": FORMULAS["ev"],
         "l0": FORMULAS["l0"],
         "f1": FORMULAS["f1"],
+        "alive": "share of latents that fire on some fresh sample",
+        "living_true": "share of these whose decoder row has a cosine above 0.9 with a true feature",
         "change": "relative fall of the training fvu between the halves of the first or last tenth of the steps",
         "dead": FORMULAS["dead"] + ", at the end of training, window dead_after",
     }

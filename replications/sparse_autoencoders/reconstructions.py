@@ -16,7 +16,7 @@ from replications.sparse_autoencoders.order import Sums
 from replications.sparse_autoencoders.substitution import HeldOut
 
 CORPORA = ("python_docs", "self_chat")  # as `collect` reads them
-TRAIN_SAMPLE = 8192  # training activations on which the gap to held-out ones is measured
+TRAIN_SAMPLE = 8192  # activations of the first training steps, on which the gap to held-out ones is measured
 AT_ONCE = 8192  # activations encoded at a time
 TOP = 3  # principal components without which fvu is stated again
 
@@ -26,8 +26,8 @@ class Judge:
 
     def __init__(self, held: HeldOut, data: Activations) -> None:
         self.x, self.documents = held.activations(), held.documents()
-        self.seen = data.first(TRAIN_SAMPLE)
-        self.seen_documents = data.document[: len(self.seen)].numpy()
+        trained = data._order(0, 0)[:TRAIN_SAMPLE]  # a short run does not come to all of the stream
+        self.seen, self.seen_documents = data.rows(trained), data.document[trained].numpy()
         self.axes = principal(self.x)[1][:, :TOP].double()
         away = self.x.double() - self.x.double().mean(0)
         self.below = away.square().sum(1).numpy()

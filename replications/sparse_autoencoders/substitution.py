@@ -108,13 +108,15 @@ def substitute(decoder: Decoder, held: HeldOut, changes: dict[str, Reconstruct],
     }
 
 
-def at_same_distance(reconstruct: Reconstruct, seed: int) -> Reconstruct:
-    """A random point as far from the activation as the reconstruction is (Gurnee 2024)."""
+def at_same_distance(reconstruct: Reconstruct, seed: int, root: Float[Tensor, "d d"] | None = None) -> Reconstruct:
+    """A random point as far from the activation as the reconstruction is (Gurnee 2024); with a `root` its direction has
+    the covariance root root^T."""
     generator = torch.Generator().manual_seed(seed)
 
     def random(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         distance = (x - reconstruct(x)).norm(dim=-1, keepdim=True)
         noise = torch.randn(x.shape, generator=generator)
+        noise = noise if root is None else noise @ root.mT
         moved: Tensor = x + noise / noise.norm(dim=-1, keepdim=True) * distance
         return moved
 

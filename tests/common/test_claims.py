@@ -178,12 +178,18 @@ def test_a_claim_whose_condition_is_not_met_is_not_run():
     met, other = guarded([0.95, 0.95])
     assert (met.verdict, other.verdict, met.problem) == ("same direction", "same direction", None)
     unmet, other = guarded([0.89, 1.0])
-    assert (unmet.verdict, unmet.reason, unmet.value) == ("not run here", "needs auroc >= 0.9; there it is 0.89", None)
+    assert (unmet.verdict, unmet.reason, unmet.value) == (
+        "not run here",
+        "needs auroc >= 0.9; of one seed it is 0.89",
+        None,
+    )
     assert other.verdict == "same direction"
     with pytest.raises(UserError, match="names the metric 'auroc', which part 'part' lacks"):
         judge(metric(0.9), metric(0.1), needs=needs, role="reported")
     with pytest.raises(ValidationError, match="needs is for reported claims"):
         definition(needs=needs)
+    with pytest.raises(ValidationError, match="needs names another metric"):
+        definition(needs=needs | {"metric": "effect"}, role="reported")
 
 
 def test_missing_results_are_an_error_and_not_a_skip(monkeypatch, tmp_path):
@@ -224,6 +230,11 @@ def test_claims_of_every_replication(name, root):
         assert not scored & set(claim.frozen_at.seeds if claim.frozen_at else []), claim.id
         assert set(claim.models) <= {"toy", *registry()}, claim.id
         assert claim.control.metric != claim.metric
+        if claim.needs:
+            conditions = [(one.part, one.metric, one.needs) for one in load_claims(name)]
+            assert (claim.part, claim.needs.metric, None) in conditions, (
+                f"{claim.id}: no claim makes its condition seen"
+            )
     assert read_yaml(root / "replications" / name / "claims.yaml")
     for scale in SCALES:
         load_replication(name, scale)

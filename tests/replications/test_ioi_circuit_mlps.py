@@ -83,6 +83,28 @@ def test_own_outputs_in_place_of_means_change_nothing(
     assert metrics["everywhere_first_minus_other"].value == pytest.approx(0, abs=1e-3)
 
 
+def test_means_are_those_of_hooks_on_abc_prompts(decoder: Decoder, no_gradients: None) -> None:
+    every = [row for row in tiny_prompts([0, 1, 2]) if row.template == tiny_prompts([0])[0].template]
+    assert len(every) > 2
+    outputs = []
+    for row in every[:2]:
+        _, cache = decoder.bridge.run_with_cache(torch.tensor([row.versions["abc"].tokens]))
+        outputs.append(torch.stack([cache[f"blocks.{layer}.hook_mlp_out"][0] for layer in range(decoder.n_layers)]))
+    found = mean_outputs(decoder, every, 2)[every[0].template]
+    length = min(found.shape[1], outputs[0].shape[1])
+    torch.testing.assert_close(found[:, :length], torch.stack(outputs).mean(0)[:, :length], atol=1e-4, rtol=1e-3)
+
+
+def test_the_first_mlp_is_set_against_the_mean_of_the_others(prompts: list[Prompt]) -> None:
+    clean = np.array([2.0, 4.0, 2.0])
+    values = np.outer([0.1, 0.5, 0.6, 1.0], clean)
+    metrics = measure(clean, {"everywhere": values, "end": 2 * values}, 0.3 * clean, prompts)
+    assert metrics["everywhere_first"].value == pytest.approx(0.1)
+    assert metrics["everywhere_other"].value == pytest.approx(0.7)
+    assert metrics["end_first_minus_other"].value == pytest.approx(-1.2)
+    assert metrics["everywhere_all_others"].value == pytest.approx(0.3)
+
+
 def test_means_are_taken_over_other_prompts_of_the_same_templates() -> None:
     every = tiny_prompts([0, 1])
     rows = balanced(every, VERIFICATION, 4)

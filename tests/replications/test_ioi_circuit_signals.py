@@ -40,7 +40,10 @@ def test_versions_change_the_three_names_and_nothing_else(prompts: list[Prompt])
             assert torch.equal(tokens[number, rest], batch.tokens("original")[number, rest])
 
 
-def test_patched_heads_are_those_of_a_literal_run(decoder: Decoder, prompts: list[Prompt], no_gradients: None) -> None:
+def test_patched_heads_are_those_of_a_literal_run(
+    decoder: Decoder, prompts: list[Prompt], no_gradients: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replications.ioi_circuit.signals.ROWS", 2 * len(KINDS) * len(prompts))  # two sets at once
     batch = Batch(prompts, "cpu")
     sets = [[1, decoder.n_heads + 2], [decoder.n_heads], []]
     clean, found = patch(decoder, batch, sets)
@@ -75,3 +78,18 @@ def test_the_fit_gives_the_published_coefficients(prompts: list[Prompt]) -> None
     assert metrics["token_signal_minus_random"].value == pytest.approx(0.99 / 3.55, abs=0.01)
     assert metrics["position_signal_random"].value == pytest.approx(0, abs=1e-9)
     assert 0.06 < metrics["fit_error"].value < 0.085
+
+
+def test_signals_of_other_heads_are_taken_off_and_errors_are_those_of_means(prompts: list[Prompt]) -> None:
+    """F = 4, 6, 2, 8 on the prompts; these heads lose it all with the place, others a quarter of it with the name."""
+    clean = np.array([4.0, 6.0, 2.0, 8.0])
+    token, position = np.array(KINDS).T
+    values = position[:, None] * clean
+    other = (0.75 + 0.25 * token)[:, None] * clean
+    metrics = measure(clean, values, np.tile(other, (20, 1, 1)), prompts, 2)
+    assert metrics["position_signal_minus_random"].value == pytest.approx(1)
+    assert metrics["token_signal_random"].value == pytest.approx(0.25)
+    assert metrics["token_signal_minus_random"].value == pytest.approx(-0.25)
+    assert metrics["fit_error"].value == pytest.approx(0, abs=1e-9)
+    wobble = np.array([3.0, -3.0, 3.0, -3.0])  # which means do not see
+    assert measure(clean, values + wobble, np.tile(other, (20, 1, 1)), prompts, 2)["fit_error"].value < 1e-9
