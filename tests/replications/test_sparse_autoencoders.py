@@ -13,7 +13,7 @@ from common.saes.stream import Activations, as_batch, write_shards
 from replications.sparse_autoencoders import reconstructions
 from replications.sparse_autoencoders.baselines import baselines
 from replications.sparse_autoencoders.measure_language import add_effects
-from replications.sparse_autoencoders.measure_planted import fall, pca_explained, true_reconstruction
+from replications.sparse_autoencoders.measure_planted import fall, judge, pca_explained, true_reconstruction
 from replications.sparse_autoencoders.members import members
 from replications.sparse_autoencoders.order import falling, order_metrics, shuffled, slope
 from replications.sparse_autoencoders.reconstructions import Judge
@@ -69,6 +69,23 @@ def test_the_true_dictionary_explains_everything_it_is_allowed_to():
     table = directions(planted.world, 0)
     x = mix(table, code, planted.evaluation) * scale(planted.world)
     assert fvu(x, true_reconstruction(table, code, planted)) < 0.05
+
+
+def test_living_latents_are_told_from_dead_ones_and_true_rows_from_others():
+    """Eight latents: four true directions, two that fire always and point elsewhere, two that never fire."""
+    planted = load_replication("sparse_autoencoders", "smoke").easy
+    world = World(d=16, features=8, active=2.0, frequencies="equal", spread=0.25)
+    planted = planted.model_copy(update={"world": world, "d_sae": 8, "evaluation": 500})
+    truth, other = directions(world, 0), directions(world, 1)
+    rows = torch.cat([truth[:4], other[:2], truth[4:6]])
+    stored = {"easy.W_enc": rows[None], "easy.W_dec": rows[None], "easy.b_dec": torch.zeros(1, 16)}
+    stored |= {"easy.b_enc": torch.tensor([[0.0, 0, 0, 0, 50, 50, -50, -50]]), "easy.threshold": torch.tensor([0.1])}
+    stored["easy.trace_fvu"] = torch.linspace(1, 0.1, 20)[None]
+    found, features = judge("easy", planted, Stream(world, [0], 500), stored, 0, 0)
+    assert found["easy_alive"] == pytest.approx(6 / 8)
+    assert found["easy_living_true"] == pytest.approx(4 / 6)
+    assert found["easy_recovered"] == pytest.approx(6 / 8)  # dead rows count here
+    assert len(features) == 8
 
 
 def test_fall_of_a_trace():
@@ -143,10 +160,10 @@ def test_reconstructions_are_judged_as_the_formulas_say(tmp_path, monkeypatch):
                  about={"model": "t", "hook": "blocks.1.hook_resid_pre", "corpora": [], "dropped": {}})  # fmt: skip
     monkeypatch.setattr(reconstructions, "AT_ONCE", 50)
     data = Activations(tmp_path)
-    judge = Judge(held, data)
+    judged = Judge(held, data)
     rows = torch.nn.functional.normalize(torch.randn(30, 12, generator=generator), dim=1)
     sae = Sae(About("t", seed=4), "relu", rows.T.contiguous(), torch.full((30,), -0.5), 0.4 * rows, torch.zeros(12))
-    row, (above, below) = judge.sae(sae)
+    row, (above, below) = judged.sae(sae)
     x, found = held.activations(), sae.reconstruct(held.activations())
     slow = moments(x, found)
     assert row["fvu"] == pytest.approx(slow.fvu, rel=1e-6)
@@ -165,13 +182,17 @@ def test_reconstructions_are_judged_as_the_formulas_say(tmp_path, monkeypatch):
         assert row[f"fvu_train_{corpus}"] == pytest.approx(fvu(part, sae.reconstruct(part)), rel=1e-6)
     assert abs(row["fvu_self_chat"] - row["fvu_python_docs"]) > 1e-3
     assert row["fvu_train"] == pytest.approx(fvu(seen, sae.reconstruct(seen)), rel=1e-6)
+    monkeypatch.setattr(reconstructions, "TRAIN_SAMPLE", 100)
+    first = torch.cat([data.batch(step, 50) for step in range(2)]) / data.manifest.scale  # what a run sees first
+    early = Judge(held, data).sae(sae)[0]
+    assert early["fvu_train"] == pytest.approx(fvu(first, sae.reconstruct(first)), rel=1e-5)
     assert row["l0"] == pytest.approx(l0(sae.encode(x)))
     assert (row["seed"], row["width"]) == (4, 30)
     assert np.allclose(above, (x.double() - found.double()).square().sum(1))
     assert np.allclose(below, (x.double() - x.double().mean(0)).square().sum(1))
-    mean, _ = judge.reconstruction(x.mean(0).expand_as(x))
+    mean, _ = judged.reconstruction(x.mean(0).expand_as(x))
     assert mean["fvu"] == pytest.approx(1, abs=1e-6)
-    assert judge.reconstruction(torch.zeros_like(x))[0]["gamma"] == 0  # not defined, and no error
+    assert judged.reconstruction(torch.zeros_like(x))[0]["gamma"] == 0  # not defined, and no error
 
 
 def test_both_planted_worlds_get_the_same_number_of_samples():
