@@ -60,7 +60,7 @@ def frontier(table: pd.DataFrame) -> Figure:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -126,7 +126,7 @@ def contest(metrics: dict[str, Metric], gains: pd.DataFrame) -> tuple[Figure, pd
         axes.set_yticks(range(len(arms)), labels)
         axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
         axes.set_title(title, loc="left")
-    both[1].set_xlabel("gain of the concept's score over unsteered texts, standard deviations of other documents")
+    both[1].set_xlabel("gain of the concept's score over unsteered texts\n(standard deviations of other documents)")
     return figure, pd.DataFrame(lines)
 
 

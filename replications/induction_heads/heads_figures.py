@@ -12,8 +12,8 @@ PANELS = {
     "composition_K": "K-composition",
     "composition_Q": "Q-composition",
     "composition_V": "V-composition",
-    "ov_eigenvalues": "OV eigenvalue score",
-    "qk_eigenvalues": "QK eigenvalue score",
+    "ov_eigenvalues": "OV eigenvalues",
+    "qk_eigenvalues": "QK eigenvalues",
 }
 
 

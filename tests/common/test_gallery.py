@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from common import gallery as module
 from common.errors import UserError
@@ -162,3 +164,13 @@ def test_the_cost_card_says_what_was_written_where_it_is_known_of_every_step():
         "|---|---:|---:|---:|",
         "| `draw` | 2 | 3 | 0.2 |",
     ]
+
+
+def test_nothing_is_cut_off_at_the_border_of_a_committed_figure(root):
+    """Labels and legends that do not fit run over the border, where an untouched picture is white."""
+
+    def border(path):
+        picture = np.asarray(Image.open(path).convert("L"))
+        return np.concatenate([side.ravel() for side in (picture[:3], picture[-3:], picture[:, :3], picture[:, -3:])])
+
+    assert [path.name for path in sorted(root.glob("figures/*/*.png")) if border(path).min() < 250] == []
