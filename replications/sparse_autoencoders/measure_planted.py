@@ -34,6 +34,7 @@ from replications.sparse_autoencoders.worlds import FRESH, Codes, Stream, codes,
 NULL_DRAWS = 20
 LATE = 0.1  # share of a run that counts as late
 COMPARED = ("l0", "explained", "mmcs", "recovered")  # of dictionaries side by side
+FIRING = ("f1", "alive")  # of those with latents of their own
 
 
 def measure_planted(
@@ -59,7 +60,7 @@ def measure_planted(
             found, features = judge(name, planted, stream, stored, index, seed)
             others = held_back(name, planted, stream, stored, index, seed)
             found |= {f"{name}_{key}_{kind}": value for kind, own in others.items() for key, value in own.items()}
-            trained = {key: found[f"{name}_{key}"] for key in (*COMPARED, "f1", "alive")}
+            trained = {key: found[f"{name}_{key}"] for key in (*COMPARED, *FIRING)}
             for kind, own in {"trained": trained, **others}.items():
                 beside.append({"world": name, "kind": kind, "seed": seed, **own})
             for key, value in found.items():
@@ -93,7 +94,6 @@ def judge(
     code = codes(planted.world, planted.evaluation, seed, FRESH)
     latents = sae.encode(x)
     found = recovery(truth, sae.W_dec)
-    fires = (latents != 0).any(0)
     trace = stored[f"{name}.trace_fvu"][index]
     values = {
         "mmcs": found.mmcs,
@@ -104,9 +104,8 @@ def judge(
         "explained_pca": pca_explained(x, round(planted.world.active)),
         "explained_true": 1 - fvu(x, true_reconstruction(truth, code, planted)),
         "l0": l0(latents),
-        "f1": detection(latents, active(code, planted), cosines(sae.W_dec, truth).argmax(1)),
-        "alive": float(fires.double().mean()),
-        "living_true": recovery(sae.W_dec[fires], truth).recovered,
+        **firing(latents, sae.W_dec, truth, active(code, planted)),
+        "living_true": recovery(sae.W_dec[(latents != 0).any(0)], truth).recovered,
         "late_change": fall(trace, 1 - LATE, 1.0),
         "early_change": fall(trace, 0.0, LATE),
     }
@@ -123,20 +122,30 @@ def held_back(
     name: str, planted: Planted, stream: Stream, stored: dict[str, Tensor], index: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """The numbers of `COMPARED` of the soft-frozen, the frozen and the untrained dictionary of a seed; of the first two
-    also F1 and the share of living latents."""
+    also those of `FIRING`."""
     truth = directions(planted.world, seed)
     x = stream.samples(index, planted.evaluation, FRESH)
-    code = codes(planted.world, planted.evaluation, seed, FRESH)
+    truly = active(codes(planted.world, planted.evaluation, seed, FRESH), planted)
     found = {}
     for kind in ("soft", "frozen"):
         sae = sae_of(stored, f"{name}_{kind}", index)
         latents = sae.encode(x)
         found[kind] = beside_truth(truth, sae.W_dec, x, sae.decode(latents), l0(latents))
-        found[kind]["f1"] = detection(latents, active(code, planted), cosines(sae.W_dec, truth).argmax(1))
-        found[kind]["alive"] = float((latents != 0).any(0).double().mean())
+        found[kind] |= firing(latents, sae.W_dec, truth, truly)
     k, start = round(planted.world.active), random(planted, seed)
     guess = untrained(stream.samples(index, planted.evaluation, FRESH + 1), x.mean(0), start, k)
     return {**found, "untrained": beside_truth(truth, start, x, guess(x), float(k))}
+
+
+def firing(
+    latents: Float[Tensor, "sample d_sae"],
+    W_dec: Float[Tensor, "d_sae d"],
+    truth: Float[Tensor, "feature d"],
+    active: Bool[Tensor, "sample feature"],
+) -> dict[str, float]:
+    """What latents do on fresh samples; keys as in `FIRING`."""
+    alive = float((latents != 0).any(0).double().mean())
+    return {"f1": detection(latents, active, cosines(W_dec, truth).argmax(1)), "alive": alive}
 
 
 def active(code: Codes, planted: Planted) -> Bool[Tensor, "sample feature"]:
