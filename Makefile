@@ -11,7 +11,7 @@ PYTHON := PYTHONPATH=. .venv/bin/python
 INTEROP := .venv-interop/.ready-$(shell cat envs/interop.lock envs/lock-torch*.txt | sha256sum | cut -c 1-16)-$(TORCH)
 NAMES  := $(patsubst replications/%/rules.smk,%,$(wildcard replications/*/rules.smk))
 CHOSEN  = $(if $(MODELS),--models "$(MODELS)") $(if $(filter 1,$(HUB)),--hub True)
-RUN     = @$(PYTHON) -m common.launch --scale $(SCALE) $(CHOSEN) $(if $(CORES),--cores $(CORES))
+RUN     = @$(PYTHON) -m common.engine.launch --scale $(SCALE) $(CHOSEN) $(if $(CORES),--cores $(CORES))
 
 # $(1): the environment into which torch goes, from the index of CPU builds if it can be had there
 define TORCH_INTO
@@ -46,37 +46,37 @@ figures metrics verify report paper corpora browser: $(READY)  ## up to this tar
 	$(RUN) $@
 
 smoke: $(READY)  ## every step of every replication once, tiny, in a few minutes
-	@$(PYTHON) -m common.launch --scale smoke
+	@$(PYTHON) -m common.engine.launch --scale smoke
 
 calibrate: $(READY)  ## the same measurements on the calibration seeds, into results/SCALE-calibration; NAME=my_result for one replication
 	$(RUN) --calibrate $(or $(NAME),verify)
 
 status: $(READY)  ## replications and steps: state, seconds, claims held / failed / not run
-	@$(PYTHON) -m common.status --scale $(SCALE) $(CHOSEN)
+	@$(PYTHON) -m common.engine.status --scale $(SCALE) $(CHOSEN)
 
 new: $(READY)  ## NAME=my_result: a new replication that already runs, with claim, control, figure, section and test
-	@$(PYTHON) -m common.new --name "$(NAME)"
+	@$(PYTHON) -m common.engine.scaffold --name "$(NAME)"
 
 gallery: $(READY)  ## copy figures, data and claims of SCALE into figures/ and renew all generated parts of the documents
-	@$(PYTHON) -m common.gallery --scale $(SCALE)
+	@$(PYTHON) -m common.publish.gallery --scale $(SCALE)
 
 dag: $(READY)  ## draw the workflow as it is now into docs/workflow.svg
-	@$(PYTHON) -m common.dag
+	@$(PYTHON) -m common.publish.workflow_picture
 
 bench: $(READY)  ## timings side by side with what a user would pick instead
 	@$(PYTHON) -m benchmarks
 
 schemas: $(READY)  ## renew the JSON schemas in config/schemas/
-	@$(PYTHON) -m common.schemas
+	@$(PYTHON) -m common.engine.schemas
 
 lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@.venv/bin/snakefmt --check Snakefile common/rules.smk $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
+	@.venv/bin/snakefmt --check Snakefile common/engine/rules.smk $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
 	@for scale in smoke laptop; do .venv/bin/python -m snakemake --lint --config scale=$$scale || exit 1; done
 
 smoke-gpu: $(READY)  ## every step once on a pretended GPU, whose tensors refuse what CUDA tensors refuse; needs no GPU
-	@PYTHONPATH=.:tests/pretended_gpu .venv/bin/python -m common.launch --scale smoke
+	@PYTHONPATH=.:tests/pretended_gpu .venv/bin/python -m common.engine.launch --scale smoke
 
 test: $(READY)  ## lint, types, unit, workflow and browser tests, two parts at a time
 	@$(PYTHON) -m tests

@@ -5,17 +5,18 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-from common.claims import load_claims
-from common.config import load_replication, load_run, replications
-from common.corpora import corpus_entry
-from common.errors import UserError
-from common.hub_models import models_of
-from common.models import folder_files, registry
-from common.paper import figure_rules, references
-from common.provenance import config_hash, git_state, lock_hash
-from common.reference import state
-from common.report import front_page
-from common.workflow import flags, source_hash, tie_steps_to_this_process
+from common.core.claims import load_claims
+from common.core.settings import load_replication, replications
+from common.engine.config import load_run
+from common.data.corpora import corpus_entry
+from common.core.errors import UserError
+from common.engine.hub_models import models_of
+from common.data.models import folder_files, registry
+from common.publish.paper import figure_rules, references
+from common.publish.provenance import config_hash, git_state, lock_hash
+from common.publish.reference import state
+from common.publish.report import front_page
+from common.engine.rules import flags, source_hash, tie_steps_to_this_process
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -98,9 +99,9 @@ for NAME in NAMES:
             "envs/environment.yaml"
         params:
             options=f"--scale {RUN.scale} --replication {NAME} --results {RUN.results} --models {' '.join(RUN.models)}",
-            sources=source_hash("common.verify"),
+            sources=source_hash("common.core.verify"),
         shell:
-            "python -m common.verify replication {params.options} --out {output} > {log} 2>&1"
+            "python -m common.core.verify replication {params.options} --out {output} > {log} 2>&1"
 
     rule:
         name:
@@ -116,11 +117,11 @@ for NAME in NAMES:
             "envs/environment.yaml"
         params:
             run=RUN.model_dump_json(),
-            sources=source_hash("common.provenance"),
+            sources=source_hash("common.publish.provenance"),
             name=NAME,
             state=state(NAME),
         shell:
-            "python -m common.provenance --run {params.run:q} --replication {params.name} --state {params.state} --out {output} > {log} 2>&1"
+            "python -m common.publish.provenance --run {params.run:q} --replication {params.name} --state {params.state} --out {output} > {log} 2>&1"
 
     rule:
         name:
@@ -131,7 +132,7 @@ for NAME in NAMES:
             f"<results>/{NAME}/provenance.json",
 
 
-include: "common/rules.smk"
+include: "common/engine/rules.smk"
 
 
 rule figures:

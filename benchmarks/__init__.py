@@ -7,8 +7,8 @@ run; the ratio within one run is what counts. A module checks that both sides gi
 from pathlib import Path
 from typing import NamedTuple
 
-from common.config import ROOT
-from common.errors import UserError
+from common.core.errors import UserError
+from common.core.settings import ROOT
 
 
 class Row(NamedTuple):

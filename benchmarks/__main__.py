@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 import benchmarks
-from common.cli import make_deterministic
-from common.errors import UserError
+from common.core.errors import UserError
+from common.core.step import make_deterministic
 
 
 def main() -> None:

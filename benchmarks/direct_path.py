@@ -12,8 +12,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from benchmarks import Row, default_model
-from common.decoder import Decoder
-from common.models import load_model, load_tokenizer
+from common.data.models import load_model, load_tokenizer
+from common.interp.decoder import Decoder
 from replications.ioi_circuit.collect import run_versions
 from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
 from replications.ioi_circuit.residual import direct_residual

@@ -24,9 +24,9 @@ from transformer_lens import patching as tl
 from transformer_lens.model_bridge import TransformerBridge
 
 from benchmarks import Row, default_model
-from common.decoder import Cache, Decoder
-from common.models import load_model, load_tokenizer
-from common.patching import Receivers, patch_heads, path_patch
+from common.data.models import load_model, load_tokenizer
+from common.interp.decoder import Cache, Decoder
+from common.interp.path_patching import Receivers, patch_heads, path_patch
 from replications.ioi_circuit.batches import Batch, passes
 from replications.ioi_circuit.dataset import draw_prompts, vocabulary
 from replications.ioi_circuit.residual import read_difference

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import Row, default_model
-from common.errors import UserError
-from common.models import fast_dtype, load_tokenizer
+from common.core.errors import UserError
+from common.data.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.chat import ablating, adding, chat_batch, first_token_kl, refusal_metric
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.lists import draw

@@ -27,10 +27,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks import Row, default_corpus, default_model
-from common.config import ROOT
-from common.corpora import Split
-from common.errors import UserError
-from common.models import fast_dtype, load_model, load_tokenizer
+from common.core.errors import UserError
+from common.core.settings import ROOT
+from common.data.corpora import Split
+from common.data.models import fast_dtype, load_model, load_tokenizer
 from common.saes.architectures import ARCHITECTURES
 from common.saes.architectures.base import Context, Progress, Weights, variance
 from common.saes.harvest import Harvest, harvest, windows

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from benchmarks import Row, default_model
-from common.generation import Sampler, generate, load_writer
-from common.models import fast_dtype, load_model, load_tokenizer
-from common.steering import Steering
+from common.data.models import fast_dtype, load_model, load_tokenizer
+from common.interp.generation import Sampler, generate, load_writer
+from common.saes.steering import Steering
 from replications.feature_steering.concepts import neutral_prompts
 
 HOOK = "blocks.12.hook_resid_pre"

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import Row
-from common.config import ROOT
-from common.forkserver import forkserver
+from common.core.settings import ROOT
+from common.engine.forkserver import forkserver
 
 STEPS = (
     *("superposition.measure_uniform", "superposition.draw", "induction_heads.measure_heads", "grokking.train"),

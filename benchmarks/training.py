@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from benchmarks import Row
-from common.bridging import load_in_bridge
-from common.network_settings import Architecture, Optimisation
-from common.training import Job, Trained, learning_rate, train
-from common.transformer import Weights, forward, initial_weights, token_losses
+from common.toys.settings import Architecture, Optimisation
+from common.toys.training import Job, Trained, learning_rate, train
+from common.toys.transformer import Weights, forward, initial_weights, token_losses
+from tests.bridging import load_in_bridge
 
 SHAPE = Architecture(
     n_layers=2, keys="plain", positions="standard", mlp="none", d_model=64, n_heads=8, d_head=16, d_vocab=48, n_ctx=48

@@ -11,8 +11,8 @@ import torch
 
 from benchmarks import Row
 from benchmarks.toy_models import standard_recipe
-from common.network_settings import Optimisation
-from common.training import train
+from common.toys.settings import Optimisation
+from common.toys.training import train
 from replications.superposition.model import evaluate
 from replications.superposition.streams import batch, stream_job
 

@@ -5,7 +5,8 @@ cd "$(dirname "$0")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 compile="uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url"
-$compile requirements.in -o "$work/main.txt"
+cat lock.txt lock-torch.txt >"$work/main.txt"  # what is locked stays, unless UPGRADE=--upgrade
+$compile ${UPGRADE:-} requirements.in -o "$work/main.txt"
 $compile --no-deps data.in -o "$work/data.txt"
 python3 split_lock.py "$work/main.txt" "$work/data.txt" torch-cpu.sha256 .
 $compile interop.in -o "$work/interop.txt"

@@ -15,9 +15,9 @@ import threading
 import time
 from collections import deque
 
-from common.config import ROOT
-from common.files import write_json
-from common.pages import TESTS
+from common.core.files import write_json
+from common.core.settings import ROOT
+from common.publish.pages import TESTS
 
 WORKERS = 2
 PYTEST = [sys.executable, "-m", "pytest"]
@@ -25,7 +25,7 @@ KILLS, FAILURES, NEW = (f"tests/workflow/test_{name}.py" for name in ("kill", "f
 IGNORED = [f"--ignore={path}" for path in (KILLS, FAILURES, NEW)]
 PARTS = {
     "finished run": [*PYTEST, "tests/workflow", "tests/browser", *IGNORED],
-    "unit tests": [*PYTEST, "tests/common", "tests/replications"],
+    "unit tests": [*PYTEST, "tests/common", "replications"],
     "kills": [*PYTEST, KILLS],
     "failures, new replication": [*PYTEST, FAILURES, NEW],
     "pretended GPU": [sys.executable, "-m", "tests.pretended_gpu"],

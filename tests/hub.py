@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.files import sha256
+from common.core.files import sha256
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from common.config import load_scale
-from common.dag import jobs
+from common.core.settings import load_scale
+from common.publish.workflow_picture import jobs
 
 COPIED = ("Snakefile", "common", "config", "paper", "profiles", "replications", "envs", "pyproject.toml")
 
@@ -25,7 +25,7 @@ class Project:
     path: Path
 
     def command(self, *options: str) -> list[str]:
-        return [sys.executable, "-m", "common.launch", "--scale", "smoke", *options]
+        return [sys.executable, "-m", "common.engine.launch", "--scale", "smoke", *options]
 
     def environment(self, **more: str) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if key not in ("WORKFLOW_PID", "HUB")}
@@ -78,7 +78,7 @@ def corpus_folder(root, model_folder) -> Path:
     manifest = Path("resources/corpora/python-docs/manifest.json")
     models = [f"resources/models/{name}/manifest.json" for name in load_scale("smoke").models]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "common.launch", "--scale", "smoke", str(manifest), *models]
+    command = [sys.executable, "-m", "common.engine.launch", "--scale", "smoke", str(manifest), *models]
     asked = Path(os.environ["FINISHED"]) / "asked" if os.environ.get("FINISHED") else None
     with alone(root / "resources"):
         if asked is None or not asked.exists():

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.errors import UserError
-from common.files import atomic
+from common.core.errors import UserError
+from common.core.files import atomic
 from common.saes.architectures.base import Weights
 from common.saes.architectures.cross_layer import causal, split
 from common.saes.recipe import Recipe

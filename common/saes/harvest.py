@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.cli import track
-from common.corpora import Split, read_corpus
-from common.errors import UserError
-from common.models import encode
+from common.core.errors import UserError
+from common.core.step import track
+from common.data.corpora import Split, read_corpus
+from common.data.models import encode
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from common.errors import UserError
+from common.core.errors import UserError
 
 FORMULAS = {
     "l0": "l0: mean over tokens of the number of latents that are not 0",

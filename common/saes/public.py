@@ -21,13 +21,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from common.cli import run
-from common.config import ROOT, checked
-from common.errors import UserError
-from common.files import TEMPORARY_SUFFIX, read_yaml
-from common.materialise import copy_from_hub
-from common.models import ModelEntry, Sha256, check_file
-from common.records import Strict
+from common.core.errors import UserError
+from common.core.files import TEMPORARY_SUFFIX, read_yaml
+from common.core.settings import ROOT, Strict, checked
+from common.core.step import run
+from common.data.materialise import copy_from_hub
+from common.data.models import ModelEntry, Sha256, check_file
 from common.saes.sae import About, Sae
 from common.saes.saelens import load_saelens
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from common.records import Strict
+from common.core.settings import Strict
 
 ArchitectureName = Literal[
     "relu_bricken",

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from common.errors import UserError
+from common.core.errors import UserError
 
 Activation = Literal["relu", "topk", "jumprelu", "gated"]
 

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from common.errors import UserError
-from common.files import atomic, read_json, write_json
+from common.core.errors import UserError
+from common.core.files import atomic, read_json, write_json
 from common.saes.sae import About, Activation, Sae
 
 FORMAT = "6.54.12"  # version of SAELens whose folders these are; without one it takes a folder for an old one

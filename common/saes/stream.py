@@ -20,11 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from common.config import checked
-from common.errors import UserError
-from common.files import atomic, read_json, sha256, write_json
-from common.models import Sha256
-from common.records import Strict
+from common.core.errors import UserError
+from common.core.files import atomic, read_json, sha256, write_json
+from common.core.settings import Strict, checked
+from common.data.models import Sha256
 from common.saes.architectures.base import Batch
 
 SHARD_TOKENS = 65_536

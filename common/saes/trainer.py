@@ -22,8 +22,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from common.errors import UserError
-from common.files import atomic
+from common.core.errors import UserError
+from common.core.files import atomic
 from common.saes.architectures import ARCHITECTURES
 from common.saes.architectures.base import (
     Batch,

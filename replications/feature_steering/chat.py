@@ -23,14 +23,14 @@ from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
-from common.cli import make_deterministic
-from common.config import ROOT, SCALES, load_scale
-from common.errors import UserError
-from common.files import read_json
-from common.generation import Sampler, load_writer, stream
-from common.models import Manifest, answer_text, chat_prompt, encode, entry, load_tokenizer
+from common.core.errors import UserError
+from common.core.files import read_json
+from common.core.settings import ROOT, SCALES, load_scale
+from common.core.step import make_deterministic
+from common.data.models import Manifest, answer_text, chat_prompt, encode, entry, load_tokenizer
+from common.interp.generation import Sampler, load_writer, stream
 from common.saes.saelens import load_saelens
-from common.steering import Steering
+from common.saes.steering import Steering
 from replications.feature_steering.latents import Latent
 from replications.feature_steering.sae_source import either
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from common.corpora import Document, read_corpus
-from common.errors import UserError
-from common.models import encode
+from common.core.errors import UserError
+from common.data.corpora import Document, read_corpus
+from common.data.models import encode
 from replications.feature_steering.settings import Concepts
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import torch
 
-from common.cli import run
-from common.errors import UserError
-from common.files import read_json, write_json
-from common.generation import Sampler, generate, load_writer
-from common.models import answer_text, chat_prompt, encode, load_tokenizer
-from common.steering import Steering
+from common.core.errors import UserError
+from common.core.files import read_json, write_json
+from common.core.step import run
+from common.data.models import answer_text, chat_prompt, encode, load_tokenizer
+from common.interp.generation import Sampler, generate, load_writer
+from common.saes.steering import Steering
 from replications.feature_steering.latents import Latent, to_show
 from replications.feature_steering.prepare import own_saes
 from replications.feature_steering.settings import Demonstration

@@ -16,8 +16,8 @@ from einops import einsum, rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from common.core.statistics import auroc
 from common.saes.sae import Sae
-from common.statistics import auroc
 
 LIVE = 1e-3
 RIDGE = 1.0

@@ -6,9 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from common.drawing import Plan, run_plans
-from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
-from common.records import Metric
+from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE, Plan, run_plans
+from common.core.metrics import Metric
 from replications.feature_steering.settings import DIALS, INSTRUCTION, NULL_OF, RANDOM, REMOVALS
 
 NAMES = {

@@ -16,8 +16,8 @@ A deviate and a count have no interval of their own: their records have one of w
 import numpy as np
 from jaxtyping import Float
 
-from common.records import Metric
-from common.statistics import exact, over_clusters
+from common.core.metrics import Metric
+from common.core.statistics import exact, over_clusters
 
 Values = Float[np.ndarray, " concept"]
 Table = Float[np.ndarray, "concept seed"]

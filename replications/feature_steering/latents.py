@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from scipy.stats import rankdata
 from torch import Tensor
 
-from common.records import Strict
+from common.core.settings import Strict
 from common.saes.sae import Sae
 from common.saes.stream import Activations
 from replications.feature_steering.judge import direct_logits

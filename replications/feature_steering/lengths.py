@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from common.records import Metric
-from common.statistics import exact, over_clusters
+from common.core.metrics import Metric
+from common.core.statistics import exact, over_clusters
 from replications.feature_steering.choice import collapse, fluency
 from replications.feature_steering.evidence import Table, deviates, over_concepts, slopes
 from replications.feature_steering.settings import (

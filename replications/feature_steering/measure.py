@@ -15,10 +15,10 @@ import pandas as pd
 from jaxtyping import Float
 from safetensors.numpy import load_file
 
-from common.cli import run
-from common.records import Metric, write_metrics
-from common.statistics import exact, over_clusters
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import exact, over_clusters
+from common.core.step import run
+from common.core.tables import write_table
 from replications.feature_steering.choice import choose_lengths, compared, fluency
 from replications.feature_steering.evidence import Table, deviate, deviates, over_concepts, wins
 from replications.feature_steering.lengths import (

@@ -9,9 +9,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.cli import run
-from common.files import read_json, write_text
-from common.plotting import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.core.figures import PAGE_WIDTH, PALETTE, save_figure, use_style
+from common.core.files import read_json, write_text
+from common.core.step import run
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

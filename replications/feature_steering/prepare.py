@@ -17,16 +17,16 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.cli import run, track
-from common.errors import UserError
-from common.files import atomic, read_json, write_json
-from common.generation import edited, layer_and_place, load_writer
-from common.models import Manifest, load_tokenizer
+from common.core.errors import UserError
+from common.core.files import atomic, read_json, write_json
+from common.core.step import run, track
+from common.core.tables import write_table
+from common.data.models import Manifest, load_tokenizer
+from common.interp.generation import edited, layer_and_place, load_writer
 from common.saes.browser import output_map
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
-from common.tables import write_table
 from replications.feature_steering import dials, judge
 from replications.feature_steering.concepts import choose
 from replications.feature_steering.latents import describe, latents_of, logit_effect, strength

@@ -11,10 +11,10 @@ from typing import Literal
 
 import torch
 
-from common.cli import run
-from common.errors import UserError
-from common.files import write_json
-from common.models import fast_dtype, load_model, load_tokenizer
+from common.core.errors import UserError
+from common.core.files import write_json
+from common.core.step import run
+from common.data.models import fast_dtype, load_model, load_tokenizer
 from common.saes.harvest import Windows, check_hook, harvest, windows
 from common.saes.public import load_public
 from common.saes.saelens import save_saelens

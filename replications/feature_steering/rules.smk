@@ -1,8 +1,8 @@
 # Feature steering: prepare (concepts, dials, judges) -> steer (texts, a job for each part and seed) -> measure -> figures;
 # demonstrate -> page.
 # The SAEs, one a seed, come from `sparse_autoencoders`, whose steps run first; of a hub model, from `config/saes.yaml`.
-from common.models import registry
-from common.workflow import captions, figure_files, flags, source_hash
+from common.data.models import registry
+from common.engine.rules import captions, figure_files, flags, source_hash
 from replications.feature_steering.sae_source import RELEASED, either, memory, of_model
 
 NAME = "replications.feature_steering"

@@ -5,9 +5,9 @@ For the rule file, so it imports nothing heavy. Of several released SAEs of a mo
 
 from typing import Any
 
-from common.config import ROOT
-from common.files import read_yaml
-from common.models import registry
+from common.core.files import read_yaml
+from common.core.settings import ROOT
+from common.data.models import registry
 
 RELEASED: dict[str, dict[str, Any]] = {
     model: {"sae": name, "layer": int(one["hook"].split(".")[1]) + one["hook"].endswith("hook_resid_post")}

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from common.records import Strict
+from common.core.settings import Strict
 
 Count = Annotated[int, Field(ge=1)]
 

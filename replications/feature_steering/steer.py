@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from common.cli import run, track
-from common.files import atomic, read_json
-from common.generation import Sampler, generate, load_writer, reread
-from common.models import load_tokenizer
+from common.core.files import atomic, read_json
+from common.core.step import run, track
+from common.core.tables import write_table
+from common.data.models import load_tokenizer
+from common.interp.generation import Sampler, generate, load_writer, reread
 from common.saes.sae import Sae
-from common.tables import write_table
 from replications.feature_steering.choice import choose_lengths, read_alike
 from replications.feature_steering.concepts import header, neutral_prompts
 from replications.feature_steering.judge import distinct_bigrams, lexicon_share

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.saes.sae import Sae
-from common.steering import Kind, Steering
+from common.saes.steering import Kind, Steering
 from replications.feature_steering.concepts import NEUTRAL, draw_prompts
 from replications.feature_steering.settings import (
     CHOOSING,

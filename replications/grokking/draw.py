@@ -7,8 +7,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.drawing import Plan, run_plans
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
 
 TRAIN, TEST, NOISE = PALETTE[0], PALETTE[1], PALETTE[6]
 TURN = 2 * np.pi

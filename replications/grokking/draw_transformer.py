@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from common.drawing import Picture, Plan, run_plans
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE, Picture, Plan, run_plans
 
 TRAIN, TEST, KEPT, REMOVED, GREY = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3], "0.6"
 TITLES = {"late": "small share, weight decay", "prompt": "large share, weight decay", "free": "small share, no decay"}

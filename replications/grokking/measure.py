@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run
-from common.errors import UserError
-from common.records import Metric, write_metrics
-from common.statistics import over_seeds
-from common.tables import write_table
+from common.core.errors import UserError
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import over_seeds
+from common.core.step import run
+from common.core.tables import write_table
 from replications.grokking.fourier import Spectrum, live_neurons, phase_error, spectrum
 
 ARMS = ("decay", "free")

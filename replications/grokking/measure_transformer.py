@@ -15,10 +15,10 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run
-from common.records import write_metrics
-from common.statistics import over_seeds
-from common.tables import write_table
+from common.core.metrics import write_metrics
+from common.core.statistics import over_seeds
+from common.core.step import run
+from common.core.tables import write_table
 from replications.grokking.measure import delays
 from replications.grokking.model import Task, task
 from replications.grokking.progress import (

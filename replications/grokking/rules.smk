@@ -1,5 +1,5 @@
 # Grokking: train (all conditions and seeds in two batched jobs) -> measure -> draw. Transformers: transformer.smk.
-from common.workflow import captions, figure_files, flags, source_hash
+from common.engine.rules import captions, figure_files, flags, source_hash
 
 NAME = "replications.grokking"
 CAPTIONS = "replications/grokking/captions"

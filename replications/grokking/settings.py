@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from common.records import Strict
+from common.core.settings import Strict
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 

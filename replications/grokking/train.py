@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.cli import run
-from common.files import atomic
-from common.network_settings import Optimisation
-from common.training import Job
-from common.training import train as train_job
+from common.core.files import atomic
+from common.core.step import run
+from common.toys.settings import Optimisation
+from common.toys.training import Job
+from common.toys.training import train as train_job
 from replications.grokking.model import Task, accuracies, initial, loss, task
 
 DENSE = 2  # accuracy is measured at every second step ...

@@ -11,12 +11,12 @@ from typing import Literal
 
 import torch
 
-from common.cli import run
-from common.files import read_json
-from common.heads import prefix_matching
-from common.models import load_model
-from common.records import write_metrics
-from common.tables import Seeded, write_table
+from common.core.files import read_json
+from common.core.metrics import write_metrics
+from common.core.step import run
+from common.core.tables import Seeded, write_table
+from common.data.models import load_model
+from common.interp.head_scores import prefix_matching
 from replications.induction_heads.language_model import Pass, run_pass
 from replications.induction_heads.model_settings import Repeats
 from replications.induction_heads.repeats import random_repeats, repeat_gain

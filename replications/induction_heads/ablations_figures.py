@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE
 from replications.induction_heads.drawing import ARM_LABELS, arms_in
 
 GROUPS = {

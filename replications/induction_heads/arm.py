@@ -9,10 +9,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.files import atomic
-from common.network_settings import Architecture
-from common.training import Trained
-from common.transformer import Weights
+from common.core.files import atomic
+from common.toys.settings import Architecture
+from common.toys.training import Trained
+from common.toys.transformer import Weights
 from replications.induction_heads.arm_settings import Arm, Sizes, Text
 
 

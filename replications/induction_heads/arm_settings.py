@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from common.records import Strict
+from common.core.settings import Strict
 
 
 class Arm(Strict):

@@ -7,8 +7,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from common.network_settings import Architecture
-from common.transformer import Ablation, Weights
+from common.toys.settings import Architecture
+from common.toys.transformer import Ablation, Weights
 from replications.induction_heads.data import HeldOut
 from replications.induction_heads.evaluation import losses_on, patterns, scores
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
+from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE
 from replications.induction_heads.curves import convex_hull
 from replications.induction_heads.drawing import ARM_COLOURS, ARM_LABELS, arms_in
 

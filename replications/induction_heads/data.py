@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.errors import UserError
+from common.core.errors import UserError
 from replications.induction_heads.arm_settings import Text
 
 STEP_STRIDE = 1_000_003  # more than any run's steps, so no two (seed, step) share a stream

@@ -1,6 +1,6 @@
 """Step: draws all figures of the trained arms, or of a language model, from the tables of their parts."""
 
-from common.drawing import Plan, run_plans
+from common.core.figures import Plan, run_plans
 from replications.induction_heads import (
     ablations_figures,
     chains_figures,

@@ -1,6 +1,6 @@
 """Pieces that several figures of this replication share."""
 
-from common.plotting import PALETTE
+from common.core.figures import PALETTE
 
 ARM_LABELS = {
     "one_layer": "1 layer",

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from common.heads import HeadWeights, copying, duplicate_token, prefix_matching, previous_token
-from common.network_settings import Architecture
-from common.transformer import Ablation, Weights, forward, token_losses
+from common.interp.head_scores import HeadWeights, copying, duplicate_token, prefix_matching, previous_token
+from common.toys.settings import Architecture
+from common.toys.transformer import Ablation, Weights, forward, token_losses
 from replications.induction_heads.data import HeldOut
 
 PATH_TOKENS = 512  # entries of the per-token loss vector whose path through training is drawn

@@ -13,9 +13,9 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from common.errors import UserError
-from common.network_settings import Architecture
-from common.transformer import EPSILON, Weights, forward, token_losses
+from common.core.errors import UserError
+from common.toys.settings import Architecture
+from common.toys.transformer import EPSILON, Weights, forward, token_losses
 from replications.induction_heads.evaluation import embedding, head_weights
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL
+from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL
 from replications.induction_heads.drawing import ARM_COLOURS, ARM_LABELS, arms_in
 
 PANELS = {

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from common.decoder import Decoder, masked_softmax
+from common.interp.decoder import Decoder, masked_softmax
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from common.cli import run
-from common.heads import prefix_matching
-from common.records import write_metrics
-from common.tables import Seeded, write_table
-from common.transformer import Weights
+from common.core.metrics import write_metrics
+from common.core.step import run
+from common.core.tables import Seeded, write_table
+from common.interp.head_scores import prefix_matching
+from common.toys.transformer import Weights
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.circuits import Roles, roles, without
 from replications.induction_heads.data import CHOOSING, JUDGING, HeldOut, one_shot

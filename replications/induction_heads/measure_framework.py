@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from common.cli import run
-from common.heads import eigenvalue_score
-from common.records import write_metrics
-from common.tables import Seeded, write_table
+from common.core.metrics import write_metrics
+from common.core.step import run
+from common.core.tables import Seeded, write_table
+from common.interp.head_scores import eigenvalue_score
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.data import JUDGING, periodic_held_out
 from replications.induction_heads.evaluation import embedding, head_weights

@@ -16,8 +16,11 @@ from jaxtyping import Bool
 from scipy.stats import rankdata
 from torch import Tensor
 
-from common.cli import run
-from common.heads import (
+from common.core.metrics import write_metrics
+from common.core.statistics import null_distribution
+from common.core.step import run
+from common.core.tables import Seeded, write_table
+from common.interp.head_scores import (
     HeadWeights,
     composition,
     copying,
@@ -26,10 +29,7 @@ from common.heads import (
     previous_token,
     random_heads,
 )
-from common.records import write_metrics
-from common.statistics import null_distribution
-from common.tables import Seeded, write_table
-from common.transformer import Weights
+from common.toys.transformer import Weights
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.circuits import roles
 from replications.induction_heads.data import CHOOSING, JUDGING, HeldOut, one_shot

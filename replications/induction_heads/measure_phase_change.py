@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from einops import rearrange
 
-from common.cli import run
-from common.records import write_metrics
-from common.tables import Seeded, write_table
+from common.core.metrics import write_metrics
+from common.core.step import run
+from common.core.tables import Seeded, write_table
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.curves import Transition, bump, plateau_ratio, transition
 from replications.induction_heads.paths import principal_components, turn_off

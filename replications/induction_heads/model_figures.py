@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL
+from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL
 
 SCORES = {"induction": "induction", "previous": "previous token", "duplicate": "duplicate token"}
 GROUPS = {

@@ -20,15 +20,15 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from common.cli import run, track
-from common.corpora import Split, judging_split, read_corpus
-from common.decoder import Decoder
-from common.errors import UserError
-from common.files import read_json
-from common.models import encode, load_model, load_tokenizer
-from common.records import Metric, write_metrics
-from common.statistics import BOOTSTRAP_DRAWS, from_draws, null_distribution, over_clusters
-from common.tables import write_table
+from common.core.errors import UserError
+from common.core.files import read_json
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import BOOTSTRAP_DRAWS, from_draws, null_distribution, over_clusters
+from common.core.step import run, track
+from common.core.tables import write_table
+from common.data.corpora import Split, judging_split, read_corpus
+from common.data.models import encode, load_model, load_tokenizer
+from common.interp.decoder import Decoder
 from replications.induction_heads.language_model import Head, losses_from, residual_before, run_pass
 from replications.induction_heads.model_settings import RealText
 from replications.induction_heads.repeats import completes_a_pair

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.errors import UserError
-from common.heads import successors
+from common.core.errors import UserError
+from common.interp.head_scores import successors
 from replications.induction_heads.model_settings import Repeats as Sizes
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 # Induction heads: train every arm (all seeds in one batched job, measured all along) -> measure -> draw, here; models
 # trained on natural text in text.smk; the same questions of every language model in models.smk.
-from common.workflow import captions, figure_files, flags, parts, source_hash
+from common.engine.rules import captions, figure_files, flags, parts, source_hash
 
 NAME = "replications.induction_heads"
 CAPTIONS = "replications/induction_heads/captions"

@@ -14,13 +14,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from common.cli import run
-from common.files import write_json
-from common.heads import attention_to, duplicate_token, duplicates, positional_share, prefix_matching, previous_token
-from common.heads import successors as after_copies
-from common.models import load_model, load_tokenizer
-from common.records import write_metrics
-from common.tables import Seeded, write_table
+from common.core.files import write_json
+from common.core.metrics import write_metrics
+from common.core.step import run
+from common.core.tables import Seeded, write_table
+from common.data.models import load_model, load_tokenizer
+from common.interp.head_scores import (
+    attention_to,
+    duplicate_token,
+    duplicates,
+    positional_share,
+    prefix_matching,
+    previous_token,
+)
+from common.interp.head_scores import successors as after_copies
 from replications.induction_heads.language_model import run_pass
 from replications.induction_heads.model_settings import Repeats
 from replications.induction_heads.repeats import CHOOSING, fuzzy_repeats, random_repeats, word_pairs

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from common.network_settings import Optimisation
-from common.records import Strict
+from common.core.settings import Strict
+from common.toys.settings import Optimisation
 from replications.induction_heads.arm_settings import Arm, Sizes, Text
 from replications.induction_heads.model_settings import RealText, Repeats
 from replications.induction_heads.text_settings import NaturalText

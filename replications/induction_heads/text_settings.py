@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from common.network_settings import Optimisation
-from common.records import Strict
+from common.core.settings import Strict
+from common.toys.settings import Optimisation
 
 
 class TextArm(Strict):

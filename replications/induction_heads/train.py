@@ -9,10 +9,10 @@ from typing import Literal
 
 import torch
 
-from common.cli import run
-from common.network_settings import Optimisation
-from common.training import Job, train
-from common.transformer import Weights, forward, initial_weights, token_losses
+from common.core.step import run
+from common.toys.settings import Optimisation
+from common.toys.training import Job, train
+from common.toys.transformer import Weights, forward, initial_weights, token_losses
 from replications.induction_heads.arm import ArmResult, architecture, save_arm
 from replications.induction_heads.arm_settings import Arm, Sizes, Text
 from replications.induction_heads.data import TRACKING, check, one_shot, periodic, periodic_held_out

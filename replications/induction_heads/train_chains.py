@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from common.cli import run
-from common.network_settings import Architecture, Optimisation
-from common.records import write_metrics
-from common.tables import Seeded, write_table
-from common.training import Job, Trained, train
-from common.transformer import Weights, forward, initial_weights, token_losses
+from common.core.metrics import write_metrics
+from common.core.step import run
+from common.core.tables import Seeded, write_table
+from common.toys.settings import Architecture, Optimisation
+from common.toys.training import Job, Trained, train
+from common.toys.transformer import Weights, forward, initial_weights, token_losses
 from replications.induction_heads.arm_settings import Sizes
 from replications.induction_heads.chains import Kind, batch_of_chains, bigram, divergence, unigram
 from replications.induction_heads.curves import first_crossing

@@ -18,14 +18,14 @@ import torch
 from jaxtyping import Float
 from scipy import stats
 
-from common.cli import run
-from common.errors import UserError
-from common.network_settings import Architecture, Optimisation
-from common.records import Metric, write_metrics
-from common.statistics import LEVEL, from_draws, null_distribution
-from common.tables import write_table
-from common.training import Job, train
-from common.transformer import Weights, forward, initial_weights, token_losses
+from common.core.errors import UserError
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import LEVEL, from_draws, null_distribution
+from common.core.step import run
+from common.core.tables import write_table
+from common.toys.settings import Architecture, Optimisation
+from common.toys.training import Job, train
+from common.toys.transformer import Weights, forward, initial_weights, token_losses
 from replications.induction_heads.arm_settings import Sizes, Text
 from replications.induction_heads.curves import first_crossing, transition
 from replications.induction_heads.data import TRACKING, check, one_shot, periodic

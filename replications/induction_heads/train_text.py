@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from safetensors.torch import load_file
 
-from common.cli import run
-from common.network_settings import Architecture
-from common.training import Job, train
-from common.transformer import Weights, forward, initial_weights, token_losses
-from common.vocabulary import stretches
+from common.core.step import run
+from common.data.bpe import stretches
+from common.toys.settings import Architecture
+from common.toys.training import Job, train
+from common.toys.transformer import Weights, forward, initial_weights, token_losses
 from replications.induction_heads.arm import ArmResult, save_arm
 from replications.induction_heads.arm_settings import Text
 from replications.induction_heads.data import TRACKING, HeldOut, check, one_shot, unigram_oracle

@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from common.edges import Graph
-from common.records import Metric
-from common.statistics import exact
+from common.core.metrics import Metric
+from common.core.statistics import exact
+from common.interp.edge_graph import Graph
 from replications.ioi_circuit.edge_knockout import edge_differences, everywhere, path_edges
 from replications.ioi_circuit.knockout import Ablation, Direction, KnockOut
 from replications.ioi_circuit.nodes import Node, node_set

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from common.plotting import DIVERGING, PAGE_WIDTH
+from common.core.figures import DIVERGING, PAGE_WIDTH
 
 DIRECTIONS = {"noising": "noising", "denoising": "denoising"}
 KINDS = {"resid": "residual stream", "attn": "attention output", "mlp": "MLP output"}

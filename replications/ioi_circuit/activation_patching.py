@@ -1,7 +1,8 @@
 """Step: activation patching, denoising and noising, over residual stream, attention and MLP outputs, and heads.
 
 One activation at one position of one layer is set to its value on the partner prompt, everything after it is recomputed
-(common/patching.py). *Noising* puts the ABC partner's value into the run on the prompt: what is necessary. *Denoising*
+(common/interp/path_patching.py). *Noising* puts the ABC partner's value into the run on the prompt: what is necessary.
+*Denoising*
 puts the prompt's value into the run on the partner: what is sufficient. In percent of what there is to lose or to gain:
 
     noising      100 (F(patched) - F(prompt)) / F(prompt)
@@ -21,14 +22,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from common.cli import run, track
-from common.decoder import Cache, Decoder
-from common.errors import UserError
-from common.models import load_model
-from common.patching import patch_heads, patch_residual, patch_sublayer
-from common.records import Metric, write_metrics
-from common.rerun import at_position
-from common.tables import write_table
+from common.core.errors import UserError
+from common.core.metrics import Metric, write_metrics
+from common.core.step import run, track
+from common.core.tables import write_table
+from common.data.models import load_model
+from common.interp.decoder import Cache, Decoder
+from common.interp.partial_forward import at_position
+from common.interp.path_patching import patch_heads, patch_residual, patch_sublayer
 from replications.ioi_circuit.batches import DISCOVERY, Batch, Place, balanced, in_chunks, passes
 from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.dataset import Prompt, read_prompts

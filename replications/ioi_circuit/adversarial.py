@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from common.errors import UserError
-from common.records import Metric
+from common.core.errors import UserError
+from common.core.metrics import Metric
 from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.dataset import Adversarial, Prompt, Vocabulary
 from replications.ioi_circuit.wording import EXTRA_SENTENCES

@@ -19,10 +19,10 @@ import pandas as pd
 from jaxtyping import Float
 from safetensors import safe_open
 
-from common.cli import run
-from common.records import Metric, write_metrics
-from common.statistics import null_distribution
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import null_distribution
+from common.core.step import run
+from common.core.tables import write_table
 from replications.ioi_circuit.adversarial import measure_adversarial
 from replications.ioi_circuit.clustering import clustered, role_flips
 from replications.ioi_circuit.dataset import VERSIONS, Prompt, read_file

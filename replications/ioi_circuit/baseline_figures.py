@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.plotting import PAGE_WIDTH, PALETTE
-from common.records import Metric
+from common.core.figures import PAGE_WIDTH, PALETTE
+from common.core.metrics import Metric
 
 SHOWN = {
     "original": ("original", "o", PALETTE[0]),

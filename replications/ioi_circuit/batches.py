@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.decoder import Cache, Decoder
+from common.interp.decoder import Cache, Decoder
 from replications.ioi_circuit.dataset import Prompt, Version
 
 Place = Literal["io", "s1", "s1_next", "s2", "end"]

@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from common.records import Metric
-from common.statistics import exact, null_distribution, over_clusters
+from common.core.metrics import Metric
+from common.core.statistics import exact, null_distribution, over_clusters
 from replications.ioi_circuit.dataset import Prompt
 
 

@@ -22,11 +22,11 @@ from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.cli import run, track
-from common.decoder import Cache, Decoder
-from common.files import atomic
-from common.models import load_model
-from common.rerun import at_position
+from common.core.files import atomic
+from common.core.step import run, track
+from common.data.models import load_model
+from common.interp.decoder import Cache, Decoder
+from common.interp.partial_forward import at_position
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.dataset import VERSIONS, Adversarial, Prompt, Version, read_file
 from replications.ioi_circuit.residual import check_architecture, read_names

@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from common.config import checked
-from common.errors import UserError
-from common.files import read_json
-from common.models import encode
-from common.records import Strict
+from common.core.errors import UserError
+from common.core.files import read_json
+from common.core.settings import Strict, checked
+from common.data.models import encode
 from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
 
 if TYPE_CHECKING:

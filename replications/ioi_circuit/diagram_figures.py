@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from common.plotting import PAGE_WIDTH
+from common.core.figures import PAGE_WIDTH
 from replications.ioi_circuit.verification_figures import COLOURS, PRINTED_NODES
 
 COLUMNS = {"s1_next": (0.0, "S1+1"), "s2": (0.8, "S2"), "end": (2.0, "END")}

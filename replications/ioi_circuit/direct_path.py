@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float
 from safetensors import safe_open
 
-from common.cli import run
-from common.models import load_model
-from common.records import Metric, write_metrics
-from common.statistics import null_distribution
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import null_distribution
+from common.core.step import run
+from common.core.tables import write_table
+from common.data.models import load_model
 from replications.ioi_circuit.clustering import clustered, role_flips
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.residual import direct_residual

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
+from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE
 
 PANELS = {"difference": "logit(IO) \N{MINUS SIGN} logit(S)", "logit_io": "logit(IO)", "logit_s": "logit(S)"}
 WRITTEN_FROM = 5.0  # percent: smaller effects stay without a number

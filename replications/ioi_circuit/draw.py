@@ -1,6 +1,6 @@
 """Step: draws all figures of a model, or those of the planted circuit, from the tables of their parts."""
 
-from common.drawing import Plan, run_plans
+from common.core.figures import Plan, run_plans
 from replications.ioi_circuit import (
     activation_figures,
     baseline_figures,

@@ -1,6 +1,7 @@
 """Step: automated discovery on the language model: attribution patching, EAP, EAP-IG, and how good their circuits are.
 
-Scores (common/edges.py) come from the discovery half, faithfulness curves from the verification half. A circuit is the
+Scores (common/interp/edge_graph.py) come from the discovery half, faithfulness curves from the verification half. A
+circuit is the
 share of all edges with the largest |score|; every other edge carries the ABC partner. With m the logit difference, 0
 the partner and 1 the prompt itself,
 
@@ -23,13 +24,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from common.cli import run, track
-from common.decoder import Decoder
-from common.edges import Graph, edge_scores, run_circuits, strongest
-from common.models import load_model
-from common.records import Metric, write_metrics
-from common.statistics import auroc, exact, null_distribution
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import auroc, exact, null_distribution
+from common.core.step import run, track
+from common.core.tables import write_table
+from common.data.models import load_model
+from common.interp.decoder import Decoder
+from common.interp.edge_graph import Graph, edge_scores, run_circuits, strongest
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, in_chunks, passes
 from replications.ioi_circuit.clustering import beside_null, clustered
 from replications.ioi_circuit.dataset import Prompt, read_prompts

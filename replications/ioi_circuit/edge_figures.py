@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
-from common.records import Metric
+from common.core.figures import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
+from common.core.metrics import Metric
 
 FINDERS = {"eap": ("EAP", PALETTE[1], "s"), "eap_ig": ("EAP-IG", PALETTE[0], "o")}
 PLANTED_FINDERS = {**FINDERS, "exact": ("exact edges", PALETTE[2], "D"), "acdc": ("ACDC", PALETTE[3], "^")}

@@ -5,7 +5,7 @@ hand-built heads read: a token or position that both share carries nothing that 
 ground truth of Conmy et al. 2023, section 4). Every finder ranks all edges and is judged by the area under the ROC
 curve against the planted ones, and by how faithful its circuits are (`edge_attribution`):
 
-    eap, eap_ig   first-order scores (common/edges.py), their size
+    eap, eap_ig   first-order scores (common/interp/edge_graph.py), their size
     exact         change of the logit difference without the edge, its size
     acdc          number of thresholds at which ACDC keeps the edge; its distance is the KL divergence of the answer
     random        a random number, as a check of the ruler
@@ -25,14 +25,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from common.cli import run, track
-from common.decoder import Decoder
-from common.edges import Graph, edge_scores, run_circuits
-from common.models import load_model, load_tokenizer
-from common.pruning import acdc, exact_edges
-from common.records import Metric, write_metrics
-from common.statistics import auroc, over_seeds
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import auroc, over_seeds
+from common.core.step import run, track
+from common.core.tables import write_table
+from common.data.models import load_model, load_tokenizer
+from common.interp.acdc import acdc, exact_edges
+from common.interp.decoder import Decoder
+from common.interp.edge_graph import Graph, edge_scores, run_circuits
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, passes
 from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
 from replications.ioi_circuit.edge_attribution import answer, faithfulness, reader_of

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from common.edges import Graph, forward_by_reader
+from common.interp.edge_graph import Graph, forward_by_reader
 from replications.ioi_circuit.knockout import Ablation, Direction, KnockOut
 from replications.ioi_circuit.nodes import Node, node_set
 

@@ -1,7 +1,8 @@
 """Step: searches over single edges of the language model: exact edge patching, and ACDC (scale gpu; tiny at smoke).
 
     exact    change of the mean logit difference when one edge carries the ABC partner, all others the prompt
-    acdc     Conmy et al. 2023, algorithm 1 (common/pruning.py): from the logits down, an edge is taken out for good if
+    acdc     Conmy et al. 2023, algorithm 1 (common/interp/acdc.py): from the logits down, an edge is taken out for
+    good if
              the KL divergence of the answer then rises by less than `threshold`
 
 Both see discovery prompts and are judged on verification prompts as attribution is (edge_attribution.py): by the curve
@@ -23,14 +24,14 @@ from jaxtyping import Bool, Float
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from common.cli import run
-from common.decoder import Decoder
-from common.edges import Graph, run_circuits, strongest
-from common.models import load_model
-from common.pruning import acdc, exact_edges
-from common.records import Metric, write_metrics
-from common.statistics import exact, null_distribution
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import exact, null_distribution
+from common.core.step import run
+from common.core.tables import write_table
+from common.data.models import load_model
+from common.interp.acdc import acdc, exact_edges
+from common.interp.decoder import Decoder
+from common.interp.edge_graph import Graph, run_circuits, strongest
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, passes
 from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.dataset import Prompt, read_prompts

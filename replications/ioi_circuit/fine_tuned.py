@@ -20,12 +20,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from common.cli import run
-from common.decoder import Decoder
-from common.models import load_model
-from common.records import Metric, write_metrics
-from common.statistics import exact, null_distribution
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import exact, null_distribution
+from common.core.step import run
+from common.core.tables import write_table
+from common.data.models import load_model
+from common.interp.decoder import Decoder
 from replications.ioi_circuit.batches import VERIFICATION, balanced
 from replications.ioi_circuit.classes import Named
 from replications.ioi_circuit.clustering import clustered

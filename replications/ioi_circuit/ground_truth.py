@@ -25,15 +25,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from common.cli import run, track
-from common.decoder import Cache, Decoder
-from common.errors import UserError
-from common.models import load_model, load_tokenizer
-from common.patching import patch_heads
-from common.records import Metric, write_metrics
-from common.rerun import at_position
-from common.statistics import auroc, over_seeds
-from common.tables import write_table
+from common.core.errors import UserError
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import auroc, over_seeds
+from common.core.step import run, track
+from common.core.tables import write_table
+from common.data.models import load_model, load_tokenizer
+from common.interp.decoder import Cache, Decoder
+from common.interp.partial_forward import at_position
+from common.interp.path_patching import patch_heads
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
 from replications.ioi_circuit.classes import Named, signs
 from replications.ioi_circuit.completeness import Greedy

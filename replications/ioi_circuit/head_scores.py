@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from common.decoder import Cache, Decoder
-from common.rerun import at_position
+from common.interp.decoder import Cache, Decoder
+from common.interp.partial_forward import at_position
 from replications.ioi_circuit.batches import Batch, Place
 from replications.ioi_circuit.dataset import Version
 

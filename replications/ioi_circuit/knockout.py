@@ -8,7 +8,8 @@ Each prompt of a batch has its own positions. Some published code indexes `mask[
 union of all prompts' positions for every prompt; here rows and positions are paired, and a test with two templates
 of different length holds this.
 
-Only what a knock-out changes is computed (common/rerun.py). With everything outside a circuit held at its mean, no
+Only what a knock-out changes is computed (common/interp/partial_forward.py). With everything outside a circuit held at
+its mean, no
 position but S1+1, S2 and END depends on the circuit; and taking nodes out of the whole model changes nothing before the
 first of them. A literal version with hooks agrees to 1e-3 logits (test).
 
@@ -25,8 +26,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.decoder import Cache, Decoder
-from common.rerun import at_position, at_positions, rerun, window
+from common.interp.decoder import Cache, Decoder
+from common.interp.partial_forward import at_position, at_positions, rerun, window
 from replications.ioi_circuit.batches import Batch, Place
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.means import Means

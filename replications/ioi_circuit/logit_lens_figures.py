@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE
 
 VERSIONS = {"original": ("IOI prompts", "-"), "abc": ("control: ABC prompts", "--")}
 LOGITS = {"logit_io": ("logit(IO)", PALETTE[0]), "logit_s": ("logit(S)", PALETTE[1])}

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
 
-from common.decoder import Decoder
+from common.interp.decoder import Decoder
 from replications.ioi_circuit.batches import Batch, by_template
 from replications.ioi_circuit.dataset import Prompt
 

@@ -20,12 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from common.cli import run, track
-from common.decoder import Decoder
-from common.models import load_model
-from common.records import Metric, write_metrics
-from common.rerun import at_position, resume
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.step import run, track
+from common.core.tables import write_table
+from common.data.models import load_model
+from common.interp.decoder import Decoder
+from common.interp.partial_forward import at_position, resume
 from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, by_template
 from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.dataset import Prompt, read_prompts

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE
 
 WAYS = {"everywhere": "at every position", "end": "at END", "direct": "at END, direct path alone"}
 

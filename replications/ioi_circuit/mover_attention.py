@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from common.decoder import Decoder
-from common.records import Metric
-from common.rerun import at_position
-from common.statistics import null_distribution
+from common.core.metrics import Metric
+from common.core.statistics import null_distribution
+from common.interp.decoder import Decoder
+from common.interp.partial_forward import at_position
 from replications.ioi_circuit.batches import Batch, Place, passes
 from replications.ioi_circuit.classes import Named
 from replications.ioi_circuit.clustering import beside_null, clustered

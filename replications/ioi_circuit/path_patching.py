@@ -13,13 +13,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from common.cli import run
-from common.decoder import Decoder
-from common.errors import UserError
-from common.models import load_model
-from common.records import Metric, write_metrics
-from common.statistics import exact
-from common.tables import write_table
+from common.core.errors import UserError
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import exact
+from common.core.step import run
+from common.core.tables import write_table
+from common.data.models import load_model
+from common.interp.decoder import Decoder
 from replications.ioi_circuit import published
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
 from replications.ioi_circuit.classes import Named, Signs, signs

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
+from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE
 from replications.ioi_circuit.labels import FURTHER_RECEIVERS, PLACE_OF_RECEIVER
 
 TITLES = {

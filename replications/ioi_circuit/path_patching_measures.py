@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from common.decoder import Decoder
-from common.records import Metric
-from common.statistics import exact
+from common.core.metrics import Metric
+from common.core.statistics import exact
+from common.interp.decoder import Decoder
 from replications.ioi_circuit.batches import t_values
 from replications.ioi_circuit.classes import Named, Signs
 from replications.ioi_circuit.clustering import beside_null, clustered

@@ -24,8 +24,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from common.files import sha256, write_json
-from common.models import Manifest
+from common.core.files import sha256, write_json
+from common.data.models import Manifest
 from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
 
 N_LAYERS, N_HEADS, LENGTH = 4, 4, 32

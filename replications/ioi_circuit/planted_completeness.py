@@ -5,7 +5,7 @@ induction head does the same job, but when it is taken out too, the circuit brea
 search (completeness.py) must find a large gap for it and a small one for the complete circuit.
 """
 
-from common.decoder import Decoder
+from common.interp.decoder import Decoder
 from replications.ioi_circuit.completeness import EVERYTHING, Greedy, gaps, greedy_parts
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.knockout import KnockOut

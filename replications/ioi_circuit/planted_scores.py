@@ -8,7 +8,7 @@ kinds of heads that write a name with a minus have to come out with the lowest c
 import numpy as np
 from jaxtyping import Float
 
-from common.statistics import auroc
+from common.core.statistics import auroc
 from replications.ioi_circuit.classes import Signs
 from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from common.cli import run
-from common.files import write_json
-from common.models import load_tokenizer
+from common.core.files import write_json
+from common.core.step import run
+from common.data.models import load_tokenizer
 from replications.ioi_circuit.adversarial import draw_adversarial
 from replications.ioi_circuit.dataset import CIRCUIT_SEEDS, PromptFile, draw_prompts, vocabulary
 

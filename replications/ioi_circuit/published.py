@@ -8,9 +8,9 @@ been run on GPT-2 (needs HUB=1).
 import numpy as np
 import pandas as pd
 
-from common.errors import UserError
-from common.records import Metric
-from common.statistics import null_distribution
+from common.core.errors import UserError
+from common.core.metrics import Metric
+from common.core.statistics import null_distribution
 from replications.ioi_circuit.clustering import beside_null, clustered
 from replications.ioi_circuit.completeness import by_class
 from replications.ioi_circuit.knockout import KnockOut

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from common.errors import UserError
+from common.core.errors import UserError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -1,7 +1,7 @@
 # IOI: prompts -> one model pass -> baseline, logit lens, direct path, and prompts -> path patching ->
 # verification by knock-outs; then all figures of a model in one step. For every language model of the run. The circuit
 # is also tested in the models that `refusal_direction` fine-tunes.
-from common.workflow import captions, figure_files, flags, parts, source_hash
+from common.engine.rules import captions, figure_files, flags, parts, source_hash
 
 CAPTIONS = "replications/ioi_circuit/captions"
 FIGURES = {

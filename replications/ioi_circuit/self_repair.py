@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from common.records import Metric
-from common.rerun import at_position, rerun
-from common.statistics import null_distribution
+from common.core.metrics import Metric
+from common.core.statistics import null_distribution
+from common.interp.partial_forward import at_position, rerun
 from replications.ioi_circuit.classes import Signs, signs
 from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.dataset import Prompt

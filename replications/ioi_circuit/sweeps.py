@@ -1,6 +1,6 @@
 """Path-patching sweeps: one receiver set after the other, each chosen by rule from what the one before found.
 
-The order is that of Wang et al. (2022, section 3); formula `path_patch_w22` (common/patching.py):
+The order is that of Wang et al. (2022, section 3); formula `path_patch_w22` (common/interp/path_patching.py):
 
     logits               the final residual stream at END
     mover_queries        queries at END of the name movers and S-suppressing heads
@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from common.cli import track
-from common.decoder import Cache, Decoder
-from common.errors import UserError
-from common.patching import Receivers, kv_heads, path_patch
-from common.rerun import at_position
+from common.core.errors import UserError
+from common.core.step import track
+from common.interp.decoder import Cache, Decoder
+from common.interp.partial_forward import at_position
+from common.interp.path_patching import Receivers, kv_heads, path_patch
 from replications.ioi_circuit.batches import Batch, Place, by_template, passes
 from replications.ioi_circuit.classes import (
     Named,

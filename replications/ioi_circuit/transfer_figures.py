@@ -7,9 +7,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, save_figure, use_style
-from common.records import read_metrics
+from common.core.figures import PAGE_WIDTH, save_figure, use_style
+from common.core.metrics import read_metrics
+from common.core.step import run
 from replications.ioi_circuit import published
 from replications.ioi_circuit.labels import BEFORE
 from replications.ioi_circuit.verification_figures import COLOURS

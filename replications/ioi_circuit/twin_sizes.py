@@ -8,8 +8,8 @@
 
 import pandas as pd
 
-from common.records import Metric
-from common.statistics import over_seeds
+from common.core.metrics import Metric
+from common.core.statistics import over_seeds
 
 FORMULAS = {
     "twin_size": "largest score in the twin / largest score in the planted model",

@@ -28,12 +28,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from common.cli import run
-from common.decoder import Decoder
-from common.models import load_model
-from common.records import write_metrics
-from common.statistics import exact
-from common.tables import write_table
+from common.core.metrics import write_metrics
+from common.core.statistics import exact
+from common.core.step import run
+from common.core.tables import write_table
+from common.data.models import load_model
+from common.interp.decoder import Decoder
 from replications.ioi_circuit import published
 from replications.ioi_circuit.ablation_grid import ablation_grid, measure_grid
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced

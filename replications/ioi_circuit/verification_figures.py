@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
-from common.records import Metric
+from common.core.figures import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
+from common.core.metrics import Metric
 
 COLOURS = {
     "previous": PALETTE[3],

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from common.records import Metric
-from common.statistics import BOOTSTRAP_DRAWS, exact, from_draws, null_distribution
+from common.core.metrics import Metric
+from common.core.statistics import BOOTSTRAP_DRAWS, exact, from_draws, null_distribution
 from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.completeness import EVERYTHING, Greedy, gaps, greedy_parts, random_parts
 from replications.ioi_circuit.dataset import Prompt

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run
-from common.files import read_json, write_text
+from common.core.files import read_json, write_text
+from common.core.step import run
 from common.saes.browser import SAMPLE, Texts, census, filled, page_data
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens

@@ -25,8 +25,10 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run
-from common.files import sha256, write_json
+from common.core.files import sha256, write_json
+from common.core.step import run
+from common.core.tables import write_table
+from common.data.bpe import stretches
 from common.saes.architectures import ARCHITECTURES
 from common.saes.architectures.base import Batch, Progress
 from common.saes.recipe import ArchitectureName, Recipe
@@ -34,8 +36,6 @@ from common.saes.sae import Sae
 from common.saes.saelens import save_saelens
 from common.saes.stream import as_batch
 from common.saes.trainer import train
-from common.tables import write_table
-from common.vocabulary import stretches
 from replications.monosemanticity.model import HOOK, Models, activations, load_models
 from replications.monosemanticity.settings import Dictionaries
 

@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.drawing import Picture
-from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
-from common.records import Metric
+from common.core.figures import COLUMN_WIDTH, PAGE_WIDTH, PALETTE, Picture
+from common.core.metrics import Metric
 from replications.monosemanticity.reconstruction import Row, recovered
 
 TWINS = {

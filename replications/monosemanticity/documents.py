@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from common.records import Metric
-from common.statistics import from_draws
+from common.core.metrics import Metric
+from common.core.statistics import from_draws
 
 
 def drawn(documents: int, draws: int) -> Int[np.ndarray, "draw document"]:

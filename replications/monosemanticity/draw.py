@@ -1,6 +1,6 @@
 """Step: draws all figures from the tables of their parts."""
 
-from common.drawing import Plan, run_plans
+from common.core.figures import Plan, run_plans
 from replications.monosemanticity import dictionary_figures, unit_figures
 
 TEXT = {"keep_default_na": False}

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from common.errors import UserError
+from common.core.errors import UserError
 from common.saes.sae import Sae
 from replications.monosemanticity.model import Models, activations
 from replications.monosemanticity.units import Firings, Text, at_rates, rotation, sparse

@@ -20,14 +20,14 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
-from common.cli import run, track
-from common.errors import UserError
-from common.files import read_json
-from common.generation import load_writer, reread
-from common.models import load_tokenizer
-from common.records import Metric, write_metrics
+from common.core.errors import UserError
+from common.core.files import read_json
+from common.core.metrics import Metric, write_metrics
+from common.core.step import run, track
+from common.core.tables import Seeded, write_table
+from common.data.models import load_tokenizer
+from common.interp.generation import load_writer, reread
 from common.saes.saelens import load_saelens
-from common.tables import Seeded, write_table
 from replications.monosemanticity.explain import (
     QUARTERS,
     Explanations,

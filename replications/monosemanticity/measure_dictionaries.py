@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run
-from common.files import read_json
-from common.records import write_metrics
+from common.core.files import read_json
+from common.core.metrics import write_metrics
+from common.core.step import run
+from common.core.tables import Seeded, write_table
 from common.saes.saelens import load_saelens
-from common.tables import Seeded, write_table
 from replications.monosemanticity.dictionaries import twins
 from replications.monosemanticity.documents import under_documents
 from replications.monosemanticity.families import INSIDE, NEAR, Family, Level, clearest_families, families_of

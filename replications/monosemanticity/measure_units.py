@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Float
 from safetensors.torch import load_file
 
-from common.cli import run
-from common.files import read_json
-from common.records import Metric, write_metrics
+from common.core.files import read_json
+from common.core.metrics import Metric, write_metrics
+from common.core.step import run
+from common.core.tables import Seeded, write_table
 from common.saes.saelens import load_saelens
-from common.tables import Seeded, write_table
 from replications.monosemanticity.documents import under_documents
 from replications.monosemanticity.examples import contexts
 from replications.monosemanticity.explain import QUARTERS, Explanations, auroc, exchanged, explain, scored

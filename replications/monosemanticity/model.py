@@ -10,10 +10,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.files import atomic
-from common.network_settings import Architecture
+from common.core.files import atomic
 from common.saes.harvest import batched
-from common.transformer import Visit, Weights, forward, initial_weights, token_losses
+from common.toys.settings import Architecture
+from common.toys.transformer import Visit, Weights, forward, initial_weights, token_losses
 from replications.monosemanticity.settings import Model, Text
 
 HOOK = "blocks.0.mlp.hook_post"

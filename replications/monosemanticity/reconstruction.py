@@ -14,10 +14,10 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from common.network_settings import Architecture
 from common.saes.metrics import fvu, l0, principal
 from common.saes.sae import Sae
-from common.transformer import Weights
+from common.toys.settings import Architecture
+from common.toys.transformer import Weights
 from replications.monosemanticity.documents import drawn
 from replications.monosemanticity.model import losses
 

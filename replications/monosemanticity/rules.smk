@@ -1,6 +1,6 @@
 # Monosemanticity: tokenise -> train one-layer models -> dictionaries on their neurons -> measure units, and dictionaries
 # as wholes -> draw, and a page of all latents. Each language model of the run scores explanations. Wiring only.
-from common.workflow import captions, figure_files, flags, parts, source_hash
+from common.engine.rules import captions, figure_files, flags, parts, source_hash
 
 NAME = "replications.monosemanticity"
 CAPTIONS = "replications/monosemanticity/captions"

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from common.network_settings import Optimisation
-from common.records import Strict
+from common.core.settings import Strict
 from common.saes.recipe import Training
+from common.toys.settings import Optimisation
 
 
 class Text(Strict):

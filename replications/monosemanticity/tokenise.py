@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from common.cli import run
-from common.corpora import judging_split, read_corpus
-from common.errors import UserError
-from common.files import atomic, write_json
-from common.vocabulary import drawn, learned, stream_of, token_texts
+from common.core.errors import UserError
+from common.core.files import atomic, write_json
+from common.core.step import run
+from common.data.bpe import drawn, learned, stream_of, token_texts
+from common.data.corpora import judging_split, read_corpus
 from replications.monosemanticity.settings import Text
 
 

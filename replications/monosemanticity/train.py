@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run
-from common.tables import write_table
-from common.training import Job
-from common.training import train as optimise
-from common.transformer import Weights, forward, initial_weights, token_losses
-from common.vocabulary import stretches
+from common.core.step import run
+from common.core.tables import write_table
+from common.data.bpe import stretches
+from common.toys.training import Job
+from common.toys.training import train as optimise
+from common.toys.transformer import Weights, forward, initial_weights, token_losses
 from replications.monosemanticity.model import Models, architecture, losses, save_models
 from replications.monosemanticity.settings import Model, Text
 

@@ -6,9 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.drawing import Picture
-from common.plotting import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
-from common.records import Metric
+from common.core.figures import COLUMN_WIDTH, PAGE_WIDTH, PALETTE, Picture
+from common.core.metrics import Metric
 
 KINDS = {
     "features": ("latents", PALETTE[0], "-"),

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from common.errors import UserError
-from common.models import chat_prompt, encode
+from common.core.errors import UserError
+from common.data.models import chat_prompt, encode
 from replications.refusal_direction.prefixes import Tree
 
 

@@ -22,11 +22,11 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run, track
-from common.files import read_json
-from common.models import fast_dtype, load_tokenizer
-from common.records import write_metrics
-from common.tables import write_table
+from common.core.files import read_json
+from common.core.metrics import write_metrics
+from common.core.step import run, track
+from common.core.tables import write_table
+from common.data.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.chat import (
     Batch,
     ablating,

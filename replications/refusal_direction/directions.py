@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from common.errors import UserError
+from common.core.errors import UserError
 from replications.refusal_direction.chat import (
     Batch,
     chat_batch,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.cli import run
-from common.plotting import save_figure, use_style
+from common.core.figures import save_figure, use_style
+from common.core.step import run
 from replications.refusal_direction import effect_pictures, guard_pictures, pictures
 from replications.refusal_direction.guard_metrics import read_guard
 from replications.refusal_direction.tables import read_arm

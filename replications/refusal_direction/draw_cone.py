@@ -3,8 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from common.drawing import Picture, Plan, run_plans
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE, Picture, Plan, run_plans
 
 PANELS = {  # how directions of one cone are summed up, title
     "bypassed": ("mean", "harmful requests not refused,\nmean over directions"),

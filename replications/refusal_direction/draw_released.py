@@ -4,8 +4,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from common.cli import run
-from common.plotting import PAGE_WIDTH, save_figure, use_style
+from common.core.figures import PAGE_WIDTH, save_figure, use_style
+from common.core.step import run
 from replications.refusal_direction.effect_pictures import ABLATIONS, ADDITIONS, bars
 from replications.refusal_direction.pictures import Picture, candidates, joined
 from replications.refusal_direction.tables import Arm, read_arm

@@ -4,8 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from common.drawing import Picture, Plan, run_plans
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE, Picture, Plan, run_plans
 
 MODELS = {  # as in the table: label, colour
     "before": ("untouched", "black"),

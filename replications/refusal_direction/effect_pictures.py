@@ -6,7 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE
 from replications.refusal_direction.pictures import GREY, Data, Picture, dots, joined, shares
 
 HISTOGRAMS = 5  # layers whose projections are drawn as histograms

@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from common.cli import run, track
-from common.errors import UserError
-from common.models import encode, fast_dtype, load_tokenizer, verify_folder
+from common.core.errors import UserError
+from common.core.step import run, track
+from common.data.models import encode, fast_dtype, load_tokenizer, verify_folder
 from replications.refusal_direction.chat import (
     before_block,
     chat_batch,

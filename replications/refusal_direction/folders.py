@@ -1,4 +1,5 @@
-"""Model folders that this replication makes and reads: Hugging Face files with a manifest of hashes (common.models)."""
+"""Model folders that this replication makes and reads: Hugging Face files with a manifest of hashes
+(common.data.models)."""
 
 import shutil
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from common.files import TEMPORARY_SUFFIX, sha256, write_json
-from common.models import Manifest, verify_folder
+from common.core.files import TEMPORARY_SUFFIX, sha256, write_json
+from common.data.models import Manifest, verify_folder
 
 
 def load(manifest: Path, dtype: torch.dtype, device: str) -> Any:

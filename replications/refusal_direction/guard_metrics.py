@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from common.files import read_json
-from common.records import Metric
+from common.core.files import read_json
+from common.core.metrics import Metric
 from replications.refusal_direction.tables import Metrics, clustered, pairs, ratio, seeds
 
 FORMULAS = {

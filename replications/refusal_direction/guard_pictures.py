@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE
 from replications.refusal_direction.pictures import GREY, Data, Picture
 
 BARS = {  # condition, as in the tables; {0} is the attack

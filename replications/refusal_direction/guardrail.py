@@ -26,16 +26,16 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run
-from common.files import TEMPORARY_SUFFIX, write_json
-from common.models import fast_dtype, load_tokenizer
+from common.core.files import TEMPORARY_SUFFIX, write_json
+from common.core.statistics import auroc
+from common.core.step import run
+from common.core.tables import write_table
+from common.data.models import fast_dtype, load_tokenizer
 from common.saes.metrics import moments
 from common.saes.recipe import Recipe, Training
 from common.saes.sae import Sae
 from common.saes.stream import as_batch
 from common.saes.trainer import train
-from common.statistics import auroc
-from common.tables import write_table
 from replications.refusal_direction.chat import (
     Batch,
     before_block,

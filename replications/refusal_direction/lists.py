@@ -15,10 +15,9 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from common.config import checked
-from common.errors import UserError
-from common.files import read_yaml
-from common.records import Strict
+from common.core.errors import UserError
+from common.core.files import read_yaml
+from common.core.settings import Strict, checked
 from replications.refusal_direction.settings import SplitSettings
 
 Class = Literal["harmful", "harmless", "risky", "food"]

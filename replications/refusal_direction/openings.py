@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from common.models import encode
-from common.statistics import auroc
+from common.core.statistics import auroc
+from common.data.models import encode
 from replications.refusal_direction.chat import chat_ids, padded, refusal_metric
 from replications.refusal_direction.directions import Subject
 from replications.refusal_direction.lists import Line, first_word

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run
-from common.models import load_tokenizer, verify_folder
+from common.core.step import run
+from common.data.models import load_tokenizer, verify_folder
 from replications.refusal_direction.chat import layers, unit
 from replications.refusal_direction.folders import load, save
 

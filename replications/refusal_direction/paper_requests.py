@@ -17,12 +17,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from common.cli import run
-from common.config import checked
-from common.errors import UserError
-from common.files import atomic, read_json, read_yaml, write_json
-from common.models import Sha256, check_file
-from common.records import Strict
+from common.core.errors import UserError
+from common.core.files import atomic, read_json, read_yaml, write_json
+from common.core.settings import Strict, checked
+from common.core.step import run
+from common.data.models import Sha256, check_file
 from replications.refusal_direction.lists import Line, Prompts, Split, draw, load_lists
 from replications.refusal_direction.settings import SplitSettings
 from replications.refusal_direction.sizes import ReleasedSizes

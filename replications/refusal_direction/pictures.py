@@ -10,7 +10,7 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
+from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE
 from replications.refusal_direction.filters import DEPTH, MAXIMUM_KL, MINIMUM_INDUCE, survives
 from replications.refusal_direction.guard_metrics import Guarded
 from replications.refusal_direction.tables import Arm

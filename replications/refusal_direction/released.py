@@ -8,9 +8,9 @@ bfloat16 where the processor or GPU computes in it. No answer is written or prin
 from pathlib import Path
 from typing import Literal
 
-from common.cli import run
-from common.errors import UserError
-from common.models import fast_dtype, load_tokenizer
+from common.core.errors import UserError
+from common.core.step import run
+from common.data.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.chat import layers
 from replications.refusal_direction.directions import subject_of
 from replications.refusal_direction.folders import load

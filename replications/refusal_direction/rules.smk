@@ -1,7 +1,7 @@
 # Refusal direction: fine-tune (per seed, and a sham model) -> study each -> metrics of all seeds -> figures. The dictionary
 # of part transfer, and its held-out tokens, come from `sparse_autoencoders`, whose steps run first. Cones: cone.smk.
 # Models that refuse by their own training: released.smk.
-from common.workflow import captions, figure_files, flags, parts, source_hash
+from common.engine.rules import captions, figure_files, flags, parts, source_hash
 from replications.refusal_direction.paper_requests import released
 from replications.refusal_direction.sizes import CONES, SIZES
 from replications.refusal_direction.sizes import RELEASED as RELEASED_SIZES

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from common.records import Strict
+from common.core.settings import Strict
 
 
 class SplitSettings(Strict):

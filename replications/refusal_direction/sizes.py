@@ -8,8 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from common.config import Scale
-from common.records import Strict
+from common.core.settings import Scale, Strict
 
 
 class Sizes(Strict):

@@ -17,11 +17,11 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.cli import run
-from common.corpora import judging_split
-from common.files import atomic, write_json
-from common.models import fast_dtype, load_tokenizer
-from common.tables import write_table
+from common.core.files import atomic, write_json
+from common.core.step import run
+from common.core.tables import write_table
+from common.data.corpora import judging_split
+from common.data.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.directions import Directions, Subject, find, subject_of
 from replications.refusal_direction.effects import measure_answers, measure_doses, measure_projections
 from replications.refusal_direction.folders import load

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import run
-from common.records import Metric, write_metrics
+from common.core.metrics import Metric, write_metrics
+from common.core.step import run
 from replications.refusal_direction.choice_metrics import direction
 from replications.refusal_direction.guard_metrics import guardrail, read_guard
 from replications.refusal_direction.tables import (

@@ -7,8 +7,8 @@ how much it depends on the requests.
 
 from pathlib import Path
 
-from common.cli import run
-from common.records import write_metrics
+from common.core.metrics import write_metrics
+from common.core.step import run
 from replications.refusal_direction.choice_metrics import choice
 from replications.refusal_direction.summarise import interventions, score, side_effects
 from replications.refusal_direction.tables import Metrics, against, read_arm

@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from common.corpora import Split, read_corpus
-from common.models import encode
+from common.data.corpora import Split, read_corpus
+from common.data.models import encode
 from replications.refusal_direction.chat import (
     ablating,
     adding,

@@ -8,9 +8,9 @@ import pandas as pd
 from jaxtyping import Float
 from safetensors.numpy import load_file
 
-from common.files import read_json
-from common.records import Metric
-from common.statistics import over_clusters, over_seeds
+from common.core.files import read_json
+from common.core.metrics import Metric
+from common.core.statistics import over_clusters, over_seeds
 
 REFUSED = "share of requests whose first greedy tokens are a refusal"
 METRIC = "mean ln P_R - ln(1 - P_R) of the first token"

@@ -23,13 +23,13 @@ from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run, track
-from common.errors import UserError
-from common.records import write_metrics
+from common.core.errors import UserError
+from common.core.metrics import write_metrics
+from common.core.step import run, track
+from common.core.tables import write_table
 from common.saes.metrics import FORMULAS, fvu, l0
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
-from common.tables import write_table
 from replications.refusal_direction.chat import Batch, before_block, final_states, layers
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.sizes import Sizes

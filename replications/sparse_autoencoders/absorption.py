@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from common.cli import run
-from common.records import Metric, write_metrics
+from common.core.metrics import Metric, write_metrics
+from common.core.step import run
+from common.core.tables import Seeded, write_table
 from common.saes.metrics import FORMULAS, cosines, fvu, l0
 from common.saes.recipe import Training
 from common.saes.sae import Sae
 from common.saes.trainer import train
-from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.members import recipe
 from replications.sparse_autoencoders.trees import FEATURES, MEAN_L0, PARENTS, Sample, TreeStream, directions, draw
 from replications.sparse_autoencoders.worlds import FRESH

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from common.records import Metric
-from common.tables import Seeded
+from common.core.metrics import Metric
+from common.core.tables import Seeded
 
 KS = (1, 2, 5)
 ABLATED = (5, 20)

@@ -21,13 +21,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from common.cli import run, track
-from common.models import encode, fast_dtype, load_model, load_tokenizer
-from common.records import write_metrics
+from common.core.metrics import write_metrics
+from common.core.step import run, track
+from common.core.tables import write_table
+from common.data.models import encode, fast_dtype, load_model, load_tokenizer
 from common.saes.harvest import CORPUS
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
-from common.tables import write_table
 from replications.sparse_autoencoders.benchmark_metrics import (
     ABLATED,
     FLAGGED,

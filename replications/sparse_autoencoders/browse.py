@@ -7,11 +7,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from common.cli import run
-from common.errors import UserError
-from common.files import read_json, write_text
-from common.generation import load_writer
-from common.models import load_tokenizer
+from common.core.errors import UserError
+from common.core.files import read_json, write_text
+from common.core.step import run
+from common.data.models import load_tokenizer
+from common.interp.generation import load_writer
 from common.saes.browser import SAMPLE, Texts, census, filled, output_map, page_data
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations

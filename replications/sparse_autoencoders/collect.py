@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from safetensors.torch import save_file
 
-from common.cli import run, track
-from common.corpora import judging_split
-from common.files import atomic
-from common.models import fast_dtype, load_model, load_tokenizer
+from common.core.files import atomic
+from common.core.step import run, track
+from common.data.corpora import judging_split
+from common.data.models import fast_dtype, load_model, load_tokenizer
 from common.saes.harvest import (
     OUTLIER,
     Windows,

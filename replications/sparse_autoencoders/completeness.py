@@ -4,7 +4,8 @@ Two behaviours. Syntax: after `f(data[index` the model prefers `]` to `)`, after
 objects (IOI, Wang et al. 2022): after `Mary and John ... John gave ... to` it prefers Mary to John, after `Mary and
 John ... Mary gave ... to` John to Mary; these prompts are those of the replication `ioi_circuit`. Two prompts of a pair
 share everything before the token that tells them apart, so only the positions from there on are run again
-(`common.rerun`). With D the logit of the first answer minus that of the second, M = mean of D(first) - D(second).
+(`common.interp.partial_forward`). With D the logit of the first answer minus that of the second, M = mean of D(first)
+- D(second).
 
 At these positions a latent that is not kept takes its mean over the two prompts of the pair, and so does the error
 where it is dropped: it then says nothing about which of the two it is. Keeping nothing gives M = 0, keeping all latents
@@ -25,16 +26,16 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from common.cli import run, track
-from common.decoder import Cache, Decoder
-from common.errors import UserError
-from common.files import read_json
-from common.models import encode, load_model, load_tokenizer
-from common.records import Metric, write_metrics
-from common.rerun import at_positions, rerun
+from common.core.errors import UserError
+from common.core.files import read_json
+from common.core.metrics import Metric, write_metrics
+from common.core.step import run, track
+from common.core.tables import Seeded, write_table
+from common.data.models import encode, load_model, load_tokenizer
+from common.interp.decoder import Cache, Decoder
+from common.interp.partial_forward import at_positions, rerun
 from common.saes.sae import Sae
 from common.saes.stream import Activations
-from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.codes import central, random_sae
 from replications.sparse_autoencoders.perturbation import matched
 from replications.sparse_autoencoders.settings import Sweep

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.cli import run
-from common.records import Metric, write_metrics
+from common.core.metrics import Metric, write_metrics
+from common.core.step import run
+from common.core.tables import Seeded, write_table
 from common.saes.metrics import FORMULAS
-from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.benchmark_metrics import VIEWS
 from replications.sparse_autoencoders.settings import Sweep
 

@@ -1,6 +1,6 @@
 """Step: draws all figures of the planted dictionaries, or those of a language model, from the tables of their parts."""
 
-from common.drawing import Plan, run_plans
+from common.core.figures import Plan, run_plans
 from replications.sparse_autoencoders import draw_field, draw_language
 from replications.sparse_autoencoders.draw_absorption import draw_absorption
 from replications.sparse_autoencoders.draw_dictionaries import draw_dictionaries

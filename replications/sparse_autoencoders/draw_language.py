@@ -9,8 +9,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from common.drawing import Picture
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE, Picture
 
 ARCHITECTURES = {
     "batch_topk": ("BatchTopK", "o", PALETTE[0]),

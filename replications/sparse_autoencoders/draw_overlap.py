@@ -5,8 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from common.drawing import Picture
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE, Picture
 from replications.sparse_autoencoders.draw_language import plain_ticks
 
 THRESHOLD, BINS = 0.7, 10

@@ -22,17 +22,17 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run
-from common.decoder import Decoder
-from common.errors import UserError
-from common.files import read_json
-from common.models import load_model
-from common.records import Metric, write_metrics
+from common.core.errors import UserError
+from common.core.files import read_json
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import BOOTSTRAP_DRAWS, from_draws
+from common.core.step import run
+from common.core.tables import Seeded, write_table
+from common.data.models import load_model
+from common.interp.decoder import Decoder
 from common.saes.metrics import pathological_ratio
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
-from common.statistics import BOOTSTRAP_DRAWS, from_draws
-from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.baselines import Reconstruct
 from replications.sparse_autoencoders.settings import Evaluation, Sweep
 from replications.sparse_autoencoders.substitution import at_same_distance, read_held_out, scored, substitute

@@ -15,18 +15,18 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
 
-from common.cli import run
-from common.decoder import Decoder
-from common.files import read_json
-from common.models import load_model
-from common.records import Metric, write_metrics
+from common.core.files import read_json
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import over_clusters
+from common.core.step import run
+from common.core.tables import Seeded, write_table
+from common.data.models import load_model
+from common.interp.decoder import Decoder
 from common.saes.harvest import CORPUS
 from common.saes.metrics import FORMULAS, l0, loss_recovered
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
-from common.statistics import over_clusters
-from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.baselines import Reconstruct, baselines
 from replications.sparse_autoencoders.members import late_member
 from replications.sparse_autoencoders.order import Sums, order_metrics

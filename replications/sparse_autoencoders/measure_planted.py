@@ -20,13 +20,13 @@ from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run
-from common.records import Metric, write_metrics
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import null_distribution
+from common.core.step import run
+from common.core.tables import Seeded, write_table
 from common.saes.architectures.base import random_rows
 from common.saes.metrics import FORMULAS, cosines, detection, fvu, l0, principal, recovery
 from common.saes.sae import About, Sae
-from common.statistics import null_distribution
-from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.baselines import untrained
 from replications.sparse_autoencoders.settings import Planted
 from replications.sparse_autoencoders.worlds import FRESH, Codes, Stream, codes, directions, mix, scale

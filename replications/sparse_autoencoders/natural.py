@@ -22,13 +22,13 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run, track
-from common.models import load_tokenizer
-from common.records import Metric, write_metrics
+from common.core.metrics import Metric, write_metrics
+from common.core.step import run, track
+from common.core.tables import Seeded, write_table
+from common.data.models import load_tokenizer
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
-from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.codes import central, random_sae
 from replications.sparse_autoencoders.more_members import late_folders
 from replications.sparse_autoencoders.settings import Sweep

@@ -10,8 +10,8 @@ import itertools
 import numpy as np
 from jaxtyping import Float, Int
 
-from common.records import Metric
-from common.statistics import from_draws, null_distribution
+from common.core.metrics import Metric
+from common.core.statistics import from_draws, null_distribution
 
 DRAWS = 1000
 Sums = tuple[Float[np.ndarray, " token"], Float[np.ndarray, " token"]]

@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from common.cli import run
-from common.records import Metric, write_metrics
+from common.core.metrics import Metric, write_metrics
+from common.core.step import run
+from common.core.tables import Seeded, write_table
 from common.saes.saelens import SPARSITY
-from common.tables import Seeded, write_table
 from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.more_members import late_folders
 from replications.sparse_autoencoders.overlap_pairs import pair_metrics, pair_rows

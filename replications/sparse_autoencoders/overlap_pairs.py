@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.records import Metric
-from common.tables import Seeded
+from common.core.metrics import Metric
+from common.core.tables import Seeded
 from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.more_members import OVER_SEEDS, narrower, over_seeds
 from replications.sparse_autoencoders.settings import Sweep

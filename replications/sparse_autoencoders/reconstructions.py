@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from common.core.statistics import over_clusters
 from common.saes.harvest import CORPUS
 from common.saes.metrics import FORMULAS, principal
 from common.saes.sae import Sae
 from common.saes.stream import Activations
-from common.statistics import over_clusters
 from replications.sparse_autoencoders.order import Sums
 from replications.sparse_autoencoders.substitution import HeldOut
 

@@ -1,6 +1,6 @@
 # Sparse autoencoders: planted dictionaries (train -> measure -> draw), then a language model (harvest -> one sweep of SAEs
 # -> measure -> draw -> feature browser).
-from common.workflow import captions, figure_files, flags, parts, source_hash
+from common.engine.rules import captions, figure_files, flags, parts, source_hash
 
 NAME = "replications.sparse_autoencoders"
 CAPTIONS = "replications/sparse_autoencoders/captions"

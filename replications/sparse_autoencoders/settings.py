@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from common.records import Strict
+from common.core.settings import Strict
 from common.saes.recipe import ArchitectureName, Training
 
 Frequencies = Literal["equal", "log_uniform"]

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.cli import track
-from common.decoder import Decoder
+from common.core.step import track
+from common.interp.decoder import Decoder
 from common.saes.harvest import CORPUS, batched
 from replications.sparse_autoencoders.baselines import Reconstruct
 

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from common.corpora import SPLITS, Document, read_corpus
+from common.data.corpora import SPLITS, Document, read_corpus
 from replications.sparse_autoencoders.sizes import Sizes
 
 if TYPE_CHECKING:

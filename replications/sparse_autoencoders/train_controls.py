@@ -14,8 +14,8 @@ from typing import Literal
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.cli import run
-from common.files import atomic
+from common.core.files import atomic
+from common.core.step import run
 from common.saes.recipe import Training
 from common.saes.trainer import train
 from replications.sparse_autoencoders.members import recipe

@@ -11,13 +11,13 @@ from typing import Literal
 import pandas as pd
 import torch
 
-from common.cli import run
-from common.files import sha256, write_json
+from common.core.files import sha256, write_json
+from common.core.step import run
+from common.core.tables import write_table
 from common.saes.architectures.base import Batch
 from common.saes.saelens import save_saelens
 from common.saes.stream import Activations, as_batch, shuffled_dimensions
 from common.saes.trainer import Batches, Trained, train
-from common.tables import write_table
 from replications.sparse_autoencoders.members import Member, members
 from replications.sparse_autoencoders.settings import Sweep
 

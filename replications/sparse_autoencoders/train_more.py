@@ -11,8 +11,8 @@ Out: a SAELens folder for each SAE, and `index.json`, as from `train_language`.
 from pathlib import Path
 from typing import Literal
 
-from common.cli import run
-from common.files import sha256, write_json
+from common.core.files import sha256, write_json
+from common.core.step import run
 from common.saes.stream import Activations
 from common.saes.trainer import train
 from replications.sparse_autoencoders.more_members import more_members

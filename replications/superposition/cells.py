@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from common.errors import UserError
+from common.core.errors import UserError
 from replications.superposition.grid import Best
 from replications.superposition.theory import antipodal, expected_loss, forget_extra, forget_first
 

@@ -1,6 +1,6 @@
 """Step: draws figures from the tables of their parts."""
 
-from common.drawing import Plan, run_plans
+from common.core.figures import Plan, run_plans
 from replications.superposition.draw_absolute import draw_absolute
 from replications.superposition.draw_adversarial import draw_adversarial
 from replications.superposition.draw_double_descent import draw_double_descent

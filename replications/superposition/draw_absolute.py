@@ -6,8 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from common.drawing import Picture
-from common.plotting import PAGE_WIDTH, PALETTE, SEQUENTIAL
+from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL, Picture
 from replications.superposition.draw_neurons import stack_weights
 from replications.superposition.drawing import log_ticks
 

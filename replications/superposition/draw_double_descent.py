@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import log_ticks
 
 SHOWN = 6

@@ -4,8 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from common.drawing import Picture
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE, Picture
 from replications.superposition.drawing import log_ticks
 
 HIGHEST = 1.25  # of the right panel; higher are restarts that ended in no branch

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE
 
 TITLES = {"relu": "ReLU", "linear": "linear (control)"}
 EARLY = 0.2  # of training, shown for the levels; afterwards nothing moves

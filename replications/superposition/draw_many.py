@@ -7,7 +7,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from common.plotting import DIVERGING, PAGE_WIDTH, SEQUENTIAL
+from common.core.figures import DIVERGING, PAGE_WIDTH, SEQUENTIAL
 
 TITLES = {"linear": "linear (control)", "relu": "ReLU"}
 

@@ -8,7 +8,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from common.plotting import PAGE_WIDTH, SEQUENTIAL
+from common.core.figures import PAGE_WIDTH, SEQUENTIAL
 
 TITLES = {"relu_hidden": "ReLU hidden units", "relu": "linear hidden\nunits (control)"}
 SHOWN = 5

@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from common.plotting import PAGE_WIDTH, SEQUENTIAL
+from common.core.figures import PAGE_WIDTH, SEQUENTIAL
 from replications.superposition.drawing import edges
 from replications.superposition.theory import border
 

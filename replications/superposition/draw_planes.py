@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.plotting import PAGE_WIDTH
+from common.core.figures import PAGE_WIDTH
 from replications.superposition.drawing import draw_plane, draw_shares
 
 NAMES = {"relu": "ReLU", "linear": "linear\n(control)"}

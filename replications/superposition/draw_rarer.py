@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import draw_plane, log_ticks
 
 SHOWN = 6

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.plotting import COLUMN_WIDTH, PALETTE
+from common.core.figures import COLUMN_WIDTH, PALETTE
 from replications.superposition.drawing import log_ticks
 
 MARKERS = "ovs^Dp"

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.plotting import DIVERGING, PAGE_WIDTH, PALETTE
+from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import draw_plane, log_ticks
 
 TITLES = {"correlated": "correlated", "exclusive": "exclusive", "independent": "independent (control)"}

@@ -7,7 +7,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from common.plotting import PAGE_WIDTH, PALETTE
+from common.core.figures import PAGE_WIDTH, PALETTE
 from replications.superposition.drawing import edges
 
 CLASSES = {"ignored": "0.85", "superposed": PALETTE[0], "dedicated": PALETTE[4]}

@@ -5,7 +5,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from common.plotting import PALETTE
+from common.core.figures import PALETTE
 
 FORGOTTEN = 0.1  # norm below which a feature is not drawn; as in `geometry`
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import run, track
-from common.tables import write_table
+from common.core.step import run, track
+from common.core.tables import write_table
 from replications.superposition.axes import spaced
 from replications.superposition.theory import Optimum, antipodal, best_model, forget_extra, forget_first
 from replications.superposition.training_settings import Span

@@ -17,8 +17,8 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from common.cli import run, track
-from common.tables import write_table
+from common.core.step import run, track
+from common.core.tables import write_table
 from replications.superposition.axes import spaced
 from replications.superposition.theory import variance
 from replications.superposition.training_settings import Span

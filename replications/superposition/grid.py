@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from common.cli import track
-from common.errors import UserError
-from common.files import atomic
+from common.core.errors import UserError
+from common.core.files import atomic
+from common.core.step import track
 from replications.superposition.model import Activation, Data, evaluate, sample, stack
 from replications.superposition.training import initial, minimise
 from replications.superposition.training_settings import Effort

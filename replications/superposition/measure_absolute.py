@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.cli import run
-from common.records import Metric, write_metrics
-from common.statistics import null_distribution
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import null_distribution
+from common.core.step import run
+from common.core.tables import write_table
 from replications.superposition.geometry import FORGOTTEN
 from replications.superposition.measure_neurons import SERVED, polysemantic
 from replications.superposition.motif import COLUMNS, add_motif

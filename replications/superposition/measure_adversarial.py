@@ -16,10 +16,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from common.cli import run
-from common.records import Metric, write_metrics
-from common.statistics import null_distribution, over_seeds
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import null_distribution, over_seeds
+from common.core.step import run
+from common.core.tables import write_table
 from replications.superposition.geometry import checked_dimensionality, dims_per_feature
 from replications.superposition.grid import load_grid
 from replications.superposition.streams import batch

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from common.cli import run
-from common.records import Metric, write_metrics
-from common.statistics import over_seeds
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import over_seeds
+from common.core.step import run
+from common.core.tables import write_table
 from replications.superposition.geometry import (
     STORED,
     checked_dimensionality,

@@ -12,10 +12,10 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from common.cli import run
-from common.records import Metric, write_metrics
-from common.statistics import over_seeds
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import over_seeds
+from common.core.step import run
+from common.core.tables import write_table
 from replications.superposition.geometry import FORGOTTEN, HALF, norms
 from replications.superposition.grid import load_grid
 from replications.superposition.tables import add_pair, nearest

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from common.cli import run
-from common.records import Metric, write_metrics
-from common.statistics import null_distribution, over_seeds
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import null_distribution, over_seeds
+from common.core.step import run
+from common.core.tables import write_table
 from replications.superposition.cells import (
     CLASSES,
     SHUFFLES,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from common.cli import run
-from common.records import write_metrics
-from common.statistics import over_seeds
-from common.tables import write_table
+from common.core.metrics import write_metrics
+from common.core.statistics import over_seeds
+from common.core.step import run
+from common.core.tables import write_table
 from replications.superposition.geometry import HALF, checked_dimensionality, dimensionality, norms
 from replications.superposition.grid import load_grid
 from replications.superposition.tables import column_table, nearest, worst_gap

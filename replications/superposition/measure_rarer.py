@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from common.cli import run
-from common.records import Metric, write_metrics
-from common.statistics import over_seeds
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import over_seeds
+from common.core.step import run
+from common.core.tables import write_table
 from replications.superposition.geometry import HALF, checked_dimensionality, norms
 from replications.superposition.grid import load_grid
 from replications.superposition.tables import add_pair, column_table

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from common.cli import run
-from common.records import Metric, write_metrics
-from common.statistics import null_distribution
-from common.tables import write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import null_distribution
+from common.core.step import run
+from common.core.tables import write_table
 from replications.superposition.cells import near_border, shuffled_agreement
 from replications.superposition.exact_thirds import nodes
 from replications.superposition.geometry import checked_dimensionality

@@ -19,7 +19,7 @@ from einops import einsum
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.records import Metric
+from common.core.metrics import Metric
 from replications.superposition.geometry import FORGOTTEN
 from replications.superposition.tables import add_pair
 

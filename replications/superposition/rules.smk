@@ -1,7 +1,7 @@
 # Toy models of superposition. A part is: train (all its models in one batched job) -> measure -> draw. This file says
 # which part runs which step. train.smk makes one rule of every line, measure.smk and figures.smk one of every group of
 # parts: there, importing libraries would take longer than the steps.
-from common.workflow import captions, figure_files, flags, parts, source_hash
+from common.engine.rules import captions, figure_files, flags, parts, source_hash
 from replications.superposition.wiring import calls
 
 NAME = "replications.superposition"

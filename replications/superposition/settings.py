@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from common.records import Strict
+from common.core.settings import Strict
 from replications.superposition.training_settings import (
     AbsoluteTraining,
     CellTraining,

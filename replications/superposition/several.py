@@ -11,8 +11,8 @@ from typing import Any
 
 import tyro
 
-from common.cli import run_command
-from common.errors import UserError
+from common.core.errors import UserError
+from common.core.step import run_command
 from replications.superposition.wiring import MARK
 
 

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.errors import UserError
-from common.network_settings import Optimisation
-from common.training import Job, Weights
+from common.core.errors import UserError
+from common.toys.settings import Optimisation
+from common.toys.training import Job, Weights
 from replications.superposition.model import Activation, Data, evaluate, stack
 from replications.superposition.training import initial
 
@@ -155,7 +155,7 @@ def stream_job(
     device: str,
     snapshots_at: list[int],
 ) -> Job:
-    """A job of `common.training` for every seed and density: instance = (seed, density), seed slowest."""
+    """A job of `common.toys.training` for every seed and density: instance = (seed, density), seed slowest."""
     n_features, size = len(importance), optimisation.batch
     if n_features <= n_hidden:
         raise UserError(f"{n_features} features fit into {n_hidden} hidden units: give n_features more than n_hidden")

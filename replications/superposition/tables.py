@@ -11,9 +11,9 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from common.errors import UserError
-from common.records import Metric
-from common.statistics import over_seeds
+from common.core.errors import UserError
+from common.core.metrics import Metric
+from common.core.statistics import over_seeds
 from replications.superposition.geometry import canonical, dimensionality, norms, superposition
 from replications.superposition.grid import Best, Grid
 

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.cli import run
-from common.files import atomic
-from common.training import Job, train
+from common.core.files import atomic
+from common.core.step import run
+from common.toys.training import Job, train
 from replications.superposition.absolute import Hidden, Weights, absolute_loss, dropped, starts
 from replications.superposition.model import Data, stack
 from replications.superposition.streams import batch

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from common.cli import run
+from common.core.step import run
 from replications.superposition.axes import spaced
 from replications.superposition.grid import Grid, save_grids, train_grid
 from replications.superposition.training_settings import CellTraining, Device

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
 
-from common.cli import run
-from common.files import atomic
-from common.training import Job, Weights, train
+from common.core.files import atomic
+from common.core.step import run
+from common.toys.training import Job, Weights, train
 from replications.superposition.few_points import Points, draw_points, evaluate_points, hidden_vectors
 from replications.superposition.streams import START, with_gradient
 from replications.superposition.training import initial

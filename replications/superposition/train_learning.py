@@ -17,9 +17,9 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.cli import run
-from common.files import atomic
-from common.training import Job, train
+from common.core.files import atomic
+from common.core.step import run
+from common.toys.training import Job, train
 from replications.superposition.model import Activation, Data, evaluate, sample, sample_sets, stack
 from replications.superposition.streams import START, written_loss
 from replications.superposition.training import initial

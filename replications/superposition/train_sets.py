@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from common.cli import run
+from common.core.step import run
 from replications.superposition.grid import Draw, save_grids, train_grid
 from replications.superposition.model import Data, sample, sample_sets
 from replications.superposition.training_settings import Device, SetKind, SetTraining

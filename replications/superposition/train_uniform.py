@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from einops import rearrange
 
-from common.cli import run
-from common.training import train
+from common.core.step import run
+from common.toys.training import train
 from replications.superposition.grid import Grid, save_grids
 from replications.superposition.model import Data, evaluate
 from replications.superposition.streams import batch, stream_job

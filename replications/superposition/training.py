@@ -14,7 +14,7 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.errors import UserError
+from common.core.errors import UserError
 from replications.superposition.model import Activation, Data, evaluate
 
 SUFFICIENT_DECREASE = 1e-4

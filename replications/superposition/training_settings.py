@@ -7,8 +7,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from common.network_settings import Optimisation
-from common.records import Strict
+from common.core.settings import Strict
+from common.toys.settings import Optimisation
 
 Sized = TypeVar("Sized", bound=Strict)
 Density = Annotated[float, Field(gt=0.0, le=1.0)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from common.workflow import flags
+from common.engine.rules import flags
 
 MARK = "+"
 

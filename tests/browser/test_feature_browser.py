@@ -7,9 +7,9 @@ import pytest
 from common.saes.browser import filled
 from tests.browser.accessibility import missed, violations
 from tests.browser.chromium import opened
-from tests.common.saes_browser_tiny import WORDS, tiny_data
-from tests.replications.monosemanticity_tiny import WORDS as ONE_LAYER_WORDS
-from tests.replications.monosemanticity_tiny import tiny_page
+from tests.fixtures.monosemanticity_tiny import WORDS as ONE_LAYER_WORDS
+from tests.fixtures.monosemanticity_tiny import tiny_page
+from tests.fixtures.saes_browser_tiny import WORDS, tiny_data
 
 pytestmark = pytest.mark.browser
 

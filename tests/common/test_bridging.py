@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from common.bridging import InstanceModel, load_in_bridge
-from common.errors import UserError
-from common.network_settings import Architecture
-from common.transformer import Ablation, forward, initial_weights
+from common.core.errors import UserError
+from common.toys.settings import Architecture
+from common.toys.transformer import Ablation, forward, initial_weights
+from tests.bridging import InstanceModel, load_in_bridge
 
 BASE = {"n_layers": 2, "keys": "plain", "mlp": "none", "d_model": 16, "n_heads": 2, "d_head": 8, "d_vocab": 11,
         "n_ctx": 10}  # fmt: skip

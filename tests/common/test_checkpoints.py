@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common import launch
-from common.checkpoints import BESIDE, FOLDER, remove_stale
+from common.engine.checkpoints import BESIDE, FOLDER, remove_stale
 
 LEFT = (
     "resources/checkpoints/0123456789abcdef.safetensors",
@@ -29,7 +29,7 @@ KEPT = (
 @pytest.fixture
 def project(tmp_path):
     """A small project that was started once, with checkpoints left behind by a kill."""
-    for name in ("common/training.py", "config/scales/laptop.yaml", "replications/a/rules.smk", "Snakefile"):
+    for name in ("common/toys/training.py", "config/scales/laptop.yaml", "replications/a/rules.smk", "Snakefile"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("first")
     (tmp_path / "envs").mkdir()
@@ -49,7 +49,7 @@ def test_checkpoints_survive_a_start_without_a_change(project, capsys):
 
 @pytest.mark.parametrize(
     "name",
-    ["common/training.py", "config/scales/laptop.yaml", "replications/a/rules.smk", "Snakefile", "envs/lock.txt"],
+    ["common/toys/training.py", "config/scales/laptop.yaml", "replications/a/rules.smk", "Snakefile", "envs/lock.txt"],
 )
 def test_checkpoints_go_after_an_edit(project, name, capsys):
     (project / name).write_text("second")

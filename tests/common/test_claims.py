@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from common.claims import Assertion, ClaimDefinition, ClaimsFile, evaluate, load_claims
-from common.config import ROOT, SCALES, load_replication, load_scale, replications
-from common.errors import UserError
-from common.files import read_yaml, write_json
-from common.records import Metric, write_metrics
-from common.verify import html, markdown, read_claims, summary, verify_replication
+from common.core.claims import Assertion, ClaimDefinition, ClaimsFile, evaluate, load_claims
+from common.core.errors import UserError
+from common.core.files import read_yaml, write_json
+from common.core.metrics import Metric, write_metrics
+from common.core.settings import ROOT, SCALES, load_replication, load_scale, replications
+from common.core.verify import html, markdown, read_claims, summary, verify_replication
 
 BASE = {
     "id": "effect_is_large",
@@ -156,10 +156,10 @@ def test_duplicate_ids_are_refused():
 
 
 def test_not_run_here_gives_its_reason(monkeypatch, tmp_path):
-    import common.verify
+    import common.core.verify
 
     both = [definition(scales=["gpu"]), definition(id="other", models=["gpt2"])]
-    monkeypatch.setattr(common.verify, "load_claims", lambda name: both)
+    monkeypatch.setattr(common.core.verify, "load_claims", lambda name: both)
     first, second = verify_replication("demo", "laptop", ["small"], tmp_path)
     assert (first.verdict, first.reason) == ("not run here", "needs scale gpu; this is laptop")
     assert (second.verdict, second.reason) == ("not run here", "model gpt2 is not part of this run")
@@ -193,9 +193,9 @@ def test_a_claim_whose_condition_is_not_met_is_not_run():
 
 
 def test_missing_results_are_an_error_and_not_a_skip(monkeypatch, tmp_path):
-    import common.verify
+    import common.core.verify
 
-    monkeypatch.setattr(common.verify, "load_claims", lambda name: [definition()])
+    monkeypatch.setattr(common.core.verify, "load_claims", lambda name: [definition()])
     with pytest.raises(UserError, match="does not exist"):
         verify_replication("demo", "laptop", [], tmp_path)
     write_metrics(tmp_path / "demo/toy/other/metrics.json", {"effect": metric(1.0)})
@@ -219,7 +219,7 @@ def test_tables_show_every_claim_and_escape_text(tmp_path):
 @pytest.mark.parametrize("name", replications())
 def test_claims_of_every_replication(name, root):
     """Valid, with calibration seeds that are not scored, and with models and scales that exist."""
-    from common.models import registry
+    from common.data.models import registry
 
     scored = {seed for scale in SCALES for seed in load_scale(scale).seeds}
     page = (root / "replications" / name / "README.md").read_text().split("<!-- results:")[0]
@@ -282,7 +282,7 @@ def test_a_claims_file_that_cannot_be_read_is_one_skipped_item(tmp_path):
 
 
 def test_a_run_answers_only_for_the_claims_that_it_judged(tmp_path):
-    from common.launch import CLAIMS_FAILED, _conclude
+    from common.engine.launch import CLAIMS_FAILED, _conclude
 
     claim = judge(metric(0.3), metric(0.1))
     assert claim.problem

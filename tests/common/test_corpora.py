@@ -4,14 +4,14 @@ from itertools import combinations
 
 import pytest
 
-import common.corpora as corpora
-import common.python_docs as python_docs
-import common.self_chat as self_chat
-from common.corpora import Document, Packages, check_disjoint, corpus_entry, read_corpus, text_hash, write_corpus
-from common.errors import UserError
-from common.files import read_yaml, sha256, write_json
-from common.python_docs import module_documents, shingles, split_documents, without_near_duplicates
-from common.self_chat import TOPICS, questions, split_of
+import common.data.corpora as corpora
+import common.recipes.python_docs as python_docs
+import common.recipes.self_chat as self_chat
+from common.core.errors import UserError
+from common.core.files import read_yaml, sha256, write_json
+from common.data.corpora import Document, Packages, check_disjoint, corpus_entry, read_corpus, text_hash, write_corpus
+from common.recipes.python_docs import module_documents, shingles, split_documents, without_near_duplicates
+from common.recipes.self_chat import TOPICS, questions, split_of
 
 
 class Letters:
@@ -144,7 +144,7 @@ def test_unknown_corpus():
 
 @pytest.mark.model
 def test_self_chat_is_seeded_text_in_chat_format(model_folder, tmp_path, monkeypatch):
-    import common.self_chat as self_chat
+    import common.recipes.self_chat as self_chat
 
     corpus = corpus_entry("self-chat").model_copy(update={"conversations": {"smoke": 6}, "new_tokens": {"smoke": 5}})
     monkeypatch.setattr(self_chat, "corpus_entry", lambda name: corpus)

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.forkserver import forkserver
+from common.engine.forkserver import forkserver
 
 STEP = """
 import os, sys, time

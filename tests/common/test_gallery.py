@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import gallery as module
-from common.errors import UserError
-from common.gallery import gallery, merged_cost
-from common.pages import _cost_card, gallery_text, opening, seed_list
+import common.publish.gallery as module
+from common.core.errors import UserError
+from common.publish.gallery import gallery, merged_cost
+from common.publish.pages import _cost_card, gallery_text, opening, seed_list
 
 STEP = {"wall_s": 1.0, "cpu_s": 2.0, "peak_rss_mb": 3.0, "gpu_s": 0.0, "peak_gpu_mb": 0.0}
 ORIGIN = {"commit": "a" * 40, "dirty": False, "scale": "laptop", "seeds": [0, 1], "device": "one", "models": {}}

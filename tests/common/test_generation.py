@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from common.generation import PLACES, Sampler, edited, generate, reread, unembedded
+from common.interp.generation import PLACES, Sampler, edited, generate, reread, unembedded
 from common.saes.browser import output_map
 
 D, VOCABULARY = 16, 50

@@ -6,8 +6,8 @@ import pytest
 import tyro
 
 from common import launch
-from common.errors import UserError
-from common.launch import Options
+from common.core.errors import UserError
+from common.engine.launch import Options
 
 
 @pytest.fixture

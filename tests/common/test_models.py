@@ -12,11 +12,11 @@ import torch
 import yaml
 from transformers import GPT2Config, GPT2LMHeadModel
 
-import common.materialise as materialise_module
-import common.models as models
-from common.errors import UserError
-from common.files import read_json, sha256
-from common.models import chat_prompt, encode, entry, load_model, load_tokenizer, registry, verify_folder
+import common.data.materialise as materialise_module
+import common.data.models as models
+from common.core.errors import UserError
+from common.core.files import read_json, sha256
+from common.data.models import chat_prompt, encode, entry, load_model, load_tokenizer, registry, verify_folder
 from tests.hub import stand_in
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -78,9 +78,9 @@ def local_hub(tiny_gpt2):
 def through_hub(tmp_path, hub, name, out, hub_on="1"):
     """Runs the materialise step as the workflow does, against the stand-in and with a registry of the test's own."""
     script = (
-        "import common.models, pathlib;"
-        f"common.models.MODELS_FILE = pathlib.Path({str(tmp_path / 'models.yaml')!r});"
-        "from common.materialise import materialise; from common.cli import run; run(materialise)"
+        "import common.data.models, pathlib;"
+        f"common.data.models.MODELS_FILE = pathlib.Path({str(tmp_path / 'models.yaml')!r});"
+        "from common.data.materialise import materialise; from common.core.step import run; run(materialise)"
     )
     environment = os.environ | {"HUB": hub_on, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-c", script, "--name", name, "--out", str(out)]

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.config import replications
-from common.paper import REFERENCES, figure_rules, found_figures, references
+from common.core.settings import replications
+from common.publish.paper import REFERENCES, figure_rules, found_figures, references
 
 CALL = r"#[\w-]+(?:\((?:[^()\n]|\([^()\n]*\))*\)|\.[\w-]+)+"
 SWALLOWED = re.compile(rf"(?m)^(?!#(?:let|set|show|import)\b).*?{CALL};(?=\s|$)")
@@ -66,8 +66,8 @@ def test_a_replication_with_references_of_its_own_is_found(root, tmp_path, monke
     for name in ("with_own", "without"):
         (tmp_path / "replications" / name).mkdir(parents=True)
     (tmp_path / "replications" / "with_own" / "references.bib").write_text("")
-    monkeypatch.setattr("common.paper.ROOT", tmp_path)
-    monkeypatch.setattr("common.paper.replications", lambda: ["with_own", "without"])
+    monkeypatch.setattr("common.publish.paper.ROOT", tmp_path)
+    monkeypatch.setattr("common.publish.paper.replications", lambda: ["with_own", "without"])
     assert references() == [REFERENCES, "replications/with_own/references.bib"]
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from common.claims import load_claims
-from common.config import replications
-from common.errors import UserError
-from common.pages import TESTS, cost_block, every_claim, front_page, pages, with_block
-from common.verify import read_claims
+from common.core.claims import load_claims
+from common.core.errors import UserError
+from common.core.settings import replications
+from common.core.verify import read_claims
+from common.publish.pages import TESTS, cost_block, every_claim, front_page, pages, with_block
 
 LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt", "interop.lock")
 

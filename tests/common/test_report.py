@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from common.errors import UserError
-from common.gallery import RECORDS
-from common.report import finish, front_page
-from common.verify import read_claims
+from common.core.errors import UserError
+from common.core.verify import read_claims
+from common.publish.gallery import RECORDS
+from common.publish.report import finish, front_page
 
 
 @pytest.fixture

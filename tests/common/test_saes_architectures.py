@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from common.errors import UserError
+from common.core.errors import UserError
 from common.saes.architectures import ARCHITECTURES
 from common.saes.architectures.base import Batch, Context, Progress, pre_activations, squared_error, stacked, variance
 from common.saes.architectures.cross_layer import causal

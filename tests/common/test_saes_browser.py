@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.saes.browser import census, choose, coherence, filled, logit_effects, nearest
-from tests.common.saes_browser_tiny import WORDS, D, tiny_data, tiny_sae, tiny_texts
+from tests.fixtures.saes_browser_tiny import WORDS, D, tiny_data, tiny_sae, tiny_texts
 
 
 def activations(data, latent):

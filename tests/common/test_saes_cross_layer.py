@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from common.errors import UserError
+from common.core.errors import UserError
 from common.saes.architectures import ARCHITECTURES
 from common.saes.architectures.base import Batch, Context
 from common.saes.cross_layer import CrossLayerTranscoder, load_cross_layer

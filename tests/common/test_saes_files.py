@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from common.errors import UserError
-from common.files import sha256
+from common.core.errors import UserError
+from common.core.files import sha256
 from common.saes import stream
 from common.saes.sae import About, Sae
 from common.saes.saelens import load_density, load_saelens, save_saelens

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.errors import UserError
+from common.core.errors import UserError
 from common.saes.metrics import detection, fvu, l0, loss_recovered, moments, pathological_ratio, principal, recovery
 from common.saes.stream import shuffled_dimensions
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 import yaml
 
-from common.errors import UserError
-from common.files import sha256
-from common.models import registry
+from common.core.errors import UserError
+from common.core.files import sha256
+from common.data.models import registry
 from common.saes import public
 from common.saes.sae import About, Sae
 from common.saes.saelens import load_saelens, save_saelens
@@ -75,7 +75,7 @@ def register(tmp_path, monkeypatch, repository):
 def through_hub(registry_file: Path, hub: str, names: list[str]) -> list[str]:
     """One line for each name: what was loaded, or the error."""
     script = (
-        "import pathlib, sys; from common.saes import public; from common.errors import UserError\n"
+        "import pathlib, sys; from common.saes import public; from common.core.errors import UserError\n"
         f"public.SAES_FILE = pathlib.Path({str(registry_file)!r})\n"
         f"public.FOLDER = pathlib.Path({str(registry_file.parent / 'resources')!r})\n"
         "for name in sys.argv[1:]:\n"

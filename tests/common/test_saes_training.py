@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from common.errors import UserError
+from common.core.errors import UserError
 from common.saes import optimiser, trainer
 from common.saes.architectures.base import Batch, Losses, geometric_median
 from common.saes.recipe import Recipe, Training, k_now, learning_rate

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.statistics import auroc, exact, null_distribution, over_clusters, over_seeds
+from common.core.statistics import auroc, exact, null_distribution, over_clusters, over_seeds
 
 FINITE = st.floats(-1e3, 1e3)
 

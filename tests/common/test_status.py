@@ -5,10 +5,10 @@ import subprocess
 import pytest
 
 from common import status
-from common.cli import COST_PREFIX
-from common.config import ROOT
-from common.dag import owner_of
-from common.errors import UserError
+from common.core.errors import UserError
+from common.core.settings import ROOT
+from common.core.step import COST_PREFIX
+from common.publish.workflow_picture import owner_of
 
 EVERY = """Building DAG of jobs...
 
@@ -60,7 +60,7 @@ def test_state_and_seconds_are_read_from_the_log(tmp_path):
 
 
 def test_a_rule_belongs_to_the_longest_name(monkeypatch):
-    monkeypatch.setattr("common.dag.replications", lambda: ["toy", "toy_models"])
+    monkeypatch.setattr("common.publish.workflow_picture.replications", lambda: ["toy", "toy_models"])
     assert [owner_of(rule) for rule in ("toy_models_train", "toy_train", "toy", "verify")] == [
         "toy_models", "toy", "toy", None,
     ]  # fmt: skip

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.errors import UserError
-from common.generation import Sampler, edited, generate, layer_and_place, load_writer, reread
+from common.core.errors import UserError
+from common.interp.generation import Sampler, edited, generate, layer_and_place, load_writer, reread
 from common.saes.sae import About, Sae
-from common.steering import Steering
+from common.saes.steering import Steering
 
 D, F = 6, 10
 HOOK = "blocks.12.hook_resid_pre"
@@ -120,7 +120,7 @@ PROMPTS = [[0, 504, 1203], [0, 28120, 905, 260, 1132], [0, 345]]
 def test_a_batch_equals_one_prompt_and_one_multiplier_at_a_time_with_hooks(writer, model_folder):
     """Greedy texts of four rows (three prompts, different strengths) under each intervention, written with a cache of
     keys and values, against a hooked bridge without one."""
-    from common.models import load_model
+    from common.data.models import load_model
 
     bridge, rows = load_model(model_folder), torch.tensor([0, 1, 2, 0])
     v = torch.nn.functional.normalize(torch.randn(4, 576, generator=torch.Generator().manual_seed(0)), dim=1)

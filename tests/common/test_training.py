@@ -7,10 +7,10 @@ import torch
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.model_bridge import TransformerBridge
 
-from common.errors import UserError
-from common.network_settings import Architecture, Optimisation
-from common.training import Job, identity, train
-from common.transformer import Ablation, forward, initial_weights, smear, token_losses
+from common.core.errors import UserError
+from common.toys.settings import Architecture, Optimisation
+from common.toys.training import Job, identity, train
+from common.toys.transformer import Ablation, forward, initial_weights, smear, token_losses
 
 SETTINGS = Optimisation(
     steps=12, batch=4, learning_rate=0.01, warmup=3, beta1=0.9, beta2=0.98, weight_decay=0.1, clip=0.5
@@ -52,7 +52,7 @@ def same(a, b):
 
 def test_a_killed_run_resumes_bit_exactly(tmp_path, monkeypatch):
     whole = train(job(), SETTINGS, folder=tmp_path)
-    monkeypatch.setattr("common.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("common.toys.training.CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train(job(fail_at=7), SETTINGS, folder=tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
@@ -61,7 +61,7 @@ def test_a_killed_run_resumes_bit_exactly(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_is_used_and_a_broken_one_is_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("common.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("common.toys.training.CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         train(job(fail_at=7), SETTINGS, folder=tmp_path)
     [path] = tmp_path.iterdir()

@@ -1,6 +1,6 @@
 """Python runs this at its start where this folder is on the path: every process of a run then has the pretended GPU."""
 
-import common.config as config
+import common.core.settings as config
 from tests.pretended_gpu.device import install
 
 load_scale, load_run = config.load_scale, config.load_run

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common.config import load_replication
-from common.decoder import Decoder
-from common.edges import edge_scores
-from common.models import load_model
-from common.patching import Receivers, patch_heads, path_patch
+from common.core.settings import load_replication
+from common.data.models import load_model
+from common.interp.decoder import Decoder
+from common.interp.edge_graph import edge_scores
+from common.interp.path_patching import Receivers, patch_heads, path_patch
 from common.saes.trainer import train as train_saes
 from replications.grokking.train import train as train_grokking
 from replications.induction_heads.train import train_arm
@@ -19,8 +19,8 @@ from replications.ioi_circuit.residual import read_difference
 from replications.monosemanticity.dictionaries import Stream
 from replications.superposition.train_features import train_features
 from tests.common.test_saes_training import SETTINGS, sweep
+from tests.fixtures.ioi_circuit_tiny import save_tiny_model, tiny_prompts
 from tests.pretended_gpu.device import CUDA, Generator, Pretended
-from tests.replications.ioi_circuit_tiny import save_tiny_model, tiny_prompts
 
 pytestmark = pytest.mark.skipif(torch.Generator is not Generator, reason="`python -m tests.pretended_gpu` runs these")
 DEVICES = ("cpu", "cuda")

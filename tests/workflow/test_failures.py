@@ -42,8 +42,8 @@ def test_a_hub_model_for_everything(project):
 
 def test_gpu_scale_without_a_gpu(project):
     done = subprocess.run(
-        [sys.executable, "-m", "common.launch", "--scale", "gpu"], cwd=project.path, capture_output=True, text=True,
-        env=project.environment(CUDA_VISIBLE_DEVICES=""), check=False,
+        [sys.executable, "-m", "common.engine.launch", "--scale", "gpu"], cwd=project.path, capture_output=True,
+        text=True, env=project.environment(CUDA_VISIBLE_DEVICES=""), check=False,
     )  # fmt: skip
     fails(done, "SCALE=gpu needs an NVIDIA GPU")
     assert not (project.path / "results" / "gpu").exists()

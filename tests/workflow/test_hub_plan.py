@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
-from common.config import Run, load_scale
-from common.hub_models import models_of
+from common.core.settings import load_scale
+from common.engine.config import Run
+from common.engine.hub_models import models_of
 
 pytestmark = pytest.mark.workflow
 OWN = "smollm2-135m-instruct-q4_1"

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from common.config import replications
+from common.core.settings import replications
 from tests.workflow.test_run import metrics_bytes
 
 pytestmark = pytest.mark.workflow

@@ -26,11 +26,11 @@ def tree(project):
 def test_a_new_replication_runs_at_once(copy_project, root):
     project, name = copy_project(), "tilted_lines"
     before = tree(project)
-    made = call(project, "common.new", "--name", name)
+    made = call(project, "common.engine.scaffold", "--name", name)
     assert made.returncode == 0, made.stderr
     after = tree(project)
     assert {path: after[path] for path in before} == before, "a file outside the new folder was changed"
-    places = (f"replications/{name}/", f"tests/replications/test_{name}.py", f"config/schemas/{name}.json")
+    places = (f"replications/{name}/", f"config/schemas/{name}.json")
     assert all(path.startswith(places) for path in set(after) - set(before))
     done = project.run(name)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -41,19 +41,21 @@ def test_a_new_replication_runs_at_once(copy_project, root):
     assert (project.results / name / "toy" / "probe" / "figures" / "probe.svg").stat().st_size > 1000
     shutil.copytree(root / "tests", project.path / "tests", dirs_exist_ok=True)
     general = ("tests/common/test_claims.py", "tests/common/test_paper.py")
-    tested = call(project, "pytest", "-q", "-k", f"{name} or semicolon", f"tests/replications/test_{name}.py", *general)
+    tested = call(
+        project, "pytest", "-q", "-k", f"{name} or semicolon", f"replications/{name}/tests/test_{name}.py", *general
+    )
     assert tested.returncode == 0, tested.stdout
-    looked = call(project, "ruff", "check", f"replications/{name}", f"tests/replications/test_{name}.py")
+    looked = call(project, "ruff", "check", f"replications/{name}")
     assert looked.returncode == 0, looked.stdout
-    again = call(project, "common.new", "--name", name)
+    again = call(project, "common.engine.scaffold", "--name", name)
     assert again.returncode == 1
     assert again.stderr.strip() == f"error: replications/{name} exists already; choose another name or remove it first"
 
 
 @pytest.mark.parametrize("name", ["", "My-Result", "class", "2nd"])
 def test_bad_names_are_refused(name):
-    from common.errors import UserError
-    from common.new import new
+    from common.core.errors import UserError
+    from common.engine.scaffold import new
 
     with pytest.raises(UserError, match="cannot name a replication"):
         new(name)
@@ -66,8 +68,8 @@ FILES = ("models", "claims", "saes", "scale", "logs")
 
 @pytest.mark.parametrize("name", [*TARGETS, *RULES, *FILES])
 def test_names_that_mean_something_else_are_refused(name, root):
-    from common.errors import UserError
-    from common.new import new
+    from common.core.errors import UserError
+    from common.engine.scaffold import new
 
     with pytest.raises(
         UserError, match=f"^'{name}' cannot name a replication: there is .+ already; choose another name$"
@@ -77,9 +79,9 @@ def test_names_that_mean_something_else_are_refused(name, root):
 
 
 def test_no_replication_has_a_reserved_name_and_every_target_and_schema_is_reserved(root):
-    from common.config import replications
-    from common.new import reserved
-    from common.schemas import schemas
+    from common.core.settings import replications
+    from common.engine.scaffold import reserved
+    from common.engine.schemas import schemas
 
     found = set(reserved())
     assert not found & set(replications())

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from common.claims import load_claims
-from common.config import replications
-from common.cost import costs
-from common.records import read_metrics
+from common.core.claims import load_claims
+from common.core.metrics import read_metrics
+from common.core.settings import replications
+from common.publish.cost import costs
 
 pytestmark = pytest.mark.workflow
 FIGURE_FILES = ("svg", "png", "pdf", "csv", "json")
@@ -93,7 +93,7 @@ def test_second_run_does_nothing_and_touch_neither(finished):
 
 def imported(module):
     """Modules that a step imports, directly or not."""
-    from common.sources import _parsed
+    from common.core.source_hash import _parsed
 
     todo, seen = [module], set()
     while todo:
@@ -117,7 +117,7 @@ def edited(path, old, new):
 
 def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished, steps):
     """The importing steps rerun, what follows them comes along, and nothing before."""
-    uses = {rule: "common.statistics" in imported(module) for rule, module in steps.items()}
+    uses = {rule: "common.core.statistics" in imported(module) for rule, module in steps.items()}
     with edited(finished.path / "common" / "statistics.py", "LEVEL = 0.95", "LEVEL = 0.9"):
         rerun = finished.jobs("all")
     assert finished.jobs("all") == set()
@@ -131,7 +131,7 @@ def test_every_step_carries_the_hash_of_its_sources(finished, steps):
     """An edit in the module that every step imports reruns every step."""
     with edited(finished.path / "common" / "cli.py", "LOG_INTERVAL = 10.0", "LOG_INTERVAL = 11.0"):
         rerun = finished.jobs("all")
-    importing = {rule for rule, module in steps.items() if "common.cli" in imported(module)}
+    importing = {rule for rule, module in steps.items() if "common.core.step" in imported(module)}
     assert len(importing) >= 20
     shared = {"materialise_model", "shallow_model", "python_docs"}  # their folders are those of the real project
     assert importing <= rerun | shared
@@ -145,7 +145,14 @@ def test_an_edit_that_no_step_runs_renews_the_record_alone(finished):
 
 def test_steps_without_a_language_model_do_not_import_one(root):
     modules = [f"replications.superposition.{p.stem}" for p in (root / "replications/superposition").glob("*.py")]
-    modules += ["common.verify", "common.paper", "common.cost", "common.provenance", "common.launch", "common.status"]
+    modules += [
+        "common.core.verify",
+        "common.publish.paper",
+        "common.publish.cost",
+        "common.publish.provenance",
+        "common.engine.launch",
+        "common.engine.status",
+    ]
     code = (
         "import importlib, sys\n"
         "for module in sys.argv[1:]:\n"
@@ -162,7 +169,7 @@ def test_steps_without_a_language_model_do_not_import_one(root):
 
 def test_status_names_every_replication_and_step(finished):
     done = subprocess.run(
-        [sys.executable, "-m", "common.status", "--scale", "smoke"],
+        [sys.executable, "-m", "common.engine.status", "--scale", "smoke"],
         cwd=finished.path, env=finished.environment(COLUMNS="140"), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.errors import UserError
+from common.core.errors import UserError
 from common.saes.recipe import Recipe
 from common.saes.sae import About, Activation, Sae
 

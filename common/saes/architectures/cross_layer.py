@@ -16,7 +16,7 @@ from einops import einsum, rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from common.errors import UserError
+from common.core.errors import UserError
 from common.saes.architectures.base import (
     Batch,
     Context,

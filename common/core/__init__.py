@@ -1,0 +1,1 @@
+"""Ground floor: files, errors, settings, steps, metrics, statistics, claims and figures. Imports no other floor."""

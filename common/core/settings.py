@@ -1,0 +1,145 @@
+"""Settings of the run: one scale file and one `config.yaml` per replication, both checked by pydantic.
+
+A replication's `config.yaml` has the blocks `default`, `smoke`, `laptop` and `gpu`; the block of the chosen scale is
+laid over `default`, key by key. Its class `Settings` (in `settings.py`) names and bounds every key. The JSON schemas in
+`config/schemas/` are generated from these classes (`common.engine.schemas`) for editors.
+"""
+
+import difflib
+import importlib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from common.core.errors import UserError
+from common.core.files import read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SCALES = ("smoke", "laptop", "gpu")
+Scale = Literal["smoke", "laptop", "gpu"]
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("the same seed stands here twice, but seeds count as independent; keep each of them once")
+    return seeds
+
+
+Seeds = Annotated[list[int], Field(min_length=2, json_schema_extra={"uniqueItems": True}), AfterValidator(_distinct)]
+
+
+class Strict(BaseModel):
+    """Base of all records and settings: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Model = TypeVar("Model", bound=Strict)
+
+
+class ScaleSettings(Strict):
+    """What one scale decides for all replications: `config/scales/<scale>.yaml`."""
+
+    device: Literal["cpu", "cuda"] = Field(description="where torch steps run; cuda stops at once without a GPU")
+    seeds: Seeds = Field(description="scoring seeds")
+    calibration_seeds: Seeds = Field(description="seeds of `make calibrate`; never scored")
+    models: list[str] = Field(description="names in config/models.yaml that every model-based replication runs on")
+    hub_models: list[str] = Field(description="added to `models` when HUB=1 says that a model hub is reachable")
+
+
+def replications() -> list[str]:
+    """Names of all replications: the folders below `replications/` that hold a `rules.smk`."""
+    return sorted(path.parent.name for path in (ROOT / "replications").glob("*/rules.smk"))
+
+
+def load_scale(scale: str) -> ScaleSettings:
+    """The checked settings of one scale. UserError for an unknown scale or a bad file."""
+    if scale not in SCALES:
+        raise UserError(f"unknown scale '{scale}': use SCALE={', SCALE='.join(SCALES)}")
+    path = ROOT / "config" / "scales" / f"{scale}.yaml"
+    settings = checked(ScaleSettings, read_yaml(path), path)
+    if shared := set(settings.seeds) & set(settings.calibration_seeds):
+        raise UserError(f"{_shown(path)}: seeds and calibration_seeds share {sorted(shared)}; keep them apart")
+    return settings
+
+
+def load_replication(name: str, scale: str) -> Strict:
+    """The checked settings of one replication at one scale. UserError naming file, key and allowed values."""
+    path = ROOT / "replications" / name / "config.yaml"
+    blocks = read_yaml(path) or {}
+    for block, content in blocks.items() if isinstance(blocks, dict) else [("the file", blocks)]:
+        if not isinstance(content, dict | None):
+            raise UserError(f"{_shown(path)}: '{block}' must hold keys and values (found {content!r})")
+    if unknown := sorted(set(blocks) - {"default", *SCALES}):
+        raise UserError(f"{_shown(path)}: unknown block '{unknown[0]}'; allowed are default, {', '.join(SCALES)}")
+    if scale not in blocks:
+        raise UserError(
+            f"{_shown(path)}: there is no block '{scale}'; write what this scale changes, or `{scale}: {{}}` "
+            "if it runs with `default` as it is"
+        )
+    return checked(settings_class(name), _overlay(blocks.get("default") or {}, blocks.get(scale) or {}), path)
+
+
+def settings_class(name: str) -> type[Strict]:
+    """The class `Settings` of a replication."""
+    found: type[Strict] = importlib.import_module(f"replications.{name}.settings").Settings
+    return found
+
+
+def checked(model: type[Model], content: Any, path: Path) -> Model:
+    """Validates `content` read from `path`; the first problem becomes one sentence."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{_shown(path)}: {_sentence(model, content, error)}") from None
+
+
+def _sentence(model: type[Strict], content: Any, error: ValidationError) -> str:
+    found = error.errors()  # a misspelt key also leaves the right one missing, which says less
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+    key = _place(content, first["loc"])
+    if first["type"] != "extra_forbidden":
+        given = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+        return f"'{key}': {first['msg'].removeprefix('Value error, ')}{given}"
+    allowed = sorted(_fields_at(model, first["loc"][:-1]))
+    close = difflib.get_close_matches(str(first["loc"][-1]), allowed, 1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"unknown key '{key}'{hint} Allowed keys: {', '.join(allowed)}"
+
+
+def _place(content: Any, parts: tuple[int | str, ...]) -> str:
+    """The keys that lead to a place; an entry of a list goes by its `id` where it has one."""
+    names = []
+    for part in parts:
+        entry = isinstance(content, list) and isinstance(part, int)
+        content = content[part] if entry else content.get(part) if isinstance(content, dict) else None
+        names.append(str(content.get("id", part) if entry and isinstance(content, dict) else part))
+    return ".".join(names) or "the file"
+
+
+def _fields_at(model: type[Strict], place: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields of the model nested at `place`, through lists and unions."""
+    for part in place:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _inner(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _inner(annotation: Any) -> type[Strict] | None:
+    """The first settings class in a type such as `list[Member]` or `Member | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        return annotation
+    return next(filter(None, map(_inner, get_args(annotation))), None)
+
+
+def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _overlay(merged[key], value) if both else value
+    return merged
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path

@@ -1,0 +1,1 @@
+"""Models, corpora and byte-pair encoding."""

@@ -1,0 +1,145 @@
+"""Text corpora: the registry `config/corpora.yaml`, how documents are stored, and the one function that reads them.
+
+A corpus is a folder `resources/corpora/<name>/` with `train.jsonl`, `validation.jsonl`, `held_out.jsonl` and
+`manifest.json` (SHA-256, documents, characters and tokens of each split). No document, and no package or topic, is in
+two splits. Texts are data: escape them wherever HTML is made.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from common.core.errors import UserError
+from common.core.files import read_json, read_yaml, sha256, write_json, write_text
+from common.core.settings import ROOT, SCALES, Scale, Strict, checked
+from common.data.models import Sha256, check_file, encode_all
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CORPORA_FILE = ROOT / "config" / "corpora.yaml"
+Split = Literal["train", "validation", "held_out"]
+FIRST_CALIBRATION_SEED = 100
+SPLITS: tuple[Split, ...] = ("held_out", "validation", "train")  # evaluation text comes first and wins over duplicates
+
+
+def _complete(keys: tuple[str, ...]) -> AfterValidator:
+    """Refuses a mapping in which one of `keys` is missing."""
+
+    def check(found: dict[str, Any]) -> dict[str, Any]:
+        if absent := [key for key in keys if key not in found]:
+            raise ValueError(f"'{absent[0]}' is missing; needed are {', '.join(keys)}")
+        return found
+
+    return AfterValidator(check)
+
+
+class Packages(Strict):
+    """Docstrings and sources of installed pure-Python packages."""
+
+    source: Literal["packages"]
+    packages: Annotated[dict[Split, Annotated[list[str], Field(min_length=1)]], _complete(SPLITS)]
+    near_duplicate_share: Annotated[float, Field(gt=0, le=1)]
+    min_characters: Annotated[int, Field(ge=1)]
+    max_characters: Annotated[int, Field(ge=1)]
+    sha256: Annotated[dict[Split, Sha256], _complete(SPLITS)] = Field(
+        description="expected SHA-256 of each split for the packages in the lock"
+    )
+    licence: str
+
+
+class SelfChat(Strict):
+    """Seeded conversations of a language model with itself as the assistant."""
+
+    source: Literal["self_chat"]
+    model: str
+    conversations: Annotated[dict[Scale, Annotated[int, Field(ge=3)]], _complete(SCALES)]
+    new_tokens: Annotated[dict[Scale, Annotated[int, Field(ge=1)]], _complete(SCALES)]
+    temperature: Annotated[float, Field(gt=0)]
+    seed: int
+    licence: str
+
+
+class CorporaFile(Strict):
+    """The content of `config/corpora.yaml`."""
+
+    corpora: dict[str, Annotated[Packages | SelfChat, Field(discriminator="source")]]
+
+
+class Document(Strict):
+    """One document. `group` is what the split was made by: a package or a topic."""
+
+    id: str
+    group: str
+    kind: Literal["docstring", "source", "chat"]
+    text: str
+
+
+def corpus_entry(name: str) -> Packages | SelfChat:
+    """One registered corpus. UserError naming the known ones."""
+    known = checked(CorporaFile, read_yaml(CORPORA_FILE), CORPORA_FILE).corpora
+    if name not in known:
+        raise UserError(f"unknown corpus '{name}': config/corpora.yaml has {', '.join(known)}")
+    return known[name]
+
+
+def write_corpus(
+    out: Path, name: str, splits: dict[Split, list[Document]], tokenizer: "PreTrainedTokenizerBase", licence: str
+) -> None:
+    """Writes the split files beside `out` (a `manifest.json`), prints the token counts, then writes `out`."""
+    content: dict[str, dict[str, int | str]] = {}
+    for split, documents in splits.items():
+        path = out.with_name(f"{split}.jsonl")
+        write_text(path, as_lines(documents))
+        tokens = sum(map(len, encode_all(tokenizer, [document.text for document in documents])))
+        content[split] = {
+            "documents": len(documents),
+            "characters": sum(len(document.text) for document in documents),
+            "tokens": tokens,
+            "sha256": sha256(path),
+        }
+        print(f"{name}/{split}: {len(documents)} documents, {tokens} tokens")
+    write_json(out, {"name": name, "licence": licence, "splits": content})
+
+
+def as_lines(documents: list[Document]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(document.model_dump(), ensure_ascii=False) + "\n" for document in documents)
+
+
+def text_hash(documents: list[Document]) -> str:
+    """The SHA-256 that the split's file will have."""
+    return hashlib.sha256(as_lines(documents).encode()).hexdigest()
+
+
+def read_corpus(folder: Path, split: Split) -> list[Document]:
+    """The documents of one split, checked against the manifest. UserError if the folder is incomplete or changed."""
+    manifest, path = folder / "manifest.json", folder / f"{split}.jsonl"
+    remedy = f"delete {folder} and run `make corpora`"
+    try:
+        expected = read_json(manifest)["splits"][split]["sha256"]
+    except (KeyError, TypeError):
+        raise UserError(f"{manifest} has no SHA-256 of the split '{split}'; {remedy}") from None
+    check_file(path, expected, remedy=remedy)
+    try:
+        return [Document.model_validate_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except ValidationError:
+        raise UserError(f"{path} has a line that is no document (id, group, kind, text); {remedy}") from None
+
+
+def judging_split(seeds: list[int]) -> Split:
+    """The split on which results are measured: calibration must not see the documents that scores are made on."""
+    return "validation" if min(seeds) >= FIRST_CALIBRATION_SEED else "held_out"
+
+
+def check_disjoint(splits: dict[Split, Iterable[Document]]) -> None:
+    """UserError if a package or topic is in two splits."""
+    seen: dict[str, Split] = {}
+    for split, documents in splits.items():
+        for group in {document.group for document in documents}:
+            if seen.setdefault(group, split) != split:
+                raise UserError(f"'{group}' is in the splits {seen[group]} and {split}; correct config/corpora.yaml")

@@ -1,0 +1,1 @@
+"""What runs the workflow: launcher, rules, prefork server, events, status, scaffold."""

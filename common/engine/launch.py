@@ -1,0 +1,291 @@
+"""`python -m common.engine.launch [targets]`: what `make` calls. Checks the run, owns the results folder, starts
+Snakemake, and turns the claims into the exit code. With Snakemake's `--dry-run` it prints the plan instead.
+
+The launcher holds a kernel file lock on `results/<scale>/.owner` and hands it to Snakemake, so that the lock lives as
+long as anybody works there and dies with the last of them. Snakemake dies with the launcher, and steps with Snakemake.
+After any kill there is nothing to unlock, and `make resume` is the same as `make`. Before Snakemake starts, checkpoints
+of training that was interrupted go if sources, settings or lock have changed since (`common.engine.checkpoints`).
+
+Exit codes: 0 all is well; 1 a step failed or the run could not start; 3 everything was written,
+but a required claim fails or a verdict is not the expected one.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import tyro
+
+from common.core.claims import load_claims
+from common.core.errors import UserError, from_os_error
+from common.core.files import sweep_temporary_files
+from common.core.settings import ROOT, load_replication, replications
+from common.core.step import COST_PREFIX, die_with_parent
+from common.core.verify import read_claims, summary
+from common.data.models import check_weights, own_folder, registry
+from common.engine.checkpoints import remove_stale
+from common.engine.config import Run, load_run
+from common.engine.forkserver import forkserver
+from common.engine.hub_models import check_chosen
+from common.engine.progress import follow, last_error, refused_option, unwritten
+from common.publish.report import finish
+
+CLAIMS_FAILED = 3
+WORKFLOW_LOG = "workflow.log"
+TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora", "browser")
+WORKING = ("verify", "paper")  # targets that are steps themselves
+DRY = {"-n", "--dry-run", "--dryrun"}  # options of Snakemake with which it only plans
+JUDGING = ("all", "verify", "report", "paper")  # targets that judge all claims
+NO_SPACE = 2**20  # bytes
+IDLE = "Nothing to be done"  # says Snakemake
+MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")
+FIXED_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",  # waiting threads sleep: ten times faster when cores are shared
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "MALLOC_MMAP_THRESHOLD_": "67108864",  # freed tensors of up to 64 MB are used again, not given back and cleared
+    "MALLOC_TRIM_THRESHOLD_": "536870912",  # anew: up to 15 % of a step's time. Without a bound memory grew threefold
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Runs the workflow."""
+
+    targets: tyro.conf.Positional[tuple[str, ...]] = ()
+    """all (default), figures, metrics, verify, report, paper, corpora, browser, a replication, or files to be made"""
+    scale: str = "laptop"
+    """smoke, laptop or gpu"""
+    models: str = ""
+    """names from config/models.yaml, separated by commas; default: those of the scale"""
+    hub: Annotated[bool, tyro.conf.FlagConversionOff] = False
+    """True if a model hub can be reached"""
+    calibrate: bool = False
+    """use the calibration seeds; results go to results/<scale>-calibration"""
+    cores: str = "all"
+    """processor cores to use"""
+    snakemake: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """a further option for Snakemake, after all others: --snakemake=--dry-run; may be given several times"""
+
+
+def launch(options: Options) -> int:
+    """Runs the workflow and returns the exit code."""
+    options = replace(options, models=names(options.models))
+    run = load_run(options.scale, calibrate=options.calibrate, models=options.models, hub=options.hub)
+    _check_folders(run.models)
+    for name in replications():
+        load_replication(name, run.scale)
+        _check_claims(name)
+    targets = [target for target in options.targets if target != "report"]
+    wants_report = not options.targets or bool({"all", "report"} & set(options.targets))
+    known = {
+        *TARGETS,
+        *replications(),
+        *(target for target in targets if target.startswith((f"{run.results}/", "resources/"))),
+    }
+    if unknown := sorted(set(targets) - known):
+        raise UserError(
+            f"unknown target '{unknown[0]}'; use {', '.join(TARGETS)}, report, a file below {run.results}/ "
+            f"or a replication: {', '.join(replications())}"
+        )
+    if options.models and set(targets or ["all"]) & {*JUDGING, "figures", "metrics"}:
+        check_chosen(run.models)
+    results = Path(run.results)
+    with _owner(results) as owner:
+        sweep_temporary_files(results)
+        dry = bool(DRY & set(options.snakemake))
+        if not dry:
+            remove_stale()
+        started = time.time()
+        code = _snakemake(run, options, targets or ["all"], owner)
+        if code:
+            raise UserError(_failure(results, started))
+        if dry:
+            print((results / WORKFLOW_LOG).read_text(encoding="utf-8", errors="replace"), end="")
+            return 0
+        if wants_report and not report_is_current(results):
+            _report(run, options, owner)
+    return _conclude(results, list(options.targets))
+
+
+def report_is_current(results: Path) -> bool:
+    """Whether Snakemake had nothing to do and the report is newer than its texts, its styles and the last steps."""
+    report, log = results / "report.html", (results / WORKFLOW_LOG).read_text(encoding="utf-8", errors="replace")
+    if IDLE not in log or not report.exists():
+        return False
+    texts = [*ROOT.glob("paper/*.*"), *ROOT.glob("replications/*/captions/*"), *ROOT.glob("replications/*/*.smk")]
+    made = [results / "cost.json", results / "paper.pdf", ROOT / "common" / "report.py", *texts]
+    return all(path.stat().st_mtime < report.stat().st_mtime for path in made if path.exists())
+
+
+def names(given: str) -> str:
+    """Names separated by commas, without spaces and empty ones."""
+    return ",".join(name for part in given.split(",") if (name := part.strip()))
+
+
+def _check_folders(models: list[str]) -> None:
+    """UserError if a model of the user's own is not where the registry says; Snakemake would name a missing file."""
+    known = registry()
+    for name in models:
+        if known[name].source == "local":
+            check_weights(name, own_folder(known[name]))
+
+
+def _check_claims(name: str) -> None:
+    """UserError if a claim is about a model that does not exist; it would never be judged."""
+    models = ["toy", *registry()]
+    for claim in load_claims(name):
+        if unknown := sorted(set(claim.models) - set(models)):
+            raise UserError(
+                f"claim {name}.{claim.id} is about the model '{unknown[0]}', which does not exist; use "
+                f"{' or '.join(models)} in replications/{name}/claims.yaml"
+            )
+
+
+@contextlib.contextmanager
+def _owner(results: Path) -> Iterator[int]:
+    """Holds the lock of the results folder. UserError naming the process that works there."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        handle = os.open(results / ".owner", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if (known := from_os_error(error)) is None:
+            raise
+        raise known from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(handle, 32).decode().strip() or "unknown"
+            raise UserError(f"another run (process {pid}) works in {results}; wait for it or stop it") from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _command(run: Run, options: Options) -> list[str]:
+    config = {"scale": run.scale, "hub": int(run.hub), "calibrate": int(options.calibrate), "models": options.models}
+    pairs = [f"{key}={value}" for key, value in config.items() if value]
+    cores = ["--cores", options.cores]
+    memory = ["--resources", "gpu=1", f"mem_mb={psutil.virtual_memory().total * 3 // 4_000_000}"]
+    return [sys.executable, "-m", "snakemake", "--nolock", *cores, *memory, "--config", *pairs]
+
+
+def _environment(run: Run) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, **FIXED_ENVIRONMENT, "PATH": path, "HUB": str(int(run.hub))}
+
+
+def _snakemake(run: Run, options: Options, targets: list[str], owner: int) -> int:
+    command = [*_command(run, options), *options.snakemake, "--", *targets]
+    log = Path(run.results, WORKFLOW_LOG)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with forkserver(Path(run.results), _environment(run)) as environment:
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, pass_fds=[owner], stdout=output, stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
+            )  # fmt: skip
+        try:
+            return follow(process, log, [target for target in targets if target not in WORKING])
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+
+
+def _report(run: Run, options: Options, owner: int) -> None:
+    report = f"{run.results}/report.html"
+    look = ["--report-stylesheet", "paper/report.css", "--report-metadata", "paper/report.yaml"]
+    command = [*_command(run, options), "--report", report, *look, "--", "all"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=_environment(run), pass_fds=[owner], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1]
+        raise UserError(f"the report could not be written: {last}")
+    finish(Path(report), Path(run.results))
+
+
+def _failure(results: Path, started: float) -> str:
+    """One sentence for a failed run: the last error sentence in the logs that this run wrote.
+
+    On a full disk the logs are empty, so free space is looked at first.
+    """
+    if shutil.disk_usage(results).free < NO_SPACE:
+        return str(from_os_error(OSError(errno.ENOSPC, "", str(results))))
+    found: list[tuple[float, Path, str]] = []
+    for log in [*(results / "logs").rglob("*.log"), *Path("resources/logs").glob("*.log")]:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        if log.stat().st_mtime >= started and lines and not lines[-1].startswith(COST_PREFIX):
+            said = [line for line in lines if MESSAGE.match(line)]
+            if said:
+                last = said[-1]
+            elif option := refused_option(lines):
+                last = (
+                    f"step {log.stem} {option}; its function must name the settings that its rule in rules.smk passes"
+                )
+            else:
+                last = f"step {log.stem} ended without a message; it was killed, or memory ran out"
+            found.append((log.stat().st_mtime, log, last))
+    workflow = results / WORKFLOW_LOG
+    if not found and (missing := unwritten(workflow)):
+        rule, path = missing
+        return f"step {rule} ended without writing {path}; its rule in rules.smk names that output (log: {workflow})"
+    if not found:
+        return f"the workflow stopped: {last_error(workflow)} (log: {workflow})"
+    _, log, line = max(found)
+    return f"{line.removeprefix('error: ')} (log: {log})"
+
+
+def _conclude(results: Path, targets: list[str]) -> int:
+    """Prints what holds and where the results are; the exit code of the run."""
+    named = [results / name / "claims.json" for name in targets if name in replications()]
+    whole = not targets or bool(set(JUDGING) & set(targets))  # other targets leave older claims as they are
+    files = named or ([results / "claims.json"] if whole else [])
+    claims = [claim for path in files if path.exists() for claim in read_claims(path)]
+    problems = [claim.problem for claim in claims if claim.problem]
+    for problem in problems:
+        print(f"claim failed: {problem}", file=sys.stderr)
+    if claims:
+        print(f"Claims: {summary(claims)}.")
+    if named and not whole:
+        shown = ", ".join(f"{file.parent}/" for file in named)
+        print(f"Results: {shown} (figures in */*/figures/, metrics beside them, verdicts in claims.json)")
+    else:
+        there = [name for name in ("report.html", "paper.pdf", "claims.md") if whole and (results / name).exists()]
+        print(f"Results: {results}/" + (f" (open {', '.join(there)})" if there else ""))
+    if problems:
+        print("What to do about a failed claim: docs/claims.md, `When a claim fails`", file=sys.stderr)
+    return CLAIMS_FAILED if problems else 0
+
+
+def main() -> None:
+    """Command line: every expected failure is one sentence on stderr."""
+    os.chdir(ROOT)
+    try:
+        code = launch(tyro.cli(Options))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; `make resume` carries on from here")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What rule files need: options for a step's command line, the files of its figures, the hash of its sources, and the
+tie to its process."""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from snakemake.io import report
+
+from common.core.source_hash import source_hash
+
+__all__ = ["captions", "figure_files", "flags", "parts", "source_hash", "tie_steps_to_this_process"]
+Figures = Mapping[str, Mapping[str, list[str] | Mapping[str, str]]]
+FIGURE_ENDINGS = ("svg", "png", "pdf", "csv", "json")
+
+
+def tie_steps_to_this_process() -> None:
+    """Steps started from here die with this process (see `common.core.step.die_with_workflow`)."""
+    os.environ["WORKFLOW_PID"] = str(os.getpid())
+
+
+def figure_files(folder: str, figures: Figures, category: str, **labels: str) -> dict[str, list[Any]]:
+    """Output files of a step that draws several figures: `svg`, which the report shows, and `others`.
+
+    Args:
+        folder: where the parts are; may hold wildcards.
+        figures: for each subcategory of the report, its parts, each with the names of its figures, or with their titles
+            by name.
+        category: of the report.
+        labels: more columns of the report's tables; may hold wildcards.
+    """
+    svg, others = [], []
+    for subcategory, part, name, title in _each(figures):
+        stem = f"{folder}/{part}/figures/{name}"
+        about = {"category": category, "subcategory": subcategory, "labels": {"figure": title, **labels}}
+        svg.append(report(f"{stem}.svg", caption=f"captions/{name}.rst", **about))
+        others += [f"{stem}.{ending}" for ending in FIGURE_ENDINGS[1:]]
+    return {"svg": svg, "others": others}
+
+
+def captions(folder: str, figures: Figures) -> list[str]:
+    """The caption of each figure, in the order of `figure_files`."""
+    return [f"{folder}/{name}.rst" for _, _, name, _ in _each(figures)]
+
+
+def parts(figures: Figures) -> list[str]:
+    """The parts that have figures."""
+    return list(dict.fromkeys(part for _, part, _, _ in _each(figures)))
+
+
+def _each(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
+    for subcategory, found in figures.items():
+        for part, names in found.items():
+            titles = names if isinstance(names, Mapping) else {name: name for name in names}
+            yield from ((subcategory, part, name, title) for name, title in titles.items())
+
+
+def flags(settings: Mapping[str, Any], **more: Any) -> str:
+    """Command-line options: `{"n_features": 5, "densities": [1.0, 0.5]}` gives `--n-features 5 --densities 1.0 0.5`.
+
+    Nested mappings become dotted names, booleans `--name` or `--no-name`, None is left out.
+    """
+    return " ".join(_flag(name, value) for name, value in {**settings, **more}.items() if value is not None)
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return flags({f"{name}.{key}": item for key, item in value.items()})
+    option = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    if isinstance(value, list | tuple):
+        return f"--{option} {' '.join(shlex.quote(str(item)) for item in value)}"
+    return f"--{option} {shlex.quote(str(value))}"

@@ -1,0 +1,71 @@
+"""`make new NAME=my_result`: a replication that already runs, copied from `common/engine/template/`.
+
+It has every file of the contract: data and training, measurement, figure, one claim with a control, section of the
+paper with its references, page and test. `make NAME` runs it at once; then its parts are replaced one by one.
+"""
+
+import importlib
+import keyword
+import re
+import sys
+
+import tyro
+
+from common.core.errors import UserError
+from common.core.files import write_text
+from common.core.settings import ROOT, replications
+from common.engine.schemas import schemas
+
+SCAFFOLD = ROOT / "common" / "engine" / "template"
+EXAMPLE, EXAMPLE_TITLE = "my_result", "My result"
+
+
+def reserved() -> dict[str, str]:
+    """Names that mean something else already, each with what it names: a target of `make`, a rule, a schema."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8") if (ROOT / "Makefile").exists() else ""
+    phony = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    rules = "\n".join((ROOT / file).read_text(encoding="utf-8") for file in ("Snakefile", "common/engine/rules.smk"))
+    schema_names = [path.stem for path in (ROOT / "config" / "schemas").glob("*.json")]
+    own = replications()
+    return {
+        "logs": "results/<scale>/logs",
+        **{name: f"config/schemas/{name}.json" for name in schema_names if name not in own},
+        **{name: f"a rule of the workflow, {name}" for name in re.findall(r"^rule (\w+):", rules, re.MULTILINE)},
+        **{name: f"`make {name}`" for line in phony for name in re.findall(r"(?<!\S)[\w-]+", line)},
+    }
+
+
+def new(name: str) -> None:
+    """Writes `replications/<name>/`, its test and its JSON schema. UserError if the name is taken or no Python name."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+        raise UserError(f"'{name}' cannot name a replication; use small letters, digits and _, as in NAME={EXAMPLE}")
+    if name in (meanings := reserved()):
+        raise UserError(f"'{name}' cannot name a replication: there is {meanings[name]} already; choose another name")
+    folder = ROOT / "replications" / name
+    if folder.exists():
+        raise UserError(f"{folder.relative_to(ROOT)} exists already; choose another name or remove it first")
+    for source in (SCAFFOLD / EXAMPLE).rglob("*.*"):
+        if "__pycache__" not in source.parts:
+            target = folder / str(source.relative_to(SCAFFOLD / EXAMPLE)).replace(EXAMPLE, name)
+            text = source.read_text(encoding="utf-8").replace(EXAMPLE, name)
+            write_text(target, text.replace(EXAMPLE_TITLE, name.replace("_", " ").capitalize()))
+    importlib.invalidate_caches()
+    schema = ROOT / "config" / "schemas" / f"{name}.json"
+    write_text(schema, schemas()[schema])
+    print(f"replications/{name} is ready: `make {name}` runs it, `make test` tests it.")
+    print(f"Then replace its parts; the claim comes first (replications/{name}/claims.yaml). docs/extend.md says how.")
+    print(
+        f"Before you commit: `make {name}`, then `make gallery`; until then tests of generated documents ask for them."
+    )
+
+
+def main() -> None:
+    """Command line."""
+    try:
+        tyro.cli(new)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

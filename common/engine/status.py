@@ -1,0 +1,110 @@
+"""`make status`: one line per step (replication, step, state, seconds) and the claims held, failed and not run."""
+
+import fcntl
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from common.core.errors import UserError
+from common.core.settings import ROOT, replications
+from common.core.verify import read_claims
+from common.engine.config import load_run
+from common.engine.launch import names
+from common.publish.cost import step_cost
+from common.publish.workflow_picture import jobs, owner_of
+
+
+def running(results: Path) -> bool:
+    """Whether a workflow holds the lock of the results folder."""
+    owner = results / ".owner"
+    if not owner.exists():
+        return False
+    with owner.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+class Planned(NamedTuple):
+    """One rule: 'done' or 'to run', and the logs of its steps, whether they have run or not."""
+
+    state: str
+    logs: list[Path]
+
+
+def planned(config: list[str]) -> dict[str, Planned]:
+    """Every step of a run, as Snakemake sees it. UserError if Snakemake cannot plan the run."""
+    command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "--config", *config]
+    plans = [
+        subprocess.Popen(
+            [*command, *more, "--", "all"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for more in ([], ["--forceall"])
+    ]
+    said = [plan.communicate()[0] for plan in plans]
+    if any(plan.returncode for plan in plans):
+        raise UserError(f"Snakemake cannot plan the run: {said[0].strip().splitlines()[-1]}")
+    return parse(*said)
+
+
+def parse(to_run: str, every: str) -> dict[str, Planned]:
+    """The rules with a log in what two dry runs print: of the steps that are to run, and of all."""
+    waiting = {rule for rule, _ in jobs(to_run)}
+    found: dict[str, Planned] = {}
+    for rule, block in jobs(every):
+        if log := re.search(r"^    log: (.+)$", block, re.MULTILINE):  # a target has none
+            step = found.setdefault(rule, Planned("to run" if rule in waiting else "done", []))
+            step.logs.append(ROOT / log[1])
+    return found
+
+
+def state_of(logs: list[Path], plan: str, active: bool) -> tuple[str, str]:
+    """State and seconds of one step, from its plan and its logs."""
+    costs = [step_cost(log) for log in logs]
+    if plan == "done":
+        seconds = [cost["wall_s"] for cost in costs if cost]
+        return "done", f"{sum(seconds):.1f}" if seconds else ""
+    if None in costs:
+        return ("running" if active else "failed or interrupted"), ""
+    return "to run", ""
+
+
+def status(scale: str = "laptop", models: str = "", hub: Annotated[bool, tyro.conf.FlagConversionOff] = False) -> None:
+    """Prints the table for one scale, with the models that `make` would be given. UserError if it cannot be had."""
+    models = names(models)
+    load_run(scale, models=models, hub=hub)
+    results = ROOT / "results" / scale
+    active = running(results)
+    table = Table(
+        "replication", "step", "state", "seconds", title=f"Scale {scale}{' (a run is active)' if active else ''}"
+    )
+    config = [f"scale={scale}", *([f"models={models}"] if models else []), *(["hub=1"] if hub else [])]
+    for rule, plan in sorted(planned(config).items()):
+        owner = owner_of(rule) or ""
+        state, seconds = state_of([log for log in plan.logs if log.exists()], plan.state, active)
+        table.add_row(owner or "–", rule.removeprefix(f"{owner}_"), state, seconds)
+    claims = Table("replication", "held", "failed", "not run", title="Claims")
+    for name in replications():
+        path = results / name / "claims.json"
+        found = read_claims(path) if path.exists() else []
+        skipped = sum(claim.verdict == "not run here" for claim in found)
+        failed = sum(claim.problem is not None for claim in found)
+        claims.add_row(name, *(map(str, (len(found) - skipped - failed, failed, skipped)) if found else ("–",) * 3))
+    console = Console()
+    console.print(table)
+    console.print(claims)
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(status)
+    except UserError as error:
+        sys.exit(f"error: {error}")

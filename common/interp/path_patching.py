@@ -1,0 +1,208 @@
+"""Exact path patching and activation patching at one position, batched over all senders.
+
+Formula `path_patch_w22` (Wang et al. 2022, appendix B; here with the single-position shortcut). A sender is one head at
+one position. Its output is replaced by its output on a partner prompt, and the change travels to the receivers along
+every path that passes through no other head: all other heads are frozen at their clean values, MLPs and norms are
+recomputed. The receivers (the final residual stream, or queries, keys or values of some heads at the same position)
+are then set to what they received in an otherwise clean run.
+
+The paper's recipe takes four forward passes for each sender. But with all heads frozen no information moves between
+positions, so `receive` recomputes the MLPs of the patched position alone, for all senders in one sweep through the
+layers; and a receiver at position p changes nothing before p, so `rerun` (common/interp/partial_forward.py) recomputes
+positions p..END
+from the first receiver's layer that a sender reaches on, with keys and values of earlier positions taken from the
+clean run. A literal version of the four passes in tests/common agrees to 1e-4.
+
+Keys and values belong to key-value heads: with grouped-query attention the receivers of kind k and v are KV heads.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from common.interp.decoder import Cache, Decoder
+from common.interp.partial_forward import Kind, Received, at_position, at_positions, rerun, resume, window
+
+
+@dataclass(frozen=True)
+class Receivers:
+    """Inputs of some heads at the senders' position. `heads` are (layer, head); for k and v, (layer, KV head)."""
+
+    kind: Kind
+    heads: tuple[tuple[int, int], ...]
+
+    @property
+    def layers(self) -> list[int]:
+        """Layers with a receiver, each once, in order."""
+        return sorted({layer for layer, _ in self.heads})
+
+
+def kv_heads(heads: Iterable[tuple[int, int]], group: int) -> tuple[tuple[int, int], ...]:
+    """The KV heads that serve these query heads, each once."""
+    return tuple(sorted({(layer, head // group) for layer, head in heads}))
+
+
+def receive(
+    decoder: Decoder,
+    cache: Cache,
+    partner: Cache,
+    position: Int[Tensor, " batch"],
+    layers: Iterable[int],
+    senders: Collection[tuple[int, int]] | None = None,
+) -> dict[int, Float[Tensor, "sender batch d_model"]]:
+    """The residual stream at `position` before each of `layers`, once for each sender, all other heads frozen.
+
+    Args:
+        decoder: the model.
+        cache: clean pass, with `keep`.
+        partner: pass over the partner prompts, with `keep`; only its head outputs are used.
+        position: where sender and receivers sit, one index a prompt.
+        layers: layers before which to read; `n_layers` reads the final residual stream.
+        senders: the heads (layer, head) to patch; all if None.
+
+    Returns:
+        For each layer, one entry for every sender of the layers below it, in order (layer, head).
+    """
+    wanted = set(layers)
+    x = at_position(cache.resid_pre[0], position)[None][:0]
+    found = {}
+    for layer in range(max(wanted)):
+        if layer in wanted:
+            found[layer] = x
+        before, after = (at_position(entry[layer], position) for entry in (cache.z, partner.z))
+        heads = [head for head in range(decoder.n_heads) if senders is None or (layer, head) in senders]
+        change = torch.einsum("bhd,hdm->hbm", (after - before)[:, heads], decoder.W_O[layer][heads])
+        clean = at_position(cache.resid_mid[layer], position)
+        frozen = decoder.write(layer, before)
+        mid = torch.cat([x + frozen, clean + change])
+        x = mid + decoder.mlp(layer, mid)
+    found[max(wanted)] = x
+    return found
+
+
+def path_patch(
+    decoder: Decoder,
+    cache: Cache,
+    partner: Cache,
+    position: Int[Tensor, " batch"],
+    end: Int[Tensor, " batch"],
+    receivers: Receivers | None,
+    senders: Collection[tuple[int, int]] | None = None,
+) -> Float[Tensor, "sender batch d_model"]:
+    """The final residual stream at END when each head in turn is patched into the receivers (`path_patch_w22`).
+
+    Args:
+        decoder: the model.
+        cache: clean pass, with `keep`.
+        partner: pass over the partner prompts, with `keep`.
+        position: position of senders and receivers.
+        end: END of each prompt.
+        receivers: None for the final residual stream itself; `position` must then be `end`.
+        senders: the heads (layer, head) to patch; all if None.
+
+    Returns:
+        One entry for each sender of all layers, or, with receivers, of the layers below the last receiver, in order.
+        Heads above that reach no receiver: their effect is zero.
+    """
+    if receivers is None:
+        if not torch.equal(position, end):
+            raise ValueError("senders patched into the final residual stream must sit at END")
+        return receive(decoder, cache, partner, position, [decoder.n_layers], senders)[decoder.n_layers]
+    layers = receivers.layers
+    found = receive(decoder, cache, partner, position, layers, senders)
+    received: Received = {}
+    for layer in layers:
+        heads = torch.tensor([head for where, head in receivers.heads if where == layer], device=position.device)
+        normed = decoder.norm(layer, 0, found[layer])
+        if receivers.kind == "q":
+            values = decoder.queries(layer, normed, position)
+        elif receivers.kind == "k":
+            values = decoder.keys(layer, normed, position)
+        else:
+            values = decoder.values(layer, normed)
+        received[layer] = (receivers.kind, heads, values[:, :, heads])
+    at = window(position, end, cache.final.shape[1])
+    counts = [len(found[layer]) for layer in layers]
+    entering = {above - 1: more - fewer for above, fewer, more in zip(layers[1:], counts, counts[1:], strict=False)}
+
+    def join(layer: int) -> Tensor | None:
+        """Clean copies for the senders between two receiver layers, which reach nothing before the upper one."""
+        if layer not in entering:
+            return None
+        return at_positions(cache.resid_mid[layer], at).expand(entering[layer], -1, -1, -1)
+
+    first = at_positions(cache.resid_pre[layers[0]], at).expand(counts[0], -1, -1, -1)
+    return rerun(decoder, cache, layers[0], at, end, first, received=received, join=join)
+
+
+def patch_residual(
+    decoder: Decoder,
+    cache: Cache,
+    partner: Cache,
+    layer: int,
+    position: Int[Tensor, " batch"],
+    end: Int[Tensor, " batch"],
+) -> Float[Tensor, "batch d_model"]:
+    """Activation patching of the residual stream before `layer`: the final residual stream at END.
+
+    `cache` and `partner` in this order denoise or noise: the first is the run, the second where the vector comes from.
+    """
+    first = at_position(partner.resid_pre[layer] if layer < decoder.n_layers else partner.final, position)
+    return resume(decoder, cache, layer, position, end, first[None])[0]
+
+
+def patch_heads(
+    decoder: Decoder,
+    cache: Cache,
+    partner: Cache,
+    layers: Collection[int],
+    position: Int[Tensor, " batch"],
+    end: Int[Tensor, " batch"],
+) -> Float[Tensor, "head batch d_model"]:
+    """Activation patching of each head of `layers` at one position, everything after it recomputed.
+
+    All heads run on together, each from its own layer. One entry for every head, in order (layer, head).
+    """
+    at = window(position, end, cache.final.shape[1])
+
+    def join(layer: int) -> Tensor | None:
+        if layer not in layers:
+            return None
+        before, after = (at_position(entry.z[layer], position) for entry in (cache, partner))
+        change = torch.einsum("bhd,hdm->hbm", after - before, decoder.W_O[layer])
+        mid = at_positions(cache.resid_mid[layer], at).repeat(decoder.n_heads, 1, 1, 1)
+        mid[:, :, 0] += change
+        return mid
+
+    nothing = at_positions(cache.resid_pre[0], at)[None][:0]
+    return rerun(decoder, cache, min(layers), at, end, nothing, join=join)
+
+
+def patch_sublayer(
+    decoder: Decoder,
+    cache: Cache,
+    partner: Cache,
+    layer: int,
+    part: Literal["attn", "mlp"],
+    position: Int[Tensor, " batch"],
+    end: Int[Tensor, " batch"],
+) -> Float[Tensor, "batch d_model"]:
+    """Activation patching of what attention or MLP of `layer` writes at one position, all after it recomputed."""
+
+    def written(entry: Cache) -> Float[Tensor, "batch d_model"]:
+        mid = at_position(entry.resid_mid[layer], position)
+        if part == "attn":
+            return mid - at_position(entry.resid_pre[layer], position)
+        return decoder.mlp(layer, mid)
+
+    mid = at_position(cache.resid_mid[layer], position)
+    if part == "attn":
+        mid = mid + written(partner) - written(cache)
+        first = mid + decoder.mlp(layer, mid)
+    else:
+        first = mid + written(partner)
+    return resume(decoder, cache, layer + 1, position, end, first[None])[0]

@@ -1,0 +1,1 @@
+"""Report, site, paper, cost, provenance: what readers see of a run."""

@@ -1,0 +1,116 @@
+"""Step: writes `cost.json`: what each step took, from the last line of its log and from the size of what it wrote, and
+in total.
+"""
+
+import base64
+import binascii
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from common.core.errors import UserError
+from common.core.files import read_json, read_yaml, write_json
+from common.core.settings import checked
+from common.core.step import COST_PREFIX, run
+from common.data.corpora import CORPORA_FILE, CorporaFile, SelfChat
+from common.data.models import registry
+
+SUMMED = ("wall_s", "cpu_s", "gpu_s")
+LARGEST = ("peak_rss_mb", "peak_gpu_mb")
+TRAINED = "shallow_model"  # log of the rule that makes models of source `trained`
+ON_DEMAND = "on_demand"  # folder for logs of steps that no whole run makes
+OUTPUT_RECORDS = Path(".snakemake/metadata")  # Snakemake's record of each output, named by its path in base 64
+
+
+def step_cost(log: Path) -> dict[str, float] | None:
+    """The cost line that closes the log of a finished step, or None if the step did not finish, or begins just now."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:  # Snakemake removes the old log of a step that it starts
+        return None
+    if not lines or not lines[-1].startswith(COST_PREFIX):
+        return None
+    found: dict[str, float] = json.loads(lines[-1].removeprefix(COST_PREFIX))
+    return found
+
+
+def _disk_mb(folder: Path) -> float:
+    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
+
+
+def written_mb(records: Path = OUTPUT_RECORDS) -> dict[str, float]:
+    """Size of what each step has written, by its log. A step of which Snakemake keeps no record is not in it."""
+    bytes_written = Counter[str]()
+    for record in sorted(path for path in records.rglob("*") if path.is_file()):
+        try:
+            name = "".join(part.removeprefix("@") for part in record.relative_to(records).parts)
+            output, content = Path(base64.b64decode(name, altchars=b"-_", validate=True).decode()), read_json(record)
+            logs = content["log"] or []
+        except (binascii.Error, UnicodeDecodeError, UserError, KeyError, TypeError):
+            continue  # not a record as we know it
+        files = output.rglob("*") if output.is_dir() else [output]
+        size = sum(path.stat().st_size for path in files if path.is_file())
+        for log in logs[:1] if output.exists() else []:
+            bytes_written[log] += size
+    return {log: round(size / 1e6, 3) for log, size in bytes_written.items()}
+
+
+def total(costs: list[dict[str, float]]) -> dict[str, float]:
+    """Sums of seconds and largest peaks. Steps that ran side by side count in full, so `wall_s` is an upper bound."""
+    summed = {key: round(sum(cost[key] for cost in costs), 1) for key in SUMMED}
+    return summed | {key: max((cost[key] for cost in costs), default=0.0) for key in LARGEST}
+
+
+def shared_folders(results: Path) -> dict[str, Path]:
+    """What this run has used of `resources/`, by the name of its log: the models that it has results of, those they are
+    made from, and the corpora of its scale with the model that they are made with."""
+    corpora = checked(CorporaFile, read_yaml(CORPORA_FILE), CORPORA_FILE).corpora
+    scale = results.name.removesuffix("-calibration")
+    texts = {f"{name}-{scale}" if isinstance(one, SelfChat) else name: one for name, one in corpora.items()}
+    found = {name: Path("resources/corpora", name) for name in texts}
+    writers = {one.model for one in texts.values() if isinstance(one, SelfChat)}
+    for name, model in registry().items():
+        if name in writers or any(results.glob(f"*/{name}/")):
+            found[name] = Path("resources/models", name)
+            if model.source == "trained":
+                found[TRAINED] = Path(str(model.folder))
+    return found
+
+
+def costs(results: Path) -> dict[str, Any]:
+    """What the logs of a run, of its models and of its corpora say: steps, sums by replication, total. Steps made on
+    demand are not counted."""
+    logs = results / "logs"
+    names = [path.relative_to(logs) for path in sorted(logs.rglob("*.log")) if path.parent.name != ON_DEMAND]
+    files = {str(name.with_suffix("")): logs / name for name in names}
+    shared = shared_folders(results)
+    files |= {
+        f"models/{name}": path for name in sorted(shared) if (path := Path(f"resources/logs/{name}.log")).exists()
+    }
+    written = written_mb()
+    finished = {
+        name: found | ({"disk_mb": written[str(path)]} if str(path) in written else {})
+        for name, path in files.items()
+        if (found := step_cost(path)) is not None
+    }
+    shared_mb = round(sum(_disk_mb(folder) for folder in shared.values()), 1)
+    groups = sorted({name.split("/")[0] for name in finished if "/" in name})
+    return {
+        "steps": finished,
+        "replications": {
+            group: total([found for name, found in finished.items() if name.startswith(f"{group}/")])
+            | {"disk_mb": shared_mb if group == "models" else _disk_mb(results / group)}
+            for group in groups
+        },
+        "total": total(list(finished.values())) | {"disk_mb": round(_disk_mb(results) + shared_mb, 1)},
+    }
+
+
+def cost(out: Path) -> None:
+    """Writes `out`, the `cost.json` of the run in that folder."""
+    write_json(out, costs(out.parent))
+
+
+if __name__ == "__main__":
+    run(cost)

@@ -1,0 +1,86 @@
+"""Step: compiles `paper/main.typ` with the `typst` package. Sections and references come from the replications, numbers
+from results.
+
+Same results, same bytes: the document has no date, and only fonts inside locked packages are used.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from common.core.errors import UserError
+from common.core.files import atomic
+from common.core.settings import ROOT, replications
+from common.core.step import run
+
+REFERENCES = "paper/references.bib"
+
+
+def references() -> list[str]:
+    """The lists of references, relative to the project: the shared one and those that replications bring themselves.
+
+    A key that stands in two of them stops the compilation.
+    """
+    own = [f"replications/{name}/references.bib" for name in replications()]
+    return [REFERENCES, *(path for path in own if (ROOT / path).is_file())]
+
+
+def figure_rules(rules: Iterable[Any]) -> str:
+    """The file of the rule that makes each figure, as JSON: `{"<figure>.svg": "replications/.../figures.smk"}`.
+
+    Wildcards (`{model}`) become `*`, since Snakemake would look for their values in the outputs of the rule that gets
+    the JSON.
+    """
+    found = {
+        re.sub(r"{.*?}", "*", str(output)): Path(str(rule.snakefile)).resolve().relative_to(ROOT).as_posix()
+        for rule in rules
+        for output in rule.output
+        if str(output).endswith(".svg")
+    }
+    return json.dumps(found, sort_keys=True)
+
+
+def found_figures(makers: dict[str, str], results: Path) -> dict[str, str]:
+    """The figures that exist in `results`, without ending and relative to it, each with the file of its rule."""
+    return {
+        svg.relative_to(results).with_suffix("").as_posix(): file
+        for pattern, file in sorted(makers.items())
+        for svg in sorted(Path().glob(pattern))
+    }
+
+
+def paper(out: Path, makers: str) -> None:
+    """Writes the PDF of the run in whose folder `out` lies. UserError with typst's message if a number is missing.
+
+    Args:
+        out: `paper.pdf`.
+        makers: the file of the rule that makes each figure, from `figure_rules`.
+    """
+    import matplotlib
+    import typst
+
+    sections = [name for name in replications() if (ROOT / "replications" / name / "section.typ").is_file()]
+    inputs = {
+        "results": f"/{out.parent}",
+        "sections": ",".join(sections),
+        "references": ",".join(f"/{path}" for path in references()),
+        "makers": json.dumps(found_figures(json.loads(makers), out.parent)),
+    }
+    try:
+        with atomic(out) as temporary:
+            typst.compile(
+                str(ROOT / "paper" / "main.typ"),
+                output=str(temporary),
+                root=str(ROOT),
+                sys_inputs=inputs,
+                ignore_system_fonts=True,
+                font_paths=[f"{matplotlib.get_data_path()}/fonts/ttf"],
+            )
+    except typst.TypstError as error:
+        raise UserError(f"the paper does not compile: {' '.join(str(error).split())}") from None
+
+
+if __name__ == "__main__":
+    run(paper)

@@ -1,0 +1,103 @@
+"""Step: writes `provenance.json`: commit, lock, settings, models, versions, device and seeds behind the results."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from common.core.files import read_json, sha256, write_json
+from common.core.settings import ROOT
+from common.core.step import run
+from common.data.models import fast_dtype
+
+REPORTED = ("torch", "transformer-lens", "transformers", "snakemake", "einops", "jaxtyping", "numpy", "scipy", "pandas")
+
+
+def git_state() -> dict[str, str | bool | None]:
+    """Commit (40 hex) and whether tracked files differ from it; None for both outside a git checkout."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def config_hash() -> str:
+    """SHA-256 over the names and contents of every YAML file in config/ and replications/."""
+    digest = hashlib.sha256()
+    for path in sorted([*ROOT.glob("config/**/*.yaml"), *ROOT.glob("replications/*/*.yaml")]):
+        digest.update(f"{path.relative_to(ROOT)} {sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def lock_hash() -> str:
+    """SHA-256 over the lock files in envs/."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(ROOT.glob("envs/lock*.txt")))).hexdigest()
+
+
+def device_name(device: str) -> str:
+    """The processor, or the GPU that torch uses."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def instructions() -> str:
+    """What the processor computes with, as torch names it, and whether in bfloat16, too; results have the same bytes
+    only where this is the same."""
+    import torch
+
+    name = str(torch.backends.cpu.get_cpu_capability())
+    return f"{name}, bfloat16" if fast_dtype() == torch.bfloat16 else name
+
+
+def dtypes(language_models: bool) -> str:
+    """What was computed in. Language models harvest, are fine-tuned and write in bfloat16 where that is fast."""
+    if not language_models:
+        return "float32, float64 for long sums"
+    name = str(fast_dtype()).removeprefix("torch.")
+    return f"float32, float64 for long sums; {name} for harvesting, fine-tuning and writing"
+
+
+def provenance(run: str, out: Path, replication: str = "", state: str = "") -> None:
+    """Writes `out`. `run` is the JSON of the `common.core.settings.Run` that is being recorded. Of one replication:
+    the models
+    that it has results of, and its `state` (`common.publish.reference`), which can change while nothing else does."""
+    settings = json.loads(run)
+    names = [name for name in settings["models"] if not replication or (out.parent / name).is_dir()]
+    manifests = [ROOT / "resources" / "models" / name / "manifest.json" for name in names]
+    write_json(
+        out,
+        {
+            **git_state(),
+            **({"state": state} if replication else {}),
+            "scale": settings["scale"],
+            "seeds": settings["seeds"],
+            "lock_sha256": lock_hash(),
+            "config_sha256": config_hash(),
+            "models": {path.parent.name: read_json(path) for path in manifests},
+            "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in REPORTED}},
+            "device": device_name(settings["device"]),
+            "instructions": instructions(),
+            "platform": platform.platform(),
+            "dtype": dtypes(bool(names)),
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+
+
+if __name__ == "__main__":
+    run(provenance)

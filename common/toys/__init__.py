@@ -1,0 +1,1 @@
+"""The small batched transformer and its training."""

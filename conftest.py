@@ -1,0 +1,55 @@
+"""Fixtures shared by all tests. TransformerLens is imported by itself: from inside a checked module it would be slower.
+Workflow tests alone do without it, since they load models in other processes only.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers run side by side; read when torch loads, as the next
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the launcher does
+
+import pytest
+
+from tests.project import alone, copy_project, corpus_folder, finished  # noqa: F401
+
+PATHS = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+if not PATHS or not all(path.startswith("tests/workflow") for path in PATHS):
+    import transformer_lens.model_bridge  # noqa: F401
+
+    from tests.fixtures.ioi_circuit_tiny import bridge, decoder, knockout, no_gradients  # noqa: F401
+
+if TYPE_CHECKING:
+    from common.publish.workflow_picture import Step
+
+ROOT = Path(__file__).resolve().parent
+DEFAULT_MODEL = "smollm2-135m-instruct-q4_1"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def planned_jobs() -> "list[Step]":
+    """All jobs of scale laptop. Planned once: Snakemake takes seconds for it."""
+    from common.publish.workflow_picture import planned
+
+    return planned()
+
+
+@pytest.fixture(scope="session")
+def model_folder() -> Path:
+    """The embedded language model as a Hugging Face folder, made once below resources/."""
+    import subprocess
+
+    manifest = ROOT / "resources" / "models" / DEFAULT_MODEL / "manifest.json"
+    with alone(ROOT / "resources"):
+        if not manifest.exists():
+            command = [sys.executable, "-m", "common.data.materialise", "--name", DEFAULT_MODEL, "--out", str(manifest)]
+            subprocess.run(command, cwd=ROOT, check=True)
+    return manifest.parent

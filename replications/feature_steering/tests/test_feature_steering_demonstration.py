@@ -1,0 +1,211 @@
+"""What is shown of feature steering: latents chosen by rule, the page, the chat."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from common.core.errors import UserError
+from common.saes.sae import About, Sae
+from replications.feature_steering import chat, page
+from replications.feature_steering.latents import Latent, overlap, to_show
+
+D = 12
+
+
+def latent(index, **more):
+    about = {
+        "largest": 1.0, "density": 0.01, "raised": ["<b>", " x"], "coherence": 0.1, "effect": 1.0,
+        "contexts": [["<script>alert(1)</script>", " one", "&"], ["a", " two", "b"], ["a", " three", "b"]],
+    }  # fmt: skip
+    return Latent.model_validate({"index": index, **about, **more})
+
+
+def test_latents_to_show_are_chosen_by_the_rule():
+    same = [["a", " one", "b"]] * 3
+    known = [
+        latent(0),
+        latent(1, coherence=0.5, effect=2.0),
+        latent(2, coherence=0.9, effect=9.0, density=0.5),
+        latent(3, coherence=0.9, effect=9.0, contexts=same),
+        latent(4, coherence=0.9, effect=9.0, contexts=[]),
+    ]
+    assert [one.index for one in to_show(known, [0.001, 0.03], 3, 2)] == [1, 0]
+    assert [one.index for one in to_show([latent(7, density=0.5)], [0.001, 0.03], 3, 2)] == [7]
+    assert to_show([latent(7, largest=0.0, density=0.0)], [0.001, 0.03], 3, 2) == []
+    assert overlap([{1, 2}, {2, 3}, {1, 2}]) == pytest.approx((1 / 3 + 1 + 1 / 3) / 3)
+    assert overlap([{1}]) == 0.0
+
+
+def demonstration():
+    return {
+        "model": "m", "sae": "s", "hook": "h", "questions": ["<q>", "two"], "multipliers": [-2, 0, 2.0],
+        "unsteered": ["<i>plain</i>", "$x$"],
+        "latents": [{"about": latent(5).model_dump(), "answers": [["<b>a", "b"], ["c", "d"], ["e", "f & g\u4e2d"]]}],
+    }  # fmt: skip
+
+
+def test_page_and_figure_escape_what_models_and_corpora_say(tmp_path):
+    from common.core.files import write_json
+
+    write_json(tmp_path / "answers.json", demonstration())
+    (tmp_path / "caption.rst").write_text("A caption that is long enough to say what can be seen.")
+    out = tmp_path / "page.html"
+    page.page(
+        answers=tmp_path / "answers.json", caption=tmp_path / "caption.rst", page=out,
+        figure=tmp_path / "figures" / "answers.svg",
+    )  # fmt: skip
+    text = out.read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "&lt;i&gt;plain" in text
+    assert "http" not in text
+    assert (tmp_path / "figures" / "answers.png").stat().st_size > 1000
+    assert len(page.table(demonstration())) == 8
+    assert page.clipped("word " * 200).endswith(" ...")
+    assert max(map(len, page.clipped("x" * 1000).splitlines())) == page.WIDTH
+    assert page.printable("a\u4e2d\x07") == "a··"
+
+
+@pytest.mark.parametrize(
+    ("feature", "multiplier", "message"),
+    [
+        (2, 1.0, "does not exist: this SAE has the latents 0 to 1"),
+        (-1, 1.0, "does not exist"),
+        (1, 1.0, "dead.*alive: 0"),
+        (0, float("nan"), "not a finite number"),
+        (0, float("inf"), "not a finite number"),
+    ],
+)
+def test_chat_refuses_bad_input(feature, multiplier, message):
+    with pytest.raises(UserError, match=message):
+        chat.chosen_latent([latent(0), latent(1, largest=0.0)], feature, multiplier)
+
+
+def test_chat_needs_results_and_the_right_sae(tmp_path, monkeypatch):
+    from common.core.files import write_json
+    from common.saes.saelens import save_saelens
+
+    monkeypatch.setattr(chat, "ROOT", tmp_path)
+    with pytest.raises(UserError, match="make SCALE=laptop feature_steering"):
+        chat.chat(0)
+    results = tmp_path / "results" / "laptop"
+    about = {"model": "m", "sae": "s-s0", "hook": "blocks.1.hook_resid_pre", "latents": [latent(0).model_dump()]}
+    write_json(results / "feature_steering" / "m" / "demonstration" / "latents.json", about)
+    monkeypatch.setattr(chat, "entry", lambda name: SimpleNamespace(chat_template="any"))
+    manifest = {"name": "m", "source": "local", "origin": "o", "licence": "l", "processing": "p", "files": {}}
+    write_json(tmp_path / "resources" / "models" / "m" / "manifest.json", manifest)
+    other = Sae(
+        About("relu", model="other", hook="h"), "relu", torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D)
+    )
+    save_saelens(other, results / "sparse_autoencoders" / "m" / "saes" / "s-s0")
+    with pytest.raises(UserError, match="belongs to h of other, not to"):
+        chat.chat(0, model="m")
+
+
+def test_chat_shows_both_answers_and_ends_on_an_empty_line(monkeypatch, capsys):
+    import io
+
+    from rich.console import Console
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n\nnever"))
+    assert list(chat.messages(None)) == ["hello"]
+    assert list(chat.messages("once")) == ["once"]
+    console = Console(file=io.StringIO(), width=100)
+    chat.show(console, iter([["a", "b"], ["a long [bold]answer", "another"]]))
+    assert console.file.getvalue() == "unsteered: a long [bold]answer\nsteered: another\n"
+
+
+def test_answers_grow_side_by_side_in_a_terminal():
+    import io
+
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    chat.show(console, iter([["a", "b"], ["a long [bold]answer", "another"]]))
+    lines = console.file.getvalue().splitlines()
+    place = max(place for place, line in enumerate(lines) if "a long [bold]answer" in line)
+    assert lines[place].index("a long [bold]answer") < lines[place].index("another"), "in one line"
+    titles = lines[place - 1]
+    assert titles.index("unsteered") < titles.rindex(" steered")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--scale", "lptop"], "error: unknown scale 'lptop': --scale takes smoke, laptop, gpu"),
+        (["--seed", "-1"], "error: --seed must be 0 or more, not -1"),
+        (["--new-tokens", "0"], "error: --new-tokens must be at least 1, not 0"),
+        (["--model", "gpt5"], "error: unknown model 'gpt5': config/models.yaml has smollm2"),
+        (["--device", "cuda"], "error: --device cuda needs an NVIDIA GPU, and torch finds none; leave --device out"),
+        (["--model", "gpt2", "--scale", "smoke"], "gpt2 has no chat template, so it cannot chat"),
+        (
+            ["--model", "qwen2.5-0.5b-instruct", "--scale", "smoke"],
+            "run `make SCALE=smoke MODELS=qwen2.5-0.5b-instruct HUB=1 feature_steering` first",
+        ),
+    ],
+)
+def test_chat_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch, options, sentence):
+    monkeypatch.setattr(chat, "ROOT", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(chat, "make_deterministic", lambda threads: None)
+    monkeypatch.setattr("sys.argv", ["chat", "--feature", "0", *options])
+    with pytest.raises(SystemExit) as end:
+        chat.main()
+    assert str(end.value).startswith("error: ")
+    assert sentence in str(end.value)
+
+
+def chat_at_the_terminal(tmp_path, monkeypatch, answers):
+    """The chat with everything loaded replaced; `answers` are called, one a message."""
+    called = iter(answers)
+    monkeypatch.setattr(chat, "ROOT", tmp_path)
+    record = tmp_path / "results" / "laptop" / "feature_steering" / "m" / "demonstration" / "latents.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    about = {"name": "m", "source": "local", "origin": "o", "licence": "l", "processing": "p", "files": {}}
+    about |= {"sae": "s", "hook": "h", "latents": [latent(0).model_dump()]}
+    monkeypatch.setattr(chat, "read_json", lambda path: about)
+    monkeypatch.setattr(chat, "entry", lambda name: SimpleNamespace(chat_template="any"))
+    monkeypatch.setattr(chat.Manifest, "model_validate", lambda content: SimpleNamespace(name="m"))
+    sae = SimpleNamespace(d_sae=1, check_belongs=lambda *_: None)
+    monkeypatch.setattr(chat, "load_saelens", lambda folder: sae)
+    monkeypatch.setattr(chat, "Steering", lambda *_, **__: SimpleNamespace(to=lambda device: None))
+    monkeypatch.setattr(chat, "encode", lambda *_: [0] * 90)
+    read = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=1000))
+    monkeypatch.setattr(chat, "load_writer", lambda *_: read)
+    for name in ("load_tokenizer", "chat_prompt", "stream"):
+        monkeypatch.setattr(chat, name, lambda *_, **__: SimpleNamespace(all_special_ids=[]))
+    monkeypatch.setattr(chat, "show", lambda *_: next(called)())
+    monkeypatch.setattr(chat, "make_deterministic", lambda threads: None)
+    monkeypatch.setattr("sys.argv", ["chat", "--feature", "0", "--model", "m"])
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_chat(tmp_path, monkeypatch, capsys):
+    import io
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    ended = []
+    monkeypatch.setattr("sys.stdin", io.StringIO("first\nsecond\n\n"))
+    monkeypatch.setattr("os._exit", ended.append)
+    chat_at_the_terminal(tmp_path, monkeypatch, [interrupt, lambda: print("answered")])
+    chat.main()
+    said = capsys.readouterr().out
+    assert said.splitlines()[1:] == ["(stopped)", "answered"], "no line of costs follows"
+    assert ended == [0]
+
+
+@pytest.mark.parametrize(("new_tokens", "fits"), [(910, True), (911, False)])
+def test_an_answer_must_fit_into_what_the_model_reads(tmp_path, monkeypatch, capsys, new_tokens, fits):
+    monkeypatch.setattr("os._exit", lambda code: None)
+    chat_at_the_terminal(tmp_path, monkeypatch, [lambda: print("answered")])
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--message", "hello", "--new-tokens", str(new_tokens)])
+    if fits:
+        chat.main()
+        assert capsys.readouterr().out.endswith("answered\n")
+        return
+    with pytest.raises(SystemExit, match=r"911 is too much: the message takes 90 of the 1000 .* so 910 are left"):
+        chat.main()

@@ -1,0 +1,170 @@
+"""In-context Markov chains, the sweep, and paths: predictors against literal counts, planted curves and times."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from common.core.claims import evaluate, load_claims
+from common.core.errors import UserError
+from common.core.metrics import read_metrics
+from common.toys.settings import Optimisation
+from replications.induction_heads.arm_settings import Sizes, Text
+from replications.induction_heads.chains import batch_of_chains, bigram, divergence, random_chains, unigram
+from replications.induction_heads.curves import Transition
+from replications.induction_heads.paths import principal_components, turn_off
+from replications.induction_heads.train_chains import summary, train_chains
+from replications.induction_heads.train_sweep import co_occurrence, half_times, train_sweep
+
+CLAIMS = {claim.id: claim for claim in load_claims("induction_heads")}
+TINY = Optimisation(steps=20, batch=4, learning_rate=0.01, warmup=2, beta1=0.9, beta2=0.98, weight_decay=0.01, clip=1.0)
+
+
+def test_chains_are_stochastic_and_doubly_stochastic_ones_have_equal_frequencies():
+    generator = torch.Generator().manual_seed(0)
+    plain, doubly = (random_chains(kind, 200, 3, generator) for kind in ("dirichlet", "doubly_stochastic"))
+    for chains in (plain, doubly):
+        torch.testing.assert_close(chains.sum(-1), torch.ones(200, 3))
+    torch.testing.assert_close(doubly.sum(-2), torch.ones(200, 3))
+    assert float((plain.sum(-2) - 1).abs().max()) > 0.5
+    assert float(plain.mean()) == pytest.approx(1 / 3)
+
+
+def test_paths_follow_their_chains_and_are_a_function_of_seed_and_step():
+    chains, tokens = batch_of_chains("dirichlet", 4, 3, 4000, seed=1, step=2)
+    for chain, path in zip(chains, tokens, strict=True):
+        counts = torch.zeros(3, 3).index_put_((path[:-1], path[1:]), torch.ones(3999), accumulate=True)
+        torch.testing.assert_close(counts / counts.sum(1, keepdim=True), chain, atol=0.08, rtol=0)
+    assert torch.equal(tokens, batch_of_chains("dirichlet", 4, 3, 4000, seed=1, step=2)[1])
+    assert not torch.equal(tokens, batch_of_chains("dirichlet", 4, 3, 4000, seed=1, step=3)[1])
+
+
+def test_predictors_equal_literal_counts():
+    _, tokens = batch_of_chains("dirichlet", 3, 3, 15, seed=5, step=0)
+    pairs, singles = bigram(tokens, 3), unigram(tokens, 3)
+    for row, path in enumerate(tokens.tolist()):
+        for t in range(15):
+            seen = [b for a, b in pairwise(path[: t + 1]) if a == path[t]]
+            for symbol in range(3):
+                expected = (seen.count(symbol) + 1) / (len(seen) + 3)
+                assert float(pairs[row, t, symbol]) == pytest.approx(expected)
+                expected = (path[: t + 1].count(symbol) + 1) / (t + 4)
+                assert float(singles[row, t, symbol]) == pytest.approx(expected)
+
+
+def test_the_bigram_predictor_is_the_best_and_counting_is_no_use_in_doubly_stochastic_chains():
+    def of(kind):
+        chains, tokens = batch_of_chains(kind, 400, 3, 64, seed=0, step=-1)
+        truth = chains[torch.arange(400)[:, None], tokens]
+        uniform = torch.full_like(truth, 1 / 3)
+        return [float(divergence(truth, p).mean()) for p in (uniform, unigram(tokens, 3), bigram(tokens, 3))]
+
+    uniform, one, two = of("dirichlet")
+    assert two < 0.6 * one < 0.6 * uniform
+    uniform, one, two = of("doubly_stochastic")
+    assert two < uniform < one  # counting symbols is worse than knowing nothing
+    assert float(divergence(torch.tensor([0.2, 0.8]), torch.tensor([0.2, 0.8]))) == pytest.approx(0, abs=1e-6)
+
+
+def planted_rows(*, two_learns=True):
+    """Curves of perfect models: two layers are the unigram predictor at step 2 and the bigram from step 3 on."""
+    best = {"best_uniform": 0.27, "best_unigram": 0.19, "best_bigram": 0.09}
+    staged = {"truth": [0.3, 0.27, 0.19, 0.1, 0.09, 0.09, 0.09], "to_unigram": [0.2, 0.1, 0.0, 0.1, 0.12, 0.12, 0.12],
+              "to_bigram": [0.3, 0.2, 0.1, 0.01, 0.0, 0.0, 0.0]}  # fmt: skip
+    stuck = {"truth": [0.3, 0.27, 0.19, 0.19, 0.19, 0.19, 0.19], "to_unigram": [0.2, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0],
+             "to_bigram": [0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1]}  # fmt: skip
+    arms = {"two_layers": staged if two_learns else stuck, "two_layers_doubly": staged, "one_layer": stuck}
+    return [
+        {"arm": name, "seed": seed, "step": step, **{k: v[step] + 0.0003 * seed for k, v in columns.items()}, **best}
+        for name, columns in arms.items()
+        for seed in range(3)
+        for step in range(7)
+    ]
+
+
+CHAIN_CLAIMS = [name for name, claim in CLAIMS.items() if claim.part == "chains"]
+
+
+@pytest.mark.parametrize("name", CHAIN_CLAIMS)
+def test_chain_claims_hold_on_perfect_curves_and_fail_without_the_second_stage(name):
+    perfect = evaluate("induction_heads", CLAIMS[name], "toy", summary(planted_rows()).found)
+    assert perfect.verdict == "reproduced", perfect.reason
+    broken = evaluate("induction_heads", CLAIMS[name], "toy", summary(planted_rows(two_learns=False)).found)
+    assert broken.verdict != "reproduced"
+
+
+def test_chains_step_writes_every_arm(tmp_path):
+    files = {"metrics": tmp_path / "metrics.json", "curves": tmp_path / "curves.csv"}
+    train_chains(
+        sizes=Sizes(d_model=8, n_heads=1, d_head=8), n_symbols=2, length=12, held_out=8, measure_every=5,
+        optimisation=TINY, n_seeds=2, seeds=[0, 1, 2], device="cpu", **files,
+    )  # fmt: skip
+    found = read_metrics(files["metrics"])
+    for name in CHAIN_CLAIMS:
+        assert evaluate("induction_heads", CLAIMS[name], "toy", found).verdict != "reproduced"
+
+
+SWEPT = Text(length=18, d_vocab=20, shortest=4, longest=9, shortest_block=4, longest_block=5)
+
+
+def sweep(tmp_path, **changes):
+    files = {name: tmp_path / f"{name}.json" for name in ("metrics", "curves", "times")}
+    train_sweep(
+        sizes=Sizes(d_model=16, n_heads=2, d_head=8), text=SWEPT, optimisation=TINY,
+        **{"rates": [1.0, 0.5], "longest": [6, 9], **changes}, held_out=8, measure_every=5, seeds=[0, 1], device="cpu",
+        **files,
+    )  # fmt: skip
+    return files
+
+
+def test_sweep_of_models_that_never_change_has_no_slope(tmp_path):
+    found = read_metrics(sweep(tmp_path)["metrics"])
+    assert found["slope"].value == 0
+    assert evaluate("induction_heads", CLAIMS["changes_co_occur"], "toy", found).verdict == "not reproduced"
+
+
+def test_sweep_refuses_data_that_cannot_repeat_and_too_few_settings(tmp_path):
+    with pytest.raises(UserError, match="too short for the period"):
+        sweep(tmp_path, longest=[6, 18])
+    with pytest.raises(UserError, match="too few for a slope"):
+        sweep(tmp_path, rates=[1.0], longest=[6, 9])
+
+
+def test_half_times_of_planted_curves():
+    steps = np.arange(0, 1001, 5, dtype=np.float64)
+    gains = 3 / (1 + np.exp(-(steps - 400) / 20))
+    prefix = 0.1 + 0.8 / (1 + np.exp(-(steps - 390) / 20))
+    assert half_times(steps, gains, prefix) == pytest.approx((400, 390), abs=1)
+    assert half_times(steps, 0.1 * gains, prefix) == (1000, 1000)
+
+
+def test_slope_of_planted_times_and_of_unrelated_ones():
+    claim = CLAIMS["changes_co_occur"]
+    gain_at = np.array([200, 260, 300, 340, 420, 500, 640, 820.0])
+    together = co_occurrence(gain_at, gain_at * np.array([1, 1.02, 0.99, 1.01, 1, 0.98, 1.01, 1]))
+    assert evaluate("induction_heads", claim, "toy", together).verdict == "reproduced"
+    assert together["span"].value == pytest.approx(4.1)
+    unrelated = co_occurrence(gain_at, gain_at[[3, 6, 0, 7, 1, 5, 2, 4]])
+    assert evaluate("induction_heads", claim, "toy", unrelated).verdict == "not reproduced"
+    half_as_fast = co_occurrence(np.sqrt(gain_at) * 10, gain_at)
+    assert half_as_fast["slope"].value == pytest.approx(0.5)
+    assert evaluate("induction_heads", claim, "toy", half_as_fast).verdict != "reproduced"
+
+
+def test_turn_off_of_planted_paths():
+    steps = np.arange(11, dtype=np.float64)
+    change = Transition(5, 6, 8)
+    straight = np.stack([steps, 2 * steps], 1)
+    assert turn_off(steps, straight, change, 0.0) == pytest.approx(0, abs=1e-9)
+    corner = np.stack([np.minimum(steps, 5), np.maximum(steps - 5, 0)], 1)
+    assert turn_off(steps, corner, change, 0.0) == pytest.approx(3 / 5)
+    assert turn_off(steps, np.zeros((11, 2)), change, 0.0) == 0
+
+
+def test_principal_components_of_a_line_in_many_dimensions():
+    along = np.linspace(-1, 1, 9)
+    found, share = principal_components(np.outer(along, np.ones(6)) + 3)
+    np.testing.assert_allclose(found[:, 0], along * math.sqrt(6), atol=1e-9)
+    np.testing.assert_allclose(share, [1, 0], atol=1e-9)

@@ -1,0 +1,170 @@
+"""Naming heads by rule, and finders and rules on a planted circuit and its twin."""
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.core.claims import ClaimsFile, evaluate
+from common.core.settings import ROOT
+from replications.ioi_circuit import edge_ground_truth, ground_truth
+from replications.ioi_circuit.batches import balanced, family_threshold, t_values
+from replications.ioi_circuit.classes import Signs, direct_classes, previous_classes, s2_classes, signs
+from replications.ioi_circuit.completeness import Greedy
+from replications.ioi_circuit.dataset import Prompt
+from replications.ioi_circuit.nodes import PLACES, others_of_layers
+from replications.ioi_circuit.planted import TRUTH
+from replications.ioi_circuit.twin_sizes import measure_sizes, relative_sizes
+from tests.fixtures.ioi_circuit_tiny import tiny_prompts
+
+CLAIMS = ClaimsFile.model_validate(yaml.safe_load((ROOT / "replications/ioi_circuit/claims.yaml").read_text())).claims
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[Prompt]:
+    return tiny_prompts([0, 1])
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_balanced_prompts_stay_in_their_half(prompts: list[Prompt], half: int) -> None:
+    templates = {prompt.template for prompt in prompts if prompt.half == half}
+    chosen = balanced(prompts, half, 2 * len(templates))
+    assert {prompt.half for prompt in chosen} == {half}
+    assert set(Counter(prompt.template for prompt in chosen).values()) == {2}
+    assert {prompt.order for prompt in chosen} == {"ABBA", "BABA"}
+    assert len({prompt.versions["original"].text for prompt in chosen}) == len(chosen)
+
+
+def test_family_threshold_is_crossed_by_an_effect_and_by_luck_one_time_in_twenty() -> None:
+    generator = np.random.default_rng(0)
+    crossings = []
+    for _ in range(60):
+        values = generator.normal(size=(30, 14))
+        crossings.append(np.abs(t_values(values)).max() > family_threshold(values, 100))
+    assert np.mean(crossings) < 0.15
+    values[3] += 3
+    found = signs(values, 200)
+    assert found.sign[3] == 1
+    assert np.abs(found.sign).sum() == 1
+
+
+def of(*values: int) -> Signs:
+    array = np.array(values, dtype=float)
+    return Signs(mean=array, sign=array, threshold=1.0)
+
+
+def test_rules_ask_for_effect_and_attention_and_copying() -> None:
+    looks = {"to_io": of(1, 1, -1, 1, 0), "to_s2": of(-1, -1, 1, -1, 0)}
+    copies = {"copy_io": of(1, -1, -1, -1, 1), "copy_s": of(1, -1, -1, 1, 1)}
+    found = direct_classes(of(-1, 1, -1, -1, 0), looks, copies)
+    assert found == {0: "name_mover", 1: "negative", 2: "s_suppressing", 3: "unclassified"}
+
+    looks = {"induction": of(1, 0, 1), "duplicate": of(0, 1, 0)}
+    repeated = {name: np.array([0.9, 0.9, 0.0]) for name in ("induction", "duplicate")}
+    repeated |= {f"{name}_null": np.full(3, 0.1) for name in ("induction", "duplicate")}
+    found = s2_classes([of(-1, -1, -1), of(0, 0, 0)], looks, repeated)
+    assert found == {0: "induction", 1: "duplicate", 2: "unclassified"}
+    assert s2_classes([of(1, 1, 0)], looks, repeated) == {0: "unclassified", 1: "unclassified"}
+
+    repeated = {"previous": np.array([0.9, 0.05, 0.9]), "previous_null": np.full(3, 0.1)}
+    found = previous_classes(of(-1, -1, 0), {"previous": of(1, 1, 1)}, repeated)
+    assert found == {0: "previous", 1: "unclassified"}
+
+
+@pytest.fixture(scope="module")
+def planted() -> dict[str, tuple[pd.DataFrame, dict[str, float]]]:
+    torch.set_num_threads(1)
+    return {
+        name: ground_truth.one_model(7, name == "twin", 14, 1.0, 100, Greedy(1, 1, 7)) for name in ("planted", "twin")
+    }
+
+
+def test_planted_circuit_is_recovered_and_its_twin_is_empty(
+    planted: dict[str, tuple[pd.DataFrame, dict[str, float]]],
+) -> None:
+    record, twin = planted["planted"][1], planted["twin"][1]
+    assert record["named_right"] == 1
+    assert record["named_wrong"] == 0
+    assert all(record[f"auroc_{finder}"] > 0.95 for finder in ("path_patching", "activation_patching", "attribution"))
+    assert twin["named_right"] == twin["named_wrong"] == 0
+    assert twin["auroc_path_patching"] < 0.9
+    assert record["auroc_scores_smallest"] == 1  # heads that write nothing of a name are no suppressors
+    assert twin["auroc_scores_mean"] < 0.8
+    assert (record["named_any"], twin["named_any"]) == (7, 0)
+    for finder in ("path_patching", "activation_patching", "attribution"):
+        assert 0 < twin[f"largest_{finder}"] < 0.02 * record[f"largest_{finder}"]
+        assert record[f"middle_{finder}"] > 0.1 * record[f"largest_{finder}"]
+
+
+def test_sizes_of_edges_are_compared_with_the_planted_model() -> None:
+    truth = np.array([True, True, False, False])
+    planted = {"one": np.array([4.0, 2.0, 0.0, 0.0]), "two": np.array([1.0, 1.0, 2.0, 0.0])}
+    twin = {"one": torch.tensor([[0.0, -1.0]]), "two": torch.tensor([[0.5, 0.0]])}
+    found = edge_ground_truth.compare_sizes(planted, twin, truth)
+    assert found == {
+        "twin_size_one": 0.25, "planted_size_one": 0.75, "twin_size_two": 0.25, "planted_size_two": 0.5,
+        "twin_size_any": 0.25, "planted_size_any": 0.5,
+    }  # fmt: skip
+
+
+def test_sizes_in_the_twin_keep_seeds_apart_and_name_the_worst_finder() -> None:
+    one = relative_sizes({"a": 4.0, "b": 2.0}, {"a": 3.0, "b": 1.0}, {"a": 1.0, "b": 1.0})
+    other = relative_sizes({"a": 2.0, "b": 2.0}, {"a": 1.0, "b": 2.0}, {"a": 0.0, "b": 0.0})
+    found = measure_sizes(pd.DataFrame([one, other]))
+    assert found["twin_size_a"].per_seed == [0.25, 0.0]
+    assert found["twin_size_any"].per_seed == [0.5, 0.0]
+    assert found["planted_size_any"].per_seed == [0.5, 0.5]
+    assert found["twin_size_b_minus_planted"].per_seed == [0.0, -1.0]
+
+
+def test_other_heads_stand_in_the_same_layers_and_none_twice() -> None:
+    spared = {4, 5, 9}
+    for seed in range(20):
+        picked = others_of_layers([4, 5, 9], 4, spared, np.random.default_rng(seed))
+        assert [head // 4 for head in picked] == [1, 1, 2]
+        assert len(set(picked)) == 3
+        assert not spared & set(picked)
+    assert others_of_layers([0, 1, 2], 4, {0, 1, 2}, np.random.default_rng(0)) == [3]
+
+
+def test_greedy_completeness_finds_what_is_missing_and_nothing_where_nothing_is(
+    planted: dict[str, tuple[pd.DataFrame, dict[str, float]]],
+) -> None:
+    record = planted["planted"][1]
+    assert 0.7 < record["faithfulness_complete"] < 1.3
+    assert record["greedy_gap_incomplete"] > 0.8
+    assert record["greedy_gap_complete"] < 0.4
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_auroc_limits(seed: int) -> None:
+    truth = np.zeros((3, 16))
+    for layer, head, place in TRUTH:
+        truth[PLACES.index(place), 4 * layer + head] = 1  # type: ignore[arg-type]
+    noise = np.random.default_rng(seed).random(truth.shape)
+    assert ground_truth.recovery(truth) == 1
+    assert ground_truth.recovery(-truth) == 0
+    assert ground_truth.recovery(np.zeros_like(truth)) == 0.5
+    assert ground_truth.recovery(noise) == pytest.approx(1 - ground_truth.recovery(-noise))
+
+
+def test_claims_of_the_ground_truth_hold_and_fail_with_it(
+    planted: dict[str, tuple[pd.DataFrame, dict[str, float]]],
+) -> None:
+    """Two seeds with the planted record and its twin; then with the twin on both sides."""
+    record, twin = planted["planted"][1], planted["twin"][1]
+    claims = [claim for claim in CLAIMS if claim.part == "ground_truth"]
+    assert {claim.metric for claim in claims} >= {"named_right", "auroc_path_patching"}
+    for claim in claims:
+        rows = [{**found, "seed": float(seed)} for seed in (0, 1) for found in (record, twin)]
+        gaps = {name: 0.2 for name in record if name.endswith("complete")}
+        broken = [{**twin, **gaps, "seed": float(seed), "twin": side} for seed in (0, 1) for side in (0.0, 1.0)]
+        good, bad = (ground_truth.measure(pd.DataFrame(content)) for content in (rows, broken))
+        assert evaluate("ioi_circuit", claim, "toy", good).verdict == "reproduced", claim.id
+        assert evaluate("ioi_circuit", claim, "toy", bad).verdict == "not reproduced", claim.id

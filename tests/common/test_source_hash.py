@@ -1,0 +1,119 @@
+"""The source hash: an edit that can change results changes it, and nothing else does."""
+
+import shutil
+
+import pytest
+
+import common.core.source_hash as sources
+import common.publish.reference as reference
+from common.core.files import write_json
+from common.core.settings import replications
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A small project; `write(name, text)` changes a file, `hash_of(module)` hashes without memory of earlier calls."""
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
+
+    class Project:
+        def write(self, name, text):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+        def hash_of(self, module="replications.a.step"):
+            sources._parsed.cache_clear()
+            return sources.source_hash(module)
+
+    project = Project()
+    project.write("common/tool.py", "def f():\n    return 1\n")
+    project.write("common/deep.py", "X = 1\n")
+    project.write("common/__init__.py", "")
+    project.write("replications/a/step.py", "from common.tool import f\nimport os\n")
+    project.write("replications/b/step.py", "Y = 2\n")
+    yield project
+    sources._parsed.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f():\n    return 1\n",
+        "# a comment\ndef f():\n\n    return 1  # another\n",
+        '"""Docstring."""\ndef f():\n    """What it does."""\n    return (1)\n',
+    ],
+)
+def test_touch_comments_docstrings_and_format_do_not_count(project, text):
+    before = project.hash_of()
+    project.write("common/tool.py", text)
+    assert project.hash_of() == before
+
+
+def test_an_edit_counts_for_importers_only(project):
+    before, other = project.hash_of(), project.hash_of("replications.b.step")
+    project.write("common/tool.py", "def f():\n    return 2\n")
+    assert project.hash_of() != before
+    assert project.hash_of("replications.b.step") == other
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from common import deep",
+        "import common.deep as d",
+        "from common.deep import *",
+        "from .deep import X",
+        "from . import deep",
+        "def g():\n    from common.deep import X\n",
+    ],
+)
+def test_every_form_of_import_is_followed(project, line):
+    project.write("common/tool.py", line + "\n")
+    before = project.hash_of()
+    project.write("common/deep.py", "X = 3\n")
+    assert project.hash_of() != before
+
+
+def test_package_code_counts(project):
+    before = project.hash_of()
+    project.write("common/__init__.py", "FLAG = 1\n")
+    assert project.hash_of() != before
+
+
+def test_unknown_module(project):
+    with pytest.raises(ValueError, match="is no module"):
+        project.hash_of("replications.a.missing")
+
+
+def test_no_step_hides_an_import(root):
+    """`importlib.import_module` cannot be seen by the hash; only the settings loader and the fork server,
+    which no step uses, have it."""
+    users = [
+        path.relative_to(root).as_posix()
+        for folder in ("common", "replications")
+        for path in (root / folder).rglob("*.py")
+        if "import_module(" in path.read_text() and path.name != "sources.py"
+    ]
+    assert sorted(users) == ["common/core/settings.py", "common/engine/forkserver.py"]
+
+
+def test_a_replication_differs_from_the_reference_when_its_claims_do(tmp_path, monkeypatch, root):
+    name = "grokking"
+    for folder in (f"replications/{name}", "config"):
+        shutil.copytree(root / folder, tmp_path / folder)
+    before = reference.states()
+    monkeypatch.setattr(reference, "ROOT", tmp_path)
+    monkeypatch.setattr(reference, "STATES", tmp_path / "sources.json")
+    assert reference.changed() == replications()
+    write_json(reference.STATES, before)
+    assert name not in reference.changed()
+    registry = reference.registry()
+    own, other = reference.load_scale("laptop").models[0], "gpt2"
+    for model, counts in ((other, False), (own, True)):
+        edited = registry | {model: registry[model].model_copy(update={"size_mb": 1})}
+        monkeypatch.setattr(reference, "registry", lambda edited=edited: edited)
+        assert (name in reference.changed()) == counts, model
+    monkeypatch.setattr(reference, "registry", lambda: registry)
+    claims = tmp_path / "replications" / name / "claims.yaml"
+    claims.write_text(claims.read_text().replace("at_least: 5", "at_least: 4"))
+    assert name in reference.changed()

@@ -1,0 +1,187 @@
+"""The command line around a step: one sentence for what a user can mend, a cost line, plain progress in a log."""
+
+import base64
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.core.errors import from_os_error
+from common.core.step import COST_PREFIX, track
+from common.publish.cost import costs, step_cost, total, written_mb
+
+STEP = """
+from pathlib import Path
+from common.core.step import run
+from common.core.errors import UserError
+def step(sizes: list[int], out: Path, fail: str = "no") -> None:
+    if fail == "user":
+        raise UserError("sizes must be even; pass even sizes")
+    if fail == "disk":
+        import errno
+        raise OSError(errno.ENOSPC, "No space left on device", str(out))
+    if fail == "nan":
+        from common.core.metrics import Metric
+        Metric(value=float("nan"), ci_low=0.0, ci_high=1.0, n=1, unit="1", formula="x")
+    if fail == "bug":
+        raise ZeroDivisionError
+    out.write_text(str(sum(sizes)))
+run(step)
+"""
+
+
+def run_step(tmp_path, *options, **environment):
+    command = [sys.executable, "-c", STEP, "--out", str(tmp_path / "out"), *options]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
+
+
+def test_a_step_runs_and_closes_with_its_cost(tmp_path):
+    done = run_step(tmp_path, "--sizes", "2", "4")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out").read_text() == "6"
+    last = done.stdout.splitlines()[-1]
+    cost = json.loads(last.removeprefix(COST_PREFIX))
+    assert cost["wall_s"] > 0
+    assert cost["peak_rss_mb"] > 5
+    assert cost["gpu_s"] == 0
+    (tmp_path / "x.log").write_text(done.stdout)
+    assert step_cost(tmp_path / "x.log") == cost
+    assert step_cost(tmp_path / "removed.log") is None
+
+
+def test_a_metric_that_is_no_number_is_said_in_the_last_line_below_where_it_arose(tmp_path):
+    done = run_step(tmp_path, "--sizes", "2", "--fail", "nan")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: Metric.value: Input should be a finite number (found nan); ")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (["--sizes", "2", "--fail", "user"], 1, "error: sizes must be even; pass even sizes"),
+        (["--sizes", "2", "--fail", "disk"], 1, "error: the disk is full"),
+        (["--sizes", "two"], 2, "sizes"),
+        (["--size", "2"], 2, "--sizes"),
+    ],
+)
+def test_mendable_errors_have_no_traceback(tmp_path, options, code, sentence):
+    done = run_step(tmp_path, *options)
+    assert done.returncode == code
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert COST_PREFIX not in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bug_keeps_its_traceback(tmp_path):
+    assert "ZeroDivisionError" in run_step(tmp_path, "--sizes", "2", "--fail", "bug").stderr
+
+
+def test_a_step_dies_with_its_workflow(tmp_path):
+    code = (
+        "from common.core.step import die_with_workflow; die_with_workflow();"
+        "print('up', flush=True); import time; time.sleep(60)"
+    )
+    workflow = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    step = subprocess.Popen(
+        ["bash", "-c", f'{sys.executable} -c "{code}"; true'],
+        env=os.environ | {"WORKFLOW_PID": str(workflow.pid)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert step.stdout.readline() == "up\n"
+    workflow.kill()
+    workflow.wait()
+    step.wait(timeout=10)  # the shell goes on to `true` as soon as the step is gone
+
+
+def test_a_step_does_not_start_for_a_dead_workflow(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    done = run_step(tmp_path, "--sizes", "2", WORKFLOW_PID=str(gone.pid))
+    assert done.returncode < 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_operating_system_errors():
+    assert "the disk is full" in str(from_os_error(OSError(errno.ENOSPC, "", "/tmp/x")))
+    assert "it is read-only" in str(from_os_error(OSError(errno.EROFS, "", "/tmp/x")))
+    assert from_os_error(OSError(errno.ENOENT, "", "/tmp/x")) is None
+
+
+def test_progress_in_a_log_is_plain_lines(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
+    assert list(track(range(6), "reading")) == list(range(6))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["reading: 2 of 6 after 12 s", "reading: 5 of 6 after 24 s"]
+
+
+def test_total_adds_seconds_and_takes_the_largest_peak():
+    one = {"wall_s": 1.0, "cpu_s": 2.0, "gpu_s": 0.0, "peak_rss_mb": 10.0, "peak_gpu_mb": 0.0}
+    both = total([one, one | {"peak_rss_mb": 30.0}])
+    assert (both["wall_s"], both["cpu_s"], both["peak_rss_mb"]) == (2.0, 4.0, 30.0)
+
+
+def test_what_a_step_wrote_is_counted_from_the_records_of_its_outputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    records, logs = tmp_path / "records", ["results/logs/train.log"]
+    long = f"results/{'x' * 200}.json"
+    for output, size in {"results/one.json": 1_000_000, long: 500_000, "results/gone.json": None}.items():
+        name = base64.urlsafe_b64encode(output.encode()).decode()
+        record = records.joinpath(*[f"@{name[:200]}", name[200:]] if len(name) > 200 else [name])
+        for path in (record, tmp_path / output):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"log": logs}))
+        if size is not None:
+            (tmp_path / output).write_bytes(bytes(size))
+    (records / "not a record").write_text("{}")
+    assert written_mb(records) == {"results/logs/train.log": 1.5}
+    assert written_mb(tmp_path / "nowhere") == {}
+
+
+def test_cost_is_that_of_the_scale_and_of_what_it_uses(tmp_path, monkeypatch):
+    """Not counted are logs and folders of other scales and of models that this scale has no results of, and logs of
+    what was made on demand."""
+    monkeypatch.chdir(tmp_path)
+    chat, shallow = "smollm2-135m-instruct-q4_1", "smollm2-135m-shallow"
+    line = COST_PREFIX + json.dumps({"wall_s": 1.0, "cpu_s": 1.0, "gpu_s": 0.0, "peak_rss_mb": 9.0, "peak_gpu_mb": 0.0})
+    logs = {f"resources/logs/{name}.log" for name in (chat, "gpt2", shallow, "shallow_model", "python-docs")}
+    logs |= {f"resources/logs/self-chat-{scale}.log" for scale in ("smoke", "laptop")}
+    logs |= {f"results/{scale}/logs/toys/draw.log" for scale in ("smoke", "laptop")}
+    logs |= {"results/laptop/logs/toys/on_demand/pages.log"}
+    for file in [
+        *logs, f"results/laptop/toys/{chat}/metrics.json", f"results/smoke/toys/{shallow}/metrics.json",
+        *(f"resources/models/{name}/model.safetensors" for name in (chat, shallow, "gpt2")),
+        f"resources/trained/{shallow}/model.safetensors", "resources/checkpoints/a.safetensors",
+        *(f"resources/corpora/{name}/train.jsonl" for name in ("python-docs", "self-chat-smoke", "self-chat-laptop")),
+    ]:  # fmt: skip
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(line if file in logs else "x" * 1_000_000)
+    laptop, smoke = costs(Path("results/laptop")), costs(Path("results/smoke"))
+    shared = {f"models/{chat}", "models/python-docs", "models/self-chat-laptop"}
+    assert set(laptop["steps"]) == shared | {"toys/draw"}
+    assert laptop["replications"]["models"]["disk_mb"] == 3
+    assert laptop["total"]["cpu_s"] == 4
+    assert laptop["total"]["disk_mb"] == 4
+    both = {f"models/{name}" for name in (chat, shallow, "shallow_model", "python-docs", "self-chat-smoke")}
+    assert set(smoke["steps"]) == both | {"toys/draw"}
+    assert smoke["replications"]["models"]["disk_mb"] == 5
+
+
+def test_torch_is_made_deterministic_without_its_compiler():
+    """A private function does what the public one does, less an import; this fails if either changes."""
+    code = (
+        "import torch, sys; from common.core.step import make_deterministic; make_deterministic()\n"
+        "assert torch.are_deterministic_algorithms_enabled(); assert 'torch._inductor' not in sys.modules\n"
+        "assert torch.get_num_threads() == 1"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
