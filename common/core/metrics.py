@@ -1,9 +1,12 @@
 """The typed records that steps hand to each other: `metrics.json` and its entries.
 
-`metrics.json` is `{metric: {value, ci_low, ci_high, n, unit, formula, per_seed}}`. NaN and infinity are rejected when
-a record is made and again when a file is read. `per_seed` is null for quantities that were not measured seed by seed.
+`metrics.json` is `{metric: {value, ci_low, ci_high, n, unit, formula, per_seed, uncertainty, controls}}`. A metric with
+controls is a comparison: each control is the same quantity, in the same unit and on the same sample, where the effect
+should be absent, together with the paired difference effect - control. `common.core.statistics` makes all of them. NaN
+and infinity are rejected when a record is made and again when a file is read.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -15,24 +18,71 @@ from common.core.files import read_json, write_json
 from common.core.settings import Strict
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+TOLERANCE = 1e-6  # of difference = effect - control, relative to the larger of the two
 
 
-class Metric(Strict):
-    """One measured number with its 95 % interval."""
+class Estimate(Strict):
+    """One number with its 95 % interval, and its value for each seed where it was measured seed by seed."""
 
     value: FiniteFloat
     ci_low: FiniteFloat
     ci_high: FiniteFloat
-    n: Annotated[int, Field(ge=1, description="number of independent observations: prompts, seeds, cells or draws")]
-    unit: str = Field(description="'nats', 'share', 'logits', '1' for a pure number, ...")
-    formula: str = Field(description="id or short text of the formula that gave the value")
     per_seed: list[FiniteFloat] | None = None
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Metric":
+    def _ordered(self) -> "Estimate":
         if not self.ci_low <= self.value <= self.ci_high:
             raise ValueError(f"interval [{self.ci_low}, {self.ci_high}] does not contain the value {self.value}")
         return self
+
+
+class Uncertainty(Strict):
+    """What the interval generalises over."""
+
+    unit: str = Field(description="'seeds', 'documents', 'templates', 'topics', 'null draws', ...")
+    count: Annotated[int, Field(ge=1)] = Field(description="how many of them there were")
+
+
+class Control(Estimate):
+    """The same quantity where the effect should be absent. `difference` is effect - control, paired where possible."""
+
+    name: MetricName
+    n: Annotated[int, Field(ge=1)]
+    formula: str = ""
+    difference: Estimate
+
+
+class Metric(Estimate):
+    """One measured number; with `controls`, a comparison."""
+
+    n: Annotated[int, Field(ge=1, description="number of observations: prompts, seeds, cells or draws")]
+    unit: str = Field(description="'nats', 'share', 'logits', '1' for a pure number, ...")
+    formula: str = Field(description="id or short text of the formula that gave the value")
+    uncertainty: Uncertainty | None = Field(None, description="null for counts and other numbers without an interval")
+    controls: list[Control] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _paired(self) -> "Metric":
+        names = [control.name for control in self.controls]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two controls have the name '{max(names, key=names.count)}'")
+        for control in self.controls:
+            expected = self.value - control.value
+            scale = max(abs(self.value), abs(control.value), 1e-9)
+            if not math.isclose(control.difference.value, expected, rel_tol=0, abs_tol=TOLERANCE * scale):
+                raise ValueError(
+                    f"the difference to '{control.name}' is {control.difference.value}, but effect - control is "
+                    f"{expected}; measure both on the same sample"
+                )
+        return self
+
+    def control(self, name: str) -> Control:
+        """The control of this name. UserError naming those that there are."""
+        for control in self.controls:
+            if control.name == name:
+                return control
+        known = ", ".join(control.name for control in self.controls) or "none"
+        raise UserError(f"there is no control '{name}' of '{self.formula}'; there is {known}")
 
 
 class _MetricsFile(Strict):

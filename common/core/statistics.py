@@ -1,71 +1,180 @@
-"""Intervals. Every number a reader sees goes through one of these functions; all intervals are two-sided 95 %.
+"""Intervals and comparisons. Every number a reader sees goes through this module; all intervals are two-sided 95 %.
 
 Seeds: Student t over per-seed values. Prompts: bootstrap over clusters (templates, topics, documents), because prompts
-of one cluster are not independent. Ratios are ratios of means, never means of ratios.
+of one cluster are not independent. Ratios are ratios of means, never means of ratios. A comparison pairs effect and
+control: seed by seed, or by the same resampled clusters.
 """
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy.special import stdtrit
 
-from common.core.metrics import Metric
+from common.core.metrics import Control, Estimate, Metric, Uncertainty
 
 LEVEL = 0.95
 BOOTSTRAP_DRAWS = 4000
+LEAST_DRAWS = 20  # of a null distribution
+
+Sample = Float[np.ndarray, " n"]
 
 
-def over_seeds(values: list[float], *, unit: str, formula: str) -> Metric:
-    """Mean over seeds with a Student-t interval (n - 1 degrees of freedom). ValueError for fewer than 2 seeds."""
+def over_seeds(
+    values: Sequence[float], *, unit: str, formula: str, controls: Mapping[str, Sequence[float]] | None = None
+) -> Metric:
+    """Mean over seeds with a Student-t interval (n - 1 degrees of freedom).
+
+    Args:
+        values: one per seed, first seed first.
+        unit: of `values`.
+        formula: id or short text of what a value is.
+        controls: for each control its values for the same seeds; differences are paired seed by seed.
+
+    Raises:
+        ValueError: fewer than 2 seeds, or a control with another number of seeds.
+    """
+    compared = []
+    for name, others in (controls or {}).items():
+        if len(others) != len(values):
+            raise ValueError(f"the control '{name}' has {len(others)} seeds, the effect {len(values)}")
+        difference = _student([a - b for a, b in zip(values, others, strict=True)])
+        compared.append(Control(name=name, n=len(others), difference=difference, **_student(others).model_dump()))
+    return Metric(
+        **_student(values).model_dump(),
+        n=len(values),
+        unit=unit,
+        formula=formula,
+        uncertainty=Uncertainty(unit="seeds", count=len(values)),
+        controls=compared,
+    )
+
+
+def _student(values: Sequence[float]) -> Estimate:
     if len(values) < 2:
         raise ValueError("an interval over seeds needs at least 2 seeds")
     array = np.asarray(values, dtype=np.float64)
     half = float(stdtrit(len(array) - 1, (1 + LEVEL) / 2) * array.std(ddof=1) / np.sqrt(len(array)))
     mean = float(array.mean())
-    return Metric(
-        value=mean,
-        ci_low=mean - half,
-        ci_high=mean + half,
-        n=len(array),
-        unit=unit,
-        formula=formula,
-        per_seed=[float(value) for value in array],
-    )
+    return Estimate(value=mean, ci_low=mean - half, ci_high=mean + half, per_seed=[float(value) for value in array])
 
 
 def over_clusters(
-    values: Float[np.ndarray, " n"],
+    values: Sample,
     clusters: Shaped[np.ndarray, " n"],
     *,
     unit: str,
     formula: str,
-    denominators: Float[np.ndarray, " n"] | None = None,
+    cluster: str = "clusters",
+    denominators: Sample | None = None,
+    groups: Shaped[np.ndarray, " n"] | None = None,
+    controls: Mapping[str, Sample | tuple[Sample, Sample]] | None = None,
     seed: int = 0,
 ) -> Metric:
-    """Mean of `values` (or mean of `values` over mean of `denominators`) with a bootstrap over whole clusters.
+    """Mean of `values`, or mean of `values` over mean of `denominators`, with a bootstrap over whole clusters.
 
-    Percentile interval of `BOOTSTRAP_DRAWS` resamples of the clusters with replacement. ValueError for fewer than 2
-    clusters: the interval would have no width.
+    Percentile interval of `BOOTSTRAP_DRAWS` resamples of the clusters with replacement.
+
+    Args:
+        values: one per item.
+        clusters: of each item.
+        unit: of the value.
+        formula: id or short text of what the value is.
+        cluster: what a cluster is, as 'templates' or 'documents'.
+        denominators: one per item, where the value is a ratio of means.
+        groups: seed of each item, where a value per seed is wanted.
+        controls: for each control its values for the same items, or its values and denominators; differences are taken
+            within each resample.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: fewer than 2 clusters (the interval would have no width), or a control with other items.
     """
-    below = np.ones_like(values) if denominators is None else denominators
     _, index = np.unique(clusters, return_inverse=True)
     count = int(index.max()) + 1
     if count < 2:
         raise ValueError("a clustered interval needs at least 2 clusters")
-    above_sums = np.bincount(index, weights=values, minlength=count)
-    below_sums = np.bincount(index, weights=below, minlength=count)
     chosen = np.random.default_rng(seed).integers(0, count, size=(BOOTSTRAP_DRAWS, count))
-    draws = above_sums[chosen].sum(1) / below_sums[chosen].sum(1)
-    return from_draws(float(above_sums.sum() / below_sums.sum()), draws, n=len(values), unit=unit, formula=formula)
+
+    def resampled(above: np.ndarray, below: np.ndarray | None) -> tuple[Estimate, np.ndarray, np.ndarray | None]:
+        if len(above) != len(index):
+            raise ValueError(f"effect and control have {len(index)} and {len(above)} items; pair them")
+        below = np.ones_like(above) if below is None else below
+        above_sums, below_sums = (np.bincount(index, weights=part, minlength=count) for part in (above, below))
+        draws = above_sums[chosen].sum(1) / below_sums[chosen].sum(1)
+        each = _per_group(above, below, groups)
+        value = float(above_sums.sum() / below_sums.sum())
+        return _percentile(value, draws, None if each is None else each.tolist()), draws, each
+
+    effect, draws, each = resampled(values, denominators)
+    compared = []
+    for name, given in (controls or {}).items():
+        above, below = given if isinstance(given, tuple) else (given, None)
+        control, others, of_control = resampled(above, below)
+        paired = None if each is None or of_control is None else (each - of_control).tolist()
+        difference = _percentile(effect.value - control.value, draws - others, paired)
+        compared.append(Control(name=name, n=len(above), difference=difference, **control.model_dump()))
+    return Metric(
+        **effect.model_dump(),
+        n=len(values),
+        unit=unit,
+        formula=formula,
+        uncertainty=Uncertainty(unit=cluster, count=count),
+        controls=compared,
+    )
 
 
-def from_draws(value: float, draws: Float[np.ndarray, " draw"], *, n: int, unit: str, formula: str) -> Metric:
+def _per_group(above: np.ndarray, below: np.ndarray, groups: np.ndarray | None) -> np.ndarray | None:
+    if groups is None:
+        return None
+    return np.array([above[groups == one].sum() / below[groups == one].sum() for one in np.unique(groups)])
+
+
+def against_null(effect: Metric, draws: Float[np.ndarray, " draw"], *, name: str, formula: str = "") -> Metric:
+    """An effect beside its null distribution: median and central 95 % range of `draws`, and effect - null.
+
+    The difference is of the effect's value to the draws; its interval is their central 95 % range. ValueError for fewer
+    than 20 draws.
+    """
+    null = null_distribution(draws, unit=effect.unit, formula=formula)
+    low, high = effect.value - null.ci_high, effect.value - null.ci_low
+    difference = Estimate(value=effect.value - null.value, ci_low=low, ci_high=high)
+    return with_control(effect, name, null, difference)
+
+
+def with_control(effect: Metric, name: str, control: Metric, difference: Estimate) -> Metric:
+    """`effect` with one more control, where the difference is paired in a way of its own.
+
+    Raises:
+        pydantic.ValidationError: the difference is not effect - control.
+        ValueError: effect and control have different units.
+    """
+    if effect.unit != control.unit:
+        raise ValueError(f"'{name}' is measured in {control.unit}, the effect in {effect.unit}")
+    paired = Estimate(**difference.model_dump(include=set(Estimate.model_fields)))
+    one = Control(
+        name=name,
+        difference=paired,
+        **control.model_dump(include={"value", "ci_low", "ci_high", "n", "per_seed", "formula"}),
+    )
+    return Metric(**{**effect.model_dump(), "controls": [*effect.controls, one]})
+
+
+def from_draws(
+    value: float, draws: Float[np.ndarray, " draw"], *, n: int, unit: str, formula: str,
+    uncertainty: Uncertainty | None = None,
+) -> Metric:  # fmt: skip
     """A value with the percentile interval of its resamples, widened to hold the value. `n`: what was resampled."""
+    estimate = _percentile(value, draws)
+    return Metric(**estimate.model_dump(), n=n, unit=unit, formula=formula, uncertainty=uncertainty)
+
+
+def _percentile(value: float, draws: np.ndarray, per_seed: list[float] | None = None) -> Estimate:
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    low, high = min(float(low), value), max(float(high), value)
-    return Metric(value=value, ci_low=low, ci_high=high, n=n, unit=unit, formula=formula)
+    return Estimate(value=value, ci_low=min(float(low), value), ci_high=max(float(high), value), per_seed=per_seed)
 
 
-def exact(value: float, n: int, unit: str, formula: str) -> Metric:
+def without_interval(value: float, n: int, unit: str, formula: str) -> Metric:
     """A number that is counted, not estimated, or has no interval of its own: its interval has no width."""
     value = float(value)
     return Metric(value=value, ci_low=value, ci_high=value, n=n, unit=unit, formula=formula)
@@ -73,10 +182,13 @@ def exact(value: float, n: int, unit: str, formula: str) -> Metric:
 
 def null_distribution(draws: Float[np.ndarray, " n"], *, unit: str, formula: str) -> Metric:
     """Median of a null distribution with its central 95 % range (not an interval of the median). >= 20 draws."""
-    if len(draws) < 20:
-        raise ValueError("a null distribution needs at least 20 draws")
+    if len(draws) < LEAST_DRAWS:
+        raise ValueError(f"a null distribution needs at least {LEAST_DRAWS} draws")
     low, middle, high = np.quantile(np.asarray(draws, dtype=np.float64), [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
-    return Metric(value=float(middle), ci_low=float(low), ci_high=float(high), n=len(draws), unit=unit, formula=formula)
+    return Metric(
+        value=float(middle), ci_low=float(low), ci_high=float(high), n=len(draws), unit=unit, formula=formula,
+        uncertainty=Uncertainty(unit="null draws", count=len(draws)),
+    )  # fmt: skip
 
 
 def auroc(scores: Shaped[np.ndarray, "..."], positive: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "..."]:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from common.core.metrics import Metric
-from common.core.statistics import exact, over_clusters
+from common.core.statistics import over_clusters, without_interval
 
 Values = Float[np.ndarray, " concept"]
 Table = Float[np.ndarray, "concept seed"]
@@ -50,8 +50,10 @@ def deviates(name: str, difference: Table, packages: list[str], formula: str) ->
     """Deviates of a difference, with concepts and with packages as clusters."""
     values = difference.mean(1)
     return {
-        f"{name}_z": exact(deviate(values), len(values), "standard errors", f"{formula}; over its s.e. over concepts"),
-        f"{name}_z_by_package": exact(
+        f"{name}_z": without_interval(
+            deviate(values), len(values), "standard errors", f"{formula}; over its s.e. over concepts"
+        ),
+        f"{name}_z_by_package": without_interval(
             deviate(values, packages), len(set(packages)), "standard errors", f"{formula}; over its s.e. over packages"
         ),
     }
@@ -71,4 +73,4 @@ def wins(one: str, other: str, gains: Values, others: Values) -> dict[str, Metri
     decided = max(1, int((won != 0.5).sum()))
     sign = float((won - 0.5).sum() * 2 / np.sqrt(decided))
     formula = f"(wins - losses) / sqrt(wins + losses) of {one} against {other}, over concepts"
-    return {f"{name}_share": share, f"{name}_sign": exact(sign, decided, "standard errors", formula)}
+    return {f"{name}_share": share, f"{name}_sign": without_interval(sign, decided, "standard errors", formula)}

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from common.core.metrics import Metric
-from common.core.statistics import exact, over_clusters
+from common.core.statistics import over_clusters, without_interval
 from replications.feature_steering.choice import collapse, fluency
 from replications.feature_steering.evidence import Table, deviates, over_concepts, slopes
 from replications.feature_steering.settings import (
@@ -74,8 +74,10 @@ def falling_apart(own: pd.DataFrame, limits: Fluency) -> dict[str, Metric]:
         peak = float(means.index[int(means.argmax())])
         said = "length of the added vector over the mean norm of the residual stream"
         collapsed = 0.0 if np.isinf(first) else first
-        found[f"{dial}_collapse"] = exact(collapsed, len(means), "1", f"{said} at which texts fall apart; 0: at none")
-        found[f"{dial}_peak"] = exact(peak, len(means), "1", f"{said} with the highest mean gain")
+        found[f"{dial}_collapse"] = without_interval(
+            collapsed, len(means), "1", f"{said} at which texts fall apart; 0: at none"
+        )
+        found[f"{dial}_peak"] = without_interval(peak, len(means), "1", f"{said} with the highest mean gain")
         for name, length in (("peak", peak), ("longest", float(means.index.max()))):
             part = rows[rows["multiplier"] == length]
             found[f"{dial}_gain_at_{name}"] = over_clusters(
@@ -99,7 +101,7 @@ def perplexities(own: pd.DataFrame, arms: Arms, best: dict[str, float]) -> dict[
             value=value, ci_low=low, ci_high=high, n=nats.n, unit="1", formula="perplexity, times unsteered"
         )
     formula = "length of the added vector over the mean norm of the residual stream, chosen"
-    return found | {f"fluent_{dial}_length": exact(best[dial], 1, "1", formula) for dial in CHOSEN}
+    return found | {f"fluent_{dial}_length": without_interval(best[dial], 1, "1", formula) for dial in CHOSEN}
 
 
 def dose_table(own: pd.DataFrame, limits: Fluency) -> pd.DataFrame:

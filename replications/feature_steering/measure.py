@@ -16,7 +16,7 @@ from jaxtyping import Float
 from safetensors.numpy import load_file
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import exact, over_clusters
+from common.core.statistics import over_clusters, without_interval
 from common.core.step import run
 from common.core.tables import write_table
 from replications.feature_steering.choice import choose_lengths, compared, fluency
@@ -183,7 +183,9 @@ def judging(detectors: pd.DataFrame) -> dict[str, Metric]:
         name: over_clusters(values.to_numpy(), np.arange(len(means)), unit="1", formula=formula)
         for name, (values, formula) in columns.items()
     }
-    return found | {"judge_ridge": exact(means["ridge"].iloc[0], 1, "1", "ridge that tells documents left out best")}
+    return found | {
+        "judge_ridge": without_interval(means["ridge"].iloc[0], 1, "1", "ridge that tells documents left out best")
+    }
 
 
 def removals(own: pd.DataFrame, concepts: int, seeds: list[int]) -> dict[str, Metric]:
@@ -195,8 +197,10 @@ def removals(own: pd.DataFrame, concepts: int, seeds: list[int]) -> dict[str, Me
         tables[arm] = -table(part, "gain", concepts, seeds, 0.0)
         found[f"{arm}_drop"] = over_concepts(tables[arm], "1", formula)
         z = deviate(tables[arm].mean(1))
-        found[f"{arm}_drop_z"] = exact(z, concepts, "standard errors", f"{formula}; over its s.e. over concepts")
-        found[f"{arm}_perplexity"] = exact(fluency(part)[0], len(part), "1", "perplexity over unsteered")
+        found[f"{arm}_drop_z"] = without_interval(
+            z, concepts, "standard errors", f"{formula}; over its s.e. over concepts"
+        )
+        found[f"{arm}_perplexity"] = without_interval(fluency(part)[0], len(part), "1", "perplexity over unsteered")
     for arm, control in SAME.items():
         difference = tables[arm] - tables[control]
         found[f"{arm}_drop_minus_{control}"] = over_concepts(difference, "1", f"{formula}; minus {control}")

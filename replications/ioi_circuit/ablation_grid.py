@@ -22,7 +22,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from common.core.metrics import Metric
-from common.core.statistics import exact
+from common.core.statistics import without_interval
 from common.interp.edge_graph import Graph
 from replications.ioi_circuit.edge_knockout import edge_differences, everywhere, path_edges
 from replications.ioi_circuit.knockout import Ablation, Direction, KnockOut
@@ -108,5 +108,5 @@ def measure_grid(grid: pd.DataFrame) -> dict[str, Metric]:
     for column in ("ratio_of_averages", "average_of_ratios"):
         for name, value in (("smallest", kept[column].min()), ("largest", kept[column].max())):
             text = f"{name} {column.replace('_', ' ')} over {len(kept)} ways to keep the circuit"
-            metrics[f"grid_{name}_{column}"] = exact(float(value), len(kept), "1", text)
+            metrics[f"grid_{name}_{column}"] = without_interval(float(value), len(kept), "1", text)
     return metrics

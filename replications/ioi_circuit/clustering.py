@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from common.core.metrics import Metric
-from common.core.statistics import exact, null_distribution, over_clusters
+from common.core.statistics import null_distribution, over_clusters, without_interval
 from replications.ioi_circuit.dataset import Prompt
 
 
@@ -35,7 +35,7 @@ def beside_null(
 ) -> dict[str, Metric]:
     """A number without an interval, its null distribution (`how` it was drawn) and the difference of the two."""
     return {
-        name: exact(value, n, unit, formula),
+        name: without_interval(value, n, unit, formula),
         f"{name}_null": null_distribution(null, unit=unit, formula=f"{formula}; {how}"),
         f"{name}_minus_null": null_distribution(value - null, unit=unit, formula=f"{formula}; minus {how}"),
     }

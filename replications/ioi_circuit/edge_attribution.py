@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import auroc, exact, null_distribution
+from common.core.statistics import auroc, null_distribution, without_interval
 from common.core.step import run, track
 from common.core.tables import write_table
 from common.data.models import load_model
@@ -216,7 +216,7 @@ def areas(
             formula=f"{text}, minus mean of random rankings",
             denominators=span,
         )
-        metrics[f"cmd_{name}"] = exact(float(missing[name]), len(prompts), "1", "area below |1 - f(C)|")
+        metrics[f"cmd_{name}"] = without_interval(float(missing[name]), len(prompts), "1", "area below |1 - f(C)|")
     return metrics
 
 

@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import exact, null_distribution
+from common.core.statistics import null_distribution, without_interval
 from common.core.step import run
 from common.core.tables import write_table
 from common.data.models import load_model
@@ -140,7 +140,7 @@ def measure(
     prompts: list[Prompt],
 ) -> dict[str, Metric]:
     """The circuit that ACDC keeps, against circuits of as many edges; nothing more if it keeps all edges or none."""
-    metrics = {"acdc_share": exact(own, n_edges, "share", "edges that ACDC keeps / all edges")}
+    metrics = {"acdc_share": without_interval(own, n_edges, "share", "edges that ACDC keeps / all edges")}
     if not 0 < own < 1:
         return metrics
     text = "f(C) of {} as many edges as ACDC keeps"
@@ -164,7 +164,7 @@ def agreement(scores: dict[str, Tensor], searched: Bool[Tensor, "writer reader"]
     one, other = (scores[name][searched].double().numpy() for name in ("exact", "eap_ig"))
     found = float(spearmanr(one, other).statistic) if len(set(one.tolist())) > 1 else 0.0
     text = "Spearman correlation over edges of exact effect and EAP-IG score"
-    return {"eap_ig_agrees_with_exact": exact(found, len(one), "1", text)}
+    return {"eap_ig_agrees_with_exact": without_interval(found, len(one), "1", text)}
 
 
 def edge_table(

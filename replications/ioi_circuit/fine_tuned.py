@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import exact, null_distribution
+from common.core.statistics import null_distribution, without_interval
 from common.core.step import run
 from common.core.tables import write_table
 from common.data.models import load_model
@@ -220,7 +220,9 @@ def measure_effects(
         "effects_kept_minus_random": over_models(
             list(np.array(after) - by_luck.mean(1)), before, prompts, f"{text}; minus other heads of the same layers"
         ),
-        "same_top_heads": exact(shared, top, "share", f"of the {top} heads with the largest effects, those of before"),
+        "same_top_heads": without_interval(
+            shared, top, "share", f"of the {top} heads with the largest effects, those of before"
+        ),
     }
 
 

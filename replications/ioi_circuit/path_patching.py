@@ -15,7 +15,7 @@ import torch
 
 from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import exact
+from common.core.statistics import without_interval
 from common.core.step import run
 from common.core.tables import write_table
 from common.data.models import load_model
@@ -103,7 +103,7 @@ def path_patching(
     table["backup_growth"], table["backup"] = backups.mean, backups.sign
     metrics = measure(effects, named, draws) | measure_sweeps(further, draws) | again | steered
     metrics |= measure_writing(scattered, draws)
-    metrics["n_backup"] = exact(float(backups.sign.sum()), len(table), "heads", "heads named by rule")
+    metrics["n_backup"] = without_interval(float(backups.sign.sum()), len(table), "heads", "heads named by rule")
     if manifest.parent.name == published.MODEL:
         metrics |= published.measure_overlap(table, draws)
     write_metrics(out, metrics)

@@ -5,7 +5,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from common.core.metrics import Metric
-from common.core.statistics import exact
+from common.core.statistics import without_interval
 from common.interp.decoder import Decoder
 from replications.ioi_circuit.batches import t_values
 from replications.ioi_circuit.classes import Named, Signs
@@ -23,13 +23,13 @@ def measure(effects: Effects, named: Named, draws: int) -> dict[str, Metric]:
     for kind in CLASSES:
         heads = {(name, head) for name, found in named.items() for head, label in found.items() if label == kind}
         count = float(len({head for _, head in heads}))
-        metrics[f"n_{kind}"] = exact(count, len(effects.values["logits"]), "heads", "heads named by rule")
+        metrics[f"n_{kind}"] = without_interval(count, len(effects.values["logits"]), "heads", "heads named by rule")
     for name, found in named.items():
         size = np.abs(effects.difference(name).mean(1))
         known = [head for head, label in found.items() if label != "unclassified"]
         share = float(size[known].sum() / size[list(found)].sum()) if found else 0.0
         text = "part of the summed size of counted effects that comes from heads with a class"
-        metrics[f"{name}_classified_share"] = exact(share, max(len(found), 1), "share", text)
+        metrics[f"{name}_classified_share"] = without_interval(share, max(len(found), 1), "share", text)
     return metrics
 
 

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import exact, null_distribution
+from common.core.statistics import null_distribution, without_interval
 from common.core.step import run
 from common.core.tables import write_table
 from common.data.models import load_model
@@ -166,8 +166,8 @@ def measure(
         np.outer(part, signal) for part, signal in zip(np.array(KINDS).T[::-1], coefficients(values), strict=True)
     )
     error = float(np.abs((values - fitted).mean(1)).mean() / clean.mean())
-    metrics["fit_error"] = exact(error, len(KINDS), "1", "mean |F - fit| over the six versions / F(M)")
-    metrics["n_heads"] = exact(float(n_heads), 1, "heads", "S-inhibition heads")
+    metrics["fit_error"] = without_interval(error, len(KINDS), "1", "mean |F - fit| over the six versions / F(M)")
+    metrics["n_heads"] = without_interval(float(n_heads), 1, "heads", "S-inhibition heads")
     return metrics
 
 

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float
 
 from common.core.metrics import write_metrics
-from common.core.statistics import exact
+from common.core.statistics import without_interval
 from common.core.step import run
 from common.core.tables import write_table
 from common.data.models import load_model
@@ -160,8 +160,12 @@ def verification(
         if manifest.parent.name == published.MODEL:
             metrics |= published.measure_published(fresh, few, random_sets)
     share = len({(node.layer, node.head) for node in circuits["circuit"]}) / len(table)
-    metrics["circuit_heads_share"] = exact(share, len(table), "share", "heads of the circuit / heads of the model")
-    metrics["small_circuit"] = exact(float(small), len(table), "1", "1: a small circuit was found; 0: no small circuit")
+    metrics["circuit_heads_share"] = without_interval(
+        share, len(table), "share", "heads of the circuit / heads of the model"
+    )
+    metrics["small_circuit"] = without_interval(
+        float(small), len(table), "1", "1: a small circuit was found; 0: no small circuit"
+    )
     print(f"{size} nodes; verdict: {'a small circuit' if small else 'no small circuit'}")
     write_metrics(out, metrics)
     tables = {circuit: chosen, curve: points, knockouts: pd.concat([class_table(removed, kept), parts]), grid: choices}

@@ -5,7 +5,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from common.core.metrics import Metric
-from common.core.statistics import BOOTSTRAP_DRAWS, exact, from_draws, null_distribution
+from common.core.statistics import BOOTSTRAP_DRAWS, from_draws, null_distribution, without_interval
 from replications.ioi_circuit.clustering import clustered
 from replications.ioi_circuit.completeness import EVERYTHING, Greedy, gaps, greedy_parts, random_parts
 from replications.ioi_circuit.dataset import Prompt
@@ -149,7 +149,7 @@ def measure_parts(
         by_luck, worst = gaps(random, model), float(gaps(grown, model).max())
         text = "|F(M-K) - F(C-K)| / F(M)"
         metrics[f"{name}_random_gap"] = null_distribution(by_luck, unit="1", formula=f"{text}, random K")
-        metrics[f"{name}_greedy_gap"] = exact(worst, len(grown), "1", f"largest {text}, K grown greedily")
+        metrics[f"{name}_greedy_gap"] = without_interval(worst, len(grown), "1", f"largest {text}, K grown greedily")
         metrics[f"{name}_greedy_minus_random"] = null_distribution(
             worst - by_luck, unit="1", formula="greedy minus random"
         )

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.core.statistics import auroc, exact, null_distribution, over_clusters, over_seeds
+from common.core.statistics import auroc, null_distribution, over_clusters, over_seeds, without_interval
 
 FINITE = st.floats(-1e3, 1e3)
 
@@ -78,7 +78,7 @@ def test_null_distribution_gives_the_range_of_its_draws():
 
 
 def test_an_exact_number_is_its_own_interval():
-    found = exact(np.float64(0.25), 7, "share", "a count")
+    found = without_interval(np.float64(0.25), 7, "share", "a count")
     assert (found.value, found.ci_low, found.ci_high, found.n, found.unit) == (0.25, 0.25, 0.25, 7, "share")
 
 
