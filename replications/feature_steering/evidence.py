@@ -67,6 +67,6 @@ def slopes(doses: Float[np.ndarray, "concept seed dose"], lengths: list[float]) 
     return np.asarray(doses @ centred / (centred @ centred))
 
 
-def wins(gains: Table, others: Table) -> Table:
+def wins(gains: Table, others: Table) -> Float[np.ndarray, "concept 1"]:
     """1 for each concept on which the first gains more, over all its texts, 0 where it gains less, 0.5 for ties."""
     return np.asarray(0.5 + 0.5 * np.sign(gains.mean(1) - others.mean(1))[:, None])
