@@ -8,7 +8,7 @@ from common.core.claims import evaluate, load_claims
 from common.saes.sae import About, Sae
 from replications.monosemanticity.dictionaries import recipe
 from replications.monosemanticity.documents import drawn
-from replications.monosemanticity.explain import Explanations, exchanged, explain, shown
+from replications.monosemanticity.explain import Explanations, exchanged, explain, visible
 from replications.monosemanticity.families import Level, clearest_families, families_of, label
 from replications.monosemanticity.language_scorer import scorer_metrics
 from replications.monosemanticity.measure_dictionaries import (
@@ -135,8 +135,8 @@ def test_no_two_dictionaries_begin_alike():
 
 
 def test_spaces_and_line_breaks_are_visible():
-    assert shown(" a\n") == "␣a↵"
-    assert shown("\x00") == "·"
+    assert visible(" a\n") == "␣a↵"
+    assert visible("\x00") == "·"
 
 
 def planted_scores(rng):
