@@ -13,12 +13,13 @@ from pathlib import Path
 import tyro
 from pydantic import ValidationError
 
-from common.core.claims import Claim, ClaimDefinition, evaluate, load_claims, verdicts
+from common.core.claims import Check, Claim, Definition, Landmark, evaluate, load_claims, load_planned, planned
 from common.core.errors import UserError
 from common.core.files import read_json, write_json, write_text
 from common.core.metrics import Metric, read_metrics
 from common.core.settings import Scale
 from common.core.step import run_command
+from common.core.verdicts import OUTCOMES, VERDICTS
 
 
 def replication(scale: Scale, replication: str, results: Path, models: list[str], out: Path) -> None:
@@ -32,22 +33,39 @@ def replication(scale: Scale, replication: str, results: Path, models: list[str]
 def verify_replication(replication: str, scale: str, models: list[str], results: Path) -> list[Claim]:
     """Judges every claim of one replication from the metrics below `results/<replication>/`.
 
-    `models` are the language models of this run; claims on the model `toy` always run.
+    `models` are the language models of this run; claims on the model `toy` always run. Planned claims come last.
     """
-    judged = []
-    for definition, model in ((one, model) for one in load_claims(replication) for model in one.models):
-        metrics: Mapping[str, Metric] | str
-        if scale not in definition.scales:
-            metrics = f"needs scale {' or '.join(definition.scales)}; this is {scale}"
-        elif model not in ("toy", *models):
-            metrics = f"model {model} is not part of this run"
-        else:
-            metrics = _metrics_of(replication, definition, results / replication / model)
-        judged.append(evaluate(replication, definition, model, metrics))
-    return judged
+    definitions = load_claims(replication)
+    judged: dict[tuple[str, str], Claim] = {}
+    for kind in (Check, Landmark):  # checks first: some are preconditions
+        for definition in definitions:
+            for model in definition.models if isinstance(definition, kind) else ():
+                metrics: Mapping[str, Metric] | str
+                if scale not in definition.scales:
+                    metrics = f"needs scale {' or '.join(definition.scales)}; this is {scale}"
+                elif model not in ("toy", *models):
+                    metrics = f"model {model} is not part of this run"
+                elif unmet := _unmet(definition, model, judged):
+                    metrics = unmet
+                else:
+                    metrics = _metrics_of(replication, definition, results / replication / model)
+                judged[definition.id, model] = evaluate(replication, definition, model, metrics)
+    ordered = [judged[definition.id, model] for definition in definitions for model in definition.models]
+    return ordered + [planned(replication, claim) for claim in load_planned(replication)]
 
 
-def _metrics_of(replication: str, definition: ClaimDefinition, folder: Path) -> Mapping[str, Metric]:
+def _unmet(definition: Definition, model: str, judged: Mapping[tuple[str, str], Claim]) -> str | None:
+    """Why a landmark is not judged: its precondition fails, or was not judged, on this model; or None."""
+    if not isinstance(definition, Landmark) or definition.precondition is None:
+        return None
+    checks = {of: claim for (name, of), claim in judged.items() if name == definition.precondition}
+    for claim in [checks[model]] if model in checks else checks.values():
+        if claim.verdict != "holds":
+            return f"its precondition '{definition.precondition}' on {claim.model}: {claim.verdict} ({claim.reason})"
+    return None
+
+
+def _metrics_of(replication: str, definition: Definition, folder: Path) -> Mapping[str, Metric]:
     """The metrics of the part that a claim names. UserError naming the parts that there are."""
     path = folder / definition.part / "metrics.json"
     if not path.exists() and (parts := sorted(file.parent.name for file in folder.glob("*/metrics.json"))):
@@ -75,6 +93,7 @@ def read_claims(path: Path) -> list[Claim]:
         raise UserError(f"{path} is damaged or of another version; delete it and run `make resume`") from None
 
 
+NOT_RUN = "not run here"
 PLAIN_UNITS = ("1", "share", None)
 
 
@@ -87,31 +106,41 @@ def number(value: float | None, low: float | None, high: float | None, unit: str
 
 
 def summary(claims: list[Claim]) -> str:
-    """`12 reproduced, 1 not reproduced, 3 not run here`."""
-    found = Counter[str](claim.verdict for claim in claims)
-    return ", ".join(f"{found[verdict]} {verdict}" for verdict in verdicts() if found[verdict])
+    """`12 of 16 landmarks reproduced, 1 not reproduced, 3 not run here; 20 checks hold, 1 fails`."""
+    parts = []
+    if landmarks := Counter[str](claim.verdict or "" for claim in claims if claim.tier == "landmark"):
+        others = [f"{landmarks[verdict]} {verdict}" for verdict in (*OUTCOMES[1:], NOT_RUN) if landmarks[verdict]]
+        parts.append(", ".join([f"{landmarks['reproduced']} of {landmarks.total()} landmarks reproduced", *others]))
+    if checks := Counter[str](claim.verdict or "" for claim in claims if claim.tier == "check"):
+        others = [f"{checks[verdict]} {verdict}" for verdict in ("fails", NOT_RUN) if checks[verdict]]
+        parts.append(", ".join([f"{checks['holds']} of {checks.total()} checks hold", *others]))
+    if waiting := sum(claim.tier == "planned" for claim in claims):
+        parts.append(f"{waiting} planned")
+    return "; ".join(parts)
 
 
 UNKNOWN = '<span aria-hidden="true">–</span><span class="unseen">none</span>'  # a dash alone is not spoken
-COLUMNS = ("Claim", "Paper", "Ours [95 % interval]", "Asserted", "Control [95 % interval]", "Verdict")
+COLUMNS = ("Claim", "Paper", "Ours [95 % interval]", "Asserted", "Strongest control [95 % interval]", "Verdict")
 
 
 def _row(claim: Claim) -> tuple[str, ...]:
-    control = claim.control
     model = "" if claim.model == "toy" else f" ({claim.model})"
     return (
         f"{claim.statement}{model} [{claim.source}]",
         claim.paper_value or "–",
         number(claim.value, claim.ci_low, claim.ci_high, claim.unit),
-        claim.assertion,
-        f"{control.name}: {number(control.value, control.ci_low, control.ci_high, claim.unit)}",
-        claim.verdict if claim.role == "required" else f"{claim.verdict} ({'; '.join(_remarks(claim))})",
+        claim.assertion or "–",
+        strongest(claim),
+        f"{claim.verdict or 'planned'}{' (amended)' if claim.amended else ''}",
     )
 
 
-def _remarks(claim: Claim) -> list[str]:
-    other = {claim.expected_verdict, *claim.also_seen} - {claim.verdict}
-    return ["reported", *(f"with other rounding {verdict}" for verdict in sorted(other) if claim.also_seen)]
+def strongest(claim: Claim) -> str:
+    """Name and value of the strongest control, or a dash."""
+    for control in claim.controls:
+        if control.name == claim.strongest_control:
+            return f"{control.name}: {number(control.value, control.ci_low, control.ci_high, claim.unit)}"
+    return "–"
 
 
 def markdown(claims: list[Claim]) -> str:
@@ -141,8 +170,10 @@ input,select{font:inherit;padding:.25rem .5rem;max-width:100%}input{width:20rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}th,td{border-bottom:1px solid var(--line);
 padding:.4rem .6rem;text-align:left;vertical-align:top}[scope=row]{width:32%;font-weight:normal}.v{font-weight:600}
 .source,.reason{font-size:.85em;opacity:.85}[scope=rowgroup]{font-size:1.15em;padding-top:1.2rem}
-[data-verdict=reproduced] .v{color:var(--good)}[data-verdict="same direction"] .v{color:var(--half)}
-[data-verdict="not reproduced"] .v{color:var(--bad)}[data-verdict="not run here"] .v{color:var(--none)}
+:is([data-verdict=reproduced],[data-verdict=holds]) .v{color:var(--good)}
+[data-verdict="same direction"] .v{color:var(--half)}
+:is([data-verdict="not reproduced"],[data-verdict=fails]) .v{color:var(--bad)}
+[data-verdict="not run here"] .v{color:var(--none)}
 @media (max-width:700px){thead{position:absolute;left:-999rem}tr,td,th{display:block;width:auto}
 td,[scope=row]{border:0;padding:.15rem 0;width:auto}td::before{content:attr(data-label)": ";font-weight:600}
 tbody tr{border-bottom:1px solid var(--line);padding:.5rem 0}}
@@ -173,13 +204,12 @@ def html(claims: list[Claim]) -> str:
         heading = f'<th colspan="{len(COLUMNS)}" scope="rowgroup" role="rowheader" id="{escape(name)}">{title}'
         first = f'<tr role="row">{heading} <span class="source">{escape(summary(group))}</span></th></tr>'
         bodies.append(f'<tbody role="rowgroup" data-name="{title}">{first}{"".join(map(_html_row, group))}</tbody>')
-    choices = "".join(f"<option>{escape(verdict)}</option>" for verdict in verdicts())
+    choices = "".join(f"<option>{escape(verdict)}</option>" for verdict in VERDICTS)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Claims</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style></head><body><main><h1>Claims</h1><p>{escape(summary(claims))}. A claim is reproduced "
-        "if its whole interval and every seed pass its threshold, while the control fails it. Thresholds were set "
-        "before scoring; where one was changed afterwards, the page of its replication says so.</p>"
+        "if its whole interval and every seed pass its threshold, while every control fails it.</p>"
         f'<nav aria-label="Replications">{"".join(links)}</nav>'
         '<form role="search"><label>Filter <input id="words" type="search" placeholder="words in the row"></label>'
         f'<label>Verdict <select id="verdict"><option value="">all</option>{choices}</select></label>'
@@ -201,7 +231,7 @@ def _html_row(claim: Claim) -> str:
         f'<td role="cell" data-label="{escape(label)}">{UNKNOWN if cell == "–" else cell}</td>'
         for label, cell in zip(COLUMNS[1:], (*cells, last), strict=True)
     )
-    return f'<tr role="row" id="{escape(claim.id)}" data-verdict="{escape(claim.verdict)}">{shown}</tr>'
+    return f'<tr role="row" id="{escape(claim.id)}" data-verdict="{escape(claim.verdict or "planned")}">{shown}</tr>'
 
 
 def main() -> None:

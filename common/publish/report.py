@@ -16,10 +16,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from common.core.claims import Claim, verdicts
+from common.core.claims import Claim
 from common.core.errors import UserError
 from common.core.files import read_json, write_text
 from common.core.settings import ROOT
+from common.core.verdicts import VERDICTS
 from common.core.verify import read_claims
 from common.publish.pages import amount, by_replication, seed_list, title
 
@@ -159,10 +160,10 @@ def _category(name: str, text: str) -> str:
 
 
 def _tally(groups: dict[str, list[Claim]]) -> str:
-    head = "".join(f'<th scope="col">{verdict}</th>' for verdict in verdicts())
+    head = "".join(f'<th scope="col">{verdict}</th>' for verdict in VERDICTS)
     rows = []
     for name, group in [*groups.items(), ("all", list(chain(*groups.values())))]:
-        found = [sum(claim.verdict == verdict for claim in group) for verdict in verdicts()]
+        found = [sum(claim.verdict == verdict for claim in group) for verdict in VERDICTS]
         cells = "".join(f"<td>{count}</td>" for count in found)
         shown = "all" if name == "all" else _category(name.replace("_", " "), title(name))
         rows.append(f'<tr><th scope="row">{shown}</th>{cells}</tr>')
