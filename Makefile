@@ -60,8 +60,8 @@ new: $(READY)  ## NAME=my_result: a new replication that already runs, with clai
 record: $(READY)  ## keep slim records of a finished run in figures/ and renew the generated parts of the documents; SCALE=, NAME=
 	@$(PYTHON) -m common.publish.record --scale $(SCALE) --name "$(NAME)"
 
-dag: $(READY)  ## draw the workflow as it is now into docs/workflow.svg
-	@$(PYTHON) -m common.publish.workflow_picture
+dag: $(READY)  ## draw the workflow and the floors of common/ as they are now, into docs/
+	@$(PYTHON) -m common.publish.workflow_picture && $(PYTHON) -m common.publish.floors
 
 bench: $(READY)  ## timings side by side with what a user would pick instead
 	@$(PYTHON) -m benchmarks
