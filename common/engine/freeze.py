@@ -40,6 +40,8 @@ def freeze(scale: str = "laptop", name: str = "") -> None:
             print(_said(f"{replication}.{claim.id}", scale, old, new, used))
         if claims:
             write_lock(replication, lock)
+        elif name:
+            print(f"{replication} has no landmark that scale {scale} decides; nothing to seal")
 
 
 def landmarks(replication: str) -> list[Landmark]:

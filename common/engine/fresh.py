@@ -1,8 +1,10 @@
 """`make fresh SEEDS=20,21,22`: how far verdicts on seeds that nobody has looked at agree with the scored ones."""
 
+import contextlib
 from pathlib import Path
 
 from common.core.claims import Claim
+from common.core.errors import UserError
 from common.core.verdicts import LEAST_SEEDS
 from common.core.verify import number, read_claims
 from common.engine.config import Run
@@ -12,6 +14,7 @@ def agreement(fresh: list[Claim], run: Run, root: Path = Path()) -> str:
     """How many landmarks have the scored verdict on fresh seeds, and both values where the verdicts differ.
 
     The scored verdicts are those of `results/<scale>/`, or of the records in `figures/` for claims that are not there.
+    Files of another version count as missing.
     """
     scored = _scored(run.scale, root)
     judged = [claim for claim in fresh if claim.tier == "landmark" and claim.value is not None]
@@ -36,7 +39,7 @@ def _scored(scale: str, root: Path) -> dict[tuple[str, str], Claim]:
     found: dict[tuple[str, str], Claim] = {}
     records = [root / "figures" / "claims.json", root / "results" / scale / "claims.json"]
     for path in [*records, *sorted((root / "results" / scale).glob("*/claims.json"))]:
-        if path.exists():
+        with contextlib.suppress(UserError):
             found |= {(claim.id, claim.model): claim for claim in read_claims(path) if claim.value is not None}
     return found
 
