@@ -17,7 +17,7 @@ from common.publish.paper import figure_rules, references
 from common.publish.provenance import config_hash, git_state, lock_hash
 from common.publish.reference import state
 from common.publish.report import front_page
-from common.engine.rules import flags, source_hash, tie_steps_to_this_process
+from common.engine.rules import Steps, source_hash, tie_steps_to_this_process
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -122,7 +122,7 @@ for NAME in NAMES:
             run=RUN.model_dump_json(),
             sources=source_hash("common.publish.provenance"),
             name=NAME,
-            state=state(NAME),
+            state=state(NAME, RUN.scale),
         shell:
             "python -m common.publish.provenance --run {params.run:q} --replication {params.name} --state {params.state} --out {output} > {log} 2>&1"
 
