@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from common.core.claims import load_claims
+from common.core.seals import state as seal_state
 from common.core.settings import load_replication, replications
 from common.engine.config import load_run
 from common.data.corpora import corpus_entry
@@ -30,6 +31,7 @@ try:
         calibrate=bool(config.get("calibrate", False)),
         models=config.get("models", ""),
         hub=bool(config.get("hub", False)),
+        seeds=str(config.get("seeds", "")),
     )
     NAMES = replications()
     for name in NAMES:
@@ -98,7 +100,8 @@ for NAME in NAMES:
         conda:
             "envs/environment.yaml"
         params:
-            options=f"--scale {RUN.scale} --replication {NAME} --results {RUN.results} --models {' '.join(RUN.models)}",
+            options=f"--scale {RUN.scale} --replication {NAME} --results {RUN.results} --models {' '.join(RUN.models)} --kind {RUN.kind}",
+            seals=seal_state(NAME, RUN.scale),
             sources=source_hash("common.core.verify"),
         shell:
             "python -m common.core.verify replication {params.options} --out {output} > {log} 2>&1"

@@ -19,6 +19,7 @@ from common.core.files import read_yaml
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = ("smoke", "laptop", "full", "gpu")
 Scale = Literal["smoke", "laptop", "full", "gpu"]
+Kind = Literal["scored", "calibration", "fresh"]  # of a run, by its seeds
 LAYERS = {"full": ("default", "laptop", "full")}  # of other scales: default and their own block
 
 

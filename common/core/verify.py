@@ -13,43 +13,76 @@ from pathlib import Path
 import tyro
 from pydantic import ValidationError
 
-from common.core.claims import Check, Claim, Definition, Landmark, evaluate, load_claims, load_planned, planned
+from common.core.claims import (
+    Amendment,
+    Check,
+    Claim,
+    Definition,
+    Landmark,
+    evaluate,
+    load_claims,
+    load_planned,
+    planned,
+)
 from common.core.errors import UserError
 from common.core.files import read_json, write_json, write_text
 from common.core.metrics import Metric, read_metrics
-from common.core.settings import Scale
+from common.core.seals import read_lock, sealed_for, status
+from common.core.settings import Kind, Scale
+from common.core.statistics import LEVEL, holm
 from common.core.step import run_command
 from common.core.verdicts import OUTCOMES, VERDICTS
 
 
-def replication(scale: Scale, replication: str, results: Path, models: list[str], out: Path) -> None:
+def replication(
+    scale: Scale, replication: str, results: Path, models: list[str], out: Path, kind: Kind = "scored"
+) -> None:
     """Judges every claim of one replication from its metrics and writes `out` (JSON)."""
-    judged = verify_replication(replication, scale, models, results)
+    judged = verify_replication(replication, scale, models, results, kind)
     write_json(out, [claim.model_dump(mode="json") for claim in judged])
     for claim in judged:
         print(f"{claim.verdict}: {claim.id} on {claim.model} ({claim.reason})")
 
 
-def verify_replication(replication: str, scale: str, models: list[str], results: Path) -> list[Claim]:
+def verify_replication(
+    replication: str, scale: str, models: list[str], results: Path, kind: Kind = "scored"
+) -> list[Claim]:
     """Judges every claim of one replication from the metrics below `results/<replication>/`.
 
-    `models` are the language models of this run; claims on the model `toy` always run. Planned claims come last.
+    `models` are the language models of this run; claims on the model `toy` always run. Seals do not count in runs on
+    calibration seeds. Planned claims come last.
     """
-    definitions = load_claims(replication)
+    definitions, lock = load_claims(replication), read_lock(replication)
     judged: dict[tuple[str, str], Claim] = {}
-    for kind in (Check, Landmark):  # checks first: some are preconditions
-        for definition in definitions:
-            for model in definition.models if isinstance(definition, kind) else ():
-                metrics: Mapping[str, Metric] | str
+    for tier in (Check, Landmark):  # checks first: some are preconditions
+        for definition in (one for one in definitions if isinstance(one, tier)):
+            found: dict[str, Mapping[str, Metric] | str] = {}
+            for model in definition.models:
                 if scale not in definition.scales:
-                    metrics = f"needs scale {' or '.join(definition.scales)}; this is {scale}"
+                    found[model] = f"needs scale {' or '.join(definition.scales)}; this is {scale}"
                 elif model not in ("toy", *models):
-                    metrics = f"model {model} is not part of this run"
-                elif unmet := _unmet(definition, model, judged):
-                    metrics = unmet
+                    found[model] = f"model {model} is not part of this run"
                 else:
-                    metrics = _metrics_of(replication, definition, results / replication / model)
-                judged[definition.id, model] = evaluate(replication, definition, model, metrics)
+                    unmet = _unmet(definition, model, judged)
+                    found[model] = unmet or _metrics_of(replication, definition, results / replication / model)
+            entry, amended = None, list[Amendment]()
+            if isinstance(definition, Landmark) and kind != "calibration":
+                measured = {
+                    model: metrics[definition.metric]
+                    for model, metrics in found.items()
+                    if not isinstance(metrics, str) and definition.metric in metrics
+                }
+                entry, amended = status(replication, definition, scale, measured, lock, fresh=kind == "fresh")
+            for model, metrics in found.items():
+                judged[definition.id, model] = evaluate(
+                    replication,
+                    definition,
+                    model,
+                    metrics,
+                    sealed=sealed_for(entry, model),
+                    amended=amended,
+                    few_seeds=kind == "fresh",
+                )
     ordered = [judged[definition.id, model] for definition in definitions for model in definition.models]
     return ordered + [planned(replication, claim) for claim in load_planned(replication)]
 
@@ -105,6 +138,19 @@ def number(value: float | None, low: float | None, high: float | None, unit: str
     return f"{value:.3g} [{low:.3g}, {high:.3g}]{shown}"
 
 
+def significance(claims: list[Claim]) -> str:
+    """`38 of 40 differences significant after Holm's correction`, over all differences of landmarks; or nothing."""
+    judged = [claim for claim in claims if claim.tier == "landmark"]
+    differences = [control.difference for claim in judged for control in claim.controls if control.difference]
+    count = sum(p < 1 - LEVEL for p in holm(differences)) if differences else 0
+    return f"{count} of {len(differences)} differences significant after Holm's correction" if differences else ""
+
+
+def overview(claims: list[Claim]) -> str:
+    """What all claims of a run together give: the summary, and what Holm's correction leaves."""
+    return "; ".join(filter(None, (summary(claims), significance(claims))))
+
+
 def summary(claims: list[Claim]) -> str:
     """`12 of 16 landmarks reproduced, 1 not reproduced, 3 not run here; 20 checks hold, 1 fails`."""
     parts = []
@@ -145,7 +191,7 @@ def strongest(claim: Claim) -> str:
 
 def markdown(claims: list[Claim]) -> str:
     """The claims in Markdown: one table per replication, one row per claim and model."""
-    parts = [f"{summary(claims)}."]
+    parts = [f"{overview(claims)}."]
     for name, group in groupby(claims, key=lambda claim: claim.replication):
         parts += [f"**{name}**", table(list(group))]
     return "\n\n".join(parts) + "\n"
@@ -208,7 +254,7 @@ def html(claims: list[Claim]) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Claims</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head><body><main><h1>Claims</h1><p>{escape(summary(claims))}. A claim is reproduced "
+        f"<style>{STYLE}</style></head><body><main><h1>Claims</h1><p>{escape(overview(claims))}. A claim is reproduced "
         "if its whole interval and every seed pass its threshold, while every control fails it.</p>"
         f'<nav aria-label="Replications">{"".join(links)}</nav>'
         '<form role="search"><label>Filter <input id="words" type="search" placeholder="words in the row"></label>'

@@ -27,16 +27,19 @@ from typing import Annotated
 import psutil
 import tyro
 
-from common.core.claims import load_claims
+from common.core.claims import Claim, load_claims, load_planned
 from common.core.errors import UserError, from_os_error
 from common.core.files import sweep_temporary_files
+from common.core.seals import check_lock
 from common.core.settings import ROOT, load_replication, replications
 from common.core.step import COST_PREFIX, die_with_parent
-from common.core.verify import read_claims, summary
+from common.core.verify import overview, read_claims
 from common.data.models import check_weights, own_folder, registry
 from common.engine.checkpoints import remove_stale
 from common.engine.config import Run, load_run
 from common.engine.forkserver import forkserver
+from common.engine.freeze import mark_scored, record_amendments
+from common.engine.fresh import agreement
 from common.engine.hub_models import check_chosen
 from common.engine.progress import follow, last_error, refused_option, unwritten
 from common.publish.report import finish
@@ -76,6 +79,8 @@ class Options:
     """True if a model hub can be reached"""
     calibrate: bool = False
     """use the calibration seeds; results go to results/<scale>-calibration"""
+    seeds: str = ""
+    """fresh seeds, separated by commas; results go to results/<scale>-fresh-<seeds>"""
     cores: str = "all"
     """processor cores to use"""
     snakemake: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -85,7 +90,9 @@ class Options:
 def launch(options: Options) -> int:
     """Runs the workflow and returns the exit code."""
     options = replace(options, models=names(options.models))
-    run = load_run(options.scale, calibrate=options.calibrate, models=options.models, hub=options.hub)
+    run = load_run(
+        options.scale, calibrate=options.calibrate, models=options.models, hub=options.hub, seeds=options.seeds
+    )
     _check_folders(run.models)
     for name in replications():
         load_replication(name, run.scale)
@@ -102,6 +109,9 @@ def launch(options: Options) -> int:
             f"unknown target '{unknown[0]}'; use {', '.join(TARGETS)}, report, a file below {run.results}/ "
             f"or a replication: {', '.join(replications())}"
         )
+    computed = _computed(targets)
+    for name in computed:
+        check_lock(name, run.scale, scored=run.kind == "scored")
     if options.models and set(targets or ["all"]) & {*JUDGING, "figures", "metrics"}:
         check_chosen(run.models)
     results = Path(run.results)
@@ -110,6 +120,9 @@ def launch(options: Options) -> int:
         dry = bool(DRY & set(options.snakemake))
         if not dry:
             remove_stale()
+        if not dry and run.kind == "scored":
+            for name in computed:
+                mark_scored(name, run.scale, run.seeds)
         started = time.time()
         code = _snakemake(run, options, targets or ["all"], owner)
         if code:
@@ -119,7 +132,14 @@ def launch(options: Options) -> int:
             return 0
         if wants_report and not report_is_current(results):
             _report(run, options, owner)
-    return _conclude(results, list(options.targets))
+    return _conclude(results, list(options.targets), run)
+
+
+def _computed(targets: list[str]) -> list[str]:
+    """Replications that a run with these targets computes: those named, or all; none for a corpus or a file."""
+    named = [target for target in targets if target in replications()]
+    whole = not targets or set(targets) & {*JUDGING, "figures", "metrics", "browser"}
+    return replications() if whole else named
 
 
 def report_is_current(results: Path) -> bool:
@@ -148,7 +168,7 @@ def _check_folders(models: list[str]) -> None:
 def _check_claims(name: str) -> None:
     """UserError if a claim is about a model that does not exist; it would never be judged."""
     models = ["toy", *registry()]
-    for claim in load_claims(name):
+    for claim in [*load_claims(name), *load_planned(name)]:
         if unknown := sorted(set(claim.models) - set(models)):
             raise UserError(
                 f"claim {name}.{claim.id} is about the model '{unknown[0]}', which does not exist; use "
@@ -181,6 +201,7 @@ def _owner(results: Path) -> Iterator[int]:
 
 def _command(run: Run, options: Options) -> list[str]:
     config = {"scale": run.scale, "hub": int(run.hub), "calibrate": int(options.calibrate), "models": options.models}
+    config |= {"seeds": options.seeds}
     pairs = [f"{key}={value}" for key, value in config.items() if value]
     cores = ["--cores", options.cores]
     memory = ["--resources", "gpu=1", f"mem_mb={psutil.virtual_memory().total * 3 // 4_000_000}"]
@@ -253,17 +274,21 @@ def _failure(results: Path, started: float) -> str:
     return f"{line.removeprefix('error: ')} (log: {log})"
 
 
-def _conclude(results: Path, targets: list[str]) -> int:
-    """Prints what holds and where the results are; the exit code of the run."""
+def _conclude(results: Path, targets: list[str], run: Run) -> int:
+    """Prints what holds and where the results are; the exit code of the run. Records amendments of a scored run."""
     named = [results / name / "claims.json" for name in targets if name in replications()]
     whole = not targets or bool(set(JUDGING) & set(targets))  # other targets leave older claims as they are
     files = named or ([results / "claims.json"] if whole else [])
     claims = [claim for path in files if path.exists() for claim in read_claims(path)]
-    problems = [claim.problem for claim in claims if claim.problem]
+    if run.kind == "fresh":
+        print(agreement(claims, run))
+    for line in record_amendments(run.scale, claims) if run.kind == "scored" else ():
+        print(line, file=sys.stderr)
+    problems = [claim.problem for claim in claims if claim.problem and _counts(claim, run)]
     for problem in problems:
         print(f"claim failed: {problem}", file=sys.stderr)
     if claims:
-        print(f"Claims: {summary(claims)}.")
+        print(f"Claims: {overview(claims)}.")
     if named and not whole:
         shown = ", ".join(f"{file.parent}/" for file in named)
         print(f"Results: {shown} (figures in */*/figures/, metrics beside them, verdicts in claims.json)")
@@ -273,6 +298,11 @@ def _conclude(results: Path, targets: list[str]) -> int:
     if problems:
         print("What to do about a failed claim: docs/claims.md, `When a claim fails`", file=sys.stderr)
     return CLAIMS_FAILED if problems else 0
+
+
+def _counts(claim: Claim, run: Run) -> bool:
+    """Whether a failed claim fails the run: on fresh seeds a landmark may well be judged otherwise."""
+    return run.kind != "fresh" or claim.tier == "check"
 
 
 def main() -> None:

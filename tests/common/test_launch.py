@@ -5,8 +5,8 @@ import os
 import pytest
 import tyro
 
-from common import launch
 from common.core.errors import UserError
+from common.engine import launch
 from common.engine.launch import Options
 
 
@@ -23,6 +23,8 @@ def calls(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "_snakemake", snakemake)
     monkeypatch.setattr(launch, "_report", lambda *_: seen.append("report"))
+    monkeypatch.setattr(launch, "check_lock", lambda *_, **__: None)
+    monkeypatch.setattr(launch, "mark_scored", lambda *_: None)
     return seen
 
 
@@ -33,7 +35,7 @@ def test_a_dry_run_prints_the_plan_and_nothing_else(calls, capsys, tmp_path, opt
     left.touch()
     assert launch.launch(Options(snakemake=(option,))) == 0
     assert capsys.readouterr().out == "rule grokking_train:\n"
-    assert len(calls) == 1, "a dry run has no report"
+    assert len(calls) == 1, "a dry run scores nothing and has no report"
     assert left.exists()
 
 
@@ -86,11 +88,12 @@ def test_names_of_models_may_have_spaces_and_a_last_comma(calls, given):
 
 
 def test_a_local_model_is_looked_at_before_snakemake_starts(calls, tmp_path, monkeypatch):
-    from common import hub_models, models
+    from common.data import models
+    from common.engine import config, hub_models
 
     known = models.registry()
     mine = next(iter(known.values())).model_copy(update={"source": "local", "folder": str(tmp_path / "mine")})
-    for module in (models, hub_models, launch):
+    for module in (models, hub_models, config, launch):
         monkeypatch.setattr(module, "registry", lambda: known | {"mine": mine})
     options = Options(targets=("metrics",), models="mine")
     with pytest.raises(UserError, match=r"mine is no Hugging Face folder \(config.json is missing\)"):
