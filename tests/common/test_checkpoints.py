@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common import launch
+import common.engine.launch as launch
 from common.engine.checkpoints import BESIDE, FOLDER, remove_stale
 
 LEFT = (

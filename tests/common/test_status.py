@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from common import status
+import common.engine.status as status
 from common.core.errors import UserError
 from common.core.settings import ROOT
 from common.core.step import COST_PREFIX
