@@ -59,9 +59,10 @@ new: $(READY)  ## NAME=my_result: a new replication that already runs, with clai
 
 gallery: $(READY)  ## copy figures, data and claims of SCALE into figures/ and renew all generated parts of the documents
 	@$(PYTHON) -m common.publish.gallery --scale $(SCALE)
+	@$(PYTHON) -m common.engine.plan
 
 dag: $(READY)  ## draw the workflow as it is now into docs/workflow.svg
-	@$(PYTHON) -m common.publish.workflow_picture
+	@$(PYTHON) -m common.engine.plan
 
 bench: $(READY)  ## timings side by side with what a user would pick instead
 	@$(PYTHON) -m benchmarks

@@ -94,13 +94,6 @@ rule verify:
         expand("<results>/{name}/claims.json", name=NAMES),
     output:
         json="<results>/claims.json",
-        markdown="<results>/claims.md",
-        html=report(
-            "<results>/claims.html",
-            caption="../../paper/claims.rst",
-            category="Claims",
-            labels={"page": "All claims, with a filter"},
-        ),
     log:
         "<logs>/verify.log",
     conda:
@@ -109,6 +102,28 @@ rule verify:
         sources=source_hash("common.core.verify"),
     shell:
         "python -m common.core.verify all --claims {input} --out {output.json} > {log} 2>&1"
+
+
+rule claims_page:
+    input:
+        multiext("common/publish/templates/claims", ".html.j2", ".css", ".js"),
+        claims=rules.verify.output.json,
+    output:
+        markdown="<results>/claims.md",
+        html=report(
+            "<results>/claims.html",
+            caption="../../paper/claims.rst",
+            category="Claims",
+            labels={"page": "All claims, with a filter"},
+        ),
+    log:
+        "<logs>/claims_page.log",
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        sources=source_hash("common.publish.claims_page"),
+    shell:
+        "python -m common.publish.claims_page --claims {input.claims} --out {output.html} > {log} 2>&1"
 
 
 rule provenance:

@@ -1,6 +1,5 @@
 """`make gallery`: copies figures, the data behind them, claims, cost and provenance of finished replications into the
-committed folder `figures/`, and renews what is generated from it (`common.publish.pages`) and the picture of the
-workflow.
+committed folder `figures/`, and renews what is generated from it (`common.publish.pages`).
 
 A replication without finished results here keeps what is committed, if its sources, settings and claims are still those
 of that run: adding a replication needs a run of that one alone. `figures/provenance.json` says for each replication
@@ -20,7 +19,6 @@ from common.core.settings import ROOT, replications
 from common.publish.cost import costs, total
 from common.publish.pages import TESTS, pages
 from common.publish.reference import STATES, states
-from common.publish.workflow_picture import dag
 
 RECORDS = ("claims.json", "cost.json", "provenance.json")
 
@@ -109,7 +107,6 @@ def gallery(scale: str = "laptop") -> None:
         shutil.copyfile(tested, folder / TESTS)
     for page, text in pages(folder).items():
         write_text(page, text)
-    dag()
     rest = ", the rest as before" if len(fresh) < len(current) else ""
     print(f"figures/ now holds {', '.join(fresh)} from results/{scale}{rest}")
 

@@ -6,7 +6,6 @@ renews them.
 """
 
 import re
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from common.core.claims import Claim
 from common.core.errors import UserError
 from common.core.files import read_json
 from common.core.settings import ROOT, replications
-from common.core.verify import markdown, number, read_claims, summary, table
+from common.core.verify import read_claims, summary
+from common.publish.claims_page import by_replication, markdown, number, table
 
 HEADLINES = 3  # claims of each replication on the front page
 MISSED = ("not reproduced", "same direction")  # what a missed claim is called, the clearer miss first
@@ -71,11 +71,6 @@ def amount(cost: dict[str, float]) -> str:
     memory = f"at most {cost['peak_rss_mb'] / 1000:.1f} GB of memory in one step"
     disk = f"{cost['disk_mb']:.0f} MB" if cost["disk_mb"] < 1000 else f"{cost['disk_mb'] / 1000:.1f} GB"
     return f"{minutes}, {memory}, {disk} on disk"
-
-
-def by_replication(claims: list[Claim]) -> dict[str, list[Claim]]:
-    """Claims grouped by replication, in the order of the file."""
-    return {name: list(group) for name, group in groupby(claims, key=lambda claim: claim.replication)}
 
 
 def cost_block(folder: Path) -> str:

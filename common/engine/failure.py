@@ -1,0 +1,78 @@
+"""Explains a failed run in one sentence, from its events and from the logs of its failed steps."""
+
+import errno
+import re
+import shutil
+from pathlib import Path
+
+from common.core.errors import from_os_error
+from common.core.events import Event, Kind
+
+NO_SPACE = 2**20  # bytes
+LONGEST = 600  # characters of a message
+OUR_MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")  # how a step's last word begins in its log
+REMEDIES = {
+    "MissingOutputException": "a step ended without writing an output that its rule in rules.smk names",
+}
+NO_WORD = "ended without a message; it was killed, or memory ran out"
+
+
+def explain(results: Path, events: list[Event], workflow_log: Path) -> str:
+    """One sentence for a failed run: what its first failed step said, or else why Snakemake stopped.
+
+    On a full disk neither logs nor events can be written, so free space is looked at first.
+    """
+    if shutil.disk_usage(results).free < NO_SPACE:
+        return str(from_os_error(OSError(errno.ENOSPC, "", str(results))))
+    failed = [event for event in events if event.event == Kind.JOB_ERROR]
+    if failed:
+        said = [(event, message) for event in failed if (message := step_message(event)) is not None]
+        event, message = said[0] if said else (failed[0], f"step {failed[0].rule} {NO_WORD}")
+        return f"{message} (log: {', '.join(event.log) or workflow_log})"
+    for event in events:
+        if event.event == Kind.MESSAGE and event.exception:
+            remedy = REMEDIES.get(event.exception, "the workflow stopped")
+            return f"{remedy}: {one_line(event.message)} (log: {workflow_log})"
+    if running := unfinished(events):
+        return f"the workflow was killed while {', '.join(running)} ran; `make resume` carries on (log: {workflow_log})"
+    lines = workflow_log.read_text(encoding="utf-8", errors="replace").split("\n") if workflow_log.exists() else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "no message")
+    return f"the workflow stopped: {one_line(last)} (log: {workflow_log})"
+
+
+def unfinished(events: list[Event]) -> list[str]:
+    """Rules of the jobs that have started and of which nothing more was heard."""
+    ended = {event.jobid for event in events if event.event in (Kind.JOB_FINISHED, Kind.JOB_ERROR)}
+    return [event.rule for event in events if event.event == Kind.JOB_STARTED and event.jobid not in ended]
+
+
+def one_line(message: str) -> str:
+    """A message on one line. Of a long one the beginning and the end are kept, which name the cause and the files."""
+    words = " ".join(message.split())
+    half = LONGEST // 2
+    return words if len(words) <= LONGEST else f"{words[:half]} ... {words[-half:]}"
+
+
+def step_message(event: Event) -> str | None:
+    """What a failed step said in its log, or None if it said nothing."""
+    text = "\n".join(
+        path.read_text(encoding="utf-8", errors="replace") for path in map(Path, event.log) if path.exists()
+    )
+    lines = text.strip().splitlines()
+    if said := [line for line in lines if OUR_MESSAGE.match(line)]:
+        return said[-1].removeprefix("error: ")
+    if option := refused_option(lines):
+        return f"step {event.rule} {option}; its function must name the settings that its rule in rules.smk passes"
+    return None
+
+
+def refused_option(lines: list[str]) -> str | None:
+    """What tyro's box says in which a step refuses its options: the first that it does not take, or that it misses."""
+    text = " ".join(line.strip("│ ") for line in lines)
+    for pattern, what in (
+        (r"Unrecognized options: +(--[\w.-]+)", "does not take"),
+        (r"Missing from .+?: +(--[\w.-]+)", "is not given"),
+    ):
+        if found := re.search(pattern, text):
+            return f"{what} {found[1]}"
+    return None
