@@ -1,7 +1,7 @@
 """Events of a workflow run: what `results/<scale>/events.jsonl` holds, one JSON object a line.
 
-`common.engine.event_logger` writes the file while Snakemake runs. It begins with the last finish of each step in earlier
-runs (`keep_finished`); the events of the present run follow.
+`common.engine.event_logger` writes the file while Snakemake runs. It begins with the last finish of each step in
+earlier runs (`keep_finished`); the events of the present run follow.
 """
 
 import dataclasses

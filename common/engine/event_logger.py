@@ -26,7 +26,7 @@ class LogHandlerSettings(LogHandlerSettingsBase):
 
 
 class LogHandler(LogHandlerBase):
-    """Appends events to a file. An event that cannot be written is lost; the run goes on."""
+    """Appends events to a file. An event that cannot be written is lost, and the run goes on."""
 
     writes_to_stream = False
     writes_to_file = True
@@ -73,7 +73,8 @@ class LogHandler(LogHandlerBase):
                     Kind.JOB_PLANNED if self.common_settings.dryrun else Kind.JOB_STARTED, **self.jobs[said["jobid"]]
                 )
             case LogEvent.JOB_FINISHED:
-                return Event(Kind.JOB_FINISHED, **self.jobs.get(said["job_id"], {"jobid": said["job_id"]}))
+                started = self.jobs.get(said["job_id"], {"jobid": said["job_id"]})
+                return Event(Kind.JOB_FINISHED, **{**started, "input": [], "shell": ""})  # they stand at its start
             case LogEvent.JOB_ERROR:
                 return Event(Kind.JOB_ERROR, **_job(said))
             case LogEvent.ERROR:

@@ -124,9 +124,7 @@ def report_is_current(results: Path) -> bool:
     texts = [*ROOT.glob("replications/*/captions/*"), *ROOT.glob("replications/*/*.smk"), *ROOT.glob("paper/*.rst")]
     sources = [ROOT / "common" / "publish" / "report.py", *(ROOT / "common" / "publish" / "templates").glob("*")]
     made = [results / "cost.json", results / "paper.pdf", *texts, *sources]
-    return report.exists() and all(
-        path.stat().st_mtime < report.stat().st_mtime for path in made if path.exists()
-    )
+    return report.exists() and all(path.stat().st_mtime < report.stat().st_mtime for path in made if path.exists())
 
 
 def names(given: str) -> str:
@@ -195,7 +193,7 @@ def _snakemake(run: Run, options: Options, targets: list[str], owner: int, *, dr
     if dry:
         (results / PLANNED).unlink(missing_ok=True)
     else:
-        keep_finished(results / EVENTS)
+        _keep_finished(results / EVENTS)
     tail = Tail(results / (PLANNED if dry else EVENTS))
     rules = [rule for target in targets for rule in STEPS.get(target, (target,))]
     command = [*_command(run, options), *logged_to(tail.path), *options.snakemake, "--", *rules]
@@ -210,6 +208,15 @@ def _snakemake(run: Run, options: Options, targets: list[str], owner: int, *, dr
         except KeyboardInterrupt:
             process.wait()
             raise
+
+
+def _keep_finished(events: Path) -> None:
+    try:
+        keep_finished(events)
+    except OSError as error:
+        if (known := from_os_error(error)) is None:
+            raise
+        raise known from None
 
 
 def _report(run: Run, options: Options, owner: int) -> None:

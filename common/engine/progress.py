@@ -51,7 +51,7 @@ class Follower:
 
     def _count(self, jobs: dict[str, int]) -> None:
         announced = self.total > 0
-        self.total += sum(count for rule, count in jobs.items() if rule not in self.targets)
+        self.total = sum(count for rule, count in jobs.items() if rule not in self.targets)
         if self.total and not announced:
             steps = "1 step" if self.total == 1 else f"{self.total} steps"
             self.progress.print(f"{steps} to run; results go to {self.results}/", highlight=False)

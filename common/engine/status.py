@@ -80,9 +80,9 @@ def status(scale: str = "laptop", models: str = "", hub: Annotated[bool, tyro.co
         "replication", "step", "state", "seconds", title=f"Scale {scale}{' (a run is active)' if active else ''}"
     )
     config = [f"scale={scale}", *([f"models={models}"] if models else []), *(["hub=1"] if hub else [])]
-    for rule, plan in sorted(planned(config).items()):
+    for rule, step in sorted(planned(config).items()):
         owner = owner_of(rule) or ""
-        state, seconds = state_of([log for log in plan.logs if log.exists()], plan.state, active)
+        state, seconds = state_of([log for log in step.logs if log.exists()], step.state, active)
         table.add_row(owner or "–", rule.removeprefix(f"{owner}_"), state, seconds)
     claims = Table("replication", "held", "failed", "not run", title="Claims")
     for name in replications():

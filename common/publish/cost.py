@@ -5,12 +5,11 @@ events of the run name.
 """
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from common.core.events import EVENTS, Kind, read_events
-from common.core.files import read_json, read_yaml, write_json
+from common.core.files import read_yaml, write_json
 from common.core.settings import checked
 from common.core.step import COST_PREFIX, run
 from common.data.corpora import CORPORA_FILE, CorporaFile, SelfChat

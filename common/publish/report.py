@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 from snakemake_interface_report_plugins.interfaces import FileRecordInterface
@@ -74,6 +75,13 @@ class Category:
     def id(self) -> str:
         """Its anchor in the report."""
         return slug(self.name)
+
+    @property
+    def address(self) -> str:
+        """What the menu links to: the only page of the category, or else its section."""
+        if len(self.results) == 1 and not self.results[0].is_figure:
+            return f"#show={quote(self.results[0].name)}"
+        return f"#{self.id}"
 
     @cached_property
     def results(self) -> list[Result]:

@@ -49,9 +49,7 @@ def rows(steps: list[Event]) -> list[Row]:
     """One row per replication, those that need others after them, from all planned jobs."""
     maker = {path: step for step in steps for path in step.output}
     feeding: set[str] = set()
-    todo = [
-        path for step in steps if any(out.endswith("/metrics.json") for out in step.output) for path in step.input
-    ]
+    todo = [path for step in steps if any(out.endswith("/metrics.json") for out in step.output) for path in step.input]
     while todo:
         if (path := todo.pop()) not in feeding:
             feeding.add(path)

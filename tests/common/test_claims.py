@@ -10,7 +10,8 @@ from common.core.errors import UserError
 from common.core.files import read_yaml, write_json
 from common.core.metrics import Metric, write_metrics
 from common.core.settings import ROOT, SCALES, load_replication, load_scale, replications
-from common.core.verify import html, markdown, read_claims, summary, verify_replication
+from common.core.verify import read_claims, summary, verify_replication
+from common.publish.claims_page import html, markdown
 
 BASE = {
     "id": "effect_is_large",

@@ -51,7 +51,7 @@ def project(root, tmp_path, monkeypatch):
     states = {"grokking": "new", "superposition": "same"}
     for target, value in {
         "ROOT": tmp_path, "replications": lambda: names, "states": lambda: states, "costs": lambda _: fresh,
-        "pages": lambda folder: {folder / "README.md": gallery_text(folder)}, "dag": lambda: None,
+        "pages": lambda folder: {folder / "README.md": gallery_text(folder)},
     }.items():  # fmt: skip
         monkeypatch.setattr(module, target, value)
     return figures, states

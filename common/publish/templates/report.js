@@ -41,7 +41,7 @@ function view(section, title) {
   if (title) heading.textContent = title;
   document.title = section.id === "front" ? "Landmarks" : `${heading.textContent} – Landmarks`;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.getAttribute("href") === `#${section.id}`) link.setAttribute("aria-current", "page");
+    if ([`#${section.id}`, location.hash].includes(link.getAttribute("href"))) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   for (const image of section.querySelectorAll("img[data-name]:not([src])")) {
