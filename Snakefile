@@ -14,7 +14,7 @@ from common.data.models import folder_files, registry
 from common.publish.paper import figure_rules, references
 from common.publish.provenance import config_hash, git_state, lock_hash
 from common.publish.reference import state
-from common.engine.rules import flags, source_hash, tie_steps_to_this_process
+from common.engine.rules import Steps, source_hash, tie_steps_to_this_process
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 

@@ -50,6 +50,7 @@ def model_folder() -> Path:
     manifest = ROOT / "resources" / "models" / DEFAULT_MODEL / "manifest.json"
     with alone(ROOT / "resources"):
         if not manifest.exists():
-            command = [sys.executable, "-m", "common.data.materialise", "--name", DEFAULT_MODEL, "--out", str(manifest)]
+            code = f"from common.data.materialise import *; materialise({DEFAULT_MODEL!r}, Path({str(manifest)!r}))"
+            command = [sys.executable, "-c", code]
             subprocess.run(command, cwd=ROOT, check=True)
     return manifest.parent

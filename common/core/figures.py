@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from common.core.errors import UserError
 from common.core.files import atomic, write_json
 from common.core.metrics import read_metrics
-from common.core.step import run
+from common.core.step import Files, run_step
 from common.core.tables import write_table
 
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
@@ -102,19 +102,23 @@ class Plan(NamedTuple):
     """options of `pandas.read_csv`"""
 
 
+class DrawFiles(Files):
+    """What a drawing step reads and writes, beside the tables in the folders of its parts."""
+
+    captions: list[Path]
+    svg: list[Path]
+    others: list[Path]
+    """the same figures as PNG, PDF, data and caption"""
+
+
 def run_plans(plans: Mapping[str, Plan]) -> None:
     """The command line of a drawing step."""
 
-    def draw(*, captions: list[Path], out: list[Path]) -> None:
-        """Writes all figures of `out` from the tables in the folder of their part.
+    def draw(files: DrawFiles) -> None:
+        """Draws all figures from the tables in the folder of their part."""
+        draw_figures(plans, files.captions, files.svg)
 
-        Args:
-            captions: one for each figure.
-            out: the SVG of each figure, in the same order; PNG, PDF, data and caption are written beside it.
-        """
-        draw_figures(plans, captions, out)
-
-    run(draw)
+    run_step(draw)
 
 
 def draw_figures(plans: Mapping[str, Plan], captions: list[Path], out: list[Path]) -> None:

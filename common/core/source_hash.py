@@ -2,7 +2,8 @@
 
 Snakemake does not see edits in imported modules; with this hash in a rule's `params` an edit reruns exactly the steps
 that import the edited code, and a `touch`, a comment, a docstring or a reformat reruns nothing. Imports are read from
-the syntax tree, so `importlib.import_module` would be missed: a lint rule bans it in steps.
+the syntax tree, so `importlib.import_module` would be missed: a lint rule bans it in steps. Settings modules do not
+count: their values already stand in a rule's `params`, and a test holds these modules to fields and validators.
 """
 
 import ast
@@ -13,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 FIRST_PARTY = ("common", "replications")
+SETTINGS = "settings"  # name of a module that only declares fields and validators
 
 
 def source_hash(*modules: str) -> str:
@@ -24,13 +26,17 @@ def source_hash(*modules: str) -> str:
     seen: dict[str, str] = {}
     while todo:
         module = todo.pop()
-        if module not in seen:
+        if module not in seen and not _declares_settings(module):
             seen[module], imported = _parsed(module)
             todo += imported
     for lock in sorted(ROOT.glob("envs/lock*.txt")):  # another torch is another program
         seen[lock.name] = hashlib.sha256(lock.read_bytes()).hexdigest()
     lines = "\n".join(f"{name} {digest}" for name, digest in sorted(seen.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def _declares_settings(module: str) -> bool:
+    return module.startswith("replications.") and module.rpartition(".")[2] == SETTINGS
 
 
 def _file(module: str) -> Path | None:

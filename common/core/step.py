@@ -1,10 +1,16 @@
-"""The command line around every step: `if __name__ == "__main__": run(public_function)`.
+"""The contract of every step, and the command line around it.
 
-`run` turns the function's typed arguments into options (tyro), ties the process to the workflow that started it, fixes
-threads and determinism, prints user errors as one sentence, and closes the log with one `cost: {...}` line.
+A step is a function `step(files: Files, settings: Settings, run: RunInfo)`; it may leave out `settings` or `run`. Its
+module ends with `run_step(step)`. `Files` names what the step reads and writes, field by field as the rule names its
+inputs and outputs; `settings` is one typed object from `config.yaml`. Both arrive as JSON: `--help` lists the fields.
+
+`run_step` ties the process to the workflow that started it, fixes threads and determinism, prints user errors as one
+sentence, and closes the log with one `cost: {...}` line.
 """
 
+import argparse
 import ctypes
+import inspect
 import json
 import os
 import resource
@@ -15,26 +21,89 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import psutil
 import tyro
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from common.core.errors import UserError, from_broken_record, from_os_error
+from common.core.settings import Scale, Strict
 
 Item = TypeVar("Item")
 LOG_INTERVAL = 10.0
 COST_PREFIX = "cost: "
+ARGUMENTS = ("files", "settings", "run")
+
+
+class Files(Strict):
+    """Base of what a step reads and writes: fields of type `Path`, `list[Path]` or `Path | None`."""
+
+
+class RunInfo(Strict):
+    """What every step may know of the run: its scale, its seeds, and where torch computes."""
+
+    scale: Scale
+    seeds: list[int]
+    device: Literal["cpu", "cuda"]
+
+
+def run_step(step: Callable[..., None]) -> None:
+    """Reads `--files`, `--settings` and `--run`, calls `step`, and exits: 0, or 1 after a user error."""
+    run_command(lambda: step(**read_arguments(step, sys.argv[1:])))
+
+
+def read_arguments(step: Callable[..., None], words: list[str]) -> dict[str, Any]:
+    """The checked arguments of `step` from its command line.
+
+    Raises:
+        UserError: a field is missing, unknown or of the wrong type; the sentence names the step and the field.
+    """
+    hints = get_type_hints(step)
+    module = sys.modules[step.__module__]
+    name = module.__spec__.name if module.__spec__ is not None else step.__module__
+    types = {key: hints[key] for key in inspect.signature(step).parameters if key in ARGUMENTS}
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {name}",
+        description=inspect.getdoc(step),
+        epilog="\n".join(line for key, kind in types.items() for line in _fields(key, kind)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for key in types:
+        parser.add_argument(f"--{key}", required=True, metavar="JSON")
+    given = vars(parser.parse_args(words))
+    return {key: _checked(name, key, kind, given[key]) for key, kind in types.items()}
+
+
+def _fields(key: str, kind: Any) -> Iterator[str]:
+    yield f"\nfields of --{key}:"
+    for field, about in getattr(kind, "model_fields", {}).items():
+        shown = getattr(about.annotation, "__name__", str(about.annotation))
+        yield f"  {field}: {shown}" + (f"  {about.description}" if about.description else "")
+
+
+def _checked(name: str, key: str, kind: Any, text: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        found = error.errors()
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+        place = ".".join(map(str, first["loc"])) or key
+        known = ", ".join(getattr(kind, "model_fields", {}))
+        what = {
+            "extra_forbidden": f"is given '{place}', which it does not know; it has {known}",
+            "missing": f"is not given '{place}'; it needs {known}",
+        }.get(first["type"], f"cannot read '{place}': {first['msg']}")
+        raise UserError(f"step {name} {what} (--{key}; the rule in rules.smk and the step must agree)") from None
 
 
 def run(step: Callable[..., Any]) -> None:
-    """Parses the command line, calls `step`, and exits: 0, or 1 after a user error, or 2 after a bad option."""
+    """Runs a command with typed arguments (tyro) that is no step of a replication."""
     run_command(lambda: tyro.cli(step))
 
 
 def run_command(command: Callable[[], Any]) -> None:
-    """As `run`, for a command that reads the command line itself."""
+    """Calls `command` as `run_step` calls a step, for a command that reads its own command line."""
     die_with_workflow()
     try:
         make_deterministic()

@@ -18,7 +18,8 @@ os.environ["HF_HUB_OFFLINE"] = "0" if HUB else "1"  # before any import that rea
 
 from common.core.errors import UserError  # noqa: E402
 from common.core.files import TEMPORARY_SUFFIX, sha256, write_json  # noqa: E402
-from common.core.step import run  # noqa: E402
+from common.core.settings import Strict  # noqa: E402
+from common.core.step import Files, run_step  # noqa: E402
 from common.data.models import (  # noqa: E402
     Manifest,
     ModelEntry,
@@ -30,6 +31,23 @@ from common.data.models import (  # noqa: E402
 )
 
 KEPT = (".safetensors", ".json", ".txt", ".jinja", ".model")
+
+
+class MaterialiseFiles(Files):
+    manifest: Path
+    """of the folder, written last"""
+
+
+class Model(Strict):
+    """A registered model. The entry makes a changed one be made anew."""
+
+    name: str
+    entry: ModelEntry
+
+
+def materialise_model(files: MaterialiseFiles, settings: Model) -> None:
+    """Writes the folder of a registered model; see `materialise`."""
+    materialise(settings.name, files.manifest)
 
 
 def materialise(name: str, out: Path) -> None:
@@ -169,4 +187,4 @@ def _folder(model: ModelEntry, folder: Path) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    run(materialise)
+    run_step(materialise_model)

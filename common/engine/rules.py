@@ -1,6 +1,6 @@
-"""What rule files need: options for a step's command line, the files of its figures, the hash of its sources, and the
-tie to its process."""
+"""What rule files need: the parameters of a step, the files of its figures, and the tie to this process."""
 
+import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
@@ -10,9 +10,48 @@ from snakemake.io import report
 
 from common.core.source_hash import source_hash
 
-__all__ = ["captions", "figure_files", "flags", "parts", "source_hash", "tie_steps_to_this_process"]
+__all__ = ["Steps", "captions", "figure_files", "parts", "source_hash", "tie_steps_to_this_process"]
 Figures = Mapping[str, Mapping[str, list[str] | Mapping[str, str]]]
 FIGURE_ENDINGS = ("svg", "png", "pdf", "csv", "json")
+RUN = ("scale", "seeds", "device")
+
+
+class Steps:
+    """Gives the rules of one replication their parameters.
+
+    A rule is `use rule step as <name> with:` inputs, outputs, log, memory, and `params: **STEP("<module>", settings)`.
+    Named inputs and outputs become the fields of the step's `Files`; unnamed ones only order the workflow.
+    """
+
+    def __init__(self, package: str, config: Mapping[str, Any]) -> None:
+        self.package = package
+        self.run = {key: config[key] for key in RUN}
+
+    def __call__(self, module: str, settings: Any = None, *, run: bool = True) -> dict[str, Any]:
+        """`module` of the step, `arguments` as its command line takes them, and `sources`, the hash of its sources.
+
+        Args:
+            module: of the step, below the package.
+            settings: for the argument `settings`, or a function that gives them for the wildcards; None for a step
+                without settings.
+            run: whether the step has the argument `run`.
+        """
+        name = f"{self.package}.{module}"
+
+        def arguments(wildcards: Any, input: Any, output: Any) -> str:
+            given = {"files": _named(input) | _named(output)}
+            if settings is not None:
+                given["settings"] = settings(wildcards) if callable(settings) else settings
+            if run:
+                given["run"] = self.run
+            return " ".join(f"--{key} {shlex.quote(json.dumps(value))}" for key, value in given.items())
+
+        return {"module": name, "arguments": arguments, "sources": source_hash(name)}
+
+
+def _named(files: Any) -> dict[str, Any]:
+    """Named files of a rule; a list where the rule gives a list."""
+    return {key: str(value) if isinstance(value, str) else list(map(str, value)) for key, value in files.items()}
 
 
 def tie_steps_to_this_process() -> None:

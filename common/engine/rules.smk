@@ -2,85 +2,78 @@
 # `priority`: what the longest chains begin with goes first, so that no core waits for them at the end.
 
 
-rule materialise_model:
+STEP = Steps("common", {"scale": RUN.scale, "seeds": RUN.seeds, "device": RUN.device})
+
+
+include: "step.smk"
+
+
+use rule step as materialise_model with:
     input:
         lambda wildcards: folder_files(MODELS[wildcards.model]),
     output:
-        "<models>/{model}/manifest.json",
+        manifest="<models>/{model}/manifest.json",
     log:
         "resources/logs/{model}.log",
     priority: 3
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         mem_mb=3000,
         runtime=30,
     params:
-        entry=lambda wildcards: MODELS[wildcards.model].model_dump_json(),
-        sources=source_hash("common.data.materialise"),
-    shell:
-        "python -m common.data.materialise --name {wildcards.model} --out {output} > {log} 2>&1"
+        **STEP(
+            "data.materialise",
+            lambda wildcards: {
+                "name": wildcards.model,
+                "entry": MODELS[wildcards.model].model_dump(mode="json"),
+            },
+            run=False,
+        ),
 
 
-rule shallow_model:
+use rule step as smoke_model with:
     input:
-        f"<models>/{CHAT_MODEL}/manifest.json",
+        manifest=f"<models>/{CHAT_MODEL}/manifest.json",
     output:
         config="resources/trained/smollm2-135m-shallow/config.json",
         weights="resources/trained/smollm2-135m-shallow/model.safetensors",
     log:
-        "resources/logs/shallow_model.log",
-    conda:
-        "../../envs/environment.yaml"
+        "resources/logs/smoke_model.log",
     resources:
         mem_mb=3000,
         runtime=30,
     params:
-        sources=source_hash("common.recipes.smoke_model"),
-    shell:
-        "python -m common.recipes.smoke_model --manifest {input} --config {output.config} --weights {output.weights} > {log} 2>&1"
+        **STEP("recipes.smoke_model", run=False),
 
 
-rule python_docs:
+use rule step as python_docs with:
     input:
         model=f"<models>/{CHAT_MODEL}/manifest.json",
         registry="config/corpora.yaml",
     output:
-        "<corpora>/python-docs/manifest.json",
+        manifest="<corpora>/python-docs/manifest.json",
     log:
         "resources/logs/python-docs.log",
-    conda:
-        "../../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=20,
     params:
-        sources=source_hash("common.recipes.python_docs"),
-    shell:
-        "python -m common.recipes.python_docs --model-manifest {input.model} --out {output} > {log} 2>&1"
+        **STEP("recipes.python_docs", run=False),
 
 
-rule self_chat:
+use rule step as self_chat with:
     input:
         model=f"<models>/{CHAT_MODEL}/manifest.json",
         registry="config/corpora.yaml",
     output:
-        f"<corpora>/self-chat-{RUN.scale}/manifest.json",
+        manifest=f"<corpora>/self-chat-{RUN.scale}/manifest.json",
     log:
         f"resources/logs/self-chat-{RUN.scale}.log",
     priority: 2
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         mem_mb=3000,
         runtime=60,
     params:
-        options=flags({"scale": RUN.scale, "device": RUN.device}),
-        sources=source_hash("common.recipes.self_chat"),
-    shell:
-        "python -m common.recipes.self_chat {params.options} --model-manifest {input.model} --out {output} > {log} 2>&1"
+        **STEP("recipes.self_chat"),
 
 
 rule corpora:
@@ -104,7 +97,7 @@ rule verify:
         "python -m common.core.verify all --claims {input} --out {output.json} > {log} 2>&1"
 
 
-rule claims_page:
+use rule step as claims_page with:
     input:
         multiext("common/publish/templates/claims", ".html.j2", ".css", ".js"),
         claims=rules.verify.output.json,
@@ -118,12 +111,8 @@ rule claims_page:
         ),
     log:
         "<logs>/claims_page.log",
-    conda:
-        "../../envs/environment.yaml"
     params:
-        sources=source_hash("common.publish.claims_page"),
-    shell:
-        "python -m common.publish.claims_page --claims {input.claims} --out {output.html} > {log} 2>&1"
+        **STEP("publish.claims_page", run=False),
 
 
 rule provenance:

@@ -5,13 +5,22 @@ from pathlib import Path
 
 from common.core.claims import Claim, verdicts
 from common.core.files import write_text
-from common.core.step import run
+from common.core import step
+from common.core.step import run_step
 from common.core.verify import read_claims, summary
 from common.publish.templating import render
 
 COLUMNS = ("Claim", "Paper", "Ours [95 % interval]", "Asserted", "Control [95 % interval]", "Verdict")
 PLAIN_UNITS = ("1", "share", None)
 NONE = "–"
+
+
+class Files(step.Files):
+    """What the step reads and writes."""
+
+    claims: Path
+    markdown: Path
+    html: Path
 
 
 def number(value: float | None, low: float | None, high: float | None, unit: str | None) -> str:
@@ -80,12 +89,12 @@ def html(claims: list[Claim]) -> str:
     )
 
 
-def claims_page(claims: Path, out: Path) -> None:
-    """Writes `out` (HTML) and beside it the same as Markdown."""
-    found = read_claims(claims)
-    write_text(out, html(found))
-    write_text(out.with_suffix(".md"), markdown(found))
+def claims_page(files: Files) -> None:
+    """Writes the page and the tables of all claims of a run."""
+    found = read_claims(files.claims)
+    write_text(files.html, html(found))
+    write_text(files.markdown, markdown(found))
 
 
 if __name__ == "__main__":
-    run(claims_page)
+    run_step(claims_page)

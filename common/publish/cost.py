@@ -17,7 +17,7 @@ from common.data.models import registry
 
 SUMMED = ("wall_s", "cpu_s", "gpu_s")
 LARGEST = ("peak_rss_mb", "peak_gpu_mb")
-TRAINED = "shallow_model"  # log of the rule that makes models of source `trained`
+TRAINED = "smoke_model"  # log of the rule that makes models of source `trained`
 ON_DEMAND = "on_demand"  # folder for logs of steps that no whole run makes
 
 

@@ -14,7 +14,7 @@ from importlib import util
 from pathlib import Path
 
 from common.core.errors import UserError
-from common.core.step import run, track
+from common.core.step import Files, run_step, track
 from common.data.corpora import SPLITS, Document, Packages, Split, check_disjoint, corpus_entry, text_hash, write_corpus
 from common.data.models import load_tokenizer
 
@@ -77,8 +77,16 @@ def without_near_duplicates(documents: Iterator[Document], seen: set[int], share
         seen |= own
 
 
-def python_docs(model_manifest: Path, out: Path, name: str = "python-docs") -> None:
-    """Writes the corpus whose manifest is `out`; tokens are counted with the tokenizer beside `model_manifest`.
+class PythonDocsFiles(Files):
+    model: Path
+    """manifest of the model whose tokenizer counts the tokens"""
+    registry: Path
+    manifest: Path
+    """of the corpus, written last"""
+
+
+def python_docs(files: PythonDocsFiles, name: str = "python-docs") -> None:
+    """Writes the corpus.
 
     Raises:
         UserError: a package is missing, or a split's SHA-256 differs from the registry.
@@ -94,7 +102,7 @@ def python_docs(model_manifest: Path, out: Path, name: str = "python-docs") -> N
                 f"{name}/{split} has SHA-256 {found}, config/corpora.yaml expects {expected[:12]}...: the installed "
                 "packages are not those of the lock (run `make clean-env`), or the lock changed (enter the new hash)"
             )
-    write_corpus(out, name, splits, load_tokenizer(model_manifest.parent), corpus.licence)
+    write_corpus(files.manifest, name, splits, load_tokenizer(files.model.parent), corpus.licence)
 
 
 def split_documents(corpus: Packages, split: Split, seen: set[int]) -> list[Document]:
@@ -111,4 +119,4 @@ def split_documents(corpus: Packages, split: Split, seen: set[int]) -> list[Docu
 
 
 if __name__ == "__main__":
-    run(python_docs)
+    run_step(python_docs)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import torch
 
-from common.core.settings import Scale
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.data.corpora import SPLITS, Document, SelfChat, Split, check_disjoint, corpus_entry, write_corpus
 from common.data.models import answer_text, chat_prompt, encode_all, load_tokenizer
 from common.interp.generation import Sampler, generate, load_writer
@@ -50,27 +49,40 @@ def questions(count: int) -> list[tuple[int, str]]:
     return list(itertools.islice(itertools.cycle(pairs), count))
 
 
-def self_chat(scale: Scale, model_manifest: Path, out: Path, device: str = "cpu", name: str = "self-chat") -> None:
-    """Writes the corpus whose manifest is `out` with the number and length of conversations of `scale`."""
+class SelfChatFiles(Files):
+    model: Path
+    registry: Path
+    manifest: Path
+    """of the corpus, written last"""
+
+
+def self_chat(files: SelfChatFiles, run: RunInfo, name: str = "self-chat") -> None:
+    """Writes the corpus with the number and length of conversations of the scale."""
     corpus = corpus_entry(name)
     assert isinstance(corpus, SelfChat)
-    tokenizer = load_tokenizer(model_manifest.parent)
-    model = load_writer(model_manifest.parent, device, torch.float32)
+    tokenizer = load_tokenizer(files.model.parent)
+    model = load_writer(files.model.parent, run.device, torch.float32)
     splits: dict[Split, list[Document]] = {split: [] for split in SPLITS}
-    asked = list(enumerate(questions(corpus.conversations[scale])))
+    asked = list(enumerate(questions(corpus.conversations[run.scale])))
     for batch in track([asked[start : start + BATCH] for start in range(0, len(asked), BATCH)], "conversations"):
         chats = [chat_prompt(tokenizer, text) for _, (_, text) in batch]
         sampler = Sampler(corpus.temperature, torch.tensor([number for number, _ in batch]), corpus.seed, [])
         written = generate(
-            model, encode_all(tokenizer, chats), torch.arange(len(batch)), "", None, corpus.new_tokens[scale], sampler
+            model,
+            encode_all(tokenizer, chats),
+            torch.arange(len(batch)),
+            "",
+            None,
+            corpus.new_tokens[run.scale],
+            sampler,
         )
         for (number, (topic, _)), chat, tokens in zip(batch, chats, written.tolist(), strict=True):
             text = chat + answer_text(tokenizer, tokens)
             document = Document(id=f"{name}/{number:05d}", group=TOPICS[topic], kind="chat", text=text)
             splits[split_of(topic)].append(document)
     check_disjoint(dict(splits))
-    write_corpus(out, name, splits, tokenizer, corpus.licence)
+    write_corpus(files.manifest, name, splits, tokenizer, corpus.licence)
 
 
 if __name__ == "__main__":
-    run(self_chat)
+    run_step(self_chat)

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from common.core.files import atomic, read_json, write_json
-from common.core.step import run
+from common.core.step import Files, run_step
 from common.data.models import verify_folder
 
 BLOCKS = (0, 1, 2, 8, 9, 10, 11, 13, 14, 15, 16, 17, 18, 20, 23, 24, 28, 29)
@@ -18,8 +18,15 @@ BLOCK = re.compile(r"(.*\blayers\.)(\d+)(\..*)")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 
 
-def shallow(*, manifest: Path, config: Path, weights: Path) -> None:
+class SmokeModelFiles(Files):
+    manifest: Path
+    config: Path
+    weights: Path
+
+
+def smoke_model(files: SmokeModelFiles) -> None:
     """Writes `config`, `weights` and tokenizer, from the model of `manifest`. UserError if that is damaged."""
+    manifest, config, weights = files.manifest, files.config, files.weights
     from safetensors.torch import load_file, save_file
 
     verify_folder(manifest.parent)
@@ -40,4 +47,4 @@ def shallow(*, manifest: Path, config: Path, weights: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(shallow)
+    run_step(smoke_model)

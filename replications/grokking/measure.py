@@ -16,9 +16,10 @@ from torch import Tensor
 from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
 from common.core.statistics import over_seeds
-from common.core.step import run
+from common.core.step import Files, run_step
 from common.core.tables import write_table
 from replications.grokking.fourier import Spectrum, live_neurons, phase_error, spectrum
+from replications.grokking.settings import Measure
 
 ARMS = ("decay", "free")
 
@@ -41,23 +42,20 @@ def delays(
     return torch.where((test >= learned).any(0), ratio, 0.0)
 
 
-def measure(
-    *,
-    models: Path,
-    learned: float,
-    pure: float,
-    live: float,
-    late_fraction: float,
-    prompt_fraction: float,
-    weights_fraction: float,
-    side_fraction: float,
-    delay: Path,
-    features: Path,
-    curves: Path,
-    neurons: Path,
-) -> None:
+class MeasureFiles(Files):
+    models: Path
+    delay: Path
+    """metrics of the part `delay`"""
+    features: Path
+    """metrics of the part `features`"""
+    curves: Path
+    neurons: Path
+
+
+def measure(files: MeasureFiles, settings: Measure) -> None:
     """Writes the metrics of the parts `delay` and `features`, and the tables that the figures draw."""
-    read = load_file(models)
+    judging, side, learned = settings.judging, settings.training.side_fraction, settings.judging.learned
+    read = load_file(files.models)
 
     def chosen(arm: str, fraction: float, random: bool = False) -> Int[Tensor, " seed"]:
         near = (read[f"{arm}.fraction"] - fraction).abs() < 1e-6
@@ -70,53 +68,48 @@ def measure(
     for arm in ARMS:
         steps, train, test = (read[f"{arm}.{key}"] for key in ("steps", "train", "test"))
         ratios[arm] = delays(train, test, steps, learned)
-    late, prompt = (ratios["decay"][chosen("decay", share)] for share in (late_fraction, prompt_fraction))
+    late, prompt = (
+        ratios["decay"][chosen("decay", share)] for share in (judging.late_fraction, judging.prompt_fraction)
+    )
     final = {arm: read[f"{arm}.test"][-1] for arm in ARMS}
-    with_decay, without = final["decay"][chosen("decay", side_fraction)], final["free"][chosen("free", side_fraction)]
-    random = final["decay"][chosen("decay", side_fraction, random=True)]
-    memorised = read["decay.train"][-1][chosen("decay", side_fraction, random=True)]
+    with_decay, without = final["decay"][chosen("decay", side)], final["free"][chosen("free", side)]
+    random = final["decay"][chosen("decay", side, random=True)]
+    memorised = read["decay.train"][-1][chosen("decay", side, random=True)]
     ratio = f"first step with test accuracy >= {learned} / first step with training accuracy >= {learned}"
     accuracy = "share of held-out pairs answered rightly after the last step"
     write_metrics(
-        delay,
+        files.delay,
         {
-            "delay": _seeds(late, ratio),
-            "delay_prompt": _seeds(prompt, ratio),
-            "delay_minus_prompt": _seeds(late - prompt, ratio),
+            "delay": _seeds(late, ratio, large_share=prompt),
             "test_accuracy": _seeds(with_decay, accuracy, "share"),
-            "test_accuracy_random": _seeds(random, accuracy, "share"),
-            "test_accuracy_random_minus_true": _seeds(random - with_decay, accuracy, "share"),
-            "test_accuracy_no_decay": _seeds(without, accuracy, "share"),
-            "test_accuracy_no_decay_minus_random": _seeds(without - random, accuracy, "share"),
+            "test_accuracy_random": _seeds(random, accuracy, "share", true_answers=with_decay),
+            "test_accuracy_no_decay": _seeds(without, accuracy, "share", random_answers=random),
             "train_accuracy_random": _seeds(memorised, "the same on the trained pairs", "share"),
         },
     )
-    true, true_live = _spectrum(read, chosen("decay", weights_fraction), live)
-    noise, noise_live = _spectrum(read, chosen("decay", side_fraction, random=True), live)
-    shares = [_share(found.purity >= pure, alive) for found, alive in ((true, true_live), (noise, noise_live))]
+    true, true_live = _spectrum(read, chosen("decay", judging.weights_fraction), judging.live)
+    noise, noise_live = _spectrum(read, chosen("decay", side, random=True), judging.live)
+    shares = [_share(found.purity >= judging.pure, alive) for found, alive in ((true, true_live), (noise, noise_live))]
     errors = [_median(phase_error(phases), true_live) for phases in (true.phases, _permuted(true.phases))]
-    purity = f"share of live neurons with >= {pure} of the power in one frequency"
-    phase = "median |w - u - v| of live neurons"
+    purity = f"share of live neurons with >= {judging.pure} of the power in one frequency"
     write_metrics(
-        features,
+        files.features,
         {
             "live_neurons": _seeds(true_live.double().mean(1), "share of neurons that are live", "share"),
-            "pure_neurons": _seeds(shares[0], purity, "share"),
-            "pure_neurons_random": _seeds(shares[1], purity, "share"),
-            "pure_neurons_minus_random": _seeds(shares[0] - shares[1], purity, "share"),
-            "phase_error": _seeds(errors[0], phase, "rad"),
-            "phase_error_permuted": _seeds(errors[1], phase, "rad"),
-            "phase_error_minus_permuted": _seeds(errors[0] - errors[1], phase, "rad"),
+            "pure_neurons": _seeds(shares[0], purity, "share", random_answers=shares[1]),
+            "phase_error": _seeds(errors[0], "median |w - u - v| of live neurons", "rad", permuted=errors[1]),
         },
     )
-    write_table(curves, pd.concat([_curves(read, arm) for arm in ARMS]))
-    seeds = read["decay.seed"][chosen("decay", weights_fraction)]
+    write_table(files.curves, pd.concat([_curves(read, arm) for arm in ARMS]))
+    seeds = read["decay.seed"][chosen("decay", judging.weights_fraction)]
     tables = [_neurons(true, true_live, seeds, "true answers"), _neurons(noise, noise_live, seeds, "random answers")]
-    write_table(neurons, pd.concat(tables))
+    write_table(files.neurons, pd.concat(tables))
 
 
-def _seeds(values: Float[Tensor, " seed"], formula: str, unit: str = "1") -> Metric:
-    return over_seeds(values.tolist(), unit=unit, formula=formula)
+def _seeds(values: Float[Tensor, " seed"], formula: str, unit: str = "1", **controls: Float[Tensor, " seed"]) -> Metric:
+    """Mean over seeds beside its controls, which share the seeds."""
+    listed = {name: control.tolist() for name, control in controls.items()}
+    return over_seeds(values.tolist(), unit=unit, formula=formula, controls=listed)
 
 
 def _spectrum(
@@ -171,4 +164,4 @@ def _neurons(
 
 
 if __name__ == "__main__":
-    run(measure)
+    run_step(measure)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from common.core.metrics import write_metrics
 from common.core.statistics import over_seeds
-from common.core.step import run
+from common.core.step import Files, run_step
 from common.core.tables import write_table
 from replications.grokking.measure import delays
 from replications.grokking.model import Task, task
@@ -32,6 +32,7 @@ from replications.grokking.progress import (
     restricted,
     strongest,
 )
+from replications.grokking.settings import MeasureTransformer
 from replications.grokking.transformer import Weights, all_pairs, logits, losses, neurons, split
 
 ARMS = ("late", "prompt", "free")
@@ -78,20 +79,19 @@ def moments(
     return memorised, max(memorised, before)
 
 
-def measure_transformer(
-    *,
-    models: Path,
-    learned: float,
-    pure: float,
-    key: float,
-    late_fraction: float,
-    metrics: Path,
-    curves: Path,
-    progress: Path,
-    frequencies: Path,
-) -> None:
-    """Writes the metrics of the part `transformer` (`x`, `x_control`, `x_difference`) and the tables of its figures."""
-    found = load_file(models)
+class MeasureFiles(Files):
+    models: Path
+    metrics: Path
+    curves: Path
+    progress: Path
+    frequencies: Path
+
+
+def measure_transformer(files: MeasureFiles, settings: MeasureTransformer) -> None:
+    """Writes the metrics of the part `transformer` and the tables of its figures."""
+    learned, pure = settings.judging.learned, settings.judging.pure
+    key, late_fraction = settings.transformer.key, settings.transformer.late_fraction
+    found = load_file(files.models)
     seeds, kept = found["seeds"].tolist(), found["snapshots"].tolist()
     ratios = {arm: _delays(found, arm, learned) for arm in ("late", "prompt")}
     final = {arm: found[f"{arm}.accuracy_test"][-1].tolist() for arm in ("free", "late")}
@@ -122,19 +122,25 @@ def measure_transformer(
         rest = [overlap(sets[place], other) for index, other in enumerate(sets) if index != place]
         one_seed["key_overlap"] = (sum(rest) / len(rest), one_seed["key_overlap"][1])
     written = {"key_frequencies": over_seeds([float(len(one)) for one in sets], unit="1", formula=FORMULAS["key"])}
-    for name in values[0]:
-        effect, control = ([one[name][side] for one in values] for side in (0, 1))
-        gap = [left - right for left, right in zip(effect, control, strict=True)]
-        unit, formula = UNITS.get(name, "share"), FORMULAS[name]
-        for ending, listed in (("", effect), ("_control", control), ("_difference", gap)):
-            written[f"{name}{ending}"] = over_seeds(listed, unit=unit, formula=formula)
-    write_metrics(metrics, written)
+    for name, (control, unit) in CONTROLS.items():
+        effect, other = ([one[name][side] for one in values] for side in (0, 1))
+        written[name] = over_seeds(effect, unit=unit, formula=FORMULAS[name], controls={control: other})
+    write_metrics(files.metrics, written)
     lines = [_curves(found, arm, seeds) for arm in ARMS]
-    for path, frames in ((curves, lines), (progress, rows), (frequencies, tables)):
+    for path, frames in ((files.curves, lines), (files.progress, rows), (files.frequencies, tables)):
         write_table(path, pd.concat(frames))
 
 
-UNITS = {"delay": "1", "excluded_rise": "nats", "restricted_fall": "nats"}
+CONTROLS = {  # of each metric: its control and its unit
+    "delay": ("large_share", "1"),
+    "test_accuracy_no_decay": ("weight_decay", "share"),
+    "embedding_few": ("memorised", "share"),
+    "logits_explained": ("memorised", "share"),
+    "pure_neurons": ("memorised", "share"),
+    "excluded_rise": ("other_frequencies", "nats"),
+    "restricted_fall": ("other_frequencies", "nats"),
+    "key_overlap": ("same_network", "share"),
+}
 FORMULAS = {
     "key": "number of key frequencies",
     "delay": "first step with test accuracy at the mark / first step with training accuracy at the mark",
@@ -200,4 +206,4 @@ def _curves(found: Weights, arm: str, seeds: list[int]) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    run(measure_transformer)
+    run_step(measure_transformer)

@@ -1,7 +1,7 @@
 # Grokking: train (all conditions and seeds in two batched jobs) -> measure -> draw. Transformers: transformer.smk.
-from common.engine.rules import captions, figure_files, flags, source_hash
+from common.engine.rules import Steps, captions, figure_files
 
-NAME = "replications.grokking"
+STEP = Steps("replications.grokking", config)
 CAPTIONS = "replications/grokking/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 FIGURES = {
@@ -10,30 +10,25 @@ FIGURES = {
 }
 
 
-rule train:
+include: "../../common/engine/step.smk"
+
+
+use rule step as train with:
     output:
-        "<results>/toy/delay/models.safetensors",
+        models="<results>/toy/delay/models.safetensors",
     log:
         "<logs>/train.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3000,
         runtime=30,
     params:
-        options=flags(
-            config["training"], seeds=config["seeds"], device=config["device"]
-        ),
-        sources=source_hash(f"{NAME}.train"),
-    shell:
-        "python -m replications.grokking.train {params.options} --out {output} > {log} 2>&1"
+        **STEP("train", config["training"]),
 
 
-rule measure:
+use rule step as measure with:
     input:
-        models=rules.train.output,
+        models=rules.train.output.models,
     output:
         delay="<results>/toy/delay/metrics.json",
         features="<results>/toy/features/metrics.json",
@@ -41,21 +36,15 @@ rule measure:
         neurons="<results>/toy/features/neurons.csv",
     log:
         "<logs>/measure.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1500,
-        runtime=10,
     params:
-        options=flags(
-            config["judging"], side_fraction=config["training"]["side_fraction"]
+        **STEP(
+            "measure",
+            {key: config[key] for key in ("training", "judging")},
+            run=False,
         ),
-        sources=source_hash(f"{NAME}.measure"),
-    shell:
-        "python -m replications.grokking.measure --models {input.models} {params.options} --delay {output.delay} --features {output.features} --curves {output.curves} --neurons {output.neurons} > {log} 2>&1"
 
 
-rule draw:
+use rule step as draw with:
     input:
         rules.measure.output,
         captions=captions(CAPTIONS, FIGURES),
@@ -63,15 +52,8 @@ rule draw:
         **figure_files("<results>/toy", FIGURES, "Grokking"),
     log:
         "<logs>/draw.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1500,
-        runtime=10,
     params:
-        sources=source_hash(f"{NAME}.draw"),
-    shell:
-        "python -m replications.grokking.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
+        **STEP("draw", run=False),
 
 
 MORE_FIGURES, MORE_METRICS = [], []

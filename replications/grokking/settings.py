@@ -71,6 +71,20 @@ class Transformer(Strict):
         return self
 
 
+class Measure(Strict):
+    """What `measure` reads: how networks were trained, and how they are judged."""
+
+    training: Training
+    judging: Judging
+
+
+class MeasureTransformer(Strict):
+    """What `measure_transformer` reads."""
+
+    judging: Judging
+    transformer: Transformer
+
+
 class Settings(Strict):
     """All parts. Without `transformer` the transformers are neither trained nor measured."""
 

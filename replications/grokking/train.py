@@ -6,18 +6,18 @@ final weights.
 """
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from common.core.files import atomic
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.toys.settings import Optimisation
 from common.toys.training import Job
 from common.toys.training import train as train_job
 from replications.grokking.model import Task, accuracies, initial, loss, task
+from replications.grokking.settings import Training
 
 DENSE = 2  # accuracy is measured at every second step ...
 DENSE_UNTIL = 200  # ... up to here,
@@ -71,36 +71,32 @@ def arm(
     }
 
 
-def train(
-    *,
-    prime: int,
-    width: int,
-    steps: int,
-    learning_rate: float,
-    weight_decay: float,
-    fractions: list[float],
-    side_fraction: float,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    out: Path,
-) -> None:
-    """Trains and writes `out`. Names in it: `decay.*` and `free.*`, with and without weight decay."""
-    settings = Optimisation(
-        steps=steps, batch=prime**2, learning_rate=learning_rate, warmup=0, beta1=0.9, beta2=0.98,
-        weight_decay=weight_decay, clip=LOOSE,
+class TrainFiles(Files):
+    models: Path
+    """accuracies along training and final weights; `decay.*` and `free.*`, with and without weight decay"""
+
+
+def train(files: TrainFiles, settings: Training, run: RunInfo) -> None:
+    """Trains the networks of all conditions and seeds."""
+    decay = Optimisation(
+        steps=settings.steps, batch=settings.prime**2, learning_rate=settings.learning_rate, warmup=0, beta1=0.9,
+        beta2=0.98, weight_decay=settings.weight_decay, clip=LOOSE,
     )  # fmt: skip
+    side = settings.side_fraction
     arms = {
-        "decay": (settings, [*((fraction, False) for fraction in fractions), (side_fraction, True)]),
-        "free": (settings.model_copy(update={"weight_decay": 0.0}), [(side_fraction, False)]),
+        "decay": (decay, [*((fraction, False) for fraction in settings.fractions), (side, True)]),
+        "free": (decay.model_copy(update={"weight_decay": 0.0}), [(side, False)]),
     }
     found = {
         f"{name}.{key}": value.contiguous()
         for name, (chosen, conditions) in arms.items()
-        for key, value in arm(f"grokking {name}", conditions, seeds, prime, width, chosen, device).items()
+        for key, value in arm(
+            f"grokking {name}", conditions, run.seeds, settings.prime, settings.width, chosen, run.device
+        ).items()
     }
-    with atomic(out) as temporary:
+    with atomic(files.models) as temporary:
         save_file(found, temporary)
 
 
 if __name__ == "__main__":
-    run(train)
+    run_step(train)

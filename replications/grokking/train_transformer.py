@@ -6,18 +6,18 @@ losses and accuracies along training of every arm, and snapshots of the weights 
 """
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from common.core.files import atomic
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.toys.settings import Optimisation
 from common.toys.training import Job
 from common.toys.training import train as train_job
 from replications.grokking.model import Task, task
+from replications.grokking.settings import Transformer
 from replications.grokking.transformer import Weights, all_pairs, initial_transformer, logits, losses, split
 
 WARMUP = 10
@@ -41,20 +41,18 @@ def arm(
     name: str,
     fraction: float,
     seeds: list[int],
-    prime: int,
-    d_model: int,
-    n_heads: int,
-    every: int,
+    shape: Transformer,
     snapshots: list[int],
     settings: Optimisation,
     device: str,
 ) -> tuple[Weights, Weights]:
     """Trains all seeds of one arm. Returns what was measured along training, and the snapshots."""
+    prime = shape.prime
     each = [task(prime, fraction, seed, False) for seed in seeds]
     tasks = Task(*(torch.cat(parts).to(device) for parts in zip(*each, strict=True)))
     inputs, answers = chosen(tasks, prime)
     grid = all_pairs(prime).to(device).expand(len(seeds), -1, -1)
-    starts = [initial_transformer(prime, d_model, n_heads, seed) for seed in seeds]
+    starts = [initial_transformer(prime, shape.d_model, shape.n_heads, seed) for seed in seeds]
 
     def measure(weights: Weights) -> Weights:
         found = logits(weights, grid)
@@ -62,7 +60,7 @@ def arm(
         values = {"loss": split(loss, tasks.trained), "accuracy": split(right, tasks.trained)}
         return {f"{key}_{part}": pair[at].float() for key, pair in values.items() for at, part in enumerate(PARTS)}
 
-    at = points(settings.steps, every)
+    at = points(settings.steps, shape.measure_every)
     done = train_job(
         Job(
             name=f"grokking transformer {name}",
@@ -83,42 +81,31 @@ def arm(
 PARTS = ("train", "test")
 
 
-def train_transformer(
-    *,
-    prime: int,
-    d_model: int,
-    n_heads: int,
-    steps: int,
-    learning_rate: float,
-    weight_decay: float,
-    late_fraction: float,
-    prompt_fraction: float,
-    measure_every: int,
-    snapshot_every: int,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    out: Path,
-) -> None:
-    """Trains and writes `out`. Names in it: `<arm>.steps`, `<arm>.loss_train` and the like; `weights.*` and
-    `snapshots` (their steps) of the arm `late`."""
-    settings = Optimisation(
-        steps=steps, batch=prime**2, learning_rate=learning_rate, warmup=WARMUP, beta1=0.9, beta2=0.98,
-        weight_decay=weight_decay, clip=LOOSE,
+class TrainFiles(Files):
+    models: Path
+    """`<arm>.steps`, `<arm>.loss_train` and the like; `weights.*` and `snapshots` (their steps) of the arm `late`"""
+
+
+def train_transformer(files: TrainFiles, settings: Transformer, run: RunInfo) -> None:
+    """Trains all arms and seeds."""
+    decay = Optimisation(
+        steps=settings.steps, batch=settings.prime**2, learning_rate=settings.learning_rate, warmup=WARMUP, beta1=0.9,
+        beta2=0.98, weight_decay=settings.weight_decay, clip=LOOSE,
     )  # fmt: skip
-    free = settings.model_copy(update={"weight_decay": 0.0})
-    kept = sorted({*range(0, steps, snapshot_every), steps})
-    found: Weights = {"snapshots": torch.tensor(kept), "seeds": torch.tensor(seeds)}
-    for name, fraction, how in (("late", late_fraction, settings), ("prompt", prompt_fraction, settings),
-                                ("free", late_fraction, free)):  # fmt: skip
+    free = decay.model_copy(update={"weight_decay": 0.0})
+    kept = sorted({*range(0, settings.steps, settings.snapshot_every), settings.steps})
+    found: Weights = {"snapshots": torch.tensor(kept), "seeds": torch.tensor(run.seeds)}
+    for name, fraction, how in (
+        ("late", settings.late_fraction, decay), ("prompt", settings.prompt_fraction, decay),
+        ("free", settings.late_fraction, free),
+    ):  # fmt: skip
         snapshots = kept if name == "late" else []
-        curves, weights = arm(
-            name, fraction, seeds, prime, d_model, n_heads, measure_every, snapshots, how, device
-        )  # fmt: skip
+        curves, weights = arm(name, fraction, run.seeds, settings, snapshots, how, run.device)
         found |= {f"{name}.{key}": value for key, value in curves.items()}
         found |= {f"weights.{key}": value.contiguous() for key, value in weights.items()} if snapshots else {}
-    with atomic(out) as temporary:
+    with atomic(files.models) as temporary:
         save_file(found, temporary)
 
 
 if __name__ == "__main__":
-    run(train_transformer)
+    run_step(train_transformer)

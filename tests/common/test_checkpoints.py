@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common import launch
+from common.engine import launch
 from common.engine.checkpoints import BESIDE, FOLDER, remove_stale
 
 LEFT = (

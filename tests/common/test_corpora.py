@@ -9,6 +9,7 @@ import common.recipes.python_docs as python_docs
 import common.recipes.self_chat as self_chat
 from common.core.errors import UserError
 from common.core.files import read_yaml, sha256, write_json
+from common.core.step import RunInfo
 from common.data.corpora import Document, Packages, check_disjoint, corpus_entry, read_corpus, text_hash, write_corpus
 from common.recipes.python_docs import module_documents, shingles, split_documents, without_near_duplicates
 from common.recipes.self_chat import TOPICS, questions, split_of
@@ -79,7 +80,9 @@ def test_a_wrong_package_is_noticed_before_anything_is_written(tmp_path, monkeyp
     monkeypatch.setattr(python_docs, "split_documents", lambda corpus, split, seen: [document("changed", group=split)])
     out = tmp_path / "python-docs" / "manifest.json"
     with pytest.raises(UserError, match=r"python-docs/\w+ has SHA-256"):
-        python_docs.python_docs(tmp_path / "no-model" / "manifest.json", out)
+        python_docs.python_docs(
+            python_docs.PythonDocsFiles(model=tmp_path / "no-model" / "manifest.json", registry=out, manifest=out)
+        )
     assert not out.parent.exists()
 
 
@@ -142,14 +145,19 @@ def test_unknown_corpus():
         corpus_entry("pile")
 
 
+def write(model_folder, out):
+    files = self_chat.SelfChatFiles(
+        model=model_folder / "manifest.json", registry=corpora.CORPORA_FILE, manifest=out / "manifest.json"
+    )
+    self_chat.self_chat(files, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
+
+
 @pytest.mark.model
 def test_self_chat_is_seeded_text_in_chat_format(model_folder, tmp_path, monkeypatch):
-    import common.recipes.self_chat as self_chat
-
     corpus = corpus_entry("self-chat").model_copy(update={"conversations": {"smoke": 6}, "new_tokens": {"smoke": 5}})
     monkeypatch.setattr(self_chat, "corpus_entry", lambda name: corpus)
     for run in ("first", "second"):
-        self_chat.self_chat("smoke", model_folder / "manifest.json", tmp_path / run / "manifest.json")
+        write(model_folder, tmp_path / run)
     first, second = ((tmp_path / run / "manifest.json").read_bytes() for run in ("first", "second"))
     assert first == second
     found = read_corpus(tmp_path / "first", "train")
@@ -164,7 +172,7 @@ def test_a_conversation_depends_on_no_other(model_folder, tmp_path, monkeypatch)
     found = {}
     for batch in (8, 3):
         monkeypatch.setattr(self_chat, "BATCH", batch)
-        self_chat.self_chat("smoke", model_folder / "manifest.json", tmp_path / str(batch) / "manifest.json")
+        write(model_folder, tmp_path / str(batch))
         documents = [one for split in corpora.SPLITS for one in read_corpus(tmp_path / str(batch), split)]
         found[batch] = {one.id: one.text for one in documents}
     assert found[8] == found[3]

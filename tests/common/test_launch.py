@@ -5,7 +5,7 @@ import os
 import pytest
 import tyro
 
-from common import launch
+from common.engine import launch
 from common.core.errors import UserError
 from common.engine.launch import Options
 
@@ -86,7 +86,8 @@ def test_names_of_models_may_have_spaces_and_a_last_comma(calls, given):
 
 
 def test_a_local_model_is_looked_at_before_snakemake_starts(calls, tmp_path, monkeypatch):
-    from common import hub_models, models
+    from common.data import models
+    from common.engine import hub_models
 
     known = models.registry()
     mine = next(iter(known.values())).model_copy(update={"source": "local", "folder": str(tmp_path / "mine")})

@@ -9,9 +9,13 @@ from common.core.errors import UserError
 from common.core.files import sha256, write_json
 from common.core.settings import load_scale
 from common.data.models import Manifest, entry
-from common.recipes.smoke_model import BLOCKS, shallow
+from common.recipes.smoke_model import BLOCKS, SmokeModelFiles, smoke_model
 
 TOKENS = torch.arange(12)[None]
+
+
+def make(manifest, config, weights):
+    smoke_model(SmokeModelFiles(manifest=manifest, config=config, weights=weights))
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def test_blocks_are_kept_in_order(parent, tmp_path, monkeypatch):
     model, folder = parent
     monkeypatch.setattr(step, "BLOCKS", (1, 3))
     out = tmp_path / "out"
-    shallow(manifest=folder / "manifest.json", config=out / "config.json", weights=out / "model.safetensors")
+    make(folder / "manifest.json", out / "config.json", out / "model.safetensors")
     made = LlamaForCausalLM.from_pretrained(out).eval()
     assert made.config.num_hidden_layers == len(made.model.layers) == 2
     assert (out / "tokenizer.json").read_text() == "{}"
@@ -48,7 +52,7 @@ def test_a_damaged_parent_is_refused(parent, tmp_path):
     _, folder = parent
     (folder / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"config.json is damaged or was changed"):
-        shallow(manifest=folder / "manifest.json", config=tmp_path / "c.json", weights=tmp_path / "w.safetensors")
+        make(folder / "manifest.json", tmp_path / "c.json", tmp_path / "w.safetensors")
     assert not (tmp_path / "w.safetensors").exists()
 
 

@@ -1,5 +1,6 @@
 """The source hash: an edit that can change results changes it, and nothing else does."""
 
+import ast
 import shutil
 
 import pytest
@@ -117,3 +118,25 @@ def test_a_replication_differs_from_the_reference_when_its_claims_do(tmp_path, m
     claims = tmp_path / "replications" / name / "claims.yaml"
     claims.write_text(claims.read_text().replace("at_least: 5", "at_least: 4"))
     assert name in reference.changed()
+
+
+SETTINGS_NODES = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.Assign, ast.AnnAssign, ast.Expr)
+VALIDATORS = {"field_validator", "model_validator"}
+
+
+def settings_modules(root):
+    return sorted((root / "replications").glob("*/settings.py"))
+
+
+def test_settings_modules_hold_fields_and_validators_alone(root):
+    """The source hash leaves them out, so nothing in them may compute what a step uses."""
+    for path in settings_modules(root):
+        tree = ast.parse(path.read_text())
+        assert all(isinstance(node, SETTINGS_NODES) for node in tree.body), path
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef):  # called by validators
+                assert node.name.startswith("_"), f"{path}: {node.name} is no validator"
+        for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            for method in (node for node in owner.body if isinstance(node, ast.FunctionDef)):
+                marks = {getattr(mark.func, "id", "") for mark in method.decorator_list if isinstance(mark, ast.Call)}
+                assert marks & VALIDATORS, f"{path}: {owner.name}.{method.name} is no validator"

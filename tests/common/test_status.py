@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from common import status
+from common.engine import status
 from common.core.errors import UserError
 from common.core.settings import ROOT
 from common.core.step import COST_PREFIX

@@ -17,9 +17,17 @@ from common.publish.cost import costs, step_cost, total, written_mb
 
 STEP = """
 from pathlib import Path
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
+from common.core.settings import Strict
 from common.core.errors import UserError
-def step(sizes: list[int], out: Path, fail: str = "no") -> None:
+class Own(Files):
+    out: Path
+class Sizes(Strict):
+    sizes: list[int]
+    fail: str = "no"
+def step(files: Own, settings: Sizes, run: RunInfo) -> None:
+    sizes, fail, out = settings.sizes, settings.fail, files.out
+    assert run.scale == "smoke"
     if fail == "user":
         raise UserError("sizes must be even; pass even sizes")
     if fail == "disk":
@@ -31,17 +39,22 @@ def step(sizes: list[int], out: Path, fail: str = "no") -> None:
     if fail == "bug":
         raise ZeroDivisionError
     out.write_text(str(sum(sizes)))
-run(step)
+run_step(step)
 """
 
 
-def run_step(tmp_path, *options, **environment):
-    command = [sys.executable, "-c", STEP, "--out", str(tmp_path / "out"), *options]
+RUN = {"scale": "smoke", "seeds": [0, 1], "device": "cpu"}
+
+
+def run_step(tmp_path, settings, files=None, **environment):
+    arguments = {"files": files or {"out": str(tmp_path / "out")}, "settings": settings, "run": RUN}
+    words = [word for key, value in arguments.items() for word in (f"--{key}", json.dumps(value))]
+    command = [sys.executable, "-c", STEP, *words]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
 
 
 def test_a_step_runs_and_closes_with_its_cost(tmp_path):
-    done = run_step(tmp_path, "--sizes", "2", "4")
+    done = run_step(tmp_path, {"sizes": [2, 4]})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out").read_text() == "6"
     last = done.stdout.splitlines()[-1]
@@ -55,7 +68,7 @@ def test_a_step_runs_and_closes_with_its_cost(tmp_path):
 
 
 def test_a_metric_that_is_no_number_is_said_in_the_last_line_below_where_it_arose(tmp_path):
-    done = run_step(tmp_path, "--sizes", "2", "--fail", "nan")
+    done = run_step(tmp_path, {"sizes": [2], "fail": "nan"})
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
     last = done.stderr.splitlines()[-1]
@@ -63,17 +76,19 @@ def test_a_metric_that_is_no_number_is_said_in_the_last_line_below_where_it_aros
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "sentence"),
+    ("settings", "files", "sentence"),
     [
-        (["--sizes", "2", "--fail", "user"], 1, "error: sizes must be even; pass even sizes"),
-        (["--sizes", "2", "--fail", "disk"], 1, "error: the disk is full"),
-        (["--sizes", "two"], 2, "sizes"),
-        (["--size", "2"], 2, "--sizes"),
+        ({"sizes": [2], "fail": "user"}, None, "error: sizes must be even; pass even sizes"),
+        ({"sizes": [2], "fail": "disk"}, None, "error: the disk is full"),
+        ({"sizes": ["two"]}, None, "cannot read 'sizes.0': Input should be a valid integer"),
+        ({"size": [2]}, None, "is given 'size', which it does not know; it has sizes, fail"),
+        ({}, None, "is not given 'sizes'; it needs sizes, fail"),
+        ({"sizes": [2]}, {"out": "x", "table": "t.csv"}, "is given 'table', which it does not know; it has out"),
     ],
 )
-def test_mendable_errors_have_no_traceback(tmp_path, options, code, sentence):
-    done = run_step(tmp_path, *options)
-    assert done.returncode == code
+def test_mendable_errors_have_no_traceback(tmp_path, settings, files, sentence):
+    done = run_step(tmp_path, settings, files)
+    assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert COST_PREFIX not in done.stdout
@@ -81,7 +96,7 @@ def test_mendable_errors_have_no_traceback(tmp_path, options, code, sentence):
 
 
 def test_a_bug_keeps_its_traceback(tmp_path):
-    assert "ZeroDivisionError" in run_step(tmp_path, "--sizes", "2", "--fail", "bug").stderr
+    assert "ZeroDivisionError" in run_step(tmp_path, {"sizes": [2], "fail": "bug"}).stderr
 
 
 def test_a_step_dies_with_its_workflow(tmp_path):
@@ -105,7 +120,7 @@ def test_a_step_dies_with_its_workflow(tmp_path):
 def test_a_step_does_not_start_for_a_dead_workflow(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    done = run_step(tmp_path, "--sizes", "2", WORKFLOW_PID=str(gone.pid))
+    done = run_step(tmp_path, {"sizes": [2]}, WORKFLOW_PID=str(gone.pid))
     assert done.returncode < 0
     assert not (tmp_path / "out").exists()
 

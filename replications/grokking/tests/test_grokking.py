@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from common.core.errors import UserError
+from common.core.settings import load_replication
 from replications.grokking.fourier import live_neurons, phase_error, spectrum
-from replications.grokking.measure import delays, first_learned, measure
+from replications.grokking.measure import MeasureFiles, delays, first_learned, measure
 from replications.grokking.model import Task, accuracies, closed_form, initial, loss, outputs, task
-from replications.grokking.settings import Training
+from replications.grokking.settings import Measure, Training
 
 PRIME, WIDTH = 11, 6
 
@@ -98,9 +99,8 @@ def test_a_share_without_networks_is_named(tmp_path):
     one = {"steps": torch.tensor([0]), "train": torch.ones(1, 1), "test": torch.ones(1, 1)}
     labels = {"fraction": torch.tensor([0.5]), "random": torch.tensor([0]), "seed": torch.tensor([0])}
     save_file({f"{arm}.{k}": v.clone() for arm in ("decay", "free") for k, v in (one | labels).items()}, tmp_path / "m")
+    settings = load_replication("grokking", "smoke")
+    training, judging = settings.training, settings.judging.model_copy(update={"late_fraction": 0.3})
     outs = {name: tmp_path / name for name in ("delay", "features", "curves", "neurons")}
     with pytest.raises(UserError, match=r"share of 0\.3"):
-        measure(
-            models=tmp_path / "m", learned=0.9, pure=0.85, live=0.1, late_fraction=0.3, prompt_fraction=0.5,
-            weights_fraction=0.5, side_fraction=0.5, **outs,
-        )  # fmt: skip
+        measure(MeasureFiles(models=tmp_path / "m", **outs), Measure(training=training, judging=judging))

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from common.core.figures import draw_figures
 from common.core.metrics import read_metrics
 from common.core.settings import load_replication
+from common.core.step import RunInfo
 from replications.grokking.draw_transformer import PLANS
-from replications.grokking.measure_transformer import measure_transformer, moments
+from replications.grokking.measure_transformer import MeasureFiles, measure_transformer, moments
 from replications.grokking.model import task
 from replications.grokking.progress import (
     cosine_shares,
@@ -24,8 +25,8 @@ from replications.grokking.progress import (
     restricted,
     strongest,
 )
-from replications.grokking.settings import Transformer
-from replications.grokking.train_transformer import chosen, points, train_transformer
+from replications.grokking.settings import MeasureTransformer, Transformer
+from replications.grokking.train_transformer import TrainFiles, chosen, points, train_transformer
 from replications.grokking.transformer import all_pairs, initial_transformer, logits, losses, planted
 
 PRIME, KEYS = 13, [2, 5]
@@ -117,21 +118,17 @@ def test_points_are_dense_while_the_pairs_are_memorised():
 
 
 def test_the_steps_run_and_every_claim_finds_its_metrics(root, tmp_path):
-    settings = load_replication("grokking", "smoke").transformer.model_dump()
-    judged = {"learned": 0.99, "pure": 0.85, "key": settings.pop("key"), "late_fraction": settings["late_fraction"]}
-    train_transformer(**settings, seeds=[0, 1], device="cpu", out=tmp_path / "models")
+    settings = load_replication("grokking", "smoke")
+    both = MeasureTransformer(judging=settings.judging, transformer=settings.transformer)
+    models, metrics = tmp_path / "models", tmp_path / "metrics.json"
+    train_transformer(
+        TrainFiles(models=models), settings.transformer, RunInfo(scale="smoke", seeds=[0, 1], device="cpu")
+    )
     part = tmp_path / "transformer"
     tables = {name: part / f"{name}.csv" for name in ("curves", "progress", "frequencies")}
-    measure_transformer(models=tmp_path / "models", **judged, metrics=tmp_path / "metrics.json", **tables)
-    found = read_metrics(tmp_path / "metrics.json")
-    from common.core.claims import load_claims
-
-    claims = [claim for claim in load_claims("grokking") if claim.part == "transformer"]
-    assert len(claims) == 8
-    for claim in claims:
-        assert claim.scales == ["gpu"]
-        assert {claim.metric, claim.control.metric, claim.control.difference} <= set(found)
-    assert found["delay_difference"].value == pytest.approx(found["delay"].value - found["delay_control"].value)
+    measure_transformer(MeasureFiles(models=models, metrics=metrics, **tables), both)
+    found = read_metrics(metrics)
+    assert {len(metric.controls) for name, metric in found.items() if name != "key_frequencies"} == {1}
     assert set(pd.read_csv(tables["curves"])["arm"]) == {"late", "prompt", "free"}
     captions = [root / "replications" / "grokking" / "captions" / f"{name}.rst" for name in ("losses", "basis")]
     figures = [part / "figures" / f"{name}.svg" for name in ("losses", "basis")]

@@ -1,0 +1,15 @@
+# The rule behind every step: `use rule step as <name> with:` inputs, outputs, log, resources and params of
+# `common.engine.rules.Steps`. One thread: the workflow runs one step a core.
+
+
+rule step:
+    log:
+        "<logs>/step.log",
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    shell:
+        "python -m {params.module} {params.arguments} > {log} 2>&1"
