@@ -5,8 +5,7 @@ from pathlib import Path
 
 from common.core.claims import Claim, verdicts
 from common.core.files import write_text
-from common.core import step
-from common.core.step import run_step
+from common.core.step import Files, run_step
 from common.core.verify import read_claims, summary
 from common.publish.templating import render
 
@@ -15,7 +14,7 @@ PLAIN_UNITS = ("1", "share", None)
 NONE = "–"
 
 
-class Files(step.Files):
+class ClaimsPageFiles(Files):
     """What the step reads and writes."""
 
     claims: Path
@@ -89,7 +88,7 @@ def html(claims: list[Claim]) -> str:
     )
 
 
-def claims_page(files: Files) -> None:
+def claims_page(files: ClaimsPageFiles) -> None:
     """Writes the page and the tables of all claims of a run."""
     found = read_claims(files.claims)
     write_text(files.html, html(found))
