@@ -36,7 +36,7 @@ $(INTEROP):
 
 .PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora browser status new gallery dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
-all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|gpu MODELS=a,b HUB=1 CORES=n
+all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
 
 $(NAMES): $(READY)  ## run one replication alone: figures, metrics, claims

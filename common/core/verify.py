@@ -11,12 +11,13 @@ from pathlib import Path
 import tyro
 from pydantic import ValidationError
 
-from common.core.claims import Claim, ClaimDefinition, evaluate, load_claims, verdicts
+from common.core.claims import Check, Claim, Definition, Landmark, evaluate, load_claims, load_planned, planned
 from common.core.errors import UserError
 from common.core.files import read_json, write_json
 from common.core.metrics import Metric, read_metrics
 from common.core.settings import Scale
 from common.core.step import run_command
+from common.core.verdicts import OUTCOMES
 
 
 def replication(scale: Scale, replication: str, results: Path, models: list[str], out: Path) -> None:
@@ -30,22 +31,39 @@ def replication(scale: Scale, replication: str, results: Path, models: list[str]
 def verify_replication(replication: str, scale: str, models: list[str], results: Path) -> list[Claim]:
     """Judges every claim of one replication from the metrics below `results/<replication>/`.
 
-    `models` are the language models of this run; claims on the model `toy` always run.
+    `models` are the language models of this run; claims on the model `toy` always run. Planned claims come last.
     """
-    judged = []
-    for definition, model in ((one, model) for one in load_claims(replication) for model in one.models):
-        metrics: Mapping[str, Metric] | str
-        if scale not in definition.scales:
-            metrics = f"needs scale {' or '.join(definition.scales)}; this is {scale}"
-        elif model not in ("toy", *models):
-            metrics = f"model {model} is not part of this run"
-        else:
-            metrics = _metrics_of(replication, definition, results / replication / model)
-        judged.append(evaluate(replication, definition, model, metrics))
-    return judged
+    definitions = load_claims(replication)
+    judged: dict[tuple[str, str], Claim] = {}
+    for kind in (Check, Landmark):  # checks first: some are preconditions
+        for definition in definitions:
+            for model in definition.models if isinstance(definition, kind) else ():
+                metrics: Mapping[str, Metric] | str
+                if scale not in definition.scales:
+                    metrics = f"needs scale {' or '.join(definition.scales)}; this is {scale}"
+                elif model not in ("toy", *models):
+                    metrics = f"model {model} is not part of this run"
+                elif unmet := _unmet(definition, model, judged):
+                    metrics = unmet
+                else:
+                    metrics = _metrics_of(replication, definition, results / replication / model)
+                judged[definition.id, model] = evaluate(replication, definition, model, metrics)
+    ordered = [judged[definition.id, model] for definition in definitions for model in definition.models]
+    return ordered + [planned(replication, claim) for claim in load_planned(replication)]
 
 
-def _metrics_of(replication: str, definition: ClaimDefinition, folder: Path) -> Mapping[str, Metric]:
+def _unmet(definition: Definition, model: str, judged: Mapping[tuple[str, str], Claim]) -> str | None:
+    """Why a landmark is not judged: its precondition fails, or was not judged, on this model; or None."""
+    if not isinstance(definition, Landmark) or definition.precondition is None:
+        return None
+    checks = {of: claim for (name, of), claim in judged.items() if name == definition.precondition}
+    for claim in [checks[model]] if model in checks else checks.values():
+        if claim.verdict != "holds":
+            return f"its precondition '{definition.precondition}' on {claim.model}: {claim.verdict} ({claim.reason})"
+    return None
+
+
+def _metrics_of(replication: str, definition: Definition, folder: Path) -> Mapping[str, Metric]:
     """The metrics of the part that a claim names. UserError naming the parts that there are."""
     path = folder / definition.part / "metrics.json"
     if not path.exists() and (parts := sorted(file.parent.name for file in folder.glob("*/metrics.json"))):
@@ -71,10 +89,21 @@ def read_claims(path: Path) -> list[Claim]:
         raise UserError(f"{path} is damaged or of another version; delete it and run `make resume`") from None
 
 
+NOT_RUN = "not run here"
+
+
 def summary(claims: list[Claim]) -> str:
-    """`12 reproduced, 1 not reproduced, 3 not run here`."""
-    found = Counter[str](claim.verdict for claim in claims)
-    return ", ".join(f"{found[verdict]} {verdict}" for verdict in verdicts() if found[verdict])
+    """`12 of 16 landmarks reproduced, 1 not reproduced, 3 not run here; 20 checks hold, 1 fails`."""
+    parts = []
+    if landmarks := Counter[str](claim.verdict or "" for claim in claims if claim.tier == "landmark"):
+        others = [f"{landmarks[verdict]} {verdict}" for verdict in (*OUTCOMES[1:], NOT_RUN) if landmarks[verdict]]
+        parts.append(", ".join([f"{landmarks['reproduced']} of {landmarks.total()} landmarks reproduced", *others]))
+    if checks := Counter[str](claim.verdict or "" for claim in claims if claim.tier == "check"):
+        others = [f"{checks[verdict]} {verdict}" for verdict in ("fails", NOT_RUN) if checks[verdict]]
+        parts.append(", ".join([f"{checks['holds']} of {checks.total()} checks hold", *others]))
+    if waiting := sum(claim.tier == "planned" for claim in claims):
+        parts.append(f"{waiting} planned")
+    return "; ".join(parts)
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ class Options:
     targets: tyro.conf.Positional[tuple[str, ...]] = ()
     """all (default), figures, metrics, verify, report, paper, corpora, browser, a replication, or files to be made"""
     scale: str = "laptop"
-    """smoke, laptop or gpu"""
+    """smoke, laptop, full or gpu"""
     models: str = ""
     """names from config/models.yaml, separated by commas; default: those of the scale"""
     hub: Annotated[bool, tyro.conf.FlagConversionOff] = False

@@ -3,15 +3,17 @@
 from itertools import groupby
 from pathlib import Path
 
-from common.core.claims import Claim, verdicts
+from common.core.claims import Claim
 from common.core.files import write_text
 from common.core.step import Files, run_step
+from common.core.verdicts import VERDICTS
 from common.core.verify import read_claims, summary
 from common.publish.templating import render
 
-COLUMNS = ("Claim", "Paper", "Ours [95 % interval]", "Asserted", "Control [95 % interval]", "Verdict")
+COLUMNS = ("Claim", "Paper", "Ours [95 % interval]", "Asserted", "Strongest control [95 % interval]", "Verdict")
 PLAIN_UNITS = ("1", "share", None)
-NONE = "–"
+DASH = "–"
+PLANNED = "planned"
 
 
 class ClaimsPageFiles(Files):
@@ -25,29 +27,33 @@ class ClaimsPageFiles(Files):
 def number(value: float | None, low: float | None, high: float | None, unit: str | None) -> str:
     """`0.40 [0.39, 0.41]`, with the unit if there is one to speak of, or a dash for what was not measured."""
     if value is None or low is None or high is None:
-        return NONE
+        return DASH
     shown = "" if unit in PLAIN_UNITS else " %" if unit == "percent" else f" {unit}"
     return f"{value:.3g} [{low:.3g}, {high:.3g}]{shown}"
 
 
+def strongest(claim: Claim) -> str:
+    """Name and value of the strongest control, or a dash."""
+    for control in claim.controls:
+        if control.name == claim.strongest_control:
+            return f"{control.name}: {number(control.value, control.ci_low, control.ci_high, claim.unit)}"
+    return DASH
+
+
+def verdict(claim: Claim) -> str:
+    """The verdict; that of a claim without one is `planned`."""
+    return claim.verdict or PLANNED
+
+
 def cells(claim: Claim) -> list[str]:
-    """What stands in the columns between claim and verdict."""
-    control = claim.control
+    """What stands in the columns behind the claim."""
     return [
-        claim.paper_value or NONE,
+        claim.paper_value or DASH,
         number(claim.value, claim.ci_low, claim.ci_high, claim.unit),
-        claim.assertion,
-        f"{control.name}: {number(control.value, control.ci_low, control.ci_high, claim.unit)}",
+        claim.assertion or DASH,
+        strongest(claim),
+        f"{verdict(claim)}{' (amended)' if claim.amended else ''}",
     ]
-
-
-def shown_verdict(claim: Claim) -> str:
-    """The verdict, for a reported claim with the others that are tolerated."""
-    if claim.role == "required":
-        return claim.verdict
-    other = {claim.expected_verdict, *claim.also_seen} - {claim.verdict} if claim.also_seen else set()
-    remarks = ["reported", *(f"with other rounding {verdict}" for verdict in sorted(other))]
-    return f"{claim.verdict} ({'; '.join(remarks)})"
 
 
 def by_replication(claims: list[Claim]) -> dict[str, list[Claim]]:
@@ -68,7 +74,7 @@ def table(claims: list[Claim]) -> str:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for claim in claims:
         model = "" if claim.model == "toy" else f" ({claim.model})"
-        row = [f"{claim.statement}{model} [{claim.source}]", *cells(claim), shown_verdict(claim)]
+        row = [f"{claim.statement}{model} [{claim.source}]", *cells(claim)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |")
     return "\n".join(lines)
 
@@ -78,13 +84,13 @@ def html(claims: list[Claim]) -> str:
     return render(
         "claims.html.j2",
         columns=COLUMNS,
-        none=NONE,
+        dash=DASH,
         groups=by_replication(claims),
         cells=cells,
-        shown_verdict=shown_verdict,
+        verdict=verdict,
         summary=summary,
         claims=claims,
-        verdicts=verdicts(),
+        verdicts=[*VERDICTS, PLANNED],
     )
 
 

@@ -4,11 +4,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.core.claims import Claim, verdicts
+from common.core.claims import Claim
 from common.core.errors import UserError
 from common.core.files import read_json
-from common.core.verify import read_claims
-from common.publish.claims_page import by_replication
+from common.core.verdicts import VERDICTS
+from common.core.verify import NOT_RUN, read_claims, summary
+from common.publish.claims_page import PLANNED, by_replication, verdict
 from common.publish.pages import amount, seed_list, title
 
 RECORDS = {
@@ -16,6 +17,7 @@ RECORDS = {
     "cost.json": "seconds and memory of every step",
     "provenance.json": "commit, lock, settings, models, versions",
 }
+SHOWN = [*VERDICTS, PLANNED]
 
 
 class TallyRow(NamedTuple):
@@ -31,7 +33,7 @@ class FrontPage(NamedTuple):
 
     scale: str
     seeds: str
-    n_claims: int
+    summary: str
     n_judged: int
     problems: list[str]
     verdicts: list[str]
@@ -48,10 +50,10 @@ def front_page(results: Path) -> FrontPage | None:
         return FrontPage(
             scale=provenance["scale"],
             seeds=seed_list(provenance["seeds"]),
-            n_claims=len(claims),
-            n_judged=sum(claim.verdict != "not run here" for claim in claims),
+            summary=summary(claims),
+            n_judged=sum(verdict(claim) not in (NOT_RUN, PLANNED) for claim in claims),
             problems=[claim.problem for claim in claims if claim.problem],
-            verdicts=list(verdicts()),
+            verdicts=SHOWN,
             tally=tally(by_replication(claims)),
             records=RECORDS,
             facts=facts(cost, provenance),
@@ -68,7 +70,7 @@ def tally(groups: dict[str, list[Claim]]) -> list[TallyRow]:
 
 def count(claims: list[Claim]) -> list[int]:
     """How many claims have each verdict."""
-    return [sum(claim.verdict == verdict for claim in claims) for verdict in verdicts()]
+    return [sum(verdict(claim) == name for claim in claims) for name in SHOWN]
 
 
 def facts(cost: dict[str, Any], provenance: dict[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from common.core.errors import UserError
 from common.core.files import read_json
 from common.core.settings import ROOT, replications
 from common.core.verify import read_claims, summary
-from common.publish.claims_page import by_replication, markdown, number, table
+from common.publish.claims_page import by_replication, markdown, number, strongest, table
 
 HEADLINES = 3  # claims of each replication on the front page
 MISSED = ("not reproduced", "same direction")  # what a missed claim is called, the clearer miss first
@@ -142,13 +142,12 @@ def every_claim(folder: Path) -> str:
 
 
 def _headline(claim: Claim) -> list[str]:
-    control = claim.control
     cells = [
         claim.statement,
         claim.paper_value or "–",
         number(claim.value, claim.ci_low, claim.ci_high, claim.unit) + f" ({claim.assertion})",
-        f"{control.name}: {number(control.value, control.ci_low, control.ci_high, claim.unit)}",
-        claim.verdict,
+        strongest(claim),
+        claim.verdict or "planned",
     ]
     return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
 
@@ -157,7 +156,7 @@ def results_block(folder: Path, name: str) -> str:
     """The results on the page of one replication: claims against controls, figures with captions, cost card."""
     origin, cost = read_json(folder / "provenance.json")[name], read_json(folder / "cost.json")
     claims = by_replication(read_claims(folder / "claims.json")).get(name, [])
-    used = " or ".join(map(str, sorted({claim.n_seeds for claim in claims if claim.n_seeds})))
+    used = " or ".join(map(str, sorted({len(claim.per_seed) for claim in claims if claim.per_seed})))
     seeds = seed_list(origin["seeds"]) + (f" (claims with a value per seed use {used} seeds)" if used else "")
     lines = [
         "## Results of the reference run",

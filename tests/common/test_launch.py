@@ -5,8 +5,8 @@ import os
 import pytest
 import tyro
 
-from common.engine import launch
 from common.core.errors import UserError
+from common.engine import launch
 from common.engine.launch import Options
 
 

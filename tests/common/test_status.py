@@ -4,10 +4,10 @@ import subprocess
 
 import pytest
 
-from common.engine import status
 from common.core.errors import UserError
 from common.core.settings import ROOT
 from common.core.step import COST_PREFIX
+from common.engine import status
 from common.publish.workflow_picture import owner_of
 
 EVERY = """Building DAG of jobs...
