@@ -11,10 +11,7 @@ from common.core.events import Event, Kind
 NO_SPACE = 2**20  # bytes
 LONGEST = 600  # characters of a message
 OUR_MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")  # how a step's last word begins in its log
-REMEDIES = {
-    "MissingOutputException": "a step ended without writing an output that its rule in rules.smk names",
-}
-NO_WORD = "ended without a message; it was killed, or memory ran out"
+UNWRITTEN = "MissingOutputException"  # Snakemake's name for an output that is not there when its step has ended
 
 
 def explain(results: Path, events: list[Event], workflow_log: Path) -> str:
@@ -27,17 +24,27 @@ def explain(results: Path, events: list[Event], workflow_log: Path) -> str:
     failed = [event for event in events if event.event == Kind.JOB_ERROR]
     if failed:
         said = [(event, message) for event in failed if (message := step_message(event)) is not None]
-        event, message = said[0] if said else (failed[0], f"step {failed[0].rule} {NO_WORD}")
+        event, message = said[0] if said else (failed[0], silent(failed[0]))
         return f"{message} (log: {', '.join(event.log) or workflow_log})"
+    return f"{stopped(events, workflow_log)} (log: {workflow_log})"
+
+
+def silent(event: Event) -> str:
+    """The sentence for a failed step that left no message."""
+    return f"step {event.rule} ended without a message; it was killed, or memory ran out"
+
+
+def stopped(events: list[Event], workflow_log: Path) -> str:
+    """Why Snakemake stopped although no step failed: its first error, what ran when it was killed, or its last line."""
     for event in events:
-        if event.event == Kind.MESSAGE and event.exception:
-            remedy = REMEDIES.get(event.exception, "the workflow stopped")
-            return f"{remedy}: {one_line(event.message)} (log: {workflow_log})"
+        if event.exception == UNWRITTEN:
+            return f"a step ended without writing an output that its rule in rules.smk names: {one_line(event.message)}"
+        if event.exception:
+            return f"the workflow stopped: {one_line(event.message)}"
     if running := unfinished(events):
-        return f"the workflow was killed while {', '.join(running)} ran; `make resume` carries on (log: {workflow_log})"
-    lines = workflow_log.read_text(encoding="utf-8", errors="replace").split("\n") if workflow_log.exists() else []
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "no message")
-    return f"the workflow stopped: {one_line(last)} (log: {workflow_log})"
+        return f"the workflow was killed while {', '.join(running)} ran; `make resume` carries on"
+    text = workflow_log.read_text(encoding="utf-8", errors="replace") if workflow_log.exists() else ""
+    return f"the workflow stopped: {one_line(text.strip().rpartition(chr(10))[2]) or 'no message'}"
 
 
 def unfinished(events: list[Event]) -> list[str]:
