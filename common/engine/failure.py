@@ -10,7 +10,7 @@ from common.core.events import Event, Kind
 
 NO_SPACE = 2**20  # bytes
 LONGEST = 600  # characters of a message
-OUR_MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")  # how a step's last word begins in its log
+OUR_MESSAGE = re.compile(r"((python -m [\w.]+: )?error: |[\w.]*(Error|Exception|Interrupt)\b)")  # begins a last word
 UNWRITTEN = "MissingOutputException"  # Snakemake's name for an output that is not there when its step has ended
 
 
