@@ -34,7 +34,7 @@ $(INTEROP):
 	@$(subst .venv,.venv-interop,$(PIP)) envs/interop.lock
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora browser status new gallery dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora browser status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -57,12 +57,11 @@ status: $(READY)  ## replications and steps: state, seconds, claims held / faile
 new: $(READY)  ## NAME=my_result: a new replication that already runs, with claim, control, figure, section and test
 	@$(PYTHON) -m common.engine.scaffold --name "$(NAME)"
 
-gallery: $(READY)  ## copy figures, data and claims of SCALE into figures/ and renew all generated parts of the documents
-	@$(PYTHON) -m common.publish.gallery --scale $(SCALE)
-	@$(PYTHON) -m common.engine.plan
+record: $(READY)  ## keep slim records of a finished run in figures/ and renew the generated parts of the documents; SCALE=, NAME=
+	@$(PYTHON) -m common.publish.record --scale $(SCALE) --name "$(NAME)"
 
-dag: $(READY)  ## draw the workflow as it is now into docs/workflow.svg
-	@$(PYTHON) -m common.engine.plan
+dag: $(READY)  ## draw the workflow and the floors of common/ as they are now, into docs/
+	@$(PYTHON) -m common.engine.plan && $(PYTHON) -m common.publish.floors
 
 bench: $(READY)  ## timings side by side with what a user would pick instead
 	@$(PYTHON) -m benchmarks

@@ -111,7 +111,7 @@ for NAME in NAMES:
             run=RUN.model_dump_json(),
             sources=source_hash("common.publish.provenance"),
             name=NAME,
-            state=state(NAME),
+            state=state(NAME, RUN.scale),
         shell:
             "python -m common.publish.provenance --run {params.run:q} --replication {params.name} --state {params.state} --out {output} > {log} 2>&1"
 

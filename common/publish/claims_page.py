@@ -36,7 +36,8 @@ def strongest(claim: Claim) -> str:
     """Name and value of the strongest control, or a dash."""
     for control in claim.controls:
         if control.name == claim.strongest_control:
-            return f"{control.name}: {number(control.value, control.ci_low, control.ci_high, claim.unit)}"
+            shown = number(control.value, control.ci_low, control.ci_high, claim.unit)
+            return f"{control.name.replace('_', ' ')}: {shown}"
     return DASH
 
 

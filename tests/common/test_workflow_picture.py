@@ -58,3 +58,10 @@ def test_the_picture_is_one_file_that_names_every_replication():
 def test_the_committed_picture_shows_the_workflow_as_it_is(planned_jobs):
     if PICTURE.read_text() != picture(rows(planned_jobs)):
         pytest.fail("docs/workflow.svg shows an older workflow; run `make dag`")
+
+
+def test_the_drawing_of_the_floors_is_that_of_the_sources(root):
+    from common.publish.floors import FLOORS, picture
+
+    assert {path.name for path in (root / "common").iterdir() if (path / "__init__.py").exists()} == set(FLOORS)
+    assert (root / "docs" / "floors.svg").read_text() == picture(), "run `make dag`"
