@@ -56,9 +56,7 @@ def picture() -> str:
         drawn += [_text(LEFT, y + PADDING + 14 + LINE * row, line, "text", 13) for row, line in enumerate(lines)]
         drawn.append(_text(LEFT, y + height - PADDING, f"imports: {reached}", "quiet", 12))
         y += height + 8
-    head = _text(
-        14, 32, "The floors of common/: each imports only floors below it", "text", 18, ' font-weight="600"'
-    )
+    head = _text(14, 32, "The floors of common/: each imports only floors below it", "text", 18, ' font-weight="600"')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 4}" role="img" '
         "font-family=\"system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif\">"
