@@ -71,7 +71,7 @@ record: $(READY)  ## keep slim records of a finished run in figures/ and renew t
 	@$(PYTHON) -m common.publish.record --scale $(SCALE) --name "$(NAME)"
 
 dag: $(READY)  ## draw the workflow and the floors of common/ as they are now, into docs/
-	@$(PYTHON) -m common.publish.workflow_picture && $(PYTHON) -m common.publish.floors
+	@$(PYTHON) -m common.engine.plan && $(PYTHON) -m common.publish.floors
 
 bench: $(READY)  ## timings side by side with what a user would pick instead
 	@$(PYTHON) -m benchmarks

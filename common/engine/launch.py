@@ -11,14 +11,10 @@ but a required claim fails or a verdict is not the expected one.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
-import re
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,30 +25,30 @@ import tyro
 
 from common.core.claims import Claim, load_claims, load_planned
 from common.core.errors import UserError, from_os_error
+from common.core.events import EVENTS, Event, Kind, Tail, keep_finished
 from common.core.files import sweep_temporary_files
 from common.core.seals import check_lock
 from common.core.settings import ROOT, load_replication, replications
-from common.core.step import COST_PREFIX, die_with_parent
+from common.core.step import die_with_parent
 from common.core.verify import overview, read_claims
 from common.data.models import check_weights, own_folder, registry
 from common.engine.checkpoints import remove_stale
 from common.engine.config import Run, load_run
+from common.engine.failure import explain
 from common.engine.forkserver import forkserver
 from common.engine.freeze import mark_scored, record_amendments
 from common.engine.fresh import agreement
 from common.engine.hub_models import check_chosen
-from common.engine.progress import follow, last_error, refused_option, unwritten
-from common.publish.report import finish
+from common.engine.plan import SNAKEMAKE, logged_to
+from common.engine.progress import follow
 
 CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
+PLANNED = "plan.jsonl"  # events of a dry run
 TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora", "browser")
-WORKING = ("verify", "paper")  # targets that are steps themselves
+STEPS = {"verify": ("verify", "claims_page"), "paper": ("paper",)}  # targets that are steps, with the rules they run
 DRY = {"-n", "--dry-run", "--dryrun"}  # options of Snakemake with which it only plans
 JUDGING = ("all", "verify", "report", "paper")  # targets that judge all claims
-NO_SPACE = 2**20  # bytes
-IDLE = "Nothing to be done"  # says Snakemake
-MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")
 FIXED_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
@@ -123,14 +119,14 @@ def launch(options: Options) -> int:
         if not dry and run.kind == "scored":
             for name in computed:
                 mark_scored(name, run.scale, run.seeds)
-        started = time.time()
-        code = _snakemake(run, options, targets or ["all"], owner)
+        code, events = _snakemake(run, options, targets or ["all"], owner, dry=dry)
         if code:
-            raise UserError(_failure(results, started))
+            raise UserError(explain(results, events, results / WORKFLOW_LOG))
         if dry:
             print((results / WORKFLOW_LOG).read_text(encoding="utf-8", errors="replace"), end="")
             return 0
-        if wants_report and not report_is_current(results):
+        idle = not any(event.event == Kind.RUN_STARTED for event in events)
+        if wants_report and not (idle and report_is_current(results)):
             _report(run, options, owner)
     return _conclude(results, list(options.targets), run)
 
@@ -143,13 +139,12 @@ def _computed(targets: list[str]) -> list[str]:
 
 
 def report_is_current(results: Path) -> bool:
-    """Whether Snakemake had nothing to do and the report is newer than its texts, its styles and the last steps."""
-    report, log = results / "report.html", (results / WORKFLOW_LOG).read_text(encoding="utf-8", errors="replace")
-    if IDLE not in log or not report.exists():
-        return False
-    texts = [*ROOT.glob("paper/*.*"), *ROOT.glob("replications/*/captions/*"), *ROOT.glob("replications/*/*.smk")]
-    made = [results / "cost.json", results / "paper.pdf", ROOT / "common" / "report.py", *texts]
-    return all(path.stat().st_mtime < report.stat().st_mtime for path in made if path.exists())
+    """Whether the report is newer than its texts, its templates and the last steps."""
+    report = results / "report.html"
+    texts = [*ROOT.glob("replications/*/captions/*"), *ROOT.glob("replications/*/*.smk"), *ROOT.glob("paper/*.rst")]
+    sources = [ROOT / "common" / "publish" / "report.py", *(ROOT / "common" / "publish" / "templates").glob("*")]
+    made = [results / "cost.json", results / "paper.pdf", *texts, *sources]
+    return report.exists() and all(path.stat().st_mtime < report.stat().st_mtime for path in made if path.exists())
 
 
 def names(given: str) -> str:
@@ -205,7 +200,7 @@ def _command(run: Run, options: Options) -> list[str]:
     pairs = [f"{key}={value}" for key, value in config.items() if value]
     cores = ["--cores", options.cores]
     memory = ["--resources", "gpu=1", f"mem_mb={psutil.virtual_memory().total * 3 // 4_000_000}"]
-    return [sys.executable, "-m", "snakemake", "--nolock", *cores, *memory, "--config", *pairs]
+    return [*SNAKEMAKE, *cores, *memory, "--config", *pairs]
 
 
 def _environment(run: Run) -> dict[str, str]:
@@ -213,65 +208,47 @@ def _environment(run: Run) -> dict[str, str]:
     return {**os.environ, **FIXED_ENVIRONMENT, "PATH": path, "HUB": str(int(run.hub))}
 
 
-def _snakemake(run: Run, options: Options, targets: list[str], owner: int) -> int:
-    command = [*_command(run, options), *options.snakemake, "--", *targets]
-    log = Path(run.results, WORKFLOW_LOG)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with forkserver(Path(run.results), _environment(run)) as environment:
-        with log.open("wb") as output:
+def _snakemake(run: Run, options: Options, targets: list[str], owner: int, *, dry: bool) -> tuple[int, list[Event]]:
+    """Runs Snakemake to its end; returns its exit code and the events of this run."""
+    results = Path(run.results)
+    if dry:
+        (results / PLANNED).unlink(missing_ok=True)
+    else:
+        _keep_finished(results / EVENTS)
+    tail = Tail(results / (PLANNED if dry else EVENTS))
+    rules = [rule for target in targets for rule in STEPS.get(target, (target,))]
+    command = [*_command(run, options), *logged_to(tail.path), *options.snakemake, "--", *rules]
+    with forkserver(results, _environment(run)) as environment:
+        with (results / WORKFLOW_LOG).open("wb") as output:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, pass_fds=[owner], stdout=output, stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,
             )  # fmt: skip
         try:
-            return follow(process, log, [target for target in targets if target not in WORKING])
+            return follow(process, tail, [target for target in targets if target not in STEPS])
         except KeyboardInterrupt:
             process.wait()
             raise
 
 
+def _keep_finished(events: Path) -> None:
+    try:
+        keep_finished(events)
+    except OSError as error:
+        if (known := from_os_error(error)) is None:
+            raise
+        raise known from None
+
+
 def _report(run: Run, options: Options, owner: int) -> None:
-    report = f"{run.results}/report.html"
-    look = ["--report-stylesheet", "paper/report.css", "--report-metadata", "paper/report.yaml"]
-    command = [*_command(run, options), "--report", report, *look, "--", "all"]
+    report = Path(run.results, "report.html")
+    command = [*_command(run, options), "--reporter", "landmarks", "--report-landmarks-path", str(report), "--", "all"]
     done = subprocess.run(
         command, cwd=ROOT, env=_environment(run), pass_fds=[owner], check=False, capture_output=True, text=True
     )
-    if done.returncode:
+    if done.returncode or not report.exists():
         last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1]
         raise UserError(f"the report could not be written: {last}")
-    finish(Path(report), Path(run.results))
-
-
-def _failure(results: Path, started: float) -> str:
-    """One sentence for a failed run: the last error sentence in the logs that this run wrote.
-
-    On a full disk the logs are empty, so free space is looked at first.
-    """
-    if shutil.disk_usage(results).free < NO_SPACE:
-        return str(from_os_error(OSError(errno.ENOSPC, "", str(results))))
-    found: list[tuple[float, Path, str]] = []
-    for log in [*(results / "logs").rglob("*.log"), *Path("resources/logs").glob("*.log")]:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        if log.stat().st_mtime >= started and lines and not lines[-1].startswith(COST_PREFIX):
-            said = [line for line in lines if MESSAGE.match(line)]
-            if said:
-                last = said[-1]
-            elif option := refused_option(lines):
-                last = (
-                    f"step {log.stem} {option}; its function must name the settings that its rule in rules.smk passes"
-                )
-            else:
-                last = f"step {log.stem} ended without a message; it was killed, or memory ran out"
-            found.append((log.stat().st_mtime, log, last))
-    workflow = results / WORKFLOW_LOG
-    if not found and (missing := unwritten(workflow)):
-        rule, path = missing
-        return f"step {rule} ended without writing {path}; its rule in rules.smk names that output (log: {workflow})"
-    if not found:
-        return f"the workflow stopped: {last_error(workflow)} (log: {workflow})"
-    _, log, line = max(found)
-    return f"{line.removeprefix('error: ')} (log: {log})"
 
 
 def _conclude(results: Path, targets: list[str], run: Run) -> int:

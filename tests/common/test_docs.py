@@ -33,10 +33,9 @@ def sentences(root):
 
 
 def failures(root):
-    """What the launcher says of a failed run: the sentences that it finds or makes, and the log that it names."""
-    tree = ast.parse((root / "common" / "engine" / "launch.py").read_text())
-    [function] = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "_failure"]
-    said = [text for node in ast.walk(function) if (text := spoken(node))]
+    """What is said of a failed run, with the log that is named at the end."""
+    tree = ast.parse((root / "common" / "engine" / "failure.py").read_text())
+    said = [text for node in ast.walk(tree) if (text := spoken(node))]
     return {text if "(log: " in text else f"{text} (log: {PLACEHOLDER})" for text in said}
 
 

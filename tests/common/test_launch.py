@@ -6,6 +6,7 @@ import pytest
 import tyro
 
 from common.core.errors import UserError
+from common.core.events import Event, Kind
 from common.engine import launch
 from common.engine.launch import Options
 
@@ -15,10 +16,10 @@ def calls(tmp_path, monkeypatch):
     """Every start of Snakemake, and of the report; the folder is empty."""
     seen = []
 
-    def snakemake(run, options, targets, owner):
+    def snakemake(run, options, targets, owner, *, dry):
         (tmp_path / run.results / launch.WORKFLOW_LOG).write_text("rule grokking_train:\n")
         seen.append((run, targets))
-        return 0
+        return 0, [Event(Kind.RUN_STARTED, jobs={"grokking_train": 1})]
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "_snakemake", snakemake)
@@ -53,9 +54,8 @@ def test_a_whole_run_has_a_report(calls, capsys):
 
 
 def test_a_report_is_written_again_only_if_something_is_newer(calls, tmp_path, monkeypatch):
-    def idle(run, options, targets, owner):
-        (tmp_path / run.results / launch.WORKFLOW_LOG).write_text("Nothing to be done (all files are up to date).\n")
-        return 0
+    def idle(run, options, targets, owner, *, dry):
+        return 0, [Event(Kind.RUN_FINISHED)]
 
     results = tmp_path / "results" / "laptop"
     results.mkdir(parents=True)
@@ -93,7 +93,7 @@ def test_a_local_model_is_looked_at_before_snakemake_starts(calls, tmp_path, mon
 
     known = models.registry()
     mine = next(iter(known.values())).model_copy(update={"source": "local", "folder": str(tmp_path / "mine")})
-    for module in (models, hub_models, config, launch):
+    for module in (models, config, hub_models, launch):
         monkeypatch.setattr(module, "registry", lambda: known | {"mine": mine})
     options = Options(targets=("metrics",), models="mine")
     with pytest.raises(UserError, match=r"mine is no Hugging Face folder \(config.json is missing\)"):

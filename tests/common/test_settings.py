@@ -118,18 +118,17 @@ def test_a_scale_without_a_block_is_refused(copy):
     load_replication("grokking", "laptop")
 
 
-def test_full_is_laid_over_laptop(copy):
+def test_full_is_laid_over_default_and_without_a_block_it_is_laptop(copy):
     path = copy / "replications/grokking/config.yaml"
     edit(path, lambda content: content["laptop"].update(training={"steps": 111, "width": 99}))
     edit(path, lambda content: content.pop("full", None))
     assert load_replication("grokking", "full") == load_replication("grokking", "laptop")
     edit(path, lambda content: content.update(full={"training": {"steps": 222}}))
-    training = load_replication("grokking", "full").training
-    assert (training.steps, training.width) == (222, 99)
-    assert load_replication("grokking", "laptop").training.steps == 111
-    edit(path, lambda content: content.pop("laptop"))
-    with pytest.raises(UserError, match="there is no block 'laptop'"):
-        load_replication("grokking", "full")
+    full, laptop = (load_replication("grokking", scale) for scale in ("full", "laptop"))
+    assert (full.training.steps, laptop.training.steps) == (222, 111)
+    assert full.training.width != 99
+    assert full.transformer is not None
+    assert laptop.transformer is None
 
 
 def test_mistyped_value(copy):
