@@ -133,12 +133,12 @@ def test_every_step_carries_the_hash_of_its_sources(finished, steps):
         rerun = finished.jobs("all")
     importing = {rule for rule, module in steps.items() if "common.core.step" in imported(module)}
     assert len(importing) >= 20
-    shared = {"materialise_model", "shallow_model", "python_docs"}  # their folders are those of the real project
+    shared = {"materialise_model", "smoke_model", "python_docs"}  # their folders are those of the real project
     assert importing <= rerun | shared
 
 
 def test_an_edit_that_no_step_runs_renews_the_record_alone(finished):
-    """`make gallery` takes results whose record has the present state, so the record follows what other scales run."""
+    """`make record` takes results whose record has the present state, so the record follows what other scales run."""
     with edited(finished.path / "replications" / "grokking" / "rules.smk", "# Grokking", "# On grokking"):
         assert finished.jobs("all") - {"all"} == {"grokking_provenance"}
 
