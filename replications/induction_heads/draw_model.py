@@ -1,10 +1,10 @@
-"""Figures of what the heads of a language model look at, and what is left of the gain without them."""
+"""Step: draws what the heads of a language model look at, and what is left of gain and text without them."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL
+from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL, Plan, run_plans
 
 SCORES = {"induction": "induction", "previous": "previous token", "duplicate": "duplicate token"}
 GROUPS = {
@@ -36,16 +36,8 @@ def repeats(frame: pd.DataFrame) -> Figure:
         for i, (group, colour) in enumerate(zip(GROUPS, PALETTE, strict=False)):
             for shift, (kind, hatch) in zip((-0.2, 0.2), (("full", None), ("pattern-preserving", "////")), strict=True):
                 values = frame[(frame["group"] == group) & (frame["kind"] == kind)][f"{what}_without"]
-                ax.bar(
-                    i + shift,
-                    values.mean(),
-                    0.36,
-                    color=colour,
-                    alpha=0.75,
-                    hatch=hatch,
-                    edgecolor="white",
-                    linewidth=0,
-                )
+                style = {"color": colour, "alpha": 0.75, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+                ax.bar(i + shift, values.mean(), 0.36, **style)
                 ax.plot([i + shift] * len(values), values, "o", color="0.2", markersize=1.5)
         ax.axhline(frame[what].mean(), color="0.4", linewidth=1.0)
         ax.set_xticks(range(len(GROUPS)), [name.replace(" of the", "\nof the") for name in GROUPS.values()], fontsize=6)
@@ -98,3 +90,16 @@ def rises(frame: pd.DataFrame) -> Figure:
     axes.set(xlabel="rise of the loss on other tokens (nats)", ylabel="rise on tokens that\ncomplete a pair (nats)")
     figure.legend(loc="outside lower center", ncols=1, frameon=False)
     return figure
+
+
+PLANS = {
+    "scores/score_maps": Plan(score_maps, ("scores.csv",)),
+    "scores/fuzzy": Plan(fuzzy, ("fuzzy.csv",)),
+    "repeats/repeats": Plan(repeats, ("ablations.csv",)),
+    "real_text/windows": Plan(windows, ("windows.csv",)),
+    "real_text/rises": Plan(rises, ("rises.csv",)),
+}
+
+
+if __name__ == "__main__":
+    run_plans(PLANS)

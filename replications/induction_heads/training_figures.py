@@ -1,14 +1,31 @@
-"""Figures of what happens along training: everything on one time axis, the loss curves, and loss by context index."""
+"""Figures of what happens along training: the phase change on one time axis, the sweep, and Markov chains.
+
+Counterparts: Olsson et al. 2022, loss curves, in-context score and per-token-loss paths; Edelman et al. 2024, stages.
+"""
+
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE
+from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE, Picture
 from replications.induction_heads.curves import convex_hull
-from replications.induction_heads.drawing import ARM_COLOURS, ARM_LABELS, arms_in
 
+ARM_LABELS = {
+    "one_layer": "1 layer",
+    "one_layer_smeared": "1 layer, smeared keys",
+    "two_layers": "2 layers",
+    "two_layers_smeared": "2 layers, smeared keys",
+    "two_layers_added": "2 layers, added positions",
+    "three_layers": "3 layers",
+    "two_layers_mlp": "2 layers + MLP",
+    "two_layers_narrow": "2 layers, narrow",
+    "two_layers_wide": "2 layers, wide",
+}
+ARM_COLOURS = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(ARM_LABELS)}
 SCORES = {"prefix": "prefix matching (best head)", "previous": "previous token (best head)"}
 COMPARED = ["one_layer", "one_layer_smeared", "two_layers", "two_layers_smeared"]
 FIRST_INDEX = 2  # of the map of slopes
@@ -19,9 +36,23 @@ HEAD_SCORES = {
     "copying": "copying",
 }
 HEADS_OF = ["one_layer", "two_layers"]
+CHAIN_PANELS = {
+    "two_layers": "2 layers",
+    "one_layer": "1 layer",
+    "two_layers_doubly": "2 layers, doubly stochastic chains",
+}
+PREDICTORS = {"uniform": "uniform", "unigram": "unigram (Bayes)", "bigram": "bigram (Bayes)"}
+MARKERS = ("o", "s", "^", "D")
+LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+TICKS = (10, 20, 50, 100, 200, 300, 400, 600, 800, 1200, 1600, 2400)
 
 
-def co_occurrence(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def arms_in(found: list[str]) -> list[str]:
+    """The arms that occur, in the order of the legend."""
+    return [name for name in ARM_LABELS if name in set(found)]
+
+
+def co_occurrence(frame: pd.DataFrame) -> Picture:
     """One column per arm: loss above, gain and head scores below, all seeds."""
     arms = arms_in(frame["arm"].tolist())
     figure, axes = plt.subplots(3, len(arms), figsize=(PAGE_WIDTH, 4.2), sharex="col", sharey="row", squeeze=False)
@@ -41,7 +72,7 @@ def co_occurrence(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, frame[["arm", "seed", "step", "loss", "gain", *SCORES]]
 
 
-def loss_curves(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def loss_curves(frame: pd.DataFrame) -> Picture:
     """Mean over seeds of the held-out loss; shaded where a curve rises above its convex hull."""
     shown = frame[frame["arm"].isin(COMPARED)]
     mean = shown.groupby(["arm", "step"], as_index=False, sort=False)["loss"].mean()
@@ -58,7 +89,7 @@ def loss_curves(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.concat(hulls)
 
 
-def index_slopes(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def index_slopes(frame: pd.DataFrame) -> Picture:
     """d loss / d ln(context index) against training, for arms with and without the change."""
     arms = [name for name in COMPARED if name in set(frame["arm"])]
     figure, axes = plt.subplots(1, len(arms), figsize=(PAGE_WIDTH, 2.1), sharey=True, squeeze=False)
@@ -79,7 +110,7 @@ def index_slopes(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, pd.concat(rows)
 
 
-def head_scores(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def head_scores(frame: pd.DataFrame) -> Picture:
     """Every head of the first seed, one row per arm, one column per score; dashed: mean over the heads of a layer."""
     arms = [name for name in HEADS_OF if name in set(frame["arm"])]
     shown = frame[frame["arm"].isin(arms) & (frame["seed"] == frame["seed"].iloc[0])]
@@ -102,7 +133,7 @@ def head_scores(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, shown
 
 
-def paths(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def paths(frame: pd.DataFrame) -> Picture:
     """Per-token losses along training on two principal components; a dot where half of the gain is reached."""
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.68, 3.2))
     for name in arms_in(frame["arm"].tolist()):
@@ -122,3 +153,55 @@ def paths(frame: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     )
     figure.legend(loc="outside right center", frameon=False)
     return figure, frame
+
+
+def sweep(lines: pd.DataFrame, points: pd.DataFrame) -> Picture:
+    """Left and middle: curves of all settings. Right: one time against the other, with the line of equal times."""
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.5))
+    colours = {rate: PALETTE[i % len(PALETTE)] for i, rate in enumerate(sorted(points["rate"].unique(), reverse=True))}
+    periods = sorted(points["longest"].unique())
+    for setting, one in lines.groupby("setting"):
+        about = points[points["setting"] == setting].iloc[0]
+        colour, place = colours[about["rate"]], periods.index(about["longest"]) % len(MARKERS)
+        for ax, what in zip(axes, ("gain", "prefix"), strict=False):
+            ax.plot(one["step"], one[what], linewidth=0.9, color=colour, linestyle=LINES[place])
+        axes[2].plot(about["prefix_at"], about["gain_at"], MARKERS[place], markersize=4, color=colour, linestyle="none")
+    axes[0].set(xlabel="step", ylabel="in-context gain (nats)")
+    axes[1].set(xlabel="step", ylabel="prefix matching (best head)")
+    ends = [0.85 * points["gain_at"].min(), 1.15 * points["gain_at"].max()]
+    axes[2].plot(ends, ends, color="0.6", linewidth=0.8, zorder=0)
+    axes[2].set(xscale="log", yscale="log", xlabel="step of half the prefix score", ylabel="step of half the gain")
+    ticks = [tick for tick in TICKS if ends[0] <= tick <= ends[1]]
+    for axis in (axes[2].xaxis, axes[2].yaxis):
+        axis.set_ticks(ticks, [str(tick) for tick in ticks])
+        axis.set_minor_formatter("")
+    handles = [Line2D([], [], color=colour, label=f"rate x {rate:g}") for rate, colour in colours.items()]
+    for marker, line, period in zip(MARKERS, LINES, periods, strict=False):
+        label = f"periods up to {period}"
+        handles.append(Line2D([], [], color="0.3", marker=marker, markersize=4, linestyle=line, label=label))
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+    return figure, points
+
+
+def chains(frame: pd.DataFrame) -> Figure:
+    """Above: divergence from the true chain, with the reference predictors. Below: how far each of these is from the
+    model."""
+    figure, axes = plt.subplots(2, len(CHAIN_PANELS), figsize=(PAGE_WIDTH, 3.9), sharex=True, sharey="row")
+    for (top, bottom), (name, title) in zip(axes.T, CHAIN_PANELS.items(), strict=True):
+        one = frame[frame["arm"] == name]
+        for _, seed in one.groupby("seed"):
+            top.plot(seed["step"], seed["truth"], color=PALETTE[6], linewidth=0.8)
+            for (what, _), colour in zip(PREDICTORS.items(), PALETTE, strict=False):
+                bottom.plot(seed["step"], seed[f"to_{what}"], color=colour, linewidth=0.8)
+        for (what, label), colour in zip(PREDICTORS.items(), PALETTE, strict=False):
+            top.axhline(one[f"best_{what}"].iloc[0], color=colour, linewidth=0.9, linestyle="--", label=label)
+        top.set_title(title)
+        bottom.set_xlabel("step")
+    axes[0, 0].set_ylim(0, 1.5 * frame["best_uniform"].max())
+    axes[1, 0].set_ylim(0, 1.1 * frame["best_uniform"].max())
+    axes[0, 0].set_ylabel("divergence from\nthe truth (nats)")
+    axes[1, 0].set_ylabel("divergence of the\npredictor (nats)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    handles.append(Line2D([], [], color=PALETTE[6]))
+    figure.legend(handles, [*labels, "model"], loc="outside lower center", ncols=4, frameon=False)
+    return figure
