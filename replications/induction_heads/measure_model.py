@@ -13,13 +13,14 @@ all induction heads. Deviation: heads are set to zero, not to their mean.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from common.core.files import write_json
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import over_seeds
+from common.core.statistics import over_clusters, over_seeds
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_model, load_tokenizer
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 SHARE_OF_BEST = 0.5  # a head has a role if its score is at least this share of the best head's
+INTACT = "intact"
 KINDS = {"full": "full", "kept": "pattern-preserving"}  # of ablation
 CONTROLS = {"induction": "unrepeated", "duplicate": "unrepeated", "fuzzy": "unrepeated", "previous": "two_back"}
 ABLATION_CONTROLS = {
@@ -57,6 +59,7 @@ ABLATION_CONTROLS = {
 Patterns = Float[Tensor, "layer batch head query key"]
 Roles = dict[str, list[Head]]
 Values = dict[str, list[float]]  # one per seed
+Readings = dict[str, list[dict[str, np.ndarray]]]  # per removal one entry a seed: gain and prefix score by sequence
 Rows = list[dict[str, object]]
 
 
@@ -96,7 +99,7 @@ def measure_model(files: MeasureModelFiles, settings: Repeats, run: RunInfo) -> 
     best = {name: divmod(int(score[name].argmax()), n_heads) for name in ("induction", "previous", "duplicate")}
     pairs = word_pairs(load_tokenizer(files.manifest.parent))
     scores: Values = {}
-    ablations: Values = {}
+    readings: Readings = {}
     fuzzy_rows: Rows = []
     ablation_rows: Rows = []
     for seed in run.seeds:
@@ -113,11 +116,11 @@ def measure_model(files: MeasureModelFiles, settings: Repeats, run: RunInfo) -> 
                 | {"fuzzy": float(every[layer, head])}
                 for layer, head in chosen["induction"]
             ]
-        ablation_rows += [{"seed": seed} | row for row in _ablate(ablations, bridge, chosen, drawn, intact)]
+        ablation_rows += [{"seed": seed} | row for row in _ablate(readings, bridge, chosen, drawn, intact)]
     write_table(files.fuzzy, fuzzy_rows)
     write_table(files.ablations, ablation_rows)
     write_metrics(files.scores, _score_metrics(scores))
-    write_metrics(files.repeats, _ablation_metrics(ablations))
+    write_metrics(files.repeats, _ablation_metrics(readings))
 
 
 def _stacked(intact: Pass) -> Patterns:
@@ -160,44 +163,58 @@ def _score_metrics(values: Values) -> dict[str, Metric]:
     }
 
 
-def _ablate(values: Values, bridge: "TransformerBridge", chosen: Roles, drawn: RandomRepeats, intact: Pass) -> Rows:
-    """Adds the shares of gain and prefix score that are lost on one draw; one row per group and kind of ablation."""
+def _ablate(readings: Readings, bridge: "TransformerBridge", chosen: Roles, drawn: RandomRepeats, intact: Pass) -> Rows:
+    """Adds gain and prefix score of one draw, intact and without each group; one row per group and kind of ablation."""
     tokens = drawn.tokens.to(intact.losses.device)
     leading = chosen["induction"]
     keep = sorted({layer for layer, _ in leading})
 
-    def read(done: Pass) -> tuple[float, float]:
-        prefix = [float(prefix_matching(done.patterns[layer], tokens)[head]) for layer, head in leading]
-        return repeat_gain(done.losses, drawn.repeated.to(tokens.device)), sum(prefix) / len(prefix)
+    def read(done: Pass) -> dict[str, np.ndarray]:
+        by_head = [
+            [prefix_matching(done.patterns[layer][k, None], tokens[k, None])[head] for k in range(len(tokens))]
+            for layer, head in leading
+        ]
+        gain = repeat_gain(done.losses, drawn.repeated.to(tokens.device))
+        return {"gain": gain.cpu().numpy(), "prefix": np.array(by_head, dtype=np.float64).mean(0)}
 
-    gain, prefix = read(intact)
-    values.setdefault("gain", []).append(gain)
-    values.setdefault("prefix", []).append(prefix)
+    whole = read(intact)
+    readings.setdefault(INTACT, []).append(whole)
     rows: Rows = []
     for group, heads in chosen.items():
         for kind, label in KINDS.items():
             given = intact.patterns if kind == "kept" else None
-            now_gain, now_prefix = read(run_pass(bridge, tokens, removed=heads, keep=keep, given=given))
-            values.setdefault(f"gain_lost_{group}_{kind}", []).append(1 - now_gain / gain)
-            values.setdefault(f"prefix_lost_{group}_{kind}", []).append(1 - now_prefix / prefix)
-            rows.append(
-                {"group": group, "kind": label, "heads": len(heads), "gain": gain, "gain_without": now_gain}
-                | {"prefix": prefix, "prefix_without": now_prefix}
-            )
+            now = read(run_pass(bridge, tokens, removed=heads, keep=keep, given=given))
+            readings.setdefault(f"{group}_{kind}", []).append(now)
+            row: dict[str, object] = {"group": group, "kind": label, "heads": len(heads)}
+            for what in whole:
+                row |= {what: whole[what].mean(), f"{what}_without": now[what].mean()}
+            rows.append(row)
     return rows
 
 
-def _ablation_metrics(values: Values) -> dict[str, Metric]:
+def _ablation_metrics(readings: Readings) -> dict[str, Metric]:
+    """Shares of gain and prefix score that are lost: ratios of means, with a bootstrap over sequences."""
     found = {}
-    for name, one in values.items():
-        what, _, removal = name.partition("_lost_")
-        controls = ABLATION_CONTROLS.get(removal, {})
-        found[name] = over_seeds(
-            one,
-            unit="share" if removal or what == "prefix" else "nats",
-            formula=f"{what} on random repeats, {'share lost against the' if removal else ''} intact model",
-            controls={control: values[f"{what}_lost_{other}"] for control, other in controls.items()},
+    seeds = np.repeat(np.arange(len(readings[INTACT])), [len(one["gain"]) for one in readings[INTACT]])
+    clusters = np.arange(len(seeds))
+    for what, unit in (("gain", "nats"), ("prefix", "share")):
+        left = {removal: np.concatenate([one[what] for one in each]) for removal, each in readings.items()}
+        intact = left.pop(INTACT)
+        found[what] = over_clusters(
+            intact, clusters, unit=unit, formula=f"{what} on random repeats", cluster="sequences", groups=seeds
         )
+        for removal, without in left.items():
+            controls = ABLATION_CONTROLS.get(removal, {})
+            found[f"{what}_lost_{removal}"] = over_clusters(
+                intact - without,
+                clusters,
+                unit="share",
+                formula=f"{what} lost on random repeats / {what} of the intact model",
+                cluster="sequences",
+                denominators=intact,
+                groups=seeds,
+                controls={name: (intact - left[other], intact) for name, other in controls.items()},
+            )
     return found
 
 

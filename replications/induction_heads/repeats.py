@@ -97,6 +97,10 @@ def completes_a_pair(tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch ne
     return (successors(tokens)[:, :-1] & same).any(-1)
 
 
-def repeat_gain(losses: Float[Tensor, "batch next"], repeated: Bool[Tensor, "batch next"]) -> float:
-    """Mean loss of tokens that nothing determines minus mean loss of those that an earlier copy determines, in nats."""
-    return float(losses[~repeated].double().mean() - losses[repeated].double().mean())
+def repeat_gain(losses: Float[Tensor, "batch next"], repeated: Bool[Tensor, "batch next"]) -> Float[Tensor, " batch"]:
+    """Mean loss of tokens that nothing determines minus that of those that an earlier copy determines, per sequence."""
+
+    def mean(which: Tensor) -> Tensor:
+        return (losses.double() * which).sum(1) / which.sum(1)
+
+    return mean(~repeated) - mean(repeated)
