@@ -51,10 +51,14 @@ SHARE_OF_BEST = 0.5  # a head has a role if its score is at least this share of 
 INTACT = "intact"
 KINDS = {"full": "full", "kept": "pattern-preserving"}  # of ablation
 CONTROLS = {"induction": "unrepeated", "duplicate": "unrepeated", "fuzzy": "unrepeated", "previous": "two_back"}
-ABLATION_CONTROLS = {
-    "induction_full": {"lowest_scoring_heads": "induction_others_full"},
-    "induction_kept": {"lowest_scoring_heads": "induction_others_kept", "previous_token_heads": "previous_kept"},
-    "previous_full": {"lowest_scoring_heads": "previous_others_full", "patterns_kept": "previous_kept"},
+ABLATION_CONTROLS = {  # with all patterns kept no prefix score can change: no control there
+    "gain_lost_induction_full": {"lowest_scoring_heads": "induction_others_full"},
+    "gain_lost_induction_kept": {
+        "lowest_scoring_heads": "induction_others_kept",
+        "previous_token_heads": "previous_kept",
+    },
+    "gain_lost_previous_full": {"lowest_scoring_heads": "previous_others_full", "patterns_kept": "previous_kept"},
+    "prefix_lost_previous_full": {"lowest_scoring_heads": "previous_others_full"},
 }
 Patterns = Float[Tensor, "layer batch head query key"]
 Roles = dict[str, list[Head]]
@@ -204,8 +208,9 @@ def _ablation_metrics(readings: Readings) -> dict[str, Metric]:
             intact, clusters, unit=unit, formula=f"{what} on random repeats", cluster="sequences", groups=seeds
         )
         for removal, without in left.items():
-            controls = ABLATION_CONTROLS.get(removal, {})
-            found[f"{what}_lost_{removal}"] = over_clusters(
+            name = f"{what}_lost_{removal}"
+            others = ABLATION_CONTROLS.get(name, {})
+            found[name] = over_clusters(
                 intact - without,
                 clusters,
                 unit="share",
@@ -213,7 +218,7 @@ def _ablation_metrics(readings: Readings) -> dict[str, Metric]:
                 cluster="sequences",
                 denominators=intact,
                 groups=seeds,
-                controls={name: (intact - left[other], intact) for name, other in controls.items()},
+                controls={control: (intact - left[other], intact) for control, other in others.items()},
             )
     return found
 
