@@ -2,8 +2,7 @@
 
 Olsson et al. 2022, argument 3. Heads are chosen on one set of one-shot sequences and removed on another. In a full
 ablation later layers see that a head is gone; in a pattern-preserving one every pattern is that of the intact model, so
-that only what heads move can change, not where they look. Read-outs: in-context gain (share lost), prefix score (share
-lost), and the change of per-token loss along the direction in which training changed it.
+that only what heads move can change, not where they look. Read-outs: shares lost of in-context gain and prefix score.
 """
 
 from pathlib import Path
@@ -24,7 +23,7 @@ from replications.induction_heads.data import CHOOSING, JUDGING, HeldOut, one_sh
 from replications.induction_heads.evaluation import Roles, gain, losses_on, patterns, roles, without
 from replications.induction_heads.settings import HeldOutSize
 
-BEFORE, END = 1, -1  # snapshots: before any change, and the end of training
+END = -1  # snapshot
 KINDS = {"full": "full", "pattern-preserving": "kept"}  # of ablation, with their names in metrics
 Removal = tuple[str, str]  # group of heads, kind of ablation
 CONTROLS: dict[Removal, dict[str, Removal]] = {
@@ -55,13 +54,10 @@ def measure_ablations(files: MeasureAblationsFiles, settings: HeldOutSize) -> No
         arm = load_arm(path)
         choosing, judging = (one_shot(arm.text, settings.held_out, seed) for seed in (CHOOSING, JUDGING))
         who = roles(arm.weights(END), arm.shape, choosing)
-        first, last = (losses_on(arm.weights(index), judging, arm.shape) for index in (BEFORE, END))
-        direction = (last - first).flatten(1)
-        direction = direction / direction.norm(dim=1, keepdim=True)
         rows = [
             row
             for index, step in enumerate(arm.snapshots_at)
-            for row in _rows(path.stem, arm, index, step, who, judging, direction)
+            for row in _rows(path.stem, arm, index, step, who, judging)
         ]
         tables.append(pd.DataFrame(rows))
         found |= _summary(tables[-1], path.stem, arm)
@@ -69,15 +65,7 @@ def measure_ablations(files: MeasureAblationsFiles, settings: HeldOutSize) -> No
     write_table(files.table, pd.concat(tables))
 
 
-def _rows(
-    name: str,
-    arm: ArmResult,
-    index: int,
-    step: int,
-    who: Roles,
-    judging: HeldOut,
-    direction: Float[Tensor, "instance token"],
-) -> list[dict[str, object]]:
+def _rows(name: str, arm: ArmResult, index: int, step: int, who: Roles, judging: HeldOut) -> list[dict[str, object]]:
     """Every ablation of one snapshot. The heads are those of the end of training, at all snapshots."""
     weights = arm.weights(index)
     cache: Weights = {}
@@ -88,7 +76,6 @@ def _rows(
     for group, heads in who._asdict().items():
         for kind, kept in (("full", None), ("pattern-preserving", cache)):
             changed, prefix = _ablate(weights, arm, judging, heads, kept)
-            along = ((changed - intact).flatten(1) * direction).sum(1)
             left = gain(changed, judging)
             for k, seed in enumerate(arm.seeds):
                 best = clean_prefix[k].flatten().argmax()
@@ -99,7 +86,6 @@ def _rows(
                     | {
                         "prefix": float(clean_prefix[k].flatten()[best]),
                         "prefix_without": float(prefix[k].flatten()[best]),
-                        "along": float(along[k]),
                     }
                 )
     return rows
@@ -115,14 +101,14 @@ def _ablate(
 
 
 def _summary(table: pd.DataFrame, name: str, arm: ArmResult) -> dict[str, Metric]:
-    """Shares lost at the end of training, and the absolute loss of gain before the change."""
-    end, before = (table[table["step"] == arm.snapshots_at[index]] for index in (END, BEFORE))
+    """Shares lost at the end of training."""
+    end = table[table["step"] == arm.snapshots_at[END]]
 
-    def of(rows: pd.DataFrame, removal: Removal) -> pd.DataFrame:
-        return rows[(rows["group"] == removal[0]) & (rows["kind"] == removal[1])]
+    def of(removal: Removal) -> pd.DataFrame:
+        return end[(end["group"] == removal[0]) & (end["kind"] == removal[1])]
 
     def lost(what: str, removal: Removal) -> list[float]:
-        rows = of(end, removal)
+        rows = of(removal)
         return [1 - b / a for a, b in zip(rows[what], rows[f"{what}_without"], strict=True)]
 
     found: dict[str, Metric] = {}
@@ -137,20 +123,8 @@ def _summary(table: pd.DataFrame, name: str, arm: ArmResult) -> dict[str, Metric
                     formula=f"1 - {what} without the heads / {what} of the intact model; {about}",
                     controls={control: lost(what, other) for control, other in controls.items()},
                 )
-            early = of(before, removal)
-            found[f"drop_before_{short}"] = over_seeds(
-                (early["gain"] - early["gain_without"]).tolist(),
-                unit="nats",
-                formula=f"gain of the intact model minus gain without the heads, before the change; {about}",
-            )
-            found[f"along_{short}"] = over_seeds(
-                of(end, removal)["along"].tolist(),
-                unit="nats",
-                formula=f"loss change along the unit before-to-after vector, end of training; {about}",
-                controls={control: of(end, other)["along"].tolist() for control, other in controls.items()},
-            )
     for group in ("induction", "previous"):
-        counts = of(end, (group, "full"))["heads"].astype(float).tolist()
+        counts = of((group, "full"))["heads"].astype(float).tolist()
         found[f"n_{group}_{name}"] = over_seeds(counts, unit="heads", formula=f"heads counted as {group} heads")
     return found
 

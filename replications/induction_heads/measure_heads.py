@@ -57,7 +57,6 @@ LEADING = {
     "ov_eigenvalues": "OV eigenvalue score",
     "qk_eigenvalues": "QK eigenvalue score, through the leading previous-token head,",
 }
-TOGETHER = {"group_copying": "copying score", "group_first": "share of tokens raised most by themselves"}
 BEST = {
     "prefix_fresh": "prefix score of the best head on tokens that were never trained on",
     "previous_early": "previous-token score of the best head, positions up to the longest period",
@@ -105,8 +104,7 @@ def _head_table(arm: ArmResult, index: int, held_out: int, who: Bool[Tensor, "in
     table, unembed = embedding(weights), weights["unembed.W_U"][:, None, None]
     each = written(weights, shape)
     together = (each * who[..., None, None]).sum((1, 2))
-    found["copying"], found["group_copying"] = copying(each), copying(together)
-    found["group_first"] = copying_first(together)
+    found["copying"], found["group_first"] = copying(each), copying_first(together)
     found["ov_eigenvalues"] = eigenvalue_score(table @ one.W_V, one.W_O @ unembed)
     leading = found["previous"][:, 0].argmax(1)  # previous-token head of the first layer
     source = HeadWeights(*(W[torch.arange(len(leading)), 0, leading][:, None, None] for W in one))
@@ -163,17 +161,14 @@ def _summary(arm: ArmResult, start: Weights, end: Weights) -> dict[str, Metric]:
     def leading(what: str, limit: float = 1.0) -> Callable[[Weights], list[float]]:
         return lambda table: [value / limit for value in _of_leading(end, table, what)]
 
-    def together(what: str) -> Callable[[Weights], list[float]]:
-        return lambda table: table[what].tolist()
-
     def best(what: str) -> Callable[[Weights], list[float]]:
         return lambda table: table[what].flatten(1).amax(1).tolist()
 
     for what, text in LEADING.items():
         if arm.shape.n_layers > 1 or what != "qk_eigenvalues":
             add(what, f"{text} of the head with the highest prefix score", leading(what))
-    for what, text in TOGETHER.items():
-        add(what, f"{text}, all induction heads summed", together(what))
+    text = "share of tokens raised most by themselves, all induction heads summed"
+    add("group_first", text, lambda table: table["group_first"].tolist())
     for what, text in BEST.items():
         add(what, text, best(what))
     if arm.shape.n_layers > 1:

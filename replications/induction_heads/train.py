@@ -6,6 +6,7 @@ Paper: Olsson et al. 2022, the small models with and without smeared keys; data 
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -20,27 +21,36 @@ from replications.induction_heads.data import TRACKING, HeldOut, check, one_shot
 from replications.induction_heads.evaluation import track
 from replications.induction_heads.settings import Text, TextTraining, TrainArm, Training
 
-Batch = Callable[[int, int], Int[Tensor, "batch pos"]]
+
+class Task(NamedTuple):
+    """What the models of an arm are trained on, and what they are measured on meanwhile."""
+
+    shape: Architecture
+    text: Text
+    batch: Callable[[int, int], Int[Tensor, "batch pos"]]
+    """training batch of a seed at a step"""
+    once: HeldOut
+    """for the in-context gain and the head scores"""
+    reading: HeldOut
+    """for the loss"""
 
 
 def train_models(
     name: str,
-    shape: Architecture,
-    text: Text,
+    task: Task,
     seeds: list[int],
-    batch: Batch,
-    once: HeldOut,
-    reading: HeldOut,
     settings: Training | TextTraining,
     optimisation: Optimisation,
     *,
     rate: float,
     device: str,
 ) -> ArmResult:
-    """Trains one model a seed on `batch(seed, step)`; in-context gain is measured on `once`, the loss on `reading`."""
+    """Trains one model a seed in one batched job."""
+    shape, text = task.shape, task.text
+    once, reading = task.once.to(device), task.reading.to(device)
 
     def loss(weights: Weights, step: int) -> Tensor:
-        tokens = torch.stack([batch(seed, step) for seed in seeds]).to(device)
+        tokens = torch.stack([task.batch(seed, step) for seed in seeds]).to(device)
         return token_losses(forward(weights, tokens, shape), tokens).mean((1, 2))
 
     steps = optimisation.steps
@@ -68,21 +78,17 @@ def train_arm(files: TrainFiles, settings: TrainArm, run: RunInfo) -> None:
     """Trains the first `arm.seeds` seeds of the run. UserError for data that cannot repeat."""
     arm, training, text = settings.arm, settings.training, settings.training.text
     check(text)
-    once, cyclic = (make(text, training.held_out, TRACKING).to(run.device) for make in (one_shot, periodic_held_out))
-    steps = round(arm.duration * training.optimisation.steps)
-    trained = train_models(
-        files.models.stem,
-        architecture(arm, training.sizes, text),
-        text,
-        run.seeds[: arm.seeds],
-        lambda seed, step: periodic(text, training.optimisation.batch, seed, step),
-        once,
-        cyclic,
-        training,
-        training.optimisation.model_copy(update={"steps": steps}),
-        rate=arm.rate,
-        device=run.device,
+    task = Task(
+        shape=architecture(arm, training.sizes, text),
+        text=text,
+        batch=lambda seed, step: periodic(text, training.optimisation.batch, seed, step),
+        once=one_shot(text, training.held_out, TRACKING),
+        reading=periodic_held_out(text, training.held_out, TRACKING),
     )
+    steps = round(arm.duration * training.optimisation.steps)
+    optimisation = training.optimisation.model_copy(update={"steps": steps})
+    seeds = run.seeds[: arm.seeds]
+    trained = train_models(files.models.stem, task, seeds, training, optimisation, rate=arm.rate, device=run.device)
     save_arm(files.models, trained)
 
 

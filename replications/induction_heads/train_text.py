@@ -16,7 +16,7 @@ from replications.induction_heads.arm import save_arm
 from replications.induction_heads.data import TRACKING, HeldOut, check, one_shot, unigram_oracle
 from replications.induction_heads.repeats import completes_a_pair
 from replications.induction_heads.settings import Text, Tokens, TrainText
-from replications.induction_heads.train import train_models
+from replications.induction_heads.train import Task, train_models
 
 
 class TrainTextFiles(Files):
@@ -35,19 +35,15 @@ def train_text(files: TrainTextFiles, settings: TrainText, run: RunInfo) -> None
     shape = Architecture(
         **settings.arm.model_dump(), keys="plain", positions="shortformer", d_vocab=tokens.d_vocab, n_ctx=tokens.length
     )
-    trained = train_models(
-        f"text, {files.models.stem}",
-        shape,
-        text,
-        run.seeds[: training.n_seeds],
-        lambda seed, step: stretches(stream, training.optimisation.batch, tokens.length, seed, step),
-        one_shot(text, tokens.held_out, TRACKING).to(run.device),
-        HeldOut(documents, completes_a_pair(documents), unigram_oracle(documents)).to(run.device),
-        training,
-        training.optimisation,
-        rate=1.0,
-        device=run.device,
+    task = Task(
+        shape=shape,
+        text=text,
+        batch=lambda seed, step: stretches(stream, training.optimisation.batch, tokens.length, seed, step),
+        once=one_shot(text, tokens.held_out, TRACKING),
+        reading=HeldOut(documents, completes_a_pair(documents), unigram_oracle(documents)),
     )
+    name, seeds = f"text, {files.models.stem}", run.seeds[: training.n_seeds]
+    trained = train_models(name, task, seeds, training, training.optimisation, rate=1.0, device=run.device)
     save_arm(files.models, trained)
 
 
