@@ -1,4 +1,4 @@
-"""Step: draws the frontier, the dose-response curves, the contest of the dials, specificity, and the removal."""
+"""Step: draws the methods side by side, the frontier, dose-response curves, specificity, and the removal."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,8 +7,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE, Plan, run_plans
-from common.core.metrics import Metric
-from replications.feature_steering.settings import DIALS, INSTRUCTION, NULL_OF, RANDOM, REMOVALS
+from common.core.metrics import Estimate, Metric
+from replications.feature_steering.settings import (
+    INSTRUCTION,
+    LEARNED,
+    METHODS,
+    NULL_OF,
+    RANDOM,
+    REMOVAL_CONTROLS,
+    REMOVALS,
+)
 
 NAMES = {
     "sae": ("SAE latent", "o", PALETTE[0]),
@@ -41,15 +49,15 @@ def frontier(table: pd.DataFrame) -> Figure:
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.2))
     labels = ("gain of the concept's score (probe)", "gain of its lexicon (share of tokens)")
     for axes, column, label in zip(panels, ("gain", "gain_lexicon"), labels, strict=True):
-        for dial, (name, marker, colour) in NAMES.items():
-            line = table[table["dial"] == dial].sort_values("multiplier")
+        for method, (name, marker, colour) in NAMES.items():
+            line = table[table["method"] == method].sort_values("multiplier")
             if line.empty:
                 continue
             x, y = line["perplexity"].to_numpy(), line[column].to_numpy()
-            if dial != INSTRUCTION:
+            if method != INSTRUCTION:
                 x, y = np.append(1.0, x), np.append(0.0, y)
             axes.plot(x, y, "-", color=colour, linewidth=0.9, alpha=0.8)
-            axes.plot(x, y, marker, color=colour, markersize=8 if dial == INSTRUCTION else 4, label=name)
+            axes.plot(x, y, marker, color=colour, markersize=8 if method == INSTRUCTION else 4, label=name)
         axes.axvspan(*fluent(table), color="0.93", zorder=0)
         axes.axhline(0, color="0.7", linewidth=0.6, zorder=0)
         low, high = table["perplexity"].min(), table["perplexity"].max()
@@ -67,9 +75,9 @@ def dose_response(table: pd.DataFrame) -> Figure:
     """Gain, perplexity ratio and distinct ratio over the multiplier; a ring marks where texts fall apart."""
     figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.7))
     for axes, column, zero in zip(panels, ("gain", "perplexity", "distinct"), (0.0, 1.0, 1.0), strict=True):
-        for dial in DIALS:
-            name, marker, colour = NAMES[dial]
-            line = table[table["dial"] == dial].sort_values("multiplier")
+        for method in METHODS:
+            name, marker, colour = NAMES[method]
+            line = table[table["method"] == method].sort_values("multiplier")
             if line.empty:
                 continue
             x, y = np.append(0.0, line["multiplier"]), np.append(zero, line[column])
@@ -95,38 +103,53 @@ def dose_response(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def contest(metrics: dict[str, Metric], gains: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Gain of every dial on the scoring prompts: each concept, mean and interval, at both kinds of length."""
-    fluent = {
-        arm: (source, metrics[f"fluent_{dial}_length"].value)
-        for dial, null in NULL_OF.items()
-        for arm, source in ((f"fluent_{dial}", dial), (f"{null}_as_{dial}", null), (f"{RANDOM}_as_{dial}", RANDOM))
+def methods(metrics: dict[str, Metric], gains: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Gain of every method on the scoring prompts: each concept, mean and interval; below, at fluent lengths."""
+    panels: dict[str, dict[str, tuple[str, float | None]]] = {
+        "vectors of equal length": {arm: (arm, None) for arm in (*METHODS, INSTRUCTION)}
     }
-    panels = {"vectors of equal length": [*DIALS, INSTRUCTION], "at the largest fluent length": list(fluent)}
+    if fluent_lengths := {m: metrics[f"fluent_{m}_length"].value for m in NULL_OF if f"fluent_{m}_length" in metrics}:
+        panels["at the largest fluent length"] = {
+            arm: (source, length)
+            for method, length in fluent_lengths.items()
+            for arm, source in (
+                (f"fluent_{method}", method), *((f"{null}_as_{method}", null) for null in (NULL_OF[method], RANDOM)),
+            )
+        }  # fmt: skip
     heights = [len(arms) for arms in panels.values()]
-    figure, both = plt.subplots(
-        2, 1, figsize=(PAGE_WIDTH * 0.8, 4.9), sharex=True, gridspec_kw={"height_ratios": heights}
-    )
+    figure, columns = plt.subplots(
+        len(panels), 1, figsize=(PAGE_WIDTH * 0.8, 0.9 + 0.28 * sum(heights)), sharex=True, squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
     spread = np.random.default_rng(0).uniform(-0.18, 0.18, len(gains))
     lines = []
-    for axes, (title, arms) in zip(both, panels.items(), strict=True):
+    for axes, (title, arms) in zip(columns[:, 0], panels.items(), strict=True):
         labels = []
-        for place, arm in enumerate(reversed(arms)):
-            source, length = fluent.get(arm, (arm, None))
+        for place, (arm, (source, length)) in enumerate(reversed(arms.items())):
             name, _, colour = NAMES[source]
-            metric = metrics[f"{arm}_gain"]
+            estimate = gain_of(metrics, arm)
             axes.plot(gains[arm], place + spread, "o", color=colour, markersize=2.5, alpha=0.35, mew=0)
             axes.errorbar(
-                metric.value, place, xerr=[[metric.value - metric.ci_low], [metric.ci_high - metric.value]], fmt="o",
-                color=colour, mec="k", mew=0.6, ecolor="k", markersize=5, capsize=2.5, zorder=4,
+                estimate.value, place, fmt="o", color=colour, mec="k", mew=0.6, ecolor="k", markersize=5, capsize=2.5,
+                xerr=[[estimate.value - estimate.ci_low], [estimate.ci_high - estimate.value]], zorder=4,
             )  # fmt: skip
             labels.append(name if length is None else f"{name}, {length:g}" if length else f"{name}, none")
-            lines.append({"arm": arm, **metric.model_dump(include={"value", "ci_low", "ci_high"})})
+            lines.append({"arm": arm, **estimate.model_dump(include={"value", "ci_low", "ci_high"})})
         axes.set_yticks(range(len(arms)), labels)
         axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
         axes.set_title(title, loc="left")
-    both[1].set_xlabel("gain of the concept's score over unsteered texts\n(standard deviations of other documents)")
+    columns[-1, 0].set_xlabel(
+        "gain of the concept's score over unsteered texts\n(standard deviations of other documents)"
+    )
     return figure, pd.DataFrame(lines)
+
+
+def gain_of(metrics: dict[str, Metric], arm: str) -> Estimate:
+    """The gain of a method, or of a null where it stands as a control."""
+    if f"{arm}_gain" in metrics:
+        return metrics[f"{arm}_gain"]
+    null, _, method = arm.partition("_as_")
+    return metrics[f"fluent_{method}_gain" if method else f"{LEARNED[0]}_gain"].control(null)
 
 
 def heat_map(matrix: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -151,11 +174,12 @@ def removed(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.75, 2.4))
     lines = []
     for place, arm in enumerate(reversed(REMOVALS)):
-        metric, ratio = metrics[f"{arm}_drop"], metrics[f"{arm}_perplexity"].value
-        spread = [[metric.value - metric.ci_low], [metric.ci_high - metric.value]]
-        colour = "0.55" if arm.endswith("_random") else PALETTE[0]
-        axes.errorbar(metric.value, place, xerr=spread, fmt="o", color=colour, markersize=5, capsize=2.5)
-        lines.append({"arm": arm, **metric.model_dump(include={"value", "ci_low", "ci_high"}), "perplexity": ratio})
+        is_control, ratio = arm in REMOVAL_CONTROLS, metrics[f"{arm}_perplexity"].value
+        estimate = metrics["add_drop"].control(arm) if is_control else metrics[f"{arm}_drop"]
+        spread = [[estimate.value - estimate.ci_low], [estimate.ci_high - estimate.value]]
+        colour = "0.55" if is_control else PALETTE[0]
+        axes.errorbar(estimate.value, place, xerr=spread, fmt="o", color=colour, markersize=5, capsize=2.5)
+        lines.append({"arm": arm, **estimate.model_dump(include={"value", "ci_low", "ci_high"}), "perplexity": ratio})
     labels = [f"{ARMS[line['arm']]}\n(perplexity times {line['perplexity']:.3g})" for line in lines]
     axes.set_yticks(range(len(lines)), labels, fontsize=6.5)
     axes.set_ylim(-0.6, len(lines) - 0.4)
@@ -165,10 +189,10 @@ def removed(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
 
 
 PLANS = {
-    "dials/frontier": Plan(frontier, ("doses.csv",)),
-    "dials/doses": Plan(dose_response, ("doses.csv",)),
-    "dials/contest": Plan(contest, ("metrics.json", "gains.csv")),
-    "dials/specificity": Plan(heat_map, ("specificity.csv",)),
+    "steering/methods": Plan(methods, ("metrics.json", "gains.csv")),
+    "steering/frontier": Plan(frontier, ("doses.csv",)),
+    "steering/doses": Plan(dose_response, ("doses.csv",)),
+    "steering/specificity": Plan(heat_map, ("specificity.csv",)),
     "removal/removal": Plan(removed, ("metrics.json",)),
 }
 

@@ -1,6 +1,6 @@
-"""Fluency, and the choice of a length. Works on tables; no model is asked.
+"""Gains and fluency of steered texts, and the choice of a length. Works on tables; no model is asked.
 
-The rule was fixed beforehand and never sees a score of a concept: of each dial the largest length whose texts on the
+The rule was fixed beforehand and never sees a score of a concept: of each method the largest length whose texts on the
 choosing prompts are fluent.
 
 A row is compared with the mean over the unsteered texts of the same prompt. These share their random numbers with the
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from replications.feature_steering.settings import CHOOSING, CHOSEN, NO_DIAL, PROMPTED, Fluency
+from replications.feature_steering.settings import CHOOSING, CHOSEN, PROMPTED, UNSTEERED, Fluency
 
 PROMPT = ["part", "neutral"]
 
@@ -22,7 +22,7 @@ class Unsteered:
     """Means over the unsteered texts of the prompt that a row continues. `rows` holds both kinds of rows."""
 
     def __init__(self, rows: pd.DataFrame) -> None:
-        base = rows[rows["dial"] == NO_DIAL]
+        base = rows[rows["method"] == UNSTEERED]
         groups = base.groupby(PROMPT)
         self.base, self.of_row, self.count = base.index, groups.ngroup().to_numpy(), groups.ngroups
         self.place = groups.ngroup().groupby([base[key] for key in PROMPT]).first()
@@ -35,7 +35,7 @@ class Unsteered:
 
 def read_alike(rows: pd.DataFrame) -> pd.DataFrame:
     """The steered rows with how fluent they are. Added columns: `nats_added`, `distinct_unsteered`."""
-    own, unsteered = rows[rows["dial"] != NO_DIAL].copy(), Unsteered(rows)
+    own, unsteered = rows[rows["method"] != UNSTEERED].copy(), Unsteered(rows)
     own["nats_added"] = own["nats"].to_numpy() - unsteered.beside(own, rows["nats"].to_numpy())
     own["distinct_unsteered"] = unsteered.beside(own, rows["distinct"].to_numpy())
     return own
@@ -69,21 +69,21 @@ def is_fluent(own: pd.DataFrame, limits: Fluency) -> bool:
 
 
 def choose_lengths(own: pd.DataFrame, limits: Fluency) -> dict[str, float]:
-    """Of each dial of `CHOSEN` the largest length at which its choosing rows are fluent; 0 if there is none."""
+    """Of each method of `CHOSEN` the largest length at which its choosing rows are fluent; 0 if there is none."""
     chosen = {}
-    for dial in CHOSEN:
-        rows = own[(own["dial"] == dial) & (own["part"] == CHOOSING)]
+    for method in CHOSEN:
+        rows = own[(own["method"] == method) & (own["part"] == CHOOSING)]
         fluent = [float(length) for length, group in rows.groupby("multiplier") if is_fluent(group, limits)]  # type: ignore[arg-type]
-        chosen[dial] = max(fluent, default=0.0)
+        chosen[method] = max(fluent, default=0.0)
     return chosen
 
 
-def collapse(own: pd.DataFrame, dial: str, limits: Fluency) -> float:
-    """The first length at which a dial's texts, on neutral prompts, fall apart; infinite if they never do.
+def collapse(own: pd.DataFrame, method: str, limits: Fluency) -> float:
+    """The first length at which a method's texts, on neutral prompts, fall apart; infinite if they never do.
 
     They do when perplexity leaves the wider limit, or distinct bigrams fall below theirs.
     """
-    rows = own[(own["dial"] == dial) & own["part"].isin(PROMPTED)]
+    rows = own[(own["method"] == method) & own["part"].isin(PROMPTED)]
     for length, group in rows.groupby("multiplier"):
         perplexity, distinct = fluency(group)
         if perplexity > limits.collapse or distinct < limits.distinct:

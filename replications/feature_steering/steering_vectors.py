@@ -1,4 +1,4 @@
-"""Dials: unit vectors that are added to the residual stream. All are made from the same training documents.
+"""Steering vectors: unit vectors added to the residual stream, all made from the same training documents.
 
     sae               decoder row of the latent whose mean tells the concept's documents from the others best (AUROC)
     diff_means        mean token of the concept minus mean token of the others (Marks and Tegmark 2023; CAA)
