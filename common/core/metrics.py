@@ -58,7 +58,9 @@ class Metric(Estimate):
     n: Annotated[int, Field(ge=1, description="number of observations: prompts, seeds, cells or draws")]
     unit: str = Field(description="'nats', 'share', 'logits', '1' for a pure number, ...")
     formula: str = Field(description="id or short text of the formula that gave the value")
-    uncertainty: Uncertainty | None = Field(None, description="null for counts and other numbers without an interval")
+    uncertainty: Uncertainty | None = Field(
+        default=None, description="null for counts and other numbers without an interval"
+    )
     controls: list[Control] = Field(default_factory=list)
 
     @model_validator(mode="after")

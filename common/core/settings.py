@@ -1,8 +1,9 @@
 """Settings of the run: one scale file and one `config.yaml` per replication, both checked by pydantic.
 
-A replication's `config.yaml` has the blocks `default`, `smoke`, `laptop` and `gpu`; the block of the chosen scale is
-laid over `default`, key by key. Its class `Settings` (in `settings.py`) names and bounds every key. The JSON schemas in
-`config/schemas/` are generated from these classes (`common.engine.schemas`) for editors.
+A replication's `config.yaml` has the blocks `default`, `smoke`, `laptop`, `full` and `gpu`; the block of the chosen
+scale is laid over `default`, key by key; without a block `full`, that of `laptop` is taken. Its class `Settings` (in
+`settings.py`) names and bounds every key. The JSON schemas in `config/schemas/` are generated from these classes
+(`common.engine.schemas`) for editors.
 """
 
 import difflib
@@ -16,8 +17,9 @@ from common.core.errors import UserError
 from common.core.files import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-SCALES = ("smoke", "laptop", "gpu")
-Scale = Literal["smoke", "laptop", "gpu"]
+SCALES = ("smoke", "laptop", "full", "gpu")
+Scale = Literal["smoke", "laptop", "full", "gpu"]
+Kind = Literal["scored", "calibration", "fresh"]  # of a run, by its seeds
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -73,12 +75,13 @@ def load_replication(name: str, scale: str) -> Strict:
             raise UserError(f"{_shown(path)}: '{block}' must hold keys and values (found {content!r})")
     if unknown := sorted(set(blocks) - {"default", *SCALES}):
         raise UserError(f"{_shown(path)}: unknown block '{unknown[0]}'; allowed are default, {', '.join(SCALES)}")
-    if scale not in blocks:
+    own = "laptop" if scale == "full" and "full" not in blocks else scale
+    if own not in blocks:
         raise UserError(
-            f"{_shown(path)}: there is no block '{scale}'; write what this scale changes, or `{scale}: {{}}` "
+            f"{_shown(path)}: there is no block '{own}'; write what this scale changes, or `{own}: {{}}` "
             "if it runs with `default` as it is"
         )
-    return checked(settings_class(name), _overlay(blocks.get("default") or {}, blocks.get(scale) or {}), path)
+    return checked(settings_class(name), _overlay(blocks.get("default") or {}, blocks[own] or {}), path)
 
 
 def settings_class(name: str) -> type[Strict]:
@@ -111,7 +114,9 @@ def _sentence(model: type[Strict], content: Any, error: ValidationError) -> str:
 def _place(content: Any, parts: tuple[int | str, ...]) -> str:
     """The keys that lead to a place; an entry of a list goes by its `id` where it has one."""
     names = []
-    for part in parts:
+    for number, part in enumerate(parts):
+        if isinstance(content, dict) and part not in content and number + 1 < len(parts):
+            continue  # the tag of a union
         entry = isinstance(content, list) and isinstance(part, int)
         content = content[part] if entry else content.get(part) if isinstance(content, dict) else None
         names.append(str(content.get("id", part) if entry and isinstance(content, dict) else part))
@@ -119,18 +124,21 @@ def _place(content: Any, parts: tuple[int | str, ...]) -> str:
 
 
 def _fields_at(model: type[Strict], place: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the model nested at `place`, through lists and unions."""
+    """Names of the fields of the model nested at `place`, through lists and unions (by their tag, if they have one)."""
+    among = [model]
     for part in place:
-        if isinstance(part, str) and part in model.model_fields:
-            model = _inner(model.model_fields[part].annotation) or model
-    return list(model.model_fields)
+        if tagged := [one for one in among if any(part in get_args(f.annotation) for f in one.model_fields.values())]:
+            among = tagged
+        elif isinstance(part, str) and part in among[0].model_fields:
+            among = _inner(among[0].model_fields[part].annotation) or among
+    return list(among[0].model_fields)
 
 
-def _inner(annotation: Any) -> type[Strict] | None:
-    """The first settings class in a type such as `list[Member]` or `Member | None`."""
+def _inner(annotation: Any) -> list[type[Strict]]:
+    """The settings classes in a type such as `list[Member]`, `Member | None` or a union."""
     if isinstance(annotation, type) and issubclass(annotation, Strict):
-        return annotation
-    return next(filter(None, map(_inner, get_args(annotation))), None)
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _inner(part)]
 
 
 def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

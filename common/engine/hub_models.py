@@ -1,6 +1,6 @@
 """Which replications take which models: hub models go where a claim is about them, and may not fit elsewhere."""
 
-from common.core.claims import load_claims
+from common.core.claims import load_claims, load_planned
 from common.core.errors import UserError
 from common.core.settings import replications
 from common.data.models import registry
@@ -30,4 +30,4 @@ def check_chosen(models: list[str]) -> None:
 
 def _named(name: str) -> set[str]:
     """The models that a replication's claims name, `toy` among them."""
-    return {model for claim in load_claims(name) for model in claim.models}
+    return {model for claim in [*load_claims(name), *load_planned(name)] for model in claim.models}
