@@ -48,6 +48,7 @@ FORMULA = {
     "recall": "share of samples with a child on which the parent's latent fires, mean over parents",
     "alone": "share of samples with the parent and no child on which the parent's latent fires, mean over parents",
     "shuffled": "recall with samples shuffled, so that labels of children are wrong",
+    "alone_shuffled": "alone with samples shuffled",
     "cosine": "cosine of a parent's direction and the decoder row nearest to it, mean over parents",
     "explained": FORMULAS["ev"],
     "l0": FORMULAS["l0"],
@@ -136,7 +137,8 @@ def rates(
     fires = latents[:, best] != 0
     with_child = sample.child.any(-1)
     order = torch.randperm(len(fires), generator=torch.Generator().manual_seed(0))
-    marks = {"recall": with_child, "alone": sample.parent & ~with_child, "shuffled": with_child[order]}
+    alone = sample.parent & ~with_child
+    marks = {"recall": with_child, "alone": alone, "shuffled": with_child[order], "alone_shuffled": alone[order]}
     return {name: ((fires & mark).sum(0).double() / mark.sum(0).clamp(min=1)).tolist() for name, mark in marks.items()}
 
 
@@ -156,6 +158,18 @@ def summary(rows: pd.DataFrame) -> dict[str, Metric]:
         for key in ("cosine", "explained", "l0"):
             unit = "latents" if key == "l0" else "share"
             found[f"{name}_{key}"] = over_seeds(values(name, key), unit=unit, formula=FORMULA[key])
+
+    def missed(name: str, end: str = "") -> list[float]:
+        recall = "shuffled" if end else "recall"
+        return [a - b for a, b in zip(values(name, f"alone{end}"), values(name, recall), strict=True)]
+
+    for name in ARCHITECTURES:
+        found[f"{name}_missed"] = over_seeds(
+            missed(name), unit="share",
+            formula="alone minus recall: share of samples with the parent that its latent misses because of a child",
+            controls={"shuffled_samples": missed(name, "_shuffled")}
+            | ({"matryoshka": missed("matryoshka")} if name != "matryoshka" else {}),
+        )  # fmt: skip
 
     def gain(key: str) -> list[float]:
         return [a - b for a, b in zip(values("matryoshka", key), values("batch_topk", key), strict=True)]

@@ -6,8 +6,9 @@ reconstruction and u a random unit vector, drawn anew for every SAE, draw and to
     ratio = KL(x -> x^) / mean over draws of KL(x -> x + |x - x^| u).
 
 The control sets half of the draws against the other half: it was not used to make what it is divided by, so that it
-strays from 1 as draws do. A random direction is cheap to the model where activations hardly vary, so the SAE is held
-against a direction with the covariance of the held-out activations as well. Held-out documents are what is resampled.
+strays from 1 as draws do. A random direction is cheap to the model where activations hardly vary. So a direction with
+the covariance of the held-out activations is a second control, set over the same random points. Held-out documents are
+what is resampled.
 """
 
 import zlib
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from common.core.errors import UserError
 from common.core.metrics import Metric, Uncertainty, write_metrics
-from common.core.statistics import BOOTSTRAP_DRAWS, from_draws, over_seeds, with_control
+from common.core.statistics import BOOTSTRAP_DRAWS, from_draws, over_clusters, with_control
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_model
@@ -49,6 +50,9 @@ NULL = f"mean kl of {DRAWS // 2} random points over that of {DRAWS - DRAWS // 2}
 SHAPED = "kl of the SAE over kl of a point at the same distance, its direction drawn with the covariance of activations"
 
 
+COVARIANCE = "covariance_points: kl of such a point over mean kl of the random points"
+
+
 class Pair(NamedTuple):
     """KL of what is judged and of what it is divided by, summed over the tokens of each document."""
 
@@ -62,11 +66,12 @@ class Pair(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """One SAE, its control, and the SAE against directions with the covariance of activations."""
+    """One SAE, its control, and directions with the covariance of activations in the place of either side."""
 
     effect: Pair
     null: Pair
     shaped: Pair
+    covariance: Pair
 
 
 class ErrorsFiles(Files):
@@ -141,9 +146,10 @@ def set_against(
     random: Float[np.ndarray, "draw document"],
     shaped: Float[np.ndarray, " document"],
 ) -> Judged:
-    """The SAE over the mean of all draws, half of the draws over the others, and the SAE over `shaped`."""
-    half = len(random) // 2
-    return Judged(Pair(kl, random.mean(0)), Pair(random[:half].mean(0), random[half:].mean(0)), Pair(kl, shaped))
+    """The SAE over the mean of all draws, half of the draws over the others, and the SAE over and beside `shaped`."""
+    half, base = len(random) // 2, random.mean(0)
+    null = Pair(random[:half].mean(0), random[half:].mean(0))
+    return Judged(Pair(kl, base), null, Pair(kl, shaped), Pair(shaped, base))
 
 
 def row(name: str, sae: Sae, kind: str, one: Judged) -> dict[str, Any]:
@@ -197,26 +203,38 @@ def excess(ratios: Float[np.ndarray, "pair resample"]) -> Float[np.ndarray, " re
     return np.asarray(above(ratios[:half]) - above(ratios[half:]))
 
 
+def compared_ratio(judged: list[Judged], seeds: list[int], side: str, about: str) -> Metric:
+    """The ratio over the SAEs of all seeds together, and for each, beside random points and, for the effect itself,
+    points with the covariance of activations."""
+
+    def pooled(name: str) -> tuple[Float[np.ndarray, " item"], Float[np.ndarray, " item"]]:
+        pairs = [getattr(one, name) for one in judged]
+        return np.concatenate([pair.above for pair in pairs]), np.concatenate([pair.below for pair in pairs])
+
+    controls = {"random_points": pooled("null")}
+    if side == "effect":
+        controls["covariance_points"] = pooled("covariance")
+        about = f"{about}; of {COVARIANCE}"
+    above, below = pooled(side)
+    count = len(judged[0].effect.above)
+    return over_clusters(
+        above, np.tile(np.arange(count), len(seeds)), unit="1", formula=f"{about}; of random_points: {NULL}",
+        cluster="documents", denominators=below, groups=np.repeat(seeds, count), controls=controls,
+    )  # fmt: skip
+
+
 def summary(frame: pd.DataFrame, judged: dict[str, Judged], sweep: Sweep, seeds: list[int]) -> dict[str, Metric]:
-    """Metrics over seeds at the central point and at the later layer, by sparsity, and over all SAEs."""
+    """Ratios at the central point and at the later layer, by sparsity, and over all SAEs; documents are resampled."""
     late = frame["kind"] == "late"
-    centre = frame[~late & (frame["k"] == sweep.sparsity)].set_index("seed").loc[seeds]
-    null = {"random_points": centre["null"].tolist()}
-    about = f"{{}}; of random_points: {NULL}"
+    centre = frame[~late & (frame["k"] == sweep.sparsity)].set_index("seed").loc[seeds]["name"]
+    own = [judged[name] for name in centre]
     metrics = {
-        "pathological_ratio": over_seeds(
-            centre["ratio"].tolist(), unit="1", formula=about.format(ABOUT), controls=null
-        ),
-        "pathological_ratio_shaped": over_seeds(
-            centre["shaped"].tolist(), unit="1", formula=about.format(SHAPED), controls=null
-        ),
+        "pathological_ratio": compared_ratio(own, seeds, "effect", ABOUT),
+        "pathological_ratio_shaped": compared_ratio(own, seeds, "shaped", SHAPED),
     }
     if late.any():
-        own = frame[late].set_index("seed").loc[seeds]
-        metrics["pathological_ratio_late"] = over_seeds(
-            own["ratio"].tolist(), unit="1", formula=about.format(ABOUT),
-            controls={"random_points": own["null"].tolist()},
-        )  # fmt: skip
+        own = [judged[name] for name in frame[late].set_index("seed").loc[seeds]["name"]]
+        metrics["pathological_ratio_late"] = compared_ratio(own, seeds, "effect", ABOUT)
     for k in sorted({int(k) for k in frame[~late]["k"]}):
         names = frame[~late & (frame["k"] == k)]["name"]
         pairs = [judged[name].effect for name in names]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, Int
 from safetensors.torch import load_file
 
 from common.core.metrics import Metric, write_metrics
@@ -46,6 +47,7 @@ MEASURED = ("grid", "seed", "grid seed", "architecture", "frozen", "shuffled", "
 CONTROLS = {"pca": "principal_components", "random": "random_dictionary", "neurons": "coordinates",
             "frozen": "frozen_decoder", "soft": "soft_frozen", "shuffled": "shuffled_activations"}  # fmt: skip
 BASELINES = ("pca", "random", "neurons")  # have no seeds
+UNLEARNED = ("pca", "random", "neurons", "frozen", "shuffled")  # have not learned directions of these activations
 
 
 class MeasureFiles(Files):
@@ -77,6 +79,8 @@ def measure_language(files: MeasureFiles, settings: MeasureLanguage, run: RunInf
     decoder = Decoder(bridge, held["early"].tokens.shape[1])
     rows: list[dict[str, Any]] = []
     sums: dict[str, Sums] = {}
+    effects: dict[str, Effect] = {}
+    scored_document = np.empty(0)
     for kind in data:
         judge = Judge(held[kind], data[kind])
         chosen = {name: sae for name, sae in saes.items() if (kinds[name] == "late") == (kind == "late")}
@@ -90,14 +94,17 @@ def measure_language(files: MeasureFiles, settings: MeasureLanguage, run: RunInf
             others = baselines(data[kind].first(PCA_SAMPLE), sweep.sparsities, sweep.width, evaluation.components)
             changes |= {one.name: one.reconstruct for one in others}
             for one in others:
-                row, _ = judge.reconstruction(one.reconstruct(judge.x))
+                row, sums[one.name] = judge.reconstruction(one.reconstruct(judge.x))
                 rows.append({"name": one.name, "kind": one.kind, "l0": one.l0, **row})
         found = substitute(decoder, small, changes, evaluation.batch)
         document = small.document[:, None].expand_as(small.used)[scored(small)].numpy()
         add_effects(rows, found, document)
+        if kind == "early":
+            effects, scored_document = found, document
     frame = pd.DataFrame(rows)
     write_table(files.table, frame)
-    metrics = summary(frame, sweep, seeds)
+    metrics = summary(frame, sweep, seeds) | cost_metrics(effects, scored_document, sweep, seeds)
+    metrics["soft_share"] = soft_share(sums, held["early"].documents(), sweep, seeds)
     if sweep.late:
         thresholds = [swapped_threshold(saes, sweep, seeds, seed, held["early"]) for seed in seeds]
         metrics["l0_ratio"] = over_seeds(
@@ -155,9 +162,7 @@ def summary(frame: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str, Me
     by_name = {row["name"]: row for row in frame.to_dict("records")}
 
     def of(kind: str, key: str) -> list[float]:
-        names = [f"{kind}-{sweep.sparsity}"] * len(seeds) if kind in BASELINES else [
-            central(sweep, seed, kind) for seed in seeds]  # fmt: skip
-        return [float(by_name[name][key]) for name in names]
+        return [float(by_name[name][key]) for name in names(kind, sweep, seeds)]
 
     def metric(key: str, unit: str, formula: str, *kinds: str) -> Metric:
         controls = {CONTROLS[kind]: of(kind, key) for kind in kinds}
@@ -180,11 +185,62 @@ def summary(frame: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str, Me
     found["kl"] = metric("kl", "nats", FORMULAS["kl"], *CONTROLS)
     found["dead"] = metric("dead", "share", FORMULAS["dead"] + ", held-out activations")
     found["recovered_zero"] = metric("recovered_zero", "share", FORMULAS["recovered_zero"])
-    for corpus in ("", *CORPORA):
-        end, where = (f"_{corpus}", f"; windows of {corpus} alone") if corpus else ("", "")
+    for corpus in CORPORA:
         for name, key, unit in (("delta_ce", "delta_ce", "nats"), ("recovered", "recovered_mean", "share")):
-            found[name + end] = metric(key + end, unit, FORMULAS[key] + where, *CONTROLS)
+            about = f"{FORMULAS[key]}; windows of {corpus} alone"
+            found[f"{name}_{corpus}"] = metric(f"{key}_{corpus}", unit, about, *CONTROLS)
     return found
+
+
+def cost_metrics(
+    effects: dict[str, Effect], document: Int[np.ndarray, " token"], sweep: Sweep, seeds: list[int]
+) -> dict[str, Metric]:
+    """Cross-entropy added, and loss recovered against mean ablation, with intervals over documents.
+
+    The soft-frozen dictionaries are no control here: how near they come is `soft_share`, and `delta_ce` states them.
+    """
+    clean, ablated = effects["clean"].ce, effects["mean"].ce
+    whole = np.tile(ablated - clean, len(seeds))
+    clusters, groups = np.tile(document, len(seeds)), np.repeat(seeds, len(document))
+
+    def added(kind: str) -> Float[np.ndarray, " item"]:
+        return np.concatenate([effects[name].ce - clean for name in names(kind, sweep, seeds)])
+
+    delta = over_clusters(
+        added("batch_topk"), clusters, unit="nats", formula=FORMULAS["delta_ce"], cluster="documents", groups=groups,
+        controls={control: added(kind) for kind, control in CONTROLS.items()} | {"mean_ablation": whole},
+    )  # fmt: skip
+    recovered = over_clusters(
+        whole - added("batch_topk"), clusters, unit="share", formula=FORMULAS["recovered_mean"], cluster="documents",
+        groups=groups, denominators=whole,
+        controls={CONTROLS[kind]: (whole - added(kind), whole) for kind in UNLEARNED},
+    )  # fmt: skip
+    return {"delta_ce": delta, "recovered": recovered}
+
+
+def soft_share(sums: dict[str, Sums], documents: Int[np.ndarray, " token"], sweep: Sweep, seeds: list[int]) -> Metric:
+    """Variance that soft-frozen rows explain over what trained rows explain (Korznikov et al. 2026: 0.79 over 0.85).
+
+    Controls put something else in their place: the trained dictionary of the next seed, of which the share is about 1,
+    and everything that has not learned these directions.
+    """
+
+    def explained(kind: str, turn: int = 0) -> Float[np.ndarray, " item"]:
+        found = [sums[name] for name in names(kind, sweep, seeds)]
+        return np.concatenate([below - above for above, below in found[turn:] + found[:turn]])
+
+    trained = explained("batch_topk")
+    others = {"next_seed": explained("batch_topk", 1)} | {CONTROLS[kind]: explained(kind) for kind in UNLEARNED}
+    return over_clusters(
+        explained("soft"), np.tile(documents, len(seeds)), unit="share", cluster="documents", denominators=trained,
+        formula="explained variance of soft-frozen dictionaries over that of trained ones",
+        groups=np.repeat(seeds, len(documents)), controls={name: (own, trained) for name, own in others.items()},
+    )  # fmt: skip
+
+
+def names(kind: str, sweep: Sweep, seeds: list[int]) -> list[str]:
+    """The dictionary or baseline of this kind at the central point, for each seed."""
+    return [f"{kind}-{sweep.sparsity}" if kind in BASELINES else central(sweep, seed, kind) for seed in seeds]
 
 
 if __name__ == "__main__":

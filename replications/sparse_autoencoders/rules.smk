@@ -11,7 +11,13 @@ CAPTIONS = "replications/sparse_autoencoders/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 TOY_FIGURES = {"Absorption": {"absorption": ["absorption"]}}
 MODEL_FIGURES = {
-    "Language model": {"language": ["frontier", "grid", "training"]},
+    "Language model": {
+        "language": [
+            "frontier",
+            "training",
+            *(["grid"] if len(config["sweep"]["widths"]) > 1 else []),
+        ]
+    },
     "Errors": {"errors": ["errors"]},
 }
 TOY_TABLES, MODEL_TABLES = [], []
