@@ -143,6 +143,8 @@ def summary(claims: list[Claim]) -> str:
     parts = []
     if landmarks := Counter[str](claim.verdict or "" for claim in claims if claim.tier == "landmark"):
         others = [f"{landmarks[verdict]} {verdict}" for verdict in (*OUTCOMES[1:], NOT_RUN) if landmarks[verdict]]
+        if amended := sum(bool(claim.amended) for claim in claims):
+            others.append(f"{amended} amended")
         parts.append(", ".join([f"{landmarks['reproduced']} of {landmarks.total()} landmarks reproduced", *others]))
     if checks := Counter[str](claim.verdict or "" for claim in claims if claim.tier == "check"):
         others = [f"{checks[verdict]} {verdict}" for verdict in ("fails", NOT_RUN) if checks[verdict]]

@@ -6,8 +6,9 @@ from pathlib import Path
 from common.core.claims import Claim
 from common.core.errors import UserError
 from common.core.verdicts import LEAST_SEEDS
-from common.core.verify import number, read_claims
+from common.core.verify import read_claims
 from common.engine.config import Run
+from common.publish.claims_page import number
 
 
 def agreement(fresh: list[Claim], run: Run, root: Path = Path()) -> str:

@@ -32,7 +32,7 @@ FIRST = ("Claims", "Paper")  # categories of whole pages, which come before the 
 
 
 @dataclass
-class ReportSettings(ReportSettingsBase):
+class ReportSettings(ReportSettingsBase):  # type: ignore[misc]
     """Options of the plugin, as `--report-landmarks-path`."""
 
     path: Path = field(default=Path("report.html"), metadata={"help": "file to write, in the folder of the results"})
@@ -98,7 +98,7 @@ class PackedFile:
     content: str
 
 
-class Reporter(ReporterBase):
+class Reporter(ReporterBase):  # type: ignore[misc]
     """Renders the report from what Snakemake has collected."""
 
     settings: ReportSettings
