@@ -1,4 +1,4 @@
-"""Draws sparse probes, the other benchmarks, natural absorption, and latents matched between layers."""
+"""Draws what latents tell apart, miss and share: probes, contrasts, absorption, completeness, layers, overlap."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from common.core.figures import PAGE_WIDTH, PALETTE, Picture
-from replications.sparse_autoencoders.benchmark_metrics import VIEWS
-from replications.sparse_autoencoders.draw_language import plain_ticks
+from replications.sparse_autoencoders.language_figures import plain_ticks
+from replications.sparse_autoencoders.probing import VIEWS
 from replications.sparse_autoencoders.token_classes import LEAST_F1
 
 GREY = "0.6"
@@ -19,9 +19,10 @@ KINDS = {  # features: colour, marker
 }
 NAMES = {"latents": "latents", "random": "random directions", "principal components": "principal components",
          "coordinates": "coordinates"}  # fmt: skip
+THRESHOLD, BINS = 0.7, 10
 
 
-def draw_probes(rows: pd.DataFrame) -> Picture:
+def probes(rows: pd.DataFrame) -> Picture:
     """Every task at k = 1 and k = 5, with the plain probe on all coordinates and the probe on all latents."""
     rows = rows[rows["view"] == VIEWS[0]]
     means = rows.groupby(["task", "features", "k"], sort=False)["accuracy"].agg(["mean", "min", "max"]).reset_index()
@@ -45,12 +46,12 @@ def draw_probes(rows: pd.DataFrame) -> Picture:
 
 
 ARMS = {"latents": PALETTE[0], "random": GREY, "coordinates": PALETTE[4], "plain": "black"}
-ARM_NAMES = ("latents", "random directions or latents", "coordinates", "plain probe")
+ARM_NAMES = ("latents", "random directions", "coordinates", "plain probe")
 
 
-def draw_floors(probes: pd.DataFrame, others: pd.DataFrame) -> Picture:
-    """Flagged calls by what the probe sees; contrast scores; targeted perturbation. Four arms in each."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.7), width_ratios=[1.2, 1, 1])
+def contrasts(probes: pd.DataFrame, others: pd.DataFrame) -> Picture:
+    """Flagged calls by what the probe sees; contrast scores. Four arms in each."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7), width_ratios=[1.2, 1])
     calls = probes[probes["task"] == "flagged call"]
     for at, (arm, colour) in enumerate(ARMS.items()):
         features, k = ("coordinates", 0) if arm == "plain" else (arm, 5)
@@ -72,15 +73,9 @@ def draw_floors(probes: pd.DataFrame, others: pd.DataFrame) -> Picture:
 
     kinds = {"latents": "latents", "random": "random", "coordinates": "coordinates", "plain": "a plain probe"}
     ends = ("", ", chosen elsewhere")
-    arms(middle, [{arm: f"contrast of {kind}{end}" for arm, kind in kinds.items()} for end in ends])
-    middle.set(xticks=[0, 1], xticklabels=["the largest\n(CE-Bench)", "chosen on\nother stories"], xlim=(-0.5, 1.5))
-    middle.set(ylabel="contrast, standard deviations", title="stories of two subjects", ylim=(0, None))
-    kinds = {"latents": "latents", "random": "random latents", "coordinates": "coordinates"}
-    sets = [{arm: f"tpp of {n} {kind}" for arm, kind in kinds.items()} for n in (5, 20)]
-    arms(right, [*sets, {"plain": "tpp of the probe's direction"}])
-    right.axhline(0, color="0.75", linewidth=0.7)
-    right.set(xticks=range(3), xticklabels=["5", "20", "probe's\ndirection"], xlim=(-0.5, 2.8), title="set to zero")
-    right.set_ylabel("TPP")
+    arms(right, [{arm: f"contrast of {kind}{end}" for arm, kind in kinds.items()} for end in ends])
+    right.set(xticks=[0, 1], xticklabels=["the largest\n(CE-Bench)", "chosen on\nother stories"], xlim=(-0.5, 1.5))
+    right.set(ylabel="contrast, standard deviations", title="stories of two subjects", ylim=(0, None))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     data = pd.concat([calls.assign(what=calls["features"]), others], ignore_index=True)
     return figure, data
@@ -92,7 +87,7 @@ def marks(axis: Axes, x: float, values: np.ndarray, colour: str, label: str | No
     axis.hlines(values.mean(), x - 0.08, x + 0.08, color=colour, linewidth=1.4)
 
 
-def draw_natural(rows: pd.DataFrame) -> Picture:
+def natural_absorption(rows: pd.DataFrame) -> Picture:
     """Left: recall on frequent and on rare members, class by class. Right: share of tokens fully absorbed."""
     own = rows[(rows["classes"] == "natural") & (rows["dictionary"] == "trained")]
     good = own[own["f1"] >= min(LEAST_F1, float(own["f1"].max()))][["seed", "class"]]
@@ -120,7 +115,7 @@ def draw_natural(rows: pd.DataFrame) -> Picture:
     return figure, rows
 
 
-def draw_layers(rows: pd.DataFrame) -> Picture:
+def layers(rows: pd.DataFrame) -> Picture:
     """Left: best correlations. Right: the same by tenth of the firing rate."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7))
     arms = {
@@ -144,7 +139,7 @@ def draw_layers(rows: pd.DataFrame) -> Picture:
     return figure, rows
 
 
-def draw_completeness(rows: pd.DataFrame) -> Picture:
+def completeness(rows: pd.DataFrame) -> Picture:
     """What is left of each behaviour, by how many latents are kept."""
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9), sharey=True)
     arms = {
@@ -173,3 +168,73 @@ def draw_completeness(rows: pd.DataFrame) -> Picture:
     axes[0].set_ylabel("share of the behaviour that is left")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure, rows
+
+
+def overlap(rows: pd.DataFrame, pairs: pd.DataFrame) -> Picture:
+    """Distribution of cosines; both by tenth of the firing rate; both by width; overlap by what differs."""
+    figure, ((left, right), (width, other)) = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.8))
+    edges = np.linspace(0, 1, 41)
+    for key, label, colour in (
+        ("cosine", "other seed", PALETTE[0]),
+        ("random_cosine", "random directions, same covariance", GREY),
+    ):
+        left.hist(rows[key], edges, density=True, histtype="stepfilled", alpha=0.35, color=colour)
+        left.hist(rows[key], edges, density=True, histtype="step", color=colour, label=label)
+    left.axvline(THRESHOLD, color="0.3", linestyle=":", linewidth=0.8, label="least cosine of a shared latent")
+    left.set(xlabel="decoder cosine with the matched latent", ylabel="density of latents", xlim=(0, 1))
+    for place, (seed, own) in enumerate(rows.groupby("seed")):
+        tenth = pd.qcut(own["log10_density"].rank(method="first"), BINS, labels=False)
+        means = own.groupby(tenth)[["log10_density", "cosine", "shared"]].mean()
+        firing = 10 ** means["log10_density"]
+        right.plot(firing, means["shared"], "-o", color=PALETTE[place], markersize=3.5, label=f"shared, seed {seed}")
+        right.plot(firing, means["cosine"], "--", color=PALETTE[place], linewidth=0.9, label=f"cosine, seed {seed}")
+    right.set(xscale="log", xlabel="share of tokens on which latents fire (tenths)", ylim=(0, None))
+    right.set_ylabel("share shared, mean cosine")
+    plain_ticks(right.xaxis, [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5])
+    by_width(width, pairs[pairs["what"] == "seeds"])
+    by_difference(other, pairs)
+    handles, labels = left.get_legend_handles_labels()
+    more, names = right.get_legend_handles_labels()
+    figure.legend(handles + more, labels + names, loc="outside lower center", ncols=3, frameon=False)
+    return figure, pd.concat([rows.assign(panel="latents"), pairs.assign(panel="pairs")], ignore_index=True)
+
+
+def by_width(axis: Axes, seeds: pd.DataFrame) -> None:
+    """Pairs of seeds as marks, means as lines."""
+    widths = sorted(seeds["width"].unique())
+    axis.set_xscale("log", base=2)
+    for key, style, colour, label in (
+        ("overlap", "-o", PALETTE[0], "shared"),
+        ("cosine", "--s", PALETTE[0], "mean cosine"),
+        ("cosine_random", ":", GREY, "mean cosine, random"),
+        ("overlap_random", "-", GREY, "shared, random"),
+    ):
+        means = seeds.groupby("width")[key].mean()
+        axis.plot(means.index, means, style, color=colour, markersize=3.5, linewidth=1, label=label)
+        if key in ("overlap", "cosine"):
+            axis.plot(seeds["width"], seeds[key], ".", color=colour, markersize=3, alpha=0.6)
+    axis.set(xlabel="latents", ylabel="share shared, mean cosine", ylim=(0, None))
+    axis.set_xticks(widths, [str(one) for one in widths])
+    axis.minorticks_off()
+    axis.legend(frameon=False)
+
+
+def by_difference(axis: Axes, pairs: pd.DataFrame) -> None:
+    """Overlap of pairs at the largest width, by what they differ in, with random directions beside them."""
+    own = pairs[pairs["width"] == pairs["width"].max()]
+    names = {
+        "seeds": "seed", "seeds of topk": "seed,\nTopK", "seeds of relu_bricken": "seed,\nReLU + L1",
+        "sparsity": "sparsity", "seeds and sparsity": "seed and\nsparsity",
+    }  # fmt: skip
+    names = {what: name for what, name in names.items() if what in set(own["what"])}
+    for place, what in enumerate(names):
+        part = own[own["what"] == what]
+        for offset, key, colour, marker in (
+            (-0.1, "overlap", PALETTE[0], "o"),
+            (0.1, "overlap_random", GREY, "s"),
+        ):
+            axis.plot(np.full(len(part), place + offset), part[key], marker, color=colour, markersize=4, alpha=0.8)
+    axis.set(
+        xticks=range(len(names)), xticklabels=list(names.values()), xlim=(-0.5, len(names) - 0.5), ylim=(-0.002, None)
+    )
+    axis.set(ylabel="share shared", xlabel="dictionaries differ in")

@@ -6,18 +6,16 @@ serves as the untrained SAE too.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.saes.harvest import OUTLIER, batched, check_hook, kept_tokens, run_to_hook
 from common.saes.metrics import principal
 from common.saes.sae import About, Sae
-from common.saes.saelens import load_saelens
 from replications.sparse_autoencoders.matching import random_like
 from replications.sparse_autoencoders.texts import Padded
 
@@ -26,11 +24,7 @@ if TYPE_CHECKING:
 
 Read = Callable[[Float[Tensor, "*n d_model"]], Float[Tensor, "*n feature"]]
 CHUNK = 64  # windows
-
-
-def central(index: Path, width: int, sparsity: int, seed: int) -> Sae:
-    """The SAE of the sweep's central point."""
-    return load_saelens(index.parent / f"batch_topk-{width}-k{sparsity}-s{seed}")
+NEAR = 20  # latents of the nearest densities among which `density_matched` draws
 
 
 def random_sae(sae: Sae, x: Float[Tensor, "token d_model"], seed: int) -> Sae:
@@ -86,3 +80,18 @@ def pooled(
             weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
             found[place].append(torch.einsum("wpf,wp->wf", values, weight))
     return [torch.cat(parts) for parts in found]
+
+
+def density_matched(
+    densities: Float[Tensor, " d_sae"], chosen: Int[np.ndarray, " n"], dice: np.random.Generator
+) -> Int[np.ndarray, " n"]:
+    """For each chosen latent another one that fires about as often; no latent twice, as long as there are enough."""
+    density = densities.numpy()
+    taken = set(chosen.tolist())
+    found = []
+    for latent in chosen.tolist():
+        order = np.argsort(np.abs(density - density[latent]), kind="stable")
+        free = [one for one in order.tolist() if one not in taken and density[one] > 0]
+        found.append(int(dice.choice((free or order.tolist())[:NEAR])))
+        taken.add(found[-1])
+    return np.array(found)

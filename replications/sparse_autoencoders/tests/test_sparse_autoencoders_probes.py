@@ -1,4 +1,4 @@
-"""Sparse probes, contrast scores, targeted perturbation and the labelled windows: identities and planted truths."""
+"""Sparse probes, contrast scores and the labelled windows: identities and planted truths."""
 
 import itertools
 import random
@@ -9,13 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from common.core.claims import evaluate, load_claims
 from common.data.corpora import Document
 from common.saes.architectures.base import random_rows
 from common.saes.sae import About, Sae
-from replications.sparse_autoencoders.benchmark_metrics import ABLATED, SHORT, VIEWS, other_metrics, probe_metrics
-from replications.sparse_autoencoders.benchmarks import views
-from replications.sparse_autoencoders.codes import components, pooled, random_sae
 from replications.sparse_autoencoders.contrasts import (
     SUBJECTS,
     contrast,
@@ -24,19 +20,10 @@ from replications.sparse_autoencoders.contrasts import (
     passages,
     plain_contrast,
 )
-from replications.sparse_autoencoders.draw_field import draw_floors
-from replications.sparse_autoencoders.perturbation import (
-    Pooled,
-    aligned,
-    as_coordinates,
-    as_probes,
-    falls,
-    matched,
-    probes,
-    tpp,
-)
+from replications.sparse_autoencoders.latents_figures import contrasts as draw_contrasts
+from replications.sparse_autoencoders.probes import CONTROLS, contrast_metrics, probe_metrics, views
 from replications.sparse_autoencoders.probing import (
-    Halves,
+    VIEWS,
     balanced,
     best_features,
     dense_score,
@@ -44,6 +31,7 @@ from replications.sparse_autoencoders.probing import (
     sparse_score,
     splittable,
 )
+from replications.sparse_autoencoders.readouts import components, density_matched, pooled, random_sae
 from replications.sparse_autoencoders.texts import FLAGGED, Window, flagged_calls, ordinary_call, tasks
 
 GROUPS = [f"g{row % 8}" for row in range(160)]
@@ -159,55 +147,10 @@ def test_a_plain_probe_is_fitted_on_the_other_stories():
     assert float(plain_contrast(resid, used, reference)[4]) < -1
 
 
-def classes_of(n):
-    """Three classes, each with its own coordinate, and a latent that writes it."""
-    kinds = [f"c{row % 3}" for row in range(n)]
-    latents = torch.zeros(n, 30)
-    latents[torch.arange(n), torch.arange(n) % 3] = 2.0
-    latents[:, 3:] = torch.rand(n, 27, generator=torch.Generator().manual_seed(0)) * 0.1
-    W_dec = torch.cat([torch.eye(6)[:3], 0.01 * random_rows(27, 6, torch.Generator().manual_seed(1))])
-    return kinds, Pooled(latents @ W_dec, latents, W_dec, torch.full((30,), 0.3))
-
-
-def test_targeted_perturbation_finds_the_latents_of_the_classes():
-    kinds, data = classes_of(120)
-    cut = Halves(np.arange(60), np.arange(60, 120))
-    found = probes(data.x, kinds, cut)
-    sets = {name: aligned(data, probe, cut, 1) for name, probe in found.items()}
-    assert [int(one[0]) for one in sets.values()] == [0, 1, 2]
-    fall = falls(data, found, sets, cut)
-    assert fall.diagonal().min() > 0.4
-    assert tpp(fall) > 0.3
-    drawn = {name: matched(data.density, chosen, np.random.default_rng(0)) for name, chosen in sets.items()}
-    assert tpp(falls(data, found, drawn, cut)) < 0.1  # the control fails
-    nothing = {name: np.array([], dtype=int) for name in sets}
-    assert np.abs(falls(data, found, nothing, cut)).max() == 0
-
-
-def test_floor_and_reference_of_targeted_perturbation():
-    """Every class has a coordinate of its own, in noise: setting it to its mean harms that class, all of them all."""
-    kinds, data = classes_of(240)
-    x = data.x + 0.3 * torch.randn(data.x.shape, generator=torch.Generator().manual_seed(2))
-    data, cut = data._replace(x=x), Halves(np.arange(120), np.arange(120, 240))
-    found = probes(data.x, kinds, cut)
-    neurons = as_coordinates(data, cut)
-    left = data.x - neurons.latents @ neurons.W_dec
-    assert torch.allclose(left, data.x[cut.train].mean(0).expand_as(left), atol=1e-5)  # not 0, which may be far away
-    axes = {name: aligned(neurons, probe, cut, 1) for name, probe in found.items()}
-    assert [int(one[0]) for one in axes.values()] == [0, 1, 2]
-    assert tpp(falls(neurons, found, axes, cut)) > 0.1
-    constant = falls(neurons, found, {name: np.arange(6) for name in found}, cut)
-    assert constant == pytest.approx(np.full((3, 3), 0.5), abs=0.05)  # all at their mean: every probe is at chance
-    own = as_probes(data, found, cut)
-    alone = {name: np.array([place]) for place, name in enumerate(found)}
-    assert falls(own, found, alone, cut).diagonal() == pytest.approx(np.full(3, 0.5), abs=0.05)
-
-
 def test_matched_latents_are_others_of_like_density():
     density = torch.linspace(0.001, 0.5, 300)
-    data = Pooled(torch.zeros(1, 1), torch.zeros(1, 300), torch.zeros(300, 1), density)
     chosen = np.array([10, 100, 200])
-    drawn = matched(data.density, chosen, np.random.default_rng(0))
+    drawn = density_matched(density, chosen, np.random.default_rng(0))
     assert not set(drawn) & set(chosen)
     assert np.abs(drawn - chosen).max() <= 22
 
@@ -266,34 +209,29 @@ def test_labels_of_the_tasks():
 
 def test_metrics_of_tables():
     asked = [("x", "whole window"), *(("flagged call", view) for view in VIEWS)]
-    kinds = (*SHORT, "coordinates, shuffled", "latents, shuffled")
+    kinds = ("latents", *CONTROLS, "coordinates, shuffled", "latents, shuffled")
     frame = pd.DataFrame(
         {"seed": seed, "task": task, "view": view, "features": own, "k": k, "accuracy": 0.6 + 0.3 * (own == "latents")}
         for seed in (0, 1) for task, view in asked for own in kinds for k in (0, 1, 2, 5)
     )  # fmt: skip
     frame.loc[(frame["features"] == "coordinates") & (frame["k"] == 0), "accuracy"] = 0.97
     found = probe_metrics(frame)
-    assert found["probe_latents_minus_random"].value == pytest.approx(0.3)
+    assert found["probe_latents_k1"].control("random_directions").difference.value == pytest.approx(0.3)
     assert found["probe_latents_k1"].n == 2
+    assert found["probe_plain_gain"].value == pytest.approx(0.07)
+    assert found["probe_plain_gain"].control("shuffled_labels").value == pytest.approx(0)
     arms = ("latents", "random", "coordinates")
     whats = [f"contrast of {arm}{end}" for arm in arms for end in ("", ", chosen elsewhere")]
-    whats += ["contrast of a plain probe, chosen elsewhere", "tpp of the probe's direction"]
-    whats += [f"tpp of {n} {kind}" for n in ABLATED for kind in ("latents", "random latents", "coordinates")]
+    whats += ["contrast of a plain probe, chosen elsewhere"]
     others = pd.DataFrame(
         [{"what": what, "seed": seed, "value": 1.0 + seed + ("random" in what) + 2 * ("coordinates" in what)}
          for what in whats for seed in (0, 1)]
     )  # fmt: skip
-    floors = other_metrics(others)
-    assert floors["contrast_minus_random"].value == floors["contrast_elsewhere_minus_random"].value == -1
-    assert floors["contrast_minus_coordinates"].value == floors["tpp_n20_minus_coordinates"].value == -2
-    assert floors["contrast_elsewhere_minus_plain"].value == 0
-    assert "contrast_minus_plain" not in floors
-    best = others.assign(value=2.0 * others["what"].isin(["contrast of latents", "tpp of 20 latents"]))
-    nothing = probe_metrics(frame.assign(accuracy=0.6)) | other_metrics(others.assign(value=0.0))
-    for claim in (one for one in load_claims("sparse_autoencoders") if one.part == "benchmarks"):
-        worlds = found | other_metrics(best), nothing
-        verdicts = [evaluate("sparse_autoencoders", claim, "toy", world).verdict for world in worlds]
-        assert verdicts == ["reproduced", "not reproduced"], claim.id
-    figure, data = draw_floors(frame, others)
-    assert [len(axis.collections) for axis in figure.axes] == [12, 7, 7]  # one mean for each arm and place
+    told = contrast_metrics(others)
+    assert [told[name].control("random_directions").difference.value for name in told] == [-1, -1]
+    assert told["contrast"].control("coordinates").difference.value == -2
+    assert [control.name for control in told["contrast"].controls] == ["random_directions", "coordinates"]
+    assert told["contrast_elsewhere"].control("plain_probe").difference.value == 0
+    figure, data = draw_contrasts(frame, others)
+    assert [len(axis.collections) for axis in figure.axes] == [12, 7]  # one mean for each arm and place
     assert len(data) == len(others) + sum(frame["task"] == "flagged call")
