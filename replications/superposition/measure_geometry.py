@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
@@ -214,7 +214,7 @@ def within(W: Float[Tensor, "hidden feature"]) -> float:
     return float((every[:half, :half].sum() + every[half:, half:].sum()) / every.sum())
 
 
-def branches(grid: Grid) -> dict[str, tuple[Float[np.ndarray, "seed ratio"], Float[np.ndarray, "seed ratio"]]]:
+def branches(grid: Grid) -> dict[str, tuple[Float[np.ndarray, "seed ratio"], Int[np.ndarray, "seed ratio"]]]:
     """Of each branch the best loss (infinite where no restart ended there), and how many restarts ended there."""
     stored, loss = norms(grid.W)[:, :, 0] > HALF, grid.loss[:, :, 0]
     kinds = {"pentagon": stored.all(-1), "digons": stored[..., :-1].all(-1) & ~stored[..., -1]}

@@ -3,8 +3,8 @@
 `phase_diagram` (n = 2, m = 1) and `third_feature` (n = 3, m = 2): the class of every trained cell against that of the
 exact optimum. Losses are integrated by quadrature, so the comparison holds to quadrature accuracy; a model that beat
 the exact optimum would show that the optimum is none, and stops the step. Controls: the linear model on the same data,
-and the exact classes in permuted cells. Cells within `band` of a border are not compared. Where `band` is below the grid
-step (as in `third_feature`), this leaves nothing out.
+and the exact classes in permuted cells. Cells within `band` of a border are not compared. Where `band` is below the
+grid step (as in `third_feature`), this leaves nothing out.
 
 `first_order`: density falls in 2 % steps. At importance r < 1 the best model changes branch: the weaker feature,
 min(|w1|, |w2|), jumps from nothing to a large value between neighbouring densities, while both branches exist on either

@@ -3,8 +3,8 @@
 `uniform`: D* = m / ||W||_F^2 against density: how much of the way between its neighbouring levels it spends at 1/2.
 D_i of every stored feature: how many lie at the share of a regular arrangement. Controls: any other level of equal
 width; the linear model on the same data; random directions with the norms of the trained columns; untrained weights;
-other densities. The sum of the D_i is compared with the number of hidden dimensions, its upper bound (a theorem, checked on
-every model).
+other densities. The sum of the D_i is compared with the number of hidden dimensions, its upper bound (a theorem,
+checked on every model).
 
 `adversarial`: every point x is moved by a tenth of the mean norm of the inputs in the direction (W^T W)_i / ||.||, the
 worst i for that point; the target stays x. The attack is analytic: gradients are masked by the ReLU. The excess loss

@@ -1,8 +1,8 @@
 """Settings of the toy models of superposition. `config.yaml` gives the values of each scale."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from common.core.settings import Strict
 from common.toys.settings import Optimisation
@@ -51,7 +51,7 @@ class Shape(Strict):
 
     @field_validator("n_hidden")
     @classmethod
-    def _squeezes(cls, n_hidden: int, info: ValidationInfo) -> int:
+    def _squeezes(cls, n_hidden: int, info: Any) -> int:
         _fewer_than(info.data.get("n_features"), n_hidden)
         return n_hidden
 
@@ -115,7 +115,7 @@ class SetTraining(Effort):
 
     @field_validator("n_hidden")
     @classmethod
-    def _squeezes(cls, n_hidden: int, info: ValidationInfo) -> int:
+    def _squeezes(cls, n_hidden: int, info: Any) -> int:
         if {"n_sets", "members"} <= set(info.data):
             _fewer_than(info.data["n_sets"] * info.data["members"], n_hidden)
         return n_hidden
@@ -190,7 +190,7 @@ class FewPoints(Strict):
 
     @field_validator("widths")
     @classmethod
-    def _squeezes(cls, widths: list[int], info: ValidationInfo) -> list[int]:
+    def _squeezes(cls, widths: list[int], info: Any) -> list[int]:
         _fewer_than(info.data.get("n_features"), max(widths))
         return widths
 
