@@ -19,6 +19,7 @@ from replications.induction_heads.train import TrainFiles, train_arm
 from replications.ioi_circuit.batches import DISCOVERY, Batch, balanced, passes
 from replications.ioi_circuit.residual import read_difference
 from replications.monosemanticity.dictionaries import Stream
+from replications.superposition.train_features import TrainFiles as FeatureFiles
 from replications.superposition.train_features import train_features
 from tests.common.test_saes_training import SETTINGS, sweep
 from tests.fixtures.ioi_circuit_tiny import save_tiny_model, tiny_prompts
@@ -81,7 +82,8 @@ def test_steps_write_the_same_numbers(tmp_path):
             RunInfo(scale="smoke", seeds=[0, 1, 2, 3, 4], device=device),
         )
         train_grokking(**dict(grokking.training), seeds=[0, 1], device=device, out=tmp_path / f"grokking-{device}")
-        train_features(training=features.training, seeds=[0, 1], device=device, out=tmp_path / f"features-{device}")
+        run = RunInfo(scale="smoke", seeds=[0, 1], device=device)
+        train_features(FeatureFiles(models=tmp_path / f"features-{device}"), features.training, run)
     for step in ("arm", "grokking", "features"):
         one, other = (load_file(tmp_path / f"{step}-{device}") for device in DEVICES)
         assert one.keys() == other.keys()

@@ -1,24 +1,64 @@
-"""Draws what every hidden unit of the absolute-value models serves, from dense to sparse (section 8)."""
+"""Step: draws which hidden unit serves which features (section 8): stacked weights, absolute values, the motif."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL, Picture
-from replications.superposition.draw_neurons import stack_weights
+from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL, Picture, Plan, run_plans
 from replications.superposition.drawing import log_ticks
 
-SHOWN = 4
+TITLES = {"relu_hidden": "ReLU hidden units", "relu": "linear hidden\nunits (control)"}
+SHOWN = 5
+SHOWN_ABSOLUTE = 4
 COLOURED = 30  # less important features have one colour
+
+
+def draw_neurons(frame: pd.DataFrame) -> Figure:
+    """Best model of the first seed per density: a bar per unit, a piece per feature."""
+    one = frame[frame["seed"] == frame["seed"].iloc[0]]
+    densities = np.sort(one["density"].unique())[::-1]
+    chosen = densities[np.unique(np.linspace(0, len(densities) - 1, SHOWN).round().astype(int))]
+    figure, grid = plt.subplots(
+        len(TITLES), len(chosen), figsize=(PAGE_WIDTH, 3.6), sharex=True, sharey=True, squeeze=False
+    )
+    n_features = int(one["feature"].max()) + 1
+    colours = plt.get_cmap(SEQUENTIAL)(np.linspace(0.0, 1.0, n_features))
+    for line, (activation, title) in zip(grid, TITLES.items(), strict=True):
+        for axes, density in zip(line, chosen, strict=True):
+            part = one[(one["activation"] == activation) & (one["density"] == density)]
+            stack_weights(axes, part.pivot(index="unit", columns="feature", values="weight").abs().to_numpy(), colours)
+            mean = frame[(frame["activation"] == activation) & (frame["density"] == density)]["polysemantic"].mean()
+            axes.set_title(f"s = {density:g}, {mean:.1f} poly.", fontsize=7)
+        line[0].set_ylabel(f"{title}\n$|W_{{ji}}|$, stacked")
+    for axes in grid[-1]:
+        axes.set_xlabel("hidden unit")
+    mappable = ScalarMappable(Normalize(1, n_features), SEQUENTIAL)
+    figure.colorbar(mappable, ax=grid, label="feature, most important first", pad=0.01, fraction=0.03)
+    return figure
+
+
+def stack_weights(axes: Axes, weights: np.ndarray, colours: np.ndarray) -> None:
+    """A bar per row of `weights` [unit feature], a piece per feature."""
+    bottom = np.zeros(len(weights))
+    for feature, colour in enumerate(colours):
+        served = weights[:, feature] > 0
+        units = np.flatnonzero(served) + 1
+        axes.bar(units, weights[served, feature], bottom=bottom[served], color=colour, width=0.75, linewidth=0.2)
+        bottom += weights[:, feature]
+    axes.set_xticks(range(1, len(weights) + 1))
 
 
 def draw_absolute(frame: pd.DataFrame, small: pd.DataFrame) -> Picture:
     """Top: stacked weights of the first seed's units at four densities. Middle: all seeds. Bottom: small models."""
     one = frame[frame["seed"] == frame["seed"].iloc[0]]
     densities = np.sort(frame["density"].unique())[::-1]
-    chosen = [*densities[: SHOWN - 1].tolist(), densities[-1]]
+    chosen = [*densities[: SHOWN_ABSOLUTE - 1].tolist(), densities[-1]]
     n_features, n_units = int(frame["feature"].max()) + 1, int(frame["unit"].max()) + 1
     figure = plt.figure(figsize=(PAGE_WIDTH, 7.0))
     top, middle, bottom = np.asarray(figure.subfigures(3, 1, height_ratios=[1.1, 1.0, 1.2])).tolist()
@@ -71,3 +111,13 @@ def draw_motif(pair: np.ndarray, small: pd.DataFrame) -> None:
     right.plot([0, reach], [0, reach], "--", color="0.4", linewidth=0.8, label="inhibited as much as excited")
     right.set(xlabel="excitation by another feature", ylabel="inhibition by that feature")
     right.legend(frameon=False, loc="lower right")
+
+
+PLANS = {
+    "neurons/neurons": Plan(draw_neurons, ("table.csv",)),
+    "absolute/absolute": Plan(draw_absolute, ("table.csv", "motif.csv")),
+}
+
+
+if __name__ == "__main__":
+    run_plans(PLANS)
