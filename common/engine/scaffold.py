@@ -54,9 +54,7 @@ def new(name: str) -> None:
     write_text(schema, schemas()[schema])
     print(f"replications/{name} is ready: `make {name}` runs it, `make test` tests it.")
     print(f"Then replace its parts; the claim comes first (replications/{name}/claims.yaml). docs/extend.md says how.")
-    print(
-        f"Before you commit: `make {name}`, then `make gallery`; until then tests of generated documents ask for them."
-    )
+    print(f"Before you commit: `make {name}`, then `make record SCALE=laptop NAME={name}` to keep its verdicts.")
 
 
 def main() -> None:

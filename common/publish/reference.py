@@ -1,51 +1,58 @@
-"""Which replications differ from the committed reference run in `figures/`: prints their names, one a line.
+"""Which records in `figures/` are out of date: prints the names of their replications, one a line.
 
-CI verifies these first and by all means; the others, whose sources, settings and claims are those of the reference run,
-as far as its time allows. The state of a replication is one hash over the import closure of all its modules (lock
-included) and of what makes models, corpora and verdicts, its claims and rules, the settings of the reference run's
-scale, its models with their released SAEs, and the corpora. Settings and models of other scales do not count, nor does
-what it reads of another replication's results.
+The state of a replication is one hash over the import closure of its modules (lock included), over what makes models,
+corpora and verdicts, and over its claims, rules and settings at the recorded scale, with its models, released SAEs and
+corpora. It does not hold what a replication reads of another one's results.
 """
 
 import hashlib
 import json
+from typing import Any
 
+from common.core import seals
 from common.core.files import read_json, read_yaml
 from common.core.settings import ROOT, load_replication, load_scale, replications
 from common.core.source_hash import source_hash
 from common.data.models import registry
 
-STATES = ROOT / "figures" / "sources.json"
-SCALE = "laptop"
+RECORDS = ROOT / "figures" / "records.json"
 SHARED = ("common.data.materialise", "common.recipes.python_docs", "common.recipes.self_chat", "common.core.verify")
 
 
-def state(name: str) -> str:
-    """16 hex digits that change when a run of this replication could give other metrics or verdicts."""
+def state(name: str, scale: str) -> str:
+    """16 hex digits that change when a run of this replication at `scale` could give other metrics or verdicts."""
     folder = ROOT / "replications" / name
     modules = [f"replications.{name}.{path.stem}" for path in sorted(folder.glob("*.py"))]
     digest = hashlib.sha256(source_hash(*modules, *SHARED).encode())
-    scale = load_scale(SCALE)
-    digest.update((load_replication(name, SCALE).model_dump_json() + scale.model_dump_json()).encode())
-    digest.update("".join(registry()[model].model_dump_json() for model in scale.models).encode())
-    saes = [one for one in read_yaml(ROOT / "config" / "saes.yaml")["saes"].values() if one["model"] in scale.models]
-    digest.update("".join(json.dumps(one, sort_keys=True) for one in saes).encode())
-    files = [path for path in sorted(folder.glob("*.yaml")) if path.name != "config.yaml"]
-    for path in [*files, *sorted(folder.glob("*.smk")), ROOT / "config" / "corpora.yaml"]:
+    scale = scale.split("-")[0]  # of a folder such as `laptop-calibration`
+    chosen = load_scale(scale)
+    digest.update((load_replication(name, scale).model_dump_json() + chosen.model_dump_json()).encode())
+    digest.update("".join(registry()[model].model_dump_json() for model in chosen.models).encode())
+    saes = read_yaml(ROOT / "config" / "saes.yaml")["saes"].values()
+    own = [one for one in saes if one["model"] in chosen.models]
+    digest.update("".join(json.dumps(one, sort_keys=True) for one in own).encode())
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".smk")]
+    digest.update(seals.state(name, scale).encode())
+    for path in [path for path in files if path.name != "config.yaml"] + [ROOT / "config" / "corpora.yaml"]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def states() -> dict[str, str]:
-    """The state of every replication."""
-    return {name: state(name) for name in replications()}
+def records() -> dict[str, Any]:
+    """The committed records, by replication; none if nothing has been recorded."""
+    found: dict[str, Any] = read_json(RECORDS) if RECORDS.exists() else {}
+    return found
 
 
-def changed() -> list[str]:
-    """Replications that the reference run does not hold as they are now."""
-    known = read_json(STATES) if STATES.exists() else {}
-    return [name for name, found in states().items() if known.get(name) != found]
+def stale() -> list[str]:
+    """Replications whose record is missing or out of date."""
+    known = records()
+    return [
+        name
+        for name in replications()
+        if name not in known or known[name]["state"] != state(name, known[name]["scale"])
+    ]
 
 
 if __name__ == "__main__":
-    print("\n".join(changed()))
+    print("\n".join(stale()))

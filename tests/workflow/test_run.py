@@ -21,14 +21,14 @@ FIGURE_FILES = ("svg", "png", "pdf", "csv", "json")
 
 @pytest.fixture(scope="module")
 def every_job(finished):
-    """Pairs (rule, what a dry run prints about its job), of all jobs. Planned once: Snakemake takes seconds for it."""
-    return finished.planned("-p", "--forceall")
+    """All jobs. Planned once: Snakemake takes seconds for it."""
+    return finished.planned("all", options=("--forceall",))
 
 
 @pytest.fixture(scope="module")
 def steps(every_job):
     """Every rule with the module that its shell command runs."""
-    found = {rule: re.search(r"python -m ([\w.]+)", command) for rule, command in every_job}
+    found = {job.rule: re.search(r"python -m ([\w.]+)", job.shell) for job in every_job}
     return {rule: match[1] for rule, match in found.items() if match}
 
 
@@ -80,13 +80,13 @@ def test_the_target_browser_makes_a_page_of_every_autoencoder(finished, every_jo
         pages = {path.stem for path in (index.parents[1] / "browser").glob("**/*.html")}
         assert pages == {one["name"] for one in json.loads(index.read_text())}
     assert "verify" not in finished.jobs("all"), "nothing is made anew because of the pages"
-    assert "sparse_autoencoders_browse_rest" not in {rule for rule, _ in every_job}, "they are in no other target"
+    assert "sparse_autoencoders_browse_rest" not in {job.rule for job in every_job}, "they are in no other target"
     assert not [step for step in costs(finished.results)["steps"] if "browse_rest" in step]
 
 
 def test_second_run_does_nothing_and_touch_neither(finished):
     assert finished.jobs("all") == set()
-    for path in [*finished.path.glob("common/*.py"), *finished.path.glob("replications/*/*.py")]:
+    for path in [*finished.path.glob("common/*/*.py"), *finished.path.glob("replications/*/*.py")]:
         os.utime(path)
     assert finished.jobs("all") == set()
 
@@ -118,7 +118,7 @@ def edited(path, old, new):
 def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished, steps):
     """The importing steps rerun, what follows them comes along, and nothing before."""
     uses = {rule: "common.core.statistics" in imported(module) for rule, module in steps.items()}
-    with edited(finished.path / "common" / "statistics.py", "LEVEL = 0.95", "LEVEL = 0.9"):
+    with edited(finished.path / "common" / "core" / "statistics.py", "LEVEL = 0.95", "LEVEL = 0.9"):
         rerun = finished.jobs("all")
     assert finished.jobs("all") == set()
     importing = {rule for rule, yes in uses.items() if yes}
@@ -129,7 +129,7 @@ def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished, ste
 
 def test_every_step_carries_the_hash_of_its_sources(finished, steps):
     """An edit in the module that every step imports reruns every step."""
-    with edited(finished.path / "common" / "cli.py", "LOG_INTERVAL = 10.0", "LOG_INTERVAL = 11.0"):
+    with edited(finished.path / "common" / "core" / "step.py", "LOG_INTERVAL = 10.0", "LOG_INTERVAL = 11.0"):
         rerun = finished.jobs("all")
     importing = {rule for rule, module in steps.items() if "common.core.step" in imported(module)}
     assert len(importing) >= 20
@@ -207,7 +207,8 @@ def test_a_failed_claim_sets_the_exit_code_after_everything_is_written(finished)
 
 
 def test_the_paper_knows_the_rule_file_of_every_figure(finished, every_job):
-    [said] = re.findall(r"common\.paper --makers '(.+?)'", dict(every_job)["paper"])
+    [paper] = [job for job in every_job if job.rule == "paper"]
+    [said] = re.findall(r"common\.publish\.paper --makers '(.+?)'", paper.shell)
     makers = json.loads(said)
     for section in finished.path.glob("replications/*/section.typ"):
         shown = set(re.findall(r'/figures/([\w-]+)"', section.read_text()))

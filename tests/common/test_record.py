@@ -1,0 +1,109 @@
+"""Slim records: a replication is recorded by itself, pictures stay small, and what has changed since is named."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import common.publish.record as module
+import common.publish.reference as reference
+from common.core.claims import Claim, ControlResult
+from common.core.errors import UserError
+from common.publish.pages import badge, seed_list, strongest, tally, value, with_block
+from common.publish.record import record, slim_picture
+
+COST = {"wall_s": 1.0, "cpu_s": 120.0, "peak_rss_mb": 3000.0, "gpu_s": 0.0, "peak_gpu_mb": 0.0}
+ORIGIN = {"commit": "a" * 40, "dirty": False, "scale": "laptop", "seeds": [10, 11, 12], "device": "one", "models": {}}
+
+
+def claim(name, **more):
+    facts = {
+        "id": f"grokking.{name}", "replication": "grokking", "tier": "landmark", "statement": f"What {name} says.",
+        "counterpart": "Figure 1", "source": "Power et al. 2022", "paper_value": "5", "model": "toy", "unit": "1",
+        "value": 7.0, "ci_low": 6.0, "ci_high": 8.0, "verdict": "reproduced", "reason": "", "assertion": ">= 5",
+        "strongest_control": "large_share",
+        "controls": [ControlResult(name="large_share", value=1.0, ci_low=0.9, ci_high=1.1)],
+    }  # fmt: skip
+    return Claim(**(facts | more))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with a finished run of grokking, whose section of the paper shows one figure."""
+    results = tmp_path / "results/laptop"
+    for path, content in {
+        "replications/grokking/section.typ": '#figure-of("grokking/toy/delay/figures/delay")\n',
+        "figures/claims.json": json.dumps([claim("old", replication="gone").model_dump(mode="json")]),
+        "results/laptop/grokking/claims.json": json.dumps([claim("delay").model_dump(mode="json")]),
+        "results/laptop/grokking/provenance.json": json.dumps(ORIGIN | {"state": "now"}),
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    (results / "grokking/toy/delay/figures").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 255, (900, 1400, 3), dtype=np.uint8)
+    noise[:, 200:] = 255
+    Image.fromarray(noise).save(results / "grokking/toy/delay/figures/delay.png")
+    cost = {"steps": {"grokking/train": COST}, "replications": {"grokking": COST | {"disk_mb": 4.0}}}
+    for target, stand_in in {
+        "ROOT": tmp_path, "replications": lambda: ["grokking"], "state": lambda name, scale: "now",
+        "costs": lambda folder: cost, "pages": lambda folder: {},
+    }.items():  # fmt: skip
+        monkeypatch.setattr(module, target, stand_in)
+    monkeypatch.setattr("common.publish.pages.ROOT", tmp_path)
+    return tmp_path
+
+
+def test_a_finished_replication_is_recorded_with_small_pictures(project):
+    record("laptop")
+    known = json.loads((project / "figures/records.json").read_text())["grokking"]
+    assert (known["scale"], known["state"], known["cost"]["steps"]) == ("laptop", "now", 1)
+    assert known["cost"]["costliest"] == {"train": 120.0}
+    judged = json.loads((project / "figures/claims.json").read_text())
+    assert [one["id"] for one in judged] == ["grokking.delay"], "records of replications that are gone go"
+    assert (project / "figures/grokking/delay.png").stat().st_size <= 100_000
+
+
+def test_an_unfinished_run_is_not_recorded(project, monkeypatch):
+    monkeypatch.setattr(module, "state", lambda name, scale: "edited")
+    with pytest.raises(UserError, match="no finished run of grokking by the present sources"):
+        record("laptop", "grokking")
+    assert not (project / "figures/records.json").exists()
+
+
+def test_a_picture_that_cannot_be_small_is_refused(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    with pytest.raises(UserError, match="does not fit into 100 KB"):
+        slim_picture(tmp_path / "noise.png")
+
+
+def test_out_of_date_records_are_named(monkeypatch):
+    monkeypatch.setattr(reference, "replications", lambda: ["a", "b", "c"])
+    monkeypatch.setattr(reference, "state", lambda name, scale: f"{name} at {scale}")
+    known = {"a": {"state": "a at full", "scale": "full"}, "b": {"state": "older", "scale": "full"}}
+    monkeypatch.setattr(reference, "records", lambda: known)
+    assert reference.stale() == ["b", "c"]
+
+
+def test_a_card_shows_value_strongest_control_and_badge():
+    one = claim("delay")
+    assert value(one) == "7 [6, 8]"
+    assert strongest(one) == "large share: 1 [0.9, 1.1]"
+    assert badge(one) == "✔ reproduced (unsealed)"
+    missed = claim("other", verdict="not reproduced")
+    check = claim("third", tier="check", verdict="holds")
+    assert tally([one, missed, check]) == "1 of 2 landmarks reproduced, 1 not reproduced; 1 of 1 checks hold"
+
+
+def test_a_block_is_replaced_between_its_markers():
+    page = "a\n<!-- x: generated by `make record` -->\nold\n<!-- end of x -->\nb\n"
+    assert with_block(page, "x", "new") == page.replace("old", "new")
+    with pytest.raises(UserError, match="lost the markers of its block 'y'"):
+        with_block(page, "y", "new")
+
+
+def test_seeds_in_a_row_are_shortened():
+    assert seed_list([0, 1, 2, 3, 4]) == "0 to 4"
+    assert seed_list([0, 1]) == "0, 1"
+    assert seed_list([0, 2, 3]) == "0, 2, 3"
