@@ -9,35 +9,40 @@ import pandas as pd
 
 from common.core.figures import PAGE_WIDTH, save_figure, use_style
 from common.core.metrics import read_metrics
-from common.core.step import run
+from common.core.step import Files, run_step
 from replications.ioi_circuit import published
-from replications.ioi_circuit.labels import BEFORE
-from replications.ioi_circuit.verification_figures import COLOURS
+from replications.ioi_circuit.circuit_figures import COLOURS
+from replications.ioi_circuit.fine_tuned import BEFORE
 
-CAPTION = Path(__file__).parent / "captions" / "transfer.rst"
 PUBLISHED = "GPT-2 small, as published"
 SIZE = 5.0  # percent: of the marks of published heads, whose effects are not compared
 SHOWN = tuple(kind for kind in COLOURS if kind not in ("unclassified", "uncounted"))
 
 
-def transfer(*, circuits: list[Path], metrics: list[Path], heads: list[Path], tuned: list[Path], out: Path) -> None:
-    """Draws the figure and writes its table, one row per model and class. `out` is one of the five files.
+class TransferFiles(Files):
+    circuits: list[Path]
+    """`circuit.csv` of each model, in a folder named after the model"""
+    metrics: list[Path]
+    """of the verification of each model, in the same order"""
+    heads: list[Path]
+    """`heads.csv` of path patching of each model"""
+    tuned: list[Path]
+    """`nodes.csv` of the part `fine_tuned` of the models that have it"""
+    caption: Path
+    svg: Path
+    others: list[Path]
 
-    Args:
-        circuits: `circuit.csv` of each model, in a folder named after the model.
-        metrics: `metrics.json` of the verification of each model, in the same order.
-        heads: `heads.csv` of path patching of each model.
-        tuned: `nodes.csv` of the part `fine_tuned` of the models that have it.
-        out: the `.svg`.
-    """
-    after = {path.parent.parent.name: path for path in tuned}
+
+def transfer(files: TransferFiles) -> None:
+    """Draws the figure and writes its table, one row per model and class."""
+    after = {path.parent.parent.name: path for path in files.tuned}
     parts = []
-    for paths in zip(circuits, metrics, heads, strict=True):
-        model, found = paths[0].parent.parent.name, _one(*paths)
-        parts.append((model, *found))
+    for paths in zip(files.circuits, files.metrics, files.heads, strict=True):
+        model, of_model = paths[0].parent.parent.name, _of_model(*paths)
+        parts.append((model, *of_model))
         if model in after:
             label = f"{model}, fine-tuned to refuse"
-            parts.append((label, *_tuned(label, after[model], *found)))
+            parts.append((label, *_tuned(label, after[model], *of_model)))
     parts.append((PUBLISHED, *_published()))
     use_style()
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 0.9 + 0.34 * len(SHOWN) * len(parts)))
@@ -61,19 +66,20 @@ def transfer(*, circuits: list[Path], metrics: list[Path], heads: list[Path], tu
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_xlabel("depth of the head (0: first layer, 1: last)")
     together = pd.concat([summary for _, _, summary in parts])
-    save_figure(figure, out.with_suffix(""), together, CAPTION, [*circuits, *metrics, *heads, *tuned])
+    sources = [*files.circuits, *files.metrics, *files.heads, *files.tuned]
+    save_figure(figure, files.svg.with_suffix(""), together, files.caption, sources)
 
 
-def _one(circuit: Path, metrics: Path, heads: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _of_model(circuit: Path, metrics: Path, heads: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Nodes with their depth, and one row per class."""
     model = circuit.parent.parent.name
-    table, found = pd.read_csv(circuit), read_metrics(metrics)
+    table, measured = pd.read_csv(circuit), read_metrics(metrics)
     last = max(1, int(pd.read_csv(heads)["layer"].max()))
     table["depth"] = table["layer"] / last
     records = []
     for kind in SHOWN:
         part = table[table["class"] == kind]
-        drop = found.get(f"drop_without_{kind}")
+        drop = measured.get(f"drop_without_{kind}")
         records.append(
             {
                 "model": model,
@@ -82,9 +88,9 @@ def _one(circuit: Path, metrics: Path, heads: Path) -> tuple[pd.DataFrame, pd.Da
                 "mean_depth": part["depth"].mean(),
                 "summed_effect_percent": part["effect"].sum(),
                 "drop": drop.value if drop else float("nan"),
-                "faithfulness": found["circuit_faithfulness"].value,
-                "heads": found["circuit_heads_share"].value * found["circuit_heads_share"].n,
-                "small_circuit": found["small_circuit"].value,
+                "faithfulness": measured["circuit_faithfulness"].value,
+                "heads": measured["circuit_heads_share"].value * measured["circuit_heads_share"].n,
+                "small_circuit": measured["small_circuit"].value,
             }
         )
     return table, pd.DataFrame(records)
@@ -126,4 +132,4 @@ def _tuned(label: str, nodes: Path, table: pd.DataFrame, summary: pd.DataFrame) 
 
 
 if __name__ == "__main__":
-    run(transfer)
+    run_step(transfer)
