@@ -34,7 +34,7 @@ $(INTEROP):
 	@$(subst .venv,.venv-interop,$(PIP)) envs/interop.lock
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate figures metrics verify report paper corpora browser status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke calibrate freeze amend fresh figures metrics verify report paper corpora browser status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -51,6 +51,16 @@ smoke: $(READY)  ## every step of every replication once, tiny, in a few minutes
 calibrate: $(READY)  ## the same measurements on the calibration seeds, into results/SCALE-calibration; NAME=my_result for one replication
 	$(RUN) --calibrate $(or $(NAME),verify)
 
+freeze: $(READY)  ## seal the landmarks on their calibration, before they are scored; NAME=my_result for one replication
+	@$(PYTHON) -m common.engine.freeze freeze --scale $(SCALE) $(if $(NAME),--name "$(NAME)")
+
+amend: $(READY)  ## NAME=my_result CLAIM=id WHY="...": say why a sealed landmark was changed, or retire one that is gone
+	@$(PYTHON) -m common.engine.freeze amend --name "$(NAME)" --claim "$(CLAIM)" --why "$$WHY"
+
+fresh: $(READY)  ## SEEDS=20,21,22: the claims on seeds never used before, compared with the scored verdicts; NAME=my_result
+	@[ -n "$(strip $(SEEDS))" ] || { echo "error: SEEDS is empty; give seeds that were never used, as in SEEDS=20,21,22" >&2; exit 1; }
+	$(RUN) --seeds "$(SEEDS)" $(or $(NAME),verify)
+
 status: $(READY)  ## replications and steps: state, seconds, claims held / failed / not run
 	@$(PYTHON) -m common.engine.status --scale $(SCALE) $(CHOSEN)
 
@@ -60,8 +70,8 @@ new: $(READY)  ## NAME=my_result: a new replication that already runs, with clai
 record: $(READY)  ## keep slim records of a finished run in figures/ and renew the generated parts of the documents; SCALE=, NAME=
 	@$(PYTHON) -m common.publish.record --scale $(SCALE) --name "$(NAME)"
 
-dag: $(READY)  ## draw the workflow as it is now into docs/workflow.svg
-	@$(PYTHON) -m common.publish.workflow_picture
+dag: $(READY)  ## draw the workflow and the floors of common/ as they are now, into docs/
+	@$(PYTHON) -m common.engine.plan && $(PYTHON) -m common.publish.floors
 
 bench: $(READY)  ## timings side by side with what a user would pick instead
 	@$(PYTHON) -m benchmarks
@@ -88,7 +98,7 @@ setup: $(READY)  ## create .venv from the lock; every other command does this by
 
 clean:  ## remove results and intermediate files of SCALE
 	@[ -n "$(strip $(SCALE))" ] || { echo "error: SCALE is empty; say which results to remove, as in SCALE=smoke" >&2; exit 1; }
-	rm -rf results/$(SCALE) results/$(SCALE)-calibration
+	rm -rf results/$(SCALE) results/$(SCALE)-calibration results/$(SCALE)-fresh-*
 
 clean-env:  ## remove .venv; the next command installs it again
 	rm -rf .venv .venv-interop

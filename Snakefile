@@ -1,11 +1,11 @@
 # Landmarks: the whole workflow. Checks the settings, loads every replications/*/rules.smk as a module, and defines the
 # targets. A new folder under replications/ is a new replication; nothing here needs an edit for it.
 import sys
-from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
 from common.core.claims import load_claims
+from common.core.seals import state as seal_state
 from common.core.settings import load_replication, replications
 from common.engine.config import load_run
 from common.data.corpora import corpus_entry
@@ -15,7 +15,6 @@ from common.data.models import folder_files, registry
 from common.publish.paper import figure_rules, references
 from common.publish.provenance import config_hash, git_state, lock_hash
 from common.publish.reference import state
-from common.publish.report import front_page
 from common.engine.rules import Steps, source_hash, tie_steps_to_this_process
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -30,6 +29,7 @@ try:
         calibrate=bool(config.get("calibrate", False)),
         models=config.get("models", ""),
         hub=bool(config.get("hub", False)),
+        seeds=str(config.get("seeds", "")),
     )
     NAMES = replications()
     for name in NAMES:
@@ -59,12 +59,6 @@ pathvars:
 
 wildcard_constraints:
     model="|".join(MODELS),
-
-
-config["front_page"] = front_page(Path(RUN.results))  # read by paper/report.rst
-
-
-report: "paper/report.rst"
 
 
 for NAME in NAMES:
@@ -98,7 +92,8 @@ for NAME in NAMES:
         conda:
             "envs/environment.yaml"
         params:
-            options=f"--scale {RUN.scale} --replication {NAME} --results {RUN.results} --models {' '.join(RUN.models)}",
+            options=f"--scale {RUN.scale} --replication {NAME} --results {RUN.results} --models {' '.join(RUN.models)} --kind {RUN.kind}",
+            seals=seal_state(NAME, RUN.scale),
             sources=source_hash("common.core.verify"),
         shell:
             "python -m common.core.verify replication {params.options} --out {output} > {log} 2>&1"
@@ -160,6 +155,7 @@ rule all:
         rules.figures.input,
         [getattr(rules, f"{name}_provenance").output for name in NAMES],
         rules.verify.output,
+        rules.claims_page.output,
         rules.provenance.output,
         rules.cost.output,
         rules.paper.output,

@@ -22,7 +22,7 @@ if not PATHS or not all(path.startswith("tests/workflow") for path in PATHS):
     from tests.fixtures.ioi_circuit_tiny import bridge, decoder, knockout, no_gradients  # noqa: F401
 
 if TYPE_CHECKING:
-    from common.publish.workflow_picture import Step
+    from common.core.events import Event
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_MODEL = "smollm2-135m-instruct-q4_1"
@@ -35,11 +35,11 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def planned_jobs() -> "list[Step]":
+def planned_jobs() -> "list[Event]":
     """All jobs of scale laptop. Planned once: Snakemake takes seconds for it."""
-    from common.publish.workflow_picture import planned
+    from common.engine.plan import whole_workflow
 
-    return planned()
+    return whole_workflow()
 
 
 @pytest.fixture(scope="session")

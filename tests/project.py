@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from common.core.events import Event
 from common.core.settings import load_scale
-from common.publish.workflow_picture import jobs
+from common.engine.plan import plan
 
 COPIED = ("Snakefile", "common", "config", "paper", "profiles", "replications", "envs", "pyproject.toml")
 
@@ -45,16 +46,13 @@ class Project:
 
     def jobs(self, *targets: str) -> set[str]:
         """Names of the rules that a run would execute now."""
-        return {rule for rule, _ in self.planned("--", *targets)}
+        return {job.rule for job in self.planned(*targets)}
 
-    def planned(self, *options: str, config: tuple[str, ...] = ("scale=smoke",)) -> list[tuple[str, str]]:
-        """Pairs (rule, what a dry run prints about its job)."""
-        command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "--config", *config, *options]
-        done = subprocess.run(
-            command, cwd=self.path, env=self.environment(), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return jobs(done.stdout + done.stderr)
+    def planned(
+        self, *targets: str, config: tuple[str, ...] = ("scale=smoke",), options: tuple[str, ...] = ()
+    ) -> list[Event]:
+        """The jobs that a run would execute now."""
+        return plan(*targets, config=config, options=options, folder=self.path, environment=self.environment())
 
     @property
     def results(self) -> Path:

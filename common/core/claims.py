@@ -189,7 +189,7 @@ class Claim(Strict):
     sealed: Sealed | None = None
     amended: list[Amendment] = Field(default_factory=list)
     role: Role | None = Field(default=None, description="as written; of landmarks alone")
-    effective_role: Role | None = Field(default=None, description="an amended claim is reported, whatever is written")
+    effective_role: Role | None = Field(default=None, description="reported without a seal, or once amended")
     expected_verdict: Verdict | None = None
     tolerated_verdicts: list[Verdict] = Field(default_factory=list)
     verdict: Verdict | None
@@ -275,7 +275,7 @@ def evaluate(
             include={"headline", "neutral", "role", "expected_verdict", "tolerated_verdicts"}
         )
         record |= {"sealed": sealed, "amended": amended or []}
-        record["effective_role"] = "reported" if amended else definition.role
+        record["effective_role"] = definition.role if sealed and not amended else "reported"
     else:
         record["expected_verdict"] = "holds"
     if isinstance(metrics, str):

@@ -1,9 +1,9 @@
 """Settings of the run: one scale file and one `config.yaml` per replication, both checked by pydantic.
 
 A replication's `config.yaml` has the blocks `default`, `smoke`, `laptop`, `full` and `gpu`; the block of the chosen
-scale is laid over `default`, key by key. `full` is laid over `laptop` (default <- laptop <- full), and without a block
-of its own it is `laptop`. Its class `Settings` (in `settings.py`) names and bounds every key. The JSON schemas in
-`config/schemas/` are generated from these classes (`common.engine.schemas`) for editors.
+scale is laid over `default`, key by key; without a block `full`, that of `laptop` is taken. Its class `Settings` (in
+`settings.py`) names and bounds every key. The JSON schemas in `config/schemas/` are generated from these classes
+(`common.engine.schemas`) for editors.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from common.core.files import read_yaml
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = ("smoke", "laptop", "full", "gpu")
 Scale = Literal["smoke", "laptop", "full", "gpu"]
-LAYERS = {"full": ("default", "laptop", "full")}  # of other scales: default and their own block
+Kind = Literal["scored", "calibration", "fresh"]  # of a run, by its seeds
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -75,17 +75,13 @@ def load_replication(name: str, scale: str) -> Strict:
             raise UserError(f"{_shown(path)}: '{block}' must hold keys and values (found {content!r})")
     if unknown := sorted(set(blocks) - {"default", *SCALES}):
         raise UserError(f"{_shown(path)}: unknown block '{unknown[0]}'; allowed are default, {', '.join(SCALES)}")
-    *below, own = LAYERS.get(scale, ("default", scale))
-    needed = below[-1] if scale in LAYERS else own
-    if needed not in blocks:
+    own = "laptop" if scale == "full" and "full" not in blocks else scale
+    if own not in blocks:
         raise UserError(
-            f"{_shown(path)}: there is no block '{needed}'; write what this scale changes, or `{needed}: {{}}` "
+            f"{_shown(path)}: there is no block '{own}'; write what this scale changes, or `{own}: {{}}` "
             "if it runs with `default` as it is"
         )
-    merged: dict[str, Any] = {}
-    for block in (*below, own):
-        merged = _overlay(merged, blocks.get(block) or {})
-    return checked(settings_class(name), merged, path)
+    return checked(settings_class(name), _overlay(blocks.get("default") or {}, blocks[own] or {}), path)
 
 
 def settings_class(name: str) -> type[Strict]:

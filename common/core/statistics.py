@@ -160,6 +160,23 @@ def with_control(effect: Metric, name: str, control: Metric, difference: Estimat
     return Metric(**{**effect.model_dump(), "controls": [*effect.controls, one]})
 
 
+def holm(differences: Sequence[Estimate]) -> list[float]:
+    """Holm-corrected two-sided p of each difference from 0, by the normal approximation of its 95 % interval.
+
+    z is the value over its standard error, which is half of the interval over 1.96. An interval of width 0 gives p = 0,
+    or 1 where the value is 0.
+    """
+    from scipy.stats import norm
+    from statsmodels.stats.multitest import multipletests  # slow to import
+
+    if not differences:
+        return []
+    errors = np.array([(one.ci_high - one.ci_low) / 2 / norm.ppf((1 + LEVEL) / 2) for one in differences])
+    values = np.abs([one.value for one in differences])
+    z = np.divide(values, errors, out=np.where(values > 0, np.inf, 0.0), where=errors > 0)
+    return [float(p) for p in multipletests(2 * norm.sf(z), method="holm")[1]]
+
+
 def from_draws(
     value: float, draws: Float[np.ndarray, " draw"], *, n: int, unit: str, formula: str,
     uncertainty: Uncertainty | None = None,

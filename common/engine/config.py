@@ -3,7 +3,9 @@
 from typing import cast
 
 from common.core.errors import UserError
-from common.core.settings import Scale, Strict, load_scale
+from common.core.seals import read_lock
+from common.core.settings import SCALES, Kind, Scale, ScaleSettings, Strict, load_scale, replications
+from common.data.corpora import FIRST_CALIBRATION_SEED
 from common.data.models import registry
 
 
@@ -14,14 +16,15 @@ class Run(Strict):
     results: str
     device: str
     seeds: list[int]
+    kind: Kind
     models: list[str]
     hub: bool
 
 
-def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool = False) -> Run:
+def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool = False, seeds: str = "") -> Run:
     """What `make SCALE=... MODELS=a,b HUB=1` asks for, checked. UserError for an unknown scale, model or missing GPU.
 
-    With `calibrate` the calibration seeds are used and results go to a folder of their own.
+    With `calibrate` the calibration seeds are used, with `seeds` fresh ones; results go to a folder of their own.
     """
     settings = load_scale(scale)
     known = registry()
@@ -36,14 +39,51 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
             )
     if settings.device == "cuda":
         _need_cuda(scale)
+    kind: Kind = "calibration" if calibrate else "fresh" if seeds else "scored"
+    used = {
+        "scored": settings.seeds,
+        "calibration": settings.calibration_seeds,
+        "fresh": fresh_seeds(seeds) if seeds else [],
+    }[kind]
+    folder = {"scored": "", "calibration": "-calibration", "fresh": "".join(f"-{seed}" for seed in ["fresh", *used])}
     return Run(
         scale=cast(Scale, scale),
-        results=f"results/{scale}-calibration" if calibrate else f"results/{scale}",
+        results=f"results/{scale}{folder[kind]}",
         device=settings.device,
-        seeds=settings.calibration_seeds if calibrate else settings.seeds,
+        seeds=used,
+        kind=kind,
         models=chosen,
         hub=hub,
     )
+
+
+def fresh_seeds(given: str) -> list[int]:
+    """The seeds of `make fresh SEEDS=20,21,22`. UserError for one that was used before, and for ones that are no seeds.
+
+    Used are the scoring and calibration seeds of all scales, and those in the lock of any replication.
+    """
+    words = [word for part in given.split(",") if (word := part.strip())]
+    if wrong := [word for word in words if not word.isdecimal()]:
+        raise UserError(f"'{wrong[0]}' is no seed; give whole numbers, as in SEEDS=20,21,22")
+    seeds = [int(word) for word in words]
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+        raise UserError(f"SEEDS={given} are not two or more different seeds; give them as in SEEDS=20,21,22")
+    known: dict[int, str] = {}
+    for scale in SCALES:
+        settings: ScaleSettings = load_scale(scale)
+        known |= dict.fromkeys(settings.calibration_seeds, f"a calibration seed of scale {scale}")
+        known |= dict.fromkeys(settings.seeds, f"a scoring seed of scale {scale}")
+    for name in replications():
+        for entry in (entry for entries in read_lock(name).claims.values() for entry in entries.values()):
+            sealed = [*entry.seal.calibration_seeds, *entry.seal.scoring_seeds] if entry.seal else []
+            known |= dict.fromkeys({*entry.scored_seeds, *sealed} - set(known), f"in the claims.lock of {name}")
+    if used := [seed for seed in seeds if seed in known]:
+        raise UserError(f"seed {used[0]} is not fresh: it is {known[used[0]]}; choose one that was never used")
+    if high := [seed for seed in seeds if seed >= FIRST_CALIBRATION_SEED]:
+        raise UserError(
+            f"seed {high[0]} would draw calibration documents; fresh seeds are below {FIRST_CALIBRATION_SEED}"
+        )
+    return seeds
 
 
 def _need_cuda(scale: str) -> None:

@@ -11,14 +11,10 @@ but a required claim fails or a verdict is not the expected one.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
-import re
-import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,29 +23,32 @@ from typing import Annotated
 import psutil
 import tyro
 
-from common.core.claims import load_claims
+from common.core.claims import Claim, load_claims, load_planned
 from common.core.errors import UserError, from_os_error
+from common.core.events import EVENTS, Event, Kind, Tail, keep_finished
 from common.core.files import sweep_temporary_files
+from common.core.seals import check_lock
 from common.core.settings import ROOT, load_replication, replications
-from common.core.step import COST_PREFIX, die_with_parent
-from common.core.verify import read_claims, summary
+from common.core.step import die_with_parent
+from common.core.verify import overview, read_claims
 from common.data.models import check_weights, own_folder, registry
 from common.engine.checkpoints import remove_stale
 from common.engine.config import Run, load_run
+from common.engine.failure import explain
 from common.engine.forkserver import forkserver
+from common.engine.freeze import mark_scored, record_amendments
+from common.engine.fresh import agreement
 from common.engine.hub_models import check_chosen
-from common.engine.progress import follow, last_error, refused_option, unwritten
-from common.publish.report import finish
+from common.engine.plan import SNAKEMAKE, logged_to
+from common.engine.progress import follow
 
 CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
+PLANNED = "plan.jsonl"  # events of a dry run
 TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora", "browser")
-WORKING = ("verify", "paper")  # targets that are steps themselves
+STEPS = {"verify": ("verify", "claims_page"), "paper": ("paper",)}  # targets that are steps, with the rules they run
 DRY = {"-n", "--dry-run", "--dryrun"}  # options of Snakemake with which it only plans
 JUDGING = ("all", "verify", "report", "paper")  # targets that judge all claims
-NO_SPACE = 2**20  # bytes
-IDLE = "Nothing to be done"  # says Snakemake
-MESSAGE = re.compile(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)")
 FIXED_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
@@ -76,6 +75,8 @@ class Options:
     """True if a model hub can be reached"""
     calibrate: bool = False
     """use the calibration seeds; results go to results/<scale>-calibration"""
+    seeds: str = ""
+    """fresh seeds, separated by commas; results go to results/<scale>-fresh-<seeds>"""
     cores: str = "all"
     """processor cores to use"""
     snakemake: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -85,7 +86,9 @@ class Options:
 def launch(options: Options) -> int:
     """Runs the workflow and returns the exit code."""
     options = replace(options, models=names(options.models))
-    run = load_run(options.scale, calibrate=options.calibrate, models=options.models, hub=options.hub)
+    run = load_run(
+        options.scale, calibrate=options.calibrate, models=options.models, hub=options.hub, seeds=options.seeds
+    )
     _check_folders(run.models)
     for name in replications():
         load_replication(name, run.scale)
@@ -102,6 +105,9 @@ def launch(options: Options) -> int:
             f"unknown target '{unknown[0]}'; use {', '.join(TARGETS)}, report, a file below {run.results}/ "
             f"or a replication: {', '.join(replications())}"
         )
+    computed = _computed(targets)
+    for name in computed:
+        check_lock(name, run.scale, scored=run.kind == "scored")
     if options.models and set(targets or ["all"]) & {*JUDGING, "figures", "metrics"}:
         check_chosen(run.models)
     results = Path(run.results)
@@ -110,26 +116,35 @@ def launch(options: Options) -> int:
         dry = bool(DRY & set(options.snakemake))
         if not dry:
             remove_stale()
-        started = time.time()
-        code = _snakemake(run, options, targets or ["all"], owner)
+        if not dry and run.kind == "scored":
+            for name in computed:
+                mark_scored(name, run.scale, run.seeds)
+        code, events = _snakemake(run, options, targets or ["all"], owner, dry=dry)
         if code:
-            raise UserError(_failure(results, started))
+            raise UserError(explain(results, events, results / WORKFLOW_LOG))
         if dry:
             print((results / WORKFLOW_LOG).read_text(encoding="utf-8", errors="replace"), end="")
             return 0
-        if wants_report and not report_is_current(results):
+        idle = not any(event.event == Kind.RUN_STARTED for event in events)
+        if wants_report and not (idle and report_is_current(results)):
             _report(run, options, owner)
-    return _conclude(results, list(options.targets))
+    return _conclude(results, list(options.targets), run)
+
+
+def _computed(targets: list[str]) -> list[str]:
+    """Replications that a run with these targets computes: those named, or all; none for a corpus or a file."""
+    named = [target for target in targets if target in replications()]
+    whole = not targets or set(targets) & {*JUDGING, "figures", "metrics", "browser"}
+    return replications() if whole else named
 
 
 def report_is_current(results: Path) -> bool:
-    """Whether Snakemake had nothing to do and the report is newer than its texts, its styles and the last steps."""
-    report, log = results / "report.html", (results / WORKFLOW_LOG).read_text(encoding="utf-8", errors="replace")
-    if IDLE not in log or not report.exists():
-        return False
-    texts = [*ROOT.glob("paper/*.*"), *ROOT.glob("replications/*/captions/*"), *ROOT.glob("replications/*/*.smk")]
-    made = [results / "cost.json", results / "paper.pdf", ROOT / "common" / "report.py", *texts]
-    return all(path.stat().st_mtime < report.stat().st_mtime for path in made if path.exists())
+    """Whether the report is newer than its texts, its templates and the last steps."""
+    report = results / "report.html"
+    texts = [*ROOT.glob("replications/*/captions/*"), *ROOT.glob("replications/*/*.smk"), *ROOT.glob("paper/*.rst")]
+    sources = [ROOT / "common" / "publish" / "report.py", *(ROOT / "common" / "publish" / "templates").glob("*")]
+    made = [results / "cost.json", results / "paper.pdf", *texts, *sources]
+    return report.exists() and all(path.stat().st_mtime < report.stat().st_mtime for path in made if path.exists())
 
 
 def names(given: str) -> str:
@@ -148,7 +163,7 @@ def _check_folders(models: list[str]) -> None:
 def _check_claims(name: str) -> None:
     """UserError if a claim is about a model that does not exist; it would never be judged."""
     models = ["toy", *registry()]
-    for claim in load_claims(name):
+    for claim in [*load_claims(name), *load_planned(name)]:
         if unknown := sorted(set(claim.models) - set(models)):
             raise UserError(
                 f"claim {name}.{claim.id} is about the model '{unknown[0]}', which does not exist; use "
@@ -181,10 +196,11 @@ def _owner(results: Path) -> Iterator[int]:
 
 def _command(run: Run, options: Options) -> list[str]:
     config = {"scale": run.scale, "hub": int(run.hub), "calibrate": int(options.calibrate), "models": options.models}
+    config |= {"seeds": options.seeds}
     pairs = [f"{key}={value}" for key, value in config.items() if value]
     cores = ["--cores", options.cores]
     memory = ["--resources", "gpu=1", f"mem_mb={psutil.virtual_memory().total * 3 // 4_000_000}"]
-    return [sys.executable, "-m", "snakemake", "--nolock", *cores, *memory, "--config", *pairs]
+    return [*SNAKEMAKE, *cores, *memory, "--config", *pairs]
 
 
 def _environment(run: Run) -> dict[str, str]:
@@ -192,78 +208,64 @@ def _environment(run: Run) -> dict[str, str]:
     return {**os.environ, **FIXED_ENVIRONMENT, "PATH": path, "HUB": str(int(run.hub))}
 
 
-def _snakemake(run: Run, options: Options, targets: list[str], owner: int) -> int:
-    command = [*_command(run, options), *options.snakemake, "--", *targets]
-    log = Path(run.results, WORKFLOW_LOG)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with forkserver(Path(run.results), _environment(run)) as environment:
-        with log.open("wb") as output:
+def _snakemake(run: Run, options: Options, targets: list[str], owner: int, *, dry: bool) -> tuple[int, list[Event]]:
+    """Runs Snakemake to its end; returns its exit code and the events of this run."""
+    results = Path(run.results)
+    if dry:
+        (results / PLANNED).unlink(missing_ok=True)
+    else:
+        _keep_finished(results / EVENTS)
+    tail = Tail(results / (PLANNED if dry else EVENTS))
+    rules = [rule for target in targets for rule in STEPS.get(target, (target,))]
+    command = [*_command(run, options), *logged_to(tail.path), *options.snakemake, "--", *rules]
+    with forkserver(results, _environment(run)) as environment:
+        with (results / WORKFLOW_LOG).open("wb") as output:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, pass_fds=[owner], stdout=output, stderr=subprocess.STDOUT,
                 preexec_fn=die_with_parent,
             )  # fmt: skip
         try:
-            return follow(process, log, [target for target in targets if target not in WORKING])
+            return follow(process, tail, [target for target in targets if target not in STEPS])
         except KeyboardInterrupt:
             process.wait()
             raise
 
 
+def _keep_finished(events: Path) -> None:
+    try:
+        keep_finished(events)
+    except OSError as error:
+        if (known := from_os_error(error)) is None:
+            raise
+        raise known from None
+
+
 def _report(run: Run, options: Options, owner: int) -> None:
-    report = f"{run.results}/report.html"
-    look = ["--report-stylesheet", "paper/report.css", "--report-metadata", "paper/report.yaml"]
-    command = [*_command(run, options), "--report", report, *look, "--", "all"]
+    report = Path(run.results, "report.html")
+    command = [*_command(run, options), "--reporter", "landmarks", "--report-landmarks-path", str(report), "--", "all"]
     done = subprocess.run(
         command, cwd=ROOT, env=_environment(run), pass_fds=[owner], check=False, capture_output=True, text=True
     )
-    if done.returncode:
+    if done.returncode or not report.exists():
         last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1]
         raise UserError(f"the report could not be written: {last}")
-    finish(Path(report), Path(run.results))
 
 
-def _failure(results: Path, started: float) -> str:
-    """One sentence for a failed run: the last error sentence in the logs that this run wrote.
-
-    On a full disk the logs are empty, so free space is looked at first.
-    """
-    if shutil.disk_usage(results).free < NO_SPACE:
-        return str(from_os_error(OSError(errno.ENOSPC, "", str(results))))
-    found: list[tuple[float, Path, str]] = []
-    for log in [*(results / "logs").rglob("*.log"), *Path("resources/logs").glob("*.log")]:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        if log.stat().st_mtime >= started and lines and not lines[-1].startswith(COST_PREFIX):
-            said = [line for line in lines if MESSAGE.match(line)]
-            if said:
-                last = said[-1]
-            elif option := refused_option(lines):
-                last = (
-                    f"step {log.stem} {option}; its function must name the settings that its rule in rules.smk passes"
-                )
-            else:
-                last = f"step {log.stem} ended without a message; it was killed, or memory ran out"
-            found.append((log.stat().st_mtime, log, last))
-    workflow = results / WORKFLOW_LOG
-    if not found and (missing := unwritten(workflow)):
-        rule, path = missing
-        return f"step {rule} ended without writing {path}; its rule in rules.smk names that output (log: {workflow})"
-    if not found:
-        return f"the workflow stopped: {last_error(workflow)} (log: {workflow})"
-    _, log, line = max(found)
-    return f"{line.removeprefix('error: ')} (log: {log})"
-
-
-def _conclude(results: Path, targets: list[str]) -> int:
-    """Prints what holds and where the results are; the exit code of the run."""
+def _conclude(results: Path, targets: list[str], run: Run) -> int:
+    """Prints what holds and where the results are; the exit code of the run. Records amendments of a scored run."""
     named = [results / name / "claims.json" for name in targets if name in replications()]
     whole = not targets or bool(set(JUDGING) & set(targets))  # other targets leave older claims as they are
     files = named or ([results / "claims.json"] if whole else [])
     claims = [claim for path in files if path.exists() for claim in read_claims(path)]
-    problems = [claim.problem for claim in claims if claim.problem]
+    if run.kind == "fresh":
+        print(agreement(claims, run))
+    for line in record_amendments(run.scale, claims) if run.kind == "scored" else ():
+        print(line, file=sys.stderr)
+    problems = [claim.problem for claim in claims if claim.problem and _counts(claim, run)]
     for problem in problems:
         print(f"claim failed: {problem}", file=sys.stderr)
     if claims:
-        print(f"Claims: {summary(claims)}.")
+        print(f"Claims: {overview(claims)}.")
     if named and not whole:
         shown = ", ".join(f"{file.parent}/" for file in named)
         print(f"Results: {shown} (figures in */*/figures/, metrics beside them, verdicts in claims.json)")
@@ -273,6 +275,11 @@ def _conclude(results: Path, targets: list[str]) -> int:
     if problems:
         print("What to do about a failed claim: docs/claims.md, `When a claim fails`", file=sys.stderr)
     return CLAIMS_FAILED if problems else 0
+
+
+def _counts(claim: Claim, run: Run) -> bool:
+    """Whether a failed claim fails the run: on fresh seeds a landmark may well be judged otherwise."""
+    return run.kind != "fresh" or claim.tier == "check"
 
 
 def main() -> None:

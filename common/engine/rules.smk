@@ -87,13 +87,6 @@ rule verify:
         expand("<results>/{name}/claims.json", name=NAMES),
     output:
         json="<results>/claims.json",
-        markdown="<results>/claims.md",
-        html=report(
-            "<results>/claims.html",
-            caption="../../paper/claims.rst",
-            category="Claims",
-            labels={"page": "All claims, with a filter"},
-        ),
     log:
         "<logs>/verify.log",
     conda:
@@ -102,6 +95,24 @@ rule verify:
         sources=source_hash("common.core.verify"),
     shell:
         "python -m common.core.verify all --claims {input} --out {output.json} > {log} 2>&1"
+
+
+use rule step as claims_page with:
+    input:
+        multiext("common/publish/templates/claims", ".html.j2", ".css", ".js"),
+        claims=rules.verify.output.json,
+    output:
+        markdown="<results>/claims.md",
+        html=report(
+            "<results>/claims.html",
+            caption="../../paper/claims.rst",
+            category="Claims",
+            labels={"page": "All claims, with a filter"},
+        ),
+    log:
+        "<logs>/claims_page.log",
+    params:
+        **STEP("publish.claims_page", run=False),
 
 
 rule provenance:

@@ -1,9 +1,8 @@
 """`make status`: one line per step (replication, step, state, seconds) and the claims held, failed and not run."""
 
 import fcntl
-import re
-import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -12,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from common.core.errors import UserError
+from common.core.events import Event
 from common.core.settings import ROOT, replications
 from common.core.verify import read_claims
 from common.engine.config import load_run
 from common.engine.launch import names
+from common.engine.plan import plan
 from common.publish.cost import step_cost
-from common.publish.workflow_picture import jobs, owner_of
+from common.publish.workflow_picture import owner_of
 
 
 def running(results: Path) -> bool:
@@ -42,27 +43,19 @@ class Planned(NamedTuple):
 
 def planned(config: list[str]) -> dict[str, Planned]:
     """Every step of a run, as Snakemake sees it. UserError if Snakemake cannot plan the run."""
-    command = [sys.executable, "-m", "snakemake", "--nolock", "-n", "--config", *config]
-    plans = [
-        subprocess.Popen(
-            [*command, *more, "--", "all"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        for more in ([], ["--forceall"])
-    ]
-    said = [plan.communicate()[0] for plan in plans]
-    if any(plan.returncode for plan in plans):
-        raise UserError(f"Snakemake cannot plan the run: {said[0].strip().splitlines()[-1]}")
-    return parse(*said)
+    with ThreadPoolExecutor() as pool:
+        to_run, every = pool.map(lambda options: plan("all", config=config, options=options), ([], ["--forceall"]))
+    return combine(to_run, every)
 
 
-def parse(to_run: str, every: str) -> dict[str, Planned]:
-    """The rules with a log in what two dry runs print: of the steps that are to run, and of all."""
-    waiting = {rule for rule, _ in jobs(to_run)}
+def combine(to_run: list[Event], every: list[Event]) -> dict[str, Planned]:
+    """The rules with a log among all jobs, and whether one of their jobs is to run."""
+    waiting = {job.rule for job in to_run}
     found: dict[str, Planned] = {}
-    for rule, block in jobs(every):
-        if log := re.search(r"^    log: (.+)$", block, re.MULTILINE):  # a target has none
-            step = found.setdefault(rule, Planned("to run" if rule in waiting else "done", []))
-            step.logs.append(ROOT / log[1])
+    for job in every:
+        if job.log:  # an aggregate rule has none
+            step = found.setdefault(job.rule, Planned("to run" if job.rule in waiting else "done", []))
+            step.logs.append(ROOT / job.log[0])
     return found
 
 
@@ -87,9 +80,9 @@ def status(scale: str = "laptop", models: str = "", hub: Annotated[bool, tyro.co
         "replication", "step", "state", "seconds", title=f"Scale {scale}{' (a run is active)' if active else ''}"
     )
     config = [f"scale={scale}", *([f"models={models}"] if models else []), *(["hub=1"] if hub else [])]
-    for rule, plan in sorted(planned(config).items()):
+    for rule, step in sorted(planned(config).items()):
         owner = owner_of(rule) or ""
-        state, seconds = state_of([log for log in plan.logs if log.exists()], plan.state, active)
+        state, seconds = state_of([log for log in step.logs if log.exists()], step.state, active)
         table.add_row(owner or "–", rule.removeprefix(f"{owner}_"), state, seconds)
     claims = Table("replication", "held", "failed", "not run", title="Claims")
     for name in replications():

@@ -1,16 +1,15 @@
-"""Step: writes `cost.json`: what each step took, from the last line of its log and from the size of what it wrote, and
-in total.
+"""Step: writes `cost.json`: what each step took and the total.
+
+Seconds and memory come from the last line of a step's log. The size of what it wrote comes from the outputs that the
+events of the run name.
 """
 
-import base64
-import binascii
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from common.core.errors import UserError
-from common.core.files import read_json, read_yaml, write_json
+from common.core.events import EVENTS, Kind, read_events
+from common.core.files import read_yaml, write_json
 from common.core.settings import checked
 from common.core.step import COST_PREFIX, run
 from common.data.corpora import CORPORA_FILE, CorporaFile, SelfChat
@@ -20,7 +19,6 @@ SUMMED = ("wall_s", "cpu_s", "gpu_s")
 LARGEST = ("peak_rss_mb", "peak_gpu_mb")
 TRAINED = "smoke_model"  # log of the rule that makes models of source `trained`
 ON_DEMAND = "on_demand"  # folder for logs of steps that no whole run makes
-OUTPUT_RECORDS = Path(".snakemake/metadata")  # Snakemake's record of each output, named by its path in base 64
 
 
 def step_cost(log: Path) -> dict[str, float] | None:
@@ -39,21 +37,19 @@ def _disk_mb(folder: Path) -> float:
     return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
 
 
-def written_mb(records: Path = OUTPUT_RECORDS) -> dict[str, float]:
-    """Size of what each step has written, by its log. A step of which Snakemake keeps no record is not in it."""
-    bytes_written = Counter[str]()
-    for record in sorted(path for path in records.rglob("*") if path.is_file()):
-        try:
-            name = "".join(part.removeprefix("@") for part in record.relative_to(records).parts)
-            output, content = Path(base64.b64decode(name, altchars=b"-_", validate=True).decode()), read_json(record)
-            logs = content["log"] or []
-        except (binascii.Error, UnicodeDecodeError, UserError, KeyError, TypeError):
-            continue  # not a record as we know it
-        files = output.rglob("*") if output.is_dir() else [output]
-        size = sum(path.stat().st_size for path in files if path.is_file())
-        for log in logs[:1] if output.exists() else []:
-            bytes_written[log] += size
-    return {log: round(size / 1e6, 3) for log, size in bytes_written.items()}
+def written_mb(events: Path) -> dict[str, float]:
+    """Size of what each step has written, by its log. A step that has never run with events is not in it."""
+    outputs = {
+        event.log[0]: event.output
+        for event in read_events(events)
+        if event.event in (Kind.JOB_STARTED, Kind.JOB_FINISHED) and event.log
+    }
+    return {log: round(sum(map(_bytes, map(Path, paths))) / 1e6, 3) for log, paths in outputs.items()}
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def total(costs: list[dict[str, float]]) -> dict[str, float]:
@@ -88,7 +84,7 @@ def costs(results: Path) -> dict[str, Any]:
     files |= {
         f"models/{name}": path for name in sorted(shared) if (path := Path(f"resources/logs/{name}.log")).exists()
     }
-    written = written_mb()
+    written = written_mb(results / EVENTS)
     finished = {
         name: found | ({"disk_mb": written[str(path)]} if str(path) in written else {})
         for name, path in files.items()

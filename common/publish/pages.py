@@ -7,15 +7,15 @@ the block `index`. `make record` renews them.
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from common.core.claims import Claim, ControlResult
+from common.core.claims import Claim
 from common.core.errors import UserError
 from common.core.files import read_json, read_yaml
 from common.core.settings import ROOT, replications
-from common.core.verify import number, read_claims
+from common.core.verify import read_claims
+from common.publish.claims_page import by_replication, number, strongest
 
 FOLDER = "figures"
 CLAIMS, RECORDS, TESTS = "claims.json", "records.json", "tests.json"
@@ -63,11 +63,6 @@ def amount(cost: dict[str, float]) -> str:
     return f"{minutes}, {memory}, {disk} on disk"
 
 
-def by_replication(claims: list[Claim]) -> dict[str, list[Claim]]:
-    """Claims grouped by replication, in the order of the file."""
-    return {name: list(group) for name, group in groupby(claims, key=lambda claim: claim.replication)}
-
-
 def landmarks(claims: Sequence[Claim]) -> list[Claim]:
     """The landmarks among claims."""
     return [claim for claim in claims if claim.tier == "landmark"]
@@ -91,16 +86,6 @@ def machine(origin: dict[str, Any]) -> str:
 def value(claim: Claim) -> str:
     """The measured value with its interval."""
     return number(claim.value, claim.ci_low, claim.ci_high, claim.unit)
-
-
-def strongest(claim: Claim) -> str:
-    """The control that comes nearest to the claim, with its interval."""
-    control = next((one for one in claim.controls if one.name == claim.strongest_control), None)
-    return _control(control, claim.unit) if control else "–"
-
-
-def _control(control: ControlResult, unit: str | None) -> str:
-    return f"{control.name.replace('_', ' ')}: {number(control.value, control.ci_low, control.ci_high, unit)}"
 
 
 def badge(claim: Claim) -> str:

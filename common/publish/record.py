@@ -67,10 +67,10 @@ def record(scale: str = "full", name: str = "") -> None:
     results, folder = ROOT / "results" / scale, ROOT / FOLDER
     ready = [one for one in ([name] if name else replications()) if finished(results, one)]
     if not ready:
-        wanted = name or "no replication"
+        wanted, target = name or "any replication", name or "all"
         raise UserError(
-            f"results/{scale} holds no finished run of {wanted} by the present sources; run `make SCALE={scale} "
-            f"{name or 'all'}` first"
+            f"results/{scale} holds no finished run of {wanted} by the present sources; "
+            f"run `make SCALE={scale} {target}` first"
         )
     cost = costs(results)
     known = read_json(folder / RECORDS) if (folder / RECORDS).exists() else {}

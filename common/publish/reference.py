@@ -9,6 +9,7 @@ import hashlib
 import json
 from typing import Any
 
+from common.core import seals
 from common.core.files import read_json, read_yaml
 from common.core.settings import ROOT, load_replication, load_scale, replications
 from common.core.source_hash import source_hash
@@ -30,7 +31,8 @@ def state(name: str, scale: str) -> str:
     saes = read_yaml(ROOT / "config" / "saes.yaml")["saes"].values()
     own = [one for one in saes if one["model"] in chosen.models]
     digest.update("".join(json.dumps(one, sort_keys=True) for one in own).encode())
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".smk", ".lock")]
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".smk")]
+    digest.update(seals.state(name, scale).encode())
     for path in [path for path in files if path.name != "config.yaml"] + [ROOT / "config" / "corpora.yaml"]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

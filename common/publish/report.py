@@ -1,186 +1,182 @@
-"""What is ours in `report.html`: its front page, and the finish of the file that Snakemake has written.
+"""Snakemake report plugin `landmarks`: writes `report.html`, one file that opens from disk and needs no other.
 
-Snakemake renders `paper/report.rst` as a template while it writes the report. The Snakefile hands it the front page,
-made from the records of the run. `finish` then packs figures and pages (gzip), adds the data behind the figures, and
-adds `paper/report.js`, which unpacks them in the browser, hands the data out and names everything for screen readers.
-So the report is one file that needs no other. Links call functions of Snakemake's report (`app.showCategory`);
-elements with `data-file` or `data-result` are served by `paper/report.js`.
+Snakemake hands over the results that rules flag with `report(...)`: path, category, labels, caption, job. The template
+`report.html.j2` shows them by replication, with a front page made from the records of the run
+(`common.publish.front_page`). Files are packed with gzip; `report.js` unpacks them in the browser.
 """
 
 import base64
 import gzip
-import json
 import re
-from html import escape
-from itertools import chain
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from common.core.claims import Claim
-from common.core.errors import UserError
-from common.core.files import read_json, write_text
-from common.core.settings import ROOT
-from common.core.verdicts import VERDICTS
-from common.core.verify import read_claims
-from common.publish.pages import amount, by_replication, seed_list, title
+from markupsafe import Markup
+from snakemake_interface_report_plugins.interfaces import FileRecordInterface
+from snakemake_interface_report_plugins.reporter import ReporterBase
+from snakemake_interface_report_plugins.settings import ReportSettingsBase
 
-MOST_PAGES = 20
-DIAGRAMS = ("circuits", "diagram")
-RECORDS = {
-    "claims.json": "every claim with interval, seeds and control",
-    "cost.json": "seconds and memory of every step",
-    "provenance.json": "commit, lock, settings, models, versions",
-}
-PACKED = ("image/svg+xml", "text/html")
-RESULTS = re.compile(r'(<script id="results">\s*var results = )(.*?)(;\s*</script>)', re.DOTALL)
+from common.core.files import write_text
+from common.publish.front_page import RECORDS, front_page
+from common.publish.templating import render
+
+FIGURE = "image/svg+xml"
+TYPES = {".csv": "text/csv", ".json": "application/json"}
+DATA = {".csv": "Data (CSV)", ".json": "Caption and sources (JSON)"}
+FIRST = ("Claims", "Paper")  # categories of whole pages, which come before the replications
 
 
-def front_page(results: Path) -> str:
-    """One HTML fragment, all text escaped; a single sentence while the records are missing, damaged or outdated."""
-    try:
-        judged = read_claims(results / "claims.json")
-        records = read_json(results / "cost.json"), read_json(results / "provenance.json")
-        return _page(results, judged, *records)
-    except (UserError, KeyError, TypeError):  # planning a run must not depend on what an older one left
-        return "<p>The records of this run are not complete.</p>"
+@dataclass
+class ReportSettings(ReportSettingsBase):  # type: ignore[misc]
+    """Options of the plugin, as `--report-landmarks-path`."""
+
+    path: Path = field(default=Path("report.html"), metadata={"help": "file to write, in the folder of the results"})
 
 
-def _page(results: Path, judged: list[Claim], cost: dict[str, Any], provenance: dict[str, Any]) -> str:
-    said = (
-        f"Scale <b>{escape(provenance['scale'])}</b>, run seeds {seed_list(provenance['seeds'])}. "
-        f"{len(judged)} claims; each has a threshold, a 95 % interval, and a control in which the effect must be "
-        "absent. Where a threshold was changed after scoring, the page of its replication says so."
-    )
-    records = "".join(f"<li>{_download(name)}: {text}</li>" for name, text in RECORDS.items())
-    return "\n".join(
-        [
-            "<h1>Landmarks</h1>",
-            f"<p>Landmark results of mechanistic interpretability, retested by one workflow. {said}</p>",
-            _failures(judged),
-            "<h2>Verdicts</h2>",
-            _tally(by_replication(judged)),
-            "<h2>How to read this report</h2>",
-            f"<p>Begin with {_category('Claims', 'the claims')}: evidence, control and verdict of each. Figures stand "
-            "by replication in the menu; a figure's <i>i</i> button gives its caption, the rule that made it and the "
-            "step's options. The search field finds figures by file name (press Enter). <b>Workflow</b> shows all "
-            "steps as a graph, <b>Statistics</b> the time of each.</p>",
-            "<h2>Pages and diagrams</h2>",
-            f"<ul>{_shown(results)}</ul>",
-            "<h2>Data of the figures</h2>",
-            "<p>All of it is inside this file; a figure also has its own below it.</p>",
-            *(_data(results, name) for name in by_replication(judged)),
-            "<h2>Records of the run</h2>",
-            f"<ul>{records}</ul>",
-            "<h2>Cost and provenance</h2>",
-            _origin(cost, provenance),
-        ]
-    )
+@dataclass(frozen=True)
+class Result:
+    """One figure or page of the report.
+
+    `name` is its path below the results folder. `data` maps the text of a button to the name of a file.
+    """
+
+    name: str
+    title: str
+    caption: str
+    type: str
+    rule: str
+    options: str
+    data: dict[str, str]
+
+    @property
+    def id(self) -> str:
+        """Its anchor in the report."""
+        return slug(str(Path(self.name).with_suffix("")))
+
+    @property
+    def is_figure(self) -> bool:
+        """Whether it is shown in place; pages have a view of their own."""
+        return self.type == FIGURE
 
 
-def _data(results: Path, name: str) -> str:
-    """Buttons for the plotted data of one replication, folded."""
-    found = sorted((results / name).glob("*/*/figures/*.csv"))
-    several = len({path.parts[-4] for path in found}) > 1
-    items = []
-    for path in found:
-        _, model, part, _, _ = path.relative_to(results).parts
-        text = f"{part}: {path.stem}" + (f" ({model})" if several and model != "toy" else "")
-        items.append(f"<li>{_download(path.relative_to(results).as_posix(), text)}</li>")
-    return f"<details><summary>{escape(title(name))}: {len(items)} tables</summary><ul>{''.join(items)}</ul></details>"
+@dataclass(frozen=True)
+class Category:
+    """One entry of the menu: its results by subcategory."""
+
+    name: str
+    groups: dict[str, list[Result]]
+
+    @property
+    def id(self) -> str:
+        """Its anchor in the report."""
+        return slug(self.name)
+
+    @property
+    def address(self) -> str:
+        """What the menu links to: the only page of the category, or else its section."""
+        if len(self.results) == 1 and not self.results[0].is_figure:
+            return f"#show={quote(self.results[0].name)}"
+        return f"#{self.id}"
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """Its results of all subcategories."""
+        return [result for group in self.groups.values() for result in group]
 
 
-def _download(name: str, text: str = "") -> str:
-    return f'<button type="button" data-file="{escape(name)}">{escape(text or name)}</button>'
+@dataclass(frozen=True)
+class PackedFile:
+    """A file inside the report: its name, its type and its bytes (gzip, base64)."""
+
+    name: str
+    type: str
+    content: str
 
 
-def _shown(results: Path) -> str:
-    """Buttons that show what is worth a look of its own: claims, paper, interactive pages, circuit diagrams."""
-    pages = sorted(results.glob("*/*/*/*.html"))[:MOST_PAGES]
-    figures = sorted(results.glob("*/*/*/figures/*.svg"))
-    diagrams = [path for path in figures if path.stem in DIAGRAMS][:MOST_PAGES]
-    items = {results / "claims.html": "the claims table, with a filter", results / "paper.pdf": "the paper"}
-    for path in pages + diagrams:
-        name, model, part, *_ = path.relative_to(results).parts
-        where = title(name) if model == "toy" else f"{title(name)}, {model}"
-        items[path] = f"{where}: {part} {path.stem}" if path in pages else f"{where}: {path.stem}"
-    return "".join(
-        f'<li><button type="button" data-result="{escape(str(path))}">{escape(text)}</button></li>'
-        for path, text in items.items()
-    )
+class Reporter(ReporterBase):  # type: ignore[misc]
+    """Renders the report from what Snakemake has collected."""
+
+    settings: ReportSettings
+
+    def render(self) -> None:
+        """Writes the file."""
+        folder = self.settings.path.parent
+        categories = menu(
+            (category.name, "" if sub.is_other else sub.name, result_of(record, folder))
+            for category, groups in self.results.items()
+            for sub, records in groups.items()
+            for record in records
+        )
+        write_text(self.settings.path, report(folder, categories, step_times(self.jobs)))
 
 
-def finish(report: Path, results: Path) -> None:
-    """Packs the report and adds data and script to it. UserError if it is not as Snakemake is known to write it."""
-    text = report.read_text(encoding="utf-8")
-    match = RESULTS.search(text)
-    if match is None or "</body>" not in text:
-        raise UserError(f"{report} is not as expected; run `make report` again with the locked Snakemake")
-    shown, packed = json.loads(match[2]), {}
-    for path, entry in shown.items():
-        if entry["mime_type"] in PACKED:
-            content = base64.b64decode(entry.pop("data_uri").partition("base64,")[2])
-            packed[path] = _packed(content)
-    files = [path for ending in ("csv", "json") for path in sorted(results.glob(f"*/*/*/figures/*.{ending}"))]
-    files += [results / name for name in RECORDS]
-    contents = {
-        "results": packed,
-        "files": {path.relative_to(results).as_posix(): _packed(path.read_bytes()) for path in files if path.exists()},
-    }
-    script = (ROOT / "paper" / "report.js").read_text(encoding="utf-8")
-    ours = (
-        f'<script id="packed" type="application/json">{_safe(contents)}</script>\n<script>\n{script}</script>\n</body>'
-    )
-    head, _, tail = f"{text[: match.start(2)]}{_safe(shown)}{text[match.end(2) :]}".rpartition("</body>")
-    write_text(report, f"{head}{ours}{tail}".replace("<title>Snakemake Report</title>", "<title>Landmarks</title>"))
-
-
-def _packed(content: bytes) -> str:
-    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
-
-
-def _safe(content: Any) -> str:
-    """JSON that cannot end the script element which it stands in."""
-    return json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
-
-
-def _failures(judged: list[Claim]) -> str:
-    problems = [claim.problem for claim in judged if claim.problem]
-    if not any(claim.verdict != "not run here" for claim in judged):
-        return "<p>No claim is judged at this scale or on these models.</p>"
-    if not problems:
-        return "<p>Every required claim that was tested holds, and no verdict differs from its expected one.</p>"
-    listed = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
-    return f"<p><b>{len(problems)} claims fail this run:</b></p><ul>{listed}</ul>"
-
-
-def _category(name: str, text: str) -> str:
-    """A link to a category of the report's menu, whatever its capital letters."""
-    found = f"Object.keys(categories).find(name=>name.toLowerCase()==='{name.lower()}')"
-    return f'<a href="javascript:app.showCategory({escape(found)})">{escape(text)}</a>'
-
-
-def _tally(groups: dict[str, list[Claim]]) -> str:
-    head = "".join(f'<th scope="col">{verdict}</th>' for verdict in VERDICTS)
-    rows = []
-    for name, group in [*groups.items(), ("all", list(chain(*groups.values())))]:
-        found = [sum(claim.verdict == verdict for claim in group) for verdict in VERDICTS]
-        cells = "".join(f"<td>{count}</td>" for count in found)
-        shown = "all" if name == "all" else _category(name.replace("_", " "), title(name))
-        rows.append(f'<tr><th scope="row">{shown}</th>{cells}</tr>')
-    return (
-        '<div class="wide" tabindex="0" role="region" aria-label="Verdicts by replication"><table>'
-        "<caption>Claims by replication and verdict</caption><thead><tr>"
-        f'<th scope="col">replication</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+def result_of(record: FileRecordInterface, folder: Path) -> Result:
+    """What the report says about one flagged file."""
+    path = Path(record.path)
+    data = {text: path.with_suffix(ending) for ending, text in DATA.items()} if record.mime == FIGURE else {}
+    return Result(
+        name=path.relative_to(folder).as_posix(),
+        title=title_of(path, dict(record.labels or {})),
+        caption=Markup(record.caption).striptags(),
+        type=record.mime,
+        rule=record.job.rule.name,
+        options=record.params,
+        data={text: file.relative_to(folder).as_posix() for text, file in data.items() if file.exists()},
     )
 
 
-def _origin(cost: dict[str, Any], provenance: dict[str, Any]) -> str:
-    commit = (provenance["commit"] or "not in a git checkout")[:12] + (" with changes" if provenance["dirty"] else "")
-    facts = {
-        "cost": f"{amount(cost['total'])}, on {provenance['device']}",
-        "commit": commit,
-        "lock, settings": f"SHA-256 {provenance['lock_sha256'][:12]}, {provenance['config_sha256'][:12]}",
-        "models": "; ".join(f"{name}: {found['origin']}" for name, found in provenance["models"].items()) or "none",
-        "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
-    }
-    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts.items()) + "</dl>"
+def title_of(path: Path, labels: dict[str, Any]) -> str:
+    """What a result is called: its labels, with a figure that has only a file name made readable."""
+    figure = str(labels.pop("figure", "" if labels else path.stem)).replace("_", " ")
+    return ", ".join(part for part in (figure[:1].upper() + figure[1:], *map(str, labels.values())) if part)
+
+
+def slug(name: str) -> str:
+    """A name as it may stand in the address of a page."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def menu(results: Iterable[tuple[str, str, Result]]) -> list[Category]:
+    """The categories in the order of the menu, from triples (category, subcategory, result)."""
+    found: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for category, subcategory, result in sorted(results, key=lambda entry: (entry[1], entry[2].title, entry[2].name)):
+        found[category][subcategory].append(result)
+    order = sorted(found, key=lambda name: (name not in FIRST, name.lower()))
+    return [Category(name, dict(found[name])) for name in order]
+
+
+def step_times(jobs: Iterable[Any]) -> list[tuple[str, int, float]]:
+    """Rule, number of jobs and their seconds, from Snakemake's records of the jobs; the longest first."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for job in jobs:
+        seconds[str(job.rule)].append(job.endtime - job.starttime)
+    return sorted(
+        ((rule, len(found), sum(found)) for rule, found in seconds.items()), key=lambda row: (-row[2], row[0])
+    )
+
+
+def report(folder: Path, categories: list[Category], steps: list[tuple[str, int, float]]) -> str:
+    """The text of `report.html` for the results in `folder`."""
+    shown = [result for category in categories for result in category.results]
+    types = {result.name: result.type for result in shown}
+    types |= {name: TYPES[Path(name).suffix] for result in shown for name in result.data.values()}
+    types |= {name: "application/json" for name in RECORDS if (folder / name).exists()}
+    return render(
+        "report.html.j2",
+        front=front_page(folder),
+        categories=categories,
+        pages=[(category, result) for category in categories for result in category.results if not result.is_figure],
+        steps=steps,
+        files=[packed(folder, name, kind) for name, kind in types.items()],
+    )
+
+
+def packed(folder: Path, name: str, kind: str) -> PackedFile:
+    """A file of the results folder, packed; the same bytes for the same file."""
+    content = gzip.compress((folder / name).read_bytes(), mtime=0)
+    return PackedFile(name, kind, base64.b64encode(content).decode())

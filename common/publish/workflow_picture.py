@@ -1,40 +1,26 @@
-"""`make dag`: draws the whole workflow as one picture, `docs/workflow.svg`.
+"""Draws the whole workflow as one picture, `docs/workflow.svg` (`make dag`).
 
-The picture is made from what Snakemake plans for scale `laptop`, whatever has been run already: one row per
-replication, with its parts (folders that hold metrics), what it needs from elsewhere, and its steps by kind. A step
-*measures* if it writes a `metrics.json`, and *draws* if it writes figures; what comes before is *train* if the rule's
-name says so, else *prepare*. The colours follow the reader's light or dark setting.
+The picture is made from planned jobs (`common.engine.plan`): one row per replication, with its parts (folders that hold
+metrics), what it needs from elsewhere, and its steps by kind. A step *measures* if it writes a `metrics.json`, and
+*draws* if it writes figures; what comes before is *train* if the rule's name says so, else *prepare*. The colours
+follow the reader's light or dark setting.
 """
 
 import re
-import subprocess
-import sys
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-import tyro
-
 from common.core.claims import load_claims
-from common.core.errors import UserError
-from common.core.files import write_text
+from common.core.events import Event
 from common.core.settings import ROOT, replications
 
 PICTURE = ROOT / "docs" / "workflow.svg"
 STAGES = ("prepare", "train", "measure", "draw")
 Number = float | int
 TRAINING = re.compile(r"(^|_)(train|tune)(_|$)")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One planned job."""
-
-    rule: str
-    inputs: list[str]
-    outputs: list[str]
 
 
 @dataclass
@@ -48,71 +34,34 @@ class Row:
     claims: int = 0
 
 
-def jobs(plan: str) -> list[tuple[str, str]]:
-    """Pairs (rule, what is said about the job) of what a dry run of Snakemake prints."""
-    blocks = re.split(r"\n(?=(?:local)?rule \w+:)", plan)
-    return [(match[1], block) for block in blocks if (match := re.match(r"(?:local)?rule (\w+):", block))]
-
-
-def parse(plan: str) -> list[Step]:
-    """The jobs with their files."""
-    found = []
-    for rule, block in jobs(plan):
-        listed = {key: value.split(", ") for key, value in re.findall(r"^    (input|output): (.+)$", block, re.M)}
-        found.append(Step(rule, listed.get("input", []), listed.get("output", [])))
-    return found
-
-
-def planned() -> list[Step]:
-    """All jobs of scale `laptop`, finished or not. UserError if Snakemake cannot plan them."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--nolock",
-        "-n",
-        "--forceall",
-        "--config",
-        "scale=laptop",
-        "--",
-        "all",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"Snakemake cannot plan the run: {(done.stdout + done.stderr).strip().splitlines()[-1]}")
-    return parse(done.stdout + done.stderr)
-
-
-def stage(step: Step, rule: str, feeding: set[str]) -> str:
+def stage(step: Event, rule: str, feeding: set[str]) -> str:
     """The kind of one step of a replication; `feeding` are the files that measuring steps read, at any distance."""
-    if any("/figures/" in path for path in step.outputs):
+    if any("/figures/" in path for path in step.output):
         return "draw"
-    if any(path.endswith("/metrics.json") for path in step.outputs):
+    if any(path.endswith("/metrics.json") for path in step.output):
         return "measure"
-    if not feeding & set(step.outputs):
+    if not feeding & set(step.output):
         return "draw"  # pages made beside the figures
     return "train" if TRAINING.search(rule) else "prepare"
 
 
-def rows(steps: list[Step]) -> list[Row]:
-    """One row per replication, those that need others after them."""
-    maker = {path: step for step in steps for path in step.outputs}
+def rows(steps: list[Event]) -> list[Row]:
+    """One row per replication, those that need others after them, from all planned jobs."""
+    maker = {path: step for step in steps for path in step.output}
     feeding: set[str] = set()
-    todo = [
-        path for step in steps if any(out.endswith("/metrics.json") for out in step.outputs) for path in step.inputs
-    ]
+    todo = [path for step in steps if any(out.endswith("/metrics.json") for out in step.output) for path in step.input]
     while todo:
         if (path := todo.pop()) not in feeding:
             feeding.add(path)
-            todo += maker[path].inputs if path in maker else []
+            todo += maker[path].input if path in maker else []
     found = {name: Row(name, claims=len(load_claims(name))) for name in replications()}
     for step in steps:
         if (name := owner_of(step.rule)) is None or step.rule in (name, f"{name}_claims"):
             continue
         row = found[name]
         row.steps[stage(step, step.rule.removeprefix(f"{name}_"), feeding)] += 1
-        row.parts |= {Path(path).parent.name for path in step.outputs if path.endswith("/metrics.json")}
-        row.needs |= {need for path in step.inputs if (need := _source(path, name))}
+        row.parts |= {Path(path).parent.name for path in step.output if path.endswith("/metrics.json")}
+        row.needs |= {need for path in step.input if (need := _source(path, name))}
     return sorted(found.values(), key=lambda row: (len(row.needs & set(found)), len(row.needs), row.name))
 
 
@@ -233,16 +182,3 @@ def picture(found: list[Row]) -> str:
             "</svg>\n",
         ]
     )
-
-
-def dag() -> None:
-    """Writes the picture."""
-    write_text(PICTURE, picture(rows(planned())))
-    print(f"{PICTURE.relative_to(ROOT)} shows the workflow as it is now")
-
-
-if __name__ == "__main__":
-    try:
-        tyro.cli(dag)
-    except UserError as error:
-        sys.exit(f"error: {error}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common import launch
+from common.engine import launch
 from common.engine.checkpoints import BESIDE, FOLDER, remove_stale
 
 LEFT = (
@@ -76,7 +76,7 @@ def test_every_checkpoint_of_a_rule_is_found_and_no_output_is_taken_for_one(root
     ]
     assert len(named) >= 6
     assert all(re.fullmatch(r"\{output(\.\w+)?\}\.checkpoint", option) for option in named), named
-    outputs = {path for step in planned_jobs for path in step.outputs}
+    outputs = {path for step in planned_jobs for path in step.output}
     assert len(outputs) > 500
     assert not [path for path in outputs if BESIDE.fullmatch(Path(path).name)]
 
@@ -85,9 +85,9 @@ def test_the_launcher_removes_them_before_snakemake_starts(project, monkeypatch)
     (project / "Snakefile").write_text("second")
     seen = []
 
-    def snakemake(*_):
+    def snakemake(*_, dry):
         seen.append([name for name in LEFT if (project / name).exists()])
-        return 0
+        return 0, []
 
     monkeypatch.chdir(project)
     monkeypatch.setattr(launch, "_snakemake", snakemake)

@@ -33,10 +33,9 @@ def sentences(root):
 
 
 def failures(root):
-    """What the launcher says of a failed run: the sentences that it finds or makes, and the log that it names."""
-    tree = ast.parse((root / "common" / "launch.py").read_text())
-    [function] = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "_failure"]
-    said = [text for node in ast.walk(function) if (text := spoken(node))]
+    """What is said of a failed run, with the log that is named at the end."""
+    tree = ast.parse((root / "common" / "engine" / "failure.py").read_text())
+    said = [text for node in ast.walk(tree) if (text := spoken(node))]
     return {text if "(log: " in text else f"{text} (log: {PLACEHOLDER})" for text in said}
 
 
@@ -59,10 +58,10 @@ def test_a_sentence_that_nobody_says_would_be_found(root):
     assert "the moon is full" not in sentences(root)
 
 
-def test_the_page_on_shared_code_names_every_module(root):
+def test_the_page_on_shared_code_names_every_floor(root):
     page = (root / "common" / "README.md").read_text()
-    modules = {path.stem for path in (root / "common").glob("*.py")} - {"__init__"}
-    assert [name for name in sorted(modules) if f"`{name}`" not in page] == []
+    floors = {path.name for path in (root / "common").iterdir() if (path / "__init__.py").exists()}
+    assert [name for name in sorted(floors) if f"**{name}**" not in page] == []
 
 
 @pytest.mark.parametrize("name", DOCS)
@@ -75,7 +74,7 @@ def test_named_files_and_make_targets_exist(root, name):
     targets = rules | {path.name for path in (root / "replications").iterdir()} | {"my_result"}
     for line in re.findall(r"(?:`|^)make( [^`\n#]+)", page, re.MULTILINE):
         for word in line.split():
-            assert word in targets or "=" in word or word.startswith(("HUB", "&&")), f"make {word}"
+            assert word in targets or "=" in word or word.startswith(("HUB", "&&", "<")), f"make {word}"
 
 
 def test_make_help_names_every_target(root):

@@ -5,8 +5,9 @@ import os
 import pytest
 import tyro
 
-from common import launch
 from common.core.errors import UserError
+from common.core.events import Event, Kind
+from common.engine import launch
 from common.engine.launch import Options
 
 
@@ -15,14 +16,16 @@ def calls(tmp_path, monkeypatch):
     """Every start of Snakemake, and of the report; the folder is empty."""
     seen = []
 
-    def snakemake(run, options, targets, owner):
+    def snakemake(run, options, targets, owner, *, dry):
         (tmp_path / run.results / launch.WORKFLOW_LOG).write_text("rule grokking_train:\n")
         seen.append((run, targets))
-        return 0
+        return 0, [Event(Kind.RUN_STARTED, jobs={"grokking_train": 1})]
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "_snakemake", snakemake)
     monkeypatch.setattr(launch, "_report", lambda *_: seen.append("report"))
+    monkeypatch.setattr(launch, "check_lock", lambda *_, **__: None)
+    monkeypatch.setattr(launch, "mark_scored", lambda *_: None)
     return seen
 
 
@@ -33,7 +36,7 @@ def test_a_dry_run_prints_the_plan_and_nothing_else(calls, capsys, tmp_path, opt
     left.touch()
     assert launch.launch(Options(snakemake=(option,))) == 0
     assert capsys.readouterr().out == "rule grokking_train:\n"
-    assert len(calls) == 1, "a dry run has no report"
+    assert len(calls) == 1, "a dry run scores nothing and has no report"
     assert left.exists()
 
 
@@ -51,9 +54,8 @@ def test_a_whole_run_has_a_report(calls, capsys):
 
 
 def test_a_report_is_written_again_only_if_something_is_newer(calls, tmp_path, monkeypatch):
-    def idle(run, options, targets, owner):
-        (tmp_path / run.results / launch.WORKFLOW_LOG).write_text("Nothing to be done (all files are up to date).\n")
-        return 0
+    def idle(run, options, targets, owner, *, dry):
+        return 0, [Event(Kind.RUN_FINISHED)]
 
     results = tmp_path / "results" / "laptop"
     results.mkdir(parents=True)
@@ -86,11 +88,12 @@ def test_names_of_models_may_have_spaces_and_a_last_comma(calls, given):
 
 
 def test_a_local_model_is_looked_at_before_snakemake_starts(calls, tmp_path, monkeypatch):
-    from common import hub_models, models
+    from common.data import models
+    from common.engine import config, hub_models
 
     known = models.registry()
     mine = next(iter(known.values())).model_copy(update={"source": "local", "folder": str(tmp_path / "mine")})
-    for module in (models, hub_models, launch):
+    for module in (models, config, hub_models, launch):
         monkeypatch.setattr(module, "registry", lambda: known | {"mine": mine})
     options = Options(targets=("metrics",), models="mine")
     with pytest.raises(UserError, match=r"mine is no Hugging Face folder \(config.json is missing\)"):

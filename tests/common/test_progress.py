@@ -1,8 +1,6 @@
-"""What a person sees of a running workflow, and what is left of Snakemake's message when it fails."""
+"""What a person sees of a running workflow."""
 
 import contextlib
-import subprocess
-import sys
 from io import StringIO
 
 import pytest
@@ -10,85 +8,61 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from common.engine.progress import Follower, last_error, refused_option, unwritten
+from common.core.events import Event, Kind
+from common.engine.failure import refused_option
+from common.engine.progress import Follower
 
-LOG = """Job stats:
-job                 count
-----------------  -------
-all                     1
-superposition_train     2
-verify                  1
-total                   4
-
-localrule superposition_train:
-    output: results/x
-    jobid: 2
-[Fri Nov 20 09:07:59 2026]
-Finished jobid: 2 (Rule: superposition_train)
-rule verify:
-    jobid: 3
-Finished jobid: 3 (Rule: verify)
-Finished jobid: 0 (Rule: all)
-"""
+STARTED = Event(Kind.RUN_STARTED, jobs={"all": 1, "superposition_train": 2, "verify": 1})
+EVENTS = [
+    STARTED,
+    Event(Kind.JOB_STARTED, time=10.0, rule="superposition_train", jobid=2),
+    Event(Kind.JOB_FINISHED, time=12.5, rule="superposition_train", jobid=2),
+    Event(Kind.JOB_STARTED, time=13.0, rule="verify", jobid=3),
+    Event(Kind.JOB_FINISHED, time=13.1, rule="verify", jobid=3),
+    Event(Kind.JOB_STARTED, time=14.0, rule="all", jobid=0),
+    Event(Kind.JOB_FINISHED, time=14.0, rule="all", jobid=0),
+]
 
 
 @pytest.fixture
-def follower(tmp_path):
+def follower():
     screen = StringIO()
-    log = tmp_path / "workflow.log"
-    log.write_text("")
     progress = Progress(console=Console(file=screen, width=500), disable=True)
-    follower = Follower(log, progress, ["all"])
-    return follower, log, screen
+    return Follower(progress, ["all"], "results/smoke"), screen
 
 
 def test_one_line_per_finished_step_and_none_for_targets(follower):
-    followed, log, screen = follower
-    for end in (180, 300, len(LOG)):  # the file grows between two looks, also in the middle of a line
-        log.write_text(LOG[:end])
-        followed.read()
+    followed, screen = follower
+    for part in (EVENTS[:2], [], EVENTS[2:]):
+        followed.show(part)
     first, *rest = screen.getvalue().splitlines()
-    assert first == f"3 steps to run; results go to {log.parent}/"
-    assert [line.split()[:2] for line in rest] == [["1/3", "superposition_train"], ["2/3", "verify"]]
+    assert first == "3 steps to run; results go to results/smoke/"
+    assert [line.split() for line in rest] == [
+        ["1/3", "superposition_train", "2.5", "s"],
+        ["2/3", "verify", "0.1", "s"],
+    ]
     assert followed.running == {}
 
 
 def test_the_number_of_steps_is_said_before_the_first_one_ends_and_once(follower):
-    followed, log, screen = follower
-    log.write_text(LOG[: LOG.index("localrule")] + "Job stats:\njob   count\nverify   1\ntotal   1\n")
-    followed.read()
-    assert screen.getvalue().splitlines() == [f"3 steps to run; results go to {log.parent}/"]
-    assert followed.total == 4, "a plan that grows is counted"
+    followed, screen = follower
+    followed.show([STARTED, STARTED])
+    assert screen.getvalue().splitlines() == ["3 steps to run; results go to results/smoke/"]
 
 
 def test_a_run_with_nothing_to_do_says_no_number(follower):
-    followed, log, screen = follower
-    log.write_text("Job stats:\njob   count\n----  ----\nall   1\ntotal   1\n")
-    followed.read()
+    followed, screen = follower
+    followed.show([Event(Kind.RUN_STARTED, jobs={"all": 1}), Event(Kind.RUN_FINISHED)])
     assert screen.getvalue() == ""
 
 
 def test_a_running_step_is_known_until_it_ends(follower):
-    followed, log, _ = follower
-    log.write_text(LOG[: LOG.index("Finished jobid: 2")])
-    followed.read()
-    assert [rule for rule, _ in followed.running.values()] == ["superposition_train"]
-
-
-def test_last_error_is_the_message_of_the_workflow(tmp_path):
-    log = tmp_path / "workflow.log"
-    log.write_text("Using profile\nWorkflowError in file Snakefile, line 3:\nunknown key 'seed'\n")
-    assert last_error(log) == "WorkflowError in file Snakefile, line 3: unknown key 'seed'"
-    log.write_text(
-        'MissingInputException in rule a in file "common/engine/rules.smk", line 5:\nMissing input files for rule a:\n'
-        "    output: resources/models/mine/manifest.json\n    wildcards: model=mine\n    affected files:\n"
-        "        mine/config.json\n        mine/model.safetensors\n"
-    )
-    assert last_error(log).endswith(
-        "line 5: Missing input files for rule a: affected files: mine/config.json mine/model.safetensors"
-    )
-    log.write_text("")
-    assert last_error(log) == "no message"
+    followed, _ = follower
+    followed.show(EVENTS[:2])
+    assert [event.rule for event in followed.running.values()] == ["superposition_train"]
+    assert followed.progress.tasks[0].description == "superposition_train"
+    followed.show([Event(Kind.JOB_ERROR, rule="superposition_train", jobid=2)])
+    assert followed.running == {}
 
 
 def test_a_step_that_refuses_its_options_says_which():
@@ -103,14 +77,3 @@ def test_a_step_that_refuses_its_options_says_which():
     assert refused_option(box("--first", "1", "--second", "2", "--third", "3")) == "does not take --third"
     assert refused_option(box("--first", "1")) == "is not given --second"
     assert refused_option(["cost: {}", "Killed"]) is None
-
-
-def test_an_output_that_was_not_written_is_named(tmp_path):
-    (tmp_path / "Snakefile").write_text("rule late:\n    output: 'out/b.json'\n    shell: 'true'\n")
-    log = tmp_path / "workflow.log"
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--latency-wait", "0", "out/b.json"]
-    with log.open("w") as output:
-        subprocess.run(command, cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT, check=False)
-    assert unwritten(log) == ("late", "out/b.json")
-    log.write_text("Finished jobid: 1 (Rule: late)\n")
-    assert unwritten(log) is None

@@ -92,22 +92,23 @@ def test_misspelt_key_in_a_list_and_in_an_optional_block_names_the_keys_of_its_o
 
 def test_a_claim_without_a_key_goes_by_its_id(root):
     claims = read_yaml(root / "replications/grokking/claims.yaml")
-    del claims["claims"][1]["role"]
+    del claims["claims"][1]["metric"]
     with pytest.raises(UserError) as caught:
         config.checked(ClaimsFile, claims, root / "replications/grokking/claims.yaml")
     assert str(caught.value) == (
-        f"replications/grokking/claims.yaml: 'claims.{claims['claims'][1]['id']}.role': Field required"
+        f"replications/grokking/claims.yaml: 'claims.{claims['claims'][1]['id']}.metric': Field required"
     )
 
 
 def test_a_misspelt_key_of_a_claim_is_named_before_the_missing_one(root):
     path = root / "replications/grokking/claims.yaml"
     claims = read_yaml(path)
-    claims["claims"][1]["roel"] = claims["claims"][1].pop("role")
+    claims["claims"][1]["metrik"] = claims["claims"][1].pop("metric")
     with pytest.raises(UserError) as caught:
         config.checked(ClaimsFile, claims, path)
-    key = f"claims.{claims['claims'][1]['id']}.roel"
-    assert f"unknown key '{key}'; did you mean 'role'? Allowed keys: also_seen" in str(caught.value)
+    key = f"claims.{claims['claims'][1]['id']}.metrik"
+    assert f"unknown key '{key}'; did you mean 'metric'? Allowed keys: " in str(caught.value)
+    assert "needs" not in str(caught.value).partition("Allowed")[2], "a key of planned claims alone"
 
 
 def test_a_scale_without_a_block_is_refused(copy):
@@ -115,6 +116,19 @@ def test_a_scale_without_a_block_is_refused(copy):
     with pytest.raises(UserError, match=r"grokking/config.yaml: there is no block 'smoke'; write .* or `smoke: {}`"):
         load_replication("grokking", "smoke")
     load_replication("grokking", "laptop")
+
+
+def test_full_is_laid_over_default_and_without_a_block_it_is_laptop(copy):
+    path = copy / "replications/grokking/config.yaml"
+    edit(path, lambda content: content["laptop"].update(training={"steps": 111, "width": 99}))
+    edit(path, lambda content: content.pop("full", None))
+    assert load_replication("grokking", "full") == load_replication("grokking", "laptop")
+    edit(path, lambda content: content.update(full={"training": {"steps": 222}}))
+    full, laptop = (load_replication("grokking", scale) for scale in ("full", "laptop"))
+    assert (full.training.steps, laptop.training.steps) == (222, 111)
+    assert full.training.width != 99
+    assert full.transformer is not None
+    assert laptop.transformer is None
 
 
 def test_mistyped_value(copy):
@@ -125,12 +139,12 @@ def test_mistyped_value(copy):
 
 def test_unknown_block(copy):
     edit(copy / "replications/superposition/config.yaml", lambda content: content.update(lapptop={}))
-    with pytest.raises(UserError, match="unknown block 'lapptop'; allowed are default, smoke, laptop, gpu"):
+    with pytest.raises(UserError, match="unknown block 'lapptop'; allowed are default, smoke, laptop, full, gpu"):
         load_replication("superposition", "laptop")
 
 
 def test_scoring_seeds_are_kept_apart_from_calibration(copy):
-    edit(copy / "config/scales/laptop.yaml", lambda content: content.update(calibration_seeds=[4, 100]))
+    edit(copy / "config/scales/laptop.yaml", lambda content: content.update(calibration_seeds=[14, 100]))
     with pytest.raises(UserError, match="keep them apart"):
         load_scale("laptop")
 
@@ -162,7 +176,7 @@ def test_a_key_written_twice_and_another_encoding_are_refused(copy):
 
 
 def test_unknown_scale_and_model_and_hub_model():
-    with pytest.raises(UserError, match="unknown scale 'huge': use SCALE=smoke, SCALE=laptop, SCALE=gpu"):
+    with pytest.raises(UserError, match="unknown scale 'huge': use SCALE=smoke, SCALE=laptop, SCALE=full, SCALE=gpu"):
         load_run("huge")
     with pytest.raises(UserError, match=r"unknown model 'gpt5': config/models.yaml has smollm2"):
         load_run("smoke", models="gpt5")

@@ -4,36 +4,23 @@ import subprocess
 
 import pytest
 
-from common import status
 from common.core.errors import UserError
+from common.core.events import Event, Kind
 from common.core.settings import ROOT
 from common.core.step import COST_PREFIX
+from common.engine import status
 from common.publish.workflow_picture import owner_of
 
-EVERY = """Building DAG of jobs...
 
-rule python_docs:
-    output: resources/corpora/python-docs/manifest.json
-    log: resources/logs/python-docs.log
-    jobid: 1
-
-rule toys_train:
-    output: results/smoke/toys/toy/a
-    log: results/smoke/logs/toys/train_a.log
-
-rule toys_train:
-    output: results/smoke/toys/toy/b
-    log: results/smoke/logs/toys/train_b.log
-
-localrule all:
-    input: results/smoke/toys/toy/b
-"""
+def job(rule, log=None):
+    return Event(Kind.JOB_PLANNED, rule=rule, log=[f"results/smoke/logs/{log}.log"] if log else [])
 
 
 def test_logs_are_those_of_the_plan_and_targets_are_left_out():
-    found = status.parse(EVERY[EVERY.index("rule toys") - 1 :], EVERY)
+    to_run = [job("toys_train", "toys/train_a"), job("toys_train", "toys/train_b"), job("all")]
+    found = status.combine(to_run, [job("python_docs", "python-docs"), *to_run])
     assert {rule: plan.state for rule, plan in found.items()} == {"python_docs": "done", "toys_train": "to run"}
-    assert found["python_docs"].logs == [ROOT / "resources/logs/python-docs.log"]
+    assert found["python_docs"].logs == [ROOT / "results/smoke/logs/python-docs.log"]
     assert [log.name for log in found["toys_train"].logs] == ["train_a.log", "train_b.log"]
 
 
@@ -42,7 +29,7 @@ def test_every_rule_of_the_workflow_has_its_log():
     for rule, log in {
         "python_docs": "python-docs",
         "self_chat": "self-chat-smoke",
-        "shallow_model": "shallow_model",
+        "smoke_model": "smoke_model",
     }.items():
         assert found[rule].logs == [ROOT / "resources" / "logs" / f"{log}.log"]
     assert {"verify", "paper", "grokking_claims"} <= set(found)

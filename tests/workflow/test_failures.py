@@ -125,8 +125,8 @@ def test_read_only_results_folder_without_mounting(copy_project):
 def test_broken_claims_are_found_before_the_computing(copy_project):
     project = copy_project()
     path = project.path / "replications" / "superposition" / "claims.yaml"
-    path.write_text(path.read_text().replace("role: required", "roel: required", 1))
-    fails(project.run(), "replications/superposition/claims.yaml", "roel")
+    path.write_text(path.read_text().replace("paper_value:", "paper_vaule:", 1))
+    fails(project.run(), "replications/superposition/claims.yaml", "paper_vaule")
     assert not (project.results / "logs").exists()
 
 

@@ -1,6 +1,5 @@
 """What a run with models of a hub would do, from dry runs; nothing is fetched."""
 
-import re
 from collections import Counter
 
 import pytest
@@ -23,10 +22,9 @@ def project(copy_project):
 def models(jobs):
     """Pairs (replication, model) of a plan's jobs on language models."""
     found = set()
-    for rule, text in jobs:
-        model = re.search(r"wildcards: .*?model=([\w.-]+)", text)
-        if model and rule != "materialise_model":
-            found.add((next(name for name in STUDIED if rule.startswith(name)), model[1]))
+    for job in jobs:
+        if "model" in job.wildcards and job.rule != "materialise_model":
+            found.add((next(name for name in STUDIED if job.rule.startswith(name)), job.wildcards["model"]))
     return found
 
 
@@ -48,16 +46,16 @@ def test_a_larger_model_of_a_hub_scores_explanations_at_scale_gpu():
 
 def test_a_released_sae_takes_the_place_of_own_ones(project):
     """Nothing of `sparse_autoencoders` is asked for, and only a chat model answers the questions of the page."""
-    jobs = project.planned("--", "feature_steering", config=("scale=laptop", "hub=1", "models=gpt2"))
-    counts = Counter(rule for rule, _ in jobs)
+    jobs = project.planned("feature_steering", config=("scale=laptop", "hub=1", "models=gpt2"))
+    counts = Counter(job.rule for job in jobs)
     assert (counts["feature_steering_release"], counts["feature_steering_page"]) == (1, 0)
     assert not [rule for rule in counts if rule.startswith("sparse_autoencoders")]
 
 
 def test_a_model_that_refuses_is_studied_as_it_is(project):
     chosen = ("scale=laptop", "hub=1", "models=qwen2.5-0.5b-instruct")
-    jobs = project.planned("--", "refusal_direction", config=chosen)
-    counts = Counter(rule.removeprefix("refusal_direction_") for rule, _ in jobs)
+    jobs = project.planned("refusal_direction", config=chosen)
+    counts = Counter(job.rule.removeprefix("refusal_direction_") for job in jobs)
     steps = {"requests": 1, "study_released": 3, "summarise_released": 1, "draw_released": 1, "claims": 1}
     assert {name: counts[name] for name in steps} == steps
     assert not {"fine_tune", "study", "guardrail", "summarise", "transfer"} & set(counts)

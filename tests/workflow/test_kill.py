@@ -4,6 +4,7 @@ as the undisturbed copy. So this also shows that two copies give byte-identical 
 import os
 import random
 import signal
+import subprocess
 import time
 
 import psutil
@@ -30,7 +31,7 @@ def family(launcher):
             commands.append((child, " ".join(child.cmdline())))
         except psutil.NoSuchProcess:
             continue
-    snakemake = [child for child, command in commands if "-m snakemake" in command]
+    snakemake = [child for child, command in commands if "-m common.engine.snakemake_cli" in command]
     steps = [
         child for child, command in commands if command.find("-m replications.") > 0 and "bash" not in command[:20]
     ]
@@ -47,6 +48,29 @@ def wait_for_a_step(launcher):
         time.sleep(0.02)
     output, _ = launcher.communicate(timeout=10)
     pytest.fail(f"no step started; the launcher said: {output}")
+
+
+def survivors(processes):
+    """Those that still run after ten seconds. A dead one that `init` has not yet reaped does not count."""
+    end = time.monotonic() + 10
+    while (living := [one for one in processes if alive(one)]) and time.monotonic() < end:
+        time.sleep(0.05)
+    return living
+
+
+def alive(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_process_that_was_not_reaped_is_no_survivor():
+    child = subprocess.Popen(["true"])
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert survivors([psutil.Process(child.pid)]) == []
+    child.wait()
 
 
 def start_and_kill(project, victim, delay):
@@ -67,8 +91,7 @@ def start_and_kill(project, victim, delay):
     else:
         launcher.kill()
         launcher.communicate(timeout=120)
-    alive = psutil.wait_procs(everybody, timeout=10)[1]
-    assert alive == [], "a process outlived its workflow"
+    assert survivors(everybody) == [], "a process outlived its workflow"
     return hit
 
 

@@ -6,20 +6,31 @@ import torch
 from safetensors.torch import load_file
 
 from common.core.metrics import write_metrics
-from common.core.step import run
-from common.core.tables import Seeded
+from common.core.statistics import over_seeds
+from common.core.step import Files, run_step
 
 
-def measure(*, probes: Path, metrics: Path) -> None:
-    """Writes `metrics` (JSON): the effect, its control, and their paired difference."""
-    read = load_file(probes)
-    out = Seeded()
-    for name, key in {"cosine": "probe", "cosine_shuffled": "shuffled"}.items():
-        cosines = torch.nn.functional.cosine_similarity(read[key], read["direction"]).tolist()
-        out.add(name, cosines, "1", "probe . w / (|probe| |w|)")
-    out.minus("cosine_minus_shuffled", "cosine", "cosine_shuffled")
-    write_metrics(metrics, out.found)
+class MeasureFiles(Files):
+    probes: Path
+    metrics: Path
+
+
+def measure(files: MeasureFiles) -> None:
+    """Writes the metrics: the effect with its control; the difference is paired by seed."""
+    read = load_file(files.probes)
+
+    def cosines(key: str) -> list[float]:
+        found: list[float] = torch.nn.functional.cosine_similarity(read[key], read["direction"]).tolist()
+        return found
+
+    cosine = over_seeds(
+        cosines("probe"),
+        unit="1",
+        formula="probe . w / (|probe| |w|)",
+        controls={"shuffled_labels": cosines("shuffled")},
+    )
+    write_metrics(files.metrics, {"cosine": cosine})
 
 
 if __name__ == "__main__":
-    run(measure)
+    run_step(measure)

@@ -1,75 +1,49 @@
-# my_result: train -> measure -> draw. Wiring only; every rule carries the hash of the sources that its step imports.
-from common.engine.rules import flags, source_hash
+# my_result: train -> measure -> draw. Rules name inputs and outputs; the step's `Files` has the same names.
+from common.engine.rules import Steps, captions, figure_files
 
-NAME = "replications.my_result"
+STEP = Steps("replications.my_result", config)
 CAPTIONS = "replications/my_result/captions"
-ENDINGS = ["png", "pdf", "csv", "json"]
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
+FIGURES = {"Probe": {"probe": {"probe": "Cosine with the planted direction"}}}
 
 
-rule train:
+include: "../../common/engine/step.smk"
+
+
+use rule step as train with:
     output:
-        "<results>/toy/probe/probes.safetensors",
+        probes="<results>/toy/probe/probes.safetensors",
     log:
         "<logs>/train.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
         mem_mb=2000,
         runtime=10,
     params:
-        options=flags(
-            config["probe"]["data"], seeds=config["seeds"], device=config["device"]
-        ),
-        sources=source_hash(f"{NAME}.train"),
-    shell:
-        "python -m replications.my_result.train {params.options} --out {output} > {log} 2>&1"
+        **STEP("train", config["probe"]["data"]),
 
 
-rule measure:
+use rule step as measure with:
     input:
-        probes=rules.train.output,
+        probes=rules.train.output.probes,
     output:
-        "<results>/toy/probe/metrics.json",
+        metrics="<results>/toy/probe/metrics.json",
     log:
         "<logs>/measure.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
-        sources=source_hash(f"{NAME}.measure"),
-    shell:
-        "python -m replications.my_result.measure --probes {input.probes} --metrics {output} > {log} 2>&1"
+        **STEP("measure", run=False),
 
 
-rule draw:
+use rule step as draw with:
     input:
-        metrics=rules.measure.output,
-        caption=f"{CAPTIONS}/probe.rst",
+        rules.measure.output,
+        captions=captions(CAPTIONS, FIGURES),
     output:
-        svg=report(
-            "<results>/toy/probe/figures/probe.svg",
-            caption="captions/probe.rst",
-            category="My result",
-            subcategory="Probe",
-            labels={"figure": "Cosine with the planted direction"},
-        ),
-        others=[f"<results>/toy/probe/figures/probe.{ending}" for ending in ENDINGS],
+        **figure_files("<results>/toy", FIGURES, "My result"),
     log:
         "<logs>/draw.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
-        sources=source_hash(f"{NAME}.draw"),
-    shell:
-        "python -m replications.my_result.draw --metrics {input.metrics} --caption {input.caption} --out {output.svg} > {log} 2>&1"
+        **STEP("figures", run=False),
 
 
 rule figures:

@@ -1,0 +1,85 @@
+"""Explains a failed run in one sentence, from its events and from the logs of its failed steps."""
+
+import errno
+import re
+import shutil
+from pathlib import Path
+
+from common.core.errors import from_os_error
+from common.core.events import Event, Kind
+
+NO_SPACE = 2**20  # bytes
+LONGEST = 600  # characters of a message
+OUR_MESSAGE = re.compile(r"((python -m [\w.]+: )?error: |[\w.]*(Error|Exception|Interrupt)\b)")  # begins a last word
+UNWRITTEN = "MissingOutputException"  # Snakemake's name for an output that is not there when its step has ended
+
+
+def explain(results: Path, events: list[Event], workflow_log: Path) -> str:
+    """One sentence for a failed run: what its first failed step said, or else why Snakemake stopped.
+
+    On a full disk neither logs nor events can be written, so free space is looked at first.
+    """
+    if shutil.disk_usage(results).free < NO_SPACE:
+        return str(from_os_error(OSError(errno.ENOSPC, "", str(results))))
+    failed = [event for event in events if event.event == Kind.JOB_ERROR]
+    if failed:
+        said = [(event, message) for event in failed if (message := step_message(event)) is not None]
+        event, message = said[0] if said else (failed[0], silent(failed[0]))
+        return f"{message} (log: {', '.join(event.log) or workflow_log})"
+    return f"{stopped(events, workflow_log)} (log: {workflow_log})"
+
+
+def silent(event: Event) -> str:
+    """The sentence for a failed step that left no message."""
+    return f"step {event.rule} ended without a message; it was killed, or memory ran out"
+
+
+def stopped(events: list[Event], workflow_log: Path) -> str:
+    """Why Snakemake stopped although no step failed: its first error, what ran when it was killed, or its last line."""
+    for event in events:
+        if event.exception == UNWRITTEN:
+            return f"a step ended without writing an output that its rule in rules.smk names: {one_line(event.message)}"
+        if event.exception:
+            return f"the workflow stopped: {one_line(event.message)}"
+    if running := unfinished(events):
+        return f"the workflow was killed while {', '.join(running)} ran; `make resume` carries on"
+    text = workflow_log.read_text(encoding="utf-8", errors="replace") if workflow_log.exists() else ""
+    return f"the workflow stopped: {one_line(text.strip().rpartition(chr(10))[2]) or 'no message'}"
+
+
+def unfinished(events: list[Event]) -> list[str]:
+    """Rules of the jobs that have started and of which nothing more was heard."""
+    ended = {event.jobid for event in events if event.event in (Kind.JOB_FINISHED, Kind.JOB_ERROR)}
+    return [event.rule for event in events if event.event == Kind.JOB_STARTED and event.jobid not in ended]
+
+
+def one_line(message: str) -> str:
+    """A message on one line. Of a long one the beginning and the end are kept, which name the cause and the files."""
+    words = " ".join(message.split())
+    half = LONGEST // 2
+    return words if len(words) <= LONGEST else f"{words[:half]} ... {words[-half:]}"
+
+
+def step_message(event: Event) -> str | None:
+    """What a failed step said in its log, or None if it said nothing."""
+    text = "\n".join(
+        path.read_text(encoding="utf-8", errors="replace") for path in map(Path, event.log) if path.exists()
+    )
+    lines = text.strip().splitlines()
+    if said := [line for line in lines if OUR_MESSAGE.match(line)]:
+        return said[-1].removeprefix("error: ")
+    if option := refused_option(lines):
+        return f"step {event.rule} {option}; its function must name the settings that its rule in rules.smk passes"
+    return None
+
+
+def refused_option(lines: list[str]) -> str | None:
+    """What tyro's box says in which a step refuses its options: the first that it does not take, or that it misses."""
+    text = " ".join(line.strip("│ ") for line in lines)
+    for pattern, what in (
+        (r"Unrecognized options: +(--[\w.-]+)", "does not take"),
+        (r"Missing from .+?: +(--[\w.-]+)", "is not given"),
+    ):
+        if found := re.search(pattern, text):
+            return f"{what} {found[1]}"
+    return None

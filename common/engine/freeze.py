@@ -1,0 +1,169 @@
+"""`make freeze` and `make amend`: seals landmarks on their calibration, and gives the reasons of later changes.
+
+`freeze` reads `results/<scale>-calibration` and writes `replications/<name>/claims.lock`. The launcher calls
+`mark_scored` before a run on scoring seeds, and `record_amendments` after it, so that neither is left to memory.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import cast
+
+import tyro
+
+from common.core.claims import Amendment, Claim, Landmark, load_claims
+from common.core.errors import UserError
+from common.core.metrics import Metric, read_metrics
+from common.core.seals import RETIRED, Entry, Lock, check_lock, read_lock, seal, today, write_lock
+from common.core.settings import ROOT, Scale, load_scale, replications
+from common.core.verdicts import require_evidence
+from common.engine.config import load_run
+
+
+def freeze(scale: str = "laptop", name: str = "") -> None:
+    """Seals the landmarks of one replication, or of all, that this scale decides. Says of each what was done.
+
+    Raises:
+        UserError: calibration is missing, lacks a metric, or does not carry what a landmark needs.
+    """
+    run = load_run(scale, calibrate=True)
+    for replication in [known(name)] if name else replications():
+        check_lock(replication, scale, scored=False)
+        claims = [one for one in landmarks(replication) if scale in one.scales]
+        measured = {claim.id: _calibrated(replication, claim, run.models, Path(run.results)) for claim in claims}
+        lock = read_lock(replication)
+        for claim in claims:
+            old = lock.entry(claim.id, scale)
+            used = lock.used_seeds(claim, scale)
+            new = seal(replication, claim, cast(Scale, scale), measured[claim.id], old, used=used, date=today())
+            lock = lock.with_entry(claim.id, scale, new)
+            print(_said(f"{replication}.{claim.id}", scale, old, new, used))
+        if claims:
+            write_lock(replication, lock)
+        elif name:
+            print(f"{replication} has no landmark that scale {scale} decides; nothing to seal")
+
+
+def landmarks(replication: str) -> list[Landmark]:
+    """The landmarks of one replication."""
+    return [claim for claim in load_claims(replication) if isinstance(claim, Landmark)]
+
+
+def known(name: str) -> str:
+    """The name of a replication. UserError if there is none of this name."""
+    if name not in replications():
+        raise UserError(f"unknown replication '{name}'; there is {', '.join(replications())}")
+    return name
+
+
+def _calibrated(replication: str, claim: Landmark, models: list[str], results: Path) -> dict[str, Metric]:
+    """The claim's metric on calibration seeds, by model, checked for what a landmark must carry."""
+    found = {}
+    for model in (one for one in claim.models if one in ("toy", *models)):
+        path = results / replication / model / claim.part / "metrics.json"
+        if not path.exists():
+            scale = results.name.removesuffix("-calibration")
+            raise UserError(
+                f"claim {replication}.{claim.id} has no calibration in {path}; run `make calibrate NAME={replication} "
+                f"SCALE={scale}` first"
+            )
+        metrics = read_metrics(path)
+        if claim.metric not in metrics:
+            raise UserError(
+                f"claim {replication}.{claim.id} names the metric '{claim.metric}', which {path} lacks; correct its "
+                "claims.yaml, or calibrate again"
+            )
+        require_evidence(f"{replication}.{claim.id}", metrics[claim.metric], claim.controls)
+        found[model] = metrics[claim.metric]
+    return found
+
+
+def _said(claim: str, scale: str, old: Entry | None, new: Entry, used: set[int]) -> str:
+    if new.amended:
+        seeds = ", ".join(map(str, sorted(used & set(load_scale(scale).seeds))))
+        fields = ", ".join(sorted({one.field for one in new.amended}))
+        return (
+            f"amended: {claim} keeps its badge ({fields}), because it was scored on seeds {seeds} before; to seal it "
+            f"clean, put unused seeds into config/scales/{scale}.yaml, calibrate and freeze again"
+        )
+    return f"{'already sealed' if new == old else 'sealed'}: {claim} at scale {scale}"
+
+
+def amend(name: str, claim: str, why: str) -> None:
+    """Gives the reason of every recorded change of a claim that has none, or retires a claim that is gone.
+
+    Raises:
+        UserError: the reason is empty, the claim is not in the lock, or nothing waits for a reason.
+    """
+    if not why.strip():
+        raise UserError('WHY is empty; say why the claim was changed, as in WHY="the old control was a shuffle"')
+    lock = read_lock(known(name))
+    if claim not in lock.claims:
+        raise UserError(f"claims.lock of {name} has no claim '{claim}'; it has {', '.join(lock.claims) or 'none'}")
+    gone = claim not in [one.id for one in landmarks(name)]
+    done: list[str] = []
+    for scale, entry in lock.claims[claim].items():
+        amended = [one if one.why else one.model_copy(update={"why": why}) for one in entry.amended]
+        done += [one.field for one in entry.amended if not one.why]
+        if gone and not entry.retired:
+            amended.append(Amendment(date=today(), field=RETIRED, before="landmark", after="retired", why=why))
+            done.append(RETIRED)
+        changed = {"amended": amended, "retired": why if gone else entry.retired}
+        lock = lock.with_entry(claim, scale, entry.model_copy(update=changed))
+    if not done:
+        raise UserError(f"no change of {name}.{claim} waits for a reason")
+    write_lock(name, lock)
+    print(f"{'retired' if gone else 'reason recorded'}: {name}.{claim} ({', '.join(dict.fromkeys(done))})")
+
+
+def mark_scored(replication: str, scale: str, seeds: list[int]) -> None:
+    """Records that the landmarks of a scale are about to be scored on these seeds, sealed or not."""
+    lock = before = read_lock(replication)
+    for claim in (one for one in landmarks(replication) if scale in one.scales):
+        entry = lock.entry(claim.id, scale) or Entry(metric=f"{claim.part}.{claim.metric}")
+        scored = sorted({*entry.scored_seeds, *seeds})
+        lock = lock.with_entry(claim.id, scale, entry.model_copy(update={"scored_seeds": scored}))
+    if lock != before:
+        write_lock(replication, lock)
+
+
+def record_amendments(scale: str, claims: list[Claim]) -> list[str]:
+    """Writes amendments that the judge found into the locks. One line for each claim, which asks for the reason."""
+    locks: dict[str, Lock] = {}
+    said = []
+    for claim in (one for one in claims if one.tier == "landmark"):
+        replication, name = claim.replication, claim.id.removeprefix(f"{claim.replication}.")
+        lock = locks.get(replication) or read_lock(replication)
+        entry = lock.entry(name, scale)
+        new = [] if entry is None else [one for one in claim.amended if not _recorded(one, entry.amended)]
+        if entry is None or not new:
+            continue
+        amended = [*entry.amended, *new]
+        locks[replication] = lock.with_entry(name, scale, entry.model_copy(update={"amended": amended}))
+        fields = ", ".join(f"{one.field} ({one.before} -> {one.after})" for one in new)
+        said.append(
+            f"amended: {claim.id} has changed since it was sealed: {fields}; give the reason with "
+            f'`make amend NAME={replication} CLAIM={name} WHY="..."`'
+        )
+    for replication, lock in locks.items():
+        write_lock(replication, lock)
+    return said
+
+
+def _recorded(amendment: Amendment, known: list[Amendment]) -> bool:
+    """Whether the last recorded change of this field led to the same value."""
+    last = [one for one in known if one.field == amendment.field][-1:]
+    return bool(last) and last[0].after == amendment.after
+
+
+def main() -> None:
+    """Command line: `freeze` or `amend`; every expected failure is one sentence."""
+    os.chdir(ROOT)
+    try:
+        tyro.extras.subcommand_cli_from_dict({"freeze": freeze, "amend": amend})
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

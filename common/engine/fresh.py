@@ -1,0 +1,49 @@
+"""`make fresh SEEDS=20,21,22`: how far verdicts on seeds that nobody has looked at agree with the scored ones."""
+
+import contextlib
+from pathlib import Path
+
+from common.core.claims import Claim
+from common.core.errors import UserError
+from common.core.verdicts import LEAST_SEEDS
+from common.core.verify import read_claims
+from common.engine.config import Run
+from common.publish.claims_page import number
+
+
+def agreement(fresh: list[Claim], run: Run, root: Path = Path()) -> str:
+    """How many landmarks have the scored verdict on fresh seeds, and both values where the verdicts differ.
+
+    The scored verdicts are those of `results/<scale>/`, or of the records in `figures/` for claims that are not there.
+    Files of another version count as missing.
+    """
+    scored = _scored(run.scale, root)
+    judged = [claim for claim in fresh if claim.tier == "landmark" and claim.value is not None]
+    pairs = [(claim, scored[claim.id, claim.model]) for claim in judged if (claim.id, claim.model) in scored]
+    differing = [(new, old) for new, old in pairs if new.verdict != old.verdict]
+    seeds = ", ".join(map(str, run.seeds))
+    lines = [f"Fresh seeds {seeds}: {len(pairs) - len(differing)} of {len(pairs)} landmark verdicts agree."]
+    for new, old in differing:
+        lines.append(f"  {new.id} on {new.model}: {new.verdict} {_value(new)}, scored {old.verdict} {_value(old)}")
+    if missing := len(judged) - len(pairs):
+        lines.append(f"  {missing} landmarks have no scored verdict at scale {run.scale} to compare with.")
+    if len(run.seeds) < LEAST_SEEDS:
+        lines.append(
+            f"  {len(run.seeds)} seeds are fewer than the {LEAST_SEEDS} that a scored landmark needs, so intervals "
+            "over seeds are wider here."
+        )
+    return "\n".join(lines)
+
+
+def _scored(scale: str, root: Path) -> dict[tuple[str, str], Claim]:
+    """The scored claims by id and model, with the latest results of a replication before those of a whole run."""
+    found: dict[tuple[str, str], Claim] = {}
+    records = [root / "figures" / "claims.json", root / "results" / scale / "claims.json"]
+    for path in [*records, *sorted((root / "results" / scale).glob("*/claims.json"))]:
+        with contextlib.suppress(UserError):
+            found |= {(claim.id, claim.model): claim for claim in read_claims(path) if claim.value is not None}
+    return found
+
+
+def _value(claim: Claim) -> str:
+    return number(claim.value, claim.ci_low, claim.ci_high, claim.unit)

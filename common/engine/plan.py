@@ -1,0 +1,77 @@
+"""Plans runs: the jobs that Snakemake would run, with their files, from the events of a dry run.
+
+As a command (`make dag`) it draws the whole workflow into `docs/workflow.svg`, whatever has been run already.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tyro
+
+from common.core.errors import UserError
+from common.core.events import EVENTS, Event, Kind, read_events
+from common.core.files import write_text
+from common.core.settings import ROOT
+from common.engine.failure import one_line
+from common.publish.workflow_picture import PICTURE, picture, rows
+
+SNAKEMAKE = [sys.executable, "-m", "common.engine.snakemake_cli", "--nolock"]
+
+
+def logged_to(path: Path) -> list[str]:
+    """Options with which Snakemake writes its events to a file."""
+    return ["--logger", "events", "--logger-events-path", str(path)]
+
+
+def plan(
+    *targets: str,
+    config: Sequence[str] = ("scale=laptop",),
+    options: Sequence[str] = (),
+    folder: Path = ROOT,
+    environment: Mapping[str, str] | None = None,
+) -> list[Event]:
+    """The jobs that a run of `targets` would execute now, in no particular order.
+
+    Args:
+        targets: of Snakemake; the default is what `make` makes.
+        config: `key=value` pairs, as the launcher passes them.
+        options: further ones of Snakemake, as `--forceall` for all jobs, finished or not.
+        folder: that of the project.
+        environment: of the Snakemake process; default is that of this one.
+
+    Raises:
+        UserError: Snakemake cannot plan the run.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, EVENTS)
+        command = [*SNAKEMAKE, "--dry-run", *logged_to(path), "--config", *config, *options, "--", *targets]
+        done = subprocess.run(
+            command, cwd=folder, env={**(environment or os.environ)}, capture_output=True, text=True, check=False
+        )
+        events = read_events(path)
+    if done.returncode:
+        said = [event.message for event in events if event.exception] or [done.stderr.strip().splitlines()[-1]]
+        raise UserError(f"Snakemake cannot plan the run: {one_line(said[0])}")
+    return [event for event in events if event.event == Kind.JOB_PLANNED]
+
+
+def whole_workflow() -> list[Event]:
+    """All jobs of scale `laptop`, finished or not."""
+    return plan("all", options=["--forceall"])
+
+
+def draw() -> None:
+    """Draws the whole workflow."""
+    write_text(PICTURE, picture(rows(whole_workflow())))
+    print(f"{PICTURE.relative_to(ROOT)} shows the workflow as it is now")
+
+
+if __name__ == "__main__":
+    try:
+        tyro.cli(draw)
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,107 @@
+"""Step: writes the claims of a run as a page with a filter (`claims.html`) and as Markdown tables (`claims.md`)."""
+
+from itertools import groupby
+from pathlib import Path
+
+from common.core.claims import Claim
+from common.core.files import write_text
+from common.core.step import Files, run_step
+from common.core.verdicts import VERDICTS
+from common.core.verify import overview, read_claims, summary
+from common.publish.templating import render
+
+COLUMNS = ("Claim", "Paper", "Ours [95 % interval]", "Asserted", "Strongest control [95 % interval]", "Verdict")
+PLAIN_UNITS = ("1", "share", None)
+DASH = "–"
+PLANNED = "planned"
+
+
+class ClaimsPageFiles(Files):
+    """What the step reads and writes."""
+
+    claims: Path
+    markdown: Path
+    html: Path
+
+
+def number(value: float | None, low: float | None, high: float | None, unit: str | None) -> str:
+    """`0.40 [0.39, 0.41]`, with the unit if there is one to speak of, or a dash for what was not measured."""
+    if value is None or low is None or high is None:
+        return DASH
+    shown = "" if unit in PLAIN_UNITS else " %" if unit == "percent" else f" {unit}"
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]{shown}"
+
+
+def strongest(claim: Claim) -> str:
+    """Name and value of the strongest control, or a dash."""
+    for control in claim.controls:
+        if control.name == claim.strongest_control:
+            shown = number(control.value, control.ci_low, control.ci_high, claim.unit)
+            return f"{control.name.replace('_', ' ')}: {shown}"
+    return DASH
+
+
+def verdict(claim: Claim) -> str:
+    """The verdict; that of a claim without one is `planned`."""
+    return claim.verdict or PLANNED
+
+
+def cells(claim: Claim) -> list[str]:
+    """What stands in the columns behind the claim."""
+    return [
+        claim.paper_value or DASH,
+        number(claim.value, claim.ci_low, claim.ci_high, claim.unit),
+        claim.assertion or DASH,
+        strongest(claim),
+        f"{verdict(claim)}{' (amended)' if claim.amended else ''}",
+    ]
+
+
+def by_replication(claims: list[Claim]) -> dict[str, list[Claim]]:
+    """Claims grouped by replication, in the order of the file."""
+    return {name: list(group) for name, group in groupby(claims, key=lambda claim: claim.replication)}
+
+
+def markdown(claims: list[Claim]) -> str:
+    """The claims in Markdown: one table per replication, one row per claim and model."""
+    parts = [f"{overview(claims)}."]
+    for name, group in by_replication(claims).items():
+        parts += [f"**{name}**", table(group)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(claims: list[Claim]) -> str:
+    """One Markdown table, one row per claim and model."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for claim in claims:
+        model = "" if claim.model == "toy" else f" ({claim.model})"
+        row = [f"{claim.statement}{model} [{claim.source}]", *cells(claim)]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |")
+    return "\n".join(lines)
+
+
+def html(claims: list[Claim]) -> str:
+    """The claims table as one self-contained page with a filter; a card per claim on phones."""
+    return render(
+        "claims.html.j2",
+        columns=COLUMNS,
+        dash=DASH,
+        groups=by_replication(claims),
+        cells=cells,
+        verdict=verdict,
+        overview=overview,
+        summary=summary,
+        claims=claims,
+        verdicts=[*VERDICTS, PLANNED],
+    )
+
+
+def claims_page(files: ClaimsPageFiles) -> None:
+    """Writes the page and the tables of all claims of a run."""
+    found = read_claims(files.claims)
+    write_text(files.html, html(found))
+    write_text(files.markdown, markdown(found))
+
+
+if __name__ == "__main__":
+    run_step(claims_page)

@@ -1,0 +1,350 @@
+"""Seals: no change of a landmark after its seal passes without a badge, and a used seed is no fresh one."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+import common.core.claims as claims_module
+import common.core.seals as seals
+import common.core.settings as settings
+from common.core.errors import UserError
+from common.core.metrics import Control, Estimate, Metric, Uncertainty, write_metrics
+from common.core.settings import Strict
+from common.core.verify import verify_replication
+from common.engine import config, freeze, fresh
+
+LANDMARK = {
+    "id": "vulnerability",
+    "tier": "landmark",
+    "statement": "Models in superposition are at least three times as vulnerable.",
+    "source": "Elhage et al. 2022, adversarial examples",
+    "counterpart": "Figure 11",
+    "paper_value": "3",
+    "models": ["toy"],
+    "part": "attack",
+    "metric": "vulnerability",
+    "assertion": {"at_least": 3.0},
+    "neutral": 1.0,
+    "controls": ["random_directions"],
+    "role": "required",
+    "scales": ["laptop"],
+    "expected_verdict": "reproduced",
+}
+SCALE = {
+    "device": "cpu",
+    "seeds": [10, 11, 12, 13, 14],
+    "calibration_seeds": [110, 111, 112, 113, 114],
+    "models": [],
+    "hub_models": [],
+}
+
+
+class Training(Strict):
+    steps: int
+    width: int
+
+
+class Settings(Strict):
+    training: Training
+    figure: str = "wide"
+
+
+class Tiny:
+    """A replication of one part and one landmark in a folder of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.home = folder / "replications" / "tiny"
+        self.home.mkdir(parents=True)
+        (self.home / "rules.smk").touch()
+        for scale in settings.SCALES:
+            self.scale(scale)
+        self.settings()
+        self.claims(LANDMARK)
+
+    def scale(self, name="laptop", **changes):
+        path = self.folder / "config" / "scales" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(SCALE | changes))
+
+    def settings(self, **training):
+        blocks = {"default": {"training": {"steps": 100, "width": 8} | training}, "smoke": {}, "laptop": {}, "gpu": {}}
+        (self.home / "config.yaml").write_text(yaml.safe_dump(blocks))
+
+    def claims(self, *entries):
+        (self.home / "claims.yaml").write_text(yaml.safe_dump({"claims": list(entries)}))
+
+    def measure(self, effect=6.0, n=100, formula="ratio of losses", metric="vulnerability", **controls):
+        """Writes the same metric as calibration and as score."""
+        found = [
+            Control(
+                name=name, value=value, ci_low=value - 0.5, ci_high=value + 0.5, n=n,
+                difference=Estimate(value=effect - value, ci_low=effect - value - 0.5, ci_high=effect - value + 0.5),
+            )
+            for name, value in controls.items()
+        ]  # fmt: skip
+        one = Metric(
+            value=effect, ci_low=effect - 0.5, ci_high=effect + 0.5, n=n, unit="1", formula=formula,
+            uncertainty=Uncertainty(unit="seeds", count=5), controls=found,
+        )  # fmt: skip
+        for run in ("laptop", "laptop-calibration"):
+            path = self.folder / "results" / run / "tiny" / "toy" / "attack" / "metrics.json"
+            old = json.loads(path.read_text()) if path.exists() else {}
+            write_metrics(path, {key: Metric.model_validate(value) for key, value in old.items()} | {metric: one})
+
+    def score(self):
+        """What `make` does on scoring seeds: claims by id, and the lines about amendments."""
+        seals.check_lock("tiny", "laptop", scored=True)
+        freeze.mark_scored("tiny", "laptop", settings.load_scale("laptop").seeds)
+        judged = verify_replication("tiny", "laptop", [], self.folder / "results" / "laptop")
+        return {claim.id: claim for claim in judged}, freeze.record_amendments("laptop", judged)
+
+    def one(self):
+        judged, said = self.score()
+        return judged["tiny.vulnerability"], said
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    for module in (settings, claims_module, seals):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(settings, "settings_class", lambda _: Settings)
+    return Tiny(tmp_path)
+
+
+def fields(claim):
+    return [amendment.field for amendment in claim.amended]
+
+
+def test_a_sealed_landmark_is_required_and_has_no_badge(tiny, capsys):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    claim, said = tiny.one()
+    assert (claim.verdict, claim.effective_role, claim.amended, said) == ("reproduced", "required", [], [])
+    assert claim.sealed.seeds == SCALE["calibration_seeds"]
+    before = seals.lock_path("tiny").read_bytes()
+    freeze.freeze(name="tiny")
+    assert seals.lock_path("tiny").read_bytes() == before
+    assert capsys.readouterr().out.splitlines() == [
+        "sealed: tiny.vulnerability at scale laptop",
+        "already sealed: tiny.vulnerability at scale laptop",
+    ]
+
+
+def test_a_required_landmark_without_a_seal_is_refused_before_anything_is_scored(tiny):
+    with pytest.raises(
+        UserError, match=r"is required but not sealed at scale laptop; run `make calibrate NAME=tiny .* f"
+    ):
+        tiny.score()
+    assert not seals.lock_path("tiny").exists()
+    with pytest.raises(
+        UserError, match=r"has no calibration in .*metrics.json; run `make calibrate NAME=tiny SCALE=lap"
+    ):
+        freeze.freeze(name="tiny")
+
+
+def test_the_exchanged_control_of_superposition_has_a_badge_and_is_not_required(tiny, capsys):
+    """Audit: the worst of as many random directions passed, so the control became `densest_models` (51bba8b)."""
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.measure(random_directions=6.3)
+    assert tiny.one()[0].verdict == "not reproduced"
+    tiny.claims(LANDMARK | {"controls": ["densest_models"]})
+    tiny.measure(densest_models=1.0)
+    claim, [said] = tiny.one()
+    assert (claim.verdict, claim.effective_role) == ("reproduced", "reported")
+    assert fields(claim) == ["controls", "toy.controls.densest_models", "toy.controls.random_directions"]
+    assert (claim.amended[0].before, claim.amended[0].after) == (["random_directions"], ["densest_models"])
+    assert said.startswith(
+        "amended: tiny.vulnerability has changed since it was sealed: controls (['random_directions']"
+    )
+    assert 'make amend NAME=tiny CLAIM=vulnerability WHY="..."' in said
+    assert tiny.one()[1] == [], "recorded once"
+    capsys.readouterr()
+    freeze.freeze(name="tiny")
+    assert "keeps its badge (controls, toy.controls.densest_models" in capsys.readouterr().out
+    tiny.claims(LANDMARK)
+    tiny.measure(random_directions=2.0)
+    again, _ = tiny.one()
+    assert len(again.amended) == 6, "the way back is a change too"
+    assert again.effective_role == "reported"
+
+
+def test_a_claim_split_by_control_has_a_badge_and_is_not_required(tiny):
+    """Audit: refusal ablation was required against random directions, and reported against the permuted candidate."""
+    both = LANDMARK | {"controls": ["random_directions", "permuted"]}
+    tiny.claims(both)
+    tiny.measure(random_directions=1.0, permuted=2.0)
+    freeze.freeze(name="tiny")
+    tiny.measure(random_directions=1.0, permuted=10.0)
+    assert tiny.one()[0].verdict == "not reproduced"
+    tiny.claims(LANDMARK)
+    with pytest.raises(UserError, match=r"claim tiny.vulnerability leaves out the control 'permuted' that"):
+        tiny.one()
+    other = both | {"id": "against_permuted", "metric": "permuted_only", "controls": ["permuted"], "role": "reported"}
+    tiny.claims(LANDMARK, other)
+    tiny.measure(random_directions=1.0)
+    tiny.measure(permuted=10.0, metric="permuted_only")
+    judged, _ = tiny.score()
+    split = judged["tiny.vulnerability"]
+    assert (split.verdict, split.effective_role) == ("reproduced", "reported")
+    assert "controls" in fields(split)
+    freeze.freeze(name="tiny")
+    late = tiny.score()[0]["tiny.against_permuted"]
+    assert (fields(late), late.effective_role) == (["sealed"], "reported"), "it was scored before it was sealed"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda tiny: tiny.claims(LANDMARK | {"assertion": {"at_least": 2.0}}), "assertion.at_least"),
+        (lambda tiny: tiny.claims(LANDMARK | {"neutral": 0.0}), "neutral"),
+        (lambda tiny: tiny.claims(LANDMARK | {"role": "reported"}), "role"),
+        (lambda tiny: tiny.settings(steps=2000), "settings.training.steps"),
+        (lambda tiny: tiny.measure(random_directions=2.0, n=60), "toy.n"),
+        (lambda tiny: tiny.measure(random_directions=2.0, formula="worst of ten"), "toy.formula"),
+        (lambda tiny: tiny.scale(seeds=[30, 31, 32, 33, 34]), "scoring_seeds"),
+        (lambda tiny: tiny.claims(LANDMARK | {"scales": ["gpu"]}), "judged"),
+    ],
+)
+def test_every_sealed_field_is_named_when_it_changes(tiny, change, field):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.score()
+    change(tiny)
+    claim, [said] = tiny.one()
+    assert fields(claim) == [field]
+    assert field in said
+    assert claim.effective_role == "reported"
+
+
+def test_what_is_not_sealed_may_change(tiny):
+    tiny.claims(LANDMARK | {"settings": ["figure"]})
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.settings(steps=2000)
+    tiny.measure(random_directions=2.5, n=90)
+    tiny.claims(LANDMARK | {"settings": ["figure"], "statement": "The same said in other words than before."})
+    assert tiny.one()[0].amended == []
+    tiny.claims(LANDMARK | {"settings": ["trainnig"]})
+    with pytest.raises(UserError, match="seals the settings 'trainnig', which do not exist; there is training, figure"):
+        tiny.one()
+
+
+def test_a_change_before_scoring_is_sealed_anew_and_after_it_on_unused_seeds_alone(tiny, capsys):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.settings(steps=2000)
+    freeze.freeze(name="tiny")
+    assert tiny.one()[0].amended == [], "no score had been seen"
+    tiny.settings(steps=3000)
+    freeze.freeze(name="tiny")
+    assert fields(tiny.one()[0]) == ["settings.training.steps"]
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert "because it was scored on seeds 10, 11, 12, 13, 14 before; to seal it clean, put unused seeds into" in said
+    tiny.scale(seeds=[30, 31, 32, 33, 34])
+    freeze.freeze(name="tiny")
+    claim, _ = tiny.one()
+    assert (claim.amended, claim.effective_role) == ([], "required")
+    assert len(seals.read_lock("tiny").entry("vulnerability", "laptop").earlier) == 2
+
+
+def test_a_claim_that_is_renamed_after_scoring_stays_amended(tiny):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.score()
+    tiny.claims(LANDMARK | {"id": "weakness"})
+    stale = "claims.lock of tiny seals 'vulnerability', which is no landmark of its claims.yaml; restore the claim, or"
+    with pytest.raises(UserError, match=stale):
+        tiny.score()
+    freeze.amend("tiny", "vulnerability", "it has a better name now")
+    freeze.freeze(name="tiny")
+    claim = tiny.score()[0]["tiny.weakness"]
+    assert (fields(claim), claim.effective_role) == (["sealed"], "reported")
+
+
+def test_reasons_are_recorded_and_shown(tiny, capsys):
+    with pytest.raises(UserError, match="WHY is empty"):
+        freeze.amend("tiny", "vulnerability", " ")
+    with pytest.raises(UserError, match="has no claim 'vulnerability'; it has none"):
+        freeze.amend("tiny", "vulnerability", "because")
+    with pytest.raises(UserError, match="unknown replication 'tinny'; there is tiny"):
+        freeze.amend("tinny", "vulnerability", "because")
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    with pytest.raises(UserError, match=r"no change of tiny.vulnerability waits for a reason"):
+        freeze.amend("tiny", "vulnerability", "because")
+    before = seals.state("tiny", "laptop")
+    tiny.score()
+    assert seals.state("tiny", "laptop") == before, "to be scored is no reason to judge again"
+    tiny.claims(LANDMARK | {"neutral": 0.0})
+    tiny.score()
+    freeze.amend("tiny", "vulnerability", "a ratio was read as a difference")
+    assert seals.state("tiny", "laptop") != before
+    assert [one.why for one in tiny.one()[0].amended] == ["a ratio was read as a difference"]
+    assert capsys.readouterr().out.splitlines()[-1] == "reason recorded: tiny.vulnerability (neutral)"
+
+
+def test_a_lock_edited_by_hand_is_refused(tiny):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    path = seals.lock_path("tiny")
+    path.write_text(path.read_text().replace('"at_least": 3.0', '"at_least": 2.0'))
+    with pytest.raises(
+        UserError, match=r"claims.lock was edited by hand: the seal of 'vulnerability' does not have its"
+    ):
+        tiny.score()
+    path.write_text('{"claims": {"vulnerability": {"laptop": {}}}}')
+    with pytest.raises(UserError, match=r"claims.lock is damaged at 'claims.vulnerability.laptop.metric'; restore it"):
+        tiny.score()
+
+
+def test_calibration_does_not_look_at_seals_and_fresh_seeds_not_at_sizes(tiny):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.measure(random_directions=2.0, n=3)
+    results = tiny.folder / "results" / "laptop"
+    kinds = {kind: verify_replication("tiny", "laptop", [], results, kind)[0] for kind in ("calibration", "fresh")}
+    assert (kinds["calibration"].sealed, kinds["calibration"].amended) == (None, [])
+    assert kinds["fresh"].sealed
+    assert kinds["fresh"].amended == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("20,12", "seed 12 is not fresh: it is a scoring seed of scale gpu"),
+        ("20,113", "seed 113 is not fresh: it is a calibration seed of scale gpu"),
+        ("20,40", "seed 40 is not fresh: it is in the claims.lock of tiny"),
+        ("20,200", "seed 200 would draw calibration documents; fresh seeds are below 100"),
+        ("20,20", "SEEDS=20,20 are not two or more different seeds"),
+        ("20,-1", "'-1' is no seed"),
+    ],
+)
+def test_a_seed_that_is_not_fresh_is_named(tiny, given, said):
+    freeze.mark_scored("tiny", "laptop", [40])
+    with pytest.raises(UserError, match=f"^{said}"):
+        config.load_run("laptop", seeds=given)
+
+
+def test_fresh_verdicts_are_compared_with_the_scored_ones(tiny):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    scored, _ = tiny.one()
+    run = config.load_run("laptop", seeds="20, 21,22")
+    assert (run.kind, run.seeds, run.results) == ("fresh", [20, 21, 22], "results/laptop-fresh-20-21-22")
+    assert "no scored verdict at scale laptop" in fresh.agreement([scored], run, tiny.folder)
+    path = tiny.folder / "results" / "laptop" / "tiny" / "claims.json"
+    path.write_text(json.dumps([scored.model_dump(mode="json")]))
+    other = scored.model_copy(update={"verdict": "not reproduced", "value": 1.0, "ci_low": 0.5, "ci_high": 1.5})
+    assert fresh.agreement([scored], run, tiny.folder).splitlines() == [
+        "Fresh seeds 20, 21, 22: 1 of 1 landmark verdicts agree.",
+        "  3 seeds are fewer than the 5 that a scored landmark needs, so intervals over seeds are wider here.",
+    ]
+    assert fresh.agreement([other], run, tiny.folder).splitlines()[:2] == [
+        "Fresh seeds 20, 21, 22: 0 of 1 landmark verdicts agree.",
+        "  tiny.vulnerability on toy: not reproduced 1 [0.5, 1.5], scored reproduced 6 [5.5, 6.5]",
+    ]
