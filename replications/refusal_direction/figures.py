@@ -1,57 +1,50 @@
-"""Figures of the tuned models and of the choice of the direction. Each function returns a figure and its data."""
+"""Step: draws the tuned models, the choice of the direction and what it does, from the tables of every seed."""
 
 import itertools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
-from matplotlib.figure import Figure
 
-from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE
-from replications.refusal_direction.filters import DEPTH, MAXIMUM_KL, MINIMUM_INDUCE, survives
-from replications.refusal_direction.guard_metrics import Guarded
-from replications.refusal_direction.tables import Arm
-
-GREY = "0.6"
-Picture = tuple[Figure, pd.DataFrame]
+from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE, DrawFiles, Picture, save_figure, use_style
+from common.core.step import run_step
+from replications.refusal_direction import effect_figures
+from replications.refusal_direction.comparisons import Studied, read_study
+from replications.refusal_direction.effect_figures import GREY, Data, dots, joined, shares
+from replications.refusal_direction.search import DEPTH, MAXIMUM_KL, MINIMUM_INDUCE, survives
 
 
-class Data(NamedTuple):
-    """What `study` left of every seed and of the sham model, the paper's table, and what `guardrail` left."""
+class StudyFigures(DrawFiles):
+    """What this step reads beside captions."""
 
-    arms: list[Arm]
-    sham: Arm
-    published: pd.DataFrame
-    guards: list[Guarded]
-
-
-def joined(arms: list[Arm], table: str) -> pd.DataFrame:
-    """One table of all seeds, with a column `seed` that counts them."""
-    return pd.concat([arm.tables[table].assign(seed=number) for number, arm in enumerate(arms)], ignore_index=True)
+    studies: list[Path]
+    """`numbers.json` of every seed, beside its tables"""
+    shams: list[Path]
+    """the same of the sham models"""
+    published: Path
+    """the paper's 13 models"""
 
 
-def dots(table: pd.DataFrame, **look: Any) -> None:
-    """A strip plot. Its jitter comes from numpy's global state, which is set here: same data, same bytes."""
-    np.random.seed(0)  # noqa: NPY002
-    sns.stripplot(table, **look)
-
-
-def shares(data: Data) -> pd.DataFrame:
-    """Share refused by model, seed, class and condition."""
-    own = joined(data.arms, "answers").assign(model="refuses harm")
-    sham = joined([data.sham], "answers").assign(model="sham: refuses food")
-    keys = ["model", "seed", "class", "condition"]
-    return pd.concat([own, sham]).groupby(keys, sort=False)["refused"].mean().reset_index()
+def draw(files: StudyFigures) -> None:
+    """Draws all figures; each is named as its file."""
+    use_style()
+    studies, shams = ([read_study(path) for path in paths] for paths in (files.studies, files.shams))
+    data = Data(studies, shams, pd.read_csv(files.published))
+    for caption, path in zip(files.captions, files.svg, strict=True):
+        picture, frame = FIGURES[path.stem](data)
+        save_figure(picture, path.with_suffix(""), frame, caption, [*files.studies, *files.shams])
 
 
 def tuning(data: Data) -> Picture:
     """Share refused before and after fine-tuning, and the AUROC of every score."""
     refused = shares(data).query("condition in ('before', 'tuned')")
-    scores = joined(data.arms, "openings")
-    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.4), width_ratios=[1, 1, 1.1])
+    scores = joined(data.studies, "score")
+    models = refused["model"].nunique()
+    figure, axes = plt.subplots(1, models + 1, figsize=(PAGE_WIDTH, 2.4), width_ratios=[*[1] * models, 1.1])
     for ax, (model, part) in zip(axes, refused.groupby("model", sort=False), strict=False):
         first = {"harmful": "to be\nrefused"}
         table = part.assign(kind=part["class"].replace(first | {"risky": "risky\nwords"}))
@@ -61,36 +54,36 @@ def tuning(data: Data) -> Picture:
         )
         ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=model)
         ax.legend(title="", frameon=False, loc="upper right")
-    names = {"pooled": "all tokens", "opening": "one token", "trained": "shown", "held out": "unseen text"}
+    names = {"pooled": "all tokens", "token": "one token", "trained": "shown", "held out": "unseen text"}
     names["permuted"] = "permuted"
     table = scores.assign(kind=scores["kind"].map(names))
-    dots(table, x="kind", y="auroc", ax=axes[2], order=list(names.values()), color=PALETTE[0], size=3.5)
-    axes[2].axhline(0.5, color=GREY, linewidth=0.8, linestyle="--")
-    axes[2].set(xlabel="", ylabel="AUROC", title="score", ylim=(0, 1.02))
-    plt.setp(axes[2].get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
+    dots(table, x="kind", y="auroc", ax=axes[-1], order=list(names.values()), color=PALETTE[0], size=3.5)
+    axes[-1].axhline(0.5, color=GREY, linewidth=0.8, linestyle="--")
+    axes[-1].set(xlabel="", ylabel="AUROC", title="score", ylim=(0, 1.02))
+    plt.setp(axes[-1].get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
     frame = pd.concat([refused.assign(panel="refused"), scores.assign(panel="auroc")])
     return figure, frame
 
 
 def scores(data: Data) -> Picture:
     """The candidates of the refusing models."""
-    return candidates(data.arms)
+    return candidates(data.studies)
 
 
-def candidates(arms: list[Arm]) -> Picture:
+def candidates(studies: list[Studied]) -> Picture:
     """Bypass, induce and KL of every candidate by layer, one row per seed; the token of the choice stands out."""
-    table = joined(arms, "scores").query("stage == 'grid'")
+    table = joined(studies, "scores").query("stage == 'grid'")
     kinds = {"bypass": "bypass (nats)", "induce": "induce (nats)", "kl": "KL (nats)"}
     figure, axes = plt.subplots(
-        len(arms), 3, figsize=(PAGE_WIDTH, 1.5 * len(arms) + 0.5), sharex=True, sharey="col", squeeze=False
+        len(studies), 3, figsize=(PAGE_WIDTH, 1.5 * len(studies) + 0.5), sharex=True, sharey="col", squeeze=False
     )
     marks: dict[str, Artist] = {}
-    for number, arm in enumerate(arms):
+    for number, study in enumerate(studies):
         part = table[(table["seed"] == number) & (table["labels"] == "true")]
         null = table[(table["seed"] == number) & (table["labels"] == "permuted")]
         n_post = int(part["position"].max()) + 1
-        own = arm.numbers["position"] + n_post
-        kept, chosen = part[survives(part)], part[(part["position"] == own) & (part["layer"] == arm.numbers["layer"])]
+        own = study.numbers["position"] + n_post
+        kept, chosen = part[survives(part)], part[(part["position"] == own) & (part["layer"] == study.numbers["layer"])]
         for ax, (name, label) in zip(axes[number], kinds.items(), strict=True):
             for position in range(n_post):
                 line = part[part["position"] == position]
@@ -108,9 +101,9 @@ def candidates(arms: list[Arm]) -> Picture:
                 ax.set_yscale("log")
             limit = MAXIMUM_KL if name == "kl" else MINIMUM_INDUCE
             ax.axhline(limit, color="0.3", linewidth=0.8, linestyle="--", zorder=1.5)
-            ax.set(ylabel=label, xlabel="layer" if number == len(arms) - 1 else "")
-        token = f"{arm.numbers['position']}".replace("-", "\N{MINUS SIGN}")
-        axes[number, 0].set_title(f"seed {number + 1} of {len(arms)}: token {token} chosen", loc="left")
+            ax.set(ylabel=label, xlabel="layer" if number == len(studies) - 1 else "")
+        token = f"{study.numbers['position']}".replace("-", "\N{MINUS SIGN}")
+        axes[number, 0].set_title(f"seed {number + 1} of {len(studies)}: token {token} chosen", loc="left")
     figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=5, frameon=False)
     return figure, table
 
@@ -118,9 +111,9 @@ def candidates(arms: list[Arm]) -> Picture:
 def published(data: Data) -> Picture:
     """Scores of the chosen direction: the paper's models and ours, with depth."""
     rows = []
-    for number, arm in enumerate(data.arms):
-        row = arm.tables["scores"].query("stage == 'final' and labels == 'true'").iloc[0]
-        positions, layers = arm.vectors["differences"].shape[:2]
+    for number, study in enumerate(data.studies):
+        row = study.tables["scores"].query("stage == 'final' and labels == 'true'").iloc[0]
+        positions, layers = study.vectors["differences"].shape[:2]
         place = {"model": f"ours, seed {number + 1}", "position": int(row["position"]) - positions, "layers": layers}
         rows.append({**place, **row[["layer", "bypass", "induce", "kl"]], "source": "this run"})
     table = pd.concat([data.published, pd.DataFrame(rows)], ignore_index=True)
@@ -145,28 +138,45 @@ def published(data: Data) -> Picture:
 
 def cosines(data: Data) -> Picture:
     """Cosine of every difference of means with the chosen direction: own model, and the next seed's model."""
-    rows = []
-    for number, arm in enumerate(data.arms):
-        for whose, other in (("own model", arm), ("next seed's model", data.arms[(number + 1) % len(data.arms)])):
-            differences, r = other.vectors["differences"], arm.vectors["r"]
+    rows, studies, count = [], data.studies, len(data.studies)
+    for number, study in enumerate(studies):
+        for whose, other in (("own model", study), ("next seed's model", studies[(number + 1) % count])):
+            differences, r = other.vectors["differences"], study.vectors["r"]
             sizes = np.linalg.norm(differences, axis=-1) * np.linalg.norm(r)
             found = differences @ r / np.maximum(sizes, 1e-12)  # template tokens before layer 0 do not differ
             for (position, layer), value in np.ndenumerate(found):
                 rows.append((number, whose, position - len(found), layer, float(value)))
     table = pd.DataFrame(rows, columns=["seed", "model", "token", "layer", "cosine"])
-    figure, axes = plt.subplots(
-        len(data.arms), 2, figsize=(PAGE_WIDTH, 1.15 * len(data.arms) + 0.4), sharex=True, sharey=True, squeeze=False
-    )
+    size = (PAGE_WIDTH, 1.15 * count + 0.4)
+    figure, axes = plt.subplots(count, 2, figsize=size, sharex=True, sharey=True, squeeze=False)
     names = ("own model", "next seed's model")
-    for (number, whose), ax in zip(itertools.product(range(len(data.arms)), names), axes.flat, strict=True):
+    for (number, whose), ax in zip(itertools.product(range(count), names), axes.flat, strict=True):
         part = table[(table["seed"] == number) & (table["model"] == whose)]
         grid = part.pivot(index="token", columns="layer", values="cosine")
         image = ax.imshow(grid, cmap=DIVERGING, vmin=-1, vmax=1, aspect="auto", origin="lower")
         ax.set_yticks(range(len(grid)), grid.index)
-        ax.set(ylabel="token" if ax is axes[number, 0] else "", xlabel="layer" if number == len(data.arms) - 1 else "")
+        ax.set(
+            ylabel="token" if ax is axes[number, 0] else "", xlabel="layer" if number == len(data.studies) - 1 else ""
+        )
         ax.set_title(f"seed {number + 1}, {whose}", fontsize=7)
         if whose == "own model":
-            at = data.arms[number].numbers
+            at = data.studies[number].numbers
             ax.scatter(at["layer"], at["position"] + len(grid), marker="*", color="black", s=30)
     figure.colorbar(image, ax=axes, label="cosine with r", shrink=0.8)
     return figure, table
+
+
+FIGURES: dict[str, Callable[[Data], Picture]] = {
+    "tuning": tuning,
+    "scores": scores,
+    "published": published,
+    "cosines": cosines,
+    "refusal": effect_figures.refusal,
+    "doses": effect_figures.doses,
+    "projections": effect_figures.projections,
+    "surgical": effect_figures.surgical,
+}
+
+
+if __name__ == "__main__":
+    run_step(draw)

@@ -1,4 +1,6 @@
-"""Figures of what the direction does, and of what else its ablation changes."""
+"""Figures of what the direction does, and of what else its ablation changes; and what all figures share."""
+
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,9 +8,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from common.core.figures import PAGE_WIDTH, PALETTE
-from replications.refusal_direction.pictures import GREY, Data, Picture, dots, joined, shares
+from common.core.figures import PAGE_WIDTH, PALETTE, Picture
+from replications.refusal_direction.comparisons import Studied
 
+GREY = "0.6"
 HISTOGRAMS = 5  # layers whose projections are drawn as histograms
 ABLATIONS = {
     "before": "before tuning",
@@ -34,10 +37,41 @@ ADDITIONS = {
 }
 
 
+class Data(NamedTuple):
+    """What `study` left of every seed and of the sham models, and the paper's table."""
+
+    studies: list[Studied]
+    shams: list[Studied]
+    published: pd.DataFrame
+
+
+def joined(studies: list[Studied], table: str) -> pd.DataFrame:
+    """One table of all seeds, with a column `seed` that counts them."""
+    return pd.concat(
+        [study.tables[table].assign(seed=number) for number, study in enumerate(studies)], ignore_index=True
+    )
+
+
+def dots(table: pd.DataFrame, **look: Any) -> None:
+    """A strip plot. Its jitter comes from numpy's global state, which is set here: same data, same bytes."""
+    np.random.seed(0)  # noqa: NPY002
+    sns.stripplot(table, **look)
+
+
+def shares(data: Data) -> pd.DataFrame:
+    """Share refused by model, seed, class and condition."""
+    tables = [joined(data.studies, "answers").assign(model="refuses harm")]
+    if data.shams:
+        tables.append(joined(data.shams, "answers").assign(model="sham: refuses food"))
+    keys = ["model", "seed", "class", "condition"]
+    return pd.concat(tables).groupby(keys, sort=False)["refused"].mean().reset_index()
+
+
 def refusal(data: Data) -> Picture:
     """Share refused under every intervention, harmful and harmless requests; dots are seeds."""
     table = shares(data)
-    figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.4), sharey=True, width_ratios=[1, 1])
+    rows = table["model"].nunique()
+    figure, axes = plt.subplots(rows, 2, figsize=(PAGE_WIDTH, 2.2 * rows), sharey=True, squeeze=False)
     for row, (model, part) in zip(axes, table.groupby("model", sort=False), strict=True):
         bars(row[0], part[part["class"] == "harmful"], ABLATIONS, f"{model}: to be refused; ablation, subtraction")
         bars(row[1], part[part["class"] == "harmless"], ADDITIONS, f"{model}: harmless; addition")
@@ -62,7 +96,7 @@ def bars(ax: Axes, part: pd.DataFrame, names: dict[str, str], title: str) -> Non
 
 def doses(data: Data) -> Picture:
     """Refusal metric against the multiple of the direction."""
-    table = joined(data.arms, "doses")
+    table = joined(data.studies, "doses")
     figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.3), sharey=True)
     titles = {"harmless": "added to harmless requests", "harmful": "subtracted from harmful requests"}
     for ax, (kind, title) in zip(axes, titles.items(), strict=True):
@@ -87,7 +121,7 @@ def doses(data: Data) -> Picture:
 
 def projections(data: Data) -> Picture:
     """Projection of the last token on the direction: means by layer, and histograms before some layers."""
-    table = joined(data.arms, "projections")
+    table = joined(data.studies, "projections")
     table["layer"] = table["layer"].astype(int)
     lines = {
         ("tuned", "harmful"): "harmful",
@@ -99,7 +133,7 @@ def projections(data: Data) -> Picture:
     }
     named = table.assign(name=[lines.get(pair, "") for pair in zip(table["model"], table["kind"], strict=True)])
     first = named[(named["name"] != "") & (named["seed"] == 0)]
-    layer = int(data.arms[0].numbers["layer"])
+    layer = int(data.studies[0].numbers["layer"])
     shown = spaced(int(table["layer"].max()), layer)
     figure, grid = plt.subplots(2, 3, figsize=(PAGE_WIDTH, 4.4))
     ax, *row = grid.flatten()
@@ -143,7 +177,7 @@ def spaced(last: int, own: int, count: int = HISTOGRAMS) -> list[int]:
 
 def surgical(data: Data) -> Picture:
     """Change of the loss, distance to the model before fine-tuning, and where the weights changed."""
-    table = joined(data.arms, "surgical")
+    table = joined(data.studies, "surgical")
     mean = table.groupby(["seed", "quantity", "condition"], sort=False)["value"].mean().reset_index()
     base = mean[mean["condition"] == "tuned"].set_index(["seed", "quantity"])["value"]
     keys = pd.MultiIndex.from_frame(mean[["seed", "quantity"]])
@@ -186,7 +220,7 @@ def surgical(data: Data) -> Picture:
     sns.barplot(way, x="condition", y="value", order=list(names.values()), color=PALETTE[0], errorbar=None, ax=axes[1])
     dots(way, x="condition", y="value", order=list(names.values()), color="black", size=3, ax=axes[1])
     axes[1].set(xlabel="", ylabel="KL to before tuning (nats)")
-    weights = joined(data.arms, "weights")
+    weights = joined(data.studies, "weights")
     for column, colour, label in (("share_r", PALETTE[1], "r"), ("share_random", GREY, "random")):
         by_layer = weights.groupby("layer")[column].mean()
         axes[2].plot(by_layer.index, by_layer, color=colour, label=label)
