@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from common.interp.decoder import Cache, Decoder
@@ -90,21 +89,3 @@ def by_template(prompts: list[Prompt]) -> list[list[Prompt]]:
 def in_chunks(prompts: list[Prompt], size: int) -> list[list[Prompt]]:
     """Prompts in order, `size` at a time; padding is masked, so templates may mix."""
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]
-
-
-def family_threshold(values: Float[np.ndarray, "head prompt"], draws: int, level: float = 0.95) -> float:
-    """Smallest |t| that the best of all heads exceeds by luck in at most 5 % of draws (sign flips prompt by prompt).
-
-    The roles of the two names were drawn at random, so flipping them prompt by prompt is an exact null; taking the
-    largest |t| over all heads in each draw accounts for the choice of the best head.
-    """
-    flips = np.random.default_rng(0).choice([-1.0, 1.0], size=(draws, values.shape[1]))
-    largest = [np.abs(t_values(values * flip)).max() for flip in flips]
-    return float(np.quantile(largest, level))
-
-
-def t_values(values: Float[np.ndarray, "head prompt"]) -> Float[np.ndarray, " head"]:
-    """Mean over standard error; a floor on the error keeps heads without any effect at 0."""
-    spread = values.std(1, ddof=1) / np.sqrt(values.shape[1])
-    found: np.ndarray = values.mean(1) / (spread + 1e-3 * np.abs(values).max() + 1e-12)
-    return found

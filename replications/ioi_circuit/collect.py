@@ -15,7 +15,6 @@ are knocked out. `activations.safetensors` holds, for a version v:
 """
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -23,45 +22,35 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.core.files import atomic
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
 from common.interp.partial_forward import at_position
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.dataset import VERSIONS, Adversarial, Prompt, Version, read_file
 from replications.ioi_circuit.residual import check_architecture, read_names
+from replications.ioi_circuit.settings import Collect
 
 RESID_VERSIONS = ("original", "abc")
 Z_VERSIONS = ("original", "abc", "nouns_redrawn")
 
 
-def collect(
-    *,
-    prompts: Path,
-    manifest: Path,
-    batch_size: int,
-    small_group: int,
-    device: Literal["cpu", "cuda"],
-    out: Path,
-) -> None:
-    """Writes `activations.safetensors`.
+class CollectFiles(Files):
+    manifest: Path
+    prompts: Path
+    activations: Path
 
-    Args:
-        prompts: `prompts.json`.
-        manifest: `manifest.json` of the model.
-        batch_size: prompts in one forward pass.
-        small_group: prompts in the smaller of the two template means.
-        device: where the model runs.
-        out: the file to write.
-    """
-    content = read_file(prompts)
+
+def collect(files: CollectFiles, settings: Collect, run: RunInfo) -> None:
+    """Writes `activations.safetensors`."""
+    content = read_file(files.prompts)
     rows = content.prompts
     length = max(len(rows[0].attention), *(len(item.tokens) for item in content.adversarial))
-    decoder = Decoder(load_model(manifest.parent, device=device), length)
+    decoder = Decoder(load_model(files.manifest.parent, device=run.device), length)
     with torch.no_grad():
-        tensors = run_versions(decoder, rows, batch_size, small_group)
-        tensors |= run_adversarial(decoder, content.adversarial, rows, batch_size)
-    with atomic(out) as temporary:
+        tensors = run_versions(decoder, rows, settings.batch_size, settings.small_group)
+        tensors |= run_adversarial(decoder, content.adversarial, rows, settings.batch_size)
+    with atomic(files.activations) as temporary:
         save_file(tensors, temporary)
 
 
@@ -139,4 +128,4 @@ def run_adversarial(
 
 
 if __name__ == "__main__":
-    run(collect)
+    run_step(collect)

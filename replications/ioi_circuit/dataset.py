@@ -25,7 +25,7 @@ from common.core.errors import UserError
 from common.core.files import read_json
 from common.core.settings import Strict, checked
 from common.data.models import encode
-from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
+from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,7 +83,7 @@ class Prompt(Strict):
 
 
 class Adversarial(Strict):
-    """A prompt of the baseline with a sentence about one of its names put in (see adversarial.py)."""
+    """A prompt of the baseline with a sentence about one of its names put in (see prompts.py)."""
 
     index: int
     extra: Literal["s", "io"]
@@ -129,7 +129,7 @@ def vocabulary(tokenizer: "PreTrainedTokenizerBase", minimum_names: int) -> Voca
         if len(words) < needed:
             raise UserError(
                 f"this tokenizer writes {len(words)} of our {len(WORDS[kind])} {kind} as one token and needs {needed}: "
-                f"add {kind} to replications/ioi_circuit/wording.py, lower minimum_names, or leave the model out"
+                f"add {kind} to replications/ioi_circuit/templates.py, lower minimum_names, or leave the model out"
             )
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad_id = next(token for token in candidates if token is not None)
@@ -206,7 +206,7 @@ def _draw(
         if found != positions:
             raise UserError(
                 f"this tokenizer splits two versions of a prompt differently, '{text.text}' and '{other.text}'; "
-                "take the word that differs out of replications/ioi_circuit/wording.py"
+                "take the word that differs out of replications/ioi_circuit/templates.py"
             )
     return Prompt(
         seed=seed,
@@ -234,7 +234,7 @@ def _locate(tokens: list[int], names: tuple[int, int, int], text: str) -> Positi
         if tokens.count(token) != count:
             raise UserError(
                 f"this tokenizer does not write each name of '{text}' as the one token it has elsewhere; "
-                "take that name out of replications/ioi_circuit/wording.py"
+                "take that name out of replications/ioi_circuit/templates.py"
             )
     first = tokens.index(s1)
     second = tokens.index(s2, first + 1)

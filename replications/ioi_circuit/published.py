@@ -10,12 +10,10 @@ import pandas as pd
 
 from common.core.errors import UserError
 from common.core.metrics import Metric
-from common.core.statistics import null_distribution
-from replications.ioi_circuit.clustering import beside_null, clustered
-from replications.ioi_circuit.completeness import by_class
+from replications.ioi_circuit.completeness import by_class, measure_classes
 from replications.ioi_circuit.knockout import KnockOut
-from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
-from replications.ioi_circuit.nodes import Node, NodeSet, random_like
+from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, Node, NodeSet, random_like
+from replications.ioi_circuit.prompt_statistics import beside_null, clustered
 
 MODEL = "gpt2"
 HEADS = {
@@ -89,42 +87,33 @@ def measure_published(fresh: KnockOut, few: KnockOut, draws: int) -> dict[str, M
     random = few.differences(random_like(nodes, fresh.decoder.n_heads, draws, seed=1))
     few_model, few_kept = few.differences([frozenset()], remove=True)[0], few.differences([nodes])[0]
     text = "published circuit, F(C) / F(M)"
-    metrics = {
+    return {
         "published_faithfulness": clustered(
-            kept["circuit"]["none"], prompts, unit="1", formula=text, denominators=model
+            kept["circuit"]["none"],
+            prompts,
+            unit="1",
+            formula=text,
+            denominators=model,
+            controls={"naive": kept["naive"]["none"]},
         ),
-        "published_faithfulness_random": null_distribution(
-            random.sum(1) / few_model.sum(), unit="1", formula=f"{text}; random heads, same layers and positions"
-        ),
-        "published_faithfulness_minus_random": clustered(
-            few_kept - random.mean(0), few.prompts, unit="1", formula=f"{text}, minus random", denominators=few_model
+        "published_against_random_heads": clustered(
+            few_kept,
+            few.prompts,
+            unit="1",
+            formula=f"{text}; random: same layers and positions",
+            denominators=few_model,
+            draws={"random_heads": random},
         ),
         "published_drop_without_movers": clustered(
-            model - without_movers, prompts, unit="1", formula="(F(M) - F(M minus K)) / F(M)", denominators=model
+            model - without_movers,
+            prompts,
+            unit="1",
+            formula="(F(M) - F(M minus K)) / F(M)",
+            denominators=model,
+            controls={"movers_and_backups": model - removed["name_mover"]},
         ),
-        "published_drop_without_movers_and_backups": clustered(
-            model - removed["name_mover"], prompts, unit="1", formula="the same, backups too", denominators=model
-        ),
+        "published_class_gap": measure_classes(removed, kept, prompts)["circuit_class_gap"],
     }
-    metrics["published_drop_movers_minus_both"] = clustered(
-        removed["name_mover"] - without_movers, prompts, unit="1", formula="difference of the two", denominators=model
-    )
-    for name, found in kept.items():
-        largest = max(classes, key=lambda part: abs(float((removed[part] - found[part]).mean())))
-        gap = removed[largest] - found[largest]
-        metrics[f"published_class_gap_{name}"] = clustered(
-            gap * np.sign(gap.mean()), prompts, unit="1", formula="largest |F(M-K) - F(C-K)| / F(M)", denominators=model
-        )
-    full, naive = (metrics[f"published_class_gap_{name}"] for name in ("circuit", "naive"))
-    metrics["published_class_gap_naive_minus_circuit"] = Metric(
-        value=naive.value - full.value,
-        ci_low=naive.ci_low - full.ci_high,
-        ci_high=naive.ci_high - full.ci_low,
-        n=full.n,
-        unit="1",
-        formula="difference of the two, intervals added (conservative)",
-    )
-    return metrics
 
 
 def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
@@ -142,7 +131,8 @@ def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
     shuffled = [[found[pairs[i]] for i in generator.permutation(len(pairs))[: len(wanted)]] for _ in range(draws)]
     chance = np.array([np.mean([kind in own for own, (*_, kind) in zip(one, wanted, strict=True)]) for one in shuffled])
     text = "share of the published heads that get their class by rule"
-    metrics = beside_null("published_named", named, len(wanted), chance, unit="share", formula=text, how="shuffled")
+    null = {"unit": "share", "name": "shuffled_heads"}
+    metrics = {"published_named": beside_null(named, len(wanted), chance, formula=text, **null)}
     for kind, column, sign in (
         ("name_mover", "logits", 1), ("negative", "logits", -1), ("s_inhibition", "mover_queries", 1)
     ):  # fmt: skip
@@ -151,7 +141,7 @@ def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
         luck = np.array([overlap([ranked[i] for i in generator.permutation(len(ranked))], kind) for _ in range(draws)])
         text = f"share of the published {kind} heads among as many strongest heads ({column})"
         n = len(HEADS[kind][1].split())
-        metrics |= beside_null(f"published_{kind}_found", share, n, luck, unit="share", formula=text, how="shuffled")
+        metrics[f"published_{kind}_found"] = beside_null(share, n, luck, formula=text, **null)
     return metrics
 
 
