@@ -200,6 +200,7 @@ def measure_heads(
         return clustered(
             100 * values,
             rows,
+            cluster="frames",
             denominators=clean,
             unit="percent",
             formula=f"{FORMULA}: {text}",

@@ -103,7 +103,7 @@ def sweeps(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Effect of every head on each receiver set."""
     n_layers = int(table["layer"].max()) + 1
     figure, panels = plt.subplots(1, len(TITLES), figsize=(PAGE_WIDTH, 1.9 + 0.12 * n_layers), sharey=True)
-    limit = float(np.quantile(table[list(TITLES)].abs().to_numpy(), 0.999))
+    limit = float(np.nanquantile(table[list(TITLES)].abs().to_numpy(), 0.999))
     for axes, (receiver, title) in zip(panels, TITLES.items(), strict=True):
         grid = table.pivot(index="layer", columns="head", values=receiver).to_numpy()
         image = _heat_map(axes, grid, limit, SWEEP_WRITTEN_FROM, fontsize=4)

@@ -74,35 +74,25 @@ def overlap(found: list[tuple[int, int]], kind: str) -> float:
     return len(wanted & {f"{layer}.{head}" for layer, head in found[: len(wanted)]}) / len(wanted)
 
 
-def measure_published(fresh: KnockOut, few: KnockOut, draws: int) -> dict[str, Metric]:
+def measure_published(where: KnockOut, draws: int) -> dict[str, Metric]:
     """The published circuit by the paper's own tests: faithfulness, classes taken out of circuit and model, naive."""
-    size = fresh.decoder.n_layers, fresh.decoder.n_heads
+    size = where.decoder.n_layers, where.decoder.n_heads
     classes = published_classes(*size)
     nodes = frozenset(node for part in classes.values() for node in part)
     classes["name_mover"] |= classes.pop("backup")
-    removed, kept = by_class(fresh, {"circuit": nodes, "naive": naive_nodes()}, classes)
+    removed, kept = by_class(where, {"circuit": nodes, "naive": naive_nodes()}, classes)
     movers = published_classes(*size)["name_mover"]
-    without_movers = fresh.differences([movers], remove=True)[0]
-    model, prompts = removed["none"], fresh.prompts
-    random = few.differences(random_like(nodes, fresh.decoder.n_heads, draws, seed=1))
-    few_model, few_kept = few.differences([frozenset()], remove=True)[0], few.differences([nodes])[0]
-    text = "published circuit, F(C) / F(M)"
+    [without_movers] = where.differences([movers], remove=True)
+    model, prompts = removed["none"], where.prompts
     return {
         "published_faithfulness": clustered(
             kept["circuit"]["none"],
             prompts,
             unit="1",
-            formula=text,
+            formula="published circuit, F(C) / F(M); random heads: same layers and positions",
             denominators=model,
             controls={"naive": kept["naive"]["none"]},
-        ),
-        "published_against_random_heads": clustered(
-            few_kept,
-            few.prompts,
-            unit="1",
-            formula=f"{text}; random: same layers and positions",
-            denominators=few_model,
-            draws={"random_heads": random},
+            draws={"random_heads": where.differences(random_like(nodes, size[1], draws, seed=1))},
         ),
         "published_drop_without_movers": clustered(
             model - without_movers,
