@@ -69,8 +69,8 @@ def record(scale: str = "full", name: str = "") -> None:
     if not ready:
         wanted, target = name or "any replication", name or "all"
         raise UserError(
-            f"results/{scale} holds no finished run of {wanted} by the present sources; run `make SCALE={scale} {target}` "
-            "first"
+            f"results/{scale} holds no finished run of {wanted} by the present sources; "
+            f"run `make SCALE={scale} {target}` first"
         )
     cost = costs(results)
     known = read_json(folder / RECORDS) if (folder / RECORDS).exists() else {}

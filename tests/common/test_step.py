@@ -168,7 +168,7 @@ def test_cost_is_that_of_the_scale_and_of_what_it_uses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     chat, shallow = "smollm2-135m-instruct-q4_1", "smollm2-135m-shallow"
     line = COST_PREFIX + json.dumps({"wall_s": 1.0, "cpu_s": 1.0, "gpu_s": 0.0, "peak_rss_mb": 9.0, "peak_gpu_mb": 0.0})
-    logs = {f"resources/logs/{name}.log" for name in (chat, "gpt2", shallow, "shallow_model", "python-docs")}
+    logs = {f"resources/logs/{name}.log" for name in (chat, "gpt2", shallow, "smoke_model", "python-docs")}
     logs |= {f"resources/logs/self-chat-{scale}.log" for scale in ("smoke", "laptop")}
     logs |= {f"results/{scale}/logs/toys/draw.log" for scale in ("smoke", "laptop")}
     logs |= {"results/laptop/logs/toys/on_demand/pages.log"}
@@ -186,7 +186,7 @@ def test_cost_is_that_of_the_scale_and_of_what_it_uses(tmp_path, monkeypatch):
     assert laptop["replications"]["models"]["disk_mb"] == 3
     assert laptop["total"]["cpu_s"] == 4
     assert laptop["total"]["disk_mb"] == 4
-    both = {f"models/{name}" for name in (chat, shallow, "shallow_model", "python-docs", "self-chat-smoke")}
+    both = {f"models/{name}" for name in (chat, shallow, "smoke_model", "python-docs", "self-chat-smoke")}
     assert set(smoke["steps"]) == both | {"toys/draw"}
     assert smoke["replications"]["models"]["disk_mb"] == 5
 
