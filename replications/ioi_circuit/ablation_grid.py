@@ -162,8 +162,7 @@ def everywhere(senders: list[Sender]) -> list[Sender]:
     heads = sorted({(sender.node.layer, sender.node.head) for sender in senders})
     return [
         Sender(
-            Node(*head, None),
-            torch.stack([s.readers for s in senders if (s.node.layer, s.node.head) == head]).any(0),
+            Node(*head, None), torch.stack([s.readers for s in senders if (s.node.layer, s.node.head) == head]).any(0)
         )
         for head in heads
     ]

@@ -129,11 +129,7 @@ def _scaled(key: Key, values: PerPrompt, plain: dict[str, PerPrompt]) -> tuple[P
 
 
 def measure(
-    values: dict[Key, PerPrompt],
-    plain: dict[str, PerPrompt],
-    prompts: list[Prompt],
-    n_layers: int,
-    layer_step: int,
+    values: dict[Key, PerPrompt], plain: dict[str, PerPrompt], prompts: list[Prompt], n_layers: int, layer_step: int
 ) -> dict[str, Metric]:
     """The stream at S2 and at END three fifths into the model, in both directions."""
     layer = round(DEPTH * n_layers / layer_step) * layer_step

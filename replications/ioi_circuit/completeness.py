@@ -144,13 +144,7 @@ def measure_faithfulness(fresh: KnockOut, nodes: NodeSet, removed: Runs, kept: d
     return {
         "model": clustered(model, prompts, unit="logits", formula="F(M)"),
         "circuit_faithfulness": clustered(
-            circuit,
-            prompts,
-            unit="1",
-            formula="F(C) / F(M)",
-            cluster="prompts",
-            denominators=model,
-            controls=controls,
+            circuit, prompts, unit="1", formula="F(C) / F(M)", cluster="prompts", denominators=model, controls=controls
         ),
         "complement_faithfulness": clustered(
             complement, prompts, unit="1", formula="F(M minus C) / F(M)", denominators=model

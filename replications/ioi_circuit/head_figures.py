@@ -29,12 +29,7 @@ SCORES = {
     "random_induction": "token after the same before",
 }
 NAMES = {"io": "IO", "s1": "S1", "s2": "S2"}
-CLASS_COLOURS = {
-    "name_mover": PALETTE[0],
-    "negative": PALETTE[1],
-    "s_suppressing": PALETTE[2],
-    "unclassified": "0.6",
-}
+CLASS_COLOURS = {"name_mover": PALETTE[0], "negative": PALETTE[1], "s_suppressing": PALETTE[2], "unclassified": "0.6"}
 SWEEP_WRITTEN_FROM = 2.0  # percent: smaller effects stay without a number
 DIRECTIONS = {"noising": "noising", "denoising": "denoising"}
 KINDS = {"resid": "residual stream", "attn": "attention output", "mlp": "MLP output"}

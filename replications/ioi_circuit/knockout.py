@@ -72,14 +72,7 @@ class KnockOut:
     """
 
     def __init__(
-        self,
-        decoder: Decoder,
-        prompts: list[Prompt],
-        means: Means,
-        device: str,
-        batch_size: int,
-        *,
-        roles: bool = True,
+        self, decoder: Decoder, prompts: list[Prompt], means: Means, device: str, batch_size: int, *, roles: bool = True
     ) -> None:
         self.decoder, self.prompts, self.batch_size = decoder, prompts, batch_size
         self.batch = Batch(prompts, device)

@@ -2,8 +2,8 @@
 
 Prompts of one template are not independent, so whole templates are resampled where nothing else is said. There are
 fifteen, and eight in the verification half, which is few. Landmarks on all prompts resample `frames`: a template in one
-order of the names, thirty of them. Landmarks on the verification half resample `prompts`; they generalise over names and
-nouns in these templates, not over templates.
+order of the names, thirty of them. Landmarks on the verification half resample `prompts`: they generalise over names
+and nouns in these templates, not over templates.
 
 The data set draws the roles of the two names at random, so flipping them prompt by prompt is the exact null of 'roles
 do not matter'.
@@ -153,9 +153,7 @@ def crossfit_null(
 
 
 def late_share_parts(
-    effects: Float[np.ndarray, "prompt head"],
-    half: Int[np.ndarray, " prompt"],
-    late: Float[np.ndarray, "draw head"],
+    effects: Float[np.ndarray, "prompt head"], half: Int[np.ndarray, " prompt"], late: Float[np.ndarray, "draw head"]
 ) -> tuple[Draws, PerPrompt]:
     """Summed effect of the late heads that lower the difference on the other half, and of all such heads.
 

@@ -13,14 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from common.interp.decoder import Decoder
 from common.interp.partial_forward import at_position
-from replications.ioi_circuit.completeness import (
-    EVERYTHING,
-    by_class,
-    gaps,
-    greedy_parts,
-    minimality,
-    random_parts,
-)
+from replications.ioi_circuit.completeness import EVERYTHING, by_class, gaps, greedy_parts, minimality, random_parts
 from replications.ioi_circuit.direct_effects import direct_residual
 from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.name_movers import direct_effects, find_backups

@@ -281,10 +281,7 @@ def test_nodes_answers_and_strangers_are_judged(study: Path) -> None:
 def test_a_step_over_more_layers_than_the_model_has_is_refused_before_the_computing(study: Path) -> None:
     manifest = save_planted_model(study.parent / "again" / "planted", 3, twin=False)
     files = ActivationPatchingFiles(
-        manifest=manifest,
-        prompts=study / "prompts.json",
-        metrics=study / "refused.json",
-        effects=study / "refused.csv",
+        manifest=manifest, prompts=study / "prompts.json", metrics=study / "refused.json", effects=study / "refused.csv"
     )
     said = rf"layer_step is {N_LAYERS}, but this model has {N_LAYERS} layers; set it to 1 to {N_LAYERS - 1} in"
     with pytest.raises(UserError, match=said):
