@@ -56,11 +56,11 @@ def published_classes(n_layers: int = 12, n_heads: int = 12) -> dict[str, NodeSe
 
     UserError if a model of this size lacks one of the heads.
     """
-    found: dict[str, NodeSet] = {}
+    classes: dict[str, NodeSet] = {}
     for name, (place, heads) in HEADS.items():
         pairs = (parse_head(label, n_layers, n_heads) for label in heads.split())
-        found[name] = frozenset(Node(layer, head, place) for layer, head in pairs)  # type: ignore[arg-type]
-    return found
+        classes[name] = frozenset(Node(layer, head, place) for layer, head in pairs)  # type: ignore[arg-type]
+    return classes
 
 
 def naive_nodes() -> NodeSet:
@@ -68,10 +68,10 @@ def naive_nodes() -> NodeSet:
     return frozenset(node for nodes in published_classes().values() for node in nodes if _label(node) in NAIVE)
 
 
-def overlap(found: list[tuple[int, int]], kind: str) -> float:
+def overlap(ranked: list[tuple[int, int]], kind: str) -> float:
     """Share of the published heads of a class among as many heads of a ranked list."""
     wanted = set(HEADS[kind][1].split())
-    return len(wanted & {f"{layer}.{head}" for layer, head in found[: len(wanted)]}) / len(wanted)
+    return len(wanted & {f"{layer}.{head}" for layer, head in ranked[: len(wanted)]}) / len(wanted)
 
 
 def measure_published(where: KnockOut, draws: int) -> dict[str, Metric]:
@@ -111,14 +111,14 @@ def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
     the backup name movers get their class by rule."""
     pairs = list(zip(heads["layer"].astype(int), heads["head"].astype(int), strict=True))
     generator = np.random.default_rng(0)
-    found = {
+    named_as = {
         pair: {row[f"{name}_class"] for name in PLACE_OF_RECEIVER}
         for pair, (_, row) in zip(pairs, heads.fillna("").iterrows(), strict=True)
     }
     classes = published_classes(*_size(pairs))
     wanted = [(node.layer, node.head, kind) for kind in classes for node in sorted(classes[kind]) if kind != "backup"]
-    named = float(np.mean([kind in found[layer, head] for layer, head, kind in wanted]))
-    shuffled = [[found[pairs[i]] for i in generator.permutation(len(pairs))[: len(wanted)]] for _ in range(draws)]
+    named = float(np.mean([kind in named_as[layer, head] for layer, head, kind in wanted]))
+    shuffled = [[named_as[pairs[i]] for i in generator.permutation(len(pairs))[: len(wanted)]] for _ in range(draws)]
     chance = np.array([np.mean([kind in own for own, (*_, kind) in zip(one, wanted, strict=True)]) for one in shuffled])
     text = "share of the published heads that get their class by rule"
     null = {"unit": "share", "name": "shuffled_heads"}

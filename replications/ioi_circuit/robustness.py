@@ -13,11 +13,9 @@ import torch
 from common.core.metrics import write_metrics
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from common.data.models import load_model
-from common.interp.decoder import Decoder
 from replications.ioi_circuit import published
 from replications.ioi_circuit.ablation_grid import ablation_grid, measure_grid
-from replications.ioi_circuit.batches import VERIFICATION, balanced
+from replications.ioi_circuit.batches import VERIFICATION, balanced, load_circuit_prompts
 from replications.ioi_circuit.completeness import (
     additions,
     circuits_of,
@@ -27,7 +25,6 @@ from replications.ioi_circuit.completeness import (
     measure_parts,
     minimality,
 )
-from replications.ioi_circuit.dataset import read_prompts
 from replications.ioi_circuit.knockout import KnockOut, read_means
 from replications.ioi_circuit.settings import Robustness
 
@@ -50,9 +47,7 @@ class RobustnessFiles(Files):
 
 def robustness(files: RobustnessFiles, settings: Robustness, run: RunInfo) -> None:
     """Writes `metrics.json` and three tables."""
-    rows = read_prompts(files.prompts, "circuit_prompts")
-    bridge = load_model(files.manifest.parent, device=run.device)
-    decoder = Decoder(bridge, max(row.positions.end for row in rows) + 1)
+    decoder, rows = load_circuit_prompts(files.manifest, files.prompts, run.device)
     chosen = pd.read_csv(files.circuit)
     circuits = circuits_of(chosen, chosen)
     nodes = circuits["circuit"]

@@ -21,9 +21,7 @@ from common.core.metrics import write_metrics
 from common.core.statistics import without_interval
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from common.data.models import load_model
-from common.interp.decoder import Decoder
-from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced
+from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced, load_circuit_prompts
 from replications.ioi_circuit.completeness import (
     EVERYTHING,
     by_class,
@@ -34,7 +32,6 @@ from replications.ioi_circuit.completeness import (
     measure_faithfulness,
     role_blind,
 )
-from replications.ioi_circuit.dataset import read_prompts
 from replications.ioi_circuit.knockout import KnockOut, read_means
 from replications.ioi_circuit.name_movers import measure_repair
 from replications.ioi_circuit.nodes import CLASSES, PLACE_OF_RECEIVER, node_set
@@ -59,9 +56,7 @@ class VerificationFiles(Files):
 
 def verification(files: VerificationFiles, settings: Verification, run: RunInfo) -> None:
     """Writes `metrics.json` and three tables."""
-    rows = read_prompts(files.prompts, "circuit_prompts")
-    bridge = load_model(files.manifest.parent, device=run.device)
-    decoder = Decoder(bridge, max(row.positions.end for row in rows) + 1)
+    decoder, rows = load_circuit_prompts(files.manifest, files.prompts, run.device)
     heads = pd.read_csv(files.heads)
     ranked = rank_nodes(heads)
     means = read_means(files.activations, run.device)
