@@ -149,12 +149,12 @@ def path_edges(graph: Graph, chosen: pd.DataFrame) -> list[Sender]:
         "s2": inputs("kv", "s_inhibition", "s_suppressing") or inputs("kv", *movers),
         "s1_next": inputs("k", "induction"),
     }
-    found = []
+    edges = []
     for node in sorted(node_set(chosen)):
         readers = torch.zeros(graph.n_readers, dtype=torch.bool)
         readers[[graph.reader(layer, "mlp") for layer in range(graph.n_layers)] + reached[str(node.place)]] = True
-        found.append(Sender(node, readers))
-    return found
+        edges.append(Sender(node, readers))
+    return edges
 
 
 def everywhere(senders: list[Sender]) -> list[Sender]:
@@ -162,8 +162,7 @@ def everywhere(senders: list[Sender]) -> list[Sender]:
     heads = sorted({(sender.node.layer, sender.node.head) for sender in senders})
     return [
         Sender(
-            Node(*head, None),
-            torch.stack([s.readers for s in senders if (s.node.layer, s.node.head) == head]).any(0),
+            Node(*head, None), torch.stack([s.readers for s in senders if (s.node.layer, s.node.head) == head]).any(0)
         )
         for head in heads
     ]
@@ -209,8 +208,8 @@ def edge_differences(
         return stream[0] + moved
 
     final = forward_by_reader(decoder, first, start.resid_pre[first][None], where.batch.mask, read)
-    found: np.ndarray = where.read(final[None])[0]
-    return found
+    differences: np.ndarray = where.read(final[None])[0]
+    return differences
 
 
 def _positions(where: KnockOut, node: Node) -> Bool[Tensor, "batch pos"]:

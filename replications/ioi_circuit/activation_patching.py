@@ -24,12 +24,11 @@ from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
 from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
-from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
 from common.interp.partial_forward import at_position
 from common.interp.path_patching import patch_heads, patch_residual, patch_sublayer
-from replications.ioi_circuit.batches import DISCOVERY, Batch, Place, balanced, in_chunks, passes
-from replications.ioi_circuit.dataset import Prompt, read_prompts
+from replications.ioi_circuit.batches import DISCOVERY, Batch, Place, balanced, in_chunks, load_circuit_prompts, passes
+from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.prompt_statistics import PerPrompt, clustered
 from replications.ioi_circuit.residual import read_difference
 from replications.ioi_circuit.settings import ActivationPatching
@@ -60,9 +59,8 @@ def activation_patching(files: ActivationPatchingFiles, settings: ActivationPatc
     Raises:
         UserError: if `layer_step` leaves no layer to compare the streams at.
     """
-    rows = balanced(read_prompts(files.prompts, "circuit_prompts"), DISCOVERY, settings.n_prompts)
-    bridge = load_model(files.manifest.parent, device=run.device)
-    decoder = Decoder(bridge, max(row.positions.end for row in rows) + 1)
+    decoder, every = load_circuit_prompts(files.manifest, files.prompts, run.device)
+    rows = balanced(every, DISCOVERY, settings.n_prompts)
     if settings.layer_step >= decoder.n_layers:
         raise UserError(
             f"activation_patching.layer_step is {settings.layer_step}, but this model has {decoder.n_layers} layers; "
@@ -88,15 +86,15 @@ def sweep(
             plain[name].append(read_difference(decoder.bridge, last, batch.names))
         for direction, cache, source in (("noising", clean, partner), ("denoising", partner, clean)):
             for (kind, place, layer), final in _patches(decoder, cache, source, batch, settings):
-                found = read_difference(decoder.bridge, final, batch.names)
-                for head, values in enumerate(found) if kind == "head" else [(-1, found)]:
+                differences = read_difference(decoder.bridge, final, batch.names)
+                for head, values in enumerate(differences) if kind == "head" else [(-1, differences)]:
                     parts.setdefault((direction, kind, place, layer, head), []).append(values)
 
     def numbers(tensors: list[Tensor]) -> PerPrompt:
-        found: np.ndarray = torch.cat(tensors).double().cpu().numpy()
-        return found
+        array: np.ndarray = torch.cat(tensors).double().cpu().numpy()
+        return array
 
-    return {key: numbers(found) for key, found in parts.items()}, {name: numbers(x) for name, x in plain.items()}
+    return {key: numbers(tensors) for key, tensors in parts.items()}, {name: numbers(x) for name, x in plain.items()}
 
 
 def _patches(
@@ -129,11 +127,7 @@ def _scaled(key: Key, values: PerPrompt, plain: dict[str, PerPrompt]) -> tuple[P
 
 
 def measure(
-    values: dict[Key, PerPrompt],
-    plain: dict[str, PerPrompt],
-    prompts: list[Prompt],
-    n_layers: int,
-    layer_step: int,
+    values: dict[Key, PerPrompt], plain: dict[str, PerPrompt], prompts: list[Prompt], n_layers: int, layer_step: int
 ) -> dict[str, Metric]:
     """The stream at S2 and at END three fifths into the model, in both directions."""
     layer = round(DEPTH * n_layers / layer_step) * layer_step
@@ -155,8 +149,8 @@ def measure(
 def effect_table(values: dict[Key, PerPrompt], plain: dict[str, PerPrompt]) -> pd.DataFrame:
     """One row per patched activation."""
     records = []
-    for key, found in values.items():
-        above, below = _scaled(key, found, plain)
+    for key, patched in values.items():
+        above, below = _scaled(key, patched, plain)
         names = ("direction", "kind", "place", "layer", "head")
         records.append(dict(zip(names, key, strict=True)) | {"percent": 100 * above.mean() / below.mean()})
     return pd.DataFrame(records)

@@ -33,7 +33,6 @@ DIFFERENCE = "mean of logit(IO) - logit(S) at END"
 OWN_SLOTS = {"abc_own": 1, "abc_own_s2": 2}
 """Slot of an ABC prompt whose name is set against that in the slot of IO."""
 ADVERSARIAL = ("adversarial.logits", "adversarial.probs")
-PairOfNames = Float[np.ndarray, "prompt two"]
 Slots = Float[np.ndarray, "prompt slot"]
 
 
@@ -110,7 +109,9 @@ def measure(
     probabilities = {"abc": column("abc", "probability_io"), "abc_own": slot_probs[:, 0]}
     retained = "mean logit difference / mean logit difference of the original prompts"
     metrics = {
-        "logit_difference": clustered(original, rows, unit="logits", formula=DIFFERENCE, controls={"abc": abc, **own}),
+        "logit_difference": clustered(
+            original, rows, unit="logits", formula=DIFFERENCE, cluster="frames", controls={"abc": abc, **own}
+        ),
         "share_io_above_s": clustered(
             above,
             rows,
@@ -136,6 +137,7 @@ def measure(
             rows,
             unit="1",
             formula="ABC prompts: logit of the name in the slot of IO minus the subject's / mean logit difference",
+            cluster="frames",
             denominators=original,
             controls={"abc_own": own["abc_own"]},
         ),
@@ -156,10 +158,10 @@ def measure(
 def measure_adversarial(
     made: list[Adversarial],
     rows: list[Prompt],
-    logits: PairOfNames,
-    probs: PairOfNames,
-    plain_logits: PairOfNames,
-    plain_probs: PairOfNames,
+    logits: Float[np.ndarray, "made two"],
+    probs: Float[np.ndarray, "made two"],
+    plain_logits: Float[np.ndarray, "prompt two"],
+    plain_probs: Float[np.ndarray, "prompt two"],
 ) -> dict[str, Metric]:
     """Logit difference, P(IO) and share with S above IO after a sentence about IO, and the drop that it causes.
 

@@ -1,14 +1,16 @@
 """Prompts as tensors: a balanced choice of prompts, their tokens, positions and names, and passes over them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
-from replications.ioi_circuit.dataset import Prompt, Version
+from replications.ioi_circuit.dataset import Prompt, Version, read_prompts
 
 Place = Literal["io", "s1", "s1_next", "s2", "end"]
 DISCOVERY, VERIFICATION = 1, 0
@@ -42,6 +44,12 @@ class Batch:
     def at(self, place: Place) -> Int[Tensor, " batch"]:
         """Index of one position in each prompt."""
         return torch.tensor([getattr(row.positions, place) for row in self.prompts], device=self.device)
+
+
+def load_circuit_prompts(manifest: Path, prompts: Path, device: str) -> tuple[Decoder, list[Prompt]]:
+    """The model, and the prompts on which the circuit is searched and tested."""
+    rows = read_prompts(prompts, "circuit_prompts")
+    return Decoder(load_model(manifest.parent, device=device), max(row.positions.end for row in rows) + 1), rows
 
 
 def passes(decoder: Decoder, batch: Batch) -> tuple[Cache, Cache]:

@@ -44,14 +44,14 @@ BOX = 0.14  # half the width of a head
 
 
 def curve(table: pd.DataFrame, metrics: dict[str, Metric]) -> Figure:
-    """Faithfulness against size, with random heads."""
+    """Faithfulness against size, beside the two strongest nodes."""
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.3, 2.8))
     for name, colour in (("discovery", PALETTE[5]), ("verification", PALETTE[0])):
         axes.plot(table["heads"], table[name], "o-", color=colour, label=f"{name} half", markersize=3.5)
-    null, size = metrics["circuit_against_random_heads"].control("random_heads"), metrics["circuit_heads_share"]
+    two_nodes, size = metrics["circuit_faithfulness"].control("two_nodes"), metrics["circuit_heads_share"]
     heads = size.value * size.n
-    reach = [[null.value - null.ci_low], [null.ci_high - null.value]]
-    axes.errorbar([heads], [null.value], yerr=reach, fmt="s", color=PALETTE[1], label="random heads, same layers")
+    reach = [[two_nodes.value - two_nodes.ci_low], [two_nodes.ci_high - two_nodes.value]]
+    axes.errorbar([2], [two_nodes.value], yerr=reach, fmt="s", color=PALETTE[1], label="two strongest nodes alone")
     axes.axvline(heads, color="0.7", linestyle="--", linewidth=0.8, label="chosen circuit")
     axes.axhline(1, color="0.7", linewidth=0.8, zorder=0)
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
@@ -62,49 +62,56 @@ def curve(table: pd.DataFrame, metrics: dict[str, Metric]) -> Figure:
 
 
 def completeness(table: pd.DataFrame) -> Figure:
-    """The circuit against the model, the same part taken out of both."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.5), sharex=True, sharey=True)
-    classes = table[table["kind"] == "class"]
+    """The circuits against the model, the same class taken out of both."""
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.3, 3.6))
     for circuit, (_, marker) in CIRCUITS.items():
-        part = classes[classes["circuit"] == circuit]
+        part = table[table["circuit"] == circuit]
         faces = [COLOURS.get(kind, "white") for kind in part["removed"]]
         edges = [COLOURS.get(kind, "black") for kind in part["removed"]]
-        left.scatter(part["f_circuit"], part["f_model"], c=faces, edgecolors=edges, marker=marker, s=26)
-    for kind, colour in (("random", PALETTE[5]), ("greedy", PALETTE[1])):
-        for circuit in ("circuit", "naive"):
-            part = table[(table["kind"] == kind) & (table["circuit"] == circuit)]
-            face = colour if circuit == "circuit" else "none"
-            label = f"{kind} part of the {CIRCUITS[circuit][0]}"
-            right.scatter(
-                part["f_circuit"],
-                part["f_model"],
-                s=16,
-                facecolors=face,
-                edgecolors=colour,
-                linewidths=0.8,
-                label=label,
-            )
-    both = table[["f_circuit", "f_model"]].to_numpy()
-    line = [min(0.0, both.min()), both.max()]
-    for axes in (left, right):
-        axes.plot(line, line, color="0.7", linewidth=0.8, zorder=0)
-        axes.set_xlabel("circuit without the part, logits")
-    left.set_ylabel("model without the part, logits")
-    left.set_title("classes taken out", loc="left")
-    right.set_title("random and greedy parts taken out", loc="left")
-    present = [kind for kind in COLOURS if kind in set(classes["removed"])]
+        axes.scatter(part["f_circuit"], part["f_model"], c=faces, edgecolors=edges, marker=marker, s=26)
+    _diagonal(axes, table)
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=COLOURS[kind], label=kind.replace("_", " ")) for kind in present
+        Line2D([], [], marker="o", linestyle="", color=COLOURS[kind], label=kind.replace("_", " "))
+        for kind in COLOURS
+        if kind in set(table["removed"])
     ]
     handles.append(Line2D([], [], marker="o", linestyle="", markerfacecolor="white", color="black", label="nothing"))
     handles += [
         Line2D([], [], marker=marker, linestyle="", color="0.5", label=f"shape: {name}")
         for name, marker in CIRCUITS.values()
     ]
-    figure.legend(
-        handles=handles + right.get_legend_handles_labels()[0], loc="outside lower center", ncols=4, frameon=False
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def parts(table: pd.DataFrame) -> Figure:
+    """The same for random and greedily grown parts."""
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.3, 3.4))
+    for kind, colour in (("random", PALETTE[5]), ("greedy", PALETTE[1])):
+        for circuit in ("circuit", "naive"):
+            part = table[(table["kind"] == kind) & (table["circuit"] == circuit)]
+            face = colour if circuit == "circuit" else "none"
+            label = f"{kind} part of the {CIRCUITS[circuit][0]}"
+            axes.scatter(
+                part["f_circuit"],
+                part["f_model"],
+                s=16,
+                label=label,
+                facecolors=face,
+                edgecolors=colour,
+                linewidths=0.8,
+            )
+    _diagonal(axes, table)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _diagonal(axes: Axes, table: pd.DataFrame) -> None:
+    both = table[["f_circuit", "f_model"]].to_numpy()
+    line = [min(0.0, both.min()), both.max()]
+    axes.plot(line, line, color="0.7", linewidth=0.8, zorder=0)
+    axes.set_xlabel("circuit without the part, logits")
+    axes.set_ylabel("model without the part, logits")
 
 
 def minimality(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:

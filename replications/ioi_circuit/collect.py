@@ -74,27 +74,27 @@ def run_versions(decoder: Decoder, rows: list[Prompt], batch_size: int, small_gr
                 own = [layer[row, : prompt.positions.end + 1] for layer in cache.z]
                 z.setdefault(prompt.template, []).append(torch.stack(own).cpu())
     back = torch.tensor(order).argsort()
-    found = {name: torch.cat(parts)[back] for name, parts in kept.items()}
+    tensors = {name: torch.cat(parts)[back] for name, parts in kept.items()}
     for template, parts in z.items():
-        found[f"mean.{template}"] = torch.stack(parts).mean(0)
-        found[f"mean_few.{template}"] = torch.stack(parts[:small_group]).mean(0)
-    return dict(sorted(found.items()))
+        tensors[f"mean.{template}"] = torch.stack(parts).mean(0)
+        tensors[f"mean_few.{template}"] = torch.stack(parts[:small_group]).mean(0)
+    return dict(sorted(tensors.items()))
 
 
 def read_batch(decoder: Decoder, cache: Cache, batch: Batch, version: Version) -> dict[str, Tensor]:
     """What is kept of one pass, read at END."""
     end = batch.at("end")
-    found = {f"{name}.{version}": value for name, value in answers(decoder, cache, batch.names, end).items()}
+    read = {f"{name}.{version}": value for name, value in answers(decoder, cache, batch.names, end).items()}
     if version == "abc":
         slots = torch.tensor([row.abc_ids for row in batch.prompts], device=end.device)
         own = answers(decoder, cache, slots, end)
-        found |= {"slots.abc": own["logits"], "slot_probs.abc": own["probs"]}
+        read |= {"slots.abc": own["logits"], "slot_probs.abc": own["probs"]}
     if version in RESID_VERSIONS:
         stream = [*cache.resid_pre, cache.final]
-        found[f"resid.{version}"] = torch.stack([at_position(x, end) for x in stream], 1)
+        read[f"resid.{version}"] = torch.stack([at_position(x, end) for x in stream], 1)
     if version in Z_VERSIONS:
-        found[f"z.{version}"] = torch.stack([at_position(x, end) for x in cache.z], 1)
-    return found
+        read[f"z.{version}"] = torch.stack([at_position(x, end) for x in cache.z], 1)
+    return read
 
 
 def answers(
@@ -120,9 +120,9 @@ def run_adversarial(
         tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(item.tokens) for item in batch], True).to(device)
         mask = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
         names = torch.tensor([[rows[item.index].io_id, rows[item.index].s_id] for item in batch], device=device)
-        found = answers(decoder, decoder.forward(tokens, mask), names, lengths - 1)
+        read = answers(decoder, decoder.forward(tokens, mask), names, lengths - 1)
         for name, values in parts.items():
-            values.append(found[name].cpu())
+            values.append(read[name].cpu())
     back = torch.tensor(order).argsort()
     return {f"adversarial.{name}": torch.cat(values)[back] for name, values in parts.items()}
 

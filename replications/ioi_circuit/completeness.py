@@ -47,8 +47,8 @@ Runs = dict[str, PerPrompt]
 
 def classes_of(chosen: pd.DataFrame) -> dict[str, NodeSet]:
     """The nodes of each class that has any, backup name movers and heads without a class among them."""
-    found = {name: node_set(chosen[chosen["class"] == name]) for name in (*CLASSES, "backup")}
-    return {name: nodes for name, nodes in found.items() if nodes}
+    by_kind = {name: node_set(chosen[chosen["class"] == name]) for name in (*CLASSES, "backup")}
+    return {name: nodes for name, nodes in by_kind.items() if nodes}
 
 
 def circuits_of(chosen: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, NodeSet]:
@@ -82,7 +82,7 @@ def random_parts(where: KnockOut, nodes: NodeSet, draws: int, seed: int) -> Floa
 def greedy_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int) -> Float[np.ndarray, "step two"]:
     """F(C minus K) and F(M minus K) after each step of each greedy run."""
     generator = np.random.default_rng(seed)
-    found = []
+    steps = []
     for _ in range(greedy.runs):
         taken: NodeSet = frozenset()
         for _ in range(min(greedy.iterations, len(nodes))):
@@ -92,8 +92,8 @@ def greedy_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int) -> 
             values = _both(where, nodes, parts)
             best = int(np.abs(values[:, 0] - values[:, 1]).argmax())
             taken = parts[best]
-            found.append(values[best])
-    return np.stack(found)
+            steps.append(values[best])
+    return np.stack(steps)
 
 
 def _both(where: KnockOut, nodes: NodeSet, parts: list[NodeSet]) -> Float[np.ndarray, "part two"]:
@@ -103,8 +103,8 @@ def _both(where: KnockOut, nodes: NodeSet, parts: list[NodeSet]) -> Float[np.nda
 
 def gaps(values: Float[np.ndarray, "part two"], model: float) -> Float[np.ndarray, " part"]:
     """|F(M minus K) - F(C minus K)| / F(M)."""
-    found: np.ndarray = np.abs(values[:, 1] - values[:, 0]) / model
-    return found
+    relative: np.ndarray = np.abs(values[:, 1] - values[:, 0]) / model
+    return relative
 
 
 def minimality(where: KnockOut, chosen: pd.DataFrame) -> list[float]:
@@ -131,8 +131,8 @@ def additions(where: KnockOut, chosen: pd.DataFrame, draws: int, seed: int) -> F
     picked = np.random.default_rng(seed).choice(len(outside), min(draws, len(outside)), replace=False)
     values = where.differences([nodes, *(nodes | {outside[number]} for number in picked)]).mean(1)
     whole = where.differences([EVERYTHING], remove=True)[0].mean()
-    found: np.ndarray = np.abs(values[1:] - values[0]) / whole
-    return found
+    worth: np.ndarray = np.abs(values[1:] - values[0]) / whole
+    return worth
 
 
 def measure_faithfulness(fresh: KnockOut, nodes: NodeSet, removed: Runs, kept: dict[str, Runs]) -> dict[str, Metric]:
@@ -144,7 +144,7 @@ def measure_faithfulness(fresh: KnockOut, nodes: NodeSet, removed: Runs, kept: d
     return {
         "model": clustered(model, prompts, unit="logits", formula="F(M)"),
         "circuit_faithfulness": clustered(
-            circuit, prompts, unit="1", formula="F(C) / F(M)", denominators=model, controls=controls
+            circuit, prompts, unit="1", formula="F(C) / F(M)", cluster="prompts", denominators=model, controls=controls
         ),
         "complement_faithfulness": clustered(
             complement, prompts, unit="1", formula="F(M minus C) / F(M)", denominators=model

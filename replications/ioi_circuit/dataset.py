@@ -123,8 +123,8 @@ def vocabulary(tokenizer: "PreTrainedTokenizerBase", minimum_names: int) -> Voca
     Raises:
         UserError: fewer than `minimum_names` names or `MINIMUM_NOUNS` places or objects are left.
     """
-    found = {kind: _single_tokens(tokenizer, words) for kind, words in WORDS.items()}
-    for kind, words in found.items():
+    single_tokens = {kind: _single_tokens(tokenizer, words) for kind, words in WORDS.items()}
+    for kind, words in single_tokens.items():
         needed = minimum_names if kind == "names" else MINIMUM_NOUNS
         if len(words) < needed:
             raise UserError(
@@ -133,7 +133,7 @@ def vocabulary(tokenizer: "PreTrainedTokenizerBase", minimum_names: int) -> Voca
             )
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad_id = next(token for token in candidates if token is not None)
-    return Vocabulary(encode=lambda text: encode(tokenizer, text), pad_id=pad_id, **found)
+    return Vocabulary(encode=lambda text: encode(tokenizer, text), pad_id=pad_id, **single_tokens)
 
 
 WORDS: dict[str, tuple[str, ...]] = {"names": NAMES, "places": PLACES, "objects": OBJECTS}
@@ -142,12 +142,12 @@ WORDS: dict[str, tuple[str, ...]] = {"names": NAMES, "places": PLACES, "objects"
 def _single_tokens(tokenizer: "PreTrainedTokenizerBase", words: tuple[str, ...]) -> dict[str, int]:
     """Encoded inside a text: some tokenizers treat the start of a text in a special way."""
     stem = encode(tokenizer, STEM)
-    found: dict[str, int] = {}
+    ids: dict[str, int] = {}
     for word in words:
         *before, last = encode(tokenizer, f"{STEM} {word}")
-        if before == stem and last != tokenizer.unk_token_id and last not in found.values():
-            found[word] = last
-    return found
+        if before == stem and last != tokenizer.unk_token_id and last not in ids.values():
+            ids[word] = last
+    return ids
 
 
 def draw_prompts(
@@ -202,8 +202,8 @@ def _draw(
         "names_swapped": version(s, io, io, place, thing),
     }
     text, positions = made["original"]
-    for other, found in made.values():
-        if found != positions:
+    for other, located in made.values():
+        if located != positions:
             raise UserError(
                 f"this tokenizer splits two versions of a prompt differently, '{text.text}' and '{other.text}'; "
                 "take the word that differs out of replications/ioi_circuit/templates.py"
@@ -252,8 +252,8 @@ def _padded(prompt: Prompt, length: int, pad_id: int) -> Prompt:
 
 def read_prompts(path: Path, which: Literal["prompts", "circuit_prompts"] = "prompts") -> list[Prompt]:
     """The prompts of a `prompts.json`. UserError if the file breaks its schema."""
-    found: list[Prompt] = getattr(read_file(path), which)
-    return found
+    rows: list[Prompt] = getattr(read_file(path), which)
+    return rows
 
 
 def read_file(path: Path) -> PromptFile:

@@ -200,6 +200,7 @@ def measure_heads(
         return clustered(
             100 * values,
             rows,
+            cluster="frames",
             denominators=clean,
             unit="percent",
             formula=f"{FORMULA}: {text}",
@@ -238,11 +239,7 @@ def measure_heads(
     return metrics
 
 
-def head_table(
-    effects: dict[str, HeadEffects],
-    clean: PerPrompt,
-    rows: list[Prompt],
-) -> pd.DataFrame:
+def head_table(effects: dict[str, HeadEffects], clean: PerPrompt, rows: list[Prompt]) -> pd.DataFrame:
     """Mean effect of each head on each quantity, all prompts, with its interval over templates."""
     records = []
     for partner, change in effects.items():

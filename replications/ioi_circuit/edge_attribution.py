@@ -26,11 +26,18 @@ from common.core.metrics import Metric, write_metrics
 from common.core.statistics import auroc
 from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
-from common.data.models import load_model
 from common.interp.decoder import Decoder
 from common.interp.edge_graph import Graph, edge_scores, run_circuits, strongest
-from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, in_chunks, passes
-from replications.ioi_circuit.dataset import Prompt, read_prompts
+from replications.ioi_circuit.batches import (
+    DISCOVERY,
+    VERIFICATION,
+    Batch,
+    balanced,
+    in_chunks,
+    load_circuit_prompts,
+    passes,
+)
+from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.nodes import CLASSES, PLACE_OF_RECEIVER
 from replications.ioi_circuit.prompt_statistics import PerPrompt, beside_null, clustered
 from replications.ioi_circuit.residual import read_answer, read_difference
@@ -61,9 +68,7 @@ class EdgeAttributionFiles(Files):
 
 def edge_attribution(files: EdgeAttributionFiles, settings: EdgeAttribution, run: RunInfo) -> None:
     """Writes `metrics.json` and three tables."""
-    rows = read_prompts(files.prompts, "circuit_prompts")
-    bridge = load_model(files.manifest.parent, device=run.device)
-    decoder = Decoder(bridge, max(row.positions.end for row in rows) + 1)
+    decoder, rows = load_circuit_prompts(files.manifest, files.prompts, run.device)
     graph = Graph.of(decoder)
     with torch.no_grad():
         scores, clean = score(decoder, balanced(rows, DISCOVERY, settings.score_prompts), settings.ig_steps)
@@ -101,8 +106,10 @@ def score(decoder: Decoder, prompts: list[Prompt], ig_steps: int) -> tuple[dict[
         clean, partner = passes(decoder, batch)
         clean_total += float(logit_difference(decoder, batch, clean.final).sum())
         for name, steps in (("eap", 1), ("eap_ig", ig_steps)):
-            found = edge_scores(decoder, clean, partner, batch.mask, partial(logit_difference, decoder, batch), steps)
-            totals[name] = totals.get(name, 0) + found.cpu() * len(group) / len(prompts)
+            of_group = edge_scores(
+                decoder, clean, partner, batch.mask, partial(logit_difference, decoder, batch), steps
+            )
+            totals[name] = totals.get(name, 0) + of_group.cpu() * len(group) / len(prompts)
     return totals, clean_total / len(prompts)
 
 
@@ -146,8 +153,8 @@ def run_rankings(
 def curve_table(gain: Gain, span: PerPrompt) -> pd.DataFrame:
     """One row per finder, draw and share."""
     records = [
-        {"finder": name.split()[0], "draw": name, "share": share, "f": found.sum() / span.sum()}
-        for (name, share), found in gain.items()
+        {"finder": name.split()[0], "draw": name, "share": share, "f": gained.sum() / span.sum()}
+        for (name, share), gained in gain.items()
     ]
     return pd.DataFrame(records, columns=["finder", "draw", "share", "f"])
 

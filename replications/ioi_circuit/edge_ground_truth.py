@@ -113,16 +113,16 @@ def compare_sizes(
     return relative_sizes(
         {name: float(planted[name].max()) for name in twin},
         {name: float(np.median(planted[name][truth])) for name in twin},
-        {name: float(found.abs().max()) for name, found in twin.items()},
+        {name: float(scores.abs().max()) for name, scores in twin.items()},
     )
 
 
 def planted_edges(graph: Graph) -> Bool[Tensor, "writer reader"]:
     """`TRUTH` as a mask."""
-    found = torch.zeros(graph.n_writers, graph.n_readers, dtype=torch.bool)
+    mask = torch.zeros(graph.n_writers, graph.n_readers, dtype=torch.bool)
     for writer, reader in TRUTH:
-        found[graph.writer_names().index(writer), graph.reader_names().index(reader)] = True
-    return found
+        mask[graph.writer_names().index(writer), graph.reader_names().index(reader)] = True
+    return mask
 
 
 def find(

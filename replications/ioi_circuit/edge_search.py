@@ -27,12 +27,11 @@ from common.core.metrics import Metric, write_metrics
 from common.core.statistics import without_interval
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from common.data.models import load_model
 from common.interp.acdc import acdc, exact_edges
 from common.interp.decoder import Decoder
 from common.interp.edge_graph import Graph, run_circuits, strongest
-from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, passes
-from replications.ioi_circuit.dataset import Prompt, read_prompts
+from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, load_circuit_prompts, passes
+from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.edge_attribution import (
     Gain,
     answers,
@@ -60,9 +59,7 @@ class EdgeSearchFiles(Files):
 
 def edge_search(files: EdgeSearchFiles, settings: EdgeSearch, run: RunInfo) -> None:
     """Writes `metrics.json` and two tables."""
-    rows = read_prompts(files.prompts, "circuit_prompts")
-    bridge = load_model(files.manifest.parent, device=run.device)
-    decoder = Decoder(bridge, max(row.positions.end for row in rows) + 1)
+    decoder, rows = load_circuit_prompts(files.manifest, files.prompts, run.device)
     every = Graph.of(decoder).edges()
     with torch.no_grad():
         first_order, _ = score(decoder, balanced(rows, DISCOVERY, settings.score_prompts), settings.ig_steps)
@@ -132,9 +129,9 @@ def measure(gain: Gain, span: PerPrompt, own: float, n_edges: int, prompts: list
 def agreement(scores: dict[str, Tensor], searched: Bool[Tensor, "writer reader"]) -> dict[str, Metric]:
     """Rank correlation of exact and first-order effects over the edges searched."""
     one, other = (scores[name][searched].double().numpy() for name in ("exact", "eap_ig"))
-    found = float(spearmanr(one, other).statistic) if len(set(one.tolist())) > 1 else 0.0
+    correlation = float(spearmanr(one, other).statistic) if len(set(one.tolist())) > 1 else 0.0
     text = "Spearman correlation over edges of exact effect and EAP-IG score"
-    return {"eap_ig_agrees_with_exact": without_interval(found, len(one), "1", text)}
+    return {"eap_ig_agrees_with_exact": without_interval(correlation, len(one), "1", text)}
 
 
 def edge_table(

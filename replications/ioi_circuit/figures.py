@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
-from common.core.metrics import Metric
+from common.core.metrics import Control, Metric
 from replications.ioi_circuit import circuit_figures, edge_figures, head_figures
 
 SHOWN = {
@@ -58,7 +58,7 @@ def adversarial(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     records = []
     for key, quantity in ADVERSARIAL.items():
         about_io = metrics[f"adversarial_{key}"]
-        shown = {
+        shown: dict[str, Metric | Control] = {
             "no further\nsentence": about_io.control("no_sentence"),
             "one about S\n(control)": about_io.control("sentence_about_s"),
             "one about IO": about_io,
@@ -70,7 +70,8 @@ def adversarial(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
         ]
     table = pd.DataFrame(records)
     figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.4))
-    for axes, (quantity, part) in zip(panels, table.groupby("quantity", sort=False), strict=True):
+    for axes, quantity in zip(panels, ADVERSARIAL.values(), strict=True):
+        part = table[table["quantity"] == quantity]
         reach = [part["value"] - part["ci_low"], part["ci_high"] - part["value"]]
         colours = ["0.6", PALETTE[5], PALETTE[1]]
         bars = axes.bar(range(3), part["value"], yerr=reach, color=colours, error_kw={"elinewidth": 0.9})
@@ -263,9 +264,10 @@ PLANS = {
     "signals/signals": Plan(signals, ("signals.csv",)),
     "mlp_knockout/mlps": Plan(mlps, ("mlps.csv",)),
     "verification/curve": Plan(circuit_figures.curve, ("curve.csv", "metrics.json")),
-    "verification/completeness": Plan(circuit_figures.completeness, ("knockouts.csv",)),
-    "verification/minimality": Plan(circuit_figures.minimality, ("circuit.csv",)),
-    "verification/grid": Plan(circuit_figures.grid, ("grid.csv",)),
+    "verification/completeness": Plan(circuit_figures.completeness, ("classes.csv",)),
+    "robustness/parts": Plan(circuit_figures.parts, ("parts.csv",)),
+    "robustness/minimality": Plan(circuit_figures.minimality, ("nodes.csv",)),
+    "robustness/grid": Plan(circuit_figures.grid, ("grid.csv",)),
     "verification/diagram": Plan(circuit_figures.diagram, ("circuit.csv",)),
     "fine_tuned/fine_tuned": Plan(fine_tuned, ("shares.csv", "heads.csv")),
     "activation_patching/streams": Plan(head_figures.streams, ("effects.csv",)),

@@ -38,6 +38,8 @@ from replications.ioi_circuit.sweeps import NOBODY, Effects, add_sweep, passes_b
 
 BEFORE = "before"
 """The model before fine-tuning, in all tables."""
+Joined = Float[np.ndarray, " joined"]
+"""The prompts of the first model, then those of the second, and so on."""
 
 
 class OfModel(NamedTuple):
@@ -112,12 +114,7 @@ def read_classes(heads: Path) -> HeadClasses:
 
 
 def measure_model(
-    every: KnockOut,
-    few: KnockOut,
-    swept: list[Prompt],
-    table: pd.DataFrame,
-    classes: HeadClasses,
-    random_sets: int,
+    every: KnockOut, few: KnockOut, swept: list[Prompt], table: pd.DataFrame, classes: HeadClasses, random_sets: int
 ) -> OfModel:
     """All runs of one model."""
     nodes, decoder = node_set(table), every.decoder
@@ -148,10 +145,10 @@ def over_models(
     below: list[PerPrompt],
     prompts: list[Prompt],
     formula: str,
-    controls: dict[str, tuple[PerPrompt, PerPrompt]] | None = None,
-    draws: dict[str, Draws] | None = None,
+    controls: dict[str, tuple[Joined, Joined]] | None = None,
+    draws: dict[str, Float[np.ndarray, "draw joined"]] | None = None,
 ) -> Metric:
-    """Ratio of means over models and prompts; `per_seed` has one value per model. Controls join the models likewise."""
+    """Ratio of means over models and prompts; `per_seed` has one value per model. Controls are joined."""
     return clustered(
         np.concatenate(values),
         prompts * len(values),
@@ -215,10 +212,7 @@ def measure_effects(
             draws={"other_heads": np.concatenate(list(random), 1)},
         ),
         "same_top_heads": without_interval(
-            shared,
-            settings.top,
-            "share",
-            f"of the {settings.top} heads with the largest effects, those of before",
+            shared, settings.top, "share", f"of the {settings.top} heads with the largest effects, those of before"
         ),
     }
 

@@ -29,12 +29,7 @@ SCORES = {
     "random_induction": "token after the same before",
 }
 NAMES = {"io": "IO", "s1": "S1", "s2": "S2"}
-CLASS_COLOURS = {
-    "name_mover": PALETTE[0],
-    "negative": PALETTE[1],
-    "s_suppressing": PALETTE[2],
-    "unclassified": "0.6",
-}
+CLASS_COLOURS = {"name_mover": PALETTE[0], "negative": PALETTE[1], "s_suppressing": PALETTE[2], "unclassified": "0.6"}
 SWEEP_WRITTEN_FROM = 2.0  # percent: smaller effects stay without a number
 DIRECTIONS = {"noising": "noising", "denoising": "denoising"}
 KINDS = {"resid": "residual stream", "attn": "attention output", "mlp": "MLP output"}
@@ -103,7 +98,7 @@ def sweeps(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Effect of every head on each receiver set."""
     n_layers = int(table["layer"].max()) + 1
     figure, panels = plt.subplots(1, len(TITLES), figsize=(PAGE_WIDTH, 1.9 + 0.12 * n_layers), sharey=True)
-    limit = float(np.quantile(table[list(TITLES)].abs().to_numpy(), 0.999))
+    limit = float(np.nanquantile(table[list(TITLES)].abs().to_numpy(), 0.999))
     for axes, (receiver, title) in zip(panels, TITLES.items(), strict=True):
         grid = table.pivot(index="layer", columns="head", values=receiver).to_numpy()
         image = _heat_map(axes, grid, limit, SWEEP_WRITTEN_FROM, fontsize=4)

@@ -72,14 +72,7 @@ class KnockOut:
     """
 
     def __init__(
-        self,
-        decoder: Decoder,
-        prompts: list[Prompt],
-        means: Means,
-        device: str,
-        batch_size: int,
-        *,
-        roles: bool = True,
+        self, decoder: Decoder, prompts: list[Prompt], means: Means, device: str, batch_size: int, *, roles: bool = True
     ) -> None:
         self.decoder, self.prompts, self.batch_size = decoder, prompts, batch_size
         self.batch = Batch(prompts, device)
@@ -176,14 +169,14 @@ class KnockOut:
         self, base: Cache, values: Float[Tensor, "layer batch pos head d_head"], sets: list[NodeSet]
     ) -> Float[np.ndarray, "set prompt"]:
         """`base` with the nodes of each set replaced; sets whose first node stands at one place share a window."""
-        found = np.zeros((len(sets), len(self.prompts)))
+        differences = np.zeros((len(sets), len(self.prompts)))
         for place in PLACES:
             same = [number for number, nodes in enumerate(sets) if _first_place(nodes) == place]
             if same:
                 at = window(self.positions[place], self.positions["end"], self.batch.mask.shape[1])
                 some = [sets[number] for number in same]
-                found[same] = self._read(self._streams(base, values, some, at, keep=False))
-        return found
+                differences[same] = self._read(self._streams(base, values, some, at, keep=False))
+        return differences
 
     def _streams(
         self,
@@ -198,7 +191,7 @@ class KnockOut:
         first = min((node.layer for nodes in sets for node in nodes), default=self.decoder.n_layers)
         start = at_positions(base.resid_pre[first] if first < self.decoder.n_layers else base.final, at)
         per_pass = max(1, self.batch_size // at.numel())
-        found = []
+        streams = []
         for begin in range(0, len(sets), per_pass):
             inside = self._inside(sets[begin : begin + per_pass], at, first)
 
@@ -207,8 +200,8 @@ class KnockOut:
                 return torch.where(replaced[..., None], at_positions(values[layer], at), z)
 
             x = start.expand(inside.shape[1], -1, -1, -1)
-            found.append(rerun(self.decoder, base, first, at, self.positions["end"], x, edit=edit))
-        return torch.cat(found)
+            streams.append(rerun(self.decoder, base, first, at, self.positions["end"], x, edit=edit))
+        return torch.cat(streams)
 
     def _inside(
         self, sets: list[NodeSet], at: Int[Tensor, "batch step"], first: int
@@ -232,8 +225,8 @@ class KnockOut:
         def edit(layer: int, z: Tensor) -> Tensor:
             return torch.where((inside[layer] ^ (not remove))[..., None], values[layer], z)
 
-        found: np.ndarray = self.read(self._forward(run.resid_pre[0], edit).final[None])[0]
-        return found
+        differences: np.ndarray = self.read(self._forward(run.resid_pre[0], edit).final[None])[0]
+        return differences
 
     def read(self, final: Float[Tensor, "set batch pos d_model"]) -> Float[np.ndarray, "set prompt"]:
         """logit(IO) - logit(S) at END."""

@@ -22,11 +22,10 @@ from torch import Tensor
 from common.core.metrics import Metric, write_metrics
 from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
-from common.data.models import load_model
 from common.interp.decoder import Decoder
 from common.interp.partial_forward import at_position, resume
-from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, by_template
-from replications.ioi_circuit.dataset import Prompt, read_prompts
+from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, by_template, load_circuit_prompts
+from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.prompt_statistics import clustered
 from replications.ioi_circuit.residual import read_difference
 from replications.ioi_circuit.settings import MlpKnockout
@@ -45,10 +44,8 @@ class MlpKnockoutFiles(Files):
 
 def mlp_knockout(files: MlpKnockoutFiles, settings: MlpKnockout, run: RunInfo) -> None:
     """Writes `metrics.json` and one row per layer and way."""
-    every = read_prompts(files.prompts, "circuit_prompts")
+    decoder, every = load_circuit_prompts(files.manifest, files.prompts, run.device)
     rows = balanced(every, VERIFICATION, settings.n_prompts)
-    bridge = load_model(files.manifest.parent, device=run.device)
-    decoder = Decoder(bridge, max(row.positions.end for row in rows) + 1)
     with torch.no_grad():
         means = mean_outputs(decoder, unseen(every, rows), settings.means_prompts)
         clean, left, later = knock_out(decoder, Batch(rows, run.device), means)
@@ -109,11 +106,11 @@ def knock_out(
         finals["direct"].append(last - own + mean)
 
     def read(final: Float[Tensor, "*n batch d_model"]) -> Float[np.ndarray, "*n batch"]:
-        found: np.ndarray = read_difference(decoder.bridge, final, batch.names).double().cpu().numpy()
-        return found
+        differences: np.ndarray = read_difference(decoder.bridge, final, batch.names).double().cpu().numpy()
+        return differences
 
-    found = {way: read(torch.stack(streams)) for way, streams in finals.items()}
-    return read(last), found, read(without(range(1, decoder.n_layers)))
+    left = {way: read(torch.stack(streams)) for way, streams in finals.items()}
+    return read(last), left, read(without(range(1, decoder.n_layers)))
 
 
 def measure(

@@ -76,7 +76,7 @@ def path_patching(files: PathPatchingFiles, settings: PathPatching, run: RunInfo
         mover_nodes = frozenset(Node(layer, head, "end") for layer, head in movers)
         backups = find_backups(where, mover_nodes, draws, settings.minimum_percent)
         metrics = patch_again(decoder, effects, classes, balanced(rows, VERIFICATION, settings.again_prompts))
-        further = sweep_further(decoder, classes, ends.prompts, inner)
+        further = sweep_further(decoder, classes, ends.prompts, inner) if settings.further_receivers else Effects()
         steered, attends = steered_attention(decoder, Batch(inner, run.device), classes, settings.steering_draws)
     table = head_table(decoder, effects, classes, scores, further)
     table["backup_growth"], table["backup"] = backups.mean, backups.sign

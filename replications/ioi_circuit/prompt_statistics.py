@@ -1,7 +1,12 @@
 """Statistics over prompts: intervals, nulls with the same selection, and which heads have an effect.
 
-Prompts of one template are not independent, so whole templates are resampled. The data set draws the roles of the two
-names at random, so flipping them prompt by prompt is the exact null of 'roles do not matter'.
+Prompts of one template are not independent, so whole templates are resampled where nothing else is said. There are
+fifteen, and eight in the verification half, which is few. Landmarks on all prompts resample `frames`: a template in one
+order of the names, thirty of them. Landmarks on the verification half resample `prompts`: they generalise over names
+and nouns in these templates, not over templates.
+
+The data set draws the roles of the two names at random, so flipping them prompt by prompt is the exact null of 'roles
+do not matter'.
 
 The best of N heads looks strong by luck when it is measured on the prompts that chose it. So heads are chosen on one
 half (own templates, own names) and measured on the other, and the halves are exchanged. Nulls go through the same
@@ -10,9 +15,10 @@ choice and the same measurement.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from common.core.metrics import Control, Metric
 from common.core.statistics import LEVEL, against_null, over_clusters, without_interval
@@ -20,6 +26,7 @@ from replications.ioi_circuit.dataset import Prompt
 
 PerPrompt = Float[np.ndarray, " prompt"]
 Draws = Float[np.ndarray, "draw prompt"]
+Cluster = Literal["templates", "frames", "prompts"]
 
 
 def clustered(
@@ -28,39 +35,48 @@ def clustered(
     *,
     unit: str,
     formula: str,
+    cluster: Cluster = "templates",
     denominators: PerPrompt | None = None,
     groups: Int[np.ndarray, " prompt"] | None = None,
     controls: Mapping[str, PerPrompt | tuple[PerPrompt, PerPrompt]] | None = None,
     draws: Mapping[str, Draws] | None = None,
 ) -> Metric:
-    """Mean of `values`, or ratio of the two means, with an interval over templates.
+    """Mean of `values`, or ratio of the two means, with an interval over clusters.
 
     Args:
         values: one per prompt.
         prompts: their prompts.
         unit: of the value.
         formula: id or short text of what the value is.
+        cluster: what is resampled.
         denominators: one per prompt, where the value is a ratio of means.
         groups: of each prompt; `per_seed` has one value for each. The seeds of the prompts if nothing else is given.
         controls: values on the same prompts; their denominators are those of the effect, if none stand beside them.
         draws: controls that are drawn many times, as random heads: mean over the draws, central 95 % range of the
-            draws, and the difference to their mean, paired by template.
+            draws, and the difference to their mean, paired by cluster.
     """
     below = np.ones_like(values) if denominators is None else denominators
     listed = {name: one if isinstance(one, tuple) else (one, below) for name, one in (controls or {}).items()}
     drawn = dict(draws or {})
     metric = over_clusters(
         values,
-        np.array([prompt.template for prompt in prompts]),
+        cluster_ids(prompts, cluster),
         unit=unit,
         formula=formula,
-        cluster="templates",
+        cluster=cluster,
         denominators=below,
         groups=np.array([prompt.seed for prompt in prompts]) if groups is None else groups,
         controls=listed | {name: (one.mean(0), below) for name, one in drawn.items()},
     )
     compared = [_over_draws(one, drawn[one.name], below) if one.name in drawn else one for one in metric.controls]
     return metric.model_copy(update={"controls": compared})
+
+
+def cluster_ids(prompts: list[Prompt], cluster: Cluster) -> Shaped[np.ndarray, " prompt"]:
+    """A label of each prompt's cluster."""
+    if cluster == "prompts":
+        return np.arange(len(prompts))
+    return np.array([row.template if cluster == "templates" else f"{row.template} {row.order}" for row in prompts])
 
 
 def _over_draws(control: Control, draws: Draws, below: PerPrompt) -> Control:
@@ -137,9 +153,7 @@ def crossfit_null(
 
 
 def late_share_parts(
-    effects: Float[np.ndarray, "prompt head"],
-    half: Int[np.ndarray, " prompt"],
-    late: Float[np.ndarray, "draw head"],
+    effects: Float[np.ndarray, "prompt head"], half: Int[np.ndarray, " prompt"], late: Float[np.ndarray, "draw head"]
 ) -> tuple[Draws, PerPrompt]:
     """Summed effect of the late heads that lower the difference on the other half, and of all such heads.
 

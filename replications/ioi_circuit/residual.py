@@ -43,8 +43,8 @@ def read_difference(
     """logit(IO) - logit(S), without the vocabulary mean, which drops out."""
     rows, bias = bridge.W_U.T, bridge.b_U
     direction = rows[names[:, 0]] - rows[names[:, 1]]
-    found: Tensor = (bridge.ln_final(residual) * direction).sum(-1) + bias[names[:, 0]] - bias[names[:, 1]]
-    return found
+    difference: Tensor = (bridge.ln_final(residual) * direction).sum(-1) + bias[names[:, 0]] - bias[names[:, 1]]
+    return difference
 
 
 def read_answer(bridge: "TransformerBridge", last: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_vocab"]:
@@ -94,5 +94,5 @@ def check_architecture(
         )
 
 
-def _close(found: Tensor, expected: Tensor) -> bool:
-    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp(min=1))
+def _close(measured: Tensor, expected: Tensor) -> bool:
+    return bool((measured - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp(min=1))

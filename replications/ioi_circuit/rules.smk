@@ -15,9 +15,7 @@ FIGURES = {
         "path_patching": ["sweeps", "attention", "steered", "random_tokens"]
     },
     "Signals": {"signals": ["signals"]},
-    "Verification": {
-        "verification": ["curve", "completeness", "minimality", "grid", "diagram"]
-    },
+    "Verification": {"verification": ["curve", "completeness", "diagram"]},
 }
 
 
@@ -133,8 +131,7 @@ use rule step as verification with:
         metrics=f"{MODEL}/verification/metrics.json",
         circuit=f"{MODEL}/verification/circuit.csv",
         curve=f"{MODEL}/verification/curve.csv",
-        knockouts=f"{MODEL}/verification/knockouts.csv",
-        grid=f"{MODEL}/verification/grid.csv",
+        classes=f"{MODEL}/verification/classes.csv",
     log:
         "<logs>/{model}/verification.log",
     resources:

@@ -64,6 +64,7 @@ class PathPatching(Strict):
     period: Annotated[int, Field(ge=10, le=500)] = Field(description="random tokens before they are repeated")
     sequences: Annotated[int, Field(ge=1, le=100)] = Field(description="sequences of repeated random tokens")
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of each null distribution")
+    further_receivers: bool = Field(description="sweep two more receiver sets, which name nobody")
     steering_draws: Annotated[int, Field(ge=20, le=1000)] = Field(
         description="sets of other heads that are patched in place of the S-inhibition heads"
     )
@@ -92,8 +93,19 @@ class Verification(Strict):
         description="discovery prompts on which the circuit's size is chosen"
     )
     verify_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
-        description="verification prompts of circuit, complement and classes"
+        description="verification prompts of circuits and classes"
     )
+    sizes: Annotated[list[int], Field(min_length=2)] = Field(description="numbers of nodes on the size curve")
+    largest_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="largest share of the model's heads that a circuit may have"
+    )
+    smallest_faithfulness: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="what a circuit keeps of the logit difference at least; below, the verdict is 'no small circuit'"
+    )
+    batch_size: Annotated[int, Field(ge=8, le=100_000)] = Field(description="token positions computed in one pass")
+
+
+class Robustness(Strict):
     random_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
         description="verification prompts of random node sets, of parts taken out, and of minimality"
     )
@@ -103,13 +115,6 @@ class Verification(Strict):
     )
     random_parts: Annotated[int, Field(ge=20, le=10_000)] = Field(description="random parts taken out of the circuit")
     greedy: Greedy
-    sizes: Annotated[list[int], Field(min_length=2)] = Field(description="numbers of nodes on the size curve")
-    largest_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="largest share of the model's heads that a circuit may have"
-    )
-    smallest_faithfulness: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="what a circuit keeps of the logit difference at least; below, the verdict is 'no small circuit'"
-    )
     small_group: Annotated[int, Field(ge=1, le=100)] = Field(description="prompts in the smaller template means")
     batch_size: Annotated[int, Field(ge=8, le=100_000)] = Field(description="token positions computed in one pass")
 
@@ -206,6 +211,7 @@ class Settings(Strict):
     signals: Signals
     mlp_knockout: MlpKnockout | None
     verification: Verification
+    robustness: Robustness | None
     fine_tuned: FineTuned | None
     activation_patching: ActivationPatching | None
     edge_attribution: EdgeAttribution | None

@@ -27,11 +27,10 @@ from common.core.metrics import Metric, write_metrics
 from common.core.statistics import without_interval
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from common.data.models import load_model
 from common.interp.decoder import Decoder
 from common.interp.partial_forward import at_position, rerun
-from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced
-from replications.ioi_circuit.dataset import Prompt, read_prompts
+from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, load_circuit_prompts
+from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.nodes import others_of_layers
 from replications.ioi_circuit.prompt_statistics import clustered
 from replications.ioi_circuit.residual import read_difference
@@ -65,9 +64,8 @@ class SignalsFiles(Files):
 
 def signals(files: SignalsFiles, settings: Signals, run: RunInfo) -> None:
     """Writes `metrics.json` and one row per version."""
-    rows = balanced(read_prompts(files.prompts, "circuit_prompts"), VERIFICATION, settings.n_prompts)
-    bridge = load_model(files.manifest.parent, device=run.device)
-    decoder = Decoder(bridge, max(row.positions.end for row in rows) + 1)
+    decoder, every = load_circuit_prompts(files.manifest, files.prompts, run.device)
+    rows = balanced(every, VERIFICATION, settings.n_prompts)
     named = pd.read_csv(files.heads).query("mover_queries_class == 's_inhibition'")
     steering = sorted(int(number) for number in named["layer"] * decoder.n_heads + named["head"])
     generator = np.random.default_rng(0)
@@ -110,10 +108,10 @@ def patch(
     first = min((head // decoder.n_heads for heads in sets for head in heads), default=decoder.n_layers - 1)
 
     def read(final: Float[Tensor, "*n batch d_model"]) -> Float[np.ndarray, "*n batch"]:
-        found: np.ndarray = read_difference(decoder.bridge, final, batch.names).double().cpu().numpy()
-        return found
+        differences: np.ndarray = read_difference(decoder.bridge, final, batch.names).double().cpu().numpy()
+        return differences
 
-    found = []
+    of_sets = []
     for some in torch.split(inside, max(1, ROWS // (len(VERSIONS) * len(batch.prompts)))):
 
         def edit(layer: int, z: Float[Tensor, "copy batch step head d_head"], some: Tensor = some) -> Tensor:
@@ -124,8 +122,8 @@ def patch(
 
         start = at_position(clean.resid_pre[first], end)[:, None].expand(len(some) * len(VERSIONS), -1, -1, -1)
         final = read(rerun(decoder, clean, first, end[:, None], end, start, edit=edit))
-        found.append(einops.rearrange(final, "(set version) prompt -> set version prompt", version=len(VERSIONS)))
-    return read(at_position(clean.final, end)), np.concatenate(found)
+        of_sets.append(einops.rearrange(final, "(set version) prompt -> set version prompt", version=len(VERSIONS)))
+    return read(at_position(clean.final, end)), np.concatenate(of_sets)
 
 
 def coefficients(
@@ -153,6 +151,7 @@ def measure(
             prompts,
             unit="1",
             formula=f"coefficient of {name} / F(M), S-inhibition heads patched at END",
+            cluster="prompts",
             denominators=clean,
             draws={"other_heads": of_others},
         )

@@ -4,6 +4,32 @@ SUPPLEMENT, MORE_FIGURES, MORE_METRICS = [], [], []
 TUNED = []
 
 
+if config["robustness"]:
+
+    use rule step as robustness with:
+        input:
+            manifest="<models>/{model}/manifest.json",
+            prompts=rules.prompts.output.prompts,
+            activations=rules.collect.output.activations,
+            circuit=rules.verification.output.circuit,
+        output:
+            metrics=f"{MODEL}/robustness/metrics.json",
+            nodes=f"{MODEL}/robustness/nodes.csv",
+            parts=f"{MODEL}/robustness/parts.csv",
+            grid=f"{MODEL}/robustness/grid.csv",
+        log:
+            "<logs>/{model}/robustness.log",
+        resources:
+            **ON_GPU,
+            mem_mb=4000,
+            runtime=30,
+        params:
+            **STEP("robustness", config["robustness"]),
+
+    SUPPLEMENT.append(rules.robustness.output)
+    FIGURES["Robustness"] = {"robustness": ["parts", "minimality", "grid"]}
+
+
 if config["mlp_knockout"]:
 
     use rule step as mlp_knockout with:

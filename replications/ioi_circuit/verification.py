@@ -1,8 +1,8 @@
 """Step: chooses the circuit on the discovery half and tests it on the verification half (Wang et al. 2022, section 4).
 
 F is the mean logit difference. M is the model, C the circuit. Everything outside is mean-ablated per template
-(knockout.py), so F of no node is near 0. What is measured stands in completeness.py, ablation_grid.py (other ablations
-and averages) and name_movers.py (self-repair).
+(knockout.py), so F of no node is near 0. Measured here: faithfulness against trivial circuits, and classes taken out
+(completeness.py); self-repair (name_movers.py). robustness.py goes on from the circuit.
 
 Size: nodes are ranked by their largest path-patching effect; of the sizes that hold every head with a class and at most
 `largest_share` of all heads, the one with the largest F on discovery prompts is the circuit. Nothing of the
@@ -21,29 +21,18 @@ from common.core.metrics import write_metrics
 from common.core.statistics import without_interval
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from common.data.models import load_model
-from common.interp.decoder import Decoder
-from replications.ioi_circuit import published
-from replications.ioi_circuit.ablation_grid import ablation_grid, measure_grid
-from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced
+from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced, load_circuit_prompts
 from replications.ioi_circuit.completeness import (
     EVERYTHING,
-    additions,
     by_class,
     circuits_of,
     class_table,
     classes_of,
-    measure_against_random,
-    measure_answers,
     measure_classes,
     measure_faithfulness,
-    measure_minimality,
-    measure_parts,
-    minimality,
     role_blind,
 )
-from replications.ioi_circuit.dataset import read_prompts
-from replications.ioi_circuit.knockout import KnockOut, Means, read_means
+from replications.ioi_circuit.knockout import KnockOut, read_means
 from replications.ioi_circuit.name_movers import measure_repair
 from replications.ioi_circuit.nodes import CLASSES, PLACE_OF_RECEIVER, node_set
 from replications.ioi_circuit.settings import Verification
@@ -58,30 +47,26 @@ class VerificationFiles(Files):
     """of path patching"""
     metrics: Path
     circuit: Path
-    """nodes of the circuit with class, effect and minimality"""
+    """its nodes with class and effect, strongest first"""
     curve: Path
     """faithfulness by size, on both halves"""
-    knockouts: Path
-    """parts taken out of circuit and model"""
-    grid: Path
-    """faithfulness under each choice of ablation"""
+    classes: Path
+    """what is left of each circuit and of the model without each class"""
 
 
 def verification(files: VerificationFiles, settings: Verification, run: RunInfo) -> None:
-    """Writes `metrics.json` and four tables."""
-    rows = read_prompts(files.prompts, "circuit_prompts")
-    bridge = load_model(files.manifest.parent, device=run.device)
-    decoder = Decoder(bridge, max(row.positions.end for row in rows) + 1)
+    """Writes `metrics.json` and three tables."""
+    decoder, rows = load_circuit_prompts(files.manifest, files.prompts, run.device)
     heads = pd.read_csv(files.heads)
     ranked = rank_nodes(heads)
     means = read_means(files.activations, run.device)
 
-    def on(half: int, count: int, means: Means = means, *, roles: bool = True) -> KnockOut:
+    def on(half: int, count: int, *, roles: bool = True) -> KnockOut:
         chosen = balanced(rows, half, count)
         return KnockOut(decoder, chosen, means, run.device, settings.batch_size, roles=roles)
 
     with torch.no_grad():
-        fresh, few = on(VERIFICATION, settings.verify_prompts), on(VERIFICATION, settings.random_prompts)
+        fresh = on(VERIFICATION, settings.verify_prompts)
         points = size_curve(on(DISCOVERY, settings.curve_prompts), fresh, ranked, settings.sizes, len(heads))
         size, small = choose(points, ranked, len(heads), settings.largest_share, settings.smallest_faithfulness)
         chosen = ranked.iloc[:size].reset_index(drop=True)
@@ -90,27 +75,11 @@ def verification(files: VerificationFiles, settings: Verification, run: RunInfo)
         nodes = circuits["circuit"]
         removed, kept = by_class(fresh, circuits, classes)
         metrics = measure_faithfulness(fresh, nodes, removed, kept)
-        metrics |= measure_against_random(few, nodes, settings.random_sets)
         metrics |= measure_classes(removed, kept, fresh.prompts)
-        parts, of_parts = measure_parts(few, circuits, settings.random_parts, settings.greedy)
-        metrics |= of_parts | role_blind(on(VERIFICATION, settings.verify_prompts, roles=False), fresh, circuits)
-        chosen["minimality"] = minimality(few, chosen)
-        strangers = additions(few, chosen, settings.random_sets, seed=0)
-        metrics |= measure_minimality(chosen["minimality"].to_numpy(), strangers)
-        metrics |= measure_answers(few, nodes)
+        metrics |= role_blind(on(VERIFICATION, settings.verify_prompts, roles=False), fresh, circuits)
         if movers := classes.get("name_mover"):
             backups, strongest = np.flatnonzero(heads["backup"]).tolist(), int(heads["backup_growth"].argmax())
             metrics |= measure_repair(fresh, movers, backups, strongest, removed)
-        few_means = read_means(files.activations, run.device, few=True)
-        grid = ablation_grid(
-            on(VERIFICATION, settings.grid_prompts),
-            on(VERIFICATION, settings.grid_prompts, few_means),
-            chosen,
-            settings.small_group,
-        )
-        metrics |= measure_grid(grid)
-        if files.manifest.parent.name == published.MODEL:
-            metrics |= published.measure_published(fresh, few, settings.random_sets)
     share = len({(node.layer, node.head) for node in nodes}) / len(heads)
     metrics["circuit_heads_share"] = without_interval(
         share, len(heads), "share", "heads of the circuit / heads of the model"
@@ -120,8 +89,7 @@ def verification(files: VerificationFiles, settings: Verification, run: RunInfo)
     )
     print(f"{size} nodes; verdict: {'a small circuit' if small else 'no small circuit'}")
     write_metrics(files.metrics, metrics)
-    knockouts = pd.concat([class_table(removed, kept), parts])
-    tables = {files.circuit: chosen, files.curve: points, files.knockouts: knockouts, files.grid: grid}
+    tables = {files.circuit: chosen, files.curve: points, files.classes: class_table(removed, kept)}
     for path, content in tables.items():
         write_table(path, content)
 
