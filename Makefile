@@ -79,10 +79,11 @@ bench: $(READY)  ## timings side by side with what a user would pick instead
 schemas: $(READY)  ## renew the JSON schemas in config/schemas/
 	@$(PYTHON) -m common.engine.schemas
 
-lint: $(READY)  ## ruff, mypy, snakefmt, snakemake --lint
+lint: $(READY)  ## ruff, mypy, import-linter, snakefmt, snakemake --lint
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@.venv/bin/snakefmt --check Snakefile common/engine/rules.smk $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
+	@.venv/bin/lint-imports --no-cache | tail -n 3
+	@.venv/bin/snakefmt --check Snakefile $(wildcard common/engine/*.smk) $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
 	@for scale in smoke laptop; do .venv/bin/python -m snakemake --lint --config scale=$$scale || exit 1; done
 
 smoke-gpu: $(READY)  ## every step once on a pretended GPU, whose tensors refuse what CUDA tensors refuse; needs no GPU

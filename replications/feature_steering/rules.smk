@@ -29,16 +29,12 @@ FIGURES = {
 include: "../../common/engine/step.smk"
 
 
-def memory_of(wildcards):
-    return memory(wildcards.model)
-
-
-def index_of_saes(wildcards):
-    return either(
-        wildcards.model,
-        "<results>/{model}/released/index.json",
-        f"{SAES}/saes/index.json",
-    )
+memory_of = lambda wildcards: memory(wildcards.model)
+index_of_saes = lambda wildcards: either(
+    wildcards.model,
+    "<results>/{model}/released/index.json",
+    f"{SAES}/saes/index.json",
+)
 
 
 use rule step as release with:

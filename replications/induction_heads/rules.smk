@@ -22,8 +22,7 @@ FIGURES = {
 }
 
 
-def arm_files(arms):
-    return expand(f"{TOY}/arms/{{arm}}.safetensors", arm=arms)
+arm_files = lambda arms: expand(f"{TOY}/arms/{{arm}}.safetensors", arm=arms)
 
 
 include: "../../common/engine/step.smk"

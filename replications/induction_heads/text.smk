@@ -2,8 +2,7 @@
 TEXT = config["natural_text"]
 
 
-def text_files(arms):
-    return expand(f"{TOY}/text/{{arm}}.safetensors", arm=arms)
+text_files = lambda arms: expand(f"{TOY}/text/{{arm}}.safetensors", arm=arms)
 
 
 use rule step as tokenise_corpus with:

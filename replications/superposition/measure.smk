@@ -2,25 +2,14 @@
 # out: their files, and their figures. FIGURES: family: subcategory of the report: part: names of its figures.
 
 
-def run_parts(figures):
-    kept = {
-        title: {
-            part: names
-            for part, names in found.items()
-            if config["uniform" if part == "adversarial" else part]
-        }
-        for title, found in figures.items()
-    }
-    return {title: found for title, found in kept.items() if found}
-
-
-def chosen(*names):
-    return {name: config[name] for name in names}
-
-
-def where_run(part, **files):
-    return files if config[part] else {}
-
+runs = lambda part: config["uniform" if part == "adversarial" else part]
+run_parts = lambda figures: {
+    title: {part: names for part, names in found.items() if runs(part)}
+    for title, found in figures.items()
+    if any(map(runs, found))
+}
+chosen = lambda *names: {name: config[name] for name in names}
+where_run = lambda part, **files: files if config[part] else {}
 
 FIGURES = {
     family: run_parts(figures)

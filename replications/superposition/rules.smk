@@ -8,8 +8,7 @@ ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 TRAINING = {**ON_GPU, "mem_mb": 20000 if ON_GPU else 3000, "runtime": 60}
 
 
-def training(wildcards):
-    return config[wildcards.part]["training"]
+training = lambda wildcards: config[wildcards.part]["training"]
 
 
 include: "../../common/engine/step.smk"
