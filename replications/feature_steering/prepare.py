@@ -17,13 +17,13 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common.core.errors import UserError
 from common.core.files import atomic, read_json, write_json
 from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
 from common.data.models import Manifest, load_tokenizer
 from common.interp.generation import edited, layer_and_place, load_writer
 from common.saes.browser import output_map
+from common.saes.index import read_index
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
@@ -73,11 +73,9 @@ def own_saes(index: Path, names: list[str], model: str) -> list[Sae]:
 
     UserError if one is missing or of another model, or its hook is not to steer.
     """
-    known, loaded, found = [one["name"] for one in read_json(index)], dict[Path, Sae](), list[Sae]()
+    listed, loaded, found = read_index(index), dict[Path, Sae](), list[Sae]()
     for name in names:
-        if name not in known:
-            raise UserError(f"no SAE '{name}' in {index.parent}; there are {', '.join(known[:6])}, ...")
-        folder = (index.parent / name).resolve()
+        folder = listed.path(name).resolve()
         if folder not in loaded:
             loaded[folder] = sae = load_saelens(folder)
             sae.check_belongs(model, next(iter(loaded.values())).about.hook)

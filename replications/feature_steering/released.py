@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from common.core.errors import UserError
-from common.core.files import write_json
 from common.core.step import Files, RunInfo, run_step
 from common.data.models import fast_dtype, load_model, load_tokenizer
 from common.saes.harvest import Windows, check_hook, harvest, windows
+from common.saes.index import Entry, write_index
 from common.saes.public import load_public
 from common.saes.saelens import save_saelens
 from common.saes.stream import write_shards
@@ -68,7 +68,7 @@ def release(files: ReleaseFiles, settings: Released, run: RunInfo) -> None:
             save_saelens(found, folder)
         else:
             folder.symlink_to(names[0])
-    write_json(files.index, [{"name": name} for name in names])
+    write_index(files.index, [Entry(name=name) for name in names])
 
 
 def begun(texts: Windows, first: int) -> Windows:
