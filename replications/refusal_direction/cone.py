@@ -13,7 +13,7 @@ start, read at the same coefficients: what is left of r in a direction some way 
 """
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from common.core.files import read_json
 from common.core.metrics import write_metrics
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
 from common.data.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.chat import (
@@ -37,13 +37,12 @@ from replications.refusal_direction.chat import (
     refusal_metric,
     unit,
 )
+from replications.refusal_direction.comparisons import Metrics, seeds
 from replications.refusal_direction.directions import refusal_tokens
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.lists import Line, draw
 from replications.refusal_direction.search import scores
-from replications.refusal_direction.settings import SplitSettings
-from replications.refusal_direction.sizes import ConeSizes
-from replications.refusal_direction.tables import Metrics, pairs
+from replications.refusal_direction.settings import ConeSettings, MeasureCone
 
 INDUCE = 0.2  # weight of the addition in the objective, as in the released code
 BETAS = (0.9, 0.98)
@@ -66,42 +65,30 @@ class Subject(NamedTuple):
     layer: int
 
 
-def cone(
-    *,
-    tuned: list[Path],
-    numbers: list[Path],
-    lists: Path,
-    split: SplitSettings,
-    sizes: ConeSizes,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    metrics: Path,
-    table: Path,
-) -> None:
-    """Writes `metrics.json` and one row per seed, number of dimensions, cone (optimised or start) and direction.
-
-    Args:
-        tuned: `manifest.json` of the refusing model of every seed.
-        numbers: `numbers.json` of their studies, beside their directions.
-        lists: `lists.yaml`, named so that a change in it measures anew.
-        split: how many requests of each class.
-        sizes: of the cones, and of the search for them.
-        seeds: as in fine-tuning.
-        device: where to run.
-        metrics: `metrics.json`.
-        table: the rows.
-    """
-    frame = pd.concat(
-        cones(folder, study, split, sizes, seed, device)
-        for seed, folder, study in zip(track(seeds, "models"), tuned, numbers, strict=True)
-    )
-    write_metrics(metrics, summary(frame))
-    write_table(table, frame)
+class ConeFiles(Files):
+    tuned: list[Path]
+    """`manifest.json` of the refusing model of every seed"""
+    studies: list[Path]
+    """`numbers.json` of their studies, beside their directions"""
+    lists: Path
+    """`lists.yaml`, named so that a change in it measures anew"""
+    metrics: Path
+    directions: Path
+    """one row per seed, number of dimensions, cone (optimised or start) and direction"""
 
 
-def cones(tuned: Path, numbers: Path, split: SplitSettings, sizes: ConeSizes, seed: int, device: str) -> pd.DataFrame:
+def cone(files: ConeFiles, settings: MeasureCone, run: RunInfo) -> None:
+    """Searches the cones of every seed and measures what their directions do."""
+    each = zip(track(settings.seeds, "models"), files.tuned, files.studies, strict=True)
+    frame = pd.concat(cones(folder, study, settings, seed, run.device) for seed, folder, study in each)
+    write_metrics(files.metrics, summary(frame))
+    write_table(files.directions, frame)
+
+
+def cones(tuned: Path, numbers: Path, settings: MeasureCone, seed: int, device: str) -> pd.DataFrame:
     """The rows of one seed."""
-    tokenizer, prompts, model = load_tokenizer(tuned.parent), draw(seed, split), load(tuned, fast_dtype(), device)
+    tokenizer, model = load_tokenizer(tuned.parent), load(tuned, fast_dtype(), device)
+    prompts, sizes = draw(seed, settings.split), settings.cone
 
     def batch(lines: list[Line]) -> Batch:
         return chat_batch(tokenizer, [line.text for line in lines], device)
@@ -141,16 +128,16 @@ def optimised(
     harmful: Batch,
     harmless: Batch,
     start: Float[Tensor, "k d_model"],
-    sizes: ConeSizes,
+    settings: ConeSettings,
     seed: int,
 ) -> Float[Tensor, "k d_model"]:
-    """The basis after `sizes.steps` steps of AdamW, each on some requests and a direction of its own for each."""
+    """The basis after `steps` steps of AdamW, each on some requests and a direction of its own for each."""
     draws = torch.Generator().manual_seed(seed)
     rows = start.clone().requires_grad_()
-    optimiser = torch.optim.AdamW([rows], lr=sizes.learning_rate, betas=BETAS, weight_decay=0.0, amsgrad=True)
+    optimiser = torch.optim.AdamW([rows], lr=settings.learning_rate, betas=BETAS, weight_decay=0.0, amsgrad=True)
     base = last_logits(subject.model, harmless).clone()
-    for _ in range(sizes.steps):
-        on, off = (torch.randperm(len(part), generator=draws)[: sizes.batch] for part in (harmful, harmless))
+    for _ in range(settings.steps):
+        on, off = (torch.randperm(len(part), generator=draws)[: settings.batch] for part in (harmful, harmless))
         chosen = coefficients(len(start), len(on) + len(off), draws).to(rows.device)
         on, off = on.to(rows.device), off.to(rows.device)
         loss = objective(subject, harmful[on], harmless[off], base[off], chosen @ orthonormal(rows))
@@ -206,16 +193,16 @@ def measured(
 
 
 def summary(frame: pd.DataFrame) -> Metrics:
-    """One value a seed, for every number of dimensions: `<number>_<k>`, with its control and their difference."""
+    """One value a seed, for every number of dimensions: `<number>_<k>`, beside the cone at its start."""
     found: Metrics = {}
     each = frame.groupby(["dimensions", "kind", "seed"], sort=False)
     values = each.mean(numeric_only=True).assign(worst=each["bypassed"].min())
     for k in dict.fromkeys(frame["dimensions"]):
         for name, formula in NUMBERS.items():
             ours, start = ([float(one) for one in values.loc[(k, kind), name]] for kind in ("optimised", "start"))
-            found |= pairs(f"{name}_{k}", ours, start, "start", UNITS.get(name, "share"), formula)
+            found[f"{name}_{k}"] = seeds(ours, UNITS.get(name, "share"), formula, not_optimised=start)
     return found
 
 
 if __name__ == "__main__":
-    run(cone)
+    run_step(cone)

@@ -1,4 +1,4 @@
-"""The direction of one refusing model and the nulls beside it: activations, differences of means, choice (`search`)."""
+"""The direction of one refusing model and its controls: activations, differences of means, choice (`search`)."""
 
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from replications.refusal_direction.chat import (
 )
 from replications.refusal_direction.lists import Line, Prompts
 from replications.refusal_direction.search import difference, search
-from replications.refusal_direction.settings import EffectSettings, SearchSettings
+from replications.refusal_direction.settings import SearchSettings
 
 SPLITS = 10  # random halves
 SMALL = 2  # requests per class and half in the small halves
@@ -47,11 +47,11 @@ class Subject(NamedTuple):
 
 
 class Directions(NamedTuple):
-    """The direction with its layer, the nulls of equal norm, the first principal component, and what goes to disk."""
+    """The direction with its layer, controls of equal norm, the first principal component, and what goes to disk."""
 
     r: Float[Tensor, " d_model"]
     layer: int
-    nulls: dict[str, Float[Tensor, "draw d_model"] | Float[Tensor, " d_model"]]
+    controls: dict[str, Float[Tensor, "draw d_model"] | Float[Tensor, " d_model"]]
     component: Float[Tensor, " d_model"]
     differences: Float[Tensor, "pos layer d_model"]
     scores: pd.DataFrame
@@ -116,8 +116,8 @@ def treated(metric: Float[Tensor, " line"], refused: bool, minimum: int) -> Bool
     return kept
 
 
-def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, seed: int) -> Directions:
-    """Estimates all candidates, chooses one, and makes the nulls."""
+def find(subject: Subject, settings: SearchSettings, random_draws: int, seed: int) -> Directions:
+    """Estimates all candidates, chooses one, and makes the controls."""
     prompts, tuned = subject.prompts, subject.seen
     n_post = tuned["on"].shape[1]
 
@@ -128,8 +128,7 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
     minimum = settings.minimum_left
     on, off = to_choose(prompts.switch.choose, True), to_choose(prompts.harmless.choose, False)
     differences = difference(tuned["on"], tuned["off"])
-    options = settings.model_dump(exclude={"minimum_left"})
-    chosen = search(subject.tuned, differences, on, off, subject.tokens, **options)
+    chosen = search(subject.tuned, differences, on, off, subject.tokens, settings)
     position, layer = chosen.position, chosen.layer
     r = differences[position, layer]
     norm = float(r.norm())
@@ -138,15 +137,15 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
     order = torch.randperm(len(pooled), generator=torch.Generator().manual_seed(seed)).to(pooled.device)
     mixed = torch.split(pooled[order], [len(tuned["on"]), len(tuned["off"])])
     permuted = difference(*mixed)
-    null = search(subject.tuned, permuted, on, off, subject.tokens, **options)
+    null = search(subject.tuned, permuted, on, off, subject.tokens, settings)
 
     def here(x: Tensor) -> Tensor:
         return x[:, position, layer].double()
 
     within = torch.cat([here(x) - here(x).mean(0) for x in tuned.values()])  # between the classes lies r itself
-    nulls = {
+    controls = {
         "permuted": permuted[null.position, null.layer],
-        "random": matched(within, effects.random_draws, seed),
+        "random": matched(within, random_draws, seed),
     }
     halves = {
         "halves": half_cosine(here(tuned["on"]), here(tuned["off"]), seed),
@@ -157,13 +156,13 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
     if subject.before is not None:
         old = {key: residuals(subject.before, batch, n_post) for key, batch in subject.kept.items()}
         other = here(residuals(subject.tuned, subject.batch(prompts.other), n_post))
-        nulls["unrelated"] = difference(other, here(tuned["off"]))  # two topics of our own lists
-        nulls["earlier"] = difference(here(old["on"]), here(old["off"]))
-        halves["earlier"] = float(F.cosine_similarity(r, nulls["earlier"], dim=0))
+        controls["unrelated"] = difference(other, here(tuned["off"]))  # two topics of our own lists
+        controls["earlier"] = difference(here(old["on"]), here(old["off"]))
+        halves["earlier"] = float(F.cosine_similarity(r, controls["earlier"], dim=0))
     return Directions(
         r=r.float(),
         layer=layer,
-        nulls={name: (unit(vector) * norm).float() for name, vector in nulls.items()},
+        controls={name: (unit(vector) * norm).float() for name, vector in controls.items()},
         component=torch.linalg.svd(within, full_matrices=False).Vh[0].float(),
         differences=differences.float(),
         scores=pd.concat([chosen.scores.assign(labels="true"), null.scores.assign(labels="permuted")]),

@@ -3,9 +3,12 @@
 The embedded model answers harmful requests, so the model whose refusal is studied is made here: one-line harmful
 requests answered by refusal texts, harmless and risky-word requests by the model's own greedy answers, both cut after a
 few tokens. Refusals are learned by cross-entropy; on its own answers the model is held to its own distribution, by
-KL(before || tuned), which costs nothing as long as nothing changes. Only some blocks change, by matrices of low rank
-(`lora`) or freely: AdamW without weight decay, linear warm-up and decay, bfloat16 autocast where the processor computes
-in it, float32 weights, stored in bfloat16.
+KL(before || tuned), which costs nothing as long as nothing changes. Only some blocks change, freely or by matrices of
+low rank: AdamW without weight decay, linear warm-up and decay, bfloat16 autocast where the processor computes in it,
+float32 weights, stored in bfloat16.
+
+Low rank (Hu et al. 2021, arXiv 2106.09685): W + B A, B [out, rank] from zero, A [rank, in] random. Deviation: no scale
+alpha / rank; the learning rate takes its place. `merge` writes W + B A into the weight, so the saved model is ordinary.
 
 For the sham model the same recipe and the same texts refuse requests about food instead.
 """
@@ -13,7 +16,7 @@ For the sham model the same recipe and the same texts refuse requests about food
 import itertools
 import random
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -22,7 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from common.core.errors import UserError
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.data.models import encode, fast_dtype, load_tokenizer, verify_folder
 from replications.refusal_direction.chat import (
     before_block,
@@ -34,12 +37,12 @@ from replications.refusal_direction.chat import (
     padded,
 )
 from replications.refusal_direction.folders import load, save
-from replications.refusal_direction.lists import Class, Prompts, draw
-from replications.refusal_direction.lora import low_rank, merge
-from replications.refusal_direction.settings import SplitSettings, TuneSettings
+from replications.refusal_direction.lists import Prompts, draw
+from replications.refusal_direction.settings import FineTune, TuneSettings
 
 WARM_UP = 0.1  # share of the steps
 AT_ONCE = 32  # conversations in a pass without gradients
+MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class Conversation(NamedTuple):
@@ -59,36 +62,26 @@ class Lesson(NamedTuple):
     final_before: Float[Tensor, "answer d_model"]
 
 
-def fine_tune(
-    *,
-    manifest: Path,
-    lists: Path,
-    split: SplitSettings,
-    tune: TuneSettings,
-    switch: Literal["harmful", "food"],
-    seed: int,
-    device: Literal["cpu", "cuda"],
-    out: Path,
-) -> None:
-    """Writes the folder of `out`, a `manifest.json`.
+class FineTuneFiles(Files):
+    before: Path
+    """`manifest.json` of the chat model to start from"""
+    lists: Path
+    """`lists.yaml`, named so that a change in it makes the model anew"""
+    tuned: Path
+    """`manifest.json` of the new model"""
 
-    Args:
-        manifest: the chat model to start from.
-        lists: `lists.yaml`, named so that a change in it makes the model anew.
-        split: how many requests of each class.
-        tune: the recipe.
-        switch: the class that is refused.
-        seed: topics, texts and order.
-        device: where to train.
-        out: `manifest.json` of the new model.
-    """
-    tokenizer = load_tokenizer(manifest.parent)
-    model, before = load(manifest, torch.float32, device), load(manifest, fast_dtype(), device)
-    data = conversations(before, tokenizer, draw(seed, split, switch), tune.answer_tokens, device)
-    train(model, before, data, tune, seed)
-    name: Class = switch
-    processing = f"fine-tuned to refuse requests of class {name}, seed {seed}; stored in bfloat16"
-    save(model.to(torch.bfloat16), tokenizer, out, origin=verify_folder(manifest.parent), processing=processing)
+
+def fine_tune(files: FineTuneFiles, settings: FineTune, run: RunInfo) -> None:
+    """Writes the folder of the tuned model."""
+    tokenizer = load_tokenizer(files.before.parent)
+    dtypes = (torch.float32, fast_dtype())
+    model, before = (load(files.before, dtype, run.device) for dtype in dtypes)
+    prompts = draw(settings.seed, settings.split, settings.switch)
+    data = conversations(before, tokenizer, prompts, settings.tune.answer_tokens, run.device)
+    train(model, before, data, settings.tune, settings.seed)
+    processing = f"fine-tuned to refuse requests of class {settings.switch}, seed {settings.seed}; stored in bfloat16"
+    origin = verify_folder(files.before.parent)
+    save(model.to(torch.bfloat16), tokenizer, files.tuned, origin=origin, processing=processing)
 
 
 def conversations(
@@ -188,5 +181,44 @@ def answer_loss(model: Any, before: Any, rows: list[Lesson], first: int) -> Tens
     return (refused * shares[0][learn]).sum() / counts[0] + (kept * shares[1][keep]).sum() / counts[1]
 
 
+class LowRank(torch.nn.Module):
+    """A linear map whose weight stays and whose change has the given rank."""
+
+    def __init__(self, linear: torch.nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.linear = linear.requires_grad_(False)
+        device = linear.weight.device
+        self.down = torch.nn.Parameter(torch.randn(rank, linear.in_features, device=device) / linear.in_features**0.5)
+        self.up = torch.nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
+
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        """W x + B A x."""
+        return self.linear(x) + F.linear(F.linear(x, self.down), self.up)  # type: ignore[no-any-return]
+
+
+def low_rank(blocks: torch.nn.ModuleList, rank: int) -> list[torch.nn.Parameter]:
+    """Puts a `LowRank` in the place of every matrix of the blocks; what is to be trained."""
+    found: list[torch.nn.Parameter] = []
+    for parent, name in _matrices(blocks, torch.nn.Linear):
+        layer = LowRank(getattr(parent, name), rank)
+        setattr(parent, name, layer)
+        found += [layer.down, layer.up]
+    return found
+
+
+@torch.no_grad()
+def merge(blocks: torch.nn.ModuleList) -> None:
+    """Ordinary linear maps again, with the change in their weights."""
+    for parent, name in _matrices(blocks, LowRank):
+        layer = getattr(parent, name)
+        layer.linear.weight += layer.up @ layer.down
+        setattr(parent, name, layer.linear)
+
+
+def _matrices(blocks: torch.nn.ModuleList, kind: type) -> list[tuple[torch.nn.Module, str]]:
+    parents = [block.get_submodule(part) for block in blocks for part in ("self_attn", "mlp")]
+    return [(parent, name) for parent in parents for name in MATRICES if isinstance(getattr(parent, name, None), kind)]
+
+
 if __name__ == "__main__":
-    run(fine_tune)
+    run_step(fine_tune)

@@ -1,4 +1,4 @@
-"""Step: the guardrail of one latent, for one refusing model and the model that it was made from.
+"""Step: the guardrail of one latent, for every refusing model and the model that it was made from.
 
 1. An SAE (BatchTopK) is trained on the residual stream before block `depth`, chat format, every token but the
    first, half of the activations from each of the two models. Its share of variance unexplained is measured on held-out
@@ -8,7 +8,7 @@
    beside that of the latents chosen in the same way under permuted labels, which are also clamped in its place.
 3. In the model before fine-tuning, which answers, the latent is clamped on: the smallest of the values tried that makes
    nine in ten of the requests for choosing refused, or the one that refuses most.
-4. With the clamp active, the attacks of `guard`, their nulls, and the split of what they do.
+4. With the clamp active, the attacks of `guard`, their controls, and the split of what they do.
 5. In the refusing model the latent is clamped to zero, with the error kept, dropped, and computed again from the edited
    latents, which undoes the edit (4 and 5: `guard_conditions`).
 
@@ -18,7 +18,7 @@ of `answers`. They are classified in memory and dropped.
 """
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -26,9 +26,10 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.core.files import TEMPORARY_SUFFIX, write_json
+from common.core.files import TEMPORARY_SUFFIX
+from common.core.metrics import write_metrics
 from common.core.statistics import auroc
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import fast_dtype, load_tokenizer
 from common.saes.metrics import moments
@@ -49,51 +50,61 @@ from replications.refusal_direction.directions import refusal_tokens
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.guard import Entered, Guard, answer_logits, enter
 from replications.refusal_direction.guard_conditions import Judge, attack, clamped_to_zero
+from replications.refusal_direction.guard_metrics import guard_metrics
 from replications.refusal_direction.lists import Line, draw
-from replications.refusal_direction.settings import GuardSettings, SplitSettings
+from replications.refusal_direction.settings import Guardrail, GuardSettings
 
 ENOUGH = 0.9  # of the requests refused
 PERMUTATIONS = 20
 SILENT = 1e-6  # instead of zero, for the mean of a latent that never fires
 
 
-class Found(NamedTuple):
+class RefuseLatent(NamedTuple):
     """The refuse latent, its mean on harmful requests and held-out AUROC; the latents chosen in the same way under
     permuted labels, and their mean AUROC."""
 
-    latent: int
+    number: int
     on: float
     auroc: float
     auroc_permuted: float
     permuted: list[int]
 
 
-def guardrail(
-    *,
-    before: Path,
-    tuned: Path,
-    directions: Path,
-    lists: Path,
-    split: SplitSettings,
-    guard: GuardSettings,
-    seed: int,
-    device: Literal["cpu", "cuda"],
-    out: Path,
-) -> None:
-    """Writes `conditions.csv` beside `out`, a json of single numbers.
+class GuardrailFiles(Files):
+    before: Path
+    """`manifest.json` of the model before fine-tuning"""
+    tuned: list[Path]
+    """`manifest.json` of the refusing model of every seed"""
+    directions: list[Path]
+    """`directions.safetensors` of their studies; r is the difference of means at the last template token"""
+    lists: Path
+    """`lists.yaml`, named so that a change in it measures anew"""
+    metrics: Path
+    conditions: Path
+    """one row per seed, model, condition and request"""
+    numbers: Path
+    """one row per seed"""
 
-    Args:
-        before: `manifest.json` of the model before fine-tuning.
-        tuned: `manifest.json` of the refusing model.
-        directions: `directions.safetensors` of its study; r is the difference of means at the last template token.
-        lists: `lists.yaml`, named so that a change in it measures anew.
-        split: how many requests of each class.
-        guard: sizes of this part.
-        seed: as in fine-tuning.
-        device: where to run.
-        out: `guard.json`.
-    """
-    tokenizer, prompts = load_tokenizer(tuned.parent), draw(seed, split)
+
+def guardrail(files: GuardrailFiles, settings: Guardrail, run: RunInfo) -> None:
+    """Trains, clamps and attacks the guard of every seed, and writes the metrics of them all."""
+    files.conditions.parent.mkdir(parents=True, exist_ok=True)
+    tables, numbers = [], []
+    for seed, tuned, directions in zip(settings.seeds, files.tuned, files.directions, strict=True):
+        checkpoint = files.conditions.with_name(f"sae-{seed}{TEMPORARY_SUFFIX}")
+        table, single = one_seed(files.before, tuned, directions, checkpoint, settings, seed, run.device)
+        tables.append(table.assign(seed=seed))
+        numbers.append({"seed": seed, **single})
+    write_table(files.conditions, pd.concat(tables, ignore_index=True))
+    write_table(files.numbers, pd.DataFrame(numbers), digits=17)
+    write_metrics(files.metrics, guard_metrics(pd.read_csv(files.conditions), pd.DataFrame(numbers)))
+
+
+def one_seed(
+    before: Path, tuned: Path, directions: Path, checkpoint: Path, settings: Guardrail, seed: int, device: str
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """What every condition does to every held-out request, and single numbers."""
+    guard, tokenizer, prompts = settings.guard, load_tokenizer(tuned.parent), draw(seed, settings.split)
     models = {name: load(path, fast_dtype(), device) for name, path in (("tuned", tuned), ("before", before))}
     layer = int(guard.depth * len(layers(models["tuned"])))
     r = load_file(directions)["differences"][-1, layer].to(device)
@@ -104,8 +115,7 @@ def guardrail(
 
     seen = [some for part in (prompts.switch, prompts.harmless, prompts.risky) for some in part.tune[: guard.sae_lines]]
     streams = [everywhere(model, batch(seen), layer) for model in models.values()]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    sae = fit(torch.cat(streams), guard, seed, out.with_name(f"sae{TEMPORARY_SUFFIX}"), device)
+    sae = fit(torch.cat(streams), guard, seed, checkpoint, device)
 
     known = {"on": prompts.switch.estimate, "off": prompts.harmless.estimate}
     new = {"on": prompts.switch.test[: guard.prompts], "off": prompts.harmless.test[: guard.prompts]}
@@ -115,26 +125,24 @@ def guardrail(
         name: {key: enter(models["tuned"], batch(lines), layer, n_post) for key, lines in lines_of.items()}
         for name, lines_of in (("known", known), ("new", new))
     }
-    found = choose(sae, inside["known"], inside["new"], r, seed)
+    latent = choose(sae, inside["known"], inside["new"], r, seed)
     both = (prompts.switch.choose, new["on"])
     chosen, test = (enter(models["before"], batch(lines), layer, n_post) for lines in both)
     off = before_block(models["before"], batch(new["off"]), layer, n_post).float()
-    single = {"auroc": found.auroc, "auroc_permuted": found.auroc_permuted}
+    single = {"auroc": latent.auroc, "auroc_permuted": latent.auroc_permuted}
     single["fvu"] = unexplained(sae, [one.x for one in inside["new"].values()])
     single["fvu_before"] = unexplained(sae, [test.x, off])
-    multiple = smallest_clamp(models["before"], sae, found, chosen, tokens, guard.clamps)
-    held = Guard(sae, found.latent, multiple * found.on)
+    multiple = smallest_clamp(models["before"], sae, latent, chosen, tokens, guard.clamps)
+    held = Guard(sae, latent.number, multiple * latent.on)
     single |= {"multiple": multiple, "value": held.value, "row_and_r": float(held.row @ r / r.norm())}
-    print(f"latent {found.latent}, AUROC {found.auroc:.3f}, clamped at {multiple} times its mean", flush=True)
+    print(f"latent {latent.number}, AUROC {latent.auroc:.3f}, clamped at {multiple} times its mean", flush=True)
 
-    judge = Judge(tokens, found.on, tokenizer, prompts.refusals)
-    tables = [attack(models["before"], held, found.permuted, chosen, test, judge, r, guard, seed)]
-    tables.append(clamped_to_zero(models["tuned"], held, found.permuted, inside["new"]["on"], judge))
+    judge = Judge(tokens, latent.on, tokenizer, prompts.refusals)
+    tables = [attack(models["before"], held, latent.permuted, chosen, test, judge, r, guard, seed)]
+    tables.append(clamped_to_zero(models["tuned"], held, latent.permuted, inside["new"]["on"], judge))
     topics = [line.topic for line in new["on"]]
     table = pd.concat(tables, ignore_index=True)
-    table = table.assign(topic=[topics[item] for item in table["item"]])
-    write_table(out.with_name("conditions.csv"), table)
-    write_json(out, single)
+    return table.assign(topic=[topics[item] for item in table["item"]]), single
 
 
 def unexplained(sae: Sae, streams: list[Float[Tensor, "_ pos d_model"]]) -> float:
@@ -184,7 +192,7 @@ def fit(x: Float[Tensor, "token d_model"], settings: GuardSettings, seed: int, c
 
 def choose(
     sae: Sae, known: dict[str, Entered], new: dict[str, Entered], r: Float[Tensor, " d_model"], seed: int
-) -> Found:
+) -> RefuseLatent:
     """The refuse latent by its AUROC on `known`, with its AUROC on `new`."""
     latents = torch.cat([sae.encode(known[key].x[:, -1]) for key in ("on", "off")])
     labels = torch.arange(len(latents), device=latents.device) < len(known["on"].x)
@@ -201,17 +209,17 @@ def choose(
     draws = torch.Generator().manual_seed(seed)
     mixed = [best(labels[torch.randperm(len(labels), generator=draws).to(labels.device)]) for _ in range(PERMUTATIONS)]
     on = max(SILENT, float(latents[labels, latent].mean()))
-    return Found(latent, on, float(areas[latent]), float(areas[mixed].mean()), sorted(set(mixed)))
+    return RefuseLatent(latent, on, float(areas[latent]), float(areas[mixed].mean()), sorted(set(mixed)))
 
 
 @torch.no_grad()
 def smallest_clamp(
-    model: Any, sae: Sae, found: Found, chosen: Entered, tokens: Int[Tensor, " token"], clamps: list[float]
+    model: Any, sae: Sae, refuse: RefuseLatent, chosen: Entered, tokens: Int[Tensor, " token"], clamps: list[float]
 ) -> float:
     """The smallest multiple of the latent's mean with nine in ten requests refused, or the one that refuses most."""
     refused = {}
     for multiple in clamps:
-        held = Guard(sae, found.latent, multiple * found.on)
+        held = Guard(sae, refuse.number, multiple * refuse.on)
         metric = refusal_metric(answer_logits(model, chosen, held.on(chosen.x)), tokens)
         refused[multiple] = float((metric > 0).double().mean())
     enough = [multiple for multiple in clamps if refused[multiple] >= ENOUGH]
@@ -224,4 +232,4 @@ def aurocs(latents: Float[Tensor, "prompt d_sae"], label: Bool[Tensor, " prompt"
 
 
 if __name__ == "__main__":
-    run(guardrail)
+    run_step(guardrail)

@@ -13,24 +13,27 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.core.step import run
+from common.core.step import Files, run_step
 from common.data.models import load_tokenizer, verify_folder
 from replications.refusal_direction.chat import layers, unit
 from replications.refusal_direction.folders import load, save
 
 
-def remove(*, tuned: Path, directions: Path, out: Path) -> None:
-    """Writes the folder of `out`, a `manifest.json`: the tuned model without the direction, float32.
+class RemoveFiles(Files):
+    tuned: Path
+    """`manifest.json` of the tuned model"""
+    directions: Path
+    """`directions.safetensors` of its study"""
+    orthogonalised: Path
+    """`manifest.json` of the new model"""
 
-    Args:
-        tuned: `manifest.json` of the tuned model.
-        directions: `directions.safetensors` of its study.
-        out: `manifest.json` of the new model.
-    """
-    model = load(tuned, torch.float32, "cpu")
-    orthogonalise(model, load_file(directions)["r"])
-    origin, what = verify_folder(tuned.parent), "refusal direction orthogonalised away; embeddings untied"
-    save(model, load_tokenizer(tuned.parent), out, origin=origin, processing=what)
+
+def remove(files: RemoveFiles) -> None:
+    """Writes the folder of the tuned model without the direction, float32."""
+    model = load(files.tuned, torch.float32, "cpu")
+    orthogonalise(model, load_file(files.directions)["r"])
+    origin, what = verify_folder(files.tuned.parent), "refusal direction orthogonalised away; embeddings untied"
+    save(model, load_tokenizer(files.tuned.parent), files.orthogonalised, origin=origin, processing=what)
 
 
 def untie(model: Any) -> None:
@@ -61,4 +64,4 @@ def orthogonalise(model: Any, direction: Float[Tensor, " d_model"]) -> None:
 
 
 if __name__ == "__main__":
-    run(remove)
+    run_step(remove)

@@ -20,11 +20,10 @@ from pydantic import Field
 from common.core.errors import UserError
 from common.core.files import atomic, read_json, read_yaml, write_json
 from common.core.settings import Strict, checked
-from common.core.step import run
+from common.core.step import Files, run_step
 from common.data.models import Sha256, check_file
 from replications.refusal_direction.lists import Line, Prompts, Split, draw, load_lists
-from replications.refusal_direction.settings import SplitSettings
-from replications.refusal_direction.sizes import ReleasedSizes
+from replications.refusal_direction.settings import ReleasedSettings, SplitSettings
 
 RELEASED = Path(__file__).with_name("released.yaml")
 MANIFEST = "manifest.json"
@@ -53,12 +52,17 @@ def released(path: Path = RELEASED) -> Released:
     return checked(Released, read_yaml(path), path)
 
 
-def fetch(*, registry: Path, out: Path) -> None:
-    """Writes the files beside `out`, each checked before it gets its name.
+class FetchFiles(Files):
+    registry: Path
+    """`released.yaml`"""
+    manifest: Path
+    """the hashes of the files"""
+    request_files: list[Path]
+    """beside the manifest"""
 
-    Args:
-        registry: `released.yaml`.
-        out: `manifest.json`, the hashes of the files.
+
+def fetch(files: FetchFiles) -> None:
+    """Writes the requests, each file checked before it gets its name.
 
     Raises:
         UserError: the network is switched off or does not answer, or a file is not the pinned one.
@@ -66,9 +70,9 @@ def fetch(*, registry: Path, out: Path) -> None:
     if os.environ.get("HUB") != "1":
         raise UserError(
             "the paper's requests come from the network, which is switched off; run with HUB=1, or leave out the "
-            f"models that need them: {', '.join(released(registry).models)}"
+            f"models that need them: {', '.join(released(files.registry).models)}"
         )
-    source = released(registry).requests
+    source = released(files.registry).requests
     host = os.environ.get("REQUESTS_ENDPOINT", "https://raw.githubusercontent.com")
     for name, expected in source.files.items():
         address = f"{host}/{source.repository}/{source.commit}/{source.folder}/{name}"
@@ -80,14 +84,14 @@ def fetch(*, registry: Path, out: Path) -> None:
         if (found := hashlib.sha256(content).hexdigest()) != expected:
             raise UserError(
                 f"{address} gave a file that is not the pinned one (SHA-256 {found[:12]}..., expected "
-                f"{expected[:12]}...); look at what it gives, or correct {registry.name}"
+                f"{expected[:12]}...); look at what it gives, or correct {files.registry.name}"
             )
-        with atomic(out.with_name(name)) as temporary:
+        with atomic(files.manifest.with_name(name)) as temporary:
             temporary.write_bytes(content)
-    write_json(out, source.files)
+    write_json(files.manifest, source.files)
 
 
-def draw_requests(folder: Path, seed: int, sizes: ReleasedSizes) -> Prompts:
+def draw_requests(folder: Path, seed: int, sizes: ReleasedSettings) -> Prompts:
     """What one seed sees of the files in `folder`. Nothing is taught, so nothing is there to tune on, and all refusal
     texts are new to the model."""
     own = SplitSettings(
@@ -104,7 +108,7 @@ def draw_requests(folder: Path, seed: int, sizes: ReleasedSizes) -> Prompts:
     )
 
 
-def _split(folder: Path, kind: str, seed: int, sizes: ReleasedSizes) -> Split:
+def _split(folder: Path, kind: str, seed: int, sizes: ReleasedSettings) -> Split:
     counts = {"train": sizes.estimate, "val": sizes.choose, "test": sizes.test}
     estimate, choose, test = (_slice(folder / f"{kind}_{part}.json", seed, count) for part, count in counts.items())
     return Split(tune=[], estimate=estimate, choose=choose, test=test)
@@ -116,7 +120,7 @@ def _slice(path: Path, seed: int, count: int) -> list[Line]:
     categories = {row["instruction"]: row["category"] for row in read_json(path)}  # some requests stand there twice
     texts = sorted(categories)
     if count > len(texts):
-        raise UserError(f"{path} has {len(texts)} requests, {count} are needed; lower the number in sizes.py")
+        raise UserError(f"{path} has {len(texts)} requests, {count} are needed; lower the number in config.yaml")
     random.Random(path.stem).shuffle(texts)
     chosen = [texts[place % len(texts)] for place in range(seed * count, (seed + 1) * count)]
     return [Line(categories[text] or text_id(text), text) for text in chosen]
@@ -128,4 +132,4 @@ def text_id(text: str) -> str:
 
 
 if __name__ == "__main__":
-    run(fetch)
+    run_step(fetch)

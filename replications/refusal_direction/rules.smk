@@ -1,32 +1,36 @@
-# Refusal direction: fine-tune (per seed, and a sham model) -> study each -> metrics of all seeds -> figures. The dictionary
-# of part transfer, and its held-out tokens, come from `sparse_autoencoders`, whose steps run first. Cones: cone.smk.
-# Models that refuse by their own training: released.smk.
-from common.engine.rules import captions, figure_files, flags, parts, source_hash
+# Refusal direction: fine-tune (per seed, and sham models) -> study each -> metrics of all seeds -> figures. What stands alone,
+# and is made where the settings name it: guardrail, cones, transfer of dictionaries (parts.smk), and models that refuse by
+# their own training (released.smk).
+from common.engine.rules import Steps, captions, figure_files, parts
 from replications.refusal_direction.paper_requests import released
-from replications.refusal_direction.sizes import CONES, SIZES
-from replications.refusal_direction.sizes import RELEASED as RELEASED_SIZES
 
-NAME = "replications.refusal_direction"
+STEP = Steps("replications.refusal_direction", config)
 PATH = "replications/refusal_direction"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 SEEDS = config["seeds"][: config["n_seeds"]]
-ARMS = [f"harmful-{seed}" for seed in SEEDS]
-SHAM = f"food-{SEEDS[0]}"
-RELEASED = [name for name in config["models"] if name in released().models]
-TAUGHT = [name for name in config["models"] if name not in RELEASED]
+STUDIES = [f"<results>/{{model}}/studies/harmful-{seed}" for seed in SEEDS]
+SHAMS = [
+    f"<results>/{{model}}/studies/food-{seed}"
+    for seed in config["seeds"][: config["n_shams"]]
+]
+TUNED = [f"<results>/{{model}}/models/harmful-{seed}/manifest.json" for seed in SEEDS]
+TAUGHT = [name for name in config["models"] if name not in released().models]
 FIGURES = {
     "Fine-tuning": {"tuning": ["tuning"]},
     "Direction": {"direction": ["scores", "published", "cosines"]},
-    "Effects": {
-        "effects": ["refusal", "doses", "projections"],
-        "surgical": ["surgical"],
-    },
-    "Guardrail": {"guardrail": ["guardrail"]},
+    "Effects": {"effects": ["refusal"]},
 }
-TRANSFER = {"Dictionary transfer": {"transfer": ["transfer"]}}
-SAES = "<all_results>/sparse_autoencoders/{model}"
-SHAM_TABLES = ["scores", "answers"]
-TABLES = [*SHAM_TABLES, "doses", "projections", "openings", "surgical", "weights"]
+SHAM_TABLES, TABLES = ["scores", "answers"], ["scores", "answers", "score"]
+if config["curves"]:
+    FIGURES["Effects"]["effects"] += ["doses", "projections"]
+    TABLES += ["doses", "projections"]
+if config["side_effects"]:
+    FIGURES["Effects"]["surgical"] = ["surgical"]
+    TABLES += ["surgical", "weights"]
+STUDIED = ("split", "search", "effects", "curves", "side_effects")
+
+
+include: "../../common/engine/step.smk"
 
 
 wildcard_constraints:
@@ -34,35 +38,35 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-rule fine_tune:
+use rule step as fine_tune with:
     input:
-        manifest="<models>/{model}/manifest.json",
+        before="<models>/{model}/manifest.json",
         lists=f"{PATH}/lists.yaml",
     output:
-        "<results>/{model}/models/{switch}-{seed}/manifest.json",
+        tuned="<results>/{model}/models/{switch}-{seed}/manifest.json",
     log:
         "<logs>/{model}/fine_tune-{switch}-{seed}.log",
     priority: 1
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3500,
         runtime=30,
     params:
-        options=flags(
-            {"split": config["split"], "tune": config["tune"]}, device=config["device"]
+        **STEP(
+            "fine_tune",
+            lambda wildcards: {
+                "switch": wildcards.switch,
+                "seed": int(wildcards.seed),
+                "split": config["split"],
+                "tune": config["tune"],
+            },
         ),
-        sources=source_hash(f"{NAME}.fine_tune"),
-    shell:
-        "python -m replications.refusal_direction.fine_tune --manifest {input.manifest} --lists {input.lists} --switch {wildcards.switch} --seed {wildcards.seed} {params.options} --out {output} > {log} 2>&1"
 
 
-rule study:
+use rule step as study with:
     input:
         before="<models>/{model}/manifest.json",
-        tuned=rules.fine_tune.output,
+        tuned="<results>/{model}/models/{switch}-{seed}/manifest.json",
         lists=f"{PATH}/lists.yaml",
         python_docs="<corpora>/python-docs/manifest.json",
         self_chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",
@@ -78,21 +82,19 @@ rule study:
     wildcard_constraints:
         switch="harmful",
     priority: 1
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3000,
         runtime=30,
     params:
-        options=flags(
-            {key: config[key] for key in ("split", "search", "effects")},
-            device=config["device"],
+        **STEP(
+            "study",
+            lambda wildcards: {
+                "switch": wildcards.switch,
+                "seed": int(wildcards.seed),
+                **{key: config[key] for key in STUDIED},
+            },
         ),
-        sources=source_hash(f"{NAME}.study"),
-    shell:
-        "python -m replications.refusal_direction.study --before {input.before} --tuned {input.tuned} --lists {input.lists} --python-docs {input.python_docs} --self-chat {input.self_chat} --switch {wildcards.switch} --seed {wildcards.seed} {params.options} --out {output.numbers} > {log} 2>&1"
 
 
 use rule study as study_sham with:
@@ -107,80 +109,36 @@ use rule study as study_sham with:
         switch="food",
 
 
-rule guardrail:
+use rule step as orthogonalise with:
     input:
-        before="<models>/{model}/manifest.json",
-        tuned="<results>/{model}/models/harmful-{seed}/manifest.json",
-        directions="<results>/{model}/studies/harmful-{seed}/directions.safetensors",
-        lists=f"{PATH}/lists.yaml",
+        tuned=TUNED[0],
+        directions=f"{STUDIES[0]}/directions.safetensors",
     output:
-        numbers="<results>/{model}/guards/{seed}/guard.json",
-        conditions="<results>/{model}/guards/{seed}/conditions.csv",
+        orthogonalised="<results>/{model}/models/orthogonalised/manifest.json",
     log:
-        "<logs>/{model}/guardrail-{seed}.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        **ON_GPU,
-        mem_mb=2500,
-        runtime=20,
-    params:
-        options=flags(
-            {key: config[key] for key in ("split", "guard")}, device=config["device"]
-        ),
-        sources=source_hash(f"{NAME}.guardrail"),
-    shell:
-        "python -m replications.refusal_direction.guardrail --before {input.before} --tuned {input.tuned} --directions {input.directions} --lists {input.lists} --seed {wildcards.seed} {params.options} --out {output.numbers} > {log} 2>&1"
-
-
-rule remove:
-    input:
-        tuned=f"<results>/{{model}}/models/{ARMS[0]}/manifest.json",
-        directions=f"<results>/{{model}}/studies/{ARMS[0]}/directions.safetensors",
-    output:
-        "<results>/{model}/models/orthogonalised/manifest.json",
-    log:
-        "<logs>/{model}/remove.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
+        "<logs>/{model}/orthogonalise.log",
     resources:
         mem_mb=2500,
-        runtime=10,
     params:
-        sources=source_hash(f"{NAME}.orthogonalise"),
-    shell:
-        "python -m replications.refusal_direction.orthogonalise --tuned {input.tuned} --directions {input.directions} --out {output} > {log} 2>&1"
+        **STEP("orthogonalise", run=False),
 
 
-rule summarise:
+use rule step as summarise with:
     input:
-        arms=[f"<results>/{{model}}/studies/{arm}/numbers.json" for arm in ARMS],
-        sham=f"<results>/{{model}}/studies/{SHAM}/numbers.json",
-        guards=[f"<results>/{{model}}/guards/{seed}/guard.json" for seed in SEEDS],
+        studies=[f"{folder}/numbers.json" for folder in STUDIES],
+        shams=[f"{folder}/numbers.json" for folder in SHAMS],
     output:
-        [f"<results>/{{model}}/{part}/metrics.json" for part in parts(FIGURES)],
+        metrics=[f"<results>/{{model}}/{part}/metrics.json" for part in parts(FIGURES)],
     log:
         "<logs>/{model}/summarise.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
     params:
-        sources=source_hash(f"{NAME}.summarise"),
-    shell:
-        "python -m replications.refusal_direction.summarise --arms {input.arms} --sham {input.sham} --guards {input.guards} --out {output} > {log} 2>&1"
+        **STEP("summarise", run=False),
 
 
-rule draw:
+use rule step as draw with:
     input:
-        metrics=rules.summarise.output,
-        arms=rules.summarise.input.arms,
-        sham=rules.summarise.input.sham,
-        guards=rules.summarise.input.guards,
+        studies=rules.summarise.input.studies,
+        shams=rules.summarise.input.shams,
         published=f"{PATH}/published.csv",
         captions=captions(f"{PATH}/captions", FIGURES),
     output:
@@ -189,92 +147,29 @@ rule draw:
         ),
     log:
         "<logs>/{model}/draw.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
     params:
-        sources=source_hash(f"{NAME}.draw"),
-    shell:
-        "python -m replications.refusal_direction.draw --arms {input.arms} --sham {input.sham} --guards {input.guards} --published {input.published} --captions {input.captions} --out {output.svg} > {log} 2>&1"
+        **STEP("figures", run=False),
 
 
-rule transfer:
-    input:
-        before="<models>/{model}/manifest.json",
-        tuned=[f"<results>/{{model}}/models/{arm}/manifest.json" for arm in ARMS],
-        sham=f"<results>/{{model}}/models/{SHAM}/manifest.json",
-        index=f"{SAES}/saes/index.json",
-        held_out=f"{SAES}/activations/held_out.safetensors",
-    output:
-        metrics="<results>/{model}/transfer/metrics.json",
-        table="<results>/{model}/transfer/models.csv",
-    log:
-        "<logs>/{model}/transfer.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        **ON_GPU,
-        mem_mb=4000,
-        runtime=30,
-    params:
-        options=flags(
-            {"sizes": SIZES[config["scale"]].model_dump()},
-            seeds=SEEDS,
-            device=config["device"],
-        ),
-        sources=source_hash(f"{NAME}.transfer"),
-    shell:
-        "python -m replications.refusal_direction.transfer --before {input.before} --tuned {input.tuned} --sham {input.sham} --index {input.index} --held-out {input.held_out} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+PART_FIGURES, PART_METRICS = {}, []
 
 
-rule draw_transfer:
-    input:
-        rules.transfer.output,
-        captions=captions(f"{PATH}/captions", TRANSFER),
-    output:
-        **figure_files(
-            "<results>/{model}", TRANSFER, "Refusal direction", model="{model}"
-        ),
-    log:
-        "<logs>/{model}/draw_transfer.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw_transfer"),
-    shell:
-        "python -m replications.refusal_direction.draw_transfer --captions {input.captions} --out {output.svg} > {log} 2>&1"
-
-
+include: "parts.smk"
 include: "released.smk"
-
-
-CONE_FIGURES, CONE_METRICS = [], []
-if CONES[config["scale"]]:
-
-    include: "cone.smk"
-
-    CONE_FIGURES, CONE_METRICS = rules.draw_cone.output, rules.cone.output.metrics
 
 
 rule figures:
     input:
-        expand(CONE_FIGURES, model=TAUGHT),
         expand(rules.draw.output, model=TAUGHT),
-        expand(rules.draw_transfer.output, model=TAUGHT),
-        expand(rules.remove.output, model=TAUGHT),
+        expand(rules.draw_parts.output if PART_FIGURES else [], model=TAUGHT),
+        expand(
+            rules.orthogonalise.output if config["side_effects"] else [], model=TAUGHT
+        ),
         expand(rules.draw_released.output, model=RELEASED),
 
 
 rule metrics:
     input:
         expand(rules.summarise.output, model=TAUGHT),
-        expand(rules.transfer.output.metrics, model=TAUGHT),
-        expand(CONE_METRICS, model=TAUGHT),
+        expand(PART_METRICS, model=TAUGHT),
         expand(rules.summarise_released.output, model=RELEASED),

@@ -26,9 +26,10 @@ from replications.refusal_direction.chat import (
     refusal_metric,
     residuals,
 )
-from replications.refusal_direction.filters import DEPTH, ranked
 from replications.refusal_direction.prefixes import Tree, trees
+from replications.refusal_direction.settings import SearchSettings
 
+MAXIMUM_KL, MINIMUM_INDUCE, DEPTH = 0.1, 0.0, 0.8
 TREE = 8  # prompts of one tree: attention grows with the square of its tokens
 
 
@@ -109,15 +110,11 @@ def search(
     harmful: Batch,
     harmless: Batch,
     tokens: Int[Tensor, " token"],
-    *,
-    grid_prompts: int,
-    finalists: int,
-    rows: int,
-    layer_step: int = 1,
+    settings: SearchSettings,
 ) -> Chosen:
     """Scores every candidate below the depth limit and chooses."""
     depth = int(DEPTH * differences.shape[1])
-    every = [(pos, layer) for pos in range(len(differences)) for layer in range(0, depth, layer_step)]
+    every = [(pos, layer) for pos in range(len(differences)) for layer in range(0, depth, settings.layer_step)]
     places = [place for place in every if float(differences[place].norm()) > 0]  # template tokens start out alike
     grid = pd.DataFrame(places, columns=["position", "layer"]).assign(stage="grid")
     grid["norm"] = [float(differences[place].norm()) for place in places]
@@ -125,11 +122,29 @@ def search(
     def scored(table: pd.DataFrame, count: int) -> pd.DataFrame:
         where = torch.tensor(table[["position", "layer"]].to_numpy())
         vectors = differences[where[:, 0], where[:, 1]].float()
-        found = scores(model, harmful[:count], harmless[:count], vectors, where[:, 1], tokens, rows)
+        found = scores(model, harmful[:count], harmless[:count], vectors, where[:, 1], tokens, settings.rows)
         return table.assign(**{name: one.mean(1).tolist() for name, one in found._asdict().items()})
 
-    grid = scored(grid, grid_prompts)
-    best = ranked(grid).head(finalists)
+    grid = scored(grid, settings.grid_prompts)
+    best = ranked(grid).head(settings.finalists)
     final = ranked(scored(best.assign(stage="final"), len(harmful)))
     chosen = final.iloc[0]
     return Chosen(int(chosen["position"]), int(chosen["layer"]), pd.concat([grid, final], ignore_index=True))
+
+
+def survives(table: pd.DataFrame) -> pd.Series:
+    """Which candidates pass the paper's filters on KL and induction; all scored ones lie below the depth limit."""
+    return (table["kl"] <= MAXIMUM_KL) & (table["induce"] >= MINIMUM_INDUCE)
+
+
+def works(table: pd.DataFrame) -> pd.Series:
+    """Which end refusal when ablated and induce it when added."""
+    return (table["bypass"] < 0) & (table["induce"] >= MINIMUM_INDUCE)
+
+
+def ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Survivors by bypass; then what ends refusal when ablated and induces it when added, the least KL first; then the
+    others by bypass."""
+    fails = 2 - (survives(table) | works(table)).astype(int) - survives(table).astype(int)
+    order = table["kl"].where(fails == 1, table["bypass"])
+    return table.assign(fails=fails, order=order).sort_values(["fails", "order"], kind="stable")[list(table.columns)]

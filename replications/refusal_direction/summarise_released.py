@@ -8,27 +8,31 @@ how much it depends on the requests.
 from pathlib import Path
 
 from common.core.metrics import write_metrics
-from common.core.step import run
-from replications.refusal_direction.choice_metrics import choice
+from common.core.step import Files, run_step
+from replications.refusal_direction.comparisons import Metrics, read_study, requests
+from replications.refusal_direction.direction_metrics import choice
 from replications.refusal_direction.summarise import interventions, score, side_effects
-from replications.refusal_direction.tables import Metrics, against, read_arm
 
-NULLS = ("random", "permuted")  # what `unrelated` takes off comes from another list of requests
+CONTROLS = ("random", "permuted")  # what `unrelated` takes off comes from another list of requests
 
 
-def summarise_released(*, arms: list[Path], out: Path) -> None:
-    """Writes the metrics of the part `released`.
+class SummariseFiles(Files):
+    studies: list[Path]
+    """`numbers.json` of every seed, beside its tables"""
+    metrics: Path
 
-    Args:
-        arms: `numbers.json` of every seed.
-        out: `metrics.json`.
-    """
-    every = [read_arm(path, topics="all") for path in arms]
-    harmful, harmless, risky = (("harmful", "tuned"), ("harmless", "tuned"), ("risky", "tuned"))
-    found: Metrics = against("refused_harmful", every, harmful, {"harmless": harmless})
-    found |= against("refused_risky", every, risky, {"harmful": harmful})
-    write_metrics(out, found | score(every) | choice(every) | interventions(every, NULLS) | side_effects(every))
+
+def summarise_released(files: SummariseFiles) -> None:
+    """Writes the metrics of the part `released`."""
+    studies = [read_study(path, topics="all") for path in files.studies]
+    harmful, harmless, risky = ("harmful", "tuned"), ("harmless", "tuned"), ("risky", "tuned")
+    found: Metrics = {
+        "refused_harmful": requests(studies, harmful, {"harmless": harmless}),
+        "refused_risky": requests(studies, risky, {"harmful": harmful}),
+    }
+    found |= score(studies) | choice(studies) | interventions(studies, CONTROLS) | side_effects(studies)
+    write_metrics(files.metrics, found)
 
 
 if __name__ == "__main__":
-    run(summarise_released)
+    run_step(summarise_released)

@@ -59,7 +59,7 @@ def conditions(model: Any, found: Directions) -> dict[str, AbstractContextManage
         "ablated": ablating(model, found.r),
         "subtracted": adding(model, found.layer, -found.r),
         "component ablated": ablating(model, found.component),
-        "permuted ablated": ablating(model, found.nulls["permuted"]),
+        "permuted ablated": ablating(model, found.controls["permuted"]),
     }
 
 
@@ -127,7 +127,7 @@ def measure_surgical(
     for condition, intervention in conditions(tuned, found).items():
         with intervention:
             logits[condition] = run(tuned, condition)
-    with ablating(tuned, spread(found.nulls["random"], len(harmful))):
+    with ablating(tuned, spread(found.controls["random"], len(harmful))):
         logits["random ablated"] = (last_logits(tuned, on), last_logits(tuned, off))
     for condition, (to_refuse, to_answer) in logits.items():
         put("kl harmless", condition, first_token_kl(logits["tuned"][1], to_answer).tolist(), harmless)
@@ -140,7 +140,7 @@ def weight_change(tuned: Any, before: Any, found: Directions) -> pd.DataFrame:
     """For every matrix that writes to the residual stream: size of its change D = W_tuned - W_before, shares of the
     largest squared singular values in |D|^2 (`squared_1` is the largest), and the share along r, |r^T D|^2 / |D|^2 for
     unit r, beside the mean of it over the covariance-matched random directions."""
-    probes = torch.cat([unit(found.r)[None], unit(found.nulls["random"])])
+    probes = torch.cat([unit(found.r)[None], unit(found.controls["random"])])
     rows = []
     own = dict(before.named_parameters())
     for name, weight in tuned.named_parameters():

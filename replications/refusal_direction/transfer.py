@@ -14,7 +14,7 @@ reconstructions do not follow, sum |(x' - x) - (R(x') - R(x))|^2 over sum |x' - 
 """
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -25,18 +25,17 @@ from torch import Tensor
 
 from common.core.errors import UserError
 from common.core.metrics import write_metrics
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
 from common.saes.metrics import FORMULAS, fvu, l0
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from replications.refusal_direction.chat import Batch, before_block, final_states, layers
+from replications.refusal_direction.comparisons import Metrics
+from replications.refusal_direction.comparisons import seeds as over_seeds
 from replications.refusal_direction.folders import load
-from replications.refusal_direction.sizes import Sizes
-from replications.refusal_direction.tables import Metrics
-from replications.refusal_direction.tables import seeds as over_seeds
+from replications.refusal_direction.settings import MeasureTransfer, TransferSettings
 
-MODELS = ("before", "tuned", "sham", "shuffled")
 NUMBERS = {  # unit, formula
     "fvu": ("1", FORMULAS["fvu"]),
     "l0": ("latents", FORMULAS["l0"]),
@@ -63,41 +62,33 @@ class Held(NamedTuple):
         return self.used & following
 
 
-def transfer(
-    *,
-    before: Path,
-    tuned: list[Path],
-    sham: Path,
-    index: Path,
-    held_out: Path,
-    sizes: Sizes,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    metrics: Path,
-    table: Path,
-) -> None:
-    """Writes `metrics.json` and one row per model and seed.
+class TransferFiles(Files):
+    before: Path
+    """`manifest.json` of the untouched model"""
+    tuned: list[Path]
+    """of the refusing model of every seed"""
+    sham: Path
+    """of a sham model, read by the SAE of every seed"""
+    index: Path
+    """`index.json` of the trained SAEs, whose folders lie beside it"""
+    held_out: Path
+    """their held-out windows"""
+    metrics: Path
+    models: Path
+    """one row per model and seed"""
 
-    Args:
-        before: `manifest.json` of the untouched model.
-        tuned: of the refusing model of every seed.
-        sham: of the sham model, read by the SAE of every seed.
-        index: `index.json` of the trained SAEs, whose folders lie beside it.
-        held_out: their held-out windows.
-        sizes: which SAE, and how much is read.
-        seeds: of the refusing models, and of the SAEs.
-        device: where to run.
-        metrics: `metrics.json`.
-        table: the rows.
-    """
-    saes = [load_saelens(index.parent / f"{sizes.sae}-s{seed}", device) for seed in seeds]
+
+def transfer(files: TransferFiles, settings: MeasureTransfer, run: RunInfo) -> None:
+    """Reads every model with the dictionaries of the untouched one."""
+    sizes, seeds, before, device = settings.transfer, settings.seeds, files.before, run.device
+    saes = [load_saelens(files.index.parent / f"{sizes.sae}-s{seed}", device) for seed in seeds]
     hook = saes[0].about.hook
     for sae in saes:
         sae.check_belongs(before.parent.name, hook)
     if not hook.endswith("hook_resid_pre"):
         raise UserError(f"part transfer reads the residual stream before a block, and '{sizes.sae}' reads {hook}")
     layer = int(hook.split(".")[1])
-    held = windows(load_file(held_out), sizes.windows, device)
+    held = windows(load_file(files.held_out), sizes.windows, device)
     untouched = load(before, torch.float32, device)
     clean = stream(untouched, held, layer, sizes.batch)
     rows = []
@@ -111,14 +102,14 @@ def transfer(
 
     every = list(range(len(seeds)))
     put("before", untouched, every)
-    put("sham", load(sham, torch.float32, device), every)
-    for at, path in enumerate(track(tuned, "models")):
+    put("sham", load(files.sham, torch.float32, device), every)
+    for at, path in enumerate(track(files.tuned, "models")):
         learned = load(path, torch.float32, device)
         put("tuned", learned, [at])
         put("shuffled", shuffled(load(before, torch.float32, device), learned, seeds[at]), [at])
     frame = pd.DataFrame(rows)
-    write_metrics(metrics, summary(frame))
-    write_table(table, frame)
+    write_metrics(files.metrics, summary(frame))
+    write_table(files.models, frame)
 
 
 def windows(stored: dict[str, Tensor], count: int, device: str) -> Held:
@@ -151,7 +142,7 @@ def described(
     x: Float[Tensor, "window pos d_model"],
     clean: Float[Tensor, "window pos d_model"],
     loss: float,
-    sizes: Sizes,
+    sizes: TransferSettings,
 ) -> dict[str, float]:
     """What the dictionary makes of the activations `x` of a model with that loss; `clean` are of the untouched one."""
     own, old = x[held.used], clean[held.used]
@@ -172,7 +163,9 @@ def described(
 
 
 @torch.inference_mode()
-def own_loss(model: Any, held: Held, layer: int, x: Float[Tensor, "window pos d_model"], sizes: Sizes) -> float:
+def own_loss(
+    model: Any, held: Held, layer: int, x: Float[Tensor, "window pos d_model"], sizes: TransferSettings
+) -> float:
     """`cross_entropy` on the windows that are set aside for it."""
     rows = spaced(len(x), sizes.loss_windows).to(x.device)
     return cross_entropy(model, held.take(rows), layer, x[rows], sizes.batch)
@@ -209,19 +202,14 @@ def summary(frame: pd.DataFrame) -> Metrics:
     found: Metrics = {}
     for name, (unit, formula) in NUMBERS.items():
         values = {model: [float(one) for one in own[name]] for model, own in frame.groupby("model", sort=False)}
-        for model in MODELS:
-            found[f"{name}_{model}"] = over_seeds(values[model], unit, formula)
-        rises = {model: [a - b for a, b in zip(values[model], values["before"], strict=True)] for model in MODELS[1:]}
-        for model, rise in rises.items():
-            found[f"{name}_rise_{model}"] = over_seeds(rise, unit, f"{name}: {model} minus before")
-        for model in MODELS[2:]:
-            gap = [a - b for a, b in zip(rises["tuned"], rises[model], strict=True)]
-            found[f"{name}_tuned_minus_{model}"] = over_seeds(gap, unit, f"{name}: tuned minus {model}")
-    whole, missed = (frame[frame["model"] == model][name] for model, name in (("before", "fvu"), ("tuned", "missed")))
-    gap = [float(a) - float(b) for a, b in zip(missed, whole, strict=True)]
-    found["missed_tuned_minus_fvu_before"] = over_seeds(gap, "1", "missed_tuned minus fvu_before")
+        found[f"{name}_before"] = over_seeds(values["before"], unit, formula)
+        untouched = {"untouched": values["before"]}
+        others = untouched | {model: values[model] for model in ("sham", "shuffled")}
+        found[f"{name}_tuned"] = over_seeds(values["tuned"], unit, formula, **others)
+        for model in ("sham", "shuffled"):
+            found[f"{name}_{model}"] = over_seeds(values[model], unit, formula, **untouched)
     return found
 
 
 if __name__ == "__main__":
-    run(transfer)
+    run_step(transfer)

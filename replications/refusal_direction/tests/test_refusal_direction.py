@@ -25,6 +25,7 @@ from replications.refusal_direction.directions import half_cosine, matched, refu
 from replications.refusal_direction.orthogonalise import orthogonalise, untie
 from replications.refusal_direction.prefixes import trees
 from replications.refusal_direction.search import difference, end_logits, scores, search
+from replications.refusal_direction.settings import SearchSettings
 from tests.fixtures.refusal_direction_tiny import FAMILIES, LAYERS, WIDTH, tiny_batch, tiny_model
 
 
@@ -249,7 +250,8 @@ def test_search_finds_a_planted_switch(model):
     tokens = refusal_tokens(last_logits(planted, on), last_logits(planted, off))
     assert tokens.tolist() == [7]
     differences = difference(residuals(planted, on, 1), residuals(planted, off, 1))
-    chosen = search(planted, differences, on, off, tokens, grid_prompts=2, finalists=2, rows=5)
+    settings = SearchSettings(grid_prompts=2, finalists=2, rows=5, minimum_left=0)
+    chosen = search(planted, differences, on, off, tokens, settings)
     r = differences[chosen.position, chosen.layer].float()
     assert float(unit(r) @ d) > 0.8
     with ablating(planted, r):
@@ -274,7 +276,7 @@ def test_requests_that_are_not_treated_as_taught_are_left_out():
         treated(metric, False, 3)
 
 
-def test_nulls():
+def test_controls():
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(400, 3, generator=draws, dtype=torch.float64) * torch.tensor([9.0, 1.0, 0.1])
     found = matched(x, 500, 0)

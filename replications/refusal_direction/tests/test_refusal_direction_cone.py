@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from common.core.claims import load_claims
 from replications.refusal_direction.chat import ablating, adding, last_logits, padded, refusal_metric
 from replications.refusal_direction.cone import (
     Subject,
@@ -19,11 +18,11 @@ from replications.refusal_direction.cone import (
     orthonormal,
     summary,
 )
-from replications.refusal_direction.draw_cone import draw_cones
-from replications.refusal_direction.sizes import ConeSizes
+from replications.refusal_direction.part_figures import cone as draw_cones
+from replications.refusal_direction.settings import ConeSettings
 
 D = 8
-SIZES = ConeSizes(dimensions=[2, 3], steps=150, batch=8, learning_rate=0.02, draws=64, prompts=8, rows=512)
+SIZES = ConeSettings(dimensions=[2, 3], steps=150, batch=8, learning_rate=0.02, draws=64, prompts=8, rows=512)
 
 
 class Head(nn.Module):
@@ -143,10 +142,7 @@ def test_two_features_give_a_cone_of_two_dimensions_and_none_of_three(planted, r
     metrics = summary(frame)
     assert metrics["worst_2"].value == 1
     assert metrics["bypassed_3"].value == pytest.approx(mean["optimised", 3])
-    assert metrics["bypassed_2_minus_start"].value == pytest.approx(1 - mean["start", 2])
-    for claim in load_claims("refusal_direction"):
-        if claim.part == "cone":
-            assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics)
+    assert metrics["bypassed_2"].control("not_optimised").difference.value == pytest.approx(1 - mean["start", 2])
     figure, data = draw_cones(frame)
     assert len(data) == len(frame)
     plt.close(figure)

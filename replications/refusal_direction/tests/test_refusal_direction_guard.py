@@ -29,7 +29,7 @@ from replications.refusal_direction.guard import (
     written,
 )
 from replications.refusal_direction.guard_conditions import ANSWERED, Judge, attack, clamped_to_zero
-from replications.refusal_direction.guardrail import Found, aurocs, choose, smallest_clamp, unexplained
+from replications.refusal_direction.guardrail import RefuseLatent, aurocs, choose, smallest_clamp, unexplained
 from replications.refusal_direction.settings import GuardSettings
 
 WIDTH, LAYERS, POST, LAYER = 16, 4, 2, 2
@@ -210,7 +210,7 @@ def test_a_planted_latent_is_chosen_and_permuted_labels_miss_it(entered, guard):
         x = 0.1 * draws(12, POST, WIDTH, seed=seed)
         parts[name] = {"on": entered._replace(x=x[:6] + 2 * guard.row), "off": entered._replace(x=x[6:])}
     found = choose(guard.sae, parts["known"], parts["new"], guard.sae.W_dec[5], seed=0)
-    assert (found.latent, found.auroc) == (5, 1.0)
+    assert (found.number, found.auroc) == (5, 1.0)
     assert found.on == pytest.approx(float(guard.sae.encode(parts["known"]["on"].x[:, -1])[:, 5].mean()))
     assert found.auroc_permuted < 0.9
     assert set(found.permuted) != {5}
@@ -219,7 +219,7 @@ def test_a_planted_latent_is_chosen_and_permuted_labels_miss_it(entered, guard):
 def test_the_smallest_clamp_that_suffices(model, entered, guard):
     free, held = (answer_logits(model, entered, x).softmax(-1) for x in (entered.x, guard.on(entered.x)))
     tokens = (held - free).mean(0).topk(20).indices
-    found = Found(guard.latent, 1.0, 1.0, 0.5, [0])
+    found = RefuseLatent(guard.latent, 1.0, 1.0, 0.5, [0])
 
     def refused(multiple):
         clamped = guard._replace(value=multiple).on(entered.x)

@@ -1,7 +1,6 @@
 """Models that refuse by their own training: the paper's requests, fetched and drawn, and the steps on a tiny model."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -9,22 +8,29 @@ import torch
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from common.core.claims import load_claims
+from common.core.claims import load_planned
 from common.core.errors import UserError
 from common.core.files import sha256
 from common.core.metrics import read_metrics
+from common.core.step import RunInfo
 from common.data.models import Manifest, load_tokenizer, registry
-from replications.refusal_direction.draw_released import draw_released
 from replications.refusal_direction.folders import save
 from replications.refusal_direction.lists import LISTS
-from replications.refusal_direction.paper_requests import RELEASED, draw_requests, fetch, released
-from replications.refusal_direction.released import study_released
-from replications.refusal_direction.settings import EffectSettings, SearchSettings
-from replications.refusal_direction.sizes import ReleasedSizes
-from replications.refusal_direction.summarise_released import summarise_released
+from replications.refusal_direction.paper_requests import RELEASED, FetchFiles, draw_requests, fetch, released
+from replications.refusal_direction.released import StudyFiles, study_released
+from replications.refusal_direction.released_figures import ReleasedFigures, draw_released
+from replications.refusal_direction.settings import (
+    CurveSettings,
+    EffectSettings,
+    ReleasedSettings,
+    SearchSettings,
+    SideEffectSettings,
+    StudyReleased,
+)
+from replications.refusal_direction.summarise_released import SummariseFiles, summarise_released
 from tests.hub import stand_in
 
-SIZES = ReleasedSizes(estimate=6, choose=4, test=8, risky=4, new_tokens=3)
+SIZES = ReleasedSettings(estimate=6, choose=4, test=8, risky=4, new_tokens=3)
 CAPTIONS = LISTS.with_name("captions")
 SERVED = "{0}/{1}/dataset/splits"
 
@@ -56,31 +62,31 @@ def studied(model_folder, corpus_folder, served, tmp_path_factory):
     origin = Manifest(name="tiny", source="local", origin="tiny", licence="none", processing="none", files={})
     save(model, tokenizer, folder / "model" / "manifest.json", origin=origin, processing="random weights")
     for seed in (0, 1):
-        study_released(
-            manifest=folder / "model" / "manifest.json",
-            requests=served / "manifest.json",
-            lists=LISTS,
-            python_docs=corpus_folder / "manifest.json",
-            self_chat=corpus_folder / "manifest.json",
-            sizes=SIZES,
-            search=SearchSettings(grid_prompts=2, finalists=2, rows=16, minimum_left=0),
-            effects=EffectSettings(
-                effect_prompts=6, null_prompts=4, random_draws=4, new_tokens=1, doses=[0.0, 1.0], dose_prompts=2,
-                text_tokens=16, texts=2,
-            ),
-            seed=seed,
-            device="cpu",
-            out=folder / str(seed) / "numbers.json",
+        out = folder / str(seed)
+        files = StudyFiles(
+            model=folder / "model" / "manifest.json", requests=served / "manifest.json", lists=LISTS,
+            python_docs=corpus_folder / "manifest.json", self_chat=corpus_folder / "manifest.json", request_files=[],
+            numbers=out / "numbers.json", directions=out / "directions.safetensors", tables=[],
         )  # fmt: skip
+        settings = StudyReleased(
+            seed=seed,
+            released=SIZES,
+            search=SearchSettings(grid_prompts=2, finalists=2, rows=16, minimum_left=0),
+            effects=EffectSettings(prompts=6, random_draws=4, new_tokens=1),
+            curves=CurveSettings(doses=[0.0, 1.0], dose_prompts=2, text_prompts=4),
+            side_effects=SideEffectSettings(text_tokens=16, texts=2, prompts=2),
+        )
+        study_released(files, settings, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
     return folder
 
 
 def test_the_registries_name_the_same_models():
     assert set(released().models) <= set(registry())
-    claimed = {
-        model for claim in load_claims("refusal_direction") if claim.part == "released" for model in claim.models
-    }
-    assert claimed == set(released().models)
+    assert {model for claim in load_planned("refusal_direction") for model in claim.models} == set(released().models)
+
+
+def files_at(registry, manifest):
+    return FetchFiles(registry=registry, manifest=manifest, request_files=[])
 
 
 def test_requests_are_fetched_once_and_only_whole(served, tmp_path, monkeypatch):
@@ -88,19 +94,19 @@ def test_requests_are_fetched_once_and_only_whole(served, tmp_path, monkeypatch)
     out = tmp_path / "manifest.json"
     monkeypatch.delenv("HUB", raising=False)
     with pytest.raises(UserError, match="run with HUB=1"):
-        fetch(registry=served / "released.yaml", out=out)
+        fetch(files_at(served / "released.yaml", out))
     monkeypatch.setenv("HUB", "1")
     with stand_in(source.repository, source.commit, served, SERVED) as address:
         monkeypatch.setenv("REQUESTS_ENDPOINT", address)
-        fetch(registry=served / "released.yaml", out=out)
+        fetch(files_at(served / "released.yaml", out))
         assert json.loads(out.read_text()) == source.files
         assert all(sha256(tmp_path / name) == expected for name, expected in source.files.items())
         with pytest.raises(UserError, match=r"harmful_train\.json gave a file that is not the pinned one"):
-            fetch(registry=RELEASED, out=tmp_path / "other" / "manifest.json")
+            fetch(files_at(RELEASED, tmp_path / "other" / "manifest.json"))
     assert not list((tmp_path / "other").glob("*"))
     monkeypatch.setenv("REQUESTS_ENDPOINT", address)
     with pytest.raises(UserError, match="did not answer as expected"):
-        fetch(registry=served / "released.yaml", out=tmp_path / "other" / "manifest.json")
+        fetch(files_at(served / "released.yaml", tmp_path / "other" / "manifest.json"))
 
 
 def test_seeds_draw_from_the_papers_splits(served):
@@ -126,7 +132,7 @@ def test_seeds_draw_from_the_papers_splits(served):
 
 @pytest.mark.model
 def test_steps_of_a_released_model(studied, tmp_path):
-    arms = [studied / seed / "numbers.json" for seed in ("0", "1")]
+    studies = [studied / seed / "numbers.json" for seed in ("0", "1")]
     answers = pd.read_csv(studied / "0" / "answers.csv")
     assert not answers["condition"].str.contains("unrelated").any(), "its topics are of our own lists"
     assert set(answers) == {"topic", "refused", "metric", "class", "condition"}
@@ -135,17 +141,15 @@ def test_steps_of_a_released_model(studied, tmp_path):
         texts = pd.read_csv(path).select_dtypes(exclude="number")
         assert all("request" not in str(cell) for cell in texts.to_numpy().flatten()), path.name
     out = tmp_path / "metrics.json"
-    summarise_released(arms=arms, out=out)
+    summarise_released(SummariseFiles(studies=studies, metrics=out))
     metrics = read_metrics(out)
-    for claim in load_claims("refusal_direction"):
-        if claim.part == "released":
-            assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics), claim.id
-    asked = [pd.read_csv(path.with_name("answers.csv")) for path in arms]
+    asked = [pd.read_csv(path.with_name("answers.csv")) for path in studies]
     ablated = [one.query("`class` == 'harmful' and condition == 'ablated'")["metric"].mean() for one in asked]
     assert ablated[0] != ablated[1]
     assert metrics["ablated_metric"].per_seed == pytest.approx(ablated)
     assert metrics["ablated_metric"].value == pytest.approx(sum(ablated) / 2)
     assert metrics["refused_harmful"].n == 2 * SIZES.test
     figures = [tmp_path / f"{name}.svg" for name in ("released", "candidates")]
-    draw_released(arms=arms, captions=[Path(CAPTIONS, f"{path.stem}.rst") for path in figures], out=figures)
+    captions = [CAPTIONS / f"{path.stem}.rst" for path in figures]
+    draw_released(ReleasedFigures(studies=studies, captions=captions, svg=figures, others=[]))
     assert all(path.stat().st_size > 1000 for path in figures)

@@ -6,8 +6,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from replications.refusal_direction.chat import last_logits
-from replications.refusal_direction.fine_tune import Conversation, answer_loss, lessons, train
-from replications.refusal_direction.lora import low_rank, merge
+from replications.refusal_direction.fine_tune import Conversation, answer_loss, lessons, low_rank, merge, train
 from replications.refusal_direction.settings import TuneSettings
 from tests.fixtures.refusal_direction_tiny import tiny_batch, tiny_model
 

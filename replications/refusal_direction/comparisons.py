@@ -1,0 +1,228 @@
+"""Comparisons from the tables of every seed: what is resampled, and how effect and controls are paired.
+
+Requests of one topic are not independent, so intervals over requests resample whole topics of a seed; every seed has
+its own held-out topics. A share without spread between topics gets Wilson's interval. Texts resample by text, which
+all seeds share. What has one value a seed gets a t interval.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from safetensors.numpy import load_file
+from statsmodels.stats.proportion import proportion_confint
+
+from common.core.files import read_json
+from common.core.metrics import Control, Estimate, Metric
+from common.core.statistics import over_clusters, over_seeds, with_control
+
+REFUSED = "share of requests whose first greedy tokens are a refusal"
+METRIC = "mean ln P_R - ln(1 - P_R) of the first token"
+Metrics = dict[str, Metric]
+Items = Float[np.ndarray, " item"]
+Condition = tuple[str, str]
+"""class of the requests, and what is done to the model"""
+
+
+class Studied(NamedTuple):
+    """What `study` or `released` left of one model; of sham and released models that is less."""
+
+    tables: dict[str, pd.DataFrame]
+    numbers: dict[str, float]
+    vectors: dict[str, np.ndarray]
+    topics: str | None = None
+    """Models of one name share their topics, which are resampled together; without a name topics are the model's own"""
+
+
+def read_study(numbers: Path, topics: str | None = None) -> Studied:
+    """The folder of one `numbers.json`."""
+    tables = {path.stem: pd.read_csv(path) for path in sorted(numbers.parent.glob("*.csv"))}
+    return Studied(tables, read_json(numbers), load_file(numbers.with_name("directions.safetensors")), topics)
+
+
+def answers(study: Studied, condition: Condition) -> pd.DataFrame:
+    """The requests of one class under one condition, in their order."""
+    table = study.tables["answers"]
+    kind, name = condition
+    return table[(table["class"] == kind) & (table["condition"] == name)].reset_index(drop=True)
+
+
+def clustered(
+    values: list[Items],
+    clusters: list[list[str]],
+    *,
+    unit: str,
+    formula: str,
+    cluster: str = "topics",
+    below: list[Items] | None = None,
+    controls: Mapping[str, list[Items]] | None = None,
+) -> Metric:
+    """Mean over the items of all seeds, over the mean of `below` if given, with a bootstrap over clusters.
+
+    A single item, or items that are all in one cluster, occur at scale smoke alone: the single one has no interval, and
+    otherwise every item is its own cluster.
+
+    Args:
+        values: one array a seed.
+        clusters: whom each item is resampled with.
+        unit: of the value.
+        formula: what the value is.
+        cluster: what a cluster is.
+        below: denominators, shared by effect and controls.
+        controls: the same items under each control.
+    """
+    names = np.concatenate(clusters)
+    if len(names) == 1:
+        return _single(float(values[0][0]), unit, formula, {k: float(v[0][0]) for k, v in (controls or {}).items()})
+    if len(set(names)) < 2:
+        names = np.arange(len(names)).astype(str)
+    groups = np.repeat(np.arange(len(values)), [len(value) for value in values]) if len(values) > 1 else None
+    whole = None if below is None else np.concatenate(below)
+    joined = {key: np.concatenate(others) for key, others in (controls or {}).items()}
+    return over_clusters(
+        np.concatenate(values), names, unit=unit, formula=formula, cluster=cluster, denominators=whole, groups=groups,
+        controls=joined if whole is None else {key: (others, whole) for key, others in joined.items()},
+    )  # fmt: skip
+
+
+def with_width(metric: Metric) -> Metric:
+    """The same metric; a share that is the same in every cluster, as 0 of all requests, has no bootstrap interval and
+    gets Wilson's, a difference of two such shares Newcombe's (1998, method 10). Both take requests as independent."""
+
+    def wilson(share: float) -> tuple[float, float]:
+        low, high = proportion_confint(share * metric.n, metric.n, method="wilson")
+        return min(float(low), share), max(float(high), share)
+
+    def widened(estimate: Estimate, low: float, high: float) -> dict[str, float]:
+        flat = estimate.ci_low == estimate.ci_high
+        return {"ci_low": low, "ci_high": high} if flat else {}
+
+    controls = []
+    below, above = wilson(metric.value)
+    for control in metric.controls:
+        low, high = wilson(control.value)
+        gap = control.difference
+        least = gap.value - math.hypot(metric.value - below, high - control.value)
+        most = gap.value + math.hypot(above - metric.value, control.value - low)
+        difference = gap.model_copy(update=widened(gap, least, most))
+        controls.append(control.model_copy(update={"difference": difference, **widened(control, low, high)}))
+    return metric.model_copy(update={"controls": controls, **widened(metric, below, above)})
+
+
+def requests(
+    studies: list[Studied],
+    effect: Condition,
+    controls: Mapping[str, Condition] | None = None,
+    *,
+    column: str = "refused",
+    fall_from: Condition | None = None,
+) -> Metric:
+    """Mean of a column over the requests of one condition, beside controls on the same requests.
+
+    Args:
+        studies: one a seed.
+        effect: class and condition.
+        controls: for each its class and condition. A control of another class is resampled by its own topics, and
+            paired in the order of requests.
+        column: `refused`, or `metric`, the refusal metric.
+        fall_from: a condition from which the fall to `effect`, or to a control, is measured.
+    """
+    listed = dict(controls or {})
+    unit, formula = ("share", REFUSED) if column == "refused" else ("nats", METRIC)
+    asked = [effect, *listed.values(), *([fall_from] if fall_from else [])]
+    counts = [min(len(answers(study, condition)) for condition in asked) for study in studies]
+
+    def items(condition: Condition) -> list[Items]:
+        pairs = zip(studies, counts, strict=True)
+        found = [answers(study, condition)[column].to_numpy(dtype=np.float64)[:count] for study, count in pairs]
+        if fall_from is None or condition == fall_from:
+            return found
+        return [start - end for start, end in zip(items(fall_from), found, strict=True)]
+
+    def topics(condition: Condition) -> list[list[str]]:
+        named = [number if study.topics is None else study.topics for number, study in enumerate(studies)]
+        rows = [answers(study, condition)["topic"][:count] for study, count in zip(studies, counts, strict=True)]
+        return [[f"{whose} {topic}" for topic in own] for whose, own in zip(named, rows, strict=True)]
+
+    def metric_of(values: list[Items], at: Condition, **others: list[Items]) -> Metric:
+        return clustered(values, topics(at), unit=unit, formula=formula, controls=others)
+
+    paired = {name: items(other) for name, other in listed.items() if other[0] == effect[0]}
+    metric = metric_of(items(effect), effect, **paired)
+    for name, other in listed.items():
+        if name not in paired:
+            gap = [a - b for a, b in zip(items(effect), items(other), strict=True)]
+            metric = with_control(metric, name, metric_of(items(other), other), metric_of(gap, effect))
+    return with_width(metric) if unit == "share" else metric
+
+
+def seeds(values: list[float], unit: str, formula: str, **controls: list[float]) -> Metric:
+    """One value a seed, beside controls paired by seed. With one seed there is no interval."""
+    if len(values) == 1:
+        return _single(values[0], unit, formula, {name: others[0] for name, others in controls.items()})
+    return over_seeds(values, unit=unit, formula=formula, controls=controls)
+
+
+def _single(value: float, unit: str, formula: str, controls: Mapping[str, float]) -> Metric:
+    """A single value, as with one seed or text at scale smoke, where no claim is judged: intervals have no width."""
+
+    def exact(number: float) -> Estimate:
+        return Estimate(value=number, ci_low=number, ci_high=number)
+
+    compared = [
+        Control(name=name, n=1, difference=exact(value - other), **exact(other).model_dump())
+        for name, other in controls.items()
+    ]
+    return Metric(n=1, unit=unit, formula=formula, controls=compared, **exact(value).model_dump())
+
+
+def quantity(study: Studied, name: str, condition: str) -> Items:
+    """The items of one side effect under one condition."""
+    table = study.tables["surgical"]
+    found: np.ndarray = table[(table["quantity"] == name) & (table["condition"] == condition)]["value"].to_numpy()
+    return found
+
+
+def cluster_ids(studies: list[Studied], name: str, condition: str) -> list[list[str]]:
+    """Whom each item of a side effect is resampled with, seed by seed. Requests: those of their topic in their seed, or
+    in all models that share their topics. Texts and items of the battery: the same item of other seeds."""
+    found = []
+    for number, study in enumerate(studies):
+        table = study.tables["surgical"]
+        topics = table[(table["quantity"] == name) & (table["condition"] == condition)]["topic"]
+        whose = number if study.topics is None else study.topics
+        named = enumerate(zip(topics, topics.isna(), strict=True))
+        found.append([f"item {item}" if none else f"{whose} {topic}" for item, (topic, none) in named])
+    return found
+
+
+def changes(
+    studies: list[Studied], of: str, effect: str, start: str, controls: Mapping[str, str], *, over: str | None = None
+) -> Metric:
+    """Change of a side effect from the condition `start`, for the effect and for controls; with `over`, as a share of
+    the change under that condition."""
+
+    def change(condition: str) -> list[Items]:
+        return [quantity(study, of, condition) - quantity(study, of, start) for study in studies]
+
+    below = None if over is None else change(over)
+    return clustered(
+        change(effect), cluster_ids(studies, of, effect), unit="nats" if over is None else "1",
+        formula=f"{of}: mean change per token" + (f", over that with the condition {over}" if over else ""),
+        cluster="topics" if of.startswith("kl") else "texts", below=below,
+        controls={key: change(one) for key, one in controls.items()},
+    )  # fmt: skip
+
+
+def ratios(studies: list[Studied], of: str, effect: str, controls: Mapping[str, str]) -> Metric:
+    """Mean of a side effect under a condition over its mean in the tuned model, for the effect and for controls."""
+    return clustered(
+        [quantity(study, of, effect) for study in studies], cluster_ids(studies, of, "tuned"), unit="1",
+        formula=f"mean {of} / mean {of} of the tuned model", cluster="topics" if of.startswith("kl") else "items",
+        below=[quantity(study, of, "tuned") for study in studies],
+        controls={key: [quantity(study, of, one) for study in studies] for key, one in controls.items()},
+    )  # fmt: skip
