@@ -25,6 +25,7 @@ from replications.refusal_direction.comparisons import (
     read_study,
     requests,
     seeds,
+    with_width,
 )
 from replications.refusal_direction.direction_metrics import direction
 
@@ -155,8 +156,9 @@ def side_effects(studies: list[Studied]) -> Metrics:
     found: Metrics = {}
     for name, of in CORPORA.items():
         found[f"loss_{name}"] = changes(studies, of, "ablated", "tuned", INSTEAD)
-    found["kl_harmless"] = changes(studies, "kl harmless", "ablated", "tuned", INSTEAD)
-    found["kl_harmless_random"] = changes(studies, "kl harmless", "random ablated", "tuned", {})
+        others = {key: INSTEAD[key] for key in ("principal_component", "permuted")}
+        found[f"loss_{name}_share"] = changes(studies, of, "ablated", "tuned", others, over="subtracted")
+    found["kl_harmless"] = changes(studies, "kl harmless", "ablated", "tuned", INSTEAD | {"random": "random ablated"})
     for name in BATTERY:
         found[f"battery_{name}"] = ratios(studies, f"battery {name}", "ablated", INSTEAD)
         found[f"battery_{name}_right"] = right(studies, name, "ablated")
@@ -169,7 +171,8 @@ def right(studies: list[Studied], name: str, condition: str) -> Metric:
     of = f"battery {name}"
     values = [(quantity(study, of, condition) > 0).astype(np.float64) for study in studies]
     formula = "share of items with the right continuation ahead"
-    return clustered(values, cluster_ids(studies, of, condition), unit="share", formula=formula, cluster="items")
+    clusters = cluster_ids(studies, of, condition)
+    return with_width(clustered(values, clusters, unit="share", formula=formula, cluster="items"))
 
 
 def surgical(studies: list[Studied]) -> Metrics:

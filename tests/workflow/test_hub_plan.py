@@ -53,9 +53,9 @@ def test_a_released_sae_takes_the_place_of_own_ones(project):
 
 
 def test_a_model_that_refuses_is_studied_as_it_is(project):
-    chosen = ("scale=laptop", "hub=1", "models=qwen2.5-0.5b-instruct")
+    chosen = ("scale=full", "hub=1", "models=qwen2.5-0.5b-instruct")
     jobs = project.planned("refusal_direction", config=chosen)
     counts = Counter(job.rule.removeprefix("refusal_direction_") for job in jobs)
-    steps = {"requests": 1, "study_released": 3, "summarise_released": 1, "draw_released": 1, "claims": 1}
+    steps = {"requests": 1, "study_released": 5, "summarise_released": 1, "draw_released": 1, "claims": 1}
     assert {name: counts[name] for name in steps} == steps
-    assert not {"fine_tune", "study", "guardrail", "summarise", "transfer"} & set(counts)
+    assert not {"fine_tune", "study", "guardrail", "summarise", "transfer", "draw_parts"} & set(counts)

@@ -152,3 +152,28 @@ def test_a_control_of_another_class_is_resampled_by_its_own_topics():
     control = found.control("harmful")
     assert (found.value, control.value, control.difference.value) == (0.5, 0.75, -0.25)
     assert (found.ci_low, found.ci_high, control.ci_low, control.ci_high) == (0, 1, 0.5, 1)
+
+
+def test_no_share_has_an_interval_without_width():
+    """0 of 20 requests against all of 20: Wilson's bounds are z^2 / (n + z^2) from 0 and 1; Newcombe joins them."""
+    arms = [planted(0.0), planted(2.0)]
+    found = requests(arms, ("harmful", "ablated"), {"random": ("harmful", "random ablated")})
+    bound = 1.959964**2 / (20 + 1.959964**2)
+    control = found.control("random")
+    assert (found.ci_low, found.ci_high) == (0, pytest.approx(bound))
+    assert (control.ci_low, control.ci_high) == (pytest.approx(1 - bound), 1)
+    assert (control.difference.ci_low, control.difference.ci_high) == (-1, pytest.approx(-1 + 2**0.5 * bound))
+    assert found.per_seed == [0, 0]
+
+
+def test_a_share_with_spread_keeps_its_bootstrap_interval():
+    table = planted(0.0).tables["answers"].query("condition == 'ablated'").assign(refused=[1] * 5 + [0] * 5)
+    found = requests([Studied({"answers": table}, {}, {})] * 2, ("harmful", "ablated"))
+    assert (found.value, found.ci_low, found.ci_high) == (0.5, 0, 1)
+
+
+def test_losses_as_a_share_of_those_under_another_condition():
+    """KL of 1 ablated, 2 tuned, 2 random; all rise by 2 in the second seed: the changes are -1 and 0."""
+    arms = [planted(0.0), planted(2.0)]
+    found = changes(arms, "kl", "random", "ablated", {"tuned": "tuned"}, over="tuned")
+    assert (found.value, found.unit, found.control("tuned").value) == (1, "1", 1)
