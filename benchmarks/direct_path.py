@@ -16,7 +16,7 @@ from common.data.models import load_model, load_tokenizer
 from common.interp.decoder import Decoder
 from replications.ioi_circuit.collect import run_versions
 from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
-from replications.ioi_circuit.residual import direct_residual
+from replications.ioi_circuit.direct_effects import direct_residual
 
 HEADS = [(23, 3), (29, 1), (10, 4)]
 

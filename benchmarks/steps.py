@@ -17,7 +17,8 @@ from common.core.settings import ROOT
 from common.engine.forkserver import forkserver
 
 STEPS = (
-    *("superposition.measure_uniform", "superposition.draw", "induction_heads.measure_heads", "grokking.train"),
+    *("superposition.measure_uniform", "superposition.features_figures", "induction_heads.measure_heads"),
+    "grokking.train",
     *("sparse_autoencoders.measure_language", "ioi_circuit.path_patching", "refusal_direction.study"),
 )
 ROUNDS = 4

@@ -13,8 +13,8 @@ from torch import Tensor
 from benchmarks import Row
 from replications.superposition.grid import train_grid
 from replications.superposition.model import evaluate, sample
+from replications.superposition.settings import Effort
 from replications.superposition.training import initial
-from replications.superposition.training_settings import Effort
 
 DENSITY, FEATURES, HIDDEN, RESTARTS = 0.05, 5, 2, 20
 BATCH, CHECK_EVERY, MOST_STEPS, SLACK = 1024, 100, 10_000, 1.01

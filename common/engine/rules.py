@@ -93,22 +93,3 @@ def _each(figures: Figures) -> Iterator[tuple[str, str, str, str]]:
         for part, names in found.items():
             titles = names if isinstance(names, Mapping) else {name: name for name in names}
             yield from ((subcategory, part, name, title) for name, title in titles.items())
-
-
-def flags(settings: Mapping[str, Any], **more: Any) -> str:
-    """Command-line options: `{"n_features": 5, "densities": [1.0, 0.5]}` gives `--n-features 5 --densities 1.0 0.5`.
-
-    Nested mappings become dotted names, booleans `--name` or `--no-name`, None is left out.
-    """
-    return " ".join(_flag(name, value) for name, value in {**settings, **more}.items() if value is not None)
-
-
-def _flag(name: str, value: Any) -> str:
-    if isinstance(value, Mapping):
-        return flags({f"{name}.{key}": item for key, item in value.items()})
-    option = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{option}" if value else f"--no-{option}"
-    if isinstance(value, list | tuple):
-        return f"--{option} {' '.join(shlex.quote(str(item)) for item in value)}"
-    return f"--{option} {shlex.quote(str(value))}"

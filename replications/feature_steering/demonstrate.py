@@ -5,13 +5,13 @@ included, the error kept (Templeton et al. 2024). All latents, multipliers and q
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from common.core.errors import UserError
 from common.core.files import read_json, write_json
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.data.models import answer_text, chat_prompt, encode, load_tokenizer
 from common.interp.generation import Sampler, generate, load_writer
 from common.saes.steering import Steering
@@ -27,28 +27,28 @@ QUESTIONS = (
 TEMPERATURE, SEED = 0.7, 0
 
 
-def demonstrate(
-    *,
-    manifest: Path,
-    index: Path,
-    latents: Path,
-    demonstration: Demonstration,
-    device: Literal["cpu", "cuda"],
-    out: Path,
-) -> None:
-    """`latents` comes from `prepare`; `out` holds every answer."""
-    tokenizer, model = load_tokenizer(manifest.parent), load_writer(manifest.parent, device)
-    about = read_json(latents)
-    [sae] = own_saes(index, [about["sae"]], about["model"])
+class DemonstrateFiles(Files):
+    manifest: Path
+    index: Path
+    latents: Path
+    """records of `prepare`"""
+    answers: Path
+
+
+def demonstrate(files: DemonstrateFiles, settings: Demonstration, run: RunInfo) -> None:
+    """Writes every answer: all questions, latents and multipliers, and the unsteered ones."""
+    tokenizer, model = load_tokenizer(files.manifest.parent), load_writer(files.manifest.parent, run.device)
+    about = read_json(files.latents)
+    [sae] = own_saes(files.index, [about["sae"]], about["model"])
     known = [Latent.model_validate(one) for one in about["latents"]]
-    shown = to_show(known, demonstration.density, demonstration.contexts, demonstration.latents)
+    shown = to_show(known, settings.density, settings.contexts, settings.latents)
     if not shown:
         raise UserError(f"every latent of {about['sae']} is dead, so there is none to show; train it on more tokens")
     rows: list[tuple[int, float | None, int]] = [(at, None, 0) for at in range(len(QUESTIONS))]
     rows += [
         (at, multiplier, place)
         for place in range(len(shown))
-        for multiplier in demonstration.multipliers
+        for multiplier in settings.multipliers
         for at in range(len(QUESTIONS))
     ]  # fmt: skip
     steering = Steering(
@@ -61,11 +61,11 @@ def demonstrate(
     prompts = [encode(tokenizer, chat_prompt(tokenizer, question)) for question in QUESTIONS]
     at = torch.tensor([question for question, _, _ in rows])
     written = generate(
-        model, prompts, at, sae.about.hook, steering.to(device), demonstration.new_tokens,
+        model, prompts, at, sae.about.hook, steering.to(run.device), settings.new_tokens,
         Sampler(TEMPERATURE, at, SEED, []), whole_prompt=True,
     )  # fmt: skip
     texts = [answer_text(tokenizer, tokens) for tokens in written.tolist()]
-    write_json(out, content(about, shown, demonstration.multipliers, texts))
+    write_json(files.answers, content(about, shown, settings.multipliers, texts))
 
 
 def content(about: dict[str, Any], shown: list[Latent], multipliers: list[float], texts: list[str]) -> dict[str, Any]:
@@ -86,4 +86,4 @@ def content(about: dict[str, Any], shown: list[Latent], multipliers: list[float]
 
 
 if __name__ == "__main__":
-    run(demonstrate)
+    run_step(demonstrate)

@@ -1,12 +1,11 @@
 """Judges of a text that ask no other model: a linear probe, a lexicon, and how fluent the text is.
 
-The probe reads the mean residual stream of the *unsteered* model over a text, at another layer than the one steered.
-It is fitted to documents that no dial has seen; the strength of its ridge is the one that tells held-out parts of these
-documents best, so texts that a model writes have no say in it. Scores are scaled on documents that the fit has not
-seen: 0 is the mean of documents on other concepts, 1 their standard deviation. (A scale by the distance between the
-concept's documents and others would rest on few documents and give concepts that are hard to tell most of the weight.)
-The lexicon holds tokens frequent in the concept's documents and rare in others, without those that a dial raises
-through its own direct effect on the logits.
+The probe reads the mean residual stream of the *unsteered* model over a text, at another layer than the one steered. It
+is fitted to documents that no steering vector was made from. The strength of its ridge is the one that tells held-out
+parts of these documents best, so texts that a model writes have no say in it. Scores are scaled on documents that the
+fit has not seen: 0 is the mean of documents on other concepts, 1 their standard deviation. (A scale by the distance
+between the concept's documents and others would rest on few documents.) The lexicon holds tokens frequent in the
+concept's documents and rare in others, without those that a vector raises through its own direct effect on the logits.
 """
 
 from collections import Counter
@@ -17,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from replications.feature_steering.dials import own_auroc
+from replications.feature_steering.steering_vectors import own_auroc
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)  # times the number of documents, on the diagonal of the Gram matrix
 FOLDS = 4

@@ -1,7 +1,7 @@
 """What is known about every latent, and the rule that chooses the ones to show.
 
 A latent can be shown if it fires on a share of tokens within a band, and if most of its strongest tokens, one per
-document, are words, several different ones: punctuation makes dull dials, and a single word is no feature. Among those,
+document, are words, several different ones: punctuation steers nothing, and a single word is no feature. Among those,
 the ones of highest sum of two ranks are taken: coherence (mean overlap of the tokens around the strongest ones) and
 logit effect (how far its ten most raised tokens stand out: standard deviations over all latents, token by token, since
 some tokens are raised by every vector).

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from common.core.figures import PAGE_WIDTH, PALETTE, save_figure, use_style
 from common.core.files import read_json, write_text
-from common.core.step import run
+from common.core.step import Files, run_step
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -31,7 +31,7 @@ li, .tokens { font-family: ui-monospace, monospace; font-size: 12.5px; overflow-
   mark, .raised { background: #7a5f00; color: #fff; }
 }
 </style></head><body><main>
-<h1>One latent as a dial</h1>
+<h1>One latent held fixed</h1>
 <p>{{ model }} answers three questions while one latent of the sparse autoencoder <code>{{ sae }}</code> at
 <code>{{ hook }}</code> is held at a multiple of the largest value seen in its training data. The latents were chosen by
 rule, not by looking at the answers. Multiplier 0 switches the latent off.</p>
@@ -61,14 +61,23 @@ DRAWN = (-2, 1, 2, 4, 10)
 WIDTH, LINES = 24, 9
 
 
-def page(*, answers: Path, caption: Path, page: Path, figure: Path) -> None:
-    """`answers` comes from `demonstrate`; `page` is the HTML file, `figure` the SVG file."""
-    content = read_json(answers)
+class PageFiles(Files):
+    answers: Path
+    caption: Path
+    page: Path
+    svg: Path
+    others: list[Path]
+    """the same figure as PNG, PDF, data and caption"""
+
+
+def page(files: PageFiles) -> None:
+    """Writes the page, and a figure of the first latent."""
+    content = read_json(files.answers)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    write_text(page, environment.from_string(TEMPLATE).render(**content))
+    write_text(files.page, environment.from_string(TEMPLATE).render(**content))
     use_style()
     data = table(content)
-    save_figure(side_by_side(content), figure.with_suffix(""), data, caption, [answers])
+    save_figure(side_by_side(content), files.svg.with_suffix(""), data, files.caption, [files.answers])
 
 
 def table(content: dict[str, Any]) -> pd.DataFrame:
@@ -130,4 +139,4 @@ def printable(text: str) -> str:
 
 
 if __name__ == "__main__":
-    run(page)
+    run_step(page)

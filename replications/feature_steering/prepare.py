@@ -1,6 +1,6 @@
-"""Step: chooses concepts and documents, reads them once, and makes the dials, the judges and a record of every latent.
+"""Step: chooses concepts and documents, reads them once, and makes steering vectors, judges and records of latents.
 
-Every seed takes its latents from a dictionary of its own. Out: `prepared.safetensors` (dials, judges, scale of the
+Every seed takes its latents from a dictionary of its own. Out: `prepared.safetensors` (vectors, judges, scale of the
 residual stream), `concepts.json` (names, lexicons, texts to continue), `latents.json` (of the first dictionary, for the
 demonstration and the chat) and `detectors.csv`. The model runs in bfloat16 where the processor computes in it; what is
 made from its activations is float32 or float64.
@@ -8,7 +8,7 @@ made from its activations is float32 or float64.
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from common.core.errors import UserError
 from common.core.files import atomic, read_json, write_json
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
 from common.data.models import Manifest, load_tokenizer
 from common.interp.generation import edited, layer_and_place, load_writer
@@ -27,10 +27,11 @@ from common.saes.browser import output_map
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from common.saes.stream import Activations
-from replications.feature_steering import dials, judge
+from replications.feature_steering import judge
+from replications.feature_steering import steering_vectors as vectors
 from replications.feature_steering.concepts import choose
 from replications.feature_steering.latents import describe, latents_of, logit_effect, strength
-from replications.feature_steering.settings import Concepts
+from replications.feature_steering.settings import Prepare
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,31 +86,31 @@ def own_saes(index: Path, names: list[str], model: str) -> list[Sae]:
     return found
 
 
-def prepare(
-    *,
-    manifest: Path,
-    docs: Path,
-    index: Path,
-    activations: Path,
-    sae: str,
-    concepts: Concepts,
-    contexts: int,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    out: Path,
-    listed: Path,
-    latents: Path,
-    table: Path,
-) -> None:
-    """`index` lists the SAEs, `activations` is the manifest of the shards they were trained on, `sae` the name of one
-    without its seed."""
+class PrepareFiles(Files):
+    manifest: Path
+    """of the model"""
+    docs: Path
+    """manifest of the corpus"""
+    index: Path
+    """lists the SAEs, whose folders lie beside it"""
+    activations: Path
+    """manifest of the shards that the SAEs were trained on"""
+    prepared: Path
+    concepts: Path
+    latents: Path
+    detectors: Path
+
+
+def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
+    """Writes the steering vectors and judges, the concepts, and a record of every latent of the first dictionary."""
     torch.set_grad_enabled(False)
-    tokenizer, model = load_tokenizer(manifest.parent), load_writer(manifest.parent, device)
-    name, stored = Manifest.model_validate(read_json(manifest)).name, Activations(activations.parent)
-    names = [f"{sae}-s{seed}" for seed in seeds]
-    saes, special = own_saes(index, names, name), list(tokenizer.all_special_ids)
+    concepts, seeds, folder = settings.concepts, run.seeds, files.manifest.parent
+    tokenizer, model = load_tokenizer(folder), load_writer(folder, run.device)
+    name, stored = Manifest.model_validate(read_json(files.manifest)).name, Activations(files.activations.parent)
+    names = [f"{settings.sae}-s{seed}" for seed in seeds]
+    saes, special = own_saes(files.index, names, name), list(tokenizer.all_special_ids)
     hook, later = saes[0].about.hook, f"blocks.{concepts.judge_layer}.hook_resid_pre"
-    chosen = choose(docs.parent, tokenizer, concepts)
+    chosen = choose(files.docs.parent, tokenizer, concepts)
     documents = {part: [tokens for one in chosen for tokens in one.parts[part]] for part in PARTS}
     label = {part: torch.arange(len(chosen)).repeat_interleave(len(chosen[0].parts[part])) for part in PARTS}
     every = [tokens[: concepts.tokens + 1] for part in PARTS for tokens in documents[part]]
@@ -119,9 +120,9 @@ def prepare(
 
     x, concept = here[: sizes[0]], label["training"]
     learned = {
-        "diff_means": dials.difference_of_means(x, concept),
-        "probe": dials.probe_directions(x, concept),
-        "pca": dials.principal_directions(x, concept),
+        "diff_means": vectors.difference_of_means(x, concept),
+        "probe": vectors.probe_directions(x, concept),
+        "pca": vectors.principal_directions(x, concept),
     }
     tensors = {"norm": here.norm(dim=-1).mean()[None]}
     unembedding, gain = output_map(model)
@@ -131,20 +132,20 @@ def prepare(
             largest, density = strength(own, stored)
             read_out, last = latents_of(own, here, concepts.batch), own
         live = density * (largest > 0)
-        latent, detection = dials.detectors(read_out.mean[: sizes[0]], concept, live)
-        learned[f"sae.{seed}"] = dials.unit(own.W_dec[latent])
-        made, drawn = dials.nulls(x, concept, own, live, latent, seed)
-        tensors |= {f"dial.{dial}.{seed}": v for dial, v in made.items()}
+        latent, detection = vectors.detectors(read_out.mean[: sizes[0]], concept, live)
+        learned[f"sae.{seed}"] = vectors.unit(own.W_dec[latent])
+        made, drawn = vectors.nulls(x, concept, own, live, latent, seed)
+        tensors |= {f"vector.{method}.{seed}": v for method, v in made.items()}
         tensors |= {f"latent.sae.{seed}": latent, f"latent.random_latent.{seed}": drawn}
         frames.append(
             pd.DataFrame({"seed": seed, "latent": latent, "density": density[latent], "detection": detection})
         )
         if seed == seeds[0]:
-            raised = logit_effect(dials.unit(own.W_dec), unembedding, gain)
-            records = describe(read_out, every, raised, largest, density, tokenizer, contexts)
+            raised = logit_effect(vectors.unit(own.W_dec), unembedding, gain)
+            records = describe(read_out, every, raised, largest, density, tokenizer, concepts.contexts)
             shown = {"model": name, "sae": names[0], "hook": hook}
-            write_json(latents, {**shown, "latents": [one.model_dump() for one in records]})
-    tensors |= {f"dial.{dial}": v for dial, v in learned.items()}
+            write_json(files.latents, {**shown, "latents": [one.model_dump() for one in records]})
+    tensors |= {f"vector.{method}": v for method, v in learned.items()}
 
     ridge = judge.choose_ridge(means["judging"], label["judging"])
     weights, offset = judge.fit_probe(means["judging"], label["judging"], ridge)
@@ -153,7 +154,7 @@ def prepare(
     generator = torch.Generator().manual_seed(seeds[0])
     permuted = np.mean(
         [
-            dials.own_auroc(scores, label["scaling"][torch.randperm(sizes[2], generator=generator)])
+            vectors.own_auroc(scores, label["scaling"][torch.randperm(sizes[2], generator=generator)])
             for _ in range(PERMUTATIONS)
         ],
         axis=0,
@@ -168,10 +169,10 @@ def prepare(
     lexicons = judge.lexicons(reading, direct, concepts.lexicon, special)
 
     tensors |= {"judge.weights": weights, "judge.offset": offset}
-    with atomic(out) as temporary:
+    with atomic(files.prepared) as temporary:
         save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
     write_json(
-        listed,
+        files.concepts,
         {
             "model": name,
             "saes": names,
@@ -184,10 +185,12 @@ def prepare(
         },
     )
     inside = [float(scores[label["scaling"] == one, one].mean()) for one in range(len(chosen))]
-    judged = {"judge": dials.own_auroc(scores, label["scaling"]), "judge_permuted": permuted}
+    judged = {"judge": vectors.own_auroc(scores, label["scaling"]), "judge_permuted": permuted}
     judged |= {"inside": np.array(inside), "ridge": np.full(len(chosen), ridge)}
-    write_table(table, pd.concat([frame.assign(concept=[one.name for one in chosen], **judged) for frame in frames]))
+    write_table(
+        files.detectors, pd.concat([frame.assign(concept=[one.name for one in chosen], **judged) for frame in frames])
+    )
 
 
 if __name__ == "__main__":
-    run(prepare)
+    run_step(prepare)

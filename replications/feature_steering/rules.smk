@@ -1,28 +1,47 @@
-# Feature steering: prepare (concepts, dials, judges) -> steer (texts, a job for each part and seed) -> measure -> figures;
-# demonstrate -> page.
-# The SAEs, one a seed, come from `sparse_autoencoders`, whose steps run first; of a hub model, from `config/saes.yaml`.
-from common.data.models import registry
-from common.engine.rules import captions, figure_files, flags, source_hash
+# Feature steering: prepare (concepts, steering vectors, judges) -> steer (texts, a job for each part and seed) ->
+# measure -> figures. Removal and demonstration: extras.smk. The SAEs, one a seed, come from `sparse_autoencoders`,
+# whose steps run first; those of a hub model from `config/saes.yaml` (`release`).
+from common.engine.rules import Steps, captions, figure_files
 from replications.feature_steering.sae_source import RELEASED, either, memory, of_model
 
-NAME = "replications.feature_steering"
+# Seeds beyond the first ones are left out.
+STEP = Steps(
+    "replications.feature_steering",
+    {**config, "seeds": config["seeds"][: config["most_seeds"]]},
+)
 CAPTIONS = "replications/feature_steering/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
-SEEDS = {"seeds": config["seeds"][: config["most_seeds"]]}
-TEXTS = "<results>/{model}/dials/texts"
-PARTS = ["choosing", "scoring", "removing"]
-EVERY_SEED = {"seed": SEEDS["seeds"], "allow_missing": True}
+STEERING = "<results>/{model}/steering"
 SAES = "<all_results>/sparse_autoencoders/{model}"
-CHATTING = [
-    name for name in config["models"] if registry()[name].chat_template != "none"
-]
+OF_EVERY_SEED = {"seed": STEP.run["seeds"], "allow_missing": True}
+PARTS = ["choosing", "scoring"] if config["fluency"] else ["scoring"]
 FIGURES = {
-    "Dials": {"dials": ["frontier", "doses", "contest", "specificity"]},
-    "Removal": {"removal": ["removal"]},
+    "Steering": {
+        "steering": [
+            "methods",
+            "specificity",
+            *(["frontier", "doses"] if config["fluency"] else []),
+        ]
+    }
 }
 
 
-rule release:
+include: "../../common/engine/step.smk"
+
+
+def memory_of(wildcards):
+    return memory(wildcards.model)
+
+
+def index_of_saes(wildcards):
+    return either(
+        wildcards.model,
+        "<results>/{model}/released/index.json",
+        f"{SAES}/saes/index.json",
+    )
+
+
+use rule step as release with:
     input:
         manifest="<models>/{model}/manifest.json",
         docs="<corpora>/python-docs/manifest.json",
@@ -33,206 +52,103 @@ rule release:
         activations="<results>/{model}/released/activations/manifest.json",
     log:
         "<logs>/{model}/release.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
-        mem_mb=lambda wildcards: memory(wildcards.model),
+        mem_mb=memory_of,
         runtime=60,
     params:
-        options=lambda wildcards: flags(
-            {}, sae=RELEASED[wildcards.model]["sae"], device=config["device"], **SEEDS
-        ),
-        sources=source_hash(f"{NAME}.released"),
-    shell:
-        "python -m replications.feature_steering.released --manifest {input.manifest} --docs {input.docs} --chat {input.chat} {params.options} --index {output.index} --activations {output.activations} > {log} 2>&1"
+        **STEP("released", lambda wildcards: {"sae": RELEASED[wildcards.model]["sae"]}),
 
 
-rule prepare:
+use rule step as prepare with:
     input:
         manifest="<models>/{model}/manifest.json",
         docs="<corpora>/python-docs/manifest.json",
-        index=lambda wildcards: either(
-            wildcards.model,
-            "<results>/{model}/released/index.json",
-            f"{SAES}/saes/index.json",
-        ),
+        index=index_of_saes,
         activations=lambda wildcards: either(
             wildcards.model,
             "<results>/{model}/released/activations/manifest.json",
             f"{SAES}/activations/early/manifest.json",
         ),
     output:
-        prepared="<results>/{model}/dials/prepared.safetensors",
-        listed="<results>/{model}/dials/concepts.json",
+        prepared=f"{STEERING}/prepared.safetensors",
+        concepts=f"{STEERING}/concepts.json",
         latents="<results>/{model}/demonstration/latents.json",
-        table="<results>/{model}/dials/detectors.csv",
+        detectors=f"{STEERING}/detectors.csv",
     log:
         "<logs>/{model}/prepare.log",
     priority: 1
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
-        mem_mb=lambda wildcards: memory(wildcards.model),
+        mem_mb=memory_of,
         runtime=120,
     params:
-        options=lambda wildcards: flags(
-            of_model(wildcards.model, config["concepts"], config["sae"]),
-            contexts=config["demonstration"]["contexts"],
-            device=config["device"],
-            **SEEDS,
+        **STEP(
+            "prepare",
+            lambda wildcards: of_model(
+                wildcards.model, config["concepts"], config["sae"]
+            ),
         ),
-        sources=source_hash(f"{NAME}.prepare"),
-    shell:
-        "python -m replications.feature_steering.prepare --manifest {input.manifest} --docs {input.docs} --index {input.index} --activations {input.activations} {params.options} --out {output.prepared} --listed {output.listed} --latents {output.latents} --table {output.table} > {log} 2>&1"
 
 
-rule steer:
+use rule step as steer with:
     input:
         manifest="<models>/{model}/manifest.json",
-        index=lambda wildcards: either(
-            wildcards.model,
-            "<results>/{model}/released/index.json",
-            f"{SAES}/saes/index.json",
-        ),
+        index=index_of_saes,
         prepared=rules.prepare.output.prepared,
-        listed=rules.prepare.output.listed,
+        concepts=rules.prepare.output.concepts,
         tried=lambda wildcards: (
-            expand(f"{TEXTS}/choosing-{{seed}}.csv", **EVERY_SEED)
-            if wildcards.part == "scoring"
+            expand(f"{STEERING}/texts/choosing-{{seed}}.csv", **OF_EVERY_SEED)
+            if wildcards.part == "scoring" and config["fluency"]
             else []
         ),
     output:
-        table=f"{TEXTS}/{{part}}-{{seed}}.csv",
-        scores=f"{TEXTS}/{{part}}-{{seed}}.safetensors",
+        table=f"{STEERING}/texts/{{part}}-{{seed}}.csv",
+        scores=f"{STEERING}/texts/{{part}}-{{seed}}.safetensors",
     log:
         "<logs>/{model}/steer-{part}-{seed}.log",
     wildcard_constraints:
-        part="|".join(PARTS),
+        part="choosing|scoring|removing",
         seed=r"\d+",
     priority: 1
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
-        mem_mb=lambda wildcards: memory(wildcards.model),
+        mem_mb=memory_of,
         runtime=60,
     params:
-        options=flags(
-            {"writing": config["writing"], "fluency": config["fluency"]},
-            device=config["device"],
-            **SEEDS,
+        **STEP(
+            "steer",
+            lambda wildcards: {
+                "part": wildcards.part,
+                "seed": int(wildcards.seed),
+                **{key: config[key] for key in ("writing", "fluency", "removal")},
+            },
         ),
-        sources=source_hash(f"{NAME}.steer"),
-    shell:
-        "python -m replications.feature_steering.steer --part {wildcards.part} --seed {wildcards.seed} --manifest {input.manifest} --index {input.index} --prepared {input.prepared} --listed {input.listed} --tried {input.tried} {params.options} --table {output.table} --scores {output.scores} > {log} 2>&1"
 
 
-rule measure:
+use rule step as measure with:
     input:
-        tables=expand(f"{TEXTS}/{{part}}-{{seed}}.csv", part=PARTS, **EVERY_SEED),
-        scores=expand(
-            f"{TEXTS}/{{part}}-{{seed}}.safetensors", part=PARTS, **EVERY_SEED
+        tables=expand(
+            f"{STEERING}/texts/{{part}}-{{seed}}.csv", part=PARTS, **OF_EVERY_SEED
         ),
-        detectors=rules.prepare.output.table,
+        scores=expand(
+            f"{STEERING}/texts/{{part}}-{{seed}}.safetensors",
+            part=PARTS,
+            **OF_EVERY_SEED,
+        ),
+        detectors=rules.prepare.output.detectors,
     output:
-        dials="<results>/{model}/dials/metrics.json",
-        removal="<results>/{model}/removal/metrics.json",
-        curves="<results>/{model}/dials/doses.csv",
-        concepts="<results>/{model}/dials/gains.csv",
-        specificity="<results>/{model}/dials/specificity.csv",
+        metrics=f"{STEERING}/metrics.json",
+        gains=f"{STEERING}/gains.csv",
+        specificity=f"{STEERING}/specificity.csv",
+        doses=f"{STEERING}/doses.csv",
     log:
         "<logs>/{model}/measure.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1500,
-        runtime=10,
     params:
-        options=flags(
-            {"fluency": config["fluency"]},
-            equal=config["writing"]["equal"],
-            doses=config["writing"]["doses"],
-            **SEEDS,
-        ),
-        sources=source_hash(f"{NAME}.measure"),
-    shell:
-        "python -m replications.feature_steering.measure --rows {input.tables} --scores {input.scores} --detectors {input.detectors} {params.options} --dials {output.dials} --removal {output.removal} --curves {output.curves} --concepts {output.concepts} --specificity {output.specificity} > {log} 2>&1"
+        **STEP("measure", {key: config[key] for key in ("writing", "fluency")}),
 
 
-rule demonstrate:
-    input:
-        manifest="<models>/{model}/manifest.json",
-        index=lambda wildcards: either(
-            wildcards.model,
-            "<results>/{model}/released/index.json",
-            f"{SAES}/saes/index.json",
-        ),
-        latents=rules.prepare.output.latents,
-    output:
-        "<results>/{model}/demonstration/answers.json",
-    log:
-        "<logs>/{model}/demonstrate.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        **ON_GPU,
-        mem_mb=lambda wildcards: memory(wildcards.model),
-        runtime=30,
-    params:
-        options=flags(
-            {"demonstration": config["demonstration"]}, device=config["device"]
-        ),
-        sources=source_hash(f"{NAME}.demonstrate"),
-    shell:
-        "python -m replications.feature_steering.demonstrate --manifest {input.manifest} --index {input.index} --latents {input.latents} {params.options} --out {output} > {log} 2>&1"
-
-
-rule page:
-    input:
-        answers=rules.demonstrate.output,
-        caption=f"{CAPTIONS}/demonstration.rst",
-    output:
-        page=report(
-            "<results>/{model}/demonstration/page.html",
-            caption="captions/demonstration.rst",
-            category="Feature steering",
-            subcategory="Demonstration",
-            labels={"figure": "page", "model": "{model}"},
-        ),
-        svg=report(
-            "<results>/{model}/demonstration/figures/answers.svg",
-            caption="captions/demonstration.rst",
-            category="Feature steering",
-            subcategory="Demonstration",
-            labels={"figure": "answers", "model": "{model}"},
-        ),
-        others=multiext(
-            "<results>/{model}/demonstration/figures/answers",
-            ".png",
-            ".pdf",
-            ".csv",
-            ".json",
-        ),
-    log:
-        "<logs>/{model}/page.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1000,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.page"),
-    shell:
-        "python -m replications.feature_steering.page --answers {input.answers} --caption {input.caption} --page {output.page} --figure {output.svg} > {log} 2>&1"
-
-
-rule draw:
+use rule step as draw with:
     input:
         rules.measure.output,
         captions=captions(CAPTIONS, FIGURES),
@@ -242,24 +158,23 @@ rule draw:
         ),
     log:
         "<logs>/{model}/draw.log",
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=1500,
-        runtime=5,
     params:
-        sources=source_hash(f"{NAME}.draw"),
-    shell:
-        "python -m replications.feature_steering.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
+        **STEP("figures", run=False),
+
+
+MORE_FIGURES, MORE_METRICS = [], []
+
+
+include: "extras.smk"
 
 
 rule figures:
     input:
         expand(rules.draw.output, model=config["models"]),
-        expand(rules.page.output, model=CHATTING),
+        MORE_FIGURES,
 
 
 rule metrics:
     input:
-        expand(rules.measure.output.dials, model=config["models"]),
-        expand(rules.measure.output.removal, model=config["models"]),
+        expand(rules.measure.output.metrics, model=config["models"]),
+        MORE_METRICS,

@@ -6,7 +6,7 @@ score of every text for every concept, by probe and by lexicon. No number comes 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -14,17 +14,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.core.files import atomic, read_json
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
 from common.data.models import load_tokenizer
 from common.interp.generation import Sampler, generate, load_writer, reread
 from common.saes.sae import Sae
-from replications.feature_steering.choice import choose_lengths, read_alike
-from replications.feature_steering.concepts import header, neutral_prompts
+from replications.feature_steering.concepts import NEUTRAL, header, neutral_prompts
+from replications.feature_steering.fluency import choose_lengths, read_alike
 from replications.feature_steering.judge import distinct_bigrams, lexicon_share
 from replications.feature_steering.prepare import own_saes
-from replications.feature_steering.settings import CHOOSING, REMOVING, Fluency, Writing
-from replications.feature_steering.writing import Row, as_columns, choosing, removal, scoring, steering
+from replications.feature_steering.settings import CHOOSING, REMOVING, Steer, Writing
+from replications.feature_steering.writing import Row, as_columns, choosing, removed, scoring, steering
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,53 +77,54 @@ class Writer:
         return frame, {"probe": torch.cat(scores).float(), "lexicon": lexical}
 
 
-def steer(
-    *,
-    part: Literal["choosing", "scoring", "removing"],
-    seed: int,
-    manifest: Path,
-    index: Path,
-    prepared: Path,
-    listed: Path,
-    tried: list[Path],
-    writing: Writing,
-    fluency: Fluency,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    table: Path,
-    scores: Path,
-) -> None:
-    """`prepared` and `listed` come from `prepare`; `tried` are the choosing tables of all `seeds`, for scoring."""
-    tokenizer, model = load_tokenizer(manifest.parent), load_writer(manifest.parent, device)
-    about = read_json(listed)
-    concepts, neutral = about["concepts"], neutral_prompts(tokenizer)
+class SteerFiles(Files):
+    manifest: Path
+    index: Path
+    prepared: Path
+    concepts: Path
+    tried: list[Path]
+    """choosing tables of all seeds, from which scoring takes the fluent lengths; none without that part"""
+    table: Path
+    scores: Path
+
+
+def steer(files: SteerFiles, settings: Steer, run: RunInfo) -> None:
+    """Writes and judges the texts of one part and seed."""
+    tokenizer, model = load_tokenizer(files.manifest.parent), load_writer(files.manifest.parent, run.device)
+    about, seed, writing, removal = read_json(files.concepts), settings.seed, settings.writing, settings.removal
+    concepts, prompts = about["concepts"], neutral_prompts(tokenizer)
     count, texts = len(concepts), len(concepts[0]["texts"])
-    prompts = list(neutral)
     for concept in concepts:
-        prompts += [header(tokenizer, concept["name"]) + prompt[1:] for prompt in neutral]
+        prompts += [header(tokenizer, concept["name"]) + prompt[1:] for prompt in prompts[: len(NEUTRAL)]]
     first = len(prompts)
-    prompts += [text[: writing.beginning + 1] for concept in concepts for text in concept["texts"]]
-    [sae] = own_saes(index, [about["saes"][seeds.index(seed)]], about["model"])
+    if removal:
+        prompts += [text[: removal.beginning + 1] for concept in concepts for text in concept["texts"]]
+    [sae] = own_saes(files.index, [about["saes"][run.seeds.index(seed)]], about["model"])
     writer = Writer(
-        model, sae, load_file(prepared), [concept["lexicon"] for concept in concepts], about["judge"], prompts, writing,
-        list(tokenizer.all_special_ids),
+        model, sae, load_file(files.prepared), [concept["lexicon"] for concept in concepts], about["judge"], prompts,
+        writing, list(tokenizer.all_special_ids),
     )  # fmt: skip
-    if part == REMOVING:
-        rows = list(removal(count, texts, seed, seeds, first, writing.removal))
-    elif part == CHOOSING:
-        rows = list(choosing(count, seed, writing))
+    if settings.part == REMOVING:
+        assert removal is not None
+        rows = list(removed(count, texts, seed, run.seeds, first, removal.strength))
+    elif settings.part == CHOOSING:
+        assert settings.fluency is not None
+        rows = list(choosing(count, seed, settings.fluency))
     else:
-        chosen = choose_lengths(read_alike(pd.concat(map(pd.read_csv, tried), ignore_index=True)), fluency)
+        chosen = {}
+        if settings.fluency:
+            tried = pd.concat(map(pd.read_csv, files.tried), ignore_index=True)
+            chosen = choose_lengths(read_alike(tried), settings.fluency)
         print(f"chosen lengths: {chosen}")
         rows = list(scoring(count, seed, writing, chosen))
     written = writer.write(rows)
     frame, found = writer.read(rows, written)
     frame["text"] = tokenizer.batch_decode(written)
     frame["name"] = [concepts[place]["name"] for place in frame["concept"]]
-    write_table(table, frame)
-    with atomic(scores) as temporary:
+    write_table(files.table, frame)
+    with atomic(files.scores) as temporary:
         save_file({key: value.contiguous() for key, value in found.items()}, temporary)
 
 
 if __name__ == "__main__":
-    run(steer)
+    run_step(steer)

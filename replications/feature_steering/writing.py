@@ -1,10 +1,10 @@
 """Which texts are written: every row of the comparison and of the removal, and how rows are read again.
 
-Comparison: neutral prompts are continued under dials. On one half of the prompts two dials are tried at rising lengths,
-to choose the fluent one; on the other half all dials are compared at one length, dials and their nulls at every dose
-and at the chosen lengths. Removal: beginnings of documents on a concept are continued under interventions that push its
-latent down. All dials, lengths and nulls of a concept, prompt and seed share their random numbers, and so does the text
-of length 0, which the unsteered model writes.
+Comparison: neutral prompts are continued under steering vectors. On one half of the prompts two methods are tried at
+rising lengths, to choose the fluent one. On the other half all methods are compared at one length, those of `CURVES`
+at every dose and at the chosen lengths. Removal: beginnings of documents on a concept are continued under interventions
+that push its latent down. All methods, lengths and nulls of a concept, prompt and seed share their random numbers. So
+does the text of length 0, which the unsteered model writes.
 """
 
 from collections.abc import Iterator
@@ -21,15 +21,16 @@ from replications.feature_steering.settings import (
     CHOOSING,
     CHOSEN,
     CURVES,
-    DIALS,
     INSTRUCTION,
-    NO_DIAL,
+    METHODS,
     NULL_OF,
     OF_A_SEED,
     RANDOM,
     REMOVALS,
     REMOVING,
     SCORING,
+    UNSTEERED,
+    Fluency,
     Writing,
 )
 
@@ -43,59 +44,61 @@ class Row(NamedTuple):
     seed: int
     part: str
     concept: int
-    dial: str
+    method: str
     multiplier: float
     prompt: int
     neutral: int
     stream: int
 
 
-def choosing(concepts: int, seed: int, writing: Writing) -> Iterator[Row]:
-    """The dials of `CHOSEN` at every length that may be chosen, on half of the prompts beyond them, and at none."""
+def choosing(concepts: int, seed: int, fluency: Fluency) -> Iterator[Row]:
+    """The methods of `CHOSEN` at every length that may be chosen, on half of the prompts beyond them, and at none."""
     for concept in range(concepts):
-        for place, prompt in enumerate(draw_prompts(concept, seed, 0, writing.choosing)):
+        for place, prompt in enumerate(draw_prompts(concept, seed, 0, fluency.prompts)):
             stream = prompt * concepts + concept
-            yield Row(seed, CHOOSING, concept, NO_DIAL, 0.0, prompt, prompt, stream)
-            longer = writing.beyond if place < (writing.choosing + 1) // 2 else []
-            for dial in CHOSEN:
-                for length in (*writing.fluent, *longer):
-                    yield Row(seed, CHOOSING, concept, dial, length, prompt, prompt, stream)
+            yield Row(seed, CHOOSING, concept, UNSTEERED, 0.0, prompt, prompt, stream)
+            longer = fluency.beyond if place < (fluency.prompts + 1) // 2 else []
+            for method in CHOSEN:
+                for length in (*fluency.lengths, *longer):
+                    yield Row(seed, CHOOSING, concept, method, length, prompt, prompt, stream)
 
 
 def scored(writing: Writing, chosen: dict[str, float]) -> list[tuple[str, float]]:
-    """Dials and lengths of the scoring prompts: every dial at the common length, those of `CURVES` at every dose, and a
-    dial, its null and a random direction at the length chosen for that dial (unless that is 0)."""
-    pairs = {(dial, writing.equal) for dial in DIALS} | {(dial, dose) for dial in CURVES for dose in writing.doses}
-    for dial, length in chosen.items():
-        pairs |= {(one, length) for one in (dial, NULL_OF[dial], RANDOM) if length}
+    """Methods and lengths of the scoring prompts: every method at the common length, those of `CURVES` at every dose.
+
+    A method with a chosen length, its null and a random direction also stand at that length (unless it is 0).
+    """
+    pairs = {(one, writing.equal) for one in METHODS} | {(one, dose) for one in CURVES for dose in writing.doses}
+    for method, length in chosen.items():
+        pairs |= {(one, length) for one in (method, NULL_OF[method], RANDOM) if length}
     return sorted(pairs)
 
 
 def scoring(concepts: int, seed: int, writing: Writing, chosen: dict[str, float]) -> Iterator[Row]:
-    """The text without a dial, the instruction, and every pair of `scored`.
+    """The unsteered text, the instruction, and every pair of `scored`.
 
     Instructed prompts follow the neutral ones in the list of prompts, concept by concept.
     """
     for concept in range(concepts):
         for prompt in draw_prompts(concept, seed, 1, writing.scoring):
             stream = prompt * concepts + concept
-            yield Row(seed, SCORING, concept, NO_DIAL, 0.0, prompt, prompt, stream)
+            yield Row(seed, SCORING, concept, UNSTEERED, 0.0, prompt, prompt, stream)
             instructed = len(NEUTRAL) * (concept + 1) + prompt
             yield Row(seed, SCORING, concept, INSTRUCTION, 0.0, instructed, prompt, stream)
-            for dial, length in scored(writing, chosen):
-                yield Row(seed, SCORING, concept, dial, length, prompt, prompt, stream)
+            for method, length in scored(writing, chosen):
+                yield Row(seed, SCORING, concept, method, length, prompt, prompt, stream)
 
 
-def removal(concepts: int, texts: int, seed: int, seeds: list[int], first: int, multiplier: float) -> Iterator[Row]:
+def removed(concepts: int, texts: int, seed: int, seeds: list[int], first: int, strength: float) -> Iterator[Row]:
     """Rows of one seed: its share of each concept's texts, which begin at place `first` of the list of prompts."""
     own = range(seeds.index(seed), texts, len(seeds))
     for concept in range(concepts):
         for text in own:
             prompt = first + concept * texts + text
-            yield Row(seed, REMOVING, concept, NO_DIAL, 0.0, prompt, prompt, prompt)
-            yield Row(seed, REMOVING, concept, NO_DIAL, 0.0, prompt, prompt, OWN_STREAMS + prompt)
+            yield Row(seed, REMOVING, concept, UNSTEERED, 0.0, prompt, prompt, prompt)
+            yield Row(seed, REMOVING, concept, UNSTEERED, 0.0, prompt, prompt, OWN_STREAMS + prompt)
             for arm in REMOVALS:
-                yield Row(seed, REMOVING, concept, arm, -multiplier, prompt, prompt, prompt)
+                yield Row(seed, REMOVING, concept, arm, -strength, prompt, prompt, prompt)
 
 
 def steering(rows: list[Row], prepared: dict[str, Tensor], sae: Sae) -> list[tuple[list[int], Steering | None]]:
@@ -123,20 +126,20 @@ def steering(rows: list[Row], prepared: dict[str, Tensor], sae: Sae) -> list[tup
 
 def kind_of(row: Row) -> Kind | None:
     """None for rows that are not steered."""
-    if row.dial in (NO_DIAL, INSTRUCTION):
+    if row.method in (UNSTEERED, INSTRUCTION):
         return None
-    return cast(Kind, REMOVALS[row.dial][0]) if row.part == REMOVING else "add"
+    return cast(Kind, REMOVALS[row.method][0]) if row.part == REMOVING else "add"
 
 
 def source_of(row: Row) -> str:
-    """The dial whose direction or latent a row uses."""
-    return REMOVALS[row.dial][1] if row.part == REMOVING else row.dial
+    """The method whose direction or latent a row uses."""
+    return REMOVALS[row.method][1] if row.part == REMOVING else row.method
 
 
 def vector(row: Row, prepared: dict[str, Tensor]) -> Float[Tensor, " d_model"]:
     """The unit vector of a row."""
     source = source_of(row)
-    name = f"dial.{source}.{row.seed}" if source in OF_A_SEED else f"dial.{source}"
+    name = f"vector.{source}.{row.seed}" if source in OF_A_SEED else f"vector.{source}"
     return prepared[name][row.concept]
 
 

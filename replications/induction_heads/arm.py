@@ -13,7 +13,7 @@ from common.core.files import atomic
 from common.toys.settings import Architecture
 from common.toys.training import Trained
 from common.toys.transformer import Weights
-from replications.induction_heads.arm_settings import Arm, Sizes, Text
+from replications.induction_heads.settings import Arm, Sizes, Text
 
 
 class ArmResult(NamedTuple):

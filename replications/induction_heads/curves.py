@@ -1,4 +1,11 @@
-"""Curves along training: when a score changes, how abruptly, and whether the loss has a bump."""
+"""Curves along training: when a score changes, how abruptly, whether the loss has a bump, and where models turn off.
+
+Olsson et al. 2022, argument 1. Per-token-loss analysis: a model is the vector of its losses on a fixed set of tokens,
+and training moves it. On two principal components the paths of all models but one-layer ones turn off where induction
+heads form. The turn-off is how far the segment of the change leads away from the direction of the segment before it, as
+a multiple of that segment's length. The angle alone would not do: what little a finished model moves has a random
+direction.
+"""
 
 from typing import NamedTuple
 
@@ -70,3 +77,27 @@ def convex_hull(steps: Float[np.ndarray, " step"], loss: Float[np.ndarray, " ste
         kept.append(i)
     hull: np.ndarray = np.interp(steps, steps[kept], loss[kept])
     return hull
+
+
+def turn_off(
+    steps: Float[np.ndarray, " step"], path: Float[np.ndarray, "step component"], change: Transition, start: float
+) -> float:
+    """Way at right angles to the earlier direction over the way so far; 0 goes straight on or stands still."""
+    ends = (start, change.begins, change.ends)
+    first, begin, end = (path[min(int(np.searchsorted(steps, at)), len(steps) - 1)] for at in ends)
+    before, during = begin - first, end - begin
+    length = float(np.linalg.norm(before))
+    if length == 0:
+        return 0.0
+    aside = during - (during @ before) / length**2 * before
+    return float(np.linalg.norm(aside)) / length
+
+
+def principal_components(
+    points: Float[np.ndarray, "point token"], count: int = 2
+) -> tuple[Float[np.ndarray, "point component"], Float[np.ndarray, " component"]]:
+    """Coordinates on the first principal components, and the share of the variance of each. Signs are fixed."""
+    centred = points - points.mean(0)
+    left, sizes, right = np.linalg.svd(centred, full_matrices=False)
+    signs = np.sign(right[np.arange(count), np.abs(right[:count]).argmax(1)])
+    return left[:, :count] * sizes[:count] * signs, sizes[:count] ** 2 / np.maximum((sizes**2).sum(), 1e-30)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.core.errors import UserError
-from replications.induction_heads.arm_settings import Text
+from replications.induction_heads.settings import Text
 
 STEP_STRIDE = 1_000_003  # more than any run's steps, so no two (seed, step) share a stream
 # Seeds of held-out sets (their generators are seeded below 0). Heads are chosen on one set and judged on another.

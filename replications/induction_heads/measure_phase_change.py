@@ -1,162 +1,187 @@
 """Step: the phase change of every arm: in-context gain, its abruptness, the loss bump, and the heads that appear.
 
-Metrics are per arm, over seeds; `curves` has one row per arm, seed and measurement, `indices` the loss by context
-index, `heads` the scores of every head along training, `paths` the way of every model through the space of per-token
-losses. Paper: Olsson et al. 2022, arguments 1 and 2; thresholds in claims.yaml.
+Olsson et al. 2022, arguments 1 and 2. Metrics are per arm, over seeds, against one layer with plain keys and against
+the same models before any change. `curves` has one row per arm, seed and measurement, `indices` the loss by context
+index, `heads` the scores of every head along training, `paths` the way of every model through per-token losses.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from einops import rearrange
+from jaxtyping import Float
 
-from common.core.metrics import write_metrics
-from common.core.step import run
-from common.core.tables import Seeded, write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import over_seeds
+from common.core.step import Files, run_step
+from common.core.tables import write_table
 from replications.induction_heads.arm import ArmResult, load_arm
-from replications.induction_heads.curves import Transition, bump, plateau_ratio, transition
-from replications.induction_heads.paths import principal_components, turn_off
+from replications.induction_heads.curves import (
+    Transition,
+    bump,
+    plateau_ratio,
+    principal_components,
+    transition,
+    turn_off,
+)
+from replications.induction_heads.settings import Indices, MeasurePhaseChange
 
+Seeds = Float[np.ndarray, " seed"]
 HEAD_SCORES = ("prefix", "previous", "duplicate", "copying")
-BASE = "one_layer"  # the arm that cannot form induction heads
+BEST_OF = ("prefix", "previous", "duplicate")
+BASE, PLAIN, SMEARED = "one_layer", "two_layers", "two_layers_smeared"  # BASE cannot form induction heads
+AGAINST_BASE = ("gain", "bump", "plateau", "prefix_best", "turn_off")
+BEFORE = "_before_change"
 
 
-def measure_phase_change(
-    *,
-    arms: list[Path],
-    warmup: int,
-    late: list[int],
-    early: list[int],
-    metrics: Path,
-    curves: Path,
-    indices: Path,
-    heads: Path,
-    paths: Path,
-) -> None:
-    """Writes the five files. `late` and `early` are context indices whose loss difference is the in-context score."""
-    results = {path.stem: load_arm(path) for path in arms}
-    found = Seeded()
-    for name, arm in results.items():
-        _measure(found, name, arm, warmup)
-    for name in results:
-        if name != BASE:
-            for what in ("gain", "bump", "plateau", "prefix_best"):
-                found.minus(f"{what}_{name}_minus_{BASE}", f"{what}_{name}", f"{what}_{BASE}")
-    found.minus("gain_one_layer_minus_two_layers", "gain_one_layer", "gain_two_layers")
-    _index_pairs(found, results, late, early)
-    _timing(found)
-    points = np.concatenate([arm.measured("token_loss").double().flatten(0, 1).numpy() for arm in results.values()])
+class Quantity(NamedTuple):
+    """Unit and formula of a metric."""
+
+    unit: str
+    formula: str
+
+
+QUANTITIES = {
+    "gain": Quantity(
+        "nats",
+        "ln(distinct tokens seen) - loss, mean over the repeated tokens of one-shot sequences, end of training",
+    ),
+    "loss": Quantity("nats", "loss on the held-out sequences, end of training"),
+    "bump": Quantity("nats", "largest height of the held-out loss curve above its lower convex hull"),
+    "plateau": Quantity(
+        "1",
+        "(step where the gain reaches 10 % - warm-up) / (step of 90 % - step of 10 %); 0 if the gain ends below 1 nat",
+    ),
+    **{
+        f"{score}_best": Quantity("share", f"{score} score of the best head on one-shot sequences") for score in BEST_OF
+    },
+    **{
+        moment: Quantity("steps", f"step at which the gain {moment} its change; the last step if it never changes")
+        for moment in Transition._fields
+    },
+    "turn_off": Quantity("1", "way at right angles to the path before the change, over its length"),
+}
+
+
+class MeasurePhaseChangeFiles(Files):
+    arms: list[Path]
+    metrics: Path
+    curves: Path
+    indices: Path
+    heads: Path
+    paths: Path
+
+
+def measure_phase_change(files: MeasurePhaseChangeFiles, settings: MeasurePhaseChange) -> None:
+    """Writes the metrics and the tables of the figures."""
+    arms = {path.stem: load_arm(path) for path in files.arms}
+    points = np.concatenate([arm.measured("token_loss").double().flatten(0, 1).numpy() for arm in arms.values()])
     components, shares = principal_components(points)
-    _turns(found, results, components, warmup)
-    write_metrics(metrics, found.found)
-    write_table(curves, [row for name, arm in results.items() for row in _curve_rows(name, arm)])
-    write_table(indices, [row for name, arm in results.items() for row in _index_rows(name, arm)])
-    write_table(heads, [row for name, arm in results.items() for row in _head_rows(name, arm)])
-    write_table(paths, _path_rows(results, components, shares))
+    values = {name: _read(arm, settings.warmup) for name, arm in arms.items()}
+    for name, ways in _turns(arms, components, settings.warmup).items():
+        values[name]["turn_off"] = ways
+    found = _index_scores(arms, settings.indices) | _times(values)
+    for name, of_arm in values.items():
+        for what, quantity in QUANTITIES.items():
+            controls = {}
+            if what in AGAINST_BASE and name != BASE:
+                controls[BASE] = values[BASE][what]
+            if what + BEFORE in of_arm:
+                controls["before_change"] = of_arm[what + BEFORE]
+            found[f"{what}_{name}"] = _compared(of_arm[what], quantity, controls)
+    write_metrics(files.metrics, found)
+    write_table(files.curves, [row for name, arm in arms.items() for row in _curve_rows(name, arm)])
+    write_table(files.indices, [row for name, arm in arms.items() for row in _index_rows(name, arm)])
+    write_table(files.heads, [row for name, arm in arms.items() for row in _head_rows(name, arm)])
+    write_table(files.paths, _path_rows(arms, components, shares))
 
 
-def _seedwise(arm: ArmResult, name: str) -> np.ndarray:
-    """One curve per seed, [instance step], float64."""
+def _compared(values: Seeds, quantity: Quantity, controls: dict[str, Seeds]) -> Metric:
+    """Mean over seeds; controls with more seeds are cut to those of the effect."""
+    listed = {name: others[: len(values)].tolist() for name, others in controls.items()}
+    return over_seeds(values.tolist(), unit=quantity.unit, formula=quantity.formula, controls=listed)
+
+
+def _seedwise(arm: ArmResult, name: str) -> Float[np.ndarray, "seed step"]:
     return arm.measured(name).double().numpy().T
 
 
-def _best(arm: ArmResult, name: str) -> np.ndarray:
-    """The best head's score, [instance step]."""
+def _best(arm: ArmResult, name: str) -> Float[np.ndarray, "seed step"]:
+    """The best head's score."""
     return arm.measured(name).double().flatten(2).amax(-1).numpy().T
 
 
-def _measure(found: Seeded, name: str, arm: ArmResult, warmup: int) -> None:
-    steps = np.asarray(arm.measure_at, dtype=np.float64)
-    gains, losses = _seedwise(arm, "gain"), _seedwise(arm, "loss")
-    found.add(
-        f"gain_{name}",
-        gains[:, -1].tolist(),
-        "nats",
-        "ln(distinct tokens seen) - loss, mean over the repeated tokens of one-shot sequences, end of training",
-    )
-    found.add(f"loss_{name}", losses[:, -1].tolist(), "nats", "loss on held-out periodic sequences, end of training")
-    text = "largest height of the held-out loss curve above its lower convex hull"
-    found.add(f"bump_{name}", [bump(steps, one) for one in losses], "nats", text)
-    changes = [transition(steps, one) for one in gains]
-    text = (
-        "(step where the gain reaches 10 % - warm-up) / (step of 90 % - step of 10 %); 0 if the gain ends below 1 nat"
-    )
-    found.add(f"plateau_{name}", [plateau_ratio(change, warmup) for change in changes], "1", text)
-    for score in ("prefix", "previous", "duplicate"):
-        text = f"{score} score of the best head on one-shot sequences, end of training"
-        found.add(f"{score}_best_{name}", _best(arm, score)[:, -1].tolist(), "share", text)
-        text = f"{score} score of the best head before any change (second snapshot)"
-        before = arm.measure_at.index(arm.snapshots_at[1])
-        found.add(f"{score}_best_before_{name}", _best(arm, score)[:, before].tolist(), "share", text)
-    for moment in ("begins", "middle", "ends"):
-        text = f"step at which the gain {moment} its change (10, 50, 90 %); the last step if it never changes"
-        times = [float(steps[-1]) if change is None else getattr(change, moment) for change in changes]
-        found.add(f"{moment}_{name}", times, "steps", text)
-    for score in ("prefix", "previous"):
-        found.minus(f"{score}_best_{name}_minus_before", f"{score}_best_{name}", f"{score}_best_before_{name}")
+def _steps(arm: ArmResult) -> Float[np.ndarray, " step"]:
+    return np.asarray(arm.measure_at, dtype=np.float64)
 
 
-def _index_pairs(found: Seeded, results: dict[str, ArmResult], late: list[int], early: list[int]) -> None:
-    """In-context score of every pair of indices, and of the pair where an arm does worst."""
-    for name, arm in results.items():
+def _changes(arm: ArmResult) -> list[Transition | None]:
+    """When the gain of each seed changes."""
+    return [transition(_steps(arm), gain) for gain in _seedwise(arm, "gain")]
+
+
+def _read(arm: ArmResult, warmup: int) -> dict[str, Seeds]:
+    """What is read off the curves of one arm, one value per seed."""
+    steps, changes, losses = _steps(arm), _changes(arm), _seedwise(arm, "loss")
+    before = arm.measure_at.index(arm.snapshots_at[1])
+    found = {"gain": _seedwise(arm, "gain")[:, -1], "loss": losses[:, -1]}
+    found["bump"] = np.array([bump(steps, one) for one in losses])
+    found["plateau"] = np.array([plateau_ratio(change, warmup) for change in changes])
+    for score in BEST_OF:
+        found[f"{score}_best"], found[f"{score}_best{BEFORE}"] = _best(arm, score)[:, [-1, before]].T
+    for k, moment in enumerate(Transition._fields):
+        found[moment] = np.array([steps[-1] if change is None else change[k] for change in changes])
+    return found
+
+
+def _index_scores(arms: dict[str, ArmResult], indices: Indices) -> dict[str, Metric]:
+    """In-context score of every pair of indices, and its advantage over one layer at the pair where it is smallest."""
+    pairs = [(late, early) for late in indices.late for early in indices.early]
+    scores, found = {}, {}
+    for name, arm in arms.items():
         final = arm.measured("index_loss")[-1].double().numpy()
-        pairs = {(i, j): final[:, i] - final[:, j] for i in late for j in early}
-        for (i, j), values in pairs.items():
-            found.add(
-                f"icl_{i}_{j}_{name}", values.tolist(), "nats", f"loss at context index {i} minus index {j}, periodic"
-            )
-    if {"two_layers", BASE} <= set(results):
-        text = "in-context score of 2 layers minus 1 layer; the pair of indices where it is weakest"
-        gaps = [_of(found, f"icl_{i}_{j}_two_layers") - _of(found, f"icl_{i}_{j}_{BASE}") for i in late for j in early]
-        found.add("icl_gap_weakest_pair", np.max(gaps, axis=0).tolist(), "nats", text)
-        shuffled = [gap - np.roll(gap, 1) for gap in gaps]
-        found.add(
-            "icl_gap_seed_to_seed", np.max(shuffled, axis=0).tolist(), "nats", "as above, between neighbouring seeds"
-        )
-        found.minus("icl_gap_minus_seed_to_seed", "icl_gap_weakest_pair", "icl_gap_seed_to_seed")
+        scores[name] = np.stack([final[:, late] - final[:, early] for late, early in pairs])
+        for (late, early), values in zip(pairs, scores[name], strict=True):
+            text = f"loss at context index {late} minus index {early}"
+            found[f"icl_{late}_{early}_{name}"] = over_seeds(values.tolist(), unit="nats", formula=text)
+    gaps = scores[PLAIN] - scores[BASE]
+    text = "in-context score of 2 layers minus 1 layer; the pair of indices where it is weakest"
+    controls = {"neighbouring_seeds": (gaps - np.roll(gaps, 1, axis=1)).max(0)}
+    return found | {"icl_gap_weakest_pair": _compared(gaps.max(0), Quantity("nats", text), controls)}
 
 
-def _timing(found: Seeded) -> None:
-    """How much earlier two layers change with smeared keys, and when heads change relative to the gain."""
-    if not {"middle_two_layers_smeared", "middle_two_layers"} <= set(found.found):
-        return
-    ours, theirs = _of(found, "middle_two_layers_smeared"), _of(found, "middle_two_layers")
-    others = (theirs.sum() - theirs) / (len(theirs) - 1)
-    text = "step of 50 % of the gain, over the mean of that step for 2 layers with plain keys and the other seeds"
-    found.add("smeared_over_plain", (ours / others).tolist(), "1", f"2 layers with smeared keys: {text}")
-    found.add("plain_over_plain", (theirs / others).tolist(), "1", f"2 layers with plain keys: {text}")
-    found.minus("smeared_over_plain_minus_plain", "smeared_over_plain", "plain_over_plain")
+def _times(values: dict[str, dict[str, Seeds]]) -> dict[str, Metric]:
+    """How much earlier two layers change with smeared keys than with plain keys in the other seeds."""
+    if SMEARED not in values:
+        return {}
+    smeared, plain = (values[name]["middle"] for name in (SMEARED, PLAIN))
+    others = (plain.sum() - plain) / (len(plain) - 1)
+    text = "step of 50 % of the gain with smeared keys, over the mean of that step for plain keys and the other seeds"
+    return {"smeared_over_plain": _compared(smeared / others, Quantity("1", text), {"plain_keys": plain / others})}
 
 
-def _turns(found: Seeded, results: dict[str, ArmResult], components: np.ndarray, warmup: int) -> None:
+def _turns(arms: dict[str, ArmResult], components: np.ndarray, warmup: int) -> dict[str, Seeds]:
     """How far each path turns off. An arm that never changes is asked at the times of two layers, same seed."""
-
-    def changes(arm: ArmResult) -> list[Transition | None]:
-        return [transition(np.asarray(arm.measure_at, dtype=np.float64), one) for one in _seedwise(arm, "gain")]
-
-    borrowed = changes(results["two_layers"]) if "two_layers" in results else []
-    for name, arm in results.items():
-        steps = np.asarray(arm.measure_at, dtype=np.float64)
-        own = [change or other for change, other in zip(changes(arm), borrowed, strict=False)]
+    borrowed, found = _changes(arms[PLAIN]), {}
+    for name, arm in arms.items():
+        steps = _steps(arm)
         count = len(steps) * len(arm.seeds)
         here, components = components[:count], components[count:]
         paths = rearrange(here, "(step seed) component -> seed step component", step=len(steps))
-        ways = [0.0 if at is None else turn_off(steps, path, at, warmup) for at, path in zip(own, paths, strict=False)]
-        found.add(f"turn_off_{name}", ways, "1", "way at right angles to the path before the change, over its length")
-        if name != BASE and f"turn_off_{BASE}" in found.found:
-            found.minus(f"turn_off_{name}_minus_{BASE}", f"turn_off_{name}", f"turn_off_{BASE}")
-
-
-def _of(found: Seeded, name: str) -> np.ndarray:
-    """The values of a metric, one per seed."""
-    return np.asarray(found.found[name].per_seed, dtype=np.float64)
+        times = [own or other for own, other in zip(_changes(arm), borrowed, strict=False)]
+        ways = [
+            0.0 if at is None else turn_off(steps, path, at, warmup) for at, path in zip(times, paths, strict=False)
+        ]
+        found[name] = np.array(ways)
+    return found
 
 
 def _curve_rows(name: str, arm: ArmResult) -> list[dict[str, object]]:
     per_step = arm.trained.losses.double().numpy()
     rows: list[dict[str, object]] = []
     for k, seed in enumerate(arm.seeds):
-        curves = {score: _best(arm, score)[k] for score in ("prefix", "previous", "duplicate")}
+        curves = {score: _best(arm, score)[k] for score in BEST_OF}
         curves |= {what: _seedwise(arm, what)[k] for what in ("loss", "gain", "repeat_loss")}
         for i, step in enumerate(arm.measure_at):
             recent = per_step[max(0, step - 5) : step + 5, k]
@@ -188,11 +213,11 @@ def _head_rows(name: str, arm: ArmResult) -> list[dict[str, object]]:
     ]
 
 
-def _path_rows(results: dict[str, ArmResult], components: np.ndarray, shares: np.ndarray) -> list[dict[str, object]]:
+def _path_rows(arms: dict[str, ArmResult], components: np.ndarray, shares: np.ndarray) -> list[dict[str, object]]:
     """Every model at every measurement on the first two principal components of all of them."""
     labels = [
         {"arm": name, "step": step, "seed": seed, "gain": float(arm.measured("gain")[i, k])}
-        for name, arm in results.items()
+        for name, arm in arms.items()
         for i, step in enumerate(arm.measure_at)
         for k, seed in enumerate(arm.seeds)
     ]
@@ -203,4 +228,4 @@ def _path_rows(results: dict[str, ArmResult], components: np.ndarray, shares: np
 
 
 if __name__ == "__main__":
-    run(measure_phase_change)
+    run_step(measure_phase_change)

@@ -7,13 +7,13 @@ complete a pair seen before, and on all other tokens? The ratio of the two rises
 induction heads and not for random heads of the same layers. A ratio means nothing where both rises are about zero, so
 the rise of the other tokens counts as at least `floor` nats: heads that matter for nothing get a ratio near zero.
 
-Heads come from `score_model.py` (random tokens, no text). Calibration seeds read another split of the corpus than
+Heads come from `measure_model.py` (random tokens, no text). Calibration seeds read another split of the corpus than
 scoring seeds: other packages altogether. Each random set of heads is measured on one document in `shared`, in turn, so
 that every document meets several sets; the sets' ratios are their own null distribution, noise included.
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,19 +22,20 @@ from torch import Tensor
 
 from common.core.errors import UserError
 from common.core.files import read_json
-from common.core.metrics import Metric, write_metrics
-from common.core.statistics import BOOTSTRAP_DRAWS, from_draws, null_distribution, over_clusters
-from common.core.step import run, track
+from common.core.metrics import Metric, Uncertainty, write_metrics
+from common.core.statistics import BOOTSTRAP_DRAWS, against_null, from_draws, over_clusters, with_control
+from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
 from common.data.corpora import Split, judging_split, read_corpus
 from common.data.models import encode, load_model, load_tokenizer
 from common.interp.decoder import Decoder
 from replications.induction_heads.language_model import Head, losses_from, residual_before, run_pass
-from replications.induction_heads.model_settings import RealText
 from replications.induction_heads.repeats import completes_a_pair
+from replications.induction_heads.settings import RealText
 
 BATCH = 6  # documents in one pass
 BIN = 8  # context positions in one row of the table of losses
+CLUSTER = "documents"
 
 
 class Rises(NamedTuple):
@@ -46,28 +47,30 @@ class Rises(NamedTuple):
     n_others: Float[np.ndarray, " document"]
 
 
-def read_text(
-    *,
-    manifest: Path,
-    roles: Path,
-    corpus: Path,
-    text: RealText,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    metrics: Path,
-    windows: Path,
-    rises: Path,
-) -> None:
-    """Writes `metrics`, the loss by position (`windows`) and the rises of every set of heads (`rises`).
+class ReadTextFiles(Files):
+    manifest: Path
+    """of the language model"""
+    roles: Path
+    corpus: Path
+    metrics: Path
+    windows: Path
+    """loss by position"""
+    rises: Path
+    """of every set of heads"""
+
+
+def read_text(files: ReadTextFiles, settings: RealText, run: RunInfo) -> None:
+    """Writes the metrics and the two tables.
 
     Raises:
         UserError: the corpus has too few documents of the length that the late window needs.
     """
-    split = judging_split(seeds)
-    tokens = documents(corpus.parent, split, manifest.parent, text, min(seeds)).to(device)
-    bridge = load_model(manifest.parent, device=device)
+    split = judging_split(run.seeds)
+    model = files.manifest.parent
+    tokens = documents(files.corpus.parent, split, model, settings, min(run.seeds)).to(run.device)
+    bridge = load_model(model, device=run.device)
     decoder = Decoder(bridge, tokens.shape[1])
-    heads = [(layer, head) for layer, head in read_json(roles)["induction"]]
+    heads = [(layer, head) for layer, head in read_json(files.roles)["induction"]]
     first = min(layer for layer, _ in heads)
     entering = torch.cat([residual_before(bridge, first, part) for part in torch.split(tokens, BATCH)])
 
@@ -81,30 +84,30 @@ def read_text(
         parts = [run_pass(bridge, part).losses for part in torch.split(sequences, BATCH)]
         return torch.cat(parts).double().cpu().numpy()
 
-    everything = torch.arange(len(tokens), device=device)
+    everything = torch.arange(len(tokens), device=run.device)
     intact, without = losses([], everything), losses(heads, everything)
-    start = text.late[0] - text.near
+    start = settings.late[0] - settings.near
     near = torch.cat([tokens[:, :1], tokens[:, start:]], 1)
     foreign = torch.cat([tokens.roll(1, 0)[:, :start], tokens[:, start:]], 1)
-    late = text.late[1] - text.late[0] + 1
+    late = settings.late[1] - settings.late[0] + 1
     found = windows_metrics(
-        text, intact, without, near=losses_of(near)[:, -late:], foreign=losses_of(foreign)[:, -late:]
+        settings, intact, without, near=losses_of(near)[:, -late:], foreign=losses_of(foreign)[:, -late:]
     )
     completing = completes_a_pair(tokens).cpu().numpy()
     change = without - intact
     effect = summed(change, completing)
     rng = np.random.default_rng(0)
     null: list[tuple[Rises, np.ndarray]] = []
-    for k in track(range(text.draws), "random heads"):
-        rows = everything[k % text.shared :: text.shared]
+    for k in track(range(settings.draws), "random heads"):
+        rows = everything[k % settings.shared :: settings.shared]
         drawn = losses(random_set(heads, decoder.n_heads, rng), rows)
         own = rows.cpu().numpy()
         null.append((summed(drawn - intact[own], completing[own]), own))
-    found |= rises_metrics(effect, null, text.floor)
-    write_metrics(metrics, found)
-    write_table(windows, _by_position({"intact": intact, "without induction heads": without}))
+    found |= rises_metrics(effect, null, settings.floor)
+    write_metrics(files.metrics, found)
+    write_table(files.windows, _by_position({"intact": intact, "without induction heads": without}))
     named = [("induction", effect), *((f"random {k}", one) for k, (one, _) in enumerate(null))]
-    write_table(rises, [{"heads": name} | _means(one) for name, one in named])
+    write_table(files.rises, [{"heads": name} | _means(one) for name, one in named])
 
 
 def documents(folder: Path, split: Split, model: Path, text: RealText, seed: int) -> Int[Tensor, "document pos"]:
@@ -157,57 +160,71 @@ def windows_metrics(
     near: Float[np.ndarray, "document late"],
     foreign: Float[np.ndarray, "document late"],
 ) -> dict[str, Metric]:
-    """In-context scores. The loss at index i is that of token i + 1."""
+    """In-context scores, against another document's text in the far context. The loss at index i is that of token
+    i + 1."""
     early, late = (slice(first - 1, last) for first, last in (text.early, text.late))
 
     def score(losses: np.ndarray) -> np.ndarray:
         mean: np.ndarray = losses[:, late].mean(1) - losses[:, early].mean(1)
         return mean
 
-    others = foreign.mean(1) - intact[:, early].mean(1)
-    gain, gain_foreign = near.mean(1) - intact[:, late].mean(1), near.mean(1) - foreign.mean(1)
-    values = {
-        "window_score": (score(intact), "loss of the late window minus loss of the early one"),
-        "window_score_foreign": (others, "the same, with another document's text before the late window"),
-        "window_score_minus_foreign": (score(intact) - others, "the former minus the latter, same document"),
-        "window_score_without_induction": (score(without), "without induction heads"),
-        "window_score_lost": (score(without) - score(intact), "in-context score without induction heads minus intact"),
-        "context_gain": (gain, "loss of the late window after a short context minus loss after the whole one"),
-        "context_gain_foreign": (gain_foreign, "the same, with another document's text in place of the far context"),
-        "context_gain_minus_foreign": (gain - gain_foreign, "the former minus the latter, same document"),
-    }
-    clusters = np.arange(len(intact))
+    def over_documents(values: np.ndarray, formula: str, **controls: np.ndarray) -> Metric:
+        clusters = np.arange(len(intact))
+        return over_clusters(values, clusters, unit="nats", formula=formula, cluster=CLUSTER, controls=controls)
+
+    foreign_score = foreign.mean(1) - intact[:, early].mean(1)
     return {
-        name: over_clusters(value, clusters, unit="nats", formula=f"{formula}; mean over documents")
-        for name, (value, formula) in values.items()
+        "window_score": over_documents(
+            score(intact), "loss of the late window minus loss of the early one", foreign_context=foreign_score
+        ),
+        "window_score_without_induction": over_documents(score(without), "the same without induction heads"),
+        "window_score_lost": over_documents(
+            score(without) - score(intact), "in-context score without induction heads minus intact"
+        ),
+        "context_gain": over_documents(
+            near.mean(1) - intact[:, late].mean(1),
+            "loss of the late window after a short context minus loss after the whole one",
+            foreign_context=near.mean(1) - foreign.mean(1),
+        ),
     }
 
 
 def rises_metrics(effect: Rises, null: list[tuple[Rises, np.ndarray]], floor: float) -> dict[str, Metric]:
-    """Ratios with bootstrap intervals over documents; the random sets as a null distribution and, pooled, per
-    document."""
-    found: dict[str, Metric] = {}
+    """Rises and their ratio, with bootstrap intervals over documents.
+
+    Controls: all random sets pooled, document by document; and the null distribution of single sets.
+    """
     clusters = np.arange(len(effect.pairs))
     pooled = [np.zeros(len(clusters)) for _ in Rises._fields]
     for one, own in null:
         for total, part in zip(pooled, one, strict=True):
             total[own] += part
     random = Rises(*pooled)
-    for name, one in (("induction", effect), ("random", random)):
-        for kind, above, below in (("pairs", one.pairs, one.n_pairs), ("others", one.others, one.n_others)):
-            text = f"rise of the loss without {name} heads, mean over {kind} (tokens that complete a pair, or the rest)"
-            found[f"rise_{kind}_{name}"] = over_clusters(above, clusters, unit="nats", formula=text, denominators=below)
+    found = {
+        f"rise_{kind}": over_clusters(
+            getattr(effect, kind),
+            clusters,
+            unit="nats",
+            formula=f"rise of the loss without induction heads, mean over {text}",
+            cluster=CLUSTER,
+            denominators=getattr(effect, f"n_{kind}"),
+            controls={"random_heads": (getattr(random, kind), getattr(random, f"n_{kind}"))},
+        )
+        for kind, text in (("pairs", "tokens that complete an earlier pair"), ("others", "all other tokens"))
+    }
     chosen = np.random.default_rng(0).integers(0, len(clusters), size=(BOOTSTRAP_DRAWS, len(clusters)))
     ours, theirs = ratio(effect, floor, chosen), ratio(random, floor, chosen)
-    text = f"mean rise on completing tokens over mean rise on others, the latter at least {floor} nats"
-    found["ratio_induction"] = from_draws(float(ratio(effect, floor)), ours, n=len(clusters), unit="1", formula=text)
-    gap = float(ratio(effect, floor) - ratio(random, floor))
-    found["ratio_induction_minus_random"] = from_draws(
-        gap, ours - theirs, n=len(clusters), unit="1", formula=f"{text}; minus random"
-    )
+
+    def estimate(value: float, draws: np.ndarray) -> Metric:
+        text = f"mean rise on completing tokens over mean rise on others, the latter at least {floor} nats"
+        documents = Uncertainty(unit=CLUSTER, count=len(clusters))
+        return from_draws(value, draws, n=len(clusters), unit="1", formula=text, uncertainty=documents)
+
+    value, control = float(ratio(effect, floor)), float(ratio(random, floor))
+    gap = estimate(value - control, ours - theirs)
+    paired = with_control(estimate(value, ours), "random_heads", estimate(control, theirs), gap)
     each = np.array([float(ratio(one, floor)) for one, _ in null])
-    found["ratio_random"] = null_distribution(each, unit="1", formula=f"{text}; random heads of the same layers")
-    return found
+    return found | {"ratio": against_null(paired, each, name="random_sets", formula="one random set of heads")}
 
 
 def _by_position(losses: dict[str, np.ndarray]) -> list[dict[str, object]]:
@@ -223,4 +240,4 @@ def _means(one: Rises) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    run(read_text)
+    run_step(read_text)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from common.core.errors import UserError
 from common.interp.head_scores import successors
-from replications.induction_heads.model_settings import Repeats as Sizes
+from replications.induction_heads.settings import Repeats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,7 +22,7 @@ SHORTEST_WORD = 4  # letters
 CHOOSING = 10_000  # seed of the sequences on which heads are chosen; scoring seeds are smaller
 
 
-class Repeats(NamedTuple):
+class RandomRepeats(NamedTuple):
     """Sequences, the predictions that the first copy determines, and a version whose first copy holds other tokens."""
 
     tokens: Int[Tensor, "batch pos"]
@@ -30,7 +30,7 @@ class Repeats(NamedTuple):
     unrepeated: Int[Tensor, "batch pos"]
 
 
-def random_repeats(sizes: Sizes, d_vocab: int, seed: int) -> Repeats:
+def random_repeats(sizes: Repeats, d_vocab: int, seed: int) -> RandomRepeats:
     """UserError if two copies do not fit."""
     n, block, length = sizes.sequences, sizes.block, sizes.length
     fresh = length - 1 - block
@@ -53,7 +53,7 @@ def random_repeats(sizes: Sizes, d_vocab: int, seed: int) -> Repeats:
         rows.append(row)
         masks.append(mask)
         others.append(other)
-    return Repeats(torch.stack(rows), torch.stack(masks), torch.stack(others))
+    return RandomRepeats(torch.stack(rows), torch.stack(masks), torch.stack(others))
 
 
 class FuzzyRepeats(NamedTuple):
@@ -78,7 +78,7 @@ def word_pairs(tokenizer: "PreTrainedTokenizerBase") -> Int[Tensor, "word form"]
     return torch.tensor([[ids[text], ids[text.capitalize()]] for text in small])
 
 
-def fuzzy_repeats(sizes: Sizes, pairs: Int[Tensor, "word form"], seed: int) -> FuzzyRepeats:
+def fuzzy_repeats(sizes: Repeats, pairs: Int[Tensor, "word form"], seed: int) -> FuzzyRepeats:
     """As `random_repeats` with words for tokens: the first copy in small letters, the second with capitals."""
     drawn = random_repeats(sizes, FIRST_PLAIN_TOKEN + len(pairs), seed)
     again = torch.zeros_like(drawn.tokens)
@@ -97,6 +97,10 @@ def completes_a_pair(tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch ne
     return (successors(tokens)[:, :-1] & same).any(-1)
 
 
-def repeat_gain(losses: Float[Tensor, "batch next"], repeated: Bool[Tensor, "batch next"]) -> float:
-    """Mean loss of tokens that nothing determines minus mean loss of those that an earlier copy determines, in nats."""
-    return float(losses[~repeated].double().mean() - losses[repeated].double().mean())
+def repeat_gain(losses: Float[Tensor, "batch next"], repeated: Bool[Tensor, "batch next"]) -> Float[Tensor, " batch"]:
+    """Mean loss of tokens that nothing determines minus that of those that an earlier copy determines, per sequence."""
+
+    def mean(which: Tensor) -> Tensor:
+        return (losses.double() * which).sum(1) / which.sum(1)
+
+    return mean(~repeated) - mean(repeated)

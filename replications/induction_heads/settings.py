@@ -1,14 +1,11 @@
-"""Settings of the induction heads. `config.yaml` gives the values of each scale."""
+"""Settings of the induction heads. `config.yaml` gives the values of each scale; a part that is null does not run."""
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.core.settings import Strict
 from common.toys.settings import Optimisation
-from replications.induction_heads.arm_settings import Arm, Sizes, Text
-from replications.induction_heads.model_settings import RealText, Repeats
-from replications.induction_heads.text_settings import NaturalText
 
 ArmName = Literal[
     "one_layer",
@@ -19,18 +16,42 @@ ArmName = Literal[
     "three_layers",
     "two_layers_mlp",
 ]
+NEEDED_ARMS = ("one_layer", "two_layers")
 
 
-class Arms(Strict):
-    """All kinds of model."""
+class Arm(Strict):
+    """What distinguishes one kind of model."""
 
-    one_layer: Arm
-    one_layer_smeared: Arm
-    two_layers: Arm
-    two_layers_smeared: Arm
-    two_layers_added: Arm
-    three_layers: Arm
-    two_layers_mlp: Arm
+    n_layers: Annotated[int, Field(ge=1, le=6)] = Field(description="attention layers; at least one")
+    keys: Literal["plain", "smeared"] = Field(description="smeared: every key is mixed with its predecessor")
+    positions: Literal["shortformer", "standard"] = Field(
+        description="shortformer: queries and keys only; standard: added"
+    )
+    mlp: Literal["none", "relu"] = Field(description="what follows every attention layer")
+    rate: Annotated[float, Field(gt=0, le=10)] = Field(description="multiplies the learning rate")
+    duration: Annotated[float, Field(gt=0, le=10)] = Field(description="multiplies the number of steps")
+    seeds: Annotated[int, Field(ge=2)] = Field(
+        description="how many of the run's seeds are trained, counted from the first"
+    )
+
+
+class Sizes(Strict):
+    """What all kinds of model share."""
+
+    d_model: Annotated[int, Field(ge=4)] = Field(description="width of the residual stream")
+    n_heads: Annotated[int, Field(ge=1)] = Field(description="heads of a layer")
+    d_head: Annotated[int, Field(ge=1)] = Field(description="width of a head")
+
+
+class Text(Strict):
+    """The synthetic sequences."""
+
+    length: Annotated[int, Field(ge=8)] = Field(description="tokens of a sequence; also the context of the models")
+    d_vocab: Annotated[int, Field(ge=4)] = Field(description="tokens in the vocabulary")
+    shortest: Annotated[int, Field(ge=2)] = Field(description="shortest period of a training sequence")
+    longest: Annotated[int, Field(ge=2)] = Field(description="longest period of a training sequence")
+    shortest_block: Annotated[int, Field(ge=2)] = Field(description="shortest repeated block of a held-out sequence")
+    longest_block: Annotated[int, Field(ge=2)] = Field(description="longest repeated block of a held-out sequence")
 
 
 class Training(Strict):
@@ -46,17 +67,37 @@ class Training(Strict):
     )
 
 
-class PhaseChange(Strict):
+class TrainArm(Strict):
+    """What `train` reads: one arm, and how all of them are trained."""
+
+    arm: Arm
+    training: Training
+
+
+class Indices(Strict):
     """In-context scores: loss at a late minus loss at an early context index, for all pairs."""
 
     late: Annotated[list[int], Field(min_length=1)] = Field(description="late context indices")
     early: Annotated[list[int], Field(min_length=1)] = Field(description="early context indices")
 
 
+class MeasurePhaseChange(Strict):
+    """What `measure_phase_change` reads."""
+
+    indices: Indices
+    warmup: int = Field(description="steps of warm-up in training")
+
+
 class Chosen(Strict):
     """Which arms a measurement looks at."""
 
     arms: Annotated[list[ArmName], Field(min_length=1)] = Field(description="names of arms")
+
+
+class HeldOutSize(Strict):
+    """What the measurements of trained heads read."""
+
+    held_out: int = Field(description="sequences on which heads are chosen, and on which they are judged")
 
 
 class Sweep(Strict):
@@ -87,14 +128,103 @@ class Chains(Strict):
     n_seeds: Annotated[int, Field(ge=2)] = Field(description="how many of the run's seeds are trained")
 
 
+class TextArm(Strict):
+    """What distinguishes one kind of model; keys are plain and positions shortformer, as in the paper."""
+
+    n_layers: Annotated[int, Field(ge=1, le=6)] = Field(description="attention layers; at least one")
+    mlp: Literal["none", "relu"] = Field(description="what follows every attention layer")
+    d_model: Annotated[int, Field(ge=4)] = Field(description="width of the residual stream")
+    n_heads: Annotated[int, Field(ge=1)] = Field(description="heads of a layer")
+    d_head: Annotated[int, Field(ge=1)] = Field(description="width of a head")
+
+
+class Tokens(Strict):
+    """How the corpus becomes tokens."""
+
+    d_vocab: Annotated[int, Field(ge=64)] = Field(description="tokens in the vocabulary, learned by byte-pair encoding")
+    characters: Annotated[int, Field(ge=10_000)] = Field(description="characters of the training split that are used")
+    length: Annotated[int, Field(ge=16)] = Field(description="tokens of a sequence; also the context of the models")
+    held_out: Annotated[int, Field(ge=4)] = Field(description="held-out documents, and held-out repeats")
+
+
+class TextTraining(Strict):
+    """Training and what is measured meanwhile."""
+
+    optimisation: Optimisation
+    measure_every: Annotated[int, Field(ge=1)] = Field(description="steps between measurements")
+    snapshots: Annotated[list[int], Field(min_length=2)] = Field(
+        description="steps whose weights are kept: 0 first, the end last, all of them steps that are measured"
+    )
+    n_seeds: Annotated[int, Field(ge=2)] = Field(description="how many of the run's seeds are trained")
+
+
+class TrainText(Strict):
+    """What `train_text` reads: one kind of model, its tokens, and how all of them are trained."""
+
+    arm: TextArm
+    tokens: Tokens
+    training: TextTraining
+
+
+class NaturalText(Strict):
+    """Attention-only models, and one with MLPs, on documents of the corpus."""
+
+    arms: dict[str, TextArm] = Field(description="kinds of model; `one_layer` and `two_layers` are needed")
+    tokens: Tokens
+    training: TextTraining
+    indices: Indices
+
+    @model_validator(mode="after")
+    def _complete(self) -> "NaturalText":
+        if missing := {"one_layer", "two_layers"} - set(self.arms):
+            raise ValueError(f"the measures of the Mathematical Framework need the arm '{min(missing)}'; add it")
+        if (last := max([*self.indices.late, *self.indices.early])) >= self.tokens.length - 1:
+            raise ValueError(
+                f"index {last} lies beyond the {self.tokens.length - 1} predictions of a sequence; lower it"
+            )
+        return self
+
+
+class Repeats(Strict):
+    """Random tokens with one repeated block, for language models."""
+
+    sequences: Annotated[int, Field(ge=2)] = Field(description="sequences per seed, and for choosing heads")
+    block: Annotated[int, Field(ge=2)] = Field(description="tokens of the repeated block")
+    length: Annotated[int, Field(ge=8)] = Field(description="tokens of a sequence, the document token included")
+
+
+class RealText(Strict):
+    """Documents of the corpus, and the two windows of context whose losses are compared."""
+
+    documents: Annotated[int, Field(ge=4)] = Field(description="documents that are read")
+    early: Annotated[list[int], Field(min_length=2, max_length=2)] = Field(description="first and last early token")
+    late: Annotated[list[int], Field(min_length=2, max_length=2)] = Field(description="first and last late token")
+    near: Annotated[int, Field(ge=1)] = Field(description="tokens before the late window that a short context keeps")
+    draws: Annotated[int, Field(ge=20)] = Field(description="random sets of heads of the same layers")
+    shared: Annotated[int, Field(ge=1)] = Field(
+        description="a random set is measured on one document in so many, in turn"
+    )
+    floor: Annotated[float, Field(gt=0)] = Field(description="nats below which a rise of the loss counts as none")
+
+
 class Settings(Strict):
+    """All parts."""
+
     training: Training
-    arms: Arms
-    phase_change: PhaseChange
+    arms: dict[ArmName, Arm | None]
+    phase_change: Indices
     heads: Chosen
-    ablations: Chosen
-    sweep: Sweep
-    chains: Chains
-    natural_text: NaturalText
+    ablations: Chosen | None
+    sweep: Sweep | None
+    chains: Chains | None
+    natural_text: NaturalText | None
     repeats: Repeats
-    real_text: RealText
+    real_text: RealText | None
+
+    @model_validator(mode="after")
+    def _trained(self) -> "Settings":
+        trained = {name for name, arm in self.arms.items() if arm}
+        measured = {*NEEDED_ARMS, *self.heads.arms, *(self.ablations.arms if self.ablations else [])}
+        if missing := measured - trained:
+            raise ValueError(f"the arm '{min(missing)}' is measured, but 'arms' does not train it; add it")
+        return self

@@ -1,109 +1,88 @@
 # Induction heads: models trained on natural text, included by rules.smk, which has the names used here.
 TEXT = config["natural_text"]
-TOKENS = {"tokens": TEXT["tokens"]}
 
 
-wildcard_constraints:
-    textarm="|".join(TEXT["arms"]),
+def text_files(arms):
+    return expand(f"{TOY}/text/{{arm}}.safetensors", arm=arms)
 
 
-rule tokenise_corpus:
+use rule step as tokenise_corpus with:
     input:
-        "<corpora>/python-docs/manifest.json",
+        corpus="<corpora>/python-docs/manifest.json",
     output:
-        tokens="<results>/toy/text/tokens.safetensors",
-        vocabulary="<results>/toy/text/vocabulary.json",
+        tokens=f"{TOY}/text/tokens.safetensors",
+        vocabulary=f"{TOY}/text/vocabulary.json",
     log:
         "<logs>/tokenise_corpus.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=20,
     params:
-        options=flags(TOKENS, seeds=config["seeds"]),
-        sources=source_hash(f"{NAME}.tokenise_corpus"),
-    shell:
-        "python -m replications.induction_heads.tokenise_corpus --corpus {input} {params.options} --out {output.tokens} --vocabulary {output.vocabulary} > {log} 2>&1"
+        **STEP("tokenise_corpus", TEXT["tokens"]),
 
 
-rule train_text:
+use rule step as train_text with:
     input:
-        rules.tokenise_corpus.output.tokens,
+        tokens=rules.tokenise_corpus.output.tokens,
     output:
-        "<results>/toy/text/{textarm}.safetensors",
+        models=f"{TOY}/text/{{textarm}}.safetensors",
     log:
         "<logs>/train_text_{textarm}.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
+    wildcard_constraints:
+        textarm="|".join(TEXT["arms"]),
     resources:
         **ON_GPU,
         mem_mb=2500,
         runtime=120,
     params:
-        options=lambda wildcards: flags(
-            TOKENS,
-            arm=TEXT["arms"][wildcards.textarm],
-            training=TEXT["training"],
-            **RUN,
+        **STEP(
+            "train_text",
+            lambda wildcards: {
+                "arm": TEXT["arms"][wildcards.textarm],
+                "tokens": TEXT["tokens"],
+                "training": TEXT["training"],
+            },
         ),
-        sources=source_hash(f"{NAME}.train_text"),
-    shell:
-        "python -m replications.induction_heads.train_text --name {wildcards.textarm} --corpus {input} {params.options} --out {output} > {log} 2>&1"
 
 
-rule measure_text:
+use rule step as measure_text with:
     input:
-        expand("<results>/toy/text/{arm}.safetensors", arm=TEXT["arms"]),
+        arms=text_files(TEXT["arms"]),
     output:
-        metrics="<results>/toy/text_training/metrics.json",
-        curves="<results>/toy/text_training/curves.csv",
-        indices="<results>/toy/text_training/indices.csv",
-        heads="<results>/toy/text_training/heads.csv",
-        paths="<results>/toy/text_training/paths.csv",
+        metrics=f"{TOY}/text_training/metrics.json",
+        curves=f"{TOY}/text_training/curves.csv",
+        indices=f"{TOY}/text_training/indices.csv",
+        heads=f"{TOY}/text_training/heads.csv",
+        paths=f"{TOY}/text_training/paths.csv",
     log:
         "<logs>/measure_text.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
-        runtime=10,
     params:
-        options=flags(
-            TEXT["indices"], warmup=TEXT["training"]["optimisation"]["warmup"]
+        **STEP(
+            "measure_phase_change",
+            {
+                "indices": TEXT["indices"],
+                "warmup": TEXT["training"]["optimisation"]["warmup"],
+            },
+            run=False,
         ),
-        sources=source_hash(f"{NAME}.measure_phase_change"),
-    shell:
-        "python -m replications.induction_heads.measure_phase_change --arms {input} {params.options} --metrics {output.metrics} --curves {output.curves} --indices {output.indices} --heads {output.heads} --paths {output.paths} > {log} 2>&1"
 
 
-rule measure_framework:
+use rule step as measure_framework with:
     input:
-        texts=expand(
-            "<results>/toy/text/{arm}.safetensors", arm=["one_layer", "two_layers"]
-        ),
-        synthetic=expand(
-            "<results>/toy/arms/{arm}.safetensors", arm=["one_layer", "two_layers"]
-        ),
-        corpus=rules.tokenise_corpus.output.tokens,
+        texts=text_files(["one_layer", "two_layers"]),
+        synthetic=arm_files(["one_layer", "two_layers"]),
+        tokens=rules.tokenise_corpus.output.tokens,
         vocabulary=rules.tokenise_corpus.output.vocabulary,
     output:
-        metrics="<results>/toy/framework/metrics.json",
-        orders="<results>/toy/framework/orders.csv",
-        heads="<results>/toy/framework/heads.csv",
-        trigrams="<results>/toy/framework/trigrams.csv",
+        metrics=f"{TOY}/framework/metrics.json",
+        orders=f"{TOY}/framework/orders.csv",
+        heads=f"{TOY}/framework/heads.csv",
+        trigrams=f"{TOY}/framework/trigrams.csv",
     log:
         "<logs>/measure_framework.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         mem_mb=2500,
-        runtime=10,
     params:
-        sources=source_hash(f"{NAME}.measure_framework"),
-    shell:
-        "python -m replications.induction_heads.measure_framework --texts {input.texts} --synthetic {input.synthetic} --corpus {input.corpus} --vocabulary {input.vocabulary} --metrics {output.metrics} --orders {output.orders} --heads {output.heads} --trigrams {output.trigrams} > {log} 2>&1"
+        **STEP("measure_framework", run=False),

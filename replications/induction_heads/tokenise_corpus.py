@@ -13,34 +13,42 @@ from safetensors.numpy import save_file
 
 from common.core.errors import UserError
 from common.core.files import atomic, write_json
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.data.bpe import drawn, learned, stream_of, token_texts
 from common.data.corpora import judging_split, read_corpus
-from replications.induction_heads.text_settings import Tokens
+from replications.induction_heads.settings import Tokens
 
 
-def tokenise_corpus(*, corpus: Path, tokens: Tokens, seeds: list[int], out: Path, vocabulary: Path) -> None:
-    """Writes `out` and `vocabulary` (a list of texts). UserError if too few held-out documents are long enough."""
-    texts = drawn(read_corpus(corpus.parent, "train"), tokens.characters)
-    tokenizer = learned(texts, tokens.d_vocab)
+class TokeniseFiles(Files):
+    corpus: Path
+    """manifest of the corpus"""
+    tokens: Path
+    vocabulary: Path
+    """texts of the tokens"""
+
+
+def tokenise_corpus(files: TokeniseFiles, settings: Tokens, run: RunInfo) -> None:
+    """Writes both files. UserError if too few held-out documents are long enough."""
+    texts = drawn(read_corpus(files.corpus.parent, "train"), settings.characters)
+    tokenizer = learned(texts, settings.d_vocab)
     stream = stream_of(tokenizer, texts)
-    split = judging_split(seeds)
+    split = judging_split(run.seeds)
     rows = [
-        [0, *one.ids[: tokens.length - 1]]
-        for one in tokenizer.encode_batch([document.text for document in read_corpus(corpus.parent, split)])
-        if len(one.ids) >= tokens.length - 1
+        [0, *one.ids[: settings.length - 1]]
+        for one in tokenizer.encode_batch([document.text for document in read_corpus(files.corpus.parent, split)])
+        if len(one.ids) >= settings.length - 1
     ]
-    if len(rows) < tokens.held_out:
+    if len(rows) < settings.held_out:
         raise UserError(
-            f"only {len(rows)} held-out documents have {tokens.length} tokens; lower 'held_out' or 'length'"
+            f"only {len(rows)} held-out documents have {settings.length} tokens; lower 'held_out' or 'length'"
         )
-    order = np.random.default_rng(1).permutation(len(rows))[: tokens.held_out]
-    with atomic(out) as temporary:
+    order = np.random.default_rng(1).permutation(len(rows))[: settings.held_out]
+    with atomic(files.tokens) as temporary:
         held_out = np.array([rows[index] for index in order], dtype=np.int32)
         save_file({"train": np.array(stream, dtype=np.int32), "held_out": held_out}, temporary)
-    write_json(vocabulary, token_texts(tokenizer))
+    write_json(files.vocabulary, token_texts(tokenizer))
     print(f"{len(texts)} documents, {len(stream)} tokens, vocabulary of {tokenizer.get_vocab_size()}")
 
 
 if __name__ == "__main__":
-    run(tokenise_corpus)
+    run_step(tokenise_corpus)

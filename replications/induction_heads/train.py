@@ -1,64 +1,96 @@
 """Step: trains all seeds of one arm in one batched job and measures them on held-out sequences all along.
 
 Out: one safetensors file (see `arm.py`) with the kept weights, the training loss of every step, and the measurements.
-Paper: Olsson et al. 2022, the small models with and without smeared keys; data and sizes differ (README).
+Paper: Olsson et al. 2022, the small models with and without smeared keys; data and sizes differ (METHODS.md).
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
-from common.core.step import run
-from common.toys.settings import Optimisation
+from common.core.step import Files, RunInfo, run_step
+from common.toys.settings import Architecture, Optimisation
 from common.toys.training import Job, train
 from common.toys.transformer import Weights, forward, initial_weights, token_losses
 from replications.induction_heads.arm import ArmResult, architecture, save_arm
-from replications.induction_heads.arm_settings import Arm, Sizes, Text
-from replications.induction_heads.data import TRACKING, check, one_shot, periodic, periodic_held_out
+from replications.induction_heads.data import TRACKING, HeldOut, check, one_shot, periodic, periodic_held_out
 from replications.induction_heads.evaluation import track
+from replications.induction_heads.settings import Text, TextTraining, TrainArm, Training
 
 
-def train_arm(
-    *,
+class Task(NamedTuple):
+    """What the models of an arm are trained on, and what they are measured on meanwhile."""
+
+    shape: Architecture
+    text: Text
+    batch: Callable[[int, int], Int[Tensor, "batch pos"]]
+    """training batch of a seed at a step"""
+    once: HeldOut
+    """for the in-context gain and the head scores"""
+    reading: HeldOut
+    """for the loss"""
+
+
+def train_models(
     name: str,
-    arm: Arm,
-    sizes: Sizes,
-    text: Text,
-    optimisation: Optimisation,
-    held_out: int,
-    measure_every: int,
-    snapshots: list[int],
+    task: Task,
     seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    out: Path,
-) -> None:
-    """Trains the first `arm.seeds` of `seeds` and writes `out`. UserError for data that cannot repeat."""
-    check(text)
-    shape = architecture(arm, sizes, text)
-    chosen = seeds[: arm.seeds]
-    once, cyclic = (make(text, held_out, TRACKING).to(device) for make in (one_shot, periodic_held_out))
+    settings: Training | TextTraining,
+    optimisation: Optimisation,
+    *,
+    rate: float,
+    device: str,
+) -> ArmResult:
+    """Trains one model a seed in one batched job."""
+    shape, text = task.shape, task.text
+    once, reading = task.once.to(device), task.reading.to(device)
 
-    def loss(weights: Weights, step: int) -> torch.Tensor:
-        tokens = torch.stack([periodic(text, optimisation.batch, seed, step) for seed in chosen]).to(device)
+    def loss(weights: Weights, step: int) -> Tensor:
+        tokens = torch.stack([task.batch(seed, step) for seed in seeds]).to(device)
         return token_losses(forward(weights, tokens, shape), tokens).mean((1, 2))
 
-    steps = round(arm.duration * optimisation.steps)
-    measure_at = sorted({*range(0, steps, measure_every), steps})
-    kept = sorted({step for step in snapshots if step <= steps} | {steps})
+    steps = optimisation.steps
+    measure_at = sorted({*range(0, steps, settings.measure_every), steps})
+    snapshots_at = sorted({step for step in settings.snapshots if step <= steps} | {steps})
     job = Job(
         name=name,
-        weights={key: value.to(device) for key, value in initial_weights(shape, chosen).items()},
+        weights={key: value.to(device) for key, value in initial_weights(shape, seeds).items()},
         loss=loss,
-        measure=lambda weights: track(weights, once, cyclic, shape),
+        measure=lambda weights: track(weights, once, reading, shape),
         measure_at=measure_at,
-        snapshots_at=kept,
-        rates=torch.full((len(chosen),), arm.rate, device=device),
-        tokens_per_step=len(chosen) * optimisation.batch * text.length,
+        snapshots_at=snapshots_at,
+        rates=torch.full((len(seeds),), rate, device=device),
+        tokens_per_step=len(seeds) * optimisation.batch * text.length,
     )
-    trained = train(job, optimisation.model_copy(update={"steps": steps}))
-    save_arm(out, ArmResult(shape, text, chosen, measure_at, kept, trained))
+    return ArmResult(shape, text, seeds, measure_at, snapshots_at, train(job, optimisation))
+
+
+class TrainFiles(Files):
+    models: Path
+    """the arm; its name is the name of the file"""
+
+
+def train_arm(files: TrainFiles, settings: TrainArm, run: RunInfo) -> None:
+    """Trains the first `arm.seeds` seeds of the run. UserError for data that cannot repeat."""
+    arm, training, text = settings.arm, settings.training, settings.training.text
+    check(text)
+    task = Task(
+        shape=architecture(arm, training.sizes, text),
+        text=text,
+        batch=lambda seed, step: periodic(text, training.optimisation.batch, seed, step),
+        once=one_shot(text, training.held_out, TRACKING),
+        reading=periodic_held_out(text, training.held_out, TRACKING),
+    )
+    steps = round(arm.duration * training.optimisation.steps)
+    optimisation = training.optimisation.model_copy(update={"steps": steps})
+    seeds = run.seeds[: arm.seeds]
+    trained = train_models(files.models.stem, task, seeds, training, optimisation, rate=arm.rate, device=run.device)
+    save_arm(files.models, trained)
 
 
 if __name__ == "__main__":
-    run(train_arm)
+    run_step(train_arm)

@@ -11,7 +11,6 @@ same one-shot sequences, whose first copies lie within the shortest of the longe
 
 from itertools import product
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,56 +18,51 @@ from jaxtyping import Float
 from scipy import stats
 
 from common.core.errors import UserError
-from common.core.metrics import Metric, write_metrics
-from common.core.statistics import LEVEL, from_draws, null_distribution
-from common.core.step import run
+from common.core.metrics import Metric, Uncertainty, write_metrics
+from common.core.statistics import LEVEL, from_draws, null_distribution, with_control
+from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from common.toys.settings import Architecture, Optimisation
+from common.toys.settings import Architecture
 from common.toys.training import Job, train
 from common.toys.transformer import Weights, forward, initial_weights, token_losses
-from replications.induction_heads.arm_settings import Sizes, Text
 from replications.induction_heads.curves import first_crossing, transition
 from replications.induction_heads.data import TRACKING, check, one_shot, periodic
 from replications.induction_heads.evaluation import gain, losses_on, patterns, scores
+from replications.induction_heads.settings import Sweep
 
 PERMUTATIONS = 2000
 ENDS = 3  # measurements whose mean counts as the begin, and as the end, of a curve
+LEAST_SETTINGS = 4
+Times = Float[np.ndarray, " setting"]
 
 
-def train_sweep(
-    *,
-    sizes: Sizes,
-    text: Text,
-    optimisation: Optimisation,
-    rates: list[float],
-    longest: list[int],
-    held_out: int,
-    measure_every: int,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    metrics: Path,
-    curves: Path,
-    times: Path,
-) -> None:
+class SweepFiles(Files):
+    metrics: Path
+    curves: Path
+    times: Path
+    """of every setting, when the gain changes and when the prefix score does"""
+
+
+def train_sweep(files: SweepFiles, settings: Sweep, run: RunInfo) -> None:
     """Trains all combinations of `rates` and `longest`; writes metrics, curves and the two times of every setting."""
-    settings = [
-        {"setting": k, "rate": rate, "longest": period, "seed": seeds[k % len(seeds)]}
-        for k, (period, rate) in enumerate(product(longest, rates))
+    arms = [
+        {"setting": k, "rate": rate, "longest": period, "seed": run.seeds[k % len(run.seeds)]}
+        for k, (period, rate) in enumerate(product(settings.longest, settings.rates))
     ]
-    texts = [text.model_copy(update={"longest": one["longest"]}) for one in settings]
-    for one in texts:
-        check(one)
-    judged = one_shot(texts[int(np.argmin([one.longest for one in texts]))], held_out, TRACKING).to(device)
+    seeds = [int(arm["seed"]) for arm in arms]
+    texts = [settings.text.model_copy(update={"longest": arm["longest"]}) for arm in arms]
+    for text in texts:
+        check(text)
+    judged = one_shot(min(texts, key=lambda text: text.longest), settings.held_out, TRACKING).to(run.device)
+    optimisation = settings.optimisation
     shape = Architecture(
-        n_layers=2, keys="plain", positions="shortformer", mlp="none", d_vocab=text.d_vocab, n_ctx=text.length,
-        **sizes.model_dump(),
+        n_layers=2, keys="plain", positions="shortformer", mlp="none", d_vocab=settings.text.d_vocab,
+        n_ctx=settings.text.length, **settings.sizes.model_dump(),
     )  # fmt: skip
 
     def loss(weights: Weights, step: int) -> torch.Tensor:
-        drawn = [
-            periodic(own, optimisation.batch, int(one["seed"]), step) for own, one in zip(texts, settings, strict=True)
-        ]
-        tokens = torch.stack(drawn).to(device)
+        drawn = [periodic(text, optimisation.batch, seed, step) for text, seed in zip(texts, seeds, strict=True)]
+        tokens = torch.stack(drawn).to(run.device)
         return token_losses(forward(weights, tokens, shape), tokens).mean((1, 2))
 
     def measure(weights: Weights) -> Weights:
@@ -76,35 +70,29 @@ def train_sweep(
         found = gain(losses_on(weights, judged, shape, cache=cache), judged)
         return {"gain": found, "prefix": scores(patterns(cache, shape), judged)["prefix"].flatten(1).amax(1)}
 
-    start = initial_weights(shape, [int(one["seed"]) for one in settings])
-    at = sorted({*range(0, optimisation.steps, measure_every), optimisation.steps})
+    at = sorted({*range(0, optimisation.steps, settings.measure_every), optimisation.steps})
     job = Job(
         name="sweep",
-        weights={name: value.to(device) for name, value in start.items()},
+        weights={name: value.to(run.device) for name, value in initial_weights(shape, seeds).items()},
         loss=loss,
         measure=measure,
         measure_at=at,
         snapshots_at=[optimisation.steps],
-        rates=torch.tensor([one["rate"] for one in settings], device=device),
-        tokens_per_step=len(settings) * optimisation.batch * text.length,
+        rates=torch.tensor([arm["rate"] for arm in arms], device=run.device),
+        tokens_per_step=len(arms) * optimisation.batch * settings.text.length,
     )
     measured = train(job, optimisation).measured
     columns = {name: value.double().cpu().numpy().T for name, value in measured.items()}
-    steps = np.asarray(at, dtype=np.float64)
-    write_table(
-        curves,
-        [
-            {**one, "step": step} | {name: value[k, i] for name, value in columns.items()}
-            for k, one in enumerate(settings)
-            for i, step in enumerate(at)
-        ],
-    )
-    both = [half_times(steps, g, p) for g, p in zip(columns["gain"], columns["prefix"], strict=True)]
-    rows: list[dict[str, object]] = [
-        {**one, "gain_at": a, "prefix_at": b} for one, (a, b) in zip(settings, both, strict=True)
+    curves = [
+        {**arm, "step": step} | {name: value[k, i] for name, value in columns.items()}
+        for k, arm in enumerate(arms)
+        for i, step in enumerate(at)
     ]
-    write_table(times, rows)
-    write_metrics(metrics, co_occurrence(*np.asarray(both).T))
+    write_table(files.curves, curves)
+    steps = np.asarray(at, dtype=np.float64)
+    both = [half_times(steps, g, p) for g, p in zip(columns["gain"], columns["prefix"], strict=True)]
+    write_table(files.times, [{**arm, "gain_at": a, "prefix_at": b} for arm, (a, b) in zip(arms, both, strict=True)])
+    write_metrics(files.metrics, co_occurrence(*np.asarray(both).T))
 
 
 def half_times(
@@ -118,46 +106,61 @@ def half_times(
     return (changed.middle if changed else float(steps[-1])), float(at)
 
 
-def co_occurrence(
-    gain_at: Float[np.ndarray, " setting"], prefix_at: Float[np.ndarray, " setting"]
-) -> dict[str, Metric]:
-    """Slope on logarithmic axes with its regression interval, its permuted null, and how far the times are apart.
+def co_occurrence(gain_at: Times, prefix_at: Times) -> dict[str, Metric]:
+    """Slope on logarithmic axes with its regression interval, and how far the times are apart; null: settings permuted.
 
     UserError with fewer than four settings: a slope would mean nothing.
     """
     n = len(gain_at)
-    if n < 4:
+    if n < LEAST_SETTINGS:
         raise UserError(f"{n} settings are too few for a slope; give the sweep more rates or longest periods")
+    settings = Uncertainty(unit="settings", count=n)
     x, y = np.log(prefix_at), np.log(gain_at)
-    text = "slope of log(step of half the gain) on log(step of half the prefix score), over settings"
     rng = np.random.default_rng(0)
     orders = [rng.permutation(n) for _ in range(PERMUTATIONS)]
     permuted = y[np.array(orders)] @ (x - x.mean()) / max(float(((x - x.mean()) ** 2).sum()), 1e-30)
-    slope, half = _slope(x, y)
-    apart = np.abs(gain_at / prefix_at - 1)
-    null_apart = np.array([np.abs(gain_at[order] / prefix_at - 1).mean() for order in orders])
-    boot = rng.integers(0, n, size=(PERMUTATIONS, n))
-    apart_text = "|step of half the gain / step of half the prefix score - 1|, mean over settings"
-    spans = gain_at[boot].max(1) / gain_at[boot].min(1)
+    value, half = _slope(x, y)
+    distance = np.abs(gain_at / prefix_at - 1)
+    permuted_distance = np.array([np.abs(gain_at[order] / prefix_at - 1).mean() for order in orders])
+    chosen = rng.integers(0, n, size=(PERMUTATIONS, n))
+    spans = gain_at[chosen].max(1) / gain_at[chosen].min(1)
     noise = rng.normal(0, half / 2, PERMUTATIONS)
+    slope = Metric(
+        value=value, ci_low=value - half, ci_high=value + half, n=n, unit="1", uncertainty=settings,
+        formula="slope of log(step of half the gain) on log(step of half the prefix score), over settings",
+    )  # fmt: skip
+    apart = from_draws(
+        float(distance.mean()),
+        distance[chosen].mean(1),
+        n=n,
+        unit="1",
+        formula="|step of half the gain / step of half the prefix score - 1|, mean over settings",
+        uncertainty=settings,
+    )
+    span = float(gain_at.max() / gain_at.min())
     return {
-        "slope": Metric(value=slope, ci_low=slope - half, ci_high=slope + half, n=n, unit="1", formula=text),
-        "slope_permuted": null_distribution(permuted, unit="1", formula=f"{text}; settings of one side permuted"),
-        "slope_minus_permuted": null_distribution(slope + noise - permuted, unit="1", formula="slope minus permuted"),
-        "apart": from_draws(float(apart.mean()), apart[boot].mean(1), n=n, unit="1", formula=apart_text),
-        "apart_permuted": null_distribution(null_apart, unit="1", formula="the same, settings of one side permuted"),
-        "apart_minus_permuted": null_distribution(
-            apart[boot].mean(1) - null_apart, unit="1", formula="the former minus the latter"
-        ),
+        "slope": _against_permuted(slope, value + noise, permuted),
+        "apart": _against_permuted(apart, distance[chosen].mean(1), permuted_distance),
         "span": Metric(
-            value=float(gain_at.max() / gain_at.min()),
+            value=span,
             ci_low=float(np.quantile(spans, (1 - LEVEL) / 2)),
-            ci_high=float(gain_at.max() / gain_at.min()),
+            ci_high=span,
             n=n,
             unit="1",
             formula="latest over earliest step of half the gain",
+            uncertainty=settings,
         ),
     }
+
+
+def _against_permuted(
+    effect: Metric, resampled: Float[np.ndarray, " draw"], permuted: Float[np.ndarray, " draw"]
+) -> Metric:
+    """The effect beside its permuted null; the difference has the spread of resamples and permutations."""
+    text = "the same, settings of one side permuted"
+    null = null_distribution(permuted, unit=effect.unit, formula=text)
+    gap = from_draws(effect.value - null.value, resampled - permuted, n=effect.n, unit=effect.unit, formula=text)
+    return with_control(effect, "permuted_settings", null, gap)
 
 
 def _slope(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> tuple[float, float]:
@@ -169,4 +172,4 @@ def _slope(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> tuple[floa
 
 
 if __name__ == "__main__":
-    run(train_sweep)
+    run_step(train_sweep)

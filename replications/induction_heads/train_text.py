@@ -6,65 +6,45 @@ trained on; losses by index from held-out documents. Out: one arm file (see `arm
 """
 
 from pathlib import Path
-from typing import Literal
 
-import torch
 from safetensors.torch import load_file
 
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.data.bpe import stretches
 from common.toys.settings import Architecture
-from common.toys.training import Job, train
-from common.toys.transformer import Weights, forward, initial_weights, token_losses
-from replications.induction_heads.arm import ArmResult, save_arm
-from replications.induction_heads.arm_settings import Text
+from replications.induction_heads.arm import save_arm
 from replications.induction_heads.data import TRACKING, HeldOut, check, one_shot, unigram_oracle
-from replications.induction_heads.evaluation import track
 from replications.induction_heads.repeats import completes_a_pair
-from replications.induction_heads.text_settings import TextArm, TextTraining, Tokens
+from replications.induction_heads.settings import Text, Tokens, TrainText
+from replications.induction_heads.train import Task, train_models
 
 
-def train_text(
-    *,
-    name: str,
-    corpus: Path,
-    arm: TextArm,
-    tokens: Tokens,
-    training: TextTraining,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    out: Path,
-) -> None:
-    """Trains the first `n_seeds` of `seeds` on the stream in `corpus` and writes `out`."""
-    stored = load_file(corpus)
+class TrainTextFiles(Files):
+    tokens: Path
+    """training stream and held-out documents"""
+    models: Path
+
+
+def train_text(files: TrainTextFiles, settings: TrainText, run: RunInfo) -> None:
+    """Trains the first `n_seeds` seeds of the run on the stream of tokens."""
+    tokens, training = settings.tokens, settings.training
+    stored = load_file(files.tokens)
     stream, documents = stored["train"].long(), stored["held_out"].long()
     text = repeats_like(tokens)
     check(text)
     shape = Architecture(
-        **arm.model_dump(), keys="plain", positions="shortformer", d_vocab=tokens.d_vocab, n_ctx=tokens.length
+        **settings.arm.model_dump(), keys="plain", positions="shortformer", d_vocab=tokens.d_vocab, n_ctx=tokens.length
     )
-    chosen, optimisation = seeds[: training.n_seeds], training.optimisation
-    once = one_shot(text, tokens.held_out, TRACKING).to(device)
-    read = HeldOut(documents, completes_a_pair(documents), unigram_oracle(documents)).to(device)
-
-    def loss(weights: Weights, step: int) -> torch.Tensor:
-        batch = torch.stack([stretches(stream, optimisation.batch, tokens.length, seed, step) for seed in chosen])
-        batch = batch.to(device)
-        return token_losses(forward(weights, batch, shape), batch).mean((1, 2))
-
-    at = sorted({*range(0, optimisation.steps, training.measure_every), optimisation.steps})
-    kept = sorted({step for step in training.snapshots if step <= optimisation.steps} | {optimisation.steps})
-    job = Job(
-        name=f"text, {name}",
-        weights={key: value.to(device) for key, value in initial_weights(shape, chosen).items()},
-        loss=loss,
-        measure=lambda weights: track(weights, once, read, shape),
-        measure_at=at,
-        snapshots_at=kept,
-        rates=torch.ones(len(chosen), device=device),
-        tokens_per_step=len(chosen) * optimisation.batch * tokens.length,
+    task = Task(
+        shape=shape,
+        text=text,
+        batch=lambda seed, step: stretches(stream, training.optimisation.batch, tokens.length, seed, step),
+        once=one_shot(text, tokens.held_out, TRACKING),
+        reading=HeldOut(documents, completes_a_pair(documents), unigram_oracle(documents)),
     )
-    save_arm(out, ArmResult(shape, text, chosen, at, kept, train(job, optimisation)))
+    name, seeds = f"text, {files.models.stem}", run.seeds[: training.n_seeds]
+    trained = train_models(name, task, seeds, training, training.optimisation, rate=1.0, device=run.device)
+    save_arm(files.models, trained)
 
 
 def repeats_like(tokens: Tokens) -> Text:
@@ -77,4 +57,4 @@ def repeats_like(tokens: Tokens) -> Text:
 
 
 if __name__ == "__main__":
-    run(train_text)
+    run_step(train_text)

@@ -2,8 +2,8 @@
 
 One activation at one position of one layer is set to its value on the partner prompt, everything after it is recomputed
 (common/interp/path_patching.py). *Noising* puts the ABC partner's value into the run on the prompt: what is necessary.
-*Denoising*
-puts the prompt's value into the run on the partner: what is sufficient. In percent of what there is to lose or to gain:
+*Denoising* puts the prompt's value into the run on the partner: what is sufficient. In percent of what there is to lose
+or to gain:
 
     noising      100 (F(patched) - F(prompt)) / F(prompt)
     denoising    100 (F(patched) - F(partner)) / (F(prompt) - F(partner))
@@ -14,26 +14,24 @@ every route to the output. Discovery prompts; nothing is chosen here.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
-from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
 from common.interp.partial_forward import at_position
 from common.interp.path_patching import patch_heads, patch_residual, patch_sublayer
-from replications.ioi_circuit.batches import DISCOVERY, Batch, Place, balanced, in_chunks, passes
-from replications.ioi_circuit.clustering import clustered
-from replications.ioi_circuit.dataset import Prompt, read_prompts
+from replications.ioi_circuit.batches import DISCOVERY, Batch, Place, balanced, in_chunks, load_circuit_prompts, passes
+from replications.ioi_circuit.dataset import Prompt
+from replications.ioi_circuit.prompt_statistics import PerPrompt, clustered
 from replications.ioi_circuit.residual import read_difference
+from replications.ioi_circuit.settings import ActivationPatching
 
 STREAM_PLACES: tuple[Place, ...] = ("io", "s1", "s1_next", "s2", "end")
 OUTPUT_PLACES: tuple[Place, ...] = ("s1_next", "s2", "end")
@@ -47,48 +45,36 @@ Key = tuple[str, str, Place, int, int]
 """Direction, kind (resid, attn, mlp, head), position, layer, head (-1 where there is none)."""
 
 
-def activation_patching(
-    *,
-    prompts: Path,
-    manifest: Path,
-    n_prompts: int,
-    layer_step: int,
-    head_step: int,
-    device: Literal["cpu", "cuda"],
-    out: Path,
-    effects: Path,
-) -> None:
-    """Writes `metrics.json` and one row per patched activation.
+class ActivationPatchingFiles(Files):
+    manifest: Path
+    prompts: Path
+    metrics: Path
+    effects: Path
+    """percent for each direction, kind, place, layer and head"""
 
-    Args:
-        prompts: `prompts.json`.
-        manifest: `manifest.json` of the model.
-        n_prompts: discovery prompts.
-        layer_step: every how many layers streams and outputs are patched.
-        head_step: the same for heads.
-        device: where the model runs.
-        out: `metrics.json`.
-        effects: `effects.csv`: direction, kind, place, layer, head, percent.
+
+def activation_patching(files: ActivationPatchingFiles, settings: ActivationPatching, run: RunInfo) -> None:
+    """Writes `metrics.json` and one row per patched activation.
 
     Raises:
         UserError: if `layer_step` leaves no layer to compare the streams at.
     """
-    rows = balanced(read_prompts(prompts, "circuit_prompts"), DISCOVERY, n_prompts)
-    decoder = Decoder(load_model(manifest.parent, device=device), max(row.positions.end for row in rows) + 1)
-    if layer_step >= decoder.n_layers:
+    decoder, every = load_circuit_prompts(files.manifest, files.prompts, run.device)
+    rows = balanced(every, DISCOVERY, settings.n_prompts)
+    if settings.layer_step >= decoder.n_layers:
         raise UserError(
-            f"activation_patching.layer_step is {layer_step}, but this model has {decoder.n_layers} layers; "
+            f"activation_patching.layer_step is {settings.layer_step}, but this model has {decoder.n_layers} layers; "
             f"set it to 1 to {decoder.n_layers - 1} in replications/ioi_circuit/config.yaml"
         )
     with torch.no_grad():
-        values, runs = sweep(decoder, rows, layer_step, head_step)
-    write_metrics(out, measure(values, runs, rows, decoder.n_layers, layer_step))
-    write_table(effects, effect_table(values, runs))
+        values, plain = sweep(decoder, rows, settings)
+    write_metrics(files.metrics, measure(values, plain, rows, decoder.n_layers, settings.layer_step))
+    write_table(files.effects, effect_table(values, plain))
 
 
 def sweep(
-    decoder: Decoder, prompts: list[Prompt], layer_step: int, head_step: int
-) -> tuple[dict[Key, Float[np.ndarray, " prompt"]], dict[str, Float[np.ndarray, " prompt"]]]:
+    decoder: Decoder, prompts: list[Prompt], settings: ActivationPatching
+) -> tuple[dict[Key, PerPrompt], dict[str, PerPrompt]]:
     """Patched logit differences, and those of the two plain runs."""
     parts: dict[Key, list[Tensor]] = {}
     plain: dict[str, list[Tensor]] = {"original": [], "abc": []}
@@ -99,24 +85,24 @@ def sweep(
             last = at_position(cache.final, batch.at("end"))
             plain[name].append(read_difference(decoder.bridge, last, batch.names))
         for direction, cache, source in (("noising", clean, partner), ("denoising", partner, clean)):
-            for (kind, place, layer), final in _patches(decoder, cache, source, batch, layer_step, head_step):
-                found = read_difference(decoder.bridge, final, batch.names)
-                for head, values in enumerate(found) if kind == "head" else [(-1, found)]:
+            for (kind, place, layer), final in _patches(decoder, cache, source, batch, settings):
+                differences = read_difference(decoder.bridge, final, batch.names)
+                for head, values in enumerate(differences) if kind == "head" else [(-1, differences)]:
                     parts.setdefault((direction, kind, place, layer, head), []).append(values)
 
-    def numbers(tensors: list[Tensor]) -> Float[np.ndarray, " prompt"]:
-        found: np.ndarray = torch.cat(tensors).double().cpu().numpy()
-        return found
+    def numbers(tensors: list[Tensor]) -> PerPrompt:
+        array: np.ndarray = torch.cat(tensors).double().cpu().numpy()
+        return array
 
-    return {key: numbers(found) for key, found in parts.items()}, {name: numbers(x) for name, x in plain.items()}
+    return {key: numbers(tensors) for key, tensors in parts.items()}, {name: numbers(x) for name, x in plain.items()}
 
 
 def _patches(
-    decoder: Decoder, cache: Cache, source: Cache, batch: Batch, layer_step: int, head_step: int
+    decoder: Decoder, cache: Cache, source: Cache, batch: Batch, settings: ActivationPatching
 ) -> Iterator[tuple[tuple[str, Place, int], Tensor]]:
     """The final residual stream at END after each patch, and what was patched."""
     end = batch.at("end")
-    layers = range(0, decoder.n_layers, layer_step)
+    layers = range(0, decoder.n_layers, settings.layer_step)
     for place in STREAM_PLACES:
         for layer in layers:
             yield ("resid", place, layer), patch_residual(decoder, cache, source, layer, batch.at(place), end)
@@ -126,66 +112,49 @@ def _patches(
                 final = patch_sublayer(decoder, cache, source, layer, part, batch.at(place), end)
                 yield (part, place, layer), final
     for place in HEAD_PLACES:
-        chosen = list(range(0, decoder.n_layers, head_step))
+        chosen = list(range(0, decoder.n_layers, settings.head_step))
         for start in range(0, len(chosen), TOGETHER):
             group = chosen[start : start + TOGETHER]
             finals = patch_heads(decoder, cache, source, group, batch.at(place), end).chunk(len(group))
             yield from ((("head", place, layer), final) for layer, final in zip(group, finals, strict=True))
 
 
-def _scaled(
-    key: Key, values: Float[np.ndarray, " prompt"], runs: dict[str, Float[np.ndarray, " prompt"]]
-) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, " prompt"]]:
+def _scaled(key: Key, values: PerPrompt, plain: dict[str, PerPrompt]) -> tuple[PerPrompt, PerPrompt]:
     """Numerator and denominator of the percentages of the module's docstring."""
     if key[0] == "noising":
-        return values - runs["original"], runs["original"]
-    return values - runs["abc"], runs["original"] - runs["abc"]
+        return values - plain["original"], plain["original"]
+    return values - plain["abc"], plain["original"] - plain["abc"]
 
 
 def measure(
-    values: dict[Key, Float[np.ndarray, " prompt"]],
-    runs: dict[str, Float[np.ndarray, " prompt"]],
-    prompts: list[Prompt],
-    n_layers: int,
-    layer_step: int,
+    values: dict[Key, PerPrompt], plain: dict[str, PerPrompt], prompts: list[Prompt], n_layers: int, layer_step: int
 ) -> dict[str, Metric]:
     """The stream at S2 and at END three fifths into the model, in both directions."""
     layer = round(DEPTH * n_layers / layer_step) * layer_step
     metrics = {}
     for direction in ("noising", "denoising"):
-        parts = {}
-        for place in STREAM_PLACES:
-            key: Key = (direction, "resid", place, layer, -1)
-            above, below = _scaled(key, values[key], runs)
-            parts[place] = above
-            metrics[f"{direction}_{place}"] = clustered(
-                100 * above,
-                prompts,
-                unit="percent",
-                formula=f"{direction} of the residual stream at {place.upper()} before layer {layer}",
-                denominators=below,
-            )
-        metrics[f"{direction}_s2_minus_end"] = clustered(
-            100 * (parts["s2"] - parts["end"]),
+        keys: dict[str, Key] = {place: (direction, "resid", place, layer, -1) for place in STREAM_PLACES}
+        parts = {place: _scaled(key, values[key], plain) for place, key in keys.items()}
+        metrics[f"{direction}_s2"] = clustered(
+            100 * parts["s2"][0],
             prompts,
             unit="percent",
-            formula=f"{direction} at S2 minus at END before layer {layer}",
-            denominators=below,
+            formula=f"{direction} of the residual stream at S2 before layer {layer}; controls: at other positions",
+            denominators=parts["s2"][1],
+            controls={place: 100 * above for place, (above, _) in parts.items() if place != "s2"},
         )
     return metrics
 
 
-def effect_table(
-    values: dict[Key, Float[np.ndarray, " prompt"]], runs: dict[str, Float[np.ndarray, " prompt"]]
-) -> pd.DataFrame:
+def effect_table(values: dict[Key, PerPrompt], plain: dict[str, PerPrompt]) -> pd.DataFrame:
     """One row per patched activation."""
     records = []
-    for key, found in values.items():
-        above, below = _scaled(key, found, runs)
+    for key, patched in values.items():
+        above, below = _scaled(key, patched, plain)
         names = ("direction", "kind", "place", "layer", "head")
         records.append(dict(zip(names, key, strict=True)) | {"percent": 100 * above.mean() / below.mean()})
     return pd.DataFrame(records)
 
 
 if __name__ == "__main__":
-    run(activation_patching)
+    run_step(activation_patching)

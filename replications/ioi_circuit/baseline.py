@@ -5,13 +5,15 @@ share_io_above_s   share of prompts with logit(IO) > logit(S)
 probability_io     mean P(IO) at END
 retained           mean logit difference of a counterfactual / mean logit difference of the original prompts
 
-The control is the ABC partner, whose three names have no roles. Scored on the *original* names it is near zero by
-construction, as those do not occur in it; so it is also scored on its own slots: `abc_own` is the name in the slot of
-IO minus that in the slot of S1 (both occur once, in the same clause), `abc_own_s2` the name in the slot of IO minus
-that of the subject, which measures how far naming somebody as the subject is enough to rule the name out.
+The control is the ABC partner, whose three names have no roles. Scored on the *original* names (`abc`) it is near zero
+by construction, as those do not occur in it. So it is also scored on its own slots. `abc_own` is the name in the slot
+of IO minus that in the slot of S1: both occur once, in the same clause. `abc_own_s2` is the name in the slot of IO
+minus that of the subject: how far naming somebody as the subject is enough to rule the name out.
+
+Adversarial prompts (prompts.py) have a sentence about IO. Controls are the same prompts without it, and with the
+sentence about S.
 """
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,54 +22,51 @@ from jaxtyping import Float
 from safetensors import safe_open
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import null_distribution
-from common.core.step import run
+from common.core.step import Files, run_step
 from common.core.tables import write_table
-from replications.ioi_circuit.adversarial import measure_adversarial
-from replications.ioi_circuit.clustering import clustered, role_flips
-from replications.ioi_circuit.dataset import VERSIONS, Prompt, read_file
+from replications.ioi_circuit.dataset import VERSIONS, Adversarial, Prompt, read_file
+from replications.ioi_circuit.prompt_statistics import PerPrompt, clustered, role_flips
+from replications.ioi_circuit.prompts import EXTRAS
+from replications.ioi_circuit.settings import Baseline
+
+DIFFERENCE = "mean of logit(IO) - logit(S) at END"
+OWN_SLOTS = {"abc_own": 1, "abc_own_s2": 2}
+"""Slot of an ABC prompt whose name is set against that in the slot of IO."""
+ADVERSARIAL = ("adversarial.logits", "adversarial.probs")
+Slots = Float[np.ndarray, "prompt slot"]
 
 
-def baseline(*, prompts: Path, activations: Path, shuffles: int, out: Path, answers: Path) -> None:
-    """Writes `metrics.json` and one row per prompt and version.
+class BaselineFiles(Files):
+    prompts: Path
+    activations: Path
+    metrics: Path
+    answers: Path
+    """one row per prompt and version; IO and S are always those of the original prompt"""
 
-    Args:
-        prompts: `prompts.json`.
-        activations: `activations.safetensors`.
-        shuffles: draws of shuffled IO and S labels.
-        out: `metrics.json`.
-        answers: `answers.csv` with columns seed, template, order, version, logit_io, logit_s, difference,
-            probability_io, io_is_first. IO and S are always those of the original prompt.
-    """
-    content = read_file(prompts)
+
+def baseline(files: BaselineFiles, settings: Baseline) -> None:
+    """Writes `metrics.json` and one row per prompt and version."""
+    content = read_file(files.prompts)
     rows = content.prompts
-    table = read_answers(activations, rows)
-    with safe_open(activations, framework="np") as stored:
-        slots, slot_probs, logits, probs, own, own_probs = (
+    table = read_answers(files.activations, rows)
+    with safe_open(files.activations, framework="np") as stored:
+        slots, slot_probs, *answers = (
             stored.get_tensor(name).astype(np.float64)
-            for name in (
-                "slots.abc",
-                "slot_probs.abc",
-                "adversarial.logits",
-                "adversarial.probs",
-                "logits.original",
-                "probs.original",
-            )
+            for name in ("slots.abc", "slot_probs.abc", *ADVERSARIAL, "logits.original", "probs.original")
         )
-    metrics = measure(table, rows, shuffles) | own_slots(table, rows, slots, slot_probs)
-    write_metrics(out, metrics | measure_adversarial(content.adversarial, rows, logits, probs, own, own_probs))
-    names = [("abc_own", 1), ("abc_own_s2", 2)]
+    metrics = measure(table, rows, slots, slot_probs, settings.shuffles)
+    write_metrics(files.metrics, metrics | measure_adversarial(content.adversarial, rows, *answers))
     own_rows = [
         table[table["version"] == "abc"].assign(
             version=name,
-            difference=slots[:, 0] - slots[:, column],
+            difference=slots[:, 0] - slots[:, slot],
             logit_io=slots[:, 0],
-            logit_s=slots[:, column],
+            logit_s=slots[:, slot],
             probability_io=slot_probs[:, 0],
         )
-        for name, column in names
+        for name, slot in OWN_SLOTS.items()
     ]
-    write_table(answers, pd.concat([table, *own_rows]))
+    write_table(files.answers, pd.concat([table, *own_rows]))
 
 
 def read_answers(activations: Path, rows: list[Prompt]) -> pd.DataFrame:
@@ -94,103 +93,124 @@ def read_answers(activations: Path, rows: list[Prompt]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def measure(table: pd.DataFrame, rows: list[Prompt], shuffles: int) -> dict[str, Metric]:
-    """All metrics of this part."""
+def measure(
+    table: pd.DataFrame, rows: list[Prompt], slots: Slots, slot_probs: Slots, shuffles: int
+) -> dict[str, Metric]:
+    """All metrics but those of adversarial prompts. `slots` are logits of the three names of each ABC prompt."""
 
-    def column(version: str, name: str) -> Float[np.ndarray, " prompt"]:
-        found: np.ndarray = table.loc[table["version"] == version, name].to_numpy()
-        return found
+    def column(version: str, name: str) -> PerPrompt:
+        values: PerPrompt = table.loc[table["version"] == version, name].to_numpy()
+        return values
 
-    differences = {version: column(version, "difference") for version in VERSIONS}
-    original, abc = differences["original"], differences["abc"]
-    p_io, p_abc = column("original", "probability_io"), column("abc", "probability_io")
-    flips = role_flips(len(rows), shuffles)
-    shuffled = (flips * original > 0).astype(np.float64)
+    original, abc = column("original", "difference"), column("abc", "difference")
+    own = {name: slots[:, 0] - slots[:, slot] for name, slot in OWN_SLOTS.items()}
     above = (original > 0).astype(np.float64)
-
-    logits = partial(clustered, unit="logits", formula="mean of logit(IO) - logit(S) at END")
-    share = partial(clustered, prompts=rows, unit="share", formula="share of prompts with logit(IO) > logit(S)")
-    probability = partial(clustered, prompts=rows, unit="share", formula="mean P(IO) at END")
-    retained = partial(
-        clustered,
-        prompts=rows,
-        unit="1",
-        formula="mean logit difference / mean logit difference of the original prompts",
-        denominators=original,
-    )
+    shuffled = (role_flips(len(rows), shuffles) * original > 0).astype(np.float64)
+    probabilities = {"abc": column("abc", "probability_io"), "abc_own": slot_probs[:, 0]}
+    retained = "mean logit difference / mean logit difference of the original prompts"
     metrics = {
-        "logit_difference": logits(original, rows),
-        "logit_difference_abc": logits(abc, rows),
-        "logit_difference_minus_abc": logits(original - abc, rows),
-        "share_io_above_s": share(above),
-        "share_io_above_s_shuffled": null_distribution(
-            shuffled.mean(1), unit="share", formula="share of prompts with logit(IO) > logit(S), shuffled labels"
+        "logit_difference": clustered(
+            original, rows, unit="logits", formula=DIFFERENCE, cluster="frames", controls={"abc": abc, **own}
         ),
-        "share_io_above_s_minus_shuffled": share(above - shuffled.mean(0)),
-        "probability_io": probability(p_io),
-        "probability_io_abc": probability(p_abc),
-        "probability_io_minus_abc": probability(p_io - p_abc),
+        "share_io_above_s": clustered(
+            above,
+            rows,
+            unit="share",
+            formula="share of prompts with logit(IO) > logit(S)",
+            draws={"shuffled_roles": shuffled},
+        ),
+        "probability_io": clustered(
+            column("original", "probability_io"),
+            rows,
+            unit="share",
+            formula="mean P(IO) at END; of ABC prompts, of the original IO or of the name in its slot (abc_own)",
+            controls=probabilities,
+        ),
         "share_io_first": clustered(
             column("original", "io_is_first"),
             rows,
             unit="share",
             formula="share of prompts whose likeliest token is IO",
         ),
+        "abc_own_s2_retained": clustered(
+            own["abc_own_s2"],
+            rows,
+            unit="1",
+            formula="ABC prompts: logit of the name in the slot of IO minus the subject's / mean logit difference",
+            cluster="frames",
+            denominators=original,
+            controls={"abc_own": own["abc_own"]},
+        ),
     }
-    scored = {
-        "abc": abc,
-        "nouns_redrawn": differences["nouns_redrawn"],
-        "names_swapped": -differences["names_swapped"],  # the answer is the other name now
-    }
-    for name, values in scored.items():
-        metrics[f"{name}_retained"] = retained(values)
-    for name in ("nouns_redrawn", "names_swapped"):
-        metrics[f"{name}_minus_abc"] = retained(scored[name] - abc)
+    for version, sign in (("nouns_redrawn", 1), ("names_swapped", -1)):  # swapped: the answer is the other name now
+        kept = sign * column(version, "difference")
+        metrics[f"{version}_retained"] = clustered(
+            kept, rows, unit="1", formula=retained, denominators=original, controls={"abc": abc, **own}
+        )
     for order in ("ABBA", "BABA"):
-        kept = [index for index, row in enumerate(rows) if row.order == order]
-        metrics[f"logit_difference_{order.lower()}"] = logits(original[kept], [rows[i] for i in kept])
+        kept_rows = [index for index, row in enumerate(rows) if row.order == order]
+        metrics[f"logit_difference_{order.lower()}"] = clustered(
+            original[kept_rows], [rows[i] for i in kept_rows], unit="logits", formula=DIFFERENCE
+        )
     return metrics
 
 
-def own_slots(
-    table: pd.DataFrame,
+def measure_adversarial(
+    made: list[Adversarial],
     rows: list[Prompt],
-    slots: Float[np.ndarray, "prompt slot"],
-    probs: Float[np.ndarray, "prompt slot"],
+    logits: Float[np.ndarray, "made two"],
+    probs: Float[np.ndarray, "made two"],
+    plain_logits: Float[np.ndarray, "prompt two"],
+    plain_probs: Float[np.ndarray, "prompt two"],
 ) -> dict[str, Metric]:
-    """ABC prompts scored on the names that stand in them, and what the original prompts have beyond that."""
-    original = table.loc[table["version"] == "original"]
-    difference, p_io = (original[name].to_numpy() for name in ("difference", "probability_io"))
-    metrics: dict[str, Metric] = {}
-    for name, column, text in (("abc_own", 1, "S1"), ("abc_own_s2", 2, "S2")):
-        own = slots[:, 0] - slots[:, column]
-        formula = f"ABC prompts: logit of the name in the slot of IO minus that in the slot of {text}"
-        metrics[f"logit_difference_{name}"] = clustered(own, rows, unit="logits", formula=formula)
-        metrics[f"logit_difference_minus_{name}"] = clustered(
-            difference - own, rows, unit="logits", formula=f"logit(IO) - logit(S), minus: {formula}"
+    """Logit difference, P(IO) and share with S above IO after a sentence about IO, and the drop that it causes.
+
+    Args:
+        made: adversarial prompts.
+        rows: all plain prompts.
+        logits: of IO and S on each adversarial prompt.
+        probs: their probabilities.
+        plain_logits: of IO and S on each plain prompt.
+        plain_probs: their probabilities.
+    """
+    which = {extra: [row for row, item in enumerate(made) if item.extra == extra] for extra in EXTRAS}
+    index = [made[row].index for row in which["io"]]
+    prompts = [rows[number] for number in index]
+    difference = {extra: logits[of, 0] - logits[of, 1] for extra, of in which.items()}
+    plain = plain_logits[index, 0] - plain_logits[index, 1]
+    quantities = {
+        "logit_difference": ("logits", DIFFERENCE, difference | {"plain": plain}),
+        "probability_io": (
+            "share",
+            "mean P(IO) at END",
+            {extra: probs[of, 0] for extra, of in which.items()} | {"plain": plain_probs[index, 0]},
+        ),
+        "s_above_io": (
+            "share",
+            "share of prompts with logit(S) > logit(IO)",
+            {name: (values < 0).astype(np.float64) for name, values in (difference | {"plain": plain}).items()},
+        ),
+    }
+    metrics = {
+        f"adversarial_{name}": clustered(
+            values["io"],
+            prompts,
+            unit=unit,
+            formula=f"{text}, after a sentence about IO",
+            controls={"no_sentence": values["plain"], "sentence_about_s": values["s"]},
         )
-        ratio = partial(clustered, prompts=rows, unit="1", denominators=difference)
-        metrics[f"{name}_retained"] = ratio(own, formula=f"{formula} / mean logit difference")
-        for version, sign in (("nouns_redrawn", 1), ("names_swapped", -1)):
-            kept = sign * table.loc[table["version"] == version, "difference"].to_numpy()
-            metrics[f"{version}_minus_{name}"] = ratio(
-                kept - own, formula=f"retained, minus: {formula} / mean logit difference"
-            )
-    metrics["abc_own_s2_minus_abc_own"] = clustered(
-        slots[:, 1] - slots[:, 2],
-        rows,
+        for name, (unit, text, values) in quantities.items()
+    }
+    metrics["adversarial_drop"] = clustered(
+        plain - difference["io"],
+        prompts,
         unit="1",
-        formula="ABC prompts: logit of the name in the slot of S1 minus the subject's / mean logit difference",
-        denominators=difference,
-    )
-    metrics["probability_io_abc_own"] = clustered(
-        probs[:, 0], rows, unit="share", formula="ABC prompts: mean P(name in the slot of IO)"
-    )
-    metrics["probability_io_minus_abc_own"] = clustered(
-        p_io - probs[:, 0], rows, unit="share", formula="mean P(IO) minus the same on ABC prompts"
+        formula="drop of the logit difference by a sentence about IO / logit difference without it",
+        denominators=plain,
+        controls={"sentence_about_s": plain - difference["s"]},
     )
     return metrics
 
 
 if __name__ == "__main__":
-    run(baseline)
+    run_step(baseline)

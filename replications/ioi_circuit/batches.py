@@ -1,15 +1,16 @@
 """Prompts as tensors: a balanced choice of prompts, their tokens, positions and names, and passes over them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
+from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
-from replications.ioi_circuit.dataset import Prompt, Version
+from replications.ioi_circuit.dataset import Prompt, Version, read_prompts
 
 Place = Literal["io", "s1", "s1_next", "s2", "end"]
 DISCOVERY, VERIFICATION = 1, 0
@@ -43,6 +44,12 @@ class Batch:
     def at(self, place: Place) -> Int[Tensor, " batch"]:
         """Index of one position in each prompt."""
         return torch.tensor([getattr(row.positions, place) for row in self.prompts], device=self.device)
+
+
+def load_circuit_prompts(manifest: Path, prompts: Path, device: str) -> tuple[Decoder, list[Prompt]]:
+    """The model, and the prompts on which the circuit is searched and tested."""
+    rows = read_prompts(prompts, "circuit_prompts")
+    return Decoder(load_model(manifest.parent, device=device), max(row.positions.end for row in rows) + 1), rows
 
 
 def passes(decoder: Decoder, batch: Batch) -> tuple[Cache, Cache]:
@@ -90,21 +97,3 @@ def by_template(prompts: list[Prompt]) -> list[list[Prompt]]:
 def in_chunks(prompts: list[Prompt], size: int) -> list[list[Prompt]]:
     """Prompts in order, `size` at a time; padding is masked, so templates may mix."""
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]
-
-
-def family_threshold(values: Float[np.ndarray, "head prompt"], draws: int, level: float = 0.95) -> float:
-    """Smallest |t| that the best of all heads exceeds by luck in at most 5 % of draws (sign flips prompt by prompt).
-
-    The roles of the two names were drawn at random, so flipping them prompt by prompt is an exact null; taking the
-    largest |t| over all heads in each draw accounts for the choice of the best head.
-    """
-    flips = np.random.default_rng(0).choice([-1.0, 1.0], size=(draws, values.shape[1]))
-    largest = [np.abs(t_values(values * flip)).max() for flip in flips]
-    return float(np.quantile(largest, level))
-
-
-def t_values(values: Float[np.ndarray, "head prompt"]) -> Float[np.ndarray, " head"]:
-    """Mean over standard error; a floor on the error keeps heads without any effect at 0."""
-    spread = values.std(1, ddof=1) / np.sqrt(values.shape[1])
-    found: np.ndarray = values.mean(1) / (spread + 1e-3 * np.abs(values).max() + 1e-12)
-    return found

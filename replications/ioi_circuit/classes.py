@@ -1,98 +1,220 @@
-"""Naming heads by rule. A rule combines a causal effect with what the head looks at and what it copies.
+"""Naming heads by rule, and the scores behind the names (Wang et al. 2022, section 3, appendix H).
 
-    name_mover      direct effect favours IO, looks from END at IO, copies the name there
-    negative        direct effect opposes IO, looks from END at IO, suppresses the name there
-    s_suppressing   direct effect favours IO, looks from END at S2, suppresses the name there
-    s_inhibition    favours IO through the queries of the heads above, looks from END at S2
-    induction       favours IO through values or keys at S2, looks from S2 at S1+1, and after a repeated random token
-    duplicate       the same, looks from S2 at S1, and at the first copy of a repeated random token
-    previous        favours IO through the keys of induction heads at S1+1, looks one token back, also on random tokens
+A rule combines a causal effect with what the head attends to and what it copies:
+
+    name_mover      direct effect favours IO, attends from END to IO, copies the name there
+    negative        direct effect opposes IO, attends from END to IO, suppresses the name there
+    s_suppressing   direct effect favours IO, attends from END to S2, suppresses the name there
+    s_inhibition    favours IO through the queries of the heads above, attends from END to S2
+    induction       favours IO through values or keys at S2, attends from S2 to S1+1, and after a repeated random token
+    duplicate       the same, attends from S2 to S1, and to the first copy of a repeated random token
+    previous        favours IO through keys of induction heads at S1+1, attends one token back, also on random tokens
     unclassified    has such an effect, but meets no rule
 
-An effect counts when the mean over prompts is at least `minimum` percent of the logit difference and |t| exceeds the
-threshold of the best of all heads with roles flipped prompt by prompt; attention contrasts and copying must exceed the
-threshold of their own family, made in the same way. Scores on random tokens must exceed the best of all heads at a
-wrong offset.
+An effect counts when it is significant (prompt_statistics.py) and at least `minimum_percent` of the logit difference.
+Attention contrasts and copying must be significant in their own family. Scores on random tokens must exceed the best of
+all heads at a wrong offset.
+
+Attention on IOI prompts, always as a contrast to where the head would attend if the class name were wrong:
+
+    to_io       END: attention to IO minus that to S1 and S2 together
+    to_s2       END: attention to S2 minus that to IO and S1 together
+    duplicate   S2: attention to S1, minus the same on the ABC partner, where nothing is repeated
+    induction   S2: attention to S1+1, minus the same on the ABC partner
+    previous    S1+1: attention to S1, minus that to the token before S1
+
+Copying: the residual stream at the name's position goes through the head's norm, W_V, W_O and the unembedding; the
+score is the share of the other names that end below the one in question (ties count half), mapped from [0, 1] to
+[-1, 1]. 0 is chance, 1 copies, -1 suppresses. Wang et al. count how often the name is among the five largest logits;
+that saturates and is not 0 for random heads, so the rank is used. `copy_io` reads the name at IO, `copy_s` that at S2.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
+import einops
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from replications.ioi_circuit.batches import family_threshold, t_values
+from common.interp.decoder import Cache, Decoder
+from common.interp.head_scores import attention_to
+from common.interp.partial_forward import at_position
+from replications.ioi_circuit.batches import Batch, Place
+from replications.ioi_circuit.dataset import Version
+from replications.ioi_circuit.prompt_statistics import SignificantEffects, significant
 
-Named = dict[str, dict[int, str]]
+CONTRASTS = ("to_io", "to_s2", "duplicate", "induction", "previous")
+COPYING = ("copy_io", "copy_s")
+WRONG_OFFSET = 7  # further back: the null of scores on random tokens
+ATTENTION: tuple[tuple[Place, Place], ...] = (
+    ("end", "io"),
+    ("end", "s1"),
+    ("end", "s2"),
+    ("s2", "s1"),
+    ("s2", "s1_next"),
+    ("s1_next", "s1"),
+)
+PerHead = Float[np.ndarray, "head n"]
+HeadClasses = dict[str, dict[int, str]]
 """Per receiver set, the class of every head with an effect; heads are numbered through all layers."""
 
 
-@dataclass(frozen=True)
-class Signs:
-    """For each head: mean over prompts, and whether it is beyond luck (sign kept: -1, 0 or 1)."""
+class HeadScores(NamedTuple):
+    """What the rules know of every head beside its effects."""
 
-    mean: Float[np.ndarray, " head"]
-    sign: Float[np.ndarray, " head"]
-    threshold: float
-
-
-def signs(values: Float[np.ndarray, "head prompt"], draws: int, minimum: float = 0.0) -> Signs:
-    """Which heads have a mean beyond the luck of the best of all heads, and of at least `minimum` in size."""
-    threshold = family_threshold(values, draws)
-    mean = values.mean(1)
-    real = (np.abs(t_values(values)) > threshold) & (np.abs(mean) >= minimum)
-    return Signs(mean, np.sign(mean) * real, threshold)
+    contrasts: dict[str, SignificantEffects]
+    copying: dict[str, SignificantEffects]
+    random_tokens: dict[str, Float[np.ndarray, " head"]]
+    """previous, duplicate and induction on repeated random tokens, and `<name>_null`"""
+    attention: dict[str, PerHead]
+    """`from>to` on each prompt"""
 
 
-def direct_classes(direct: Signs, looks: dict[str, Signs], copies: dict[str, Signs]) -> dict[int, str]:
+def head_scores(
+    decoder: Decoder,
+    batch: Batch,
+    name_ids: Int[Tensor, " name"],
+    random_tokens: dict[str, Float[np.ndarray, " head"]],
+    draws: int,
+) -> HeadScores:
+    """All scores on the prompts of `batch`; `name_ids` are all names of the task."""
+    cache, attends = attention(decoder, batch, "original")
+    _, abc = attention(decoder, batch, "abc")
+    return HeadScores(
+        {name: significant(values, draws) for name, values in contrasts(attends, abc).items()},
+        {name: significant(values, draws) for name, values in copying(decoder, cache, batch, name_ids).items()},
+        random_tokens,
+        attends,
+    )
+
+
+def attention(decoder: Decoder, batch: Batch, version: Version) -> tuple[Cache, dict[str, PerHead]]:
+    """A pass with everything kept, and the attention of every head from one position to another.
+
+    Returns:
+        The cache, and `from>to` -> one value for each head (all layers) and prompt; `s1_next>before` is the attention
+        to the token before S1.
+    """
+    kept: dict[str, list[Tensor]] = {}
+    rows = torch.arange(len(batch.prompts), device=batch.device)
+    places = {f"{query}>{key}": (batch.at(query), batch.at(key)) for query, key in ATTENTION}
+    places["s1_next>before"] = (batch.at("s1_next"), batch.at("s1") - 1)
+
+    def keep(layer: int, pattern: Tensor) -> None:
+        for name, (query, key) in places.items():
+            kept.setdefault(name, []).append(pattern[rows, :, query, key])
+
+    cache = decoder.forward(batch.tokens(version), batch.mask, keep=True, patterns=keep)
+    stacked = {name: einops.rearrange(values, "layer n head -> (layer head) n") for name, values in kept.items()}
+    return cache, {name: values.double().cpu().numpy() for name, values in stacked.items()}
+
+
+def contrasts(attends: dict[str, PerHead], abc: dict[str, PerHead]) -> dict[str, PerHead]:
+    """The five contrasts of the module's docstring."""
+    io, s1, s2 = (attends[f"end>{key}"] for key in ("io", "s1", "s2"))
+    return {
+        "to_io": io - s1 - s2,
+        "to_s2": s2 - io - s1,
+        "duplicate": attends["s2>s1"] - abc["s2>s1"],
+        "induction": attends["s2>s1_next"] - abc["s2>s1_next"],
+        "previous": attends["s1_next>s1"] - attends["s1_next>before"],
+    }
+
+
+def random_token_scores(decoder: Decoder, period: int, batch: int, seed: int) -> dict[str, Float[np.ndarray, " head"]]:
+    """Attention of every head on random tokens repeated once, from the second copy.
+
+    `previous`: one token back; `duplicate`: to the same token of the first copy; `induction`: to the token after it.
+    `<name>_null` is the attention at the offset `WRONG_OFFSET` further back.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    size = decoder.bridge.cfg.d_vocab
+    once = torch.randint(size // 50, size, (batch, period), generator=generator)
+    tokens = torch.cat([once, once], 1).to(decoder.W_O[0].device)
+    query = torch.arange(2 * period, device=tokens.device)[:, None]
+    offset = query - query.T
+    masks = {
+        label: ((offset == back) & (query >= period)).expand(batch, -1, -1)
+        for name, right in (("previous", 1), ("duplicate", period), ("induction", period - 1))
+        for label, back in ((name, right), (f"{name}_null", right + WRONG_OFFSET))
+    }
+    scores: dict[str, list[Tensor]] = {}
+
+    def keep(layer: int, pattern: Tensor) -> None:
+        for label, mask in masks.items():
+            scores.setdefault(label, []).append(attention_to(pattern, mask))
+
+    decoder.forward(tokens, torch.ones_like(tokens, dtype=torch.bool), patterns=keep)
+    return {name: torch.cat(values).double().cpu().numpy() for name, values in scores.items()}
+
+
+def copying(decoder: Decoder, cache: Cache, batch: Batch, name_ids: Int[Tensor, " name"]) -> dict[str, PerHead]:
+    """`copy_io` and `copy_s` of every head on every prompt."""
+    unembed = decoder.bridge.W_U[:, name_ids]
+    scores: dict[str, PerHead] = {}
+    sides: tuple[tuple[str, Place, int], ...] = (("copy_io", "io", 0), ("copy_s", "s2", 1))
+    for label, place, column in sides:
+        right = batch.names[:, column, None] == name_ids
+        by_layer = []
+        for layer in range(decoder.n_layers):
+            stream = at_position(cache.resid_pre[layer], batch.at(place))
+            v = decoder.values(layer, decoder.norm(layer, 0, stream))
+            moved = einops.repeat(v, "n kv d -> n (kv g) d", g=decoder.group)
+            written = torch.einsum("nhd,hdm->nhm", moved, decoder.W_O[layer])
+            logits = decoder.bridge.ln_final(written) @ unembed
+            own = logits[right[:, None].expand_as(logits)].reshape(*logits.shape[:2], 1)
+            equal = (logits == own).double().sum(-1) - 1  # but for the name itself
+            below = ((logits < own).double().sum(-1) + equal / 2) / (len(name_ids) - 1)
+            by_layer.append(2 * below.T - 1)
+        scores[label] = torch.cat(by_layer).cpu().numpy()
+    return scores
+
+
+def direct_classes(direct: SignificantEffects, scores: HeadScores) -> dict[int, str]:
     """Heads with an effect on the final residual stream: mover, negative, S-suppressing or unclassified."""
-    found = {}
+    classes = {}
     for head in np.flatnonzero(direct.sign):
         favours = direct.sign[head] < 0
-        at_io = looks["to_io"].sign[head] > 0
-        at_s2 = looks["to_s2"].sign[head] > 0
-        if favours and at_io and copies["copy_io"].sign[head] > 0:
-            found[int(head)] = "name_mover"
-        elif not favours and at_io and copies["copy_io"].sign[head] < 0:
-            found[int(head)] = "negative"
-        elif favours and at_s2 and copies["copy_s"].sign[head] < 0:
-            found[int(head)] = "s_suppressing"
+        to_io = scores.contrasts["to_io"].sign[head] > 0
+        to_s2 = scores.contrasts["to_s2"].sign[head] > 0
+        if favours and to_io and scores.copying["copy_io"].sign[head] > 0:
+            classes[int(head)] = "name_mover"
+        elif not favours and to_io and scores.copying["copy_io"].sign[head] < 0:
+            classes[int(head)] = "negative"
+        elif favours and to_s2 and scores.copying["copy_s"].sign[head] < 0:
+            classes[int(head)] = "s_suppressing"
         else:
-            found[int(head)] = "unclassified"
-    return found
+            classes[int(head)] = "unclassified"
+    return classes
 
 
-def inhibition_classes(queries: Signs, looks: dict[str, Signs]) -> dict[int, str]:
+def inhibition_classes(queries: SignificantEffects, scores: HeadScores) -> dict[int, str]:
     """Heads with an effect through the movers' queries."""
-    hits = np.flatnonzero(queries.sign)
-    return {
-        int(h): "s_inhibition" if queries.sign[h] < 0 and looks["to_s2"].sign[h] > 0 else "unclassified" for h in hits
-    }
+    fits = (queries.sign < 0) & (scores.contrasts["to_s2"].sign > 0)
+    return {int(head): "s_inhibition" if fits[head] else "unclassified" for head in np.flatnonzero(queries.sign)}
 
 
-def s2_classes(
-    effects: list[Signs], looks: dict[str, Signs], repeated: dict[str, Float[np.ndarray, " head"]]
-) -> dict[int, str]:
+def s2_classes(effects: list[SignificantEffects], scores: HeadScores) -> dict[int, str]:
     """Heads with an effect through values or keys at S2."""
-    found = {}
+    classes = {}
     for head in np.flatnonzero(np.any([effect.sign != 0 for effect in effects], axis=0)):
         favours = any(effect.sign[head] < 0 for effect in effects)
-        fits = {
-            name: looks[name].sign[head] > 0 and repeated[name][head] > repeated[f"{name}_null"].max()
-            for name in ("induction", "duplicate")
-        }
-        best = max(fits, key=lambda name: (fits[name], looks[name].mean[head]))
-        found[int(head)] = best if favours and fits[best] else "unclassified"
-    return found
+        fits = {name: _fits(name, int(head), scores) for name in ("induction", "duplicate")}
+        best = max(fits, key=lambda name: (fits[name], scores.contrasts[name].mean[head]))
+        classes[int(head)] = best if favours and fits[best] else "unclassified"
+    return classes
 
 
-def previous_classes(
-    effect: Signs, looks: dict[str, Signs], repeated: dict[str, Float[np.ndarray, " head"]]
-) -> dict[int, str]:
+def previous_classes(effect: SignificantEffects, scores: HeadScores) -> dict[int, str]:
     """Heads with an effect through the induction heads' keys at S1+1."""
-    null = repeated["previous_null"].max()
     return {
-        int(head): "previous"
-        if effect.sign[head] < 0 and looks["previous"].sign[head] > 0 and repeated["previous"][head] > null
-        else "unclassified"
+        int(head): "previous" if effect.sign[head] < 0 and _fits("previous", int(head), scores) else "unclassified"
         for head in np.flatnonzero(effect.sign)
     }
+
+
+def _fits(name: str, head: int, scores: HeadScores) -> bool:
+    """Whether a head attends as its class says, on the prompts and on random tokens."""
+    beyond_null = scores.random_tokens[name][head] > scores.random_tokens[f"{name}_null"].max()
+    return bool(scores.contrasts[name].sign[head] > 0 and beyond_null)

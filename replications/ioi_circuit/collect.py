@@ -15,7 +15,6 @@ are knocked out. `activations.safetensors` holds, for a version v:
 """
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -23,45 +22,35 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.core.files import atomic
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
 from common.interp.partial_forward import at_position
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.dataset import VERSIONS, Adversarial, Prompt, Version, read_file
 from replications.ioi_circuit.residual import check_architecture, read_names
+from replications.ioi_circuit.settings import Collect
 
 RESID_VERSIONS = ("original", "abc")
 Z_VERSIONS = ("original", "abc", "nouns_redrawn")
 
 
-def collect(
-    *,
-    prompts: Path,
-    manifest: Path,
-    batch_size: int,
-    small_group: int,
-    device: Literal["cpu", "cuda"],
-    out: Path,
-) -> None:
-    """Writes `activations.safetensors`.
+class CollectFiles(Files):
+    manifest: Path
+    prompts: Path
+    activations: Path
 
-    Args:
-        prompts: `prompts.json`.
-        manifest: `manifest.json` of the model.
-        batch_size: prompts in one forward pass.
-        small_group: prompts in the smaller of the two template means.
-        device: where the model runs.
-        out: the file to write.
-    """
-    content = read_file(prompts)
+
+def collect(files: CollectFiles, settings: Collect, run: RunInfo) -> None:
+    """Writes `activations.safetensors`."""
+    content = read_file(files.prompts)
     rows = content.prompts
     length = max(len(rows[0].attention), *(len(item.tokens) for item in content.adversarial))
-    decoder = Decoder(load_model(manifest.parent, device=device), length)
+    decoder = Decoder(load_model(files.manifest.parent, device=run.device), length)
     with torch.no_grad():
-        tensors = run_versions(decoder, rows, batch_size, small_group)
-        tensors |= run_adversarial(decoder, content.adversarial, rows, batch_size)
-    with atomic(out) as temporary:
+        tensors = run_versions(decoder, rows, settings.batch_size, settings.small_group)
+        tensors |= run_adversarial(decoder, content.adversarial, rows, settings.batch_size)
+    with atomic(files.activations) as temporary:
         save_file(tensors, temporary)
 
 
@@ -85,27 +74,27 @@ def run_versions(decoder: Decoder, rows: list[Prompt], batch_size: int, small_gr
                 own = [layer[row, : prompt.positions.end + 1] for layer in cache.z]
                 z.setdefault(prompt.template, []).append(torch.stack(own).cpu())
     back = torch.tensor(order).argsort()
-    found = {name: torch.cat(parts)[back] for name, parts in kept.items()}
+    tensors = {name: torch.cat(parts)[back] for name, parts in kept.items()}
     for template, parts in z.items():
-        found[f"mean.{template}"] = torch.stack(parts).mean(0)
-        found[f"mean_few.{template}"] = torch.stack(parts[:small_group]).mean(0)
-    return dict(sorted(found.items()))
+        tensors[f"mean.{template}"] = torch.stack(parts).mean(0)
+        tensors[f"mean_few.{template}"] = torch.stack(parts[:small_group]).mean(0)
+    return dict(sorted(tensors.items()))
 
 
 def read_batch(decoder: Decoder, cache: Cache, batch: Batch, version: Version) -> dict[str, Tensor]:
     """What is kept of one pass, read at END."""
     end = batch.at("end")
-    found = {f"{name}.{version}": value for name, value in answers(decoder, cache, batch.names, end).items()}
+    read = {f"{name}.{version}": value for name, value in answers(decoder, cache, batch.names, end).items()}
     if version == "abc":
         slots = torch.tensor([row.abc_ids for row in batch.prompts], device=end.device)
         own = answers(decoder, cache, slots, end)
-        found |= {"slots.abc": own["logits"], "slot_probs.abc": own["probs"]}
+        read |= {"slots.abc": own["logits"], "slot_probs.abc": own["probs"]}
     if version in RESID_VERSIONS:
         stream = [*cache.resid_pre, cache.final]
-        found[f"resid.{version}"] = torch.stack([at_position(x, end) for x in stream], 1)
+        read[f"resid.{version}"] = torch.stack([at_position(x, end) for x in stream], 1)
     if version in Z_VERSIONS:
-        found[f"z.{version}"] = torch.stack([at_position(x, end) for x in cache.z], 1)
-    return found
+        read[f"z.{version}"] = torch.stack([at_position(x, end) for x in cache.z], 1)
+    return read
 
 
 def answers(
@@ -131,12 +120,12 @@ def run_adversarial(
         tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(item.tokens) for item in batch], True).to(device)
         mask = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
         names = torch.tensor([[rows[item.index].io_id, rows[item.index].s_id] for item in batch], device=device)
-        found = answers(decoder, decoder.forward(tokens, mask), names, lengths - 1)
+        read = answers(decoder, decoder.forward(tokens, mask), names, lengths - 1)
         for name, values in parts.items():
-            values.append(found[name].cpu())
+            values.append(read[name].cpu())
     back = torch.tensor(order).argsort()
     return {f"adversarial.{name}": torch.cat(values)[back] for name, values in parts.items()}
 
 
 if __name__ == "__main__":
-    run(collect)
+    run_step(collect)

@@ -1,45 +1,54 @@
-"""Completeness and minimality (Wang et al. 2022, section 4): does the circuit break as the model does?
+"""Faithfulness, completeness and minimality (Wang et al. 2022, section 4): does the circuit break as the model does?
 
-A faithful circuit may still miss the heads that take over when others fail. So parts K are taken out of the circuit C
-and out of the whole model M: by class, at random (each node with probability 1/2), and greedily, growing K by the
-candidate that drives F(C minus K) and F(M minus K) furthest apart (the objective of the released code; the paper's
-algorithm 3 maximises the change of F(C minus K) instead). F is the mean logit difference.
+F is the mean logit difference, M the model, C the circuit, M minus K the model without the nodes K.
 
-    gap            |F(M minus K) - F(C minus K)| / F(M)
-    minimality     |F(C minus (K and v)) - F(C minus K)| / F(M) for each node v, K the other nodes of its class
-    additions      |F(C and v) - F(C)| / F(M) for random nodes v outside: what a stranger is worth
+    faithfulness    F(C) / F(M); controls: the two strongest nodes, the naive circuit, no node
+    complement      F(M minus C) / F(M)
+    gap             |F(M minus K) - F(C minus K)| / F(M)
+    minimality      |F(C minus (K and v)) - F(C minus K)| / F(M) for each node v, K the other nodes of its class
+    additions       |F(C and v) - F(C)| / F(M) for random nodes v outside: what a stranger is worth
+    answer          KL(M || C) of the next token, and share of prompts with the same likeliest token
+    role-blind      F on ABC prompts (name in the slot of IO minus the subject's) / F on the prompts themselves
 
-In M minus K a head is removed at its circuit position only; in C minus K it is gone everywhere.
+A faithful circuit may still miss the heads that take over when others fail. So parts K are taken out of the circuit and
+out of the whole model: by class, at random (each node with probability 1/2), and greedily, growing K by the candidate
+that drives F(C minus K) and F(M minus K) furthest apart. That is the objective of the released code; the paper's
+algorithm 3 maximises the change of F(C minus K) instead. In M minus K a head is removed at its circuit position only;
+in C minus K it is gone everywhere.
+
+The role-blind share tells why faithfulness alone proves little. Under mean ablation a head that lowers whatever name
+stands as the subject keeps much of F, though nothing in that set of heads knows which name came twice.
+
+Random node sets have the circuit's layers and positions. They are run on fewer prompts; `*_against_random_heads` is the
+circuit on those.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from common.core.metrics import Metric
+from common.core.statistics import BOOTSTRAP_DRAWS, from_draws, with_control
+from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.knockout import KnockOut
-from replications.ioi_circuit.labels import CLASSES, NAMED
-from replications.ioi_circuit.nodes import PLACES, Node, NodeSet, node_set
+from replications.ioi_circuit.nodes import CLASSES, NAMED, PLACES, Node, NodeSet, node_set, random_like
+from replications.ioi_circuit.prompt_statistics import PerPrompt, beside_null, clustered
+from replications.ioi_circuit.settings import Greedy
 
 EVERYTHING: NodeSet = frozenset()
 """Removing nothing: the whole model."""
 HELPFUL = ("name_mover", "s_suppressing", "s_inhibition", "induction", "duplicate", "previous")
-
-
-@dataclass(frozen=True)
-class Greedy:
-    """How far greedy completeness searches."""
-
-    runs: int
-    iterations: int
-    candidates: int
+RANDOM_ANSWERS = 20  # random circuits whose answers are compared
+WORTH = 0.01
+"""Smallest worth of a node that belongs to the circuit (Wang et al. 2022, figure 7)."""
+Runs = dict[str, PerPrompt]
+"""logit(IO) - logit(S) of every prompt, by what was kept or removed"""
 
 
 def classes_of(chosen: pd.DataFrame) -> dict[str, NodeSet]:
     """The nodes of each class that has any, backup name movers and heads without a class among them."""
-    found = {name: node_set(chosen[chosen["class"] == name]) for name in (*CLASSES, "backup")}
-    return {name: nodes for name, nodes in found.items() if nodes}
+    by_kind = {name: node_set(chosen[chosen["class"] == name]) for name in (*CLASSES, "backup")}
+    return {name: nodes for name, nodes in by_kind.items() if nodes}
 
 
 def circuits_of(chosen: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, NodeSet]:
@@ -53,7 +62,7 @@ def circuits_of(chosen: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, NodeSet
 
 def by_class(
     where: KnockOut, circuits: dict[str, NodeSet], classes: dict[str, NodeSet]
-) -> tuple[dict[str, Float[np.ndarray, " prompt"]], dict[str, dict[str, Float[np.ndarray, " prompt"]]]]:
+) -> tuple[Runs, dict[str, Runs]]:
     """F(M minus K) for each class, and F(C minus K) for each circuit and class; 'none' stands for K empty."""
     parts = {"none": EVERYTHING, **classes}
     removed = dict(zip(parts, where.differences(list(parts.values()), remove=True), strict=True))
@@ -73,7 +82,7 @@ def random_parts(where: KnockOut, nodes: NodeSet, draws: int, seed: int) -> Floa
 def greedy_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int) -> Float[np.ndarray, "step two"]:
     """F(C minus K) and F(M minus K) after each step of each greedy run."""
     generator = np.random.default_rng(seed)
-    found = []
+    steps = []
     for _ in range(greedy.runs):
         taken: NodeSet = frozenset()
         for _ in range(min(greedy.iterations, len(nodes))):
@@ -83,8 +92,8 @@ def greedy_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int) -> 
             values = _both(where, nodes, parts)
             best = int(np.abs(values[:, 0] - values[:, 1]).argmax())
             taken = parts[best]
-            found.append(values[best])
-    return np.stack(found)
+            steps.append(values[best])
+    return np.stack(steps)
 
 
 def _both(where: KnockOut, nodes: NodeSet, parts: list[NodeSet]) -> Float[np.ndarray, "part two"]:
@@ -94,8 +103,8 @@ def _both(where: KnockOut, nodes: NodeSet, parts: list[NodeSet]) -> Float[np.nda
 
 def gaps(values: Float[np.ndarray, "part two"], model: float) -> Float[np.ndarray, " part"]:
     """|F(M minus K) - F(C minus K)| / F(M)."""
-    found: np.ndarray = np.abs(values[:, 1] - values[:, 0]) / model
-    return found
+    relative: np.ndarray = np.abs(values[:, 1] - values[:, 0]) / model
+    return relative
 
 
 def minimality(where: KnockOut, chosen: pd.DataFrame) -> list[float]:
@@ -122,5 +131,156 @@ def additions(where: KnockOut, chosen: pd.DataFrame, draws: int, seed: int) -> F
     picked = np.random.default_rng(seed).choice(len(outside), min(draws, len(outside)), replace=False)
     values = where.differences([nodes, *(nodes | {outside[number]} for number in picked)]).mean(1)
     whole = where.differences([EVERYTHING], remove=True)[0].mean()
-    found: np.ndarray = np.abs(values[1:] - values[0]) / whole
-    return found
+    worth: np.ndarray = np.abs(values[1:] - values[0]) / whole
+    return worth
+
+
+def measure_faithfulness(fresh: KnockOut, nodes: NodeSet, removed: Runs, kept: dict[str, Runs]) -> dict[str, Metric]:
+    """The circuit against the other circuits and no node at all, and its complement."""
+    model, prompts = removed["none"], fresh.prompts
+    [nothing], [complement] = fresh.differences([EVERYTHING]), fresh.differences([nodes], remove=True)
+    controls = {name: runs["none"] for name, runs in kept.items() if name != "circuit"} | {"no_node": nothing}
+    circuit = kept["circuit"]["none"]
+    return {
+        "model": clustered(model, prompts, unit="logits", formula="F(M)"),
+        "circuit_faithfulness": clustered(
+            circuit, prompts, unit="1", formula="F(C) / F(M)", cluster="prompts", denominators=model, controls=controls
+        ),
+        "complement_faithfulness": clustered(
+            complement, prompts, unit="1", formula="F(M minus C) / F(M)", denominators=model
+        ),
+        "average_of_ratios": clustered(circuit / model, prompts, unit="1", formula="mean over prompts of F(C) / F(M)"),
+    }
+
+
+def measure_against_random(few: KnockOut, nodes: NodeSet, draws: int) -> dict[str, Metric]:
+    """The circuit kept alone and taken out, against random node sets with its layers and positions."""
+    sets = random_like(nodes, few.decoder.n_heads, draws, seed=0)
+    [model] = few.differences([EVERYTHING], remove=True)
+    metrics = {}
+    for name, remove, text in (("circuit", False, "F(C) / F(M)"), ("complement", True, "F(M minus C) / F(M)")):
+        metrics[f"{name}_against_random_heads"] = clustered(
+            few.differences([nodes], remove=remove)[0],
+            few.prompts,
+            unit="1",
+            formula=f"{text}; random: {draws} node sets with the circuit's layers and positions",
+            denominators=model,
+            draws={"random_heads": few.differences(sets, remove=remove)},
+        )
+    return metrics
+
+
+def measure_classes(removed: Runs, kept: dict[str, Runs], prompts: list[Prompt]) -> dict[str, Metric]:
+    """What each class is worth to the model, and the gap between model and circuit without it.
+
+    `circuit_class_gap` is the largest gap over the classes that have a name, whose sign is turned so that its mean is
+    positive; controls are the largest gaps of the other circuits.
+    """
+    model = removed["none"]
+
+    def share(values: PerPrompt, formula: str, controls: Runs | None = None) -> Metric:
+        return clustered(values, prompts, unit="1", formula=formula, denominators=model, controls=controls)
+
+    metrics = {}
+    for name, without in removed.items():
+        if name != "none":
+            metrics[f"drop_without_{name}"] = share(model - without, "(F(M) - F(M minus K)) / F(M)")
+            gap = without - kept["circuit"][name]
+            metrics[f"incompleteness_{name}"] = share(gap, "(F(M-K) - F(C-K)) / F(M)")
+    widest: Runs = {}
+    for circuit, runs in kept.items():
+        gaps_of = {name: removed[name] - runs[name] for name in removed if name in NAMED}
+        if gaps_of:
+            largest = max(gaps_of.values(), key=lambda values: abs(float(values.mean())))
+            widest[circuit] = np.sign(float(largest.mean())) * largest
+    if widest:
+        of_circuit = widest.pop("circuit")
+        text = "largest |F(M-K) - F(C-K)| / F(M) over classes K"
+        metrics["circuit_class_gap"] = share(of_circuit, text, widest)
+    return metrics
+
+
+def measure_minimality(
+    of_nodes: Float[np.ndarray, " node"], of_others: Float[np.ndarray, " draw"]
+) -> dict[str, Metric]:
+    """How many nodes are worth at least one percent, against random heads that are added to the circuit."""
+    nodes, others = of_nodes >= WORTH, of_others >= WORTH
+    text = f"share of nodes worth at least {WORTH:g} F(M)"
+    generator = np.random.default_rng(0)
+    draws = [[generator.choice(kind, len(kind)).mean() for kind in (nodes, others)] for _ in range(BOOTSTRAP_DRAWS)]
+    own, random = np.array(draws).T
+    whole = len(nodes)
+    effect = from_draws(float(nodes.mean()), own, n=whole, unit="share", formula=text)
+    control = from_draws(
+        float(others.mean()), random, n=len(others), unit="share", formula=f"{text}; random nodes added to the circuit"
+    )
+    gap = float(nodes.mean() - others.mean())
+    difference = from_draws(gap, own - random, n=whole, unit="share", formula=text)
+    return {"share_minimal": with_control(effect, "added_random_nodes", control, difference)}
+
+
+def measure_answers(few: KnockOut, nodes: NodeSet) -> dict[str, Metric]:
+    """The circuit's answer against the model's, and that of random node sets with its layers and positions."""
+    model = few.answers()
+    sets = [nodes, *random_like(nodes, few.decoder.n_heads, RANDOM_ANSWERS, seed=2)]
+    answers = [few.answers(one) for one in sets]
+    divergence = np.stack([(model.exp() * (model - one)).sum(-1).cpu().numpy() for one in answers])
+    same = np.stack([(model.argmax(-1) == one.argmax(-1)).double().cpu().numpy() for one in answers])
+    return {
+        name: clustered(values[0], few.prompts, unit=unit, formula=text, draws={"random_heads": values[1:]})
+        for name, values, unit, text in (
+            ("answer_kl", divergence, "nats", "KL(M || C) of the next token at END"),
+            ("answer_same", same, "share", "prompts on which circuit and model have the same likeliest token"),
+        )
+    }
+
+
+def measure_parts(
+    few: KnockOut, circuits: dict[str, NodeSet], draws: int, greedy: Greedy
+) -> tuple[pd.DataFrame, dict[str, Metric]]:
+    """Random and greedily grown parts taken out of circuit and model, for the circuit and the naive circuit."""
+    model = float(few.differences([EVERYTHING], remove=True)[0].mean())
+    metrics, tables = {}, []
+    for name in ("circuit", "naive"):
+        if not circuits[name]:
+            continue
+        random, grown = random_parts(few, circuits[name], draws, 0), greedy_parts(few, circuits[name], greedy, 0)
+        for kind, values in (("random", random), ("greedy", grown)):
+            part = pd.DataFrame(values, columns=["f_circuit", "f_model"])
+            tables.append(part.assign(circuit=name, kind=kind, removed=kind))
+        metrics[f"{name}_greedy_gap"] = beside_null(
+            float(gaps(grown, model).max()),
+            len(grown),
+            gaps(random, model),
+            unit="1",
+            formula="largest |F(M-K) - F(C-K)| / F(M), K grown greedily",
+            name="random_parts",
+        )
+    return pd.concat(tables), metrics
+
+
+def role_blind(blind: KnockOut, fresh: KnockOut, circuits: dict[str, NodeSet]) -> dict[str, Metric]:
+    """What is left of F when nobody is named twice: the name in the slot of IO minus the subject's, on ABC prompts."""
+
+    def both(nodes: NodeSet, *, remove: bool = False) -> tuple[PerPrompt, PerPrompt]:
+        return blind.differences([nodes], remove=remove)[0], fresh.differences([nodes], remove=remove)[0]
+
+    model = both(EVERYTHING, remove=True)
+    text = "logit difference on ABC prompts, IO slot minus subject / logit difference on the prompts themselves"
+    metrics = {"role_blind_model": clustered(model[0], fresh.prompts, unit="1", formula=text, denominators=model[1])}
+    for name in ("circuit", "two_nodes"):
+        above, below = both(circuits[name])
+        metrics[f"role_blind_{name}"] = clustered(
+            above, fresh.prompts, unit="1", formula=text, denominators=below, controls={"model": model}
+        )
+    return metrics
+
+
+def class_table(removed: Runs, kept: dict[str, Runs]) -> pd.DataFrame:
+    """One row per circuit and class K: what is left of circuit and model without it, in logits."""
+    records = [
+        {"circuit": circuit, "kind": "class", "removed": name, "f_circuit": runs[name].mean(), "f_model": model.mean()}
+        for circuit, runs in kept.items()
+        for name, model in removed.items()
+    ]
+    return pd.DataFrame(records)

@@ -25,7 +25,7 @@ from common.core.errors import UserError
 from common.core.files import read_json
 from common.core.settings import Strict, checked
 from common.data.models import encode
-from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
+from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,7 +83,7 @@ class Prompt(Strict):
 
 
 class Adversarial(Strict):
-    """A prompt of the baseline with a sentence about one of its names put in (see adversarial.py)."""
+    """A prompt of the baseline with a sentence about one of its names put in (see prompts.py)."""
 
     index: int
     extra: Literal["s", "io"]
@@ -123,17 +123,17 @@ def vocabulary(tokenizer: "PreTrainedTokenizerBase", minimum_names: int) -> Voca
     Raises:
         UserError: fewer than `minimum_names` names or `MINIMUM_NOUNS` places or objects are left.
     """
-    found = {kind: _single_tokens(tokenizer, words) for kind, words in WORDS.items()}
-    for kind, words in found.items():
+    single_tokens = {kind: _single_tokens(tokenizer, words) for kind, words in WORDS.items()}
+    for kind, words in single_tokens.items():
         needed = minimum_names if kind == "names" else MINIMUM_NOUNS
         if len(words) < needed:
             raise UserError(
                 f"this tokenizer writes {len(words)} of our {len(WORDS[kind])} {kind} as one token and needs {needed}: "
-                f"add {kind} to replications/ioi_circuit/wording.py, lower minimum_names, or leave the model out"
+                f"add {kind} to replications/ioi_circuit/templates.py, lower minimum_names, or leave the model out"
             )
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad_id = next(token for token in candidates if token is not None)
-    return Vocabulary(encode=lambda text: encode(tokenizer, text), pad_id=pad_id, **found)
+    return Vocabulary(encode=lambda text: encode(tokenizer, text), pad_id=pad_id, **single_tokens)
 
 
 WORDS: dict[str, tuple[str, ...]] = {"names": NAMES, "places": PLACES, "objects": OBJECTS}
@@ -142,12 +142,12 @@ WORDS: dict[str, tuple[str, ...]] = {"names": NAMES, "places": PLACES, "objects"
 def _single_tokens(tokenizer: "PreTrainedTokenizerBase", words: tuple[str, ...]) -> dict[str, int]:
     """Encoded inside a text: some tokenizers treat the start of a text in a special way."""
     stem = encode(tokenizer, STEM)
-    found: dict[str, int] = {}
+    ids: dict[str, int] = {}
     for word in words:
         *before, last = encode(tokenizer, f"{STEM} {word}")
-        if before == stem and last != tokenizer.unk_token_id and last not in found.values():
-            found[word] = last
-    return found
+        if before == stem and last != tokenizer.unk_token_id and last not in ids.values():
+            ids[word] = last
+    return ids
 
 
 def draw_prompts(
@@ -202,11 +202,11 @@ def _draw(
         "names_swapped": version(s, io, io, place, thing),
     }
     text, positions = made["original"]
-    for other, found in made.values():
-        if found != positions:
+    for other, located in made.values():
+        if located != positions:
             raise UserError(
                 f"this tokenizer splits two versions of a prompt differently, '{text.text}' and '{other.text}'; "
-                "take the word that differs out of replications/ioi_circuit/wording.py"
+                "take the word that differs out of replications/ioi_circuit/templates.py"
             )
     return Prompt(
         seed=seed,
@@ -234,7 +234,7 @@ def _locate(tokens: list[int], names: tuple[int, int, int], text: str) -> Positi
         if tokens.count(token) != count:
             raise UserError(
                 f"this tokenizer does not write each name of '{text}' as the one token it has elsewhere; "
-                "take that name out of replications/ioi_circuit/wording.py"
+                "take that name out of replications/ioi_circuit/templates.py"
             )
     first = tokens.index(s1)
     second = tokens.index(s2, first + 1)
@@ -252,8 +252,8 @@ def _padded(prompt: Prompt, length: int, pad_id: int) -> Prompt:
 
 def read_prompts(path: Path, which: Literal["prompts", "circuit_prompts"] = "prompts") -> list[Prompt]:
     """The prompts of a `prompts.json`. UserError if the file breaks its schema."""
-    found: list[Prompt] = getattr(read_file(path), which)
-    return found
+    rows: list[Prompt] = getattr(read_file(path), which)
+    return rows
 
 
 def read_file(path: Path) -> PromptFile:

@@ -1,9 +1,8 @@
 """Step: automated discovery on the language model: attribution patching, EAP, EAP-IG, and how good their circuits are.
 
 Scores (common/interp/edge_graph.py) come from the discovery half, faithfulness curves from the verification half. A
-circuit is the
-share of all edges with the largest |score|; every other edge carries the ABC partner. With m the logit difference, 0
-the partner and 1 the prompt itself,
+circuit is the share of all edges with the largest |score|; every other edge carries the ABC partner. With m the logit
+difference, 0 the partner and 1 the prompt itself,
 
     f(C)   (m(C) - m(0)) / (m(1) - m(0))
     CPR    area below f over the share of edges, higher is better (Mueller et al. 2025)
@@ -16,7 +15,6 @@ attribution patching of whole heads (the sum of a head's edge scores) against th
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -25,79 +23,64 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import auroc, null_distribution, without_interval
-from common.core.step import run, track
+from common.core.statistics import auroc
+from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
-from common.data.models import load_model
 from common.interp.decoder import Decoder
 from common.interp.edge_graph import Graph, edge_scores, run_circuits, strongest
-from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, in_chunks, passes
-from replications.ioi_circuit.clustering import beside_null, clustered
-from replications.ioi_circuit.dataset import Prompt, read_prompts
-from replications.ioi_circuit.labels import CLASSES, PLACE_OF_RECEIVER
+from replications.ioi_circuit.batches import (
+    DISCOVERY,
+    VERIFICATION,
+    Batch,
+    balanced,
+    in_chunks,
+    load_circuit_prompts,
+    passes,
+)
+from replications.ioi_circuit.dataset import Prompt
+from replications.ioi_circuit.nodes import CLASSES, PLACE_OF_RECEIVER
+from replications.ioi_circuit.prompt_statistics import PerPrompt, beside_null, clustered
 from replications.ioi_circuit.residual import read_answer, read_difference
+from replications.ioi_circuit.settings import EdgeAttribution, EdgeCurves
 
 FINDERS = ("eap", "eap_ig")
 CHUNK = 8
 
-Gain = dict[tuple[str, float], Float[np.ndarray, " prompt"]]
+Gain = dict[tuple[str, float], PerPrompt]
 """For each finder and share of edges, the gain of each prompt."""
 
 
-def edge_attribution(
-    *,
-    prompts: Path,
-    manifest: Path,
-    heads: Path,
-    direct: Path,
-    score_prompts: int,
-    curve_prompts: int,
-    ig_steps: int,
-    shares: list[float],
-    random_circuits: int,
-    circuits_per_pass: int,
-    draws: int,
-    device: Literal["cpu", "cuda"],
-    out: Path,
-    curves: Path,
-    edges: Path,
-    nodes: Path,
-) -> None:
-    """Writes `metrics.json` and three tables.
+class EdgeAttributionFiles(Files):
+    manifest: Path
+    prompts: Path
+    heads: Path
+    """of path patching, for the named heads"""
+    direct: Path
+    """`heads.csv` of the direct path"""
+    metrics: Path
+    curves: Path
+    """faithfulness for each finder, draw and share of edges"""
+    edges: Path
+    """the strongest edges"""
+    nodes: Path
+    """for each head: attribution, first-order and exact direct effect, named or not"""
 
-    Args:
-        prompts: `prompts.json`.
-        manifest: `manifest.json` of the model.
-        heads: `heads.csv` of path patching, for the named heads.
-        direct: `heads.csv` of the direct path.
-        score_prompts: discovery prompts of the scores.
-        curve_prompts: verification prompts of the curves.
-        ig_steps: points between partner and prompt of EAP-IG.
-        shares: shares of all edges on the curves.
-        random_circuits: random rankings of the edges.
-        circuits_per_pass: circuits that are run at a time.
-        draws: draws of shuffled labels.
-        device: where the model runs.
-        out: `metrics.json`.
-        curves: `curves.csv`: finder, draw, share of edges, f.
-        edges: `edges.csv`: the strongest edges.
-        nodes: `nodes.csv`: for each head, attribution, first-order and exact direct effect, named or not.
-    """
-    rows = read_prompts(prompts, "circuit_prompts")
-    decoder = Decoder(load_model(manifest.parent, device=device), max(row.positions.end for row in rows) + 1)
+
+def edge_attribution(files: EdgeAttributionFiles, settings: EdgeAttribution, run: RunInfo) -> None:
+    """Writes `metrics.json` and three tables."""
+    decoder, rows = load_circuit_prompts(files.manifest, files.prompts, run.device)
     graph = Graph.of(decoder)
-    chosen = balanced(rows, DISCOVERY, score_prompts)
     with torch.no_grad():
-        scores, clean = score(decoder, chosen, ig_steps)
-        fresh = balanced(rows, VERIFICATION, curve_prompts)
-        table, metrics = faithfulness(decoder, fresh, scores, shares, random_circuits, circuits_per_pass)
-    compared = head_table(graph, scores, clean, pd.read_csv(heads), pd.read_csv(direct))
-    write_metrics(out, metrics | measure_heads(compared, draws))
-    for path, content in ((curves, table), (edges, edge_table(graph, scores["eap_ig"])), (nodes, compared)):
+        scores, clean = score(decoder, balanced(rows, DISCOVERY, settings.score_prompts), settings.ig_steps)
+        table, metrics = faithfulness(decoder, balanced(rows, VERIFICATION, settings.curve_prompts), scores, settings)
+    compared = head_table(graph, scores, clean, pd.read_csv(files.heads), pd.read_csv(files.direct))
+    write_metrics(files.metrics, metrics | measure_heads(compared, settings.draws))
+    strongest_edges = edge_table(graph, scores["eap_ig"])
+    for path, content in ((files.curves, table), (files.edges, strongest_edges), (files.nodes, compared)):
         write_table(path, content)
 
 
-def reader_of(
+def logit_difference(
     decoder: Decoder, batch: Batch, final: Float[Tensor, "*n batch pos d_model"]
 ) -> Float[Tensor, "*n batch"]:
     """logit(IO) - logit(S) at END."""
@@ -105,7 +88,7 @@ def reader_of(
     return read_difference(decoder.bridge, last, batch.names)
 
 
-def answer(
+def answers(
     decoder: Decoder, batch: Batch, final: Float[Tensor, "*n batch pos d_model"]
 ) -> Float[Tensor, "*n batch d_vocab"]:
     """Log probabilities of the next token at END."""
@@ -121,35 +104,26 @@ def score(decoder: Decoder, prompts: list[Prompt], ig_steps: int) -> tuple[dict[
     for group in track(in_chunks(prompts, CHUNK), "scores"):
         batch = Batch(group, device)
         clean, partner = passes(decoder, batch)
-        clean_total += float(reader_of(decoder, batch, clean.final).sum())
+        clean_total += float(logit_difference(decoder, batch, clean.final).sum())
         for name, steps in (("eap", 1), ("eap_ig", ig_steps)):
-            found = edge_scores(decoder, clean, partner, batch.mask, partial(reader_of, decoder, batch), steps)
-            totals[name] = totals.get(name, 0) + found.cpu() * len(group) / len(prompts)
+            of_group = edge_scores(
+                decoder, clean, partner, batch.mask, partial(logit_difference, decoder, batch), steps
+            )
+            totals[name] = totals.get(name, 0) + of_group.cpu() * len(group) / len(prompts)
     return totals, clean_total / len(prompts)
 
 
 def faithfulness(
-    decoder: Decoder,
-    prompts: list[Prompt],
-    scores: dict[str, Tensor],
-    shares: list[float],
-    random_circuits: int,
-    per_pass: int,
+    decoder: Decoder, prompts: list[Prompt], scores: dict[str, Tensor], settings: EdgeCurves
 ) -> tuple[pd.DataFrame, dict[str, Metric]]:
     """The curves of all finders and of random rankings, and their areas."""
-    gain, span = run_rankings(decoder, prompts, scores, shares, random_circuits, per_pass)
-    names = list(dict.fromkeys(name for name, _ in gain))
-    return curve_table(gain, span), areas(gain, span, shares, names, prompts)
+    gain, span = run_rankings(decoder, prompts, scores, settings, settings.shares)
+    return curve_table(gain, span), areas(gain, span, settings.shares, prompts)
 
 
 def run_rankings(
-    decoder: Decoder,
-    prompts: list[Prompt],
-    scores: dict[str, Tensor],
-    shares: list[float],
-    random_circuits: int,
-    per_pass: int,
-) -> tuple[Gain, Float[np.ndarray, " prompt"]]:
+    decoder: Decoder, prompts: list[Prompt], scores: dict[str, Tensor], settings: EdgeCurves, shares: list[float]
+) -> tuple[Gain, PerPrompt]:
     """What circuits of each finder, and of random rankings, gain at each share over no circuit; what all edges gain.
 
     Random rankings are called `random` and a number.
@@ -157,7 +131,8 @@ def run_rankings(
     every = Graph.of(decoder).edges()
     generator = torch.Generator().manual_seed(0)
     rankings = dict(scores)
-    rankings |= {f"random {i}": torch.rand(every.shape, generator=generator) for i in range(random_circuits)}
+    drawn = range(settings.random_circuits)
+    rankings |= {f"random {number}": torch.rand(every.shape, generator=generator) for number in drawn}
     counts = [max(1, round(share * int(every.sum()))) for share in shares]
     keys = [(name, share) for name in rankings for share in shares]
     masks = [strongest(values, every, count) for values in rankings.values() for count in counts]
@@ -166,57 +141,53 @@ def run_rankings(
     for group in track(in_chunks(prompts, CHUNK), "curves"):
         batch = Batch(group, device)
         clean, partner = passes(decoder, batch)
-        ends = [reader_of(decoder, batch, cache.final)[None] for cache in (partner, clean)]
-        for start in range(0, len(masks), per_pass):
-            held = torch.stack(masks[start : start + per_pass]).to(device)
-            ends.append(reader_of(decoder, batch, run_circuits(decoder, clean, partner, batch.mask, held)))
+        ends = [logit_difference(decoder, batch, cache.final)[None] for cache in (partner, clean)]
+        for start in range(0, len(masks), settings.circuits_per_pass):
+            held = torch.stack(masks[start : start + settings.circuits_per_pass]).to(device)
+            ends.append(logit_difference(decoder, batch, run_circuits(decoder, clean, partner, batch.mask, held)))
         parts.append(torch.cat(ends).double().cpu().numpy())
     values = np.concatenate(parts, 1)
     return dict(zip(keys, values[2:] - values[0], strict=True)), values[1] - values[0]
 
 
-def curve_table(gain: Gain, span: Float[np.ndarray, " prompt"]) -> pd.DataFrame:
+def curve_table(gain: Gain, span: PerPrompt) -> pd.DataFrame:
     """One row per finder, draw and share."""
     records = [
-        {"finder": name.split()[0], "draw": name, "share": share, "f": found.sum() / span.sum()}
-        for (name, share), found in gain.items()
+        {"finder": name.split()[0], "draw": name, "share": share, "f": gained.sum() / span.sum()}
+        for (name, share), gained in gain.items()
     ]
     return pd.DataFrame(records, columns=["finder", "draw", "share", "f"])
 
 
-def areas(
-    gain: Gain,
-    span: Float[np.ndarray, " prompt"],
-    shares: list[float],
-    names: list[str],
-    prompts: list[Prompt],
-) -> dict[str, Metric]:
-    """CPR and CMD of each finder and of random rankings, which are called `random` and a number."""
+def areas(gain: Gain, span: PerPrompt, shares: list[float], prompts: list[Prompt]) -> dict[str, Metric]:
+    """CPR and CMD of each finder, against random rankings, which are called `random` and a number."""
     x = np.array([0.0, *sorted(shares), 1.0])
+    names = list(dict.fromkeys(name for name, _ in gain))
 
     def curve(name: str) -> Float[np.ndarray, "share prompt"]:
         return np.stack([np.zeros_like(span), *(gain[name, share] for share in sorted(shares)), span])
 
-    area = {name: np.trapezoid(curve(name), x, axis=0) for name in names}
-    missing = {name: np.trapezoid(np.abs(1 - curve(name).sum(1) / span.sum()), x) for name in names}
-    luck = [name for name in names if name.startswith("random ")]
-    random = np.array([area[name].sum() / span.sum() for name in luck])
-    random_cmd = np.array([missing[name] for name in luck])
-    text = "area below f(C) over the share of edges"
-    metrics = {
-        "cpr_random": null_distribution(random, unit="1", formula=f"{text}, random rankings"),
-        "cmd_random": null_distribution(random_cmd, unit="1", formula="area below |1 - f(C)|, random rankings"),
-    }
-    for name in (name for name in names if name not in luck):
-        metrics[f"cpr_{name}"] = clustered(area[name], prompts, unit="1", formula=text, denominators=span)
-        metrics[f"cpr_{name}_minus_random"] = clustered(
-            area[name] - np.mean([area[other] for other in luck], axis=0),
+    cpr = {name: np.trapezoid(curve(name), x, axis=0) for name in names}
+    cmd = {name: float(np.trapezoid(np.abs(1 - curve(name).sum(1) / span.sum()), x)) for name in names}
+    random = [name for name in names if name.startswith("random ")]
+    metrics = {}
+    for name in (name for name in names if name not in random):
+        metrics[f"cpr_{name}"] = clustered(
+            cpr[name],
             prompts,
             unit="1",
-            formula=f"{text}, minus mean of random rankings",
+            formula="area below f(C) over the share of edges",
             denominators=span,
+            draws={"random_rankings": np.stack([cpr[other] for other in random])},
         )
-        metrics[f"cmd_{name}"] = without_interval(float(missing[name]), len(prompts), "1", "area below |1 - f(C)|")
+        metrics[f"cmd_{name}"] = beside_null(
+            cmd[name],
+            len(prompts),
+            np.array([cmd[other] for other in random]),
+            unit="1",
+            formula="area below |1 - f(C)|",
+            name="random_rankings",
+        )
     return metrics
 
 
@@ -241,19 +212,18 @@ def measure_heads(table: pd.DataFrame, draws: int) -> dict[str, Metric]:
     generator = np.random.default_rng(0)
     first, second = table["eap_direct"].to_numpy(), table["exact_direct"].to_numpy()
     agreement = float(np.corrcoef(first, second)[0, 1])
-    luck = np.array([np.corrcoef(generator.permutation(first), second)[0, 1] for _ in range(draws)])
+    null = np.array([np.corrcoef(generator.permutation(first), second)[0, 1] for _ in range(draws)])
     text = "correlation over heads of the EAP edge into the logits and the exact direct path"
-    metrics = beside_null(
-        "direct_edges_agree", agreement, len(table), luck, unit="1", formula=text, how="heads shuffled"
-    )
+    metrics = {
+        "direct_edges_agree": beside_null(agreement, len(table), null, unit="1", formula=text, name="shuffled_heads")
+    }
     named = table["named"].to_numpy() > 0
     for name in FINDERS:
         size = np.abs(table[f"{name}_node"].to_numpy())
-        found = float(auroc(size, named))
-        luck = np.array([float(auroc(size, generator.permutation(named))) for _ in range(draws)])
+        null = np.array([float(auroc(size, generator.permutation(named))) for _ in range(draws)])
         text = f"area under the ROC curve of |attribution| ({name}) against the heads named by path patching"
-        metrics |= beside_null(
-            f"auroc_named_{name}", found, len(table), luck, unit="share", formula=text, how="shuffled"
+        metrics[f"auroc_named_{name}"] = beside_null(
+            float(auroc(size, named)), len(table), null, unit="share", formula=text, name="shuffled_heads"
         )
     return metrics
 
@@ -273,4 +243,4 @@ def edge_table(graph: Graph, scores: Tensor, count: int = 200) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    run(edge_attribution)
+    run_step(edge_attribution)

@@ -39,12 +39,12 @@ def _curves(axes: Axes, table: pd.DataFrame, finders: dict[str, tuple[str, str, 
     axes.set_ylabel("faithfulness f(C)")
 
 
-def searched_edges(table: pd.DataFrame, edges: pd.DataFrame, found: dict[str, Metric]) -> Figure:
+def searched_edges(table: pd.DataFrame, edges: pd.DataFrame, metrics: dict[str, Metric]) -> Figure:
     """Left: the curves, and ACDC's circuit at its own size. Right: first-order against exact effects of edges."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9))
     _curves(left, table, {name: PLANTED_FINDERS[name] for name in ("eap_ig", "exact")})
     label, colour, marker = PLANTED_FINDERS["acdc"]
-    own = table[(table["finder"] == "acdc") & np.isclose(table["share"], found["acdc_share"].value)]
+    own = table[(table["finder"] == "acdc") & np.isclose(table["share"], metrics["acdc_share"].value)]
     left.plot(100 * own["share"], own["f"], marker, color=colour, markersize=7, label=label)
     for kept, face, text in ((0, "none", "dropped by ACDC"), (1, PALETTE[3], "kept by ACDC")):
         part = edges[edges["kept"] == kept]

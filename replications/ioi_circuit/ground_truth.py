@@ -8,14 +8,16 @@ END; a finder gives each a score, judged by the area under the ROC curve against
     attribution         the same to first order: (z of the partner - z) times the gradient of the logit difference
     random              a random number, as a check of the ruler
 
-In a twin, a ranking means nothing. That there is nothing to find shows in the size of the scores (twin_sizes.py).
+The scores behind the class names are judged in the same way over all heads, each against the heads whose job it
+describes (`JOBS`). Both kinds of heads that write a name with a minus have to come out with the lowest copying scores,
+which are turned round. The circuit holds two heads that can stand in for each other (induction and duplicate), and
+softmaxes that are nearly saturated: known difficulties of gradients.
 
-The scores behind the class names are judged one by one (planted_scores.py). The circuit holds two heads that can stand
-in for each other (induction and duplicate), and softmaxes that are nearly saturated: known difficulties of gradients.
-Greedy completeness is tried on the same models (planted_completeness.py).
+Greedy completeness is tried on the same models. The circuit of all seven heads is complete. Without its duplicate-token
+head it is not: the induction head does the same job, but when it is taken out too, the circuit breaks and the model
+does not. Greedy search (completeness.py) must find a large gap for it and a small one for the complete circuit.
 """
 
-import tempfile
 from collections.abc import Hashable
 from pathlib import Path
 
@@ -28,98 +30,93 @@ from torch import Tensor
 from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
 from common.core.statistics import auroc, over_seeds
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
-from common.data.models import load_model, load_tokenizer
 from common.interp.decoder import Cache, Decoder
 from common.interp.partial_forward import at_position
 from common.interp.path_patching import patch_heads
-from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
-from replications.ioi_circuit.classes import Named, signs
-from replications.ioi_circuit.completeness import Greedy
-from replications.ioi_circuit.dataset import draw_prompts, vocabulary
-from replications.ioi_circuit.head_scores import attention, contrasts, copying, repeated_tokens
-from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
-from replications.ioi_circuit.nodes import PLACES
-from replications.ioi_circuit.planted import LENGTH, N_HEADS, N_LAYERS, N_NAMES, TRUTH, save_planted_model
-from replications.ioi_circuit.planted_completeness import completeness_of_planted
-from replications.ioi_circuit.planted_scores import JOBS, score_recovery
+from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, passes
+from replications.ioi_circuit.classes import HeadClasses, HeadScores, head_scores, random_token_scores
+from replications.ioi_circuit.completeness import EVERYTHING, gaps, greedy_parts
+from replications.ioi_circuit.dataset import Prompt
+from replications.ioi_circuit.knockout import KnockOut, template_means
+from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, PLACES, Node
+from replications.ioi_circuit.planted import (
+    LENGTH,
+    N_HEADS,
+    N_LAYERS,
+    TRUTH,
+    load_planted,
+    measure_sizes,
+    relative_sizes,
+)
 from replications.ioi_circuit.residual import read_names
-from replications.ioi_circuit.sweeps import Effects, add_sweep, discover, read, read_runs
-from replications.ioi_circuit.twin_sizes import measure_sizes, relative_sizes
+from replications.ioi_circuit.settings import Greedy, GroundTruth
+from replications.ioi_circuit.sweeps import Effects, add_sweep, discover, name_logits, passes_by_template
 
 FINDERS = ("path_patching", "activation_patching", "attribution", "random")
+LEFT_OUT = "duplicate"
+BATCH_SIZE = 4096  # token positions in one pass of the knock-outs
+JOBS: dict[str, tuple[float, tuple[str, ...]]] = {
+    "to_io": (1.0, ("name_mover", "negative")),
+    "to_s2": (1.0, ("s_inhibition", "s_suppressing")),
+    "duplicate": (1.0, ("duplicate",)),
+    "induction": (1.0, ("induction",)),
+    "previous": (1.0, ("previous",)),
+    "copy_io": (1.0, ("name_mover",)),
+    "copy_io_turned": (-1.0, ("negative", "s_suppressing")),
+    "copy_s_turned": (-1.0, ("negative", "s_suppressing")),
+    "random_duplicate": (1.0, ("duplicate",)),
+    "random_induction": (1.0, ("induction",)),
+    "random_previous": (1.0, ("previous",)),
+}
+"""Score -> its direction, and the classes that it should put first."""
 
 
-def ground_truth(
-    *,
-    n_prompts: int,
-    minimum_percent: float,
-    draws: int,
-    greedy: Greedy,
-    seeds: list[int],
-    out: Path,
-    scores: Path,
-) -> None:
-    """Writes `metrics.json` and one row per seed, model, finder and node.
+class GroundTruthFiles(Files):
+    metrics: Path
+    scores: Path
+    """one row per seed, model, finder and node"""
 
-    Args:
-        n_prompts: discovery prompts, and as many verification prompts of completeness.
-        minimum_percent: smallest effect that counts, percent of the logit difference of the planted model.
-        draws: draws of each null distribution.
-        greedy: size of the greedy search for what a circuit lacks.
-        seeds: one planted model and one twin for each.
-        out: `metrics.json`.
-        scores: `scores.csv`.
-    """
+
+def ground_truth(files: GroundTruthFiles, settings: GroundTruth, run: RunInfo) -> None:
+    """Writes `metrics.json` and one row per seed, model, finder and node."""
     tables, records = [], []
-    for seed in track(seeds, "planted models"):
+    for seed in track(run.seeds, "planted models"):
         for twin in (False, True):
-            table, found = one_model(seed, twin, n_prompts, minimum_percent, draws, greedy)
+            table, record = one_model(seed, twin, settings)
             tables.append(table)
-            records.append(found)
-    write_metrics(out, measure(pd.DataFrame(records)))
-    write_table(scores, pd.concat(tables))
+            records.append(record)
+    write_metrics(files.metrics, measure(pd.DataFrame(records)))
+    write_table(files.scores, pd.concat(tables))
 
 
-def one_model(
-    seed: int, twin: bool, n_prompts: int, minimum: float, draws: int, greedy: Greedy
-) -> tuple[pd.DataFrame, dict[str, float]]:
+def one_model(seed: int, twin: bool, settings: GroundTruth) -> tuple[pd.DataFrame, dict[str, float]]:
     """Scores of all nodes by all finders on one model, and how many nodes the rules named, rightly and wrongly."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_planted_model(Path(folder), seed, twin=twin)
-        decoder = Decoder(load_model(Path(folder)), LENGTH)
-        words = vocabulary(load_tokenizer(Path(folder)), N_NAMES)
-    drawn = draw_prompts(words, [seed], max(1, n_prompts // 14))
-    prompts = balanced(drawn, DISCOVERY, n_prompts)
+    decoder, drawn, words = load_planted(seed, settings.n_prompts, twin=twin)
+    prompts = balanced(drawn, DISCOVERY, settings.n_prompts)
     batch = Batch(prompts, "cpu")
     with torch.no_grad():
-        cache, own = attention(decoder, batch, "original")
-        partner, abc = attention(decoder, batch, "abc")
-        looks = {name: signs(values, draws) for name, values in contrasts(own, abc).items()}
+        cache, partner = passes(decoder, batch)
+        random_tokens = random_token_scores(decoder, LENGTH // 2 - 2, 8, seed)
         name_ids = torch.tensor(sorted(words.names.values()))
-        copies = {name: signs(values, draws) for name, values in copying(decoder, cache, batch, name_ids).items()}
-        repeated = repeated_tokens(decoder, LENGTH // 2 - 2, 8, seed)
-        effects = Effects()
-        named: Named = {}
+        scores = head_scores(decoder, batch, name_ids, random_tokens, settings.draws)
+        effects, classes = Effects(), HeadClasses()
         try:
-            effects, named = discover(decoder, prompts, prompts, looks, copies, repeated, minimum, draws)
+            effects, classes = discover(decoder, prompts, prompts, scores, settings.minimum_percent, settings.draws)
         except UserError:
-            print(f"seed {seed}: no head acts on the logits and looks at the names")
-            add_sweep(decoder, effects, "logits", read_runs(decoder, prompts), None)
-        moved = activation_effects(decoder, cache, partner, batch)
-        fresh = balanced(drawn, VERIFICATION, n_prompts)
-        complete = {} if twin else completeness_of_planted(decoder, drawn, fresh, greedy, seed)
-    grids = {
-        "path_patching": path_scores(effects),
-        "activation_patching": moved,
-        "attribution": attribution_effects(decoder, partner, batch),
-        "random": np.random.default_rng(seed).random((len(PLACES), N_LAYERS * N_HEADS)),
-    }
+            print(f"seed {seed}: no head acts on the logits and attends to the names")
+            add_sweep(decoder, effects, "logits", passes_by_template(decoder, prompts), None)
+        grids = {"path_patching": path_scores(effects)}
+        grids["activation_patching"] = activation_effects(decoder, cache, partner, batch)
+        fresh = balanced(drawn, VERIFICATION, settings.n_prompts)
+        complete = {} if twin else completeness_of_planted(decoder, drawn, fresh, settings.greedy, seed)
+    grids["attribution"] = attribution_effects(decoder, partner, batch)
+    grids["random"] = np.random.default_rng(seed).random((len(PLACES), N_LAYERS * N_HEADS))
     answers = {
         (*divmod(head, N_HEADS), PLACE_OF_RECEIVER[receiver]): name
-        for receiver, found in named.items()
-        for head, name in found.items()
+        for receiver, of_receiver in classes.items()
+        for head, name in of_receiver.items()
         if name != "unclassified"
     }
     right = sum(answers.get(node) == name for node, name in TRUTH.items())
@@ -131,8 +128,8 @@ def one_model(
         "named_any": float(len(answers)),
         **{f"auroc_{name}": recovery(grid) for name, grid in grids.items()},
         **{f"largest_{name}": grid.max() for name, grid in grids.items()},
-        **{f"middle_{name}": float(np.median(grid[planted_nodes()])) for name, grid in grids.items()},
-        **score_recovery(looks, copies, repeated),
+        **{f"median_{name}": float(np.median(grid[planted_nodes()])) for name, grid in grids.items()},
+        **score_recovery(scores),
         **complete,
     }
     return node_table(grids, seed, twin), record
@@ -150,24 +147,24 @@ def path_scores(effects: Effects) -> Float[np.ndarray, "place head"]:
 
 def activation_effects(decoder: Decoder, cache: Cache, partner: Cache, batch: Batch) -> Float[np.ndarray, "place head"]:
     """Size of the mean effect of noising each head at each position."""
-    clean = read(decoder, at_position(cache.final, batch.at("end"))[None], batch)
+    clean = name_logits(decoder, at_position(cache.final, batch.at("end"))[None], batch)
     rows = []
     for place in PLACES:
         layers = range(decoder.n_layers)
-        found = patch_heads(decoder, cache, partner, layers, batch.at(place), batch.at("end"))
-        change = read(decoder, found, batch) - clean
+        patched = patch_heads(decoder, cache, partner, layers, batch.at(place), batch.at("end"))
+        change = name_logits(decoder, patched, batch) - clean
         rows.append(np.abs((change[..., 0] - change[..., 1]).mean(1)))
     return np.stack(rows)
 
 
 def attribution_effects(decoder: Decoder, partner: Cache, batch: Batch) -> Float[np.ndarray, "place head"]:
     """First-order estimate of the same effects: one forward and one backward pass for all nodes."""
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def watch(layer: int, z: Tensor) -> Tensor:
-        seen.append(z.detach().requires_grad_() if not z.requires_grad else z)
-        seen[-1].retain_grad()
-        return seen[-1]
+        outputs.append(z.detach().requires_grad_() if not z.requires_grad else z)
+        outputs[-1].retain_grad()
+        return outputs[-1]
 
     final = decoder.forward(batch.tokens("original"), batch.mask, watch).final
     logits = read_names(decoder.bridge, at_position(final, batch.at("end"))[:, None], batch.names)[:, 0]
@@ -175,7 +172,7 @@ def attribution_effects(decoder: Decoder, partner: Cache, batch: Batch) -> Float
     rows = []
     for place in PLACES:
         parts = []
-        for z, other in zip(seen, partner.z, strict=True):
+        for z, other in zip(outputs, partner.z, strict=True):
             assert z.grad is not None
             change = (at_position(other, batch.at(place)) - at_position(z.detach(), batch.at(place))) * at_position(
                 z.grad, batch.at(place)
@@ -218,46 +215,81 @@ def node_table(grids: dict[str, Float[np.ndarray, "place head"]], seed: int, twi
     return pd.DataFrame(rows)
 
 
+def score_recovery(scores: HeadScores) -> dict[str, float]:
+    """`auroc_score_<name>` of each score of `JOBS`, and the least and the mean of them."""
+    values = {name: score.mean for name, score in (scores.contrasts | scores.copying).items()}
+    values |= {f"random_{name}": score for name, score in scores.random_tokens.items()}
+    areas = {}
+    for name, (direction, kinds) in JOBS.items():
+        truth = np.zeros(N_LAYERS * N_HEADS, dtype=bool)
+        truth[[layer * N_HEADS + head for (layer, head, _), kind in TRUTH.items() if kind in kinds]] = True
+        areas[f"auroc_score_{name}"] = float(auroc(direction * values[name.removesuffix("_turned")], truth))
+    return areas | {
+        "auroc_scores_smallest": min(areas.values()),
+        "auroc_scores_mean": float(np.mean(list(areas.values()))),
+    }
+
+
+def completeness_of_planted(
+    decoder: Decoder, prompts: list[Prompt], fresh: list[Prompt], greedy: Greedy, seed: int
+) -> dict[str, float]:
+    """Largest greedy gap of the complete circuit and of the one without `LEFT_OUT`, and what both keep of F(M).
+
+    Args:
+        decoder: a planted model.
+        prompts: those that means are made of.
+        fresh: those that are measured.
+        greedy: size of the search.
+        seed: of the search.
+    """
+    where = KnockOut(decoder, fresh, template_means(decoder, prompts), decoder.W_O[0].device.type, BATCH_SIZE)
+    nodes = {Node(layer, head, place): kind for (layer, head, place), kind in TRUTH.items()}
+    model = float(where.differences([EVERYTHING], remove=True).mean())
+    record = {}
+    for name, left_out in (("complete", ""), ("incomplete", LEFT_OUT)):
+        circuit = frozenset(node for node, kind in nodes.items() if kind != left_out)
+        record[f"faithfulness_{name}"] = float(where.differences([circuit]).mean()) / model
+        record[f"greedy_gap_{name}"] = float(gaps(greedy_parts(where, circuit, greedy, seed), model).max())
+    return record
+
+
 def measure(records: pd.DataFrame) -> dict[str, Metric]:
-    """Each quantity on planted models, on twins, and their paired difference, over seeds."""
-    scores = ["auroc_scores_smallest", "auroc_scores_mean", *(f"auroc_score_{name}" for name in JOBS)]
-    names = [*(f"auroc_{finder}" for finder in FINDERS), *scores, "named_right", "named_wrong", "named_any"]
-    metrics = {}
+    """Each quantity on planted models against their twins, over seeds."""
     planted, twins = (records[records["twin"] == twin].set_index("seed") for twin in (0.0, 1.0))
-    for name in names:
-        unit = "heads" if name in ("named_wrong", "named_any") else "share"
-        text = "area under the ROC curve" if name.startswith("auroc") else name.replace("_", " ")
-        metrics[name] = over_seeds(planted[name].tolist(), unit=unit, formula=text)
-        metrics[f"{name}_twin"] = over_seeds(twins[name].tolist(), unit=unit, formula=f"{text}, twin")
-        gap = (planted[name] - twins[name]).tolist()
-        metrics[f"{name}_minus_twin"] = over_seeds(gap, unit=unit, formula=f"{text}, planted minus twin")
-    gap = (planted["auroc_scores_smallest"] - twins["auroc_scores_mean"]).tolist()
-    text = "smallest area of the scores behind the class names, minus their mean area in the twin"
-    metrics["auroc_scores_smallest_minus_mean_twin"] = over_seeds(gap, unit="share", formula=text)
-    gap = (twins["named_any"] - planted["named_any"]).tolist()
-    metrics["named_any_twin_minus_planted"] = over_seeds(gap, unit="heads", formula="named in the twin minus planted")
+    scores = ["auroc_scores_smallest", "auroc_scores_mean", *(f"auroc_score_{name}" for name in JOBS)]
+    metrics = {}
+    for name in [*(f"auroc_{finder}" for finder in FINDERS), *scores, "named_right", "named_wrong", "named_any"]:
+        controls = {"twin": twins[name].tolist()}
+        if name == "auroc_scores_smallest":
+            controls["mean_in_twin"] = twins["auroc_scores_mean"].tolist()
+        metrics[name] = over_seeds(
+            planted[name].tolist(),
+            unit="heads" if name in ("named_wrong", "named_any") else "share",
+            formula="area under the ROC curve" if name.startswith("auroc") else name.replace("_", " "),
+            controls=controls,
+        )
     sizes = [
-        relative_sizes(sizes_of(one, "largest"), sizes_of(one, "middle"), sizes_of(twin, "largest"))
+        relative_sizes(sizes_of(one, "largest"), sizes_of(one, "median"), sizes_of(twin, "largest"))
         for one, twin in zip(planted.to_dict("records"), twins.loc[planted.index].to_dict("records"), strict=True)
     ]
     metrics |= measure_sizes(pd.DataFrame(sizes))
-    text = "largest |F(M-K) - F(C-K)| / F(M), K grown greedily; {} circuit"
-    for name, of in (("complete", "planted"), ("incomplete", "planted, without its duplicate-token head,")):
-        metrics[f"greedy_gap_{name}"] = over_seeds(
-            planted[f"greedy_gap_{name}"].tolist(), unit="1", formula=text.format(of)
+    for name, text in (
+        ("greedy_gap", "largest |F(M-K) - F(C-K)| / F(M), K grown greedily"),
+        ("faithfulness", "F(C) / F(M)"),
+    ):
+        metrics[f"{name}_incomplete"] = over_seeds(
+            planted[f"{name}_incomplete"].tolist(),
+            unit="1",
+            formula=f"{text}; planted circuit without its duplicate-token head; control: with it",
+            controls={"complete_circuit": planted[f"{name}_complete"].tolist()},
         )
-        metrics[f"faithfulness_{name}"] = over_seeds(
-            planted[f"faithfulness_{name}"].tolist(), unit="1", formula=f"F(C) / F(M); {of} circuit"
-        )
-    gap = (planted["greedy_gap_incomplete"] - planted["greedy_gap_complete"]).tolist()
-    metrics["greedy_gap_incomplete_minus_complete"] = over_seeds(gap, unit="1", formula="incomplete minus complete")
     return metrics
 
 
 def sizes_of(record: dict[Hashable, float], size: str) -> dict[str, float]:
-    """The largest or median (`middle`) score of each finder but the random one."""
+    """The largest or median score of each finder but the random one."""
     return {name: record[f"{size}_{name}"] for name in FINDERS[:-1]}
 
 
 if __name__ == "__main__":
-    run(ground_truth)
+    run_step(ground_truth)

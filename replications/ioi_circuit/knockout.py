@@ -9,9 +9,8 @@ union of all prompts' positions for every prompt; here rows and positions are pa
 of different length holds this.
 
 Only what a knock-out changes is computed (common/interp/partial_forward.py). With everything outside a circuit held at
-its mean, no
-position but S1+1, S2 and END depends on the circuit; and taking nodes out of the whole model changes nothing before the
-first of them. A literal version with hooks agrees to 1e-3 logits (test).
+its mean, no position but S1+1, S2 and END depends on the circuit. And taking nodes out of the whole model changes
+nothing before the first of them. A literal version with hooks agrees to 1e-3 logits (test).
 
 Besides means, heads can get zero, their output on the ABC partner (resample), or their output when Gaussian noise is
 added to the embeddings of the three name tokens (`NOISE` standard deviations of the embeddings, Meng et al. 2022). The
@@ -19,24 +18,45 @@ last two are also runs of their own, into which clean outputs can be put back.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors import safe_open
 from torch import Tensor
 
 from common.interp.decoder import Cache, Decoder
 from common.interp.partial_forward import at_position, at_positions, rerun, window
-from replications.ioi_circuit.batches import Batch, Place
+from replications.ioi_circuit.batches import Batch, Place, by_template
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.means import Means
 from replications.ioi_circuit.nodes import PLACES, NodeSet
 from replications.ioi_circuit.residual import read_answer, read_difference
 
+Means = dict[int, Float[Tensor, "layer pos head d_head"]]
+"""By template."""
 Ablation = Literal["mean", "zero", "resample", "noise"]
 Direction = Literal["destroy", "restore"]
 NOISE = 3.0
+
+
+def template_means(decoder: Decoder, prompts: list[Prompt], most: int | None = None) -> Means:
+    """Means over the ABC partners of all prompts of each template, or of the first `most`."""
+    means = {}
+    for group in by_template(prompts):
+        batch = Batch(group[:most], decoder.W_O[0].device.type)
+        cache = decoder.forward(batch.tokens("abc"), batch.mask, keep=True)
+        means[group[0].template] = torch.stack([z.mean(0) for z in cache.z])
+    return means
+
+
+def read_means(activations: Path, device: str, *, few: bool = False) -> Means:
+    """Mean head outputs over the ABC prompts of each template, or over the first few of them."""
+    prefix = "mean_few." if few else "mean."
+    with safe_open(activations, framework="pt") as stored:
+        names = [name for name in stored.keys() if name.startswith(prefix)]  # noqa: SIM118
+        return {int(name.removeprefix(prefix)): stored.get_tensor(name).to(device) for name in names}
 
 
 class KnockOut:
@@ -45,21 +65,14 @@ class KnockOut:
     Args:
         decoder: the model.
         prompts: prompts of any templates.
-        means: see means.py.
+        means: see `template_means`.
         device: where to run.
         batch_size: token positions computed in one pass.
         roles: False runs the ABC partners instead, scored on the names in the slots of IO and S2.
     """
 
     def __init__(
-        self,
-        decoder: Decoder,
-        prompts: list[Prompt],
-        means: Means,
-        device: str,
-        batch_size: int,
-        *,
-        roles: bool = True,
+        self, decoder: Decoder, prompts: list[Prompt], means: Means, device: str, batch_size: int, *, roles: bool = True
     ) -> None:
         self.decoder, self.prompts, self.batch_size = decoder, prompts, batch_size
         self.batch = Batch(prompts, device)
@@ -156,14 +169,14 @@ class KnockOut:
         self, base: Cache, values: Float[Tensor, "layer batch pos head d_head"], sets: list[NodeSet]
     ) -> Float[np.ndarray, "set prompt"]:
         """`base` with the nodes of each set replaced; sets whose first node stands at one place share a window."""
-        found = np.zeros((len(sets), len(self.prompts)))
+        differences = np.zeros((len(sets), len(self.prompts)))
         for place in PLACES:
             same = [number for number, nodes in enumerate(sets) if _first_place(nodes) == place]
             if same:
                 at = window(self.positions[place], self.positions["end"], self.batch.mask.shape[1])
                 some = [sets[number] for number in same]
-                found[same] = self._read(self._streams(base, values, some, at, keep=False))
-        return found
+                differences[same] = self._read(self._streams(base, values, some, at, keep=False))
+        return differences
 
     def _streams(
         self,
@@ -178,7 +191,7 @@ class KnockOut:
         first = min((node.layer for nodes in sets for node in nodes), default=self.decoder.n_layers)
         start = at_positions(base.resid_pre[first] if first < self.decoder.n_layers else base.final, at)
         per_pass = max(1, self.batch_size // at.numel())
-        found = []
+        streams = []
         for begin in range(0, len(sets), per_pass):
             inside = self._inside(sets[begin : begin + per_pass], at, first)
 
@@ -187,8 +200,8 @@ class KnockOut:
                 return torch.where(replaced[..., None], at_positions(values[layer], at), z)
 
             x = start.expand(inside.shape[1], -1, -1, -1)
-            found.append(rerun(self.decoder, base, first, at, self.positions["end"], x, edit=edit))
-        return torch.cat(found)
+            streams.append(rerun(self.decoder, base, first, at, self.positions["end"], x, edit=edit))
+        return torch.cat(streams)
 
     def _inside(
         self, sets: list[NodeSet], at: Int[Tensor, "batch step"], first: int
@@ -212,8 +225,8 @@ class KnockOut:
         def edit(layer: int, z: Tensor) -> Tensor:
             return torch.where((inside[layer] ^ (not remove))[..., None], values[layer], z)
 
-        found: np.ndarray = self.read(self._forward(run.resid_pre[0], edit).final[None])[0]
-        return found
+        differences: np.ndarray = self.read(self._forward(run.resid_pre[0], edit).final[None])[0]
+        return differences
 
     def read(self, final: Float[Tensor, "set batch pos d_model"]) -> Float[np.ndarray, "set prompt"]:
         """logit(IO) - logit(S) at END."""

@@ -12,7 +12,6 @@ prompts of the same templates. Nothing is chosen.
 """
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,50 +20,37 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
-from common.data.models import load_model
 from common.interp.decoder import Decoder
 from common.interp.partial_forward import at_position, resume
-from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, by_template
-from replications.ioi_circuit.clustering import clustered
-from replications.ioi_circuit.dataset import Prompt, read_prompts
+from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, by_template, load_circuit_prompts
+from replications.ioi_circuit.dataset import Prompt
+from replications.ioi_circuit.prompt_statistics import clustered
 from replications.ioi_circuit.residual import read_difference
+from replications.ioi_circuit.settings import MlpKnockout
 
 WAYS = ("everywhere", "end", "direct")
-Found = dict[str, Float[np.ndarray, "layer prompt"]]
+LeftByLayer = dict[str, Float[np.ndarray, "layer prompt"]]
 
 
-def mlp_knockout(
-    *,
-    prompts: Path,
-    manifest: Path,
-    n_prompts: int,
-    means_prompts: int,
-    device: Literal["cpu", "cuda"],
-    out: Path,
-    table: Path,
-) -> None:
-    """Writes `metrics.json` and one row per layer and way.
+class MlpKnockoutFiles(Files):
+    manifest: Path
+    prompts: Path
+    metrics: Path
+    mlps: Path
+    """F / F(M) with its interval, for each way and layer"""
 
-    Args:
-        prompts: `prompts.json`.
-        manifest: `manifest.json` of the model.
-        n_prompts: verification prompts.
-        means_prompts: ABC prompts in the mean of a template.
-        device: where the model runs.
-        out: `metrics.json`.
-        table: `mlps.csv`: way, layer, F / F(M) with its interval.
-    """
-    every = read_prompts(prompts, "circuit_prompts")
-    rows = balanced(every, VERIFICATION, n_prompts)
-    decoder = Decoder(load_model(manifest.parent, device=device), max(row.positions.end for row in rows) + 1)
+
+def mlp_knockout(files: MlpKnockoutFiles, settings: MlpKnockout, run: RunInfo) -> None:
+    """Writes `metrics.json` and one row per layer and way."""
+    decoder, every = load_circuit_prompts(files.manifest, files.prompts, run.device)
+    rows = balanced(every, VERIFICATION, settings.n_prompts)
     with torch.no_grad():
-        clean, found, later = knock_out(
-            decoder, Batch(rows, device), mean_outputs(decoder, unseen(every, rows), means_prompts)
-        )
-    write_metrics(out, measure(clean, found, later, rows))
-    write_table(table, mlp_table(clean, found, rows))
+        means = mean_outputs(decoder, unseen(every, rows), settings.means_prompts)
+        clean, left, later = knock_out(decoder, Batch(rows, run.device), means)
+    write_metrics(files.metrics, measure(clean, left, later, rows))
+    write_table(files.mlps, mlp_table(clean, left, rows))
 
 
 def unseen(prompts: list[Prompt], measured: list[Prompt]) -> list[Prompt]:
@@ -93,7 +79,7 @@ def mean_outputs(decoder: Decoder, prompts: list[Prompt], most: int) -> dict[int
 
 def knock_out(
     decoder: Decoder, batch: Batch, means: dict[int, Float[Tensor, "layer pos d_model"]]
-) -> tuple[Float[np.ndarray, " prompt"], Found, Float[np.ndarray, " prompt"]]:
+) -> tuple[Float[np.ndarray, " prompt"], LeftByLayer, Float[np.ndarray, " prompt"]]:
     """logit(IO) - logit(S) of the plain run, without each MLP in every way, and without all but the first."""
     tokens, mask, end = batch.tokens("original"), batch.mask, batch.at("end")
     length = tokens.shape[1]
@@ -120,40 +106,42 @@ def knock_out(
         finals["direct"].append(last - own + mean)
 
     def read(final: Float[Tensor, "*n batch d_model"]) -> Float[np.ndarray, "*n batch"]:
-        found: np.ndarray = read_difference(decoder.bridge, final, batch.names).double().cpu().numpy()
-        return found
+        differences: np.ndarray = read_difference(decoder.bridge, final, batch.names).double().cpu().numpy()
+        return differences
 
-    found = {way: read(torch.stack(streams)) for way, streams in finals.items()}
-    return read(last), found, read(without(range(1, decoder.n_layers)))
+    left = {way: read(torch.stack(streams)) for way, streams in finals.items()}
+    return read(last), left, read(without(range(1, decoder.n_layers)))
 
 
 def measure(
-    clean: Float[np.ndarray, " prompt"], found: Found, later: Float[np.ndarray, " prompt"], prompts: list[Prompt]
+    clean: Float[np.ndarray, " prompt"], left: LeftByLayer, later: Float[np.ndarray, " prompt"], prompts: list[Prompt]
 ) -> dict[str, Metric]:
     """What is left without the first MLP, without another one (mean), and without all others."""
-    metrics = {}
-    for way, values in found.items():
-        for name, left, text in (
-            ("first", values[0], "without the first MLP"),
-            ("other", values[1:].mean(0), "without one other MLP, mean over them"),
-            ("first_minus_other", values[0] - values[1:].mean(0), "the first minus the other"),
-        ):
-            formula = f"F / F(M), {text} ({way})"
-            metrics[f"{way}_{name}"] = clustered(left, prompts, unit="1", formula=formula, denominators=clean)
+    metrics = {
+        f"{way}_first": clustered(
+            values[0],
+            prompts,
+            unit="1",
+            formula=f"F / F(M), without the first MLP ({way}); control: without one other, mean over them",
+            denominators=clean,
+            controls={"other_mlps": values[1:].mean(0)},
+        )
+        for way, values in left.items()
+    }
     text = "F / F(M), without all MLPs but the first (everywhere)"
     metrics["everywhere_all_others"] = clustered(later, prompts, unit="1", formula=text, denominators=clean)
     return metrics
 
 
-def mlp_table(clean: Float[np.ndarray, " prompt"], found: Found, prompts: list[Prompt]) -> pd.DataFrame:
+def mlp_table(clean: Float[np.ndarray, " prompt"], left: LeftByLayer, prompts: list[Prompt]) -> pd.DataFrame:
     """One row per way and layer: F / F(M) with its interval over templates."""
     rows = []
-    for way, values in found.items():
-        for layer, left in enumerate(values):
-            one = clustered(left, prompts, unit="1", formula=way, denominators=clean)
+    for way, values in left.items():
+        for layer, of_layer in enumerate(values):
+            one = clustered(of_layer, prompts, unit="1", formula=way, denominators=clean)
             rows.append({"way": way, "layer": layer, "left": one.value, "low": one.ci_low, "high": one.ci_high})
     return pd.DataFrame(rows)
 
 
 if __name__ == "__main__":
-    run(mlp_knockout)
+    run_step(mlp_knockout)

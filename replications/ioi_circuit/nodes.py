@@ -1,4 +1,8 @@
-"""Nodes of a circuit, a head at one of three positions each, and sets of them."""
+"""Nodes of a circuit, a head at one of three positions each, sets of them, and the names of their classes.
+
+The last class is no class: heads with an effect that meet no rule. Backup name movers (`backup`) are found by another
+test (name_movers.py) and are not among these.
+"""
 
 from dataclasses import dataclass
 
@@ -8,6 +12,27 @@ import pandas as pd
 from replications.ioi_circuit.batches import Place
 
 PLACES: tuple[Place, ...] = ("s1_next", "s2", "end")
+PLACE_OF_RECEIVER: dict[str, Place] = {
+    "logits": "end",
+    "mover_queries": "end",
+    "inhibition_values": "s2",
+    "inhibition_keys": "s2",
+    "induction_keys": "s1_next",
+}
+FURTHER_RECEIVERS: dict[str, Place] = {"inhibition_queries": "end", "induction_queries": "s2"}
+"""Receiver sets that are swept and shown, but name no head and rank none."""
+CLASSES = (
+    "name_mover",
+    "negative",
+    "s_suppressing",
+    "s_inhibition",
+    "induction",
+    "duplicate",
+    "previous",
+    "unclassified",
+)
+NAMED = (*CLASSES[:-1], "backup")
+"""Everything that is a class."""
 
 
 @dataclass(frozen=True, order=True)

@@ -1,144 +1,229 @@
 """Step: finds the circuit's heads on the discovery half by exact path patching, and names them.
 
-Five receiver sets in the paper's order (sweeps.py), classes by rule (classes.py), backup name movers by rule
-(self_repair.py); what the named heads look at and write is measured beside it (mover_attention.py). Effects are patched
-minus clean, in percent of the mean clean logit difference, for logit(IO), logit(S) and their difference. Nothing of the
-verification half enters a choice; at the end the named heads, and as many others of the same layers, are patched into
-the same receivers on verification prompts.
+Five receiver sets in the paper's order (sweeps.py), classes by rule (classes.py), backup name movers by rule, and what
+the named heads attend to and write (name_movers.py). Effects are patched minus clean, in percent of the mean clean
+logit difference, for logit(IO), logit(S) and their difference. Nothing of the verification half enters a choice; at the
+end the named heads, and as many others of the same layers, are patched into the same receivers on verification prompts.
 """
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
+from jaxtyping import Float
 
 from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
 from common.core.statistics import without_interval
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_model
 from common.interp.decoder import Decoder
 from replications.ioi_circuit import published
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
-from replications.ioi_circuit.classes import Named, Signs, signs
-from replications.ioi_circuit.dataset import Prompt, read_prompts
-from replications.ioi_circuit.head_scores import attention, contrasts, copying, repeated_tokens
-from replications.ioi_circuit.knockout import KnockOut
-from replications.ioi_circuit.means import read_means
-from replications.ioi_circuit.mover_attention import measure_writing, steered_attention
-from replications.ioi_circuit.nodes import Node, others_of_layers
-from replications.ioi_circuit.path_patching_measures import (
-    head_table,
-    measure,
-    measure_again,
-    measure_sweeps,
-    scatter,
+from replications.ioi_circuit.classes import (
+    CONTRASTS,
+    COPYING,
+    HeadClasses,
+    HeadScores,
+    head_scores,
+    random_token_scores,
 )
-from replications.ioi_circuit.self_repair import find_backups
-from replications.ioi_circuit.sweeps import Effects, add_sweep, discover, read_runs, sweep_further
+from replications.ioi_circuit.dataset import Prompt, read_prompts
+from replications.ioi_circuit.knockout import KnockOut, read_means
+from replications.ioi_circuit.name_movers import find_backups, measure_writing, steered_attention
+from replications.ioi_circuit.nodes import CLASSES, FURTHER_RECEIVERS, PLACE_OF_RECEIVER, Node, others_of_layers
+from replications.ioi_circuit.prompt_statistics import SignificantEffects, beside_null, clustered, t_values
+from replications.ioi_circuit.settings import PathPatching
+from replications.ioi_circuit.sweeps import Effects, add_sweep, discover, passes_by_template, sweep_further
+
+FORMULA = "path_patch_w22"
+BATCH_SIZE = 4096  # token positions in one pass of the knock-outs
 
 
-def path_patching(
-    *,
-    prompts: Path,
-    manifest: Path,
-    activations: Path,
-    end_prompts: int,
-    inner_prompts: int,
-    again_prompts: int,
-    minimum_percent: float,
-    period: int,
-    sequences: int,
-    draws: int,
-    steering_draws: int,
-    device: Literal["cpu", "cuda"],
-    out: Path,
-    heads: Path,
-    attention_table: Path,
-    steered_table: Path,
-) -> None:
-    """Writes `metrics.json` and three tables.
+class PathPatchingFiles(Files):
+    manifest: Path
+    prompts: Path
+    activations: Path
+    """for the template means with which name movers are knocked out"""
+    metrics: Path
+    heads: Path
+    """effects, scores and class of each head"""
+    attention: Path
+    """attention at END and direct effect on each name, per head and prompt"""
+    steered: Path
+    """where the movers attend, without and with the S-inhibition heads patched"""
 
-    Args:
-        prompts: `prompts.json`.
-        manifest: `manifest.json` of the model.
-        activations: `activations.safetensors`, for the template means with which name movers are knocked out.
-        end_prompts: prompts of the sweeps whose receivers sit at END.
-        inner_prompts: prompts of the sweeps whose receivers sit at S2 or S1+1, which cost several times more.
-        again_prompts: verification prompts on which the named heads are patched again.
-        minimum_percent: smallest effect that counts, percent of the mean logit difference.
-        period: random tokens before they are repeated.
-        sequences: sequences of repeated random tokens.
-        draws: draws of each null distribution.
-        steering_draws: sets of other heads that are patched in place of the S-inhibition heads.
-        device: where the model runs.
-        out: `metrics.json`.
-        heads: `heads.csv`: effects, scores, t values and class of each head.
-        attention_table: `attention.csv`: attention at END and direct effect on each name, per head and prompt.
-        steered_table: `steered.csv`: where the movers look, without and with the S-inhibition heads patched.
-    """
-    rows = read_prompts(prompts, "circuit_prompts")
-    bridge = load_model(manifest.parent, device=device)
+
+def path_patching(files: PathPatchingFiles, settings: PathPatching, run: RunInfo) -> None:
+    """Writes `metrics.json` and three tables."""
+    rows = read_prompts(files.prompts, "circuit_prompts")
+    bridge = load_model(files.manifest.parent, device=run.device)
+    period, draws = settings.period, settings.draws
     if 2 * period > bridge.cfg.n_ctx:
         raise UserError(f"twice period={period} is longer than the context of {bridge.cfg.n_ctx}; lower `period`")
     decoder = Decoder(bridge, max(2 * period, *(row.positions.end + 1 for row in rows)))
-    name_ids = torch.tensor(sorted({row.io_id for row in rows} | {row.s_id for row in rows}), device=device)
-    ends = Batch(balanced(rows, DISCOVERY, end_prompts), device)
+    name_ids = torch.tensor(sorted({row.io_id for row in rows} | {row.s_id for row in rows}), device=run.device)
+    ends = Batch(balanced(rows, DISCOVERY, settings.end_prompts), run.device)
+    inner = balanced(rows, DISCOVERY, settings.inner_prompts)
     with torch.no_grad():
-        cache, own = attention(decoder, ends, "original")
-        _, abc = attention(decoder, ends, "abc")
-        looks = {name: signs(values, draws) for name, values in contrasts(own, abc).items()}
-        copies = {name: signs(values, draws) for name, values in copying(decoder, cache, ends, name_ids).items()}
-        repeated = repeated_tokens(decoder, period, sequences, seed=0)
-        inner = balanced(rows, DISCOVERY, inner_prompts)
-        effects, named = discover(decoder, ends.prompts, inner, looks, copies, repeated, minimum_percent, draws)
-        backups = backup_movers(decoder, ends.prompts, named, activations, draws, minimum_percent)
-        again = patch_again(decoder, effects, named, balanced(rows, VERIFICATION, again_prompts))
-        further = sweep_further(decoder, named, ends.prompts, inner)
-        steered, looked = steered_attention(decoder, Batch(inner, device), named, steering_draws)
-    table = head_table(decoder, effects, named, looks, copies, repeated, own, further)
-    scattered = scatter(decoder, effects, named, own)
+        random_tokens = random_token_scores(decoder, period, settings.sequences, seed=0)
+        scores = head_scores(decoder, ends, name_ids, random_tokens, draws)
+        effects, classes = discover(decoder, ends.prompts, inner, scores, settings.minimum_percent, draws)
+        where = KnockOut(decoder, ends.prompts, read_means(files.activations, run.device), run.device, BATCH_SIZE)
+        movers = [divmod(head, decoder.n_heads) for head, kind in classes["logits"].items() if kind == "name_mover"]
+        mover_nodes = frozenset(Node(layer, head, "end") for layer, head in movers)
+        backups = find_backups(where, mover_nodes, draws, settings.minimum_percent)
+        metrics = patch_again(decoder, effects, classes, balanced(rows, VERIFICATION, settings.again_prompts))
+        further = sweep_further(decoder, classes, ends.prompts, inner) if settings.further_receivers else Effects()
+        steered, attends = steered_attention(decoder, Batch(inner, run.device), classes, settings.steering_draws)
+    table = head_table(decoder, effects, classes, scores, further)
     table["backup_growth"], table["backup"] = backups.mean, backups.sign
-    metrics = measure(effects, named, draws) | measure_sweeps(further, draws) | again | steered
-    metrics |= measure_writing(scattered, draws)
+    written = attention_table(decoder, effects, classes, scores)
+    metrics |= measure_sweeps(effects, draws) | measure_sweeps(further, draws) | measure_classes(effects, classes)
+    metrics |= steered | measure_writing(written, draws)
     metrics["n_backup"] = without_interval(float(backups.sign.sum()), len(table), "heads", "heads named by rule")
-    if manifest.parent.name == published.MODEL:
+    if files.manifest.parent.name == published.MODEL:
         metrics |= published.measure_overlap(table, draws)
-    write_metrics(out, metrics)
-    for path, content in ((heads, table), (attention_table, scattered), (steered_table, looked)):
+    write_metrics(files.metrics, metrics)
+    for path, content in ((files.heads, table), (files.attention, written), (files.steered, attends)):
         write_table(path, content)
 
 
-def backup_movers(
-    decoder: Decoder, prompts: list[Prompt], named: Named, activations: Path, draws: int, minimum: float
-) -> Signs:
-    """The rule of self_repair.py on discovery prompts."""
-    device = decoder.W_O[0].device.type
-    where = KnockOut(decoder, prompts, read_means(activations, device), device, 4096)
-    movers = [divmod(head, decoder.n_heads) for head, kind in named["logits"].items() if kind == "name_mover"]
-    return find_backups(where, frozenset(Node(layer, head, "end") for layer, head in movers), draws, minimum)
+def patch_again(decoder: Decoder, effects: Effects, classes: HeadClasses, prompts: list[Prompt]) -> dict[str, Metric]:
+    """Effects of the named heads on the verification half, against what they were on the discovery half.
 
-
-def patch_again(decoder: Decoder, effects: Effects, named: Named, prompts: list[Prompt]) -> dict[str, Metric]:
-    """Named heads and as many others of the same layers, patched into the same receivers on other prompts."""
+    As many other heads of the same layers, whose effect did not count, are patched into the same receivers.
+    """
     generator = np.random.default_rng(0)
     again = Effects()
-    chosen: dict[str, list[int]] = {}
+    named: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}
-    runs = read_runs(decoder, prompts)
+    shared = passes_by_template(decoder, prompts)
     for name, receivers in effects.receivers.items():
-        found = named["inhibition_values" if name == "inhibition_keys" else name]
-        heads = [head for head, kind in found.items() if kind != "unclassified" and effects.signs[name].sign[head]]
+        counted = effects.significant[name].sign
+        of_receiver = classes["inhibition_values" if name == "inhibition_keys" else name]
+        heads = [head for head, kind in of_receiver.items() if kind != "unclassified" and counted[head]]
         if not heads:
             continue
-        spared = set(np.flatnonzero(effects.signs[name].sign).tolist())
-        chosen[name], others[name] = heads, sorted(others_of_layers(heads, decoder.n_heads, spared, generator))
+        spared = set(np.flatnonzero(counted).tolist())
+        named[name], others[name] = heads, sorted(others_of_layers(heads, decoder.n_heads, spared, generator))
         senders = {divmod(head, decoder.n_heads) for head in [*heads, *others[name]]}
-        add_sweep(decoder, again, name, runs, receivers, senders)
-    return measure_again(effects, again, chosen, others)
+        add_sweep(decoder, again, name, shared, receivers, senders)
+    return measure_again(effects, again, named, others)
+
+
+def measure_again(
+    before: Effects, again: Effects, named: dict[str, list[int]], others: dict[str, list[int]]
+) -> dict[str, Metric]:
+    """`effects_again`, from effects on discovery and on verification prompts, which all receiver sets share."""
+    prompts, clean = next(iter(again.prompts.values())), next(iter(again.clean.values()))
+    whole = sum(
+        np.abs(before.difference(name)[heads].mean(1)).sum() / before.clean[name].mean()
+        for name, heads in named.items()
+    )
+    totals = []
+    for chosen in (named, others):
+        total = np.zeros(len(prompts))
+        for name, heads in chosen.items():
+            direction = np.sign(before.difference(name)[heads].mean(1))
+            total += direction @ again.difference(name)[heads]
+        totals.append(total / whole)
+    text = "summed effects on verification prompts, signs as on discovery prompts / summed size there"
+    metric = clustered(
+        totals[0], prompts, unit="1", formula=text, denominators=clean, controls={"other_heads": totals[1]}
+    )
+    return {"effects_again": metric}
+
+
+def measure_sweeps(effects: Effects, draws: int) -> dict[str, Metric]:
+    """Per receiver set: the strongest head, and the largest t of all heads against flipped roles."""
+    metrics: dict[str, Metric] = {}
+    for name in effects.values:
+        values, clean, rows = effects.difference(name), effects.clean[name], effects.prompts[name]
+        strongest = values[int(np.argmin(values.mean(1)))]
+        flips = np.random.default_rng(1).choice([-1.0, 1.0], size=(draws, len(clean)))
+        metrics[f"{name}_strongest"] = clustered(
+            100 * strongest, rows, unit="percent", formula=f"{FORMULA}: most negative head", denominators=clean
+        )
+        metrics[f"{name}_largest_t"] = beside_null(
+            float(np.abs(t_values(values)).max()),
+            len(clean),
+            np.array([np.abs(t_values(values * flip)).max() for flip in flips]),
+            unit="1",
+            formula="largest |t| of all heads",
+            name="flipped_roles",
+        )
+    return metrics
+
+
+def measure_classes(effects: Effects, classes: HeadClasses) -> dict[str, Metric]:
+    """Per class: heads. Per receiver set: what stays unclassified."""
+    metrics = {}
+    for kind in CLASSES:
+        heads = {head for of_receiver in classes.values() for head, label in of_receiver.items() if label == kind}
+        metrics[f"n_{kind}"] = without_interval(
+            float(len(heads)), len(effects.values["logits"]), "heads", "heads named by rule"
+        )
+    for name, of_receiver in classes.items():
+        size = np.abs(effects.difference(name).mean(1))
+        known = [head for head, label in of_receiver.items() if label != "unclassified"]
+        share = float(size[known].sum() / size[list(of_receiver)].sum()) if of_receiver else 0.0
+        text = "part of the summed size of counted effects that comes from heads with a class"
+        metrics[f"{name}_classified_share"] = without_interval(share, max(len(of_receiver), 1), "share", text)
+    return metrics
+
+
+def head_table(
+    decoder: Decoder, effects: Effects, classes: HeadClasses, scores: HeadScores, further: Effects
+) -> pd.DataFrame:
+    """One row per head: effects in percent, scores with thresholds met or not, and its class at each receiver set."""
+    total = decoder.n_layers * decoder.n_heads
+    columns: dict[str, object] = {
+        "layer": np.repeat(np.arange(decoder.n_layers), decoder.n_heads),
+        "head": np.tile(np.arange(decoder.n_heads), decoder.n_layers),
+    }
+    for name in PLACE_OF_RECEIVER:
+        values: Float[np.ndarray, "head prompt two"] = effects.values.get(name, np.zeros((total, 1, 2)))
+        scale = 100 / effects.clean[name].mean() if name in effects.clean else 0.0
+        columns[name] = scale * (values[..., 0] - values[..., 1]).mean(1)
+        columns[f"{name}_io"], columns[f"{name}_s"] = scale * values[..., 0].mean(1), scale * values[..., 1].mean(1)
+        known: SignificantEffects | None = effects.significant.get(name)
+        columns[f"{name}_counts"] = np.zeros(total) if known is None else known.sign
+        of_receiver = classes.get("inhibition_values" if name == "inhibition_keys" else name, {})
+        columns[f"{name}_class"] = [of_receiver.get(head, "") for head in range(total)]
+    for name in FURTHER_RECEIVERS:
+        swept = name in further.values
+        mean = further.difference(name).mean(1) / further.clean[name].mean() if swept else np.full(total, np.nan)
+        columns[name] = 100 * mean
+    for name in (*CONTRASTS, *COPYING):
+        score = (scores.contrasts | scores.copying)[name]
+        columns[name], columns[f"{name}_passes"] = score.mean, score.sign
+    columns |= {f"random_{name}": values for name, values in scores.random_tokens.items()}
+    columns |= {name.replace(">", "_to_"): values.mean(1) for name, values in scores.attention.items()}
+    return pd.DataFrame(columns)
+
+
+def attention_table(decoder: Decoder, effects: Effects, classes: HeadClasses, scores: HeadScores) -> pd.DataFrame:
+    """Attention of the directly acting heads to each name at END, and their effect on that name's logit."""
+    values, attends = effects.values["logits"], scores.attention
+    names = ((0, "IO", attends["end>io"]), (1, "S", attends["end>s1"] + attends["end>s2"]))
+    parts = [
+        pd.DataFrame(
+            {
+                "head": f"{head // decoder.n_heads}.{head % decoder.n_heads}",
+                "class": kind,
+                "name": name,
+                "attention": attention[head],
+                "written": -values[head, :, column],
+            }
+        )
+        for head, kind in classes["logits"].items()
+        for column, name, attention in names
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 if __name__ == "__main__":
-    run(path_patching)
+    run_step(path_patching)

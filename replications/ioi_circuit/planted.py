@@ -13,27 +13,40 @@ Four layers of four heads, no MLP. The residual stream is cut into subspaces tha
     3.1  negative       attends in the same way, writes the name to OUT with a minus
     3.2  s_suppressing  END finds the position whose INH holds a name, writes that name to OUT with a minus
 
-All other heads, and a little of every head, are noise. The twin has noise in place of the seven heads.
+All other heads, and a little of every head, are noise. The twin has noise in place of the seven heads. A ranking means
+nothing there; that there is nothing to find shows in the size of the scores:
+
+    twin_size_<finder>     largest score in the twin / largest score in the planted model
+    planted_size_<finder>  median score of what is planted / largest score in the planted model
+
+`any` is the worst finder of a seed: the largest of the first and the smallest of the second.
 """
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from common.core.files import sha256, write_json
-from common.data.models import Manifest
-from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
+from common.core.metrics import Metric
+from common.core.statistics import over_seeds
+from common.data.models import Manifest, load_model, load_tokenizer
+from common.interp.decoder import Decoder
+from replications.ioi_circuit.batches import Place
+from replications.ioi_circuit.dataset import Prompt, Vocabulary, draw_prompts, vocabulary
+from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, TEMPLATES
 
 N_LAYERS, N_HEADS, LENGTH = 4, 4, 32
 N_NAMES = 24
 NOISE = 0.01
 SHARP, SHARPER = 0.8, 1.6  # of queries and keys, early and late (later norms are smaller): a match wins the softmax
 FAINT = 0.3  # of what is written at S2: too little to move the norm there, so that it acts by its content alone
-TRUTH = {
+TRUTH: dict[tuple[int, int, Place], str] = {
     (0, 0, "s1_next"): "previous",
     (1, 0, "s2"): "induction",
     (1, 1, "s2"): "duplicate",
@@ -158,3 +171,39 @@ def _heads(
         (3, 1): (to_names, of_names, into("TOK", value), out("OUT", -0.5)),
         (3, 2): (at_end, flag("INH", names, SHARPER), into("TOK", value), out("OUT", -1.0)),
     }
+
+
+def load_planted(seed: int, n_prompts: int, *, twin: bool) -> tuple[Decoder, list[Prompt], Vocabulary]:
+    """A model with the circuit, or its twin without, enough prompts for `n_prompts` of each half, and its words."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_planted_model(Path(folder), seed, twin=twin)
+        decoder = Decoder(load_model(Path(folder)), LENGTH)
+        words = vocabulary(load_tokenizer(Path(folder)), N_NAMES)
+    return decoder, draw_prompts(words, [seed], max(1, n_prompts // 14)), words
+
+
+def relative_sizes(largest: dict[str, float], median: dict[str, float], in_twin: dict[str, float]) -> dict[str, float]:
+    """The sizes of one seed, from the largest score, the median planted score and the largest in the twin by finder."""
+    kinds = {"twin_size": in_twin, "planted_size": median}
+    record = {f"{kind}_{name}": sizes[name] / largest[name] for kind, sizes in kinds.items() for name in in_twin}
+    record["twin_size_any"] = max(record[f"twin_size_{name}"] for name in in_twin)
+    record["planted_size_any"] = min(record[f"planted_size_{name}"] for name in in_twin)
+    return record
+
+
+def measure_sizes(records: pd.DataFrame, more: dict[str, str] | None = None) -> dict[str, Metric]:
+    """`twin_size_*` over seeds, against what is planted; a row of `relative_sizes` per seed.
+
+    `more` gives `twin_size_any` further controls: columns by name.
+    """
+    metrics = {}
+    for column in (str(name) for name in records if str(name).startswith("twin_size_")):
+        finder = column.removeprefix("twin_size_")
+        controls = {"planted": f"planted_size_{finder}"} | ((more or {}) if finder == "any" else {})
+        metrics[column] = over_seeds(
+            records[column].tolist(),
+            unit="1",
+            formula="largest score in the twin / in the planted model; control: median score of what is planted there",
+            controls={name: records[other].tolist() for name, other in controls.items()},
+        )
+    return metrics

@@ -10,12 +10,10 @@ import pandas as pd
 
 from common.core.errors import UserError
 from common.core.metrics import Metric
-from common.core.statistics import null_distribution
-from replications.ioi_circuit.clustering import beside_null, clustered
-from replications.ioi_circuit.completeness import by_class
+from replications.ioi_circuit.completeness import by_class, measure_classes
 from replications.ioi_circuit.knockout import KnockOut
-from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
-from replications.ioi_circuit.nodes import Node, NodeSet, random_like
+from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, Node, NodeSet, random_like
+from replications.ioi_circuit.prompt_statistics import beside_null, clustered
 
 MODEL = "gpt2"
 HEADS = {
@@ -58,11 +56,11 @@ def published_classes(n_layers: int = 12, n_heads: int = 12) -> dict[str, NodeSe
 
     UserError if a model of this size lacks one of the heads.
     """
-    found: dict[str, NodeSet] = {}
+    classes: dict[str, NodeSet] = {}
     for name, (place, heads) in HEADS.items():
         pairs = (parse_head(label, n_layers, n_heads) for label in heads.split())
-        found[name] = frozenset(Node(layer, head, place) for layer, head in pairs)  # type: ignore[arg-type]
-    return found
+        classes[name] = frozenset(Node(layer, head, place) for layer, head in pairs)  # type: ignore[arg-type]
+    return classes
 
 
 def naive_nodes() -> NodeSet:
@@ -70,61 +68,42 @@ def naive_nodes() -> NodeSet:
     return frozenset(node for nodes in published_classes().values() for node in nodes if _label(node) in NAIVE)
 
 
-def overlap(found: list[tuple[int, int]], kind: str) -> float:
+def overlap(ranked: list[tuple[int, int]], kind: str) -> float:
     """Share of the published heads of a class among as many heads of a ranked list."""
     wanted = set(HEADS[kind][1].split())
-    return len(wanted & {f"{layer}.{head}" for layer, head in found[: len(wanted)]}) / len(wanted)
+    return len(wanted & {f"{layer}.{head}" for layer, head in ranked[: len(wanted)]}) / len(wanted)
 
 
-def measure_published(fresh: KnockOut, few: KnockOut, draws: int) -> dict[str, Metric]:
+def measure_published(where: KnockOut, draws: int) -> dict[str, Metric]:
     """The published circuit by the paper's own tests: faithfulness, classes taken out of circuit and model, naive."""
-    size = fresh.decoder.n_layers, fresh.decoder.n_heads
+    size = where.decoder.n_layers, where.decoder.n_heads
     classes = published_classes(*size)
     nodes = frozenset(node for part in classes.values() for node in part)
     classes["name_mover"] |= classes.pop("backup")
-    removed, kept = by_class(fresh, {"circuit": nodes, "naive": naive_nodes()}, classes)
+    removed, kept = by_class(where, {"circuit": nodes, "naive": naive_nodes()}, classes)
     movers = published_classes(*size)["name_mover"]
-    without_movers = fresh.differences([movers], remove=True)[0]
-    model, prompts = removed["none"], fresh.prompts
-    random = few.differences(random_like(nodes, fresh.decoder.n_heads, draws, seed=1))
-    few_model, few_kept = few.differences([frozenset()], remove=True)[0], few.differences([nodes])[0]
-    text = "published circuit, F(C) / F(M)"
-    metrics = {
+    [without_movers] = where.differences([movers], remove=True)
+    model, prompts = removed["none"], where.prompts
+    return {
         "published_faithfulness": clustered(
-            kept["circuit"]["none"], prompts, unit="1", formula=text, denominators=model
-        ),
-        "published_faithfulness_random": null_distribution(
-            random.sum(1) / few_model.sum(), unit="1", formula=f"{text}; random heads, same layers and positions"
-        ),
-        "published_faithfulness_minus_random": clustered(
-            few_kept - random.mean(0), few.prompts, unit="1", formula=f"{text}, minus random", denominators=few_model
+            kept["circuit"]["none"],
+            prompts,
+            unit="1",
+            formula="published circuit, F(C) / F(M); random heads: same layers and positions",
+            denominators=model,
+            controls={"naive": kept["naive"]["none"]},
+            draws={"random_heads": where.differences(random_like(nodes, size[1], draws, seed=1))},
         ),
         "published_drop_without_movers": clustered(
-            model - without_movers, prompts, unit="1", formula="(F(M) - F(M minus K)) / F(M)", denominators=model
+            model - without_movers,
+            prompts,
+            unit="1",
+            formula="(F(M) - F(M minus K)) / F(M)",
+            denominators=model,
+            controls={"movers_and_backups": model - removed["name_mover"]},
         ),
-        "published_drop_without_movers_and_backups": clustered(
-            model - removed["name_mover"], prompts, unit="1", formula="the same, backups too", denominators=model
-        ),
+        "published_class_gap": measure_classes(removed, kept, prompts)["circuit_class_gap"],
     }
-    metrics["published_drop_movers_minus_both"] = clustered(
-        removed["name_mover"] - without_movers, prompts, unit="1", formula="difference of the two", denominators=model
-    )
-    for name, found in kept.items():
-        largest = max(classes, key=lambda part: abs(float((removed[part] - found[part]).mean())))
-        gap = removed[largest] - found[largest]
-        metrics[f"published_class_gap_{name}"] = clustered(
-            gap * np.sign(gap.mean()), prompts, unit="1", formula="largest |F(M-K) - F(C-K)| / F(M)", denominators=model
-        )
-    full, naive = (metrics[f"published_class_gap_{name}"] for name in ("circuit", "naive"))
-    metrics["published_class_gap_naive_minus_circuit"] = Metric(
-        value=naive.value - full.value,
-        ci_low=naive.ci_low - full.ci_high,
-        ci_high=naive.ci_high - full.ci_low,
-        n=full.n,
-        unit="1",
-        formula="difference of the two, intervals added (conservative)",
-    )
-    return metrics
 
 
 def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
@@ -132,17 +111,18 @@ def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
     the backup name movers get their class by rule."""
     pairs = list(zip(heads["layer"].astype(int), heads["head"].astype(int), strict=True))
     generator = np.random.default_rng(0)
-    found = {
+    named_as = {
         pair: {row[f"{name}_class"] for name in PLACE_OF_RECEIVER}
         for pair, (_, row) in zip(pairs, heads.fillna("").iterrows(), strict=True)
     }
     classes = published_classes(*_size(pairs))
     wanted = [(node.layer, node.head, kind) for kind in classes for node in sorted(classes[kind]) if kind != "backup"]
-    named = float(np.mean([kind in found[layer, head] for layer, head, kind in wanted]))
-    shuffled = [[found[pairs[i]] for i in generator.permutation(len(pairs))[: len(wanted)]] for _ in range(draws)]
+    named = float(np.mean([kind in named_as[layer, head] for layer, head, kind in wanted]))
+    shuffled = [[named_as[pairs[i]] for i in generator.permutation(len(pairs))[: len(wanted)]] for _ in range(draws)]
     chance = np.array([np.mean([kind in own for own, (*_, kind) in zip(one, wanted, strict=True)]) for one in shuffled])
     text = "share of the published heads that get their class by rule"
-    metrics = beside_null("published_named", named, len(wanted), chance, unit="share", formula=text, how="shuffled")
+    null = {"unit": "share", "name": "shuffled_heads"}
+    metrics = {"published_named": beside_null(named, len(wanted), chance, formula=text, **null)}
     for kind, column, sign in (
         ("name_mover", "logits", 1), ("negative", "logits", -1), ("s_inhibition", "mover_queries", 1)
     ):  # fmt: skip
@@ -151,7 +131,7 @@ def measure_overlap(heads: pd.DataFrame, draws: int) -> dict[str, Metric]:
         luck = np.array([overlap([ranked[i] for i in generator.permutation(len(ranked))], kind) for _ in range(draws)])
         text = f"share of the published {kind} heads among as many strongest heads ({column})"
         n = len(HEADS[kind][1].split())
-        metrics |= beside_null(f"published_{kind}_found", share, n, luck, unit="share", formula=text, how="shuffled")
+        metrics[f"published_{kind}_found"] = beside_null(share, n, luck, formula=text, **null)
     return metrics
 
 

@@ -1,18 +1,13 @@
-"""Reading names from the residual stream at END, and the direct path of each head to the logits.
+"""Reading the logits of names from the residual stream at END.
 
-Both measurements use that the logits are a known function of the last residual vector alone: final norm, then
-unembedding. `read_names` applies the model's own norm module, so it is exact for LayerNorm and for RMSNorm, and returns
-logits relative to their mean over the vocabulary. Softmax does not see that mean; without subtracting it the effect on
-one logit, unlike that on a difference of logits, would depend on an arbitrary constant.
-
-`direct_residual` replaces the output of one head at END by its output on a partner prompt, only in the last residual
-vector: MLPs and later heads keep what they computed, the norm is recomputed. This is the direct edge head -> logits. It
-is *not* the path patching of Wang et al. (2022, appendix B), who recompute the MLPs in between.
+Logits are a known function of the last residual vector alone: final norm, then unembedding. `read_names` applies the
+model's own norm module, so it is exact for LayerNorm and for RMSNorm, and returns logits relative to their mean over
+the vocabulary. Softmax does not see that mean; without subtracting it the effect on one logit, unlike that on a
+difference of logits, would depend on an arbitrary constant.
 """
 
 from typing import TYPE_CHECKING
 
-import einops
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -48,46 +43,14 @@ def read_difference(
     """logit(IO) - logit(S), without the vocabulary mean, which drops out."""
     rows, bias = bridge.W_U.T, bridge.b_U
     direction = rows[names[:, 0]] - rows[names[:, 1]]
-    found: Tensor = (bridge.ln_final(residual) * direction).sum(-1) + bias[names[:, 0]] - bias[names[:, 1]]
-    return found
+    difference: Tensor = (bridge.ln_final(residual) * direction).sum(-1) + bias[names[:, 0]] - bias[names[:, 1]]
+    return difference
 
 
 def read_answer(bridge: "TransformerBridge", last: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_vocab"]:
     """Log-probabilities of the next token, float64, from the final residual stream."""
     logits: Tensor = bridge.ln_final(last) @ bridge.W_U + bridge.b_U
     return logits.double().log_softmax(-1)
-
-
-def direct_residual(
-    bridge: "TransformerBridge",
-    final: Float[Tensor, "batch d_model"],
-    z: Float[Tensor, "batch layer head d_head"],
-    z_partner: Float[Tensor, "batch layer head d_head"],
-    names: Int[Tensor, "batch two"],
-    batch_size: int,
-) -> Float[Tensor, "batch layer head two"]:
-    """Change of the two name logits when one head's output at END comes from the partner prompt, for every head.
-
-    Args:
-        final: residual vectors at END after the last block.
-        z: outputs of all heads at END before W_O, on the prompt itself.
-        z_partner: the same on the partner prompt.
-        names: token ids of IO and S.
-        batch_size: prompts that are handled at a time.
-
-    Returns:
-        Logits of the patched minus logits of the unpatched prompt; exactly 0 where `z_partner` equals `z`.
-    """
-    n_layers, n_heads = z.shape[1:3]
-    weights = bridge.W_O
-    effects = []
-    for part in torch.split(torch.arange(len(final), device=final.device), batch_size):
-        change = torch.einsum("nlhe,lhed->nlhd", z_partner[part] - z[part], weights)
-        change = einops.rearrange(change, "n layer head d_model -> n (layer head) d_model")
-        nothing = torch.zeros_like(change[:, :1])
-        logits = read_names(bridge, final[part][:, None] + torch.cat([nothing, change], 1), names[part])
-        effects.append(logits[:, 1:] - logits[:, :1])
-    return einops.rearrange(torch.cat(effects), "n (layer head) two -> n layer head two", layer=n_layers, head=n_heads)
 
 
 def check_architecture(
@@ -131,5 +94,5 @@ def check_architecture(
         )
 
 
-def _close(found: Tensor, expected: Tensor) -> bool:
-    return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp(min=1))
+def _close(measured: Tensor, expected: Tensor) -> bool:
+    return bool((measured - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp(min=1))

@@ -1,9 +1,12 @@
-# IOI: prompts -> one model pass -> baseline, logit lens, direct path, and prompts -> path patching ->
-# verification by knock-outs; then all figures of a model in one step. For every language model of the run. The circuit
-# is also tested in the models that `refusal_direction` fine-tunes.
-from common.engine.rules import captions, figure_files, flags, parts, source_hash
+# IOI: prompts -> one model pass -> baseline, logit lens and direct path; path patching -> verification by knock-outs;
+# supplement.smk has what only larger scales run. For every language model of the run.
+from common.engine.rules import Steps, captions, figure_files, parts
 
+STEP = Steps("replications.ioi_circuit", config)
 CAPTIONS = "replications/ioi_circuit/captions"
+CATEGORY = "IOI circuit"
+ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
+MODEL = "<results>/{model}"
 FIGURES = {
     "Baseline": {"baseline": ["answers", "adversarial"]},
     "Logit lens": {"logit_lens": ["lens"]},
@@ -12,198 +15,164 @@ FIGURES = {
         "path_patching": ["sweeps", "attention", "steered", "random_tokens"]
     },
     "Signals": {"signals": ["signals"]},
-    "MLPs": {"mlp_knockout": ["mlps"]},
-    "Verification": {
-        "verification": ["curve", "completeness", "minimality", "grid", "diagram"]
-    },
-    "Activation patching": {"activation_patching": ["streams", "patched_heads"]},
-    "Automated discovery": {
-        "edge_attribution": ["edge_curves", "attribution"],
-        **({"edge_search": ["searched_edges"]} if config["edge_search"] else {}),
-    },
-}
-GROUND_TRUTH = {
-    "Ground truth": {
-        "ground_truth": ["planted"],
-        "edge_ground_truth": ["planted_edges"],
-    }
+    "Verification": {"verification": ["curve", "completeness", "diagram"]},
 }
 
-TUNED_FIGURES = {"One fine-tune away": {"fine_tuned": ["fine_tuned"]}}
-TUNED = [name for name in config["models"] if name in config["fine_tuned"]["models"]]
 
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
+include: "../../common/engine/step.smk"
 
 
-rule prompts:
+use rule step as prompts with:
     input:
         manifest="<models>/{model}/manifest.json",
     output:
-        "<results>/{model}/data/prompts.json",
+        prompts=f"{MODEL}/data/prompts.json",
     log:
         "<logs>/{model}/prompts.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1500,
-        runtime=5,
     params:
-        options=flags(config["prompts"], seeds=config["seeds"]),
-        sources=source_hash("replications.ioi_circuit.prompts"),
-    shell:
-        "python -m replications.ioi_circuit.prompts --manifest {input.manifest} {params.options} --out {output} > {log} 2>&1"
+        **STEP("prompts", config["prompts"]),
 
 
-rule collect:
+use rule step as collect with:
     input:
         manifest="<models>/{model}/manifest.json",
-        prompts=rules.prompts.output,
+        prompts=rules.prompts.output.prompts,
     output:
-        "<results>/{model}/data/activations.safetensors",
+        activations=f"{MODEL}/data/activations.safetensors",
     log:
         "<logs>/{model}/collect.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
         mem_mb=3000,
         runtime=20,
     params:
-        options=flags(config["collect"], device=config["device"]),
-        sources=source_hash("replications.ioi_circuit.collect"),
-    shell:
-        "python -m replications.ioi_circuit.collect --manifest {input.manifest} --prompts {input.prompts} {params.options} --out {output} > {log} 2>&1"
+        **STEP("collect", config["collect"]),
 
 
-rule baseline:
+use rule step as baseline with:
     input:
-        prompts=rules.prompts.output,
-        activations=rules.collect.output,
+        prompts=rules.prompts.output.prompts,
+        activations=rules.collect.output.activations,
     output:
-        metrics="<results>/{model}/baseline/metrics.json",
-        answers="<results>/{model}/baseline/answers.csv",
+        metrics=f"{MODEL}/baseline/metrics.json",
+        answers=f"{MODEL}/baseline/answers.csv",
     log:
         "<logs>/{model}/baseline.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=5,
     params:
-        options=flags(config["baseline"]),
-        sources=source_hash("replications.ioi_circuit.baseline"),
-    shell:
-        "python -m replications.ioi_circuit.baseline --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --answers {output.answers} > {log} 2>&1"
+        **STEP("baseline", config["baseline"], run=False),
 
 
-rule logit_lens:
+use rule step as direct_effects with:
     input:
         manifest="<models>/{model}/manifest.json",
-        prompts=rules.prompts.output,
-        activations=rules.collect.output,
+        prompts=rules.prompts.output.prompts,
+        activations=rules.collect.output.activations,
     output:
-        metrics="<results>/{model}/logit_lens/metrics.json",
-        lens="<results>/{model}/logit_lens/lens.csv",
+        lens_metrics=f"{MODEL}/logit_lens/metrics.json",
+        lens=f"{MODEL}/logit_lens/lens.csv",
+        metrics=f"{MODEL}/direct_path/metrics.json",
+        heads=f"{MODEL}/direct_path/heads.csv",
     log:
-        "<logs>/{model}/logit_lens.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        **ON_GPU,
-        mem_mb=2500,
-        runtime=10,
-    params:
-        options=flags(config["logit_lens"], device=config["device"]),
-        sources=source_hash("replications.ioi_circuit.logit_lens"),
-    shell:
-        "python -m replications.ioi_circuit.logit_lens --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --lens {output.lens} > {log} 2>&1"
-
-
-rule direct_path:
-    input:
-        manifest="<models>/{model}/manifest.json",
-        prompts=rules.prompts.output,
-        activations=rules.collect.output,
-    output:
-        metrics="<results>/{model}/direct_path/metrics.json",
-        heads="<results>/{model}/direct_path/heads.csv",
-    log:
-        "<logs>/{model}/direct_path.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
+        "<logs>/{model}/direct_effects.log",
     resources:
         **ON_GPU,
         mem_mb=3000,
-        runtime=10,
     params:
-        options=flags(config["direct_path"], device=config["device"]),
-        sources=source_hash("replications.ioi_circuit.direct_path"),
-    shell:
-        "python -m replications.ioi_circuit.direct_path --manifest {input.manifest} --prompts {input.prompts} --activations {input.activations} {params.options} --out {output.metrics} --heads {output.heads} > {log} 2>&1"
+        **STEP(
+            "direct_effects",
+            {key: config[key] for key in ("logit_lens", "direct_path")},
+        ),
 
 
-include: "circuit.smk"
-include: "discovery.smk"
+use rule step as path_patching with:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        prompts=rules.prompts.output.prompts,
+        activations=rules.collect.output.activations,
+    output:
+        metrics=f"{MODEL}/path_patching/metrics.json",
+        heads=f"{MODEL}/path_patching/heads.csv",
+        attention=f"{MODEL}/path_patching/attention.csv",
+        steered=f"{MODEL}/path_patching/steered.csv",
+    log:
+        "<logs>/{model}/path_patching.log",
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=30,
+    params:
+        **STEP("path_patching", config["path_patching"]),
 
 
-SEARCHED = []
+use rule step as signals with:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        prompts=rules.prompts.output.prompts,
+        heads=rules.path_patching.output.heads,
+    output:
+        metrics=f"{MODEL}/signals/metrics.json",
+        signals=f"{MODEL}/signals/signals.csv",
+    log:
+        "<logs>/{model}/signals.log",
+    resources:
+        **ON_GPU,
+        mem_mb=2500,
+    params:
+        **STEP("signals", config["signals"]),
 
-if config["edge_search"]:
 
-    include: "search.smk"
+use rule step as verification with:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        prompts=rules.prompts.output.prompts,
+        activations=rules.collect.output.activations,
+        heads=rules.path_patching.output.heads,
+    output:
+        metrics=f"{MODEL}/verification/metrics.json",
+        circuit=f"{MODEL}/verification/circuit.csv",
+        curve=f"{MODEL}/verification/curve.csv",
+        classes=f"{MODEL}/verification/classes.csv",
+    log:
+        "<logs>/{model}/verification.log",
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=30,
+    params:
+        **STEP("verification", config["verification"]),
 
-    SEARCHED = rules.edge_search.output
+
+include: "supplement.smk"
 
 
-rule draw:
+use rule step as draw with:
     input:
         rules.baseline.output,
-        rules.logit_lens.output,
-        rules.direct_path.output,
+        rules.direct_effects.output,
         rules.path_patching.output,
         rules.signals.output,
-        rules.mlp_knockout.output,
         rules.verification.output,
-        rules.activation_patching.output,
-        rules.edge_attribution.output,
-        SEARCHED,
+        SUPPLEMENT,
         captions=captions(CAPTIONS, FIGURES),
     output:
-        **figure_files("<results>/{model}", FIGURES, "IOI circuit", model="{model}"),
+        **figure_files(MODEL, FIGURES, CATEGORY, model="{model}"),
     log:
         "<logs>/{model}/draw.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1500,
-        runtime=5,
     params:
-        sources=source_hash("replications.ioi_circuit.draw"),
-    shell:
-        "python -m replications.ioi_circuit.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
+        **STEP("figures", run=False),
 
 
 rule figures:
     input:
-        rules.figure_transfer.output,
-        rules.draw_ground_truth.output,
-        expand(rules.draw_fine_tuned.output, model=TUNED),
         expand(rules.draw.output, model=config["models"]),
+        MORE_FIGURES,
 
 
 rule metrics:
     input:
-        rules.ground_truth.output.metrics,
-        rules.edge_ground_truth.output.metrics,
-        expand(rules.fine_tuned.output.metrics, model=TUNED),
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],
             part=parts(FIGURES),
         ),
+        MORE_METRICS,

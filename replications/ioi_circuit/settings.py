@@ -1,4 +1,4 @@
-"""Settings of this replication. The Snakefile imports this module, so it imports nothing heavy."""
+"""Settings of the IOI circuit. `config.yaml` gives the values of each scale."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from common.core.settings import Strict
 
 
-class PromptSettings(Strict):
+class Prompts(Strict):
     per_cell: Annotated[int, Field(ge=1, le=100)] = Field(
         description="prompts per seed, template and order; a seed has 30 times as many"
     )
@@ -22,24 +22,24 @@ class PromptSettings(Strict):
     )
 
 
-class CollectSettings(Strict):
+class Collect(Strict):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(description="prompts in one forward pass")
     small_group: Annotated[int, Field(ge=1, le=100)] = Field(
         description="prompts in the smaller template means, the paper's regime"
     )
 
 
-class BaselineSettings(Strict):
+class Baseline(Strict):
     shuffles: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of shuffled IO and S labels")
 
 
-class LogitLensSettings(Strict):
+class LogitLens(Strict):
     early_depth: Annotated[float, Field(gt=0, lt=1)] = Field(
         description="share of the layers that counts as the early part of the model"
     )
 
 
-class DirectPathSettings(Strict):
+class DirectPath(Strict):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(description="prompts whose heads are patched at a time")
     top: Annotated[int, Field(ge=1, le=20)] = Field(description="heads that count as 'few'")
     late_depth: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -48,7 +48,7 @@ class DirectPathSettings(Strict):
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of each null distribution")
 
 
-class PathPatchingSettings(Strict):
+class PathPatching(Strict):
     end_prompts: Annotated[int, Field(ge=7, le=1000)] = Field(
         description="discovery prompts of the sweeps whose receivers sit at END"
     )
@@ -64,36 +64,48 @@ class PathPatchingSettings(Strict):
     period: Annotated[int, Field(ge=10, le=500)] = Field(description="random tokens before they are repeated")
     sequences: Annotated[int, Field(ge=1, le=100)] = Field(description="sequences of repeated random tokens")
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of each null distribution")
+    further_receivers: bool = Field(description="sweep two more receiver sets, which name nobody")
     steering_draws: Annotated[int, Field(ge=20, le=1000)] = Field(
         description="sets of other heads that are patched in place of the S-inhibition heads"
     )
 
 
-class SignalsSettings(Strict):
+class Signals(Strict):
     n_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts")
     draws: Annotated[int, Field(ge=20, le=1000)] = Field(
         description="sets of other heads that are patched in place of the S-inhibition heads"
     )
 
 
-class MlpKnockoutSettings(Strict):
+class MlpKnockout(Strict):
     n_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts")
     means_prompts: Annotated[int, Field(ge=1, le=100)] = Field(description="ABC prompts in the mean of a template")
 
 
-class GreedySettings(Strict):
+class Greedy(Strict):
     runs: Annotated[int, Field(ge=1, le=100)] = Field(description="independent greedy runs")
     iterations: Annotated[int, Field(ge=1, le=100)] = Field(description="nodes that a run takes out")
     candidates: Annotated[int, Field(ge=1, le=100)] = Field(description="random nodes of which it takes the worst")
 
 
-class VerificationSettings(Strict):
+class Verification(Strict):
     curve_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
         description="discovery prompts on which the circuit's size is chosen"
     )
     verify_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
-        description="verification prompts of circuit, complement and classes"
+        description="verification prompts of circuits and classes"
     )
+    sizes: Annotated[list[int], Field(min_length=2)] = Field(description="numbers of nodes on the size curve")
+    largest_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="largest share of the model's heads that a circuit may have"
+    )
+    smallest_faithfulness: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="what a circuit keeps of the logit difference at least; below, the verdict is 'no small circuit'"
+    )
+    batch_size: Annotated[int, Field(ge=8, le=100_000)] = Field(description="token positions computed in one pass")
+
+
+class Robustness(Strict):
     random_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
         description="verification prompts of random node sets, of parts taken out, and of minimality"
     )
@@ -102,19 +114,12 @@ class VerificationSettings(Strict):
         description="random node sets with the layers and positions of the circuit"
     )
     random_parts: Annotated[int, Field(ge=20, le=10_000)] = Field(description="random parts taken out of the circuit")
-    greedy: GreedySettings
-    sizes: Annotated[list[int], Field(min_length=2)] = Field(description="numbers of nodes on the size curve")
-    largest_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="largest share of the model's heads that a circuit may have"
-    )
-    smallest_faithfulness: Annotated[float, Field(ge=0, le=1)] = Field(
-        description="what a circuit keeps of the logit difference at least; below, the verdict is 'no small circuit'"
-    )
+    greedy: Greedy
     small_group: Annotated[int, Field(ge=1, le=100)] = Field(description="prompts in the smaller template means")
     batch_size: Annotated[int, Field(ge=8, le=100_000)] = Field(description="token positions computed in one pass")
 
 
-class FineTunedSettings(Strict):
+class FineTuned(Strict):
     models: list[str] = Field(
         description="models of which the variants that `refusal_direction` fine-tunes are measured as well"
     )
@@ -133,7 +138,7 @@ class FineTunedSettings(Strict):
     batch_size: Annotated[int, Field(ge=8, le=100_000)] = Field(description="token positions computed in one pass")
 
 
-class ActivationPatchingSettings(Strict):
+class ActivationPatching(Strict):
     n_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts")
     layer_step: Annotated[int, Field(ge=1, le=16)] = Field(
         description="every how many layers streams and outputs are patched"
@@ -141,73 +146,75 @@ class ActivationPatchingSettings(Strict):
     head_step: Annotated[int, Field(ge=1, le=16)] = Field(description="every how many layers heads are patched")
 
 
-class EdgeAttributionSettings(Strict):
-    score_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts of the scores")
+class EdgeCurves(Strict):
+    """Scores of edges, and how faithful the circuits are that they rank."""
+
+    score_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts of EAP and EAP-IG")
     curve_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of the curves")
     ig_steps: Annotated[int, Field(ge=2, le=100)] = Field(description="points between partner and prompt of EAP-IG")
     shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = Field(
-        description="shares of all edges on the faithfulness curves"
+        description="shares of all edges on the curves"
     )
     random_circuits: Annotated[int, Field(ge=20, le=1000)] = Field(description="random rankings of the edges")
-    circuits_per_pass: Annotated[int, Field(ge=1, le=1000)] = Field(description="circuits that are run at a time")
+    circuits_per_pass: Annotated[int, Field(ge=1, le=1000)] = Field(8, description="circuits that are run at a time")
+
+
+class EdgeAttribution(EdgeCurves):
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of shuffled labels")
 
 
-class EdgeSearchSettings(Strict):
-    score_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts of EAP-IG")
-    exact_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="those of exact patching and ACDC")
-    curve_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of the curves")
-    ig_steps: Annotated[int, Field(ge=2, le=100)] = Field(description="points between partner and prompt of EAP-IG")
+class EdgeSearch(EdgeCurves):
+    exact_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(
+        description="discovery prompts of exact patching and ACDC"
+    )
     candidates: Annotated[int, Field(ge=2)] | None = Field(
         None, description="edges searched, those with the largest EAP-IG score; all if not given"
     )
     threshold: Annotated[float, Field(gt=0)] = Field(description="of ACDC, in nats")
-    shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = Field(
-        description="shares of all edges on the curves, beside that of ACDC's circuit"
-    )
-    random_circuits: Annotated[int, Field(ge=20, le=1000)] = Field(description="random rankings of the edges")
-    circuits_per_pass: Annotated[int, Field(ge=1, le=1000)] = Field(description="circuits that are run at a time")
 
 
-class GroundTruthSettings(Strict):
+class GroundTruth(Strict):
     n_prompts: Annotated[int, Field(ge=14, le=1000)] = Field(description="discovery prompts of the planted models")
     minimum_percent: Annotated[float, Field(gt=0, le=50)] = Field(
         description="smallest effect that counts, percent of the mean logit difference"
     )
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of each null distribution")
-    greedy: GreedySettings
+    greedy: Greedy
 
 
-class EdgeGroundTruthSettings(Strict):
-    score_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts of EAP and EAP-IG")
-    exact_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="those of exact patching and ACDC")
-    curve_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of the curves")
-    ig_steps: Annotated[int, Field(ge=2, le=100)] = Field(description="points between partner and prompt of EAP-IG")
+class EdgeGroundTruth(EdgeCurves):
+    exact_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(
+        description="discovery prompts of exact patching and ACDC"
+    )
     thresholds: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
         description="of ACDC, in nats"
     )
-    shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = Field(
-        description="shares of all edges on the faithfulness curves"
-    )
-    random_circuits: Annotated[int, Field(ge=20, le=1000)] = Field(description="random rankings of the edges")
-    n_seeds: Annotated[int, Field(ge=2, le=100)] = Field(description="planted models")
+    n_seeds: Annotated[int, Field(ge=2, le=100)] = Field(description="planted models: the first so many seeds")
+
+
+class DirectEffects(Strict):
+    """What `direct_effects` reads."""
+
+    logit_lens: LogitLens
+    direct_path: DirectPath
 
 
 class Settings(Strict):
-    """All parts. Without `edge_search` single edges of the language model are not searched."""
+    """All parts. A part that is null is not run."""
 
-    prompts: PromptSettings
-    collect: CollectSettings
-    baseline: BaselineSettings
-    logit_lens: LogitLensSettings
-    direct_path: DirectPathSettings
-    path_patching: PathPatchingSettings
-    signals: SignalsSettings
-    mlp_knockout: MlpKnockoutSettings
-    verification: VerificationSettings
-    fine_tuned: FineTunedSettings
-    activation_patching: ActivationPatchingSettings
-    edge_attribution: EdgeAttributionSettings
-    edge_search: EdgeSearchSettings | None
-    ground_truth: GroundTruthSettings
-    edge_ground_truth: EdgeGroundTruthSettings
+    prompts: Prompts
+    collect: Collect
+    baseline: Baseline
+    logit_lens: LogitLens
+    direct_path: DirectPath
+    path_patching: PathPatching
+    signals: Signals
+    mlp_knockout: MlpKnockout | None
+    verification: Verification
+    robustness: Robustness | None
+    fine_tuned: FineTuned | None
+    activation_patching: ActivationPatching | None
+    edge_attribution: EdgeAttribution | None
+    edge_search: EdgeSearch | None
+    ground_truth: GroundTruth | None
+    edge_ground_truth: EdgeGroundTruth | None

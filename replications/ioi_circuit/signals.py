@@ -10,11 +10,11 @@ coefficient, without a constant, of F over the six versions:
     S_position   1 as it is, -1 inverted;  S_token   1 original, 0 random, -1 inverted
 
 Control: as many other heads of the same layers, drawn `draws` times. Heads are those that the discovery half named,
-prompts are of the verification half. In the planted models there are no heads but these between S2 and the movers.
+prompts are of the verification half.
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import einops
 import numpy as np
@@ -24,75 +24,65 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import null_distribution, without_interval
-from common.core.step import run
+from common.core.statistics import without_interval
+from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from common.data.models import load_model
 from common.interp.decoder import Decoder
 from common.interp.partial_forward import at_position, rerun
-from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced
-from replications.ioi_circuit.clustering import clustered
-from replications.ioi_circuit.dataset import Prompt, read_prompts
+from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, load_circuit_prompts
+from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.nodes import others_of_layers
+from replications.ioi_circuit.prompt_statistics import clustered
 from replications.ioi_circuit.residual import read_difference
+from replications.ioi_circuit.settings import Signals
 
 
-class Kind(NamedTuple):
+class Version(NamedTuple):
     """What a version of the prompt does with the names, as values of S_token and S_position."""
 
     token: int
     position: int
 
 
-KINDS = [Kind(token, position) for token in (1, 0, -1) for position in (1, -1)]
+VERSIONS = [Version(token, position) for token in (1, 0, -1) for position in (1, -1)]
 TOKENS = {1: "original", 0: "random", -1: "inverted"}
 POSITIONS = {1: "original", -1: "inverted"}
 ROWS = 20_000  # prompts, versions and sets of heads that are computed at once
 PUBLISHED = [3.55, -0.99, 2.45, -1.96, 1.77, -3.16]
-"""Of GPT-2 small, in logits, in the order of `KINDS` (figure 9); the first is F(M)."""
+"""Of GPT-2 small, in logits, in the order of `VERSIONS` (figure 9); the first is F(M)."""
 
 
-def signals(
-    *,
-    prompts: Path,
-    manifest: Path,
-    heads: Path,
-    n_prompts: int,
-    draws: int,
-    device: Literal["cpu", "cuda"],
-    out: Path,
-    table: Path,
-) -> None:
-    """Writes `metrics.json` and one row per version.
+class SignalsFiles(Files):
+    manifest: Path
+    prompts: Path
+    heads: Path
+    """of path patching, for the S-inhibition heads"""
+    metrics: Path
+    signals: Path
+    """F / F(M) for each version, with these heads patched, with other heads, and as published"""
 
-    Args:
-        prompts: `prompts.json`.
-        manifest: `manifest.json` of the model.
-        heads: `heads.csv` of path patching, for the S-inhibition heads.
-        n_prompts: verification prompts.
-        draws: sets of other heads of the same layers.
-        device: where the model runs.
-        out: `metrics.json`.
-        table: `signals.csv`: token, position, F / F(M) with these heads patched, with other heads, and as published.
-    """
-    rows = balanced(read_prompts(prompts, "circuit_prompts"), VERIFICATION, n_prompts)
-    decoder = Decoder(load_model(manifest.parent, device=device), max(row.positions.end for row in rows) + 1)
-    found = pd.read_csv(heads).query("mover_queries_class == 's_inhibition'")
-    steering = sorted(int(number) for number in found["layer"] * decoder.n_heads + found["head"])
+
+def signals(files: SignalsFiles, settings: Signals, run: RunInfo) -> None:
+    """Writes `metrics.json` and one row per version."""
+    decoder, every = load_circuit_prompts(files.manifest, files.prompts, run.device)
+    rows = balanced(every, VERIFICATION, settings.n_prompts)
+    named = pd.read_csv(files.heads).query("mover_queries_class == 's_inhibition'")
+    steering = sorted(int(number) for number in named["layer"] * decoder.n_heads + named["head"])
     generator = np.random.default_rng(0)
-    others = [others_of_layers(steering, decoder.n_heads, set(steering), generator) for _ in range(draws)]
+    spared = set(steering)
+    others = [others_of_layers(steering, decoder.n_heads, spared, generator) for _ in range(settings.draws)]
     with torch.no_grad():
-        clean, patched = patch(decoder, Batch(rows, device), [steering, *others])
-    write_metrics(out, measure(clean, patched[0], patched[1:], rows, len(steering)))
-    write_table(table, signal_table(clean, patched[0], patched[1:]))
+        clean, patched = patch(decoder, Batch(rows, run.device), [steering, *others])
+    write_metrics(files.metrics, measure(clean, patched[0], patched[1:], rows, len(steering)))
+    write_table(files.signals, signal_table(clean, patched[0], patched[1:]))
 
 
-def version(batch: Batch, kind: Kind) -> Int[Tensor, "batch pos"]:
+def tokens_of(batch: Batch, version: Version) -> Int[Tensor, "batch pos"]:
     """Tokens of the prompts with other names in the three slots; everything else stays."""
     pairs = {1: [(row.s_id, row.io_id) for row in batch.prompts], -1: [(row.io_id, row.s_id) for row in batch.prompts]}
     pairs[0] = [row.abc_ids[:2] for row in batch.prompts]
-    twice, once = torch.tensor(pairs[kind.token], device=batch.device).unbind(1)
-    first, second = ("s1", "io") if kind.position == 1 else ("io", "s1")
+    twice, once = torch.tensor(pairs[version.token], device=batch.device).unbind(1)
+    first, second = ("s1", "io") if version.position == 1 else ("io", "s1")
     tokens, every = batch.tokens("original").clone(), torch.arange(len(batch.prompts), device=batch.device)
     for place, name in ((first, twice), (second, once), ("s2", twice)):
         tokens[every, batch.at(place)] = name  # type: ignore[arg-type]
@@ -101,87 +91,92 @@ def version(batch: Batch, kind: Kind) -> Int[Tensor, "batch pos"]:
 
 def patch(
     decoder: Decoder, batch: Batch, sets: list[list[int]]
-) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, "set kind prompt"]]:
+) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, "set version prompt"]]:
     """logit(IO) - logit(S) of the plain run, and with the heads of each set patched at END from every version.
 
     Heads are numbered through all layers. END alone is computed again, because nothing after it counts.
     """
     end, mask = batch.at("end"), batch.mask
     clean = decoder.forward(batch.tokens("original"), mask, keep=True)
-    seen = [[at_position(z, end) for z in decoder.forward(version(batch, kind), mask, keep=True).z] for kind in KINDS]
+    seen = [
+        [at_position(z, end) for z in decoder.forward(tokens_of(batch, version), mask, keep=True).z]
+        for version in VERSIONS
+    ]
     inside = torch.zeros(len(sets), decoder.n_layers * decoder.n_heads, dtype=torch.bool, device=mask.device)
     for number, heads in enumerate(sets):
         inside[number, heads] = True
     first = min((head // decoder.n_heads for heads in sets for head in heads), default=decoder.n_layers - 1)
 
     def read(final: Float[Tensor, "*n batch d_model"]) -> Float[np.ndarray, "*n batch"]:
-        found: np.ndarray = read_difference(decoder.bridge, final, batch.names).double().cpu().numpy()
-        return found
+        differences: np.ndarray = read_difference(decoder.bridge, final, batch.names).double().cpu().numpy()
+        return differences
 
-    found = []
-    for some in torch.split(inside, max(1, ROWS // (len(KINDS) * len(batch.prompts)))):
+    of_sets = []
+    for some in torch.split(inside, max(1, ROWS // (len(VERSIONS) * len(batch.prompts)))):
 
         def edit(layer: int, z: Float[Tensor, "copy batch step head d_head"], some: Tensor = some) -> Tensor:
             new = torch.stack([one[layer] for one in seen])[None, :, :, None]
-            old = einops.rearrange(z, "(set kind) b s h d -> set kind b s h d", kind=len(KINDS))
+            old = einops.rearrange(z, "(set version) b s h d -> set version b s h d", version=len(VERSIONS))
             ours = some[:, layer * decoder.n_heads : (layer + 1) * decoder.n_heads][:, None, None, None, :, None]
-            return einops.rearrange(torch.where(ours, new, old), "set kind b s h d -> (set kind) b s h d")
+            return einops.rearrange(torch.where(ours, new, old), "set version b s h d -> (set version) b s h d")
 
-        start = at_position(clean.resid_pre[first], end)[:, None].expand(len(some) * len(KINDS), -1, -1, -1)
+        start = at_position(clean.resid_pre[first], end)[:, None].expand(len(some) * len(VERSIONS), -1, -1, -1)
         final = read(rerun(decoder, clean, first, end[:, None], end, start, edit=edit))
-        found.append(einops.rearrange(final, "(set kind) prompt -> set kind prompt", kind=len(KINDS)))
-    return read(at_position(clean.final, end)), np.concatenate(found)
+        of_sets.append(einops.rearrange(final, "(set version) prompt -> set version prompt", version=len(VERSIONS)))
+    return read(at_position(clean.final, end)), np.concatenate(of_sets)
 
 
 def coefficients(
-    values: Float[np.ndarray, "... kind prompt"],
+    values: Float[np.ndarray, "... version prompt"],
 ) -> tuple[Float[np.ndarray, "... prompt"], Float[np.ndarray, "... prompt"]]:
     """Signals of position and of token on each prompt, in logits. The two regressors are orthogonal."""
-    found = []
-    for part in ([kind.position for kind in KINDS], [kind.token for kind in KINDS]):
+    signals = []
+    for part in ([version.position for version in VERSIONS], [version.token for version in VERSIONS]):
         regressor = np.array(part, dtype=float)
-        found.append(np.einsum("k,...kp->...p", regressor / (regressor @ regressor), values))
-    return found[0], found[1]
+        signals.append(np.einsum("v,...vp->...p", regressor / (regressor @ regressor), values))
+    return signals[0], signals[1]
 
 
 def measure(
     clean: Float[np.ndarray, " prompt"],
-    values: Float[np.ndarray, "kind prompt"],
-    random: Float[np.ndarray, "draw kind prompt"],
+    values: Float[np.ndarray, "version prompt"],
+    random: Float[np.ndarray, "draw version prompt"],
     prompts: list[Prompt],
     n_heads: int,
 ) -> dict[str, Metric]:
     """Both signals, those of other heads, and how far the two terms are from the six numbers."""
-    metrics = {}
-    for name, own, luck in zip(("position", "token"), coefficients(values), coefficients(random), strict=True):
-        text = f"coefficient of {name} / F(M), S-inhibition heads patched at END"
-        metrics[f"{name}_signal"] = clustered(own, prompts, unit="1", formula=text, denominators=clean)
-        metrics[f"{name}_signal_random"] = null_distribution(
-            luck.sum(1) / clean.sum(), unit="1", formula=f"{text}; other heads of the same layers instead"
+    metrics = {
+        f"{name}_signal": clustered(
+            own,
+            prompts,
+            unit="1",
+            formula=f"coefficient of {name} / F(M), S-inhibition heads patched at END",
+            cluster="prompts",
+            denominators=clean,
+            draws={"other_heads": of_others},
         )
-        metrics[f"{name}_signal_minus_random"] = clustered(
-            own - luck.mean(0), prompts, unit="1", formula=f"{text}; minus random", denominators=clean
-        )
+        for name, own, of_others in zip(("position", "token"), coefficients(values), coefficients(random), strict=True)
+    }
     fitted = sum(
-        np.outer(part, signal) for part, signal in zip(np.array(KINDS).T[::-1], coefficients(values), strict=True)
+        np.outer(part, signal) for part, signal in zip(np.array(VERSIONS).T[::-1], coefficients(values), strict=True)
     )
     error = float(np.abs((values - fitted).mean(1)).mean() / clean.mean())
-    metrics["fit_error"] = without_interval(error, len(KINDS), "1", "mean |F - fit| over the six versions / F(M)")
+    metrics["fit_error"] = without_interval(error, len(VERSIONS), "1", "mean |F - fit| over the six versions / F(M)")
     metrics["n_heads"] = without_interval(float(n_heads), 1, "heads", "S-inhibition heads")
     return metrics
 
 
 def signal_table(
     clean: Float[np.ndarray, " prompt"],
-    values: Float[np.ndarray, "kind prompt"],
-    random: Float[np.ndarray, "draw kind prompt"],
+    values: Float[np.ndarray, "version prompt"],
+    random: Float[np.ndarray, "draw version prompt"],
 ) -> pd.DataFrame:
     """One row per version; F in units of F(M), `random_low` and `random_high` being the range of the draws."""
     left = random.mean(2) / clean.mean()
     return pd.DataFrame(
         {
-            "token": [TOKENS[kind.token] for kind in KINDS],
-            "position": [POSITIONS[kind.position] for kind in KINDS],
+            "token": [TOKENS[version.token] for version in VERSIONS],
+            "position": [POSITIONS[version.position] for version in VERSIONS],
             "left": values.mean(1) / clean.mean(),
             "random": left.mean(0),
             "random_low": left.min(0),
@@ -192,4 +187,4 @@ def signal_table(
 
 
 if __name__ == "__main__":
-    run(signals)
+    run_step(signals)

@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.core.files import read_json, write_text
-from common.core.step import run
+from common.core.step import Files, run_step
 from common.saes.browser import SAMPLE, Texts, census, filled, page_data
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from replications.monosemanticity.dictionaries import harvest
-from replications.monosemanticity.explain import explain, scored, wording
+from replications.monosemanticity.explain import explain, explanation_text, scored
 from replications.monosemanticity.model import HOOK, activations, load_models
-from replications.monosemanticity.settings import Measures
+from replications.monosemanticity.settings import Measure, Measures
 from replications.monosemanticity.units import Text, read_text, sparse
 
 SHOWN = 10_000  # held-out tokens on the page
@@ -31,25 +31,23 @@ EFFECT = (
 )
 
 
-def browse(
-    *,
-    tokens: Path,
-    vocabulary: Path,
-    models: Path,
-    index: Path,
-    census_tokens: int,
-    measures: Measures,
-    template: Path,
-    page: Path,
-) -> None:
-    """Writes `page`, whose name without ending is that of a dictionary beside `index` on the first model.
+class BrowseFiles(Files):
+    tokens: Path
+    vocabulary: Path
+    models: Path
+    index: Path
+    template: Path
+    """`browser.html` of `common/saes/`"""
+    caption: Path
+    page: Path
+    """named after a dictionary on the first model"""
 
-    Args:
-        census_tokens: training activations on which firings are counted, at most `SAMPLE`.
-        template: `browser.html` of `common/saes/`.
-    """
-    stored, trained, words = load_file(tokens), load_models(models), read_json(vocabulary)
-    sae = load_saelens(index.parent / page.stem)
+
+def browse(files: BrowseFiles, settings: Measure) -> None:
+    """Writes the page of one dictionary; firings are counted on at most `SAMPLE` training activations."""
+    stored, trained, words = load_file(files.tokens), load_models(files.models), read_json(files.vocabulary)
+    page, measures, counted_tokens = files.page, settings.measures, min(settings.dictionaries.tokens, SAMPLE)
+    sae = load_saelens(files.index.parent / page.stem)
     weights, windows = trained.one(0), stored["held_out"].long()
     resid = activations(weights, windows, trained.shape)
     used = torch.ones_like(windows, dtype=torch.bool)
@@ -63,11 +61,11 @@ def browse(
         "effect": EFFECT,
     }
     to_logits = (weights["blocks.0.mlp.W_out"][0] @ weights["unembed.W_U"][0]).mT.contiguous()
-    counted = census(sae, harvest(trained, 0, stored["train"].long(), min(census_tokens, SAMPLE), "cpu"))
+    counted = census(sae, harvest(trained, 0, stored["train"].long(), counted_tokens, "cpu"))
     content = page_data(sae, about, counted, texts, words.__getitem__, to_logits, torch.ones(sae.d_in))
     text = read_text(stored["held_out"], stored["document"])
     content["notes"] = notes(sae, resid[:, 1:].flatten(0, 1), text, words, measures)
-    write_text(page, filled(template.read_text("utf-8"), content))
+    write_text(page, filled(files.template.read_text("utf-8"), content))
     print(f"{page.stem}: {sae.d_sae} latents, {page.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
@@ -79,11 +77,11 @@ def notes(sae: Sae, x: Float[Tensor, "token d_mlp"], text: Text, words: list[str
     score = detection.accuracy(np.ones((detection.alarms.shape[1], 1), np.float32))[:, 0]
     rare = np.minimum(firings.counts(text.scored), firings.counts(~text.scored)) < measures.least_firings
     return [
-        f"explained by the tokens: {wording(found, latent, words, measures.set_size)} "
+        f"explained by the tokens: {explanation_text(found, latent, words, measures.set_size)} "
         + ("(fires too rarely to be scored)" if rare[latent] else f"(detection {score[latent]:.2f})")
         for latent in range(sae.d_sae)
     ]
 
 
 if __name__ == "__main__":
-    run(browse)
+    run_step(browse)

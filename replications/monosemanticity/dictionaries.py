@@ -17,7 +17,6 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from string import ascii_lowercase
-from typing import Literal
 
 import pandas as pd
 import torch
@@ -26,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.core.files import sha256, write_json
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.bpe import stretches
 from common.saes.architectures import ARCHITECTURES
@@ -57,55 +56,53 @@ class Stream:
         return as_batch((self.x[rows] * self.scale).to(self.device))
 
 
-def dictionaries(
-    *,
-    tokens: Path,
-    models: Path,
-    dictionaries: Dictionaries,
-    device: Literal["cpu", "cuda"],
-    checkpoint: Path,
-    index: Path,
-    traces: Path,
-) -> None:
-    """Trains all dictionaries and writes folders beside `index`."""
-    trained = load_models(models)
-    stream = load_file(tokens)["train"].long()
+class DictionariesFiles(Files):
+    tokens: Path
+    models: Path
+    index: Path
+    """lists the dictionaries, whose folders lie beside it"""
+    traces: Path
+
+
+def dictionaries(files: DictionariesFiles, settings: Dictionaries, run: RunInfo) -> None:
+    """Trains all dictionaries; an interrupted training goes on from checkpoints beside `index`."""
+    trained, device = load_models(files.models), run.device
+    stream = load_file(files.tokens)["train"].long()
+    checkpoint = files.index.with_name(f"{files.index.name}.checkpoint")
     listed, frames = [], []
     plans = {
         "trained": (
             trained,
             [
-                *(("trained", width) for width in dictionaries.widths),
-                *((twin, dictionaries.widths[0]) for twin in twins(dictionaries.twins)),
-                ("relu", dictionaries.widths[0]),
+                *(("trained", width) for width in settings.widths),
+                *((twin, settings.widths[0]) for twin in twins(settings.twins)),
+                ("relu", settings.widths[0]),
             ],
         ),
-        "untrained": (trained.untrained(), [("untrained", dictionaries.width)]),
+        "untrained": (trained.untrained(), [("untrained", settings.width)]),
     }
     for network, (source, wanted) in plans.items():
         for place, seed in enumerate(source.seeds):
-            own = Stream(
-                harvest(source, place, stream, dictionaries.tokens, device), dictionaries.training.batch, device
-            )
+            own = Stream(harvest(source, place, stream, settings.tokens, device), settings.training.batch, device)
             recipes = [
-                recipe(dictionaries, width, SEEDS * seed + at, "relu_bricken" if kind == "relu" else "topk")
+                recipe(settings, width, SEEDS * seed + at, "relu_bricken" if kind == "relu" else "topk")
                 for at, (kind, width) in enumerate(wanted)
             ]
-            data = f"{network} {seed} {sha256(models)}"
+            data = f"{network} {seed} {sha256(files.models)}"
             kept = checkpoint.with_name(f"{checkpoint.name}.{network}_{ascii_lowercase[place]}")
-            found = train(recipes, own, dictionaries.training, kept, data=data, device=device)
+            found = train(recipes, own, settings.training, kept, data=data, device=device)
             for (kind, width), one in zip(wanted, found, strict=True):
                 assert one.sae is not None
                 saved = {kind: one.sae}
                 if kind == "trained":
                     saved["start"] = start(one.recipe, own(0, ""))
                 for name, sae in saved.items():
-                    save(sae, own.scale, index.parent / f"{name}-{width}-s{seed}")
+                    save(sae, own.scale, files.index.parent / f"{name}-{width}-s{seed}")
                     listed.append({"name": f"{name}-{width}-s{seed}", "kind": name, "width": width, "seed": seed})
                 lines = {key: line.numpy() for key, line in one.traces.items()}
                 frames.append(pd.DataFrame({"kind": kind, "width": width, "seed": seed, **lines}))
-    write_table(traces, pd.concat(frames).rename_axis("trace").reset_index())
-    write_json(index, listed)
+    write_table(files.traces, pd.concat(frames).rename_axis("trace").reset_index())
+    write_json(files.index, listed)
 
 
 def twins(count: int) -> list[str]:
@@ -142,4 +139,4 @@ def save(sae: Sae, scale: float, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(dictionaries)
+    run_step(dictionaries)

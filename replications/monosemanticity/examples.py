@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from replications.monosemanticity.explain import QUARTERS, Explanations, quarters, shown, wording
+from replications.monosemanticity.explain import QUARTERS, Explanations, explanation_text, quarters, visible
 from replications.monosemanticity.units import Firings, Text
 
 PLACES = (0.98, 0.9, 0.75, 0.5, 0.25, 0.1)  # in the order of detection scores
@@ -50,10 +50,10 @@ def contexts(
                         "place": place,
                         "unit": unit,
                         "detection": score[unit],
-                        "explanation": wording(found, unit, words, WORDS),
+                        "explanation": explanation_text(found, unit, words, WORDS),
                         "quarter": quarter + 1,
                         "offset": offset,
-                        "token": shown(words[token]) if token >= 0 else "",
+                        "token": visible(words[token]) if token >= 0 else "",
                         "level": fires,
                     }
                 )

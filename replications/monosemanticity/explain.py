@@ -92,13 +92,13 @@ def explain(firings: Firings, text: Text, d_vocab: int, size: int) -> Explanatio
     )
 
 
-def wording(found: Explanations, unit: int, words: list[str], most: int) -> str:
+def explanation_text(found: Explanations, unit: int, words: list[str], most: int) -> str:
     """The first tokens of an explanation as text, spaces visible."""
-    tokens = [shown(words[token]) for token in found.ranked[unit][:most] if token >= 0]
+    tokens = [visible(words[token]) for token in found.ranked[unit][:most] if token >= 0]
     return ("after " if found.previous[unit] else "") + (" ".join(tokens) or "(nothing)")
 
 
-def shown(word: str) -> str:
+def visible(word: str) -> str:
     """A token with its spaces and line breaks visible; what has no glyph becomes a dot."""
     plain = word.replace(" ", "\u2423").replace("\n", "\u21b5").replace("\t", "\u2192")
     return "".join(one if one.isprintable() and ord(one) < 0x2500 else "\u00b7" for one in plain)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.saes.sae import Sae
-from replications.monosemanticity.explain import Explanations, explain, hit, shown
+from replications.monosemanticity.explain import Explanations, explain, hit, visible
 from replications.monosemanticity.structure import nesting, together
 from replications.monosemanticity.units import Text, sparse
 
@@ -100,7 +100,7 @@ def described_by(
 def label(found: Explanations, unit: int, words: list[str]) -> str:
     """The first tokens of an explanation: one blank before a token is left out, letters without one get a hyphen."""
     tokens = [words[token] for token in found.ranked[unit][:WORDS] if token >= 0]
-    plain = [f"-{one}" if one[:1].isalpha() else shown(one.removeprefix(" ") or one) for one in tokens]
+    plain = [f"-{one}" if one[:1].isalpha() else visible(one.removeprefix(" ") or one) for one in tokens]
     return ("after " if found.previous[unit] else "") + ("  ".join(plain) or "(nothing)")
 
 

@@ -12,7 +12,7 @@ contexts come from the other half.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from sklearn.metrics import roc_auc_score
 from common.core.errors import UserError
 from common.core.files import read_json
 from common.core.metrics import Metric, write_metrics
-from common.core.step import run, track
-from common.core.tables import Seeded, write_table
+from common.core.statistics import over_seeds
+from common.core.step import Files, RunInfo, run_step, track
+from common.core.tables import write_table
 from common.data.models import load_tokenizer
 from common.interp.generation import load_writer, reread
 from common.saes.saelens import load_saelens
@@ -33,15 +34,14 @@ from replications.monosemanticity.explain import (
     Explanations,
     exchanged,
     explain,
+    explanation_text,
     grouped,
     peaks,
     summed,
-    wording,
 )
-from replications.monosemanticity.kinds import living_latents
 from replications.monosemanticity.model import activations, load_models
-from replications.monosemanticity.settings import Measures, Scorer
-from replications.monosemanticity.units import Firings, Text, read_text
+from replications.monosemanticity.settings import ScoreByModel, Scorer
+from replications.monosemanticity.units import Firings, Text, living_latents, read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,32 +59,27 @@ class Question(NamedTuple):
     fires: Bool[np.ndarray, " context"]
 
 
-def language_scorer(
-    *,
-    manifest: Path,
-    tokens: Path,
-    vocabulary: Path,
-    models: Path,
-    index: Path,
-    width: int,
-    measures: Measures,
-    scorer: Scorer,
-    device: Literal["cpu", "cuda"],
-    metrics: Path,
-    table: Path,
-) -> None:
-    """Writes `metrics` (means over latents, intervals over networks) and `table`, one row per latent.
+class LanguageScorerFiles(Files):
+    manifest: Path
+    """of the language model that reads"""
+    tokens: Path
+    vocabulary: Path
+    models: Path
+    index: Path
+    metrics: Path
+    table: Path
+    """one row per latent"""
 
-    Args:
-        manifest: `manifest.json` of the language model that reads.
-        index: `index.json` of the dictionaries; those of `width` on trained networks are scored.
-    """
-    stored, trained, words = load_file(tokens), load_models(models), read_json(vocabulary)
+
+def language_scorer(files: LanguageScorerFiles, settings: ScoreByModel, run: RunInfo) -> None:
+    """Scores latents of the dictionaries of the compared width on trained networks; intervals are over networks."""
+    measures, scorer = settings.measures, settings.scorer
+    stored, trained, words = load_file(files.tokens), load_models(files.models), read_json(files.vocabulary)
     text = read_text(stored["held_out"], stored["document"])
-    tokenizer, model = load_tokenizer(manifest.parent), load_writer(manifest.parent, device)
+    tokenizer, model = load_tokenizer(files.manifest.parent), load_writer(files.manifest.parent, run.device)
     rows: list[dict[str, Any]] = []
     for place, seed in enumerate(trained.seeds):
-        sae = load_saelens(index.parent / f"trained-{width}-s{seed}")
+        sae = load_saelens(files.index.parent / f"trained-{settings.dictionaries.width}-s{seed}")
         x = activations(trained.one(place), stored["held_out"].long(), trained.shape)[:, 1:].flatten(0, 1)
         firings, _ = living_latents(sae, x, text, measures.least_firings)
         explained = explain(firings, text, len(words), measures.set_size)
@@ -99,25 +94,27 @@ def language_scorer(
                 "lexical": lexical[question.latent, question.contexts],
             }
             told = {name: float(roc_auc_score(question.fires, score)) for name, score in scores.items()}
-            shown = wording(explained, question.latent, words, SHOWN)
+            shown = explanation_text(explained, question.latent, words, SHOWN)
             rows.append({"seed": seed, "latent": question.latent, "explanation": shown, **told})
         print(f"seed {seed}: {len(asked)} latents", flush=True)
-    write_table(table, rows)
-    write_metrics(metrics, scorer_metrics(rows, trained.seeds))
+    write_table(files.table, rows)
+    write_metrics(files.metrics, scorer_metrics(rows, trained.seeds))
 
 
 def scorer_metrics(rows: list[dict[str, Any]], seeds: list[int]) -> dict[str, Metric]:
     """Means over latents, one value per network."""
-    out = Seeded()
-    for name, how in (
-        ("model", "contexts ranked by how much likelier the explanation makes them to the language model"),
-        ("exchanged", "the same with the explanation of another latent of similar rate"),
-        ("lexical", "contexts ranked by how many tokens of the explanation they hold"),
-    ):
-        values = [float(np.mean([row[name] for row in rows if row["seed"] == seed])) for seed in seeds]
-        out.add(f"auroc_{name}", values, "1", f"mean over latents of the AUROC; {how}")
-    out.minus("auroc_model_minus_exchanged", "auroc_model", "auroc_exchanged")
-    return out.found
+    means = {
+        name: [float(np.mean([row[name] for row in rows if row["seed"] == seed])) for seed in seeds]
+        for name in ("model", "exchanged", "lexical")
+    }
+    by_model = "contexts ranked by how much likelier the explanation makes them to the language model"
+    by_tokens = "contexts ranked by how many tokens of the explanation they hold"
+    area = "mean over latents of the AUROC"
+    controls = {"exchanged_explanations": means["exchanged"]}
+    return {
+        "auroc_model": over_seeds(means["model"], unit="1", formula=f"{area}; {by_model}", controls=controls),
+        "auroc_lexical": over_seeds(means["lexical"], unit="1", formula=f"{area}; {by_tokens}"),
+    }
 
 
 def questions(firings: Firings, text: Text, context: int, scorer: Scorer, seed: int) -> list[Question]:
@@ -201,4 +198,4 @@ def looked_up(found: Explanations, text: Text, context: int) -> Float[np.ndarray
 
 
 if __name__ == "__main__":
-    run(language_scorer)
+    run_step(language_scorer)

@@ -14,24 +14,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.core.files import read_json
-from common.core.metrics import write_metrics
-from common.core.step import run
-from common.core.tables import Seeded, write_table
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import over_seeds
+from common.core.step import Files, run_step
+from common.core.tables import write_table
 from common.saes.saelens import load_saelens
 from replications.monosemanticity.dictionaries import twins
-from replications.monosemanticity.documents import under_documents
 from replications.monosemanticity.families import INSIDE, NEAR, Family, Level, clearest_families, families_of
+from replications.monosemanticity.loss_metrics import document_metrics, model_metrics, replacement_metrics
 from replications.monosemanticity.model import Models, activations, load_models, losses
-from replications.monosemanticity.reconstruction import (
-    luck,
-    ngram_losses,
-    recovered,
-    resampled_recovery,
-    rise,
-    substitutes,
-    table,
-)
-from replications.monosemanticity.settings import Dictionaries, Measures
+from replications.monosemanticity.reconstruction import Row, ngram_losses, substitutes, table
+from replications.monosemanticity.settings import Measure
 from replications.monosemanticity.structure import (
     Nesting,
     best_correlations,
@@ -43,24 +36,30 @@ from replications.monosemanticity.structure import (
 from replications.monosemanticity.units import Text, read_text
 
 
-def measure_dictionaries(
-    *,
-    tokens: Path,
-    vocabulary: Path,
-    models: Path,
-    index: Path,
-    dictionaries: Dictionaries,
-    measures: Measures,
-    loss: Path,
-    splitting: Path,
-    universality: Path,
-    ways: Path,
-    nests: Path,
-    families: Path,
-    pairs: Path,
-) -> None:
-    """Writes the metrics of three parts and the tables of their figures. `index` lies beside the dictionaries."""
-    stored, trained = load_file(tokens), load_models(models)
+class MeasureDictionariesFiles(Files):
+    tokens: Path
+    vocabulary: Path
+    models: Path
+    index: Path
+    """of the dictionaries, whose folders lie beside it"""
+    loss: Path
+    """metrics of the part `loss`"""
+    splitting: Path
+    """metrics of the part `splitting`"""
+    universality: Path
+    """metrics of the part `universality`"""
+    ways: Path
+    """loss under every way to replace the activations"""
+    nests: Path
+    families: Path
+    pairs: Path
+    """best correlations of units with another network"""
+
+
+def measure_dictionaries(files: MeasureDictionariesFiles, settings: Measure) -> None:
+    """Writes the metrics of three parts and the tables of their figures."""
+    dictionaries, measures, index = settings.dictionaries, settings.measures, files.index
+    stored, trained = load_file(files.tokens), load_models(files.models)
     windows, text = stored["held_out"].long(), read_text(stored["held_out"], stored["document"])
     names = {
         f"{kind}-{width}": f"{kind}-{width}-s{{seed}}" for kind in ("trained", "start") for width in dictionaries.widths
@@ -68,12 +67,12 @@ def measure_dictionaries(
     names |= {kind: f"{kind}-{dictionaries.widths[0]}-s{{seed}}" for kind in (*twins(dictionaries.twins), "relu")}
     judged = windows[(stored["document"] % 2 == 1)][: measures.loss_windows]
     grams = ngram_losses(stored["train"].numpy(), judged.numpy(), trained.shape.d_vocab)
-    found: list[list[dict[str, Any]]] = []
+    found: list[list[Row]] = []
     window_losses: list[dict[str, np.ndarray]] = []
     kept: list[dict[str, Tensor]] = []
     nested: list[dict[str, Any]] = []
     trees: dict[int, list[Family]] = {}
-    parents: list[dict[str, float]] = []
+    nestings: list[dict[str, float]] = []
     for place, seed in enumerate(trained.seeds):
         saes = {name: load_saelens(index.parent / folder.format(seed=seed)) for name, folder in names.items()}
         weights, before = trained.one(place), trained.untrained().one(place)
@@ -103,24 +102,19 @@ def measure_dictionaries(
             for parent, cosine, inside in zip(*own, strict=True)
         ]
         twin, _ = nest([levels[0], Level(saes["twin1"], saes["twin1"].encode(scored) > 0)], seed)
-        parents.append(summary({"": one, "_null": null, "_twin": twin}, levels))
-        trees[seed] = families_of(levels, x, text, read_json(vocabulary), measures.set_size)
+        nestings.append(summary({"": one, "_permuted": null, "_twin": twin}, levels))
+        trees[seed] = families_of(levels, x, text, read_json(files.vocabulary), measures.set_size)
         print(f"seed {seed}: " + ", ".join(f"{row['name']} {row['ce']:.3f}" for row in rows), flush=True)
-    write_table(ways, [row for rows in found for row in rows])
+    write_table(files.ways, [row for rows in found for row in rows])
     documents = stored["document"][stored["document"] % 2 == 1][: measures.loss_windows].numpy()
-    before_training = untrained_losses(trained, judged)
-    out = loss_metrics(found, dictionaries.widths, grams, before_training)
-    rises(out, window_losses, documents, dictionaries.widths)
-    write_metrics(loss, out.found)
-    write_table(nests, nested)
-    write_table(families, clearest_families(trees))
-    write_metrics(splitting, splitting_metrics(parents).found)
+    metrics = model_metrics(found, grams, untrained_losses(trained, judged)) | replacement_metrics(found, dictionaries)
+    write_metrics(files.loss, metrics | document_metrics(metrics, window_losses, documents, dictionaries))
+    write_table(files.nests, nested)
+    write_table(files.families, clearest_families(trees))
+    write_metrics(files.splitting, splitting_metrics(nestings))
     by_pair, lines = universal(kept, trained.seeds, text)
-    write_table(pairs, lines)
-    found_pairs = over(by_pair, UNIVERSALITY)
-    for left, right in (("untrained", "features"), ("neurons", "features"), ("untrained", "neurons")):
-        found_pairs.minus(f"correlation_{left}_minus_{right}", f"correlation_{left}", f"correlation_{right}")
-    write_metrics(universality, found_pairs.found)
+    write_table(files.pairs, lines)
+    write_metrics(files.universality, universality_metrics(by_pair))
 
 
 SPLITTING = {
@@ -143,72 +137,6 @@ def untrained_losses(models: Models, windows: Tensor) -> list[float]:
     return [float(losses(before.one(place), windows, models.shape).mean()) for place in range(len(models.seeds))]
 
 
-def loss_metrics(
-    found: list[list[dict[str, Any]]], widths: list[int], grams: dict[str, float], before: list[float]
-) -> Seeded:
-    """Losses, loss recovered, what rises with width, and TopK against ReLU dictionaries of the narrowest."""
-    out = Seeded()
-    ce = [{str(row["name"]): float(row["ce"]) for row in rows} for rows in found]
-    by_name = [{str(row["name"]): row for row in rows} for rows in found]
-    out.add("ce_model", [one["clean"] for one in ce], "nats", "cross-entropy of the next token, held-out documents")
-    out.add("ce_untrained", before, "nats", "the same before training")
-    for gram, value in grams.items():
-        out.add(f"gain_over_{gram}", [value - one["clean"] for one in ce], "nats", f"ce of the {gram} table - ce_model")
-        out.add(f"gain_over_{gram}_untrained", [value - one for one in before], "nats", "the same before training")
-        out.minus(f"gain_over_{gram}_difference", f"gain_over_{gram}", f"gain_over_{gram}_untrained")
-    for name in ce[0]:
-        key = name.replace("-", "_")
-        if name not in ("clean", "zero"):
-            for ablation in ("zero", "mean"):
-                values = [recovered(rows, name, ablation) for rows in found]
-                text = f"(ce_{ablation} - ce) / (ce_{ablation} - ce_clean), activations replaced: {name}"
-                out.add(f"recovered_{ablation}_{key}", values, "share", text)
-        if name != "clean":
-            out.add(f"delta_ce_{key}", [one[name] - one["clean"] for one in ce], "nats", "added cross-entropy")
-            out.add(f"fvu_{key}", [float(own[name]["fvu"]) for own in by_name], "share", "variance unexplained")
-        if name == "relu" or name.startswith("trained"):
-            out.add(f"dead_{key}", [float(own[name]["dead"]) for own in by_name], "share", "latents that never fire")
-            out.add(f"l0_{key}", [float(own[name]["l0"]) for own in by_name], "1", "active latents per token")
-    out.found["dead_widest"] = out.found[f"dead_trained_{widths[-1]}"]
-    for ablation in ("zero", "mean"):
-        start = (f"recovered_{ablation}_start_{width}" for width in (widths[-1], widths[0]))
-        out.minus(f"rise_{ablation}_start", *start)
-        for other in ("components", "neurons", f"start_{widths[-1]}"):
-            wide = f"recovered_{ablation}_trained_{widths[-1]}"
-            out.found[f"recovered_{ablation}_widest"] = out.found[wide]
-            out.minus(f"recovered_{ablation}_widest_minus_{other.split('_')[0]}", wide, f"recovered_{ablation}_{other}")
-        topk = f"recovered_{ablation}_trained_{widths[0]}"
-        out.minus(f"recovered_{ablation}_topk_minus_relu", topk, f"recovered_{ablation}_relu")
-    return out
-
-
-def rises(out: Seeded, by_window: list[dict[str, np.ndarray]], documents: np.ndarray, widths: list[int]) -> None:
-    """Adds the rise with width, and what the luck of a start gives; both also with intervals over documents."""
-    narrow = [f"trained-{widths[0]}", *sorted(name for name in by_window[0] if name.startswith("twin"))]
-    for ablation in ("zero", "mean"):
-        known = {name: f"recovered_{ablation}_{name.replace('-', '_')}" for name in by_window[0]}
-        values = {name: np.array(out.found[key].per_seed) for name, key in known.items() if key in out.found}
-        base = np.stack([values[name] for name in narrow])
-        for width in widths[1:]:
-            text = (
-                f"recovered_{ablation}_trained_{width} - mean of the {len(narrow)} dictionaries of the narrowest width"
-            )
-            out.add(f"rise_{ablation}_to_{width}", rise(values[f"trained-{width}"], base).tolist(), "share", text)
-        out.found[f"rise_{ablation}_trained"] = out.found[f"rise_{ablation}_to_{widths[-1]}"]
-        text = f"best of the {len(narrow)} dictionaries of the narrowest width - their mean"
-        out.add(f"rise_{ablation}_twin", luck(base).tolist(), "share", text)
-        out.minus(f"rise_{ablation}_difference", f"rise_{ablation}_trained", f"rise_{ablation}_twin")
-        ways = [f"trained-{widths[-1]}", *narrow]
-        wide, *others = resampled_recovery(by_window, documents, ways, ablation)
-        trained, twin = rise(wide, np.stack(others)), luck(np.stack(others))
-        for name, draws in {
-            f"rise_{ablation}_trained": trained,
-            f"rise_{ablation}_twin": twin,
-            f"rise_{ablation}_difference": trained - twin,
-        }.items():
-            out.found[f"{name}_documents"] = under_documents(out.found[name], draws.mean(0), len(np.unique(documents)))
-
-
 def nest(levels: list[Level], seed: int) -> tuple[Nesting, Nesting]:
     """Parents in the narrowest dictionary of the widest one's living latents, and the same with neurons permuted."""
     (narrow, fires_narrow), (wide, fires_wide) = levels[0], levels[-1]
@@ -219,8 +147,8 @@ def nest(levels: list[Level], seed: int) -> tuple[Nesting, Nesting]:
 
 
 def summary(parents: dict[str, Nesting], levels: list[Level]) -> dict[str, float]:
-    """The numbers of one seed; `_null` for parents that were chosen with permuted neurons, `_twin` for the parents of
-    the latents of another narrow dictionary."""
+    """The numbers of one seed; `_permuted` for parents that were chosen with permuted neurons, `_twin` for the parents
+    of the latents of another narrow dictionary."""
     narrow, fires = levels[0][0].d_sae, levels[-1][1]
     siblings, pairs = sibling_overlap(parents[""], fires[:, fires.any(0)], NEAR, INSIDE)
     out = {"siblings": siblings, "pairs": float(pairs)}
@@ -231,12 +159,20 @@ def summary(parents: dict[str, Nesting], levels: list[Level]) -> dict[str, float
     return out
 
 
-def splitting_metrics(parents: list[dict[str, float]]) -> Seeded:
-    """Intervals over seeds, and differences from another dictionary of the narrowest width."""
-    out = over(parents, SPLITTING)
-    for left, right in (("inside", "inside_twin"), ("inside_null", "inside_twin"), ("nested", "nested_twin")):
-        out.minus(f"{left}_minus_twin", left, right)
-    return out
+def splitting_metrics(each: list[dict[str, float]]) -> dict[str, Metric]:
+    """Wide latents in the narrowest dictionary; controls: permuted neurons, and another narrow dictionary's latents."""
+    controls = {"permuted_neurons": "_permuted", "another_narrow": "_twin"}
+    return {
+        name: over_seeds(
+            [one[name] for one in each],
+            unit="1",
+            formula=formula,
+            controls={control: [one[name + ending] for one in each] for control, ending in controls.items()}
+            if f"{name}_twin" in each[0]
+            else {},
+        )
+        for name, formula in SPLITTING.items()
+    }
 
 
 def universal(
@@ -263,18 +199,28 @@ def universal(
     return found, lines
 
 
-def over(each: list[dict[str, float]], formulas: dict[str, str]) -> Seeded:
-    """Intervals over seeds, and every difference from the null or from the first kind."""
-    out = Seeded()
-    for name in each[0]:
-        out.add(name, [one[name] for one in each], "1", f"{formulas[name.split('_')[0]]}; {name}")
-    for name in each[0]:
-        if name.endswith("_null"):
-            out.minus(f"{name.removesuffix('_null')}_minus_null", name.removesuffix("_null"), name)
-        elif (stem := name.split("_")[0]) + "_features" in each[0] and not name.endswith("_features"):
-            out.minus(f"{stem}_features_minus_{name.split('_', 1)[1]}", f"{stem}_features", name)
-    return out
+def universality_metrics(each: list[dict[str, float]]) -> dict[str, Metric]:
+    """Latents of two networks beside neurons, latents of untrained networks and other documents."""
+
+    def values(name: str) -> list[float]:
+        return [one[name] for one in each]
+
+    found = {}
+    for name, formula in UNIVERSALITY.items():
+        nulls = {"other_documents": "null"} if f"{name}_neurons_null" in each[0] else {}
+        against = {"neurons": f"{name}_neurons", "untrained_networks": f"{name}_untrained"}
+        against |= {control: f"{name}_features_{ending}" for control, ending in nulls.items()}
+        found[f"{name}_latents"] = over_seeds(
+            values(f"{name}_features"), unit="1", formula=f"{formula}; latents",
+            controls={control: values(other) for control, other in against.items()},
+        )  # fmt: skip
+        if nulls:
+            found[f"{name}_neurons"] = over_seeds(
+                values(f"{name}_neurons"), unit="1", formula=f"{formula}; neurons",
+                controls={control: values(f"{name}_neurons_{ending}") for control, ending in nulls.items()},
+            )  # fmt: skip
+    return found
 
 
 if __name__ == "__main__":
-    run(measure_dictionaries)
+    run_step(measure_dictionaries)

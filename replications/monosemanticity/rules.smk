@@ -1,12 +1,12 @@
 # Monosemanticity: tokenise -> train one-layer models -> dictionaries on their neurons -> measure units, and dictionaries
-# as wholes -> draw, and a page of all latents. Each language model of the run scores explanations. Wiring only.
-from common.engine.rules import captions, figure_files, flags, parts, source_hash
+# as wholes -> draw. Where config.yaml says so: a page of all latents, and language models that score explanations.
+from common.engine.rules import Steps, captions, figure_files, parts
 
-NAME = "replications.monosemanticity"
+STEP = Steps("replications.monosemanticity", config)
 CAPTIONS = "replications/monosemanticity/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
-PAGE = f"trained-{config['dictionaries']['width']}-s{config['seeds'][0]}"
 HOST_MB = 32000 if config["scale"] == "gpu" else 3000
+MEASURE = {key: config[key] for key in ("dictionaries", "measures")}
 FIGURES = {
     "Dictionaries": {"loss": ["loss"]},
     "Features and neurons": {"units": ["units", "examples"], "logits": ["logits"]},
@@ -14,57 +14,42 @@ FIGURES = {
     "Universality": {"universality": ["universality"]},
 }
 
-SCORER_FIGURES = {"Language model as scorer": {"language_scorer": ["language_scorer"]}}
+
+include: "../../common/engine/step.smk"
 
 
-rule tokenise:
+use rule step as tokenise with:
     input:
-        "<corpora>/python-docs/manifest.json",
+        corpus="<corpora>/python-docs/manifest.json",
     output:
         tokens="<results>/toy/text/tokens.safetensors",
         vocabulary="<results>/toy/text/vocabulary.json",
     log:
         "<logs>/tokenise.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         mem_mb=1500,
         runtime=20,
     params:
-        options=flags({"text": config["text"]}, seeds=config["seeds"]),
-        sources=source_hash(f"{NAME}.tokenise"),
-    shell:
-        "python -m replications.monosemanticity.tokenise --corpus {input} {params.options} --out {output.tokens} --vocabulary {output.vocabulary} > {log} 2>&1"
+        **STEP("tokenise", config["text"]),
 
 
-rule train:
+use rule step as train with:
     input:
-        rules.tokenise.output.tokens,
+        tokens=rules.tokenise.output.tokens,
     output:
         models="<results>/toy/models/models.safetensors",
         curves="<results>/toy/loss/curves.csv",
     log:
         "<logs>/train.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
         mem_mb=2000,
         runtime=60,
     params:
-        options=flags(
-            {"text": config["text"], "model": config["model"]},
-            seeds=config["seeds"],
-            device=config["device"],
-        ),
-        sources=source_hash(f"{NAME}.train"),
-    shell:
-        "python -m replications.monosemanticity.train --tokens {input} {params.options} --out {output.models} --curves {output.curves} > {log} 2>&1"
+        **STEP("train", {key: config[key] for key in ("text", "model")}),
 
 
-rule dictionaries:
+use rule step as dictionaries with:
     input:
         tokens=rules.tokenise.output.tokens,
         models=rules.train.output.models,
@@ -73,26 +58,25 @@ rule dictionaries:
         traces="<results>/toy/dictionaries/traces.csv",
     log:
         "<logs>/dictionaries.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
         mem_mb=HOST_MB,
         runtime=60,
     params:
-        options=flags({"dictionaries": config["dictionaries"]}, device=config["device"]),
-        sources=source_hash(f"{NAME}.dictionaries"),
-    shell:
-        "python -m replications.monosemanticity.dictionaries --tokens {input.tokens} --models {input.models} {params.options} --checkpoint {output.index}.checkpoint --index {output.index} --traces {output.traces} > {log} 2>&1"
+        **STEP("dictionaries", config["dictionaries"]),
 
 
-rule measure_units:
+TRAINED = {
+    "tokens": rules.tokenise.output.tokens,
+    "vocabulary": rules.tokenise.output.vocabulary,
+    "models": rules.train.output.models,
+    "index": rules.dictionaries.output.index,
+}
+
+
+use rule step as measure_units with:
     input:
-        tokens=rules.tokenise.output.tokens,
-        vocabulary=rules.tokenise.output.vocabulary,
-        models=rules.train.output.models,
-        index=rules.dictionaries.output.index,
+        **TRAINED,
     output:
         units="<results>/toy/units/metrics.json",
         logits="<results>/toy/logits/metrics.json",
@@ -102,29 +86,16 @@ rule measure_units:
         logit_table="<results>/toy/logits/units.csv",
     log:
         "<logs>/measure_units.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         mem_mb=HOST_MB,
         runtime=60,
     params:
-        options=flags(
-            {"measures": config["measures"]},
-            width=config["dictionaries"]["width"],
-            narrowest=config["dictionaries"]["widths"][0],
-        ),
-        sources=source_hash(f"{NAME}.measure_units"),
-    shell:
-        "python -m replications.monosemanticity.measure_units --tokens {input.tokens} --vocabulary {input.vocabulary} --models {input.models} --index {input.index} {params.options} --units {output.units} --logits {output.logits} --table {output.table} --quarters {output.quarters} --examples {output.examples} --logit-table {output.logit_table} > {log} 2>&1"
+        **STEP("measure_units", MEASURE, run=False),
 
 
-rule measure_dictionaries:
+use rule step as measure_dictionaries with:
     input:
-        tokens=rules.tokenise.output.tokens,
-        vocabulary=rules.tokenise.output.vocabulary,
-        models=rules.train.output.models,
-        index=rules.dictionaries.output.index,
+        **TRAINED,
     output:
         loss="<results>/toy/loss/metrics.json",
         splitting="<results>/toy/splitting/metrics.json",
@@ -132,77 +103,17 @@ rule measure_dictionaries:
         ways="<results>/toy/loss/ways.csv",
         nests="<results>/toy/splitting/nests.csv",
         families="<results>/toy/splitting/families.csv",
-        twins="<results>/toy/universality/twins.csv",
+        pairs="<results>/toy/universality/twins.csv",
     log:
         "<logs>/measure_dictionaries.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         mem_mb=HOST_MB,
         runtime=60,
     params:
-        options=flags(
-            {"dictionaries": config["dictionaries"], "measures": config["measures"]}
-        ),
-        sources=source_hash(f"{NAME}.measure_dictionaries"),
-    shell:
-        "python -m replications.monosemanticity.measure_dictionaries --tokens {input.tokens} --vocabulary {input.vocabulary} --models {input.models} --index {input.index} {params.options} --loss {output.loss} --splitting {output.splitting} --universality {output.universality} --ways {output.ways} --nests {output.nests} --families {output.families} --pairs {output.twins} > {log} 2>&1"
+        **STEP("measure_dictionaries", MEASURE, run=False),
 
 
-rule language_scorer:
-    input:
-        manifest="<models>/{model}/manifest.json",
-        tokens=rules.tokenise.output.tokens,
-        vocabulary=rules.tokenise.output.vocabulary,
-        models=rules.train.output.models,
-        index=rules.dictionaries.output.index,
-    output:
-        metrics="<results>/{model}/language_scorer/metrics.json",
-        table="<results>/{model}/language_scorer/latents.csv",
-    log:
-        "<logs>/{model}/language_scorer.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        **ON_GPU,
-        mem_mb=HOST_MB,
-        runtime=60,
-    params:
-        options=flags(
-            {"measures": config["measures"], "scorer": config["scorer"]},
-            width=config["dictionaries"]["width"],
-            device=config["device"],
-        ),
-        sources=source_hash(f"{NAME}.language_scorer"),
-    shell:
-        "python -m replications.monosemanticity.language_scorer --manifest {input.manifest} --tokens {input.tokens} --vocabulary {input.vocabulary} --models {input.models} --index {input.index} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
-
-
-rule draw_language_scorer:
-    input:
-        rules.language_scorer.output,
-        captions=captions(CAPTIONS, SCORER_FIGURES),
-    output:
-        **figure_files(
-            "<results>/{model}", SCORER_FIGURES, "Monosemanticity", model="{model}"
-        ),
-    log:
-        "<logs>/{model}/draw_language_scorer.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1500,
-        runtime=5,
-    params:
-        sources=source_hash(f"{NAME}.draw"),
-    shell:
-        "python -m replications.monosemanticity.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
-
-
-rule draw:
+use rule step as draw with:
     input:
         rules.train.output.curves,
         rules.measure_units.output,
@@ -212,60 +123,88 @@ rule draw:
         **figure_files("<results>/toy", FIGURES, "Monosemanticity"),
     log:
         "<logs>/draw.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=1500,
-        runtime=5,
     params:
-        sources=source_hash(f"{NAME}.draw"),
-    shell:
-        "python -m replications.monosemanticity.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
+        **STEP("figures", run=False),
 
 
-rule browse:
-    input:
-        tokens=rules.tokenise.output.tokens,
-        vocabulary=rules.tokenise.output.vocabulary,
-        models=rules.train.output.models,
-        index=rules.dictionaries.output.index,
-        template="common/saes/browser.html",
-        caption=f"{CAPTIONS}/browser.rst",
-    output:
-        report(
-            f"<results>/toy/browser/{PAGE}.html",
-            caption="captions/browser.rst",
-            category="Feature browser",
-            subcategory="Monosemanticity",
-            labels={"dictionary": PAGE},
-        ),
-    log:
-        "<logs>/browse.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=3000,
-        runtime=20,
-    params:
-        options=flags(
-            {"measures": config["measures"]},
-            census_tokens=config["dictionaries"]["tokens"],
-        ),
-        sources=source_hash(f"{NAME}.browse"),
-    shell:
-        "python -m replications.monosemanticity.browse --tokens {input.tokens} --vocabulary {input.vocabulary} --models {input.models} --index {input.index} {params.options} --template {input.template} --page {output} > {log} 2>&1"
+MORE_FIGURES, MORE_METRICS = [], []
+
+if config["scorer"]:
+    SCORER_FIGURES = {
+        "Language model as scorer": {"language_scorer": ["language_scorer"]}
+    }
+
+    use rule step as language_scorer with:
+        input:
+            **TRAINED,
+            manifest="<models>/{model}/manifest.json",
+        output:
+            metrics="<results>/{model}/language_scorer/metrics.json",
+            table="<results>/{model}/language_scorer/latents.csv",
+        log:
+            "<logs>/{model}/language_scorer.log",
+        resources:
+            **ON_GPU,
+            mem_mb=HOST_MB,
+            runtime=60,
+        params:
+            **STEP("language_scorer", {**MEASURE, "scorer": config["scorer"]}),
+
+    use rule step as draw_language_scorer with:
+        input:
+            rules.language_scorer.output,
+            captions=captions(CAPTIONS, SCORER_FIGURES),
+        output:
+            **figure_files(
+                "<results>/{model}", SCORER_FIGURES, "Monosemanticity", model="{model}"
+            ),
+        log:
+            "<logs>/{model}/draw_language_scorer.log",
+        params:
+            **STEP("figures", run=False),
+
+    MORE_FIGURES += expand(
+        rules.draw_language_scorer.output, model=config["models"]
+    )
+    MORE_METRICS += expand(
+        rules.language_scorer.output.metrics, model=config["models"]
+    )
+
+
+if config["browser"]:
+    PAGE = f"trained-{config['dictionaries']['width']}-s{config['seeds'][0]}"
+
+    use rule step as browse with:
+        input:
+            **TRAINED,
+            template="common/saes/browser.html",
+            caption=f"{CAPTIONS}/browser.rst",
+        output:
+            page=report(
+                f"<results>/toy/browser/{PAGE}.html",
+                caption="captions/browser.rst",
+                category="Feature browser",
+                subcategory="Monosemanticity",
+                labels={"dictionary": PAGE},
+            ),
+        log:
+            "<logs>/browse.log",
+        resources:
+            mem_mb=3000,
+            runtime=20,
+        params:
+            **STEP("browse", MEASURE, run=False),
+
+    MORE_FIGURES += rules.browse.output
 
 
 rule figures:
     input:
         rules.draw.output,
-        rules.browse.output,
-        expand(rules.draw_language_scorer.output, model=config["models"]),
+        MORE_FIGURES,
 
 
 rule metrics:
     input:
         expand("<results>/toy/{part}/metrics.json", part=parts(FIGURES)),
-        expand(rules.language_scorer.output.metrics, model=config["models"]),
+        MORE_METRICS,

@@ -73,11 +73,32 @@ class Scorer(Strict):
     batch: Annotated[int, Field(ge=1)] = Field(description="contexts read at a time")
 
 
+class Train(Strict):
+    """What `train` reads."""
+
+    text: Text
+    model: Model
+
+
+class Measure(Strict):
+    """What the measuring steps and the browser read."""
+
+    dictionaries: Dictionaries
+    measures: Measures
+
+
+class ScoreByModel(Measure):
+    """What `language_scorer` reads."""
+
+    scorer: Scorer
+
+
 class Settings(Strict):
-    """All parts."""
+    """All parts. Without `scorer` no language model scores; without `browser` there is no example page."""
 
     text: Text
     model: Model
     dictionaries: Dictionaries
     measures: Measures
-    scorer: Scorer
+    scorer: Scorer | None
+    browser: bool = Field(description="whether the page of all latents of one dictionary is written")

@@ -12,19 +12,27 @@ from safetensors.numpy import save_file
 
 from common.core.errors import UserError
 from common.core.files import atomic, write_json
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.data.bpe import drawn, learned, stream_of, token_texts
 from common.data.corpora import judging_split, read_corpus
 from replications.monosemanticity.settings import Text
 
 
-def tokenise(*, corpus: Path, text: Text, seeds: list[int], out: Path, vocabulary: Path) -> None:
-    """Writes `out` and `vocabulary` (a list of texts). UserError if the held-out documents give too few windows."""
-    texts = drawn(read_corpus(corpus.parent, "train"), text.characters)
+class TokeniseFiles(Files):
+    corpus: Path
+    """its manifest"""
+    tokens: Path
+    vocabulary: Path
+    """the text of every token"""
+
+
+def tokenise(files: TokeniseFiles, settings: Text, run: RunInfo) -> None:
+    """Writes tokens and vocabulary. UserError if the held-out documents give too few windows."""
+    text, corpus = settings, files.corpus.parent
+    texts = drawn(read_corpus(corpus, "train"), text.characters)
     tokenizer = learned(texts, text.d_vocab)
     stream = stream_of(tokenizer, texts)
-    split = judging_split(seeds)
-    documents = read_corpus(corpus.parent, split)
+    documents = read_corpus(corpus, judging_split(run.seeds))
     order = np.random.default_rng(1).permutation(len(documents))
     windows, document = windows_of(
         [[0, *one.ids] for one in tokenizer.encode_batch([documents[i].text for i in order])], text
@@ -39,9 +47,9 @@ def tokenise(*, corpus: Path, text: Text, seeds: list[int], out: Path, vocabular
         "held_out": np.array(windows[: text.windows], dtype=np.int32),
         "document": np.array(document[: text.windows], dtype=np.int32),
     }
-    with atomic(out) as temporary:
+    with atomic(files.tokens) as temporary:
         save_file(tables, temporary)
-    write_json(vocabulary, token_texts(tokenizer))
+    write_json(files.vocabulary, token_texts(tokenizer))
     print(f"{len(texts)} documents, {len(stream)} tokens, {len(set(document[: text.windows]))} held-out documents")
 
 
@@ -56,4 +64,4 @@ def windows_of(rows: list[list[int]], text: Text) -> tuple[list[list[int]], list
 
 
 if __name__ == "__main__":
-    run(tokenise)
+    run_step(tokenise)

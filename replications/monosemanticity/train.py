@@ -5,38 +5,36 @@ tokens, a smaller vocabulary, rotary positions. Out: the weights, and training a
 """
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.bpe import stretches
 from common.toys.training import Job
 from common.toys.training import train as optimise
 from common.toys.transformer import Weights, forward, initial_weights, token_losses
 from replications.monosemanticity.model import Models, architecture, losses, save_models
-from replications.monosemanticity.settings import Model, Text
+from replications.monosemanticity.settings import Train
 
 TRACKED = 32  # held-out windows of the curve
 
 
-def train(
-    *,
-    tokens: Path,
-    text: Text,
-    model: Model,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    out: Path,
-    curves: Path,
-) -> None:
-    """Trains the first `n_seeds` of `seeds` and writes `out` and `curves`."""
-    stored = load_file(tokens)
+class TrainFiles(Files):
+    tokens: Path
+    models: Path
+    curves: Path
+    """held-out loss by step"""
+
+
+def train(files: TrainFiles, settings: Train, run: RunInfo) -> None:
+    """Trains one model for each of the first `n_seeds` seeds."""
+    text, model, device = settings.text, settings.model, run.device
+    stored = load_file(files.tokens)
     stream, held_out = stored["train"].long().to(device), stored["held_out"][:TRACKED].long()
-    shape, chosen, optimisation = architecture(model, text), seeds[: model.n_seeds], model.optimisation
+    shape, chosen, optimisation = architecture(model, text), run.seeds[: model.n_seeds], model.optimisation
 
     def loss(weights: Weights, step: int) -> Tensor:
         batch = torch.stack([stretches(stream, optimisation.batch, text.length, seed, step) for seed in chosen])
@@ -60,14 +58,14 @@ def train(
         ),
         optimisation,
     )
-    save_models(out, Models(shape, chosen, {name: value[-1] for name, value in trained.snapshots.items()}))
+    save_models(files.models, Models(shape, chosen, {name: value[-1] for name, value in trained.snapshots.items()}))
     rows = [
         {"seed": seed, "step": step, "tokens": step * optimisation.batch * text.length, "loss": float(value)}
         for place, seed in enumerate(chosen)
         for step, value in zip(at, trained.measured["held_out"][:, place], strict=True)
     ]
-    write_table(curves, rows)
+    write_table(files.curves, rows)
 
 
 if __name__ == "__main__":
-    run(train)
+    run_step(train)

@@ -7,13 +7,12 @@ forward pass can go on from them; `used` marks positions that an SAE replaces, t
 
 import math
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import save_file
 
 from common.core.files import atomic
-from common.core.step import run, track
+from common.core.step import Files, RunInfo, run_step, track
 from common.data.corpora import judging_split
 from common.data.models import fast_dtype, load_model, load_tokenizer
 from common.saes.harvest import (
@@ -31,43 +30,45 @@ from common.saes.stream import write_shards
 from replications.sparse_autoencoders.settings import Corpora
 
 
-def collect(
-    *,
-    manifest: Path,
-    docs: Path,
-    chat: Path,
-    corpora: Corpora,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    early: Path,
-    late: Path,
-    held_out: Path,
-) -> None:
-    """Writes two folders of shards (`early` and `late` are their manifests) and `held_out`.
+class CollectFiles(Files):
+    manifest: Path
+    """of the language model"""
+    docs: Path
+    chat: Path
+    early: Path
+    """manifest of the shards of the studied layer"""
+    late: Path | None = None
+    """manifest of those of the later layer"""
+    held_out: Path
+
+
+def collect(files: CollectFiles, settings: Corpora, run: RunInfo) -> None:
+    """Writes a folder of shards for each layer, and the held-out windows.
 
     Training activations come from the model in bfloat16 where the machine computes in it, held-out ones in float32.
     """
-    tokenizer = load_tokenizer(manifest.parent)
+    tokenizer = load_tokenizer(files.manifest.parent)
     special = sorted(set(tokenizer.all_special_ids))
-    hooks = [f"blocks.{layer}.hook_resid_pre" for layer in (corpora.layer, corpora.late_layer)]
-    sources = [docs.parent, chat.parent]
-    budgets = [corpora.docs_tokens, corpora.chat_tokens]
-    bridge = load_model(manifest.parent, device=device, dtype=fast_dtype())
+    hooks = [f"blocks.{layer}.hook_resid_pre" for layer in (settings.layer, settings.late_layer) if layer is not None]
+    outs = [out for out in (files.early, files.late) if out is not None]
+    sources = [files.docs.parent, files.chat.parent]
+    budgets = [settings.docs_tokens, settings.chat_tokens]
+    bridge = load_model(files.manifest.parent, device=run.device, dtype=fast_dtype())
     for hook in hooks:
         check_hook(bridge, hook)
-    chosen = windows(sources, "train", tokenizer, corpora.window, budgets)
+    chosen = windows(sources, "train", tokenizer, settings.window, budgets)
     order = torch.randperm(len(chosen.tokens), generator=torch.Generator().manual_seed(0))
-    both = math.ceil(len(order) * min(1.0, corpora.late_tokens / int(chosen.real.sum())))
-    first, rest = (Windows(*(value[rows] for value in chosen)) for rows in (order[:both], order[both:]))
-    found = harvest(bridge, first, hooks, special, corpora.batch, device)
+    share = settings.late_tokens / int(chosen.real.sum()) if len(hooks) > 1 else 1.0
+    both = math.ceil(len(order) * min(1.0, share))
+    part, rest = (Windows(*(values[rows] for values in chosen)) for rows in (order[:both], order[both:]))
+    found = harvest(bridge, part, hooks, special, settings.batch, run.device)
     if len(rest.tokens):  # the late layer costs more and needs fewer activations
-        found[hooks[0]] = joined(
-            found[hooks[0]], harvest(bridge, rest, hooks[:1], special, corpora.batch, device)[hooks[0]]
-        )
-    for hook, out in zip(hooks, (early, late), strict=True):
+        more = harvest(bridge, rest, hooks[:1], special, settings.batch, run.device)
+        found[hooks[0]] = joined(found[hooks[0]], more[hooks[0]])
+    for hook, out in zip(hooks, outs, strict=True):
         one = found[hook]
         about = {
-            "model": manifest.parent.name,
+            "model": files.manifest.parent.name,
             "hook": hook,
             "corpora": [folder.name for folder in sources],
             "dropped": one.dropped,
@@ -75,9 +76,9 @@ def collect(
         write_shards(out.parent, one.x, one.document, one.token_id, about=about)
         print(f"{hook}: {len(one.x)} activations, dropped {one.dropped}")
     del bridge, found
-    each = corpora.held_out_tokens // 2
-    kept = windows(sources, judging_split(seeds), tokenizer, corpora.window, [each, each], per_document=2)
-    write_held_out(held_out, manifest, kept, hooks, special, corpora.batch, device)
+    each = settings.held_out_tokens // 2
+    kept = windows(sources, judging_split(run.seeds), tokenizer, settings.window, [each, each], per_document=2)
+    write_held_out(files.held_out, files.manifest, kept, hooks, special, settings.batch, run.device)
 
 
 def write_held_out(
@@ -106,4 +107,4 @@ def write_held_out(
 
 
 if __name__ == "__main__":
-    run(collect)
+    run_step(collect)

@@ -17,7 +17,7 @@ which are silent here (Marks et al. 2024 ask the same of circuits of latents; th
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,17 +29,18 @@ from torch import Tensor
 from common.core.errors import UserError
 from common.core.files import read_json
 from common.core.metrics import Metric, write_metrics
-from common.core.step import run, track
-from common.core.tables import Seeded, write_table
+from common.core.statistics import over_seeds, without_interval
+from common.core.step import Files, RunInfo, run_step, track
+from common.core.tables import write_table
 from common.data.models import encode, load_model, load_tokenizer
 from common.interp.decoder import Cache, Decoder
 from common.interp.partial_forward import at_positions, rerun
+from common.saes.index import read_index
 from common.saes.sae import Sae
 from common.saes.stream import Activations
-from replications.sparse_autoencoders.codes import central, random_sae
-from replications.sparse_autoencoders.perturbation import matched
-from replications.sparse_autoencoders.settings import Sweep
-from replications.sparse_autoencoders.sizes import Sizes
+from replications.sparse_autoencoders.readouts import density_matched, random_sae
+from replications.sparse_autoencoders.settings import MeasureLatents
+from replications.sparse_autoencoders.sweep import central
 from replications.sparse_autoencoders.texts import padded
 
 if TYPE_CHECKING:
@@ -79,27 +80,28 @@ class Prompts(NamedTuple):
     answer: Float[Tensor, "prompt d_model"]
 
 
-def completeness(
-    *,
-    manifest: Path,
-    early: Path,
-    index: Path,
-    ioi: Path,
-    sweep: Sweep,
-    sizes: Sizes,
-    seeds: list[int],
-    device: Literal["cpu", "cuda"],
-    metrics: Path,
-    table: Path,
-) -> None:
-    """Writes `metrics.json` and one row per set of kept latents. `ioi` is `prompts.json` of `ioi_circuit`."""
-    data = Activations(early.parent)
+class CompletenessFiles(Files):
+    manifest: Path
+    """of the language model"""
+    early: Path
+    index: Path
+    ioi: Path
+    """`prompts.json` of `ioi_circuit`"""
+    metrics: Path
+    table: Path
+    """one row per set of kept latents"""
+
+
+def completeness(files: CompletenessFiles, settings: MeasureLatents, run: RunInfo) -> None:
+    """Writes `metrics.json` and the table."""
+    data, index = Activations(files.early.parent), read_index(files.index)
     layer = int(data.manifest.hook.split(".")[1])
-    tokenizer = load_tokenizer(manifest.parent)
-    bridge = load_model(manifest.parent, device=device).requires_grad_(False)
+    tokenizer = load_tokenizer(files.manifest.parent)
+    bridge = load_model(files.manifest.parent, device=run.device).requires_grad_(False)
+    templates, prompts = TEMPLATES[: settings.supplement.templates], read_json(files.ioi)["prompts"]
     asked = {
-        "syntax": [syntax_pairs(tokenizer, TEMPLATES[: sizes.templates], names) for names in (FINDING, SCORING)],
-        "ioi": [ioi_pairs(read_json(ioi)["prompts"], half) for half in (0, 1)],
+        "syntax": [syntax_pairs(tokenizer, templates, names) for names in (FINDING, SCORING)],
+        "ioi": [ioi_pairs(prompts, half) for half in (0, 1)],
     }
     decoder = Decoder(bridge, max(len(one) for parts in asked.values() for part in parts for one in part.tokens))
 
@@ -109,20 +111,20 @@ def completeness(
 
     tasks, clean = {}, {}
     for task, parts in asked.items():
-        finding, scoring = (prepared(decoder, part, layer, device) for part in parts)
+        finding, scoring = (prepared(decoder, part, layer, run.device) for part in parts)
         x = finding.x[None].clone().requires_grad_()
         preference(finding, x).sum().backward()  # type: ignore[no-untyped-call]
         assert x.grad is not None
         tasks[task] = finding.x, x.grad[0], scoring
         clean[task] = float(behaviour(preference(scoring, scoring.x[None]).detach()))
         print(f"{task}: {len(scoring.x) // 2} pairs, clean behaviour {clean[task]:.2f} logits")
-    sample = data.first(sizes.reference)
+    sample = data.first(settings.supplement.reference)
     rows = []
     with torch.no_grad():
-        for seed in track(seeds, "seeds"):
-            sae = central(index, sweep.width, sweep.sparsity, seed)
+        for seed in track(run.seeds, "seeds"):
+            sae = index.load(central(settings.sweep, seed))
             density = (sae.encode(sample) > 0).float().mean(0)
-            sae, null = (one.to(device) for one in (sae, random_sae(sae, sample, 100 * seed)))
+            sae, null = (one.to(run.device) for one in (sae, random_sae(sae, sample, 100 * seed)))
             for task, (found, gradient, scoring) in tasks.items():
                 best = attribution(sae, found, gradient).argsort(descending=True).cpu()
                 kept = chosen(best, density, np.random.default_rng(seed))
@@ -136,8 +138,8 @@ def completeness(
                     row = {"task": task, "seed": seed, "latents": name, "k": k, "error": error, "survives": value}
                     rows.append(row)
     frame = pd.DataFrame(rows)
-    write_metrics(metrics, summary(frame, clean))
-    write_table(table, frame)
+    write_metrics(files.metrics, summary(frame, clean))
+    write_table(files.table, frame)
 
 
 def syntax_pairs(
@@ -230,45 +232,42 @@ def chosen(
     for k in KS:
         own = best[:k]
         found += [("best", k, own.tolist(), error) for error in (False, True)]
-        found += [("random", k, matched(density, own.numpy(), dice).tolist(), False) for _ in range(DRAWS)]
+        found += [("random", k, density_matched(density, own.numpy(), dice).tolist(), False) for _ in range(DRAWS)]
     return found
 
 
 def summary(frame: pd.DataFrame, clean: dict[str, float]) -> dict[str, Metric]:
-    """Intervals over seeds, for each behaviour."""
-    found = Seeded()
-    for task, behaved in clean.items():
-        of_task(found, frame[frame["task"] == task], PREFIXES[task])
-        formula = "clean M; not an estimate over prompts"
-        found.found[f"{PREFIXES[task]}behaviour"] = Metric(
-            value=behaved, ci_low=behaved, ci_high=behaved, n=1, unit="logits", formula=formula
-        )
-    one, other = (f"{PREFIXES[task]}survives_error_alone" for task in ("ioi", "syntax"))
-    found.minus("ioi_survives_error_minus_syntax", one, other)
-    return found.found
-
-
-def of_task(found: Seeded, frame: pd.DataFrame, prefix: str) -> None:
-    """Adds what is left of one behaviour, seed by seed; names begin with `prefix`."""
+    """What is left of each behaviour, with intervals over seeds."""
     about = "share of the clean behaviour that is left, latents that are not kept at the mean of their pair: "
 
-    def add(name: str, latents: str, k: int | None, error: bool, kept: str) -> None:
-        own = frame[(frame["latents"] == latents) & (frame["error"] == error)]
+    def values(task: str, latents: str, k: int | None = None, *, error: bool = False) -> list[float]:
+        own = frame[(frame["task"] == task) & (frame["latents"] == latents) & (frame["error"] == error)]
         own = own if k is None else own[own["k"] == k]
-        found.add(prefix + name, own.groupby("seed", sort=False)["survives"].mean().tolist(), "share", about + kept)
+        return [float(value) for value in own.groupby("seed", sort=False)["survives"].mean()]
 
-    add("survives_error_alone", "none", None, True, "the error alone")
-    add("survives_all", "all", None, False, "all latents without the error")
-    for k in KS:
-        name = f"survives_k{k}"
-        add(name, "best", k, False, f"the {k} best latents")
-        add(f"{name}_error", "best", k, True, f"the {k} best latents and the error")
-        add(f"{name}_random", "random", k, False, f"{k} random latents of like density")
-        add(f"{name}_random_dictionary", NULL, k, False, f"the {k} best directions of a random dictionary")
-        for other in ("random", "random_dictionary"):
-            found.minus(f"{prefix}{name}_minus_{other}", prefix + name, f"{prefix}{name}_{other}")
-    found.minus(f"{prefix}survives_error_minus_k4", f"{prefix}survives_error_alone", f"{prefix}survives_k4")
+    def metric(own: list[float], kept: str, **controls: list[float]) -> Metric:
+        return over_seeds(own, unit="share", formula=about + kept, controls=controls)
+
+    found = {}
+    for task, behaved in clean.items():
+        prefix = PREFIXES[task]
+        formula = "clean M; not an estimate over prompts"
+        found[f"{prefix}behaviour"] = without_interval(behaved, 1, "logits", formula)
+        others = {} if task == "syntax" else {"syntax": values("syntax", "none", error=True)}
+        found[f"{prefix}survives_error_alone"] = metric(
+            values(task, "none", error=True), "the error alone", best_latents=values(task, "best", KS[0]), **others
+        )
+        found[f"{prefix}survives_all"] = metric(values(task, "all"), "all latents without the error")
+        for k in KS:
+            found[f"{prefix}survives_k{k}"] = metric(
+                values(task, "best", k), f"the {k} best latents",
+                random_latents=values(task, "random", k), random_dictionary=values(task, NULL, k),
+            )  # fmt: skip
+            found[f"{prefix}survives_k{k}_error"] = metric(
+                values(task, "best", k, error=True), f"the {k} best latents and the error"
+            )
+    return found
 
 
 if __name__ == "__main__":
-    run(completeness)
+    run_step(completeness)

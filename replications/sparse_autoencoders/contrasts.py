@@ -3,7 +3,7 @@
 Two passages differ in their subject only. V1 and V2 are the mean latents of the two over tokens, in units of the
 latent's standard deviation over training tokens, and the score of the pair is max_i |V1_i - V2_i|. CE-Bench writes its
 own stories and adds a term for independence; passages and subjects here are our own. Floors are the same number for
-random directions that fire as often (`codes.random_sae`) and for the coordinates of the residual stream.
+random directions that fire as often (`readouts.random_sae`) and for the coordinates of the residual stream.
 
 The largest of many differences is large for anything that varies. So there is a second score: the feature, and the
 side on which it is larger, are chosen on the two other stories of the same two subjects. That one can be compared with
@@ -16,9 +16,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from replications.sparse_autoencoders.perturbation import PENALTY
 from replications.sparse_autoencoders.probing import fitted
 
+PENALTY = 0.01  # C of the plain probe
 STORIES = (
     "When the {} arrived early in the morning, everybody stopped to look. Nobody had seen a {} there before. "
     "Some people took pictures of the {}, others only talked about it for the rest of the day.",

@@ -1,113 +1,62 @@
-# The language model's part: harvest -> sweep, and what it leaves out -> measure -> figures. Included by rules.smk.
+# The language model: harvest -> train -> measure -> feature browser. Included by rules.smk.
+SWEEP = config["sweep"]
+LATE = (
+    {"late": "<results>/{model}/activations/late/manifest.json"}
+    if SWEEP["late"]
+    else {}
+)
+MEASURE_LANGUAGE = {key: config[key] for key in ("sweep", "evaluation")}
+SAES = [one.name for one in everything(Sweep(**SWEEP), SEEDS)]
+SHOWN = [
+    central(Sweep(**SWEEP), SEEDS[0], name)
+    for name in ("batch_topk", *SWEEP["architectures"], *LATE)
+]
 
 
-rule collect:
+use rule step as collect with:
     input:
         manifest="<models>/{model}/manifest.json",
         docs="<corpora>/python-docs/manifest.json",
         chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",
     output:
+        **LATE,
         early="<results>/{model}/activations/early/manifest.json",
-        late="<results>/{model}/activations/late/manifest.json",
         held_out="<results>/{model}/activations/held_out.safetensors",
     log:
         "<logs>/{model}/collect.log",
     priority: 2
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4500,
         runtime=60,
     params:
-        options=flags({"corpora": config["corpora"]}, **RUN),
-        sources=source_hash(f"{NAME}.collect"),
-    shell:
-        "python -m replications.sparse_autoencoders.collect --manifest {input.manifest} --docs {input.docs} --chat {input.chat} {params.options} --early {output.early} --late {output.late} --held-out {output.held_out} > {log} 2>&1"
+        **STEP("collect", config["corpora"]),
 
 
-rule train_language:
+use rule step as train_language with:
     input:
+        **LATE,
         early=rules.collect.output.early,
-        late=rules.collect.output.late,
     output:
         index="<results>/{model}/saes/index.json",
         traces="<results>/{model}/language/traces.csv",
     log:
         "<logs>/{model}/train_language.log",
     priority: 2
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
         mem_mb=4000,
         runtime=120,
     params:
-        options=flags({"sweep": config["sweep"]}, **RUN),
-        sources=source_hash(f"{NAME}.train_language"),
-    shell:
-        "python -m replications.sparse_autoencoders.train_language --early {input.early} --late {input.late} {params.options} --checkpoint {output.index}.checkpoint --index {output.index} --traces {output.traces} > {log} 2>&1"
+        **STEP("train_language", SWEEP),
 
 
-rule train_more:
+use rule step as measure_language with:
     input:
-        early=rules.collect.output.early,
-        late=rules.collect.output.late,
-    output:
-        index="<results>/{model}/more_saes/index.json",
-    log:
-        "<logs>/{model}/train_more.log",
-    priority: 2
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        **ON_GPU,
-        mem_mb=4000,
-        runtime=60,
-    params:
-        options=flags({"sweep": config["sweep"]}, **RUN),
-        sources=source_hash(f"{NAME}.train_more"),
-    shell:
-        "python -m replications.sparse_autoencoders.train_more --early {input.early} --late {input.late} {params.options} --checkpoint {output.index}.checkpoint --index {output.index} > {log} 2>&1"
-
-
-rule measure_errors:
-    input:
+        **LATE,
         manifest="<models>/{model}/manifest.json",
         index=rules.train_language.output.index,
-        more=rules.train_more.output.index,
-        held_out=rules.collect.output.held_out,
-    output:
-        metrics="<results>/{model}/errors/metrics.json",
-        table="<results>/{model}/errors/saes.csv",
-    log:
-        "<logs>/{model}/measure_errors.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        **ON_GPU,
-        mem_mb=3000,
-        runtime=60,
-    params:
-        options=flags(
-            {"sweep": config["sweep"], "evaluation": config["evaluation"]}, **RUN
-        ),
-        sources=source_hash(f"{NAME}.measure_errors"),
-    shell:
-        "python -m replications.sparse_autoencoders.measure_errors --manifest {input.manifest} --index {input.index} --more {input.more} --held-out {input.held_out} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
-
-
-rule measure_language:
-    input:
-        manifest="<models>/{model}/manifest.json",
-        index=rules.train_language.output.index,
-        more=rules.train_more.output.index,
         early=rules.collect.output.early,
-        late=rules.collect.output.late,
         held_out=rules.collect.output.held_out,
     output:
         metrics="<results>/{model}/language/metrics.json",
@@ -115,17 +64,71 @@ rule measure_language:
     log:
         "<logs>/{model}/measure_language.log",
     priority: 2  # the longest of the steps that are ready by then
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
     resources:
         **ON_GPU,
         mem_mb=5500,
         runtime=60,
     params:
-        options=flags(
-            {"sweep": config["sweep"], "evaluation": config["evaluation"]}, **RUN
-        ),
-        sources=source_hash(f"{NAME}.measure_language"),
-    shell:
-        "python -m replications.sparse_autoencoders.measure_language --manifest {input.manifest} --index {input.index} --more {input.more} --early {input.early} --late {input.late} --held-out {input.held_out} {params.options} --metrics {output.metrics} --table {output.table} > {log} 2>&1"
+        **STEP("measure_language", MEASURE_LANGUAGE),
+
+
+use rule step as measure_errors with:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        index=rules.train_language.output.index,
+        held_out=rules.collect.output.held_out,
+    output:
+        metrics="<results>/{model}/errors/metrics.json",
+        table="<results>/{model}/errors/saes.csv",
+    log:
+        "<logs>/{model}/measure_errors.log",
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=60,
+    params:
+        **STEP("measure_errors", MEASURE_LANGUAGE),
+
+
+# A page for each architecture at the central point and for the SAE of the later layer; the target `browser` adds those
+# of all other SAEs.
+use rule step as browse with:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        index=rules.train_language.output.index,
+        activations=[rules.collect.output.early, *LATE.values()],
+        held_out=rules.collect.output.held_out,
+        template="common/saes/browser.html",
+        caption=f"{CAPTIONS}/browser.rst",
+    output:
+        pages=[
+            report(
+                f"<results>/{{model}}/browser/{name}.html",
+                caption="captions/browser.rst",
+                category="Feature browser",
+                subcategory="Sparse autoencoders",
+                labels={"SAE": name, "model": "{model}"},
+            )
+            for name in SHOWN
+        ],
+    log:
+        "<logs>/{model}/browse.log",
+    resources:
+        mem_mb=3000,
+        runtime=20,
+    params:
+        **STEP("browse", run=False),
+
+
+use rule browse as browse_rest with:
+    output:
+        pages=[
+            f"<results>/{{model}}/browser/others/{name}.html"
+            for name in SAES
+            if name not in SHOWN
+        ],
+    log:
+        "<logs>/{model}/on_demand/browse_rest.log",
+    resources:
+        mem_mb=6000,
+        runtime=120,

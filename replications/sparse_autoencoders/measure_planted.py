@@ -1,13 +1,13 @@
 """Step: compares the trained dictionaries with the planted ones.
 
-Claims S1 (an easy dictionary is recovered), S2 (variance explained is not recovery: Korznikov et al. 2026), S7 (AuxK
-revives dead latents). Everything is measured on fresh samples, with thresholds in place of the batch.
+Is an easy dictionary recovered? Does variance explained show recovery (Korznikov et al. 2026, arXiv 2602.14111)? Does
+AuxK revive dead latents (Gao et al. 2024, appendix A.2)? Everything is measured on fresh samples, with thresholds in
+place of the batch.
 
-For S2 four more numbers show what the low recovery is not: the loss has stopped falling (`hard_late_change`), the true
-dictionary with the true codes at the same mean L0 explains the data (`hard_true_dictionary`), the same recipe and
-number of samples recover the easy dictionary, and of the latents that fire, too, few point at a true feature
-(`hard_living_true`; most are dead). Beside it stand dictionaries that were held at or near their random start
-(`train_controls`) and untrained ones: how much of the variance needs the right directions?
+Four more numbers show what the low recovery in the hard world is not. The loss has stopped falling (`late_change`). The
+true dictionary with the true codes at the same mean L0 explains the data (`explained_true`). The same recipe and number
+of samples recover the easy dictionary. Of the latents that fire, too, few point at a true feature (`living_true`; most
+are dead). Beside it stand dictionaries that were held at or near their random start, and untrained ones.
 """
 
 from pathlib import Path
@@ -21,42 +21,44 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import null_distribution
-from common.core.step import run
-from common.core.tables import Seeded, write_table
+from common.core.statistics import against_null, over_seeds
+from common.core.step import Files, RunInfo, run_step
+from common.core.tables import write_table
 from common.saes.architectures.base import random_rows
 from common.saes.metrics import FORMULAS, cosines, detection, fvu, l0, principal, recovery
 from common.saes.sae import About, Sae
 from replications.sparse_autoencoders.baselines import untrained
-from replications.sparse_autoencoders.settings import Planted
+from replications.sparse_autoencoders.settings import Planted, PlantedWorld
+from replications.sparse_autoencoders.train_planted import REVIVAL, WORLDS
 from replications.sparse_autoencoders.worlds import FRESH, Codes, Stream, codes, directions, mix, scale
 
 NULL_DRAWS = 20
 LATE = 0.1  # share of a run that counts as late
 COMPARED = ("l0", "explained", "mmcs", "recovered")  # of dictionaries side by side
 FIRING = ("f1", "alive")  # of those with latents of their own
+KINDS = {"soft": "soft_frozen", "frozen": "frozen_decoder", "untrained": "untrained"}  # name here -> control
 
 
-def measure_planted(
-    *,
-    models: Path,
-    controls: Path,
-    easy: Planted,
-    hard: Planted,
-    seeds: list[int],
-    metrics: Path,
-    table: Path,
-    traces: Path,
-    kinds: Path,
-) -> None:
-    """Writes `metrics.json`, one row per true feature, the training traces, and one row per kind of dictionary."""
-    stored = load_file(models) | load_file(controls)
+class MeasureFiles(Files):
+    models: Path
+    metrics: Path
+    features: Path
+    """one row per true feature"""
+    traces: Path
+    kinds: Path
+    """one row per world, kind of dictionary and seed"""
+
+
+def measure_planted(files: MeasureFiles, settings: Planted, run: RunInfo) -> None:
+    """Writes `metrics.json` and the tables."""
+    stored = load_file(files.models)
     values: dict[str, list[float]] = {}
     rows: list[pd.DataFrame] = []
     beside: list[dict[str, Any]] = []
-    for name, planted in (("easy", easy), ("hard", hard)):
-        stream = Stream(planted.world, seeds, planted.evaluation)
-        for index, seed in enumerate(seeds):
+    for name in WORLDS:
+        planted: PlantedWorld = getattr(settings, name)
+        stream = Stream(planted.world, run.seeds, planted.evaluation)
+        for index, seed in enumerate(run.seeds):
             found, features = judge(name, planted, stream, stored, index, seed)
             others = held_back(name, planted, stream, stored, index, seed)
             found |= {f"{name}_{key}_{kind}": value for kind, own in others.items() for key, value in own.items()}
@@ -66,27 +68,27 @@ def measure_planted(
             for key, value in found.items():
                 values.setdefault(key, []).append(value)
             rows.append(features)
-    for name in ("with_auxk", "without_auxk"):
+    for name in REVIVAL:
         values[f"dead_{name}"] = [float(one[-1]) for one in stored[f"{name}.trace_dead"]]
-    found_metrics = summarised(values)
-    found_metrics["easy_mmcs_random"] = null_distribution(
-        np.array([recovery(directions(easy.world, 0), random(easy, draw)).mmcs for draw in range(NULL_DRAWS)]),
-        unit="1",
+    metrics = summary(values)
+    guesses = [recovery(directions(settings.easy.world, 0), random(settings.easy, draw)) for draw in range(NULL_DRAWS)]
+    metrics["easy_mmcs"] = against_null(
+        metrics["easy_mmcs"], np.array([one.mmcs for one in guesses]), name="random_directions",
         formula=FORMULAS["mmcs"] + ", random directions",
-    )
-    write_metrics(metrics, found_metrics)
-    tables = ((table, pd.concat(rows)), (traces, trace_table(stored, seeds)), (kinds, pd.DataFrame(beside)))
-    for path, frame in tables:
-        write_table(path, frame)
+    )  # fmt: skip
+    write_metrics(files.metrics, metrics)
+    write_table(files.features, pd.concat(rows))
+    write_table(files.traces, trace_table(stored, run.seeds))
+    write_table(files.kinds, pd.DataFrame(beside))
 
 
-def random(planted: Planted, draw: int) -> Float[Tensor, "d_sae d"]:
+def random(planted: PlantedWorld, draw: int) -> Float[Tensor, "d_sae d"]:
     """An untrained dictionary."""
     return random_rows(planted.d_sae, planted.world.d, torch.Generator().manual_seed(9_000 + draw))
 
 
 def judge(
-    name: str, planted: Planted, stream: Stream, stored: dict[str, Tensor], index: int, seed: int
+    name: str, planted: PlantedWorld, stream: Stream, stored: dict[str, Tensor], index: int, seed: int
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """All numbers of one SAE but those of dictionaries beside it, and one row per true feature."""
     sae, truth, start = sae_of(stored, name, index), directions(planted.world, seed), random(planted, seed)
@@ -119,7 +121,7 @@ def judge(
 
 
 def held_back(
-    name: str, planted: Planted, stream: Stream, stored: dict[str, Tensor], index: int, seed: int
+    name: str, planted: PlantedWorld, stream: Stream, stored: dict[str, Tensor], index: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """The numbers of `COMPARED` of the soft-frozen, the frozen and the untrained dictionary of a seed; of the first two
     also those of `FIRING`."""
@@ -148,7 +150,7 @@ def firing(
     return {"f1": detection(latents, active, cosines(W_dec, truth).argmax(1)), "alive": alive}
 
 
-def active(code: Codes, planted: Planted) -> Bool[Tensor, "sample feature"]:
+def active(code: Codes, planted: PlantedWorld) -> Bool[Tensor, "sample feature"]:
     """Which true features are active."""
     found = torch.zeros(planted.evaluation, planted.world.features, dtype=torch.bool)
     found[code.rows, code.features] = True
@@ -174,7 +176,9 @@ def sae_of(stored: dict[str, Tensor], name: str, index: int) -> Sae:
     return Sae(About("batch_topk"), "jumprelu", W_enc.T.contiguous(), b_enc, W_dec, b_dec, threshold=threshold)
 
 
-def true_reconstruction(truth: Float[Tensor, "feature d"], code: Codes, planted: Planted) -> Float[Tensor, "sample d"]:
+def true_reconstruction(
+    truth: Float[Tensor, "feature d"], code: Codes, planted: PlantedWorld
+) -> Float[Tensor, "sample d"]:
     """True directions with true coefficients, of which the largest k per sample on average are kept."""
     allowed = round(planted.world.active * planted.evaluation)
     kept = code
@@ -200,30 +204,38 @@ def fall(trace: Float[Tensor, " trace"], start: float, end: float) -> float:
     return float((before - after) / before)
 
 
-def summarised(values: dict[str, list[float]]) -> dict[str, Metric]:
-    """Intervals over seeds, with the paired differences that the claims need."""
-    differences = {
-        "easy_mmcs_gain": ("easy_mmcs", "easy_mmcs_untrained"),
-        "easy_recovered_gain": ("easy_recovered", "easy_recovered_untrained"),
-        "hard_explained_minus_pca": ("hard_explained", "hard_explained_pca"),
-        "hard_recovered_minus_easy": ("hard_recovered", "easy_recovered"),
-        "hard_living_true_minus_easy": ("hard_living_true", "easy_living_true"),
-        "hard_true_minus_trained": ("hard_explained_true", "hard_explained"),
-        "hard_late_minus_early": ("hard_late_change", "hard_early_change"),
-        "dead_difference": ("dead_with_auxk", "dead_without_auxk"),
-        "dead_excess": ("dead_without_auxk", "dead_with_auxk"),
-        "hard_soft_share_minus_easy": ("hard_soft_share", "easy_soft_share"),
-    }
-    found = Seeded()
-    for name, own in values.items():
-        found.add(name, own, unit(name), formula(name))
-    for world in ("easy", "hard"):
+def summary(values: dict[str, list[float]]) -> dict[str, Metric]:
+    """Intervals over seeds; each number with the same of the other dictionaries and, where it says more, of the easy
+    world."""
+
+    def metric(name: str, **controls: str) -> Metric:
+        known = {control: values[other] for control, other in controls.items()}
+        return over_seeds(values[name], unit=unit(name), formula=formula(name), controls=known)
+
+    found: dict[str, Metric] = {}
+    for world in WORLDS:
+        easy = {"hard": "easy"}.get(world)
         pairs = zip(values[f"{world}_explained_soft"], values[f"{world}_explained"], strict=True)
-        about = "ev of the soft-frozen dictionary over ev of the trained one"
-        found.add(f"{world}_soft_share", [soft / free for soft, free in pairs], "share", about)
-    for name, (left, right) in differences.items():
-        found.minus(name, left, right)
-    return found.found
+        values[f"{world}_soft_share"] = [soft / free for soft, free in pairs]
+        controls: dict[str, dict[str, str]] = {
+            key: {
+                control: f"{world}_{key}_{kind}"
+                for kind, control in KINDS.items()
+                if kind != "untrained" or key in COMPARED
+            }
+            for key in (*COMPARED, *FIRING)
+        }
+        controls["explained"]["principal_components"] = f"{world}_explained_pca"
+        controls |= {"explained_true": {"trained": f"{world}_explained"}}
+        controls |= {"late_change": {"first_tenth": f"{world}_early_change"}}
+        for key in ("recovered", "living_true", "soft_share"):
+            controls.setdefault(key, {})
+            if easy:
+                controls[key]["easy_world"] = f"{easy}_{key}"
+        for key in ("mcc", "uniqueness"):
+            controls[key] = {}
+        found |= {f"{world}_{key}": metric(f"{world}_{key}", **own) for key, own in controls.items()}
+    return found | {"dead_with_auxk": metric("dead_with_auxk", without_auxk="dead_without_auxk")}
 
 
 def unit(name: str) -> str:
@@ -233,6 +245,7 @@ def unit(name: str) -> str:
 def formula(name: str) -> str:
     """The id of a metric's formula."""
     ids = {
+        "soft_share": "ev of the soft-frozen dictionary over ev of the trained one",
         "mmcs": FORMULAS["mmcs"],
         "mcc": FORMULAS["mcc"],
         "uniqueness": FORMULAS["uniqueness"],
@@ -251,7 +264,7 @@ def formula(name: str) -> str:
 def trace_table(stored: dict[str, Tensor], seeds: list[int]) -> pd.DataFrame:
     """Training traces of all experiments."""
     frames = []
-    for name in ("easy", "hard", "with_auxk", "without_auxk"):
+    for name in (*WORLDS, *REVIVAL):
         for index, seed in enumerate(seeds):
             keys = ("fvu", "dead", "l0")
             own = {key: stored[f"{name}.trace_{key}"][index].numpy() for key in keys}
@@ -261,4 +274,4 @@ def trace_table(stored: dict[str, Tensor], seeds: list[int]) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    run(measure_planted)
+    run_step(measure_planted)

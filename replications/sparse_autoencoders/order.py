@@ -1,4 +1,4 @@
-"""Does FVU fall with the number of latents, and with the number of active ones? (Claim S8.)
+"""Does FVU fall with the number of latents, and with the number of active ones? (Gao et al. 2024.)
 
 Each pair of widths at one k is one comparison, and each pair of k at one width; the metric is the share of comparisons
 in which the larger explains more, with an interval from resampled documents. The null shuffles the labels within each
@@ -10,8 +10,8 @@ import itertools
 import numpy as np
 from jaxtyping import Float, Int
 
-from common.core.metrics import Metric
-from common.core.statistics import from_draws, null_distribution
+from common.core.metrics import Metric, Uncertainty
+from common.core.statistics import from_draws, null_distribution, with_control
 
 DRAWS = 1000
 Sums = tuple[Float[np.ndarray, " token"], Float[np.ndarray, " token"]]
@@ -55,17 +55,22 @@ def slope(grid: Float[np.ndarray, "*draw width k"], widths: list[int]) -> Float[
 
 
 def order_metrics(sums: list[list[Sums]], documents: Int[np.ndarray, " token"], widths: list[int]) -> dict[str, Metric]:
-    """Metrics of claim S8; `sums` holds numerators and denominators of FVU per token, [width][k]."""
+    """Both orders and the slope; `sums` holds numerators and denominators of FVU per token, [width][k]."""
     grid = resampled(sums, documents)
     found: dict[str, Metric] = {}
     count = len(np.unique(documents))
+    resamples = Uncertainty(unit="documents", count=count)
     for name, turned in (("width", grid), ("sparsity", grid.swapaxes(1, 2))):
         draws, null = falling(turned), falling(shuffled(turned[0]))
         formula = f"share of pairs of {'widths' if name == 'width' else 'k'} in which the larger has the smaller fvu"
-        found[f"{name}_order"] = from_draws(float(draws[0]), draws[1:], n=count, unit="share", formula=formula)
-        found[f"{name}_order_shuffled"] = null_distribution(null, unit="share", formula=formula + ", labels shuffled")
-        gap, less = float(draws[0] - np.median(null)), f"{formula}, minus shuffled"
-        found[f"{name}_order_difference"] = from_draws(gap, draws[1:] - null, n=len(null), unit="share", formula=less)
+        effect = from_draws(float(draws[0]), draws[1:], n=count, unit="share", formula=formula, uncertainty=resamples)
+        control = null_distribution(null, unit="share", formula=formula + ", labels shuffled")
+        gap = from_draws(
+            float(draws[0] - np.median(null)), draws[1:] - null, n=len(null), unit="share", formula=formula
+        )
+        found[f"{name}_order"] = with_control(effect, "shuffled_labels", control, gap)
     slopes, formula = slope(grid, widths), "slope of log2 fvu, mean over k"
-    found["width_slope"] = from_draws(float(slopes[0]), slopes[1:], n=count, unit="log2 per doubling", formula=formula)
+    found["width_slope"] = from_draws(
+        float(slopes[0]), slopes[1:], n=count, unit="log2 per doubling", formula=formula, uncertainty=resamples
+    )
     return found

@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 
+FLAGGED = "flagged call"  # the task about calls
+VIEWS = ("whole window", "without its name", "before it")  # of the call
 TEST = 0.4  # share of the examples
 PENALTIES = (0.001, 0.01, 0.1)  # C of the dense probes
 ATTEMPTS = 200

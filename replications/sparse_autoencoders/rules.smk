@@ -1,128 +1,115 @@
-# Sparse autoencoders: planted dictionaries (train -> measure -> draw), then a language model (harvest -> one sweep of SAEs
-# -> measure -> draw -> feature browser).
-from common.engine.rules import captions, figure_files, flags, parts, source_hash
+# Sparse autoencoders. Planted dictionaries and trees: train -> measure -> draw. Language model (language.smk): harvest ->
+# one sweep of SAEs -> measure -> draw -> feature browser. What latents tell apart, miss and share: supplement.smk.
+from common.engine.rules import Steps, captions, figure_files, parts
+from replications.sparse_autoencoders.settings import Sweep
+from replications.sparse_autoencoders.sweep import central, everything
 
-NAME = "replications.sparse_autoencoders"
+SEEDS = config["seeds"][: config["most_seeds"]]
+STEP = Steps("replications.sparse_autoencoders", {**config, "seeds": SEEDS})
+STEP_OF_ALL_SEEDS = Steps("replications.sparse_autoencoders", config)
 CAPTIONS = "replications/sparse_autoencoders/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
-SEEDS = {"seeds": config["seeds"][: config["most_seeds"]]}
-RUN = {**SEEDS, "device": config["device"]}
-WORLDS = {"easy": config["easy"], "hard": config["hard"]}
-FIGURES = {
-    "Planted dictionaries": {"planted": ["planted"]},
-    "Absorption": {"absorption": ["absorption"]},
-}
+TOY_FIGURES = {"Absorption": {"absorption": ["absorption"]}}
 MODEL_FIGURES = {
-    "Language model": {"language": ["frontier", "grid", "training"]},
+    "Language model": {
+        "language": [
+            "frontier",
+            "training",
+            *(["grid"] if len(config["sweep"]["widths"]) > 1 else []),
+        ]
+    },
     "Errors": {"errors": ["errors"]},
-    "Seeds": {"overlap": ["overlap"]},
-    "Dictionaries side by side": {"dictionaries": ["dictionaries"]},
-    "Benchmarks": {"benchmarks": ["probes", "floors"]},
-    "Natural absorption": {"natural_absorption": ["natural_absorption"]},
-    "Layers": {"layers": ["layers"]},
-    "Causal completeness": {"completeness": ["completeness"]},
 }
+TOY_TABLES, MODEL_TABLES = [], []
 
 
-rule train_planted:
+include: "../../common/engine/step.smk"
+
+
+if config["planted"]:
+    TOY_FIGURES["Planted dictionaries"] = {"planted": ["planted"]}
+
+    use rule step as train_planted with:
+        output:
+            models="<results>/toy/planted/saes.safetensors",
+        log:
+            "<logs>/train_planted.log",
+        priority: 1  # long, and nothing else waits for it: at the end it would run alone
+        resources:
+            **ON_GPU,
+            runtime=30,
+        params:
+            **STEP("train_planted", config["planted"]),
+
+    use rule step as measure_planted with:
+        input:
+            models=rules.train_planted.output.models,
+        output:
+            metrics="<results>/toy/planted/metrics.json",
+            features="<results>/toy/planted/features.csv",
+            traces="<results>/toy/planted/traces.csv",
+            kinds="<results>/toy/planted/kinds.csv",
+        log:
+            "<logs>/measure_planted.log",
+        resources:
+            mem_mb=2000,
+        params:
+            **STEP("measure_planted", config["planted"]),
+
+    TOY_TABLES = rules.measure_planted.output
+
+
+use rule step as absorption with:
     output:
-        "<results>/toy/planted/saes.safetensors",
+        metrics="<results>/toy/absorption/metrics.json",
+        table="<results>/toy/absorption/parents.csv",
     log:
-        "<logs>/train_planted.log",
-    priority: 1  # long, and nothing else waits for it: at the end it would run alone
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
+        "<logs>/absorption.log",
     resources:
         **ON_GPU,
-        mem_mb=1500,
-        runtime=30,
+        runtime=20,
     params:
-        options=flags(WORLDS, revival=config["revival"], **RUN),
-        sources=source_hash(f"{NAME}.train_planted"),
-    shell:
-        "python -m replications.sparse_autoencoders.train_planted {params.options} --checkpoint {output}.checkpoint --out {output} > {log} 2>&1"
-
-
-rule train_controls:
-    output:
-        "<results>/toy/planted/controls.safetensors",
-    log:
-        "<logs>/train_controls.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        **ON_GPU,
-        mem_mb=1500,
-        runtime=30,
-    params:
-        options=flags(WORLDS, **RUN),
-        sources=source_hash(f"{NAME}.train_controls"),
-    shell:
-        "python -m replications.sparse_autoencoders.train_controls {params.options} --checkpoint {output}.checkpoint --out {output} > {log} 2>&1"
-
-
-rule measure_planted:
-    input:
-        models=rules.train_planted.output,
-        controls=rules.train_controls.output,
-    output:
-        metrics="<results>/toy/planted/metrics.json",
-        table="<results>/toy/planted/features.csv",
-        traces="<results>/toy/planted/traces.csv",
-        kinds="<results>/toy/planted/kinds.csv",
-    log:
-        "<logs>/measure_planted.log",
-    conda:
-        "../../envs/environment.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        options=flags(WORLDS, **SEEDS),
-        sources=source_hash(f"{NAME}.measure_planted"),
-    shell:
-        "python -m replications.sparse_autoencoders.measure_planted --models {input.models} --controls {input.controls} {params.options} --metrics {output.metrics} --table {output.table} --traces {output.traces} --kinds {output.kinds} > {log} 2>&1"
+        **STEP_OF_ALL_SEEDS("absorption", config["absorption"]),  # cheap, and seeds lie far apart
 
 
 include: "language.smk"
-include: "browser.smk"
-include: "science.smk"
-include: "benchmarks.smk"
 
 
-rule draw:
+if config["supplement"]:
+    MODEL_FIGURES |= {
+        "Seeds": {"overlap": ["overlap"]},
+        "Benchmarks": {"benchmarks": ["probes", "contrasts"]},
+        "Natural absorption": {"natural_absorption": ["natural_absorption"]},
+        "Layers": {"layers": ["layers"]},
+        "Causal completeness": {"completeness": ["completeness"]},
+    }
+    if config["planted"]:
+        MODEL_FIGURES["Dictionaries side by side"] = {"dictionaries": ["dictionaries"]}
+
+    include: "supplement.smk"
+
+
+use rule step as draw with:
     input:
-        rules.measure_planted.output,
+        TOY_TABLES,
         rules.absorption.output,
-        captions=captions(CAPTIONS, FIGURES),
+        captions=captions(CAPTIONS, TOY_FIGURES),
     output:
-        **figure_files("<results>/toy", FIGURES, "Sparse autoencoders"),
+        **figure_files("<results>/toy", TOY_FIGURES, "Sparse autoencoders"),
     log:
         "<logs>/draw.log",
-    conda:
-        "../../envs/environment.yaml"
     resources:
         mem_mb=1000,
-        runtime=5,
     params:
-        sources=source_hash(f"{NAME}.draw"),
-    shell:
-        "python -m replications.sparse_autoencoders.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
+        **STEP("figures", run=False),
 
 
-rule draw_model:
+use rule step as draw_model with:
     input:
         rules.train_language.output.traces,
         rules.measure_language.output,
         rules.measure_errors.output,
-        rules.overlap.output,
-        rules.dictionaries.output,
-        rules.benchmarks.output,
-        rules.natural.output,
-        rules.completeness.output,
+        MODEL_TABLES,
         captions=captions(CAPTIONS, MODEL_FIGURES),
     output:
         **figure_files(
@@ -130,15 +117,16 @@ rule draw_model:
         ),
     log:
         "<logs>/{model}/draw.log",
-    conda:
-        "../../envs/environment.yaml"
     resources:
         mem_mb=1000,
-        runtime=5,
     params:
-        sources=source_hash(f"{NAME}.draw"),
-    shell:
-        "python -m replications.sparse_autoencoders.draw --captions {input.captions} --out {output.svg} > {log} 2>&1"
+        **STEP("figures", run=False),
+
+
+rule browser:
+    input:
+        expand(rules.browse.output, model=config["models"]),
+        expand(rules.browse_rest.output, model=config["models"]),
 
 
 rule figures:
@@ -150,7 +138,7 @@ rule figures:
 
 rule metrics:
     input:
-        expand("<results>/toy/{part}/metrics.json", part=parts(FIGURES)),
+        expand("<results>/toy/{part}/metrics.json", part=parts(TOY_FIGURES)),
         expand(
             "<results>/{model}/{part}/metrics.json",
             model=config["models"],

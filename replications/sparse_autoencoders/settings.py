@@ -1,4 +1,4 @@
-"""Settings of the sparse-autoencoder replication. Imports nothing heavy: the workflow reads them at start-up."""
+"""Settings of the sparse autoencoders. `config.yaml` gives the values of each scale."""
 
 from typing import Annotated, Literal
 
@@ -8,6 +8,7 @@ from common.core.settings import Strict
 from common.saes.recipe import ArchitectureName, Training
 
 Frequencies = Literal["equal", "log_uniform"]
+Count = Annotated[int, Field(ge=1)]
 
 
 class World(Strict):
@@ -20,7 +21,7 @@ class World(Strict):
     spread: Annotated[float, Field(ge=0)] = Field(description="coefficients are exp(spread * normal)")
 
 
-class Planted(Strict):
+class PlantedWorld(Strict):
     """One world and the SAEs trained on it, one per seed."""
 
     world: World
@@ -29,7 +30,7 @@ class Planted(Strict):
     evaluation: Annotated[int, Field(ge=100)] = Field(description="fresh samples on which everything is measured")
 
     @model_validator(mode="after")
-    def _enough(self) -> "Planted":
+    def _enough(self) -> "PlantedWorld":
         if self.world.active > self.d_sae:
             raise ValueError(f"k = {self.world.active:g} active features exceed the {self.d_sae} latents of the SAE")
         return self
@@ -42,31 +43,47 @@ class Revival(Strict):
     training: Training
 
 
+class Planted(Strict):
+    """Planted dictionaries."""
+
+    easy: PlantedWorld
+    hard: PlantedWorld
+    revival: Revival
+
+
+class Absorption(Strict):
+    """SAEs on planted trees."""
+
+    training: Training
+
+
 class Corpora(Strict):
     """What is harvested."""
 
     layer: Annotated[int, Field(ge=0)] = Field(description="the residual stream before this layer is studied")
-    late_layer: Annotated[int, Field(ge=0)] = Field(description="and, with one SAE, before this one")
+    late_layer: Annotated[int, Field(ge=0)] | None = Field(
+        description="and, with one SAE a seed, before this one; null for none"
+    )
     docs_tokens: Annotated[int, Field(ge=100)] = Field(description="most tokens of python-docs")
     late_tokens: Annotated[int, Field(ge=100)] = Field(
         description="how many of them are harvested at the late layer too"
     )
     chat_tokens: Annotated[int, Field(ge=10)] = Field(description="most tokens of self-chat")
     window: Annotated[int, Field(ge=8)] = Field(description="tokens of context")
-    batch: Annotated[int, Field(ge=1)] = Field(description="windows in one forward pass")
+    batch: Count = Field(description="windows in one forward pass")
     held_out_tokens: Annotated[int, Field(ge=100)] = Field(description="tokens of held-out documents, all in float32")
 
 
 class Sweep(Strict):
     """The SAEs of the language model."""
 
-    widths: Annotated[list[int], Field(min_length=2)] = Field(description="F of the BatchTopK grid")
-    sparsities: Annotated[list[int], Field(min_length=2)] = Field(description="k of the BatchTopK grid")
-    grid_seeds: Annotated[int, Field(ge=1)] = Field(description="seeds that have every point of the grid")
+    widths: Annotated[list[int], Field(min_length=1)] = Field(description="d_sae of the BatchTopK grid")
+    sparsities: Annotated[list[int], Field(min_length=1)] = Field(description="k of the BatchTopK grid")
+    grid_seeds: Count = Field(description="seeds that have every point of the grid")
     width: int = Field(description="width of everything outside the grid")
     sparsity: int = Field(description="k, and L0 aimed at, of everything outside the grid")
     architectures: list[ArchitectureName] = Field(description="trained beside BatchTopK")
-    control_seeds: Annotated[int, Field(ge=2)] = Field(description="seeds of the frozen and the shuffled control")
+    late: bool = Field(description="whether a SAE of each seed sits at the late layer")
     training: Training
 
     @model_validator(mode="after")
@@ -85,16 +102,61 @@ class Evaluation(Strict):
     """How the language model is asked."""
 
     windows: Annotated[int, Field(ge=4)] = Field(description="held-out windows for cross-entropy, one per document")
-    batch: Annotated[int, Field(ge=1)] = Field(description="windows in one forward pass")
+    window: Annotated[int, Field(ge=8)] = Field(description="most tokens of each of them")
+    batch: Count = Field(description="windows in one forward pass")
+    components: list[int] = Field(description="further numbers of principal components, beside the sparsities")
+    errors_everywhere: bool = Field(description="errors of other sparsities and of the late layer, too")
+
+
+class Supplement(Strict):
+    """Sizes of the parts `benchmarks`, `natural_absorption`, `layers` and `completeness`."""
+
+    window: Annotated[int, Field(ge=12)] = Field(description="tokens of a window")
+    packages: list[str] = Field(description="packages of python-docs from which windows come")
+    sources: Count = Field(description="windows of source code per package, of distinct documents")
+    docstrings: Count = Field(description="docstrings per package")
+    chat: Count = Field(description="windows of self-chat")
+    calls: Count = Field(description="most calls of each class: flagged by security linters, and ordinary ones")
+    splits: Count = Field(description="splits into train and test for each seed and task")
+    reference: Count = Field(description="training activations on which densities are counted")
+    tokens: Count = Field(description="training activations in each half of the part on rare members")
+    templates: Count = Field(description="templates of the prompts whose behaviour is to be kept, at most four")
+    least: Count = Field(description="fewest tokens of a class in each half")
+    batch: Count = Field(description="windows in one forward pass")
+
+
+class MeasureLanguage(Strict):
+    """What `measure_language` and `measure_errors` read."""
+
+    sweep: Sweep
+    evaluation: Evaluation
+
+
+class MeasureLatents(Strict):
+    """What the steps of the supplement read."""
+
+    sweep: Sweep
+    supplement: Supplement
 
 
 class Settings(Strict):
-    """All parts."""
+    """All parts. Without `planted` there are no planted dictionaries but the trees, without `supplement` none of its
+    parts, no overlap of seeds and no table of dictionaries."""
 
-    most_seeds: Annotated[int, Field(ge=2)] = Field(description="how many of the run's seeds are used, the first ones")
-    easy: Planted
-    hard: Planted
-    revival: Revival
+    most_seeds: Annotated[int, Field(ge=2)] = Field(
+        description="how many of the run's seeds are used, the first ones; part absorption uses all"
+    )
+    planted: Planted | None
+    absorption: Absorption
     corpora: Corpora
     sweep: Sweep
     evaluation: Evaluation
+    supplement: Supplement | None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Settings":
+        if self.sweep.late != (self.corpora.late_layer is not None):
+            raise ValueError("sweep.late asks for a late_layer in corpora, and a late_layer for sweep.late: true")
+        if self.supplement is not None and not self.sweep.late:
+            raise ValueError("the supplement compares two layers; give corpora a late_layer and set sweep.late: true")
+        return self

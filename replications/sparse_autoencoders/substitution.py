@@ -37,8 +37,9 @@ class HeldOut(NamedTuple):
         found: np.ndarray = self.document[:, None].expand_as(self.used)[self.used].numpy()
         return found
 
-    def one_per_document(self, count: int) -> "HeldOut":
-        """The longest windows of distinct documents, at most `count`, the corpora in turn as long as they last."""
+    def one_per_document(self, count: int, length: int) -> "HeldOut":
+        """The longest windows of distinct documents, at most `count`, the corpora in turn as long as they last; of each
+        the first `length` tokens."""
         order = self.used.sum(1).argsort(descending=True, stable=True).tolist()
         longest: dict[int, int] = {}
         for row in order:
@@ -48,8 +49,8 @@ class HeldOut(NamedTuple):
             corpora.setdefault(known // CORPUS, []).append(row)
         turns = [row for some in zip_longest(*corpora.values()) for row in some if row is not None]
         rows = torch.tensor(turns[:count])
-        tokens, real, used, document, resid = (value[rows] for value in self[1:])
-        return HeldOut(self.layer, tokens, real, used, document, resid)
+        tokens, real, used, resid = (value[rows, :length] for value in (self.tokens, self.real, self.used, self.resid))
+        return HeldOut(self.layer, tokens, real, used, self.document[rows], resid)
 
 
 class Effect(NamedTuple):
@@ -59,8 +60,13 @@ class Effect(NamedTuple):
     kl: Float[np.ndarray, " token"]
 
 
+def layers_of(stored: dict[str, Tensor]) -> list[int]:
+    """The layers of the held-out windows, the studied one first."""
+    return sorted(int(name.removeprefix("resid.")) for name in stored if name.startswith("resid."))
+
+
 def read_held_out(stored: dict[str, Tensor], layer: int) -> HeldOut:
-    """The held-out windows at one of the two layers."""
+    """The held-out windows at one of the layers."""
     tokens, real, used, document = (stored[key] for key in ("tokens", "real", "used", "document"))
     return HeldOut(layer, tokens, real, used, document, stored[f"resid.{layer}"])
 

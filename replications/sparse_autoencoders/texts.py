@@ -22,7 +22,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from common.data.corpora import SPLITS, Document, read_corpus
-from replications.sparse_autoencoders.sizes import Sizes
+from replications.sparse_autoencoders.settings import Supplement
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -179,7 +179,7 @@ def call_windows(
 
 
 def pool(
-    documents: list[Document], chat: list[Document], tokenizer: "PreTrainedTokenizerBase", sizes: Sizes, seed: int
+    documents: list[Document], chat: list[Document], tokenizer: "PreTrainedTokenizerBase", sizes: Supplement, seed: int
 ) -> list[Window]:
     """All windows: source code and docstrings of each package, chat, flagged and ordinary calls."""
     found: list[Window] = []

@@ -22,7 +22,7 @@ SMALL = 0.1
 instead of two, a state that training does not leave in the steps we have."""
 
 
-def starts(instances: int, n_hidden: int, n_features: int, seed: int) -> Weights:
+def start_weights(instances: int, n_hidden: int, n_features: int, seed: int) -> Weights:
     """Small random weights, biases 0."""
     generator = torch.Generator().manual_seed(START + seed)
     scale = SMALL * (2 / (n_hidden + n_features)) ** 0.5
@@ -60,6 +60,8 @@ def _evaluate(
     return loss, {"W1": torch.bmm(back, data.x.mT), "W2": grad_W2, "b": signal.sum(-1) * twice[:, 0]}
 
 
-def dropped(densities: Float[Tensor, " density"], importance: Float[Tensor, " feature"]) -> Float[Tensor, " density"]:
+def zero_answer_loss(
+    densities: Float[Tensor, " density"], importance: Float[Tensor, " feature"]
+) -> Float[Tensor, " density"]:
     """Loss of a model that answers 0: s / 3 for every feature, times its importance."""
     return densities / 3 * importance.sum()

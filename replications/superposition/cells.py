@@ -1,7 +1,9 @@
-"""Cells of the n = 2, m = 1 phase diagram: their class, their exact neighbours, the exact table.
+"""Cells of a phase diagram: their class, their exact neighbours, their loss, the exact table.
 
-A class says which features a model stores, |w| above a stated norm: the extra feature is `ignored`, both are stored
-(`superposed`), the extra one has the hidden unit to itself (`dedicated`), or `none` is stored.
+With n = 2 and m = 1 a class says which features a model stores, |w| above a norm: the extra feature is `ignored`,
+both are stored (`superposed`), the extra one has the hidden unit to itself (`dedicated`), or `none` is stored. With
+n = 3 and m = 2 it says whether the third feature is ignored, has a direction of its own, or points against another
+stored one.
 """
 
 from pathlib import Path
@@ -12,17 +14,41 @@ from jaxtyping import Bool, Float, Int
 
 from common.core.errors import UserError
 from replications.superposition.grid import Best
-from replications.superposition.theory import antipodal, expected_loss, forget_extra, forget_first
+from replications.superposition.settings import Span
+from replications.superposition.theory import (
+    antipodal,
+    expected_loss,
+    forget_extra,
+    forget_first,
+    third_quadrature,
+)
 
 CLASSES = ("none", "ignored", "dedicated", "superposed")
-SHUFFLES = 100
+THIRD_CLASSES = ("ignored", "dedicated", "superposed")
+AGAINST = -0.5  # cosine below which the third feature shares a dimension with another one
+THIRD_NODES = 20
+PERMUTATIONS = 100
 SUPERPOSED = CLASSES.index("superposed")
+
+
+def spaced(span: Span) -> list[float]:
+    """`span.cells` values from first to last, evenly spaced on a log scale; the ends are exact."""
+    return [float(value) for value in np.geomspace(span.first, span.last, span.cells)]
 
 
 def classify(w: Float[np.ndarray, "*batch 2"], stored_norm: float) -> Int[np.ndarray, "*batch"]:
     """Index into `CLASSES` for weights (w1, w2)."""
     kept = np.abs(w) > stored_norm
     return np.asarray(kept[..., 0].astype(np.int64) + 2 * kept[..., 1])
+
+
+def classify_third(W: Float[np.ndarray, "*batch 2 3"], stored_norm: float) -> Int[np.ndarray, "*batch"]:
+    """Index into `THIRD_CLASSES` of the third feature; other features below `stored_norm` are no company."""
+    norms = np.linalg.norm(W, axis=-2)
+    unit = W / np.maximum(norms, 1e-12)[..., None, :]
+    cosines = np.where(norms[..., :2] > stored_norm, np.einsum("...h,...hf->...f", unit[..., 2], unit[..., :2]), 0.0)
+    shared = cosines.min(-1) < AGAINST
+    return np.asarray(np.where(norms[..., 2] <= stored_norm, 0, np.where(shared, 2, 1)))
 
 
 def candidate_class(importance: float, density: float) -> int:
@@ -62,6 +88,25 @@ def exact_losses(
     return np.stack(columns, axis=1)
 
 
+def third_losses(
+    W: Float[np.ndarray, "density row 2 3"],
+    b: Float[np.ndarray, "density row 3"],
+    densities: Float[np.ndarray, " density"],
+    r: Float[np.ndarray, " row"],
+    *,
+    relu: bool,
+) -> Float[np.ndarray, "density row"]:
+    """Expected loss of one model per cell, with more nodes than the optimum was found with."""
+    losses = []
+    for W_s, b_s, s in zip(W, b, densities, strict=True):
+        x, weight = third_quadrature(float(s), THIRD_NODES)
+        output = np.einsum("rhf,rhg,gn->rfn", W_s, W_s, x) + b_s[..., None]
+        error = (np.maximum(output, 0.0) if relu else output) - x
+        each = error**2 @ weight
+        losses.append(each[:, 0] + each[:, 1] + r * each[:, 2])
+    return np.stack(losses)
+
+
 def agreement(
     found: Int[np.ndarray, "density importance"],
     truth: Int[np.ndarray, "density importance"],
@@ -71,15 +116,15 @@ def agreement(
     return float((found == truth)[far].mean())
 
 
-def shuffled_agreement(
+def permuted_agreement(
     found: Int[np.ndarray, "density importance"],
     truth: Int[np.ndarray, "density importance"],
     far: Bool[np.ndarray, "density importance"],
     seed: int,
 ) -> list[float]:
-    """`agreement` with the true classes in random order, `SHUFFLES` times."""
+    """`agreement` with the true classes in random order, `PERMUTATIONS` times."""
     generator = np.random.default_rng(seed)
-    return [float((found[far] == generator.permutation(truth[far])).mean()) for _ in range(SHUFFLES)]
+    return [float((found[far] == generator.permutation(truth[far])).mean()) for _ in range(PERMUTATIONS)]
 
 
 def read_exact(path: Path, shape: tuple[int, int]) -> dict[str, Float[np.ndarray, "density importance"]]:

@@ -21,8 +21,8 @@ from common.core.errors import UserError
 from common.core.files import atomic
 from common.core.step import track
 from replications.superposition.model import Activation, Data, evaluate, sample, stack
+from replications.superposition.settings import Effort
 from replications.superposition.training import initial, minimise
-from replications.superposition.training_settings import Effort
 
 CHUNK = {"cpu": 2**20, "cuda": 2**26}  # numbers in one activation tensor: what the cache or the memory holds
 START, EVALUATION = 10**9, 2 * 10**9  # keep the seeds of weights, training samples and evaluation samples apart

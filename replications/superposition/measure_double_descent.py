@@ -6,107 +6,129 @@ length: unweighted means are m / n and m / T for any model that uses all its dim
 Few vectors have large shares in any model, trained or not, so that points lead at few T proves nothing by itself; that
 they share the plane equally does: all D are then m / T. (Regular polygons do, and so do other tight frames.)
 Controls: a strong weight decay; the other end of the range of T; the same points in the untrained model.
-The same bump for several numbers of hidden units m: its smallest height over m, and, as the control, the greatest one
-over m under the strong weight decay.
+
+`widths`, the same bump for several numbers of hidden units m: its smallest height over m, and, as the control, the
+greatest one over m under the strong weight decay.
 """
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import over_seeds
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from replications.superposition.geometry import checked_dimensionality, norms
-from replications.superposition.tables import add_pair
-from replications.superposition.training_settings import WidthTraining
+from replications.superposition.settings import MeasureDoubleDescent
+from replications.superposition.tables import compare
 
 DRAWN = 1000
 DECAYS = ("weak", "strong")
-FEWEST, FEW = 0, 1  # indices of the sizes at which points should be stored
+FEWEST, FEW, MANY = 0, 1, -1  # indices of the sizes at which points, or features, should be stored
 
 
-def measure_double_descent(
-    *,
-    models: Path,
-    seeds: list[int],
-    points: list[int],
-    widths: WidthTraining,
-    metrics: Path,
-    table: Path,
-    columns: Path,
-    sweep: Path,
-) -> None:
-    """Writes `metrics` (JSON) and three CSV: `table` (losses and shares), `columns` (W and h of the first seed), and
-    `sweep` (losses by number of hidden units).
-    """
-    if not models.is_file():
-        raise UserError(f"{models} does not exist; run `make superposition` to train its models")
-    tensors = {name: value.double() for name, value in load_file(models).items()}
-    W, test = tensors["W"], tensors["test_loss"]
-    used = seeds[: W.shape[2]]
-    features = weighted_share(W)
-    data = torch.stack([weighted_share(tensors[f"hidden.{size}"]) for size in points], dim=1)
-    found: dict[str, Metric] = {}
-    height = bump(test)
-    text = "largest test loss at an inner T, less the larger of the losses at the smallest and the largest T"
-    add_pair(found, "bump", height[0], height[1], "decayed", unit="loss", formula=text)
-    where = torch.tensor(points, dtype=torch.float64)[1:-1][test[0, 1:-1].argmax(0)]
-    found["bump_at"] = over_seeds(where.tolist(), unit="points", formula="T of the largest inner test loss")
-    text = "sum_i ||v_i||^2 D_i / sum_i ||v_i||^2 over vectors v: columns of W, or hidden vectors of training points"
-    for name, at, one, other in (("points_few", FEW, data, features), ("features_many", -1, features, data)):
-        control = "features" if name == "points_few" else "points"
-        add_pair(found, name, one[0, at], other[0, at], control, unit="dimensions", formula=text)
-    start, end = (tensors[f"{name}.{points[FEWEST]}"] for name in ("start", "hidden"))
-    text = "largest |D_i - m / T| over training points, smallest T"
-    pair = (irregularity(end[0]), irregularity(start))
-    add_pair(found, "points_irregular", *pair, "untrained", unit="dimensions", formula=text)
-    by_width = bump(tensors["widths.test_loss"])
-    text = "height of the bump at the m where it is lowest (control: highest)"
-    add_pair(found, "bump_widths", by_width[0].amin(-1), by_width[1].amax(-1), "decayed", unit="loss", formula=text)
-    for w, width in enumerate(widths.widths):
-        inner = tensors["widths.test_loss"][0, 1:-1, :, w].argmax(0)
-        where = torch.tensor(widths.points[1:-1], dtype=torch.float64)[inner]
-        text = f"T of the largest inner test loss, m = {width}"
-        found[f"bump_at_m{width}"] = over_seeds(where.tolist(), unit="points", formula=text)
-    write_metrics(metrics, found)
-    write_table(
-        sweep,
-        _by_width(tensors, widths, seeds),
-        ["decay", "hidden", "seed", "points", "train_loss", "test_loss"],
-        digits=8,
-    )
+class MeasureFiles(Files):
+    models: Path
+    metrics: Path
+    table: Path
+    """losses and shares"""
+    columns: Path
+    """W and h of the first seed"""
+    widths_models: Path | None = None
+    widths_metrics: Path | None = None
+    widths_table: Path | None = None
+    """losses by number of hidden units"""
+
+
+def measure_double_descent(files: MeasureFiles, settings: MeasureDoubleDescent, run: RunInfo) -> None:
+    """Measures the parts that were trained."""
+    points = settings.double_descent.training.points
+    tensors = _load(files.models)
+    features = weighted_share(tensors["W"][:, :, :, 0])
+    data = torch.stack([weighted_share(tensors[f"hidden.{size}"][:, :, 0]) for size in points], dim=1)
+    write_metrics(files.metrics, descent_metrics(tensors, points, features, data))
     rows = [
-        [
-            decay,
-            seed,
-            size,
-            float(tensors["train_loss"][a, t, k]),
-            float(test[a, t, k]),
-            float(features[a, t, k]),
-            float(data[a, t, k]),
-        ]
-        for a, decay in enumerate(DECAYS)
-        for t, size in enumerate(points)
-        for k, seed in enumerate(used)
-    ]
-    write_table(
-        table, rows, ["decay", "seed", "points", "train_loss", "test_loss", "feature_share", "point_share"], digits=8
-    )
+        [decay, seed, size, *(float(tensors[f"{name}_loss"][a, t, k, 0]) for name in ("train", "test")),
+         float(features[a, t, k]), float(data[a, t, k])]
+        for a, decay in enumerate(DECAYS) for t, size in enumerate(points)
+        for k, seed in enumerate(run.seeds[: features.shape[2]])
+    ]  # fmt: skip
+    names = ["decay", "seed", "points", "train_loss", "test_loss", "feature_share", "point_share"]
+    write_table(files.table, rows, names, digits=8)
     vectors = [
         [size, kind, i, *column]
         for t, size in enumerate(points)
-        for kind, one in (("feature", W[0, t, 0]), ("point", tensors[f"hidden.{size}"][0, 0]))
+        for kind, one in (("feature", tensors["W"][0, t, 0, 0]), ("point", tensors[f"hidden.{size}"][0, 0, 0]))
         for i, column in zip(*longest(one), strict=True)
     ]
-    write_table(columns, vectors, ["points", "kind", "index", "x", "y"], digits=8)
+    write_table(files.columns, vectors, ["points", "kind", "index", "x", "y"], digits=8)
+    if settings.widths and files.widths_models and files.widths_metrics and files.widths_table:
+        sweep, tensors = settings.widths.training, _load(files.widths_models)
+        write_metrics(files.widths_metrics, width_metrics(tensors["test_loss"], sweep.widths, sweep.points))
+        axes = (DECAYS, sweep.points, run.seeds[: sweep.n_seeds], sweep.widths)
+        rows = [
+            [decay, width, seed, size, *(float(tensors[f"{name}_loss"][a, t, k, w]) for name in ("train", "test"))]
+            for (a, decay), (t, size), (k, seed), (w, width) in itertools.product(*map(enumerate, axes))
+        ]
+        names = ["decay", "hidden", "seed", "points", "train_loss", "test_loss"]
+        write_table(files.widths_table, rows, names, digits=8)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    return {name: value.double() for name, value in load_file(path).items()}
+
+
+def descent_metrics(
+    tensors: dict[str, Tensor],
+    points: list[int],
+    features: Float[Tensor, "decay size seed"],
+    data: Float[Tensor, "decay size seed"],
+) -> dict[str, Metric]:
+    """The bump, and who is stored at few and at many points."""
+    test = tensors["test_loss"][..., 0]
+    height = bump(test)
+    start, end = tensors[f"start.{points[FEWEST]}"][:, 0], tensors[f"hidden.{points[FEWEST]}"][0, :, 0]
+    text = "sum_i ||v_i||^2 D_i / sum_i ||v_i||^2 over vectors v: columns of W, or hidden vectors of training points"
+    return {
+        "bump": compare(
+            height[0],
+            unit="loss",
+            formula="largest test loss at an inner T, less the larger of the losses at the smallest and the largest T",
+            strong_decay=height[1],
+        ),
+        "bump_at": compare(bump_place(test, points), unit="points", formula="T of the largest inner test loss"),
+        "points_few": compare(data[0, FEW], unit="dimensions", formula=text, features=features[0, FEW]),
+        "features_many": compare(features[0, MANY], unit="dimensions", formula=text, points=data[0, MANY]),
+        "points_irregular": compare(
+            irregularity(end),
+            unit="dimensions",
+            formula="largest |D_i - m / T| over training points, smallest T",
+            untrained=irregularity(start),
+        ),
+    }
+
+
+def width_metrics(
+    test: Float[Tensor, "decay size seed width"], widths: list[int], points: list[int]
+) -> dict[str, Metric]:
+    """Height and place of the bump for several numbers of hidden units."""
+    height = bump(test)
+    metrics = {
+        "bump_widths": compare(
+            height[0].amin(-1),
+            unit="loss",
+            formula="height of the bump at the m where it is lowest (control: highest)",
+            strong_decay=height[1].amax(-1),
+        )
+    }
+    for w, width in enumerate(widths):
+        text = f"T of the largest inner test loss, m = {width}"
+        metrics[f"bump_at_m{width}"] = compare(bump_place(test[..., w], points), unit="points", formula=text)
+    return metrics
 
 
 def bump(test_loss: Float[Tensor, "decay size *model"]) -> Float[Tensor, "decay *model"]:
@@ -114,18 +136,9 @@ def bump(test_loss: Float[Tensor, "decay size *model"]) -> Float[Tensor, "decay 
     return test_loss[:, 1:-1].amax(1) - torch.maximum(test_loss[:, 0], test_loss[:, -1])
 
 
-def _by_width(tensors: dict[str, Tensor], widths: WidthTraining, seeds: list[int]) -> list[list[Any]]:
-    axes = (enumerate(DECAYS), enumerate(widths.points), enumerate(seeds[: widths.n_seeds]), enumerate(widths.widths))
-    return [
-        [
-            decay,
-            width,
-            seed,
-            size,
-            *(float(tensors[f"widths.{name}"][a, t, k, w]) for name in ("train_loss", "test_loss")),
-        ]
-        for (a, decay), (t, size), (k, seed), (w, width) in itertools.product(*axes)
-    ]
+def bump_place(test_loss: Float[Tensor, "decay size seed"], points: list[int]) -> Float[Tensor, " seed"]:
+    """T of the largest inner test loss under the weak decay."""
+    return torch.tensor(points, dtype=torch.float64)[1:-1][test_loss[0, 1:-1].argmax(0)]
 
 
 def weighted_share(W: Float[Tensor, "*batch hidden vector"]) -> Float[Tensor, "*batch"]:
@@ -152,4 +165,4 @@ def to_unit(W: Float[Tensor, "*batch hidden vector"]) -> Float[Tensor, "*batch h
 
 
 if __name__ == "__main__":
-    run(measure_double_descent)
+    run_step(measure_double_descent)

@@ -6,9 +6,9 @@ unit then inhibits what is disturbed, so that positive interference becomes nega
 
 Two numbers say so. `compensation`: minus the correlation of ln |input weight| with ln (output weight), both relative
 to their mean over the features that a unit serves and excites; 1 if output weights make up for input weights, about 0
-if they are dealt anew within each unit. `cancelled`: of all that one active feature would wrongly add to other answers
-through units that excite them, the share that inhibiting units take away again; the control deals the inhibiting
-weights to other units.
+if they are permuted within each unit. `cancelled`: of all that one active feature would wrongly add to other answers
+through units that excite them, the share that inhibiting units take away again; the control permutes
+the inhibiting weights among units.
 """
 
 import itertools
@@ -21,40 +21,47 @@ from torch import Tensor
 
 from common.core.metrics import Metric
 from replications.superposition.geometry import FORGOTTEN
-from replications.superposition.tables import add_pair
+from replications.superposition.tables import compare
 
 SERVED = 0.1  # of a unit's largest input weight; the paper's motif has a quarter
 CLOSE = 1.5  # times the best loss: starts that are averaged
-DEALS = 50
+PERMUTATIONS = 50
 COLUMNS = ["what", "seed", "unit", "feature", "horizontal", "vertical"]
 
 
-def add_motif(found: dict[str, Metric], stored: dict[str, Tensor], seeds: list[int]) -> list[list[Any]]:
-    """Adds both numbers and their controls, means over close starts; returns rows (`COLUMNS`) of the best models."""
+def motif_metrics(models: dict[str, Tensor], seeds: list[int]) -> dict[str, Metric]:
+    """Both numbers against their controls, means over close starts."""
     numbers = []
-    rows: list[list[Any]] = []
-    for seed, W1, W2, loss in zip(seeds, *(stored[f"motif.{name}"] for name in ("W1", "W2", "loss")), strict=True):
+    for seed, W1, W2, loss in zip(seeds, *(models[f"motif.{name}"] for name in ("W1", "W2", "loss")), strict=True):
         close = (loss <= CLOSE * loss.min()).nonzero()[:, 0].tolist()
         generator = torch.Generator().manual_seed(seed)
         numbers.append(torch.tensor([_numbers(W1[k], W2[k], generator) for k in close]).mean(0))
+    effect, permuted, taken, taken_permuted = torch.stack(numbers).T
+    text = "minus the correlation of relative log input and output weights of the features that a unit excites"
+    taken_text = "share of positive interference that inhibiting units take away"
+    return {
+        "compensation": compare(effect, unit="1", formula=text, permuted_weights=permuted),
+        "cancelled": compare(taken, unit="share", formula=taken_text, permuted_units=taken_permuted),
+    }
+
+
+def motif_rows(models: dict[str, Tensor], seeds: list[int]) -> list[list[Any]]:
+    """Rows (`COLUMNS`) of the best model of every seed."""
+    rows = []
+    for seed, W1, W2, loss in zip(seeds, *(models[f"motif.{name}"] for name in ("W1", "W2", "loss")), strict=True):
         rows += weight_rows(seed, W1[loss.argmin()], W2[loss.argmin()])
         rows += interference_rows(seed, W1[loss.argmin()], W2[loss.argmin()])
-    effect, dealt, taken, taken_dealt = torch.stack(numbers).T
-    text = "minus the correlation of relative log input and output weights of the features that a unit excites"
-    add_pair(found, "compensation", effect, dealt, "dealt", unit="1", formula=text)
-    text = "share of positive interference that inhibiting units take away"
-    add_pair(found, "cancelled", taken, taken_dealt, "dealt", unit="share", formula=text)
     return rows
 
 
 def _numbers(
     W1: Float[Tensor, "hidden feature"], W2: Float[Tensor, "feature hidden"], generator: torch.Generator
 ) -> tuple[float, float, float, float]:
-    dealt = [compensation(W1, W2, generator) for _ in range(DEALS)]
-    orders = [torch.randperm(len(W1), generator=generator) for _ in range(DEALS)]
+    permuted = [compensation(W1, W2, generator) for _ in range(PERMUTATIONS)]
+    orders = [torch.randperm(len(W1), generator=generator) for _ in range(PERMUTATIONS)]
     taken = [cancelled(W1, W2, order) for order in orders]
     own = cancelled(W1, W2, torch.arange(len(W1)))
-    return compensation(W1, W2), sum(dealt) / DEALS, own, sum(taken) / DEALS
+    return compensation(W1, W2), sum(permuted) / PERMUTATIONS, own, sum(taken) / PERMUTATIONS
 
 
 def weight_rows(seed: int, W1: Float[Tensor, "hidden feature"], W2: Float[Tensor, "feature hidden"]) -> list[list[Any]]:
@@ -92,7 +99,7 @@ def excited(W1: Float[Tensor, "hidden feature"], W2: Float[Tensor, "feature hidd
 def compensation(
     W1: Float[Tensor, "hidden feature"], W2: Float[Tensor, "feature hidden"], generator: torch.Generator | None = None
 ) -> float:
-    """Minus the correlation of relative log weights; with a `generator`, output weights are dealt anew in each unit.
+    """Minus the correlation of relative log weights; with a `generator`, output weights are permuted in each unit.
 
     0 if no unit excites two features.
     """

@@ -1,148 +1,142 @@
-# Toy models of superposition. A part is: train (all its models in one batched job) -> measure -> draw. This file says
-# which part runs which step. train.smk makes one rule of every line, measure.smk and figures.smk one of every group of
-# parts: there, importing libraries would take longer than the steps.
-from common.engine.rules import captions, figure_files, flags, parts, source_hash
-from replications.superposition.wiring import calls
+# Toy models of superposition. A family of parts is: train -> (exact optimum) -> measure -> draw. A part that is null in
+# config.yaml is left out. This file trains; measure.smk measures and draws.
+from common.engine.rules import Steps, captions, figure_files, parts
 
-NAME = "replications.superposition"
+STEP = Steps("replications.superposition", config)
 CAPTIONS = "replications/superposition/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
-RUN = {"seeds": config["seeds"], "device": config["device"]}
-
-# part: step that trains its models
-TRAINED = {
-    "intro": "train_features",
-    "polygons": "train_features",
-    "many_features": "train_features",
-    "phase_diagram": "train_cells",
-    "first_order": "train_cells",
-    "third_feature": "train_cells",
-    "rarer_feature": "train_rarer",
-    "sets": "train_sets",
-    "uniform": "train_uniform",
-    "learning": "train_learning",
-    "neurons": "train_features",
-    "absolute": "train_absolute",
-    "double_descent": "train_double_descent",
-}
-
-# part whose training takes more than its key `training`
-TRAINING = {
-    "sets": ["pairs", "three_pairs", "local_bases"],
-    "learning": ["levels", "geometry"],
-    "absolute": ["training", "motif"],
-    "double_descent": ["training", "widths"],
-}
-
-# part with an exact optimum: step that finds it
-SOLVED = {
-    "phase_diagram": "exact_cells",
-    "first_order": "exact_cells",
-    "third_feature": "exact_thirds",
-}
-
-# part: (step that measures it, parts whose models it reads, keys of its settings, tables it writes)
-MEASURED = {
-    "intro": ("measure_intro", "intro", ["middle_density"], ["table"]),
-    "polygons": (
-        "measure_polygons",
-        "polygons",
-        ["digon_density", "pentagon_density"],
-        ["table", "restarts"],
-    ),
-    "many_features": ("measure_many", "many_features", [], ["table", "products"]),
-    "phase_diagram": (
-        "measure_phase_diagram",
-        "phase_diagram",
-        ["judging"],
-        ["table"],
-    ),
-    "first_order": ("measure_first_order", "first_order", [], ["table", "branches"]),
-    "third_feature": (
-        "measure_third_feature",
-        "third_feature",
-        ["judging"],
-        ["table"],
-    ),
-    "rarer_feature": (
-        "measure_rarer",
-        "rarer_feature",
-        ["density"],
-        ["table", "columns"],
-    ),
-    "sets": (
-        "measure_sets",
-        "sets",
-        ["collapse_density"],
-        ["table", "collapse", "products"],
-    ),
-    "uniform": (
-        "measure_uniform",
-        "uniform",
-        ["polytope_densities"],
-        ["table", "graphs"],
-    ),
-    "learning": ("measure_learning", "learning", [], ["table", "stages"]),
-    "neurons": (
-        "measure_neurons",
-        "neurons",
-        ["monosemantic_density"],
-        ["table"],
-    ),
-    "absolute": (
-        "measure_absolute",
-        "absolute",
-        ["mixed_density", "sparser_density"],
-        ["table", "motif"],
-    ),
-    "double_descent": (
-        "measure_double_descent",
-        "double_descent",
-        ["points", "widths"],
-        ["table", "columns", "sweep"],
-    ),
-    "adversarial": ("measure_adversarial", "uniform", ["attack_points"], ["table"]),
-}
-# parts that are measured, and drawn, in one process
-GROUPS = {
-    "intro": ["intro"],  # first: the picture a reader waits for
-    "others": [part for part in MEASURED if part != "intro"],
-}
-SETTINGS = {"adversarial": "uniform"}  # parts that read the settings of another one
-
-# subcategory of the report: parts, each with the names of its figures
-FIGURES = {
-    "Five features in a plane": {"intro": ["intro"]},
-    "Polygons": {"polygons": ["polygons", "restarts"]},
-    "Twenty features in five dimensions": {"many_features": ["many_features"]},
-    "Phase diagram": {
-        "phase_diagram": ["phase_diagram"],
-        "third_feature": ["third_feature"],
-    },
-    "First-order transition": {"first_order": ["first_order"]},
-    "Geometry": {
-        "rarer_feature": ["rarer_feature"],
-        "sets": ["sets"],
-        "uniform": ["uniform"],
-    },
-    "Learning": {"learning": ["learning"]},
-    "Privileged basis": {"neurons": ["neurons"], "absolute": ["absolute"]},
-    "Double descent": {"double_descent": ["double_descent", "widths"]},
-    "Adversarial vulnerability": {"adversarial": ["adversarial"]},
-}
+TRAINING = {**ON_GPU, "mem_mb": 20000 if ON_GPU else 3000, "runtime": 60}
 
 
-include: "train.smk"
+def training(wildcards):
+    return config[wildcards.part]["training"]
+
+
+include: "../../common/engine/step.smk"
+
+
+use rule step as train_features with:
+    output:
+        models="<results>/toy/{part}/models.safetensors",
+    log:
+        "<logs>/train_{part}.log",
+    wildcard_constraints:
+        part="intro|polygons|many_features|neurons",
+    priority: 10
+    resources:
+        **TRAINING,
+    params:
+        **STEP("train_features", training),
+
+
+use rule step as train_cells with:
+    output:
+        models="<results>/toy/{part}/models.safetensors",
+    log:
+        "<logs>/train_{part}.log",
+    wildcard_constraints:
+        part="phase_diagram|first_order|third_feature",
+    resources:
+        **TRAINING,
+    params:
+        **STEP("train_cells", training),
+
+
+use rule step as exact with:
+    output:
+        exact="<results>/toy/{part}/exact.csv",
+    log:
+        "<logs>/exact_{part}.log",
+    wildcard_constraints:
+        part="phase_diagram|first_order|third_feature",
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        **STEP("exact", training, run=False),
+
+
+use rule step as train_rarer with:
+    output:
+        models="<results>/toy/rarer_feature/models.safetensors",
+    log:
+        "<logs>/train_rarer_feature.log",
+    resources:
+        **TRAINING,
+    params:
+        **STEP("train_rarer", lambda wildcards: config["rarer_feature"]["training"]),
+
+
+use rule step as train_sets with:
+    output:
+        models="<results>/toy/sets/models.safetensors",
+    log:
+        "<logs>/train_sets.log",
+    resources:
+        **TRAINING,
+    params:
+        **STEP("train_sets", config["sets"]),
+
+
+use rule step as train_uniform with:
+    output:
+        models="<results>/toy/uniform/models.safetensors",
+    log:
+        "<logs>/train_uniform.log",
+    resources:
+        **TRAINING,
+    params:
+        **STEP("train_uniform", config["uniform"]["training"]),
+
+
+use rule step as train_learning with:
+    output:
+        models="<results>/toy/{part}/models.safetensors",
+    log:
+        "<logs>/train_{part}.log",
+    wildcard_constraints:
+        part="energy_levels|octahedron",
+    resources:
+        **TRAINING,
+    params:
+        **STEP("train_learning", training),
+
+
+use rule step as train_absolute with:
+    output:
+        models="<results>/toy/absolute/models.safetensors",
+    log:
+        "<logs>/train_absolute.log",
+    resources:
+        **TRAINING,
+    params:
+        **STEP("train_absolute", lambda wildcards: config["absolute"]),
+
+
+use rule step as train_double_descent with:
+    output:
+        models="<results>/toy/{part}/models.safetensors",
+    log:
+        "<logs>/train_{part}.log",
+    wildcard_constraints:
+        part="double_descent|widths",
+    resources:
+        **TRAINING,
+    params:
+        **STEP("train_double_descent", training),
+
+
 include: "measure.smk"
-include: "figures.smk"
 
 
 rule figures:
     input:
-        rules.draw_intro.output,
-        rules.draw_others.output,
+        DRAWN,
 
 
 rule metrics:
     input:
-        expand("<results>/toy/{part}/metrics.json", part=parts(FIGURES)),
+        [
+            expand("<results>/toy/{part}/metrics.json", part=parts(figures))
+            for figures in FIGURES.values()
+        ],

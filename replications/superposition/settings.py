@@ -1,26 +1,198 @@
 """Settings of the toy models of superposition. `config.yaml` gives the values of each scale."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, field_validator
 
 from common.core.settings import Strict
-from replications.superposition.training_settings import (
-    AbsoluteTraining,
-    CellTraining,
-    CourseTraining,
-    Density,
-    DescentTraining,
-    FeatureTraining,
-    Judging,
-    LevelTraining,
-    MotifTraining,
-    RarerTraining,
-    SetTraining,
-    UniformTraining,
-    WidthTraining,
-)
+from common.toys.settings import Optimisation
+
+Density = Annotated[float, Field(gt=0.0, le=1.0)]
+Width = Annotated[int, Field(ge=1, le=100)]
+SetKind = Literal["correlated", "exclusive", "independent"]
+
+
+def _fewer_than(features: int | None, hidden: int) -> None:
+    if features is not None and features <= hidden:
+        raise ValueError(f"{features} features fit into {hidden} hidden units; give more features than hidden units")
+
+
+class Span(Strict):
+    """Values spaced evenly on a log scale, both ends included."""
+
+    first: Annotated[float, Field(gt=0.0)] = Field(description="first value")
+    last: Annotated[float, Field(gt=0.0)] = Field(description="last value")
+    cells: Annotated[int, Field(ge=2, le=400)] = Field(description="number of values")
+
+
+class Densities(Span):
+    """Densities spaced evenly on a log scale."""
+
+    first: Density = Field(description="first density s = 1 - S")
+    last: Density = Field(description="last density")
+
+
+class Effort(Strict):
+    """How hard each model is trained."""
+
+    restarts: Annotated[int, Field(ge=1, le=1000)] = Field(description="starts per seed and cell; the best one is kept")
+    samples: Annotated[int, Field(ge=16)] = Field(
+        description="points of a training sample, the all-zero point included"
+    )
+    evaluation_samples: Annotated[int, Field(ge=16)] = Field(description="points on which restarts are compared")
+    steps: Annotated[int, Field(ge=1)] = Field(description="most loss evaluations of one training run")
+
+
+class Shape(Strict):
+    """n features in m < n hidden units."""
+
+    n_features: Annotated[int, Field(ge=2, le=400)] = Field(description="n")
+    n_hidden: Width = Field(description="m, less than n")
+
+    @field_validator("n_hidden")
+    @classmethod
+    def _squeezes(cls, n_hidden: int, info: Any) -> int:
+        _fewer_than(info.data.get("n_features"), n_hidden)
+        return n_hidden
+
+
+class FeatureTraining(Shape, Effort):
+    """n features of falling importance in m hidden units."""
+
+    importance_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="I_i = decay^i")
+    densities: Annotated[list[Density], Field(min_length=2)] = Field(description="s = 1 - S, dense to sparse")
+    activations: Annotated[list[Literal["relu", "linear", "relu_hidden"]], Field(min_length=1)] = Field(
+        description="relu, linear as its control, or relu_hidden with a ReLU on the hidden units too"
+    )
+    control_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
+        description="starts of every activation but the first; 0: as many as the first has"
+    )
+
+
+class CellTraining(Effort):
+    """n = m + 1 features in m hidden units, over a grid of the last feature's importance and of density."""
+
+    n_hidden: Annotated[int, Field(ge=1, le=2)] = Field(description="m; n = m + 1")
+    importances: Span = Field(description="r, importance of the last feature; the others have 1")
+    densities: Densities = Field(description="s = 1 - S of all features")
+    linear_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
+        description="starts per cell of the linear control; 0 trains none"
+    )
+
+
+class Judging(Strict):
+    """How the trained phase diagram is compared with the exact one."""
+
+    stored_norm: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        description="|w| above which a feature counts as stored"
+    )
+    band: Annotated[float, Field(ge=0.0, le=1.0)] = Field(description="cells this close to a border are not compared")
+    loss_slack: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        description="allowed relative excess over the exact loss"
+    )
+
+
+class RarerTraining(Effort):
+    """Equally important features in a plane, the last of them rarer."""
+
+    n_features: Annotated[int, Field(ge=3, le=20)] = Field(description="n; the hidden plane has m = 2")
+    density: Density = Field(description="of the other features")
+    ratios: Annotated[list[Density], Field(min_length=3)] = Field(
+        description="density of the last feature over that of the others, from 1 down"
+    )
+
+
+class SetTraining(Effort):
+    """Equally important features that occur in sets."""
+
+    n_sets: Annotated[int, Field(ge=1, le=20)] = Field(description="sets")
+    members: Annotated[int, Field(ge=2, le=20)] = Field(description="features of a set")
+    n_hidden: Width = Field(description="m, less than n_sets times members")
+    kinds: Annotated[list[SetKind], Field(min_length=2)] = Field(description="laws of the data, one grid each")
+    densities: Annotated[list[Density], Field(min_length=1)] = Field(
+        description="probability that a set (for `independent`: a feature) is active"
+    )
+
+    @field_validator("n_hidden")
+    @classmethod
+    def _squeezes(cls, n_hidden: int, info: Any) -> int:
+        if {"n_sets", "members"} <= set(info.data):
+            _fewer_than(info.data["n_sets"] * info.data["members"], n_hidden)
+        return n_hidden
+
+
+class UniformTraining(Shape):
+    """Equally important features on a stream, from dense to sparse."""
+
+    densities: Annotated[list[Density], Field(min_length=3)] = Field(description="s = 1 - S, dense to sparse")
+    activations: Annotated[list[Literal["relu", "linear"]], Field(min_length=1)] = Field(
+        description="relu, and linear as the control"
+    )
+    evaluation_samples: Annotated[int, Field(ge=16)] = Field(description="points of the held-out loss")
+    optimisation: Optimisation
+
+
+class CourseTraining(Shape):
+    """Equally important features, full batch on a fixed sample, with snapshots."""
+
+    arms: Annotated[list[Literal["relu", "linear", "correlated", "independent"]], Field(min_length=2)] = Field(
+        description="relu or linear models of independent features; ReLU models of two correlated sets, or of none"
+    )
+    density: Density = Field(description="s = 1 - S of the features, or of their sets")
+    start_scale: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="factor on Xavier's starting weights")
+    copies: Annotated[int, Field(ge=1, le=100)] = Field(description="starts per seed")
+    samples: Annotated[int, Field(ge=16)] = Field(description="points of the fixed sample")
+    snapshots: Annotated[int, Field(ge=20, le=1000)] = Field(description="evenly spaced, the start not counted")
+    optimisation: Optimisation
+
+
+class AbsoluteTraining(Shape):
+    """Absolute values of n features in m hidden units, on a stream, from dense to sparse.
+
+    The learning rate of a density s is `optimisation.learning_rate` times the root of s.
+    """
+
+    importance_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="I_i = decay^i")
+    densities: Annotated[list[Density], Field(min_length=2)] = Field(description="s = 1 - S, dense to sparse")
+    control_density: Density = Field(description="one of `densities`, at which linear hidden units are trained")
+    evaluation_samples: Annotated[int, Field(ge=16)] = Field(description="points of the held-out loss")
+    optimisation: Optimisation
+
+
+class MotifTraining(Shape):
+    """Absolute values of equally important features in a model small enough to read its weights."""
+
+    density: Density = Field(description="s = 1 - S")
+    restarts: Annotated[int, Field(ge=1, le=1000)] = Field(description="starts per seed; the best one is kept")
+    evaluation_samples: Annotated[int, Field(ge=16)] = Field(description="points of the held-out loss")
+    optimisation: Optimisation
+
+
+class FewPoints(Strict):
+    """Models of few training points, over the number of points and of hidden units, at two weight decays."""
+
+    n_features: Annotated[int, Field(ge=2, le=10000)] = Field(description="n")
+    widths: Annotated[list[Width], Field(min_length=1)] = Field(description="numbers m of hidden units, less than n")
+    density: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="s = 1 - S; points are scaled to norm 1")
+    points: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=4)] = Field(
+        description="sizes T of the training set, few to many"
+    )
+    chunk: Annotated[int, Field(ge=1)] = Field(
+        description="points evaluated at once: it bounds the memory, and the loss is the same at any value"
+    )
+    chunks: Annotated[int, Field(ge=1)] = Field(
+        description="chunks in one training step; of points in more chunks, each step takes as many in turn"
+    )
+    test_points: Annotated[int, Field(ge=16)] = Field(description="points of the test set")
+    control_decay: Annotated[float, Field(ge=0.0)] = Field(description="weight decay of the control")
+    n_seeds: Annotated[int, Field(ge=2)] = Field(description="the first so many seeds of the run")
+    optimisation: Optimisation
+
+    @field_validator("widths")
+    @classmethod
+    def _squeezes(cls, widths: list[int], info: Any) -> list[int]:
+        _fewer_than(info.data.get("n_features"), max(widths))
+        return widths
 
 
 class Intro(Strict):
@@ -38,8 +210,14 @@ class Polygons(Strict):
     pentagon_density: Density = Field(description="where a regular pentagon is expected")
 
 
+class ManyFeatures(Strict):
+    """Twenty features in five hidden units: what is stored, and what is superposed first."""
+
+    training: FeatureTraining
+
+
 class PhaseDiagram(Strict):
-    """Forgotten, antipodal or dedicated: the paper's phase diagram."""
+    """Forgotten, antipodal or dedicated: the paper's phase diagrams, n = 2 in m = 1 and n = 3 in m = 2."""
 
     training: CellTraining
     judging: Judging
@@ -49,19 +227,6 @@ class FirstOrder(Strict):
     """A fine scan of density at two importances: does the second feature jump in?"""
 
     training: CellTraining
-
-
-class ThirdFeature(Strict):
-    """The phase diagram of a third feature in two hidden units."""
-
-    training: CellTraining
-    judging: Judging
-
-
-class ManyFeatures(Strict):
-    """Twenty features in five hidden units: what is stored, and what is superposed first."""
-
-    training: FeatureTraining
 
 
 class RarerFeature(Strict):
@@ -80,7 +245,7 @@ class Sets(Strict):
 
 
 class Uniform(Strict):
-    """Sticky dimensionalities: digons, pentagons and what lies between."""
+    """Sticky dimensionalities: digons, pentagons and what lies between; and attacks on these models."""
 
     training: UniformTraining
     polytope_densities: Annotated[list[Density], Field(min_length=2, max_length=2)] = Field(
@@ -89,11 +254,10 @@ class Uniform(Strict):
     attack_points: Annotated[int, Field(ge=1)] = Field(description="points that are attacked, per density")
 
 
-class Learning(Strict):
-    """How dimensionalities jump, and how an octahedron forms, while models learn."""
+class Course(Strict):
+    """Models whose course of training matters."""
 
-    levels: LevelTraining
-    geometry: CourseTraining
+    training: CourseTraining
 
 
 class Neurons(Strict):
@@ -115,42 +279,59 @@ class Absolute(Strict):
 class DoubleDescent(Strict):
     """Points in superposition, features in superposition, and the bump between."""
 
-    training: DescentTraining
-    widths: WidthTraining
+    training: FewPoints
+
+
+class MeasureFeatures(Strict):
+    """What `measure_features` reads."""
+
+    intro: Intro
+    polygons: Polygons
+
+
+class MeasurePhases(Strict):
+    """What `measure_phases` reads."""
+
+    phase_diagram: PhaseDiagram
+    third_feature: PhaseDiagram | None
+
+
+class MeasureGeometry(Strict):
+    """What `measure_geometry` reads."""
+
+    sets: Sets
+    rarer_feature: RarerFeature | None
+
+
+class MeasureNeurons(Strict):
+    """What `measure_neurons` reads."""
+
+    neurons: Neurons
+    absolute: Absolute
+
+
+class MeasureDoubleDescent(Strict):
+    """What `measure_double_descent` reads."""
+
+    double_descent: DoubleDescent
+    widths: DoubleDescent | None
 
 
 class Settings(Strict):
-    """All parts."""
+    """All parts. A part that is null is neither trained nor measured."""
 
     intro: Intro
     polygons: Polygons
     many_features: ManyFeatures
     phase_diagram: PhaseDiagram
     first_order: FirstOrder
-    third_feature: ThirdFeature
-    rarer_feature: RarerFeature
+    third_feature: PhaseDiagram | None
+    rarer_feature: RarerFeature | None
     sets: Sets
     uniform: Uniform
-    learning: Learning
-    neurons: Neurons
-    absolute: Absolute
+    energy_levels: Course | None
+    octahedron: Course
+    neurons: Neurons | None
+    absolute: Absolute | None
     double_descent: DoubleDescent
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _short(cls, content: Any, handler: ModelWrapValidatorHandler["Settings"]) -> "Settings":
-        """Too few features: the message ends with the number of hidden units, and not with all settings of the part."""
-        try:
-            return handler(content)
-        except ValidationError as error:
-            details = [_blames_width(one) for one in error.errors() if one["type"] == "value_error"]
-            if not details:
-                raise
-            raise ValidationError.from_exception_data(error.title, details) from None
-
-
-def _blames_width(error: Any) -> InitErrorDetails:
-    message = str(error["ctx"]["error"]).replace("{", "").replace("}", "")
-    key = "n_hidden" if "n_hidden" in error["input"] else "widths"
-    width = error["input"][key]
-    return InitErrorDetails(type=PydanticCustomError("value_error", message), loc=(*error["loc"], key), input=width)
+    widths: DoubleDescent | None

@@ -1,4 +1,4 @@
-"""What the measuring steps share: finding a density, comparing dimensionalities with a polygon, tables for figures."""
+"""What the measuring steps share: comparisons over seeds, densities by value, polygons, rank correlations, tables."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,12 +13,19 @@ from torch import Tensor
 
 from common.core.errors import UserError
 from common.core.metrics import Metric
-from common.core.statistics import over_seeds
+from common.core.statistics import against_null, over_seeds
 from replications.superposition.geometry import canonical, dimensionality, norms, superposition
 from replications.superposition.grid import Best, Grid
 
-SHUFFLES = 50
+ORDERS = 50
 PERMUTATIONS = 100
+PerSeed = Sequence[float] | Float[Tensor, " seed"] | Float[np.ndarray, " seed"]
+
+
+def compare(values: PerSeed, *, unit: str, formula: str, **controls: PerSeed) -> Metric:
+    """Mean over seeds beside its controls, which share the seeds."""
+    listed = {name: [float(value) for value in control] for name, control in controls.items()}
+    return over_seeds([float(value) for value in values], unit=unit, formula=formula, controls=listed)
 
 
 def nearest(densities: Float[Tensor, " density"], wanted: float) -> int:
@@ -72,25 +79,25 @@ def column_rows(
     ]
 
 
-def orders(n_features: int, seed: int) -> list[Tensor]:
-    """`SHUFFLES` random orders of the features."""
+def gram_rows(W: Float[Tensor, "hidden feature"], *labels: Any) -> list[list[Any]]:
+    """Rows (labels, feature, other, product) of W^T W."""
+    return [[*labels, i, j, product] for i, line in enumerate((W.T @ W).tolist()) for j, product in enumerate(line)]
+
+
+def random_orders(n_features: int, seed: int) -> list[Tensor]:
+    """`ORDERS` random orders of the features."""
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randperm(n_features, generator=generator) for _ in range(SHUFFLES)]
+    return [torch.randperm(n_features, generator=generator) for _ in range(ORDERS)]
 
 
-def restart_spread(*losses: Float[Tensor, "seed _density _row _restart"]) -> list[float]:
-    """How far restarts end apart, per seed: median loss over that of the best restart, less 1, mean over all cells."""
+def restart_spread(*losses: Float[Tensor, "seed _density _row _restart"]) -> Metric:
+    """How far restarts end apart: median loss over that of the best restart, less 1, mean over cells."""
     spreads = []
     for loss in losses:
         best = loss.amin(-1)
         spreads.append(((loss.quantile(0.5, dim=-1) - best) / best.clamp(min=1e-12)).flatten(1))
-    return [float(one) for one in torch.cat(spreads, dim=1).mean(1)]
-
-
-def add_restart_spread(found: dict[str, Metric], *losses: Float[Tensor, "seed _density _row _restart"]) -> None:
-    """Adds `restart_spread`."""
     text = "median loss of the restarts over that of the best, less 1, mean over cells"
-    found["restart_spread"] = over_seeds(restart_spread(*losses), unit="1", formula=text)
+    return compare(torch.cat(spreads, dim=1).mean(1), unit="1", formula=text)
 
 
 def rank_correlation(a: Float[np.ndarray, " density"], b: Float[np.ndarray, " density"]) -> float:
@@ -98,28 +105,20 @@ def rank_correlation(a: Float[np.ndarray, " density"], b: Float[np.ndarray, " de
     return float(spearmanr(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
 
 
-def permuted_correlations(a: Float[np.ndarray, " density"], b: Float[np.ndarray, " density"], seed: int) -> list[float]:
-    """`rank_correlation` with `a` in random order, `PERMUTATIONS` times."""
-    generator = np.random.default_rng(seed)
-    return [rank_correlation(generator.permutation(a), b) for _ in range(PERMUTATIONS)]
-
-
-def add_pair(
-    found: dict[str, Metric],
-    name: str,
-    effect: Sequence[float] | Tensor,
-    control: Sequence[float] | Tensor,
-    control_name: str,
+def compare_ranks(
+    values: Float[Tensor, "seed density"],
+    others: Float[Tensor, "seed density"],
+    seeds: list[int],
     *,
-    unit: str,
     formula: str,
-) -> None:
-    """Adds an effect, its control and their difference, paired by seed: `x`, `x_<control>`, `x_minus_<control>`."""
-    pairs = [(float(a), float(b)) for a, b in zip(effect, control, strict=True)]
-    columns = {
-        name: [a for a, _ in pairs],
-        f"{name}_{control_name}": [b for _, b in pairs],
-        f"{name}_minus_{control_name}": [a - b for a, b in pairs],
-    }
-    for key, values in columns.items():
-        found[key] = over_seeds(values, unit=unit, formula=formula)
+    **controls: PerSeed,
+) -> Metric:
+    """Rank correlation over densities; against other correlations, and its null of `PERMUTATIONS` orders a seed."""
+    pairs = [(a.double().numpy(), b.double().numpy()) for a, b in zip(values, others, strict=True)]
+    effect = compare([rank_correlation(a, b) for a, b in pairs], unit="1", formula=formula, **controls)
+    null = []
+    for (a, b), seed in zip(pairs, seeds, strict=True):
+        generator = np.random.default_rng(seed)
+        null += [rank_correlation(generator.permutation(a), b) for _ in range(PERMUTATIONS)]
+    text = f"densities permuted {PERMUTATIONS} times per seed"
+    return against_null(effect, np.array(null), name="permuted_densities", formula=text)

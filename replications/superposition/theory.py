@@ -1,4 +1,4 @@
-"""What the smallest model (n = 2 features, m = 1 hidden unit) does at best, without training it.
+"""What the smallest models (n = 2 features in m = 1 hidden unit, n = 3 in m = 2) do at best, without training them.
 
 `expected_loss` is the paper's loss integrated by Gauss-Legendre quadrature over the four patterns of active features;
 `best_model` minimises it from several starts (scipy, float64). Nothing here is shared with the code that trains models:
@@ -8,6 +8,10 @@ The closed forms are those behind the theory panel of the paper's phase diagram 
 with importances 1 and r and v(s) = s/3 - s^2/4, the variance of one feature: forget the extra feature, r v(s); forget
 the first one, v(s); store both as an antipodal pair, (1 + r) s^2 / 6. Antipodal beats forgetting below
 s = 4r / (2 + 5r) (r <= 1) or s = 4 / (5 + 2r) (r >= 1). The true optimum is lower: it leaves these three candidates.
+
+With a third feature the quadrature runs over eight patterns. Starts are the candidates of the paper's theory panel (the
+third feature ignored, dedicated with another one dropped, antipodal to another one, dedicated with the other two
+antipodal), half-open pairs, and the arrangement that the paper leaves out: all three features at 120 degrees.
 """
 
 from functools import cache
@@ -28,6 +32,18 @@ STARTS = np.array(
         [0.7, 0.7, 0.0, 0.0],
     ]
 )
+
+THIRD_NODES = 10
+TRIANGLE = [[1.0, -0.5, -0.5], [0.0, 0.87, -0.87]]
+THIRD_STARTS = [  # columns of W
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]],
+    [[1.0, 0.0, -1.0], [0.0, 1.0, 0.0]],
+    [[1.0, 0.0, -0.6], [0.0, 1.0, 0.0]],
+    [[1.0, -1.0, 0.0], [0.0, 0.0, 1.0]],
+    [[1.0, 0.0, 0.0], [0.0, 0.7, 0.7]],
+    TRIANGLE,
+]
 
 
 class Optimum(NamedTuple):
@@ -134,3 +150,36 @@ def best_model(
     runs = [minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options) for start in starts]
     best = min(runs, key=lambda run: float(run.fun))
     return Optimum(best.x[:2], best.x[2:], float(best.fun) * scale)
+
+
+def third_quadrature(
+    density: float, count: int = THIRD_NODES
+) -> tuple[Float[np.ndarray, "feature node"], Float[np.ndarray, " node"]]:
+    """Points and weights of the expectation over three independent features: zero, or uniform on [0, 1]."""
+    points, weights = np.polynomial.legendre.leggauss(count)
+    one = np.append(0.0, (points + 1) / 2)
+    chance = np.append(1 - density, density * weights / 2)
+    grid = np.stack(np.meshgrid(one, one, one, indexing="ij")).reshape(3, -1)
+    return grid, np.einsum("a,b,c->abc", chance, chance, chance).ravel()
+
+
+def best_third(
+    importance: float, density: float, extra: list[Float[np.ndarray, " parameter"]]
+) -> tuple[Float[np.ndarray, "hidden feature"], Float[np.ndarray, " feature"], float]:
+    """W, b and loss of the best model with importances (1, 1, r), scaled to about 1 for the solver."""
+    x, weight = third_quadrature(density)
+    scaled = np.array([1.0, 1.0, importance])[:, None] * weight / (variance(density) * min(1.0, importance))
+
+    def loss_and_gradient(p: Float[np.ndarray, " parameter"]) -> tuple[float, Float[np.ndarray, " parameter"]]:
+        W, b = p[:6].reshape(2, 3), p[6:]
+        hidden = W @ x
+        output = np.maximum(W.T @ hidden + b[:, None], 0.0)
+        signal = 2.0 * (output - x) * scaled * (output > 0)
+        gradient = hidden @ signal.T + (W @ signal) @ x.T
+        return float((scaled * (output - x) ** 2).sum()), np.concatenate([gradient.ravel(), signal.sum(1)])
+
+    starts = [np.concatenate([np.ravel(start), np.zeros(3)]) for start in THIRD_STARTS]
+    options = {"ftol": 1e-10, "gtol": 1e-7, "maxiter": 300}
+    found = [minimize(loss_and_gradient, one, jac=True, method="L-BFGS-B", options=options) for one in starts + extra]
+    best = min(found, key=lambda one: float(one.fun))
+    return best.x[:6].reshape(2, 3), best.x[6:], float(best.fun) * variance(density) * min(1.0, importance)

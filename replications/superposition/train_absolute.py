@@ -18,69 +18,70 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.core.files import atomic
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.toys.training import Job, train
-from replications.superposition.absolute import Hidden, Weights, absolute_loss, dropped, starts
+from replications.superposition.absolute import Hidden, Weights, absolute_loss, start_weights, zero_answer_loss
 from replications.superposition.model import Data, stack
+from replications.superposition.settings import Absolute, AbsoluteTraining, MotifTraining
 from replications.superposition.streams import batch
-from replications.superposition.training_settings import AbsoluteTraining, Device, MotifTraining
 
 HELD_OUT = 9_000_000  # a step that training does not reach
 
 
-def train_absolute(
-    *, training: AbsoluteTraining, motif: MotifTraining, seeds: list[int], device: Device, out: Path
-) -> None:
-    """Trains and writes `out`."""
+class TrainFiles(Files):
+    models: Path
+
+
+def train_absolute(files: TrainFiles, settings: Absolute, run: RunInfo) -> None:
+    """Trains the models of all densities, their control and the small models."""
+    training, motif = settings.training, settings.motif
     importance = training.importance_decay ** torch.arange(training.n_features)
-    sparser = training.densities, [density**0.5 for density in training.densities]
-    control = [training.control_density], [training.control_density**0.5]
-    small = [motif.density] * motif.restarts, [1.0] * motif.restarts
-    found = trained("relu", *sparser, importance, training, seeds, device)
-    found |= trained("linear", *control, importance, training, seeds, device)
-    copies = trained("relu", *small, torch.ones(motif.n_features), motif, seeds, device)
-    found |= {name.replace("relu.", "motif."): value for name, value in copies.items()}
-    with atomic(out) as temporary:
-        save_file({name: value.contiguous().cpu() for name, value in found.items()}, temporary)
+    slower = [density**0.5 for density in training.densities]
+    control = training.control_density
+    tensors = train_arm("relu", training.densities, slower, importance, training, run)
+    tensors |= train_arm("linear", [control], [control**0.5], importance, training, run)
+    starts = [motif.density] * motif.restarts, [1.0] * motif.restarts
+    small = train_arm("relu", *starts, torch.ones(motif.n_features), motif, run)
+    tensors |= {name.replace("relu.", "motif."): value for name, value in small.items()}
+    with atomic(files.models) as temporary:
+        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, temporary)
 
 
-def trained(
+def train_arm(
     hidden: Hidden,
     densities: list[float],
-    slower: list[float],
+    rates: list[float],
     importance: Float[Tensor, " feature"],
     training: AbsoluteTraining | MotifTraining,
-    seeds: list[int],
-    device: str,
+    run: RunInfo,
 ) -> dict[str, Tensor]:
-    """What the file holds for one kind of hidden units. `slower` multiplies the learning rate of each density."""
+    """What the file holds for one kind of hidden units. `rates` multiplies the learning rate of each density."""
     at = torch.tensor(densities, dtype=torch.float64)
-    n, m, optimisation = training.n_features, training.n_hidden, training.optimisation
-    importance = importance.to(device)
+    n, m, optimisation, seeds = training.n_features, training.n_hidden, training.optimisation, run.seeds
+    importance = importance.to(run.device)
 
     def drawn(size: int, step: int) -> Data:
-        return stack([batch(at, n, size, seed, step, signed=True, device=device) for seed in seeds])
+        return stack([batch(at, n, size, seed, step, signed=True, device=run.device) for seed in seeds])
 
     def loss(weights: Weights, step: int) -> Tensor:
         return absolute_loss(weights, drawn(optimisation.batch, step), importance, hidden)
 
-    each = [starts(len(densities), m, n, seed) for seed in seeds]
-    weights = {name: torch.cat([one[name] for one in each]).to(device) for name in each[0]}
-    rates = torch.tensor(slower, device=device).repeat(len(seeds))
+    starts = [start_weights(len(densities), m, n, seed) for seed in seeds]
     job = Job(
-        f"absolute value, {hidden}, {n} features, {densities}, {seeds}",
-        weights,
-        loss,
-        lambda weights: {},
-        [],
-        [optimisation.steps],
-        rates,
-        optimisation.batch,
+        name=f"absolute value, {hidden}, {n} features, {densities}, {seeds}",
+        weights={name: torch.cat([start[name] for start in starts]).to(run.device) for name in starts[0]},
+        loss=loss,
+        measure=lambda weights: {},
+        measure_at=[],
+        snapshots_at=[optimisation.steps],
+        rates=torch.tensor(rates, device=run.device).repeat(len(seeds)),
+        tokens_per_step=optimisation.batch,
     )
     last = {name: value[-1] for name, value in train(job, optimisation).snapshots.items()}
     with torch.no_grad():
         held_out = absolute_loss(last, drawn(training.evaluation_samples, HELD_OUT), importance, hidden)
-    last["loss"] = held_out / dropped(at.float(), importance.cpu()).repeat(len(seeds)).to(device)
+    zero_answer = zero_answer_loss(at.float(), importance.cpu()).repeat(len(seeds)).to(run.device)
+    last["loss"] = held_out / zero_answer
     split = {
         f"{hidden}.{name}": rearrange(value, "(seed density) ... -> seed density ...", seed=len(seeds))
         for name, value in last.items()
@@ -89,4 +90,4 @@ def trained(
 
 
 if __name__ == "__main__":
-    run(train_absolute)
+    run_step(train_absolute)

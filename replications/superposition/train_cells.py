@@ -8,35 +8,39 @@ from typing import Literal
 
 import torch
 
-from common.core.step import run
-from replications.superposition.axes import spaced
+from common.core.step import Files, RunInfo, run_step
+from replications.superposition.cells import spaced
 from replications.superposition.grid import Grid, save_grids, train_grid
-from replications.superposition.training_settings import CellTraining, Device
+from replications.superposition.settings import CellTraining
 
 
-def train_cells(*, training: CellTraining, seeds: list[int], device: Device, out: Path) -> None:
-    """Trains and writes `out`. Rows of a grid are importances: (1, ..., 1, r)."""
-    ones = [1.0] * training.n_hidden
-    importance = torch.tensor([[*ones, r] for r in spaced(training.importances)], dtype=torch.float64)
+class TrainFiles(Files):
+    models: Path
+
+
+def train_cells(files: TrainFiles, settings: CellTraining, run: RunInfo) -> None:
+    """Trains the models of one part. Rows of a grid are importances: (1, ..., 1, r)."""
+    ones = [1.0] * settings.n_hidden
+    importance = torch.tensor([[*ones, r] for r in spaced(settings.importances)], dtype=torch.float64)
     kinds: list[tuple[Literal["relu", "linear"], int]] = [
-        ("relu", training.restarts),
-        ("linear", training.linear_restarts),
+        ("relu", settings.restarts),
+        ("linear", settings.linear_restarts),
     ]
     grids: dict[str, Grid] = {
         activation: train_grid(
-            spaced(training.densities),
+            spaced(settings.densities),
             importance,
-            training.n_hidden,
+            settings.n_hidden,
             activation,
-            effort=training.model_copy(update={"restarts": starts}),
-            seeds=seeds,
-            device=device,
+            effort=settings.model_copy(update={"restarts": starts}),
+            seeds=run.seeds,
+            device=run.device,
         )
         for activation, starts in kinds
         if starts
     }
-    save_grids(out, grids)
+    save_grids(files.models, grids)
 
 
 if __name__ == "__main__":
-    run(train_cells)
+    run_step(train_cells)

@@ -9,28 +9,32 @@ from pathlib import Path
 
 import torch
 
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from replications.superposition.grid import Grid, save_grids, train_grid
-from replications.superposition.training_settings import Device, FeatureTraining
+from replications.superposition.settings import FeatureTraining
 
 
-def train_features(*, training: FeatureTraining, seeds: list[int], device: Device, out: Path) -> None:
-    """Trains and writes `out`."""
-    importance = training.importance_decay ** torch.arange(training.n_features, dtype=torch.float64)
+class TrainFiles(Files):
+    models: Path
+
+
+def train_features(files: TrainFiles, settings: FeatureTraining, run: RunInfo) -> None:
+    """Trains the models of one part."""
+    importance = settings.importance_decay ** torch.arange(settings.n_features, dtype=torch.float64)
     grids: dict[str, Grid] = {}
-    for k, activation in enumerate(training.activations):
-        starts = training.restarts if k == 0 else training.control_restarts or training.restarts
+    for k, activation in enumerate(settings.activations):
+        starts = settings.restarts if k == 0 else settings.control_restarts or settings.restarts
         grids[activation] = train_grid(
-            training.densities,
+            settings.densities,
             importance[None],
-            training.n_hidden,
+            settings.n_hidden,
             activation,
-            effort=training.model_copy(update={"restarts": starts}),
-            seeds=seeds,
-            device=device,
+            effort=settings.model_copy(update={"restarts": starts}),
+            seeds=run.seeds,
+            device=run.device,
         )
-    save_grids(out, grids)
+    save_grids(files.models, grids)
 
 
 if __name__ == "__main__":
-    run(train_features)
+    run_step(train_features)

@@ -9,24 +9,25 @@ from pathlib import Path
 
 import torch
 
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from replications.superposition.grid import Draw, save_grids, train_grid
 from replications.superposition.model import Data, sample, sample_sets
-from replications.superposition.training_settings import Device, SetKind, SetTraining
+from replications.superposition.settings import SetKind, Sets
 
 
-def train_sets(
-    *,
-    pairs: SetTraining,
-    three_pairs: SetTraining,
-    local_bases: SetTraining,
-    seeds: list[int],
-    device: Device,
-    out: Path,
-) -> None:
-    """Trains and writes `out`; grids are named `<arrangement>.<kind>`. All features are equally important."""
+class TrainFiles(Files):
+    models: Path
+
+
+def train_sets(files: TrainFiles, settings: Sets, run: RunInfo) -> None:
+    """Trains all arrangements; grids are named `<arrangement>.<kind>`. All features are equally important."""
     grids = {}
-    for name, training in (("pairs", pairs), ("three_pairs", three_pairs), ("local_bases", local_bases)):
+    arrangements = {
+        "pairs": settings.pairs,
+        "three_pairs": settings.three_pairs,
+        "local_bases": settings.local_bases,
+    }
+    for name, training in arrangements.items():
         importance = torch.ones(1, training.n_sets * training.members, dtype=torch.float64)
         for kind in training.kinds:
             grids[f"{name}.{kind}"] = train_grid(
@@ -35,11 +36,11 @@ def train_sets(
                 training.n_hidden,
                 "relu",
                 effort=training,
-                seeds=seeds,
-                device=device,
+                seeds=run.seeds,
+                device=run.device,
                 draw=law(kind, training.members),
             )
-    save_grids(out, grids)
+    save_grids(files.models, grids)
 
 
 def law(kind: SetKind, members: int) -> Draw:
@@ -54,4 +55,4 @@ def law(kind: SetKind, members: int) -> Draw:
 
 
 if __name__ == "__main__":
-    run(train_sets)
+    run_step(train_sets)

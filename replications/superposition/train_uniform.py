@@ -10,41 +10,46 @@ from pathlib import Path
 import torch
 from einops import rearrange
 
-from common.core.step import run
+from common.core.step import Files, RunInfo, run_step
 from common.toys.training import train
 from replications.superposition.grid import Grid, save_grids
 from replications.superposition.model import Data, evaluate
+from replications.superposition.settings import UniformTraining
 from replications.superposition.streams import batch, stream_job
-from replications.superposition.training_settings import Device, UniformTraining
 
 HELD_OUT = 5 * 10**6  # step number whose batch no training run draws
 
 
-def train_uniform(*, training: UniformTraining, seeds: list[int], device: Device, out: Path) -> None:
-    """Trains and writes `out`."""
+class TrainFiles(Files):
+    models: Path
+
+
+def train_uniform(files: TrainFiles, settings: UniformTraining, run: RunInfo) -> None:
+    """Trains both activations at all densities."""
+    seeds = run.seeds
     grids: dict[str, Grid] = {}
-    ones = torch.ones(training.n_features, dtype=torch.float64)
-    shape = {"seed": len(seeds), "density": len(training.densities), "row": 1, "restart": 1}
-    for activation in training.activations:
+    ones = torch.ones(settings.n_features, dtype=torch.float64)
+    shape = {"seed": len(seeds), "density": len(settings.densities), "row": 1, "restart": 1}
+    for activation in settings.activations:
         job = stream_job(
             f"uniform features, {activation}",
-            training.densities,
+            settings.densities,
             ones,
-            training.n_hidden,
+            settings.n_hidden,
             activation,
-            optimisation=training.optimisation,
+            optimisation=settings.optimisation,
             seeds=seeds,
-            device=device,
-            snapshots_at=[training.optimisation.steps],
+            device=run.device,
+            snapshots_at=[settings.optimisation.steps],
         )
-        found = train(job, training.optimisation)
-        W, b = found.snapshots["W"][-1].double().cpu(), found.snapshots["b"][-1].double().cpu()
-        at = torch.tensor(training.densities, dtype=torch.float64)
-        check = batch(at, training.n_features, training.evaluation_samples, 0, HELD_OUT)
+        trained = train(job, settings.optimisation)
+        W, b = trained.snapshots["W"][-1].double().cpu(), trained.snapshots["b"][-1].double().cpu()
+        densities = torch.tensor(settings.densities, dtype=torch.float64)
+        check = batch(densities, settings.n_features, settings.evaluation_samples, 0, HELD_OUT)
         check = Data(check.x.double(), check.weight.double())
         losses = []
         for one_W, one_b in zip(W.chunk(len(seeds)), b.chunk(len(seeds)), strict=True):
-            losses.append(evaluate(one_W, one_b, check, ones.expand(len(at), -1), activation).loss)
+            losses.append(evaluate(one_W, one_b, check, ones.expand(len(densities), -1), activation).loss)
         loss = rearrange(torch.stack(losses), "seed density -> seed density 1 1")
         axes = "(seed density row restart)"
         grids[activation] = Grid(
@@ -52,11 +57,11 @@ def train_uniform(*, training: UniformTraining, seeds: list[int], device: Device
             rearrange(b, f"{axes} feature -> seed density row restart feature", **shape),
             loss,
             torch.zeros_like(loss),
-            at,
+            densities,
             ones[None],
         )
-    save_grids(out, grids)
+    save_grids(files.models, grids)
 
 
 if __name__ == "__main__":
-    run(train_uniform)
+    run_step(train_uniform)

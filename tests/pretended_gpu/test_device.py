@@ -7,16 +7,19 @@ import torch
 from safetensors.torch import load_file
 
 from common.core.settings import load_replication
+from common.core.step import RunInfo
 from common.data.models import load_model
 from common.interp.decoder import Decoder
 from common.interp.edge_graph import edge_scores
 from common.interp.path_patching import Receivers, patch_heads, path_patch
 from common.saes.trainer import train as train_saes
 from replications.grokking.train import train as train_grokking
-from replications.induction_heads.train import train_arm
+from replications.induction_heads.settings import TrainArm
+from replications.induction_heads.train import TrainFiles, train_arm
 from replications.ioi_circuit.batches import DISCOVERY, Batch, balanced, passes
 from replications.ioi_circuit.residual import read_difference
 from replications.monosemanticity.dictionaries import Stream
+from replications.superposition.train_features import TrainFiles as FeatureFiles
 from replications.superposition.train_features import train_features
 from tests.common.test_saes_training import SETTINGS, sweep
 from tests.fixtures.ioi_circuit_tiny import save_tiny_model, tiny_prompts
@@ -73,14 +76,14 @@ def test_steps_write_the_same_numbers(tmp_path):
     arms, grokking = load_replication("induction_heads", "smoke"), load_replication("grokking", "smoke")
     features = load_replication("superposition", "smoke").intro
     for device in DEVICES:
-        training = arms.training
         train_arm(
-            name="two_layers", arm=arms.arms.two_layers_smeared, sizes=training.sizes, text=training.text,
-            optimisation=training.optimisation, held_out=training.held_out, measure_every=training.measure_every,
-            snapshots=training.snapshots, seeds=[0, 1, 2, 3, 4], device=device, out=tmp_path / f"arm-{device}",
-        )  # fmt: skip
+            TrainFiles(models=tmp_path / f"arm-{device}"),
+            TrainArm(arm=arms.arms["two_layers_smeared"], training=arms.training),
+            RunInfo(scale="smoke", seeds=[0, 1, 2, 3, 4], device=device),
+        )
         train_grokking(**dict(grokking.training), seeds=[0, 1], device=device, out=tmp_path / f"grokking-{device}")
-        train_features(training=features.training, seeds=[0, 1], device=device, out=tmp_path / f"features-{device}")
+        run = RunInfo(scale="smoke", seeds=[0, 1], device=device)
+        train_features(FeatureFiles(models=tmp_path / f"features-{device}"), features.training, run)
     for step in ("arm", "grokking", "features"):
         one, other = (load_file(tmp_path / f"{step}-{device}") for device in DEVICES)
         assert one.keys() == other.keys()

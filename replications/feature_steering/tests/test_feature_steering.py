@@ -1,4 +1,4 @@
-"""The replication: concepts, dials and judges on planted data, and which texts are written."""
+"""The replication: concepts, steering vectors and judges on planted data, and which texts are written."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,20 +12,20 @@ from common.core.settings import load_replication
 from common.data.corpora import Document
 from common.saes.sae import About, Sae
 from common.saes.saelens import save_saelens
-from replications.feature_steering import concepts, dials, judge, writing
-from replications.feature_steering.draw import heat_map
+from replications.feature_steering import concepts, judge, steering_vectors, writing
+from replications.feature_steering.figures import heat_map
 from replications.feature_steering.prepare import own_saes
 from replications.feature_steering.settings import (
     CHOSEN,
     CURVES,
-    DIALS,
-    NO_DIAL,
+    METHODS,
     NULL_OF,
     OF_A_SEED,
     RANDOM,
     REMOVALS,
     REMOVING,
     SCORING,
+    UNSTEERED,
 )
 
 D, CONCEPTS, EACH = 12, 4, 10
@@ -41,32 +41,31 @@ def planted(shift=3.0, seed=0):
     return x, label
 
 
-def test_learned_dials_find_a_planted_direction_and_nulls_do_not():
+def test_learned_vectors_find_a_planted_direction_and_nulls_do_not():
     x, label = planted()
     axes = torch.eye(D).flip(0)[:CONCEPTS]
-    for make in (dials.difference_of_means, dials.probe_directions):
+    for make in (steering_vectors.difference_of_means, steering_vectors.probe_directions):
         found = make(x, label)
         assert torch.allclose(found.norm(dim=1), torch.ones(CONCEPTS), atol=1e-5)
         assert torch.equal((found @ axes.T).argmax(1), torch.arange(CONCEPTS)), make.__name__
         assert ((found * axes).sum(1) > 0.5).all(), make.__name__
     sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D))
-    latent, area = dials.detectors(x.relu().mean(1), label, torch.ones(D))
+    latent, area = steering_vectors.detectors(x.relu().mean(1), label, torch.ones(D))
     assert latent.tolist() == [11, 10, 9, 8]
     assert area.min() > 0.95
     live = torch.ones(D)
     live[11] = 0
-    assert dials.detectors(x.relu().mean(1), label, live)[0][0] != 11
-    made, drawn = dials.nulls(x, label, sae, torch.ones(D), latent, 0)
+    assert steering_vectors.detectors(x.relu().mean(1), label, live)[0][0] != 11
+    made, drawn = steering_vectors.nulls(x, label, sae, torch.ones(D), latent, 0)
     assert not set(drawn.tolist()) & set(latent.tolist())
-    assert all(
-        torch.equal(v, dials.nulls(x, label, sae, torch.ones(D), latent, 0)[0][name]) for name, v in made.items()
-    )
+    again, _ = steering_vectors.nulls(x, label, sae, torch.ones(D), latent, 0)
+    assert all(torch.equal(v, again[name]) for name, v in made.items())
     assert not torch.equal(
-        made["random_direction"], dials.nulls(x, label, sae, torch.ones(D), latent, 1)[0]["random_direction"]
+        made["random_direction"], steering_vectors.nulls(x, label, sae, torch.ones(D), latent, 1)[0]["random_direction"]
     )
-    towards = (dials.difference_of_means(x, label) * axes).sum(1)
+    towards = (steering_vectors.difference_of_means(x, label) * axes).sum(1)
     permuted = [
-        (dials.nulls(x, label, sae, torch.ones(D), latent, seed)[0]["permuted_means"] * axes).sum(1)
+        (steering_vectors.nulls(x, label, sae, torch.ones(D), latent, seed)[0]["permuted_means"] * axes).sum(1)
         for seed in range(20)
     ]
     assert abs(float(torch.stack(permuted).mean())) < 0.1 < 0.5 < float(towards.min())
@@ -74,7 +73,7 @@ def test_learned_dials_find_a_planted_direction_and_nulls_do_not():
 
 def test_random_directions_have_the_covariance_of_the_tokens():
     x, _ = planted(0.0)
-    v = dials.matched_directions(x, 4000, torch.Generator().manual_seed(0))
+    v = steering_vectors.matched_directions(x, 4000, torch.Generator().manual_seed(0))
     spread = x.flatten(0, 1).var(0)
     assert np.corrcoef(v.square().mean(0), spread / spread.sum())[0, 1] > 0.98
 
@@ -82,9 +81,9 @@ def test_random_directions_have_the_covariance_of_the_tokens():
 def test_the_principal_direction_points_to_the_concept():
     x, label = planted()
     x[label == 0] += torch.randn(EACH, 6, 1, generator=torch.Generator().manual_seed(1)) * 6 * torch.eye(D)[3]
-    found = dials.principal_directions(x, label)
+    found = steering_vectors.principal_directions(x, label)
     assert abs(found[0, 3]) > 0.9
-    assert ((found * dials.difference_of_means(x, label)).sum(1) >= 0).all()
+    assert ((found * steering_vectors.difference_of_means(x, label)).sum(1) >= 0).all()
 
 
 def test_the_probe_is_0_on_other_documents_it_has_not_seen_and_counts_in_their_deviations():
@@ -103,7 +102,7 @@ def test_the_probe_is_0_on_other_documents_it_has_not_seen_and_counts_in_their_d
         assert scores[label != one, one].mean() == pytest.approx(0, abs=1e-9)
         assert scores[label != one, one].std() == pytest.approx(1)
         assert scores[label == one, one].mean() > 1
-    assert min(dials.own_auroc(scores, label)) > 0.95
+    assert min(steering_vectors.own_auroc(scores, label)) > 0.95
 
 
 def test_the_ridge_is_the_one_that_tells_left_out_documents_best(monkeypatch):
@@ -118,7 +117,7 @@ def test_the_ridge_is_the_one_that_tells_left_out_documents_best(monkeypatch):
         found = []
         for part in parts:
             weights, offset = judge.fit_probe(x[~part], label[~part], strength)
-            found.append(np.mean(dials.own_auroc(x[part].double() @ weights + offset, label[part])))
+            found.append(np.mean(steering_vectors.own_auroc(x[part].double() @ weights + offset, label[part])))
         return np.mean(found)
 
     assert chosen == max(judge.RIDGES, key=left_out)
@@ -128,7 +127,7 @@ def test_the_ridge_is_the_one_that_tells_left_out_documents_best(monkeypatch):
     assert judge.choose_ridge(x[order], label[order]) == 3.0, "documents may come in any order"
 
 
-def test_lexicons_hold_telling_tokens_and_leave_out_what_a_dial_raises_directly():
+def test_lexicons_hold_telling_tokens_and_leave_out_what_a_vector_raises_directly():
     documents = [[[1, 2, 9], [1, 2, 9], [1, 3, 9], [1, 2, 5]], [[4, 9], [4, 9], [4, 1], [4, 9, 0]]]
     assert judge.lexicons(documents, [set(), set()], 2, [0]) == [[1, 2], [4, 9]]
     assert judge.lexicons(documents, [{2}, {9}], 2, [0]) == [[1, 9], [4]]
@@ -137,31 +136,33 @@ def test_lexicons_hold_telling_tokens_and_leave_out_what_a_dial_raises_directly(
     assert judge.distinct_bigrams(tokens).tolist() == pytest.approx([1.0, 1 / 3])
 
 
-@pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu"])
+@pytest.mark.parametrize("scale", ["smoke", "full", "gpu"])
 def test_rows_pair_with_unsteered_ones_and_every_group_has_its_intervention(scale):
-    plan = load_replication("feature_steering", scale).writing
-    chosen = dict.fromkeys(CHOSEN, plan.fluent[0])
-    tried = list(writing.choosing(5, 3, plan))
+    settings = load_replication("feature_steering", scale)
+    plan, fluency = settings.writing, settings.fluency
+    chosen = dict.fromkeys(CHOSEN, fluency.lengths[0])
+    tried = list(writing.choosing(5, 3, fluency))
     rows = [*tried, *writing.scoring(5, 3, plan, chosen)]
-    rows += list(writing.removal(5, 6, 3, [2, 3, 4], 1000, plan.removal))
+    rows += list(writing.removed(5, 6, 3, [2, 3, 4], 1000, settings.removal.strength))
     assert len(set(rows)) == len(rows), "no text is written twice"
-    base = {(row.part, row.neutral) for row in rows if row.dial == NO_DIAL}
+    base = {(row.part, row.neutral) for row in rows if row.method == UNSTEERED}
     assert {(row.part, row.neutral) for row in rows} == base
-    assert {row.dial for row in tried} == {NO_DIAL, *CHOSEN}
-    assert {row.multiplier for row in tried if row.dial != NO_DIAL} == {*plan.fluent, *plan.beyond}
-    scored = [row for row in rows if row.part == SCORING and row.dial != NO_DIAL]
-    for dial in CURVES:
-        texts = [{row[5:] for row in scored if (row.dial, row.multiplier) == (dial, dose)} for dose in plan.doses]
+    assert {row.method for row in tried} == {UNSTEERED, *CHOSEN}
+    assert {row.multiplier for row in tried if row.method != UNSTEERED} == {*fluency.lengths, *fluency.beyond}
+    scored = [row for row in rows if row.part == SCORING and row.method != UNSTEERED]
+    for method in CURVES:
+        texts = [{row[5:] for row in scored if (row.method, row.multiplier) == (method, dose)} for dose in plan.doses]
         assert all(one == texts[0] for one in texts), "equal texts from equal random numbers at every dose"
         assert len(texts[0]) == 5 * plan.scoring
-        assert texts[0] == {row[5:] for row in rows if (row.part, row.dial) == (SCORING, NO_DIAL)}, "length 0, too"
-    for dial, null in NULL_OF.items():
-        assert {one for one, length in writing.scored(plan, chosen) if length == chosen[dial]} >= {dial, null, RANDOM}
+        assert texts[0] == {row[5:] for row in rows if (row.part, row.method) == (SCORING, UNSTEERED)}, "length 0, too"
+    for method, null in NULL_OF.items():
+        at_chosen = {one for one, length in writing.scored(plan, chosen) if length == chosen[method]}
+        assert at_chosen >= {method, null, RANDOM}
     left_alone = writing.scored(plan, dict.fromkeys(CHOSEN, 0.0))
     assert all(length > 0 for _, length in left_alone)
     sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), 2 * torch.eye(D), torch.zeros(D))
     prepared = {"norm": torch.tensor([10.0]), "latent.sae.3": torch.arange(5)}
-    prepared |= {f"dial.{dial}.3" if dial in OF_A_SEED else f"dial.{dial}": torch.eye(D)[:5] for dial in DIALS}
+    prepared |= {f"vector.{one}.3" if one in OF_A_SEED else f"vector.{one}": torch.eye(D)[:5] for one in METHODS}
     prepared["latent.random_latent.3"] = torch.arange(5) + 5
     groups = writing.steering(rows, prepared, sae)
     assert sorted(place for places, _ in groups for place in places) == list(range(len(rows)))
@@ -169,11 +170,11 @@ def test_rows_pair_with_unsteered_ones_and_every_group_has_its_intervention(scal
     for places, steering in groups:
         for number, place in enumerate(places[:40]):
             row = rows[place]
-            assert (steering is None) == (row.dial in (NO_DIAL, "instruction"))
-            if steering is not None and row.dial != "project":
+            assert (steering is None) == (row.method in (UNSTEERED, "instruction"))
+            if steering is not None and row.method != "project":
                 change = steering.rows(torch.tensor([number]))(x) - x
                 assert change.norm() == pytest.approx(abs(row.multiplier) * 10, rel=1e-5)  # equal length
-    assert {row.dial for row in rows} >= set(REMOVALS)
+    assert {row.method for row in rows} >= set(REMOVALS)
 
 
 def test_every_seed_steers_with_the_latents_of_its_own_dictionary():
@@ -184,10 +185,10 @@ def test_every_seed_steers_with_the_latents_of_its_own_dictionary():
     prepared = {"norm": torch.tensor([10.0])}
     for seed, sae in saes.items():
         prepared[f"latent.sae.{seed}"] = torch.tensor([seed])
-        prepared[f"dial.sae.{seed}"] = sae.W_dec[[seed]]
+        prepared[f"vector.sae.{seed}"] = sae.W_dec[[seed]]
     for seed, sae in saes.items():
         arms = ((SCORING, "sae"), (REMOVING, "clamp"))
-        rows = [writing.Row(seed, part, 0, dial, 0.2, 0, 0, 0) for part, dial in arms]
+        rows = [writing.Row(seed, part, 0, method, 0.2, 0, 0, 0) for part, method in arms]
         for _, steering in writing.steering(rows, prepared, sae):
             assert torch.equal(steering(torch.zeros(1, 1, D))[0, 0], 2 * sae.W_dec[seed])
     assert not torch.equal(saes[3].W_dec[3], saes[4].W_dec[4])

@@ -52,10 +52,9 @@ def test_page_and_figure_escape_what_models_and_corpora_say(tmp_path):
     write_json(tmp_path / "answers.json", demonstration())
     (tmp_path / "caption.rst").write_text("A caption that is long enough to say what can be seen.")
     out = tmp_path / "page.html"
-    page.page(
-        answers=tmp_path / "answers.json", caption=tmp_path / "caption.rst", page=out,
-        figure=tmp_path / "figures" / "answers.svg",
-    )  # fmt: skip
+    svg = tmp_path / "figures" / "answers.svg"
+    answers, caption = tmp_path / "answers.json", tmp_path / "caption.rst"
+    page.page(page.PageFiles(answers=answers, caption=caption, page=out, svg=svg, others=[]))
     text = out.read_text()
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
@@ -134,7 +133,7 @@ def test_answers_grow_side_by_side_in_a_terminal():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--scale", "lptop"], "error: unknown scale 'lptop': --scale takes smoke, laptop, gpu"),
+        (["--scale", "lptop"], "error: unknown scale 'lptop': --scale takes smoke, laptop, full, gpu"),
         (["--seed", "-1"], "error: --seed must be 0 or more, not -1"),
         (["--new-tokens", "0"], "error: --new-tokens must be at least 1, not 0"),
         (["--model", "gpt5"], "error: unknown model 'gpt5': config/models.yaml has smollm2"),

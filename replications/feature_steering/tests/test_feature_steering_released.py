@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from common.core.errors import UserError
+from common.core.step import RunInfo
 from common.data.models import Manifest, load_tokenizer
 from common.saes.harvest import harvest
 from common.saes.sae import About, Sae
@@ -17,10 +18,10 @@ from replications.feature_steering import latents, released
 from replications.feature_steering.concepts import header, start
 from replications.feature_steering.judge import direct_logits
 from replications.feature_steering.latents import latents_of, logit_effect
-from replications.feature_steering.prepare import own_saes, prepare
-from replications.feature_steering.released import release
+from replications.feature_steering.prepare import PrepareFiles, own_saes, prepare
+from replications.feature_steering.released import ReleaseFiles, release
 from replications.feature_steering.sae_source import either, memory, of_model
-from replications.feature_steering.settings import Concepts
+from replications.feature_steering.settings import Concepts, Prepare, Released
 from replications.refusal_direction.folders import save
 
 D, F = 16, 40
@@ -107,9 +108,10 @@ def test_a_released_sae_takes_the_place_of_own_ones(model_folder, corpus_folder,
     monkeypatch.setattr(released, "harvest", beginning)
     docs, index = corpus_folder / "manifest.json", tmp_path / "released" / "index.json"
     stored = tmp_path / "released" / "activations" / "manifest.json"
-    given = {"docs": docs, "chat": docs, "sae": "public", "seeds": [0, 1], "device": "cpu"}
+    run = RunInfo(scale="smoke", seeds=[0, 1], device="cpu")
+    files = ReleaseFiles(manifest=manifest, docs=docs, chat=docs, registry=docs, index=index, activations=stored)
     for _ in range(2):  # a second time over what is there
-        release(manifest=manifest, **given, index=index, activations=stored)
+        release(files, Released(sae="public"), run)
     saes = own_saes(index, ["public-s0", "public-s1"], "tiny")
     assert all(torch.equal(sae.W_enc, dictionary().W_enc) for sae in saes)
     assert saes[0] is saes[1], "one copy serves all seeds"
@@ -119,20 +121,18 @@ def test_a_released_sae_takes_the_place_of_own_ones(model_folder, corpus_folder,
 
     concepts = Concepts.model_validate(
         {"count": 3, "training": 4, "judging": 6, "scaling": 3, "texts": 2, "tokens": 12, "judge_layer": 2,
-         "lexicon": 10, "batch": 8}
+         "lexicon": 10, "contexts": 3, "batch": 8}
     )  # fmt: skip
-    out = {name: tmp_path / "made" / name for name in ("out", "listed", "latents", "table")}
-    out["out"] = tmp_path / "made" / "prepared.safetensors"
-    prepare(
-        manifest=manifest, docs=docs, index=index, activations=stored, sae="public", concepts=concepts, contexts=3,
-        seeds=[0, 1], device="cpu", **out,
-    )  # fmt: skip
+    names = {"prepared": "prepared.safetensors", "concepts": "concepts.json", "latents": "latents.json"}
+    out = {key: tmp_path / "made" / name for key, name in (names | {"detectors": "detectors.csv"}).items()}
+    own_files = PrepareFiles(manifest=manifest, docs=docs, index=index, activations=stored, **out)
+    prepare(own_files, Prepare(sae="public", concepts=concepts), run)
     torch.set_grad_enabled(True)
     assert len(json.loads(out["latents"].read_text())["latents"]) == F
-    tensors = load_file(out["out"])
+    tensors = load_file(out["prepared"])
     chosen = tensors["latent.sae.0"]
-    torch.testing.assert_close(tensors["dial.sae.0"], load_saelens(index.parent / "public-s0").W_dec[chosen])
+    torch.testing.assert_close(tensors["vector.sae.0"], load_saelens(index.parent / "public-s0").W_dec[chosen])
 
     monkeypatch.setattr(released, "load_public", lambda name, model: dictionary("gpt2"))
     with pytest.raises(UserError, match="of gpt2"):
-        release(manifest=manifest, **given, index=index, activations=stored)
+        release(files, Released(sae="public"), run)

@@ -4,21 +4,28 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from common.core.claims import evaluate, load_claims
 from common.core.errors import UserError
 from common.core.metrics import read_metrics
+from common.core.step import RunInfo
 from common.toys.settings import Optimisation
-from replications.induction_heads.arm_settings import Sizes, Text
-from replications.induction_heads.chains import batch_of_chains, bigram, divergence, random_chains, unigram
-from replications.induction_heads.curves import Transition
-from replications.induction_heads.paths import principal_components, turn_off
-from replications.induction_heads.train_chains import summary, train_chains
-from replications.induction_heads.train_sweep import co_occurrence, half_times, train_sweep
+from replications.induction_heads.curves import Transition, principal_components, turn_off
+from replications.induction_heads.settings import Chains, Sizes, Sweep, Text
+from replications.induction_heads.train_chains import (
+    ChainsFiles,
+    batch_of_chains,
+    bigram,
+    divergence,
+    random_chains,
+    summary,
+    train_chains,
+    unigram,
+)
+from replications.induction_heads.train_sweep import SweepFiles, co_occurrence, half_times, train_sweep
 
-CLAIMS = {claim.id: claim for claim in load_claims("induction_heads")}
 TINY = Optimisation(steps=20, batch=4, learning_rate=0.01, warmup=2, beta1=0.9, beta2=0.98, weight_decay=0.01, clip=1.0)
 
 
@@ -76,60 +83,60 @@ def planted_rows(*, two_learns=True):
     stuck = {"truth": [0.3, 0.27, 0.19, 0.19, 0.19, 0.19, 0.19], "to_unigram": [0.2, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0],
              "to_bigram": [0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1]}  # fmt: skip
     arms = {"two_layers": staged if two_learns else stuck, "two_layers_doubly": staged, "one_layer": stuck}
-    return [
+    rows = [
         {"arm": name, "seed": seed, "step": step, **{k: v[step] + 0.0003 * seed for k, v in columns.items()}, **best}
         for name, columns in arms.items()
         for seed in range(3)
         for step in range(7)
     ]
+    return pd.DataFrame(rows)
 
 
-CHAIN_CLAIMS = [name for name, claim in CLAIMS.items() if claim.part == "chains"]
-
-
-@pytest.mark.parametrize("name", CHAIN_CLAIMS)
-def test_chain_claims_hold_on_perfect_curves_and_fail_without_the_second_stage(name):
-    perfect = evaluate("induction_heads", CLAIMS[name], "toy", summary(planted_rows()).found)
-    assert perfect.verdict == "reproduced", perfect.reason
-    broken = evaluate("induction_heads", CLAIMS[name], "toy", summary(planted_rows(two_learns=False)).found)
-    assert broken.verdict != "reproduced"
+def test_summary_of_perfect_curves_and_of_models_without_the_second_stage():
+    perfect, stuck = summary(planted_rows()), summary(planted_rows(two_learns=False))
+    assert perfect["end_over_bigram_two_layers"].value == pytest.approx(1, abs=0.01)
+    assert perfect["end_over_bigram_two_layers"].control("one_layer").value == pytest.approx(0.19 / 0.09, abs=0.01)
+    assert stuck["end_over_bigram_two_layers"].value == pytest.approx(0.19 / 0.09, abs=0.01)
+    plateau = perfect["plateau_over_unigram_two_layers"]
+    assert plateau.value == pytest.approx(1, abs=0.01)
+    assert plateau.control("end_of_training").value == pytest.approx(0.09 / 0.19, abs=0.01)
+    assert perfect["plateau_at_two_layers"].value == pytest.approx(2 / 6)
+    assert perfect["halfway_at_two_layers"].value == pytest.approx(2.56, abs=0.05)
 
 
 def test_chains_step_writes_every_arm(tmp_path):
-    files = {"metrics": tmp_path / "metrics.json", "curves": tmp_path / "curves.csv"}
-    train_chains(
+    settings = Chains(
         sizes=Sizes(d_model=8, n_heads=1, d_head=8), n_symbols=2, length=12, held_out=8, measure_every=5,
-        optimisation=TINY, n_seeds=2, seeds=[0, 1, 2], device="cpu", **files,
+        optimisation=TINY, n_seeds=2,
     )  # fmt: skip
-    found = read_metrics(files["metrics"])
-    for name in CHAIN_CLAIMS:
-        assert evaluate("induction_heads", CLAIMS[name], "toy", found).verdict != "reproduced"
+    files = ChainsFiles(metrics=tmp_path / "metrics.json", curves=tmp_path / "curves.csv")
+    train_chains(files, settings, RunInfo(scale="smoke", seeds=[0, 1, 2], device="cpu"))
+    assert read_metrics(files.metrics)["end_over_bigram_two_layers"].value > 1.5  # twenty steps teach nothing
+    assert set(pd.read_csv(files.curves)["arm"]) == {"two_layers", "two_layers_doubly", "one_layer"}
 
 
 SWEPT = Text(length=18, d_vocab=20, shortest=4, longest=9, shortest_block=4, longest_block=5)
 
 
 def sweep(tmp_path, **changes):
-    files = {name: tmp_path / f"{name}.json" for name in ("metrics", "curves", "times")}
-    train_sweep(
-        sizes=Sizes(d_model=16, n_heads=2, d_head=8), text=SWEPT, optimisation=TINY,
-        **{"rates": [1.0, 0.5], "longest": [6, 9], **changes}, held_out=8, measure_every=5, seeds=[0, 1], device="cpu",
-        **files,
+    files = SweepFiles(**{name: tmp_path / f"{name}.json" for name in ("metrics", "curves", "times")})
+    settings = Sweep(
+        sizes=Sizes(d_model=16, n_heads=2, d_head=8), text=SWEPT, optimisation=TINY, held_out=8, measure_every=5,
+        **{"rates": [1.0, 0.5], "longest": [6, 9], **changes},
     )  # fmt: skip
+    train_sweep(files, settings, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
     return files
 
 
 def test_sweep_of_models_that_never_change_has_no_slope(tmp_path):
-    found = read_metrics(sweep(tmp_path)["metrics"])
-    assert found["slope"].value == 0
-    assert evaluate("induction_heads", CLAIMS["changes_co_occur"], "toy", found).verdict == "not reproduced"
+    assert read_metrics(sweep(tmp_path).metrics)["slope"].value == 0
 
 
 def test_sweep_refuses_data_that_cannot_repeat_and_too_few_settings(tmp_path):
     with pytest.raises(UserError, match="too short for the period"):
         sweep(tmp_path, longest=[6, 18])
     with pytest.raises(UserError, match="too few for a slope"):
-        sweep(tmp_path, rates=[1.0], longest=[6, 9])
+        co_occurrence(np.array([1.0, 2, 3]), np.array([1.0, 2, 3]))
 
 
 def test_half_times_of_planted_curves():
@@ -141,16 +148,17 @@ def test_half_times_of_planted_curves():
 
 
 def test_slope_of_planted_times_and_of_unrelated_ones():
-    claim = CLAIMS["changes_co_occur"]
     gain_at = np.array([200, 260, 300, 340, 420, 500, 640, 820.0])
     together = co_occurrence(gain_at, gain_at * np.array([1, 1.02, 0.99, 1.01, 1, 0.98, 1.01, 1]))
-    assert evaluate("induction_heads", claim, "toy", together).verdict == "reproduced"
+    assert 0.95 < together["slope"].ci_low < 1 < together["slope"].ci_high < 1.05
+    assert together["slope"].control("permuted_settings").difference.ci_low > 0
+    assert together["apart"].ci_high < 0.02 < together["apart"].control("permuted_settings").ci_low
     assert together["span"].value == pytest.approx(4.1)
     unrelated = co_occurrence(gain_at, gain_at[[3, 6, 0, 7, 1, 5, 2, 4]])
-    assert evaluate("induction_heads", claim, "toy", unrelated).verdict == "not reproduced"
+    assert unrelated["slope"].control("permuted_settings").difference.ci_low < 0
+    assert unrelated["apart"].value > 0.3
     half_as_fast = co_occurrence(np.sqrt(gain_at) * 10, gain_at)
     assert half_as_fast["slope"].value == pytest.approx(0.5)
-    assert evaluate("induction_heads", claim, "toy", half_as_fast).verdict != "reproduced"
 
 
 def test_turn_off_of_planted_paths():

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from common.core.claims import evaluate, load_claims
 from common.core.errors import UserError
 from common.data.corpora import Document
 from common.interp.decoder import Decoder
 from replications.induction_heads.language_model import losses_from, residual_before, run_pass
-from replications.induction_heads.model_settings import RealText, Repeats
 from replications.induction_heads.read_text import (
     Rises,
     documents,
@@ -20,9 +18,9 @@ from replications.induction_heads.read_text import (
     windows_metrics,
 )
 from replications.induction_heads.repeats import completes_a_pair, fuzzy_repeats, word_pairs
+from replications.induction_heads.settings import RealText, Repeats
 from tests.fixtures.native_bridge import native_bridge
 
-CLAIMS = {claim.id: claim for claim in load_claims("induction_heads")}
 TEXT = RealText(documents=48, early=[32, 63], late=[192, 255], near=32, draws=20, shared=4, floor=0.02)
 
 
@@ -64,17 +62,22 @@ def planted(effect, random):
 
 
 @pytest.mark.parametrize(
-    ("effect", "random", "expected"),
+    ("effect", "random", "expected", "controls"),
     [
-        ((0.4, 0.04), (0.01, 0.01), "reproduced"),
-        ((0.4, 0.4), (0.01, 0.01), "same direction"),  # all tokens suffer alike
-        ((0.0, 0.0), (0.0, 0.0), "not reproduced"),  # nothing matters: the floor keeps the ratio from exploding
-        ((0.4, 0.04), (0.4, 0.04), "not reproduced"),  # random heads do the same
+        ((0.4, 0.04), (0.01, 0.01), 10, 0.5),
+        ((0.4, 0.4), (0.01, 0.01), 1, 0.5),  # all tokens suffer alike
+        ((0.0, 0.0), (0.0, 0.0), 0, 0),  # nothing matters: the floor keeps the ratio from exploding
+        ((0.4, 0.04), (0.4, 0.04), 10, 10),  # random heads do the same
     ],
 )
-def test_selectivity_claim_on_planted_rises(effect, random, expected):
-    found = evaluate("induction_heads", CLAIMS["model_text_pairs_need_induction_heads"], "m", planted(effect, random))
-    assert found.verdict == expected, found.reason
+def test_ratio_of_planted_rises(effect, random, expected, controls):
+    found = planted(effect, random)["ratio"]
+    assert found.value == pytest.approx(expected, abs=0.3 * max(1, expected / 2))
+    assert found.uncertainty.count == 48
+    for name in ("random_heads", "random_sets"):
+        control = found.control(name)
+        assert control.value == pytest.approx(controls, abs=0.3 * max(1, controls / 2))
+        assert (control.difference.ci_low > 0.5) == (expected - controls > 5)
 
 
 def test_ratio_has_a_floor():
@@ -96,7 +99,7 @@ def test_window_scores_of_planted_losses():
     assert found["window_score"].value == pytest.approx(expected)
     assert found["window_score_lost"].value == pytest.approx(-expected / 2)
     assert found["context_gain"].value == pytest.approx(0.3)
-    assert found["context_gain_foreign"].value == pytest.approx(0, abs=1e-9)
+    assert found["context_gain"].control("foreign_context").value == pytest.approx(0, abs=1e-9)
 
 
 class Words:

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 from common.core.errors import UserError
 from common.core.settings import load_replication
 from replications.ioi_circuit import dataset
-from replications.ioi_circuit.baseline_figures import TEMPLATE_NAMES
 from replications.ioi_circuit.dataset import VERSIONS, Prompt, PromptFile, Vocabulary, draw_prompts, vocabulary
-from replications.ioi_circuit.wording import NAMES, OBJECTS, PLACES, TEMPLATES
+from replications.ioi_circuit.figures import TEMPLATE_NAMES
+from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, TEMPLATES
 from tests.fixtures.ioi_circuit_tiny import tiny_tokenizer
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.patches import FancyArrowPatch
 
-from replications.ioi_circuit.diagram_figures import diagram
+from replications.ioi_circuit.circuit_figures import diagram
 
 NODES = [
     (9, 0, "end", "logits", -60.0, "name_mover"),

@@ -10,8 +10,15 @@ from torch import Tensor
 
 from common.interp.decoder import Cache
 from common.interp.edge_graph import Graph, run_circuits
-from replications.ioi_circuit.ablation_grid import CELLS, ablation_grid, measure_grid
-from replications.ioi_circuit.edge_knockout import Sender, edge_differences, everywhere, path_edges
+from replications.ioi_circuit.ablation_grid import (
+    CELLS,
+    Sender,
+    ablation_grid,
+    edge_differences,
+    everywhere,
+    measure_grid,
+    path_edges,
+)
 from replications.ioi_circuit.knockout import NOISE, KnockOut
 from replications.ioi_circuit.nodes import Node, NodeSet
 from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH

@@ -13,13 +13,13 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from common.interp.decoder import Decoder
 from common.interp.partial_forward import at_position
-from replications.ioi_circuit.completeness import Greedy, by_class, gaps, greedy_parts, minimality, random_parts
+from replications.ioi_circuit.completeness import EVERYTHING, by_class, gaps, greedy_parts, minimality, random_parts
+from replications.ioi_circuit.direct_effects import direct_residual
 from replications.ioi_circuit.knockout import KnockOut
-from replications.ioi_circuit.labels import PLACE_OF_RECEIVER
-from replications.ioi_circuit.nodes import PLACES, Node, node_set, random_like
-from replications.ioi_circuit.residual import direct_residual
-from replications.ioi_circuit.self_repair import direct_effects, find_backups
-from replications.ioi_circuit.verification import EVERYTHING, choose, label_backups, rank_nodes
+from replications.ioi_circuit.name_movers import direct_effects, find_backups
+from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, PLACES, Node, node_set, random_like
+from replications.ioi_circuit.settings import Greedy
+from replications.ioi_circuit.verification import choose, label_backups, rank_nodes
 from tests.fixtures.ioi_circuit_tiny import NODES
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
@@ -116,13 +116,12 @@ def test_direct_effects_equal_the_direct_residual_path(bridge: TransformerBridge
     """Head by head the same as formula `direct_residual` with means as partner; a head that is out has none left."""
     decoder, batch = knockout.decoder, knockout.batch
     node = frozenset({Node(1, 2, "end")})
-    if True:
-        cache = decoder.forward(batch.tokens("original"), batch.mask, keep=True)
-        end = batch.at("end")
-        z, mean = (torch.stack([at_position(x, end) for x in layers], 1) for layers in (cache.z, knockout.means))
-        expected = direct_residual(bridge, at_position(cache.final, end), z, mean, batch.names, 2)
-        together, alone = direct_effects(knockout, node, EVERYTHING)
-        _, after = direct_effects(knockout, node, node)
+    cache = decoder.forward(batch.tokens("original"), batch.mask, keep=True)
+    end = batch.at("end")
+    z, mean = (torch.stack([at_position(x, end) for x in layers], 1) for layers in (cache.z, knockout.means))
+    expected = direct_residual(bridge, at_position(cache.final, end), z, mean, batch.names, 2)
+    together, alone = direct_effects(knockout, node, EVERYTHING)
+    _, after = direct_effects(knockout, node, node)
     difference = (expected[..., 0] - expected[..., 1]).flatten(1).T.double().numpy()
     np.testing.assert_allclose(alone, difference, atol=1e-4)
     number = decoder.n_heads + 2

@@ -8,19 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.core.claims import evaluate
 from common.core.figures import draw_figures
 from common.core.metrics import Metric
 from common.core.settings import ROOT
-from replications.ioi_circuit import (
-    direct_path,
-    draw,
-    logit_lens,
-    selection,
-)
-from replications.ioi_circuit.clustering import clustered, role_flips
+from replications.ioi_circuit import direct_effects, figures, prompt_statistics
 from replications.ioi_circuit.dataset import Prompt
-from tests.fixtures.ioi_circuit_tiny import CLAIMS, tiny_prompts, within
+from replications.ioi_circuit.prompt_statistics import clustered, role_flips
+from replications.ioi_circuit.settings import DirectPath
+from tests.fixtures.ioi_circuit_tiny import tiny_prompts, within
 
 LAYERS, HEADS = 6, 3
 
@@ -42,7 +37,8 @@ def planted(prompts: list[Prompt]) -> dict[str, np.ndarray]:
 
 
 def metrics_of(effects: dict[str, np.ndarray], prompts: list[Prompt]) -> dict[str, Metric]:
-    return direct_path.measure(effects, np.full(len(prompts), 4.0), prompts, top=2, late_depth=0.66, draws=200)
+    settings = DirectPath(batch_size=1, top=2, late_depth=0.66, draws=200)
+    return direct_effects.measure_heads(effects, np.full(len(prompts), 4.0), prompts, settings)
 
 
 def test_planted_heads_are_measured(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
@@ -51,8 +47,8 @@ def test_planted_heads_are_measured(planted: dict[str, np.ndarray], prompts: lis
     assert within(metrics["few_negative"], -75, 3)
     assert within(metrics["strongest_positive"], 20, 2)
     assert within(metrics["strongest_negative_rise_of_s"], 50, 2)
-    assert within(metrics["strongest_negative_fall_of_io"], 0, 2)
-    assert within(metrics["strongest_negative_role_kept"], 0, 2)
+    assert metrics["strongest_negative_rise_of_s"].control("fall_of_io").value == pytest.approx(0, abs=2)
+    assert metrics["strongest_negative"].control("nouns_redrawn").value == pytest.approx(0, abs=2)
     assert metrics["late_share"].value == pytest.approx(1, abs=0.1)
     assert metrics["strongest_negative"].per_seed is not None
     assert len(metrics["strongest_negative"].per_seed) == 3
@@ -63,7 +59,7 @@ def test_null_contains_zero_and_excludes_the_planted_effect(
 ) -> None:
     metrics = metrics_of(planted, prompts)
     for name, effect in (("strongest_negative", -50), ("strongest_positive", 20), ("few_negative", -75)):
-        null = metrics[f"{name}_null"]
+        null = metrics[name].control("flipped_roles")
         assert null.n == 200
         assert null.ci_low < 0 < null.ci_high
         assert not null.ci_low < effect < null.ci_high
@@ -75,7 +71,9 @@ def test_without_any_effect_crossfit_is_unbiased_and_the_naive_choice_is_not() -
     effects = generator.normal(0, 1, size=(120, 500))
     half = np.arange(120) % 2
     naive = effects.mean(0).min()
-    honest = [selection.crossfit(generator.normal(0, 1, size=(120, 500)), half, 1, -1).mean() for _ in range(40)]
+    honest = [
+        prompt_statistics.crossfit(generator.normal(0, 1, size=(120, 500)), half, 1, -1).mean() for _ in range(40)
+    ]
     assert naive < -0.2
     assert abs(np.mean(honest)) < 0.05
 
@@ -90,7 +88,7 @@ def test_crossfit_equals_the_literal_loop(seed: int, top: int, sign: int) -> Non
         others = [other for other in range(12) if half[other] != half[row]]
         ranked = sorted(range(7), key=lambda head: -sign * np.mean([effects[other, head] for other in others]))
         expected.append(sum(effects[row, head] for head in ranked[:top]))
-    np.testing.assert_allclose(selection.crossfit(effects, half, top, sign), expected, atol=1e-12)
+    np.testing.assert_allclose(prompt_statistics.crossfit(effects, half, top, sign), expected, atol=1e-12)
 
 
 @settings(max_examples=20, deadline=None)
@@ -99,7 +97,7 @@ def test_late_share_parts_add_up(seed: int) -> None:
     generator = np.random.default_rng(seed)
     effects, half = generator.normal(size=(10, 8)), np.arange(10) % 2
     late = (np.arange(8) >= 5).astype(float)
-    parts, total = selection.late_share_parts(effects, half, np.stack([late, 1 - late, np.ones(8)]))
+    parts, total = prompt_statistics.late_share_parts(effects, half, np.stack([late, 1 - late, np.ones(8)]))
     np.testing.assert_allclose(parts[0] + parts[1], total, atol=1e-12)
     np.testing.assert_allclose(parts[2], total, atol=1e-12)
 
@@ -107,8 +105,8 @@ def test_late_share_parts_add_up(seed: int) -> None:
 def test_null_of_flipped_roles_goes_through_the_same_choice() -> None:
     generator = np.random.default_rng(2)
     effects, half = generator.normal(1, 0.1, size=(20, 5)), np.arange(20) % 2
-    unchanged = selection.crossfit_null(effects, half, 2, -1, np.ones((1, 20)))
-    np.testing.assert_array_equal(unchanged[0], selection.crossfit(effects, half, 2, -1))
+    unchanged = prompt_statistics.crossfit_null(effects, half, 2, -1, np.ones((1, 20)))
+    np.testing.assert_array_equal(unchanged[0], prompt_statistics.crossfit(effects, half, 2, -1))
     flips = role_flips(20, 500)
     assert set(np.unique(flips)) == {-1.0, 1.0}
     assert abs(flips.mean()) < 0.05
@@ -130,17 +128,17 @@ def test_ratio_is_a_ratio_of_means(prompts: list[Prompt]) -> None:
     assert metric.value < 0.7 * (above / below).mean()
 
 
-def test_direct_path_claims_fail_without_heads(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
-    """With the planted heads taken out no claim of the part is reproduced."""
-    generator = np.random.default_rng(5)
-    nothing = {partner: generator.normal(0, 0.1, size=effects.shape) for partner, effects in planted.items()}
-    metrics = metrics_of(nothing, prompts)
-    claims = [claim for claim in CLAIMS if claim.part == "direct_path"]
-    assert len(claims) == 5
-    for claim in claims:
-        assert evaluate("ioi_circuit", claim, claim.models[0], metrics).verdict != "reproduced", claim.id
-    strong = next(claim for claim in claims if claim.id == "strong_direct_head")
-    assert evaluate("ioi_circuit", strong, strong.models[0], metrics_of(planted, prompts)).verdict == "reproduced"
+def test_draws_are_one_control_with_their_mean_their_range_and_a_paired_difference(prompts: list[Prompt]) -> None:
+    generator = np.random.default_rng(0)
+    values, below = generator.normal(3, 1, len(prompts)), generator.uniform(1, 2, len(prompts))
+    draws = generator.normal(0, 1, (200, len(prompts)))
+    metric = clustered(values, prompts, unit="1", formula="x", denominators=below, draws={"noise": draws})
+    control, ratios = metric.control("noise"), draws.sum(1) / below.sum()
+    assert control.value == pytest.approx(ratios.mean())
+    assert (control.ci_low, control.ci_high) == pytest.approx(tuple(np.quantile(ratios, [0.025, 0.975])))
+    assert control.difference.value == pytest.approx(metric.value - control.value)
+    paired = clustered(values - draws.mean(0), prompts, unit="1", formula="x", denominators=below)
+    assert (control.difference.ci_low, control.difference.ci_high) == pytest.approx((paired.ci_low, paired.ci_high))
 
 
 def lens_logits(prompts: list[Prompt], jump: int, size: float) -> np.ndarray:
@@ -151,22 +149,20 @@ def lens_logits(prompts: list[Prompt], jump: int, size: float) -> np.ndarray:
 
 def test_lens_measures_where_the_difference_appears(prompts: list[Prompt]) -> None:
     abc = lens_logits(prompts, 6, 0.0)
-    late = logit_lens.measure(lens_logits(prompts, 6, 5.0), abc, prompts, early_depth=0.5, own=abc)
+    controls = {"abc": abc, "abc_own": abc}
+    late = direct_effects.measure_lens({"original": lens_logits(prompts, 6, 5.0), **controls}, prompts, 0.5)
     assert within(late["late_gain"], 1, 0.05)
     assert late["half_depth"].per_seed == [0.75] * 3
-    assert within(late["late_gain_abc"], 0, 0.05)
-    early = logit_lens.measure(lens_logits(prompts, 2, 5.0), abc, prompts, early_depth=0.5, own=abc)
+    assert late["late_gain"].control("abc").value == pytest.approx(0, abs=0.05)
+    early = direct_effects.measure_lens({"original": lens_logits(prompts, 2, 5.0), **controls}, prompts, 0.5)
     assert within(early["late_gain"], 0, 0.05)
-    claim = next(claim for claim in CLAIMS if claim.part == "logit_lens")
-    verdicts = [evaluate("ioi_circuit", claim, "m", metrics).verdict for metrics in (late, early)]
-    assert verdicts == ["reproduced", "not reproduced"]
 
 
 @pytest.mark.parametrize(
     ("curve", "depth"), [([0, 0, 1, 2], 2 / 3), ([2, 2, 2, 2], 0.0), ([0, 5, 0, 2], 1.0), ([0, 3, 1, 2], 1 / 3)]
 )
 def test_half_depth(curve: list[float], depth: float) -> None:
-    assert logit_lens.half_depth(np.array(curve, dtype=float)) == pytest.approx(depth)
+    assert direct_effects.half_depth(np.array(curve, dtype=float)) == pytest.approx(depth)
 
 
 def test_figures_are_drawn_from_tables(planted: dict[str, np.ndarray], prompts: list[Prompt], tmp_path: Path) -> None:
@@ -174,21 +170,13 @@ def test_figures_are_drawn_from_tables(planted: dict[str, np.ndarray], prompts: 
     names = ("logit_lens/lens", "direct_path/heat_map", "direct_path/strongest_heads")
     for part in ("logit_lens", "direct_path"):
         (tmp_path / part).mkdir()
-    logit_lens.curves(logits, prompts).to_csv(tmp_path / "logit_lens/lens.csv", index=False)
-    table = direct_path.head_table(planted, np.full(len(prompts), 4.0), prompts)
+    direct_effects.lens_table(logits, prompts).to_csv(tmp_path / "logit_lens/lens.csv", index=False)
+    table = direct_effects.head_table(planted, np.full(len(prompts), 4.0), prompts)
     table.to_csv(tmp_path / "direct_path/heads.csv", index=False)
     svg = [tmp_path / f"{name.replace('/', '/figures/')}.svg" for name in names]
-    draw_figures(draw.PLANS, [ROOT / f"replications/ioi_circuit/captions/{path.stem}.rst" for path in svg], svg)
+    draw_figures(figures.PLANS, [ROOT / f"replications/ioi_circuit/captions/{path.stem}.rst" for path in svg], svg)
     assert all(len(list(path.parent.glob(f"{path.stem}.*"))) == 5 for path in svg)
     drawn = pd.read_csv(tmp_path / "direct_path/figures/heat_map.csv")
     assert len(drawn) == 3 * LAYERS * HEADS
     top = drawn[drawn["quantity"] == "difference"].nsmallest(1, "percent").iloc[0]
     assert (top["layer"], top["head"]) == (5, 1)
-
-
-def test_claims_name_metrics_that_exist(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
-    logits = lens_logits(prompts, 6, 5.0)
-    lens = logit_lens.measure(logits, logits, prompts, early_depth=0.5, own=logits)
-    for part, metrics in {"logit_lens": lens, "direct_path": metrics_of(planted, prompts)}.items():
-        for claim in (claim for claim in CLAIMS if claim.part == part):
-            assert {claim.metric, claim.control.metric, claim.control.difference} <= set(metrics), claim.id

@@ -80,7 +80,7 @@ def test_own_outputs_in_place_of_means_change_nothing(
     for values in (*(row for way in found.values() for row in way), later):
         assert values == pytest.approx(clean, abs=1e-3)
     metrics = measure(clean, found, later, prompts)
-    assert metrics["everywhere_first_minus_other"].value == pytest.approx(0, abs=1e-3)
+    assert metrics["everywhere_first"].control("other_mlps").difference.value == pytest.approx(0, abs=1e-3)
 
 
 def test_means_are_those_of_hooks_on_abc_prompts(decoder: Decoder, no_gradients: None) -> None:
@@ -100,8 +100,8 @@ def test_the_first_mlp_is_set_against_the_mean_of_the_others(prompts: list[Promp
     values = np.outer([0.1, 0.5, 0.6, 1.0], clean)
     metrics = measure(clean, {"everywhere": values, "end": 2 * values}, 0.3 * clean, prompts)
     assert metrics["everywhere_first"].value == pytest.approx(0.1)
-    assert metrics["everywhere_other"].value == pytest.approx(0.7)
-    assert metrics["end_first_minus_other"].value == pytest.approx(-1.2)
+    assert metrics["everywhere_first"].control("other_mlps").value == pytest.approx(0.7)
+    assert metrics["end_first"].control("other_mlps").difference.value == pytest.approx(-1.2)
     assert metrics["everywhere_all_others"].value == pytest.approx(0.3)
 
 

@@ -14,7 +14,8 @@ from common.data.models import load_model, load_tokenizer
 from common.interp.decoder import Decoder
 from replications.ioi_circuit.collect import run_versions
 from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
-from replications.ioi_circuit.residual import check_architecture, direct_residual, read_names
+from replications.ioi_circuit.direct_effects import direct_residual
+from replications.ioi_circuit.residual import check_architecture, read_names
 from tests.fixtures.ioi_circuit_tiny import alone, tiny_prompts
 
 pytestmark = pytest.mark.usefixtures("no_gradients")

@@ -6,23 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.core.claims import ClaimsFile, evaluate
-from common.core.settings import ROOT
 from replications.ioi_circuit import edge_ground_truth, ground_truth
-from replications.ioi_circuit.batches import balanced, family_threshold, t_values
-from replications.ioi_circuit.classes import Signs, direct_classes, previous_classes, s2_classes, signs
-from replications.ioi_circuit.completeness import Greedy
+from replications.ioi_circuit.batches import balanced
+from replications.ioi_circuit.classes import HeadScores, direct_classes, previous_classes, s2_classes
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.nodes import PLACES, others_of_layers
-from replications.ioi_circuit.planted import TRUTH
-from replications.ioi_circuit.twin_sizes import measure_sizes, relative_sizes
+from replications.ioi_circuit.planted import TRUTH, measure_sizes, relative_sizes
+from replications.ioi_circuit.prompt_statistics import SignificantEffects, family_threshold, significant, t_values
+from replications.ioi_circuit.settings import Greedy, GroundTruth
 from tests.fixtures.ioi_circuit_tiny import tiny_prompts
-
-CLAIMS = ClaimsFile.model_validate(yaml.safe_load((ROOT / "replications/ioi_circuit/claims.yaml").read_text())).claims
 
 
 @pytest.fixture(scope="module")
@@ -48,40 +43,40 @@ def test_family_threshold_is_crossed_by_an_effect_and_by_luck_one_time_in_twenty
         crossings.append(np.abs(t_values(values)).max() > family_threshold(values, 100))
     assert np.mean(crossings) < 0.15
     values[3] += 3
-    found = signs(values, 200)
+    found = significant(values, 200)
     assert found.sign[3] == 1
     assert np.abs(found.sign).sum() == 1
 
 
-def of(*values: int) -> Signs:
+def of(*values: int) -> SignificantEffects:
     array = np.array(values, dtype=float)
-    return Signs(mean=array, sign=array, threshold=1.0)
+    return SignificantEffects(mean=array, sign=array, threshold=1.0)
 
 
 def test_rules_ask_for_effect_and_attention_and_copying() -> None:
-    looks = {"to_io": of(1, 1, -1, 1, 0), "to_s2": of(-1, -1, 1, -1, 0)}
-    copies = {"copy_io": of(1, -1, -1, -1, 1), "copy_s": of(1, -1, -1, 1, 1)}
-    found = direct_classes(of(-1, 1, -1, -1, 0), looks, copies)
+    contrasts = {"to_io": of(1, 1, -1, 1, 0), "to_s2": of(-1, -1, 1, -1, 0)}
+    copying = {"copy_io": of(1, -1, -1, -1, 1), "copy_s": of(1, -1, -1, 1, 1)}
+    found = direct_classes(of(-1, 1, -1, -1, 0), HeadScores(contrasts, copying, {}, {}))
     assert found == {0: "name_mover", 1: "negative", 2: "s_suppressing", 3: "unclassified"}
 
-    looks = {"induction": of(1, 0, 1), "duplicate": of(0, 1, 0)}
+    contrasts = {"induction": of(1, 0, 1), "duplicate": of(0, 1, 0)}
     repeated = {name: np.array([0.9, 0.9, 0.0]) for name in ("induction", "duplicate")}
     repeated |= {f"{name}_null": np.full(3, 0.1) for name in ("induction", "duplicate")}
-    found = s2_classes([of(-1, -1, -1), of(0, 0, 0)], looks, repeated)
-    assert found == {0: "induction", 1: "duplicate", 2: "unclassified"}
-    assert s2_classes([of(1, 1, 0)], looks, repeated) == {0: "unclassified", 1: "unclassified"}
+    scores = HeadScores(contrasts, {}, repeated, {})
+    assert s2_classes([of(-1, -1, -1), of(0, 0, 0)], scores) == {0: "induction", 1: "duplicate", 2: "unclassified"}
+    assert s2_classes([of(1, 1, 0)], scores) == {0: "unclassified", 1: "unclassified"}
 
     repeated = {"previous": np.array([0.9, 0.05, 0.9]), "previous_null": np.full(3, 0.1)}
-    found = previous_classes(of(-1, -1, 0), {"previous": of(1, 1, 1)}, repeated)
+    found = previous_classes(of(-1, -1, 0), HeadScores({"previous": of(1, 1, 1)}, {}, repeated, {}))
     assert found == {0: "previous", 1: "unclassified"}
 
 
 @pytest.fixture(scope="module")
 def planted() -> dict[str, tuple[pd.DataFrame, dict[str, float]]]:
     torch.set_num_threads(1)
-    return {
-        name: ground_truth.one_model(7, name == "twin", 14, 1.0, 100, Greedy(1, 1, 7)) for name in ("planted", "twin")
-    }
+    greedy = Greedy(runs=1, iterations=1, candidates=7)
+    few = GroundTruth(n_prompts=14, minimum_percent=1.0, draws=100, greedy=greedy)
+    return {name: ground_truth.one_model(7, name == "twin", few) for name in ("planted", "twin")}
 
 
 def test_planted_circuit_is_recovered_and_its_twin_is_empty(
@@ -98,7 +93,7 @@ def test_planted_circuit_is_recovered_and_its_twin_is_empty(
     assert (record["named_any"], twin["named_any"]) == (7, 0)
     for finder in ("path_patching", "activation_patching", "attribution"):
         assert 0 < twin[f"largest_{finder}"] < 0.02 * record[f"largest_{finder}"]
-        assert record[f"middle_{finder}"] > 0.1 * record[f"largest_{finder}"]
+        assert record[f"median_{finder}"] > 0.1 * record[f"largest_{finder}"]
 
 
 def test_sizes_of_edges_are_compared_with_the_planted_model() -> None:
@@ -118,8 +113,8 @@ def test_sizes_in_the_twin_keep_seeds_apart_and_name_the_worst_finder() -> None:
     found = measure_sizes(pd.DataFrame([one, other]))
     assert found["twin_size_a"].per_seed == [0.25, 0.0]
     assert found["twin_size_any"].per_seed == [0.5, 0.0]
-    assert found["planted_size_any"].per_seed == [0.5, 0.5]
-    assert found["twin_size_b_minus_planted"].per_seed == [0.0, -1.0]
+    assert found["twin_size_any"].control("planted").per_seed == [0.5, 0.5]
+    assert found["twin_size_b"].control("planted").difference.per_seed == [0.0, -1.0]
 
 
 def test_other_heads_stand_in_the_same_layers_and_none_twice() -> None:
@@ -154,17 +149,14 @@ def test_auroc_limits(seed: int) -> None:
     assert ground_truth.recovery(noise) == pytest.approx(1 - ground_truth.recovery(-noise))
 
 
-def test_claims_of_the_ground_truth_hold_and_fail_with_it(
+def test_planted_models_are_measured_against_their_twins(
     planted: dict[str, tuple[pd.DataFrame, dict[str, float]]],
 ) -> None:
-    """Two seeds with the planted record and its twin; then with the twin on both sides."""
-    record, twin = planted["planted"][1], planted["twin"][1]
-    claims = [claim for claim in CLAIMS if claim.part == "ground_truth"]
-    assert {claim.metric for claim in claims} >= {"named_right", "auroc_path_patching"}
-    for claim in claims:
-        rows = [{**found, "seed": float(seed)} for seed in (0, 1) for found in (record, twin)]
-        gaps = {name: 0.2 for name in record if name.endswith("complete")}
-        broken = [{**twin, **gaps, "seed": float(seed), "twin": side} for seed in (0, 1) for side in (0.0, 1.0)]
-        good, bad = (ground_truth.measure(pd.DataFrame(content)) for content in (rows, broken))
-        assert evaluate("ioi_circuit", claim, "toy", good).verdict == "reproduced", claim.id
-        assert evaluate("ioi_circuit", claim, "toy", bad).verdict == "not reproduced", claim.id
+    """Two seeds with the planted record and its twin."""
+    rows = [{**planted[name][1], "seed": float(seed)} for seed in (0, 1) for name in ("planted", "twin")]
+    metrics = ground_truth.measure(pd.DataFrame(rows))
+    assert metrics["named_right"].value == 1
+    assert metrics["named_right"].control("twin").value == 0
+    assert metrics["named_any"].control("twin").difference.value == 7
+    assert [control.name for control in metrics["auroc_scores_smallest"].controls] == ["twin", "mean_in_twin"]
+    assert metrics["greedy_gap_incomplete"].control("complete_circuit").difference.value > 0.4

@@ -9,7 +9,7 @@ from common.interp.decoder import Decoder
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.residual import read_difference
-from replications.ioi_circuit.signals import KINDS, PUBLISHED, Kind, coefficients, measure, patch, version
+from replications.ioi_circuit.signals import PUBLISHED, VERSIONS, Version, coefficients, measure, patch, tokens_of
 from tests.fixtures.ioi_circuit_tiny import bridge as bridge
 from tests.fixtures.ioi_circuit_tiny import decoder as decoder
 from tests.fixtures.ioi_circuit_tiny import no_gradients as no_gradients
@@ -24,17 +24,17 @@ def prompts() -> list[Prompt]:
 
 def test_versions_change_the_three_names_and_nothing_else(prompts: list[Prompt]) -> None:
     batch = Batch(prompts, "cpu")
-    found = {kind: version(batch, kind) for kind in KINDS}
-    assert torch.equal(found[Kind(1, 1)], batch.tokens("original"))
-    assert torch.equal(found[Kind(-1, 1)], batch.tokens("names_swapped"))
+    found = {kind: tokens_of(batch, kind) for kind in VERSIONS}
+    assert torch.equal(found[Version(1, 1)], batch.tokens("original"))
+    assert torch.equal(found[Version(-1, 1)], batch.tokens("names_swapped"))
     for number, row in enumerate(prompts):
         slots = [row.positions.io, row.positions.s1, row.positions.s2]
         a, b, (c, d, _) = row.io_id, row.s_id, row.abc_ids
         names = {kind: tokens[number, slots].tolist() for kind, tokens in found.items()}
-        assert names[Kind(1, -1)] == [b, a, b]
-        assert names[Kind(-1, -1)] == [a, b, a]
-        assert names[Kind(0, 1)] == [d, c, c]
-        assert names[Kind(0, -1)] == [c, d, c]
+        assert names[Version(1, -1)] == [b, a, b]
+        assert names[Version(-1, -1)] == [a, b, a]
+        assert names[Version(0, 1)] == [d, c, c]
+        assert names[Version(0, -1)] == [c, d, c]
         rest = [at for at in range(row.positions.end + 1) if at not in slots]
         for tokens in found.values():
             assert torch.equal(tokens[number, rest], batch.tokens("original")[number, rest])
@@ -43,14 +43,14 @@ def test_versions_change_the_three_names_and_nothing_else(prompts: list[Prompt])
 def test_patched_heads_are_those_of_a_literal_run(
     decoder: Decoder, prompts: list[Prompt], no_gradients: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replications.ioi_circuit.signals.ROWS", 2 * len(KINDS) * len(prompts))  # two sets at once
+    monkeypatch.setattr("replications.ioi_circuit.signals.ROWS", 2 * len(VERSIONS) * len(prompts))  # two sets at once
     batch = Batch(prompts, "cpu")
     sets = [[1, decoder.n_heads + 2], [decoder.n_heads], []]
     clean, found = patch(decoder, batch, sets)
     end, rows = batch.at("end"), torch.arange(len(prompts))
     for heads, of_set in zip(sets, found, strict=True):
-        for kind, values in zip(KINDS, of_set, strict=True):
-            other = decoder.forward(version(batch, kind), batch.mask, keep=True).z
+        for kind, values in zip(VERSIONS, of_set, strict=True):
+            other = decoder.forward(tokens_of(batch, kind), batch.mask, keep=True).z
 
             def edit(layer: int, z: Tensor, heads: list[int] = heads, other: list[Tensor] = other) -> Tensor:
                 z = z.clone()
@@ -75,21 +75,21 @@ def test_the_fit_gives_the_published_coefficients(prompts: list[Prompt]) -> None
     assert token == pytest.approx(0.99, abs=0.01)
     metrics = measure(values[0], values, np.tile(values[:1], (20, 6, 1)), prompts, 4)
     assert metrics["position_signal"].value == pytest.approx(2.31 / 3.55, abs=0.01)
-    assert metrics["token_signal_minus_random"].value == pytest.approx(0.99 / 3.55, abs=0.01)
-    assert metrics["position_signal_random"].value == pytest.approx(0, abs=1e-9)
+    assert metrics["token_signal"].control("other_heads").difference.value == pytest.approx(0.99 / 3.55, abs=0.01)
+    assert metrics["position_signal"].control("other_heads").value == pytest.approx(0, abs=1e-9)
     assert 0.06 < metrics["fit_error"].value < 0.085
 
 
 def test_signals_of_other_heads_are_taken_off_and_errors_are_those_of_means(prompts: list[Prompt]) -> None:
     """F = 4, 6, 2, 8 on the prompts; these heads lose it all with the place, others a quarter of it with the name."""
     clean = np.array([4.0, 6.0, 2.0, 8.0])
-    token, position = np.array(KINDS).T
+    token, position = np.array(VERSIONS).T
     values = position[:, None] * clean
     other = (0.75 + 0.25 * token)[:, None] * clean
     metrics = measure(clean, values, np.tile(other, (20, 1, 1)), prompts, 2)
-    assert metrics["position_signal_minus_random"].value == pytest.approx(1)
-    assert metrics["token_signal_random"].value == pytest.approx(0.25)
-    assert metrics["token_signal_minus_random"].value == pytest.approx(-0.25)
+    assert metrics["position_signal"].control("other_heads").difference.value == pytest.approx(1)
+    assert metrics["token_signal"].control("other_heads").value == pytest.approx(0.25)
+    assert metrics["token_signal"].control("other_heads").difference.value == pytest.approx(-0.25)
     assert metrics["fit_error"].value == pytest.approx(0, abs=1e-9)
     wobble = np.array([3.0, -3.0, 3.0, -3.0])  # which means do not see
     assert measure(clean, values + wobble, np.tile(other, (20, 1, 1)), prompts, 2)["fit_error"].value < 1e-9

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from common.core.files import read_json
+from common.core.step import RunInfo
 from common.saes.saelens import load_saelens
-from replications.monosemanticity.dictionaries import dictionaries
-from replications.monosemanticity.explain import explain, scored, wording
+from replications.monosemanticity.dictionaries import DictionariesFiles, dictionaries
+from replications.monosemanticity.explain import explain, explanation_text, scored
 from replications.monosemanticity.model import Models, activations, save_models
 from replications.monosemanticity.settings import Dictionaries
 from replications.monosemanticity.units import sparse
@@ -62,7 +63,10 @@ def test_notes_hold_the_explanation_and_its_score(data):
     found = explain(firings, TEXT, VOCAB, MEASURES.set_size)
     score = scored(found, firings, TEXT, MEASURES.context)[0].by_quarter().mean(0)
     assert score[0] > 0.55
-    assert data["notes"][0] == f"explained by the tokens: {wording(found, 0, WORDS, 2)} (detection {score[0]:.2f})"
+    assert (
+        data["notes"][0]
+        == f"explained by the tokens: {explanation_text(found, 0, WORDS, 2)} (detection {score[0]:.2f})"
+    )
     assert data["notes"][1] == "explained by the tokens: (nothing) (fires too rarely to be scored)"
     assert torch.tensor([len(data[key]) for key in ("notes", "top", "density")]).unique().tolist() == [10]
 
@@ -74,10 +78,11 @@ def test_every_kind_of_dictionary_is_made_and_the_relu_one_is_of_the_narrowest_w
     )  # fmt: skip
     save_file({"train": TOKENS.flatten()}, tmp_path / "tokens.safetensors")
     save_models(tmp_path / "models.safetensors", Models(SHAPE, [3], WEIGHTS))
-    dictionaries(
-        tokens=tmp_path / "tokens.safetensors", models=tmp_path / "models.safetensors", dictionaries=sizes,
-        device="cpu", checkpoint=tmp_path / "checkpoint", index=tmp_path / "index.json", traces=tmp_path / "t.csv",
+    files = DictionariesFiles(
+        tokens=tmp_path / "tokens.safetensors", models=tmp_path / "models.safetensors", index=tmp_path / "index.json",
+        traces=tmp_path / "t.csv",
     )  # fmt: skip
+    dictionaries(files, sizes, RunInfo(scale="smoke", seeds=[3], device="cpu"))
     made = {
         (one["kind"], one["width"]): load_saelens(tmp_path / one["name"]) for one in read_json(tmp_path / "index.json")
     }

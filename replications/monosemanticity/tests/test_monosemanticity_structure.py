@@ -4,24 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from common.core.claims import evaluate, load_claims
+from common.core.claims import load_claims
+from common.core.verdicts import judge_landmark
 from common.saes.sae import About, Sae
 from replications.monosemanticity.dictionaries import recipe
 from replications.monosemanticity.documents import drawn
-from replications.monosemanticity.explain import Explanations, exchanged, explain, shown
+from replications.monosemanticity.explain import Explanations, exchanged, explain, visible
 from replications.monosemanticity.families import Level, clearest_families, families_of, label
 from replications.monosemanticity.language_scorer import scorer_metrics
+from replications.monosemanticity.loss_metrics import document_metrics, model_metrics, replacement_metrics
 from replications.monosemanticity.measure_dictionaries import (
-    UNIVERSALITY,
-    loss_metrics,
     nest,
-    over,
-    rises,
     splitting_metrics,
     summary,
     universal,
+    universality_metrics,
 )
-from replications.monosemanticity.measure_units import Scores, judge, logit_metrics, unit_metrics
+from replications.monosemanticity.measure_units import CONTROLS, Scores, judge, logit_metrics, unit_metrics
 from replications.monosemanticity.quantiles import resampled
 from replications.monosemanticity.reconstruction import luck, resampled_recovery, rise
 from replications.monosemanticity.settings import Dictionaries, Text
@@ -135,8 +134,8 @@ def test_no_two_dictionaries_begin_alike():
 
 
 def test_spaces_and_line_breaks_are_visible():
-    assert shown(" a\n") == "␣a↵"
-    assert shown("\x00") == "·"
+    assert visible(" a\n") == "␣a↵"
+    assert visible("\x00") == "·"
 
 
 def planted_scores(rng):
@@ -147,31 +146,52 @@ def planted_scores(rng):
     return Scores(units, {one: rng.random(4) for one in every}, {one: rng.random(20) for one in draws})
 
 
+def replaced(ce):
+    """Metrics of the part `loss`, of one table of cross-entropies for each network."""
+    found = [
+        [{"name": name, "ce": nats, "fvu": 0.5, "dead": 0.0, "l0": 2.0} for name, nats in own.items()] for own in ce
+    ]
+    metrics = model_metrics(found, {"unigram": 3.0, "bigram": 2.0}, [5.0] * len(ce)) | replacement_metrics(found, SIZES)
+    rng = np.random.default_rng(0)
+    windows = [{name: nats + 0.02 * rng.normal(size=50) for name, nats in own.items()} for own in ce]
+    return metrics | document_metrics(metrics, windows, np.arange(50) // 2, SIZES)
+
+
 def test_differences_pair_networks_and_intervals_are_over_documents():
     rng = np.random.default_rng(0)
     found_units = {kind: [planted_scores(rng) for _ in range(2)] for kind in (*KINDS, "shuffled")}
     units = unit_metrics(found_units, 5)
-    names = [f"{kind}-{width}" for kind in ("trained", "start") for width in (8, 16)]
-    rows = [
-        {"name": name, "ce": 1.0 + i, "fvu": 0.5, "dead": 0.0, "l0": 2.0}
-        for i, name in enumerate(("clean", *names, "twin1", "components", "relu", "neurons", "mean", "zero"))
-    ]
-    out = loss_metrics([rows, rows], [8, 16], {"unigram": 3.0, "bigram": 2.0}, [5.0, 6.0])
-    rises(out, [{row["name"]: np.full(4, row["ce"]) for row in rows}] * 2, np.arange(4), [8, 16])
-    found = out.found
-    assert found["rise_zero_trained"].value == pytest.approx(((rows[1]["ce"] + rows[5]["ce"]) / 2 - rows[2]["ce"]) / 10)
-    assert found["rise_zero_twin"].value == pytest.approx((rows[5]["ce"] - rows[1]["ce"]) / 2 / 10)
-    pair = zip(found_units["features"], found_units["neurons"], strict=True)
+    pair = list(zip(found_units["features"], found_units["neurons"], strict=True))
     literal = np.mean([a.quarters["purity"][3] - b.quarters["purity"][3] for a, b in pair])
-    assert units["purity_features_minus_neurons_quarter4_documents"].value == pytest.approx(literal)
-    pair = zip(found_units["features"], found_units["neurons"], strict=True)
+    of_neurons = units["purity_quarter4_latents_documents"].control("rate_matched_neurons")
+    assert of_neurons.difference.value == pytest.approx(literal)
     draws = [a.draws["ranking"] - b.draws["ranking"] for a, b in pair]
-    known = units["ranking_features_minus_neurons_documents"]
+    known = units["ranking_latents_documents"]
+    assert known.uncertainty.model_dump() == {"unit": "documents", "count": 5}
+    difference = known.control("rate_matched_neurons").difference
     ends = np.quantile(np.mean(draws, 0), [0.025, 0.975])
-    assert known.ci_low == pytest.approx(min(ends[0], known.value))
-    assert known.ci_high == pytest.approx(max(ends[1], known.value))
-    assert found["recovered_zero_components"].value == pytest.approx((rows[-1]["ce"] - rows[6]["ce"]) / 10)
-    assert found["recovered_zero_topk_minus_relu"].value == pytest.approx((rows[7]["ce"] - rows[1]["ce"]) / 10)
+    assert difference.ci_low == pytest.approx(min(ends[0], difference.value))
+    assert difference.ci_high == pytest.approx(max(ends[1], difference.value))
+    assert {control.name for control in units["detection_latents"].controls} == set(CONTROLS.values())
+    assert units["detection_relu"].controls[0].name == "narrow_topk"
+
+
+def test_loss_recovered_and_its_rise_are_the_literal_ones():
+    ce = {"clean": 1.0, "trained-8": 2.0, "trained-16": 3.0, "start-8": 4.0, "start-16": 5.0, "twin1": 6.0,
+          "components": 7.0, "relu": 8.0, "neurons": 9.0, "mean": 10.0, "zero": 11.0}  # fmt: skip
+    found = replaced([ce, ce])
+    widest = found["recovered_zero_widest"]
+    assert widest.value == pytest.approx((11 - 3) / 10)
+    assert widest.control("principal_components").value == pytest.approx((11 - 7) / 10)
+    assert widest.control("random_rows").value == pytest.approx((11 - 5) / 10)
+    assert found["rise_zero_widest"].value == pytest.approx(((2 + 6) / 2 - 3) / 10)
+    assert found["rise_zero_widest"].control("luckiest_start").value == pytest.approx((6 - 2) / 2 / 10)
+    assert found["rise_zero_widest"].control("random_rows").value == pytest.approx((4 - 5) / 10)
+    assert found["recovered_zero_relu"].control("narrow_topk").difference.value == pytest.approx((2 - 8) / 10)
+    assert found["gain_over_bigram"].control("untrained").value == pytest.approx(2 - 5)
+    over = found["recovered_zero_widest_documents"]
+    assert over.uncertainty.model_dump() == {"unit": "documents", "count": 25}
+    assert over.ci_low < 0.8 < over.ci_high
 
 
 def test_a_family_is_listed_with_its_children():
@@ -210,14 +230,11 @@ def test_labels_show_where_words_begin():
     assert label(found._replace(ranked=np.array([[4, 5, -1]])), 0, words) == 'after ␣  """'
 
 
-def loss_world(before, changes):
-    """Metrics of three networks at 1 nat, 3 without MLP; tables of pairs at 2."""
+def loss_world(changes):
+    """Three networks at about 1 nat, 3 without MLP."""
     ce = {"clean": 1.0, "trained-8": 1.4, "twin1": 1.42, "trained-16": 1.1, "start-8": 2.6, "start-16": 2.5,
           "components": 2.0, "relu": 1.5, "neurons": 2.2, "mean": 2.9, "zero": 3.0, **changes}  # fmt: skip
-    rows = [{"name": one, "ce": nats, "fvu": 0.5, "dead": 0.0, "l0": 2.0} for one, nats in ce.items()]
-    out = loss_metrics([rows] * 3, [8, 16], {"unigram": 3.0, "bigram": 2.0}, [before] * 3)
-    rises(out, [{row["name"]: np.full(4, row["ce"]) for row in rows}] * 3, np.arange(4), [8, 16])
-    return out.found
+    return replaced([{name: nats + 0.001 * seed for name, nats in ce.items()} for seed in range(3)])
 
 
 def unit_world(clear, tokens):
@@ -237,14 +254,20 @@ def unit_world(clear, tokens):
 def logit_world(clear, tokens):
     """Each token is followed by the next; units fire on one each, and clear kinds have their weight on the next."""
     text = read_text((torch.arange(WINDOWS)[:, None] + torch.arange(LENGTH)) % VOCAB, torch.arange(WINDOWS) // 2)
-    weights = {f"logits_{kind}": np.eye(VOCAB)[tokens + (kind in clear)] for kind in ("features", "neurons", "rotated")}
-    weights["logits_shuffled"] = weights["logits_features"][exchanged(np.ones(3), np.random.default_rng(0))]
+    weights = {kind: np.eye(VOCAB)[tokens + (kind in clear)] for kind in ("features", "neurons", "rotated", "start")}
+    weights["shuffled"] = weights["features"][exchanged(np.ones(3), np.random.default_rng(0))]
     fires, _ = firings(text.token[:, None] == tokens)
-    return logit_metrics({kind: [logit_correlations(own, fires, text).mean()] * 2 for kind, own in weights.items()})
+    rng = np.random.default_rng(0)
+    return logit_metrics(
+        {
+            kind: [logit_correlations(own, fires, text).mean() + 0.001 * seed for seed in rng.random(3)]
+            for kind, own in weights.items()
+        }
+    )
 
 
 def splitting_world(nested, alike):
-    """Wide latents fire inside near narrow ones, which may fire alike, or anywhere; a twin mostly fires as these do."""
+    """Wide latents fire inside near narrow ones, which may fire alike, or anywhere; a twin seldom fires with these."""
     draws, found = torch.Generator().manual_seed(0), []
 
     def level(rows, fires):
@@ -257,9 +280,9 @@ def splitting_world(nested, alike):
         on = on[:, :1].expand(-1, 30) if alike else on
         levels = [level(rows, on), level(rows.repeat(2, 1), half & (on if nested else other).repeat(1, 2))]
         one, null = nest(levels, seed)
-        twin, _ = nest([levels[0], level(rows, on | other & half[:, :30])], seed)
-        found.append(summary({"": one, "_null": null, "_twin": twin}, levels))
-    return splitting_metrics(found).found
+        twin, _ = nest([levels[0], level(rows, other | on & half[:, :30] & half[:, 30:])], seed)
+        found.append(summary({"": one, "_permuted": null, "_twin": twin}, levels))
+    return splitting_metrics(found)
 
 
 def universality_world(clear):
@@ -267,32 +290,30 @@ def universality_world(clear):
     draws, kinds = np.random.default_rng(0), ("features", "neurons", "untrained")
     same, *other = (torch.from_numpy(draws.random((TEXT.size(), 20))) for _ in range(10))
     kept = [{kind: same.roll(seed, 1) if kind in clear else other.pop() for kind in kinds} for seed in range(3)]
-    found = over(universal(kept, [0, 1, 2], TEXT)[0], UNIVERSALITY)
-    for left, right in (("untrained", "features"), ("neurons", "features"), ("untrained", "neurons")):
-        found.minus(f"correlation_{left}_minus_{right}", f"correlation_{left}", f"correlation_{right}")
-    return found.found
+    return universality_metrics(universal(kept, [0, 1, 2], TEXT)[0])
 
 
-def scorer_world(own, other):
-    """AUROCs of four latents of each of three networks."""
-    rows = [{"seed": i % 3, "model": own + i / 500, "exchanged": other + i / 500, "lexical": 0.9} for i in range(12)]
-    return scorer_metrics(rows, [0, 1, 2])
+def test_the_scorer_stands_beside_exchanged_explanations():
+    rows = [{"seed": i % 3, "model": 0.7 + i / 500, "exchanged": 0.5, "lexical": 0.9} for i in range(12)]
+    found = scorer_metrics(rows, [0, 1, 2])
+    assert found["auroc_model"].control("exchanged_explanations").difference.value == pytest.approx(0.211)
+    assert found["auroc_lexical"].value == pytest.approx(0.9)
 
 
-BOTH, APART, ALIKE = ("features", "untrained"), np.array([3, 7, 10]), np.array([3, 3, 3])  # tokens of three units
-NOTHING = {"clean": 2.5, "trained-16": 2.0, "trained-8": 2.0, "twin1": 2.0}
+CLEAR, APART, ALIKE = ("features",), np.array([3, 7, 10]), np.array([3, 3, 3])  # tokens of three units
 WORLDS = {  # for each part one in which its claims hold, one with nothing to find, one in which controls are as good
-    "loss": (loss_world, (5.0, {}), (5.0, NOTHING), (1.0, {"components": 1.1, "twin1": 1.1})),
-    "units": (unit_world, (BOTH, APART), ((), APART), (KINDS, ALIKE)),
-    "logits": (logit_world, (BOTH, APART), ((), APART), (KINDS, ALIKE)),
+    "loss": (loss_world, ({},), ({"trained-16": 2.0},), ({"components": 1.1},)),
+    "units": (unit_world, (CLEAR, APART), ((), APART), (KINDS, APART)),
+    "logits": (logit_world, (CLEAR, APART), ((), APART), (KINDS, ALIKE)),
     "splitting": (splitting_world, (True, False), (False, False), (True, True)),
-    "universality": (universality_world, (BOTH,), ((),), (KINDS,)),
-    "language_scorer": (scorer_world, (0.7, 0.5), (0.5, 0.5), (0.7, 0.7)),
+    "universality": (universality_world, (CLEAR,), ((),), (("features", "untrained"),)),
 }
 
 
 @pytest.mark.parametrize("claim", load_claims("monosemanticity"), ids=lambda claim: claim.id)
 def test_each_claim_holds_in_a_planted_world_and_fails_in_others(claim):
     made, *worlds = WORLDS[claim.part]
-    verdicts = [evaluate("monosemanticity", claim, "toy", made(*world)).verdict for world in worlds]
+    effects = [made(*world)[claim.metric] for world in worlds]
+    assert {control.name for control in effects[0].controls} == set(claim.controls)
+    verdicts = [judge_landmark(claim.assertion, claim.neutral, effect)[0] for effect in effects]
     assert verdicts == ["reproduced", "not reproduced", "not reproduced"]

@@ -12,13 +12,13 @@ from common.saes.sae import About, Sae
 from common.saes.stream import Activations, as_batch, write_shards
 from replications.sparse_autoencoders import reconstructions
 from replications.sparse_autoencoders.baselines import baselines
-from replications.sparse_autoencoders.measure_language import add_effects
+from replications.sparse_autoencoders.measure_language import CONTROLS, add_effects, cost_metrics, soft_share
 from replications.sparse_autoencoders.measure_planted import fall, judge, pca_explained, true_reconstruction
-from replications.sparse_autoencoders.members import members
 from replications.sparse_autoencoders.order import falling, order_metrics, shuffled, slope
 from replications.sparse_autoencoders.reconstructions import Judge
-from replications.sparse_autoencoders.settings import Planted, Sweep, World
+from replications.sparse_autoencoders.settings import PlantedWorld, Settings, Sweep, World
 from replications.sparse_autoencoders.substitution import Effect, HeldOut, at_same_distance, scored, substitute
+from replications.sparse_autoencoders.sweep import central, swept
 from replications.sparse_autoencoders.train_planted import fit
 from replications.sparse_autoencoders.worlds import Stream, codes, directions, frequencies, mix, scale
 
@@ -51,9 +51,9 @@ def test_samples_are_the_sum_of_their_code_and_normalised():
 
 
 def test_a_small_world_is_recovered_and_pca_is_not_enough(tmp_path):
-    settings = load_replication("sparse_autoencoders", "laptop")
+    settings = load_replication("sparse_autoencoders", "full")
     world = World(d=16, features=24, active=1.5, frequencies="equal", spread=0.25)
-    training = settings.easy.training.model_copy(update={"steps": 250, "batch": 512, "dead_after": 51_200})
+    training = settings.planted.easy.training.model_copy(update={"steps": 250, "batch": 512, "dead_after": 51_200})
     [one] = fit(world, 24, training, [100], "cpu", tmp_path / "c")
     from common.saes.metrics import recovery
 
@@ -64,7 +64,7 @@ def test_a_small_world_is_recovered_and_pca_is_not_enough(tmp_path):
 
 
 def test_the_true_dictionary_explains_everything_it_is_allowed_to():
-    planted = load_replication("sparse_autoencoders", "smoke").hard
+    planted = load_replication("sparse_autoencoders", "smoke").planted.hard
     code = codes(planted.world, planted.evaluation, 0, 5)
     table = directions(planted.world, 0)
     x = mix(table, code, planted.evaluation) * scale(planted.world)
@@ -73,7 +73,7 @@ def test_the_true_dictionary_explains_everything_it_is_allowed_to():
 
 def test_living_latents_are_told_from_dead_ones_and_true_rows_from_others():
     """Eight latents: four true directions, two that fire always and point elsewhere, two that never fire."""
-    planted = load_replication("sparse_autoencoders", "smoke").easy
+    planted = load_replication("sparse_autoencoders", "smoke").planted.easy
     world = World(d=16, features=8, active=2.0, frequencies="equal", spread=0.25)
     planted = planted.model_copy(update={"world": world, "d_sae": 8, "evaluation": 500})
     truth, other = directions(world, 0), directions(world, 1)
@@ -95,15 +95,15 @@ def test_fall_of_a_trace():
 
 
 def test_every_scale_has_a_sweep_with_distinct_names_and_its_controls():
-    for name in ("smoke", "laptop", "gpu"):
+    for name in ("smoke", "laptop", "full", "gpu"):
         sweep = load_replication("sparse_autoencoders", name).sweep
-        found = members(sweep, [0, 1, 2])
+        found = swept(sweep, [0, 1, 2])
         assert len({one.name for one in found}) == len(found)
         kinds = [one.kind for one in found]
         assert kinds.count("grid") == len(sweep.widths) * len(sweep.sparsities)
         assert kinds.count("frozen") == kinds.count("shuffled") >= 2
         assert all(one.recipe.frozen_decoder == (one.kind == "frozen") for one in found)
-        assert {one.recipe.source for one in found} == {"activations", "shuffled", "late"}
+        assert {one.recipe.source for one in found} == {"activations", "shuffled", *(["late"] if sweep.late else [])}
 
 
 def test_baselines_are_what_their_names_say():
@@ -125,9 +125,12 @@ def test_the_longest_window_of_each_document_is_taken_from_the_corpora_in_turn()
     tokens = torch.zeros(7, 10, dtype=torch.long)
     held = HeldOut(1, tokens, torch.ones_like(used), used, documents, torch.zeros(7, 10, 3))
     for count, expected in {2: [10, 4], 3: [10, 4, 8], 9: [10, 4, 8, 2, 7]}.items():
-        chosen = held.one_per_document(count)
+        chosen = held.one_per_document(count, 10)
         assert chosen.used.sum(1).tolist() == expected
         assert chosen.document.unique().numel() == len(expected)
+    cut = held.one_per_document(3, 6)
+    assert cut.used.sum(1).tolist() == [6, 4, 6]
+    assert torch.equal(cut.resid, held.one_per_document(3, 10).resid[:, :6])
 
 
 def test_the_cost_is_that_of_both_corpora_and_of_each():
@@ -144,6 +147,31 @@ def test_the_cost_is_that_of_both_corpora_and_of_each():
     assert row["kl"] == pytest.approx(0.3)
     assert row["delta_ce_low"] < 0.6 < row["delta_ce_high"]
     assert rows[1] == {"name": "not substituted"}
+
+
+def test_costs_and_shares_are_those_of_documents_and_seeds():
+    """Two documents, two seeds: trained rows cost 1 and 2 nats of 10 and explain 0.8 and 0.6, others cost 5."""
+    sweep, seeds, document = load_replication("sparse_autoencoders", "smoke").sweep, [0, 1], np.array([0, 0, 1, 1])
+    ones, size = np.ones(4), np.array([1.0, 1, 3, 3])
+    found = {"clean": Effect(2 * ones, 0 * ones), "mean": Effect(2 + 10 * size, ones)}
+    sums = {}
+    for seed in seeds:
+        for kind in ("batch_topk", *CONTROLS):
+            name = f"{kind}-{sweep.sparsity}" if kind in ("pca", "random", "neurons") else central(sweep, seed, kind)
+            cost, missed = (1 + seed, 0.2 + 0.2 * seed) if kind == "batch_topk" else (5, 0.5)
+            found[name], sums[name] = Effect(2 + cost * size, ones), (missed * size, size)
+    costs = cost_metrics(found, document, sweep, seeds)
+    recovered = costs["recovered"]
+    assert recovered.per_seed == pytest.approx([0.9, 0.8])
+    assert (recovered.uncertainty.unit, recovered.uncertainty.count) == ("documents", 2)
+    assert [control.value for control in recovered.controls] == pytest.approx([0.5] * 5)
+    assert costs["delta_ce"].per_seed == pytest.approx([2, 4])
+    assert costs["delta_ce"].control("mean_ablation").value == pytest.approx(20)
+    assert "soft_frozen" not in {control.name for control in recovered.controls}
+    share = soft_share(sums, document, sweep, seeds)
+    assert share.per_seed == pytest.approx([0.5 / 0.8, 0.5 / 0.6])
+    assert share.control("next_seed").per_seed == pytest.approx([0.6 / 0.8, 0.8 / 0.6])
+    assert share.control("next_seed").value == pytest.approx(1)
 
 
 def test_reconstructions_are_judged_as_the_formulas_say(tmp_path, monkeypatch):
@@ -196,9 +224,9 @@ def test_reconstructions_are_judged_as_the_formulas_say(tmp_path, monkeypatch):
 
 
 def test_both_planted_worlds_get_the_same_number_of_samples():
-    for scale_name in ("smoke", "laptop", "gpu"):
-        settings = load_replication("sparse_autoencoders", scale_name)
-        assert settings.easy.training == settings.hard.training
+    for scale_name in ("smoke", "full", "gpu"):
+        planted = load_replication("sparse_autoencoders", scale_name).planted
+        assert planted.easy.training == planted.hard.training
 
 
 def test_more_active_latents_than_there_are_is_refused_where_it_is_written():
@@ -208,7 +236,10 @@ def test_more_active_latents_than_there_are_is_refused_where_it_is_written():
     with pytest.raises(ValueError, match="sparsities go from 0 to 8"):
         Sweep.model_validate({**settings.sweep.model_dump(), "sparsities": [0, 8]})
     with pytest.raises(ValueError, match="k = 4 active features exceed the 3 latents of the SAE"):
-        Planted.model_validate({**settings.hard.model_dump(), "d_sae": 3})
+        PlantedWorld.model_validate({**settings.planted.hard.model_dump(), "d_sae": 3})
+    without = {**settings.corpora.model_dump(), "late_layer": None}
+    with pytest.raises(ValueError, match="late asks for a late_layer"):
+        Settings.model_validate({**settings.model_dump(), "corpora": without})
 
 
 def test_order_of_a_planted_grid():
@@ -220,8 +251,8 @@ def test_order_of_a_planted_grid():
     found = order_metrics(grid, documents, [10, 20, 40])
     assert found["width_order"].value == found["width_order"].ci_low == 1
     assert found["sparsity_order"].value == 1
-    assert found["width_order_shuffled"].ci_high < 0.95
-    assert found["width_order_difference"].ci_low > 0
+    assert found["width_order"].control("shuffled_labels").ci_high < 0.95
+    assert found["width_order"].control("shuffled_labels").difference.ci_low > 0
     assert found["width_slope"].ci_high < -0.5
     flat = [[row[0]] * 3 for row in grid]
     assert order_metrics(flat, documents, [10, 20, 40])["sparsity_order"].value == 0

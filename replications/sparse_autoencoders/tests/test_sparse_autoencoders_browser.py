@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from common.core.errors import UserError
 from common.core.files import write_json
 from common.saes.saelens import save_saelens
-from replications.sparse_autoencoders.browse import browse
+from replications.sparse_autoencoders.browse import BrowseFiles, browse
 from tests.fixtures.saes_browser_tiny import D, tiny_sae
 
 
@@ -20,12 +20,12 @@ def test_unknown_saes_and_missing_streams_are_refused(tmp_path, model_folder, mo
     save_file({"tokens": torch.zeros(1)}, tmp_path / "held.safetensors")
     common = {
         "manifest": model_folder / "manifest.json", "index": tmp_path / "index.json", "activations": [],
-        "held_out": tmp_path / "held.safetensors", "template": tmp_path / "t.html",
+        "held_out": tmp_path / "held.safetensors", "template": tmp_path / "t.html", "caption": tmp_path / "c.rst",
     }  # fmt: skip
     with pytest.raises(UserError, match="no SAE 'other' in"):
-        browse(**common, pages=[tmp_path / "other.html"])
+        browse(BrowseFiles(**common, pages=[tmp_path / "other.html"]))
     with pytest.raises(UserError, match="of which no activations were given"):
-        browse(**common, pages=[tmp_path / "tiny.html"])
+        browse(BrowseFiles(**common, pages=[tmp_path / "tiny.html"]))
 
 
 class _Stub:

@@ -9,21 +9,23 @@ from safetensors.torch import load_file
 
 from common.core.metrics import read_metrics
 from common.core.settings import load_replication
+from common.core.step import RunInfo
 from common.saes.architectures.base import random_rows
+from common.saes.index import Index
 from common.saes.metrics import cosines, recovery
 from common.saes.recipe import Recipe
 from common.saes.stream import as_batch
 from common.saes.trainer import train
-from replications.sparse_autoencoders.dictionaries import dictionaries
-from replications.sparse_autoencoders.draw_dictionaries import PANELS, draw_dictionaries
+from replications.sparse_autoencoders.dictionaries import DictionariesFiles, dictionaries
+from replications.sparse_autoencoders.language_figures import PANELS
+from replications.sparse_autoencoders.language_figures import dictionaries as draw_dictionaries
 from replications.sparse_autoencoders.matching import Matcher
-from replications.sparse_autoencoders.measure_planted import measure_planted, random
-from replications.sparse_autoencoders.members import members
-from replications.sparse_autoencoders.more_members import late_folders, more_members, narrower
-from replications.sparse_autoencoders.overlap_pairs import pair_rows
+from replications.sparse_autoencoders.measure_planted import MeasureFiles, measure_planted, random
+from replications.sparse_autoencoders.overlap import pair_rows
+from replications.sparse_autoencoders.settings import Planted
 from replications.sparse_autoencoders.soft_frozen import COSINE, into_cone, train_soft_frozen
-from replications.sparse_autoencoders.train_controls import SHARE, train_controls
-from replications.sparse_autoencoders.train_planted import train_planted
+from replications.sparse_autoencoders.sweep import central, everything, further, narrower, swept
+from replications.sparse_autoencoders.train_planted import SHARE, TrainFiles, train_planted
 from replications.sparse_autoencoders.worlds import directions
 
 
@@ -100,42 +102,37 @@ class Listing(Matcher):
         return torch.ones(2), torch.ones(2)
 
 
-def test_more_members_are_new_and_have_their_twins_in_the_sweep():
-    for scale in ("smoke", "laptop", "gpu"):
+def test_every_dictionary_has_its_twin_of_the_first_seed_and_every_pair_is_trained():
+    for scale in ("smoke", "laptop", "full", "gpu"):
         sweep = load_replication("sparse_autoencoders", scale).sweep
-        own, more = members(sweep, [0, 1, 2]), more_members(sweep, [0, 1, 2])
-        assert not {one.name for one in own} & {one.name for one in more}
-        assert len({one.name for one in more}) == len(more)
-        first = {one.name for one in own}
-        for one in more:
-            twin = one.name.rpartition("-s")[0].replace("soft", "batch_topk") + "-s0"
-            assert twin in first
-        kinds = [one.kind for one in more]
+        found = everything(sweep, [0, 1, 2])
+        names = {one.name for one in found}
+        assert len(names) == len(found)
+        first = {one.name for one in swept(sweep, [0, 1, 2])}
+        for one in further(sweep, [0, 1, 2]):
+            assert one.name.rpartition("-s")[0] + "-s0" in first
+        kinds = [one.kind for one in found]
         assert kinds.count("soft") == 3
-        assert kinds.count("late") == 2
-        assert kinds.count("architecture seed") == 4
-        assert all((one.kind == "late") == (one.recipe.source == "late") for one in more)
-        stored = [("own", one) for one in own] + [("more", one) for one in more]
-        late = [Path(there) / one.name for there, one in stored if one.kind == "late"]
-        assert late_folders(Path("own/index.json"), Path("more/index.json"), sweep, [0, 1, 2]) == late
+        assert kinds.count("late") == 3 * sweep.late
         assert kinds.count("width") == (3 - sweep.grid_seeds) * len(narrower(sweep))
+        assert all((one.kind == "late") == (one.recipe.source == "late") for one in found)
         listing = Listing()
-        pair_rows(listing, Path("own"), Path("more"), sweep, [0, 1, 2])
-        assert set(listing.asked) <= {Path(there) / one.name for there, one in stored}
-        assert max(one.recipe.d_sae for one in more) == sweep.width
+        pair_rows(listing, Index(Path("saes/index.json"), found), sweep, [0, 1, 2])
+        assert {path.name for path in listing.asked} <= names
 
 
 def test_planted_dictionaries_that_are_held_back_find_less(tmp_path):
     """The controls of claim S2 at scale smoke, end to end: rows stay where they may be, and finding needs learning."""
-    settings = load_replication("sparse_autoencoders", "smoke")
-    training = settings.easy.training.model_copy(update={"steps": 300})
-    easy, hard = (one.model_copy(update={"training": training}) for one in (settings.easy, settings.hard))
-    run = {"easy": easy, "hard": hard, "seeds": [0, 1]}
-    train_planted(
-        **run, revival=settings.revival, device="cpu", checkpoint=tmp_path / "c", out=tmp_path / "models.safetensors"
+    planted = load_replication("sparse_autoencoders", "smoke").planted
+    training = planted.easy.training.model_copy(update={"steps": 300})
+    easy, hard = (one.model_copy(update={"training": training}) for one in (planted.easy, planted.hard))
+    settings, run = (
+        Planted(easy=easy, hard=hard, revival=planted.revival),
+        RunInfo(scale="smoke", seeds=[0, 1], device="cpu"),
     )
-    train_controls(**run, device="cpu", checkpoint=tmp_path / "c", out=tmp_path / "controls.safetensors")
-    stored = load_file(tmp_path / "controls.safetensors")
+    models, part = tmp_path / "models.safetensors", tmp_path / "planted"
+    train_planted(TrainFiles(models=models), settings, run)
+    stored = load_file(models)
     for world, planted in (("easy", easy), ("hard", hard)):
         for place, seed in enumerate((0, 1)):
             start = random_rows(planted.d_sae, planted.world.d, torch.Generator().manual_seed(seed))
@@ -143,32 +140,31 @@ def test_planted_dictionaries_that_are_held_back_find_less(tmp_path):
             assert COSINE - 1e-4 < float(moved[0].min()) < 0.99
             assert float(moved[1].min()) == pytest.approx(1, abs=1e-5)
     assert stored["easy_soft.trace_fvu"].shape[1] == 1 + -(-round(SHARE * 300) // 20)
-    measure_planted(
-        **run, models=tmp_path / "models.safetensors", controls=tmp_path / "controls.safetensors",
-        metrics=tmp_path / "metrics.json", table=tmp_path / "t.csv", traces=tmp_path / "l.csv",
-        kinds=tmp_path / "k.csv",
-    )  # fmt: skip
-    found = read_metrics(tmp_path / "metrics.json")
-    explained = [found[f"easy_explained{end}"].value for end in ("", "_soft", "_frozen")]
+    tables = {name: part / f"{name}.csv" for name in ("features", "traces", "kinds")}
+    measure_planted(MeasureFiles(models=models, metrics=part / "metrics.json", **tables), settings, run)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["models.safetensors"]
+    found = read_metrics(part / "metrics.json")
+    held = ("soft_frozen", "frozen_decoder")
+    explained, near = (
+        [found[name].value, *(found[name].control(kind).value for kind in held)]
+        for name in ("easy_explained", "easy_mmcs")
+    )
     assert explained == sorted(explained, reverse=True)
-    assert found["easy_mmcs"].value > found["easy_mmcs_soft"].value > found["easy_mmcs_frozen"].value
+    assert near == sorted(near, reverse=True)
     near = [recovery(directions(easy.world, seed), random(easy, seed)).mmcs for seed in (0, 1)]
-    assert found["easy_mmcs_untrained"].per_seed == pytest.approx(near)
-    assert found["easy_mmcs_gain"].value == pytest.approx(found["easy_mmcs"].value - sum(near) / 2)
+    assert found["easy_mmcs"].control("untrained").per_seed == pytest.approx(near)
     assert found["easy_soft_share"].value == pytest.approx(explained[1] / explained[0], rel=0.01)
-    difference = found["hard_soft_share"].value - found["easy_soft_share"].value
-    assert found["hard_soft_share_minus_easy"].value == pytest.approx(difference)
-    kinds = pd.read_csv(tmp_path / "k.csv")
+    assert found["hard_soft_share"].control("easy_world").value == found["easy_soft_share"].value
+    kinds = pd.read_csv(tables["kinds"])
     assert len(kinds) == 2 * 2 * 4
     assert kinds.groupby("kind")["l0"].mean().between(1.5, 5).all()
 
 
 def test_dictionaries_side_by_side_are_paired_by_seed(tmp_path):
     sweep = load_replication("sparse_autoencoders", "laptop").sweep
-    end = f"{sweep.width}-k{sweep.sparsity}-s"
     rest = {"l0": 32.0, "delta_ce": 0.3, "kl": 0.1}
     table = [
-        {"name": f"{name}-{end}{seed}", "fvu": fvu + tilt * seed, "recovered_mean": recovered, **rest}
+        {"name": central(sweep, seed, name), "fvu": fvu + tilt * seed, "recovered_mean": recovered, **rest}
         for name, fvu, tilt, recovered in (("batch_topk", 0.2, 0.01, 0.9), ("soft", 0.3, 0.01, 0.8),
                                            ("frozen", 0.5, 0.01, 0.5))
         for seed in (0, 1, 2)
@@ -193,21 +189,22 @@ def test_dictionaries_side_by_side_are_paired_by_seed(tmp_path):
     ]
     for name, own in (("saes", table), ("probes", probes), ("planted", planted)):
         pd.DataFrame(own).to_csv(tmp_path / f"{name}.csv", index=False)
+    files = {name: tmp_path / f"{name}.csv" for name in ("saes", "probes", "planted", "table")}
     dictionaries(
-        saes=tmp_path / "saes.csv", probes=tmp_path / "probes.csv", planted=tmp_path / "planted.csv", sweep=sweep,
-        seeds=[0, 1, 2], metrics=tmp_path / "metrics.json", table=tmp_path / "d.csv",
+        DictionariesFiles(**files, metrics=tmp_path / "metrics.json"), sweep,
+        RunInfo(scale="laptop", seeds=[0, 1, 2], device="cpu"),
     )  # fmt: skip
     found = read_metrics(tmp_path / "metrics.json")
     assert found["explained_soft_gap"].per_seed == pytest.approx([0.1] * 3)
-    assert found["explained_seed_gap"].per_seed == pytest.approx([0.01, 0.01, 0.02])
-    assert found["recovered_soft_gap"].value == pytest.approx(0.1)
-    assert found["explained_frozen"].value == pytest.approx(0.49)
-    assert found["probe_k1_trained"].value == pytest.approx(0.81)
+    assert found["explained_soft_gap"].control("next_seed").per_seed == pytest.approx([0.01, 0.01, 0.02])
+    assert found["recovered"].control("soft_frozen").difference.value == pytest.approx(0.1)
+    assert found["explained"].control("frozen_decoder").value == pytest.approx(0.49)
+    assert found["probe_k1"].value == pytest.approx(0.81)
     assert found["probe_k1_soft_gap"].per_seed == pytest.approx([0.1] * 3)
     assert found["probe_k5_frozen_gap"].per_seed == pytest.approx([0.15] * 3)
-    assert "explained_random" not in found
-    assert "probe_k1_random" in found
-    frame = pd.read_csv(tmp_path / "d.csv")
+    assert "random_dictionary" in {control.name for control in found["probe_k1"].controls}
+    assert "random_dictionary" not in {control.name for control in found["explained"].controls}
+    frame = pd.read_csv(files["table"])
     assert list(dict.fromkeys(frame["kind"])) == ["trained", "soft", "frozen", "random", "pca"]
     assert frame[frame["kind"] == "random"]["explained"].notna().sum() == 1
     assert frame.set_index(["kind", "seed"]).loc[("trained", 2), "hard_found"] == 1

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from common.core.errors import UserError
-from common.core.files import write_json
+from common.saes.index import Entry, read_index, write_index
 from common.saes.sae import About, Sae
-from common.saes.saelens import save_saelens
 from replications.sparse_autoencoders.measure_errors import (
     DRAWS,
     by_document,
@@ -23,11 +22,12 @@ from replications.sparse_autoencoders.measure_errors import (
 )
 from replications.sparse_autoencoders.settings import Sweep
 from replications.sparse_autoencoders.substitution import at_same_distance
+from replications.sparse_autoencoders.sweep import recipe
 
 SWEEP = Sweep.model_validate(
     {
         "widths": [8, 16], "sparsities": [2, 4], "grid_seeds": 1, "width": 16, "sparsity": 4, "architectures": [],
-        "control_seeds": 2,
+        "late": True,
         "training": {"steps": 1, "batch": 2, "learning_rate": 0.1, "warmup": 0, "dead_after": 1},
     }
 )  # fmt: skip
@@ -56,15 +56,18 @@ def judged(factors):
 def test_planted_ratios_are_found_where_they_are():
     found = judged([3.0, 2.0, 2.2, 4.0, 4.4])
     assert found["pathological_ratio"].per_seed == pytest.approx([2.0, 2.2], rel=0.15)
+    covariance = found["pathological_ratio"].control("covariance_points")
+    assert covariance.value == pytest.approx(2, rel=0.1)  # twice the damage of random points, as planted
+    assert found["pathological_ratio"].uncertainty.unit == "documents"
     assert found["pathological_ratio_shaped"].per_seed == pytest.approx([1.0, 1.1])
     assert found["pathological_ratio_late"].per_seed == pytest.approx([4.0, 4.4], rel=0.15)
     assert found["pathological_ratio_k2"].value == pytest.approx(3, rel=0.15)
     assert found["pathological_share"].value == 1
-    assert found["pathological_share_null"].value == 0
-    assert found["pathological_share_difference"].ci_low == 1
+    assert found["pathological_share"].control("random_points").value == 0
+    assert found["pathological_share"].control("random_points").difference.ci_low == 1
     few = judged([3.0, 2.0, 1.2, 1.2, 1.2])
     assert few["pathological_share"].value == pytest.approx(0.4)
-    assert few["pathological_share_difference"].value == pytest.approx(0.4)
+    assert few["pathological_share"].control("random_points").difference.value == pytest.approx(0.4)
 
 
 def test_the_control_strays_as_draws_do():
@@ -109,17 +112,11 @@ def test_directions_have_the_covariance_of_the_activations_and_the_length_of_the
 
 
 def test_compared_are_the_batch_topk_saes_of_the_central_width(tmp_path):
-    def listed(folder, names):
-        for name, _kind, width in names:
-            sae = Sae(About("batch_topk"), "relu", torch.zeros(3, width), torch.zeros(width), torch.zeros(width, 3),
-                      torch.zeros(3))  # fmt: skip
-            save_saelens(sae, folder / name)
-        rows = [{"name": name, "kind": kind, "recipe": {"d_sae": width}} for name, kind, width in names]
-        write_json(folder / "index.json", rows)
-        return folder / "index.json"
-
-    own = [("a", "grid", 16), ("b", "grid", 8), ("c", "seed", 16), ("d", "frozen", 16), ("e", "late", 16)]
-    more = [("f", "soft", 16), ("g", "late", 16), ("h", "architecture seed", 16), ("i", "width", 8)]
-    saes, kinds = compared(listed(tmp_path / "saes", own), listed(tmp_path / "more", more), SWEEP)
-    assert kinds == {"a": "grid", "c": "seed", "e": "late", "g": "late"}
-    assert all(sae.d_sae == 16 for sae in saes.values())
+    listed = [("a", "grid", 16, 4), ("b", "grid", 8, 4), ("c", "seed", 16, 4), ("d", "frozen", 16, 4),
+              ("e", "late", 16, 4), ("f", "soft", 16, 4), ("g", "grid", 16, 2), ("h", "architecture seed", 16, 4),
+              ("i", "width", 8, 4)]  # fmt: skip
+    entries = [Entry(name=name, kind=kind, recipe=recipe("topk", width, k, 0)) for name, kind, width, k in listed]
+    write_index(tmp_path / "index.json", entries)
+    index = read_index(tmp_path / "index.json")
+    assert [one.name for one in compared(index, SWEEP, everywhere=True)] == ["a", "c", "e", "g"]
+    assert [one.name for one in compared(index, SWEEP, everywhere=False)] == ["a", "c"]

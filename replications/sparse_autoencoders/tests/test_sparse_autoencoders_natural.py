@@ -5,11 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from common.core.claims import evaluate, load_claims
 from common.interp.partial_forward import rerun
 from common.saes.sae import About, Sae
 from replications.sparse_autoencoders import completeness
-from replications.sparse_autoencoders.codes import random_sae
 from replications.sparse_autoencoders.completeness import (
     KS,
     NULL,
@@ -23,7 +21,9 @@ from replications.sparse_autoencoders.completeness import (
     pair_mean,
     summary,
 )
-from replications.sparse_autoencoders.natural import absorption_metrics, layer_metrics, layer_rows, standard
+from replications.sparse_autoencoders.layers import layer_metrics, layer_rows, standard
+from replications.sparse_autoencoders.natural_absorption import absorption_metrics
+from replications.sparse_autoencoders.readouts import random_sae
 from replications.sparse_autoencoders.token_classes import (
     Discriminants,
     Half,
@@ -37,15 +37,9 @@ from replications.sparse_autoencoders.token_classes import (
     random_class,
 )
 
-CLAIMS = {claim.id: claim for claim in load_claims("sparse_autoencoders")}
-YES, NO = "reproduced", "not reproduced"
 ENTRIES = 12  # vocabulary entries; 0 to 3 are the class
 D = ENTRIES + 1  # one dimension per entry, and one for the class
 MEMBERS = {0, 1, 2, 3}
-
-
-def verdict(claim, metrics):
-    return evaluate("sparse_autoencoders", CLAIMS[claim], "toy", metrics).verdict
 
 
 def sae_with(rows):
@@ -146,17 +140,15 @@ def test_metrics_of_both_parts():
         for name, good in (("a", 0.9), ("b", 0.1))
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
-    assert verdict("natural_absorption", absorption_metrics(frame.assign(absorbed=5 * frame["absorbed"]))) == YES
-    assert verdict("natural_absorption", absorption_metrics(frame.assign(absorbed=0.5))) == NO
     found = absorption_metrics(frame)
     assert found["gap"].value == 0.5
     assert found["classes"].value == 1
-    assert found["absorbed_minus_random"].value == pytest.approx(0.1)
+    assert found["absorbed"].control("random_classes").difference.value == pytest.approx(0.1)
     others = {"shuffled": 0.1, "random": 0.4, "other_seed": 0.8, "same_start": 0.9}
     table = pd.DataFrame({"seed": [0, 0, 1, 1], "later": [0.9, 0.5, 0.9, 0.5], **others})
     layers = layer_metrics(table)
     assert layers["matched"].value == 0.5
-    assert layers["match_minus_random"].value == pytest.approx(0.3)
+    assert layers["match"].control("random_directions").difference.value == pytest.approx(0.3)
     assert layers["match_same_start"].value == pytest.approx(0.9)
 
 
@@ -175,8 +167,10 @@ def test_layers_are_matched_with_the_dictionary_of_another_seed():
     crossed = layer_rows(x, x, [sae(1), sae(2)], [sae(1), sae(2)], [0, 1])
     assert crossed["same_start"].min() > 0.999
     assert crossed["later"].max() < 0.99
-    assert verdict("layers_share_latents", layer_metrics(found)) == YES
-    assert verdict("layers_share_latents", layer_metrics(crossed)) == NO
+    shared, apart = (
+        [control.difference.value for control in layer_metrics(rows)["match"].controls] for rows in (found, crossed)
+    )
+    assert min(shared) > 0.5 > 0.2 > max(apart)
 
 
 @pytest.fixture
@@ -223,14 +217,14 @@ def test_sets_and_summary():
         for name, k, _, error in [*sets, *((NULL, k, [], False) for k in KS)]
     ]  # fmt: skip
     found = summary(pd.DataFrame(table), {"syntax": 3.0, "ioi": 9.0})
-    assert found["survives_k16_minus_random"].value == pytest.approx(0.6)
-    assert found["ioi_survives_k16_minus_random"].value == pytest.approx(0.4)
-    assert found["survives_k16_minus_random_dictionary"].value == pytest.approx(0)
+    assert found["survives_k16"].control("random_latents").difference.value == pytest.approx(0.6)
+    assert found["ioi_survives_k16"].control("random_latents").difference.value == pytest.approx(0.4)
+    assert found["survives_k16"].control("random_dictionary").difference.value == pytest.approx(0)
     assert (found["behaviour"].value, found["ioi_behaviour"].value) == (3, 9)
     frame = pd.DataFrame(table)
     frame.loc[(frame["task"] == "ioi") & (frame["latents"] == "none"), "survives"] = 0.9
     found = summary(frame, {"syntax": 3.0, "ioi": 9.0})
-    assert found["ioi_survives_error_minus_syntax"].value == pytest.approx(0.9 - 0.7)
+    assert found["ioi_survives_error_alone"].control("syntax").difference.value == pytest.approx(0.9 - 0.7)
 
 
 def test_ioi_pairs_part_at_the_repeated_name_and_come_from_one_half():
@@ -291,8 +285,10 @@ def completeness_of(**of_error):
     return summary(pd.DataFrame(rows), dict.fromkeys(of_error, clean))
 
 
-@pytest.mark.parametrize("claim", [name for name, claim in CLAIMS.items() if claim.part == "completeness"])
-def test_completeness_claims_need_the_latents_or_the_error_that_they_name(claim):
-    of_error = claim == "error_carries_indirect_objects"
-    assert verdict(claim, completeness_of(syntax=False, ioi=of_error)) == YES
-    assert {verdict(claim, completeness_of(syntax=alike, ioi=alike)) for alike in {True, not of_error}} == {NO}
+def test_what_carries_a_behaviour_is_found_in_the_latents_or_in_the_error():
+    found = completeness_of(syntax=False, ioi=True)
+    assert found["survives_k4"].value > 0.9
+    assert found["survives_k4"].control("random_latents").value < 0.2
+    assert found["survives_error_alone"].value < 0.1
+    assert found["ioi_survives_error_alone"].value > 0.9
+    assert found["ioi_survives_error_alone"].control("syntax").difference.ci_low > 0.5

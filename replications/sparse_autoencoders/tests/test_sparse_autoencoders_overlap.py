@@ -6,17 +6,18 @@ import pandas as pd
 import pytest
 import torch
 
-from common.core.files import write_json
 from common.core.metrics import read_metrics
 from common.core.settings import load_replication
+from common.core.step import RunInfo
 from common.saes.architectures.base import random_rows
+from common.saes.index import Entry, write_index
 from common.saes.metrics import cosines
 from common.saes.sae import About, Sae
 from common.saes.saelens import save_saelens
 from replications.sparse_autoencoders import matching
-from replications.sparse_autoencoders.draw_overlap import draw_overlap
+from replications.sparse_autoencoders.latents_figures import overlap as draw_overlap
 from replications.sparse_autoencoders.matching import compared, matched, random_like
-from replications.sparse_autoencoders.overlap import correlation, overlap
+from replications.sparse_autoencoders.overlap import OverlapFiles, correlation, overlap
 
 N, D = 60, 40
 
@@ -91,45 +92,45 @@ def test_the_step_finds_what_was_planted(tmp_path, monkeypatch):
     sweep = sweep.model_copy(
         update={"widths": [half, N, 2 * N], "width": N, "sparsity": 3, "sparsities": [3, 5], "grid_seeds": 1}
     )
-    more = tmp_path / "more"
     density = torch.cat([torch.full((40,), 0.1), torch.full((20,), 0.001)]) * torch.linspace(1, 1.1, N)
     for seed in (0, 1, 2):
-        folder = more if seed else tmp_path
         planted(tmp_path, f"batch_topk-{N}-k3-s{seed}", common=40, own=seed, density=density)
-        planted(folder, f"batch_topk-{half}-k3-s{seed}", common=15, own=20 + seed, width=half)
-        planted(folder, f"late-{N}-k3-s{seed}", common=0 if seed else 40, own=seed if not seed else 77 + seed)
+        planted(tmp_path, f"batch_topk-{half}-k3-s{seed}", common=15, own=20 + seed, width=half)
+        planted(tmp_path, f"late-{N}-k3-s{seed}", common=0 if seed else 40, own=seed if not seed else 77 + seed)
         for name, common in (("topk", 12), ("relu_bricken", 30)):
-            planted(folder, f"{name}-{N}-k3-s{seed}", common=common, own=60 + seed)
+            planted(tmp_path, f"{name}-{N}-k3-s{seed}", common=common, own=60 + seed)
     planted(tmp_path, f"batch_topk-{N}-k5-s0", common=48, own=9)
     planted(tmp_path, f"batch_topk-{half}-k5-s0", common=0, own=8, width=half)
-    for folder in (tmp_path, more):
-        write_json(folder / "index.json", [])
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    write_index(tmp_path / "index.json", [Entry(name=name) for name in names])
+    tables = {"latents": tmp_path / "t.csv", "pairs": tmp_path / "p.csv"}
     overlap(
-        index=tmp_path / "index.json", more=more / "index.json", sweep=sweep, seeds=[0, 1, 2],
-        metrics=tmp_path / "metrics.json", table=tmp_path / "t.csv", pairs=tmp_path / "p.csv",
+        OverlapFiles(index=tmp_path / "index.json", metrics=tmp_path / "metrics.json", **tables), sweep,
+        RunInfo(scale="smoke", seeds=[0, 1, 2], device="cpu"),
     )  # fmt: skip
     # in both directions at the central width, once below it, for other sparsities and for two architectures, each with
     # its null; three layers
     assert len(asked) == 2 * (6 + 3 + 2 + 2 + 6) + 3, "a pair was matched twice"
     found = read_metrics(tmp_path / "metrics.json")
     assert found["overlap"].value == pytest.approx(2 / 3, abs=0.02)
-    assert found["overlap_random"].value < 0.05
-    late = found["overlap_late"].per_seed
+    assert found["overlap"].control("random_directions").value < 0.05
+    late = found["overlap"].control("later_layer").per_seed
     assert max(late[:2]) < 0.05, "the dictionary of the later layer must be that of another seed"
     assert late[2] == pytest.approx(2 / 3, abs=0.02)  # seed 2 is compared with that of seed 0
     assert found["rate_correlation"].value > 0.4
-    assert abs(found["rate_correlation_permuted"].value) < 0.3
+    assert abs(found["rate_correlation"].control("permuted_densities").value) < 0.3
     assert found[f"overlap_width_{N}"].value == pytest.approx(found["overlap"].value)
     assert found[f"overlap_width_{half}"].value == pytest.approx(0.5, abs=0.02)
-    assert found[f"overlap_width_{half}_minus_random"].ci_low > 0.4
+    assert found[f"overlap_width_{half}"].control("random_directions").difference.ci_low > 0.4
     assert f"overlap_width_{2 * N}" not in found
     assert (found["overlap_sparsity"].ci_low, found["overlap_sparsity"].ci_high) == pytest.approx((0, 2 / 3), abs=0.02)
     assert found["overlap_seeds_and_sparsity"].value == pytest.approx(2 / 3, abs=0.02)
     assert found["overlap_seeds_and_sparsity"].n == 2
     assert (found["overlap_topk"].value, found["overlap_l1"].value) == pytest.approx((0.2, 0.5), abs=0.02)
     assert found["overlap_l1_minus_topk"].value == pytest.approx(0.3, abs=0.03)
-    assert abs(found["overlap_l1_minus_topk_random"].value) < 0.05
-    assert found["overlap_l1_minus_topk_difference"].ci_low > 0.2
+    null = found["overlap_l1_minus_topk"].control("random_directions")
+    assert abs(null.value) < 0.05
+    assert null.difference.ci_low > 0.2
     assert "not a confidence interval" in found["overlap_sparsity"].formula
     assert len(pd.read_csv(tmp_path / "t.csv")) == 3 * N
     table = pd.read_csv(tmp_path / "p.csv")

@@ -1,30 +1,28 @@
-"""Absolute values in superposition: data, loss, who serves what, and what makes each claim fail."""
+"""Absolute values and ReLU units: data, loss, who serves what, and what makes each metric fail."""
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from replications.superposition.absolute import absolute_loss, dropped, starts
-from replications.superposition.measure_absolute import kinds, measure_absolute, own_unit_is_important, shuffled
+from common.core.step import RunInfo
+from replications.superposition.absolute import absolute_loss, start_weights, zero_answer_loss
+from replications.superposition.measure_neurons import (
+    absolute_metrics,
+    kinds,
+    neuron_metrics,
+    own_unit_is_important,
+    permuted_importance,
+    polysemantic,
+)
 from replications.superposition.model import Data
-from replications.superposition.motif import cancelled, compensation, interference
+from replications.superposition.motif import cancelled, compensation, interference, motif_metrics
+from replications.superposition.settings import Absolute, AbsoluteTraining, MotifTraining
 from replications.superposition.streams import batch
 from replications.superposition.tables import rank_correlation
-from replications.superposition.train_absolute import train_absolute
-from replications.superposition.training_settings import AbsoluteTraining, MotifTraining
-from tests.fixtures.test_superposition_parts import SEEDS, verdicts
+from replications.superposition.train_absolute import TrainFiles, train_absolute
+from tests.fixtures.superposition_planted import SEEDS, grid, missed
 
-CLAIMS = [
-    "absolute_computed",
-    "absolute_dense",
-    "absolute_sparse",
-    "absolute_important_alone",
-    "absolute_important_alone_sparser",
-    "absolute_dense_none",
-    "absolute_motif_uneven",
-    "absolute_motif_cancelled",
-]
 N, M = 20, 40
 
 
@@ -46,7 +44,7 @@ def test_two_units_a_feature_compute_the_absolute_value_and_linear_units_cannot(
 
 
 def test_loss_equals_a_loop_over_points_and_features():
-    weights = starts(2, 4, 5, seed=0)
+    weights = start_weights(2, 4, 5, seed=0)
     weights = {name: 20 * value + 0.1 for name, value in weights.items()}
     data = batch(torch.tensor([0.5, 0.2], dtype=torch.float64), 5, 20, seed=1, step=0, signed=True)
     importance = 0.5 ** torch.arange(5)
@@ -61,7 +59,7 @@ def test_loss_equals_a_loop_over_points_and_features():
 
 @pytest.mark.parametrize("hidden", ["relu", "linear"])
 def test_the_written_gradient_is_that_of_the_loss(hidden):
-    weights = {name: (20 * value + 0.1).double() for name, value in starts(2, 4, 5, seed=0).items()}
+    weights = {name: (20 * value + 0.1).double() for name, value in start_weights(2, 4, 5, seed=0).items()}
     drawn = batch(torch.tensor([0.5, 0.2], dtype=torch.float64), 5, 20, seed=1, step=0, signed=True)
     data = Data(drawn.x.double(), drawn.weight.double())
     importance = 0.5 ** torch.arange(5, dtype=torch.float64)
@@ -74,10 +72,10 @@ def test_the_written_gradient_is_that_of_the_loss(hidden):
 
 def test_answering_nothing_has_the_loss_we_divide_by():
     at = torch.tensor([0.3], dtype=torch.float64)
-    nothing = {name: torch.zeros_like(value) for name, value in starts(1, 4, 8, seed=0).items()}
+    nothing = {name: torch.zeros_like(value) for name, value in start_weights(1, 4, 8, seed=0).items()}
     data: Data = batch(at, 8, 20000, seed=0, step=0, signed=True)
     importance = 0.8 ** torch.arange(8)
-    expected = float(dropped(at.float(), importance)[0])
+    expected = float(zero_answer_loss(at.float(), importance)[0])
     assert float(absolute_loss(nothing, data, importance, "relu")[0]) == pytest.approx(expected, rel=0.03)
 
 
@@ -109,7 +107,7 @@ def test_kinds_of_features():
     assert own_unit_is_important(mixed([0, 1, 2])) == 1.0
     assert own_unit_is_important(mixed([17, 18, 19])) == 0.0
     assert own_unit_is_important(dedicated(range(N))) == 0.5
-    assert shuffled(mixed([0, 1, 2]), 0) == pytest.approx(0.5, abs=0.05)
+    assert permuted_importance(mixed([0, 1, 2]), 0) == pytest.approx(0.5, abs=0.05)
 
 
 def motif(outof=(0.5, 2.0), inhibition=2.0):
@@ -141,38 +139,50 @@ GOOD = {
     "dense": dedicated(range(N)), "mixed": mixed([0, 1, 2, 3]), "sparser": mixed([0, 1]), "sparse": shared(),
     "error": 0.05, "motif": motif(),
 }  # fmt: skip
-BROKEN = {
-    "absolute_motif_uneven": {"motif": motif(outof=(1.0, 1.0))},
-    "absolute_motif_cancelled": {"motif": motif(inhibition=0.5)},
-    "absolute_computed": {"error": 0.5},
-    "absolute_dense": {"dense": shared()},
-    "absolute_dense_none": {"dense": mixed(range(18))},
-    "absolute_important_alone_sparser": {"sparser": mixed([18, 19])},
-    "absolute_sparse": {"sparse": dedicated(range(N))},
-    "absolute_important_alone": {"mixed": mixed([16, 17, 18, 19])},
+BOUNDS = {
+    "error": (None, 0.2),
+    "dense_polysemantic": (None, 6),
+    "sparse_polysemantic": (30, None),
+    "own_unit_importance": (0.8, None),
+    "own_unit_importance_sparser": (0.8, None),
+    "compensation": (0.4, None),
+    "cancelled": (0.8, None),
 }
+BROKEN = {
+    "compensation": {"motif": motif(outof=(1.0, 1.0))},
+    "cancelled": {"motif": motif(inhibition=0.5)},
+    "error": {"error": 0.5},
+    "dense_polysemantic": {"dense": shared()},
+    "own_unit_importance_sparser": {"sparser": mixed([18, 19])},
+    "sparse_polysemantic": {"sparse": dedicated(range(N))},
+    "own_unit_importance": {"mixed": mixed([16, 17, 18, 19])},
+}
+SETTINGS = Absolute.model_construct(mixed_density=0.1, sparser_density=0.03)
 
 
-@pytest.mark.parametrize(("order", "expected"), [("rising", "reproduced"), ("falling", "not reproduced")])
-def test_polysemantic_units_become_more_with_sparsity(tmp_path, order, expected):
-    """Eight densities at which 0, 5, 10 ... units serve several features, and the same turned round."""
-    W1 = torch.stack([mixed([*range(N - k)][: (M - 5 * k) // 2]) for k in range(8)]).repeat(len(SEEDS), 1, 1, 1)
-    W1 = W1 if order == "rising" else W1.flip(1)
+def planted(W1, densities, error=0.05, small=None):
+    """What the training step writes, the same weights for every seed; the first small start is too bad to count."""
+    loss = error + 0.001 * torch.arange(len(SEEDS))
     tensors = {
-        "relu.W1": W1,
-        "relu.loss": 0.05 * torch.ones(len(SEEDS), 8),
-        "relu.densities": torch.tensor([1.0, 0.5, 0.3, 0.1, 0.05, 0.03, 0.01, 0.001], dtype=torch.float64),
-        "linear.loss": 0.8 * torch.ones(len(SEEDS), 1),
+        "relu.W1": W1.repeat(len(SEEDS), 1, 1, 1),
+        "relu.loss": loss[:, None].repeat(1, len(W1)),
+        "relu.densities": torch.tensor(densities, dtype=torch.float64),
+        "linear.loss": (0.85 + 0.01 * torch.arange(len(SEEDS)))[:, None],
         "linear.densities": torch.tensor([0.1], dtype=torch.float64),
-        "motif.loss": torch.ones(len(SEEDS), 1),
+        "motif.loss": torch.tensor([1.0, 0.1]).repeat(len(SEEDS), 1),
     }
-    for name, weights in zip(("motif.W1", "motif.W2"), motif(), strict=True):
-        tensors[name] = weights.repeat(len(SEEDS), 1, 1, 1)
-    save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "models.safetensors")
-    files = {"metrics": tmp_path / "m.json", "table": tmp_path / "t.csv", "motif": tmp_path / "motif.csv"}
-    models = tmp_path / "models.safetensors"
-    measure_absolute(models=models, seeds=SEEDS, mixed_density=0.1, sparser_density=0.03, **files)
-    assert verdicts(["absolute_rank"], tmp_path / "m.json") == {"absolute_rank": expected}
+    for name, weights in zip(("motif.W1", "motif.W2"), small or motif(), strict=True):
+        tensors[name] = torch.stack([torch.ones(4, 4), weights]).repeat(len(SEEDS), 1, 1, 1)
+    return tensors
+
+
+@pytest.mark.parametrize(("order", "expected"), [("rising", set()), ("falling", {"polysemantic_rank"})])
+def test_polysemantic_units_become_more_with_sparsity(order, expected):
+    """Eight densities at which 0, 5, 10 ... units serve several features, and the same turned round."""
+    W1 = torch.stack([mixed([*range(N - k)][: (M - 5 * k) // 2]) for k in range(8)])
+    densities = [1.0, 0.5, 0.3, 0.1, 0.05, 0.03, 0.01, 0.001]
+    metrics = absolute_metrics(planted(W1 if order == "rising" else W1.flip(0), densities), SETTINGS, SEEDS)
+    assert missed(metrics, polysemantic_rank=(0.9, None)) == expected
 
 
 def test_a_constant_count_has_no_rank_correlation():
@@ -180,35 +190,26 @@ def test_a_constant_count_has_no_rank_correlation():
     assert rank_correlation(np.arange(5.0) ** 3, np.arange(5.0)) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("broken", [None, *CLAIMS])
-def test_every_claim_needs_its_effect(tmp_path, broken):
+@pytest.mark.parametrize("broken", [None, *BOUNDS])
+def test_every_metric_needs_its_effect(broken):
     made = GOOD | BROKEN.get(broken, {})
-    error = made["error"] + 0.001 * torch.arange(len(SEEDS))
-    tensors = {
-        "relu.W1": torch.stack([made[name] for name in ("dense", "mixed", "sparser", "sparse")]).repeat(
-            len(SEEDS), 1, 1, 1
-        ),
-        "relu.loss": error[:, None].repeat(1, 4),
-        "relu.densities": torch.tensor([1.0, 0.1, 0.03, 0.001], dtype=torch.float64),
-        "linear.loss": (0.85 + 0.01 * torch.arange(len(SEEDS)))[:, None],
-        "linear.densities": torch.tensor([0.1], dtype=torch.float64),
-        "motif.loss": torch.tensor([1.0, 0.1]).repeat(len(SEEDS), 1),  # the first start is too bad to count
+    W1 = torch.stack([made[name] for name in ("dense", "mixed", "sparser", "sparse")])
+    tensors = planted(W1, [1.0, 0.1, 0.03, 0.001], made["error"], made["motif"])
+    wrong = missed(absolute_metrics(tensors, SETTINGS, SEEDS) | motif_metrics(tensors, SEEDS), **BOUNDS)
+    assert broken in wrong if broken else not wrong
+
+
+def test_units_that_serve_several_features():
+    alone, together = torch.eye(5, 10).double(), torch.cat([torch.eye(5), torch.eye(5)], dim=1).double()
+    assert float(polysemantic(alone)) == 0
+    assert float(polysemantic(together)) == 5
+    turned = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
+    grids = {
+        "relu_hidden": grid([[alone] * 2, [together] * 2], [1.0, 0.02]),
+        "relu": grid([[turned @ alone] * 2] * 2, [1.0, 0.02]),
     }
-    for name, weights in zip(("motif.W1", "motif.W2"), made["motif"], strict=True):
-        tensors[name] = torch.stack([torch.ones(4, 4), weights]).repeat(len(SEEDS), 1, 1, 1)
-    save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "models.safetensors")
-    measure_absolute(
-        models=tmp_path / "models.safetensors",
-        seeds=SEEDS,
-        mixed_density=0.1,
-        sparser_density=0.03,
-        metrics=tmp_path / "m.json",
-        table=tmp_path / "t.csv",
-        motif=tmp_path / "motif.csv",
-    )
-    found = verdicts(CLAIMS, tmp_path / "m.json")
-    missed = {name for name in CLAIMS if found[name] != "reproduced"}
-    assert broken in missed if broken else not missed
+    metrics = neuron_metrics(grids, 1.0)
+    assert missed(metrics, dense_polysemantic=(None, 0.5), sparse_polysemantic=(4.5, None)) == set()
 
 
 def test_training_computes_one_feature_in_two_units(tmp_path):
@@ -224,7 +225,9 @@ def test_training_computes_one_feature_in_two_units(tmp_path):
         n_features=3, n_hidden=2, density=0.2, restarts=4, evaluation_samples=64,
         optimisation=optimisation | {"steps": 5},
     )  # fmt: skip
-    train_absolute(training=training, motif=small, seeds=[1, 2], device="cpu", out=tmp_path / "models.safetensors")
+    settings = Absolute(training=training, motif=small, mixed_density=0.3, sparser_density=0.3)
+    run = RunInfo(scale="smoke", seeds=[1, 2], device="cpu")
+    train_absolute(TrainFiles(models=tmp_path / "models.safetensors"), settings, run)
     found = load_file(tmp_path / "models.safetensors")
     assert found["relu.W1"].shape == (2, 2, 3, 4)
     assert found["motif.W1"].shape == (2, 4, 2, 3)

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from common.core.step import RunInfo
 from common.toys.settings import Optimisation
 from replications.superposition.few_points import Points, draw_points, evaluate_points, hidden_vectors
 from replications.superposition.model import Data, evaluate
+from replications.superposition.settings import FewPoints
 from replications.superposition.train_double_descent import descend
-from replications.superposition.training_settings import WidthTraining
 
 LAW = {"n_features": 20, "density": 0.1, "seeds": [3, 4], "device": "cpu"}
 GENERATOR = torch.Generator().manual_seed(0)
@@ -77,33 +78,36 @@ OPTIMISATION = Optimisation(
     weight_decay=0.1,
     clip=100.0,
 )
-TRAINING = WidthTraining(
+TRAINING = FewPoints(
     n_features=20, widths=[2, 4], density=0.1, points=[3, 8, 12, 20], chunk=100, chunks=4, test_points=30,
     control_decay=1.0, n_seeds=2, optimisation=OPTIMISATION,
 )  # fmt: skip
 
 
+RUN = RunInfo(scale="smoke", seeds=[0, 1], device="cpu")
+
+
 @pytest.fixture(scope="module")
 def both():
-    return descend(TRAINING, [2, 4], [0, 1], "cpu")
+    return descend(TRAINING, RUN)
 
 
 def test_a_width_does_not_see_the_others(both):
-    alone = descend(TRAINING, [2], [0, 1], "cpu")
-    narrow = both["W"][:, :, ::2]
+    alone = descend(TRAINING.model_copy(update={"widths": [2]}), RUN)
+    narrow = both["W"][:, :, :, :1]
     assert not bool(narrow[..., 2:, :].any())
-    assert bool(both["W"][:, :, 1::2, 2:].any())
+    assert bool(both["W"][:, :, :, 1:, 2:].any())
     torch.testing.assert_close(narrow[..., :2, :], alone["W"], rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(both["test_loss"][..., ::2], alone["test_loss"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(both["test_loss"][..., :1], alone["test_loss"], rtol=1e-3, atol=1e-4)
 
 
 def test_training_in_chunks_ends_at_a_like_loss(both):
     """Not at the same: a chunk draws its own points. Losses of the training set agree with the points kept."""
-    chunked = descend(TRAINING.model_copy(update={"chunk": 5}), [2, 4], [0, 1], "cpu")
+    chunked = descend(TRAINING.model_copy(update={"chunk": 5}), RUN)
     assert torch.equal(chunked["W"][:, 0], both["W"][:, 0])  # three points are one chunk
     torch.testing.assert_close(chunked["train_loss"], both["train_loss"], rtol=0.3, atol=0.1)
-    assert chunked["hidden.20"].shape == both["hidden.20"].shape == (2, 4, 4, 20)
-    some = descend(TRAINING.model_copy(update={"chunk": 5, "chunks": 2}), [2, 4], [0, 1], "cpu")
+    assert chunked["hidden.20"].shape == both["hidden.20"].shape == (2, 2, 2, 4, 20)
+    some = descend(TRAINING.model_copy(update={"chunk": 5, "chunks": 2}), RUN)
     assert torch.equal(some["W"][:, 1], chunked["W"][:, 1])  # eight points are two chunks
     assert not torch.equal(some["W"][:, 2], chunked["W"][:, 2])
     torch.testing.assert_close(some["train_loss"], chunked["train_loss"], rtol=0.3, atol=0.1)

@@ -10,10 +10,10 @@ from common.core.errors import UserError
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.grid import load_grid, save_grids, train_grid
 from replications.superposition.model import Data, evaluate, sample, stack
+from replications.superposition.settings import Effort
 from replications.superposition.tables import worst_gap
 from replications.superposition.theory import variance
 from replications.superposition.training import _unfinished, initial, minimise
-from replications.superposition.training_settings import Effort
 
 
 def literal_loss(W, b, x, weight, importance, relu):

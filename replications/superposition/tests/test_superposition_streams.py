@@ -12,10 +12,9 @@ from common.toys.settings import Optimisation
 from common.toys.training import learning_rate, train
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.model import evaluate, sample, sample_sets
-from replications.superposition.settings import Settings
+from replications.superposition.settings import FeatureTraining, Settings, SetTraining
 from replications.superposition.streams import batch, stream_job, written_loss
 from replications.superposition.training import initial
-from replications.superposition.training_settings import FeatureTraining, SetTraining
 
 OPTIMISATION = Optimisation(
     steps=60,
@@ -159,7 +158,7 @@ def test_settings_out_of_range_are_refused(key, value):
 
 
 GRID = {"first": 1.0, "last": 0.01, "cells": 40}
-WIDE = r"'double_descent.widths.widths': 10 features fit into 12 hidden units; .* \(found \[2, 12\]\)"
+WIDE = r"'double_descent.training.widths': 10 features fit into 12 hidden units; .* \(found \[2, 12\]\)"
 
 
 @pytest.mark.parametrize(
@@ -181,13 +180,12 @@ WIDE = r"'double_descent.widths.widths': 10 features fit into 12 hidden units; .
             {"densities": GRID | {"first": 1.5}},
             r"'phase_diagram.training.densities.first': .*less than or equal to 1 \(found 1.5\)",
         ),
-        ("double_descent.widths", {"n_features": 10, "widths": [2, 12]}, WIDE),
+        ("double_descent", {"n_features": 10, "widths": [2, 12]}, WIDE),
     ],
 )
 def test_bad_settings_are_one_sentence(part, changes, sentence):
     path = ROOT / "replications" / "superposition" / "config.yaml"
     content = read_yaml(path)["default"]
-    part, _, key = part.partition(".")
-    content[part][key or "training"] |= changes
+    content[part]["training"] |= changes
     with pytest.raises(UserError, match=f"config.yaml: {sentence}$"):
         checked(Settings, content, path)

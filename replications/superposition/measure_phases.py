@@ -1,0 +1,289 @@
+"""Step: phase diagrams, trained against exact, cell by cell; and how the second feature enters (section 3).
+
+`phase_diagram` (n = 2, m = 1) and `third_feature` (n = 3, m = 2): the class of every trained cell against that of the
+exact optimum. Losses are integrated by quadrature, so the comparison holds to quadrature accuracy; a model that beat
+the exact optimum would show that the optimum is none, and stops the step. Controls: the linear model on the same data,
+and the exact classes in permuted cells. Cells within `band` of a border are not compared. Where `band` is below the
+grid step (as in `third_feature`), this leaves nothing out.
+
+`first_order`: density falls in 2 % steps. At importance r < 1 the best model changes branch: the weaker feature,
+min(|w1|, |w2|), jumps from nothing to a large value between neighbouring densities, while both branches exist on either
+side and their losses cross. Control: r = 1, where it is stored at every density. There is a smaller jump there too,
+where two unequally stored features become equally strong.
+"""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import against_null
+from common.core.step import Files, RunInfo, run_step
+from common.core.tables import write_table
+from replications.superposition.cells import (
+    CLASSES,
+    PERMUTATIONS,
+    SUPERPOSED,
+    THIRD_CLASSES,
+    agreement,
+    candidate_class,
+    classify,
+    classify_third,
+    exact_losses,
+    near_border,
+    permuted_agreement,
+    read_exact,
+    third_losses,
+)
+from replications.superposition.geometry import checked_dimensionality
+from replications.superposition.grid import Best, Grid, load_grid
+from replications.superposition.settings import Judging, MeasurePhases
+from replications.superposition.tables import compare, restart_spread
+
+BEATEN = 1e-3  # relative; quadrature and optimiser errors of the exact loss are smaller
+THIRD_BEATEN = 0.01  # the nodes that this optimum was found with are fewer
+BRANCH = 0.3  # min(|w1|, |w2|) that separates the branch with both features from the branch with one
+
+ByActivation = dict[str, np.ndarray]  # relu, linear: [seed density importance]
+Table = Float[np.ndarray, "density importance"]
+
+
+class MeasureFiles(Files):
+    phase_diagram_models: Path
+    phase_diagram_exact: Path
+    phase_diagram_metrics: Path
+    phase_diagram_table: Path
+    first_order_models: Path
+    first_order_exact: Path
+    first_order_metrics: Path
+    first_order_table: Path
+    branches: Path
+    """best restart of each branch, its loss by quadrature"""
+    third_models: Path | None = None
+    third_exact: Path | None = None
+    third_metrics: Path | None = None
+    third_table: Path | None = None
+
+
+def measure_phases(files: MeasureFiles, settings: MeasurePhases, run: RunInfo) -> None:
+    """Measures the parts that were trained. ArithmeticError if an exact optimum is beaten."""
+    metrics, table = phase_diagram(
+        files.phase_diagram_models, files.phase_diagram_exact, settings.phase_diagram.judging, run.seeds
+    )
+    write_metrics(files.phase_diagram_metrics, metrics)
+    write_table(files.phase_diagram_table, table)
+
+    grid = load_grid(files.first_order_models, "relu")
+    checked_dimensionality(grid.W)
+    exact = read_exact(files.first_order_exact, (len(grid.densities), len(grid.importance)))
+    write_metrics(files.first_order_metrics, first_order_metrics(grid, exact))
+    write_table(files.first_order_table, weaker_table(grid, exact, run.seeds), digits=8)
+    write_table(files.branches, branch_table(grid, exact), digits=8)
+
+    third = settings.third_feature
+    if third and files.third_models and files.third_exact and files.third_metrics and files.third_table:
+        metrics, table = third_feature(files.third_models, files.third_exact, third.judging, run.seeds)
+        write_metrics(files.third_metrics, metrics)
+        write_table(files.third_table, table, digits=8)
+
+
+def phase_diagram(
+    models: Path, exact: Path, judging: Judging, seeds: list[int]
+) -> tuple[dict[str, Metric], pd.DataFrame]:
+    """Metrics and a table with one row per seed and cell, two features in one unit."""
+    grids = _grids(models)
+    densities, importances = grids["relu"].densities.numpy(), grids["relu"].importance[:, 1].numpy()
+    best = {name: grid.best() for name, grid in grids.items()}
+    w = {name: one.W[..., 0, :].numpy() for name, one in best.items()}
+    classes = {name: classify(one, judging.stored_norm) for name, one in w.items()}
+    loss = {name: exact_losses(best[name], densities, importances, relu=name == "relu") for name in best}
+    truth = read_exact(exact, (len(densities), len(importances)))
+    truth_class = classify(np.stack([truth["w1"], truth["w2"]], axis=-1), judging.stored_norm)
+    ratio = {name: one / truth["loss"] for name, one in loss.items()}
+    _require_unbeaten(ratio["relu"], BEATEN)
+    far = ~near_border(truth_class, densities, importances, judging.band)
+    candidates = np.array([[candidate_class(r, s) for r in importances] for s in densities])
+    metrics = diagram_metrics(classes, truth_class, ratio, far, judging, seeds)
+    superposed = {name: [float((one == SUPERPOSED).mean()) for one in classes[name]] for name in classes}
+    metrics |= {
+        "superposed": compare(
+            superposed["relu"],
+            unit="share",
+            formula=f"share of cells with |w1| and |w2| above {judging.stored_norm:g}",
+            linear=superposed["linear"],
+        ),
+        "candidate_agreement": compare(
+            [agreement(one, candidates, far) for one in classes["relu"]],
+            unit="share",
+            formula="as class_agreement, against the best of the three closed-form candidates",
+        ),
+        "cells_compared": compare(
+            [float(far.mean())] * len(seeds), unit="share", formula="share of cells away from borders"
+        ),
+        "linear_as_theory": compare(
+            [float((np.abs(one / truth["linear_loss"] - 1) <= 0.01).mean()) for one in loss["linear"]],
+            unit="share",
+            formula="share of cells where the linear model's loss is within 1 % of v(s) min(1, r)",
+        ),
+        "restart_spread": restart_spread(grids["relu"].loss),
+    }
+    columns = {
+        **{"w1": w["relu"][..., 0], "w2": w["relu"][..., 1]},
+        **{"class": np.array(CLASSES)[classes["relu"]], "loss_ratio": ratio["relu"]},
+        **{"linear_w1": w["linear"][..., 0], "linear_w2": w["linear"][..., 1]},
+        **{"linear_class": np.array(CLASSES)[classes["linear"]], "linear_loss_ratio": ratio["linear"]},
+        **{"exact_w1": truth["w1"], "exact_w2": truth["w2"], "exact_class": np.array(CLASSES)[truth_class]},
+        **{"exact_loss": truth["loss"], "candidate_loss": truth["candidate_loss"], "compared": far},
+    }
+    return metrics, cell_table(columns, seeds, densities, importances)
+
+
+def third_feature(
+    models: Path, exact: Path, judging: Judging, seeds: list[int]
+) -> tuple[dict[str, Metric], pd.DataFrame]:
+    """Metrics and a table with one row per seed and cell, three features in two units; of the third one."""
+    grids = _grids(models)
+    densities, importances = grids["relu"].densities.numpy(), grids["relu"].importance[:, 2].numpy()
+    best = {name: grid.best() for name, grid in grids.items()}
+    truth = read_exact(exact, (len(densities), len(importances)))
+    truth_W = np.stack([[truth[f"w{h}{i}"] for i in (1, 2, 3)] for h in (1, 2)]).transpose(2, 3, 0, 1)
+    truth_b = np.stack([truth["b1"], truth["b2"], truth["b3"]], axis=-1)
+    truth_loss = third_losses(truth_W, truth_b, densities, importances, relu=True)
+    ratio = {
+        name: np.stack(
+            [
+                third_losses(W, b, densities, importances, relu=name == "relu")
+                for W, b in zip(one.W.numpy(), one.b.numpy(), strict=True)
+            ]
+        )
+        / truth_loss
+        for name, one in best.items()
+    }
+    _require_unbeaten(ratio["relu"], THIRD_BEATEN)
+    classes = {name: classify_third(one.W.numpy(), judging.stored_norm) for name, one in best.items()}
+    truth_class = classify_third(truth_W, judging.stored_norm)
+    far = ~near_border(truth_class, densities, importances, judging.band)
+    metrics = diagram_metrics(classes, truth_class, ratio, far, judging, seeds)
+    metrics["restart_spread"] = restart_spread(grids["relu"].loss)
+    columns = {
+        "class": np.array(THIRD_CLASSES)[classes["relu"]],
+        "linear_class": np.array(THIRD_CLASSES)[classes["linear"]],
+        "exact_class": np.array(THIRD_CLASSES)[truth_class],
+        **{"loss_ratio": ratio["relu"], "linear_loss_ratio": ratio["linear"], "compared": far},
+    }
+    return metrics, cell_table(columns, seeds, densities, importances)
+
+
+def _grids(models: Path) -> dict[str, Grid]:
+    grids = {name: load_grid(models, name) for name in ("relu", "linear")}
+    for grid in grids.values():
+        checked_dimensionality(grid.W)
+    return grids
+
+
+def _require_unbeaten(ratio: np.ndarray, tolerance: float) -> None:
+    if (low := float(ratio.min())) < 1 - tolerance:
+        raise ArithmeticError(f"a trained model has {low:.5f} of the exact loss: the exact optimum is none")
+
+
+def diagram_metrics(
+    classes: ByActivation, truth: np.ndarray, ratio: ByActivation, far: np.ndarray, judging: Judging, seeds: list[int]
+) -> dict[str, Metric]:
+    """Agreement of classes and losses with the exact optimum, for the ReLU model; control: the linear model."""
+    text = "share of cells away from borders with the class of the exact optimum"
+    agree = {name: [agreement(one, truth, far) for one in found] for name, found in classes.items()}
+    pairs = zip(classes["relu"], seeds, strict=True)
+    null = [permuted_agreement(one, truth, far, seed) for one, seed in pairs]
+    effect = compare(agree["relu"], unit="share", formula=text, linear=agree["linear"])
+    permuted = f"{text}, its cells permuted {PERMUTATIONS} times per seed"
+    near = {name: [float((one <= 1 + judging.loss_slack).mean()) for one in found] for name, found in ratio.items()}
+    close = f"share of all cells with loss at most {1 + judging.loss_slack:g} times the exact optimum"
+    return {
+        "class_agreement": against_null(effect, np.concatenate(null), name="permuted_cells", formula=permuted),
+        "near_optimal": compare(near["relu"], unit="share", formula=close, linear=near["linear"]),
+    }
+
+
+def cell_table(
+    columns: dict[str, np.ndarray], seeds: list[int], densities: np.ndarray, importances: np.ndarray
+) -> pd.DataFrame:
+    """One row per seed, density and importance; a column without a seed axis is repeated."""
+    shape = (len(seeds), len(densities), len(importances))
+    axes = np.meshgrid(seeds, densities, importances, indexing="ij")
+    named = dict(zip(("seed", "density", "importance"), axes, strict=True)) | columns
+    return pd.DataFrame({name: np.broadcast_to(value, shape).ravel() for name, value in named.items()})
+
+
+def first_order_metrics(grid: Grid, exact: dict[str, Table]) -> dict[str, Metric]:
+    """The largest rise of the weaker feature, and what it was on either side; control: equal importances."""
+    densities, weaker = grid.densities.numpy(), weaker_feature(grid.best())
+    importances = grid.importance[:, 1].numpy()
+    unequal, equal = int(importances.argmin()), int(importances.argmax())
+    rises = {row: [jump(one[:, row]) for one in weaker] for row in (unequal, equal)}
+    sides = {
+        row: np.array([[one[at, row], one[at + 1, row]] for one, at in zip(weaker, found, strict=True)]).T
+        for row, found in rises.items()
+    }
+    middle = np.sqrt(densities[1:] * densities[:-1])
+    at = [float(middle[rise]) for rise in rises[unequal]]
+    exact_at = float(middle[jump(np.minimum(np.abs(exact["w1"]), np.abs(exact["w2"]))[:, unequal])])
+    (before, after), (equal_before, equal_after) = sides[unequal], sides[equal]
+    side = "min(|w1|, |w2|) on the {} side of the largest rise"
+    return {
+        "jump": compare(
+            after - before,
+            unit="1",
+            formula="largest rise of min(|w1|, |w2|) between neighbouring densities",
+            equal_importances=equal_after - equal_before,
+        ),
+        "before": compare(before, unit="1", formula=side.format("denser"), equal_importances=equal_before),
+        "after": compare(after, unit="1", formula=side.format("sparser"), equal_importances=equal_after),
+        "jump_density": compare(at, unit="density", formula="density of the largest rise"),
+        "jump_density_ratio": compare(
+            [one / exact_at for one in at], unit="1", formula="density of the rise over exact"
+        ),
+    }
+
+
+def jump(weaker: Float[np.ndarray, " density"]) -> int:
+    """Index k of the largest rise, between density k and the next sparser one."""
+    return int(np.diff(weaker).argmax())
+
+
+def weaker_feature(best: Best) -> Float[np.ndarray, "seed density importance"]:
+    """min(|w1|, |w2|)."""
+    return np.asarray(np.abs(best.W[..., 0, :].numpy()).min(-1))
+
+
+def weaker_table(grid: Grid, exact: dict[str, Table], seeds: list[int]) -> pd.DataFrame:
+    """The weaker feature, trained and exact, one row per importance, density and seed."""
+    weaker, exact_weaker = weaker_feature(grid.best()), np.minimum(np.abs(exact["w1"]), np.abs(exact["w2"]))
+    rows = [
+        [float(r), float(s), seed, weaker[k, d, j], exact_weaker[d, j]]
+        for (j, r), (d, s), (k, seed) in itertools.product(
+            enumerate(grid.importance[:, 1].numpy()), enumerate(grid.densities.numpy()), enumerate(seeds)
+        )
+    ]
+    return pd.DataFrame(rows, columns=["importance", "density", "seed", "weaker", "exact_weaker"])
+
+
+def branch_table(grid: Grid, exact: dict[str, Table]) -> pd.DataFrame:
+    """Loss of the best restart that stores one feature, and of the best that stores both, where there is one."""
+    densities, importances = grid.densities.numpy(), grid.importance[:, 1].numpy()
+    restarts = [Best(grid.W[..., k, :, :], grid.b[..., k, :], grid.loss[..., k]) for k in range(grid.W.shape[3])]
+    losses = np.stack([exact_losses(one, densities, importances, relu=True) for one in restarts], axis=-1)
+    both: Bool[np.ndarray, "seed density importance restart"] = np.abs(grid.W[..., 0, :].numpy()).min(-1) > BRANCH
+    kinds = [("one feature", ~both), ("both features", both)]
+    rows = [
+        [float(r), float(s), kind, float(losses[:, d, j][mask[:, d, j]].min()), exact["loss"][d, j]]
+        for (j, r), (d, s), (kind, mask) in itertools.product(enumerate(importances), enumerate(densities), kinds)
+        if mask[:, d, j].any()
+    ]
+    return pd.DataFrame(rows, columns=["importance", "density", "branch", "loss", "exact_loss"])
+
+
+if __name__ == "__main__":
+    run_step(measure_phases)

@@ -1,0 +1,185 @@
+"""Sets, a rarer feature, many equal features and attacks on planted models: what makes each metric fail."""
+
+import numpy as np
+import pytest
+import torch
+
+from replications.superposition.measure_geometry import (
+    crossing,
+    local_base_metrics,
+    pair_metrics,
+    rarer_metrics,
+    three_pair_metrics,
+    within,
+)
+from replications.superposition.measure_uniform import (
+    adversarial_metrics,
+    at_levels,
+    attack,
+    excess_losses,
+    plateau_shares,
+    uniform_metrics,
+    untrained_weights,
+)
+from replications.superposition.settings import Uniform
+from replications.superposition.theory import variance
+from tests.fixtures.superposition_planted import SEEDS, grid, missed, ring
+
+PAIRS = {"right": ring([0, 90, 180, 270]), "opposite": ring([0, 180, 90, 270])}
+CHANCE = [ring([0, 180, 90, 270]), ring([0, 90, 180, 270]), ring([0, 90, 270, 180])]
+COLLAPSED, HEXAGON = ring([0, 1, 120, 121, 240, 241]), ring([0, 60, 120, 180, 240, 300])
+SETS = {
+    "correlated_cosine": (None, 0.15),
+    "exclusive_cosine": (None, -0.9),
+    "collapsed": (2.5, None),
+    "side_by_side": (0.9, None),
+    "within_sets": (None, 0.25),
+}
+
+
+def sets(correlated, exclusive, dense, sparse):
+    rng = torch.Generator().manual_seed(0)
+    mixed = torch.cat([torch.eye(10), -torch.eye(10)[torch.randperm(10, generator=rng)]], dim=0).T.double()
+    pairs = {
+        "correlated": grid([[correlated] * 3], [0.05]),
+        "exclusive": grid([[exclusive] * 3], [0.05]),
+        "independent": grid([CHANCE], [0.05]),
+    }
+    three_pairs = {
+        "correlated": grid([[dense] * 2, [sparse] * 2], [0.4, 0.02]),
+        "independent": grid([[HEXAGON] * 2] * 2, [0.4, 0.02]),
+    }
+    local_bases = {kind: grid([[mixed]], [0.1]) for kind in ("correlated", "independent")}
+    return pair_metrics(pairs) | three_pair_metrics(three_pairs, 0.4) | local_base_metrics(local_bases)
+
+
+def test_the_papers_sets_pass_and_swapped_ones_fail():
+    assert missed(sets(PAIRS["right"], PAIRS["opposite"], COLLAPSED, HEXAGON), **SETS) == set()
+    swapped = sets(PAIRS["opposite"], PAIRS["right"], HEXAGON, ring([0, 180, 60, 240, 120, 300]))
+    assert missed(swapped, **SETS) == set(SETS) - {"within_sets"}
+
+
+def test_overlap_within_sets_is_found():
+    own = torch.cat([torch.eye(4)[:, :2], -torch.eye(4)[:, :2], torch.eye(4)[:, 2:], -torch.eye(4)[:, 2:]], dim=1)
+    assert within(own.double()) == 1.0
+    assert within(own[:, [0, 1, 4, 5, 2, 3, 6, 7]].double()) == 0.0
+
+
+RATIOS = [1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.1]
+
+
+def rarer(slope):
+    """Pentagon losses of a given slope against digons of the closed form."""
+    pentagon, digons = ring([0, 72, 144, 216, 288]), ring([0, 90, 180, 270, None])
+    s = 0.05
+    theory = torch.tensor([2 * s * s / 3 + variance(s * ratio) for ratio in RATIOS], dtype=torch.float64)
+    own = theory[4] * (torch.tensor(RATIOS, dtype=torch.float64) / 0.25) ** slope
+    losses = torch.stack([own, theory], dim=-1)[None, :, None].repeat(len(SEEDS), 1, 1, 1)
+    losses[1:, :, :, 0] *= 1.001
+    return rarer_metrics(grid([[pentagon, digons]] * len(RATIOS), RATIOS, losses), s)
+
+
+def test_crossing_branches_are_found():
+    metrics = rarer(0.3)
+    assert missed(metrics, snap=(0.3, None), kink=(0.3, None), digon_theory=(0.98, 1.01)) == set()
+    assert metrics["crossing"].value == pytest.approx(4.0, rel=0.02)
+
+
+def test_branches_that_never_cross_stop_the_step():
+    with pytest.raises(ArithmeticError, match="never cross"):
+        rarer(2.0)
+
+
+def test_crossing_of_two_power_laws():
+    ratios = np.geomspace(1.0, 0.1, 20)
+    at, kink, bend = crossing(ratios, 0.3**0.2 * ratios**0.2, 0.3**-0.5 * ratios**0.9)
+    assert at == pytest.approx(0.3, rel=1e-6)
+    assert kink == pytest.approx(0.7, rel=1e-6)
+    assert bend == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_staircase_has_a_plateau_and_a_slope_has_none():
+    densities = torch.logspace(0, -1.3, 40, dtype=torch.float64)
+    stairs = torch.where(densities > 0.55, 1.0, torch.where(densities > 0.2, 0.5, 0.3)).double()
+    slope = 1.0 + torch.linspace(0, -0.8, 40, dtype=torch.float64)
+    assert plateau_shares(stairs, densities)[0] > 0.8
+    assert plateau_shares(slope, densities)[0] < 0.2
+    shifted = torch.where(densities > 0.55, 1.0, torch.where(densities > 0.2, 0.6, 0.3)).double()
+    assert plateau_shares(shifted, densities)[1] > 0.8
+
+
+DIGONS = torch.cat([torch.eye(4), -torch.eye(4)], dim=1).double()
+
+
+def uniform(sparse):
+    """Eight features in four dimensions, the last density sparse."""
+    one = torch.eye(4, 8).double()
+    models = {"relu": [[one], [DIGONS], [sparse]], "linear": [[one]] * 3}
+    grids = {name: grid(models[name], [1.0, 0.4, 0.05]) for name in models}
+    return uniform_metrics(grids, Uniform.model_construct(polytope_densities=[0.23, 0.5]), SEEDS)
+
+
+def test_clusters_at_sparser_densities_are_digons_and_no_tangle():
+    assert missed(uniform(DIGONS), clusters=(0.8, None), clusters_sparser=(0.8, None)) == set()
+    metrics = uniform(torch.randn(4, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64))
+    assert metrics["clusters_sparser"].value < 0.5
+    assert metrics["clusters_sparser"].control("untrained").value < 0.5
+    assert metrics["clusters"].value == 1.0
+
+
+def test_the_random_control_of_sparser_densities_is_taken_there():
+    metrics = uniform(torch.eye(4, 8).double() * (torch.arange(8) < 1))
+    # one feature has a dimension of its own in any direction
+    assert metrics["clusters_sparser"].control("random_directions").value == 0.0
+    assert metrics["clusters"].control("random_directions").value > 0.0
+
+
+def test_untrained_weights_count_all_features_if_none_is_stored():
+    draws = untrained_weights(10, 80, 0)
+    assert draws.shape == (20, 10, 80)
+    assert float(draws.std()) == pytest.approx((2 / 90) ** 0.5, rel=0.05)
+    assert not torch.equal(draws[0], untrained_weights(10, 80, 1)[0])
+    small = 0.1 * torch.cat([torch.eye(2), -torch.eye(2)], dim=1).double()[None]
+    assert at_levels(torch.full((1, 4), 0.5, dtype=torch.float64), small) == 1.0
+    some = torch.tensor([[[1.0, 0.0, 0.1, 0.1]]], dtype=torch.float64)
+    assert at_levels(torch.tensor([[0.1, 0.1, 0.5, 0.5]], dtype=torch.float64), some) == 0.0
+
+
+def test_a_model_without_superposition_has_vulnerability_one():
+    x = torch.rand(6, 200, generator=torch.Generator().manual_seed(0))
+    x[3:] = 0.0
+    W, b = torch.eye(3, 6), torch.zeros(6)
+    weight = torch.full((200,), 1 / 200)
+    directions = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
+    worst, random = excess_losses(W, b, x, weight, 0.1, directions)
+    assert worst == pytest.approx(0.01, rel=1e-4)
+    assert random < 0.01
+    shared = torch.cat([torch.eye(3), torch.eye(3)], dim=1)
+    assert excess_losses(shared, b, x, weight, 0.1, directions)[0] > 1.5 * worst
+
+
+def test_vulnerability_faces_random_directions_and_the_densest_models():
+    one = torch.eye(4, 8).double()
+    planted = grid([[one], [DIGONS], [DIGONS + 0.3]], [1.0, 0.4, 0.05])
+    metrics = adversarial_metrics(planted, attack(planted, 16, SEEDS), SEEDS)
+    names = [control.name for control in metrics["vulnerability"].controls]
+    assert names == ["random_directions", "densest_models"]
+    assert metrics["vulnerability"].control("densest_models").value == pytest.approx(1.0, rel=0.2)
+    names = [control.name for control in metrics["tracks_features"].controls]
+    assert names == ["random_directions", "density_alone", "permuted_densities"]
+
+
+def test_the_random_attack_is_the_worst_of_its_directions_at_every_point():
+    generator = torch.Generator().manual_seed(0)
+    W, b = torch.randn(3, 5, generator=generator), 0.1 * torch.randn(5, generator=generator)
+    x, directions = torch.rand(5, 7, generator=generator), torch.randn(5, 5, generator=generator)
+    weight = torch.full((7,), 1 / 7)
+
+    def loss(point, move):
+        return float((((W.T @ (W @ (point + move)) + b).clamp(min=0) - point) ** 2).sum())
+
+    slow = sum(
+        max(loss(point, 0.3 * one / one.norm()) for one in directions.T) - loss(point, torch.zeros(5)) for point in x.T
+    )
+    assert excess_losses(W, b, x, weight, 0.3, directions)[1] == pytest.approx(slow / 7, rel=1e-4)
+    assert excess_losses(W, b, x, weight, 0.3, W.T @ W)[1] == excess_losses(W, b, x, weight, 0.3, directions)[0]

@@ -1,0 +1,112 @@
+"""Phase diagrams on planted models: exact solutions pass; upside-down, unsuperposed or smooth ones fail."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from common.core.errors import UserError
+from common.core.files import write_text
+from replications.superposition.cells import THIRD_CLASSES, classify_third, read_exact
+from replications.superposition.grid import Grid, save_grids
+from replications.superposition.measure_phases import first_order_metrics, jump, phase_diagram
+from replications.superposition.settings import Judging
+from replications.superposition.theory import best_model
+from tests.fixtures.superposition_planted import SEEDS, missed
+
+DENSITIES, IMPORTANCES = [1.0, 0.2, 0.05, 0.02], [0.1, 0.3, 3.0, 10.0]
+JUDGING = Judging(stored_norm=0.3, band=0.0, loss_slack=0.05)
+BOUNDS = {"class_agreement": (0.9, None), "near_optimal": (0.95, None), "superposed": (0.5, None)}
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """Exact optimum of a small grid, density by importance."""
+    return [[best_model(r, s) for r in IMPORTANCES] for s in DENSITIES]
+
+
+def measured(folder, solved, change):
+    w = torch.tensor(np.array([[cell.w for cell in row] for row in solved]))
+    b = torch.tensor(np.array([[cell.b for cell in row] for row in solved]))
+    importance = torch.tensor([[1.0, r] for r in IMPORTANCES], dtype=torch.float64)
+    densities = torch.tensor(DENSITIES, dtype=torch.float64)
+
+    def grid(w, b):
+        W = w[None, :, :, None, None].repeat(len(SEEDS), 1, 1, 1, 1, 1)
+        loss = torch.zeros(W.shape[:4], dtype=torch.float64)
+        return Grid(W, b[None, :, :, None].repeat(len(SEEDS), 1, 1, 1, 1), loss, loss, densities, importance)
+
+    linear_w = torch.zeros_like(w)
+    linear_w[:, :2, 0], linear_w[:, 2:, 1] = 1.0, 1.0
+    linear_b = (1 - linear_w) * densities[:, None, None] / 2
+    save_grids(folder / "models.safetensors", {"relu": grid(*change(w, b)), "linear": grid(linear_w, linear_b)})
+    rows = [
+        [r, s, *solved[d][j].w, solved[d][j].loss, 1.0, min(1.0, r) * (s / 3 - s * s / 4)]
+        for d, s in enumerate(DENSITIES)
+        for j, r in enumerate(IMPORTANCES)
+    ]
+    names = ["importance", "density", "w1", "w2", "loss", "candidate_loss", "linear_loss"]
+    write_text(folder / "exact.csv", pd.DataFrame(rows, columns=names).to_csv(index=False))
+    return phase_diagram(folder / "models.safetensors", folder / "exact.csv", JUDGING, SEEDS)
+
+
+def test_exact_solutions_pass(tmp_path, solved):
+    metrics, table = measured(tmp_path, solved, lambda w, b: (w, b))
+    assert missed(metrics, **BOUNDS) == set()
+    assert metrics["linear_as_theory"].value == 1.0
+    assert {control.name for control in metrics["class_agreement"].controls} == {"linear", "permuted_cells"}
+    first = table[(table["seed"] == 1) & (table["density"] == 0.05) & (table["importance"] == 0.3)].iloc[0]
+    assert (first["w1"], first["exact_w2"]) == pytest.approx((solved[2][1].w[0], solved[2][1].w[1]))
+
+
+def test_a_grid_turned_upside_down_fails(tmp_path, solved):
+    metrics, _ = measured(tmp_path, solved, lambda w, b: (w.flip(0), b.flip(0)))
+    assert {"class_agreement", "near_optimal"} <= missed(metrics, **BOUNDS)
+
+
+def test_models_that_never_superpose_fail(tmp_path, solved):
+    metrics, _ = measured(tmp_path, solved, lambda w, b: (torch.tensor([1.0, 0.0]).double().expand_as(w), b))
+    assert "superposed" in missed(metrics, **BOUNDS)
+
+
+def test_an_optimum_that_can_be_beaten_stops_the_step(tmp_path, solved):
+    worse = [[cell._replace(loss=1.5 * cell.loss) for cell in row] for row in solved]
+    with pytest.raises(ArithmeticError, match="the exact optimum is none"):
+        measured(tmp_path, worse, lambda w, b: (w, b))
+
+
+def test_an_exact_table_of_another_grid_is_refused(tmp_path, solved):
+    measured(tmp_path, solved, lambda w, b: (w, b))
+    with pytest.raises(UserError, match="16 cells, the trained grid 25"):
+        read_exact(tmp_path / "exact.csv", (5, 5))
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_only_an_abrupt_entry_counts_as_first_order(swapped):
+    densities = np.geomspace(0.5, 0.3, 20)
+    abrupt, smooth = np.where(densities < 0.376, 0.75, 0.0), np.linspace(0.3, 1.0, 20)
+    weaker = np.stack([smooth, abrupt] if swapped else [abrupt, smooth], axis=1)
+    W = torch.ones(len(SEEDS), 20, 2, 1, 1, 2, dtype=torch.float64)
+    W[..., 0, 0, 1] = -torch.tensor(weaker)
+    importance = torch.tensor([[1.0, 0.3], [1.0, 1.0]], dtype=torch.float64)
+    zero = torch.zeros(W.shape[:4], dtype=torch.float64)
+    grid = Grid(W, torch.zeros(*W.shape[:4], 2, dtype=torch.float64), zero, zero, torch.tensor(densities), importance)
+    metrics = first_order_metrics(grid, {"w1": np.ones_like(weaker), "w2": weaker})
+    bounds = {"jump": (0.5, None), "before": (None, 0.05)}
+    assert missed(metrics, **bounds) == (set(bounds) if swapped else set())
+    assert metrics["jump_density_ratio"].value == pytest.approx(1.0)
+
+
+def test_jump_is_the_largest_rise_not_the_largest_fall():
+    assert jump(np.array([0.0, 0.1, 0.6, 0.0])) == 1
+
+
+def test_third_feature_classes():
+    third = {
+        "ignored": [[1, 0, 0], [0, 1, 0]],
+        "dedicated": [[1, 0, 0], [0, 0, 1]],
+        "superposed": [[1, 0, -1], [0, 1, 0]],
+    }
+    for name, W in third.items():
+        assert THIRD_CLASSES[int(classify_third(np.array(W, dtype=float), 0.3))] == name
+    assert THIRD_CLASSES[int(classify_third(np.array([[0.1, 0, -1.0], [0, 1, 0]]), 0.3))] == "dedicated"
