@@ -24,6 +24,8 @@ ABLATIONS = {
     "subtracted": "r subtracted",
     "random subtracted": "random subtracted",
     "permuted subtracted": "permuted subtracted",
+    "unrelated subtracted": "unrelated subtracted",
+    "earlier subtracted": "earlier subtracted",
 }
 ADDITIONS = {
     "before": "before tuning",
