@@ -38,7 +38,7 @@ def test_a_larger_model_of_a_hub_scores_explanations_at_scale_gpu():
     """As plain sizes: a plan at scale gpu needs a GPU."""
     scale = load_scale("gpu")
     run = Run(
-        scale="gpu", results="results/gpu", device="cuda", seeds=scale.seeds,
+        scale="gpu", results="results/gpu", device="cuda", seeds=scale.seeds, kind="scored",
         models=[*scale.models, *scale.hub_models], hub=True,
     )  # fmt: skip
     assert models_of("monosemanticity", run, chosen=False) == [OWN, "qwen2.5-1.5b-instruct"]
