@@ -140,7 +140,7 @@ if config["fine_tuned"]:
             searched=rules.path_patching.output.heads,
             tuned=expand(
                 "<all_results>/refusal_direction/{{model}}/models/harmful-{seed}/manifest.json",
-                seed=range(config["fine_tuned"]["n_seeds"]),
+                seed=config["seeds"][: config["fine_tuned"]["n_seeds"]],
             ),
         output:
             metrics=f"{MODEL}/fine_tuned/metrics.json",
