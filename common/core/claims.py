@@ -64,7 +64,9 @@ class Landmark(_Judged):
     neutral: FiniteFloat = Field(description="the value of no effect: 1 for a ratio, 0.5 for an AUROC")
     controls: Annotated[Controls, Field(min_length=1)] = Field(description="every control that the metric carries")
     role: Role = "reported"
-    expected_verdict: Outcome
+    expected_verdict: Outcome | None = Field(
+        description="null until the claim has been scored; from then on another verdict fails the run"
+    )
     tolerated_verdicts: Annotated[list[Outcome], Field(max_length=1)] = Field(
         default_factory=list, description="for reported claims at a bound: the neighbour of the expected verdict"
     )
@@ -77,10 +79,12 @@ class Landmark(_Judged):
 
     @model_validator(mode="after")
     def _tolerant(self) -> "Landmark":
+        if self.expected_verdict is None and (self.role == "required" or self.tolerated_verdicts):
+            raise ValueError("before its first scoring a claim is reported and tolerates nothing; say what it expects")
         for verdict in self.tolerated_verdicts:
             if self.role == "required":
                 raise ValueError("tolerated_verdicts is for reported claims; a required one must be reproduced")
-            if abs(OUTCOMES.index(verdict) - OUTCOMES.index(self.expected_verdict)) != 1:
+            if self.expected_verdict and abs(OUTCOMES.index(verdict) - OUTCOMES.index(self.expected_verdict)) != 1:
                 raise ValueError(
                     f"'{verdict}' is no neighbour of the expected verdict '{self.expected_verdict}', so it cannot be "
                     "tolerated"
@@ -205,7 +209,7 @@ class Claim(Strict):
             return None
         if self.effective_role == "required" and self.verdict != "reproduced":
             return f"{where}: required, but {self.verdict} ({self.reason})"
-        if self.verdict not in (self.expected_verdict, *self.tolerated_verdicts):
+        if self.expected_verdict and self.verdict not in (self.expected_verdict, *self.tolerated_verdicts):
             return f"{where}: verdict is '{self.verdict}', expected '{self.expected_verdict}' ({self.reason})"
         return None
 
