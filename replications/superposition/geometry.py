@@ -17,6 +17,7 @@ from torch import Tensor
 FORGOTTEN = 0.1  # norm below which a feature counts as not stored
 HALF = 0.5  # norm above which a feature counts as stored, if not with full strength
 STORED = 0.9  # norm above which it counts as stored with full strength
+TOGETHER = 0.95  # cosine above which a pair counts as one direction
 SLACK = 1e-5  # rounding allowed in the theorem
 
 
@@ -68,6 +69,26 @@ def dims_per_feature(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor,
 def stored(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch"]:
     """Number of features stored with full strength."""
     return (norms(W) > STORED).double().sum(-1)
+
+
+def partner_cosines(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch set"]:
+    """Cosine of the two members of every set of two; neighbours on the feature axis form a set."""
+    unit = W / norms(W).clamp(min=1e-12)[..., None, :]
+    return (unit[..., 0::2] * unit[..., 1::2]).sum(-2)
+
+
+def collapsed(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch"]:
+    """Number of pairs stored as one direction."""
+    size = norms(W)
+    stored = torch.minimum(size[..., 0::2], size[..., 1::2]) > HALF
+    return ((partner_cosines(W) > TOGETHER) & stored).double().sum(-1)
+
+
+def within(W: Float[Tensor, "hidden feature"]) -> float:
+    """Share of all overlaps between different features that lies within sets; two sets of neighbours."""
+    half = W.shape[1] // 2
+    every = overlaps(W).clone().fill_diagonal_(0.0)
+    return float((every[:half, :half].sum() + every[half:, half:].sum()) / every.sum())
 
 
 def canonical(W: Float[Tensor, "2 feature"]) -> Float[Tensor, "2 feature"]:

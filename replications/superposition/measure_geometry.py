@@ -26,21 +26,22 @@ from torch import Tensor
 from common.core.metrics import Metric, write_metrics
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from replications.superposition.geometry import HALF, canonical, checked_dimensionality, norms, overlaps
+from replications.superposition.geometry import (
+    HALF,
+    TOGETHER,
+    canonical,
+    checked_dimensionality,
+    collapsed,
+    norms,
+    partner_cosines,
+    within,
+)
 from replications.superposition.grid import Grid, load_grid
 from replications.superposition.settings import MeasureGeometry
-from replications.superposition.tables import (
-    column_table,
-    compare,
-    gram_rows,
-    nearest,
-    random_orders,
-    restart_spread,
-)
+from replications.superposition.tables import column_table, compare, gram_rows, nearest, random_orders, restart_spread
 from replications.superposition.theory import variance
 
 GOOD = 1.5  # loss over the best one; which of several equal pairings is best is sampling noise
-TOGETHER = 0.95  # cosine above which a pair counts as one direction
 KINDS = {
     "pairs": ("correlated", "exclusive", "independent"),
     "three_pairs": ("correlated", "independent"),
@@ -180,12 +181,6 @@ def local_base_metrics(grids: dict[str, Grid]) -> dict[str, Metric]:
     }
 
 
-def partner_cosines(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch set"]:
-    """Cosine of the two members of every set of two; neighbours on the feature axis form a set."""
-    unit = W / norms(W).clamp(min=1e-12)[..., None, :]
-    return (unit[..., 0::2] * unit[..., 1::2]).sum(-2)
-
-
 def good_cosines(grid: Grid, density: int = 0, *, permuted: bool = False) -> list[Float[Tensor, " pair"]]:
     """`partner_cosines` of the pairs that good restarts store, for every seed.
 
@@ -198,20 +193,6 @@ def good_cosines(grid: Grid, density: int = 0, *, permuted: bool = False) -> lis
         size = norms(W)
         found.append(partner_cosines(W)[torch.minimum(size[..., 0::2], size[..., 1::2]) > HALF])
     return found
-
-
-def collapsed(W: Float[Tensor, "*batch hidden feature"]) -> Float[Tensor, "*batch"]:
-    """Number of pairs stored as one direction."""
-    size = norms(W)
-    stored = torch.minimum(size[..., 0::2], size[..., 1::2]) > HALF
-    return ((partner_cosines(W) > TOGETHER) & stored).double().sum(-1)
-
-
-def within(W: Float[Tensor, "hidden feature"]) -> float:
-    """Share of all overlaps between different features that lies within sets; two sets of neighbours."""
-    half = W.shape[1] // 2
-    every = overlaps(W).clone().fill_diagonal_(0.0)
-    return float((every[:half, :half].sum() + every[half:, half:].sum()) / every.sum())
 
 
 def branches(grid: Grid) -> dict[str, tuple[Float[np.ndarray, "seed ratio"], Int[np.ndarray, "seed ratio"]]]:

@@ -1,12 +1,13 @@
 """Settings of the toy models of superposition. `config.yaml` gives the values of each scale."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
 from common.core.settings import Strict
 from common.toys.settings import Optimisation
 
+Training = TypeVar("Training", bound=Strict)
 Density = Annotated[float, Field(gt=0.0, le=1.0)]
 Width = Annotated[int, Field(ge=1, le=100)]
 SetKind = Literal["correlated", "exclusive", "independent"]
@@ -36,9 +37,7 @@ class Effort(Strict):
     """How hard each model is trained."""
 
     restarts: Annotated[int, Field(ge=1, le=1000)] = Field(description="starts per seed and cell; the best one is kept")
-    samples: Annotated[int, Field(ge=16)] = Field(
-        description="points of a training sample, the all-zero point included"
-    )
+    samples: Annotated[int, Field(ge=16)] = Field(description="points of a training sample, the zero point included")
     evaluation_samples: Annotated[int, Field(ge=16)] = Field(description="points on which restarts are compared")
     steps: Annotated[int, Field(ge=1)] = Field(description="most loss evaluations of one training run")
 
@@ -56,6 +55,13 @@ class Shape(Strict):
         return n_hidden
 
 
+class Streamed(Shape):
+    """Trained on an endless stream."""
+
+    evaluation_samples: Annotated[int, Field(ge=16)] = Field(description="points of the held-out loss")
+    optimisation: Optimisation
+
+
 class FeatureTraining(Shape, Effort):
     """n features of falling importance in m hidden units."""
 
@@ -64,9 +70,7 @@ class FeatureTraining(Shape, Effort):
     activations: Annotated[list[Literal["relu", "linear", "relu_hidden"]], Field(min_length=1)] = Field(
         description="relu, linear as its control, or relu_hidden with a ReLU on the hidden units too"
     )
-    control_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
-        description="starts of every activation but the first; 0: as many as the first has"
-    )
+    control_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(description="starts of controls; 0: as many")
 
 
 class CellTraining(Effort):
@@ -75,21 +79,15 @@ class CellTraining(Effort):
     n_hidden: Annotated[int, Field(ge=1, le=2)] = Field(description="m; n = m + 1")
     importances: Span = Field(description="r, importance of the last feature; the others have 1")
     densities: Densities = Field(description="s = 1 - S of all features")
-    linear_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
-        description="starts per cell of the linear control; 0 trains none"
-    )
+    linear_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(description="starts of the linear control, or 0")
 
 
 class Judging(Strict):
     """How the trained phase diagram is compared with the exact one."""
 
-    stored_norm: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        description="|w| above which a feature counts as stored"
-    )
+    stored_norm: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="|w| above which a feature is stored")
     band: Annotated[float, Field(ge=0.0, le=1.0)] = Field(description="cells this close to a border are not compared")
-    loss_slack: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        description="allowed relative excess over the exact loss"
-    )
+    loss_slack: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="relative excess over the exact loss")
 
 
 class RarerTraining(Effort):
@@ -97,9 +95,7 @@ class RarerTraining(Effort):
 
     n_features: Annotated[int, Field(ge=3, le=20)] = Field(description="n; the hidden plane has m = 2")
     density: Density = Field(description="of the other features")
-    ratios: Annotated[list[Density], Field(min_length=3)] = Field(
-        description="density of the last feature over that of the others, from 1 down"
-    )
+    ratios: Annotated[list[Density], Field(min_length=3)] = Field(description="last density over the others, from 1")
 
 
 class SetTraining(Effort):
@@ -109,9 +105,7 @@ class SetTraining(Effort):
     members: Annotated[int, Field(ge=2, le=20)] = Field(description="features of a set")
     n_hidden: Width = Field(description="m, less than n_sets times members")
     kinds: Annotated[list[SetKind], Field(min_length=2)] = Field(description="laws of the data, one grid each")
-    densities: Annotated[list[Density], Field(min_length=1)] = Field(
-        description="probability that a set (for `independent`: a feature) is active"
-    )
+    densities: Annotated[list[Density], Field(min_length=1)] = Field(description="of sets; independent: of features")
 
     @field_validator("n_hidden")
     @classmethod
@@ -121,15 +115,13 @@ class SetTraining(Effort):
         return n_hidden
 
 
-class UniformTraining(Shape):
+class UniformTraining(Streamed):
     """Equally important features on a stream, from dense to sparse."""
 
     densities: Annotated[list[Density], Field(min_length=3)] = Field(description="s = 1 - S, dense to sparse")
     activations: Annotated[list[Literal["relu", "linear"]], Field(min_length=1)] = Field(
         description="relu, and linear as the control"
     )
-    evaluation_samples: Annotated[int, Field(ge=16)] = Field(description="points of the held-out loss")
-    optimisation: Optimisation
 
 
 class CourseTraining(Shape):
@@ -146,7 +138,7 @@ class CourseTraining(Shape):
     optimisation: Optimisation
 
 
-class AbsoluteTraining(Shape):
+class AbsoluteTraining(Streamed):
     """Absolute values of n features in m hidden units, on a stream, from dense to sparse.
 
     The learning rate of a density s is `optimisation.learning_rate` times the root of s.
@@ -155,17 +147,13 @@ class AbsoluteTraining(Shape):
     importance_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="I_i = decay^i")
     densities: Annotated[list[Density], Field(min_length=2)] = Field(description="s = 1 - S, dense to sparse")
     control_density: Density = Field(description="one of `densities`, at which linear hidden units are trained")
-    evaluation_samples: Annotated[int, Field(ge=16)] = Field(description="points of the held-out loss")
-    optimisation: Optimisation
 
 
-class MotifTraining(Shape):
+class MotifTraining(Streamed):
     """Absolute values of equally important features in a model small enough to read its weights."""
 
     density: Density = Field(description="s = 1 - S")
     restarts: Annotated[int, Field(ge=1, le=1000)] = Field(description="starts per seed; the best one is kept")
-    evaluation_samples: Annotated[int, Field(ge=16)] = Field(description="points of the held-out loss")
-    optimisation: Optimisation
 
 
 class FewPoints(Strict):
@@ -174,9 +162,7 @@ class FewPoints(Strict):
     n_features: Annotated[int, Field(ge=2, le=10000)] = Field(description="n")
     widths: Annotated[list[Width], Field(min_length=1)] = Field(description="numbers m of hidden units, less than n")
     density: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="s = 1 - S; points are scaled to norm 1")
-    points: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=4)] = Field(
-        description="sizes T of the training set, few to many"
-    )
+    points: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=4)] = Field(description="T, few to many")
     chunk: Annotated[int, Field(ge=1)] = Field(
         description="points evaluated at once: it bounds the memory, and the loss is the same at any value"
     )
@@ -195,6 +181,12 @@ class FewPoints(Strict):
         return widths
 
 
+class Trained(Strict, Generic[Training]):
+    """A part that needs nothing but the settings of its training."""
+
+    training: Training
+
+
 class Intro(Strict):
     """Unequal importances: which features get a place."""
 
@@ -210,29 +202,11 @@ class Polygons(Strict):
     pentagon_density: Density = Field(description="where a regular pentagon is expected")
 
 
-class ManyFeatures(Strict):
-    """Twenty features in five hidden units: what is stored, and what is superposed first."""
-
-    training: FeatureTraining
-
-
 class PhaseDiagram(Strict):
     """Forgotten, antipodal or dedicated: the paper's phase diagrams, n = 2 in m = 1 and n = 3 in m = 2."""
 
     training: CellTraining
     judging: Judging
-
-
-class FirstOrder(Strict):
-    """A fine scan of density at two importances: does the second feature jump in?"""
-
-    training: CellTraining
-
-
-class RarerFeature(Strict):
-    """When does the pentagon give way to two digons?"""
-
-    training: RarerTraining
 
 
 class Sets(Strict):
@@ -254,12 +228,6 @@ class Uniform(Strict):
     attack_points: Annotated[int, Field(ge=1)] = Field(description="points that are attacked, per density")
 
 
-class Course(Strict):
-    """Models whose course of training matters."""
-
-    training: CourseTraining
-
-
 class Neurons(Strict):
     """A ReLU on the hidden units: which unit serves which features."""
 
@@ -274,12 +242,6 @@ class Absolute(Strict):
     motif: MotifTraining
     mixed_density: Density = Field(description="where some units serve one feature and others several")
     sparser_density: Density = Field(description="where most units serve several features and a few one")
-
-
-class DoubleDescent(Strict):
-    """Points in superposition, features in superposition, and the bump between."""
-
-    training: FewPoints
 
 
 class MeasureFeatures(Strict):
@@ -300,7 +262,7 @@ class MeasureGeometry(Strict):
     """What `measure_geometry` reads."""
 
     sets: Sets
-    rarer_feature: RarerFeature | None
+    rarer_feature: Trained[RarerTraining] | None
 
 
 class MeasureNeurons(Strict):
@@ -313,8 +275,8 @@ class MeasureNeurons(Strict):
 class MeasureDoubleDescent(Strict):
     """What `measure_double_descent` reads."""
 
-    double_descent: DoubleDescent
-    widths: DoubleDescent | None
+    double_descent: Trained[FewPoints]
+    widths: Trained[FewPoints] | None
 
 
 class Settings(Strict):
@@ -322,16 +284,16 @@ class Settings(Strict):
 
     intro: Intro
     polygons: Polygons
-    many_features: ManyFeatures
+    many_features: Trained[FeatureTraining]
     phase_diagram: PhaseDiagram
-    first_order: FirstOrder
+    first_order: Trained[CellTraining]
     third_feature: PhaseDiagram | None
-    rarer_feature: RarerFeature | None
+    rarer_feature: Trained[RarerTraining] | None
     sets: Sets
     uniform: Uniform
-    energy_levels: Course | None
-    octahedron: Course
+    energy_levels: Trained[CourseTraining] | None
+    octahedron: Trained[CourseTraining]
     neurons: Neurons | None
     absolute: Absolute | None
-    double_descent: DoubleDescent
-    widths: DoubleDescent | None
+    double_descent: Trained[FewPoints]
+    widths: Trained[FewPoints] | None

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from replications.superposition.geometry import within
 from replications.superposition.measure_geometry import (
     crossing,
     local_base_metrics,
     pair_metrics,
     rarer_metrics,
     three_pair_metrics,
-    within,
 )
 from replications.superposition.measure_uniform import (
     adversarial_metrics,
