@@ -385,3 +385,12 @@ def test_a_run_answers_only_for_the_claims_that_it_judged(tmp_path):
     write_json(tmp_path / "claims.json", [claim.model_dump(mode="json")])
     assert _conclude(tmp_path, [], run) == _conclude(tmp_path, ["verify"], run) == CLAIMS_FAILED
     assert _conclude(tmp_path, ["metrics"], run) == _conclude(tmp_path, ["results/smoke/a/metrics.json"], run) == 0
+
+
+def test_before_its_first_scoring_a_landmark_expects_nothing():
+    unscored = {"expected_verdict": None, "role": "reported"}
+    assert judge(metric(0.9, shuffled=0.1), **unscored).problem is None
+    assert judge(metric(0.1, shuffled=0.1), **unscored).problem is None
+    for more in ({"role": "required"}, {"role": "reported", "tolerated_verdicts": ["same direction"]}):
+        with pytest.raises(ValidationError, match="before its first scoring a claim is reported"):
+            judge(metric(0.9, shuffled=0.1), **(unscored | more))

@@ -12,7 +12,6 @@ from common.core.errors import UserError
 from common.core.files import read_json, read_yaml
 from common.core.settings import SCALES, Strict, load_replication, load_scale, replications
 from common.engine.config import load_run
-from common.engine.rules import flags
 from common.engine.schemas import schemas
 
 
@@ -215,9 +214,3 @@ def test_schemas_are_in_sync_and_accept_the_files(root):
         )
     for name in ("models", "corpora"):
         jsonschema.validate(read_yaml(root / f"config/{name}.yaml"), read_json(root / f"config/schemas/{name}.json"))
-
-
-def test_flags():
-    settings = {"n_features": 5, "densities": [1.0, 0.5], "part": {"deep": True}, "absent": None, "text": "a b"}
-    expected = "--n-features 5 --densities 1.0 0.5 --part.deep --text 'a b' --no-fast"
-    assert flags(settings, fast=False) == expected
