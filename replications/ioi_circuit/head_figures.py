@@ -40,7 +40,7 @@ PATCH_WRITTEN_FROM = 8.0  # percent: smaller effects stay without a number
 def heat_map(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Effect of every head on both logits and on their difference."""
     shown = table[table["partner"] == "abc"]
-    limit = shown["percent"].abs().max()
+    limit = float(shown["percent"].abs().max())
     n_layers = shown["layer"].max() + 1
     figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 1.4 + 0.125 * n_layers), sharey=True)
     for axes, (quantity, title) in zip(panels, PANELS.items(), strict=True):
@@ -101,7 +101,7 @@ def sweeps(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     limit = float(np.nanquantile(table[list(TITLES)].abs().to_numpy(), 0.999))
     for axes, (receiver, title) in zip(panels, TITLES.items(), strict=True):
         grid = table.pivot(index="layer", columns="head", values=receiver).to_numpy()
-        image = _heat_map(axes, grid, limit, SWEEP_WRITTEN_FROM, fontsize=4)
+        image = _heat_map(axes, grid, limit, SWEEP_WRITTEN_FROM, fontsize=4.0)
         axes.set_title(title, loc="left", fontsize=6.5)
         axes.set_xlabel("head")
         axes.set_xticks(range(0, grid.shape[1], 2))
@@ -219,7 +219,7 @@ def patched_heads(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
 
 
 def _patched(axes: Axes, grid: pd.DataFrame, columns: list[str], fontsize: float = 5.0) -> AxesImage:
-    image = _heat_map(axes, grid.to_numpy(), 100, PATCH_WRITTEN_FROM, fontsize=fontsize, signed=True)
+    image = _heat_map(axes, grid.to_numpy(), 100.0, PATCH_WRITTEN_FROM, fontsize=fontsize, signed=True)
     every = max(1, len(grid) // 10)
     axes.set_yticks(range(0, len(grid), every), [str(layer) for layer in grid.index[::every]])
     step = max(1, len(columns) // 5) if len(columns) > 6 else 1
