@@ -7,8 +7,6 @@ import pytest
 
 import common.core.source_hash as sources
 import common.publish.reference as reference
-from common.core.files import write_json
-from common.core.settings import replications
 
 
 @pytest.fixture
@@ -98,26 +96,25 @@ def test_no_step_hides_an_import(root):
     assert sorted(users) == ["common/core/settings.py", "common/engine/forkserver.py"]
 
 
-def test_a_replication_differs_from_the_reference_when_its_claims_do(tmp_path, monkeypatch, root):
+def test_a_record_is_out_of_date_when_claims_or_models_of_its_scale_change(tmp_path, monkeypatch, root):
     name = "grokking"
     for folder in (f"replications/{name}", "config"):
         shutil.copytree(root / folder, tmp_path / folder)
-    before = reference.states()
+    before = reference.state(name, "laptop")
     monkeypatch.setattr(reference, "ROOT", tmp_path)
-    monkeypatch.setattr(reference, "STATES", tmp_path / "sources.json")
-    assert reference.changed() == replications()
-    write_json(reference.STATES, before)
-    assert name not in reference.changed()
+    monkeypatch.setattr(reference, "replications", lambda: [name])
+    monkeypatch.setattr(reference, "records", lambda: {name: {"state": before, "scale": "laptop"}})
+    assert reference.stale() == []
     registry = reference.registry()
     own, other = reference.load_scale("laptop").models[0], "gpt2"
     for model, counts in ((other, False), (own, True)):
         edited = registry | {model: registry[model].model_copy(update={"size_mb": 1})}
         monkeypatch.setattr(reference, "registry", lambda edited=edited: edited)
-        assert (name in reference.changed()) == counts, model
+        assert (reference.stale() == [name]) == counts, model
     monkeypatch.setattr(reference, "registry", lambda: registry)
     claims = tmp_path / "replications" / name / "claims.yaml"
     claims.write_text(claims.read_text().replace("at_least: 5", "at_least: 4"))
-    assert name in reference.changed()
+    assert reference.stale() == [name]
 
 
 SETTINGS_NODES = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.Assign, ast.AnnAssign, ast.Expr)
