@@ -1,8 +1,8 @@
 """Seals: what of a landmark is fixed before its scoring seeds are touched, and how later changes are recorded.
 
 `replications/<name>/claims.lock` is written by the tools alone. For each landmark and scale it holds the sealed fields
-(bound, neutral, role, metric, formula, controls, n, unit of uncertainty, settings, seeds), their hash, the seeds on
-which the claim has been scored, and every amendment. The judge compares, so no change passes without a badge.
+(bound, neutral, role, metric, formula, controls, n, settings, seeds), their hash, the seeds on which the claim has been
+scored, and every amendment. The judge compares, so no change passes without a badge.
 """
 
 import datetime
@@ -112,8 +112,7 @@ def _metric(claim: Landmark) -> str:
     return f"{claim.part}.{claim.metric}"
 
 
-def today() -> str:
-    """The date of a recording."""
+def today() -> str:  # of a recording
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 

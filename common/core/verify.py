@@ -7,6 +7,7 @@ A failed claim is not a failed job: everything is written, and the last line of 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tyro
 from pydantic import ValidationError
@@ -15,12 +16,13 @@ from common.core.claims import (
     Amendment,
     Check,
     Claim,
+    ControlResult,
     Definition,
     Landmark,
-    evaluate,
+    Planned,
+    Sealed,
     load_claims,
     load_planned,
-    planned,
 )
 from common.core.errors import UserError
 from common.core.files import read_json, write_json
@@ -29,7 +31,95 @@ from common.core.seals import read_lock, sealed_for, status
 from common.core.settings import Kind, Scale
 from common.core.statistics import LEVEL, holm
 from common.core.step import run_command
-from common.core.verdicts import OUTCOMES
+from common.core.verdicts import OUTCOMES, judge_check, judge_landmark, require_evidence, strongest_control
+
+
+def planned(replication: str, claim: Planned) -> Claim:
+    """The entry of `claims.json` of a planned claim."""
+    return Claim(
+        id=f"{replication}.{claim.id}",
+        replication=replication,
+        model=", ".join(claim.models) or "toy",
+        verdict=None,
+        reason=f"planned: needs {claim.needs}",
+        **claim.model_dump(include={"tier", "statement", "counterpart", "source", "paper_value", "needs"}),
+    )
+
+
+def evaluate(
+    replication: str,
+    definition: Definition,
+    model: str,
+    metrics: Mapping[str, Metric] | str,
+    *,
+    sealed: Sealed | None = None,
+    amended: list[Amendment] | None = None,
+    few_seeds: bool = False,
+) -> Claim:
+    """The verdict on one landmark or check.
+
+    Args:
+        metrics: the content of its part, or the reason why it was not run.
+        sealed: its seal at this scale.
+        amended: what has changed since it was sealed; an amended claim cannot be required.
+        few_seeds: True in fresh runs, which may have fewer seeds than a landmark otherwise needs.
+
+    Raises:
+        UserError: the part lacks the metric, since a typing slip must not look like a skip; or a landmark's metric does
+            not carry what `require_evidence` asks for.
+    """
+    name = f"{replication}.{definition.id}"
+    record: dict[str, Any] = {
+        "id": name,
+        "replication": replication,
+        "model": model,
+        "assertion": str(definition.assertion),
+        **definition.model_dump(
+            include={"tier", "statement", "counterpart", "source", "paper_value", "part", "metric"}
+        ),
+    }
+    if isinstance(definition, Landmark):
+        record |= definition.model_dump(
+            include={"headline", "neutral", "role", "expected_verdict", "tolerated_verdicts"}
+        )
+        record |= {"sealed": sealed, "amended": amended or []}
+        record["effective_role"] = definition.role if sealed and not amended else "reported"
+    else:
+        record["expected_verdict"] = "holds"
+    if isinstance(metrics, str):
+        absent = [ControlResult(name=control) for control in definition.controls]
+        return Claim(**record, controls=absent, verdict="not run here", reason=metrics)
+    if definition.metric not in metrics:
+        raise UserError(
+            f"claim {name} names the metric '{definition.metric}', which part '{definition.part}' lacks; "
+            f"correct replications/{replication}/claims.yaml or the step that measures it"
+        )
+    effect = metrics[definition.metric]
+    if isinstance(definition, Landmark):
+        require_evidence(name, effect, definition.controls, few_seeds=few_seeds)
+        verdict, reason = judge_landmark(definition.assertion, definition.neutral, effect)
+    else:
+        listed = [effect.control(control) for control in definition.controls]
+        verdict, reason = judge_check(definition.assertion, effect, listed)  # type: ignore[assignment]
+    controls = [effect.control(control) for control in definition.controls]
+    return Claim(
+        **record,
+        **effect.model_dump(include={"value", "ci_low", "ci_high", "n", "unit", "uncertainty", "per_seed"}),
+        controls=[
+            ControlResult(
+                name=control.name,
+                value=control.value,
+                ci_low=control.ci_low,
+                ci_high=control.ci_high,
+                fails=definition.assertion.fails(control),
+                difference=control.difference,
+            )
+            for control in controls
+        ],
+        strongest_control=strongest_control(definition.assertion, controls).name if controls else None,
+        verdict=verdict,
+        reason=reason,
+    )
 
 
 def replication(

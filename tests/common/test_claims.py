@@ -14,7 +14,6 @@ from common.core.claims import (
     Landmark,
     Planned,
     Sealed,
-    evaluate,
     load_claims,
     load_planned,
 )
@@ -24,7 +23,7 @@ from common.core.metrics import Control, Estimate, Metric, Uncertainty, write_me
 from common.core.seals import check_lock
 from common.core.settings import ROOT, SCALES, checked, load_replication, replications
 from common.core.verdicts import Assertion
-from common.core.verify import overview, read_claims, summary, verify_replication
+from common.core.verify import evaluate, overview, read_claims, summary, verify_replication
 from common.publish.claims_page import html, markdown
 
 BASE = {

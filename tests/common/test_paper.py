@@ -53,7 +53,7 @@ def test_a_key_in_two_lists_stops_the_compilation(tmp_path):
 def test_a_new_replication_cites_what_its_list_holds(root, tmp_path):
     import typst
 
-    scaffold = root / "common" / "scaffold" / "my_result"
+    scaffold = root / "common" / "engine" / "template" / "my_result"
     [key] = keys(scaffold / "references.bib")
     assert f"@{key} " in (scaffold / "section.typ").read_text()
     assert "my_result" in key, "`make new` puts the name of the replication there, so that no key stands twice"

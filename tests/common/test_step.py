@@ -1,6 +1,5 @@
 """The command line around a step: one sentence for what a user can mend, a cost line, plain progress in a log."""
 
-import base64
 import errno
 import json
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.core.errors import from_os_error
+from common.core.events import Event, Kind
 from common.core.step import COST_PREFIX, track
 from common.publish.cost import costs, step_cost, total, written_mb
 
@@ -145,21 +145,20 @@ def test_total_adds_seconds_and_takes_the_largest_peak():
     assert (both["wall_s"], both["cpu_s"], both["peak_rss_mb"]) == (2.0, 4.0, 30.0)
 
 
-def test_what_a_step_wrote_is_counted_from_the_records_of_its_outputs(tmp_path, monkeypatch):
+def test_what_a_step_wrote_is_counted_from_its_events(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    records, logs = tmp_path / "records", ["results/logs/train.log"]
-    long = f"results/{'x' * 200}.json"
-    for output, size in {"results/one.json": 1_000_000, long: 500_000, "results/gone.json": None}.items():
-        name = base64.urlsafe_b64encode(output.encode()).decode()
-        record = records.joinpath(*[f"@{name[:200]}", name[200:]] if len(name) > 200 else [name])
-        for path in (record, tmp_path / output):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"log": logs}))
-        if size is not None:
-            (tmp_path / output).write_bytes(bytes(size))
-    (records / "not a record").write_text("{}")
-    assert written_mb(records) == {"results/logs/train.log": 1.5}
-    assert written_mb(tmp_path / "nowhere") == {}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/one.json").write_bytes(bytes(1_000_000))
+    (tmp_path / "results/two.json").write_bytes(bytes(500_000))
+    written = ["results/one.json", "results/two.json", "results/gone.json"]
+    events = [
+        Event(Kind.JOB_STARTED, rule="train", log=["results/logs/train.log"], output=written),
+        Event(Kind.JOB_FINISHED, rule="train", log=["results/logs/train.log"], output=written),
+        Event(Kind.JOB_FINISHED, rule="all", output=written),
+    ]
+    (tmp_path / "events.jsonl").write_text("".join(event.line() for event in events))
+    assert written_mb(tmp_path / "events.jsonl") == {"results/logs/train.log": 1.5}
+    assert written_mb(tmp_path / "nowhere.jsonl") == {}
 
 
 def test_cost_is_that_of_the_scale_and_of_what_it_uses(tmp_path, monkeypatch):
