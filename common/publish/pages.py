@@ -15,6 +15,7 @@ from common.core.errors import UserError
 from common.core.files import read_json, read_yaml
 from common.core.settings import ROOT, replications
 from common.core.verify import read_claims
+from common.data.corpora import FIRST_CALIBRATION_SEED
 from common.publish.claims_page import by_replication, number, strongest
 
 FOLDER = "figures"
@@ -46,6 +47,16 @@ def seed_list(seeds: list[int]) -> str:
     """`0 to 4` for three or more in a row, else every seed."""
     row = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
     return f"{seeds[0]} to {seeds[-1]}" if row else ", ".join(map(str, seeds))
+
+
+def seeds_of(origin: dict[str, Any]) -> str:
+    """The seeds of a recorded run, and whether they are those of its calibration, which scores nothing."""
+    return f"{'calibration ' if is_calibration(origin) else ''}seeds {seed_list(origin['seeds'])}"
+
+
+def is_calibration(origin: dict[str, Any]) -> bool:
+    """Whether a record is that of a calibration run, whose verdicts set the seals and are no scores."""
+    return bool(min(origin["seeds"]) >= FIRST_CALIBRATION_SEED)
 
 
 def headline_figures(name: str, results: Path) -> list[Path]:
@@ -88,9 +99,11 @@ def value(claim: Claim) -> str:
     return number(claim.value, claim.ci_low, claim.ci_high, claim.unit)
 
 
-def badge(claim: Claim) -> str:
-    """The verdict, and whether the claim was amended after its seal or never sealed."""
-    marks = ["amended"] if claim.amended else [] if claim.sealed else ["unsealed"]
+def badge(claim: Claim, known: dict[str, Any] | None = None) -> str:
+    """The verdict, and whether the claim was amended, never sealed, or only calibrated (`known` are the records)."""
+    calibrated = known is not None and is_calibration(known[claim.replication])
+    unsealed = "calibration" if calibrated else "unsealed"
+    marks = ["amended"] if claim.amended else [] if claim.sealed else [unsealed]
     verdict = str(claim.verdict)
     return f"{SIGNS.get(verdict, '')} {verdict}" + "".join(f" ({mark})" for mark in marks)
 
@@ -108,7 +121,8 @@ def cost_block(folder: Path) -> str:
     machines = sorted({machine(one) for one in known.values()})
     said = (
         f"The recorded run took {seconds / 60:.0f} CPU minutes, at most {memory / 1000:.1f} GB of memory in one step "
-        f"(scale `{', '.join(scales)}`; {'; '.join(machines)})."
+        f"(scale `{', '.join(scales)}`; {'; '.join(sorted({seeds_of(one) for one in known.values()}))}; "
+        f"{'; '.join(machines)})."
     )
     if (folder / TESTS).exists():
         tests = read_json(folder / TESTS)
@@ -118,8 +132,10 @@ def cost_block(folder: Path) -> str:
 
 def findings_block(folder: Path) -> str:
     """The cards of the front page: picture, finding, paper's value beside ours, strongest control, verdict."""
-    claims = read_claims(folder / CLAIMS)
+    claims, known = read_claims(folder / CLAIMS), read_json(folder / RECORDS)
     lines = [f"**{tally(claims)}.**", ""]
+    if calibrated := [name for name in known if is_calibration(known[name])]:
+        lines += [f"Calibration seeds, which set the seals; not scored yet: {', '.join(map(title, calibrated))}.", ""]
     lines += ["| | finding | paper → ours | strongest control | verdict |", "|---|---|---|---|---|"]
     for name, group in by_replication(claims).items():
         leading = next((claim for claim in landmarks(group) if claim.headline), None)
@@ -129,7 +145,7 @@ def findings_block(folder: Path) -> str:
         shown = f'<img src="{picture}" width="240" alt="{title(name)}">' if picture else title(name)
         finding = f"**[{title(name)}]({page})**: {leading.statement} {tally(group)}."
         paper = f"{leading.paper_value or '–'} → {value(leading)}"
-        lines.append(_row([f"[{shown}]({page})", finding, paper, strongest(leading), badge(leading)]))
+        lines.append(_row([f"[{shown}]({page})", finding, paper, strongest(leading), badge(leading, known)]))
     return "\n".join(lines)
 
 
@@ -143,11 +159,18 @@ def results_block(folder: Path, name: str) -> str:
     """The recorded results on the page of one replication: landmarks against their strongest control, and the cost."""
     origin = read_json(folder / RECORDS)[name]
     claims = by_replication(read_claims(folder / CLAIMS)).get(name, [])
-    lines = [f"{tally(claims)}. Scale `{origin['scale']}`, seeds {seed_list(origin['seeds'])}.", ""]
+    lines = [f"{tally(claims)}. Scale `{origin['scale']}`, {seeds_of(origin)}.", ""]
     lines += ["| landmark | paper | ours [95 %] | bound | strongest control | verdict |", "|---|---|---|---|---|---|"]
     for claim in landmarks(claims):
         paper = "; ".join(filter(None, [claim.counterpart, claim.paper_value]))
-        cells = [claim.statement, paper, value(claim), str(claim.assertion), strongest(claim), badge(claim)]
+        cells = [
+            claim.statement,
+            paper,
+            value(claim),
+            str(claim.assertion),
+            strongest(claim),
+            badge(claim, {name: origin}),
+        ]
         lines.append(_row(cells))
     cost = origin["cost"]
     longest = ", ".join(f"`{step}` {seconds:.0f} s" for step, seconds in cost["costliest"].items())
@@ -158,7 +181,7 @@ def results_block(folder: Path, name: str) -> str:
 def index_block(folder: Path) -> str:
     """The figure index: for every famous figure of each paper its landmark and verdict, or why there is none."""
     claims = {claim.id: claim for claim in read_claims(folder / CLAIMS)}
-    lines = []
+    known, lines = read_json(folder / RECORDS), list[str]()
     for paper in read_yaml(FAMOUS)["papers"]:
         lines += [f"### {paper['paper']}", "", "| figure | ours | verdict |", "|---|---|---|"]
         for figure in paper["figures"]:
@@ -166,7 +189,7 @@ def index_block(folder: Path) -> str:
             ours, verdict = figure.get("landmark") or "none", "–"
             if claim is not None:
                 page = f"../replications/{claim.replication}/README.md"
-                ours, verdict = f"[{claim.id}]({page})", badge(claim)
+                ours, verdict = f"[{claim.id}]({page})", badge(claim, known)
             elif "reason" in figure:
                 ours = f"none: {figure['reason']}"
             lines.append(_row([f"{figure['figure']}: {figure['shows']}", ours, verdict]))
