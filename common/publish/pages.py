@@ -66,7 +66,7 @@ def headline_figures(name: str, results: Path) -> list[Path]:
     return [paths[0].with_suffix("") for paths in found if paths][:MOST_PICTURES]
 
 
-def amount(cost: dict[str, float]) -> str:
+def amount(cost: dict[str, Any]) -> str:
     """`12 CPU minutes, at most 1.2 GB of memory in one step, 30 MB on disk`."""
     minutes = f"{cost['cpu_s'] / 60:.0f} CPU minutes" if cost["cpu_s"] >= 90 else "about a CPU minute or less"
     memory = f"at most {cost['peak_rss_mb'] / 1000:.1f} GB of memory in one step"
