@@ -30,7 +30,7 @@ def reserved() -> dict[str, str]:
     return {
         "logs": "results/<scale>/logs",
         **{name: f"config/schemas/{name}.json" for name in schema_names if name not in own},
-        **{name: f"a rule of the workflow, {name}" for name in re.findall(r"^rule (\w+):", rules, re.MULTILINE)},
+        **{name: f"a rule of the workflow, {name}" for name in re.findall(r"^(?:rule|use rule step as) (\w+)", rules, re.MULTILINE)},
         **{name: f"`make {name}`" for line in phony for name in re.findall(r"(?<!\S)[\w-]+", line)},
     }
 

@@ -41,6 +41,7 @@ def test_a_new_replication_runs_at_once(copy_project, root):
     assert metrics["cosine"]["value"] > 0.9 > control["value"]
     assert (project.results / name / "toy" / "probe" / "figures" / "probe.svg").stat().st_size > 1000
     shutil.copytree(root / "tests", project.path / "tests", dirs_exist_ok=True)
+    shutil.copy(root / "conftest.py", project.path / "conftest.py")
     general = ("tests/common/test_claims.py", "tests/common/test_paper.py")
     tested = call(
         project, "pytest", "-q", "-k", f"{name} or semicolon", f"replications/{name}/tests/test_{name}.py", *general
