@@ -1,4 +1,4 @@
-"""Figures of my_result, drawn from tables and metrics alone: the cosine of every seed, for true and shuffled labels."""
+"""Figures of my_result, drawn from metrics alone: the cosine of every seed, for true and shuffled labels."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
