@@ -17,6 +17,7 @@ from common.core.settings import ROOT, replications
 from common.engine.schemas import schemas
 
 SCAFFOLD = ROOT / "common" / "engine" / "template"
+RULE = re.compile(r"^(?:rule|use rule step as) (\w+)", re.MULTILINE)
 EXAMPLE, EXAMPLE_TITLE = "my_result", "My result"
 
 
@@ -30,7 +31,7 @@ def reserved() -> dict[str, str]:
     return {
         "logs": "results/<scale>/logs",
         **{name: f"config/schemas/{name}.json" for name in schema_names if name not in own},
-        **{name: f"a rule of the workflow, {name}" for name in re.findall(r"^(?:rule|use rule step as) (\w+)", rules, re.MULTILINE)},
+        **{name: f"a rule of the workflow, {name}" for name in RULE.findall(rules)},
         **{name: f"`make {name}`" for line in phony for name in re.findall(r"(?<!\S)[\w-]+", line)},
     }
 
