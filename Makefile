@@ -34,7 +34,7 @@ $(INTEROP):
 	@$(subst .venv,.venv-interop,$(PIP)) envs/interop.lock
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate freeze amend fresh figures metrics verify report paper corpora browser status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -42,7 +42,7 @@ all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE
 $(NAMES): $(READY)  ## run one replication alone: figures, metrics, claims
 	$(RUN) $@
 
-figures metrics verify report paper corpora browser: $(READY)  ## up to this target; `browser`: a page of every autoencoder, not of the main ones alone
+figures metrics verify report paper corpora browser sample_self_chat: $(READY)  ## up to this target; `browser`: a page of every autoencoder; `sample_self_chat`: the shipped conversations, made again
 	$(RUN) $@
 
 smoke: $(READY)  ## every step of every replication once, tiny, in a few minutes

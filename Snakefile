@@ -34,7 +34,8 @@ try:
     NAMES = replications()
     for name in NAMES:
         load_claims(name)  # a slip is found now, not after the computing
-    CHAT_MODEL = corpus_entry("self-chat").model
+    SELF_CHAT = corpus_entry("self-chat")
+    CHAT_MODEL = SELF_CHAT.model
     SETTINGS = {
         name: load_replication(name, RUN.scale).model_dump(mode="json")
         | {

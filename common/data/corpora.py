@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from common.core.errors import UserError
 from common.core.files import read_json, read_yaml, sha256, write_json, write_text
-from common.core.settings import ROOT, SCALES, Scale, Strict, checked
+from common.core.settings import ROOT, Strict, checked
 from common.data.models import Sha256, check_file, encode_all
 
 if TYPE_CHECKING:
@@ -53,15 +53,46 @@ class Packages(Strict):
 
 
 class SelfChat(Strict):
-    """Seeded conversations of a language model with itself as the assistant."""
+    """Seeded conversations of a language model with itself as the assistant, shipped in `file`.
+
+    Conversation `number` is about topic `number % topics` in round `number // topics`.
+    """
 
     source: Literal["self_chat"]
+    file: str
+    sha256: Sha256
     model: str
-    conversations: Annotated[dict[Scale, Annotated[int, Field(ge=3)]], _complete(SCALES)]
-    new_tokens: Annotated[dict[Scale, Annotated[int, Field(ge=1)]], _complete(SCALES)]
+    rounds: Annotated[int, Field(ge=1)]
+    new_tokens: Annotated[int, Field(ge=1)]
     temperature: Annotated[float, Field(gt=0)]
+    top_k: Annotated[int, Field(ge=1)]
     seed: int
+    distinct_share: Annotated[float, Field(ge=0, le=1)]
+    near_duplicate_share: Annotated[float, Field(gt=0, le=1)]
     licence: str
+    requests: Annotated[list[str], Field(min_length=1)]
+    topics: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(description="topics by field")
+
+    @property
+    def all_topics(self) -> list[str]:
+        return [topic for field in self.topics.values() for topic in field]
+
+    def topic(self, number: int) -> str:
+        return self.all_topics[number % len(self.all_topics)]
+
+    def request(self, number: int) -> str:
+        """What conversation `number` asks."""
+        topics = self.all_topics
+        turn, topic = divmod(number, len(topics))
+        return self.requests[(turn + topic) % len(self.requests)].format(topics[topic])
+
+    def split(self, number: int) -> Split:
+        """Of each field the first topic is held out, the seventh for validation; of all others rounds 7 and 3 of 12."""
+        turn, at = divmod(number, len(self.all_topics))
+        places = [place for field in self.topics.values() for place in range(len(field))]
+        if places[at] in (0, 6):
+            return "held_out" if places[at] == 0 else "validation"
+        return {3: "validation", 7: "held_out"}.get(turn % 12, "train")  # type: ignore[return-value]
 
 
 class CorporaFile(Strict):

@@ -19,7 +19,7 @@ FOLDER = Path(
 STATE = ".state"
 SOURCES = ("common", "config", "replications")
 ENDINGS = (".py", ".yaml", ".smk")
-BESIDE = re.compile(rf"[^.].*\.(json|safetensors)(\.[a-z_]+)+(?<!\.json)|[^.]+{re.escape(TEMPORARY_SUFFIX)}")
+BESIDE = re.compile(rf"[^.].*\.(json|safetensors)(\.[a-z_0-9]+)+(?<!\.json)|[^.]+{re.escape(TEMPORARY_SUFFIX)}")
 
 
 def program(root: Path = HERE) -> str:

@@ -45,7 +45,7 @@ from common.engine.progress import follow
 CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
 PLANNED = "plan.jsonl"  # events of a dry run
-TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora", "browser")
+TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora", "browser", "sample_self_chat")
 STEPS = {"verify": ("verify", "claims_page"), "paper": ("paper",)}  # targets that are steps, with the rules they run
 DRY = {"-n", "--dry-run", "--dryrun"}  # options of Snakemake with which it only plans
 JUDGING = ("all", "verify", "report", "paper")  # targets that judge all claims

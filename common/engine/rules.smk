@@ -64,16 +64,32 @@ use rule step as self_chat with:
     input:
         model=f"<models>/{CHAT_MODEL}/manifest.json",
         registry="config/corpora.yaml",
+        packed=SELF_CHAT.file,
     output:
-        manifest=f"<corpora>/self-chat-{RUN.scale}/manifest.json",
+        manifest="<corpora>/self-chat/manifest.json",
     log:
-        f"resources/logs/self-chat-{RUN.scale}.log",
-    priority: 2
+        "resources/logs/self-chat.log",
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=2000,
+        runtime=20,
     params:
-        **STEP("recipes.self_chat"),
+        **STEP("recipes.self_chat", run=False),
+
+
+# On demand only: the file above, sampled again.
+use rule step as sample_self_chat with:
+    input:
+        model=f"<models>/{CHAT_MODEL}/manifest.json",
+        registry="config/corpora.yaml",
+    output:
+        corpus="<corpora>/self-chat-sampled/self-chat.jsonl.xz",
+    log:
+        "resources/logs/self-chat-sampled.log",
+    resources:
+        mem_mb=5000,
+        runtime=300,
+    params:
+        **STEP("recipes.sample_self_chat", run=False),
 
 
 rule corpora:

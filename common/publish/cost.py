@@ -60,12 +60,10 @@ def total(costs: list[dict[str, float]]) -> dict[str, float]:
 
 def shared_folders(results: Path) -> dict[str, Path]:
     """What this run has used of `resources/`, by the name of its log: the models that it has results of, those they are
-    made from, and the corpora of its scale with the model that they are made with."""
+    made from, and the corpora with the model that they are made with."""
     corpora = checked(CorporaFile, read_yaml(CORPORA_FILE), CORPORA_FILE).corpora
-    scale = results.name.removesuffix("-calibration")
-    texts = {f"{name}-{scale}" if isinstance(one, SelfChat) else name: one for name, one in corpora.items()}
-    found = {name: Path("resources/corpora", name) for name in texts}
-    writers = {one.model for one in texts.values() if isinstance(one, SelfChat)}
+    found = {name: Path("resources/corpora", name) for name in corpora}
+    writers = {one.model for one in corpora.values() if isinstance(one, SelfChat)}
     for name, model in registry().items():
         if name in writers or any(results.glob(f"*/{name}/")):
             found[name] = Path("resources/models", name)

@@ -1,86 +1,39 @@
-"""Step: makes the corpus `self-chat`: seeded conversations in chat format, answered by a registered language model.
+"""Step: unpacks the corpus `self-chat`, conversations of the default model, into its three splits.
 
-Every question is a plain, harmless request: one of a few shapes filled with one of many everyday topics. Topics, not
-conversations, are split into train, validation and held out. Answers are sampled in float32, each conversation with
-noise of its own, so that rounding, which differs between types of processor, seldom changes a token and never another
-conversation.
+Some topics are held out whole, and of every other topic some conversations: a dictionary or a direction can be judged
+on a topic that it has met and on one that it has not. `sample_self_chat` made the file.
 """
 
-import itertools
+import json
+import lzma
 from pathlib import Path
 
-import torch
-
-from common.core.step import Files, RunInfo, run_step, track
-from common.data.corpora import SPLITS, Document, SelfChat, Split, check_disjoint, corpus_entry, write_corpus
-from common.data.models import answer_text, chat_prompt, encode_all, load_tokenizer
-from common.interp.generation import Sampler, generate, load_writer
-
-SHAPES = (
-    "Tell me about {}.",
-    "Explain {} to a child.",
-    "What should a beginner know about {}?",
-    "Write a short story that involves {}.",
-    "Give me three interesting facts about {}.",
-    "Why do people care about {}?",
-    "Compare {} today with fifty years ago.",
-    "Write a short poem about {}.",
-)
-TOPICS = (
-    *("rivers", "bridges", "bread", "bicycles", "mountains", "trains", "gardens", "winter", "libraries", "football"),
-    *("the moon", "cats", "dogs", "coffee", "tea", "painting", "music", "chess", "sailing", "the ocean"),
-    *("volcanoes", "dinosaurs", "planets", "photography", "clocks", "maps", "cooking rice", "cheese", "apples", "bees"),
-    *("rain", "snow", "deserts", "forests", "birds", "whales", "languages", "poetry", "theatre", "museums"),
-    *("airports", "hospitals", "schools", "farming", "glass", "paper", "steel", "electricity", "computers", "robots"),
-    *("the internet", "mathematics", "statistics", "running", "swimming", "yoga", "sleep", "friendship", "holidays"),
-    "birthdays",
-)
-BATCH = 48
-
-
-def split_of(topic: int) -> Split:
-    """Topics 0, 10, 20, ... are held out, 5, 15, ... are validation, all others are for training."""
-    return "held_out" if topic % 10 == 0 else "validation" if topic % 10 == 5 else "train"
-
-
-def questions(count: int) -> list[tuple[int, str]]:
-    """The first `count` pairs (topic index, question), in an order in which every run of ten covers every split."""
-    pairs = [(topic, shape.format(TOPICS[topic])) for shape in SHAPES for topic in range(len(TOPICS))]
-    return list(itertools.islice(itertools.cycle(pairs), count))
+from common.core.step import Files, run_step
+from common.data.corpora import SPLITS, Document, SelfChat, Split, corpus_entry, write_corpus
+from common.data.models import chat_prompt, check_file, load_tokenizer
 
 
 class SelfChatFiles(Files):
     model: Path
     registry: Path
+    packed: Path
+    """JSON lines {number, answer}, compressed with xz"""
     manifest: Path
     """of the corpus, written last"""
 
 
-def self_chat(files: SelfChatFiles, run: RunInfo, name: str = "self-chat") -> None:
-    """Writes the corpus with the number and length of conversations of the scale."""
+def self_chat(files: SelfChatFiles, name: str = "self-chat") -> None:
+    """Writes the corpus. UserError if the packed file is not the one of the registry."""
     corpus = corpus_entry(name)
     assert isinstance(corpus, SelfChat)
+    check_file(files.packed, corpus.sha256, remedy=f"restore it with `git checkout {corpus.file}`")
     tokenizer = load_tokenizer(files.model.parent)
-    model = load_writer(files.model.parent, run.device, torch.float32)
     splits: dict[Split, list[Document]] = {split: [] for split in SPLITS}
-    asked = list(enumerate(questions(corpus.conversations[run.scale])))
-    for batch in track([asked[start : start + BATCH] for start in range(0, len(asked), BATCH)], "conversations"):
-        chats = [chat_prompt(tokenizer, text) for _, (_, text) in batch]
-        sampler = Sampler(corpus.temperature, torch.tensor([number for number, _ in batch]), corpus.seed, [])
-        written = generate(
-            model,
-            encode_all(tokenizer, chats),
-            torch.arange(len(batch)),
-            "",
-            None,
-            corpus.new_tokens[run.scale],
-            sampler,
-        )
-        for (number, (topic, _)), chat, tokens in zip(batch, chats, written.tolist(), strict=True):
-            text = chat + answer_text(tokenizer, tokens)
-            document = Document(id=f"{name}/{number:05d}", group=TOPICS[topic], kind="chat", text=text)
-            splits[split_of(topic)].append(document)
-    check_disjoint(dict(splits))
+    with lzma.open(files.packed, "rt", encoding="utf-8") as lines:
+        for number, answer in ((line["number"], line["answer"]) for line in map(json.loads, lines)):
+            text = chat_prompt(tokenizer, corpus.request(number)) + answer
+            document = Document(id=f"{name}/{number:05d}", group=corpus.topic(number), kind="chat", text=text)
+            splits[corpus.split(number)].append(document)
     write_corpus(files.manifest, name, splits, tokenizer, corpus.licence)
 
 

@@ -165,13 +165,6 @@ def harvest(
     }
 
 
-def joined(one: Harvest, other: Harvest) -> Harvest:
-    """Two harvests of one hook."""
-    dropped = {reason: one.dropped[reason] + other.dropped[reason] for reason in one.dropped}
-    x, document, token_id = (torch.cat(pair) for pair in zip(one[:3], other[:3], strict=True))
-    return Harvest(x, document, token_id, dropped)
-
-
 def batched(rows: int, size: int) -> Iterator[slice]:
     """Slices that cover range(rows)."""
     yield from (slice(start, min(start + size, rows)) for start in range(0, rows, size))

@@ -41,7 +41,7 @@ use rule step as release with:
     input:
         manifest="<models>/{model}/manifest.json",
         docs="<corpora>/python-docs/manifest.json",
-        chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",
+        chat="<corpora>/self-chat/manifest.json",
         registry="config/saes.yaml",
     output:
         index="<results>/{model}/released/index.json",
@@ -64,7 +64,7 @@ use rule step as prepare with:
         activations=lambda wildcards: either(
             wildcards.model,
             "<results>/{model}/released/activations/manifest.json",
-            f"{SAES}/activations/early/manifest.json",
+            f"{SAES}/activations/main/manifest.json",
         ),
     output:
         prepared=f"{STEERING}/prepared.safetensors",

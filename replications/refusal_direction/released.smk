@@ -25,7 +25,7 @@ use rule step as study_released with:
         request_files=rules.requests.output.request_files,
         lists=f"{PATH}/lists.yaml",
         python_docs="<corpora>/python-docs/manifest.json",
-        self_chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",
+        self_chat="<corpora>/self-chat/manifest.json",
     output:
         numbers="<results>/{model}/released/{seed}/numbers.json",
         directions="<results>/{model}/released/{seed}/directions.safetensors",

@@ -69,7 +69,7 @@ use rule step as study with:
         tuned="<results>/{model}/models/{switch}-{seed}/manifest.json",
         lists=f"{PATH}/lists.yaml",
         python_docs="<corpora>/python-docs/manifest.json",
-        self_chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",
+        self_chat="<corpora>/self-chat/manifest.json",
     output:
         numbers="<results>/{model}/studies/{switch}-{seed}/numbers.json",
         directions="<results>/{model}/studies/{switch}-{seed}/directions.safetensors",

@@ -5,7 +5,7 @@
 - `neurons-k`: the k coordinates of the residual stream farthest from their mean, exactly.
 - `mean`, `zero`: nothing at all.
 
-The trained controls (frozen decoder, shuffled activations) are SAEs and come from the sweep.
+The trained control, rows that stay near their random start, is an SAE and comes from the sweep.
 """
 
 from collections.abc import Callable
@@ -62,15 +62,23 @@ def coordinates(mean: Float[Tensor, " d"], k: int) -> Reconstruct:
     return reconstruct
 
 
+def untrained_code(
+    mean: Float[Tensor, " d"], rows: Float[Tensor, "d_sae d"], k: int
+) -> Callable[[Float[Tensor, "*n d"]], Float[Tensor, "*n d_sae"]]:
+    """The k largest coefficients of random directions, as an untrained TopK SAE would have them."""
+
+    def code(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d_sae"]:
+        values, latents = ((x - mean) @ rows.mT).topk(k, dim=-1)
+        return torch.zeros(*x.shape[:-1], len(rows)).scatter(-1, latents, values.relu())
+
+    return code
+
+
 def untrained(
     train: Float[Tensor, "token d"], mean: Float[Tensor, " d"], rows: Float[Tensor, "d_sae d"], k: int
 ) -> Reconstruct:
-    """Top k coefficients of random directions, rescaled by 1 / gamma on training data."""
-
-    def raw(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        values, latents = ((x - mean) @ rows.mT).topk(k, dim=-1)
-        return torch.zeros(*x.shape[:-1], len(rows)).scatter(-1, latents, values.relu()) @ rows
-
-    found = raw(train)
+    """What an untrained dictionary makes of its k largest coefficients, rescaled by 1 / gamma on training data."""
+    code = untrained_code(mean, rows, k)
+    found = code(train) @ rows
     factor = float((found * (train - mean)).sum() / found.square().sum())
-    return lambda x: mean + factor * raw(x)
+    return lambda x: mean + factor * (code(x) @ rows)

@@ -5,7 +5,6 @@ both layers in float32 (`held_out.safetensors`: tokens, real, used, document, re
 forward pass can go on from them; `used` marks positions that an SAE replaces, the kind it was trained on.
 """
 
-import math
 from pathlib import Path
 
 import torch
@@ -21,7 +20,6 @@ from common.saes.harvest import (
     batched,
     check_hook,
     harvest,
-    joined,
     kept_tokens,
     run_to_hook,
     windows,
@@ -35,10 +33,10 @@ class CollectFiles(Files):
     """of the language model"""
     docs: Path
     chat: Path
-    early: Path
+    main: Path
     """manifest of the shards of the studied layer"""
-    late: Path | None = None
-    """manifest of those of the later layer"""
+    second: Path | None = None
+    """manifest of those of the second layer"""
     held_out: Path
 
 
@@ -49,22 +47,15 @@ def collect(files: CollectFiles, settings: Corpora, run: RunInfo) -> None:
     """
     tokenizer = load_tokenizer(files.manifest.parent)
     special = sorted(set(tokenizer.all_special_ids))
-    hooks = [f"blocks.{layer}.hook_resid_pre" for layer in (settings.layer, settings.late_layer) if layer is not None]
-    outs = [out for out in (files.early, files.late) if out is not None]
+    hooks = [f"blocks.{layer}.hook_resid_pre" for layer in (settings.layer, settings.second_layer) if layer is not None]
+    outs = [out for out in (files.main, files.second) if out is not None]
     sources = [files.docs.parent, files.chat.parent]
     budgets = [settings.docs_tokens, settings.chat_tokens]
     bridge = load_model(files.manifest.parent, device=run.device, dtype=fast_dtype())
     for hook in hooks:
         check_hook(bridge, hook)
     chosen = windows(sources, "train", tokenizer, settings.window, budgets)
-    order = torch.randperm(len(chosen.tokens), generator=torch.Generator().manual_seed(0))
-    share = settings.late_tokens / int(chosen.real.sum()) if len(hooks) > 1 else 1.0
-    both = math.ceil(len(order) * min(1.0, share))
-    part, rest = (Windows(*(values[rows] for values in chosen)) for rows in (order[:both], order[both:]))
-    found = harvest(bridge, part, hooks, special, settings.batch, run.device)
-    if len(rest.tokens):  # the late layer costs more and needs fewer activations
-        more = harvest(bridge, rest, hooks[:1], special, settings.batch, run.device)
-        found[hooks[0]] = joined(found[hooks[0]], more[hooks[0]])
+    found = harvest(bridge, chosen, hooks, special, settings.batch, run.device)
     for hook, out in zip(hooks, outs, strict=True):
         one = found[hook]
         about = {

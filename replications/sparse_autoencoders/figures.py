@@ -1,6 +1,6 @@
 """Step: draws all figures of the planted dictionaries, or those of a language model, from the tables of their parts.
 
-Here are the figures of the planted dictionaries and trees; `language_figures` and `latents_figures` have the others.
+Here are the figures of the planted dictionaries and trees; `language_figures` has the others.
 """
 
 import matplotlib.pyplot as plt
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
 from common.core.metrics import Metric
-from replications.sparse_autoencoders import language_figures, latents_figures
+from replications.sparse_autoencoders import language_figures
 
 WORLD_STYLES = {"easy": ("easy world", PALETTE[0]), "hard": ("hard world", PALETTE[1])}
 REVIVAL_STYLES = {"with_auxk": ("with AuxK", PALETTE[2]), "without_auxk": ("without AuxK", PALETTE[4])}
@@ -92,16 +92,12 @@ PLANS = {
     "planted/planted": Plan(planted, ("features.csv", "traces.csv", "metrics.json")),
     "absorption/absorption": Plan(absorption, ("parents.csv",)),
     "language/frontier": Plan(language_figures.frontier, ("saes.csv",)),
-    "language/grid": Plan(language_figures.grid, ("saes.csv",)),
     "language/training": Plan(language_figures.training, ("traces.csv",)),
     "errors/errors": Plan(language_figures.errors, ("saes.csv",)),
-    "dictionaries/dictionaries": Plan(language_figures.dictionaries, ("dictionaries.csv",)),
-    "overlap/overlap": Plan(latents_figures.overlap, ("latents.csv", "pairs.csv")),
-    "benchmarks/probes": Plan(latents_figures.probes, ("probes.csv",)),
-    "benchmarks/contrasts": Plan(latents_figures.contrasts, ("probes.csv", "contrasts.csv")),
-    "natural_absorption/natural_absorption": Plan(latents_figures.natural_absorption, ("classes.csv",)),
-    "layers/layers": Plan(latents_figures.layers, ("latents.csv",)),
-    "completeness/completeness": Plan(latents_figures.completeness, ("sets.csv",)),
+    "latents/latents": Plan(language_figures.latents, ("latents.csv",)),
+    "latents/lengths": Plan(language_figures.lengths, ("lengths.csv",)),
+    "latents/examples": Plan(language_figures.examples, ("examples.csv",)),
+    "named_features/patterns": Plan(language_figures.patterns, ("patterns.csv",)),
 }
 
 

@@ -1,33 +1,30 @@
 # The language model: harvest -> train -> measure -> feature browser. Included by rules.smk.
 SWEEP = config["sweep"]
-LATE = (
-    {"late": "<results>/{model}/activations/late/manifest.json"}
-    if SWEEP["late"]
+SECOND = (
+    {"second": "<results>/{model}/activations/second/manifest.json"}
+    if SWEEP["second"]
     else {}
 )
-MEASURE_LANGUAGE = {key: config[key] for key in ("sweep", "evaluation")}
+MEASURE = {key: config[key] for key in ("sweep", "evaluation")}
 SAES = [one.name for one in everything(Sweep(**SWEEP), SEEDS)]
-SHOWN = [
-    central(Sweep(**SWEEP), SEEDS[0], name)
-    for name in ("batch_topk", *SWEEP["architectures"], *LATE)
-]
+SHOWN = [central(Sweep(**SWEEP), SEEDS[0])]
 
 
 use rule step as collect with:
     input:
         manifest="<models>/{model}/manifest.json",
         docs="<corpora>/python-docs/manifest.json",
-        chat=f"<corpora>/self-chat-{config['scale']}/manifest.json",
+        chat="<corpora>/self-chat/manifest.json",
     output:
-        **LATE,
-        early="<results>/{model}/activations/early/manifest.json",
+        **SECOND,
+        main="<results>/{model}/activations/main/manifest.json",
         held_out="<results>/{model}/activations/held_out.safetensors",
     log:
         "<logs>/{model}/collect.log",
     priority: 2
     resources:
         **ON_GPU,
-        mem_mb=4500,
+        mem_mb=5500,
         runtime=60,
     params:
         **STEP("collect", config["corpora"]),
@@ -35,10 +32,11 @@ use rule step as collect with:
 
 use rule step as train_language with:
     input:
-        **LATE,
-        early=rules.collect.output.early,
+        **SECOND,
+        main=rules.collect.output.main,
     output:
         index="<results>/{model}/saes/index.json",
+        starts="<results>/{model}/saes/starts.safetensors",
         traces="<results>/{model}/language/traces.csv",
     log:
         "<logs>/{model}/train_language.log",
@@ -46,17 +44,17 @@ use rule step as train_language with:
     resources:
         **ON_GPU,
         mem_mb=4000,
-        runtime=120,
+        runtime=240,
     params:
         **STEP("train_language", SWEEP),
 
 
 use rule step as measure_language with:
     input:
-        **LATE,
+        **SECOND,
         manifest="<models>/{model}/manifest.json",
         index=rules.train_language.output.index,
-        early=rules.collect.output.early,
+        main=rules.collect.output.main,
         held_out=rules.collect.output.held_out,
     output:
         metrics="<results>/{model}/language/metrics.json",
@@ -69,13 +67,15 @@ use rule step as measure_language with:
         mem_mb=5500,
         runtime=60,
     params:
-        **STEP("measure_language", MEASURE_LANGUAGE),
+        **STEP("measure_language", MEASURE),
 
 
 use rule step as measure_errors with:
     input:
+        **SECOND,
         manifest="<models>/{model}/manifest.json",
         index=rules.train_language.output.index,
+        main=rules.collect.output.main,
         held_out=rules.collect.output.held_out,
     output:
         metrics="<results>/{model}/errors/metrics.json",
@@ -84,19 +84,58 @@ use rule step as measure_errors with:
         "<logs>/{model}/measure_errors.log",
     resources:
         **ON_GPU,
-        mem_mb=3000,
+        mem_mb=4000,
         runtime=60,
     params:
-        **STEP("measure_errors", MEASURE_LANGUAGE),
+        **STEP("measure_errors", MEASURE),
 
 
-# A page for each architecture at the central point and for the SAE of the later layer; the target `browser` adds those
-# of all other SAEs.
+use rule step as measure_latents with:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        index=rules.train_language.output.index,
+        starts=rules.train_language.output.starts,
+        main=rules.collect.output.main,
+        held_out=rules.collect.output.held_out,
+    output:
+        metrics="<results>/{model}/latents/metrics.json",
+        latents="<results>/{model}/latents/latents.csv",
+        lengths="<results>/{model}/latents/lengths.csv",
+        examples="<results>/{model}/latents/examples.csv",
+    log:
+        "<logs>/{model}/measure_latents.log",
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        **STEP("measure_latents", MEASURE),
+
+
+use rule step as named_features with:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        index=rules.train_language.output.index,
+        main=rules.collect.output.main,
+        held_out=rules.collect.output.held_out,
+    output:
+        metrics="<results>/{model}/named_features/metrics.json",
+        table="<results>/{model}/named_features/patterns.csv",
+    log:
+        "<logs>/{model}/named_features.log",
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=30,
+    params:
+        **STEP("named_features", MEASURE),
+
+
+# A page for the main dictionary of the first seed; the target `browser` adds those of all other SAEs.
 use rule step as browse with:
     input:
         manifest="<models>/{model}/manifest.json",
         index=rules.train_language.output.index,
-        activations=[rules.collect.output.early, *LATE.values()],
+        activations=[rules.collect.output.main, *SECOND.values()],
         held_out=rules.collect.output.held_out,
         template="common/saes/browser.html",
         caption=f"{CAPTIONS}/browser.rst",

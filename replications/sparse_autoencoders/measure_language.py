@@ -1,13 +1,11 @@
 """Step: what the SAEs of the language model explain, what they cost, and against which baselines.
 
-The threshold replaces the batch (Bussmann et al. 2024); reconstruction and its cost in cross-entropy, against principal
-components and other baselines; more latents and more active latents explain more (Gao et al. 2024). All on held-out
-documents. `delta CE` is the primary number; recovered loss is against mean ablation and, as in older work, zero
-ablation, which flatters. The soft-frozen dictionaries are measured in the same pass; `dictionaries` sets them beside
-the others.
+Reconstruction and its cost in cross-entropy, on held-out documents, beside other codes of as many numbers: principal
+components, coordinates, an untrained dictionary, and rows that may hardly leave their random start. `delta CE` is the
+primary number; recovered loss is against mean ablation and, as in older work, zero ablation, which flatters. With a
+grid, how FVU falls with width and with active latents (Gao et al. 2024, L(N, k)).
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +15,20 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import over_clusters, over_seeds
+from common.core.statistics import over_clusters, over_seeds, without_interval
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_model
 from common.interp.decoder import Decoder
 from common.saes.harvest import CORPUS
-from common.saes.index import Entry, read_index
-from common.saes.metrics import FORMULAS, l0, loss_recovered
-from common.saes.sae import Sae
+from common.saes.index import read_index
+from common.saes.metrics import FORMULAS, loss_recovered
 from common.saes.stream import Activations
 from replications.sparse_autoencoders.baselines import Reconstruct, baselines
-from replications.sparse_autoencoders.order import Sums, order_metrics
-from replications.sparse_autoencoders.reconstructions import CORPORA, TOP, Judge
+from replications.sparse_autoencoders.reconstructions import CORPORA, Judge, Sums
 from replications.sparse_autoencoders.settings import MeasureLanguage, Sweep
 from replications.sparse_autoencoders.substitution import (
     Effect,
-    HeldOut,
     layers_of,
     read_held_out,
     scored,
@@ -42,22 +37,19 @@ from replications.sparse_autoencoders.substitution import (
 from replications.sparse_autoencoders.sweep import central
 
 PCA_SAMPLE = 65_536
-MEASURED = ("grid", "seed", "grid seed", "architecture", "frozen", "shuffled", "soft")
-"""kinds that are measured; of the later layer the first seed"""
 CONTROLS = {"pca": "principal_components", "random": "random_dictionary", "neurons": "coordinates",
-            "frozen": "frozen_decoder", "soft": "soft_frozen", "shuffled": "shuffled_activations"}  # fmt: skip
+            "soft": "soft_frozen"}  # fmt: skip
 BASELINES = ("pca", "random", "neurons")  # have no seeds
-UNLEARNED = ("pca", "random", "neurons", "frozen", "shuffled")  # have not learned directions of these activations
 
 
 class MeasureFiles(Files):
     manifest: Path
     """of the language model"""
     index: Path
-    early: Path
+    main: Path
     """manifest of the training activations"""
-    late: Path | None = None
-    """that of the later layer"""
+    second: Path | None = None
+    """that of the second layer"""
     held_out: Path
     metrics: Path
     table: Path
@@ -68,59 +60,44 @@ def measure_language(files: MeasureFiles, settings: MeasureLanguage, run: RunInf
     """Writes `metrics.json` and the table."""
     sweep, evaluation, seeds = settings.sweep, settings.evaluation, run.seeds
     index = read_index(files.index)
-    entries = [one for one in index.entries.values() if measured(one, seeds)]
-    saes = {one.name: index.load(one.name) for one in sorted(entries, key=lambda one: one.kind == "soft")}
-    kinds = {one.name: one.kind for one in entries}
+    kinds = {one.name: one.kind for one in index.entries.values()}
+    saes = {name: index.load(name) for name in kinds}
     stored = load_file(files.held_out)
-    manifests = {"early": files.early} | ({"late": files.late} if files.late else {})
-    data = {kind: Activations(path.parent) for kind, path in manifests.items()}
-    held = {kind: read_held_out(stored, layer) for kind, layer in zip(data, layers_of(stored), strict=True)}
+    manifests = {"main": files.main} | ({"second": files.second} if files.second else {})
+    data = {place: Activations(path.parent) for place, path in manifests.items()}
+    held = {place: read_held_out(stored, layer) for place, layer in zip(data, layers_of(stored), strict=True)}
     bridge = load_model(files.manifest.parent, device=run.device)
-    decoder = Decoder(bridge, held["early"].tokens.shape[1])
+    decoder = Decoder(bridge, held["main"].tokens.shape[1])
     rows: list[dict[str, Any]] = []
     sums: dict[str, Sums] = {}
     effects: dict[str, Effect] = {}
     scored_document = np.empty(0)
-    for kind in data:
-        judge = Judge(held[kind], data[kind])
-        chosen = {name: sae for name, sae in saes.items() if (kinds[name] == "late") == (kind == "late")}
+    for place in reversed(data):  # the main layer last
+        judge = Judge(held[place], data[place])
+        chosen = {name: sae for name, sae in saes.items() if (kinds[name] == "second") == (place == "second")}
         for name, sae in chosen.items():
-            sae.check_belongs(files.manifest.parent.name, data[kind].manifest.hook)
+            sae.check_belongs(files.manifest.parent.name, data[place].manifest.hook)
             row, sums[name] = judge.sae(sae)
             rows.append({"name": name, "kind": kinds[name], **row})
-        small = held[kind].one_per_document(evaluation.windows, evaluation.window)
+        small = held[place].one_per_document(evaluation.windows, evaluation.window)
         changes: dict[str, Reconstruct] = {name: sae.reconstruct for name, sae in chosen.items()}
-        if kind == "early":
-            others = baselines(data[kind].first(PCA_SAMPLE), sweep.sparsities, sweep.width, evaluation.components)
+        if place == "main":
+            sparsities = sorted({sweep.sparsity, *sweep.sparsities})
+            others = baselines(data[place].first(PCA_SAMPLE), sparsities, sweep.width, evaluation.components)
             changes |= {one.name: one.reconstruct for one in others}
             for one in others:
                 row, sums[one.name] = judge.reconstruction(one.reconstruct(judge.x))
                 rows.append({"name": one.name, "kind": one.kind, "l0": one.l0, **row})
-        found = substitute(decoder, small, changes, evaluation.batch)
-        document = small.document[:, None].expand_as(small.used)[scored(small)].numpy()
-        add_effects(rows, found, document)
-        if kind == "early":
-            effects, scored_document = found, document
+        effects = substitute(decoder, small, changes, evaluation.batch)
+        scored_document = small.document[:, None].expand_as(small.used)[scored(small)].numpy()
+        add_effects(rows, effects, scored_document)
     frame = pd.DataFrame(rows)
     write_table(files.table, frame)
     metrics = summary(frame, sweep, seeds) | cost_metrics(effects, scored_document, sweep, seeds)
-    metrics["soft_share"] = soft_share(sums, held["early"].documents(), sweep, seeds)
-    if sweep.late:
-        thresholds = [swapped_threshold(saes, sweep, seeds, seed, held["early"]) for seed in seeds]
-        metrics["l0_ratio"] = over_seeds(
-            [own for own, _ in thresholds], unit="1", formula=FORMULAS["l0"] + ", over k",
-            controls={"late_threshold": [other for _, other in thresholds]},
-        )  # fmt: skip
-    if len(sweep.widths) > 1 and len(sweep.sparsities) > 1:
-        grid = [[sums[f"batch_topk-{width}-k{k}-s{seeds[0]}"] for k in sweep.sparsities] for width in sweep.widths]
-        metrics |= order_metrics(grid, held["early"].documents(), sweep.widths)
+    metrics["soft_share"] = soft_share(sums, held["main"].documents(), sweep, seeds)
+    if sweep.widths:
+        metrics |= exponents(frame[frame["kind"].isin(["grid", "main"]) & (frame["seed"] == seeds[0])])
     write_metrics(files.metrics, metrics)
-
-
-def measured(entry: Entry, seeds: list[int]) -> bool:
-    """Whether an SAE is measured here."""
-    late = entry.kind == "late" and entry.recipe is not None and entry.recipe.seed == seeds[0]
-    return late or entry.kind in MEASURED
 
 
 def add_effects(rows: list[dict[str, Any]], found: dict[str, Effect], document: np.ndarray) -> None:
@@ -145,18 +122,6 @@ def add_effects(rows: list[dict[str, Any]], found: dict[str, Effect], document: 
                     row[f"recovered_{ablation}{end}"] = loss_recovered(ce["clean"], ce[name], ce[ablation])
 
 
-def swapped_threshold(
-    saes: dict[str, Sae], sweep: Sweep, seeds: list[int], seed: int, held: HeldOut
-) -> tuple[float, float]:
-    """L0 over k on held-out activations with the SAE's own threshold, and with that of the SAE at the late layer."""
-    sae, late = saes[central(sweep, seed)], saes[central(sweep, seeds[0], "late")]
-    x = held.activations()
-    assert late.threshold is not None
-    in_activations = late.threshold * late.W_dec.norm(dim=1)  # decoder rows carry the unit of activations
-    other = replace(sae, threshold=in_activations.mean() / sae.W_dec.norm(dim=1))
-    return l0(sae.encode(x)) / sweep.sparsity, l0(other.encode(x)) / sweep.sparsity
-
-
 def summary(frame: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str, Metric]:
     """Metrics over seeds at the central point of the grid, each with what stands beside it at equal L0."""
     by_name = {row["name"]: row for row in frame.to_dict("records")}
@@ -169,8 +134,6 @@ def summary(frame: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str, Me
         return over_seeds(of("batch_topk", key), unit=unit, formula=formula, controls=controls)
 
     found = {"fvu": metric("fvu", "share", FORMULAS["fvu"], *CONTROLS)}
-    about = f"fvu without the top {TOP} principal components of the held-out activations"
-    found["fvu_without_top"] = metric("fvu_without_top", "share", about, *CONTROLS)
     for corpus in ("", *CORPORA):
         end, where = (f"_{corpus}", f", {corpus} about its mean") if corpus else ("", "")
         held_out, training = of("batch_topk", f"fvu{end}"), of("batch_topk", f"fvu_train{end}")
@@ -181,7 +144,7 @@ def summary(frame: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str, Me
             [a - b for a, b in zip(held_out, training, strict=True)], unit="share",
             formula=f"fvu on held-out minus fvu on training activations{where}",
         )  # fmt: skip
-    found["gamma"] = metric("gamma", "1", FORMULAS["gamma"])
+    found["l0"] = metric("l0", "latents", FORMULAS["l0"])
     found["kl"] = metric("kl", "nats", FORMULAS["kl"], *CONTROLS)
     found["dead"] = metric("dead", "share", FORMULAS["dead"] + ", held-out activations")
     found["recovered_zero"] = metric("recovered_zero", "share", FORMULAS["recovered_zero"])
@@ -195,10 +158,7 @@ def summary(frame: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str, Me
 def cost_metrics(
     effects: dict[str, Effect], document: Int[np.ndarray, " token"], sweep: Sweep, seeds: list[int]
 ) -> dict[str, Metric]:
-    """Cross-entropy added, and loss recovered against mean ablation, with intervals over documents.
-
-    The soft-frozen dictionaries are no control here: how near they come is `soft_share`, and `delta_ce` states them.
-    """
+    """Cross-entropy added, and loss recovered against mean ablation, with intervals over documents."""
     clean, ablated = effects["clean"].ce, effects["mean"].ce
     whole = np.tile(ablated - clean, len(seeds))
     clusters, groups = np.tile(document, len(seeds)), np.repeat(seeds, len(document))
@@ -213,7 +173,7 @@ def cost_metrics(
     recovered = over_clusters(
         whole - added("batch_topk"), clusters, unit="share", formula=FORMULAS["recovered_mean"], cluster="documents",
         groups=groups, denominators=whole,
-        controls={CONTROLS[kind]: (whole - added(kind), whole) for kind in UNLEARNED},
+        controls={CONTROLS[kind]: (whole - added(kind), whole) for kind in CONTROLS},
     )  # fmt: skip
     return {"delta_ce": delta, "recovered": recovered}
 
@@ -222,7 +182,7 @@ def soft_share(sums: dict[str, Sums], documents: Int[np.ndarray, " token"], swee
     """Variance that soft-frozen rows explain over what trained rows explain (Korznikov et al. 2026: 0.79 over 0.85).
 
     Controls put something else in their place: the trained dictionary of the next seed, of which the share is about 1,
-    and everything that has not learned these directions.
+    and codes that have not learned these directions.
     """
 
     def explained(kind: str, turn: int = 0) -> Float[np.ndarray, " item"]:
@@ -230,12 +190,24 @@ def soft_share(sums: dict[str, Sums], documents: Int[np.ndarray, " token"], swee
         return np.concatenate([below - above for above, below in found[turn:] + found[:turn]])
 
     trained = explained("batch_topk")
-    others = {"next_seed": explained("batch_topk", 1)} | {CONTROLS[kind]: explained(kind) for kind in UNLEARNED}
+    others = {"next_seed": explained("batch_topk", 1)} | {CONTROLS[kind]: explained(kind) for kind in BASELINES}
     return over_clusters(
         explained("soft"), np.tile(documents, len(seeds)), unit="share", cluster="documents", denominators=trained,
         formula="explained variance of soft-frozen dictionaries over that of trained ones",
         groups=np.repeat(seeds, len(documents)), controls={name: (own, trained) for name, own in others.items()},
     )  # fmt: skip
+
+
+def exponents(grid: pd.DataFrame) -> dict[str, Metric]:
+    """Exponents of FVU ~ width^a k^b, least squares over the grid of one seed (Gao et al. 2024, section 3)."""
+    logs = np.log(grid[["width", "k", "fvu"]].to_numpy(dtype=float))
+    design = np.column_stack([logs[:, :2], np.ones(len(logs))])
+    width, k = np.linalg.lstsq(design, logs[:, 2], rcond=None)[0][:2]
+    about = "of FVU ~ width^a k^b over the grid of the first seed"
+    return {
+        "width_exponent": without_interval(width, len(grid), "1", f"a {about}"),
+        "k_exponent": without_interval(k, len(grid), "1", f"b {about}"),
+    }
 
 
 def names(kind: str, sweep: Sweep, seeds: list[int]) -> list[str]:

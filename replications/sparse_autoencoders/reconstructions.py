@@ -12,9 +12,10 @@ from common.saes.harvest import CORPUS
 from common.saes.metrics import FORMULAS, principal
 from common.saes.sae import Sae
 from common.saes.stream import Activations
-from replications.sparse_autoencoders.order import Sums
 from replications.sparse_autoencoders.substitution import HeldOut
 
+Sums = tuple[Float[np.ndarray, " token"], Float[np.ndarray, " token"]]
+"""Squared error and squared distance from the mean, token by token."""
 CORPORA = ("python_docs", "self_chat")  # as `collect` reads them
 TRAIN_SAMPLE = 8192  # activations of the first training steps, on which the gap to held-out ones is measured
 AT_ONCE = 8192  # activations encoded at a time

@@ -1,5 +1,5 @@
 # Sparse autoencoders. Planted dictionaries and trees: train -> measure -> draw. Language model (language.smk): harvest ->
-# one sweep of SAEs -> measure -> draw -> feature browser. What latents tell apart, miss and share: supplement.smk.
+# SAEs -> measure -> draw -> feature browser.
 from common.engine.rules import Steps, captions, figure_files, parts
 from replications.sparse_autoencoders.settings import Sweep
 from replications.sparse_autoencoders.sweep import central, everything
@@ -11,16 +11,18 @@ CAPTIONS = "replications/sparse_autoencoders/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 TOY_FIGURES = {"Absorption": {"absorption": ["absorption"]}}
 MODEL_FIGURES = {
-    "Language model": {
-        "language": [
-            "frontier",
-            "training",
-            *(["grid"] if len(config["sweep"]["widths"]) > 1 else []),
+    "Language model": {"language": ["frontier", "training"]},
+    "Errors": {"errors": ["errors"]},
+    "Latents": {
+        "latents": [
+            "examples",
+            "latents",
+            *(["lengths"] if config["sweep"]["lengths"] else []),
         ]
     },
-    "Errors": {"errors": ["errors"]},
+    "Named features": {"named_features": ["patterns"]},
 }
-TOY_TABLES, MODEL_TABLES = [], []
+TOY_TABLES = []
 
 
 include: "../../common/engine/step.smk"
@@ -75,20 +77,6 @@ use rule step as absorption with:
 include: "language.smk"
 
 
-if config["supplement"]:
-    MODEL_FIGURES |= {
-        "Seeds": {"overlap": ["overlap"]},
-        "Benchmarks": {"benchmarks": ["probes", "contrasts"]},
-        "Natural absorption": {"natural_absorption": ["natural_absorption"]},
-        "Layers": {"layers": ["layers"]},
-        "Causal completeness": {"completeness": ["completeness"]},
-    }
-    if config["planted"]:
-        MODEL_FIGURES["Dictionaries side by side"] = {"dictionaries": ["dictionaries"]}
-
-    include: "supplement.smk"
-
-
 use rule step as draw with:
     input:
         TOY_TABLES,
@@ -109,7 +97,8 @@ use rule step as draw_model with:
         rules.train_language.output.traces,
         rules.measure_language.output,
         rules.measure_errors.output,
-        MODEL_TABLES,
+        rules.measure_latents.output,
+        rules.named_features.output,
         captions=captions(CAPTIONS, MODEL_FIGURES),
     output:
         **figure_files(

@@ -61,13 +61,10 @@ class Corpora(Strict):
     """What is harvested."""
 
     layer: Annotated[int, Field(ge=0)] = Field(description="the residual stream before this layer is studied")
-    late_layer: Annotated[int, Field(ge=0)] | None = Field(
-        description="and, with one SAE a seed, before this one; null for none"
+    second_layer: Annotated[int, Field(ge=0)] | None = Field(
+        description="and, with one SAE a seed, before this earlier one; null for none"
     )
     docs_tokens: Annotated[int, Field(ge=100)] = Field(description="most tokens of python-docs")
-    late_tokens: Annotated[int, Field(ge=100)] = Field(
-        description="how many of them are harvested at the late layer too"
-    )
     chat_tokens: Annotated[int, Field(ge=10)] = Field(description="most tokens of self-chat")
     window: Annotated[int, Field(ge=8)] = Field(description="tokens of context")
     batch: Count = Field(description="windows in one forward pass")
@@ -77,24 +74,28 @@ class Corpora(Strict):
 class Sweep(Strict):
     """The SAEs of the language model."""
 
-    widths: Annotated[list[int], Field(min_length=1)] = Field(description="d_sae of the BatchTopK grid")
-    sparsities: Annotated[list[int], Field(min_length=1)] = Field(description="k of the BatchTopK grid")
-    grid_seeds: Count = Field(description="seeds that have every point of the grid")
-    width: int = Field(description="width of everything outside the grid")
-    sparsity: int = Field(description="k, and L0 aimed at, of everything outside the grid")
-    architectures: list[ArchitectureName] = Field(description="trained beside BatchTopK")
-    late: bool = Field(description="whether a SAE of each seed sits at the late layer")
+    width: int = Field(description="d_sae of the main dictionaries")
+    sparsity: int = Field(description="k, and L0 aimed at, of the main dictionaries")
+    widths: list[int] = Field(description="d_sae of the BatchTopK grid, at the first seed")
+    sparsities: list[int] = Field(description="k of the grid")
+    architectures: dict[ArchitectureName, Annotated[float, Field(gt=0)]] = Field(
+        description="trained beside BatchTopK at all k of the grid, with their learning rates"
+    )
+    second: bool = Field(description="whether a SAE of each seed sits at the second layer")
+    lengths: list[Annotated[float, Field(gt=0, lt=1)]] = Field(description="shorter trainings, as shares of the steps")
     training: Training
 
     @model_validator(mode="after")
     def _central(self) -> "Sweep":
-        if self.width not in self.widths or self.sparsity not in self.sparsities:
+        if self.widths and (self.width not in self.widths or self.sparsity not in self.sparsities):
             raise ValueError("width and sparsity must be a point of the grid")
-        if min(self.sparsities) < 1 or max(self.sparsities) > min(self.widths):
-            raise ValueError(
-                f"sparsities go from {min(self.sparsities)} to {max(self.sparsities)}, but must lie between 1 and the "
-                f"smallest width, {min(self.widths)}"
-            )
+        if (
+            not 1
+            <= min([self.sparsity, *self.sparsities])
+            <= max([self.sparsity, *self.sparsities])
+            <= min([self.width, *self.widths])
+        ):
+            raise ValueError("every sparsity must lie between 1 and the smallest width")
         return self
 
 
@@ -105,43 +106,18 @@ class Evaluation(Strict):
     window: Annotated[int, Field(ge=8)] = Field(description="most tokens of each of them")
     batch: Count = Field(description="windows in one forward pass")
     components: list[int] = Field(description="further numbers of principal components, beside the sparsities")
-    errors_everywhere: bool = Field(description="errors of other sparsities and of the late layer, too")
-
-
-class Supplement(Strict):
-    """Sizes of the parts `benchmarks`, `natural_absorption`, `layers` and `completeness`."""
-
-    window: Annotated[int, Field(ge=12)] = Field(description="tokens of a window")
-    packages: list[str] = Field(description="packages of python-docs from which windows come")
-    sources: Count = Field(description="windows of source code per package, of distinct documents")
-    docstrings: Count = Field(description="docstrings per package")
-    chat: Count = Field(description="windows of self-chat")
-    calls: Count = Field(description="most calls of each class: flagged by security linters, and ordinary ones")
-    splits: Count = Field(description="splits into train and test for each seed and task")
-    reference: Count = Field(description="training activations on which densities are counted")
-    tokens: Count = Field(description="training activations in each half of the part on rare members")
-    templates: Count = Field(description="templates of the prompts whose behaviour is to be kept, at most four")
-    least: Count = Field(description="fewest tokens of a class in each half")
-    batch: Count = Field(description="windows in one forward pass")
+    pool: Annotated[int, Field(ge=100)] = Field(description="training activations on which latents are described")
 
 
 class MeasureLanguage(Strict):
-    """What `measure_language` and `measure_errors` read."""
+    """What the steps that measure read."""
 
     sweep: Sweep
     evaluation: Evaluation
 
 
-class MeasureLatents(Strict):
-    """What the steps of the supplement read."""
-
-    sweep: Sweep
-    supplement: Supplement
-
-
 class Settings(Strict):
-    """All parts. Without `planted` there are no planted dictionaries but the trees, without `supplement` none of its
-    parts, no overlap of seeds and no table of dictionaries."""
+    """All parts. Without `planted` there are no planted dictionaries but the trees."""
 
     most_seeds: Annotated[int, Field(ge=2)] = Field(
         description="how many of the run's seeds are used, the first ones; part absorption uses all"
@@ -151,12 +127,13 @@ class Settings(Strict):
     corpora: Corpora
     sweep: Sweep
     evaluation: Evaluation
-    supplement: Supplement | None
 
     @model_validator(mode="after")
     def _whole(self) -> "Settings":
-        if self.sweep.late != (self.corpora.late_layer is not None):
-            raise ValueError("sweep.late asks for a late_layer in corpora, and a late_layer for sweep.late: true")
-        if self.supplement is not None and not self.sweep.late:
-            raise ValueError("the supplement compares two layers; give corpora a late_layer and set sweep.late: true")
+        if self.sweep.second != (self.corpora.second_layer is not None):
+            raise ValueError(
+                "sweep.second asks for a second_layer in corpora, and a second_layer for sweep.second: true"
+            )
+        if (self.corpora.second_layer or 0) >= max(1, self.corpora.layer):
+            raise ValueError("second_layer must be an earlier layer than layer")
         return self

@@ -61,8 +61,8 @@ class Effect(NamedTuple):
 
 
 def layers_of(stored: dict[str, Tensor]) -> list[int]:
-    """The layers of the held-out windows, the studied one first."""
-    return sorted(int(name.removeprefix("resid.")) for name in stored if name.startswith("resid."))
+    """The layers of the held-out windows, the studied one, which is the later one, first."""
+    return sorted((int(name.removeprefix("resid.")) for name in stored if name.startswith("resid.")), reverse=True)
 
 
 def read_held_out(stored: dict[str, Tensor], layer: int) -> HeldOut:
@@ -120,10 +120,17 @@ def at_same_distance(reconstruct: Reconstruct, seed: int, root: Float[Tensor, "d
     generator = torch.Generator().manual_seed(seed)
 
     def random(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        distance = (x - reconstruct(x)).norm(dim=-1, keepdim=True)
         noise = torch.randn(x.shape, generator=generator)
-        noise = noise if root is None else noise @ root.mT
-        moved: Tensor = x + noise / noise.norm(dim=-1, keepdim=True) * distance
-        return moved
+        return _moved(x, noise if root is None else noise @ root.mT, reconstruct)
 
     return random
+
+
+def along_error(reconstruct: Reconstruct, other: Reconstruct) -> Reconstruct:
+    """A point as far from the activation as the reconstruction is, in the direction of the error of another code."""
+    return lambda x: _moved(x, other(x) - x, reconstruct)
+
+
+def _moved(x: Float[Tensor, "*n d"], direction: Float[Tensor, "*n d"], like: Reconstruct) -> Float[Tensor, "*n d"]:
+    distance = (x - like(x)).norm(dim=-1, keepdim=True)
+    return x + direction / direction.norm(dim=-1, keepdim=True).clamp(min=1e-12) * distance

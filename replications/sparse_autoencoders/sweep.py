@@ -1,19 +1,24 @@
 """The SAEs of the language model: which are trained, and how they are named on disk.
 
-The grid is BatchTopK over widths and sparsities at the first seed; its first `grid_seeds` seeds have all of it. At its
-central point stand the other architectures, SAEs of all seeds and two controls: a decoder that stays at its random
-start, and activations whose dimensions are shuffled over tokens. One BatchTopK SAE a seed sits at the late layer.
-
-Three passes over the same batches train them: `swept`, then the soft-frozen ones, then `further` seeds of the narrower
-widths, of two architectures and of the late layer, so that overlap and universality do not hang on one dictionary.
+Main dictionaries are BatchTopK at one width and sparsity, one for each seed. Beside them stand soft-frozen ones, the
+strongest sanity check that is known (Korznikov et al. 2026): frozen decoders and shuffled activations are weaker. At
+scale `full` there are also the same dictionary at a second layer, shorter trainings, a grid over widths and
+sparsities, and other architectures over sparsities, each with a learning rate of its own.
 """
 
+from typing import NamedTuple
+
 from common.saes.index import Entry
-from common.saes.recipe import Recipe
+from common.saes.recipe import Recipe, Training
 from replications.sparse_autoencoders.settings import Sweep
 
-SEEDED_ARCHITECTURES = {"relu_bricken": "l1", "topk": "topk"}
-"""Architectures whose seeds are compared, and what they are called in metrics."""
+
+class Pass(NamedTuple):
+    """Dictionaries that are trained side by side on the same batches."""
+
+    name: str
+    entries: list[Entry]
+    training: Training
 
 
 def recipe(architecture: str, width: int, k: float | int, seed: int, **more: object) -> Recipe:
@@ -27,64 +32,36 @@ def central(sweep: Sweep, seed: int, prefix: str = "batch_topk") -> str:
     return f"{prefix}-{sweep.width}-k{sweep.sparsity}-s{seed}"
 
 
-def swept(sweep: Sweep, seeds: list[int]) -> list[Entry]:
-    """The first pass."""
-    width, k = centre = sweep.width, sweep.sparsity
-    grid = [(one, other) for one in sweep.widths for other in sweep.sparsities]
-    found = []
-    for s in seeds:
-        for point in grid if s in seeds[: sweep.grid_seeds] else [centre]:
-            kind = "grid" if s == seeds[0] else "seed" if point == centre else "grid seed"
-            name = f"batch_topk-{point[0]}-k{point[1]}-s{s}"
-            found.append(Entry(name=name, kind=kind, recipe=recipe("batch_topk", *point, s)))
-    found += [_architecture(sweep, name, seeds[0], "architecture") for name in sweep.architectures]
-    for s in seeds:
-        frozen = recipe("batch_topk", width, k, s, frozen_decoder=True)
-        shuffled = recipe("batch_topk", width, k, s, source="shuffled")
-        found.append(Entry(name=central(sweep, s, "frozen"), kind="frozen", recipe=frozen))
-        found.append(Entry(name=central(sweep, s, "shuffled"), kind="shuffled", recipe=shuffled))
-    return [*found, _late(sweep, seeds[0])] if sweep.late else found
+def passes(sweep: Sweep, seeds: list[int]) -> list[Pass]:
+    """All trainings of a run; names of dictionaries are distinct."""
+    centre = (sweep.width, sweep.sparsity)
+    steps = sweep.training.steps
 
+    def entry(name: str, kind: str, seed: int, **more: object) -> Entry:
+        return Entry(name=name, kind=kind, recipe=recipe("batch_topk", *centre, seed, **more))
 
-def soft_frozen(sweep: Sweep, seeds: list[int]) -> list[Entry]:
-    """The second pass, within cones around the start."""
-    made = [recipe("batch_topk", sweep.width, sweep.sparsity, s) for s in seeds]
-    return [Entry(name=central(sweep, one.seed, "soft"), kind="soft", recipe=one) for one in made]
+    def point(architecture: str, width: int, k: int, kind: str) -> Entry:
+        name = f"{architecture}-{width}-k{k}-s{seeds[0]}"
+        return Entry(name=name, kind=kind, recipe=recipe(architecture, width, k, seeds[0]))
 
-
-def further(sweep: Sweep, seeds: list[int]) -> list[Entry]:
-    """The third pass: seeds that the first one leaves out."""
-    k = sweep.sparsity
+    main = [entry(central(sweep, seed), "main", seed) for seed in seeds]
+    main += [entry(central(sweep, s, "second"), "second", s, source="second") for s in seeds if sweep.second]
+    grid = [(width, k) for width in sweep.widths for k in sweep.sparsities if (width, k) != centre]
+    main += [point("batch_topk", width, k, "grid") for width, k in grid]
     found = [
-        Entry(name=f"batch_topk-{width}-k{k}-s{s}", kind="width", recipe=recipe("batch_topk", width, k, s))
-        for s in seeds[sweep.grid_seeds :]
-        for width in narrower(sweep)
+        Pass("main", main, sweep.training),
+        Pass("soft", [entry(central(sweep, seed, "soft"), "soft", seed) for seed in seeds], sweep.training),
     ]
-    found += [
-        _architecture(sweep, name, s, "architecture seed") for name in seeded_architectures(sweep) for s in seeds[1:]
-    ]
-    return found + [_late(sweep, s) for s in seeds[1:] if sweep.late]
+    for share in sweep.lengths:
+        shorter = [entry(central(sweep, seed, f"short{share:g}"), f"length {share:g}", seed) for seed in seeds]
+        training = sweep.training.model_copy(update={"steps": max(1, round(share * steps))})
+        found.append(Pass(f"length{round(100 * share)}", shorter, training))
+    for architecture, rate in sweep.architectures.items():
+        others = [point(architecture, sweep.width, k, "architecture") for k in sweep.sparsities]
+        found.append(Pass(architecture, others, sweep.training.model_copy(update={"learning_rate": rate})))
+    return found
 
 
 def everything(sweep: Sweep, seeds: list[int]) -> list[Entry]:
-    """All SAEs of a run, names distinct."""
-    return [*swept(sweep, seeds), *soft_frozen(sweep, seeds), *further(sweep, seeds)]
-
-
-def seeded_architectures(sweep: Sweep) -> list[str]:
-    """Those of `SEEDED_ARCHITECTURES` that the sweep has."""
-    return [name for name in SEEDED_ARCHITECTURES if name in sweep.architectures]
-
-
-def narrower(sweep: Sweep) -> list[int]:
-    """Widths below the central one; wider dictionaries would take too long to match one to one."""
-    return [width for width in sweep.widths if width < sweep.width]
-
-
-def _architecture(sweep: Sweep, name: str, seed: int, kind: str) -> Entry:
-    return Entry(name=central(sweep, seed, name), kind=kind, recipe=recipe(name, sweep.width, sweep.sparsity, seed))
-
-
-def _late(sweep: Sweep, seed: int) -> Entry:
-    made = recipe("batch_topk", sweep.width, sweep.sparsity, seed, source="late")
-    return Entry(name=central(sweep, seed, "late"), kind="late", recipe=made)
+    """All SAEs of a run."""
+    return [entry for one in passes(sweep, seeds) for entry in one.entries]

@@ -9,9 +9,9 @@ from common.engine.checkpoints import BESIDE, FOLDER, remove_stale
 
 LEFT = (
     "resources/checkpoints/0123456789abcdef.safetensors",
-    "results/laptop/sparse_autoencoders/m/saes/index.json.swept",
+    "results/laptop/sparse_autoencoders/m/saes/index.json.main",
     "results/laptop/sparse_autoencoders/m/saes/index.json.soft",
-    "results/laptop/sparse_autoencoders/m/saes/index.json.further",
+    "results/laptop/sparse_autoencoders/m/saes/index.json.length50",
     "results/smoke/sparse_autoencoders/toy/planted/saes.safetensors.with_auxk",
     "results/laptop-calibration/sparse_autoencoders/toy/planted/saes.safetensors.easy_frozen",
     "results/laptop/refusal_direction/m/guard/sae.part-landmarks",

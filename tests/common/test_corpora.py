@@ -1,18 +1,21 @@
 """Corpora: the expected bytes, nothing shared between splits, near-duplicates gone, text kept apart from markup."""
 
+import json
+import lzma
 from itertools import combinations
 
 import pytest
+import torch
 
 import common.data.corpora as corpora
 import common.recipes.python_docs as python_docs
-import common.recipes.self_chat as self_chat
+import common.recipes.sample_self_chat as sampling
 from common.core.errors import UserError
 from common.core.files import read_yaml, sha256, write_json
-from common.core.step import RunInfo
+from common.core.settings import ROOT
 from common.data.corpora import Document, Packages, check_disjoint, corpus_entry, read_corpus, text_hash, write_corpus
 from common.recipes.python_docs import module_documents, shingles, split_documents, without_near_duplicates
-from common.recipes.self_chat import TOPICS, questions, split_of
+from common.recipes.self_chat import SelfChatFiles, self_chat
 
 
 class Letters:
@@ -114,8 +117,8 @@ def test_an_incomplete_folder_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "key", "part"),
-    [("python-docs", "packages", "validation"), ("python-docs", "sha256", "train"), ("self-chat", "new_tokens", "gpu"),
-     ("self-chat", "conversations", "smoke"), ("self-chat", "seed", None)],
+    [("python-docs", "packages", "validation"), ("python-docs", "sha256", "train"),
+     ("self-chat", "topics", None), ("self-chat", "seed", None)],
 )  # fmt: skip
 def test_an_incomplete_entry_is_one_sentence(tmp_path, monkeypatch, name, key, part):
     content = read_yaml(corpora.CORPORA_FILE)
@@ -133,11 +136,19 @@ def test_a_group_in_two_splits_is_refused():
         check_disjoint({"train": [document("a")], "held_out": [document("b")]})
 
 
-def test_self_chat_topics_are_split_and_questions_differ():
-    asked = questions(len(TOPICS) * 8)
-    assert len(set(asked)) == len(TOPICS) * 8
-    assert len(set(TOPICS)) == len(TOPICS)
-    assert {split_of(topic) for topic, _ in questions(8)} == {"train", "validation", "held_out"}
+def test_topics_are_held_out_whole_and_of_the_others_some_conversations():
+    chat = corpus_entry("self-chat")
+    topics = chat.all_topics
+    assert len(set(topics)) == len(topics) >= 150
+    numbers = range(len(topics) * 24)
+    assert len({chat.request(number) for number in numbers[: len(topics) * len(chat.requests)]}) == len(topics) * 16
+    splits = {topic: {chat.split(n) for n in numbers if chat.topic(n) == topic} for topic in topics}
+    for field in chat.topics.values():
+        assert splits[field[0]] == {"held_out"}
+        assert splits[field[6]] == {"validation"}
+        assert all(splits[topic] == {"train", "validation", "held_out"} for topic in field[1:6] + field[7:])
+    share = sum(chat.split(n) == "train" for n in numbers) / len(numbers)
+    assert share > 0.65
 
 
 def test_unknown_corpus():
@@ -145,36 +156,55 @@ def test_unknown_corpus():
         corpus_entry("pile")
 
 
-def write(model_folder, out):
-    files = self_chat.SelfChatFiles(
-        model=model_folder / "manifest.json", registry=corpora.CORPORA_FILE, manifest=out / "manifest.json"
-    )
-    self_chat.self_chat(files, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
+def shipped():
+    chat = corpus_entry("self-chat")
+    with lzma.open(ROOT / chat.file, "rt", encoding="utf-8") as lines:
+        return chat, {line["number"]: line["answer"] for line in map(json.loads, lines)}
+
+
+def test_the_shipped_conversations_are_those_of_the_registry_without_loops_and_duplicates():
+    chat, answers = shipped()
+    assert sha256(ROOT / chat.file) == chat.sha256
+    assert set(answers) <= set(range(chat.rounds * len(chat.all_topics)))
+    assert len(answers) > 0.9 * chat.rounds * len(chat.all_topics)
+    assert sampling.kept(answers, chat).keys() == answers.keys()
+    looped = {0: "the same old words " * 20, 1: answers[1], 2: answers[1] + " indeed", 3: "", 4: answers[4]}
+    assert list(sampling.kept(looped, chat)) == [1, 4]
 
 
 @pytest.mark.model
-def test_self_chat_is_seeded_text_in_chat_format(model_folder, tmp_path, monkeypatch):
-    corpus = corpus_entry("self-chat").model_copy(update={"conversations": {"smoke": 6}, "new_tokens": {"smoke": 5}})
-    monkeypatch.setattr(self_chat, "corpus_entry", lambda name: corpus)
-    for run in ("first", "second"):
-        write(model_folder, tmp_path / run)
-    first, second = ((tmp_path / run / "manifest.json").read_bytes() for run in ("first", "second"))
-    assert first == second
-    found = read_corpus(tmp_path / "first", "train")
-    assert found[0].text.startswith("<|im_start|>user\n")
-    assert "<|im_start|>assistant\n" in found[0].text
-    assert not found[0].text.endswith("assistant\n")
-    assert "<|im_start|>system" not in found[0].text
+def test_unpacking_keeps_every_conversation_in_chat_format(model_folder, tmp_path):
+    chat, answers = shipped()
+    files = {"model": model_folder / "manifest.json", "registry": corpora.CORPORA_FILE, "packed": ROOT / chat.file}
+    self_chat(SelfChatFiles(**files, manifest=tmp_path / "manifest.json"))
+    found = [one for split in corpora.SPLITS for one in read_corpus(tmp_path, split)]
+    assert len(found) == len(answers)
+    one = next(document for document in found if document.id.endswith("/00001"))
+    assert one.text == f"<|im_start|>user\n{chat.request(1)}<|im_end|>\n<|im_start|>assistant\n{answers[1]}"
+    assert one.group == chat.topic(1)
+    (tmp_path / "other.xz").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"other.xz is damaged or was changed: .*git checkout config/self-chat"):
+        self_chat(SelfChatFiles(**files | {"packed": tmp_path / "other.xz"}, manifest=tmp_path / "m.json"))
 
 
-def test_a_conversation_depends_on_no_other(model_folder, tmp_path, monkeypatch):
-    """So another rounding, on another processor, that changes a token leaves all other conversations as they are."""
-    found = {}
-    for batch in (8, 3):
-        monkeypatch.setattr(self_chat, "BATCH", batch)
-        write(model_folder, tmp_path / str(batch))
-        documents = [one for split in corpora.SPLITS for one in read_corpus(tmp_path / str(batch), split)]
-        found[batch] = {one.id: one.text for one in documents}
-    assert found[8] == found[3]
-    assert len(set(found[8].values())) == len(found[8]) == corpus_entry("self-chat").conversations["smoke"]
-    assert all(text.startswith("<|im_start|>user") and "assistant\n" in text for text in found[8].values())
+@pytest.mark.model
+def test_shipped_conversations_are_sampled_again_byte_for_byte(model_folder, tmp_path, monkeypatch):
+    """In other company and other slots than when the file was made: a conversation depends on no other."""
+    chat, answers = shipped()
+    monkeypatch.setattr(sampling, "SLOTS", 2)
+    monkeypatch.setattr(sampling, "REFILL", 1)
+    numbers = sorted(sorted(answers, key=lambda number: len(answers[number]))[:3])
+    found = sampling.answers(model_folder, chat, numbers, tmp_path / "partial")
+    assert found == {number: answers[number] for number in numbers}
+    with monkeypatch.context() as gone:
+        gone.setattr(sampling, "load_model", None)  # what was finished is not sampled again
+        assert sampling.answers(model_folder, chat, numbers, tmp_path / "partial") == found
+
+
+def test_draws_follow_the_probabilities_of_the_likeliest_tokens():
+    logits = torch.tensor([[1.0, 3.0, 2.0, -9.0]]).repeat(6000, 1)
+    chances = torch.linspace(0, 1, 6002, dtype=torch.float64)[1:-1]
+    drawn = torch.tensor(sampling.draw(logits, chances, 0.5, 2))
+    share = torch.tensor([3.0, 2.0]).div(0.5).softmax(0)
+    assert (drawn == 1).double().mean() == pytest.approx(float(share[0]), abs=1e-3)
+    assert set(drawn.tolist()) == {1, 2}

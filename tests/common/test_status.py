@@ -28,7 +28,7 @@ def test_every_rule_of_the_workflow_has_its_log():
     found = status.planned(["scale=smoke"])
     for rule, log in {
         "python_docs": "python-docs",
-        "self_chat": "self-chat-smoke",
+        "self_chat": "self-chat",
         "smoke_model": "smoke_model",
     }.items():
         assert found[rule].logs == [ROOT / "resources" / "logs" / f"{log}.log"]

@@ -167,25 +167,24 @@ def test_cost_is_that_of_the_scale_and_of_what_it_uses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     chat, shallow = "smollm2-135m-instruct-q4_1", "smollm2-135m-shallow"
     line = COST_PREFIX + json.dumps({"wall_s": 1.0, "cpu_s": 1.0, "gpu_s": 0.0, "peak_rss_mb": 9.0, "peak_gpu_mb": 0.0})
-    logs = {f"resources/logs/{name}.log" for name in (chat, "gpt2", shallow, "smoke_model", "python-docs")}
-    logs |= {f"resources/logs/self-chat-{scale}.log" for scale in ("smoke", "laptop")}
+    logs = {f"resources/logs/{name}.log" for name in (chat, "gpt2", shallow, "smoke_model", "python-docs", "self-chat")}
     logs |= {f"results/{scale}/logs/toys/draw.log" for scale in ("smoke", "laptop")}
     logs |= {"results/laptop/logs/toys/on_demand/pages.log"}
     for file in [
         *logs, f"results/laptop/toys/{chat}/metrics.json", f"results/smoke/toys/{shallow}/metrics.json",
         *(f"resources/models/{name}/model.safetensors" for name in (chat, shallow, "gpt2")),
         f"resources/trained/{shallow}/model.safetensors", "resources/checkpoints/a.safetensors",
-        *(f"resources/corpora/{name}/train.jsonl" for name in ("python-docs", "self-chat-smoke", "self-chat-laptop")),
+        *(f"resources/corpora/{name}/train.jsonl" for name in ("python-docs", "self-chat")),
     ]:  # fmt: skip
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(line if file in logs else "x" * 1_000_000)
     laptop, smoke = costs(Path("results/laptop")), costs(Path("results/smoke"))
-    shared = {f"models/{chat}", "models/python-docs", "models/self-chat-laptop"}
+    shared = {f"models/{chat}", "models/python-docs", "models/self-chat"}
     assert set(laptop["steps"]) == shared | {"toys/draw"}
     assert laptop["replications"]["models"]["disk_mb"] == 3
     assert laptop["total"]["cpu_s"] == 4
     assert laptop["total"]["disk_mb"] == 4
-    both = {f"models/{name}" for name in (chat, shallow, "smoke_model", "python-docs", "self-chat-smoke")}
+    both = {f"models/{name}" for name in (chat, shallow, "smoke_model", "python-docs", "self-chat")}
     assert set(smoke["steps"]) == both | {"toys/draw"}
     assert smoke["replications"]["models"]["disk_mb"] == 5
 

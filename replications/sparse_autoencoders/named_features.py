@@ -1,0 +1,278 @@
+"""Step: single latents against patterns that a regular expression decides (the page "Arabic, DNA, base64" of Bricken et
+al. 2023, section 2, with patterns that our corpora hold).
+
+For each pattern the unit and the threshold with the largest F1 on half of the held-out documents are judged on the
+other half: how many of the pattern's tokens it fires on (sensitivity), how much of its firing is on them (precision),
+and F1 = 2 TP / (2 TP + FP + FN). Everything else that is asked goes through the same selection: coordinates and
+principal components (both signs), an untrained dictionary, and a soft-frozen one. Thresholds let a unit fire on half
+of, as many, and twice as many tokens as the pattern has; at 0 it fires as it does.
+
+For the trained latents also: the tokens that the decoder row raises most, and the KL of the next token when the latent
+is set to 0, on the pattern's tokens and on others.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file
+from torch import Tensor
+
+from common.core.errors import UserError
+from common.core.metrics import Metric, Uncertainty, write_metrics
+from common.core.statistics import BOOTSTRAP_DRAWS, from_draws, with_control
+from common.core.step import Files, RunInfo, run_step
+from common.core.tables import write_table
+from common.data.models import load_model, load_tokenizer
+from common.interp.decoder import Decoder
+from common.saes.architectures.base import random_rows
+from common.saes.index import read_index
+from common.saes.metrics import principal
+from common.saes.sae import Sae
+from common.saes.stream import Activations
+from replications.sparse_autoencoders.baselines import Reconstruct, untrained_code
+from replications.sparse_autoencoders.settings import MeasureLanguage
+from replications.sparse_autoencoders.substitution import HeldOut, layers_of, read_held_out, scored, substitute
+from replications.sparse_autoencoders.sweep import central
+
+Codes = Callable[[Float[Tensor, "token d"]], Float[Tensor, "token unit"]]
+Decode = Callable[[list[int]], str]
+PATTERNS = {
+    "URL": r"https?://[^\s<>\"')]+",
+    "number": r"\b\d+(?:\.\d+)?\b",
+    "list item": r"(?m)^\s*(?:\d+\.|[-*])\s+(?=\S)",
+    "import line": r"(?m)^\s*(?:from [\w.]+ import |import )[^\n]*",
+    "self.attribute": r"\bself\.\w+",
+    "docstring field": r"(?m)^\s*(?::\w+[^:\n]*:|(?:Args|Arguments|Parameters|Returns|Raises|Examples?|Notes?)\b:?)",
+    "CAPITALS": r"\b[A-Z][A-Z_]{2,}\b",
+    "quoted words": r"\"[^\"\n]{2,120}\"",
+    "question": r"(?:(?<=[.?!\n] )|(?m:^))[A-Z][^.?!\n]{5,200}\?",
+    "request": r"<\|im_start\|>user\n[^<]*",
+    "food": r"(?i)\b(?:bread|flour|(?:chees|cook|dish|recipe|sauce|flavou?r|ingredient|soup|wine)\w*|bak\w+)\b",
+    "animals": r"(?i)\b(?:(?:animal|dog|bird|horse|whale|snake|spider)s?|cats?|species|bees?|fur|prey)\b",
+}
+LEAST_TOKENS, LEAST_DOCUMENTS = 30, 5  # of a pattern in each half
+RATES = (0.5, 1.0, 2.0)
+RAISED = 6
+AT_ONCE = 4096
+PCA_SAMPLE = 65_536
+
+
+class Choice(NamedTuple):
+    """The best unit for a pattern, and what came of it on the other half, by document."""
+
+    unit: int
+    threshold: float
+    above: Float[np.ndarray, " document"]
+    """2 TP"""
+    below: Float[np.ndarray, " document"]
+    """2 TP + FP + FN"""
+    sensitivity: float
+    precision: float
+
+
+class NamedFiles(Files):
+    manifest: Path
+    """of the language model"""
+    index: Path
+    main: Path
+    """manifest of the training activations"""
+    held_out: Path
+    metrics: Path
+    table: Path
+    """one row per pattern, code and seed"""
+
+
+def named_features(files: NamedFiles, settings: MeasureLanguage, run: RunInfo) -> None:
+    """Writes `metrics.json` and the table. UserError if no pattern occurs often enough."""
+    index, sweep = read_index(files.index), settings.sweep
+    stored = load_file(files.held_out)
+    held = read_held_out(stored, layers_of(stored)[0])
+    tokenizer = load_tokenizer(files.manifest.parent)
+    bridge = load_model(files.manifest.parent, device=run.device)
+    decoder = Decoder(bridge, held.tokens.shape[1])
+    marked = {name: mark(held, pattern, tokenizer.decode)[held.used] for name, pattern in PATTERNS.items()}
+    x, document = held.activations(), np.unique(held.documents(), return_inverse=True)[1]
+    first = np.random.default_rng(0).permutation(document.max() + 1)[document] % 2 == 0
+    marked = {name: one for name, one in marked.items() if frequent(one, document, first)}
+    if not marked:
+        raise UserError("no pattern occurs often enough in the held-out text; raise corpora.held_out_tokens")
+    mean, axes = principal(Activations(files.main.parent).first(PCA_SAMPLE))
+    codes: dict[str, list[Codes]] = {
+        "coordinates": [lambda part: both_signs(part - mean)],
+        "principal_components": [lambda part: both_signs((part - mean) @ axes)],
+    }
+    saes = {kind: [index.load(central(sweep, s, kind)) for s in run.seeds] for kind in ("batch_topk", "soft")}
+    codes |= {
+        "latents": [sae.encode for sae in saes["batch_topk"]],
+        "soft_frozen": [sae.encode for sae in saes["soft"]],
+    }
+    generators = [torch.Generator().manual_seed(seed) for seed in run.seeds]
+    codes["random_dictionary"] = [
+        untrained_code(mean, random_rows(sweep.width, x.shape[1], one), sweep.sparsity) for one in generators
+    ]
+    chosen = {
+        code: [
+            choose(torch.cat([one(part) for part in torch.split(x, AT_ONCE)]), marked, document, first) for one in each
+        ]
+        for code, each in codes.items()
+    }
+    rows = [
+        {"pattern": name, "code": code, "seed": seed, "tokens": int(marked[name].sum()), "unit": one.unit,
+         "threshold": one.threshold, "f1": float(one.above.sum() / one.below.sum()), "sensitivity": one.sensitivity,
+         "precision": one.precision}
+        for code, each in chosen.items() for seed, found in enumerate(each) for name, one in found.items()
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    small = held.one_per_document(settings.evaluation.windows, settings.evaluation.window)
+    effects = causes(
+        decoder, small, saes["batch_topk"][0], chosen["latents"][0], tokenizer.decode, settings.evaluation.batch
+    )
+    write_table(files.table, frame.merge(effects, on=["pattern", "code", "seed"], how="left"))
+    write_metrics(files.metrics, summary(chosen, list(marked)))
+
+
+def mark(held: HeldOut, pattern: str, decode: Decode) -> Bool[Tensor, "window pos"]:
+    """Tokens of which at least half of the characters belong to a match."""
+    found = torch.zeros_like(held.real)
+    for row, (tokens, real) in enumerate(zip(held.tokens.tolist(), held.real.tolist(), strict=True)):
+        pieces = [decode([token]) for token, is_real in zip(tokens, real, strict=True) if is_real]
+        inside = np.zeros(sum(map(len, pieces)) + 1)
+        for match in re.finditer(pattern, "".join(pieces)):
+            inside[match.start() : match.end()] = 1
+        ends = np.cumsum([len(piece) for piece in pieces])
+        for place, (end, piece) in enumerate(zip(ends, pieces, strict=True)):
+            found[row, place] = bool(piece) and bool(inside[end - len(piece) : end].mean() >= 0.5)
+    return found
+
+
+def shown(tokens: Int[Tensor, " pos"], real: Bool[Tensor, " pos"], place: int, around: int, decode: Decode) -> str:
+    """The text around one token, which stands in brackets."""
+    ids = tokens[real].tolist()
+    before, after = decode(ids[max(0, place - around) : place]), decode(ids[place + 1 : place + 1 + around])
+    return f"{before}[{decode([ids[place]])}]{after}"
+
+
+def frequent(
+    marked: Bool[Tensor, " token"], document: Int[np.ndarray, " token"], first: Bool[np.ndarray, " token"]
+) -> bool:
+    """Whether both halves have enough of a pattern, and not only of it."""
+    here = marked.numpy()
+    halves = [here & first, here & ~first]
+    enough = all(half.sum() >= LEAST_TOKENS and len(set(document[half])) >= LEAST_DOCUMENTS for half in halves)
+    return bool(enough and here.mean() < 0.5)
+
+
+def both_signs(x: Float[Tensor, "token d"]) -> Float[Tensor, "token both"]:
+    return torch.cat([x, -x], 1).relu()
+
+
+def choose(
+    values: Float[Tensor, "token unit"], marked: dict[str, Bool[Tensor, " token"]], document: Int[np.ndarray, " token"],
+    first: Bool[np.ndarray, " token"],
+) -> dict[str, Choice]:  # fmt: skip
+    """For each pattern the unit and threshold of largest F1 on the `first` documents, judged on the others."""
+    here = torch.from_numpy(first)
+    own, other = values[here], values[~here]
+    count = document.max() + 1
+    found = {}
+    for name, mask in marked.items():
+        truth, rate = mask[here], float(mask[here].double().mean())
+        best = (-1.0, 0, 0.0)
+        for share in (None, *RATES):
+            at = torch.zeros(values.shape[1]) if share is None else kept_share(own, share * rate)
+            fires = own > at
+            hits = fires[truth].sum(0)
+            f1 = 2 * hits / (fires.sum(0) + truth.sum())
+            unit = int(f1.argmax())
+            best = max(best, (float(f1[unit]), unit, float(at[unit])))
+        _, unit, threshold = best
+        fires, truth = (other[:, unit] > threshold).numpy(), mask[~here].numpy()
+
+        def by_document(which: np.ndarray) -> Float[np.ndarray, " document"]:
+            return np.bincount(document[~first], weights=which, minlength=count)
+
+        hits, wrong, missed = by_document(fires & truth), by_document(fires & ~truth), by_document(~fires & truth)
+        found[name] = Choice(
+            unit, threshold, 2 * hits, 2 * hits + wrong + missed, float(hits.sum() / max(1, truth.sum())),
+            float(hits.sum() / max(1, fires.sum())),
+        )  # fmt: skip
+    return found
+
+
+def kept_share(values: Float[Tensor, "token unit"], share: float) -> Float[Tensor, " unit"]:
+    """The threshold of each unit above which that share of tokens lies, at least 0."""
+    k = max(1, min(len(values) - 1, round(share * len(values))))
+    return values.topk(k + 1, dim=0).values[-1].clamp(min=0)
+
+
+@torch.inference_mode()
+def causes(
+    decoder: Decoder, small: HeldOut, sae: Sae, chosen: dict[str, Choice], decode: Decode, batch: int
+) -> pd.DataFrame:
+    """For the latents of the first seed: the tokens that they raise, and the KL of setting them to 0."""
+
+    def without(unit: int) -> Reconstruct:
+        return lambda x: x - sae.encode(x)[..., unit : unit + 1] * sae.W_dec[unit]
+
+    found = substitute(decoder, small, {name: without(one.unit) for name, one in chosen.items()}, batch)
+    rows: list[dict[str, Any]] = []
+    for name, one in chosen.items():
+        inside = mark(small, PATTERNS[name], decode)[scored(small)].numpy()
+        raised = (decoder.bridge.ln_final.weight * sae.W_dec[one.unit]) @ decoder.bridge.W_U
+        kl = found[name].kl
+        rows.append({
+            "pattern": name, "code": "latents", "seed": 0,
+            "raises": " ".join(repr(decode([token]))[1:-1] for token in raised.topk(RAISED).indices.tolist()),
+            "kl_inside": float(kl[inside].mean()) if inside.any() else float("nan"),
+            "kl_outside": float(kl[~inside].mean()),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def summary(chosen: dict[str, list[dict[str, Choice]]], patterns: list[str]) -> dict[str, Metric]:
+    """Mean F1 over patterns, documents resampled, beside each other code; and F1 of each pattern."""
+    sums = {code: {name: pooled([one[name] for one in each]) for name in patterns} for code, each in chosen.items()}
+    count = len(sums["latents"][patterns[0]][0])
+    dice = np.random.default_rng(0).integers(0, count, size=(BOOTSTRAP_DRAWS, count))
+    picked = np.concatenate([np.arange(count)[None], dice])  # the first resample is the data
+
+    def mean_f1(code: str, names: list[str]) -> Float[np.ndarray, " resample"]:
+        ratios = [
+            sums[code][name][0][picked].sum(1) / np.maximum(sums[code][name][1][picked].sum(1), 1) for name in names
+        ]
+        return np.asarray(np.mean(ratios, axis=0))
+
+    def beside(names: list[str], about: str) -> Metric:
+        draws = {code: mean_f1(code, names) for code in chosen}
+
+        def metric(values: np.ndarray) -> Metric:
+            return from_draws(
+                float(values[0]), values[1:], n=count, unit="F1", formula=f"{about}; documents resampled",
+                uncertainty=Uncertainty(unit="documents", count=count),
+            )  # fmt: skip
+
+        effect = metric(draws["latents"])
+        for code in chosen:
+            if code != "latents":
+                effect = with_control(effect, code, metric(draws[code]), metric(draws["latents"] - draws[code]))
+        return effect
+
+    found = {"named_f1": beside(patterns, f"mean over {len(patterns)} patterns of the F1 of the best unit")}
+    for name in patterns:
+        found[f"f1_{re.sub('[^a-z]+', '_', name.lower())}"] = beside([name], f"F1 of the best unit for '{name}'")
+    return found
+
+
+def pooled(found: list[Choice]) -> tuple[Float[np.ndarray, " document"], Float[np.ndarray, " document"]]:
+    """Numerators and denominators of F1 by document, all seeds together; documents without either stay."""
+    return np.sum([one.above for one in found], axis=0), np.sum([one.below for one in found], axis=0)
+
+
+if __name__ == "__main__":
+    run_step(named_features)
