@@ -75,7 +75,7 @@ def measure_latents(files: LatentsFiles, settings: MeasureLanguage, run: RunInfo
             name = central(sweep, seed, prefix)
             sae = index.load(name)
             one = described(sae.encode, pool, tokens, sae.d_sae)
-            one["start_cosine"] = torch.cosine_similarity(sae.W_dec, start, dim=1)
+            one["start_cosine"] = torch.cosine_similarity(sae.W_dec, start, dim=1).numpy()
             alive = one["fires"] > 0
             row = {"seed": seed, "share": share, "kind": prefix, "live": float(alive.mean())}
             row |= {"start_cosine": float(one["start_cosine"][alive].median()), "purity": float(one["purity"].mean())}
@@ -96,8 +96,8 @@ def measure_latents(files: LatentsFiles, settings: MeasureLanguage, run: RunInfo
     stored = load_file(files.held_out)
     held = read_held_out(stored, layers_of(stored)[0])
     sae = index.load(central(sweep, seeds[0]))
-    alive = np.flatnonzero(frames[0]["fires"] >= STRONGEST)
-    chosen = np.random.default_rng(seeds[0]).permutation(alive)[:EXAMPLES]
+    living = np.flatnonzero(frames[0]["fires"] >= STRONGEST)
+    chosen = np.random.default_rng(seeds[0]).permutation(living)[:EXAMPLES]
     tokenizer = load_tokenizer(files.manifest.parent)
     write_table(files.examples, examples(sae.encode, held, torch.from_numpy(chosen), lambda ids: tokenizer.decode(ids)))
     write_metrics(files.metrics, summary(frame, pure))
@@ -172,11 +172,12 @@ def summary(frame: pd.DataFrame, pure: list[float]) -> dict[str, Metric]:
             formula="share of latents with the same partner by decoder and by encoder (Hungarian) and cosine above 0.7",
         ),
     }  # fmt: skip
-    for share, rows in frame[frame["share"] < 1].groupby("share"):
+    for share in sorted({float(share) for share in frame["share"] if share < 1}):
+        rows = frame[frame["share"] == share]
         for key, unit in (("start_cosine", "1"), ("purity", "share"), ("overlap", "share")):
             found[f"{key}_at_{round(100 * share)}_percent"] = over_seeds(
                 rows[key].tolist(), unit=unit, formula=f"{key} after {share:g} of the training"
-            )  # fmt: skip
+            )
     return found
 
 

@@ -192,16 +192,14 @@ def choose(
             unit = int(f1.argmax())
             best = max(best, (float(f1[unit]), unit, float(at[unit])))
         _, unit, threshold = best
-        fires, truth = (other[:, unit] > threshold).numpy(), mask[~here].numpy()
+        on, real = (other[:, unit] > threshold).numpy(), mask[~here].numpy()
 
         def by_document(which: np.ndarray) -> Float[np.ndarray, " document"]:
             return np.bincount(document[~first], weights=which, minlength=count)
 
-        hits, wrong, missed = by_document(fires & truth), by_document(fires & ~truth), by_document(~fires & truth)
-        found[name] = Choice(
-            unit, threshold, 2 * hits, 2 * hits + wrong + missed, float(hits.sum() / max(1, truth.sum())),
-            float(hits.sum() / max(1, fires.sum())),
-        )  # fmt: skip
+        both, wrong, missed = by_document(on & real), by_document(on & ~real), by_document(~on & real)
+        sensitivity, precision = (float(both.sum() / max(1, part.sum())) for part in (real, on))
+        found[name] = Choice(unit, threshold, 2 * both, 2 * both + wrong + missed, sensitivity, precision)
     return found
 
 

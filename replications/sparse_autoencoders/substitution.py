@@ -133,4 +133,5 @@ def along_error(reconstruct: Reconstruct, other: Reconstruct) -> Reconstruct:
 
 def _moved(x: Float[Tensor, "*n d"], direction: Float[Tensor, "*n d"], like: Reconstruct) -> Float[Tensor, "*n d"]:
     distance = (x - like(x)).norm(dim=-1, keepdim=True)
-    return x + direction / direction.norm(dim=-1, keepdim=True).clamp(min=1e-12) * distance
+    moved: Tensor = x + direction / direction.norm(dim=-1, keepdim=True).clamp(min=1e-12) * distance
+    return moved

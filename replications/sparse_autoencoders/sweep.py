@@ -38,7 +38,7 @@ def passes(sweep: Sweep, seeds: list[int]) -> list[Pass]:
     steps = sweep.training.steps
 
     def entry(name: str, kind: str, seed: int, **more: object) -> Entry:
-        return Entry(name=name, kind=kind, recipe=recipe("batch_topk", *centre, seed, **more))
+        return Entry(name=name, kind=kind, recipe=recipe("batch_topk", sweep.width, sweep.sparsity, seed, **more))
 
     def point(architecture: str, width: int, k: int, kind: str) -> Entry:
         name = f"{architecture}-{width}-k{k}-s{seeds[0]}"
