@@ -14,6 +14,7 @@ ArchitectureName = Literal[
     "batch_topk",
     "jumprelu",
     "matryoshka",
+    "matching_pursuit",
     "transcoder",
     "skip_transcoder",
     "cross_layer",
@@ -36,7 +37,7 @@ class Recipe(Strict):
     def _fits(self) -> "Recipe":
         if self.sparsity > self.d_sae:
             raise ValueError(f"sparsity {self.sparsity:g} exceeds the number of latents {self.d_sae}")
-        if self.architecture in ("topk", "cross_layer") and self.sparsity != int(self.sparsity):
+        if self.architecture in ("topk", "matching_pursuit", "cross_layer") and self.sparsity != int(self.sparsity):
             raise ValueError(
                 f"{self.architecture} keeps a whole number of latents, at least 1, so sparsity cannot be "
                 f"{self.sparsity:g}; round it, or use batch_topk, where k is a mean"

@@ -181,7 +181,8 @@ def _step(group: Group, batch: Batch, settings: Training, step: int) -> Losses:
     """One optimiser step of one group; weights and progress change in place."""
     recipes, weights, progress = group.recipes, group.weights, group.progress
     architecture = ARCHITECTURES[recipes[0].architecture]
-    check_batch(batch, weights["W_enc"].shape[-1] * recipes[0].layers, weights["W_dec"].shape[-1], step)
+    d_in = weights.get("W_enc", weights["W_dec"]).shape[-1]  # matching pursuit has no encoder
+    check_batch(batch, d_in * recipes[0].layers, weights["W_dec"].shape[-1], step)
     dead = progress.silent >= settings.dead_after
     trained = {name: value.requires_grad_() for name, value in weights.items() if not _frozen(name, recipes[0])}
     price = price_now(settings, step)

@@ -1,4 +1,4 @@
-# Sparse autoencoders. Planted dictionaries and trees: train -> measure -> draw. Language model (language.smk): harvest ->
+# Sparse autoencoders. Planted dictionaries and SynthSAEBench: train and measure -> draw. Language model (language.smk): harvest ->
 # one sweep of SAEs -> measure -> draw -> feature browser. What latents tell apart, miss and share: supplement.smk.
 from common.engine.rules import Steps, captions, figure_files, parts
 from replications.sparse_autoencoders.settings import Sweep
@@ -9,7 +9,10 @@ STEP = Steps("replications.sparse_autoencoders", {**config, "seeds": SEEDS})
 STEP_OF_ALL_SEEDS = Steps("replications.sparse_autoencoders", config)
 CAPTIONS = "replications/sparse_autoencoders/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
-TOY_FIGURES = {"Absorption": {"absorption": ["absorption"]}}
+TOY_FIGURES = {
+    "Planted dictionaries": {"planted": ["planted"]},
+    "SynthSAEBench": {"synth_bench": ["architectures", "absorption"]},
+}
 MODEL_FIGURES = {
     "Language model": {
         "language": [
@@ -20,56 +23,41 @@ MODEL_FIGURES = {
     },
     "Errors": {"errors": ["errors"]},
 }
-TOY_TABLES, MODEL_TABLES = [], []
+MODEL_TABLES = []
 
 
 include: "../../common/engine/step.smk"
 
 
-if config["planted"]:
-    TOY_FIGURES["Planted dictionaries"] = {"planted": ["planted"]}
-
-    use rule step as train_planted with:
-        output:
-            models="<results>/toy/planted/saes.safetensors",
-        log:
-            "<logs>/train_planted.log",
-        priority: 1  # long, and nothing else waits for it: at the end it would run alone
-        resources:
-            **ON_GPU,
-            runtime=30,
-        params:
-            **STEP("train_planted", config["planted"]),
-
-    use rule step as measure_planted with:
-        input:
-            models=rules.train_planted.output.models,
-        output:
-            metrics="<results>/toy/planted/metrics.json",
-            features="<results>/toy/planted/features.csv",
-            traces="<results>/toy/planted/traces.csv",
-            kinds="<results>/toy/planted/kinds.csv",
-        log:
-            "<logs>/measure_planted.log",
-        resources:
-            mem_mb=2000,
-        params:
-            **STEP("measure_planted", config["planted"]),
-
-    TOY_TABLES = rules.measure_planted.output
-
-
-use rule step as absorption with:
+use rule step as planted with:
     output:
-        metrics="<results>/toy/absorption/metrics.json",
-        table="<results>/toy/absorption/parents.csv",
+        metrics="<results>/toy/planted/metrics.json",
+        features="<results>/toy/planted/features.csv",
+        kinds="<results>/toy/planted/kinds.csv",
     log:
-        "<logs>/absorption.log",
+        "<logs>/planted.log",
+    priority: 1  # long, and nothing else waits for it: at the end it would run alone
     resources:
         **ON_GPU,
-        runtime=20,
+        mem_mb=2500,
+        runtime=60,
     params:
-        **STEP_OF_ALL_SEEDS("absorption", config["absorption"]),  # cheap, and seeds lie far apart
+        **STEP_OF_ALL_SEEDS("planted", config["planted"]),
+
+
+use rule step as synth_bench with:
+    output:
+        metrics="<results>/toy/synth_bench/metrics.json",
+        table="<results>/toy/synth_bench/architectures.csv",
+    log:
+        "<logs>/synth_bench.log",
+    priority: 1
+    resources:
+        **ON_GPU,
+        mem_mb=2500,
+        runtime=60,
+    params:
+        **STEP_OF_ALL_SEEDS("synth_bench", config["synth_bench"]),
 
 
 include: "language.smk"
@@ -83,16 +71,15 @@ if config["supplement"]:
         "Layers": {"layers": ["layers"]},
         "Causal completeness": {"completeness": ["completeness"]},
     }
-    if config["planted"]:
-        MODEL_FIGURES["Dictionaries side by side"] = {"dictionaries": ["dictionaries"]}
+    MODEL_FIGURES["Dictionaries side by side"] = {"dictionaries": ["dictionaries"]}
 
     include: "supplement.smk"
 
 
 use rule step as draw with:
     input:
-        TOY_TABLES,
-        rules.absorption.output,
+        rules.planted.output,
+        rules.synth_bench.output,
         captions=captions(CAPTIONS, TOY_FIGURES),
     output:
         **figure_files("<results>/toy", TOY_FIGURES, "Sparse autoencoders"),
