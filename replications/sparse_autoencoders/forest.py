@@ -1,10 +1,10 @@
 """SynthSAEBench's world (Chanin et al. 2026, arXiv 2602.14687): a forest of features in superposition, scaled down.
 
-Features are ranked by probability, p = 5e-4 + (0.4 - 5e-4) (r^-1/2 - n^-1/2) / (1 - n^-1/2). The first are roots; breadth
-first, every node above depth 3 has four children, of which at most one is active, and only with its parent. The
-features left over are independent. Directions start random and are pushed apart by 100 Adam steps on their squared
-cosines. Magnitudes are normal: means from 5 to 4 by rank, spreads |N(0.5, 0.5)|; a child's is multiplied by its parent's
-over the mean of that. A constant vector of norm 0.5 is added.
+Features are ranked by probability, p = 5e-4 + (0.4 - 5e-4) (r^-1/2 - n^-1/2) / (1 - n^-1/2). The first are roots;
+breadth first, every node above depth 3 has four children, of which at most one is active, and only with its parent.
+The features left over are independent. Directions start random and are pushed apart by 100 Adam steps on their
+squared cosines. Magnitudes are normal: means from 5 to 4 by rank, spreads |N(0.5, 0.5)|; a child's is multiplied by
+its parent's over the mean of that. A constant vector of norm 0.5 is added.
 
 Deviations, beside the size. Roots alone are correlated (Gaussian copula of rank 25, scale 0.1), not all features. One
 child is drawn exactly, where theirs are drawn apart and all but one put out. A parent has a child in at most three
@@ -92,7 +92,7 @@ def apart(rows: Float[Tensor, "feature d"]) -> Float[Tensor, "feature d"]:
 
 
 def codes(world: World, samples: int, seed: int, step: int) -> Codes:
-    """The sparse codes of one batch: a function of seed and step. Roots, then children level by level, then the rest."""
+    """The sparse codes of one batch, a function of seed and step: roots, children level by level, then the rest."""
     generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + step)
     roots = len(world.level)
     common = torch.randn(samples, RANK, generator=generator) @ world.factors.mT

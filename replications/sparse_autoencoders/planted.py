@@ -1,7 +1,7 @@
 """Step: trains BatchTopK SAEs on planted worlds and asks whether the variance they explain shows what they found.
 
-Korznikov et al. 2026 (arXiv 2602.14111), section on synthetic data: with 3,200 features in 100 dimensions an SAE as wide
-as the world explains 0.71 of the variance and finds 9 % of the features, the frequent ones; where all are equally
+Korznikov et al. 2026 (arXiv 2602.14111), section on synthetic data: with 3,200 features in 100 dimensions an SAE as
+wide as the world explains 0.71 of the variance and finds 9 % of the features, the frequent ones; where all are equally
 frequent it explains 0.67 and finds 0.1 %. Found is a feature with a decoder row of cosine above 0.8.
 
 Worlds of each seed, all with the same training: `hard` (log-uniform frequencies), `equal` (the same number of features

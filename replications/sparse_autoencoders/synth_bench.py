@@ -1,9 +1,9 @@
 """Step: architectures side by side on SynthSAEBench's world (Chanin et al. 2026, arXiv 2602.14687), scaled down.
 
 Two questions of the paper. Does the architecture that explains most variance find the best features? There matching
-pursuit explains 0.835 and has the worst F1 (0.446). And does Matryoshka absorb less than BatchTopK (Bussmann et al. 2025,
-2503.17547)? An SAE can save a latent by *absorption* (Chanin et al. 2024, 2409.14507): the latent of a parent stays
-silent where a child is active, and the child's latent writes both, so that it looks like a detector with holes.
+pursuit explains 0.835 and has the worst F1 (0.446). And does Matryoshka absorb less than BatchTopK (Bussmann et al.
+2025, 2503.17547)? An SAE can save a latent by *absorption* (Chanin et al. 2024, 2409.14507): the latent of a parent
+stays silent where a child is active, and the child's latent writes both, so that it looks like a detector with holes.
 
 Every seed has a world of its own; the SAEs of a seed differ in architecture alone, at one width and L0. F1 is that of a
 living latent as detector of the feature nearest to its row. A root's latent is the one whose row is nearest to it;
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
@@ -46,8 +46,10 @@ FORMULA = {
     "alone": "share of samples with the root and no child on which the root's latent fires, mean over roots",
     "missed": "alone minus recall",
     "shuffled": "missed, with children shuffled over the samples of their root",
+    "ahead": "ev minus f1: how far the variance explained runs ahead of the features found",
 }
-UNITS = {"l0": "latents", "mcc": "1", "f1": "1"}
+UNITS = {"l0": "latents", "mcc": "1", "f1": "1", "ahead": "1"}
+COMPARED = ("explained", "f1", "mcc", "ahead")  # with all other architectures and untrained rows
 
 
 class SynthBenchFiles(Files):
@@ -135,7 +137,8 @@ def active(code: Codes, samples: int, features: int) -> Bool[Tensor, "sample fea
 
 
 def summary(frame: pd.DataFrame) -> dict[str, Metric]:
-    """Each number of each architecture over seeds, and the two comparisons."""
+    """Each number of each architecture over seeds, and the two comparisons: of matching pursuit with all others, and of
+    what BatchTopK and Matryoshka miss."""
 
     def values(name: str, key: str) -> list[float]:
         return [float(value) for value in frame[frame["name"] == name][key]]
@@ -143,18 +146,15 @@ def summary(frame: pd.DataFrame) -> dict[str, Metric]:
     def over(name: str, key: str, **controls: list[float]) -> Metric:
         return over_seeds(values(name, key), unit=UNITS.get(key, "share"), formula=FORMULA[key], controls=controls)
 
-    found = {}
-    for name in NAMES:
-        for key in FORMULA:
-            others = {"untrained": values("untrained", key)} if key in ("f1", "mcc", "explained") else {}
-            found[f"{name}_{key}"] = over(name, key, **others)
+    frame = frame.assign(ahead=frame["explained"] - frame["f1"])
+    found = {f"{name}_{key}": over(name, key) for name in NAMES for key in FORMULA}
+    for key in COMPARED:
+        others = {name: values(name, key) for name in (*NAMES, "untrained") if name != "matching_pursuit"}
+        found[f"matching_pursuit_{key}"] = over("matching_pursuit", key, **others)
     found["batch_topk_missed"] = over(
         "batch_topk", "missed", matryoshka=values("matryoshka", "missed"),
         shuffled_children=values("batch_topk", "shuffled"), untrained=values("untrained", "missed"),
     )  # fmt: skip
-    found["matching_pursuit_f1"] = over(
-        "matching_pursuit", "f1", **{name: values(name, "f1") for name in ("batch_topk", "jumprelu", "matryoshka")}
-    )
     return found
 
 

@@ -19,7 +19,7 @@ D, F, B = 12, 40, 64
 
 
 def recipe(name, seed=0, k=4, layers=1):
-    return Recipe(architecture=name, d_sae=F, sparsity=float(k), seed=seed, layers=layers, auxiliary=layers == 1)
+    return Recipe(architecture=name, d_sae=F, sparsity=float(k), seed=seed, layers=layers)
 
 
 def data(instances=1, seed=0, d=D):
@@ -340,12 +340,10 @@ def test_a_frozen_decoder_gets_the_same_values_and_gradients_elsewhere():
 
 
 def test_recipes_that_cannot_be_trained_as_they_say_are_refused():
-    good = {"architecture": "cross_layer", "d_sae": 8, "sparsity": 2.0, "layers": 2, "auxiliary": False}
+    good = {"architecture": "cross_layer", "d_sae": 8, "sparsity": 2.0, "layers": 2}
     Recipe(**good)
     for change, sentence in (
         ({"layers": 1}, "cross_layer needs at least 2 layers"),
-        ({"layers": 1, "auxiliary": True}, "cross_layer needs at least 2 layers"),
-        ({"auxiliary": True}, "cross_layer has no auxiliary loss; give auxiliary = false"),
         ({"architecture": "topk"}, "all other architectures have 1"),
         ({"sparsity": 2.5}, "keeps a whole number of latents, at least 1, so sparsity cannot be 2.5"),
         ({"architecture": "topk", "layers": 1, "sparsity": 0.5}, "sparsity cannot be 0.5"),

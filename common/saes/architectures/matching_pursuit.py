@@ -9,9 +9,20 @@ choice has none. No auxiliary loss. SAELens cannot hold it.
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from einops import rearrange
 from torch import Tensor
 
-from common.saes.architectures.base import Batch, Context, Losses, Progress, Weights, as_sae, mean_square, tied, variance
+from common.saes.architectures.base import (
+    Batch,
+    Context,
+    Losses,
+    Progress,
+    Weights,
+    as_sae,
+    mean_square,
+    tied,
+    variance,
+)
 from common.saes.recipe import Recipe
 from common.saes.sae import Sae
 
@@ -31,15 +42,15 @@ class MatchingPursuit:
         first = d_sae * torch.arange(instances, device=W_dec.device)[:, None]
         rounds = torch.tensor([round(k) for k in context.k], device=W_dec.device)[:, None, None]
         left: Tensor = batch.x - weights["b_dec"][:, None]
-        fires = torch.zeros(*left.shape[:2], d_sae, dtype=torch.bool, device=W_dec.device)
+        fired = torch.zeros(instances * d_sae, dtype=torch.long, device=W_dec.device)
         for place in range(int(rounds.max())):
             with torch.no_grad():
                 best = (left @ W_dec.mT).argmax(-1)
             rows = F.embedding(first + best, W_dec.flatten(0, 1))
             values = (left * rows).sum(-1, keepdim=True).relu() * (place < rounds)
             left = left - values * rows
-            fires |= torch.zeros_like(fires).scatter(-1, best[..., None], values > 0)
-        error, fired = mean_square(left), fires.sum(1)
+            fired += torch.bincount((first + best)[values[..., 0] > 0], minlength=len(fired))
+        error, fired = mean_square(left), rearrange(fired, "(instance d_sae) -> instance d_sae", d_sae=d_sae)
         return Losses(error / variance(batch.y), error.detach(), fired.sum(1) / left.shape[1], fired)
 
     def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:
