@@ -29,7 +29,6 @@ from common.core.files import atomic
 from common.saes.architectures import ARCHITECTURES
 from common.saes.architectures.base import (
     Batch,
-    Batches,
     Context,
     Losses,
     Progress,
@@ -39,6 +38,7 @@ from common.saes.architectures.base import (
     stacked,
     variance,
 )
+from common.saes.architectures.base import Batches as Batches  # part of the interface of `train`
 from common.saes.optimiser import adam, project, renormalise
 from common.saes.recipe import Recipe, Training, k_now, learning_rate, price_now, resampling_steps
 from common.saes.resampling import restart_silent

@@ -106,7 +106,7 @@ class Judge:
     def sae(self, sae: Sae) -> dict[str, float]:
         """All numbers of a trained dictionary."""
         sums, active, fired = [], [], torch.zeros(sae.d_sae, dtype=torch.bool)
-        for x in self.x.split(CHUNK):
+        for x in torch.split(self.x, CHUNK):
             latents = sae.encode(x)
             sums.append(moments(x, sae.decode(latents)))
             active.append(l0(latents) * len(x))
@@ -122,8 +122,7 @@ class Judge:
     def others(self, k: int) -> dict[str, dict[str, float]]:
         """Codes of k numbers that learned nothing of the features."""
         more = Stream(self.world, [self.seed], CHUNK).samples(self.seed, CHUNK, FRESH + 1)
-        start = self.start()
-        mean, axes = principal(more)
+        start, (mean, axes) = self.start(), principal(more)
         guess = self.explained(untrained(more, more.mean(0), start, k))
         return {
             "untrained": {"explained": guess, "l0": k, **self.rows(start)},
@@ -131,7 +130,8 @@ class Judge:
         }
 
     def explained(self, reconstruct: Reconstruct) -> float:
-        return 1 - fvu(self.x, torch.cat([reconstruct(x) for x in self.x.split(CHUNK)]))
+        x = self.x[: 2 * CHUNK]
+        return 1 - fvu(x, reconstruct(x))
 
     def start(self) -> Float[Tensor, "d_sae d"]:
         """An untrained dictionary: other rows than any training starts with."""

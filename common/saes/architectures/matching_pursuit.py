@@ -4,7 +4,7 @@
     loss = |r_k|^2 / Var(x)
 
 There is no encoder but the unit decoder rows. The gradient goes through the values and residuals of all rounds; the
-choice has none. No auxiliary loss. SAELens cannot hold it.
+choice has none. `fired` counts rounds, and a latent may be chosen twice. No auxiliary loss.
 """
 
 import torch

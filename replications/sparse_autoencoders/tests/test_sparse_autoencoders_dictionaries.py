@@ -5,14 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from common.core.metrics import read_metrics
 from common.core.settings import load_replication
 from common.core.step import RunInfo
 from common.saes.architectures.base import random_rows
 from common.saes.index import Index
-from common.saes.metrics import cosines, recovery
+from common.saes.metrics import cosines
 from common.saes.recipe import Recipe
 from common.saes.stream import as_batch
 from common.saes.trainer import train
@@ -20,13 +19,9 @@ from replications.sparse_autoencoders.dictionaries import DictionariesFiles, dic
 from replications.sparse_autoencoders.language_figures import PANELS
 from replications.sparse_autoencoders.language_figures import dictionaries as draw_dictionaries
 from replications.sparse_autoencoders.matching import Matcher
-from replications.sparse_autoencoders.measure_planted import MeasureFiles, measure_planted, random
 from replications.sparse_autoencoders.overlap import pair_rows
-from replications.sparse_autoencoders.settings import Planted
 from replications.sparse_autoencoders.soft_frozen import COSINE, into_cone, train_soft_frozen
 from replications.sparse_autoencoders.sweep import central, everything, further, narrower, swept
-from replications.sparse_autoencoders.train_planted import SHARE, TrainFiles, train_planted
-from replications.sparse_autoencoders.worlds import directions
 
 
 def rows(seed, count=30, d=8):
@@ -119,45 +114,6 @@ def test_every_dictionary_has_its_twin_of_the_first_seed_and_every_pair_is_train
         listing = Listing()
         pair_rows(listing, Index(Path("saes/index.json"), found), sweep, [0, 1, 2])
         assert {path.name for path in listing.asked} <= names
-
-
-def test_planted_dictionaries_that_are_held_back_find_less(tmp_path):
-    """The controls of claim S2 at scale smoke, end to end: rows stay where they may be, and finding needs learning."""
-    planted = load_replication("sparse_autoencoders", "smoke").planted
-    training = planted.easy.training.model_copy(update={"steps": 300})
-    easy, hard = (one.model_copy(update={"training": training}) for one in (planted.easy, planted.hard))
-    settings, run = (
-        Planted(easy=easy, hard=hard, revival=planted.revival),
-        RunInfo(scale="smoke", seeds=[0, 1], device="cpu"),
-    )
-    models, part = tmp_path / "models.safetensors", tmp_path / "planted"
-    train_planted(TrainFiles(models=models), settings, run)
-    stored = load_file(models)
-    for world, planted in (("easy", easy), ("hard", hard)):
-        for place, seed in enumerate((0, 1)):
-            start = random_rows(planted.d_sae, planted.world.d, torch.Generator().manual_seed(seed))
-            moved = [(stored[f"{world}_{kind}.W_dec"][place] * start).sum(1) for kind in ("soft", "frozen")]
-            assert COSINE - 1e-4 < float(moved[0].min()) < 0.99
-            assert float(moved[1].min()) == pytest.approx(1, abs=1e-5)
-    assert stored["easy_soft.trace_fvu"].shape[1] == 1 + -(-round(SHARE * 300) // 20)
-    tables = {name: part / f"{name}.csv" for name in ("features", "traces", "kinds")}
-    measure_planted(MeasureFiles(models=models, metrics=part / "metrics.json", **tables), settings, run)
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["models.safetensors"]
-    found = read_metrics(part / "metrics.json")
-    held = ("soft_frozen", "frozen_decoder")
-    explained, near = (
-        [found[name].value, *(found[name].control(kind).value for kind in held)]
-        for name in ("easy_explained", "easy_mmcs")
-    )
-    assert explained == sorted(explained, reverse=True)
-    assert near == sorted(near, reverse=True)
-    near = [recovery(directions(easy.world, seed), random(easy, seed)).mmcs for seed in (0, 1)]
-    assert found["easy_mmcs"].control("untrained").per_seed == pytest.approx(near)
-    assert found["easy_soft_share"].value == pytest.approx(explained[1] / explained[0], rel=0.01)
-    assert found["hard_soft_share"].control("easy_world").value == found["easy_soft_share"].value
-    kinds = pd.read_csv(tables["kinds"])
-    assert len(kinds) == 2 * 2 * 4
-    assert kinds.groupby("kind")["l0"].mean().between(1.5, 5).all()
 
 
 def test_dictionaries_side_by_side_are_paired_by_seed(tmp_path):
