@@ -364,7 +364,7 @@ def test_recipes_that_cannot_be_trained_as_they_say_are_refused():
 
 
 def test_jumprelu_starts_at_the_l0_aimed_at_and_its_kernel_covers_some_values():
-    """Neither depends on the scale of the data; a fixed bandwidth of 0.05 is wider than most values in 576 dimensions."""
+    """Neither depends on the scale of the data: a fixed bandwidth of 0.05 exceeds most values in 576 dimensions."""
     for scale in (1.0, 0.01):
         batch = data(seed=3)
         batch = Batch(batch.x * scale, batch.y * scale)
