@@ -93,6 +93,8 @@ def absorption(rows: pd.DataFrame) -> Figure:
         height = np.array([places[str(name)] for name in mean.index]) + offset
         left.plot(mean, height, marker, color=colour, markersize=7, mfc="white", mew=1.4, label=label)
     left.set_yticks(list(places.values()), [NAMES[name] for name in places])
+    for tick, name in zip(left.get_yticklabels(), NAMES, strict=True):
+        tick.set_color(COLOURS[name])  # the key of the right panel
     left.set(xlabel="share of samples on which the root's latent fires", xlim=(-0.02, 1.03))
     left.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     for name in NAMES:

@@ -99,19 +99,21 @@ MODEL_TABLES = [
     rules.overlap.output,
 ]
 
-use rule step as dictionaries with:
-    input:
-        saes=rules.measure_language.output.table,
-        probes=rules.probes.output.probes,
-        planted=rules.planted.output.kinds,
-    output:
-        metrics="<results>/{model}/dictionaries/metrics.json",
-        table="<results>/{model}/dictionaries/dictionaries.csv",
-    log:
-        "<logs>/{model}/dictionaries.log",
-    resources:
-        mem_mb=1000,
-    params:
-        **STEP("dictionaries", SWEEP),
+if config["planted"]:
 
-MODEL_TABLES.append(rules.dictionaries.output)
+    use rule step as dictionaries with:
+        input:
+            saes=rules.measure_language.output.table,
+            probes=rules.probes.output.probes,
+            planted=rules.planted.output.kinds,
+        output:
+            metrics="<results>/{model}/dictionaries/metrics.json",
+            table="<results>/{model}/dictionaries/dictionaries.csv",
+        log:
+            "<logs>/{model}/dictionaries.log",
+        resources:
+            mem_mb=1000,
+        params:
+            **STEP("dictionaries", SWEEP),
+
+    MODEL_TABLES.append(rules.dictionaries.output)
