@@ -28,7 +28,7 @@ FORMULAS = {
     "dead": "dead: share of latents that are 0 on all tokens of the window",
     "mmcs": "mmcs: mean over true features of the largest cosine with a decoder row",
     "recovered_features": "recovered: share of true features with a decoder row of cosine above 0.9",
-    "mcc": "mcc: mean absolute cosine of a one-to-one matching of true features and decoder rows",
+    "mcc": "mcc: mean absolute cosine of the pairs of a one-to-one matching of true features and decoder rows",
     "uniqueness": "uniqueness: distinct best features over living latents",
     "f1": "f1: mean over living latents of 2 TP / (2 TP + FP + FN) as detector of the feature nearest to their row",
 }
@@ -132,7 +132,7 @@ def recovery(
     cosine = cosines(features, rows)
     best = cosine.max(1).values
     left, right = linear_sum_assignment(-cosine.abs().numpy())
-    matched = float(cosine.abs()[left, right].sum()) / len(features)
+    matched = float(cosine.abs()[left, right].mean())
     distinct = len(torch.unique(cosine.argmax(0))) / len(rows)
     return Recovery(float(best.mean()), float((best > RECOVERED).double().mean()), matched, distinct)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from common.core.errors import UserError
 
-Activation = Literal["relu", "topk", "jumprelu", "gated"]
+Activation = Literal["relu", "topk", "jumprelu", "gated", "matching_pursuit"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Sae:
         if self.W_enc.ndim != 2 or self.W_dec.ndim != 2:
             raise UserError(f"encoder {list(self.W_enc.shape)} and decoder {list(self.W_dec.shape)} are no matrices")
         d_in, d_sae = self.W_enc.shape
-        if self.activation == "topk" and not 0 < (self.k or 0) <= d_sae:
+        if self.activation in ("topk", "matching_pursuit") and not 0 < (self.k or 0) <= d_sae:
             raise UserError(f"a TopK SAE needs 1 <= k <= {d_sae} latents, not k = {self.k}")
         needed = {"jumprelu": ["threshold"], "gated": ["r_mag", "b_mag"]}.get(self.activation, [])
         if absent := [name for name in needed if getattr(self, name) is None]:
@@ -102,6 +102,8 @@ class Sae:
     def encode(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
         """Latents f."""
         z = self.pre_activations(x)
+        if self.activation == "matching_pursuit":
+            return self._pursue(x)
         if self.activation == "relu":
             return z.relu()
         if self.activation == "topk":
@@ -114,6 +116,15 @@ class Sae:
         assert self.b_mag is not None
         magnitude = ((z - self.b_enc) * self.r_mag.exp() + self.b_mag).relu()
         return torch.where(z > 0, magnitude, 0.0)
+
+    def _pursue(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_sae"]:
+        """k rounds of matching pursuit with the decoder rows, which have norm 1."""
+        left, latents = x - self.b_dec, torch.zeros(*x.shape[:-1], self.d_sae, device=x.device)
+        for _ in range(self.k or 1):
+            value, best = (left @ self.W_dec.mT).relu().max(-1, keepdim=True)
+            latents = latents.scatter_add(-1, best, value)
+            left = left - value * self.W_dec[best[..., 0]]
+        return latents
 
     def decode(
         self, latents: Float[Tensor, "*n d_sae"], x: Float[Tensor, "*n d_in"] | None = None

@@ -57,6 +57,8 @@ def save_saelens(sae: Sae, folder: Path, *, density: Float[Tensor, " d_sae"] | N
 
 def config_of(sae: Sae) -> dict[str, Any]:
     """The content of `cfg.json`."""
+    if sae.activation == "matching_pursuit":
+        raise UserError("no matching pursuit SAE is written in SAELens' format; save its weights as they are")
     if not sae.centred and sae.activation in ("topk", "gated"):
         raise UserError(f"SAELens has no {sae.activation} transcoder; save its weights as they are")
     name = {"relu": "standard"}.get(sae.activation, sae.activation)

@@ -7,7 +7,9 @@ warm-up and a linear decay over the last part; weights and moments are float32. 
 gradient along each decoder row before Adam and are renormalised after the step.
 
 The L1 coefficient of penalised architectures follows the L0 aimed at: its logarithm moves by gain * tanh(4 (L0 / L0* -
-1)) a step, an integral controller like that of synth-sae-bench, faster because runs here are short.
+1 + 20 dL0 / L0*)) a step, where dL0 is how far the running mean of L0 moved in that step. Without the last term the
+coefficient still grows while L0 falls, and L0 overshoots. (synth-sae-bench damps its controller too, by a smaller gain
+while L0 approaches.) The coefficient rests while the price of active latents rises.
 """
 
 import hashlib
@@ -36,18 +38,17 @@ from common.saes.architectures.base import (
     stacked,
     variance,
 )
+from common.saes.architectures.base import Batches as Batches  # part of the interface of `train`
 from common.saes.optimiser import adam, project, renormalise
-from common.saes.recipe import Recipe, Training, k_now, learning_rate
-from common.saes.resampling import resample
+from common.saes.recipe import Recipe, Training, k_now, learning_rate, price_now, resampling_steps
+from common.saes.resampling import restart_silent
 from common.saes.sae import Sae
 
 FIRST_COEFFICIENT = 0.02
 FORGET = 0.9  # of running means; the BatchTopK authors use 0.99 in runs with thousands of times more steps
+DAMPING = 20.0  # of the controller, in steps
 TRACES = ("l0", "fvu", "dead", "decoder_norm", "coefficient")
 LOG_SECONDS = 10.0
-
-Batches = Callable[[int, str], Batch]
-"""Given a step and the name of a source, returns that step's batch; asked once for all groups of the source."""
 
 
 class Group(NamedTuple):
@@ -114,6 +115,10 @@ def train(
     while step < settings.steps:
         shared = {source: batches(step, source) for source in shared}
         found = [_step(group, shared[group.recipes[0].source], settings, step) for group in groups]
+        for group in groups if step + 1 in resampling_steps(settings) else []:
+            if group.recipes[0].architecture == "relu_bricken":
+                restart_silent(group.weights, [group.first, group.second], group.progress, group.recipes, settings,
+                               batches, step)  # fmt: skip
         if step % settings.trace_every == 0 or step == settings.steps - 1:
             traced = [
                 _trace(group, losses, shared[group.recipes[0].source], settings)
@@ -176,10 +181,12 @@ def _step(group: Group, batch: Batch, settings: Training, step: int) -> Losses:
     """One optimiser step of one group; weights and progress change in place."""
     recipes, weights, progress = group.recipes, group.weights, group.progress
     architecture = ARCHITECTURES[recipes[0].architecture]
-    check_batch(batch, weights["W_enc"].shape[-1] * recipes[0].layers, weights["W_dec"].shape[-1], step)
+    d_in = weights.get("W_enc", weights["W_dec"]).shape[-1]  # matching pursuit has no encoder
+    check_batch(batch, d_in * recipes[0].layers, weights["W_dec"].shape[-1], step)
     dead = progress.silent >= settings.dead_after
     trained = {name: value.requires_grad_() for name, value in weights.items() if not _frozen(name, recipes[0])}
-    context = Context(recipes, k_now(recipes, settings, step), progress, dead, settings.bandwidth)
+    price = price_now(settings, step)
+    context = Context(recipes, k_now(recipes, settings, step), progress, dead, settings.bandwidth, price)
     losses = architecture.losses(weights, batch, context)
     gradients = dict(zip(trained, torch.autograd.grad(losses.loss.sum(), list(trained.values())), strict=True))
     with torch.no_grad():
@@ -198,13 +205,11 @@ def _step(group: Group, batch: Batch, settings: Training, step: int) -> Losses:
             scale = settings.clip / norm.clamp(min=settings.clip)
             gradients = {name: one * scale.reshape(-1, *[1] * (one.ndim - 1)) for name, one in gradients.items()}
         moved, first, second = ([values[name] for name in gradients] for values in (weights, group.first, group.second))
-        rate = learning_rate(settings, step)
+        rate = learning_rate(settings, step, recipes[0].d_sae)
         adam(moved, list(gradients.values()), first, second, architecture.beta1, rate, step + 1)
         if architecture.unit_norm and "W_dec" in gradients:
             renormalise(weights["W_dec"])
-        _advance(progress, losses, recipes, settings, controlled=architecture.controlled)
-        if step + 1 in settings.resample_at and recipes[0].architecture == "relu_bricken":
-            _resample(group, batch, settings, step)
+        _advance(progress, losses, recipes, settings, controlled=architecture.controlled and price == 1)
     return losses._replace(loss=losses.loss.detach(), error=losses.error.detach(), l0=losses.l0.detach())  # no graph
 
 
@@ -227,26 +232,18 @@ def _advance(
     fired = losses.fired > 0
     progress.silent.copy_(torch.where(fired, 0, progress.silent + settings.batch))
     first = progress.l0 == 0
-    progress.l0.copy_(torch.where(first, losses.l0, torch.lerp(losses.l0.to(progress.l0), progress.l0, 0.9)))
+    mean = torch.where(first, losses.l0, torch.lerp(losses.l0.to(progress.l0), progress.l0, 0.9))
+    moved = torch.where(first, 0, mean - progress.l0)
+    progress.l0.copy_(mean)
     if losses.smallest is not None:
         smallest = losses.smallest.double()
         started = progress.threshold > 0
         progress.threshold.copy_(torch.where(started, FORGET * progress.threshold + (1 - FORGET) * smallest, smallest))
     if controlled:
         aim = torch.tensor([recipe.sparsity for recipe in recipes], device=progress.l0.device)
-        progress.coefficient.mul_((settings.controller_gain * torch.tanh(4 * (progress.l0 / aim - 1))).exp())
-
-
-def _resample(group: Group, batch: Batch, settings: Training, step: int) -> None:
-    weights = group.weights
-    x = batch.x.expand(len(group.recipes), -1, -1)
-    z = (x - weights["b_dec"][:, None]) @ weights["W_enc"].mT + weights["b_enc"][:, None]
-    errors = (x - z.relu() @ weights["W_dec"] - weights["b_dec"][:, None]).square().sum(-1)
-    silent = group.progress.silent >= settings.dead_after
-    generator = torch.Generator().manual_seed(step)
-    done = resample(weights, [group.first, group.second], silent, x, errors, generator)
-    group.progress.silent[silent] = 0
-    print(f"step {step}: resampled {done} latents", flush=True)
+        progress.coefficient.mul_(
+            (settings.controller_gain * torch.tanh(4 * ((mean + DAMPING * moved) / aim - 1))).exp()
+        )
 
 
 def _slice(progress: Progress, index: int) -> Progress:

@@ -1,6 +1,6 @@
 """Step: draws all figures of the planted dictionaries, or those of a language model, from the tables of their parts.
 
-Here are the figures of the planted dictionaries and trees; `language_figures` has the others.
+Here are those of the planted worlds and of SynthSAEBench; `language_figures` has the others.
 """
 
 import matplotlib.pyplot as plt
@@ -10,87 +10,106 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
-from common.core.metrics import Metric
 from replications.sparse_autoencoders import language_figures
 
-WORLD_STYLES = {"easy": ("easy world", PALETTE[0]), "hard": ("hard world", PALETTE[1])}
-REVIVAL_STYLES = {"with_auxk": ("with AuxK", PALETTE[2]), "without_auxk": ("without AuxK", PALETTE[4])}
-ARCHITECTURE_NAMES = {"relu": "ReLU + L1", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu": "JumpReLU",
-         "matryoshka": "Matryoshka"}  # fmt: skip
-MARKS = {
-    "alone": ("parent without a child", "o", "0.45"),
-    "recall": ("parent with a child", "D", "0.1"),
-    "shuffled": ("shuffled samples", "s", "0.65"),
-}
-ARCHITECTURE_COLOURS = {name: PALETTE[at] for name, at in zip(ARCHITECTURE_NAMES, (3, 1, 0, 4, 2), strict=True)}
+FOUND = 0.8  # cosine, as in the step `planted`
+WORLDS = {"easy": ("easy", PALETTE[2]), "equal": ("equally frequent", PALETTE[1]), "hard": ("log-uniform", PALETTE[0])}
+NAMES = {"l1": "ReLU + L1", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu": "JumpReLU",
+         "matryoshka": "Matryoshka", "matching_pursuit": "matching pursuit"}  # fmt: skip
+COLOURS = {name: PALETTE[at] for name, at in zip(NAMES, (3, 6, 0, 4, 2, 1), strict=True)}
+PAPER = {  # explained, F1, MCC of SynthSAEBench-16k at L0 25
+    "l1": (0.765, 0.556, 0.604), "batch_topk": (0.792, 0.732, 0.757), "jumprelu": (0.795, 0.732, 0.753),
+    "matryoshka": (0.779, 0.879, 0.793), "matching_pursuit": (0.835, 0.446, 0.693),
+}  # fmt: skip
+RATES = {"alone": ("root without a child", "o", "0.45"), "recall": ("root with a child", "D", "0.1")}
 
 
-def planted(features: pd.DataFrame, lines: pd.DataFrame, numbers: dict[str, Metric]) -> Figure:
-    """Left: best cosine of each true feature. Middle: fvu over training. Right: dead latents."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.7))
-    for world, (label, colour) in WORLD_STYLES.items():
-        own = features[features["world"] == world]
-        explained = numbers[f"{world}_explained"].value
-        left.plot(*cumulated(own["cosine"]), color=colour, label=f"{label}, explains {explained:.2f}")
-        left.plot(*cumulated(own["random_cosine"]), color=colour, linestyle=":", label=f"{label}, untrained")
-        curve(middle, lines[lines["experiment"] == world], "fvu", label, colour)
-    left.set(
-        xlabel="largest cosine with a decoder row", ylabel="share of true features", xlim=(0, 1.02), ylim=(0, 1.02)
+def planted(features: pd.DataFrame, kinds: pd.DataFrame) -> Figure:
+    """Left: variance explained and features found, trained and untrained. Right: best cosine by frequency."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.8), width_ratios=[1, 1.25])
+    for world, (label, colour) in WORLDS.items():
+        own = kinds[(kinds["world"] == world) & (kinds["kind"] == "trained")]
+        left.plot(own["explained"], own["recovered"], "o", color=colour, markersize=5, alpha=0.8, label=label)
+        start = kinds[(kinds["world"] == world) & (kinds["kind"] == "untrained")]
+        left.plot(start["explained"], start["recovered"], "x", color=colour, markersize=5)
+    left.plot([], [], "x", color="0.4", label="untrained rows")
+    for place, name in (((0.71, 297 / 3200), "log-uniform"), ((0.67, 3 / 3200), "equal")):
+        left.plot(*place, "*", color="0.35", markersize=8, label="paper" if name == "equal" else None, zorder=3)
+    left.set(xlabel="variance explained", ylabel=f"features found (cosine > {FOUND})", xlim=(0, 1), ylim=(-0.03, 1.03))
+    left.legend(frameon=False, loc="upper left", fontsize=6.5)
+    own = features[features["world"] == "hard"]
+    own = own[own["frequency"] > 0]
+    right.plot(own["frequency"], own["cosine"], ".", color=PALETTE[0], markersize=2, alpha=0.25, rasterized=True)
+    for world, (label, colour) in (("hard", WORLDS["hard"]), ("equal", WORLDS["equal"])):
+        curve(right, features[features["world"] == world], "cosine", colour, label)
+    curve(right, own, "random_cosine", "0.5", "log-uniform, untrained")
+    right.axhline(FOUND, color="0.7", linewidth=0.8, zorder=0)
+    right.set(
+        xscale="log", xlabel="frequency of the true feature", ylabel="largest cosine with a row", ylim=(0.2, 1.02)
     )
-    left.axvline(0.9, color="0.7", linewidth=0.8, zorder=0)
-    middle.set(xlabel="share of training done", ylabel="variance unexplained", yscale="log")
-    middle.set_yticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])
-    middle.minorticks_off()
-    middle.set_ylim(0.1, 8)
-    for name, (label, colour) in REVIVAL_STYLES.items():
-        curve(right, lines[lines["experiment"] == name], "dead", label, colour)
-    right.set(xlabel="share of training done", ylabel="share of latents that are dead", ylim=(0, None))
-    for axes, place in ((middle, "upper right"), (right, "upper left")):
-        axes.legend(frameon=False, loc=place)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    right.legend(frameon=False, loc="upper left", fontsize=6.5)
     return figure
 
 
-def cumulated(values: "pd.Series[float]") -> tuple[np.ndarray, np.ndarray]:
-    """The empirical distribution function."""
-    ordered = np.sort(values.to_numpy())
-    return ordered, np.arange(1, len(ordered) + 1) / len(ordered)
+def curve(axes: Axes, rows: pd.DataFrame, key: str, colour: str, label: str) -> None:
+    """Mean of each seed over frequencies, as a line, or as a mark where all features are equally frequent."""
+    rows = rows[rows["frequency"] > 0]
+    spread = np.log10(rows["frequency"].quantile(0.99) / rows["frequency"].quantile(0.01))
+    edges = np.quantile(rows["frequency"], np.linspace(0, 1, 25 if spread > 1 else 2))
+    for place, (_, own) in enumerate(rows.groupby("seed")):
+        binned = own.groupby(np.digitize(own["frequency"], edges[1:-1]))[["frequency", key]].mean()
+        style = "-" if spread > 1 else "D"
+        axes.plot(binned["frequency"], binned[key], style, color=colour, linewidth=0.9, markersize=4,
+                  label=None if place else label)  # fmt: skip
 
 
-def curve(axes: Axes, lines: pd.DataFrame, quantity: str, label: str, colour: str) -> None:
-    """Mean over seeds, with the range of seeds."""
-    by_progress = lines.groupby("progress")[quantity]
-    x = by_progress.mean().index.to_numpy()
-    axes.plot(x, by_progress.mean().to_numpy(), color=colour, label=label)
-    axes.fill_between(x, by_progress.min().to_numpy(), by_progress.max().to_numpy(), color=colour, alpha=0.2, lw=0)
+def architectures(rows: pd.DataFrame) -> Figure:
+    """Variance explained against F1 and MCC: seeds, their mean, and the published values as stars."""
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9), sharex=True)
+    for axes, key, place, label in zip(panels, ("f1", "mcc"), (1, 2), ("F1 as detectors", "MCC"), strict=True):
+        for name, title in NAMES.items():
+            own, colour = rows[rows["name"] == name], COLOURS[name]
+            axes.plot(own["explained"], own[key], ".", color=colour, markersize=4, alpha=0.6)
+            axes.plot(own["explained"].mean(), own[key].mean(), "o", color=colour, markersize=7, mfc="white", mew=1.5,
+                      label=title if axes is panels[0] else None)  # fmt: skip
+            if name in PAPER:
+                axes.plot(PAPER[name][0], PAPER[name][place], "*", color=colour, markersize=9)
+        start = rows[rows["name"] == "untrained"]
+        axes.plot(start["explained"], start[key], "x", color="0.5", label="untrained" if axes is panels[0] else None)
+        axes.set(xlabel="variance explained", ylabel=label, ylim=(0, 1))
+    panels[0].plot([], [], "*", color="0.4", markersize=9, label="published (16k features)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
 
 
 def absorption(rows: pd.DataFrame) -> Figure:
-    """Left: firing rates of parents' latents, seeds and their mean. Right: recall over variance explained."""
-    seeds = rows.groupby(["architecture", "seed"], sort=False).mean(numeric_only=True).reset_index()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7), width_ratios=[1.5, 1])
-    places = {name: len(ARCHITECTURE_NAMES) - 1 - place for place, name in enumerate(ARCHITECTURE_NAMES)}
-    for offset, (key, (label, marker, colour)) in zip((0.18, 0.0, -0.18), MARKS.items(), strict=True):
-        at = seeds["architecture"].map(places) + offset
-        left.plot(seeds[key], at, marker, color=colour, markersize=3, alpha=0.45)
-        mean = seeds.groupby("architecture", sort=False)[key].mean()
+    """Left: how often latents of roots fire, seeds and their mean. Right: what they miss over variance explained."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9), width_ratios=[1.5, 1])
+    places = {name: len(NAMES) - 1 - place for place, name in enumerate(NAMES)}
+    own = rows[rows["name"].isin(NAMES)]
+    for offset, (key, (label, marker, colour)) in zip((0.14, -0.14), RATES.items(), strict=True):
+        left.plot(own[key], own["name"].map(places) + offset, marker, color=colour, markersize=3, alpha=0.45)
+        mean = own.groupby("name")[key].mean()
         height = np.array([places[str(name)] for name in mean.index]) + offset
         left.plot(mean, height, marker, color=colour, markersize=7, mfc="white", mew=1.4, label=label)
-    left.set_yticks(list(places.values()), [ARCHITECTURE_NAMES[name] for name in places])
-    left.set(xlabel="share of samples on which the parent's latent fires", xlim=(-0.02, 1.03))
-    for name, label in ARCHITECTURE_NAMES.items():
-        own = seeds[seeds["architecture"] == name]
-        right.plot(own["explained"], own["recall"], "o", color=ARCHITECTURE_COLOURS[name], markersize=5, label=label)
-    right.set(xlabel="variance explained", ylabel="share fired with a child", ylim=(0, 1.03))
-    handles, labels = left.get_legend_handles_labels()
-    more, names = right.get_legend_handles_labels()
-    figure.legend(handles + more, labels + names, loc="outside lower center", ncols=4, frameon=False)
+    left.set_yticks(list(places.values()), [NAMES[name] for name in places])
+    for tick, name in zip(left.get_yticklabels(), NAMES, strict=True):
+        tick.set_color(COLOURS[name])  # the key of the right panel
+    left.set(xlabel="share of samples on which the root's latent fires", xlim=(-0.02, 1.03))
+    left.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    for name in NAMES:
+        one = rows[rows["name"] == name]
+        right.plot(one["explained"], one["missed"], "o", color=COLOURS[name], markersize=4.5)
+    right.plot(own["explained"], own["shuffled"], "x", color="0.6", markersize=4, label="children shuffled")
+    right.set(xlabel="variance explained", ylabel="missed because of a child")
+    right.legend(frameon=False, loc="upper left")
     return figure
 
 
 PLANS = {
-    "planted/planted": Plan(planted, ("features.csv", "traces.csv", "metrics.json")),
-    "absorption/absorption": Plan(absorption, ("parents.csv",)),
+    "planted/planted": Plan(planted, ("features.csv", "kinds.csv")),
+    "synth_bench/architectures": Plan(architectures, ("architectures.csv",)),
+    "synth_bench/absorption": Plan(absorption, ("architectures.csv",)),
     "language/frontier": Plan(language_figures.frontier, ("saes.csv",)),
     "language/training": Plan(language_figures.training, ("traces.csv",)),
     "errors/errors": Plan(language_figures.errors, ("saes.csv",)),

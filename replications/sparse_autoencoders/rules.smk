@@ -1,5 +1,5 @@
-# Sparse autoencoders. Planted dictionaries and trees: train -> measure -> draw. Language model (language.smk): harvest ->
-# SAEs -> measure -> draw -> feature browser.
+# Sparse autoencoders. Planted dictionaries and SynthSAEBench: train and measure -> draw. Language model (language.smk):
+# harvest -> SAEs -> measure -> draw -> feature browser.
 from common.engine.rules import Steps, captions, figure_files, parts
 from replications.sparse_autoencoders.settings import Sweep
 from replications.sparse_autoencoders.sweep import central, everything
@@ -9,7 +9,10 @@ STEP = Steps("replications.sparse_autoencoders", {**config, "seeds": SEEDS})
 STEP_OF_ALL_SEEDS = Steps("replications.sparse_autoencoders", config)
 CAPTIONS = "replications/sparse_autoencoders/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
-TOY_FIGURES = {"Absorption": {"absorption": ["absorption"]}}
+TOY_FIGURES = {
+    "Planted dictionaries": {"planted": ["planted"]},
+    "SynthSAEBench": {"synth_bench": ["architectures", "absorption"]},
+}
 MODEL_FIGURES = {
     "Language model": {"language": ["frontier", "training"]},
     "Errors": {"errors": ["errors"]},
@@ -22,56 +25,40 @@ MODEL_FIGURES = {
     },
     "Named features": {"named_features": ["patterns"]},
 }
-TOY_TABLES = []
 
 
 include: "../../common/engine/step.smk"
 
 
-if config["planted"]:
-    TOY_FIGURES["Planted dictionaries"] = {"planted": ["planted"]}
-
-    use rule step as train_planted with:
-        output:
-            models="<results>/toy/planted/saes.safetensors",
-        log:
-            "<logs>/train_planted.log",
-        priority: 1  # long, and nothing else waits for it: at the end it would run alone
-        resources:
-            **ON_GPU,
-            runtime=30,
-        params:
-            **STEP("train_planted", config["planted"]),
-
-    use rule step as measure_planted with:
-        input:
-            models=rules.train_planted.output.models,
-        output:
-            metrics="<results>/toy/planted/metrics.json",
-            features="<results>/toy/planted/features.csv",
-            traces="<results>/toy/planted/traces.csv",
-            kinds="<results>/toy/planted/kinds.csv",
-        log:
-            "<logs>/measure_planted.log",
-        resources:
-            mem_mb=2000,
-        params:
-            **STEP("measure_planted", config["planted"]),
-
-    TOY_TABLES = rules.measure_planted.output
-
-
-use rule step as absorption with:
+use rule step as planted with:
     output:
-        metrics="<results>/toy/absorption/metrics.json",
-        table="<results>/toy/absorption/parents.csv",
+        metrics="<results>/toy/planted/metrics.json",
+        features="<results>/toy/planted/features.csv",
+        kinds="<results>/toy/planted/kinds.csv",
     log:
-        "<logs>/absorption.log",
+        "<logs>/planted.log",
+    priority: 1  # long, and nothing else waits for it: at the end it would run alone
     resources:
         **ON_GPU,
-        runtime=20,
+        mem_mb=2500,
+        runtime=60,
     params:
-        **STEP_OF_ALL_SEEDS("absorption", config["absorption"]),  # cheap, and seeds lie far apart
+        **STEP_OF_ALL_SEEDS("planted", config["planted"]),
+
+
+use rule step as synth_bench with:
+    output:
+        metrics="<results>/toy/synth_bench/metrics.json",
+        table="<results>/toy/synth_bench/architectures.csv",
+    log:
+        "<logs>/synth_bench.log",
+    priority: 1
+    resources:
+        **ON_GPU,
+        mem_mb=2500,
+        runtime=60,
+    params:
+        **STEP_OF_ALL_SEEDS("synth_bench", config["synth_bench"]),
 
 
 include: "language.smk"
@@ -79,8 +66,8 @@ include: "language.smk"
 
 use rule step as draw with:
     input:
-        TOY_TABLES,
-        rules.absorption.output,
+        rules.planted.output,
+        rules.synth_bench.output,
         captions=captions(CAPTIONS, TOY_FIGURES),
     output:
         **figure_files("<results>/toy", TOY_FIGURES, "Sparse autoencoders"),

@@ -21,40 +21,40 @@ class World(Strict):
     spread: Annotated[float, Field(ge=0)] = Field(description="coefficients are exp(spread * normal)")
 
 
-class PlantedWorld(Strict):
-    """One world and the SAEs trained on it, one per seed."""
+class Planted(Strict):
+    """Worlds whose true dictionary is known, and SAEs with as many latents as features; k is `active`."""
 
-    world: World
-    d_sae: Annotated[int, Field(ge=2)] = Field(description="width of the SAEs; k is `world.active`")
+    easy: World
+    hard: World
+    sparsities: list[float] = Field(description="further values of k in the hard world")
     training: Training
     evaluation: Annotated[int, Field(ge=100)] = Field(description="fresh samples on which everything is measured")
 
     @model_validator(mode="after")
-    def _enough(self) -> "PlantedWorld":
-        if self.world.active > self.d_sae:
-            raise ValueError(f"k = {self.world.active:g} active features exceed the {self.d_sae} latents of the SAE")
+    def _enough(self) -> "Planted":
+        for world in (self.easy, self.hard):
+            most = max([world.active, *(self.sparsities if world is self.hard else [])])
+            if most > world.features:
+                raise ValueError(f"k = {most:g} active latents exceed the {world.features} that a SAE has there")
         return self
 
 
-class Revival(Strict):
-    """Paired runs with and without AuxK, at a width with more latents than there are features."""
+class Forest(Strict):
+    """SynthSAEBench's world: trees of features, and independent ones."""
 
+    d: Annotated[int, Field(ge=2)] = Field(description="dimensions")
+    features: Annotated[int, Field(ge=86)] = Field(description="true directions; a tree has 85")
+    roots: Count = Field(description="trees")
+
+
+class SynthBench(Strict):
+    """Architectures side by side on SynthSAEBench's world."""
+
+    forest: Forest
     d_sae: Annotated[int, Field(ge=2)] = Field(description="width of the SAEs")
+    sparsity: Count = Field(description="k, and L0 aimed at")
     training: Training
-
-
-class Planted(Strict):
-    """Planted dictionaries."""
-
-    easy: PlantedWorld
-    hard: PlantedWorld
-    revival: Revival
-
-
-class Absorption(Strict):
-    """SAEs on planted trees."""
-
-    training: Training
+    evaluation: Annotated[int, Field(ge=100)] = Field(description="fresh samples on which everything is measured")
 
 
 class Corpora(Strict):
@@ -117,13 +117,13 @@ class MeasureLanguage(Strict):
 
 
 class Settings(Strict):
-    """All parts. Without `planted` there are no planted dictionaries but the trees."""
+    """All parts."""
 
     most_seeds: Annotated[int, Field(ge=2)] = Field(
-        description="how many of the run's seeds are used, the first ones; part absorption uses all"
+        description="how many of the run's seeds are used, the first ones; parts planted and synth_bench use all"
     )
-    planted: Planted | None
-    absorption: Absorption
+    planted: Planted
+    synth_bench: SynthBench
     corpora: Corpora
     sweep: Sweep
     evaluation: Evaluation

@@ -46,12 +46,19 @@ def frequencies(world: World) -> Float[Tensor, " feature"]:
 def codes(world: World, samples: int, seed: int, step: int) -> Codes:
     """The sparse codes of one batch: a function of seed and step."""
     generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + step)
-    cumulated = frequencies(world).cumsum(0)
+    rows, features = drawn(frequencies(world), samples, generator)
+    return Codes(rows, features, (world.spread * torch.randn(len(rows), generator=generator)).exp())
+
+
+def drawn(
+    activity: Float[Tensor, " feature"], samples: int, generator: torch.Generator
+) -> tuple[Int[Tensor, " entry"], Int[Tensor, " entry"]]:
+    """Sample and feature of each active entry of independent features of this mean activity, sorted by sample."""
+    cumulated = activity.cumsum(0)
     count = int(torch.poisson(cumulated[-1] * samples, generator=generator))
     rows = torch.randint(samples, (count,), generator=generator).sort().values
-    drawn = torch.rand(count, generator=generator, dtype=torch.float64) * cumulated[-1]
-    features = torch.searchsorted(cumulated, drawn).clamp(max=world.features - 1)
-    return Codes(rows, features, (world.spread * torch.randn(count, generator=generator)).exp())
+    place = torch.rand(count, generator=generator, dtype=torch.float64) * cumulated[-1]
+    return rows, torch.searchsorted(cumulated, place).clamp(max=len(activity) - 1)
 
 
 def mix(table: Float[Tensor, "feature d"], code: Codes, samples: int) -> Float[Tensor, "sample d"]:
@@ -68,17 +75,17 @@ def scale(world: World) -> float:
 
 
 class Stream:
-    """Batches of all seeds of a world, one slice per seed, for `common.saes.trainer`."""
+    """Batches of a world for `common.saes.trainer`: one slice per member, whose seeds may repeat."""
 
     def __init__(self, world: World, seeds: list[int], batch: int, device: str = "cpu") -> None:
         self.world, self.seeds, self.size, self.device = world, seeds, batch, device
-        self.tables = [directions(world, seed) for seed in seeds]
+        self.tables = {seed: directions(world, seed) for seed in seeds}
 
     def __call__(self, step: int, source: str) -> Batch:
-        x = torch.stack([self.samples(index, self.size, step) for index in range(len(self.seeds))]).to(self.device)
+        drawn = {seed: self.samples(seed, self.size, step) for seed in self.tables}
+        x = torch.stack([drawn[seed] for seed in self.seeds]).to(self.device)
         return Batch(x, x)
 
-    def samples(self, index: int, count: int, step: int) -> Float[Tensor, "sample d"]:
+    def samples(self, seed: int, count: int, step: int) -> Float[Tensor, "sample d"]:
         """Scaled samples of one seed."""
-        code = codes(self.world, count, self.seeds[index], step)
-        return mix(self.tables[index], code, count) * scale(self.world)
+        return mix(self.tables[seed], codes(self.world, count, seed, step), count) * scale(self.world)

@@ -7,19 +7,21 @@ import torch
 
 from common.core.errors import UserError
 from common.saes.architectures import ARCHITECTURES
+from common.saes.architectures.auxiliary import auxiliary_loss
 from common.saes.architectures.base import Batch, Context, Progress, pre_activations, squared_error, stacked, variance
 from common.saes.architectures.cross_layer import causal
 from common.saes.architectures.jumprelu import count, jump
 from common.saes.architectures.matryoshka import prefixes
 from common.saes.recipe import Recipe
 from common.saes.sae import About, Sae
+from common.saes.saelens import config_of
 from common.saes.sparse import HEIGHT, SAMPLE, largest, likely_level, pattern_at, top_of_batch, top_per_token
 
 D, F, B = 12, 40, 64
 
 
 def recipe(name, seed=0, k=4, layers=1):
-    return Recipe(architecture=name, d_sae=F, sparsity=float(k), seed=seed, layers=layers, auxiliary=layers == 1)
+    return Recipe(architecture=name, d_sae=F, sparsity=float(k), seed=seed, layers=layers)
 
 
 def data(instances=1, seed=0, d=D):
@@ -134,7 +136,7 @@ def test_less_than_one_entry_in_the_tokens_that_are_looked_at():
     assert index.tolist() == [int(z.argmax())]
 
 
-@pytest.mark.parametrize("d_sae", [2**14 - 1, 2**14, 2**15])
+@pytest.mark.parametrize("d_sae", [2**15 - 1, 2**15, 2**16])
 def test_patterns_of_many_latents(d_sae):
     """Two members; the smallest width still has its latents in 16 bits."""
     z = torch.randn(2, 5, d_sae, generator=torch.Generator().manual_seed(1))
@@ -160,7 +162,13 @@ def test_candidates_from_columns_hold_the_largest(width):
 def test_every_sae_starts_tied_and_exports_what_it_trains(name):
     batch = data()
     recipes, weights, context = started(name, batch)
-    assert torch.equal(weights["W_enc"], weights["W_dec"])
+    if name == "matching_pursuit":
+        assert "W_enc" not in weights
+    elif name == "relu_april":
+        assert torch.equal(weights["W_enc"], weights["W_dec"])
+    else:  # one factor for all rows of a member
+        factor = weights["W_enc"] / weights["W_dec"]
+        assert torch.allclose(factor, factor[:, :1, :1].expand_as(factor), rtol=1e-4)
     norm = 0.1 if name == "relu_april" else 1.0
     assert torch.allclose(weights["W_dec"].norm(dim=-1), torch.tensor(norm))
     one = {key: value[1] for key, value in weights.items()}
@@ -172,7 +180,8 @@ def test_every_sae_starts_tied_and_exports_what_it_trains(name):
     losses = ARCHITECTURES[name].losses(weights, batch, context)
     error = sae.error(batch.x[0]).square().sum(-1).mean()
     assert torch.allclose(error, losses.error[1], rtol=1e-4)
-    assert (sae.encode(batch.x[0]) != 0).sum() == losses.fired[1].sum()
+    if name != "matching_pursuit":  # which counts rounds, and may choose a latent twice
+        assert (sae.encode(batch.x[0]) != 0).sum() == losses.fired[1].sum()
 
 
 def test_auxiliary_loss_trains_dead_latents_only():
@@ -340,12 +349,10 @@ def test_a_frozen_decoder_gets_the_same_values_and_gradients_elsewhere():
 
 
 def test_recipes_that_cannot_be_trained_as_they_say_are_refused():
-    good = {"architecture": "cross_layer", "d_sae": 8, "sparsity": 2.0, "layers": 2, "auxiliary": False}
+    good = {"architecture": "cross_layer", "d_sae": 8, "sparsity": 2.0, "layers": 2}
     Recipe(**good)
     for change, sentence in (
         ({"layers": 1}, "cross_layer needs at least 2 layers"),
-        ({"layers": 1, "auxiliary": True}, "cross_layer needs at least 2 layers"),
-        ({"auxiliary": True}, "cross_layer has no auxiliary loss; give auxiliary = false"),
         ({"architecture": "topk"}, "all other architectures have 1"),
         ({"sparsity": 2.5}, "keeps a whole number of latents, at least 1, so sparsity cannot be 2.5"),
         ({"architecture": "topk", "layers": 1, "sparsity": 0.5}, "sparsity cannot be 0.5"),
@@ -354,3 +361,104 @@ def test_recipes_that_cannot_be_trained_as_they_say_are_refused():
         with pytest.raises(ValueError, match=sentence):
             Recipe(**{**good, **change})
     Recipe(architecture="batch_topk", d_sae=8, sparsity=0.5)  # a mean over tokens
+
+
+def test_jumprelu_starts_at_the_l0_aimed_at_and_its_kernel_covers_some_values():
+    """Neither depends on the scale of the data: a fixed bandwidth of 0.05 exceeds most values in 576 dimensions."""
+    for scale in (1.0, 0.01):
+        batch = data(seed=3)
+        batch = Batch(batch.x * scale, batch.y * scale)
+        recipes, weights, context = started("jumprelu", batch)
+        losses = ARCHITECTURES["jumprelu"].losses(weights, batch, context._replace(bandwidth=0.5))
+        assert losses.l0.tolist() == pytest.approx([one.sparsity for one in recipes], rel=0.1)
+        z = pre_activations(weights, batch)
+        threshold = weights["threshold"][:, None]
+        near = ((z - threshold).abs() < 0.25 * threshold).double().mean((1, 2))
+        assert near.min() > 0.02
+        assert near.max() < 0.4
+
+
+def test_the_price_of_active_latents_is_ramped():
+    batch = data()
+    for name in ("relu_bricken", "relu_april", "gated", "jumprelu"):
+        _, weights, context = started(name, batch)
+        weights["b_enc"] += 0.05  # L0 is not the one aimed at
+        free, half, whole = (
+            ARCHITECTURES[name].losses(weights, batch, context._replace(price=price)).loss for price in (0.0, 0.5, 1.0)
+        )
+        assert (whole > free).all(), name
+        assert torch.allclose(half, (free + whole) / 2, rtol=1e-5), name
+
+
+def slow_auxiliary(weights, batch, error, dead, keep):
+    """AuxK of one member, latent by latent."""
+    z = (batch.x[0] - weights["b_dec"]) @ weights["W_enc"][dead].mT + weights["b_enc"][dead]
+    guess = torch.zeros_like(error)
+    for token, row in enumerate(z):
+        for place in row.topk(min(keep, len(row))).indices.tolist():
+            guess[token] += row[place].relu() * weights["W_dec"][dead][place]
+    return (error - guess).square().sum() / (error - error.mean(0)).square().sum()
+
+
+def test_auxiliary_loss_of_members_with_unequal_dead_latents():
+    batch = data()
+    _, weights, context = started("batch_topk", batch, members=3)
+    dead = torch.zeros(3, F, dtype=torch.bool)
+    dead[0, [2, 3, 11, 12, 17, 25, 30, 31]] = True
+    dead[2, 5] = True
+    error = torch.randn(3, B, D, generator=torch.Generator().manual_seed(4))
+    found = auxiliary_loss(weights, batch, error, context._replace(dead=dead))
+    for member in (0, 2):
+        own = {key: value[member] for key, value in weights.items()}
+        slow = slow_auxiliary(own, batch, error[member], dead[member].nonzero()[:, 0], D // 2)
+        assert found[member] == pytest.approx(float(slow), rel=1e-4)
+    assert found[1] == 0
+
+
+def test_layers_of_a_cross_layer_transcoder_weigh_alike_and_its_dead_latents_learn():
+    """Where the last layer writes a hundred times as much, an error of the first is still a third of the loss."""
+    batch = data(d=3 * 4)
+    large = Batch(batch.x, batch.y * torch.tensor([1.0, 1, 100]).repeat_interleave(4))
+    _, weights, context = started("cross_layer", large, layers=3)
+    assert torch.allclose(ARCHITECTURES["cross_layer"].losses(weights, large, context).loss, torch.ones(2), atol=0.02)
+    moved = weights["b_dec"].clone()  # W_dec is 0 and b_dec the mean; now the first layer misses twice its variance
+    moved[:, :4] += (large.y[0, :, :4].var(0, correction=0).sum() / 4).sqrt()
+    loss = ARCHITECTURES["cross_layer"].losses({**weights, "b_dec": moved}, large, context).loss
+    assert torch.allclose(loss, torch.full((2,), 4 / 3), atol=0.02)
+    weights = {key: value.requires_grad_() for key, value in weights.items()}
+    dead = torch.zeros(2, 3 * F, dtype=torch.bool)
+    dead[0, F : F + 6] = True
+    weights["W_dec"].data.normal_(generator=torch.Generator().manual_seed(0))
+    plain = ARCHITECTURES["cross_layer"].losses(weights, large, context).loss
+    with_dead = ARCHITECTURES["cross_layer"].losses(weights, large, context._replace(dead=dead)).loss
+    [gradient] = torch.autograd.grad((with_dead - plain).sum(), [weights["W_dec"]])
+    assert gradient[0, F : F + 6, 4:].abs().min() > 0
+    assert gradient[0, F : F + 6, :4].abs().max() == 0  # never backwards
+    assert gradient[1].abs().max() == 0
+    assert gradient[0, :F].abs().max() < 1e-6
+
+
+def test_matching_pursuit_is_the_loop_of_the_paper():
+    batch = data()
+    recipes, weights, context = started("matching_pursuit", batch)
+    losses = ARCHITECTURES["matching_pursuit"].losses(weights, batch, context)
+    for member, recipe_ in enumerate(recipes):
+        rows, left = weights["W_dec"][member], batch.x[0] - weights["b_dec"][member]
+        fires = torch.zeros(B, F, dtype=torch.bool)
+        for token in range(B):
+            for _ in range(int(recipe_.sparsity)):
+                inner = rows @ left[token]
+                best = int(inner.argmax())
+                left[token] -= inner[best].relu() * rows[best]
+                fires[token, best] = True
+        assert losses.error[member] == pytest.approx(float(left.square().sum(1).mean()), rel=1e-4)
+        own = {key: value[member] for key, value in weights.items()}
+        sae = ARCHITECTURES["matching_pursuit"].export(own, recipe_, context.progress)
+        assert torch.allclose(sae.error(batch.x[0]), left, atol=1e-5)
+        assert torch.equal(sae.encode(batch.x[0]) > 0, fires)
+    weights = {key: value.requires_grad_() for key, value in weights.items()}
+    loss = ARCHITECTURES["matching_pursuit"].losses(weights, batch, context).loss
+    [gradient] = torch.autograd.grad(loss.sum(), [weights["W_dec"]])
+    assert torch.equal(gradient.abs().sum(-1) > 0, losses.fired > 0)
+    with pytest.raises(UserError, match="no matching pursuit SAE"):
+        config_of(sae)

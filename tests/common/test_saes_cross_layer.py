@@ -11,7 +11,7 @@ from common.saes.recipe import Recipe, Training
 from common.saes.trainer import train
 
 LAYERS, D, F = 3, 4, 20
-RECIPE = Recipe(architecture="cross_layer", d_sae=F, sparsity=3.0, layers=LAYERS, auxiliary=False)
+RECIPE = Recipe(architecture="cross_layer", d_sae=F, sparsity=3.0, layers=LAYERS)
 SETTINGS = Training(steps=40, batch=64, learning_rate=0.01, warmup=2, dead_after=10**6)
 MIX = torch.randn(LAYERS * D, LAYERS * D, generator=torch.Generator().manual_seed(99)) / D
 

@@ -7,16 +7,18 @@ from safetensors.torch import save_file
 from common.core.errors import UserError
 from common.saes import optimiser, trainer
 from common.saes.architectures.base import Batch, Losses, geometric_median
-from common.saes.recipe import Recipe, Training, k_now, learning_rate
-from common.saes.resampling import resample
+from common.saes.recipe import Recipe, Training, k_now, learning_rate, price_now, resampling_steps
+from common.saes.resampling import resample, restart_silent
 from common.saes.trainer import train
 
 NAMES = (
-    "batch_topk", "topk", "matryoshka", "jumprelu", "gated", "relu_april", "relu_bricken",
+    "batch_topk", "topk", "matryoshka", "matching_pursuit", "jumprelu", "gated", "relu_april", "relu_bricken",
     "transcoder", "skip_transcoder", "cross_layer",
 )  # fmt: skip
 SOURCES = {"transcoder": "pairs", "skip_transcoder": "pairs", "cross_layer": "layers"}
-SETTINGS = Training(steps=12, batch=64, learning_rate=0.01, warmup=2, dead_after=128, trace_every=3, checkpoint_every=5)
+SETTINGS = Training(
+    steps=12, batch=64, learning_rate=0.01, warmup=2, dead_after=128, trace_every=3, checkpoint_every=5, resample_pool=3
+)
 
 
 MIX = torch.randn(10, 10, generator=torch.Generator().manual_seed(99)) / 10**0.5
@@ -32,8 +34,7 @@ def stream(step, source):
 def recipe(name, seed=0):
     layers = 2 if name == "cross_layer" else 1
     return Recipe(
-        architecture=name, d_sae=24, sparsity=3.0, seed=seed, layers=layers, auxiliary=layers == 1,
-        source=SOURCES.get(name, "activations"),
+        architecture=name, d_sae=24, sparsity=3.0, seed=seed, layers=layers, source=SOURCES.get(name, "activations"),
     )  # fmt: skip
 
 
@@ -71,7 +72,12 @@ def test_groups_of_one_source_share_the_batch_of_a_step(tmp_path):
     recipes = [*sweep(), Recipe(architecture="topk", d_sae=24, sparsity=3.0, seed=0, source="late")]
     train(recipes, counted, SETTINGS, tmp_path / "a")
     start = [(0, "activations"), (0, "late"), (0, "layers"), (0, "pairs")]
-    assert asked == start + [(step, name) for step in range(SETTINGS.steps) for _, name in start]
+    expected = list(start)
+    for step in range(SETTINGS.steps):
+        expected += [(step, name) for _, name in start]
+        if step + 1 in resampling_steps(SETTINGS):  # once for `relu_bricken`, its latest batches again
+            expected += [(past, "activations") for past in range(max(0, step - 2), step + 1)]
+    assert asked == expected
 
 
 def test_transcoders_learn_their_targets_and_export_what_they_learned(tmp_path):
@@ -277,10 +283,15 @@ def test_schedule_and_annealing():
     settings = Training(
         steps=100, batch=8, learning_rate=0.1, warmup=9, dead_after=9, anneal_from=5.0, anneal_share=0.5
     )
-    rates = [learning_rate(settings, step) for step in range(100)]
+    rates = [learning_rate(settings, step, 64) for step in range(100)]
     assert rates[0] == pytest.approx(0.01)
     assert rates[9:80] == [0.1] * 71
     assert rates[90] == pytest.approx(0.05)
+    by_rule = settings.model_copy(update={"learning_rate": None})
+    assert [learning_rate(by_rule, 50, width) for width in (2**14, 2**12)] == pytest.approx([2e-4, 4e-4])
+    assert price_now(settings, 0) == pytest.approx(1 / 6)  # 0.05 of the steps
+    assert [price_now(settings, step) for step in (5, 99)] == [1, 1]
+    assert resampling_steps(settings) == [12, 25, 37, 50]
     recipe = Recipe(architecture="topk", d_sae=100, sparsity=4.0)
     assert [k_now([recipe], settings, step)[0] for step in (0, 25, 50, 99)] == [20.0, 12.0, 4.0, 4.0]
 
@@ -296,15 +307,66 @@ def test_resampling_follows_brickens_recipe():
     silent = torch.tensor([[True, False, False, True, False, False]])
     x = torch.randn(1, 50, 4, generator=generator)
     errors = torch.zeros(1, 50)
-    errors[0, 17] = 2.0  # the only input with a loss must be chosen
-    assert resample(weights, moments, silent, x, errors, generator) == 2
+    errors[0, 17] = 2.0  # the only input with a loss must be chosen, and once
+    assert resample(weights, moments, silent, x, errors, [generator]) == 1
     direction = (x[0, 17] - 0.5) / (x[0, 17] - 0.5).norm()
-    assert torch.allclose(weights["W_dec"][0, 3], direction)
+    assert torch.allclose(weights["W_dec"][0, 0], direction)
     alive = before["W_enc"][0][~silent[0]].norm(dim=1).mean()
     assert torch.allclose(weights["W_enc"][0, 0], 0.2 * alive * direction)
-    assert weights["b_enc"][0, [0, 3]].tolist() == [0, 0]
-    assert all(one["W_enc"][0, 3].abs().max() == 0 and one["W_enc"][0, 1].min() == 1 for one in moments)
-    assert torch.equal(weights["W_dec"][0, 1], before["W_dec"][0, 1])
+    assert weights["b_enc"][0, [0, 3]].tolist() == [0, 1]
+    assert all(one["W_enc"][0, 0].abs().max() == 0 and one["W_enc"][0, 1].min() == 1 for one in moments)
+    assert torch.equal(weights["W_dec"][0, 1:], before["W_dec"][0, 1:])
+
+
+def test_dead_latents_restart_at_inputs_of_their_own_from_all_latest_batches(tmp_path):
+    """Thirty latents are dead; one batch has twelve inputs, the latest three together are enough for all."""
+    dead = torch.zeros(2, 40, dtype=torch.bool)
+    dead[:, :30] = True
+    seeds = [0, 1]
+    recipes = [Recipe(architecture="relu_bricken", d_sae=40, sparsity=3.0, seed=seed) for seed in seeds]
+    settings = Training(steps=9, batch=12, learning_rate=0.01, warmup=0, dead_after=1, resample_pool=3)
+
+    def batches(step, source):
+        x = torch.randn(1, 12, 10, generator=torch.Generator().manual_seed(step))
+        return Batch(x, x)
+
+    group = trainer._start(recipes, batches(0, ""), "cpu")
+    group.progress.silent.copy_(dead.long())
+    restart_silent(group.weights, [group.first, group.second], group.progress, recipes, settings, batches, 6)
+    pool = torch.cat([batches(step, "").x[0] for step in (4, 5, 6)])
+    chosen = []
+    for member in (0, 1):
+        rows = pool - group.weights["b_dec"][member]
+        cosine = group.weights["W_dec"][member][:30] @ (rows / rows.norm(dim=1, keepdim=True)).mT
+        assert cosine.max(1).values.min() > 0.9999
+        chosen.append(cosine.argmax(1))
+        assert len(chosen[-1].unique()) == 30  # none twice, which one batch could not give
+    assert not torch.equal(*chosen)  # a generator for each seed
+    assert group.progress.silent.sum() == 0
+
+
+@pytest.mark.parametrize("name", ["batch_topk", "topk", "matryoshka", "jumprelu", "gated", "relu_bricken"])
+def test_the_first_reconstruction_explains_something(name, tmp_path):
+    """Thirty-two unit rows a dimension reconstruct many times too long: without rescaling the first FVU is above 3."""
+    wide = Recipe(architecture=name, d_sae=320, sparsity=6.0)
+    [one] = train([wide], stream, SETTINGS.model_copy(update={"steps": 1, "trace_every": 1}), tmp_path / "a")
+    assert one.traces["fvu"][0] < 1
+    assert one.traces["l0"][0] == pytest.approx(160 if name in ("gated", "relu_bricken") else 6, rel=0.15)
+
+
+def test_the_l0_aimed_at_is_not_overshot(tmp_path, monkeypatch):
+    """The price of active latents first rises alone; then the coefficient follows L0, damped by how fast it falls."""
+    settings = SETTINGS.model_copy(
+        update={"steps": 400, "learning_rate": 0.003, "dead_after": 10**6, "trace_every": 1, "resample_at": []}
+    )
+    recipes = [Recipe(architecture="gated", d_sae=48, sparsity=4.0)]
+    [damped] = train(recipes, stream, settings, tmp_path / "a")
+    monkeypatch.setattr(trainer, "DAMPING", 0.0)
+    [free] = train(recipes, stream, settings, tmp_path / "b")
+    assert damped.traces["coefficient"][:20].unique().numel() == 1  # 0.05 of the steps
+    lowest, undamped = (float(one.traces["l0"].unfold(0, 8, 1).mean(1).min()) / 4 for one in (damped, free))
+    assert lowest > 0.5 > undamped
+    assert damped.traces["l0"][-80:].mean() == pytest.approx(4, rel=0.2)
 
 
 def test_geometric_median_ignores_an_outlier():

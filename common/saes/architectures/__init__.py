@@ -4,6 +4,7 @@ from common.saes.architectures.base import Architecture
 from common.saes.architectures.cross_layer import CrossLayer
 from common.saes.architectures.gated import Gated
 from common.saes.architectures.jumprelu import JumpRelu
+from common.saes.architectures.matching_pursuit import MatchingPursuit
 from common.saes.architectures.matryoshka import Matryoshka
 from common.saes.architectures.relu import Relu
 from common.saes.architectures.topk import TopK
@@ -18,6 +19,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "batch_topk": TopK(of_batch=True),
     "jumprelu": JumpRelu(),
     "matryoshka": Matryoshka(),
+    "matching_pursuit": MatchingPursuit(),
     "transcoder": Transcoder(skip=False),
     "skip_transcoder": Transcoder(skip=True),
     "cross_layer": CrossLayer(),

@@ -6,6 +6,9 @@ layers.
 Data come with layers on the feature axis, x [batch (layer d_model)]. Each latent of layer l' has one decoder row of
 length (layer d_model) whose entries before l' are masked, so that all decoders are one matrix.
 
+The loss is the mean over layers of |y^l - y^^l|^2 / Var(y^l), since late layers write many times as much as early ones,
+and AuxK / 32 in the same units.
+
 Deviations: TopK per layer (as OpenMOSS train theirs) in place of JumpReLU with a tanh penalty, whose constants are
 unpublished; start as for transcoders. It is no `Sae`: `common.saes.cross_layer` encodes, decodes and saves what was
 trained.
@@ -17,16 +20,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.core.errors import UserError
+from common.saes.architectures.auxiliary import dead_latents, prediction_loss
 from common.saes.architectures.base import (
     Batch,
     Context,
     Losses,
     Progress,
     Weights,
+    mean_square,
     random_rows,
     squared_error,
-    variance,
 )
+from common.saes.architectures.topk import AUXILIARY
 from common.saes.recipe import Recipe
 from common.saes.sae import Sae
 from common.saes.sparse import decode_at, make_pattern, top_per_token
@@ -66,10 +71,24 @@ class CrossLayer:
         decoder = weights["W_dec"] * causal(layers, d_sae, batch.y.shape[-1], batch.y.device)
         found = decode_at(flat.flatten()[index][order], decoder, pattern) + weights["b_dec"][:, None]
         error = squared_error(batch.y, found)
-        return Losses(error / variance(batch.y), error.detach(), pattern.l0(), pattern.counts())
+        spread = layer_spread(batch.y, layers)
+        left = (batch.y - found) / spread
+        loss = mean_square(left) / layers
+        if (dead := dead_latents(context)) is not None:
+            of_dead = rearrange(z, "instance layer batch d_sae -> instance (layer d_sae) batch")
+            loss = loss + AUXILIARY * prediction_loss(
+                dead.of(of_dead).mT, dead.of(decoder) / spread, dead, left.detach()
+            )  # fmt: skip
+        return Losses(loss, error.detach(), pattern.l0(), pattern.counts())
 
     def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:
         raise UserError("a cross-layer transcoder is no single SAE; use common.saes.cross_layer")
+
+
+def layer_spread(y: Float[Tensor, "one batch wide"], layers: int) -> Float[Tensor, "one 1 wide"]:
+    """The root of the variance of each layer's target, at all of its dimensions."""
+    found = split(y - y.mean(1, keepdim=True), layers).square().sum(-1).mean(1).sqrt()
+    return repeat(found, "one layer -> one 1 (layer d)", d=y.shape[-1] // layers)
 
 
 def split(x: Float[Tensor, "*n wide"], layers: int) -> Float[Tensor, "*n layer d"]:

@@ -4,7 +4,8 @@
     loss = |x - x^(f)|^2 + lambda |ReLU(pi)|_1 + |x - x^_frozen(ReLU(pi))|^2
 
 The last term decodes with W_dec and b_dec detached, as in the paper (SAELens does not detach). Unit decoder rows,
-encoder = decoder^T, r_mag and biases 0, Adam with beta1 = 0. Deviation: lambda follows the L0 aimed at.
+encoder = decoder^T, r_mag and biases 0, Adam with beta1 = 0. Deviations: lambda follows the L0 aimed at; the encoder is
+rescaled at the start (`tied`).
 """
 
 import torch
@@ -31,7 +32,7 @@ class Gated:
     beta1 = 0.0
 
     def initial(self, recipe: Recipe, batch: Batch, generator: torch.Generator) -> Weights:
-        weights = tied(recipe, batch, generator)
+        weights = tied(recipe, batch, generator, sparse=False)
         zero = torch.zeros_like(weights["b_enc"])
         return {**weights, "r_mag": zero, "b_mag": zero.clone()}
 
@@ -45,7 +46,7 @@ class Gated:
         error = squared_error(batch.y, latents @ decoder + bias)
         through_gate = squared_error(batch.y, open_gate @ decoder.detach() + bias.detach())
         fired = dense_counts(latents)
-        price = context.progress.coefficient * open_gate.sum(-1).mean(-1)
+        price = context.price * context.progress.coefficient * open_gate.sum(-1).mean(-1)
         return Losses(error + price + through_gate, error.detach(), fired.sum(1) / latents.shape[1], fired)
 
     def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:

@@ -7,9 +7,10 @@ K(u) = 1[|u| < 1/2] of bandwidth eps: d f / d theta = -(theta / eps) K((z - thet
 = -(1 / eps) K((z - theta) / eps). z gets no gradient from the step (tests compare with these formulas).
 
 Deviations: theta is trained directly, as a rectified parameter, and not as log theta, which Adam moves by at most a
-factor of its rate per step, so that a small start stays frozen; eps and the first theta are larger than the paper's
-0.001 because a run here has thousands of times fewer tokens. A pre-activation loss of 3e-6 revives dead latents
-(Anthropic, January 2025).
+factor of its rate per step, so that a small start stays frozen. The first theta is the value at which L0 is the one
+aimed at, and eps is a share of the mean theta of a member, so that neither depends on the scale of z; the paper's 0.001
+for both suits runs thousands of times longer. A pre-activation loss of 3e-6 revives dead latents (Anthropic, January
+2025). The price of L0 rises from 0 over the first steps.
 """
 
 from typing import Any
@@ -23,6 +24,7 @@ from common.saes.architectures.base import (
     Losses,
     Progress,
     Weights,
+    active_level,
     as_sae,
     dense_counts,
     pre_activations,
@@ -32,7 +34,6 @@ from common.saes.architectures.base import (
 from common.saes.recipe import Recipe
 from common.saes.sae import Sae
 
-FIRST_THRESHOLD = 0.05
 REVIVE = 3e-6
 
 
@@ -40,7 +41,7 @@ class _Jump(torch.autograd.Function):
     """z 1[z > theta]."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: Tensor | float) -> Tensor:
         ctx.save_for_backward(z, threshold)
         ctx.bandwidth = bandwidth
         return z * (z > threshold)
@@ -57,7 +58,7 @@ class _Count(torch.autograd.Function):
     """1[z > theta]."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    def forward(ctx: Any, z: Tensor, threshold: Tensor, bandwidth: Tensor | float) -> Tensor:
         ctx.save_for_backward(z, threshold)
         ctx.bandwidth = bandwidth
         return (z > threshold).to(z.dtype)
@@ -69,13 +70,13 @@ class _Count(torch.autograd.Function):
         return None, (-(1 / ctx.bandwidth) * near * gradients[0]).sum_to_size(threshold.shape), None
 
 
-def jump(z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+def jump(z: Tensor, threshold: Tensor, bandwidth: Tensor | float) -> Tensor:
     """Latents, with the estimated gradient."""
     out: Tensor = _Jump.apply(z, threshold, bandwidth)  # type: ignore[no-untyped-call]
     return out
 
 
-def count(z: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+def count(z: Tensor, threshold: Tensor, bandwidth: Tensor | float) -> Tensor:
     """Which latents fire, with the estimated gradient."""
     out: Tensor = _Count.apply(z, threshold, bandwidth)  # type: ignore[no-untyped-call]
     return out
@@ -88,16 +89,18 @@ class JumpRelu:
 
     def initial(self, recipe: Recipe, batch: Batch, generator: torch.Generator) -> Weights:
         weights = tied(recipe, batch, generator)
-        return {**weights, "threshold": torch.full_like(weights["b_enc"], FIRST_THRESHOLD)}
+        z = (batch.x[0] - weights["b_dec"]) @ weights["W_enc"].mT
+        return {**weights, "threshold": active_level(z, recipe.sparsity).expand_as(weights["b_enc"]).clone()}
 
     def losses(self, weights: Weights, batch: Batch, context: Context) -> Losses:
         z = pre_activations(weights, batch)
         threshold = weights["threshold"].relu()[:, None]
-        latents = jump(z, threshold, context.bandwidth)
+        bandwidth = context.bandwidth * threshold.detach().mean(-1, keepdim=True).clamp(min=1e-6)
+        latents = jump(z, threshold, bandwidth)
         error = squared_error(batch.y, latents @ weights["W_dec"] + weights["b_dec"][:, None])
-        l0 = count(z, threshold, context.bandwidth).sum(-1).mean(-1)
+        l0 = count(z, threshold, bandwidth).sum(-1).mean(-1)
         aim = torch.tensor([recipe.sparsity for recipe in context.recipes], device=z.device)
-        loss = error + (l0 / aim - 1).square()
+        loss = error + context.price * (l0 / aim - 1).square()
         if bool(context.dead.any()):
             shortfall = (threshold - z).relu() * context.dead[:, None]
             loss = loss + REVIVE * shortfall.sum(-1).mean(-1)

@@ -6,8 +6,8 @@ than 1), neuron resampling (`common.saes.resampling`). `April` (Circuits updates
 - b_dec in the encoder, loss |x - x^|^2 + lambda sum_i f_i |W_dec_i|, decoder rows start with norm 0.1, encoder equal to
 the decoder transposed, biases 0.
 
-Deviation: lambda is not fixed; a controller moves it until L0 is the one aimed at, so that architectures are compared
-at equal L0 after one pass. Inputs have mean squared norm 1 in both forms.
+Deviations: lambda is not fixed; a controller moves it until L0 is the one aimed at, so that architectures are compared
+at equal L0 after one pass. Inputs have mean squared norm 1 in both forms. The 2023 encoder starts rescaled (`tied`).
 """
 
 import torch
@@ -39,10 +39,11 @@ class Relu:
         self.centred = self.unit_norm = centred
 
     def initial(self, recipe: Recipe, batch: Batch, generator: torch.Generator) -> Weights:
+        weights = tied(recipe, batch, generator, sparse=False)
         if self.centred:
-            return tied(recipe, batch, generator)
-        weights = tied(recipe, batch, generator, norm=0.1)
-        return {**weights, "b_dec": torch.zeros_like(weights["b_dec"])}
+            return weights
+        rows = 0.1 * weights["W_dec"]
+        return {**weights, "W_enc": rows, "W_dec": rows.clone(), "b_dec": torch.zeros_like(weights["b_dec"])}
 
     def losses(self, weights: Weights, batch: Batch, context: Context) -> Losses:
         latents = pre_activations(weights, batch, centred=self.centred).relu()
@@ -50,7 +51,8 @@ class Relu:
         price: Tensor = latents if self.centred else latents * weights["W_dec"].norm(dim=-1)[:, None]
         fired = dense_counts(latents)
         l0 = fired.sum(1) / latents.shape[1]
-        return Losses(error + context.progress.coefficient * price.sum(-1).mean(-1), error.detach(), l0, fired)
+        coefficient = context.progress.coefficient * context.price
+        return Losses(error + coefficient * price.sum(-1).mean(-1), error.detach(), l0, fired)
 
     def export(self, weights: Weights, recipe: Recipe, progress: Progress) -> Sae:
         return as_sae(weights, recipe, "relu", centred=self.centred)

@@ -3,8 +3,8 @@
     f = ReLU(TopK(z)),  z = (x - b_dec) W_enc + b_enc,  loss = |x - x^|^2 / Var(x) + AuxK / 32
 
 TopK keeps k latents of each token, BatchTopK the k B largest of a batch. A BatchTopK SAE is used with one threshold,
-the running mean of the smallest kept value, so that tokens do not see each other. Unit decoder rows, encoder =
-decoder^T at the start, b_dec at the geometric median.
+the running mean of the smallest kept value, so that tokens do not see each other. Unit decoder rows, encoder at the
+start a multiple of decoder^T (`tied`), b_dec at the geometric median.
 
 Deviations: Var(x) is that of the batch, not of the first one; the running mean forgets with 0.9, not 0.99 as in the
 authors BatchTopK code; inputs are scaled by one scalar, not normalised per token.

@@ -1,4 +1,4 @@
-"""The replication: planted worlds, baselines, order statistics, substitution into the model, wiring of the sweep."""
+"""The replication: baselines, order statistics, substitution into the model, wiring of the sweep."""
 
 import numpy as np
 import pytest
@@ -13,85 +13,11 @@ from common.saes.stream import Activations, as_batch, write_shards
 from replications.sparse_autoencoders import reconstructions
 from replications.sparse_autoencoders.baselines import baselines
 from replications.sparse_autoencoders.measure_language import CONTROLS, add_effects, cost_metrics, soft_share
-from replications.sparse_autoencoders.measure_planted import fall, judge, pca_explained, true_reconstruction
 from replications.sparse_autoencoders.order import falling, order_metrics, shuffled, slope
 from replications.sparse_autoencoders.reconstructions import Judge
-from replications.sparse_autoencoders.settings import PlantedWorld, Settings, Sweep, World
+from replications.sparse_autoencoders.settings import Planted, Settings, Sweep
 from replications.sparse_autoencoders.substitution import Effect, HeldOut, at_same_distance, scored, substitute
 from replications.sparse_autoencoders.sweep import central, swept
-from replications.sparse_autoencoders.train_planted import fit
-from replications.sparse_autoencoders.worlds import Stream, codes, directions, frequencies, mix, scale
-
-WORLD = World(d=20, features=60, active=3.0, frequencies="log_uniform", spread=0.25)
-
-
-def test_a_world_has_the_activity_it_promises():
-    p = frequencies(WORLD)
-    assert float(p.sum()) == pytest.approx(3)
-    assert float(p.max() / p.min()) == pytest.approx(10**4.3, rel=1e-6)
-    code = codes(WORLD, 40_000, 0, 5)
-    assert len(code.values) / 40_000 == pytest.approx(3, abs=0.05)
-    counts = torch.bincount(code.features, minlength=60) / 40_000
-    assert torch.allclose(counts, p.float(), atol=0.01)
-    assert code.values.log().std() == pytest.approx(0.25, abs=0.01)
-    assert torch.equal(codes(WORLD, 100, 0, 5).values, codes(WORLD, 100, 0, 5).values)
-    assert not torch.equal(codes(WORLD, 100, 1, 5).rows[:20], codes(WORLD, 100, 0, 5).rows[:20])
-
-
-def test_samples_are_the_sum_of_their_code_and_normalised():
-    stream, table = Stream(WORLD, [0, 1], 64), directions(WORLD, 1)
-    code = codes(WORLD, 64, 1, 3)
-    literal = torch.zeros(64, 20)
-    for row, feature, value in zip(*code, strict=True):
-        literal[row] += value * table[feature]
-    assert torch.allclose(mix(table, code, 64), literal, atol=1e-5)
-    assert torch.allclose(stream(3, "").x[1], literal * scale(WORLD), atol=1e-5)
-    many = Stream(WORLD, [0], 20_000)(9, "").x
-    assert many.square().sum(-1).mean() == pytest.approx(1, rel=0.3)  # frequent features overlap
-
-
-def test_a_small_world_is_recovered_and_pca_is_not_enough(tmp_path):
-    settings = load_replication("sparse_autoencoders", "full")
-    world = World(d=16, features=24, active=1.5, frequencies="equal", spread=0.25)
-    training = settings.planted.easy.training.model_copy(update={"steps": 250, "batch": 512, "dead_after": 51_200})
-    [one] = fit(world, 24, training, [100], "cpu", tmp_path / "c")
-    from common.saes.metrics import recovery
-
-    assert recovery(directions(world, 100), one.sae.W_dec).mmcs > 0.9
-    x = Stream(world, [100], 4000)(10**6, "").x[0]
-    assert l0(one.sae.encode(x)) == pytest.approx(1.5, rel=0.1)
-    assert 1 - fvu(x, one.sae.reconstruct(x)) > pca_explained(x, 2) + 0.2
-
-
-def test_the_true_dictionary_explains_everything_it_is_allowed_to():
-    planted = load_replication("sparse_autoencoders", "smoke").planted.hard
-    code = codes(planted.world, planted.evaluation, 0, 5)
-    table = directions(planted.world, 0)
-    x = mix(table, code, planted.evaluation) * scale(planted.world)
-    assert fvu(x, true_reconstruction(table, code, planted)) < 0.05
-
-
-def test_living_latents_are_told_from_dead_ones_and_true_rows_from_others():
-    """Eight latents: four true directions, two that fire always and point elsewhere, two that never fire."""
-    planted = load_replication("sparse_autoencoders", "smoke").planted.easy
-    world = World(d=16, features=8, active=2.0, frequencies="equal", spread=0.25)
-    planted = planted.model_copy(update={"world": world, "d_sae": 8, "evaluation": 500})
-    truth, other = directions(world, 0), directions(world, 1)
-    rows = torch.cat([truth[:4], other[:2], truth[4:6]])
-    stored = {"easy.W_enc": rows[None], "easy.W_dec": rows[None], "easy.b_dec": torch.zeros(1, 16)}
-    stored |= {"easy.b_enc": torch.tensor([[0.0, 0, 0, 0, 50, 50, -50, -50]]), "easy.threshold": torch.tensor([0.1])}
-    stored["easy.trace_fvu"] = torch.linspace(1, 0.1, 20)[None]
-    found, features = judge("easy", planted, Stream(world, [0], 500), stored, 0, 0)
-    assert found["easy_alive"] == pytest.approx(6 / 8)
-    assert found["easy_living_true"] == pytest.approx(4 / 6)
-    assert found["easy_recovered"] == pytest.approx(6 / 8)  # dead rows count here
-    assert len(features) == 8
-
-
-def test_fall_of_a_trace():
-    assert fall(torch.tensor([4.0, 2.0, 1.0, 1.0]), 0.0, 0.5) == 0.5
-    assert fall(torch.tensor([4.0, 2.0, 1.0, 1.0]), 0.9, 1.0) == 0.0
-    assert fall(torch.ones(100), 0.0, 0.1) == 0.0
 
 
 def test_every_scale_has_a_sweep_with_distinct_names_and_its_controls():
@@ -223,20 +149,14 @@ def test_reconstructions_are_judged_as_the_formulas_say(tmp_path, monkeypatch):
     assert judged.reconstruction(torch.zeros_like(x))[0]["gamma"] == 0  # not defined, and no error
 
 
-def test_both_planted_worlds_get_the_same_number_of_samples():
-    for scale_name in ("smoke", "full", "gpu"):
-        planted = load_replication("sparse_autoencoders", scale_name).planted
-        assert planted.easy.training == planted.hard.training
-
-
 def test_more_active_latents_than_there_are_is_refused_where_it_is_written():
     settings = load_replication("sparse_autoencoders", "smoke")
     with pytest.raises(ValueError, match="from 4 to 65, but must lie between 1 and the smallest width, 64"):
         Sweep.model_validate({**settings.sweep.model_dump(), "sparsities": [4, 8, 65]})
     with pytest.raises(ValueError, match="sparsities go from 0 to 8"):
         Sweep.model_validate({**settings.sweep.model_dump(), "sparsities": [0, 8]})
-    with pytest.raises(ValueError, match="k = 4 active features exceed the 3 latents of the SAE"):
-        PlantedWorld.model_validate({**settings.planted.hard.model_dump(), "d_sae": 3})
+    with pytest.raises(ValueError, match="k = 129 active latents exceed the 128 that a SAE has there"):
+        Planted.model_validate({**settings.planted.model_dump(), "sparsities": [129.0]})
     without = {**settings.corpora.model_dump(), "late_layer": None}
     with pytest.raises(ValueError, match="late asks for a late_layer"):
         Settings.model_validate({**settings.model_dump(), "corpora": without})

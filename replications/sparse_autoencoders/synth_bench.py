@@ -1,0 +1,162 @@
+"""Step: architectures side by side on SynthSAEBench's world (Chanin et al. 2026, arXiv 2602.14687), scaled down.
+
+Two questions of the paper. Does the architecture that explains most variance find the best features? There matching
+pursuit explains 0.835 and has the worst F1 (0.446). And does Matryoshka absorb less than BatchTopK (Bussmann et al.
+2025, 2503.17547)? An SAE can save a latent by *absorption* (Chanin et al. 2024, 2409.14507): the latent of a parent
+stays silent where a child is active, and the child's latent writes both, so that it looks like a detector with holes.
+
+Every seed has a world of its own; the SAEs of a seed differ in architecture alone, at one width and L0. F1 is that of a
+living latent as detector of the feature nearest to its row. A root's latent is the one whose row is nearest to it;
+`alone` is the share of the samples with the root and no child in which it fires, `recall` that with a child, `missed`
+the first minus the second. The null shuffles children over the samples of their root. Untrained rows keep the k
+largest coefficients of a batch, as a BatchTopK SAE before its first step.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import over_seeds
+from common.core.step import Files, RunInfo, run_step
+from common.core.tables import write_table
+from common.saes.architectures import ARCHITECTURES
+from common.saes.architectures.base import Progress
+from common.saes.metrics import FORMULAS, cosines, detection, fvu, l0, recovery
+from common.saes.sae import Sae
+from common.saes.trainer import first_weights, train
+from replications.sparse_autoencoders.forest import BRANCHES, ForestStream
+from replications.sparse_autoencoders.settings import SynthBench
+from replications.sparse_autoencoders.sweep import recipe
+from replications.sparse_autoencoders.worlds import FRESH, Codes
+
+NAMES = {"l1": "relu_april", "topk": "topk", "batch_topk": "batch_topk", "jumprelu": "jumprelu",
+         "matryoshka": "matryoshka", "matching_pursuit": "matching_pursuit"}  # fmt: skip
+FORMULA = {
+    "f1": FORMULAS["f1"],
+    "mcc": FORMULAS["mcc"],
+    "explained": FORMULAS["ev"],
+    "l0": FORMULAS["l0"],
+    "alive": "share of latents that fire on some fresh sample",
+    "uniqueness": FORMULAS["uniqueness"],
+    "recall": "share of samples with a child on which the root's latent fires, mean over roots",
+    "alone": "share of samples with the root and no child on which the root's latent fires, mean over roots",
+    "missed": "alone minus recall",
+    "shuffled": "missed, with children shuffled over the samples of their root",
+    "ahead": "ev minus f1: how far the variance explained runs ahead of the features found",
+}
+UNITS = {"l0": "latents", "mcc": "1", "f1": "1", "ahead": "1"}
+COMPARED = ("explained", "f1", "mcc", "ahead")  # with all other architectures and untrained rows
+
+
+class SynthBenchFiles(Files):
+    metrics: Path
+    table: Path
+    """one row per architecture and seed"""
+
+
+def synth_bench(files: SynthBenchFiles, settings: SynthBench, run: RunInfo) -> None:
+    """Writes `metrics.json` and the table."""
+    recipes = [recipe(one, settings.d_sae, settings.sparsity, seed) for one in NAMES.values() for seed in run.seeds]
+    training, checkpoint = settings.training, files.metrics.with_name(f"{files.metrics.name}.checkpoint")
+    stream = ForestStream(settings.forest, run.seeds, training.batch, run.device)
+    data = settings.forest.model_dump_json()
+    trained = train(recipes, stream, training, checkpoint, data=data, device=run.device, keep=True)
+    judges = {seed: Judge(stream, seed, settings) for seed in run.seeds}
+    names = {architecture: name for name, architecture in NAMES.items()}
+    rows = []
+    for one in trained:
+        assert one.sae is not None
+        found = judges[one.recipe.seed].sae(one.sae.to("cpu"))
+        rows.append({"name": names[one.recipe.architecture], "seed": one.recipe.seed, **found})
+    for seed in run.seeds:
+        rows.append({"name": "untrained", "seed": seed, **judges[seed].sae(untrained(stream, seed, settings))})
+    frame = pd.DataFrame(rows)
+    write_metrics(files.metrics, summary(frame))
+    write_table(files.table, frame)
+    checkpoint.unlink(missing_ok=True)
+
+
+def untrained(stream: ForestStream, seed: int, settings: SynthBench) -> Sae:
+    """A BatchTopK SAE before its first step, with the threshold of its first batch."""
+    own = recipe("batch_topk", settings.d_sae, settings.sparsity, seed + 1_000_003)  # rows that no training starts with
+    [x] = stream.batch([seed], 0).x.cpu()
+    weights = {name: value[0] for name, value in first_weights([own], stream.batch([seed], 0), "cpu").items()}
+    z = (x - weights["b_dec"]) @ weights["W_enc"].mT
+    level = z.flatten().topk(settings.sparsity * len(z)).values[-1:].double()
+    none = torch.zeros(1)
+    return ARCHITECTURES["batch_topk"].export(weights, own, Progress(none.long()[None], none, none, level))
+
+
+class Judge:
+    """Fresh samples of one seed's world, and what SAEs make of them."""
+
+    def __init__(self, stream: ForestStream, seed: int, settings: SynthBench) -> None:
+        self.truth, self.roots = stream.worlds[seed].directions, settings.forest.roots
+        self.x, code = stream.samples(seed, settings.evaluation, FRESH)
+        self.active = active(code, settings.evaluation, settings.forest.features)
+        self.shuffle = torch.Generator().manual_seed(seed)
+
+    def sae(self, sae: Sae) -> dict[str, float]:
+        """All numbers of one SAE."""
+        latents = sae.encode(self.x)
+        cosine = cosines(self.truth, sae.W_dec)
+        near = recovery(self.truth, sae.W_dec)
+        return {
+            "f1": detection(latents, self.active, cosine.argmax(0)),
+            "mcc": near.mcc,
+            "explained": 1 - fvu(self.x, sae.decode(latents)),
+            "l0": l0(latents),
+            "alive": float((latents != 0).any(0).double().mean()),
+            "uniqueness": near.uniqueness,
+            **self.absorption(latents[:, cosine[: self.roots].argmax(1)] != 0),
+        }
+
+    def absorption(self, fires: Bool[Tensor, "sample root"]) -> dict[str, float]:
+        """How often each root's latent fires: alone, with a child, and with children shuffled; means over roots."""
+        rates = []
+        for root in range(self.roots):
+            first = self.roots + BRANCHES * root
+            here = self.active[:, root]
+            child = self.active[here, first : first + BRANCHES].any(1)
+            order = torch.randperm(len(child), generator=self.shuffle)
+            own = fires[here, root].double()
+            rates.append([own[~child].mean(), own[child].mean(), own[~child[order]].mean() - own[child[order]].mean()])
+        alone, recall, shuffled = torch.tensor(rates, dtype=torch.float64).nanmean(0).tolist()
+        return {"alone": alone, "recall": recall, "missed": alone - recall, "shuffled": shuffled}
+
+
+def active(code: Codes, samples: int, features: int) -> Bool[Tensor, "sample feature"]:
+    """Which true features are active."""
+    found = torch.zeros(samples, features, dtype=torch.bool)
+    found[code.rows, code.features] = code.values > 0
+    return found
+
+
+def summary(frame: pd.DataFrame) -> dict[str, Metric]:
+    """Each number of each architecture over seeds, and the two comparisons: of matching pursuit with all others, and of
+    what BatchTopK and Matryoshka miss."""
+
+    def values(name: str, key: str) -> list[float]:
+        return [float(value) for value in frame[frame["name"] == name][key]]
+
+    def over(name: str, key: str, **controls: list[float]) -> Metric:
+        return over_seeds(values(name, key), unit=UNITS.get(key, "share"), formula=FORMULA[key], controls=controls)
+
+    frame = frame.assign(ahead=frame["explained"] - frame["f1"])
+    found = {f"{name}_{key}": over(name, key) for name in NAMES for key in FORMULA}
+    for key in COMPARED:
+        others = {name: values(name, key) for name in (*NAMES, "untrained") if name != "matching_pursuit"}
+        found[f"matching_pursuit_{key}"] = over("matching_pursuit", key, **others)
+    found["batch_topk_missed"] = over(
+        "batch_topk", "missed", matryoshka=values("matryoshka", "missed"),
+        shuffled_children=values("batch_topk", "shuffled"), untrained=values("untrained", "missed"),
+    )  # fmt: skip
+    return found
+
+
+if __name__ == "__main__":
+    run_step(synth_bench)
