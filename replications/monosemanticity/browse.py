@@ -7,6 +7,7 @@ predict it (`explain.py`).
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
@@ -71,7 +72,7 @@ def shown(document: Tensor, text: HeldOut, x: Float[Tensor, "token d_mlp"]) -> T
     used = torch.zeros_like(text.windows, dtype=torch.bool)
     used[:, 1:-1] = True
     resid = torch.zeros(*text.windows.shape, x.shape[1])
-    resid[:, 1:-1] = x.unflatten(0, (len(text.windows), text.wide))
+    resid[:, 1:-1] = rearrange(x, "(window pos) d_mlp -> window pos d_mlp", pos=text.wide)
     return Texts(text.windows, torch.ones_like(used), used, document, resid).first(SHOWN)
 
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from common.core.files import sha256
 from common.core.step import Files, RunInfo, run_step
 from common.data.bpe import stretches
-from common.saes.architectures.base import Batch, Progress, member
 from common.saes.architectures import ARCHITECTURES
+from common.saes.architectures.base import Batch, Progress, member
 from common.saes.index import Entry, write_index
 from common.saes.recipe import Recipe
 from common.saes.sae import Sae
@@ -76,7 +76,8 @@ def dictionaries(files: DictionariesFiles, settings: Dictionaries, run: RunInfo)
         for place, seed in enumerate(source.seeds):
             own = Stream(harvest(source, place, stream, settings.tokens, device), settings.training.batch, device)
             recipes = [
-                recipe(settings, width, SEEDS * seed + at, relu=kind == "relu") for at, (kind, width) in enumerate(kinds)
+                recipe(settings, width, SEEDS * seed + at, relu=kind == "relu")
+                for at, (kind, width) in enumerate(kinds)
             ]
             kept = files.index.with_name(f"{files.index.name}.checkpoint.{network}_{ascii_lowercase[place]}")
             data = f"{network} {seed} {sha256(files.models)}"
@@ -96,7 +97,8 @@ def dictionaries(files: DictionariesFiles, settings: Dictionaries, run: RunInfo)
 def recipe(dictionaries: Dictionaries, width: int, seed: int, *, relu: bool = False) -> Recipe:
     """No two dictionaries of a network share a seed: the narrow one's first rows would be those of the wide one."""
     architecture = "relu_bricken" if relu else "topk"
-    return Recipe(architecture=architecture, d_sae=width, sparsity=float(dictionaries.sparsity), seed=seed)
+    values = {"architecture": architecture, "d_sae": width, "sparsity": float(dictionaries.sparsity), "seed": seed}
+    return Recipe.model_validate(values)
 
 
 def harvest(models: Models, place: int, stream: Tensor, count: int, device: str) -> Float[Tensor, "token d_mlp"]:

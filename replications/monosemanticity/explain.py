@@ -51,7 +51,7 @@ def predicted(
     if not pairs:
         return by_token[text.token[judged]]
     key = text.previous * d_vocab + text.token
-    known, place = key[made].unique(return_inverse=True)
+    known, place = torch.unique(key[made], return_inverse=True)
     by_pair = means(own, place, len(known), by_token[known % d_vocab])
     at = torch.searchsorted(known, key[judged]).clamp(max=len(known) - 1)
     seen = known[at] == key[judged]

@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.core.figures import COLUMN_WIDTH, PAGE_WIDTH, PALETTE, Picture, Plan, run_plans
+from common.core.figures import PAGE_WIDTH, PALETTE, Picture, Plan, run_plans
 from common.core.metrics import Metric
+from replications.monosemanticity.metrics import records
 from replications.monosemanticity.replacement import recovered
 
 INSIDE, OUTSIDE = PALETTE[0], "#B5D4EA"
@@ -89,10 +90,11 @@ def named(patterns: pd.DataFrame) -> Picture:
     grid = drawn.groupby(["kind", "pattern"], sort=False)["f1"].mean().unstack("pattern").loc[order]
     grid.insert(0, "mean", grid.mean(axis=1))
     left.imshow(grid, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-    for row in range(len(grid)):
-        for column in range(grid.shape[1]):
-            value = float(grid.iloc[row, column])
-            left.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < 0.6 else "k")
+    for row, values in enumerate(grid.to_numpy()):
+        for column, value in enumerate(values.tolist()):
+            left.text(
+                column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < 0.6 else "k"
+            )
     left.set_xticks(range(grid.shape[1]), list(grid.columns), rotation=45, ha="right")
     left.set_title("F1 of the best unit on other documents")
     left.axvline(0.5, color="w", linewidth=2)
@@ -156,14 +158,12 @@ def loss(ways: pd.DataFrame, curves: pd.DataFrame, metrics: dict[str, Metric]) -
     left.legend(frameon=False)
     rows = []
     for seed, own in ways.groupby("seed"):
-        known = own.to_dict("records")
+        known = records(own)
         names = [name for name in own["name"] if name not in ("clean", "zero")]
         rows += [{"seed": seed, "kind": name, "recovered": recovered(known, name)} for name in names]
     table = pd.DataFrame(rows)
     present = list(dict.fromkeys(table["kind"]))
-    order = [
-        name for way in WAYS for name in sorted(present, key=_width, reverse=True) if name.split("-")[0] == way
-    ]
+    order = [name for way in WAYS for name in sorted(present, key=_width, reverse=True) if name.split("-")[0] == way]
     dots(right, table, "recovered", order, [WAYS[name.split("-")[0]].format(_width(name)) for name in order])
     right.axvline(0.79, color=PALETTE[1], linewidth=0.9, linestyle="--", zorder=0)
     right.text(0.79, -0.45, "paper, 4,096 latents ", color=PALETTE[1], fontsize=6, ha="right", va="center")

@@ -24,7 +24,13 @@ from replications.monosemanticity.explain import explained
 from replications.monosemanticity.held_out import HeldOut, read_held_out, read_words, visible
 from replications.monosemanticity.model import load_models
 from replications.monosemanticity.named import (
-    ablation_cost, choose, detect, one_hot_tokens, push_effect, raised_tokens, tokens_of_patterns,
+    ablation_cost,
+    choose,
+    detect,
+    one_hot_tokens,
+    push_effect,
+    raised_tokens,
+    tokens_of_patterns,
 )  # fmt: skip
 from replications.monosemanticity.ngrams import ngram_losses
 from replications.monosemanticity.patterns import PATTERNS
@@ -32,7 +38,14 @@ from replications.monosemanticity.replacement import losses_by_way
 from replications.monosemanticity.settings import Measure
 from replications.monosemanticity.structure import best_correlations, beyond_token, family, split_share
 from replications.monosemanticity.units import (
-    LATENTS, Kind, Subject, left_start, living, made_kinds, purity, read_subject,
+    LATENTS,
+    Kind,
+    Subject,
+    left_start,
+    living,
+    made_kinds,
+    purity,
+    read_subject,
 )  # fmt: skip
 
 TOP = 20  # activations whose tokens make the purity
@@ -133,7 +146,9 @@ def named_features(
     """One row per pattern and kind of unit; and histograms of the latents' and neurons' activations."""
     members = tokens_of_patterns(text, len(words))
     made, judged, names = ~text.scored, text.scored, list(PATTERNS)
-    units = {name: kind.activations for name, kind in kinds.items()} | {"single_token": one_hot_tokens(text, len(words))}
+    units = {name: kind.activations for name, kind in kinds.items()} | {
+        "single_token": one_hot_tokens(text, len(words))
+    }
     rows: Table = []
     bars: Table = []
     for name, activations in units.items():

@@ -36,7 +36,7 @@ def model_metrics(
 def loss_metrics(ways: Table, widths: list[int]) -> dict[str, Metric]:
     """Loss recovered and variance unexplained by each dictionary."""
     table = pd.DataFrame(ways)
-    each = [own.to_dict("records") for _, own in table.groupby("seed", sort=False)]
+    each = [records(own) for _, own in table.groupby("seed", sort=False)]
     found: dict[str, Metric] = {}
 
     def controls(width: int) -> dict[str, str]:
@@ -84,6 +84,11 @@ def unit_metrics(scores: Table) -> dict[str, Metric]:
     return {f"explained_{name}": compared(scores, name, formula, "mean") for name, formula in formulas.items()}
 
 
+def records(table: pd.DataFrame) -> Table:
+    """The rows of a table."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
 def compared(table: Table, column: str, formula: str, statistic: str) -> Metric:
     """A statistic over units, seed by seed: latents, and every other kind of the table as a control."""
     grid = pd.DataFrame(table).groupby(["kind", "seed"], sort=False)[column].agg(statistic).unstack("kind")
@@ -100,14 +105,12 @@ def named_metrics(patterns: Table) -> dict[str, Metric]:
     push = "change of the log odds that a token of the pattern follows, neurons pushed by their mean norm"
     found = {
         "f1": compared(patterns, "f1", f"mean over patterns of the {f1}", "mean"),
-        "push": compared(
-            table[table["push"].notna()].to_dict("records"), "push", f"mean over patterns of the {push}", "mean"
-        ),
+        "push": compared(records(table[table["push"].notna()]), "push", f"mean over patterns of the {push}", "mean"),
     }
     for pattern in PATTERNS:
         own = table[table["pattern"] == pattern]
         key = pattern.lower().replace(" ", "_")
-        found[f"f1_{key}"] = compared(own.to_dict("records"), "f1", f"{f1}: {pattern}", "mean")
+        found[f"f1_{key}"] = compared(records(own), "f1", f"{f1}: {pattern}", "mean")
     return found
 
 

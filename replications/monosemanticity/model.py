@@ -57,9 +57,7 @@ class Reading(NamedTuple):
         found: Tensor = layer_norm(resid, resid.shape[-1:], eps=EPSILON) @ self.to_logits
         return found
 
-    def losses(
-        self, x: Float[Tensor, "token d_mlp"], following: Int[Tensor, " token"]
-    ) -> Float[Tensor, " token"]:
+    def losses(self, x: Float[Tensor, "token d_mlp"], following: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
         """Loss of every next token in nats, in float64."""
         parts = [
             cross_entropy(self.logits(x[rows], rows), following[rows], reduction="none")

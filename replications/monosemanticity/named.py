@@ -117,7 +117,9 @@ def ablation_cost(kind: Kind, choice: Choice, text: HeldOut) -> Float[Tensor, "w
         ]
         inside = text.next_labels[rows, pattern]
         added = losses[0] - losses[1]
-        costs.append(torch.stack([added[mask].mean() if bool(mask.any()) else added.new_zeros(()) for mask in (inside, ~inside)]))
+        costs.append(
+            torch.stack([added[mask].mean() if bool(mask.any()) else added.new_zeros(()) for mask in (inside, ~inside)])
+        )
     return torch.stack(costs, 1)
 
 

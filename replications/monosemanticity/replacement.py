@@ -7,6 +7,7 @@ are fitted on the documents that are not judged.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,7 @@ from replications.monosemanticity.held_out import HeldOut
 from replications.monosemanticity.model import Reading
 from replications.monosemanticity.units import Encoded
 
-Row = dict[str, float | str]
+Row = dict[str, Any]
 CONTROLS = {
     "token_means": "token",
     "principal_components": "components",

@@ -47,9 +47,7 @@ def split_share(found: Family, alive: Bool[Tensor, " latent"], narrow_alive: Boo
     return float((counts[narrow_alive] >= 2).double().mean())
 
 
-def best_correlations(
-    one: Float[Tensor, "token unit"], other: Float[Tensor, "token unit2"]
-) -> Float[Tensor, " unit"]:
+def best_correlations(one: Float[Tensor, "token unit"], other: Float[Tensor, "token unit2"]) -> Float[Tensor, " unit"]:
     """For each unit of `one` its largest correlation with a unit of `other`; constant units have correlation 0."""
     a, b = (_standard(x) for x in (one, other))
     return (a.mT @ b / len(a)).amax(1)

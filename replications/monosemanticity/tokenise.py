@@ -53,7 +53,7 @@ def tokenise(files: TokeniseFiles, settings: Text, run: RunInfo) -> None:
             f"the held-out documents give {len(windows)} windows of {text.length} tokens, not {text.windows}; "
             "lower 'windows' or 'length', or raise 'per_document'"
         )
-    tables = {
+    tables: dict[str, np.ndarray] = {
         "train": np.array(stream, dtype=np.int32),
         "held_out": np.array(windows[: text.windows], dtype=np.int32),
         "document": np.array(document[: text.windows], dtype=np.int32),

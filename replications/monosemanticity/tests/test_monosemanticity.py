@@ -1,5 +1,7 @@
 """The one-layer model, counts, explanations and named features against literal versions and planted units."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -59,7 +61,10 @@ def test_counts_predict_as_a_literal_table():
     stream = np.random.default_rng(0).integers(3, size=300)
     a, b, c = np.random.default_rng(1).integers(3, size=(3, 20))
     found = ngram_losses(stream, 3, a, b, c)
-    pairs, triples = list(zip(stream, stream[1:], strict=False)), list(zip(stream, stream[1:], stream[2:], strict=False))
+    pairs, triples = (
+        list(itertools.pairwise(stream)),
+        list(zip(stream, stream[1:], stream[2:], strict=False)),
+    )
     p1 = np.array([(np.sum(stream == one) + 1) / 303 for one in c])
     np.testing.assert_allclose(found["unigrams"], -np.log(p1))
     options = {}

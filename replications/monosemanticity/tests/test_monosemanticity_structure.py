@@ -56,7 +56,9 @@ def test_units_of_one_token_are_universal_and_nothing_of_that_is_beyond_the_toke
 
 def test_a_perfect_dictionary_recovers_all_and_the_ablation_nothing():
     eye = tiny_dictionary()
-    perfect = Encoded(eye.__class__(eye.about, "relu", torch.eye(32), torch.zeros(32), torch.eye(32), torch.zeros(32)), READING.x)
+    perfect = Encoded(
+        eye.__class__(eye.about, "relu", torch.eye(32), torch.zeros(32), torch.eye(32), torch.zeros(32)), READING.x
+    )
     other = Encoded(eye, eye.encode(READING.x))
     rows = losses_by_way(READING, {"trained-32": perfect, "start-10": other}, 3, TEXT)
     by_name = {row["name"]: row for row in rows}
@@ -96,7 +98,9 @@ def table(**kinds):
     ]
 
 
-@pytest.mark.parametrize(("untrained", "verdict"), [(0.5, "reproduced"), (0.97, "not reproduced"), (0.93, "not reproduced")])
+@pytest.mark.parametrize(
+    ("untrained", "verdict"), [(0.5, "reproduced"), (0.97, "not reproduced"), (0.93, "not reproduced")]
+)
 def test_the_untrained_network_decides_over_interpretability(untrained, verdict):
     [claim] = [one for one in load_claims("monosemanticity") if one.id == "clearer_than_untrained"]
     others = dict.fromkeys(claim.controls, 0.6) | {"untrained_network": untrained}
