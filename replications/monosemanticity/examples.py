@@ -9,7 +9,7 @@ from replications.monosemanticity.held_out import HeldOut, visible
 from replications.monosemanticity.units import Kind
 
 LATENTS, CONTEXTS = 10, 4
-BEFORE, BEHIND = 7, 3  # tokens around the strongest one
+BEFORE, BEHIND = 12, 5  # tokens around the strongest one
 WORDS = 5
 
 
