@@ -24,11 +24,11 @@ KINDS = {
 }
 
 
-def dots(ax: Axes, table: pd.DataFrame, column: str, order: list[str], labels: list[str]) -> None:
-    """One mark a seed and a bar at the mean, kinds from top to bottom; all but the first in grey."""
+def dots(ax: Axes, table: pd.DataFrame, column: str, order: list[str], labels: list[str], effects: int = 1) -> None:
+    """One mark a seed and a bar at the mean, kinds from top to bottom; all but the first `effects` in grey."""
     for row, kind in enumerate(order):
         own = table.loc[table["kind"] == kind, column]
-        colour = PALETTE[0] if row == 0 else "0.45"
+        colour = PALETTE[0] if row < effects else "0.45"
         ax.plot([own.mean()] * 2, [row - 0.3, row + 0.3], color=colour, linewidth=2)
         ax.scatter(own, row + np.linspace(-0.2, 0.2, len(own)), s=8, color=colour, alpha=0.6, linewidths=0, zorder=3)
     ax.set_yticks(range(len(order)), labels)
@@ -101,37 +101,33 @@ def named(patterns: pd.DataFrame) -> Picture:
     pushed = drawn[drawn["push"].notna()].groupby(["kind", "seed"], sort=False)["push"].mean().reset_index()
     dots(right, pushed, "push", order, [KINDS[kind][0] for kind in order])
     right.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-    right.set(xlabel="log odds of the pattern's tokens, nats", title="pushed along its direction")
+    right.set(xlabel="log odds of its tokens, nats", title="pushed along its direction")
     return figure, drawn
 
 
+ROWS = {"latents": ("latent", INSIDE, OUTSIDE), "neurons": ("neuron", "0.35", "0.8"),
+        "untrained_network": ("latent,\nuntrained network", "0.35", "0.8")}  # fmt: skip
+
+
 def activations(histograms: pd.DataFrame) -> Figure:
-    """Activations of the best latent and the best neuron for each pattern, coloured by the pattern."""
+    """Activations of the best unit of three kinds for each pattern, dark inside the pattern and light outside."""
     names = list(dict.fromkeys(histograms["pattern"]))
-    columns = -(-len(names) // 2)
-    figure, axes = plt.subplots(4, columns, figsize=(PAGE_WIDTH, 5.2), sharex=True)
-    for place, pattern in enumerate(names):
-        for offset, kind in enumerate(("latents", "neurons")):
-            ax = axes[2 * (place // columns) + offset, place % columns]
+    figure, axes = plt.subplots(len(ROWS), len(names), figsize=(PAGE_WIDTH, 3.9), sharex=True, squeeze=False)
+    for row, (kind, (label, dark, light)) in enumerate(ROWS.items()):
+        for ax, pattern in zip(axes[row], names, strict=True):
             own = histograms[(histograms["pattern"] == pattern) & (histograms["kind"] == kind)]
             inside, outside = (own[own["where"] == where] for where in ("inside", "outside"))
-            dark, light = (INSIDE, OUTSIDE) if offset == 0 else ("0.35", "0.8")
-            bottom = inside["count"].to_numpy()
-            ax.bar(inside["level"], bottom, 0.05, align="edge", color=dark, label=f"{kind}: inside the pattern")
-            ax.bar(inside["level"], outside["count"], 0.05, bottom=bottom, align="edge", color=light, label="outside")
-            if len(own):
-                ax.axvline(float(own["threshold"].iloc[0]), color="k", linewidth=0.7, linestyle=":")
+            ax.bar(outside["level"], outside["count"], 0.05, bottom=inside["count"], align="edge", color=light)
+            ax.bar(inside["level"], inside["count"], 0.05, align="edge", color=dark)
+            ax.axvline(float(own["threshold"].iloc[0]), color="k", linewidth=0.7, linestyle=":")
             ax.set_yscale("symlog", linthresh=10)
             ax.minorticks_off()
-            ax.tick_params(labelsize=5.5)
-            ax.set_title(f"{pattern}: best {kind[:-1]}", fontsize=6.5)
-    for ax in axes.flat[len(names) * 2 :]:
-        ax.axis("off")
-    figure.supxlabel("activation, share of its largest; dotted: threshold", fontsize=7)
-    figure.supylabel("held-out tokens", fontsize=7)
-    handles = [*axes[0, 0].get_legend_handles_labels()[0], *axes[1, 0].get_legend_handles_labels()[0]]
-    names = ["latent, inside the pattern", "latent, outside", "neuron, inside the pattern", "neuron, outside"]
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
+            ax.tick_params(labelsize=6)
+            ax.set_xticks([0, 0.5, 1], ["0", "", "1"])
+            if row == 0:
+                ax.set_title(pattern)
+        axes[row, 0].set_ylabel(f"best {label}\nheld-out tokens", fontsize=6.5)
+    axes[-1, len(names) // 2].set_xlabel("activation, share of its largest; dotted: threshold")
     return figure
 
 
@@ -164,7 +160,9 @@ def loss(ways: pd.DataFrame, curves: pd.DataFrame, metrics: dict[str, Metric]) -
     table = pd.DataFrame(rows)
     present = list(dict.fromkeys(table["kind"]))
     order = [name for way in WAYS for name in sorted(present, key=_width, reverse=True) if name.split("-")[0] == way]
-    dots(right, table, "recovered", order, [WAYS[name.split("-")[0]].format(_width(name)) for name in order])
+    labels = [WAYS[name.split("-")[0]].format(_width(name)) for name in order]
+    effects = sum(name.startswith(("trained", "relu")) for name in order)
+    dots(right, table, "recovered", order, labels, effects)
     right.axvline(0.79, color=PALETTE[1], linewidth=0.9, linestyle="--", zorder=0)
     right.text(0.79, -0.45, "paper, 4,096 latents ", color=PALETTE[1], fontsize=6, ha="right", va="center")
     right.set(xlabel="loss recovered against zero ablation")
