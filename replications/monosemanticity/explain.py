@@ -6,7 +6,7 @@ two tokens allow: the mean activation behind each pair of previous and present t
 Rare pairs fall back on the present token, rare tokens on the unit's mean. Nothing is judged, and no unit is favoured
 for its rate. The correlation on the other documents is stated
 
-- `all`: over all tokens;
+- `all`: over all tokens; `token`: the same from the present token alone;
 - `within`: over what is left when true and simulated activations lose their mean at each present token. This asks for
   something beyond the identity of the token, which any network passes on, trained or not.
 """
@@ -26,6 +26,8 @@ class Score(NamedTuple):
     """Correlation of true and predicted activations of each unit."""
 
     all: Float[Tensor, " unit"]
+    token: Float[Tensor, " unit"]
+    """predicted from the present token alone"""
     within: Float[Tensor, " unit"]
 
 
@@ -63,7 +65,8 @@ def explained(activations: Float[Tensor, "n unit"], text: HeldOut) -> Score:
     true, guess, token = activations[text.scored], predicted(activations, text), text.token[text.scored]
     d_vocab = int(token.max()) + 1
     inner = [one - means(one, token, d_vocab)[token] for one in (true, guess)]
-    return Score(correlation(true, guess), correlation(*inner))
+    alone = predicted(activations, text, pairs=False)
+    return Score(correlation(true, guess), correlation(true, alone), correlation(*inner))
 
 
 def correlation(a: Float[Tensor, "n unit"], b: Float[Tensor, "n unit"]) -> Float[Tensor, " unit"]:

@@ -121,6 +121,7 @@ def activations(histograms: pd.DataFrame) -> Figure:
             ax.bar(inside["level"], inside["count"], 0.05, align="edge", color=dark)
             ax.axvline(float(own["threshold"].iloc[0]), color="k", linewidth=0.7, linestyle=":")
             ax.set_yscale("symlog", linthresh=10)
+            ax.set_ylim(0, 1.2 * max(12, int((inside["count"].to_numpy() + outside["count"].to_numpy()).max())))
             ax.minorticks_off()
             ax.tick_params(labelsize=6)
             ax.set_xticks([0, 0.5, 1], ["0", "", "1"])

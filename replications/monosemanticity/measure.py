@@ -135,8 +135,9 @@ def unit_scores(kinds: dict[str, Kind], text: HeldOut, seed: int) -> Table:
     for name, kind in kinds.items():
         score = explained(kind.activations, text)
         rates = kind.activations.gt(0).double().mean(0)
-        pairs = zip(score.all.tolist(), score.within.tolist(), rates.tolist(), strict=True)
-        rows += [{"seed": seed, "kind": name, "all": a, "within": b, "rate": rate} for a, b, rate in pairs]
+        columns = {key: value.tolist() for key, value in {**score._asdict(), "rate": rates}.items()}
+        units = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        rows += [{"seed": seed, "kind": name, **unit} for unit in units]
     return rows
 
 

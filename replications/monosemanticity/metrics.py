@@ -12,6 +12,15 @@ from replications.monosemanticity.replacement import CONTROLS, recovered
 from replications.monosemanticity.units import LATENTS
 
 Table = list[dict[str, Any]]
+NAMED = {
+    "f1": "F1 of the best unit above its threshold, judged documents",
+    "precision": "share of its firings that lie in the pattern",
+    "recall": "share of the pattern's tokens on which it fires",
+    "density": "share of all tokens on which it fires",
+    "push": "change of the log odds that a token of the pattern follows, neurons pushed by their mean norm, in nats",
+    "ablation_inside": "added loss where it fires and is set to 0, next token in the pattern, in nats",
+    "ablation_outside": "the same, next token not in the pattern",
+}
 
 
 def model_metrics(
@@ -79,6 +88,7 @@ def unit_metrics(scores: Table) -> dict[str, Metric]:
     """How well explanations predict units: latents against all other kinds."""
     formulas = {
         "all": "mean over units of the correlation of activations with those predicted from the last two tokens",
+        "token": "the same, predicted from the present token alone",
         "within": "the same after both have lost their mean at each present token",
     }
     return {f"explained_{name}": compared(scores, name, formula, "mean") for name, formula in formulas.items()}
@@ -99,18 +109,16 @@ def compared(table: Table, column: str, formula: str, statistic: str) -> Metric:
 
 
 def named_metrics(patterns: Table) -> dict[str, Metric]:
-    """Detection of patterns by the best unit of each kind, and what pushing along it does."""
+    """Detection of patterns by the best unit of each kind, and its effect on the output; means over patterns, and F1
+    and push of each pattern."""
     table = pd.DataFrame(patterns)
-    f1 = "F1 of the best unit above its threshold on other documents"
-    push = "change of the log odds that a token of the pattern follows, neurons pushed by their mean norm"
-    found = {
-        "f1": compared(patterns, "f1", f"mean over patterns of the {f1}", "mean"),
-        "push": compared(records(table[table["push"].notna()]), "push", f"mean over patterns of the {push}", "mean"),
-    }
-    for pattern in PATTERNS:
-        own = table[table["pattern"] == pattern]
-        key = pattern.lower().replace(" ", "_")
-        found[f"f1_{key}"] = compared(records(own), "f1", f"{f1}: {pattern}", "mean")
+    found = {}
+    for column, formula in NAMED.items():
+        own = table[table[column].notna()]  # one token has no direction
+        found[column] = compared(records(own), column, f"mean over patterns of: {formula}", "mean")
+        for pattern in PATTERNS if column in ("f1", "push") else ():
+            rows = records(own[own["pattern"] == pattern])
+            found[f"{column}_{pattern}"] = compared(rows, column, f"{formula}; {pattern}", "mean")
     return found
 
 
