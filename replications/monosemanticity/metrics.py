@@ -13,13 +13,13 @@ from replications.monosemanticity.units import LATENTS
 
 Table = list[dict[str, Any]]
 NAMED = {
-    "f1": "F1 of the best unit above its threshold, judged documents",
+    "f1": "F1 of the best unit above its threshold on other documents",
     "precision": "share of its firings that lie in the pattern",
     "recall": "share of the pattern's tokens on which it fires",
     "density": "share of all tokens on which it fires",
-    "push": "change of the log odds that a token of the pattern follows, neurons pushed by their mean norm, in nats",
+    "push": "change of the log odds that a token of the pattern follows, neurons pushed by their mean norm",
     "ablation_inside": "added loss where it fires and is set to 0, next token in the pattern, in nats",
-    "ablation_outside": "the same, next token not in the pattern",
+    "ablation_outside": "added loss where it fires and is set to 0, next token not in the pattern, in nats",
 }
 
 
@@ -115,7 +115,7 @@ def named_metrics(patterns: Table) -> dict[str, Metric]:
     found = {}
     for column, formula in NAMED.items():
         own = table[table[column].notna()]  # one token has no direction
-        found[column] = compared(records(own), column, f"mean over patterns of: {formula}", "mean")
+        found[column] = compared(records(own), column, f"mean over patterns of the {formula}", "mean")
         for pattern in PATTERNS if column in ("f1", "push") else ():
             rows = records(own[own["pattern"] == pattern])
             found[f"{column}_{pattern}"] = compared(rows, column, f"{formula}; {pattern}", "mean")
