@@ -1,30 +1,31 @@
 """Step: writes the example page, every latent of one dictionary in a feature browser (`common.saes.browser`).
 
-Bricken et al. 2023 publish such pages. Here each latent also carries its token set and how well that told its contexts
-(`explain.py`); the set is made on half of the held-out documents and scored on the other half, while contexts come
-from both.
+Bricken et al. 2023 publish such pages. Here each latent also carries the tokens on which it fires and how well these
+predict it (`explain.py`).
 """
 
 from pathlib import Path
 
-import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.core.files import read_json, write_text
+from common.core.files import write_text
 from common.core.step import Files, run_step
 from common.saes.browser import SAMPLE, Texts, census, filled, page_data
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from replications.monosemanticity.dictionaries import harvest
-from replications.monosemanticity.explain import explain, explanation_text, scored
-from replications.monosemanticity.model import HOOK, activations, load_models
-from replications.monosemanticity.settings import Measure, Measures
-from replications.monosemanticity.units import Text, read_text, sparse
+from replications.monosemanticity.explain import distinguishing_tokens, explained
+from replications.monosemanticity.held_out import HeldOut, read_held_out, read_words, visible
+from replications.monosemanticity.model import HOOK, load_models, read
+from replications.monosemanticity.settings import Measure
+from replications.monosemanticity.units import living
 
 SHOWN = 10_000  # held-out tokens on the page
+WORDS = 8
 EFFECT = (
     "decoder row through the output matrix of the MLP and the unembedding (not the last norm's division), in standard "
     "deviations over latents"
@@ -45,14 +46,10 @@ class BrowseFiles(Files):
 
 def browse(files: BrowseFiles, settings: Measure) -> None:
     """Writes the page of one dictionary; firings are counted on at most `SAMPLE` training activations."""
-    stored, trained, words = load_file(files.tokens), load_models(files.models), read_json(files.vocabulary)
-    page, measures, counted_tokens = files.page, settings.measures, min(settings.dictionaries.tokens, SAMPLE)
+    trained, words, text = load_models(files.models), read_words(files.vocabulary), read_held_out(files.tokens)
+    page, counted_tokens = files.page, min(settings.dictionaries.tokens, SAMPLE)
     sae = load_saelens(files.index.parent / page.stem)
-    weights, windows = trained.one(0), stored["held_out"].long()
-    resid = activations(weights, windows, trained.shape)
-    used = torch.ones_like(windows, dtype=torch.bool)
-    used[:, 0] = False
-    texts = Texts(windows, torch.ones_like(used), used, stored["document"].long(), resid).first(SHOWN)
+    stored = load_file(files.tokens)
     about = {
         "sae": page.stem,
         "model": f"a one-layer transformer, seed {trained.seeds[0]}",
@@ -60,26 +57,34 @@ def browse(files: BrowseFiles, settings: Measure) -> None:
         "architecture": sae.about.architecture,
         "effect": EFFECT,
     }
-    to_logits = (weights["blocks.0.mlp.W_out"][0] @ weights["unembed.W_U"][0]).mT.contiguous()
+    reading = read(trained.one(0), text.windows, trained.shape)
+    to_logits = (reading.to_middle @ reading.to_logits).mT.contiguous()
     counted = census(sae, harvest(trained, 0, stored["train"].long(), counted_tokens, "cpu"))
+    texts = shown(stored["document"].long(), text, reading.x)
     content = page_data(sae, about, counted, texts, words.__getitem__, to_logits, torch.ones(sae.d_in))
-    text = read_text(stored["held_out"], stored["document"])
-    content["notes"] = notes(sae, resid[:, 1:].flatten(0, 1), text, words, measures)
+    content["notes"] = notes(sae, reading.x, text, words, settings.measures.least_firings)
     write_text(page, filled(files.template.read_text("utf-8"), content))
     print(f"{page.stem}: {sae.d_sae} latents, {page.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
-def notes(sae: Sae, x: Float[Tensor, "token d_mlp"], text: Text, words: list[str], measures: Measures) -> list[str]:
-    """For each latent its explanation, and the score of that where both halves of the documents have firings."""
-    firings = sparse(lambda part: sae.encode(x[part]), len(x))
-    found = explain(firings, text, len(words), measures.set_size)
-    detection, _ = scored(found, firings, text, measures.context)
-    score = detection.accuracy(np.ones((detection.alarms.shape[1], 1), np.float32))[:, 0]
-    rare = np.minimum(firings.counts(text.scored), firings.counts(~text.scored)) < measures.least_firings
+def shown(document: Tensor, text: HeldOut, x: Float[Tensor, "token d_mlp"]) -> Texts:
+    """The windows of the page; both ends of each are text without activations."""
+    used = torch.zeros_like(text.windows, dtype=torch.bool)
+    used[:, 1:-1] = True
+    resid = torch.zeros(*text.windows.shape, x.shape[1])
+    resid[:, 1:-1] = rearrange(x, "(window pos) d_mlp -> window pos d_mlp", pos=text.wide)
+    return Texts(text.windows, torch.ones_like(used), used, document, resid).first(SHOWN)
+
+
+def notes(sae: Sae, x: Float[Tensor, "token d_mlp"], text: HeldOut, words: list[str], least: int) -> list[str]:
+    """For each latent its tokens, and how well they predict it where both halves of the documents have firings."""
+    activations = sae.encode(x)
+    score, alive = explained(activations, text).all, living(activations, text, least)
     return [
-        f"explained by the tokens: {explanation_text(found, latent, words, measures.set_size)} "
-        + ("(fires too rarely to be scored)" if rare[latent] else f"(detection {score[latent]:.2f})")
-        for latent in range(sae.d_sae)
+        "fires on the tokens: "
+        + "  ".join(visible(one) for one in distinguishing_tokens(activations[:, unit] > 0, text, words, WORDS))
+        + (f" (correlation with prediction {score[unit]:.2f})" if alive[unit] else " (fires too rarely to be scored)")
+        for unit in range(sae.d_sae)
     ]
 
 

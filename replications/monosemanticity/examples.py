@@ -1,60 +1,44 @@
-"""Contexts in which some latents fire, for the figure: not the clearest latents, and not the strongest firings alone.
-
-Latents are taken at fixed places in the order of their detection score, and of each one firing from every quarter of
-its activations, because the strongest ones alone flatter a unit (Bricken et al. 2023 show quantiles too).
-"""
+"""Contexts of latents that are chosen at random among the living ones, never by hand or by score."""
 
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float, Int
+import torch
 
-from replications.monosemanticity.explain import QUARTERS, Explanations, explanation_text, quarters, visible
-from replications.monosemanticity.units import Firings, Text
+from replications.monosemanticity.explain import distinguishing_tokens
+from replications.monosemanticity.held_out import HeldOut, visible
+from replications.monosemanticity.units import Kind
 
-PLACES = (0.98, 0.9, 0.75, 0.5, 0.25, 0.1)  # in the order of detection scores
-AROUND = 5  # tokens before the firing; fewer behind it
-BEHIND = 3
-WORDS = 5  # of an explanation
+LATENTS, CONTEXTS = 10, 4
+BEFORE, BEHIND = 12, 5  # tokens around the strongest one
+WORDS = 5
 
 
-def contexts(
-    firings: Firings,
-    text: Text,
-    found: Explanations,
-    score: Float[np.ndarray, " unit"],
-    words: list[str],
-    windows: Int[np.ndarray, "window pos"],
-) -> list[dict[str, Any]]:
-    """One row per token of each context: text, and the unit's activation as a share of its largest on scored text."""
-    order = np.argsort(score, kind="stable")
-    rows: list[dict[str, Any]] = []
-    for place in PLACES:
-        unit = int(order[round(place * (len(order) - 1))])
-        own = (firings.unit == unit) & text.scored[firings.place]
-        at, value = firings.place[own], firings.value[own]
-        level = dict(zip(at.tolist(), (value / value.max()).tolist(), strict=True))
-        part = quarters(np.zeros(len(at), dtype=np.int64), value, 1)
-        rng = np.random.default_rng(unit)
-        for quarter in range(QUARTERS):
-            if not (part == quarter).any():
+def random_latents(kind: Kind, text: HeldOut, words: list[str], seed: int) -> list[dict[str, Any]]:
+    """One row per token of the strongest contexts on judged documents, each from another document."""
+    units = kind.activations.shape[1]
+    chosen = torch.randperm(units, generator=torch.Generator().manual_seed(seed))[:LATENTS].sort().values
+    made, rows = ~text.scored, []
+    for unit in chosen.tolist():
+        own = kind.activations[:, unit]
+        fires = (own > 0) & made
+        told = "  ".join(visible(one) for one in distinguishing_tokens(fires, text, words, WORDS))
+        top = own * text.scored
+        documents: list[int] = []
+        for place in top.argsort(descending=True).tolist():
+            if len(documents) == CONTEXTS or top[place] <= 0:
+                break
+            if int(text.document[place]) in documents:
                 continue
-            one = int(rng.choice(at[part == quarter]))
-            window, pos = divmod(one, text.per_window)
-            for offset in range(-AROUND, BEHIND + 1):
-                inside = 0 <= pos + 1 + offset < windows.shape[1]
-                token = int(windows[window, pos + 1 + offset]) if inside else -1
-                fires = level.get(one + offset, 0.0) if 0 <= pos + offset < text.per_window else 0.0
+            documents.append(int(text.document[place]))
+            window, pos = divmod(place, text.wide)
+            for offset in range(-BEFORE, BEHIND + 1):
+                at = pos + 1 + offset  # in the window
+                if not 0 <= at < text.windows.shape[1]:
+                    continue
+                read = 0 < at < text.windows.shape[1] - 1
+                level = float(own[place + offset] / own[place]) if read else 0.0
                 rows.append(
-                    {
-                        "place": place,
-                        "unit": unit,
-                        "detection": score[unit],
-                        "explanation": explanation_text(found, unit, words, WORDS),
-                        "quarter": quarter + 1,
-                        "offset": offset,
-                        "token": visible(words[token]) if token >= 0 else "",
-                        "level": fires,
-                    }
-                )
+                    {"unit": unit, "told": told, "rate": float((own > 0).double().mean()), "context": len(documents),
+                     "offset": offset, "token": visible(words[int(text.windows[window, at])]), "level": level}
+                )  # fmt: skip
     return rows

@@ -1,23 +1,30 @@
-"""The one-layer transformer: stored weights, its MLP's activations, and the loss with these replaced."""
+"""The one-layer transformer: stored weights, what it reads on text, and its loss with the MLP's activations replaced.
+
+Behind the MLP of the only layer nothing but the last LayerNorm and the unembedding follow. So a replacement of the
+neurons needs no second pass: logits = LN(middle + x W_out) W_U, where `middle` is the residual stream before the MLP.
+"""
 
 import json
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import cross_entropy, layer_norm
 
 from common.core.files import atomic
 from common.saes.harvest import batched
 from common.toys.settings import Architecture
-from common.toys.transformer import Visit, Weights, forward, initial_weights, token_losses
+from common.toys.transformer import EPSILON, Weights, forward, initial_weights
 from replications.monosemanticity.settings import Model, Text
 
 HOOK = "blocks.0.mlp.hook_post"
-BATCH = 32  # windows
+BATCH = 64  # windows
+TOKENS = 4096  # at a time through the unembedding
 
 
 class Models(NamedTuple):
@@ -34,6 +41,29 @@ class Models(NamedTuple):
     def untrained(self) -> "Models":
         """The same models before training."""
         return self._replace(weights=initial_weights(self.shape, self.seeds))
+
+
+class Reading(NamedTuple):
+    """What one model computes on every token that has a predecessor and a successor in its window."""
+
+    x: Float[Tensor, "token d_mlp"]
+    middle: Float[Tensor, "token d_model"]
+    to_middle: Float[Tensor, "d_mlp d_model"]
+    to_logits: Float[Tensor, "d_model d_vocab"]
+
+    def logits(self, x: Float[Tensor, "token d_mlp"], rows: slice | Tensor = slice(None)) -> Float[Tensor, "token v"]:
+        """Logits with the neurons of these tokens replaced by `x`."""
+        resid = self.middle[rows] + x @ self.to_middle
+        found: Tensor = layer_norm(resid, resid.shape[-1:], eps=EPSILON) @ self.to_logits
+        return found
+
+    def losses(self, x: Float[Tensor, "token d_mlp"], following: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
+        """Loss of every next token in nats, in float64."""
+        parts = [
+            cross_entropy(self.logits(x[rows], rows), following[rows], reduction="none")
+            for rows in batched(len(x), TOKENS)
+        ]
+        return torch.cat(parts).double()
 
 
 def architecture(model: Model, text: Text) -> Architecture:
@@ -60,44 +90,24 @@ def load_models(path: Path) -> Models:
 
 
 @torch.no_grad()
-def activations(
-    weights: Weights, tokens: Int[Tensor, "window pos"], shape: Architecture
-) -> Float[Tensor, "window pos d_mlp"]:
-    """The neurons of one model (instance axis of 1). The unembedding is cut off: it would cost most of the time."""
-    short = {**weights, "unembed.W_U": weights["unembed.W_U"][..., :1]}
-    found: list[Tensor] = []
+def read(weights: Weights, windows: Int[Tensor, "window pos"], shape: Architecture) -> Reading:
+    """One model (instance axis of 1) on windows, without their first and last positions."""
+    short = {**weights, "unembed.W_U": weights["unembed.W_U"][..., :1]}  # the logits would cost most of the time
+    device, to_middle = weights["embed.W_E"].device, weights["blocks.0.mlp.W_out"][0]
+    neurons: list[Tensor] = []
+    middles: list[Tensor] = []
 
     def visit(name: str, value: Tensor) -> Tensor:
         if name == HOOK:
-            found.append(value[0].cpu())
+            neurons.append(_inner(value))
+        if name == "blocks.0.hook_resid_post":
+            middles.append(_inner(value) - neurons[-1] @ to_middle)
         return value
 
-    for rows in batched(len(tokens), BATCH):
-        forward(short, tokens[None, rows].to(weights["embed.W_E"].device), shape, visit=visit)
-    return torch.cat(found)
+    for rows in batched(len(windows), BATCH):
+        forward(short, windows[None, rows].to(device), shape, visit=visit)
+    return Reading(torch.cat(neurons), torch.cat(middles), to_middle, weights["unembed.W_U"][0])
 
 
-@torch.no_grad()
-def losses(
-    weights: Weights,
-    tokens: Int[Tensor, "window pos"],
-    shape: Architecture,
-    instead: Float[Tensor, "window rest d_mlp"] | None = None,
-) -> Float[Tensor, "window next"]:
-    """Loss of every next token in nats; with `instead`, which replaces the neurons of all positions but the first."""
-    found = []
-    for rows in batched(len(tokens), BATCH):
-        part = tokens[None, rows].to(weights["embed.W_E"].device)
-        visit = None if instead is None else _replacing(instead[None, rows].to(part.device))
-        logits = forward(weights, part, shape, visit=visit)
-        found.append(token_losses(logits, part)[0].cpu())
-    return torch.cat(found)
-
-
-def _replacing(instead: Float[Tensor, "instance window rest d_mlp"]) -> Visit:
-    """Puts activations in place of the model's own."""
-
-    def visit(name: str, value: Tensor) -> Tensor:
-        return torch.cat([value[:, :, :1], instead], dim=2) if name == HOOK else value
-
-    return visit
+def _inner(value: Float[Tensor, "1 window pos d"]) -> Float[Tensor, "token d"]:
+    return rearrange(value[0, :, 1:-1], "window pos d -> (window pos) d")

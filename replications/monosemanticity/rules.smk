@@ -1,5 +1,5 @@
-# Monosemanticity: tokenise -> train one-layer models -> dictionaries on their neurons -> measure units, and dictionaries
-# as wholes -> draw. Where config.yaml says so: a page of all latents, and language models that score explanations.
+# Monosemanticity: tokenise -> train one-layer models -> dictionaries on their neurons -> measure -> draw. Where
+# config.yaml says so, a page of all latents.
 from common.engine.rules import Steps, captions, figure_files, parts
 
 STEP = Steps("replications.monosemanticity", config)
@@ -8,9 +8,10 @@ ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 HOST_MB = 32000 if config["scale"] == "gpu" else 3000
 MEASURE = {key: config[key] for key in ("dictionaries", "measures")}
 FIGURES = {
+    "Features and neurons": {"units": ["units", "examples"]},
+    "Named features": {"named": ["named", "activations"]},
     "Dictionaries": {"loss": ["loss"]},
-    "Features and neurons": {"units": ["units", "examples"], "logits": ["logits"]},
-    "Feature splitting": {"splitting": ["splitting", "families"]},
+    "Feature splitting": {"splitting": ["splitting"]},
     "Universality": {"universality": ["universality"]},
 }
 
@@ -55,7 +56,6 @@ use rule step as dictionaries with:
         models=rules.train.output.models,
     output:
         index="<results>/toy/dictionaries/index.json",
-        traces="<results>/toy/dictionaries/traces.csv",
     log:
         "<logs>/dictionaries.log",
     resources:
@@ -74,50 +74,31 @@ TRAINED = {
 }
 
 
-use rule step as measure_units with:
+use rule step as measure with:
     input:
         **TRAINED,
     output:
-        units="<results>/toy/units/metrics.json",
-        logits="<results>/toy/logits/metrics.json",
-        table="<results>/toy/units/units.csv",
-        quarters="<results>/toy/units/quarters.csv",
-        examples="<results>/toy/units/examples.csv",
-        logit_table="<results>/toy/logits/units.csv",
-    log:
-        "<logs>/measure_units.log",
-    resources:
-        mem_mb=HOST_MB,
-        runtime=60,
-    params:
-        **STEP("measure_units", MEASURE, run=False),
-
-
-use rule step as measure_dictionaries with:
-    input:
-        **TRAINED,
-    output:
-        loss="<results>/toy/loss/metrics.json",
-        splitting="<results>/toy/splitting/metrics.json",
-        universality="<results>/toy/universality/metrics.json",
+        **{part: f"<results>/toy/{part}/metrics.json" for part in parts(FIGURES)},
         ways="<results>/toy/loss/ways.csv",
-        nests="<results>/toy/splitting/nests.csv",
+        scores="<results>/toy/units/scores.csv",
+        examples="<results>/toy/units/examples.csv",
+        patterns="<results>/toy/named/patterns.csv",
+        histograms="<results>/toy/named/histograms.csv",
         families="<results>/toy/splitting/families.csv",
-        pairs="<results>/toy/universality/twins.csv",
+        correlations="<results>/toy/universality/correlations.csv",
     log:
-        "<logs>/measure_dictionaries.log",
+        "<logs>/measure.log",
     resources:
         mem_mb=HOST_MB,
         runtime=60,
     params:
-        **STEP("measure_dictionaries", MEASURE, run=False),
+        **STEP("measure", MEASURE, run=False),
 
 
 use rule step as draw with:
     input:
         rules.train.output.curves,
-        rules.measure_units.output,
-        rules.measure_dictionaries.output,
+        rules.measure.output,
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files("<results>/toy", FIGURES, "Monosemanticity"),
@@ -127,52 +108,10 @@ use rule step as draw with:
         **STEP("figures", run=False),
 
 
-MORE_FIGURES, MORE_METRICS = [], []
-
-if config["scorer"]:
-    SCORER_FIGURES = {
-        "Language model as scorer": {"language_scorer": ["language_scorer"]}
-    }
-
-    use rule step as language_scorer with:
-        input:
-            **TRAINED,
-            manifest="<models>/{model}/manifest.json",
-        output:
-            metrics="<results>/{model}/language_scorer/metrics.json",
-            table="<results>/{model}/language_scorer/latents.csv",
-        log:
-            "<logs>/{model}/language_scorer.log",
-        resources:
-            **ON_GPU,
-            mem_mb=HOST_MB,
-            runtime=60,
-        params:
-            **STEP("language_scorer", {**MEASURE, "scorer": config["scorer"]}),
-
-    use rule step as draw_language_scorer with:
-        input:
-            rules.language_scorer.output,
-            captions=captions(CAPTIONS, SCORER_FIGURES),
-        output:
-            **figure_files(
-                "<results>/{model}", SCORER_FIGURES, "Monosemanticity", model="{model}"
-            ),
-        log:
-            "<logs>/{model}/draw_language_scorer.log",
-        params:
-            **STEP("figures", run=False),
-
-    MORE_FIGURES += expand(
-        rules.draw_language_scorer.output, model=config["models"]
-    )
-    MORE_METRICS += expand(
-        rules.language_scorer.output.metrics, model=config["models"]
-    )
-
+PAGES = []
 
 if config["browser"]:
-    PAGE = f"trained-{config['dictionaries']['width']}-s{config['seeds'][0]}"
+    PAGE = f"trained-{config['dictionaries']['widths'][-1]}-s{config['seeds'][0]}"
 
     use rule step as browse with:
         input:
@@ -195,16 +134,15 @@ if config["browser"]:
         params:
             **STEP("browse", MEASURE, run=False),
 
-    MORE_FIGURES += rules.browse.output
+    PAGES += rules.browse.output
 
 
 rule figures:
     input:
         rules.draw.output,
-        MORE_FIGURES,
+        PAGES,
 
 
 rule metrics:
     input:
         expand("<results>/toy/{part}/metrics.json", part=parts(FIGURES)),
-        MORE_METRICS,

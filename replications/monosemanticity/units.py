@@ -1,99 +1,102 @@
-"""What is compared: latents of dictionaries, neurons, rotated neurons, all as lists of where they fire.
+"""What is compared: latents, neurons, rotated neurons, latents of the untrained network, random rows.
 
-A TopK latent fires on few tokens, a ReLU neuron on many. So that neither looks better for its rate alone, a neuron
-fires where it exceeds the quantile that gives it the firing rate of a latent, the busiest neuron that of the busiest
-latent and so on; rotated neurons (a random orthogonal rotation of the activations) likewise. Kinds of unit:
-
-- at the rates of the latents: `features` (latents), `neurons`, `rotated` neurons, `untrained` (latents of the
-  dictionary on the network before training, Heap et al. 2025), `start` (the dictionary before its first step);
-- at their own rates: `narrow` and `relu` (latents of the narrowest TopK and the ReLU dictionary), `raw` (neurons that
-  fire wherever they are positive).
+A TopK latent fires on few tokens, a ReLU neuron on many. So that neither looks better for its rate alone,
+`rate_matched_neurons` and `rotated_neurons` fire where they exceed the quantile that gives them the rate of a latent:
+the busiest neuron that of the busiest latent, and so on. Every kind keeps only units that fire on enough tokens.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from common.core.errors import UserError
+from common.saes.index import Index
 from common.saes.sae import Sae
-from replications.monosemanticity.model import Models, activations
+from replications.monosemanticity.held_out import HeldOut
+from replications.monosemanticity.model import Models, Reading, read
 
-CHUNK = 4096
+LATENTS = "latents"
+CONTROLS = ("untrained_network", "neurons", "rate_matched_neurons", "rotated_neurons", "random_rows")
 ROTATION_SEED = 7_000
-NARROW = {"narrow": "trained", "relu": "relu"}  # of the narrowest width
 
 
-class Text(NamedTuple):
-    """Held-out tokens in order, the first position of each window left out."""
+class Kind(NamedTuple):
+    """Units of one kind: activations, directions among the neurons, and the model that they belong to."""
 
-    token: Int[np.ndarray, " n"]
-    previous: Int[np.ndarray, " n"]
-    following: Int[np.ndarray, " n"]
-    """-1 at the end of a window"""
-    document: Int[np.ndarray, " n"]
-    scored: Bool[np.ndarray, " n"]
-    """whether the document is one on which explanations are scored; on the others they are made"""
-    per_window: int
-
-    def size(self) -> int:
-        """Number of tokens."""
-        return len(self.token)
+    activations: Float[Tensor, "token unit"]
+    rows: Float[Tensor, "unit d_mlp"]
+    reading: Reading
 
 
-class Firings(NamedTuple):
-    """One entry per firing, sorted by unit."""
+class Encoded(NamedTuple):
+    """A dictionary and its latents on the held-out tokens."""
 
-    unit: Int[np.ndarray, " entry"]
-    place: Int[np.ndarray, " entry"]
-    value: Float[np.ndarray, " entry"]
-    units: int
-
-    def kept(self, alive: Bool[np.ndarray, " unit"]) -> "Firings":
-        """Only the units of the mask, numbered anew."""
-        number = np.cumsum(alive) - 1
-        use = alive[self.unit]
-        return Firings(number[self.unit[use]], self.place[use], self.value[use], int(alive.sum()))
-
-    def counts(self, mask: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " unit"]:
-        """Firings of each unit on the tokens of the mask."""
-        return np.bincount(self.unit[mask[self.place]], minlength=self.units)
+    sae: Sae
+    latents: Float[Tensor, "token d_sae"]
 
 
-def read_text(windows: Int[Tensor, "window pos"], document: Int[Tensor, " window"]) -> Text:
-    """Documents take turns: every other one is for making explanations, the rest for scoring them."""
-    tokens, wide = windows.numpy(), windows.shape[1] - 1
-    following = np.concatenate([tokens[:, 2:], np.full((len(tokens), 1), -1)], axis=1)
-    of = np.repeat(document.numpy(), wide)
-    return Text(tokens[:, 1:].ravel(), tokens[:, :-1].ravel(), following.ravel(), of, of % 2 == 1, wide)
+class Subject(NamedTuple):
+    """One model, the same model before training, and the dictionaries of both, named `<kind>-<width>`."""
+
+    seed: int
+    own: Reading
+    before: Reading
+    encoded: dict[str, Encoded]
 
 
-def sparse(values: Callable[[slice], Float[Tensor, "part unit"]], tokens: int) -> Firings:
-    """Where `values` (a function of a slice of tokens) is positive."""
-    places, units, sizes, count = [], [], [], 0
-    for begin in range(0, tokens, CHUNK):
-        part = values(slice(begin, min(begin + CHUNK, tokens)))
-        count = part.shape[1]
-        place, unit = part.gt(0).nonzero(as_tuple=True)
-        places.append(place.numpy() + begin)
-        units.append(unit.numpy())
-        sizes.append(part[place, unit].numpy())
-    every = np.concatenate(units)
-    order = np.argsort(every, kind="stable")
-    return Firings(every[order], np.concatenate(places)[order], np.concatenate(sizes)[order], count)
+def read_subject(models: Models, place: int, index: Index, text: HeldOut) -> Subject:
+    """Runs one model and all of its dictionaries over the held-out text, once."""
+    seed, encoded = models.seeds[place], {}
+    own, before = (read(one.one(place), text.windows, models.shape) for one in (models, models.untrained()))
+    for name, entry in index.entries.items():
+        if name.endswith(f"-s{seed}"):
+            sae = index.load(name)
+            x = before.x if entry.kind == "untrained" else own.x
+            encoded[name.removesuffix(f"-s{seed}")] = Encoded(sae, sae.encode(x))
+    return Subject(seed, own, before, encoded)
 
 
-def at_rates(x: Float[Tensor, "token unit"], rates: Float[np.ndarray, " rate"]) -> Firings:
-    """Each unit fires where it exceeds its own quantile; rates are handed out by rank of P(x > 0)."""
+def made_kinds(subject: Subject, width: int, text: HeldOut, least: int) -> dict[str, Kind]:
+    """All kinds of unit of one model. UserError if a kind has no unit that fires often enough."""
+    own, before = subject.own, subject.before
+    trained, start, untrained = (subject.encoded[f"{kind}-{width}"] for kind in ("trained", "start", "untrained"))
+    rates = trained.latents.gt(0).float().mean(0).numpy()
+    turn, eye = rotation(own.x.shape[1], ROTATION_SEED + subject.seed), torch.eye(own.x.shape[1])
+    kinds = {
+        LATENTS: Kind(trained.latents, trained.sae.W_dec, own),
+        "untrained_network": Kind(untrained.latents, untrained.sae.W_dec, before),
+        "neurons": Kind(own.x, eye, own),
+        "rate_matched_neurons": Kind(at_rates(own.x, rates), eye, own),
+        "rotated_neurons": Kind(at_rates(own.x @ turn, rates), turn.mT, own),
+        "random_rows": Kind(start.latents, start.sae.W_dec, own),
+    }
+    return {name: _living(name, kind, text, least) for name, kind in kinds.items()}
+
+
+def living(activations: Float[Tensor, "token unit"], text: HeldOut, least: int) -> Bool[Tensor, " unit"]:
+    """Units that fire often enough on both halves of the documents."""
+    fires = activations > 0
+    return (fires[text.scored].sum(0) >= least) & (fires[~text.scored].sum(0) >= least)
+
+
+def _living(name: str, kind: Kind, text: HeldOut, least: int) -> Kind:
+    alive = living(kind.activations, text, least)
+    if not bool(alive.any()):
+        raise UserError(f"none of the {name} fires {least} times on each half of the documents; lower 'least_firings'")
+    return kind._replace(activations=kind.activations[:, alive], rows=kind.rows[alive])
+
+
+def at_rates(x: Float[Tensor, "token unit"], rates: Float[np.ndarray, " rate"]) -> Float[Tensor, "token unit"]:
+    """What each unit exceeds its own quantile by; rates are handed out by rank of P(x > 0)."""
     rank = np.argsort(np.argsort(-x.gt(0).float().mean(0).numpy(), kind="stable"), kind="stable")
     wanted = np.interp(rank / max(1, len(rank) - 1), np.linspace(0, 1, len(rates)), np.sort(rates)[::-1])
     columns = x.mT.contiguous().numpy()
     last = np.clip(len(x) - 1 - np.round(wanted * len(x)).astype(int), 0, len(x) - 2)
     bound = torch.tensor([np.partition(column, at)[at] for column, at in zip(columns, last, strict=True)])
-    return sparse(lambda part: torch.where(x[part] > bound, x[part] - bound, 0.0), len(x))
+    return (x - bound).relu()
 
 
 def rotation(d: int, seed: int) -> Float[Tensor, "d d"]:
@@ -104,63 +107,13 @@ def rotation(d: int, seed: int) -> Float[Tensor, "d d"]:
     return found
 
 
-class Kind(NamedTuple):
-    """Units of one kind and, where their direction leads to the logits, their logit weights."""
-
-    firings: Firings
-    logits: Float[np.ndarray, "unit d_vocab"] | None = None
-
-
-def made_kinds(
-    models: Models, place: int, saes: dict[str, Sae], windows: Tensor, text: Text, least: int
-) -> dict[str, Kind]:
-    """All kinds of unit of one model; units that fire too rarely on either half of the documents are left out.
-
-    UserError if none is left.
-    """
-    weights = models.one(place)
-    x, before = (
-        activations(one, windows, models.shape)[:, 1:].flatten(0, 1) for one in (weights, models.untrained().one(place))
-    )
-    to_logits = weights["blocks.0.mlp.W_out"][0] @ weights["unembed.W_U"][0]
-    turn = rotation(x.shape[1], ROTATION_SEED + models.seeds[place])
-
-    def latents(sae: Sae, x: Float[Tensor, "token d_mlp"], *, leads: bool = True) -> Kind:
-        found, alive = living_latents(sae, x, text, least)
-        return Kind(found, (sae.W_dec[torch.from_numpy(alive)] @ to_logits).numpy() if leads else None)
-
-    features = latents(saes["trained"], x)
-    rates = np.bincount(features.firings.unit) / text.size()
-
-    def matched(x: Float[Tensor, "token unit"], rows: Float[Tensor, "unit d_mlp"]) -> Kind:
-        found = at_rates(x, rates)
-        alive = living(found, text, least)
-        return Kind(found.kept(alive), (rows[torch.from_numpy(alive)] @ to_logits).numpy())
-
-    raw = sparse(lambda part: x[part], len(x))
-    return {
-        "features": features,
-        "neurons": matched(x, torch.eye(x.shape[1])),
-        "rotated": matched(x @ turn, turn.mT),
-        "untrained": latents(saes["untrained"], before, leads=False),
-        "start": latents(saes["start"], x),
-        **{kind: latents(saes[kind], x, leads=False) for kind in NARROW},
-        "raw": Kind(raw.kept(living(raw, text, least))),
-    }
+def purity(activations: Float[Tensor, "token unit"], text: HeldOut, top: int) -> float:
+    """Mean over units of the share of the commonest token among the tokens that excite a unit most."""
+    tokens = text.token[activations.topk(min(top, len(activations)), dim=0).indices]
+    commonest = tokens.mode(0).values
+    return float((tokens == commonest).double().mean())
 
 
-def living_latents(
-    sae: Sae, x: Float[Tensor, "token d_mlp"], text: Text, least: int
-) -> tuple[Firings, Bool[np.ndarray, " latent"]]:
-    """Where those latents fire that fire often enough, and which they are. UserError if there is none."""
-    found = sparse(lambda part: sae.encode(x[part]), len(x))
-    alive = living(found, text, least)
-    if not alive.any():
-        raise UserError(f"no latent fires {least} times on each half of the documents; lower 'least_firings'")
-    return found.kept(alive), alive
-
-
-def living(firings: Firings, text: Text, least: int) -> Bool[np.ndarray, " unit"]:
-    """Units that fire often enough on both halves of the documents."""
-    alive: Bool[np.ndarray, " unit"] = np.minimum(firings.counts(text.scored), firings.counts(~text.scored)) >= least
-    return alive
+def left_start(trained: Sae, start: Sae) -> float:
+    """Median cosine of decoder rows with what they were before training."""
+    return float(torch.cosine_similarity(trained.W_dec, start.W_dec).median())

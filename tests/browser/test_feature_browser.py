@@ -122,8 +122,8 @@ def test_the_page_of_a_one_layer_model_has_explanations_and_its_text_stays_text(
     assert len(shown(page)) == 10
     page.locator('#list button[data-latent="0"]').click()
     note = page.locator("main .note").inner_text()
-    assert note.startswith("explained by the tokens: ")
-    assert "(detection 0." in note
+    assert note.startswith("fires on the tokens: ")
+    assert "(correlation with prediction " in note
     assert page.locator("main mark").count() > 0
     assert any(word in page.locator("main").inner_text() for word in ONE_LAYER_WORDS[:2])
     assert page.locator("main b, main script").count() == 0

@@ -34,14 +34,15 @@ def test_a_hub_model_joins_the_replications_whose_claims_name_it(project):
     assert {pair for pair in found if pair[1] != OWN} == {("ioi_circuit", "gpt2"), ("feature_steering", "gpt2")}
 
 
-def test_a_larger_model_of_a_hub_scores_explanations_at_scale_gpu():
+def test_of_the_hub_models_of_scale_gpu_those_join_that_a_claim_names():
     """As plain sizes: a plan at scale gpu needs a GPU."""
     scale = load_scale("gpu")
     run = Run(
         scale="gpu", results="results/gpu", device="cuda", seeds=scale.seeds, kind="scored",
         models=[*scale.models, *scale.hub_models], hub=True,
     )  # fmt: skip
-    assert models_of("monosemanticity", run, chosen=False) == [OWN, "qwen2.5-1.5b-instruct"]
+    assert models_of("feature_steering", run, chosen=False) == [OWN, "gpt2"]
+    assert models_of("monosemanticity", run, chosen=False) == [OWN]
 
 
 def test_a_released_sae_takes_the_place_of_own_ones(project):

@@ -7,21 +7,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from common.core.files import read_json
 from common.core.step import RunInfo
-from common.saes.saelens import load_saelens
+from common.saes.index import read_index
 from replications.monosemanticity.dictionaries import DictionariesFiles, dictionaries
-from replications.monosemanticity.explain import explain, explanation_text, scored
-from replications.monosemanticity.model import Models, activations, save_models
+from replications.monosemanticity.explain import explained
+from replications.monosemanticity.model import Models, save_models
 from replications.monosemanticity.settings import Dictionaries
-from replications.monosemanticity.units import sparse
+from replications.monosemanticity.units import left_start
 from tests.fixtures.monosemanticity_tiny import (
-    MEASURES,
+    READING,
     SHAPE,
     TEXT,
     TOKENS,
-    VOCAB,
     WEIGHTS,
+    WINDOWS,
     WORDS,
     tiny_dictionary,
     tiny_page,
@@ -36,9 +35,9 @@ def data(tmp_path_factory):
     return json.loads(inside)
 
 
-def test_activations_are_those_of_the_dictionary_behind_the_first_position(data):
-    values = tiny_dictionary().encode(activations(WEIGHTS, TOKENS, SHAPE))
-    values[:, 0] = 0
+def test_activations_are_those_of_the_dictionary_between_the_ends_of_windows(data):
+    values = torch.zeros(*TOKENS.shape, 10)
+    values[:, 1:-1] = tiny_dictionary().encode(READING.x).unflatten(0, (WINDOWS, TEXT.wide))
     assert [data["words"][word] for word in data["tokens"]] == [WORDS[token] for token in TOKENS.flatten()]
     for latent, column in enumerate(values.flatten(0, 1).mT):
         assert np.cumsum(data["at"][latent]).tolist() == column.nonzero()[:, 0].tolist()
@@ -48,45 +47,38 @@ def test_activations_are_those_of_the_dictionary_behind_the_first_position(data)
 
 def test_raised_tokens_are_those_of_the_straight_path(data):
     sae = tiny_dictionary()
-    logits = (
-        torch.nn.functional.normalize(sae.W_dec, dim=1) @ WEIGHTS["blocks.0.mlp.W_out"][0] @ WEIGHTS["unembed.W_U"][0]
-    )
+    logits = torch.nn.functional.normalize(sae.W_dec, dim=1) @ READING.to_middle @ READING.to_logits
     logits = (logits - logits.mean(0)) / logits.std(0)
     for latent in range(sae.d_sae):
         assert data["words"][data["raised"][latent][0]] == WORDS[int(logits[latent].argmax())]
         assert data["words"][data["lowered"][latent][0]] == WORDS[int(logits[latent].argmin())]
 
 
-def test_notes_hold_the_explanation_and_its_score(data):
-    x = activations(WEIGHTS, TOKENS, SHAPE)[:, 1:].flatten(0, 1)
-    firings = sparse(lambda part: tiny_dictionary().encode(x[part]), len(x))
-    found = explain(firings, TEXT, VOCAB, MEASURES.set_size)
-    score = scored(found, firings, TEXT, MEASURES.context)[0].by_quarter().mean(0)
-    assert score[0] > 0.55
-    assert (
-        data["notes"][0]
-        == f"explained by the tokens: {explanation_text(found, 0, WORDS, 2)} (detection {score[0]:.2f})"
-    )
-    assert data["notes"][1] == "explained by the tokens: (nothing) (fires too rarely to be scored)"
+def test_notes_hold_the_tokens_and_how_well_they_predict(data):
+    score = explained(tiny_dictionary().encode(READING.x), TEXT).all
+    assert data["notes"][0].startswith("fires on the tokens: ")
+    assert data["notes"][0].endswith(f"(correlation with prediction {score[0]:.2f})")
+    assert data["notes"][1] == "fires on the tokens:  (fires too rarely to be scored)"
     assert torch.tensor([len(data[key]) for key in ("notes", "top", "density")]).unique().tolist() == [10]
 
 
-def test_every_kind_of_dictionary_is_made_and_the_relu_one_is_of_the_narrowest_width(tmp_path):
+def test_every_kind_of_dictionary_is_made(tmp_path):
     sizes = Dictionaries(
-        widths=[8, 12], width=12, twins=2, sparsity=2, tokens=1000,
+        widths=[8, 12], sparsity=2, tokens=1000, relu=True,
         training={"steps": 2, "batch": 64, "learning_rate": 0.01, "warmup": 0, "dead_after": 64, "resample_at": [1]},
     )  # fmt: skip
     save_file({"train": TOKENS.flatten()}, tmp_path / "tokens.safetensors")
     save_models(tmp_path / "models.safetensors", Models(SHAPE, [3], WEIGHTS))
     files = DictionariesFiles(
-        tokens=tmp_path / "tokens.safetensors", models=tmp_path / "models.safetensors", index=tmp_path / "index.json",
-        traces=tmp_path / "t.csv",
-    )  # fmt: skip
+        tokens=tmp_path / "tokens.safetensors", models=tmp_path / "models.safetensors", index=tmp_path / "index.json"
+    )
     dictionaries(files, sizes, RunInfo(scale="smoke", seeds=[3], device="cpu"))
-    made = {
-        (one["kind"], one["width"]): load_saelens(tmp_path / one["name"]) for one in read_json(tmp_path / "index.json")
-    }
-    expected = {(kind, width): "topk" for kind in ("trained", "start") for width in (8, 12)}
-    expected |= {("twin1", 8): "topk", ("twin2", 8): "topk", ("untrained", 12): "topk", ("relu", 8): "relu"}
+    index = read_index(files.index)
+    made = {name.removesuffix("-s3"): index.load(name) for name in index.entries}
+    expected = {f"{kind}-{width}": "topk" for kind in ("trained", "start") for width in (8, 12)}
+    expected |= {"twin-8": "topk", "untrained-12": "topk", "relu-12": "relu"}
     assert {key: one.activation for key, one in made.items()} == expected
-    assert all(one.d_sae == width for (_, width), one in made.items())
+    assert all(one.d_sae == int(key.split("-")[1]) for key, one in made.items())
+    assert left_start(made["start-8"], made["start-8"]) == pytest.approx(1)
+    assert 0.9 < left_start(made["trained-8"], made["start-8"]) < 0.9999
+    assert left_start(made["trained-8"], made["twin-8"]) < 0.5
