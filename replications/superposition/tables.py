@@ -67,10 +67,11 @@ def column_rows(
     name: str,
     densities: Float[Tensor, " density"],
     W: Float[Tensor, "seed density hidden feature"],
+    b: Float[Tensor, "seed density feature"],
     seeds: list[int],
 ) -> list[list[Any]]:
-    """Rows (name, seed, density, feature, norm, superposition, dimensionality) of models of any width."""
-    measures = [norms(W), superposition(W), dimensionality(W)]
+    """Rows (name, seed, density, feature, norm, superposition, bias) of models of any width."""
+    measures = [norms(W), superposition(W), b]
     return [
         [name, seed, s, i, *(float(one[k, d, i]) for one in measures)]
         for (k, seed), (d, s), i in itertools.product(
@@ -88,16 +89,6 @@ def random_orders(n_features: int, seed: int) -> list[Tensor]:
     """`ORDERS` random orders of the features."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randperm(n_features, generator=generator) for _ in range(ORDERS)]
-
-
-def restart_spread(*losses: Float[Tensor, "seed _density _row _restart"]) -> Metric:
-    """How far restarts end apart: median loss over that of the best restart, less 1, mean over cells."""
-    spreads = []
-    for loss in losses:
-        best = loss.amin(-1)
-        spreads.append(((loss.quantile(0.5, dim=-1) - best) / best.clamp(min=1e-12)).flatten(1))
-    text = "median loss of the restarts over that of the best, less 1, mean over cells"
-    return compare(torch.cat(spreads, dim=1).mean(1), unit="1", formula=text)
 
 
 def rank_correlation(a: Float[np.ndarray, " density"], b: Float[np.ndarray, " density"]) -> float:
