@@ -66,7 +66,7 @@ def draw_absolute(frame: pd.DataFrame, motif: pd.DataFrame) -> Picture:
         weights = np.zeros((n_units, n_features))
         weights[part["unit"], part["feature"]] = part["weight"].abs()
         stack_weights(axes, weights[weights.argmax(1).argsort(kind="stable")], colours)
-        axes.set_title(f"s = {density:g}: {part['polysemantic'].iloc[0]} of {n_units} shared", fontsize=7)
+        axes.set_title(f"s = {density:g}: {part['polysemantic'].iloc[0]} shared", fontsize=7)
         axes.set(xlabel="hidden unit", xticks=[])
     panels[0].set_ylabel("$|W_{ji}|$ / largest, stacked")
     mappable = ScalarMappable(Normalize(1, COLOURED), SEQUENTIAL)
@@ -96,7 +96,7 @@ def draw_absolute(frame: pd.DataFrame, motif: pd.DataFrame) -> Picture:
     left.set_yticks(*log_ticks([0.1, 0.2, 0.5, 1.0, 2.0, 5.0]))
     left.minorticks_off()
     left.invert_xaxis()
-    left.legend(frameon=False, title="hidden units", title_fontsize=7, loc="center left")
+    left.legend(frameon=False, title="hidden units", title_fontsize=7, loc="lower left")
     shown = motif[motif["served"]].assign(size=lambda rows: rows["into"].abs())
     excited, inhibited = shown[shown["outof"] > 0], shown[shown["outof"] < 0]
     for rows, colour, label in ((excited, PALETTE[0], "excites"), (inhibited, PALETTE[1], "inhibits")):
