@@ -30,7 +30,7 @@ def draw_planes(columns: pd.DataFrame) -> Figure:
         line[0].set_ylabel(NAMES[activation])
     for axes, density in zip(planes[0], densities, strict=True):
         axes.set_title(f"s = {density:.2g}", fontsize=7)
-    draw_shares(bottom.subplots(), columns[columns["activation"] == "relu"], legend=True)
+    draw_shares(bottom.subplots(), columns[columns["activation"] == "relu"])
     return figure
 
 

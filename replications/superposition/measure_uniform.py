@@ -30,7 +30,7 @@ from replications.superposition.geometry import HALF, checked_dimensionality, di
 from replications.superposition.grid import Grid, load_grid
 from replications.superposition.settings import Uniform
 from replications.superposition.streams import batch
-from replications.superposition.tables import compare, compare_ranks
+from replications.superposition.tables import compare, rank_correlation
 from replications.superposition.training import initial
 
 LEVELS = {"3/4": 3 / 4, "2/3": 2 / 3, "1/2": 1 / 2, "2/5": 2 / 5, "3/8": 3 / 8}
@@ -188,12 +188,14 @@ def adversarial_metrics(grid: Grid, attacks: dict[str, Tensor], seeds: list[int]
     dense, sparse = int(grid.densities.argmax()), int(grid.densities.argmin())
     crowding = 1 / dims_per_feature(grid.W[:, :, 0, 0])
     sparsity = (1 / grid.densities).expand(len(seeds), -1)
+    pairs = {
+        "feature_directions": (attacks["vulnerability"], crowding),
+        "random_directions": (attacks["random"], crowding),
+        "density_alone": (attacks["vulnerability"], sparsity),
+    }
     ranks = {
-        name: compare_ranks(*pair, seeds, formula="").per_seed or []
-        for name, pair in {
-            "random_directions": (attacks["random"], crowding),
-            "density_alone": (attacks["vulnerability"], sparsity),
-        }.items()
+        name: [rank_correlation(a.numpy(), b.numpy()) for a, b in zip(*pair, strict=True)]
+        for name, pair in pairs.items()
     }
     ideal = attacks["ideal"]
     return {
@@ -210,10 +212,9 @@ def adversarial_metrics(grid: Grid, attacks: dict[str, Tensor], seeds: list[int]
             random_directions=attacks["random_ideal"][:, sparse],
             densest_models=ideal[:, dense],
         ),
-        "tracks_features": compare_ranks(
-            attacks["vulnerability"],
-            crowding,
-            seeds,
+        "tracks_features": compare(
+            ranks.pop("feature_directions"),
+            unit="1",
             formula="rank correlation over densities of vulnerability with 1 / D*",
             **ranks,
         ),

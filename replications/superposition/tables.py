@@ -13,12 +13,11 @@ from torch import Tensor
 
 from common.core.errors import UserError
 from common.core.metrics import Metric
-from common.core.statistics import against_null, over_seeds
+from common.core.statistics import over_seeds
 from replications.superposition.geometry import canonical, dimensionality, norms, superposition
 from replications.superposition.grid import Best, Grid
 
 ORDERS = 50
-PERMUTATIONS = 100
 PerSeed = Sequence[float] | Float[Tensor, " seed"] | Float[np.ndarray, " seed"]
 
 
@@ -94,22 +93,3 @@ def random_orders(n_features: int, seed: int) -> list[Tensor]:
 def rank_correlation(a: Float[np.ndarray, " density"], b: Float[np.ndarray, " density"]) -> float:
     """Spearman's; 0 if one of them is constant."""
     return float(spearmanr(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
-
-
-def compare_ranks(
-    values: Float[Tensor, "seed density"],
-    others: Float[Tensor, "seed density"],
-    seeds: list[int],
-    *,
-    formula: str,
-    **controls: PerSeed,
-) -> Metric:
-    """Rank correlation over densities; against other correlations, and its null of `PERMUTATIONS` orders a seed."""
-    pairs = [(a.double().numpy(), b.double().numpy()) for a, b in zip(values, others, strict=True)]
-    effect = compare([rank_correlation(a, b) for a, b in pairs], unit="1", formula=formula, **controls)
-    null = []
-    for (a, b), seed in zip(pairs, seeds, strict=True):
-        generator = np.random.default_rng(seed)
-        null += [rank_correlation(generator.permutation(a), b) for _ in range(PERMUTATIONS)]
-    text = f"densities permuted {PERMUTATIONS} times per seed"
-    return against_null(effect, np.array(null), name="permuted_densities", formula=text)
