@@ -181,6 +181,6 @@ def test_training_computes_one_feature_in_two_units(tmp_path):
         TrainFiles(models=tmp_path / "models.safetensors"), Absolute(training=training, judged_density=0.3), run
     )
     found = load_file(tmp_path / "models.safetensors")
-    assert found["relu.W1"].shape == (2, 2, 3, 2, 4)
+    assert found["relu.W1"].shape == (2, 2, 10, 2, 4)
     assert float(found["relu.loss"].amin(-1).max()) < 1.3
     assert float(found["linear.loss"].min()) > 2
