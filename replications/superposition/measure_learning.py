@@ -143,7 +143,8 @@ def level_metrics(
     effect, near_mean, permuted_mean = torch.tensor(numbers, dtype=torch.float64).T
     kept = norms(last) > HALF
     level = ((shares[-1] - 0.5).abs() < LEVEL) & kept
-    late = [float((one > 1.01 * one[-1]).nonzero().max() / windows) for one in loss.T]
+    above = [(one > 1.01 * one[-1]).nonzero()[:, 0].tolist() for one in loss.T]
+    late = [max(times, default=0) / windows for times in above]
     return {
         "drops_at_jumps": compare(
             effect,
@@ -153,7 +154,7 @@ def level_metrics(
             permuted_windows=permuted_mean,
         ),
         "at_one_half": compare(
-            level.double().sum(-1) / kept.double().sum(-1),
+            level.double().sum(-1) / kept.double().sum(-1).clamp(min=1),
             unit="share",
             formula=f"stored features that end within {LEVEL} of 1/2",
         ),
