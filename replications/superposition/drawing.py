@@ -1,5 +1,7 @@
 """Pieces that several figures of this replication share."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -39,40 +41,23 @@ def edges(centres: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " edge"]:
     return np.asarray(np.exp(np.append(logs - half, logs[-1] + half)))
 
 
-def draw_shares(axes: Axes, columns: pd.DataFrame, *, legend: bool) -> None:
+def draw_shares(axes: Axes, columns: pd.DataFrame) -> None:
     """Dimensionality of every feature of every seed against density (log, dense on the left)."""
-    for share in GUIDES:
-        axes.axhline(share, color="0.8", linewidth=0.7, zorder=0)
-    features = sorted(columns["feature"].unique())
-    seeds = sorted(columns["seed"].unique())
+    features, seeds = sorted(columns["feature"].unique()), columns["seed"].nunique()
     for feature in features:
         one = columns[columns["feature"] == feature]
         shift = 1.0 + 0.02 * (feature - (len(features) - 1) / 2)  # apart on the log axis
-        axes.plot(
-            one["density"] * shift,
-            one["dimensionality"],
-            "o",
-            color=PALETTE[int(feature) % len(PALETTE)],
-            markersize=2.6,
-            alpha=0.75,
-            markeredgewidth=0,
-            label=f"feature {feature + 1}",
-        )
+        colour = PALETTE[int(feature) % len(PALETTE)]
+        style: dict[str, Any] = {"color": colour, "markersize": 2.6, "alpha": 0.75, "label": f"feature {feature + 1}"}
+        axes.plot(one["density"] * shift, one["dimensionality"], "o", markeredgewidth=0, **style)
     axes.set(xscale="log", ylim=(-0.06, 1.08), xlabel="feature density s (log scale, sparser to the right)")
     axes.invert_xaxis()
-    axes.set_ylabel(f"dimensionality $D_i$\n({len(seeds)} seeds)")
+    axes.set_ylabel(f"dimensionality $D_i$\n({seeds} seeds)")
     axes.set_xticks(*log_ticks([1.0, 0.5, 0.2, 0.1, 0.05] + ([0.02] if columns["density"].min() < 0.04 else [])))
     axes.minorticks_off()
     for share, label in GUIDES.items():
+        axes.axhline(share, color="0.8", linewidth=0.7, zorder=0)
         axes.annotate(
             label, (1.005, share), xycoords=("axes fraction", "data"), fontsize=6.5, va="center", color="0.35"
         )
-    if legend:
-        axes.legend(
-            loc="lower center",
-            bbox_to_anchor=(0.5, 1.0),
-            ncols=len(features),
-            frameon=False,
-            handletextpad=0.1,
-            columnspacing=0.9,
-        )
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(features), frameon=False, columnspacing=0.9)

@@ -7,11 +7,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from common.core.figures import COLUMN_WIDTH, DIVERGING, PAGE_WIDTH, PALETTE, SEQUENTIAL, Plan, run_plans
-from replications.superposition.drawing import draw_plane, draw_shares, log_ticks
+from common.core.figures import DIVERGING, PAGE_WIDTH, SEQUENTIAL, Plan, run_plans
+from replications.superposition.drawing import draw_plane, draw_shares
 
 NAMES = {"relu": "ReLU", "linear": "linear\n(control)"}
-MARKERS = "ovs^Dp"
 MANY_TITLES = {"linear": "linear (control)", "relu": "ReLU"}
 
 
@@ -31,43 +30,7 @@ def draw_planes(columns: pd.DataFrame) -> Figure:
         line[0].set_ylabel(NAMES[activation])
     for axes, density in zip(planes[0], densities, strict=True):
         axes.set_title(f"s = {density:.2g}", fontsize=7)
-    draw_shares(bottom.subplots(), columns[columns["activation"] == "relu"], legend=True)
-    return figure
-
-
-def draw_restarts(frame: pd.DataFrame) -> Figure:
-    """One mark per restart."""
-    frame["ratio"] = frame["loss"] / frame["best_loss"]
-    figure, axes = plt.subplots(figsize=(1.35 * COLUMN_WIDTH, 2.7))
-    kinds = sorted(frame["stored"].unique())
-    for k, kind in enumerate(kinds):
-        one = frame[frame["stored"] == kind]
-        shift = 1.0 + 0.035 * (k - (len(kinds) - 1) / 2)
-        axes.plot(
-            one["density"] * shift,
-            np.maximum(one["ratio"], 1.0),
-            MARKERS[int(kind) % len(MARKERS)],
-            color=PALETTE[int(kind) % len(PALETTE)],
-            markersize=2.8,
-            alpha=0.6,
-            markeredgewidth=0,
-            label=f"{kind}",
-        )
-    axes.set(xscale="log", yscale="log", xlabel="feature density s (log scale, sparser to the right)")
-    axes.set_ylabel("loss over that of the best restart")
-    axes.invert_xaxis()
-    axes.set_xticks(*log_ticks([1.0, 0.5, 0.2, 0.1, 0.05, 0.02]))
-    highest = float(frame["ratio"].max())
-    axes.set_yticks(*log_ticks([tick for tick in (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0) if tick <= 1.15 * highest]))
-    axes.minorticks_off()
-    axes.legend(
-        title="features\nstored",
-        title_fontsize=7,
-        frameon=False,
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        handletextpad=0.1,
-    )
+    draw_shares(bottom.subplots(), columns[columns["activation"] == "relu"])
     return figure
 
 
@@ -82,10 +45,16 @@ def draw_many(frame: pd.DataFrame, grams: pd.DataFrame) -> Figure:
     colours = plt.get_cmap(SEQUENTIAL)
     for above, place, (activation, density) in zip(top, axes, panels, strict=True):
         gram = grams[(grams["activation"] == activation) & (grams["density"] == density)]
-        square = gram.pivot(index="feature", columns="other", values="product")
-        image = above.imshow(square, cmap=DIVERGING, vmin=-1, vmax=1, rasterized=True)
-        above.set(xticks=[], yticks=[])
+        square = gram.pivot(index="feature", columns="other", values="product").to_numpy()
         bars = one[(one["activation"] == activation) & (one["density"] == density)].sort_values("feature")
+        gap = np.full((len(square), 1), np.nan)
+        joined = np.hstack([square, gap, bars[["bias"]].to_numpy().repeat(2, axis=1)])
+        image = above.imshow(joined, cmap=DIVERGING, vmin=-1, vmax=1, rasterized=True)
+        above.set_xticks([len(square) / 2 - 0.5, len(square) + 1.5], ["$W^T W$", "$b$"])
+        above.tick_params(axis="x", length=0)
+        above.set(yticks=[])
+        for spine in above.spines.values():
+            spine.set_visible(False)
         shade = colours(scale(bars["superposition"].to_numpy().clip(0.0, 1.0)))
         place.barh(bars["feature"] + 1, bars["norm"], color=shade, height=0.8)
         above.set_title(f"{MANY_TITLES[activation]}, s = {density:g}", fontsize=7)
@@ -94,7 +63,7 @@ def draw_many(frame: pd.DataFrame, grams: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("feature, most important on top")
     axes[0].set_yticks(np.arange(1, one["feature"].max() + 2, 3 if one["feature"].max() > 10 else 1))
     top[0].set_ylabel("feature")
-    figure.colorbar(image, ax=top, label=r"$W^T W$", pad=0.01, fraction=0.03)
+    figure.colorbar(image, ax=top, label="value", pad=0.01, fraction=0.03)
     label = "superposition (1 and more alike)"
     figure.colorbar(ScalarMappable(scale, SEQUENTIAL), ax=axes, label=label, pad=0.01, fraction=0.03)
     return figure
@@ -103,7 +72,6 @@ def draw_many(frame: pd.DataFrame, grams: pd.DataFrame) -> Figure:
 PLANS = {
     "intro/intro": Plan(draw_planes, ("table.csv",)),
     "polygons/polygons": Plan(draw_planes, ("table.csv",)),
-    "polygons/restarts": Plan(draw_restarts, ("restarts.csv",)),
     "many_features/many_features": Plan(draw_many, ("table.csv", "products.csv")),
 }
 

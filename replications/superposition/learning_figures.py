@@ -6,53 +6,82 @@ import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
+from common.core.figures import PAGE_WIDTH, PALETTE, Picture, Plan, run_plans
 from replications.superposition.drawing import log_ticks
 
-LEVEL_TITLES = {"relu": "ReLU", "linear": "linear (control)"}
-EARLY = 0.2  # of training, shown for the levels; afterwards nothing moves
+SEEDS_SHOWN = 3
+SHOWN_FROM = 0.05  # of training; before it all weights grow
+STAGES = (0.02, 0.12, 0.3, 1.0)  # of training
 COURSES = {"correlated": PALETTE[0], "independent": PALETTE[1]}
 SHOWN = 6
 KINDS = {"feature": ("columns $W_i$", PALETTE[0]), "point": ("training points $W x$", PALETTE[1])}
 DECAYS = {"weak": (PALETTE[0], "weight decay of the paper"), "strong": (PALETTE[1], "strong decay (control)")}
-WIDTH_TITLES = {"weak": "weight decay of the paper", "strong": "strong decay (control)"}
-MARKERS = "os^Dvp"
 
 
 def draw_energy_levels(frame: pd.DataFrame) -> Figure:
-    """D_i of every feature, and the loss, for the first seed."""
-    one = frame[frame["seed"] == frame["seed"].iloc[0]]
-    figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 3.8), sharex="col", sharey="row", height_ratios=[1.5, 1.0])
-    for column, (activation, title) in enumerate(LEVEL_TITLES.items()):
-        part = one[one["activation"] == activation]
-        for _, feature in part.groupby("feature"):
-            axes[0, column].plot(feature["time"], feature["dimensionality"], color=PALETTE[0], linewidth=0.5, alpha=0.5)
-        course = part[part["feature"] == 0]
-        axes[1, column].plot(course["time"], course["loss"] / course["loss"].iloc[-1], color="black", linewidth=0.9)
-        axes[0, column].set(title=title, ylim=(-0.03, 1.0))
-        axes[1, column].set(xlabel="share of training", ylim=(0.99, 1.12), xlim=(-0.005, EARLY))
-    axes[0, 0].axhline(0.5, color="0.75", linewidth=0.7, zorder=0)
+    """D_i of every feature over training, and the loss, of some seeds; bands mark the windows of most change."""
+    seeds = frame["seed"].unique()[:SEEDS_SHOWN]
+    figure, axes = plt.subplots(
+        2, len(seeds), figsize=(PAGE_WIDTH, 3.8), sharex=True, sharey="row", height_ratios=[1.6, 1.0]
+    )
+    for column, seed in enumerate(seeds):
+        part = frame[frame["seed"] == seed]
+        shares = part.pivot(index="time", columns="feature", values="dimensionality")
+        loss = part.drop_duplicates("time").set_index("time")["loss"]
+        axes[0, column].plot(shares.index, shares, linewidth=0.7, alpha=0.8)
+        axes[1, column].plot(loss.index, loss / loss.iloc[-1], color="black", linewidth=0.9)
+        step = shares.index[1]
+        for time in part[part["most_change"]]["time"].unique():
+            for place in axes[:, column]:
+                place.axvspan(time - step, time, color="0.88", linewidth=0, zorder=0)
+        axes[0, column].set_title(f"seed {seed}")
+        axes[1, column].set(xlabel="share of training", xlim=(SHOWN_FROM, 1.0))
+    late = frame[frame["time"] >= SHOWN_FROM]
+    last = frame[frame["time"] == 1.0].groupby("seed")["loss"].first()
+    axes[1, 0].set(ylabel="loss / final loss", ylim=(0.99, 1.03 * float((late["loss"] / late["seed"].map(last)).max())))
+    for share, text in {0.5: "1/2", 0.667: "2/3", 0.75: "3/4", 0.4: "2/5"}.items():
+        for place in axes[0]:
+            place.axhline(share, color="0.75", linewidth=0.6, zorder=0)
+        axes[0, -1].annotate(text, (1.01, share), xycoords=("axes fraction", "data"), fontsize=6.5, va="center")
     axes[0, 0].set_ylabel("dimensionality $D_i$")
-    axes[1, 0].set_ylabel("loss / final loss")
     return figure
 
 
-def draw_octahedron(courses: pd.DataFrame) -> Figure:
-    """Cosine within sets, and the loss, all seeds."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.4))
+def draw_octahedron(courses: pd.DataFrame, paths: pd.DataFrame) -> Picture:
+    """Top: columns of one model in three dimensions, at stages and as paths. Bottom: loss, and cosine within sets."""
+    figure = plt.figure(figsize=(PAGE_WIDTH, 4.2))
+    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[1.25, 1.0])).tolist()
+    times = np.sort(paths["time"].unique())
+    stages = [float(times[np.abs(times - stage).argmin()]) for stage in STAGES]
+    for k, stage in enumerate(stages):
+        axes = top.add_subplot(1, len(stages), k + 1, projection="3d")
+        for feature in range(6):
+            course = paths[(paths["time"] <= stage) & (paths["feature"] == feature)]
+            colour = PALETTE[feature // 3]
+            axes.plot(course["x"], course["y"], course["z"], color=colour, linewidth=0.7, alpha=0.6)
+            end = course.iloc[-1]
+            axes.plot([0, end["x"]], [0, end["y"]], [0, end["z"]], color=colour, linewidth=1.1)
+            axes.plot([end["x"]], [end["y"]], [end["z"]], "o", color=colour, markersize=3.5)
+        axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1), xticks=[], yticks=[], zticks=[])
+        axes.set_box_aspect((1, 1, 1), zoom=1.25)
+        axes.view_init(elev=22, azim=32)
+        axes.set_title(f"at {stage:.0%} of training", fontsize=7)
+    left, right = bottom.subplots(1, 2)
     for kind, colour in COURSES.items():
         for k, (_, course) in enumerate(courses[courses["kind"] == kind].groupby("seed")):
             label = f"{kind}{'' if kind == 'correlated' else ' (control)'}" if k == 0 else None
-            left.plot(course["time"], course["within_sets"], color=colour, linewidth=0.8, alpha=0.7, label=label)
-            loss = course["loss"] / course["loss"].iloc[-1]
-            right.plot(course["time"], loss, color=colour, linewidth=0.8, alpha=0.7)
-    left.set(title="two sets of three, m = 3", ylabel="mean cosine within sets", ylim=(-0.35, 1.5), yticks=[0, 0.5, 1])
-    left.set_xlabel("share of training")
-    left.legend(frameon=False, loc="upper right")
-    right.set(yscale="log", xlabel="share of training", ylabel="loss / final loss")
-    right.set_yticks([1, 3, 10, 30], ["1", "3", "10", "30"])
-    right.minorticks_off()
-    return figure
+            left.plot(course["time"], course["loss"] / course["loss"].iloc[-1], color=colour, linewidth=0.8, alpha=0.7)
+            right.plot(course["time"], course["within_sets"], color=colour, linewidth=0.8, alpha=0.7, label=label)
+    for axes in (left, right):
+        axes.set_xlabel("share of training")
+        for stage in stages:
+            axes.axvline(stage, color="0.8", linewidth=0.6, zorder=0)
+    left.set(yscale="log", ylabel="loss / final loss")
+    left.set_yticks([1, 3, 10, 30], ["1", "3", "10", "30"])
+    left.minorticks_off()
+    right.set(ylabel="mean cosine within sets", ylim=(-0.35, 1.1), yticks=[0, 0.5, 1])
+    right.legend(frameon=False, loc="upper right")
+    return figure, pd.concat([courses, paths])
 
 
 def draw_double_descent(frame: pd.DataFrame, vectors: pd.DataFrame) -> Figure:
@@ -102,38 +131,10 @@ def draw_double_descent(frame: pd.DataFrame, vectors: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_widths(frame: pd.DataFrame) -> Figure:
-    """One panel per weight decay; marks are seeds, lines their mean."""
-    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.6), sharey=True)
-    sizes = np.sort(frame["points"].unique())
-    for axes, (decay, title) in zip(panels, WIDTH_TITLES.items(), strict=True):
-        for k, (hidden, part) in enumerate(frame[frame["decay"] == decay].groupby("hidden")):
-            colour, marker = PALETTE[k % len(PALETTE)], MARKERS[k % len(MARKERS)]
-            axes.plot(part["points"], part["test_loss"], marker, color=colour, markersize=3, alpha=0.5)
-            mean = part.groupby("points")["test_loss"].mean()
-            axes.plot(
-                mean.index,
-                mean,
-                marker,
-                linestyle="-",
-                color=colour,
-                linewidth=1.0,
-                markersize=4,
-                label=f"m = {hidden}",
-            )
-        axes.set(xscale="log", xlabel="training points T", title=title)
-        axes.set_xticks(*log_ticks([float(size) for size in sizes]))
-        axes.minorticks_off()
-    panels[0].set(ylabel="test loss")
-    panels[1].legend(title="hidden units", title_fontsize=7, frameon=False)
-    return figure
-
-
 PLANS = {
     "energy_levels/energy_levels": Plan(draw_energy_levels, ("table.csv",)),
-    "octahedron/octahedron": Plan(draw_octahedron, ("table.csv",)),
+    "octahedron/octahedron": Plan(draw_octahedron, ("table.csv", "paths.csv")),
     "double_descent/double_descent": Plan(draw_double_descent, ("table.csv", "columns.csv")),
-    "widths/widths": Plan(draw_widths, ("table.csv",)),
 }
 
 

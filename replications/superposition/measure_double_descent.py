@@ -6,12 +6,8 @@ length: unweighted means are m / n and m / T for any model that uses all its dim
 Few vectors have large shares in any model, trained or not, so that points lead at few T proves nothing by itself; that
 they share the plane equally does: all D are then m / T. (Regular polygons do, and so do other tight frames.)
 Controls: a strong weight decay; the other end of the range of T; the same points in the untrained model.
-
-`widths`, the same bump for several numbers of hidden units m: its smallest height over m, and, as the control, the
-greatest one over m under the strong weight decay.
 """
 
-import itertools
 from pathlib import Path
 
 import torch
@@ -23,7 +19,7 @@ from common.core.metrics import Metric, write_metrics
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from replications.superposition.geometry import checked_dimensionality, norms
-from replications.superposition.settings import MeasureDoubleDescent
+from replications.superposition.settings import FewPoints
 from replications.superposition.tables import compare
 
 DRAWN = 1000
@@ -38,21 +34,17 @@ class MeasureFiles(Files):
     """losses and shares"""
     columns: Path
     """W and h of the first seed"""
-    widths_models: Path | None = None
-    widths_metrics: Path | None = None
-    widths_table: Path | None = None
-    """losses by number of hidden units"""
 
 
-def measure_double_descent(files: MeasureFiles, settings: MeasureDoubleDescent, run: RunInfo) -> None:
-    """Measures the parts that were trained."""
-    points = settings.double_descent.training.points
+def measure_double_descent(files: MeasureFiles, settings: FewPoints, run: RunInfo) -> None:
+    """Measures losses and dimensionalities over the number of points."""
+    points = settings.points
     tensors = _load(files.models)
-    features = weighted_share(tensors["W"][:, :, :, 0])
-    data = torch.stack([weighted_share(tensors[f"hidden.{size}"][:, :, 0]) for size in points], dim=1)
+    features = weighted_share(tensors["W"])
+    data = torch.stack([weighted_share(tensors[f"hidden.{size}"]) for size in points], dim=1)
     write_metrics(files.metrics, descent_metrics(tensors, points, features, data))
     rows = [
-        [decay, seed, size, *(float(tensors[f"{name}_loss"][a, t, k, 0]) for name in ("train", "test")),
+        [decay, seed, size, *(float(tensors[f"{name}_loss"][a, t, k]) for name in ("train", "test")),
          float(features[a, t, k]), float(data[a, t, k])]
         for a, decay in enumerate(DECAYS) for t, size in enumerate(points)
         for k, seed in enumerate(run.seeds[: features.shape[2]])
@@ -62,20 +54,10 @@ def measure_double_descent(files: MeasureFiles, settings: MeasureDoubleDescent, 
     vectors = [
         [size, kind, i, *column]
         for t, size in enumerate(points)
-        for kind, one in (("feature", tensors["W"][0, t, 0, 0]), ("point", tensors[f"hidden.{size}"][0, 0, 0]))
+        for kind, one in (("feature", tensors["W"][0, t, 0]), ("point", tensors[f"hidden.{size}"][0, 0]))
         for i, column in zip(*longest(one), strict=True)
     ]
     write_table(files.columns, vectors, ["points", "kind", "index", "x", "y"], digits=8)
-    if settings.widths and files.widths_models and files.widths_metrics and files.widths_table:
-        sweep, tensors = settings.widths.training, _load(files.widths_models)
-        write_metrics(files.widths_metrics, width_metrics(tensors["test_loss"], sweep.widths, sweep.points))
-        axes = (DECAYS, sweep.points, run.seeds[: sweep.n_seeds], sweep.widths)
-        rows = [
-            [decay, width, seed, size, *(float(tensors[f"{name}_loss"][a, t, k, w]) for name in ("train", "test"))]
-            for (a, decay), (t, size), (k, seed), (w, width) in itertools.product(*map(enumerate, axes))
-        ]
-        names = ["decay", "hidden", "seed", "points", "train_loss", "test_loss"]
-        write_table(files.widths_table, rows, names, digits=8)
 
 
 def _load(path: Path) -> dict[str, Tensor]:
@@ -89,9 +71,9 @@ def descent_metrics(
     data: Float[Tensor, "decay size seed"],
 ) -> dict[str, Metric]:
     """The bump, and who is stored at few and at many points."""
-    test = tensors["test_loss"][..., 0]
+    test = tensors["test_loss"]
     height = bump(test)
-    start, end = tensors[f"start.{points[FEWEST]}"][:, 0], tensors[f"hidden.{points[FEWEST]}"][0, :, 0]
+    start, end = tensors[f"start.{points[FEWEST]}"], tensors[f"hidden.{points[FEWEST]}"][0]
     text = "sum_i ||v_i||^2 D_i / sum_i ||v_i||^2 over vectors v: columns of W, or hidden vectors of training points"
     return {
         "bump": compare(
@@ -110,25 +92,6 @@ def descent_metrics(
             untrained=irregularity(start),
         ),
     }
-
-
-def width_metrics(
-    test: Float[Tensor, "decay size seed width"], widths: list[int], points: list[int]
-) -> dict[str, Metric]:
-    """Height and place of the bump for several numbers of hidden units."""
-    height = bump(test)
-    metrics = {
-        "bump_widths": compare(
-            height[0].amin(-1),
-            unit="loss",
-            formula="height of the bump at the m where it is lowest (control: highest)",
-            strong_decay=height[1].amax(-1),
-        )
-    }
-    for w, width in enumerate(widths):
-        text = f"T of the largest inner test loss, m = {width}"
-        metrics[f"bump_at_m{width}"] = compare(bump_place(test[..., w], points), unit="points", formula=text)
-    return metrics
 
 
 def bump(test_loss: Float[Tensor, "decay size *model"]) -> Float[Tensor, "decay *model"]:

@@ -2,42 +2,48 @@
 
 `octahedron`: early, the members of a correlated set share one direction, as in principal components; late, all six
 features form an octahedron whose antipodes belong to different sets. Controls: the end against the beginning, and
-independent features, divided into the same sets or, at the end, into random ones. `energy_levels`: in windows of one
-percent of training, after the first twentieth, the largest change of any feature's D_i, how much faster the loss falls
-in that window than in its neighbourhood, and both together: the largest change among windows in which the loss falls
-more than `STEEP` times as fast as around them. Control: the linear model.
+independent features, divided into the same sets or, at the end, into random ones.
+
+`energy_levels`: features move from level to level of dimensionality, and the loss drops when they do. Measured after
+the first twentieth of training, in which all weights grow: the share of the fall of the loss that lies in the tenth of
+the windows in which the D_i change most. Controls: the same falls at times shifted by 5 to 15 % of training, which
+keeps the slow trend that both have in common, and in permuted windows.
 """
 
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from replications.superposition.geometry import checked_dimensionality, norms
+from replications.superposition.geometry import HALF, checked_dimensionality, norms
 from replications.superposition.tables import compare, random_orders
 
 SKIPPED = 0.05  # of training, in which weights leave their random start
-AROUND = 5  # windows on either side that give the local trend
-STEEP = 3.0  # times the local trend: the loss drops
+MOST = 0.1  # of the windows: those in which the dimensionalities change most
+NEAR = (0.05, 0.15)  # of training: shifts of the control
+LEVEL = 0.02  # distance from 1/2 below which a feature is at that level
+PERMUTATIONS = 100
 
 
 class MeasureFiles(Files):
     octahedron_models: Path
     octahedron_metrics: Path
     octahedron_table: Path
-    levels_models: Path | None = None
-    levels_metrics: Path | None = None
-    levels_table: Path | None = None
+    octahedron_paths: Path
+    """columns of W over training, one model"""
+    levels_models: Path
+    levels_metrics: Path
+    levels_table: Path
     """D_i over training"""
 
 
 def measure_learning(files: MeasureFiles, run: RunInfo) -> None:
-    """Measures the parts that were trained."""
+    """Measures both parts."""
     tensors = _load(files.octahedron_models)
     together = {kind: within_sets(tensors[f"{kind}.W"]).mean(-1) for kind in ("correlated", "independent")}
     write_metrics(files.octahedron_metrics, octahedron_metrics(tensors, together))
@@ -48,20 +54,38 @@ def measure_learning(files: MeasureFiles, run: RunInfo) -> None:
         for t in range(len(course))
     ]
     write_table(files.octahedron_table, rows, ["kind", "seed", "time", "within_sets", "loss"], digits=8)
-    if files.levels_models and files.levels_metrics and files.levels_table:
-        tensors = _load(files.levels_models)
-        shares = {arm: checked_dimensionality(tensors[f"{arm}.W"][:, :, 0]) for arm in ("relu", "linear")}
-        losses = {arm: tensors[f"{arm}.loss"][:, :, 0] for arm in shares}
-        write_metrics(files.levels_metrics, level_metrics(shares, losses))
-        rows = [
-            [arm, seed, t / (len(one) - 1), i, float(one[t, k, i]), float(losses[arm][t, k])]
-            for arm, one in shares.items()
-            for k, seed in enumerate(run.seeds)
-            for t in range(len(one))
-            for i in range(one.shape[-1])
+    path, loss = _in_final_axes(tensors["correlated.W"][:, 0, 0]), tensors["correlated.loss"][:, 0, 0]
+    rows = [
+        [t / (len(path) - 1), float(loss[t]), i, *path[t, :, i].tolist()]
+        for t in range(len(path))
+        for i in range(path.shape[-1])
+    ]
+    write_table(files.octahedron_paths, rows, ["time", "loss", "feature", "x", "y", "z"], digits=8)
+
+    tensors = _load(files.levels_models)
+    shares, loss = checked_dimensionality(tensors["stream.W"][:, :, 0]), tensors["stream.loss"][:, :, 0]
+    write_metrics(files.levels_metrics, level_metrics(shares, loss, tensors["stream.W"][-1, :, 0], run.seeds))
+    rows = []
+    for k, seed in enumerate(run.seeds):
+        change, _ = windows_of(shares[:, k], loss[:, k])
+        most = {len(shares) - len(change) + place for place in most_change(change).tolist()}
+        rows += [
+            [seed, t / (len(shares) - 1), i, float(shares[t, k, i]), float(loss[t, k]), t in most]
+            for t in range(len(shares))
+            for i in range(shares.shape[-1])
         ]
-        names = ["activation", "seed", "time", "feature", "dimensionality", "loss"]
-        write_table(files.levels_table, rows, names, digits=8)
+    names = ["seed", "time", "feature", "dimensionality", "loss", "most_change"]
+    write_table(files.levels_table, rows, names, digits=8)
+
+
+def _in_final_axes(W: Float[Tensor, "snapshot 3 feature"]) -> Float[Tensor, "snapshot 3 feature"]:
+    """Turned so that three features that end at right angles lie near the axes: a picture does not show the turn."""
+    unit = W[-1] / norms(W[-1])
+    other = int((unit.T @ unit)[0].abs().argmin())
+    third = torch.linalg.cross(unit[:, 0], unit[:, other])
+    basis, triangle = torch.linalg.qr(torch.stack([unit[:, 0], unit[:, other], third], 1))
+    turned: Tensor = (basis * triangle.diagonal().sign()).T @ W
+    return turned
 
 
 def _load(path: Path) -> dict[str, Tensor]:
@@ -100,37 +124,60 @@ def octahedron_metrics(
 
 
 def level_metrics(
-    shares: dict[str, Float[Tensor, "snapshot seed feature"]], losses: dict[str, Float[Tensor, "snapshot seed"]]
+    shares: Float[Tensor, "snapshot seed feature"],
+    loss: Float[Tensor, "snapshot seed"],
+    last: Float[Tensor, "seed hidden feature"],
+    seeds: list[int],
 ) -> dict[str, Metric]:
-    """Jumps of dimensionality and drops of the loss."""
-    jumps = {
-        arm: [largest_jump(shares[arm][:, k], losses[arm][:, k]) for k in range(one.shape[1])]
-        for arm, one in shares.items()
+    """Changes of dimensionality and drops of the loss; where features end; how long training goes on."""
+    windows = len(shares) - 1
+    shifts = [k for k in range(1, windows) if NEAR[0] <= k / windows <= NEAR[1]]
+    numbers = []
+    for k, seed in enumerate(seeds):
+        change, fall = windows_of(shares[:, k], loss[:, k])
+        generator = torch.Generator().manual_seed(seed)
+        orders = [torch.randperm(len(fall), generator=generator) for _ in range(PERMUTATIONS)]
+        near = [coincidence(change, fall.roll(sign * shift)) for shift in shifts for sign in (1, -1)]
+        permuted = [coincidence(change, fall[order]) for order in orders]
+        numbers.append([coincidence(change, fall), sum(near) / len(near), sum(permuted) / len(permuted)])
+    effect, near_mean, permuted_mean = torch.tensor(numbers, dtype=torch.float64).T
+    kept = norms(last) > HALF
+    level = ((shares[-1] - 0.5).abs() < LEVEL) & kept
+    above = [(one > 1.01 * one[-1]).nonzero()[:, 0].tolist() for one in loss.T]
+    late = [max(times, default=0) / windows for times in above]
+    return {
+        "drops_at_jumps": compare(
+            effect,
+            unit="share",
+            formula=f"share of the loss's fall in the {MOST:.0%} of windows where sum_i (change of D_i)^2 is largest",
+            shifted_in_time=near_mean,
+            permuted_windows=permuted_mean,
+        ),
+        "at_one_half": compare(
+            level.double().sum(-1) / kept.double().sum(-1).clamp(min=1),
+            unit="share",
+            formula=f"stored features that end within {LEVEL} of 1/2",
+        ),
+        "until_one_percent": compare(late, unit="share of training", formula="last time the loss is 1 % above its end"),
     }
-    texts = {
-        "jump": ("dimensions", "largest change of a D_i within one percent of training"),
-        "drop": ("1", f"fall of the loss where D_i changes most, over the median of the {2 * AROUND} windows around"),
-        "jump_at_drop": ("dimensions", f"largest change of a D_i where the loss falls {STEEP:g} times as fast"),
-    }
-    metrics = {}
-    for k, (name, (unit, text)) in enumerate(texts.items()):
-        relu, linear = ([one[k] for one in jumps[arm]] for arm in ("relu", "linear"))
-        metrics[name] = compare(relu, unit=unit, formula=text, linear=linear)
-    return metrics
 
 
-def largest_jump(
+def windows_of(
     shares: Float[Tensor, "snapshot feature"], loss: Float[Tensor, " snapshot"]
-) -> tuple[float, float, float]:
-    """The largest change of any D_i in one window, the fall of the loss there over the local trend, and the largest
-    change among windows whose fall is more than `STEEP` times the local trend (0 if there is none)."""
+) -> tuple[Float[Tensor, " window"], Float[Tensor, " window"]]:
+    """How much the D_i change, and how much the loss falls, between snapshots after the first part of training."""
     start = max(1, round(SKIPPED * (len(shares) - 1)))
-    change = (shares[1:] - shares[:-1]).abs().amax(-1)[start:]
-    fall = (loss[:-1] - loss[1:])[start:]
-    around = [torch.cat([fall[max(0, k - AROUND) : k], fall[k + 1 : k + 1 + AROUND]]) for k in range(len(fall))]
-    steepness = fall / torch.stack([one.median() for one in around]).clamp(min=1e-6 * loss[-1])
-    at = int(change.argmax())
-    return float(change[at]), float(steepness[at]), float(torch.where(steepness > STEEP, change, 0.0).max())
+    return (shares[1:] - shares[:-1]).square().sum(-1)[start:], (loss[:-1] - loss[1:])[start:]
+
+
+def coincidence(change: Float[Tensor, " window"], fall: Float[Tensor, " window"]) -> float:
+    """Share of the whole fall in the windows of most change."""
+    return float(fall[most_change(change)].sum() / fall.sum())
+
+
+def most_change(change: Float[Tensor, " window"]) -> Int[Tensor, " most"]:
+    """Places of the windows of most change."""
+    return change.argsort(descending=True)[: max(1, round(MOST * len(change)))]
 
 
 def within_sets(W: Float[Tensor, "*batch 3 6"]) -> Float[Tensor, "*batch"]:

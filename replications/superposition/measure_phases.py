@@ -1,15 +1,14 @@
-"""Step: phase diagrams, trained against exact, cell by cell; and how the second feature enters (section 3).
+"""Step: the phase diagram, trained against exact, cell by cell; and how the second feature enters (section 3).
 
-`phase_diagram` (n = 2, m = 1) and `third_feature` (n = 3, m = 2): the class of every trained cell against that of the
-exact optimum. Losses are integrated by quadrature, so the comparison holds to quadrature accuracy; a model that beat
-the exact optimum would show that the optimum is none, and stops the step. Controls: the linear model on the same data,
-and the exact classes in permuted cells. Cells within `band` of a border are not compared. Where `band` is below the
-grid step (as in `third_feature`), this leaves nothing out.
+`phase_diagram` (n = 2, m = 1): the class of every trained cell against that of the exact optimum. Losses are integrated
+by quadrature, so the comparison holds to quadrature accuracy; a model that beat the exact optimum would show that the
+optimum is none, and stops the step. Controls: the linear model on the same data, and the exact classes in permuted
+cells. Cells within `band` of a border, which is more than a step of the grid, are not compared.
 
 `first_order`: density falls in 2 % steps. At importance r < 1 the best model changes branch: the weaker feature,
 min(|w1|, |w2|), jumps from nothing to a large value between neighbouring densities, while both branches exist on either
-side and their losses cross. Control: r = 1, where it is stored at every density. There is a smaller jump there too,
-where two unequally stored features become equally strong.
+side and their losses cross. Control: r = 1, where both features are stored at every density. It jumps too, by about a
+quarter, where two unequally stored features become equally strong.
 """
 
 import itertools
@@ -17,34 +16,22 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
+from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
 from common.core.statistics import against_null
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from replications.superposition.cells import (
-    CLASSES,
-    PERMUTATIONS,
-    SUPERPOSED,
-    THIRD_CLASSES,
-    agreement,
-    candidate_class,
-    classify,
-    classify_third,
-    exact_losses,
-    near_border,
-    permuted_agreement,
-    read_exact,
-    third_losses,
-)
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.grid import Best, Grid, load_grid
-from replications.superposition.settings import Judging, MeasurePhases
-from replications.superposition.tables import compare, restart_spread
+from replications.superposition.settings import Judging
+from replications.superposition.tables import compare
+from replications.superposition.theory import expected_loss
 
 BEATEN = 1e-3  # relative; quadrature and optimiser errors of the exact loss are smaller
-THIRD_BEATEN = 0.01  # the nodes that this optimum was found with are fewer
+CLASSES = ("none", "ignored", "dedicated", "superposed")  # of the second feature
+PERMUTATIONS = 100
 BRANCH = 0.3  # min(|w1|, |w2|) that separates the branch with both features from the branch with one
 
 ByActivation = dict[str, np.ndarray]  # relu, linear: [seed density importance]
@@ -62,20 +49,13 @@ class MeasureFiles(Files):
     first_order_table: Path
     branches: Path
     """best restart of each branch, its loss by quadrature"""
-    third_models: Path | None = None
-    third_exact: Path | None = None
-    third_metrics: Path | None = None
-    third_table: Path | None = None
 
 
-def measure_phases(files: MeasureFiles, settings: MeasurePhases, run: RunInfo) -> None:
-    """Measures the parts that were trained. ArithmeticError if an exact optimum is beaten."""
-    metrics, table = phase_diagram(
-        files.phase_diagram_models, files.phase_diagram_exact, settings.phase_diagram.judging, run.seeds
-    )
+def measure_phases(files: MeasureFiles, settings: Judging, run: RunInfo) -> None:
+    """Measures both parts. ArithmeticError if an exact optimum is beaten."""
+    metrics, table = phase_diagram(files.phase_diagram_models, files.phase_diagram_exact, settings, run.seeds)
     write_metrics(files.phase_diagram_metrics, metrics)
     write_table(files.phase_diagram_table, table)
-
     grid = load_grid(files.first_order_models, "relu")
     checked_dimensionality(grid.W)
     exact = read_exact(files.first_order_exact, (len(grid.densities), len(grid.importance)))
@@ -83,105 +63,81 @@ def measure_phases(files: MeasureFiles, settings: MeasurePhases, run: RunInfo) -
     write_table(files.first_order_table, weaker_table(grid, exact, run.seeds), digits=8)
     write_table(files.branches, branch_table(grid, exact), digits=8)
 
-    third = settings.third_feature
-    if third and files.third_models and files.third_exact and files.third_metrics and files.third_table:
-        metrics, table = third_feature(files.third_models, files.third_exact, third.judging, run.seeds)
-        write_metrics(files.third_metrics, metrics)
-        write_table(files.third_table, table, digits=8)
-
 
 def phase_diagram(
     models: Path, exact: Path, judging: Judging, seeds: list[int]
 ) -> tuple[dict[str, Metric], pd.DataFrame]:
-    """Metrics and a table with one row per seed and cell, two features in one unit."""
-    grids = _grids(models)
+    """Metrics and a table with one row per seed and cell."""
+    grids = {name: load_grid(models, name) for name in ("relu", "linear")}
+    for grid in grids.values():
+        checked_dimensionality(grid.W)
     densities, importances = grids["relu"].densities.numpy(), grids["relu"].importance[:, 1].numpy()
     best = {name: grid.best() for name, grid in grids.items()}
-    w = {name: one.W[..., 0, :].numpy() for name, one in best.items()}
-    classes = {name: classify(one, judging.stored_norm) for name, one in w.items()}
+    classes = {name: classify(one.W[..., 0, :].numpy(), judging.stored_norm) for name, one in best.items()}
     loss = {name: exact_losses(best[name], densities, importances, relu=name == "relu") for name in best}
     truth = read_exact(exact, (len(densities), len(importances)))
     truth_class = classify(np.stack([truth["w1"], truth["w2"]], axis=-1), judging.stored_norm)
     ratio = {name: one / truth["loss"] for name, one in loss.items()}
     _require_unbeaten(ratio["relu"], BEATEN)
     far = ~near_border(truth_class, densities, importances, judging.band)
-    candidates = np.array([[candidate_class(r, s) for r in importances] for s in densities])
     metrics = diagram_metrics(classes, truth_class, ratio, far, judging, seeds)
-    superposed = {name: [float((one == SUPERPOSED).mean()) for one in classes[name]] for name in classes}
-    metrics |= {
-        "superposed": compare(
-            superposed["relu"],
-            unit="share",
-            formula=f"share of cells with |w1| and |w2| above {judging.stored_norm:g}",
-            linear=superposed["linear"],
-        ),
-        "candidate_agreement": compare(
-            [agreement(one, candidates, far) for one in classes["relu"]],
-            unit="share",
-            formula="as class_agreement, against the best of the three closed-form candidates",
-        ),
-        "cells_compared": compare(
-            [float(far.mean())] * len(seeds), unit="share", formula="share of cells away from borders"
-        ),
-        "linear_as_theory": compare(
-            [float((np.abs(one / truth["linear_loss"] - 1) <= 0.01).mean()) for one in loss["linear"]],
-            unit="share",
-            formula="share of cells where the linear model's loss is within 1 % of v(s) min(1, r)",
-        ),
-        "restart_spread": restart_spread(grids["relu"].loss),
-    }
+    metrics["cells_compared"] = compare(
+        [float(far.mean())] * len(seeds), unit="share", formula="share of cells away from borders"
+    )
+    metrics["linear_as_theory"] = compare(
+        [float((np.abs(one / truth["linear_loss"] - 1) <= 0.01).mean()) for one in loss["linear"]],
+        unit="share",
+        formula="share of cells where the linear model's loss is within 1 % of v(s) min(1, r)",
+    )
     columns = {
-        **{"w1": w["relu"][..., 0], "w2": w["relu"][..., 1]},
-        **{"class": np.array(CLASSES)[classes["relu"]], "loss_ratio": ratio["relu"]},
-        **{"linear_w1": w["linear"][..., 0], "linear_w2": w["linear"][..., 1]},
-        **{"linear_class": np.array(CLASSES)[classes["linear"]], "linear_loss_ratio": ratio["linear"]},
-        **{"exact_w1": truth["w1"], "exact_w2": truth["w2"], "exact_class": np.array(CLASSES)[truth_class]},
-        **{"exact_loss": truth["loss"], "candidate_loss": truth["candidate_loss"], "compared": far},
-    }
-    return metrics, cell_table(columns, seeds, densities, importances)
-
-
-def third_feature(
-    models: Path, exact: Path, judging: Judging, seeds: list[int]
-) -> tuple[dict[str, Metric], pd.DataFrame]:
-    """Metrics and a table with one row per seed and cell, three features in two units; of the third one."""
-    grids = _grids(models)
-    densities, importances = grids["relu"].densities.numpy(), grids["relu"].importance[:, 2].numpy()
-    best = {name: grid.best() for name, grid in grids.items()}
-    truth = read_exact(exact, (len(densities), len(importances)))
-    truth_W = np.stack([[truth[f"w{h}{i}"] for i in (1, 2, 3)] for h in (1, 2)]).transpose(2, 3, 0, 1)
-    truth_b = np.stack([truth["b1"], truth["b2"], truth["b3"]], axis=-1)
-    truth_loss = third_losses(truth_W, truth_b, densities, importances, relu=True)
-    ratio = {
-        name: np.stack(
-            [
-                third_losses(W, b, densities, importances, relu=name == "relu")
-                for W, b in zip(one.W.numpy(), one.b.numpy(), strict=True)
-            ]
-        )
-        / truth_loss
-        for name, one in best.items()
-    }
-    _require_unbeaten(ratio["relu"], THIRD_BEATEN)
-    classes = {name: classify_third(one.W.numpy(), judging.stored_norm) for name, one in best.items()}
-    truth_class = classify_third(truth_W, judging.stored_norm)
-    far = ~near_border(truth_class, densities, importances, judging.band)
-    metrics = diagram_metrics(classes, truth_class, ratio, far, judging, seeds)
-    metrics["restart_spread"] = restart_spread(grids["relu"].loss)
-    columns = {
-        "class": np.array(THIRD_CLASSES)[classes["relu"]],
-        "linear_class": np.array(THIRD_CLASSES)[classes["linear"]],
-        "exact_class": np.array(THIRD_CLASSES)[truth_class],
+        "class": np.array(CLASSES)[classes["relu"]],
+        "linear_class": np.array(CLASSES)[classes["linear"]],
+        "exact_class": np.array(CLASSES)[truth_class],
         **{"loss_ratio": ratio["relu"], "linear_loss_ratio": ratio["linear"], "compared": far},
     }
     return metrics, cell_table(columns, seeds, densities, importances)
 
 
-def _grids(models: Path) -> dict[str, Grid]:
-    grids = {name: load_grid(models, name) for name in ("relu", "linear")}
-    for grid in grids.values():
-        checked_dimensionality(grid.W)
-    return grids
+def classify(w: Float[np.ndarray, "*batch 2"], stored_norm: float) -> Int[np.ndarray, "*batch"]:
+    """Index into `CLASSES` for weights (w1, w2): which features have a weight above `stored_norm`."""
+    kept = np.abs(w) > stored_norm
+    return np.asarray(kept[..., 0].astype(np.int64) + 2 * kept[..., 1])
+
+
+def near_border(
+    classes: Int[np.ndarray, "density importance"],
+    densities: Float[np.ndarray, " density"],
+    importances: Float[np.ndarray, " importance"],
+    band: float,
+) -> Bool[np.ndarray, "density importance"]:
+    """Cells from which a change of density or importance by at most the factor 1 + band reaches another class."""
+    near = np.zeros(classes.shape, dtype=bool)
+    for axis, values in ((0, densities), (1, importances)):
+        close = np.abs(np.log(values[:, None] / values[None, :])) <= np.log1p(band) + 1e-9
+        moved = np.moveaxis(classes, axis, 0)
+        differs = moved[:, None] != moved[None, :]
+        mask = close.reshape(*close.shape, *[1] * (moved.ndim - 1))
+        near |= np.moveaxis((differs & mask).any(1), 0, axis)
+    return near
+
+
+def exact_losses(
+    best: Best, densities: Float[np.ndarray, " density"], importances: Float[np.ndarray, " row"], *, relu: bool
+) -> Float[np.ndarray, "seed density row"]:
+    """Expected loss of trained models by quadrature, so that no sampling noise enters the comparison."""
+    w, b = best.W[..., 0, :].numpy(), best.b.numpy()
+    r = np.broadcast_to(importances, w.shape[:1] + importances.shape)
+    columns = [expected_loss(w[:, d], b[:, d], r, float(s), relu=relu) for d, s in enumerate(densities)]
+    return np.stack(columns, axis=1)
+
+
+def read_exact(path: Path, shape: tuple[int, int]) -> dict[str, Float[np.ndarray, "density importance"]]:
+    """Columns of the exact table as grids. UserError if the table belongs to another grid."""
+    table = pd.read_csv(path)
+    if len(table) != shape[0] * shape[1]:
+        raise UserError(f"{path} has {len(table)} cells, the trained grid {shape[0] * shape[1]}; delete it and rerun")
+    ordered = table.sort_values(["density", "importance"], ascending=[False, True])
+    return {str(name): ordered[name].to_numpy().reshape(shape) for name in ordered.columns}
 
 
 def _require_unbeaten(ratio: np.ndarray, tolerance: float) -> None:
@@ -194,17 +150,26 @@ def diagram_metrics(
 ) -> dict[str, Metric]:
     """Agreement of classes and losses with the exact optimum, for the ReLU model; control: the linear model."""
     text = "share of cells away from borders with the class of the exact optimum"
-    agree = {name: [agreement(one, truth, far) for one in found] for name, found in classes.items()}
-    pairs = zip(classes["relu"], seeds, strict=True)
-    null = [permuted_agreement(one, truth, far, seed) for one, seed in pairs]
+    agree = {name: [float((one == truth)[far].mean()) for one in found] for name, found in classes.items()}
+    null = []
+    for one, seed in zip(classes["relu"], seeds, strict=True):
+        generator = np.random.default_rng(seed)
+        null += [float((one[far] == generator.permutation(truth[far])).mean()) for _ in range(PERMUTATIONS)]
     effect = compare(agree["relu"], unit="share", formula=text, linear=agree["linear"])
     permuted = f"{text}, its cells permuted {PERMUTATIONS} times per seed"
     near = {name: [float((one <= 1 + judging.loss_slack).mean()) for one in found] for name, found in ratio.items()}
     close = f"share of all cells with loss at most {1 + judging.loss_slack:g} times the exact optimum"
-    return {
-        "class_agreement": against_null(effect, np.concatenate(null), name="permuted_cells", formula=permuted),
+    metrics = {
+        "class_agreement": against_null(effect, np.array(null), name="permuted_cells", formula=permuted),
         "near_optimal": compare(near["relu"], unit="share", formula=close, linear=near["linear"]),
     }
+    for k, name in enumerate(CLASSES[1:], 1):
+        region = far & (truth == k)
+        at = {kind: [float((one == k)[region].mean()) for one in found] for kind, found in classes.items()}
+        metrics[f"agreement_{name}"] = compare(
+            at["relu"], unit="share", formula=f"{text}, cells that are {name} there", linear=at["linear"]
+        )
+    return metrics
 
 
 def cell_table(

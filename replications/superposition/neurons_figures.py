@@ -3,20 +3,17 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL, Picture, Plan, run_plans
 from replications.superposition.drawing import log_ticks
 
 TITLES = {"relu_hidden": "ReLU hidden units", "relu": "linear hidden\nunits (control)"}
 SHOWN = 5
-SHOWN_ABSOLUTE = 4
-COLOURED = 30  # less important features have one colour
+COLOURED = 20  # less important features have one colour
 
 
 def draw_neurons(frame: pd.DataFrame) -> Figure:
@@ -32,9 +29,10 @@ def draw_neurons(frame: pd.DataFrame) -> Figure:
     for line, (activation, title) in zip(grid, TITLES.items(), strict=True):
         for axes, density in zip(line, chosen, strict=True):
             part = one[(one["activation"] == activation) & (one["density"] == density)]
-            stack_weights(axes, part.pivot(index="unit", columns="feature", values="weight").abs().to_numpy(), colours)
-            mean = frame[(frame["activation"] == activation) & (frame["density"] == density)]["polysemantic"].mean()
-            axes.set_title(f"s = {density:g}, {mean:.1f} poly.", fontsize=7)
+            weights = part.pivot(index="unit", columns="feature", values="weight").abs().to_numpy()
+            stack_weights(axes, weights[weights.argmax(1).argsort(kind="stable")], colours)
+            axes.set_title(f"s = {density:g}: {part['polysemantic'].iloc[0]} shared", fontsize=7)
+            axes.set_xticks(range(1, len(weights) + 1))
         line[0].set_ylabel(f"{title}\n$|W_{{ji}}|$, stacked")
     for axes in grid[-1]:
         axes.set_xlabel("hidden unit")
@@ -49,68 +47,71 @@ def stack_weights(axes: Axes, weights: np.ndarray, colours: np.ndarray) -> None:
     for feature, colour in enumerate(colours):
         served = weights[:, feature] > 0
         units = np.flatnonzero(served) + 1
-        axes.bar(units, weights[served, feature], bottom=bottom[served], color=colour, width=0.75, linewidth=0.2)
+        axes.bar(units, weights[served, feature], bottom=bottom[served], color=colour, width=0.75, linewidth=0)
         bottom += weights[:, feature]
-    axes.set_xticks(range(1, len(weights) + 1))
 
 
-def draw_absolute(frame: pd.DataFrame, small: pd.DataFrame) -> Picture:
-    """Top: stacked weights of the first seed's units at four densities. Middle: all seeds. Bottom: small models."""
+def draw_absolute(frame: pd.DataFrame, motif: pd.DataFrame) -> Picture:
+    """Top: stacked weights of the first seed's units. Bottom: loss and shared units of all seeds; the motif."""
     one = frame[frame["seed"] == frame["seed"].iloc[0]]
     densities = np.sort(frame["density"].unique())[::-1]
-    chosen = [*densities[: SHOWN_ABSOLUTE - 1].tolist(), densities[-1]]
+    chosen = densities[np.unique(np.linspace(0, len(densities) - 1, SHOWN).round().astype(int))]
     n_features, n_units = int(frame["feature"].max()) + 1, int(frame["unit"].max()) + 1
-    figure = plt.figure(figsize=(PAGE_WIDTH, 7.0))
-    top, middle, bottom = np.asarray(figure.subfigures(3, 1, height_ratios=[1.1, 1.0, 1.2])).tolist()
-    colours = plt.get_cmap(SEQUENTIAL)(1.0 - np.minimum(np.arange(n_features) / COLOURED, 1.0))
-    for axes, density in zip(top.subplots(1, len(chosen), sharey=True), chosen, strict=False):
+    figure = plt.figure(figsize=(PAGE_WIDTH, 4.6))
+    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[1.0, 1.2])).tolist()
+    colours = plt.get_cmap(SEQUENTIAL)(np.minimum(np.arange(n_features) / COLOURED, 1.0))
+    panels = top.subplots(1, len(chosen), sharey=True)
+    for axes, density in zip(panels, chosen, strict=True):
         part = one[one["density"] == density]
         weights = np.zeros((n_units, n_features))
         weights[part["unit"], part["feature"]] = part["weight"].abs()
-        order = np.lexsort((weights.argmax(1), weights.sum(1).round(1)))
-        stack_weights(axes, weights[order], colours)
-        axes.set(title=f"s = {density:g}", xlabel="hidden unit, sorted", xticks=[])
-        if density == chosen[0]:
-            axes.set_ylabel("$|W_{ji}|$ / largest, stacked")
+        stack_weights(axes, weights[weights.argmax(1).argsort(kind="stable")], colours)
+        axes.set_title(f"s = {density:g}: {part['polysemantic'].iloc[0]} shared", fontsize=7)
+        axes.set(xlabel="hidden unit", xticks=[])
+    panels[0].set_ylabel("$|W_{ji}|$ / largest, stacked")
+    mappable = ScalarMappable(Normalize(1, COLOURED), SEQUENTIAL)
+    top.colorbar(mappable, ax=panels, label="feature", pad=0.01, fraction=0.03)
+    left, right = bottom.subplots(1, 2, width_ratios=[1.0, 1.1])
     per_seed = frame.drop_duplicates(["seed", "density"])
-    left, right = middle.subplots(1, 2)
-    sns.lineplot(per_seed, x="density", y="polysemantic", ax=left, color=PALETTE[0], marker="o", errorbar=("pi", 100))
-    left.set(ylabel=f"polysemantic units of {n_units}", ylim=(-1, n_units + 1))
-    style = {"color": PALETTE[0], "marker": "o", "errorbar": ("pi", 100), "label": "ReLU"}
-    sns.lineplot(per_seed, x="density", y="error", ax=right, **style)
-    linear = per_seed.dropna(subset=["error_linear"])
-    right.plot(linear["density"], linear["error_linear"], "s", color=PALETTE[1], label="linear (control)")
-    right.set(ylabel="loss / loss of the answer 0", ylim=(0, 1.05))
-    right.legend(frameon=False, title="hidden units", title_fontsize=7, loc="upper left")
-    for axes in (left, right):
-        axes.set(xscale="log", xlabel="density s (log scale, sparser to the right)")
-        axes.set_xticks(*log_ticks([1.0, 0.1, 0.01, 0.001]))
-        axes.minorticks_off()
-        axes.invert_xaxis()
-    draw_motif(bottom.subplots(1, 2), small)
-    return figure, pd.concat([frame, small])
-
-
-def draw_motif(pair: np.ndarray, small: pd.DataFrame) -> None:
-    """Left: weights of the features that one unit excites, joined. Right: interference between two features."""
-    left, right = pair
-    weights, crossing = small[small["what"] == "weight"], small[small["what"] == "interference"]
-    for _, unit in weights.groupby(["seed", "unit"]):
-        one = unit.sort_values("horizontal")
-        left.plot(one["horizontal"], one["vertical"], "o-", color=PALETTE[0], linewidth=0.6, markersize=3, alpha=0.7)
-    ends = np.array([0.2, 5.0])
-    left.plot(ends, 1 / ends, "--", color="0.4", linewidth=0.8, label="product equal for all features")
-    left.set(xscale="log", yscale="log", xlabel="input weight / mean of the unit", ylabel="output weight / mean")
-    for axis in (left.xaxis, left.yaxis):
-        axis.set_major_locator(FixedLocator([0.2, 0.5, 1, 2, 5]))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_locator(NullLocator())
-    left.legend(frameon=False, loc="lower left")
-    right.plot(crossing["horizontal"], crossing["vertical"], "o", color=PALETTE[1], markersize=3, alpha=0.6)
-    reach = float(crossing[["horizontal", "vertical"]].max().max()) * 1.05
-    right.plot([0, reach], [0, reach], "--", color="0.4", linewidth=0.8, label="inhibited as much as excited")
-    right.set(xlabel="excitation by another feature", ylabel="inhibition by that feature")
-    right.legend(frameon=False, loc="lower right")
+    left.plot(per_seed["density"], per_seed["loss"], "o", color=PALETTE[0], markersize=3, alpha=0.6, label="ReLU")
+    mean = per_seed.groupby("density")["loss"].mean()
+    left.plot(mean.index, mean, color=PALETTE[0], linewidth=0.9)
+    linear = per_seed.dropna(subset=["loss_linear"])
+    left.plot(linear["density"], linear["loss_linear"], "s", color="0.5", markersize=3, label="linear (control)")
+    left.axhline(1.0, color="0.3", linestyle="--", linewidth=0.8)
+    left.annotate(
+        "best monosemantic solution", (0.98, 1.04), xycoords=("axes fraction", "data"), fontsize=6.5, ha="right"
+    )
+    left.set(xscale="log", yscale="log", xlabel="density s (log scale, sparser to the right)")
+    left.set_ylabel("loss over that of the\nbest monosemantic solution")
+    left.set_xticks(
+        *log_ticks(
+            [
+                float(density)
+                for density in (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+                if density >= 0.99 * mean.index.min()
+            ]
+        )
+    )
+    left.set_yticks(*log_ticks([0.1, 0.2, 0.5, 1.0, 2.0, 5.0]))
+    left.minorticks_off()
+    left.invert_xaxis()
+    left.legend(frameon=False, title="hidden units", title_fontsize=7, loc="lower left")
+    shown = motif[motif["served"]].assign(size=lambda rows: rows["into"].abs())
+    excited, inhibited = shown[shown["outof"] > 0], shown[shown["outof"] < 0]
+    for rows, colour, label in ((excited, PALETTE[0], "excites"), (inhibited, PALETTE[1], "inhibits")):
+        right.plot(
+            rows["size"], rows["outof"], "o", color=colour, markersize=2.5, alpha=0.5, markeredgewidth=0, label=label
+        )
+    reach = np.geomspace(shown["size"].quantile(0.02), shown["size"].max(), 50)
+    right.plot(reach, 1 / reach, "--", color="0.3", linewidth=0.8, label="product 1")
+    right.axhline(0.0, color="0.7", linewidth=0.6)
+    right.set(xscale="log", ylim=(shown["outof"].quantile(0.005), shown["outof"].quantile(0.995)))
+    right.set(xlabel="|input weight| of a served feature", ylabel=f"its output weight, s = {densities.min():g}")
+    right.set_xticks(*log_ticks([0.2, 0.5, 1.0, 2.0, 5.0]))
+    right.minorticks_off()
+    right.legend(frameon=False)
+    return figure, pd.concat([frame, motif])
 
 
 PLANS = {

@@ -5,48 +5,41 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL, Picture, Plan, run_plans
+from common.core.figures import PAGE_WIDTH, PALETTE, Picture, Plan, run_plans
 from replications.superposition.drawing import edges, log_ticks
 from replications.superposition.theory import border
 
-PANELS = {"trained (ReLU)": "", "exact optimum": "exact_", "trained (linear control)": "linear_"}
+PANELS = {"trained (ReLU)": "class", "exact optimum": "exact_class", "trained (linear control)": "linear_class"}
+COLOURS = {"ignored": "0.87", "dedicated": PALETTE[4], "superposed": PALETTE[0], "none": "white"}
+NAMES = {"ignored": "not represented", "dedicated": "dedicated dimension", "superposed": "superposition"}
 TRIPLE = 4.0 / 7.0  # density where the three closed-form borders meet, at importance 1
-HIGHEST = 1.1
-THIRD_COLOURS = {"ignored": "0.85", "superposed": PALETTE[0], "dedicated": PALETTE[4]}
-THIRD_PANELS = {"trained (ReLU)": "class", "exact optimum": "exact_class", "trained (linear control)": "linear_class"}
 HIGHEST_RATIO = 1.25  # of the right panel; higher are restarts that ended in no branch
 
 
 def draw_phase_diagram(frame: pd.DataFrame) -> Figure:
-    """Top row |w2|, bottom row min(|w1|, |w2|), of the first seed; columns as in `PANELS`."""
+    """What becomes of the second feature in every cell, of the first seed; lines are the closed-form borders."""
     cells = frame[frame["seed"] == frame["seed"].iloc[0]].sort_values(["density", "importance"])
     r, s = (np.sort(cells[name].unique()) for name in ("importance", "density"))
-    figure, grid = plt.subplots(2, 3, figsize=(PAGE_WIDTH, 4.4), sharex=True, sharey=True)
-    scale = Normalize(0.0, HIGHEST)
-    for column, (title, prefix) in enumerate(PANELS.items()):
-        first, second = (np.abs(cells[f"{prefix}{name}"].to_numpy().reshape(len(s), len(r))) for name in ("w1", "w2"))
-        for axes, values in zip(grid[:, column], (second, np.minimum(first, second)), strict=True):
-            axes.pcolormesh(edges(r), edges(s), values, norm=scale, cmap=SEQUENTIAL, rasterized=True)
-            _borders(axes, r)
-            axes.set(xscale="log", yscale="log", xlim=edges(r)[[0, -1]], ylim=edges(s)[[0, -1]])
-            axes.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
-            axes.set_yticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
-            axes.minorticks_off()
-        grid[0, column].set_title(title)
-        grid[1, column].set_xlabel("importance of feature 2")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("feature density s")
-    labels = [(0.14, 0.62, "ignored"), (2.2, 0.62, "dedicated"), (0.45, 0.045, "superposed")]
-    for x, y, text in labels:
-        colour = "black" if text == "dedicated" or text == "superposed" else "white"
-        grid[0, 1].text(x, y, text, color=colour, fontsize=7)
-    for axes, label in ((grid[0], "$|w_2|$: is feature 2 stored?"), (grid[1], r"$\min(|w_1|, |w_2|)$: are both?")):
-        figure.colorbar(ScalarMappable(scale, SEQUENTIAL), ax=axes, label=label, pad=0.02, fraction=0.05)
+    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.8), sharey=True)
+    colours = ListedColormap(list(COLOURS.values()))
+    for axes, (title, column) in zip(panels, PANELS.items(), strict=True):
+        codes = cells[column].map(list(COLOURS).index).to_numpy().reshape(len(s), len(r))
+        axes.pcolormesh(edges(r), edges(s), codes, cmap=colours, vmin=-0.5, vmax=len(COLOURS) - 0.5, rasterized=True)
+        _borders(axes, r)
+        axes.set(xscale="log", yscale="log", xlim=edges(r)[[0, -1]], ylim=edges(s)[[0, -1]], title=title)
+        axes.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
+        axes.set_yticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
+        axes.minorticks_off()
+        axes.set_xlabel("relative importance of feature 2")
+    panels[0].set_ylabel("feature density 1 - S")
+    marks = [Patch(facecolor=COLOURS[name], label=text) for name, text in NAMES.items()]
+    figure.legend(
+        handles=marks, loc="outside lower center", ncols=3, frameon=False, title="feature 2", title_fontsize=7
+    )
     return figure
 
 
@@ -55,30 +48,6 @@ def _borders(axes: Axes, r: Float[np.ndarray, " importance"]) -> None:
     for colour, width in (("black", 1.8), ("white", 0.9)):
         axes.plot(fine, border(fine), color=colour, linewidth=width)
         axes.plot([1.0, 1.0], [TRIPLE, 2.0], color=colour, linewidth=width)
-
-
-def draw_third_feature(frame: pd.DataFrame) -> Figure:
-    """Classes of the first seed, with the closed-form borders."""
-    cells = frame[frame["seed"] == frame["seed"].iloc[0]].sort_values(["density", "importance"])
-    r, s = (np.sort(cells[name].unique()) for name in ("importance", "density"))
-    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.5), sharey=True)
-    colours = ListedColormap(list(THIRD_COLOURS.values()))
-    fine = np.geomspace(edges(r)[0], 1.0, 200)
-    for axes, (title, column) in zip(panels, THIRD_PANELS.items(), strict=True):
-        codes = cells[column].map(list(THIRD_COLOURS).index).to_numpy().reshape(len(s), len(r))
-        axes.pcolormesh(edges(r), edges(s), codes, cmap=colours, vmin=-0.5, vmax=2.5, rasterized=True)
-        for colour, width in (("black", 1.8), ("white", 0.9)):
-            axes.plot(fine, 4 * fine / (2 + 5 * fine), color=colour, linewidth=width)
-            axes.plot([1.0, 1.0], [edges(s)[0], edges(s)[-1]], color=colour, linewidth=width)
-        axes.set(xscale="log", yscale="log", xlim=edges(r)[[0, -1]], ylim=edges(s)[[0, -1]], title=title)
-        axes.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
-        axes.set_yticks([0.1, 1], ["0.1", "1"])
-        axes.minorticks_off()
-        axes.set_xlabel("importance of feature 3")
-    panels[0].set_ylabel("feature density s")
-    marks = [Patch(facecolor=colour, label=name) for name, colour in THIRD_COLOURS.items()]
-    figure.legend(handles=marks, loc="outside right center", frameon=False, title="feature 3", title_fontsize=7)
-    return figure
 
 
 def draw_first_order(frame: pd.DataFrame, paths: pd.DataFrame) -> Picture:
@@ -138,7 +107,6 @@ def _onset(one: pd.DataFrame) -> float:
 
 PLANS = {
     "phase_diagram/phase_diagram": Plan(draw_phase_diagram, ("table.csv",)),
-    "third_feature/third_feature": Plan(draw_third_feature, ("table.csv",)),
     "first_order/first_order": Plan(draw_first_order, ("table.csv", "branches.csv")),
 }
 

@@ -1,5 +1,5 @@
-# Toy models of superposition. A family of parts is: train -> (exact optimum) -> measure -> draw. A part that is null in
-# config.yaml is left out. This file trains; measure.smk measures and draws.
+# Toy models of superposition. A family of parts is: train -> (exact optimum) -> measure -> draw. This file trains;
+# measure.smk measures and draws.
 from common.engine.rules import Steps, captions, figure_files, parts
 
 STEP = Steps("replications.superposition", config)
@@ -8,37 +8,26 @@ ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 TRAINING = {**ON_GPU, "mem_mb": 20000 if ON_GPU else 3000, "runtime": 60}
 
 
-training = lambda wildcards: config[wildcards.part]["training"]
+training = lambda wildcards: config[wildcards.part].get(
+    "training", config[wildcards.part]
+)
 
 
 include: "../../common/engine/step.smk"
 
 
-use rule step as train_features with:
+use rule step as train_grids with:
     output:
         models="<results>/toy/{part}/models.safetensors",
     log:
         "<logs>/train_{part}.log",
     wildcard_constraints:
-        part="intro|polygons|many_features|neurons",
+        part="intro|polygons|many_features|neurons|phase_diagram|first_order|sets",
     priority: 10
     resources:
         **TRAINING,
     params:
-        **STEP("train_features", training),
-
-
-use rule step as train_cells with:
-    output:
-        models="<results>/toy/{part}/models.safetensors",
-    log:
-        "<logs>/train_{part}.log",
-    wildcard_constraints:
-        part="phase_diagram|first_order|third_feature",
-    resources:
-        **TRAINING,
-    params:
-        **STEP("train_cells", training),
+        **STEP("train_grids", training),
 
 
 use rule step as exact with:
@@ -47,34 +36,12 @@ use rule step as exact with:
     log:
         "<logs>/exact_{part}.log",
     wildcard_constraints:
-        part="phase_diagram|first_order|third_feature",
+        part="phase_diagram|first_order",
     resources:
         mem_mb=1000,
         runtime=30,
     params:
-        **STEP("exact", training, run=False),
-
-
-use rule step as train_rarer with:
-    output:
-        models="<results>/toy/rarer_feature/models.safetensors",
-    log:
-        "<logs>/train_rarer_feature.log",
-    resources:
-        **TRAINING,
-    params:
-        **STEP("train_rarer", lambda wildcards: config["rarer_feature"]["training"]),
-
-
-use rule step as train_sets with:
-    output:
-        models="<results>/toy/sets/models.safetensors",
-    log:
-        "<logs>/train_sets.log",
-    resources:
-        **TRAINING,
-    params:
-        **STEP("train_sets", config["sets"]),
+        **STEP("theory", training, run=False),
 
 
 use rule step as train_uniform with:
@@ -114,15 +81,13 @@ use rule step as train_absolute with:
 
 use rule step as train_double_descent with:
     output:
-        models="<results>/toy/{part}/models.safetensors",
+        models="<results>/toy/double_descent/models.safetensors",
     log:
-        "<logs>/train_{part}.log",
-    wildcard_constraints:
-        part="double_descent|widths",
+        "<logs>/train_double_descent.log",
     resources:
         **TRAINING,
     params:
-        **STEP("train_double_descent", training),
+        **STEP("train_double_descent", config["double_descent"]["training"]),
 
 
 include: "measure.smk"

@@ -25,6 +25,11 @@ class Span(Strict):
     last: Annotated[float, Field(gt=0.0)] = Field(description="last value")
     cells: Annotated[int, Field(ge=2, le=400)] = Field(description="number of values")
 
+    def values(self) -> list[float]:
+        """All values, from first to last; the ends are exact."""
+        ratio = (self.last / self.first) ** (1 / (self.cells - 1))
+        return [self.first, *(self.first * ratio**k for k in range(1, self.cells - 1)), self.last]
+
 
 class Densities(Span):
     """Densities spaced evenly on a log scale."""
@@ -74,10 +79,10 @@ class FeatureTraining(Shape, Effort):
 
 
 class CellTraining(Effort):
-    """n = m + 1 features in m hidden units, over a grid of the last feature's importance and of density."""
+    """Two features in one hidden unit, over a grid of the second feature's importance and of density."""
 
-    n_hidden: Annotated[int, Field(ge=1, le=2)] = Field(description="m; n = m + 1")
-    importances: Span = Field(description="r, importance of the last feature; the others have 1")
+    n_hidden: Literal[1] = Field(description="m")
+    importances: Span = Field(description="r, importance of the second feature; the first has 1")
     densities: Densities = Field(description="s = 1 - S of all features")
     linear_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(description="starts of the linear control, or 0")
 
@@ -88,14 +93,6 @@ class Judging(Strict):
     stored_norm: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="|w| above which a feature is stored")
     band: Annotated[float, Field(ge=0.0, le=1.0)] = Field(description="cells this close to a border are not compared")
     loss_slack: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="relative excess over the exact loss")
-
-
-class RarerTraining(Effort):
-    """Equally important features in a plane, the last of them rarer."""
-
-    n_features: Annotated[int, Field(ge=3, le=20)] = Field(description="n; the hidden plane has m = 2")
-    density: Density = Field(description="of the other features")
-    ratios: Annotated[list[Density], Field(min_length=3)] = Field(description="last density over the others, from 1")
 
 
 class SetTraining(Effort):
@@ -119,66 +116,48 @@ class UniformTraining(Streamed):
     """Equally important features on a stream, from dense to sparse."""
 
     densities: Annotated[list[Density], Field(min_length=3)] = Field(description="s = 1 - S, dense to sparse")
-    activations: Annotated[list[Literal["relu", "linear"]], Field(min_length=1)] = Field(
-        description="relu, and linear as the control"
-    )
 
 
 class CourseTraining(Shape):
-    """Equally important features, full batch on a fixed sample, with snapshots."""
+    """Equally important features, trained at a constant rate, with snapshots."""
 
-    arms: Annotated[list[Literal["relu", "linear", "correlated", "independent"]], Field(min_length=2)] = Field(
-        description="relu or linear models of independent features; ReLU models of two correlated sets, or of none"
+    arms: Annotated[list[Literal["stream", "correlated", "independent"]], Field(min_length=1)] = Field(
+        description="independent features on a stream; or two correlated sets, or independent features, on one sample"
     )
     density: Density = Field(description="s = 1 - S of the features, or of their sets")
     start_scale: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="factor on Xavier's starting weights")
     copies: Annotated[int, Field(ge=1, le=100)] = Field(description="starts per seed")
-    samples: Annotated[int, Field(ge=16)] = Field(description="points of the fixed sample")
+    samples: Annotated[int, Field(ge=16)] = Field(description="points on which losses are measured")
     snapshots: Annotated[int, Field(ge=20, le=1000)] = Field(description="evenly spaced, the start not counted")
     optimisation: Optimisation
 
 
 class AbsoluteTraining(Streamed):
-    """Absolute values of n features in m hidden units, on a stream, from dense to sparse.
-
-    The learning rate of a density s is `optimisation.learning_rate` times the root of s.
-    """
+    """Absolute values of n features in m hidden units, on a stream, from dense to sparse."""
 
     importance_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="I_i = decay^i")
     densities: Annotated[list[Density], Field(min_length=2)] = Field(description="s = 1 - S, dense to sparse")
-    control_density: Density = Field(description="one of `densities`, at which linear hidden units are trained")
-
-
-class MotifTraining(Streamed):
-    """Absolute values of equally important features in a model small enough to read its weights."""
-
-    density: Density = Field(description="s = 1 - S")
-    restarts: Annotated[int, Field(ge=1, le=1000)] = Field(description="starts per seed; the best one is kept")
+    restarts: Annotated[int, Field(ge=1, le=100)] = Field(description="starts per seed and density; the best is kept")
+    start_scale: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="factor on Xavier's starting weights")
 
 
 class FewPoints(Strict):
-    """Models of few training points, over the number of points and of hidden units, at two weight decays."""
+    """Models of few training points, over the number of points, at two weight decays."""
 
     n_features: Annotated[int, Field(ge=2, le=10000)] = Field(description="n")
-    widths: Annotated[list[Width], Field(min_length=1)] = Field(description="numbers m of hidden units, less than n")
+    n_hidden: Width = Field(description="m, less than n")
     density: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="s = 1 - S; points are scaled to norm 1")
     points: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=4)] = Field(description="T, few to many")
-    chunk: Annotated[int, Field(ge=1)] = Field(
-        description="points evaluated at once: it bounds the memory, and the loss is the same at any value"
-    )
-    chunks: Annotated[int, Field(ge=1)] = Field(
-        description="chunks in one training step; of points in more chunks, each step takes as many in turn"
-    )
     test_points: Annotated[int, Field(ge=16)] = Field(description="points of the test set")
     control_decay: Annotated[float, Field(ge=0.0)] = Field(description="weight decay of the control")
     n_seeds: Annotated[int, Field(ge=2)] = Field(description="the first so many seeds of the run")
     optimisation: Optimisation
 
-    @field_validator("widths")
+    @field_validator("n_hidden")
     @classmethod
-    def _squeezes(cls, widths: list[int], info: Any) -> list[int]:
-        _fewer_than(info.data.get("n_features"), max(widths))
-        return widths
+    def _squeezes(cls, n_hidden: int, info: Any) -> int:
+        _fewer_than(info.data.get("n_features"), n_hidden)
+        return n_hidden
 
 
 class Trained(Strict, Generic[Training]):
@@ -203,7 +182,7 @@ class Polygons(Strict):
 
 
 class PhaseDiagram(Strict):
-    """Forgotten, antipodal or dedicated: the paper's phase diagrams, n = 2 in m = 1 and n = 3 in m = 2."""
+    """Ignored, superposed or dedicated: the paper's phase diagram of n = 2 features in m = 1 hidden unit."""
 
     training: CellTraining
     judging: Judging
@@ -222,9 +201,7 @@ class Uniform(Strict):
     """Sticky dimensionalities: digons, pentagons and what lies between; and attacks on these models."""
 
     training: UniformTraining
-    polytope_densities: Annotated[list[Density], Field(min_length=2, max_length=2)] = Field(
-        description="from, to: densities at which regular arrangements are expected"
-    )
+    plateau_ends: Density = Field(description="density below which regular arrangements beyond pairs are expected")
     attack_points: Annotated[int, Field(ge=1)] = Field(description="points that are attacked, per density")
 
 
@@ -232,16 +209,15 @@ class Neurons(Strict):
     """A ReLU on the hidden units: which unit serves which features."""
 
     training: FeatureTraining
-    monosemantic_density: Density = Field(description="where every unit is expected to serve one feature")
+    monosemantic_density: Density = Field(description="at and above it every unit is expected to serve one feature")
+    polysemantic_density: Density = Field(description="at and below it every unit is expected to serve several")
 
 
 class Absolute(Strict):
-    """Computing |x| in superposition: which hidden unit serves which features."""
+    """Computing |x| in superposition: its loss, and which hidden unit serves which features."""
 
     training: AbsoluteTraining
-    motif: MotifTraining
-    mixed_density: Density = Field(description="where some units serve one feature and others several")
-    sparser_density: Density = Field(description="where most units serve several features and a few one")
+    judged_density: Density = Field(description="one of `densities`, at which the models are judged")
 
 
 class MeasureFeatures(Strict):
@@ -251,32 +227,11 @@ class MeasureFeatures(Strict):
     polygons: Polygons
 
 
-class MeasurePhases(Strict):
-    """What `measure_phases` reads."""
-
-    phase_diagram: PhaseDiagram
-    third_feature: PhaseDiagram | None
-
-
-class MeasureGeometry(Strict):
-    """What `measure_geometry` reads."""
-
-    sets: Sets
-    rarer_feature: Trained[RarerTraining] | None
-
-
 class MeasureNeurons(Strict):
     """What `measure_neurons` reads."""
 
-    neurons: Neurons
+    neurons: Neurons | None
     absolute: Absolute
-
-
-class MeasureDoubleDescent(Strict):
-    """What `measure_double_descent` reads."""
-
-    double_descent: Trained[FewPoints]
-    widths: Trained[FewPoints] | None
 
 
 class Settings(Strict):
@@ -287,13 +242,10 @@ class Settings(Strict):
     many_features: Trained[FeatureTraining]
     phase_diagram: PhaseDiagram
     first_order: Trained[CellTraining]
-    third_feature: PhaseDiagram | None
-    rarer_feature: Trained[RarerTraining] | None
     sets: Sets
     uniform: Uniform
-    energy_levels: Trained[CourseTraining] | None
+    energy_levels: Trained[CourseTraining]
     octahedron: Trained[CourseTraining]
     neurons: Neurons | None
-    absolute: Absolute | None
+    absolute: Absolute
     double_descent: Trained[FewPoints]
-    widths: Trained[FewPoints] | None

@@ -154,8 +154,12 @@ def stream_job(
     seeds: list[int],
     device: str,
     snapshots_at: list[int],
+    start_scale: float = 1.0,
 ) -> Job:
-    """A job of `common.toys.training` for every seed and density: instance = (seed, density), seed slowest."""
+    """A job of `common.toys.training` for every seed and density: instance = (seed, density), seed slowest.
+
+    Starting weights are Xavier's times `start_scale`.
+    """
     n_features, size = len(importance), optimisation.batch
     if n_features <= n_hidden:
         raise UserError(f"{n_features} features fit into {n_hidden} hidden units: give n_features more than n_hidden")
@@ -171,7 +175,7 @@ def stream_job(
         return written_loss(weights, data, scale, activation)
 
     rates = torch.ones(len(W), device=device)
-    return Job(name, {"W": W, "b": b}, loss, _nothing, [], snapshots_at, rates, size)
+    return Job(name, {"W": start_scale * W, "b": b}, loss, _nothing, [], snapshots_at, rates, size)
 
 
 def _nothing(weights: Weights) -> Weights:

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from common.core.errors import UserError
 from common.core.metrics import Metric
-from common.core.statistics import against_null, over_seeds
+from common.core.statistics import over_seeds
 from replications.superposition.geometry import canonical, dimensionality, norms, superposition
 from replications.superposition.grid import Best, Grid
 
 ORDERS = 50
-PERMUTATIONS = 100
 PerSeed = Sequence[float] | Float[Tensor, " seed"] | Float[np.ndarray, " seed"]
 
 
@@ -67,10 +66,11 @@ def column_rows(
     name: str,
     densities: Float[Tensor, " density"],
     W: Float[Tensor, "seed density hidden feature"],
+    b: Float[Tensor, "seed density feature"],
     seeds: list[int],
 ) -> list[list[Any]]:
-    """Rows (name, seed, density, feature, norm, superposition, dimensionality) of models of any width."""
-    measures = [norms(W), superposition(W), dimensionality(W)]
+    """Rows (name, seed, density, feature, norm, superposition, bias) of models of any width."""
+    measures = [norms(W), superposition(W), b]
     return [
         [name, seed, s, i, *(float(one[k, d, i]) for one in measures)]
         for (k, seed), (d, s), i in itertools.product(
@@ -90,35 +90,6 @@ def random_orders(n_features: int, seed: int) -> list[Tensor]:
     return [torch.randperm(n_features, generator=generator) for _ in range(ORDERS)]
 
 
-def restart_spread(*losses: Float[Tensor, "seed _density _row _restart"]) -> Metric:
-    """How far restarts end apart: median loss over that of the best restart, less 1, mean over cells."""
-    spreads = []
-    for loss in losses:
-        best = loss.amin(-1)
-        spreads.append(((loss.quantile(0.5, dim=-1) - best) / best.clamp(min=1e-12)).flatten(1))
-    text = "median loss of the restarts over that of the best, less 1, mean over cells"
-    return compare(torch.cat(spreads, dim=1).mean(1), unit="1", formula=text)
-
-
 def rank_correlation(a: Float[np.ndarray, " density"], b: Float[np.ndarray, " density"]) -> float:
     """Spearman's; 0 if one of them is constant."""
     return float(spearmanr(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
-
-
-def compare_ranks(
-    values: Float[Tensor, "seed density"],
-    others: Float[Tensor, "seed density"],
-    seeds: list[int],
-    *,
-    formula: str,
-    **controls: PerSeed,
-) -> Metric:
-    """Rank correlation over densities; against other correlations, and its null of `PERMUTATIONS` orders a seed."""
-    pairs = [(a.double().numpy(), b.double().numpy()) for a, b in zip(values, others, strict=True)]
-    effect = compare([rank_correlation(a, b) for a, b in pairs], unit="1", formula=formula, **controls)
-    null = []
-    for (a, b), seed in zip(pairs, seeds, strict=True):
-        generator = np.random.default_rng(seed)
-        null += [rank_correlation(generator.permutation(a), b) for _ in range(PERMUTATIONS)]
-    text = f"densities permuted {PERMUTATIONS} times per seed"
-    return against_null(effect, np.array(null), name="permuted_densities", formula=text)

@@ -1,4 +1,4 @@
-"""What the smallest models (n = 2 features in m = 1 hidden unit, n = 3 in m = 2) do at best, without training them.
+"""Step: what two features in one hidden unit (n = 2, m = 1) do at best in every cell, by quadrature, not by training.
 
 `expected_loss` is the paper's loss integrated by Gauss-Legendre quadrature over the four patterns of active features;
 `best_model` minimises it from several starts (scipy, float64). Nothing here is shared with the code that trains models:
@@ -9,19 +9,25 @@ with importances 1 and r and v(s) = s/3 - s^2/4, the variance of one feature: fo
 the first one, v(s); store both as an antipodal pair, (1 + r) s^2 / 6. Antipodal beats forgetting below
 s = 4r / (2 + 5r) (r <= 1) or s = 4 / (5 + 2r) (r >= 1). The true optimum is lower: it leaves these three candidates.
 
-With a third feature the quadrature runs over eight patterns. Starts are the candidates of the paper's theory panel (the
-third feature ignored, dedicated with another one dropped, antipodal to another one, dedicated with the other two
-antipodal), half-open pairs, and the arrangement that the paper leaves out: all three features at 120 degrees.
+Out: a CSV with one row per cell, its weights and biases, the exact loss, and that of the linear model, v(s) min(1, r).
+Each cell also starts from the solution of its denser neighbour. A cell of importance r > 1 is the cell of 1 / r with
+the features exchanged and the loss r times as large; columns that mirror each other are solved once.
 """
 
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
 
+from common.core.step import Files, run_step, track
+from common.core.tables import write_table
+from replications.superposition.settings import CellTraining, Densities, Span
+
 NODES = 32  # Gauss-Legendre nodes per active feature
+SEARCH_NODES = 20  # with which the optimum is found; its loss is then integrated with `NODES`
 STARTS = np.array(
     [  # w1, w2, b1, b2: the three candidates, a half-open antipodal pair either way, and both features as one
         [1.0, 0.0, 0.0, 0.2],
@@ -32,18 +38,7 @@ STARTS = np.array(
         [0.7, 0.7, 0.0, 0.0],
     ]
 )
-
-THIRD_NODES = 10
-TRIANGLE = [[1.0, -0.5, -0.5], [0.0, 0.87, -0.87]]
-THIRD_STARTS = [  # columns of W
-    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
-    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]],
-    [[1.0, 0.0, -1.0], [0.0, 1.0, 0.0]],
-    [[1.0, 0.0, -0.6], [0.0, 1.0, 0.0]],
-    [[1.0, -1.0, 0.0], [0.0, 0.0, 1.0]],
-    [[1.0, 0.0, 0.0], [0.0, 0.7, 0.7]],
-    TRIANGLE,
-]
+COLUMNS = ["importance", "density", "w1", "w2", "b1", "b2", "loss", "linear_loss"]
 
 
 class Optimum(NamedTuple):
@@ -125,7 +120,7 @@ def best_model(
     importance: float,
     density: float,
     extra_starts: Float[np.ndarray, "start 4"] | None = None,
-    count: int = NODES,
+    count: int = SEARCH_NODES,
 ) -> Optimum:
     """The ReLU model of least expected loss, by L-BFGS from several starts. Ties keep the earlier start.
 
@@ -149,37 +144,37 @@ def best_model(
     options = {"ftol": 1e-12, "gtol": 1e-8}
     runs = [minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options=options) for start in starts]
     best = min(runs, key=lambda run: float(run.fun))
-    return Optimum(best.x[:2], best.x[2:], float(best.fun) * scale)
+    w, b = best.x[:2], best.x[2:]
+    return Optimum(w, b, float(expected_loss(w, b, np.asarray(importance), density)))
 
 
-def third_quadrature(
-    density: float, count: int = THIRD_NODES
-) -> tuple[Float[np.ndarray, "feature node"], Float[np.ndarray, " node"]]:
-    """Points and weights of the expectation over three independent features: zero, or uniform on [0, 1]."""
-    points, weights = np.polynomial.legendre.leggauss(count)
-    one = np.append(0.0, (points + 1) / 2)
-    chance = np.append(1 - density, density * weights / 2)
-    grid = np.stack(np.meshgrid(one, one, one, indexing="ij")).reshape(3, -1)
-    return grid, np.einsum("a,b,c->abc", chance, chance, chance).ravel()
+class ExactFiles(Files):
+    exact: Path
 
 
-def best_third(
-    importance: float, density: float, extra: list[Float[np.ndarray, " parameter"]]
-) -> tuple[Float[np.ndarray, "hidden feature"], Float[np.ndarray, " feature"], float]:
-    """W, b and loss of the best model with importances (1, 1, r), scaled to about 1 for the solver."""
-    x, weight = third_quadrature(density)
-    scaled = np.array([1.0, 1.0, importance])[:, None] * weight / (variance(density) * min(1.0, importance))
+def exact(files: ExactFiles, settings: CellTraining) -> None:
+    """Solves every cell of the grid that is trained."""
+    write_table(files.exact, solve(settings.importances, settings.densities), COLUMNS, digits=10)
 
-    def loss_and_gradient(p: Float[np.ndarray, " parameter"]) -> tuple[float, Float[np.ndarray, " parameter"]]:
-        W, b = p[:6].reshape(2, 3), p[6:]
-        hidden = W @ x
-        output = np.maximum(W.T @ hidden + b[:, None], 0.0)
-        signal = 2.0 * (output - x) * scaled * (output > 0)
-        gradient = hidden @ signal.T + (W @ signal) @ x.T
-        return float((scaled * (output - x) ** 2).sum()), np.concatenate([gradient.ravel(), signal.sum(1)])
 
-    starts = [np.concatenate([np.ravel(start), np.zeros(3)]) for start in THIRD_STARTS]
-    options = {"ftol": 1e-10, "gtol": 1e-7, "maxiter": 300}
-    found = [minimize(loss_and_gradient, one, jac=True, method="L-BFGS-B", options=options) for one in starts + extra]
-    best = min(found, key=lambda one: float(one.fun))
-    return best.x[:6].reshape(2, 3), best.x[6:], float(best.fun) * variance(density) * min(1.0, importance)
+def solve(importances: Span, densities: Densities) -> list[list[float]]:
+    """Rows of `COLUMNS`."""
+    rows, solved = [], dict[str, list[Optimum]]()
+    for r in track(importances.values(), "solving importances"):
+        column = solved.setdefault(f"{min(r, 1 / r):.9g}", [])
+        for k, s in enumerate(densities.values()):
+            if k == len(column):
+                before = np.concatenate([column[-1].w, column[-1].b])[None] if column else None
+                column.append(best_model(min(r, 1 / r), s, before))
+            best = column[k] if r <= 1 else mirrored(column[k], r)
+            rows.append([r, s, *best.w, *best.b, best.loss, min(forget_extra(r, s), forget_first(s))])
+    return rows
+
+
+def mirrored(best: Optimum, importance: float) -> Optimum:
+    """The optimum for `importance`, from that for its inverse."""
+    return Optimum(best.w[::-1], best.b[::-1], best.loss * importance)
+
+
+if __name__ == "__main__":
+    run_step(exact)

@@ -1,28 +1,24 @@
 """Step: trains models that compute the absolute value of many features in few hidden units (section 8).
 
-Every seed and density is one instance of a batched job on an endless stream, with a learning rate that falls as the
-root of density: dense models learn one feature after another and need large steps to get to the last ones, sparse ones
-rest on few active entries and need small steps. The control with linear hidden units is trained at one density. Small
-models whose weights can be read one by one are trained at one density from many starts.
-Out: one safetensors file, `<hidden>.{W1,W2,b}` [seed density ...] and `<hidden>.loss` [seed density], the loss on
-held-out points over that of a model that always answers 0; `<hidden>.densities`. The small models are `motif.*`, with
-starts in place of densities.
+Every seed, density and restart is one instance of a batched job on an endless stream. The control with linear hidden
+units is trained at the judged density. Out: one safetensors file, `<hidden>.{W1,W2,b}` [seed density restart ...] and
+`<hidden>.loss` [seed density restart], the loss on held-out points over that of the best monosemantic solution;
+`<hidden>.densities`.
 """
 
 from pathlib import Path
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
 from common.core.files import atomic
 from common.core.step import Files, RunInfo, run_step
 from common.toys.training import Job, train
-from replications.superposition.absolute import Hidden, Weights, absolute_loss, start_weights, zero_answer_loss
+from replications.superposition.absolute import Hidden, Weights, absolute_loss, monosemantic_loss, start_weights
 from replications.superposition.model import Data, stack
-from replications.superposition.settings import Absolute, AbsoluteTraining, MotifTraining
+from replications.superposition.settings import Absolute, AbsoluteTraining
 from replications.superposition.streams import batch
 
 HELD_OUT = 9_000_000  # a step that training does not reach
@@ -33,60 +29,47 @@ class TrainFiles(Files):
 
 
 def train_absolute(files: TrainFiles, settings: Absolute, run: RunInfo) -> None:
-    """Trains the models of all densities, their control and the small models."""
-    training, motif = settings.training, settings.motif
-    importance = training.importance_decay ** torch.arange(training.n_features)
-    slower = [density**0.5 for density in training.densities]
-    control = training.control_density
-    tensors = train_arm("relu", training.densities, slower, importance, training, run)
-    tensors |= train_arm("linear", [control], [control**0.5], importance, training, run)
-    starts = [motif.density] * motif.restarts, [1.0] * motif.restarts
-    small = train_arm("relu", *starts, torch.ones(motif.n_features), motif, run)
-    tensors |= {name.replace("relu.", "motif."): value for name, value in small.items()}
+    """Trains the models of all densities and their control."""
+    training = settings.training
+    tensors = train_arm("relu", training.densities, training, run)
+    tensors |= train_arm("linear", [settings.judged_density], training, run)
     with atomic(files.models) as temporary:
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, temporary)
 
 
-def train_arm(
-    hidden: Hidden,
-    densities: list[float],
-    rates: list[float],
-    importance: Float[Tensor, " feature"],
-    training: AbsoluteTraining | MotifTraining,
-    run: RunInfo,
-) -> dict[str, Tensor]:
-    """What the file holds for one kind of hidden units. `rates` multiplies the learning rate of each density."""
-    at = torch.tensor(densities, dtype=torch.float64)
-    n, m, optimisation, seeds = training.n_features, training.n_hidden, training.optimisation, run.seeds
-    importance = importance.to(run.device)
+def train_arm(hidden: Hidden, densities: list[float], training: AbsoluteTraining, run: RunInfo) -> dict[str, Tensor]:
+    """What the file holds for one kind of hidden units."""
+    n, m, restarts, optimisation = training.n_features, training.n_hidden, training.restarts, training.optimisation
+    importance = (training.importance_decay ** torch.arange(n)).to(run.device)
+    at = torch.tensor(densities, dtype=torch.float64).repeat_interleave(restarts)
 
     def drawn(size: int, step: int) -> Data:
-        return stack([batch(at, n, size, seed, step, signed=True, device=run.device) for seed in seeds])
+        return stack([batch(at, n, size, seed, step, signed=True, device=run.device) for seed in run.seeds])
 
     def loss(weights: Weights, step: int) -> Tensor:
         return absolute_loss(weights, drawn(optimisation.batch, step), importance, hidden)
 
-    starts = [start_weights(len(densities), m, n, seed) for seed in seeds]
+    starts = [start_weights(len(at), m, n, training.start_scale, seed) for seed in run.seeds]
     job = Job(
-        name=f"absolute value, {hidden}, {n} features, {densities}, {seeds}",
+        name=f"absolute value, {hidden}, {n} features, {densities}, {run.seeds}",
         weights={name: torch.cat([start[name] for start in starts]).to(run.device) for name in starts[0]},
         loss=loss,
         measure=lambda weights: {},
         measure_at=[],
         snapshots_at=[optimisation.steps],
-        rates=torch.tensor(rates, device=run.device).repeat(len(seeds)),
+        rates=torch.ones(len(at) * len(run.seeds), device=run.device),
         tokens_per_step=optimisation.batch,
     )
     last = {name: value[-1] for name, value in train(job, optimisation).snapshots.items()}
     with torch.no_grad():
         held_out = absolute_loss(last, drawn(training.evaluation_samples, HELD_OUT), importance, hidden)
-    zero_answer = zero_answer_loss(at.float(), importance.cpu()).repeat(len(seeds)).to(run.device)
-    last["loss"] = held_out / zero_answer
+    last["loss"] = held_out / monosemantic_loss(at.float().to(run.device), importance, m).repeat(len(run.seeds))
+    axes = {"seed": len(run.seeds), "density": len(densities)}
     split = {
-        f"{hidden}.{name}": rearrange(value, "(seed density) ... -> seed density ...", seed=len(seeds))
+        f"{hidden}.{name}": rearrange(value, "(seed density restart) ... -> seed density restart ...", **axes)
         for name, value in last.items()
     }
-    return split | {f"{hidden}.densities": at}
+    return split | {f"{hidden}.densities": torch.tensor(densities, dtype=torch.float64)}
 
 
 if __name__ == "__main__":

@@ -1,30 +1,27 @@
 """Step: trains toy models on few points (Henighan et al. 2023, Superposition, Memorization, and Double Descent).
 
 T training points of n sparse features, scaled to norm 1, in m hidden units; full-batch AdamW with warm-up and cosine
-decay, as in the follow-up paper, with its weight decay and with a strong one, the control (of very many points, each
-step takes some in turn). Part `double_descent` has m = 2, part `widths` sweeps over (T, m).
+decay, as in the follow-up paper, with its weight decay and with a strong one, the control.
 
-Out: one safetensors file, `W` [decay size seed width hidden feature], `b`, training and test loss [decay size seed
-width], and for every size and seed the hidden vectors of the training points, `hidden.<size>` [decay seed width hidden
-point], and `start.<size>` [seed width hidden point], the same before training. A model narrower than the widest has
-rows of zeros.
+Out: one safetensors file, `W` [decay size seed hidden feature], training and test loss [decay size seed], and for every
+size and seed the hidden vectors of the training points, `hidden.<size>` [decay seed hidden point], and `start.<size>`
+[seed hidden point], the same before training.
 """
 
 from pathlib import Path
 
 import torch
-from einops import rearrange
+from einops import einsum, rearrange
 from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import pad
 
 from common.core.files import atomic
 from common.core.step import Files, RunInfo, run_step
 from common.toys.training import Job, Weights, train
-from replications.superposition.few_points import Points, draw_points, evaluate_points, hidden_vectors
+from replications.superposition.model import Data, evaluate
 from replications.superposition.settings import FewPoints
-from replications.superposition.streams import START, with_gradient
+from replications.superposition.streams import START, sparse_points, written_loss
 from replications.superposition.training import initial
 
 TEST = 4 * 10**9  # keeps the seed of the test points apart
@@ -35,41 +32,36 @@ class TrainFiles(Files):
 
 
 def train_double_descent(files: TrainFiles, settings: FewPoints, run: RunInfo) -> None:
-    """Trains models of every width, size and seed; only the first `n_seeds` seeds."""
+    """Trains models of every size and seed; only the first `n_seeds` seeds."""
     tensors = descend(settings, run)
     with atomic(files.models) as temporary:
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, temporary)
 
 
 def descend(settings: FewPoints, run: RunInfo) -> dict[str, Tensor]:
-    """Trained models of both weight decays; instance = (seed, width), seed slowest.
-
-    Models of all widths train in one batch: rows of zeros up to the greatest width stay zero, since neither the loss
-    nor the weight decay moves them.
-    """
-    seeds, device, widths = run.seeds[: settings.n_seeds], run.device, settings.widths
-    starts = [_start(width, max(widths), settings.n_features, seed) for seed in seeds for width in widths]
+    """Trained models of both weight decays; an instance is a seed."""
+    seeds, device = run.seeds[: settings.n_seeds], run.device
+    starts = [
+        initial(1, settings.n_hidden, settings.n_features, torch.Generator().manual_seed(START + seed))
+        for seed in seeds
+    ]
     W, b = (torch.cat(one).float().to(device) for one in zip(*starts, strict=True))
     importance = torch.ones(len(W), settings.n_features, device=device)
-    test = _points(settings, settings.test_points, [TEST], device)
-    stacked: dict[str, list[Tensor]] = {name: [] for name in ("W", "b", "train_loss", "test_loss")}
+    test = draw_points(settings, settings.test_points, [TEST] * len(seeds), device)
+    stacked: dict[str, list[Tensor]] = {name: [] for name in ("W", "train_loss", "test_loss")}
     hidden: dict[str, list[Tensor]] = {}
-    before: dict[str, Tensor] = {}
-    decays = (settings.optimisation.weight_decay, settings.control_decay)
     for size in settings.points:
-        points = _points(settings, size, [seed * 100_000 + size for seed in seeds], device)
-        before[f"start.{size}"] = hidden_vectors(W, points)
-        for decay in decays:
+        points = draw_points(settings, size, [seed * 100_000 + size for seed in seeds], device)
+        stacked_hidden = hidden.setdefault(f"hidden.{size}", [])
+        hidden[f"start.{size}"] = [hidden_vectors(W, points)]
+        for decay in (settings.optimisation.weight_decay, settings.control_decay):
             optimisation = settings.optimisation.model_copy(update={"weight_decay": decay})
 
-            def loss(weights: Weights, step: int, points: Points = points) -> Float[Tensor, " instance"]:
-                with torch.no_grad():
-                    batch = points.turn(step, settings.chunks)
-                    at = evaluate_points(weights["W"], weights["b"], batch, importance)
-                return with_gradient(at.loss, weights, {"W": at.grad_W, "b": at.grad_b})
+            def loss(weights: Weights, step: int, points: Data = points) -> Float[Tensor, " instance"]:
+                return written_loss(weights, points, importance, "relu")
 
             job = Job(
-                name=f"{size} points, m = {', '.join(map(str, widths))}, decay {decay:g}",
+                name=f"{size} points, m = {settings.n_hidden}, decay {decay:g}",
                 weights={"W": W, "b": b},
                 loss=loss,
                 measure=lambda weights: {},
@@ -78,31 +70,37 @@ def descend(settings: FewPoints, run: RunInfo) -> dict[str, Tensor]:
                 rates=torch.ones(len(W), device=device),
                 tokens_per_step=size,
             )
-            trained = train(job, optimisation)
-            last_W, last_b = trained.snapshots["W"][-1], trained.snapshots["b"][-1]
-            stacked["W"].append(last_W)
-            stacked["b"].append(last_b)
-            stacked["train_loss"].append(evaluate_points(last_W, last_b, points, importance).loss)
-            stacked["test_loss"].append(evaluate_points(last_W, last_b, test, importance).loss)
-            hidden.setdefault(f"hidden.{size}", []).append(hidden_vectors(last_W, points))
-    pattern, axes = "(size decay) (seed width) ... -> decay size seed width ...", {"width": len(widths)}
+            last = {name: value[-1] for name, value in train(job, optimisation).snapshots.items()}
+            stacked["W"].append(last["W"])
+            for name, data in (("train_loss", points), ("test_loss", test)):
+                stacked[name].append(evaluate(last["W"], last["b"], data, importance, "relu").loss)
+            stacked_hidden.append(hidden_vectors(last["W"], points))
     tensors = {
-        name: rearrange(torch.stack(values), pattern, decay=len(decays), **axes) for name, values in stacked.items()
+        name: rearrange(torch.stack(values), "(size decay) ... -> decay size ...", decay=2)
+        for name, values in stacked.items()
     }
-    for name, values in hidden.items():
-        tensors[name] = rearrange(torch.stack(values), "decay (seed width) ... -> decay seed width ...", **axes)
-    for name, value in before.items():
-        tensors[name] = rearrange(value, "(seed width) ... -> seed width ...", **axes)
-    return tensors
+    return tensors | {name: torch.stack(values).squeeze(0) for name, values in hidden.items()}
 
 
-def _start(width: int, widest: int, n_features: int, seed: int) -> tuple[Tensor, Tensor]:
-    W, b = initial(1, width, n_features, torch.Generator().manual_seed(START + seed))
-    return pad(W, (0, 0, 0, widest - width)), b
+def draw_points(settings: FewPoints, size: int, seeds: list[int], device: str) -> Data:
+    """Sparse points of norm 1, one data set per seed; a point without any active feature is drawn again."""
+    sets = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        kept = torch.zeros(settings.n_features, 0)
+        while kept.shape[1] < size:
+            drawn = sparse_points(settings.density, settings.n_features, size, generator)
+            kept = torch.cat([kept, drawn[:, drawn.sum(0) > 0]], dim=1)
+        sets.append(kept[:, :size] / kept[:, :size].norm(dim=0))
+    x = torch.stack(sets).to(device)
+    return Data(x, torch.full((len(seeds), size), 1 / size, device=device))
 
 
-def _points(settings: FewPoints, size: int, seeds: list[int], device: str) -> Points:
-    return draw_points(settings.n_features, settings.density, size, seeds, chunk=settings.chunk, device=device)
+def hidden_vectors(
+    W: Float[Tensor, "instance hidden feature"], points: Data
+) -> Float[Tensor, "instance hidden sample"]:
+    """h = W x of every point."""
+    return einsum(W, points.x, "instance hidden feature, instance feature sample -> instance hidden sample")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Step: trains n equally important features in m hidden units, from dense to sparse, on a stream.
 
-Out: one safetensors file with one grid (`grid.Grid`, one restart) per activation, ReLU and linear (its control).
-Paper: section 4, the geometry of uniform superposition; the optimiser is the notebook's AdamW without weight decay,
-which would bias norms, with a learning rate that falls to zero.
+Out: one safetensors file with one grid (`grid.Grid`, one restart), `relu`. Paper: section 4, the geometry of uniform
+superposition. The optimiser is the notebook's Adam without weight decay, which would bias norms, and with a learning
+rate that falls to zero, without which D_i scatter around the shares of regular arrangements.
 """
 
 from pathlib import Path
@@ -25,42 +25,33 @@ class TrainFiles(Files):
 
 
 def train_uniform(files: TrainFiles, settings: UniformTraining, run: RunInfo) -> None:
-    """Trains both activations at all densities."""
-    seeds = run.seeds
-    grids: dict[str, Grid] = {}
-    ones = torch.ones(settings.n_features, dtype=torch.float64)
-    shape = {"seed": len(seeds), "density": len(settings.densities), "row": 1, "restart": 1}
-    for activation in settings.activations:
-        job = stream_job(
-            f"uniform features, {activation}",
-            settings.densities,
-            ones,
-            settings.n_hidden,
-            activation,
-            optimisation=settings.optimisation,
-            seeds=seeds,
-            device=run.device,
-            snapshots_at=[settings.optimisation.steps],
-        )
-        trained = train(job, settings.optimisation)
-        W, b = trained.snapshots["W"][-1].double().cpu(), trained.snapshots["b"][-1].double().cpu()
-        densities = torch.tensor(settings.densities, dtype=torch.float64)
-        check = batch(densities, settings.n_features, settings.evaluation_samples, 0, HELD_OUT)
-        check = Data(check.x.double(), check.weight.double())
-        losses = []
-        for one_W, one_b in zip(W.chunk(len(seeds)), b.chunk(len(seeds)), strict=True):
-            losses.append(evaluate(one_W, one_b, check, ones.expand(len(densities), -1), activation).loss)
-        loss = rearrange(torch.stack(losses), "seed density -> seed density 1 1")
-        axes = "(seed density row restart)"
-        grids[activation] = Grid(
-            rearrange(W, f"{axes} hidden feature -> seed density row restart hidden feature", **shape),
-            rearrange(b, f"{axes} feature -> seed density row restart feature", **shape),
-            loss,
-            torch.zeros_like(loss),
-            densities,
-            ones[None],
-        )
-    save_grids(files.models, grids)
+    """Trains the models of all densities."""
+    n, seeds, optimisation = settings.n_features, run.seeds, settings.optimisation
+    ones = torch.ones(n, dtype=torch.float64)
+    job = stream_job(
+        "uniform features",
+        settings.densities,
+        ones,
+        settings.n_hidden,
+        "relu",
+        optimisation=optimisation,
+        seeds=seeds,
+        device=run.device,
+        snapshots_at=[optimisation.steps],
+    )
+    snapshots = train(job, optimisation).snapshots
+    W, b = (
+        rearrange(snapshots[name][-1].double().cpu(), "(seed density) ... -> seed density 1 1 ...", seed=len(seeds))
+        for name in ("W", "b")
+    )
+    densities = torch.tensor(settings.densities, dtype=torch.float64)
+    check = Data(*(one.double() for one in batch(densities, n, settings.evaluation_samples, 0, HELD_OUT)))
+    scale = ones.expand(len(densities), -1)
+    loss = torch.stack(
+        [evaluate(one[:, 0, 0], bias[:, 0, 0], check, scale, "relu").loss for one, bias in zip(W, b, strict=True)]
+    )
+    loss = rearrange(loss, "seed density -> seed density 1 1")
+    save_grids(files.models, {"relu": Grid(W, b, loss, torch.zeros_like(loss), densities, ones[None])})
 
 
 if __name__ == "__main__":

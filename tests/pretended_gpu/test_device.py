@@ -20,8 +20,8 @@ from replications.induction_heads.train import TrainFiles, train_arm
 from replications.ioi_circuit.batches import DISCOVERY, Batch, balanced, passes
 from replications.ioi_circuit.residual import read_difference
 from replications.monosemanticity.dictionaries import Stream
-from replications.superposition.train_features import TrainFiles as FeatureFiles
-from replications.superposition.train_features import train_features
+from replications.superposition.train_grids import TrainFiles as FeatureFiles
+from replications.superposition.train_grids import train_grids
 from tests.common.test_saes_training import SETTINGS, sweep
 from tests.fixtures.ioi_circuit_tiny import save_tiny_model, tiny_prompts
 from tests.pretended_gpu.device import CUDA, Generator, Pretended
@@ -84,7 +84,7 @@ def test_steps_write_the_same_numbers(tmp_path):
         )
         run = RunInfo(scale="smoke", seeds=[0, 1], device=device)
         train_grokking(GrokkingFiles(models=tmp_path / f"grokking-{device}"), grokking.training, run)
-        train_features(FeatureFiles(models=tmp_path / f"features-{device}"), features.training, run)
+        train_grids(FeatureFiles(models=tmp_path / f"features-{device}"), features.training, run)
     for step in ("arm", "grokking", "features"):
         one, other = (load_file(tmp_path / f"{step}-{device}") for device in DEVICES)
         assert one.keys() == other.keys()

@@ -122,7 +122,7 @@ def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished, ste
     importing = {rule for rule, yes in uses.items() if yes}
     assert len(importing) >= 4
     assert importing <= rerun
-    assert {"superposition_train_features", "sparse_autoencoders_collect", "grokking_train"} <= set(uses) - rerun
+    assert {"superposition_train_grids", "sparse_autoencoders_collect", "grokking_train"} <= set(uses) - rerun
 
 
 def test_every_step_carries_the_hash_of_its_sources(finished, steps):

@@ -1,29 +1,29 @@
-"""Absolute values and ReLU units: data, loss, who serves what, and what makes each metric fail."""
+"""Absolute values and ReLU units: data, loss, exact reference, who serves what, and what makes each metric fail."""
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from common.core.step import RunInfo
-from replications.superposition.absolute import absolute_loss, start_weights, zero_answer_loss
+from replications.superposition.absolute import (
+    absolute_loss,
+    asymmetry,
+    inhibition,
+    monosemantic_loss,
+    polysemantic,
+    start_weights,
+)
 from replications.superposition.measure_neurons import (
     absolute_metrics,
-    kinds,
+    best_models,
+    features_per_unit,
     neuron_metrics,
-    own_unit_is_important,
-    permuted_importance,
-    polysemantic,
 )
 from replications.superposition.model import Data
-from replications.superposition.motif import cancelled, compensation, interference, motif_metrics
-from replications.superposition.settings import Absolute, AbsoluteTraining, MotifTraining
+from replications.superposition.settings import Absolute, AbsoluteTraining, Neurons
 from replications.superposition.streams import batch
-from replications.superposition.tables import rank_correlation
 from replications.superposition.train_absolute import TrainFiles, train_absolute
 from tests.fixtures.superposition_planted import SEEDS, grid, missed
-
-N, M = 20, 40
 
 
 def test_signs_are_even_and_sizes_those_of_the_unsigned_stream():
@@ -44,7 +44,7 @@ def test_two_units_a_feature_compute_the_absolute_value_and_linear_units_cannot(
 
 
 def test_loss_equals_a_loop_over_points_and_features():
-    weights = start_weights(2, 4, 5, seed=0)
+    weights = start_weights(2, 4, 5, 0.1, seed=0)
     weights = {name: 20 * value + 0.1 for name, value in weights.items()}
     data = batch(torch.tensor([0.5, 0.2], dtype=torch.float64), 5, 20, seed=1, step=0, signed=True)
     importance = 0.5 ** torch.arange(5)
@@ -59,7 +59,7 @@ def test_loss_equals_a_loop_over_points_and_features():
 
 @pytest.mark.parametrize("hidden", ["relu", "linear"])
 def test_the_written_gradient_is_that_of_the_loss(hidden):
-    weights = {name: (20 * value + 0.1).double() for name, value in start_weights(2, 4, 5, seed=0).items()}
+    weights = {name: (20 * value + 0.1).double() for name, value in start_weights(2, 4, 5, 0.1, seed=0).items()}
     drawn = batch(torch.tensor([0.5, 0.2], dtype=torch.float64), 5, 20, seed=1, step=0, signed=True)
     data = Data(drawn.x.double(), drawn.weight.double())
     importance = 0.5 ** torch.arange(5, dtype=torch.float64)
@@ -70,166 +70,117 @@ def test_the_written_gradient_is_that_of_the_loss(hidden):
     assert torch.autograd.gradcheck(loss, [value.requires_grad_() for value in weights.values()])
 
 
-def test_answering_nothing_has_the_loss_we_divide_by():
-    at = torch.tensor([0.3], dtype=torch.float64)
-    nothing = {name: torch.zeros_like(value) for name, value in start_weights(1, 4, 8, seed=0).items()}
-    data: Data = batch(at, 8, 20000, seed=0, step=0, signed=True)
-    importance = 0.8 ** torch.arange(8)
-    expected = float(zero_answer_loss(at.float(), importance)[0])
-    assert float(absolute_loss(nothing, data, importance, "relu")[0]) == pytest.approx(expected, rel=0.03)
+@pytest.mark.parametrize("s", [1.0, 0.3, 0.05])
+def test_the_best_monosemantic_solution_has_its_loss_and_single_units_are_worse(s):
+    """Two units for each of two features, the best constant for the others; or a unit for each of four features."""
+    importance, at = 0.9 ** torch.arange(6), torch.tensor([s], dtype=torch.float64)
+    data = batch(at, 6, 100_000, seed=0, step=0, signed=True)
+    W1 = torch.zeros(1, 4, 6)
+    W1[0, [0, 1, 2, 3], [0, 0, 1, 1]] = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    b = torch.zeros(1, 6)
+    b[0, 2:] = s / 2
+    found = float(absolute_loss({"W1": W1, "W2": W1.mT.abs().contiguous(), "b": b}, data, importance, "relu")[0])
+    exact = float(monosemantic_loss(at.float(), importance, 4)[0])
+    assert found == pytest.approx(exact, rel=0.02)
+    lone = torch.zeros(1, 4, 6)
+    lone[0, range(4), range(4)] = 1.0
+    b = torch.full((1, 6), s / 2)
+    b[0, :4] = s / 4 / (1 - 3 * s / 8)  # with its slope, the best a single unit can do
+    W2 = lone.mT * (1 - 1.5 * b[0, 0])
+    assert float(absolute_loss({"W1": lone, "W2": W2.contiguous(), "b": b}, data, importance, "relu")[0]) > 1.05 * exact
 
 
-def dedicated(features):
-    """Two units a feature; the units left over serve nothing."""
-    W1 = torch.zeros(M, N)
-    for k, feature in enumerate(features):
-        W1[2 * k, feature], W1[2 * k + 1, feature] = 1.0, -1.0
-    return W1
-
-
-def shared():
-    return torch.randn(M, N, generator=torch.Generator().manual_seed(0))
-
-
-def mixed(alone):
-    """`alone` features have units of their own; the other units share all other features."""
-    W1 = dedicated(alone)
-    rest = [i for i in range(N) if i not in alone]
-    for k in range(2 * len(alone), M):
-        W1[k, rest] = 1.0
-    return W1
-
-
-def test_kinds_of_features():
-    own, others = kinds(mixed([0, 1, 2]))
-    assert own.nonzero()[:, 0].tolist() == [0, 1, 2]
-    assert int(others.sum()) == N - 3
-    assert own_unit_is_important(mixed([0, 1, 2])) == 1.0
-    assert own_unit_is_important(mixed([17, 18, 19])) == 0.0
-    assert own_unit_is_important(dedicated(range(N))) == 0.5
-    assert permuted_importance(mixed([0, 1, 2]), 0) == pytest.approx(0.5, abs=0.05)
-
-
-def motif(outof=(0.5, 2.0), inhibition=2.0):
-    """The paper's motif, twice: units 0 and 1 serve two features each, units 2 and 3 inhibit what is disturbed."""
-    W1, W2 = torch.zeros(4, 4), torch.zeros(4, 4)
-    for u in range(2):
+def motif(outof=(0.5, 2.0), taken=2.0, times=2):
+    """The paper's motif: the first half of the units serve two features each, the others inhibit what is disturbed."""
+    W1, W2 = torch.zeros(2 * times, 2 * times), torch.zeros(2 * times, 2 * times)
+    for u in range(times):
         first, second = 2 * u, 2 * u + 1
-        W1[u, first], W1[u, second] = 2.0, 0.5
+        W1[u, first], W1[u, second] = 2.0, 0.6
         W2[first, u], W2[second, u] = outof
-        W1[2 + u, first], W2[second, 2 + u] = 2.0, -inhibition
+        W1[times + u, first], W2[second, times + u] = 2.0, -taken
     return W1, W2
 
 
 def test_the_papers_motif_is_recognised():
     W1, W2 = motif()
-    assert compensation(W1, W2) == pytest.approx(1.0)
-    assert compensation(W1, motif(outof=(2.0, 0.5))[1]) == pytest.approx(-1.0)
-    assert compensation(torch.eye(4), torch.eye(4)) == 0.0  # no unit excites two features
-    raised, lowered = interference(W1, W2, torch.arange(4))
-    assert [float(one[0, 1, 0]) for one in (raised, lowered)] == [4.0, 4.0]  # feature 0 at 1, answer 1
-    assert [float(one[0, 0, 1]) for one in (raised, lowered)] == [0.25, 0.0]
-    assert not raised[1].any()  # no unit sees negative values
-    assert cancelled(W1, W2, torch.arange(4)) == pytest.approx(4 / 4.25)
-    assert cancelled(W1, W2, torch.tensor([1, 0, 3, 2])) == 0.0
-    assert cancelled(W1, motif(inhibition=0.0)[1], torch.arange(4)) == 0.0
+    order = torch.arange(4)
+    assert asymmetry(W1, W2) == pytest.approx(1.0)
+    assert asymmetry(W1, motif(outof=(2.0, 0.5))[1]) == pytest.approx(-1.0)
+    assert asymmetry(torch.eye(4), torch.eye(4)) == 0.0  # no unit excites two features
+    assert inhibition(W1, W2, order) == pytest.approx(4 / 4.3)  # 2 times 2 of 4 + 0.6 / 2, for each pair
+    assert inhibition(W1, W2, torch.tensor([1, 0, 3, 2])) == 0.0
+    assert inhibition(W1, motif(taken=0.0)[1], order) == 0.0
 
 
-GOOD = {
-    "dense": dedicated(range(N)), "mixed": mixed([0, 1, 2, 3]), "sparser": mixed([0, 1]), "sparse": shared(),
-    "error": 0.05, "motif": motif(),
-}  # fmt: skip
 BOUNDS = {
-    "error": (None, 0.2),
-    "dense_polysemantic": (None, 6),
-    "sparse_polysemantic": (30, None),
-    "own_unit_importance": (0.8, None),
-    "own_unit_importance_sparser": (0.8, None),
-    "compensation": (0.4, None),
-    "cancelled": (0.8, None),
+    "loss_over_monosemantic": (None, 0.5),
+    "polysemantic_units": (0.4, None),
+    "asymmetry": (0.3, None),
+    "inhibition": (0.5, None),
 }
 BROKEN = {
-    "compensation": {"motif": motif(outof=(1.0, 1.0))},
-    "cancelled": {"motif": motif(inhibition=0.5)},
-    "error": {"error": 0.5},
-    "dense_polysemantic": {"dense": shared()},
-    "own_unit_importance_sparser": {"sparser": mixed([18, 19])},
-    "sparse_polysemantic": {"sparse": dedicated(range(N))},
-    "own_unit_importance": {"mixed": mixed([16, 17, 18, 19])},
+    "loss_over_monosemantic": {"loss": 1.1},
+    "polysemantic_units": {"sparse": (torch.eye(16), torch.eye(16))},
+    "asymmetry": {"sparse": motif(outof=(1.0, 1.0), times=8)},
+    "inhibition": {"sparse": motif(taken=0.2, times=8)},
 }
-SETTINGS = Absolute.model_construct(mixed_density=0.1, sparser_density=0.03)
 
 
-def planted(W1, densities, error=0.05, small=None):
-    """What the training step writes, the same weights for every seed; the first small start is too bad to count."""
-    loss = error + 0.001 * torch.arange(len(SEEDS))
-    tensors = {
-        "relu.W1": W1.repeat(len(SEEDS), 1, 1, 1),
-        "relu.loss": loss[:, None].repeat(1, len(W1)),
-        "relu.densities": torch.tensor(densities, dtype=torch.float64),
-        "linear.loss": (0.85 + 0.01 * torch.arange(len(SEEDS)))[:, None],
-        "linear.densities": torch.tensor([0.1], dtype=torch.float64),
-        "motif.loss": torch.tensor([1.0, 0.1]).repeat(len(SEEDS), 1),
-    }
-    for name, weights in zip(("motif.W1", "motif.W2"), small or motif(), strict=True):
-        tensors[name] = torch.stack([torch.ones(4, 4), weights]).repeat(len(SEEDS), 1, 1, 1)
-    return tensors
-
-
-@pytest.mark.parametrize(("order", "expected"), [("rising", set()), ("falling", {"polysemantic_rank"})])
-def test_polysemantic_units_become_more_with_sparsity(order, expected):
-    """Eight densities at which 0, 5, 10 ... units serve several features, and the same turned round."""
-    W1 = torch.stack([mixed([*range(N - k)][: (M - 5 * k) // 2]) for k in range(8)])
-    densities = [1.0, 0.5, 0.3, 0.1, 0.05, 0.03, 0.01, 0.001]
-    metrics = absolute_metrics(planted(W1 if order == "rising" else W1.flip(0), densities), SETTINGS, SEEDS)
-    assert missed(metrics, polysemantic_rank=(0.9, None)) == expected
-
-
-def test_a_constant_count_has_no_rank_correlation():
-    assert rank_correlation(np.ones(5), np.arange(5.0)) == 0.0
-    assert rank_correlation(np.arange(5.0) ** 3, np.arange(5.0)) == pytest.approx(1.0)
+def planted(sparse, loss):
+    """What the training step writes, dense monosemantic and sparse models; the first restart is the worse one."""
+    W1, W2 = (torch.stack([torch.eye(16), one]).repeat(len(SEEDS), 1, 1, 1) for one in sparse)
+    noise = 0.01 * torch.arange(len(SEEDS))[:, None]
+    best = torch.stack([W1, W2])
+    worse = torch.ones_like(best)
+    found = torch.tensor([[1.05, loss]]) + noise
+    both = torch.stack([worse, best], dim=3)
+    return {
+        "relu.W1": both[0], "relu.W2": both[1], "relu.loss": torch.stack([found + 1, found], dim=2),
+        "relu.densities": torch.tensor([1.0, 0.01], dtype=torch.float64),
+        "linear.W1": both[0][:, :1], "linear.W2": both[1][:, :1],
+        "linear.loss": torch.stack([4 + noise, 3 + noise], dim=2),
+        "linear.densities": torch.tensor([0.01], dtype=torch.float64),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("broken", [None, *BOUNDS])
 def test_every_metric_needs_its_effect(broken):
-    made = GOOD | BROKEN.get(broken, {})
-    W1 = torch.stack([made[name] for name in ("dense", "mixed", "sparser", "sparse")])
-    tensors = planted(W1, [1.0, 0.1, 0.03, 0.001], made["error"], made["motif"])
-    wrong = missed(absolute_metrics(tensors, SETTINGS, SEEDS) | motif_metrics(tensors, SEEDS), **BOUNDS)
+    made = {"sparse": motif(times=8), "loss": 0.3} | BROKEN.get(broken, {})
+    wrong = missed(absolute_metrics(best_models(planted(**made)), 0.01, SEEDS), **BOUNDS)
     assert broken in wrong if broken else not wrong
 
 
 def test_units_that_serve_several_features():
     alone, together = torch.eye(5, 10).double(), torch.cat([torch.eye(5), torch.eye(5)], dim=1).double()
-    assert float(polysemantic(alone)) == 0
-    assert float(polysemantic(together)) == 5
+    assert (float(polysemantic(alone)), float(polysemantic(together))) == (0, 5)
+    assert (float(features_per_unit(alone)), float(features_per_unit(together))) == (1, 2)
     turned = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
-    grids = {
-        "relu_hidden": grid([[alone] * 2, [together] * 2], [1.0, 0.02]),
-        "relu": grid([[turned @ alone] * 2] * 2, [1.0, 0.02]),
-    }
-    metrics = neuron_metrics(grids, 1.0)
-    assert missed(metrics, dense_polysemantic=(None, 0.5), sparse_polysemantic=(4.5, None)) == set()
+    two, three = alone.clone(), alone.clone()
+    two[:2, 5], three[:3, 5] = 1.0, 1.0
+    densities = [0.5, 0.3, 0.15, 0.05]
+    settings = Neurons.model_construct(monosemantic_density=0.5, polysemantic_density=0.05)
+    bounds = {"dense_features_per_unit": (None, 1.2), "sparse_polysemantic": (4.5, None), "bands_missed": (None, 0.5)}
+    for models, wrong in (([alone, two, three, together], set()), ([together, three, two, alone], set(bounds))):
+        grids = {
+            "relu_hidden": grid([[one] * 2 for one in models], densities),
+            "relu": grid([[turned @ one] * 2 for one in models], densities),
+        }
+        assert missed(neuron_metrics(grids, settings, SEEDS), **bounds) == wrong
 
 
 def test_training_computes_one_feature_in_two_units(tmp_path):
-    optimisation = {
-        "steps": 300, "batch": 64, "learning_rate": 0.02, "decay": "cosine", "warmup": 0,
-        "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0, "clip": 1000.0,
-    }  # fmt: skip
     training = AbsoluteTraining(
-        n_features=4, n_hidden=3, importance_decay=0.1, densities=[1.0, 0.3], control_density=0.3,
-        evaluation_samples=512, optimisation=optimisation,
+        n_features=4, n_hidden=2, importance_decay=0.1, densities=[1.0, 0.3], restarts=10, start_scale=0.3,
+        evaluation_samples=512, optimisation={
+            "steps": 400, "batch": 64, "learning_rate": 0.02, "decay": "cosine", "warmup": 0,
+            "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0, "clip": 1000.0,
+        },
     )  # fmt: skip
-    small = MotifTraining(
-        n_features=3, n_hidden=2, density=0.2, restarts=4, evaluation_samples=64,
-        optimisation=optimisation | {"steps": 5},
-    )  # fmt: skip
-    settings = Absolute(training=training, motif=small, mixed_density=0.3, sparser_density=0.3)
     run = RunInfo(scale="smoke", seeds=[1, 2], device="cpu")
-    train_absolute(TrainFiles(models=tmp_path / "models.safetensors"), settings, run)
+    train_absolute(
+        TrainFiles(models=tmp_path / "models.safetensors"), Absolute(training=training, judged_density=0.3), run
+    )
     found = load_file(tmp_path / "models.safetensors")
-    assert found["relu.W1"].shape == (2, 2, 3, 4)
-    assert found["motif.W1"].shape == (2, 4, 2, 3)
-    assert float(found["relu.loss"].max()) < 0.2
-    assert float(found["linear.loss"].min()) > 0.5
+    assert found["relu.W1"].shape == (2, 2, 10, 2, 4)
+    assert float(found["relu.loss"].amin(-1).max()) < 1.3
+    assert float(found["linear.loss"].min()) > 2

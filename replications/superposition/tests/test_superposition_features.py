@@ -3,15 +3,9 @@
 import pytest
 import torch
 
-from replications.superposition.measure_features import (
-    antipodal_pairs,
-    disorder,
-    intro_metrics,
-    many_metrics,
-    off_place,
-    polygon_metrics,
-)
+from replications.superposition.measure_features import intro_metrics, many_metrics, polygon_metrics
 from replications.superposition.settings import Intro, Polygons
+from replications.superposition.theory import variance
 from tests.fixtures.superposition_planted import SEEDS, grid, missed, ring
 
 PAIR = ring([0.0, 90.0, None, None, None])
@@ -27,8 +21,6 @@ def planted(arrangements, densities):
 
 INTRO = {
     "dense_pair_gap": (None, 0.1),
-    "dense_dims_per_feature": (0.95, 1.05),
-    "dense_superposition": (None, 0.05),
     "digon_gap": (None, 0.05),
     "sparse_stored": (4.5, None),
 }
@@ -55,38 +47,25 @@ def test_polygons_hold_at_their_own_density_only(swapped):
 
 
 @pytest.mark.parametrize(
-    ("linear", "middle", "wrong"),
+    ("dense", "loss", "wrong"),
     [
-        ([0, 90, None, None], [0, 180, 90, 270], set()),
-        ([0, None, 90, None], [0, 180, 90, 270], {"linear_norms_off"}),
-        ([0, 90, None, None], [0, 180, 90, 210], {"middle_pairs"}),
+        ([0, 90, None, None], 0.3, set()),
+        ([0, 90, 180, 270], 0.3, {"dense_dimensionality"}),
+        ([0, 90, None, None], 1.0, {"sparsest_loss"}),
     ],
 )
-def test_the_linear_model_keeps_the_first_features_and_pairs_are_two(linear, middle, wrong):
-    """Four features in two dimensions, dense to sparse; `linear` is the linear model at the sparsest density."""
-    keeps, digons = ring([0, 90, None, None]), ring([0, 180, 90, 270])
+def test_dense_features_have_dimensions_and_sparse_ones_lower_the_loss(dense, loss, wrong):
+    """Four features in two dimensions, dense and sparse; losses over that of the best linear model."""
     models = {
-        "relu": [[keeps] * 3, [ring(middle)] * 3, [digons] * 3, [digons] * 3],
-        "linear": [[keeps] * 3, [keeps] * 3, [keeps] * 3, [ring(linear)] * 3],
+        "relu": [[ring(dense)], [ring([0, 180, 90, 270])]],
+        "linear": [[ring([0, 90, None, None])]] * 2,
     }
-    losses = torch.tensor([1.0, 1.5, 2.0], dtype=torch.float64).repeat(len(SEEDS), 4, 1, 1)
-    grids = {name: grid(one, [1.0, 0.3, 0.1, 0.03], losses) for name, one in models.items()}
-    metrics = many_metrics(grids, SEEDS)
-    bounds = {"linear_norms_off": (None, 0.1), "middle_pairs": (2, None), "sparsest_stored": (3.5, None)}
-    assert missed(metrics, **bounds) == wrong
-    assert metrics["restart_spread"].value == pytest.approx(0.5)
-
-
-def test_norms_off_their_place():
-    assert float(off_place(ring([0, 90, None]), 2)) == 0.0
-    assert float(off_place(ring([0, 90, None], norm=0.7), 2)) == pytest.approx(0.3)
-    assert float(off_place(torch.tensor([[1.0, 0.0, 0.2], [0.0, 1.0, 0.0]]), 2)) == pytest.approx(0.2)
-
-
-def test_order_of_superposition():
-    kept = torch.tensor([True, True, True, True, False])
-    assert disorder(torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0]), kept) == 0
-    assert disorder(torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0]), kept) == 2
-    assert disorder(torch.zeros(5), kept) == 0
-    assert antipodal_pairs(ring([0, 90, 180, 270, None])) == 2
-    assert antipodal_pairs(ring([0, 72, 144, 216, 288])) == 0
+    scale = 2 * torch.tensor([variance(s) for s in (1.0, 0.03)], dtype=torch.float64)[None, :, None, None]
+    noise = 1 + 0.01 * torch.arange(len(SEEDS), dtype=torch.float64)[:, None, None, None]
+    over = {"relu": [1.0, loss], "linear": [1.0, 1.0]}
+    grids = {
+        name: grid(one, [1.0, 0.03], scale * noise * torch.tensor(over[name])[None, :, None, None])
+        for name, one in models.items()
+    }
+    bounds = {"dense_dimensionality": (0.9, None), "sparsest_loss": (None, 0.35)}
+    assert missed(many_metrics(grids), **bounds) == wrong

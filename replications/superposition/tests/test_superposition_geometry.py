@@ -19,7 +19,7 @@ from replications.superposition.geometry import (
     stored,
     superposition,
 )
-from replications.superposition.tables import nearest, restart_spread, worst_gap
+from replications.superposition.tables import nearest, worst_gap
 
 
 def matrices():
@@ -124,11 +124,3 @@ def test_worst_gap_and_nearest_refuse_what_does_not_fit():
     assert nearest(densities, 0.3) == 1
     with pytest.raises(UserError, match="was not trained"):
         nearest(densities, 0.2)
-
-
-def test_restart_spread_is_the_median_over_the_best_and_a_mean_over_cells():
-    two = torch.tensor([[[[1.0, 2.0, 9.0]], [[2.0, 2.0, 8.0]]], [[[1.0, 1.0, 1.0]], [[4.0, 6.0, 8.0]]]])
-    assert restart_spread(two).per_seed == pytest.approx([0.5, 0.25])
-    even = torch.tensor([1.0, 3.0]).repeat(2, 1, 1, 1)
-    assert restart_spread(even).per_seed == pytest.approx([1.0, 1.0])
-    assert restart_spread(two, even).per_seed == pytest.approx([2 / 3, 0.5])

@@ -158,7 +158,7 @@ def test_settings_out_of_range_are_refused(key, value):
 
 
 GRID = {"first": 1.0, "last": 0.01, "cells": 40}
-WIDE = r"'double_descent.training.widths': 10 features fit into 12 hidden units; .* \(found \[2, 12\]\)"
+WIDE = r"'double_descent.training.n_hidden': 10 features fit into 12 hidden units; .* \(found 12\)"
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ WIDE = r"'double_descent.training.widths': 10 features fit into 12 hidden units;
             {"densities": GRID | {"first": 1.5}},
             r"'phase_diagram.training.densities.first': .*less than or equal to 1 \(found 1.5\)",
         ),
-        ("double_descent", {"n_features": 10, "widths": [2, 12]}, WIDE),
+        ("double_descent", {"n_features": 10, "n_hidden": 12}, WIDE),
     ],
 )
 def test_bad_settings_are_one_sentence(part, changes, sentence):

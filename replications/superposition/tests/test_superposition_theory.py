@@ -5,19 +5,17 @@ import pytest
 import torch
 from scipy.optimize import brentq
 
-from replications.superposition.cells import CLASSES, candidate_class, classify, near_border
-from replications.superposition.exact import solve_pairs
+from replications.superposition.measure_phases import CLASSES, classify, near_border
 from replications.superposition.model import evaluate, sample
 from replications.superposition.settings import Densities, Span
 from replications.superposition.theory import (
     antipodal,
     best_model,
-    best_third,
     border,
     expected_loss,
     forget_extra,
     forget_first,
-    third_quadrature,
+    solve,
     variance,
 )
 
@@ -83,8 +81,6 @@ def test_borders_are_where_the_closed_forms_cross():
         other = forget_extra(r, 0.3) / variance(0.3) if r <= 1 else 1.0
         crossing = brentq(lambda s, r=r, other=other: antipodal(r, s) - other * variance(s), 0.01, 0.9)
         assert float(border(np.array([r]))[0]) == pytest.approx(crossing, rel=1e-6)
-        assert CLASSES[candidate_class(r, crossing * 0.99)] == "superposed"
-        assert CLASSES[candidate_class(r, crossing * 1.01)] == ("ignored" if r <= 1 else "dedicated")
     assert float(border(np.array([1.0]))[0]) == pytest.approx(4 / 7)
 
 
@@ -102,26 +98,11 @@ def test_cells_near_a_border_are_found():
 
 
 def test_a_column_of_the_exact_grid_is_its_mirror_image():
-    rows = solve_pairs(Span(first=0.5, last=2.0, cells=2), Densities(first=0.5, last=0.3, cells=2))
+    rows = solve(Span(first=0.5, last=2.0, cells=2), Densities(first=0.5, last=0.3, cells=2))
     for importance, density, w1, w2, b1, b2, loss, *_ in rows:
         assert loss == pytest.approx(best_model(importance, density).loss, rel=1e-6)
         found = expected_loss(np.array([[w1, w2]]), np.array([[b1, b2]]), np.array([importance]), density)
         assert loss == pytest.approx(float(found[0]), rel=1e-6)
-
-
-@pytest.mark.parametrize(("density", "importance"), [(0.05, 1.0), (1.0, 0.1), (0.1, 10.0)])
-def test_the_third_features_optimum_is_no_worse_than_the_closed_forms(density, importance):
-    _, _, loss = best_third(importance, density, [])
-    v, s = variance(density), density
-    best = min(min(importance, 1.0) * v, (1 + importance) * s * s / 6, s * s / 3)
-    assert 0.7 * best < loss < 1.01 * best  # quadrature
-
-
-def test_quadrature_has_the_moments_of_three_features():
-    x, weight = third_quadrature(0.3)
-    assert float(weight.sum()) == pytest.approx(1.0)
-    np.testing.assert_allclose(x @ weight, 0.15)
-    np.testing.assert_allclose((x * weight) @ x.T, 0.1 * np.eye(3) + 0.0225 * (1 - np.eye(3)))
 
 
 def test_the_closed_form_borders_are_where_losses_meet():
