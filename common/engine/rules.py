@@ -28,7 +28,10 @@ class Steps:
         self.run = {key: config[key] for key in RUN}
 
     def __call__(self, module: str, settings: Any = None, *, run: bool = True) -> dict[str, Any]:
-        """`module` of the step, `arguments` as its command line takes them, and `sources`, the hash of its sources.
+        """`module` of the step, `arguments` as its command line takes them, and what makes it run again: `given`, its
+        settings and run, and `sources`, the hash of its sources.
+
+        Snakemake does not record a parameter that depends on files, as `arguments` does, so `given` stands apart.
 
         Args:
             module: of the step, below the package.
@@ -38,15 +41,18 @@ class Steps:
         """
         name = f"{self.package}.{module}"
 
-        def arguments(wildcards: Any, input: Any, output: Any) -> str:
-            given = {"files": _named(input) | _named(output)}
-            if settings is not None:
-                given["settings"] = settings(wildcards) if callable(settings) else settings
-            if run:
-                given["run"] = self.run
-            return " ".join(f"--{key} {shlex.quote(json.dumps(value))}" for key, value in given.items())
+        def known(wildcards: Any) -> dict[str, Any]:
+            found = {} if settings is None else {"settings": settings(wildcards) if callable(settings) else settings}
+            return found | ({"run": self.run} if run else {})
 
-        return {"module": name, "arguments": arguments, "sources": source_hash(name)}
+        def given(wildcards: Any) -> str:
+            return json.dumps(known(wildcards), sort_keys=True)
+
+        def arguments(wildcards: Any, input: Any, output: Any) -> str:
+            words = {"files": _named(input) | _named(output)} | known(wildcards)
+            return " ".join(f"--{key} {shlex.quote(json.dumps(value))}" for key, value in words.items())
+
+        return {"module": name, "arguments": arguments, "given": given, "sources": source_hash(name)}
 
 
 def _named(files: Any) -> dict[str, Any]:

@@ -125,6 +125,16 @@ def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished, ste
     assert {"superposition_train_grids", "sparse_autoencoders_collect", "grokking_train"} <= set(uses) - rerun
 
 
+def test_an_edited_setting_reruns_the_steps_that_read_it(finished):
+    config = finished.path / "replications" / "sparse_autoencoders" / "config.yaml"
+    with edited(config, "    windows: 4\n    pool: 1000", "    windows: 5\n    pool: 1000"):
+        rerun = finished.jobs("all")
+    assert {"sparse_autoencoders_measure_language", "sparse_autoencoders_measure_errors"} <= rerun
+    assert (
+        not {"sparse_autoencoders_collect", "sparse_autoencoders_train_language", "sparse_autoencoders_planted"} & rerun
+    )
+
+
 def test_every_step_carries_the_hash_of_its_sources(finished, steps):
     """An edit in the module that every step imports reruns every step."""
     with edited(finished.path / "common" / "core" / "step.py", "LOG_INTERVAL = 10.0", "LOG_INTERVAL = 11.0"):
