@@ -105,5 +105,5 @@ clean-env:  ## remove .venv; the next command installs it again
 	rm -rf .venv .venv-interop
 
 help:  ## this list
-	@grep -hE '^[$$a-zA-Z() -]+:.*##' $(MAKEFILE_LIST) | sed 's/^$$(NAMES)/<replication>/; s/:.*##/#/' | awk -F'#' '{printf "  make %-47s %s\n", $$1, $$2}'
+	@grep -hE '^[$$a-zA-Z_() -]+:.*##' $(MAKEFILE_LIST) | sed 's/^$$(NAMES)/<replication>/; s/:.*##/#/' | awk -F'#' '{printf "  make %-47s %s\n", $$1, $$2}'
 	@echo "  replications: $(NAMES)"

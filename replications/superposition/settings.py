@@ -25,11 +25,6 @@ class Span(Strict):
     last: Annotated[float, Field(gt=0.0)] = Field(description="last value")
     cells: Annotated[int, Field(ge=2, le=400)] = Field(description="number of values")
 
-    def values(self) -> list[float]:
-        """All values, from first to last; the ends are exact."""
-        ratio = (self.last / self.first) ** (1 / (self.cells - 1))
-        return [self.first, *(self.first * ratio**k for k in range(1, self.cells - 1)), self.last]
-
 
 class Densities(Span):
     """Densities spaced evenly on a log scale."""

@@ -157,12 +157,18 @@ def exact(files: ExactFiles, settings: CellTraining) -> None:
     write_table(files.exact, solve(settings.importances, settings.densities), COLUMNS, digits=10)
 
 
+def values_of(span: Span) -> list[float]:
+    """All values, from first to last; the ends are exact."""
+    ratio = (span.last / span.first) ** (1 / (span.cells - 1))
+    return [span.first, *(span.first * ratio**k for k in range(1, span.cells - 1)), span.last]
+
+
 def solve(importances: Span, densities: Densities) -> list[list[float]]:
     """Rows of `COLUMNS`."""
     rows, solved = [], dict[str, list[Optimum]]()
-    for r in track(importances.values(), "solving importances"):
+    for r in track(values_of(importances), "solving importances"):
         column = solved.setdefault(f"{min(r, 1 / r):.9g}", [])
-        for k, s in enumerate(densities.values()):
+        for k, s in enumerate(values_of(densities)):
             if k == len(column):
                 before = np.concatenate([column[-1].w, column[-1].b])[None] if column else None
                 column.append(best_model(min(r, 1 / r), s, before))

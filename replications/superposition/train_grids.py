@@ -16,6 +16,7 @@ from common.core.step import Files, RunInfo, run_step
 from replications.superposition.grid import Draw, Grid, save_grids, train_grid
 from replications.superposition.model import Data, sample, sample_sets
 from replications.superposition.settings import CellTraining, Effort, FeatureTraining, SetKind, Sets
+from replications.superposition.theory import values_of
 
 
 class TrainFiles(Files):
@@ -52,7 +53,7 @@ def feature_grids(settings: FeatureTraining, run: RunInfo) -> dict[str, Grid]:
 
 def cell_grids(settings: CellTraining, run: RunInfo) -> dict[str, Grid]:
     """Importances (1, r) over a grid of r and density, ReLU and the linear control if it has restarts."""
-    r = torch.tensor(settings.importances.values(), dtype=torch.float64)
+    r = torch.tensor(values_of(settings.importances), dtype=torch.float64)
     importance = torch.stack([torch.ones_like(r), r], dim=1)
     restarts = {"relu": settings.restarts, "linear": settings.linear_restarts}
     grids: dict[str, Grid] = {}
@@ -60,7 +61,7 @@ def cell_grids(settings: CellTraining, run: RunInfo) -> dict[str, Grid]:
         effort: Effort = settings.model_copy(update={"restarts": restarts[activation]})
         if effort.restarts:
             grids[activation] = train_grid(
-                settings.densities.values(),
+                values_of(settings.densities),
                 importance,
                 1,
                 activation,
