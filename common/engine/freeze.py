@@ -135,7 +135,7 @@ def record_amendments(scale: str, claims: list[Claim]) -> list[str]:
         replication, name = claim.replication, claim.id.removeprefix(f"{claim.replication}.")
         lock = locks.get(replication) or read_lock(replication)
         entry = lock.entry(name, scale)
-        new = [] if entry is None else [one for one in claim.amended if not _recorded(one, entry.amended)]
+        new = [] if entry is None else _unrecorded(claim.amended, entry.amended)
         if entry is None or not new:
             continue
         amended = [*entry.amended, *new]
@@ -148,6 +148,14 @@ def record_amendments(scale: str, claims: list[Claim]) -> list[str]:
     for replication, lock in locks.items():
         write_lock(replication, lock)
     return said
+
+
+def _unrecorded(judged: list[Amendment], known: list[Amendment]) -> list[Amendment]:
+    """What the judge found beyond the history that it was given, and that nobody has recorded since."""
+    history = [one.model_copy(update={"why": None}) for one in known]
+    while judged and history and judged[0].model_copy(update={"why": None}) == history[0]:
+        judged, history = judged[1:], history[1:]
+    return [one for one in judged if not _recorded(one, known)]
 
 
 def _recorded(amendment: Amendment, known: list[Amendment]) -> bool:

@@ -288,6 +288,18 @@ def test_reasons_are_recorded_and_shown(tiny, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "reason recorded: tiny.vulnerability (neutral)"
 
 
+def test_a_change_that_is_taken_back_is_recorded_twice_and_no_oftener(tiny):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.score()
+    for neutral in (0.0, LANDMARK["neutral"]):
+        tiny.claims(LANDMARK | {"neutral": neutral})
+        tiny.score()
+    for _ in range(2):
+        tiny.score()
+        assert len(seals.read_lock("tiny").entry("vulnerability", "laptop").amended) == 2
+
+
 def test_a_lock_edited_by_hand_is_refused(tiny):
     tiny.measure(random_directions=2.0)
     freeze.freeze(name="tiny")
