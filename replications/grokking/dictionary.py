@@ -43,8 +43,7 @@ def dictionary(files: DictionaryFiles, settings: MeasureDictionary) -> None:
     found, prime = load_file(files.models), settings.training.prime
     pairs, seeds = all_pairs(prime), found["seeds"].tolist()
     last = {
-        name.removeprefix("grokking.weights."): value[-1]
-        for name, value in found.items() if name.startswith("grokking.weights.")
+        name.removeprefix("weights."): value[-1] for name, value in found.items() if name.startswith("weights.")
     }  # fmt: skip
     networks = [member(last, place) for place in range(len(seeds))]
     forwards = [forward(network, pairs) for network in networks]

@@ -39,7 +39,11 @@ ARMS = ("grokking", "large_share", "no_decay", "random_answers")
 
 
 class MeasureFiles(Files):
-    models: Path
+    grokking: Path
+    large_share: Path
+    no_decay: Path
+    random_answers: Path
+    """networks of the arms"""
     delay: Path
     circuit: Path
     progress: Path
@@ -54,9 +58,10 @@ class MeasureFiles(Files):
 
 def measure(files: MeasureFiles, settings: Measure) -> None:
     """Writes the metrics of the parts `delay`, `circuit` and `progress`, and the tables that the figures draw."""
-    found, reading = load_file(files.models), settings.reading
-    seeds, kept = found["seeds"].tolist(), found["grokking.snapshots"]
-    at = torch.isin(found["grokking.steps"], kept)
+    arms, reading = {arm: load_file(getattr(files, arm)) for arm in ARMS}, settings.reading
+    main = arms["grokking"]
+    seeds, kept = main["seeds"].tolist(), main["snapshots"]
+    at = torch.isin(main["steps"], kept)
     all_keys, circuits, progress = [], [], []
     tables: dict[Path, list[pd.DataFrame]] = {
         files.measures: [],
@@ -65,10 +70,10 @@ def measure(files: MeasureFiles, settings: Measure) -> None:
         files.spectra: [],
     }
     for place, seed in enumerate(seeds):
-        one = task(settings.training.prime, settings.training.fraction, seed)
-        known, answered = (found[f"grokking.accuracy_{name}"][at, place] for name in ("train", "unseen"))
+        one = task(settings.training.prime, settings.arms.grokking.fraction, seed)
+        known, answered = (main[f"accuracy_{name}"][at, place] for name in ("train", "unseen"))
         memorised, before = moments(known, answered, reading.learned)
-        own, free, random = (_snapshots(found, arm, place) for arm in ("grokking", "no_decay", "random_answers"))
+        own, free, random = (_snapshots(arms[arm], place) for arm in ("grokking", "no_decay", "random_answers"))
         networks = {
             name: read(member(weights, when), one)
             for name, weights, when in (
@@ -90,10 +95,10 @@ def measure(files: MeasureFiles, settings: Measure) -> None:
         for name, network in networks.items():
             tables[files.frequencies].append(frequency_table(network, keys).assign(network=name, seed=seed))
             tables[files.neurons].append(neuron_table(network).assign(network=name, seed=seed))
-    write_metrics(files.delay, delay_metrics(found, reading.learned))
+    write_metrics(files.delay, delay_metrics(arms, reading.learned))
     write_metrics(files.circuit, {**circuit_metrics(circuits), **key_metrics(all_keys)})
     write_metrics(files.progress, progress_metrics(progress))
-    write_table(files.curves, pd.concat([_curves(found, arm, seeds) for arm in ARMS]))
+    write_table(files.curves, pd.concat([_curves(found).assign(arm=arm) for arm, found in arms.items()]))
     for path, parts in tables.items():
         write_table(path, pd.concat(parts))
 
@@ -124,14 +129,15 @@ def moments(known: Float[Tensor, " snapshot"], answered: Float[Tensor, " snapsho
     return memorised, max(memorised, before)
 
 
-def delay_metrics(found: Weights, learned: float) -> dict[str, Metric]:
+def delay_metrics(arms: dict[str, Weights], learned: float) -> dict[str, Metric]:
     """How late held-out pairs are answered, and how many are in the end."""
     ratio = {
-        arm: delays(found[f"{arm}.accuracy_train"], found[f"{arm}.accuracy_test"], found[f"{arm}.steps"], learned)
-        for arm in ARMS
+        arm: delays(found["accuracy_train"], found["accuracy_test"], found["steps"], learned)
+        for arm, found in arms.items()
     }
-    unseen = {arm: found[f"{arm}.accuracy_unseen"][-1] for arm in ARMS}
-    known = {arm: found[f"{arm}.accuracy_train"][-1] for arm in ARMS}
+    unseen, known = (
+        {arm: found[f"accuracy_{name}"][-1] for arm, found in arms.items()} for name in ("unseen", "train")
+    )
     formula = f"first step with test accuracy >= {learned} / first step with training accuracy >= {learned}"
     answered = "share of held-out pairs, mirror held out too, answered rightly after the last step"
     return {
@@ -192,17 +198,17 @@ def _seeds(values: Float[Tensor, " seed"], formula: str, unit: str = "1", **cont
     return over_seeds(values.tolist(), unit=unit, formula=formula, controls=listed)
 
 
-def _snapshots(found: Weights, arm: str, place: int) -> Weights:
-    start = f"{arm}.weights."
+def _snapshots(found: Weights, place: int) -> Weights:
+    start = "weights."
     return {name.removeprefix(start): value[:, place] for name, value in found.items() if name.startswith(start)}
 
 
-def _curves(found: Weights, arm: str, seeds: list[int]) -> pd.DataFrame:
+def _curves(found: Weights) -> pd.DataFrame:
     parts = [
-        pd.DataFrame({"step": found[f"{arm}.steps"], **{name: found[f"{arm}.{name}"][:, place] for name in CURVES}})
-        for place in range(len(seeds))
+        pd.DataFrame({"step": found["steps"], **{name: found[name][:, place] for name in CURVES}}).assign(seed=seed)
+        for place, seed in enumerate(found["seeds"].tolist())
     ]
-    return pd.concat([part.assign(seed=seed, arm=arm) for part, seed in zip(parts, seeds, strict=True)])
+    return pd.concat(parts)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-# Grokking: train (four batched jobs) -> measure, dictionary -> draw.
+# Grokking: train (one batched job an arm) -> measure, dictionary -> draw.
 from common.engine.rules import Steps, captions, figure_files
 
 STEP = Steps("replications.grokking", config)
@@ -27,20 +27,28 @@ include: "../../common/engine/step.smk"
 
 use rule step as train with:
     output:
-        models="<results>/toy/delay/models.safetensors",
+        models="<results>/toy/arms/{arm}.safetensors",
     log:
-        "<logs>/train.log",
+        "<logs>/train_{arm}.log",
+    wildcard_constraints:
+        arm="|".join(config["arms"]),
     resources:
         **ON_GPU,
         mem_mb=4000,
         runtime=60,
     params:
-        **STEP("train", config["training"]),
+        **STEP(
+            "train",
+            lambda wildcards: {
+                "arm": config["arms"][wildcards.arm],
+                "training": config["training"],
+            },
+        ),
 
 
 use rule step as measure with:
     input:
-        models=rules.train.output.models,
+        **{arm: f"<results>/toy/arms/{arm}.safetensors" for arm in config["arms"]},
     output:
         delay="<results>/toy/delay/metrics.json",
         curves="<results>/toy/delay/curves.csv",
@@ -57,14 +65,14 @@ use rule step as measure with:
     params:
         **STEP(
             "measure",
-            {key: config[key] for key in ("training", "reading")},
+            {key: config[key] for key in ("training", "arms", "reading")},
             run=False,
         ),
 
 
 use rule step as dictionary with:
     input:
-        models=rules.train.output.models,
+        models="<results>/toy/arms/grokking.safetensors",
     output:
         metrics="<results>/toy/dictionary/metrics.json",
         circles="<results>/toy/dictionary/circles.csv",

@@ -16,30 +16,57 @@ def _is_prime(number: int) -> int:
     return number
 
 
+class Arm(Strict):
+    """What differs between the arms: one network per seed."""
+
+    fraction: Fraction = Field(description="share of all pairs trained on")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="decoupled, times the learning rate")
+    random_answers: bool = Field(description="answers drawn at random instead of a + b mod p")
+    steps: Annotated[int, Field(ge=10)] = Field(description="full-batch AdamW steps")
+    snapshot_every: Annotated[int, Field(ge=1)] = Field(description="steps between two snapshots of the weights")
+
+
+class Arms(Strict):
+    """`grokking` and its controls."""
+
+    grokking: Arm
+    large_share: Arm
+    no_decay: Arm
+    random_answers: Arm
+
+    @model_validator(mode="after")
+    def _twins(self) -> "Arms":
+        for twin in (self.no_decay, self.random_answers):
+            if (twin.fraction, twin.steps) != (self.grokking.fraction, self.grokking.steps):
+                raise ValueError("no_decay and random_answers need the share and the steps of grokking: they are twins")
+        if self.no_decay.snapshot_every != self.grokking.snapshot_every:
+            raise ValueError("no_decay and grokking are compared snapshot by snapshot: give them one snapshot_every")
+        return self
+
+
 class Training(Strict):
-    """One-layer transformers on modular addition, full batch, one network per arm and seed."""
+    """One-layer transformers on modular addition, full batch."""
 
     prime: Annotated[int, Field(ge=5, le=400), AfterValidator(_is_prime)] = Field(
         description="p: the task is (a + b) mod p"
     )
     d_model: Annotated[int, Field(ge=4)] = Field(description="width of the residual stream; the MLP is 4 times as wide")
     n_heads: Annotated[int, Field(ge=1)] = Field(description="attention heads; d_model is divided among them")
-    steps: Annotated[int, Field(ge=10)] = Field(description="full-batch AdamW steps")
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="after 10 steps of warm-up")
-    weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="decoupled, times the learning rate")
-    fraction: Fraction = Field(description="share of all pairs trained on")
-    large_share: Fraction = Field(description="share where generalisation comes at once (the control)")
-    large_share_steps: Annotated[int, Field(ge=10)] = Field(description="steps of that control")
     measure_every: Annotated[int, Field(ge=1)] = Field(description="steps between two measurements of the losses")
-    snapshot_every: Annotated[int, Field(ge=1)] = Field(description="steps between two snapshots of the weights")
 
     @model_validator(mode="after")
     def _fits(self) -> "Training":
         if self.d_model % self.n_heads:
             raise ValueError(f"{self.n_heads} heads do not divide d_model = {self.d_model}")
-        if self.snapshot_every % self.measure_every:
-            raise ValueError("snapshot_every must be a multiple of measure_every: snapshots are chosen by their losses")
         return self
+
+
+class TrainArm(Strict):
+    """What `train` reads: one arm, and what all of them share."""
+
+    arm: Arm
+    training: Training
 
 
 class Reading(Strict):
@@ -68,6 +95,7 @@ class Measure(Strict):
     """What `measure` reads: how networks were trained, and how they are read."""
 
     training: Training
+    arms: Arms
     reading: Reading
 
 
@@ -83,5 +111,12 @@ class Settings(Strict):
     """All parts."""
 
     training: Training
+    arms: Arms
     reading: Reading
     dictionary: Dictionary
+
+    @model_validator(mode="after")
+    def _measured(self) -> "Settings":
+        if self.arms.grokking.snapshot_every % self.training.measure_every:
+            raise ValueError("snapshot_every must be a multiple of measure_every: snapshots are chosen by their losses")
+        return self

@@ -33,7 +33,7 @@ def all_pairs(prime: int) -> Int[Tensor, "pair 2"]:
     return torch.cartesian_prod(number, number)
 
 
-def task(prime: int, fraction: float, seed: int, *, random_answers: bool = False) -> Task:
+def task(prime: int, fraction: float, seed: int, random_answers: bool = False) -> Task:
     """A seed's training sets are nested: a larger share adds pairs. Random answers are drawn evenly."""
     draw = torch.Generator().manual_seed(seed)
     order = torch.randperm(prime**2, generator=draw)

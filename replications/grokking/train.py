@@ -1,13 +1,14 @@
-"""Step: trains the one-layer transformers of Nanda et al. 2023, five seeds of each arm in one batched job.
+"""Step: trains the one-layer transformers of Nanda et al. 2023, all seeds of one arm in one batched job.
 
 Arms: `grokking` (few pairs, weight decay), `no_decay` (the same pairs without weight decay), `random_answers` (the same
 pairs, answers drawn at random), `large_share` (most pairs). Full batch, AdamW with betas 0.9 and 0.98 and 10 steps of
-warm-up, as in the authors' code. Out: one safetensors file with the curves of every arm and snapshots of its weights.
+warm-up, as in the authors' code. Out: one safetensors file with the curves of the arm and snapshots of its weights.
 """
 
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from common.core.step import Files, RunInfo, run_step
 from common.toys.settings import Optimisation
 from common.toys.training import Job
 from common.toys.training import train as train_job
-from replications.grokking.settings import Training
+from replications.grokking.settings import TrainArm
 from replications.grokking.task import Task, task
 from replications.grokking.transformer import Weights, forward, initial, losses, member
 
@@ -48,21 +49,23 @@ def curve_values(logits: Tensor, tasks: list[Task]) -> Weights:
     return found
 
 
-def train_arm(
-    name: str,
-    tasks: list[Task],
-    seeds: list[int],
-    shape: Training,
-    how: Optimisation,
-    snapshots: list[int],
-    device: str,
-) -> Weights:
-    """Trains one network per task. Returns `steps`, the curves [point instance] and `weights.*` [snapshot instance]."""
-    tasks = [Task(*(part.to(device) for part in one)) for one in tasks]
-    inputs = [(one.pairs[one.trained], one.answers[one.trained]) for one in tasks]
-    starts = [initial(shape.prime, shape.d_model, shape.n_heads, seed) for seed in seeds]
+class TrainFiles(Files):
+    models: Path
+    """`seeds`, `steps`, the curves at these [point seed], `snapshots` (steps), `weights.*` at these [snapshot seed]"""
 
-    def loss(weights: Weights, _: int) -> Tensor:
+
+def train(files: TrainFiles, settings: TrainArm, run: RunInfo) -> None:
+    """Trains one network per seed."""
+    torch.set_flush_denormal(True)  # without weight decay gradients fall below 1e-38, where the processor is slow
+    arm, shape = settings.arm, settings.training
+    tasks = [
+        Task(*(part.to(run.device) for part in task(shape.prime, arm.fraction, seed, arm.random_answers)))
+        for seed in run.seeds
+    ]
+    inputs = [(one.pairs[one.trained], one.answers[one.trained]) for one in tasks]
+    starts = [initial(shape.prime, shape.d_model, shape.n_heads, seed) for seed in run.seeds]
+
+    def loss(weights: Weights, _: int) -> Float[Tensor, " seed"]:
         apart = {key: value.unbind() for key, value in weights.items()}
         each = []
         for at, (pairs, answers) in enumerate(inputs):
@@ -71,55 +74,30 @@ def train_arm(
         return torch.stack(each).float()
 
     def measure(weights: Weights) -> Weights:
-        return curve_values(torch.stack([forward(member(weights, at), one.pairs).logits
-                                         for at, one in enumerate(tasks)]), tasks)  # fmt: skip
+        logits = [forward(member(weights, at), one.pairs).logits for at, one in enumerate(tasks)]
+        return curve_values(torch.stack(logits), tasks)
 
-    at = points(how.steps, shape.measure_every)
+    at = points(arm.steps, shape.measure_every)
+    kept = sorted({*range(0, arm.steps, arm.snapshot_every), arm.steps})
     job = Job(
-        name=f"grokking {name}",
-        weights={key: torch.stack([start[key] for start in starts]).to(device) for key in starts[0]},
+        name=f"grokking, share {arm.fraction:g}, decay {arm.weight_decay:g}, random {arm.random_answers}",
+        weights={key: torch.stack([start[key] for start in starts]).to(run.device) for key in starts[0]},
         loss=loss,
         measure=measure,
         measure_at=at,
-        snapshots_at=snapshots,
-        rates=torch.ones(len(seeds), device=device),
+        snapshots_at=kept,
+        rates=torch.ones(len(tasks), device=run.device),
         tokens_per_step=sum(len(answers) for _, answers in inputs),
     )
-    done = train_job(job, how)
-    found = {"steps": torch.tensor(at), **done.measured}
-    found |= {f"weights.{key}": value for key, value in done.snapshots.items()}
-    return {key: value.cpu().contiguous() for key, value in found.items()}
-
-
-class TrainFiles(Files):
-    models: Path
-    """`seeds`; `<arm>.steps`, `<arm>.snapshots` (their steps), `<arm>.loss_train` and the like, `<arm>.weights.*`"""
-
-
-def train(files: TrainFiles, settings: Training, run: RunInfo) -> None:
-    """Trains all arms and seeds."""
-    torch.set_flush_denormal(True)  # without weight decay gradients fall below 1e-38, where the processor is slow
-    decay = Optimisation(
-        steps=settings.steps, batch=settings.prime**2, learning_rate=settings.learning_rate, warmup=WARMUP, beta1=0.9,
-        beta2=0.98, weight_decay=settings.weight_decay, clip=LOOSE,
+    how = Optimisation(
+        steps=arm.steps, batch=shape.prime**2, learning_rate=shape.learning_rate, warmup=WARMUP, beta1=0.9,
+        beta2=0.98, weight_decay=arm.weight_decay, clip=LOOSE,
     )  # fmt: skip
-    free = decay.model_copy(update={"weight_decay": 0.0})
-    short = decay.model_copy(update={"steps": settings.large_share_steps})
-    along = sorted({*range(0, settings.steps, settings.snapshot_every), settings.steps})
-    arms = {
-        "grokking": (settings.fraction, False, decay, along),
-        "no_decay": (settings.fraction, False, free, along),
-        "random_answers": (settings.fraction, True, decay, [settings.steps]),
-        "large_share": (settings.large_share, False, short, [short.steps]),
-    }
-    found: Weights = {"seeds": torch.tensor(run.seeds)}
-    for name, (fraction, random, how, snapshots) in arms.items():
-        tasks = [task(settings.prime, fraction, seed, random_answers=random) for seed in run.seeds]
-        trained = train_arm(name, tasks, run.seeds, settings, how, snapshots, run.device)
-        found |= {f"{name}.{key}": value for key, value in trained.items()}
-        found[f"{name}.snapshots"] = torch.tensor(snapshots)
+    done = train_job(job, how)
+    found = {"seeds": torch.tensor(run.seeds), "steps": torch.tensor(at), "snapshots": torch.tensor(kept)}
+    found |= done.measured | {f"weights.{key}": value for key, value in done.snapshots.items()}
     with atomic(files.models) as temporary:
-        save_file(found, temporary)
+        save_file({key: value.cpu().contiguous() for key, value in found.items()}, temporary)
 
 
 if __name__ == "__main__":

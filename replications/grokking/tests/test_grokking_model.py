@@ -11,7 +11,7 @@ from common.core.settings import load_replication
 from common.core.step import RunInfo
 from common.toys import transformer as toys
 from common.toys.settings import Architecture
-from replications.grokking.settings import Training
+from replications.grokking.settings import Arms, TrainArm, Training
 from replications.grokking.task import task
 from replications.grokking.train import TrainFiles, curve_values, points, train
 from replications.grokking.transformer import forward, initial, losses, residual
@@ -133,23 +133,41 @@ def test_points_are_dense_while_the_pairs_are_memorised():
     assert 102 not in points(1000, 50)
 
 
-def test_arms_differ_in_what_they_say_they_do(tmp_path):
-    settings = load_replication("grokking", "smoke").training
+def test_twins_differ_in_weight_decay_alone(tmp_path):
+    settings = load_replication("grokking", "smoke")
     run = RunInfo(scale="smoke", seeds=[0, 1], device="cpu")
-    train(TrainFiles(models=tmp_path / "a"), settings, run)
-    train(TrainFiles(models=tmp_path / "b"), settings.model_copy(update={"weight_decay": 0.0}), run)
-    found, free = load_file(tmp_path / "a"), load_file(tmp_path / "b")
-    assert torch.equal(found["no_decay.weights.W_E"], free["grokking.weights.W_E"]), "only the decay is missing"
-    assert not torch.equal(found["no_decay.weights.W_E"][-1], found["grokking.weights.W_E"][-1])
-    assert torch.equal(found["no_decay.weights.W_E"][0], found["grokking.weights.W_E"][0])
-    assert found["grokking.snapshots"].tolist() == [0, 10, 20, 30, 40]
+    arms = {"grokking": settings.arms.grokking, "no_decay": settings.arms.no_decay}
+    arms["without"] = arms["grokking"].model_copy(update={"weight_decay": 0.0})
+    for name, arm in arms.items():
+        train(TrainFiles(models=tmp_path / name), TrainArm(arm=arm, training=settings.training), run)
+    found = {name: load_file(tmp_path / name) for name in arms}
+    assert found["grokking"]["snapshots"].tolist() == [0, 10, 20, 30, 40]
+    W_E = {name: one["weights.W_E"] for name, one in found.items()}
+    assert torch.equal(W_E["no_decay"], W_E["without"])
+    assert torch.equal(W_E["no_decay"][0], W_E["grokking"][0])
+    assert not torch.equal(W_E["no_decay"][-1], W_E["grokking"][-1])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"n_heads": 3}, "do not divide"), ({"snapshot_every": 15}, "multiple"), ({"prime": 51}, "51 is not prime")],
+    [({"n_heads": 3}, "do not divide"), ({"prime": 51}, "51 is not prime")],
 )
 def test_settings_that_do_not_fit_are_refused(change, message):
     good = load_replication("grokking", "smoke").training.model_dump()
     with pytest.raises(ValidationError, match=message):
         Training(**good | change)
+
+
+@pytest.mark.parametrize(
+    ("arm", "change", "message"),
+    [
+        ("grokking", {"snapshot_every": 15}, "one snapshot_every"),
+        ("random_answers", {"steps": 50}, "twins"),
+        ("no_decay", {"fraction": 0.5}, "twins"),
+    ],
+)
+def test_arms_that_are_no_twins_are_refused(arm, change, message):
+    good = load_replication("grokking", "smoke").arms.model_dump()
+    good[arm] |= change
+    with pytest.raises(ValidationError, match=message):
+        Arms(**good)

@@ -14,7 +14,7 @@ from replications.grokking.draw import PLANS
 from replications.grokking.fourier import circle
 from replications.grokking.measure import MeasureFiles, delays, first_learned, measure, moments
 from replications.grokking.progress import along, halved
-from replications.grokking.settings import Measure, MeasureDictionary
+from replications.grokking.settings import Arms, Measure, MeasureDictionary, TrainArm
 from replications.grokking.task import all_pairs, task
 from replications.grokking.train import TrainFiles, train
 from replications.grokking.transformer import forward, initial, losses
@@ -72,22 +72,24 @@ def test_the_steps_run_and_every_claim_finds_its_metric_and_controls(root, tmp_p
     settings = load_replication("grokking", "smoke")
     both = {"training": settings.training, "reading": settings.reading}
     parts = {part: tmp_path / part for part in ("delay", "progress", "circuit", "dictionary")}
-    models = tmp_path / "models"
-    train(TrainFiles(models=models), settings.training, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
+    models = {arm: tmp_path / f"{arm}.safetensors" for arm in Arms.model_fields}
+    for arm, path in models.items():
+        one = TrainArm(arm=getattr(settings.arms, arm), training=settings.training)
+        train(TrainFiles(models=path), one, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
     tables = {"curves": "delay", "measures": "progress"} | dict.fromkeys(
         ("frequencies", "neurons", "spectra"), "circuit"
     )
     measure(
         MeasureFiles(
-            models=models,
+            **models,
             **{part: parts[part] / "metrics.json" for part in ("delay", "progress", "circuit")},
             **{name: parts[part] / f"{name}.csv" for name, part in tables.items()},
         ),
-        Measure(**both),
+        Measure(**both, arms=settings.arms),
     )
     dictionary(
         DictionaryFiles(
-            models=models, metrics=parts["dictionary"] / "metrics.json",
+            models=models["grokking"], metrics=parts["dictionary"] / "metrics.json",
             **{name: parts["dictionary"] / f"{name}.csv" for name in ("circles", "latents")},
         ),
         MeasureDictionary(**both, dictionary=settings.dictionary),
