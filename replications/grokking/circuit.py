@@ -42,6 +42,16 @@ def read(weights: Weights, one: Task) -> Network:
     return Network(found, W_E, cosine_shares(found.logits), wave_shares(W_E), read_neurons(found.post, writes), writes)
 
 
+def final_snapshot(found: Weights, place: int) -> int:
+    """Place of the network called grokked: the snapshot of least training loss in the last quarter.
+
+    At large rates training loss has spikes, and the last step may fall into one.
+    """
+    loss = found["loss_train"][torch.isin(found["steps"], found["snapshots"]), place]
+    first = len(loss) * 3 // 4
+    return first + int(loss[first:].argmin())
+
+
 def values(network: Network, count: int, reading: Reading) -> dict[str, float]:
     """The numbers of one network, read with its own `count` strongest frequencies."""
     of_one = torch.stack([wave_shares(row[:, None]) for row in network.writes]).amax(1)

@@ -23,6 +23,7 @@ from common.saes.metrics import fvu
 from common.saes.recipe import Recipe
 from common.saes.sae import Sae
 from common.saes.trainer import train as train_saes
+from replications.grokking.circuit import final_snapshot
 from replications.grokking.fourier import circle, cosine_shares, key_frequencies
 from replications.grokking.settings import Dictionary, MeasureDictionary
 from replications.grokking.task import all_pairs
@@ -42,10 +43,8 @@ def dictionary(files: DictionaryFiles, settings: MeasureDictionary) -> None:
     """Trains one autoencoder per seed and measures how many latents share a circle."""
     found, prime = load_file(files.models), settings.training.prime
     pairs, seeds = all_pairs(prime), found["seeds"].tolist()
-    last = {
-        name.removeprefix("weights."): value[-1] for name, value in found.items() if name.startswith("weights.")
-    }  # fmt: skip
-    networks = [member(last, place) for place in range(len(seeds))]
+    weights = {name.removeprefix("weights."): value for name, value in found.items() if name.startswith("weights.")}
+    networks = [member(weights, final_snapshot(found, place), place) for place in range(len(seeds))]
     forwards = [forward(network, pairs) for network in networks]
     streams = torch.stack([residual(*both) for both in zip(networks, forwards, strict=True)])
     saes = train_on(streams, settings.dictionary, seeds, files.metrics.with_suffix(".checkpoint"))

@@ -21,6 +21,7 @@ from common.core.tables import write_table
 from replications.grokking.circuit import (
     FORMULAS,
     UNITS,
+    final_snapshot,
     frequency_table,
     neuron_table,
     permuted_error,
@@ -64,20 +65,18 @@ def measure(files: MeasureFiles, settings: Measure) -> None:
     at = torch.isin(main["steps"], kept)
     all_keys, circuits, progress = [], [], []
     tables: dict[Path, list[pd.DataFrame]] = {
-        files.measures: [],
-        files.frequencies: [],
-        files.neurons: [],
-        files.spectra: [],
+        path: [] for path in (files.measures, files.frequencies, files.neurons, files.spectra)
     }
     for place, seed in enumerate(seeds):
         one = task(settings.training.prime, settings.arms.grokking.fraction, seed)
         known, answered = (main[f"accuracy_{name}"][at, place] for name in ("train", "unseen"))
         memorised, before = moments(known, answered, reading.learned)
+        end = final_snapshot(main, place)
         own, free, random = (_snapshots(arms[arm], place) for arm in ("grokking", "no_decay", "random_answers"))
         networks = {
             name: read(member(weights, when), one)
             for name, weights, when in (
-                ("grokked", own, -1), ("untrained", own, 0), ("memorised", own, memorised), ("no_decay", free, -1),
+                ("grokked", own, end), ("untrained", own, 0), ("memorised", own, memorised), ("no_decay", free, -1),
                 ("random_answers", random, -1),
             )
         }  # fmt: skip

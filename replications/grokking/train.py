@@ -22,14 +22,14 @@ from replications.grokking.task import Task, task
 from replications.grokking.transformer import Weights, forward, initial, losses, member
 
 WARMUP = 10
-DENSE_UNTIL = 100  # losses are measured at every second step up to here: memorising takes a few dozen steps
+DENSE, DENSE_UNTIL = 4, 100  # losses are measured at every fourth step up to here: memorising takes some 60 steps
 LOOSE = 1e6  # gradients are not clipped
 CURVES = ("loss_train", "loss_test", "accuracy_train", "accuracy_test", "accuracy_unseen")
 
 
 def points(steps: int, every: int) -> list[int]:
     """The steps before which losses are measured."""
-    return sorted({*range(0, min(DENSE_UNTIL, steps), 2), *range(0, steps, every), steps})
+    return sorted({*range(0, min(DENSE_UNTIL, steps), DENSE), *range(0, steps, every), steps})
 
 
 def curve_values(logits: Tensor, tasks: list[Task]) -> Weights:

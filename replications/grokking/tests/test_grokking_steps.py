@@ -9,6 +9,7 @@ from common.core.files import read_yaml
 from common.core.metrics import read_metrics
 from common.core.settings import load_replication
 from common.core.step import RunInfo
+from replications.grokking.circuit import final_snapshot
 from replications.grokking.dictionary import DictionaryFiles, arc, by_sum, dictionary, in_plane
 from replications.grokking.draw import PLANS
 from replications.grokking.fourier import circle
@@ -36,6 +37,12 @@ def test_moments_are_the_first_memory_and_the_last_ignorance():
     assert moments(known, answered, 0.99) == (2, 3)
     assert moments(known, torch.ones(5), 0.99) == (2, 2)
     assert moments(known, torch.zeros(5), 0.99) == (2, 4)
+
+
+def test_the_final_network_is_that_of_least_training_loss_in_the_last_quarter():
+    loss = torch.tensor([[0.0], [9.0], [9.0], [9.0], [9.0], [9.0], [9.0], [3.0], [1.0], [2.0]])
+    found = {"steps": torch.arange(10), "snapshots": torch.tensor([0, 1, 2, 4, 5, 7, 8, 9]), "loss_train": loss}
+    assert final_snapshot(found, 0) == 6, "a place among the snapshots"
 
 
 def test_a_loss_halves_after_its_largest_value():
