@@ -57,6 +57,7 @@ def dictionary(files: DictionaryFiles, settings: MeasureDictionary) -> None:
         drawn = torch.randn(sae.W_dec.shape, generator=torch.Generator().manual_seed(seed))
         least = settings.dictionary.in_plane
         reads, at_random = ([in_plane(rows, plane) >= least for plane in planes] for rows in (sae.W_dec, drawn))
+        reads = [one & (active.amax(0) > 0) for one in reads]
         arcs = torch.cat([arc(active[:, one], prime) for one in reads])
         each.append({
             "latents_per_circle": float(torch.stack(reads).sum()) / len(keys),
@@ -117,10 +118,9 @@ def in_plane(rows: Float[Tensor, "latent d_model"], plane: Float[Tensor, "axis d
     return shares
 
 
-def arc(active: Float[Tensor, "pair latent"], prime: int) -> Float[Tensor, " live"]:
-    """Share of the angles of a + b at which a live latent's mean activation is above a tenth of its largest."""
+def arc(active: Float[Tensor, "pair latent"], prime: int) -> Float[Tensor, " latent"]:
+    """Share of the angles of a + b at which a latent's mean activation is above a tenth of its largest."""
     means = by_sum(active, prime)
-    means = means[:, means.amax(0) > 0]
     shares: Tensor = (means > means.amax(0) / 10).double().mean(0)
     return shares
 

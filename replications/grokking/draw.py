@@ -7,6 +7,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL, Picture, Plan, run_plans
 
@@ -67,8 +68,8 @@ def progress(frame: pd.DataFrame) -> Figure:
 
 
 def _legend(figure: Figure, lines: dict[str, str], patches: dict[str, str] | None = None) -> None:
-    handles: list[Line2D | plt.Rectangle] = [Line2D([], [], color=colour) for colour in lines.values()]
-    handles += [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in (patches or {}).values()]
+    handles: list[Line2D | Patch] = [Line2D([], [], color=colour) for colour in lines.values()]
+    handles += [Patch(color=colour) for colour in (patches or {}).values()]
     labels = [*lines, *(patches or {})]
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
 
@@ -87,7 +88,7 @@ def frequencies(frame: pd.DataFrame) -> Figure:
                 place.bar(one["frequency"] + shift, one[wave], width=0.4, color=np.where(marked, colour, GREY))
         row[0].set_ylabel(f"seed {seed}")
     axes[0, 0].set_title("Memorised: every frequency alike")
-    axes[0, 1].set_title("Grokked: a few key frequencies (colour), others in each seed")
+    axes[0, 1].set_title("Grokked: a few key frequencies (colour)")
     for place in axes[-1]:
         place.set_xlabel("frequency k (bars: cos and sin)")
     figure.supylabel("norm in the embedding W_E", fontsize=8)
@@ -159,6 +160,7 @@ def circles(frame: pd.DataFrame, latents: pd.DataFrame) -> Picture:
             place.annotate(str(row.number), (row.x, row.y), fontsize=6)
         place.set(title=f"W_E, frequency {one['frequency'].iloc[0]}", xticks=[], yticks=[])
         place.set_aspect("equal", adjustable="datalim")
+        sns.despine(ax=place, left=True, bottom=True)
     _tuning(axes[-1], tuned)
     return figure, pd.concat([frame, latents])
 

@@ -22,7 +22,7 @@ from replications.grokking.task import Task, task
 from replications.grokking.transformer import Weights, forward, initial, losses, member
 
 WARMUP = 10
-DENSE, DENSE_UNTIL = 4, 100  # losses are measured at every fourth step up to here: memorising takes some 60 steps
+DENSE, DENSE_UNTIL = 4, 160  # losses are measured at every fourth step up to here: memorising takes some 60 steps
 LOOSE = 1e6  # gradients are not clipped
 CURVES = ("loss_train", "loss_test", "accuracy_train", "accuracy_test", "accuracy_unseen")
 

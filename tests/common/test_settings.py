@@ -121,12 +121,12 @@ def test_a_scale_without_a_block_is_refused(copy):
 
 def test_full_is_laid_over_default_and_without_a_block_it_is_laptop(copy):
     path = copy / "replications/grokking/config.yaml"
-    edit(path, lambda content: content["laptop"].update(training={"measure_every": 5, "d_model": 96}))
+    edit(path, lambda content: content["laptop"].update(training={"learning_rate": 0.5, "d_model": 96}))
     edit(path, lambda content: content.pop("full", None))
     assert load_replication("grokking", "full") == load_replication("grokking", "laptop")
-    edit(path, lambda content: content.update(full={"training": {"measure_every": 20}}))
+    edit(path, lambda content: content.update(full={"training": {"learning_rate": 0.25}}))
     full, laptop = (load_replication("grokking", scale) for scale in ("full", "laptop"))
-    assert (full.training.measure_every, laptop.training.measure_every) == (20, 5)
+    assert (full.training.learning_rate, laptop.training.learning_rate) == (0.25, 0.5)
     assert full.training.d_model != 96
 
 
