@@ -19,7 +19,7 @@ from common.toys.training import Job
 from common.toys.training import train as train_job
 from replications.grokking.settings import TrainArm
 from replications.grokking.task import Task, task
-from replications.grokking.transformer import Weights, forward, initial, losses, member
+from replications.grokking.transformer import Weights, forward_all, initial, losses
 
 WARMUP = 10
 DENSE, DENSE_UNTIL = 4, 160  # losses are measured at every fourth step up to here: memorising takes some 60 steps
@@ -62,20 +62,18 @@ def train(files: TrainFiles, settings: TrainArm, run: RunInfo) -> None:
         Task(*(part.to(run.device) for part in task(shape.prime, arm.fraction, seed, arm.random_answers)))
         for seed in run.seeds
     ]
-    inputs = [(one.pairs[one.trained], one.answers[one.trained]) for one in tasks]
+    pairs = torch.stack([one.pairs[one.trained] for one in tasks])
+    answers = torch.stack([one.answers[one.trained] for one in tasks])
     starts = [initial(shape.prime, shape.d_model, shape.n_heads, seed) for seed in run.seeds]
 
     def loss(weights: Weights, _: int) -> Float[Tensor, " seed"]:
-        apart = {key: value.unbind() for key, value in weights.items()}
-        each = []
-        for at, (pairs, answers) in enumerate(inputs):
-            logits = forward({key: value[at] for key, value in apart.items()}, pairs).logits
-            each.append(losses(logits, answers).mean())
+        found = forward_all(weights, pairs)
+        each = [losses(one.logits, own).mean() for one, own in zip(found, answers, strict=True)]
         return torch.stack(each).float()
 
     def measure(weights: Weights) -> Weights:
-        logits = [forward(member(weights, at), one.pairs).logits for at, one in enumerate(tasks)]
-        return curve_values(torch.stack(logits), tasks)
+        found = forward_all(weights, torch.stack([one.pairs for one in tasks]))
+        return curve_values(torch.stack([one.logits for one in found]), tasks)
 
     at = points(arm.steps, shape.measure_every)
     kept = sorted({*range(0, arm.steps, arm.snapshot_every), arm.steps})
@@ -87,7 +85,7 @@ def train(files: TrainFiles, settings: TrainArm, run: RunInfo) -> None:
         measure_at=at,
         snapshots_at=kept,
         rates=torch.ones(len(tasks), device=run.device),
-        tokens_per_step=sum(len(answers) for _, answers in inputs),
+        tokens_per_step=answers.numel(),
     )
     how = Optimisation(
         steps=arm.steps, batch=shape.prime**2, learning_rate=shape.learning_rate, warmup=WARMUP, beta1=0.9,

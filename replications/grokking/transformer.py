@@ -45,41 +45,55 @@ def initial(prime: int, d_model: int, n_heads: int, seed: int) -> Weights:
 
 def forward(weights: Weights, pairs: Int[Tensor, "pair 2"]) -> Forward:
     """One network on the given pairs."""
+    return forward_all({name: value[None] for name, value in weights.items()}, pairs[None])[0]
+
+
+def forward_all(weights: Weights, pairs: Int[Tensor, "instance pair 2"]) -> list[Forward]:
+    """Stacked networks, each on its own pairs. The MLP runs one by one: the activations of one network fit into the cache."""
     z, stop = attention(weights, pairs), _stop(weights)
-    W_O = rearrange(weights["W_O"], "head d_head d_model -> (head d_head) d_model")
-    post = torch.relu(torch.addmm(stop @ weights["W_in"], z, W_O @ weights["W_in"]))
-    direct = torch.addmm(stop @ weights["W_U"], z, W_O @ weights["W_U"])
-    return Forward(z, post, torch.addmm(direct, post, weights["W_out"] @ weights["W_U"]))
+    W_O = rearrange(weights["W_O"], "instance head d_head d_model -> instance (head d_head) d_model")
+    maps = [W_O @ weights["W_in"], W_O @ weights["W_U"], weights["W_out"] @ weights["W_U"]]
+    own = [(stop @ weights[name])[:, 0] for name in ("W_in", "W_U")]  # what `=` itself brings
+    found = []
+    for z_i, W_in, W_direct, W_out, b_in, b_U in zip(*(part.unbind() for part in (z, *maps, *own)), strict=True):
+        post = torch.relu(torch.addmm(b_in, z_i, W_in))
+        found.append(Forward(z_i, post, torch.addmm(torch.addmm(b_U, z_i, W_direct), post, W_out)))
+    return found
 
 
-def attention(weights: Weights, pairs: Int[Tensor, "pair 2"]) -> Float[Tensor, "pair head_d_head"]:
+def attention(weights: Weights, pairs: Int[Tensor, "instance pair 2"]) -> Float[Tensor, "instance pair head_d_head"]:
     """hook_z at `=`, heads side by side: softmax over the three positions as a quotient of sums.
 
     Above and below the line stands a function of a plus one of b; what position `=` adds goes with b. Scores of
     a head may differ by up to 80 before float32 underflows; training stops at a value that is not finite.
     """
-    stop, heads = _stop(weights), len(weights["W_Q"])
-    places = [weights["W_E"][:-1] + weights["W_pos"][place] for place in (0, 1)] + [stop[None]]
-    query = einsum(stop, weights["W_Q"], "d, head d e -> head e") * weights["W_Q"].shape[-1] ** -0.5
-    key = einsum(query, weights["W_K"], "head e, head d e -> d head")
-    scores = [place @ key for place in places]
-    largest = torch.cat(scores).amax(0).detach()  # the quotient does not change, and nothing overflows
-    W_V = rearrange(weights["W_V"], "head d e -> d (head e)")
-    sums = []
-    for place, score in zip(places, scores, strict=True):
-        below = (score - largest).exp()
-        above = rearrange(place @ W_V, "row (head e) -> row head e", head=heads) * below[..., None]
-        sums.append(torch.cat([above.flatten(1), below], dim=1))
-    total = embedding(pairs[:, 0], sums[0]) + embedding(pairs[:, 1], sums[1] + sums[2])
-    above, below = total[:, :-heads], total[:, -heads:]
-    z = rearrange(above, "pair (head e) -> pair head e", head=heads) / below[..., None]
-    return z.flatten(1)
+    number, stop = weights["W_E"][:, :-1], _stop(weights)
+    prime, heads = number.shape[1], weights["W_Q"].shape[1]
+    placed = torch.cat([number + weights["W_pos"][:, [0]], number + weights["W_pos"][:, [1]], stop], dim=1)
+    query = einsum(stop, weights["W_Q"], "i one d, i head d e -> i head e") * weights["W_Q"].shape[-1] ** -0.5
+    scores = placed @ einsum(query, weights["W_K"], "i head e, i head d e -> i d head")
+    below = (scores - scores.amax(1, keepdim=True).detach()).exp()  # the quotient is the same, and nothing overflows
+    values = placed @ rearrange(weights["W_V"], "i head d e -> i d (head e)")
+    above = rearrange(values, "i row (head e) -> i row head e", head=heads) * below[..., None]
+    sums = torch.cat([above.flatten(2), below], dim=2)
+    total = _rows(sums[:, :prime], pairs[..., 0]) + _rows(sums[:, prime:-1] + sums[:, -1:], pairs[..., 1])
+    above, below = total[..., :-heads], total[..., -heads:]
+    z = rearrange(above, "i pair (head e) -> i pair head e", head=heads) / below[..., None]
+    return z.flatten(2)
+
+
+def _rows(
+    table: Float[Tensor, "instance row column"], index: Int[Tensor, "instance pair"]
+) -> Float[Tensor, "instance pair column"]:
+    """Rows of every network's own table."""
+    shift = table.shape[1] * torch.arange(len(table), device=index.device)[:, None]
+    return embedding(index + shift, table.flatten(0, 1))
 
 
 def residual(weights: Weights, found: Forward) -> Float[Tensor, "pair d_model"]:
-    """hook_resid_post at `=`."""
+    """hook_resid_post at `=` of one network."""
     W_O = rearrange(weights["W_O"], "head d_head d_model -> (head d_head) d_model")
-    return _stop(weights) + found.z @ W_O + found.post @ weights["W_out"]
+    return weights["W_E"][-1] + weights["W_pos"][2] + found.z @ W_O + found.post @ weights["W_out"]
 
 
 def losses(logits: Float[Tensor, "*n pair answer"], answers: Int[Tensor, "*n pair"]) -> Float[Tensor, "*n pair"]:
@@ -92,6 +106,6 @@ def member(weights: Weights, *index: int) -> Weights:
     return {name: value[index] for name, value in weights.items()}
 
 
-def _stop(weights: Weights) -> Float[Tensor, " d_model"]:
+def _stop(weights: Weights) -> Float[Tensor, "instance 1 d_model"]:
     """The residual stream at `=` before attention."""
-    return weights["W_E"][-1] + weights["W_pos"][2]
+    return weights["W_E"][:, -1:] + weights["W_pos"][:, [2]]

@@ -14,7 +14,7 @@ from common.toys.settings import Architecture
 from replications.grokking.settings import Arms, TrainArm, Training
 from replications.grokking.task import task
 from replications.grokking.train import TrainFiles, curve_values, points, train
-from replications.grokking.transformer import forward, initial, losses, residual
+from replications.grokking.transformer import forward, forward_all, initial, losses, residual
 
 PRIME, D_MODEL, HEADS = 13, 16, 2
 
@@ -73,6 +73,15 @@ def test_forward_is_the_full_network_at_the_last_position(monkeypatch, sharper):
     assert z[:, -1].flatten(1).shape == found.z.shape
     torch.testing.assert_close(found.z, z[:, -1].flatten(1), atol=1e-5, rtol=0)
     torch.testing.assert_close(residual(weights, found), cache["blocks.0.hook_resid_post"][0, :, -1], atol=1e-5, rtol=0)
+
+
+def test_stacked_networks_do_not_see_each_other():
+    each, tasks = [initial(PRIME, D_MODEL, HEADS, seed) for seed in (0, 1)], [task(PRIME, 0.5, seed) for seed in (0, 1)]
+    pairs = torch.stack([one.pairs[one.trained] for one in tasks])
+    found = forward_all({name: torch.stack([one[name] for one in each]) for name in each[0]}, pairs)
+    for weights, own, stacked in zip(each, pairs, found, strict=True):
+        for one, other in zip(forward(weights, own), stacked, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
 def test_forward_is_that_of_transformer_lens():
