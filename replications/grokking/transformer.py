@@ -49,7 +49,7 @@ def forward(weights: Weights, pairs: Int[Tensor, "pair 2"]) -> Forward:
 
 
 def forward_all(weights: Weights, pairs: Int[Tensor, "instance pair 2"]) -> list[Forward]:
-    """Stacked networks, each on its own pairs. The MLP runs one by one: the activations of one network fit into the cache."""
+    """Stacked networks, each on its own pairs. The MLP runs one by one: one network fits into the cache."""
     z, stop = attention(weights, pairs), _stop(weights)
     W_O = rearrange(weights["W_O"], "instance head d_head d_model -> instance (head d_head) d_model")
     maps = [W_O @ weights["W_in"], W_O @ weights["W_U"], weights["W_out"] @ weights["W_U"]]
