@@ -75,6 +75,16 @@ def test_forward_is_the_full_network_at_the_last_position(monkeypatch, sharper):
     torch.testing.assert_close(residual(weights, found), cache["blocks.0.hook_resid_post"][0, :, -1], atol=1e-5, rtol=0)
 
 
+def test_scores_that_are_all_large_do_not_overflow():
+    """All tokens share a coordinate, which alone feeds one key: every score is larger by the same 1,000 or so."""
+    weights, pairs = initial(PRIME, D_MODEL, HEADS, 0), task(PRIME, 0.5, 0).pairs
+    weights["W_E"][:, 0], weights["W_pos"][:, 0] = 20.0, 0.0
+    weights["W_K"][:, :, 0], weights["W_Q"][:, 0, 0] = 0.0, 3.0
+    wanted = forward(weights, pairs)
+    weights["W_K"][:, 0, 0] = 3.0
+    torch.testing.assert_close(forward(weights, pairs).z, wanted.z, atol=1e-2, rtol=0)
+
+
 def test_stacked_networks_do_not_see_each_other():
     each, tasks = [initial(PRIME, D_MODEL, HEADS, seed) for seed in (0, 1)], [task(PRIME, 0.5, seed) for seed in (0, 1)]
     pairs = torch.stack([one.pairs[one.trained] for one in tasks])
