@@ -36,11 +36,11 @@ class Arms(Strict):
 
     @model_validator(mode="after")
     def _twins(self) -> "Arms":
-        for twin in (self.no_decay, self.random_answers):
-            if (twin.fraction, twin.steps) != (self.grokking.fraction, self.grokking.steps):
-                raise ValueError("no_decay and random_answers need the share and the steps of grokking: they are twins")
-        if self.no_decay.snapshot_every != self.grokking.snapshot_every:
-            raise ValueError("no_decay and grokking are compared snapshot by snapshot: give them one snapshot_every")
+        few, twin, shuffled = self.grokking, self.no_decay, self.random_answers
+        if (twin.fraction, twin.steps, twin.snapshot_every) != (few.fraction, few.steps, few.snapshot_every):
+            raise ValueError("no_decay and grokking are twins: give them one share, steps and snapshot_every")
+        if shuffled.fraction != few.fraction:
+            raise ValueError("random_answers and grokking are twins: give them one share")
         return self
 
 

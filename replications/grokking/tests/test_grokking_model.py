@@ -180,9 +180,9 @@ def test_settings_that_do_not_fit_are_refused(change, message):
 @pytest.mark.parametrize(
     ("arm", "change", "message"),
     [
-        ("grokking", {"snapshot_every": 15}, "one snapshot_every"),
-        ("random_answers", {"steps": 50}, "twins"),
-        ("no_decay", {"fraction": 0.5}, "twins"),
+        ("grokking", {"snapshot_every": 15}, "snapshot_every"),
+        ("no_decay", {"steps": 50}, "twins"),
+        ("random_answers", {"fraction": 0.5}, "one share"),
     ],
 )
 def test_arms_that_are_no_twins_are_refused(arm, change, message):
