@@ -1,4 +1,4 @@
-"""Step: draws the accuracy curves with their delays, and what the neurons have learned."""
+"""Step: draws what Nanda et al. 2023 show: curves, progress measures, Fourier spectra, neurons, circles."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,68 +6,179 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
+from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL, Picture, Plan, run_plans
 
-TRAIN, TEST, NOISE = PALETTE[0], PALETTE[1], PALETTE[6]
+TRAIN, TEST, RESTRICTED, EXCLUDED, GREY = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3], "0.6"
+ARMS = {
+    "grokking": "Few pairs: known early,\nanswered late",
+    "large_share": "Most pairs: both at once",
+    "no_decay": "No weight decay:\nnever answered",
+    "random_answers": "Random answers:\nknown, never answered",
+}
+PHASES = {"memorisation": "0.93", "circuit formation": "#fdf0d5", "cleanup": "#e3f1e8"}
 TURN = 2 * np.pi
 
 
 def delay(frame: pd.DataFrame) -> Figure:
-    """Accuracy on trained and held-out pairs, every seed; smallest and largest share, and the controls."""
-    main = frame[frame["condition"] == "weight decay"]
-    fractions = sorted(main["fraction"].unique())
-    shown = [fractions[0], fractions[-1]]
-    figure, axes = plt.subplots(1, 4, figsize=(PAGE_WIDTH, 2.1), sharey=True)
-    for place, fraction in zip(axes[:2], shown, strict=True):
-        _curve(place, main[main["fraction"] == fraction])
-        place.set_title(f"{fraction:.0%} of the pairs trained on")
-    for place, condition in zip(axes[2:], ("no weight decay", "random answers"), strict=True):
-        rows = frame[frame["condition"] == condition]
-        _curve(place, rows)
-        place.set_title(f"{condition}, {rows['fraction'].iloc[0]:.0%}")
-    axes[0].set_ylabel("accuracy")
-    for height, text, colour in ((0.5, "trained pairs", TRAIN), (0.4, "held-out pairs", TEST)):
-        axes[-1].text(0.97, height, text, color=colour, transform=axes[-1].transAxes, ha="right", fontsize=7)
+    """Accuracy and loss on trained and held-out pairs, every seed, in all arms."""
+    figure, axes = plt.subplots(2, 4, figsize=(PAGE_WIDTH, 3.6), sharey="row", sharex="col")
+    for column, (arm, title) in enumerate(ARMS.items()):
+        for _, one in frame[frame["arm"] == arm].groupby("seed"):
+            for row, kind in enumerate(("accuracy", "loss")):
+                for part, colour in (("train", TRAIN), ("test", TEST)):
+                    value = one[f"{kind}_{part}"].clip(lower=1e-6 if kind == "loss" else 0)
+                    axes[row, column].plot(one["step"].clip(lower=1), value, color=colour, linewidth=0.8, alpha=0.8)
+        axes[0, column].set_title(title)
+        axes[1, column].set(xscale="log", xlabel="step (log scale)")
+    axes[0, 0].set(ylabel="accuracy", ylim=(-0.03, 1.05))
+    axes[1, 0].set(yscale="log", ylabel="loss (nats, log scale)")
+    _legend(figure, {"trained pairs": TRAIN, "held-out pairs": TEST})
     return figure
 
 
-def _curve(axes: Axes, rows: pd.DataFrame) -> None:
-    for _, one in rows.groupby("seed"):
-        axes.plot(one["step"].clip(lower=1), one["train"], color=TRAIN, linewidth=0.9, alpha=0.8)
-        axes.plot(one["step"].clip(lower=1), one["test"], color=TEST, linewidth=0.9, alpha=0.8)
-    axes.set(xscale="log", xlabel="step (log scale)", ylim=(-0.03, 1.05))
+def progress(frame: pd.DataFrame) -> Figure:
+    """Excluded and restricted loss, Gini coefficient and squared weights; steps in units of the sudden change."""
+    frame = frame.assign(time=frame["step"] / frame["before"])
+    start = float((frame["memorised"] / frame["before"]).mean())
+    figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.2), sharex=True)
+    lines = {
+        "Excluded loss rises while held-out loss is high": {"train": TRAIN, "test": TEST, "excluded": EXCLUDED},
+        "Restricted loss falls before held-out loss": {"train": TRAIN, "test": TEST, "restricted": RESTRICTED},
+        "The embedding gets sparse in the Fourier basis": {"gini": PALETTE[6]},
+        "Weights shrink last": {"squares": PALETTE[6]},
+    }
+    for place, (title, columns) in zip(axes.flat, lines.items(), strict=True):
+        edges = (0.0, start, 1.0, float(frame["time"].max()))
+        for at, colour in enumerate(PHASES.values()):
+            place.axvspan(edges[at], edges[at + 1], color=colour, linewidth=0, zorder=0)
+        for _, one in frame.groupby("seed"):
+            for column, colour in columns.items():
+                place.plot(one["time"], one[column].clip(lower=1e-5), color=colour, linewidth=0.9, alpha=0.85)
+        place.set(title=title, xlim=(0, edges[-1]))
+    for place in axes[0]:
+        place.set(yscale="log", ylabel="loss (nats, log scale)")
+    axes[1, 0].set(ylabel="Gini coefficient", xlabel="step / step before half of the new pairs are answered")
+    axes[1, 1].set(ylabel="sum of squared weights", xlabel="step / step before half of the new pairs are answered")
+    colours = {"trained": TRAIN, "held out": TEST, "excluded": EXCLUDED, "restricted": RESTRICTED}
+    _legend(figure, colours, patches=PHASES)
+    return figure
 
 
-def features(frame: pd.DataFrame) -> Figure:
-    """Share of power in one frequency, phases of inputs and output, neurons per frequency."""
-    figure, (purity, phases, counts) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.3))
-    colours = {"true answers": TEST, "random answers": NOISE}
-    for labels, colour in colours.items():
-        rows = frame[frame["labels"] == labels]
-        sns.histplot(
-            rows, x="purity", stat="probability", bins=np.linspace(0, 1, 26), color=colour, label=labels, ax=purity,
-            element="step", alpha=0.35,
+def _legend(figure: Figure, lines: dict[str, str], patches: dict[str, str] | None = None) -> None:
+    handles: list[Line2D | Patch] = [Line2D([], [], color=colour) for colour in lines.values()]
+    handles += [Patch(color=colour) for colour in (patches or {}).values()]
+    labels = [*lines, *(patches or {})]
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+
+
+def frequencies(frame: pd.DataFrame) -> Figure:
+    """Norms of the embedding along cos and sin of every frequency, when memorised and when grokked."""
+    seeds = sorted(frame["seed"].unique())
+    figure, axes = plt.subplots(
+        len(seeds), 2, figsize=(PAGE_WIDTH, 0.7 + 0.75 * len(seeds)), sharex=True, sharey="row", squeeze=False
+    )
+    for row, seed in zip(axes, seeds, strict=True):
+        for place, network in zip(row, ("memorised", "grokked"), strict=True):
+            one = frame[(frame["seed"] == seed) & (frame["network"] == network)]
+            marked = one["key"] & (network == "grokked")
+            for shift, wave, colour in ((-0.2, "cos", TRAIN), (0.2, "sin", RESTRICTED)):
+                place.bar(one["frequency"] + shift, one[wave], width=0.4, color=np.where(marked, colour, GREY))
+        row[0].set_ylabel(f"seed {seed}")
+    axes[0, 0].set_title("Memorised: every frequency alike")
+    axes[0, 1].set_title("Grokked: a few key frequencies (colour)")
+    for place in axes[-1]:
+        place.set_xlabel("frequency k (bars: cos and sin)")
+    figure.supylabel("norm in the embedding W_E", fontsize=8)
+    return figure
+
+
+def waves(frame: pd.DataFrame) -> Figure:
+    """Logits and one neuron over products of waves of a and of b."""
+    titles = {
+        "logits_memorised": "Logits, memorised",
+        "logits": "Logits, grokked:\nonly (k, k) of key k",
+        "neuron_memorised": "Neuron, memorised",
+        "neuron": "The same neuron, grokked:\none frequency",
+    }
+    figure, axes = plt.subplots(1, 4, figsize=(PAGE_WIDTH, 2.35), sharey=True)
+    for place, (name, title) in zip(axes, titles.items(), strict=True):
+        table = frame.pivot(index="wave_a", columns="wave_b", values=name).to_numpy().copy()
+        table[0, 0] = 0.0  # the constant
+        place.imshow(table / table.max(), cmap=SEQUENTIAL, vmin=0, vmax=1, origin="lower", interpolation="nearest")
+        step = max(2, len(table) // 10 // 2 * 2)
+        ticks = np.arange(1.5, len(table), 2 * step)
+        place.set_xticks(ticks, [f"{int(tick + 1) // 2}" for tick in ticks])
+        place.set_yticks(ticks, [f"{int(tick + 1) // 2}" for tick in ticks])
+        place.set(title=title, xlabel="wave of b (frequency)")
+    axes[0].set_ylabel("wave of a (frequency)")
+    return figure
+
+
+def neurons(frame: pd.DataFrame) -> Figure:
+    """Share of variance in one frequency, neurons per frequency, phases of inputs and output."""
+    figure, (purity, counts, phases) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.5))
+    shown = {"grokked": TEST, "memorised": TRAIN, "no_decay": PALETTE[3], "untrained": GREY}
+    for network, colour in shown.items():
+        share = frame[frame["network"] == network]["share"]
+        purity.hist(
+            share, bins=np.linspace(0, 1, 26).tolist(), weights=np.full(len(share), 1 / len(share)), color=colour,
+            histtype="step", label=network.replace("_", " "),
         )  # fmt: skip
-    purity.set(xlabel="share of power in one frequency", ylabel="share of neurons", xlim=(0, 1))
+    purity.axvline(0.85, color="0.3", linewidth=0.7, linestyle=":")
+    purity.set(xlabel="variance in the best frequency", ylabel="share of neurons", title="Neurons carry one frequency")
     purity.legend(frameon=False, loc="upper center")
-    true = frame[frame["labels"] == "true answers"]
-    phases.plot(true["input_phase"], true["output_phase"], ".", color=TEST, markersize=2, alpha=0.5, markeredgewidth=0)
+    grokked = frame[frame["network"] == "grokked"]
+    table = grokked.groupby(["seed", "frequency"]).size().unstack(fill_value=0)
+    table = table.loc[:, table.max() >= table.to_numpy().max() / 50]
+    sns.heatmap(table, cmap=SEQUENTIAL, ax=counts, cbar_kws={"label": "neurons"}, annot=False)
+    counts.set(xlabel="frequency", ylabel="seed", title="Clusters differ between seeds")
+    counts.tick_params(rotation=0, labelsize=6)
+    pure = grokked[grokked["share"] >= 0.85]
+    phases.plot(pure["input_phase"], pure["output_phase"], ".", color=TEST, markersize=2, alpha=0.4, markeredgewidth=0)
     ticks, names = [0.0, np.pi, TURN], ["0", "π", "2π"]
-    phases.set(xlabel="u + v (phases of the inputs)", ylabel="w (phase of the output)", xlim=(0, TURN), ylim=(0, TURN))
+    phases.set(xlabel="u + v (phases of a and b)", ylabel="w (phase written)", xlim=(0, TURN), ylim=(0, TURN))
+    phases.set_title("Phases add up")
     phases.set_xticks(ticks, names)
     phases.set_yticks(ticks, names)
     phases.set_aspect("equal")
-    table = true.groupby(["seed", "frequency"]).size().unstack(fill_value=0)
-    sns.heatmap(table, cmap="viridis", ax=counts, cbar_kws={"label": "neurons"}, xticklabels=5)
-    counts.set(xlabel="frequency", ylabel="seed")
-    counts.tick_params(rotation=0)
     return figure
+
+
+def circles(frame: pd.DataFrame, latents: pd.DataFrame) -> Picture:
+    """The first seed: numbers in the planes of its key frequencies, and the latents that read the strongest circle."""
+    seed = frame["seed"].min()
+    numbers, tuned = frame[frame["seed"] == seed], latents[latents["seed"] == seed]
+    shown = sorted(numbers["rank"].unique())[:3]
+    figure, axes = plt.subplots(1, len(shown) + 1, figsize=(PAGE_WIDTH, 2.3), width_ratios=[1] * len(shown) + [1.3])
+    for place, rank in zip(axes, shown, strict=False):
+        one = numbers[numbers["rank"] == rank]
+        place.scatter(one["x"], one["y"], c=one["turn"], cmap="twilight", s=7, linewidths=0)
+        for row in one[one["number"] < 4].itertuples():
+            place.annotate(str(row.number), (row.x, row.y), fontsize=6)
+        place.set(title=f"W_E, frequency {one['frequency'].iloc[0]}", xticks=[], yticks=[])
+        place.set_aspect("equal", adjustable="datalim")
+        sns.despine(ax=place, left=True, bottom=True)
+    _tuning(axes[-1], tuned)
+    return figure, pd.concat([frame, latents])
+
+
+def _tuning(axes: Axes, tuned: pd.DataFrame) -> None:
+    if len(tuned):
+        table = tuned.pivot(index="latent", columns="turn", values="activation")
+        axes.imshow(table, cmap=SEQUENTIAL, aspect="auto", extent=(0, 1, len(table), 0), interpolation="nearest")
+    axes.set(xlabel="angle of a + b (turns)", ylabel="latent", title="One circle, many latents:\neach reads an arc")
 
 
 PLANS = {
     "delay/delay": Plan(delay, ("curves.csv",)),
-    "features/features": Plan(features, ("neurons.csv",)),
+    "progress/progress": Plan(progress, ("measures.csv",)),
+    "circuit/frequencies": Plan(frequencies, ("frequencies.csv",)),
+    "circuit/waves": Plan(waves, ("spectra.csv",)),
+    "circuit/neurons": Plan(neurons, ("neurons.csv",)),
+    "dictionary/circles": Plan(circles, ("circles.csv", "latents.csv")),
 }
 
 

@@ -1,32 +1,110 @@
-"""Step: reads delays off the accuracy curves, and frequencies and phases off the weights.
+"""Step: reads the delay, the circuit and the progress measures off the trained transformers.
 
-Delay: the step from which test accuracy is at least `learned`, over the step from which training accuracy is. A set
-that is never learned counts with the last step, so that its delay is a lower bound. Controls: a large training share,
-random answers, and, for the phases, output weights permuted among the neurons of one network.
+Every control goes through the same reading, with its own strongest frequencies: the network before training, at the
+moment when it has just memorised, its twins without weight decay and with random answers. Moments: *memorised* is the
+first snapshot that knows the trained pairs; *before* the last one at which fewer than half of the new pairs are
+answered, those held out together with their mirror.
 """
 
 from pathlib import Path
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor
 
-from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
 from common.core.statistics import over_seeds
 from common.core.step import Files, run_step
 from common.core.tables import write_table
-from replications.grokking.fourier import Spectrum, live_neurons, phase_error, spectrum
+from replications.grokking.circuit import (
+    FORMULAS,
+    UNITS,
+    final_snapshot,
+    frequency_table,
+    neuron_table,
+    permuted_error,
+    read,
+    spectra_table,
+    values,
+)
+from replications.grokking.fourier import key_frequencies, overlap, strongest
+from replications.grokking.progress import compare
 from replications.grokking.settings import Measure
+from replications.grokking.task import task
+from replications.grokking.train import CURVES
+from replications.grokking.transformer import Weights, member
 
-ARMS = ("decay", "free")
+ARMS = ("grokking", "large_share", "no_decay", "random_answers")
+
+
+class MeasureFiles(Files):
+    grokking: Path
+    large_share: Path
+    no_decay: Path
+    random_answers: Path
+    """networks of the arms"""
+    delay: Path
+    circuit: Path
+    progress: Path
+    """metrics of the three parts"""
+    curves: Path
+    measures: Path
+    frequencies: Path
+    neurons: Path
+    spectra: Path
+    """tables of the figures; `spectra` is of the first seed"""
+
+
+def measure(files: MeasureFiles, settings: Measure) -> None:
+    """Writes the metrics of the parts `delay`, `circuit` and `progress`, and the tables that the figures draw."""
+    arms, reading = {arm: load_file(getattr(files, arm)) for arm in ARMS}, settings.reading
+    main = arms["grokking"]
+    seeds, kept = main["seeds"].tolist(), main["snapshots"]
+    at = torch.isin(main["steps"], kept)
+    all_keys, circuits, progress = [], [], []
+    tables: dict[Path, list[pd.DataFrame]] = {
+        path: [] for path in (files.measures, files.frequencies, files.neurons, files.spectra)
+    }
+    for place, seed in enumerate(seeds):
+        one = task(settings.training.prime, settings.arms.grokking.fraction, seed)
+        known, answered = (main[f"accuracy_{name}"][at, place] for name in ("train", "unseen"))
+        memorised, before = moments(known, answered, reading.learned)
+        end = final_snapshot(main, place)
+        own, free, random = (_snapshots(arms[arm], place) for arm in ("grokking", "no_decay", "random_answers"))
+        networks = {
+            name: read(member(weights, when), one)
+            for name, weights, when in (
+                ("grokked", own, end), ("untrained", own, 0), ("memorised", own, memorised), ("no_decay", free, -1),
+                ("random_answers", random, -1),
+            )
+        }  # fmt: skip
+        last, count = networks["grokked"], len(keys := key_frequencies(networks["grokked"].cosines, reading.key))
+        all_keys.append((keys, strongest(last.embedding, count)))
+        circuits.append({name: values(network, count, reading) for name, network in networks.items()})
+        circuits[-1]["permuted"] = {"phase_error": permuted_error(last)}
+        twin_keys = strongest(networks["no_decay"].cosines, count)
+        compared, along = compare(own, free, one, keys, twin_keys, kept.tolist(), (memorised, before))
+        progress.append(compared)
+        marks = {"seed": seed, "memorised": int(kept[memorised]), "before": int(kept[before])}
+        tables[files.measures].append(along.assign(**marks))
+        if place == 0:
+            tables[files.spectra].append(spectra_table(last, networks["memorised"]))
+        for name, network in networks.items():
+            tables[files.frequencies].append(frequency_table(network, keys).assign(network=name, seed=seed))
+            tables[files.neurons].append(neuron_table(network).assign(network=name, seed=seed))
+    write_metrics(files.delay, delay_metrics(arms, reading.learned))
+    write_metrics(files.circuit, {**circuit_metrics(circuits), **key_metrics(all_keys)})
+    write_metrics(files.progress, progress_metrics(progress))
+    write_table(files.curves, pd.concat([_curves(found).assign(arm=arm) for arm, found in arms.items()]))
+    for path, parts in tables.items():
+        write_table(path, pd.concat(parts))
 
 
 def first_learned(
-    accuracy: Float[Tensor, "point instance"], steps: Int[Tensor, " point"], learned: float
-) -> Float[Tensor, " instance"]:
+    accuracy: Float[Tensor, "point seed"], steps: Int[Tensor, " point"], learned: float
+) -> Float[Tensor, " seed"]:
     """First measured step at which the accuracy is at least `learned`; the last step where it never is."""
     reached = accuracy >= learned
     reached[-1] = True
@@ -34,131 +112,100 @@ def first_learned(
 
 
 def delays(
-    train: Float[Tensor, "point instance"], test: Float[Tensor, "point instance"], steps: Int[Tensor, " point"],
-    learned: float,
-) -> Float[Tensor, " instance"]:  # fmt: skip
+    train: Float[Tensor, "point seed"], test: Float[Tensor, "point seed"], steps: Int[Tensor, " point"], learned: float
+) -> Float[Tensor, " seed"]:
     """First step at which the held-out pairs are answered over that for the trained ones; 0 where they never are."""
     ratio = first_learned(test, steps, learned) / first_learned(train, steps, learned).clamp(min=1)
     return torch.where((test >= learned).any(0), ratio, 0.0)
 
 
-class MeasureFiles(Files):
-    models: Path
-    delay: Path
-    """metrics of the part `delay`"""
-    features: Path
-    """metrics of the part `features`"""
-    curves: Path
-    neurons: Path
+def moments(known: Float[Tensor, " snapshot"], answered: Float[Tensor, " snapshot"], learned: float) -> tuple[int, int]:
+    """Places of the snapshots *memorised* and *before* (never before the former)."""
+    first = torch.nonzero(known >= learned)[:, 0]
+    memorised = int(first[0]) if len(first) else len(known) - 1
+    half = torch.nonzero(answered >= 0.5)[:, 0]
+    before = int(half[0]) - 1 if len(half) else len(answered) - 1
+    return memorised, max(memorised, before)
 
 
-def measure(files: MeasureFiles, settings: Measure) -> None:
-    """Writes the metrics of the parts `delay` and `features`, and the tables that the figures draw."""
-    judging, side, learned = settings.judging, settings.training.side_fraction, settings.judging.learned
-    read = load_file(files.models)
-
-    def chosen(arm: str, fraction: float, random: bool = False) -> Int[Tensor, " seed"]:
-        near = (read[f"{arm}.fraction"] - fraction).abs() < 1e-6
-        found: Tensor = (near & (read[f"{arm}.random"] == random)).nonzero()[:, 0]
-        if len(found) == 0:
-            raise UserError(f"no network was trained on a share of {fraction}; add it to `fractions` in config.yaml")
-        return found
-
-    ratios = {}
-    for arm in ARMS:
-        steps, train, test = (read[f"{arm}.{key}"] for key in ("steps", "train", "test"))
-        ratios[arm] = delays(train, test, steps, learned)
-    late, prompt = (
-        ratios["decay"][chosen("decay", share)] for share in (judging.late_fraction, judging.prompt_fraction)
+def delay_metrics(arms: dict[str, Weights], learned: float) -> dict[str, Metric]:
+    """How late held-out pairs are answered, and how many are in the end."""
+    ratio = {
+        arm: delays(found["accuracy_train"], found["accuracy_test"], found["steps"], learned)
+        for arm, found in arms.items()
+    }
+    unseen, known = (
+        {arm: found[f"accuracy_{name}"][-1] for arm, found in arms.items()} for name in ("unseen", "train")
     )
-    final = {arm: read[f"{arm}.test"][-1] for arm in ARMS}
-    with_decay, without = final["decay"][chosen("decay", side)], final["free"][chosen("free", side)]
-    random = final["decay"][chosen("decay", side, random=True)]
-    memorised = read["decay.train"][-1][chosen("decay", side, random=True)]
-    ratio = f"first step with test accuracy >= {learned} / first step with training accuracy >= {learned}"
-    accuracy = "share of held-out pairs answered rightly after the last step"
-    write_metrics(
-        files.delay,
-        {
-            "delay": _seeds(late, ratio, large_share=prompt),
-            "test_accuracy": _seeds(with_decay, accuracy, "share"),
-            "test_accuracy_random": _seeds(random, accuracy, "share", true_answers=with_decay),
-            "test_accuracy_no_decay": _seeds(without, accuracy, "share", random_answers=random),
-            "train_accuracy_random": _seeds(memorised, "the same on the trained pairs", "share"),
-        },
-    )
-    true, true_live = _spectrum(read, chosen("decay", judging.weights_fraction), judging.live)
-    noise, noise_live = _spectrum(read, chosen("decay", side, random=True), judging.live)
-    shares = [_share(found.purity >= judging.pure, alive) for found, alive in ((true, true_live), (noise, noise_live))]
-    errors = [_median(phase_error(phases), true_live) for phases in (true.phases, _permuted(true.phases))]
-    purity = f"share of live neurons with >= {judging.pure} of the power in one frequency"
-    write_metrics(
-        files.features,
-        {
-            "live_neurons": _seeds(true_live.double().mean(1), "share of neurons that are live", "share"),
-            "pure_neurons": _seeds(shares[0], purity, "share", random_answers=shares[1]),
-            "phase_error": _seeds(errors[0], "median |w - u - v| of live neurons", "rad", permuted=errors[1]),
-        },
-    )
-    write_table(files.curves, pd.concat([_curves(read, arm) for arm in ARMS]))
-    seeds = read["decay.seed"][chosen("decay", judging.weights_fraction)]
-    tables = [_neurons(true, true_live, seeds, "true answers"), _neurons(noise, noise_live, seeds, "random answers")]
-    write_table(files.neurons, pd.concat(tables))
+    formula = f"first step with test accuracy >= {learned} / first step with training accuracy >= {learned}"
+    answered = "share of held-out pairs, mirror held out too, answered rightly after the last step"
+    return {
+        "ratio": _seeds(ratio["grokking"], formula, large_share=ratio["large_share"]),
+        "ratio_large_share": _seeds(ratio["large_share"], formula),
+        "accuracy_no_decay": _seeds(unseen["no_decay"], answered, "share", weight_decay=unseen["grokking"]),
+        "accuracy_random": _seeds(unseen["random_answers"], answered, "share", true_answers=unseen["grokking"]),
+        "known_random": _seeds(known["random_answers"], "share of trained pairs known after the last step", "share"),
+        "known_no_decay": _seeds(known["no_decay"], "share of trained pairs known after the last step", "share"),
+    }
+
+
+def circuit_metrics(each: list[dict[str, dict[str, float]]]) -> dict[str, Metric]:
+    """Values of the grokked networks beside those of all controls."""
+    found = {}
+    for name, formula in FORMULAS.items():
+        columns = {key: [one[key][name] for one in each] for key in each[0] if name in each[0][key]}
+        found[name] = over_seeds(
+            columns.pop("grokked"), unit=UNITS.get(name, "share"), formula=formula, controls=columns
+        )
+    return found
+
+
+def key_metrics(each: list[tuple[list[int], list[int]]]) -> dict[str, Metric]:
+    """How many key frequencies there are, and how far they are the same in other networks and in the embedding."""
+    rest = [
+        sum(overlap(keys, other) for at, (other, _) in enumerate(each) if at != place) / (len(each) - 1)
+        for place, (keys, _) in enumerate(each)
+    ]
+    same = {"same_network": [overlap(*both) for both in each]}
+    formula = "intersection over union of two sets of key frequencies; control: of logits and embedding of one network"
+    return {
+        "key_count": over_seeds([float(len(keys)) for keys, _ in each], unit="1", formula="number of key frequencies"),
+        "key_overlap": over_seeds(rest, unit="share", formula=formula, controls=same),
+    }
+
+
+def progress_metrics(each: list[dict[str, dict[str, float]]]) -> dict[str, Metric]:
+    """How far excluded loss rises, and how much earlier restricted loss falls than held-out loss."""
+    found = {}
+    for name, (formula, unit) in PROGRESS.items():
+        columns = {key: [one[name][key] for one in each] for key in each[0][name]}
+        found[name] = over_seeds(columns.pop("key"), unit=unit, formula=formula, controls=columns)
+    return found
+
+
+PROGRESS = {
+    "excluded_rise": (
+        "excluded loss on trained pairs before half of the new pairs are answered - when memorised",
+        "nats",
+    ),
+    "restricted_lead": ("step at which held-out loss has halved / step at which restricted loss has halved", "1"),
+}
 
 
 def _seeds(values: Float[Tensor, " seed"], formula: str, unit: str = "1", **controls: Float[Tensor, " seed"]) -> Metric:
-    """Mean over seeds beside its controls, which share the seeds."""
     listed = {name: control.tolist() for name, control in controls.items()}
     return over_seeds(values.tolist(), unit=unit, formula=formula, controls=listed)
 
 
-def _spectrum(
-    read: dict[str, Tensor], rows: Int[Tensor, " seed"], share: float
-) -> tuple[Spectrum, Bool[Tensor, "seed neuron"]]:
-    U, V, W = (read[f"decay.{name}"][rows] for name in "UVW")
-    return spectrum(U, V, W), live_neurons(U, V, W, share)
+def _snapshots(found: Weights, place: int) -> Weights:
+    start = "weights."
+    return {name.removeprefix(start): value[:, place] for name, value in found.items() if name.startswith(start)}
 
 
-def _share(which: Bool[Tensor, "seed neuron"], alive: Bool[Tensor, "seed neuron"]) -> Float[Tensor, " seed"]:
-    return (which & alive).double().sum(1) / alive.sum(1)
-
-
-def _median(values: Float[Tensor, "seed neuron"], alive: Bool[Tensor, "seed neuron"]) -> Float[Tensor, " seed"]:
-    return torch.stack([row[kept].median() for row, kept in zip(values, alive, strict=True)])
-
-
-def _permuted(phases: Float[Tensor, "vector seed neuron"]) -> Float[Tensor, "vector seed neuron"]:
-    """Output phases handed to other neurons of the same network."""
-    order = torch.randperm(phases.shape[2], generator=torch.Generator().manual_seed(0))
-    return torch.stack([phases[0], phases[1], phases[2][:, order]])
-
-
-def _curves(read: dict[str, Tensor], arm: str) -> pd.DataFrame:
-    labels = {key: read[f"{arm}.{key}"].tolist() for key in ("fraction", "random", "seed")}
-    steps = read[f"{arm}.steps"].tolist()
-    parts = []
-    for instance, (fraction, random, seed) in enumerate(zip(*labels.values(), strict=True)):
-        condition = "random answers" if random else "no weight decay" if arm == "free" else "weight decay"
-        frame = pd.DataFrame({"step": steps, **{key: read[f"{arm}.{key}"][:, instance] for key in ("train", "test")}})
-        parts.append(frame.assign(condition=condition, fraction=round(fraction, 6), seed=seed))
-    return pd.concat(parts)
-
-
-def _neurons(
-    found: Spectrum, alive: Bool[Tensor, "seed neuron"], seeds: Int[Tensor, " seed"], labels: str
-) -> pd.DataFrame:
+def _curves(found: Weights) -> pd.DataFrame:
     parts = [
-        pd.DataFrame(
-            {
-                "labels": labels,
-                "seed": int(seed),
-                "frequency": found.frequency[row],
-                "purity": found.purity[row],
-                "input_phase": torch.remainder(found.phases[0, row] + found.phases[1, row], 2 * torch.pi),
-                "output_phase": torch.remainder(found.phases[2, row], 2 * torch.pi),
-            }
-        )[alive[row].numpy()]
-        for row, seed in enumerate(seeds)
+        pd.DataFrame({"step": found["steps"], **{name: found[name][:, place] for name in CURVES}}).assign(seed=seed)
+        for place, seed in enumerate(found["seeds"].tolist())
     ]
     return pd.concat(parts)
 

@@ -1,4 +1,4 @@
-# Grokking: train (all conditions and seeds in two batched jobs) -> measure -> draw. Transformers: transformer.smk.
+# Grokking: train (one batched job an arm) -> measure, dictionary -> draw.
 from common.engine.rules import Steps, captions, figure_files
 
 STEP = Steps("replications.grokking", config)
@@ -6,7 +6,19 @@ CAPTIONS = "replications/grokking/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 FIGURES = {
     "Delay": {"delay": {"delay": "Memorised first, generalised later"}},
-    "Features": {"features": {"features": "Frequencies and phases of the neurons"}},
+    "Progress measures": {
+        "progress": {"progress": "Three phases behind the sudden change"},
+    },
+    "Circuit": {
+        "circuit": {
+            "frequencies": "Key frequencies in the embedding",
+            "waves": "Logits and neurons in the Fourier basis",
+            "neurons": "Neurons of one frequency, and their phases",
+        },
+        "dictionary": {
+            "circles": "Embeddings are circles, latents are arcs of them",
+        },
+    },
 }
 
 
@@ -15,31 +27,64 @@ include: "../../common/engine/step.smk"
 
 use rule step as train with:
     output:
-        models="<results>/toy/delay/models.safetensors",
+        models="<results>/toy/arms/{arm}.safetensors",
     log:
-        "<logs>/train.log",
+        "<logs>/train_{arm}.log",
+    wildcard_constraints:
+        arm="|".join(config["arms"]),
     resources:
         **ON_GPU,
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=4000,
+        runtime=60,
     params:
-        **STEP("train", config["training"]),
+        **STEP(
+            "train",
+            lambda wildcards: {
+                "arm": config["arms"][wildcards.arm],
+                "training": config["training"],
+            },
+        ),
 
 
 use rule step as measure with:
     input:
-        models=rules.train.output.models,
+        **{arm: f"<results>/toy/arms/{arm}.safetensors" for arm in config["arms"]},
     output:
         delay="<results>/toy/delay/metrics.json",
-        features="<results>/toy/features/metrics.json",
         curves="<results>/toy/delay/curves.csv",
-        neurons="<results>/toy/features/neurons.csv",
+        progress="<results>/toy/progress/metrics.json",
+        measures="<results>/toy/progress/measures.csv",
+        circuit="<results>/toy/circuit/metrics.json",
+        frequencies="<results>/toy/circuit/frequencies.csv",
+        neurons="<results>/toy/circuit/neurons.csv",
+        spectra="<results>/toy/circuit/spectra.csv",
     log:
         "<logs>/measure.log",
+    resources:
+        mem_mb=4000,
     params:
         **STEP(
             "measure",
-            {key: config[key] for key in ("training", "judging")},
+            {key: config[key] for key in ("training", "arms", "reading")},
+            run=False,
+        ),
+
+
+use rule step as dictionary with:
+    input:
+        models="<results>/toy/arms/grokking.safetensors",
+    output:
+        metrics="<results>/toy/dictionary/metrics.json",
+        circles="<results>/toy/dictionary/circles.csv",
+        latents="<results>/toy/dictionary/latents.csv",
+    log:
+        "<logs>/dictionary.log",
+    resources:
+        mem_mb=3000,
+    params:
+        **STEP(
+            "dictionary",
+            {key: config[key] for key in ("training", "reading", "dictionary")},
             run=False,
         ),
 
@@ -47,6 +92,7 @@ use rule step as measure with:
 use rule step as draw with:
     input:
         rules.measure.output,
+        rules.dictionary.output,
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files("<results>/toy", FIGURES, "Grokking"),
@@ -56,24 +102,14 @@ use rule step as draw with:
         **STEP("draw", run=False),
 
 
-MORE_FIGURES, MORE_METRICS = [], []
-
-if config["transformer"]:
-
-    include: "transformer.smk"
-
-    MORE_FIGURES = rules.draw_transformer.output
-    MORE_METRICS = [rules.measure_transformer.output.metrics]
-
-
 rule figures:
     input:
         rules.draw.output,
-        MORE_FIGURES,
 
 
 rule metrics:
     input:
         rules.measure.output.delay,
-        rules.measure.output.features,
-        MORE_METRICS,
+        rules.measure.output.progress,
+        rules.measure.output.circuit,
+        rules.dictionary.output.metrics,

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from common.core.settings import Strict
+from common.saes.recipe import Training as SaeTraining
 
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -15,79 +16,107 @@ def _is_prime(number: int) -> int:
     return number
 
 
-Prime = Annotated[int, Field(ge=5, le=400), AfterValidator(_is_prime)]
+class Arm(Strict):
+    """What differs between the arms: one network per seed."""
 
-
-class Training(Strict):
-    """Quadratic networks on modular addition, full batch, one instance per condition and seed."""
-
-    prime: Prime = Field(description="p: the task is (a + b) mod p")
-    width: Annotated[int, Field(ge=2)] = Field(description="hidden units")
-    steps: Annotated[int, Field(ge=10)] = Field(description="full-batch AdamW steps")
-    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="constant")
+    fraction: Fraction = Field(description="share of all pairs trained on")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="decoupled, times the learning rate")
-    fractions: Annotated[list[Fraction], Field(min_length=2)] = Field(description="shares of all pairs trained on")
-    side_fraction: Fraction = Field(description="share trained on by the arms random labels and no weight decay")
-
-
-class Judging(Strict):
-    """How curves and weights are read."""
-
-    learned: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="accuracy from which a set counts as learned")
-    pure: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="power share of a single-frequency neuron")
-    live: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        description="smallest |U_k| |V_k| |W_k| of a neuron that counts, as a share of the largest"
-    )
-    late_fraction: Fraction = Field(description="small training share: generalisation comes late")
-    prompt_fraction: Fraction = Field(description="large training share: it comes at once (the control)")
-    weights_fraction: Fraction = Field(description="training share of the networks whose weights are read")
-
-
-class Transformer(Strict):
-    """One-layer transformers on the same task (Nanda et al. 2023)."""
-
-    prime: Prime = Field(description="p: the task is (a + b) mod p")
-    d_model: Annotated[int, Field(ge=4)] = Field(description="width of the residual stream; the MLP is 4 times as wide")
-    n_heads: Annotated[int, Field(ge=1)] = Field(description="attention heads; d_model is divided among them")
+    random_answers: bool = Field(description="answers drawn at random instead of a + b mod p")
     steps: Annotated[int, Field(ge=10)] = Field(description="full-batch AdamW steps")
-    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="after 10 steps of warm-up")
-    weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="decoupled, times the learning rate")
-    late_fraction: Fraction = Field(description="share of all pairs trained on")
-    prompt_fraction: Fraction = Field(description="large share, where generalisation comes at once (the control)")
-    measure_every: Annotated[int, Field(ge=1)] = Field(description="steps between two measurements of the losses")
-    snapshot_every: Annotated[int, Field(ge=1)] = Field(description="steps between two snapshots; a multiple of that")
-    key: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        description="least share of a key frequency in what waves of a + b - c explain of the logits"
-    )
+    snapshot_every: Annotated[int, Field(ge=1)] = Field(description="steps between two snapshots of the weights")
+
+
+class Arms(Strict):
+    """`grokking` and its controls."""
+
+    grokking: Arm
+    large_share: Arm
+    no_decay: Arm
+    random_answers: Arm
 
     @model_validator(mode="after")
-    def _fits(self) -> "Transformer":
-        if self.d_model % self.n_heads:
-            raise ValueError(f"{self.n_heads} heads do not divide d_model = {self.d_model}")
-        if self.snapshot_every % self.measure_every:
-            raise ValueError(
-                "snapshot_every must be a multiple of measure_every: snapshots are chosen by their accuracy"
-            )
+    def _twins(self) -> "Arms":
+        few, twin, shuffled = self.grokking, self.no_decay, self.random_answers
+        if (twin.fraction, twin.steps, twin.snapshot_every) != (few.fraction, few.steps, few.snapshot_every):
+            raise ValueError("no_decay and grokking are twins: give them one share, steps and snapshot_every")
+        if shuffled.fraction != few.fraction:
+            raise ValueError("random_answers and grokking are twins: give them one share")
         return self
 
 
+class Training(Strict):
+    """One-layer transformers on modular addition, full batch."""
+
+    prime: Annotated[int, Field(ge=5, le=400), AfterValidator(_is_prime)] = Field(
+        description="p: the task is (a + b) mod p"
+    )
+    d_model: Annotated[int, Field(ge=4)] = Field(description="width of the residual stream; the MLP is 4 times as wide")
+    n_heads: Annotated[int, Field(ge=1)] = Field(description="attention heads; d_model is divided among them")
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="after 10 steps of warm-up")
+    measure_every: Annotated[int, Field(ge=1)] = Field(description="steps between two measurements of the losses")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Training":
+        if self.d_model % self.n_heads:
+            raise ValueError(f"{self.n_heads} heads do not divide d_model = {self.d_model}")
+        return self
+
+
+class TrainArm(Strict):
+    """What `train` reads: one arm, and what all of them share."""
+
+    arm: Arm
+    training: Training
+
+
+class Reading(Strict):
+    """How curves and networks are read."""
+
+    learned: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="accuracy from which a set counts as learned")
+    key: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        description="least share of a key frequency in what waves of a + b - c explain of the logits"
+    )
+    few: Annotated[int, Field(ge=1)] = Field(description="frequencies whose power in the embedding is added up")
+    pure: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="variance share of a single-frequency neuron")
+
+
+class Dictionary(Strict):
+    """The sparse autoencoders on the residual stream of the grokked networks."""
+
+    d_sae: Annotated[int, Field(ge=1)] = Field(description="latents")
+    active: Annotated[int, Field(ge=1)] = Field(description="k of TopK")
+    training: SaeTraining
+    in_plane: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        description="least squared length of a decoder row inside the plane of a circle, for a latent that reads it"
+    )
+
+
 class Measure(Strict):
-    """What `measure` reads: how networks were trained, and how they are judged."""
+    """What `measure` reads: how networks were trained, and how they are read."""
 
     training: Training
-    judging: Judging
+    arms: Arms
+    reading: Reading
 
 
-class MeasureTransformer(Strict):
-    """What `measure_transformer` reads."""
+class MeasureDictionary(Strict):
+    """What `dictionary` reads."""
 
-    judging: Judging
-    transformer: Transformer
+    training: Training
+    reading: Reading
+    dictionary: Dictionary
 
 
 class Settings(Strict):
-    """All parts. Without `transformer` the transformers are neither trained nor measured."""
+    """All parts."""
 
     training: Training
-    judging: Judging
-    transformer: Transformer | None
+    arms: Arms
+    reading: Reading
+    dictionary: Dictionary
+
+    @model_validator(mode="after")
+    def _measured(self) -> "Settings":
+        if self.arms.grokking.snapshot_every % self.training.measure_every:
+            raise ValueError("snapshot_every must be a multiple of measure_every: snapshots are chosen by their losses")
+        return self

@@ -1,13 +1,14 @@
-"""Step: trains all networks in two jobs, one with and one without weight decay.
+"""Step: trains the one-layer transformers of Nanda et al. 2023, all seeds of one arm in one batched job.
 
-Conditions: every share of the pairs in `fractions`; the same with random answers at `side_fraction`; no weight decay at
-`side_fraction`. One instance per condition and seed. Out: one safetensors file with accuracies along training and the
-final weights.
+Arms: `grokking` (few pairs, weight decay), `no_decay` (the same pairs without weight decay), `random_answers` (the same
+pairs, answers drawn at random), `large_share` (most pairs). Full batch, AdamW with betas 0.9 and 0.98 and 10 steps of
+warm-up, as in the authors' code. Out: one safetensors file with the curves of the arm and snapshots of its weights.
 """
 
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,86 +17,85 @@ from common.core.step import Files, RunInfo, run_step
 from common.toys.settings import Optimisation
 from common.toys.training import Job
 from common.toys.training import train as train_job
-from replications.grokking.model import Task, accuracies, initial, loss, task
-from replications.grokking.settings import Training
+from replications.grokking.settings import TrainArm
+from replications.grokking.task import Task, task
+from replications.grokking.transformer import Weights, forward_all, initial, losses
 
-DENSE = 2  # accuracy is measured at every second step ...
-DENSE_UNTIL = 200  # ... up to here,
-SPARSE = 10  # then at every tenth
+WARMUP = 10
+DENSE, DENSE_UNTIL = 4, 160  # losses are measured at every fourth step up to here: memorising takes some 60 steps
 LOOSE = 1e6  # gradients are not clipped
-
-Condition = tuple[float, bool]  # share trained on, random labels
-
-
-def points(steps: int) -> list[int]:
-    """The steps before which accuracy is measured."""
-    late = range(DENSE_UNTIL, steps, SPARSE)
-    return sorted({*range(0, min(DENSE_UNTIL, steps), DENSE), *late, steps})
+CURVES = ("loss_train", "loss_test", "accuracy_train", "accuracy_test", "accuracy_unseen")
 
 
-def arm(
-    name: str,
-    conditions: list[Condition],
-    seeds: list[int],
-    prime: int,
-    width: int,
-    settings: Optimisation,
-    device: str,
-) -> dict[str, Tensor]:
-    """Trains every condition with every seed; instances are ordered by condition, then seed."""
-    tasks = [task(prime, fraction, seed, random) for fraction, random in conditions for seed in seeds]
-    both = Task(*(torch.cat(parts).to(device) for parts in zip(*tasks, strict=True)))
-    starts = [initial(prime, width, seed) for _ in conditions for seed in seeds]
-    at = points(settings.steps)
-    done = train_job(
-        Job(
-            name=name,
-            weights={key: torch.cat([start[key] for start in starts]).to(device) for key in starts[0]},
-            loss=lambda weights, _: loss(weights, both),
-            measure=lambda weights: accuracies(weights, both),
-            measure_at=at,
-            snapshots_at=[settings.steps],
-            rates=torch.ones(len(tasks), device=device),
-            tokens_per_step=len(tasks) * prime**2,
-        ),
-        settings,
-    )
-    count = len(seeds)
-    return {
-        "steps": torch.tensor(at),
-        "fraction": torch.tensor([fraction for fraction, _ in conditions]).repeat_interleave(count),
-        "random": torch.tensor([random for _, random in conditions]).repeat_interleave(count).int(),
-        "seed": torch.tensor(seeds).repeat(len(conditions)),
-        **{key: value.float().cpu() for key, value in done.measured.items()},
-        **{key: value[-1].cpu() for key, value in done.snapshots.items()},
+def points(steps: int, every: int) -> list[int]:
+    """The steps before which losses are measured."""
+    return sorted({*range(0, min(DENSE_UNTIL, steps), DENSE), *range(0, steps, every), steps})
+
+
+def curve_values(logits: Tensor, tasks: list[Task]) -> Weights:
+    """What `CURVES` names, [instance] each, from the logits [instance pair answer] of all pairs."""
+    answers = torch.stack([one.answers for one in tasks])
+    loss, right = losses(logits, answers), (logits.argmax(-1) == answers).double()
+    sets = {
+        "train": torch.stack([one.trained for one in tasks]),
+        "test": torch.stack([~one.trained for one in tasks]),
+        "unseen": torch.stack([one.unseen for one in tasks]),
     }
+    values = {"loss": loss, "accuracy": right}
+    found = {}
+    for name in CURVES:
+        value, part = name.split("_")
+        found[name] = ((values[value] * sets[part]).sum(-1) / sets[part].sum(-1).clamp(min=1)).float()
+    return found
 
 
 class TrainFiles(Files):
     models: Path
-    """accuracies along training and final weights; `decay.*` and `free.*`, with and without weight decay"""
+    """`seeds`, `steps`, the curves at these [point seed], `snapshots` (steps), `weights.*` at these [snapshot seed]"""
 
 
-def train(files: TrainFiles, settings: Training, run: RunInfo) -> None:
-    """Trains the networks of all conditions and seeds."""
-    decay = Optimisation(
-        steps=settings.steps, batch=settings.prime**2, learning_rate=settings.learning_rate, warmup=0, beta1=0.9,
-        beta2=0.98, weight_decay=settings.weight_decay, clip=LOOSE,
+def train(files: TrainFiles, settings: TrainArm, run: RunInfo) -> None:
+    """Trains one network per seed."""
+    torch.set_flush_denormal(True)  # without weight decay gradients fall below 1e-38, where the processor is slow
+    arm, shape = settings.arm, settings.training
+    tasks = [
+        Task(*(part.to(run.device) for part in task(shape.prime, arm.fraction, seed, arm.random_answers)))
+        for seed in run.seeds
+    ]
+    pairs = torch.stack([one.pairs[one.trained] for one in tasks])
+    answers = torch.stack([one.answers[one.trained] for one in tasks])
+    starts = [initial(shape.prime, shape.d_model, shape.n_heads, seed) for seed in run.seeds]
+
+    def loss(weights: Weights, _: int) -> Float[Tensor, " seed"]:
+        found = forward_all(weights, pairs)
+        each = [losses(one.logits, own).mean() for one, own in zip(found, answers, strict=True)]
+        return torch.stack(each).float()
+
+    def measure(weights: Weights) -> Weights:
+        found = forward_all(weights, torch.stack([one.pairs for one in tasks]))
+        return curve_values(torch.stack([one.logits for one in found]), tasks)
+
+    at = points(arm.steps, shape.measure_every)
+    kept = sorted({*range(0, arm.steps, arm.snapshot_every), arm.steps})
+    job = Job(
+        name=f"grokking, share {arm.fraction:g}, decay {arm.weight_decay:g}, random {arm.random_answers}",
+        weights={key: torch.stack([start[key] for start in starts]).to(run.device) for key in starts[0]},
+        loss=loss,
+        measure=measure,
+        measure_at=at,
+        snapshots_at=kept,
+        rates=torch.ones(len(tasks), device=run.device),
+        tokens_per_step=answers.numel(),
+    )
+    how = Optimisation(
+        steps=arm.steps, batch=shape.prime**2, learning_rate=shape.learning_rate, warmup=WARMUP, beta1=0.9,
+        beta2=0.98, weight_decay=arm.weight_decay, clip=LOOSE,
     )  # fmt: skip
-    side = settings.side_fraction
-    arms = {
-        "decay": (decay, [*((fraction, False) for fraction in settings.fractions), (side, True)]),
-        "free": (decay.model_copy(update={"weight_decay": 0.0}), [(side, False)]),
-    }
-    found = {
-        f"{name}.{key}": value.contiguous()
-        for name, (chosen, conditions) in arms.items()
-        for key, value in arm(
-            f"grokking {name}", conditions, run.seeds, settings.prime, settings.width, chosen, run.device
-        ).items()
-    }
+    done = train_job(job, how)
+    found = {"seeds": torch.tensor(run.seeds), "steps": torch.tensor(at), "snapshots": torch.tensor(kept)}
+    found |= done.measured | {f"weights.{key}": value for key, value in done.snapshots.items()}
     with atomic(files.models) as temporary:
-        save_file(found, temporary)
+        save_file({key: value.cpu().contiguous() for key, value in found.items()}, temporary)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""The one-layer transformer of Nanda et al. 2023 (*Progress measures for grokking*, section 3), many networks at once.
+"""The one-layer transformer of Nanda et al. 2023 (*Progress measures for grokking*, section 3), made cheap.
 
-Input `a b =`, read at `=`: no LayerNorm, no biases, learned positions, untied unembedding, ReLU MLP. Only the last
-position is read and there is one layer, so the query is the same for every pair, and keys and values depend on one
-token and its place: they are computed once per number instead of once per pair (a test compares with the literal
-network). Cross-entropy in float64, since losses fall to 1e-7.
+Input `a b =`, read at `=`: no LayerNorm, no biases, learned positions, untied unembedding, ReLU MLP of width 4 d_model.
+With one layer, only the last position matters. Its query is the same for every pair, and keys and values are functions
+of one number and its place: scores and values are computed for 2 p rows and gathered for the pairs. Linear maps that
+follow each other (W_O W_in, W_O W_U, W_out W_U) are multiplied first. Tests compare with the full network of
+`common.toys.transformer` and with TransformerLens.
 
 Deviations: no biases, as in TransformerLens' demonstration of the same result; the answer `=` has no logit at all.
 """
 
-import math
+from typing import NamedTuple
 
 import torch
 from einops import einsum, rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding
 
@@ -20,8 +21,16 @@ Weights = dict[str, Tensor]
 PLACES = 3  # a, b, =
 
 
-def initial_transformer(prime: int, d_model: int, n_heads: int, seed: int) -> Weights:
-    """Weights of one instance by TransformerLens' names. Gaussian: variance 1 / d_model, 1 / prime for W_U."""
+class Forward(NamedTuple):
+    """What the last position holds, for every pair. `z` and `post` are TransformerLens' hook_z and hook_post."""
+
+    z: Float[Tensor, "pair head_d_head"]
+    post: Float[Tensor, "pair d_mlp"]
+    logits: Float[Tensor, "pair answer"]
+
+
+def initial(prime: int, d_model: int, n_heads: int, seed: int) -> Weights:
+    """Weights of one network by TransformerLens' names. Gaussian: variance 1 / d_model, 1 / prime for W_U."""
     draw = torch.Generator().manual_seed(40_000 + seed)
     d, e = d_model, d_model // n_heads
     sizes = {
@@ -29,66 +38,74 @@ def initial_transformer(prime: int, d_model: int, n_heads: int, seed: int) -> We
         "W_V": (n_heads, d, e), "W_O": (n_heads, e, d), "W_in": (d, 4 * d), "W_out": (4 * d, d), "W_U": (d, prime),
     }  # fmt: skip
     return {
-        name: (prime if name == "W_U" else d) ** -0.5 * torch.randn(1, *size, generator=draw)
+        name: (prime if name == "W_U" else d) ** -0.5 * torch.randn(*size, generator=draw)
         for name, size in sizes.items()
     }
 
 
-def neurons(weights: Weights, pairs: Int[Tensor, "instance pair 2"]) -> tuple[Tensor, Tensor]:
-    """At `=`: MLP activations [instance pair d_mlp] and the residual stream before the MLP [instance pair d_model]."""
-    numbers, stop = weights["W_E"][:, :-1], weights["W_E"][:, -1] + weights["W_pos"][:, 2]
-    placed = torch.stack([numbers + weights["W_pos"][:, place, None] for place in (0, 1)], 1)
-    query = einsum(stop, weights["W_Q"], "i d, i h d e -> i h e") * weights["W_Q"].shape[-1] ** -0.5
-    addressed = einsum(query, weights["W_K"], "i h e, i h d e -> i h d")
-    own = einsum(stop, addressed, "i d, i h d -> i h")
-    scores = einsum(placed, addressed, "i place n d, i h d -> i place n h")
-    values = einsum(placed, weights["W_V"], "i place n d, i h d e -> i place n h e")
-    at = [_taken(scores[:, place], pairs[..., place]) for place in (0, 1)]
-    pattern = torch.stack([*at, own[:, None].expand_as(at[0])], -1).softmax(-1)
-    z = pattern[..., 2, None] * einsum(stop, weights["W_V"], "i d, i h d e -> i h e")[:, None]
-    for place in (0, 1):
-        z = z + pattern[..., place, None] * _taken(values[:, place], pairs[..., place])
-    W_O = rearrange(weights["W_O"], "i h e d -> i (h e) d")
-    residual = stop[:, None] + rearrange(z, "i pair h e -> i pair (h e)") @ W_O
-    return torch.relu(residual @ weights["W_in"]), residual
+def forward(weights: Weights, pairs: Int[Tensor, "pair 2"]) -> Forward:
+    """One network on the given pairs."""
+    return forward_all({name: value[None] for name, value in weights.items()}, pairs[None])[0]
 
 
-def logits(weights: Weights, pairs: Int[Tensor, "instance pair 2"]) -> Float[Tensor, "instance pair answer"]:
-    """The logits of the p answers at `=`."""
-    hidden, residual = neurons(weights, pairs)
-    return (residual + hidden @ weights["W_out"]) @ weights["W_U"]
+def forward_all(weights: Weights, pairs: Int[Tensor, "instance pair 2"]) -> list[Forward]:
+    """Stacked networks, each on its own pairs. The MLP runs one by one: one network fits into the cache."""
+    z, stop = attention(weights, pairs), _stop(weights)
+    W_O = rearrange(weights["W_O"], "instance head d_head d_model -> instance (head d_head) d_model")
+    maps = [W_O @ weights["W_in"], W_O @ weights["W_U"], weights["W_out"] @ weights["W_U"]]
+    own = [(stop @ weights[name])[:, 0] for name in ("W_in", "W_U")]  # what `=` itself brings
+    found = []
+    for z_i, W_in, W_direct, W_out, b_in, b_U in zip(*(part.unbind() for part in (z, *maps, *own)), strict=True):
+        post = torch.relu(torch.addmm(b_in, z_i, W_in))
+        found.append(Forward(z_i, post, torch.addmm(torch.addmm(b_U, z_i, W_direct), post, W_out)))
+    return found
 
 
-def losses(
-    found: Float[Tensor, "instance pair answer"], answers: Int[Tensor, "instance pair"]
-) -> Float[Tensor, "instance pair"]:
-    """Cross-entropy of every pair in nats, in float64."""
-    return -found.double().log_softmax(-1).gather(-1, answers[..., None])[..., 0]
+def attention(weights: Weights, pairs: Int[Tensor, "instance pair 2"]) -> Float[Tensor, "instance pair head_d_head"]:
+    """hook_z at `=`, heads side by side: softmax over the three positions as a quotient of sums.
+
+    Above and below the line stands a function of a plus one of b; what position `=` adds goes with b. Scores of
+    a head may differ by up to 80 before float32 underflows; training stops at a value that is not finite.
+    """
+    number, stop = weights["W_E"][:, :-1], _stop(weights)
+    prime, heads = number.shape[1], weights["W_Q"].shape[1]
+    placed = torch.cat([number + weights["W_pos"][:, [0]], number + weights["W_pos"][:, [1]], stop], dim=1)
+    query = einsum(stop, weights["W_Q"], "i one d, i head d e -> i head e") * weights["W_Q"].shape[-1] ** -0.5
+    scores = placed @ einsum(query, weights["W_K"], "i head e, i head d e -> i d head")
+    below = (scores - scores.amax(1, keepdim=True).detach()).exp()  # the quotient is the same, and nothing overflows
+    values = placed @ rearrange(weights["W_V"], "i head d e -> i d (head e)")
+    above = rearrange(values, "i row (head e) -> i row head e", head=heads) * below[..., None]
+    sums = torch.cat([above.flatten(2), below], dim=2)
+    total = _rows(sums[:, :prime], pairs[..., 0]) + _rows(sums[:, prime:-1] + sums[:, -1:], pairs[..., 1])
+    above, below = total[..., :-heads], total[..., -heads:]
+    z = rearrange(above, "i pair (head e) -> i pair head e", head=heads) / below[..., None]
+    return z.flatten(2)
 
 
-def all_pairs(prime: int) -> Int[Tensor, "pair 2"]:
-    """Every (a, b), in the order of `model.task`."""
-    number = torch.arange(prime)
-    return torch.cartesian_prod(number, number)
+def _rows(
+    table: Float[Tensor, "instance row column"], index: Int[Tensor, "instance pair"]
+) -> Float[Tensor, "instance pair column"]:
+    """Rows of every network's own table."""
+    shift = table.shape[1] * torch.arange(len(table), device=index.device)[:, None]
+    return embedding(index + shift, table.flatten(0, 1))
 
 
-def split(
-    found: Float[Tensor, "instance pair"], trained: Bool[Tensor, "instance pair"]
-) -> tuple[Float[Tensor, " instance"], Float[Tensor, " instance"]]:
-    """Means over the pairs trained on and over the others."""
-    held = ~trained
-    return (found * trained).sum(-1) / trained.sum(-1), (found * held).sum(-1) / held.sum(-1)
+def residual(weights: Weights, found: Forward) -> Float[Tensor, "pair d_model"]:
+    """hook_resid_post at `=` of one network."""
+    W_O = rearrange(weights["W_O"], "head d_head d_model -> (head d_head) d_model")
+    return weights["W_E"][-1] + weights["W_pos"][2] + found.z @ W_O + found.post @ weights["W_out"]
 
 
-def planted(prime: int, frequencies: list[int]) -> Float[Tensor, "pair answer"]:
-    """Logits of the algorithm itself, sum_k cos(w_k (a + b - c)): ground truth for the measures."""
-    pairs, answer = all_pairs(prime), torch.arange(prime)
-    gap = (pairs.sum(-1)[:, None] - answer[None]).double()
-    return torch.stack([torch.cos(2 * math.pi * k / prime * gap) for k in frequencies]).sum(0)
+def losses(logits: Float[Tensor, "*n pair answer"], answers: Int[Tensor, "*n pair"]) -> Float[Tensor, "*n pair"]:
+    """Cross-entropy of every pair in nats, in float64: losses fall to 1e-7."""
+    return -logits.double().log_softmax(-1).gather(-1, answers[..., None])[..., 0]
 
 
-def _taken(table: Float[Tensor, "i n ..."], index: Int[Tensor, "i pair"]) -> Float[Tensor, "i pair ..."]:
-    """Rows of every instance's table (`embedding` has a deterministic gradient)."""
-    shifted = index + table.shape[1] * torch.arange(len(table), device=index.device)[:, None]
-    rows = embedding(shifted, table.flatten(0, 1).flatten(1))
-    return rows.reshape(*index.shape, *table.shape[2:])
+def member(weights: Weights, *index: int) -> Weights:
+    """One network of stacked ones."""
+    return {name: value[index] for name, value in weights.items()}
+
+
+def _stop(weights: Weights) -> Float[Tensor, "instance 1 d_model"]:
+    """The residual stream at `=` before attention."""
+    return weights["W_E"][:, -1:] + weights["W_pos"][:, [2]]

@@ -133,8 +133,8 @@ def test_the_search_finds_figures_by_words_and_says_how_many(browser, alone):
     page.wait_for_function(
         "count => document.getElementById('said').textContent === count", arg=f"{links.count()} found"
     )
-    page.click("#search li >> text=Frequencies and phases")
-    page.wait_for_selector("#grokking h3:has-text('Frequencies and phases')")
+    page.click("#search li >> text=Key frequencies in the embedding")
+    page.wait_for_selector("#grokking h3:has-text('Key frequencies in the embedding')")
     page.fill("nav input", "no such words")
     assert links.count() == 0
     page.fill("nav input", "")

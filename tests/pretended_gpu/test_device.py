@@ -13,6 +13,7 @@ from common.interp.decoder import Decoder
 from common.interp.edge_graph import edge_scores
 from common.interp.path_patching import Receivers, patch_heads, path_patch
 from common.saes.trainer import train as train_saes
+from replications.grokking.settings import TrainArm as GrokkingArm
 from replications.grokking.train import TrainFiles as GrokkingFiles
 from replications.grokking.train import train as train_grokking
 from replications.induction_heads.settings import TrainArm
@@ -83,7 +84,8 @@ def test_steps_write_the_same_numbers(tmp_path):
             RunInfo(scale="smoke", seeds=[0, 1, 2, 3, 4], device=device),
         )
         run = RunInfo(scale="smoke", seeds=[0, 1], device=device)
-        train_grokking(GrokkingFiles(models=tmp_path / f"grokking-{device}"), grokking.training, run)
+        arm = GrokkingArm(arm=grokking.arms.grokking, training=grokking.training)
+        train_grokking(GrokkingFiles(models=tmp_path / f"grokking-{device}"), arm, run)
         train_grids(FeatureFiles(models=tmp_path / f"features-{device}"), features.training, run)
     for step in ("arm", "grokking", "features"):
         one, other = (load_file(tmp_path / f"{step}-{device}") for device in DEVICES)

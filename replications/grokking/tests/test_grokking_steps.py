@@ -1,0 +1,113 @@
+"""Readings along training, and every step at toy size."""
+
+import pandas as pd
+import pytest
+import torch
+
+from common.core.figures import draw_figures
+from common.core.files import read_yaml
+from common.core.metrics import read_metrics
+from common.core.settings import load_replication
+from common.core.step import RunInfo
+from replications.grokking.circuit import final_snapshot
+from replications.grokking.dictionary import DictionaryFiles, arc, by_sum, dictionary, in_plane
+from replications.grokking.draw import PLANS
+from replications.grokking.fourier import circle
+from replications.grokking.measure import MeasureFiles, delays, first_learned, measure, moments
+from replications.grokking.progress import along, halved
+from replications.grokking.settings import Arms, Measure, MeasureDictionary, TrainArm
+from replications.grokking.task import all_pairs, task
+from replications.grokking.train import TrainFiles, train
+from replications.grokking.transformer import forward, initial, losses
+
+
+def test_never_learned_counts_with_the_last_step():
+    accuracy = torch.tensor([[0.0, 0.0], [1.0, 0.2], [0.5, 0.3]])
+    assert first_learned(accuracy, torch.tensor([0, 2, 10]), 0.99).tolist() == [2.0, 10.0]
+
+
+def test_a_network_that_never_answers_has_no_delay():
+    steps, test = torch.tensor([0, 2, 10]), torch.tensor([[0.0, 0.0], [0.2, 0.2], [1.0, 0.9]])
+    train = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+    assert delays(train, test, steps, 0.99).tolist() == [5.0, 0.0]
+
+
+def test_moments_are_the_first_memory_and_the_last_ignorance():
+    known, answered = torch.tensor([0.1, 0.9, 1.0, 1.0, 1.0]), torch.tensor([0.1, 0.1, 0.2, 0.3, 0.9])
+    assert moments(known, answered, 0.99) == (2, 3)
+    assert moments(known, torch.ones(5), 0.99) == (2, 2)
+    assert moments(known, torch.zeros(5), 0.99) == (2, 4)
+
+
+def test_the_final_network_is_that_of_least_training_loss_in_the_last_quarter():
+    loss = torch.tensor([[0.0], [9.0], [9.0], [9.0], [9.0], [9.0], [9.0], [3.0], [1.0], [2.0]])
+    found = {"steps": torch.arange(10), "snapshots": torch.tensor([0, 1, 2, 4, 5, 7, 8, 9]), "loss_train": loss}
+    assert final_snapshot(found, 0) == 6, "a place among the snapshots"
+
+
+def test_a_loss_halves_after_its_largest_value():
+    steps = [0, 10, 20, 30, 40]
+    loss = torch.tensor([9.0, 2.0, 4.0, 3.0, 1.0])
+    assert halved(loss, steps, 1) == pytest.approx(35)
+    assert halved(loss, steps, 0) == pytest.approx(10 * 4.5 / 7)
+    assert halved(torch.full((5,), 3.0), steps, 0) == 40, "a loss that never halves counts with the last step"
+
+
+def test_progress_measures_of_all_frequencies_and_of_none():
+    one, own = task(7, 0.5, 0), {name: value[None] for name, value in initial(7, 8, 2, 0).items()}
+    found = along(own, one, [[], [1, 2, 3]])
+    logits = forward({name: value[0] for name, value in own.items()}, one.pairs).logits
+    loss = losses(logits, one.answers)
+    assert float(found.train) == pytest.approx(float(loss[one.trained].mean()))
+    assert float(found.test) == pytest.approx(float(loss[~one.trained].mean()))
+    assert float(found.excluded[0, 0]) == pytest.approx(float(found.train)), "nothing is taken away"
+    sums = torch.stack([logits[one.answers == c].double().mean(0) for c in range(7)])[one.answers]
+    assert float(found.restricted[0, 1]) == pytest.approx(float(losses(sums, one.answers)[~one.trained].mean()))
+
+
+def test_latents_on_an_arc_of_a_planted_circle():
+    prime = 13
+    turn = 2 * torch.pi / prime * 3 * (all_pairs(prime).sum(-1) % prime)
+    stream = torch.stack([torch.cos(turn), torch.sin(turn), torch.ones(prime**2)], 1)
+    plane = circle(by_sum(stream, prime), 3)
+    assert in_plane(torch.eye(3), plane).tolist() == pytest.approx([1, 1, 0], abs=1e-6)
+    half = torch.stack([turn.cos().relu(), torch.ones(prime**2)], 1)
+    assert arc(half, prime).tolist() == pytest.approx([7 / 13, 1])
+
+
+def test_the_steps_run_and_every_claim_finds_its_metric_and_controls(root, tmp_path):
+    settings = load_replication("grokking", "smoke")
+    both = {"training": settings.training, "reading": settings.reading}
+    parts = {part: tmp_path / part for part in ("delay", "progress", "circuit", "dictionary")}
+    models = {arm: tmp_path / f"{arm}.safetensors" for arm in Arms.model_fields}
+    for arm, path in models.items():
+        one = TrainArm(arm=getattr(settings.arms, arm), training=settings.training)
+        train(TrainFiles(models=path), one, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
+    tables = {"curves": "delay", "measures": "progress"} | dict.fromkeys(
+        ("frequencies", "neurons", "spectra"), "circuit"
+    )
+    measure(
+        MeasureFiles(
+            **models,
+            **{part: parts[part] / "metrics.json" for part in ("delay", "progress", "circuit")},
+            **{name: parts[part] / f"{name}.csv" for name, part in tables.items()},
+        ),
+        Measure(**both, arms=settings.arms),
+    )
+    dictionary(
+        DictionaryFiles(
+            models=models["grokking"], metrics=parts["dictionary"] / "metrics.json",
+            **{name: parts["dictionary"] / f"{name}.csv" for name in ("circles", "latents")},
+        ),
+        MeasureDictionary(**both, dictionary=settings.dictionary),
+    )  # fmt: skip
+    for claim in read_yaml(root / "replications/grokking/claims.yaml")["claims"]:
+        found = read_metrics(parts[claim["part"]] / "metrics.json")[claim["metric"]]
+        assert [control.name for control in found.controls] == claim.get("controls", []), claim["id"]
+    assert set(pd.read_csv(parts["delay"] / "curves.csv")["arm"]) == {
+        "grokking", "large_share", "no_decay", "random_answers"
+    }  # fmt: skip
+    captions = [root / f"replications/grokking/captions/{name.split('/')[1]}.rst" for name in PLANS]
+    figures = [tmp_path / name.replace("/", "/figures/") for name in PLANS]
+    draw_figures(PLANS, captions, [path.with_suffix(".svg") for path in figures])
+    assert all(path.with_suffix(".svg").stat().st_size > 1000 for path in figures)
