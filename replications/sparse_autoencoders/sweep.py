@@ -59,7 +59,7 @@ def passes(sweep: Sweep, seeds: list[int]) -> list[Pass]:
     for architecture, rate in sweep.architectures.items():
         others = [point(architecture, sweep.width, k, "architecture") for k in sweep.sparsities]
         found.append(Pass(architecture, others, sweep.training.model_copy(update={"learning_rate": rate})))
-    return found
+    return [one for one in found if one.entries]
 
 
 def everything(sweep: Sweep, seeds: list[int]) -> list[Entry]:

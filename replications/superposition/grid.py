@@ -21,11 +21,17 @@ from common.core.errors import UserError
 from common.core.files import atomic
 from common.core.step import track
 from replications.superposition.model import Activation, Data, evaluate, sample, stack
-from replications.superposition.settings import Effort
+from replications.superposition.settings import Effort, Span
 from replications.superposition.training import initial, minimise
 
 CHUNK = {"cpu": 2**20, "cuda": 2**26}  # numbers in one activation tensor: what the cache or the memory holds
 START, EVALUATION = 10**9, 2 * 10**9  # keep the seeds of weights, training samples and evaluation samples apart
+
+
+def values_of(span: Span) -> list[float]:
+    """All values, from first to last; the ends are exact."""
+    ratio = (span.last / span.first) ** (1 / (span.cells - 1))
+    return [span.first, *(span.first * ratio**k for k in range(1, span.cells - 1)), span.last]
 
 
 class Grid(NamedTuple):

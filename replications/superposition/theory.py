@@ -24,6 +24,7 @@ from scipy.optimize import minimize
 
 from common.core.step import Files, run_step, track
 from common.core.tables import write_table
+from replications.superposition.grid import values_of
 from replications.superposition.settings import CellTraining, Densities, Span
 
 NODES = 32  # Gauss-Legendre nodes per active feature
@@ -155,12 +156,6 @@ class ExactFiles(Files):
 def exact(files: ExactFiles, settings: CellTraining) -> None:
     """Solves every cell of the grid that is trained."""
     write_table(files.exact, solve(settings.importances, settings.densities), COLUMNS, digits=10)
-
-
-def values_of(span: Span) -> list[float]:
-    """All values, from first to last; the ends are exact."""
-    ratio = (span.last / span.first) ** (1 / (span.cells - 1))
-    return [span.first, *(span.first * ratio**k for k in range(1, span.cells - 1)), span.last]
 
 
 def solve(importances: Span, densities: Densities) -> list[list[float]]:

@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 
 from common.core.step import Files, RunInfo, run_step
-from replications.superposition.grid import Draw, Grid, save_grids, train_grid
+from replications.superposition.grid import Draw, Grid, save_grids, train_grid, values_of
 from replications.superposition.model import Data, sample, sample_sets
 from replications.superposition.settings import CellTraining, Effort, FeatureTraining, SetKind, Sets
-from replications.superposition.theory import values_of
 
 
 class TrainFiles(Files):
