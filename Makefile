@@ -76,7 +76,7 @@ dag: $(READY)  ## draw the workflow and the floors of common/ as they are now, i
 bench: $(READY)  ## timings side by side with what a user would pick instead
 	@$(PYTHON) -m benchmarks
 
-schemas: $(READY)  ## renew the JSON schemas in config/schemas/
+schemas: $(READY)  ## renew the JSON schemas of all YAML files, for editors
 	@$(PYTHON) -m common.engine.schemas
 
 lint: $(READY)  ## ruff, mypy, import-linter, snakefmt, snakemake --lint

@@ -2,7 +2,7 @@
 
 A replication's `config.yaml` has the blocks `default`, `smoke`, `laptop`, `full` and `gpu`; the block of the chosen
 scale is laid over `default`, key by key; without a block `full`, that of `laptop` is taken. Its class `Settings` (in
-`settings.py`) names and bounds every key. The JSON schemas in `config/schemas/` are generated from these classes
+`settings.py`) names and bounds every key. The JSON schemas are generated from these classes
 (`common.engine.schemas`) for editors.
 """
 

@@ -13,7 +13,7 @@ import tyro
 
 from common.core.errors import UserError
 from common.core.files import write_text
-from common.core.settings import ROOT, replications
+from common.core.settings import ROOT
 from common.engine.schemas import schemas
 
 SCAFFOLD = ROOT / "common" / "engine" / "template"
@@ -22,15 +22,12 @@ EXAMPLE, EXAMPLE_TITLE = "my_result", "My result"
 
 
 def reserved() -> dict[str, str]:
-    """Names that mean something else already, each with what it names: a target of `make`, a rule, a schema."""
+    """Names that mean something else already, each with what it names: a target of `make`, a rule."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8") if (ROOT / "Makefile").exists() else ""
     phony = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
     rules = "\n".join((ROOT / file).read_text(encoding="utf-8") for file in ("Snakefile", "common/engine/rules.smk"))
-    schema_names = [path.stem for path in (ROOT / "config" / "schemas").glob("*.json")]
-    own = replications()
     return {
         "logs": "results/<scale>/logs",
-        **{name: f"config/schemas/{name}.json" for name in schema_names if name not in own},
         **{name: f"a rule of the workflow, {name}" for name in RULE.findall(rules)},
         **{name: f"`make {name}`" for line in phony for name in re.findall(r"(?<!\S)[\w-]+", line)},
     }
@@ -51,7 +48,7 @@ def new(name: str) -> None:
             text = source.read_text(encoding="utf-8").replace(EXAMPLE, name)
             write_text(target, text.replace(EXAMPLE_TITLE, name.replace("_", " ").capitalize()))
     importlib.invalidate_caches()
-    schema = ROOT / "config" / "schemas" / f"{name}.json"
+    schema = folder / "config.schema.json"
     write_text(schema, schemas()[schema])
     print(f"replications/{name} is ready: `make {name}` runs it, `make test` tests it.")
     print(f"Then replace its parts; the claim comes first (replications/{name}/claims.yaml). docs/extend.md says how.")

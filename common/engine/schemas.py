@@ -1,4 +1,7 @@
-"""`make schemas`: JSON schemas of every YAML file of the project, generated from the pydantic classes, for editors."""
+"""`make schemas`: JSON schemas of every YAML file of the project, generated from the pydantic classes, for editors.
+
+The schema of a replication's settings lies beside its `config.yaml`, the others in `config/schemas/`.
+"""
 
 import json
 from pathlib import Path
@@ -20,7 +23,7 @@ def schemas() -> dict[Path, str]:
         "corpora": CorporaFile,
         "saes": SaesFile,
     }
-    found = {name: json.dumps(model.model_json_schema(), indent=2) for name, model in classes.items()}
+    found = {ROOT / "config" / "schemas" / f"{name}.json": one.model_json_schema() for name, one in classes.items()}
     for name in replications():
         block = settings_class(name).model_json_schema()
         definitions = block.pop("$defs", {})
@@ -29,8 +32,8 @@ def schemas() -> dict[Path, str]:
             node.pop("required", None)  # a block may leave keys to `default`
         properties = {scale: partial["block"] for scale in ("default", *SCALES)}
         schema = {"type": "object", "additionalProperties": False, "properties": properties, "$defs": partial["$defs"]}
-        found[name] = json.dumps(schema, indent=2)
-    return {ROOT / "config" / "schemas" / f"{name}.json": text + "\n" for name, text in found.items()}
+        found[ROOT / "replications" / name / "config.schema.json"] = schema
+    return {path: json.dumps(schema, indent=2) + "\n" for path, schema in found.items()}
 
 
 if __name__ == "__main__":

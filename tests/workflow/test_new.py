@@ -30,7 +30,7 @@ def test_a_new_replication_runs_at_once(copy_project, root):
     assert made.returncode == 0, made.stderr
     after = tree(project)
     assert {path: after[path] for path in before} == before, "a file outside the new folder was changed"
-    places = (f"replications/{name}/", f"config/schemas/{name}.json")
+    places = (f"replications/{name}/",)
     assert all(path.startswith(places) for path in set(after) - set(before))
     done = project.run(name)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -65,7 +65,7 @@ def test_bad_names_are_refused(name):
 
 TARGETS = ("figures", "metrics", "all", "verify", "paper", "test", "clean", "lint", "help")
 RULES = ("provenance", "cost", "corpora", "python_docs")
-FILES = ("models", "claims", "saes", "scale", "logs")
+FILES = ("logs",)
 
 
 @pytest.mark.parametrize("name", [*TARGETS, *RULES, *FILES])
@@ -80,14 +80,12 @@ def test_names_that_mean_something_else_are_refused(name, root):
     assert not (root / "replications" / name).exists()
 
 
-def test_no_replication_has_a_reserved_name_and_every_target_and_schema_is_reserved(root):
+def test_no_replication_has_a_reserved_name_and_every_target_is_reserved(root):
     from common.core.settings import replications
     from common.engine.scaffold import reserved
-    from common.engine.schemas import schemas
 
     found = set(reserved())
     assert not found & set(replications())
-    assert {path.stem for path in schemas()} - set(replications()) <= found
     for line in (root / "Makefile").read_text().splitlines():
         if "## " in line and not line.startswith(("$(NAMES)", "help")):
             assert set(line.split(":")[0].split()) <= found
