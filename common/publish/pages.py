@@ -15,7 +15,7 @@ from common.core.errors import UserError
 from common.core.files import read_json, read_yaml
 from common.core.settings import ROOT, replications
 from common.core.verify import read_claims
-from common.data.corpora import FIRST_CALIBRATION_SEED
+from common.data.corpora import judging_split
 from common.publish.claims_page import by_replication, number, strongest
 
 FOLDER = "figures"
@@ -56,7 +56,7 @@ def seeds_of(origin: dict[str, Any]) -> str:
 
 def is_calibration(origin: dict[str, Any]) -> bool:
     """Whether a record is that of a calibration run, whose verdicts set the seals and are no scores."""
-    return bool(min(origin["seeds"]) >= FIRST_CALIBRATION_SEED)
+    return judging_split(origin["seeds"]) == "validation"
 
 
 def headline_figures(name: str, results: Path) -> list[Path]:
