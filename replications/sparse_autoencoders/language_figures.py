@@ -40,10 +40,35 @@ CODES = {
 }
 
 
+def codes(saes: pd.DataFrame) -> Figure:
+    """FVU and delta CE of every code at the one number of active latents that there is, best at the top."""
+    named = {"main": "trained SAE", **{kind: label for kind, (label, _) in CONTROLS.items()}, "mean": "mean ablation"}
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.3), sharey=True)
+    place = {
+        kind: -row for row, kind in enumerate(saes.groupby("kind")["fvu"].mean().loc[list(named)].sort_values().index)
+    }
+    for axes, key, label in (
+        (panels[0], "fvu", "variance unexplained (FVU)"),
+        (panels[1], "delta_ce", "cross-entropy added (nats)"),
+    ):
+        for kind, own in saes[saes["kind"].isin(named)].groupby("kind"):
+            colour, face = (PALETTE[0], PALETTE[0]) if kind == "main" else ("0.5", "white")
+            low, high = own[key] - own[f"{key}_low"], own[f"{key}_high"] - own[key]
+            rows = place[str(kind)] + np.linspace(-0.1, 0.1, len(own)) * (len(own) > 1)
+            axes.errorbar(own[key], rows, xerr=[low, high], fmt="o", capsize=2, color=colour, mfc=face, markersize=4)
+        axes.set(xscale="log", xlabel=label)
+    panels[0].set_yticks(list(place.values()), [named[kind] for kind in place])
+    plain_ticks(panels[0].xaxis, [0.2, 0.3, 0.5, 1])
+    plain_ticks(panels[1].xaxis, [0.2, 0.5, 1, 2, 5])
+    return figure
+
+
 def frontier(saes: pd.DataFrame) -> Picture:
     """L0 against FVU and against delta CE, every SAE and baseline of the studied layer."""
-    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.6), sharex=True)
     own = saes[saes["kind"].isin(["grid", "main", "architecture"])]
+    if own["k"].nunique() == 1:
+        return codes(saes), saes
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.6), sharex=True)
     for axes, quantity in zip(panels, ("fvu", "delta_ce"), strict=True):
         trained = own[own["kind"] != "architecture"]
         for width, shade in zip(sorted(trained["width"].unique()), SHADES, strict=False):
@@ -123,7 +148,8 @@ def latents(rows: pd.DataFrame) -> Figure:
         (left, "start_cosine", "cosine of a decoder row with its random start"),
         (right, "purity", "share of the commonest of the 20 strongest tokens"),
     ):
-        bins = np.linspace(min(0.0, rows[key].min()), 1, 41)
+        step = 0.05 if key == "purity" else 0.025  # of 20 tokens
+        bins = np.arange(min(0.0, rows[key].min()), 1 + 2 * step, step) - step / 2
         for place, (seed, own) in enumerate(rows.groupby("seed")):
             axes.hist(
                 own[key].dropna(), bins, histtype="step", color=PALETTE[place % len(PALETTE)], label=f"seed {seed}"
