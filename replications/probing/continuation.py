@@ -27,9 +27,9 @@ class Past:
 
 @dataclass
 class Run:
-    """What a pass over continuations leaves behind."""
+    """What a pass over continuations leaves behind; the residual stream perhaps of the last columns alone."""
 
-    resid: Float[Tensor, "layer batch pos d_model"]
+    resid: Float[Tensor, "layer batch kept d_model"]
     past: Past
     at: Int[Tensor, "batch pos"]
 

@@ -1,4 +1,4 @@
-"""Figures of probing: reading beside acting, reading by layer, transfer, and task vectors."""
+"""Figures of probing: reading beside acting, reading by layer, and transfer."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -41,14 +41,14 @@ def read_and_act(metrics: dict[str, Metric]) -> Picture:
     second = {
         "direction": (acts, PALETTE[0]),
         "random direction": (acts.control("random"), GREY),
-        "unembedding True - False": (acts.control("logit_lens"), GREY),
+        "unembedding": (acts.control("logit_lens"), GREY),
         "whole stream": (metrics["acts_whole_stream"], PALETTE[2]),
     }
     left.axvline(0.5, color="0.8", linewidth=0.8)
     right.axvline(0, color="0.8", linewidth=0.8)
     drawn = [bars(left, first).assign(panel="read"), bars(right, second).assign(panel="act")]
     left.set(xlim=(0, 1.02), xlabel="AUC, true against false", title="what can be read")
-    right.set(xlabel="move of the answer (standard deviations)", title="what acts on the answer")
+    right.set(xlim=(-0.5, 1.02), xlabel="move of the answer (its SD)", title="what acts on the answer")
     return figure, pd.concat(drawn)
 
 
@@ -56,7 +56,9 @@ def layers(table: pd.DataFrame) -> Figure:
     """AUC by layer, affirmative and negated."""
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.5))
     axes.axhline(0.5, color="0.8", linewidth=0.8)
-    named = table.assign(topic=table["topic"].map(TOPICS), statements=table["negated"].map({False: "affirmative", True: "negated"}))
+    named = table.assign(
+        topic=table["topic"].map(TOPICS), statements=table["negated"].map({False: "affirmative", True: "negated"})
+    )
     sns.lineplot(named, x="layer", y="auc", hue="topic", style="statements", ax=axes, linewidth=1.2)
     axes.axvline(table[table["judged"]]["layer"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
     axes.set(ylim=(-0.02, 1.02), ylabel="AUC, true against false", xlabel="layer")
@@ -78,31 +80,14 @@ def transfer(table: pd.DataFrame, readings: pd.DataFrame) -> Picture:
     )  # fmt: skip
     axes.set(xlabel="judged on", ylabel="direction of")
     axes.tick_params(axis="x", rotation=30)
+    axes.tick_params(axis="y", rotation=0)
     return figure, grid.stack().rename("auc").reset_index()
-
-
-def tasks(metrics: dict[str, Metric], blocks: pd.DataFrame) -> Picture:
-    """Share of words answered, and by block."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.4))
-    own, shots = metrics["own_vector"], metrics["few_shot"]
-    rows = {
-        "demonstrations": (shots, PALETTE[2]),
-        "own vector": (own, PALETTE[0]),
-        **{control.name.replace("_", " "): (control, GREY) for control in own.controls},
-    }
-    drawn = bars(left, rows)
-    left.set(xlim=(-0.02, 1.02), xlabel="share of unseen words answered")
-    sns.lineplot(blocks, x="block", y="answered", hue="task", ax=right, marker="o", markersize=3, linewidth=1.2)
-    right.set(ylim=(-0.02, 1.02), xlabel="block at which the vector is added", ylabel="share answered")
-    right.legend(frameon=False)
-    return figure, drawn
 
 
 PLANS = {
     "truth/read_and_act": Plan(read_and_act, ("metrics.json",)),
     "truth/layers": Plan(layers, ("layers.csv",)),
     "truth/transfer": Plan(transfer, ("transfer.csv", "readings.csv")),
-    "task_vectors/tasks": Plan(tasks, ("metrics.json", "blocks.csv")),
 }
 
 

@@ -7,7 +7,6 @@ ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 MODEL = "<results>/{model}"
 FIGURES = {
     "Truth": {"truth": ["read_and_act", "layers", "transfer"]},
-    "Task vectors": {"task_vectors": ["tasks"]},
 }
 
 
@@ -33,27 +32,9 @@ use rule step as truth with:
         **STEP("truth", config["truth"]),
 
 
-use rule step as task_vectors with:
-    input:
-        manifest="<models>/{model}/manifest.json",
-    output:
-        metrics=f"{MODEL}/task_vectors/metrics.json",
-        words=f"{MODEL}/task_vectors/words.csv",
-        blocks=f"{MODEL}/task_vectors/blocks.csv",
-    log:
-        "<logs>/{model}/task_vectors.log",
-    resources:
-        **ON_GPU,
-        mem_mb=3000,
-        runtime=30,
-    params:
-        **STEP("task_vectors", config["task_vectors"]),
-
-
 use rule step as draw with:
     input:
         rules.truth.output,
-        rules.task_vectors.output,
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files(MODEL, FIGURES, "Probing", model="{model}"),

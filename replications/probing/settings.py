@@ -13,24 +13,17 @@ class Truth(Strict):
     """True and false statements."""
 
     train: Annotated[int, Field(ge=2)] = Field(description="training items of each topic, four statements each")
-    judged: Annotated[int, Field(ge=2)] = Field(description="calibration items, and as many scoring items, of each topic")
-    patched: Annotated[int, Field(ge=2)] = Field(description="judged items of each topic that are moved along directions")
+    judged: Annotated[int, Field(ge=2)] = Field(
+        description="calibration items, and as many scoring items, of each topic"
+    )
+    patched: Annotated[int, Field(ge=2)] = Field(
+        description="judged items of each topic that are moved along directions"
+    )
     depth: Depth = Field(description="share of the blocks before the one that is read, chosen on calibration items")
     shuffles: Annotated[int, Field(ge=1)] = Field(description="directions of shuffled labels, for each seed")
-
-
-class TaskVectors(Strict):
-    """In-context tasks."""
-
-    train: Annotated[int, Field(ge=4)] = Field(description="words of each task that give demonstrations and queries")
-    judged: Annotated[int, Field(ge=2)] = Field(description="calibration words, and as many scoring words, of each task")
-    demonstrations: Annotated[int, Field(ge=2)] = Field(description="pairs in a prompt")
-    queries: Annotated[int, Field(ge=1)] = Field(description="words asked behind one prompt")
-    depth: Depth = Field(description="share of the blocks before the one that is edited, chosen on calibration words")
 
 
 class Settings(Strict):
     """All parts."""
 
     truth: Truth
-    task_vectors: TaskVectors

@@ -92,9 +92,13 @@ def truth(files: TruthFiles, settings: Truth, run: RunInfo) -> None:
             trained[key], _ = model.read(parts["train"], round(TRAIN_DEPTH * model.decoder.n_layers))
             judged[key], passed = model.read(parts[judging_split(run.seeds)])
             asked[key] = model.ask(judged[key].rows, passed)
-    readings = read(trained, judged, asked, layer, draws=[(seed, n) for seed in run.seeds for n in range(settings.shuffles)])
+    readings = read(
+        trained, judged, asked, layer, draws=[(seed, n) for seed in run.seeds for n in range(settings.shuffles)]
+    )
     transfer = across(trained, judged, layer)
-    patches = pd.concat([model.patch(topic, trained, judged, asked, layer, settings.patched, run.seeds) for topic in TOPICS])
+    patches = pd.concat(
+        [model.patch(topic, trained, judged, asked, layer, settings.patched, run.seeds) for topic in TOPICS]
+    )
     spread = float(torch.cat([found.answer - found.answer.mean() for found in asked.values()]).std())
     write_table(files.layers, by_layer(trained, judged).assign(judged=lambda table: table["layer"] == layer))
     write_table(files.readings, readings)

@@ -1,18 +1,15 @@
-"""probing: continuations against full passes, areas under curves, and the words of tasks."""
-
-import random
+"""probing: continuations against full passes, and areas under curves."""
 
 import numpy as np
 import pytest
 import torch
 
-from common.core.statistics import auroc
 from common.core.settings import ROOT
+from common.core.statistics import auroc
 from common.data.models import load_model
 from common.interp.decoder import Decoder
 from replications.probing.continuation import Prefix, joined, logits
 from replications.probing.directions import logistic, mean_difference, placements
-from replications.probing.words import TASKS, Pair, mismatched, pairs, split_pairs
 
 FOLDER = ROOT / "resources" / "models" / "smollm2-135m-shallow"
 PREFIX, ROWS, TAIL = [0, 11, 12, 13], [[21, 22], [31, 32, 33, 34]], [41, 42]
@@ -82,30 +79,3 @@ def test_planted_directions_are_found():
     for found in (mean_difference(x, true), logistic(x, true)):
         assert torch.cosine_similarity(found, way, dim=0) > 0.9
     assert mean_difference(x, true) @ way == pytest.approx(4.0, abs=0.4)
-
-
-def word_ids(text: str) -> list[int]:
-    """A tokenizer to which every text is one token."""
-    return [hash(text)]
-
-
-def test_splits_of_words_share_no_pair():
-    for task in TASKS:
-        split = split_pairs(task, word_ids, 40, 30)
-        kept = [{pair.cluster for pair in part} for part in split.values()]
-        assert not (kept[0] & kept[1] or kept[0] & kept[2] or kept[1] & kept[2])
-        assert sum(map(len, split.values())) == 100
-
-
-def test_words_of_several_tokens_are_left_out():
-    kept = pairs("plural", lambda text: [1, 2] if text.endswith("cats") else [hash(text)])
-    assert "cat" not in {pair.word for pair in kept} and "dog" in {pair.word for pair in kept}
-    assert "sheep" not in {pair.word for pair in kept}  # its plural is itself
-
-
-def test_mismatched_demonstrations_keep_words_and_answers():
-    shown = [Pair(word, word.upper(), word) for word in "abcdefgh"]
-    wrong = mismatched(shown, random.Random(0))
-    assert [pair.word for pair in wrong] == [pair.word for pair in shown]
-    assert sorted(pair.answer for pair in wrong) == sorted(pair.answer for pair in shown)
-    assert all(pair.answer != pair.word.upper() for pair in wrong)
