@@ -147,4 +147,4 @@ def logits(
     """Next-token logits of final residual streams; of `tokens` alone where they are given."""
     weight = decoder.bridge.unembed.W_U.detach()
     normed = decoder.bridge.ln_final(final.reshape(1, -1, final.shape[-1])).detach().reshape(final.shape)
-    return einops.einsum(normed, weight if tokens is None else weight[:, tokens], "... d, d token -> ... token")
+    return einops.einsum(normed, weight if tokens is None else weight[:, tokens], "... d, d token -> ... token")  # type: ignore[no-any-return]

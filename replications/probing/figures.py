@@ -81,7 +81,7 @@ def transfer(table: pd.DataFrame, readings: pd.DataFrame) -> Picture:
     axes.set(xlabel="judged on", ylabel="direction of")
     axes.tick_params(axis="x", rotation=30)
     axes.tick_params(axis="y", rotation=0)
-    return figure, grid.stack().rename("auc").reset_index()
+    return figure, grid.stack().rename("auc").reset_index()  # type: ignore[call-overload]
 
 
 PLANS = {

@@ -6,6 +6,7 @@ items: affirmative, negated, and of other topics. To see whether it acts, the st
 difference at the layer that is read, false statements forwards and true ones backwards, and the model is asked
 "True or false?"; the answer is the logit difference of the two words.
 """
+# mypy: allow-untyped-calls
 
 from pathlib import Path
 from typing import NamedTuple
