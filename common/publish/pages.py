@@ -145,7 +145,7 @@ def findings_block(folder: Path) -> str:
         shown = f'<img src="{picture}" width="240" alt="{title(name)}">' if picture else title(name)
         finding = f"**[{title(name)}]({page})**: {leading.statement} {tally(group)}."
         paper = f"{leading.paper_value or '–'} → {value(leading)}"
-        lines.append(_row([f"[{shown}]({page})", finding, paper, strongest(leading), badge(leading, known)]))
+        lines.append(_row([shown, finding, paper, strongest(leading), badge(leading, known)]))
     return "\n".join(lines)
 
 
