@@ -18,13 +18,15 @@ A head that carries one of the two has 1 and 0. If either is enough, both are ne
 heads of the same layers, on the same scale.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.core.metrics import Metric
-from common.interp.decoder import Decoder
+from common.interp.decoder import Cache, Decoder
 from common.interp.partial_forward import at_position, at_positions, rerun, window
 from replications.ioi_circuit.batches import Batch, Place
 from replications.ioi_circuit.nodes import others_of_layers
@@ -45,56 +47,68 @@ def edited_tokens(batch: Batch) -> dict[str, Int[Tensor, "batch pos"]]:
     return {"flipped": flipped, "exchanged": exchanged, "both": both}
 
 
-def patch_edits(
-    decoder: Decoder, batch: Batch, place: Place, sets: list[list[int]]
-) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, "set edit prompt"]]:
-    """F of the plain run, and with the heads of each set (numbered through all layers) patched from every edit."""
+class EditedRuns(NamedTuple):
+    """The plain pass over a batch, and the head outputs of the edited prompts."""
+
+    batch: Batch
+    clean: Cache
+    edited: dict[str, list[Float[Tensor, "batch pos head d_head"]]]
+
+
+def run_edits(decoder: Decoder, batch: Batch) -> EditedRuns:
+    """All passes that `patch_edits` needs, for any heads and place."""
     clean = decoder.forward(batch.tokens("original"), batch.mask, keep=True)
+    edited = {name: decoder.forward(tokens, batch.mask, keep=True).z for name, tokens in edited_tokens(batch).items()}
+    return EditedRuns(batch, clean, edited)
+
+
+def patch_edits(
+    decoder: Decoder, runs: EditedRuns, place: Place, heads: list[int], names: tuple[str, ...] = EDITS
+) -> Float[np.ndarray, "edit prompt"]:
+    """F with `heads` (numbered through all layers) patched at `place` from each of the edits `names`."""
+    batch, clean, _ = runs
     position, end = batch.at(place), batch.at("end")
-    edits = [
-        [at_position(z, position) for z in decoder.forward(tokens, batch.mask, keep=True).z]
-        for tokens in edited_tokens(batch).values()
-    ]
     at = window(position, end, clean.final.shape[1])
-    values = []
-    for heads in sets:
-        first = min(heads, default=0) // decoder.n_heads
+    first = min(heads, default=0) // decoder.n_heads
 
-        def edit(layer: int, z: Float[Tensor, "edit batch step head d_head"], heads: list[int] = heads) -> Tensor:
-            own = [head % decoder.n_heads for head in heads if head // decoder.n_heads == layer]
-            z = z.clone()
-            z[:, :, 0, own] = torch.stack([one[layer][:, own] for one in edits])
+    def edit(layer: int, z: Float[Tensor, "edit batch step head d_head"]) -> Tensor:
+        own = [head % decoder.n_heads for head in heads if head // decoder.n_heads == layer]
+        if not own:
             return z
+        z = z.clone()
+        z[:, :, 0, own] = torch.stack([at_position(runs.edited[name][layer], position)[:, own] for name in names])
+        return z
 
-        start = at_positions(clean.resid_pre[first], at).expand(len(edits), -1, -1, -1)
-        final = rerun(decoder, clean, first, at, end, start, edit=edit)
-        values.append(read_difference(decoder.bridge, final, batch.names).double().cpu().numpy())
-    plain = read_difference(decoder.bridge, at_position(clean.final, end), batch.names)
-    return plain.double().cpu().numpy(), np.stack(values)
+    start = at_positions(clean.resid_pre[first], at).expand(len(names), -1, -1, -1)
+    final = rerun(decoder, clean, first, at, end, start, edit=edit)
+    values: np.ndarray = read_difference(decoder.bridge, final, batch.names).double().cpu().numpy()
+    return values
 
 
 def measure_edits(
-    decoder: Decoder, batch: Batch, place: Place, heads: list[int], draws: int, name: str
+    decoder: Decoder, runs: EditedRuns, place: Place, heads: list[int], draws: int, name: str
 ) -> dict[str, Metric]:
     """`<name>_token_alone` with the control `place_alone`, and `<name>_flip`, the scale over F; empty if no head."""
     if not heads:
         return {}
-    generator, spared = np.random.default_rng(0), set(heads)
+    prompts, generator, spared = runs.batch.prompts, np.random.default_rng(0), set(heads)
     others = [others_of_layers(heads, decoder.n_heads, spared, generator) for _ in range(draws)]
-    plain, values = patch_edits(decoder, batch, place, [heads, *others])
-    flipped, exchanged, both = values.transpose(1, 0, 2)
+    last = at_position(runs.clean.final, runs.batch.at("end"))
+    plain = read_difference(decoder.bridge, last, runs.batch.names).double().cpu().numpy()
+    flipped, exchanged, both = patch_edits(decoder, runs, place, heads)
+    random = np.stack([patch_edits(decoder, runs, place, one, ("flipped", "both")) for one in others])
     return {
         f"{name}_token_alone": clustered(
-            (both - flipped)[0],
-            batch.prompts,
+            both - flipped,
+            prompts,
             unit="1",
             formula="(F(both edits) - F(flipped)) / (F - F(flipped)), heads patched at one position",
             cluster="prompts",
-            denominators=plain - flipped[0],
-            controls={"place_alone": (exchanged - flipped)[0]},
-            draws={"other_heads": (both - flipped)[1:]},
+            denominators=plain - flipped,
+            controls={"place_alone": exchanged - flipped},
+            draws={"other_heads": random[:, 1] - random[:, 0]},
         ),
         f"{name}_flip": clustered(
-            plain - flipped[0], batch.prompts, unit="1", formula="(F - F(flipped)) / F", denominators=plain
+            plain - flipped, prompts, unit="1", formula="(F - F(flipped)) / F", denominators=plain
         ),
     }

@@ -32,7 +32,7 @@ from common.interp.partial_forward import at_position, rerun
 from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, load_circuit_prompts
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.nodes import others_of_layers
-from replications.ioi_circuit.place_or_token import measure_edits
+from replications.ioi_circuit.place_or_token import measure_edits, run_edits
 from replications.ioi_circuit.prompt_statistics import clustered
 from replications.ioi_circuit.residual import read_difference
 from replications.ioi_circuit.settings import Signals
@@ -77,8 +77,9 @@ def signals(files: SignalsFiles, settings: Signals, run: RunInfo) -> None:
     with torch.no_grad():
         batch = Batch(rows, run.device)
         clean, patched = patch(decoder, batch, [steering, *others])
-        edits = measure_edits(decoder, batch, "s2", readers, settings.edit_draws, "induction")
-        edits |= measure_edits(decoder, batch, "end", steering, settings.edit_draws, "inhibition")
+        runs = run_edits(decoder, batch)
+        edits = measure_edits(decoder, runs, "s2", readers, settings.edit_draws, "induction")
+        edits |= measure_edits(decoder, runs, "end", steering, settings.edit_draws, "inhibition")
     metrics = measure(clean, patched[0], patched[1:], rows, len(steering)) | edits
     metrics["n_induction"] = without_interval(float(len(readers)), 1, "heads", "induction heads")
     write_metrics(files.metrics, metrics)

@@ -8,7 +8,7 @@ from torch import Tensor
 from common.interp.decoder import Decoder
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.place_or_token import edited_tokens, patch_edits
+from replications.ioi_circuit.place_or_token import edited_tokens, patch_edits, run_edits
 from replications.ioi_circuit.residual import read_difference
 from replications.ioi_circuit.signals import PUBLISHED, VERSIONS, Version, coefficients, measure, patch, tokens_of
 from tests.fixtures.ioi_circuit_tiny import bridge as bridge
@@ -83,7 +83,8 @@ def test_edits_exchange_the_tokens_behind_the_names_and_the_second_mention(promp
 def test_edits_are_patched_as_in_a_literal_run(decoder: Decoder, prompts: list[Prompt], no_gradients: None) -> None:
     batch = Batch(prompts, "cpu")
     heads = [1, decoder.n_heads + 2]
-    plain, found = patch_edits(decoder, batch, "s2", [heads, [0]])
+    runs = run_edits(decoder, batch)
+    found = patch_edits(decoder, runs, "s2", heads)
     at, end, rows = batch.at("s2"), batch.at("end"), torch.arange(len(prompts))
     for number, tokens in enumerate(edited_tokens(batch).values()):
         other = decoder.forward(tokens, batch.mask, keep=True).z
@@ -97,8 +98,11 @@ def test_edits_are_patched_as_in_a_literal_run(decoder: Decoder, prompts: list[P
 
         final = decoder.forward(batch.tokens("original"), batch.mask, edit).final
         literal = read_difference(decoder.bridge, final[rows, end], batch.names).double().numpy()
-        assert found[0, number] == pytest.approx(literal, abs=1e-4)
-    assert np.abs(found[0] - plain).max() > 1e-3
+        assert found[number] == pytest.approx(literal, abs=1e-4)
+    plain = read_difference(decoder.bridge, runs.clean.final[rows, end], batch.names).numpy()
+    assert np.abs(found - plain).max() > 1e-3
+    both = patch_edits(decoder, runs, "s2", heads, ("flipped", "both"))
+    assert both == pytest.approx(found[[0, 2]], abs=1e-4)
 
 
 def test_the_fit_gives_the_published_coefficients(prompts: list[Prompt]) -> None:
