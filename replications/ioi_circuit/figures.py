@@ -133,8 +133,8 @@ def place_or_token(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     for shift, (kept, part) in enumerate(table.groupby("kept", sort=False)):
         y = part["heads"].map(rows) + 0.25 * (shift - 1)
         reach = [part["share"] - part["low"], part["high"] - part["share"]]
-        bars = {"color": colours[shift], "label": str(kept), "error_kw": {"elinewidth": 0.9}}
-        axes.barh(y, part["share"], 0.23, xerr=reach, **bars)
+        colour, thin = colours[shift], {"elinewidth": 0.9}
+        axes.barh(y, part["share"], 0.23, xerr=reach, color=colour, label=str(kept), error_kw=thin)
     for value in (0, 1):
         axes.axvline(value, color="0.6", linewidth=0.8, zorder=0)
     axes.set_yticks(list(rows.values()), list(rows))

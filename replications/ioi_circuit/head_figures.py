@@ -14,7 +14,7 @@ from replications.ioi_circuit.nodes import FURTHER_RECEIVERS, PLACE_OF_RECEIVER,
 PANELS = {"difference": "logit(IO) \N{MINUS SIGN} logit(S)", "logit_io": "logit(IO)", "logit_s": "logit(S)"}
 BASELINES = {
     "difference": ("abc", "IO \N{MINUS SIGN} S, from ABC"),
-    "flip": ("roles_flipped", "IO \N{MINUS SIGN} S, S2 <- IO, half"),
+    "flip": ("roles_flipped", "IO \N{MINUS SIGN} S, S2 \N{LEFTWARDS ARROW} IO, half"),
     "logit_io": ("abc", "logit(IO), from ABC"),
     "logit_s": ("abc", "logit(S), from ABC"),
 }
@@ -30,6 +30,13 @@ TITLES = {
     "name_mover_queries": "name movers'\nqueries alone",
     "suppressor_queries": "suppressor's\nqueries alone",
     "end_reader_values": "END-readers'\nvalues",
+}
+SHORT = {
+    "logits": "logits",
+    "mover_queries": "queries",
+    "inhibition_values": "values S2",
+    "inhibition_keys": "keys S2",
+    "induction_keys": "keys S1+1",
 }
 SCORES = {
     "random_previous": "one token back",
@@ -177,7 +184,7 @@ def stability(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         parts.append(
             pd.DataFrame(
                 {
-                    "receivers": TITLES[receiver].replace("\n", " "),
+                    "receivers": SHORT[receiver],
                     "head": counted["layer"].astype(str) + "." + counted["head"].astype(str),
                     "class": counted[f"{receiver}_class"],
                     "stability": counted[f"{receiver}_stability"],
@@ -186,7 +193,9 @@ def stability(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
                 }
             )
         )
-    shown = pd.concat(parts, ignore_index=True)
+    every = pd.concat(parts, ignore_index=True)
+    largest = every.reindex(every["abc"].abs().sort_values(ascending=False, kind="stable").index)
+    shown = largest.drop_duplicates(["head", "class"]).sort_index().reset_index(drop=True)
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 1.2 + 0.17 * len(shown)), sharey=True)
     colours = [CLASS_COLOURS.get(kind, PALETTE[5]) for kind in shown["class"]]
     left.barh(shown.index, shown["stability"], color=colours)
@@ -194,10 +203,15 @@ def stability(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     left.set_xlabel("share of resamples with this class")
     words = shown["head"] + " " + shown["class"].str.replace("_", " ") + " (" + shown["receivers"] + ")"
     left.set_yticks(shown.index, words, fontsize=6)
-    left.invert_yaxis()
+    left.set_ylim(len(shown) - 0.4, -0.6)
     right.scatter(shown["abc"], shown.index, s=16, color=PALETTE[0], label="from ABC prompts, exact")
     right.scatter(
-        shown["flip"], shown.index, s=16, facecolors="none", edgecolors=PALETTE[1], label="S2 <- IO, half, first order"
+        shown["flip"],
+        shown.index,
+        s=16,
+        facecolors="none",
+        edgecolors=PALETTE[1],
+        label="S2 \N{LEFTWARDS ARROW} IO, half, first order",
     )
     right.axvline(0, color="0.7", linewidth=0.8, zorder=0)
     right.set_xlabel("effect, % of the logit difference")

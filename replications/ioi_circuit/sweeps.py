@@ -179,7 +179,7 @@ def receivers_of(name: str, classes: HeadClasses, decoder: Decoder) -> Receivers
     if name in APART:
         kind, of_class = APART[name]
         heads = of("logits", of_class)
-        return Receivers(kind, heads if kind == "q" else kv_heads(heads, decoder.group)) if heads else NOBODY
+        return Receivers(kind, heads if kind == "q" else kv_heads(heads, decoder.group)) if heads else NOBODY  # type: ignore[arg-type]
     if name == "induction_keys":
         induction = of("inhibition_values", "induction")
         return Receivers("k", kv_heads(induction, decoder.group))

@@ -113,7 +113,7 @@ def rank_nodes(heads: pd.DataFrame) -> pd.DataFrame:
                 "place": place,
                 "receiver": receiver,
                 "effect": heads[receiver],
-                "class": heads[f"{receiver}_class"].fillna("").replace("", "uncounted"),
+                "class": heads[f"{receiver}_class"].astype(object).fillna("").replace("", "uncounted"),
             }
         )
         for receiver, place in PLACE_OF_RECEIVER.items()

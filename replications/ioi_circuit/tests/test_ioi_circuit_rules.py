@@ -103,7 +103,7 @@ def test_a_class_that_rests_on_few_prompts_is_no_class() -> None:
 def planted() -> dict[str, tuple[pd.DataFrame, dict[str, float]]]:
     torch.set_num_threads(1)
     greedy = Greedy(runs=1, iterations=1, candidates=7)
-    few = GroundTruth(n_prompts=14, minimum_percent=1.0, draws=100, resamples=20, greedy=greedy)
+    few = GroundTruth(n_prompts=28, minimum_percent=1.0, draws=100, resamples=20, greedy=greedy)
     return {name: ground_truth.one_model(7, name == "twin", few) for name in ("planted", "twin")}
 
 

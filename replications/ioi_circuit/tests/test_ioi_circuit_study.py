@@ -38,7 +38,7 @@ from tests.fixtures.ioi_circuit_tiny import CLAIMS
 
 RUN = RunInfo(scale="smoke", seeds=[0, 1], device="cpu")
 PATCHING = settings.PathPatching(
-    end_prompts=14, inner_step=1, screened=16, screened_inner=12, again_prompts=8, minimum_percent=1.0, period=14,
+    end_prompts=28, inner_step=1, screened=16, screened_inner=12, again_prompts=8, minimum_percent=1.0, period=14,
     sequences=2, draws=100, resamples=20,
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def outputs(part: str, **names: str) -> dict[str, Path]:
         return {key: folder / part / name for key, name in ({"metrics": "metrics.json"} | names).items()}
 
-    few = settings.Prompts(per_cell=1, circuit_per_cell=1, minimum_names=20)
+    few = settings.Prompts(per_cell=1, circuit_per_cell=2, minimum_names=20)
     prompts(PromptsFiles(**inputs), few, RUN)
     collect(CollectFiles(**inputs, activations=activations), settings.Collect(batch_size=30, small_group=1), RUN)
     baseline(
