@@ -16,7 +16,7 @@ from common.data.models import load_model, load_tokenizer
 from common.interp.decoder import Decoder
 from replications.ioi_circuit.collect import run_versions
 from replications.ioi_circuit.dataset import Prompt, draw_prompts, vocabulary
-from replications.ioi_circuit.direct_effects import direct_residual
+from replications.ioi_circuit.direct_path import direct_residual
 
 HEADS = [(23, 3), (29, 1), (10, 4)]
 
@@ -30,7 +30,7 @@ def compare() -> Iterator[Row]:
         start = time.perf_counter()
         kept = run_versions(Decoder(bridge, 40), rows, batch_size=10, small_group=1)
         names = torch.tensor([[row.io_id, row.s_id] for row in rows])
-        final, z, other = kept["resid.original"][:, -1], kept["z.original"], kept["z.abc"]
+        final, z, other = kept["final.original"], kept["z.original"], kept["z.abc"]
         effects = direct_residual(bridge, final, z, other, names, batch_size=10)
         ours = time.perf_counter() - start
         start = time.perf_counter()

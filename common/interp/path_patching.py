@@ -9,14 +9,14 @@ are then set to what they received in an otherwise clean run.
 The paper's recipe takes four forward passes for each sender. But with all heads frozen no information moves between
 positions, so `receive` recomputes the MLPs of the patched position alone, for all senders in one sweep through the
 layers; and a receiver at position p changes nothing before p, so `rerun` (common/interp/partial_forward.py) recomputes
-positions p..END
-from the first receiver's layer that a sender reaches on, with keys and values of earlier positions taken from the
-clean run. A literal version of the four passes in tests/common agrees to 1e-4.
+positions p..END from the first receiver's layer that a sender reaches on, with keys and values of earlier positions
+taken from the clean run. A literal version of the four passes in tests/common agrees to 1e-4. `first_order` gives all
+senders at once to first order, so that the exact sweep can be kept for those that matter.
 
 Keys and values belong to key-value heads: with grouped-query attention the receivers of kind k and v are KV heads.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +39,26 @@ class Receivers:
     def layers(self) -> list[int]:
         """Layers with a receiver, each once, in order."""
         return sorted({layer for layer, _ in self.heads})
+
+    def inputs(
+        self,
+        decoder: Decoder,
+        streams: Mapping[int, Float[Tensor, "sender batch d_model"]],
+        position: Int[Tensor, " batch"],
+    ) -> Received:
+        """What the receivers get when the residual stream at `position` before each of their layers is `streams`."""
+        read: Received = {}
+        for layer in self.layers:
+            heads = torch.tensor([head for where, head in self.heads if where == layer], device=position.device)
+            normed = decoder.norm(layer, 0, streams[layer])
+            if self.kind == "q":
+                values = decoder.queries(layer, normed, position)
+            elif self.kind == "k":
+                values = decoder.keys(layer, normed, position)
+            else:
+                values = decoder.values(layer, normed)
+            read[layer] = (self.kind, heads, values[:, :, heads])
+        return read
 
 
 def kv_heads(heads: Iterable[tuple[int, int]], group: int) -> tuple[tuple[int, int], ...]:
@@ -114,17 +134,7 @@ def path_patch(
         return receive(decoder, cache, partner, position, [decoder.n_layers], senders)[decoder.n_layers]
     layers = receivers.layers
     found = receive(decoder, cache, partner, position, layers, senders)
-    received: Received = {}
-    for layer in layers:
-        heads = torch.tensor([head for where, head in receivers.heads if where == layer], device=position.device)
-        normed = decoder.norm(layer, 0, found[layer])
-        if receivers.kind == "q":
-            values = decoder.queries(layer, normed, position)
-        elif receivers.kind == "k":
-            values = decoder.keys(layer, normed, position)
-        else:
-            values = decoder.values(layer, normed)
-        received[layer] = (receivers.kind, heads, values[:, :, heads])
+    received = receivers.inputs(decoder, found, position)
     at = window(position, end, cache.final.shape[1])
     counts = [len(found[layer]) for layer in layers]
     entering = {above - 1: more - fewer for above, fewer, more in zip(layers[1:], counts, counts[1:], strict=False)}
@@ -137,6 +147,43 @@ def path_patch(
 
     first = at_positions(cache.resid_pre[layers[0]], at).expand(counts[0], -1, -1, -1)
     return rerun(decoder, cache, layers[0], at, end, first, received=received, join=join)
+
+
+def first_order(
+    decoder: Decoder,
+    cache: Cache,
+    partner: Cache,
+    position: Int[Tensor, " batch"],
+    end: Int[Tensor, " batch"],
+    receivers: Receivers | None,
+    read: Callable[[Float[Tensor, "batch d_model"]], Float[Tensor, " batch"]],
+) -> Float[Tensor, "sender batch"]:
+    """What `path_patch` would change in `read` of the final residual stream at END, to first order, for every head.
+
+    One forward and one backward pass for all senders: the gradient with respect to what the heads of each layer write
+    at `position`, all heads frozen on the way to the receivers. It says which senders are worth the exact sweep.
+    """
+    top = decoder.n_layers if receivers is None else receivers.layers[-1]
+    with torch.enable_grad():
+        x = at_position(cache.resid_pre[0], position)
+        written = [torch.zeros_like(x, requires_grad=True) for _ in range(top)]
+        streams = {}
+        for layer in range(top):
+            streams[layer] = x[None]
+            mid = x + decoder.write(layer, at_position(cache.z[layer], position)) + written[layer]
+            x = mid + decoder.mlp(layer, mid)
+        if receivers is not None:
+            streams[top] = x[None]
+            lowest = receivers.layers[0]
+            at = window(position, end, cache.final.shape[1])
+            start = at_positions(cache.resid_pre[lowest], at)[None]
+            x = rerun(decoder, cache, lowest, at, end, start, received=receivers.inputs(decoder, streams, position))[0]
+        gradients = torch.autograd.grad(read(x).sum(), written)
+    changes = []
+    for layer, gradient in enumerate(gradients):
+        before, after = (at_position(entry[layer], position) for entry in (cache.z, partner.z))
+        changes.append(torch.einsum("bhd,hdm,bm->hb", after - before, decoder.W_O[layer], gradient))
+    return torch.cat(changes)
 
 
 def patch_residual(

@@ -10,8 +10,9 @@ by construction, as those do not occur in it. So it is also scored on its own sl
 of IO minus that in the slot of S1: both occur once, in the same clause. `abc_own_s2` is the name in the slot of IO
 minus that of the subject: how far naming somebody as the subject is enough to rule the name out.
 
-Adversarial prompts (prompts.py) have a sentence about IO. Controls are the same prompts without it, and with the
-sentence about S.
+Two baselines tell two things apart. ABC prompts remove who the subject is, and with it all roles; what is left between
+their subject and the name in the slot of IO needs no repetition. Flipped prompts (S2 <- IO) keep both names and change
+only which of them came twice; the answer must turn round.
 """
 
 from pathlib import Path
@@ -24,15 +25,13 @@ from safetensors import safe_open
 from common.core.metrics import Metric, write_metrics
 from common.core.step import Files, run_step
 from common.core.tables import write_table
-from replications.ioi_circuit.dataset import VERSIONS, Adversarial, Prompt, read_file
+from replications.ioi_circuit.dataset import VERSIONS, Prompt, read_prompts
 from replications.ioi_circuit.prompt_statistics import PerPrompt, clustered, role_flips
-from replications.ioi_circuit.prompts import EXTRAS
 from replications.ioi_circuit.settings import Baseline
 
 DIFFERENCE = "mean of logit(IO) - logit(S) at END"
 OWN_SLOTS = {"abc_own": 1, "abc_own_s2": 2}
 """Slot of an ABC prompt whose name is set against that in the slot of IO."""
-ADVERSARIAL = ("adversarial.logits", "adversarial.probs")
 Slots = Float[np.ndarray, "prompt slot"]
 
 
@@ -46,16 +45,11 @@ class BaselineFiles(Files):
 
 def baseline(files: BaselineFiles, settings: Baseline) -> None:
     """Writes `metrics.json` and one row per prompt and version."""
-    content = read_file(files.prompts)
-    rows = content.prompts
+    rows = read_prompts(files.prompts)
     table = read_answers(files.activations, rows)
     with safe_open(files.activations, framework="np") as stored:
-        slots, slot_probs, *answers = (
-            stored.get_tensor(name).astype(np.float64)
-            for name in ("slots.abc", "slot_probs.abc", *ADVERSARIAL, "logits.original", "probs.original")
-        )
-    metrics = measure(table, rows, slots, slot_probs, settings.shuffles)
-    write_metrics(files.metrics, metrics | measure_adversarial(content.adversarial, rows, *answers))
+        slots, slot_probs = (stored.get_tensor(f"{name}.abc").astype(np.float64) for name in ("slots", "slot_probs"))
+    write_metrics(files.metrics, measure(table, rows, slots, slot_probs, settings.shuffles))
     own_rows = [
         table[table["version"] == "abc"].assign(
             version=name,
@@ -96,7 +90,7 @@ def read_answers(activations: Path, rows: list[Prompt]) -> pd.DataFrame:
 def measure(
     table: pd.DataFrame, rows: list[Prompt], slots: Slots, slot_probs: Slots, shuffles: int
 ) -> dict[str, Metric]:
-    """All metrics but those of adversarial prompts. `slots` are logits of the three names of each ABC prompt."""
+    """All metrics. `slots` are logits of the three names of each ABC prompt."""
 
     def column(version: str, name: str) -> PerPrompt:
         values: PerPrompt = table.loc[table["version"] == version, name].to_numpy()
@@ -142,7 +136,7 @@ def measure(
             controls={"abc_own": own["abc_own"]},
         ),
     }
-    for version, sign in (("nouns_redrawn", 1), ("names_swapped", -1)):  # swapped: the answer is the other name now
+    for version, sign in (("nouns_redrawn", 1), ("roles_flipped", -1)):  # flipped: the answer is the other name now
         kept = sign * column(version, "difference")
         metrics[f"{version}_retained"] = clustered(
             kept, rows, unit="1", formula=retained, denominators=original, controls={"abc": abc, **own}
@@ -152,63 +146,6 @@ def measure(
         metrics[f"logit_difference_{order.lower()}"] = clustered(
             original[kept_rows], [rows[i] for i in kept_rows], unit="logits", formula=DIFFERENCE
         )
-    return metrics
-
-
-def measure_adversarial(
-    made: list[Adversarial],
-    rows: list[Prompt],
-    logits: Float[np.ndarray, "made two"],
-    probs: Float[np.ndarray, "made two"],
-    plain_logits: Float[np.ndarray, "prompt two"],
-    plain_probs: Float[np.ndarray, "prompt two"],
-) -> dict[str, Metric]:
-    """Logit difference, P(IO) and share with S above IO after a sentence about IO, and the drop that it causes.
-
-    Args:
-        made: adversarial prompts.
-        rows: all plain prompts.
-        logits: of IO and S on each adversarial prompt.
-        probs: their probabilities.
-        plain_logits: of IO and S on each plain prompt.
-        plain_probs: their probabilities.
-    """
-    which = {extra: [row for row, item in enumerate(made) if item.extra == extra] for extra in EXTRAS}
-    index = [made[row].index for row in which["io"]]
-    prompts = [rows[number] for number in index]
-    difference = {extra: logits[of, 0] - logits[of, 1] for extra, of in which.items()}
-    plain = plain_logits[index, 0] - plain_logits[index, 1]
-    quantities = {
-        "logit_difference": ("logits", DIFFERENCE, difference | {"plain": plain}),
-        "probability_io": (
-            "share",
-            "mean P(IO) at END",
-            {extra: probs[of, 0] for extra, of in which.items()} | {"plain": plain_probs[index, 0]},
-        ),
-        "s_above_io": (
-            "share",
-            "share of prompts with logit(S) > logit(IO)",
-            {name: (values < 0).astype(np.float64) for name, values in (difference | {"plain": plain}).items()},
-        ),
-    }
-    metrics = {
-        f"adversarial_{name}": clustered(
-            values["io"],
-            prompts,
-            unit=unit,
-            formula=f"{text}, after a sentence about IO",
-            controls={"no_sentence": values["plain"], "sentence_about_s": values["s"]},
-        )
-        for name, (unit, text, values) in quantities.items()
-    }
-    metrics["adversarial_drop"] = clustered(
-        plain - difference["io"],
-        prompts,
-        unit="1",
-        formula="drop of the logit difference by a sentence about IO / logit difference without it",
-        denominators=plain,
-        controls={"sentence_about_s": plain - difference["s"]},
-    )
     return metrics
 
 

@@ -5,11 +5,14 @@ A rule combines a causal effect with what the head attends to and what it copies
     name_mover      direct effect favours IO, attends from END to IO, copies the name there
     negative        direct effect opposes IO, attends from END to IO, suppresses the name there
     s_suppressing   direct effect favours IO, attends from END to S2, suppresses the name there
+    s_copying       direct effect opposes IO, attends from END to S1 and S2, copies the name there
+    end_reader      a direct effect, attends from END to END itself and not to the names
     s_inhibition    favours IO through the queries of the heads above, attends from END to S2
     induction       favours IO through values or keys at S2, attends from S2 to S1+1, and after a repeated random token
     duplicate       the same, attends from S2 to S1, and to the first copy of a repeated random token
     previous        favours IO through keys of induction heads at S1+1, attends one token back, also on random tokens
     unclassified    has such an effect, but meets no rule
+    unstable        meets a rule, but not in 80 % of the resamples of the prompts
 
 An effect counts when it is significant (prompt_statistics.py) and at least `minimum_percent` of the logit difference.
 Attention contrasts and copying must be significant in their own family. Scores on random tokens must exceed the best of
@@ -19,6 +22,8 @@ Attention on IOI prompts, always as a contrast to where the head would attend if
 
     to_io       END: attention to IO minus that to S1 and S2 together
     to_s2       END: attention to S2 minus that to IO and S1 together
+    to_s        END: attention to S1 and S2 together minus that to IO
+    to_end      END: attention to END itself minus that to the three names
     duplicate   S2: attention to S1, minus the same on the ABC partner, where nothing is repeated
     induction   S2: attention to S1+1, minus the same on the ABC partner
     previous    S1+1: attention to S1, minus that to the token before S1
@@ -29,6 +34,7 @@ score is the share of the other names that end below the one in question (ties c
 that saturates and is not 0 for random heads, so the rank is used. `copy_io` reads the name at IO, `copy_s` that at S2.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import einops
@@ -41,21 +47,13 @@ from common.interp.decoder import Cache, Decoder
 from common.interp.head_scores import attention_to
 from common.interp.partial_forward import at_position
 from replications.ioi_circuit.batches import Batch, Place
-from replications.ioi_circuit.dataset import Version
+from replications.ioi_circuit.nodes import STABLE
+from replications.ioi_circuit.passes import Passes, PerHead
 from replications.ioi_circuit.prompt_statistics import SignificantEffects, significant
 
-CONTRASTS = ("to_io", "to_s2", "duplicate", "induction", "previous")
+CONTRASTS = ("to_io", "to_s2", "to_s", "to_end", "duplicate", "induction", "previous")
 COPYING = ("copy_io", "copy_s")
 WRONG_OFFSET = 7  # further back: the null of scores on random tokens
-ATTENTION: tuple[tuple[Place, Place], ...] = (
-    ("end", "io"),
-    ("end", "s1"),
-    ("end", "s2"),
-    ("s2", "s1"),
-    ("s2", "s1_next"),
-    ("s1_next", "s1"),
-)
-PerHead = Float[np.ndarray, "head n"]
 HeadClasses = dict[str, dict[int, str]]
 """Per receiver set, the class of every head with an effect; heads are numbered through all layers."""
 
@@ -70,52 +68,61 @@ class HeadScores(NamedTuple):
     attention: dict[str, PerHead]
     """`from>to` on each prompt"""
 
+    def resampled(self, seed: int) -> "HeadScores":
+        """The same rules on prompts drawn with replacement."""
+        contrasts = {name: one.resampled(seed) for name, one in self.contrasts.items()}
+        return HeadScores(
+            contrasts, {name: one.resampled(seed) for name, one in self.copying.items()}, self.random_tokens, {}
+        )
+
+
+Rule = Callable[[list[SignificantEffects], HeadScores], dict[int, str]]
+"""From the effects on one or two receiver sets to the class of every head with an effect."""
+
+
+def stable_classes(
+    rule: Rule, effects: list[SignificantEffects], scores: HeadScores, resamples: int
+) -> tuple[dict[int, str], dict[int, float]]:
+    """The classes by `rule`, and in which share of the resamples each head has its class; `unstable` below `STABLE`."""
+    classes = rule(effects, scores)
+    again = [rule([one.resampled(seed) for one in effects], scores.resampled(seed)) for seed in range(resamples)]
+    shares = {head: float(np.mean([one.get(head) == kind for one in again])) for head, kind in classes.items()}
+    kept = {
+        head: kind if kind == "unclassified" or shares[head] >= STABLE else "unstable" for head, kind in classes.items()
+    }
+    return kept, shares
+
 
 def head_scores(
     decoder: Decoder,
-    batch: Batch,
+    passes: list[Passes],
     name_ids: Int[Tensor, " name"],
     random_tokens: dict[str, Float[np.ndarray, " head"]],
     draws: int,
 ) -> HeadScores:
-    """All scores on the prompts of `batch`; `name_ids` are all names of the task."""
-    cache, attends = attention(decoder, batch, "original")
-    _, abc = attention(decoder, batch, "abc")
+    """All scores on the prompts of `passes`, partners ABC; `name_ids` are all names of the task."""
+
+    def joined(parts: list[dict[str, PerHead]]) -> dict[str, np.ndarray]:
+        return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
+
+    attends, abc = joined([one.attends for one in passes]), joined([one.partner_attends for one in passes])
+    copied = joined([copying(decoder, one.clean, one.batch, name_ids) for one in passes])
     return HeadScores(
         {name: significant(values, draws) for name, values in contrasts(attends, abc).items()},
-        {name: significant(values, draws) for name, values in copying(decoder, cache, batch, name_ids).items()},
+        {name: significant(values, draws) for name, values in copied.items()},
         random_tokens,
         attends,
     )
 
 
-def attention(decoder: Decoder, batch: Batch, version: Version) -> tuple[Cache, dict[str, PerHead]]:
-    """A pass with everything kept, and the attention of every head from one position to another.
-
-    Returns:
-        The cache, and `from>to` -> one value for each head (all layers) and prompt; `s1_next>before` is the attention
-        to the token before S1.
-    """
-    kept: dict[str, list[Tensor]] = {}
-    rows = torch.arange(len(batch.prompts), device=batch.device)
-    places = {f"{query}>{key}": (batch.at(query), batch.at(key)) for query, key in ATTENTION}
-    places["s1_next>before"] = (batch.at("s1_next"), batch.at("s1") - 1)
-
-    def keep(layer: int, pattern: Tensor) -> None:
-        for name, (query, key) in places.items():
-            kept.setdefault(name, []).append(pattern[rows, :, query, key])
-
-    cache = decoder.forward(batch.tokens(version), batch.mask, keep=True, patterns=keep)
-    stacked = {name: einops.rearrange(values, "layer n head -> (layer head) n") for name, values in kept.items()}
-    return cache, {name: values.double().cpu().numpy() for name, values in stacked.items()}
-
-
 def contrasts(attends: dict[str, PerHead], abc: dict[str, PerHead]) -> dict[str, PerHead]:
-    """The five contrasts of the module's docstring."""
-    io, s1, s2 = (attends[f"end>{key}"] for key in ("io", "s1", "s2"))
+    """The contrasts of the module's docstring."""
+    io, s1, s2, end = (attends[f"end>{key}"] for key in ("io", "s1", "s2", "end"))
     return {
         "to_io": io - s1 - s2,
         "to_s2": s2 - io - s1,
+        "to_s": s1 + s2 - io,
+        "to_end": end - io - s1 - s2,
         "duplicate": attends["s2>s1"] - abc["s2>s1"],
         "induction": attends["s2>s1_next"] - abc["s2>s1_next"],
         "previous": attends["s1_next>s1"] - attends["s1_next>before"],
@@ -171,8 +178,9 @@ def copying(decoder: Decoder, cache: Cache, batch: Batch, name_ids: Int[Tensor, 
     return scores
 
 
-def direct_classes(direct: SignificantEffects, scores: HeadScores) -> dict[int, str]:
-    """Heads with an effect on the final residual stream: mover, negative, S-suppressing or unclassified."""
+def direct_classes(effects: list[SignificantEffects], scores: HeadScores) -> dict[int, str]:
+    """Heads with an effect on the final residual stream."""
+    [direct] = effects
     classes = {}
     for head in np.flatnonzero(direct.sign):
         favours = direct.sign[head] < 0
@@ -184,13 +192,18 @@ def direct_classes(direct: SignificantEffects, scores: HeadScores) -> dict[int, 
             classes[int(head)] = "negative"
         elif favours and to_s2 and scores.copying["copy_s"].sign[head] < 0:
             classes[int(head)] = "s_suppressing"
+        elif not favours and scores.contrasts["to_s"].sign[head] > 0 and scores.copying["copy_s"].sign[head] > 0:
+            classes[int(head)] = "s_copying"
+        elif scores.contrasts["to_end"].sign[head] > 0:
+            classes[int(head)] = "end_reader"
         else:
             classes[int(head)] = "unclassified"
     return classes
 
 
-def inhibition_classes(queries: SignificantEffects, scores: HeadScores) -> dict[int, str]:
+def inhibition_classes(effects: list[SignificantEffects], scores: HeadScores) -> dict[int, str]:
     """Heads with an effect through the movers' queries."""
+    [queries] = effects
     fits = (queries.sign < 0) & (scores.contrasts["to_s2"].sign > 0)
     return {int(head): "s_inhibition" if fits[head] else "unclassified" for head in np.flatnonzero(queries.sign)}
 
@@ -206,8 +219,9 @@ def s2_classes(effects: list[SignificantEffects], scores: HeadScores) -> dict[in
     return classes
 
 
-def previous_classes(effect: SignificantEffects, scores: HeadScores) -> dict[int, str]:
+def previous_classes(effects: list[SignificantEffects], scores: HeadScores) -> dict[int, str]:
     """Heads with an effect through the induction heads' keys at S1+1."""
+    [effect] = effects
     return {
         int(head): "previous" if effect.sign[head] < 0 and _fits("previous", int(head), scores) else "unclassified"
         for head in np.flatnonzero(effect.sign)

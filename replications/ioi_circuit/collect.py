@@ -1,16 +1,15 @@
 """Step: runs the model once over every version of every prompt and keeps what the measurements need.
 
-Kept at END only: the accumulated residual stream before each block and after the last, the outputs of all heads before
-W_O, and the answers; and over all positions the mean head outputs of the ABC prompts of each template, with which heads
-are knocked out. `activations.safetensors` holds, for a version v:
+Kept at END only: the final residual stream, the outputs of all heads before W_O, and the answers; and over all
+positions the mean head outputs of the ABC prompts of each template, with which heads are knocked out.
+`activations.safetensors` holds, for a version v:
 
     logits.v   [prompt, two]                      logits of IO and S of the *original* prompt above the vocabulary mean
     probs.v    [prompt, two]                      their probabilities
     first.v    [prompt]                           token id of the most likely next token
-    resid.v    [prompt, layer + 1, d_model]       original and abc
-    z.v        [prompt, layer, head, d_head]      original, abc and nouns_redrawn
+    final.v    [prompt, d_model]                  residual stream after the last block
+    z.v        [prompt, layer, head, d_head]
     slots.abc  [prompt, slot], slot_probs.abc     logits and probabilities of the three names that stand in ABC prompts
-    adversarial.logits, adversarial.probs         [made, two], prompts with a further sentence
     mean.t, mean_few.t                            [layer, pos, head, d_head], template t, all or a few ABC prompts
 """
 
@@ -27,12 +26,9 @@ from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
 from common.interp.partial_forward import at_position
 from replications.ioi_circuit.batches import Batch
-from replications.ioi_circuit.dataset import VERSIONS, Adversarial, Prompt, Version, read_file
+from replications.ioi_circuit.dataset import VERSIONS, Prompt, Version, read_prompts
 from replications.ioi_circuit.residual import check_architecture, read_names
 from replications.ioi_circuit.settings import Collect
-
-RESID_VERSIONS = ("original", "abc")
-Z_VERSIONS = ("original", "abc", "nouns_redrawn")
 
 
 class CollectFiles(Files):
@@ -43,19 +39,16 @@ class CollectFiles(Files):
 
 def collect(files: CollectFiles, settings: Collect, run: RunInfo) -> None:
     """Writes `activations.safetensors`."""
-    content = read_file(files.prompts)
-    rows = content.prompts
-    length = max(len(rows[0].attention), *(len(item.tokens) for item in content.adversarial))
-    decoder = Decoder(load_model(files.manifest.parent, device=run.device), length)
+    rows = read_prompts(files.prompts)
+    decoder = Decoder(load_model(files.manifest.parent, device=run.device), len(rows[0].attention))
     with torch.no_grad():
         tensors = run_versions(decoder, rows, settings.batch_size, settings.small_group)
-        tensors |= run_adversarial(decoder, content.adversarial, rows, settings.batch_size)
     with atomic(files.activations) as temporary:
         save_file(tensors, temporary)
 
 
 def run_versions(decoder: Decoder, rows: list[Prompt], batch_size: int, small_group: int) -> dict[str, Tensor]:
-    """All tensors of `activations.safetensors` but the adversarial ones, on the CPU, prompts in the order of `rows`."""
+    """All tensors of `activations.safetensors`, on the CPU, prompts in the order of `rows`."""
     device = decoder.W_O[0].device.type
     first = Batch(rows[:2], device)
     check_architecture(decoder.bridge, first.tokens("original"), first.mask.long())
@@ -65,8 +58,7 @@ def run_versions(decoder: Decoder, rows: list[Prompt], batch_size: int, small_gr
     work = [(version, start) for version in VERSIONS for start in range(0, len(rows), batch_size)]
     for version, start in track(work, "batches"):
         batch = Batch([rows[at] for at in order[start : start + batch_size]], device)
-        keep = version in (*RESID_VERSIONS, *Z_VERSIONS)
-        cache = decoder.forward(batch.tokens(version), batch.mask, keep=keep)
+        cache = decoder.forward(batch.tokens(version), batch.mask, keep=True)
         for name, tensor in read_batch(decoder, cache, batch, version).items():
             kept.setdefault(name, []).append(tensor.cpu())
         if version == "abc":
@@ -89,11 +81,8 @@ def read_batch(decoder: Decoder, cache: Cache, batch: Batch, version: Version) -
         slots = torch.tensor([row.abc_ids for row in batch.prompts], device=end.device)
         own = answers(decoder, cache, slots, end)
         read |= {"slots.abc": own["logits"], "slot_probs.abc": own["probs"]}
-    if version in RESID_VERSIONS:
-        stream = [*cache.resid_pre, cache.final]
-        read[f"resid.{version}"] = torch.stack([at_position(x, end) for x in stream], 1)
-    if version in Z_VERSIONS:
-        read[f"z.{version}"] = torch.stack([at_position(x, end) for x in cache.z], 1)
+    read[f"final.{version}"] = at_position(cache.final, end)
+    read[f"z.{version}"] = torch.stack([at_position(x, end) for x in cache.z], 1)
     return read
 
 
@@ -105,26 +94,6 @@ def answers(
     logits = decoder.bridge.ln_final(final) @ decoder.bridge.W_U + decoder.bridge.b_U
     read = read_names(decoder.bridge, final[:, None], names)[:, 0]
     return {"logits": read, "probs": logits.softmax(-1).gather(1, names), "first": logits.argmax(-1)}
-
-
-def run_adversarial(
-    decoder: Decoder, made: list[Adversarial], rows: list[Prompt], batch_size: int
-) -> dict[str, Tensor]:
-    """Answers to the adversarial prompts, in their order."""
-    device = decoder.W_O[0].device
-    order = sorted(range(len(made)), key=lambda at: len(made[at].tokens))
-    parts: dict[str, list[Tensor]] = {"logits": [], "probs": []}
-    for start in range(0, len(order), batch_size):
-        batch = [made[at] for at in order[start : start + batch_size]]
-        lengths = torch.tensor([len(item.tokens) for item in batch], device=device)
-        tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(item.tokens) for item in batch], True).to(device)
-        mask = torch.arange(tokens.shape[1], device=device) < lengths[:, None]
-        names = torch.tensor([[rows[item.index].io_id, rows[item.index].s_id] for item in batch], device=device)
-        read = answers(decoder, decoder.forward(tokens, mask), names, lengths - 1)
-        for name, values in parts.items():
-            values.append(read[name].cpu())
-    back = torch.tensor(order).argsort()
-    return {f"adversarial.{name}": torch.cat(values)[back] for name, values in parts.items()}
 
 
 if __name__ == "__main__":

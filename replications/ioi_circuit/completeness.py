@@ -2,13 +2,14 @@
 
 F is the mean logit difference, M the model, C the circuit, M minus K the model without the nodes K.
 
-    faithfulness    F(C) / F(M); controls: the two strongest nodes, the naive circuit, no node
+    faithfulness    F(C) / F(M)
+    repetition      F(C) on the prompts minus F(C) on ABC prompts (name in the slot of IO minus the subject's), over the
+                    same for M: what needs a name to occur twice
     complement      F(M minus C) / F(M)
     gap             |F(M minus K) - F(C minus K)| / F(M)
     minimality      |F(C minus (K and v)) - F(C minus K)| / F(M) for each node v, K the other nodes of its class
     additions       |F(C and v) - F(C)| / F(M) for random nodes v outside: what a stranger is worth
     answer          KL(M || C) of the next token, and share of prompts with the same likeliest token
-    role-blind      F on ABC prompts (name in the slot of IO minus the subject's) / F on the prompts themselves
 
 A faithful circuit may still miss the heads that take over when others fail. So parts K are taken out of the circuit and
 out of the whole model: by class, at random (each node with probability 1/2), and greedily, growing K by the candidate
@@ -16,11 +17,15 @@ that drives F(C minus K) and F(M minus K) furthest apart. That is the objective 
 algorithm 3 maximises the change of F(C minus K) instead. In M minus K a head is removed at its circuit position only;
 in C minus K it is gone everywhere.
 
-The role-blind share tells why faithfulness alone proves little. Under mean ablation a head that lowers whatever name
-stands as the subject keeps much of F, though nothing in that set of heads knows which name came twice.
+Faithfulness alone proves little: under mean ablation a head that lowers whatever name stands as the subject keeps much
+of F. So a circuit faces trivial ones:
 
-Random node sets have the circuit's layers and positions. They are run on fewer prompts; `*_against_random_heads` is the
-circuit on those.
+    two_heads         the two heads with the strongest direct effect in favour of IO, at END
+    writers_only      the circuit's nodes that act on the logits, and nothing upstream of them
+    random_upstream   these writers, with all else drawn anew in the circuit's layers and positions
+    naive             the circuit's helpful classes alone (in greedy search)
+
+`*_against_random_heads` compares with node sets that are random throughout, on fewer prompts.
 """
 
 import numpy as np
@@ -31,7 +36,7 @@ from common.core.metrics import Metric
 from common.core.statistics import BOOTSTRAP_DRAWS, from_draws, with_control
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.knockout import KnockOut
-from replications.ioi_circuit.nodes import CLASSES, NAMED, PLACES, Node, NodeSet, node_set, random_like
+from replications.ioi_circuit.nodes import NAMED, PLACES, UNNAMED, Node, NodeSet, node_set, random_like
 from replications.ioi_circuit.prompt_statistics import PerPrompt, beside_null, clustered
 from replications.ioi_circuit.settings import Greedy
 
@@ -47,16 +52,18 @@ Runs = dict[str, PerPrompt]
 
 def classes_of(chosen: pd.DataFrame) -> dict[str, NodeSet]:
     """The nodes of each class that has any, backup name movers and heads without a class among them."""
-    by_kind = {name: node_set(chosen[chosen["class"] == name]) for name in (*CLASSES, "backup")}
+    by_kind = {name: node_set(chosen[chosen["class"] == name]) for name in (*NAMED, *UNNAMED)}
     return {name: nodes for name, nodes in by_kind.items() if nodes}
 
 
 def circuits_of(chosen: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, NodeSet]:
-    """The circuit, its heads with a helpful class alone (naive), and the two strongest nodes."""
+    """The circuit and its trivial alternatives, see the module's docstring."""
+    direct = ranked[(ranked["receiver"] == "logits") & (ranked["effect"] < 0)]
     return {
         "circuit": node_set(chosen),
+        "two_heads": node_set(direct.iloc[:2]),
+        "writers_only": node_set(chosen[chosen["receiver"] == "logits"]),
         "naive": node_set(chosen[chosen["class"].isin(HELPFUL)]),
-        "two_nodes": node_set(ranked.iloc[:2]),
     }
 
 
@@ -79,8 +86,10 @@ def random_parts(where: KnockOut, nodes: NodeSet, draws: int, seed: int) -> Floa
     return _both(where, nodes, parts)
 
 
-def greedy_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int) -> Float[np.ndarray, "step two"]:
-    """F(C minus K) and F(M minus K) after each step of each greedy run."""
+def grown_parts(
+    where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int
+) -> list[tuple[NodeSet, Float[np.ndarray, " two"]]]:
+    """K after each step of each greedy run, with F(C minus K) and F(M minus K)."""
     generator = np.random.default_rng(seed)
     steps = []
     for _ in range(greedy.runs):
@@ -92,8 +101,42 @@ def greedy_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int) -> 
             values = _both(where, nodes, parts)
             best = int(np.abs(values[:, 0] - values[:, 1]).argmax())
             taken = parts[best]
-            steps.append(values[best])
-    return np.stack(steps)
+            steps.append((taken, values[best]))
+    return steps
+
+
+def greedy_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int) -> Float[np.ndarray, "step two"]:
+    """F(C minus K) and F(M minus K) after each step of each greedy run."""
+    return np.stack([values for _, values in grown_parts(where, nodes, greedy, seed)])
+
+
+def measure_greedy(
+    seen: KnockOut, fresh: KnockOut, nodes: NodeSet, greedy: Greedy, draws: int
+) -> tuple[dict[str, Metric], NodeSet]:
+    """`greedy_gap`: the part K with the largest gap on `seen`, measured on `fresh`; and K.
+
+    Controls: nothing taken out (the circuit's own unfaithfulness), and random parts of the same size.
+    """
+    part, values = max(grown_parts(seen, nodes, greedy, 0), key=lambda step: abs(step[1][1] - step[1][0]))
+    sign, generator = np.sign(values[1] - values[0]), np.random.default_rng(0)
+    ordered = sorted(nodes)
+    random = [
+        frozenset(ordered[number] for number in generator.choice(len(ordered), len(part), replace=False))
+        for _ in range(draws)
+    ]
+    parts = [part, EVERYTHING, *random]
+    gap = sign * (fresh.differences(parts, remove=True) - fresh.differences([nodes - one for one in parts]))
+    metric = clustered(
+        gap[0],
+        fresh.prompts,
+        unit="1",
+        formula="F(M-K) - F(C-K) over F(M), K grown greedily on discovery prompts",
+        cluster="prompts",
+        denominators=fresh.differences([EVERYTHING], remove=True)[0],
+        controls={"nothing_removed": gap[1]},
+        draws={"random_parts": gap[2:]},
+    )
+    return {"greedy_gap": metric}, part
 
 
 def _both(where: KnockOut, nodes: NodeSet, parts: list[NodeSet]) -> Float[np.ndarray, "part two"]:
@@ -135,22 +178,77 @@ def additions(where: KnockOut, chosen: pd.DataFrame, draws: int, seed: int) -> F
     return worth
 
 
-def measure_faithfulness(fresh: KnockOut, nodes: NodeSet, removed: Runs, kept: dict[str, Runs]) -> dict[str, Metric]:
-    """The circuit against the other circuits and no node at all, and its complement."""
-    model, prompts = removed["none"], fresh.prompts
-    [nothing], [complement] = fresh.differences([EVERYTHING]), fresh.differences([nodes], remove=True)
-    controls = {name: runs["none"] for name, runs in kept.items() if name != "circuit"} | {"no_node": nothing}
-    circuit = kept["circuit"]["none"]
-    return {
-        "model": clustered(model, prompts, unit="logits", formula="F(M)"),
-        "circuit_faithfulness": clustered(
-            circuit, prompts, unit="1", formula="F(C) / F(M)", cluster="prompts", denominators=model, controls=controls
-        ),
-        "complement_faithfulness": clustered(
-            complement, prompts, unit="1", formula="F(M minus C) / F(M)", denominators=model
-        ),
-        "average_of_ratios": clustered(circuit / model, prompts, unit="1", formula="mean over prompts of F(C) / F(M)"),
+def random_upstream(circuits: dict[str, NodeSet], n_heads: int, draws: int) -> list[NodeSet]:
+    """The circuit's writers, and everything else of it drawn anew in the same layers at the same positions.
+
+    No other head of a layer has the direct effect of a writer, so sets matched on it hold the writers themselves.
+    """
+    writers = circuits["writers_only"]
+    return [writers | upstream for upstream in random_like(circuits["circuit"] - writers, n_heads, draws, seed=0)]
+
+
+def measure_faithfulness(
+    fresh: KnockOut, blind: KnockOut, neutral: KnockOut, circuits: dict[str, NodeSet], draws: int, blind_draws: int
+) -> dict[str, Metric]:
+    """The circuit against trivial circuits: faithfulness under both baselines, by order, and the part that repeats.
+
+    Args:
+        fresh: verification prompts, template means.
+        blind: their ABC partners, scored on their own names.
+        neutral: verification prompts, heads replaced by what they are without roles.
+        circuits: see `circuits_of`.
+        draws: of `random_upstream`.
+        blind_draws: of these, on `blind` too.
+    """
+    names = ("circuit", "two_heads", "writers_only")
+    sets = [*(circuits[name] for name in names), EVERYTHING]
+    random = random_upstream(circuits, fresh.decoder.n_heads, draws)
+    [model], kept = fresh.differences([EVERYTHING], remove=True), fresh.differences([*sets, *random])
+    of = dict(zip((*names, "no_node"), kept, strict=False))
+    orders = np.array([row.order for row in fresh.prompts])
+
+    def share(
+        values: Runs, whole: PerPrompt, text: str, drawn: np.ndarray | None = None, rows: np.ndarray | None = None
+    ) -> Metric:
+        rows = np.arange(len(whole)) if rows is None else rows
+        return clustered(
+            values["circuit"][rows],
+            [fresh.prompts[row] for row in rows],
+            unit="1",
+            formula=text,
+            cluster="prompts",
+            denominators=whole[rows],
+            controls={name: one[rows] for name, one in values.items() if name != "circuit"},
+            draws={} if drawn is None else {"random_upstream": drawn[:, rows]},
+        )
+
+    metrics = {
+        "model": clustered(model, fresh.prompts, unit="logits", formula="F(M)"),
+        "circuit_faithfulness": share(of, model, "F(C) / F(M), means over ABC prompts", kept[4:]),
     }
+    for order in ("ABBA", "BABA"):
+        metrics[f"faithfulness_{order.lower()}"] = share(
+            of, model, f"F(C) / F(M), {order}", rows=np.flatnonzero(orders == order)
+        )
+    [abc_model], abc = blind.differences([EVERYTHING], remove=True), blind.differences([*sets, *random[:blind_draws]])
+    text = "F on ABC prompts, IO slot minus subject / F on the prompts themselves"
+    metrics["role_blind_model"] = clustered(abc_model, fresh.prompts, unit="1", formula=text, denominators=model)
+    repeated = {name: of[name] - one for name, one in zip(of, abc, strict=False)}
+    metrics["repetition_kept"] = share(
+        repeated,
+        model - abc_model,
+        "F(C) minus F(C) on ABC prompts, over the same for M",
+        kept[4 : 4 + blind_draws] - abc[4:],
+    )
+    plain = dict(zip((*names, "no_node"), neutral.differences(sets), strict=True))
+    text = "F(C) / F(M), heads replaced by their mean over the prompt and its flip"
+    metrics["faithfulness_neutral"] = share(plain, model, text)
+    [complement] = fresh.differences([circuits["circuit"]], remove=True)
+    text = "F(M minus C) / F(M)"
+    metrics["complement_faithfulness"] = clustered(
+        complement, fresh.prompts, unit="1", formula=text, denominators=model
+    )
+    return metrics
 
 
 def measure_against_random(few: KnockOut, nodes: NodeSet, draws: int) -> dict[str, Metric]:
@@ -257,23 +355,6 @@ def measure_parts(
             name="random_parts",
         )
     return pd.concat(tables), metrics
-
-
-def role_blind(blind: KnockOut, fresh: KnockOut, circuits: dict[str, NodeSet]) -> dict[str, Metric]:
-    """What is left of F when nobody is named twice: the name in the slot of IO minus the subject's, on ABC prompts."""
-
-    def both(nodes: NodeSet, *, remove: bool = False) -> tuple[PerPrompt, PerPrompt]:
-        return blind.differences([nodes], remove=remove)[0], fresh.differences([nodes], remove=remove)[0]
-
-    model = both(EVERYTHING, remove=True)
-    text = "logit difference on ABC prompts, IO slot minus subject / logit difference on the prompts themselves"
-    metrics = {"role_blind_model": clustered(model[0], fresh.prompts, unit="1", formula=text, denominators=model[1])}
-    for name in ("circuit", "two_nodes"):
-        above, below = both(circuits[name])
-        metrics[f"role_blind_{name}"] = clustered(
-            above, fresh.prompts, unit="1", formula=text, denominators=below, controls={"model": model}
-        )
-    return metrics
 
 
 def class_table(removed: Runs, kept: dict[str, Runs]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ named first, in BABA the S. Every prompt comes in four versions with the same le
     original        "... Mary and John ..., John gave a ring to"       answer Mary
     abc             three other names: nothing tells who receives      no answer; scored on Mary and John
     nouns_redrawn   other place and object, same names                 answer Mary
-    names_swapped   "... John and Mary ..., Mary gave a ring to"       answer John
+    roles_flipped   "... Mary and John ..., Mary gave a ring to"       answer John: only S2 is another name
 
 Templates and names are split into two halves which share neither template nor name, so that what is found on one half
 can be tested on the other. Deviations from the released code: it draws the abc names without a guard against
@@ -14,6 +14,7 @@ collisions; here the five names of a prompt are distinct. It cuts its mixed set 
 order; here all fifteen templates appear equally often in both orders.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,8 @@ from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, TEMPLATES
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Version = Literal["original", "abc", "nouns_redrawn", "names_swapped"]
-VERSIONS: tuple[Version, ...] = ("original", "abc", "nouns_redrawn", "names_swapped")
+Version = Literal["original", "abc", "roles_flipped", "nouns_redrawn"]
+VERSIONS: tuple[Version, ...] = ("original", "abc", "roles_flipped", "nouns_redrawn")
 ORDERS: tuple[Literal["ABBA", "BABA"], ...] = ("ABBA", "BABA")
 MINIMUM_NOUNS = 3
 TRIES = 200
@@ -82,15 +83,6 @@ class Prompt(Strict):
         return tokens[self.positions.io], tokens[self.positions.s1], tokens[self.positions.s2]
 
 
-class Adversarial(Strict):
-    """A prompt of the baseline with a sentence about one of its names put in (see prompts.py)."""
-
-    index: int
-    extra: Literal["s", "io"]
-    text: str
-    tokens: list[int]
-
-
 class PromptFile(Strict):
     """Content of `prompts.json`. `circuit_prompts` are a draw of their own (seed + `CIRCUIT_SEEDS`)."""
 
@@ -100,7 +92,6 @@ class PromptFile(Strict):
     special_tokens_added: Literal[False]
     prompts: list[Prompt]
     circuit_prompts: list[Prompt]
-    adversarial: list[Adversarial]
 
 
 @dataclass(frozen=True)
@@ -199,7 +190,7 @@ def _draw(
         "original": version(io, s, s, place, thing),
         "abc": version(a, b, c, place, thing),
         "nouns_redrawn": version(io, s, s, other_place, other_thing),
-        "names_swapped": version(s, io, io, place, thing),
+        "roles_flipped": version(io, s, io, place, thing),
     }
     text, positions = made["original"]
     for other, located in made.values():
@@ -229,16 +220,15 @@ def _draw(
 def _locate(tokens: list[int], names: tuple[int, int, int], text: str) -> Positions:
     """Finds the three names. UserError unless each occurs exactly as often as the text says."""
     io, s1, s2 = names
-    expected = {io: 1, s1: 2} if s1 == s2 else {io: 1, s1: 1, s2: 1}
-    for token, count in expected.items():
+    for token, count in Counter(names).items():
         if tokens.count(token) != count:
             raise UserError(
                 f"this tokenizer does not write each name of '{text}' as the one token it has elsewhere; "
                 "take that name out of replications/ioi_circuit/templates.py"
             )
-    first = tokens.index(s1)
-    second = tokens.index(s2, first + 1)
-    return Positions(io=tokens.index(io), s1=first, s1_next=first + 1, s2=second, end=len(tokens) - 1)
+    io_at, first = tokens.index(io), tokens.index(s1)
+    second = tokens.index(s2, max(io_at, first) + 1)
+    return Positions(io=io_at, s1=first, s1_next=first + 1, s2=second, end=len(tokens) - 1)
 
 
 def _padded(prompt: Prompt, length: int, pad_id: int) -> Prompt:

@@ -7,7 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.core.figures import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
-from common.core.metrics import Metric
 
 FINDERS = {"eap": ("EAP", PALETTE[1], "s"), "eap_ig": ("EAP-IG", PALETTE[0], "o")}
 PLANTED_FINDERS = {**FINDERS, "exact": ("exact edges", PALETTE[2], "D"), "acdc": ("ACDC", PALETTE[3], "^")}
@@ -37,24 +36,6 @@ def _curves(axes: Axes, table: pd.DataFrame, finders: dict[str, tuple[str, str, 
     axes.set_xticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     axes.set_xlabel("edges kept, % of all")
     axes.set_ylabel("faithfulness f(C)")
-
-
-def searched_edges(table: pd.DataFrame, edges: pd.DataFrame, metrics: dict[str, Metric]) -> Figure:
-    """Left: the curves, and ACDC's circuit at its own size. Right: first-order against exact effects of edges."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9))
-    _curves(left, table, {name: PLANTED_FINDERS[name] for name in ("eap_ig", "exact")})
-    label, colour, marker = PLANTED_FINDERS["acdc"]
-    own = table[(table["finder"] == "acdc") & np.isclose(table["share"], metrics["acdc_share"].value)]
-    left.plot(100 * own["share"], own["f"], marker, color=colour, markersize=7, label=label)
-    for kept, face, text in ((0, "none", "dropped by ACDC"), (1, PALETTE[3], "kept by ACDC")):
-        part = edges[edges["kept"] == kept]
-        right.scatter(part["exact"], part["eap_ig"], s=10, facecolors=face, edgecolors=PALETTE[3], label=text)
-    both = edges[["exact", "eap_ig"]].to_numpy()
-    line = [float(both.min()), float(both.max())]
-    right.plot(line, line, color="0.7", linewidth=0.8, zorder=0)
-    right.set(xlabel="exact effect, logits", ylabel="EAP-IG score, logits")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    return figure
 
 
 def attribution(table: pd.DataFrame) -> Figure:

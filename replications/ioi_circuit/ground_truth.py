@@ -40,7 +40,8 @@ from replications.ioi_circuit.classes import HeadClasses, HeadScores, head_score
 from replications.ioi_circuit.completeness import EVERYTHING, gaps, greedy_parts
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.knockout import KnockOut, template_means
-from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, PLACES, Node
+from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, PLACES, UNNAMED, Node
+from replications.ioi_circuit.passes import passes_by_template
 from replications.ioi_circuit.planted import (
     LENGTH,
     N_HEADS,
@@ -52,7 +53,7 @@ from replications.ioi_circuit.planted import (
 )
 from replications.ioi_circuit.residual import read_names
 from replications.ioi_circuit.settings import Greedy, GroundTruth
-from replications.ioi_circuit.sweeps import Effects, add_sweep, discover, name_logits, passes_by_template
+from replications.ioi_circuit.sweeps import Effects, Rules, add_sweep, discover, name_logits
 
 FINDERS = ("path_patching", "activation_patching", "attribution", "random")
 LEFT_OUT = "duplicate"
@@ -100,13 +101,16 @@ def one_model(seed: int, twin: bool, settings: GroundTruth) -> tuple[pd.DataFram
         cache, partner = passes(decoder, batch)
         random_tokens = random_token_scores(decoder, LENGTH // 2 - 2, 8, seed)
         name_ids = torch.tensor(sorted(words.names.values()))
-        scores = head_scores(decoder, batch, name_ids, random_tokens, settings.draws)
+        shared = passes_by_template(decoder, prompts)
+        scores = head_scores(decoder, shared, name_ids, random_tokens, settings.draws)
         effects, classes = Effects(), HeadClasses()
+        every = dict.fromkeys(PLACES, N_LAYERS * N_HEADS)
+        rules = Rules(settings.minimum_percent, settings.draws, every, settings.resamples)
         try:
-            effects, classes = discover(decoder, prompts, prompts, scores, settings.minimum_percent, settings.draws)
+            effects, classes = discover(decoder, shared, shared, scores, rules)
         except UserError:
             print(f"seed {seed}: no head acts on the logits and attends to the names")
-            add_sweep(decoder, effects, "logits", passes_by_template(decoder, prompts), None)
+            add_sweep(decoder, effects, "logits", shared, None)
         grids = {"path_patching": path_scores(effects)}
         grids["activation_patching"] = activation_effects(decoder, cache, partner, batch)
         fresh = balanced(drawn, VERIFICATION, settings.n_prompts)
@@ -117,7 +121,7 @@ def one_model(seed: int, twin: bool, settings: GroundTruth) -> tuple[pd.DataFram
         (*divmod(head, N_HEADS), PLACE_OF_RECEIVER[receiver]): name
         for receiver, of_receiver in classes.items()
         for head, name in of_receiver.items()
-        if name != "unclassified"
+        if name not in UNNAMED
     }
     right = sum(answers.get(node) == name for node, name in TRUTH.items())
     record = {

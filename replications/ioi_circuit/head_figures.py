@@ -1,4 +1,4 @@
-"""Figures of heads: direct path, path patching, where movers attend, activation patching."""
+"""Figures of heads: direct path, path patching, where movers attend, how stable the classes are."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,9 +9,16 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE
-from replications.ioi_circuit.nodes import FURTHER_RECEIVERS, PLACE_OF_RECEIVER
+from replications.ioi_circuit.nodes import FURTHER_RECEIVERS, PLACE_OF_RECEIVER, STABLE
 
 PANELS = {"difference": "logit(IO) \N{MINUS SIGN} logit(S)", "logit_io": "logit(IO)", "logit_s": "logit(S)"}
+BASELINES = {
+    "difference": ("abc", "IO \N{MINUS SIGN} S, from ABC"),
+    "flip": ("roles_flipped", "IO \N{MINUS SIGN} S, S2 \N{LEFTWARDS ARROW} IO, half"),
+    "logit_io": ("abc", "logit(IO), from ABC"),
+    "logit_s": ("abc", "logit(S), from ABC"),
+}
+"""Panels of the heat map: quantity, partner and title."""
 DIRECT_WRITTEN_FROM = 5.0  # percent: smaller effects stay without a number
 STRONGEST = 12
 TITLES = {
@@ -20,35 +27,42 @@ TITLES = {
     "inhibition_values": "to S-heads'\nvalues at S2",
     "inhibition_keys": "to S-heads'\nkeys at S2",
     "induction_keys": "to induction\nkeys at S1+1",
-    "inhibition_queries": "to S-inhibition\nqueries at END",
-    "induction_queries": "to induction\nqueries at S2",
+    "name_mover_queries": "name movers'\nqueries alone",
+    "suppressor_queries": "suppressor's\nqueries alone",
+    "end_reader_values": "END-readers'\nvalues",
+}
+SHORT = {
+    "logits": "logits",
+    "mover_queries": "queries",
+    "inhibition_values": "values S2",
+    "inhibition_keys": "keys S2",
+    "induction_keys": "keys S1+1",
 }
 SCORES = {
     "random_previous": "one token back",
     "random_duplicate": "same token before",
     "random_induction": "token after the same before",
 }
-NAMES = {"io": "IO", "s1": "S1", "s2": "S2"}
-CLASS_COLOURS = {"name_mover": PALETTE[0], "negative": PALETTE[1], "s_suppressing": PALETTE[2], "unclassified": "0.6"}
+CLASS_COLOURS = {
+    "name_mover": PALETTE[0], "negative": PALETTE[1], "s_suppressing": PALETTE[2], "s_copying": PALETTE[3],
+    "end_reader": PALETTE[4], "unclassified": "0.6", "unstable": "0.8",
+}  # fmt: skip
 SWEEP_WRITTEN_FROM = 2.0  # percent: smaller effects stay without a number
-DIRECTIONS = {"noising": "noising", "denoising": "denoising"}
-KINDS = {"resid": "residual stream", "attn": "attention output", "mlp": "MLP output"}
-PLACE_LABELS = {"io": "IO", "s1": "S1", "s1_next": "S1+1", "s2": "S2", "end": "END"}
-PATCH_WRITTEN_FROM = 8.0  # percent: smaller effects stay without a number
 
 
 def heat_map(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Effect of every head on both logits and on their difference."""
-    shown = table[table["partner"] == "abc"]
+    """Effect of every head on the difference under both baselines, and on both logits."""
+    shown = table[table["partner"].isin(["abc", "roles_flipped"])]
     limit = float(shown["percent"].abs().max())
     n_layers = shown["layer"].max() + 1
-    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 1.4 + 0.125 * n_layers), sharey=True)
-    for axes, (quantity, title) in zip(panels, PANELS.items(), strict=True):
-        grid = shown[shown["quantity"] == quantity].pivot(index="layer", columns="head", values="percent").to_numpy()
-        image = _heat_map(axes, grid, limit, DIRECT_WRITTEN_FROM, fontsize=5.5, signed=True)
+    figure, panels = plt.subplots(1, len(BASELINES), figsize=(PAGE_WIDTH, 1.4 + 0.125 * n_layers), sharey=True)
+    for axes, (quantity, (partner, title)) in zip(panels, BASELINES.items(), strict=True):
+        part = shown[(shown["partner"] == partner) & (shown["quantity"] == quantity.replace("flip", "difference"))]
+        grid = part.pivot(index="layer", columns="head", values="percent").to_numpy()
+        image = _heat_map(axes, grid, limit, DIRECT_WRITTEN_FROM, fontsize=4.5, signed=True)
         axes.set_xticks(range(grid.shape[1]))
         axes.set_yticks(range(grid.shape[0]))
-        axes.set_title(f"effect on {title}", loc="left")
+        axes.set_title(title, loc="left", fontsize=7)
         axes.set_xlabel("head")
     panels[0].set_ylabel("layer")
     bar = figure.colorbar(image, ax=panels, shrink=0.7, pad=0.015)
@@ -133,26 +147,6 @@ def random_tokens(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, table[["layer", "head", *SCORES, *(f"{score}_null" for score in SCORES)]]
 
 
-def steered(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Where the movers look, and where they look when the S-inhibition heads are patched."""
-    heads = list(table["head"].unique())
-    figure, panels = plt.subplots(1, max(1, len(heads)), figsize=(PAGE_WIDTH, 2.3), sharey=True, squeeze=False)
-    runs = {"before": ("as it is", PALETTE[0]), "after": ("S-inhibition heads patched", PALETTE[1])}
-    runs["after_random"] = ("other heads of the same layers patched", "0.7")
-    for axes, head in zip(panels[0], heads, strict=False):
-        part = table[table["head"] == head].set_index("name").loc[list(NAMES)]
-        for shift, (run, (label, colour)) in enumerate(runs.items()):
-            axes.bar(np.arange(len(NAMES)) + 0.27 * (shift - 1), part[run], 0.25, color=colour, label=label)
-        axes.set_xticks(range(len(NAMES)), list(NAMES.values()))
-        axes.set_title(f"{head} {part['class'].iloc[0].replace('_', ' ')}", loc="left", fontsize=7)
-    panels[0, 0].set_ylabel("attention from END")
-    if not heads:
-        table = pd.DataFrame([{"head": "none", "class": "no mover, or no S-inhibition head"}])
-        panels[0, 0].text(0.5, 0.5, table["class"].iloc[0], ha="center", transform=panels[0, 0].transAxes)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    return figure, table
-
-
 def attention(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """Attention of the strongest heads against what they write."""
     size = table.groupby("head")["written"].apply(lambda values: values.mean().__abs__())
@@ -182,49 +176,50 @@ def _one_head(axes: Axes, part: pd.DataFrame, head: str) -> None:
     axes.set_title(f"{head} {kind.replace('_', ' ')}", loc="left", fontsize=7)
 
 
-def streams(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Effects by layer and position, noising above and denoising below."""
-    shown = table[table["kind"] != "head"]
-    rows = shown["layer"].nunique()
-    figure, panels = plt.subplots(2, 3, figsize=(PAGE_WIDTH, 1.6 + 0.19 * rows), width_ratios=[5, 3, 3])
-    for axes_row, direction in zip(panels, DIRECTIONS, strict=True):
-        for axes, (kind, title) in zip(axes_row, KINDS.items(), strict=True):
-            part = shown[(shown["direction"] == direction) & (shown["kind"] == kind)]
-            grid = part.pivot(index="layer", columns="place", values="percent")
-            grid = grid[[place for place in PLACE_LABELS if place in grid]]
-            image = _patched(axes, grid, [PLACE_LABELS[place] for place in grid.columns])
-            axes.set_title(f"{direction}: {title}", loc="left", fontsize=7)
-        axes_row[0].set_ylabel("layer")
-    bar = figure.colorbar(image, ax=panels, shrink=0.6, pad=0.015, extend="both")
-    bar.set_label("effect on the logit difference, %")
+def stability(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Every head with a counted effect: effects under both baselines, and how often its class holds."""
+    parts = []
+    for receiver in PLACE_OF_RECEIVER:
+        counted = table[table[f"{receiver}_class"].notna() & (table[f"{receiver}_class"] != "")]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "receivers": SHORT[receiver],
+                    "head": counted["layer"].astype(str) + "." + counted["head"].astype(str),
+                    "class": counted[f"{receiver}_class"],
+                    "stability": counted[f"{receiver}_stability"],
+                    "abc": counted[receiver],
+                    "flip": counted[f"{receiver}_flip"],
+                }
+            )
+        )
+    every = pd.concat(parts, ignore_index=True)
+    largest = every.reindex(every["abc"].abs().sort_values(ascending=False, kind="stable").index)
+    shown = largest.drop_duplicates(["head", "class"]).sort_index().reset_index(drop=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 1.2 + 0.17 * len(shown)), sharey=True)
+    colours = [CLASS_COLOURS.get(kind, PALETTE[5]) for kind in shown["class"]]
+    left.barh(shown.index, shown["stability"], color=colours)
+    left.axvline(STABLE, color="0.4", linestyle="--", linewidth=0.8)
+    left.set_xlabel("share of resamples with this class")
+    words = shown["head"] + " " + shown["class"].str.replace("_", " ") + " (" + shown["receivers"] + ")"
+    left.set_yticks(shown.index, words, fontsize=6)
+    left.set_ylim(len(shown) - 0.4, -0.6)
+    right.scatter(shown["abc"], shown.index, s=16, color=PALETTE[0], label="from ABC prompts, exact")
+    right.scatter(
+        shown["flip"],
+        shown.index,
+        s=16,
+        facecolors="none",
+        edgecolors=PALETTE[1],
+        label="S2 \N{LEFTWARDS ARROW} IO, half, first order",
+    )
+    right.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+    right.set_xlabel("effect, % of the logit difference")
+    for axes in (left, right):
+        axes.grid(axis="y", color="0.93")
+        axes.set_axisbelow(True)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure, shown
-
-
-def patched_heads(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Effects by layer and head at S2 and END."""
-    shown = table[table["kind"] == "head"]
-    n_layers = shown["layer"].nunique()
-    figure, panels = plt.subplots(1, 4, figsize=(PAGE_WIDTH, 1.3 + 0.115 * n_layers), sharey=True)
-    pairs = [("noising", "s2"), ("noising", "end"), ("denoising", "s2"), ("denoising", "end")]
-    for axes, (direction, place) in zip(panels, pairs, strict=True):
-        part = shown[(shown["direction"] == direction) & (shown["place"] == place)]
-        grid = part.pivot(index="layer", columns="head", values="percent")
-        image = _patched(axes, grid, [str(head) for head in grid.columns], fontsize=4.5)
-        axes.set_title(f"{direction}, {PLACE_LABELS[place]}", loc="left", fontsize=7)
-        axes.set_xlabel("head")
-    panels[0].set_ylabel("layer")
-    bar = figure.colorbar(image, ax=panels, shrink=0.6, pad=0.015, extend="both")
-    bar.set_label("effect on the logit difference, %")
-    return figure, shown
-
-
-def _patched(axes: Axes, grid: pd.DataFrame, columns: list[str], fontsize: float = 5.0) -> AxesImage:
-    image = _heat_map(axes, grid.to_numpy(), 100.0, PATCH_WRITTEN_FROM, fontsize=fontsize, signed=True)
-    every = max(1, len(grid) // 10)
-    axes.set_yticks(range(0, len(grid), every), [str(layer) for layer in grid.index[::every]])
-    step = max(1, len(columns) // 5) if len(columns) > 6 else 1
-    axes.set_xticks(range(0, len(columns), step), columns[::step])
-    return image
 
 
 def _heat_map(

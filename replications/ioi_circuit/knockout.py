@@ -12,7 +12,10 @@ Only what a knock-out changes is computed (common/interp/partial_forward.py). Wi
 its mean, no position but S1+1, S2 and END depends on the circuit. And taking nodes out of the whole model changes
 nothing before the first of them. A literal version with hooks agrees to 1e-3 logits (test).
 
-Besides means, heads can get zero, their output on the ABC partner (resample), or their output when Gaussian noise is
+Two baselines. `abc`: the template means. `neutral`: on each prompt the mean of a head's output there and on the same
+prompt with flipped roles (S2 <- IO): names and sentence stay, only which name came twice is gone.
+
+Besides these, heads can get zero, their output on the ABC partner (resample), or their output when Gaussian noise is
 added to the embeddings of the three name tokens (`NOISE` standard deviations of the embeddings, Meng et al. 2022). The
 last two are also runs of their own, into which clean outputs can be put back.
 """
@@ -38,6 +41,7 @@ Means = dict[int, Float[Tensor, "layer pos head d_head"]]
 """By template."""
 Ablation = Literal["mean", "zero", "resample", "noise"]
 Direction = Literal["destroy", "restore"]
+Baseline = Literal["abc", "neutral"]
 NOISE = 3.0
 
 
@@ -69,10 +73,19 @@ class KnockOut:
         device: where to run.
         batch_size: token positions computed in one pass.
         roles: False runs the ABC partners instead, scored on the names in the slots of IO and S2.
+        baseline: what a head's mean is, see the module's docstring; `neutral` needs no `means`.
     """
 
     def __init__(
-        self, decoder: Decoder, prompts: list[Prompt], means: Means, device: str, batch_size: int, *, roles: bool = True
+        self,
+        decoder: Decoder,
+        prompts: list[Prompt],
+        means: Means,
+        device: str,
+        batch_size: int,
+        *,
+        roles: bool = True,
+        baseline: Baseline = "abc",
     ) -> None:
         self.decoder, self.prompts, self.batch_size = decoder, prompts, batch_size
         self.batch = Batch(prompts, device)
@@ -81,8 +94,12 @@ class KnockOut:
         self.names = torch.tensor(slots, device=device)
         length = self.batch.mask.shape[1]
         self.positions = {place: self.batch.at(place) for place in PLACES}
-        self.means = torch.stack([_fit(means[row.template], length) for row in prompts], 1)
         self._bases: dict[str, Cache] = {}
+        if baseline == "neutral":
+            flipped = self.decoder.forward(self.batch.tokens("roles_flipped"), self.batch.mask, keep=True)
+            self.means = (torch.stack(self.clean().z) + torch.stack(flipped.z)) / 2
+        else:
+            self.means = torch.stack([_fit(means[row.template], length) for row in prompts], 1)
 
     def clean(self) -> Cache:
         """The whole model."""

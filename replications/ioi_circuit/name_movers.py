@@ -1,48 +1,38 @@
-"""Name movers (Wang et al. 2022, section 3): what they attend to and write, who steers them, who stands in for them.
+"""Name movers (Wang et al. 2022, section 3): what they attend to and write, who stands in for them.
 
 writing_follows_attention  correlation, over prompts and the two names, of a head's attention to a name and what it
                            adds to that name's logit (figure 3c); mean over the heads with a class that act on the
                            logits, with a minus for those that write with one. Null: attention shuffled in each head
-attention_steered          part of the attention of these heads to their name (IO; S2 for S-suppressing heads) that is
-                           lost when the S-inhibition heads get their outputs of the ABC partner at END (figure 4c).
-                           Control: as many other heads of the same layers in their place
 self_repair                1 - total / direct (section 3.4): `direct` is the drop of the logit difference when the name
                            movers' outputs at END are replaced by their template means in the final residual stream
                            alone, `total` the drop when they are replaced where they arise and all later layers are
                            recomputed. 0 if nothing makes up for them, 1 if the model does not notice
 backup_growth              growth of the direct effect of the backup name movers when the name movers are out
 
-A backup name mover is found by rule on the discovery half. It is no name mover itself, and its direct effect favours IO
-and has grown when the name movers are out: significantly, and by at least `minimum` percent of the logit difference.
-Growth is measured on the verification half.
+A backup name mover is found by rule on the discovery half: it attends from END to IO, does nothing that counts while
+the name movers are there, and its direct effect favours IO and has grown when they are out, significantly and by at
+least `minimum` percent of the logit difference. Growth is measured on the verification half.
 """
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from common.core.metrics import Metric
-from common.interp.decoder import Decoder
 from common.interp.partial_forward import at_position, rerun
-from replications.ioi_circuit.batches import Batch, Place, passes
-from replications.ioi_circuit.classes import HeadClasses
 from replications.ioi_circuit.knockout import KnockOut
-from replications.ioi_circuit.nodes import NodeSet, others_of_layers
+from replications.ioi_circuit.nodes import NodeSet
 from replications.ioi_circuit.prompt_statistics import (
     PerPrompt,
-    SignificantEffects,
     beside_null,
     clustered,
     significant,
 )
 from replications.ioi_circuit.residual import read_difference
 
-SIGN = {"name_mover": 1.0, "negative": -1.0, "s_suppressing": -1.0}
-NAME_SLOTS: tuple[Place, ...] = ("io", "s1", "s2")
-ATTENDS_TO: dict[str, Place] = {"name_mover": "io", "negative": "io", "s_suppressing": "s2"}
-STEERED_COLUMNS = ["head", "class", "name", "before", "after", "after_random"]
+SIGN = {"name_mover": 1.0, "negative": -1.0, "s_suppressing": -1.0, "s_copying": 1.0}
 RANDOM_BACKUPS = 200  # draws of as many later heads
 
 
@@ -66,75 +56,6 @@ def measure_writing(table: pd.DataFrame, draws: int) -> dict[str, Metric]:
     text = "mean over heads of sign times correlation of attention to a name and what is added to its logit"
     metric = beside_null(value, len(heads), null, unit="1", formula=text, name="shuffled_attention")
     return {"writing_follows_attention": metric}
-
-
-def steered_attention(
-    decoder: Decoder, batch: Batch, classes: HeadClasses, draws: int
-) -> tuple[dict[str, Metric], pd.DataFrame]:
-    """`attention_steered` and a table of mean attention (head, class, name, before, after, after_random).
-
-    Both are empty if no head is a mover or none an S-inhibition head.
-
-    Args:
-        decoder: the model.
-        batch: discovery prompts.
-        classes: by receiver set.
-        draws: random sets of heads.
-    """
-    movers = {head: kind for head, kind in classes["logits"].items() if kind in ATTENDS_TO}
-    steering = [head for head, kind in classes["mover_queries"].items() if kind == "s_inhibition"]
-    if not movers or not steering:
-        return {}, pd.DataFrame(columns=STEERED_COLUMNS)
-    generator = np.random.default_rng(0)
-    clean, partner = passes(decoder, batch)
-    first, end = min(steering) // decoder.n_heads, batch.at("end")
-
-    def attention(patched: list[int]) -> Float[np.ndarray, "mover name prompt"]:
-        """Attention from END of every mover, with some heads patched there."""
-        kept: dict[int, Tensor] = {}
-
-        def keep(layer: int, pattern: Tensor) -> None:
-            rows = at_position(pattern.transpose(1, 2), end)
-            for mover in movers:
-                if mover // decoder.n_heads == layer:
-                    slots = [at_position(rows[:, mover % decoder.n_heads], batch.at(name)) for name in NAME_SLOTS]
-                    kept[mover] = torch.stack(slots)
-
-        def edit(layer: int, z: Tensor) -> Tensor:
-            heads = [head % decoder.n_heads for head in patched if head // decoder.n_heads == layer]
-            if not heads:
-                return z
-            z = z.clone()
-            rows = torch.arange(len(z), device=z.device)[:, None]
-            z[rows, end[:, None], heads] = at_position(partner.z[layer], end)[:, heads]
-            return z
-
-        tokens = batch.tokens("original")
-        decoder.forward(tokens, batch.mask, edit, patterns=keep, resume=(first, clean.resid_pre[first]))
-        stacked: np.ndarray = torch.stack([kept[mover] for mover in movers]).double().cpu().numpy()
-        return stacked
-
-    before, after = attention([]), attention(steering)
-    others = [others_of_layers(sorted(steering), decoder.n_heads, set(steering), generator) for _ in range(draws)]
-    random = np.stack([attention(heads) for heads in others])
-    own = [NAME_SLOTS.index(ATTENDS_TO[kind]) for kind in movers.values()]
-    rows = np.arange(len(own))
-    metric = clustered(
-        (before - after)[rows, own].sum(0),
-        batch.prompts,
-        unit="1",
-        formula="part of the movers' attention to their name that is lost, S-inhibition heads patched at END",
-        denominators=before[rows, own].sum(0),
-        draws={"other_heads": (before - random)[:, rows, own].sum(1)},
-    )
-    records = [
-        [f"{mover // decoder.n_heads}.{mover % decoder.n_heads}", kind, name]
-        + [values[row, column].mean() for values in (before, after)]
-        + [random[:, row, column].mean()]
-        for row, (mover, kind) in enumerate(movers.items())
-        for column, name in enumerate(NAME_SLOTS)
-    ]
-    return {"attention_steered": metric}, pd.DataFrame(records, columns=STEERED_COLUMNS)
 
 
 def direct_effects(
@@ -178,18 +99,21 @@ def growth(
     return -after, before - after
 
 
-def find_backups(where: KnockOut, movers: NodeSet, draws: int, minimum: float) -> SignificantEffects:
-    """The rule of the module's docstring; `sign` is 1 for a backup name mover. Mean growth in percent."""
-    total = where.decoder.n_layers * where.decoder.n_heads
+def find_backups(
+    where: KnockOut, movers: NodeSet, candidates: Bool[np.ndarray, " head"], draws: int, minimum: float
+) -> tuple[Float[np.ndarray, " head"], Bool[np.ndarray, " head"]]:
+    """Mean growth in percent, and the backup name movers by the rule of the module's docstring.
+
+    `candidates`: heads that attend to IO and do nothing that counts while the movers are there.
+    """
     if not movers:
-        return SignificantEffects(np.zeros(total), np.zeros(total), 0.0)
+        return np.zeros(len(candidates)), np.zeros(len(candidates), dtype=bool)
     effect, grown = growth(where, movers)
     whole = where.differences([frozenset()], remove=True)[0].mean()
     growing = significant(100 * grown / whole, draws, minimum)
-    own = np.zeros(total, dtype=bool)
+    own = np.zeros(len(candidates), dtype=bool)
     own[[node.layer * where.decoder.n_heads + node.head for node in movers]] = True
-    backups = (growing.sign > 0) & (effect.mean(1) > 0) & ~own
-    return SignificantEffects(growing.mean, backups.astype(np.float64), growing.threshold)
+    return growing.mean, candidates & (growing.sign > 0) & (effect.mean(1) > 0) & ~own
 
 
 def measure_repair(

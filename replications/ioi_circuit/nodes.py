@@ -1,7 +1,7 @@
 """Nodes of a circuit, a head at one of three positions each, sets of them, and the names of their classes.
 
-The last class is no class: heads with an effect that meet no rule. Backup name movers (`backup`) are found by another
-test (name_movers.py) and are not among these.
+Heads with an effect that meet no rule are `unclassified`, those whose class does not hold in `STABLE` of all resamples
+of the prompts are `unstable`. Backup name movers (`backup`) are found by another test (name_movers.py).
 """
 
 from dataclasses import dataclass
@@ -19,20 +19,28 @@ PLACE_OF_RECEIVER: dict[str, Place] = {
     "inhibition_keys": "s2",
     "induction_keys": "s1_next",
 }
-FURTHER_RECEIVERS: dict[str, Place] = {"inhibition_queries": "end", "induction_queries": "s2"}
-"""Receiver sets that are swept and shown, but name no head and rank none."""
+FURTHER_RECEIVERS: dict[str, Place] = {
+    "name_mover_queries": "end",
+    "suppressor_queries": "end",
+    "end_reader_values": "end",
+}
+"""Receivers apart: swept and shown, but they name no head and rank none."""
 CLASSES = (
     "name_mover",
     "negative",
     "s_suppressing",
+    "s_copying",
+    "end_reader",
     "s_inhibition",
     "induction",
     "duplicate",
     "previous",
-    "unclassified",
 )
-NAMED = (*CLASSES[:-1], "backup")
+UNNAMED = ("unclassified", "unstable")
+NAMED = (*CLASSES, "backup")
 """Everything that is a class."""
+STABLE = 0.8
+"""A head has a class if it has it in at least this share of the resamples."""
 
 
 @dataclass(frozen=True, order=True)

@@ -20,8 +20,7 @@ from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_model
 from common.interp.decoder import Decoder
-from replications.ioi_circuit import published
-from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced
+from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Place, balanced
 from replications.ioi_circuit.classes import (
     CONTRASTS,
     COPYING,
@@ -32,11 +31,27 @@ from replications.ioi_circuit.classes import (
 )
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.knockout import KnockOut, read_means
-from replications.ioi_circuit.name_movers import find_backups, measure_writing, steered_attention
-from replications.ioi_circuit.nodes import CLASSES, FURTHER_RECEIVERS, PLACE_OF_RECEIVER, Node, others_of_layers
-from replications.ioi_circuit.prompt_statistics import SignificantEffects, beside_null, clustered, t_values
+from replications.ioi_circuit.name_movers import find_backups, measure_writing
+from replications.ioi_circuit.nodes import (
+    CLASSES,
+    FURTHER_RECEIVERS,
+    PLACE_OF_RECEIVER,
+    PLACES,
+    UNNAMED,
+    Node,
+    others_of_layers,
+)
+from replications.ioi_circuit.passes import passes_by_template
+from replications.ioi_circuit.prompt_statistics import beside_null, clustered, t_values
 from replications.ioi_circuit.settings import PathPatching
-from replications.ioi_circuit.sweeps import Effects, add_sweep, discover, passes_by_template, sweep_further
+from replications.ioi_circuit.sweeps import (
+    Effects,
+    Rules,
+    add_sweep,
+    discover,
+    sweep_flipped,
+    sweep_further,
+)
 
 FORMULA = "path_patch_w22"
 BATCH_SIZE = 4096  # token positions in one pass of the knock-outs
@@ -49,15 +64,13 @@ class PathPatchingFiles(Files):
     """for the template means with which name movers are knocked out"""
     metrics: Path
     heads: Path
-    """effects, scores and class of each head"""
+    """effects, scores, class and stability of each head"""
     attention: Path
     """attention at END and direct effect on each name, per head and prompt"""
-    steered: Path
-    """where the movers attend, without and with the S-inhibition heads patched"""
 
 
 def path_patching(files: PathPatchingFiles, settings: PathPatching, run: RunInfo) -> None:
-    """Writes `metrics.json` and three tables."""
+    """Writes `metrics.json` and two tables."""
     rows = read_prompts(files.prompts, "circuit_prompts")
     bridge = load_model(files.manifest.parent, device=run.device)
     period, draws = settings.period, settings.draws
@@ -65,29 +78,30 @@ def path_patching(files: PathPatchingFiles, settings: PathPatching, run: RunInfo
         raise UserError(f"twice period={period} is longer than the context of {bridge.cfg.n_ctx}; lower `period`")
     decoder = Decoder(bridge, max(2 * period, *(row.positions.end + 1 for row in rows)))
     name_ids = torch.tensor(sorted({row.io_id for row in rows} | {row.s_id for row in rows}), device=run.device)
-    ends = Batch(balanced(rows, DISCOVERY, settings.end_prompts), run.device)
-    inner = balanced(rows, DISCOVERY, settings.inner_prompts)
+    screened: dict[Place, int] = {place: settings.screened_inner for place in PLACES} | {"end": settings.screened}
+    rules = Rules(settings.minimum_percent, draws, screened, settings.resamples)
     with torch.no_grad():
         random_tokens = random_token_scores(decoder, period, settings.sequences, seed=0)
-        scores = head_scores(decoder, ends, name_ids, random_tokens, draws)
-        effects, classes = discover(decoder, ends.prompts, inner, scores, settings.minimum_percent, draws)
-        where = KnockOut(decoder, ends.prompts, read_means(files.activations, run.device), run.device, BATCH_SIZE)
+        of_ends = passes_by_template(decoder, balanced(rows, DISCOVERY, settings.end_prompts))
+        of_inner = [one.thinned(settings.inner_step) for one in of_ends]
+        inner = [row for one in of_inner for row in one.batch.prompts]
+        scores = head_scores(decoder, of_ends, name_ids, random_tokens, draws)
+        effects, classes = discover(decoder, of_ends, of_inner, scores, rules)
+        further = sweep_further(decoder, classes, of_inner, settings.screened_inner)
+        flipped = sweep_flipped(decoder, effects, of_inner)
+        where = KnockOut(decoder, inner, read_means(files.activations, run.device), run.device, BATCH_SIZE)
         movers = [divmod(head, decoder.n_heads) for head, kind in classes["logits"].items() if kind == "name_mover"]
         mover_nodes = frozenset(Node(layer, head, "end") for layer, head in movers)
-        backups = find_backups(where, mover_nodes, draws, settings.minimum_percent)
+        candidates = (scores.contrasts["to_io"].sign > 0) & (effects.significant["logits"].sign == 0)
+        growth, backups = find_backups(where, mover_nodes, candidates, draws, settings.minimum_percent)
         metrics = patch_again(decoder, effects, classes, balanced(rows, VERIFICATION, settings.again_prompts))
-        further = sweep_further(decoder, classes, ends.prompts, inner) if settings.further_receivers else Effects()
-        steered, attends = steered_attention(decoder, Batch(inner, run.device), classes, settings.steering_draws)
-    table = head_table(decoder, effects, classes, scores, further)
-    table["backup_growth"], table["backup"] = backups.mean, backups.sign
+    table = head_table(decoder, effects, flipped, further, classes, scores)
+    table["backup_growth"], table["backup"] = growth, backups.astype(float)
     written = attention_table(decoder, effects, classes, scores)
-    metrics |= measure_sweeps(effects, draws) | measure_sweeps(further, draws) | measure_classes(effects, classes)
-    metrics |= steered | measure_writing(written, draws)
-    metrics["n_backup"] = without_interval(float(backups.sign.sum()), len(table), "heads", "heads named by rule")
-    if files.manifest.parent.name == published.MODEL:
-        metrics |= published.measure_overlap(table, draws)
+    metrics |= measure_sweeps(effects, draws) | measure_classes(effects, classes) | measure_writing(written, draws)
+    metrics["n_backup"] = without_interval(float(backups.sum()), len(table), "heads", "heads named by rule")
     write_metrics(files.metrics, metrics)
-    for path, content in ((files.heads, table), (files.attention, written), (files.steered, attends)):
+    for path, content in ((files.heads, table), (files.attention, written)):
         write_table(path, content)
 
 
@@ -104,7 +118,7 @@ def patch_again(decoder: Decoder, effects: Effects, classes: HeadClasses, prompt
     for name, receivers in effects.receivers.items():
         counted = effects.significant[name].sign
         of_receiver = classes["inhibition_values" if name == "inhibition_keys" else name]
-        heads = [head for head, kind in of_receiver.items() if kind != "unclassified" and counted[head]]
+        heads = [head for head, kind in of_receiver.items() if kind not in UNNAMED and counted[head]]
         if not heads:
             continue
         spared = set(np.flatnonzero(counted).tolist())
@@ -142,6 +156,7 @@ def measure_sweeps(effects: Effects, draws: int) -> dict[str, Metric]:
     metrics: dict[str, Metric] = {}
     for name in effects.values:
         values, clean, rows = effects.difference(name), effects.clean[name], effects.prompts[name]
+        estimate = effects.estimate[name]
         strongest = values[int(np.argmin(values.mean(1)))]
         flips = np.random.default_rng(1).choice([-1.0, 1.0], size=(draws, len(clean)))
         metrics[f"{name}_strongest"] = clustered(
@@ -150,25 +165,29 @@ def measure_sweeps(effects: Effects, draws: int) -> dict[str, Metric]:
         metrics[f"{name}_largest_t"] = beside_null(
             float(np.abs(t_values(values)).max()),
             len(clean),
-            np.array([np.abs(t_values(values * flip)).max() for flip in flips]),
+            np.array([np.abs(t_values(estimate * flip)).max() for flip in flips]),
             unit="1",
             formula="largest |t| of all heads",
             name="flipped_roles",
         )
+        swept = values.any(1)
+        agreement = float(np.corrcoef(values[swept].mean(1), estimate[swept].mean(1))[0, 1])
+        text = "correlation of exact and first-order effects over the heads that were swept"
+        metrics[f"{name}_screen_agrees"] = without_interval(agreement, int(swept.sum()), "1", text)
     return metrics
 
 
 def measure_classes(effects: Effects, classes: HeadClasses) -> dict[str, Metric]:
     """Per class: heads. Per receiver set: what stays unclassified."""
     metrics = {}
-    for kind in CLASSES:
+    for kind in (*CLASSES, *UNNAMED):
         heads = {head for of_receiver in classes.values() for head, label in of_receiver.items() if label == kind}
         metrics[f"n_{kind}"] = without_interval(
             float(len(heads)), len(effects.values["logits"]), "heads", "heads named by rule"
         )
     for name, of_receiver in classes.items():
         size = np.abs(effects.difference(name).mean(1))
-        known = [head for head, label in of_receiver.items() if label != "unclassified"]
+        known = [head for head, label in of_receiver.items() if label not in UNNAMED]
         share = float(size[known].sum() / size[list(of_receiver)].sum()) if of_receiver else 0.0
         text = "part of the summed size of counted effects that comes from heads with a class"
         metrics[f"{name}_classified_share"] = without_interval(share, max(len(of_receiver), 1), "share", text)
@@ -176,27 +195,34 @@ def measure_classes(effects: Effects, classes: HeadClasses) -> dict[str, Metric]
 
 
 def head_table(
-    decoder: Decoder, effects: Effects, classes: HeadClasses, scores: HeadScores, further: Effects
+    decoder: Decoder, effects: Effects, flipped: Effects, further: Effects, classes: HeadClasses, scores: HeadScores
 ) -> pd.DataFrame:
-    """One row per head: effects in percent, scores with thresholds met or not, and its class at each receiver set."""
+    """One row per head: effects in percent, scores with thresholds met or not, and its class at each receiver set.
+
+    `<receivers>_flip` is half of the effect with flipped roles, `<receivers>_stability` the share of the resamples in
+    which the head has its class. Heads that were screened out have their first-order estimate (`_exact` is false).
+    """
     total = decoder.n_layers * decoder.n_heads
     columns: dict[str, object] = {
         "layer": np.repeat(np.arange(decoder.n_layers), decoder.n_heads),
         "head": np.tile(np.arange(decoder.n_heads), decoder.n_layers),
     }
+    nothing: Float[np.ndarray, "head prompt two"] = np.zeros((total, 1, 2))
     for name in PLACE_OF_RECEIVER:
-        values: Float[np.ndarray, "head prompt two"] = effects.values.get(name, np.zeros((total, 1, 2)))
-        scale = 100 / effects.clean[name].mean() if name in effects.clean else 0.0
-        columns[name] = scale * (values[..., 0] - values[..., 1]).mean(1)
+        shown, of_receiver = name in effects.values, "inhibition_values" if name == "inhibition_keys" else name
+        values, scale = effects.values.get(name, nothing), 100 / effects.clean[name].mean() if shown else 0.0
+        exact = (values[..., 0] - values[..., 1]).mean(1)
+        columns[name] = scale * (np.where(exact == 0, effects.estimate[name].mean(1), exact) if shown else exact)
+        columns[f"{name}_exact"] = exact != 0
         columns[f"{name}_io"], columns[f"{name}_s"] = scale * values[..., 0].mean(1), scale * values[..., 1].mean(1)
-        known: SignificantEffects | None = effects.significant.get(name)
-        columns[f"{name}_counts"] = np.zeros(total) if known is None else known.sign
-        of_receiver = classes.get("inhibition_values" if name == "inhibition_keys" else name, {})
-        columns[f"{name}_class"] = [of_receiver.get(head, "") for head in range(total)]
+        columns[f"{name}_flip"] = flipped.estimate[name].mean(1) if shown else np.zeros(total)
+        columns[f"{name}_counts"] = effects.significant[name].sign if shown else np.zeros(total)
+        columns[f"{name}_class"] = [classes.get(of_receiver, {}).get(head, "") for head in range(total)]
+        columns[f"{name}_stability"] = [
+            effects.stability.get(of_receiver, {}).get(head, np.nan) for head in range(total)
+        ]
     for name in FURTHER_RECEIVERS:
-        swept = name in further.values
-        mean = further.difference(name).mean(1) / further.clean[name].mean() if swept else np.full(total, np.nan)
-        columns[name] = 100 * mean
+        columns[name] = further.percent(name).mean(1) if name in further.values else np.full(total, np.nan)
     for name in (*CONTRASTS, *COPYING):
         score = (scores.contrasts | scores.copying)[name]
         columns[name], columns[f"{name}_passes"] = score.mean, score.sign

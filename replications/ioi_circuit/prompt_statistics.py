@@ -15,6 +15,7 @@ choice and the same measurement.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -99,19 +100,42 @@ def role_flips(n_prompts: int, draws: int, seed: int = 0) -> Draws:
 
 @dataclass(frozen=True)
 class SignificantEffects:
-    """For each head: mean over prompts, and its sign if the mean is significant, else 0."""
+    """For each head: its values over prompts, and the rule by which its mean counts."""
 
-    mean: Float[np.ndarray, " head"]
-    sign: Float[np.ndarray, " head"]
+    values: Float[np.ndarray, "head prompt"]
     threshold: float
+    minimum: float = 0.0
+
+    @cached_property
+    def mean(self) -> Float[np.ndarray, " head"]:
+        mean: np.ndarray = self.values.mean(1)
+        return mean
+
+    @cached_property
+    def sign(self) -> Float[np.ndarray, " head"]:
+        """Sign of the mean if it is significant, else 0."""
+        passes = (np.abs(t_values(self.values)) > self.threshold) & (np.abs(self.mean) >= self.minimum)
+        sign: np.ndarray = np.sign(self.mean) * passes
+        return sign
+
+    def resampled(self, seed: int) -> "SignificantEffects":
+        """The same rule on prompts drawn with replacement; equal seeds draw equal prompts."""
+        count = self.values.shape[1]
+        index = np.random.default_rng([seed, count]).integers(0, count, count)
+        return SignificantEffects(self.values[:, index], self.threshold, self.minimum)
 
 
-def significant(values: Float[np.ndarray, "head prompt"], draws: int, minimum: float = 0.0) -> SignificantEffects:
-    """Heads whose |t| exceeds that of the best head with roles flipped, and whose mean is at least `minimum`."""
-    threshold = family_threshold(values, draws)
-    mean = values.mean(1)
-    passes = (np.abs(t_values(values)) > threshold) & (np.abs(mean) >= minimum)
-    return SignificantEffects(mean, np.sign(mean) * passes, threshold)
+def significant(
+    values: Float[np.ndarray, "head prompt"],
+    draws: int,
+    minimum: float = 0.0,
+    family: Float[np.ndarray, "every prompt"] | None = None,
+) -> SignificantEffects:
+    """Heads whose |t| exceeds that of the best head with roles flipped, and whose mean is at least `minimum`.
+
+    `family`: values of all heads of the family, where `values` has zeros for those that were screened out.
+    """
+    return SignificantEffects(values, family_threshold(values if family is None else family, draws), minimum)
 
 
 def family_threshold(values: Float[np.ndarray, "head prompt"], draws: int, level: float = 0.95) -> float:
@@ -150,15 +174,3 @@ def crossfit_null(
 ) -> Draws:
     """`crossfit` on effects whose roles were flipped, one row per draw of `flips`."""
     return np.stack([crossfit(effects * flip[:, None], half, top, sign) for flip in flips])
-
-
-def late_share_parts(
-    effects: Float[np.ndarray, "prompt head"], half: Int[np.ndarray, " prompt"], late: Float[np.ndarray, "draw head"]
-) -> tuple[Draws, PerPrompt]:
-    """Summed effect of the late heads that lower the difference on the other half, and of all such heads.
-
-    `late` is 1 for late heads and 0 for others, one row per draw.
-    """
-    means = np.stack([effects[half == 1 - side].mean(0) for side in (0, 1)])
-    harmful = effects * (means < 0)[half]
-    return late @ harmful.T, harmful.sum(1)

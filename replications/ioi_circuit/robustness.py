@@ -13,7 +13,6 @@ import torch
 from common.core.metrics import write_metrics
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from replications.ioi_circuit import published
 from replications.ioi_circuit.ablation_grid import ablation_grid, measure_grid
 from replications.ioi_circuit.batches import VERIFICATION, balanced, load_circuit_prompts
 from replications.ioi_circuit.completeness import (
@@ -67,8 +66,6 @@ def robustness(files: RobustnessFiles, settings: Robustness, run: RunInfo) -> No
         where, with_few = on(settings.grid_prompts), on(settings.grid_prompts, few_means=True)
         grid = ablation_grid(where, with_few, chosen, settings.small_group)
         metrics |= measure_grid(grid)
-        if files.manifest.parent.name == published.MODEL:
-            metrics |= published.measure_published(few, settings.random_sets)
     write_metrics(files.metrics, metrics)
     for path, content in ((files.nodes, chosen), (files.parts, parts), (files.grid, grid)):
         write_table(path, content)

@@ -1,4 +1,4 @@
-# IOI: prompts -> one model pass -> baseline, logit lens and direct path; path patching -> verification by knock-outs;
+# IOI: prompts -> one model pass -> baseline and direct path; path patching -> verification by knock-outs;
 # supplement.smk has what only larger scales run. For every language model of the run.
 from common.engine.rules import Steps, captions, figure_files, parts
 
@@ -8,14 +8,13 @@ CATEGORY = "IOI circuit"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 MODEL = "<results>/{model}"
 FIGURES = {
-    "Baseline": {"baseline": ["answers", "adversarial"]},
-    "Logit lens": {"logit_lens": ["lens"]},
+    "Baseline": {"baseline": ["answers"]},
     "Direct path": {"direct_path": ["heat_map", "strongest_heads"]},
     "Path patching": {
-        "path_patching": ["sweeps", "attention", "steered", "random_tokens"]
+        "path_patching": ["sweeps", "attention", "random_tokens", "stability"]
     },
-    "Signals": {"signals": ["signals"]},
-    "Verification": {"verification": ["curve", "completeness", "diagram"]},
+    "Signals": {"signals": ["signals", "place_or_token"]},
+    "Verification": {"verification": ["trivial", "curve", "completeness", "diagram"]},
 }
 
 
@@ -62,26 +61,21 @@ use rule step as baseline with:
         **STEP("baseline", config["baseline"], run=False),
 
 
-use rule step as direct_effects with:
+use rule step as direct_path with:
     input:
         manifest="<models>/{model}/manifest.json",
         prompts=rules.prompts.output.prompts,
         activations=rules.collect.output.activations,
     output:
-        lens_metrics=f"{MODEL}/logit_lens/metrics.json",
-        lens=f"{MODEL}/logit_lens/lens.csv",
         metrics=f"{MODEL}/direct_path/metrics.json",
         heads=f"{MODEL}/direct_path/heads.csv",
     log:
-        "<logs>/{model}/direct_effects.log",
+        "<logs>/{model}/direct_path.log",
     resources:
         **ON_GPU,
         mem_mb=3000,
     params:
-        **STEP(
-            "direct_effects",
-            {key: config[key] for key in ("logit_lens", "direct_path")},
-        ),
+        **STEP("direct_path", config["direct_path"]),
 
 
 use rule step as path_patching with:
@@ -93,7 +87,6 @@ use rule step as path_patching with:
         metrics=f"{MODEL}/path_patching/metrics.json",
         heads=f"{MODEL}/path_patching/heads.csv",
         attention=f"{MODEL}/path_patching/attention.csv",
-        steered=f"{MODEL}/path_patching/steered.csv",
     log:
         "<logs>/{model}/path_patching.log",
     resources:
@@ -148,7 +141,7 @@ include: "supplement.smk"
 use rule step as draw with:
     input:
         rules.baseline.output,
-        rules.direct_effects.output,
+        rules.direct_path.output,
         rules.path_patching.output,
         rules.signals.output,
         rules.verification.output,

@@ -32,6 +32,7 @@ from common.interp.partial_forward import at_position, rerun
 from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, load_circuit_prompts
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.nodes import others_of_layers
+from replications.ioi_circuit.place_or_token import measure_edits, run_edits
 from replications.ioi_circuit.prompt_statistics import clustered
 from replications.ioi_circuit.residual import read_difference
 from replications.ioi_circuit.settings import Signals
@@ -71,9 +72,17 @@ def signals(files: SignalsFiles, settings: Signals, run: RunInfo) -> None:
     generator = np.random.default_rng(0)
     spared = set(steering)
     others = [others_of_layers(steering, decoder.n_heads, spared, generator) for _ in range(settings.draws)]
+    induction = pd.read_csv(files.heads).query("inhibition_values_class == 'induction'")
+    readers = sorted(int(number) for number in induction["layer"] * decoder.n_heads + induction["head"])
     with torch.no_grad():
-        clean, patched = patch(decoder, Batch(rows, run.device), [steering, *others])
-    write_metrics(files.metrics, measure(clean, patched[0], patched[1:], rows, len(steering)))
+        batch = Batch(rows, run.device)
+        clean, patched = patch(decoder, batch, [steering, *others])
+        runs = run_edits(decoder, batch)
+        edits = measure_edits(decoder, runs, "s2", readers, settings.edit_draws, "induction")
+        edits |= measure_edits(decoder, runs, "end", steering, settings.edit_draws, "inhibition")
+    metrics = measure(clean, patched[0], patched[1:], rows, len(steering)) | edits
+    metrics["n_induction"] = without_interval(float(len(readers)), 1, "heads", "induction heads")
+    write_metrics(files.metrics, metrics)
     write_table(files.signals, signal_table(clean, patched[0], patched[1:]))
 
 

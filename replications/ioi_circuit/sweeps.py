@@ -8,10 +8,15 @@ The order is that of Wang et al. (2022, section 3); formula `path_patch_w22` (co
     inhibition_keys      their keys at S2
     induction_keys       keys at S1+1 of the induction heads
 
-Two more sets show who acts on where these heads attend; they name nobody and enter no choice:
+Receivers apart, which name nobody and enter no choice:
 
-    inhibition_queries   queries at END of the S-inhibition heads
-    induction_queries    queries at S2 of the induction heads
+    name_mover_queries   queries at END of the name movers alone
+    suppressor_queries   queries at END of the S-suppressing heads alone
+    end_reader_values    values at END of the heads that read END itself
+
+All heads are screened to first order on all prompts; those with the largest mean get the exact sweep, and only these
+can count. The threshold is that of the whole family. Heads are named with ABC partners. With flipped roles (S2 <- IO)
+all heads stand beside it to first order, halved, since a flip moves a head from one role to the other.
 """
 
 import time
@@ -25,38 +30,42 @@ from jaxtyping import Float
 
 from common.core.errors import UserError
 from common.core.step import track
-from common.interp.decoder import Cache, Decoder
+from common.interp.decoder import Decoder
 from common.interp.partial_forward import at_position
-from common.interp.path_patching import Receivers, kv_heads, path_patch
-from replications.ioi_circuit.batches import Batch, by_template, passes
+from common.interp.path_patching import Receivers, first_order, kv_heads, path_patch
+from replications.ioi_circuit.batches import Batch, Place
 from replications.ioi_circuit.classes import (
     HeadClasses,
     HeadScores,
+    Rule,
     direct_classes,
     inhibition_classes,
     previous_classes,
     s2_classes,
+    stable_classes,
 )
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.nodes import FURTHER_RECEIVERS, PLACE_OF_RECEIVER
+from replications.ioi_circuit.passes import Passes
 from replications.ioi_circuit.prompt_statistics import SignificantEffects, significant
-from replications.ioi_circuit.residual import read_names
+from replications.ioi_circuit.residual import read_difference, read_names
 
 NOBODY = Receivers("k", ())
+APART = {
+    "name_mover_queries": ("q", "name_mover"),
+    "suppressor_queries": ("q", "s_suppressing"),
+    "end_reader_values": ("v", "end_reader"),
+}
 
 
-class Passes(NamedTuple):
-    """Prompts of one template, so that windows have one length, with the passes over them and their ABC partners."""
+class Rules(NamedTuple):
+    """How heads come to count and to be named; see `settings.PathPatching`."""
 
-    batch: Batch
-    clean: Cache
-    partner: Cache
-
-
-def passes_by_template(decoder: Decoder, prompts: list[Prompt]) -> list[Passes]:
-    """The passes that all receiver sets of these prompts share."""
-    batches = [Batch(group, decoder.W_O[0].device.type) for group in by_template(prompts)]
-    return [Passes(batch, *passes(decoder, batch)) for batch in batches]
+    minimum: float
+    draws: int
+    screened: dict[Place, int]
+    """how many heads get the exact sweep, by position of the receivers"""
+    resamples: int
 
 
 @dataclass
@@ -68,6 +77,12 @@ class Effects:
     clean: dict[str, Float[np.ndarray, " prompt"]] = field(default_factory=dict)
     receivers: dict[str, Receivers | None] = field(default_factory=dict)
     significant: dict[str, SignificantEffects] = field(default_factory=dict)
+    senders: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    """Heads that had the exact sweep; the others' values are 0"""
+    estimate: dict[str, Float[np.ndarray, "head prompt"]] = field(default_factory=dict)
+    """Change of the logit difference to first order, all heads"""
+    stability: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Per receiver set: share of the resamples in which a head has its class"""
 
     def difference(self, name: str) -> Float[np.ndarray, "head prompt"]:
         """Change of logit(IO) - logit(S)."""
@@ -81,37 +96,62 @@ class Effects:
 
 
 def discover(
-    decoder: Decoder, ends: list[Prompt], inner: list[Prompt], scores: HeadScores, minimum: float, draws: int
+    decoder: Decoder, of_ends: list[Passes], of_inner: list[Passes], scores: HeadScores, rules: Rules
 ) -> tuple[Effects, HeadClasses]:
     """The five sweeps; returns effects and, per receiver set, the class of every head with an effect.
 
     Args:
         decoder: the model.
-        ends: prompts of the receivers at END.
-        inner: prompts of the receivers at S2 and S1+1.
+        of_ends: prompts of the receivers at END.
+        of_inner: prompts of the receivers at S2 and S1+1.
         scores: what the rules know of the heads.
-        minimum: smallest effect that counts, in percent.
-        draws: of flipped roles.
+        rules: when a head counts.
 
     Raises:
         UserError: no head has an effect on the logits, so there is nothing to follow back.
     """
     effects, classes = Effects(), HeadClasses()
-    of_ends = passes_by_template(decoder, ends)
-    of_inner = of_ends if inner is ends else passes_by_template(decoder, inner)
 
     def sweep(name: str, prompts: list[Passes]) -> SignificantEffects:
-        add_sweep(decoder, effects, name, prompts, receivers_of(name, classes, decoder))
-        effects.significant[name] = significant(effects.percent(name), draws, minimum)
+        receivers = receivers_of(name, classes, decoder)
+        senders = screen(decoder, effects, name, prompts, receivers, rules.screened[PLACE_OF_RECEIVER[name]])
+        add_sweep(decoder, effects, name, prompts, receivers, senders)
+        family = 100 * effects.estimate[name] / effects.clean[name].mean()
+        effects.significant[name] = significant(effects.percent(name), rules.draws, rules.minimum, family)
         return effects.significant[name]
 
-    classes["logits"] = direct_classes(sweep("logits", of_ends), scores)
-    classes["mover_queries"] = inhibition_classes(sweep("mover_queries", of_ends), scores)
+    def named(name: str, rule: Rule, *swept: SignificantEffects) -> None:
+        classes[name], effects.stability[name] = stable_classes(rule, list(swept), scores, rules.resamples)
+
+    named("logits", direct_classes, sweep("logits", of_ends))
+    named("mover_queries", inhibition_classes, sweep("mover_queries", of_ends))
     sides = [sweep(name, of_inner) for name in ("inhibition_values", "inhibition_keys")]
-    classes["inhibition_values"] = s2_classes(sides, scores)
+    named("inhibition_values", s2_classes, *sides)
     if receivers_of("induction_keys", classes, decoder) != NOBODY:
-        classes["induction_keys"] = previous_classes(sweep("induction_keys", of_inner), scores)
+        named("induction_keys", previous_classes, sweep("induction_keys", of_inner))
     return effects, classes
+
+
+def screen(
+    decoder: Decoder, effects: Effects, name: str, prompts: list[Passes], receivers: Receivers | None, count: int
+) -> set[tuple[int, int]]:
+    """The `count` heads with the largest mean effect to first order; keeps the estimates in `effects`."""
+    place = (PLACE_OF_RECEIVER | FURTHER_RECEIVERS)[name]
+    parts = []
+    for batch, cache, partner, *_ in prompts:
+
+        def read(final: Float[torch.Tensor, "n d"], batch: Batch = batch) -> Float[torch.Tensor, " n"]:
+            return read_difference(decoder.bridge, final, batch.names)
+
+        change = first_order(decoder, cache, partner, batch.at(place), batch.at("end"), receivers, read)
+        parts.append(change.double().cpu().numpy())
+    values = np.concatenate(parts, 1)
+    every = np.zeros((decoder.n_layers * decoder.n_heads, values.shape[1]))
+    every[: len(values)] = values
+    effects.estimate[name] = every
+    largest = np.argsort(-np.abs(values.mean(1)), kind="stable")[:count]
+    effects.senders[name] = {divmod(int(head), decoder.n_heads) for head in largest}
+    return effects.senders[name]
 
 
 def receivers_of(name: str, classes: HeadClasses, decoder: Decoder) -> Receivers | None:
@@ -136,10 +176,10 @@ def receivers_of(name: str, classes: HeadClasses, decoder: Decoder) -> Receivers
         )
     if name == "mover_queries":
         return Receivers("q", movers)
-    if name in FURTHER_RECEIVERS:
-        kind, source = ("s_inhibition", "mover_queries") if "inhibition" in name else ("induction", "inhibition_values")
-        heads = of(source, kind)
-        return Receivers("q", heads) if heads else NOBODY
+    if name in APART:
+        kind, of_class = APART[name]
+        heads = of("logits", of_class)
+        return Receivers(kind, heads if kind == "q" else kv_heads(heads, decoder.group)) if heads else NOBODY  # type: ignore[arg-type]
     if name == "induction_keys":
         induction = of("inhibition_values", "induction")
         return Receivers("k", kv_heads(induction, decoder.group))
@@ -147,14 +187,32 @@ def receivers_of(name: str, classes: HeadClasses, decoder: Decoder) -> Receivers
     return Receivers("v" if name == "inhibition_values" else "k", kv_heads(s_heads or movers, decoder.group))
 
 
-def sweep_further(decoder: Decoder, classes: HeadClasses, ends: list[Prompt], inner: list[Prompt]) -> Effects:
-    """The two further receiver sets, where there are such heads."""
+def sweep_further(decoder: Decoder, classes: HeadClasses, ends: list[Passes], count: int) -> Effects:
+    """The receivers apart, where there are such heads."""
     effects = Effects()
-    for name, place in FURTHER_RECEIVERS.items():
+    for name in FURTHER_RECEIVERS:
         receivers = receivers_of(name, classes, decoder)
         if receivers != NOBODY:
-            add_sweep(decoder, effects, name, passes_by_template(decoder, ends if place == "end" else inner), receivers)
+            senders = screen(decoder, effects, name, ends, receivers, count)
+            add_sweep(decoder, effects, name, ends, receivers, senders)
     return effects
+
+
+def sweep_flipped(decoder: Decoder, effects: Effects, prompts: list[Passes]) -> Effects:
+    """`estimate` for the same receivers with flipped roles, in percent and halved."""
+    flipped, shared = Effects(), [one.with_partner(decoder, "roles_flipped") for one in prompts]
+    clean = np.concatenate([name_difference(decoder, one) for one in shared]).mean()
+    for name, receivers in effects.receivers.items():
+        screen(decoder, flipped, name, shared, receivers, 0)
+        flipped.estimate[name] *= 100 / clean / 2
+    return flipped
+
+
+def name_difference(decoder: Decoder, one: Passes) -> Float[np.ndarray, " n"]:
+    """logit(IO) - logit(S) of the clean pass."""
+    final = at_position(one.clean.final, one.batch.at("end"))
+    difference: np.ndarray = read_difference(decoder.bridge, final, one.batch.names).double().cpu().numpy()
+    return difference
 
 
 def add_sweep(
@@ -172,7 +230,7 @@ def add_sweep(
     place = (PLACE_OF_RECEIVER | FURTHER_RECEIVERS)[name]
     started = time.perf_counter()
     parts, cleans = [], []
-    for batch, cache, partner in track(prompts, name):
+    for batch, cache, partner, *_ in track(prompts, name):
         patched = path_patch(decoder, cache, partner, batch.at(place), batch.at("end"), receivers, senders)
         clean = name_logits(decoder, at_position(cache.final, batch.at("end"))[None], batch)
         change = name_logits(decoder, patched, batch) - clean
@@ -182,7 +240,7 @@ def add_sweep(
         cleans.append(clean[0, :, 0] - clean[0, :, 1])
     effects.values[name] = np.concatenate(parts, 1)
     effects.clean[name] = np.concatenate(cleans)
-    effects.prompts[name] = [row for batch, _, _ in prompts for row in batch.prompts]
+    effects.prompts[name] = [row for batch, *_ in prompts for row in batch.prompts]
     effects.receivers[name] = receivers
     shown = [f"{layer}.{head}" for layer, head in receivers.heads] if receivers else []
     print(f"{name}: {len(effects.prompts[name])} prompts, receivers {shown}, {time.perf_counter() - started:.0f} s")

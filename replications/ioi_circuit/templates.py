@@ -24,14 +24,6 @@ TEMPLATES = (
     "Two friends, {first} and {second}, noticed a {object} at the {place}. {subject} gave it to",
 )
 
-EXTRA_SENTENCES = (
-    "{name} had a good day.",
-    "{name} was enjoying the situation.",
-    "{name} was tired.",
-    "{name} liked being with a friend.",
-    "{name} was full of enthusiasm.",
-)
-
 # fmt: off
 NAMES = (
     "Aaron", "Adam", "Alan", "Alex", "Alice", "Amy", "Andrew", "Anna", "Anthony", "Arthur", "Barbara", "Ben",

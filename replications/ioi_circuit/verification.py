@@ -1,8 +1,8 @@
 """Step: chooses the circuit on the discovery half and tests it on the verification half (Wang et al. 2022, section 4).
 
-F is the mean logit difference. M is the model, C the circuit. Everything outside is mean-ablated per template
-(knockout.py), so F of no node is near 0. Measured here: faithfulness against trivial circuits, and classes taken out
-(completeness.py); self-repair (name_movers.py). robustness.py goes on from the circuit.
+F is the mean logit difference. M is the model, C the circuit. Everything outside is replaced (knockout.py), so F of no
+node is near 0. Measured here: faithfulness against trivial circuits, classes and greedily grown parts taken out
+(completeness.py), self-repair (name_movers.py). robustness.py goes on from the circuit.
 
 Size: nodes are ranked by their largest path-patching effect; of the sizes that hold every head with a class and at most
 `largest_share` of all heads, the one with the largest F on discovery prompts is the circuit. Nothing of the
@@ -30,11 +30,11 @@ from replications.ioi_circuit.completeness import (
     classes_of,
     measure_classes,
     measure_faithfulness,
-    role_blind,
+    measure_greedy,
 )
-from replications.ioi_circuit.knockout import KnockOut, read_means
+from replications.ioi_circuit.knockout import Baseline, KnockOut, read_means
 from replications.ioi_circuit.name_movers import measure_repair
-from replications.ioi_circuit.nodes import CLASSES, PLACE_OF_RECEIVER, node_set
+from replications.ioi_circuit.nodes import CLASSES, PLACE_OF_RECEIVER, UNNAMED, node_set
 from replications.ioi_circuit.settings import Verification
 
 
@@ -47,7 +47,7 @@ class VerificationFiles(Files):
     """of path patching"""
     metrics: Path
     circuit: Path
-    """its nodes with class and effect, strongest first"""
+    """its nodes with class and effect, strongest first, and whether greedy search took them out"""
     curve: Path
     """faithfulness by size, on both halves"""
     classes: Path
@@ -61,25 +61,31 @@ def verification(files: VerificationFiles, settings: Verification, run: RunInfo)
     ranked = rank_nodes(heads)
     means = read_means(files.activations, run.device)
 
-    def on(half: int, count: int, *, roles: bool = True) -> KnockOut:
+    def on(half: int, count: int, *, roles: bool = True, baseline: Baseline = "abc") -> KnockOut:
         chosen = balanced(rows, half, count)
-        return KnockOut(decoder, chosen, means, run.device, settings.batch_size, roles=roles)
+        return KnockOut(decoder, chosen, means, run.device, settings.batch_size, roles=roles, baseline=baseline)
 
     with torch.no_grad():
-        fresh = on(VERIFICATION, settings.verify_prompts)
-        points = size_curve(on(DISCOVERY, settings.curve_prompts), fresh, ranked, settings.sizes, len(heads))
+        fresh, seen = on(VERIFICATION, settings.verify_prompts), on(DISCOVERY, settings.curve_prompts)
+        points = size_curve(seen, fresh, ranked, settings.sizes, len(heads))
         size, small = choose(points, ranked, len(heads), settings.largest_share, settings.smallest_faithfulness)
         chosen = ranked.iloc[:size].reset_index(drop=True)
         label_backups(chosen, heads)
         circuits, classes = circuits_of(chosen, ranked), classes_of(chosen)
         nodes = circuits["circuit"]
-        removed, kept = by_class(fresh, circuits, classes)
-        metrics = measure_faithfulness(fresh, nodes, removed, kept)
+        blind = on(VERIFICATION, settings.verify_prompts, roles=False)
+        neutral = on(VERIFICATION, settings.verify_prompts, baseline="neutral")
+        metrics = measure_faithfulness(fresh, blind, neutral, circuits, settings.random_sets, settings.blind_sets)
+        compared = {name: circuits[name] for name in ("circuit", "naive", "two_heads")}
+        removed, kept = by_class(fresh, compared, classes)
         metrics |= measure_classes(removed, kept, fresh.prompts)
-        metrics |= role_blind(on(VERIFICATION, settings.verify_prompts, roles=False), fresh, circuits)
+        searched = on(DISCOVERY, settings.greedy_prompts)
+        greedy, part = measure_greedy(searched, fresh, nodes, settings.greedy, settings.blind_sets)
+        metrics |= greedy
         if movers := classes.get("name_mover"):
             backups, strongest = np.flatnonzero(heads["backup"]).tolist(), int(heads["backup_growth"].argmax())
             metrics |= measure_repair(fresh, movers, backups, strongest, removed)
+    chosen["greedy"] = [node_set(chosen.iloc[[row]]) <= part for row in range(len(chosen))]
     share = len({(node.layer, node.head) for node in nodes}) / len(heads)
     metrics["circuit_heads_share"] = without_interval(
         share, len(heads), "share", "heads of the circuit / heads of the model"
@@ -107,7 +113,7 @@ def rank_nodes(heads: pd.DataFrame) -> pd.DataFrame:
                 "place": place,
                 "receiver": receiver,
                 "effect": heads[receiver],
-                "class": heads[f"{receiver}_class"].fillna("").replace("", "uncounted"),
+                "class": heads[f"{receiver}_class"].astype(object).fillna("").replace("", "uncounted"),
             }
         )
         for receiver, place in PLACE_OF_RECEIVER.items()
@@ -135,7 +141,7 @@ def choose(
     points: pd.DataFrame, ranked: pd.DataFrame, total: int, largest_share: float, smallest_faithfulness: float
 ) -> tuple[int, bool]:
     """Number of nodes of the circuit by the rule of the module's docstring, and whether it is a small circuit."""
-    named = ranked.index[ranked["class"].isin(CLASSES[:-1])]
+    named = ranked.index[ranked["class"].isin(CLASSES)]
     least = int(named.max()) + 1 if len(named) else len(ranked) + 1
     small = points[points["heads"] <= largest_share * total]
     allowed = small[small["nodes"] >= least]
@@ -148,7 +154,7 @@ def label_backups(chosen: pd.DataFrame, heads: pd.DataFrame) -> None:
     """Nodes at END without a class that are backup name movers get that class; the choice of size came before."""
     backups = {(row["layer"], row["head"]) for _, row in heads[heads["backup"] > 0].iterrows()}
     pairs = pd.Series(list(zip(chosen["layer"], chosen["head"], strict=True)), index=chosen.index)
-    free = chosen["class"].isin(["unclassified", "uncounted"]) & (chosen["place"] == "end")
+    free = chosen["class"].isin([*UNNAMED, "uncounted"]) & (chosen["place"] == "end")
     chosen.loc[free & pairs.isin(backups), "class"] = "backup"
 
 

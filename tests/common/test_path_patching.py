@@ -10,7 +10,15 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from common.core.errors import UserError
 from common.interp.decoder import Cache, Decoder
-from common.interp.path_patching import Receivers, kv_heads, patch_heads, patch_residual, patch_sublayer, path_patch
+from common.interp.path_patching import (
+    Receivers,
+    first_order,
+    kv_heads,
+    patch_heads,
+    patch_residual,
+    patch_sublayer,
+    path_patch,
+)
 from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
 from tests.fixtures.ioi_circuit_tiny import alone, tiny_tokenizer
 
@@ -131,6 +139,28 @@ def test_chosen_senders_are_the_same_rows(
         some = path_patch(decoder, caches["original"], caches["abc"], position, end, receivers, senders)
         rows = [layer * decoder.n_heads + head for layer, head in senders]
         torch.testing.assert_close(some, every[rows], atol=1e-5, rtol=1e-5)
+
+
+def test_first_order_is_the_slope_of_exact_path_patching(
+    decoder: Decoder, prompts: list[Prompt], caches: dict[Version, Cache]
+) -> None:
+    """Central differences: partners three hundredths of the way to the ABC prompt, and as far away from it."""
+    end, clean, step = index(prompts, "end"), caches["original"], 3e-2
+    direction = torch.randn(decoder.W_O[0].shape[-1], generator=torch.Generator().manual_seed(0))
+
+    def read(final: Tensor) -> Tensor:
+        return final @ direction
+
+    def moved(by: float) -> Cache:
+        return Cache(z=[one + by * (other - one) for one, other in zip(clean.z, caches["abc"].z, strict=True)])
+
+    for name, receivers in receiver_sets(decoder):
+        position = index(prompts, name)
+        found = first_order(decoder, clean, caches["abc"], position, end, receivers, read)
+        above, below = (path_patch(decoder, clean, moved(by), position, end, receivers) for by in (step, -step))
+        slope = (read(above) - read(below)) / (2 * step)
+        assert found.shape == slope.shape
+        assert (found - slope).norm() < 0.1 * slope.norm(), (name, receivers)
 
 
 def test_patching_a_prompt_with_itself_changes_nothing(

@@ -1,4 +1,4 @@
-"""Baseline and adversarial prompts on made-up answers: good models pass the claims, broken ones fail them."""
+"""Behaviour on made-up answers."""
 
 from pathlib import Path
 
@@ -9,9 +9,8 @@ import pytest
 from common.core.errors import UserError
 from common.core.metrics import Metric
 from replications.ioi_circuit import baseline
-from replications.ioi_circuit.baseline import BaselineFiles, measure, measure_adversarial
-from replications.ioi_circuit.dataset import VERSIONS, Adversarial, Prompt
-from replications.ioi_circuit.prompts import EXTRAS
+from replications.ioi_circuit.baseline import BaselineFiles, measure
+from replications.ioi_circuit.dataset import VERSIONS, Prompt
 from replications.ioi_circuit.settings import Baseline
 from tests.fixtures.ioi_circuit_tiny import tiny_prompts, within
 
@@ -42,32 +41,12 @@ def answers_table(prompts: list[Prompt], differences: dict[str, float]) -> pd.Da
 
 
 def baseline_metrics(table: pd.DataFrame, prompts: list[Prompt], own: float = 0.0) -> dict[str, Metric]:
-    """All metrics but the adversarial ones. On ABC prompts the subject's logit is 2 below that of the name in S1."""
+    """All metrics. On ABC prompts the subject's logit is 2 below that of the name in S1."""
     slots = np.random.default_rng(6).normal(0, 0.5, (len(prompts), 3)) + np.array([own, 0.0, -2.0])
     return measure(table, prompts, slots, np.full((len(prompts), 3), 0.1), shuffles=200)
 
 
-GOOD = {"original": 4.0, "abc": 0.0, "nouns_redrawn": 4.0, "names_swapped": -4.0}
-
-
-def test_only_a_sentence_about_io_misleads(prompts: list[Prompt]) -> None:
-    made = [
-        Adversarial(index=index, extra=extra, text="", tokens=[])
-        for index in range(0, 60, 2)
-        for extra in EXTRAS
-    ]  # fmt: skip
-    generator = np.random.default_rng(8)
-    own = np.stack([generator.normal(4, 0.1, len(prompts)), np.zeros(len(prompts))], 1)
-
-    def measured(drops: dict[str, float]) -> Metric:
-        logits = np.array([[own[item.index, 0] - drops[item.extra], 0.0] for item in made])
-        logits += generator.normal(0, 0.1, logits.shape)
-        return measure_adversarial(made, prompts, logits, logits, own, own)["adversarial_drop"]
-
-    misled = measured({"io": 2.0, "s": 0.2})
-    assert within(misled, 0.5, 0.05)
-    assert misled.control("sentence_about_s").value == pytest.approx(0.05, abs=0.02)
-    assert measured({"io": 2.0, "s": 2.0}).control("sentence_about_s").difference.value == pytest.approx(0, abs=0.02)
+GOOD = {"original": 4.0, "abc": 0.0, "nouns_redrawn": 4.0, "roles_flipped": -4.0}
 
 
 def test_baseline_metrics_of_a_model_that_does_the_task(prompts: list[Prompt]) -> None:
@@ -79,8 +58,8 @@ def test_baseline_metrics_of_a_model_that_does_the_task(prompts: list[Prompt]) -
     shuffled = metrics["share_io_above_s"].control("shuffled_roles")
     assert 0.35 < shuffled.ci_low < 0.5 < shuffled.ci_high < 0.65
     assert within(metrics["nouns_redrawn_retained"], 1, 0.05)
-    assert within(metrics["names_swapped_retained"], 1, 0.1)
-    assert metrics["names_swapped_retained"].control("abc").difference.value == pytest.approx(1, abs=0.1)
+    assert within(metrics["roles_flipped_retained"], 1, 0.1)
+    assert metrics["roles_flipped_retained"].control("abc").difference.value == pytest.approx(1, abs=0.1)
     assert metrics["abc_own_s2_retained"].control("abc_own").difference.value == pytest.approx(0.5, abs=0.1)
     assert metrics["logit_difference_abba"].n == metrics["logit_difference_baba"].n == len(prompts) // 2
 

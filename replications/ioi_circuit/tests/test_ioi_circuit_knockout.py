@@ -13,8 +13,17 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from common.interp.decoder import Decoder
 from common.interp.partial_forward import at_position
-from replications.ioi_circuit.completeness import EVERYTHING, by_class, gaps, greedy_parts, minimality, random_parts
-from replications.ioi_circuit.direct_effects import direct_residual
+from replications.ioi_circuit.completeness import (
+    EVERYTHING,
+    by_class,
+    gaps,
+    greedy_parts,
+    measure_greedy,
+    minimality,
+    random_parts,
+    random_upstream,
+)
+from replications.ioi_circuit.direct_path import direct_residual
 from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.name_movers import direct_effects, find_backups
 from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, PLACES, Node, node_set, random_like
@@ -133,14 +142,53 @@ def test_direct_effects_equal_the_direct_residual_path(bridge: TransformerBridge
 
 def test_backup_heads_are_heads_whose_effect_grows(knockout: KnockOut) -> None:
     movers = frozenset({Node(0, 0, "end"), Node(0, 1, "end")})
-    found = find_backups(knockout, movers, draws=100, minimum=0.0)
+    every = np.ones(knockout.decoder.n_layers * knockout.decoder.n_heads, dtype=bool)
+    growth, backups = find_backups(knockout, movers, every, draws=100, minimum=0.0)
     _, before = direct_effects(knockout, movers, EVERYTHING)
     _, after = direct_effects(knockout, movers, movers)
     whole = knockout.differences([EVERYTHING], remove=True)[0].mean()
-    np.testing.assert_allclose(found.mean, 100 * (before - after).mean(1) / whole, atol=1e-6)
-    assert found.sign[[0, 1]].tolist() == [0, 0]
-    assert set(found.sign) <= {0.0, 1.0}
-    assert not find_backups(knockout, EVERYTHING, draws=100, minimum=0.0).sign.any()
+    np.testing.assert_allclose(growth, 100 * (before - after).mean(1) / whole, atol=1e-6)
+    assert not backups[[0, 1]].any()
+    assert not find_backups(knockout, movers, ~every, draws=100, minimum=0.0)[1].any()
+    assert not find_backups(knockout, EVERYTHING, every, draws=100, minimum=0.0)[1].any()
+
+
+def test_the_neutral_baseline_is_half_of_prompt_and_flip(decoder: Decoder, knockout: KnockOut) -> None:
+    """Roles exchanged throughout, a neutral head writes the same; here all heads are neutral."""
+    neutral = KnockOut(decoder, knockout.prompts, {}, "cpu", 50, baseline="neutral")
+    for row, prompt in enumerate(knockout.prompts):
+        z = [
+            decoder.forward(
+                torch.tensor([prompt.versions[version].tokens[: prompt.positions.end + 1]]),
+                torch.ones(1, prompt.positions.end + 1, dtype=torch.bool),
+                keep=True,
+            ).z
+            for version in ("original", "roles_flipped")
+        ]
+        for layer, (one, other) in enumerate(zip(*z, strict=True)):
+            mean = neutral.means[layer, row, : prompt.positions.end + 1]
+            torch.testing.assert_close(mean, (one + other)[0] / 2, atol=1e-5, rtol=1e-5)
+    [kept], [model] = neutral.differences([EVERYTHING]), neutral.differences([EVERYTHING], remove=True)
+    assert np.abs(kept - model).max() > 1e-2
+
+
+def test_random_upstream_keeps_the_writers_and_draws_the_rest_in_its_layers() -> None:
+    writers = frozenset({Node(3, 1, "end"), Node(2, 0, "end")})
+    circuits = {"circuit": writers | {Node(1, 2, "s2"), Node(0, 1, "s1_next")}, "writers_only": writers}
+    drawn = random_upstream(circuits, 5, 40)
+    assert all(writers <= nodes for nodes in drawn)
+    assert {(node.layer, node.place) for nodes in drawn for node in nodes - writers} == {(1, "s2"), (0, "s1_next")}
+    assert {node.head for nodes in drawn for node in nodes - writers} == set(range(5))
+
+
+def test_the_greedy_part_is_measured_on_other_prompts(knockout: KnockOut) -> None:
+    metrics, part = measure_greedy(knockout, knockout, NODES, Greedy(runs=1, iterations=2, candidates=4), 20)
+    gap = knockout.differences([part], remove=True)[0] - knockout.differences([NODES - part])[0]
+    whole = knockout.differences([EVERYTHING], remove=True)[0].mean()
+    assert abs(metrics["greedy_gap"].value) == pytest.approx(abs(gap.mean() / whole), abs=1e-4)
+    nothing = metrics["greedy_gap"].control("nothing_removed").value
+    kept = knockout.differences([NODES])[0].mean()
+    assert abs(nothing) == pytest.approx(abs(1 - kept / whole), abs=1e-4)
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,4 +1,4 @@
-"""The measures on made-up effects whose answer is known: halves, nulls, lens, claims, figures."""
+"""The measures on made-up effects whose answer is known: halves, nulls, figures."""
 
 from pathlib import Path
 
@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from common.core.figures import draw_figures
 from common.core.metrics import Metric
 from common.core.settings import ROOT
-from replications.ioi_circuit import direct_effects, figures, prompt_statistics
+from replications.ioi_circuit import direct_path, figures, prompt_statistics
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.prompt_statistics import clustered, role_flips
-from replications.ioi_circuit.settings import DirectPath
 from tests.fixtures.ioi_circuit_tiny import tiny_prompts, within
 
 LAYERS, HEADS = 6, 3
@@ -29,7 +28,7 @@ def prompts() -> list[Prompt]:
 def planted(prompts: list[Prompt]) -> dict[str, np.ndarray]:
     """Effects on (IO, S): head 5.1 raises S by 2 logits on removal, 4.0 lowers IO by 1, 5.2 raises IO by 0.8."""
     noise = np.random.default_rng(0).normal(0, 0.1, size=(2, len(prompts), LAYERS, HEADS, 2))
-    effects = {"abc": noise[0].copy(), "nouns_redrawn": noise[1].copy()}
+    effects = {"abc": noise[0].copy(), "nouns_redrawn": noise[1].copy(), "roles_flipped": noise[1].copy()}
     effects["abc"][:, 5, 1, 1] += 2.0
     effects["abc"][:, 4, 0, 0] -= 1.0
     effects["abc"][:, 5, 2, 0] += 0.8
@@ -37,19 +36,21 @@ def planted(prompts: list[Prompt]) -> dict[str, np.ndarray]:
 
 
 def metrics_of(effects: dict[str, np.ndarray], prompts: list[Prompt]) -> dict[str, Metric]:
-    settings = DirectPath(batch_size=1, top=2, late_depth=0.66, draws=200)
-    return direct_effects.measure_heads(effects, np.full(len(prompts), 4.0), prompts, settings)
+    together = effects["abc"].sum((1, 2))
+    return direct_path.measure_heads(effects, together, np.full(len(prompts), 4.0), prompts, 200)
 
 
 def test_planted_heads_are_measured(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
     metrics = metrics_of(planted, prompts)
     assert within(metrics["strongest_negative"], -50, 2)
-    assert within(metrics["few_negative"], -75, 3)
     assert within(metrics["strongest_positive"], 20, 2)
-    assert within(metrics["strongest_negative_rise_of_s"], 50, 2)
-    assert metrics["strongest_negative_rise_of_s"].control("fall_of_io").value == pytest.approx(0, abs=2)
+    assert within(metrics["one_head_on_s"], 50, 2)
+    assert metrics["one_head_on_s"].control("fall_of_io").value == pytest.approx(0, abs=2)
+    assert metrics["one_head_on_s"].control("next_writer").value == pytest.approx(25, abs=2)  # it lowers IO
+    assert metrics["flip_one_head"].value == pytest.approx(0, abs=2)
+    assert metrics["all_heads_on_s"].value == pytest.approx(50, abs=5)
+    assert metrics["all_heads_on_s"].control("fall_of_io").value == pytest.approx(25 - 20, abs=5)
     assert metrics["strongest_negative"].control("nouns_redrawn").value == pytest.approx(0, abs=2)
-    assert metrics["late_share"].value == pytest.approx(1, abs=0.1)
     assert metrics["strongest_negative"].per_seed is not None
     assert len(metrics["strongest_negative"].per_seed) == 3
 
@@ -58,7 +59,7 @@ def test_null_contains_zero_and_excludes_the_planted_effect(
     planted: dict[str, np.ndarray], prompts: list[Prompt]
 ) -> None:
     metrics = metrics_of(planted, prompts)
-    for name, effect in (("strongest_negative", -50), ("strongest_positive", 20), ("few_negative", -75)):
+    for name, effect in (("strongest_negative", -50), ("strongest_positive", 20)):
         null = metrics[name].control("flipped_roles")
         assert null.n == 200
         assert null.ci_low < 0 < null.ci_high
@@ -89,17 +90,6 @@ def test_crossfit_equals_the_literal_loop(seed: int, top: int, sign: int) -> Non
         ranked = sorted(range(7), key=lambda head: -sign * np.mean([effects[other, head] for other in others]))
         expected.append(sum(effects[row, head] for head in ranked[:top]))
     np.testing.assert_allclose(prompt_statistics.crossfit(effects, half, top, sign), expected, atol=1e-12)
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_late_share_parts_add_up(seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    effects, half = generator.normal(size=(10, 8)), np.arange(10) % 2
-    late = (np.arange(8) >= 5).astype(float)
-    parts, total = prompt_statistics.late_share_parts(effects, half, np.stack([late, 1 - late, np.ones(8)]))
-    np.testing.assert_allclose(parts[0] + parts[1], total, atol=1e-12)
-    np.testing.assert_allclose(parts[2], total, atol=1e-12)
 
 
 def test_null_of_flipped_roles_goes_through_the_same_choice() -> None:
@@ -141,42 +131,15 @@ def test_draws_are_one_control_with_their_mean_their_range_and_a_paired_differen
     assert (control.difference.ci_low, control.difference.ci_high) == pytest.approx((paired.ci_low, paired.ci_high))
 
 
-def lens_logits(prompts: list[Prompt], jump: int, size: float) -> np.ndarray:
-    logits = np.random.default_rng(4).normal(0, 0.3, size=(len(prompts), 9, 2))
-    logits[:, jump:, 0] += size
-    return logits
-
-
-def test_lens_measures_where_the_difference_appears(prompts: list[Prompt]) -> None:
-    abc = lens_logits(prompts, 6, 0.0)
-    controls = {"abc": abc, "abc_own": abc}
-    late = direct_effects.measure_lens({"original": lens_logits(prompts, 6, 5.0), **controls}, prompts, 0.5)
-    assert within(late["late_gain"], 1, 0.05)
-    assert late["half_depth"].per_seed == [0.75] * 3
-    assert late["late_gain"].control("abc").value == pytest.approx(0, abs=0.05)
-    early = direct_effects.measure_lens({"original": lens_logits(prompts, 2, 5.0), **controls}, prompts, 0.5)
-    assert within(early["late_gain"], 0, 0.05)
-
-
-@pytest.mark.parametrize(
-    ("curve", "depth"), [([0, 0, 1, 2], 2 / 3), ([2, 2, 2, 2], 0.0), ([0, 5, 0, 2], 1.0), ([0, 3, 1, 2], 1 / 3)]
-)
-def test_half_depth(curve: list[float], depth: float) -> None:
-    assert direct_effects.half_depth(np.array(curve, dtype=float)) == pytest.approx(depth)
-
-
 def test_figures_are_drawn_from_tables(planted: dict[str, np.ndarray], prompts: list[Prompt], tmp_path: Path) -> None:
-    logits = {"original": lens_logits(prompts, 6, 5.0), "abc": lens_logits(prompts, 6, 0.0)}
-    names = ("logit_lens/lens", "direct_path/heat_map", "direct_path/strongest_heads")
-    for part in ("logit_lens", "direct_path"):
-        (tmp_path / part).mkdir()
-    direct_effects.lens_table(logits, prompts).to_csv(tmp_path / "logit_lens/lens.csv", index=False)
-    table = direct_effects.head_table(planted, np.full(len(prompts), 4.0), prompts)
+    names = ("direct_path/heat_map", "direct_path/strongest_heads")
+    (tmp_path / "direct_path").mkdir()
+    table = direct_path.head_table(planted, np.full(len(prompts), 4.0), prompts)
     table.to_csv(tmp_path / "direct_path/heads.csv", index=False)
     svg = [tmp_path / f"{name.replace('/', '/figures/')}.svg" for name in names]
     draw_figures(figures.PLANS, [ROOT / f"replications/ioi_circuit/captions/{path.stem}.rst" for path in svg], svg)
     assert all(len(list(path.parent.glob(f"{path.stem}.*"))) == 5 for path in svg)
     drawn = pd.read_csv(tmp_path / "direct_path/figures/heat_map.csv")
-    assert len(drawn) == 3 * LAYERS * HEADS
-    top = drawn[drawn["quantity"] == "difference"].nsmallest(1, "percent").iloc[0]
+    assert len(drawn) == 2 * 3 * LAYERS * HEADS  # two baselines
+    top = drawn[(drawn["quantity"] == "difference") & (drawn["partner"] == "abc")].nsmallest(1, "percent").iloc[0]
     assert (top["layer"], top["head"]) == (5, 1)

@@ -14,7 +14,7 @@ from common.data.models import load_model, load_tokenizer
 from common.interp.decoder import Decoder
 from replications.ioi_circuit.collect import run_versions
 from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
-from replications.ioi_circuit.direct_effects import direct_residual
+from replications.ioi_circuit.direct_path import direct_residual
 from replications.ioi_circuit.residual import check_architecture, read_names
 from tests.fixtures.ioi_circuit_tiny import alone, tiny_prompts
 
@@ -81,13 +81,13 @@ def literal_effects(
 def fast_effects(
     bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor], partner: str
 ) -> Tensor:
-    final = collected["resid.original"][:, -1]
+    final = collected["final.original"]
     return direct_residual(
         bridge, final, collected["z.original"], collected[f"z.{partner}"], names_of(prompts), batch_size=4
     )
 
 
-@pytest.mark.parametrize("partner", ["abc", "nouns_redrawn"])
+@pytest.mark.parametrize("partner", ["abc", "roles_flipped"])
 def test_direct_residual_equals_the_literal_version(
     bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor], partner: Version
 ) -> None:
@@ -113,7 +113,7 @@ def test_all_heads_together_are_not_the_sum_because_the_norm_is_recomputed(
     """With a frozen norm single effects would add up; here they must not, or the norm was not recomputed."""
     singly = fast_effects(bridge, prompts, collected, "abc").sum((1, 2))
     change = torch.einsum("nlhe,lhed->nd", collected["z.abc"] - collected["z.original"], bridge.W_O)
-    final = collected["resid.original"][:, -1]
+    final = collected["final.original"]
     both = read_names(bridge, torch.stack([final, final + change], 1), names_of(prompts))
     assert (singly - (both[:, 1] - both[:, 0])).abs().max() > 1e-2
 
@@ -157,35 +157,6 @@ def test_without_the_mask_padding_on_the_left_would_matter(bridge: TransformerBr
     assert (bridge(padded)[0, -1] - bridge(tokens)[0, -1]).abs().max() > 1e-2
 
 
-def test_lens_at_the_last_layer_is_the_output(
-    bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor]
-) -> None:
-    for version in ("original", "abc"):
-        lens = read_names(bridge, collected[f"resid.{version}"], names_of(prompts))
-        assert lens.shape == (len(prompts), bridge.cfg.n_layers + 1, 2)
-        torch.testing.assert_close(lens[:, -1], collected[f"logits.{version}"], atol=1e-4, rtol=0)
-        assert (lens[:, 0] - lens[:, -1]).abs().max() > 1e-2
-
-
-def test_lens_equals_reading_a_truncated_model(
-    bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor]
-) -> None:
-    """Layer 1 of the lens = a forward pass whose last block's output is replaced by the stream before block 1."""
-    prompt = prompts[0]
-    seen: list[Tensor] = []
-
-    def keep(value: Tensor, hook: object) -> None:
-        seen.append(value.clone())
-
-    hooks = [
-        ("blocks.1.hook_resid_pre", keep),
-        (f"blocks.{bridge.cfg.n_layers - 1}.hook_resid_post", lambda value, hook: seen[0]),
-    ]
-    logits = bridge.run_with_hooks(alone(prompt, "original"), fwd_hooks=hooks)
-    lens = read_names(bridge, collected["resid.original"], names_of(prompts))
-    torch.testing.assert_close(lens[0, 1], centred(bridge, logits, prompt), atol=1e-4, rtol=0)
-
-
 def test_planted_name_mover_is_found(bridge: TransformerBridge, prompts: list[Prompt]) -> None:
     """A head whose output on the partner prompt lies along W_U[S] - W_U[IO] must be the most negative one."""
     names = names_of(prompts)
@@ -211,7 +182,7 @@ def test_batch_size_and_repetition_change_no_bit(
     effects = [
         direct_residual(
             bridge,
-            collected["resid.original"][:, -1],
+            collected["final.original"],
             collected["z.original"],
             collected["z.abc"],
             names_of(prompts),

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from replications.ioi_circuit import edge_ground_truth, ground_truth
 from replications.ioi_circuit.batches import balanced
-from replications.ioi_circuit.classes import HeadScores, direct_classes, previous_classes, s2_classes
+from replications.ioi_circuit.classes import (
+    HeadScores,
+    direct_classes,
+    inhibition_classes,
+    previous_classes,
+    s2_classes,
+    stable_classes,
+)
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.nodes import PLACES, others_of_layers
 from replications.ioi_circuit.planted import TRUTH, measure_sizes, relative_sizes
@@ -49,15 +56,22 @@ def test_family_threshold_is_crossed_by_an_effect_and_by_luck_one_time_in_twenty
 
 
 def of(*values: int) -> SignificantEffects:
-    array = np.array(values, dtype=float)
-    return SignificantEffects(mean=array, sign=array, threshold=1.0)
+    """Heads whose mean is 1, -1 or 0 and counts if it is not 0."""
+    return SignificantEffects(np.repeat(np.array(values, dtype=float)[:, None], 6, 1), threshold=1.0)
 
 
 def test_rules_ask_for_effect_and_attention_and_copying() -> None:
-    contrasts = {"to_io": of(1, 1, -1, 1, 0), "to_s2": of(-1, -1, 1, -1, 0)}
-    copying = {"copy_io": of(1, -1, -1, -1, 1), "copy_s": of(1, -1, -1, 1, 1)}
-    found = direct_classes(of(-1, 1, -1, -1, 0), HeadScores(contrasts, copying, {}, {}))
-    assert found == {0: "name_mover", 1: "negative", 2: "s_suppressing", 3: "unclassified"}
+    contrasts = {
+        "to_io": of(1, 1, -1, 1, 0, -1, -1),
+        "to_s2": of(-1, -1, 1, -1, 0, 0, 0),
+        "to_s": of(-1, -1, 1, -1, 0, 1, 0),
+        "to_end": of(0, 0, 0, 0, 0, 0, 1),
+    }
+    copying = {"copy_io": of(1, -1, -1, -1, 1, 1, 1), "copy_s": of(1, -1, -1, 1, 1, 1, 1)}
+    found = direct_classes([of(-1, 1, -1, -1, 0, 1, 1)], HeadScores(contrasts, copying, {}, {}))
+    assert found == {
+        0: "name_mover", 1: "negative", 2: "s_suppressing", 3: "unclassified", 5: "s_copying", 6: "end_reader",
+    }  # fmt: skip
 
     contrasts = {"induction": of(1, 0, 1), "duplicate": of(0, 1, 0)}
     repeated = {name: np.array([0.9, 0.9, 0.0]) for name in ("induction", "duplicate")}
@@ -67,15 +81,29 @@ def test_rules_ask_for_effect_and_attention_and_copying() -> None:
     assert s2_classes([of(1, 1, 0)], scores) == {0: "unclassified", 1: "unclassified"}
 
     repeated = {"previous": np.array([0.9, 0.05, 0.9]), "previous_null": np.full(3, 0.1)}
-    found = previous_classes(of(-1, -1, 0), HeadScores({"previous": of(1, 1, 1)}, {}, repeated, {}))
+    found = previous_classes([of(-1, -1, 0)], HeadScores({"previous": of(1, 1, 1)}, {}, repeated, {}))
     assert found == {0: "previous", 1: "unclassified"}
+
+
+def test_a_class_that_rests_on_few_prompts_is_no_class() -> None:
+    """Head 0 acts on all forty prompts, head 1 on so few that the threshold is crossed by half of the resamples."""
+    generator = np.random.default_rng(0)
+    values = generator.normal(-1, 0.5, (3, 40))
+    values[1] += 1 - 0.35 * values[1].std() - values[1].mean() - 1
+    values[2] -= values[2].mean()
+    effects = SignificantEffects(values, threshold=float(abs(t_values(values)[1])) - 0.05)
+    scores = HeadScores({"to_s2": SignificantEffects(np.ones((3, 40)), 1.0)}, {}, {}, {})
+    classes, shares = stable_classes(inhibition_classes, [effects], scores, 200)
+    assert classes == {0: "s_inhibition", 1: "unstable"}
+    assert shares[0] == 1
+    assert 0.3 < shares[1] < 0.8
 
 
 @pytest.fixture(scope="module")
 def planted() -> dict[str, tuple[pd.DataFrame, dict[str, float]]]:
     torch.set_num_threads(1)
     greedy = Greedy(runs=1, iterations=1, candidates=7)
-    few = GroundTruth(n_prompts=14, minimum_percent=1.0, draws=100, greedy=greedy)
+    few = GroundTruth(n_prompts=28, minimum_percent=1.0, draws=100, resamples=20, greedy=greedy)
     return {name: ground_truth.one_model(7, name == "twin", few) for name in ("planted", "twin")}
 
 

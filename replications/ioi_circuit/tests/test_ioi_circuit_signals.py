@@ -8,6 +8,7 @@ from torch import Tensor
 from common.interp.decoder import Decoder
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.dataset import Prompt
+from replications.ioi_circuit.place_or_token import edited_tokens, patch_edits, run_edits
 from replications.ioi_circuit.residual import read_difference
 from replications.ioi_circuit.signals import PUBLISHED, VERSIONS, Version, coefficients, measure, patch, tokens_of
 from tests.fixtures.ioi_circuit_tiny import bridge as bridge
@@ -26,7 +27,6 @@ def test_versions_change_the_three_names_and_nothing_else(prompts: list[Prompt])
     batch = Batch(prompts, "cpu")
     found = {kind: tokens_of(batch, kind) for kind in VERSIONS}
     assert torch.equal(found[Version(1, 1)], batch.tokens("original"))
-    assert torch.equal(found[Version(-1, 1)], batch.tokens("names_swapped"))
     for number, row in enumerate(prompts):
         slots = [row.positions.io, row.positions.s1, row.positions.s2]
         a, b, (c, d, _) = row.io_id, row.s_id, row.abc_ids
@@ -65,6 +65,44 @@ def test_patched_heads_are_those_of_a_literal_run(
     assert np.abs(found[:2, 1:] - clean).max() > 1e-3  # these heads do something
     assert found[:, 0] == pytest.approx(np.tile(clean, (3, 1)), abs=1e-4)  # its own output changes nothing
     assert found[2] == pytest.approx(np.tile(clean, (6, 1)), abs=1e-4)  # no head, no change
+
+
+def test_edits_exchange_the_tokens_behind_the_names_and_the_second_mention(prompts: list[Prompt]) -> None:
+    batch = Batch(prompts, "cpu")
+    found, plain = edited_tokens(batch), batch.tokens("original")
+    assert torch.equal(found["flipped"], batch.tokens("roles_flipped"))
+    for number, row in enumerate(prompts):
+        io, s1, s2 = row.positions.io, row.positions.s1, row.positions.s2
+        moved = {io + 1: int(plain[number, s1 + 1]), s1 + 1: int(plain[number, io + 1])}
+        assert moved[io + 1] != moved[s1 + 1]
+        for name, changed in (("exchanged", moved), ("both", moved | {s2: row.io_id})):
+            expected = [changed.get(at, int(token)) for at, token in enumerate(plain[number])]
+            assert found[name][number].tolist() == expected
+
+
+def test_edits_are_patched_as_in_a_literal_run(decoder: Decoder, prompts: list[Prompt], no_gradients: None) -> None:
+    batch = Batch(prompts, "cpu")
+    heads = [1, decoder.n_heads + 2]
+    runs = run_edits(decoder, batch)
+    found = patch_edits(decoder, runs, "s2", heads)
+    at, end, rows = batch.at("s2"), batch.at("end"), torch.arange(len(prompts))
+    for number, tokens in enumerate(edited_tokens(batch).values()):
+        other = decoder.forward(tokens, batch.mask, keep=True).z
+
+        def edit(layer: int, z: Tensor, other: list[Tensor] = other) -> Tensor:
+            z = z.clone()
+            for head in heads:
+                if head // decoder.n_heads == layer:
+                    z[rows, at, head % decoder.n_heads] = other[layer][rows, at, head % decoder.n_heads]
+            return z
+
+        final = decoder.forward(batch.tokens("original"), batch.mask, edit).final
+        literal = read_difference(decoder.bridge, final[rows, end], batch.names).double().numpy()
+        assert found[number] == pytest.approx(literal, abs=1e-4)
+    plain = read_difference(decoder.bridge, runs.clean.final[rows, end], batch.names).numpy()
+    assert np.abs(found - plain).max() > 1e-3
+    both = patch_edits(decoder, runs, "s2", heads, ("flipped", "both"))
+    assert both == pytest.approx(found[[0, 2]], abs=1e-4)
 
 
 def test_the_fit_gives_the_published_coefficients(prompts: list[Prompt]) -> None:
