@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
-from common.core.settings import load_scale
+from common.core.settings import load_scale, replications
 from common.engine.config import Run
 from common.engine.hub_models import models_of
 
 pytestmark = pytest.mark.workflow
 OWN = "smollm2-135m-instruct-q4_1"
-STUDIED = ("feature_steering", "induction_heads", "ioi_circuit", "monosemanticity", "refusal_direction", "sparse_auto")
+STUDIED = {"feature_steering", "induction_heads", "ioi_circuit", "probing", "refusal_direction", "sparse_autoencoders"}
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,13 @@ def models(jobs):
     found = set()
     for job in jobs:
         if "model" in job.wildcards and job.rule != "materialise_model":
-            found.add((next(name for name in STUDIED if job.rule.startswith(name)), job.wildcards["model"]))
+            found.add((next(name for name in replications() if job.rule.startswith(name)), job.wildcards["model"]))
     return found
 
 
 def test_a_hub_model_joins_the_replications_whose_claims_name_it(project):
     found = models(project.planned(config=("scale=laptop", "hub=1")))
-    assert {name for name, model in found if model == OWN} >= set(STUDIED) - {"monosemanticity"}
+    assert {name for name, model in found if model == OWN} == STUDIED
     assert {pair for pair in found if pair[1] != OWN} == {("ioi_circuit", "gpt2"), ("feature_steering", "gpt2")}
 
 
