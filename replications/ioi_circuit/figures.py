@@ -1,7 +1,7 @@
 """Step: draws all figures of a model, or those of the planted circuit, from the tables of their parts.
 
-Here: behaviour, signals, place or token, trivial circuits, and the planted circuit. The others stand in head_figures.py,
-circuit_figures.py and edge_figures.py.
+Here: behaviour, signals, place or token, trivial circuits, and the planted circuit. The others stand in
+head_figures.py, circuit_figures.py and edge_figures.py.
 """
 
 import matplotlib.pyplot as plt
