@@ -32,15 +32,6 @@ COLOURS = {
 PRINTED_NODES = 40
 LIMITS = (1.5, 2.5)
 CIRCUITS = {"circuit": ("circuit", "o"), "naive": ("naive circuit", "D"), "two_heads": ("two strongest heads", "^")}
-TRIVIAL = {
-    "circuit": ("circuit", PALETTE[0]), "two_heads": ("two strongest heads", PALETTE[1]),
-    "writers_only": ("its writers alone", PALETTE[2]), "random_upstream": ("writers, random upstream", "0.6"),
-}  # fmt: skip
-MEASURES = {
-    "circuit_faithfulness": "faithfulness,\nABC means", "faithfulness_neutral": "faithfulness,\nroles averaged",
-    "faithfulness_abba": "ABBA\n(ABC means)", "faithfulness_baba": "BABA\n(ABC means)",
-    "repetition_kept": "part that needs\na repeated name",
-}  # fmt: skip
 COLUMNS = {"s1_next": (0.0, "S1+1"), "s2": (0.8, "S2"), "end": (2.0, "END")}
 LOGITS = 2.75  # place of the box
 READERS = {
@@ -71,31 +62,6 @@ def curve(table: pd.DataFrame, metrics: dict[str, Metric]) -> Figure:
     axes.set_ylabel("faithfulness F(C) / F(M)")
     axes.legend(frameon=False)
     return figure
-
-
-def trivial(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
-    """The circuit beside trivial circuits, by what is measured."""
-    records = []
-    for measure in MEASURES:
-        metric = metrics[measure]
-        shown = {"circuit": metric} | {one.name: one for one in metric.controls if one.name in TRIVIAL}
-        records += [
-            {"measure": measure, "set": name, "value": one.value, "low": one.ci_low, "high": one.ci_high}
-            for name, one in shown.items()
-        ]
-    table = pd.DataFrame(records)
-    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 2.8))
-    for shift, (name, (label, colour)) in enumerate(TRIVIAL.items()):
-        part = table[table["set"] == name]
-        x = part["measure"].map(list(MEASURES).index) + 0.2 * (shift - 1.5)
-        reach = [part["value"] - part["low"], part["high"] - part["value"]]
-        axes.bar(x, part["value"], 0.18, yerr=reach, color=colour, label=label, error_kw={"elinewidth": 0.9})
-    for value in (0, 1):
-        axes.axhline(value, color="0.6", linewidth=0.8, zorder=0)
-    axes.set_xticks(range(len(MEASURES)), list(MEASURES.values()))
-    axes.set_ylabel("share of the model's")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    return figure, table
 
 
 def completeness(table: pd.DataFrame) -> Figure:

@@ -1,11 +1,7 @@
-"""Faithfulness, completeness and minimality (Wang et al. 2022, section 4): does the circuit break as the model does?
+"""Completeness and minimality (Wang et al. 2022, section 4): does the circuit break as the model does?
 
 F is the mean logit difference, M the model, C the circuit, M minus K the model without the nodes K.
 
-    faithfulness    F(C) / F(M)
-    repetition      F(C) on the prompts minus F(C) on ABC prompts (name in the slot of IO minus the subject's), over the
-                    same for M: what needs a name to occur twice
-    complement      F(M minus C) / F(M)
     gap             |F(M minus K) - F(C minus K)| / F(M)
     minimality      |F(C minus (K and v)) - F(C minus K)| / F(M) for each node v, K the other nodes of its class
     additions       |F(C and v) - F(C)| / F(M) for random nodes v outside: what a stranger is worth
@@ -16,16 +12,6 @@ out of the whole model: by class, at random (each node with probability 1/2), an
 that drives F(C minus K) and F(M minus K) furthest apart. That is the objective of the released code; the paper's
 algorithm 3 maximises the change of F(C minus K) instead. In M minus K a head is removed at its circuit position only;
 in C minus K it is gone everywhere.
-
-Faithfulness alone proves little: under mean ablation a head that lowers whatever name stands as the subject keeps much
-of F. So a circuit faces trivial ones:
-
-    two_heads         the two heads with the strongest direct effect in favour of IO, at END
-    writers_only      the circuit's nodes that act on the logits, and nothing upstream of them
-    random_upstream   these writers, with all else drawn anew in the circuit's layers and positions
-    naive             the circuit's helpful classes alone (in greedy search)
-
-`*_against_random_heads` compares with node sets that are random throughout, on fewer prompts.
 """
 
 import numpy as np
@@ -42,7 +28,6 @@ from replications.ioi_circuit.settings import Greedy
 
 EVERYTHING: NodeSet = frozenset()
 """Removing nothing: the whole model."""
-HELPFUL = ("name_mover", "s_suppressing", "s_inhibition", "induction", "duplicate", "previous")
 RANDOM_ANSWERS = 20  # random circuits whose answers are compared
 WORTH = 0.01
 """Smallest worth of a node that belongs to the circuit (Wang et al. 2022, figure 7)."""
@@ -54,17 +39,6 @@ def classes_of(chosen: pd.DataFrame) -> dict[str, NodeSet]:
     """The nodes of each class that has any, backup name movers and heads without a class among them."""
     by_kind = {name: node_set(chosen[chosen["class"] == name]) for name in (*NAMED, *UNNAMED)}
     return {name: nodes for name, nodes in by_kind.items() if nodes}
-
-
-def circuits_of(chosen: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, NodeSet]:
-    """The circuit and its trivial alternatives, see the module's docstring."""
-    direct = ranked[(ranked["receiver"] == "logits") & (ranked["effect"] < 0)]
-    return {
-        "circuit": node_set(chosen),
-        "two_heads": node_set(direct.iloc[:2]),
-        "writers_only": node_set(chosen[chosen["receiver"] == "logits"]),
-        "naive": node_set(chosen[chosen["class"].isin(HELPFUL)]),
-    }
 
 
 def by_class(
@@ -176,96 +150,6 @@ def additions(where: KnockOut, chosen: pd.DataFrame, draws: int, seed: int) -> F
     whole = where.differences([EVERYTHING], remove=True)[0].mean()
     worth: np.ndarray = np.abs(values[1:] - values[0]) / whole
     return worth
-
-
-def random_upstream(circuits: dict[str, NodeSet], n_heads: int, draws: int) -> list[NodeSet]:
-    """The circuit's writers, and everything else of it drawn anew in the same layers at the same positions.
-
-    No other head of a layer has the direct effect of a writer, so sets matched on it hold the writers themselves.
-    """
-    writers = circuits["writers_only"]
-    return [writers | upstream for upstream in random_like(circuits["circuit"] - writers, n_heads, draws, seed=0)]
-
-
-def measure_faithfulness(
-    fresh: KnockOut, blind: KnockOut, neutral: KnockOut, circuits: dict[str, NodeSet], draws: int, blind_draws: int
-) -> dict[str, Metric]:
-    """The circuit against trivial circuits: faithfulness under both baselines, by order, and the part that repeats.
-
-    Args:
-        fresh: verification prompts, template means.
-        blind: their ABC partners, scored on their own names.
-        neutral: verification prompts, heads replaced by what they are without roles.
-        circuits: see `circuits_of`.
-        draws: of `random_upstream`.
-        blind_draws: of these, on `blind` too.
-    """
-    names = ("circuit", "two_heads", "writers_only")
-    sets = [*(circuits[name] for name in names), EVERYTHING]
-    random = random_upstream(circuits, fresh.decoder.n_heads, draws)
-    [model], kept = fresh.differences([EVERYTHING], remove=True), fresh.differences([*sets, *random])
-    of = dict(zip((*names, "no_node"), kept, strict=False))
-    orders = np.array([row.order for row in fresh.prompts])
-
-    def share(
-        values: Runs, whole: PerPrompt, text: str, drawn: np.ndarray | None = None, rows: np.ndarray | None = None
-    ) -> Metric:
-        rows = np.arange(len(whole)) if rows is None else rows
-        return clustered(
-            values["circuit"][rows],
-            [fresh.prompts[row] for row in rows],
-            unit="1",
-            formula=text,
-            cluster="prompts",
-            denominators=whole[rows],
-            controls={name: one[rows] for name, one in values.items() if name != "circuit"},
-            draws={} if drawn is None else {"random_upstream": drawn[:, rows]},
-        )
-
-    metrics = {
-        "model": clustered(model, fresh.prompts, unit="logits", formula="F(M)"),
-        "circuit_faithfulness": share(of, model, "F(C) / F(M), means over ABC prompts", kept[4:]),
-    }
-    for order in ("ABBA", "BABA"):
-        metrics[f"faithfulness_{order.lower()}"] = share(
-            of, model, f"F(C) / F(M), {order}", rows=np.flatnonzero(orders == order)
-        )
-    [abc_model], abc = blind.differences([EVERYTHING], remove=True), blind.differences([*sets, *random[:blind_draws]])
-    text = "F on ABC prompts, IO slot minus subject / F on the prompts themselves"
-    metrics["role_blind_model"] = clustered(abc_model, fresh.prompts, unit="1", formula=text, denominators=model)
-    repeated = {name: of[name] - one for name, one in zip(of, abc, strict=False)}
-    metrics["repetition_kept"] = share(
-        repeated,
-        model - abc_model,
-        "F(C) minus F(C) on ABC prompts, over the same for M",
-        kept[4 : 4 + blind_draws] - abc[4:],
-    )
-    plain = dict(zip((*names, "no_node"), neutral.differences(sets), strict=True))
-    text = "F(C) / F(M), heads replaced by their mean over the prompt and its flip"
-    metrics["faithfulness_neutral"] = share(plain, model, text)
-    [complement] = fresh.differences([circuits["circuit"]], remove=True)
-    text = "F(M minus C) / F(M)"
-    metrics["complement_faithfulness"] = clustered(
-        complement, fresh.prompts, unit="1", formula=text, denominators=model
-    )
-    return metrics
-
-
-def measure_against_random(few: KnockOut, nodes: NodeSet, draws: int) -> dict[str, Metric]:
-    """The circuit kept alone and taken out, against random node sets with its layers and positions."""
-    sets = random_like(nodes, few.decoder.n_heads, draws, seed=0)
-    [model] = few.differences([EVERYTHING], remove=True)
-    metrics = {}
-    for name, remove, text in (("circuit", False, "F(C) / F(M)"), ("complement", True, "F(M minus C) / F(M)")):
-        metrics[f"{name}_against_random_heads"] = clustered(
-            few.differences([nodes], remove=remove)[0],
-            few.prompts,
-            unit="1",
-            formula=f"{text}; random: {draws} node sets with the circuit's layers and positions",
-            denominators=model,
-            draws={"random_heads": few.differences(sets, remove=remove)},
-        )
-    return metrics
 
 
 def measure_classes(removed: Runs, kept: dict[str, Runs], prompts: list[Prompt]) -> dict[str, Metric]:

@@ -1,7 +1,7 @@
 """Step: draws all figures of a model, or those of the planted circuit, from the tables of their parts.
 
-Here: behaviour, signals, place or token, and the planted circuit. The others stand in head_figures.py,
-circuit_figures.py and edge_figures.py.
+Here: behaviour, signals, place or token, trivial circuits, and the planted circuit. The others stand in
+head_figures.py, circuit_figures.py and edge_figures.py.
 """
 
 import matplotlib.pyplot as plt
@@ -38,6 +38,15 @@ TEMPLATE_NAMES = (
     "the place ... visited",
     "two friends, noticed",
 )
+TRIVIAL = {
+    "circuit": ("circuit", PALETTE[0]), "two_heads": ("two strongest heads", PALETTE[1]),
+    "writers_only": ("its writers alone", PALETTE[2]), "random_upstream": ("writers, random upstream", "0.6"),
+}  # fmt: skip
+MEASURES = {
+    "circuit_faithfulness": "faithfulness,\nABC means", "faithfulness_neutral": "faithfulness,\nroles averaged",
+    "faithfulness_abba": "ABBA\n(ABC means)", "faithfulness_baba": "BABA\n(ABC means)",
+    "repetition_kept": "part that needs\na repeated name",
+}  # fmt: skip
 BAR_WIDTH = 0.36
 FINDERS = {
     "path_patching": "path\npatching",
@@ -144,6 +153,31 @@ def place_or_token(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     return figure, table
 
 
+def trivial(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
+    """The circuit beside trivial circuits, by what is measured."""
+    records = []
+    for measure in MEASURES:
+        metric = metrics[measure]
+        shown = {"circuit": metric} | {one.name: one for one in metric.controls if one.name in TRIVIAL}
+        records += [
+            {"measure": measure, "set": name, "value": one.value, "low": one.ci_low, "high": one.ci_high}
+            for name, one in shown.items()
+        ]
+    table = pd.DataFrame(records)
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 2.8))
+    for shift, (name, (label, colour)) in enumerate(TRIVIAL.items()):
+        part = table[table["set"] == name]
+        x = part["measure"].map(list(MEASURES).index) + 0.2 * (shift - 1.5)
+        reach = [part["value"] - part["low"], part["high"] - part["value"]]
+        axes.bar(x, part["value"], 0.18, yerr=reach, color=colour, label=label, error_kw={"elinewidth": 0.9})
+    for value in (0, 1):
+        axes.axhline(value, color="0.6", linewidth=0.8, zorder=0)
+    axes.set_xticks(range(len(MEASURES)), list(MEASURES.values()))
+    axes.set_ylabel("share of the model's")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure, table
+
+
 def planted(table: pd.DataFrame) -> Figure:
     """Planted circuit left, twin right, one column per finder."""
     largest = table[table["model"] == "planted"].groupby(["seed", "finder"])["score"].max().rename("largest")
@@ -177,7 +211,7 @@ PLANS = {
     "path_patching/random_tokens": Plan(head_figures.random_tokens, ("heads.csv",)),
     "signals/signals": Plan(signals, ("signals.csv",)),
     "signals/place_or_token": Plan(place_or_token, ("metrics.json",)),
-    "verification/trivial": Plan(circuit_figures.trivial, ("metrics.json",)),
+    "verification/trivial": Plan(trivial, ("metrics.json",)),
     "verification/curve": Plan(circuit_figures.curve, ("curve.csv", "metrics.json")),
     "verification/completeness": Plan(circuit_figures.completeness, ("classes.csv",)),
     "robustness/parts": Plan(circuit_figures.parts, ("parts.csv",)),

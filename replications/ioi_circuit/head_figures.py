@@ -202,7 +202,7 @@ def stability(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     left.axvline(STABLE, color="0.4", linestyle="--", linewidth=0.8)
     left.set_xlabel("share of resamples with this class")
     words = shown["head"] + " " + shown["class"].str.replace("_", " ") + " (" + shown["receivers"] + ")"
-    left.set_yticks(shown.index, words, fontsize=6)
+    left.set_yticks(shown.index, words, fontsize=5)
     left.set_ylim(len(shown) - 0.4, -0.6)
     right.scatter(shown["abc"], shown.index, s=16, color=PALETTE[0], label="from ABC prompts, exact")
     right.scatter(

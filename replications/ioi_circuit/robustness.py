@@ -17,8 +17,6 @@ from replications.ioi_circuit.ablation_grid import ablation_grid, measure_grid
 from replications.ioi_circuit.batches import VERIFICATION, balanced, load_circuit_prompts
 from replications.ioi_circuit.completeness import (
     additions,
-    circuits_of,
-    measure_against_random,
     measure_answers,
     measure_minimality,
     measure_parts,
@@ -26,6 +24,7 @@ from replications.ioi_circuit.completeness import (
 )
 from replications.ioi_circuit.knockout import KnockOut, read_means
 from replications.ioi_circuit.settings import Robustness
+from replications.ioi_circuit.trivial_circuits import circuits_of, measure_against_random
 
 
 class RobustnessFiles(Files):

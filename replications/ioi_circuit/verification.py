@@ -1,8 +1,8 @@
 """Step: chooses the circuit on the discovery half and tests it on the verification half (Wang et al. 2022, section 4).
 
 F is the mean logit difference. M is the model, C the circuit. Everything outside is replaced (knockout.py), so F of no
-node is near 0. Measured here: faithfulness against trivial circuits, classes and greedily grown parts taken out
-(completeness.py), self-repair (name_movers.py). robustness.py goes on from the circuit.
+node is near 0. Measured here: faithfulness against trivial circuits (trivial_circuits.py), classes and greedily
+grown parts taken out (completeness.py), self-repair (name_movers.py). robustness.py goes on from the circuit.
 
 Size: nodes are ranked by their largest path-patching effect; of the sizes that hold every head with a class and at most
 `largest_share` of all heads, the one with the largest F on discovery prompts is the circuit. Nothing of the
@@ -25,17 +25,16 @@ from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced, 
 from replications.ioi_circuit.completeness import (
     EVERYTHING,
     by_class,
-    circuits_of,
     class_table,
     classes_of,
     measure_classes,
-    measure_faithfulness,
     measure_greedy,
 )
 from replications.ioi_circuit.knockout import Baseline, KnockOut, read_means
 from replications.ioi_circuit.name_movers import measure_repair
 from replications.ioi_circuit.nodes import CLASSES, PLACE_OF_RECEIVER, UNNAMED, node_set
 from replications.ioi_circuit.settings import Verification
+from replications.ioi_circuit.trivial_circuits import circuits_of, measure_faithfulness
 
 
 class VerificationFiles(Files):

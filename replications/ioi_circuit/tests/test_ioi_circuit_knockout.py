@@ -21,13 +21,13 @@ from replications.ioi_circuit.completeness import (
     measure_greedy,
     minimality,
     random_parts,
-    random_upstream,
 )
 from replications.ioi_circuit.direct_path import direct_residual
 from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.name_movers import direct_effects, find_backups
 from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, PLACES, Node, node_set, random_like
 from replications.ioi_circuit.settings import Greedy
+from replications.ioi_circuit.trivial_circuits import random_upstream
 from replications.ioi_circuit.verification import choose, label_backups, rank_nodes
 from tests.fixtures.ioi_circuit_tiny import NODES
 
