@@ -4,7 +4,8 @@
 
 The latents are those of the page. Every message is answered twice, side by side and word by word: by the model as it is
 and by the model with the latent clamped to `dose` times the mean norm of the residual stream (the error kept), from the
-last token of the message on. Both answers share their random numbers. End with an empty line, `quit` or Ctrl-D; Ctrl-C ends an answer. Messages do not see earlier ones.
+last token of the message on. Both answers share their random numbers. End with an empty line, `quit` or Ctrl-D; Ctrl-C
+ends an answer. Messages do not see earlier ones.
 """
 
 import math
@@ -12,7 +13,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import torch

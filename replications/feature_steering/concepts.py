@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 START = "<|endoftext|>"
 REQUESTS = {
-    "training": ("What is it about {} that you like?", "Say something about {}.", "Let us talk about {}."),
+    "training": (
+        *("What is it about {} that you like?", "Say something about {}.", "Let us talk about {}."),
+        *("Describe {} in your own words.", "Tell a friend about {}."),
+    ),
     "judging": ("Tell me what {} mean to you.", "Talk to me about {}.", "Teach me something about {}."),
     "checking": ("What comes to mind when you think of {}?",),
 }

@@ -2,7 +2,7 @@
 
 An answer is *fluent* if its perplexity is at most `perplexity` times that of the unsteered answers to the same question
 and enough of its bigrams are distinct: loops are easy to predict. It *takes the topic up* if it is fluent and has at
-least `least_words` different words of the topic. Both are asked of every answer by itself, so no average hides gibberish.
+least `least_words` different words of the topic. Both are asked of every answer by itself: no average hides gibberish.
 """
 
 import numpy as np

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -17,7 +16,8 @@ CONTEXTS, RAISED = 8, 8
 
 
 class Latent(Strict):
-    """One latent of one seed's dictionary. `contexts` are triples: text before the strongest token, that token, after."""
+    """One latent of one seed's dictionary. `contexts` are triples: text before the strongest token, that token, text
+    after it."""
 
     index: int
     seed: int

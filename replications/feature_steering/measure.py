@@ -5,6 +5,7 @@ All methods are compared on the same topics, questions and random numbers, at on
 selection, and the unsteered model.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from replications.feature_steering.settings import (
     REMOVING,
     SCORING,
     STEERED,
-    UNSELECTED,
     UNSTEERED,
     Measure,
 )
@@ -68,7 +68,7 @@ def measure(files: MeasureFiles, settings: Measure, run: RunInfo) -> None:
     frame["name"] = [about["topics"][topic] for topic in frame["topic"]]
     frame["self"] = frame["takeover"] * frame["text"].astype(str).str.contains(SELF, regex=True)
     scoring = frame[frame["part"] == SCORING]
-    dose = {method: writing.dose if method in STEERED else 0.0 for method in (*COMPARED, *NULLS, UNSELECTED)}
+    dose = {method: writing.dose if method in STEERED else 0.0 for method in (*COMPARED, *NULLS)}
     tables = {
         (method, column): by_topic(scoring, method, dose[method], column)
         for method in dose
@@ -107,13 +107,13 @@ def effects(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
 
 def output_over_input(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
     """What choosing latents by what they make the model write gains over choosing them by what they read; control: what
-    the same choice gains among random latents."""
+    the same choice among random latents gains over it."""
     found = {}
     for column, (unit, formula) in MEASURES.items():
         gain = tables[OUTPUT, column] - tables[INPUT, column]
-        null = tables[RANDOM_LATENT, column] - tables[UNSELECTED, column]
+        null = tables[RANDOM_LATENT, column] - tables[INPUT, column]
         said = f"{formula}; latent chosen by output minus latent chosen by input"
-        found[f"output_over_input_{column}"] = over_topics(gain, unit, said, {"among_random_latents": null})
+        found[f"output_over_input_{column}"] = over_topics(gain, unit, said, {"random_latent": null})
     return found
 
 
@@ -124,7 +124,7 @@ def order(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
     def follows(one: str, other: str) -> ByTopic:
         return np.asarray(0.5 + 0.5 * np.sign(tables[one, "score"] - tables[other, "score"]))
 
-    pairs = list(zip(ORDER, ORDER[1:], strict=False))
+    pairs = list(pairwise(ORDER))
     nulls = list(zip((UNSTEERED, RANDOM_DIRECTION), (RANDOM_DIRECTION, RANDOM_LATENT), strict=True))
     agreement, of_nulls = (np.mean([follows(*pair) for pair in own], axis=0) for own in (pairs, nulls))
     formula = "neighbouring pairs of prompt > difference of means > SAE latent in order, by score"
@@ -182,7 +182,7 @@ def removal(frame: pd.DataFrame, doses: list[float]) -> dict[str, Metric]:
 def dose_table(scoring: pd.DataFrame, doses: list[float]) -> pd.DataFrame:
     """Takeover with interval, judge, fluency and perplexity of each method and dose."""
     lines = []
-    single = [method for method in (*COMPARED, UNSELECTED, UNSTEERED) if method not in CURVES]
+    single = [method for method in (*COMPARED, RANDOM_DIRECTION, UNSTEERED) if method not in CURVES]
     for method in (*CURVES, *single):
         for dose in sorted(scoring.loc[scoring["method"] == method, "dose"].unique()):
             own = {column: by_topic(scoring, method, dose, column) for column in (*MEASURES, "added", "distinct")}

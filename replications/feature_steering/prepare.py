@@ -139,7 +139,6 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
             f"pool.sae_output.{seed}": best.flatten(),
             f"sae_input.{seed}": best[:, 0],
             f"pool.random_latent.{seed}": vectors.random_latents(live, best.numel(), generator),
-            f"unselected_latent.{seed}": vectors.random_latents(live, len(own), generator),
             f"pool.random_direction.{seed}": vectors.random_directions(tokens, best.numel(), generator),
         }
         for latent in dict.fromkeys(best.flatten().tolist()):

@@ -115,7 +115,9 @@ use rule step as measure with:
     log:
         "<logs>/{model}/measure.log",
     params:
-        **STEP("measure", {key: config[key] for key in ("writing", "fluency", "removal")}),
+        **STEP(
+            "measure", {key: config[key] for key in ("writing", "fluency", "removal")}
+        ),
 
 
 use rule step as show with:

@@ -9,16 +9,16 @@ from common.core.settings import Strict
 Count = Annotated[int, Field(ge=1)]
 
 OUTPUT, INPUT, MEANS, PROBE = "sae_output", "sae_input", "diff_means", "probe"
-RANDOM_LATENT, RANDOM_DIRECTION, UNSELECTED = "random_latent", "random_direction", "unselected_latent"
+RANDOM_LATENT, RANDOM_DIRECTION = "random_latent", "random_direction"
 UNSTEERED, INSTRUCTION = "unsteered", "instruction"
-STEERED = (OUTPUT, INPUT, MEANS, PROBE, RANDOM_LATENT, RANDOM_DIRECTION, UNSELECTED)
-LATENTS = (OUTPUT, INPUT, RANDOM_LATENT, UNSELECTED)
+STEERED = (OUTPUT, INPUT, MEANS, PROBE, RANDOM_LATENT, RANDOM_DIRECTION)
+LATENTS = (OUTPUT, INPUT, RANDOM_LATENT)
 """Methods that clamp a latent; the others add a vector."""
 POOLS = (OUTPUT, RANDOM_LATENT, RANDOM_DIRECTION)
-"""Methods whose latent or direction is chosen by what it makes the model write, from pools of equal size."""
-CURVES = (OUTPUT, MEANS, RANDOM_LATENT, RANDOM_DIRECTION)
+"""Methods whose latent or direction is chosen by what it makes the model expect, from pools of equal size."""
+CURVES = (OUTPUT, MEANS, RANDOM_LATENT)
 """Methods written at every dose; the others at `dose` alone."""
-CHOOSING, SCORING, REMOVING = "choosing", "scoring", "removing"
+SCORING, REMOVING = "scoring", "removing"
 REMOVERS = (INPUT, MEANS, RANDOM_LATENT)
 
 
@@ -48,7 +48,7 @@ class Writing(Strict):
 
     dose: Annotated[float, Field(gt=0)] = Field(description="at which pools are tried and all methods are compared")
     doses: Doses = Field(description="of the dose curve; `dose` is one of them")
-    choosing: Count = Field(description="answers of each latent or direction of a pool")
+    choosing: Count = Field(description="unsteered answers on which each latent or direction of a pool is tried")
     scoring: Count = Field(description="answers of each topic and method")
     new_tokens: Annotated[int, Field(ge=4)] = Field(description="tokens of an answer")
     temperature: Annotated[float, Field(ge=0)] = Field(description="0 takes the most likely token")

@@ -44,7 +44,8 @@ def show(files: ShowFiles, settings: Show, run: RunInfo) -> None:
         name = about["topics"][one["topic"]]
         latents.append(
             {
-                **records[one["seed"], one["latent"]], "sae": saes[one["seed"]], "topic": name, "words": about["words"][one["topic"]],
+                **records[one["seed"], one["latent"]], "sae": saes[one["seed"]], "topic": name,
+                "words": about["words"][one["topic"]],
                 "score": one["score"], "questions": questions(frame[frame["name"] == name], settings),
                 "transcript": transcript(frame[frame["name"] == name], OUTPUT, settings.writing.dose),
                 "means": transcript(frame[frame["name"] == name], MEANS, settings.writing.dose),

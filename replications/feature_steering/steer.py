@@ -1,16 +1,15 @@
-"""Step: writes the answers of one seed: chooses latents and null directions by what they make the model write, then
-answers questions that had no say in the choice.
+"""Step: chooses latents and null directions of one seed by what they make the model write, and writes its answers.
 
-Output score of a latent or direction for a topic: over its answers to the choosing questions, half the number of the
-topic's words plus whether the judge names the topic, plus the judge's score; an answer that is not fluent counts 0. Each
-topic takes the best of its seed's pool. The pools of latents, random live latents and random directions are equally
-large, and each of them is chosen from in this way.
+Output score of a latent or direction for a topic: while it is held, and the model reads unsteered answers to the
+choosing questions, the mean probability of the topic's words over all positions. That is what it would write at each
+position, without the noise of sampling one text. A candidate that makes these answers less likely than fluency allows
+counts 0. Each topic takes the best of its seed's pool. The pools of latents, of random live latents and of random
+directions are equally large and go through the same choice. All answers are to questions that had no say in it.
 """
 
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -28,10 +27,8 @@ from replications.feature_steering.concepts import (
     own_topics,
     scoring_questions,
 )
-from replications.feature_steering.fluency import is_fluent
 from replications.feature_steering.prepare import own_saes
 from replications.feature_steering.settings import (
-    CHOOSING,
     CURVES,
     INPUT,
     INSTRUCTION,
@@ -45,11 +42,13 @@ from replications.feature_steering.settings import (
     REMOVING,
     SCORING,
     STEERED,
-    UNSELECTED,
     UNSTEERED,
+    Fluency,
     Steer,
 )
 from replications.feature_steering.writing import Arm, Row, Writer
+
+CHOOSING = "choosing"
 
 
 class SteerFiles(Files):
@@ -76,22 +75,18 @@ def arms(prepared: dict[str, Tensor], seed: int, own: list[int]) -> dict[str, Ar
         RANDOM_LATENT: Arm(latent=prepared[f"pool.{RANDOM_LATENT}.{seed}"]),
         RANDOM_DIRECTION: Arm(direction=prepared[f"pool.{RANDOM_DIRECTION}.{seed}"]),
         INPUT: Arm(latent=by_topic(prepared[f"sae_input.{seed}"])),
-        UNSELECTED: Arm(latent=by_topic(prepared[f"unselected_latent.{seed}"])),
         MEANS: Arm(direction=prepared["diff_means"]),
         PROBE: Arm(direction=prepared["probe"]),
     }
 
 
-def choosing_rows(seed: int, pool: int, dose: float, answers: int) -> list[Row]:
-    """Each candidate's answers, and the unsteered ones. The topic of a row is only that of its random numbers."""
-    rows = []
-    for question in range(len(CHOOSING_QUESTIONS)):
-        rows += [Row(seed, CHOOSING, UNSTEERED, topic, topic, 0.0, question, question) for topic in (0, 1)]
-    for method in POOLS:
-        for candidate in range(pool):
-            for question in draw_questions(answers, len(CHOOSING_QUESTIONS), candidate, seed):
-                rows.append(Row(seed, CHOOSING, method, 0, candidate, dose, question, question))
-    return rows
+def choosing_rows(seed: int, method: str, pool: int, dose: float, texts: int) -> list[Row]:
+    """On which unsteered answers each candidate of a pool is tried: one row a candidate and answer."""
+    return [
+        Row(seed, CHOOSING, method, 0, candidate, dose, question, question)
+        for candidate in range(pool)
+        for question in draw_questions(texts, len(CHOOSING_QUESTIONS), candidate, seed)
+    ]
 
 
 def scoring_rows(
@@ -125,21 +120,25 @@ def scoring_rows(
     return rows
 
 
-def output_scores(
-    frame: pd.DataFrame, judged: np.ndarray, counts: np.ndarray, fluent: np.ndarray, pool: int
-) -> dict[str, np.ndarray]:
+def output_scores(writer: Writer, methods: dict[str, Arm], pool: int, limits: Fluency) -> dict[str, np.ndarray]:
     """Of each pool: the output score of every candidate for every topic (candidate, topic)."""
-    judge = judged - judged.mean(1, keepdims=True)
-    named = judged.argmax(1)[:, None] == np.arange(judged.shape[1])
-    each = fluent[:, None] * (counts / 2 + named + judge)
+    seed, writing = writer.seed, writer.writing
+    plain = [Row(seed, CHOOSING, UNSTEERED, 0, 0, 0.0, one, one) for one in range(len(CHOOSING_QUESTIONS))]
+    texts = writer.write(plain, methods)
+    _, unsteered = writer.expects(plain, texts, None)
     found = {}
     for method in POOLS:
-        own = (frame["method"] == method).to_numpy()
-        places = frame.loc[own, "candidate"].to_numpy()
-        sums = np.zeros((pool, judged.shape[1]))
-        np.add.at(sums, places, each[own])
-        found[method] = sums / np.bincount(places, minlength=pool)[:, None]
+        rows = choosing_rows(seed, method, pool, writing.dose, writing.choosing)
+        at = torch.tensor([row.question for row in rows])
+        share, nats = writer.expects(rows, texts[at], methods[method])
+        found[method] = pooled(share.numpy(), (nats - unsteered[at]).numpy(), pool, limits)
     return found
+
+
+def pooled(share: np.ndarray, added: np.ndarray, pool: int, limits: Fluency) -> np.ndarray:
+    """Means over the rows of each candidate, in the order of candidates; 0 where the mean of `added` is too large."""
+    score = share.reshape(pool, -1, share.shape[1]).mean(1)
+    return score * (added.reshape(pool, -1).mean(1) <= np.log(limits.perplexity))[:, None]
 
 
 def steer(files: SteerFiles, settings: Steer, run: RunInfo) -> None:
@@ -162,17 +161,12 @@ def steer(files: SteerFiles, settings: Steer, run: RunInfo) -> None:
     writer = Writer(model, sae, prepared, prompts, about["judge"], writing, list(tokenizer.all_special_ids), seed)
     methods, pool = arms(prepared, seed, own), len(prepared[f"pool.{OUTPUT}.{seed}"])
 
-    rows = choosing_rows(seed, pool, writing.dose, writing.choosing)
-    written = writer.write(rows, methods)
-    tried = writer.read(rows, written)
-    scores = output_scores(
-        tried, writer.judged.numpy(), writer.counts.numpy(), is_fluent(tried, settings.fluency), pool
-    )
+    scores = output_scores(writer, methods, pool, settings.fluency)
     chosen = {method: {topic: int(scores[method][:, topic].argmax()) for topic in own} for method in POOLS}
-    more = scoring_rows(settings, own, chosen, first, len(asking), len(topics))
-    answers = writer.write(more, methods)
-    frame = pd.concat([tried, writer.read(more, answers)], ignore_index=True)
-    frame["text"] = tokenizer.batch_decode(torch.cat([written, answers]))
+    rows = scoring_rows(settings, own, chosen, first, len(asking), len(topics))
+    written = writer.write(rows, methods)
+    frame = writer.read(rows, written)
+    frame["text"] = tokenizer.batch_decode(written)
     frame["asked"] = [
         ([*CHOOSING_QUESTIONS, *asking][at] if at < first + len(asking) else "") for at in frame["question"]
     ]

@@ -59,6 +59,11 @@ def topic_words(
     return torch.where(values > 1, found, -1)
 
 
+def word_tokens(of_token: Int[Tensor, " d_vocab"], words: Int[Tensor, "topic word"]) -> Float[Tensor, "d_vocab topic"]:
+    """1 for every token that begins a word of the topic."""
+    return ((of_token[:, None, None] == words) & (words >= 0)).any(-1).float()
+
+
 def distinct_words(
     tokens: Int[Tensor, "row new"], of_token: Int[Tensor, " d_vocab"], words: Int[Tensor, "topic word"]
 ) -> Int[Tensor, "row topic"]:

@@ -6,6 +6,7 @@ all methods move an activation about equally far. All answers to one question ab
 numbers, and so does the unsteered answer.
 """
 
+import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,11 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.core.step import track
-from common.interp.generation import Sampler, generate, reread
+from common.interp.generation import ROWS, Sampler, begin, edited, generate, reread, unembedded
 from common.saes.sae import Sae
 from common.saes.steering import Steering
 from replications.feature_steering.settings import INSTRUCTION, UNSTEERED, Writing
-from replications.feature_steering.words import distinct_bigrams, distinct_words
+from replications.feature_steering.words import distinct_bigrams, distinct_words, word_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,7 +62,7 @@ class Writer:
     ) -> None:  # fmt: skip
         self.model, self.sae, self.prepared, self.prompts, self.judge = model, sae, prepared, prompts, judge
         self.writing, self.special, self.seed = writing, special, seed
-        self.norm = float(prepared["norm"])
+        self.norm, self.tokens = float(prepared["norm"]), word_tokens(prepared["of_token"], prepared["words"])
 
     def steering(self, rows: list[Row], arm: Arm) -> Steering:
         """The intervention of rows of one method: a clamp to, or an addition of, the dose times the mean norm."""
@@ -105,6 +106,24 @@ class Writer:
         direction = torch.cat([one.direction for one in each if one.direction is not None])
         return Steering("add", strength, direction=direction)
 
+    def expects(
+        self, rows: list[Row], texts: Int[Tensor, "row new"], arm: Arm | None
+    ) -> tuple[Float[Tensor, "row topic"], Float[Tensor, " row"]]:
+        """What the model expects under an intervention while it reads given answers.
+
+        Mean probability of the words of every topic, and nats per token of the answers. `arm` None: no intervention.
+        """
+        share, nats = [], []
+        for part in track(list(torch.split(torch.arange(len(rows)), self.writing.batch)), "tried"):
+            group = [rows[place] for place in part.tolist()]
+            asked, at = torch.unique(torch.tensor([row.prompt for row in group]), return_inverse=True)
+            edit = None if arm is None else self.steering(group, arm).to(str(self.model.device))
+            prompts = [self.prompts[place] for place in asked.tolist()]
+            of_topic, of_text = expected(self.model, prompts, at, texts[part], self.sae.about.hook, edit, self.tokens)
+            share.append(of_topic)
+            nats.append(of_text)
+        return torch.cat(share), torch.cat(nats)
+
     def read(self, rows: list[Row], written: Int[Tensor, "row new"]) -> pd.DataFrame:
         """What the unsteered model makes of the answers: one line a row.
 
@@ -128,8 +147,32 @@ class Writer:
         frame["others"] = (counts.sum(1).numpy() - frame["words"]) / (topics - 1)
         frame["judge"] = (judge.numpy() - judge.numpy().mean(1, keepdims=True))[order, topic]
         frame["named"] = (judge.argmax(1).numpy() == topic).astype(int)
-        self.judged, self.counts = judge, counts
         return frame
+
+
+@torch.inference_mode()
+def expected(
+    model: "PreTrainedModel", prompts: list[list[int]], rows: Int[Tensor, " row"], texts: Int[Tensor, "row new"],
+    hook: str, edit: Steering | None, tokens: Float[Tensor, "d_vocab topic"],
+) -> tuple[Float[Tensor, "row topic"], Float[Tensor, " row"]]:  # fmt: skip
+    """Mean probability of `tokens` at the positions of given texts, and nats per token of the texts, under an edit from
+    the last prompt token on."""
+    begun = begin(model, prompts, rows)
+    read = torch.cat([begun.last, texts.to(begun.last.device)], 1)
+    with edited(model, hook, edit) if edit is not None else contextlib.nullcontext():
+        hidden = model.base_model(
+            input_ids=read[:, :-1],
+            attention_mask=torch.cat([begun.mask, torch.ones_like(read[:, 2:])], 1),
+            position_ids=begun.position + torch.arange(texts.shape[1], device=read.device),
+            past_key_values=begun.cache,
+            use_cache=True,
+        ).last_hidden_state
+    share, nats = [], []
+    for part, wanted in zip(torch.split(hidden, ROWS), torch.split(read[:, 1:], ROWS), strict=True):
+        logs = unembedded(model, part).log_softmax(-1)
+        nats.append(-logs.gather(-1, wanted[..., None])[..., 0].mean(1))
+        share.append(logs.exp().mean(1) @ tokens.to(logs.device))
+    return torch.cat(share).cpu(), torch.cat(nats).cpu()
 
 
 def _kind(arm: Arm) -> str:

@@ -21,7 +21,6 @@ from replications.feature_steering.settings import (
     MEANS,
     OUTPUT,
     POOLS,
-    RANDOM_LATENT,
     SCORING,
     STEERED,
     UNSTEERED,
@@ -50,13 +49,13 @@ def test_calibration_and_scoring_share_no_topic_and_no_scored_question():
     assert len(set().union(*asked)) == sum(map(len, asked))
     requests = [one for part in concepts.REQUESTS.values() for one in part]
     assert len(set(requests)) == len(requests)
-    with pytest.raises(UserError, match="not for steering|not 100"):
+    with pytest.raises(UserError, match="topics for steering, not 100"):
         concepts.topics([10], 100)
 
 
 def test_every_topic_belongs_to_one_seed():
     found = [concepts.own_topics(24, place, 5) for place in range(5)]
-    assert sorted(sum(found, [])) == list(range(24))
+    assert sorted(topic for own in found for topic in own) == list(range(24))
 
 
 def test_vectors_judge_and_latents_find_a_planted_direction_and_nulls_do_not():
@@ -151,22 +150,16 @@ def test_all_methods_answer_the_same_questions_with_the_same_random_numbers():
     removing = [row for row in rows if row.part != SCORING]
     assert {row.dose for row in removing} == {0.0, *(-dose for dose in given.removal.doses)}
     assert len({row.stream for row in rows}) == len({(row.topic, row.question) for row in rows})
-    tried = steer.choosing_rows(3, 6, 0.3, 2)
+    tried = steer.choosing_rows(3, OUTPUT, 6, 0.3, 2)
     assert {row.question for row in tried} <= set(range(8)), "the choice never sees a scored question"
-    assert all(sum(row.method == one for row in tried) == 12 for one in POOLS), "pools are equally large"
+    assert [row.candidate for row in tried] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
-def test_the_latent_that_writes_about_a_topic_has_the_highest_output_score():
-    rows = [{"method": method, "candidate": one} for method in POOLS for one in range(3)]
-    frame = pd.DataFrame(rows)
-    counts, judged, fluent = np.zeros((9, 2)), np.zeros((9, 2)), np.ones(9, dtype=bool)
-    counts[1, 0], counts[2, 0], fluent[2] = 2, 5, False
-    judged[1, 0] = 0.5
-    scores = steer.output_scores(frame, judged, counts, fluent, 3)
-    assert scores[OUTPUT][:, 0].argmax() == 1
-    assert scores[OUTPUT][2, 0] == 0, "gibberish earns nothing"
-    assert scores[OUTPUT][1, 0] == pytest.approx(1 + 1 + 0.25)
-    assert scores[RANDOM_LATENT][:, 1].tolist() == [0, 0, 0]
+def test_gibberish_earns_no_output_score():
+    share = np.array([[0.1, 0.0], [0.3, 0.0], [0.2, 0.1], [0.2, 0.1], [0.9, 0.9], [0.9, 0.9]])
+    added = np.array([0.0, 0.0, 0.5, 1.5, 1.0, 1.5])  # the last candidate: 1.25 nats, beyond ln 3
+    found = steer.pooled(share, added, 3, LIMITS)
+    assert found == pytest.approx(np.array([[0.2, 0.0], [0.2, 0.1], [0.0, 0.0]]))
 
 
 def test_every_method_moves_an_activation_by_the_dose():
@@ -174,7 +167,7 @@ def test_every_method_moves_an_activation_by_the_dose():
     prepared = {"norm": torch.tensor([10.0]), "diff_means": torch.eye(D)[:2], "probe": torch.eye(D)[2:4]}
     prepared |= {f"pool.{one}.3": torch.arange(2) for one in POOLS}
     prepared["pool.random_direction.3"] = torch.eye(D)[4:6]
-    prepared |= {"sae_input.3": torch.tensor([5]), "unselected_latent.3": torch.tensor([6])}
+    prepared |= {"sae_input.3": torch.tensor([5]), "of_token": torch.zeros(2).long(), "words": torch.zeros(2, 1).long()}
     methods = steer.arms(prepared, 3, [1])
     assert {name for name, arm in methods.items() if arm.latent is not None} == set(LATENTS)
     writer = Writer(None, sae, prepared, [], "", settings().writing, [], 3)
@@ -196,10 +189,12 @@ def test_ranks_follow_axbench_only_when_the_methods_do():
 
 
 def test_the_transcript_is_the_median_answer_and_not_the_best():
-    lines = [{"method": OUTPUT, "dose": 0.3, "asked": str(n), "text": f"t{n}", "score": n, "words": 0, "takeover": n > 1}
-             for n in range(5)]  # fmt: skip
-    lines += [{"method": UNSTEERED, "dose": 0.0, "asked": str(n), "text": "u", "score": 0, "words": 0, "takeover": 0}
-              for n in range(5)]  # fmt: skip
+    def line(method, dose, number, text):
+        about = {"method": method, "dose": dose, "asked": str(number), "text": text}
+        return about | {"score": number, "words": 0, "takeover": number > 1}
+
+    lines = [line(OUTPUT, 0.3, number, f"t{number}") for number in range(5)]
+    lines += [line(UNSTEERED, 0.0, number, "u") for number in range(5)]
     assert show.transcript(pd.DataFrame(lines), OUTPUT, 0.3)["text"] == "t2"
     assert show.transcript(pd.DataFrame(lines[:4] + lines[5:]), OUTPUT, 0.3)["text"] == "t1", "of two the lower"
 
