@@ -33,6 +33,7 @@ NAMES = {
     UNSTEERED: ("unsteered", "P", "0.8"),
 }
 PERPLEXITY = 3  # times unsteered: what an answer may cost
+WIDTH, LINES = 46, 7  # characters and lines of a transcript
 
 
 def takeover(doses: pd.DataFrame) -> Figure:
@@ -85,7 +86,7 @@ def methods(metrics: dict[str, Metric], topics: pd.DataFrame) -> tuple[Figure, p
             lines.append({"method": method, "measure": column, "value": value, "low": low, "high": high})
         axes.set_title(title, loc="left", fontsize=8)
         axes.set_xlabel("share of answers" if column != "score" else "0 to 2")
-        axes.axvline(0, color="0.8", linewidth=0.6, zorder=0)
+        axes.set_xlim(-0.08, 2.08) if column == "score" else axes.set_xlim(-0.04, 1.04)
     panels[0].set_yticks(range(len(NAMES)), [name for name, _, _ in reversed(NAMES.values())])
     return figure, pd.DataFrame(lines)
 
@@ -93,16 +94,18 @@ def methods(metrics: dict[str, Metric], topics: pd.DataFrame) -> tuple[Figure, p
 def transcripts(shown: pd.DataFrame) -> Figure:
     """The median answers of the three latents with the highest output score, beside the difference of means."""
     columns = {"unsteered": "unsteered", "latent_answer": "SAE latent clamped", "means": "difference of means added"}
-    figure, axes = plt.subplots(len(shown), len(columns), figsize=(PAGE_WIDTH, 1.35 * len(shown) + 0.3), squeeze=False)
+    figure, axes = plt.subplots(len(shown), len(columns), figsize=(PAGE_WIDTH, 1.15 * len(shown) + 0.3), squeeze=False)
     for row, (_, one) in enumerate(shown.iterrows()):
         for column, (key, title) in enumerate(columns.items()):
             cell = axes[row, column]
             cell.set(xticks=[], yticks=[], facecolor="0.96" if column == 0 else "white")
-            text = "\n".join(textwrap.wrap(printable(str(one[key])), 44)[:8])
-            cell.text(0.02, 0.95, text, fontsize=5.8, va="top", transform=cell.transAxes, parse_math=False)
+            question = str(one["means_asked" if key == "means" else "asked"])
+            text = "\n".join(textwrap.wrap(printable(str(one[key])), WIDTH)[:LINES])
+            cell.text(0.02, 0.96, question, fontsize=5.8, va="top", transform=cell.transAxes, style="italic")
+            cell.text(0.02, 0.82, text, fontsize=5.8, va="top", transform=cell.transAxes, parse_math=False)
             if row == 0:
                 cell.set_title(title, fontsize=7.5, loc="left")
-        axes[row, 0].set_ylabel(textwrap.fill(f"{one['topic']}: {one['asked']}", 22), fontsize=6.5)
+        axes[row, 0].set_ylabel(textwrap.fill(str(one["topic"]), 16), fontsize=7)
     return figure
 
 

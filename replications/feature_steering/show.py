@@ -56,7 +56,7 @@ def show(files: ShowFiles, settings: Show, run: RunInfo) -> None:
     lines = [
         {"topic": one["topic"], "latent": one["index"], "asked": one["transcript"]["asked"],
          "unsteered": one["transcript"]["unsteered"], "latent_answer": one["transcript"]["text"],
-         "means": one["means"]["text"]}
+         "means_asked": one["means"]["asked"], "means": one["means"]["text"]}
         for one in latents[:TRANSCRIPTS]
     ]  # fmt: skip
     write_table(files.transcripts, lines)
