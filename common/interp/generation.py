@@ -174,8 +174,8 @@ def stream(
     *,
     whole_prompt: bool = False,
 ) -> Iterator[Int[Tensor, " row"]]:
-    """The next token of every row, step by step, each under its own edit, which may hold for the `whole_prompt` too, its
-    first position excepted."""
+    """The next token of every row, step by step, each under its own edit, which may hold for the `whole_prompt` too
+    (its first position excepted)."""
     if whole_prompt and edit is not None:
         own = [prompts[row] for row in rows.tolist()]
         with edited(model, hook, behind_first(edit, own)):

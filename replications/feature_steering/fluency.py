@@ -22,7 +22,8 @@ def nats_added(frame: pd.DataFrame) -> Float[np.ndarray, " row"]:
 
 
 def is_fluent(frame: pd.DataFrame, limits: Fluency) -> Bool[np.ndarray, " row"]:
-    return (nats_added(frame) <= np.log(limits.perplexity)) & (frame["distinct"].to_numpy() >= limits.distinct)
+    near = nats_added(frame) <= np.log(limits.perplexity)
+    return np.asarray(near & (frame["distinct"].to_numpy() >= limits.distinct))
 
 
 def with_scores(frame: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
