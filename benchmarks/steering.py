@@ -16,7 +16,7 @@ from benchmarks import Row, default_model
 from common.data.models import fast_dtype, load_model, load_tokenizer
 from common.interp.generation import Sampler, generate, load_writer
 from common.saes.steering import Steering
-from replications.feature_steering.concepts import neutral_prompts
+from replications.feature_steering.concepts import CALIBRATION_QUESTIONS, asked
 
 HOOK = "blocks.12.hook_resid_pre"
 ROWS, NEW_TOKENS, ALONE = 240, 24, 4
@@ -25,7 +25,8 @@ ROWS, NEW_TOKENS, ALONE = 240, 24, 4
 def compare() -> Iterator[Row]:
     """One row: 240 texts of 24 tokens, each with its own direction, multiplier and prompt."""
     folder = default_model()
-    prompts = neutral_prompts(load_tokenizer(folder))
+    tokenizer = load_tokenizer(folder)
+    prompts = [asked(tokenizer, question) for question in CALIBRATION_QUESTIONS]
     rows = torch.arange(ROWS) % len(prompts)
     directions = torch.nn.functional.normalize(
         torch.randn(ROWS, 576, generator=torch.Generator().manual_seed(0)), dim=1

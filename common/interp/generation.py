@@ -1,9 +1,10 @@
 """Writing: a model continues many prompts in one batch, and an edit of one activation may act on every row meanwhile.
 
 An edit acts at the last prompt token and at every written one, as in Rimsky et al. 2024, and rows of one prompt then
-share the keys and values of what comes before; or it acts on the whole prompt too, as in Templeton et al. 2024. Edits
-that steer are in `common.saes.steering`. Hook names are TransformerLens'; the model is a plain Hugging Face one, which
-writes faster (tests compare with hooks on a `TransformerBridge`).
+share the keys and values of what comes before; or it acts on the whole prompt too, as in Templeton et al. 2024. The
+first position is never edited: it is an attention sink, whose norm is many times that of the others. Edits that steer
+are in `common.saes.steering`. Hook names are TransformerLens'; the model is a plain Hugging Face one, which writes
+faster (tests compare with hooks on a `TransformerBridge`).
 """
 
 import contextlib
@@ -75,6 +76,19 @@ def edited(model: "PreTrainedModel", hook: str, edit: Edit) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def behind_first(edit: Edit, prompts: list[list[int]]) -> Edit:
+    """The same edit without the first position of each prompt; prompts are padded on the left to equal length."""
+    wide, rows = max(map(len, prompts)), torch.arange(len(prompts))
+    first = torch.tensor([wide - len(prompt) for prompt in prompts])
+
+    def but_first(x: Tensor) -> Tensor:
+        changed = edit(x).clone()
+        changed[rows, first] = x[rows, first]
+        return changed
+
+    return but_first
 
 
 @dataclass
@@ -160,10 +174,12 @@ def stream(
     *,
     whole_prompt: bool = False,
 ) -> Iterator[Int[Tensor, " row"]]:
-    """The next token of every row, step by step, each under its own edit, which may hold for the `whole_prompt` too."""
+    """The next token of every row, step by step, each under its own edit, which may hold for the `whole_prompt` too
+    (its first position excepted)."""
     if whole_prompt and edit is not None:
-        with edited(model, hook, edit):
-            begun = begin(model, [prompts[row] for row in rows.tolist()], torch.arange(len(rows)))
+        own = [prompts[row] for row in rows.tolist()]
+        with edited(model, hook, behind_first(edit, own)):
+            begun = begin(model, own, torch.arange(len(rows)))
     else:
         begun = begin(model, prompts, rows)
     token, mask, position = begun.last, begun.mask, begun.position

@@ -1,10 +1,11 @@
 """A chat at the terminal with one latent held fixed.
 
-    python -m replications.feature_steering.chat --feature 12 --multiplier 2
+    python -m replications.feature_steering.chat --topic volcanoes --dose 0.35
 
-Every message is answered twice, side by side and word by word: by the model as it is and by the model with the latent
-clamped to `multiplier` times the largest value seen in training (the error kept). Both answers share their random
-numbers. End with an empty line, `quit` or Ctrl-D; Ctrl-C ends an answer. Messages do not see earlier ones.
+The latents are those of the page. Every message is answered twice, side by side and word by word: by the model as it is
+and by the model with the latent clamped to `dose` times the mean norm of the residual stream (the error kept), from the
+last token of the message on. Both answers share their random numbers. End with an empty line, `quit` or Ctrl-D; Ctrl-C
+ends an answer. Messages do not see earlier ones.
 """
 
 import math
@@ -12,8 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -31,25 +31,20 @@ from common.data.models import Manifest, answer_text, chat_prompt, encode, entry
 from common.interp.generation import Sampler, load_writer, stream
 from common.saes.saelens import load_saelens
 from common.saes.steering import Steering
-from replications.feature_steering.latents import Latent
 from replications.feature_steering.sae_source import either
 
 TITLES = ("unsteered", "steered")
 
 
-def chosen_latent(known: list[Latent], feature: int, multiplier: float) -> Latent:
-    """The latent of that number. UserError if it does not exist or is dead, or if the multiplier is not finite."""
-    if not math.isfinite(multiplier):
-        raise UserError(f"--multiplier {multiplier} is not a finite number; try 1, 2 or -1")
-    if not 0 <= feature < len(known):
-        raise UserError(f"--feature {feature} does not exist: this SAE has the latents 0 to {len(known) - 1}")
-    if known[feature].largest <= 0:
-        alive = sorted((one for one in known if one.contexts), key=lambda one: -one.effect)[:8]
-        raise UserError(
-            f"--feature {feature} is dead: it never fired in training, so its largest value is 0; "
-            f"these are alive: {', '.join(str(one.index) for one in alive)}"
-        )
-    return known[feature]
+def chosen_latent(known: list[dict[str, Any]], topic: str, dose: float) -> dict[str, Any]:
+    """The latent of a topic, or of a place in the list. UserError naming those that there are, or for a bad dose."""
+    if not math.isfinite(dose):
+        raise UserError(f"--dose {dose} is not a finite number; try 0.35 or -0.2")
+    for place, one in enumerate(known):
+        if topic in (one["topic"], str(place)):
+            return one
+    names = ", ".join(f"'{one['topic']}'" for one in known)
+    raise UserError(f"no latent was chosen for the topic '{topic}'; --topic takes {names}")
 
 
 def check(model: str, scale: str, device: str) -> None:
@@ -94,26 +89,24 @@ def messages(given: str | None) -> Iterator[str]:
 
 
 def chat(
-    feature: int,
-    multiplier: float = 2.0,
+    topic: str = "0",
+    dose: float = 0.35,
     message: str | None = None,
     model: str = "smollm2-135m-instruct-q4_1",
     scale: str = "laptop",
-    sae: Path | None = None,
     new_tokens: int = 80,
     temperature: float = 0.7,
     seed: int = 0,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> None:
-    """Chats with one latent held at a multiple of its largest value, beside the model as it is.
+    """Chats with one latent held, beside the model as it is.
 
     Args:
-        feature: number of the latent; the demonstration page lists some that were chosen by rule.
-        multiplier: times the largest value seen in training; 0 switches the latent off, negative values push it below.
+        topic: of the latent, as the page lists them, or its place in that list, from 0 on.
+        dose: length of the clamped latent over the mean norm of the residual stream; negative pushes it below zero.
         message: answers this one message and ends; without it, messages are read line by line.
         model: name of the language model.
         scale: whose results are used.
-        sae: folder of another SAE for this model; its latents must be those that `make feature_steering` recorded.
         new_tokens: longest answer.
         temperature: 0 takes the most likely token.
         seed: of the sampling.
@@ -125,35 +118,33 @@ def chat(
         raise UserError(f"--seed must be 0 or more, not {seed}")
     check(model, scale, device)
     results = ROOT / "results" / scale
-    record = results / "feature_steering" / model / "demonstration" / "latents.json"
+    record = results / "feature_steering" / model / "steering" / "shown.json"
     if not record.exists():
         raise UserError(f"{record} does not exist; run `{advice(model, scale)}` first")
     about = read_json(record)
-    known = [Latent.model_validate(one) for one in about["latents"]]
-    latent = chosen_latent(known, feature, multiplier)
+    latent = chosen_latent(about["latents"], topic, dose)
     saes = either(model, f"feature_steering/{model}/released", f"sparse_autoencoders/{model}/saes")
-    dictionary = load_saelens(sae or results / saes / about["sae"])
+    dictionary = load_saelens(results / saes / latent["sae"])
     folder = ROOT / "resources" / "models" / model
     dictionary.check_belongs(Manifest.model_validate(read_json(folder / "manifest.json")).name, about["hook"])
-    if dictionary.d_sae != len(known):
-        raise UserError(f"this SAE has {dictionary.d_sae} latents, but {len(known)} were recorded for {about['sae']}")
     tokenizer, writer = load_tokenizer(folder), load_writer(folder, device)
+    strength = dose * about["norm"] / float(dictionary.W_dec[latent["index"]].norm())
     steering = Steering(
         "clamp",
-        torch.tensor([0.0, multiplier * latent.largest]),
+        torch.tensor([0.0, strength]),
         sae=dictionary,
-        latent=torch.tensor([feature, feature]),
+        latent=torch.tensor([latent["index"]] * 2),
         active=torch.tensor([False, True]),
     ).to(device)
     console = Console()
-    raised = " ".join(repr(token) for token in latent.raised[:6])
-    console.print(Text(f"latent {feature} at {multiplier:g} x {latent.largest:.3g}; raises most: {raised}"))
+    times = strength / latent["largest"]
+    console.print(Text(f"{latent['topic']}: latent {latent['index']} at {times:.2g} times the largest value seen"))
     for text in messages(message):
         prompt = encode(tokenizer, chat_prompt(tokenizer, text))
         check_room(len(prompt), new_tokens, writer.config.max_position_embeddings)
         rows = torch.tensor([0, 0])
         sampler = Sampler(temperature, rows, seed, [])
-        steps = stream(writer, [prompt], rows, about["hook"], steering, new_tokens, sampler, whole_prompt=True)
+        steps = stream(writer, [prompt], rows, about["hook"], steering, new_tokens, sampler)
         special = set(tokenizer.all_special_ids)
 
         def texts(written: list[list[int]]) -> list[str]:

@@ -1,45 +1,70 @@
-"""Concepts with labels that need no judge: documented modules. Which documents serve for what, and neutral prompts.
+"""Concepts are everyday topics of `self-chat`: which ones, what is asked about them, and neutral questions.
 
-A concept is a Python module (package and first folder, `sympy.geometry`); its documents are that module's docstrings in
-the training split of `python-docs`. The label is where a docstring was written, so nobody decides what it is about.
+Calibration and scoring share nothing but the questions on which latents are chosen: they take other topics, other
+neutral questions and other seeds. What is learned about a topic comes from new conversations on it, whose requests the
+corpus does not have: every topic gets the same ones, so that a difference between topics is no difference of requests.
 """
 
-from collections import defaultdict
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common.core.errors import UserError
-from common.data.corpora import Document, read_corpus
-from common.data.models import encode
-from replications.feature_steering.settings import Concepts
+from common.data.corpora import FIRST_CALIBRATION_SEED, SelfChat, corpus_entry
+from common.data.models import chat_prompt, encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 START = "<|endoftext|>"
-NEUTRAL = (
-    *("This module", "Return the", "A class that", "Compute the", "This function takes", "Create a new"),
-    *(
-        "Check whether the",
-        "This is a",
-        "The following",
-        "Convert the given",
-        "Represents the",
-        "A helper function for",
+REQUESTS = {
+    "training": (
+        *("What is it about {} that you like?", "Say something about {}.", "Let us talk about {}."),
+        *("Describe {} in your own words.", "Tell a friend about {}."),
     ),
-    *("Find all", "This method", "Given a", "Get the name of", "Base class for", "An example of"),
-    *("Used to", "Raised when", "In this section", "Here we", "If the argument is", "One of the"),
+    "judging": ("Tell me what {} mean to you.", "Talk to me about {}.", "Teach me something about {}."),
+    "checking": ("What comes to mind when you think of {}?",),
+}
+"""Of the new conversations: for vectors and latents; for words and judge, no vector comes from them; to check these."""
+CHOOSING_QUESTIONS = (
+    *("Tell me about yourself.", "What did you do today?", "Give me some advice.", "What is on your mind?"),
+    *("Tell me something I should know.", "What do you like?", "Write me a short letter.", "How do you feel?"),
 )
-"""Beginnings of documents that fit any module. Even places are for choosing a length, odd ones for scoring."""
+CALIBRATION_QUESTIONS = (
+    *("Describe your day.", "What makes a good life?", "What are you looking forward to?", "Tell me a story."),
+    *("What do you believe in?", "Who are you?", "What would you like to talk about?", "Describe your home."),
+    *("What are you proud of?", "Surprise me."),
+)
+SCORING_QUESTIONS = (
+    *("Describe yourself in a few sentences.", "What happened to you yesterday?", "What should I do this weekend?"),
+    *("What is the most important thing in the world?", "Say something nice.", "What is your favourite memory?"),
+    *("Tell me a secret.", "What do you dream about?", "Write a diary entry.", "What makes you happy?"),
+)
 
 
-class Concept(NamedTuple):
-    """One concept and its documents as tokens, by purpose."""
+def calibrating(seeds: list[int]) -> bool:
+    return min(seeds) >= FIRST_CALIBRATION_SEED
 
-    name: str
-    parts: dict[str, list[list[int]]]
+
+def topics(seeds: list[int], count: int) -> list[str]:
+    """Topics of the corpus, field by field: the second of every field, then the third and so on; in scoring the fourth,
+    the fifth and so on. (The first and seventh of a field are held out of the corpus.) UserError for too few."""
+    entry = corpus_entry("self-chat")
+    assert isinstance(entry, SelfChat)
+    places = (1, 2, 5, 7) if calibrating(seeds) else (3, 4, 8, 9)
+    found = [field[place] for place in places for field in entry.topics.values()][:count]
+    if len(found) < count:
+        raise UserError(f"self-chat has {len(found)} topics for steering, not {count}; lower concepts.count")
+    return found
+
+
+def own_topics(count: int, place: int, seeds: int) -> list[int]:
+    """The topics of one seed: each topic is steered with the dictionary of one seed."""
+    return list(range(place, count, seeds))
+
+
+def scoring_questions(seeds: list[int]) -> tuple[str, ...]:
+    return CALIBRATION_QUESTIONS if calibrating(seeds) else SCORING_QUESTIONS
 
 
 def start(tokenizer: "PreTrainedTokenizerBase") -> int:
@@ -51,58 +76,15 @@ def start(tokenizer: "PreTrainedTokenizerBase") -> int:
     return int(found)
 
 
-def module_of(document: Document) -> str:
-    """The module of a docstring: `sympy/geometry/line.py#Line:12` gives sympy.geometry."""
-    return ".".join(document.id.split("#")[0].split("/")[:2]).removesuffix(".py")
+def asked(tokenizer: "PreTrainedTokenizerBase", question: str, about: str | None = None) -> list[int]:
+    """Tokens of a question up to where the answer begins; `about` names a topic in the prompt (the instruction)."""
+    told = question if about is None else f"{question} Whatever you say, talk about {about}."
+    if tokenizer.chat_template is None:
+        return [start(tokenizer), *encode(tokenizer, f"Question: {told}\nAnswer:")]
+    return encode(tokenizer, chat_prompt(tokenizer, told))
 
 
-def choose(folder: Path, tokenizer: "PreTrainedTokenizerBase", settings: Concepts) -> list[Concept]:
-    """The modules with the most docstrings that are long enough, each with its documents dealt out at random.
-
-    UserError if the corpus has too few modules with enough documents.
-    """
-    sizes = {part: getattr(settings, part) for part in ("training", "judging", "scaling", "texts")}
-    first = start(tokenizer)
-    needed = sum(sizes.values())
-    found: dict[str, list[str]] = defaultdict(list)
-    for document in read_corpus(folder, "train"):
-        if document.kind == "docstring":
-            found[module_of(document)].append(document.text)
-    concepts: list[Concept] = []
-    for name, texts in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
-        if len(texts) < needed or len(concepts) == settings.count:
-            break
-        order = np.random.default_rng(0).permutation(len(texts))
-        drawn: list[list[int]] = []
-        for place in order:
-            tokens = encode(tokenizer, texts[place])
-            if len(tokens) >= settings.tokens:
-                drawn.append([first, *tokens[: 4 * settings.tokens]])
-            if len(drawn) == needed:
-                edges = np.cumsum([0, *sizes.values()])
-                parts = {part: drawn[edges[at] : edges[at + 1]] for at, part in enumerate(sizes)}
-                concepts.append(Concept(name, parts))
-                break
-    if len(concepts) < settings.count:
-        raise UserError(
-            f"{folder} has {len(concepts)} modules with {needed} docstrings of at least {settings.tokens} tokens, not "
-            f"{settings.count}; lower count, or the numbers of documents, in replications/feature_steering/config.yaml"
-        )
-    return concepts
-
-
-def neutral_prompts(tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
-    """Tokens of every neutral beginning."""
-    first = start(tokenizer)
-    return [[first, *encode(tokenizer, text)] for text in NEUTRAL]
-
-
-def header(tokenizer: "PreTrainedTokenizerBase", name: str) -> list[int]:
-    """The prompt instruction: what precedes a docstring of the module in its documentation."""
-    return [start(tokenizer), *encode(tokenizer, f"Documentation of the Python module {name}.\n\n")]
-
-
-def draw_prompts(concept: int, seed: int, which: int, count: int) -> list[int]:
-    """Places in `NEUTRAL` of the prompts of one concept, seed and half (0: for choosing lengths, 1: for scoring)."""
-    own = np.arange(which, len(NEUTRAL), 2)
-    return sorted(map(int, np.random.default_rng([seed, concept, which]).permutation(own)[:count]))
+def draw_questions(count: int, of: int, topic: int, seed: int) -> list[int]:
+    """Places of `count` questions among `of`, in the order of a topic; they go round if there are too few."""
+    order = np.random.default_rng([seed, topic]).permutation(of)
+    return [int(order[place % of]) for place in range(count)]

@@ -1,91 +1,48 @@
-"""Gains and fluency of steered texts, and the choice of a length. Works on tables; no model is asked.
+"""When an answer is fluent, and when it speaks of its topic. Works on tables; no model is asked.
 
-The rule was fixed beforehand and never sees a score of a concept: of each method the largest length whose texts on the
-choosing prompts are fluent.
-
-A row is compared with the mean over the unsteered texts of the same prompt. These share their random numbers with the
-steered ones, one for one, so that a mean over all texts is a mean of paired differences. Perplexity ratio: exp of the
-mean difference in nats per token; a low one is as suspicious as a high one, because repetition is easy to predict.
-Distinct ratio: mean share of distinct bigrams over that of the unsteered texts.
+An answer is *fluent* if its perplexity is at most `perplexity` times that of the unsteered answers to the same question
+and enough of its bigrams are distinct: loops are easy to predict. It *takes the topic up* if it is fluent and has at
+least `least_words` different words of the topic. Both are asked of every answer by itself: no average hides gibberish.
 """
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from replications.feature_steering.settings import CHOOSING, CHOSEN, PROMPTED, UNSTEERED, Fluency
+from replications.feature_steering.settings import UNSTEERED, Fluency
 
-PROMPT = ["part", "neutral"]
-
-
-class Unsteered:
-    """Means over the unsteered texts of the prompt that a row continues. `rows` holds both kinds of rows."""
-
-    def __init__(self, rows: pd.DataFrame) -> None:
-        base = rows[rows["method"] == UNSTEERED]
-        groups = base.groupby(PROMPT)
-        self.base, self.of_row, self.count = base.index, groups.ngroup().to_numpy(), groups.ngroups
-        self.place = groups.ngroup().groupby([base[key] for key in PROMPT]).first()
-
-    def beside(self, own: pd.DataFrame, values: np.ndarray) -> np.ndarray:
-        """For each of the steered rows `own` the mean of `values`, which has a place for every row."""
-        means = np.stack([values[self.base][self.of_row == one].mean(0) for one in range(self.count)])
-        return means[self.place.loc[list(zip(own["part"], own["neutral"], strict=True))].to_numpy()]
+ASKED = ["part", "question"]
 
 
-def read_alike(rows: pd.DataFrame) -> pd.DataFrame:
-    """The steered rows with how fluent they are. Added columns: `nats_added`, `distinct_unsteered`."""
-    own, unsteered = rows[rows["method"] != UNSTEERED].copy(), Unsteered(rows)
-    own["nats_added"] = own["nats"].to_numpy() - unsteered.beside(own, rows["nats"].to_numpy())
-    own["distinct_unsteered"] = unsteered.beside(own, rows["distinct"].to_numpy())
-    return own
+def nats_added(frame: pd.DataFrame) -> Float[np.ndarray, " row"]:
+    """Nats a token beyond the mean of the unsteered answers to the same question."""
+    unsteered = frame[frame["method"] == UNSTEERED].groupby(ASKED)["nats"].mean()
+    base = unsteered.reindex(pd.MultiIndex.from_frame(frame[ASKED])).to_numpy()
+    return np.asarray(frame["nats"].to_numpy() - base)
 
 
-def compared(rows: pd.DataFrame, scores: dict[str, Float[np.ndarray, "row concept"]]) -> pd.DataFrame:
-    """The steered rows with what they gain over the unsteered texts of their prompt, and how fluent they are.
+def is_fluent(frame: pd.DataFrame, limits: Fluency) -> Bool[np.ndarray, " row"]:
+    near = nats_added(frame) <= np.log(limits.perplexity)
+    return np.asarray(near & (frame["distinct"].to_numpy() >= limits.distinct))
 
-    Added columns beside those of `read_alike`: `gain` and `gain_lexicon` (the row's own concept), `specific` (share of
-    the other concepts that gain less by the probe; one half for ties).
+
+def with_scores(frame: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
+    """The answers with what is measured on them.
+
+    Added columns: `added` nats a token; `takeover` (takes the topic up, 0 or 1); `judged` (fluent, and the judge names
+    the topic); `gain` (words of the topic beyond mean words of others); and the three ratings of AxBench, 0 to 2:
+    `concept` (words of the topic), `fluency` (2 up to half of the allowed nats, 1 up to all), `score`, their harmonic
+    mean.
     """
-    own, unsteered = read_alike(rows), Unsteered(rows)
-    here, concept, order = own.index.to_numpy(), own["concept"].to_numpy(), np.arange(len(own))
-    gains = {name: scores[name][here] - unsteered.beside(own, scores[name]) for name in ("probe", "lexicon")}
-    own["gain"], own["gain_lexicon"] = (gains[name][order, concept] for name in ("probe", "lexicon"))
-    mine = own["gain"].to_numpy()[:, None]
-    below = (gains["probe"] < mine).sum(1) + 0.5 * ((gains["probe"] == mine).sum(1) - 1)
-    own["specific"] = below / (gains["probe"].shape[1] - 1)
+    own = frame.copy()
+    fluent = is_fluent(own, limits)
+    own["added"] = nats_added(own)
+    own["takeover"] = (fluent & (own["words"] >= limits.least_words)).astype(float)
+    own["judged"] = (fluent & (own["named"] == 1)).astype(float)
+    own["gain"] = own["words"] - own["others"]
+    own["concept"] = own["words"].clip(upper=2).astype(float)
+    smooth = own["added"] <= np.log(limits.perplexity) / 2
+    own["fluency"] = np.where(fluent, np.where(smooth, 2.0, 1.0), 0.0)
+    both = own["concept"] + own["fluency"]
+    own["score"] = np.where(both > 0, 2 * own["concept"] * own["fluency"] / both.replace(0, 1), 0.0)
     return own
-
-
-def fluency(own: pd.DataFrame) -> tuple[float, float]:
-    """Perplexity ratio and distinct ratio of some compared rows."""
-    return float(np.exp(own["nats_added"].mean())), float(own["distinct"].mean() / own["distinct_unsteered"].mean())
-
-
-def is_fluent(own: pd.DataFrame, limits: Fluency) -> bool:
-    """Whether some compared rows, taken together, stay within the limits."""
-    perplexity, distinct = fluency(own)
-    return limits.perplexity[0] <= perplexity <= limits.perplexity[1] and distinct >= limits.distinct
-
-
-def choose_lengths(own: pd.DataFrame, limits: Fluency) -> dict[str, float]:
-    """Of each method of `CHOSEN` the largest length at which its choosing rows are fluent; 0 if there is none."""
-    chosen = {}
-    for method in CHOSEN:
-        rows = own[(own["method"] == method) & (own["part"] == CHOOSING)]
-        fluent = [float(length) for length, group in rows.groupby("multiplier") if is_fluent(group, limits)]  # type: ignore[arg-type]
-        chosen[method] = max(fluent, default=0.0)
-    return chosen
-
-
-def collapse(own: pd.DataFrame, method: str, limits: Fluency) -> float:
-    """The first length at which a method's texts, on neutral prompts, fall apart; infinite if they never do.
-
-    They do when perplexity leaves the wider limit, or distinct bigrams fall below theirs.
-    """
-    rows = own[(own["method"] == method) & own["part"].isin(PROMPTED)]
-    for length, group in rows.groupby("multiplier"):
-        perplexity, distinct = fluency(group)
-        if perplexity > limits.collapse or distinct < limits.distinct:
-            return float(length)  # type: ignore[arg-type]
-    return float("inf")

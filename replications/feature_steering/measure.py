@@ -1,256 +1,196 @@
-"""Step: from rows to metrics. No model is asked; everything was measured on texts as the unsteered model reads them.
+"""Step: from answers to metrics. No model is asked.
 
-*Gain*: a text's score for its concept minus the mean over unsteered texts of the same prompt, in standard deviations of
-documents on other concepts. On the scoring prompts all methods are compared at one length, methods and their nulls at
-every dose. With the settings `fluency` the methods of `CHOSEN` also stand at the largest length that was fluent on the
-choosing prompts (`fluent_`; a method without one is left alone and gains 0), beside nulls of that same length.
+All methods are compared on the same topics, questions and random numbers, at one dose. Columns are those of
+`fluency.with_scores`. Controls of every method: the random latents and the random directions that went through the same
+selection, and the unsteered model.
 """
 
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from safetensors.numpy import load_file
 
+from common.core.files import read_json
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import over_clusters, without_interval
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from replications.feature_steering.evidence import MEASURES, Table, at_length, over_concepts, slopes, wins
-from replications.feature_steering.fluency import choose_lengths, collapse, compared, fluency
+from replications.feature_steering.evidence import ByTopic, by_topic, over_topics
+from replications.feature_steering.fluency import with_scores
 from replications.feature_steering.settings import (
-    CHOOSING,
-    CHOSEN,
     CURVES,
+    INPUT,
     INSTRUCTION,
-    LEARNED,
-    METHODS,
-    NULL_OF,
-    NULLS,
-    PROMPTED,
-    RANDOM,
+    MEANS,
+    OUTPUT,
+    PROBE,
+    RANDOM_DIRECTION,
+    RANDOM_LATENT,
+    REMOVERS,
+    REMOVING,
     SCORING,
+    STEERED,
     UNSTEERED,
-    Fluency,
     Measure,
 )
 
-Arms = dict[str, tuple[str, float]]
-RANKS = [
-    ("diff_means", "sae"),
-    ("sae", "pca"),
-    ("diff_means", "pca"),
-    (INSTRUCTION, "sae"),
-    (INSTRUCTION, "diff_means"),
-]
-TWO_NULLS = ("permuted_means", RANDOM)
-"""The control of a rank: one null in the place of the first method, the other in that of the second."""
+MEASURES = {
+    "takeover": ("share", "fluent answers with words of the topic, of all answers"),
+    "judged": ("share", "fluent answers of which the linear judge names the topic, of all answers"),
+    "score": ("1", "harmonic mean of words of the topic (0 to 2) and fluency (0 to 2)"),
+    "gain": ("words", "different words of the topic in an answer, beyond the mean over the other topics"),
+}
+COMPARED = (OUTPUT, INPUT, MEANS, PROBE, INSTRUCTION)
+NULLS = (RANDOM_LATENT, RANDOM_DIRECTION, UNSTEERED)
+ORDER = (INSTRUCTION, MEANS, OUTPUT)
+"""AxBench: prompt above difference of means above SAE."""
+SELF = r"\bI(?:'m| am)\b|\b[Mm]y name is\b"
 
 
 class MeasureFiles(Files):
-    tables: list[Path]
-    """of `steer`, all parts and seeds"""
-    scores: list[Path]
-    """of the texts of `tables`, in the same order"""
-    detectors: Path
+    concepts: Path
+    answers: list[Path]
+    """of `steer`, all seeds"""
     metrics: Path
-    gains: Path
-    """mean gains by concept"""
-    specificity: Path
-    """gains of every concept under every concept's latent"""
+    scored: Path
+    """every answer with its scores"""
+    topics: Path
+    """takeover, judge and score by topic and method"""
     doses: Path
-    """gain and fluency by method and length"""
+    """takeover and fluency by method and dose"""
 
 
 def measure(files: MeasureFiles, settings: Measure, run: RunInfo) -> None:
-    """Writes the metrics of the comparison and the tables behind its figures."""
-    writing, limits = settings.writing, settings.fluency
-    frame = pd.concat(map(pd.read_csv, files.tables), ignore_index=True)
-    loaded = [load_file(path) for path in files.scores]
-    found = {key: np.concatenate([one[key] for one in loaded]) for key in loaded[0]}
-    own = compared(frame, found)
-    names: list[str] = frame.groupby("concept")["name"].first().tolist()
-    packages = [name.split(".")[0] for name in names]
-    best = choose_lengths(own, limits) if limits else {}
-    scored, arms = own[own["part"] == SCORING], arms_of(best, writing.equal)
+    """Writes the metrics and the tables behind the figures."""
+    about, writing = read_json(files.concepts), settings.writing
+    frame = with_scores(pd.concat(map(pd.read_csv, files.answers), ignore_index=True), settings.fluency)
+    frame["name"] = [about["topics"][topic] for topic in frame["topic"]]
+    frame["self"] = frame["takeover"] * frame["text"].astype(str).str.contains(SELF, regex=True)
+    scoring = frame[frame["part"] == SCORING]
+    dose = {method: writing.dose if method in STEERED else 0.0 for method in (*COMPARED, *NULLS)}
     tables = {
-        (arm, column): at_length(scored, method, length, column, len(names), run.seeds)
-        for arm, (method, length) in arms.items()
-        for column in MEASURES
+        (method, column): by_topic(scoring, method, dose[method], column)
+        for method in dose
+        for column in (*MEASURES, "added", "self")
     }
-    metrics = effects(tables, packages) | ranks(tables) | judging(pd.read_csv(files.detectors))
-    metrics |= perplexities(own, arms, best)
-    if len(writing.doses) > 1:
-        metrics |= dose_response(scored, len(names), run.seeds, writing.doses)
-    if limits:
-        metrics |= falling_apart(own, limits)
+    metrics = effects(tables) | output_over_input(tables) | order(tables) | checks(about["checked"], settings)
+    if settings.removal:
+        metrics |= removal(frame[frame["part"] == REMOVING], settings.removal.doses)
     write_metrics(files.metrics, metrics)
-    write_table(files.gains, pd.DataFrame({"concept": names, **{arm: tables[arm, "gain"].mean(1) for arm in arms}}))
-    write_table(files.specificity, specificity_table(frame, found["probe"], own, names, writing.equal))
-    write_table(files.doses, dose_table(own, limits))
+    shown = ["seed", "part", "name", "method", "dose", "candidate", "asked", "text", "words", "others", "judge",
+             "named", "added", "distinct", "takeover", "judged", "score", "gain"]  # fmt: skip
+    write_table(files.scored, scoring[shown])
+    by_name = {f"{method}_{column}": values for (method, column), values in tables.items() if column in MEASURES}
+    write_table(files.topics, pd.DataFrame({"topic": about["topics"], **by_name}))
+    write_table(files.doses, dose_table(scoring, writing.doses))
 
 
-def arms_of(best: dict[str, float], equal: float) -> Arms:
-    """Name: method and length, of everything that is compared on the scoring prompts. Length -1: left alone."""
-    arms: Arms = {**{method: (method, equal) for method in METHODS}, INSTRUCTION: (INSTRUCTION, 0.0)}
-    for method, chosen in best.items():
-        length = chosen or -1.0
-        arms[f"fluent_{method}"] = (method, length)
-        arms |= {f"{null}_as_{method}": (null, length) for null in (NULL_OF[method], RANDOM)}
-    return arms
-
-
-def effects(tables: dict[tuple[str, str], Table], packages: list[str]) -> dict[str, Metric]:
-    """Every measure of every method and of the instruction, beside nulls of equal length."""
+def effects(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
+    """Every measure of every method beside the nulls, and its cost in perplexity."""
     found = {}
-    for arm in (*LEARNED, INSTRUCTION, *(f"fluent_{method}" for method in CHOSEN)):
-        method = arm.removeprefix("fluent_")
-        if arm == method:
-            nulls = {null: null for null in NULLS}
-        else:
-            nulls = {null: f"{null}_as_{method}" for null in (NULL_OF[method], RANDOM)}
-        for column, (_, unit, formula) in MEASURES.items():
-            if (arm, column) not in tables:
-                continue
-            controls = {name: tables[null, column] for name, null in nulls.items()}
-            found[f"{arm}_{column}"] = over_concepts(tables[arm, column], unit, formula, controls)
-            if column == "gain" and len(set(packages)) > 1:
-                found[f"{arm}_gain_by_package"] = over_concepts(tables[arm, column], unit, formula, controls, packages)
-    return found
-
-
-def ranks(tables: dict[tuple[str, str], Table]) -> dict[str, Metric]:
-    """One method against another at equal length: share of concepts won, and by how much; control: one null against
-    another."""
-    gains = {arm: values for (arm, column), values in tables.items() if column == "gain"}
-    a, b = (gains[null] for null in TWO_NULLS)
-    found: dict[str, Metric] = {}
-    for one, other in RANKS:
-        found[f"{one}_over_{other}_share"] = over_concepts(
-            wins(gains[one], gains[other]),
-            "share",
-            f"concepts on which {one} gains more than {other}",
-            {"two_nulls": wins(a, b)},
-        )
-        found[f"{one}_over_{other}_gain"] = over_concepts(
-            gains[one] - gains[other], "1", f"{MEASURES['gain'][2]}; {one} minus {other}", {"two_nulls": a - b}
-        )
-    return found
-
-
-def dose_response(scored: pd.DataFrame, concepts: int, seeds: list[int], doses: list[float]) -> dict[str, Metric]:
-    """Slopes of the gain over the length of the vector, length 0 included, where every text is the unsteered one."""
-    fitted = {}
-    for method in CURVES:
-        gains = np.stack([at_length(scored, method, dose, "gain", concepts, seeds) for dose in doses], -1)
-        fitted[method] = slopes(np.concatenate([np.zeros_like(gains[..., :1]), gains], -1), [0.0, *doses])
-    formula = "least-squares slope of the gain over the length of the vector, length 0 included"
-    nulls = {null: fitted[null] for null in NULLS}
-    found = {f"{method}_dose_slope": over_concepts(fitted[method], "1", formula, nulls) for method in CHOSEN}
-    for null in NULL_OF.values():
-        found[f"{null}_dose_slope"] = over_concepts(fitted[null], "1", formula, {RANDOM: fitted[RANDOM]})
-    return found
-
-
-def falling_apart(own: pd.DataFrame, limits: Fluency) -> dict[str, Metric]:
-    """Where texts fall apart (0: nowhere tried), and the gain at the length of the highest gain and at the longest."""
-    found: dict[str, Metric] = {}
-    for method in CHOSEN:
-        rows = own[(own["method"] == method) & own["part"].isin(PROMPTED)]
-        first, means = collapse(own, method, limits), rows.groupby("multiplier")["gain"].mean()
-        peak = float(means.index[int(means.argmax())])
-        said = "length of the added vector over the mean norm of the residual stream"
-        collapsed = 0.0 if np.isinf(first) else first
-        found[f"{method}_collapse"] = without_interval(
-            collapsed, len(means), "1", f"{said} at which texts fall apart; 0: at none"
-        )
-        found[f"{method}_peak"] = without_interval(peak, len(means), "1", f"{said} with the highest mean gain")
-        for name, length in (("peak", peak), ("longest", float(means.index.max()))):
-            part = rows[rows["multiplier"] == length]
-            gains, concept = part["gain"].to_numpy(), part["concept"].to_numpy()
-            found[f"{method}_gain_at_{name}"] = over_clusters(
-                gains, concept, unit="1", formula=MEASURES["gain"][2], cluster="concepts"
-            )
-    return found
-
-
-def perplexities(own: pd.DataFrame, arms: Arms, best: dict[str, float]) -> dict[str, Metric]:
-    """Perplexity ratios of all arms, `tried_` on the choosing prompts, and the chosen lengths (0: none)."""
-    found: dict[str, Metric] = {}
-    levels = [(arm, SCORING, *source) for arm, source in arms.items()]
-    levels += [(f"tried_{method}", CHOOSING, method, length) for method, length in best.items()]
-    for name, part, method, length in levels:
-        rows = own[(own["part"] == part) & (own["method"] == method) & (own["multiplier"] == length)]
-        added = np.zeros(2) if rows.empty else rows["nats_added"].to_numpy()
-        concept = np.arange(2) if rows.empty else rows["concept"].to_numpy()
-        nats = over_clusters(
-            added, concept, unit="nats", formula="nats per token, steered minus unsteered", cluster="concepts"
-        )
+    for method in (*COMPARED, RANDOM_LATENT, RANDOM_DIRECTION):
+        for column, (unit, formula) in MEASURES.items():
+            controls = {null: tables[null, column] for null in NULLS} if method in COMPARED else {}
+            found[f"{method}_{column}"] = over_topics(tables[method, column], unit, formula, controls)
+        nats = over_topics(tables[method, "added"], "nats", "nats per token, steered minus unsteered")
         low, value, high = (float(np.exp(one)) for one in (nats.ci_low, nats.value, nats.ci_high))
-        found[f"{name}_perplexity"] = Metric(
+        found[f"{method}_perplexity"] = Metric(
             value=value, ci_low=low, ci_high=high, n=nats.n, unit="1", formula="perplexity, times unsteered",
             uncertainty=nats.uncertainty,
         )  # fmt: skip
-    formula = "length of the added vector over the mean norm of the residual stream, chosen"
-    lengths = {f"fluent_{method}_length": without_interval(one, 1, "1", formula) for method, one in best.items()}
-    return found | lengths
+        if method in COMPARED:
+            formula = "answers that take the topic up and say 'I am', 'I'm' or 'my name is', of all answers"
+            found[f"{method}_as_itself"] = over_topics(tables[method, "self"], "share", formula)
+    return found
 
 
-def judging(detectors: pd.DataFrame) -> dict[str, Metric]:
-    """Whether the probe knows documents that it was not fitted to, and how well single latents do."""
-    means = detectors.groupby("concept", sort=False)[["judge", "judge_permuted", "detection", "inside", "ridge"]].mean()
-    area = "AUROC of documents on the concept against documents on others"
-    columns = {
-        "judge_auroc": ("judge", area, {"permuted_labels": means["judge_permuted"].to_numpy()}),
-        "detection_auroc": ("detection", area, {}),
-        "judge_inside": ("inside", "mean score of documents on the concept", {}),
-    }
-    found = {
-        name: over_clusters(
-            means[column].to_numpy(), np.arange(len(means)), unit="1", formula=formula, cluster="concepts",
-            controls=controls,
+def output_over_input(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
+    """What choosing latents by what they make the model write gains over choosing them by what they read; control: what
+    the same choice among random latents gains over it."""
+    found = {}
+    for column, (unit, formula) in MEASURES.items():
+        gain = tables[OUTPUT, column] - tables[INPUT, column]
+        null = tables[RANDOM_LATENT, column] - tables[INPUT, column]
+        said = f"{formula}; latent chosen by output minus latent chosen by input"
+        found[f"output_over_input_{column}"] = over_topics(gain, unit, said, {"random_latent": null})
+    return found
+
+
+def order(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
+    """Share of neighbouring pairs of AxBench's order that a topic's scores follow, ties counted half; control: the same
+    for three nulls in the places of the methods. Also the pairs one by one."""
+
+    def follows(one: str, other: str) -> ByTopic:
+        return np.asarray(0.5 + 0.5 * np.sign(tables[one, "score"] - tables[other, "score"]))
+
+    pairs = list(pairwise(ORDER))
+    nulls = list(zip((UNSTEERED, RANDOM_DIRECTION), (RANDOM_DIRECTION, RANDOM_LATENT), strict=True))
+    agreement, of_nulls = (np.mean([follows(*pair) for pair in own], axis=0) for own in (pairs, nulls))
+    formula = "neighbouring pairs of prompt > difference of means > SAE latent in order, by score"
+    found = {"axbench_order": over_topics(agreement, "share", formula, {"three_nulls": of_nulls})}
+    for one, other in [*pairs, (INSTRUCTION, OUTPUT), (MEANS, PROBE)]:
+        found[f"{one}_over_{other}"] = over_topics(
+            tables[one, "score"] - tables[other, "score"], "1", f"score, {one} minus {other}"
         )
-        for name, (column, formula, controls) in columns.items()
+    return found
+
+
+def checks(checked: dict[str, Any], settings: Measure) -> dict[str, Metric]:
+    """Whether words and judge know conversations that neither they nor any vector was made from; controls: the next
+    topic in the place of the own one."""
+    words, judge = np.array(checked["words"]), np.array(checked["judge"])
+    topics = words.shape[1]
+    texts = len(words) // topics
+    topic = np.repeat(np.arange(topics), texts)
+    order = np.arange(len(words))
+
+    def mean(values: np.ndarray) -> ByTopic:
+        return np.asarray(values.astype(float).reshape(topics, texts).mean(1))
+
+    def speak(of: np.ndarray) -> ByTopic:
+        return mean(words[order, of] >= settings.fluency.least_words)
+
+    other = (topic + 1) % topics
+    return {
+        "words_know_topics": over_topics(
+            speak(topic), "share", "left-out conversations with words of their topic", {"other_topic": speak(other)}
+        ),
+        "judge_knows_topics": over_topics(
+            mean(judge.argmax(1) == topic), "share", "left-out conversations of which the judge names the topic",
+            {"other_topic": mean(judge.argmax(1) == other)},
+        ),
     }  # fmt: skip
-    return found | {
-        "judge_ridge": without_interval(means["ridge"].iloc[0], 1, "1", "ridge that tells documents left out best")
-    }
 
 
-def dose_table(own: pd.DataFrame, limits: Fluency | None) -> pd.DataFrame:
-    """All prompts: gain with interval, perplexity and distinct ratio of each method and length; the limits beside."""
-    rows = own[own["part"].isin(PROMPTED) & own["method"].isin(CURVES)]
-    groups = [
-        (method, level, rows[(rows["method"] == method) & (rows["multiplier"] == level)])
-        for method in CURVES
-        for level in sorted(rows[rows["method"] == method]["multiplier"].unique())
-    ]
+def removal(frame: pd.DataFrame, doses: list[float]) -> dict[str, Metric]:
+    """How far the words of a topic fall in answers about it, by method and strength, beside the perplexity paid."""
+    found = {}
+    unsteered = by_topic(frame, UNSTEERED, 0.0, "words")
+    for dose in doses:
+        falls = {method: unsteered - by_topic(frame, method, -dose, "words") for method in REMOVERS}
+        for method in REMOVERS:
+            name = f"remove_{method}_{round(100 * dose)}"
+            controls = {} if method == RANDOM_LATENT else {RANDOM_LATENT: falls[RANDOM_LATENT]}
+            formula = "words of the topic in answers to a request about it, unsteered minus steered"
+            found[f"{name}_fall"] = over_topics(falls[method], "words", formula, controls)
+            added = by_topic(frame, method, -dose, "added")
+            found[f"{name}_nats"] = over_topics(added, "nats", "nats per token, steered minus unsteered")
+    return found
+
+
+def dose_table(scoring: pd.DataFrame, doses: list[float]) -> pd.DataFrame:
+    """Takeover with interval, judge, fluency and perplexity of each method and dose."""
     lines = []
-    for method, level, group in [*groups, (INSTRUCTION, 0.0, own[own["method"] == INSTRUCTION])]:
-        perplexity, distinct = fluency(group)
-        line = {"method": method, "multiplier": level, "perplexity": perplexity, "distinct": distinct}
-        if limits:
-            low, high = limits.perplexity
-            line |= {"fluent_from": low, "fluent_to": high, "distinct_from": limits.distinct}
-        for column in MEASURES:
-            found = over_clusters(group[column].to_numpy(), group["concept"].to_numpy(), unit="1", formula=column)
-            line |= {column: found.value, f"{column}_low": found.ci_low, f"{column}_high": found.ci_high}
-        if limits:
-            line["collapse"] = collapse(own, method, limits)
-        lines.append(line)
-    return pd.DataFrame(lines).replace(float("inf"), np.nan)
-
-
-def specificity_table(
-    frame: pd.DataFrame, probe: Float[np.ndarray, "row concept"], own: pd.DataFrame, names: list[str], equal: float
-) -> pd.DataFrame:
-    """Mean gain of every concept (columns) under the SAE latent of every concept (rows), at the common length."""
-    rows = own[(own["method"] == "sae") & own["part"].isin(PROMPTED) & (own["multiplier"] == equal)]
-    base = frame[(frame["method"] == UNSTEERED) & frame["part"].isin(PROMPTED)]
-    unsteered = pd.DataFrame(probe[base.index]).groupby(base["neutral"].to_numpy()).mean()
-    gains = pd.DataFrame(probe[rows.index] - unsteered.loc[rows["neutral"]].to_numpy(), columns=names)
-    return gains.groupby(rows["concept"].to_numpy()).mean().set_axis(names).rename_axis("steered").reset_index()
+    single = [method for method in (*COMPARED, RANDOM_DIRECTION, UNSTEERED) if method not in CURVES]
+    for method in (*CURVES, *single):
+        for dose in sorted(scoring.loc[scoring["method"] == method, "dose"].unique()):
+            own = {column: by_topic(scoring, method, dose, column) for column in (*MEASURES, "added", "distinct")}
+            found = over_topics(own["takeover"], "share", "takeover")
+            line = {"method": method, "dose": dose, "takeover": found.value, "low": found.ci_low, "high": found.ci_high}
+            line |= {column: own[column].mean() for column in ("judged", "score", "gain", "distinct")}
+            lines.append(line | {"perplexity": float(np.exp(own["added"].mean()))})
+    return pd.DataFrame(lines)
 
 
 if __name__ == "__main__":

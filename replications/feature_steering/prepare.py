@@ -1,71 +1,70 @@
-"""Step: chooses concepts and documents, reads them once, and makes steering vectors, judges and records of latents.
+"""Step: new conversations on every topic; from them steering vectors, latents, nulls, the topics' words and the judge.
 
-Every seed takes its latents from a dictionary of its own. Out: `prepared.safetensors` (vectors, judges, scale of the
-residual stream), `concepts.json` (names, lexicons, texts to continue), `latents.json` (of the first dictionary, for the
-demonstration and the chat) and `detectors.csv`. The model runs in bfloat16 where the processor computes in it; what is
-made from its activations is float32 or float64.
+The unsteered model answers the same requests about every topic; its activations and next-token probabilities are kept
+while it writes. Out: `prepared.safetensors` (vectors, pools, judge, words, norm of the residual stream) and
+`concepts.json` (names, words, records of the latents that may be shown, checks of words and judge).
 """
 
-import contextlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
 import torch
-from jaxtyping import Float
+from einops import rearrange
+from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
 from common.core.files import atomic, read_json, write_json
-from common.core.step import Files, RunInfo, run_step, track
-from common.core.tables import write_table
+from common.core.step import Files, RunInfo, run_step
 from common.data.models import Manifest, load_tokenizer
-from common.interp.generation import edited, layer_and_place, load_writer
+from common.interp.generation import Sampler, edited, generate, layer_and_place, load_writer
 from common.saes.browser import output_map
 from common.saes.index import read_index
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
-from common.saes.stream import Activations
-from replications.feature_steering import judge
-from replications.feature_steering import steering_vectors as vectors
-from replications.feature_steering.concepts import choose
-from replications.feature_steering.latents import describe, latents_of, logit_effect, strength
+from replications.feature_steering import vectors
+from replications.feature_steering.concepts import REQUESTS, asked, own_topics, topics
+from replications.feature_steering.latents import describe, raised_tokens
 from replications.feature_steering.settings import Prepare
+from replications.feature_steering.words import distinct_words, topic_words, vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PARTS = ("training", "judging", "scaling")
-PERMUTATIONS = 20  # of the labels, for the null of the judge
+TEMPERATURE = 0.7
 
 
-class _ReadError(Exception):
-    """Raised behind the last layer that is read, to skip the rest."""
+class Expecting(Sampler):
+    """A sampler that adds up the next-token probabilities of every row but the last one of each topic."""
+
+    def __init__(self, topics: int, per_topic: int, seed: int, forbidden: list[int]) -> None:
+        super().__init__(TEMPERATURE, torch.arange(topics * per_topic), seed, forbidden)
+        self.topics, self.steps, self.expected = topics, 0, torch.zeros(1)
+        self.rows = slice(len(REQUESTS["training"]), per_topic - len(REQUESTS["checking"]))
+
+    def __call__(self, logits: Float[Tensor, "row d_vocab"], step: int) -> Int[Tensor, "row 1"]:
+        own = rearrange(logits, "(topic text) token -> topic text token", topic=self.topics)[:, self.rows]
+        self.expected = self.expected + own.softmax(-1).mean(1).cpu()
+        self.steps += 1
+        return super().__call__(logits, step)
 
 
-@torch.inference_mode()
-def read(
-    model: "PreTrainedModel", documents: list[list[int]], hook: str, later: str, batch: int
-) -> tuple[Float[Tensor, "document pos d_model"], Float[Tensor, "document d_model"]]:
-    """Activations at `hook` and mean ones at `later`, of documents of equal length; the first token is left out."""
-    here: list[Tensor] = []
-    there: list[Tensor] = []
+@contextmanager
+def kept(model: "PreTrainedModel", hooks: list[str]) -> Iterator[dict[str, list[Tensor]]]:
+    """While open, keeps the activations at some hooks of all passes over a single position: of written tokens."""
+    seen: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
+    with ExitStack() as stack:
+        for hook in hooks:
 
-    def keep(x: Tensor) -> Tensor:
-        here.append(x[:, 1:].float().cpu())
-        return x
+            def keep(x: Tensor, own: list[Tensor] = seen[hook]) -> Tensor:
+                if x.shape[1] == 1:
+                    own.append(x[:, 0].float().cpu())
+                return x
 
-    def stop(x: Tensor) -> Tensor:
-        there.append(x[:, 1:].float().mean(1).cpu())
-        raise _ReadError
-
-    tokens = torch.tensor(documents, device=model.device)
-    with edited(model, hook, keep), edited(model, later, stop):
-        for part in track(list(torch.split(tokens, batch)), "documents"):
-            with contextlib.suppress(_ReadError):
-                model.base_model(input_ids=part, use_cache=False)
-    return torch.cat(here), torch.cat(there)
+            stack.enter_context(edited(model, hook, keep))
+        yield seen
 
 
 def own_saes(index: Path, names: list[str], model: str) -> list[Sae]:
@@ -87,86 +86,67 @@ def own_saes(index: Path, names: list[str], model: str) -> list[Sae]:
 class PrepareFiles(Files):
     manifest: Path
     """of the model"""
-    docs: Path
-    """manifest of the corpus"""
     index: Path
     """lists the SAEs, whose folders lie beside it"""
-    activations: Path
-    """manifest of the shards that the SAEs were trained on"""
     prepared: Path
     concepts: Path
-    latents: Path
-    detectors: Path
 
 
 def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
-    """Writes the steering vectors and judges, the concepts, and a record of every latent of the first dictionary."""
+    """Writes vectors, pools, judge and words, and the record of every latent that a topic puts into a pool."""
     torch.set_grad_enabled(False)
     concepts, seeds, folder = settings.concepts, run.seeds, files.manifest.parent
     tokenizer, model = load_tokenizer(folder), load_writer(folder, run.device)
-    name, stored = Manifest.model_validate(read_json(files.manifest)).name, Activations(files.activations.parent)
+    name = Manifest.model_validate(read_json(files.manifest)).name
     names = [f"{settings.sae}-s{seed}" for seed in seeds]
     saes, special = own_saes(files.index, names, name), list(tokenizer.all_special_ids)
     hook, later = saes[0].about.hook, f"blocks.{concepts.judge_layer}.hook_resid_pre"
-    chosen = choose(files.docs.parent, tokenizer, concepts)
-    documents = {part: [tokens for one in chosen for tokens in one.parts[part]] for part in PARTS}
-    label = {part: torch.arange(len(chosen)).repeat_interleave(len(chosen[0].parts[part])) for part in PARTS}
-    every = [tokens[: concepts.tokens + 1] for part in PARTS for tokens in documents[part]]
-    here, there = read(model, every, hook, later, concepts.batch)
-    sizes = [len(documents[part]) for part in PARTS]
-    means = dict(zip(PARTS, torch.split(there, sizes), strict=True))
+    chosen, requests = topics(seeds, concepts.count), [one for part in REQUESTS.values() for one in part]
 
-    x, concept = here[: sizes[0]], label["training"]
-    learned = {
-        "diff_means": vectors.difference_of_means(x, concept),
-        "probe": vectors.probe_directions(x, concept),
-        "pca": vectors.principal_directions(x, concept),
+    prompts = [asked(tokenizer, request.format(topic)) for topic in chosen for request in requests]
+    sampler = Expecting(len(chosen), len(requests), seeds[0], special)
+    with kept(model, [hook, later]) as seen:
+        written = generate(
+            model, prompts, torch.arange(len(prompts)), hook, None, concepts.held_out_tokens, sampler
+        ).view(len(chosen), len(requests), -1)  # fmt: skip
+    here, there = (
+        torch.stack(seen[place], 1).unflatten(0, (len(chosen), len(requests))) for place in (hook, later)
+    )  # topic text pos d_model
+    first, last = len(REQUESTS["training"]), len(requests) - len(REQUESTS["checking"])
+    training, tokens = here[:, :first], here.flatten(0, 2)
+
+    known = vocabulary(tokenizer, sampler.expected.shape[1])
+    words = topic_words(sampler.expected / sampler.steps, known.of_token, concepts.words)
+    weights, offset = vectors.fit_probe(there[:, first:last].mean(2))
+    probe, _ = vectors.fit_probe(training.mean(2))
+    tensors = {
+        "norm": tokens.norm(dim=-1).mean()[None],
+        "diff_means": vectors.difference_of_means(training),
+        "probe": vectors.unit(probe.T.float()),
+        "judge.weights": weights,
+        "judge.offset": offset,
+        "words": words,
+        "of_token": known.of_token,
     }
-    tensors = {"norm": here.norm(dim=-1).mean()[None]}
-    unembedding, gain = output_map(model)
-    frames, last = [], None
-    for seed, own in zip(seeds, saes, strict=True):
-        if own is not last:
-            largest, density = strength(own, stored)
-            read_out, last = latents_of(own, here, concepts.batch), own
-        live = density * (largest > 0)
-        latent, detection = vectors.detectors(read_out.mean[: sizes[0]], concept, live)
-        learned[f"sae.{seed}"] = vectors.unit(own.W_dec[latent])
-        made, drawn = vectors.nulls(x, concept, own, live, latent, seed)
-        tensors |= {f"vector.{method}.{seed}": v for method, v in made.items()}
-        tensors |= {f"latent.sae.{seed}": latent, f"latent.random_latent.{seed}": drawn}
-        frames.append(
-            pd.DataFrame({"seed": seed, "latent": latent, "density": density[latent], "detection": detection})
-        )
-        if seed == seeds[0]:
-            raised = logit_effect(vectors.unit(own.W_dec), unembedding, gain)
-            records = describe(read_out, every, raised, largest, density, tokenizer, concepts.contexts)
-            shown = {"model": name, "sae": names[0], "hook": hook}
-            write_json(files.latents, {**shown, "latents": [one.model_dump() for one in records]})
-    tensors |= {f"vector.{method}": v for method, v in learned.items()}
-
-    ridge = judge.choose_ridge(means["judging"], label["judging"])
-    weights, offset = judge.fit_probe(means["judging"], label["judging"], ridge)
-    weights, offset = judge.standardised(weights, offset, means["scaling"], label["scaling"])
-    scores = means["scaling"].double() @ weights + offset
-    generator = torch.Generator().manual_seed(seeds[0])
-    permuted = np.mean(
-        [
-            vectors.own_auroc(scores, label["scaling"][torch.randperm(sizes[2], generator=generator)])
-            for _ in range(PERMUTATIONS)
-        ],
-        axis=0,
-    )
-
-    direct = [
-        {token for v in learned.values() for token in judge.direct_logits(v[place : place + 1], unembedding, gain)[0]
-         .topk(judge.DIRECT_LOGITS).indices.tolist()}
-        for place in range(len(chosen))
-    ]  # fmt: skip
-    reading = [[tokens[1:] for tokens in one.parts["judging"] + one.parts["scaling"]] for one in chosen]
-    lexicons = judge.lexicons(reading, direct, concepts.lexicon, special)
-
-    tensors |= {"judge.weights": weights, "judge.offset": offset}
+    records, output = [], output_map(model)
+    for place, (seed, sae) in enumerate(zip(seeds, saes, strict=True)):
+        latents = sae.encode(here)
+        own, generator = own_topics(len(chosen), place, len(seeds)), torch.Generator().manual_seed(seed)
+        best = vectors.reading(latents[:, :first])[own].topk(concepts.candidates, 1).indices
+        live = (latents[:, :first].flatten(0, 2) > 0).sum(0) > first
+        live[best.flatten()] = False
+        tensors |= {
+            f"pool.sae_output.{seed}": best.flatten(),
+            f"sae_input.{seed}": best[:, 0],
+            f"pool.random_latent.{seed}": vectors.random_latents(live, best.numel(), generator),
+            f"pool.random_direction.{seed}": vectors.random_directions(tokens, best.numel(), generator),
+        }
+        for latent in dict.fromkeys(best.flatten().tolist()):
+            raised = raised_tokens(sae, latent, *output, tokenizer)
+            values = latents[..., latent].flatten(0, 1)
+            records.append(describe(latent, seed, values, written.flatten(0, 1), raised, tokenizer).model_dump())
+    checked = written[:, last:].flatten(0, 1)
+    judged = there[:, last:].mean(2).flatten(0, 1).double() @ weights + offset
     with atomic(files.prepared) as temporary:
         save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
     write_json(
@@ -176,17 +156,12 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
             "saes": names,
             "hook": hook,
             "judge": later,
-            "concepts": [
-                {"name": one.name, "lexicon": lexicons[at], "texts": one.parts["texts"]}
-                for at, one in enumerate(chosen)
-            ],
+            "norm": float(tensors["norm"]),
+            "topics": chosen,
+            "words": [[known.stems[one] for one in own if one >= 0] for own in words.tolist()],
+            "latents": records,
+            "checked": {"words": distinct_words(checked, known.of_token, words).tolist(), "judge": judged.tolist()},
         },
-    )
-    inside = [float(scores[label["scaling"] == one, one].mean()) for one in range(len(chosen))]
-    judged = {"judge": vectors.own_auroc(scores, label["scaling"]), "judge_permuted": permuted}
-    judged |= {"inside": np.array(inside), "ridge": np.full(len(chosen), ridge)}
-    write_table(
-        files.detectors, pd.concat([frame.assign(concept=[one.name for one in chosen], **judged) for frame in frames])
     )
 
 

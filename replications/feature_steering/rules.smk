@@ -1,8 +1,8 @@
-# Feature steering: prepare (concepts, steering vectors, judges) -> steer (texts, a job for each part and seed) ->
-# measure -> figures. Removal and demonstration: extras.smk. The SAEs, one a seed, come from `sparse_autoencoders`,
-# whose steps run first; those of a hub model from `config/saes.yaml` (`release`).
+# Feature steering: prepare (topics, vectors, words, judge) -> steer (answers, a job for each seed) -> measure -> figures,
+# page. The SAEs, one a seed, come from `sparse_autoencoders`, whose steps run first; those of a hub model from
+# `config/saes.yaml` (`release`).
 from common.engine.rules import Steps, captions, figure_files
-from replications.feature_steering.sae_source import RELEASED, either, memory, of_model
+from replications.feature_steering.sae_source import either, memory, of_model, released
 
 # Seeds beyond the first ones are left out.
 STEP = Steps(
@@ -14,13 +14,13 @@ ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 STEERING = "<results>/{model}/steering"
 SAES = "<all_results>/sparse_autoencoders/{model}"
 OF_EVERY_SEED = {"seed": STEP.run["seeds"], "allow_missing": True}
-PARTS = ["choosing", "scoring"] if config["fluency"] else ["scoring"]
 FIGURES = {
     "Steering": {
         "steering": [
+            "takeover",
             "methods",
-            "specificity",
-            *(["frontier", "doses"] if config["fluency"] else []),
+            "transcripts",
+            *(["removal"] if config["removal"] else []),
         ]
     }
 }
@@ -40,44 +40,32 @@ index_of_saes = lambda wildcards: either(
 use rule step as release with:
     input:
         manifest="<models>/{model}/manifest.json",
-        docs="<corpora>/python-docs/manifest.json",
-        chat="<corpora>/self-chat/manifest.json",
         registry="config/saes.yaml",
     output:
         index="<results>/{model}/released/index.json",
-        activations="<results>/{model}/released/activations/manifest.json",
     log:
         "<logs>/{model}/release.log",
     resources:
-        **ON_GPU,
         mem_mb=memory_of,
         runtime=60,
     params:
-        **STEP("released", lambda wildcards: {"sae": RELEASED[wildcards.model]["sae"]}),
+        **STEP("released", lambda wildcards: {"sae": released(wildcards.model)}),
 
 
 use rule step as prepare with:
     input:
         manifest="<models>/{model}/manifest.json",
-        docs="<corpora>/python-docs/manifest.json",
         index=index_of_saes,
-        activations=lambda wildcards: either(
-            wildcards.model,
-            "<results>/{model}/released/activations/manifest.json",
-            f"{SAES}/activations/main/manifest.json",
-        ),
     output:
         prepared=f"{STEERING}/prepared.safetensors",
         concepts=f"{STEERING}/concepts.json",
-        latents="<results>/{model}/demonstration/latents.json",
-        detectors=f"{STEERING}/detectors.csv",
     log:
         "<logs>/{model}/prepare.log",
     priority: 1
     resources:
         **ON_GPU,
         mem_mb=memory_of,
-        runtime=120,
+        runtime=60,
     params:
         **STEP(
             "prepare",
@@ -93,29 +81,22 @@ use rule step as steer with:
         index=index_of_saes,
         prepared=rules.prepare.output.prepared,
         concepts=rules.prepare.output.concepts,
-        tried=lambda wildcards: (
-            expand(f"{STEERING}/texts/choosing-{{seed}}.csv", **OF_EVERY_SEED)
-            if wildcards.part == "scoring" and config["fluency"]
-            else []
-        ),
     output:
-        table=f"{STEERING}/texts/{{part}}-{{seed}}.csv",
-        scores=f"{STEERING}/texts/{{part}}-{{seed}}.safetensors",
+        answers=f"{STEERING}/answers-{{seed}}.csv",
+        chosen=f"{STEERING}/chosen-{{seed}}.json",
     log:
-        "<logs>/{model}/steer-{part}-{seed}.log",
+        "<logs>/{model}/steer-{seed}.log",
     wildcard_constraints:
-        part="choosing|scoring|removing",
         seed=r"\d+",
     priority: 1
     resources:
         **ON_GPU,
         mem_mb=memory_of,
-        runtime=60,
+        runtime=120,
     params:
         **STEP(
             "steer",
             lambda wildcards: {
-                "part": wildcards.part,
                 "seed": int(wildcards.seed),
                 **{key: config[key] for key in ("writing", "fluency", "removal")},
             },
@@ -124,29 +105,57 @@ use rule step as steer with:
 
 use rule step as measure with:
     input:
-        tables=expand(
-            f"{STEERING}/texts/{{part}}-{{seed}}.csv", part=PARTS, **OF_EVERY_SEED
-        ),
-        scores=expand(
-            f"{STEERING}/texts/{{part}}-{{seed}}.safetensors",
-            part=PARTS,
-            **OF_EVERY_SEED,
-        ),
-        detectors=rules.prepare.output.detectors,
+        concepts=rules.prepare.output.concepts,
+        answers=expand(f"{STEERING}/answers-{{seed}}.csv", **OF_EVERY_SEED),
     output:
         metrics=f"{STEERING}/metrics.json",
-        gains=f"{STEERING}/gains.csv",
-        specificity=f"{STEERING}/specificity.csv",
+        scored=f"{STEERING}/scored.csv",
+        topics=f"{STEERING}/topics.csv",
         doses=f"{STEERING}/doses.csv",
     log:
         "<logs>/{model}/measure.log",
     params:
-        **STEP("measure", {key: config[key] for key in ("writing", "fluency")}),
+        **STEP(
+            "measure", {key: config[key] for key in ("writing", "fluency", "removal")}
+        ),
+
+
+use rule step as show with:
+    input:
+        concepts=rules.prepare.output.concepts,
+        chosen=expand(f"{STEERING}/chosen-{{seed}}.json", **OF_EVERY_SEED),
+        scored=rules.measure.output.scored,
+    output:
+        shown=f"{STEERING}/shown.json",
+        transcripts=f"{STEERING}/transcripts.csv",
+    log:
+        "<logs>/{model}/show.log",
+    params:
+        **STEP("show", {key: config[key] for key in ("demonstration", "writing")}),
+
+
+use rule step as page with:
+    input:
+        shown=rules.show.output.shown,
+        template="replications/feature_steering/page.html",
+    output:
+        page=report(
+            "<results>/{model}/demonstration/page.html",
+            caption="captions/transcripts.rst",
+            category="Feature steering",
+            subcategory="Demonstration",
+            labels={"figure": "page", "model": "{model}"},
+        ),
+    log:
+        "<logs>/{model}/page.log",
+    params:
+        **STEP("page", run=False),
 
 
 use rule step as draw with:
     input:
         rules.measure.output,
+        rules.show.output,
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files(
@@ -158,19 +167,12 @@ use rule step as draw with:
         **STEP("figures", run=False),
 
 
-MORE_FIGURES, MORE_METRICS = [], []
-
-
-include: "extras.smk"
-
-
 rule figures:
     input:
         expand(rules.draw.output, model=config["models"]),
-        MORE_FIGURES,
+        expand(rules.page.output, model=config["models"]),
 
 
 rule metrics:
     input:
         expand(rules.measure.output.metrics, model=config["models"]),
-        MORE_METRICS,

@@ -34,3 +34,8 @@ def of_model(model: str, concepts: dict[str, Any], sae: str) -> dict[str, Any]:
         return {"concepts": concepts, "sae": sae}
     own = RELEASED[model]
     return {"concepts": concepts | {"judge_layer": own["layer"] + BEHIND}, "sae": own["sae"]}
+
+
+def released(model: str) -> str:
+    """Name of the released SAE of a model."""
+    return str(RELEASED[model]["sae"])

@@ -2,105 +2,78 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from common.core.settings import Strict
 
 Count = Annotated[int, Field(ge=1)]
 
-LEARNED = ("sae", "diff_means", "probe", "pca")
-NULLS = ("random_latent", "random_direction", "permuted_means")
-METHODS = (*LEARNED, *NULLS)
-OF_A_SEED = ("sae", *NULLS)  # a dictionary of its own, and nulls drawn anew
-RANDOM = "random_direction"
-NULL_OF = {"diff_means": "permuted_means", "sae": "random_latent"}
-"""Methods with a fluent length of their own, and for each the null that shares its recipe but not its concept."""
-CHOSEN = tuple(NULL_OF)
-CURVES = (*NULL_OF, RANDOM, *NULL_OF.values())  # written at every dose; the others at the common length only
+OUTPUT, INPUT, MEANS, PROBE = "sae_output", "sae_input", "diff_means", "probe"
+RANDOM_LATENT, RANDOM_DIRECTION = "random_latent", "random_direction"
 UNSTEERED, INSTRUCTION = "unsteered", "instruction"
-CHOOSING, SCORING, REMOVING = "choosing", "scoring", "removing"
-PROMPTED = (CHOOSING, SCORING)
-REMOVALS = {
-    "add": ("add", "sae"),
-    "clamp": ("clamp", "sae"),
-    "clamp_without_error": ("clamp_without_error", "sae"),
-    "project": ("project", "sae"),
-    "clamp_random": ("clamp", "random_latent"),
-    "add_random": ("add", "random_latent"),
-}
-"""Arms of the removal: kind of intervention, and whose direction or latent."""
-REMOVAL_CONTROLS = ("clamp_random", "add_random")
+STEERED = (OUTPUT, INPUT, MEANS, PROBE, RANDOM_LATENT, RANDOM_DIRECTION)
+LATENTS = (OUTPUT, INPUT, RANDOM_LATENT)
+"""Methods that clamp a latent; the others add a vector."""
+POOLS = (OUTPUT, RANDOM_LATENT, RANDOM_DIRECTION)
+"""Methods whose latent or direction is chosen by what it makes the model expect, from pools of equal size."""
+CURVES = (OUTPUT, MEANS, RANDOM_LATENT)
+"""Methods written at every dose; the others at `dose` alone."""
+SCORING, REMOVING = "scoring", "removing"
+REMOVERS = (INPUT, MEANS, RANDOM_LATENT)
+
+
+def _rising(values: list[float]) -> list[float]:
+    if sorted(set(values)) != values:
+        raise ValueError("doses must rise")
+    return values
+
+
+Doses = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1), AfterValidator(_rising)]
 
 
 class Concepts(Strict):
-    """Documented modules: which, and how many documents of each serve for what. No document serves twice."""
+    """Everyday topics of the corpus, and what is made of their conversations."""
 
-    count: Annotated[int, Field(ge=3)] = Field(description="the modules with the most docstrings")
-    training: Annotated[int, Field(ge=3)] = Field(description="documents from which every steering vector is made")
-    judging: Annotated[int, Field(ge=3)] = Field(description="documents from which the judges are made")
-    scaling: Annotated[int, Field(ge=2)] = Field(description="documents that fix the judges' scale and accuracy")
-    texts: Count = Field(description="documents whose beginnings are continued, for removal")
-    tokens: Annotated[int, Field(ge=8)] = Field(description="tokens read of a document")
-    judge_layer: Annotated[int, Field(ge=1)] = Field(description="the probe reads the residual before this layer")
-    lexicon: Count = Field(description="most telling tokens of a module")
-    contexts: Annotated[int, Field(ge=3)] = Field(description="strongest contexts recorded of a latent, one a document")
-    batch: Count = Field(description="documents in one forward pass")
-
-
-def _rising(lengths: list[float]) -> list[float]:
-    if sorted(set(lengths)) != lengths:
-        raise ValueError("lengths must rise")
-    return lengths
-
-
-Lengths = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1), AfterValidator(_rising)]
+    count: Annotated[int, Field(ge=2)] = Field(description="topics that are steered towards")
+    candidates: Count = Field(description="latents a topic puts into its seed's pool, and null latents and directions")
+    held_out_tokens: Annotated[int, Field(ge=8)] = Field(description="tokens of each new conversation on a topic")
+    words: Annotated[int, Field(ge=2)] = Field(description="most telling words of a topic")
+    judge_layer: Annotated[int, Field(ge=1)] = Field(
+        description="the linear judge reads the residual before this layer"
+    )
 
 
 class Writing(Strict):
-    """How texts are written, and which for scoring. Lengths are shares of the mean norm of the residual stream."""
+    """How answers are written. Doses are shares of the mean norm of the residual stream."""
 
-    doses: Lengths = Field(description="lengths of the added vector at which the scoring prompts are continued")
-    equal: float = Field(description="the length at which all methods are compared; one of `doses`")
-    scoring: Count = Field(description="prompts of each concept and seed for scoring")
-    new_tokens: Annotated[int, Field(ge=4)] = Field(description="tokens of a continuation")
+    dose: Annotated[float, Field(gt=0)] = Field(description="at which pools are tried and all methods are compared")
+    doses: Doses = Field(description="of the dose curve; `dose` is one of them")
+    choosing: Count = Field(description="unsteered answers on which each latent or direction of a pool is tried")
+    scoring: Count = Field(description="answers of each topic and method")
+    new_tokens: Annotated[int, Field(ge=4)] = Field(description="tokens of an answer")
     temperature: Annotated[float, Field(ge=0)] = Field(description="0 takes the most likely token")
-    batch: Count = Field(description="rows written side by side")
-
-    @model_validator(mode="after")
-    def _one_of_the_doses(self) -> "Writing":
-        if self.equal not in self.doses:
-            raise ValueError("equal must be one of the doses")
-        return self
+    batch: Count = Field(description="answers written side by side")
 
 
 class Fluency(Strict):
-    """How a fluent length is chosen, and when texts count as fluent beside the unsteered ones of their prompts."""
+    """When one answer counts as fluent beside the unsteered answers to its question."""
 
-    lengths: Lengths = Field(description="lengths from which the fluent one is chosen, on the choosing prompts")
-    beyond: Lengths = Field(description="longer ones, for half of the choosing prompts: where do texts fall apart?")
-    prompts: Count = Field(description="choosing prompts of each concept and seed; none of them is scored")
-    perplexity: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(description="allowed ratios")
-    collapse: Annotated[float, Field(gt=1)] = Field(description="perplexity ratio above which texts have collapsed")
-    distinct: Annotated[float, Field(gt=0, le=1)] = Field(description="smallest allowed ratio of distinct bigrams")
+    perplexity: Annotated[float, Field(gt=1)] = Field(description="largest ratio to unsteered perplexity")
+    distinct: Annotated[float, Field(gt=0, le=1)] = Field(description="smallest share of distinct bigrams")
+    least_words: Count = Field(description="different words of the topic that an answer needs to speak of it")
 
 
 class Removal(Strict):
-    """Documents on a concept, continued while its latent is pushed down."""
+    """Requests about a topic, answered while its latent is pushed below zero."""
 
-    beginning: Annotated[int, Field(ge=2)] = Field(description="tokens of a document's beginning")
-    strength: Annotated[float, Field(gt=0)] = Field(description="length taken away, a share of the mean norm")
+    doses: Doses
 
 
 class Demonstration(Strict):
-    """Latents chosen by rule, held in a conversation."""
+    """The page: the latents with the highest output score, and answers that were scored."""
 
     latents: Count = Field(description="how many are shown")
-    density: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2, max_length=2)] = Field(
-        description="band of the share of tokens on which a latent fires"
-    )
-    contexts: Annotated[int, Field(ge=3)] = Field(description="least contexts of a latent that is shown")
-    multipliers: list[float] = Field(description="times the largest value seen")
-    new_tokens: Annotated[int, Field(ge=4)] = Field(description="tokens of an answer")
+    questions: Count = Field(description="most questions shown of a latent")
 
 
 class Released(Strict):
@@ -117,12 +90,11 @@ class Prepare(Strict):
 
 
 class Steer(Strict):
-    """What `steer` reads: one part of the texts of one seed."""
+    """What `steer` reads: the answers of one seed."""
 
-    part: str
     seed: int
     writing: Writing
-    fluency: Fluency | None
+    fluency: Fluency
     removal: Removal | None
 
 
@@ -130,16 +102,24 @@ class Measure(Strict):
     """What `measure` reads."""
 
     writing: Writing
-    fluency: Fluency | None
+    fluency: Fluency
+    removal: Removal | None
+
+
+class Show(Strict):
+    """What `show` reads."""
+
+    demonstration: Demonstration
+    writing: Writing
 
 
 class Settings(Strict):
-    """All parts. Without `fluency`, `removal` or `demonstration` that part does not run."""
+    """All parts. Without `removal` that part does not run."""
 
     sae: str = Field(description="name of SAEs of `sparse_autoencoders` without the seed; each seed uses its own")
     most_seeds: Annotated[int, Field(ge=2)] = Field(description="how many of the run's seeds are used, the first ones")
     concepts: Concepts
     writing: Writing
-    fluency: Fluency | None
+    fluency: Fluency
     removal: Removal | None
-    demonstration: Demonstration | None
+    demonstration: Demonstration

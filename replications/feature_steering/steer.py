@@ -1,80 +1,54 @@
-"""Step: writes the texts of one seed and part, many interventions in one batch; the unsteered model reads them again.
+"""Step: chooses latents and null directions of one seed by what they make the model write, and writes its answers.
 
-Parts: `choosing` (lengths are tried), `scoring` (needs the choosing texts of all seeds, from which the fluent lengths
-are chosen) and `removing`. Out: a table (one line a text: what was done, nats per token, distinct bigrams) and the
-score of every text for every concept, by probe and by lexicon. No number comes from a steered pass.
+Output score of a latent or direction for a topic: while it is held, and the model reads unsteered answers to the
+choosing questions, the mean probability of the topic's words over all positions. That is what it would write at each
+position, without the noise of sampling one text. A candidate that makes these answers less likely than fluency allows
+counts 0. Each topic takes the best of its seed's pool. The pools of latents, of random live latents and of random
+directions are equally large and go through the same choice. All answers are to questions that had no say in it.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import pandas as pd
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from common.core.files import atomic, read_json
-from common.core.step import Files, RunInfo, run_step, track
+from common.core.files import read_json, write_json
+from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_tokenizer
-from common.interp.generation import Sampler, generate, load_writer, reread
-from common.saes.sae import Sae
-from replications.feature_steering.concepts import NEUTRAL, header, neutral_prompts
-from replications.feature_steering.fluency import choose_lengths, read_alike
-from replications.feature_steering.judge import distinct_bigrams, lexicon_share
+from common.interp.generation import load_writer
+from replications.feature_steering.concepts import (
+    CHOOSING_QUESTIONS,
+    REQUESTS,
+    asked,
+    draw_questions,
+    own_topics,
+    scoring_questions,
+)
 from replications.feature_steering.prepare import own_saes
-from replications.feature_steering.settings import CHOOSING, REMOVING, Steer, Writing
-from replications.feature_steering.writing import Row, as_columns, choosing, removed, scoring, steering
+from replications.feature_steering.settings import (
+    CURVES,
+    INPUT,
+    INSTRUCTION,
+    MEANS,
+    OUTPUT,
+    POOLS,
+    PROBE,
+    RANDOM_DIRECTION,
+    RANDOM_LATENT,
+    REMOVERS,
+    REMOVING,
+    SCORING,
+    STEERED,
+    UNSTEERED,
+    Fluency,
+    Steer,
+)
+from replications.feature_steering.writing import Arm, Row, Writer
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
-class Writer:
-    """Writes rows of one seed under their interventions, with the seed's SAE, and judges them.
-
-    `prompts` are the neutral ones, then the instructed ones concept by concept, then beginnings of documents.
-    """
-
-    def __init__(
-        self, model: "PreTrainedModel", sae: Sae, prepared: dict[str, Tensor], lexicons: list[list[int]],
-        judge: str, prompts: list[list[int]], writing: Writing, special: list[int],
-    ) -> None:  # fmt: skip
-        self.model, self.sae, self.prepared, self.lexicons = model, sae, prepared, lexicons
-        self.judge, self.prompts, self.writing, self.special = judge, prompts, writing, special
-
-    def write(self, rows: list[Row]) -> Tensor:
-        """Tokens of every row."""
-        written = torch.zeros(len(rows), self.writing.new_tokens, dtype=torch.long)
-        device, hook = str(self.model.device), self.sae.about.hook
-        for own, intervention in steering(rows, self.prepared, self.sae):
-            places = torch.tensor(own)
-            for part in track(list(torch.split(torch.arange(len(own)), self.writing.batch)), "written"):
-                group = [rows[place] for place in places[part].tolist()]
-                asked, at = torch.unique(torch.tensor([row.prompt for row in group]), return_inverse=True)
-                streams = torch.tensor([row.stream for row in group])
-                written[places[part]] = generate(
-                    self.model, [self.prompts[place] for place in asked.tolist()], at, hook,
-                    None if intervention is None else intervention.rows(part).to(device), self.writing.new_tokens,
-                    Sampler(self.writing.temperature, streams, group[0].seed, self.special),
-                    whole_prompt=group[0].part == REMOVING,
-                )  # fmt: skip
-        return written
-
-    def read(self, rows: list[Row], written: Tensor) -> tuple[pd.DataFrame, dict[str, Tensor]]:
-        """What the unsteered model and the lexicons make of the texts, each after its neutral prompt."""
-        nats, scores = [], []
-        for part in track(list(torch.split(torch.arange(len(rows)), self.writing.batch)), "read again"):
-            neutral = torch.tensor([rows[place].neutral for place in part.tolist()])
-            asked, at = torch.unique(neutral, return_inverse=True)
-            prompts = [self.prompts[place] for place in asked.tolist()]
-            of_token, mean = reread(self.model, prompts, at, written[part], self.judge)
-            nats.append(of_token.mean(1))
-            scores.append(mean.double() @ self.prepared["judge.weights"] + self.prepared["judge.offset"])
-        frame = pd.DataFrame(as_columns(rows))
-        frame["nats"], frame["distinct"] = torch.cat(nats).numpy(), distinct_bigrams(written).numpy()
-        lexical = torch.stack([lexicon_share(written, lexicon) for lexicon in self.lexicons], 1)
-        return frame, {"probe": torch.cat(scores).float(), "lexicon": lexical}
+CHOOSING = "choosing"
 
 
 class SteerFiles(Files):
@@ -82,48 +56,132 @@ class SteerFiles(Files):
     index: Path
     prepared: Path
     concepts: Path
-    tried: list[Path]
-    """choosing tables of all seeds, from which scoring takes the fluent lengths; none without that part"""
-    table: Path
-    scores: Path
+    answers: Path
+    """a table, one line an answer"""
+    chosen: Path
+    """of each topic and pool: the candidate, its latent, and its output score"""
+
+
+def arms(prepared: dict[str, Tensor], seed: int, own: list[int]) -> dict[str, Arm]:
+    """The latents and directions of every method; those of pools by place in the pool, all others by topic."""
+
+    def by_topic(latents: Tensor) -> Tensor:
+        found = torch.zeros(len(prepared["diff_means"]), dtype=torch.long)
+        found[own] = latents
+        return found
+
+    return {
+        OUTPUT: Arm(latent=prepared[f"pool.{OUTPUT}.{seed}"]),
+        RANDOM_LATENT: Arm(latent=prepared[f"pool.{RANDOM_LATENT}.{seed}"]),
+        RANDOM_DIRECTION: Arm(direction=prepared[f"pool.{RANDOM_DIRECTION}.{seed}"]),
+        INPUT: Arm(latent=by_topic(prepared[f"sae_input.{seed}"])),
+        MEANS: Arm(direction=prepared["diff_means"]),
+        PROBE: Arm(direction=prepared["probe"]),
+    }
+
+
+def choosing_rows(seed: int, method: str, pool: int, dose: float, texts: int) -> list[Row]:
+    """On which unsteered answers each candidate of a pool is tried: one row a candidate and answer."""
+    return [
+        Row(seed, CHOOSING, method, 0, candidate, dose, question, question)
+        for candidate in range(pool)
+        for question in draw_questions(texts, len(CHOOSING_QUESTIONS), candidate, seed)
+    ]
+
+
+def scoring_rows(
+    settings: Steer, own: list[int], chosen: dict[str, dict[int, int]], first: int, questions: int, topics: int
+) -> list[Row]:
+    """Every method's answers at the common dose; those of `CURVES` at the others too, to the topic's first question."""
+    seed, writing, rows = settings.seed, settings.writing, []
+    for topic in own:
+        for place, question in enumerate(draw_questions(writing.scoring, questions, topic, seed)):
+            prompt = first + question
+            rows.append(Row(seed, SCORING, UNSTEERED, topic, topic, 0.0, prompt, prompt))
+            rows.append(
+                Row(seed, SCORING, INSTRUCTION, topic, topic, 0.0, first + questions * (1 + topic) + question, prompt)
+            )
+            for method in STEERED:
+                candidate = chosen[method][topic] if method in chosen else topic
+                doses = writing.doses if method in CURVES and place < max(1, writing.scoring // 2) else [writing.dose]
+                rows += [Row(seed, SCORING, method, topic, candidate, dose, prompt, prompt) for dose in doses]
+    if settings.removal:
+        ask = first + questions * (1 + topics)
+        for topic in own:
+            for request in range(len(REQUESTS["checking"])):
+                prompt = ask + topic * len(REQUESTS["checking"]) + request
+                rows.append(Row(seed, REMOVING, UNSTEERED, topic, topic, 0.0, prompt, prompt))
+                for method in REMOVERS:
+                    candidate = chosen[method][topic] if method in chosen else topic
+                    rows += [
+                        Row(seed, REMOVING, method, topic, candidate, -dose, prompt, prompt)
+                        for dose in settings.removal.doses
+                    ]
+    return rows
+
+
+def output_scores(writer: Writer, methods: dict[str, Arm], pool: int, limits: Fluency) -> dict[str, np.ndarray]:
+    """Of each pool: the output score of every candidate for every topic (candidate, topic)."""
+    seed, writing = writer.seed, writer.writing
+    plain = [Row(seed, CHOOSING, UNSTEERED, 0, 0, 0.0, one, one) for one in range(len(CHOOSING_QUESTIONS))]
+    texts = writer.write(plain, methods)
+    _, unsteered = writer.expects(plain, texts, None)
+    found = {}
+    for method in POOLS:
+        rows = choosing_rows(seed, method, pool, writing.dose, writing.choosing)
+        at = torch.tensor([row.question for row in rows])
+        share, nats = writer.expects(rows, texts[at], methods[method])
+        found[method] = pooled(share.numpy(), (nats - unsteered[at]).numpy(), pool, limits)
+    return found
+
+
+def pooled(share: np.ndarray, added: np.ndarray, pool: int, limits: Fluency) -> np.ndarray:
+    """Means over the rows of each candidate, in the order of candidates; 0 where the mean of `added` is too large."""
+    score = share.reshape(pool, -1, share.shape[1]).mean(1)
+    return score * (added.reshape(pool, -1).mean(1) <= np.log(limits.perplexity))[:, None]
 
 
 def steer(files: SteerFiles, settings: Steer, run: RunInfo) -> None:
-    """Writes and judges the texts of one part and seed."""
+    """Writes, reads and judges all answers of one seed."""
+    torch.set_grad_enabled(False)
     tokenizer, model = load_tokenizer(files.manifest.parent), load_writer(files.manifest.parent, run.device)
-    about, seed, writing, removal = read_json(files.concepts), settings.seed, settings.writing, settings.removal
-    concepts, prompts = about["concepts"], neutral_prompts(tokenizer)
-    count, texts = len(concepts), len(concepts[0]["texts"])
-    for concept in concepts:
-        prompts += [header(tokenizer, concept["name"]) + prompt[1:] for prompt in prompts[: len(NEUTRAL)]]
-    first = len(prompts)
-    if removal:
-        prompts += [text[: removal.beginning + 1] for concept in concepts for text in concept["texts"]]
-    [sae] = own_saes(files.index, [about["saes"][run.seeds.index(seed)]], about["model"])
-    writer = Writer(
-        model, sae, load_file(files.prepared), [concept["lexicon"] for concept in concepts], about["judge"], prompts,
-        writing, list(tokenizer.all_special_ids),
-    )  # fmt: skip
-    if settings.part == REMOVING:
-        assert removal is not None
-        rows = list(removed(count, texts, seed, run.seeds, first, removal.strength))
-    elif settings.part == CHOOSING:
-        assert settings.fluency is not None
-        rows = list(choosing(count, seed, settings.fluency))
-    else:
-        chosen = {}
-        if settings.fluency:
-            tried = pd.concat(map(pd.read_csv, files.tried), ignore_index=True)
-            chosen = choose_lengths(read_alike(tried), settings.fluency)
-        print(f"chosen lengths: {chosen}")
-        rows = list(scoring(count, seed, writing, chosen))
-    written = writer.write(rows)
-    frame, found = writer.read(rows, written)
+    about, seed, writing, prepared = (
+        read_json(files.concepts),
+        settings.seed,
+        settings.writing,
+        load_file(files.prepared),
+    )
+    topics, place = about["topics"], run.seeds.index(settings.seed)
+    own = own_topics(len(topics), place, len(run.seeds))
+    [sae] = own_saes(files.index, [about["saes"][place]], about["model"])
+    asking, first = scoring_questions(run.seeds), len(CHOOSING_QUESTIONS)
+    prompts = [asked(tokenizer, question) for question in (*CHOOSING_QUESTIONS, *asking)]
+    prompts += [asked(tokenizer, question, topic) for topic in topics for question in asking]
+    prompts += [asked(tokenizer, one.format(topic)) for topic in topics for one in REQUESTS["checking"]]
+    writer = Writer(model, sae, prepared, prompts, about["judge"], writing, list(tokenizer.all_special_ids), seed)
+    methods, pool = arms(prepared, seed, own), len(prepared[f"pool.{OUTPUT}.{seed}"])
+
+    scores = output_scores(writer, methods, pool, settings.fluency)
+    chosen = {method: {topic: int(scores[method][:, topic].argmax()) for topic in own} for method in POOLS}
+    rows = scoring_rows(settings, own, chosen, first, len(asking), len(topics))
+    written = writer.write(rows, methods)
+    frame = writer.read(rows, written)
     frame["text"] = tokenizer.batch_decode(written)
-    frame["name"] = [concepts[place]["name"] for place in frame["concept"]]
-    write_table(files.table, frame)
-    with atomic(files.scores) as temporary:
-        save_file({key: value.contiguous() for key, value in found.items()}, temporary)
+    frame["asked"] = [
+        ([*CHOOSING_QUESTIONS, *asking][at] if at < first + len(asking) else "") for at in frame["question"]
+    ]
+    write_table(files.answers, frame)
+    write_json(
+        files.chosen,
+        [
+            {
+                "topic": topic, "method": method, "candidate": chosen[method][topic],
+                "latent": None if (latents := methods[method].latent) is None else int(latents[chosen[method][topic]]),
+                "score": float(scores[method][chosen[method][topic], topic]),
+            }
+            for method in POOLS for topic in own
+        ],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,153 +1,184 @@
-"""Which texts are written: every row of the comparison and of the removal, and how rows are read again.
+"""Writing answers under interventions, and reading them again with the unsteered model.
 
-Comparison: neutral prompts are continued under steering vectors. On one half of the prompts two methods are tried at
-rising lengths, to choose the fluent one. On the other half all methods are compared at one length, those of `CURVES`
-at every dose and at the chosen lengths. Removal: beginnings of documents on a concept are continued under interventions
-that push its latent down. All methods, lengths and nulls of a concept, prompt and seed share their random numbers. So
-does the text of length 0, which the unsteered model writes.
+Latents are clamped (Templeton et al. 2024), vectors added (Turner et al. 2023; AxBench), from the last prompt token on,
+at every position that is written; never at position 0. A dose is a length over the mean norm of the residual stream, so
+all methods move an activation about equally far. All answers to one question about one topic share their random
+numbers, and so does the unsteered answer.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+import contextlib
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from common.core.step import track
+from common.interp.generation import ROWS, Sampler, begin, edited, generate, reread, unembedded
 from common.saes.sae import Sae
-from common.saes.steering import Kind, Steering
-from replications.feature_steering.concepts import NEUTRAL, draw_prompts
-from replications.feature_steering.settings import (
-    CHOOSING,
-    CHOSEN,
-    CURVES,
-    INSTRUCTION,
-    METHODS,
-    NULL_OF,
-    OF_A_SEED,
-    RANDOM,
-    REMOVALS,
-    REMOVING,
-    SCORING,
-    UNSTEERED,
-    Fluency,
-    Writing,
-)
+from common.saes.steering import Steering
+from replications.feature_steering.settings import INSTRUCTION, UNSTEERED, Writing
+from replications.feature_steering.words import distinct_bigrams, distinct_words, word_tokens
 
-OWN_STREAMS = 10**6  # in the removal, further unsteered texts have random numbers of their own
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+STREAMS = 10_000
 
 
 class Row(NamedTuple):
-    """One text to write. `prompt` and `neutral` are places in the list of prompts: what it continues, and what it is
-    read after. Rows of one seed and `stream` share their random numbers."""
+    """One answer to write. `candidate` is a place in a method's pool, or the topic; `prompt` is what is continued, and
+    `question` what the answer is read after: places in the list of prompts."""
 
     seed: int
     part: str
-    concept: int
     method: str
-    multiplier: float
+    topic: int
+    candidate: int
+    dose: float
     prompt: int
-    neutral: int
-    stream: int
+    question: int
+
+    @property
+    def stream(self) -> int:
+        return self.question * STREAMS + self.topic
 
 
-def choosing(concepts: int, seed: int, fluency: Fluency) -> Iterator[Row]:
-    """The methods of `CHOSEN` at every length that may be chosen, on half of the prompts beyond them, and at none."""
-    for concept in range(concepts):
-        for place, prompt in enumerate(draw_prompts(concept, seed, 0, fluency.prompts)):
-            stream = prompt * concepts + concept
-            yield Row(seed, CHOOSING, concept, UNSTEERED, 0.0, prompt, prompt, stream)
-            longer = fluency.beyond if place < (fluency.prompts + 1) // 2 else []
-            for method in CHOSEN:
-                for length in (*fluency.lengths, *longer):
-                    yield Row(seed, CHOOSING, concept, method, length, prompt, prompt, stream)
+class Arm(NamedTuple):
+    """The latents or the directions of a method, by candidate."""
+
+    latent: Int[Tensor, " candidate"] | None = None
+    direction: Float[Tensor, "candidate d_model"] | None = None
 
 
-def scored(writing: Writing, chosen: dict[str, float]) -> list[tuple[str, float]]:
-    """Methods and lengths of the scoring prompts: every method at the common length, those of `CURVES` at every dose.
+class Writer:
+    """Writes and reads the answers of one seed."""
 
-    A method with a chosen length, its null and a random direction also stand at that length (unless it is 0).
-    """
-    pairs = {(one, writing.equal) for one in METHODS} | {(one, dose) for one in CURVES for dose in writing.doses}
-    for method, length in chosen.items():
-        pairs |= {(one, length) for one in (method, NULL_OF[method], RANDOM) if length}
-    return sorted(pairs)
+    def __init__(
+        self, model: "PreTrainedModel", sae: Sae, prepared: dict[str, Tensor], prompts: list[list[int]], judge: str,
+        writing: Writing, special: list[int], seed: int,
+    ) -> None:  # fmt: skip
+        self.model, self.sae, self.prepared, self.prompts, self.judge = model, sae, prepared, prompts, judge
+        self.writing, self.special, self.seed = writing, special, seed
+        self.norm, self.tokens = float(prepared["norm"]), word_tokens(prepared["of_token"], prepared["words"])
+
+    def steering(self, rows: list[Row], arm: Arm) -> Steering:
+        """The intervention of rows of one method: a clamp to, or an addition of, the dose times the mean norm."""
+        at = torch.tensor([row.candidate for row in rows])
+        length = torch.tensor([row.dose * self.norm for row in rows])
+        if arm.latent is not None:
+            latent = arm.latent[at]
+            return Steering("clamp", length / self.sae.W_dec[latent].norm(dim=1), sae=self.sae, latent=latent)
+        assert arm.direction is not None
+        return Steering("add", length, direction=arm.direction[at])
+
+    def write(self, rows: list[Row], arms: dict[str, Arm]) -> Int[Tensor, "row new"]:
+        """Tokens of every row. Rows of one kind of intervention are written side by side."""
+        written = torch.zeros(len(rows), self.writing.new_tokens, dtype=torch.long)
+        kinds: dict[str, list[int]] = {}
+        for place, row in enumerate(rows):
+            kinds.setdefault("plain" if row.method in (UNSTEERED, INSTRUCTION) else _kind(arms[row.method]), []).append(
+                place
+            )
+        for kind, places in kinds.items():
+            for part in track(list(torch.split(torch.tensor(places), self.writing.batch)), f"{kind}: written"):
+                group = [rows[place] for place in part.tolist()]
+                asked, at = torch.unique(torch.tensor([row.prompt for row in group]), return_inverse=True)
+                edit = None if kind == "plain" else self._joined(group, arms).to(str(self.model.device))
+                sampler = Sampler(
+                    self.writing.temperature, torch.tensor([row.stream for row in group]), self.seed, self.special
+                )
+                prompts = [self.prompts[place] for place in asked.tolist()]
+                written[part] = generate(
+                    self.model, prompts, at, self.sae.about.hook, edit, self.writing.new_tokens, sampler
+                )
+        return written
+
+    def _joined(self, rows: list[Row], arms: dict[str, Arm]) -> Steering:
+        """The interventions of rows of several methods of one kind."""
+        each = [self.steering([row], arms[row.method]) for row in rows]
+        strength = torch.cat([one.strength for one in each])
+        if each[0].latent is not None:
+            latent = torch.cat([one.latent for one in each if one.latent is not None])
+            return Steering("clamp", strength, sae=self.sae, latent=latent)
+        direction = torch.cat([one.direction for one in each if one.direction is not None])
+        return Steering("add", strength, direction=direction)
+
+    def expects(
+        self, rows: list[Row], texts: Int[Tensor, "row new"], arm: Arm | None
+    ) -> tuple[Float[Tensor, "row topic"], Float[Tensor, " row"]]:
+        """What the model expects under an intervention while it reads given answers.
+
+        Mean probability of the words of every topic, and nats per token of the answers. `arm` None: no intervention.
+        """
+        share, nats = [], []
+        for part in track(list(torch.split(torch.arange(len(rows)), self.writing.batch)), "tried"):
+            group = [rows[place] for place in part.tolist()]
+            asked, at = torch.unique(torch.tensor([row.prompt for row in group]), return_inverse=True)
+            edit = None if arm is None else self.steering(group, arm).to(str(self.model.device))
+            prompts = [self.prompts[place] for place in asked.tolist()]
+            of_topic, of_text = expected(self.model, prompts, at, texts[part], self.sae.about.hook, edit, self.tokens)
+            share.append(of_topic)
+            nats.append(of_text)
+        return torch.cat(share), torch.cat(nats)
+
+    def read(self, rows: list[Row], written: Int[Tensor, "row new"]) -> pd.DataFrame:
+        """What the unsteered model makes of the answers: one line a row.
+
+        Columns beside those of `Row`: `nats` a token; `distinct` bigrams; `words` of the topic; `others`, mean words of
+        other topics; `judge`, the judge's score of the topic, where 0 is the mean of all topics; `named`, whether it
+        scores highest of all.
+        """
+        nats, scores = [], []
+        for part in track(list(torch.split(torch.arange(len(rows)), self.writing.batch)), "read again"):
+            questions = torch.tensor([rows[place].question for place in part.tolist()])
+            asked, at = torch.unique(questions, return_inverse=True)
+            prompts = [self.prompts[place] for place in asked.tolist()]
+            of_token, mean = reread(self.model, prompts, at, written[part], self.judge)
+            nats.append(of_token.mean(1))
+            scores.append(mean.double() @ self.prepared["judge.weights"] + self.prepared["judge.offset"])
+        judge, counts = torch.cat(scores), distinct_words(written, self.prepared["of_token"], self.prepared["words"])
+        frame = pd.DataFrame(columns(rows))
+        frame["nats"], frame["distinct"] = torch.cat(nats).numpy(), distinct_bigrams(written).numpy()
+        topic, order, topics = frame["topic"].to_numpy(), np.arange(len(rows)), judge.shape[1]
+        frame["words"] = counts.numpy()[order, topic]
+        frame["others"] = (counts.sum(1).numpy() - frame["words"]) / (topics - 1)
+        frame["judge"] = (judge.numpy() - judge.numpy().mean(1, keepdims=True))[order, topic]
+        frame["named"] = (judge.argmax(1).numpy() == topic).astype(int)
+        return frame
 
 
-def scoring(concepts: int, seed: int, writing: Writing, chosen: dict[str, float]) -> Iterator[Row]:
-    """The unsteered text, the instruction, and every pair of `scored`.
-
-    Instructed prompts follow the neutral ones in the list of prompts, concept by concept.
-    """
-    for concept in range(concepts):
-        for prompt in draw_prompts(concept, seed, 1, writing.scoring):
-            stream = prompt * concepts + concept
-            yield Row(seed, SCORING, concept, UNSTEERED, 0.0, prompt, prompt, stream)
-            instructed = len(NEUTRAL) * (concept + 1) + prompt
-            yield Row(seed, SCORING, concept, INSTRUCTION, 0.0, instructed, prompt, stream)
-            for method, length in scored(writing, chosen):
-                yield Row(seed, SCORING, concept, method, length, prompt, prompt, stream)
-
-
-def removed(concepts: int, texts: int, seed: int, seeds: list[int], first: int, strength: float) -> Iterator[Row]:
-    """Rows of one seed: its share of each concept's texts, which begin at place `first` of the list of prompts."""
-    own = range(seeds.index(seed), texts, len(seeds))
-    for concept in range(concepts):
-        for text in own:
-            prompt = first + concept * texts + text
-            yield Row(seed, REMOVING, concept, UNSTEERED, 0.0, prompt, prompt, prompt)
-            yield Row(seed, REMOVING, concept, UNSTEERED, 0.0, prompt, prompt, OWN_STREAMS + prompt)
-            for arm in REMOVALS:
-                yield Row(seed, REMOVING, concept, arm, -strength, prompt, prompt, prompt)
+@torch.inference_mode()
+def expected(
+    model: "PreTrainedModel", prompts: list[list[int]], rows: Int[Tensor, " row"], texts: Int[Tensor, "row new"],
+    hook: str, edit: Steering | None, tokens: Float[Tensor, "d_vocab topic"],
+) -> tuple[Float[Tensor, "row topic"], Float[Tensor, " row"]]:  # fmt: skip
+    """Mean probability of `tokens` at the positions of given texts, and nats per token of the texts, under an edit from
+    the last prompt token on."""
+    begun = begin(model, prompts, rows)
+    read = torch.cat([begun.last, texts.to(begun.last.device)], 1)
+    with edited(model, hook, edit) if edit is not None else contextlib.nullcontext():
+        hidden = model.base_model(
+            input_ids=read[:, :-1],
+            attention_mask=torch.cat([begun.mask, torch.ones_like(read[:, 2:])], 1),
+            position_ids=begun.position + torch.arange(texts.shape[1], device=read.device),
+            past_key_values=begun.cache,
+            use_cache=True,
+        ).last_hidden_state
+    share, nats = [], []
+    for part, wanted in zip(torch.split(hidden, ROWS), torch.split(read[:, 1:], ROWS), strict=True):
+        logs = unembedded(model, part).log_softmax(-1)
+        nats.append(-logs.gather(-1, wanted[..., None])[..., 0].mean(1))
+        share.append(logs.exp().mean(1) @ tokens.to(logs.device))
+    return torch.cat(share).cpu(), torch.cat(nats).cpu()
 
 
-def steering(rows: list[Row], prepared: dict[str, Tensor], sae: Sae) -> list[tuple[list[int], Steering | None]]:
-    """Rows grouped by part and kind of intervention, with the group's intervention. None leaves the model alone."""
-    kinds: dict[tuple[Kind | None, bool], list[int]] = {}
-    for place, row in enumerate(rows):
-        kinds.setdefault((kind_of(row), row.part == REMOVING), []).append(place)
-    groups: list[tuple[list[int], Steering | None]] = []
-    for (kind, _), places in kinds.items():
-        if kind is None:
-            groups.append((places, None))
-            continue
-        chosen = [rows[place] for place in places]
-        direction = torch.stack([vector(row, prepared) for row in chosen])
-        length = torch.tensor([row.multiplier for row in chosen]) * float(prepared["norm"])
-        if kind in ("add", "project"):
-            strength = length if kind == "add" else torch.zeros_like(length)
-            groups.append((places, Steering(kind, strength, direction=direction)))
-            continue
-        latent = torch.stack([latent_of(row, prepared) for row in chosen])
-        strength = length / sae.W_dec[latent].norm(dim=1)
-        groups.append((places, Steering(kind, strength, sae=sae, latent=latent)))
-    return groups
+def _kind(arm: Arm) -> str:
+    return "add" if arm.latent is None else "clamp"
 
 
-def kind_of(row: Row) -> Kind | None:
-    """None for rows that are not steered."""
-    if row.method in (UNSTEERED, INSTRUCTION):
-        return None
-    return cast(Kind, REMOVALS[row.method][0]) if row.part == REMOVING else "add"
-
-
-def source_of(row: Row) -> str:
-    """The method whose direction or latent a row uses."""
-    return REMOVALS[row.method][1] if row.part == REMOVING else row.method
-
-
-def vector(row: Row, prepared: dict[str, Tensor]) -> Float[Tensor, " d_model"]:
-    """The unit vector of a row."""
-    source = source_of(row)
-    name = f"vector.{source}.{row.seed}" if source in OF_A_SEED else f"vector.{source}"
-    return prepared[name][row.concept]
-
-
-def latent_of(row: Row, prepared: dict[str, Tensor]) -> Tensor:
-    """The latent of a row that is clamped."""
-    return prepared[f"latent.{source_of(row)}.{row.seed}"][row.concept]
-
-
-def as_columns(rows: list[Row]) -> dict[str, list[Any]]:
-    """Columns of a table."""
+def columns(rows: list[Row]) -> dict[str, list[Any]]:
+    """One list for each field of a row."""
     return {name: [getattr(row, name) for row in rows] for name in Row._fields}

@@ -46,10 +46,10 @@ def test_of_the_hub_models_of_scale_gpu_those_join_that_a_claim_names():
 
 
 def test_a_released_sae_takes_the_place_of_own_ones(project):
-    """Nothing of `sparse_autoencoders` is asked for, and only a chat model answers the questions of the page."""
+    """Nothing of `sparse_autoencoders` is asked for."""
     jobs = project.planned("feature_steering", config=("scale=laptop", "hub=1", "models=gpt2"))
     counts = Counter(job.rule for job in jobs)
-    assert (counts["feature_steering_release"], counts["feature_steering_page"]) == (1, 0)
+    assert (counts["feature_steering_release"], counts["feature_steering_page"]) == (1, 1)
     assert not [rule for rule in counts if rule.startswith("sparse_autoencoders")]
 
 

@@ -1,6 +1,7 @@
-"""The replication: concepts, steering vectors and judges on planted data, and which texts are written."""
+"""The replication: topics, words, vectors, rows, fluency and metrics on planted data."""
 
-import matplotlib.pyplot as plt
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,189 +10,193 @@ import torch
 from common.core.errors import UserError
 from common.core.files import write_json
 from common.core.settings import load_replication
-from common.data.corpora import Document
 from common.saes.sae import About, Sae
 from common.saes.saelens import save_saelens
-from replications.feature_steering import concepts, judge, steering_vectors, writing
-from replications.feature_steering.figures import heat_map
+from replications.feature_steering import concepts, evidence, measure, show, steer, vectors, words
+from replications.feature_steering.fluency import is_fluent, with_scores
 from replications.feature_steering.prepare import own_saes
 from replications.feature_steering.settings import (
-    CHOSEN,
     CURVES,
-    METHODS,
-    NULL_OF,
-    OF_A_SEED,
-    RANDOM,
-    REMOVALS,
-    REMOVING,
+    LATENTS,
+    MEANS,
+    OUTPUT,
+    POOLS,
     SCORING,
+    STEERED,
     UNSTEERED,
+    Fluency,
+    Steer,
 )
+from replications.feature_steering.writing import Arm, Row, Writer
 
-D, CONCEPTS, EACH = 12, 4, 10
+D, TOPICS, TEXTS = 12, 4, 5
+LIMITS = Fluency(perplexity=3.0, distinct=0.7, least_words=2)
 
 
 def planted(shift=3.0, seed=0):
-    """Documents whose tokens are shifted along one axis per concept, in anisotropic noise."""
-    generator = torch.Generator().manual_seed(seed)
-    label = torch.arange(CONCEPTS).repeat_interleave(EACH)
-    scale = torch.linspace(0.3, 2.0, D).flip(0)
-    x = torch.randn(len(label), 6, D, generator=generator) * scale + 1
-    x[torch.arange(len(label)), :, D - 1 - label] += shift
-    return x, label
+    """Texts whose tokens are shifted along one axis a topic, in anisotropic noise."""
+    x = torch.randn(TOPICS, TEXTS, 6, D, generator=torch.Generator().manual_seed(seed)) * torch.linspace(2.0, 0.3, D)
+    for topic in range(TOPICS):
+        x[topic, ..., D - 1 - topic] += shift
+    return x
 
 
-def test_learned_vectors_find_a_planted_direction_and_nulls_do_not():
-    x, label = planted()
-    axes = torch.eye(D).flip(0)[:CONCEPTS]
-    for make in (steering_vectors.difference_of_means, steering_vectors.probe_directions):
-        found = make(x, label)
-        assert torch.allclose(found.norm(dim=1), torch.ones(CONCEPTS), atol=1e-5)
-        assert torch.equal((found @ axes.T).argmax(1), torch.arange(CONCEPTS)), make.__name__
-        assert ((found * axes).sum(1) > 0.5).all(), make.__name__
-    sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), torch.eye(D), torch.zeros(D))
-    latent, area = steering_vectors.detectors(x.relu().mean(1), label, torch.ones(D))
-    assert latent.tolist() == [11, 10, 9, 8]
-    assert area.min() > 0.95
-    live = torch.ones(D)
-    live[11] = 0
-    assert steering_vectors.detectors(x.relu().mean(1), label, live)[0][0] != 11
-    made, drawn = steering_vectors.nulls(x, label, sae, torch.ones(D), latent, 0)
-    assert not set(drawn.tolist()) & set(latent.tolist())
-    again, _ = steering_vectors.nulls(x, label, sae, torch.ones(D), latent, 0)
-    assert all(torch.equal(v, again[name]) for name, v in made.items())
-    assert not torch.equal(
-        made["random_direction"], steering_vectors.nulls(x, label, sae, torch.ones(D), latent, 1)[0]["random_direction"]
-    )
-    towards = (steering_vectors.difference_of_means(x, label) * axes).sum(1)
-    permuted = [
-        (steering_vectors.nulls(x, label, sae, torch.ones(D), latent, seed)[0]["permuted_means"] * axes).sum(1)
-        for seed in range(20)
-    ]
-    assert abs(float(torch.stack(permuted).mean())) < 0.1 < 0.5 < float(towards.min())
+def test_calibration_and_scoring_share_no_topic_and_no_scored_question():
+    calibration, scoring = concepts.topics([110, 111], 60), concepts.topics([10, 11], 60)
+    assert not set(calibration) & set(scoring)
+    assert len(set(calibration)) == len(set(scoring)) == 60
+    asked = [concepts.scoring_questions([110]), concepts.scoring_questions([10]), concepts.CHOOSING_QUESTIONS]
+    assert len(set().union(*asked)) == sum(map(len, asked))
+    requests = [one for part in concepts.REQUESTS.values() for one in part]
+    assert len(set(requests)) == len(requests)
+    with pytest.raises(UserError, match="topics for steering, not 100"):
+        concepts.topics([10], 100)
 
 
-def test_random_directions_have_the_covariance_of_the_tokens():
-    x, _ = planted(0.0)
-    v = steering_vectors.matched_directions(x, 4000, torch.Generator().manual_seed(0))
-    spread = x.flatten(0, 1).var(0)
-    assert np.corrcoef(v.square().mean(0), spread / spread.sum())[0, 1] > 0.98
+def test_every_topic_belongs_to_one_seed():
+    found = [concepts.own_topics(24, place, 5) for place in range(5)]
+    assert sorted(topic for own in found for topic in own) == list(range(24))
 
 
-def test_the_principal_direction_points_to_the_concept():
-    x, label = planted()
-    x[label == 0] += torch.randn(EACH, 6, 1, generator=torch.Generator().manual_seed(1)) * 6 * torch.eye(D)[3]
-    found = steering_vectors.principal_directions(x, label)
-    assert abs(found[0, 3]) > 0.9
-    assert ((found * steering_vectors.difference_of_means(x, label)).sum(1) >= 0).all()
-
-
-def test_the_probe_is_0_on_other_documents_it_has_not_seen_and_counts_in_their_deviations():
-    x, label = planted()
-    fresh, _ = planted(seed=5)
-    weights, offset = judge.fit_probe(x.mean(1), label, 0.1)
-    literal = torch.linalg.lstsq(
-        torch.cat([x.mean(1).double(), torch.ones(len(x), 1)], 1), (label[:, None] == torch.arange(CONCEPTS)).double()
-    ).solution
-    unridged, constant = judge.fit_probe(x.mean(1), label, 1e-9)
-    assert torch.allclose(unridged, literal[:-1], atol=1e-4)
-    assert torch.allclose(constant, literal[-1], atol=1e-4)
-    weights, offset = judge.standardised(weights, offset, fresh.mean(1), label)
-    scores = fresh.mean(1).double() @ weights + offset
-    for one in range(CONCEPTS):
-        assert scores[label != one, one].mean() == pytest.approx(0, abs=1e-9)
-        assert scores[label != one, one].std() == pytest.approx(1)
-        assert scores[label == one, one].mean() > 1
-    assert min(steering_vectors.own_auroc(scores, label)) > 0.95
-
-
-def test_the_ridge_is_the_one_that_tells_left_out_documents_best(monkeypatch):
+def test_vectors_judge_and_latents_find_a_planted_direction_and_nulls_do_not():
+    x, axes = planted(), torch.eye(D).flip(0)[:TOPICS]
+    probe, offset = vectors.fit_probe(x.mean(2), 0.1)
+    for found in (vectors.difference_of_means(x), vectors.unit(probe.T.float())):
+        assert torch.allclose(found.norm(dim=1), torch.ones(TOPICS), atol=1e-5)
+        assert torch.equal((found @ axes.T).argmax(1), torch.arange(TOPICS))
+    fresh = planted(seed=5).mean(2).double() @ probe + offset
+    assert torch.equal(fresh.mean(1).argmax(1), torch.arange(TOPICS))
+    assert vectors.reading(x.relu()).argmax(1).tolist() == [11, 10, 9, 8]
+    silent = x.relu()
+    silent[..., 11] = 0
+    assert float(vectors.reading(silent)[0, 11]) == 0
     generator = torch.Generator().manual_seed(0)
-    label = torch.arange(CONCEPTS).repeat_interleave(EACH)
-    x = torch.randn(len(label), 200, generator=generator)
-    x[torch.arange(len(label)), label] += 2.0
-    chosen = judge.choose_ridge(x, label)
-    parts = [torch.arange(len(label)) % EACH % judge.FOLDS == fold for fold in range(judge.FOLDS)]
-
-    def left_out(strength):
-        found = []
-        for part in parts:
-            weights, offset = judge.fit_probe(x[~part], label[~part], strength)
-            found.append(np.mean(steering_vectors.own_auroc(x[part].double() @ weights + offset, label[part])))
-        return np.mean(found)
-
-    assert chosen == max(judge.RIDGES, key=left_out)
-    order = torch.randperm(len(label), generator=generator)
-    monkeypatch.setattr(judge, "RIDGES", (1e-6, 3.0))
-    assert judge.choose_ridge(x, label) == 3.0
-    assert judge.choose_ridge(x[order], label[order]) == 3.0, "documents may come in any order"
+    drawn = vectors.random_directions(x.flatten(0, 2), 4000, generator)
+    spread = x.flatten(0, 2).var(0)
+    assert np.corrcoef(drawn.square().mean(0), spread / spread.sum())[0, 1] > 0.98
+    live = torch.arange(D) > 8
+    assert set(vectors.random_latents(live, 7, generator).tolist()) == {9, 10, 11}
 
 
-def test_lexicons_hold_telling_tokens_and_leave_out_what_a_vector_raises_directly():
-    documents = [[[1, 2, 9], [1, 2, 9], [1, 3, 9], [1, 2, 5]], [[4, 9], [4, 9], [4, 1], [4, 9, 0]]]
-    assert judge.lexicons(documents, [set(), set()], 2, [0]) == [[1, 2], [4, 9]]
-    assert judge.lexicons(documents, [{2}, {9}], 2, [0]) == [[1, 9], [4]]
-    tokens = torch.tensor([[1, 1, 2, 7], [7, 7, 7, 7]])
-    assert judge.lexicon_share(tokens, [1, 2]).tolist() == [0.75, 0.0]
-    assert judge.distinct_bigrams(tokens).tolist() == pytest.approx([1.0, 1 / 3])
+def test_words_join_case_and_plural_and_are_those_expected_more_than_elsewhere():
+    tokens = {"Ġhorse": 0, "ĠHorses": 1, "Ġthe": 2, "horse": 3, "Ġsea": 4, "Ġ!": 5, "Ġcities": 6, "Ġcity": 7}
+    known = words.vocabulary(SimpleNamespace(get_vocab=lambda: tokens), 8)
+    assert known.stems == ["city", "horse", "sea", "the"]
+    assert known.of_token.tolist() == [1, 1, 3, -1, 2, -1, 0, 0]
+    expected = torch.tensor([[0.1, 0.1, 0.5, 0, 0, 0.3, 0, 0], [0, 0, 0.5, 0, 0.1, 0.3, 0.05, 0.05]])
+    found = words.topic_words(expected, known.of_token, 3)
+    assert found.tolist() == [[1, -1, -1], [0, 2, -1]] or found.tolist() == [[1, -1, -1], [2, 0, -1]]
+    texts = torch.tensor([[0, 1, 2, 0], [4, 6, 7, 2], [3, 3, 5, 2]])
+    assert words.distinct_words(texts, known.of_token, found).tolist() == [[1, 0], [0, 2], [0, 0]]
+    assert words.distinct_bigrams(texts[2:]).tolist() == [1.0]
+    assert words.distinct_bigrams(torch.tensor([[7, 7, 7, 7]])).tolist() == pytest.approx([1 / 3])
 
 
-@pytest.mark.parametrize("scale", ["smoke", "full", "gpu"])
-def test_rows_pair_with_unsteered_ones_and_every_group_has_its_intervention(scale):
-    settings = load_replication("feature_steering", scale)
-    plan, fluency = settings.writing, settings.fluency
-    chosen = dict.fromkeys(CHOSEN, fluency.lengths[0])
-    tried = list(writing.choosing(5, 3, fluency))
-    rows = [*tried, *writing.scoring(5, 3, plan, chosen)]
-    rows += list(writing.removed(5, 6, 3, [2, 3, 4], 1000, settings.removal.strength))
-    assert len(set(rows)) == len(rows), "no text is written twice"
-    base = {(row.part, row.neutral) for row in rows if row.method == UNSTEERED}
-    assert {(row.part, row.neutral) for row in rows} == base
-    assert {row.method for row in tried} == {UNSTEERED, *CHOSEN}
-    assert {row.multiplier for row in tried if row.method != UNSTEERED} == {*fluency.lengths, *fluency.beyond}
-    scored = [row for row in rows if row.part == SCORING and row.method != UNSTEERED]
-    for method in CURVES:
-        texts = [{row[5:] for row in scored if (row.method, row.multiplier) == (method, dose)} for dose in plan.doses]
-        assert all(one == texts[0] for one in texts), "equal texts from equal random numbers at every dose"
-        assert len(texts[0]) == 5 * plan.scoring
-        assert texts[0] == {row[5:] for row in rows if (row.part, row.method) == (SCORING, UNSTEERED)}, "length 0, too"
-    for method, null in NULL_OF.items():
-        at_chosen = {one for one, length in writing.scored(plan, chosen) if length == chosen[method]}
-        assert at_chosen >= {method, null, RANDOM}
-    left_alone = writing.scored(plan, dict.fromkeys(CHOSEN, 0.0))
-    assert all(length > 0 for _, length in left_alone)
-    sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), 2 * torch.eye(D), torch.zeros(D))
-    prepared = {"norm": torch.tensor([10.0]), "latent.sae.3": torch.arange(5)}
-    prepared |= {f"vector.{one}.3" if one in OF_A_SEED else f"vector.{one}": torch.eye(D)[:5] for one in METHODS}
-    prepared["latent.random_latent.3"] = torch.arange(5) + 5
-    groups = writing.steering(rows, prepared, sae)
-    assert sorted(place for places, _ in groups for place in places) == list(range(len(rows)))
-    x = torch.zeros(1, 1, D)
-    for places, steering in groups:
-        for number, place in enumerate(places[:40]):
-            row = rows[place]
-            assert (steering is None) == (row.method in (UNSTEERED, "instruction"))
-            if steering is not None and row.method != "project":
-                change = steering.rows(torch.tensor([number]))(x) - x
-                assert change.norm() == pytest.approx(abs(row.multiplier) * 10, rel=1e-5)  # equal length
-    assert {row.method for row in rows} >= set(REMOVALS)
-
-
-def test_every_seed_steers_with_the_latents_of_its_own_dictionary():
-    saes = {
-        seed: Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), torch.eye(D).roll(2 * seed, 0), torch.zeros(D))
-        for seed in (3, 4)
+def answers(**more):
+    base = {
+        "part": SCORING,
+        "method": MEANS,
+        "question": 0,
+        "nats": 1.0,
+        "distinct": 1.0,
+        "words": 3,
+        "others": 0.5,
+        "named": 1,
     }
-    prepared = {"norm": torch.tensor([10.0])}
-    for seed, sae in saes.items():
-        prepared[f"latent.sae.{seed}"] = torch.tensor([seed])
-        prepared[f"vector.sae.{seed}"] = sae.W_dec[[seed]]
-    for seed, sae in saes.items():
-        arms = ((SCORING, "sae"), (REMOVING, "clamp"))
-        rows = [writing.Row(seed, part, 0, method, 0.2, 0, 0, 0) for part, method in arms]
-        for _, steering in writing.steering(rows, prepared, sae):
-            assert torch.equal(steering(torch.zeros(1, 1, D))[0, 0], 2 * sae.W_dec[seed])
-    assert not torch.equal(saes[3].W_dec[3], saes[4].W_dec[4])
+    return base | more
+
+
+def test_only_fluent_answers_take_a_topic_up():
+    rows = [
+        answers(method=UNSTEERED, words=0),
+        answers(nats=2.0),
+        answers(nats=2.2),  # more than three times the perplexity
+        answers(distinct=0.6),  # a loop
+        answers(words=1),
+    ]
+    frame = with_scores(pd.DataFrame(rows), LIMITS)
+    assert frame["takeover"].tolist() == [0, 1, 0, 0, 0]
+    assert frame["judged"].tolist() == [1, 1, 0, 0, 1]
+    assert frame["score"].tolist() == pytest.approx([0, 2 * 2 * 1 / 3, 0, 0, 2 * 1 * 2 / 3])
+    assert is_fluent(pd.DataFrame(rows), LIMITS).tolist() == [True, True, False, False, True]
+
+
+def test_a_share_that_is_the_same_in_every_topic_keeps_an_interval():
+    metric = evidence.over_topics(np.full(24, 0.5), "share", "f", {"never": np.zeros(24), "always": np.ones(24)})
+    never, always = metric.control("never"), metric.control("always")
+    assert (never.ci_low, always.ci_high) == (0, 1)
+    assert 1 - never.ci_high == pytest.approx(always.ci_low) == pytest.approx(0.025 ** (1 / 24))
+    assert metric.ci_low == metric.ci_high == 0.5, "a share between 0 and 1 is left as it was resampled"
+
+
+def settings():
+    about = load_replication("feature_steering", "full")
+    return Steer(seed=3, writing=about.writing, fluency=about.fluency, removal=about.removal)
+
+
+def test_all_methods_answer_the_same_questions_with_the_same_random_numbers():
+    given, own = settings(), [1, 3]
+    chosen = {method: dict.fromkeys(own, 2) for method in POOLS}
+    rows = steer.scoring_rows(given, own, chosen, 8, 10, 4)
+    scoring = [row for row in rows if row.part == SCORING]
+    assert len(set(rows)) == len(rows), "no answer is written twice"
+    unsteered = {(row.topic, row.question, row.stream) for row in scoring if row.method == UNSTEERED}
+    for method in STEERED:
+        at_dose = [row for row in scoring if (row.method, row.dose) == (method, given.writing.dose)]
+        assert {(row.topic, row.question, row.stream) for row in at_dose} == unsteered
+        assert {row.dose for row in scoring if row.method == method} == (
+            set(given.writing.doses) if method in CURVES else {given.writing.dose}
+        )
+    removing = [row for row in rows if row.part != SCORING]
+    assert {row.dose for row in removing} == {0.0, *(-dose for dose in given.removal.doses)}
+    assert len({row.stream for row in rows}) == len({(row.topic, row.question) for row in rows})
+    tried = steer.choosing_rows(3, OUTPUT, 6, 0.3, 2)
+    assert {row.question for row in tried} <= set(range(8)), "the choice never sees a scored question"
+    assert [row.candidate for row in tried] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_gibberish_earns_no_output_score():
+    share = np.array([[0.1, 0.0], [0.3, 0.0], [0.2, 0.1], [0.2, 0.1], [0.9, 0.9], [0.9, 0.9]])
+    added = np.array([0.0, 0.0, 0.5, 1.5, 1.0, 1.5])  # the last candidate: 1.25 nats, beyond ln 3
+    found = steer.pooled(share, added, 3, LIMITS)
+    assert found == pytest.approx(np.array([[0.2, 0.0], [0.2, 0.1], [0.0, 0.0]]))
+
+
+def test_every_method_moves_an_activation_by_the_dose():
+    sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), 2 * torch.eye(D), torch.zeros(D))
+    prepared = {"norm": torch.tensor([10.0]), "diff_means": torch.eye(D)[:2], "probe": torch.eye(D)[2:4]}
+    prepared |= {f"pool.{one}.3": torch.arange(2) for one in POOLS}
+    prepared["pool.random_direction.3"] = torch.eye(D)[4:6]
+    prepared |= {"sae_input.3": torch.tensor([5]), "of_token": torch.zeros(2).long(), "words": torch.zeros(2, 1).long()}
+    methods = steer.arms(prepared, 3, [1])
+    assert {name for name, arm in methods.items() if arm.latent is not None} == set(LATENTS)
+    writer = Writer(None, sae, prepared, [], "", settings().writing, [], 3)
+    for name, arm in methods.items():
+        change = writer.steering([Row(3, SCORING, name, 1, 1, 0.2, 0, 0)], arm)(torch.zeros(1, 1, D))
+        assert change.norm() == pytest.approx(2.0), name
+    assert (
+        writer.steering([Row(3, SCORING, "sae_input", 1, 1, 0.2, 0, 0)], Arm(latent=torch.tensor([0, 5]))).latent == 5
+    )
+
+
+def test_ranks_follow_axbench_only_when_the_methods_do():
+    up = {(method, "score"): np.full(20, float(value)) for value, method in enumerate((OUTPUT, MEANS, "instruction"))}
+    up |= {(method, "score"): np.zeros(20) for method in ("unsteered", "random_direction", "random_latent", "probe")}
+    found = measure.order(up)["axbench_order"]
+    assert (found.value, found.control("three_nulls").value) == (1.0, 0.5)
+    down = up | {(OUTPUT, "score"): np.full(20, 9.0)}
+    assert measure.order(down)["axbench_order"].value == 0.5
+
+
+def test_the_transcript_is_the_median_answer_and_not_the_best():
+    def line(method, dose, number, text):
+        about = {"method": method, "dose": dose, "asked": str(number), "text": text}
+        return about | {"score": number, "words": 0, "takeover": number > 1}
+
+    lines = [line(OUTPUT, 0.3, number, f"t{number}") for number in range(5)]
+    lines += [line(UNSTEERED, 0.0, number, "u") for number in range(5)]
+    assert show.transcript(pd.DataFrame(lines), OUTPUT, 0.3)["text"] == "t2"
+    assert show.transcript(pd.DataFrame(lines[:4] + lines[5:]), OUTPUT, 0.3)["text"] == "t1", "of two the lower"
 
 
 def test_dictionaries_of_the_seeds_must_be_there_and_sit_at_one_hook(tmp_path):
@@ -204,23 +209,3 @@ def test_dictionaries_of_the_seeds_must_be_there_and_sit_at_one_hook(tmp_path):
         own_saes(tmp_path / "index.json", ["a-s0", "a-s2"], "m")
     with pytest.raises(UserError, match=r"belongs to blocks\.2\.hook_resid_pre of m, not to blocks\.1"):
         own_saes(tmp_path / "index.json", ["a-s0", "a-s1"], "m")
-
-
-def test_modules_are_read_from_the_place_of_a_docstring():
-    def at(path):
-        return concepts.module_of(Document(id=path, group="g", kind="docstring", text="x"))
-
-    assert at("sympy/geometry/line.py#Line:12") == "sympy.geometry"
-    assert at("click/core.py#module:1") == "click.core"
-
-
-def test_the_map_of_specificity_shows_the_diagonal_of_scores_that_rise_under_any_latent():
-    names = ["a", "b", "c"]
-    gains = pd.DataFrame(np.eye(3) + np.array([0.0, 50.0, -8.0]), columns=names)  # by column: what any latent adds
-    gains["c"] *= 0.01
-    figure, shown = heat_map(gains.assign(steered=names)[["steered", *names]])
-    plt.close(figure)
-    assert np.allclose(shown[names], np.where(np.eye(3), np.sqrt(2), -np.sqrt(0.5)))
-    constant = gains.assign(steered=names, a=1.0)[["steered", *names]]
-    assert (heat_map(constant)[1]["a"] == 0).all()
-    plt.close("all")

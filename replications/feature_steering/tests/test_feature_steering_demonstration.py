@@ -1,4 +1,4 @@
-"""What is shown of feature steering: latents chosen by rule, the page, the chat."""
+"""What is shown of feature steering: the page and the chat."""
 
 import sys
 from types import SimpleNamespace
@@ -7,91 +7,77 @@ import pytest
 import torch
 
 from common.core.errors import UserError
+from common.core.files import write_json
+from common.core.settings import ROOT
 from common.saes.sae import About, Sae
 from replications.feature_steering import chat, page
-from replications.feature_steering.latents import Latent, overlap, to_show
 
 D = 12
 
 
-def latent(index, **more):
+def latent(topic="horses", **more):
     about = {
-        "largest": 1.0, "density": 0.01, "raised": ["<b>", " x"], "coherence": 0.1, "effect": 1.0,
-        "contexts": [["<script>alert(1)</script>", " one", "&"], ["a", " two", "b"], ["a", " three", "b"]],
+        "index": 5, "seed": 0, "sae": "s-s0", "largest": 2.0, "density": 0.01, "raised": ["<b>", " x"], "topic": topic,
+        "contexts": [["<script>alert(1)</script>", " one", "&"]], "words": ["horse", "ride"], "score": 1.0,
+        "questions": [
+            {
+                "asked": "<q>", "unsteered": "<i>plain</i>",
+                "answers": [
+                    {"dose": 0.2, "text": "no & less", "takeover": False},
+                    {"dose": 0.35, "text": "Horses <b>ride</b>", "takeover": True},
+                ],
+            }
+        ],
     }  # fmt: skip
-    return Latent.model_validate({"index": index, **about, **more})
+    return about | more
 
 
-def test_latents_to_show_are_chosen_by_the_rule():
-    same = [["a", " one", "b"]] * 3
-    known = [
-        latent(0),
-        latent(1, coherence=0.5, effect=2.0),
-        latent(2, coherence=0.9, effect=9.0, density=0.5),
-        latent(3, coherence=0.9, effect=9.0, contexts=same),
-        latent(4, coherence=0.9, effect=9.0, contexts=[]),
-    ]
-    assert [one.index for one in to_show(known, [0.001, 0.03], 3, 2)] == [1, 0]
-    assert [one.index for one in to_show([latent(7, density=0.5)], [0.001, 0.03], 3, 2)] == [7]
-    assert to_show([latent(7, largest=0.0, density=0.0)], [0.001, 0.03], 3, 2) == []
-    assert overlap([{1, 2}, {2, 3}, {1, 2}]) == pytest.approx((1 / 3 + 1 + 1 / 3) / 3)
-    assert overlap([{1}]) == 0.0
+def shown(*latents):
+    return {"model": "m", "hook": "blocks.1.hook_resid_pre", "norm": 10.0, "dose": 0.35, "latents": list(latents)}
 
 
-def demonstration():
-    return {
-        "model": "m", "sae": "s", "hook": "h", "questions": ["<q>", "two"], "multipliers": [-2, 0, 2.0],
-        "unsteered": ["<i>plain</i>", "$x$"],
-        "latents": [{"about": latent(5).model_dump(), "answers": [["<b>a", "b"], ["c", "d"], ["e", "f & g\u4e2d"]]}],
-    }  # fmt: skip
-
-
-def test_page_and_figure_escape_what_models_and_corpora_say(tmp_path):
-    from common.core.files import write_json
-
-    write_json(tmp_path / "answers.json", demonstration())
-    (tmp_path / "caption.rst").write_text("A caption that is long enough to say what can be seen.")
-    out = tmp_path / "page.html"
-    svg = tmp_path / "figures" / "answers.svg"
-    answers, caption = tmp_path / "answers.json", tmp_path / "caption.rst"
-    page.page(page.PageFiles(answers=answers, caption=caption, page=out, svg=svg, others=[]))
+def test_the_page_escapes_what_models_say_and_marks_the_words_of_the_topic(tmp_path):
+    write_json(tmp_path / "shown.json", shown(latent(), latent("<topic>")))
+    template, out = ROOT / "replications" / "feature_steering" / "page.html", tmp_path / "page.html"
+    page.page(page.PageFiles(shown=tmp_path / "shown.json", template=template, page=out))
     text = out.read_text()
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "&lt;i&gt;plain" in text
+    assert "&lt;topic&gt;" in text
+    assert "<mark>Horses</mark> &lt;b&gt;<mark>ride</mark>&lt;/b&gt;" in text
     assert "http" not in text
-    assert (tmp_path / "figures" / "answers.png").stat().st_size > 1000
-    assert len(page.table(demonstration())) == 8
-    assert page.clipped("word " * 200).endswith(" ...")
-    assert max(map(len, page.clipped("x" * 1000).splitlines())) == page.WIDTH
-    assert page.printable("a\u4e2d\x07") == "a··"
+    assert text.count('type="radio"') == 4
+    assert text.count(" checked") == 2, "the dial stands at the common dose"
 
 
 @pytest.mark.parametrize(
-    ("feature", "multiplier", "message"),
+    ("topic", "dose", "message"),
     [
-        (2, 1.0, "does not exist: this SAE has the latents 0 to 1"),
-        (-1, 1.0, "does not exist"),
-        (1, 1.0, "dead.*alive: 0"),
-        (0, float("nan"), "not a finite number"),
-        (0, float("inf"), "not a finite number"),
+        ("the sea", 1.0, "no latent was chosen for the topic 'the sea'; --topic takes 'horses', 'snow'"),
+        ("2", 1.0, "no latent"),
+        ("horses", float("nan"), "not a finite number"),
+        ("horses", float("inf"), "not a finite number"),
     ],
 )
-def test_chat_refuses_bad_input(feature, multiplier, message):
+def test_chat_refuses_bad_input(topic, dose, message):
     with pytest.raises(UserError, match=message):
-        chat.chosen_latent([latent(0), latent(1, largest=0.0)], feature, multiplier)
+        chat.chosen_latent([latent(), latent("snow")], topic, dose)
+
+
+def test_chat_takes_a_topic_or_its_place():
+    known = [latent(), latent("snow")]
+    assert chat.chosen_latent(known, "snow", 0.3) is chat.chosen_latent(known, "1", 0.3) is known[1]
 
 
 def test_chat_needs_results_and_the_right_sae(tmp_path, monkeypatch):
-    from common.core.files import write_json
     from common.saes.saelens import save_saelens
 
     monkeypatch.setattr(chat, "ROOT", tmp_path)
     with pytest.raises(UserError, match="make SCALE=laptop feature_steering"):
-        chat.chat(0)
+        chat.chat()
     results = tmp_path / "results" / "laptop"
-    about = {"model": "m", "sae": "s-s0", "hook": "blocks.1.hook_resid_pre", "latents": [latent(0).model_dump()]}
-    write_json(results / "feature_steering" / "m" / "demonstration" / "latents.json", about)
+    write_json(results / "feature_steering" / "m" / "steering" / "shown.json", shown(latent()))
     monkeypatch.setattr(chat, "entry", lambda name: SimpleNamespace(chat_template="any"))
     manifest = {"name": "m", "source": "local", "origin": "o", "licence": "l", "processing": "p", "files": {}}
     write_json(tmp_path / "resources" / "models" / "m" / "manifest.json", manifest)
@@ -100,7 +86,7 @@ def test_chat_needs_results_and_the_right_sae(tmp_path, monkeypatch):
     )
     save_saelens(other, results / "sparse_autoencoders" / "m" / "saes" / "s-s0")
     with pytest.raises(UserError, match="belongs to h of other, not to"):
-        chat.chat(0, model="m")
+        chat.chat(model="m")
 
 
 def test_chat_shows_both_answers_and_ends_on_an_empty_line(monkeypatch, capsys):
@@ -149,7 +135,7 @@ def test_chat_says_in_one_sentence_what_is_wrong(tmp_path, monkeypatch, options,
     monkeypatch.setattr(chat, "ROOT", tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(chat, "make_deterministic", lambda threads: None)
-    monkeypatch.setattr("sys.argv", ["chat", "--feature", "0", *options])
+    monkeypatch.setattr("sys.argv", ["chat", *options])
     with pytest.raises(SystemExit) as end:
         chat.main()
     assert str(end.value).startswith("error: ")
@@ -160,15 +146,15 @@ def chat_at_the_terminal(tmp_path, monkeypatch, answers):
     """The chat with everything loaded replaced; `answers` are called, one a message."""
     called = iter(answers)
     monkeypatch.setattr(chat, "ROOT", tmp_path)
-    record = tmp_path / "results" / "laptop" / "feature_steering" / "m" / "demonstration" / "latents.json"
+    record = tmp_path / "results" / "laptop" / "feature_steering" / "m" / "steering" / "shown.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")
     about = {"name": "m", "source": "local", "origin": "o", "licence": "l", "processing": "p", "files": {}}
-    about |= {"sae": "s", "hook": "h", "latents": [latent(0).model_dump()]}
+    about |= shown(latent())
     monkeypatch.setattr(chat, "read_json", lambda path: about)
     monkeypatch.setattr(chat, "entry", lambda name: SimpleNamespace(chat_template="any"))
     monkeypatch.setattr(chat.Manifest, "model_validate", lambda content: SimpleNamespace(name="m"))
-    sae = SimpleNamespace(d_sae=1, check_belongs=lambda *_: None)
+    sae = SimpleNamespace(W_dec=torch.eye(D), check_belongs=lambda *_: None)
     monkeypatch.setattr(chat, "load_saelens", lambda folder: sae)
     monkeypatch.setattr(chat, "Steering", lambda *_, **__: SimpleNamespace(to=lambda device: None))
     monkeypatch.setattr(chat, "encode", lambda *_: [0] * 90)
@@ -178,7 +164,7 @@ def chat_at_the_terminal(tmp_path, monkeypatch, answers):
         monkeypatch.setattr(chat, name, lambda *_, **__: SimpleNamespace(all_special_ids=[]))
     monkeypatch.setattr(chat, "show", lambda *_: next(called)())
     monkeypatch.setattr(chat, "make_deterministic", lambda threads: None)
-    monkeypatch.setattr("sys.argv", ["chat", "--feature", "0", "--model", "m"])
+    monkeypatch.setattr("sys.argv", ["chat", "--model", "m"])
 
 
 def test_ctrl_c_ends_an_answer_and_not_the_chat(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,4 @@
-"""A released SAE in the place of own dictionaries; latents and logits piece by piece, which makes a large one fit."""
-
-import json
+"""A released SAE in the place of own dictionaries."""
 
 import pytest
 import torch
@@ -8,16 +6,12 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from common.core.errors import UserError
+from common.core.files import read_json
 from common.core.step import RunInfo
 from common.data.models import Manifest, load_tokenizer
-from common.saes.harvest import harvest
 from common.saes.sae import About, Sae
-from common.saes.saelens import load_saelens
-from common.saes.stream import Activations
-from replications.feature_steering import latents, released
-from replications.feature_steering.concepts import header, start
-from replications.feature_steering.judge import direct_logits
-from replications.feature_steering.latents import latents_of, logit_effect
+from replications.feature_steering import released
+from replications.feature_steering.concepts import asked, start
 from replications.feature_steering.prepare import PrepareFiles, own_saes, prepare
 from replications.feature_steering.released import ReleaseFiles, release
 from replications.feature_steering.sae_source import either, memory, of_model
@@ -47,28 +41,12 @@ def test_the_judge_of_a_released_sae_stands_behind_it():
     assert memory("gemma-2-2b-it") > 1.5 * memory("gpt2") > memory("my-model")
 
 
-def test_latents_and_logits_are_the_same_piece_by_piece(monkeypatch):
-    sae, x = dictionary(), drawn(7, 5, D)
-    values = sae.encode(x)
-    found = latents_of(sae, x, 3)
-    torch.testing.assert_close(found.mean, values.mean(1))
-    torch.testing.assert_close(found.peak, values.amax(1))
-    assert torch.equal(values.gather(1, found.place[:, None])[:, 0], found.peak)
-    unembedding, gain = drawn(30, D, seed=2), drawn(D, seed=3)
-    logits = direct_logits(sae.W_dec, unembedding, gain)
-    wanted = ((logits - logits.mean(0)) / logits.std(0)).topk(latents.TOP_TOKENS, 1)
-    monkeypatch.setattr(latents, "AT_ONCE", 9 * 30)  # of 40 latents, and one document
-    assert torch.equal(latents_of(sae, x, 3).peak, found.peak)
-    effect, raised = logit_effect(sae.W_dec, unembedding, gain)
-    torch.testing.assert_close(effect, wanted.values, atol=1e-4, rtol=1e-4)
-    assert torch.equal(raised, wanted.indices)
-
-
 @pytest.mark.model
 def test_text_begins_with_the_token_of_the_tokenizer(model_folder):
     tokenizer = load_tokenizer(model_folder)
     assert tokenizer.decode([start(tokenizer)]) == "<|endoftext|>"
-    assert header(tokenizer, "a.b")[0] == start(tokenizer) == 0
+    tokenizer.chat_template = None
+    assert asked(tokenizer, "Who?")[0] == start(tokenizer) == 0, "a model without a chat template"
 
     class Other:
         bos_token_id = 2
@@ -87,7 +65,7 @@ CAPPED = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0, "head_d
 
 @pytest.mark.model
 @pytest.mark.parametrize(("family", "own"), [("llama", {}), ("gemma2", CAPPED)])
-def test_a_released_sae_takes_the_place_of_own_ones(model_folder, corpus_folder, tmp_path, monkeypatch, family, own):
+def test_a_released_sae_takes_the_place_of_own_ones(model_folder, tmp_path, monkeypatch, family, own):
     tokenizer = load_tokenizer(model_folder)
     origin = Manifest(name="tiny", source="local", origin="tiny", licence="none", processing="none", files={})
     shape = {"hidden_size": D, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -97,42 +75,28 @@ def test_a_released_sae_takes_the_place_of_own_ones(model_folder, corpus_folder,
     manifest = tmp_path / "tiny" / "manifest.json"
     save(model, tokenizer, manifest, origin=origin, processing="random weights")
     manifest.write_text(manifest.read_text().replace("tiny-tiny", "tiny"))
-    monkeypatch.setattr(released, "TOKENS", (600, 200))
     monkeypatch.setattr(released, "load_public", lambda name, model: dictionary(model))
 
-    def beginning(bridge, texts, *rest):
-        assert bool((texts.tokens[:, 0] == start(tokenizer)).all())
-        assert bool(texts.real[:, 0].all())
-        return harvest(bridge, texts, *rest)
-
-    monkeypatch.setattr(released, "harvest", beginning)
-    docs, index = corpus_folder / "manifest.json", tmp_path / "released" / "index.json"
-    stored = tmp_path / "released" / "activations" / "manifest.json"
+    index = tmp_path / "released" / "index.json"
     run = RunInfo(scale="smoke", seeds=[0, 1], device="cpu")
-    files = ReleaseFiles(manifest=manifest, docs=docs, chat=docs, registry=docs, index=index, activations=stored)
     for _ in range(2):  # a second time over what is there
-        release(files, Released(sae="public"), run)
+        release(ReleaseFiles(manifest=manifest, registry=manifest, index=index), Released(sae="public"), run)
     saes = own_saes(index, ["public-s0", "public-s1"], "tiny")
     assert all(torch.equal(sae.W_enc, dictionary().W_enc) for sae in saes)
     assert saes[0] is saes[1], "one copy serves all seeds"
-    kept = Activations(stored.parent)
-    assert (kept.manifest.model, kept.manifest.hook) == ("tiny", "blocks.1.hook_resid_post")
-    assert kept.manifest.dropped["first position"] > 0
 
-    concepts = Concepts.model_validate(
-        {"count": 3, "training": 4, "judging": 6, "scaling": 3, "texts": 2, "tokens": 12, "judge_layer": 2,
-         "lexicon": 10, "contexts": 3, "batch": 8}
-    )  # fmt: skip
-    names = {"prepared": "prepared.safetensors", "concepts": "concepts.json", "latents": "latents.json"}
-    out = {key: tmp_path / "made" / name for key, name in (names | {"detectors": "detectors.csv"}).items()}
-    own_files = PrepareFiles(manifest=manifest, docs=docs, index=index, activations=stored, **out)
-    prepare(own_files, Prepare(sae="public", concepts=concepts), run)
+    about = {"count": 4, "candidates": 2, "held_out_tokens": 8, "words": 5, "judge_layer": 2}
+    out = {"prepared": tmp_path / "prepared.safetensors", "concepts": tmp_path / "concepts.json"}
+    settings = Prepare(sae="public", concepts=Concepts.model_validate(about))
+    prepare(PrepareFiles(manifest=manifest, index=index, **out), settings, run)
     torch.set_grad_enabled(True)
-    assert len(json.loads(out["latents"].read_text())["latents"]) == F
-    tensors = load_file(out["prepared"])
-    chosen = tensors["latent.sae.0"]
-    torch.testing.assert_close(tensors["vector.sae.0"], load_saelens(index.parent / "public-s0").W_dec[chosen])
+    tensors, known = load_file(out["prepared"]), read_json(out["concepts"])
+    pools = [tensors[f"pool.{method}.0"] for method in ("sae_output", "random_latent", "random_direction")]
+    assert [len(pool) for pool in pools] == [4, 4, 4], "two topics a seed, two candidates each"
+    assert not set(pools[0].tolist()) & set(pools[1].tolist()), "a null latent is nobody's candidate"
+    assert len(known["topics"]) == len(known["words"]) == 4
+    assert {one["index"] for one in known["latents"] if one["seed"] == 0} == set(pools[0].tolist())
 
     monkeypatch.setattr(released, "load_public", lambda name, model: dictionary("gpt2"))
     with pytest.raises(UserError, match="of gpt2"):
-        release(files, Released(sae="public"), run)
+        release(ReleaseFiles(manifest=manifest, registry=manifest, index=index), Released(sae="public"), run)

@@ -1,0 +1,65 @@
+"""Steering vectors, all made from the same conversations on the topics; latents and nulls; the linear judge.
+
+diff_means        mean token of the topic minus mean token of the others (Marks and Tegmark 2023; CAA)
+probe             weights of a ridge regression on conversation means
+sae_input         the latent that reads the topic best: share of its value that falls on the topic's conversations,
+                  times the share of these on which it fires
+sae_output        of a pool of such latents, the one that makes the model write about the topic (`steer`)
+random_latent     of a pool of random live latents of equal size, chosen in the same way
+random_direction  of a pool of Gaussian directions with the covariance of the tokens, chosen in the same way
+unselected_latent a random live latent that nobody chose
+"""
+
+import torch
+from einops import reduce
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+RIDGE = 1.0
+OTHERS, LEAST = 3.0, 1e-3  # weight of the other topics in the reading score; keeps silent latents at 0
+
+
+def unit(v: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
+    """Rows of length 1."""
+    return torch.nn.functional.normalize(v, dim=-1)
+
+
+def difference_of_means(x: Float[Tensor, "topic text pos d_model"]) -> Float[Tensor, "topic d_model"]:
+    """Of every topic against the mean of the others, unit length."""
+    means = reduce(x, "topic text pos d_model -> topic d_model", "mean")
+    return unit(means - (means.sum(0) - means) / (len(means) - 1))
+
+
+def fit_probe(
+    x: Float[Tensor, "topic text d_model"], strength: float = RIDGE
+) -> tuple[Float[Tensor, "d_model topic"], Float[Tensor, " topic"]]:
+    """Ridge regression of each topic's indicator on standardised text means: weights and offsets, float64."""
+    topics, texts = x.shape[:2]
+    flat = x.double().flatten(0, 1)
+    mean, scale = flat.mean(0), flat.std(0) + 1e-6
+    z = (flat - mean) / scale
+    target = torch.eye(topics, dtype=torch.float64).repeat_interleave(texts, 0)
+    gram = z.T @ z + strength * len(z) * torch.eye(z.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(gram, z.T @ (target - target.mean(0))) / scale[:, None]
+    return weights, target.mean(0) - mean @ weights
+
+
+def reading(latents: Float[Tensor, "topic text pos d_sae"]) -> Float[Tensor, "topic d_sae"]:
+    """How well each latent reads each topic."""
+    texts = latents.mean(2)
+    means, fires = texts.mean(1), (texts > 0).float().mean(1)
+    others = (means.sum(0) - means) / (len(means) - 1)
+    return fires * means / (means + OTHERS * others + LEAST * means.max())
+
+
+def random_latents(live: Bool[Tensor, " d_sae"], count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
+    """Different live latents; they repeat if there are too few."""
+    places = live.nonzero()[:, 0]
+    return places[torch.randperm(len(places), generator=generator)].repeat(count)[:count]
+
+
+def random_directions(
+    x: Float[Tensor, "token d_model"], count: int, generator: torch.Generator
+) -> Float[Tensor, "count d_model"]:
+    """Gaussian with the covariance of the tokens, unit length."""
+    return unit(torch.randn(count, len(x), generator=generator) @ (x - x.mean(0)))
