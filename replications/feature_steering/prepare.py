@@ -110,8 +110,9 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
             model, prompts, torch.arange(len(prompts)), hook, None, concepts.held_out_tokens, sampler
         ).view(len(chosen), len(requests), -1)  # fmt: skip
     here, there = (
-        torch.stack(seen[place], 1).unflatten(0, (len(chosen), len(requests))) for place in (hook, later)
-    )  # topic text pos d_model
+        rearrange(torch.stack(seen[place], 1), "(topic text) pos d -> topic text pos d", topic=len(chosen))
+        for place in (hook, later)
+    )
     first, last = len(REQUESTS["training"]), len(requests) - len(REQUESTS["checking"])
     training, tokens = here[:, :first], here.flatten(0, 2)
 

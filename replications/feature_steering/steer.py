@@ -138,7 +138,8 @@ def output_scores(writer: Writer, methods: dict[str, Arm], pool: int, limits: Fl
 def pooled(share: np.ndarray, added: np.ndarray, pool: int, limits: Fluency) -> np.ndarray:
     """Means over the rows of each candidate, in the order of candidates; 0 where the mean of `added` is too large."""
     score = share.reshape(pool, -1, share.shape[1]).mean(1)
-    return score * (added.reshape(pool, -1).mean(1) <= np.log(limits.perplexity))[:, None]
+    fluent = added.reshape(pool, -1).mean(1) <= np.log(limits.perplexity)
+    return np.where(fluent[:, None], score, 0.0)
 
 
 def steer(files: SteerFiles, settings: Steer, run: RunInfo) -> None:
