@@ -135,7 +135,8 @@ def place_or_token(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
                 {"heads": label, "kept": kept, "share": one.value, "low": one.ci_low, "high": one.ci_high}
                 for kept, one in shown.items()
             ]
-    table = pd.DataFrame(records, columns=["heads", "kept", "share", "low", "high"])
+    none = {"heads": "no head was named", "kept": "none", "share": 0.0, "low": 0.0, "high": 0.0}
+    table = pd.DataFrame(records or [none])
     figure, axes = plt.subplots(figsize=(0.7 * PAGE_WIDTH, 2.6))
     rows = {label: row for row, label in enumerate(table["heads"].unique())}
     colours = (PALETTE[0], PALETTE[1], "0.6")

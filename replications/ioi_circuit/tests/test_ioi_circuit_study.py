@@ -162,6 +162,11 @@ def test_an_induction_head_that_writes_the_name_needs_neither_place_nor_token(st
     assert metrics["induction_token_alone"].control("place_alone").value > 0.6
 
 
+def test_a_model_without_such_heads_has_a_figure_that_says_so() -> None:
+    _, drawn = figures.place_or_token({})
+    assert drawn["heads"].tolist() == ["no head was named"]
+
+
 def test_nodes_answers_and_strangers_are_judged(study: Path) -> None:
     metrics = metrics_of(study, "robustness")
     assert metrics["share_minimal"].control("added_random_nodes").difference.value > 0.4
