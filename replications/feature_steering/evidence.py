@@ -1,7 +1,8 @@
 """Comparisons over topics: effect, controls and paired differences, with intervals over whole topics.
 
 All answers of a topic share their vector, so topics are what is resampled. A share that is 0 (or 1) in every topic has
-no spread to resample; its interval is then the exact binomial one, with as many draws as there are topics.
+no spread to resample; its interval is then the exact binomial one, with as many draws as there are topics, and that of
+a difference without spread goes from one end of both intervals to the other.
 """
 
 from collections.abc import Mapping
@@ -29,9 +30,17 @@ def over_topics(values: ByTopic, unit: str, formula: str, controls: Mapping[str,
     )  # fmt: skip
     if unit != "share":
         return found
-    paired = [one.model_copy(update=_widened(one, len(values))) for one in found.controls]
-    checked = [Control.model_validate(one.model_dump()) for one in paired]
-    return found.model_copy(update={**_widened(found, len(values)), "controls": checked})
+    wide = found.model_copy(update=_widened(found, len(values)))
+    checked = []
+    for one in found.controls:
+        control = one.model_copy(update=_widened(one, len(values)))
+        if one.difference.ci_low == one.difference.ci_high:
+            low, high = wide.ci_low - control.ci_high, wide.ci_high - control.ci_low
+            control = control.model_copy(
+                update={"difference": Estimate(value=one.difference.value, ci_low=low, ci_high=high)}
+            )
+        checked.append(Control.model_validate(control.model_dump()))
+    return wide.model_copy(update={"controls": checked})
 
 
 def _widened(share: Estimate, topics: int) -> dict[str, float]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LETTERS = 3
 LEAST, SMOOTH = 3e-4, 1e-4  # least expected share of a word of the topic; added to that among the others
+COMMON = 3e-4  # a word expected more often than this on the other topics is general: "not", "than", "every"
 
 
 def stem(word: str) -> str:
@@ -54,7 +55,7 @@ def topic_words(
     known = of_token >= 0
     share = torch.zeros(len(expected), int(of_token.max()) + 1).index_add_(1, of_token[known], expected[:, known])
     others = (share.sum(0) - share) / (len(share) - 1)
-    odds = torch.where(share >= LEAST, share / (others + SMOOTH), 0.0)
+    odds = torch.where((share >= LEAST) & (others <= COMMON), share / (others + SMOOTH), 0.0)
     values, found = odds.topk(min(count, odds.shape[1]), dim=1)
     return torch.where(values > 1, found, -1)
 
