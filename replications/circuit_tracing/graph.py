@@ -206,7 +206,8 @@ def sweep(
         new = torch.arange(joined, end)
         g[new, pos[new]] = frozen.back_norm(vectors[new], frozen.gain_mlp[now], frozen.scale_mlp[now, pos[new]])
         joined = end
-        g[:joined] += frozen.back_attention(now, g[:joined])
+        if joined:
+            g[:joined] += frozen.back_attention(now, g[:joined])
     rows[:, first_embedding:] = (g * frozen.embeddings).sum(-1)
     back = torch.empty_like(rows)
     back[order] = rows

@@ -32,3 +32,40 @@ class Model(Strict):
     d_model: Annotated[int, Field(ge=4)]
     n_heads: Annotated[int, Field(ge=1)]
     optimisation: Optimisation
+
+
+class Dictionaries(Strict):
+    """The transcoders of the two-hop models."""
+
+    d_sae: Annotated[int, Field(ge=4)] = Field(description="features of a layer")
+    k: Annotated[float, Field(gt=0)] = Field(description="active features of a token on average")
+    training: Training
+
+
+class Toy(Strict):
+    """Task, models and transcoders."""
+
+    task: Task
+    model: Model
+    dictionaries: Dictionaries
+
+
+class Measures(Strict):
+    """What is measured on the two-hop models."""
+
+    prompts: Annotated[int, Field(ge=2)] = Field(description="held-out, rightly answered prompts of each seed")
+    top: Annotated[int, Field(ge=1)] = Field(description="features that are ablated or swapped together")
+    completeness: Share = Field(description="of the graphs whose sizes are compared")
+
+
+class Planted(Strict):
+    """The planted circuit (planted.py)."""
+
+    d_model: Annotated[int, Field(ge=8)] = Field(description="width; features and tokens together are more than this")
+    tokens: Annotated[int, Field(ge=4)] = Field(description="vocabulary")
+    features: Annotated[int, Field(ge=4)] = Field(description="planted features of a layer")
+    n_layers: Annotated[int, Field(ge=2)]
+    length: Annotated[int, Field(ge=3)] = Field(description="tokens of a prompt, the first of which stays empty")
+    sequences: Annotated[int, Field(ge=8)] = Field(description="prompts on which transcoders are trained")
+    prompts: Annotated[int, Field(ge=2)] = Field(description="prompts whose graphs are judged")
+    dictionaries: Dictionaries
