@@ -111,7 +111,7 @@ def fitted(
         both = (part[:, chosen].repeat(2, 1, 1).to(run.device) for part in (inputs, targets))
         return Batch(*both)
 
-    data = f"two-hop {seeds} {float(x.sum()):.6g}"
+    data = f"{path.parent} {seeds} {float(x.sum()):.6g}"
     checkpoint = Path("resources/checkpoints") / f"circuit_tracing_{run.scale}_{path.parent.name}_{seeds[0]}.safetensors"
     done = train_saes(recipes, batches, settings.training, checkpoint, data=data, device=run.device)
     found = []

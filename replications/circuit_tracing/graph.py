@@ -113,17 +113,19 @@ def active_features(frozen: FrozenPass, dictionary: Dictionary) -> Features:
         raise UserError(f"these transcoders are of a model with {count} layers, this one has {depth}; train them on it")
     if isinstance(dictionary, CrossLayerTranscoder):
         wide = frozen.mlp_in.transpose(0, 1).flatten(1)
-        acts = dictionary.encode(wide).transpose(0, 1)
+        acts = list(dictionary.encode(wide).transpose(0, 1))
         encoders, b_enc = list(dictionary.W_enc), list(dictionary.b_enc)
         constant = dictionary.b_dec.reshape(depth, d_model)
     else:
         for layer, one in enumerate(dictionary):
             _check(one, layer, d_model)
-        acts = torch.stack([one.encode(x) for one, x in zip(dictionary, frozen.mlp_in, strict=True)])
+        acts = [one.encode(x) for one, x in zip(dictionary, frozen.mlp_in, strict=True)]
         encoders, b_enc = [one.W_enc.mT for one in dictionary], [one.b_enc for one in dictionary]
         constant = torch.stack([one.b_dec for one in dictionary])
-    acts[:, 0] = 0
-    layer, pos, latent = acts.nonzero(as_tuple=True)
+    firing = [one.nonzero() for one in acts]
+    firing = [one[one[:, 0] > 0] for one in firing]
+    layer = torch.cat([torch.full((len(one),), at) for at, one in enumerate(firing)])
+    pos, latent = torch.cat(firing).unbind(1)
     if len(dead := [one for one in range(depth) if not bool((layer == one).any())]):
         raise UserError(f"no feature of layer {dead[0]} fires on this prompt: its transcoder is dead; train it longer")
     readers = torch.stack([encoders[one][at] for one, at in zip(layer.tolist(), latent.tolist(), strict=True)])
@@ -139,7 +141,7 @@ def active_features(frozen: FrozenPass, dictionary: Dictionary) -> Features:
             rows = dictionary[out].W_dec[latent[which]]
         writers.append((which, rows))
     errors = frozen.mlp_out - constant[:, None]
-    activation = acts[layer, pos, latent]
+    activation = torch.cat([one[at[:, 0], at[:, 1]] for one, at in zip(acts, firing, strict=True)])
     for out, (which, rows) in enumerate(writers):
         errors[out].index_add_(0, pos[which], rows * activation[which, None], alpha=-1)
     return Features(layer, pos, latent, activation, pre, readers, bias, writers, constant, errors)

@@ -61,11 +61,18 @@ class Measures(Strict):
 class Planted(Strict):
     """The planted circuit (planted.py)."""
 
-    d_model: Annotated[int, Field(ge=8)] = Field(description="width; features and tokens together are more than this")
+    d_model: Annotated[int, Field(ge=8)] = Field(description="width of the stream, less than there are directions")
     tokens: Annotated[int, Field(ge=4)] = Field(description="vocabulary")
-    features: Annotated[int, Field(ge=4)] = Field(description="planted features of a layer")
-    n_layers: Annotated[int, Field(ge=2)]
-    length: Annotated[int, Field(ge=3)] = Field(description="tokens of a prompt, the first of which stays empty")
+    strings: Annotated[int, Field(ge=2)] = Field(description="strings of four tokens, each with an answer")
+    length: Annotated[int, Field(ge=5)] = Field(description="tokens of a prompt, the first of which is empty")
     sequences: Annotated[int, Field(ge=8)] = Field(description="prompts on which transcoders are trained")
     prompts: Annotated[int, Field(ge=2)] = Field(description="prompts whose graphs are judged")
     dictionaries: Dictionaries
+
+
+class Settings(Strict):
+    """All parts."""
+
+    toy: Toy
+    measures: Measures
+    planted: Planted
