@@ -29,7 +29,7 @@ class Name(NamedTuple):
     f1: float
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.value}"
+        return self.value if self.kind == "pair" else f"{self.kind} {self.value}".strip()
 
 
 def most_influential(graph: Graph, count: int, *, at: int | None = None) -> Int[Tensor, " some"]:
@@ -64,7 +64,7 @@ def values(tables: Tables, task: Task) -> dict[int, list[tuple[str, Int[Tensor, 
     answer = tables.correct - 1 - 2 * task.names - task.relations
     name, pair = first * task.names + last, relation * task.classes + tables.middle
     at_last = [("first", first), ("last", last), ("class", tables.middle), ("name", name)]
-    own = [("relation", relation), ("class", tables.middle), ("answer", answer), ("relation & class", pair)]
+    own = [("relation", relation), ("class", tables.middle), ("answer", answer), ("pair", pair)]
     return {FIRST: [("first", first)], LAST: at_last, RELATION: own + at_last[:2] + at_last[3:]}
 
 
@@ -83,6 +83,6 @@ def named(firing: Bool[Tensor, " prompt"], among: list[tuple[str, Int[Tensor, " 
 def _spelt(kind: str, value: int, task: Task) -> str:
     if kind == "name":
         return f"{value // task.names}-{value % task.names}"
-    if kind == "relation & class":
-        return f"{value // task.classes} & {value % task.classes}"
+    if kind == "pair":
+        return f"relation {value // task.classes} & class {value % task.classes}"
     return str(value)

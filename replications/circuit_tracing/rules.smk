@@ -1,10 +1,23 @@
-# circuit_tracing: train -> measure -> draw. Rules name inputs and outputs; the step's `Files` has the same names.
-from common.engine.rules import Steps, captions, figure_files
+# Circuit tracing: train two-hop models -> transcoders -> measure, page; planted circuits beside them -> draw. Language
+# models in language.smk.
+from common.engine.rules import Steps, captions, figure_files, parts
 
 STEP = Steps("replications.circuit_tracing", config)
 CAPTIONS = "replications/circuit_tracing/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
-FIGURES = {"Probe": {"probe": {"probe": "Cosine with the planted direction"}}}
+TOY = "<results>/toy"
+BOTH = {key: config[key] for key in ("toy", "measures")}
+FIGURES = {
+    "Graphs": {
+        "graphs": {
+            "two_hop": "A graph to read",
+            "interventions": "Predictions and interventions",
+            "top_features": "Most influential features, ablated and swapped",
+            "dictionaries": "Sizes of graphs, names of features",
+        },
+    },
+    "Planted circuit": {"planted": {"planted": "Planted edges recovered"}},
+}
 
 
 include: "../../common/engine/step.smk"
@@ -12,34 +25,93 @@ include: "../../common/engine/step.smk"
 
 use rule step as train with:
     output:
-        probes="<results>/toy/probe/probes.safetensors",
+        models=f"{TOY}/models/models.safetensors",
     log:
         "<logs>/train.log",
     resources:
         **ON_GPU,
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=1500,
+        runtime=20,
     params:
-        **STEP("train", config["probe"]["data"]),
+        **STEP("train", {key: config["toy"][key] for key in ("task", "model")}),
+
+
+use rule step as dictionaries with:
+    input:
+        models=rules.train.output.models,
+    output:
+        dictionaries=f"{TOY}/dictionaries/dictionaries.safetensors",
+        table=f"{TOY}/dictionaries/dictionaries.csv",
+    log:
+        "<logs>/dictionaries.log",
+    resources:
+        **ON_GPU,
+        mem_mb=1500,
+        runtime=20,
+    params:
+        **STEP("dictionaries", config["toy"]),
 
 
 use rule step as measure with:
     input:
-        probes=rules.train.output.probes,
+        models=rules.train.output.models,
+        dictionaries=rules.dictionaries.output.dictionaries,
     output:
-        metrics="<results>/toy/probe/metrics.json",
+        metrics=f"{TOY}/graphs/metrics.json",
+        prompts=f"{TOY}/graphs/prompts.csv",
+        effects=f"{TOY}/graphs/effects.csv",
     log:
         "<logs>/measure.log",
+    resources:
+        mem_mb=2000,
+        runtime=20,
     params:
-        **STEP("measure", run=False),
+        **STEP("measure", BOTH),
+
+
+use rule step as page with:
+    input:
+        models=rules.train.output.models,
+        dictionaries=rules.dictionaries.output.dictionaries,
+        template="replications/circuit_tracing/viewer.html",
+    output:
+        page=report(
+            f"{TOY}/viewer/two_hop.html",
+            caption="captions/viewer.rst",
+            category="Attribution graphs",
+            subcategory="Circuit tracing",
+            labels={"prompt": "two hops"},
+        ),
+        tracer=f"{TOY}/viewer/two_hop.json",
+        nodes=f"{TOY}/graphs/nodes.csv",
+        links=f"{TOY}/graphs/links.csv",
+    log:
+        "<logs>/page.log",
+    params:
+        **STEP("page", BOTH),
+
+
+use rule step as measure_planted with:
+    output:
+        metrics=f"{TOY}/planted/metrics.json",
+        table=f"{TOY}/planted/prompts.csv",
+    log:
+        "<logs>/measure_planted.log",
+    resources:
+        mem_mb=1500,
+        runtime=20,
+    params:
+        **STEP("measure_planted", config["planted"]),
 
 
 use rule step as draw with:
     input:
         rules.measure.output,
+        rules.page.output,
+        rules.measure_planted.output,
         captions=captions(CAPTIONS, FIGURES),
     output:
-        **figure_files("<results>/toy", FIGURES, "Circuit tracing"),
+        **figure_files(TOY, FIGURES, "Circuit tracing"),
     log:
         "<logs>/draw.log",
     params:
@@ -49,8 +121,9 @@ use rule step as draw with:
 rule figures:
     input:
         rules.draw.output,
+        rules.page.output,
 
 
 rule metrics:
     input:
-        rules.measure.output,
+        expand(f"{TOY}/{{part}}/metrics.json", part=parts(FIGURES)),
