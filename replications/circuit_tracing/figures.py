@@ -123,12 +123,24 @@ def planted(metrics: dict[str, Metric]) -> Picture:
     return figure, drawn
 
 
+def layers(table: pd.DataFrame) -> Figure:
+    """FVU, L0 and live share of the transcoders of a language model, by layer."""
+    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.0))
+    for axes, (column, label) in zip(
+        panels, {"fvu": "FVU on held-out text", "l0": "L0", "live": "live share"}.items(), strict=True
+    ):
+        axes.plot(table["layer"], table[column], "o-", markersize=3)
+        axes.set(xlabel="layer", ylabel=label, ylim=(0, max(1.0, 1.1 * table[column].max())))
+    return figure
+
+
 PLANS = {
     "graphs/two_hop": Plan(two_hop, ("nodes.csv", "links.csv")),
     "graphs/interventions": Plan(interventions, ("effects.csv", "metrics.json")),
     "graphs/top_features": Plan(top_features, ("metrics.json",)),
     "graphs/dictionaries": Plan(dictionaries, ("metrics.json",)),
     "planted/planted": Plan(planted, ("metrics.json",)),
+    "language/layers": Plan(layers, ("layers.csv",)),
 }
 
 

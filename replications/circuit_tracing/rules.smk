@@ -118,12 +118,30 @@ use rule step as draw with:
         **STEP("figures", run=False),
 
 
+TRACED = []
+TRACED_METRICS = []
+
+if config["language"]:
+
+    include: "language.smk"
+
+    TRACED = expand(
+        [*rules.draw_language.output, *rules.language.output.pages],
+        model=config["models"],
+    )
+    TRACED_METRICS = expand(
+        f"{MODEL}/language/metrics.json", model=config["models"]
+    )
+
+
 rule figures:
     input:
         rules.draw.output,
         rules.page.output,
+        TRACED,
 
 
 rule metrics:
     input:
         expand(f"{TOY}/{{part}}/metrics.json", part=parts(FIGURES)),
+        TRACED_METRICS,

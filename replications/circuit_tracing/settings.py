@@ -70,9 +70,26 @@ class Planted(Strict):
     dictionaries: Dictionaries
 
 
+class Language(Strict):
+    """A transcoder for each MLP of a language model, and graphs of prompts."""
+
+    window: Annotated[int, Field(ge=8)] = Field(description="tokens of a training window")
+    docs_tokens: Annotated[int, Field(ge=100)] = Field(description="of the corpus python-docs, for training")
+    chat_tokens: Annotated[int, Field(ge=100)] = Field(description="of the corpus self-chat, for training")
+    held_out_tokens: Annotated[int, Field(ge=100)] = Field(description="of each corpus, for judging")
+    chunk: Annotated[int, Field(ge=1)] = Field(description="windows of one forward pass, whose tokens are kept")
+    reuse: Annotated[int, Field(ge=1)] = Field(description="optimiser steps on the tokens of one pass")
+    d_sae: Annotated[int, Field(ge=8)] = Field(description="features of a layer")
+    k: Annotated[float, Field(gt=0)] = Field(description="active features of a token on average")
+    training: Training
+    most: Annotated[int, Field(ge=8)] = Field(description="features of a graph that get incoming edges")
+    prompts: dict[str, Annotated[str, Field(min_length=1)]] = Field(description="prompts of the graphs, by name")
+
+
 class Settings(Strict):
-    """All parts."""
+    """All parts; `language` is null where no language model is traced."""
 
     toy: Toy
     measures: Measures
     planted: Planted
+    language: Language | None

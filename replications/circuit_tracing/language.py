@@ -1,0 +1,200 @@
+"""Step: attribution graphs of a language model on single prompts, and how well the replacement model stands for it.
+
+The replacement model is the model with every MLP's output, but at position 0, replaced by its transcoder's prediction
+(Ameisen et al. 2025: the same top token on 50 % of filtered prompts). Control: the transcoder's bias alone, which is
+about the mean output.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from common.core.errors import UserError
+from common.core.files import write_json, write_text
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import over_clusters, without_interval
+from common.core.step import Files, RunInfo, run_step
+from common.core.tables import write_table
+from common.data.corpora import judging_split
+from common.data.models import encode, load_model, load_tokenizer
+from common.saes.browser import filled
+from common.saes.harvest import Windows, windows
+from common.saes.sae import Sae
+from replications.circuit_tracing.export import Described, view
+from replications.circuit_tracing.graph import attribute
+from replications.circuit_tracing.influence import Layout, scores
+from replications.circuit_tracing.language_frozen import freeze_prompt
+from replications.circuit_tracing.language_train import load_transcoders
+from replications.circuit_tracing.settings import Language
+
+CONTEXTS, BEFORE, AFTER = 4, 8, 3
+AGREEMENT = "share of positions at which the replacement model's likeliest token is the model's"
+DIVERGENCE = "KL of the replacement model's next-token distribution from the model's"
+
+
+class LanguageFiles(Files):
+    manifest: Path
+    docs: Path
+    chat: Path
+    transcoders: Path
+    table: Path
+    template: Path
+    metrics: Path
+    graphs: Path
+    """numbers of each graph"""
+    pages: list[Path]
+    tracers: list[Path]
+
+
+@torch.no_grad()
+def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
+    """Writes a page and a JSON for each prompt, and the metrics."""
+    folder = files.manifest.parent
+    bridge, tokenizer = load_model(folder), load_tokenizer(folder)
+    saes = load_transcoders(files.transcoders, folder.name)
+    words = [tokenizer.decode([token]) for token in range(bridge.cfg.d_vocab)]
+    sources = [files.docs.parent, files.chat.parent]
+    held = windows(
+        sources, judging_split(run.seeds), tokenizer, settings.window, [settings.held_out_tokens] * 2, per_document=1
+    )
+    texts = activations(bridge, held, saes)
+    rows = []
+    for (name, prompt), page, tracer in zip(settings.prompts.items(), files.pages, files.tracers, strict=True):
+        frozen = freeze_prompt(bridge, prompt_tokens(tokenizer, prompt))
+        graph = attribute(frozen, saes, most=settings.most)
+        describe = describer(graph.features.layer, graph.features.latent, texts, held, words)
+        made = view(
+            graph, words, slug=name, title=f"{folder.name}: {name}", scan=f"{folder.name}-transcoders",
+            d_sae=saes[0].d_sae, describe=describe,
+        )  # fmt: skip
+        write_text(page, filled(files.template.read_text("utf-8"), made.page))
+        write_json(tracer, made.tracer.model_dump(mode="json"))
+        found = scores(
+            graph.adjacency, graph.logit_weights(), Layout(graph.n_features, graph.first_embedding, graph.first_logit)
+        )
+        rows.append({
+            "prompt": name, "features": graph.n_features, "kept": int(made.pruned.nodes[: graph.n_features].sum()),
+            "completeness": found.completeness, "replacement": found.replacement,
+            "top": words[int(graph.logit_tokens[0])], "probability": float(graph.probabilities[0]),
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    write_table(files.graphs, rows)
+    metrics = replacement_metrics(bridge, held, saes)
+    for row in rows:
+        for key in ("completeness", "replacement"):
+            metrics[f"{key}_{row['prompt']}"] = without_interval(float(str(row[key])), 1, "share", f"{key} of one graph")
+    write_metrics(files.metrics, metrics)
+
+
+def prompt_tokens(tokenizer: "object", prompt: str) -> Int[Tensor, " pos"]:
+    """Tokens of a prompt. UserError for an empty one."""
+    found = encode(tokenizer, prompt)  # type: ignore[arg-type]
+    if not found:
+        raise UserError("the prompt is empty; give one of at least two tokens")
+    return torch.tensor(found)
+
+
+def replaced(bridge: "object", tokens: Tensor, real: Tensor, make: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """Logits with the output of every MLP, but at position 0, replaced by what `make` gives for its input."""
+    seen: dict[int, Tensor] = {}
+    hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
+    for layer in range(bridge.cfg.n_layers):  # type: ignore[attr-defined]
+
+        def keep(value: Tensor, hook: object, layer: int = layer) -> None:
+            seen[layer] = value
+
+        def put(value: Tensor, hook: object, layer: int = layer) -> Tensor:
+            return torch.cat([value[:, :1], make(layer, seen[layer][:, 1:])], dim=1)
+
+        hooks += [(f"blocks.{layer}.mlp.hook_in", keep), (f"blocks.{layer}.hook_mlp_out", put)]
+    found: Tensor = bridge.run_with_hooks(tokens, attention_mask=real.long(), fwd_hooks=hooks)  # type: ignore[attr-defined]
+    return found
+
+
+def replacement_metrics(bridge: "object", text: Windows, saes: list[Sae]) -> dict[str, Metric]:
+    """Top-1 agreement and KL over documents, beside the biases alone."""
+    values: dict[str, list[Tensor]] = {}
+    for row in range(len(text.tokens)):
+        tokens, real = text.tokens[row : row + 1], text.real[row : row + 1]
+        tokens, real = tokens[:, real[0]], real[:, real[0]]
+        clean = bridge(tokens)[0, 1:].log_softmax(-1)  # type: ignore[operator]
+        ways: dict[str, Callable[[int, Tensor], Tensor]] = {
+            "transcoders": lambda layer, x: saes[layer].reconstruct(x),
+            "biases": lambda layer, x: saes[layer].b_dec.expand_as(x),
+        }
+        for name, way in ways.items():
+            other = replaced(bridge, tokens, real, way)[0, 1:].log_softmax(-1)
+            values.setdefault(f"same_{name}", []).append((clean.argmax(-1) == other.argmax(-1)).float())
+            values.setdefault(f"kl_{name}", []).append((clean.exp() * (clean - other)).sum(-1))
+    sizes = [len(one) for one in values["same_biases"]]
+    documents = np.repeat(text.document.numpy(), sizes)
+    flat = {name: torch.cat(found).double().numpy() for name, found in values.items()}
+    return {
+        "top1_agreement": over_clusters(
+            flat["same_transcoders"], documents, unit="share", formula=AGREEMENT, cluster="documents",
+            controls={"biases": flat["same_biases"]},
+        ),
+        "kl": over_clusters(
+            flat["kl_transcoders"], documents, unit="nats", formula=DIVERGENCE, cluster="documents",
+            controls={"biases": flat["kl_biases"]},
+        ),
+    }  # fmt: skip
+
+
+def activations(bridge: "object", text: Windows, saes: list[Sae]) -> list[Tensor]:
+    """Of each layer, features [window pos feature] on held-out text, in half precision, 0 where nothing is read."""
+    found = [torch.zeros(*text.tokens.shape, sae.d_sae, dtype=torch.float16) for sae in saes]
+    for row in range(len(text.tokens)):
+        real = text.real[row]
+        frozen = freeze_inputs(bridge, text.tokens[row][real])
+        for layer, sae in enumerate(saes):
+            acts = sae.encode(frozen[layer]).half()
+            acts[0] = 0
+            found[layer][row, : len(acts)] = acts
+    return found
+
+
+def freeze_inputs(bridge: "object", tokens: Int[Tensor, " pos"]) -> list[Tensor]:
+    """What every MLP reads."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(value: Tensor, hook: object) -> None:
+        seen[hook.name] = value[0].detach().float()  # type: ignore[attr-defined]
+
+    depth = bridge.cfg.n_layers  # type: ignore[attr-defined]
+    names = [f"blocks.{layer}.mlp.hook_in" for layer in range(depth)]
+    bridge.run_with_hooks(  # type: ignore[attr-defined]
+        tokens[None], fwd_hooks=[(name, keep) for name in names], stop_at_layer=depth
+    )
+    return [seen[name] for name in names]
+
+
+def describer(
+    layers: Tensor, latents: Tensor, texts: list[Tensor], held: Windows, words: list[str]
+) -> Callable[[int], Described]:
+    """Names features by the tokens on which they fire most, with contexts from held-out text."""
+
+    def describe(node: int) -> Described:
+        acts = texts[int(layers[node])][..., int(latents[node])].float()
+        best = acts.flatten().topk(CONTEXTS)
+        contexts, tokens = [], []
+        for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            if value <= 0:
+                continue
+            row, at = divmod(place, acts.shape[1])
+            start, end = max(0, at - BEFORE), min(int(held.real[row].sum()), at + AFTER + 1)
+            ids = held.tokens[row, start:end].tolist()
+            contexts.append({"words": [words[token] for token in ids], "at": at - start, "value": round(value, 3)})
+            tokens.append(words[int(held.tokens[row, at])].strip() or "␣")
+        label = " / ".join(dict.fromkeys(tokens)) or "silent on held-out text"
+        return Described(label, label if len(set(tokens)) == 1 and len(tokens) == CONTEXTS else "", contexts)
+
+    return describe
+
+
+if __name__ == "__main__":
+    run_step(language)
