@@ -1,8 +1,8 @@
 """Step: trains a transcoder for each MLP of each two-hop model, all in one batched job, and makes their controls.
 
 Kinds: `trained`; `other`, the same from other random starts; `untrained`, random encoder rows with the threshold that
-gives the same L0, and the decoder that reconstructs best from them (ridge regression). Inputs and targets are those of prompts that the
-models were trained on, position 0 left out.
+gives the same L0, and the decoder that reconstructs best from them (ridge regression). Inputs and targets are those of
+prompts that the models were trained on, position 0 left out.
 """
 
 from pathlib import Path
@@ -23,6 +23,7 @@ from common.saes.recipe import Recipe
 from common.saes.sae import About, Sae
 from common.saes.trainer import train as train_saes
 from common.toys.settings import Architecture
+from common.toys.training import CHECKPOINTS
 from common.toys.transformer import Weights
 from replications.circuit_tracing.settings import Dictionaries, Toy
 from replications.circuit_tracing.task import tables
@@ -101,7 +102,14 @@ def fitted(
     inputs, targets = x * to_unit[:, None, None], y * out_unit[:, None, None]
     members = [(seed + more, layer) for more in (0, OTHER) for seed in seeds for layer in range(layers)]
     recipes = [
-        Recipe(architecture="transcoder", d_sae=settings.d_sae, sparsity=settings.k, seed=seed * layers + layer)
+        Recipe.model_validate(
+            {
+                "architecture": "transcoder",
+                "d_sae": settings.d_sae,
+                "sparsity": settings.k,
+                "seed": seed * layers + layer,
+            }
+        )
         for seed, layer in members
     ]
 
@@ -112,8 +120,8 @@ def fitted(
         return Batch(*both)
 
     data = f"{path.parent} {seeds} {float(x.sum()):.6g}"
-    checkpoint = Path("resources/checkpoints") / f"circuit_tracing_{run.scale}_{path.parent.name}_{seeds[0]}.safetensors"
-    done = train_saes(recipes, batches, settings.training, checkpoint, data=data, device=run.device)
+    name = f"circuit_tracing_{run.scale}_{path.parent.name}_{seeds[0]}.safetensors"
+    done = train_saes(recipes, batches, settings.training, CHECKPOINTS / name, data=data, device=run.device)
     found = []
     for at, trained in enumerate(done):
         assert trained.sae is not None
@@ -143,16 +151,15 @@ def load_dictionaries(path: Path, place: int) -> dict[str, list[Sae]]:
     """The transcoders of one model, by kind and layer. UserError if the file is missing."""
     if not path.exists():
         raise UserError(f"{path} does not exist; run `make circuit_tracing`")
-    stored, found = load_file(path), {}
+    stored = load_file(path)
+    found: dict[str, list[Sae]] = {}
     for kind in KINDS:
         parts = {name: stored[f"{kind}.{name}"][place] for name in TENSORS}
-        found[kind] = [
-            Sae(
-                About("transcoder", NAME, hook(layer), hook_out(layer)), "jumprelu",
-                **{name: value[layer] for name, value in parts.items()}, centred=False,
-            )  # fmt: skip
-            for layer in range(len(parts["b_dec"]))
-        ]
+        found[kind] = []
+        for layer in range(len(parts["b_dec"])):
+            own = {name: value[layer] for name, value in parts.items()}
+            about = About("transcoder", NAME, hook(layer), hook_out(layer))
+            found[kind].append(Sae(about, "jumprelu", **own, centred=False))
     return found
 
 

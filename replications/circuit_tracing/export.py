@@ -100,9 +100,17 @@ class View(NamedTuple):
 
 
 def view(
-    graph: Graph, words: list[str], *, slug: str, title: str, scan: str, d_sae: int, describe: Describe, shown: float = 0.95
+    graph: Graph,
+    words: list[str],
+    *,
+    slug: str,
+    title: str,
+    scan: str,
+    d_sae: int,
+    describe: Describe,
+    shown: float = 0.95,
 ) -> View:
-    """Both forms of a graph. The page holds the nodes up to the share `shown` of the influence, for its slider; the JSON
+    """Both forms of a graph. The page holds nodes up to the share `shown` of the influence, for its slider; the JSON
     those up to 80 %, as circuit-tracer prunes."""
     layout = Layout(graph.n_features, graph.first_embedding, graph.first_logit)
     weights = graph.logit_weights()
@@ -132,9 +140,7 @@ def view(
     return View(tracer, _page(graph, wide, words, known, title, prompt, found), narrow, found)
 
 
-def _node(
-    graph: Graph, at: int, pruned: Pruned, words: list[str], known: dict[int, Described], d_sae: int
-) -> Node:
+def _node(graph: Graph, at: int, pruned: Pruned, words: list[str], known: dict[int, Described], d_sae: int) -> Node:
     features, length, kind = graph.features, graph.frozen.length, graph.kind(at)
     share = float(pruned.cumulative[at])
     if kind == "feature":
@@ -189,11 +195,11 @@ def _page(
         kind = graph.kind(at)
         one: dict[str, Any] = {"kind": kind, "share": round(float(pruned.cumulative[at]), 4)}
         if kind == "feature":
-            about = known[at]
+            told = known[at]
             one |= {
                 "layer": int(features.layer[at]), "pos": int(features.pos[at]), "latent": int(features.latent[at]),
-                "activation": round(float(features.activation[at]), 4), "label": about.label, "group": about.group,
-                "contexts": about.contexts, **effects[at],
+                "activation": round(float(features.activation[at]), 4), "label": told.label, "group": told.group,
+                "contexts": told.contexts, **effects[at],
             }  # fmt: skip
         elif kind == "error":
             layer, pos = divmod(at - graph.n_features, length)

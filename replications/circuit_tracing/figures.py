@@ -1,5 +1,5 @@
-"""Figures of circuit tracing: a graph to read, predictions beside interventions, what dictionaries are good for, and the
-planted circuit."""
+"""Figures of circuit tracing: a graph to read, predictions beside interventions, dictionaries compared, the planted
+circuit, and the transcoders of a language model."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -46,25 +46,29 @@ def two_hop(nodes: pd.DataFrame, links: pd.DataFrame) -> Picture:
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 3.6))
     top = int(nodes["layer"].max())
     place: dict[int, tuple[float, float]] = {}
-    for (pos, layer), own in nodes.groupby(["pos", "layer"]):
-        for at, node in enumerate(own.index):
-            place[node] = (float(pos) * 2.6, float(layer) + 0.3 * ((len(own) - 1) / 2 - at))
-    for link in links.itertuples():
-        if abs(link.share) < LEAST_SHARE:
+    for _, own in nodes.groupby(["pos", "layer"]):
+        for at, node in enumerate(own.index.tolist()):
+            pos, layer = float(nodes["pos"][node]), float(nodes["layer"][node])
+            place[node] = (pos * 2.6, layer + 0.3 * ((len(own) - 1) / 2 - at))
+    for source, target, share in zip(links["source"], links["target"], links["share"], strict=True):
+        if abs(share) < LEAST_SHARE:
             continue
-        (x1, y1), (x2, y2) = place[link.source], place[link.target]
+        (x1, y1), (x2, y2) = place[source], place[target]
         axes.add_patch(FancyArrowPatch(
             (x1, y1 + 0.11), (x2, y2 - 0.11), arrowstyle="-|>", mutation_scale=7, shrinkA=0, shrinkB=0,
-            linewidth=0.5 + 4 * abs(link.share), color=PALETTE[0] if link.share > 0 else PALETTE[1], alpha=0.5,
-            linestyle="-" if link.share > 0 else "--", connectionstyle="arc3,rad=0.08",
+            linewidth=0.5 + 4 * abs(share), color=PALETTE[0] if share > 0 else PALETTE[1], alpha=0.5,
+            linestyle="-" if share > 0 else "--", connectionstyle="arc3,rad=0.08",
         ))  # fmt: skip
-    for node in nodes.itertuples():
-        text = str(node.label).replace('Emb: "', "").replace('Output "', "").replace(' "', "").strip('"')
-        text += f" ×{node.count}" if node.count > 1 else ""
-        axes.text(
-            *place[node.Index], text, ha="center", va="center", fontsize=6.5,
-            bbox={"boxstyle": "round,pad=0.25", "facecolor": KIND_COLOURS[node.kind], "edgecolor": "0.5", "linewidth": 0.5},
-        )  # fmt: skip
+    for node, (x, y) in place.items():
+        text = str(nodes["label"][node]).replace('Emb: "', "").replace('Output "', "").replace(' "', "").strip('"')
+        count = int(nodes["count"][node])
+        box = {
+            "boxstyle": "round,pad=0.25",
+            "facecolor": KIND_COLOURS[nodes["kind"][node]],
+            "edgecolor": "0.5",
+            "lw": 0.5,
+        }
+        axes.text(x, y, text + (f" ×{count}" if count > 1 else ""), ha="center", va="center", fontsize=6.5, bbox=box)
     axes.set(
         xlim=(-1.2, 2.6 * nodes["pos"].max() + 1.4), ylim=(-1.5, top + 0.5), xticks=[],
         yticks=range(-1, top + 1), yticklabels=["embedding", *[f"MLP {at}" for at in range(top)], "output"],
@@ -94,7 +98,7 @@ def interventions(effects: pd.DataFrame, metrics: dict[str, Metric]) -> Picture:
 def top_features(metrics: dict[str, Metric]) -> Picture:
     """Ablating the most influential features, and swapping them."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.3))
-    others = {"untrained, most influential": metrics["fall_untrained"], "neurons, most influential": metrics["fall_neurons"]}
+    others = {f"{kind}, most influential": metrics[f"fall_{kind}"] for kind in ("untrained", "neurons")}
     first = dots(left, with_controls(metrics["fall"], "most influential", **others))
     left.axvline(0, color="0.8", linewidth=0.8)
     left.set(xlabel="fall of the answer's logit", title="five features ablated")

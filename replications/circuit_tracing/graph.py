@@ -44,7 +44,7 @@ class Features:
     readers: Float[Tensor, "feature d_model"]
     bias: Float[Tensor, " feature"]
     """of the pre-activation"""
-    writers: list[tuple[Int[Tensor, " some"], Float[Tensor, "some d_model"]]]
+    writers: list[tuple[Int[Tensor, " _"], Float[Tensor, "_ d_model"]]]
     """for each layer, the features that write there, and their decoder rows"""
     constant: Float[Tensor, "layer d_model"]
     """decoder biases"""
@@ -117,8 +117,8 @@ def active_features(frozen: FrozenPass, dictionary: Dictionary) -> Features:
         encoders, b_enc = list(dictionary.W_enc), list(dictionary.b_enc)
         constant = dictionary.b_dec.reshape(depth, d_model)
     else:
-        for layer, one in enumerate(dictionary):
-            _check(one, layer, d_model)
+        for place, one in enumerate(dictionary):
+            _check(one, place, d_model)
         acts = [one.encode(x) for one, x in zip(dictionary, frozen.mlp_in, strict=True)]
         encoders, b_enc = [one.W_enc.mT for one in dictionary], [one.b_enc for one in dictionary]
         constant = torch.stack([one.b_dec for one in dictionary])
@@ -200,7 +200,7 @@ def sweep(
         errors = features.errors[now]
         rows[:joined, first_error + now * length : first_error + (now + 1) * length] = (own * errors).sum(-1)
         which, written = features.writers[now]
-        for place in features.pos[which].unique().tolist():
+        for place in sorted(set(features.pos[which].tolist())):
             here = features.pos[which] == place
             scaled = written[here] * features.activation[which[here], None]
             rows[:joined, which[here]] += own[:, place] @ scaled.mT

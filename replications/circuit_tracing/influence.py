@@ -35,7 +35,9 @@ class Layout(NamedTuple):
 def normalised(adjacency: Matrix) -> Matrix:
     """|A| with rows of sum 1, or 0 where nothing comes in."""
     size = adjacency.abs()
-    return size / size.sum(1, keepdim=True).clamp(min=TINY)
+    total: Tensor = size.sum(1, keepdim=True)
+    found: Tensor = size / total.clamp(min=TINY)
+    return found
 
 
 def influence(matrix: Matrix, weights: Float[Tensor, "*n node"]) -> Float[Tensor, "*n node"]:
@@ -59,7 +61,8 @@ def all_influences(adjacency: Matrix) -> Matrix:
     """B = (I - |A|)^-1 - I: the influence of column s on row t, along all paths."""
     matrix = normalised(adjacency).double()
     eye = torch.eye(len(matrix), dtype=torch.float64)
-    return (torch.linalg.inv(eye - matrix) - eye).float()
+    found: Tensor = torch.linalg.inv(eye - matrix) - eye
+    return found.float()
 
 
 def threshold(scores: Float[Tensor, " n"], share: float) -> float:
@@ -87,7 +90,8 @@ def prune(
     kept[at.embeddings :] = True
     left = adjacency * kept[:, None] * kept[None, :]
     scores = edge_scores(left, weights)
-    links = (scores >= threshold(scores.flatten(), edges)) & (scores > 0)
+    some = scores > 0
+    links = some & (scores >= threshold(scores[some], edges)) if bool(some.any()) else some
     while True:
         before = kept.clone()
         kept[: at.embeddings] &= links[:, : at.embeddings].any(0)
@@ -121,9 +125,8 @@ def scores(adjacency: Matrix, weights: Weights, at: Layout) -> Scores:
     asked = (own + weights) * (matrix.sum(1) > 0)
     explained = 1 - matrix[:, at.errors : at.embeddings].sum(1)
     tokens, errors = own[at.embeddings : at.logits].sum(), own[at.errors : at.embeddings].sum()
-    return Scores(
-        float((explained * asked).sum() / asked.sum().clamp(min=TINY)), float(tokens / (tokens + errors).clamp(min=TINY))
-    )
+    complete = (explained * asked).sum() / asked.sum().clamp(min=TINY)
+    return Scores(float(complete), float(tokens / (tokens + errors).clamp(min=TINY)))
 
 
 def completeness_of(adjacency: Matrix, weights: Weights, at: Layout, kept: Bool[Tensor, " node"]) -> float:

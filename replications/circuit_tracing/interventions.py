@@ -69,7 +69,7 @@ def changes(subject: Subject, graph: Graph, dictionary: list[Sae], *, frozen: bo
     found = edited(subject, added, frozen=frozen)
     rows = torch.zeros(len(features) + 1, len(features))
     for layer, sae in enumerate(dictionary):
-        for pos in features.pos.unique().tolist():
+        for pos in sorted(set(features.pos.tolist())):
             here = ((features.layer == layer) & (features.pos == pos)).nonzero()[:, 0]
             now = sae.encode(found.mlp_in[layer, :, pos])[:, features.latent[here]]
             rows[here] = (now - features.activation[here]).abs().mT

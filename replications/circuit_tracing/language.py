@@ -86,13 +86,14 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
     metrics = replacement_metrics(bridge, held, saes)
     for row in rows:
         for key in ("completeness", "replacement"):
-            metrics[f"{key}_{row['prompt']}"] = without_interval(float(str(row[key])), 1, "share", f"{key} of one graph")
+            value, name = float(str(row[key])), f"{key}_{row['prompt']}"
+            metrics[name] = without_interval(value, 1, "share", f"{key} of one graph")
     write_metrics(files.metrics, metrics)
 
 
 def prompt_tokens(tokenizer: "object", prompt: str) -> Int[Tensor, " pos"]:
     """Tokens of a prompt. UserError for an empty one."""
-    found = encode(tokenizer, prompt)  # type: ignore[arg-type]
+    found = encode(tokenizer, prompt)
     if not found:
         raise UserError("the prompt is empty; give one of at least two tokens")
     return torch.tensor(found)

@@ -19,19 +19,24 @@ if TYPE_CHECKING:
 def freeze_prompt(bridge: "TransformerBridge", tokens: Int[Tensor, " pos"]) -> FrozenPass:
     """One pass in float32. UserError for a prompt of fewer than two tokens, or one longer than the model's context."""
     if len(tokens) < 2:
-        raise UserError("a graph needs a prompt of at least two tokens: the first one, the attention sink, has no features")
+        raise UserError(
+            "a graph needs a prompt of at least two tokens: the first one, the attention sink, has no features"
+        )
     decoder = Decoder(bridge, len(tokens))  # refuses prompts beyond the context, and models that it does not repeat
     patterns: list[Tensor] = []
-    batch = tokens[None]
-    cache = decoder.forward(
-        batch, torch.ones_like(batch, dtype=torch.bool), keep=True, patterns=lambda layer, value: patterns.append(value[0])
-    )
+
+    def keep(layer: int, value: Tensor) -> None:
+        patterns.append(value[0])
+
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    cache = decoder.forward(tokens[None], mask[None], keep=True, patterns=keep)
     cfg, blocks = bridge.cfg, bridge.blocks
     centred = not str(cfg.normalization_type).startswith("RMS")
 
     def scale(x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n"]:
         x = x - x.mean(-1, keepdim=True) if centred else x
-        return (x.square().mean(-1) + cfg.eps).sqrt()
+        found: Tensor = (x.square().mean(-1) + cfg.eps).sqrt()
+        return found
 
     pre, mid = torch.stack(cache.resid_pre)[:, 0], torch.stack(cache.resid_mid)[:, 0]
     final = cache.final[0]

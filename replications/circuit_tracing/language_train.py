@@ -26,6 +26,7 @@ from common.saes.metrics import fvu, l0
 from common.saes.recipe import Recipe
 from common.saes.sae import About, Sae
 from common.saes.trainer import train as train_saes
+from common.toys.training import CHECKPOINTS
 from replications.circuit_tracing.settings import Language
 
 TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
@@ -59,16 +60,22 @@ def language_train(files: LanguageTrainFiles, settings: Language, run: RunInfo) 
         return Batch(x[layer][chosen][None] * to_unit[layer], y[layer][chosen][None] * out_unit[layer])
 
     recipes = [
-        Recipe(architecture="transcoder", d_sae=settings.d_sae, sparsity=settings.k, seed=run.seeds[0], source=f"{at:03}")
+        Recipe.model_validate(
+            {
+                "architecture": "transcoder",
+                "d_sae": settings.d_sae,
+                "sparsity": settings.k,
+                "seed": run.seeds[0],
+                "source": f"{at:03}",
+            }
+        )
         for at in layers
     ]
-    checkpoint = Path("resources/checkpoints") / f"circuit_tracing_{run.scale}_{folder.name}_{run.seeds[0]}.safetensors"
+    checkpoint = CHECKPOINTS / f"circuit_tracing_{run.scale}_{folder.name}_{run.seeds[0]}.safetensors"
     data = f"{folder.name} {text.tokens.sum()}"
     done = train_saes(recipes, batches, settings.training, checkpoint, data=data, device=run.device)
     found = [one.sae.to("cpu").folded(to_unit[at], out_unit[at]) for at, one in enumerate(done) if one.sae is not None]
-    tensors = {
-        name: torch.stack([getattr(sae, name) for sae in found]).contiguous() for name in TENSORS
-    }
+    tensors = {name: torch.stack([getattr(sae, name) for sae in found]).contiguous() for name in TENSORS}
     with atomic(files.transcoders) as temporary:
         save_file(tensors, temporary, {"model": folder.name})
     held = windows(
@@ -89,7 +96,7 @@ def reader(bridge: "object", text: Windows, size: int, device: str) -> Callable[
     def passage(number: int) -> Chunk:
         rows = order[(number % count) * size : (number % count + 1) * size]
         tokens, real = text.tokens[rows].to(device), text.real[rows].to(device)
-        seen = run_to_hook(bridge, tokens, real, hooks)  # type: ignore[arg-type]
+        seen = run_to_hook(bridge, tokens, real, hooks)
         use = real.clone()
         use[:, 0] = False
         x, y = ([seen[f"blocks.{at}.{name}"][use].float() for at in layers] for name in ("mlp.hook_in", "hook_mlp_out"))
@@ -122,13 +129,12 @@ def load_transcoders(path: Path, model: str) -> list[Sae]:
     if owner != model:
         raise UserError(f"{path} holds transcoders of {owner or 'an unknown model'}, not of {model}; train them on it")
     stored = load_file(path)
-    return [
-        Sae(
-            About("transcoder", model, f"blocks.{layer}.mlp.hook_in", f"blocks.{layer}.hook_mlp_out"), "jumprelu",
-            **{name: value[layer] for name, value in stored.items()}, centred=False,
-        )  # fmt: skip
-        for layer in range(len(stored["b_dec"]))
-    ]
+    found = []
+    for layer in range(len(stored["b_dec"])):
+        about = About("transcoder", model, f"blocks.{layer}.mlp.hook_in", f"blocks.{layer}.hook_mlp_out")
+        own = {name: value[layer] for name, value in stored.items()}
+        found.append(Sae(about, "jumprelu", **own, centred=False))
+    return found
 
 
 if __name__ == "__main__":

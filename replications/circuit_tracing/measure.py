@@ -160,7 +160,8 @@ def of_prompt(
         row[f"agreement_{name}"] = agreement(features, predicted, measured)
         row[f"logit_{name}"] = spearman(predicted[-1:], measured[-1:])[0]
         if kind == "trained":
-            row |= {f"agreement_{name}_{other}": agreement(features, values, measured) for other, values in instead.items()}
+            for other, values in instead.items():
+                row[f"agreement_{name}_{other}"] = agreement(features, values, measured)
     single = [
         {"influence": float(a), "effect": float(b), "layer": int(layer), "pos": int(pos)}
         for a, b, layer, pos in zip(predicted[-1], measured[-1], features.layer, features.pos, strict=True)

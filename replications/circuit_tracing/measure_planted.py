@@ -62,8 +62,8 @@ def measure_planted(files: PlantedFiles, settings: Planted, run: RunInfo) -> Non
         trained = saes[own]
         k = settings.dictionaries.k
         blank = [
-            untrained(sae, *both, k, LAYERS * seed + layer)
-            for layer, (sae, *both) in enumerate(zip(trained, x[own], y[own], strict=True))
+            untrained(sae, inputs, targets, k, LAYERS * seed + layer)
+            for layer, (sae, inputs, targets) in enumerate(zip(trained, x[own], y[own], strict=True))
         ]
         kinds = {"hand_written": made[at].mlps, "trained": trained, "untrained": blank}
         found = judged(made[at], kinds, runs[at], seen[at], settings, seed)

@@ -1,4 +1,4 @@
-"""The middle hop: swapping the features of one name for those of another, as Lindsey et al. 2025 swap Texas for California.
+"""The middle hop: features of one name swapped for those of another, as Lindsey et al. 2025 swap Texas for California.
 
 For two prompts with the same relation and names of different classes, the features of the first graph that matter most
 at the last name are taken away and those of the second graph put in, in the model itself, attention free. If they carry
@@ -47,10 +47,8 @@ def strongest(
     return chosen[score[chosen].topk(min(count, len(chosen))).indices]
 
 
-def swap(
-    subject: Subject, graph: Graph, other: Graph, chosen: Int[Tensor, " some"], new: Int[Tensor, " more"]
-) -> int:
-    """The token that the model answers with `chosen` features of `graph` taken away and `new` ones of `other` put in."""
+def swap(subject: Subject, graph: Graph, other: Graph, chosen: Int[Tensor, " some"], new: Int[Tensor, " more"]) -> int:
+    """The token that is answered with `chosen` features of `graph` taken away and `new` ones of `other` put in."""
     like = graph.frozen.mlp_out
     added = written(other.features, new, like) - written(graph.features, chosen, like)
     return int(edited(subject, added[:, None], frozen=False).logits[0, -1].argmax())

@@ -3,7 +3,6 @@ figure in which features of one name and position are one supernode."""
 
 from pathlib import Path
 
-
 from common.core.files import write_json, write_text
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
@@ -59,10 +58,10 @@ def toy_view(studied: Studied, graph: Graph, saes: list[Sae], toy: Toy, seed: in
         acts = saes[layer].encode(studied.reading.mlp_in[layer, :, pos])[:, latent]
         name = named(acts > 0, among[pos], toy.task)
         best = acts.topk(min(CONTEXTS, len(acts)))
-        contexts = [
-            {"words": [words[int(token)] for token in studied.tables.prompts[where]], "at": pos, "value": round(value, 3)}
-            for value, where in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
+        contexts = []
+        for value, where in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            prompt = [words[int(token)] for token in studied.tables.prompts[where]]
+            contexts.append({"words": prompt, "at": pos, "value": round(value, 3)})
         return Described(f"{name} (F1 {name.f1:.2f})", str(name) if name.f1 >= SURE else "", contexts)
 
     return view(
@@ -78,7 +77,7 @@ def supernodes(graph: Graph, made: View) -> tuple[list[dict[str, object]], list[
     grouped = {member: group[0] for group in made.tracer.qParams.supernodes for member in group[1:]}
     name: dict[str, tuple[str, int, str]] = {}
     for key, node in by_id.items():
-        kind = node.feature_type
+        kind: str = node.feature_type
         label = grouped.get(key) or node.clerp.split(" (F1")[0]
         if kind == "mlp reconstruction error":
             label = "errors"
@@ -86,9 +85,9 @@ def supernodes(graph: Graph, made: View) -> tuple[list[dict[str, object]], list[
     nodes: dict[tuple[str, int, str], dict[str, object]] = {}
     for key, node in by_id.items():
         layer = -1 if node.layer == "E" else min(int(node.layer), graph.frozen.n_layers)
-        kept = nodes.setdefault(
-            name[key], {"label": name[key][0], "pos": node.ctx_idx, "kind": node.feature_type, "layer": layer, "count": 0}
-        )
+        label, pos, kind = name[key]
+        new: dict[str, object] = {"label": label, "pos": pos, "kind": kind, "layer": layer, "count": 0}
+        kept = nodes.setdefault(name[key], new)
         kept["count"] = int(str(kept["count"])) + 1
         kept["layer"] = min(int(str(kept["layer"])), layer) if layer < graph.frozen.n_layers else layer
     order = {key: place for place, key in enumerate(nodes)}

@@ -29,6 +29,7 @@ from replications.circuit_tracing.settings import Planted
 
 NAME = "planted"
 GAIN = 4.0  # of the unembedding
+LIMIT = 0.75  # a feature with both parents reads 1, with one 0.5, give or take what interferes
 LEAST_CORRELATION = 0.5
 LAYERS = 3
 Key = tuple[int, int, int]
@@ -38,7 +39,7 @@ Key = tuple[int, int, int]
 class Circuit(NamedTuple):
     """The model of one seed."""
 
-    strings: list[Int[Tensor, "feature wide"]]
+    strings: list[Int[Tensor, "_ _"]]
     """what the features of each layer recognise: pairs, triples, strings"""
     embedding: Float[Tensor, "token d_model"]
     moves: Float[Tensor, "layer d_model d_model"]
@@ -49,9 +50,9 @@ class Circuit(NamedTuple):
 def circuit(settings: Planted, seed: int) -> Circuit:
     """Random strings, all their pairs and triples, and the weights that recognise them."""
     draw = torch.Generator().manual_seed(seed)
-    whole = torch.randint(settings.tokens, (8 * settings.strings, 4), generator=draw).unique(dim=0)
+    whole = _distinct(torch.randint(settings.tokens, (8 * settings.strings, 4), generator=draw))
     whole = whole[torch.randperm(len(whole), generator=draw)[: settings.strings]]
-    strings = [torch.cat([whole[:, at : at + wide] for at in range(5 - wide)]).unique(dim=0) for wide in (2, 3)]
+    strings = [_distinct(torch.cat([whole[:, at : at + wide] for at in range(5 - wide)])) for wide in (2, 3)]
     strings.append(whole)
     d = settings.d_model
     embedding = unit_rows(torch.randn(settings.tokens, d, generator=draw))
@@ -62,7 +63,7 @@ def circuit(settings: Planted, seed: int) -> Circuit:
         readers = (parts[now] + parts[before] @ moves[layer]) / 2
         parts = unit_rows(torch.randn(len(own), d, generator=draw))
         about = About("planted", NAME, f"blocks.{layer}.hook_mlp_in", f"blocks.{layer}.hook_mlp_out")
-        limit = torch.full((len(own),), 0.75)
+        limit = torch.full((len(own),), LIMIT)
         nothing = torch.zeros(len(own))
         mlps.append(Sae(about, "jumprelu", readers.mT.contiguous(), nothing, parts, torch.zeros(d), threshold=limit,
                         centred=False))  # fmt: skip
@@ -70,12 +71,19 @@ def circuit(settings: Planted, seed: int) -> Circuit:
     return Circuit(strings, embedding, moves, mlps)
 
 
+def _distinct(rows: Int[Tensor, "n wide"]) -> Int[Tensor, "m wide"]:
+    """Every row once, in order."""
+    return torch.tensor(sorted({tuple(row) for row in rows.tolist()}))
+
+
 def _places(rows: Int[Tensor, "n wide"], table: Int[Tensor, "m wide"]) -> Int[Tensor, " n"]:
     """Where each row stands in a table."""
     return (rows[:, None] == table[None]).all(-1).int().argmax(1)
 
 
-def sequences(made: Circuit, settings: Planted, count: int, seed: int) -> tuple[Int[Tensor, "n pos"], Int[Tensor, " n"]]:
+def sequences(
+    made: Circuit, settings: Planted, count: int, seed: int
+) -> tuple[Int[Tensor, "n pos"], Int[Tensor, " n"]]:
     """Random tokens that end in one of the strings, and which. Position 0 holds token 0 and is empty to the model."""
     draw = torch.Generator().manual_seed(seed)
     tokens = torch.randint(settings.tokens, (count, settings.length), generator=draw)
@@ -91,7 +99,7 @@ class Run(NamedTuple):
     embeddings: Float[Tensor, "n pos d_model"]
     mlp_in: Float[Tensor, "layer n pos d_model"]
     mlp_out: Float[Tensor, "layer n pos d_model"]
-    active: list[Float[Tensor, "n pos feature"]]
+    active: list[Float[Tensor, "n pos _"]]
     final: Float[Tensor, "n pos d_model"]
 
 
@@ -147,9 +155,7 @@ def planted_edges(made: Circuit, run: Run, tokens: Int[Tensor, " pos"], at: int,
     return found | ({(last, (LAYERS, len(tokens) - 1, answer))} if last in active else set())
 
 
-def matches(
-    dictionary: list[Sae], run: Run
-) -> tuple[list[Int[Tensor, " latent"]], list[Float[Tensor, "n pos latent"]]]:
+def matches(dictionary: list[Sae], run: Run) -> tuple[list[Int[Tensor, " _"]], list[Float[Tensor, "n pos _"]]]:
     """For each layer's latents the planted feature that they stand for, or -1; and their activations."""
     found, acts = [], []
     for sae, x, truth in zip(dictionary, run.mlp_in, run.active, strict=True):
@@ -168,19 +174,19 @@ def correlations(a: Float[Tensor, "n i"], b: Float[Tensor, "n j"]) -> Float[Tens
     return torch.where(norms > 0, einsum(a, b, "n i, n j -> i j") / norms.clamp(min=1e-9), 0.0)
 
 
-def keys(graph: Graph, stands_for: list[Int[Tensor, " latent"]], answer: int) -> list[Key | None]:
+def keys(graph: Graph, stands_for: list[Int[Tensor, " _"]], answer: int) -> list[Key | None]:
     """What each node of a graph is: a planted node, a latent of its own (numbers below -1), or an error (None)."""
     features, found = graph.features, []
-    for layer, pos, latent in zip(features.layer.tolist(), features.pos.tolist(), features.latent.tolist(), strict=True):
+    for layer, pos, latent in zip(
+        features.layer.tolist(), features.pos.tolist(), features.latent.tolist(), strict=True
+    ):
         planted = int(stands_for[layer][latent])
         found.append((layer, pos, planted if planted >= 0 else -2 - latent))
     tokens: list[Key | None] = [(-1, pos, int(token)) for pos, token in enumerate(graph.frozen.tokens)]
     return [*found, *[None] * graph.n_errors, *tokens, (LAYERS, graph.frozen.length - 1, answer)]
 
 
-def strongest_edges(
-    scores: Float[Tensor, "node node"], names: list[Key | None], count: int
-) -> list[tuple[Key, Key]]:
+def strongest_edges(scores: Float[Tensor, "node node"], names: list[Key | None], count: int) -> list[tuple[Key, Key]]:
     """The edges with the highest score between nodes, those of one planted feature taken together."""
     known = {key: at for at, key in enumerate(dict.fromkeys(key for key in names if key is not None))}
     to = torch.tensor([known[key] if key is not None else len(known) for key in names])
@@ -229,7 +235,7 @@ def write_sizes(graph: Graph) -> Float[Tensor, "node node"]:
 
 
 def co_activation(
-    graph: Graph, acts: list[Float[Tensor, "n pos latent"]], tokens: Int[Tensor, "n pos"], answers: Int[Tensor, " n"],
+    graph: Graph, acts: list[Float[Tensor, "n pos _"]], tokens: Int[Tensor, "n pos"], answers: Int[Tensor, " n"],
     answer: int,
 ) -> Float[Tensor, "node node"]:  # fmt: skip
     """|correlation| over prompts of every two nodes that an edge could join."""

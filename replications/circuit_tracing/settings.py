@@ -1,12 +1,12 @@
 """Settings of `circuit_tracing`; `config.yaml` gives the values of each scale."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from common.core.settings import Strict
 from common.saes.recipe import Training
-from common.toys.settings import Architecture, Optimisation
+from common.toys.settings import Optimisation
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -1,0 +1,249 @@
+"""The two-hop task, interventions on its models, names of features, the planted circuit and the exported graph."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from common.core.errors import UserError
+from common.saes.browser import filled
+from common.saes.recipe import Training
+from common.toys.transformer import forward
+from replications.circuit_tracing.export import Described, read_tracer, view
+from replications.circuit_tracing.graph import attribute
+from replications.circuit_tracing.interventions import (
+    Subject,
+    agreement,
+    changes,
+    edited,
+    fall,
+    matched,
+    predictions,
+    shuffled,
+    spearman,
+    written,
+)
+from replications.circuit_tracing.middle import most_influential, named, swap, values
+from replications.circuit_tracing.planted import (
+    circuit,
+    edge_strength,
+    freeze_circuit,
+    keys,
+    matches,
+    planted_edges,
+    recovered,
+    run_circuit,
+    sequences,
+    shuffled_edges,
+)
+from replications.circuit_tracing.settings import Dictionaries, Planted
+from replications.circuit_tracing.task import LAST, tables, vocabulary
+from replications.circuit_tracing.tests.circuit_tracing_tiny import SHAPE, TASK
+from replications.circuit_tracing.toy import neurons, normalise, plain_mlp, read
+from tests.browser.accessibility import missed, violations
+from tests.browser.chromium import opened
+
+TRAINING = Training(steps=1, batch=8, warmup=0, dead_after=100)
+PLANTED = Planted(
+    d_model=64, tokens=8, strings=10, length=7, sequences=256, prompts=8,
+    dictionaries=Dictionaries(d_sae=32, k=1, training=TRAINING),
+)  # fmt: skip
+
+
+def test_classes_are_balanced_and_every_relation_permutes_the_answers():
+    found = tables(TASK, 1)
+    assert torch.bincount(found.classes.flatten()).tolist() == [3, 3, 3]
+    assert all(sorted(row) == [0, 1, 2] for row in found.answers.tolist())
+    words = vocabulary(TASK)
+    assert len(words) == TASK.d_vocab
+    for prompt, answer, word, middle in zip(found.prompts, found.correct, found.word, found.middle, strict=True):
+        first, last, relation = (words[int(token)].split() for token in prompt[1:])
+        assert [first[0], last[0], relation[0]] == ["first", "last", "relation"]
+        assert int(found.classes[int(first[1]), int(last[1])]) == int(middle)
+        assert words[int(word)] == f"class {int(middle)}"
+        assert words[int(answer)] == f"answer {int(found.answers[int(relation[1]), int(middle)])}"
+
+
+@pytest.fixture(scope="module")
+def subject(weights):
+    prompts = tables(TASK, 0).prompts
+    return Subject(weights, SHAPE, prompts[5], read(weights, prompts, SHAPE), 5, int(tables(TASK, 0).correct[5]))
+
+
+def test_reading_repeats_the_forward_pass(weights, subject):
+    prompts, reading = tables(TASK, 0).prompts, subject.reading
+    assert torch.allclose(forward(weights, prompts[None], SHAPE)[0], reading.logits, atol=1e-5)
+    for layer in range(3):
+        assert torch.allclose(plain_mlp(weights, layer, reading.mlp_in[layer]), reading.mlp_out[layer], atol=1e-5)
+
+
+def test_ablating_a_feature_of_the_last_layer_takes_its_decoder_row_off_the_answer(subject, frozen, per_layer):
+    graph = attribute(frozen, per_layer, tokens=[subject.answer])
+    features = graph.features
+    measured = changes(subject, graph, per_layer, frozen=True)[-1]
+    last = ((features.layer == 2) & (features.pos == 3)).nonzero()[:, 0].tolist()
+    for node in last:  # the last norm's denominator is free, so the edge is corrected for it
+        rest = subject.reading.final[5, -1] - written(features, torch.tensor([node]), frozen.mlp_out)[2, 3]
+        margin = normalise(rest) @ (frozen.W_U[:, subject.answer] - frozen.W_U.mean(1))
+        whole = frozen.logits[subject.answer] - frozen.logits.mean()
+        assert measured[node] == pytest.approx(abs(float(margin - whole)), abs=1e-4)
+    elsewhere = ((features.layer == 2) & (features.pos < 3)).nonzero()[:, 0].tolist()
+    assert measured[elsewhere] == pytest.approx(0, abs=1e-6)
+
+
+def test_nothing_added_changes_nothing_and_all_neurons_ablated_is_no_mlp(subject, weights, frozen):
+    same = edited(subject, torch.zeros(3, 1, 4, 16), frozen=True)
+    assert torch.allclose(same.logits[0], subject.reading.logits[5], atol=1e-5)
+    graph = attribute(frozen, neurons(weights, SHAPE))
+    everything = written(graph.features, torch.arange(graph.n_features), graph.frozen.mlp_out)
+    assert torch.allclose(everything[:, 1:], graph.frozen.mlp_out[:, 1:], atol=1e-5)
+    assert isinstance(fall(subject, graph, torch.arange(3)), float)
+
+
+def test_agreement_is_1_for_the_truth_and_0_for_a_constant(frozen, per_layer):
+    graph = attribute(frozen, per_layer)
+    truth = predictions(graph)
+    assert agreement(graph.features, truth, truth) > 0.95
+    assert agreement(graph.features, np.ones_like(truth), truth) == 0
+    assert spearman(np.array([[1.0, 2, 3]]), np.array([[9.0, 8, 1]])) == pytest.approx([-1.0])
+
+
+def test_shuffled_edges_keep_what_reaches_a_target_from_each_place(frozen, per_layer):
+    graph = attribute(frozen, per_layer)
+    mixed, features = shuffled(graph, 1), graph.features
+    assert not torch.equal(mixed, graph.adjacency)
+    here = ((features.layer == 0) & (features.pos == 2)).nonzero()[:, 0]
+    assert torch.equal(mixed[:, here].sort(1).values, graph.adjacency[:, here].sort(1).values)
+    count = graph.n_features
+    assert torch.equal(mixed[:, count:], graph.adjacency[:, count:])
+
+
+def test_matched_features_are_others_of_the_same_layer(frozen, per_layer):
+    graph = attribute(frozen, per_layer)
+    chosen = most_influential(graph, 2)
+    other = matched(graph.features, chosen)
+    assert len(other) == 2
+    assert not set(other.tolist()) & set(chosen.tolist())
+    assert graph.features.layer[other].tolist() == graph.features.layer[chosen].tolist()
+
+
+def test_a_swap_with_itself_keeps_the_answer(subject, frozen, per_layer):
+    graph = attribute(frozen, per_layer)
+    top = most_influential(graph, 3, at=LAST)
+    assert set(graph.features.pos[top].tolist()) == {LAST}
+    assert swap(subject, graph, graph, top, top) == int(subject.reading.logits[5, -1].argmax())
+
+
+def test_a_feature_is_named_after_what_it_fires_on():
+    table = tables(TASK, 0)
+    among = values(table, TASK)[LAST]
+    name = named(table.middle == 2, among, TASK)
+    assert (name.kind, name.value, name.f1) == ("class", "2", 1.0)
+    assert named(torch.zeros_like(table.middle, dtype=torch.bool), among, TASK).f1 == 0
+    pair = named((table.prompts[:, 1] == 1) & (table.prompts[:, 2] == 4), among, TASK)
+    assert str(pair) == "name 0-0"
+
+
+@pytest.fixture(scope="module")
+def planted():
+    made = circuit(PLANTED, 3)
+    tokens, which = sequences(made, PLANTED, 64, 4)
+    return made, tokens, which, run_circuit(made, tokens)
+
+
+def test_planted_features_fire_where_their_strings_are(planted):
+    made, tokens, which, run = planted
+    ends = run.active[2][torch.arange(64), -1, which]
+    assert float((ends > 0).float().mean()) > 0.4  # what interferes hides some; only those that fire are judged
+    pairs = {tuple(row) for row in made.strings[0].tolist()}
+    for row in range(8):
+        there = [tuple(tokens[row, at - 1 : at + 1].tolist()) in pairs for at in range(2, 7)]
+        assert (run.active[0][row, 2:] > 0).any(1).tolist() == there
+
+
+def test_hand_written_features_give_the_planted_edges_and_shuffled_ones_do_not(planted):
+    made, tokens, which, run = planted
+    stands_for, _ = matches(made.mlps, run)
+    found, mixed = [], []
+    for at in range(20):
+        answer = int(which[at])
+        if float(run.active[2][at, -1, answer]) == 0:
+            continue
+        frozen_pass = freeze_circuit(made, run, tokens, at)
+        reads, _ = frozen_pass.forward(frozen_pass.embeddings, frozen_pass.mlp_out)
+        assert torch.allclose(reads, frozen_pass.mlp_in, atol=1e-5)
+        graph, truth = (
+            attribute(frozen_pass, made.mlps, tokens=[answer]),
+            planted_edges(made, run, tokens[at], at, answer),
+        )
+        names = keys(graph, stands_for, answer)
+        assert len(truth) >= 13  # the answer, the string's two triples, their pairs and tokens
+        found.append(recovered(edge_strength(graph), names, truth))
+        mixed.append(recovered(shuffled_edges(graph, at), names, truth))
+    assert min(found) > 0.8
+    assert np.mean(mixed) < 0.5
+
+
+WORDS = ["</script><script>window.hacked=1</script>", *[f"<b>{at}</b>" for at in range(TASK.d_vocab - 1)]]
+
+
+@pytest.fixture
+def made_view(frozen, per_layer):
+    graph = attribute(frozen, per_layer)
+
+    def describe(node):
+        return Described(
+            f"<i>{node}</i>", "<u>g</u>" if node % 2 else "", [{"words": WORDS[:3], "at": 1, "value": 0.5}]
+        )
+
+    return view(graph, WORDS, slug="t", title="<b>hostile</b>", scan="s", d_sae=20, describe=describe)
+
+
+def test_the_json_fits_the_schema_of_circuit_tracer(made_view, tmp_path):
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(made_view.tracer.model_dump(mode="json")))
+    found = read_tracer(path)
+    kinds = {node.feature_type for node in found.nodes}
+    assert {"embedding", "logit", "cross layer transcoder"} <= kinds
+    logits = [node for node in found.nodes if node.feature_type == "logit"]
+    assert {node.layer for node in logits} == {"4"}
+    assert logits[0].node_id == f"4_{logits[0].feature}_3"
+    features = [node for node in found.nodes if node.feature_type == "cross layer transcoder"]
+    assert all(node.feature == 100 * int(node.layer) + int(node.node_id.split("_")[1]) for node in features)
+    ids = {node.node_id for node in found.nodes}
+    assert all(set(group[1:]) <= ids for group in found.qParams.supernodes)
+    broken = made_view.tracer.model_dump(mode="json")
+    broken["links"].append({"source": "nowhere", "target": "nowhere", "weight": 1.0})
+    path.write_text(json.dumps(broken))
+    with pytest.raises(UserError, match="no such nodes"):
+        read_tracer(path)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", [(1280, 800), (390, 800)])
+def test_the_page_works_from_disk_by_keyboard_and_escapes_text(browser, root, made_view, tmp_path, size):
+    path = tmp_path / "graph.html"
+    path.write_text(filled((root / "replications/circuit_tracing/viewer.html").read_text(), made_view.page))
+    page, problems = opened(browser, path, viewport={"width": size[0], "height": size[1]})
+    assert page.locator(".node").count() > 5
+    page.locator(".node.logit").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator(".node[aria-pressed=true]").count() == 1
+    assert "Inputs" in page.locator("#detail").inner_text()
+    page.keyboard.press("p")
+    assert page.locator(".node.pinned").count() == 1
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.className").startswith("node")
+    many = page.locator(".node").count()
+    page.locator("#groups").uncheck()
+    assert page.locator(".node").count() >= many
+    page.locator("#prune").fill("30")
+    assert page.locator(".node").count() < many
+    page.keyboard.press("Escape")
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert violations(page) == []
+    assert missed(page) == []
+    assert problems == []
+    page.close()
