@@ -58,11 +58,8 @@ def node_influence(adjacency: Matrix, weights: Weights) -> Weights:
 
 
 def all_influences(adjacency: Matrix) -> Matrix:
-    """B = (I - |A|)^-1 - I: the influence of column s on row t, along all paths."""
-    matrix = normalised(adjacency).double()
-    eye = torch.eye(len(matrix), dtype=torch.float64)
-    found: Tensor = torch.linalg.inv(eye - matrix) - eye
-    return found.float()
+    """B = (I - |A|)^-1 - I = |A| + |A|^2 + ...: the influence of column s on row t, along all paths."""
+    return influence(normalised(adjacency), torch.eye(len(adjacency)))
 
 
 def threshold(scores: Float[Tensor, " n"], share: float) -> float:

@@ -65,7 +65,9 @@ def changes(subject: Subject, graph: Graph, dictionary: list[Sae], *, frozen: bo
     """|change| of every feature, and last of the answer's margin, when each feature is ablated by itself."""
     features = graph.features
     like = graph.frozen.mlp_out
-    added = -torch.stack([written(features, torch.tensor([at]), like) for at in range(len(features))], dim=1)
+    added = torch.zeros(len(like), len(features), *like.shape[1:])
+    for layer, (which, rows) in enumerate(features.writers):
+        added[layer, which, features.pos[which]] = -rows * features.activation[which, None]
     found = edited(subject, added, frozen=frozen)
     rows = torch.zeros(len(features) + 1, len(features))
     for layer, sae in enumerate(dictionary):

@@ -154,14 +154,15 @@ def of_prompt(
     mixed = replace(graph, adjacency=shuffled(graph, at))
     wrote = features.write_norm()
     predicted = predictions(graph)
-    instead = {"shuffled": predictions(mixed), "norm": np.broadcast_to(wrote.numpy(), predicted.shape)}
+    instead = {}
+    if kind == "trained":
+        instead = {"shuffled": predictions(mixed), "norm": np.broadcast_to(wrote.numpy(), predicted.shape)}
     for name, frozen in (("frozen", True), ("free", False)):
         measured = changes(subject, graph, saes, frozen=frozen)
         row[f"agreement_{name}"] = agreement(features, predicted, measured)
         row[f"logit_{name}"] = spearman(predicted[-1:], measured[-1:])[0]
-        if kind == "trained":
-            for other, values in instead.items():
-                row[f"agreement_{name}_{other}"] = agreement(features, values, measured)
+        for other, instead_of in instead.items():
+            row[f"agreement_{name}_{other}"] = agreement(features, instead_of, measured)
     single = [
         {"influence": float(a), "effect": float(b), "layer": int(layer), "pos": int(pos)}
         for a, b, layer, pos in zip(predicted[-1], measured[-1], features.layer, features.pos, strict=True)
