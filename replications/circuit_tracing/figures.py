@@ -17,7 +17,7 @@ KIND_COLOURS = {
     "embedding": "#e2f1e4",
     "logit": "#fbe6c8",
 }
-LEAST_SHARE = 0.1
+LEAST_SHARE = 0.05
 PUBLISHED = 0.72  # Spearman of influence and ablation effect, Ameisen et al. 2025
 
 
