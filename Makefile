@@ -9,6 +9,7 @@ PIP    := .venv/bin/pip install -qq --disable-pip-version-check --require-hashes
 LAST_ERROR = $$(grep -i error $(1) | tail -n 1)
 PYTHON := PYTHONPATH=. .venv/bin/python
 INTEROP := .venv-interop/.ready-$(shell cat envs/interop.lock envs/lock-torch*.txt | sha256sum | cut -c 1-16)-$(TORCH)
+TOOLS := .venv-tools/.ready-$(shell sha256sum envs/tools.lock | cut -c 1-16)
 NAMES  := $(patsubst replications/%/rules.smk,%,$(wildcard replications/*/rules.smk))
 CHOSEN  = $(if $(MODELS),--models "$(MODELS)") $(if $(filter 1,$(HUB)),--hub True)
 RUN     = @$(PYTHON) -m common.engine.launch --scale $(SCALE) $(CHOSEN) $(if $(CORES),--cores $(CORES))
@@ -32,6 +33,12 @@ $(INTEROP):
 	@rm -rf .venv-interop && python3 -m venv .venv-interop
 	@$(call TORCH_INTO,.venv-interop)
 	@$(subst .venv,.venv-interop,$(PIP)) envs/interop.lock
+	@touch $@
+
+$(TOOLS):
+	@echo "Installing what runs notebooks and validates the crate into .venv-tools (half a minute, once) ..."
+	@rm -rf .venv-tools && python3 -m venv .venv-tools
+	@$(subst .venv,.venv-tools,$(PIP)) envs/tools.lock
 	@touch $@
 
 .PHONY: all resume setup smoke calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
@@ -102,7 +109,7 @@ clean:  ## remove results and intermediate files of SCALE
 	rm -rf results/$(SCALE) results/$(SCALE)-calibration results/$(SCALE)-fresh-*
 
 clean-env:  ## remove .venv; the next command installs it again
-	rm -rf .venv .venv-interop
+	rm -rf .venv .venv-interop .venv-tools
 
 help:  ## this list
 	@grep -hE '^[$$a-zA-Z_() -]+:.*##' $(MAKEFILE_LIST) | sed 's/^$$(NAMES)/<replication>/; s/:.*##/#/' | awk -F'#' '{printf "  make %-47s %s\n", $$1, $$2}'
