@@ -41,7 +41,7 @@ $(TOOLS):
 	@$(subst .venv,.venv-tools,$(PIP)) envs/tools.lock
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke canary site calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -101,6 +101,12 @@ test: $(READY)  ## lint, types, unit, workflow and browser tests, two parts at a
 
 test-interop: $(INTEROP)  ## SAEs saved here and loaded by SAELens, and the other way round, for each architecture; own environment
 	@PYTHONPATH=. .venv-interop/bin/python -m pytest --noconftest -p no:cacheprovider tests/interop
+
+canary: $(READY)  ## does this machine compute what others do? DEVICE=cpu|cuda|mps DTYPE=float32|bfloat16
+	@$(PYTHON) -m common.engine.canary --device "$(or $(DEVICE),cpu)" $(if $(DTYPE),--dtype $(DTYPE))
+
+site: $(READY)  ## static pages into results/SCALE/site; FROM=results|records REPOSITORY=<its address, for links>
+	@$(PYTHON) -m common.publish.site --scale $(SCALE) --source $(or $(FROM),results) $(if $(REPOSITORY),--repository "$(REPOSITORY)")
 
 setup: $(READY)  ## create .venv from the lock; every other command does this by itself
 
