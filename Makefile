@@ -41,7 +41,7 @@ $(TOOLS):
 	@$(subst .venv,.venv-tools,$(PIP)) envs/tools.lock
 	@touch $@
 
-.PHONY: all resume setup smoke canary site calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -107,6 +107,13 @@ canary: $(READY)  ## does this machine compute what others do? DEVICE=cpu|cuda|m
 
 site: $(READY)  ## static pages into results/SCALE/site; FROM=results|records REPOSITORY=<its address, for links>
 	@$(PYTHON) -m common.publish.site --scale $(SCALE) --source $(or $(FROM),results) $(if $(REPOSITORY),--repository "$(REPOSITORY)")
+
+crate: $(READY) $(TOOLS)  ## a finished run of SCALE as a Workflow Run RO-Crate, validated
+	@$(PYTHON) -m common.publish.crate --scale $(SCALE)
+	@.venv-tools/bin/python tools/validate_crate.py results/$(SCALE)/crate
+
+notebooks: $(READY) $(TOOLS)  ## run replications/*/tour.ipynb; NAME=my_result for one
+	@.venv-tools/bin/python tools/notebooks.py $(NAME)
 
 setup: $(READY)  ## create .venv from the lock; every other command does this by itself
 

@@ -25,8 +25,8 @@ CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 SCHEMA = """
     CreativeWork Dataset CreateAction ComputerLanguage Organization SoftwareApplication SoftwareSourceCode
     PropertyValue about name description datePublished dateCreated license author publisher mainEntity hasPart mentions
-    version url identifier programmingLanguage softwareRequirements instrument agent startTime endTime actionStatus object result
-    additionalType workExample exampleOfWork value encodingFormat contentSize
+    version url identifier programmingLanguage softwareRequirements instrument agent startTime endTime actionStatus
+    object result additionalType workExample exampleOfWork value encodingFormat contentSize
 """
 TERMS = {name: f"http://schema.org/{name}" for name in SCHEMA.split()} | {
     "File": "http://schema.org/MediaObject",

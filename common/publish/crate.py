@@ -43,9 +43,10 @@ def ref(name: str) -> Entity:
     return {"@id": name}
 
 
-def refs(names: Iterable[str]) -> list[Entity]:
-    """References, in order."""
-    return [ref(name) for name in names]
+def refs(names: Iterable[str]) -> Entity | list[Entity]:
+    """References, in order; a single one by itself."""
+    found = [ref(name) for name in names]
+    return found[0] if len(found) == 1 else found
 
 
 def inputs(names: list[str], scale: str) -> dict[str, str]:
@@ -113,6 +114,7 @@ def metadata(folder: Path, source: Source, scale: str, given: dict[str, str], ma
     locks = sorted(f"envs/{path.name}" for path in (ROOT / "envs").glob("lock*.txt"))
     extra = {name: f"Lock file {Path(name).name}" for name in locks}
     extra |= {"CITATION.cff": "How to cite", "LICENSE": "Licence", "manifest-sha256.txt": "SHA-256 of every file"}
+    extra["README.md"] = "What Landmarks is"
     values = {"scale": scale, "seeds": seed_list(record["seeds"])}
     programs = {name: version for name, version in origin["versions"].items()}
     root = {
@@ -133,6 +135,7 @@ def metadata(folder: Path, source: Source, scale: str, given: dict[str, str], ma
     workflow = file_entity(folder, WORKFLOW, "Landmarks workflow") | {
         "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow"],
         "description": "One Snakemake DAG that reproduces landmark results and judges them against controls.",
+        "conformsTo": ref("https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"),
         "programmingLanguage": ref("#snakemake"),
         "version": str(citation["version"]),
         "license": ref(LICENCE),
@@ -152,7 +155,7 @@ def metadata(folder: Path, source: Source, scale: str, given: dict[str, str], ma
         "agent": ref(DEVELOPERS),
         "startTime": begin,
         "endTime": end,
-        "actionStatus": ref("http://schema.org/CompletedActionStatus"),
+        "actionStatus": "http://schema.org/CompletedActionStatus",
         "object": refs(["#scale-value", "#seeds-value", *given]),
         "result": refs(made),
     }
@@ -197,6 +200,7 @@ def metadata(folder: Path, source: Source, scale: str, given: dict[str, str], ma
     graph += [file_entity(folder, name, about, "settings") for name, about in given.items()]
     graph += [file_entity(folder, name, about, "results") for name, about in made.items()]
     graph += [file_entity(folder, name, about) for name, about in extra.items()]
+    graph[-1] |= {"about": ref("./"), "encodingFormat": "text/markdown"}
     return {"@context": CONTEXT, "@graph": graph}
 
 
@@ -209,7 +213,7 @@ def crate(scale: str = "laptop") -> None:
     shutil.rmtree(folder, ignore_errors=True)
     locks = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "envs").glob("lock*.txt"))]
     try:
-        names = [WORKFLOW, "CITATION.cff", "LICENSE", *locks, *given, *made]
+        names = [WORKFLOW, "README.md", "CITATION.cff", "LICENSE", *locks, *given, *made]
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
