@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 STORED = ROOT / "config" / "canary.json"
 DEVICES = ("cpu", "cuda", "mps")
-NEW_TOKENS = 8
+NEW_TOKENS = 6
 D_SAE, ACTIVE = 1024, 32
 Check = Literal["ioi_single", "ioi_padded", "direct_path", "sae", "generation"]
 Dtype = Literal["float32", "bfloat16"]
@@ -201,7 +201,8 @@ def canary(device: str = "cpu", dtype: Dtype | None = None, renew: bool = False)
     chosen = (dtype,) if dtype else DTYPES[:1] if device == "cpu" else DTYPES
     bad: dict[Dtype, list[Check]] = {}
     for one in chosen:
-        bridge.to(getattr(torch, one))
+        if one != "float32":  # as it was loaded
+            bridge.to(getattr(torch, one))
         bad[one] = differing(measure(bridge, known), known, one)
     if any(bad.values()):
         raise UserError(complaint(bad, device))
