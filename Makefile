@@ -34,7 +34,7 @@ $(INTEROP):
 	@$(subst .venv,.venv-interop,$(PIP)) envs/interop.lock
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -73,8 +73,11 @@ record: $(READY)  ## keep slim records of a finished run in figures/ and renew t
 dag: $(READY)  ## draw the workflow and the floors of common/ as they are now, into docs/
 	@$(PYTHON) -m common.engine.plan && $(PYTHON) -m common.publish.floors
 
-bench: $(READY)  ## timings side by side with what a user would pick instead
-	@$(PYTHON) -m benchmarks
+bench: $(READY)  ## timings beside the best way of the peer, into figures/benchmarks.json; NAME=steering for one of benchmarks/
+	@$(PYTHON) -m benchmarks $(NAME)
+
+profile: $(READY)  ## what each step of a finished run took, and its critical path, into docs/performance.md; SCALE=
+	@$(PYTHON) -m common.engine.profile --scale $(SCALE)
 
 schemas: $(READY)  ## renew the JSON schemas of all YAML files, for editors
 	@$(PYTHON) -m common.engine.schemas

@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the launcher does
 
 import pytest
 
-from tests.project import alone, copy_project, corpus_folder, finished  # noqa: F401
+from tests.project import alone, copy_finished, copy_project, corpus_folder, finished  # noqa: F401
 
 PATHS = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
 if not PATHS or not all(path.startswith("tests/workflow") for path in PATHS):

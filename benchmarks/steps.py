@@ -1,18 +1,18 @@
 """Starting steps of a run: forked from one process that holds the libraries, against a new Python for each.
 
 Instead: what Snakemake does by itself, a new interpreter for every rule. The steps only print their options, so what
-is timed is the start; the server's own imports are counted.
+is timed is the start; the server's own imports are counted. A run at scale laptop has over a hundred steps, over which
+these imports are spread; here they are spread over `ROUNDS` times seven.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import Row
+from benchmarks import Task
 from common.core.settings import ROOT
 from common.engine.forkserver import forkserver
 
@@ -21,28 +21,34 @@ STEPS = (
     "grokking.train",
     *("sparse_autoencoders.measure_language", "ioi_circuit.path_patching", "refusal_direction.study"),
 )
-ROUNDS = 4
+ROUNDS = 2
 
 
-def compare() -> Iterator[Row]:
-    """One row: seven steps, each four times."""
+def tasks() -> Iterator[Task]:
+    """One task: seven steps, each twice."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     plain = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    expected, theirs = _run(plain)
     (ROOT / "results").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=ROOT / "results") as folder:
-        start = time.perf_counter()
-        with forkserver(Path(folder).relative_to(ROOT), plain) as environment:
-            found, _ = _run(environment)
-        ours = time.perf_counter() - start
-    same = "same output" if found == expected else "output differs"
-    yield Row(f"start of {ROUNDS * len(STEPS)} steps", ours, "a new Python for each", theirs, same)
+
+    def forked() -> list[bytes]:
+        with (
+            tempfile.TemporaryDirectory(dir=ROOT / "results") as folder,
+            forkserver(Path(folder).relative_to(ROOT), plain) as environment,
+        ):
+            return printed(environment)
+
+    yield Task(
+        f"start of {ROUNDS * len(STEPS)} steps",
+        forked,
+        "a new Python for each",
+        lambda: printed(plain),
+        lambda mine, other: "same output" if mine == other else "output differs",
+    )
 
 
-def _run(environment: dict[str, str]) -> tuple[list[bytes], float]:
-    """What every step prints, and the seconds of all."""
-    start = time.perf_counter()
-    printed = [
+def printed(environment: dict[str, str]) -> list[bytes]:
+    """What every step prints."""
+    return [
         subprocess.run(
             ["/bin/sh", "-c", f"exec python -m replications.{step} --help"],
             cwd=ROOT, env=environment, capture_output=True, check=True,
@@ -50,4 +56,3 @@ def _run(environment: dict[str, str]) -> tuple[list[bytes], float]:
         for _ in range(ROUNDS)
         for step in STEPS
     ]  # fmt: skip
-    return printed, time.perf_counter() - start

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-DOCS = ("architecture", "claims", "extend", "running", "troubleshooting")
+DOCS = ("architecture", "claims", "extend", "performance", "running", "troubleshooting")
 PLACEHOLDER = "<>"
 
 
