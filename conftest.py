@@ -34,6 +34,14 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def unsaved_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are laid out and not rendered, which takes most of the time; the run at scale smoke writes every one."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).write_text("drawn"))
+
+
 @pytest.fixture(scope="session")
 def planned_jobs() -> "list[Event]":
     """All jobs of scale laptop. Planned once: Snakemake takes seconds for it."""

@@ -1,8 +1,7 @@
 """Starting steps of a run: forked from one process that holds the libraries, against a new Python for each.
 
 Instead: what Snakemake does by itself, a new interpreter for every rule. The steps only print their options, so what
-is timed is the start; the server's own imports are counted. A run at scale laptop has over a hundred steps, over which
-these imports are spread; here they are spread over `ROUNDS` times seven.
+is timed is the start; the server's own imports are counted, and spread over seven steps (a run has over a hundred).
 """
 
 import os
@@ -21,11 +20,10 @@ STEPS = (
     "grokking.train",
     *("sparse_autoencoders.measure_language", "ioi_circuit.path_patching", "refusal_direction.study"),
 )
-ROUNDS = 2
 
 
 def tasks() -> Iterator[Task]:
-    """One task: seven steps, each twice."""
+    """One task: seven steps."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     plain = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     (ROOT / "results").mkdir(exist_ok=True)
@@ -38,7 +36,7 @@ def tasks() -> Iterator[Task]:
             return printed(environment)
 
     yield Task(
-        f"start of {ROUNDS * len(STEPS)} steps",
+        f"start of {len(STEPS)} steps",
         forked,
         "a new Python for each",
         lambda: printed(plain),
@@ -53,6 +51,5 @@ def printed(environment: dict[str, str]) -> list[bytes]:
             ["/bin/sh", "-c", f"exec python -m replications.{step} --help"],
             cwd=ROOT, env=environment, capture_output=True, check=True,
         ).stdout
-        for _ in range(ROUNDS)
         for step in STEPS
     ]  # fmt: skip

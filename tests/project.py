@@ -107,6 +107,7 @@ def copy_project(root, model_folder, corpus_folder, tmp_path_factory) -> Callabl
 
 
 KEPT = ("results", ".snakemake/metadata")
+AS_FINISHED = "as-finished"  # what is kept of the copy as it was when the run ended
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +122,7 @@ def finished(copy_project, tmp_path_factory) -> Project:
             done = copy_project(project.path).run()
             assert done.returncode == 0, done.stdout + done.stderr
             for name in KEPT:
-                shutil.copytree(project.path / name, folder / "as-finished" / name, dirs_exist_ok=True)
+                shutil.copytree(project.path / name, folder / AS_FINISHED / name, dirs_exist_ok=True)
             end.touch()
     return project
 
@@ -134,7 +135,7 @@ def copy_finished(finished, copy_project) -> Callable[..., Project]:
     def copy(*unfinished: str) -> Project:
         project = copy_project()
         for name in KEPT:
-            shutil.copytree(finished.path.parent / "as-finished" / name, project.path / name)
+            shutil.copytree(finished.path.parent / AS_FINISHED / name, project.path / name)
         for name in unfinished:
             shutil.rmtree(project.results / name)
             shutil.rmtree(project.results / "logs" / name)

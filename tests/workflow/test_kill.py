@@ -14,12 +14,12 @@ import pytest
 from tests.workflow.test_run import metrics_bytes
 
 pytestmark = pytest.mark.workflow
-AGAIN = ("grokking", "ioi_circuit", "superposition")
+AGAIN = ("grokking", "induction_heads", "probing", "superposition")
 """Replications that are computed again: short steps, long ones, training with checkpoints, and a language model."""
 VICTIMS = ("launcher", "step", "snakemake", "step")
 PATIENCE = 300.0  # seconds until a step must have started, or a launcher whose child was killed must have ended
 DYING = 30.0  # seconds until everything below what was killed must be gone
-LATEST_KILL = 4.0  # seconds after that
+LATEST_KILL = 2.0  # seconds after that
 
 
 def family(launcher):
