@@ -83,6 +83,7 @@ def through_hub(tmp_path, hub, *wanted):
         f"common.data.models.MODELS_FILE = pathlib.Path({str(tmp_path / 'models.yaml')!r})\n"
         "from common.data.materialise import materialise\n"
         "from common.core.step import run\n"
+        "from transformers import AutoConfig, AutoTokenizer\n"  # once for all
         "for name, out in zip(sys.argv[1::2], sys.argv[2::2]):\n"
         "    if (child := os.fork()) == 0:\n"
         "        os.dup2(os.open(out.replace('/', '_') + '.said', os.O_CREAT | os.O_WRONLY), 2)\n"
