@@ -26,7 +26,7 @@ from replications.ioi_circuit.batches import Batch, passes
 from replications.ioi_circuit.dataset import draw_prompts, vocabulary
 from replications.ioi_circuit.residual import read_difference
 
-PROMPTS, TEMPLATE = 8, 1  # 17 tokens, the mean over templates (14 to 20)
+PROMPTS, TEMPLATE = 4, 1  # 17 tokens, the mean over templates (14 to 20)
 LAYERS = (4, 10, 16)  # of the senders, all heads of each
 SETS = {
     "logits": ("end", None),
@@ -85,7 +85,7 @@ def theirs(bridge: TransformerBridge, batch: Batch, name: str) -> Tensor:
     for layer in LAYERS:
 
         def freeze(value: Tensor, hook: object, now: int, layer: int = layer) -> Tensor:
-            z = clean[f"blocks.{now}.attn.hook_z"].repeat(n_heads, 1, 1, 1)
+            z: Tensor = clean[f"blocks.{now}.attn.hook_z"].repeat(n_heads, 1, 1, 1)
             if now == layer:
                 z[rows, at, sender] = partner[f"blocks.{now}.attn.hook_z"].repeat(n_heads, 1, 1, 1)[rows, at, sender]
             return z

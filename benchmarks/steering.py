@@ -17,7 +17,7 @@ from common.saes.steering import Steering
 from replications.feature_steering.concepts import CALIBRATION_QUESTIONS, asked
 
 HOOK = "blocks.12.hook_resid_pre"
-ROWS, NEW_TOKENS = 96, 24
+ROWS, NEW_TOKENS = 48, 24
 
 
 def tasks() -> Iterator[Task]:

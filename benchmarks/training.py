@@ -20,7 +20,7 @@ SHAPE = Architecture(
     n_layers=2, keys="plain", positions="standard", mlp="none", d_model=64, n_heads=8, d_head=16, d_vocab=48, n_ctx=48
 )
 SETTINGS = Optimisation(
-    steps=60, batch=32, learning_rate=0.005, warmup=20, beta1=0.9, beta2=0.98, weight_decay=0.01, clip=1.0
+    steps=20, batch=32, learning_rate=0.005, warmup=10, beta1=0.9, beta2=0.98, weight_decay=0.01, clip=1.0
 )
 SEEDS = [0, 1, 2, 3, 4]
 
