@@ -1,5 +1,5 @@
 """Fixtures shared by all tests. TransformerLens is imported by itself: from inside a checked module it would be slower.
-Workflow tests alone do without it, since they load models in other processes only.
+Workflow and browser tests do without it, since they load models in other processes only.
 """
 
 import os
@@ -16,7 +16,7 @@ import pytest
 from tests.project import alone, copy_finished, copy_project, corpus_folder, finished  # noqa: F401
 
 PATHS = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-if not PATHS or not all(path.startswith("tests/workflow") for path in PATHS):
+if not PATHS or not all(path.startswith(("tests/workflow", "tests/browser")) for path in PATHS):
     import transformer_lens.model_bridge  # noqa: F401
 
     from tests.fixtures.ioi_circuit_tiny import bridge, decoder, knockout, no_gradients  # noqa: F401

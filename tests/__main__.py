@@ -26,8 +26,8 @@ IGNORED = [f"--ignore={path}" for path in (KILLS, FAILURES, NEW)]
 PARTS = {
     "finished run": [*PYTEST, "tests/workflow", *IGNORED],
     "unit tests": [*PYTEST, "tests/common", "replications"],
-    "browser": [*PYTEST, "tests/browser"],
     "kills": [*PYTEST, KILLS],
+    "browser": [*PYTEST, "tests/browser"],
     "failures, new replication": [*PYTEST, FAILURES, NEW],
     "pretended GPU": [sys.executable, "-m", "tests.pretended_gpu"],
     "lint": ["make", "--no-print-directory", "lint"],
