@@ -16,7 +16,8 @@ from tests.workflow.test_run import metrics_bytes
 pytestmark = pytest.mark.workflow
 AGAIN = ("grokking", "induction_heads", "probing", "superposition")
 """Replications that are computed again: short steps, long ones, training with checkpoints, and a language model."""
-VICTIMS = ("launcher", "step", "snakemake", "step")
+VICTIMS = ("launcher", "step", "snakemake")
+TRIES = 4  # until a kill finds its victim, which may end in the same moment
 PATIENCE = 300.0  # seconds until a step must have started, or a launcher whose child was killed must have ended
 DYING = 30.0  # seconds until everything below what was killed must be gone
 LATEST_KILL = 2.0  # seconds after that
@@ -101,9 +102,9 @@ def start_and_kill(project, victim, delay):
 def test_killed_copy_ends_with_the_same_bytes(copy_finished, finished):
     project, chance = copy_finished(*AGAIN), random.Random(0)
     left = {path: path.stat().st_mtime_ns for path in project.results.glob("*/*/*/metrics.json")}
-    hits = [victim for victim in VICTIMS if start_and_kill(project, victim, chance.uniform(0.0, LATEST_KILL))]
-    assert {"launcher", "snakemake"} <= set(hits)
-    assert "step" in hits
+    for victim in VICTIMS:
+        tries = (start_and_kill(project, victim, chance.uniform(0.0, LATEST_KILL)) for _ in range(TRIES))
+        assert any(tries), f"no kill found a {victim}"
     done = project.run("metrics")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "another run" not in done.stderr
