@@ -26,8 +26,8 @@ from replications.ioi_circuit.batches import Batch, passes
 from replications.ioi_circuit.dataset import draw_prompts, vocabulary
 from replications.ioi_circuit.residual import read_difference
 
-PROMPTS, TEMPLATE = 4, 1  # 17 tokens, the mean over templates (14 to 20)
-LAYERS = (4, 10, 16)  # of the senders, all heads of each
+PROMPTS, TEMPLATE = 2, 1  # 17 tokens, the mean over templates (14 to 20)
+LAYERS = (4, 16)  # of the senders, all heads of each
 SETS = {
     "logits": ("end", None),
     "values at S2": ("s2", Receivers("v", ((19, 0), (20, 0)))),
