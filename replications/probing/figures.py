@@ -103,12 +103,11 @@ def tasks(metrics: dict[str, Metric], blocks: pd.DataFrame) -> Picture:
     }
     drawn = bars(left, rows)
     left.set(xlim=(-0.03, 1.03), xlabel="share of unseen words answered", title="one vector, no demonstrations")
-    added = blocks[blocks["edit"] == "added"]
-    sns.lineplot(added, x="block", y="answered", hue="task", ax=right, marker="o", markersize=3, linewidth=1.2)
+    sns.lineplot(blocks, x="block", y="answered", hue="task", ax=right, marker="o", markersize=3, linewidth=1.2)
     right.axvline(blocks[blocks["judged"]]["block"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
     right.set(ylim=(-0.03, 1.03), xlabel="block before which it is added", ylabel="share answered")
     sns.move_legend(right, "upper left", frameon=False, title=None)
-    return figure, pd.concat([drawn, added])
+    return figure, pd.concat([drawn, blocks])
 
 
 def massive(metrics: dict[str, Metric], table: pd.DataFrame, stream: pd.DataFrame) -> Picture:

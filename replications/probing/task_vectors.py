@@ -72,11 +72,9 @@ def task_vectors(files: TaskVectorFiles, settings: TaskVectors, run: RunInfo) ->
         judged = words[task][judging_split(run.seeds)]
         bare = model.alone.run(model.queries(judged))
         for now in range(1, model.decoder.n_layers, settings.every):
-            found = {"added": bare.resid[now, :, -1:] + means[task].vector[now]}
-            found["replaced"] = means[task].stream[now].expand_as(found["added"])
-            for edit, x in found.items():
-                answered = model.answered(judged, model.edited(bare, now, x)).mean()
-                curve.append({"task": task, "edit": edit, "block": now, "answered": answered})
+            x = bare.resid[now, :, -1:] + means[task].vector[now]
+            answered = model.answered(judged, model.edited(bare, now, x)).mean()
+            curve.append({"task": task, "block": now, "answered": answered})
         rows.append(model.judge(task, judged, bare, words[task]["train"], means, block, run.seeds))
     answers = pd.concat(rows)
     write_table(files.words, answers)
@@ -107,15 +105,16 @@ class Model:
     ) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer d_model"]]:
         """Mean of the last position behind demonstrations minus alone, and behind demonstrations, over prompts of all
         seeds; `wrong`: with each answer behind another word."""
+        alone = self.alone.run(self.queries(pairs)).resid[:, :, -1]
         moved, streams = [], []
         for seed in seeds:
             draw = random.Random(seed)
-            drawn = draw.sample(pairs, self.settings.demonstrations + self.settings.queries)
-            shown, asked = drawn[: self.settings.demonstrations], drawn[self.settings.demonstrations :]
+            drawn = draw.sample(range(len(pairs)), self.settings.demonstrations + self.settings.queries)
+            asked = drawn[self.settings.demonstrations :]
+            shown = [pairs[place] for place in drawn[: self.settings.demonstrations]]
             before = self.few_shot(mismatched(shown, draw) if wrong else shown)
-            rows = self.queries(asked)
-            streams.append(before.run(rows).resid[:, :, -1].mean(1))
-            moved.append(streams[-1] - self.alone.run(rows).resid[:, :, -1].mean(1))
+            streams.append(before.run(self.queries([pairs[place] for place in asked])).resid[:, :, -1].mean(1))
+            moved.append(streams[-1] - alone[:, asked].mean(1))
         return torch.stack(moved).mean(0), torch.stack(streams).mean(0)
 
     def edited(self, bare: Run, block: int, x: Float[Tensor, "item 1 d_model"]) -> Float[Tensor, "item d_model"]:
