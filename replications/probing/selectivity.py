@@ -92,13 +92,14 @@ def control_labels(names: list[str], roles: list[str], every: list[str], seed: i
 
 
 def predicted(
-    x: Float[Tensor, "item d_model"], labels: list[str], y: Float[Tensor, "other d_model"], strength: float
-) -> list[str]:
-    """Most likely class of each row of `y` under a linear probe fitted to `x`."""
-    hot = torch.tensor([[float(label == role) for role in ROLES] for label in labels], device=x.device)
+    x: Float[Tensor, "item d_model"], labellings: list[list[str]], y: Float[Tensor, "other d_model"], strength: float
+) -> list[list[str]]:
+    """Most likely class of each row of `y` under linear probes fitted to `x`, one for each labelling of its rows."""
+    rows = zip(*labellings, strict=True)
+    hot = torch.tensor([[float(label == role) for label in row for role in ROLES] for row in rows], device=x.device)
     scale = x.std(0).clamp(min=1e-6)
-    found = ridge(x / scale, hot, strength)(y / scale).argmax(-1)
-    return [ROLES[place] for place in found.tolist()]
+    scores = ridge(x / scale, hot, strength)(y / scale).unflatten(-1, (len(labellings), len(ROLES)))
+    return [[ROLES[place] for place in found] for found in scores.argmax(-1).T.tolist()]
 
 
 def probe(
@@ -116,12 +117,13 @@ def probe(
     parts = []
     for place, layer in enumerate(layers):
         x, y = train.x[place], judged.x[place, known]
-        right = np.mean([same(predicted(x, fitted, y, strength), wanted) for fitted, wanted in controls], axis=0)
+        found, *random_found = predicted(x, [train.role, *(fitted for fitted, _ in controls)], y, strength)
+        right = [same(one, wanted) for one, (_, wanted) in zip(random_found, controls, strict=True)]
         rows = {
             "layer": layer,
             "file": [judged.file[one] for one in known],
-            "role": same(predicted(x, train.role, y, strength), role),
-            "control": right,
+            "role": same(found, role),
+            "control": np.mean(right, axis=0),
             "by_name": same([seen[one].most_common(1)[0][0] for one in name], role),
         }
         parts.append(pd.DataFrame(rows))
