@@ -98,7 +98,7 @@ def predicted(
     rows = zip(*labellings, strict=True)
     hot = torch.tensor([[float(label == role) for label in row for role in ROLES] for row in rows], device=x.device)
     scale = x.std(0).clamp(min=1e-6)
-    scores = ridge(x / scale, hot, strength)(y / scale).unflatten(-1, (len(labellings), len(ROLES)))
+    scores = ridge(x / scale, hot, strength)(y / scale).reshape(len(y), len(labellings), len(ROLES))
     return [[ROLES[place] for place in found] for found in scores.argmax(-1).T.tolist()]
 
 

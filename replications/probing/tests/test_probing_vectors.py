@@ -186,8 +186,8 @@ def test_control_labels_belong_to_types():
 def test_a_role_that_is_planted_beside_the_name_is_selective():
     """Streams that hold type and role: the probe reads the role of unseen places, the control task only the type."""
     draw = np.random.default_rng(0)
-    kinds, types = ["called", "import", "variable"], 30
-    vectors, roled = draw.standard_normal((types, 40)), draw.standard_normal((3, 40)) * 2
+    kinds, types = ["called", "import", "variable"], 120  # more types than dimensions: not all can be learnt by heart
+    vectors, roled = draw.standard_normal((types, 40)), draw.standard_normal((3, 40)) * 3
 
     def names(count):
         name, role = draw.integers(0, types, count), draw.integers(0, 3, count)
