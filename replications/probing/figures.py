@@ -118,12 +118,13 @@ def massive(metrics: dict[str, Metric], table: pd.DataFrame, stream: pd.DataFram
             rows["position"], rows["magnitude"], "o-", markersize=3, linewidth=1, color=PALETTE[shade], label=channel
         )
     left.set(yscale="log", xlabel="position", ylabel="magnitude", title="five channels, one document")
-    left.legend(frameon=False, title="channel", ncols=2)
+    left.set_xticks(range(0, int(stream["position"].max()) + 1, 2))
+    left.legend(frameon=False, title="channel", title_fontsize=7, ncols=2)
     colours = dict(zip(table["rank"].unique(), [PALETTE[0], PALETTE[5], PALETTE[2], PALETTE[1], GREY], strict=True))
     sns.lineplot(table, x="layer", y="magnitude", hue="rank", palette=colours, ax=middle, linewidth=1.2)
     middle.axvline(table[table["judged"]]["layer"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
     middle.set(yscale="log", ylabel="magnitude", title="largest of a document, by layer")
-    middle.legend(frameon=False, fontsize=6)
+    middle.legend(frameon=True, edgecolor="none", framealpha=1, fontsize=6, loc="lower right")
     zeroed = metrics["zeroed"]
     edits: dict[str, tuple[Estimate, str]] = {"set to zero": (zeroed, PALETTE[1])}
     edits |= {control.name.replace("_", " "): (control, GREY) for control in zeroed.controls}
@@ -152,9 +153,10 @@ def selectivity(table: pd.DataFrame) -> Picture:
     columns = {"role": "role", "control": "control task", "by_name": "usual role of the name"}
     for column, colour in zip(columns, [PALETTE[0], GREY, "0.8"], strict=True):
         axes.plot(table["layer"], table[column], "o-", markersize=3, linewidth=1.2, color=colour, label=columns[column])
-    axes.fill_between(
-        table["layer"], table["control"], table["role"], color=PALETTE[0], alpha=0.12, label="selectivity"
-    )
+    above = table["role"] >= table["control"]
+    for where, colour, label in ((above, PALETTE[0], "selectivity"), (~above, PALETTE[1], "negative selectivity")):
+        span = (table["layer"], table["control"], table["role"])
+        axes.fill_between(*span, where=where, interpolate=True, color=colour, alpha=0.15, linewidth=0, label=label)
     axes.set(ylim=(0, 1.02), xlabel="layer", ylabel="accuracy on unseen files")
     axes.legend(frameon=False, loc="lower left", ncols=2)
     return figure, table
