@@ -121,10 +121,16 @@ def massive(metrics: dict[str, Metric], table: pd.DataFrame, stream: pd.DataFram
     left.set_xticks(range(0, int(stream["position"].max()) + 1, 2))
     left.legend(frameon=False, title="channel", title_fontsize=7, ncols=2)
     colours = dict(zip(table["rank"].unique(), [PALETTE[0], PALETTE[5], PALETTE[2], PALETTE[1], GREY], strict=True))
-    sns.lineplot(table, x="layer", y="magnitude", hue="rank", palette=colours, ax=middle, linewidth=1.2)
+    sns.lineplot(table, x="layer", y="magnitude", hue="rank", palette=colours, ax=middle, linewidth=1.2, legend=False)
+    at = int(table["layer"].max() * 0.7)
+    for rank, height in table[table["layer"] == at].set_index("rank")["magnitude"].items():
+        up = rank in ("top 1", "top 2")
+        middle.annotate(
+            str(rank), (at, height), (0, 3 if up else -3), textcoords="offset points", color=colours[rank],
+            fontsize=6, ha="center", va="bottom" if up else "top",
+        )  # fmt: skip
     middle.axvline(table[table["judged"]]["layer"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
-    middle.set(yscale="log", ylabel="magnitude", title="largest of a document, by layer")
-    middle.legend(frameon=True, edgecolor="none", framealpha=1, fontsize=6, loc="lower right")
+    middle.set(yscale="log", ylim=(None, 1e5), ylabel="magnitude", title="largest of a document, by layer")
     zeroed = metrics["zeroed"]
     edits: dict[str, tuple[Estimate, str]] = {"set to zero": (zeroed, PALETTE[1])}
     edits |= {control.name.replace("_", " "): (control, GREY) for control in zeroed.controls}

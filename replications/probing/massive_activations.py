@@ -146,7 +146,7 @@ def by_layer(
         top = torch.stack([one.topk(RANKS).values for one in each]).mean(0)
         rows += [{"layer": layer, "rank": f"top {rank + 1}", "magnitude": float(top[rank])} for rank in range(RANKS)]
         behind = torch.stack([one[use][1:].max() for one, use in zip(x, real, strict=True)]).mean()
-        rows.append({"layer": layer, "rank": "top 1 behind position 0", "magnitude": float(behind)})
+        rows.append({"layer": layer, "rank": "behind position 0", "magnitude": float(behind)})
         median = torch.stack([one.median() for one in each]).mean()
         rows.append({"layer": layer, "rank": "median", "magnitude": float(median)})
     return pd.DataFrame(rows)
