@@ -50,7 +50,7 @@ use rule step as task_vectors with:
         "<logs>/{model}/task_vectors.log",
     resources:
         **ON_GPU,
-        mem_mb=2500,
+        mem_mb=3000,
         runtime=30,
     params:
         **STEP("task_vectors", config["task_vectors"]),
@@ -69,7 +69,7 @@ use rule step as massive_activations with:
         "<logs>/{model}/massive_activations.log",
     resources:
         **ON_GPU,
-        mem_mb=2500,
+        mem_mb=3000,
         runtime=30,
     params:
         **STEP("massive_activations", config["massive_activations"]),
@@ -86,7 +86,7 @@ use rule step as lenses with:
         "<logs>/{model}/lenses.log",
     resources:
         **ON_GPU,
-        mem_mb=2500,
+        mem_mb=3000,
         runtime=30,
     params:
         **STEP("lenses", config["lenses"]),
@@ -103,7 +103,7 @@ use rule step as selectivity with:
         "<logs>/{model}/selectivity.log",
     resources:
         **ON_GPU,
-        mem_mb=2500,
+        mem_mb=3000,
         runtime=30,
     params:
         **STEP("selectivity", config["selectivity"]),

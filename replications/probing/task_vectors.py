@@ -64,7 +64,9 @@ def task_vectors(files: TaskVectorFiles, settings: TaskVectors, run: RunInfo) ->
     words = {task: split_pairs(task, model.encode, settings.train, settings.judged) for task in TASKS}
     means = {}
     for task in TASKS:
-        right, wrong = (model.means(words[task]["train"], run.seeds, wrong=wrong) for wrong in (False, True))
+        train = words[task]["train"]
+        alone = model.alone.run(model.queries(train)).resid[:, :, -1]
+        right, wrong = (model.means(train, alone, run.seeds, wrong=wrong) for wrong in (False, True))
         means[task] = Means(*right, wrong[0])
     block = round(settings.depth * model.decoder.n_layers)
     rows, curve = [], []
@@ -101,11 +103,10 @@ class Model:
         return Prefix(self.decoder, [SINK, *self.encode(prompt(pairs))])
 
     def means(
-        self, pairs: list[Pair], seeds: list[int], *, wrong: bool
+        self, pairs: list[Pair], alone: Float[Tensor, "layer item d_model"], seeds: list[int], *, wrong: bool
     ) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer d_model"]]:
         """Mean of the last position behind demonstrations minus alone, and behind demonstrations, over prompts of all
         seeds; `wrong`: with each answer behind another word."""
-        alone = self.alone.run(self.queries(pairs)).resid[:, :, -1]
         moved, streams = [], []
         for seed in seeds:
             draw = random.Random(seed)
