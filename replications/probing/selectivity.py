@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
 from common.core.statistics import over_clusters
 from common.core.step import Files, RunInfo, run_step
@@ -64,8 +65,10 @@ def selectivity(files: SelectivityFiles, settings: Selectivity, run: RunInfo) ->
         tokens: list[list[int]] = []
         kept: list[tuple[int, int, Role]] = []
         for document in documents:
+            if len(tokens) == count:
+                break
             text = tagged(document.text, bridge.tokenizer)
-            if len(text.tokens) < settings.length or not text.names or len(tokens) == count:
+            if len(text.tokens) < settings.length or not text.names:
                 continue
             start = draw.randrange(len(text.tokens) - settings.length + 1)
             inside = range(start + 1, start + settings.length)  # position 0 is left out
@@ -77,7 +80,10 @@ def selectivity(files: SelectivityFiles, settings: Selectivity, run: RunInfo) ->
         return Names([one.name for *_, one in kept], [one.role for *_, one in kept], file, found[:, file, at])
 
     train, judged = read("train", settings.train), read(judging_split(run.seeds), settings.judged)
-    known = [place for place, name in enumerate(judged.name) if name in set(train.name)]
+    types = set(train.name)
+    known = [place for place, name in enumerate(judged.name) if name in types]
+    if len({judged.file[place] for place in known}) < 2:
+        raise UserError("fewer than two judged files share a name with the training files; read more or longer windows")
     table = probe(train, judged, known, layers, run.seeds, settings.ridge)
     write_table(files.layers, table.groupby("layer")[["role", "control", "by_name"]].mean().reset_index())
     write_metrics(files.metrics, metrics(table, layers, settings.depth))
