@@ -73,7 +73,7 @@ def task_vectors(files: TaskVectorFiles, settings: TaskVectors, run: RunInfo) ->
     for task in TASKS:
         judged = words[task][judging_split(run.seeds)]
         bare = model.alone.run(model.queries(judged))
-        for now in range(1, model.decoder.n_layers, settings.every):
+        for now in sorted({block, *range(1, model.decoder.n_layers, settings.every)}):
             x = bare.resid[now, :, -1:] + means[task].vector[now]
             answered = model.answered(judged, model.edited(bare, now, x)).mean()
             curve.append({"task": task, "block": now, "answered": answered})
