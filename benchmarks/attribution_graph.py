@@ -1,54 +1,65 @@
-"""Attribution graph of one prompt: one batched sweep for all targets, against one backward pass per target.
+"""Edges of an attribution graph: one sweep for a batch of targets, against one backward pass a target.
 
-Instead: autograd through the frozen pass, once for each node that is explained (here timed on a few nodes and scaled).
-The transcoders are random; what an edge costs does not depend on them.
+Instead: autograd through the frozen pass, once for each feature that is explained. The transcoders are random; what an
+edge costs does not depend on them.
 """
 
-import time
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
-from benchmarks import Row, default_model
+from benchmarks import Task, default_model
+from common.core.errors import UserError
 from common.data.models import encode, load_model, load_tokenizer
 from common.saes.sae import About, Sae
 from replications.circuit_tracing.frozen import FrozenPass
-from replications.circuit_tracing.graph import attribute
+from replications.circuit_tracing.graph import Features, active_features, sweep
 from replications.circuit_tracing.language_frozen import freeze_prompt
 
 PROMPT = "red car, blue house, green tree, red car, blue house, green"
-WIDTH, ACTIVE, TARGETS, TIMED = 1152, 16, 512, 6
+WIDTH, ACTIVE, TARGETS = 1152, 16, 32
+TOLERANCE = 1e-4
 
 
-def compare() -> Iterator[Row]:
-    """One row: the default model on one prompt."""
+def tasks() -> Iterator[Task]:
+    """One task: edges into some features of the default model, on one prompt."""
     folder = default_model()
     frozen = freeze_prompt(load_model(folder), torch.tensor(encode(load_tokenizer(folder), PROMPT)))
-    saes = random_transcoders(frozen)
-    start = time.perf_counter()
-    graph = attribute(frozen, saes, most=TARGETS)
-    ours = time.perf_counter() - start
-    chosen = graph.expanded[:: max(1, TARGETS // TIMED)][:TIMED].tolist()
-    features = graph.features
-    gap = largest = 0.0
-    start = time.perf_counter()
-    for target in chosen:
-        embeddings, writes = frozen.embeddings.clone().requires_grad_(), frozen.mlp_out.clone().requires_grad_()
-        reads, _ = frozen.forward(embeddings, writes)
-        value = reads[features.layer[target], features.pos[target]] @ features.readers[target]
-        _, slope = torch.autograd.grad(value, [embeddings, writes])
-        for layer, (which, rows) in enumerate(features.writers):
-            edges = (slope[layer, features.pos[which]] * rows).sum(1) * features.activation[which]
-            gap = max(gap, float((edges - graph.adjacency[target, which]).abs().max()))
-            largest = max(largest, float(edges.abs().max()))
-    a_target = (time.perf_counter() - start) / len(chosen)
-    yield Row(
-        f"attribution graph, {TARGETS} targets, {graph.n_features} features, {frozen.length} tokens",
+    features = active_features(frozen, random_transcoders(frozen))
+    chosen = torch.linspace(0, len(features) - 1, TARGETS).long()
+
+    def ours() -> Tensor:
+        found = sweep(frozen, features, features.layer[chosen], features.pos[chosen], features.readers[chosen])
+        return found[:, : len(features)]
+
+    yield Task(
+        f"edges into {TARGETS} of {len(features)} features, {frozen.length} tokens, {frozen.n_layers} layers",
         ours,
         "autograd, one backward pass a target",
-        a_target * TARGETS,
-        f"edges differ by at most {gap / largest:.0e} of the largest",
+        lambda: torch.stack([one_by_one(frozen, features, int(target)) for target in chosen]),
+        same,
     )
+
+
+def same(ours: Tensor, theirs: Tensor) -> str:
+    """UserError if the edges differ."""
+    gap = float((ours - theirs).abs().max() / theirs.abs().max())
+    if gap > TOLERANCE:
+        raise UserError(f"edges of the sweep and of autograd differ by {gap:.0e} of the largest")
+    return f"edges differ by at most {gap:.0e} of the largest"
+
+
+def one_by_one(frozen: FrozenPass, features: Features, target: int) -> Tensor:
+    """Edges from all features into one, by autograd."""
+    writes = frozen.mlp_out.clone().requires_grad_()
+    reads, _ = frozen.forward(frozen.embeddings, writes)
+    value = reads[features.layer[target], features.pos[target]] @ features.readers[target]
+    [slope] = torch.autograd.grad(value, [writes])
+    edges = torch.zeros(len(features))
+    for layer, (which, rows) in enumerate(features.writers):
+        edges[which] = (slope[layer, features.pos[which]] * rows).sum(1) * features.activation[which]
+    return edges
 
 
 def random_transcoders(frozen: FrozenPass) -> list[Sae]:
