@@ -5,6 +5,7 @@ probe             weights of a ridge regression on conversation means
 sae_input         the latent that reads the topic best: share of its value that falls on the topic's conversations,
                   times the share of these on which it fires
 sae_output        of a pool of such latents, the one that makes the model write about the topic (`steer`)
+sae_sum_<n>       sum of the n decoder rows that the topic raises most, each as far as the topic raises its latent
 random_latent     of a pool of random live latents of equal size, chosen in the same way
 random_direction  of a pool of Gaussian directions with the covariance of the tokens, chosen in the same way
 unselected_latent a random live latent that nobody chose
@@ -50,6 +51,19 @@ def reading(latents: Float[Tensor, "topic text pos d_sae"]) -> Float[Tensor, "to
     means, fires = texts.mean(1), (texts > 0).float().mean(1)
     others = (means.sum(0) - means) / (len(means) - 1)
     return fires * means / (means + OTHERS * others + LEAST * means.max())
+
+
+def sum_of_rows(
+    latents: Float[Tensor, "topic text pos d_sae"], rows: Float[Tensor, "d_sae d_model"], count: int
+) -> Float[Tensor, "topic d_model"]:
+    """What the `count` latents that the topic raises most, over the other topics, write together; unit length.
+
+    With all latents, falling ones too, this would be the difference of means but for the SAE's error.
+    """
+    means = reduce(latents, "topic text pos d_sae -> topic d_sae", "mean")
+    raised = (means - (means.sum(0) - means) / (len(means) - 1)).relu() * rows.norm(dim=1)
+    best = raised.topk(min(count, raised.shape[1]), dim=1)
+    return unit(torch.zeros_like(raised).scatter(1, best.indices, best.values) @ unit(rows))
 
 
 def random_latents(live: Bool[Tensor, " d_sae"], count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
