@@ -76,7 +76,9 @@ def entry(name: str) -> SaeEntry:
 def shipped(model: str, hook: str) -> str | None:
     """The name of the dictionary that this repository ships for a model and hook, if there is one."""
     known = checked(SaesFile, read_yaml(SAES_FILE), SAES_FILE).saes.items()
-    return next((name for name, one in known if one.repository is None and (one.model, one.hook) == (model, hook)), None)
+    return next(
+        (name for name, one in known if one.repository is None and (one.model, one.hook) == (model, hook)), None
+    )
 
 
 def load_public(name: str, device: str = "cpu", *, model: str = "") -> Sae:

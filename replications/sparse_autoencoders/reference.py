@@ -61,6 +61,8 @@ class ReferenceFiles(Files):
     """of the language model"""
     docs: Path
     chat: Path
+    registry: Path
+    """`config/saes.yaml`, which names the shipped dictionary"""
     index: Path
     """lists the one dictionary, whose folder lies beside it"""
     metrics: Path
@@ -121,9 +123,7 @@ def written_rounds(
     return found
 
 
-def collected(
-    rounds: list[Written], files: ReferenceFiles, settings: Reference, hook: str, device: str
-) -> Activations:
+def collected(rounds: list[Written], files: ReferenceFiles, settings: Reference, hook: str, device: str) -> Activations:
     """Shards of the activations of written rounds and of both corpora, beside the index."""
     folder, tokenizer = files.index.parent / "activations", load_tokenizer(files.manifest.parent)
     sources = [files.docs.parent, files.chat.parent]
