@@ -41,7 +41,7 @@ from common.saes.metrics import principal
 from common.saes.public import load_public, shipped
 from common.saes.recipe import Recipe
 from common.saes.sae import Sae
-from common.saes.saelens import save_saelens
+from common.saes.saelens import WEIGHTS, load_saelens, save_saelens
 from common.saes.stream import Activations, as_batch, write_shards
 from common.saes.trainer import first_weights, train
 from replications.sparse_autoencoders.baselines import untrained_code
@@ -174,12 +174,21 @@ def reference(files: ReferenceFiles, settings: Reference, run: RunInfo) -> None:
     sae = replace(sae, about=replace(sae.about, model=model.name, hook=hook)).unit_decoder()
     name = f"reference-{settings.width}-k{settings.sparsity}-s{settings.seed}"
     save_saelens(sae, files.index.parent / name)
+    halve(files.index.parent / name / WEIGHTS)
+    sae = load_saelens(files.index.parent / name)
     metrics = worth(sae, start, data, settings) | by_topic(sae, trained_on, left_out, files.topics)
     if known := shipped(model.name, hook):
         metrics["fvu_over_shipped"] = unexplained(sae, left_out, load_public(known))
     write_metrics(files.metrics, metrics)
     write_index(files.index, [Entry(name=name, kind="reference", recipe=recipe)])
     left.unlink(missing_ok=True)
+
+
+def halve(path: Path) -> None:
+    """Writes the matrices of a file in half precision, as they are shipped; with unit rows their range allows it."""
+    stored = {name: value.half() if value.ndim == 2 else value for name, value in load_file(path).items()}
+    with atomic(path) as temporary:
+        save_file(stored, temporary)
 
 
 def worth(sae: Sae, start: Float[Tensor, "d_sae d"], data: Activations, settings: Reference) -> dict[str, Metric]:
