@@ -134,7 +134,7 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
     for place, (seed, sae) in enumerate(zip(seeds, saes, strict=True)):
         latents = sae.encode(here)
         own, generator = own_topics(len(chosen), place, len(seeds)), torch.Generator().manual_seed(seed)
-        best = vectors.reading(latents[:, :first])[own].topk(concepts.candidates, 1).indices
+        best = vectors.candidates(latents[:, :first], sae.W_dec, concepts.candidates)[own]
         for method, count in TOGETHER.items():
             tensors[method][own] = vectors.sum_of_rows(latents[:, :first], sae.W_dec, count)[own]
         nearest[own] = (tensors["diff_means"] @ vectors.unit(sae.W_dec).T).amax(1)[own]

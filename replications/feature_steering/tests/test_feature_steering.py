@@ -68,6 +68,9 @@ def test_vectors_judge_and_latents_find_a_planted_direction_and_nulls_do_not():
     fresh = planted(seed=5).mean(2).double() @ probe + offset
     assert torch.equal(fresh.mean(1).argmax(1), torch.arange(TOPICS))
     assert vectors.reading(x.relu()).argmax(1).tolist() == [11, 10, 9, 8]
+    pool = vectors.candidates(x.relu(), torch.eye(D), 3)
+    assert pool[:, 0].tolist() == [11, 10, 9, 8]
+    assert all(len(set(own)) == 3 for own in pool.tolist())
     alone = vectors.sum_of_rows(x.relu(), torch.eye(D), 1)
     assert torch.allclose(alone, axes, atol=1e-6), "the latent that the topic raises most"
     means = x.relu().mean((1, 2))
