@@ -59,7 +59,7 @@ def raised(
 ) -> Float[Tensor, "topic d_sae"]:
     """How far each topic raises each latent over the other topics, as a length in the residual stream."""
     means = reduce(latents, "topic text pos d_sae -> topic d_sae", "mean")
-    return (means - (means.sum(0) - means) / (len(means) - 1)).relu() * rows.norm(dim=1)
+    return (means - (means.sum(0) - means) / (len(means) - 1)).relu() * rows.norm(dim=1)  # type: ignore[no-any-return]
 
 
 def candidates(

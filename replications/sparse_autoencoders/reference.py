@@ -39,7 +39,6 @@ from common.saes.harvest import OUTLIER, harvest, windows
 from common.saes.index import Entry, write_index
 from common.saes.metrics import principal
 from common.saes.public import load_public, shipped
-from common.saes.recipe import Recipe
 from common.saes.sae import Sae
 from common.saes.saelens import WEIGHTS, load_saelens, save_saelens
 from common.saes.stream import Activations, as_batch, write_shards
@@ -47,6 +46,7 @@ from common.saes.trainer import first_weights, train
 from replications.sparse_autoencoders.baselines import untrained_code
 from replications.sparse_autoencoders.measure_latents import described
 from replications.sparse_autoencoders.settings import Reference
+from replications.sparse_autoencoders.sweep import recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -159,16 +159,16 @@ def reference(files: ReferenceFiles, settings: Reference, run: RunInfo) -> None:
     )  # fmt: skip
     *trained_on, left_out = rounds
     data = collected(trained_on, files, settings, hook, run.device)
-    recipe = Recipe(architecture="batch_topk", d_sae=settings.width, sparsity=settings.sparsity, seed=settings.seed)
+    own = recipe("batch_topk", settings.width, settings.sparsity, settings.seed)
 
     def batches(step: int, source: str) -> Batch:
         return as_batch(data.batch(step, settings.training.batch).to(run.device))
 
-    start = first_weights([recipe], batches(0, "activations"), "cpu")["W_dec"][0]
+    start = first_weights([own], batches(0, "activations"), "cpu")["W_dec"][0]
     stamp = sha256(files.index.parent / "activations" / "manifest.json")
     left = files.index.with_suffix(".training")
     with torch.enable_grad():
-        [result] = train([recipe], batches, settings.training, left, data=stamp, device=run.device, keep=True)
+        [result] = train([own], batches, settings.training, left, data=stamp, device=run.device, keep=True)
     assert result.sae is not None
     sae = result.sae.to("cpu").folded(data.manifest.scale)
     sae = replace(sae, about=replace(sae.about, model=model.name, hook=hook)).unit_decoder()
@@ -180,7 +180,7 @@ def reference(files: ReferenceFiles, settings: Reference, run: RunInfo) -> None:
     if known := shipped(model.name, hook):
         metrics["fvu_over_shipped"] = unexplained(sae, left_out, load_public(known))
     write_metrics(files.metrics, metrics)
-    write_index(files.index, [Entry(name=name, kind="reference", recipe=recipe)])
+    write_index(files.index, [Entry(name=name, kind="reference", recipe=own)])
     left.unlink(missing_ok=True)
 
 
