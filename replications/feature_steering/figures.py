@@ -72,7 +72,7 @@ def takeover(doses: pd.DataFrame) -> Figure:
     for axes in (left, sums):
         axes.axhline(told["takeover"], color=NAMES[INSTRUCTION][2], linestyle="--", label=NAMES[INSTRUCTION][0])
         axes.set_ylim(0, min(1.0, top))
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

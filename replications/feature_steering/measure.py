@@ -147,8 +147,8 @@ def cosines(found: dict[str, list[float]]) -> dict[str, Metric]:
 
 
 def checks(checked: dict[str, Any], settings: Measure) -> dict[str, Metric]:
-    """Whether words and judge know conversations that neither they nor any vector was made from; controls: the next
-    topic in the place of the own one."""
+    """Whether words and judge know conversations that they were not made from; controls: the next topic in the place of
+    the own one."""
     words, judge = np.array(checked["words"]), np.array(checked["judge"])
     topics = words.shape[1]
     texts = len(words) // topics

@@ -151,8 +151,9 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
             values = latents[..., latent].flatten(0, 1)
             records.append(describe(latent, seed, values, written.flatten(0, 1), raised, tokenizer).model_dump())
     along = {method: (tensors["diff_means"] * tensors[method]).sum(1).tolist() for method in TOGETHER}
-    checked = written[:, last:].flatten(0, 1)
-    judged = there[:, last:].mean(2).flatten(0, 1).double() @ weights + offset
+    left_out = [*range(first), *range(last, len(requests))]  # neither words nor judge come from these
+    checked = written[:, left_out].flatten(0, 1)
+    judged = there[:, left_out].mean(2).flatten(0, 1).double() @ weights + offset
     with atomic(files.prepared) as temporary:
         save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
     write_json(
