@@ -1,5 +1,7 @@
 """Released SAEs by name: the registry `config/saes.yaml`, and the function that loads one.
 
+The dictionary of the embedded model lies in this repository (`shipped`). Others come from a hub:
+
     HUB=1 python -m common.saes.public --name gpt2-res-jb-8
 
 fetches the files at the pinned revision into `resources/saes/<name>/`; from then on `load_public(name)` needs no hub.
@@ -19,7 +21,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.core.errors import UserError
 from common.core.files import TEMPORARY_SUFFIX, read_yaml
@@ -37,9 +39,9 @@ FOLDER = ROOT / "resources" / "saes"
 class SaeEntry(Strict):
     """One released SAE."""
 
-    repository: str = Field(description="owner/name on the hub")
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] = Field(description="commit, 40 hex")
-    folder: str = Field(description="where the files lie in the repository")
+    repository: str | None = Field(None, description="owner/name on the hub; null: this repository ships the files")
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = Field(None, description="commit, 40 hex")
+    folder: str = Field(description="where the files lie in the repository, or below the root of this one")
     format: Literal["saelens", "gemma_scope"]
     files: Annotated[dict[str, Sha256], Field(min_length=1)] = Field(description="file name -> SHA-256")
     model: str = Field(description="the model it was trained on, by its name in config/models.yaml if it is there")
@@ -49,6 +51,12 @@ class SaeEntry(Strict):
     licence: str
     size_mb: Annotated[int, Field(gt=0)]
     used_for: str = Field(description="what it is there for, and where its hashes come from")
+
+    @model_validator(mode="after")
+    def _placed(self) -> "SaeEntry":
+        if (self.repository is None) != (self.revision is None):
+            raise ValueError("a repository on the hub and its revision go together; give both or neither")
+        return self
 
 
 class SaesFile(Strict):
@@ -65,17 +73,30 @@ def entry(name: str) -> SaeEntry:
     return known[name]
 
 
+def shipped(model: str, hook: str) -> str | None:
+    """The name of the dictionary that this repository ships for a model and hook, if there is one."""
+    known = checked(SaesFile, read_yaml(SAES_FILE), SAES_FILE).saes.items()
+    return next(
+        (name for name, one in known if one.repository is None and (one.model, one.hook) == (model, hook)), None
+    )
+
+
 def load_public(name: str, device: str = "cpu", *, model: str = "") -> Sae:
     """A registered SAE, fetched first if it is not there yet; it belongs to `model` if that is one it serves as well.
 
     Raises:
         UserError: unknown name, a hub that is switched off or out of reach, a wrong hash, a damaged file.
     """
-    one, folder = entry(name), FOLDER / name
-    if not folder.exists():
-        _fetch(one, folder)
+    one = entry(name)
+    if one.repository is None:
+        folder, remedy = ROOT / one.folder, f"restore it with `git checkout {one.folder}`"
+    else:
+        folder = FOLDER / name
+        remedy = f"delete {folder} and load it again with HUB=1"
+        if not folder.exists():
+            _fetch(one, folder)
     for file, expected in one.files.items():
-        check_file(folder / file, expected, remedy=f"delete {folder} and load it again with HUB=1")
+        check_file(folder / file, expected, remedy=remedy)
     sae = load_saelens(folder) if one.format == "saelens" else load_gemma_scope(folder)
     owner = model if model in one.used_with else one.model
     sae = replace(sae, about=replace(sae.about, model=owner, hook=one.hook))

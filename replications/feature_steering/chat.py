@@ -3,8 +3,8 @@
     python -m replications.feature_steering.chat --topic volcanoes --dose 0.35
 
 The latents are those of the page. Every message is answered twice, side by side and word by word: by the model as it is
-and by the model with the latent clamped to `dose` times the mean norm of the residual stream (the error kept), from the
-last token of the message on. Both answers share their random numbers. End with an empty line, `quit` or Ctrl-D; Ctrl-C
+and by the model with the latent clamped to `dose` times the mean norm of the residual stream (the error kept), at every
+position but the first. Both answers share their random numbers. End with an empty line, `quit` or Ctrl-D; Ctrl-C
 ends an answer. Messages do not see earlier ones.
 """
 
@@ -144,7 +144,7 @@ def chat(
         check_room(len(prompt), new_tokens, writer.config.max_position_embeddings)
         rows = torch.tensor([0, 0])
         sampler = Sampler(temperature, rows, seed, [])
-        steps = stream(writer, [prompt], rows, about["hook"], steering, new_tokens, sampler)
+        steps = stream(writer, [prompt], rows, about["hook"], steering, new_tokens, sampler, whole_prompt=True)
         special = set(tokenizer.all_special_ids)
 
         def texts(written: list[list[int]]) -> list[str]:

@@ -47,11 +47,11 @@ def calibrating(seeds: list[int]) -> bool:
 
 
 def topics(seeds: list[int], count: int) -> list[str]:
-    """Topics of the corpus, field by field: the second of every field, then the third and so on; in scoring the fourth,
-    the fifth and so on. (The first and seventh of a field are held out of the corpus.) UserError for too few."""
+    """Topics of the corpus, field by field: the second of every field, then the third and so on; in scoring the ninth,
+    then the tenth and so on. (The first and seventh of a field are held out of the corpus.) UserError for too few."""
     entry = corpus_entry("self-chat")
     assert isinstance(entry, SelfChat)
-    places = (1, 2, 5, 7) if calibrating(seeds) else (3, 4, 8, 9)
+    places = (1, 2, 5, 7) if calibrating(seeds) else (8, 9, 3, 4)
     found = [field[place] for place in places for field in entry.topics.values()][:count]
     if len(found) < count:
         raise UserError(f"self-chat has {len(found)} topics for steering, not {count}; lower concepts.count")

@@ -19,6 +19,7 @@ from replications.feature_steering.settings import (
     RANDOM_DIRECTION,
     RANDOM_LATENT,
     REMOVERS,
+    TOGETHER,
     UNSTEERED,
 )
 
@@ -28,6 +29,8 @@ NAMES = {
     PROBE: ("linear probe", "^", PALETTE[2]),
     OUTPUT: ("SAE latent, chosen by output", "o", PALETTE[0]),
     INPUT: ("SAE latent, chosen by input", "D", PALETTE[5]),
+    "sae_sum_4": ("sum of 4 SAE latents", ">", PALETTE[3]),
+    "sae_sum_32": ("sum of 32 SAE latents", "<", PALETTE[3]),
     RANDOM_LATENT: ("random live latent, chosen by output", "v", "0.45"),
     RANDOM_DIRECTION: ("random direction, chosen by output", "X", "0.65"),
     UNSTEERED: ("unsteered", "P", "0.8"),
@@ -37,26 +40,39 @@ WIDTH, LINES = 46, 7  # characters and lines of a transcript
 
 
 def takeover(doses: pd.DataFrame) -> Figure:
-    """Share of answers that take the topic up, and their perplexity, over the dose."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.0))
+    """Share of answers that take the topic up, and their perplexity, over the dose; and over how many latents are added
+    up in one direction."""
+    figure, (left, right, sums) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.9), width_ratios=(1.15, 1, 0.85))
+    unsteered = doses.loc[doses["method"] == UNSTEERED, "takeover"].iloc[0]
     for method in CURVES:
         name, marker, colour = NAMES[method]
         line = doses[doses["method"] == method].sort_values("dose")
         x = np.append(0.0, line["dose"])
-        unsteered = doses.loc[doses["method"] == UNSTEERED, "takeover"].iloc[0]
         left.plot(x, np.append(unsteered, line["takeover"]), marker + "-", color=colour, label=name, markersize=4)
         left.fill_between(line["dose"], line["low"], line["high"], color=colour, alpha=0.12, lw=0)
         right.plot(x, np.append(1.0, line["perplexity"]), marker + "-", color=colour, markersize=4)
     told = doses[doses["method"] == INSTRUCTION].iloc[0]
-    left.axhline(told["takeover"], color=NAMES[INSTRUCTION][2], linestyle="--", label=NAMES[INSTRUCTION][0])
     right.axhline(PERPLEXITY, color="0.4", linewidth=0.8, linestyle=":")
     right.text(0, PERPLEXITY * 1.03, "beyond: not counted", fontsize=6.5, color="0.35")
-    left.set(ylabel="answers that take the topic up", ylim=(0, 1), xlabel="dose (share of the residual norm)")
-    right.set(ylabel="perplexity, times unsteered", yscale="log", xlabel="dose (share of the residual norm)")
+    left.set(ylabel="answers that take the topic up", xlabel="dose (share of the norm)")
+    right.set(ylabel="perplexity, times unsteered", yscale="log", xlabel="dose (share of the norm)")
     ticks = [tick for tick in (1, 2, 3, 5, 10, 20, 50) if tick <= 1.2 * right.get_ylim()[1]]
     right.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     right.minorticks_off()
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    dose = doses.loc[doses["method"] == INPUT, "dose"].iloc[0]
+    steps = [INPUT, *TOGETHER, MEANS]
+    rows = [doses[(doses["method"] == method) & np.isclose(doses["dose"], dose)].iloc[0] for method in steps]
+    for place, (method, row) in enumerate(zip(steps, rows, strict=True)):
+        _, marker, colour = NAMES[method]
+        error = [[row["takeover"] - row["low"]], [row["high"] - row["takeover"]]]
+        sums.errorbar(place, row["takeover"], yerr=error, fmt=marker, color=colour, ecolor="k", capsize=2, markersize=5)
+    sums.set_xticks(range(len(steps)), ["1", *(str(count) for count in TOGETHER.values()), "means"])
+    sums.set(xlabel=f"latents added up, dose {dose:g}", xlim=(-0.5, len(steps) - 0.5))
+    top = max(0.5, 1.1 * float(doses["high"].max()))
+    for axes in (left, sums):
+        axes.axhline(told["takeover"], color=NAMES[INSTRUCTION][2], linestyle="--", label=NAMES[INSTRUCTION][0])
+        axes.set_ylim(0, min(1.0, top))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

@@ -31,6 +31,7 @@ from replications.feature_steering.settings import (
     REMOVING,
     SCORING,
     STEERED,
+    TOGETHER,
     UNSTEERED,
     Measure,
 )
@@ -41,7 +42,7 @@ MEASURES = {
     "score": ("1", "harmonic mean of words of the topic (0 to 2) and fluency (0 to 2)"),
     "gain": ("words", "different words of the topic in an answer, beyond the mean over the other topics"),
 }
-COMPARED = (OUTPUT, INPUT, MEANS, PROBE, INSTRUCTION)
+COMPARED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, INSTRUCTION)
 NULLS = (RANDOM_LATENT, RANDOM_DIRECTION, UNSTEERED)
 ORDER = (INSTRUCTION, MEANS, OUTPUT)
 """AxBench: prompt above difference of means above SAE."""
@@ -75,6 +76,7 @@ def measure(files: MeasureFiles, settings: Measure, run: RunInfo) -> None:
         for column in (*MEASURES, "added", "self")
     }
     metrics = effects(tables) | output_over_input(tables) | order(tables) | checks(about["checked"], settings)
+    metrics |= cosines(about["cosines"])
     if settings.removal:
         metrics |= removal(frame[frame["part"] == REMOVING], settings.removal.doses)
     write_metrics(files.metrics, metrics)
@@ -136,9 +138,17 @@ def order(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
     return found
 
 
+def cosines(found: dict[str, list[float]]) -> dict[str, Metric]:
+    """How far latents point where the difference of means does: the nearest decoder row, and sums of rows."""
+    return {
+        f"{name}_cosine": over_topics(np.array(values), "1", "cosine with the topic's difference of means")
+        for name, values in found.items()
+    }
+
+
 def checks(checked: dict[str, Any], settings: Measure) -> dict[str, Metric]:
-    """Whether words and judge know conversations that neither they nor any vector was made from; controls: the next
-    topic in the place of the own one."""
+    """Whether words and judge know conversations that they were not made from; controls: the next topic in the place of
+    the own one."""
     words, judge = np.array(checked["words"]), np.array(checked["judge"])
     topics = words.shape[1]
     texts = len(words) // topics

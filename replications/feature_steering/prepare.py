@@ -27,7 +27,7 @@ from common.saes.saelens import load_saelens
 from replications.feature_steering import vectors
 from replications.feature_steering.concepts import REQUESTS, asked, own_topics, topics
 from replications.feature_steering.latents import describe, raised_tokens
-from replications.feature_steering.settings import Prepare
+from replications.feature_steering.settings import TOGETHER, Prepare
 from replications.feature_steering.words import distinct_words, topic_words, vocabulary
 
 if TYPE_CHECKING:
@@ -129,11 +129,15 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
         "words": words,
         "of_token": known.of_token,
     }
-    records, output = [], output_map(model)
+    tensors |= {method: torch.zeros_like(tensors["diff_means"]) for method in TOGETHER}
+    records, output, nearest = [], output_map(model), torch.zeros(len(chosen))
     for place, (seed, sae) in enumerate(zip(seeds, saes, strict=True)):
         latents = sae.encode(here)
         own, generator = own_topics(len(chosen), place, len(seeds)), torch.Generator().manual_seed(seed)
-        best = vectors.reading(latents[:, :first])[own].topk(concepts.candidates, 1).indices
+        best = vectors.candidates(latents[:, :first], sae.W_dec, concepts.candidates)[own]
+        for method, count in TOGETHER.items():
+            tensors[method][own] = vectors.sum_of_rows(latents[:, :first], sae.W_dec, count)[own]
+        nearest[own] = (tensors["diff_means"] @ vectors.unit(sae.W_dec).T).amax(1)[own]
         live = (latents[:, :first].flatten(0, 2) > 0).sum(0) > first
         live[best.flatten()] = False
         tensors |= {
@@ -146,8 +150,10 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
             raised = raised_tokens(sae, latent, *output, tokenizer)
             values = latents[..., latent].flatten(0, 1)
             records.append(describe(latent, seed, values, written.flatten(0, 1), raised, tokenizer).model_dump())
-    checked = written[:, last:].flatten(0, 1)
-    judged = there[:, last:].mean(2).flatten(0, 1).double() @ weights + offset
+    along = {method: (tensors["diff_means"] * tensors[method]).sum(1).tolist() for method in TOGETHER}
+    left_out = [*range(first), *range(last, len(requests))]  # neither words nor judge come from these
+    checked = written[:, left_out].flatten(0, 1)
+    judged = there[:, left_out].mean(2).flatten(0, 1).double() @ weights + offset
     with atomic(files.prepared) as temporary:
         save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
     write_json(
@@ -161,6 +167,7 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
             "topics": chosen,
             "words": [[known.stems[one] for one in own if one >= 0] for own in words.tolist()],
             "latents": records,
+            "cosines": {"nearest_row": nearest.tolist(), **along},
             "checked": {"words": distinct_words(checked, known.of_token, words).tolist(), "judge": judged.tolist()},
         },
     )

@@ -1,6 +1,7 @@
-"""Step: a released SAE in the place of the dictionaries of `sparse_autoencoders`, for a hub model that has one.
+"""Step: a SAE of `config/saes.yaml` in the place of the dictionaries of `sparse_autoencoders`.
 
-Writes a folder of SAELens form for the registered SAE, the same for every seed, and an index of them.
+For the embedded model it is the reference dictionary, which this repository ships, for a hub model a released one.
+Writes a folder of SAELens form, the same for every seed, and an index of them.
 """
 
 import shutil
@@ -11,7 +12,7 @@ from common.core.step import Files, RunInfo, run_step
 from common.data.models import load_model
 from common.saes.harvest import check_hook
 from common.saes.index import Entry, write_index
-from common.saes.public import load_public
+from common.saes.public import entry, load_public
 from common.saes.saelens import save_saelens
 from replications.feature_steering.settings import Released
 
@@ -32,10 +33,11 @@ def release(files: ReleaseFiles, settings: Released, run: RunInfo) -> None:
     model, sae = files.manifest.parent, settings.sae
     found = load_public(sae, model=model.name)
     found.check_belongs(model.name, found.about.hook)
-    bridge = load_model(model, device=run.device)
-    check_hook(bridge, found.about.hook)
-    if found.d_in != bridge.cfg.d_model:
-        raise UserError(f"SAE {sae} reads {found.d_in} dimensions and {model.name} has {bridge.cfg.d_model}")
+    if entry(sae).repository is not None:
+        bridge = load_model(model, device=run.device)
+        check_hook(bridge, found.about.hook)
+        if found.d_in != bridge.cfg.d_model:
+            raise UserError(f"SAE {sae} reads {found.d_in} dimensions and {model.name} has {bridge.cfg.d_model}")
     names = [f"{sae}-s{seed}" for seed in run.seeds]
     for name in names:
         folder = files.index.parent / name

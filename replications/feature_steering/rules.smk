@@ -1,6 +1,6 @@
 # Feature steering: prepare (topics, vectors, words, judge) -> steer (answers, a job for each seed) -> measure -> figures,
-# page. The SAEs, one a seed, come from `sparse_autoencoders`, whose steps run first; those of a hub model from
-# `config/saes.yaml` (`release`).
+# page. The SAE is that of `config/saes.yaml` (`release`): the shipped reference dictionary, or a hub model's. A model
+# without one there takes those of `sparse_autoencoders`, one a seed, whose steps run first.
 from common.engine.rules import Steps, captions, figure_files
 from replications.feature_steering.sae_source import either, memory, of_model, released
 

@@ -11,7 +11,9 @@ Count = Annotated[int, Field(ge=1)]
 OUTPUT, INPUT, MEANS, PROBE = "sae_output", "sae_input", "diff_means", "probe"
 RANDOM_LATENT, RANDOM_DIRECTION = "random_latent", "random_direction"
 UNSTEERED, INSTRUCTION = "unsteered", "instruction"
-STEERED = (OUTPUT, INPUT, MEANS, PROBE, RANDOM_LATENT, RANDOM_DIRECTION)
+TOGETHER = {f"sae_sum_{count}": count for count in (4, 32)}
+"""How many latents are added up in one direction."""
+STEERED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, RANDOM_LATENT, RANDOM_DIRECTION)
 LATENTS = (OUTPUT, INPUT, RANDOM_LATENT)
 """Methods that clamp a latent; the others add a vector."""
 POOLS = (OUTPUT, RANDOM_LATENT, RANDOM_DIRECTION)

@@ -63,23 +63,26 @@ def show(files: ShowFiles, settings: Show, run: RunInfo) -> None:
 
 
 def questions(own: pd.DataFrame, settings: Show) -> list[dict[str, Any]]:
-    """The questions that the topic's latent answered at every dose, with all answers and the unsteered one."""
+    """The questions answered at every dose, with all answers of the latent and of the difference of means, and the
+    unsteered one."""
     found = []
     for asked in own["asked"].unique():
-        answers = own[(own["method"] == OUTPUT) & (own["asked"] == asked)].sort_values("dose")
-        if len(answers) < len(settings.writing.doses):
+        answers = {
+            method: own[(own["method"] == method) & (own["asked"] == asked)].sort_values("dose")
+            for method in (OUTPUT, MEANS)
+        }
+        if min(map(len, answers.values())) < len(settings.writing.doses):
             continue
         unsteered = own[(own["method"] == UNSTEERED) & (own["asked"] == asked)].iloc[0]
-        found.append(
-            {
-                "asked": asked,
-                "unsteered": unsteered["text"],
-                "answers": [
-                    {"dose": float(row["dose"]), "text": row["text"], "takeover": bool(row["takeover"])}
-                    for _, row in answers.iterrows()
-                ],
-            }
-        )
+        each = {
+            method: [
+                {"dose": float(row["dose"]), "text": row["text"], "takeover": bool(row["takeover"])}
+                for _, row in rows.iterrows()
+            ]
+            for method, rows in answers.items()
+        }
+        one = {"asked": asked, "unsteered": unsteered["text"], "answers": each[OUTPUT], "means": each[MEANS]}
+        found.append(one)
     return found[: settings.demonstration.questions]
 
 

@@ -42,6 +42,7 @@ from replications.feature_steering.settings import (
     REMOVING,
     SCORING,
     STEERED,
+    TOGETHER,
     UNSTEERED,
     Fluency,
     Steer,
@@ -77,6 +78,7 @@ def arms(prepared: dict[str, Tensor], seed: int, own: list[int]) -> dict[str, Ar
         INPUT: Arm(latent=by_topic(prepared[f"sae_input.{seed}"])),
         MEANS: Arm(direction=prepared["diff_means"]),
         PROBE: Arm(direction=prepared["probe"]),
+        **{method: Arm(direction=prepared[method]) for method in TOGETHER},
     }
 
 

@@ -4,7 +4,9 @@ diff_means        mean token of the topic minus mean token of the others (Marks 
 probe             weights of a ridge regression on conversation means
 sae_input         the latent that reads the topic best: share of its value that falls on the topic's conversations,
                   times the share of these on which it fires
-sae_output        of a pool of such latents, the one that makes the model write about the topic (`steer`)
+sae_output        of a pool of latents, such ones and those that topics raise most, the one that makes the model write
+                  about the topic (`steer`)
+sae_sum_<n>       sum of the n decoder rows that the topic raises most, each as far as the topic raises its latent
 random_latent     of a pool of random live latents of equal size, chosen in the same way
 random_direction  of a pool of Gaussian directions with the covariance of the tokens, chosen in the same way
 unselected_latent a random live latent that nobody chose
@@ -50,6 +52,35 @@ def reading(latents: Float[Tensor, "topic text pos d_sae"]) -> Float[Tensor, "to
     means, fires = texts.mean(1), (texts > 0).float().mean(1)
     others = (means.sum(0) - means) / (len(means) - 1)
     return fires * means / (means + OTHERS * others + LEAST * means.max())
+
+
+def raised(
+    latents: Float[Tensor, "topic text pos d_sae"], rows: Float[Tensor, "d_sae d_model"]
+) -> Float[Tensor, "topic d_sae"]:
+    """How far each topic raises each latent over the other topics, as a length in the residual stream."""
+    means = reduce(latents, "topic text pos d_sae -> topic d_sae", "mean")
+    return (means - (means.sum(0) - means) / (len(means) - 1)).relu() * rows.norm(dim=1)  # type: ignore[no-any-return]
+
+
+def candidates(
+    latents: Float[Tensor, "topic text pos d_sae"], rows: Float[Tensor, "d_sae d_model"], count: int
+) -> Int[Tensor, "topic candidate"]:
+    """For each topic the latent that reads it best, and the others that it raises most."""
+    best = reading(latents).argmax(1, keepdim=True)
+    others = raised(latents, rows).scatter(1, best, -1.0).topk(count - 1, 1).indices
+    return torch.cat([best, others], 1)
+
+
+def sum_of_rows(
+    latents: Float[Tensor, "topic text pos d_sae"], rows: Float[Tensor, "d_sae d_model"], count: int
+) -> Float[Tensor, "topic d_model"]:
+    """What the `count` latents that the topic raises most, over the other topics, write together; unit length.
+
+    With all latents, falling ones too, this would be the difference of means but for the SAE's error.
+    """
+    up = raised(latents, rows)
+    best = up.topk(min(count, up.shape[1]), dim=1)
+    return unit(torch.zeros_like(up).scatter(1, best.indices, best.values) @ unit(rows))
 
 
 def random_latents(live: Bool[Tensor, " d_sae"], count: int, generator: torch.Generator) -> Int[Tensor, " count"]:

@@ -1,7 +1,7 @@
 """Writing answers under interventions, and reading them again with the unsteered model.
 
-Latents are clamped (Templeton et al. 2024), vectors added (Turner et al. 2023; AxBench), from the last prompt token on,
-at every position that is written; never at position 0. A dose is a length over the mean norm of the residual stream, so
+Latents are clamped (Templeton et al. 2024), vectors added (Turner et al. 2023; AxBench), at every position of prompt
+and answer but the first, an attention sink. A dose is a length over the mean norm of the residual stream, so
 all methods move an activation about equally far. All answers to one question about one topic share their random
 numbers, and so does the unsteered answer.
 """
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.core.step import track
-from common.interp.generation import ROWS, Sampler, begin, edited, generate, reread, unembedded
+from common.interp.generation import ROWS, Sampler, begin, behind_first, edited, generate, reread, unembedded
 from common.saes.sae import Sae
 from common.saes.steering import Steering
 from replications.feature_steering.settings import INSTRUCTION, UNSTEERED, Writing
@@ -92,7 +92,14 @@ class Writer:
                 )
                 prompts = [self.prompts[place] for place in asked.tolist()]
                 written[part] = generate(
-                    self.model, prompts, at, self.sae.about.hook, edit, self.writing.new_tokens, sampler
+                    self.model,
+                    prompts,
+                    at,
+                    self.sae.about.hook,
+                    edit,
+                    self.writing.new_tokens,
+                    sampler,
+                    whole_prompt=True,
                 )
         return written
 
@@ -155,9 +162,14 @@ def expected(
     model: "PreTrainedModel", prompts: list[list[int]], rows: Int[Tensor, " row"], texts: Int[Tensor, "row new"],
     hook: str, edit: Steering | None, tokens: Float[Tensor, "d_vocab topic"],
 ) -> tuple[Float[Tensor, "row topic"], Float[Tensor, " row"]]:  # fmt: skip
-    """Mean probability of `tokens` at the positions of given texts, and nats per token of the texts, under an edit from
-    the last prompt token on."""
-    begun = begin(model, prompts, rows)
+    """Mean probability of `tokens` at the positions of given texts, and nats per token of the texts, under an edit of
+    prompt and text, the first position excepted."""
+    if edit is None:
+        begun = begin(model, prompts, rows)
+    else:
+        own = [prompts[row] for row in rows.tolist()]
+        with edited(model, hook, behind_first(edit, own)):
+            begun = begin(model, own, torch.arange(len(rows)))
     read = torch.cat([begun.last, texts.to(begun.last.device)], 1)
     with edited(model, hook, edit) if edit is not None else contextlib.nullcontext():
         hidden = model.base_model(

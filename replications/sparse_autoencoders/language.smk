@@ -171,3 +171,26 @@ use rule browse as browse_rest with:
     resources:
         mem_mb=6000,
         runtime=120,
+
+
+if config["reference"]:
+
+    # The dictionary that the repository ships (config/saes.yaml), made again and compared with the shipped one.
+    use rule step as reference with:
+        input:
+            manifest="<models>/{model}/manifest.json",
+            docs="<corpora>/python-docs/manifest.json",
+            chat="<corpora>/self-chat/manifest.json",
+            registry="config/saes.yaml",
+        output:
+            index="<results>/{model}/reference/saes/index.json",
+            metrics="<results>/{model}/reference/metrics.json",
+            topics="<results>/{model}/reference/topics.csv",
+        log:
+            "<logs>/{model}/reference.log",
+        resources:
+            **ON_GPU,
+            mem_mb=5500,
+            runtime=240,
+        params:
+            **STEP("reference", config["reference"]),

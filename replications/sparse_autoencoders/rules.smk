@@ -8,6 +8,7 @@ SEEDS = config["seeds"][: config["most_seeds"]]
 STEP = Steps("replications.sparse_autoencoders", {**config, "seeds": SEEDS})
 STEP_OF_ALL_SEEDS = Steps("replications.sparse_autoencoders", config)
 CAPTIONS = "replications/sparse_autoencoders/captions"
+REFERENCE = ["<results>/{model}/reference/metrics.json"] if config["reference"] else []
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 TOY_FIGURES = {
     "Planted dictionaries": {"planted": ["planted"]},
@@ -114,6 +115,7 @@ rule figures:
 
 rule metrics:
     input:
+        expand(REFERENCE, model=config["models"]),
         expand("<results>/toy/{part}/metrics.json", part=parts(TOY_FIGURES)),
         expand(
             "<results>/{model}/{part}/metrics.json",

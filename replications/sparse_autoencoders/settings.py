@@ -116,6 +116,21 @@ class MeasureLanguage(Strict):
     evaluation: Evaluation
 
 
+class Reference(Strict):
+    """The dictionary that the repository ships."""
+
+    layer: Annotated[int, Field(ge=1)] = Field(description="the residual stream before this layer is studied")
+    rounds: Annotated[int, Field(ge=2)] = Field(description="conversations written on each topic; one more is left out")
+    most_topics: Count | None = Field(description="of the corpus; null for all")
+    new_tokens: Count = Field(description="tokens of each conversation")
+    docs_tokens: Count = Field(description="most tokens of python-docs")
+    chat_tokens: Count = Field(description="most tokens of self-chat")
+    width: Count = Field(description="d_sae")
+    sparsity: Count = Field(description="k of BatchTopK")
+    seed: int
+    training: Training
+
+
 class Settings(Strict):
     """All parts."""
 
@@ -126,6 +141,7 @@ class Settings(Strict):
     synth_bench: SynthBench
     corpora: Corpora
     sweep: Sweep
+    reference: Reference | None = Field(description="null: the shipped dictionary is not made again")
     evaluation: Evaluation
 
     @model_validator(mode="after")

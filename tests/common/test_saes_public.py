@@ -109,6 +109,28 @@ def test_released_saes_load_by_name(register, repository, tmp_path):
         public.load_public("jb")
 
 
+def test_a_dictionary_that_is_shipped_needs_no_hub(register, repository, tmp_path, monkeypatch):
+    saes = yaml.safe_load(register.read_text())["saes"]
+    own = saes["jb"] | {"centred": False, "folder": "shipped", "model": "mine"}
+    (tmp_path / "shipped").mkdir()
+    for path in (repository / HOOK).iterdir():
+        (tmp_path / "shipped" / path.name).write_bytes(path.read_bytes())
+    register.write_text(yaml.safe_dump({"saes": {"own": own | {"repository": None, "revision": None}}}))
+    monkeypatch.setattr(public, "ROOT", tmp_path)
+    assert (public.shipped("mine", HOOK), public.shipped("mine", "other"), public.shipped("gpt2", HOOK)) == (
+        "own",
+        None,
+        None,
+    )
+    public.load_public("own").check_belongs("mine", HOOK)
+    (tmp_path / "shipped" / "cfg.json").write_text("{}")
+    with pytest.raises(UserError, match=r"cfg.json is damaged or was changed.*git checkout shipped"):
+        public.load_public("own")
+    register.write_text(yaml.safe_dump({"saes": {"own": own | {"repository": None}}}))
+    with pytest.raises(UserError, match="a repository on the hub and its revision go together"):
+        public.load_public("own")
+
+
 def test_centring_moves_into_the_encoder():
     x = torch.randn(50, D, generator=torch.Generator().manual_seed(2)) + 1
     for one in (sae(), replace(sae(), centred=False), sae("gated", r_mag=torch.ones(F) / 2, b_mag=torch.ones(F))):

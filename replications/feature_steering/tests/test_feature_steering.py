@@ -23,6 +23,7 @@ from replications.feature_steering.settings import (
     POOLS,
     SCORING,
     STEERED,
+    TOGETHER,
     UNSTEERED,
     Fluency,
     Steer,
@@ -67,6 +68,14 @@ def test_vectors_judge_and_latents_find_a_planted_direction_and_nulls_do_not():
     fresh = planted(seed=5).mean(2).double() @ probe + offset
     assert torch.equal(fresh.mean(1).argmax(1), torch.arange(TOPICS))
     assert vectors.reading(x.relu()).argmax(1).tolist() == [11, 10, 9, 8]
+    pool = vectors.candidates(x.relu(), torch.eye(D), 3)
+    assert pool[:, 0].tolist() == [11, 10, 9, 8]
+    assert all(len(set(own)) == 3 for own in pool.tolist())
+    alone = vectors.sum_of_rows(x.relu(), torch.eye(D), 1)
+    assert torch.allclose(alone, axes, atol=1e-6), "the latent that the topic raises most"
+    means = x.relu().mean((1, 2))
+    raised = (means - (means.sum(0) - means) / (TOPICS - 1)).relu()
+    assert torch.allclose(vectors.sum_of_rows(x.relu(), 2 * torch.eye(D), 64), vectors.unit(raised), atol=1e-6)
     silent = x.relu()
     silent[..., 11] = 0
     assert float(vectors.reading(silent)[0, 11]) == 0
@@ -169,7 +178,7 @@ def test_gibberish_earns_no_output_score():
 def test_every_method_moves_an_activation_by_the_dose():
     sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), 2 * torch.eye(D), torch.zeros(D))
     prepared = {"norm": torch.tensor([10.0]), "diff_means": torch.eye(D)[:2], "probe": torch.eye(D)[2:4]}
-    prepared |= {f"pool.{one}.3": torch.arange(2) for one in POOLS}
+    prepared |= {f"pool.{one}.3": torch.arange(2) for one in POOLS} | {one: torch.eye(D)[:2] for one in TOGETHER}
     prepared["pool.random_direction.3"] = torch.eye(D)[4:6]
     prepared |= {"sae_input.3": torch.tensor([5]), "of_token": torch.zeros(2).long(), "words": torch.zeros(2, 1).long()}
     methods = steer.arms(prepared, 3, [1])

@@ -26,6 +26,10 @@ def latent(topic="horses", **more):
                     {"dose": 0.2, "text": "no & less", "takeover": False},
                     {"dose": 0.35, "text": "Horses <b>ride</b>", "takeover": True},
                 ],
+                "means": [
+                    {"dose": 0.2, "text": "no", "takeover": False},
+                    {"dose": 0.35, "text": "a <u>horse</u>", "takeover": True},
+                ],
             }
         ],
     }  # fmt: skip
@@ -46,6 +50,7 @@ def test_the_page_escapes_what_models_say_and_marks_the_words_of_the_topic(tmp_p
     assert "&lt;i&gt;plain" in text
     assert "&lt;topic&gt;" in text
     assert "<mark>Horses</mark> &lt;b&gt;<mark>ride</mark>&lt;/b&gt;" in text
+    assert "a &lt;u&gt;<mark>horse</mark>" in text
     assert "http" not in text
     assert text.count('type="radio"') == 4
     assert text.count(" checked") == 2, "the dial stands at the common dose"

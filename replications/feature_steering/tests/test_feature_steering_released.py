@@ -1,5 +1,7 @@
 """A released SAE in the place of own dictionaries."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -41,6 +43,12 @@ def test_the_judge_of_a_released_sae_stands_behind_it():
     assert memory("gemma-2-2b-it") > 1.5 * memory("gpt2") > memory("my-model")
 
 
+def test_the_embedded_model_takes_the_shipped_dictionary():
+    mine, model = {"judge_layer": 22, "count": 3}, "smollm2-135m-instruct-q4_1"
+    assert of_model(model, mine, "own") == {"concepts": mine, "sae": "smollm2-res-14"}
+    assert (either(model, "registered", "own"), memory(model)) == ("registered", memory("my-model"))
+
+
 @pytest.mark.model
 def test_text_begins_with_the_token_of_the_tokenizer(model_folder):
     tokenizer = load_tokenizer(model_folder)
@@ -76,6 +84,7 @@ def test_a_released_sae_takes_the_place_of_own_ones(model_folder, tmp_path, monk
     save(model, tokenizer, manifest, origin=origin, processing="random weights")
     manifest.write_text(manifest.read_text().replace("tiny-tiny", "tiny"))
     monkeypatch.setattr(released, "load_public", lambda name, model: dictionary(model))
+    monkeypatch.setattr(released, "entry", lambda name: SimpleNamespace(repository="owner/name"))
 
     index = tmp_path / "released" / "index.json"
     run = RunInfo(scale="smoke", seeds=[0, 1], device="cpu")
