@@ -141,7 +141,10 @@ if config["chains"]:
 
 if config["natural_text"]:
     FIGURES["Framework"] = {"framework": ["path_orders", "skip_trigrams"]}
-    FIGURES["Natural text"] = {"text_training": ["text_training"]}
+    FIGURES["Natural text"] = {
+        "text_training": ["text_phase_change", "text_paths", "text_slopes"],
+        "text_ablations": ["text_ablations"],
+    }
 
     include: "text.smk"
 

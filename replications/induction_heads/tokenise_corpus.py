@@ -1,9 +1,9 @@
 """Step: documents of the corpus as tokens of a small vocabulary that is learned here by byte-pair encoding.
 
 Small models need a small vocabulary: with the language model's own, their embeddings would hold nearly all weights.
-Out: one file with the training stream and the first tokens of held-out documents, and the vocabulary's texts. Training
-documents come in a random order, with the document token between them. Calibration seeds get other held-out packages
-than scoring seeds.
+Out: one file with the training stream and one stretch of each of some held-out documents, from a random place, and the
+vocabulary's texts. Training documents come in a random order, with the document token between them. Calibration seeds
+get other held-out packages than scoring seeds.
 """
 
 from pathlib import Path
@@ -33,18 +33,18 @@ def tokenise_corpus(files: TokeniseFiles, settings: Tokens, run: RunInfo) -> Non
     tokenizer = learned(texts, settings.d_vocab)
     stream = stream_of(tokenizer, texts)
     split = judging_split(run.seeds)
-    rows = [
-        [0, *one.ids[: settings.length - 1]]
-        for one in tokenizer.encode_batch([document.text for document in read_corpus(files.corpus.parent, split)])
-        if len(one.ids) >= settings.length - 1
-    ]
+    texts_held = [document.text for document in read_corpus(files.corpus.parent, split)]
+    rows = [one.ids for one in tokenizer.encode_batch(texts_held) if len(one.ids) >= settings.length]
     if len(rows) < settings.held_out:
         raise UserError(
             f"only {len(rows)} held-out documents have {settings.length} tokens; lower 'held_out' or 'length'"
         )
-    order = np.random.default_rng(1).permutation(len(rows))[: settings.held_out]
+    rng = np.random.default_rng(1)
+    chosen = [rows[index] for index in rng.permutation(len(rows))[: settings.held_out]]
+    starts = [int(rng.integers(len(row) - settings.length + 1)) for row in chosen]
+    stretches = [row[start : start + settings.length] for row, start in zip(chosen, starts, strict=True)]
     with atomic(files.tokens) as temporary:
-        held_out = np.array([rows[index] for index in order], dtype=np.int32)
+        held_out = np.array(stretches, dtype=np.int32)
         save_file({"train": np.array(stream, dtype=np.int32), "held_out": held_out}, temporary)
     write_json(files.vocabulary, token_texts(tokenizer))
     print(f"{len(texts)} documents, {len(stream)} tokens, vocabulary of {tokenizer.get_vocab_size()}")
