@@ -148,7 +148,7 @@ class Tokens(Strict):
     d_vocab: Annotated[int, Field(ge=64)] = Field(description="tokens in the vocabulary, learned by byte-pair encoding")
     characters: Annotated[int, Field(ge=10_000)] = Field(description="characters of the training split that are used")
     length: Annotated[int, Field(ge=16)] = Field(description="tokens of a sequence; also the context of the models")
-    held_out: Annotated[int, Field(ge=4)] = Field(description="held-out stretches, at most one of a document")
+    held_out: Annotated[int, Field(ge=4)] = Field(description="held-out documents; two stretches of each are read")
     repeats: Annotated[int, Field(ge=4)] = Field(description="held-out repeats of random tokens")
 
 

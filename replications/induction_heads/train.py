@@ -27,6 +27,7 @@ class Task(NamedTuple):
 
     shape: Architecture
     text: Text
+    start: Weights
     batch: Callable[[int, int], Int[Tensor, "batch pos"]]
     """training batch of a seed at a step"""
     measure: Callable[[Weights], Weights]
@@ -54,7 +55,7 @@ def train_models(
     measure_at = sorted({*range(0, steps, settings.measure_every), *snapshots_at})
     job = Job(
         name=name,
-        weights={key: value.to(device) for key, value in initial_weights(shape, seeds).items()},
+        weights={key: value.to(device) for key, value in task.start.items()},
         loss=loss,
         measure=task.measure,
         measure_at=measure_at,
@@ -74,18 +75,18 @@ def train_arm(files: TrainFiles, settings: TrainArm, run: RunInfo) -> None:
     """Trains the first `arm.seeds` seeds of the run. UserError for data that cannot repeat."""
     arm, training, text = settings.arm, settings.training, settings.training.text
     check(text)
-    shape = architecture(arm, training.sizes, text)
+    shape, seeds = architecture(arm, training.sizes, text), run.seeds[: arm.seeds]
     once = one_shot(text, training.held_out, TRACKING).to(run.device)
     reading = periodic_held_out(text, training.held_out, TRACKING).to(run.device)
     task = Task(
         shape=shape,
         text=text,
+        start=initial_weights(shape, seeds),
         batch=lambda seed, step: periodic(text, training.optimisation.batch, seed, step),
         measure=lambda weights: track(weights, once, reading, shape),
     )
     steps = round(arm.duration * training.optimisation.steps)
     optimisation = training.optimisation.model_copy(update={"steps": steps})
-    seeds = run.seeds[: arm.seeds]
     trained = train_models(files.models.stem, task, seeds, training, optimisation, rate=arm.rate, device=run.device)
     save_arm(files.models, trained)
 
