@@ -6,7 +6,6 @@ from replications.induction_heads import circuit_figures, text_figures, training
 PLANS = {
     "phase_change/co_occurrence": Plan(training_figures.co_occurrence, ("curves.csv",)),
     "phase_change/loss_curves": Plan(training_figures.loss_curves, ("curves.csv",)),
-    "phase_change/index_slopes": Plan(training_figures.index_slopes, ("indices.csv",)),
     "phase_change/head_scores": Plan(training_figures.head_scores, ("heads.csv",)),
     "phase_change/paths": Plan(training_figures.paths, ("paths.csv",)),
     "sweep/sweep": Plan(training_figures.sweep, ("curves.csv", "times.csv")),

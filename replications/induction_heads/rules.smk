@@ -12,7 +12,6 @@ HELD_OUT = {"held_out": config["training"]["held_out"]}
 PHASE_CHANGE = [
     "co_occurrence",
     "loss_curves",
-    "index_slopes",
     "head_scores",
     "paths",
 ]
@@ -55,7 +54,6 @@ use rule step as measure_phase_change with:
     output:
         metrics=f"{TOY}/phase_change/metrics.json",
         curves=f"{TOY}/phase_change/curves.csv",
-        indices=f"{TOY}/phase_change/indices.csv",
         heads=f"{TOY}/phase_change/heads.csv",
         paths=f"{TOY}/phase_change/paths.csv",
     log:
@@ -63,10 +61,7 @@ use rule step as measure_phase_change with:
     params:
         **STEP(
             "measure_phase_change",
-            {
-                "indices": config["phase_change"],
-                "warmup": config["training"]["optimisation"]["warmup"],
-            },
+            {"warmup": config["training"]["optimisation"]["warmup"]},
             run=False,
         ),
 

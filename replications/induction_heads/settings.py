@@ -74,17 +74,9 @@ class TrainArm(Strict):
     training: Training
 
 
-class Indices(Strict):
-    """In-context scores: loss at a late minus loss at an early context index, for all pairs."""
-
-    late: Annotated[list[int], Field(min_length=1)] = Field(description="late context indices")
-    early: Annotated[list[int], Field(min_length=1)] = Field(description="early context indices")
-
-
 class MeasurePhaseChange(Strict):
     """What `measure_phase_change` reads."""
 
-    indices: Indices
     warmup: int = Field(description="steps of warm-up in training")
 
 
@@ -246,7 +238,6 @@ class Settings(Strict):
 
     training: Training
     arms: dict[ArmName, Arm | None]
-    phase_change: Indices
     heads: Chosen
     ablations: Chosen | None
     sweep: Sweep | None
