@@ -79,11 +79,14 @@ def _end(curves: Curves) -> Seeds:
 
 
 def half_times(steps: Float[np.ndarray, " step"], curves: Curves, least: float) -> Seeds:
-    """Step at which each curve first passes half of its final value; the last step if that is below `least`."""
+    """Step at which each curve first passes half of its final value; the last step if that is below `least`.
+
+    At least 1, so that logarithms exist.
+    """
     ends = _end(curves)
     return np.array(
         [
-            first_crossing(steps, one, end / 2) if end >= least else steps[-1]
+            max(1.0, first_crossing(steps, one, end / 2)) if end >= least else steps[-1]
             for one, end in zip(curves, ends, strict=True)
         ]
     )
@@ -106,7 +109,7 @@ def share_in_window(steps: Float[np.ndarray, " step"], curve: Float[np.ndarray, 
 
 def apart(times: Seeds, others: Seeds) -> list[float]:
     """|ln(time / other time)|, seed by seed."""
-    return [abs(float(value)) for value in np.log(np.maximum(times, 1) / np.maximum(others, 1))]
+    return [abs(float(value)) for value in np.log(times / others)]
 
 
 def _compared(values: Seeds, unit: str, formula: str, controls: dict[str, Seeds] | None = None) -> Metric:
