@@ -80,7 +80,7 @@ use rule step as ablate_text with:
     log:
         "<logs>/ablate_text.log",
     resources:
-        mem_mb=2500,
+        mem_mb=4000,
         runtime=30,
     params:
         **STEP(
