@@ -91,7 +91,6 @@ def track(weights: Weights, once: HeldOut, periodic: HeldOut, shape: Architectur
         "gain": gain(on_once, once),
         "loss": on_periodic.mean((1, 2)),
         "repeat_loss": loss_on_repeats(on_once, once),
-        "index_loss": on_periodic.mean(1),
         "token_loss": on_periodic.flatten(1)[:, :: max(1, on_periodic[0].numel() // PATH_TOKENS)][:, :PATH_TOKENS],
         "copying": copying(written(weights, shape)),
         **scores(patterns(cache, shape), once),

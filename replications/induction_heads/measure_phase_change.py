@@ -1,8 +1,8 @@
 """Step: the phase change of every arm: in-context gain, its abruptness, the loss bump, and the heads that appear.
 
 Olsson et al. 2022, arguments 1 and 2. Metrics are per arm, over seeds, against one layer with plain keys and against
-the same models before any change. `curves` has one row per arm, seed and measurement, `indices` the loss by context
-index, `heads` the scores of every head along training, `paths` the way of every model through per-token losses.
+the same models before any change. `curves` has one row per arm, seed and measurement, `heads` the scores of every head
+along training, `paths` the way of every model through per-token losses.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ from replications.induction_heads.curves import (
     transition,
     turn_off,
 )
-from replications.induction_heads.settings import Indices, MeasurePhaseChange
+from replications.induction_heads.settings import MeasurePhaseChange
 
 Seeds = Float[np.ndarray, " seed"]
 HEAD_SCORES = ("prefix", "previous", "duplicate", "copying")
@@ -68,7 +68,6 @@ class MeasurePhaseChangeFiles(Files):
     arms: list[Path]
     metrics: Path
     curves: Path
-    indices: Path
     heads: Path
     paths: Path
 
@@ -81,7 +80,7 @@ def measure_phase_change(files: MeasurePhaseChangeFiles, settings: MeasurePhaseC
     values = {name: _read(arm, settings.warmup) for name, arm in arms.items()}
     for name, ways in _turns(arms, components, settings.warmup).items():
         values[name]["turn_off"] = ways
-    found = _index_scores(arms, settings.indices) | _times(values)
+    found = _times(values)
     for name, of_arm in values.items():
         for what, quantity in QUANTITIES.items():
             controls = {}
@@ -92,7 +91,6 @@ def measure_phase_change(files: MeasurePhaseChangeFiles, settings: MeasurePhaseC
             found[f"{what}_{name}"] = _compared(of_arm[what], quantity, controls)
     write_metrics(files.metrics, found)
     write_table(files.curves, [row for name, arm in arms.items() for row in _curve_rows(name, arm)])
-    write_table(files.indices, [row for name, arm in arms.items() for row in _index_rows(name, arm)])
     write_table(files.heads, [row for name, arm in arms.items() for row in _head_rows(name, arm)])
     write_table(files.paths, _path_rows(arms, components, shares))
 
@@ -135,22 +133,6 @@ def _read(arm: ArmResult, warmup: int) -> dict[str, Seeds]:
     return found
 
 
-def _index_scores(arms: dict[str, ArmResult], indices: Indices) -> dict[str, Metric]:
-    """In-context score of every pair of indices, and its advantage over one layer at the pair where it is smallest."""
-    pairs = [(late, early) for late in indices.late for early in indices.early]
-    scores, found = {}, {}
-    for name, arm in arms.items():
-        final = arm.measured("index_loss")[-1].double().numpy()
-        scores[name] = np.stack([final[:, late] - final[:, early] for late, early in pairs])
-        for (late, early), values in zip(pairs, scores[name], strict=True):
-            text = f"loss at context index {late} minus index {early}"
-            found[f"icl_{late}_{early}_{name}"] = over_seeds(values.tolist(), unit="nats", formula=text)
-    gaps = scores[PLAIN] - scores[BASE]
-    text = "in-context score of 2 layers minus 1 layer; the pair of indices where it is weakest"
-    controls = {"neighbouring_seeds": (gaps - np.roll(gaps, 1, axis=1)).max(0)}
-    return found | {"icl_gap_weakest_pair": _compared(gaps.max(0), Quantity("nats", text), controls)}
-
-
 def _times(values: dict[str, dict[str, Seeds]]) -> dict[str, Metric]:
     """How much earlier two layers change with smeared keys than with plain keys in the other seeds."""
     if SMEARED not in values:
@@ -190,15 +172,6 @@ def _curve_rows(name: str, arm: ArmResult) -> list[dict[str, object]]:
                 | {what: values[i] for what, values in curves.items()}
             )
     return rows
-
-
-def _index_rows(name: str, arm: ArmResult) -> list[dict[str, object]]:
-    mean = arm.measured("index_loss").double().mean(1).numpy()
-    return [
-        {"arm": name, "step": step, "index": index, "loss": mean[i, index]}
-        for i, step in enumerate(arm.measure_at)
-        for index in range(mean.shape[1])
-    ]
 
 
 def _head_rows(name: str, arm: ArmResult) -> list[dict[str, object]]:

@@ -12,7 +12,6 @@ HELD_OUT = {"held_out": config["training"]["held_out"]}
 PHASE_CHANGE = [
     "co_occurrence",
     "loss_curves",
-    "index_slopes",
     "head_scores",
     "paths",
 ]
@@ -55,7 +54,6 @@ use rule step as measure_phase_change with:
     output:
         metrics=f"{TOY}/phase_change/metrics.json",
         curves=f"{TOY}/phase_change/curves.csv",
-        indices=f"{TOY}/phase_change/indices.csv",
         heads=f"{TOY}/phase_change/heads.csv",
         paths=f"{TOY}/phase_change/paths.csv",
     log:
@@ -63,10 +61,7 @@ use rule step as measure_phase_change with:
     params:
         **STEP(
             "measure_phase_change",
-            {
-                "indices": config["phase_change"],
-                "warmup": config["training"]["optimisation"]["warmup"],
-            },
+            {"warmup": config["training"]["optimisation"]["warmup"]},
             run=False,
         ),
 
@@ -141,7 +136,10 @@ if config["chains"]:
 
 if config["natural_text"]:
     FIGURES["Framework"] = {"framework": ["path_orders", "skip_trigrams"]}
-    FIGURES["Natural text"] = {"text_training": ["text_training"]}
+    FIGURES["Natural text"] = {
+        "text_training": ["text_phase_change", "text_paths", "text_slopes"],
+        "text_ablations": ["text_ablations"],
+    }
 
     include: "text.smk"
 

@@ -74,17 +74,9 @@ class TrainArm(Strict):
     training: Training
 
 
-class Indices(Strict):
-    """In-context scores: loss at a late minus loss at an early context index, for all pairs."""
-
-    late: Annotated[list[int], Field(min_length=1)] = Field(description="late context indices")
-    early: Annotated[list[int], Field(min_length=1)] = Field(description="early context indices")
-
-
 class MeasurePhaseChange(Strict):
     """What `measure_phase_change` reads."""
 
-    indices: Indices
     warmup: int = Field(description="steps of warm-up in training")
 
 
@@ -129,13 +121,17 @@ class Chains(Strict):
 
 
 class TextArm(Strict):
-    """What distinguishes one kind of model; keys are plain and positions shortformer, as in the paper."""
+    """What distinguishes one kind of model; positions are shortformer, as in the paper."""
 
     n_layers: Annotated[int, Field(ge=1, le=6)] = Field(description="attention layers; at least one")
+    keys: Literal["plain", "smeared"] = Field(description="smeared: every key is mixed with its predecessor")
     mlp: Literal["none", "relu"] = Field(description="what follows every attention layer")
     d_model: Annotated[int, Field(ge=4)] = Field(description="width of the residual stream")
     n_heads: Annotated[int, Field(ge=1)] = Field(description="heads of a layer")
     d_head: Annotated[int, Field(ge=1)] = Field(description="width of a head")
+    seeds: Annotated[int, Field(ge=2)] = Field(
+        description="how many of the run's seeds are trained, counted from the first"
+    )
 
 
 class Tokens(Strict):
@@ -144,7 +140,16 @@ class Tokens(Strict):
     d_vocab: Annotated[int, Field(ge=64)] = Field(description="tokens in the vocabulary, learned by byte-pair encoding")
     characters: Annotated[int, Field(ge=10_000)] = Field(description="characters of the training split that are used")
     length: Annotated[int, Field(ge=16)] = Field(description="tokens of a sequence; also the context of the models")
-    held_out: Annotated[int, Field(ge=4)] = Field(description="held-out documents, and held-out repeats")
+    held_out: Annotated[int, Field(ge=4)] = Field(description="held-out documents; two stretches of each are read")
+    repeats: Annotated[int, Field(ge=4)] = Field(description="held-out repeats of random tokens")
+
+
+class Contexts(Strict):
+    """The in-context score: the same targets predicted after a long and after a short context."""
+
+    late: Annotated[int, Field(ge=2)] = Field(description="tokens of context of the first target, at least")
+    early: Annotated[int, Field(ge=1)] = Field(description="the same where the context is cut")
+    width: Annotated[int, Field(ge=1)] = Field(description="targets of a stretch")
 
 
 class TextTraining(Strict):
@@ -153,9 +158,8 @@ class TextTraining(Strict):
     optimisation: Optimisation
     measure_every: Annotated[int, Field(ge=1)] = Field(description="steps between measurements")
     snapshots: Annotated[list[int], Field(min_length=2)] = Field(
-        description="steps whose weights are kept: 0 first, the end last, all of them steps that are measured"
+        description="steps whose weights are kept and ablated, the last being the end; all of them are measured"
     )
-    n_seeds: Annotated[int, Field(ge=2)] = Field(description="how many of the run's seeds are trained")
 
 
 class TrainText(Strict):
@@ -163,25 +167,47 @@ class TrainText(Strict):
 
     arm: TextArm
     tokens: Tokens
+    contexts: Contexts
     training: TextTraining
+
+
+class MeasureText(Strict):
+    """What `measure_text` reads."""
+
+    before: int = Field(description="step before any change, at which models are controls of themselves")
+    warmup: int = Field(description="steps of warm-up in training")
+    batch: int = Field(description="sequences of a step")
+
+
+class AblateText(Strict):
+    """What `ablate_text` reads."""
+
+    contexts: Contexts
+    repeats: int = Field(description="repeats of random tokens on which heads are chosen")
+    draws: int = Field(description="random sets of heads of the same layers")
 
 
 class NaturalText(Strict):
     """Attention-only models, and one with MLPs, on documents of the corpus."""
 
-    arms: dict[str, TextArm] = Field(description="kinds of model; `one_layer` and `two_layers` are needed")
+    arms: dict[str, TextArm | None] = Field(description="kinds of model; `one_layer` and `two_layers` are needed")
     tokens: Tokens
+    contexts: Contexts
     training: TextTraining
-    indices: Indices
+    draws: Annotated[int, Field(ge=2)] = Field(description="random sets of heads of the same layers, in ablations")
 
     @model_validator(mode="after")
     def _complete(self) -> "NaturalText":
-        if missing := {"one_layer", "two_layers"} - set(self.arms):
-            raise ValueError(f"the measures of the Mathematical Framework need the arm '{min(missing)}'; add it")
-        if (last := max([*self.indices.late, *self.indices.early])) >= self.tokens.length - 1:
+        if missing := {"one_layer", "two_layers"} - {name for name, arm in self.arms.items() if arm}:
+            raise ValueError(f"the text measures need the arm '{min(missing)}'; add it")
+        contexts, length = self.contexts, self.tokens.length
+        if contexts.early >= contexts.late or contexts.late + contexts.width >= length:
             raise ValueError(
-                f"index {last} lies beyond the {self.tokens.length - 1} predictions of a sequence; lower it"
+                f"contexts of {contexts.early} and {contexts.late} tokens and {contexts.width} targets do not fit "
+                f"{length} tokens in this order; lower 'late' or 'width'"
             )
+        if not {0, self.training.optimisation.steps} <= set(self.training.snapshots):
+            raise ValueError("'snapshots' of natural_text lacks step 0 or the last step; add it")
         return self
 
 
@@ -212,7 +238,6 @@ class Settings(Strict):
 
     training: Training
     arms: dict[ArmName, Arm | None]
-    phase_change: Indices
     heads: Chosen
     ablations: Chosen | None
     sweep: Sweep | None

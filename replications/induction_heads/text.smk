@@ -1,6 +1,6 @@
 # Induction heads: models trained on natural text, included by rules.smk, which has the names used here.
 TEXT = config["natural_text"]
-
+TEXT_ARMS = [name for name, arm in TEXT["arms"].items() if arm]
 
 text_files = lambda arms: expand(f"{TOY}/text/{{arm}}.safetensors", arm=arms)
 
@@ -28,7 +28,7 @@ use rule step as train_text with:
     log:
         "<logs>/train_text_{textarm}.log",
     wildcard_constraints:
-        textarm="|".join(TEXT["arms"]),
+        textarm="|".join(TEXT_ARMS),
     resources:
         **ON_GPU,
         mem_mb=2500,
@@ -39,6 +39,7 @@ use rule step as train_text with:
             lambda wildcards: {
                 "arm": TEXT["arms"][wildcards.textarm],
                 "tokens": TEXT["tokens"],
+                "contexts": TEXT["contexts"],
                 "training": TEXT["training"],
             },
         ),
@@ -46,7 +47,7 @@ use rule step as train_text with:
 
 use rule step as measure_text with:
     input:
-        arms=text_files(TEXT["arms"]),
+        arms=text_files(TEXT_ARMS),
     output:
         metrics=f"{TOY}/text_training/metrics.json",
         curves=f"{TOY}/text_training/curves.csv",
@@ -59,10 +60,35 @@ use rule step as measure_text with:
         mem_mb=2000,
     params:
         **STEP(
-            "measure_phase_change",
+            "measure_text",
             {
-                "indices": TEXT["indices"],
+                "before": TEXT["training"]["snapshots"][1],
                 "warmup": TEXT["training"]["optimisation"]["warmup"],
+                "batch": TEXT["training"]["optimisation"]["batch"],
+            },
+            run=False,
+        ),
+
+
+use rule step as ablate_text with:
+    input:
+        arms=text_files(TEXT_ARMS),
+        tokens=rules.tokenise_corpus.output.tokens,
+    output:
+        metrics=f"{TOY}/text_ablations/metrics.json",
+        table=f"{TOY}/text_ablations/ablations.csv",
+    log:
+        "<logs>/ablate_text.log",
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        **STEP(
+            "ablate_text",
+            {
+                "contexts": TEXT["contexts"],
+                "repeats": TEXT["tokens"]["repeats"],
+                "draws": TEXT["draws"],
             },
             run=False,
         ),

@@ -17,22 +17,20 @@ from common.toys.settings import Architecture, Optimisation
 from common.toys.training import Job, train
 from common.toys.transformer import Weights, forward, initial_weights, token_losses
 from replications.induction_heads.arm import ArmResult, architecture, save_arm
-from replications.induction_heads.data import TRACKING, HeldOut, check, one_shot, periodic, periodic_held_out
+from replications.induction_heads.data import TRACKING, check, one_shot, periodic, periodic_held_out
 from replications.induction_heads.evaluation import track
 from replications.induction_heads.settings import Text, TextTraining, TrainArm, Training
 
 
 class Task(NamedTuple):
-    """What the models of an arm are trained on, and what they are measured on meanwhile."""
+    """What the models of an arm are trained on, and what is measured meanwhile."""
 
     shape: Architecture
     text: Text
+    start: Weights
     batch: Callable[[int, int], Int[Tensor, "batch pos"]]
     """training batch of a seed at a step"""
-    once: HeldOut
-    """for the in-context gain and the head scores"""
-    reading: HeldOut
-    """for the loss"""
+    measure: Callable[[Weights], Weights]
 
 
 def train_models(
@@ -47,20 +45,19 @@ def train_models(
 ) -> ArmResult:
     """Trains one model a seed in one batched job."""
     shape, text = task.shape, task.text
-    once, reading = task.once.to(device), task.reading.to(device)
 
     def loss(weights: Weights, step: int) -> Tensor:
         tokens = torch.stack([task.batch(seed, step) for seed in seeds]).to(device)
         return token_losses(forward(weights, tokens, shape), tokens).mean((1, 2))
 
     steps = optimisation.steps
-    measure_at = sorted({*range(0, steps, settings.measure_every), steps})
     snapshots_at = sorted({step for step in settings.snapshots if step <= steps} | {steps})
+    measure_at = sorted({*range(0, steps, settings.measure_every), *snapshots_at})
     job = Job(
         name=name,
-        weights={key: value.to(device) for key, value in initial_weights(shape, seeds).items()},
+        weights={key: value.to(device) for key, value in task.start.items()},
         loss=loss,
-        measure=lambda weights: track(weights, once, reading, shape),
+        measure=task.measure,
         measure_at=measure_at,
         snapshots_at=snapshots_at,
         rates=torch.full((len(seeds),), rate, device=device),
@@ -78,16 +75,18 @@ def train_arm(files: TrainFiles, settings: TrainArm, run: RunInfo) -> None:
     """Trains the first `arm.seeds` seeds of the run. UserError for data that cannot repeat."""
     arm, training, text = settings.arm, settings.training, settings.training.text
     check(text)
+    shape, seeds = architecture(arm, training.sizes, text), run.seeds[: arm.seeds]
+    once = one_shot(text, training.held_out, TRACKING).to(run.device)
+    reading = periodic_held_out(text, training.held_out, TRACKING).to(run.device)
     task = Task(
-        shape=architecture(arm, training.sizes, text),
+        shape=shape,
         text=text,
+        start=initial_weights(shape, seeds),
         batch=lambda seed, step: periodic(text, training.optimisation.batch, seed, step),
-        once=one_shot(text, training.held_out, TRACKING),
-        reading=periodic_held_out(text, training.held_out, TRACKING),
+        measure=lambda weights: track(weights, once, reading, shape),
     )
     steps = round(arm.duration * training.optimisation.steps)
     optimisation = training.optimisation.model_copy(update={"steps": steps})
-    seeds = run.seeds[: arm.seeds]
     trained = train_models(files.models.stem, task, seeds, training, optimisation, rate=arm.rate, device=run.device)
     save_arm(files.models, trained)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE, Picture
+from common.core.figures import PAGE_WIDTH, PALETTE, Picture
 from replications.induction_heads.curves import convex_hull
 
 ARM_LABELS = {
@@ -28,7 +28,6 @@ ARM_LABELS = {
 ARM_COLOURS = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(ARM_LABELS)}
 SCORES = {"prefix": "prefix matching (best head)", "previous": "previous token (best head)"}
 COMPARED = ["one_layer", "one_layer_smeared", "two_layers", "two_layers_smeared"]
-FIRST_INDEX = 2  # of the map of slopes
 HEAD_SCORES = {
     "prefix": "prefix matching",
     "previous": "previous token",
@@ -87,27 +86,6 @@ def loss_curves(frame: pd.DataFrame) -> Picture:
     axes.set(xlabel="step", ylabel="loss on held-out sequences (nats)")
     axes.legend(frameon=False)
     return figure, pd.concat(hulls)
-
-
-def index_slopes(frame: pd.DataFrame) -> Picture:
-    """d loss / d ln(context index) against training, for arms with and without the change."""
-    arms = [name for name in COMPARED if name in set(frame["arm"])]
-    figure, axes = plt.subplots(1, len(arms), figsize=(PAGE_WIDTH, 2.1), sharey=True, squeeze=False)
-    rows = []
-    for ax, name in zip(axes[0], arms, strict=True):
-        grid = frame[frame["arm"] == name].pivot(index="index", columns="step", values="loss")
-        smooth = grid.rolling(5, center=True, min_periods=1).mean().iloc[FIRST_INDEX:]
-        slope = np.gradient(smooth.to_numpy(), np.log(smooth.index.to_numpy(np.float64)), axis=0)
-        mesh = ax.pcolormesh(
-            smooth.columns, smooth.index, slope, cmap=DIVERGING, vmin=-3, vmax=3, shading="nearest", rasterized=True
-        )
-        ax.set_title(ARM_LABELS[name])
-        ax.set_xlabel("step")
-        table = pd.DataFrame(slope, smooth.index, smooth.columns).reset_index()
-        rows.append(table.melt(id_vars="index", value_name="slope").assign(arm=name))
-    axes[0, 0].set_ylabel("context index")
-    figure.colorbar(mesh, ax=axes[0].tolist(), label="d loss / d ln(index)")
-    return figure, pd.concat(rows)
 
 
 def head_scores(frame: pd.DataFrame) -> Picture:

@@ -27,7 +27,7 @@ from replications.induction_heads.measure_framework import (
     row_correlation,
     skip_trigrams,
 )
-from replications.induction_heads.settings import NaturalText, TextArm, TextTraining, Tokens, TrainText
+from replications.induction_heads.settings import Contexts, NaturalText, TextArm, TextTraining, Tokens, TrainText
 from replications.induction_heads.tokenise_corpus import TokeniseFiles, tokenise_corpus
 from replications.induction_heads.train_text import TrainTextFiles, train_text
 
@@ -108,12 +108,13 @@ def test_vocabulary_is_learned_and_reproduces_its_text():
     assert tokenizer.get_vocab() == learned(texts, 40).get_vocab()
 
 
-TOKENS = Tokens(d_vocab=64, characters=10_000, length=16, held_out=6)
+TOKENS = Tokens(d_vocab=64, characters=10_000, length=16, held_out=6, repeats=6)
+CONTEXTS = Contexts(late=9, early=2, width=5)
 TRAINING = TextTraining(
     optimisation=Optimisation(
         steps=12, batch=4, learning_rate=0.01, warmup=2, beta1=0.9, beta2=0.98, weight_decay=0.0, clip=1.0
     ),
-    measure_every=4, snapshots=[0, 4, 12], n_seeds=2,
+    measure_every=4, snapshots=[0, 4, 12],
 )  # fmt: skip
 
 
@@ -128,10 +129,9 @@ def framework(tmp_path_factory):
     corpus, run = folder / "tokens.safetensors", RunInfo(scale="smoke", seeds=[0, 1, 2], device="cpu")
     texts = [folder / f"{name}.safetensors" for name in ("one_layer", "two_layers")]
     for layers, path in enumerate(texts, 1):
-        arm = TextArm(n_layers=layers, mlp="none", d_model=16, n_heads=2, d_head=8)
-        train_text(
-            TrainTextFiles(tokens=corpus, models=path), TrainText(arm=arm, tokens=TOKENS, training=TRAINING), run
-        )
+        arm = TextArm(n_layers=layers, keys="plain", mlp="none", d_model=16, n_heads=2, d_head=8, seeds=2)
+        settings = TrainText(arm=arm, tokens=TOKENS, contexts=CONTEXTS, training=TRAINING)
+        train_text(TrainTextFiles(tokens=corpus, models=path), settings, run)
     files = FrameworkFiles(
         texts=texts, synthetic=texts[1:], tokens=corpus, vocabulary=folder / "vocabulary.json",
         **{name: folder / f"{name}.out" for name in ("metrics", "orders", "heads", "trigrams")},
@@ -173,7 +173,7 @@ def test_tokens_of_a_corpus_and_too_few_documents(tmp_path, monkeypatch):
         return [Document(id=str(k), group="g", kind="source", text=text) for k, text in enumerate(texts[split])]
 
     monkeypatch.setattr("replications.induction_heads.tokenise_corpus.read_corpus", read)
-    sizes = Tokens(d_vocab=64, characters=10_000, length=16, held_out=4)
+    sizes = Tokens(d_vocab=64, characters=10_000, length=16, held_out=4, repeats=4)
     names = {"corpus": "manifest.json", "tokens": "tokens.safetensors", "vocabulary": "vocabulary.json"}
     files = TokeniseFiles(**{key: tmp_path / name for key, name in names.items()})
     scoring, calibration = (RunInfo(scale="smoke", seeds=seeds, device="cpu") for seeds in ([0], [100]))
@@ -182,19 +182,19 @@ def test_tokens_of_a_corpus_and_too_few_documents(tmp_path, monkeypatch):
     texts["held_out"] *= 4
     tokenise_corpus(files, sizes, scoring)
     stored, names = load_file(files.tokens), read_json(files.vocabulary)
-    assert stored["held_out"].shape == (4, 16)
-    assert "".join(names[i] for i in stored["held_out"][0, 1:]) in texts["held_out"][0]
+    assert stored["held_out"].shape == (8, 16)
+    assert "".join(names[i] for i in stored["held_out"][0]) in texts["held_out"][0]
     whole = "".join(names[i] for i in stored["train"]).split(names[0])
     assert sorted(whole[1:]) == sorted(texts["train"])
     tokenise_corpus(files, sizes.model_copy(update={"held_out": 1}), calibration)
-    assert "theta" in "".join(names[i] for i in load_file(files.tokens)["held_out"][0, 1:])
+    assert "theta" in "".join(names[i] for i in load_file(files.tokens)["held_out"][0])
 
 
-def test_missing_arms_and_indices_beyond_the_sequence_are_refused():
+def test_missing_arms_and_contexts_beyond_the_sequence_are_refused():
     good = load_replication("induction_heads", "full").model_dump()["natural_text"]
     NaturalText.model_validate(good)
     without = {**good, "arms": {"one_layer": good["arms"]["one_layer"]}}
     with pytest.raises(ValueError, match="need the arm 'two_layers'"):
         NaturalText.model_validate(without)
-    with pytest.raises(ValueError, match="beyond the 47 predictions"):
-        NaturalText.model_validate({**good, "indices": {"late": [47], "early": [6]}})
+    with pytest.raises(ValueError, match="do not fit"):
+        NaturalText.model_validate({**good, "contexts": {**good["contexts"], "width": good["tokens"]["length"]}})

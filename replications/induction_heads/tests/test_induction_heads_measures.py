@@ -19,7 +19,6 @@ from replications.induction_heads.measure_phase_change import MeasurePhaseChange
 from replications.induction_heads.settings import (
     Arm,
     HeldOutSize,
-    Indices,
     MeasurePhaseChange,
     Sizes,
     Text,
@@ -123,10 +122,9 @@ def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("arms")
     arms = [tiny_arm(folder, name, **changes) for name, changes in ARMS.items()]
     two = folder / "two_layers.safetensors"
-    tables = {name: folder / f"{name}.csv" for name in ("curves", "indices", "heads", "paths")}
+    tables = {name: folder / f"{name}.csv" for name in ("curves", "heads", "paths")}
     phase_change = MeasurePhaseChangeFiles(arms=arms, metrics=folder / "phase_change.json", **tables)
-    indices = Indices(late=[14, 15], early=[3])
-    measure_phase_change(phase_change, MeasurePhaseChange(indices=indices, warmup=2))
+    measure_phase_change(phase_change, MeasurePhaseChange(warmup=2))
     heads = MeasureHeadsFiles(
         arms=arms, example=two, metrics=folder / "heads.json", heads=folder / "by_head.csv",
         attention=folder / "attention.csv",
