@@ -213,7 +213,8 @@ def permuted(
     """
     position, norm = like
     streams = [x[:, position] for x in subject.seen.values()]
-    layers = list(range(settings.permuted_step, int(DEPTH * streams[0].shape[1]), settings.permuted_step))
+    depth = int(DEPTH * streams[0].shape[1])
+    layers = list(range(settings.permuted_step, depth, settings.permuted_step)) or [depth - 1]
     draws = torch.Generator().manual_seed(seed)
     drawn = torch.stack([balanced(streams[0], streams[1], draws)[layers] for _ in range(settings.permutations)])
     rows = [(number, position, layer, norm) for number in range(settings.permutations) for layer in layers]

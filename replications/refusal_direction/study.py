@@ -87,7 +87,7 @@ def store(numbers: Path, directions: Path, subject: Subject, found: Directions, 
     stored = {"r": found.r, "differences": found.differences, "damage": found.damage, **controls}
     stored["refusal_tokens"] = subject.tokens
     with atomic(directions) as temporary:
-        save_file({name: value.cpu().contiguous() for name, value in stored.items()}, temporary)
+        save_file({name: value.cpu().contiguous().clone() for name, value in stored.items()}, temporary)
     write_json(numbers, found.numbers)
 
 

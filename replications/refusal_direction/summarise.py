@@ -31,8 +31,6 @@ class SummariseFiles(Files):
     """the same of the sham models"""
     exchanged: list[Path]
     """`exchanged.csv` of every pair of models"""
-    recipes: list[Path]
-    """`<rank>.csv` of every seed and recipe, if recipes are compared"""
     metrics: list[Path]
     """`<part>/metrics.json` of the parts"""
 
