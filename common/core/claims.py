@@ -58,8 +58,9 @@ class Landmark(_Judged):
     neutral: FiniteFloat = Field(description="the value of no effect: 1 for a ratio, 0.5 for an AUROC")
     controls: Annotated[Controls, Field(min_length=1)] = Field(description="every control that the metric carries")
     role: Role = "reported"
-    expected_verdict: Outcome | None = Field(
-        description="null until the claim has been scored; from then on another verdict fails the run"
+    expected_verdict: Outcome | dict[Scale, Outcome] | None = Field(
+        description="null until the claim has been scored; from then on another verdict fails the run; scale by scale "
+        "where scales differ: {laptop: not reproduced, full: reproduced}"
     )
     tolerated_verdicts: Annotated[list[Outcome], Field(max_length=1)] = Field(
         default_factory=list, description="for reported claims at a bound: the neighbour of the expected verdict"
@@ -75,15 +76,26 @@ class Landmark(_Judged):
     def _tolerant(self) -> "Landmark":
         if self.expected_verdict is None and (self.role == "required" or self.tolerated_verdicts):
             raise ValueError("before its first scoring a claim is reported and tolerates nothing; say what it expects")
+        several = self.expected_verdict if isinstance(self.expected_verdict, dict) else {"": self.expected_verdict}
+        if unknown := sorted(scale for scale in several if scale and scale not in self.scales):
+            raise ValueError(f"expected_verdict names the scale {unknown[0]}, which 'scales' does not list")
         for verdict in self.tolerated_verdicts:
             if self.role == "required":
                 raise ValueError("tolerated_verdicts is for reported claims; a required one must be reproduced")
-            if self.expected_verdict and abs(OUTCOMES.index(verdict) - OUTCOMES.index(self.expected_verdict)) != 1:
-                raise ValueError(
-                    f"'{verdict}' is no neighbour of the expected verdict '{self.expected_verdict}', so it cannot be "
-                    "tolerated"
-                )
+            for expected in filter(None, several.values()):
+                if abs(OUTCOMES.index(verdict) - OUTCOMES.index(expected)) != 1:
+                    raise ValueError(
+                        f"'{verdict}' is no neighbour of the expected verdict '{expected}', so it cannot be tolerated"
+                    )
         return self
+
+    def at(self, scale: str) -> "Landmark":
+        """The same landmark with what is expected of it at one scale; nothing where that scale was never scored."""
+        if not isinstance(self.expected_verdict, dict):
+            return self
+        expected = {str(known): verdict for known, verdict in self.expected_verdict.items()}.get(scale)
+        tolerated = self.tolerated_verdicts if expected else []
+        return self.model_copy(update={"expected_verdict": expected, "tolerated_verdicts": tolerated})
 
 
 class Check(_Judged):

@@ -164,7 +164,7 @@ def verify_replication(
             for model, metrics in found.items():
                 judged[definition.id, model] = evaluate(
                     replication,
-                    definition,
+                    definition.at(scale) if isinstance(definition, Landmark) else definition,
                     model,
                     metrics,
                     sealed=sealed_for(entry, model),

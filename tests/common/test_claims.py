@@ -163,6 +163,20 @@ def test_a_verdict_other_than_expected_fails_the_run_in_either_direction():
     assert judge(metric(0.1, shuffled=0.1), expected_verdict="not reproduced", role="reported").problem is None
 
 
+def test_scales_may_expect_different_verdicts():
+    both = {"role": "reported", "scales": ["laptop", "full"]}
+    split = definition(**both, expected_verdict={"laptop": "not reproduced", "full": "reproduced"})
+    strong, weak = metric(0.9, shuffled=0.1), metric(0.1, shuffled=0.1)
+    for scale, holds, misses in (("laptop", weak, strong), ("full", strong, weak)):
+        expected = split.at(scale)
+        assert evaluate("demo", expected, "toy", {"effect": holds}).problem is None
+        assert "expected" in evaluate("demo", expected, "toy", {"effect": misses}).problem
+    assert split.at("gpu").expected_verdict is None, "never scored there"
+    assert definition().at("full").expected_verdict == "reproduced"
+    with pytest.raises(ValidationError, match="names the scale gpu, which 'scales' does not list"):
+        definition(**both, expected_verdict={"gpu": "reproduced"})
+
+
 def test_only_a_neighbouring_verdict_is_tolerated():
     near = {"role": "reported", "tolerated_verdicts": ["same direction"]}
     assert judge(metric(0.52, shuffled=0.1), **near).problem is None
