@@ -74,6 +74,22 @@ class Questioner(NamedTuple):
         before = None if self.before is None else last_logits(self.before, batch)
         return Asked(lines, batch, last_logits(self.model, batch), before)
 
+    def first(self, asked: Asked, intervention: AbstractContextManager[None], **labels: str) -> pd.DataFrame:
+        """As `ask`, of the first token alone; whether it is refused is not classified."""
+        with intervention:
+            logits = last_logits(self.model, asked.batch)
+        return self._numbers(asked, logits).assign(**labels)
+
+    def _numbers(self, asked: Asked, logits: Float[Tensor, "line d_vocab"]) -> pd.DataFrame:
+        columns = {
+            "topic": [line.topic for line in asked.lines],
+            "metric": refusal_metric(logits, self.tokens).tolist(),
+            "kl_tuned": first_token_kl(asked.tuned, logits).tolist(),
+        }
+        if asked.before is not None:
+            columns["kl_before"] = first_token_kl(logits, asked.before).tolist()
+        return pd.DataFrame(columns)
+
     def ask(
         self,
         asked: Asked,
@@ -88,17 +104,11 @@ class Questioner(NamedTuple):
         with intervention or nullcontext():
             found, logits = greedy(model or self.model, asked.batch, self.new_tokens)
         answers = self.tokenizer.batch_decode(found, skip_special_tokens=True)
-        columns = {
-            "topic": [line.topic for line in asked.lines],
-            "refused": [int(is_refusal(answer, self.texts)) for answer in answers],
-            "metric": refusal_metric(logits, self.tokens).tolist(),
-            "kl_tuned": first_token_kl(asked.tuned, logits).tolist(),
-        }
-        if asked.before is not None:
-            columns["kl_before"] = first_token_kl(logits, asked.before).tolist()
+        table = self._numbers(asked, logits).assign(refused=[int(is_refusal(answer, self.texts)) for answer in answers])
         if surprised and self.before is not None:
-            columns["surprise"] = surprise(self.before, asked.batch, found, int(self.tokenizer.eos_token_id)).tolist()
-        return pd.DataFrame(columns).assign(**labels), answers
+            stop = int(self.tokenizer.eos_token_id)
+            table["surprise"] = surprise(self.before, asked.batch, found, stop).tolist()
+        return table.assign(**labels), answers
 
 
 @torch.inference_mode()

@@ -246,7 +246,7 @@ def residuals_and_logits(
     return torch.stack(seen, 2), model.lm_head(final[:, -1]).float()
 
 
-def before_block(model: Any, batch: Batch, layer: int, keep: int = 0) -> Float[Tensor, "batch pos d_model"]:
+def before_block(model: Any, batch: Batch | Tree, layer: int, keep: int = 0) -> Float[Tensor, "batch pos d_model"]:
     """Residual stream before block `layer` at the last `keep` positions, or at all; the blocks above it do not run."""
     with torch.inference_mode(), starting_at(model, 0, layer + 1):
         return _inputs(model, batch, layers(model)[-1:], keep)[0][0]

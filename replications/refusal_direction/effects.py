@@ -1,10 +1,10 @@
 """What ablating or adding the direction does to held-out requests, beside all controls on the same requests.
 
-Conditions of requests to be refused: `before` and `tuned` models as they are, `ablated`, `<control> ablated`, `damage
-ablated`, `weights` (the direction taken out of the weights), `<control> weights`, `subtracted`, `earlier subtracted`.
-Of harmless ones: `tuned`, `added`, `<control> added`, and what harms them: `ablated`, `damage ablated`,
-`subtracted`, `weights`. What a control does as orthogonalised weights is measured by hooks at all positions, which is
-the same (a test says so); r itself is taken out of a copy of the weights.
+Conditions of requests to be refused: `before` and `tuned` models as they are, `ablated`, `<control> ablated`, and, but
+for sham models, `weights` (the direction taken out of the weights), `<control> weights`, `damage ablated`, `subtracted`
+and `earlier subtracted`. Of harmless ones: `tuned`, `added`, `<control> added`; and, by their first token alone, what
+harms them: `ablated`, `damage ablated`, `subtracted`, `weights`. What a control does as orthogonalised weights is
+measured by hooks at all positions, which is the same (a test says so); for r the weights of a copy are edited.
 """
 
 import copy
@@ -47,24 +47,31 @@ def measure_answers(subject: Subject, found: Directions, settings: EffectSetting
 
     if subject.before is not None:
         put("harmful", on, "before", model=subject.before)
-    for kind, asked in (("harmful", on), ("harmless", off)):
-        put(kind, asked, "tuned")
-        put(kind, asked, "ablated", ablating(tuned, r))
-        put(kind, asked, "damage ablated", ablating(tuned, found.damage))
-        put(kind, asked, "subtracted", adding(tuned, layer, -r))
+    put("harmful", on, "tuned")
+    put("harmless", off, "tuned")
+    put("harmful", on, "ablated", ablating(tuned, r))
     put("harmless", off, "added", adding(tuned, layer, r))
     for name, control in found.controls.items():
         put("harmful", on, f"{name} ablated", ablating(tuned, rows(control.ablated, on)))
         put("harmless", off, f"{name} added", adding(tuned, control.layer, rows(control.added, off)))
         if settings.weights:
             put("harmful", on, f"{name} weights", ablating(tuned, rows(control.ablated, on), everywhere=True))
-    if "earlier" in found.controls:
-        put("harmful", on, "earlier subtracted", adding(tuned, layer, -found.controls["earlier"].added))
     if settings.weights:
         edited = copy.deepcopy(tuned)
         orthogonalise(edited, r)
         put("harmful", on, "weights", model=edited)
-        put("harmless", off, "weights", model=edited)
+        del edited
+        put("harmful", on, "damage ablated", ablating(tuned, found.damage))
+        put("harmful", on, "subtracted", adding(tuned, layer, -r))
+        if "earlier" in found.controls:
+            put("harmful", on, "earlier subtracted", adding(tuned, layer, -found.controls["earlier"].added))
+    for condition, intervention in (
+        ("ablated", ablating(tuned, r)),
+        ("weights", ablating(tuned, r, everywhere=True)),
+        ("subtracted", adding(tuned, layer, -r)),
+        ("damage ablated", ablating(tuned, found.damage)),
+    ):
+        tables.append(asks.first(off, intervention, **{"class": "harmless", "condition": condition}))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -134,8 +134,18 @@ def _split(lists: Lists, name: Class, seed: int, tune: int, estimate: int, choos
         tune=trained[:tune],
         estimate=trained[tune : tune + estimate],
         choose=trained[tune + estimate : needed],
-        test=unseen[:test],
+        test=alternating(unseen)[:test],
     )
+
+
+def alternating(lines: Sequence[Line]) -> list[Line]:
+    """Topics in turn, the lines of each in their order, so that few lines are of all topics alike."""
+    turn: dict[str, int] = {}
+    turns = []
+    for line in lines:
+        turns.append(turn.setdefault(line.topic, 0))
+        turn[line.topic] += 1
+    return [line for _, line in sorted(zip(turns, lines, strict=True), key=lambda pair: pair[0])]
 
 
 def _rounds(lists: Lists, name: Class, wanted: Callable[[str], bool], draws: random.Random) -> list[Line]:

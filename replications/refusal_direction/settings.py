@@ -65,7 +65,9 @@ class EffectSettings(Strict):
     )
     random_draws: Annotated[int, Field(ge=4, le=1000)] = Field(description="covariance-matched random directions")
     new_tokens: Annotated[int, Field(ge=1, le=64)] = Field(description="greedy tokens that are classified, not stored")
-    weights: bool = Field(description="also with directions taken out of the weights")
+    weights: bool = Field(
+        description="also with directions taken out of the weights, with r subtracted and with the damage"
+    )
     transcripts: Annotated[int, Field(ge=1, le=100)] = Field(
         description="requests per class whose answers are kept whole, of the sham model alone: about food, and harmless"
     )

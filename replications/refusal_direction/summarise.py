@@ -85,12 +85,8 @@ def interventions(studies: list[Studied], controls: tuple[str, ...]) -> Metrics:
             studies, ("harmful", "ablated"), named("harmful", "ablated"), column=column
         )
         found[f"added_{column}"] = requests(studies, ("harmless", "added"), named("harmless", "added"), column=column)
-    found["damage_refused"] = requests(studies, ("harmful", "damage ablated"))
-    found["ablated_refused_harmless"] = requests(studies, ("harmless", "ablated"))
     others = {"subtraction": ("harmless", "subtracted"), "damage": ("harmless", "damage ablated")}
     found["kl_harmless"] = requests(studies, ("harmless", "ablated"), others, column="kl_tuned")
-    earlier = {"earlier": ("harmful", "earlier subtracted")} if "earlier" in controls else {}
-    found["subtracted_refused"] = requests(studies, ("harmful", "subtracted"), {"no_intervention": HARMFUL, **earlier})
     return found
 
 
@@ -100,6 +96,9 @@ def effects(studies: list[Studied], shams: list[Studied]) -> Metrics:
     ablated = {name: ("harmful", f"{name} ablated") for name in CONTROLS}
     weights = {name: ("harmful", f"{name} weights") for name in CONTROLS}
     found["weights_refused"] = requests(studies, ("harmful", "weights"), weights)
+    earlier = {"no_intervention": HARMFUL, "earlier": ("harmful", "earlier subtracted")}
+    found["subtracted_refused"] = requests(studies, ("harmful", "subtracted"), earlier)
+    found["damage_refused"] = requests(studies, ("harmful", "damage ablated"))
     found["weights_kl_harmless"] = requests(studies, ("harmless", "weights"), column="kl_tuned")
     damage = {"damage": ("harmful", "damage ablated")}
     found["return"] = requests(studies, ("harmful", "ablated"), ablated | damage, column="kl_before", over=HARMFUL)

@@ -94,7 +94,7 @@ def test_no_answer_is_stored(arm):
     for name, expected in tables.items():
         table = pd.read_csv(arm / name)
         assert set(table) == expected
-        assert set(table["refused"]) <= {0, 1}
+        assert set(table["refused"].dropna()) <= {0, 1}
     for path in [*(arm / "harmful").glob("*.csv"), *(arm / "recipes").glob("*.csv"), arm / "cross" / "0-0.csv"]:
         texts = pd.read_csv(path).select_dtypes(exclude="number")
         assert all(len(str(cell)) < 30 for cell in texts.to_numpy().flatten()), path.name
