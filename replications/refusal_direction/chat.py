@@ -223,12 +223,12 @@ def final_states(
         return model.model(inputs_embeds=resume[1], **options).last_hidden_state  # type: ignore[no-any-return]
 
 
+@torch.inference_mode()
 def last_logits(
-    model: Any, batch: Batch, *, resume: tuple[int, Tensor] | None = None, gradients: bool = False
+    model: Any, batch: Batch, *, resume: tuple[int, Tensor] | None = None
 ) -> Float[Tensor, "batch d_vocab"]:
     """Logits of the first token of the answer, float32; `resume` as in `final_states`."""
-    with torch.inference_mode(not gradients):
-        return model.lm_head(final_states(model, batch, resume)[:, -1]).float()  # type: ignore[no-any-return]
+    return model.lm_head(final_states(model, batch, resume)[:, -1]).float()  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()

@@ -51,8 +51,8 @@ def cross(files: CrossFiles, settings: Cross, run: RunInfo) -> None:
             ("harmful", on, "foreign ablated", ablating(model, r)),
             ("harmless", off, "foreign added", adding(model, layer, longer * r)),
         ):
-            table, _ = asks.ask(asked, intervention, **{"class": kind, "condition": condition})
-            tables.append(table.assign(model=switch))
+            table, _ = asks.ask(asked, intervention)
+            tables.append(table.assign(**{"class": kind}, condition=condition, model=switch))
     write_table(files.exchanged, pd.concat(tables, ignore_index=True))
 
 
