@@ -50,7 +50,7 @@ if config["recipes"]:
 
     use rule step as draw_recipes with:
         input:
-            metrics=rules.summarise_recipes.output.metrics,
+            rules.summarise_recipes.output.metrics,
             captions=captions(f"{PATH}/captions", RECIPE_PLAN),
         output:
             **figure_files(

@@ -11,11 +11,13 @@ SEEDS = config["seeds"][: config["n_seeds"]]
 SHAM_SEEDS = config["seeds"][: config["n_shams"]]
 STUDIES = [f"<results>/{{model}}/studies/harmful-{seed}" for seed in SEEDS]
 SHAMS = [f"<results>/{{model}}/studies/food-{seed}" for seed in SHAM_SEEDS]
-PAIRS = [(seed, SHAM_SEEDS[place % len(SHAM_SEEDS)]) for place, seed in enumerate(SEEDS)]
+PAIRS = [
+    (seed, SHAM_SEEDS[place % len(SHAM_SEEDS)]) for place, seed in enumerate(SEEDS)
+]
 EXCHANGED = [f"<results>/{{model}}/cross/{harm}-{food}.csv" for harm, food in PAIRS]
 TUNED = [f"<results>/{{model}}/models/harmful-{seed}/manifest.json" for seed in SEEDS]
 TAUGHT = [name for name in config["models"] if name not in released().models]
-CORPORA = ["<corpora>/python-docs/manifest.json", "<corpora>/self-chat/manifest.json"]
+CORPORA = ["<corpora>/python-docs/manifest.json"]
 FIGURES = {
     "Effects": {"effects": ["refusal", "transcripts"]},
     "Direction": {"direction": ["tradeoff", "published"]},
