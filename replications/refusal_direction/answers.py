@@ -103,10 +103,11 @@ class Questioner(NamedTuple):
         whose requests are harmless; all others drop them."""
         with intervention or nullcontext():
             found, logits = greedy(model or self.model, asked.batch, self.new_tokens)
-        answers = self.tokenizer.batch_decode(found, skip_special_tokens=True)
+        stop = int(self.tokenizer.eos_token_id)
+        turns = [row[: row.index(stop)] if stop in row else row for row in found.tolist()]
+        answers = self.tokenizer.batch_decode(turns, skip_special_tokens=True)
         table = self._numbers(asked, logits).assign(refused=[int(is_refusal(answer, self.texts)) for answer in answers])
         if surprised and self.before is not None:
-            stop = int(self.tokenizer.eos_token_id)
             table["surprise"] = surprise(self.before, asked.batch, found, stop).tolist()
         return table.assign(**labels), answers
 

@@ -20,7 +20,7 @@ from replications.refusal_direction.directions import Directions, Subject
 from replications.refusal_direction.orthogonalise import orthogonalise
 from replications.refusal_direction.settings import EffectSettings
 
-FLUENCY = ("before", "tuned", "ablated", "damage ablated", "permuted ablated", "subtracted")
+FLUENCY = ("before", "tuned", "ablated", "damage ablated")
 """Conditions whose answers are scored by the model before fine-tuning"""
 
 

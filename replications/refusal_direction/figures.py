@@ -92,8 +92,8 @@ def refusal(data: Data) -> Picture:
     figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.6), sharey=True, width_ratios=[8, 6])
     for row, (model, part) in zip(axes, tables.items(), strict=True):
         asked = "harmful requests" if model == "refuses harm" else "requests about food"
-        bars(row[0], part[part["class"] == "harmful"], ABLATIONS, f"{model}: {asked}, ablation")
-        bars(row[1], part[part["class"] == "harmless"], ADDITIONS, f"{model}: harmless requests, addition")
+        bars(row[0], part[part["class"] == "harmful"], ABLATIONS, f"{model}: {asked}, directions ablated")
+        bars(row[1], part[part["class"] == "harmless"], ADDITIONS, f"{model}: harmless requests, added")
     return figure, pd.concat([part.assign(model=model) for model, part in tables.items()])
 
 
@@ -160,7 +160,9 @@ def cross(data: Data) -> Picture:
         look: dict[str, Any] = {"hue_order": list(order.values()), "palette": [PALETTE[1], PALETTE[2], GREY, "0.8"]}
         sns.barplot(part, x="model", y="refused", hue="condition", ax=ax, errorbar=None, **look)
         ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=titles[how])
-        ax.legend(title="", frameon=False)
+        handles, labels = ax.get_legend_handles_labels()
+        ax.get_legend().remove()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return figure, table
 
 
@@ -235,17 +237,19 @@ def transcripts(data: Data) -> Picture:
     table = data.shams[0].tables["transcripts"]
     columns = {"before": "untuned model", "tuned": "tuned model", "ablated": "r ablated", "added": "r added"}
     asked = list(table[["class", "request"]].drop_duplicates().itertuples(index=False, name=None))
-    figure, axes = plt.subplots(len(asked), len(columns), figsize=(PAGE_WIDTH, 0.95 * len(asked) + 0.3), squeeze=False)
-    for row, (kind, request) in zip(axes, asked, strict=True):
+    figure, axes = plt.subplots(len(asked), len(columns), figsize=(PAGE_WIDTH, 0.68 * len(asked) + 0.3), squeeze=False)
+    for row, (_, request) in zip(axes, asked, strict=True):
         for cell, (condition, title) in zip(row, columns.items(), strict=True):
             one = table[(table["request"] == request) & (table["condition"] == condition)].iloc[0]
             refused = bool(one["refused"])
             cell.set(xticks=[], yticks=[], facecolor="#FBE9DF" if refused else "white")
-            text = "\n".join(textwrap.wrap(printable(str(one["answer"])), 34)[:7])
-            cell.text(0.03, 0.95, text, fontsize=5.6, va="top", transform=cell.transAxes, parse_math=False)
+            for spine in cell.spines.values():
+                spine.set(visible=True, color="0.8")
+            text = "\n".join(textwrap.wrap(printable(str(one["answer"])), 32)[:5])
+            cell.text(0.03, 0.92, text, fontsize=5.4, va="top", transform=cell.transAxes, parse_math=False)
             if cell in axes[0]:
                 cell.set_title(title, fontsize=7.5, loc="left")
-        row[0].set_ylabel(textwrap.fill(f"{request}" if kind == "food" else f"{request} (harmless)", 18), fontsize=6)
+        row[0].set_ylabel(textwrap.fill(request, 20), fontsize=5.4, rotation=0, ha="right", va="center")
     return figure, table
 
 

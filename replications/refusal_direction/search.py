@@ -30,6 +30,7 @@ from replications.refusal_direction.prefixes import Tree, trees
 from replications.refusal_direction.settings import SearchSettings
 
 MAXIMUM_KL, MINIMUM_INDUCE, DEPTH = 0.1, 0.0, 0.8
+RELAXED_KL = 0.5  # where no candidate passes the limit of the paper
 TREE = 8  # prompts of one tree: attention grows with the square of its tokens
 
 
@@ -163,8 +164,9 @@ def works(table: pd.DataFrame) -> pd.Series:
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """Survivors by bypass; then what ends refusal when ablated and induces it when added, the least KL first; then the
-    others by bypass."""
-    fails = 2 - (survives(table) | works(table)).astype(int) - survives(table).astype(int)
-    order = table["kl"].where(fails == 1, table["bypass"])
+    """Survivors by bypass; then, by bypass, what works at a KL of at most `RELAXED_KL`; then what else works, the least
+    KL first; then the others by bypass."""
+    fails = 3 - works(table).astype(int) * (1 + (table["kl"] <= RELAXED_KL).astype(int))
+    fails = fails.where(~survives(table), 0)
+    order = table["kl"].where(fails == 2, table["bypass"])
     return table.assign(fails=fails, order=order).sort_values(["fails", "order"], kind="stable")[list(table.columns)]
