@@ -30,7 +30,7 @@ from replications.refusal_direction.prefixes import Tree, trees
 from replications.refusal_direction.settings import SearchSettings
 
 MAXIMUM_KL, MINIMUM_INDUCE, DEPTH = 0.1, 0.0, 0.8
-RELAXED_KL = 0.5  # where no candidate passes the limit of the paper
+RELAXED_KL = 1.0  # where no candidate passes the limit of the paper
 TREE = 8  # prompts of one tree: attention grows with the square of its tokens
 
 
