@@ -9,6 +9,7 @@ PIP    := .venv/bin/pip install -qq --disable-pip-version-check --require-hashes
 LAST_ERROR = $$(grep -i error $(1) | tail -n 1)
 PYTHON := PYTHONPATH=. .venv/bin/python
 INTEROP := .venv-interop/.ready-$(shell cat envs/interop.lock envs/lock-torch*.txt | sha256sum | cut -c 1-16)-$(TORCH)
+TOOLS := .venv-tools/.ready-$(shell sha256sum envs/tools.lock | cut -c 1-16)
 NAMES  := $(patsubst replications/%/rules.smk,%,$(wildcard replications/*/rules.smk))
 CHOSEN  = $(if $(MODELS),--models "$(MODELS)") $(if $(filter 1,$(HUB)),--hub True)
 RUN     = @$(PYTHON) -m common.engine.launch --scale $(SCALE) $(CHOSEN) $(if $(CORES),--cores $(CORES))
@@ -34,7 +35,13 @@ $(INTEROP):
 	@$(subst .venv,.venv-interop,$(PIP)) envs/interop.lock
 	@touch $@
 
-.PHONY: all resume setup smoke calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+$(TOOLS):
+	@echo "Installing what runs notebooks and validates the crate into .venv-tools (half a minute, once) ..."
+	@rm -rf .venv-tools && python3 -m venv .venv-tools
+	@$(subst .venv,.venv-tools,$(PIP)) envs/tools.lock
+	@touch $@
+
+.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -95,6 +102,19 @@ test: $(READY)  ## lint, types, unit, workflow and browser tests, two parts at a
 test-interop: $(INTEROP)  ## SAEs saved here and loaded by SAELens, and the other way round, for each architecture; own environment
 	@PYTHONPATH=. .venv-interop/bin/python -m pytest --noconftest -p no:cacheprovider tests/interop
 
+canary: $(READY)  ## does this machine compute what others do? DEVICE=cpu|cuda|mps DTYPE=float32|bfloat16
+	@$(PYTHON) -m common.engine.canary --device "$(or $(DEVICE),cpu)" $(if $(DTYPE),--dtype $(DTYPE))
+
+site: $(READY)  ## static pages into results/SCALE/site; FROM=results|records REPOSITORY=<its address, for links>
+	@$(PYTHON) -m common.publish.site --scale $(SCALE) --source $(or $(FROM),results) $(if $(REPOSITORY),--repository "$(REPOSITORY)")
+
+crate: $(READY) $(TOOLS)  ## a finished run of SCALE as a Workflow Run RO-Crate, validated
+	@$(PYTHON) -m common.publish.crate --scale $(SCALE)
+	@.venv-tools/bin/python tools/validate_crate.py results/$(SCALE)/crate
+
+notebooks: $(READY) $(TOOLS)  ## run replications/*/tour.ipynb; NAME=my_result for one
+	@.venv-tools/bin/python tools/notebooks.py $(NAME)
+
 setup: $(READY)  ## create .venv from the lock; every other command does this by itself
 
 clean:  ## remove results and intermediate files of SCALE
@@ -102,7 +122,7 @@ clean:  ## remove results and intermediate files of SCALE
 	rm -rf results/$(SCALE) results/$(SCALE)-calibration results/$(SCALE)-fresh-*
 
 clean-env:  ## remove .venv; the next command installs it again
-	rm -rf .venv .venv-interop
+	rm -rf .venv .venv-interop .venv-tools
 
 help:  ## this list
 	@grep -hE '^[$$a-zA-Z_() -]+:.*##' $(MAKEFILE_LIST) | sed 's/^$$(NAMES)/<replication>/; s/:.*##/#/' | awk -F'#' '{printf "  make %-47s %s\n", $$1, $$2}'

@@ -13,3 +13,5 @@ $compile interop.in -o "$work/interop.txt"
 echo dictionary-learning==0.1.0 | $compile --no-deps - -o "$work/alone.txt"
 python3 split_lock.py "$work/interop.txt" "$work/alone.txt" torch-cpu.sha256 "$work"  # torch comes from the lock above
 cp "$work/lock.txt" interop.lock
+sed -E -n 's/^([a-z0-9._-]+==[^\\]*[^\\ ]) *\\?$/\1/p' lock.txt | grep -v '^rich==' >"$work/pins.txt"  # roc-validator wants an older rich
+$compile -c "$work/pins.txt" tools.in | grep -v '^ *#' >tools.lock

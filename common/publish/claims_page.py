@@ -80,10 +80,11 @@ def table(claims: list[Claim]) -> str:
     return "\n".join(lines)
 
 
-def html(claims: list[Claim]) -> str:
-    """The claims table as one self-contained page with a filter; a card per claim on phones."""
+def html(claims: list[Claim], home: str = "") -> str:
+    """The claims table as one self-contained page with a filter; a card per claim on phones. `home` is linked to."""
     return render(
         "claims.html.j2",
+        home=home,
         columns=COLUMNS,
         dash=DASH,
         groups=by_replication(claims),

@@ -13,7 +13,7 @@ import pytest
 from common.core.settings import replications
 from common.publish.pages import pages, with_block
 
-LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt", "interop.lock")
+LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt", "interop.lock", "tools.lock")
 
 
 MADE = ("results", "resources", "build", "dist", "__pycache__", "node_modules")  # by runs and tools, not by hand
@@ -60,10 +60,19 @@ def test_every_locked_package_has_a_version_and_hashes(root, name):
 
 def test_every_requirement_is_locked(root):
     locked = {re.split("==", line)[0] for name in LOCKS for line in (root / "envs" / name).read_text().splitlines()}
-    for file in ("requirements.in", "data.in", "interop.in"):
+    for file in ("requirements.in", "data.in", "interop.in", "tools.in"):
         for line in (root / "envs" / file).read_text().splitlines():
             if line and not line.startswith("#"):
                 assert line.split("==")[0] in locked, line
+
+
+def test_tools_have_the_versions_of_the_main_lock_where_both_hold_a_package(root):
+    """The Python of `.venv` runs the notebooks and looks into `.venv-tools` for what it lacks."""
+    main, tools = (
+        dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", (root / "envs" / name).read_text(), re.MULTILINE))
+        for name in ("lock.txt", "tools.lock")
+    )
+    assert {name for name in main.keys() & tools.keys() if main[name] != tools[name]} == {"rich"}
 
 
 def test_installed_packages_are_complete_but_for_the_known_ones():

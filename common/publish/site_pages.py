@@ -1,0 +1,251 @@
+"""The pages of the site, made from claims and records alone; `common.publish.site` says where those are from."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.core.claims import Claim
+from common.core.files import read_json, read_yaml, write_json, write_text
+from common.core.settings import ROOT, replications
+from common.publish import claims_page
+from common.publish.claims_page import number, strongest
+from common.publish.markdown import Address, block_of, first_words, html_of
+from common.publish.pages import (
+    CLAIMS,
+    FAMOUS,
+    FIGURE,
+    FOLDER,
+    RECORDS,
+    amount,
+    badge,
+    is_calibration,
+    landmarks,
+    machine,
+    seeds_of,
+    tally,
+    title,
+    value,
+)
+from common.publish.report import title_of
+from common.publish.templating import render
+
+WHOLE = ("report.html", "paper.pdf", "cost.json", "provenance.json")  # of a run, published as they are
+NAVIGATION = {
+    "": "Landmarks",
+    "claims.html": "Claims",
+    "figures.html": "Figures by paper",
+    "run.html": "Cost, provenance",
+}
+
+
+class Picture(NamedTuple):
+    """One figure of a replication: its address from the root of the site, what it shows, and its data."""
+
+    address: str
+    title: str
+    caption: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the pages are made from. `results` is None for the records."""
+
+    claims: dict[str, list[Claim]]
+    records: dict[str, Any]
+    stale: list[str]
+    results: Path | None
+    said: str
+
+
+def badge_of(label: str, claims: list[Claim], calibrated: bool = False) -> dict[str, Any]:
+    """The shields.io endpoint of these claims."""
+    judged = [claim for claim in landmarks(claims) if claim.verdict != "not run here"]
+    held = sum(claim.verdict == "reproduced" for claim in judged)
+    message, colour = f"{held} of {len(judged)} reproduced", "brightgreen"
+    if not judged:
+        message, colour = "not run", "lightgrey"
+    elif calibrated:
+        message, colour = f"{message} (calibration)", "lightgrey"
+    elif any(claim.problem for claim in claims):
+        message, colour = f"{message}, a claim fails", "red"
+    return {"schemaVersion": 1, "label": label, "message": message, "color": colour}
+
+
+class Site:
+    """Writes all pages of one source into `out`."""
+
+    def __init__(self, source: Source, out: Path, repository: str) -> None:
+        self.source, self.out, self.repository = source, out, repository.rstrip("/")
+
+    def write(self) -> None:
+        """All pages, badges and files."""
+        every = [claim for claims in self.source.claims.values() for claim in claims]
+        write_json(self.out / CLAIMS, [claim.model_dump() for claim in every])
+        write_json(self.out / RECORDS, self.source.records)
+        scored = [claim for claim in every if not is_calibration(self.source.records[claim.replication])]
+        write_json(self.out / "badge.json", badge_of("landmarks", scored))
+        for name in replications():
+            self.replication(name)
+        self.page("index.html", "Landmarks", "site_index.html.j2", self.front(every))
+        self.page("figures.html", "Figures by paper", "site_figures.html.j2", {"papers": self.papers(every)})
+        self.page("run.html", "Cost and provenance", "site_run.html.j2", self.run())
+        write_text(self.out / "claims.html", claims_page.html(every, home="index.html"))
+        write_text(self.out / ".nojekyll", "")  # GitHub Pages: serve the files as they are
+
+    def page(self, name: str, heading: str, template: str, values: dict[str, Any]) -> None:
+        """One page with the common frame."""
+        root = "../" * name.count("/")
+        shared = {"root": root, "heading": heading, "navigation": NAVIGATION, "here": name, "said": self.source.said}
+        write_text(self.out / name, render(template, **shared, **values))
+
+    def front(self, every: list[Claim]) -> dict[str, Any]:
+        """The values of the front page: one card for each replication."""
+        cards = []
+        for name in replications():
+            claims = self.source.claims.get(name, [])
+            leading = next((claim for claim in landmarks(claims) if claim.headline), None)
+            cards.append(
+                {
+                    "name": name,
+                    "title": title(name),
+                    "tally": tally(claims) if claims else "no record yet",
+                    "claim": leading,
+                    "value": value(leading) if leading else "",
+                    "strongest": strongest(leading) if leading else "",
+                    "verdict": self.verdict(leading) if leading else "",
+                    "picture": next(iter(self.headline(name)), None),
+                }
+            )
+        address = self.address("README.md", "")
+        intro = first_words((ROOT / "README.md").read_text(encoding="utf-8"))
+        return {"intro": html_of(intro, address), "tally": tally(every), "cards": cards, "whole": self.whole()}
+
+    def verdict(self, claim: Claim) -> str:
+        """The verdict with its marks: amended, unsealed, calibration."""
+        return badge(claim, self.source.records)
+
+    def whole(self) -> list[str]:
+        """Files of the run that are published as they are, copied."""
+        names = [name for name in WHOLE if self.source.results and (self.source.results / name).exists()]
+        for name in names:
+            self.copy(self.source.results / name, name)  # type: ignore[operator]
+        return names
+
+    def copy(self, file: Path, name: str) -> str:
+        """Copies a file to `name`, its address from the root."""
+        (self.out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, self.out / name)
+        return name
+
+    def headline(self, name: str) -> list[str]:
+        """Addresses of the figures that lead the section of the paper: those of the run, else the records' pictures."""
+        section = (ROOT / "replications" / name / "section.typ").read_text(encoding="utf-8")
+        return [found for figure in FIGURE.findall(section) if (found := self.figure(name, figure))]
+
+    def figure(self, name: str, figure: str) -> str | None:
+        """The address of one figure, copied; None if there is neither a figure of the run nor a record."""
+        found = sorted(self.source.results.glob(f"{name}/*/*/figures/{figure}.svg")) if self.source.results else []
+        kept = ROOT / FOLDER / name / f"{figure}.png"
+        if not found and not kept.exists():
+            return None
+        file = found[0] if found else kept
+        return self.copy(file, f"{name}/figures/{file.name}")
+
+    def pictures(self, name: str) -> list[Picture]:
+        """All figures of the run, with caption and data."""
+        shown = []
+        for file in sorted(self.source.results.glob(f"{name}/*/*/figures/*.svg")) if self.source.results else []:
+            model, part = file.parts[-4], file.parts[-3]
+            address = self.copy(file, f"{name}/figures/{model}/{part}/{file.name}")
+            data = file.with_suffix(".csv")
+            table = self.copy(data, str(Path(address).with_suffix(".csv"))) if data.exists() else ""
+            label = {"figure": file.stem, "part": part} | ({} if model == "toy" else {"model": model})
+            shown.append(
+                Picture(address, title_of(file, label), read_json(file.with_suffix(".json"))["caption"], table)
+            )
+        return shown
+
+    def interactive(self, name: str) -> dict[str, str]:
+        """Feature browsers, steering pages, graphs: every page that the replication has written, by its address."""
+        found = {}
+        for file in sorted((self.source.results / name).rglob("*.html")) if self.source.results else []:
+            heading = file.read_text(encoding="utf-8").partition("<title>")[2].partition("</title>")[0]
+            address = self.copy(file, f"{name}/pages/{file.relative_to(self.source.results / name)}")  # type: ignore[operator]
+            found[address] = f"{heading or file.stem} ({file.parent.parent.name}, {file.stem})"
+        return found
+
+    def address(self, page: str, root: str) -> Address:
+        """How a link in the Markdown page `page` reads on the site; None for a file that the site has not."""
+        folder = (ROOT / page).parent
+
+        def rewritten(link: str) -> str | None:
+            path, _, anchor = link.partition("#")
+            behind = f"#{anchor}" if anchor else ""
+            if not path or "://" in path:
+                return link
+            target = Path(os.path.normpath(folder / path)).relative_to(ROOT)
+            parts = target.parts
+            if parts[0] == FOLDER and target.suffix == ".png":
+                found = self.figure(parts[1], target.stem)
+                return f"{root}{found}" if found else None
+            if parts[0] == "replications" and len(parts) == 3 and parts[2] in ("README.md", "METHODS.md"):
+                return f"{root}{parts[1]}/{'index' if parts[2] == 'README.md' else 'methods'}.html{behind}"
+            own = {"README.md": "index.html", "docs/figure_index.md": "figures.html"}.get(target.as_posix())
+            if own:
+                return f"{root}{own}{behind}"
+            return f"{self.repository}/blob/HEAD/{target.as_posix()}{behind}" if self.repository else None
+
+        return rewritten
+
+    def replication(self, name: str) -> None:
+        """The page of one replication, its methods and its badge."""
+        claims, record = self.source.claims.get(name, []), self.source.records.get(name)
+        folder = ROOT / "replications" / name
+        before, kept, after = block_of((folder / "README.md").read_text(encoding="utf-8"), "results")
+        address = self.address(f"replications/{name}/README.md", "../")
+        values = {
+            "name": name,
+            "before": html_of(before, address),
+            "after": html_of(after, address),
+            "kept": html_of(kept, address) if record is None else "",
+            "tally": tally(claims),
+            "record": record,
+            "origin": f"Scale {record['scale']}, {seeds_of(record)}, on {machine(record)}" if record else "",
+            "amount": amount(record["cost"]) if record else "",
+            "number": number,
+            "stale": name in self.source.stale,
+            "landmarks": [(claim, value(claim), strongest(claim), self.verdict(claim)) for claim in landmarks(claims)],
+            "pictures": self.pictures(name),
+            "interactive": self.interactive(name),
+        }
+        self.page(f"{name}/index.html", title(name), "site_replication.html.j2", values)
+        methods = (folder / "METHODS.md").read_text(encoding="utf-8")
+        text = html_of(methods, self.address(f"replications/{name}/METHODS.md", "../"))
+        self.page(
+            f"{name}/methods.html", f"Methods: {title(name)}", "site_methods.html.j2", {"text": text, "name": name}
+        )
+        calibrated = record is not None and is_calibration(record)
+        write_json(self.out / name / "badge.json", badge_of(title(name), claims, calibrated))
+
+    def papers(self, every: list[Claim]) -> list[dict[str, Any]]:
+        """The famous figures of each paper with the landmark that stands for it, or why there is none."""
+        known = {claim.id: claim for claim in every}
+        found = []
+        for paper in read_yaml(FAMOUS)["papers"]:
+            rows = []
+            for figure in paper["figures"]:
+                claim = known.get(figure.get("landmark", ""))
+                rows.append(figure | {"claim": claim, "verdict": self.verdict(claim) if claim else ""})
+            found.append({"paper": paper["paper"], "figures": rows})
+        return found
+
+    def run(self) -> dict[str, Any]:
+        """Cost and provenance of each replication."""
+        rows = [
+            record | {"name": name, "title": title(name), "seeds": seeds_of(record), "machine": machine(record)}
+            for name, record in self.source.records.items()
+        ]
+        return {"rows": rows, "amount": amount, "files": [CLAIMS, RECORDS, "badge.json", *self.whole()]}
