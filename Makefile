@@ -41,7 +41,7 @@ $(TOOLS):
 	@$(subst .venv,.venv-tools,$(PIP)) envs/tools.lock
 	@touch $@
 
-.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -80,8 +80,11 @@ record: $(READY)  ## keep slim records of a finished run in figures/ and renew t
 dag: $(READY)  ## draw the workflow and the floors of common/ as they are now, into docs/
 	@$(PYTHON) -m common.engine.plan && $(PYTHON) -m common.publish.floors
 
-bench: $(READY)  ## timings side by side with what a user would pick instead
-	@$(PYTHON) -m benchmarks
+bench: $(READY)  ## timings beside the best way of the peer, into figures/benchmarks.json; NAME=steering for one of benchmarks/
+	@$(PYTHON) -m benchmarks $(NAME)
+
+profile: $(READY)  ## what each step of a finished run took, and its critical path, into docs/performance.md; SCALE=
+	@$(PYTHON) -m common.engine.profile --scale $(SCALE)
 
 schemas: $(READY)  ## renew the JSON schemas of all YAML files, for editors
 	@$(PYTHON) -m common.engine.schemas
@@ -91,7 +94,7 @@ lint: $(READY)  ## ruff, mypy, import-linter, snakefmt, snakemake --lint
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-cache | tail -n 3
 	@.venv/bin/snakefmt --check Snakefile $(wildcard common/engine/*.smk) $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
-	@for scale in smoke laptop; do .venv/bin/python -m snakemake --lint --config scale=$$scale || exit 1; done
+	@.venv/bin/python -m snakemake --lint --config scale=smoke
 
 smoke-gpu: $(READY)  ## every step once on a pretended GPU, whose tensors refuse what CUDA tensors refuse; needs no GPU
 	@PYTHONPATH=.:tests/pretended_gpu .venv/bin/python -m common.engine.launch --scale smoke

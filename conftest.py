@@ -1,5 +1,5 @@
 """Fixtures shared by all tests. TransformerLens is imported by itself: from inside a checked module it would be slower.
-Workflow tests alone do without it, since they load models in other processes only.
+Workflow and browser tests do without it, since they load models in other processes only.
 """
 
 import os
@@ -13,10 +13,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the launcher does
 
 import pytest
 
-from tests.project import alone, copy_project, corpus_folder, finished  # noqa: F401
+from tests.project import alone, copy_finished, copy_project, corpus_folder, finished  # noqa: F401
 
 PATHS = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-if not PATHS or not all(path.startswith("tests/workflow") for path in PATHS):
+if not PATHS or not all(path.startswith(("tests/workflow", "tests/browser")) for path in PATHS):
     import transformer_lens.model_bridge  # noqa: F401
 
     from tests.fixtures.ioi_circuit_tiny import bridge, decoder, knockout, no_gradients  # noqa: F401
@@ -32,6 +32,14 @@ DEFAULT_MODEL = "smollm2-135m-instruct-q4_1"
 def root() -> Path:
     """The project's folder."""
     return ROOT
+
+
+@pytest.fixture
+def unsaved_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are laid out and not rendered, which takes most of the time; the run at scale smoke writes every one."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: Path(path).write_text("drawn"))
 
 
 @pytest.fixture(scope="session")

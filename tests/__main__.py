@@ -24,9 +24,10 @@ PYTEST = [sys.executable, "-m", "pytest"]
 KILLS, FAILURES, NEW = (f"tests/workflow/test_{name}.py" for name in ("kill", "failures", "new"))
 IGNORED = [f"--ignore={path}" for path in (KILLS, FAILURES, NEW)]
 PARTS = {
-    "finished run": [*PYTEST, "tests/workflow", "tests/browser", *IGNORED],
+    "finished run": [*PYTEST, "tests/workflow", *IGNORED],
     "unit tests": [*PYTEST, "tests/common", "replications"],
     "kills": [*PYTEST, KILLS],
+    "browser": [*PYTEST, "tests/browser"],
     "failures, new replication": [*PYTEST, FAILURES, NEW],
     "pretended GPU": [sys.executable, "-m", "tests.pretended_gpu"],
     "lint": ["make", "--no-print-directory", "lint"],

@@ -106,6 +106,10 @@ def copy_project(root, model_folder, corpus_folder, tmp_path_factory) -> Callabl
     return copy
 
 
+KEPT = ("results", ".snakemake/metadata")
+AS_FINISHED = "as-finished"  # what is kept of the copy as it was when the run ended
+
+
 @pytest.fixture(scope="session")
 def finished(copy_project, tmp_path_factory) -> Project:
     """A copy in which `make smoke` has run to its end. Tests must leave it finished. The parts of tests that `make
@@ -117,5 +121,24 @@ def finished(copy_project, tmp_path_factory) -> Project:
             shutil.rmtree(project.path, ignore_errors=True)
             done = copy_project(project.path).run()
             assert done.returncode == 0, done.stdout + done.stderr
+            for name in KEPT:
+                shutil.copytree(project.path / name, folder / AS_FINISHED / name, dirs_exist_ok=True)
             end.touch()
     return project
+
+
+@pytest.fixture(scope="session")
+def copy_finished(finished, copy_project) -> Callable[..., Project]:
+    """Makes a copy in which all is finished but the given replications, of which nothing is left. What it takes from
+    the shared copy was set aside when that was finished, so tests of other parts may change things there meanwhile."""
+
+    def copy(*unfinished: str) -> Project:
+        project = copy_project()
+        for name in KEPT:
+            shutil.copytree(finished.path.parent / AS_FINISHED / name, project.path / name)
+        for name in unfinished:
+            shutil.rmtree(project.results / name)
+            shutil.rmtree(project.results / "logs" / name)
+        return project
+
+    return copy

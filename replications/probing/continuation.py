@@ -93,6 +93,8 @@ class Prefix:
         self, tokens: Int[Tensor, "batch pos"], at: Int[Tensor, "batch pos"]
     ) -> Float[Tensor, "batch pos d_model"]:
         """Residual streams before the first block, each token at its own place."""
+        if self.decoder.bridge.cfg.positional_embedding_type == "rotary":  # a token's embedding knows no place
+            return self.decoder.embed(tokens, torch.ones_like(tokens, dtype=torch.bool))
         places = int(at.max()) + 1
         full = torch.zeros(len(tokens), places, dtype=torch.long, device=tokens.device)
         for column in range(tokens.shape[1]):  # in order: padding shares its place with the first real token

@@ -1,4 +1,4 @@
-"""Figures of probing: reading beside acting, reading by layer, and transfer."""
+"""Figures of probing: reading beside acting, task vectors, massive activations, lenses and selectivity."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -10,6 +10,13 @@ from common.core.figures import COLUMN_WIDTH, DIVERGING, PAGE_WIDTH, PALETTE, Pi
 from common.core.metrics import Estimate, Metric
 
 GREY = "0.6"
+LENSES = {
+    "tuned": "tuned lens",
+    "logit": "logit lens",
+    "bias_only": "bias only",
+    "shuffled_layer": "map of another layer",
+    "constant": "constant",
+}
 TOPICS = {"capitals": "capitals", "opposites": "opposites", "sums": "sums", "larger": "larger than"}
 
 
@@ -84,10 +91,91 @@ def transfer(table: pd.DataFrame, readings: pd.DataFrame) -> Picture:
     return figure, grid.stack().rename("auc").reset_index()  # type: ignore[call-overload]
 
 
+def tasks(metrics: dict[str, Metric], blocks: pd.DataFrame) -> Picture:
+    """Share of words answered, and by block."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.5))
+    own = metrics["own_vector"]
+    rows: dict[str, tuple[Estimate, str]] = {
+        "demonstrations": (metrics["few_shot"], PALETTE[2]),
+        "own vector added": (own, PALETTE[0]),
+        "own stream instead": (metrics["replaced"], PALETTE[5]),
+        **{control.name.replace("_", " "): (control, GREY) for control in own.controls},
+    }
+    drawn = bars(left, rows)
+    left.set(xlim=(-0.03, 1.03), xlabel="share of unseen words answered", title="one vector, no demonstrations")
+    sns.lineplot(blocks, x="block", y="answered", hue="task", ax=right, marker="o", markersize=3, linewidth=1.2)
+    right.axvline(blocks[blocks["judged"]]["block"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
+    right.set(ylim=(-0.03, 1.03), xlabel="block before which it is added", ylabel="share answered")
+    sns.move_legend(right, "upper left", frameon=False, title=None)
+    return figure, pd.concat([drawn, blocks])
+
+
+def massive(metrics: dict[str, Metric], table: pd.DataFrame, stream: pd.DataFrame) -> Picture:
+    """The coordinate in one document, over layers, and what setting it does."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.4), width_ratios=[1, 1.15, 1])
+    for shade, (channel, rows) in enumerate(stream.groupby("channel", sort=False)):
+        left.plot(
+            rows["position"], rows["magnitude"], "o-", markersize=3, linewidth=1, color=PALETTE[shade], label=channel
+        )
+    left.set(yscale="log", xlabel="position", ylabel="magnitude", title="five channels, one document")
+    left.set_xticks(range(0, int(stream["position"].max()) + 1, 2))
+    left.legend(frameon=False, title="channel", title_fontsize=7, ncols=2)
+    colours = dict(zip(table["rank"].unique(), [PALETTE[0], PALETTE[5], PALETTE[2], PALETTE[1], GREY], strict=True))
+    sns.lineplot(table, x="layer", y="magnitude", hue="rank", palette=colours, ax=middle, linewidth=1.2, legend=False)
+    at = int(table["layer"].max() * 0.7)
+    for rank, height in table[table["layer"] == at].set_index("rank")["magnitude"].items():
+        up = rank in ("top 1", "top 2")
+        middle.annotate(
+            str(rank), (at, height), (0, 3 if up else -3), textcoords="offset points", color=colours[rank],
+            fontsize=6, ha="center", va="bottom" if up else "top",
+        )  # fmt: skip
+    middle.axvline(table[table["judged"]]["layer"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
+    middle.set(yscale="log", ylim=(None, 1e5), ylabel="magnitude", title="largest of a document, by layer")
+    zeroed = metrics["zeroed"]
+    edits: dict[str, tuple[Estimate, str]] = {"set to zero": (zeroed, PALETTE[1])}
+    edits |= {control.name.replace("_", " "): (control, GREY) for control in zeroed.controls}
+    drawn = bars(right, edits)
+    right.set(xlabel="rise of the loss [nats]", title="what an edit costs")
+    return figure, pd.concat([table, stream, drawn])
+
+
+def lenses(table: pd.DataFrame) -> Figure:
+    """KL divergence by layer."""
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.5))
+    colours = dict(zip(LENSES, [PALETTE[0], PALETTE[1], "0.35", "0.55", "0.75"], strict=True))
+    named = table.assign(lens=table["lens"].map(LENSES))
+    sns.lineplot(
+        named, x="layer", y="kl", hue="lens", palette={LENSES[name]: colour for name, colour in colours.items()},
+        ax=axes, marker="o", markersize=3, linewidth=1.2,
+    )  # fmt: skip
+    axes.set(yscale="symlog", ylim=(0, None), xlabel="layer", ylabel="KL divergence from the output [nats]")
+    sns.move_legend(axes, "center left", bbox_to_anchor=(1.0, 0.5), frameon=False, title=None)
+    return figure
+
+
+def selectivity(table: pd.DataFrame) -> Picture:
+    """Accuracy of linear probes by layer, and selectivity."""
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.5))
+    columns = {"role": "role", "control": "control task", "by_name": "usual role of the name"}
+    for column, colour in zip(columns, [PALETTE[0], GREY, "0.8"], strict=True):
+        axes.plot(table["layer"], table[column], "o-", markersize=3, linewidth=1.2, color=colour, label=columns[column])
+    above = table["role"] >= table["control"]
+    for where, colour, label in ((above, PALETTE[0], "selectivity"), (~above, PALETTE[1], "negative selectivity")):
+        span = (table["layer"], table["control"], table["role"])
+        axes.fill_between(*span, where=where, interpolate=True, color=colour, alpha=0.15, linewidth=0, label=label)
+    axes.set(ylim=(0, 1.02), xlabel="layer", ylabel="accuracy on unseen files")
+    axes.legend(frameon=False, loc="lower left", ncols=2)
+    return figure, table
+
+
 PLANS = {
     "truth/read_and_act": Plan(read_and_act, ("metrics.json",)),
     "truth/layers": Plan(layers, ("layers.csv",)),
     "truth/transfer": Plan(transfer, ("transfer.csv", "readings.csv")),
+    "task_vectors/tasks": Plan(tasks, ("metrics.json", "blocks.csv")),
+    "massive_activations/massive": Plan(massive, ("metrics.json", "layers.csv", "stream.csv")),
+    "lenses/lenses": Plan(lenses, ("layers.csv",)),
+    "selectivity/selectivity": Plan(selectivity, ("layers.csv",)),
 }
 
 

@@ -5,8 +5,15 @@ STEP = Steps("replications.probing", config)
 CAPTIONS = "replications/probing/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 MODEL = "<results>/{model}"
+PYTHON, CHAT = (
+    f"<corpora>/{name}/manifest.json" for name in ("python-docs", "self-chat")
+)
 FIGURES = {
     "Truth": {"truth": ["read_and_act", "layers", "transfer"]},
+    "Task vectors": {"task_vectors": ["tasks"]},
+    "Massive activations": {"massive_activations": ["massive"]},
+    "Lenses": {"lenses": ["lenses"]},
+    "Selectivity": {"selectivity": ["selectivity"]},
 }
 
 
@@ -32,9 +39,83 @@ use rule step as truth with:
         **STEP("truth", config["truth"]),
 
 
+use rule step as task_vectors with:
+    input:
+        manifest="<models>/{model}/manifest.json",
+    output:
+        metrics=f"{MODEL}/task_vectors/metrics.json",
+        words=f"{MODEL}/task_vectors/words.csv",
+        blocks=f"{MODEL}/task_vectors/blocks.csv",
+    log:
+        "<logs>/{model}/task_vectors.log",
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=30,
+    params:
+        **STEP("task_vectors", config["task_vectors"]),
+
+
+use rule step as massive_activations with:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        corpora=[CHAT, PYTHON],
+    output:
+        metrics=f"{MODEL}/massive_activations/metrics.json",
+        layers=f"{MODEL}/massive_activations/layers.csv",
+        stream=f"{MODEL}/massive_activations/stream.csv",
+        documents=f"{MODEL}/massive_activations/documents.csv",
+    log:
+        "<logs>/{model}/massive_activations.log",
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=30,
+    params:
+        **STEP("massive_activations", config["massive_activations"]),
+
+
+use rule step as lenses with:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        corpora=[CHAT, PYTHON],
+    output:
+        metrics=f"{MODEL}/lenses/metrics.json",
+        layers=f"{MODEL}/lenses/layers.csv",
+    log:
+        "<logs>/{model}/lenses.log",
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=30,
+    params:
+        **STEP("lenses", config["lenses"]),
+
+
+use rule step as selectivity with:
+    input:
+        manifest="<models>/{model}/manifest.json",
+        corpora=[PYTHON],
+    output:
+        metrics=f"{MODEL}/selectivity/metrics.json",
+        layers=f"{MODEL}/selectivity/layers.csv",
+    log:
+        "<logs>/{model}/selectivity.log",
+    resources:
+        **ON_GPU,
+        mem_mb=3000,
+        runtime=30,
+    params:
+        **STEP("selectivity", config["selectivity"]),
+
+
 use rule step as draw with:
     input:
         rules.truth.output,
+        rules.task_vectors.output,
+        rules.massive_activations.output,
+        rules.lenses.output,
+        rules.selectivity.output,
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files(MODEL, FIGURES, "Probing", model="{model}"),

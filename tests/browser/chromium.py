@@ -3,6 +3,7 @@
 
 def opened(browser, path, **options):
     page, problems = browser.new_page(**options), []
+    page.set_default_timeout(60_000)  # on a busy machine
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on(

@@ -1,11 +1,19 @@
-"""One headless Chromium for all tests of this folder."""
+"""One headless Chromium for all tests of this folder, and the pages as they were when the shared run ended."""
 
 import os
 import shutil
 
 import pytest
 
+from tests.project import AS_FINISHED, Project
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="session")
+def finished(finished):
+    """Other parts of `make test` may change the shared copy meanwhile; nothing changes this one."""
+    return Project(finished.path.parent / AS_FINISHED)
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def test_front_page_of_the_report(browser, finished, width, scheme):
     """It is what opens, it fits, its links lead into the report, and its text stands out from the ground."""
     size = {"width": width, "height": 844}
     page, problems = opened(browser, finished.results / "report.html", viewport=size, color_scheme=scheme)
-    page.wait_for_selector("h2:has-text('Verdicts')", timeout=10_000)
+    page.wait_for_selector("h2:has-text('Verdicts')", timeout=60_000)
     assert page.locator("main section:visible").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page itself scrolls sideways"
     colour = page.evaluate("getComputedStyle(document.querySelector('#front p')).color")

@@ -23,7 +23,7 @@ def alone(finished, tmp_path):
 
 def front(browser, path, **options):
     page, problems = opened(browser, path, **options)
-    page.wait_for_selector("h2:has-text('Verdicts')", timeout=10_000)
+    page.wait_for_selector("h2:has-text('Verdicts')", timeout=60_000)
     return page, problems
 
 
@@ -31,7 +31,7 @@ def go(page, address):
     """Follows a link inside the report and waits until its view is shown."""
     page.evaluate("address => { location.hash = address; }", address)
     section = "page" if address.startswith("show=") else address
-    page.wait_for_selector(f"#{section} h1, #{section} h2, #{section} h3", timeout=10_000)
+    page.wait_for_selector(f"#{section} h1, #{section} h2, #{section} h3", timeout=60_000)
 
 
 def test_the_report_is_one_file_with_figures_pages_and_data(browser, alone, finished):
@@ -90,7 +90,7 @@ def test_pages_are_shown_inside_the_report(browser, alone):
         go(page, f"show={name}")
         page.wait_for_selector("iframe[src]")
         frame = page.frame_locator("iframe")
-        frame.locator("h1").first.wait_for(timeout=10_000)
+        frame.locator("h1").first.wait_for(timeout=60_000)
         assert page.locator("iframe").get_attribute("title")
         page.locator("iframe").evaluate("one => one.remove()")
     assert problems == []

@@ -1,12 +1,13 @@
 """The documents in docs/ say what is true: quoted error sentences occur in the code, named files and targets exist."""
 
 import ast
+import functools
 import re
 import subprocess
 
 import pytest
 
-DOCS = ("architecture", "claims", "extend", "running", "troubleshooting")
+DOCS = ("architecture", "claims", "extend", "performance", "running", "troubleshooting")
 PLACEHOLDER = "<>"
 
 
@@ -19,6 +20,7 @@ def spoken(node):
     return None
 
 
+@functools.cache
 def sentences(root):
     """Every sentence with which the code ends a run: what `UserError` and `sys.exit` are called with."""
     found = set()

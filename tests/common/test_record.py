@@ -72,7 +72,7 @@ def test_an_unfinished_run_is_not_recorded(project, monkeypatch):
 
 
 def test_a_picture_that_cannot_be_small_is_refused(tmp_path, monkeypatch):
-    noise = np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (500, 500, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     with pytest.raises(UserError, match="does not fit into 100 KB"):
         slim_picture(tmp_path / "noise.png")

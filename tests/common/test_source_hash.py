@@ -1,7 +1,9 @@
 """The source hash: an edit that can change results changes it, and nothing else does."""
 
 import ast
+import json
 import shutil
+import sys
 
 import pytest
 
@@ -22,6 +24,7 @@ def project(tmp_path, monkeypatch):
 
         def hash_of(self, module="replications.a.step"):
             sources._parsed.cache_clear()
+            sources._known.cache_clear()
             return sources.source_hash(module)
 
     project = Project()
@@ -32,6 +35,21 @@ def project(tmp_path, monkeypatch):
     project.write("replications/b/step.py", "Y = 2\n")
     yield project
     sources._parsed.cache_clear()
+    sources._known.cache_clear()
+
+
+def test_what_was_read_is_kept_and_belongs_to_the_bytes(project, tmp_path):
+    (tmp_path / ".snakemake").mkdir()
+    before = project.hash_of()
+    path = tmp_path / ".snakemake" / f"sources-{sys.implementation.cache_tag}.json"
+    sources._keep(path, sources._known(), 0)
+    assert len(json.loads(path.read_text())) >= 3
+    assert project.hash_of() == before
+    project.write("common/tool.py", "def f():\n    return 2\n")
+    assert project.hash_of() != before
+    path.write_text("torn")
+    project.write("common/tool.py", "def f():\n    return 1\n")
+    assert project.hash_of() == before
 
 
 @pytest.mark.parametrize(

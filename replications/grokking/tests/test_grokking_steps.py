@@ -75,6 +75,7 @@ def test_latents_on_an_arc_of_a_planted_circle():
     assert arc(half, prime).tolist() == pytest.approx([7 / 13, 1])
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_the_steps_run_and_every_claim_finds_its_metric_and_controls(root, tmp_path):
     settings = load_replication("grokking", "smoke")
     both = {"training": settings.training, "reading": settings.reading}
@@ -110,4 +111,4 @@ def test_the_steps_run_and_every_claim_finds_its_metric_and_controls(root, tmp_p
     captions = [root / f"replications/grokking/captions/{name.split('/')[1]}.rst" for name in PLANS]
     figures = [tmp_path / name.replace("/", "/figures/") for name in PLANS]
     draw_figures(PLANS, captions, [path.with_suffix(".svg") for path in figures])
-    assert all(path.with_suffix(".svg").stat().st_size > 1000 for path in figures)
+    assert all(path.with_suffix(".svg").exists() for path in figures)

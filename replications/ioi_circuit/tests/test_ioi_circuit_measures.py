@@ -131,6 +131,7 @@ def test_draws_are_one_control_with_their_mean_their_range_and_a_paired_differen
     assert (control.difference.ci_low, control.difference.ci_high) == pytest.approx((paired.ci_low, paired.ci_high))
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_figures_are_drawn_from_tables(planted: dict[str, np.ndarray], prompts: list[Prompt], tmp_path: Path) -> None:
     names = ("direct_path/heat_map", "direct_path/strongest_heads")
     (tmp_path / "direct_path").mkdir()

@@ -187,6 +187,7 @@ def test_circuit_prompts_are_a_draw_of_their_own(study: Path) -> None:
     assert {row.seed for row in content.circuit_prompts} == {1000, 1001}
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_figures_are_drawn_from_tables(study: Path) -> None:
     names = [name for name in figures.PLANS if "ground_truth" not in name]
     svg = [(study / name.replace("/", "/figures/")).with_suffix(".svg") for name in names]

@@ -172,7 +172,7 @@ def test_training_computes_one_feature_in_two_units(tmp_path):
     training = AbsoluteTraining(
         n_features=4, n_hidden=2, importance_decay=0.1, densities=[1.0, 0.3], restarts=10, start_scale=0.3,
         evaluation_samples=512, optimisation={
-            "steps": 400, "batch": 64, "learning_rate": 0.02, "decay": "cosine", "warmup": 0,
+            "steps": 250, "batch": 64, "learning_rate": 0.02, "decay": "cosine", "warmup": 0,
             "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0, "clip": 1000.0,
         },
     )  # fmt: skip
