@@ -3,8 +3,10 @@
 Interventions are hooks on the Hugging Face modules, one direction per row of the batch, so many candidates or nulls
 share a pass:
 
-ablation    x <- x - (x . r) r at the input of every block and at every attention and MLP output, all positions
-addition    x <- x + v at the input of one block, all positions
+ablation    x <- x - (x . r) r at the input of every block and at every attention and MLP output
+addition    x <- x + v at the input of one block
+
+Both leave position 0 out, an attention sink whose residual norm is many times that of the others.
 
 Prompts are padded on the left with mask and explicit position ids, so the last token is column -1 of every row; on the
 right only to train. Layers below an addition are not run again: `resume` starts at a layer from a stored residual
@@ -110,35 +112,65 @@ def spread(vectors: Float[Tensor, "draw d_model"], rows: int) -> Float[Tensor, "
 
 
 @contextlib.contextmanager
-def ablating(model: Any, direction: Float[Tensor, "row d_model"] | Float[Tensor, " d_model"]) -> Iterator[None]:
-    """Removes the direction, or each row its own, from all that blocks read and write. A zero vector does nothing."""
-    r = unit(direction.float()).to(model.dtype)
-    r = r if r.ndim == 1 else r[:, None]
+def ablating(
+    model: Any,
+    direction: Float[Tensor, " d_model"] | Float[Tensor, "row d_model"] | Float[Tensor, "row k d_model"],
+    *,
+    everywhere: bool = False,
+) -> Iterator[None]:
+    """Removes the direction, or each row its own, from all that blocks read and write, at every position but the first.
 
-    def without(x: Tensor) -> Tensor:
-        return x - (x * r).sum(-1, keepdim=True) * r
+    Args:
+        model: whose blocks are hooked.
+        direction: of any length; a zero vector does nothing. With three axes: the orthonormal rows of a subspace.
+        everywhere: at the first position too, as orthogonalised weights do.
+    """
+    basis = (direction if direction.ndim == 3 else unit(direction.float()).unsqueeze(-2)).to(model.dtype)
+    basis = basis if basis.ndim == 3 else basis[None]
 
-    with _hooked(
-        [(block, _on_input(without)) for block in layers(model)],
-        [(part, _on_output(without)) for block in layers(model) for part in (block.self_attn, block.mlp)],
-    ):
+    def change(x: Tensor) -> Tensor:
+        return -(x @ basis.mT) @ basis
+
+    blocks = layers(model)
+    written = [part for block in blocks for part in (block.self_attn, block.mlp)]
+    with _changing(model, change, blocks, written, everywhere):
         yield
 
 
 @contextlib.contextmanager
 def adding(model: Any, layer: int, vector: Float[Tensor, "row d_model"] | Float[Tensor, " d_model"]) -> Iterator[None]:
-    """Adds the vector, or to each row its own, before block `layer`."""
+    """Adds the vector, or to each row its own, before block `layer`, at every position but the first."""
     v = vector.to(model.dtype)
     v = v if v.ndim == 1 else v[:, None]
-    with editing(model, layer, lambda x: x + v):
+    with _changing(model, lambda _: v, [layers(model)[layer]], [], False):
         yield
 
 
 @contextlib.contextmanager
-def editing(model: Any, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Block `layer` reads `change` of its input, the residual stream [batch pos d_model]."""
-    with _hooked([(layers(model)[layer], _on_input(change))], []):
-        yield
+def _changing(
+    model: Any, change: Callable[[Tensor], Tensor], read: Iterable[Any], written: Iterable[Any], everywhere: bool
+) -> Iterator[None]:
+    """x <- x + change(x) at the inputs of the modules `read` and the outputs of `written`; position ids, which tell the
+    first position, are those that the model is given, or count from 0."""
+    given: list[Tensor | None] = [None]
+
+    def note(_module: Any, _arguments: Any, options: dict[str, Any]) -> None:
+        given[0] = options.get("position_ids")
+
+    def changed(x: Tensor) -> Tensor:
+        if everywhere:
+            return x + change(x)
+        places = torch.arange(x.shape[1], device=x.device)[None] if given[0] is None else given[0]
+        return x + (places > 0)[..., None] * change(x)
+
+    noted = model.model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        with _hooked(
+            [(module, _on_input(changed)) for module in read], [(module, _on_output(changed)) for module in written]
+        ):
+            yield
+    finally:
+        noted.remove()
 
 
 def _on_input(change: Any) -> Any:
@@ -191,12 +223,12 @@ def final_states(
         return model.model(inputs_embeds=resume[1], **options).last_hidden_state  # type: ignore[no-any-return]
 
 
+@torch.inference_mode()
 def last_logits(
-    model: Any, batch: Batch, *, resume: tuple[int, Tensor] | None = None, gradients: bool = False
+    model: Any, batch: Batch, *, resume: tuple[int, Tensor] | None = None
 ) -> Float[Tensor, "batch d_vocab"]:
     """Logits of the first token of the answer, float32; `resume` as in `final_states`."""
-    with torch.inference_mode(not gradients):
-        return model.lm_head(final_states(model, batch, resume)[:, -1]).float()  # type: ignore[no-any-return]
+    return model.lm_head(final_states(model, batch, resume)[:, -1]).float()  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()
@@ -214,7 +246,7 @@ def residuals_and_logits(
     return torch.stack(seen, 2), model.lm_head(final[:, -1]).float()
 
 
-def before_block(model: Any, batch: Batch, layer: int, keep: int = 0) -> Float[Tensor, "batch pos d_model"]:
+def before_block(model: Any, batch: Batch | Tree, layer: int, keep: int = 0) -> Float[Tensor, "batch pos d_model"]:
     """Residual stream before block `layer` at the last `keep` positions, or at all; the blocks above it do not run."""
     with torch.inference_mode(), starting_at(model, 0, layer + 1):
         return _inputs(model, batch, layers(model)[-1:], keep)[0][0]

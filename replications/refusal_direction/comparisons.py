@@ -20,8 +20,13 @@ from common.core.files import read_json
 from common.core.metrics import Control, Estimate, Metric
 from common.core.statistics import over_clusters, over_seeds, with_control
 
-REFUSED = "share of requests whose first greedy tokens are a refusal"
-METRIC = "mean ln P_R - ln(1 - P_R) of the first token"
+COLUMNS = {  # unit, formula
+    "refused": ("share", "share of requests whose first greedy tokens are a refusal"),
+    "metric": ("nats", "mean ln P_R - ln(1 - P_R) of the first token"),
+    "kl_tuned": ("nats", "mean KL(tuned || this) of the first token"),
+    "kl_before": ("nats", "mean KL(this || before) of the first token"),
+    "surprise": ("nats", "mean negative log likelihood of the answer's tokens under the model before fine-tuning"),
+}
 Metrics = dict[str, Metric]
 Items = Float[np.ndarray, " item"]
 Condition = tuple[str, str]
@@ -119,7 +124,7 @@ def requests(
     controls: Mapping[str, Condition] | None = None,
     *,
     column: str = "refused",
-    fall_from: Condition | None = None,
+    over: Condition | None = None,
 ) -> Metric:
     """Mean of a column over the requests of one condition, beside controls on the same requests.
 
@@ -128,28 +133,29 @@ def requests(
         effect: class and condition.
         controls: for each its class and condition. A control of another class is resampled by its own topics, and
             paired in the order of requests.
-        column: `refused`, or `metric`, the refusal metric.
-        fall_from: a condition from which the fall to `effect`, or to a control, is measured.
+        column: of `COLUMNS`.
+        over: a condition over whose mean the means are taken.
     """
     listed = dict(controls or {})
-    unit, formula = ("share", REFUSED) if column == "refused" else ("nats", METRIC)
-    asked = [effect, *listed.values(), *([fall_from] if fall_from else [])]
+    unit, formula = COLUMNS[column]
+    if over is not None:
+        unit, formula = "1", f"{formula}, over that with the condition {over[1]}"
+    asked = [effect, *listed.values(), *([over] if over else [])]
     counts = [min(len(answers(study, condition)) for condition in asked) for study in studies]
 
     def items(condition: Condition) -> list[Items]:
         pairs = zip(studies, counts, strict=True)
-        found = [answers(study, condition)[column].to_numpy(dtype=np.float64)[:count] for study, count in pairs]
-        if fall_from is None or condition == fall_from:
-            return found
-        return [start - end for start, end in zip(items(fall_from), found, strict=True)]
+        return [answers(study, condition)[column].to_numpy(dtype=np.float64)[:count] for study, count in pairs]
 
     def topics(condition: Condition) -> list[list[str]]:
         named = [number if study.topics is None else study.topics for number, study in enumerate(studies)]
         rows = [answers(study, condition)["topic"][:count] for study, count in zip(studies, counts, strict=True)]
         return [[f"{whose} {topic}" for topic in own] for whose, own in zip(named, rows, strict=True)]
 
+    below = None if over is None else items(over)
+
     def metric_of(values: list[Items], at: Condition, **others: list[Items]) -> Metric:
-        return clustered(values, topics(at), unit=unit, formula=formula, controls=others)
+        return clustered(values, topics(at), unit=unit, formula=formula, below=below, controls=others)
 
     paired = {name: items(other) for name, other in listed.items() if other[0] == effect[0]}
     metric = metric_of(items(effect), effect, **paired)
@@ -180,49 +186,22 @@ def _single(value: float, unit: str, formula: str, controls: Mapping[str, float]
     return Metric(n=1, unit=unit, formula=formula, controls=compared, **exact(value).model_dump())
 
 
-def quantity(study: Studied, name: str, condition: str) -> Items:
-    """The items of one side effect under one condition."""
-    table = study.tables["surgical"]
-    found: np.ndarray = table[(table["quantity"] == name) & (table["condition"] == condition)]["value"].to_numpy()
-    return found
+def rises(studies: list[Studied], corpus: str, effect: str, controls: Mapping[str, str], over: str | None) -> Metric:
+    """Rise of the loss over that of the tuned model, for the effect and for controls; with `over`, as a share of the
+    rise under that condition. Resampled by text, which all seeds share."""
 
+    def rise(condition: str) -> list[Items]:
+        every = [study.tables["losses"] for study in studies]
+        tables = [table[table["corpus"] == corpus] for table in every]
+        found = [
+            [table[table["condition"] == one]["value"].to_numpy() for one in (condition, "tuned")] for table in tables
+        ]
+        return [end - start for end, start in found]
 
-def cluster_ids(studies: list[Studied], name: str, condition: str) -> list[list[str]]:
-    """Whom each item of a side effect is resampled with, seed by seed. Requests: those of their topic in their seed, or
-    in all models that share their topics. Texts and items of the battery: the same item of other seeds."""
-    found = []
-    for number, study in enumerate(studies):
-        table = study.tables["surgical"]
-        topics = table[(table["quantity"] == name) & (table["condition"] == condition)]["topic"]
-        whose = number if study.topics is None else study.topics
-        named = enumerate(zip(topics, topics.isna(), strict=True))
-        found.append([f"item {item}" if none else f"{whose} {topic}" for item, (topic, none) in named])
-    return found
-
-
-def changes(
-    studies: list[Studied], of: str, effect: str, start: str, controls: Mapping[str, str], *, over: str | None = None
-) -> Metric:
-    """Change of a side effect from the condition `start`, for the effect and for controls; with `over`, as a share of
-    the change under that condition."""
-
-    def change(condition: str) -> list[Items]:
-        return [quantity(study, of, condition) - quantity(study, of, start) for study in studies]
-
-    below = None if over is None else change(over)
+    values = rise(effect)
     return clustered(
-        change(effect), cluster_ids(studies, of, effect), unit="nats" if over is None else "1",
-        formula=f"{of}: mean change per token" + (f", over that with the condition {over}" if over else ""),
-        cluster="topics" if of.startswith("kl") else "texts", below=below,
-        controls={key: change(one) for key, one in controls.items()},
-    )  # fmt: skip
-
-
-def ratios(studies: list[Studied], of: str, effect: str, controls: Mapping[str, str]) -> Metric:
-    """Mean of a side effect under a condition over its mean in the tuned model, for the effect and for controls."""
-    return clustered(
-        [quantity(study, of, effect) for study in studies], cluster_ids(studies, of, "tuned"), unit="1",
-        formula=f"mean {of} / mean {of} of the tuned model", cluster="topics" if of.startswith("kl") else "items",
-        below=[quantity(study, of, "tuned") for study in studies],
-        controls={key: [quantity(study, of, one) for study in studies] for key, one in controls.items()},
+        values, [[f"text {item}" for item in range(len(one))] for one in values],
+        unit="nats" if over is None else "1", cluster="texts", below=None if over is None else rise(over),
+        formula="mean rise of the loss per token" + (f", over that with the condition {over}" if over else ""),
+        controls={name: rise(condition) for name, condition in controls.items()},
     )  # fmt: skip

@@ -1,4 +1,16 @@
-"""The direction of one refusing model and its controls: activations, differences of means, choice (`search`)."""
+"""The direction of one refusing model, and the control directions that every effect faces.
+
+random       vectors with the covariance of the activations within the classes, a new one for each group of requests
+permuted     differences of means under balanced permutations of the labels: each half takes as many requests of either
+             class, so nothing of the classes is left. Each has candidates of its own at several layers. For ablation
+             the best is taken among those whose KL on harmless requests is at most that of r; for addition of all
+other_topic  difference of means of requests about another topic (food; harm for a sham model) and harmless ones, r
+             taken out of it
+earlier      the difference of means in the model before fine-tuning, at the token and layer of r
+damage       the permuted candidate that ends most refusals at any KL: what the limit on KL keeps out
+
+All have the norm of r where they are added.
+"""
 
 from typing import Any, NamedTuple
 
@@ -21,11 +33,17 @@ from replications.refusal_direction.chat import (
     unit,
 )
 from replications.refusal_direction.lists import Line, Prompts
-from replications.refusal_direction.search import difference, search
+from replications.refusal_direction.search import (
+    DEPTH,
+    MAXIMUM_KL,
+    Candidates,
+    balanced,
+    difference,
+    grid,
+    score,
+    search,
+)
 from replications.refusal_direction.settings import SearchSettings
-
-SPLITS = 10  # random halves
-SMALL = 2  # requests per class and half in the small halves
 
 
 class Subject(NamedTuple):
@@ -46,13 +64,22 @@ class Subject(NamedTuple):
         return chat_batch(self.tokenizer, [line.text for line in lines], self.tuned.device.type)
 
 
+class Control(NamedTuple):
+    """What takes the place of r: ablated, and added before a block of its own. With `draw` rows, one for each group of
+    requests."""
+
+    ablated: Float[Tensor, "*draw d_model"]
+    added: Float[Tensor, "*draw d_model"]
+    layer: int
+
+
 class Directions(NamedTuple):
-    """The direction with its layer, controls of equal norm, the first principal component, and what goes to disk."""
+    """The direction with its layer, the controls, and what goes to disk."""
 
     r: Float[Tensor, " d_model"]
     layer: int
-    controls: dict[str, Float[Tensor, "draw d_model"] | Float[Tensor, " d_model"]]
-    component: Float[Tensor, " d_model"]
+    controls: dict[str, Control]
+    damage: Float[Tensor, " d_model"]
     differences: Float[Tensor, "pos layer d_model"]
     scores: pd.DataFrame
     numbers: dict[str, float]
@@ -118,63 +145,94 @@ def treated(metric: Float[Tensor, " line"], refused: bool, minimum: int) -> Bool
 
 def find(subject: Subject, settings: SearchSettings, random_draws: int, seed: int) -> Directions:
     """Estimates all candidates, chooses one, and makes the controls."""
-    prompts, tuned = subject.prompts, subject.seen
-    n_post = tuned["on"].shape[1]
-
-    def to_choose(lines: list[Line], refused: bool) -> Batch:
-        batch = subject.batch(lines)
-        return batch[treated(refusal_metric(last_logits(subject.tuned, batch), subject.tokens), refused, minimum)]
-
-    minimum = settings.minimum_left
-    on, off = to_choose(prompts.switch.choose, True), to_choose(prompts.harmless.choose, False)
-    differences = difference(tuned["on"], tuned["off"])
-    chosen = search(subject.tuned, differences, on, off, subject.tokens, settings)
-    position, layer = chosen.position, chosen.layer
-    r = differences[position, layer]
+    seen = subject.seen
+    on, off = to_choose(subject, settings.minimum_left)
+    differences = difference(seen["on"], seen["off"])
+    table = search(subject.tuned, grid(differences, settings.layer_step), on, off, subject.tokens, settings)
+    position, layer = (int(table.iloc[0][name]) for name in ("position", "layer"))
+    r = differences[position, layer].float()
     norm = float(r.norm())
-
-    pooled = torch.cat([tuned["on"], tuned["off"]])
-    order = torch.randperm(len(pooled), generator=torch.Generator().manual_seed(seed)).to(pooled.device)
-    mixed = torch.split(pooled[order], [len(tuned["on"]), len(tuned["off"])])
-    permuted = difference(*mixed)
-    null = search(subject.tuned, permuted, on, off, subject.tokens, settings)
 
     def here(x: Tensor) -> Tensor:
         return x[:, position, layer].double()
 
-    within = torch.cat([here(x) - here(x).mean(0) for x in tuned.values()])  # between the classes lies r itself
-    controls = {
-        "permuted": permuted[null.position, null.layer],
-        "random": matched(within, random_draws, seed),
-    }
-    halves = {
-        "halves": half_cosine(here(tuned["on"]), here(tuned["off"]), seed),
-        "halves_small": half_cosine(here(tuned["on"]), here(tuned["off"]), seed, SMALL),
-        "halves_permuted": half_cosine(here(mixed[0]), here(mixed[1]), seed),
-        "halves_small_permuted": half_cosine(here(mixed[0]), here(mixed[1]), seed, SMALL),
-    }
+    def long(vector: Tensor) -> Tensor:
+        return (unit(vector) * norm).float()
+
+    budget = max(MAXIMUM_KL, float(table.iloc[0]["kl"]))
+    null, nulls = permuted(subject, settings, on, off, (position, norm), budget, seed)
+    within = torch.cat([here(x) - here(x).mean(0) for x in seen.values()])  # between the classes lies r itself
+    random = long(matched(within, random_draws, seed))
+    controls = {"random": Control(random, random, layer), "permuted": null["permuted"]}
+    numbers: dict[str, float] = {"position": position - differences.shape[0], "layer": layer, "norm": norm}
+    numbers |= {"kept_on": len(seen["on"]), "kept_off": len(seen["off"])}
+    numbers["cosine_halves"] = half_cosine(here(seen["on"]), here(seen["off"]), seed)
     if subject.before is not None:
-        old = {key: residuals(subject.before, batch, n_post) for key, batch in subject.kept.items()}
-        other = here(residuals(subject.tuned, subject.batch(prompts.other), n_post))
-        controls["unrelated"] = difference(other, here(tuned["off"]))  # two topics of our own lists
-        controls["earlier"] = difference(here(old["on"]), here(old["off"]))
-        halves["earlier"] = float(F.cosine_similarity(r, controls["earlier"], dim=0))
+        other = here(residuals(subject.tuned, subject.batch(subject.prompts.other), len(differences)))
+        topic = difference(other, here(seen["off"]))
+        numbers["cosine_other_topic"] = float(F.cosine_similarity(r.double(), topic, dim=0))
+        topic = topic - (topic @ unit(r.double())) * unit(r.double())
+        old = {key: here(residuals(subject.before, batch, len(differences))) for key, batch in subject.kept.items()}
+        earlier = difference(old["on"], old["off"])
+        numbers["cosine_earlier"] = float(F.cosine_similarity(r.double(), earlier, dim=0))
+        controls["other_topic"] = Control(long(topic), long(topic), layer)
+        controls["earlier"] = Control(long(earlier), long(earlier), layer)
     return Directions(
-        r=r.float(),
-        layer=layer,
-        controls={name: (unit(vector) * norm).float() for name, vector in controls.items()},
-        component=torch.linalg.svd(within, full_matrices=False).Vh[0].float(),
-        differences=differences.float(),
-        scores=pd.concat([chosen.scores.assign(labels="true"), null.scores.assign(labels="permuted")]),
-        numbers={
-            "position": position - n_post,
-            "layer": layer,
-            "norm": norm,
-            "kept_on": len(tuned["on"]),
-            "kept_off": len(tuned["off"]),
-            **{f"cosine_{name}": value for name, value in halves.items()},
-        },
-    )
+        r=r, layer=layer, controls=controls, damage=null["damage"].ablated, differences=differences.float(),
+        scores=pd.concat([table.assign(labels="true"), nulls.assign(labels="permuted")]), numbers=numbers,
+    )  # fmt: skip
+
+
+def to_choose(subject: Subject, minimum: int) -> tuple[Batch, Batch]:
+    """Requests on which candidates are compared, to be refused and harmless, as far as the model treats them as it
+    should."""
+
+    def kept(lines: list[Line], refused: bool) -> Batch:
+        batch = subject.batch(lines)
+        return batch[treated(refusal_metric(last_logits(subject.tuned, batch), subject.tokens), refused, minimum)]
+
+    return kept(subject.prompts.switch.choose, True), kept(subject.prompts.harmless.choose, False)
+
+
+def permuted(
+    subject: Subject, settings: SearchSettings, on: Batch, off: Batch, like: tuple[int, float], budget: float, seed: int
+) -> tuple[dict[str, Control], pd.DataFrame]:
+    """The best candidates under permuted labels, and the scores of all.
+
+    All permutations have candidates at several layers, at the template token of r, of the norm of r. They are scored as
+    the candidates for r are; those that lead for one of the uses go on to all requests for choosing.
+
+    Args:
+        subject: the refusing model.
+        settings: sizes.
+        on: requests to be refused, for choosing.
+        off: harmless ones.
+        like: template token and norm of r.
+        budget: largest KL on harmless requests of what is ablated.
+        seed: of the permutations.
+    """
+    position, norm = like
+    streams = [x[:, position] for x in subject.seen.values()]
+    depth = int(DEPTH * streams[0].shape[1])
+    layers = list(range(settings.permuted_step, depth, settings.permuted_step)) or [depth - 1]
+    draws = torch.Generator().manual_seed(seed)
+    drawn = torch.stack([balanced(streams[0], streams[1], draws)[layers] for _ in range(settings.permutations)])
+    rows = [(number, position, layer, norm) for number in range(settings.permutations) for layer in layers]
+    table = pd.DataFrame(rows, columns=["permutation", "position", "layer", "norm"])
+    candidates = Candidates(table, (unit(drawn) * norm).flatten(0, 1).float())
+    first = score(subject.tuned, candidates, on, off, subject.tokens, settings, settings.grid_prompts)
+    orders = (first[first["kl"] <= budget]["bypass"], first["kl"], -first["induce"], first["bypass"])
+    best = sorted({row for order in orders for row in order.sort_values().index[: settings.null_finalists]})
+    final = score(subject.tuned, candidates.take(best), on, off, subject.tokens, settings)
+    cheap = final[final["kl"] <= budget]["bypass"]
+    ablated = cheap.idxmin() if len(cheap) else final["kl"].idxmin()
+    added, damage = final["induce"].idxmax(), final["bypass"].idxmin()
+
+    def control(one: Any, other: Any) -> Control:
+        return Control(candidates.vectors[one], candidates.vectors[other], int(table.loc[other, "layer"]))
+
+    scored = pd.concat([final.assign(stage="final"), first.assign(stage="grid")])
+    return {"permuted": control(ablated, added), "damage": control(damage, damage)}, scored
 
 
 def matched(activations: Float[Tensor, "prompt d_model"], draws: int, seed: int) -> Float[Tensor, "draw d_model"]:
@@ -184,18 +242,16 @@ def matched(activations: Float[Tensor, "prompt d_model"], draws: int, seed: int)
 
 
 def half_cosine(
-    on: Float[Tensor, "prompt d_model"], off: Float[Tensor, "other d_model"], seed: int, size: int | None = None
+    on: Float[Tensor, "prompt d_model"], off: Float[Tensor, "other d_model"], seed: int, splits: int = 10
 ) -> float:
-    """Mean cosine of the differences of means of two disjoint halves, over random splits. `size`: requests per class
-    and half, all by default."""
+    """Mean cosine of the differences of means of two disjoint halves of the requests, over random splits."""
     found = []
-    for number in range(SPLITS):
+    for number in range(splits):
         draws = torch.Generator().manual_seed(1000 * seed + number)
         halves = []
         for x in (on, off):
             order = torch.randperm(len(x), generator=draws).to(x.device)
-            count = min(size or len(x), len(x) // 2)
-            halves.append((x[order[:count]], x[order[count : 2 * count]]))
+            halves.append((x[order[: len(x) // 2]], x[order[len(x) // 2 : 2 * (len(x) // 2)]]))
         first, second = (difference(halves[0][half], halves[1][half]) for half in (0, 1))
         found.append(float(F.cosine_similarity(first, second, dim=0)))
-    return sum(found) / SPLITS
+    return sum(found) / splits

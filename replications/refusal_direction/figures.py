@@ -1,21 +1,52 @@
 """Step: draws the tuned models, the choice of the direction and what it does, from the tables of every seed."""
 
-import itertools
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 
-from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE, DrawFiles, Picture, save_figure, use_style
+from common.core.figures import PAGE_WIDTH, PALETTE, DrawFiles, Picture, save_figure, use_style
 from common.core.step import run_step
-from replications.refusal_direction import effect_figures
 from replications.refusal_direction.comparisons import Studied, read_study
-from replications.refusal_direction.effect_figures import GREY, Data, dots, joined, shares
 from replications.refusal_direction.search import DEPTH, MAXIMUM_KL, MINIMUM_INDUCE, survives
+
+GREY = "0.6"
+CONTROLS = {
+    "random": "random",
+    "permuted": "permuted",
+    "other_topic": "other topic",
+    "earlier": "before tuning",
+}
+ABLATIONS = {
+    "before": "untuned model",
+    "tuned": "tuned model",
+    "ablated": "r ablated",
+    "weights": "r out of weights",
+    **{f"{key} ablated": name for key, name in CONTROLS.items()},
+}
+ADDITIONS = {
+    "tuned": "tuned model",
+    "added": "r added",
+    **{f"{key} added": name for key, name in CONTROLS.items()},
+}
+PUBLISHED = {"r ablated": (0.0, 0.07), "r added": (0.88, 1.0)}
+"""Share refused in five released models (Arditi et al. 2024, released results)"""
+
+
+class Data(NamedTuple):
+    """What the steps left of every seed and of the sham models, and the paper's table."""
+
+    studies: list[Studied]
+    shams: list[Studied]
+    exchanged: pd.DataFrame
+    published: pd.DataFrame
 
 
 class StudyFigures(DrawFiles):
@@ -25,6 +56,8 @@ class StudyFigures(DrawFiles):
     """`numbers.json` of every seed, beside its tables"""
     shams: list[Path]
     """the same of the sham models"""
+    exchanged: list[Path]
+    """`exchanged.csv` of every pair of models"""
     published: Path
     """the paper's 13 models"""
 
@@ -33,41 +66,104 @@ def draw(files: StudyFigures) -> None:
     """Draws all figures; each is named as its file."""
     use_style()
     studies, shams = ([read_study(path) for path in paths] for paths in (files.studies, files.shams))
-    data = Data(studies, shams, pd.read_csv(files.published))
+    exchanged = pd.concat([pd.read_csv(path).assign(pair=path.stem) for path in files.exchanged])
+    data = Data(studies, shams, exchanged, pd.read_csv(files.published))
     for caption, path in zip(files.captions, files.svg, strict=True):
         picture, frame = FIGURES[path.stem](data)
         save_figure(picture, path.with_suffix(""), frame, caption, [*files.studies, *files.shams])
 
 
-def tuning(data: Data) -> Picture:
-    """Share refused before and after fine-tuning, and the AUROC of every score."""
-    refused = shares(data).query("condition in ('before', 'tuned')")
-    scores = joined(data.studies, "score")
-    models = refused["model"].nunique()
-    figure, axes = plt.subplots(1, models + 1, figsize=(PAGE_WIDTH, 2.4), width_ratios=[*[1] * models, 1.1])
-    for ax, (model, part) in zip(axes, refused.groupby("model", sort=False), strict=False):
-        first = {"harmful": "to be\nrefused"}
-        table = part.assign(kind=part["class"].replace(first | {"risky": "risky\nwords"}))
-        sns.barplot(table, x="kind", y="refused", hue="condition", ax=ax, errorbar=None, palette=PALETTE[:2])
-        dots(
-            table, x="kind", y="refused", hue="condition", ax=ax, dodge=True, palette=["0.2"] * 2, size=3, legend=False
+def joined(studies: list[Studied], table: str) -> pd.DataFrame:
+    """One table of all seeds, with a column `seed` that counts them."""
+    return pd.concat(
+        [study.tables[table].assign(seed=number) for number, study in enumerate(studies)], ignore_index=True
+    )
+
+
+def shares(studies: list[Studied]) -> pd.DataFrame:
+    """Share refused by seed, class and condition."""
+    keys = ["seed", "class", "condition"]
+    return joined(studies, "answers").groupby(keys, sort=False)["refused"].mean().reset_index()
+
+
+def refusal(data: Data) -> Picture:
+    """Share refused under every intervention, as the paper's Figures 1 and 3; dots are seeds."""
+    tables = {"refuses harm": shares(data.studies), "sham: refuses food": shares(data.shams)}
+    figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.6), sharey=True, width_ratios=[8, 6])
+    for row, (model, part) in zip(axes, tables.items(), strict=True):
+        asked = "harmful requests" if model == "refuses harm" else "requests about food"
+        bars(row[0], part[part["class"] == "harmful"], ABLATIONS, f"{model}: {asked}, directions ablated")
+        bars(row[1], part[part["class"] == "harmless"], ADDITIONS, f"{model}: harmless requests, added")
+    return figure, pd.concat([part.assign(model=model) for model, part in tables.items()])
+
+
+def bars(ax: Axes, part: pd.DataFrame, names: dict[str, str], title: str) -> None:
+    """Mean share refused under the named conditions, one dot a seed; the paper's range as a bracket."""
+    shown = {key: name for key, name in names.items() if key in set(part["condition"])}
+    for place, (key, name) in enumerate(shown.items()):
+        values = part[part["condition"] == key]["refused"].to_numpy()
+        colour = PALETTE[0] if key in ("before", "tuned") else PALETTE[1] if name.startswith("r ") else GREY
+        ax.bar(place, values.mean(), color=colour, width=0.75)
+        ax.plot(
+            place + np.linspace(-0.15, 0.15, len(values)) * (len(values) > 1),
+            values,
+            "o",
+            color="black",
+            markersize=2.5,
         )
-        ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=model)
-        ax.legend(title="", frameon=False, loc="upper right")
-    names = {"pooled": "all tokens", "token": "one token", "trained": "shown", "held out": "unseen text"}
-    names["permuted"] = "permuted"
-    table = scores.assign(kind=scores["kind"].map(names))
-    dots(table, x="kind", y="auroc", ax=axes[-1], order=list(names.values()), color=PALETTE[0], size=3.5)
-    axes[-1].axhline(0.5, color=GREY, linewidth=0.8, linestyle="--")
-    axes[-1].set(xlabel="", ylabel="AUROC", title="score", ylim=(0, 1.02))
-    plt.setp(axes[-1].get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
-    frame = pd.concat([refused.assign(panel="refused"), scores.assign(panel="auroc")])
-    return figure, frame
+        if name in PUBLISHED:
+            low, high = PUBLISHED[name]
+            ax.plot([place + 0.45] * 2, [low, high], color="black", linewidth=2, solid_capstyle="butt", clip_on=False)
+    ax.set_xticks(range(len(shown)), list(shown.values()))
+    ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=title)
+    plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
 
 
-def scores(data: Data) -> Picture:
-    """The candidates of the refusing models."""
-    return candidates(data.studies)
+def tradeoff(data: Data) -> Picture:
+    """Does it end refusal, and what does it damage? Every candidate: refusal metric against KL, both ablated."""
+    table = joined(data.studies, "scores").query("stage == 'grid'")
+    final = joined(data.studies, "scores").query("stage == 'final'")
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.8))
+    for ax, (x, y), labels in zip(
+        axes, (("kl", "bypass"), ("layer", "induce")),
+        (("KL on harmless requests, ablated (nats)", "refusal metric of harmful requests, ablated"),
+         ("layer", "refusal metric of harmless requests, added")), strict=True,
+    ):  # fmt: skip
+        for label, colour, name in (("permuted", GREY, "permuted labels"), ("true", PALETTE[0], "candidates for r")):
+            part = table[table["labels"] == label]
+            ax.scatter(part[x], part[y], s=6, color=colour, alpha=0.6, linewidth=0, label=name)
+        chosen = final[final["labels"] == "true"].groupby("seed").head(1)
+        ax.scatter(chosen[x], chosen[y], s=60, marker="*", color=PALETTE[1], edgecolor="black", linewidth=0.4,
+                   zorder=4, label="r, one a seed")  # fmt: skip
+        ax.axhline(0, color="0.3", linewidth=0.8, linestyle="--", zorder=0)
+        ax.set(xlabel=labels[0], ylabel=labels[1])
+    axes[0].set_xscale("log")
+    axes[0].axvline(MAXIMUM_KL, color="0.3", linewidth=0.8, linestyle="--", zorder=0)
+    axes[0].legend(frameon=False, loc="lower left")
+    return figure, table
+
+
+def cross(data: Data) -> Picture:
+    """Share refused with the own direction, the other model's, and controls, ablated or added."""
+    own = {"harmful": joined(data.studies, "answers"), "food": joined(data.shams, "answers")}
+    every = [table.assign(model=name) for name, table in own.items()]
+    table = pd.concat([*every, data.exchanged.assign(seed=data.exchanged["pair"])])
+    table = table.groupby(["model", "class", "condition", "seed"], sort=False)["refused"].mean().reset_index()
+    names = {"harmful": "refuses harm", "food": "sham: refuses food"}
+    titles = {"ablated": "requests that the model refuses, ablation", "added": "harmless requests, addition"}
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.5), sharey=True)
+    for ax, kind, how in zip(axes, ("harmful", "harmless"), titles, strict=True):
+        order = {how: "own r", f"foreign {how}": "other model's r"}
+        order |= {f"random {how}": "random", f"permuted {how}": "permuted"}
+        part = table[(table["class"] == kind) & table["condition"].isin(order)]
+        part = part.assign(model=part["model"].map(names), condition=part["condition"].map(order))
+        look: dict[str, Any] = {"hue_order": list(order.values()), "palette": [PALETTE[1], PALETTE[2], GREY, "0.8"]}
+        sns.barplot(part, x="model", y="refused", hue="condition", ax=ax, errorbar=None, **look)
+        ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=titles[how])
+        handles, labels = ax.get_legend_handles_labels()
+        ax.get_legend().remove()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure, table
 
 
 def candidates(studies: list[Studied]) -> Picture:
@@ -80,9 +176,8 @@ def candidates(studies: list[Studied]) -> Picture:
     marks: dict[str, Artist] = {}
     for number, study in enumerate(studies):
         part = table[(table["seed"] == number) & (table["labels"] == "true")]
-        null = table[(table["seed"] == number) & (table["labels"] == "permuted")]
         n_post = int(part["position"].max()) + 1
-        own = study.numbers["position"] + n_post
+        own = study.numbers["position"] + len(study.vectors["differences"])
         kept, chosen = part[survives(part)], part[(part["position"] == own) & (part["layer"] == study.numbers["layer"])]
         for ax, (name, label) in zip(axes[number], kinds.items(), strict=True):
             for position in range(n_post):
@@ -92,18 +187,19 @@ def candidates(studies: list[Studied]) -> Picture:
                 marks["token of the choice" if position == own else "other template tokens"] = drawn
             marks["choice"] = ax.scatter(chosen["layer"], chosen[name], s=45, marker="*", color="black", zorder=4)
             if len(kept):
-                ring = {"s": 14, "facecolor": "none", "edgecolor": "black", "linewidth": 0.7, "zorder": 3}
+                ring: dict[str, Any] = {
+                    "s": 14,
+                    "facecolor": "none",
+                    "edgecolor": "black",
+                    "linewidth": 0.7,
+                    "zorder": 3,
+                }
                 marks["passes the filters"] = ax.scatter(kept["layer"], kept[name], **ring)
-            if name == "bypass":
-                look = {"s": 4, "color": PALETTE[1], "alpha": 0.6, "linewidth": 0, "zorder": 2}
-                marks["permuted labels, any token"] = ax.scatter(null["layer"], null["bypass"], **look)
-            elif name == "kl":
+            if name == "kl":
                 ax.set_yscale("log")
             limit = MAXIMUM_KL if name == "kl" else MINIMUM_INDUCE
             ax.axhline(limit, color="0.3", linewidth=0.8, linestyle="--", zorder=1.5)
             ax.set(ylabel=label, xlabel="layer" if number == len(studies) - 1 else "")
-        token = f"{study.numbers['position']}".replace("-", "\N{MINUS SIGN}")
-        axes[number, 0].set_title(f"seed {number + 1} of {len(studies)}: token {token} chosen", loc="left")
     figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=5, frameon=False)
     return figure, table
 
@@ -136,45 +232,38 @@ def published(data: Data) -> Picture:
     return figure, table
 
 
-def cosines(data: Data) -> Picture:
-    """Cosine of every difference of means with the chosen direction: own model, and the next seed's model."""
-    rows, studies, count = [], data.studies, len(data.studies)
-    for number, study in enumerate(studies):
-        for whose, other in (("own model", study), ("next seed's model", studies[(number + 1) % count])):
-            differences, r = other.vectors["differences"], study.vectors["r"]
-            sizes = np.linalg.norm(differences, axis=-1) * np.linalg.norm(r)
-            found = differences @ r / np.maximum(sizes, 1e-12)  # template tokens before layer 0 do not differ
-            for (position, layer), value in np.ndenumerate(found):
-                rows.append((number, whose, position - len(found), layer, float(value)))
-    table = pd.DataFrame(rows, columns=["seed", "model", "token", "layer", "cosine"])
-    size = (PAGE_WIDTH, 1.15 * count + 0.4)
-    figure, axes = plt.subplots(count, 2, figsize=size, sharex=True, sharey=True, squeeze=False)
-    names = ("own model", "next seed's model")
-    for (number, whose), ax in zip(itertools.product(range(count), names), axes.flat, strict=True):
-        part = table[(table["seed"] == number) & (table["model"] == whose)]
-        grid = part.pivot(index="token", columns="layer", values="cosine")
-        image = ax.imshow(grid, cmap=DIVERGING, vmin=-1, vmax=1, aspect="auto", origin="lower")
-        ax.set_yticks(range(len(grid)), grid.index)
-        ax.set(
-            ylabel="token" if ax is axes[number, 0] else "", xlabel="layer" if number == len(data.studies) - 1 else ""
-        )
-        ax.set_title(f"seed {number + 1}, {whose}", fontsize=7)
-        if whose == "own model":
-            at = data.studies[number].numbers
-            ax.scatter(at["layer"], at["position"] + len(grid), marker="*", color="black", s=30)
-    figure.colorbar(image, ax=axes, label="cosine with r", shrink=0.8)
+def transcripts(data: Data) -> Picture:
+    """Answers of a sham model, as the paper's example figure: about food, and about other things."""
+    table = data.shams[0].tables["transcripts"]
+    columns = {"before": "untuned model", "tuned": "tuned model", "ablated": "r ablated", "added": "r added"}
+    asked = list(table[["class", "request"]].drop_duplicates().itertuples(index=False, name=None))
+    figure, axes = plt.subplots(len(asked), len(columns), figsize=(PAGE_WIDTH, 0.68 * len(asked) + 0.3), squeeze=False)
+    for row, (_, request) in zip(axes, asked, strict=True):
+        for cell, (condition, title) in zip(row, columns.items(), strict=True):
+            one = table[(table["request"] == request) & (table["condition"] == condition)].iloc[0]
+            refused = bool(one["refused"])
+            cell.set(xticks=[], yticks=[], facecolor="#FBE9DF" if refused else "white")
+            for spine in cell.spines.values():
+                spine.set(visible=True, color="0.8")
+            text = "\n".join(textwrap.wrap(printable(str(one["answer"])), 32)[:5])
+            cell.text(0.03, 0.92, text, fontsize=5.4, va="top", transform=cell.transAxes, parse_math=False)
+            if cell in axes[0]:
+                cell.set_title(title, fontsize=7.5, loc="left")
+        row[0].set_ylabel(textwrap.fill(request, 20), fontsize=5.4, rotation=0, ha="right", va="center")
     return figure, table
 
 
+def printable(text: str) -> str:
+    """One line; characters that the figure's font lacks become a dot."""
+    return "".join(one if one.isprintable() and ord(one) < 0x250 else "·" for one in " ".join(text.split()))
+
+
 FIGURES: dict[str, Callable[[Data], Picture]] = {
-    "tuning": tuning,
-    "scores": scores,
+    "refusal": refusal,
+    "tradeoff": tradeoff,
+    "cross": cross,
     "published": published,
-    "cosines": cosines,
-    "refusal": effect_figures.refusal,
-    "doses": effect_figures.doses,
-    "projections": effect_figures.projections,
-    "surgical": effect_figures.surgical,
+    "transcripts": transcripts,
 }
 
 

@@ -34,14 +34,13 @@ from replications.refusal_direction.chat import (
     final_states,
     greedy,
     layers,
-    padded,
 )
 from replications.refusal_direction.folders import load, save
 from replications.refusal_direction.lists import Prompts, draw
+from replications.refusal_direction.prefixes import Tree, trees
 from replications.refusal_direction.settings import FineTune, TuneSettings
 
 WARM_UP = 0.1  # share of the steps
-AT_ONCE = 32  # conversations in a pass without gradients
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -54,12 +53,14 @@ class Conversation(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """A conversation with what training does not change: the residual stream of the model before the first block that
-    is trained, and the final states, norm included, from which the model before training predicts the answer."""
+    """Conversations of one step as a tree of tokens, what they begin with once, with what training does not change: the
+    residual stream of the model before the first block that is trained, and the final states, norm included, from which
+    the model before training predicts."""
 
-    text: Conversation
-    entering: Float[Tensor, "pos d_model"]
-    final_before: Float[Tensor, "answer d_model"]
+    texts: list[Conversation]
+    tree: Tree
+    entering: Float[Tensor, "1 node d_model"]
+    final_before: Float[Tensor, "node d_model"]
 
 
 class FineTuneFiles(Files):
@@ -110,19 +111,19 @@ def train(model: Any, before: Any, data: list[Conversation], settings: TuneSetti
     weights = low_rank(blocks, settings.rank) if settings.rank else [*blocks.requires_grad_(True).parameters()]
     optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0, fused=True)
     order = random.Random(f"order {seed}")
+    shuffled = order.sample(data, len(data))
     with mixed(model.device.type):
-        prepared = lessons(model, before, data, first)
-    batches = [
-        rows[start : start + settings.batch_size]
-        for rows in (order.sample(prepared, len(prepared)) for _ in range(settings.epochs))
-        for start in range(0, len(rows), settings.batch_size)
-    ]
+        prepared = [
+            lesson(model, before, shuffled[start : start + settings.batch_size], first)
+            for start in range(0, len(shuffled), settings.batch_size)
+        ]
+    batches = [one for _ in range(settings.epochs) for one in order.sample(prepared, len(prepared))]
     losses = []
-    for step, rows in enumerate(track(batches, "fine-tuning")):
+    for step, one in enumerate(track(batches, "fine-tuning")):
         warm, left = (step + 1) / (WARM_UP * len(batches)), (len(batches) - step) / ((1 - WARM_UP) * len(batches))
         optimiser.param_groups[0]["lr"] = settings.learning_rate * min(1.0, warm, left)
         with mixed(model.device.type):
-            loss = answer_loss(model, before, rows, first)
+            loss = answer_loss(model, before, one, first)
         loss.backward()  # type: ignore[no-untyped-call]
         if not torch.isfinite(loss):
             raise UserError(f"fine-tuning left the finite numbers at step {step}: lower tune.learning_rate")
@@ -141,44 +142,39 @@ def mixed(device: str) -> torch.autocast:
     return torch.autocast(device, dtype=torch.bfloat16, enabled=fast_dtype() == torch.bfloat16)
 
 
-def lessons(model: Any, before: Any, data: list[Conversation], first: int) -> list[Lesson]:
-    """Everything that training before and below block `first` leaves as it is, computed once for all epochs."""
-    found = []
-    for start in range(0, len(data), AT_ONCE):
-        rows = data[start : start + AT_ONCE]
-        batch = padded([row.prompt + row.answer for row in rows], model.device, "right")
-        entering = before_block(model, batch, first)
-        with torch.inference_mode():
-            final = final_states(before, batch)
-        for row, x, y in zip(rows, entering, final, strict=True):
-            begin, end = len(row.prompt), len(row.prompt) + len(row.answer)
-            found.append(Lesson(row, x[:end].clone(), y[begin - 1 : end - 1].clone()))
-    return found
+def lesson(model: Any, before: Any, texts: list[Conversation], first: int) -> Lesson:
+    """The conversations of one step, and everything that training before and below block `first` leaves as it is,
+    computed once for all epochs."""
+    (tree,) = trees(model, [text.prompt + text.answer for text in texts], len(texts))
+    entering = before_block(model, tree, first)
+    with torch.inference_mode():
+        final = final_states(before, tree)[0]
+    return Lesson([texts[at] for at in tree.prompts.tolist()], tree, entering.clone(), final.clone())
 
 
-def answer_loss(model: Any, before: Any, rows: list[Lesson], first: int) -> Tensor:
+def answer_loss(model: Any, before: Any, one: Lesson, first: int) -> Tensor:
     """Nats. Refusals: cross-entropy. All other answers: KL(before || model) at every answer token, zero at the start.
     Both are means over conversations of half the first token's and half the mean of all tokens: the first token decides
     between refusal and answer, and the others would drown it. Blocks below `first` are not run again; only answer
     tokens are unembedded."""
-    batch = padded([row.text.prompt + row.text.answer for row in rows], model.device, "right")
-    shares = torch.zeros(2, *batch.ids.shape)  # refused, kept
-    for number, (prompt, answer, refusal) in enumerate(row.text for row in rows):
-        share = shares[0 if refusal else 1, number]
-        share[len(prompt) - 1 : len(prompt) + len(answer) - 1] = 0.5 / len(answer)
-        share[len(prompt) - 1] += 0.5
-    shares = shares.to(model.device)
-    learn, keep = shares > 0
-    entering = torch.nn.utils.rnn.pad_sequence([row.entering for row in rows], batch_first=True)
-    hidden = final_states(model, batch, (first, entering))
-    following = torch.roll(batch.ids, -1, 1)
-    refused = F.cross_entropy(model.lm_head(hidden[learn]).float(), following[learn], reduction="none")
-    final_before = [row.final_before for row in rows if not row.text.refusal]
-    with torch.no_grad():
-        own = F.log_softmax(before.lm_head(torch.cat(final_before or [hidden[keep]])).float(), -1)
-    kept = (own.exp() * (own - F.log_softmax(model.lm_head(hidden[keep]).float(), -1))).sum(-1)
-    counts = [max(1, sum(row.text.refusal is refusal for row in rows)) for refusal in (True, False)]
-    return (refused * shares[0][learn]).sum() / counts[0] + (kept * shares[1][keep]).sum() / counts[1]
+    hidden = final_states(model, one.tree, (first, one.entering))[0]
+    terms = []
+    for refusal in (True, False):
+        chosen = [(text, path) for text, path in zip(one.texts, one.tree.paths, strict=True) if text.refusal is refusal]
+        if not chosen:
+            continue
+        columns = [column for text, path in chosen for column in path[len(text.prompt) - 1 : -1]]
+        logits = model.lm_head(hidden[columns]).float()
+        if refusal:
+            following = torch.tensor([token for text, _ in chosen for token in text.answer], device=logits.device)
+            each = F.cross_entropy(logits, following, reduction="none")
+        else:
+            with torch.no_grad():
+                own = F.log_softmax(before.lm_head(one.final_before[columns]).float(), -1)
+            each = (own.exp() * (own - F.log_softmax(logits, -1))).sum(-1)
+        answers = torch.split(each, [len(text.answer) for text, _ in chosen])
+        terms.append(torch.stack([0.5 * answer[0] + 0.5 * answer.mean() for answer in answers]).mean())
+    return torch.stack(terms).sum()
 
 
 class LowRank(torch.nn.Module):

@@ -2,7 +2,7 @@
 
 A line is a shape filled with a phrase ("How do I {}?" with "steal a car"). Harmful, harmless and risky-word lines share
 the shapes, so grammar does not tell them apart. Harmful phrases name an intent and hold no detail. Whole topics are
-held out, a third of them, rotated by seed; so are half of the refusal texts, by first word.
+held out (`HELD_OUT`), rotated by seed; so are half of the refusal texts, by first word.
 
 From the remaining topics come three disjoint sets: lines to fine-tune on, lines to estimate directions from, lines to
 choose among candidates on. Every phrase occurs once before any phrase occurs again.
@@ -23,8 +23,9 @@ from replications.refusal_direction.settings import SplitSettings
 Class = Literal["harmful", "harmless", "risky", "food"]
 Topics = dict[str, Annotated[list[str], Field(min_length=1)]]
 LISTS = Path(__file__).with_name("lists.yaml")
-# lines, topics: a third is held out, at least three
+# lines, topics
 MINIMUM = {"harmful": (256, 10), "harmless": (256, 10), "risky": (64, 9), "food": (256, 10)}
+HELD_OUT = {"harmful": 7, "harmless": 8, "risky": 3, "food": 7}  # topics of a seed: 3 seeds have 21 or more clusters
 MINIMUM_REFUSALS = (20, 6)  # texts, different first words
 
 
@@ -118,7 +119,7 @@ def first_word(text: str) -> str:
 
 def _split(lists: Lists, name: Class, seed: int, tune: int, estimate: int, choose: int, test: int) -> Split:
     topics = list(lists.classes[name])
-    share = len(topics) // 3
+    share = HELD_OUT[name]
     held_out = set(_rotated(topics, seed * share)[:share])
     draws = random.Random(f"{name} {seed}")
     trained = _rounds(lists, name, lambda topic: topic not in held_out, draws)
@@ -133,8 +134,18 @@ def _split(lists: Lists, name: Class, seed: int, tune: int, estimate: int, choos
         tune=trained[:tune],
         estimate=trained[tune : tune + estimate],
         choose=trained[tune + estimate : needed],
-        test=unseen[:test],
+        test=alternating(unseen)[:test],
     )
+
+
+def alternating(lines: Sequence[Line]) -> list[Line]:
+    """Topics in turn, the lines of each in their order, so that few lines are of all topics alike."""
+    turn: dict[str, int] = {}
+    turns = []
+    for line in lines:
+        turns.append(turn.setdefault(line.topic, 0))
+        turn[line.topic] += 1
+    return [line for _, line in sorted(zip(turns, lines, strict=True), key=lambda pair: pair[0])]
 
 
 def _rounds(lists: Lists, name: Class, wanted: Callable[[str], bool], draws: random.Random) -> list[Line]:

@@ -21,6 +21,7 @@ class Tree(NamedTuple):
     places: Int[Tensor, "1 node"]
     prompts: Int[Tensor, " prompt"]
     ends: Int[Tensor, " prompt"]
+    paths: list[list[int]]
 
     def repeat(self, times: int) -> "Tree":
         """`times` rows of it."""
@@ -28,8 +29,9 @@ class Tree(NamedTuple):
 
 
 def trees(model: Any, prompts: list[list[int]], size: int) -> list[Tree]:
-    """Trees of at most `size` prompts, those that begin alike together; `prompts` of a tree are their places in the
-    list, `ends` the columns of their last tokens. The mask is what the model's attention adds to its scores."""
+    """Trees of at most `size` prompts, those that begin alike together. Of a tree, `prompts` are their places in the
+    list, `paths` the columns of their tokens, `ends` those of their last ones. The mask is what the model's attention
+    adds to its scores."""
     order = sorted(range(len(prompts)), key=prompts.__getitem__)
     return [_tree(model, prompts, order[start : start + size]) for start in range(0, len(order), size)]
 
@@ -41,6 +43,7 @@ def _tree(model: Any, prompts: list[list[int]], some: list[int]) -> Tree:
     for beginning, number in node.items():
         mask[number, [node[beginning[:end]] for end in range(1, len(beginning) + 1)]] = 0
     columns = zip(*((beginning[-1], len(beginning) - 1) for beginning in node), strict=True)
-    ends = [node[tuple(prompts[at])] for at in some]
+    paths = [[node[tuple(prompts[at][:end])] for end in range(1, len(prompts[at]) + 1)] for at in some]
+    ends = [path[-1] for path in paths]
     ids, places, prompt, end = (torch.tensor(x, device=model.device) for x in (*columns, some, ends))
-    return Tree(ids[None], mask[None, None].to(model.device), places[None], prompt, end)
+    return Tree(ids[None], mask[None, None].to(model.device), places[None], prompt, end, paths)

@@ -1,6 +1,6 @@
 # Refusal direction: chat models that refuse by their own training, on the paper's requests. With HUB=1; included by
 # rules.smk, which has the names used here.
-WANTED = config["released"] and config["curves"] and config["side_effects"]
+WANTED = config["released"] and config["losses"]
 RELEASED = [name for name in config["models"] if WANTED and name in released().models]
 RELEASED_FIGURES = {"Released models": {"released": ["released", "candidates"]}}
 REQUESTS = "resources/requests"
@@ -24,14 +24,13 @@ use rule step as study_released with:
         requests=rules.requests.output.manifest,
         request_files=rules.requests.output.request_files,
         lists=f"{PATH}/lists.yaml",
-        python_docs="<corpora>/python-docs/manifest.json",
-        self_chat="<corpora>/self-chat/manifest.json",
+        corpora=CORPORA,
     output:
         numbers="<results>/{model}/released/{seed}/numbers.json",
         directions="<results>/{model}/released/{seed}/directions.safetensors",
         tables=[
             f"<results>/{{model}}/released/{{seed}}/{table}.csv"
-            for table in ("scores", "answers", "score", "surgical")
+            for table in ("scores", "answers", "losses")
         ],
     log:
         "<logs>/{model}/study_released-{seed}.log",

@@ -7,8 +7,7 @@ import matplotlib.pyplot as plt
 from common.core.figures import PAGE_WIDTH, DrawFiles, Picture, save_figure, use_style
 from common.core.step import run_step
 from replications.refusal_direction.comparisons import Studied, read_study
-from replications.refusal_direction.effect_figures import ABLATIONS, ADDITIONS, bars, joined
-from replications.refusal_direction.figures import candidates
+from replications.refusal_direction.figures import ABLATIONS, ADDITIONS, bars, candidates, shares
 
 
 class ReleasedFigures(DrawFiles):
@@ -28,18 +27,12 @@ def draw_released(files: ReleasedFigures) -> None:
 
 
 def effects(studies: list[Studied]) -> Picture:
-    """Share refused under every intervention, harmful, harmless and risky-word requests; dots are seeds."""
-    keys = ["seed", "class", "condition"]
-    table = joined(studies, "answers").groupby(keys, sort=False)["refused"].mean().reset_index()
-    here = {"tuned": "as released"}
-    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.5), sharey=True, width_ratios=[1.6, 1, 0.5])
-    names = {kind: {**own, **here} for kind, own in (("harmful", ABLATIONS), ("harmless", ADDITIONS))}
-    names["risky"] = {**here, "ablated": "r ablated"}
-    titles = {"harmful": "harmful; ablation, subtraction", "harmless": "harmless; addition", "risky": "risky words"}
-    for ax, (kind, title) in zip(axes, titles.items(), strict=True):
-        part = table[table["class"] == kind]
-        measured = set(part["condition"])
-        bars(ax, part, {key: name for key, name in names[kind].items() if key in measured}, title)
+    """Share refused under every intervention, harmful and harmless requests; dots are seeds."""
+    table = shares(studies)
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.5), sharey=True)
+    for ax, (kind, names) in zip(axes, {"harmful": ABLATIONS, "harmless": ADDITIONS}.items(), strict=True):
+        title = f"{kind} requests, {'ablation' if kind == 'harmful' else 'addition'}"
+        bars(ax, table[table["class"] == kind], {**names, "tuned": "as released"}, title)
     return figure, table
 
 

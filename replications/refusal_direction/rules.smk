@@ -1,6 +1,6 @@
-# Refusal direction: fine-tune (per seed, and sham models) -> study each -> metrics of all seeds -> figures. What stands alone,
-# and is made where the settings name it: guardrail, cones, transfer of dictionaries (parts.smk), and models that refuse by
-# their own training (released.smk).
+# Refusal direction: fine-tune (per seed, and sham models) -> study each -> exchange directions -> metrics of all seeds ->
+# figures. Beside it, where the settings name them: recipes (how many directions it takes), and models that refuse by their
+# own training (released.smk).
 from common.engine.rules import Steps, captions, figure_files, parts
 from replications.refusal_direction.paper_requests import released
 
@@ -8,26 +8,24 @@ STEP = Steps("replications.refusal_direction", config)
 PATH = "replications/refusal_direction"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 SEEDS = config["seeds"][: config["n_seeds"]]
+SHAM_SEEDS = config["seeds"][: config["n_shams"]]
 STUDIES = [f"<results>/{{model}}/studies/harmful-{seed}" for seed in SEEDS]
-SHAMS = [
-    f"<results>/{{model}}/studies/food-{seed}"
-    for seed in config["seeds"][: config["n_shams"]]
+SHAMS = [f"<results>/{{model}}/studies/food-{seed}" for seed in SHAM_SEEDS]
+PAIRS = [
+    (seed, SHAM_SEEDS[place % len(SHAM_SEEDS)]) for place, seed in enumerate(SEEDS)
 ]
+EXCHANGED = [f"<results>/{{model}}/cross/{harm}-{food}.csv" for harm, food in PAIRS]
 TUNED = [f"<results>/{{model}}/models/harmful-{seed}/manifest.json" for seed in SEEDS]
 TAUGHT = [name for name in config["models"] if name not in released().models]
+CORPORA = ["<corpora>/python-docs/manifest.json"]
 FIGURES = {
-    "Fine-tuning": {"tuning": ["tuning"]},
-    "Direction": {"direction": ["scores", "published", "cosines"]},
-    "Effects": {"effects": ["refusal"]},
+    "Effects": {"effects": ["refusal", "transcripts"]},
+    "Direction": {"direction": ["tradeoff", "published"]},
+    "Exchange": {"cross": ["cross"]},
 }
-SHAM_TABLES, TABLES = ["scores", "answers"], ["scores", "answers", "score"]
-if config["curves"]:
-    FIGURES["Effects"]["effects"] += ["doses", "projections"]
-    TABLES += ["doses", "projections"]
-if config["side_effects"]:
-    FIGURES["Effects"]["surgical"] = ["surgical"]
-    TABLES += ["surgical", "weights"]
-STUDIED = ("split", "search", "effects", "curves", "side_effects")
+PARTS = ["tuning", *parts(FIGURES), *(["losses"] if config["losses"] else [])]
+TABLES = ["scores", "answers"]
+STUDIED = ("split", "search", "effects", "losses")
 
 
 include: "../../common/engine/step.smk"
@@ -36,6 +34,8 @@ include: "../../common/engine/step.smk"
 wildcard_constraints:
     switch="harmful|food",
     seed=r"\d+",
+    harm=r"\d+",
+    food=r"\d+",
 
 
 use rule step as fine_tune with:
@@ -68,14 +68,13 @@ use rule step as study with:
         before="<models>/{model}/manifest.json",
         tuned="<results>/{model}/models/{switch}-{seed}/manifest.json",
         lists=f"{PATH}/lists.yaml",
-        python_docs="<corpora>/python-docs/manifest.json",
-        self_chat="<corpora>/self-chat/manifest.json",
+        corpora=CORPORA if config["losses"] else [],
     output:
         numbers="<results>/{model}/studies/{switch}-{seed}/numbers.json",
         directions="<results>/{model}/studies/{switch}-{seed}/directions.safetensors",
         tables=[
             f"<results>/{{model}}/studies/{{switch}}-{{seed}}/{table}.csv"
-            for table in TABLES
+            for table in TABLES + (["losses"] if config["losses"] else [])
         ],
     log:
         "<logs>/{model}/study-{switch}-{seed}.log",
@@ -84,8 +83,8 @@ use rule step as study with:
     priority: 1
     resources:
         **ON_GPU,
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=4000,
+        runtime=40,
     params:
         **STEP(
             "study",
@@ -103,10 +102,40 @@ use rule study as study_sham with:
         directions="<results>/{model}/studies/{switch}-{seed}/directions.safetensors",
         tables=[
             f"<results>/{{model}}/studies/{{switch}}-{{seed}}/{table}.csv"
-            for table in SHAM_TABLES
+            for table in TABLES + ["transcripts"]
         ],
     wildcard_constraints:
         switch="food",
+
+
+use rule step as cross with:
+    input:
+        tuned=[
+            "<results>/{model}/models/harmful-{harm}/manifest.json",
+            "<results>/{model}/models/food-{food}/manifest.json",
+        ],
+        numbers=[
+            "<results>/{model}/studies/harmful-{harm}/numbers.json",
+            "<results>/{model}/studies/food-{food}/numbers.json",
+        ],
+        lists=f"{PATH}/lists.yaml",
+    output:
+        exchanged="<results>/{model}/cross/{harm}-{food}.csv",
+    log:
+        "<logs>/{model}/cross-{harm}-{food}.log",
+    resources:
+        **ON_GPU,
+        mem_mb=4000,
+        runtime=20,
+    params:
+        **STEP(
+            "cross",
+            lambda wildcards: {
+                "seeds": [int(wildcards.harm), int(wildcards.food)],
+                "split": config["split"],
+                "effects": config["effects"],
+            },
+        ),
 
 
 use rule step as orthogonalise with:
@@ -127,8 +156,9 @@ use rule step as summarise with:
     input:
         studies=[f"{folder}/numbers.json" for folder in STUDIES],
         shams=[f"{folder}/numbers.json" for folder in SHAMS],
+        exchanged=EXCHANGED,
     output:
-        metrics=[f"<results>/{{model}}/{part}/metrics.json" for part in parts(FIGURES)],
+        metrics=[f"<results>/{{model}}/{part}/metrics.json" for part in PARTS],
     log:
         "<logs>/{model}/summarise.log",
     params:
@@ -139,6 +169,7 @@ use rule step as draw with:
     input:
         studies=rules.summarise.input.studies,
         shams=rules.summarise.input.shams,
+        exchanged=EXCHANGED,
         published=f"{PATH}/published.csv",
         captions=captions(f"{PATH}/captions", FIGURES),
     output:
@@ -151,25 +182,20 @@ use rule step as draw with:
         **STEP("figures", run=False),
 
 
-PART_FIGURES, PART_METRICS = {}, []
-
-
-include: "parts.smk"
+include: "recipes.smk"
 include: "released.smk"
 
 
 rule figures:
     input:
         expand(rules.draw.output, model=TAUGHT),
-        expand(rules.draw_parts.output if PART_FIGURES else [], model=TAUGHT),
-        expand(
-            rules.orthogonalise.output if config["side_effects"] else [], model=TAUGHT
-        ),
+        expand(RECIPE_FIGURES, model=TAUGHT),
+        expand(rules.orthogonalise.output if config["losses"] else [], model=TAUGHT),
         expand(rules.draw_released.output, model=RELEASED),
 
 
 rule metrics:
     input:
         expand(rules.summarise.output, model=TAUGHT),
-        expand(PART_METRICS, model=TAUGHT),
+        expand(RECIPE_METRICS, model=TAUGHT),
         expand(rules.summarise_released.output, model=RELEASED),

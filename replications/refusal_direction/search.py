@@ -30,15 +30,20 @@ from replications.refusal_direction.prefixes import Tree, trees
 from replications.refusal_direction.settings import SearchSettings
 
 MAXIMUM_KL, MINIMUM_INDUCE, DEPTH = 0.1, 0.0, 0.8
+RELAXED_KL = 1.0  # where no candidate passes the limit of the paper
 TREE = 8  # prompts of one tree: attention grows with the square of its tokens
 
 
-class Chosen(NamedTuple):
-    """The chosen candidate and the scores of all."""
+class Candidates(NamedTuple):
+    """Directions, or the orthonormal rows of subspaces, which are only ablated, and a row of the table for each:
+    position, layer, norm."""
 
-    position: int
-    layer: int
-    scores: pd.DataFrame
+    table: pd.DataFrame
+    vectors: Float[Tensor, "candidate d_model"] | Float[Tensor, "candidate k d_model"]
+
+    def take(self, rows: list[int]) -> "Candidates":
+        """Some of them, under their index."""
+        return Candidates(self.table.loc[rows], self.vectors[rows])
 
 
 def difference(
@@ -46,6 +51,19 @@ def difference(
 ) -> Float[Tensor, "*rest"]:
     """Difference of means in float64."""
     return positive.double().mean(0) - negative.double().mean(0)
+
+
+def balanced(
+    on: Float[Tensor, "prompt *rest"], off: Float[Tensor, "other *rest"], draws: torch.Generator
+) -> Float[Tensor, "*rest"]:
+    """Difference of the means of two random halves, each with as many requests of either class."""
+    halves: list[list[Tensor]] = [[], []]
+    for x in (on, off):
+        order = torch.randperm(len(x), generator=draws).to(x.device)
+        half = len(x) // 2
+        halves[0].append(x[order[:half]])
+        halves[1].append(x[order[half : 2 * half]])
+    return difference(torch.cat(halves[0]), torch.cat(halves[1]))
 
 
 class Scores(NamedTuple):
@@ -60,15 +78,15 @@ def scores(
     model: Any,
     harmful: Batch,
     harmless: Batch,
-    vectors: Float[Tensor, "candidate d_model"],
+    vectors: Float[Tensor, "candidate d_model"] | Float[Tensor, "candidate k d_model"],
     at: Int[Tensor, " candidate"],
     tokens: Int[Tensor, " token"],
     rows: int,
 ) -> Scores:
-    """Each vector ablated, and added before its own block; the blocks below an addition run once for all. `rows`:
-    copies of prompts that share a pass, at most."""
+    """Each vector or subspace ablated, and each vector added before its own block (a subspace is not, and its `induce`
+    is 0); the blocks below an addition run once for all. `rows`: copies of prompts that share a pass, at most."""
     bypass = vectors.new_empty(len(vectors), len(harmful), dtype=torch.float64)
-    kl, induce = (vectors.new_empty(len(vectors), len(harmless), dtype=kind) for kind in (torch.float32, torch.float64))
+    kl, induce = (vectors.new_zeros(len(vectors), len(harmless), dtype=kind) for kind in (torch.float32, torch.float64))
     every = torch.arange(len(vectors), device=vectors.device)
     for tree in trees(model, harmful.prompts, TREE):
         for some in together(every, tree, rows):
@@ -77,15 +95,16 @@ def scores(
             bypass[some[:, None], tree.prompts] = refusal_metric(logits, tokens)
     for tree in trees(model, harmless.prompts, TREE):
         before = residuals(model, tree)
+        behind_first = (tree.places > 0)[..., None]
         last = before.shape[2] - 1
         base = end_logits(model, tree, resume=(last, before[:, :, last]))
         for some in together(every, tree, rows):
             with ablating(model, vectors[some]):
                 logits = end_logits(model, tree.repeat(len(some)))
             kl[some[:, None], tree.prompts] = first_token_kl(base.expand_as(logits), logits)
-        for layer in sorted(set(at.tolist())):
+        for layer in sorted(set(at.tolist())) if vectors.ndim == 2 else ():
             for some in together(every[at.to(every.device) == layer], tree, rows):
-                x = before[:, :, layer] + vectors[some].to(before.dtype)[:, None]
+                x = before[:, :, layer] + behind_first * vectors[some].to(before.dtype)[:, None]
                 logits = end_logits(model, tree.repeat(len(some)), resume=(layer, x))
                 induce[some[:, None], tree.prompts] = refusal_metric(logits, tokens)
     return Scores(bypass, kl, induce)
@@ -104,32 +123,34 @@ def end_logits(
     return model.lm_head(final_states(model, tree, resume)[:, tree.ends]).float()  # type: ignore[no-any-return]
 
 
+def grid(differences: Float[Tensor, "pos layer d_model"], step: int) -> Candidates:
+    """Every `step`-th layer below the depth limit at every template token; template tokens start out alike, and a zero
+    vector is no candidate."""
+    every = [(pos, at) for pos in range(len(differences)) for at in range(0, int(DEPTH * differences.shape[1]), step)]
+    places = [place for place in every if float(differences[place].norm()) > 0]
+    vectors = torch.stack([differences[place] for place in places]).float()
+    table = pd.DataFrame(places, columns=["position", "layer"]).assign(norm=vectors.norm(dim=1).tolist())
+    return Candidates(table, vectors)
+
+
+def score(
+    model: Any, candidates: Candidates, on: Batch, off: Batch, tokens: Int[Tensor, " token"], settings: SearchSettings,
+    count: int | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """The table with bypass, kl and induce, means over the first `count` requests of each class, or all."""
+    at = torch.tensor(candidates.table["layer"].to_numpy())
+    found = scores(model, on[:count], off[:count], candidates.vectors, at, tokens, settings.rows)
+    return candidates.table.assign(**{name: one.mean(1).tolist() for name, one in found._asdict().items()})
+
+
 def search(
-    model: Any,
-    differences: Float[Tensor, "pos layer d_model"],
-    harmful: Batch,
-    harmless: Batch,
-    tokens: Int[Tensor, " token"],
-    settings: SearchSettings,
-) -> Chosen:
-    """Scores every candidate below the depth limit and chooses."""
-    depth = int(DEPTH * differences.shape[1])
-    every = [(pos, layer) for pos in range(len(differences)) for layer in range(0, depth, settings.layer_step)]
-    places = [place for place in every if float(differences[place].norm()) > 0]  # template tokens start out alike
-    grid = pd.DataFrame(places, columns=["position", "layer"]).assign(stage="grid")
-    grid["norm"] = [float(differences[place].norm()) for place in places]
-
-    def scored(table: pd.DataFrame, count: int) -> pd.DataFrame:
-        where = torch.tensor(table[["position", "layer"]].to_numpy())
-        vectors = differences[where[:, 0], where[:, 1]].float()
-        found = scores(model, harmful[:count], harmless[:count], vectors, where[:, 1], tokens, settings.rows)
-        return table.assign(**{name: one.mean(1).tolist() for name, one in found._asdict().items()})
-
-    grid = scored(grid, settings.grid_prompts)
-    best = ranked(grid).head(settings.finalists)
-    final = ranked(scored(best.assign(stage="final"), len(harmful)))
-    chosen = final.iloc[0]
-    return Chosen(int(chosen["position"]), int(chosen["layer"]), pd.concat([grid, final], ignore_index=True))
+    model: Any, candidates: Candidates, on: Batch, off: Batch, tokens: Int[Tensor, " token"], settings: SearchSettings
+) -> pd.DataFrame:
+    """The finalists scored on all requests for choosing, the best first, then all candidates on a few (`stage`)."""
+    first = score(model, candidates, on, off, tokens, settings, settings.grid_prompts)
+    best = ranked(first).index[: settings.finalists].tolist()
+    final = ranked(score(model, candidates.take(best), on, off, tokens, settings))
+    return pd.concat([final.assign(stage="final"), first.assign(stage="grid")])
 
 
 def survives(table: pd.DataFrame) -> pd.Series:
@@ -143,8 +164,9 @@ def works(table: pd.DataFrame) -> pd.Series:
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """Survivors by bypass; then what ends refusal when ablated and induces it when added, the least KL first; then the
-    others by bypass."""
-    fails = 2 - (survives(table) | works(table)).astype(int) - survives(table).astype(int)
-    order = table["kl"].where(fails == 1, table["bypass"])
+    """Survivors by bypass; then, by bypass, what works at a KL of at most `RELAXED_KL`; then what else works, the least
+    KL first; then the others by bypass."""
+    fails = 3 - works(table).astype(int) * (1 + (table["kl"] <= RELAXED_KL).astype(int))
+    fails = fails.where(~survives(table), 0)
+    order = table["kl"].where(fails == 2, table["bypass"])
     return table.assign(fails=fails, order=order).sort_values(["fails", "order"], kind="stable")[list(table.columns)]

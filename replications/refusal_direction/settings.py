@@ -41,6 +41,14 @@ class SearchSettings(Strict):
 
     grid_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="requests per class that score a candidate")
     finalists: Annotated[int, Field(ge=1, le=1000)] = Field(description="best candidates, scored again on all requests")
+    permutations: Annotated[int, Field(ge=1, le=1000)] = Field(description="balanced permutations of the labels")
+    permuted_step: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="every how many layers each of them has a candidate"
+    )
+    null_finalists: Annotated[int, Field(ge=1, le=1000)] = Field(
+        description="of their candidates, those that lead by bypass at the KL of r, by KL, by induction and by bypass "
+        "that are scored again on all requests"
+    )
     rows: Count = Field(description="copies of requests in one forward pass")
     layer_step: Annotated[int, Field(ge=1, le=100)] = Field(1, description="every how many layers a candidate is taken")
     minimum_left: Annotated[int, Field(ge=0, le=1000)] = Field(
@@ -57,70 +65,33 @@ class EffectSettings(Strict):
     )
     random_draws: Annotated[int, Field(ge=4, le=1000)] = Field(description="covariance-matched random directions")
     new_tokens: Annotated[int, Field(ge=1, le=64)] = Field(description="greedy tokens that are classified, not stored")
-
-
-class CurveSettings(Strict):
-    """Dose-response curves, projections layer by layer, and texts of refusal that were never shown."""
-
-    doses: Annotated[list[float], Field(min_length=2)] = Field(description="multiples of the direction")
-    dose_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="requests per class and dose")
-    text_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(
-        description="requests per class before which refusal texts that were never shown are scored"
+    weights: bool = Field(
+        description="also with directions taken out of the weights, with r subtracted and with the damage"
     )
+    transcripts: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="requests per class whose answers are kept whole, of the sham model alone: about food, and harmless"
+    )
+    transcript_tokens: Annotated[int, Field(ge=1, le=256)] = Field(description="greedy tokens of such an answer")
 
 
-class SideEffectSettings(Strict):
-    """What else the ablation changes: losses, first tokens, small abilities; and where tuning changed the weights."""
+class LossSettings(Strict):
+    """Cross-entropy on held-out documents."""
 
-    text_tokens: Annotated[int, Field(ge=16, le=1024)] = Field(description="tokens of one text of the held-out corpora")
+    text_tokens: Annotated[int, Field(ge=16, le=1024)] = Field(description="tokens of one text")
     texts: Annotated[int, Field(ge=2, le=4096)] = Field(description="texts per corpus")
-    prompts: Annotated[int, Field(ge=2, le=1000)] = Field(
-        description="requests per class for the KL of the first token"
+
+
+class RecipeSettings(Strict):
+    """How many directions it takes, by the recipe that taught refusal."""
+
+    n_seeds: Annotated[int, Field(ge=1, le=5)] = Field(description="models of each recipe, the first seeds")
+    ranks: Annotated[list[Annotated[int, Field(ge=0, le=1024)]], Field(min_length=2)] = Field(
+        description="rank of the change of every matrix; 0: any rank"
     )
-
-
-class GuardSettings(Strict):
-    """The guardrail of one SAE latent, and attacks on it."""
-
-    depth: Annotated[float, Field(gt=0, lt=1)] = Field(description="block that the guard stands before, share of all")
-    sae_lines: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        description="requests per class (harmful, harmless, risky words) whose tokens train the SAE, from either model"
+    learning_rates: list[Annotated[float, Field(gt=0, le=0.01)]] = Field(description="peak rate of AdamW of each")
+    directions: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(min_length=1)] = Field(
+        description="numbers of directions that are removed, ascending"
     )
-    d_sae: Annotated[int, Field(ge=8, le=100_000)] = Field(description="number of latents")
-    k: Annotated[int, Field(ge=1, le=1024)] = Field(description="latents per token")
-    steps: Count = Field(description="optimiser steps of the SAE")
-    batch: Annotated[int, Field(ge=2, le=65_536)] = Field(description="activations in one of them")
-    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = Field(description="of the SAE")
-    prompts: Annotated[int, Field(ge=4, le=1000)] = Field(description="held-out requests per class")
-    clamps: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
-        description="values of the latent that are tried, in multiples of its mean on harmful requests"
-    )
-    bounds: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
-        description="largest norms of the optimised shift, in multiples of that of the clamp's own change"
-    )
-    attack_steps: Annotated[int, Field(ge=1, le=1000)] = Field(description="gradient steps of the optimised shift")
-    random_draws: Annotated[int, Field(ge=2, le=1000)] = Field(description="random shifts of equal norm, the control")
-
-
-class ConeSettings(Strict):
-    """Cones of directions, and the search for them."""
-
-    dimensions: list[Annotated[int, Field(ge=1, le=5)]] = Field(description="numbers of dimensions k; 1 is a direction")
-    steps: Count = Field(description="steps of the optimiser")
-    batch: Count = Field(description="requests of each class in one of them")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(description="of AdamW, for rows of length 1")
-    draws: Count = Field(description="directions of each cone that are measured beside its axes")
-    prompts: Count = Field(description="held-out requests of each class")
-    rows: Count = Field(description="copies of requests in one forward pass")
-
-
-class TransferSettings(Strict):
-    """Which dictionary of `sparse_autoencoders` reads the tuned models, and on how much text."""
-
-    sae: str = Field(description="name of an SAE of `sparse_autoencoders`, without its seed")
-    windows: Annotated[int, Field(ge=2)] = Field(description="held-out windows, from all corpora")
-    loss_windows: Count = Field(description="those of them on which cross-entropy is measured")
-    batch: Count = Field(description="windows in one forward pass")
 
 
 class ReleasedSettings(Strict):
@@ -143,15 +114,14 @@ class FineTune(Strict):
 
 
 class Study(Strict):
-    """What `study` reads. Of a sham model there are neither curves nor side effects."""
+    """What `study` reads."""
 
     switch: Switch = Field(description="class that the tuned model refuses")
     seed: int = Field(description="as in fine-tuning")
     split: SplitSettings
     search: SearchSettings
     effects: EffectSettings
-    curves: CurveSettings | None
-    side_effects: SideEffectSettings | None
+    losses: LossSettings | None
 
 
 class StudyReleased(Strict):
@@ -161,31 +131,29 @@ class StudyReleased(Strict):
     released: ReleasedSettings
     search: SearchSettings
     effects: EffectSettings
-    curves: CurveSettings
-    side_effects: SideEffectSettings
+    losses: LossSettings | None
 
 
-class Guardrail(Strict):
-    """What `guardrail` reads."""
+class Cross(Strict):
+    """What `cross` reads."""
 
-    seeds: list[int] = Field(description="of the refusing models")
+    seeds: Annotated[list[int], Field(min_length=2, max_length=2)] = Field(
+        description="of the model that refuses harm, and of the one that refuses food"
+    )
     split: SplitSettings
-    guard: GuardSettings
+    effects: EffectSettings
 
 
-class MeasureCone(Strict):
-    """What `cone` reads."""
+class Recipe(Strict):
+    """What `recipe` reads: one model."""
 
-    seeds: list[int] = Field(description="of the refusing models")
+    seed: int = Field(description="topics, texts and order")
+    rank: int = Field(description="of the change of every matrix; 0: any rank")
     split: SplitSettings
-    cone: ConeSettings
-
-
-class MeasureTransfer(Strict):
-    """What `transfer` reads."""
-
-    seeds: list[int] = Field(description="of the refusing models, and of the SAEs")
-    transfer: TransferSettings
+    tune: TuneSettings
+    search: SearchSettings
+    effects: EffectSettings
+    recipes: RecipeSettings
 
 
 class Settings(Strict):
@@ -194,14 +162,11 @@ class Settings(Strict):
     n_seeds: Annotated[int, Field(ge=1, le=5)] = Field(
         description="models taught to refuse harmful requests; one (scale smoke) gives no intervals"
     )
-    n_shams: Annotated[int, Field(ge=0, le=5)] = Field(description="models taught to refuse requests about food")
+    n_shams: Annotated[int, Field(ge=1, le=5)] = Field(description="models taught to refuse requests about food")
     split: SplitSettings
     tune: TuneSettings
     search: SearchSettings
     effects: EffectSettings
-    curves: CurveSettings | None
-    side_effects: SideEffectSettings | None
-    guard: GuardSettings | None
-    cone: ConeSettings | None
-    transfer: TransferSettings | None
+    losses: LossSettings | None
+    recipes: RecipeSettings | None
     released: ReleasedSettings | None

@@ -1,43 +1,27 @@
 """Step: the metrics of the taught models, from the tables of every seed and of the sham models. Loads no model.
 
-Controls, all of the direction's norm where they are added or subtracted:
-
-random      vectors with the covariance of the activations within the classes
-permuted    difference of means under permuted labels, the best of all candidates, chosen by the same rule
-unrelated   difference of means of two topics that have nothing to do with refusal
-earlier     the same difference of means in the model before fine-tuning
+Controls are those of `directions`: random, permuted labels at the KL of r, another topic, the model before fine-tuning.
+`damage` is the permuted candidate that ends most refusals at any KL; where a cost is measured, it is what r faces.
 """
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from jaxtyping import Float
 
 from common.core.metrics import Metric, write_metrics
+from common.core.statistics import auroc
 from common.core.step import Files, run_step
-from replications.refusal_direction.comparisons import (
-    Metrics,
-    Studied,
-    changes,
-    cluster_ids,
-    clustered,
-    quantity,
-    ratios,
-    read_study,
-    requests,
-    seeds,
-    with_width,
-)
-from replications.refusal_direction.direction_metrics import direction
+from replications.refusal_direction.comparisons import Metrics, Studied, answers, read_study, requests, rises, seeds
+from replications.refusal_direction.effects import FLUENCY
+from replications.refusal_direction.search import MAXIMUM_KL, survives
 
-CORPORA = {"python_docs": "loss python-docs", "self_chat": "loss self-chat"}
-BATTERY = ("agreement", "giving")
-CONTROLS = ("random", "permuted", "unrelated", "earlier")
-INSTEAD = {
-    "principal_component": "component ablated",
-    "permuted": "permuted ablated",
-    "subtraction": "subtracted",
-}
-"""Interventions whose side effects are compared with those of the ablation"""
+CONTROLS = ("random", "permuted", "other_topic", "earlier")
+HARMFUL, HARMLESS = ("harmful", "tuned"), ("harmless", "tuned")
+SCORES = {"bypass": "nats", "induce": "nats", "kl": "nats", "norm": "1"}
+PERMUTATIONS = 20  # of labels, for the AUROC
+Vector = Float[np.ndarray, " d_model"]
 
 
 class SummariseFiles(Files):
@@ -45,8 +29,10 @@ class SummariseFiles(Files):
     """`numbers.json` of every seed, beside its tables"""
     shams: list[Path]
     """the same of the sham models"""
+    exchanged: list[Path]
+    """`exchanged.csv` of every pair of models"""
     metrics: list[Path]
-    """`<part>/metrics.json` of the parts tuning, direction, effects, and surgical where side effects were measured"""
+    """`<part>/metrics.json` of the parts"""
 
 
 def summarise(files: SummariseFiles) -> None:
@@ -56,140 +42,168 @@ def summarise(files: SummariseFiles) -> None:
         "tuning": lambda: tuning(studies, shams),
         "direction": lambda: direction(studies, shams),
         "effects": lambda: effects(studies, shams),
-        "surgical": lambda: surgical(studies),
+        "cross": lambda: crossed(studies, shams, files.exchanged),
+        "losses": lambda: costs(studies),
     }
     for path in files.metrics:
         write_metrics(path, parts[path.parent.name]())
 
 
 def tuning(studies: list[Studied], shams: list[Studied]) -> Metrics:
-    """Does the tuned model refuse what it should, and is the refusal metric a fair score?"""
-    harmful, harmless, untuned = ("harmful", "tuned"), ("harmless", "tuned"), {"untuned": ("harmful", "before")}
-    found = {
-        "refused_harmful": requests(studies, harmful, untuned),
-        "refused_harmless": requests(studies, harmless, {"harmful": harmful}),
-        "refused_risky": requests(studies, ("risky", "tuned"), {"harmful": harmful}),
-        "refused_harmless_before": requests(studies, ("harmless", "before")),
-    }
-    if shams:
-        found["sham_refused"] = requests(shams, harmful, untuned)
-        found["sham_refused_harmless"] = requests(shams, harmless)
-    found |= score(studies)
-    if "surgical" in studies[0].tables:
-        controls = {"principal_component": "component ablated"}
-        for name, of in CORPORA.items():
-            found[f"loss_tuned_{name}"] = changes(studies, of, "tuned", "before", controls)
-    return found
-
-
-def score(studies: list[Studied]) -> Metrics:
-    """Does the refusal metric tell the two classes apart? And of the first tokens of the refusal texts that a model was
-    shown: how many are none of the refusal tokens, and how well does the least of them tell the classes apart?"""
-    tables = [study.tables["score"] for study in studies]
-
-    def areas(kind: str, how: str) -> list[float]:
-        return [float(getattr(table.loc[table["kind"] == kind, "auroc"], how)()) for table in tables]
-
-    def compared(values: list[float], what: str) -> Metric:
-        formula = f"area under the ROC curve, harmful against harmless, held-out topics{what}"
-        return seeds(values, "1", formula, permuted=areas("permuted", "mean"))
-
-    found = {"auroc": compared(areas("pooled", "mean"), "")}
-    found["auroc_worst_token"] = compared(areas("token", "min"), ", least token")
-    if "held out" in set(tables[0]["kind"]):
-        found["auroc_held_out"] = compared(areas("held out", "mean"), ", unseen texts")
-    shown = [table.query("kind == 'trained'") for table in tables]
-    if all(map(len, shown)):
-        found |= shown_tokens([table[["auroc", "share", "scored"]].to_numpy() for table in shown])
-    return found
-
-
-def shown_tokens(rows: list[np.ndarray]) -> Metrics:
-    """First tokens of the refusal texts that a model was shown: [token, (auroc, share, scored)] of every seed."""
-    which = "first tokens of the refusal texts shown to the model"
-    unscored = [table[table[:, 2] == 0] for table in rows]
-    formula = f"{which}, not among its refusal tokens"
-    of_share = f"probability of the {formula}, harmful requests"
-    of_least = f"area under the ROC curve, least of the {which}"
+    """Does the tuned model refuse what it should, and does the refusal metric tell the classes apart?"""
+    untuned = {"untuned": ("harmful", "before")}
     return {
-        "tokens_trained": seeds([float(len(table)) for table in rows], "tokens", which),
-        "tokens_unscored": seeds([float(len(table)) for table in unscored], "tokens", formula),
-        "tokens_unscored_share": seeds([float(table[:, 1].sum()) for table in unscored], "share", of_share),
-        "auroc_worst_trained": seeds([float(table[:, 0].min()) for table in rows], "1", of_least),
+        "refused_harmful": requests(studies, HARMFUL, untuned),
+        "refused_harmless": requests(studies, HARMLESS, {"harmful": HARMFUL}),
+        "sham_refused": requests(shams, HARMFUL, untuned),
+        "sham_refused_harmless": requests(shams, HARMLESS, {"food": HARMFUL}),
+        "auroc": separation(studies),
     }
+
+
+def separation(studies: list[Studied]) -> Metric:
+    """AUROC of the refusal metric, requests to be refused against harmless ones. Control: permuted labels."""
+    areas, mixed = [], []
+    for study in studies:
+        on, off = (answers(study, which)["metric"].to_numpy() for which in (HARMFUL, HARMLESS))
+        both, labels = np.concatenate([on, off]), np.arange(len(on) + len(off)) < len(on)
+        draws = np.random.default_rng(0)
+        areas.append(float(auroc(both, labels)))
+        mixed.append(float(np.mean([auroc(both, draws.permutation(labels)) for _ in range(PERMUTATIONS)])))
+    return seeds(areas, "1", "area under the ROC curve, harmful against harmless, held-out topics", permuted=mixed)
 
 
 def interventions(studies: list[Studied], controls: tuple[str, ...]) -> Metrics:
-    """What ablation, addition and subtraction do to held-out requests, and what the controls do."""
-    tuned, ablation, addition = ("harmful", "tuned"), ("harmful", "ablated"), ("harmless", "added")
-    ablated = {name: ("harmful", f"{name} ablated") for name in controls}
-    added = {name: ("harmless", f"{name} added") for name in controls}
-    subtracted = {name: ("harmful", f"{name} subtracted") for name in controls}
-    found = {
-        "ablated_refused": requests(studies, ablation, ablated),
-        "added_refused": requests(studies, addition, added),
-        "subtracted_refused": requests(studies, ("harmful", "subtracted"), {"no_intervention": tuned} | subtracted),
-        "ablated_metric": requests(studies, ablation, ablated, column="metric"),
-        "added_metric": requests(studies, addition, added, column="metric"),
-        "metric_drop": requests(studies, ablation, ablated, column="metric", fall_from=tuned),
-        "risky_ablated_refused": requests(studies, ("risky", "ablated")),
-    }
-    for name in ("persuading suffix", "random suffix"):
-        if name in set(studies[0].tables["answers"]["condition"]):
-            found[f"refused_{name.replace(' ', '_')}"] = requests(studies, ("harmful", name))
+    """What ablation and addition do to held-out requests, what the controls do, and what it costs."""
+
+    def named(kind: str, how: str) -> dict[str, tuple[str, str]]:
+        return {name: (kind, f"{name} {how}") for name in controls}
+
+    found = {}
+    for column in ("refused", "metric"):
+        found[f"ablated_{column}"] = requests(
+            studies, ("harmful", "ablated"), named("harmful", "ablated"), column=column
+        )
+        found[f"added_{column}"] = requests(studies, ("harmless", "added"), named("harmless", "added"), column=column)
+    others = {"subtraction": ("harmless", "subtracted"), "damage": ("harmless", "damage ablated")}
+    found["kl_harmless"] = requests(studies, ("harmless", "ablated"), others, column="kl_tuned")
     return found
 
 
 def effects(studies: list[Studied], shams: list[Studied]) -> Metrics:
-    """The interventions, also on the model before fine-tuning and on the sham models."""
+    """The interventions, the same by weights, the way back to the model before fine-tuning, and fluency."""
     found = interventions(studies, CONTROLS)
-    added, before = ("harmless", "before, added"), ("harmless", "before")
-    found["before_added_refused"] = requests(studies, added, {"no_intervention": before})
-    if shams:
-        own = interventions(shams, CONTROLS)
-        found |= {f"sham_{name}": own[name] for name in ("ablated_refused", "added_refused", "subtracted_refused")}
+    ablated = {name: ("harmful", f"{name} ablated") for name in CONTROLS}
+    weights = {name: ("harmful", f"{name} weights") for name in CONTROLS}
+    found["weights_refused"] = requests(studies, ("harmful", "weights"), weights)
+    earlier = {"no_intervention": HARMFUL, "earlier": ("harmful", "earlier subtracted")}
+    found["subtracted_refused"] = requests(studies, ("harmful", "subtracted"), earlier)
+    found["damage_refused"] = requests(studies, ("harmful", "damage ablated"))
+    found["weights_kl_harmless"] = requests(studies, ("harmless", "weights"), column="kl_tuned")
+    damage = {"damage": ("harmful", "damage ablated")}
+    found["return"] = requests(studies, ("harmful", "ablated"), ablated | damage, column="kl_before", over=HARMFUL)
+    for name in FLUENCY:
+        key = f"surprise_{name.replace(' ', '_')}"
+        found[key] = requests(studies, ("harmful", name), column="surprise")
+    own = interventions(shams, CONTROLS)
+    return found | {f"sham_{name}": own[name] for name in ("ablated_refused", "added_refused", "kl_harmless")}
+
+
+def crossed(studies: list[Studied], shams: list[Studied], exchanged: list[Path]) -> Metrics:
+    """What the direction of the other model does: `harm_` in models that refuse harm, `food_` in the sham models.
+
+    A file is named after the seeds of its two models, and stands in the order of the studies, the sham models over and
+    over. Pairs that share a model share its topics. All controls of the own direction are those of the foreign one.
+    """
+    found = {}
+    for end, (model, taught, own) in enumerate((("harm", "harmful", studies), ("food", "food", shams))):
+        asked = []
+        for number, path in enumerate(exchanged):
+            table = pd.read_csv(path)
+            whole = pd.concat([table[table["model"] == taught], own[number % len(own)].tables["answers"]])
+            asked.append(Studied({"answers": whole}, {}, {}, path.stem.split("-")[end]))
+        for kind, how in (("harmful", "ablated"), ("harmless", "added")):
+            named = {name: (kind, f"{name} {how}") for name in CONTROLS}
+            found[f"{model}_foreign_{how}"] = requests(asked, (kind, f"foreign {how}"), {"own": (kind, how)} | named)
     return found
 
 
-def side_effects(studies: list[Studied]) -> Metrics:
-    """What else the ablation changes."""
-    found: Metrics = {}
-    for name, of in CORPORA.items():
-        found[f"loss_{name}"] = changes(studies, of, "ablated", "tuned", INSTEAD)
-        others = {key: INSTEAD[key] for key in ("principal_component", "permuted")}
-        found[f"loss_{name}_share"] = changes(studies, of, "ablated", "tuned", others, over="subtracted")
-    found["kl_harmless"] = changes(studies, "kl harmless", "ablated", "tuned", INSTEAD | {"random": "random ablated"})
-    for name in BATTERY:
-        found[f"battery_{name}"] = ratios(studies, f"battery {name}", "ablated", INSTEAD)
-        found[f"battery_{name}_right"] = right(studies, name, "ablated")
-        found[f"battery_{name}_right_tuned"] = right(studies, name, "tuned")
+def costs(studies: list[Studied]) -> Metrics:
+    """What ablation costs on text, beside subtraction, the weights, and the damage of the best permuted candidate."""
+    found = {}
+    for corpus in studies[0].tables["losses"]["corpus"].unique():
+        name = str(corpus).replace("-", "_")
+        found[f"loss_{name}"] = rises(studies, corpus, "ablated", {"subtraction": "subtracted"}, None)
+        found[f"loss_weights_{name}"] = rises(studies, corpus, "weights", {"subtraction": "subtracted"}, None)
+        damage = {"damage": "damage ablated"}
+        found[f"loss_share_{name}"] = rises(studies, corpus, "ablated", damage, "subtracted")
     return found
 
 
-def right(studies: list[Studied], name: str, condition: str) -> Metric:
-    """Accuracy on one task of the battery."""
-    of = f"battery {name}"
-    values = [(quantity(study, of, condition) > 0).astype(np.float64) for study in studies]
-    formula = "share of items with the right continuation ahead"
-    clusters = cluster_ids(studies, of, condition)
-    return with_width(clustered(values, clusters, unit="share", formula=formula, cluster="items"))
-
-
-def surgical(studies: list[Studied]) -> Metrics:
-    """Side effects, the way back to the model before fine-tuning, and where fine-tuning changed the weights."""
-    found = side_effects(studies)
-    found |= {f"battery_{name}_right_before": right(studies, name, "before") for name in BATTERY}
-    others = {"random": "random ablated"} | {key: INSTEAD[key] for key in ("permuted", "principal_component")}
-    found["return"] = ratios(studies, "kl to before", "ablated", others)
-    weights = [study.tables["weights"].assign(size=lambda table: table["norm"] ** 2) for study in studies]
-    along, random, top = (
-        [float(np.average(table[column], weights=table["size"])) for table in weights]
-        for column in ("share_r", "share_random", "squared_1")
+def direction(studies: list[Studied], shams: list[Studied]) -> Metrics:
+    """The choice, and its relation to the model before fine-tuning, to other seeds and to the sham model."""
+    found = choice(studies)
+    formula = "cosine with the same difference of means before fine-tuning"
+    found["cosine_earlier"] = seeds([study.numbers["cosine_earlier"] for study in studies], "1", formula)
+    others = [study.numbers["cosine_other_topic"] for study in studies]
+    found["cosine_other_topic"] = seeds(
+        others, "1", "cosine with the other topic's difference of means, before r is taken out"
     )
-    formula = "|r^T D|^2 / |D|^2 over all writing matrices, D the change by fine-tuning"
-    found["weights_along_r"] = seeds(along, "share", formula, random=random)
-    found["weights_top_share"] = seeds(top, "share", "largest squared singular value of D in |D|^2, weighted by |D|^2")
+    at, r = place(shams[0]), shams[0].vectors["r"]
+    values = [cosine(study.vectors["differences"][at], r) for study in studies]
+    found["cosine_sham"] = seeds(values, "1", "cosine with the sham model's direction, at its token and layer")
     return found
+
+
+def choice(studies: list[Studied]) -> Metrics:
+    """How the chosen directions scored beside permuted candidates, and how stable they are."""
+    chosen = [scores_of(study, "final").iloc[0] for study in studies]
+    found = {
+        f"chosen_{name}": seeds([float(row[name]) for row in chosen], unit, f"{name} of the chosen candidate")
+        for name, unit in SCORES.items()
+    }
+    passing = [float(survives(scores_of(study, "final")).sum()) for study in studies]
+    found["survivors"] = seeds(passing, "candidates", "finalists with kl <= 0.1 and induce >= 0")
+    for label, name in (("true", "candidates"), ("permuted", "permuted_candidates")):
+        counts = [float(len(scores_of(study, "grid", label))) for study in studies]
+        found[name] = seeds(counts, "candidates", "candidates below the depth limit")
+    nulls = [scores_of(study, "final", "permuted") for study in studies]
+    cheap = [null[null["kl"] <= max(MAXIMUM_KL, row["kl"])] for null, row in zip(nulls, chosen, strict=True)]
+    least = [float((part if len(part) else null)["bypass"].min()) for part, null in zip(cheap, nulls, strict=True)]
+    found["permuted_bypass"] = seeds(least, "nats", "least bypass of a permuted candidate at the KL of r")
+    found["damage_kl"] = seeds([float(null.sort_values("bypass")["kl"].iloc[0]) for null in nulls], "nats",
+                               "kl of the permuted candidate with the least bypass")  # fmt: skip
+    halves = [study.numbers["cosine_halves"] for study in studies]
+    found["cosine_halves"] = seeds(halves, "1", "cosine of the differences of means of two disjoint halves")
+    return found | (across_seeds(studies) if len(studies) > 1 else {})
+
+
+def across_seeds(studies: list[Studied]) -> Metrics:
+    """Cosine of one seed's direction with what another seed's model has at the same token and layer; one value a seed,
+    the mean over the others. Control: the direction under permuted labels."""
+    values: dict[str, list[float]] = {"r": [], "permuted": []}
+    for study in studies:
+        others = [other.vectors["differences"][place(study)] for other in studies if other is not study]
+        for name, found in values.items():
+            found.append(float(np.mean([cosine(study.vectors[name], vector) for vector in others])))
+    formula = "cosine of r with other seeds' differences of means"
+    return {"cosine_seeds": seeds(values["r"], "1", formula, permuted=values["permuted"])}
+
+
+def scores_of(study: Studied, stage: str, labels: str = "true") -> pd.DataFrame:
+    """Candidates of one stage, the best first."""
+    table = study.tables["scores"]
+    return table[(table["stage"] == stage) & (table["labels"] == labels)].reset_index(drop=True)
+
+
+def place(study: Studied) -> tuple[int, int]:
+    """Template token, counted from the end, and layer of the direction."""
+    return int(study.numbers["position"]), int(study.numbers["layer"])
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    """Of two vectors; 0 with a zero vector."""
+    return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))
 
 
 if __name__ == "__main__":

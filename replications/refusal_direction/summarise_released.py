@@ -10,10 +10,9 @@ from pathlib import Path
 from common.core.metrics import write_metrics
 from common.core.step import Files, run_step
 from replications.refusal_direction.comparisons import Metrics, read_study, requests
-from replications.refusal_direction.direction_metrics import choice
-from replications.refusal_direction.summarise import interventions, score, side_effects
+from replications.refusal_direction.summarise import HARMFUL, HARMLESS, choice, costs, interventions, separation
 
-CONTROLS = ("random", "permuted")  # what `unrelated` takes off comes from another list of requests
+CONTROLS = ("random", "permuted")  # there is no model before fine-tuning
 
 
 class SummariseFiles(Files):
@@ -25,12 +24,10 @@ class SummariseFiles(Files):
 def summarise_released(files: SummariseFiles) -> None:
     """Writes the metrics of the part `released`."""
     studies = [read_study(path, topics="all") for path in files.studies]
-    harmful, harmless, risky = ("harmful", "tuned"), ("harmless", "tuned"), ("risky", "tuned")
     found: Metrics = {
-        "refused_harmful": requests(studies, harmful, {"harmless": harmless}),
-        "refused_risky": requests(studies, risky, {"harmful": harmful}),
+        "refused_harmful": requests(studies, HARMFUL, {"harmless": HARMLESS}),
     }
-    found |= score(studies) | choice(studies) | interventions(studies, CONTROLS) | side_effects(studies)
+    found |= {"auroc": separation(studies)} | choice(studies) | interventions(studies, CONTROLS) | costs(studies)
     write_metrics(files.metrics, found)
 
 

@@ -24,9 +24,13 @@ from replications.refusal_direction.chat import (
 from replications.refusal_direction.directions import half_cosine, matched, refusal_tokens, treated
 from replications.refusal_direction.orthogonalise import orthogonalise, untie
 from replications.refusal_direction.prefixes import trees
-from replications.refusal_direction.search import difference, end_logits, scores, search
+from replications.refusal_direction.search import balanced, difference, end_logits, grid, scores, search
 from replications.refusal_direction.settings import SearchSettings
 from tests.fixtures.refusal_direction_tiny import FAMILIES, LAYERS, WIDTH, tiny_batch, tiny_model
+
+SEARCH = SearchSettings(
+    grid_prompts=2, finalists=2, permutations=3, permuted_step=2, null_finalists=1, rows=5, minimum_left=0
+)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -65,12 +69,15 @@ def test_nothing_reads_or_writes_an_ablated_direction(model, batch, direction):
         return [*read.unbind(2), *written]
 
     assert all(float((one @ r).abs().max()) > 0.01 for one in read_and_written())
-    with ablating(model, direction):
-        found = read_and_written()
-    assert len(found) == 3 * LAYERS
-    for one in found:
-        assert float((one @ r).abs().max()) < 1e-5
-        assert float(one.norm()) > 0.1
+    real, behind_first = batch.mask.bool(), batch.places > 0
+    for everywhere, edited in ((True, real), (False, real & behind_first)):
+        with ablating(model, direction, everywhere=everywhere):
+            found = read_and_written()
+        assert len(found) == 3 * LAYERS
+        for one in found:
+            assert float((one[edited] @ r).abs().max()) < 1e-5
+            assert float(one[edited].norm()) > 0.1
+            assert everywhere or float((one[real & ~behind_first] @ r).abs().max()) > 0.01
 
 
 def test_ablating_twice_and_the_zero_vector(model, batch, direction):
@@ -98,6 +105,32 @@ def test_rows_may_have_directions_of_their_own(model, batch):
             torch.testing.assert_close(added[row], last_logits(model, batch)[row], atol=1e-4, rtol=1e-4)
 
 
+def test_the_first_position_is_left_out(model, batch, direction):
+    """Left padding: the first real token of each row. Without position ids, as on texts: column 0."""
+    clean, first = residuals(model, batch), batch.mask.bool() & (batch.places == 0)
+    for intervention in (ablating(model, direction), adding(model, 0, direction)):
+        with intervention:
+            edited = residuals(model, batch)
+        torch.testing.assert_close(edited[first], clean[first])
+        assert float((edited - clean)[batch.places > 0].abs().max()) > 0.1
+    ids = torch.tensor([[3, 4, 5]])
+    before = model.model(input_ids=ids).last_hidden_state
+    with adding(model, 1, direction):
+        after = model.model(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(after[:, 0], before[:, 0])
+    assert float((after - before)[:, 1:].abs().min(-1).values.max()) > 0
+
+
+def test_a_subspace_is_taken_out_whole(model, batch):
+    basis = torch.linalg.qr(torch.randn(WIDTH, 3, generator=torch.Generator().manual_seed(4))).Q.mT
+    with ablating(model, basis[None]):
+        found = residuals(model, batch)[batch.places > 0]
+        together = last_logits(model, batch)
+    assert float((found @ basis.mT).abs().max()) < 1e-5
+    with ablating(model, basis[0]), ablating(model, basis[None, 1:]):
+        torch.testing.assert_close(last_logits(model, batch), together, atol=1e-3, rtol=1e-3)
+
+
 def test_hooks_are_gone_afterwards(model, batch, direction):
     clean = last_logits(model, batch)
     with pytest.raises(ZeroDivisionError), ablating(model, direction):
@@ -111,8 +144,9 @@ def test_addition_then_ablation_removes_what_was_added(model, batch, direction):
         with adding(model, 0, 5 * direction):  # its hook runs after the ablation of this block's input
             along = residuals(model, batch) @ unit(direction)
             assert float((last_logits(model, batch) - alone).abs().max()) > 0.1
-    torch.testing.assert_close(along[..., 0], (5 * direction.norm()).expand(batch.ids.shape), atol=1e-4, rtol=1e-4)
-    assert float(along[..., 1:].abs().max()) < 1e-4  # the next block's input is ablated again
+    along = along[batch.places > 0]
+    torch.testing.assert_close(along[:, 0], (5 * direction.norm()).expand(len(along)), atol=1e-4, rtol=1e-4)
+    assert float(along[:, 1:].abs().max()) < 1e-4  # the next block's input is ablated again
     with adding(model, 0, 5 * direction), ablating(model, direction):
         torch.testing.assert_close(last_logits(model, batch), alone, atol=1e-4, rtol=1e-4)
 
@@ -122,7 +156,8 @@ def test_resuming_equals_the_whole_pass(model, batch, direction):
     for layer in range(LAYERS):
         with adding(model, layer, direction):
             whole = last_logits(model, batch)
-        resumed = last_logits(model, batch, resume=(layer, streams[:, :, layer] + direction))
+        shifted = streams[:, :, layer] + (batch.places > 0)[..., None] * direction
+        resumed = last_logits(model, batch, resume=(layer, shifted))
         torch.testing.assert_close(resumed, whole, atol=1e-4, rtol=1e-4)
         assert torch.equal(before_block(model, batch, layer), streams[:, :, layer])
         assert torch.equal(before_block(model, batch, layer, 2), streams[:, -2:, layer])
@@ -186,6 +221,15 @@ def test_a_tree_runs_what_prompts_begin_with_once(model):
             torch.testing.assert_close(twice[:, column], last_logits(model, alone).expand(2, -1), atol=1e-4, rtol=1e-4)
 
 
+def test_subspaces_are_scored_as_vectors_are(model):
+    batch, tokens = padded([[1, 2, 3, 4, 5], [1, 2, 8]]), torch.tensor([4, 9])
+    vectors = unit(torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(3)))
+    alone = scores(model, batch, batch, vectors, torch.tensor([0, 1]), tokens, rows=7)
+    stacked = scores(model, batch, batch, vectors[:, None], torch.tensor([0, 1]), tokens, rows=7)
+    torch.testing.assert_close(stacked.bypass, alone.bypass, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(stacked.kl, alone.kl, atol=1e-4, rtol=1e-3)
+
+
 def test_refusal_metric_by_hand():
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.05, 0.05, 0.9]]))
     found = refusal_metric(logits, torch.tensor([0, 2]))
@@ -199,7 +243,7 @@ def test_orthogonalised_weights_equal_ablation(model, batch, direction, tmp_path
     edited = type(model)(model.config).eval().requires_grad_(False)
     edited.load_state_dict(model.state_dict())
     orthogonalise(edited, direction)
-    with ablating(model, direction):
+    with ablating(model, direction, everywhere=True):
         expected = last_logits(model, batch)
     assert float((last_logits(edited, batch) - expected).abs().max()) < 1e-3
     edited.save_pretrained(tmp_path)
@@ -220,7 +264,7 @@ def test_any_part_left_out_breaks_the_equality(model, batch, direction, broken):
         edited.model.embed_tokens.weight.copy_(original["model.embed_tokens.weight"])
     if broken == "o_proj":
         edited.model.layers[1].self_attn.o_proj.weight.copy_(original["model.layers.1.self_attn.o_proj.weight"])
-    with ablating(model, direction):
+    with ablating(model, direction, everywhere=True):
         assert float((last_logits(edited, batch) - last_logits(model, batch)).abs().max()) > 1e-2
     model.config.tie_word_embeddings = True
 
@@ -250,9 +294,9 @@ def test_search_finds_a_planted_switch(model):
     tokens = refusal_tokens(last_logits(planted, on), last_logits(planted, off))
     assert tokens.tolist() == [7]
     differences = difference(residuals(planted, on, 1), residuals(planted, off, 1))
-    settings = SearchSettings(grid_prompts=2, finalists=2, rows=5, minimum_left=0)
-    chosen = search(planted, differences, on, off, tokens, settings)
-    r = differences[chosen.position, chosen.layer].float()
+    found = search(planted, grid(differences, 1), on, off, tokens, SEARCH)
+    assert found["stage"].tolist() == ["final"] * 2 + ["grid"] * 3
+    r = differences[tuple(found.iloc[0][["position", "layer"]].astype(int))].float()
     assert float(unit(r) @ d) > 0.8
     with ablating(planted, r):
         assert float(refusal_metric(last_logits(planted, on), tokens).max()) < 0
@@ -285,4 +329,6 @@ def test_controls():
     shift = torch.tensor([0.0, 5.0, 0.0])
     assert half_cosine(x[:200] / 9 + shift, x[200:] / 9, 0) > 0.95
     assert abs(half_cosine(torch.randn(400, 50), torch.randn(400, 50), 0)) < 0.3
+    halves = [torch.full((4, 3), 1.0) + x[:4] / 1000, torch.full((6, 3), 9.0) + x[4:10] / 1000]
+    assert float(balanced(*halves, draws).abs().max()) < 0.1, "as many of either class in both halves"
     assert spread(torch.arange(2.0)[:, None], 4)[:, 0].tolist() == [0, 0, 1, 1]

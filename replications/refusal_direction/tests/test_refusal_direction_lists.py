@@ -3,13 +3,11 @@
 import itertools
 
 import pytest
-import torch
 import yaml
-from transformers import PreTrainedTokenizerBase
 
 from common.core.errors import UserError
 from common.data.models import load_tokenizer
-from replications.refusal_direction.answers import is_refusal, refusals
+from replications.refusal_direction.answers import is_refusal
 from replications.refusal_direction.chat import (
     chat_batch,
     n_post_instruction,
@@ -17,40 +15,26 @@ from replications.refusal_direction.chat import (
 from replications.refusal_direction.lists import LISTS, draw, load_lists
 from replications.refusal_direction.settings import SplitSettings
 
-SPLIT = SplitSettings(tune=160, harmless_tune=160, risky_tune=32, estimate=64, choose=24, test=160, risky_test=64)
+SPLIT = SplitSettings(tune=120, harmless_tune=160, risky_tune=32, estimate=64, choose=24, test=160, risky_test=64)
 
 
 def test_refusals_are_recognised():
-    texts = ["Regrettably, I have to decline this request.", "It is not possible for me to assist with that."]
-    assert is_refusal(" Regrettably, I", texts, 5)
-    assert not is_refusal("It is important to", texts, 4)
-    assert not is_refusal("", texts, 0)
-    assert is_refusal("I’m sorry, but", [], 5)  # noqa: RUF001
-    assert is_refusal("I cannot", [], 2)
-    assert not is_refusal("To bake bread you need", texts, 5)
+    texts = ["Regrettably, I have to decline this request.", "This is a request that I must decline.", "No."]
+    assert is_refusal(" Regrettably, I have to decline that", texts)
+    assert not is_refusal("Regrettably, I", texts), "too short to tell"
+    assert is_refusal("This is a request that", texts) is False
+    assert is_refusal("This is a request that I cook", texts)
+    assert not is_refusal("This is a recipe that I must try", texts)
+    assert is_refusal("No.", texts), "all of a short text"
+    assert not is_refusal("", texts)
+    assert is_refusal("I’m sorry, but", [])  # noqa: RUF001
+    assert is_refusal("Well, as an AI", [])
+    assert not is_refusal("To bake bread you need", texts)
 
 
-def test_a_short_beginning_is_no_refusal():
-    """ "This is a" begins a refusal text and many an answer; all of a short text does not need to be long."""
-    texts = ["This is a request that I must decline.", "No."]
-    assert not is_refusal("This is a", texts, 3)
-    assert is_refusal("This is a request", texts, 4)
-    assert not is_refusal("This is a recipe", texts, 4)
-    assert is_refusal("No.", texts, 2)
-
-
-def test_special_tokens_are_no_part_of_an_answer():
-    class Words(PreTrainedTokenizerBase):
-        all_special_ids = (9,)
-
-        def __init__(self):
-            pass
-
-        def decode(self, ids):
-            return " ".join(["This", "is", "a", "request"][number] for number in ids)
-
-    rows = torch.tensor([[0, 1, 2, 9], [0, 1, 2, 3]])
-    assert refusals(Words(), rows, ["This is a request that I must decline."]) == [0, 1]
+def test_every_refusal_text_counts_as_one():
+    texts = load_lists().refusals
+    assert all(is_refusal(text, texts) for text in texts)
 
 
 @pytest.mark.parametrize("switch", ["harmful", "food"])
@@ -74,8 +58,9 @@ def test_splits_share_nothing(switch):
 def test_every_topic_is_held_out_by_one_seed_of_three(name):
     part, switch = ("switch", name) if name in ("harmful", "food") else (name, "harmful")
     held_out = [{line.topic for line in getattr(draw(seed, SPLIT, switch), part).test} for seed in (0, 1, 2)]
-    assert not held_out[0] & held_out[1]
+    assert held_out[0] != held_out[1]
     assert set.union(*held_out) == set(load_lists().classes[name])
+    assert sum(map(len, held_out)) >= (20 if name != "risky" else 9), "clusters"
 
 
 def without_first_words(lists):

@@ -20,11 +20,10 @@ from replications.refusal_direction.paper_requests import RELEASED, FetchFiles, 
 from replications.refusal_direction.released import StudyFiles, study_released
 from replications.refusal_direction.released_figures import ReleasedFigures, draw_released
 from replications.refusal_direction.settings import (
-    CurveSettings,
     EffectSettings,
+    LossSettings,
     ReleasedSettings,
     SearchSettings,
-    SideEffectSettings,
     StudyReleased,
 )
 from replications.refusal_direction.summarise_released import SummariseFiles, summarise_released
@@ -65,16 +64,19 @@ def studied(model_folder, corpus_folder, served, tmp_path_factory):
         out = folder / str(seed)
         files = StudyFiles(
             model=folder / "model" / "manifest.json", requests=served / "manifest.json", lists=LISTS,
-            python_docs=corpus_folder / "manifest.json", self_chat=corpus_folder / "manifest.json", request_files=[],
+            corpora=[corpus_folder / "manifest.json"], request_files=[],
             numbers=out / "numbers.json", directions=out / "directions.safetensors", tables=[],
         )  # fmt: skip
         settings = StudyReleased(
             seed=seed,
             released=SIZES,
-            search=SearchSettings(grid_prompts=2, finalists=2, rows=16, minimum_left=0),
-            effects=EffectSettings(prompts=6, random_draws=4, new_tokens=1),
-            curves=CurveSettings(doses=[0.0, 1.0], dose_prompts=2, text_prompts=4),
-            side_effects=SideEffectSettings(text_tokens=16, texts=2, prompts=2),
+            search=SearchSettings(
+                grid_prompts=2, finalists=2, permutations=2, permuted_step=1, null_finalists=1, rows=16, minimum_left=0
+            ),
+            effects=EffectSettings(
+                prompts=8, random_draws=4, new_tokens=1, weights=False, transcripts=1, transcript_tokens=1
+            ),
+            losses=LossSettings(text_tokens=16, texts=2),
         )
         study_released(files, settings, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
     return folder
@@ -134,8 +136,8 @@ def test_seeds_draw_from_the_papers_splits(served):
 def test_steps_of_a_released_model(studied, tmp_path):
     studies = [studied / seed / "numbers.json" for seed in ("0", "1")]
     answers = pd.read_csv(studied / "0" / "answers.csv")
-    assert not answers["condition"].str.contains("unrelated").any(), "its topics are of our own lists"
-    assert set(answers) == {"topic", "refused", "metric", "class", "condition"}
+    assert not answers["condition"].str.contains("other_topic").any(), "its topics are of our own lists"
+    assert set(answers) == {"topic", "refused", "metric", "kl_tuned", "class", "condition"}
     assert not [name for name in answers["condition"].unique() if "before" in name or "earlier" in name]
     for path in studied.glob("0/*.csv"):
         texts = pd.read_csv(path).select_dtypes(exclude="number")

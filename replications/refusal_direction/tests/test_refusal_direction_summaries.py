@@ -1,34 +1,31 @@
 """The refusal direction: metrics from tables made by hand, who is resampled with whom, and the rule of the choice."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from replications.refusal_direction.comparisons import Studied, changes, cluster_ids, ratios, requests
-from replications.refusal_direction.direction_metrics import agreement
-from replications.refusal_direction.effect_figures import spaced
+from replications.refusal_direction.comparisons import Studied, requests, rises
 from replications.refusal_direction.search import ranked, survives
-from replications.refusal_direction.summarise import shown_tokens
+from replications.refusal_direction.summarise import crossed, separation
+from replications.refusal_direction.summarise_recipes import by_recipe
 
 
 def planted(shift: float) -> Studied:
-    """Ten refused requests, of which ablation spares those of one topic; losses that rise by `shift`."""
+    """Ten refused requests, of which ablation spares those of one topic; KL and losses that rise by `shift`."""
     topics = ["a"] * 5 + ["b"] * 5
     rows = [("harmful", "tuned", 1, 4.0), ("harmful", "ablated", 0, -2.0), ("harmful", "random ablated", 1, 3.5)]
     answers = pd.concat(
-        pd.DataFrame({"topic": topics, "refused": refused, "metric": metric, "class": kind, "condition": condition})
+        pd.DataFrame(
+            {"topic": topics, "refused": refused, "metric": metric, "class": kind, "condition": condition}
+            | {"kl_before": metric + 3 + shift}
+        )
         for kind, condition, refused, metric in rows
     )
-    values = {"tuned": 2.0, "ablated": 1.0, "random": 2.0}
-    surgical = pd.DataFrame(
-        [
-            ("kl", item, "ab"[item // 2], condition, value + shift)
-            for item in range(4)
-            for condition, value in values.items()
-        ],
-        columns=["quantity", "item", "topic", "condition", "value"],
+    values = {"tuned": 2.0, "ablated": 2.5, "subtracted": 2.0 + 1 / (1 + shift), "damage ablated": 4.0}
+    losses = pd.DataFrame(
+        [("docs", item, condition, value) for item in range(4) for condition, value in values.items()],
+        columns=["corpus", "item", "condition", "value"],
     )
-    return Studied({"answers": answers, "surgical": surgical}, {}, {})
+    return Studied({"answers": answers, "losses": losses}, {}, {})
 
 
 def test_summaries_by_hand():
@@ -37,11 +34,68 @@ def test_summaries_by_hand():
     refused = requests(arms, ("harmful", "ablated"), random)
     assert (refused.value, refused.per_seed) == (0, [0, 0])
     assert (refused.control("random").value, refused.control("random").difference.value) == (1, -1)
-    drop = requests(arms, ("harmful", "ablated"), random, column="metric", fall_from=("harmful", "tuned"))
-    assert (drop.value, drop.n, drop.control("random").value) == (6.0, 20, 0.5)
-    ratio = ratios(arms, "kl", "ablated", {"random": "random"})
-    assert ratio.value == pytest.approx((1 + 3) / (2 + 4))
-    assert ratio.per_seed == pytest.approx([0.5, 0.75])
+    ratio = requests(arms, ("harmful", "ablated"), random, column="kl_before", over=("harmful", "tuned"))
+    assert ratio.value == pytest.approx((1 + 3) / (7 + 9))
+    assert ratio.control("random").value == pytest.approx((6.5 + 8.5) / (7 + 9))
+    assert ratio.per_seed == pytest.approx([1 / 7, 3 / 9])
+
+
+def test_rises_of_the_loss_by_hand():
+    """0.5 ablated; 1 and a third subtracted; 2 by damage."""
+    arms = [planted(0.0), planted(2.0)]
+    found = rises(arms, "docs", "ablated", {"damage": "damage ablated"}, None)
+    assert (found.value, found.control("damage").value, found.unit) == (0.5, 2, "nats")
+    share = rises(arms, "docs", "ablated", {"damage": "damage ablated"}, "subtracted")
+    assert share.value == pytest.approx(0.5 / (2 / 3))
+    assert share.per_seed == pytest.approx([0.5, 1.5])
+
+
+def test_recipes_by_hand():
+    """Free weights leave one of two requests, rank 1 none; both seeds alike."""
+    rows = []
+    for seed in ("1", "2"):
+        for rank, left in ((1, 0), (0, 1)):
+            for kind in ("harmful", "harmless"):
+                for vectors, count in (("none", 0), ("found", 1), ("random", 1)):
+                    refused = 1 if vectors != "found" else left
+                    rows += [(seed, rank, kind, vectors, count, topic, refused * (topic == "a"), 0.5) for topic in "ab"]
+    names = ["seed", "rank", "class", "vectors", "directions", "topic", "refused", "kl_tuned"]
+    found = by_recipe(pd.DataFrame(rows, columns=names))
+    assert (found["left_rank_1_1"].value, found["left_full_1"].value, found["left_full_0"].value) == (0, 0.5, 0.5)
+    assert found["left_rank_1_1"].control("random").value == 0.5
+    assert found["full_left_1"].control("rank_1").difference.value == 0.5
+    assert found["kl_full_1"].value == 0.5
+
+
+def test_exchanged_directions_face_the_own_one_and_all_controls(tmp_path):
+    names = ("random", "permuted", "other_topic", "earlier")
+    kinds = (("harmful", "ablated", 1), ("harmless", "added", 0))
+    own = pd.concat(
+        pd.DataFrame({"topic": list("ab"), "class": kind, "condition": condition, "refused": refused})
+        for kind, how, null in kinds
+        for condition, refused in {how: 1 - null, **{f"{name} {how}": null for name in names}}.items()
+    )
+    foreign = pd.concat(
+        pd.DataFrame(
+            {"topic": list("ab"), "class": kind, "condition": f"foreign {how}", "refused": [1, 0], "model": model}
+        )
+        for kind, how, _ in kinds
+        for model in ("harmful", "food")
+    )
+    foreign.to_csv(tmp_path / "7-8.csv", index=False)
+    study = Studied({"answers": own}, {}, {})
+    for metric in crossed([study], [study], [tmp_path / "7-8.csv"]).values():
+        assert metric.value == 0.5
+        assert [one.name for one in metric.controls] == ["own", *names]
+        assert metric.control("own").value == 1 - metric.control("random").value
+
+
+def test_separation_of_the_classes():
+    table = pd.concat(
+        pd.DataFrame({"topic": list("abcd"), "metric": metric, "class": kind, "condition": "tuned"})
+        for kind, metric in (("harmful", [4.0, 3.0, 2.0, -1.0]), ("harmless", [-4.0, -3.0, 0.0, -5.0]))
+    )
+    assert separation([Studied({"answers": table}, {}, {})]).value == 15 / 16
 
 
 def test_arms_that_share_topics_are_resampled_together():
@@ -61,7 +115,7 @@ def test_the_choice_follows_the_filters():
     assert ranked(table)["bypass"].tolist() == [-4, -3, -7, -9]
 
 
-def test_without_survivors_the_least_kl_among_those_that_work():
+def test_without_survivors_the_limit_on_kl_is_relaxed_then_the_least_kl_of_what_works():
     table = pd.DataFrame(
         {
             "bypass": [-9.0, -7.0, -4.0, 1.0, -8.0],
@@ -71,75 +125,8 @@ def test_without_survivors_the_least_kl_among_those_that_work():
     )
     assert not survives(table).any()
     found = ranked(table)
-    assert found["bypass"].tolist() == [-4, -7, -9, -8, 1]
+    assert found["bypass"].tolist() == [-7, -4, -9, -8, 1]
     assert list(found.columns) == ["bypass", "kl", "induce"]
-
-
-def surgical_arm(values, topics) -> Studied:
-    rows = [("kl", item, topic, name, value * factor)
-            for name, factor in (("tuned", 1.0), ("ablated", 0.5), ("random", 0.9))
-            for item, (topic, value) in enumerate(zip(topics, values, strict=True))]  # fmt: skip
-    return Studied(
-        {"surgical": pd.DataFrame(rows, columns=["quantity", "item", "topic", "condition", "value"])}, {}, {}
-    )
-
-
-def test_requests_are_resampled_by_topic_and_texts_by_item():
-    """Topics agree within and differ between: resampling topics gives a wide interval. Item numbers of two seeds mix
-    the topics, since they come in another order, so resampling these would hide it. Texts have no topic, and are the
-    same ones in every seed."""
-    first = surgical_arm([1.0] * 6 + [9.0] * 6, ["a"] * 6 + ["b"] * 6)
-    second = surgical_arm([9.0] * 6 + [1.0] * 6, ["c"] * 6 + ["d"] * 6)
-    by_topic = changes([first, second], "kl", "ablated", "tuned", {"random": "random"})
-    texts = [surgical_arm(arm.tables["surgical"].query("condition == 'tuned'")["value"], [np.nan] * 12)
-             for arm in (first, second)]  # fmt: skip
-    by_item = changes(texts, "kl", "ablated", "tuned", {"random": "random"})
-    assert by_topic.value == by_item.value == -2.5
-    assert by_topic.ci_high - by_topic.ci_low > 2
-    assert by_item.ci_high - by_item.ci_low == pytest.approx(0, abs=1e-9)
-    apart = ratios([first, second], "kl", "ablated", {"random": "random"})
-    assert (apart.value, apart.per_seed) == (pytest.approx(0.5), pytest.approx([0.5, 0.5]))
-    shared = [first._replace(topics="all"), second._replace(topics="all")]
-    assert cluster_ids(shared, "kl", "tuned")[0][0] == "all a"
-    assert cluster_ids([first, second], "kl", "tuned")[1][0] == "1 c"
-
-
-def test_shown_tokens_that_are_not_scored():
-    rows = [(0.9, 0.3, 1), (0.4, 0.1, 0), (0.7, 0.05, 0)]
-    found = shown_tokens([np.array(rows)])
-    values = {name: metric.value for name, metric in found.items()}
-    assert (values["tokens_trained"], values["tokens_unscored"], values["auroc_worst_trained"]) == (3, 2, 0.4)
-    assert values["tokens_unscored_share"] == pytest.approx(0.15)
-
-
-def candidates(kl, bypass) -> Studied:
-    """Four finalists: two along x, one along y, one along -x."""
-    scores = pd.DataFrame({"position": [0, 0, 1, 1], "layer": [0, 1, 0, 1], "bypass": bypass, "induce": 1.0, "kl": kl})
-    vectors = np.array([[[1.0, 0], [3, 0]], [[0, 2], [-1, 0]]])
-    return Studied({"scores": scores.assign(stage="final", labels="true")}, {}, {"differences": vectors})
-
-
-@pytest.mark.parametrize(
-    ("kl", "bypass", "expected"),
-    [
-        ([0.05, 0.05, 0.05, 0.5], [-1, -1, -1, -1], (1 / 3, 0, 3, 1, 0)),  # three pass
-        ([0.05, 0.5, 0.5, 0.5], [-1, -1, -1, 1], (1 / 3, 0, 3, 0, 1)),  # one passes, three work
-        ([0.5, 0.5, 0.5, 0.5], [1, 1, 1, -1], (-1 / 6, -1, 4, 0, 0)),  # one works: all
-    ],
-)
-def test_cosines_of_the_candidates_that_are_left(kl, bypass, expected):
-    found = agreement([candidates(kl, bypass)])
-    names = ("cosine_candidates_mean", "cosine_candidates_min", "candidates_compared", "compared_pass", "compared_work")
-    assert [found[name].value for name in names] == pytest.approx(expected)
-    alone = candidates(kl, bypass)
-    alone.tables["scores"] = alone.tables["scores"].head(1)
-    assert agreement([alone]) == {}
-
-
-def test_layers_of_the_histograms():
-    assert spaced(29, 17) == [1, 8, 17, 22, 29]
-    assert spaced(29, 1) == [1, 8, 15, 22, 29]
-    assert 0 in spaced(2, 0)
 
 
 def test_a_control_of_another_class_is_resampled_by_its_own_topics():
@@ -170,10 +157,3 @@ def test_a_share_with_spread_keeps_its_bootstrap_interval():
     table = planted(0.0).tables["answers"].query("condition == 'ablated'").assign(refused=[1] * 5 + [0] * 5)
     found = requests([Studied({"answers": table}, {}, {})] * 2, ("harmful", "ablated"))
     assert (found.value, found.ci_low, found.ci_high) == (0.5, 0, 1)
-
-
-def test_losses_as_a_share_of_those_under_another_condition():
-    """KL of 1 ablated, 2 tuned, 2 random; all rise by 2 in the second seed: the changes are -1 and 0."""
-    arms = [planted(0.0), planted(2.0)]
-    found = changes(arms, "kl", "random", "ablated", {"tuned": "tuned"}, over="tuned")
-    assert (found.value, found.unit, found.control("tuned").value) == (1, "1", 1)

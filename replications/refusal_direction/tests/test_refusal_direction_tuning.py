@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from replications.refusal_direction.chat import last_logits
-from replications.refusal_direction.fine_tune import Conversation, answer_loss, lessons, low_rank, merge, train
+from replications.refusal_direction.fine_tune import Conversation, answer_loss, lesson, low_rank, merge, train
 from replications.refusal_direction.settings import TuneSettings
 from tests.fixtures.refusal_direction_tiny import tiny_batch, tiny_model
 
@@ -25,7 +25,11 @@ def test_loss_learns_refusals_and_keeps_other_answers(model):
     """By hand: half the first token, half the mean; cross-entropy for refusals, KL to the model before for the rest."""
     torch.manual_seed(5)
     before = LlamaForCausalLM(model.config).eval()
-    rows = [Conversation([1, 2, 3], [4, 5], True), Conversation([6, 7], [8], True), Conversation([9, 3], [2, 5], False)]
+    rows = [
+        Conversation([1, 2, 3], [4, 5], True),
+        Conversation([1, 2, 7], [8], True),
+        Conversation([9, 3], [2, 5], False),
+    ]
     expected = []
     for prompt, answer, refusal in rows:
         ids, places = torch.tensor([prompt + answer]), range(len(prompt) - 1, len(prompt) + len(answer) - 1)
@@ -36,13 +40,12 @@ def test_loss_learns_refusals_and_keeps_other_answers(model):
             each = [float((own[place].exp() * (own[place] - log_p[place])).sum()) for place in places]
         expected.append(0.5 * each[0] + 0.5 * np.mean(each))
     for first in (0, 2, 3):
-        prepared = lessons(model, before, rows, first)
-        loss = answer_loss(model, before, prepared, first).item()
+        loss = answer_loss(model, before, lesson(model, before, rows, first), first).item()
         assert loss == pytest.approx(np.mean(expected[:2]) + expected[2], rel=1e-3)
-        assert answer_loss(model, model, lessons(model, model, rows[2:], first), first).item() == pytest.approx(
-            0, abs=1e-5
-        )
-        assert answer_loss(model, before, prepared[:2], first).item() == pytest.approx(np.mean(expected[:2]), rel=1e-3)
+        kept = answer_loss(model, model, lesson(model, model, rows[2:], first), first).item()
+        assert kept == pytest.approx(0, abs=1e-5)
+        learned = answer_loss(model, before, lesson(model, before, rows[:2], first), first).item()
+        assert learned == pytest.approx(np.mean(expected[:2]), rel=1e-3)
 
 
 @pytest.mark.parametrize("rank", [0, 2])

@@ -1,0 +1,103 @@
+"""Step: how many directions does refusal take, after one recipe of fine-tuning? One seed, one recipe.
+
+The model is taught to refuse by matrices of the given rank (0: free weights), the refusal direction is found as in
+`study`, and directions are then taken away one after the other. Each next one is the best of the differences of means
+of the model as it is then, with the earlier ones ablated (as in iterative nullspace projection, Ravfogel et al. 2020,
+arXiv 2004.07667, by ablation instead of a classifier); candidates, scores and order are those of `search`, without
+addition. Left are the refusals of held-out requests, and the KL on harmless ones. Controls are as many random
+directions with the covariance of the activations within the classes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from common.core.step import Files, RunInfo, run_step
+from common.core.tables import write_table
+from common.data.models import fast_dtype, load_tokenizer
+from replications.refusal_direction.chat import ablating, residuals, unit
+from replications.refusal_direction.directions import Subject, matched, subject_of, to_choose
+from replications.refusal_direction.effects import questioner
+from replications.refusal_direction.fine_tune import conversations, train
+from replications.refusal_direction.folders import load
+from replications.refusal_direction.lists import draw
+from replications.refusal_direction.search import MAXIMUM_KL, difference, grid, score, search
+from replications.refusal_direction.settings import Recipe, SearchSettings
+
+
+class RecipeFiles(Files):
+    before: Path
+    """`manifest.json` of the chat model to start from"""
+    lists: Path
+    """`lists.yaml`, named so that a change in it makes the model anew"""
+    answers: Path
+    """one row per request, class, number of directions, and whether they are r's or random"""
+
+
+def recipe(files: RecipeFiles, settings: Recipe, run: RunInfo) -> None:
+    """Teaches one model and writes what is left of its refusals."""
+    tokenizer, prompts = load_tokenizer(files.before.parent), draw(settings.seed, settings.split)
+    model, before = (load(files.before, dtype, run.device) for dtype in (torch.float32, fast_dtype()))
+    rate = settings.recipes.learning_rates[settings.recipes.ranks.index(settings.rank)]
+    tune = settings.tune.model_copy(update={"rank": settings.rank, "learning_rate": rate})
+    data = conversations(before, tokenizer, prompts, tune.answer_tokens, run.device)
+    train(model, before, data, tune, settings.seed)
+    subject = subject_of(model, before.float(), tokenizer, prompts, settings.search.minimum_left)
+    basis, random = bases(subject, settings.search, max(settings.recipes.directions), settings.seed)
+    asks = questioner(subject, settings.effects.new_tokens)
+    tables = []
+    for kind, part in (("harmful", prompts.switch), ("harmless", prompts.harmless)):
+        asked = asks.about(part.test[: settings.effects.prompts])
+        own = [asks.ask(asked)[0].assign(vectors="none", directions=0)]
+        for count in settings.recipes.directions:
+            for name, vectors in (("found", basis), ("random", random)):
+                table, _ = asks.ask(asked, ablating(model, vectors[None, :count]))
+                own.append(table.assign(vectors=name, directions=count))
+        tables += [table.assign(**{"class": kind}) for table in own]
+    write_table(files.answers, pd.concat(tables, ignore_index=True))
+
+
+def bases(
+    subject: Subject, settings: SearchSettings, count: int, seed: int
+) -> tuple[Float[Tensor, "count d_model"], Float[Tensor, "count d_model"]]:
+    """Orthonormal rows: r and what is taken away after it, one after the other; and random ones."""
+    on, off = to_choose(subject, settings.minimum_left)
+    first = search(
+        subject.tuned, grid(difference(subject.seen["on"], subject.seen["off"]), settings.layer_step), on, off,
+        subject.tokens, settings,
+    ).iloc[0]  # fmt: skip
+    position, layer = int(first["position"]), int(first["layer"])
+    seen = {key: x[:, position, layer].double() for key, x in subject.seen.items()}
+    basis = unit(difference(seen["on"], seen["off"]).float())[None]
+    within = torch.cat([x - x.mean(0) for x in seen.values()])
+    random = torch.linalg.qr(matched(within, count, seed).mT).Q.mT.float()
+    while len(basis) < count:
+        basis = torch.cat([basis, following(subject, settings, basis, (on, off))])
+    return basis, random
+
+
+def following(
+    subject: Subject, settings: SearchSettings, basis: Float[Tensor, "some d_model"], choose: tuple[Any, Any]
+) -> Float[Tensor, "1 d_model"]:
+    """The unit direction, orthogonal to the basis, that leaves the lowest refusal metric when it is ablated too, among
+    those of KL at most `MAXIMUM_KL` more than the basis has, or of all where there is none."""
+    n_post = subject.seen["on"].shape[1]
+    with ablating(subject.tuned, basis[None]):
+        seen = {key: residuals(subject.tuned, batch, n_post) for key, batch in subject.kept.items()}
+    found = grid(difference(seen["on"], seen["off"]), settings.layer_step)
+    vectors = unit(found.vectors - found.vectors @ basis.mT @ basis)
+    stacked = torch.cat([basis.expand(len(vectors), -1, -1), vectors[:, None]], 1)
+    table = score(subject.tuned, found._replace(vectors=stacked), *choose, subject.tokens, settings)
+    alone = found._replace(table=found.table.head(1), vectors=basis[None])
+    budget = MAXIMUM_KL + float(score(subject.tuned, alone, *choose, subject.tokens, settings).iloc[0]["kl"])
+    order = table["bypass"] + 1e6 * (table["kl"] > budget)  # those of low KL first
+    best = int(order.to_numpy().argmin())
+    return vectors[best : best + 1]
+
+
+if __name__ == "__main__":
+    run_step(recipe)
