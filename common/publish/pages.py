@@ -14,7 +14,7 @@ from common.core.claims import Claim
 from common.core.errors import UserError
 from common.core.files import read_json, read_yaml
 from common.core.settings import ROOT, replications
-from common.core.verify import read_claims
+from common.core.verify import NOT_RUN, read_claims
 from common.data.corpora import judging_split
 from common.publish.claims_page import by_replication, number, strongest
 from common.publish.performance import PAGE, blocks
@@ -80,6 +80,12 @@ def landmarks(claims: Sequence[Claim]) -> list[Claim]:
     return [claim for claim in claims if claim.tier == "landmark"]
 
 
+def leading(claims: Sequence[Claim]) -> Claim | None:
+    """The landmark that stands for a replication: its first headline with a verdict, or its first headline."""
+    headlines = [claim for claim in landmarks(claims) if claim.headline]
+    return next((claim for claim in headlines if claim.verdict != NOT_RUN), next(iter(headlines), None))
+
+
 def tally(claims: Sequence[Claim]) -> str:
     """`7 of 9 landmarks reproduced, 1 same direction, 1 not reproduced; 12 of 12 checks hold`."""
     judged = [claim for claim in landmarks(claims) if claim.verdict != "not run here"]
@@ -139,14 +145,15 @@ def findings_block(folder: Path) -> str:
         lines += [f"Calibration seeds, which set the seals; not scored yet: {', '.join(map(title, calibrated))}.", ""]
     lines += ["| | finding | paper → ours | strongest control | verdict |", "|---|---|---|---|---|"]
     for name, group in by_replication(claims).items():
-        leading = next((claim for claim in landmarks(group) if claim.headline), None)
-        if leading is None:
+        if (first := leading(group)) is None:
             continue
+        judged = [claim for claim in landmarks(group) if claim.verdict != NOT_RUN]
+        held = f"{sum(claim.verdict == 'reproduced' for claim in judged)} of {len(judged)} landmarks"
         page, picture = f"replications/{name}/README.md", _picture(folder, name)
         shown = f'<img src="{picture}" width="240" alt="{title(name)}">' if picture else title(name)
-        finding = f"**[{title(name)}]({page})**: {leading.statement} {tally(group)}."
-        paper = f"{leading.paper_value or '–'} → {value(leading)}"
-        lines.append(_row([shown, finding, paper, strongest(leading), badge(leading, known)]))
+        finding = f"**[{title(name)}]({page})**: {first.statement} {held}."
+        paper = f"{first.paper_value or '–'} → {value(first)}"
+        lines.append(_row([shown, finding, paper, strongest(first), badge(first, known)]))
     return "\n".join(lines)
 
 

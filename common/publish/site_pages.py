@@ -22,6 +22,7 @@ from common.publish.pages import (
     badge,
     is_calibration,
     landmarks,
+    leading,
     machine,
     seeds_of,
     tally,
@@ -106,16 +107,16 @@ class Site:
         cards = []
         for name in replications():
             claims = self.source.claims.get(name, [])
-            leading = next((claim for claim in landmarks(claims) if claim.headline), None)
+            first = leading(claims)
             cards.append(
                 {
                     "name": name,
                     "title": title(name),
                     "tally": tally(claims) if claims else "no record yet",
-                    "claim": leading,
-                    "value": value(leading) if leading else "",
-                    "strongest": strongest(leading) if leading else "",
-                    "verdict": self.verdict(leading) if leading else "",
+                    "claim": first,
+                    "value": value(first) if first else "",
+                    "strongest": strongest(first) if first else "",
+                    "verdict": self.verdict(first) if first else "",
                     "picture": next(iter(self.headline(name)), None),
                 }
             )
