@@ -19,11 +19,6 @@ class Task(Strict):
     relations: Annotated[int, Field(ge=2)] = Field(description="relations")
     held_out: Share = Field(description="share of all prompts that the model never sees")
 
-    @property
-    def d_vocab(self) -> int:
-        """Tokens."""
-        return 1 + 2 * self.names + self.relations + 2 * self.classes
-
 
 class Model(Strict):
     """The models that learn the task."""

@@ -17,6 +17,7 @@ from common.toys.settings import Architecture
 from common.toys.transformer import EPSILON, Ablation, Weights, forward
 from replications.circuit_tracing.frozen import FrozenPass
 from replications.circuit_tracing.settings import Model, Task
+from replications.circuit_tracing.task import vocabulary
 
 NAME = "two-hop"
 
@@ -25,7 +26,7 @@ def architecture(model: Model, task: Task) -> Architecture:
     """Shape of the models: LayerNorm without parameters, rotary positions, ReLU MLPs four times as wide."""
     return Architecture(
         n_layers=model.n_layers, keys="plain", positions="rotary", mlp="relu", d_model=model.d_model,
-        n_heads=model.n_heads, d_head=model.d_model // model.n_heads, d_vocab=task.d_vocab, n_ctx=4,
+        n_heads=model.n_heads, d_head=model.d_model // model.n_heads, d_vocab=len(vocabulary(task)), n_ctx=4,
     )  # fmt: skip
 
 

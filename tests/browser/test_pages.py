@@ -100,7 +100,7 @@ def test_what_breaks_a_rule_would_be_found(browser, tmp_path):
 def test_steering_page(browser, finished):
     [path] = (finished.results / "feature_steering").glob("*/demonstration/page.html")
     page, problems = opened(browser, path, viewport={"width": 390, "height": 800})
-    assert page.title() == "Feature steering"
+    assert page.title() == "Steering a small model"
     assert missed(page) == []
     dials, shown = page.locator("section").first.locator("input[type=radio]"), page.locator("section .dose:visible")
     before = shown.first.inner_text()

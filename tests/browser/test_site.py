@@ -12,6 +12,7 @@ from tests.browser.accessibility import focus_order, missed, violations
 from tests.browser.chromium import opened
 
 pytestmark = pytest.mark.browser
+FOLDERS = ("common", "config", "docs", "envs", "figures", "paper", "replications")
 PAGES = ("index.html", "superposition/index.html", "figures.html", "run.html", "claims.html")
 
 
@@ -55,7 +56,7 @@ def test_the_keyboard_reaches_cards_claims_and_controls(browser, built):
 
 @pytest.mark.workflow
 def test_the_site_of_a_run_has_its_figures_and_interactive_pages(browser, finished, root):
-    for name in ("README.md", "docs"):
+    for name in ("README.md", "CITATION.cff", "Snakefile", *FOLDERS):
         copying = shutil.copytree if (root / name).is_dir() else shutil.copy
         copying(root / name, finished.path / name, **({"dirs_exist_ok": True} if (root / name).is_dir() else {}))
     command = [sys.executable, "-m", "common.publish.site", "--scale", "smoke"]

@@ -56,7 +56,7 @@ def test_classes_are_balanced_and_every_relation_permutes_the_answers():
     assert torch.bincount(found.classes.flatten()).tolist() == [3, 3, 3]
     assert all(sorted(row) == [0, 1, 2] for row in found.answers.tolist())
     words = vocabulary(TASK)
-    assert len(words) == TASK.d_vocab
+    assert len(words) == len(set(words)) == 1 + 2 * TASK.names + TASK.relations + 2 * TASK.classes
     for prompt, answer, word, middle in zip(found.prompts, found.correct, found.word, found.middle, strict=True):
         first, last, relation = (words[int(token)].split() for token in prompt[1:])
         assert [first[0], last[0], relation[0]] == ["first", "last", "relation"]
@@ -185,7 +185,7 @@ def test_hand_written_features_give_the_planted_edges_and_shuffled_ones_do_not(p
     assert np.mean(mixed) < 0.5
 
 
-WORDS = ["</script><script>window.hacked=1</script>", *[f"<b>{at}</b>" for at in range(TASK.d_vocab - 1)]]
+WORDS = ["</script><script>window.hacked=1</script>", *[f"<b>{at}</b>" for at in range(len(vocabulary(TASK)) - 1)]]
 
 
 @pytest.fixture
