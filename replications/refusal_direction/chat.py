@@ -5,8 +5,8 @@ share a pass:
 
 ablation    x <- x - (x . r) r at the input of every block and at every attention and MLP output
 addition    x <- x + v at the input of one block
-Both leave position 0 out, an attention sink. Prompts are padded on the left with mask and explicit position ids, so the
-last token is column -1 of every row; on the right only to train. `resume` starts at a layer from what `before_block` gives.
+Both leave position 0 out, an attention sink. Prompts are padded on the left with mask and explicit position ids, so
+the last token is column -1 of every row; on the right only to train. `resume` starts from what `before_block` gives.
 """
 
 import contextlib
