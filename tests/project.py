@@ -106,7 +106,7 @@ def copy_project(root, model_folder, corpus_folder, tmp_path_factory) -> Callabl
     return copy
 
 
-KEPT = ("results", ".snakemake/metadata")
+KEPT = ("results", ".snakemake/metadata", "resources/corpora/self-chat")
 AS_FINISHED = "as-finished"  # what is kept of the copy as it was when the run ended
 
 

@@ -107,7 +107,9 @@ def test_steering_page(browser, finished):
     dials.first.focus()
     page.keyboard.press("ArrowRight" if dials.first.is_checked() else "ArrowLeft")
     assert shown.first.inner_text() != before, "the dial turns by keyboard and shows another answer"
-    assert page.locator("section").first.locator(".dose:visible").count() == 1
+    columns = page.locator("section").first.locator("div:has(> .dose)").all()
+    assert [column.locator(".dose:visible").count() for column in columns] == [1] * len(columns), "one dose at a time"
+    assert len(columns) >= 2, "the latent and the difference of means"
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "the page itself scrolls sideways on a phone"
     assert page.locator("script").count() == 0
     assert problems == []
