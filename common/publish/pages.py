@@ -80,6 +80,11 @@ def landmarks(claims: Sequence[Claim]) -> list[Claim]:
     return [claim for claim in claims if claim.tier == "landmark"]
 
 
+def judged_landmarks(claims: Sequence[Claim]) -> list[Claim]:
+    """The landmarks that have a verdict."""
+    return [claim for claim in landmarks(claims) if claim.verdict != NOT_RUN]
+
+
 def leading(claims: Sequence[Claim]) -> Claim | None:
     """The landmark that stands for a replication: its first headline with a verdict, or its first headline."""
     headlines = [claim for claim in landmarks(claims) if claim.headline]
@@ -88,11 +93,11 @@ def leading(claims: Sequence[Claim]) -> Claim | None:
 
 def tally(claims: Sequence[Claim]) -> str:
     """`7 of 9 landmarks reproduced, 1 same direction, 1 not reproduced; 12 of 12 checks hold`."""
-    judged = [claim for claim in landmarks(claims) if claim.verdict != "not run here"]
+    judged = judged_landmarks(claims)
     counts = {verdict: sum(claim.verdict == verdict for claim in judged) for verdict in SIGNS}
     rest = [f"{count} {verdict}" for verdict, count in list(counts.items())[1:3] if count]
     said = ", ".join([f"{counts['reproduced']} of {len(judged)} landmarks reproduced", *rest])
-    checks = [claim for claim in claims if claim.tier == "check" and claim.verdict != "not run here"]
+    checks = [claim for claim in claims if claim.tier == "check" and claim.verdict != NOT_RUN]
     return said + (f"; {sum(c.verdict == 'holds' for c in checks)} of {len(checks)} checks hold" if checks else "")
 
 
@@ -147,7 +152,7 @@ def findings_block(folder: Path) -> str:
     for name, group in by_replication(claims).items():
         if (first := leading(group)) is None:
             continue
-        judged = [claim for claim in landmarks(group) if claim.verdict != NOT_RUN]
+        judged = judged_landmarks(group)
         held = f"{sum(claim.verdict == 'reproduced' for claim in judged)} of {len(judged)} landmarks"
         page, picture = f"replications/{name}/README.md", _picture(folder, name)
         shown = f'<img src="{picture}" width="240" alt="{title(name)}">' if picture else title(name)

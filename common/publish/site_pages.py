@@ -21,6 +21,7 @@ from common.publish.pages import (
     amount,
     badge,
     is_calibration,
+    judged_landmarks,
     landmarks,
     leading,
     machine,
@@ -63,7 +64,7 @@ class Source:
 
 def badge_of(label: str, claims: list[Claim], calibrated: bool = False) -> dict[str, Any]:
     """The shields.io endpoint of these claims."""
-    judged = [claim for claim in landmarks(claims) if claim.verdict != "not run here"]
+    judged = judged_landmarks(claims)
     held = sum(claim.verdict == "reproduced" for claim in judged)
     message, colour = f"{held} of {len(judged)} reproduced", "brightgreen"
     if not judged:
