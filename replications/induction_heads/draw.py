@@ -9,6 +9,7 @@ PLANS = {
     "phase_change/head_scores": Plan(training_figures.head_scores, ("heads.csv",)),
     "phase_change/paths": Plan(training_figures.paths, ("paths.csv",)),
     "sweep/sweep": Plan(training_figures.sweep, ("curves.csv", "times.csv")),
+    "clamps/clamps": Plan(training_figures.clamps, ("curves.csv",)),
     "heads/mechanism": Plan(circuit_figures.mechanism, ("attention.csv",)),
     "heads/circuits": Plan(circuit_figures.circuits, ("heads.csv",)),
     "ablations/ablations": Plan(circuit_figures.ablations, ("ablations.csv",)),

@@ -120,6 +120,14 @@ class Chains(Strict):
     n_seeds: Annotated[int, Field(ge=2)] = Field(description="how many of the run's seeds are trained")
 
 
+class Clamps(Strict):
+    """Two-layer models whose first-layer attention is held fixed all through training."""
+
+    seeds: Annotated[int, Field(ge=2)] = Field(
+        description="how many of the run's seeds are trained, counted from the first"
+    )
+
+
 class TextArm(Strict):
     """What distinguishes one kind of model; positions are shortformer, as in the paper."""
 
@@ -242,6 +250,7 @@ class Settings(Strict):
     ablations: Chosen | None
     sweep: Sweep | None
     chains: Chains | None
+    clamps: Clamps | None
     natural_text: NaturalText | None
     repeats: Repeats
     real_text: RealText | None
