@@ -19,6 +19,7 @@ PLANS = {
     "text_training/text_phase_change": Plan(text_figures.text_phase_change, ("curves.csv", "heads.csv")),
     "text_training/text_paths": Plan(text_figures.text_paths, ("paths.csv",)),
     "text_training/text_slopes": Plan(text_figures.text_slopes, ("indices.csv",)),
+    "text_heads/text_heads": Plan(text_figures.text_heads, ("heads.csv",)),
     "text_ablations/text_ablations": Plan(text_figures.text_ablations, ("ablations.csv",)),
 }
 

@@ -187,6 +187,12 @@ class MeasureText(Strict):
     batch: int = Field(description="sequences of a step")
 
 
+class TextHeads(Strict):
+    """What `measure_text_heads` reads."""
+
+    repeats: int = Field(description="repeats of random tokens on which heads are chosen")
+
+
 class AblateText(Strict):
     """What `ablate_text` reads."""
 
