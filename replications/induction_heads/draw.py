@@ -9,6 +9,7 @@ PLANS = {
     "phase_change/head_scores": Plan(training_figures.head_scores, ("heads.csv",)),
     "phase_change/paths": Plan(training_figures.paths, ("paths.csv",)),
     "sweep/sweep": Plan(training_figures.sweep, ("curves.csv", "times.csv")),
+    "clamps/clamps": Plan(training_figures.clamps, ("curves.csv",)),
     "heads/mechanism": Plan(circuit_figures.mechanism, ("attention.csv",)),
     "heads/circuits": Plan(circuit_figures.circuits, ("heads.csv",)),
     "ablations/ablations": Plan(circuit_figures.ablations, ("ablations.csv",)),
@@ -18,6 +19,7 @@ PLANS = {
     "text_training/text_phase_change": Plan(text_figures.text_phase_change, ("curves.csv", "heads.csv")),
     "text_training/text_paths": Plan(text_figures.text_paths, ("paths.csv",)),
     "text_training/text_slopes": Plan(text_figures.text_slopes, ("indices.csv",)),
+    "text_heads/text_heads": Plan(text_figures.text_heads, ("heads.csv",)),
     "text_ablations/text_ablations": Plan(text_figures.text_ablations, ("ablations.csv",)),
 }
 

@@ -134,10 +134,36 @@ if config["chains"]:
             **STEP("train_chains", config["chains"]),
 
 
+if config["clamps"]:
+    FIGURES["Phase change"]["clamps"] = ["clamps"]
+
+    use rule step as train_clamped with:
+        input:
+            plain=f"{TOY}/arms/two_layers.safetensors",
+        output:
+            metrics=f"{TOY}/clamps/metrics.json",
+            curves=f"{TOY}/clamps/curves.csv",
+        log:
+            "<logs>/train_clamped.log",
+        resources:
+            **ON_GPU,
+            mem_mb=2500,
+            runtime=60,
+        params:
+            **STEP(
+                "train_clamped",
+                {
+                    "arm": {**config["arms"]["two_layers"], **config["clamps"]},
+                    "training": config["training"],
+                },
+            ),
+
+
 if config["natural_text"]:
     FIGURES["Framework"] = {"framework": ["path_orders", "skip_trigrams"]}
     FIGURES["Natural text"] = {
         "text_training": ["text_phase_change", "text_paths", "text_slopes"],
+        "text_heads": ["text_heads"],
         "text_ablations": ["text_ablations"],
     }
 

@@ -120,6 +120,14 @@ class Chains(Strict):
     n_seeds: Annotated[int, Field(ge=2)] = Field(description="how many of the run's seeds are trained")
 
 
+class Clamps(Strict):
+    """Two-layer models whose first-layer attention is held fixed all through training."""
+
+    seeds: Annotated[int, Field(ge=2)] = Field(
+        description="how many of the run's seeds are trained, counted from the first"
+    )
+
+
 class TextArm(Strict):
     """What distinguishes one kind of model; positions are shortformer, as in the paper."""
 
@@ -177,6 +185,12 @@ class MeasureText(Strict):
     before: int = Field(description="step before any change, at which models are controls of themselves")
     warmup: int = Field(description="steps of warm-up in training")
     batch: int = Field(description="sequences of a step")
+
+
+class TextHeads(Strict):
+    """What `measure_text_heads` reads."""
+
+    repeats: int = Field(description="repeats of random tokens on which heads are chosen")
 
 
 class AblateText(Strict):
@@ -242,6 +256,7 @@ class Settings(Strict):
     ablations: Chosen | None
     sweep: Sweep | None
     chains: Chains | None
+    clamps: Clamps | None
     natural_text: NaturalText | None
     repeats: Repeats
     real_text: RealText | None

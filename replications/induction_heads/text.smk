@@ -94,6 +94,21 @@ use rule step as ablate_text with:
         ),
 
 
+use rule step as measure_text_heads with:
+    input:
+        arms=text_files(TEXT_ARMS),
+        tokens=rules.tokenise_corpus.output.tokens,
+    output:
+        metrics=f"{TOY}/text_heads/metrics.json",
+        heads=f"{TOY}/text_heads/heads.csv",
+    log:
+        "<logs>/measure_text_heads.log",
+    resources:
+        mem_mb=2000,
+    params:
+        **STEP("measure_text_heads", {"repeats": TEXT["tokens"]["repeats"]}, run=False),
+
+
 use rule step as measure_framework with:
     input:
         texts=text_files(["one_layer", "two_layers"]),

@@ -16,6 +16,11 @@ MILLION = 1e6
 PANELS = ("one_layer", "two_layers", "one_layer_smeared", "two_layers_smeared")
 LAYERS = (PALETTE[0], PALETTE[1], PALETTE[2])
 FIRST_INDEX = 4  # of the map of slopes; bands of indices are an octave wide, because single indices are noisy
+WEIGHTS = {
+    "ov_eigenvalues": "OV eigenvalue score",
+    "copying": "copying, 25 tokens",
+    "k_composition": "K-composition over\nrandom heads",
+}
 GROUPS = {
     "intact": ("intact", "0.3"),
     "random": ("without random heads of the same layers", PALETTE[0]),
@@ -104,6 +109,23 @@ def text_slopes(frame: pd.DataFrame) -> Picture:
     axes[0, 0].set_ylabel("context index")
     figure.colorbar(mesh, ax=axes[0].tolist(), label="d loss / d ln(index)")
     return figure, pd.concat(rows)
+
+
+def text_heads(frame: pd.DataFrame) -> Picture:
+    """Every head after training: OV eigenvalues, copying and K-composition against prefix matching; grey: untrained."""
+    arms = arms_in(frame["arm"].tolist())
+    trained = frame[frame["step"] > 0]
+    figure, axes = plt.subplots(1, len(WEIGHTS), figsize=(PAGE_WIDTH, 2.5), squeeze=False)
+    for ax, (score, label) in zip(axes[0], WEIGHTS.items(), strict=True):
+        before = frame[frame["step"] == 0]
+        ax.plot(before["prefix"], before[score], ".", color="0.85", markersize=2.5, zorder=0, label="before training")
+        for name in arms:
+            one = trained[(trained["arm"] == name) & ((trained["layer"] > 0) | (score != "k_composition"))]
+            ax.plot(one["prefix"], one[score], ".", color=ARM_COLOURS[name], markersize=3, label=ARM_LABELS[name])
+        ax.set(xlabel="prefix matching (end)", title=label)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, markerscale=2)
+    return figure, frame
 
 
 def text_ablations(frame: pd.DataFrame) -> Picture:

@@ -35,6 +35,7 @@ HEAD_SCORES = {
     "copying": "copying",
 }
 HEADS_OF = ["one_layer", "two_layers"]
+CLAMPS = {"plain": "what it learns", "previous": "the previous token", "present": "the present token"}
 CHAIN_PANELS = {
     "two_layers": "2 layers",
     "one_layer": "1 layer",
@@ -130,6 +131,18 @@ def paths(frame: pd.DataFrame) -> Picture:
         ylabel=f"2nd component ({second} %)",
     )
     figure.legend(loc="outside right center", frameon=False)
+    return figure, frame
+
+
+def clamps(frame: pd.DataFrame) -> Picture:
+    """In-context gain along training, first layer free or held at a fixed pattern; one line a seed."""
+    figure, ax = plt.subplots(figsize=(PAGE_WIDTH * 0.62, 2.4))
+    for colour, (name, label) in zip(PALETTE, CLAMPS.items(), strict=False):
+        for k, (_, one) in enumerate(frame[frame["clamp"] == name].groupby("seed")):
+            ax.plot(one["step"], one["gain"], color=colour, linewidth=0.8, label=label if k == 0 else "_")
+    ax.axhline(0, color="0.7", linewidth=0.6, zorder=0)
+    ax.set(xlabel="step", ylabel="in-context gain (nats)")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, title="first layer attends to")
     return figure, frame
 
 
