@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
+from common.core.shares import with_width
 from common.core.statistics import over_clusters
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
@@ -28,7 +29,6 @@ from common.interp.decoder import Cache, Decoder
 from common.saes.harvest import windows
 from replications.probing.continuation import logits
 from replications.probing.settings import MassiveActivations
-from replications.probing.shares import share
 
 OTHER_CHANNELS = 10
 RANKS = 3
@@ -195,8 +195,8 @@ def metrics(
         ),
         "times_the_median": mean(first / medians, "1", "magnitude of the coordinate over the median of its document"),
         "spread": mean(np.abs(first - first.mean()) / first.mean(), "1", "mean deviation from the mean, over the mean"),
-        "at_first": share(
-            rows["at_first"].to_numpy(), documents, "documents whose largest coordinate is this one", "documents"
+        "at_first": with_width(
+            mean(rows["at_first"].to_numpy(), "share", "documents whose largest coordinate is this one")
         ),
     }
 

@@ -21,6 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
+from common.core.shares import with_width
+from common.core.statistics import over_clusters
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.corpora import judging_split
@@ -28,7 +30,6 @@ from common.data.models import encode, load_model
 from common.interp.decoder import Decoder
 from replications.probing.continuation import Prefix, Run, logits
 from replications.probing.settings import TaskVectors
-from replications.probing.shares import share
 from replications.probing.words import TASKS, Pair, mismatched, prompt, split_pairs
 
 SINK = 0
@@ -174,13 +175,15 @@ def metrics(words: pd.DataFrame) -> dict[str, Metric]:
     """Share of words answered, over words; the two directions of an antonym are one cluster."""
 
     def of(frame: pd.DataFrame, effect: str, *controls: str) -> Metric:
-        return share(
+        found = over_clusters(
             frame[effect].to_numpy(),
             frame["cluster"].to_numpy(),
-            "share of unseen words whose answer is the most likely token",
-            "words",
-            {name: frame[name].to_numpy() for name in controls},
+            unit="share",
+            formula="share of unseen words whose answer is the most likely token",
+            cluster="words",
+            controls={name: frame[name].to_numpy() for name in controls},
         )
+        return with_width(found)
 
     found = {"own_vector": of(words, "own_vector", *CONTROLS), "few_shot": of(words, "few_shot", "zero_shot")}
     found["replaced"] = of(words, "replaced", "zero_shot")

@@ -14,7 +14,6 @@ from replications.probing.lenses import LENSES, divergence, readings
 from replications.probing.massive_activations import Place, edits, find, largest_at_first, measure
 from replications.probing.roles import roles
 from replications.probing.selectivity import Names, control_labels, probe
-from replications.probing.shares import share
 from replications.probing.streams import layers_of, ridge, streams
 from replications.probing.task_vectors import TASKS
 from replications.probing.words import Pair, mismatched, pairs, split_pairs
@@ -64,17 +63,6 @@ def test_mismatched_demonstrations_keep_words_and_answers():
     assert [pair.word for pair in wrong] == [pair.word for pair in shown]
     assert sorted(pair.answer for pair in wrong) == sorted(pair.answer for pair in shown)
     assert all(pair.answer != pair.word.upper() for pair in wrong)
-
-
-def test_a_control_that_never_answers_keeps_an_interval():
-    right, never = np.arange(40) % 4 > 0, np.zeros(40)
-    found = share(right.astype(float), np.arange(40), "f", "words", {"never": never})
-    control = found.control("never")
-    assert control.value == 0
-    assert 0.05 < control.ci_high < 0.1
-    assert control.difference.ci_low == pytest.approx(found.ci_low)
-    both = share(never, np.arange(40), "f", "words", {"never": never})
-    assert both.control("never").difference.ci_low < 0 < both.control("never").difference.ci_high
 
 
 def test_ridge_is_the_literal_solution_and_finds_a_planted_map():
