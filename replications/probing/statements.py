@@ -45,6 +45,11 @@ class Statement(NamedTuple):
     def true(self) -> bool:
         return self.correct != self.negated
 
+    @property
+    def stem(self) -> str:
+        """What it shares with other statements of its item."""
+        return self.text.partition(" is")[0]
+
 
 def items(topic: str, sizes: Mapping[Split, int]) -> dict[Split, list[tuple[str, str]]]:
     """Subject and own answer of the items of each split, as many as asked for. UserError if there are too few."""
