@@ -61,14 +61,14 @@ def places(mask: Bool[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
 class Prefix:
     """The tokens that all continuations begin with."""
 
-    def __init__(self, decoder: Decoder, tokens: list[int]) -> None:
+    @torch.no_grad()
+    def __init__(self, decoder: Decoder, tokens: list[int], stop: int | None = None) -> None:
+        """`stop`: the block before which all continuations end (default: none)."""
         self.decoder, self.tokens = decoder, tokens
-        device = decoder.W_O[0].device
-        row = torch.tensor([tokens], device=device)
+        row = torch.tensor([tokens], device=decoder.W_O[0].device)
         mask = torch.ones_like(row, dtype=torch.bool)
-        with torch.no_grad():
-            cache = decoder.forward(row, mask, keep=True)
-        self.past = Past(cache.k, cache.v, mask)
+        x = decoder.embed(row, mask)
+        self.past = _pass(decoder, x, 0, stop, torch.arange(len(tokens), device=row.device)[None], mask, []).past
 
     @torch.no_grad()
     def run(self, rows: list[list[int]], stop: int | None = None) -> Run:

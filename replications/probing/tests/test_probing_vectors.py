@@ -11,7 +11,7 @@ from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
 from replications.probing.continuation import logits
 from replications.probing.lenses import LENSES, divergence, readings
-from replications.probing.massive_activations import Place, edits, find, largest_at_first, measure
+from replications.probing.massive_activations import Attention, Place, edits, find, largest_at_first, measure, outcome
 from replications.probing.roles import roles
 from replications.probing.selectivity import Names, control_labels, probe
 from replications.probing.streams import layers_of, ridge, streams
@@ -112,7 +112,6 @@ def test_the_edited_coordinate_and_no_other():
     cache = Cache(resid_pre=[torch.ones(2, 4, 6)])
     found = edits(cache, Place(0, 3, 7.0, torch.tensor([1, 2])))
     changed = {name: {tuple(at) for at in (x != 1).nonzero().tolist()} for name, x in found.items()}
-    assert changed["intact"] == set()
     assert changed["zero"] == changed["mean"] == {(row, 0, 3) for row in (0, 1)}
     assert changed["other_channels"] == {(row, 0, channel) for row in (0, 1) for channel in (1, 2)}
     assert changed["other_positions"] == {(row, place, 3) for row in (0, 1) for place in (1, 2, 3)}
@@ -130,11 +129,15 @@ def test_loss_is_that_of_the_bridge_and_zeroing_costs(decoder):
     real = torch.tensor([[True] * 8, [True] * 5 + [False] * 3])
     with torch.no_grad():
         place = find(decoder, tokens[:, :1])
-        cache = decoder.forward(tokens, real, keep=True)
+        seen = Attention(place.block)
+        cache = decoder.forward(tokens, real, keep=True, patterns=seen)
         found = {name: measure(decoder, tokens, real, place.block, x) for name, x in edits(cache, place).items()}
+        found["intact"] = outcome(decoder, tokens, real, cache.final, seen)
+        again = measure(decoder, tokens, real, place.block, cache.resid_pre[place.block])
         scores = decoder.bridge(tokens[1:, :5])[0].log_softmax(-1)
     expected = -np.mean([float(scores[at - 1, tokens[1, at]]) for at in range(2, 5)])
     assert found["intact"]["loss"][1] == pytest.approx(expected, abs=1e-3)
+    assert all(np.allclose(again[what], found["intact"][what], atol=1e-5) for what in again)
     assert abs(float(cache.resid_pre[place.block][0, 0, place.channel])) > 1000
     assert np.abs(found["mean"]["loss"] - found["intact"]["loss"]).max() < 0.1
 
