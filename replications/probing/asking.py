@@ -127,26 +127,27 @@ class Model:
 
     def ask(self, read: Read) -> tuple[Asked, Run]:
         """The answer to the question and the log-probability of each statement; the question behind the first part."""
+        device = read.stems.at.device
         answer, log_probability = torch.empty(2, len(read.batch.rows))
-        begun, last = [], []
-        for row, final in zip(read.shared, read.stems.resid[-1], strict=True):
-            each = logits(self.decoder, final[-len(row) :]).log_softmax(-1)
-            begun.append(self._taken(each[:-1], row[1:]))
-            last.append(each[-1])
+        last = logits(self.decoder, read.stems.resid[-1, :, -1]).log_softmax(-1)
+        begun = self._log_probability(read.stems, read.shared)
         tails = []
         for part in read.parts:
             tails.append(self.prefix.extend(part.run, self.encode(QUESTION)))
             answer[part.places] = self._answer(tails[-1]).logit
-            for place, stem, row, final in zip(part.places, part.stems, part.rests, part.run.resid[-1], strict=True):
-                each = logits(self.decoder, final[-len(row) : -1]).log_softmax(-1)
-                log_probability[place] = begun[stem] + float(last[stem][row[0]]) + self._taken(each, row[1:])
+            first = torch.tensor([row[0] for row in part.rests], device=device)
+            rest = last[part.stems, first].cpu() + self._log_probability(part.run, part.rests)
+            log_probability[part.places] = begun[part.stems] + rest
         return Asked(answer, log_probability), tails[0]
 
-    @staticmethod
-    def _taken(log_probability: Float[Tensor, "pos d_vocab"], tokens: list[int]) -> float:
-        """Sum over the tokens that follow."""
-        wanted = torch.tensor(tokens, dtype=torch.long, device=log_probability.device)
-        return float(log_probability.gather(-1, wanted[:, None]).sum())
+    def _log_probability(self, run: Run, rows: list[list[int]]) -> Float[Tensor, " item"]:
+        """Of all tokens of each row but its first."""
+        sizes = [len(row) - 1 for row in rows]
+        before = torch.cat([final[-len(row) : -1] for row, final in zip(rows, run.resid[-1], strict=True)])
+        after = torch.tensor([token for row in rows for token in row[1:]], dtype=torch.long, device=before.device)
+        scores = logits(self.decoder, before)
+        taken = scores.gather(-1, after[:, None])[:, 0] - scores.logsumexp(-1)
+        return torch.stack([each.sum() for each in taken.split(sizes)]).cpu()
 
     def _answer(self, tail: Run) -> Answers:
         final = tail.resid[-1, :, -1]

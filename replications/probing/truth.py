@@ -98,6 +98,7 @@ def read(
 ) -> pd.DataFrame:
     """Placements of all judged statements under every reader, in topic."""
     found = []
+    fitted = {topic: logistic(trained[topic, False].stop[layer], trained[topic, False].true) for topic in TOPICS}
     for (topic, negated), batch in judged.items():
         source, opposite = trained[topic, False], trained[topic, True]
         x, true = batch.stop[layer], batch.true.numpy()
@@ -111,7 +112,7 @@ def read(
             shuffled.append(placed(x @ mean_difference(source.stop[layer], source.true[order])))
         columns = {
             "direction": placed(x @ mean_difference(source.stop[layer], source.true)),
-            "logistic": placed(x @ logistic(source.stop[layer], source.true)),
+            "logistic": placed(x @ fitted[topic]),
             "trained_on_negated": placed(x @ mean_difference(opposite.stop[layer], opposite.true)),
             "bag_of_words": placed(batch.words @ mean_difference(source.words, source.true)),
             "shuffled_labels": np.mean(shuffled, axis=0),
