@@ -133,6 +133,7 @@ def test_loss_is_that_of_the_bridge_and_zeroing_costs(decoder):
         cache = decoder.forward(tokens, real, keep=True, patterns=seen)
         found = {name: measure(decoder, tokens, real, place.block, x) for name, x in edits(cache, place).items()}
         found["intact"] = outcome(decoder, tokens, real, cache.final, seen)
+        assert len(seen.seen) == decoder.n_layers - place.block
         again = measure(decoder, tokens, real, place.block, cache.resid_pre[place.block])
         scores = decoder.bridge(tokens[1:, :5])[0].log_softmax(-1)
     expected = -np.mean([float(scores[at - 1, tokens[1, at]]) for at in range(2, 5)])
