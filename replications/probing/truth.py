@@ -180,7 +180,8 @@ def effects(patches: pd.DataFrame, spread: float) -> dict[str, Metric]:
     return {
         "acts": over_clusters(
             scaled["truth"].to_numpy(), items, unit=unit, cluster="items",
-            formula="move of the logit difference True - False, over its standard deviation in statements of one kind",
+            formula="move of the logit difference True - False, "
+            "over its standard deviation among statements of one kind",
             controls={name: scaled[name].to_numpy() for name in DIRECTIONS},
         ),
         "acts_whole_stream": over_clusters(
