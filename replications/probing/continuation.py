@@ -33,10 +33,10 @@ class Run:
     past: Past
     at: Int[Tensor, "batch pos"]
 
-    def first(self, count: int) -> "Run":
-        """The first `count` continuations."""
-        past = Past([k[:count] for k in self.past.k], [v[:count] for v in self.past.v], self.past.mask[:count])
-        return Run(self.resid[:, :count], past, self.at[:count])
+    def picked(self, rows: list[int]) -> "Run":
+        """Some of the continuations, each as often as it is named."""
+        past = Past([k[rows] for k in self.past.k], [v[rows] for v in self.past.v], self.past.mask[rows])
+        return Run(self.resid[:, rows], past, self.at[rows])
 
     def before(self, column: int) -> Past:
         """Keys and values of the columns before `column` (negative: counted from the end)."""
@@ -52,26 +52,39 @@ def left_padded(rows: list[list[int]], device: str) -> tuple[Int[Tensor, "batch 
     return tokens, mask
 
 
+def places(mask: Bool[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+    """Of each token among the real ones of its row; padding shares the place of the first."""
+    own = torch.arange(mask.shape[1], device=mask.device) - (~mask).sum(1, keepdim=True)
+    return own.clamp(min=0)
+
+
 class Prefix:
     """The tokens that all continuations begin with."""
 
-    def __init__(self, decoder: Decoder, tokens: list[int]) -> None:
+    @torch.no_grad()
+    def __init__(self, decoder: Decoder, tokens: list[int], stop: int | None = None) -> None:
+        """`stop`: the block before which all continuations end (default: none)."""
         self.decoder, self.tokens = decoder, tokens
-        device = decoder.W_O[0].device
-        row = torch.tensor([tokens], device=device)
+        row = torch.tensor([tokens], device=decoder.W_O[0].device)
         mask = torch.ones_like(row, dtype=torch.bool)
-        with torch.no_grad():
-            cache = decoder.forward(row, mask, keep=True)
-        self.past = Past(cache.k, cache.v, mask)
+        x = decoder.embed(row, mask)
+        self.past = _pass(decoder, x, 0, stop, torch.arange(len(tokens), device=row.device)[None], mask, []).past
 
     @torch.no_grad()
     def run(self, rows: list[list[int]], stop: int | None = None) -> Run:
         """All continuations `rows` through the blocks before `stop` (default: all)."""
         tokens, mask = left_padded(rows, str(self.decoder.W_O[0].device))
-        own = torch.arange(tokens.shape[1], device=tokens.device) - (~mask).sum(1, keepdim=True)
-        at = own.clamp(min=0) + len(self.tokens)
-        x = self._embed(tokens, at)
-        return _pass(self.decoder, x, 0, stop, at, mask, [self.past])
+        at = len(self.tokens) + places(mask)
+        return _pass(self.decoder, self._embed(tokens, at), 0, stop, at, mask, [self.past])
+
+    @torch.no_grad()
+    def branch(self, stems: Run, which: list[int], rows: list[list[int]], stop: int | None = None) -> Run:
+        """Continuations of continuations: each of `rows` behind one of `stems`; residual streams of the new columns."""
+        before = stems.picked(which)
+        tokens, mask = left_padded(rows, str(self.decoder.W_O[0].device))
+        at = before.at[:, -1:] + 1 + places(mask)
+        run = _pass(self.decoder, self._embed(tokens, at), 0, stop, at, mask, [self.past, before.past])
+        return joined(before, run, 0)
 
     @torch.no_grad()
     def extend(self, run: Run, tail: list[int]) -> Run:
@@ -95,8 +108,7 @@ class Prefix:
         """Residual streams before the first block, each token at its own place."""
         if self.decoder.bridge.cfg.positional_embedding_type == "rotary":  # a token's embedding knows no place
             return self.decoder.embed(tokens, torch.ones_like(tokens, dtype=torch.bool))
-        places = int(at.max()) + 1
-        full = torch.zeros(len(tokens), places, dtype=torch.long, device=tokens.device)
+        full = torch.zeros(len(tokens), int(at.max()) + 1, dtype=torch.long, device=tokens.device)
         for column in range(tokens.shape[1]):  # in order: padding shares its place with the first real token
             full[torch.arange(len(tokens)), at[:, column]] = tokens[:, column]
         embedded = self.decoder.embed(full, torch.ones_like(full, dtype=torch.bool))
@@ -111,7 +123,8 @@ def joined(run: Run, tail: Run, columns: int) -> Run:
         [torch.cat([run.past.v[layer], tail.past.v[layer]], 1) for layer in layers],
         torch.cat([run.past.mask, tail.past.mask], 1),
     )
-    return Run(torch.cat([run.resid[:, :, -columns:], tail.resid], 2), past, torch.cat([run.at, tail.at], 1))
+    kept = run.resid[:, :, run.resid.shape[2] - columns :]
+    return Run(torch.cat([kept, tail.resid], 2), past, torch.cat([run.at, tail.at], 1))
 
 
 def _pass(

@@ -105,7 +105,9 @@ def tasks(metrics: dict[str, Metric], blocks: pd.DataFrame) -> Picture:
     left.set(xlim=(-0.03, 1.03), xlabel="share of unseen words answered", title="one vector, no demonstrations")
     sns.lineplot(blocks, x="block", y="answered", hue="task", ax=right, marker="o", markersize=3, linewidth=1.2)
     right.axvline(blocks[blocks["judged"]]["block"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
-    right.set(ylim=(-0.03, 1.03), xlabel="block before which it is added", ylabel="share answered")
+    right.set(
+        ylim=(-0.03, 1.03), xlabel="block before which it is added", ylabel="share answered", title="by block and task"
+    )
     sns.move_legend(right, "upper left", frameon=False, title=None)
     return figure, pd.concat([drawn, blocks])
 
@@ -164,7 +166,7 @@ def selectivity(table: pd.DataFrame) -> Picture:
         span = (table["layer"], table["control"], table["role"])
         axes.fill_between(*span, where=where, interpolate=True, color=colour, alpha=0.15, linewidth=0, label=label)
     axes.set(ylim=(0, 1.02), xlabel="layer", ylabel="accuracy on unseen files")
-    axes.legend(frameon=False, loc="lower left", ncols=2)
+    axes.legend(frameon=False, loc="lower left")
     return figure, table
 
 

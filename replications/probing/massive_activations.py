@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
+from common.core.shares import with_width
 from common.core.statistics import over_clusters
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
@@ -28,7 +29,6 @@ from common.interp.decoder import Cache, Decoder
 from common.saes.harvest import windows
 from replications.probing.continuation import logits
 from replications.probing.settings import MassiveActivations
-from replications.probing.shares import share
 
 OTHER_CHANNELS = 10
 RANKS = 3
@@ -70,8 +70,10 @@ def massive_activations(files: MassiveFiles, settings: MassiveActivations, run: 
     tokens, real = judged.tokens.to(run.device), judged.real.to(run.device)
     with torch.no_grad():
         place = find(decoder, train.tokens[:, :1].to(run.device))
-        cache = decoder.forward(tokens, real, keep=True)
-        found = {name: measure(decoder, tokens, real, place.block, x) for name, x in edits(cache, place).items()}
+        seen = Attention(place.block)
+        cache = decoder.forward(tokens, real, keep=True, patterns=seen)
+        found = {"intact": outcome(decoder, tokens, real, cache.final, seen)}
+        found |= {name: measure(decoder, tokens, real, place.block, x) for name, x in edits(cache, place).items()}
     columns = {f"{what}_{name}": of for name, both in found.items() for what, of in both.items()}
     rows = pd.DataFrame({"document": np.arange(len(tokens))} | columns)
     magnitudes = torch.stack([*cache.resid_pre, cache.final]).abs()
@@ -94,14 +96,27 @@ def find(decoder: Decoder, tokens: Int[Tensor, "document 1"]) -> Place:
 
 
 def edits(cache: Cache, place: Place) -> dict[str, Float[Tensor, "document pos d_model"]]:
-    """Residual streams before the block, as they are and edited."""
+    """Residual streams before the block, edited."""
     intact = cache.resid_pre[place.block]
-    found = {name: intact.clone() for name in ("intact", "zero", "mean", "other_channels", "other_positions")}
+    found = {name: intact.clone() for name in ("zero", "mean", "other_channels", "other_positions")}
     found["zero"][:, 0, place.channel] = 0
     found["mean"][:, 0, place.channel] = place.mean
     found["other_channels"][:, 0, place.others] = 0
     found["other_positions"][:, 1:, place.channel] = 0
     return found
+
+
+class Attention:
+    """Collects the attention to position 0 of later positions, mean over heads, from a block on."""
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+        self.seen: list[Float[Tensor, "document query"]] = []
+
+    def __call__(self, layer: int, pattern: Float[Tensor, "document head query key"]) -> None:
+        """Takes the pattern of one layer."""
+        if layer >= self.block:
+            self.seen.append(pattern[..., 1:, 0].mean(1))
 
 
 def measure(
@@ -111,20 +126,27 @@ def measure(
     block: int,
     x: Float[Tensor, "document pos d_model"],
 ) -> dict[str, Float[np.ndarray, " document"]]:
-    """Mean loss of the tokens behind position 1, and mean attention to position 0 of later ones, from `block` on."""
-    sink: list[Tensor] = []
+    """The outcome of going on from the residual stream `x` before `block`."""
+    seen = Attention(block)
+    final = decoder.forward(tokens, real, resume=(block, x), patterns=seen).final
+    return outcome(decoder, tokens, real, final, seen)
 
-    def keep(layer: int, pattern: Float[Tensor, "document head query key"]) -> None:
-        sink.append(pattern[..., 1:, 0].mean(1))
 
-    final = decoder.forward(tokens, real, resume=(block, x), patterns=keep).final
+def outcome(
+    decoder: Decoder,
+    tokens: Int[Tensor, "document pos"],
+    real: Bool[Tensor, "document pos"],
+    final: Float[Tensor, "document pos d_model"],
+    seen: Attention,
+) -> dict[str, Float[np.ndarray, " document"]]:
+    """Mean loss of the tokens behind position 1, and mean attention to position 0 of later ones."""
     losses = []
     for one, row, use in zip(final, tokens, real, strict=True):
         own = int(use.sum())
         scores = logits(decoder, one[1 : own - 1]).log_softmax(-1)
         losses.append(-scores.gather(-1, row[2:own, None]).mean())
     weights = real[:, 1:].double()
-    attention = (torch.stack(sink).mean(0).double() * weights).sum(1) / weights.sum(1)
+    attention = (torch.stack(seen.seen).mean(0).double() * weights).sum(1) / weights.sum(1)
     return {"loss": torch.stack(losses).double().cpu().numpy(), "attention": attention.cpu().numpy()}
 
 
@@ -195,8 +217,8 @@ def metrics(
         ),
         "times_the_median": mean(first / medians, "1", "magnitude of the coordinate over the median of its document"),
         "spread": mean(np.abs(first - first.mean()) / first.mean(), "1", "mean deviation from the mean, over the mean"),
-        "at_first": share(
-            rows["at_first"].to_numpy(), documents, "documents whose largest coordinate is this one", "documents"
+        "at_first": with_width(
+            mean(rows["at_first"].to_numpy(), "share", "documents whose largest coordinate is this one")
         ),
     }
 

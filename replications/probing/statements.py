@@ -2,14 +2,17 @@
 
 Every item gives two answers, its own and that of the next item, so that each answer stands in as many true statements
 as in false ones, and in each of the four statements of an item; a bag of words tells nothing (for larger-than: of each
-pair, both orders are stated). Items are shuffled once and cut into training, calibration and scoring items
-(`common.data.corpora.judging_split` says which are judged).
+pair, both orders are stated). Training, calibration and scoring items share none (`common.data.corpora.judging_split`
+says which are judged): the tables name them by split, sums and larger-than are shuffled once and cut.
 """
 
 import random
+from collections.abc import Mapping
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
+from common.core.errors import UserError
 from common.core.files import read_yaml
 from common.data.corpora import Split
 
@@ -42,29 +45,43 @@ class Statement(NamedTuple):
     def true(self) -> bool:
         return self.correct != self.negated
 
+    @property
+    def stem(self) -> str:
+        """What it shares with other statements of its item."""
+        return self.text.partition(" is")[0]
 
-def items(topic: str, count: int) -> list[tuple[str, str]]:
-    """Subject and own answer of `count` items, in the shuffled order."""
-    draw = random.Random(SHUFFLE)
-    if topic == "sums":
-        rows = [(f"{NUMBERS[a]} and {NUMBERS[b]}", NUMBERS[a + b]) for a in range(1, 20) for b in range(1, 21 - a)]
-    elif topic == "larger":
-        rows = [(str(a), str(b)) for a in range(11, 100) for b in range(11, a)]
+
+def items(topic: str, sizes: Mapping[Split, int]) -> dict[Split, list[tuple[str, str]]]:
+    """Subject and own answer of the items of each split, as many as asked for. UserError if there are too few."""
+    if topic in ("sums", "larger"):
+        rows = _sums() if topic == "sums" else [(str(a), str(b)) for a in range(11, 100) for b in range(11, a)]
+        drawn = iter(random.Random(SHUFFLE).sample(rows, min(sum(sizes.values()), len(rows))))
+        found = {split: list(islice(drawn, size)) for split, size in sizes.items()}
     else:
-        rows = list(read_yaml(TABLES)[topic].items())
-    return draw.sample(rows, count)
+        table = read_yaml(TABLES)[topic]
+        found = {split: list(islice(table[split].items(), size)) for split, size in sizes.items()}
+    for split, size in sizes.items():
+        if len(found[split]) < size:
+            raise UserError(
+                f"topic '{topic}' has {len(found[split])} items of split '{split}', not {size}; ask for fewer"
+            )
+    return found
+
+
+def _sums() -> list[tuple[str, str]]:
+    """All sums of two numbers that have a word here."""
+    return [(f"{NUMBERS[a]} and {NUMBERS[b]}", NUMBERS[a + b]) for a in range(1, 20) for b in range(1, 21 - a)]
 
 
 def statements(train: int, judged: int) -> list[Statement]:
     """All statements: per topic `train` training items, then `judged` calibration items and as many scoring items."""
-    sizes: list[tuple[Split, int]] = [("train", train), ("validation", judged), ("held_out", judged)]
+    sizes: dict[Split, int] = {"train": train, "validation": judged, "held_out": judged}
     found = []
     for topic in TOPICS:
-        rows = items(topic, train + 2 * judged)
-        start = 0
-        for split, size in sizes:
-            part = rows[start : start + size]
+        number = count()
+        for split, part in items(topic, sizes).items():
             for place, (subject, answer) in enumerate(part):
+                item = next(number)
                 other = next(row[1] for row in (part[place + 1 :] + part[:place]) if row[1] != answer)
                 for negated in (False, True):
                     for correct in (True, False):
@@ -72,6 +89,5 @@ def statements(train: int, judged: int) -> list[Statement]:
                         if topic == "larger" and not correct:
                             pair = (answer, subject)
                         text = FORMS[topic].format(pair[0], " not" if negated else "", pair[1])
-                        found.append(Statement(topic, start + place, split, negated, correct, text))
-            start += size
+                        found.append(Statement(topic, item, split, negated, correct, text))
     return found

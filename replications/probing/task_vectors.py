@@ -21,6 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
+from common.core.shares import with_width
+from common.core.statistics import over_clusters
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.corpora import judging_split
@@ -28,7 +30,6 @@ from common.data.models import encode, load_model
 from common.interp.decoder import Decoder
 from replications.probing.continuation import Prefix, Run, logits
 from replications.probing.settings import TaskVectors
-from replications.probing.shares import share
 from replications.probing.words import TASKS, Pair, mismatched, prompt, split_pairs
 
 SINK = 0
@@ -48,7 +49,7 @@ class TaskVectorFiles(Files):
 
 
 class Means(NamedTuple):
-    """Of one task, over training words, at every block."""
+    """Of one task, over training words, at every block that is looked at or lies before one."""
 
     vector: Float[Tensor, "layer d_model"]
     """stream behind demonstrations minus stream alone"""
@@ -62,18 +63,20 @@ def task_vectors(files: TaskVectorFiles, settings: TaskVectors, run: RunInfo) ->
     """Writes the metrics and two tables."""
     model = Model(files.manifest.parent, run.device, settings)
     words = {task: split_pairs(task, model.encode, settings.train, settings.judged) for task in TASKS}
+    block = round(settings.depth * model.decoder.n_layers)
+    blocks = sorted({block, *range(1, model.decoder.n_layers, settings.every)})
     means = {}
     for task in TASKS:
         train = words[task]["train"]
-        alone = model.alone.run(model.queries(train)).resid[:, :, -1]
-        right, wrong = (model.means(train, alone, run.seeds, wrong=wrong) for wrong in (False, True))
+        alone = model.alone.run(model.queries(train), max(blocks)).resid[:, :, -1]
+        right = model.means(train, alone, run.seeds, wrong=False)
+        wrong = model.means(train, alone[: block + 1], run.seeds, wrong=True)
         means[task] = Means(*right, wrong[0])
-    block = round(settings.depth * model.decoder.n_layers)
     rows, curve = [], []
     for task in TASKS:
         judged = words[task][judging_split(run.seeds)]
         bare = model.alone.run(model.queries(judged))
-        for now in sorted({block, *range(1, model.decoder.n_layers, settings.every)}):
+        for now in blocks:
             x = bare.resid[now, :, -1:] + means[task].vector[now]
             answered = model.answered(judged, model.edited(bare, now, x)).mean()
             curve.append({"task": task, "block": now, "answered": answered})
@@ -98,23 +101,23 @@ class Model:
         """` word:` for each pair."""
         return [self.encode(f" {pair.word}:") for pair in pairs]
 
-    def few_shot(self, pairs: list[Pair]) -> Prefix:
-        """Demonstrations behind position 0."""
-        return Prefix(self.decoder, [SINK, *self.encode(prompt(pairs))])
+    def few_shot(self, pairs: list[Pair], stop: int | None = None) -> Prefix:
+        """Demonstrations behind position 0, through the blocks before `stop`."""
+        return Prefix(self.decoder, [SINK, *self.encode(prompt(pairs))], stop)
 
     def means(
         self, pairs: list[Pair], alone: Float[Tensor, "layer item d_model"], seeds: list[int], *, wrong: bool
     ) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer d_model"]]:
         """Mean of the last position behind demonstrations minus alone, and behind demonstrations, over prompts of all
-        seeds; `wrong`: with each answer behind another word."""
-        moved, streams = [], []
+        seeds, through as many blocks as `alone` has; `wrong`: with each answer behind another word."""
+        moved, streams, stop = [], [], len(alone) - 1
         for seed in seeds:
             draw = random.Random(seed)
             drawn = draw.sample(range(len(pairs)), self.settings.demonstrations + self.settings.queries)
             asked = drawn[self.settings.demonstrations :]
             shown = [pairs[place] for place in drawn[: self.settings.demonstrations]]
-            before = self.few_shot(mismatched(shown, draw) if wrong else shown)
-            streams.append(before.run(self.queries([pairs[place] for place in asked])).resid[:, :, -1].mean(1))
+            before = self.few_shot(mismatched(shown, draw) if wrong else shown, stop)
+            streams.append(before.run(self.queries([pairs[place] for place in asked]), stop).resid[:, :, -1].mean(1))
             moved.append(streams[-1] - alone[:, asked].mean(1))
         return torch.stack(moved).mean(0), torch.stack(streams).mean(0)
 
@@ -174,13 +177,15 @@ def metrics(words: pd.DataFrame) -> dict[str, Metric]:
     """Share of words answered, over words; the two directions of an antonym are one cluster."""
 
     def of(frame: pd.DataFrame, effect: str, *controls: str) -> Metric:
-        return share(
+        found = over_clusters(
             frame[effect].to_numpy(),
             frame["cluster"].to_numpy(),
-            "share of unseen words whose answer is the most likely token",
-            "words",
-            {name: frame[name].to_numpy() for name in controls},
+            unit="share",
+            formula="share of unseen words whose answer is the most likely token",
+            cluster="words",
+            controls={name: frame[name].to_numpy() for name in controls},
         )
+        return with_width(found)
 
     found = {"own_vector": of(words, "own_vector", *CONTROLS), "few_shot": of(words, "few_shot", "zero_shot")}
     found["replaced"] = of(words, "replaced", "zero_shot")

@@ -9,12 +9,10 @@ difference at the layer that is read, false statements forwards and true ones ba
 # mypy: allow-untyped-calls
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
@@ -22,19 +20,14 @@ from common.core.statistics import over_clusters
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.corpora import judging_split
-from common.data.models import encode, load_model
-from common.interp.decoder import Decoder
-from replications.probing.continuation import Prefix, Run, joined, logits
+from replications.probing.asking import Asked, Batch, Model
 from replications.probing.directions import logistic, mean_difference, placements
 from replications.probing.settings import Truth
-from replications.probing.statements import TOPICS, Statement, statements
+from replications.probing.statements import TOPICS, statements
 
-LENGTH = 128
-BEFORE = "<|im_start|>user\n"
-QUESTION = " True or false?<|im_end|>\n<|im_start|>assistant\n"
-ANSWERS = ("True", "False")
-RANDOM_DIRECTIONS = 3
 TRAIN_DEPTH = 0.7  # training statements run no further; curves over layers end here
+DIRECTIONS = ("random", "logit_lens")
+Batches = dict[tuple[str, bool], Batch]
 
 
 class TruthFiles(Files):
@@ -50,31 +43,6 @@ class TruthFiles(Files):
     """one row per patched statement: how far each edit moves the answer"""
 
 
-class Batch(NamedTuple):
-    """Statements of one topic and polarity, with their residual stream at the full stop."""
-
-    rows: list[Statement]
-    stop: Float[Tensor, "layer item d_model"]
-    words: Float[Tensor, "item d_model"]
-    """mean embedding"""
-
-    @property
-    def true(self) -> Tensor:
-        return torch.tensor([row.true for row in self.rows])
-
-
-Batches = dict[tuple[str, bool], Batch]
-
-
-class Asked(NamedTuple):
-    """What the model makes of a batch of judged statements."""
-
-    run: Run
-    tail: Run
-    answer: Float[Tensor, " item"]
-    log_probability: Float[Tensor, " item"]
-
-
 def truth(files: TruthFiles, settings: Truth, run: RunInfo) -> None:
     """Writes the metrics and four tables."""
     model = Model(files.manifest.parent, run.device)
@@ -83,97 +51,31 @@ def truth(files: TruthFiles, settings: Truth, run: RunInfo) -> None:
     trained: Batches = {}
     judged: Batches = {}
     asked: dict[tuple[str, bool], Asked] = {}
+    patches = []
     for topic in TOPICS:
+        own = [row for row in rows if row.topic == topic]
+        fitted = model.read([row for row in own if row.split == "train"], round(TRAIN_DEPTH * model.decoder.n_layers))
+        others = [row for row in own if row.split == judging_split(run.seeds)]
+        patched = [place for place, row in enumerate(others) if not row.negated][: 2 * settings.patched]
+        passed = model.read(others, first=patched)
+        answers, tail = model.ask(passed)
         for negated in (False, True):
-            key = (topic, negated)
-            parts = {
-                split: [row for row in rows if row[:1] + row[2:4] == (topic, split, negated)]
-                for split in ("train", judging_split(run.seeds))
-            }
-            trained[key], _ = model.read(parts["train"], round(TRAIN_DEPTH * model.decoder.n_layers))
-            judged[key], passed = model.read(parts[judging_split(run.seeds)])
-            asked[key] = model.ask(judged[key].rows, passed)
+            trained[topic, negated] = fitted.batch.of(negated=negated)
+            judged[topic, negated] = passed.batch.of(negated=negated)
+            asked[topic, negated] = answers.of(others, negated=negated)
+        source = trained[topic, False]
+        move = mean_difference(source.stop[layer], source.true)
+        patches.append(model.patch(passed, tail, move, layer, run.seeds))
     readings = read(
         trained, judged, asked, layer, draws=[(seed, n) for seed in run.seeds for n in range(settings.shuffles)]
     )
-    transfer = across(trained, judged, layer)
-    patches = pd.concat(
-        [model.patch(topic, trained, judged, asked, layer, settings.patched, run.seeds) for topic in TOPICS]
-    )
+    transfer, moved = across(trained, judged, layer), pd.concat(patches)
     spread = float(torch.cat([found.answer - found.answer.mean() for found in asked.values()]).std())
     write_table(files.layers, by_layer(trained, judged).assign(judged=lambda table: table["layer"] == layer))
     write_table(files.readings, readings)
     write_table(files.transfer, transfer)
-    write_table(files.patches, patches)
-    write_metrics(files.metrics, metrics(readings, transfer, patches, spread))
-
-
-class Model:
-    """The model, the beginning of its chat message, and the three things asked of it."""
-
-    def __init__(self, folder: Path, device: str) -> None:
-        bridge = load_model(folder, device=device)
-        self.decoder = Decoder(bridge, LENGTH)
-        self.encode = lambda text: encode(bridge.tokenizer, text)
-        self.prefix = Prefix(self.decoder, self.encode(BEFORE))
-        self.answers = torch.tensor([self.encode(answer)[0] for answer in ANSWERS], device=device)
-
-    def read(self, rows: list[Statement], stop: int | None = None) -> tuple[Batch, Run]:
-        """Residual streams at the full stop, and the pass."""
-        run = self.prefix.run([self.encode(row.text) for row in rows], stop)
-        real = run.past.mask[..., None]
-        words = (run.resid[0] * real).sum(1) / real.sum(1)
-        return Batch(rows, run.resid[:, :, -1].cpu(), words.cpu()), run
-
-    def ask(self, rows: list[Statement], run: Run) -> Asked:
-        """The answer to the question, and the log-probability of the statement."""
-        tail = self.prefix.extend(run, self.encode(QUESTION))
-        found = []
-        for place, row in enumerate(rows):
-            tokens = torch.tensor(self.encode(row.text), device=run.at.device)
-            each = logits(self.decoder, run.resid[-1, place, -len(tokens) : -1]).log_softmax(-1)
-            found.append(each.gather(-1, tokens[1:, None]).sum())
-        return Asked(run, tail, self._answer(tail), torch.stack(found).cpu())
-
-    def _answer(self, tail: Run) -> Float[Tensor, " item"]:
-        both = logits(self.decoder, tail.resid[-1, :, -1], self.answers)
-        return (both[:, 0] - both[:, 1]).cpu()
-
-    def patch(
-        self,
-        topic: str,
-        trained: Batches,
-        judged: Batches,
-        asked: dict[tuple[str, bool], Asked],
-        layer: int,
-        items: int,
-        seeds: list[int],
-    ) -> pd.DataFrame:
-        """How far each edit of the full stop moves the answer towards that of the other kind of statement."""
-        key = (topic, False)
-        count = 2 * items
-        rows, true = judged[key].rows[:count], judged[key].true[:count]
-        both = joined(asked[key].run.first(count), asked[key].tail.first(count), 1)
-        here = both.resid[layer]
-        move = mean_difference(trained[key].stop[layer], trained[key].true)
-        unembed = self.decoder.bridge.unembed.W_U.detach()[:, self.answers].cpu()
-        along = {"truth": move, "logit_lens": unembed[:, 0] - unembed[:, 1]}
-        for seed in seeds[:RANDOM_DIRECTIONS]:
-            along[f"random_{seed}"] = torch.randn(len(move), generator=torch.Generator().manual_seed(seed))
-        sign = torch.where(true, -1.0, 1.0)
-        other = torch.arange(count).reshape(-1, 2).flip(1).flatten()  # the true and the false statement of an item
-        edits = {name: sign[:, None] * way / way.norm() * move.norm() for name, way in along.items()}
-        edits["whole_stream"] = (here[other, 0] - here[:, 0]).cpu()
-        moved = {"topic": topic, "item": [row.item for row in rows], "true": true.numpy()}
-        for name, edit in edits.items():
-            x = here.clone()
-            x[:, 0] += edit.to(x.device)
-            answer = self._answer(self.prefix.rerun(both, layer, x))
-            moved[name] = (sign * (answer - asked[key].answer[:count])).numpy()
-        frame = pd.DataFrame(moved)
-        draws = [name for name in frame if str(name).startswith("random_")]
-        frame["random"] = frame[draws].mean(axis=1)
-        return frame.drop(columns=draws)
+    write_table(files.patches, moved)
+    write_metrics(files.metrics, metrics(readings, transfer) | effects(moved, spread))
 
 
 def by_layer(trained: Batches, judged: Batches) -> pd.DataFrame:
@@ -196,6 +98,7 @@ def read(
 ) -> pd.DataFrame:
     """Placements of all judged statements under every reader, in topic."""
     found = []
+    fitted = {topic: logistic(trained[topic, False].stop[layer], trained[topic, False].true) for topic in TOPICS}
     for (topic, negated), batch in judged.items():
         source, opposite = trained[topic, False], trained[topic, True]
         x, true = batch.stop[layer], batch.true.numpy()
@@ -209,7 +112,7 @@ def read(
             shuffled.append(placed(x @ mean_difference(source.stop[layer], source.true[order])))
         columns = {
             "direction": placed(x @ mean_difference(source.stop[layer], source.true)),
-            "logistic": placed(x @ logistic(source.stop[layer], source.true)),
+            "logistic": placed(x @ fitted[topic]),
             "trained_on_negated": placed(x @ mean_difference(opposite.stop[layer], opposite.true)),
             "bag_of_words": placed(batch.words @ mean_difference(source.words, source.true)),
             "shuffled_labels": np.mean(shuffled, axis=0),
@@ -237,8 +140,8 @@ def across(trained: Batches, judged: Batches, layer: int) -> pd.DataFrame:
     return pd.concat(found)
 
 
-def metrics(readings: pd.DataFrame, transfer: pd.DataFrame, patches: pd.DataFrame, spread: float) -> dict[str, Metric]:
-    """All comparisons, over items."""
+def metrics(readings: pd.DataFrame, transfer: pd.DataFrame) -> dict[str, Metric]:
+    """Comparisons of what is read, over items."""
 
     def auc(frame: pd.DataFrame, effect: str, *controls: str) -> Metric:
         return over_clusters(
@@ -263,23 +166,42 @@ def metrics(readings: pd.DataFrame, transfer: pd.DataFrame, patches: pd.DataFram
     for topic in TOPICS:
         found[f"reads_{topic}"] = auc(plain[plain["topic"] == topic], "direction", "log_probability", "model_answer")
         found[f"reads_negated_{topic}"] = auc(negated[negated["topic"] == topic], "direction", "log_probability")
-    scaled = patches[["truth", "random", "logit_lens", "whole_stream"]] / spread
-    found["acts"] = over_clusters(
-        scaled["truth"].to_numpy(),
-        (patches["topic"] + patches["item"].astype(str)).to_numpy(),
-        unit="standard deviations of the answer",
-        formula="move of the logit difference True - False, over its standard deviation among statements of one kind",
-        cluster="items",
-        controls={name: scaled[name].to_numpy() for name in ("random", "logit_lens")},
-    )
-    found["acts_whole_stream"] = over_clusters(
-        scaled["whole_stream"].to_numpy(),
-        (patches["topic"] + patches["item"].astype(str)).to_numpy(),
-        unit=found["acts"].unit,
-        formula="as acts, with the whole stream of the item's other statement",
-        cluster="items",
-    )
     return found
+
+
+def effects(patches: pd.DataFrame, spread: float) -> dict[str, Metric]:
+    """Comparisons of what acts, over items: in spreads of the answer, and normalised as Marks & Tegmark do."""
+    items = (patches["topic"] + patches["item"].astype(str)).to_numpy()
+    scaled = patches[["truth", *DIRECTIONS, "whole_stream"]] / spread
+    unit = "standard deviations of the answer"
+    gap = patches["gap"].to_numpy()
+    pairs = {name: (patches[f"{name}_probability"].to_numpy(), gap) for name in ("truth", *DIRECTIONS, "whole_stream")}
+    said = "move of P(True) - P(False) towards the other kind of statement, over the gap between both kinds"
+    return {
+        "acts": over_clusters(
+            scaled["truth"].to_numpy(), items, unit=unit, cluster="items",
+            formula="move of the logit difference True - False, "
+            "over its standard deviation among statements of one kind",
+            controls={name: scaled[name].to_numpy() for name in DIRECTIONS},
+        ),
+        "acts_whole_stream": over_clusters(
+            scaled["whole_stream"].to_numpy(), items, unit=unit, cluster="items",
+            formula="as acts, with the whole stream of the item's other statement",
+        ),
+        "indirect_effect": over_clusters(
+            pairs["truth"][0], items, unit="1", cluster="items", formula=said, denominators=gap,
+            controls={name: pairs[name] for name in (*DIRECTIONS, "whole_stream")},
+        ),
+        "answer_gap": over_clusters(
+            gap, items, unit="probability", cluster="items",
+            formula="P(True) - P(False) behind true minus behind false statements, intact: what normalises",
+        ),
+        "indirect_move": over_clusters(
+            pairs["truth"][0], items, unit="probability", cluster="items",
+            formula="move of P(True) - P(False) towards the other kind of statement, not normalised",
+            controls={name: pairs[name][0] for name in DIRECTIONS},
+        ),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

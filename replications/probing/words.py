@@ -16,7 +16,6 @@ from common.data.corpora import Split
 
 TASKS = ("plural", "past", "antonym", "capitalise")
 TABLES = Path(__file__).with_name("words.yaml")
-OPPOSITES = Path(__file__).with_name("statements.yaml")
 SHUFFLE = 41
 
 
@@ -34,7 +33,7 @@ def pairs(task: str, encode: Callable[[str], list[int]]) -> list[Pair]:
     if task == "capitalise":
         rows = [(word, word.capitalize()) for word in dict.fromkeys([*tables["plural"], *tables["past"]])]
     elif task == "antonym":
-        rows = [row for pair in read_yaml(OPPOSITES)["opposites"].items() for row in (pair, pair[::-1])]
+        rows = [row for pair in tables["antonym"].items() for row in (pair, pair[::-1])]
     else:
         rows = list(tables[task].items())
     found: dict[str, list[Pair]] = {}

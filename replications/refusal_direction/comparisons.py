@@ -1,11 +1,10 @@
 """Comparisons from the tables of every seed: what is resampled, and how effect and controls are paired.
 
 Requests of one topic are not independent, so intervals over requests resample whole topics of a seed; every seed has
-its own held-out topics. A share without spread between topics gets Wilson's interval. Texts resample by text, which
-all seeds share. What has one value a seed gets a t interval.
+its own held-out topics. A share without spread between topics gets the exact binomial interval, requests being taken as
+independent. Texts resample by text, which all seeds share. What has one value a seed gets a t interval.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +13,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from safetensors.numpy import load_file
-from statsmodels.stats.proportion import proportion_confint
 
 from common.core.files import read_json
 from common.core.metrics import Control, Estimate, Metric
+from common.core.shares import with_width
 from common.core.statistics import over_clusters, over_seeds, with_control
 
 COLUMNS = {  # unit, formula
@@ -94,30 +93,6 @@ def clustered(
     )  # fmt: skip
 
 
-def with_width(metric: Metric) -> Metric:
-    """The same metric; a share that is the same in every cluster, as 0 of all requests, has no bootstrap interval and
-    gets Wilson's, a difference of two such shares Newcombe's (1998, method 10). Both take requests as independent."""
-
-    def wilson(share: float) -> tuple[float, float]:
-        low, high = proportion_confint(share * metric.n, metric.n, method="wilson")
-        return min(float(low), share), max(float(high), share)
-
-    def widened(estimate: Estimate, low: float, high: float) -> dict[str, float]:
-        flat = estimate.ci_low == estimate.ci_high
-        return {"ci_low": low, "ci_high": high} if flat else {}
-
-    controls = []
-    below, above = wilson(metric.value)
-    for control in metric.controls:
-        low, high = wilson(control.value)
-        gap = control.difference
-        least = gap.value - math.hypot(metric.value - below, high - control.value)
-        most = gap.value + math.hypot(above - metric.value, control.value - low)
-        difference = gap.model_copy(update=widened(gap, least, most))
-        controls.append(control.model_copy(update={"difference": difference, **widened(control, low, high)}))
-    return metric.model_copy(update={"controls": controls, **widened(metric, below, above)})
-
-
 def requests(
     studies: list[Studied],
     effect: Condition,
@@ -163,7 +138,7 @@ def requests(
         if name not in paired:
             gap = [a - b for a, b in zip(items(effect), items(other), strict=True)]
             metric = with_control(metric, name, metric_of(items(other), other), metric_of(gap, effect))
-    return with_width(metric) if unit == "share" else metric
+    return with_width(metric, metric.n) if unit == "share" else metric
 
 
 def seeds(values: list[float], unit: str, formula: str, **controls: list[float]) -> Metric:

@@ -11,10 +11,9 @@ from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
 from replications.probing.continuation import logits
 from replications.probing.lenses import LENSES, divergence, readings
-from replications.probing.massive_activations import Place, edits, find, largest_at_first, measure
+from replications.probing.massive_activations import Attention, Place, edits, find, largest_at_first, measure, outcome
 from replications.probing.roles import roles
 from replications.probing.selectivity import Names, control_labels, probe
-from replications.probing.shares import share
 from replications.probing.streams import layers_of, ridge, streams
 from replications.probing.task_vectors import TASKS
 from replications.probing.words import Pair, mismatched, pairs, split_pairs
@@ -66,17 +65,6 @@ def test_mismatched_demonstrations_keep_words_and_answers():
     assert all(pair.answer != pair.word.upper() for pair in wrong)
 
 
-def test_a_control_that_never_answers_keeps_an_interval():
-    right, never = np.arange(40) % 4 > 0, np.zeros(40)
-    found = share(right.astype(float), np.arange(40), "f", "words", {"never": never})
-    control = found.control("never")
-    assert control.value == 0
-    assert 0.05 < control.ci_high < 0.1
-    assert control.difference.ci_low == pytest.approx(found.ci_low)
-    both = share(never, np.arange(40), "f", "words", {"never": never})
-    assert both.control("never").difference.ci_low < 0 < both.control("never").difference.ci_high
-
-
 def test_ridge_is_the_literal_solution_and_finds_a_planted_map():
     torch.manual_seed(0)
     x, weight = torch.randn(300, 6) * 3 + 1, torch.randn(6, 4)
@@ -124,7 +112,6 @@ def test_the_edited_coordinate_and_no_other():
     cache = Cache(resid_pre=[torch.ones(2, 4, 6)])
     found = edits(cache, Place(0, 3, 7.0, torch.tensor([1, 2])))
     changed = {name: {tuple(at) for at in (x != 1).nonzero().tolist()} for name, x in found.items()}
-    assert changed["intact"] == set()
     assert changed["zero"] == changed["mean"] == {(row, 0, 3) for row in (0, 1)}
     assert changed["other_channels"] == {(row, 0, channel) for row in (0, 1) for channel in (1, 2)}
     assert changed["other_positions"] == {(row, place, 3) for row in (0, 1) for place in (1, 2, 3)}
@@ -142,11 +129,16 @@ def test_loss_is_that_of_the_bridge_and_zeroing_costs(decoder):
     real = torch.tensor([[True] * 8, [True] * 5 + [False] * 3])
     with torch.no_grad():
         place = find(decoder, tokens[:, :1])
-        cache = decoder.forward(tokens, real, keep=True)
+        seen = Attention(place.block)
+        cache = decoder.forward(tokens, real, keep=True, patterns=seen)
         found = {name: measure(decoder, tokens, real, place.block, x) for name, x in edits(cache, place).items()}
+        found["intact"] = outcome(decoder, tokens, real, cache.final, seen)
+        assert len(seen.seen) == decoder.n_layers - place.block
+        again = measure(decoder, tokens, real, place.block, cache.resid_pre[place.block])
         scores = decoder.bridge(tokens[1:, :5])[0].log_softmax(-1)
     expected = -np.mean([float(scores[at - 1, tokens[1, at]]) for at in range(2, 5)])
     assert found["intact"]["loss"][1] == pytest.approx(expected, abs=1e-3)
+    assert all(np.allclose(again[what], found["intact"][what], atol=1e-5) for what in again)
     assert abs(float(cache.resid_pre[place.block][0, 0, place.channel])) > 1000
     assert np.abs(found["mean"]["loss"] - found["intact"]["loss"]).max() < 0.1
 

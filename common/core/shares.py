@@ -1,0 +1,46 @@
+"""Intervals of shares that came out the same everywhere, as 0 of all items, where resampling finds no spread.
+
+Clopper and Pearson 1934 (https://doi.org/10.1093/biomet/26.4.404): the bounds are the shares under which what was seen,
+or more (or less) of it, has half of the error probability; they are quantiles of beta distributions.
+"""
+
+from scipy.special import betaincinv
+
+from common.core.metrics import Estimate, Metric
+from common.core.statistics import LEVEL
+
+
+def exact_interval(share: float, draws: int) -> tuple[float, float]:
+    """Two-sided exact binomial interval of a share of `draws` draws."""
+    hits, beyond = share * draws, (1 - LEVEL) / 2
+    low = float(betaincinv(hits, draws - hits + 1, beyond)) if share > 0 else 0.0
+    high = float(betaincinv(hits + 1, draws - hits, 1 - beyond)) if share < 1 else 1.0
+    return low, high
+
+
+def with_width(metric: Metric, draws: int | None = None) -> Metric:
+    """A share beside its controls, where each that has an interval without width gets the exact binomial one.
+
+    A difference without width goes from one end of both intervals to the other.
+
+    Args:
+        metric: a share; what has a width stays as it is.
+        draws: number of independent draws behind a share; default: as many as there are clusters.
+    """
+    count = draws or (metric.n if metric.uncertainty is None else metric.uncertainty.count)
+    wide = metric.model_copy(update=_exact(metric, count))
+    controls = []
+    for one in metric.controls:
+        control, difference = one.model_copy(update=_exact(one, count)), one.difference
+        if difference.ci_low == difference.ci_high:
+            ends = {"ci_low": wide.ci_low - control.ci_high, "ci_high": wide.ci_high - control.ci_low}
+            difference = difference.model_copy(update=ends)
+        controls.append(control.model_copy(update={"difference": difference}))
+    return Metric.model_validate(wide.model_copy(update={"controls": controls}).model_dump())
+
+
+def _exact(share: Estimate, draws: int) -> dict[str, float]:
+    """The new ends of a share without width; none for a gain below 0, which is no share."""
+    if share.ci_low < share.ci_high or not 0 <= share.value <= 1:
+        return {}
+    return dict(zip(("ci_low", "ci_high"), exact_interval(share.value, draws), strict=True))

@@ -1,0 +1,96 @@
+"""probing: statements in parts against full passes, and effects by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from common.core.settings import ROOT
+from replications.probing.asking import BEFORE, QUESTION, Model
+from replications.probing.statements import statements
+from replications.probing.truth import effects
+
+FOLDER = ROOT / "resources" / "models" / "smollm2-135m-shallow"
+
+
+@pytest.fixture(scope="module")
+def model():
+    if not (FOLDER / "manifest.json").is_file():
+        pytest.skip("the shallow model is made by the workflow")
+    return Model(FOLDER, "cpu")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return [row for row in statements(2, 2) if row.topic in ("capitals", "larger") and row.split == "held_out"]
+
+
+def literal(model, text):
+    """Residual streams before every block and behind the last, of one prompt, in one pass."""
+    row = torch.tensor([model.encode(text)])
+    with torch.no_grad():
+        cache = model.decoder.forward(row, torch.ones_like(row, dtype=torch.bool), keep=True)
+        scores = model.decoder.bridge(row)[0].log_softmax(-1)
+    return torch.stack([*cache.resid_pre, cache.final])[:, 0], scores
+
+
+def test_statements_in_parts_are_full_passes(model, rows):
+    first = [5, 4]
+    read = model.read(rows, first=first)
+    assert read.parts[0].places == first
+    assert sorted(place for part in read.parts for place in part.places) == list(range(len(rows)))
+    asked, tail = model.ask(read)
+    yes, no = model.answers.tolist()
+    begun = len(model.encode(BEFORE))
+    for place, row in enumerate(rows):
+        tokens = model.encode(row.text)
+        stream, scores = literal(model, BEFORE + row.text)
+        assert (read.batch.stop[:, place] - stream[:, -1]).abs().max() < 1e-4 * stream[:, 1:].abs().max()
+        assert torch.allclose(read.batch.words[place], stream[0, begun:].mean(0), atol=1e-5)
+        expected = sum(float(scores[begun + at - 1, tokens[at]]) for at in range(1, len(tokens)))
+        assert float(asked.log_probability[place]) == pytest.approx(expected, abs=2e-3)
+        _, scores = literal(model, BEFORE + row.text + QUESTION)
+        assert float(asked.answer[place]) == pytest.approx(float(scores[-1, yes] - scores[-1, no]), abs=2e-3)
+    assert len(tail.at) == len(first)
+
+
+def test_patches_are_those_of_hooks(model, rows):
+    """Behind the last block nothing but the full stop is left to patch, so nothing moves."""
+    plain = [place for place, row in enumerate(rows) if row.topic == "capitals" and not row.negated]
+    read = model.read(rows, first=plain)
+    _, tail = model.ask(read)
+    layer, move = 1, 50 * torch.randn(model.decoder.bridge.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    late = model.patch(read, tail, move, model.decoder.n_layers, [0])
+    assert late[["truth", "random", "logit_lens", "whole_stream", "truth_probability"]].abs().max().max() < 1e-4
+    found = model.patch(read, tail, move, layer, [0])
+    assert found["gap"].tolist()[::2] == found["gap"].tolist()[1::2], "one gap an item"
+    columns = len(model.encode(QUESTION)) + 1
+    for place, moved in zip(plain, found["truth"], strict=True):
+        row = rows[place]
+        sign = -1 if row.true else 1
+
+        def edit(value, hook, sign=sign):
+            value[:, -columns] += sign * move
+            return value
+
+        tokens = torch.tensor([model.encode(BEFORE + row.text + QUESTION)])
+        with torch.no_grad():
+            before = model.decoder.bridge(tokens)[0, -1, model.answers]
+            with model.decoder.bridge.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_pre", edit)]):
+                after = model.decoder.bridge(tokens)[0, -1, model.answers]
+        expected = sign * float((after - before) @ torch.tensor([1.0, -1.0]))
+        assert moved == pytest.approx(expected, abs=2e-3)
+    assert found["truth"].abs().max() > 0.1
+
+
+def test_effect_of_a_patch_that_carries_half_of_the_gap():
+    draw = np.random.default_rng(0)
+    gap = np.repeat(draw.uniform(0.2, 0.6, 20), 2)
+    table = {"topic": "sums", "item": np.repeat(np.arange(20), 2), "gap": gap}
+    for name, part in {"truth": 0.5, "random": 0.0, "logit_lens": -0.1, "whole_stream": 1.0}.items():
+        table |= {name: np.full(40, 3 * part), f"{name}_probability": part * gap}
+    found = effects(pd.DataFrame(table), 2.0)
+    assert found["acts"].value == pytest.approx(0.75)
+    assert found["indirect_effect"].value == pytest.approx(0.5)
+    assert found["indirect_effect"].control("whole_stream").value == pytest.approx(1)
+    assert found["answer_gap"].value == pytest.approx(gap.mean())
