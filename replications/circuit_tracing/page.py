@@ -41,9 +41,9 @@ def page(files: PageFiles, settings: Both, run: RunInfo) -> None:
     saes = load_dictionaries(files.dictionaries, 0)["trained"]
     graph = studied.graph(at, saes)
     made = toy_view(studied, graph, saes, settings.toy, seeds[0])
+    nodes, links = supernodes(graph, made)
     write_text(files.page, filled(files.template.read_text("utf-8"), made.page))
     write_json(files.tracer, made.tracer.model_dump(mode="json"))
-    nodes, links = supernodes(graph, made)
     write_table(files.nodes, nodes)
     write_table(files.links, links)
 
