@@ -147,7 +147,7 @@ def test_pruning_keeps_the_strong_path_and_leaves_nothing_dangling(frozen, per_l
 
 
 def test_bad_input_gets_one_sentence(frozen, per_layer):
-    with pytest.raises(UserError, match="the target token 99 is unknown; choose one of the model's, 0 to 14"):
+    with pytest.raises(UserError, match="the target token 99 is unknown; choose among this model's tokens, 0 to 14"):
         logit_targets(frozen, [99])
     with pytest.raises(UserError, match="a model with 2 layers, this one has 3"):
         attribute(frozen, per_layer[:2])
