@@ -49,7 +49,7 @@ def losses(studies: list[Studied]) -> Picture:
     """Cross-entropy and its rise under every condition, one row a corpus; dots are seeds."""
     table = pd.concat([corpus_rows(studies, str(corpus)) for corpus in studies[0].tables["losses"]["corpus"].unique()])
     corpora = list(table["corpus"].unique())
-    figure, axes = plt.subplots(len(corpora), 2, figsize=(PAGE_WIDTH, 0.3 + 1.9 * len(corpora)), squeeze=False)
+    figure, axes = plt.subplots(len(corpora), 2, figsize=(PAGE_WIDTH, 0.5 + 1.9 * len(corpora)), squeeze=False)
     for row, corpus in zip(axes, corpora, strict=True):
         whole, rise = (table[(table["corpus"] == corpus) & (table["quantity"] == one)] for one in ("loss", "rise"))
         dots(row[0], whole)
@@ -58,8 +58,10 @@ def losses(studies: list[Studied]) -> Picture:
         row[1].set(xlabel="rise over untouched (nats per token)", title=f"{corpus}: rise on the same texts")
         row[1].axvline(0, color="0.8", linewidth=0.8, zorder=0)
         bound = BOUND * float(rise[rise["condition"] == "subtracted"]["value"].iloc[0])
-        row[1].axvline(bound, color="0.3", linewidth=0.8, linestyle="--", zorder=0, label="1/8 of subtraction")
-        row[1].legend(frameon=False, loc="upper right")
+        row[1].axvline(
+            bound, color="0.3", linewidth=0.8, linestyle="--", zorder=0, label="1/8 of the rise by subtraction"
+        )
+    figure.legend(*axes[0][1].get_legend_handles_labels(), loc="outside lower right", frameon=False)
     return figure, table
 
 
