@@ -5,7 +5,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, Patch
 
 from common.core.figures import COLUMN_WIDTH, PAGE_WIDTH, PALETTE, Picture, Plan, run_plans
 from common.core.metrics import Estimate, Metric
@@ -16,6 +17,12 @@ KIND_COLOURS = {
     "mlp reconstruction error": "#e4e4e1",
     "embedding": "#e2f1e4",
     "logit": "#fbe6c8",
+}
+KIND_NAMES = {
+    "embedding": "token",
+    "cross layer transcoder": "features of one name",
+    "mlp reconstruction error": "what the transcoder misses",
+    "logit": "output",
 }
 LEAST_SHARE = 0.05
 PUBLISHED = 0.72  # Spearman of influence and ablation effect, Ameisen et al. 2025
@@ -41,40 +48,69 @@ def with_controls(metric: Metric, name: str, **more: Metric) -> dict[str, tuple[
     return rows | {key.replace("_", " "): (one, PALETTE[1]) for key, one in more.items()}
 
 
+def columns(nodes: pd.DataFrame, gap: float = 0.16) -> tuple[dict[int, float], dict[int, float]]:
+    """Places boxes and middles of positions, in inches: boxes of one position and layer side by side, a column as wide
+    as its widest row."""
+    width = {at: 0.2 + 0.052 * max(map(len, told(node).split("\n"))) for at, node in nodes.iterrows()}
+    place: dict[int, float] = {}
+    middles: dict[int, float] = {}
+    start = 0.0
+    for pos, column in nodes.groupby("pos"):
+        rows = [[int(str(at)) for at in own.index] for _, own in column.groupby("layer")]
+        widths = [sum(width[at] for at in row) + gap * (len(row) - 1) for row in rows]
+        middles[int(str(pos))] = middle = start + max(widths) / 2
+        for row, whole in zip(rows, widths, strict=True):
+            left = middle - whole / 2
+            for at in row:
+                place[at] = left + width[at] / 2
+                left += width[at] + gap
+        start += max(widths) + 2 * gap
+    return place, middles
+
+
+def told(node: "pd.Series[str]") -> str:
+    """Words of a box: the name, how many features have it, and how good it is for the worst of them."""
+    text = str(node["label"]).replace('Emb: "', "").replace('Output "', "").replace(' "', "").strip('"')
+    if node["kind"] != "cross layer transcoder":
+        return text.replace(" (p=", "\n(p = ")
+    count, f1 = int(node["count"]), float(node["f1"])
+    return text + (f" ×{count}" if count > 1 else "") + f"\nF1 {'≥ ' if count > 1 else ''}{f1:.2f}"
+
+
 def two_hop(nodes: pd.DataFrame, links: pd.DataFrame) -> Picture:
     """The pruned graph of one prompt, features of one name together."""
-    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 3.6))
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 3.7))
     top = int(nodes["layer"].max())
-    place: dict[int, tuple[float, float]] = {}
-    for _, own in nodes.groupby(["pos", "layer"]):
-        for at, node in enumerate(own.index.tolist()):
-            pos, layer = float(nodes["pos"][node]), float(nodes["layer"][node])
-            place[node] = (pos * 2.6, layer + 0.3 * ((len(own) - 1) / 2 - at))
-    for source, target, share in zip(links["source"], links["target"], links["share"], strict=True):
-        if abs(share) < LEAST_SHARE:
-            continue
-        (x1, y1), (x2, y2) = place[source], place[target]
+    drawn = links[links["share"].abs() >= LEAST_SHARE]
+    linked = nodes.index.isin([*drawn["source"], *drawn["target"]])
+    nodes = nodes[linked | nodes["kind"].isin(["embedding", "logit"])]
+    x, middles = columns(nodes)
+    for source, target, share in zip(drawn["source"], drawn["target"], drawn["share"], strict=True):
+        (x1, y1), (x2, y2) = ((x[at], float(nodes["layer"][at])) for at in (source, target))
+        bend = 0.0 if abs(x2 - x1) < 0.3 and y2 - y1 < 1.5 else 0.12
         axes.add_patch(FancyArrowPatch(
-            (x1, y1 + 0.11), (x2, y2 - 0.11), arrowstyle="-|>", mutation_scale=7, shrinkA=0, shrinkB=0,
+            (x1, y1 + 0.21), (x2, y2 - 0.21), arrowstyle="-|>", mutation_scale=7, shrinkA=0, shrinkB=0,
             linewidth=0.5 + 4 * abs(share), color=PALETTE[0] if share > 0 else PALETTE[1], alpha=0.5,
-            linestyle="-" if share > 0 else "--", connectionstyle="arc3,rad=0.08",
+            linestyle="-" if share > 0 else "--", connectionstyle=f"arc3,rad={bend}", zorder=1,
         ))  # fmt: skip
-    for node, (x, y) in place.items():
-        text = str(nodes["label"][node]).replace('Emb: "', "").replace('Output "', "").replace(' "', "").strip('"')
-        count = int(nodes["count"][node])
-        box = {
-            "boxstyle": "round,pad=0.25",
-            "facecolor": KIND_COLOURS[nodes["kind"][node]],
-            "edgecolor": "0.5",
-            "lw": 0.5,
-        }
-        axes.text(x, y, text + (f" ×{count}" if count > 1 else ""), ha="center", va="center", fontsize=6.5, bbox=box)
+    for at, node in nodes.iterrows():
+        box = {"boxstyle": "round,pad=0.3", "facecolor": KIND_COLOURS[node["kind"]], "edgecolor": "0.5", "lw": 0.5}
+        place = (x[int(str(at))], float(node["layer"]))
+        axes.text(*place, told(node), ha="center", va="center", fontsize=6.5, bbox=box, linespacing=1.1, zorder=3)
     axes.set(
-        xlim=(-1.2, 2.6 * nodes["pos"].max() + 1.4), ylim=(-1.5, top + 0.5), xticks=[],
-        yticks=range(-1, top + 1), yticklabels=["embedding", *[f"MLP {at}" for at in range(top)], "output"],
+        xlim=(-0.25, max(x.values()) + 0.6), ylim=(-1.35, top + 0.35), xlabel="position in the prompt",
+        yticks=range(-1, top + 1), yticklabels=["token", *[f"MLP {at}" for at in range(top)], "output"],
     )  # fmt: skip
+    axes.set_xticks(list(middles.values()), [str(pos) for pos in middles])
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
+    lines = [
+        Line2D([], [], color=PALETTE[0], linewidth=2.5, alpha=0.5, label="raises its target"),
+        Line2D([], [], color=PALETTE[1], linewidth=2.5, alpha=0.5, linestyle="--", label="lowers its target"),
+    ]
+    boxes = [Patch(facecolor=KIND_COLOURS[kind], edgecolor="0.5", lw=0.5, label=KIND_NAMES[kind])
+             for kind in KIND_NAMES if kind in set(nodes["kind"])]  # fmt: skip
+    axes.legend(handles=[*lines, *boxes], frameon=False, loc="upper left", bbox_to_anchor=(0, 1), borderaxespad=0)
     return figure, links
 
 

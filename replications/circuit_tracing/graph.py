@@ -151,13 +151,15 @@ def _check(sae: Sae, layer: int, d_model: int) -> None:
     if sae.W_enc.shape[0] != d_model or sae.W_dec.shape[1] != d_model:
         raise UserError(
             f"the transcoder of layer {layer} maps {sae.W_enc.shape[0]} to {sae.W_dec.shape[1]} dimensions, this model "
-            f"has {d_model}: it belongs to another model"
+            f"has {d_model}: it belongs to another model; train transcoders on this one"
         )
     named = sae.about.hook.split(".")
     if len(named) > 1 and named[0] == "blocks" and named[1] != str(layer):
         raise UserError(f"the transcoder given for layer {layer} was trained on {sae.about.hook}; put them in order")
     if sae.W_skip is not None or sae.activation == "gated":
-        raise UserError(f"the transcoder of layer {layer} has a skip path or gates, which a graph does not cover")
+        raise UserError(
+            f"the transcoder of layer {layer} has a skip path or gates, which a graph does not cover; use a plain one"
+        )
 
 
 def logit_targets(
@@ -170,7 +172,9 @@ def logit_targets(
     p = frozen.logits.softmax(0)
     if tokens is not None:
         if bad := [one for one in tokens if not 0 <= one < len(p)]:
-            raise UserError(f"the target token {bad[0]} is unknown; this model has the tokens 0 to {len(p) - 1}")
+            raise UserError(
+                f"the target token {bad[0]} is unknown; choose among this model's tokens, 0 to {len(p) - 1}"
+            )
         chosen = torch.tensor(list(tokens))
         return chosen, p[chosen]
     best, order = p.topk(min(MOST_LOGITS, len(p)))

@@ -52,27 +52,26 @@ class LanguageFiles(Files):
 
 @torch.no_grad()
 def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
-    """Writes a page and a JSON for each prompt, and the metrics."""
+    """Writes a page and a JSON for each prompt, and the metrics, when all are made."""
     folder = files.manifest.parent
     bridge, tokenizer = load_model(folder), load_tokenizer(folder)
-    saes = load_transcoders(files.transcoders, folder.name)
+    prompts = {name: prompt_tokens(tokenizer, name, text, bridge.cfg.n_ctx) for name, text in settings.prompts.items()}
+    saes = load_transcoders(files.transcoders, folder.name, bridge.cfg.n_layers, bridge.cfg.d_model)
     words = [tokenizer.decode([token]) for token in range(bridge.cfg.d_vocab)]
     sources = [files.docs.parent, files.chat.parent]
     held = windows(
         sources, judging_split(run.seeds), tokenizer, settings.window, [settings.held_out_tokens] * 2, per_document=1
     )
     texts = activations(bridge, held, saes)
-    rows = []
-    for (name, prompt), page, tracer in zip(settings.prompts.items(), files.pages, files.tracers, strict=True):
-        frozen = freeze_prompt(bridge, prompt_tokens(tokenizer, prompt))
-        graph = attribute(frozen, saes, most=settings.most)
+    rows, views = [], []
+    for name, tokens in prompts.items():
+        graph = attribute(freeze_prompt(bridge, tokens), saes, most=settings.most)
         describe = describer(graph.features.layer, graph.features.latent, texts, held, words)
         made = view(
             graph, words, slug=name, title=f"{folder.name}: {name}", scan=f"{folder.name}-transcoders",
             d_sae=saes[0].d_sae, describe=describe,
         )  # fmt: skip
-        write_text(page, filled(files.template.read_text("utf-8"), made.page))
-        write_json(tracer, made.tracer.model_dump(mode="json"))
+        views.append(made)
         found = scores(
             graph.adjacency, graph.logit_weights(), Layout(graph.n_features, graph.first_embedding, graph.first_logit)
         )
@@ -82,20 +81,32 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
             "top": words[int(graph.logit_tokens[0])], "probability": float(graph.probabilities[0]),
         })  # fmt: skip
         print(rows[-1], flush=True)
-    write_table(files.graphs, rows)
     metrics = replacement_metrics(bridge, held, saes)
     for row in rows:
         for key in ("completeness", "replacement"):
             value, name = float(str(row[key])), f"{key}_{row['prompt']}"
             metrics[name] = without_interval(value, 1, "share", f"{key} of one graph")
+    template = files.template.read_text("utf-8")
+    for made, page, tracer in zip(views, files.pages, files.tracers, strict=True):
+        write_text(page, filled(template, made.page))
+        write_json(tracer, made.tracer.model_dump(mode="json"))
+    write_table(files.graphs, rows)
     write_metrics(files.metrics, metrics)
 
 
-def prompt_tokens(tokenizer: "object", prompt: str) -> Int[Tensor, " pos"]:
-    """Tokens of a prompt. UserError for an empty one."""
+def prompt_tokens(tokenizer: "object", name: str, prompt: str, most: int) -> Int[Tensor, " pos"]:
+    """Tokens of a prompt. UserError for one of less than two tokens, and one longer than the context, `most`."""
     found = encode(tokenizer, prompt)
-    if not found:
-        raise UserError("the prompt is empty; give one of at least two tokens")
+    if len(found) < 2:
+        raise UserError(
+            f"the prompt '{name}' is {'a single token' if found else 'empty'}, and position 0 has no features; give it "
+            "two tokens or more (language.prompts in config.yaml)"
+        )
+    if len(found) > most:
+        raise UserError(
+            f"the prompt '{name}' has {len(found)} tokens, more than the model's context of {most}; shorten it "
+            "(language.prompts in config.yaml)"
+        )
     return torch.tensor(found)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -118,19 +119,28 @@ def judged(saes: list[Sae], passage: Callable[[int], Chunk], text: Windows, size
     return rows
 
 
-def load_transcoders(path: Path, model: str) -> list[Sae]:
-    """All layers. UserError if the file is missing or belongs to another model."""
-    from safetensors import safe_open
-
+def load_transcoders(path: Path, model: str, layers: int, d_model: int) -> list[Sae]:
+    """All layers. UserError if the file is missing or broken, or belongs to another model, by its name or its shape."""
+    remedy = "delete it and run `make SCALE=full circuit_tracing`"
     if not path.exists():
-        raise UserError(f"{path} does not exist; run `make circuit_tracing`")
-    with safe_open(path, framework="pt") as handle:
-        owner = (handle.metadata() or {}).get("model", "")
+        raise UserError(f"{path} does not exist; run `make SCALE=full circuit_tracing`")
+    try:
+        with safe_open(path, framework="pt") as handle:
+            owner = (handle.metadata() or {}).get("model", "")
+        stored = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is not whole ({error}); {remedy}") from None
+    if lost := [name for name in TENSORS if name not in stored]:
+        raise UserError(f"{path} lacks {', '.join(lost)}: it holds no transcoders; {remedy}")
     if owner != model:
         raise UserError(f"{path} holds transcoders of {owner or 'an unknown model'}, not of {model}; train them on it")
-    stored = load_file(path)
+    if (found_shape := tuple(stored["b_dec"].shape)) != (layers, d_model):
+        raise UserError(
+            f"{path} holds transcoders for {found_shape[0]} layers of width {found_shape[1]}, but {model} has {layers} "
+            f"of width {d_model}; {remedy}"
+        )
     found = []
-    for layer in range(len(stored["b_dec"])):
+    for layer in range(layers):
         about = About("transcoder", model, f"blocks.{layer}.mlp.hook_in", f"blocks.{layer}.hook_mlp_out")
         own = {name: value[layer] for name, value in stored.items()}
         found.append(Sae(about, "jumprelu", **own, centred=False))

@@ -41,9 +41,9 @@ def page(files: PageFiles, settings: Both, run: RunInfo) -> None:
     saes = load_dictionaries(files.dictionaries, 0)["trained"]
     graph = studied.graph(at, saes)
     made = toy_view(studied, graph, saes, settings.toy, seeds[0])
+    nodes, links = supernodes(graph, made)
     write_text(files.page, filled(files.template.read_text("utf-8"), made.page))
     write_json(files.tracer, made.tracer.model_dump(mode="json"))
-    nodes, links = supernodes(graph, made)
     write_table(files.nodes, nodes)
     write_table(files.links, links)
 
@@ -72,13 +72,18 @@ def toy_view(studied: Studied, graph: Graph, saes: list[Sae], toy: Toy, seed: in
 
 def supernodes(graph: Graph, made: View) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     """Rows of nodes and of links of the pruned graph, features of one name and position together, errors of one
-    position too. The weight of a link is the share of its target's inputs, signed."""
+    position too. `f1` is the smallest of a node's features. The weight of a link is the share of its target's inputs,
+    signed."""
     by_id = {node.node_id: node for node in made.tracer.nodes}
     grouped = {member: group[0] for group in made.tracer.qParams.supernodes for member in group[1:]}
     name: dict[str, tuple[str, int, str]] = {}
+    f1: dict[str, float] = {}
     for key, node in by_id.items():
         kind: str = node.feature_type
-        label = grouped.get(key) or node.clerp.split(" (F1")[0]
+        label, _, score = node.clerp.partition(" (F1 ")
+        if score:
+            f1[key] = float(score.rstrip(")"))
+            label = grouped.get(key) or (label if f1[key] >= SURE else "no clear name")
         if kind == "mlp reconstruction error":
             label = "errors"
         name[key] = (label, node.ctx_idx, kind)
@@ -86,9 +91,10 @@ def supernodes(graph: Graph, made: View) -> tuple[list[dict[str, object]], list[
     for key, node in by_id.items():
         layer = -1 if node.layer == "E" else min(int(node.layer), graph.frozen.n_layers)
         label, pos, kind = name[key]
-        new: dict[str, object] = {"label": label, "pos": pos, "kind": kind, "layer": layer, "count": 0}
+        new: dict[str, object] = {"label": label, "pos": pos, "kind": kind, "layer": layer, "count": 0, "f1": 1.0}
         kept = nodes.setdefault(name[key], new)
         kept["count"] = int(str(kept["count"])) + 1
+        kept["f1"] = min(float(str(kept["f1"])), f1.get(key, 1.0))
         kept["layer"] = min(int(str(kept["layer"])), layer) if layer < graph.frozen.n_layers else layer
     order = {key: place for place, key in enumerate(nodes)}
     inputs: dict[tuple[int, int], float] = {}

@@ -23,7 +23,8 @@ FIGURES = {
     "Direction": {"direction": ["tradeoff", "published"]},
     "Exchange": {"cross": ["cross"]},
 }
-PARTS = ["tuning", *parts(FIGURES), *(["losses"] if config["losses"] else [])]
+LOSS_PLAN = {"Loss on text": {"losses": ["losses"]}} if config["losses"] else {}
+PARTS = ["tuning", *parts(FIGURES), *parts(LOSS_PLAN)]
 TABLES = ["scores", "answers"]
 STUDIED = ("split", "search", "effects", "losses")
 
@@ -182,6 +183,26 @@ use rule step as draw with:
         **STEP("figures", run=False),
 
 
+LOSS_FIGURES = []
+
+if config["losses"]:
+
+    use rule step as draw_losses with:
+        input:
+            studies=rules.summarise.input.studies,
+            captions=captions(f"{PATH}/captions", LOSS_PLAN),
+        output:
+            **figure_files(
+                "<results>/{model}", LOSS_PLAN, "Refusal direction", model="{model}"
+            ),
+        log:
+            "<logs>/{model}/draw_losses.log",
+        params:
+            **STEP("loss_figures", run=False),
+
+    LOSS_FIGURES = rules.draw_losses.output
+
+
 include: "recipes.smk"
 include: "released.smk"
 
@@ -189,6 +210,7 @@ include: "released.smk"
 rule figures:
     input:
         expand(rules.draw.output, model=TAUGHT),
+        expand(LOSS_FIGURES, model=TAUGHT),
         expand(RECIPE_FIGURES, model=TAUGHT),
         expand(rules.orthogonalise.output if config["losses"] else [], model=TAUGHT),
         expand(rules.draw_released.output, model=RELEASED),

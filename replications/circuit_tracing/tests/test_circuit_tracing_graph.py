@@ -147,15 +147,18 @@ def test_pruning_keeps_the_strong_path_and_leaves_nothing_dangling(frozen, per_l
 
 
 def test_bad_input_gets_one_sentence(frozen, per_layer):
-    with pytest.raises(UserError, match="the target token 99 is unknown"):
+    with pytest.raises(UserError, match="the target token 99 is unknown; choose among this model's tokens, 0 to 14"):
         logit_targets(frozen, [99])
     with pytest.raises(UserError, match="a model with 2 layers, this one has 3"):
         attribute(frozen, per_layer[:2])
     with pytest.raises(UserError, match=r"layer 0 was trained on blocks\.1"):
         attribute(frozen, [per_layer[1], per_layer[0], per_layer[2]])
     narrow = dataclasses.replace(per_layer[1], W_enc=torch.zeros(8, 20), W_dec=torch.zeros(20, 8), b_dec=torch.zeros(8))
-    with pytest.raises(UserError, match="belongs to another model"):
+    with pytest.raises(UserError, match="belongs to another model; train transcoders on this one"):
         attribute(frozen, [per_layer[0], narrow, per_layer[2]])
+    skipping = dataclasses.replace(per_layer[1], W_skip=torch.eye(16))
+    with pytest.raises(UserError, match="layer 1 has a skip path or gates"):
+        attribute(frozen, [per_layer[0], skipping, per_layer[2]])
     dead = dataclasses.replace(per_layer[2], threshold=torch.full((20,), 1e9))
     with pytest.raises(UserError, match="no feature of layer 2 fires"):
         attribute(frozen, [*per_layer[:2], dead])

@@ -19,6 +19,7 @@ from replications.refusal_direction.cross import CrossFiles, cross
 from replications.refusal_direction.figures import FIGURES, StudyFigures, draw
 from replications.refusal_direction.folders import save
 from replications.refusal_direction.lists import LISTS
+from replications.refusal_direction.loss_figures import LossFigures, draw_losses
 from replications.refusal_direction.orthogonalise import RemoveFiles, remove
 from replications.refusal_direction.recipe import RecipeFiles, recipe
 from replications.refusal_direction.recipe_figures import PLANS
@@ -125,13 +126,16 @@ def test_every_claim_finds_its_metrics_and_figures_are_drawn(arm):
         drawn.append([path.read_bytes() for path in svgs])
     assert all(len(content) > 1000 for content in drawn[0])
     assert drawn[0] == drawn[1], "same data, same bytes"
+    svg = arm / "losses" / "figures" / "losses.svg"
+    draw_losses(LossFigures(studies=studies, captions=[CAPTIONS / "losses.rst"], svg=[svg], others=[]))
+    assert svg.stat().st_size > 1000
     svg = arm / "recipes" / "figures" / "recipes.svg"
     draw_figures(PLANS, [CAPTIONS / "recipes.rst"], [svg])
     assert svg.stat().st_size > 1000
     published = pd.read_csv(arm / "figures" / "published.csv")
     chosen = json.loads(studies[0].read_text())
     assert published[published["source"] == "this run"]["position"].tolist() == [chosen["position"]] * 2
-    assert {path.stem for path in CAPTIONS.glob("*.rst")} == {*FIGURES, "recipes", "released", "candidates"}
+    assert {path.stem for path in CAPTIONS.glob("*.rst")} == {*FIGURES, "losses", "recipes", "released", "candidates"}
 
 
 @pytest.mark.model

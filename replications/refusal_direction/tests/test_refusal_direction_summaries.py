@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from replications.refusal_direction.comparisons import Studied, requests, rises
+from replications.refusal_direction.loss_figures import corpus_rows, losses
 from replications.refusal_direction.search import ranked, survives
 from replications.refusal_direction.summarise import crossed, separation
 from replications.refusal_direction.summarise_recipes import by_recipe
@@ -20,7 +21,7 @@ def planted(shift: float) -> Studied:
         )
         for kind, condition, refused, metric in rows
     )
-    values = {"tuned": 2.0, "ablated": 2.5, "subtracted": 2.0 + 1 / (1 + shift), "damage ablated": 4.0}
+    values = {"tuned": 2.0, "ablated": 2.5, "subtracted": 2.0 + 1 / (1 + shift), "damage ablated": 4.0, "weights": 2.25}
     losses = pd.DataFrame(
         [("docs", item, condition, value) for item in range(4) for condition, value in values.items()],
         columns=["corpus", "item", "condition", "value"],
@@ -48,6 +49,23 @@ def test_rises_of_the_loss_by_hand():
     share = rises(arms, "docs", "ablated", {"damage": "damage ablated"}, "subtracted")
     assert share.value == pytest.approx(0.5 / (2 / 3))
     assert share.per_seed == pytest.approx([0.5, 1.5])
+
+
+def test_what_the_figure_of_losses_draws_by_hand():
+    """Losses as planted, rises over `tuned`, one row a seed; subtraction rises by 1 and by a third."""
+    drawn = corpus_rows([planted(0.0), planted(2.0)], "docs")
+    means = drawn.groupby(["quantity", "condition"])["value"].first()
+    assert means["loss"].to_dict() == pytest.approx(
+        {"tuned": 2, "ablated": 2.5, "weights": 2.25, "subtracted": 2 + 2 / 3, "damage ablated": 4}
+    )
+    assert means["rise"].to_dict() == pytest.approx(
+        {"ablated": 0.5, "weights": 0.25, "subtracted": 2 / 3, "damage ablated": 2}
+    )
+    subtracted = drawn[(drawn["condition"] == "subtracted") & (drawn["quantity"] == "rise")]
+    assert subtracted["seed_value"].tolist() == pytest.approx([1, 1 / 3])
+    figure, table = losses([planted(0.0), planted(2.0)])
+    assert [axes.get_title() for axes in figure.axes] == ["docs: loss", "docs: rise on the same texts"]
+    assert len(table) == len(drawn)
 
 
 def test_recipes_by_hand():

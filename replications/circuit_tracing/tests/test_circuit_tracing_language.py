@@ -1,0 +1,148 @@
+"""Graphs of a language model: bad prompts and transcoders get one sentence each, and nothing half-written is left."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from common.core.errors import UserError
+from common.core.settings import ROOT
+from common.core.step import RunInfo
+from common.data.models import load_tokenizer
+from common.saes.harvest import Windows
+from common.saes.recipe import Training
+from replications.circuit_tracing import language as language_module
+from replications.circuit_tracing.language import LanguageFiles, language, prompt_tokens
+from replications.circuit_tracing.language_train import load_transcoders
+from replications.circuit_tracing.settings import Language
+from tests.fixtures.ioi_circuit_tiny import save_tiny_model
+
+LAYERS, WIDTH, CONTEXT, FEATURES = 3, 32, 40, 24  # of the tiny model; of its transcoders
+GOOD = "Then, Mary and John went to the store"
+SETTINGS = Language(
+    window=16, docs_tokens=100, chat_tokens=100, held_out_tokens=100, chunk=2, reuse=1, d_sae=FEATURES, k=4,
+    training=Training(steps=1, batch=8, warmup=0, dead_after=100), most=16, prompts={"first": GOOD, "second": GOOD},
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Path:
+    return save_tiny_model("gqa", tmp_path_factory.mktemp("tiny"))
+
+
+def transcoders(path: Path, model: str, layers: int = LAYERS, d: int = WIDTH) -> Path:
+    draw = torch.Generator().manual_seed(1)
+    shapes = {"W_enc": (d, FEATURES), "b_enc": (FEATURES,), "W_dec": (FEATURES, d), "b_dec": (d,)}
+    tensors = {name: torch.randn(layers, *shape, generator=draw) for name, shape in shapes.items()}
+    save_file(tensors | {"threshold": torch.full((layers, FEATURES), 0.1)}, path, {"model": model})
+    return path
+
+
+@pytest.fixture
+def files(manifest, tmp_path) -> LanguageFiles:
+    out = {"pages": [tmp_path / f"{name}.html" for name in SETTINGS.prompts]}
+    out["tracers"] = [path.with_suffix(".json") for path in out["pages"]]
+    return LanguageFiles(
+        manifest=manifest, docs=tmp_path, chat=tmp_path, table=tmp_path / "layers.csv", graphs=tmp_path / "graphs.csv",
+        template=ROOT / "replications/circuit_tracing/viewer.html", metrics=tmp_path / "metrics.json",
+        transcoders=transcoders(tmp_path / "transcoders.safetensors", manifest.parent.name), **out,
+    )  # fmt: skip
+
+
+def written(files: LanguageFiles) -> list[Path]:
+    return [path for path in [*files.pages, *files.tracers, files.graphs, files.metrics] if path.exists()]
+
+
+@pytest.fixture
+def few_texts(monkeypatch):
+    """Four passages of random tokens stand for the held-out documents."""
+    tokens = torch.randint(1, 300, (4, 12), generator=torch.Generator().manual_seed(0))
+    held = Windows(tokens, torch.ones(4, 12, dtype=torch.bool), torch.arange(4))
+    monkeypatch.setattr(language_module, "windows", lambda *arguments, **options: held)
+
+
+RUN = RunInfo(scale="smoke", seeds=[0], device="cpu")
+
+
+def test_good_input_writes_every_file(files, few_texts):
+    language(files, SETTINGS, RUN)
+    assert len(written(files)) == 6
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ("", "the prompt 'x' is empty, and position 0 has no features; give it two tokens or more"),
+        ("\n", "the prompt 'x' is a single token, and position 0 has no features; give it two tokens or more"),
+        (" Mary" * 41, "the prompt 'x' has 41 tokens, more than the model's context of 40; shorten it"),
+    ],
+)
+def test_a_prompt_of_no_token_or_beyond_the_context(manifest, prompt, sentence):
+    with pytest.raises(UserError, match=f"^{re.escape(sentence)}"):
+        prompt_tokens(load_tokenizer(manifest.parent), "x", prompt, CONTEXT)
+    assert len(prompt_tokens(load_tokenizer(manifest.parent), "x", " Mary" * CONTEXT, CONTEXT)) == CONTEXT
+
+
+def test_transcoders_of_another_model_are_told_by_name_and_by_shape(tmp_path):
+    path = tmp_path / "transcoders.safetensors"
+    with pytest.raises(UserError, match=r"does not exist; run `make SCALE=full circuit_tracing`$"):
+        load_transcoders(path, "tiny", LAYERS, WIDTH)
+    assert len(load_transcoders(transcoders(path, "tiny"), "tiny", LAYERS, WIDTH)) == LAYERS
+    with pytest.raises(UserError, match=r"holds transcoders of other, not of tiny; train them on it$"):
+        load_transcoders(transcoders(path, "other"), "tiny", LAYERS, WIDTH)
+    for layers, width in ((2, WIDTH), (4, WIDTH), (LAYERS, 16)):
+        sentence = f"for {layers} layers of width {width}, but tiny has {LAYERS} of width {WIDTH}; delete it"
+        with pytest.raises(UserError, match=sentence):
+            load_transcoders(transcoders(path, "tiny", layers, width), "tiny", LAYERS, WIDTH)
+    stored = load_file(path)
+    save_file({name: value for name, value in stored.items() if name != "threshold"}, path)
+    with pytest.raises(UserError, match="lacks threshold: it holds no transcoders; delete it"):
+        load_transcoders(path, "tiny", LAYERS, WIDTH)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"is not whole .*; delete it"):
+        load_transcoders(path, "tiny", LAYERS, WIDTH)
+
+
+def test_a_dead_layer_leaves_nothing_half_written(files, few_texts):
+    stored = load_file(files.transcoders)
+    stored["threshold"][1] = 1e9
+    save_file(stored, files.transcoders, {"model": files.manifest.parent.name})
+    with pytest.raises(UserError, match="no feature of layer 1 fires on this prompt: its transcoder is dead; train it"):
+        language(files, SETTINGS, RUN)
+    assert written(files) == []
+
+
+def test_a_failure_in_the_second_prompt_leaves_no_page_of_the_first(files, few_texts, monkeypatch):
+    made = []
+
+    def once(*arguments, **options):
+        made.append(1)
+        if len(made) == 2:
+            raise UserError("the second prompt fails; mend it")
+        return attribute(*arguments, **options)
+
+    attribute = language_module.attribute
+    monkeypatch.setattr(language_module, "attribute", once)
+    with pytest.raises(UserError, match="the second prompt fails"):
+        language(files, SETTINGS, RUN)
+    assert written(files) == []
+
+
+def test_the_step_ends_with_one_sentence_and_a_nonzero_exit_code(files):
+    settings = SETTINGS.model_copy(update={"prompts": {"first": GOOD, "second": " Mary" * 41}})
+    words = {"files": files, "settings": settings, "run": RUN}
+    arguments = [word for key, value in words.items() for word in (f"--{key}", value.model_dump_json())]
+    done = subprocess.run(
+        [sys.executable, "-m", "replications.circuit_tracing.language", *arguments], cwd=ROOT, text=True,
+        capture_output=True, check=False, env=os.environ | {"PYTHONPATH": "."},
+    )  # fmt: skip
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: the prompt 'second' has 41 tokens, more than the model's context of 40; shorten it")
+    assert "Traceback" not in done.stderr
+    assert written(files) == []
