@@ -22,6 +22,7 @@ Seeds = Float[np.ndarray, " seed"]
 Curves = Float[np.ndarray, "seed step"]
 BASE, PLAIN, SMEARED = "one_layer", "two_layers", "two_layers_smeared"
 LEAST_GAIN, LEAST_SCORE = 0.02, 0.05  # nats, share: what ends below has no time at which it is half way up
+NEVER = 1.0  # what counts as the distance of two times of which one never comes
 WINDOW = 0.25  # of training, as long as the window of the paper's figures
 HEAD_SCORES = ("prefix", "previous", "copying")
 
@@ -107,9 +108,10 @@ def share_in_window(steps: Float[np.ndarray, " step"], curve: Float[np.ndarray, 
     return min(1.0, float(rises[steps + width <= steps[-1] + 1e-9].max()) / final)
 
 
-def apart(times: Seeds, others: Seeds) -> list[float]:
-    """|ln(time / other time)|, seed by seed."""
-    return [abs(float(value)) for value in np.log(times / others)]
+def apart(times: Seeds, others: Seeds, last: float) -> list[float]:
+    """|ln(time / other time)|, seed by seed; `NEVER` where one of them is the last step, so that nothing changed."""
+    found = np.where((times < last) & (others < last), np.abs(np.log(times / others)), NEVER)
+    return [float(value) for value in found]
 
 
 def _compared(values: Seeds, unit: str, formula: str, controls: dict[str, Seeds] | None = None) -> Metric:
@@ -162,11 +164,11 @@ def _summary(name: str, arm: ArmResult, base: ArmResult, settings: MeasureText) 
             "largest rise of the context gain within a quarter of training, over its final value",
         ),
         "apart": over_seeds(
-            apart(heads_at, at), unit="1",
-            formula="|ln(step of half the best prefix score / step of half the context gain)|",
+            apart(heads_at, at, steps[-1]), unit="1",
+            formula=f"|ln(step of half the best prefix score / step of half the context gain)|; {NEVER:g} if never",
             controls={
-                "loss": apart(loss_half_times(steps, losses, settings.warmup), at),
-                "previous_token_heads": apart(half_times(steps, previous, LEAST_SCORE), at),
+                "loss": apart(loss_half_times(steps, losses, settings.warmup), at, steps[-1]),
+                "previous_token_heads": apart(half_times(steps, previous, LEAST_SCORE), at, steps[-1]),
             },
         ),
     }  # fmt: skip

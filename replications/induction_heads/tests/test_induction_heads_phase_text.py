@@ -57,7 +57,9 @@ def test_half_times_and_windows_of_planted_curves():
     assert share_in_window(STEPS, step, 0.25) == pytest.approx(1)
     assert share_in_window(STEPS, line, 0.25) == pytest.approx(0.25 / 0.9, abs=0.05)
     assert share_in_window(STEPS, flat, 0.25) == 0
-    assert apart(np.array([100.0, 50.0]), np.array([50.0, 50.0])) == pytest.approx([np.log(2), 0])
+    assert apart(np.array([90.0, 45.0, 100.0]), np.array([45.0, 45.0, 100.0]), 100.0) == pytest.approx(
+        [np.log(2), 0, 1]
+    )
 
 
 def test_random_sets_have_as_many_other_heads_in_each_layer():
