@@ -51,7 +51,7 @@ def text_phase_change(curves: pd.DataFrame, heads: pd.DataFrame) -> Picture:
         _prefix_panel(ax, heads[heads["arm"] == name])
         ax.set(title=ARM_LABELS[name], xlabel="tokens (millions)")
     axes[0].set_ylabel("prefix matching\nof every head")
-    axes[-1].legend(frameon=False)
+    axes[0].legend(*axes[-1].get_legend_handles_labels(), frameon=False)
     return figure, curves[["arm", "seed", "step", "tokens", "loss", "score", "prefix", "previous"]]
 
 
