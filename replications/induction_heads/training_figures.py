@@ -35,7 +35,11 @@ HEAD_SCORES = {
     "copying": "copying",
 }
 HEADS_OF = ["one_layer", "two_layers"]
-CLAMPS = {"plain": "what it learns", "previous": "the previous token", "present": "the present token"}
+CLAMPS = {
+    "plain": "first layer free",
+    "previous": "held at the previous token",
+    "present": "held at the present token",
+}
 CHAIN_PANELS = {
     "two_layers": "2 layers",
     "one_layer": "1 layer",
@@ -142,7 +146,7 @@ def clamps(frame: pd.DataFrame) -> Picture:
             ax.plot(one["step"], one["gain"], color=colour, linewidth=0.8, label=label if k == 0 else "_")
     ax.axhline(0, color="0.7", linewidth=0.6, zorder=0)
     ax.set(xlabel="step", ylabel="in-context gain (nats)")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, title="first layer attends to")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure, frame
 
 
