@@ -218,6 +218,7 @@ PLANS = {
     "robustness/parts": Plan(circuit_figures.parts, ("parts.csv",)),
     "robustness/minimality": Plan(circuit_figures.minimality, ("nodes.csv",)),
     "robustness/grid": Plan(circuit_figures.grid, ("grid.csv",)),
+    "sensitivity/sensitivity": Plan(head_figures.sensitivity, ("heads.csv",), {"dtype": {"head": str}}),
     "verification/diagram": Plan(circuit_figures.diagram, ("circuit.csv",)),
     "edge_attribution/edge_curves": Plan(edge_figures.edge_curves, ("curves.csv",)),
     "edge_attribution/attribution": Plan(edge_figures.attribution, ("nodes.csv",)),

@@ -222,6 +222,22 @@ def stability(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     return figure, shown
 
 
+def sensitivity(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """Direct effect of every head as the model is used, against the same under each other choice."""
+    choices = {"token_in_front": "a token in front", "bfloat16_weights": "weights rounded to bfloat16"}
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.0), sharex=True, sharey=True)
+    for axes, (choice, title) in zip(panels, choices.items(), strict=True):
+        axes.axline((0, 0), slope=1, color="0.7", linewidth=0.8, zorder=0)
+        axes.scatter(table["as_used"], table[choice], s=9, color=PALETTE[0], linewidths=0)
+        for _, row in table[table[["as_used", choice]].abs().max(axis=1) >= DIRECT_WRITTEN_FROM].iterrows():
+            at = (row["as_used"], row[choice])
+            axes.annotate(row["head"], at, (3, 3), textcoords="offset points", fontsize=5.5)
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("effect as the model is used, %")
+    panels[0].set_ylabel("effect under this choice, %")
+    return figure, table
+
+
 def _heat_map(
     axes: Axes, grid: np.ndarray, limit: float, written_from: float, *, fontsize: float, signed: bool = False
 ) -> AxesImage:

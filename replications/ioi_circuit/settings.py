@@ -115,6 +115,10 @@ class Robustness(Strict):
     batch_size: Annotated[int, Field(ge=8, le=100_000)] = Field(description="token positions computed in one pass")
 
 
+class Sensitivity(Strict):
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(description="prompts in one forward pass")
+
+
 class EdgeCurves(Strict):
     """Scores of edges, and how faithful the circuits are that they rank."""
 
@@ -163,6 +167,7 @@ class Settings(Strict):
     signals: Signals
     verification: Verification
     robustness: Robustness | None
+    sensitivity: Sensitivity | None
     edge_attribution: EdgeAttribution | None
     ground_truth: GroundTruth | None
     edge_ground_truth: EdgeGroundTruth | None

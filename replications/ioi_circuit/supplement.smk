@@ -29,6 +29,28 @@ if config["robustness"]:
     FIGURES["Robustness"] = {"robustness": ["parts", "minimality", "grid"]}
 
 
+if config["sensitivity"]:
+
+    use rule step as sensitivity with:
+        input:
+            manifest="<models>/{model}/manifest.json",
+            prompts=rules.prompts.output.prompts,
+        output:
+            metrics=f"{MODEL}/sensitivity/metrics.json",
+            heads=f"{MODEL}/sensitivity/heads.csv",
+        log:
+            "<logs>/{model}/sensitivity.log",
+        resources:
+            **ON_GPU,
+            mem_mb=4000,
+            runtime=20,
+        params:
+            **STEP("sensitivity", config["sensitivity"]),
+
+    SUPPLEMENT.append(rules.sensitivity.output)
+    FIGURES["Robustness"]["sensitivity"] = ["sensitivity"]
+
+
 if config["edge_attribution"]:
 
     use rule step as edge_attribution with:
