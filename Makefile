@@ -76,6 +76,7 @@ new: $(READY)  ## NAME=my_result: a new replication that already runs, with clai
 
 record: $(READY)  ## keep slim records of a finished run in figures/ and renew the generated parts of the documents; SCALE=, NAME=
 	@$(PYTHON) -m common.publish.record --scale $(SCALE) --name "$(NAME)"
+	@$(PYTHON) -m common.engine.plan
 
 dag: $(READY)  ## draw the workflow and the floors of common/ as they are now, into docs/
 	@$(PYTHON) -m common.engine.plan && $(PYTHON) -m common.publish.floors

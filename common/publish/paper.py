@@ -14,6 +14,7 @@ from common.core.errors import UserError
 from common.core.files import atomic
 from common.core.settings import ROOT, replications
 from common.core.step import run
+from common.publish.pages import chronological
 
 REFERENCES = "paper/references.bib"
 
@@ -61,7 +62,7 @@ def paper(out: Path, makers: str) -> None:
     import matplotlib
     import typst
 
-    sections = [name for name in replications() if (ROOT / "replications" / name / "section.typ").is_file()]
+    sections = [name for name in chronological() if (ROOT / "replications" / name / "section.typ").is_file()]
     inputs = {
         "results": f"/{out.parent}",
         "sections": ",".join(sections),

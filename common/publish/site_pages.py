@@ -20,6 +20,7 @@ from common.publish.pages import (
     RECORDS,
     amount,
     badge,
+    chronological,
     is_calibration,
     judged_landmarks,
     landmarks,
@@ -106,7 +107,7 @@ class Site:
     def front(self, every: list[Claim]) -> dict[str, Any]:
         """The values of the front page: one card for each replication."""
         cards = []
-        for name in replications():
+        for name in chronological():
             claims = self.source.claims.get(name, [])
             first = leading(claims)
             cards.append(
