@@ -41,7 +41,13 @@ class Batch(NamedTuple):
 
     def of(self, *, negated: bool) -> "Batch":
         """Statements of one polarity."""
-        kept = [place for place, row in enumerate(self.rows) if row.negated == negated]
+        return self._at([place for place, row in enumerate(self.rows) if row.negated == negated])
+
+    def about(self, topic: str) -> "Batch":
+        """Statements of one topic."""
+        return self._at([place for place, row in enumerate(self.rows) if row.topic == topic])
+
+    def _at(self, kept: list[int]) -> "Batch":
         return Batch([self.rows[place] for place in kept], self.stop[:, kept], self.words[kept])
 
 

@@ -18,6 +18,7 @@ LENSES = {
     "constant": "constant",
 }
 TOPICS = {"capitals": "capitals", "opposites": "opposites", "sums": "sums", "larger": "larger than"}
+CALIBRATION = "calibration topics"
 
 
 def bars(axes: Axes, rows: dict[str, tuple[Estimate, str]]) -> pd.DataFrame:
@@ -63,7 +64,12 @@ def layers(table: pd.DataFrame) -> Figure:
     """AUC by layer, affirmative and negated."""
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.5))
     axes.axhline(0.5, color="0.8", linewidth=0.8)
-    named = table.assign(
+    deciding = table[~table["topic"].isin(TOPICS)]
+    for _, one in deciding.groupby("topic"):
+        axes.plot(one["layer"], one["auc"], color="0.85", linewidth=0.8, zorder=0)
+    means = deciding.groupby("layer")["auc"].mean()
+    axes.plot(means.index, means, color=GREY, linewidth=1.6, label=f"{CALIBRATION}, mean")
+    named = table[table["topic"].isin(TOPICS)].assign(
         topic=table["topic"].map(TOPICS), statements=table["negated"].map({False: "affirmative", True: "negated"})
     )
     sns.lineplot(named, x="layer", y="auc", hue="topic", style="statements", ax=axes, linewidth=1.2)

@@ -19,7 +19,7 @@ class Truth(Strict):
     patched: Annotated[int, Field(ge=2)] = Field(
         description="judged items of each topic that are moved along directions"
     )
-    depth: Depth = Field(description="share of the blocks before the one that is read, chosen on calibration items")
+    depth: Depth = Field(description="share of the blocks before the one that is read, chosen on calibration topics")
     shuffles: Annotated[int, Field(ge=1)] = Field(description="directions of shuffled labels, for each seed")
 
 

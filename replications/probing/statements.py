@@ -3,20 +3,25 @@
 Every item gives two answers, its own and that of the next item, so that each answer stands in as many true statements
 as in false ones, and in each of the four statements of an item; a bag of words tells nothing (for larger-than: of each
 pair, both orders are stated). Training, calibration and scoring items share none (`common.data.corpora.judging_split`
-says which are judged): the tables name them by split, sums and larger-than are shuffled once and cut.
+says which are judged): the tables name them by split, all others are shuffled once and cut.
+
+Four other topics (animals, letters, products, past tense) decide which layer is read, and nothing else.
 """
 
 import random
-from collections.abc import Mapping
-from itertools import count, islice
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations, count, islice
 from pathlib import Path
+from string import ascii_uppercase
 from typing import NamedTuple
 
 from common.core.errors import UserError
 from common.core.files import read_yaml
 from common.data.corpora import Split
+from replications.probing.words import TABLES as WORDS
 
 TOPICS = ("capitals", "opposites", "sums", "larger")
+CALIBRATION_TOPICS = ("animals", "letters", "products", "past")
 TABLES = Path(__file__).with_name("statements.yaml")
 NUMBERS = (  # noqa: SIM905
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -28,7 +33,13 @@ FORMS = {
     "opposites": "The opposite of {} is{} {}.",
     "sums": "The sum of {} is{} {}.",
     "larger": "The number {} is{} larger than {}.",
+    "animals": "The {} is{} a {}.",
+    "letters": "The letter {} is{} before {}.",
+    "products": "The product of {} is{} {}.",
+    "past": "The past tense of {} is{} {}.",
 }
+ORDERED = ("larger", "letters")
+"""Topics whose false statements are the true ones the other way round."""
 
 
 class Statement(NamedTuple):
@@ -53,8 +64,8 @@ class Statement(NamedTuple):
 
 def items(topic: str, sizes: Mapping[Split, int]) -> dict[Split, list[tuple[str, str]]]:
     """Subject and own answer of the items of each split, as many as asked for. UserError if there are too few."""
-    if topic in ("sums", "larger"):
-        rows = _sums() if topic == "sums" else [(str(a), str(b)) for a in range(11, 100) for b in range(11, a)]
+    if topic in GENERATED or topic == "animals":
+        rows = GENERATED[topic]() if topic in GENERATED else list(read_yaml(TABLES)[topic].items())
         drawn = iter(random.Random(SHUFFLE).sample(rows, min(sum(sizes.values()), len(rows))))
         found = {split: list(islice(drawn, size)) for split, size in sizes.items()}
     else:
@@ -73,11 +84,28 @@ def _sums() -> list[tuple[str, str]]:
     return [(f"{NUMBERS[a]} and {NUMBERS[b]}", NUMBERS[a + b]) for a in range(1, 20) for b in range(1, 21 - a)]
 
 
+GENERATED: dict[str, Callable[[], list[tuple[str, str]]]] = {
+    "sums": _sums,
+    "larger": lambda: [(str(a), str(b)) for a in range(11, 100) for b in range(11, a)],
+    "letters": lambda: list(combinations(ascii_uppercase, 2)),
+    "products": lambda: [(f"{a} and {b}", str(a * b)) for a in range(2, 13) for b in range(2, 13)],
+    "past": lambda: list(read_yaml(WORDS)["past"].items()),
+}
+
+
 def statements(train: int, judged: int) -> list[Statement]:
     """All statements: per topic `train` training items, then `judged` calibration items and as many scoring items."""
-    sizes: dict[Split, int] = {"train": train, "validation": judged, "held_out": judged}
+    return _statements(TOPICS, {"train": train, "validation": judged, "held_out": judged})
+
+
+def calibration_statements(train: int) -> list[Statement]:
+    """Those that decide the layer: per calibration topic `train` items to fit a direction and as many to judge it."""
+    return [row for row in _statements(CALIBRATION_TOPICS, {"train": train, "validation": train}) if not row.negated]
+
+
+def _statements(topics: Sequence[str], sizes: Mapping[Split, int]) -> list[Statement]:
     found = []
-    for topic in TOPICS:
+    for topic in topics:
         number = count()
         for split, part in items(topic, sizes).items():
             for place, (subject, answer) in enumerate(part):
@@ -86,7 +114,7 @@ def statements(train: int, judged: int) -> list[Statement]:
                 for negated in (False, True):
                     for correct in (True, False):
                         pair = (subject, answer if correct else other)
-                        if topic == "larger" and not correct:
+                        if topic in ORDERED and not correct:
                             pair = (answer, subject)
                         text = FORMS[topic].format(pair[0], " not" if negated else "", pair[1])
                         found.append(Statement(topic, item, split, negated, correct, text))

@@ -23,7 +23,7 @@ from common.data.corpora import judging_split
 from replications.probing.asking import Asked, Batch, Model
 from replications.probing.directions import logistic, mean_difference, placements
 from replications.probing.settings import Truth
-from replications.probing.statements import TOPICS, statements
+from replications.probing.statements import CALIBRATION_TOPICS, TOPICS, calibration_statements, statements
 
 TRAIN_DEPTH = 0.7  # training statements run no further; curves over layers end here
 DIRECTIONS = ("random", "logit_lens")
@@ -71,11 +71,27 @@ def truth(files: TruthFiles, settings: Truth, run: RunInfo) -> None:
     )
     transfer, moved = across(trained, judged, layer), pd.concat(patches)
     spread = float(torch.cat([found.answer - found.answer.mean() for found in asked.values()]).std())
-    write_table(files.layers, by_layer(trained, judged).assign(judged=lambda table: table["layer"] == layer))
+    curves = pd.concat([by_layer(trained, judged), calibration(model, settings.train)])
+    write_table(files.layers, curves.assign(judged=curves["layer"] == layer))
     write_table(files.readings, readings)
     write_table(files.transfer, transfer)
     write_table(files.patches, moved)
     write_metrics(files.metrics, metrics(readings, transfer) | effects(moved, spread))
+
+
+def calibration(model: Model, train: int) -> pd.DataFrame:
+    """The same curves for the topics that decide the layer, and says which layer reads them best."""
+    rows = calibration_statements(train)
+    last = round(TRAIN_DEPTH * model.decoder.n_layers)
+    fitted, seen = (model.read([row for row in rows if row.split == split], last) for split in ("train", "validation"))
+    curves = []
+    for topic in CALIBRATION_TOPICS:
+        own = {(topic, False): fitted.batch.about(topic)}
+        curves.append(by_layer(own, {(topic, False): seen.batch.about(topic)}))
+    table = pd.concat(curves)
+    means = table.groupby("layer")["auc"].mean()
+    print(f"calibration topics are read best at layer {means.idxmax()} (area {means.max():.3f})")
+    return table
 
 
 def by_layer(trained: Batches, judged: Batches) -> pd.DataFrame:

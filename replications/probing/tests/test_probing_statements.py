@@ -2,7 +2,7 @@
 
 import collections
 
-from replications.probing.statements import TOPICS, statements
+from replications.probing.statements import CALIBRATION_TOPICS, TOPICS, calibration_statements, statements
 
 ROWS = statements(42, 30)
 
@@ -46,3 +46,18 @@ def test_splits_share_no_item_and_no_statement():
     for topic in TOPICS:
         for negated in (False, True):
             assert len([row for row in ROWS if row.topic == topic and row.negated == negated]) >= 200
+
+
+def test_calibration_topics_are_other_topics_and_half_true():
+    rows = calibration_statements(50)
+    assert not {row.topic for row in rows} & set(TOPICS)
+    for topic in CALIBRATION_TOPICS:
+        for split in ("train", "validation"):
+            own = [row for row in rows if (row.topic, row.split) == (topic, split)]
+            assert [len(own), sum(row.true for row in own)] == [100, 50]
+    for row in rows:
+        words = row.text.rstrip(".").replace(" and ", " ").split()
+        if row.topic == "letters":
+            assert row.true == (words[2] < words[-1])
+        if row.topic == "products":
+            assert row.true == (int(words[3]) * int(words[4]) == int(words[-1]))
