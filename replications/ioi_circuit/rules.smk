@@ -129,7 +129,7 @@ use rule step as verification with:
         "<logs>/{model}/verification.log",
     resources:
         **ON_GPU,
-        mem_mb=4000,
+        mem_mb=1800 + 56 * config["verification"]["verify_prompts"],
         runtime=30,
     params:
         **STEP("verification", config["verification"]),
