@@ -10,7 +10,8 @@ import common.publish.record as module
 import common.publish.reference as reference
 from common.core.claims import Claim, ControlResult
 from common.core.errors import UserError
-from common.publish.pages import badge, seed_list, strongest, tally, value, with_block
+from common.core.settings import replications
+from common.publish.pages import badge, chronological, seed_list, strongest, tally, value, with_block
 from common.publish.record import record, slim_picture
 
 COST = {"wall_s": 1.0, "cpu_s": 120.0, "peak_rss_mb": 3000.0, "gpu_s": 0.0, "peak_gpu_mb": 0.0}
@@ -107,3 +108,12 @@ def test_seeds_in_a_row_are_shortened():
     assert seed_list([0, 1, 2, 3, 4]) == "0 to 4"
     assert seed_list([0, 1]) == "0, 1"
     assert seed_list([0, 2, 3]) == "0, 2, 3"
+
+
+def test_replications_come_in_the_order_of_the_papers_that_lead_them():
+    names = chronological()
+    assert sorted(names) == sorted(replications())
+    assert [names.index(name) for name in ("superposition", "monosemanticity", "refusal_direction")] == sorted(
+        names.index(name) for name in ("superposition", "monosemanticity", "refusal_direction")
+    )
+    assert names[-1] == "circuit_tracing"  # 2025
