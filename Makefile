@@ -84,7 +84,7 @@ dag: $(READY)  ## draw the workflow and the floors of common/ as they are now, i
 bench: $(READY)  ## timings beside the best way of the peer, into figures/benchmarks.json; NAME=steering for one of benchmarks/
 	@$(PYTHON) -m benchmarks $(NAME)
 
-profile: $(READY)  ## what each step of a finished run took, and its critical path, into docs/performance.md; SCALE=
+profile: $(READY)  ## what each step of a finished run took, and its critical path, into docs/performance.md and README.md; SCALE=
 	@$(PYTHON) -m common.engine.profile --scale $(SCALE)
 
 schemas: $(READY)  ## renew the JSON schemas of all YAML files, for editors

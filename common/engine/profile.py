@@ -1,5 +1,5 @@
 """`make profile`: what every step of a finished run took and which steps wait for each other, into
-`figures/profile.json` and the generated part of `docs/performance.md`.
+`figures/profile.json` and the generated parts of `docs/performance.md` and `README.md`.
 
 Seconds and memory come from the logs (`common.publish.cost`), the order of the steps from a plan of the whole workflow,
 and the time by the clock from the events of the last run, if that run made every step. The critical path is the chain
@@ -20,11 +20,10 @@ from common.core.files import write_json, write_text
 from common.core.settings import ROOT
 from common.engine.plan import plan
 from common.publish.cost import costs
-from common.publish.pages import with_block
+from common.publish.pages import FOLDER, pages
 from common.publish.performance import PAGE, PROFILE, profile_block
 from common.publish.provenance import device_name, instructions
 
-FOLDER = "figures"
 SHARED_LOGS = Path("resources", "logs")
 KEPT = ("cpu_s", "wall_s", "peak_rss_mb")
 
@@ -93,9 +92,9 @@ def profile(scale: str = "laptop") -> None:
         print(profile_block(found))
         return
     write_json(ROOT / FOLDER / PROFILE, found)
-    page = with_block(PAGE.read_text(encoding="utf-8"), "profile", profile_block(found))
-    write_text(PAGE, page)
-    print(f"{PAGE.relative_to(ROOT)} shows the profile of results/{scale}")
+    for path, text in pages(ROOT / FOLDER).items():
+        write_text(path, text)
+    print(f"{PAGE.relative_to(ROOT)} and README.md show the profile of results/{scale}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from common.core.settings import ROOT, replications
 from common.core.verify import NOT_RUN, read_claims
 from common.data.corpora import judging_split
 from common.publish.claims_page import by_replication, number, strongest
-from common.publish.performance import PAGE, blocks
+from common.publish.performance import PAGE, PROFILE, blocks, profile_totals
 
 FOLDER = "figures"
 CLAIMS, RECORDS, TESTS = "claims.json", "records.json", "tests.json"
@@ -141,13 +141,11 @@ def cost_block(folder: Path) -> str:
     known = read_json(folder / RECORDS)
     scales = sorted({one["scale"] for one in known.values()})
     seconds = sum(one["cost"]["cpu_s"] for one in known.values())
-    memory = max(one["cost"]["peak_rss_mb"] for one in known.values())
     machines = sorted({machine(one) for one in known.values()})
-    said = (
-        f"The recorded run took {seconds / 60:.0f} CPU minutes, at most {memory / 1000:.1f} GB of memory in one step "
-        f"(scale `{', '.join(scales)}`; {'; '.join(sorted({seeds_of(one) for one in known.values()}))}; "
-        f"{'; '.join(machines)})."
-    )
+    where = f"{'; '.join(sorted({seeds_of(one) for one in known.values()}))}; {'; '.join(machines)}"
+    said = f"The records below took {seconds / 60:.0f} CPU minutes (scale `{', '.join(scales)}`; {where})."
+    if (folder / PROFILE).exists():
+        said = f"`make` took {profile_totals(read_json(folder / PROFILE))}. {said}"
     if (folder / TESTS).exists():
         tests = read_json(folder / TESTS)
         said += f" `make test` took {tests['wall_s'] / 60:.0f} minutes on {tests['cores']} cores."

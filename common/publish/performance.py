@@ -46,6 +46,15 @@ def profile_block(profile: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def profile_totals(profile: Mapping[str, Any]) -> str:
+    """`58 CPU minutes, 31 by the clock on 2 cores, at most 4.1 GB of memory in one step`."""
+    steps: list[dict[str, float]] = list(profile["steps"].values())
+    clock = f", {profile['clock_s'] / 60:.0f} by the clock on {profile['cores']} cores" if profile["clock_s"] else ""
+    memory = max(one["peak_rss_mb"] for one in steps) / 1000
+    cpu = sum(one["cpu_s"] for one in steps)
+    return f"{cpu / 60:.0f} CPU minutes{clock}, at most {memory:.1f} GB of memory in one step"
+
+
 def benchmarks_block(record: Mapping[str, Any]) -> str:
     """The table of `make bench`: median and range of both sides, and of the ratio of each pair of runs."""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
