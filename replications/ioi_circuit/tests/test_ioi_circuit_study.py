@@ -31,6 +31,7 @@ from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH, save_plan
 from replications.ioi_circuit.prompt_statistics import SignificantEffects
 from replications.ioi_circuit.prompts import PromptsFiles, prompts
 from replications.ioi_circuit.robustness import RobustnessFiles, robustness
+from replications.ioi_circuit.sensitivity import SensitivityFiles, sensitivity
 from replications.ioi_circuit.signals import SignalsFiles, signals
 from replications.ioi_circuit.sweeps import Rules, discover
 from replications.ioi_circuit.verification import VerificationFiles, verification
@@ -99,6 +100,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         RUN,
     )  # fmt: skip
+    sensitivity(
+        SensitivityFiles(**inputs, **outputs("sensitivity", heads="heads.csv")),
+        settings.Sensitivity(batch_size=20),
+        RUN,
+    )
     curves = {"ig_steps": 3, "shares": [0.05], "random_circuits": 20, "score_prompts": 7, "curve_prompts": 8}
     direct = folder / "direct_path/heads.csv"
     edge_attribution(
@@ -176,6 +182,12 @@ def test_nodes_answers_and_strangers_are_judged(study: Path) -> None:
     grid = pd.read_csv(study / "robustness/grid.csv")
     assert (grid["smallest_template"] < grid["largest_template"]).all()
     assert grid["share_above_2"].between(0, 1).all()
+
+
+def test_the_strongest_head_is_the_same_under_each_choice(study: Path) -> None:
+    heads = pd.read_csv(study / "sensitivity/heads.csv", dtype={"head": str}).set_index("head")
+    assert set(heads.idxmin()) == {"3.0"}  # the name mover
+    assert metrics_of(study, "sensitivity")["heads_agree_bfloat16_weights"].value > 0.9
 
 
 def test_circuit_prompts_are_a_draw_of_their_own(study: Path) -> None:
