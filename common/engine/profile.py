@@ -16,11 +16,11 @@ import tyro
 
 from common.core.errors import UserError
 from common.core.events import EVENTS, Event, Kind, read_events
-from common.core.files import write_json, write_text
+from common.core.files import write_json
 from common.core.settings import ROOT
 from common.engine.plan import plan
 from common.publish.cost import costs
-from common.publish.pages import FOLDER, pages
+from common.publish.pages import FOLDER, write_pages
 from common.publish.performance import PAGE, PROFILE, profile_block
 from common.publish.provenance import device_name, instructions
 
@@ -92,8 +92,7 @@ def profile(scale: str = "laptop") -> None:
         print(profile_block(found))
         return
     write_json(ROOT / FOLDER / PROFILE, found)
-    for path, text in pages(ROOT / FOLDER).items():
-        write_text(path, text)
+    write_pages(ROOT / FOLDER)
     print(f"{PAGE.relative_to(ROOT)} and README.md show the profile of results/{scale}")
 
 

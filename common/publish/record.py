@@ -16,10 +16,10 @@ import tyro
 from PIL import Image
 
 from common.core.errors import UserError
-from common.core.files import atomic, read_json, write_json, write_text
+from common.core.files import atomic, read_json, write_json
 from common.core.settings import ROOT, replications
 from common.publish.cost import costs
-from common.publish.pages import CLAIMS, COSTLIEST, FOLDER, RECORDS, TESTS, headline_figures, pages
+from common.publish.pages import CLAIMS, COSTLIEST, FOLDER, RECORDS, TESTS, headline_figures, write_pages
 from common.publish.reference import state
 
 LARGEST_PICTURE = 100_000  # bytes
@@ -88,8 +88,7 @@ def record(scale: str = "full", name: str = "") -> None:
     write_json(folder / RECORDS, {one: known[one] for one in replications() if one in known})
     if (tested := ROOT / "results" / TESTS).exists():
         shutil.copyfile(tested, folder / TESTS)
-    for page, text in pages(folder).items():
-        write_text(page, text)
+    write_pages(folder)
     print(f"{FOLDER}/ now holds {', '.join(ready)} of scale {scale}")
 
 

@@ -48,7 +48,7 @@ def project(tmp_path, monkeypatch):
     cost = {"steps": {"grokking/train": COST}, "replications": {"grokking": COST | {"disk_mb": 4.0}}}
     for target, stand_in in {
         "ROOT": tmp_path, "replications": lambda: ["grokking"], "state": lambda name, scale: "now",
-        "costs": lambda folder: cost, "pages": lambda folder: {},
+        "costs": lambda folder: cost, "write_pages": lambda folder: None,
     }.items():  # fmt: skip
         monkeypatch.setattr(module, target, stand_in)
     monkeypatch.setattr("common.publish.pages.ROOT", tmp_path)
