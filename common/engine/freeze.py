@@ -14,7 +14,7 @@ import tyro
 from common.core.claims import Amendment, Claim, Landmark, load_claims
 from common.core.errors import UserError
 from common.core.metrics import Metric, read_metrics
-from common.core.seals import RETIRED, Entry, Lock, check_lock, read_lock, seal, today, write_lock
+from common.core.seals import RETIRED, Entry, Lock, check_lock, inherited, read_lock, seal, today, write_lock
 from common.core.settings import ROOT, Scale, load_scale, replications
 from common.core.verdicts import require_evidence
 from common.engine.config import load_run
@@ -36,6 +36,8 @@ def freeze(scale: str = "laptop", name: str = "") -> None:
             old = lock.entry(claim.id, scale)
             used = lock.used_seeds(claim, scale)
             new = seal(replication, claim, cast(Scale, scale), measured[claim.id], old, used=used, date=today())
+            if not new.amended:
+                new = new.model_copy(update={"amended": inherited(lock, replication, claim, scale)})
             lock = lock.with_entry(claim.id, scale, new)
             print(_said(f"{replication}.{claim.id}", scale, old, new, used))
         if claims:
@@ -82,6 +84,8 @@ def _said(claim: str, scale: str, old: Entry | None, new: Entry, used: set[int])
     if new.amended:
         seeds = ", ".join(map(str, sorted(used & set(load_scale(scale).seeds))))
         fields = ", ".join(sorted({one.field for one in new.amended}))
+        if not used:
+            return f"amended: {claim} keeps its badge ({fields}), because another scale has scored this very sample"
         return (
             f"amended: {claim} keeps its badge ({fields}), because it was scored on seeds {seeds} before; to seal it "
             f"clean, put unused seeds into config/scales/{scale}.yaml, calibrate and freeze again"

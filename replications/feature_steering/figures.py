@@ -77,12 +77,14 @@ def takeover(doses: pd.DataFrame) -> Figure:
 
 
 def methods(metrics: dict[str, Metric], topics: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Takeover by words, by the linear judge, and the score, of every method: topics as dots, mean with interval."""
-    figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.9), sharey=True)
+    """Takeover by words and by the linear judge, fit to the question, and the score, of every method: topics as dots,
+    mean with interval."""
+    figure, panels = plt.subplots(1, 4, figsize=(PAGE_WIDTH, 2.9), sharey=True)
     titles = {
-        "takeover": "takes the topic up (words)",
+        "takeover": "takes the topic up",
         "judged": "judge names the topic",
-        "score": "AxBench-like score",
+        "follows": "fits its question",
+        "score": "all three ratings",
     }
     spread, lines = np.random.default_rng(0).uniform(-0.2, 0.2, len(topics)), []
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
@@ -101,8 +103,9 @@ def methods(metrics: dict[str, Metric], topics: pd.DataFrame) -> tuple[Figure, p
             value, low, high = found.value, found.ci_low, found.ci_high
             lines.append({"method": method, "measure": column, "value": value, "low": low, "high": high})
         axes.set_title(title, loc="left", fontsize=8)
-        axes.set_xlabel("share of answers" if column != "score" else "0 to 2")
-        axes.set_xlim(-0.08, 2.08) if column == "score" else axes.set_xlim(-0.04, 1.04)
+        rated = column in ("follows", "score")
+        axes.set_xlabel("rating, 0 to 2" if rated else "share of answers")
+        axes.set_xlim(*((-0.08, 2.08) if rated else (-0.04, 1.04)))
     panels[0].set_yticks(range(len(NAMES)), [name for name, _, _ in reversed(NAMES.values())])
     return figure, pd.DataFrame(lines)
 

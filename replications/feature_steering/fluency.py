@@ -30,9 +30,9 @@ def with_scores(frame: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
     """The answers with what is measured on them.
 
     Added columns: `added` nats a token; `takeover` (takes the topic up, 0 or 1); `judged` (fluent, and the judge names
-    the topic); `gain` (words of the topic beyond mean words of others); and the three ratings of AxBench, 0 to 2:
-    `concept` (words of the topic), `fluency` (2 up to half of the allowed nats, 1 up to all), `score`, their harmonic
-    mean.
+    the topic); `gain` (words of the topic beyond mean words of others); two ratings of AxBench, 0 to 2: `concept`
+    (words of the topic) and `fluency` (2 up to half of the allowed nats, 1 up to all); and `score`, the harmonic mean
+    of these and of the third, `follows` (Wu et al. 2025).
     """
     own = frame.copy()
     fluent = is_fluent(own, limits)
@@ -43,6 +43,11 @@ def with_scores(frame: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
     own["concept"] = own["words"].clip(upper=2).astype(float)
     smooth = own["added"] <= np.log(limits.perplexity) / 2
     own["fluency"] = np.where(fluent, np.where(smooth, 2.0, 1.0), 0.0)
-    both = own["concept"] + own["fluency"]
-    own["score"] = np.where(both > 0, 2 * own["concept"] * own["fluency"] / both.replace(0, 1), 0.0)
+    own["score"] = harmonic(own[["concept", "follows", "fluency"]].to_numpy())
     return own
+
+
+def harmonic(ratings: Float[np.ndarray, "row rating"]) -> Float[np.ndarray, " row"]:
+    """Harmonic mean of each row's ratings; 0 if one of them is 0."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(ratings.shape[1] / (1 / ratings).sum(1))

@@ -39,7 +39,8 @@ from replications.feature_steering.settings import (
 MEASURES = {
     "takeover": ("share", "fluent answers with words of the topic, of all answers"),
     "judged": ("share", "fluent answers of which the linear judge names the topic, of all answers"),
-    "score": ("1", "harmonic mean of words of the topic (0 to 2) and fluency (0 to 2)"),
+    "score": ("1", "harmonic mean of words of the topic, fit to the question and fluency (each 0 to 2)"),
+    "follows": ("1", "2 less one for each of two other neutral questions after which an answer is likelier"),
     "gain": ("words", "different words of the topic in an answer, beyond the mean over the other topics"),
 }
 COMPARED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, INSTRUCTION)
@@ -81,7 +82,7 @@ def measure(files: MeasureFiles, settings: Measure, run: RunInfo) -> None:
         metrics |= removal(frame[frame["part"] == REMOVING], settings.removal.doses)
     write_metrics(files.metrics, metrics)
     shown = ["seed", "part", "name", "method", "dose", "candidate", "asked", "text", "words", "others", "judge",
-             "named", "added", "distinct", "takeover", "judged", "score", "gain"]  # fmt: skip
+             "named", "added", "distinct", "takeover", "judged", "follows", "score", "gain"]  # fmt: skip
     write_table(files.scored, scoring[shown])
     by_name = {f"{method}_{column}": values for (method, column), values in tables.items() if column in MEASURES}
     write_table(files.topics, pd.DataFrame({"topic": about["topics"], **by_name}))
@@ -198,7 +199,7 @@ def dose_table(scoring: pd.DataFrame, doses: list[float]) -> pd.DataFrame:
             own = {column: by_topic(scoring, method, dose, column) for column in (*MEASURES, "added", "distinct")}
             found = over_topics(own["takeover"], "share", "takeover")
             line = {"method": method, "dose": dose, "takeover": found.value, "low": found.ci_low, "high": found.ci_high}
-            line |= {column: own[column].mean() for column in ("judged", "score", "gain", "distinct")}
+            line |= {column: own[column].mean() for column in ("judged", "score", "follows", "gain", "distinct")}
             lines.append(line | {"perplexity": float(np.exp(own["added"].mean()))})
     return pd.DataFrame(lines)
 

@@ -168,7 +168,7 @@ def steer(files: SteerFiles, settings: Steer, run: RunInfo) -> None:
     chosen = {method: {topic: int(scores[method][:, topic].argmax()) for topic in own} for method in POOLS}
     rows = scoring_rows(settings, own, chosen, first, len(asking), len(topics))
     written = writer.write(rows, methods)
-    frame = writer.read(rows, written)
+    frame = writer.read(rows, written, range(first, first + len(asking)))
     frame["text"] = tokenizer.batch_decode(written)
     frame["asked"] = [
         ([*CHOOSING_QUESTIONS, *asking][at] if at < first + len(asking) else "") for at in frame["question"]

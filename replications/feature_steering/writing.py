@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 STREAMS = 10_000
+OPENING = 24  # tokens of an answer that tell which question it fits
 
 
 class Row(NamedTuple):
@@ -131,30 +132,53 @@ class Writer:
             nats.append(of_text)
         return torch.cat(share), torch.cat(nats)
 
-    def read(self, rows: list[Row], written: Int[Tensor, "row new"]) -> pd.DataFrame:
-        """What the unsteered model makes of the answers: one line a row.
+    def read(self, rows: list[Row], written: Int[Tensor, "row new"], neutral: range) -> pd.DataFrame:
+        """What the unsteered model makes of the answers: one line a row. `neutral`: places of the scoring questions.
 
         Columns beside those of `Row`: `nats` a token; `distinct` bigrams; `words` of the topic; `others`, mean words of
         other topics; `judge`, the judge's score of the topic, where 0 is the mean of all topics; `named`, whether it
-        scores highest of all.
+        scores highest of all; `follows`, 2 less one for each of two other neutral questions after which the answer is
+        likelier than after its own (nan if it answers no neutral question), by its first tokens.
         """
-        nats, scores = [], []
-        for part in track(list(torch.split(torch.arange(len(rows)), self.writing.batch)), "read again"):
-            questions = torch.tensor([rows[place].question for place in part.tolist()])
-            asked, at = torch.unique(questions, return_inverse=True)
-            prompts = [self.prompts[place] for place in asked.tolist()]
-            of_token, mean = reread(self.model, prompts, at, written[part], self.judge)
-            nats.append(of_token.mean(1))
-            scores.append(mean.double() @ self.prepared["judge.weights"] + self.prepared["judge.offset"])
-        judge, counts = torch.cat(scores), distinct_words(written, self.prepared["of_token"], self.prepared["words"])
+        questions = torch.tensor([row.question for row in rows])
+        nats, mean = self._reread(questions, written)
+        judge = mean.double() @ self.prepared["judge.weights"] + self.prepared["judge.offset"]
+        counts = distinct_words(written, self.prepared["of_token"], self.prepared["words"])
         frame = pd.DataFrame(columns(rows))
-        frame["nats"], frame["distinct"] = torch.cat(nats).numpy(), distinct_bigrams(written).numpy()
+        frame["nats"], frame["distinct"] = nats.mean(1).numpy(), distinct_bigrams(written).numpy()
+        frame["follows"] = self._follows(questions, written[:, :OPENING], nats[:, :OPENING], neutral).numpy()
         topic, order, topics = frame["topic"].to_numpy(), np.arange(len(rows)), judge.shape[1]
         frame["words"] = counts.numpy()[order, topic]
         frame["others"] = (counts.sum(1).numpy() - frame["words"]) / (topics - 1)
         frame["judge"] = (judge.numpy() - judge.numpy().mean(1, keepdims=True))[order, topic]
         frame["named"] = (judge.argmax(1).numpy() == topic).astype(int)
         return frame
+
+    def _reread(
+        self, questions: Int[Tensor, " row"], written: Int[Tensor, "row new"]
+    ) -> tuple[Float[Tensor, "row new"], Float[Tensor, "row d_model"]]:
+        """Nats of each token of answers after given questions, and the mean residual stream where the judge reads."""
+        nats, means = [], []
+        for part in track(list(torch.split(torch.arange(len(questions)), self.writing.batch)), "read again"):
+            asked, at = torch.unique(questions[part], return_inverse=True)
+            prompts = [self.prompts[place] for place in asked.tolist()]
+            of_token, mean = reread(self.model, prompts, at, written[part], self.judge)
+            nats.append(of_token)
+            means.append(mean)
+        return torch.cat(nats), torch.cat(means)
+
+    def _follows(
+        self, questions: Int[Tensor, " row"], written: Int[Tensor, "row new"], nats: Float[Tensor, "row new"],
+        neutral: range,
+    ) -> Float[Tensor, " row"]:  # fmt: skip
+        """How well answers fit their own neutral question, 0 to 2; the other questions are the next ones in the list."""
+        rated = (questions >= neutral.start) & (questions < neutral.stop)
+        found, own = torch.full((len(questions),), float("nan")), questions[rated] - neutral.start
+        found[rated] = 2.0
+        for step in (1, 2):
+            other, _ = self._reread(neutral.start + (own + step) % len(neutral), written[rated])
+            found[rated] -= (other.mean(1) < nats[rated].mean(1)).float()
+        return found
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """Seals: no change of a landmark after its seal passes without a badge, and a used seed is no fresh one."""
 
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -250,6 +251,23 @@ def test_a_change_before_scoring_is_sealed_anew_and_after_it_on_unused_seeds_alo
     claim, _ = tiny.one()
     assert (claim.amended, claim.effective_role) == ([], "required")
     assert len(seals.read_lock("tiny").entry("vulnerability", "laptop").earlier) == 2
+
+
+def test_another_scale_does_not_wash_the_badge_off_the_same_sample(tiny, capsys):
+    tiny.claims(LANDMARK | {"scales": ["laptop", "full"]})
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.score()
+    tiny.settings(steps=3000)
+    tiny.score()
+    shutil.copytree(tiny.folder / "results" / "laptop-calibration", tiny.folder / "results" / "full-calibration")
+    freeze.freeze(scale="full", name="tiny")
+    of_full = seals.read_lock("tiny").entry("vulnerability", "full")
+    assert [one.field for one in of_full.amended] == ["settings.training.steps"]
+    assert "because another scale has scored this very sample" in capsys.readouterr().out.splitlines()[-1]
+    tiny.scale("full", seeds=[30, 31, 32, 33, 34])
+    freeze.freeze(scale="full", name="tiny")
+    assert seals.read_lock("tiny").entry("vulnerability", "full").amended == [], "other seeds are another sample"
 
 
 def test_a_claim_that_is_renamed_after_scoring_stays_amended(tiny):

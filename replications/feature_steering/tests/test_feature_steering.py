@@ -113,6 +113,7 @@ def answers(**more):
         "words": 3,
         "others": 0.5,
         "named": 1,
+        "follows": 2.0,
     }
     return base | more
 
@@ -124,12 +125,29 @@ def test_only_fluent_answers_take_a_topic_up():
         answers(nats=2.2),  # more than three times the perplexity
         answers(distinct=0.6),  # a loop
         answers(words=1),
+        answers(follows=1.0),
+        answers(follows=0.0),  # on its topic and fluent, but it fits every other question better
     ]
     frame = with_scores(pd.DataFrame(rows), LIMITS)
-    assert frame["takeover"].tolist() == [0, 1, 0, 0, 0]
-    assert frame["judged"].tolist() == [1, 1, 0, 0, 1]
-    assert frame["score"].tolist() == pytest.approx([0, 2 * 2 * 1 / 3, 0, 0, 2 * 1 * 2 / 3])
-    assert is_fluent(pd.DataFrame(rows), LIMITS).tolist() == [True, True, False, False, True]
+    assert frame["takeover"].tolist() == [0, 1, 0, 0, 0, 1, 1]
+    assert frame["judged"].tolist() == [1, 1, 0, 0, 1, 1, 1]
+    assert frame["score"].tolist() == pytest.approx([0, 3 / 2, 0, 0, 3 / 2, 3 / 2, 0])
+    assert is_fluent(pd.DataFrame(rows), LIMITS).tolist() == [True, True, False, False, True, True, True]
+
+
+def test_an_answer_follows_its_question_if_no_other_question_makes_it_likelier():
+    nats = {0: [1.0, 3.0, 2.0, 1.0], 1: [2.0, 2.0, 1.0, 1.0], 2: [2.0, 1.0, 3.0, 1.0]}  # question: answers
+
+    class Known(Writer):
+        def _reread(self, questions, written):
+            found = [nats[int(one)][int(row)] for one, row in zip(questions - 8, written[:, 0], strict=True)]
+            return torch.tensor(found)[:, None], torch.zeros(0)
+
+    writer, own = object.__new__(Known), torch.tensor([[1.0], [3.0], [2.0], [1.0], [5.0]])
+    questions, written = torch.tensor([8, 8, 8, 9, 30]), torch.tensor([[0], [1], [2], [3], [0]])
+    found = writer._follows(questions, written, own, range(8, 11))
+    assert found[:4].tolist() == [2, 0, 1, 2]
+    assert found[4].isnan(), "an answer to another request is not rated"
 
 
 def test_a_share_that_is_the_same_in_every_topic_keeps_an_interval():
