@@ -104,6 +104,16 @@ class Check(_Judged):
     tier: Literal["check"]
     counterpart: str | None = None
     controls: Controls = Field(default_factory=list, description="controls that must fail the assertion")
+    known_failures: dict[Scale, Text] = Field(
+        default_factory=dict,
+        description="why it was found to fail at a scale; shown as failing, and holding there fails the run",
+    )
+
+    @model_validator(mode="after")
+    def _known_scales(self) -> "Check":
+        if unknown := sorted(scale for scale in self.known_failures if scale not in self.scales):
+            raise ValueError(f"known_failures names the scale {unknown[0]}, which 'scales' does not list")
+        return self
 
 
 class Planned(_Entry):
@@ -209,10 +219,10 @@ class Claim(Strict):
     def problem(self) -> str | None:
         """Why this claim must fail the run, or None."""
         where = f"{self.id} on {self.model}"
-        if self.verdict == "fails":
-            return f"{where}: the check fails ({self.reason})"
-        if self.tier != "landmark" or self.verdict == "not run here":
+        if self.verdict == "not run here":
             return None
+        if self.verdict == "fails" != self.expected_verdict:
+            return f"{where}: the check fails ({self.reason})"
         if self.effective_role == "required" and self.verdict != "reproduced":
             return f"{where}: required, but {self.verdict} ({self.reason})"
         if self.expected_verdict and self.verdict not in (self.expected_verdict, *self.tolerated_verdicts):

@@ -229,9 +229,11 @@ def sensitivity(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     for axes, (choice, title) in zip(panels, choices.items(), strict=True):
         axes.axline((0, 0), slope=1, color="0.7", linewidth=0.8, zorder=0)
         axes.scatter(table["as_used"], table[choice], s=9, color=PALETTE[0], linewidths=0)
-        for _, row in table[table[["as_used", choice]].abs().max(axis=1) >= DIRECT_WRITTEN_FROM].iterrows():
+        named = table[table[["as_used", choice]].abs().max(axis=1) >= DIRECT_WRITTEN_FROM].sort_values("as_used")
+        for place, (_, row) in enumerate(named.iterrows()):  # names of neighbours stand on both sides of the line
+            beside, side = ((3, -7), "left") if place % 2 else ((-3, 3), "right")
             at = (row["as_used"], row[choice])
-            axes.annotate(row["head"], at, (3, 3), textcoords="offset points", fontsize=5.5)
+            axes.annotate(row["head"], at, beside, textcoords="offset points", fontsize=5.5, ha=side)
         axes.set_title(title, loc="left")
         axes.set_xlabel("effect as the model is used, %")
     panels[0].set_ylabel("effect under this choice, %")

@@ -195,8 +195,8 @@ def test_only_a_neighbouring_verdict_is_tolerated():
 
 
 def test_a_check_holds_or_fails_and_fails_the_run():
-    def checked(effect, **changes):
-        return evaluate("demo", Check.model_validate(CHECK | changes), "toy", {"effect": effect})
+    def checked(effect, scale="laptop", **changes):
+        return evaluate("demo", Check.model_validate(CHECK | changes), "toy", {"effect": effect}, scale=scale)
 
     held = checked(metric(0.9))
     assert (held.verdict, held.problem, held.tier, held.role) == ("holds", None, "check", None)
@@ -204,6 +204,19 @@ def test_a_check_holds_or_fails_and_fails_the_run():
     assert (missed.verdict, "the check fails (interval" in missed.problem) == ("fails", True)
     assert checked(metric(0.9, shuffled=0.1, untrained=0.7), controls=["shuffled"]).verdict == "holds"
     assert checked(metric(0.9, shuffled=0.1, untrained=0.7), controls=["untrained"]).verdict == "fails"
+
+
+def test_a_known_failure_stays_visible_and_holding_again_fails_the_run():
+    def problem(value, scale):
+        known = CHECK | {"scales": ["laptop", "full"], "known_failures": {"full": "one of five models is off"}}
+        claim = evaluate("demo", Check.model_validate(known), "toy", {"effect": metric(value)}, scale=scale)
+        return claim.verdict, claim.problem and claim.problem.split(": ")[1].split(" (")[0]
+
+    assert problem(0.52, "full") == ("fails", None)
+    assert problem(0.9, "full") == ("holds", "verdict is 'holds', expected 'fails'")
+    assert problem(0.52, "laptop") == ("fails", "the check fails")
+    with pytest.raises(ValidationError, match="known_failures names the scale full, which 'scales' does not list"):
+        Check.model_validate(CHECK | {"known_failures": {"full": "it does"}})
 
 
 LANDMARKS_REFUSED = {
