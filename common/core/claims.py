@@ -49,6 +49,13 @@ class _Judged(_Entry):
         return self
 
 
+class Bound(Strict):
+    """The sentence and bound of a landmark at one scale."""
+
+    statement: Annotated[str, Field(min_length=20)]
+    assertion: Assertion
+
+
 class Landmark(_Judged):
     """One published result that a reader would name, against every control that was measured with it."""
 
@@ -65,6 +72,9 @@ class Landmark(_Judged):
     tolerated_verdicts: Annotated[list[Outcome], Field(max_length=1)] = Field(
         default_factory=list, description="for reported claims at a bound: the neighbour of the expected verdict"
     )
+    bounds: dict[Scale, Bound] = Field(
+        default_factory=dict, description="of scales whose larger models or samples were calibrated to another bound"
+    )
     precondition: Identifier | None = Field(
         default=None, description="a check; where it fails, the verdict is 'not run here'"
     )
@@ -77,8 +87,9 @@ class Landmark(_Judged):
         if self.expected_verdict is None and (self.role == "required" or self.tolerated_verdicts):
             raise ValueError("before its first scoring a claim is reported and tolerates nothing; say what it expects")
         several = self.expected_verdict if isinstance(self.expected_verdict, dict) else {"": self.expected_verdict}
-        if unknown := sorted(scale for scale in several if scale and scale not in self.scales):
-            raise ValueError(f"expected_verdict names the scale {unknown[0]}, which 'scales' does not list")
+        for field, named in {"expected_verdict": filter(None, several), "bounds": self.bounds}.items():
+            if unknown := sorted(set(named) - set(self.scales)):
+                raise ValueError(f"{field} names the scale {unknown[0]}, which 'scales' does not list")
         for verdict in self.tolerated_verdicts:
             if self.role == "required":
                 raise ValueError("tolerated_verdicts is for reported claims; a required one must be reproduced")
@@ -90,12 +101,14 @@ class Landmark(_Judged):
         return self
 
     def at(self, scale: str) -> "Landmark":
-        """The same landmark with what is expected of it at one scale; nothing where that scale was never scored."""
-        if not isinstance(self.expected_verdict, dict):
-            return self
-        expected = {str(known): verdict for known, verdict in self.expected_verdict.items()}.get(scale)
-        tolerated = self.tolerated_verdicts if expected else []
-        return self.model_copy(update={"expected_verdict": expected, "tolerated_verdicts": tolerated})
+        """The same landmark with its bound at one scale and what is expected there: nothing if it was never scored."""
+        found: dict[str, Any] = {}
+        if scale in self.bounds:
+            found |= dict(self.bounds[scale])
+        if isinstance(self.expected_verdict, dict):
+            found["expected_verdict"] = self.expected_verdict.get(scale)  # type: ignore[call-overload]
+            found["tolerated_verdicts"] = self.tolerated_verdicts if found["expected_verdict"] else []
+        return self.model_copy(update=found)
 
 
 class Check(_Judged):

@@ -119,7 +119,7 @@ def today() -> str:  # of a recording
 def definition_of(claim: Landmark, scale: str) -> dict[str, Any]:
     """The sealed fields of a claim's entry in `claims.yaml`, and the scoring seeds."""
     keys = {"assertion", "neutral", "controls", "part", "metric", "models", "role", "precondition"}
-    content = claim.model_dump(mode="json", include=keys)
+    content = claim.at(scale).model_dump(mode="json", include=keys)
     content["controls"] = sorted(content["controls"])
     return content | {"scoring_seeds": load_scale(scale).seeds, "judged": scale in claim.scales}
 

@@ -52,7 +52,7 @@ def evaluate(
     model: str,
     metrics: Mapping[str, Metric] | str,
     *,
-    scale: Scale = "laptop",
+    scale: str = "laptop",
     sealed: Sealed | None = None,
     amended: list[Amendment] | None = None,
     few_seeds: bool = False,

@@ -171,7 +171,7 @@ class Writer:
         self, questions: Int[Tensor, " row"], written: Int[Tensor, "row new"], nats: Float[Tensor, "row new"],
         neutral: range,
     ) -> Float[Tensor, " row"]:  # fmt: skip
-        """How well answers fit their own neutral question, 0 to 2; the other questions are the next ones in the list."""
+        """How well answers fit their own neutral question, 0 to 2, beside the next two questions of the list."""
         rated = (questions >= neutral.start) & (questions < neutral.stop)
         found, own = torch.full((len(questions),), float("nan")), questions[rated] - neutral.start
         found[rated] = 2.0

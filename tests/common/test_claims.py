@@ -20,7 +20,7 @@ from common.core.claims import (
 from common.core.errors import UserError
 from common.core.files import write_json
 from common.core.metrics import Control, Estimate, Metric, Uncertainty, write_metrics
-from common.core.seals import check_lock
+from common.core.seals import check_lock, definition_of
 from common.core.settings import ROOT, SCALES, checked, load_replication, replications
 from common.core.verdicts import Assertion
 from common.core.verify import evaluate, overview, read_claims, summary, verify_replication
@@ -161,6 +161,19 @@ def test_a_verdict_other_than_expected_fails_the_run_in_either_direction():
     assert "expected 'same direction'" in better.problem
     assert judge(metric(0.1, shuffled=0.1), expected_verdict="not reproduced").problem, "required must hold"
     assert judge(metric(0.1, shuffled=0.1), expected_verdict="not reproduced", role="reported").problem is None
+
+
+def test_scales_may_have_different_bounds_and_each_is_sealed():
+    larger = {"statement": "The effect is at least four fifths.", "assertion": {"at_least": 0.8}}
+    both = definition(scales=["laptop", "full"], bounds={"full": larger})
+    found = {}
+    for scale in both.scales:
+        claim = evaluate("demo", both.at(scale), "toy", {"effect": metric(0.7, shuffled=0.1)}, sealed=SEALED)
+        found[scale] = (claim.assertion, claim.statement.split()[-1], claim.verdict)
+        assert definition_of(both, scale)["assertion"]["at_least"] == both.at(scale).assertion.at_least
+    assert found == {"laptop": (">= 0.5", "half.", "reproduced"), "full": (">= 0.8", "fifths.", "same direction")}
+    with pytest.raises(ValidationError, match="bounds names the scale full, which 'scales' does not list"):
+        definition(bounds={"full": larger})
 
 
 def test_scales_may_expect_different_verdicts():
