@@ -81,8 +81,8 @@ def methods(metrics: dict[str, Metric], topics: pd.DataFrame) -> tuple[Figure, p
     mean with interval."""
     figure, panels = plt.subplots(1, 4, figsize=(PAGE_WIDTH, 2.9), sharey=True)
     titles = {
-        "takeover": "takes the topic up",
-        "judged": "judge names the topic",
+        "takeover": "takes topic up",
+        "judged": "judge names it",
         "follows": "fits its question",
         "score": "all three ratings",
     }
