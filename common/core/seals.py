@@ -189,21 +189,6 @@ def seal(
     return Entry(metric=_metric(claim), seal=new, scored_seeds=scored, earlier=earlier)
 
 
-def inherited(lock: Lock, replication: str, claim: Landmark, scale: str) -> list[Amendment]:
-    """The history of a claim at another scale that scores the same sample: equal sealed settings and seeds.
-
-    A badge is not lost by sealing the same measurement once more under the name of another scale.
-    """
-
-    def sample(at: str) -> tuple[dict[str, Any], list[int]]:
-        return settings_of(replication, claim, at), load_scale(at).seeds
-
-    for other, entry in lock.claims.get(claim.id, {}).items():
-        if other != scale and entry.amended and entry.scored_seeds and sample(other) == sample(scale):
-            return entry.amended
-    return []
-
-
 def changes(
     replication: str,
     claim: Landmark,

@@ -7,14 +7,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import tyro
 
 from common.core.claims import Amendment, Claim, Landmark, load_claims
 from common.core.errors import UserError
 from common.core.metrics import Metric, read_metrics
-from common.core.seals import RETIRED, Entry, Lock, check_lock, inherited, read_lock, seal, today, write_lock
+from common.core.seals import RETIRED, Entry, Lock, check_lock, read_lock, seal, settings_of, today, write_lock
 from common.core.settings import ROOT, Scale, load_scale, replications
 from common.core.verdicts import require_evidence
 from common.engine.config import load_run
@@ -91,6 +91,21 @@ def _said(claim: str, scale: str, old: Entry | None, new: Entry, used: set[int])
             f"clean, put unused seeds into config/scales/{scale}.yaml, calibrate and freeze again"
         )
     return f"{'already sealed' if new == old else 'sealed'}: {claim} at scale {scale}"
+
+
+def inherited(lock: Lock, replication: str, claim: Landmark, scale: str) -> list[Amendment]:
+    """The history of a claim at another scale that scores the same sample: equal sealed settings and seeds.
+
+    A badge is not lost by sealing the same measurement once more under the name of another scale.
+    """
+
+    def sample(at: str) -> tuple[dict[str, Any], list[int]]:
+        return settings_of(replication, claim, at), load_scale(at).seeds
+
+    for other, entry in lock.claims.get(claim.id, {}).items():
+        if other != scale and entry.amended and entry.scored_seeds and sample(other) == sample(scale):
+            return entry.amended
+    return []
 
 
 def amend(name: str, claim: str, why: str) -> None:
