@@ -74,10 +74,17 @@ def is_calibration(origin: dict[str, Any]) -> bool:
 
 
 def headline_figures(name: str, results: Path) -> list[Path]:
-    """Stems of the figures that lead the replication's section of the paper, as far as `results` holds them."""
-    section = (ROOT / "replications" / name / "section.typ").read_text(encoding="utf-8")
-    found = [sorted((results / name).glob(f"*/*/figures/{figure}.png")) for figure in FIGURE.findall(section)]
+    """Stems of the figures that a record keeps, as far as `results` holds them."""
+    found = [sorted((results / name).glob(f"*/*/figures/{figure}.png")) for figure in page_figures(name)]
     return [paths[0].with_suffix("") for paths in found if paths][:MOST_PICTURES]
+
+
+def page_figures(name: str) -> list[str]:
+    """Names of figures: those that the replication's page shows, then those of its section of the paper."""
+    folder = ROOT / "replications" / name
+    page, section = (folder / file for file in ("README.md", "section.typ"))
+    of_page = re.findall(rf"/{FOLDER}/{name}/([\w-]+)\.png", page.read_text(encoding="utf-8")) if page.exists() else []
+    return list(dict.fromkeys([*of_page, *FIGURE.findall(section.read_text(encoding="utf-8"))]))
 
 
 def amount(cost: dict[str, Any]) -> str:
@@ -177,8 +184,7 @@ def findings_block(folder: Path) -> str:
 
 
 def _picture(folder: Path, name: str) -> str | None:
-    section = (ROOT / "replications" / name / "section.typ").read_text(encoding="utf-8")
-    pictures = [f"{FOLDER}/{name}/{figure}.png" for figure in FIGURE.findall(section)]
+    pictures = [f"{FOLDER}/{name}/{figure}.png" for figure in page_figures(name)]
     return next((picture for picture in pictures if (folder.parent / picture).exists()), None)
 
 

@@ -1,6 +1,7 @@
 """Slim records: a replication is recorded by itself, pictures stay small, and what has changed since is named."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,8 +11,18 @@ import common.publish.record as module
 import common.publish.reference as reference
 from common.core.claims import Claim, ControlResult
 from common.core.errors import UserError
-from common.core.settings import replications
-from common.publish.pages import badge, chronological, seed_list, strongest, tally, value, with_block
+from common.core.settings import ROOT, replications
+from common.publish.pages import (
+    MOST_PICTURES,
+    badge,
+    chronological,
+    page_figures,
+    seed_list,
+    strongest,
+    tally,
+    value,
+    with_block,
+)
 from common.publish.record import record, slim_picture
 
 COST = {"wall_s": 1.0, "cpu_s": 120.0, "peak_rss_mb": 3000.0, "gpu_s": 0.0, "peak_gpu_mb": 0.0}
@@ -117,3 +128,11 @@ def test_replications_come_in_the_order_of_the_papers_that_lead_them():
         names.index(name) for name in ("superposition", "monosemanticity", "refusal_direction")
     )
     assert names[-1] == "circuit_tracing"  # 2025
+
+
+def test_every_picture_that_a_page_shows_is_one_that_its_record_keeps():
+    for name in replications():
+        text = (ROOT / "replications" / name / "README.md").read_text(encoding="utf-8")
+        own = re.findall(r"\.\./\.\./figures/([\w/-]+)\.png", text)
+        kept = [f"{name}/{figure}" for figure in page_figures(name)[:MOST_PICTURES]]
+        assert own and set(own) <= set(kept), name
