@@ -77,7 +77,7 @@ def collect(results: Path, jobs: list[Event], n_cores: int) -> dict[str, Any]:
         "clock_s": clock and round(clock, 1),
         "missing": sorted(logged - set(steps)),
         "critical_path": path,
-        "steps": dict(sorted(steps.items(), key=lambda item: -item[1]["cpu_s"])),
+        "steps": steps,
     }
 
 

@@ -35,7 +35,7 @@ def profile_block(profile: Mapping[str, Any]) -> str:
         lines.append(f"| {name} | {own / 60:.1f} | {own / cpu:.0%} | {memory:.1f} |")
     lines += ["", "| step | CPU, s | wall, s | GB | share | sum |", "|---|---|---|---|---|---|"]
     total = 0.0
-    for name, one in list(steps.items())[:LARGEST]:
+    for name, one in sorted(steps.items(), key=lambda item: -item[1]["cpu_s"])[:LARGEST]:
         total += one["cpu_s"]
         numbers = f"{one['cpu_s']:.0f} | {one['wall_s']:.0f} | {one['peak_rss_mb'] / 1000:.1f}"
         lines.append(f"| {name} | {numbers} | {one['cpu_s'] / cpu:.1%} | {total / cpu:.0%} |")

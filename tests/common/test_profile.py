@@ -62,6 +62,9 @@ def test_the_page_has_shares_and_what_is_missing():
     assert "| b/m/draw | 30 | 30 | 0.5 | 25.0% | 100% |" in text
     assert "Critical path, 100 s of wall time: a/train 100." in text
     assert "Not finished: b/m/late." in text
+    assert profile_block(found | {"steps": dict(reversed(steps.items()))}) == text, (
+        "costliest first, as a record has names"
+    )
     assert profile_totals(found) == "2 CPU minutes, at most 2.0 GB of memory in one step"
     clocked = profile_totals(found | {"clock_s": 95.0})
     assert clocked == "2 CPU minutes, 2 by the clock on 2 cores, at most 2.0 GB of memory in one step"
