@@ -166,10 +166,12 @@ def circles(frame: pd.DataFrame, latents: pd.DataFrame) -> Picture:
 
 
 def _tuning(axes: Axes, tuned: pd.DataFrame) -> None:
-    if len(tuned):
+    count = tuned["latent"].nunique()
+    if count:
         table = tuned.pivot(index="latent", columns="turn", values="activation")
-        axes.imshow(table, cmap=SEQUENTIAL, aspect="auto", extent=(0, 1, len(table), 0), interpolation="nearest")
-    axes.set(xlabel="angle of a + b (turns)", ylabel="latent", title="One circle, many latents:\neach reads an arc")
+        axes.imshow(table, cmap=SEQUENTIAL, aspect="auto", extent=(0, 1, count, 0), interpolation="nearest")
+    axes.set(xlabel="angle of a + b (turns)", ylabel="latent", yticks=[])
+    axes.set_title(f"Strongest circle:\nread by {count} latent{'' if count == 1 else 's'}")
 
 
 PLANS = {
