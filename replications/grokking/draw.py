@@ -46,7 +46,7 @@ def progress(frame: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.2), sharex=True)
     lines = {
         "Excluded loss rises while held-out loss is high": {"train": TRAIN, "test": TEST, "excluded": EXCLUDED},
-        "Restricted loss falls before held-out loss": {"train": TRAIN, "test": TEST, "restricted": RESTRICTED},
+        "Restricted loss beside held-out loss": {"train": TRAIN, "test": TEST, "restricted": RESTRICTED},
         "The embedding gets sparse in the Fourier basis": {"gini": PALETTE[6]},
         "Weights shrink last": {"squares": PALETTE[6]},
     }
@@ -60,8 +60,8 @@ def progress(frame: pd.DataFrame) -> Figure:
         place.set(title=title, xlim=(0, edges[-1]))
     for place in axes[0]:
         place.set(yscale="log", ylabel="loss (nats, log scale)")
-    axes[1, 0].set(ylabel="Gini coefficient", xlabel="step / step before half of the new pairs are answered")
-    axes[1, 1].set(ylabel="sum of squared weights", xlabel="step / step before half of the new pairs are answered")
+    axes[1, 0].set(ylabel="Gini coefficient", xlabel="step (1: half of the new pairs answered)")
+    axes[1, 1].set(ylabel="sum of squared weights", xlabel="step (1: half of the new pairs answered)")
     colours = {"trained": TRAIN, "held out": TEST, "excluded": EXCLUDED, "restricted": RESTRICTED}
     _legend(figure, colours, patches=PHASES)
     return figure
@@ -87,8 +87,8 @@ def frequencies(frame: pd.DataFrame) -> Figure:
             for shift, wave, colour in ((-0.2, "cos", TRAIN), (0.2, "sin", RESTRICTED)):
                 place.bar(one["frequency"] + shift, one[wave], width=0.4, color=np.where(marked, colour, GREY))
         row[0].set_ylabel(f"seed {seed}")
-    axes[0, 0].set_title("Memorised: every frequency alike")
-    axes[0, 1].set_title("Grokked: a few key frequencies (colour)")
+    axes[0, 0].set_title("Memorised: all frequencies")
+    axes[0, 1].set_title("Grokked: few (colour: key frequencies of the logits)")
     for place in axes[-1]:
         place.set_xlabel("frequency k (bars: cos and sin)")
     figure.supylabel("norm in the embedding W_E", fontsize=8)
@@ -107,7 +107,7 @@ def waves(frame: pd.DataFrame) -> Figure:
     for place, (name, title) in zip(axes, titles.items(), strict=True):
         table = frame.pivot(index="wave_a", columns="wave_b", values=name).to_numpy().copy()
         table[0, 0] = 0.0  # the constant
-        place.imshow(table / table.max(), cmap=SEQUENTIAL, vmin=0, vmax=1, origin="lower", interpolation="nearest")
+        place.imshow((table / table.max()) ** 0.5, cmap=SEQUENTIAL, origin="lower", interpolation="nearest")
         step = max(2, len(table) // 10 // 2 * 2)
         ticks = np.arange(1.5, len(table), 2 * step)
         place.set_xticks(ticks, [f"{int(tick + 1) // 2}" for tick in ticks])
@@ -133,9 +133,10 @@ def neurons(frame: pd.DataFrame) -> Figure:
     grokked = frame[frame["network"] == "grokked"]
     table = grokked.groupby(["seed", "frequency"]).size().unstack(fill_value=0)
     table = table.loc[:, table.max() >= table.to_numpy().max() / 50]
-    sns.heatmap(table, cmap=SEQUENTIAL, ax=counts, cbar_kws={"label": "neurons"}, annot=False)
+    sns.heatmap(table, cmap=SEQUENTIAL, ax=counts, cbar_kws={"label": "neurons"}, xticklabels=1)
     counts.set(xlabel="frequency", ylabel="seed", title="Clusters differ between seeds")
-    counts.tick_params(rotation=0, labelsize=6)
+    counts.tick_params(axis="x", rotation=90, labelsize=6)
+    counts.tick_params(axis="y", rotation=0, labelsize=6)
     pure = grokked[grokked["share"] >= 0.85]
     phases.plot(pure["input_phase"], pure["output_phase"], ".", color=TEST, markersize=2, alpha=0.4, markeredgewidth=0)
     ticks, names = [0.0, np.pi, TURN], ["0", "π", "2π"]
@@ -157,7 +158,8 @@ def circles(frame: pd.DataFrame, latents: pd.DataFrame) -> Picture:
         one = numbers[numbers["rank"] == rank]
         place.scatter(one["x"], one["y"], c=one["turn"], cmap="twilight", s=7, linewidths=0)
         for row in one[one["number"] < 4].itertuples():
-            place.annotate(str(row.number), (row.x, row.y), fontsize=6)
+            away = 1.17 * np.array([row.x, row.y])
+            place.annotate(str(row.number), away, fontsize=7, ha="center", va="center")
         place.set(title=f"W_E, frequency {one['frequency'].iloc[0]}", xticks=[], yticks=[])
         place.set_aspect("equal", adjustable="datalim")
         sns.despine(ax=place, left=True, bottom=True)
