@@ -163,7 +163,7 @@ def _single(value: float, unit: str, formula: str, controls: Mapping[str, float]
 
 def rises(studies: list[Studied], corpus: str, effect: str, controls: Mapping[str, str], over: str | None) -> Metric:
     """Rise of the loss over that of the tuned model, for the effect and for controls; with `over`, as a share of the
-    rise under that condition. Resampled by text, which all seeds share."""
+    rise under that condition. Resampled by text; seeds read different ones."""
 
     def rise(condition: str) -> list[Items]:
         every = [study.tables["losses"] for study in studies]
@@ -175,7 +175,7 @@ def rises(studies: list[Studied], corpus: str, effect: str, controls: Mapping[st
 
     values = rise(effect)
     return clustered(
-        values, [[f"text {item}" for item in range(len(one))] for one in values],
+        values, [[f"text {item} of {seed}" for item in range(len(one))] for seed, one in enumerate(values)],
         unit="nats" if over is None else "1", cluster="texts", below=None if over is None else rise(over),
         formula="mean rise of the loss per token" + (f", over that with the condition {over}" if over else ""),
         controls={name: rise(condition) for name, condition in controls.items()},

@@ -2,7 +2,7 @@
 
 Left: cross-entropy per token of each corpus. Right: its rise over the untouched model on the same texts, where ablation
 faces its controls (Arditi et al. 2024, section 4): subtraction, the weights, and the most damaging permuted candidate.
-Intervals resample texts, which all seeds share.
+Intervals resample texts; seeds read different ones.
 """
 
 from pathlib import Path
@@ -72,7 +72,7 @@ def corpus_rows(studies: list[Studied], corpus: str) -> pd.DataFrame:
     for condition in CONDITIONS:
         tables = [table[(table["corpus"] == corpus) & (table["condition"] == condition)] for table in every]
         values = [table["value"].to_numpy() for table in tables]
-        texts = [[f"text {item}" for item in table["item"]] for table in tables]
+        texts = [[f"text {item} of {seed}" for item in table["item"]] for seed, table in enumerate(tables)]
         own = clustered(values, texts, unit="nats", formula="mean cross-entropy per token", cluster="texts")
         rows += long(corpus, condition, "loss", own, [float(one.mean()) for one in values])
         if condition != UNTOUCHED:

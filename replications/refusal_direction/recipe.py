@@ -34,6 +34,8 @@ class RecipeFiles(Files):
     """`manifest.json` of the chat model to start from"""
     lists: Path
     """`lists.yaml`, named so that a change in it makes the model anew"""
+    tuned: list[Path]
+    """`manifest.json` of the model that `fine_tune` taught by this recipe, if it is the one of the study"""
     answers: Path
     """one row per request, class, number of directions, and whether they are r's or random"""
 
@@ -41,23 +43,26 @@ class RecipeFiles(Files):
 def recipe(files: RecipeFiles, settings: Recipe, run: RunInfo) -> None:
     """Teaches one model and writes what is left of its refusals."""
     tokenizer, prompts = load_tokenizer(files.before.parent), draw(settings.seed, settings.split)
-    model, before = (load(files.before, dtype, run.device) for dtype in (torch.float32, fast_dtype()))
-    rate = settings.recipes.learning_rates[settings.recipes.ranks.index(settings.rank)]
-    tune = settings.tune.model_copy(update={"rank": settings.rank, "learning_rate": rate})
-    data = conversations(before, tokenizer, prompts, tune.answer_tokens, run.device)
-    train(model, before, data, tune, settings.seed)
+    model = load((files.tuned or [files.before])[0], torch.float32, run.device)
+    before = load(files.before, fast_dtype(), run.device)
+    if not files.tuned:
+        rate = settings.recipes.learning_rates[settings.recipes.ranks.index(settings.rank)]
+        tune = settings.tune.model_copy(update={"rank": settings.rank, "learning_rate": rate})
+        data = conversations(before, tokenizer, prompts, tune.answer_tokens, run.device)
+        train(model, before, data, tune, settings.seed)
     subject = subject_of(model, before.float(), tokenizer, prompts, settings.search.minimum_left)
     basis, random = bases(subject, settings.search, max(settings.recipes.directions), settings.seed)
     asks = questioner(subject, settings.effects.new_tokens)
-    tables = []
-    for kind, part in (("harmful", prompts.switch), ("harmless", prompts.harmless)):
-        asked = asks.about(part.test[: settings.effects.prompts])
-        own = [asks.ask(asked)[0].assign(vectors="none", directions=0)]
-        for count in settings.recipes.directions:
-            for name, vectors in (("found", basis), ("random", random)):
-                table, _ = asks.ask(asked, ablating(model, vectors[None, :count]))
-                own.append(table.assign(vectors=name, directions=count))
-        tables += [table.assign(**{"class": kind}) for table in own]
+    parts = {"harmful": prompts.switch, "harmless": prompts.harmless}
+    asked = {kind: asks.about(part.test[: settings.effects.prompts]) for kind, part in parts.items()}
+    tables = [asks.ask(some)[0].assign(vectors="none", directions=0, **{"class": kind}) for kind, some in asked.items()]
+    for count in settings.recipes.directions:
+        for name, vectors in (("found", basis), ("random", random)):
+            removed = vectors[None, :count]
+            table, _ = asks.ask(asked["harmful"], ablating(model, removed))
+            cost = asks.first(asked["harmless"], ablating(model, removed))
+            tables += [one.assign(vectors=name, directions=count, **{"class": kind})
+                       for kind, one in zip(asked, (table, cost), strict=True)]  # fmt: skip
     write_table(files.answers, pd.concat(tables, ignore_index=True))
 
 
@@ -84,19 +89,24 @@ def following(
     subject: Subject, settings: SearchSettings, basis: Float[Tensor, "some d_model"], choose: tuple[Any, Any]
 ) -> Float[Tensor, "1 d_model"]:
     """The unit direction, orthogonal to the basis, that leaves the lowest refusal metric when it is ablated too, among
-    those of KL at most `MAXIMUM_KL` more than the basis has, or of all where there is none."""
+    those of KL at most `MAXIMUM_KL` more than the basis has, or of all where there is none. As in `search`, the best on
+    a few requests go on to all."""
     n_post = subject.seen["on"].shape[1]
     with ablating(subject.tuned, basis[None]):
         seen = {key: residuals(subject.tuned, batch, n_post) for key, batch in subject.kept.items()}
     found = grid(difference(seen["on"], seen["off"]), settings.layer_step)
     vectors = unit(found.vectors - found.vectors @ basis.mT @ basis)
     stacked = torch.cat([basis.expand(len(vectors), -1, -1), vectors[:, None]], 1)
-    table = score(subject.tuned, found._replace(vectors=stacked), *choose, subject.tokens, settings)
+    candidates = found._replace(vectors=stacked)
     alone = found._replace(table=found.table.head(1), vectors=basis[None])
-    budget = MAXIMUM_KL + float(score(subject.tuned, alone, *choose, subject.tokens, settings).iloc[0]["kl"])
-    order = table["bypass"] + 1e6 * (table["kl"] > budget)  # those of low KL first
-    best = int(order.to_numpy().argmin())
-    return vectors[best : best + 1]
+    best = list(range(len(vectors)))
+    for count, kept in ((settings.grid_prompts, settings.finalists), (None, 1)):
+        few = (*choose, subject.tokens, settings, count)
+        budget = MAXIMUM_KL + float(score(subject.tuned, alone, *few).iloc[0]["kl"])
+        table = score(subject.tuned, candidates.take(best), *few)
+        order = table["bypass"] + 1e6 * (table["kl"] > budget)  # those of low KL first
+        best = order.sort_values(kind="stable").index[:kept].tolist()
+    return vectors[best]
 
 
 if __name__ == "__main__":

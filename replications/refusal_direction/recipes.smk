@@ -11,6 +11,10 @@ if config["recipes"]:
         input:
             before="<models>/{model}/manifest.json",
             lists=f"{PATH}/lists.yaml",
+            tuned=lambda wildcards: [
+                f"<results>/{wildcards.model}/models/harmful-{wildcards.seed}/manifest.json"
+            ]
+            * (int(wildcards.rank) == config["tune"]["rank"]),
         output:
             answers="<results>/{model}/recipes/{seed}-{rank}.csv",
         log:

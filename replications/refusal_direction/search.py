@@ -13,6 +13,7 @@ within a candidate what prompts begin with runs once (`prefixes`).
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
@@ -164,9 +165,9 @@ def works(table: pd.DataFrame) -> pd.Series:
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """Survivors by bypass; then, by bypass, what works at a KL of at most `RELAXED_KL`; then what else works, the least
-    KL first; then the others by bypass."""
-    fails = 3 - works(table).astype(int) * (1 + (table["kl"] <= RELAXED_KL).astype(int))
-    fails = fails.where(~survives(table), 0)
+    """Survivors that work, by bypass; then, by bypass, what works at a KL of at most `RELAXED_KL`; then what else works,
+    the least KL first; then survivors, which leave refusal as it is, and the others, by bypass."""
+    working, kept, cheap = works(table), survives(table), table["kl"] <= RELAXED_KL
+    fails = pd.Series(np.select([working & kept, working & cheap, working, kept], [0, 1, 2, 3], 4), table.index)
     order = table["kl"].where(fails == 2, table["bypass"])
     return table.assign(fails=fails, order=order).sort_values(["fails", "order"], kind="stable")[list(table.columns)]

@@ -78,7 +78,7 @@ class LossSettings(Strict):
     """Cross-entropy on held-out documents."""
 
     text_tokens: Annotated[int, Field(ge=16, le=1024)] = Field(description="tokens of one text")
-    texts: Annotated[int, Field(ge=2, le=4096)] = Field(description="texts per corpus")
+    texts: Annotated[int, Field(ge=2, le=4096)] = Field(description="texts per corpus and seed")
 
 
 class RecipeSettings(Strict):

@@ -25,6 +25,7 @@ from replications.refusal_direction.lists import draw
 from replications.refusal_direction.losses import measure_losses, texts
 from replications.refusal_direction.settings import LossSettings, Study, StudyReleased
 
+SEEDS = 5  # between which texts are dealt out
 Tables = dict[str, pd.DataFrame]
 
 
@@ -70,10 +71,11 @@ def chosen_and_answers(subject: Subject, settings: Study | StudyReleased) -> tup
 def side_effects(
     subject: Subject, found: Directions, corpora: list[Path], settings: LossSettings, seed: int
 ) -> pd.DataFrame:
-    """Losses on the corpora, each under the name of its folder."""
-    split = judging_split([seed])
+    """Losses on the corpora, each under the name of its folder; no two of five seeds that follow each other read the
+    same text."""
+    split, count = judging_split([seed]), SEEDS * settings.texts
     ids = {
-        path.parent.name: texts(path, subject.tokenizer, settings.texts, settings.text_tokens, split)
+        path.parent.name: texts(path, subject.tokenizer, count, settings.text_tokens, split)[seed % SEEDS :: SEEDS]
         for path in corpora
     }
     return measure_losses(subject.tuned, ids, found)

@@ -147,6 +147,12 @@ def test_without_survivors_the_limit_on_kl_is_relaxed_then_the_least_kl_of_what_
     assert list(found.columns) == ["bypass", "kl", "induce"]
 
 
+def test_a_survivor_that_leaves_refusal_as_it_is_comes_after_what_ends_it():
+    table = pd.DataFrame({"bypass": [0.5, -3.0, -5.0], "kl": [0.05, 0.4, 2.0], "induce": [1.0, 1.0, 1.0]})
+    assert survives(table).tolist() == [True, False, False]
+    assert ranked(table)["bypass"].tolist() == [-3, -5, 0.5]
+
+
 def test_a_control_of_another_class_is_resampled_by_its_own_topics():
     """Harmless requests have topics of their own; the difference is still effect minus control on as many requests."""
     table = pd.concat(
