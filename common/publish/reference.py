@@ -16,6 +16,7 @@ from common.core.source_hash import source_hash
 from common.data.models import registry
 
 RECORDS = ROOT / "figures" / "records.json"
+FAMOUS = "famous_figures.yaml"  # in the folder of a replication; it says nothing of metrics or verdicts
 SHARED = ("common.data.materialise", "common.recipes.python_docs", "common.recipes.self_chat", "common.core.verify")
 
 
@@ -33,7 +34,7 @@ def state(name: str, scale: str) -> str:
     digest.update("".join(json.dumps(one, sort_keys=True) for one in own).encode())
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".smk")]
     digest.update(seals.state(name, scale).encode())
-    for path in [path for path in files if path.name != "config.yaml"] + [ROOT / "config" / "corpora.yaml"]:
+    for path in [path for path in files if path.name not in ("config.yaml", FAMOUS)] + [ROOT / "config" / "corpora.yaml"]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -7,6 +7,11 @@ import subprocess
 
 import pytest
 
+from common.core.claims import load_claims
+from common.core.files import read_yaml
+from common.core.settings import ROOT, replications
+from common.publish.reference import FAMOUS
+
 DOCS = ("architecture", "claims", "extend", "performance", "running", "troubleshooting")
 PLACEHOLDER = "<>"
 
@@ -94,3 +99,13 @@ def test_profiles_are_settings_of_snakemake(root):
         settings = yaml.safe_load(path.read_text())
         assert settings["executor"] in ("local", "slurm", "kubernetes")
         assert settings["rerun-incomplete"] is True
+
+
+@pytest.mark.parametrize("name", replications())
+def test_famous_figures_name_landmarks_of_their_folder(name):
+    """What stands for a figure of the paper exists; what has no counterpart says why."""
+    papers = read_yaml(ROOT / "replications" / name / FAMOUS)["papers"]
+    figures = [figure for paper in papers for figure in paper["figures"]]
+    assert all(("landmark" in figure) != ("reason" in figure) for figure in figures)
+    named = {figure["landmark"] for figure in figures if "landmark" in figure}
+    assert named and named <= {f"{name}.{claim.id}" for claim in load_claims(name) if claim.tier == "landmark"}
