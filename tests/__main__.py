@@ -3,7 +3,7 @@ of the project.
 
 The longest parts come first and the short ones go to the worker that is free, so that both end at about the same time.
 A part is printed when it is done. After a pass, `results/tests.json` holds how long it took and the largest memory of
-one process; `make gallery` puts it on the front page.
+one process; `make record` puts it on the front page.
 """
 
 import os

@@ -237,7 +237,8 @@ class Site:
         """The famous figures of each paper with the landmark that stands for it, or why there is none."""
         known = {claim.id: claim for claim in every}
         found = []
-        for paper in read_yaml(FAMOUS)["papers"]:
+        files = [ROOT / "replications" / name / FAMOUS for name in chronological()]
+        for paper in [paper for path in files if path.exists() for paper in read_yaml(path)["papers"]]:
             rows = []
             for figure in paper["figures"]:
                 claim = known.get(figure.get("landmark", ""))

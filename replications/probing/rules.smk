@@ -86,7 +86,7 @@ use rule step as lenses with:
         "<logs>/{model}/lenses.log",
     resources:
         **ON_GPU,
-        mem_mb=3000,
+        mem_mb=2500 + config["lenses"]["train"] * config["lenses"]["length"] // 3,
         runtime=30,
     params:
         **STEP("lenses", config["lenses"]),
@@ -103,7 +103,8 @@ use rule step as selectivity with:
         "<logs>/{model}/selectivity.log",
     resources:
         **ON_GPU,
-        mem_mb=3000,
+        mem_mb=2500
+        + config["selectivity"]["train"] * config["selectivity"]["length"] // 6,
         runtime=30,
     params:
         **STEP("selectivity", config["selectivity"]),

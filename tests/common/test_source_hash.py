@@ -109,7 +109,7 @@ def test_no_step_hides_an_import(root):
         path.relative_to(root).as_posix()
         for folder in ("common", "replications")
         for path in (root / folder).rglob("*.py")
-        if "import_module(" in path.read_text() and path.name != "sources.py"
+        if "import_module(" in path.read_text()
     ]
     assert sorted(users) == ["common/core/settings.py", "common/engine/forkserver.py"]
 
