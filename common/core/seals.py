@@ -68,10 +68,12 @@ class Lock(Strict):
         return Lock.model_validate({"claims": self.claims | {claim: self.claims.get(claim, {}) | {scale: entry}}})
 
     def used_seeds(self, claim: Landmark, scale: str) -> set[int]:
-        """Seeds on which this claim, or another one about the same metric, has been scored."""
+        """Seeds on which this claim, or another one about the same metric, has been scored or calibrated."""
         entries = {name: found[scale] for name, found in self.claims.items() if scale in found}
         same = [one for name, one in entries.items() if name == claim.id or one.metric == _metric(claim)]
-        return {seed for entry in same for seed in entry.scored_seeds}
+        seals = [seal for entry in same for seal in (entry.seal, *entry.earlier) if seal]
+        scored = {seed for entry in same for seed in entry.scored_seeds}
+        return scored.union(*(seal.calibration_seeds for seal in seals))
 
 
 def lock_path(replication: str) -> Path:

@@ -1,8 +1,12 @@
 """Intervals of shares that came out the same everywhere, as 0 of all items, where resampling finds no spread.
 
 Clopper and Pearson 1934 (https://doi.org/10.1093/biomet/26.4.404): the bounds are the shares under which what was seen,
-or more (or less) of it, has half of the error probability; they are quantiles of beta distributions.
+or more (or less) of it, has half of the error probability; they are quantiles of beta distributions. A difference goes
+as far as its two shares go, the squares of both ways added (Newcombe 1998, Statistics in Medicine 17, 873-890, method
+10).
 """
+
+from math import hypot
 
 from scipy.special import betaincinv
 
@@ -18,22 +22,24 @@ def exact_interval(share: float, draws: int) -> tuple[float, float]:
     return low, high
 
 
-def with_width(metric: Metric, draws: int | None = None) -> Metric:
-    """A share beside its controls, where each that has an interval without width gets the exact binomial one.
+def with_width(metric: Metric) -> Metric:
+    """A share beside its controls, where each that has an interval without width gets the exact binomial one, with as
+    many draws as there are clusters.
 
-    A difference without width goes from one end of both intervals to the other.
-
-    Args:
-        metric: a share; what has a width stays as it is.
-        draws: number of independent draws behind a share; default: as many as there are clusters.
+    The difference of two shares one of which was widened goes at least as far as Newcombe's interval.
     """
-    count = draws or (metric.n if metric.uncertainty is None else metric.uncertainty.count)
+    count = metric.n if metric.uncertainty is None else metric.uncertainty.count
     wide = metric.model_copy(update=_exact(metric, count))
     controls = []
     for one in metric.controls:
         control, difference = one.model_copy(update=_exact(one, count)), one.difference
-        if difference.ci_low == difference.ci_high:
-            ends = {"ci_low": wide.ci_low - control.ci_high, "ci_high": wide.ci_high - control.ci_low}
+        if (wide.ci_low, wide.ci_high, control.ci_low, control.ci_high) != (
+            metric.ci_low, metric.ci_high, one.ci_low, one.ci_high,
+        ):  # fmt: skip
+            down = hypot(wide.value - wide.ci_low, control.ci_high - control.value)
+            up = hypot(wide.ci_high - wide.value, control.value - control.ci_low)
+            low, high = difference.value - down, difference.value + up
+            ends = {"ci_low": min(low, difference.ci_low), "ci_high": max(high, difference.ci_high)}
             difference = difference.model_copy(update=ends)
         controls.append(control.model_copy(update={"difference": difference}))
     return Metric.model_validate(wide.model_copy(update={"controls": controls}).model_dump())

@@ -8,7 +8,7 @@ control: seed by seed, or by the same resampled clusters.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.special import stdtrit
 
 from common.core.metrics import Control, Estimate, Metric, Uncertainty
@@ -68,12 +68,14 @@ def over_clusters(
     cluster: str = "clusters",
     denominators: Sample | None = None,
     groups: Shaped[np.ndarray, " n"] | None = None,
+    models: Shaped[np.ndarray, " n"] | None = None,
     controls: Mapping[str, Sample | tuple[Sample, Sample]] | None = None,
     seed: int = 0,
 ) -> Metric:
     """Mean of `values`, or mean of `values` over mean of `denominators`, with a bootstrap over whole clusters.
 
-    Percentile interval of `BOOTSTRAP_DRAWS` resamples of the clusters with replacement.
+    Percentile interval of `BOOTSTRAP_DRAWS` resamples of the clusters with replacement; with `models`, of the models
+    first and then of the clusters of each: models that were trained anew differ by more than their prompts do.
 
     Args:
         values: one per item.
@@ -83,25 +85,33 @@ def over_clusters(
         cluster: what a cluster is, as 'templates' or 'documents'.
         denominators: one per item, where the value is a ratio of means.
         groups: seed of each item, where a value per seed is wanted.
+        models: trained model of each item; a cluster belongs to one model.
         controls: for each control its values for the same items, or its values and denominators; differences are taken
             within each resample.
         seed: of the resamples.
 
     Raises:
-        ValueError: fewer than 2 clusters (the interval would have no width), or a control with other items.
+        ValueError: fewer than 2 clusters (the interval would have no width), a control with other items, or a cluster
+            of two models.
     """
     _, index = np.unique(clusters, return_inverse=True)
     count = int(index.max()) + 1
     if count < 2:
         raise ValueError("a clustered interval needs at least 2 clusters")
-    chosen = np.random.default_rng(seed).integers(0, count, size=(BOOTSTRAP_DRAWS, count))
+    owner = np.zeros(count, dtype=np.int64)
+    if models is not None:
+        labels = np.unique(models, return_inverse=True)[1]
+        owner[index] = labels
+        if (owner[index] != labels).any():
+            raise ValueError("a cluster belongs to one model; name clusters by model")
+    chosen = _resamples(owner, np.random.default_rng(seed))
 
     def resampled(above: np.ndarray, below: np.ndarray | None) -> tuple[Estimate, np.ndarray, np.ndarray | None]:
         if len(above) != len(index):
             raise ValueError(f"effect and control have {len(index)} and {len(above)} items; pair them")
         below = np.ones_like(above) if below is None else below
         above_sums, below_sums = (np.bincount(index, weights=part, minlength=count) for part in (above, below))
-        draws = above_sums[chosen].sum(1) / below_sums[chosen].sum(1)
+        draws = np.append(above_sums, 0)[chosen].sum(1) / np.append(below_sums, 0)[chosen].sum(1)
         each = _per_group(above, below, groups)
         value = float(above_sums.sum() / below_sums.sum())
         return _percentile(value, draws, None if each is None else each.tolist()), draws, each
@@ -119,9 +129,24 @@ def over_clusters(
         n=len(values),
         unit=unit,
         formula=formula,
-        uncertainty=Uncertainty(unit=cluster, count=count),
+        uncertainty=Uncertainty(unit=cluster if models is None else f"{cluster} of models", count=count),
         controls=compared,
     )
+
+
+def _resamples(owner: Int[np.ndarray, " cluster"], draws: np.random.Generator) -> Int[np.ndarray, "draw place"]:
+    """Clusters of every resample: as many models as there are, with replacement, and of each as many clusters as it
+    has. A place behind the last cluster of a small model holds the number of clusters, which stands for none."""
+    count, sizes = len(owner), np.bincount(owner)
+    if len(sizes) == 1:
+        return draws.integers(0, count, size=(BOOTSTRAP_DRAWS, count))
+    members = np.full((len(sizes), sizes.max()), count)
+    for model, size in enumerate(sizes):
+        members[model, :size] = np.flatnonzero(owner == model)
+    models = draws.integers(0, len(sizes), size=(BOOTSTRAP_DRAWS, len(sizes), 1))
+    places = (draws.random((BOOTSTRAP_DRAWS, len(sizes), sizes.max())) * sizes[models]).astype(np.int64)
+    kept = np.arange(sizes.max()) < sizes[models]
+    return np.where(kept, members[models, places], count).reshape(BOOTSTRAP_DRAWS, -1)
 
 
 def _per_group(above: np.ndarray, below: np.ndarray, groups: np.ndarray | None) -> np.ndarray | None:
@@ -160,21 +185,25 @@ def with_control(effect: Metric, name: str, control: Metric, difference: Estimat
     return Metric(**{**effect.model_dump(), "controls": [*effect.controls, one]})
 
 
-def holm(differences: Sequence[Estimate]) -> list[float]:
-    """Holm-corrected two-sided p of each difference from 0, by the normal approximation of its 95 % interval.
+def holm(differences: Sequence[Estimate], degrees: Sequence[float]) -> list[float]:
+    """Holm-corrected two-sided p of each difference from 0, by the t distribution of which its 95 % interval is made.
 
-    z is the value over its standard error, which is half of the interval over 1.96. An interval of width 0 gives p = 0,
-    or 1 where the value is 0.
+    t is the value over its standard error, which is half of the interval over the 97.5 % point. An interval of width 0
+    gives p = 0, or 1 where the value is 0.
+
+    Args:
+        differences: with their intervals.
+        degrees: of freedom of each; infinite for an interval by resampling, which is taken as normal.
     """
-    from scipy.stats import norm
+    from scipy.stats import t
     from statsmodels.stats.multitest import multipletests  # slow to import
 
     if not differences:
         return []
-    errors = np.array([(one.ci_high - one.ci_low) / 2 / norm.ppf((1 + LEVEL) / 2) for one in differences])
+    errors = np.array([(one.ci_high - one.ci_low) / 2 for one in differences]) / t.ppf((1 + LEVEL) / 2, degrees)
     values = np.abs([one.value for one in differences])
-    z = np.divide(values, errors, out=np.where(values > 0, np.inf, 0.0), where=errors > 0)
-    return [float(p) for p in multipletests(2 * norm.sf(z), method="holm")[1]]
+    ratios = np.divide(values, errors, out=np.where(values > 0, np.inf, 0.0), where=errors > 0)
+    return [float(p) for p in multipletests(2 * t.sf(ratios, degrees), method="holm")[1]]
 
 
 def from_draws(

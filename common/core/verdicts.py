@@ -132,7 +132,7 @@ def shown(control: Control) -> str:
 
 def require_evidence(claim: str, effect: Metric, controls: Sequence[str], *, few_seeds: bool = False) -> None:
     """Asserts what the metric of a landmark must carry: every control that is listed and no other, intervals of nonzero
-    width, and enough units of uncertainty. With `few_seeds` (fresh runs) fewer seeds will do. UserError otherwise.
+    width, and enough units of uncertainty. With `few_seeds` (fresh runs) fewer will do. UserError otherwise.
     """
     measured = [control.name for control in effect.controls]
     if foreign := [name for name in controls if name not in measured]:
@@ -153,7 +153,7 @@ def require_evidence(claim: str, effect: Metric, controls: Sequence[str], *, few
         )
     unit, count = effect.uncertainty.unit, effect.uncertainty.count
     least = LEAST_SEEDS if unit == "seeds" else LEAST_CLUSTERS
-    if count < least and not (few_seeds and unit == "seeds"):
+    if count < least and not few_seeds:
         raise UserError(
             f"claim {claim} generalises over {count} {unit}, but a landmark needs at least {least}; measure more "
             "or make it a check"
@@ -161,7 +161,7 @@ def require_evidence(claim: str, effect: Metric, controls: Sequence[str], *, few
 
 
 def _require_width(claim: str, what: str, estimate: Estimate) -> None:
-    if estimate.ci_low == estimate.ci_high:
+    if math.isclose(estimate.ci_low, estimate.ci_high, rel_tol=1e-9):
         raise UserError(
             f"claim {claim} has an interval of width 0 for {what} ({estimate.value:g}): give its real uncertainty or "
             "make the claim a check"

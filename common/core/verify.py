@@ -4,6 +4,7 @@ A failed claim is not a failed job: everything is written, and the last line of 
 `claims.json` (see `common.engine.launch`).
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ from common.core.claims import (
 )
 from common.core.errors import UserError
 from common.core.files import read_json, write_json
-from common.core.metrics import Metric, read_metrics
+from common.core.metrics import Estimate, Metric, read_metrics
 from common.core.seals import read_lock, sealed_for, status
 from common.core.settings import Kind, Scale
 from common.core.statistics import LEVEL, holm
@@ -219,11 +220,25 @@ NOT_RUN = "not run here"
 
 
 def significance(claims: list[Claim]) -> str:
-    """`38 of 40 differences significant after Holm's correction`, over all differences of landmarks; or nothing."""
-    judged = [claim for claim in claims if claim.tier == "landmark"]
-    differences = [control.difference for claim in judged for control in claim.controls if control.difference]
-    count = sum(p < 1 - LEVEL for p in holm(differences)) if differences else 0
-    return f"{count} of {len(differences)} differences significant after Holm's correction" if differences else ""
+    """`38 of 40 differences significant after Holm's correction`, over all differences of landmarks; or nothing. One
+    that points away from the passing side does not count."""
+    found = [(one.difference, claim) for claim in claims if claim.tier == "landmark"
+             for one in claim.controls if one.difference]  # fmt: skip
+    tested = holm([difference for difference, _ in found], [_degrees(claim) for _, claim in found])
+    count = sum(p < 1 - LEVEL and _toward(*one) for p, one in zip(tested, found, strict=True))
+    return f"{count} of {len(found)} differences significant after Holm's correction" if found else ""
+
+
+def _degrees(claim: Claim) -> float:
+    """Degrees of freedom behind the intervals of a claim: of seeds one less than there are, of resamples no limit."""
+    over_seeds = claim.uncertainty is not None and claim.uncertainty.unit == "seeds"
+    return claim.uncertainty.count - 1 if claim.uncertainty and over_seeds else math.inf
+
+
+def _toward(difference: Estimate, claim: Claim) -> bool:
+    """Whether effect - control points to the passing side; a band has two sides."""
+    sign = {">": 1, "<": -1}.get((claim.assertion or "")[:1])
+    return sign is None or sign * difference.value > 0
 
 
 def overview(claims: list[Claim]) -> str:

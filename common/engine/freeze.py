@@ -14,7 +14,18 @@ import tyro
 from common.core.claims import Amendment, Claim, Landmark, load_claims
 from common.core.errors import UserError
 from common.core.metrics import Metric, read_metrics
-from common.core.seals import RETIRED, Entry, Lock, check_lock, read_lock, seal, settings_of, today, write_lock
+from common.core.seals import (
+    RETIRED,
+    Entry,
+    Lock,
+    check_lock,
+    definition_of,
+    read_lock,
+    seal,
+    settings_of,
+    today,
+    write_lock,
+)
 from common.core.settings import ROOT, Scale, load_scale, replications
 from common.core.verdicts import require_evidence
 from common.engine.config import load_run
@@ -94,17 +105,23 @@ def _said(claim: str, scale: str, old: Entry | None, new: Entry, used: set[int])
 
 
 def inherited(lock: Lock, replication: str, claim: Landmark, scale: str) -> list[Amendment]:
-    """The history of a claim at another scale that scores the same sample: equal sealed settings and seeds.
+    """The history of a claim at another scale that has scored the same sample: equal sealed settings and seeds.
 
-    A badge is not lost by sealing the same measurement once more under the name of another scale.
+    A badge is not lost by sealing the same measurement once more under the name of another scale, and what is changed
+    between the two is an amendment.
     """
 
     def sample(at: str) -> tuple[dict[str, Any], list[int]]:
         return settings_of(replication, claim, at), load_scale(at).seeds
 
     for other, entry in lock.claims.get(claim.id, {}).items():
-        if other != scale and entry.amended and entry.scored_seeds and sample(other) == sample(scale):
-            return entry.amended
+        if other != scale and entry.seal and entry.scored_seeds and sample(other) == sample(scale):
+            before, after = entry.seal.definition, definition_of(claim, scale)
+            changed = [key for key in after if key != "judged" and before.get(key) != after[key]]
+            return [
+                *entry.amended,
+                *(Amendment(date=today(), field=key, before=before.get(key), after=after[key]) for key in changed),
+            ]
     return []
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common.core.claims import Claim
 from common.core.errors import UserError
+from common.core.files import read_json
 from common.core.verdicts import LEAST_SEEDS
 from common.core.verify import read_claims
 from common.engine.config import Run
@@ -18,13 +19,17 @@ def agreement(fresh: list[Claim], run: Run, root: Path = Path()) -> str:
     Files of another version count as missing.
     """
     scored = _scored(run.scale, root)
-    judged = [claim for claim in fresh if claim.tier == "landmark" and claim.value is not None]
+    landmarks = [claim for claim in fresh if claim.tier == "landmark"]
+    judged = [claim for claim in landmarks if claim.value is not None]
     pairs = [(claim, scored[claim.id, claim.model]) for claim in judged if (claim.id, claim.model) in scored]
     differing = [(new, old) for new, old in pairs if new.verdict != old.verdict]
     seeds = ", ".join(map(str, run.seeds))
     lines = [f"Fresh seeds {seeds}: {len(pairs) - len(differing)} of {len(pairs)} landmark verdicts agree."]
     for new, old in differing:
         lines.append(f"  {new.id} on {new.model}: {new.verdict} {_value(new)}, scored {old.verdict} {_value(old)}")
+    for claim in landmarks:
+        if claim.value is None and (claim.id, claim.model) in scored:
+            lines.append(f"  {claim.id} on {claim.model}: not judged here ({claim.reason}), scored otherwise.")
     if missing := len(judged) - len(pairs):
         lines.append(f"  {missing} landmarks have no scored verdict at scale {run.scale} to compare with.")
     if len(run.seeds) < LEAST_SEEDS:
@@ -36,12 +41,18 @@ def agreement(fresh: list[Claim], run: Run, root: Path = Path()) -> str:
 
 
 def _scored(scale: str, root: Path) -> dict[tuple[str, str], Claim]:
-    """The scored claims by id and model, with the latest results of a replication before those of a whole run."""
+    """The scored claims by id and model, with the latest results of a replication before those of a whole run, and
+    these before records of the same scale."""
     found: dict[tuple[str, str], Claim] = {}
+    recorded = root / "figures" / "records.json"
+    known = read_json(recorded) if recorded.exists() else {}
+    of_scale = {name for name, record in known.items() if record["scale"] == scale}
     records = [root / "figures" / "claims.json", root / "results" / scale / "claims.json"]
     for path in [*records, *sorted((root / "results" / scale).glob("*/claims.json"))]:
         with contextlib.suppress(UserError):
-            found |= {(claim.id, claim.model): claim for claim in read_claims(path) if claim.value is not None}
+            for claim in read_claims(path):
+                if claim.value is not None and (path != records[0] or claim.replication in of_scale):
+                    found[claim.id, claim.model] = claim
     return found
 
 

@@ -34,7 +34,9 @@ def state(name: str, scale: str) -> str:
     digest.update("".join(json.dumps(one, sort_keys=True) for one in own).encode())
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".smk")]
     digest.update(seals.state(name, scale).encode())
-    for path in [path for path in files if path.name not in ("config.yaml", FAMOUS)] + [ROOT / "config" / "corpora.yaml"]:
+    for path in [path for path in files if path.name not in ("config.yaml", FAMOUS)] + [
+        ROOT / "config" / "corpora.yaml"
+    ]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
@@ -157,16 +158,24 @@ def across(trained: Batches, judged: Batches, layer: int) -> pd.DataFrame:
 
 
 def metrics(readings: pd.DataFrame, transfer: pd.DataFrame) -> dict[str, Metric]:
-    """Comparisons of what is read, over items."""
+    """Comparisons of what is read, over items.
+
+    An area counts pairs of a true and a false statement, and an item that is drawn twice is in twice as many pairs, on
+    either side: what is resampled is twice its placement less the area (DeLong et al. 1988, the influence of an item).
+    """
+
+    def influence(frame: pd.DataFrame, column: str) -> Float[np.ndarray, " statement"]:
+        of_area = frame.groupby([name for name in ("source", "topic") if name in frame])[column]
+        return np.asarray(2 * frame[column] - of_area.transform("mean"))
 
     def auc(frame: pd.DataFrame, effect: str, *controls: str) -> Metric:
         return over_clusters(
-            frame[effect].to_numpy(),
+            influence(frame, effect),
             (frame["topic"] + frame["item"].astype(str)).to_numpy(),
             unit="AUC",
             formula="mean over topics of the area under the ROC curve of true against false statements",
             cluster="items",
-            controls={name: frame[name].to_numpy() for name in controls},
+            controls={name: influence(frame, name) for name in controls},
         )
 
     plain, negated = readings[~readings["negated"]], readings[readings["negated"]]

@@ -1,8 +1,9 @@
 """Comparisons from the tables of every seed: what is resampled, and how effect and controls are paired.
 
-Requests of one topic are not independent, so intervals over requests resample whole topics of a seed; every seed has
-its own held-out topics. A share without spread between topics gets the exact binomial interval, requests being taken as
-independent. Texts resample by text, which all seeds share. What has one value a seed gets a t interval.
+Requests of one topic are not independent, nor are topics of one model, whose direction and controls are its own. So
+intervals over requests resample models, and of each its held-out topics, whole. A share without spread gets the exact
+binomial interval of as many draws as there are topics. Texts resample likewise. What has one value a seed gets a t
+interval.
 """
 
 from collections.abc import Mapping
@@ -62,10 +63,12 @@ def clustered(
     unit: str,
     formula: str,
     cluster: str = "topics",
+    models: list[str] | None = None,
     below: list[Items] | None = None,
     controls: Mapping[str, list[Items]] | None = None,
 ) -> Metric:
-    """Mean over the items of all seeds, over the mean of `below` if given, with a bootstrap over clusters.
+    """Mean over the items of all seeds, over the mean of `below` if given, with a bootstrap over models, and over the
+    clusters of each; models that share their clusters are resampled together.
 
     A single item, or items that are all in one cluster, occur at scale smoke alone: the single one has no interval, and
     otherwise every item is its own cluster.
@@ -76,6 +79,7 @@ def clustered(
         unit: of the value.
         formula: what the value is.
         cluster: what a cluster is.
+        models: whose items each array holds; by default every array is of another model.
         below: denominators, shared by effect and controls.
         controls: the same items under each control.
     """
@@ -84,12 +88,14 @@ def clustered(
         return _single(float(values[0][0]), unit, formula, {k: float(v[0][0]) for k, v in (controls or {}).items()})
     if len(set(names)) < 2:
         names = np.arange(len(names)).astype(str)
-    groups = np.repeat(np.arange(len(values)), [len(value) for value in values]) if len(values) > 1 else None
+    sizes = [len(value) for value in values]
+    groups = np.repeat(np.arange(len(values)), sizes) if len(values) > 1 else None
+    owners = None if groups is None else np.repeat(models or [str(number) for number in range(len(values))], sizes)
     whole = None if below is None else np.concatenate(below)
     joined = {key: np.concatenate(others) for key, others in (controls or {}).items()}
     return over_clusters(
         np.concatenate(values), names, unit=unit, formula=formula, cluster=cluster, denominators=whole, groups=groups,
-        controls=joined if whole is None else {key: (others, whole) for key, others in joined.items()},
+        models=owners, controls=joined if whole is None else {key: (others, whole) for key, others in joined.items()},
     )  # fmt: skip
 
 
@@ -122,15 +128,16 @@ def requests(
         pairs = zip(studies, counts, strict=True)
         return [answers(study, condition)[column].to_numpy(dtype=np.float64)[:count] for study, count in pairs]
 
+    named = [str(number) if study.topics is None else study.topics for number, study in enumerate(studies)]
+
     def topics(condition: Condition) -> list[list[str]]:
-        named = [number if study.topics is None else study.topics for number, study in enumerate(studies)]
         rows = [answers(study, condition)["topic"][:count] for study, count in zip(studies, counts, strict=True)]
         return [[f"{whose} {topic}" for topic in own] for whose, own in zip(named, rows, strict=True)]
 
     below = None if over is None else items(over)
 
     def metric_of(values: list[Items], at: Condition, **others: list[Items]) -> Metric:
-        return clustered(values, topics(at), unit=unit, formula=formula, below=below, controls=others)
+        return clustered(values, topics(at), unit=unit, formula=formula, models=named, below=below, controls=others)
 
     paired = {name: items(other) for name, other in listed.items() if other[0] == effect[0]}
     metric = metric_of(items(effect), effect, **paired)
@@ -138,7 +145,7 @@ def requests(
         if name not in paired:
             gap = [a - b for a, b in zip(items(effect), items(other), strict=True)]
             metric = with_control(metric, name, metric_of(items(other), other), metric_of(gap, effect))
-    return with_width(metric, metric.n) if unit == "share" else metric
+    return with_width(metric) if unit == "share" else metric
 
 
 def seeds(values: list[float], unit: str, formula: str, **controls: list[float]) -> Metric:

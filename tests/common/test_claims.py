@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from scipy.stats import ttest_1samp
 
 from common.core.claims import (
     Check,
@@ -22,6 +24,7 @@ from common.core.files import write_json
 from common.core.metrics import Control, Estimate, Metric, Uncertainty, write_metrics
 from common.core.seals import check_lock, definition_of
 from common.core.settings import ROOT, SCALES, checked, load_replication, replications
+from common.core.statistics import holm, over_seeds
 from common.core.verdicts import Assertion
 from common.core.verify import evaluate, overview, read_claims, summary, verify_replication
 from common.publish.claims_page import html, markdown
@@ -251,11 +254,12 @@ def test_a_landmark_without_the_evidence_is_refused(said):
         evaluate("demo", definition(**changes), "toy", {"effect": effect})
 
 
-def test_fewer_seeds_will_do_on_fresh_seeds_alone():
-    effect = metric(0.9, shuffled=0.1, count=3, unit="seeds")
+@pytest.mark.parametrize("unit", ["seeds", "sequences"])
+def test_fewer_seeds_and_what_they_hold_will_do_on_fresh_seeds_alone(unit):
+    effect = metric(0.9, shuffled=0.1, count=3, unit=unit)
     assert evaluate("demo", definition(), "toy", {"effect": effect}, few_seeds=True).verdict == "reproduced"
-    with pytest.raises(UserError, match="20"):
-        evaluate("demo", definition(), "toy", {"effect": metric(0.9, shuffled=0.1, count=3)}, few_seeds=True)
+    with pytest.raises(UserError, match=f"3 {unit}, but a landmark needs at least"):
+        evaluate("demo", definition(), "toy", {"effect": effect})
 
 
 FILES_REFUSED = {
@@ -360,6 +364,16 @@ def test_holm_counts_differences_over_all_landmarks():
     weaker = [judge(metric(0.9, shuffled=weak), id=f"weak_{i}") for i in range(10)]
     assert overview([*strong, weaker[0]]).endswith("11 of 11 differences significant after Holm's correction")
     assert overview(weaker).endswith("0 of 10 differences significant after Holm's correction")
+    wrong = judge(metric(0.1, shuffled=0.9), id="wrong")
+    assert overview([*strong, wrong]).endswith("10 of 11 differences significant after Holm's correction")
+
+
+def test_holm_uses_the_t_distribution_of_seeds():
+    """Five differences with a mean of 1: the p of the t-test, not that of a normal distribution."""
+    values = [0.7, 0.9, 1.0, 1.1, 1.3]
+    found = over_seeds(values, unit="1", formula="f", controls={"none": [0.0] * 5}).control("none").difference
+    assert holm([found], [4.0]) == pytest.approx([ttest_1samp(values, 0).pvalue])
+    assert holm([found], [np.inf])[0] < holm([found], [4.0])[0] / 1000
 
 
 @pytest.mark.parametrize("name", replications())

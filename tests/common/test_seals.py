@@ -270,6 +270,32 @@ def test_another_scale_does_not_wash_the_badge_off_the_same_sample(tiny, capsys)
     assert seals.read_lock("tiny").entry("vulnerability", "full").amended == [], "other seeds are another sample"
 
 
+def test_another_bound_for_a_sample_that_was_scored_at_another_scale_is_an_amendment(tiny):
+    tiny.claims(LANDMARK | {"scales": ["laptop", "full"]})
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.score()
+    tiny.claims(
+        LANDMARK
+        | {
+            "scales": ["laptop", "full"],
+            "bounds": {"full": {"statement": "It is easier.", "assertion": {"at_least": 2.5}}},
+        }
+    )
+    shutil.copytree(tiny.folder / "results" / "laptop-calibration", tiny.folder / "results" / "full-calibration")
+    freeze.freeze(scale="full", name="tiny")
+    assert [one.field for one in seals.read_lock("tiny").entry("vulnerability", "full").amended] == ["assertion"]
+
+
+def test_seeds_of_a_calibration_are_no_unused_scoring_seeds(tiny):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    before = seals.read_lock("tiny").entry("vulnerability", "laptop").seal.calibration_seeds
+    tiny.scale("laptop", seeds=before, calibration_seeds=[120, 121, 122, 123, 124])
+    freeze.freeze(name="tiny")
+    assert [one.field for one in seals.read_lock("tiny").entry("vulnerability", "laptop").amended] == ["scoring_seeds"]
+
+
 def test_a_claim_that_is_renamed_after_scoring_stays_amended(tiny):
     tiny.measure(random_directions=2.0)
     freeze.freeze(name="tiny")
@@ -378,3 +404,7 @@ def test_fresh_verdicts_are_compared_with_the_scored_ones(tiny):
         "Fresh seeds 20, 21, 22: 0 of 1 landmark verdicts agree.",
         "  tiny.vulnerability on toy: not reproduced 1 [0.5, 1.5], scored reproduced 6 [5.5, 6.5]",
     ]
+    absent = scored.model_copy(update={"verdict": "not run here", "value": None, "reason": "its precondition fails"})
+    assert fresh.agreement([absent], run, tiny.folder).splitlines()[1] == (
+        "  tiny.vulnerability on toy: not judged here (its precondition fails), scored otherwise."
+    )

@@ -57,6 +57,39 @@ def test_clustered_interval_covers_the_truth():
     assert 0.86 <= hits / 200 <= 0.99  # percentile intervals of 15 clusters are a little narrow
 
 
+def test_models_are_resampled_before_their_clusters():
+    """Equal to the literal version: models with replacement, then of each as many of its clusters as it has."""
+    models = np.repeat(["a", "b", "c"], [6, 4, 8])
+    clusters = np.array([f"{model} {number // 2}" for number, model in enumerate(models)])
+    values = np.where(models == "a", 1.0, np.where(models == "b", 0.0, 0.4)) + 0.1 * (np.arange(18) % 4)
+    ours = over_clusters(values, clusters, unit="1", formula="mean", cluster="topics", groups=models, models=models)
+    rng, draws = np.random.default_rng(5), []
+    for _ in range(4000):
+        drawn = []
+        for model in rng.choice(["a", "b", "c"], 3):
+            own = np.unique(clusters[models == model])
+            drawn += [values[clusters == cluster] for cluster in rng.choice(own, len(own))]
+        draws.append(np.concatenate(drawn).mean())
+    assert (ours.ci_low, ours.ci_high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.05)
+    assert ours.uncertainty.unit == "topics of models" and len(ours.per_seed) == 3
+
+
+def test_models_that_differ_are_covered_only_if_they_are_resampled():
+    rng = np.random.default_rng(2)
+    models, clusters, hits = np.repeat(np.arange(5), 21), np.repeat(np.arange(35), 3), np.zeros(2)
+    for _ in range(200):
+        values = rng.normal(size=5)[models] + rng.normal(size=35)[clusters] + rng.normal(size=105)
+        for at, whose in enumerate((models, None)):
+            ours = over_clusters(values, clusters, unit="1", formula="mean", models=whose)
+            hits[at] += ours.ci_low <= 0 <= ours.ci_high
+    assert hits[0] / 200 > 0.82 > 0.72 > hits[1] / 200  # a percentile interval over five models is a little narrow
+
+
+def test_a_cluster_of_two_models_is_refused():
+    with pytest.raises(ValueError, match="belongs to one model"):
+        over_clusters(np.arange(4.0), np.array(list("aabb")), unit="1", formula="mean", models=np.array([0, 1, 1, 1]))
+
+
 def test_a_ratio_is_a_ratio_of_means():
     above, below = np.array([1.0, 9.0, 1.0, 9.0]), np.array([1.0, 3.0, 1.0, 3.0])
     ours = over_clusters(above, np.array([0, 0, 1, 1]), denominators=below, unit="1", formula="ratio")

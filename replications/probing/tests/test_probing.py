@@ -1,6 +1,7 @@
 """probing: continuations against full passes, and areas under curves."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -10,6 +11,8 @@ from common.data.models import load_model
 from common.interp.decoder import Decoder
 from replications.probing.continuation import Prefix, joined, logits
 from replications.probing.directions import logistic, mean_difference, placements
+from replications.probing.statements import TOPICS
+from replications.probing.truth import metrics
 
 FOLDER = ROOT / "resources" / "models" / "smollm2-135m-shallow"
 PREFIX, ROWS, TAIL = [0, 11, 12, 13], [[21, 22], [31, 32, 33, 34]], [41, 42]
@@ -79,3 +82,23 @@ def test_planted_directions_are_found():
     for found in (mean_difference(x, true), logistic(x, true)):
         assert torch.cosine_similarity(found, way, dim=0) > 0.9
     assert mean_difference(x, true) @ way == pytest.approx(4.0, abs=0.4)
+
+
+def test_the_interval_of_an_area_is_that_of_resampled_items():
+    """As wide as a bootstrap that recomputes the area of every resample of items, each a true and a false statement."""
+    draws, n = np.random.default_rng(3), 60
+    scores, true = np.concatenate([draws.normal(1.2, 1, n), draws.normal(0, 1, n)]), np.arange(2 * n) < n
+    frame = pd.DataFrame({"topic": "capitals", "negated": False, "item": np.tile(np.arange(n), 2)})
+    readers = ("direction", "logistic", "trained_on_negated", "bag_of_words", "shuffled_labels", "model_answer")
+    placed = {name: placements(scores, true) for name in (*readers, "log_probability")}
+    both = pd.concat([frame, frame.assign(negated=True)]).assign(**{key: np.tile(x, 2) for key, x in placed.items()})
+    every = [both.assign(topic=topic) for topic in TOPICS]
+    crossed = [frame.assign(source="a", topic="b", direction=placed["direction"], bag_of_words=placed["direction"])]
+    found = metrics(pd.concat(every), pd.concat(crossed))[f"reads_{TOPICS[0]}"]
+    areas = []
+    for _ in range(2000):
+        kept = draws.integers(0, n, n)
+        areas.append(float(auroc(scores[np.concatenate([kept, kept + n])], true)))
+    low, high = np.quantile(areas, [0.025, 0.975])
+    assert found.value == pytest.approx(float(auroc(scores, true)))
+    assert found.ci_high - found.ci_low == pytest.approx(high - low, rel=0.15)

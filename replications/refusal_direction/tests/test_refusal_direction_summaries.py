@@ -166,14 +166,14 @@ def test_a_control_of_another_class_is_resampled_by_its_own_topics():
 
 
 def test_no_share_has_an_interval_without_width():
-    """0 of 20 requests against all of 20: the exact bounds are 1 - 0.025^(1/20) from 0 and 1."""
+    """None of the requests of four topics against all of them: the exact bounds are 1 - 0.025^(1/4) from 0 and 1."""
     arms = [planted(0.0), planted(2.0)]
     found = requests(arms, ("harmful", "ablated"), {"random": ("harmful", "random ablated")})
-    bound = 1 - 0.025 ** (1 / 20)
+    bound = 1 - 0.025 ** (1 / 4)
     control = found.control("random")
     assert (found.ci_low, found.ci_high) == (0, pytest.approx(bound))
     assert (control.ci_low, control.ci_high) == (pytest.approx(1 - bound), 1)
-    assert (control.difference.ci_low, control.difference.ci_high) == (-1, pytest.approx(-1 + 2 * bound))
+    assert (control.difference.ci_low, control.difference.ci_high) == (-1, pytest.approx(-1 + 2**0.5 * bound))
     assert found.per_seed == [0, 0]
 
 
@@ -181,3 +181,11 @@ def test_a_share_with_spread_keeps_its_bootstrap_interval():
     table = planted(0.0).tables["answers"].query("condition == 'ablated'").assign(refused=[1] * 5 + [0] * 5)
     found = requests([Studied({"answers": table}, {}, {})] * 2, ("harmful", "ablated"))
     assert (found.value, found.ci_low, found.ci_high) == (0.5, 0, 1)
+
+
+def test_a_control_that_works_in_one_model_of_three_does_not_fail_for_certain():
+    """Refusals left by a control, by model: 1, 0, 1. Topics alone would say that it fails the bound of 0.35."""
+    tables = [planted(0.0).tables["answers"].assign(refused=refused) for refused in (1, 0, 1)]
+    found = requests([Studied({"answers": table}, {}, {}) for table in tables], ("harmful", "random ablated"))
+    assert found.value == pytest.approx(2 / 3) and found.ci_low < 0.35
+    assert found.uncertainty.unit == "topics of models" and found.uncertainty.count == 6
