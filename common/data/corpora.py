@@ -1,8 +1,8 @@
 """Text corpora: the registry `config/corpora.yaml`, how documents are stored, and the one function that reads them.
 
 A corpus is a folder `resources/corpora/<name>/` with `train.jsonl`, `validation.jsonl`, `held_out.jsonl` and
-`manifest.json` (SHA-256, documents, characters and tokens of each split). No document is in two splits, and no package or topic that is
-held out is in another. Texts are data: escape them wherever HTML is made.
+`manifest.json` (SHA-256, documents, characters and tokens of each split). No document is in two splits, and no package
+or topic that is held out is in another. Texts are data: escape them wherever HTML is made.
 """
 
 import hashlib

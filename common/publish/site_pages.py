@@ -14,7 +14,6 @@ from common.publish.claims_page import number, strongest
 from common.publish.markdown import Address, block_of, first_words, html_of
 from common.publish.pages import (
     CLAIMS,
-    FAMOUS,
     FIGURE,
     FOLDER,
     RECORDS,
@@ -31,6 +30,7 @@ from common.publish.pages import (
     title,
     value,
 )
+from common.publish.reference import FAMOUS
 from common.publish.report import title_of
 from common.publish.templating import render
 

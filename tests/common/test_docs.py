@@ -108,4 +108,5 @@ def test_famous_figures_name_landmarks_of_their_folder(name):
     figures = [figure for paper in papers for figure in paper["figures"]]
     assert all(("landmark" in figure) != ("reason" in figure) for figure in figures)
     named = {figure["landmark"] for figure in figures if "landmark" in figure}
-    assert named and named <= {f"{name}.{claim.id}" for claim in load_claims(name) if claim.tier == "landmark"}
+    assert named
+    assert named <= {f"{name}.{claim.id}" for claim in load_claims(name) if claim.tier == "landmark"}

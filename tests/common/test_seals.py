@@ -279,7 +279,7 @@ def test_another_bound_for_a_sample_that_was_scored_at_another_scale_is_an_amend
         LANDMARK
         | {
             "scales": ["laptop", "full"],
-            "bounds": {"full": {"statement": "It is easier.", "assertion": {"at_least": 2.5}}},
+            "bounds": {"full": {"statement": "The model is a little weaker.", "assertion": {"at_least": 2.5}}},
         }
     )
     shutil.copytree(tiny.folder / "results" / "laptop-calibration", tiny.folder / "results" / "full-calibration")

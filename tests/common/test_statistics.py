@@ -71,7 +71,8 @@ def test_models_are_resampled_before_their_clusters():
             drawn += [values[clusters == cluster] for cluster in rng.choice(own, len(own))]
         draws.append(np.concatenate(drawn).mean())
     assert (ours.ci_low, ours.ci_high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.05)
-    assert ours.uncertainty.unit == "topics of models" and len(ours.per_seed) == 3
+    assert ours.uncertainty.unit == "topics of models"
+    assert len(ours.per_seed) == 3
 
 
 def test_models_that_differ_are_covered_only_if_they_are_resampled():

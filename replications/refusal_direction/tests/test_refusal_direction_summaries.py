@@ -187,5 +187,6 @@ def test_a_control_that_works_in_one_model_of_three_does_not_fail_for_certain():
     """Refusals left by a control, by model: 1, 0, 1. Topics alone would say that it fails the bound of 0.35."""
     tables = [planted(0.0).tables["answers"].assign(refused=refused) for refused in (1, 0, 1)]
     found = requests([Studied({"answers": table}, {}, {}) for table in tables], ("harmful", "random ablated"))
-    assert found.value == pytest.approx(2 / 3) and found.ci_low < 0.35
-    assert found.uncertainty.unit == "topics of models" and found.uncertainty.count == 6
+    assert found.value == pytest.approx(2 / 3)
+    assert found.ci_low < 0.35
+    assert (found.uncertainty.unit, found.uncertainty.count) == ("topics of models", 6)
