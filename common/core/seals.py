@@ -1,117 +1,26 @@
 """Seals: what of a landmark is fixed before its scoring seeds are touched, and how later changes are recorded.
 
-`replications/<name>/claims.lock` is written by the tools alone. For each landmark and scale it holds the sealed fields
-(bound, neutral, role, metric, formula, controls, n, settings, seeds), their hash, the seeds on which the claim has been
-scored, and every amendment. The judge compares, so no change passes without a badge.
+The judge compares a claim with its seal (`lock`): no change of bound, neutral value, role, metric, formulas, names of
+controls, sizes, settings or seeds passes without a badge. The sentence is not sealed, nor is the code that measures:
+the record names its commit.
 """
 
 import datetime
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-from pydantic import Field, ValidationError
 
 from common.core.claims import Amendment, Landmark, Sealed, load_claims
 from common.core.errors import UserError
-from common.core.files import read_json, write_json
+from common.core.lock import Entry, Lock, Seal, metric_of, read_lock
 from common.core.metrics import Metric
-from common.core.settings import ROOT, Scale, Strict, load_replication, load_scale
+from common.core.settings import Scale, load_replication, load_scale
 
 SIZES = ("n", "count")  # sizes of samples that may be what is left of a draw, so they vary with the seeds
 TOLERANCE = 0.25  # of a size; the sizes of draws stand in the settings and are compared exactly
 LATE = "sealed"  # the field of the amendment that says: sealed after its scoring seeds had been used
 RETIRED = "tier"  # the field of the amendment that says: no landmark any more
-
-
-class Seal(Strict):
-    """What was fixed, when, and for which seeds."""
-
-    date: str
-    calibration_seeds: list[int]
-    scoring_seeds: list[int]
-    definition: dict[str, Any]
-    settings: dict[str, Any]
-    measured: dict[str, dict[str, Any]] = Field(description="model -> formula, unit, n, uncertainty, controls")
-    hash: str
-
-    def digest(self) -> str:
-        """16 hex digits over everything but the hash itself."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"hash"}), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class Entry(Strict):
-    """One landmark at one scale. `seal` is null for a claim that was scored before it was sealed."""
-
-    metric: str = Field(description="part and metric: a claim under a new name inherits the seeds of the old one")
-    seal: Seal | None = None
-    scored_seeds: list[int] = Field(default_factory=list)
-    amended: list[Amendment] = Field(default_factory=list)
-    retired: str | None = Field(default=None, description="why it is no longer a landmark")
-    earlier: list[Seal] = Field(default_factory=list, description="seals that this one has replaced")
-
-
-class Lock(Strict):
-    """The content of a `claims.lock`."""
-
-    claims: dict[str, dict[Scale, Entry]] = Field(default_factory=dict)
-
-    def entry(self, claim: str, scale: str) -> Entry | None:
-        """The entry of a claim at a scale."""
-        return self.claims.get(claim, {}).get(scale)  # type: ignore[call-overload,no-any-return]
-
-    def with_entry(self, claim: str, scale: str, entry: Entry) -> "Lock":
-        """This lock with one entry replaced."""
-        return Lock.model_validate({"claims": self.claims | {claim: self.claims.get(claim, {}) | {scale: entry}}})
-
-    def used_seeds(self, claim: Landmark, scale: str) -> set[int]:
-        """Seeds on which this claim, or another one about the same metric, has been scored or calibrated."""
-        entries = {name: found[scale] for name, found in self.claims.items() if scale in found}
-        same = [one for name, one in entries.items() if name == claim.id or one.metric == _metric(claim)]
-        seals = [seal for entry in same for seal in (entry.seal, *entry.earlier) if seal]
-        scored = {seed for entry in same for seed in entry.scored_seeds}
-        return scored.union(*(seal.calibration_seeds for seal in seals))
-
-
-def lock_path(replication: str) -> Path:
-    """Where the lock of a replication lies."""
-    return ROOT / "replications" / replication / "claims.lock"
-
-
-def read_lock(replication: str) -> Lock:
-    """The lock of a replication; empty if there is none. UserError if it was edited by hand."""
-    path = lock_path(replication)
-    if not path.exists():
-        return Lock()
-    try:
-        lock = Lock.model_validate(read_json(path))
-    except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UserError(f"{_shown(path)} is damaged at '{place}'; restore it from git") from None
-    for claim, scales in lock.claims.items():
-        for entry in scales.values():
-            if entry.seal and entry.seal.hash != entry.seal.digest():
-                raise UserError(
-                    f"{_shown(path)} was edited by hand: the seal of '{claim}' does not have its hash; restore it from "
-                    "git"
-                )
-    return lock
-
-
-def write_lock(replication: str, lock: Lock) -> None:
-    """Writes the lock of a replication."""
-    write_json(lock_path(replication), lock.model_dump(mode="json"))
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-
-
-def _metric(claim: Landmark) -> str:
-    return f"{claim.part}.{claim.metric}"
 
 
 def today() -> str:  # of a recording
@@ -186,9 +95,9 @@ def seal(
             found = changes(replication, claim, scale, metrics, old, date=date)
             return old.model_copy(update={"amended": [*old.amended, *found], "retired": None})
         late = Amendment(date=date, field=LATE, before=None, after=date, why="its scoring seeds had been used before")
-        return Entry(metric=_metric(claim), seal=new, scored_seeds=scored, amended=[late])
+        return Entry(metric=metric_of(claim), seal=new, scored_seeds=scored, amended=[late])
     earlier = [*old.earlier, old.seal] if old and old.seal else []
-    return Entry(metric=_metric(claim), seal=new, scored_seeds=scored, earlier=earlier)
+    return Entry(metric=metric_of(claim), seal=new, scored_seeds=scored, earlier=earlier)
 
 
 def changes(

@@ -27,8 +27,9 @@ from common.core.claims import (
 )
 from common.core.errors import UserError
 from common.core.files import read_json, write_json
+from common.core.lock import read_lock
 from common.core.metrics import Estimate, Metric, read_metrics
-from common.core.seals import read_lock, sealed_for, status
+from common.core.seals import sealed_for, status
 from common.core.settings import Kind, Scale
 from common.core.statistics import LEVEL, holm
 from common.core.step import run_command

@@ -3,7 +3,7 @@
 from typing import cast
 
 from common.core.errors import UserError
-from common.core.seals import read_lock
+from common.core.lock import read_lock
 from common.core.settings import SCALES, Kind, Scale, ScaleSettings, Strict, load_scale, replications
 from common.data.corpora import FIRST_CALIBRATION_SEED
 from common.data.models import registry

@@ -13,18 +13,15 @@ import tyro
 
 from common.core.claims import Amendment, Claim, Landmark, load_claims
 from common.core.errors import UserError
+from common.core.lock import Entry, Lock, read_lock, write_lock
 from common.core.metrics import Metric, read_metrics
 from common.core.seals import (
     RETIRED,
-    Entry,
-    Lock,
     check_lock,
     definition_of,
-    read_lock,
     seal,
     settings_of,
     today,
-    write_lock,
 )
 from common.core.settings import ROOT, Scale, load_scale, replications
 from common.core.verdicts import require_evidence

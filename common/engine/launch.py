@@ -132,8 +132,9 @@ def launch(options: Options) -> int:
 
 
 def _computed(targets: list[str]) -> list[str]:
-    """Replications that a run with these targets computes: those named, or all; none for a corpus or a file."""
-    named = [target for target in targets if target in replications()]
+    """Replications that a run with these targets computes: those named, also by a file of theirs, or all; none for a
+    corpus."""
+    named = [name for name in replications() if any(name in Path(target).parts for target in targets)]
     whole = not targets or set(targets) & {*JUDGING, "figures", "metrics", "browser"}
     return replications() if whole else named
 

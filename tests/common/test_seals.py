@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import common.core.claims as claims_module
+import common.core.lock as lock
 import common.core.seals as seals
 import common.core.settings as settings
 from common.core.errors import UserError
@@ -110,7 +111,7 @@ class Tiny:
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Any:
     monkeypatch.chdir(tmp_path)
-    for module in (settings, claims_module, seals):
+    for module in (settings, claims_module, lock):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(settings, "settings_class", lambda _: Settings)
     return Tiny(tmp_path)
@@ -126,9 +127,9 @@ def test_a_sealed_landmark_is_required_and_has_no_badge(tiny, capsys):
     claim, said = tiny.one()
     assert (claim.verdict, claim.effective_role, claim.amended, said) == ("reproduced", "required", [], [])
     assert claim.sealed.seeds == SCALE["calibration_seeds"]
-    before = seals.lock_path("tiny").read_bytes()
+    before = lock.lock_path("tiny").read_bytes()
     freeze.freeze(name="tiny")
-    assert seals.lock_path("tiny").read_bytes() == before
+    assert lock.lock_path("tiny").read_bytes() == before
     assert capsys.readouterr().out.splitlines() == [
         "sealed: tiny.vulnerability at scale laptop",
         "already sealed: tiny.vulnerability at scale laptop",
@@ -140,7 +141,7 @@ def test_a_required_landmark_without_a_seal_is_refused_before_anything_is_scored
         UserError, match=r"is required but not sealed at scale laptop; run `make calibrate NAME=tiny .* f"
     ):
         tiny.score()
-    assert not seals.lock_path("tiny").exists()
+    assert not lock.lock_path("tiny").exists()
     with pytest.raises(
         UserError, match=r"has no calibration in .*metrics.json; run `make calibrate NAME=tiny SCALE=lap"
     ):
@@ -250,7 +251,7 @@ def test_a_change_before_scoring_is_sealed_anew_and_after_it_on_unused_seeds_alo
     freeze.freeze(name="tiny")
     claim, _ = tiny.one()
     assert (claim.amended, claim.effective_role) == ([], "required")
-    assert len(seals.read_lock("tiny").entry("vulnerability", "laptop").earlier) == 2
+    assert len(lock.read_lock("tiny").entry("vulnerability", "laptop").earlier) == 2
 
 
 def test_another_scale_does_not_wash_the_badge_off_the_same_sample(tiny, capsys):
@@ -262,12 +263,12 @@ def test_another_scale_does_not_wash_the_badge_off_the_same_sample(tiny, capsys)
     tiny.score()
     shutil.copytree(tiny.folder / "results" / "laptop-calibration", tiny.folder / "results" / "full-calibration")
     freeze.freeze(scale="full", name="tiny")
-    of_full = seals.read_lock("tiny").entry("vulnerability", "full")
+    of_full = lock.read_lock("tiny").entry("vulnerability", "full")
     assert [one.field for one in of_full.amended] == ["settings.training.steps"]
     assert "because another scale has scored this very sample" in capsys.readouterr().out.splitlines()[-1]
     tiny.scale("full", seeds=[30, 31, 32, 33, 34])
     freeze.freeze(scale="full", name="tiny")
-    assert seals.read_lock("tiny").entry("vulnerability", "full").amended == [], "other seeds are another sample"
+    assert lock.read_lock("tiny").entry("vulnerability", "full").amended == [], "other seeds are another sample"
 
 
 def test_another_bound_for_a_sample_that_was_scored_at_another_scale_is_an_amendment(tiny):
@@ -284,16 +285,16 @@ def test_another_bound_for_a_sample_that_was_scored_at_another_scale_is_an_amend
     )
     shutil.copytree(tiny.folder / "results" / "laptop-calibration", tiny.folder / "results" / "full-calibration")
     freeze.freeze(scale="full", name="tiny")
-    assert [one.field for one in seals.read_lock("tiny").entry("vulnerability", "full").amended] == ["assertion"]
+    assert [one.field for one in lock.read_lock("tiny").entry("vulnerability", "full").amended] == ["assertion"]
 
 
 def test_seeds_of_a_calibration_are_no_unused_scoring_seeds(tiny):
     tiny.measure(random_directions=2.0)
     freeze.freeze(name="tiny")
-    before = seals.read_lock("tiny").entry("vulnerability", "laptop").seal.calibration_seeds
+    before = lock.read_lock("tiny").entry("vulnerability", "laptop").seal.calibration_seeds
     tiny.scale("laptop", seeds=before, calibration_seeds=[120, 121, 122, 123, 124])
     freeze.freeze(name="tiny")
-    assert [one.field for one in seals.read_lock("tiny").entry("vulnerability", "laptop").amended] == ["scoring_seeds"]
+    assert [one.field for one in lock.read_lock("tiny").entry("vulnerability", "laptop").amended] == ["scoring_seeds"]
 
 
 def test_a_claim_that_is_renamed_after_scoring_stays_amended(tiny):
@@ -341,17 +342,24 @@ def test_a_change_that_is_taken_back_is_recorded_twice_and_no_oftener(tiny):
         tiny.score()
     for _ in range(2):
         tiny.score()
-        assert len(seals.read_lock("tiny").entry("vulnerability", "laptop").amended) == 2
+        assert len(lock.read_lock("tiny").entry("vulnerability", "laptop").amended) == 2
 
 
 def test_a_lock_edited_by_hand_is_refused(tiny):
     tiny.measure(random_directions=2.0)
     freeze.freeze(name="tiny")
-    path = seals.lock_path("tiny")
-    path.write_text(path.read_text().replace('"at_least": 3.0', '"at_least": 2.0'))
+    path = lock.lock_path("tiny")
+    before = path.read_text()
+    path.write_text(before.replace('"at_least": 3.0', '"at_least": 2.0'))
     with pytest.raises(
         UserError, match=r"claims.lock was edited by hand: the seal of 'vulnerability' does not have its"
     ):
+        tiny.score()
+    path.write_text(before)
+    content = json.loads(before)
+    content["claims"]["vulnerability"]["laptop"]["scored_seeds"] = [30]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"edited by hand: its history does not have its hash; restore it from git"):
         tiny.score()
     path.write_text('{"claims": {"vulnerability": {"laptop": {}}}}')
     with pytest.raises(UserError, match=r"claims.lock is damaged at 'claims.vulnerability.laptop.metric'; restore it"):
