@@ -24,8 +24,9 @@ def summarise_recipes(files: SummariseRecipesFiles) -> None:
 
 def by_recipe(table: pd.DataFrame) -> Metrics:
     """Refusals of each recipe before and after directions are removed, `left_<recipe>_<k>`, and the KL paid for it,
-    `kl_<recipe>_<k>`. Recipes of one seed share their requests: `full_over_<recipe>_<k>` is what free weights leave,
-    with that recipe as the control."""
+    `kl_<recipe>_<k>`. Recipes of one seed share their requests: `full_left_<k>` is what free weights leave, with the
+    other recipes as controls. `refused_least` is the recipe that refuses least before: one that hardly refuses has
+    nothing to lose."""
     table = table.assign(condition=table["rank"].map(name_of) + " " + table["vectors"]
                          + " " + table["directions"].astype(str))  # fmt: skip
     studies = [Studied({"answers": part}, {}, {}) for _, part in table.groupby("seed", sort=False)]
@@ -44,6 +45,7 @@ def by_recipe(table: pd.DataFrame) -> Metrics:
             found[f"left_{recipe}_{count}"] = requests(studies, at(recipe, count), random)
             kl = at(recipe, count, kind="harmless")
             found[f"kl_{recipe}_{count}"] = requests(studies, kl, column="kl_tuned")
+    found["refused_least"] = min((found[f"left_{recipe}_0"] for recipe in names), key=lambda metric: metric.value)
     for count in counts if "full" in names else ():
         others = {recipe: at(recipe, count) for recipe in names if recipe != "full"}
         found[f"full_left_{count}"] = requests(studies, at("full", count), others)

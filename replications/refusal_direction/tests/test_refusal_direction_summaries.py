@@ -83,6 +83,7 @@ def test_recipes_by_hand():
     assert found["left_rank_1_1"].control("random").value == 0.5
     assert found["full_left_1"].control("rank_1").difference.value == 0.5
     assert found["kl_full_1"].value == 0.5
+    assert found["refused_least"].value == min(found["left_rank_1_0"].value, found["left_full_0"].value)
 
 
 def test_exchanged_directions_face_the_own_one_and_all_controls(tmp_path):
