@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from common.core.figures import PAGE_WIDTH, PALETTE, DrawFiles, Picture, save_figure, use_style
 from common.core.step import run_step
@@ -123,11 +124,11 @@ def tradeoff(data: Data) -> Picture:
     """Does it end refusal, and what does it damage? Every candidate: refusal metric against KL, both ablated."""
     table = joined(data.studies, "scores").query("stage == 'grid'")
     final = joined(data.studies, "scores").query("stage == 'final'")
-    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.8))
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.0))
     for ax, (x, y), labels in zip(
         axes, (("kl", "bypass"), ("layer", "induce")),
-        (("KL on harmless requests, ablated (nats)", "refusal metric of harmful requests, ablated"),
-         ("layer", "refusal metric of harmless requests, added")), strict=True,
+        (("KL on harmless requests, ablated (nats)", "refusal metric, harmful, ablated"),
+         ("layer", "refusal metric, harmless, added")), strict=True,
     ):  # fmt: skip
         for label, colour, name in (("permuted", GREY, "permuted labels"), ("true", PALETTE[0], "candidates for r")):
             part = table[table["labels"] == label]
@@ -139,7 +140,9 @@ def tradeoff(data: Data) -> Picture:
         ax.set(xlabel=labels[0], ylabel=labels[1])
     axes[0].set_xscale("log")
     axes[0].axvline(MAXIMUM_KL, color="0.3", linewidth=0.8, linestyle="--", zorder=0)
-    axes[0].legend(frameon=False, loc="lower left")
+    axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
     return figure, table
 
 
@@ -159,6 +162,9 @@ def cross(data: Data) -> Picture:
         part = part.assign(model=part["model"].map(names), condition=part["condition"].map(order))
         look: dict[str, Any] = {"hue_order": list(order.values()), "palette": [PALETTE[1], PALETTE[2], GREY, "0.8"]}
         sns.barplot(part, x="model", y="refused", hue="condition", ax=ax, errorbar=None, **look)
+        dots: dict[str, Any] = {"size": 2.5, "dodge": True, "jitter": 0.15, "legend": False}
+        places: dict[str, Any] = {"hue_order": look["hue_order"], "palette": ["black"] * len(order)}
+        sns.stripplot(part, x="model", y="refused", hue="condition", ax=ax, **places, **dots)
         ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=titles[how])
         handles, labels = ax.get_legend_handles_labels()
         ax.get_legend().remove()
@@ -249,7 +255,7 @@ def transcripts(data: Data) -> Picture:
             cell.text(0.03, 0.92, text, fontsize=5.4, va="top", transform=cell.transAxes, parse_math=False)
             if cell in axes[0]:
                 cell.set_title(title, fontsize=7.5, loc="left")
-        row[0].set_ylabel(textwrap.fill(request, 20), fontsize=5.4, rotation=0, ha="right", va="center")
+        row[0].set_ylabel(textwrap.fill(request, 17), fontsize=5.4, rotation=0, ha="right", va="center")
     return figure, table
 
 
