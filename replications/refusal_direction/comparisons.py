@@ -1,8 +1,8 @@
 """Comparisons from the tables of every seed: what is resampled, and how effect and controls are paired.
 
 Requests of one topic are not independent, nor are topics of one model, whose direction and controls are its own. So
-intervals over requests resample models, and of each its held-out topics, whole. A share without spread gets the exact
-binomial interval of as many draws as there are topics. Texts resample likewise. What has one value a seed gets a t
+intervals over requests resample models, and of each its held-out topics, whole. A share without spread gets the Wilson
+interval of as many draws as there are topics. Texts resample likewise. What has one value a seed gets a t
 interval.
 """
 

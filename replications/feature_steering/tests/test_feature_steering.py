@@ -154,7 +154,7 @@ def test_a_share_that_is_the_same_in_every_topic_keeps_an_interval():
     metric = evidence.over_topics(np.full(24, 0.5), "share", "f", {"never": np.zeros(24), "always": np.ones(24)})
     never, always = metric.control("never"), metric.control("always")
     assert (never.ci_low, always.ci_high) == (0, 1)
-    assert 1 - never.ci_high == pytest.approx(always.ci_low) == pytest.approx(0.025 ** (1 / 24))
+    assert 1 - never.ci_high == pytest.approx(always.ci_low) == pytest.approx(24 / (24 + 1.959964**2))
     assert 0.25 < metric.ci_low < 0.5 < metric.ci_high < 0.75
     nothing = evidence.over_topics(np.zeros(24), "share", "f", {"never": np.zeros(24)})
     assert nothing.control("never").difference.ci_high == nothing.ci_high == -nothing.control("never").difference.ci_low

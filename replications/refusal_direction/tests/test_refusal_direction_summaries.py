@@ -167,14 +167,14 @@ def test_a_control_of_another_class_is_resampled_by_its_own_topics():
 
 
 def test_no_share_has_an_interval_without_width():
-    """None of the requests of four topics against all of them: the exact bounds are 1 - 0.025^(1/4) from 0 and 1."""
+    """None of the requests of four topics against all of them: Wilson's bounds are z^2 / (4 + z^2) from 0 and 1."""
     arms = [planted(0.0), planted(2.0)]
     found = requests(arms, ("harmful", "ablated"), {"random": ("harmful", "random ablated")})
-    bound = 1 - 0.025 ** (1 / 4)
+    bound = 1.96**2 / (4 + 1.96**2)
     control = found.control("random")
-    assert (found.ci_low, found.ci_high) == (0, pytest.approx(bound))
-    assert (control.ci_low, control.ci_high) == (pytest.approx(1 - bound), 1)
-    assert (control.difference.ci_low, control.difference.ci_high) == (-1, pytest.approx(-1 + 2**0.5 * bound))
+    assert (found.ci_low, found.ci_high) == (0, pytest.approx(bound, abs=1e-4))
+    assert (control.ci_low, control.ci_high) == (pytest.approx(1 - bound, abs=1e-4), 1)
+    assert (control.difference.ci_low, control.difference.ci_high) == (-1, pytest.approx(-1 + 2**0.5 * bound, abs=1e-4))
     assert found.per_seed == [0, 0]
 
 
