@@ -1,8 +1,8 @@
 """Intervals of shares that came out the same everywhere, as 0 of all items, where resampling finds no spread.
 
-Wilson 1927 (https://doi.org/10.1080/01621459.1927.10502953): the bounds are the shares of which what was seen is as many
-standard errors away as the level asks for. A difference goes as far as its two shares go, the squares of both ways added
-(Newcombe 1998, Statistics in Medicine 17, 873-890, method 10).
+Wilson 1927 (https://doi.org/10.1080/01621459.1927.10502953): the bounds are the shares of which what was seen is as
+many standard errors away as the level asks for. A difference goes as far as its two shares go, the squares of both ways
+added (Newcombe 1998, Statistics in Medicine 17, 873-890, method 10).
 """
 
 from math import hypot, sqrt

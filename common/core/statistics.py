@@ -158,12 +158,14 @@ def _per_group(above: np.ndarray, below: np.ndarray, groups: np.ndarray | None) 
 def against_null(effect: Metric, draws: Float[np.ndarray, " draw"], *, name: str, formula: str = "") -> Metric:
     """An effect beside its null distribution: median and central 95 % range of `draws`, and effect - null.
 
-    The difference is of the effect's value to the draws; its interval is their central 95 % range. ValueError for fewer
-    than 20 draws.
+    The difference goes as far as the interval of the effect and the range of the draws go, the squares of both ways
+    added. ValueError for fewer than 20 draws.
     """
     null = null_distribution(draws, unit=effect.unit, formula=formula)
-    low, high = effect.value - null.ci_high, effect.value - null.ci_low
-    difference = Estimate(value=effect.value - null.value, ci_low=low, ci_high=high)
+    value = effect.value - null.value
+    low = value - np.hypot(effect.value - effect.ci_low, null.ci_high - null.value)
+    high = value + np.hypot(effect.ci_high - effect.value, null.value - null.ci_low)
+    difference = Estimate(value=value, ci_low=float(low), ci_high=float(high))
     return with_control(effect, name, null, difference)
 
 

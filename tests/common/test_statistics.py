@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.core.statistics import auroc, null_distribution, over_clusters, over_seeds, without_interval
+from common.core.statistics import against_null, auroc, null_distribution, over_clusters, over_seeds, without_interval
 
 FINITE = st.floats(-1e3, 1e3)
 
@@ -84,6 +84,15 @@ def test_models_that_differ_are_covered_only_if_they_are_resampled():
             ours = over_clusters(values, clusters, unit="1", formula="mean", models=whose)
             hits[at] += ours.ci_low <= 0 <= ours.ci_high
     assert hits[0] / 200 > 0.82 > 0.72 > hits[1] / 200  # a percentile interval over five models is a little narrow
+
+
+def test_a_difference_to_null_draws_has_the_uncertainty_of_the_effect_too():
+    """Five seeds that scatter from 0.1 to 1 do not beat draws between 0.2 and 0.4; five equal ones do."""
+    draws = np.linspace(0.2, 0.4, 100)
+    for values, beats in (([0.1, 0.2, 0.5, 0.95, 1.0], False), ([0.54, 0.55, 0.55, 0.55, 0.56], True)):
+        found = against_null(over_seeds(values, unit="1", formula="f"), draws, name="null").control("null").difference
+        assert found.value == pytest.approx(0.25)
+        assert (found.ci_low > 0) == beats
 
 
 def test_a_cluster_of_two_models_is_refused():
