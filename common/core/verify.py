@@ -233,7 +233,7 @@ def significance(claims: list[Claim]) -> str:
 def _degrees(claim: Claim) -> float:
     """Degrees of freedom behind the intervals of a claim: of seeds one less than there are, of resamples no limit."""
     over_seeds = claim.uncertainty is not None and claim.uncertainty.unit == "seeds"
-    return claim.uncertainty.count - 1 if claim.uncertainty and over_seeds else math.inf
+    return float(claim.uncertainty.count - 1) if claim.uncertainty and over_seeds else math.inf
 
 
 def _toward(difference: Estimate, claim: Claim) -> bool:

@@ -80,7 +80,9 @@ def arm(model_folder, corpus_folder, tmp_path_factory):
         settings = Recipe(
             seed=0, rank=rank, split=SPLIT, tune=tune, search=SEARCH, effects=EFFECTS, recipes=recipes
         )  # fmt: skip
-        recipe(RecipeFiles(before=before, lists=LISTS, answers=folder / "recipes" / f"0-{rank}.csv"), settings, RUN)
+        answers = folder / "recipes" / f"0-{rank}.csv"
+        own = [tuned] if rank == 1 else []  # as for the recipe of the study
+        recipe(RecipeFiles(before=before, lists=LISTS, tuned=own, answers=answers), settings, RUN)
     return folder
 
 
