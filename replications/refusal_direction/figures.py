@@ -162,7 +162,7 @@ def cross(data: Data) -> Picture:
         part = part.assign(model=part["model"].map(names), condition=part["condition"].map(order))
         look: dict[str, Any] = {"hue_order": list(order.values()), "palette": [PALETTE[1], PALETTE[2], GREY, "0.8"]}
         sns.barplot(part, x="model", y="refused", hue="condition", ax=ax, errorbar=None, **look)
-        dots: dict[str, Any] = {"size": 2.5, "dodge": True, "jitter": 0.15, "legend": False}
+        dots: dict[str, Any] = {"size": 2.5, "dodge": True, "jitter": False, "legend": False}
         places: dict[str, Any] = {"hue_order": look["hue_order"], "palette": ["black"] * len(order)}
         sns.stripplot(part, x="model", y="refused", hue="condition", ax=ax, **places, **dots)
         ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=titles[how])
