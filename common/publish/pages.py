@@ -52,6 +52,12 @@ def chronological() -> list[str]:
     return sorted(replications(), key=lambda name: (_year(name), name))
 
 
+def famous_papers() -> list[dict[str, Any]]:
+    """The papers of all replications with their famous figures, as each folder lists them."""
+    files = [ROOT / "replications" / name / FAMOUS for name in chronological()]
+    return [paper for path in files if path.exists() for paper in read_yaml(path)["papers"]]
+
+
 def _year(name: str) -> int:
     first = next((claim for claim in load_claims(name) if claim.tier == "landmark" and claim.headline), None)
     return min((int(year) for year in YEAR.findall(first.source)), default=LATER) if first else LATER
@@ -215,8 +221,7 @@ def index_block(folder: Path) -> str:
     """The figure index: for every famous figure of each paper its landmark and verdict, or why there is none."""
     claims = {claim.id: claim for claim in read_claims(folder / CLAIMS)}
     known, lines = read_json(folder / RECORDS), list[str]()
-    files = [ROOT / "replications" / name / FAMOUS for name in chronological()]
-    for paper in [paper for path in files if path.exists() for paper in read_yaml(path)["papers"]]:
+    for paper in famous_papers():
         lines += [f"### {paper['paper']}", "", "| figure | ours | verdict |", "|---|---|---|"]
         for figure in paper["figures"]:
             claim = claims.get(figure.get("landmark", ""))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.core.claims import Claim
-from common.core.files import read_json, read_yaml, write_json, write_text
+from common.core.files import read_json, write_json, write_text
 from common.core.settings import ROOT, replications
 from common.publish import claims_page
 from common.publish.claims_page import number, strongest
@@ -20,6 +20,7 @@ from common.publish.pages import (
     amount,
     badge,
     chronological,
+    famous_papers,
     is_calibration,
     judged_landmarks,
     landmarks,
@@ -30,7 +31,6 @@ from common.publish.pages import (
     title,
     value,
 )
-from common.publish.reference import FAMOUS
 from common.publish.report import title_of
 from common.publish.templating import render
 
@@ -237,8 +237,7 @@ class Site:
         """The famous figures of each paper with the landmark that stands for it, or why there is none."""
         known = {claim.id: claim for claim in every}
         found = []
-        files = [ROOT / "replications" / name / FAMOUS for name in chronological()]
-        for paper in [paper for path in files if path.exists() for paper in read_yaml(path)["papers"]]:
+        for paper in famous_papers():
             rows = []
             for figure in paper["figures"]:
                 claim = known.get(figure.get("landmark", ""))
