@@ -24,7 +24,7 @@ use rule step as collect with:
     priority: 2
     resources:
         **ON_GPU,
-        mem_mb=5500,
+        mem_mb=9000 if SWEEP["second"] else 5500,
         runtime=60,
     params:
         **STEP("collect", config["corpora"]),
