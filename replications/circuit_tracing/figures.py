@@ -134,8 +134,7 @@ def interventions(effects: pd.DataFrame, metrics: dict[str, Metric]) -> Picture:
 def top_features(metrics: dict[str, Metric]) -> Picture:
     """Ablating the most influential features, and swapping them."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.3))
-    others = {f"{kind}, most influential": metrics[f"fall_{kind}"] for kind in ("untrained", "neurons")}
-    first = dots(left, with_controls(metrics["fall"], "most influential", **others))
+    first = dots(left, with_controls(metrics["fall"], "most influential"))
     left.axvline(0, color="0.8", linewidth=0.8)
     left.set(xlabel="fall of the answer's logit", title="five features ablated")
     second = dots(right, with_controls(metrics["swapped"], "most influential"))
