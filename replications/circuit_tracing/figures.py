@@ -173,6 +173,31 @@ def layers(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def language_ablations(table: pd.DataFrame, metrics: dict[str, Metric]) -> Figure:
+    """Influence against the effect of ablation, by prompt, and the fall without the most influential features."""
+    prompts = list(dict.fromkeys(table["prompt"]))
+    figure, panels = plt.subplots(1, len(prompts) + 1, figsize=(PAGE_WIDTH, 2.4), layout="constrained")
+    for axes, prompt in zip(panels, prompts, strict=False):
+        own = table[table["prompt"] == prompt]
+        for drawn, colour, label in ((True, "0.6", "drawn"), (False, "C0", "most influential")):
+            part = own[own["drawn"] == drawn]
+            axes.loglog(part["influence"].clip(lower=1e-7), part["change"].abs().clip(lower=1e-4), ".", markersize=4,
+                        color=colour, label=label)  # fmt: skip
+        rho = metrics[f"agreement_{prompt}"].value
+        axes.set(title=f"{prompt}: Spearman {rho:.2f}", xlabel="influence", ylabel="|change of the logit|")
+    panels[0].legend(frameon=False, loc="lower right", handletextpad=0.1)
+    bars = pd.DataFrame({
+        "prompt": prompts,
+        "most influential": [metrics[f"fall_{one}"].value for one in prompts],
+        "matched": [metrics[f"fall_matched_{one}"].value for one in prompts],
+    }).set_index("prompt")  # fmt: skip
+    bars.plot.barh(ax=panels[-1], color=["C0", "0.6"], legend=True)
+    panels[-1].legend(frameon=False)
+    panels[-1].set(title="ten features ablated", xlabel="fall of the logit", ylabel="")
+    panels[-1].invert_yaxis()
+    return figure
+
+
 PLANS = {
     "graphs/two_hop": Plan(two_hop, ("nodes.csv", "links.csv")),
     "graphs/interventions": Plan(interventions, ("effects.csv", "metrics.json")),
@@ -180,6 +205,7 @@ PLANS = {
     "graphs/dictionaries": Plan(dictionaries, ("metrics.json",)),
     "planted/planted": Plan(planted, ("metrics.json",)),
     "language/layers": Plan(layers, ("layers.csv",)),
+    "language/ablations": Plan(language_ablations, ("ablations.csv", "metrics.json")),
 }
 
 
