@@ -185,7 +185,7 @@ def language_ablations(table: pd.DataFrame, metrics: dict[str, Metric]) -> Figur
                         color=colour, label=label)  # fmt: skip
         rho = metrics[f"agreement_{prompt}"].value
         axes.set(title=f"{prompt}: Spearman {rho:.2f}", xlabel="influence", ylabel="|change of the logit|")
-    panels[0].legend(frameon=False, loc="lower right", handletextpad=0.1)
+    panels[0].legend(frameon=False, loc="upper left", handletextpad=0.1)
     bars = pd.DataFrame({
         "prompt": prompts,
         "most influential": [metrics[f"fall_{one}"].value for one in prompts],

@@ -28,7 +28,7 @@ from replications.circuit_tracing.export import Described, view
 from replications.circuit_tracing.graph import attribute
 from replications.circuit_tracing.heads import strongest_heads
 from replications.circuit_tracing.influence import Layout, scores
-from replications.circuit_tracing.language_ablations import TOGETHER, ablations
+from replications.circuit_tracing.language_ablations import ablations
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_train import load_transcoders
 from replications.circuit_tracing.settings import Language
@@ -36,14 +36,6 @@ from replications.circuit_tracing.settings import Language
 CONTEXTS, BEFORE, AFTER = 4, 8, 3
 HEADS = 8  # of each logit
 AGREEMENT = "share of positions at which the replacement model's likeliest token is the model's"
-OF_A_GRAPH = {
-    "agreement": ("rho", "Spearman of influence and |change of the likeliest token's logit| over drawn features"),
-    "agreement_of_writes": ("rho", "the same for the norm of what features write"),
-    "fall": ("logits", f"fall of the likeliest token's logit without the {TOGETHER} most influential features"),
-    "fall_matched": ("logits", "the same without as many that write about as much in the same layers"),
-    "completeness": ("share", "completeness of one graph"),
-    "replacement": ("share", "replacement score of one graph"),
-}
 DIVERGENCE = "KL of the replacement model's next-token distribution from the model's"
 
 
@@ -101,12 +93,12 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
         for logit in graph.logit_tokens.tolist():
             found_heads = strongest_heads(graph.frozen, graph.frozen.W_U[:, logit] - middle, words, HEADS)
             heads += [{"prompt": name, "logit": words[logit], **one} for one in found_heads]
-        single, numbers = ablations(bridge, graph, run.seeds[0])
+        single, own = ablations(bridge, graph, run.seeds[0])
         ablated += [{"prompt": name, **one} for one in single]
-        numbers |= {key: float(str(rows[-1][key])) for key in ("completeness", "replacement")}
-        for key, value in numbers.items():
-            unit, formula = OF_A_GRAPH[key]
-            metrics[f"{key}_{name}"] = without_interval(value, 1, unit, formula)
+        metrics |= {f"{key}_{name}": metric for key, metric in own.items()}
+        for key in ("completeness", "replacement"):
+            value = float(str(rows[-1][key]))
+            metrics[f"{key}_{name}"] = without_interval(value, 1, "share", f"{key} of one graph")
     template = files.template.read_text("utf-8")
     for made, page, tracer in zip(views, files.pages, files.tracers, strict=True):
         write_text(page, filled(template, made.page))

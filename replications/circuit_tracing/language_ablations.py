@@ -9,10 +9,13 @@ them, and ablated together, as are as many that write about as much in the same 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from common.core.metrics import Estimate, Metric, Uncertainty
+from common.core.statistics import from_draws, with_control, without_interval
 from replications.circuit_tracing.graph import Graph
 from replications.circuit_tracing.influence import node_influence
 from replications.circuit_tracing.interventions import matched, spearman
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 BATCH = 32
 TOGETHER = 10  # features ablated at once
 DRAWN = 300  # features ablated one by one
+RESAMPLES = 2000  # of them
+RHO = "Spearman of {} and |change of the likeliest token's logit| over drawn features, bootstrap over features"
+FALL = "fall of the likeliest token's logit less the mean logit, without {} features"
 Edit = Int[Tensor, " feature"]
 
 
@@ -48,11 +54,11 @@ def answers(bridge: "TransformerBridge", graph: Graph, edits: list[Edit]) -> Flo
     return torch.cat(found)
 
 
-def ablations(bridge: "TransformerBridge", graph: Graph, seed: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """One row a feature, `DRAWN` drawn and as many of highest influence as are ablated together; and the numbers.
+def ablations(bridge: "TransformerBridge", graph: Graph, seed: int) -> tuple[list[dict[str, Any]], dict[str, Metric]]:
+    """One row a feature, `DRAWN` drawn and as many of highest influence as are ablated together; and the metrics.
 
-    Numbers: Spearman of influence, and of what is written, with |change| over the drawn features; how far the answer
-    falls without the most influential ones, and without matched ones.
+    `agreement` beside that of what features write; `fall`, how far the answer falls without the most influential
+    features, and `fall_matched`, without matched ones (numbers of one prompt, so without an interval).
     """
     influence = node_influence(graph.adjacency, graph.logit_weights())[: graph.n_features]
     wrote = graph.features.write_norm()
@@ -70,10 +76,27 @@ def ablations(bridge: "TransformerBridge", graph: Graph, seed: int) -> tuple[lis
         }
         for at, one in enumerate(single.tolist())
     ]  # fmt: skip
-    size = change[: len(drawn)].abs().numpy()[None]
-    return rows, {
-        "agreement": spearman(influence[drawn].numpy()[None], size)[0],
-        "agreement_of_writes": spearman(wrote[drawn].numpy()[None], size)[0],
-        "fall": float(clean - whole[1]),
-        "fall_matched": float(clean - whole[2]),
+    size = change[: len(drawn)].abs().numpy()
+    names = {"fall": f"the {TOGETHER} most influential", "fall_matched": f"{TOGETHER} that write about as much"}
+    falls = {
+        name: without_interval(float(clean - whole[at]), 1, "logits", FALL.format(names[name]))
+        for at, name in ((1, "fall"), (2, "fall_matched"))
     }
+    return rows, {"agreement": ranks(influence[drawn].numpy(), wrote[drawn].numpy(), size, seed), **falls}
+
+
+def ranks(
+    influence: Float[np.ndarray, " n"], wrote: Float[np.ndarray, " n"], size: Float[np.ndarray, " n"], seed: int
+) -> Metric:
+    """How well influence ranks changes, beside how well the size of writes does."""
+    count = len(size)
+    chosen = np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
+    of = Uncertainty(unit="features", count=count)
+    found = []
+    for name, one in (("influence", influence), ("what is written", wrote)):
+        draws = np.array(spearman(one[chosen], size[chosen]))
+        value, formula = spearman(one[None], size[None])[0], RHO.format(name)
+        found.append((draws, from_draws(value, draws, n=count, unit="rho", formula=formula, uncertainty=of)))
+    (draws, effect), (others, control) = found
+    apart = from_draws(effect.value - control.value, draws - others, n=count, unit="rho", formula="", uncertainty=of)
+    return with_control(effect, "write_norm", control, Estimate(**apart.model_dump(include=set(Estimate.model_fields))))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
 
 from common.core.errors import UserError
 from common.core.settings import ROOT
@@ -99,8 +100,15 @@ def test_ablations_are_those_of_a_hook_that_takes_one_feature_off(manifest, file
         logits = bridge.run_with_hooks(graph.frozen.tokens[None], fwd_hooks=[(f"blocks.{layer}.hook_mlp_out", off)])
         literal = clean - (logits[0, -1, target] - logits[0, -1].mean())
         assert row["change"] == pytest.approx(literal.item(), abs=1e-4)
-    assert -1 <= numbers["agreement"] <= 1
-    assert numbers["fall"] != numbers["fall_matched"]
+    drawn = [row for row in rows if row["drawn"]]
+    expected = spearmanr([row["influence"] for row in drawn], [abs(row["change"]) for row in drawn]).statistic
+    agreement = numbers["agreement"]
+    assert agreement.value == pytest.approx(expected)
+    assert agreement.ci_low < agreement.value < agreement.ci_high
+    assert agreement.control("write_norm").difference.value == pytest.approx(
+        agreement.value - agreement.control("write_norm").value
+    )
+    assert numbers["fall"].value != numbers["fall_matched"].value
 
 
 def test_good_input_writes_every_file(files, few_texts):
