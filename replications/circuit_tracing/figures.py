@@ -173,28 +173,28 @@ def layers(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def language_ablations(table: pd.DataFrame, metrics: dict[str, Metric]) -> Figure:
-    """Influence against the effect of ablation, by prompt, and the fall without the most influential features."""
+def language_graphs(heads: pd.DataFrame, table: pd.DataFrame, metrics: dict[str, Metric]) -> Figure:
+    """By prompt: the heads that carry the likeliest token, with the token that they read, and influence against the
+    effect of ablation."""
     prompts = list(dict.fromkeys(table["prompt"]))
-    figure, panels = plt.subplots(1, len(prompts) + 1, figsize=(PAGE_WIDTH, 2.4), layout="constrained")
-    for axes, prompt in zip(panels, prompts, strict=False):
-        own = table[table["prompt"] == prompt]
+    figure, panels = plt.subplots(2, len(prompts), figsize=(PAGE_WIDTH, 4.2), layout="constrained", squeeze=False)
+    for prompt, upper, lower in zip(prompts, *panels, strict=True):
+        own = heads[heads["prompt"] == prompt]
+        own = own[own["logit"] == own["logit"].iloc[0]]  # logits come in the order of their probabilities
+        names = [f"{row.layer}.{row.head}  reads {str(row.token).strip() or '␣'}" for row in own.itertuples()]
+        upper.barh(names, own["carried"], color=["C0" if value > 0 else "C1" for value in own["carried"]])
+        upper.axvline(0, color="0.3", linewidth=0.8)
+        upper.invert_yaxis()
+        upper.set(title=f"{prompt}: {own['logit'].iloc[0].strip()}", xlabel="carried to the logit")
+        part = table[table["prompt"] == prompt]
         for drawn, colour, label in ((True, "0.6", "drawn"), (False, "C0", "most influential")):
-            part = own[own["drawn"] == drawn]
-            axes.loglog(part["influence"].clip(lower=1e-7), part["change"].abs().clip(lower=1e-4), ".", markersize=4,
-                        color=colour, label=label)  # fmt: skip
-        rho = metrics[f"agreement_{prompt}"].value
-        axes.set(title=f"{prompt}: Spearman {rho:.2f}", xlabel="influence", ylabel="|change of the logit|")
-    panels[0].legend(frameon=False, loc="upper left", handletextpad=0.1)
-    bars = pd.DataFrame({
-        "prompt": prompts,
-        "most influential": [metrics[f"fall_{one}"].value for one in prompts],
-        "matched": [metrics[f"fall_matched_{one}"].value for one in prompts],
-    }).set_index("prompt")  # fmt: skip
-    bars.plot.barh(ax=panels[-1], color=["C0", "0.6"], legend=True)
-    panels[-1].legend(frameon=False)
-    panels[-1].set(title="ten features ablated", xlabel="fall of the logit", ylabel="")
-    panels[-1].invert_yaxis()
+            some = part[part["drawn"] == drawn]
+            lower.loglog(some["influence"].clip(lower=1e-7), some["change"].abs().clip(lower=1e-4), ".",
+                         markersize=4, color=colour, label=label)  # fmt: skip
+        rho = metrics[f"agreement_{prompt}"]
+        title = f"Spearman {rho.value:.2f} [{rho.ci_low:.2f}, {rho.ci_high:.2f}]"
+        lower.set(title=title, xlabel="influence, by the graph", ylabel="|change| when ablated")
+    panels[1, 0].legend(frameon=False, loc="upper left", handletextpad=0.1)
     return figure
 
 
@@ -205,7 +205,7 @@ PLANS = {
     "graphs/dictionaries": Plan(dictionaries, ("metrics.json",)),
     "planted/planted": Plan(planted, ("metrics.json",)),
     "language/layers": Plan(layers, ("layers.csv",)),
-    "language/ablations": Plan(language_ablations, ("ablations.csv", "metrics.json")),
+    "language/graphs": Plan(language_graphs, ("heads.csv", "ablations.csv", "metrics.json")),
 }
 
 

@@ -5,7 +5,7 @@ MODEL_FIGURES = {
     "Language model": {
         "language": {
             "layers": "Transcoders by layer",
-            "ablations": "Influence and ablation",
+            "graphs": "Graphs of the language model",
         }
     }
 }
