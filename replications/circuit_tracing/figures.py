@@ -134,8 +134,7 @@ def interventions(effects: pd.DataFrame, metrics: dict[str, Metric]) -> Picture:
 def top_features(metrics: dict[str, Metric]) -> Picture:
     """Ablating the most influential features, and swapping them."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.3))
-    others = {f"{kind}, most influential": metrics[f"fall_{kind}"] for kind in ("untrained", "neurons")}
-    first = dots(left, with_controls(metrics["fall"], "most influential", **others))
+    first = dots(left, with_controls(metrics["fall"], "most influential"))
     left.axvline(0, color="0.8", linewidth=0.8)
     left.set(xlabel="fall of the answer's logit", title="five features ablated")
     second = dots(right, with_controls(metrics["swapped"], "most influential"))
@@ -174,6 +173,31 @@ def layers(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def language_graphs(heads: pd.DataFrame, table: pd.DataFrame, metrics: dict[str, Metric]) -> Figure:
+    """By prompt: the heads that carry the likeliest token, with the token that they read, and influence against the
+    effect of ablation."""
+    prompts = list(dict.fromkeys(table["prompt"]))
+    figure, panels = plt.subplots(2, len(prompts), figsize=(PAGE_WIDTH, 4.2), layout="constrained", squeeze=False)
+    for prompt, upper, lower in zip(prompts, *panels, strict=True):
+        own = heads[heads["prompt"] == prompt]
+        own = own[own["logit"] == own["logit"].iloc[0]]  # logits come in the order of their probabilities
+        names = [f"{row.layer}.{row.head}  reads {str(row.token).strip() or '␣'}" for row in own.itertuples()]
+        upper.barh(names, own["carried"], color=["C0" if value > 0 else "C1" for value in own["carried"]])
+        upper.axvline(0, color="0.3", linewidth=0.8)
+        upper.invert_yaxis()
+        upper.set(title=f"{prompt}: {own['logit'].iloc[0].strip()}", xlabel="carried to the logit")
+        part = table[table["prompt"] == prompt]
+        for drawn, colour, label in ((True, "0.6", "drawn"), (False, "C0", "most influential")):
+            some = part[part["drawn"] == drawn]
+            lower.loglog(some["influence"].clip(lower=1e-7), some["change"].abs().clip(lower=1e-4), ".",
+                         markersize=4, color=colour, label=label)  # fmt: skip
+        rho = metrics[f"agreement_{prompt}"]
+        title = f"Spearman {rho.value:.2f} [{rho.ci_low:.2f}, {rho.ci_high:.2f}]"
+        lower.set(title=title, xlabel="influence, by the graph", ylabel="|change| when ablated")
+    panels[1, 0].legend(frameon=False, loc="upper left", handletextpad=0.1)
+    return figure
+
+
 PLANS = {
     "graphs/two_hop": Plan(two_hop, ("nodes.csv", "links.csv")),
     "graphs/interventions": Plan(interventions, ("effects.csv", "metrics.json")),
@@ -181,6 +205,7 @@ PLANS = {
     "graphs/dictionaries": Plan(dictionaries, ("metrics.json",)),
     "planted/planted": Plan(planted, ("metrics.json",)),
     "language/layers": Plan(layers, ("layers.csv",)),
+    "language/graphs": Plan(language_graphs, ("heads.csv", "ablations.csv", "metrics.json")),
 }
 
 

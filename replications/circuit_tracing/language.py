@@ -26,12 +26,15 @@ from common.saes.harvest import Windows, windows
 from common.saes.sae import Sae
 from replications.circuit_tracing.export import Described, view
 from replications.circuit_tracing.graph import attribute
+from replications.circuit_tracing.heads import strongest_heads
 from replications.circuit_tracing.influence import Layout, scores
+from replications.circuit_tracing.language_ablations import ablations
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_train import load_transcoders
 from replications.circuit_tracing.settings import Language
 
 CONTEXTS, BEFORE, AFTER = 4, 8, 3
+HEADS = 8  # of each logit
 AGREEMENT = "share of positions at which the replacement model's likeliest token is the model's"
 DIVERGENCE = "KL of the replacement model's next-token distribution from the model's"
 
@@ -46,6 +49,10 @@ class LanguageFiles(Files):
     metrics: Path
     graphs: Path
     """numbers of each graph"""
+    heads: Path
+    """heads that carry most to each logit of a graph"""
+    ablations: Path
+    """features ablated one by one"""
     pages: list[Path]
     tracers: list[Path]
 
@@ -63,7 +70,8 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
         sources, judging_split(run.seeds), tokenizer, settings.window, [settings.held_out_tokens] * 2, per_document=1
     )
     texts = activations(bridge, held, saes)
-    rows, views = [], []
+    rows, views, heads, ablated = [], [], [], []
+    metrics = replacement_metrics(bridge, held, saes)
     for name, tokens in prompts.items():
         graph = attribute(freeze_prompt(bridge, tokens), saes, most=settings.most)
         describe = describer(graph.features.layer, graph.features.latent, texts, held, words)
@@ -81,16 +89,23 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
             "top": words[int(graph.logit_tokens[0])], "probability": float(graph.probabilities[0]),
         })  # fmt: skip
         print(rows[-1], flush=True)
-    metrics = replacement_metrics(bridge, held, saes)
-    for row in rows:
+        middle = graph.frozen.W_U.mean(1)
+        for logit in graph.logit_tokens.tolist():
+            found_heads = strongest_heads(graph.frozen, graph.frozen.W_U[:, logit] - middle, words, HEADS)
+            heads += [{"prompt": name, "logit": words[logit], **one} for one in found_heads]
+        single, own = ablations(bridge, graph, run.seeds[0])
+        ablated += [{"prompt": name, **one} for one in single]
+        metrics |= {f"{key}_{name}": metric for key, metric in own.items()}
         for key in ("completeness", "replacement"):
-            value, name = float(str(row[key])), f"{key}_{row['prompt']}"
-            metrics[name] = without_interval(value, 1, "share", f"{key} of one graph")
+            value = float(str(rows[-1][key]))
+            metrics[f"{key}_{name}"] = without_interval(value, 1, "share", f"{key} of one graph")
     template = files.template.read_text("utf-8")
     for made, page, tracer in zip(views, files.pages, files.tracers, strict=True):
         write_text(page, filled(template, made.page))
         write_json(tracer, made.tracer.model_dump(mode="json"))
     write_table(files.graphs, rows)
+    write_table(files.heads, heads)
+    write_table(files.ablations, ablated)
     write_metrics(files.metrics, metrics)
 
 

@@ -1,7 +1,14 @@
 # Circuit tracing: a transcoder for each MLP of a language model, and graphs of prompts; included by rules.smk.
 MODEL = "<results>/{model}"
 PROMPTS = list(config["language"]["prompts"])
-MODEL_FIGURES = {"Language model": {"language": {"layers": "Transcoders by layer"}}}
+MODEL_FIGURES = {
+    "Language model": {
+        "language": {
+            "layers": "Transcoders by layer",
+            "graphs": "Graphs of the language model",
+        }
+    }
+}
 CORPORA = {
     "docs": "<corpora>/python-docs/manifest.json",
     "chat": "<corpora>/self-chat/manifest.json",
@@ -35,6 +42,8 @@ use rule step as language with:
     output:
         metrics=f"{MODEL}/language/metrics.json",
         graphs=f"{MODEL}/language/graphs.csv",
+        heads=f"{MODEL}/language/heads.csv",
+        ablations=f"{MODEL}/language/ablations.csv",
         pages=[
             report(
                 f"{MODEL}/viewer/{name}.html",

@@ -239,13 +239,15 @@ def all_metrics(rows: list[dict[str, float | str]], seeds: list[int]) -> dict[st
         )
         for how in ("frozen", "free")
     }  # fmt: skip
-    for kind, ending in (("trained", ""), ("untrained", "_untrained"), ("neurons", "_neurons")):
+    others = ("untrained", "neurons")
+    for kind, ending in (("trained", ""), *((kind, f"_{kind}") for kind in others)):
         found[f"fall{ending}"] = make(
             mean("fall", kind), unit="logits", formula=logits.format("the most influential"),
             controls={
                 "activation_matched": mean("fall_matched", kind),
                 "largest_writes": mean("fall_largest", kind),
                 "shuffled_edges": mean("fall_shuffled", kind),
+                **{other: mean("fall", other) for other in others if kind == "trained"},
             },
         )  # fmt: skip
     found["swapped"] = make(

@@ -9,6 +9,7 @@ from common.core.errors import UserError
 from common.saes.cross_layer import CrossLayerTranscoder
 from replications.circuit_tracing import graph as graph_module
 from replications.circuit_tracing.graph import Graph, attribute, logit_targets
+from replications.circuit_tracing.heads import carried, strongest_heads
 from replications.circuit_tracing.influence import (
     Layout,
     all_influences,
@@ -53,6 +54,29 @@ def test_the_linear_pass_repeats_the_model(frozen):
     read_again, final = frozen.forward(frozen.embeddings, frozen.mlp_out)
     assert torch.allclose(read_again, frozen.mlp_in, atol=1e-5)
     assert torch.allclose(final[-1] @ frozen.W_U, frozen.logits, atol=1e-5)
+
+
+def test_heads_mlps_embedding_and_biases_sum_to_a_logit(frozen):
+    vector = frozen.W_U[:, 2] - frozen.W_U.mean(1)
+    reader = frozen.back_norm(vector, frozen.gain_final, frozen.scale_final[-1])
+    alone = frozen.embeddings[-1] + frozen.mlp_out[:, -1].sum(0) + frozen.bias_attn.sum(0)
+    parts = carried(frozen, vector)
+    assert parts.abs().min(-1).values.max() > 0
+    expected = frozen.logits[2] - frozen.logits.mean()
+    assert torch.allclose(parts.sum() + alone @ reader + vector @ frozen.bias_final, expected, atol=1e-5)
+
+
+def test_the_strongest_head_is_the_one_whose_silence_changes_most(frozen):
+    vector = frozen.W_U[:, 2] - frozen.W_U.mean(1)
+    rows = strongest_heads(frozen, vector, [str(token) for token in range(frozen.W_U.shape[1])], 3)
+    layer, head = rows[0]["layer"], rows[0]["head"]
+    whole = carried(frozen, vector).sum(-1)
+    assert abs(rows[0]["carried"]) == pytest.approx(float(whole.abs().max()))
+    silent = dataclasses.replace(frozen, patterns=frozen.patterns.clone())
+    silent.patterns[layer, head, -1, rows[0]["position"]] = 0  # as if it did not attend there
+    now = carried(silent, vector)[layer, head].sum()
+    assert float(whole[layer, head] - now) == pytest.approx(rows[0]["from_there"], rel=1e-4)
+    assert rows[0]["token"] == str(int(frozen.tokens[rows[0]["position"]]))
 
 
 def test_one_target_at_a_time_by_autograd_gives_the_same_edges(frozen, per_layer):

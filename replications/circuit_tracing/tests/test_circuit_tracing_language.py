@@ -9,15 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
 
 from common.core.errors import UserError
 from common.core.settings import ROOT
 from common.core.step import RunInfo
-from common.data.models import load_tokenizer
+from common.data.models import load_model, load_tokenizer
 from common.saes.harvest import Windows
 from common.saes.recipe import Training
 from replications.circuit_tracing import language as language_module
+from replications.circuit_tracing.graph import attribute
 from replications.circuit_tracing.language import LanguageFiles, language, prompt_tokens
+from replications.circuit_tracing.language_ablations import ablations
+from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_train import load_transcoders
 from replications.circuit_tracing.settings import Language
 from tests.fixtures.ioi_circuit_tiny import save_tiny_model
@@ -49,13 +53,18 @@ def files(manifest, tmp_path) -> LanguageFiles:
     out["tracers"] = [path.with_suffix(".json") for path in out["pages"]]
     return LanguageFiles(
         manifest=manifest, docs=tmp_path, chat=tmp_path, table=tmp_path / "layers.csv", graphs=tmp_path / "graphs.csv",
-        template=ROOT / "replications/circuit_tracing/viewer.html", metrics=tmp_path / "metrics.json",
+        heads=tmp_path / "heads.csv", ablations=tmp_path / "ablations.csv", metrics=tmp_path / "metrics.json",
+        template=ROOT / "replications/circuit_tracing/viewer.html",
         transcoders=transcoders(tmp_path / "transcoders.safetensors", manifest.parent.name), **out,
     )  # fmt: skip
 
 
 def written(files: LanguageFiles) -> list[Path]:
-    return [path for path in [*files.pages, *files.tracers, files.graphs, files.metrics] if path.exists()]
+    return [
+        path
+        for path in [*files.pages, *files.tracers, files.graphs, files.heads, files.ablations, files.metrics]
+        if path.exists()
+    ]
 
 
 @pytest.fixture
@@ -69,9 +78,42 @@ def few_texts(monkeypatch):
 RUN = RunInfo(scale="smoke", seeds=[0], device="cpu")
 
 
+def test_ablations_are_those_of_a_hook_that_takes_one_feature_off(manifest, files):
+    bridge = load_model(manifest.parent)
+    saes = load_transcoders(files.transcoders, manifest.parent.name, LAYERS, WIDTH)
+    graph = attribute(freeze_prompt(bridge, prompt_tokens(load_tokenizer(manifest.parent), "x", GOOD, CONTEXT)), saes)
+    rows, numbers = ablations(bridge, graph, 0)
+    assert len(rows) > 30
+    assert sum(not row["drawn"] for row in rows) == 10
+    assert max(abs(row["change"]) for row in rows) > 1e-3, "ablations do something"
+    target = int(graph.logit_tokens[0])
+    clean = graph.frozen.logits[target] - graph.frozen.logits.mean()
+    for row in rows[::9]:
+        sae, layer, pos = saes[row["layer"]], row["layer"], row["pos"]
+        active = sae.encode(graph.frozen.mlp_in[layer])[pos, row["latent"]]
+
+        def off(value, hook, sae=sae, pos=pos, active=active, latent=row["latent"]):
+            value = value.clone()
+            value[:, pos] -= active * sae.W_dec[latent]
+            return value
+
+        logits = bridge.run_with_hooks(graph.frozen.tokens[None], fwd_hooks=[(f"blocks.{layer}.hook_mlp_out", off)])
+        literal = clean - (logits[0, -1, target] - logits[0, -1].mean())
+        assert row["change"] == pytest.approx(literal.item(), abs=1e-4)
+    drawn = [row for row in rows if row["drawn"]]
+    expected = spearmanr([row["influence"] for row in drawn], [abs(row["change"]) for row in drawn]).statistic
+    agreement = numbers["agreement"]
+    assert agreement.value == pytest.approx(expected)
+    assert agreement.ci_low < agreement.value < agreement.ci_high
+    assert agreement.control("write_norm").difference.value == pytest.approx(
+        agreement.value - agreement.control("write_norm").value
+    )
+    assert numbers["fall"].value != numbers["fall_matched"].value
+
+
 def test_good_input_writes_every_file(files, few_texts):
     language(files, SETTINGS, RUN)
-    assert len(written(files)) == 6
+    assert len(written(files)) == 8
 
 
 @pytest.mark.parametrize(

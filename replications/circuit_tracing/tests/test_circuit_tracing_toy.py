@@ -221,6 +221,20 @@ def test_the_json_fits_the_schema_of_circuit_tracer(made_view, tmp_path):
 
 
 @pytest.mark.browser
+def test_a_large_graph_opens_with_what_can_be_read_at_the_output(browser, root, made_view, tmp_path):
+    feature = next(node for node in made_view.page["nodes"] if node["kind"] == "feature")
+    many = [feature | {"share": 0.1 + 0.0005 * at, "group": "", "pos": at % 3} for at in range(400)]
+    path = tmp_path / "large.html"
+    content = made_view.page | {"nodes": [*made_view.page["nodes"], *many]}
+    path.write_text(filled((root / "replications/circuit_tracing/viewer.html").read_text(), content))
+    page, problems = opened(browser, path, viewport={"width": 390, "height": 800})
+    assert 20 < page.locator(".node.feature").count() <= 60
+    assert page.locator(".node.logit").first.bounding_box()["x"] < 390, "the output is in sight"
+    assert problems == []
+    page.close()
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("size", [(1280, 800), (390, 800)])
 def test_the_page_works_from_disk_by_keyboard_and_escapes_text(browser, root, made_view, tmp_path, size):
     path = tmp_path / "graph.html"
