@@ -184,6 +184,22 @@ def edge_scores(
     return scores
 
 
+def edge_sizes(
+    decoder: Decoder, cache: Cache, partner: Cache, mask: Bool[Tensor, "batch pos"], metric: Metric
+) -> Float[Tensor, "writer reader"]:
+    """EAP as if every change pointed along its gradient: the product of their norms, summed over positions.
+
+    A control for `edge_scores`, whose arguments it takes: the sizes without the direction. 0 where there is no edge.
+    """
+    graph = Graph.of(decoder)
+    difference = outputs(decoder, partner, decoder.n_layers) - outputs(decoder, cache, decoder.n_layers)
+    change = (difference.norm(dim=-1) * mask).flatten(1)
+    sizes = torch.zeros(graph.n_writers, graph.n_readers, device=change.device)
+    for start, gradient in _gradients(decoder, cache.resid_pre[0], mask, metric):
+        sizes[:, start : start + len(gradient)] = change @ gradient.norm(dim=-1).flatten(1).T / len(mask)
+    return sizes * graph.edges().to(sizes.device)
+
+
 def _writers_at(graph: Graph, reader: int) -> int:
     layer, within = divmod(reader, graph.attention_readers + 1)
     return graph.writers_before(layer, mlp=within == graph.attention_readers)

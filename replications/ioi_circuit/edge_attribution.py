@@ -8,9 +8,10 @@ difference, 0 the partner and 1 the prompt itself,
     CPR    area below f over the share of edges, higher is better (Mueller et al. 2025)
     CMD    area below |1 - f|, 0 is best
 
-from 0 edges (f = 0) to all (f = 1). Random circuits are the same shares of all edges ranked at random. Two checks hold
-the scores against exact measurements: edges from heads into the logits against the exact direct path of each head, and
-attribution patching of whole heads (the sum of a head's edge scores) against the heads that path patching named.
+from 0 edges (f = 0) to all (f = 1). Controls: as many edges ranked at random, and `size`, by the norms of change and
+gradient without the angle between them (`edge_sizes`). Two checks hold the scores against exact measurements: edges
+from heads into the logits against the exact direct path of each head, and attribution patching of whole heads (the sum
+of a head's edge scores) against the heads that path patching named.
 """
 
 from functools import partial
@@ -27,7 +28,7 @@ from common.core.statistics import auroc
 from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
 from common.interp.decoder import Decoder
-from common.interp.edge_graph import Graph, edge_scores, run_circuits, strongest
+from common.interp.edge_graph import Graph, edge_scores, edge_sizes, run_circuits, strongest
 from replications.ioi_circuit.batches import (
     DISCOVERY,
     VERIFICATION,
@@ -44,6 +45,8 @@ from replications.ioi_circuit.residual import read_answer, read_difference
 from replications.ioi_circuit.settings import EdgeAttribution, EdgeCurves
 
 FINDERS = ("eap", "eap_ig")
+PLAINER = {"eap_ig": ("eap", "size"), "eap": ("size",)}
+"""Rankings by less than a finder uses: its controls"""
 CHUNK = 8
 
 Gain = dict[tuple[str, float], PerPrompt]
@@ -97,7 +100,7 @@ def answers(
 
 
 def score(decoder: Decoder, prompts: list[Prompt], ig_steps: int) -> tuple[dict[str, Tensor], float]:
-    """Mean scores of both finders over prompts, and the mean clean logit difference."""
+    """Mean scores of both finders and of sizes alone over prompts, and the mean clean logit difference."""
     device = decoder.W_O[0].device.type
     totals: dict[str, Tensor] = {}
     clean_total = 0.0
@@ -105,10 +108,9 @@ def score(decoder: Decoder, prompts: list[Prompt], ig_steps: int) -> tuple[dict[
         batch = Batch(group, device)
         clean, partner = passes(decoder, batch)
         clean_total += float(logit_difference(decoder, batch, clean.final).sum())
-        for name, steps in (("eap", 1), ("eap_ig", ig_steps)):
-            of_group = edge_scores(
-                decoder, clean, partner, batch.mask, partial(logit_difference, decoder, batch), steps
-            )
+        given = (decoder, clean, partner, batch.mask, partial(logit_difference, decoder, batch))
+        found = {"eap": edge_scores(*given), "eap_ig": edge_scores(*given, ig_steps), "size": edge_sizes(*given)}
+        for name, of_group in found.items():
             totals[name] = totals.get(name, 0) + of_group.cpu() * len(group) / len(prompts)
     return totals, clean_total / len(prompts)
 
@@ -160,7 +162,10 @@ def curve_table(gain: Gain, span: PerPrompt) -> pd.DataFrame:
 
 
 def areas(gain: Gain, span: PerPrompt, shares: list[float], prompts: list[Prompt]) -> dict[str, Metric]:
-    """CPR and CMD of each finder, against random rankings, which are called `random` and a number."""
+    """CPR and CMD of each finder, against random rankings, which are called `random` and a number.
+
+    The CPR of EAP-IG stands beside that of EAP, too, and each finder's beside that of sizes alone, if these are given.
+    """
     x = np.array([0.0, *sorted(shares), 1.0])
     names = list(dict.fromkeys(name for name, _ in gain))
 
@@ -177,7 +182,9 @@ def areas(gain: Gain, span: PerPrompt, shares: list[float], prompts: list[Prompt
             prompts,
             unit="1",
             formula="area below f(C) over the share of edges",
+            cluster="prompts",
             denominators=span,
+            controls={other: cpr[other] for other in names if other in PLAINER.get(name, ())},
             draws={"random_rankings": np.stack([cpr[other] for other in random])},
         )
         metrics[f"cmd_{name}"] = beside_null(

@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 from common.core.figures import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
 
 FINDERS = {"eap": ("EAP", PALETTE[1], "s"), "eap_ig": ("EAP-IG", PALETTE[0], "o")}
+CURVES = {**FINDERS, "size": ("sizes alone", PALETTE[4], "v")}
 PLANTED_FINDERS = {**FINDERS, "exact": ("exact edges", PALETTE[2], "D"), "acdc": ("ACDC", PALETTE[3], "^")}
 
 
 def edge_curves(table: pd.DataFrame) -> Figure:
     """Faithfulness against the share of edges."""
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 1.3, 2.7))
-    _curves(axes, table, FINDERS)
+    _curves(axes, table, CURVES)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from common.interp.decoder import Cache, Decoder
-from common.interp.edge_graph import Graph, edge_scores, run_circuits, strongest, summed
+from common.interp.edge_graph import Graph, edge_scores, edge_sizes, run_circuits, strongest, summed
 from common.interp.partial_forward import at_position
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.batches import passes as together
@@ -174,3 +174,16 @@ def test_strongest_edges_by_size() -> None:
     scores = torch.tensor([[1.0, -5.0], [3.0, 9.0]])
     edges = torch.tensor([[True, True], [True, False]])
     assert strongest(scores, edges, 2).tolist() == [[False, True], [True, False]]
+
+
+def test_sizes_bound_the_scores_and_leave_the_direction_out(
+    decoder: Decoder, batch: Batch, passes: tuple[Cache, Cache]
+) -> None:
+    """Cauchy and Schwarz position by position; turning the metric round changes the scores' sign and no size."""
+    read = functools.partial(metric_of, decoder, batch)
+    sizes, scores = (of(decoder, *passes, batch.mask, read) for of in (edge_sizes, edge_scores))
+    assert (sizes >= scores.abs() - 1e-6).all()
+    assert float(sizes.sum()) > 1.1 * float(scores.abs().sum())
+    assert not sizes[~Graph.of(decoder).edges()].any()
+    turned = edge_sizes(decoder, *passes, batch.mask, lambda final: -read(final))
+    torch.testing.assert_close(turned, sizes)
