@@ -168,15 +168,13 @@ def edge_scores(
         steps: points between partner and prompt, the prompt included, the partner not.
     """
     graph = Graph.of(decoder)
-    difference = outputs(decoder, partner, decoder.n_layers) - outputs(decoder, cache, decoder.n_layers)
-    difference = difference * mask[None, :, :, None]
     totals: dict[int, Tensor] = {}
     for step in range(1, steps + 1):
         weight = step / steps
         embedded = weight * cache.resid_pre[0] + (1 - weight) * partner.resid_pre[0]
         for start, gradient in _gradients(decoder, embedded, mask, metric):
             totals[start] = totals[start] + gradient if start in totals else gradient
-    flat = difference.flatten(1)
+    flat = _changes(decoder, cache, partner, mask).flatten(1)
     scores = torch.zeros(graph.n_writers, graph.n_readers, device=flat.device)
     for start, total in totals.items():
         n = graph.n_writers if start == graph.n_readers - 1 else _writers_at(graph, start)
@@ -192,12 +190,19 @@ def edge_sizes(
     A control for `edge_scores`, whose arguments it takes: the sizes without the direction. 0 where there is no edge.
     """
     graph = Graph.of(decoder)
-    difference = outputs(decoder, partner, decoder.n_layers) - outputs(decoder, cache, decoder.n_layers)
-    change = (difference.norm(dim=-1) * mask).flatten(1)
+    change = _changes(decoder, cache, partner, mask).norm(dim=-1).flatten(1)
     sizes = torch.zeros(graph.n_writers, graph.n_readers, device=change.device)
     for start, gradient in _gradients(decoder, cache.resid_pre[0], mask, metric):
         sizes[:, start : start + len(gradient)] = change @ gradient.norm(dim=-1).flatten(1).T / len(mask)
     return sizes * graph.edges().to(sizes.device)
+
+
+def _changes(
+    decoder: Decoder, cache: Cache, partner: Cache, mask: Bool[Tensor, "batch pos"]
+) -> Float[Tensor, "writer batch pos d_model"]:
+    """What every writer writes on the partners less what it writes on the prompts, 0 where there is no token."""
+    difference = outputs(decoder, partner, decoder.n_layers) - outputs(decoder, cache, decoder.n_layers)
+    return difference * mask[None, :, :, None]
 
 
 def _writers_at(graph: Graph, reader: int) -> int:
