@@ -58,8 +58,8 @@ smoke: $(READY)  ## every step of every replication once, tiny, in a few minutes
 calibrate: $(READY)  ## the same measurements on the calibration seeds, into results/SCALE-calibration; NAME=my_result for one replication
 	$(RUN) --calibrate $(or $(NAME),verify)
 
-freeze: $(READY)  ## seal the landmarks on their calibration, before they are scored; NAME=my_result for one replication
-	@$(PYTHON) -m common.engine.freeze freeze --scale $(SCALE) $(if $(NAME),--name "$(NAME)")
+freeze: $(READY)  ## seal the landmarks on their calibration, before they are scored; NAME=my_result for one replication, CLAIM=id for one landmark
+	@$(PYTHON) -m common.engine.freeze freeze --scale $(SCALE) $(if $(NAME),--name "$(NAME)") $(if $(CLAIM),--claim "$(CLAIM)")
 
 amend: $(READY)  ## NAME=my_result CLAIM=id WHY="...": say why a sealed landmark was changed, or retire one that is gone
 	@$(PYTHON) -m common.engine.freeze amend --name "$(NAME)" --claim "$(CLAIM)" --why "$$WHY"

@@ -28,26 +28,32 @@ from common.core.verdicts import require_evidence
 from common.engine.config import load_run
 
 
-def freeze(scale: str = "laptop", name: str = "") -> None:
+def freeze(scale: str = "laptop", name: str = "", claim: str = "") -> None:
     """Seals the landmarks of one replication, or of all, that this scale decides. Says of each what was done.
 
+    With `claim`, that landmark of the replication alone: a new one needs no calibration of its neighbours.
+
     Raises:
-        UserError: calibration is missing, lacks a metric, or does not carry what a landmark needs.
+        UserError: calibration is missing, lacks a metric, or does not carry what a landmark needs; or no such landmark.
     """
     run = load_run(scale, calibrate=True)
+    if claim and not name:
+        raise UserError("CLAIM names a landmark of one replication; say which, as in NAME=my_result CLAIM=my_landmark")
     for replication in [known(name)] if name else replications():
         check_lock(replication, scale, scored=False)
         claims = [one for one in landmarks(replication) if scale in one.scales]
-        measured = {claim.id: _calibrated(replication, claim, run.models, Path(run.results)) for claim in claims}
+        if claim:
+            claims = [_named(replication, claim, scale, claims)]
+        measured = {one.id: _calibrated(replication, one, run.models, Path(run.results)) for one in claims}
         lock = read_lock(replication)
-        for claim in claims:
-            old = lock.entry(claim.id, scale)
-            used = lock.used_seeds(claim, scale)
-            new = seal(replication, claim, cast(Scale, scale), measured[claim.id], old, used=used, date=today())
+        for one in claims:
+            old = lock.entry(one.id, scale)
+            used = lock.used_seeds(one, scale)
+            new = seal(replication, one, cast(Scale, scale), measured[one.id], old, used=used, date=today())
             if not new.amended:
-                new = new.model_copy(update={"amended": inherited(lock, replication, claim, scale)})
-            lock = lock.with_entry(claim.id, scale, new)
-            print(_said(f"{replication}.{claim.id}", scale, old, new, used))
+                new = new.model_copy(update={"amended": inherited(lock, replication, one, scale)})
+            lock = lock.with_entry(one.id, scale, new)
+            print(_said(f"{replication}.{one.id}", scale, old, new, used))
         if claims:
             write_lock(replication, lock)
         elif name:
@@ -64,6 +70,14 @@ def known(name: str) -> str:
     if name not in replications():
         raise UserError(f"unknown replication '{name}'; there is {', '.join(replications())}")
     return name
+
+
+def _named(replication: str, claim: str, scale: str, claims: list[Landmark]) -> Landmark:
+    for one in claims:
+        if one.id == claim:
+            return one
+    there = ", ".join(one.id for one in claims) or "none"
+    raise UserError(f"{replication} has no landmark '{claim}' that scale {scale} decides; there is {there}")
 
 
 def _calibrated(replication: str, claim: Landmark, models: list[str], results: Path) -> dict[str, Metric]:

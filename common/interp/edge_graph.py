@@ -17,6 +17,7 @@ Own tensor code: TransformerLens 4.3 refuses edges with grouped-query attention,
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import einops
 import torch
@@ -149,15 +150,25 @@ def outputs(decoder: Decoder, cache: Cache, below: int) -> Float[Tensor, "writer
     return torch.cat(written)
 
 
+class Finders(NamedTuple):
+    """Scores of all edges, averaged over prompts, with the sign of the change a partner makes; 0 where none is."""
+
+    eap: Float[Tensor, "writer reader"]
+    eap_ig: Float[Tensor, "writer reader"]
+    sizes_alone: Float[Tensor, "writer reader"]
+    """EAP as if every change pointed along its gradient: the product of their norms, summed over positions. A control:
+    the sizes without the direction"""
+
+
 def edge_scores(
     decoder: Decoder,
     cache: Cache,
     partner: Cache,
     mask: Bool[Tensor, "batch pos"],
     metric: Metric,
-    steps: int = 1,
-) -> Float[Tensor, "writer reader"]:
-    """EAP (`steps` = 1) or EAP-IG scores, averaged over prompts; 0 where there is no edge.
+    steps: int,
+) -> Finders:
+    """EAP, EAP-IG and sizes alone, from one set of changes and gradients.
 
     Args:
         decoder: the model.
@@ -165,49 +176,26 @@ def edge_scores(
         partner: pass over their partners, with `keep`.
         mask: True where a token is real.
         metric: differentiable.
-        steps: points between partner and prompt, the prompt included, the partner not.
+        steps: of EAP-IG, points between partner and prompt, the prompt included, the partner not.
     """
     graph = Graph.of(decoder)
+    change = outputs(decoder, partner, decoder.n_layers) - outputs(decoder, cache, decoder.n_layers)
+    change *= mask[None, :, :, None]
+    flat, norms = change.flatten(1), change.norm(dim=-1).flatten(1)
     totals: dict[int, Tensor] = {}
     for step in range(1, steps + 1):
         weight = step / steps
         embedded = weight * cache.resid_pre[0] + (1 - weight) * partner.resid_pre[0]
-        for start, gradient in _gradients(decoder, embedded, mask, metric):
-            totals[start] = totals[start] + gradient if start in totals else gradient
-    flat = _changes(decoder, cache, partner, mask).flatten(1)
-    scores = torch.zeros(graph.n_writers, graph.n_readers, device=flat.device)
-    for start, total in totals.items():
-        n = graph.n_writers if start == graph.n_readers - 1 else _writers_at(graph, start)
-        scores[:n, start : start + len(total)] = flat[:n] @ total.flatten(1).T / (steps * len(mask))
-    return scores
-
-
-def edge_sizes(
-    decoder: Decoder, cache: Cache, partner: Cache, mask: Bool[Tensor, "batch pos"], metric: Metric
-) -> Float[Tensor, "writer reader"]:
-    """EAP as if every change pointed along its gradient: the product of their norms, summed over positions.
-
-    A control for `edge_scores`, whose arguments it takes: the sizes without the direction. 0 where there is no edge.
-    """
-    graph = Graph.of(decoder)
-    change = _changes(decoder, cache, partner, mask).norm(dim=-1).flatten(1)
-    sizes = torch.zeros(graph.n_writers, graph.n_readers, device=change.device)
-    for start, gradient in _gradients(decoder, cache.resid_pre[0], mask, metric):
-        sizes[:, start : start + len(gradient)] = change @ gradient.norm(dim=-1).flatten(1).T / len(mask)
-    return sizes * graph.edges().to(sizes.device)
-
-
-def _changes(
-    decoder: Decoder, cache: Cache, partner: Cache, mask: Bool[Tensor, "batch pos"]
-) -> Float[Tensor, "writer batch pos d_model"]:
-    """What every writer writes on the partners less what it writes on the prompts, 0 where there is no token."""
-    difference = outputs(decoder, partner, decoder.n_layers) - outputs(decoder, cache, decoder.n_layers)
-    return difference * mask[None, :, :, None]
-
-
-def _writers_at(graph: Graph, reader: int) -> int:
-    layer, within = divmod(reader, graph.attention_readers + 1)
-    return graph.writers_before(layer, mlp=within == graph.attention_readers)
+        last = dict(_gradients(decoder, embedded, mask, metric))
+        totals = {start: totals[start] + gradient if totals else gradient for start, gradient in last.items()}
+    edges = graph.edges().to(flat.device)
+    found = Finders(*(torch.zeros(edges.shape, device=flat.device) for _ in Finders._fields))
+    for start, gradient in last.items():
+        n, readers = int(edges[:, start].sum()), slice(start, start + len(gradient))
+        found.eap[:n, readers] = flat[:n] @ gradient.flatten(1).T / len(mask)
+        found.eap_ig[:n, readers] = flat[:n] @ totals[start].flatten(1).T / (steps * len(mask))
+        found.sizes_alone[:n, readers] = norms[:n] @ gradient.norm(dim=-1).flatten(1).T / len(mask)
+    return found
 
 
 def _gradients(

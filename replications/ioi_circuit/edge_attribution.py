@@ -8,12 +8,14 @@ difference, 0 the partner and 1 the prompt itself,
     CPR    area below f over the share of edges, higher is better (Mueller et al. 2025)
     CMD    area below |1 - f|, 0 is best
 
-from 0 edges (f = 0) to all (f = 1). Controls: as many edges ranked at random, and `size`, by the norms of change and
-gradient without the angle between them (`edge_sizes`). Two checks hold the scores against exact measurements: edges
-from heads into the logits against the exact direct path of each head, and attribution patching of whole heads (the sum
-of a head's edge scores) against the heads that path patching named.
+from 0 edges (f = 0) to all (f = 1). Large circuits decide the areas, and these tell no finder from `sizes_alone`; so
+`small_*` is f(C) at one small share. Controls: EAP for EAP-IG; `sizes_alone`, edges ranked by the norms of change and
+gradient without the angle between them; edges ranked at random. Two checks hold the scores against exact measurements:
+edges from heads into the logits against the exact direct path of each head, and attribution patching of whole heads
+(the sum of a head's edge scores) against the heads that path patching named.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from common.core.statistics import auroc
 from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
 from common.interp.decoder import Decoder
-from common.interp.edge_graph import Graph, edge_scores, edge_sizes, run_circuits, strongest
+from common.interp.edge_graph import Graph, edge_scores, run_circuits, strongest
 from replications.ioi_circuit.batches import (
     DISCOVERY,
     VERIFICATION,
@@ -45,7 +47,7 @@ from replications.ioi_circuit.residual import read_answer, read_difference
 from replications.ioi_circuit.settings import EdgeAttribution, EdgeCurves
 
 FINDERS = ("eap", "eap_ig")
-PLAINER = {"eap_ig": ("eap", "size"), "eap": ("size",)}
+PLAINER = {"eap_ig": ("eap", "sizes_alone"), "eap": ("sizes_alone",)}
 """Rankings by less than a finder uses: its controls"""
 CHUNK = 8
 
@@ -75,11 +77,13 @@ def edge_attribution(files: EdgeAttributionFiles, settings: EdgeAttribution, run
     graph = Graph.of(decoder)
     with torch.no_grad():
         scores, clean = score(decoder, balanced(rows, DISCOVERY, settings.score_prompts), settings.ig_steps)
-        table, metrics = faithfulness(decoder, balanced(rows, VERIFICATION, settings.curve_prompts), scores, settings)
+        fresh = balanced(rows, VERIFICATION, settings.curve_prompts)
+        gain, span = run_rankings(decoder, fresh, scores, settings, settings.shares)
+    metrics = areas(gain, span, settings.shares, fresh) | small_circuits(gain, span, settings.small, fresh)
     compared = head_table(graph, scores, clean, pd.read_csv(files.heads), pd.read_csv(files.direct))
     write_metrics(files.metrics, metrics | measure_heads(compared, settings.draws))
-    strongest_edges = edge_table(graph, scores["eap_ig"])
-    for path, content in ((files.curves, table), (files.edges, strongest_edges), (files.nodes, compared)):
+    strongest_edges, curves = edge_table(graph, scores["eap_ig"]), curve_table(gain, span)
+    for path, content in ((files.curves, curves), (files.edges, strongest_edges), (files.nodes, compared)):
         write_table(path, content)
 
 
@@ -108,19 +112,10 @@ def score(decoder: Decoder, prompts: list[Prompt], ig_steps: int) -> tuple[dict[
         batch = Batch(group, device)
         clean, partner = passes(decoder, batch)
         clean_total += float(logit_difference(decoder, batch, clean.final).sum())
-        given = (decoder, clean, partner, batch.mask, partial(logit_difference, decoder, batch))
-        found = {"eap": edge_scores(*given), "eap_ig": edge_scores(*given, ig_steps), "size": edge_sizes(*given)}
-        for name, of_group in found.items():
+        found = edge_scores(decoder, clean, partner, batch.mask, partial(logit_difference, decoder, batch), ig_steps)
+        for name, of_group in found._asdict().items():
             totals[name] = totals.get(name, 0) + of_group.cpu() * len(group) / len(prompts)
     return totals, clean_total / len(prompts)
-
-
-def faithfulness(
-    decoder: Decoder, prompts: list[Prompt], scores: dict[str, Tensor], settings: EdgeCurves
-) -> tuple[pd.DataFrame, dict[str, Metric]]:
-    """The curves of all finders and of random rankings, and their areas."""
-    gain, span = run_rankings(decoder, prompts, scores, settings, settings.shares)
-    return curve_table(gain, span), areas(gain, span, settings.shares, prompts)
 
 
 def run_rankings(
@@ -167,26 +162,15 @@ def areas(gain: Gain, span: PerPrompt, shares: list[float], prompts: list[Prompt
     The CPR of EAP-IG stands beside that of EAP, too, and each finder's beside that of sizes alone, if these are given.
     """
     x = np.array([0.0, *sorted(shares), 1.0])
-    names = list(dict.fromkeys(name for name, _ in gain))
+    names, random = _names(gain)
 
     def curve(name: str) -> Float[np.ndarray, "share prompt"]:
         return np.stack([np.zeros_like(span), *(gain[name, share] for share in sorted(shares)), span])
 
-    cpr = {name: np.trapezoid(curve(name), x, axis=0) for name in names}
-    cmd = {name: float(np.trapezoid(np.abs(1 - curve(name).sum(1) / span.sum()), x)) for name in names}
-    random = [name for name in names if name.startswith("random ")]
-    metrics = {}
-    for name in (name for name in names if name not in random):
-        metrics[f"cpr_{name}"] = clustered(
-            cpr[name],
-            prompts,
-            unit="1",
-            formula="area below f(C) over the share of edges",
-            cluster="prompts",
-            denominators=span,
-            controls={other: cpr[other] for other in names if other in PLAINER.get(name, ())},
-            draws={"random_rankings": np.stack([cpr[other] for other in random])},
-        )
+    cpr = {name: np.trapezoid(curve(name), x, axis=0) for name in (*names, *random)}
+    cmd = {name: float(np.trapezoid(np.abs(1 - curve(name).sum(1) / span.sum()), x)) for name in (*names, *random)}
+    metrics = _beside_plainer(cpr, span, prompts, "cpr_{}", "area below f(C) over the share of edges")
+    for name in names:
         metrics[f"cmd_{name}"] = beside_null(
             cmd[name],
             len(prompts),
@@ -196,6 +180,39 @@ def areas(gain: Gain, span: PerPrompt, shares: list[float], prompts: list[Prompt
             name="random_rankings",
         )
     return metrics
+
+
+def small_circuits(gain: Gain, span: PerPrompt, share: float, prompts: list[Prompt]) -> dict[str, Metric]:
+    """f(C) of each finder's circuit of this share of the edges, with the controls of `areas`."""
+    kept = {name: gained for (name, at), gained in gain.items() if at == share}
+    return _beside_plainer(kept, span, prompts, "small_{}", f"f(C) of {100 * share:g} % of the edges")
+
+
+def _names(gain: Iterable[tuple[str, float]]) -> tuple[list[str], list[str]]:
+    """Rankings: those of finders, and random ones."""
+    every = list(dict.fromkeys(name for name, _ in gain))
+    random = [name for name in every if name.startswith("random ")]
+    return [name for name in every if name not in random], random
+
+
+def _beside_plainer(
+    values: dict[str, PerPrompt], span: PerPrompt, prompts: list[Prompt], called: str, formula: str
+) -> dict[str, Metric]:
+    """A ratio to `span` for each finder, with the finders that use less and random rankings as controls."""
+    names, random = _names((name, 0) for name in values)
+    return {
+        called.format(name): clustered(
+            values[name],
+            prompts,
+            unit="1",
+            formula=formula,
+            cluster="prompts",
+            denominators=span,
+            controls={other: values[other] for other in PLAINER.get(name, ()) if other in names},
+            draws={"random_rankings": np.stack([values[other] for other in random])},
+        )
+        for name in names
+    }
 
 
 def head_table(

@@ -6,6 +6,7 @@ ground truth of Conmy et al. 2023, section 4). Every finder ranks all edges and 
 curve against the planted ones, and by how faithful its circuits are (`edge_attribution`):
 
     eap, eap_ig   first-order scores (common/interp/edge_graph.py), their size
+    sizes_alone   norms of change and gradient without the angle between them: what a finder should beat
     exact         change of the logit difference without the edge, its size
     acdc          number of thresholds at which ACDC keeps the edge; its distance is the KL divergence of the answer
     random        a random number, as a check of the ruler
@@ -33,7 +34,7 @@ from common.interp.decoder import Decoder
 from common.interp.edge_graph import Graph, edge_scores, run_circuits
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, passes
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.edge_attribution import answers, faithfulness, logit_difference
+from replications.ioi_circuit.edge_attribution import answers, areas, curve_table, logit_difference, run_rankings
 from replications.ioi_circuit.planted import load_planted, measure_sizes, relative_sizes
 from replications.ioi_circuit.settings import EdgeGroundTruth
 
@@ -76,7 +77,8 @@ def edge_ground_truth(files: EdgeGroundTruthFiles, settings: EdgeGroundTruth, ru
         with torch.no_grad():
             scores = find(decoder, prompts, settings)
             fresh = balanced(prompts, VERIFICATION, settings.curve_prompts)
-            table, areas = faithfulness(decoder, fresh, scores, settings)
+            gain, span = run_rankings(decoder, fresh, scores, settings, settings.shares)
+            below = areas(gain, span, settings.shares, fresh)
             twin, of_twin, _ = load_planted(seed, settings.score_prompts, twin=True)
             in_twin = find(twin, of_twin, settings)
         generator = np.random.default_rng(seed)
@@ -84,8 +86,8 @@ def edge_ground_truth(files: EdgeGroundTruthFiles, settings: EdgeGroundTruth, ru
         sizes["random"] = generator.random(int(edges.sum()))
         shuffled = [generator.permutation(truth[edges]) for _ in range(SHUFFLES)]
         kept = scores["acdc"].numpy()[edges] > 0
-        record = {f"cpr_{name}": areas[f"cpr_{name}"].value for name in scores}
-        record |= {f"cpr_{name}_random": areas[f"cpr_{name}"].control("random_rankings").value for name in scores}
+        record = {f"cpr_{name}": below[f"cpr_{name}"].value for name in scores}
+        record |= {f"cpr_{name}_random": below[f"cpr_{name}"].control("random_rankings").value for name in scores}
         for end, truths in (("", [truth[edges]]), ("_shuffled", shuffled)):
             record |= {
                 f"auroc_{name}{end}": mean(float(auroc(size, one)) for one in truths) for name, size in sizes.items()
@@ -98,7 +100,7 @@ def edge_ground_truth(files: EdgeGroundTruthFiles, settings: EdgeGroundTruth, ru
         names = pd.DataFrame([(w, r) for w in graph.writer_names() for r in graph.reader_names()])
         rows = names[edges.flatten()].set_axis(["writer", "reader"], axis=1)
         tables.append(rows.assign(seed=seed, planted=truth[edges].astype(int), **sizes))
-        lines.append(table.assign(seed=seed))
+        lines.append(curve_table(gain, span).assign(seed=seed))
     write_metrics(files.metrics, measure(pd.DataFrame(records)))
     for path, parts in ((files.edges, tables), (files.curves, lines)):
         write_table(path, pd.concat(parts))
@@ -131,8 +133,8 @@ def find(
     """Scores of all edges by every finder."""
     batch = Batch(balanced(prompts, DISCOVERY, settings.score_prompts), "cpu")
     clean, partner = passes(decoder, batch)
-    first_order = partial(edge_scores, decoder, clean, partner, batch.mask, partial(logit_difference, decoder, batch))
-    scores = {"eap": first_order(1), "eap_ig": first_order(settings.ig_steps)}
+    difference = partial(logit_difference, decoder, batch)
+    scores = edge_scores(decoder, clean, partner, batch.mask, difference, settings.ig_steps)._asdict()
     few = Batch(balanced(prompts, DISCOVERY, settings.exact_prompts), "cpu")
     clean, partner = passes(decoder, few)
     edges, feeds = Graph.of(decoder).edges(), Graph.of(decoder).feeds()

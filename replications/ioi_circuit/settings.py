@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from common.core.settings import Strict
 
@@ -133,7 +133,14 @@ class EdgeCurves(Strict):
 
 
 class EdgeAttribution(EdgeCurves):
+    small: float = Field(description="of `shares`, that at which small circuits are compared")
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of shuffled labels")
+
+    @model_validator(mode="after")
+    def _small_is_a_share(self) -> "EdgeAttribution":
+        if self.small not in self.shares:
+            raise ValueError(f"small is {self.small}, which is not one of shares ({self.shares}); name one of them")
+        return self
 
 
 class GroundTruth(Strict):

@@ -32,7 +32,7 @@ from common.interp.partial_forward import at_position, rerun
 from replications.ioi_circuit.batches import VERIFICATION, Batch, balanced, load_circuit_prompts
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.nodes import others_of_layers
-from replications.ioi_circuit.place_or_token import measure_edits, run_edits
+from replications.ioi_circuit.place_or_token import EditedRuns, measure_edits, run_edits
 from replications.ioi_circuit.prompt_statistics import clustered
 from replications.ioi_circuit.residual import read_difference
 from replications.ioi_circuit.settings import Signals
@@ -76,8 +76,8 @@ def signals(files: SignalsFiles, settings: Signals, run: RunInfo) -> None:
     readers = sorted(int(number) for number in induction["layer"] * decoder.n_heads + induction["head"])
     with torch.no_grad():
         batch = Batch(rows, run.device)
-        clean, patched = patch(decoder, batch, [steering, *others])
         runs = run_edits(decoder, batch)
+        clean, patched = patch(decoder, runs, [steering, *others])
         edits = measure_edits(decoder, runs, "s2", readers, settings.edit_draws, "induction")
         edits |= measure_edits(decoder, runs, "end", steering, settings.edit_draws, "inhibition")
     metrics = measure(clean, patched[0], patched[1:], rows, len(steering)) | edits
@@ -99,16 +99,20 @@ def tokens_of(batch: Batch, version: Version) -> Int[Tensor, "batch pos"]:
 
 
 def patch(
-    decoder: Decoder, batch: Batch, sets: list[list[int]]
+    decoder: Decoder, runs: EditedRuns, sets: list[list[int]]
 ) -> tuple[Float[np.ndarray, " prompt"], Float[np.ndarray, "set version prompt"]]:
     """logit(IO) - logit(S) of the plain run, and with the heads of each set patched at END from every version.
 
     Heads are numbered through all layers. END alone is computed again, because nothing after it counts.
     """
+    batch, clean, edited = runs
     end, mask = batch.at("end"), batch.mask
-    clean = decoder.forward(batch.tokens("original"), mask, keep=True)
+    known = {Version(1, 1): clean.z, Version(-1, -1): edited["flipped"]}
     seen = [
-        [at_position(z, end) for z in decoder.forward(tokens_of(batch, version), mask, keep=True).z]
+        [
+            at_position(z, end)
+            for z in known.get(version) or decoder.forward(tokens_of(batch, version), mask, keep=True).z
+        ]
         for version in VERSIONS
     ]
     inside = torch.zeros(len(sets), decoder.n_layers * decoder.n_heads, dtype=torch.bool, device=mask.device)

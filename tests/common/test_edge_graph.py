@@ -8,7 +8,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from common.interp.decoder import Cache, Decoder
-from common.interp.edge_graph import Graph, edge_scores, edge_sizes, run_circuits, strongest, summed
+from common.interp.edge_graph import Graph, edge_scores, run_circuits, strongest, summed
 from common.interp.partial_forward import at_position
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.batches import passes as together
@@ -140,7 +140,7 @@ def test_scores_of_a_heads_edges_sum_to_attribution_patching(
     decoder: Decoder, batch: Batch, passes: tuple[Cache, Cache]
 ) -> None:
     clean, partner = passes
-    found = edge_scores(decoder, clean, partner, batch.mask, functools.partial(metric_of, decoder, batch))
+    found = edge_scores(decoder, clean, partner, batch.mask, functools.partial(metric_of, decoder, batch), 1).eap
     assert not found[~Graph.of(decoder).edges()].any()
     seen: list[Tensor] = []
 
@@ -165,7 +165,8 @@ def test_integrated_gradients_of_the_embedding_add_up_to_the_effect(
     clean, partner = passes
     metric = functools.partial(metric_of, decoder, batch)
     whole = float((metric(partner.final) - metric(clean.final)).mean())
-    many, one = (float(edge_scores(decoder, clean, partner, batch.mask, metric, n)[0].sum()) for n in (160, 1))
+    found = edge_scores(decoder, clean, partner, batch.mask, metric, 160)
+    many, one = float(found.eap_ig[0].sum()), float(found.eap[0].sum())
     assert abs(many - whole) < 0.1 * abs(whole)
     assert abs(one - whole) > 2 * abs(many - whole)
 
@@ -181,9 +182,12 @@ def test_sizes_bound_the_scores_and_leave_the_direction_out(
 ) -> None:
     """Cauchy and Schwarz position by position; turning the metric round changes the scores' sign and no size."""
     read = functools.partial(metric_of, decoder, batch)
-    sizes, scores = (of(decoder, *passes, batch.mask, read) for of in (edge_sizes, edge_scores))
-    assert (sizes >= scores.abs() - 1e-6).all()
-    assert float(sizes.sum()) > 1.1 * float(scores.abs().sum())
-    assert not sizes[~Graph.of(decoder).edges()].any()
-    turned = edge_sizes(decoder, *passes, batch.mask, lambda final: -read(final))
-    torch.testing.assert_close(turned, sizes)
+    scores, turned = (edge_scores(decoder, *passes, batch.mask, one, 2) for one in (read, lambda final: -read(final)))
+    sizes = scores.sizes_alone
+    assert (sizes >= scores.eap.abs() - 1e-6).all()
+    assert float(sizes.sum()) > 1.1 * float(scores.eap.abs().sum())
+    for found in scores:
+        assert not found[~Graph.of(decoder).edges()].any()
+    torch.testing.assert_close(turned.eap, -scores.eap)
+    torch.testing.assert_close(turned.eap_ig, -scores.eap_ig)
+    torch.testing.assert_close(turned.sizes_alone, sizes)

@@ -136,6 +136,27 @@ def test_a_sealed_landmark_is_required_and_has_no_badge(tiny, capsys):
     ]
 
 
+def test_one_new_landmark_is_sealed_without_calibration_of_its_neighbours(tiny, capsys):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    new = LANDMARK | {"id": "size", "metric": "size"}
+    tiny.claims(LANDMARK | {"metric": "not_measured"}, new)
+    tiny.measure(metric="size", random_directions=2.0)
+    with pytest.raises(UserError, match="names the metric 'not_measured'"):
+        freeze.freeze(name="tiny")
+    before = lock.read_lock("tiny").claims["vulnerability"]
+    freeze.freeze(name="tiny", claim="size")
+    assert list(lock.read_lock("tiny").claims) == ["size", "vulnerability"]
+    assert lock.read_lock("tiny").claims["vulnerability"] == before
+    assert capsys.readouterr().out.splitlines()[-1] == "sealed: tiny.size at scale laptop"
+    with pytest.raises(
+        UserError, match=r"tiny has no landmark 'sise' that scale laptop decides; there is vuln.*, size"
+    ):
+        freeze.freeze(name="tiny", claim="sise")
+    with pytest.raises(UserError, match="say which, as in NAME=my_result CLAIM=my_landmark"):
+        freeze.freeze(claim="size")
+
+
 def test_a_required_landmark_without_a_seal_is_refused_before_anything_is_scored(tiny):
     with pytest.raises(
         UserError, match=r"is required but not sealed at scale laptop; run `make calibrate NAME=tiny .* f"

@@ -125,5 +125,5 @@ def test_patches_and_edges_are_the_same(shape, tmp_path):
                 ),
                 2,
             )  # fmt: skip
-        found[device] = [one.cpu() for one in (logits, keys, heads, edges)]
+        found[device] = [one.cpu() for one in (logits, keys, heads, *edges)]
     assert all(torch.equal(one, other) for one, other in zip(*found.values(), strict=True))

@@ -27,6 +27,7 @@ def test_versions_change_the_three_names_and_nothing_else(prompts: list[Prompt])
     batch = Batch(prompts, "cpu")
     found = {kind: tokens_of(batch, kind) for kind in VERSIONS}
     assert torch.equal(found[Version(1, 1)], batch.tokens("original"))
+    assert torch.equal(found[Version(-1, -1)], edited_tokens(batch)["flipped"])
     for number, row in enumerate(prompts):
         slots = [row.positions.io, row.positions.s1, row.positions.s2]
         a, b, (c, d, _) = row.io_id, row.s_id, row.abc_ids
@@ -46,7 +47,7 @@ def test_patched_heads_are_those_of_a_literal_run(
     monkeypatch.setattr("replications.ioi_circuit.signals.ROWS", 2 * len(VERSIONS) * len(prompts))  # two sets at once
     batch = Batch(prompts, "cpu")
     sets = [[1, decoder.n_heads + 2], [decoder.n_heads], []]
-    clean, found = patch(decoder, batch, sets)
+    clean, found = patch(decoder, run_edits(decoder, batch), sets)
     end, rows = batch.at("end"), torch.arange(len(prompts))
     for heads, of_set in zip(sets, found, strict=True):
         for kind, values in zip(VERSIONS, of_set, strict=True):

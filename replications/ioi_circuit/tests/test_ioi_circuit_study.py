@@ -112,7 +112,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             **inputs, heads=heads, direct=direct,
             **outputs("edge_attribution", curves="curves.csv", edges="edges.csv", nodes="nodes.csv"),
         ),
-        settings.EdgeAttribution(**curves, circuits_per_pass=4, draws=100),
+        settings.EdgeAttribution(**curves, small=curves["shares"][0], circuits_per_pass=4, draws=100),
         RUN,
     )  # fmt: skip
     return folder
@@ -143,6 +143,14 @@ def test_attribution_recovers_the_planted_edges(study: Path) -> None:
     edges = pd.read_csv(study / "edge_attribution/edges.csv")
     pairs = set(zip(edges["writer"], edges["reader"], strict=True))
     assert {("3.0", "logits"), ("3.1", "logits"), ("2.0", "3.0 q")} <= pairs
+    small = metrics["small_eap_ig"]
+    assert {one.name for one in small.controls} == {"eap", "sizes_alone", "random_rankings"}
+    curves = pd.read_csv(study / "edge_attribution/curves.csv").set_index(["draw", "share"])["f"]
+    share = curves.index[0][1]
+    found = {"eap_ig": small.value, **{name: small.control(name).value for name in ("eap", "sizes_alone")}}
+    assert found == pytest.approx({name: curves[name, share] for name in found}, abs=1e-4)
+    random = np.mean([curves[f"random {number}", share] for number in range(20)])
+    assert small.control("random_rankings").value == pytest.approx(random, abs=1e-4)
 
 
 def test_the_planted_s_inhibition_head_says_which_name_and_not_where(study: Path) -> None:
