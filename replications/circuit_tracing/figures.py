@@ -198,12 +198,43 @@ def language_graphs(heads: pd.DataFrame, table: pd.DataFrame, metrics: dict[str,
     return figure
 
 
+def traces(metrics: dict[str, Metric]) -> Picture:
+    """Over prompts of the language model: agreement of predictions with ablations, and most influential features."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.0))
+    first = dots(left, with_controls(metrics["agreement"], "transcoders"))
+    left.axvline(PUBLISHED, color="0.3", linewidth=0.8, linestyle=":")
+    left.text(PUBLISHED, -0.45, " paper 0.72", fontsize=6.5, va="bottom", ha="center")
+    left.set(xlim=(min(0.0, left.get_xlim()[0]), 1), xlabel="Spearman: prediction and change")
+    second = dots(right, with_controls(metrics["fall"], "most influential"))
+    right.axvline(0, color="0.8", linewidth=0.8)
+    right.set(xlabel="fall of the likeliest token's logit", title="ten features ablated")
+    return figure, pd.concat([first.assign(panel="agreement"), second.assign(panel="ablation")])
+
+
+def named_heads(metrics: dict[str, Metric]) -> Picture:
+    """How well what heads carry in a graph singles out the heads that other methods named."""
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 1.9))
+    drawn = []
+    for axes, (prompt, title) in zip(
+        panels, {"ioi": "IOI prompt: heads of path patching", "induction": "induction prompt: induction heads"}.items(),
+        strict=True,
+    ):  # fmt: skip
+        if f"named_{prompt}" in metrics:
+            rows = with_controls(metrics[f"named_{prompt}"], "carried to the logit")
+            drawn.append(dots(axes, rows).assign(panel=prompt))
+        axes.axvline(0.5, color="0.8", linewidth=0.8)
+        axes.set(xlim=(0.3, 1.02), xlabel="area under the ROC curve", title=title)
+    return figure, pd.concat(drawn) if drawn else pd.DataFrame({"panel": []})
+
+
 PLANS = {
     "graphs/two_hop": Plan(two_hop, ("nodes.csv", "links.csv")),
     "graphs/interventions": Plan(interventions, ("effects.csv", "metrics.json")),
     "graphs/top_features": Plan(top_features, ("metrics.json",)),
     "graphs/dictionaries": Plan(dictionaries, ("metrics.json",)),
     "planted/planted": Plan(planted, ("metrics.json",)),
+    "traces/traces": Plan(traces, ("metrics.json",)),
+    "named_heads/named_heads": Plan(named_heads, ("metrics.json",)),
     "language/layers": Plan(layers, ("layers.csv",)),
     "language/graphs": Plan(language_graphs, ("heads.csv", "ablations.csv", "metrics.json")),
 }

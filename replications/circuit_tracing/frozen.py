@@ -11,6 +11,7 @@ batch of targets is followed down the layers in one sweep (graph.py). Models wit
 Llama, and the small transformer of `common.toys`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -93,9 +94,18 @@ class FrozenPass:
         self, embeddings: Float[Tensor, "pos d_model"], writes: Float[Tensor, "layer pos d_model"]
     ) -> tuple[Float[Tensor, "layer pos d_model"], Float[Tensor, "pos d_model"]]:
         """What each MLP and the unembedding read, given embeddings and MLP outputs; zeros for both give the biases."""
-        x, read = embeddings, []
-        for layer in range(self.n_layers):
-            x = x + self.attend(layer, x) + self.bias_attn[layer]
-            read.append(self.norm(x, self.gain_mlp[layer], self.scale_mlp[layer]) + self.bias_mlp[layer])
-            x = x + writes[layer]
+        read, x = [], embeddings
+        for layer, (_, mid) in enumerate(self.walk(embeddings, writes)):
+            read.append(self.norm(mid, self.gain_mlp[layer], self.scale_mlp[layer]) + self.bias_mlp[layer])
+            x = mid + writes[layer]
         return torch.stack(read), self.norm(x, self.gain_final, self.scale_final) + self.bias_final
+
+    def walk(
+        self, embeddings: Float[Tensor, "pos d_model"], writes: Float[Tensor, "layer pos d_model"]
+    ) -> Iterator[tuple[Float[Tensor, "pos d_model"], Float[Tensor, "pos d_model"]]]:
+        """Of each layer the stream before attention and before the MLP, given embeddings and MLP outputs."""
+        x = embeddings
+        for layer in range(self.n_layers):
+            mid = x + self.attend(layer, x) + self.bias_attn[layer]
+            yield x, mid
+            x = mid + writes[layer]

@@ -19,15 +19,24 @@ def carried(frozen: FrozenPass, vector: Float[Tensor, " d_model"]) -> Float[Tens
 
     Summed, with what embedding, MLPs and biases write there themselves, it is the reading: a test.
     """
-    reader = frozen.back_norm(vector, frozen.gain_final, frozen.scale_final[-1])
-    x, parts = frozen.embeddings, []
-    for layer in range(frozen.n_layers):
+    reader, parts = frozen.back_norm(vector, frozen.gain_final, frozen.scale_final[-1]), []
+    for layer, (x, _) in enumerate(frozen.walk(frozen.embeddings, frozen.mlp_out)):
         read = frozen.norm(x, frozen.gain_attn[layer], frozen.scale_attn[layer])
         out = frozen.W_O[layer] @ reader
         values = einsum(read, frozen.W_V[layer], out, "pos d, head d e, head e -> head pos")
         parts.append(frozen.patterns[layer][:, -1] * values)
-        x = x + frozen.attend(layer, x) + frozen.bias_attn[layer] + frozen.mlp_out[layer]
     return torch.stack(parts)
+
+
+@torch.no_grad()
+def written_at_end(frozen: FrozenPass) -> Float[Tensor, "layer head"]:
+    """Length of what each head writes at the last position, without biases, whoever reads it."""
+    found = []
+    for layer, (x, _) in enumerate(frozen.walk(frozen.embeddings, frozen.mlp_out)):
+        mixed = frozen.patterns[layer][:, -1] @ frozen.norm(x, frozen.gain_attn[layer], frozen.scale_attn[layer])
+        z = einsum(mixed, frozen.W_V[layer], "head d, head d e -> head e")
+        found.append(einsum(z, frozen.W_O[layer], "head e, head e d -> head d").norm(dim=-1))
+    return torch.stack(found)
 
 
 def strongest_heads(

@@ -14,7 +14,7 @@ and completeness leaves out nodes that have no inputs by nature, embeddings and 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 NODE_SHARE, EDGE_SHARE = 0.8, 0.98
@@ -40,6 +40,30 @@ def normalised(adjacency: Matrix) -> Matrix:
     return found
 
 
+class Inputs(NamedTuple):
+    """The nodes that have inputs, and the shares of these: of a large graph, a small part of the matrix."""
+
+    nodes: Int[Tensor, " target"]
+    shares: Float[Tensor, "target node"]
+
+    @classmethod
+    def of(cls, adjacency: Matrix) -> "Inputs":
+        total = torch.linalg.vector_norm(adjacency, ord=1, dim=1)
+        nodes = (total > 0).nonzero()[:, 0]
+        return cls(nodes, adjacency[nodes].abs() / total[nodes, None].clamp(min=TINY))
+
+    def influence(self, weights: Weights) -> Weights:
+        """weights (M + M^2 + ...), as `influence` of the whole matrix."""
+        now = weights[self.nodes] @ self.shares
+        total = torch.zeros_like(now)
+        for _ in range(len(now)):
+            if not bool(now.any()):
+                break
+            total = total + now
+            now = now[self.nodes] @ self.shares
+        return total
+
+
 def influence(matrix: Matrix, weights: Float[Tensor, "*n node"]) -> Float[Tensor, "*n node"]:
     """weights (M + M^2 + ...) for the matrix of an acyclic graph."""
     now = weights @ matrix
@@ -54,7 +78,7 @@ def influence(matrix: Matrix, weights: Float[Tensor, "*n node"]) -> Float[Tensor
 
 def node_influence(adjacency: Matrix, weights: Weights) -> Weights:
     """Influence of each node on the weighted logits."""
-    return influence(normalised(adjacency), weights)
+    return Inputs.of(adjacency).influence(weights)
 
 
 def all_influences(adjacency: Matrix) -> Matrix:
@@ -117,10 +141,10 @@ class Scores(NamedTuple):
 
 def scores(adjacency: Matrix, weights: Weights, at: Layout) -> Scores:
     """Completeness and replacement score."""
-    matrix = normalised(adjacency)
-    own = influence(matrix, weights)
-    asked = (own + weights) * (matrix.sum(1) > 0)
-    explained = 1 - matrix[:, at.errors : at.embeddings].sum(1)
+    inputs = Inputs.of(adjacency)
+    own = inputs.influence(weights)
+    asked = (own + weights)[inputs.nodes]
+    explained = 1 - inputs.shares[:, at.errors : at.embeddings].sum(1)
     tokens, errors = own[at.embeddings : at.logits].sum(), own[at.errors : at.embeddings].sum()
     complete = (explained * asked).sum() / asked.sum().clamp(min=TINY)
     return Scores(float(complete), float(tokens / (tokens + errors).clamp(min=TINY)))

@@ -26,15 +26,16 @@ from common.saes.harvest import Windows, windows
 from common.saes.sae import Sae
 from replications.circuit_tracing.export import Described, view
 from replications.circuit_tracing.graph import attribute
-from replications.circuit_tracing.heads import strongest_heads
+from replications.circuit_tracing.heads import carried, strongest_heads, written_at_end
 from replications.circuit_tracing.influence import Layout, scores
-from replications.circuit_tracing.language_ablations import ablations
+from replications.circuit_tracing.language_ablations import ablate, ablations
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_train import load_transcoders
 from replications.circuit_tracing.settings import Language
 
 CONTEXTS, BEFORE, AFTER = 4, 8, 3
 HEADS = 8  # of each logit
+DRAWN = 300  # features ablated one by one, but no more than get incoming edges
 AGREEMENT = "share of positions at which the replacement model's likeliest token is the model's"
 DIVERGENCE = "KL of the replacement model's next-token distribution from the model's"
 
@@ -51,6 +52,8 @@ class LanguageFiles(Files):
     """numbers of each graph"""
     heads: Path
     """heads that carry most to each logit of a graph"""
+    carried: Path
+    """what every head carries to the likeliest token's logit, and how much it writes"""
     ablations: Path
     """features ablated one by one"""
     pages: list[Path]
@@ -70,7 +73,7 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
         sources, judging_split(run.seeds), tokenizer, settings.window, [settings.held_out_tokens] * 2, per_document=1
     )
     texts = activations(bridge, held, saes)
-    rows, views, heads, ablated = [], [], [], []
+    rows, views, heads, every, ablated = [], [], [], [], []
     metrics = replacement_metrics(bridge, held, saes)
     for name, tokens in prompts.items():
         graph = attribute(freeze_prompt(bridge, tokens), saes, most=settings.most)
@@ -93,7 +96,13 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
         for logit in graph.logit_tokens.tolist():
             found_heads = strongest_heads(graph.frozen, graph.frozen.W_U[:, logit] - middle, words, HEADS)
             heads += [{"prompt": name, "logit": words[logit], **one} for one in found_heads]
-        single, own = ablations(bridge, graph, run.seeds[0])
+        whole = carried(graph.frozen, graph.frozen.W_U[:, graph.logit_tokens[0]] - middle).sum(-1)
+        wrote = written_at_end(graph.frozen)
+        every += [
+            {"prompt": name, "layer": layer, "head": head, "carried": float(value), "wrote": float(wrote[layer, head])}
+            for (layer, head), value in np.ndenumerate(whole.numpy())
+        ]
+        single, own = ablations(graph, ablate(bridge, graph, min(DRAWN, settings.most), run.seeds[0]), run.seeds[0])
         ablated += [{"prompt": name, **one} for one in single]
         metrics |= {f"{key}_{name}": metric for key, metric in own.items()}
         for key in ("completeness", "replacement"):
@@ -105,6 +114,7 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
         write_json(tracer, made.tracer.model_dump(mode="json"))
     write_table(files.graphs, rows)
     write_table(files.heads, heads)
+    write_table(files.carried, every)
     write_table(files.ablations, ablated)
     write_metrics(files.metrics, metrics)
 

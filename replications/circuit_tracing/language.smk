@@ -6,7 +6,9 @@ MODEL_FIGURES = {
         "language": {
             "layers": "Transcoders by layer",
             "graphs": "Graphs of the language model",
-        }
+        },
+        "traces": {"traces": "Predictions and interventions, over prompts"},
+        "named_heads": {"named_heads": "Heads of a graph and of patching"},
     }
 }
 CORPORA = {
@@ -43,6 +45,7 @@ use rule step as language with:
         metrics=f"{MODEL}/language/metrics.json",
         graphs=f"{MODEL}/language/graphs.csv",
         heads=f"{MODEL}/language/heads.csv",
+        carried=f"{MODEL}/language/carried.csv",
         ablations=f"{MODEL}/language/ablations.csv",
         pages=[
             report(
@@ -64,9 +67,63 @@ use rule step as language with:
         **STEP("language", config["language"]),
 
 
+use rule step as language_heads with:
+    input:
+        carried=rules.language.output.carried,
+        ioi="<all_results>/ioi_circuit/{model}/path_patching/heads.csv",
+        induction="<all_results>/induction_heads/{model}/scores/roles.json",
+    output:
+        metrics=f"{MODEL}/named_heads/metrics.json",
+    log:
+        "<logs>/{model}/language_heads.log",
+    params:
+        **STEP("language_heads", run=False),
+
+
+use rule step as language_untrained with:
+    input:
+        **CORPORA,
+        manifest="<models>/{model}/manifest.json",
+        transcoders=rules.language_train.output.transcoders,
+    output:
+        untrained=f"{MODEL}/transcoders/untrained.safetensors",
+        table=f"{MODEL}/traces/layers.csv",
+    log:
+        "<logs>/{model}/language_untrained.log",
+    resources:
+        **ON_GPU,
+        mem_mb=6000,
+        runtime=60,
+    params:
+        **STEP(
+            "language_untrained",
+            {key: config[key] for key in ("language", "traces")},
+        ),
+
+
+use rule step as language_traces with:
+    input:
+        **CORPORA,
+        manifest="<models>/{model}/manifest.json",
+        transcoders=rules.language_train.output.transcoders,
+        untrained=rules.language_untrained.output.untrained,
+    output:
+        metrics=f"{MODEL}/traces/metrics.json",
+        prompts=f"{MODEL}/traces/prompts.csv",
+    log:
+        "<logs>/{model}/language_traces.log",
+    resources:
+        mem_mb=8000,
+        runtime=90,
+    params:
+        **STEP("language_traces", config["traces"]),
+
+
 use rule step as draw_language with:
     input:
         rules.language.output,
+        rules.language_traces.output,
+        rules.language_heads.output,
         captions=captions(CAPTIONS, MODEL_FIGURES),
     output:
         **figure_files(MODEL, MODEL_FIGURES, "Circuit tracing", model="{model}"),

@@ -6,19 +6,18 @@ Ranks are compared over features drawn at random from all that are active; those
 them, and ablated together, as are as many that write about as much in the same layers.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.core.metrics import Estimate, Metric, Uncertainty
+from common.core.metrics import Metric, Uncertainty
 from common.core.statistics import from_draws, with_control, without_interval
 from replications.circuit_tracing.graph import Graph
 from replications.circuit_tracing.influence import node_influence
-from replications.circuit_tracing.interventions import matched, spearman
+from replications.circuit_tracing.interventions import matched, spearman, written
 from replications.circuit_tracing.middle import strongest
 
 if TYPE_CHECKING:
@@ -26,63 +25,91 @@ if TYPE_CHECKING:
 
 BATCH = 32
 TOGETHER = 10  # features ablated at once
-DRAWN = 300  # features ablated one by one
-RESAMPLES = 2000  # of them
+RESAMPLES = 2000  # of the drawn features
 RHO = "Spearman of {} and |change of the likeliest token's logit| over drawn features, bootstrap over features"
 FALL = "fall of the likeliest token's logit less the mean logit, without {} features"
-Edit = Int[Tensor, " feature"]
+Edit = Int[Tensor, " _"]
 
 
 @torch.no_grad()
 def answers(bridge: "TransformerBridge", graph: Graph, edits: list[Edit]) -> Float[Tensor, " edit"]:
     """The likeliest token's logit less the mean logit, without the features of each edit."""
-    features, frozen = graph.features, graph.frozen
-    places = {layer: (which.tolist(), rows) for layer, (which, rows) in enumerate(features.writers)}
-    target, found = int(graph.logit_tokens[0]), []
+    frozen, target, found = graph.frozen, int(graph.logit_tokens[0]), []
+    last = ("unembed.hook_in", lambda value, hook: value[:, -1:])
     for start in range(0, len(edits), BATCH):
         part = edits[start : start + BATCH]
-        hooks: list[tuple[str, Callable[..., Tensor]]] = []
-        for layer, (which, rows) in places.items():
-            taken = torch.zeros(len(part), *frozen.embeddings.shape)
-            for at, edit in enumerate(part):
-                for one in (one for one in edit.tolist() if int(features.layer[one]) == layer):
-                    taken[at, features.pos[one]] += rows[which.index(one)] * features.activation[one]
-            if bool(taken.any()):
-                hooks.append((f"blocks.{layer}.hook_mlp_out", lambda value, hook, taken=taken: value - taken))
-        logits = bridge.run_with_hooks(frozen.tokens.expand(len(part), -1), fwd_hooks=hooks)[:, -1]
+        taken = torch.stack([written(graph.features, edit, frozen.mlp_out) for edit in part], 1)
+        hooks = [
+            (f"blocks.{layer}.hook_mlp_out", lambda value, hook, own=own: value - own)
+            for layer, own in enumerate(taken)
+            if bool(own.any())
+        ]
+        logits = bridge.run_with_hooks(frozen.tokens.expand(len(part), -1), fwd_hooks=[*hooks, last])[:, -1]
         found.append(logits[:, target] - logits.mean(1))
     return torch.cat(found)
 
 
-def ablations(bridge: "TransformerBridge", graph: Graph, seed: int) -> tuple[list[dict[str, Any]], dict[str, Metric]]:
-    """One row a feature, `DRAWN` drawn and as many of highest influence as are ablated together; and the metrics.
+class Ablated(NamedTuple):
+    """What single features do, `drawn` ones and those of highest influence, and what some do together, in logits."""
 
-    `agreement` beside that of what features write; `fall`, how far the answer falls without the most influential
-    features, and `fall_matched`, without matched ones (numbers of one prompt, so without an interval).
-    """
+    feature: Int[Tensor, " n"]
+    drawn: Bool[Tensor, " n"]
+    influence: Float[Tensor, " n"]
+    write_norm: Float[Tensor, " n"]
+    direct: Float[Tensor, " n"]
+    """size of the edge into the likeliest token's logit, without any path through other features"""
+    change: Float[Tensor, " n"]
+    """fall of the likeliest token's logit without the feature"""
+    fall: float
+    """without the most influential ones"""
+    fall_matched: float
+    """without as many that write about as much in the same layers"""
+
+    def ranks(self, name: str) -> float:
+        """Spearman over the drawn features of a prediction and the size of the change."""
+        predicted, size = (one[self.drawn].numpy()[None] for one in (getattr(self, name), self.change.abs()))
+        return spearman(predicted, size)[0]
+
+
+def ablate(bridge: "TransformerBridge", graph: Graph, drawn: int, seed: int) -> Ablated:
+    """Ablates `drawn` features drawn at random, and those of highest influence, one by one and together."""
     influence = node_influence(graph.adjacency, graph.logit_weights())[: graph.n_features]
-    wrote = graph.features.write_norm()
     top = strongest(graph, influence, TOGETHER)
-    drawn = torch.randperm(graph.n_features, generator=torch.Generator().manual_seed(seed))[:DRAWN]
-    single = torch.cat([drawn, top])
+    some = torch.randperm(graph.n_features, generator=torch.Generator().manual_seed(seed))[:drawn]
+    single = torch.cat([some, top])
     sets = [torch.tensor([], dtype=torch.long), top, matched(graph.features, top)]
     whole = answers(bridge, graph, [*sets, *single[:, None]])
-    clean, change = whole[0], whole[0] - whole[3:]
+    fall, fall_matched = (whole[0] - whole[1:3]).tolist()
+    return Ablated(
+        single, torch.arange(len(single)) < len(some), influence[single], graph.features.write_norm()[single],
+        graph.adjacency[graph.first_logit, single].abs(), whole[0] - whole[3:], fall, fall_matched,
+    )  # fmt: skip
+
+
+def ablations(graph: Graph, found: Ablated, seed: int) -> tuple[list[dict[str, Any]], dict[str, Metric]]:
+    """One row a feature, and the metrics of one prompt, where features are the sample.
+
+    `agreement` beside that of what features write; `fall` and `fall_matched`, numbers of one prompt, so without an
+    interval.
+    """
+    features = graph.features
     rows = [
         {
-            "layer": int(graph.features.layer[one]), "pos": int(graph.features.pos[one]),
-            "latent": int(graph.features.latent[one]), "influence": float(influence[one]),
-            "write_norm": float(wrote[one]), "change": float(change[at]), "drawn": at < len(drawn),
+            "layer": int(features.layer[one]), "pos": int(features.pos[one]), "latent": int(features.latent[one]),
+            "influence": float(found.influence[at]), "write_norm": float(found.write_norm[at]),
+            "change": float(found.change[at]), "drawn": bool(found.drawn[at]),
         }
-        for at, one in enumerate(single.tolist())
+        for at, one in enumerate(found.feature.tolist())
     ]  # fmt: skip
-    size = change[: len(drawn)].abs().numpy()
-    names = {"fall": f"the {TOGETHER} most influential", "fall_matched": f"{TOGETHER} that write about as much"}
     falls = {
-        name: without_interval(float(clean - whole[at]), 1, "logits", FALL.format(names[name]))
-        for at, name in ((1, "fall"), (2, "fall_matched"))
+        "fall": (found.fall, f"the {TOGETHER} most influential"),
+        "fall_matched": (found.fall_matched, f"{TOGETHER} that write about as much"),
     }
-    return rows, {"agreement": ranks(influence[drawn].numpy(), wrote[drawn].numpy(), size, seed), **falls}
+    metrics = {name: without_interval(value, 1, "logits", FALL.format(of)) for name, (value, of) in falls.items()}
+    influence, wrote, size = (
+        one[found.drawn].numpy() for one in (found.influence, found.write_norm, found.change.abs())
+    )
+    return rows, {"agreement": ranks(influence, wrote, size, seed), **metrics}
 
 
 def ranks(
@@ -99,4 +126,4 @@ def ranks(
         found.append((draws, from_draws(value, draws, n=count, unit="rho", formula=formula, uncertainty=of)))
     (draws, effect), (others, control) = found
     apart = from_draws(effect.value - control.value, draws - others, n=count, unit="rho", formula="", uncertainty=of)
-    return with_control(effect, "write_norm", control, Estimate(**apart.model_dump(include=set(Estimate.model_fields))))
+    return with_control(effect, "write_norm", control, apart)

@@ -76,9 +76,7 @@ def language_train(files: LanguageTrainFiles, settings: Language, run: RunInfo) 
     data = f"{folder.name} {text.tokens.sum()}"
     done = train_saes(recipes, batches, settings.training, checkpoint, data=data, device=run.device)
     found = [one.sae.to("cpu").folded(to_unit[at], out_unit[at]) for at, one in enumerate(done) if one.sae is not None]
-    tensors = {name: torch.stack([getattr(sae, name) for sae in found]).contiguous() for name in TENSORS}
-    with atomic(files.transcoders) as temporary:
-        save_file(tensors, temporary, {"model": folder.name})
+    save_transcoders(files.transcoders, found, folder.name)
     held = windows(
         sources, judging_split(run.seeds), tokenizer, settings.window, [settings.held_out_tokens] * 2, per_document=1
     )
@@ -107,7 +105,7 @@ def reader(bridge: "object", text: Windows, size: int, device: str) -> Callable[
 
 
 @torch.no_grad()
-def judged(saes: list[Sae], passage: Callable[[int], Chunk], text: Windows, size: int) -> list[dict[str, float]]:
+def judged(saes: list[Sae], passage: Callable[[int], Chunk], text: Windows, size: int) -> list[dict[str, int | float]]:
     """One row a layer."""
     chunks = [passage(number) for number in range(-(-len(text.tokens) // size))]
     rows = []
@@ -117,6 +115,13 @@ def judged(saes: list[Sae], passage: Callable[[int], Chunk], text: Windows, size
         live = float((latents > 0).any(0).float().mean())
         rows.append({"layer": layer, "fvu": fvu(y, sae.decode(latents)), "l0": l0(latents), "live": live})
     return rows
+
+
+def save_transcoders(path: Path, saes: list[Sae], model: str) -> None:
+    """Writes all layers into one file, with the name of the model they belong to."""
+    tensors = {name: torch.stack([getattr(sae, name) for sae in saes]).contiguous() for name in TENSORS}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, {"model": model})
 
 
 def load_transcoders(path: Path, model: str, layers: int, d_model: int) -> list[Sae]:

@@ -130,7 +130,9 @@ if config["language"]:
         model=config["models"],
     )
     TRACED_METRICS = expand(
-        f"{MODEL}/language/metrics.json", model=config["models"]
+        f"{MODEL}/{{part}}/metrics.json",
+        model=config["models"],
+        part=parts(MODEL_FIGURES),
     )
 
 

@@ -81,10 +81,24 @@ class Language(Strict):
     prompts: dict[str, Annotated[str, Field(min_length=1)]] = Field(description="prompts of the graphs, by name")
 
 
+class Traces(Strict):
+    """Graphs of many prompts of the language model (language_traces.py)."""
+
+    fitted_passages: Annotated[int, Field(ge=1)] = Field(
+        description="passages of `language.chunk` windows on which decoders of untrained encoders are fitted"
+    )
+    prompts: Annotated[int, Field(ge=2, multiple_of=2)] = Field(description="prompts, half from each corpus")
+    length: Annotated[int, Field(ge=4)] = Field(description="tokens of a prompt")
+    sure: Share = Field(description="least probability of the likeliest next token")
+    most: Annotated[int, Field(ge=8)] = Field(description="features of a graph that get incoming edges")
+    drawn: Annotated[int, Field(ge=8)] = Field(description="features that are ablated one by one")
+
+
 class Settings(Strict):
-    """All parts; `language` is null where no language model is traced."""
+    """All parts; `language` and `traces` are null where no language model is traced."""
 
     toy: Toy
     measures: Measures
     planted: Planted
     language: Language | None
+    traces: Traces | None

@@ -20,7 +20,7 @@ from common.saes.recipe import Training
 from replications.circuit_tracing import language as language_module
 from replications.circuit_tracing.graph import attribute
 from replications.circuit_tracing.language import LanguageFiles, language, prompt_tokens
-from replications.circuit_tracing.language_ablations import ablations
+from replications.circuit_tracing.language_ablations import ablate, ablations
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_train import load_transcoders
 from replications.circuit_tracing.settings import Language
@@ -53,18 +53,15 @@ def files(manifest, tmp_path) -> LanguageFiles:
     out["tracers"] = [path.with_suffix(".json") for path in out["pages"]]
     return LanguageFiles(
         manifest=manifest, docs=tmp_path, chat=tmp_path, table=tmp_path / "layers.csv", graphs=tmp_path / "graphs.csv",
-        heads=tmp_path / "heads.csv", ablations=tmp_path / "ablations.csv", metrics=tmp_path / "metrics.json",
-        template=ROOT / "replications/circuit_tracing/viewer.html",
+        heads=tmp_path / "heads.csv", carried=tmp_path / "carried.csv", ablations=tmp_path / "ablations.csv",
+        metrics=tmp_path / "metrics.json", template=ROOT / "replications/circuit_tracing/viewer.html",
         transcoders=transcoders(tmp_path / "transcoders.safetensors", manifest.parent.name), **out,
     )  # fmt: skip
 
 
 def written(files: LanguageFiles) -> list[Path]:
-    return [
-        path
-        for path in [*files.pages, *files.tracers, files.graphs, files.heads, files.ablations, files.metrics]
-        if path.exists()
-    ]
+    tables = [files.graphs, files.heads, files.carried, files.ablations, files.metrics]
+    return [path for path in [*files.pages, *files.tracers, *tables] if path.exists()]
 
 
 @pytest.fixture
@@ -82,7 +79,8 @@ def test_ablations_are_those_of_a_hook_that_takes_one_feature_off(manifest, file
     bridge = load_model(manifest.parent)
     saes = load_transcoders(files.transcoders, manifest.parent.name, LAYERS, WIDTH)
     graph = attribute(freeze_prompt(bridge, prompt_tokens(load_tokenizer(manifest.parent), "x", GOOD, CONTEXT)), saes)
-    rows, numbers = ablations(bridge, graph, 0)
+    found = ablate(bridge, graph, 300, 0)
+    rows, numbers = ablations(graph, found, 0)
     assert len(rows) > 30
     assert sum(not row["drawn"] for row in rows) == 10
     assert max(abs(row["change"]) for row in rows) > 1e-3, "ablations do something"
@@ -109,11 +107,15 @@ def test_ablations_are_those_of_a_hook_that_takes_one_feature_off(manifest, file
         agreement.value - agreement.control("write_norm").value
     )
     assert numbers["fall"].value != numbers["fall_matched"].value
+    assert found.ranks("influence") == pytest.approx(expected)
+    literal = [graph.adjacency[graph.first_logit, one].abs().item() for one in found.feature[found.drawn]]
+    expected = spearmanr(literal, [abs(row["change"]) for row in drawn]).statistic
+    assert found.ranks("direct") == pytest.approx(expected)
 
 
 def test_good_input_writes_every_file(files, few_texts):
     language(files, SETTINGS, RUN)
-    assert len(written(files)) == 8
+    assert len(written(files)) == 9
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,59 @@
+"""Step: for every transcoder of a language model, one that nobody trained: random encoder rows with the threshold that
+gives the same L0, and the decoder that reconstructs best from them (dictionaries.py). The controls of its graphs.
+
+Decoders are fitted on passages that the transcoders were trained on, too, position 0 left out.
+"""
+
+from pathlib import Path
+
+import torch
+
+from common.core.settings import Strict
+from common.core.step import Files, RunInfo, run_step, track
+from common.core.tables import write_table
+from common.data.corpora import judging_split
+from common.data.models import fast_dtype, load_model, load_tokenizer
+from common.saes.harvest import windows
+from replications.circuit_tracing.dictionaries import untrained
+from replications.circuit_tracing.language_train import judged, load_transcoders, reader, save_transcoders
+from replications.circuit_tracing.settings import Language, Traces
+
+
+class Fitted(Strict):
+    """The text and sizes of the transcoders, and how much of the text decoders are fitted on."""
+
+    language: Language
+    traces: Traces
+
+
+class LanguageUntrainedFiles(Files):
+    manifest: Path
+    docs: Path
+    chat: Path
+    transcoders: Path
+    untrained: Path
+    table: Path
+    """FVU, L0 and live share by layer, on held-out text"""
+
+
+@torch.no_grad()
+def language_untrained(files: LanguageUntrainedFiles, settings: Fitted, run: RunInfo) -> None:
+    """Fits all layers, and judges them as the trained ones were."""
+    folder, own = files.manifest.parent, settings.language
+    bridge, tokenizer = load_model(folder, device=run.device, dtype=fast_dtype()), load_tokenizer(folder)
+    trained = load_transcoders(files.transcoders, folder.name, bridge.cfg.n_layers, bridge.cfg.d_model)
+    sources = [files.docs.parent, files.chat.parent]
+    text = windows(sources, "train", tokenizer, own.window, [own.docs_tokens, own.chat_tokens])
+    passage = reader(bridge, text, own.chunk, run.device)
+    kept = [[[one.bfloat16() for one in part] for part in passage(at)] for at in range(settings.traces.fitted_passages)]
+    found = []
+    for layer, sae in enumerate(track(trained, "layers")):
+        x, y = (torch.cat([passages[part][layer] for passages in kept]).float().cpu() for part in (0, 1))
+        found.append(untrained(sae, x, y, own.k, run.seeds[0] * len(trained) + layer))
+    save_transcoders(files.untrained, found, folder.name)
+    held = windows(sources, judging_split(run.seeds), tokenizer, own.window, [own.held_out_tokens] * 2, per_document=1)
+    write_table(files.table, judged(found, reader(bridge, held, own.chunk, run.device), held, own.chunk))
+
+
+if __name__ == "__main__":
+    run_step(language_untrained)
