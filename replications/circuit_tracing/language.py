@@ -1,9 +1,4 @@
-"""Step: attribution graphs of a language model on single prompts, and how well the replacement model stands for it.
-
-The replacement model is the model with every MLP's output, but at position 0, replaced by its transcoder's prediction
-(Ameisen et al. 2025: the same top token on 50 % of filtered prompts). Control: the transcoder's bias alone, which is
-about the mean output.
-"""
+"""Step: attribution graphs of a language model on single prompts, as pages, JSON and tables."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +11,7 @@ from torch import Tensor
 from common.core.errors import UserError
 from common.core.files import write_json, write_text
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import over_clusters, without_interval
+from common.core.statistics import without_interval
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.corpora import judging_split
@@ -36,8 +31,6 @@ from replications.circuit_tracing.settings import Language
 CONTEXTS, BEFORE, AFTER = 4, 8, 3
 HEADS = 8  # of each logit
 DRAWN = 300  # features ablated one by one, but no more than get incoming edges
-AGREEMENT = "share of positions at which the replacement model's likeliest token is the model's"
-DIVERGENCE = "KL of the replacement model's next-token distribution from the model's"
 
 
 class LanguageFiles(Files):
@@ -74,7 +67,7 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
     )
     texts = activations(bridge, held, saes)
     rows, views, heads, every, ablated = [], [], [], [], []
-    metrics = replacement_metrics(bridge, held, saes)
+    metrics: dict[str, Metric] = {}
     for name, tokens in prompts.items():
         graph = attribute(freeze_prompt(bridge, tokens), saes, most=settings.most)
         describe = describer(graph.features.layer, graph.features.latent, texts, held, words)
@@ -133,53 +126,6 @@ def prompt_tokens(tokenizer: "object", name: str, prompt: str, most: int) -> Int
             "(language.prompts in config.yaml)"
         )
     return torch.tensor(found)
-
-
-def replaced(bridge: "object", tokens: Tensor, real: Tensor, make: Callable[[int, Tensor], Tensor]) -> Tensor:
-    """Logits with the output of every MLP, but at position 0, replaced by what `make` gives for its input."""
-    seen: dict[int, Tensor] = {}
-    hooks: list[tuple[str, Callable[..., Tensor | None]]] = []
-    for layer in range(bridge.cfg.n_layers):  # type: ignore[attr-defined]
-
-        def keep(value: Tensor, hook: object, layer: int = layer) -> None:
-            seen[layer] = value
-
-        def put(value: Tensor, hook: object, layer: int = layer) -> Tensor:
-            return torch.cat([value[:, :1], make(layer, seen[layer][:, 1:])], dim=1)
-
-        hooks += [(f"blocks.{layer}.mlp.hook_in", keep), (f"blocks.{layer}.hook_mlp_out", put)]
-    found: Tensor = bridge.run_with_hooks(tokens, attention_mask=real.long(), fwd_hooks=hooks)  # type: ignore[attr-defined]
-    return found
-
-
-def replacement_metrics(bridge: "object", text: Windows, saes: list[Sae]) -> dict[str, Metric]:
-    """Top-1 agreement and KL over documents, beside the biases alone."""
-    values: dict[str, list[Tensor]] = {}
-    for row in range(len(text.tokens)):
-        tokens, real = text.tokens[row : row + 1], text.real[row : row + 1]
-        tokens, real = tokens[:, real[0]], real[:, real[0]]
-        clean = bridge(tokens)[0, 1:].log_softmax(-1)  # type: ignore[operator]
-        ways: dict[str, Callable[[int, Tensor], Tensor]] = {
-            "transcoders": lambda layer, x: saes[layer].reconstruct(x),
-            "biases": lambda layer, x: saes[layer].b_dec.expand_as(x),
-        }
-        for name, way in ways.items():
-            other = replaced(bridge, tokens, real, way)[0, 1:].log_softmax(-1)
-            values.setdefault(f"same_{name}", []).append((clean.argmax(-1) == other.argmax(-1)).float())
-            values.setdefault(f"kl_{name}", []).append((clean.exp() * (clean - other)).sum(-1))
-    sizes = [len(one) for one in values["same_biases"]]
-    documents = np.repeat(text.document.numpy(), sizes)
-    flat = {name: torch.cat(found).double().numpy() for name, found in values.items()}
-    return {
-        "top1_agreement": over_clusters(
-            flat["same_transcoders"], documents, unit="share", formula=AGREEMENT, cluster="documents",
-            controls={"biases": flat["same_biases"]},
-        ),
-        "kl": over_clusters(
-            flat["kl_transcoders"], documents, unit="nats", formula=DIVERGENCE, cluster="documents",
-            controls={"biases": flat["kl_biases"]},
-        ),
-    }  # fmt: skip
 
 
 def activations(bridge: "object", text: Windows, saes: list[Sae]) -> list[Tensor]:

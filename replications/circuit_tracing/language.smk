@@ -1,5 +1,6 @@
 # Circuit tracing: a transcoder for each MLP of a language model, and graphs of prompts; included by rules.smk.
 MODEL = "<results>/{model}"
+TRACED = {key: config[key] for key in ("language", "traces")}
 PROMPTS = list(config["language"]["prompts"])
 MODEL_FIGURES = {
     "Language model": {
@@ -95,10 +96,7 @@ use rule step as language_untrained with:
         mem_mb=6000,
         runtime=60,
     params:
-        **STEP(
-            "language_untrained",
-            {key: config[key] for key in ("language", "traces")},
-        ),
+        **STEP("language_untrained", TRACED),
 
 
 use rule step as language_traces with:
@@ -116,7 +114,7 @@ use rule step as language_traces with:
         mem_mb=8000,
         runtime=90,
     params:
-        **STEP("language_traces", config["traces"]),
+        **STEP("language_traces", TRACED),
 
 
 use rule step as draw_language with:

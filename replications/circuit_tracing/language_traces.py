@@ -4,7 +4,8 @@ Ameisen et al. 2025 ("Validating the replacement model") compare influence with 
 Prompts here are the first tokens of held-out documents, half from each corpus, after which the model is sure of the
 next token. On each, one graph is made with the transcoders and one with untrained encoders (language_untrained.py), and
 features are ablated in the model itself (language_ablations.py). Controls beside untrained encoders: the norm of what a
-feature writes, and its direct edge into the logit, for which no graph is needed.
+feature writes, and its direct edge into the logit, for which no graph is needed. How well the replacement model stands
+for the model (replacement.py) is measured on held-out documents beside.
 """
 
 from collections.abc import Iterator
@@ -30,7 +31,8 @@ from replications.circuit_tracing.influence import Layout, scores
 from replications.circuit_tracing.language_ablations import TOGETHER, ablate
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_train import load_transcoders
-from replications.circuit_tracing.settings import Traces
+from replications.circuit_tracing.replacement import replacement_metrics
+from replications.circuit_tracing.settings import Traced, Traces
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -52,24 +54,21 @@ class LanguageTracesFiles(Files):
 
 
 @torch.no_grad()
-def language_traces(files: LanguageTracesFiles, settings: Traces, run: RunInfo) -> None:
+def language_traces(files: LanguageTracesFiles, settings: Traced, run: RunInfo) -> None:
     """Writes the table and the metrics."""
-    folder = files.manifest.parent
+    folder, own = files.manifest.parent, settings.traces
     bridge, tokenizer = load_model(folder), load_tokenizer(folder)
     paths = dict(zip(KINDS, (files.transcoders, files.untrained), strict=True))
     shape = (bridge.cfg.n_layers, bridge.cfg.d_model)
     dictionaries = {kind: load_transcoders(path, folder.name, *shape) for kind, path in paths.items()}
-    chosen = [
-        prompt
-        for source in (files.docs.parent, files.chat.parent)
-        for prompt in sure_prompts(bridge, tokenizer, source, settings, run.seeds)
-    ]
+    sources = [files.docs.parent, files.chat.parent]
+    chosen = [prompt for source in sources for prompt in sure_prompts(bridge, tokenizer, source, own, run.seeds)]
     rows = []
     for number, tokens in enumerate(track(chosen, "prompts")):
         frozen = freeze_prompt(bridge, tokens)
         for kind in KINDS:
-            graph = attribute(frozen, dictionaries[kind], most=settings.most)
-            found = ablate(bridge, graph, settings.drawn, run.seeds[0])
+            graph = attribute(frozen, dictionaries[kind], most=own.most)
+            found = ablate(bridge, graph, own.drawn, run.seeds[0])
             layout = Layout(graph.n_features, graph.first_embedding, graph.first_logit)
             rows.append({
                 "prompt": number, "kind": kind, "top": repr(tokenizer.decode([int(graph.logit_tokens[0])])),
@@ -80,7 +79,9 @@ def language_traces(files: LanguageTracesFiles, settings: Traces, run: RunInfo) 
             })  # fmt: skip
     table = pd.DataFrame(rows)
     write_table(files.prompts, table)
-    write_metrics(files.metrics, measure(table))
+    sizes = (settings.language.window, [settings.language.held_out_tokens] * 2)
+    held = windows(sources, judging_split(run.seeds), tokenizer, *sizes, per_document=1)
+    write_metrics(files.metrics, measure(table) | replacement_metrics(bridge, held, *dictionaries.values()))
 
 
 def sure_prompts(

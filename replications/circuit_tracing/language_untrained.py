@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from common.core.settings import Strict
 from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
 from common.data.corpora import judging_split
@@ -16,14 +15,7 @@ from common.data.models import fast_dtype, load_model, load_tokenizer
 from common.saes.harvest import windows
 from replications.circuit_tracing.dictionaries import untrained
 from replications.circuit_tracing.language_train import judged, load_transcoders, reader, save_transcoders
-from replications.circuit_tracing.settings import Language, Traces
-
-
-class Fitted(Strict):
-    """The text and sizes of the transcoders, and how much of the text decoders are fitted on."""
-
-    language: Language
-    traces: Traces
+from replications.circuit_tracing.settings import Traced
 
 
 class LanguageUntrainedFiles(Files):
@@ -37,7 +29,7 @@ class LanguageUntrainedFiles(Files):
 
 
 @torch.no_grad()
-def language_untrained(files: LanguageUntrainedFiles, settings: Fitted, run: RunInfo) -> None:
+def language_untrained(files: LanguageUntrainedFiles, settings: Traced, run: RunInfo) -> None:
     """Fits all layers, and judges them as the trained ones were."""
     folder, own = files.manifest.parent, settings.language
     bridge, tokenizer = load_model(folder, device=run.device, dtype=fast_dtype()), load_tokenizer(folder)

@@ -118,18 +118,18 @@ use rule step as draw with:
         **STEP("figures", run=False),
 
 
-TRACED = []
-TRACED_METRICS = []
+GRAPHS = []
+GRAPH_METRICS = []
 
 if config["language"]:
 
     include: "language.smk"
 
-    TRACED = expand(
+    GRAPHS = expand(
         [*rules.draw_language.output, *rules.language.output.pages],
         model=config["models"],
     )
-    TRACED_METRICS = expand(
+    GRAPH_METRICS = expand(
         f"{MODEL}/{{part}}/metrics.json",
         model=config["models"],
         part=parts(MODEL_FIGURES),
@@ -140,10 +140,10 @@ rule figures:
     input:
         rules.draw.output,
         rules.page.output,
-        TRACED,
+        GRAPHS,
 
 
 rule metrics:
     input:
         expand(f"{TOY}/{{part}}/metrics.json", part=parts(FIGURES)),
-        TRACED_METRICS,
+        GRAPH_METRICS,

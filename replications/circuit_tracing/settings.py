@@ -94,6 +94,13 @@ class Traces(Strict):
     drawn: Annotated[int, Field(ge=8)] = Field(description="features that are ablated one by one")
 
 
+class Traced(Strict):
+    """Text and sizes of the transcoders, and the graphs of many prompts."""
+
+    language: Language
+    traces: Traces
+
+
 class Settings(Strict):
     """All parts; `language` and `traces` are null where no language model is traced."""
 

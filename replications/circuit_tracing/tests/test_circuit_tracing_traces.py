@@ -26,8 +26,8 @@ from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_heads import LanguageHeadsFiles, agreement, language_heads
 from replications.circuit_tracing.language_traces import LanguageTracesFiles, language_traces, sure_prompts
 from replications.circuit_tracing.language_train import TENSORS
-from replications.circuit_tracing.language_untrained import Fitted, LanguageUntrainedFiles, language_untrained
-from replications.circuit_tracing.settings import Language, Traces
+from replications.circuit_tracing.language_untrained import LanguageUntrainedFiles, language_untrained
+from replications.circuit_tracing.settings import Language, Traced, Traces
 from tests.fixtures.ioi_circuit_tiny import save_tiny_model
 
 LAYERS, WIDTH, FEATURES, K = 3, 32, 24, 4
@@ -37,6 +37,7 @@ LANGUAGE = Language(
     window=12, docs_tokens=100, chat_tokens=100, held_out_tokens=100, chunk=20, reuse=1, d_sae=FEATURES, k=K,
     training=Training(steps=1, batch=8, warmup=0, dead_after=100), most=16, prompts={"first": "Then"},
 )  # fmt: skip
+TRACED = Traced(language=LANGUAGE, traces=TRACES)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def untrained(manifest, texts, tmp_path) -> Path:
         manifest=manifest, docs=tmp_path, chat=tmp_path, transcoders=tmp_path / "trained.safetensors",
         untrained=tmp_path / "untrained.safetensors", table=tmp_path / "layers.csv",
     )  # fmt: skip
-    language_untrained(files, Fitted(language=LANGUAGE, traces=TRACES), RUN)
+    language_untrained(files, TRACED, RUN)
     return files.untrained
 
 
@@ -84,7 +85,7 @@ def test_every_prompt_is_traced_with_both_dictionaries(manifest, untrained, tmp_
         manifest=manifest, docs=tmp_path, chat=tmp_path, transcoders=tmp_path / "trained.safetensors",
         untrained=untrained, metrics=tmp_path / "metrics.json", prompts=tmp_path / "prompts.csv",
     )  # fmt: skip
-    language_traces(files, TRACES, RUN)
+    language_traces(files, TRACED, RUN)
     table, metrics = pd.read_csv(files.prompts), read_metrics(files.metrics)
     assert len(table) == 2 * TRACES.prompts
     trained = table[table["kind"] == "trained"]
@@ -95,6 +96,9 @@ def test_every_prompt_is_traced_with_both_dictionaries(manifest, untrained, tmp_
     assert rho.control("untrained").value == pytest.approx(
         table[table["kind"] == "untrained"]["influence"].mean(), abs=1e-5
     )
+    same = metrics["replacement_same"]
+    assert {one.name for one in same.controls} == {"untrained", "biases"}
+    assert 0 <= same.value <= 1 < metrics["replacement_kl"].value * 1e9
     assert metrics["fall"].control("activation_matched").value == pytest.approx(
         trained["fall_matched"].mean(), abs=1e-5
     )
