@@ -49,6 +49,24 @@ def answers(bridge: "TransformerBridge", graph: Graph, edits: list[Edit]) -> Flo
     return torch.cat(found)
 
 
+def gradient_estimate(bridge: "TransformerBridge", graph: Graph) -> Float[Tensor, " feature"]:
+    """First-order change of the likeliest token's logit less the mean logit without each feature, by one backward pass
+    through the model itself: attention and MLPs answer, too."""
+    features, tokens, target = graph.features, graph.frozen.tokens[None], int(graph.logit_tokens[0])
+    probes = [torch.zeros_like(one, requires_grad=True) for one in graph.frozen.mlp_out]
+    hooks = [
+        (f"blocks.{layer}.hook_mlp_out", lambda value, hook, probe=probe: value + probe)
+        for layer, probe in enumerate(probes)
+    ]
+    with torch.enable_grad():
+        last = bridge.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1]
+        gradient = torch.autograd.grad(last[target] - last.mean(), probes)
+    found = torch.zeros(len(features))
+    for layer, (which, rows) in enumerate(features.writers):
+        found[which] += (rows * gradient[layer][features.pos[which]]).sum(1)
+    return found * features.activation
+
+
 class Ablated(NamedTuple):
     """What single features do, `drawn` ones and those of highest influence, and what some do together, in logits."""
 
@@ -58,6 +76,8 @@ class Ablated(NamedTuple):
     write_norm: Float[Tensor, " n"]
     direct: Float[Tensor, " n"]
     """size of the edge into the likeliest token's logit, without any path through other features"""
+    gradient: Float[Tensor, " n"]
+    """size of the first-order estimate in the model itself"""
     change: Float[Tensor, " n"]
     """fall of the likeliest token's logit without the feature"""
     fall: float
@@ -82,7 +102,8 @@ def ablate(bridge: "TransformerBridge", graph: Graph, drawn: int, seed: int) -> 
     fall, fall_matched = (whole[0] - whole[1:3]).tolist()
     return Ablated(
         single, torch.arange(len(single)) < len(some), influence[single], graph.features.write_norm()[single],
-        graph.adjacency[graph.first_logit, single].abs(), whole[0] - whole[3:], fall, fall_matched,
+        graph.adjacency[graph.first_logit, single].abs(), gradient_estimate(bridge, graph)[single].abs(),
+        whole[0] - whole[3:], fall, fall_matched,
     )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ Ameisen et al. 2025 ("Validating the replacement model") compare influence with 
 Prompts here are the first tokens of held-out documents, half from each corpus, after which the model is sure of the
 next token. On each, one graph is made with the transcoders and one with untrained encoders (language_untrained.py), and
 features are ablated in the model itself (language_ablations.py). Controls beside untrained encoders: the norm of what a
-feature writes, and its direct edge into the logit, for which no graph is needed. How well the replacement model stands
+feature writes, and its direct edge into the logit, for which no graph is needed. A ceiling beside: the first-order
+estimate of one backward pass through the model, which has no part in the graph. How well the replacement model stands
 for the model (replacement.py) is measured on held-out documents beside.
 """
 
@@ -74,7 +75,7 @@ def language_traces(files: LanguageTracesFiles, settings: Traced, run: RunInfo) 
                 "prompt": number, "kind": kind, "top": repr(tokenizer.decode([int(graph.logit_tokens[0])])),
                 "probability": float(graph.probabilities[0]), "features": graph.n_features,
                 **scores(graph.adjacency, graph.logit_weights(), layout)._asdict(),
-                **{name: found.ranks(name) for name in ("influence", "write_norm", "direct")},
+                **{name: found.ranks(name) for name in ("influence", "write_norm", "direct", "gradient")},
                 "fall": found.fall, "fall_matched": found.fall_matched,
             })  # fmt: skip
     table = pd.DataFrame(rows)
@@ -126,6 +127,7 @@ def measure(table: pd.DataFrame) -> dict[str, Metric]:
             write_norm=columns["write_norm"], direct_edge=columns["direct"],
         ),
         "agreement_direct": compared("direct", "rho", "the same with the direct edge for influence"),
+        "agreement_gradient": compared("gradient", "rho", "the same with the model's own first-order estimate"),
         "fall": compared(
             "fall", "logits", f"fall of the likeliest token's logit without the {TOGETHER} most influential features",
             activation_matched=columns["fall_matched"],

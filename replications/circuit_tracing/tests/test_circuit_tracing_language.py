@@ -19,8 +19,9 @@ from common.saes.harvest import Windows
 from common.saes.recipe import Training
 from replications.circuit_tracing import language as language_module
 from replications.circuit_tracing.graph import attribute
+from replications.circuit_tracing.interventions import written as written_by
 from replications.circuit_tracing.language import LanguageFiles, language, prompt_tokens
-from replications.circuit_tracing.language_ablations import ablate, ablations
+from replications.circuit_tracing.language_ablations import ablate, ablations, gradient_estimate
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_train import load_transcoders
 from replications.circuit_tracing.settings import Language
@@ -111,6 +112,25 @@ def test_ablations_are_those_of_a_hook_that_takes_one_feature_off(manifest, file
     literal = [graph.adjacency[graph.first_logit, one].abs().item() for one in found.feature[found.drawn]]
     expected = spearmanr(literal, [abs(row["change"]) for row in drawn]).statistic
     assert found.ranks("direct") == pytest.approx(expected)
+
+
+def test_the_gradient_is_the_slope_of_an_ablation(manifest, files):
+    bridge = load_model(manifest.parent)
+    saes = load_transcoders(files.transcoders, manifest.parent.name, LAYERS, WIDTH)
+    graph = attribute(freeze_prompt(bridge, prompt_tokens(load_tokenizer(manifest.parent), "x", GOOD, CONTEXT)), saes)
+    found, target = gradient_estimate(bridge, graph), int(graph.logit_tokens[0])
+
+    def margin(share: float, one: int) -> float:
+        taken = share * written_by(graph.features, torch.tensor([one]), graph.frozen.mlp_out)
+        names = [f"blocks.{at}.hook_mlp_out" for at in range(LAYERS)]
+        hooks = [(name, lambda value, hook, own=own: value - own) for name, own in zip(names, taken, strict=True)]
+        last = bridge.run_with_hooks(graph.frozen.tokens[None], fwd_hooks=hooks)[0, -1].double()
+        return float(last[target] - last.mean())
+
+    sizes = found.abs().argsort(descending=True)
+    for one in sizes[::40].tolist():
+        slope = (margin(-0.005, one) - margin(0.005, one)) / 0.01
+        assert slope == pytest.approx(float(found[one]), abs=2e-3, rel=0.03)
 
 
 def test_good_input_writes_every_file(files, few_texts):
