@@ -155,7 +155,7 @@ def cost_block(folder: Path) -> str:
     known = read_json(folder / RECORDS)
     scales = sorted({one["scale"] for one in known.values()})
     seconds = sum(one["cost"]["cpu_s"] for one in known.values())
-    machines = sorted({machine(one) for one in known.values()})
+    machines = sorted({str(one["device"]) for one in known.values()})
     where = f"{'; '.join(sorted({seeds_of(one) for one in known.values()}))}; {'; '.join(machines)}"
     said = f"The records below took {seconds / 60:.0f} CPU minutes (scale `{', '.join(scales)}`; {where})."
     profile = read_json(folder / PROFILE) if (folder / PROFILE).exists() else {"scale": None}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
@@ -52,7 +53,8 @@ def device_name(device: str) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    name = names[0] if names else platform.processor() or platform.machine()
+    return re.sub(r"\((R|TM)\)| Processor| CPU", "", name)
 
 
 def instructions() -> str:
@@ -61,7 +63,9 @@ def instructions() -> str:
     import torch
 
     name = str(torch.backends.cpu.get_cpu_capability())
-    return f"{name}, bfloat16" if fast_dtype() == torch.bfloat16 else name
+    if fast_dtype() != torch.bfloat16:
+        return name
+    return f"{name}, bfloat16 in tiles" if torch.cpu._is_amx_tile_supported() else f"{name}, bfloat16"
 
 
 def dtypes(language_models: bool) -> str:
