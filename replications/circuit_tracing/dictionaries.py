@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from common.core.errors import UserError
@@ -140,10 +141,11 @@ def untrained(
     z = x @ W_enc + b_enc
     level = float(z.flatten().kthvalue(z.numel() - round(k * len(x))).values)
     threshold = torch.full((sae.d_sae,), max(level, 0.0))
-    latents = torch.where(z > threshold, z, 0.0).double()
-    gram = latents.mT @ latents
+    latents = csr_array(torch.where(z > threshold, z, 0.0).double().numpy())  # sparse: the Gram matrix costs nothing
+    gram = torch.tensor((latents.T @ latents).toarray())
     gram += RIDGE * gram.diagonal().mean() * torch.eye(sae.d_sae, dtype=torch.float64)
-    W_dec = torch.linalg.solve(gram, latents.mT @ (y - y.mean(0)).double()).float()
+    products = torch.tensor(latents.T @ (y - y.mean(0)).double().numpy())
+    W_dec = torch.linalg.solve(gram, products).float()
     return Sae(sae.about, "jumprelu", W_enc, b_enc, W_dec, y.mean(0), threshold=threshold, centred=False)
 
 

@@ -9,7 +9,8 @@ frozen pass. Hence the defining identity, a test: the edges into t and its bias 
 
 All targets of a batch share one backward sweep: from the last layer down, a gradient [target pos d_model] is contracted
 with what is written at each layer, and targets join at the layer that they read. Where there are too many features for
-all to be targets, those that matter most for the logits are expanded first, as in circuit-tracer.
+all to be targets, those that matter most for the logits are expanded first, as in circuit-tracer; which these are is
+asked anew after every `ROUND`, since the first ones known are those with the largest direct edges.
 """
 
 from collections.abc import Sequence
@@ -24,10 +25,11 @@ from common.core.errors import UserError
 from common.saes.cross_layer import CrossLayerTranscoder
 from common.saes.sae import Sae
 from replications.circuit_tracing.frozen import FrozenPass
-from replications.circuit_tracing.influence import node_influence
+from replications.circuit_tracing.influence import Inputs
 
 LOGIT_SHARE, MOST_LOGITS = 0.95, 10
 BATCH = 512  # targets of a sweep
+ROUND = 64  # of a sweep, where not all features are expanded
 Dictionary = Sequence[Sae] | CrossLayerTranscoder
 
 
@@ -229,24 +231,29 @@ def attribute(
     depth, count = frozen.n_layers, len(features)
     vectors = (frozen.W_U[:, targets] - frozen.W_U.mean(1, keepdim=True)).mT
     size = count + depth * frozen.length + frozen.length + len(targets)
-    adjacency = torch.zeros(size, size)
-    sources = size - len(targets)
+    sources, wanted = size - len(targets), count if most is None else min(most, count)
     last = torch.full((len(targets),), frozen.length - 1)
-    adjacency[sources:, :sources] = sweep(frozen, features, torch.full_like(last, depth), last, vectors)
+    nodes = torch.cat([torch.arange(sources, size), torch.zeros(wanted, dtype=torch.long)])
+    rows, known = torch.zeros(len(nodes), size), len(targets)
+    rows[:known, :sources] = sweep(frozen, features, torch.full_like(last, depth), last, vectors)
     weights = torch.zeros(size)
     weights[sources:] = probabilities
-    wanted = count if most is None else min(most, count)
     done = torch.zeros(count, dtype=torch.bool)
-    while int(done.sum()) < wanted:
-        room = min(BATCH, wanted - int(done.sum()))
+    while known < len(nodes):
         if wanted == count:
-            chosen = (~done).nonzero()[:room, 0]
+            chosen = (~done).nonzero()[:BATCH, 0]
         else:
-            score = node_influence(adjacency, weights)[:count].masked_fill(done, -1.0)
-            chosen = score.topk(room).indices
-        found = sweep(frozen, features, features.layer[chosen], features.pos[chosen], features.readers[chosen])
-        adjacency[chosen, :sources] = found
+            score = Inputs.of_rows(nodes[:known], rows[:known]).influence(weights)[:count].masked_fill(done, -1.0)
+            chosen = score.topk(min(ROUND, len(nodes) - known)).indices
+        new = slice(known, known + len(chosen))
+        nodes[new] = chosen
+        rows[new, :sources] = sweep(
+            frozen, features, features.layer[chosen], features.pos[chosen], features.readers[chosen]
+        )
         done[chosen] = True
+        known += len(chosen)
+    adjacency = torch.zeros(size, size)
+    adjacency[nodes] = rows
     return Graph(
         frozen, features, targets, probabilities, adjacency, _bias(frozen, features, vectors), done.nonzero()[:, 0]
     )

@@ -48,9 +48,15 @@ class Inputs(NamedTuple):
 
     @classmethod
     def of(cls, adjacency: Matrix) -> "Inputs":
-        total = torch.linalg.vector_norm(adjacency, ord=1, dim=1)
-        nodes = (total > 0).nonzero()[:, 0]
-        return cls(nodes, adjacency[nodes].abs() / total[nodes, None].clamp(min=TINY))
+        """Of a whole matrix."""
+        nodes = (torch.linalg.vector_norm(adjacency, ord=1, dim=1) > 0).nonzero()[:, 0]
+        return cls.of_rows(nodes, adjacency[nodes])
+
+    @classmethod
+    def of_rows(cls, nodes: Int[Tensor, " target"], rows: Float[Tensor, "target node"]) -> "Inputs":
+        """Of the rows of some nodes."""
+        size = rows.abs()
+        return cls(nodes, size / size.sum(1, keepdim=True).clamp(min=TINY))
 
     def influence(self, weights: Weights) -> Weights:
         """weights (M + M^2 + ...), as `influence` of the whole matrix."""

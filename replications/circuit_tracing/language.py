@@ -17,7 +17,7 @@ from common.core.tables import write_table
 from common.data.corpora import judging_split
 from common.data.models import encode, load_model, load_tokenizer
 from common.saes.browser import filled
-from common.saes.harvest import Windows, windows
+from common.saes.harvest import Windows, run_to_hook, windows
 from common.saes.sae import Sae
 from replications.circuit_tracing.export import Described, view
 from replications.circuit_tracing.graph import attribute
@@ -30,7 +30,7 @@ from replications.circuit_tracing.settings import Language
 
 CONTEXTS, BEFORE, AFTER = 4, 8, 3
 HEADS = 8  # of each logit
-DRAWN = 300  # features ablated one by one, but no more than get incoming edges
+SITES, EACH = 30, 10  # layers and positions from which features are drawn, and features of each
 
 
 class LanguageFiles(Files):
@@ -95,7 +95,7 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
             {"prompt": name, "layer": layer, "head": head, "carried": float(value), "wrote": float(wrote[layer, head])}
             for (layer, head), value in np.ndenumerate(whole.numpy())
         ]
-        single, own = ablations(graph, ablate(bridge, graph, min(DRAWN, settings.most), run.seeds[0]), run.seeds[0])
+        single, own = ablations(graph, ablate(bridge, graph, SITES, EACH, run.seeds[0]), run.seeds[0])
         ablated += [{"prompt": name, **one} for one in single]
         metrics |= {f"{key}_{name}": metric for key, metric in own.items()}
         for key in ("completeness", "replacement"):
@@ -131,29 +131,15 @@ def prompt_tokens(tokenizer: "object", name: str, prompt: str, most: int) -> Int
 def activations(bridge: "object", text: Windows, saes: list[Sae]) -> list[Tensor]:
     """Of each layer, features [window pos feature] on held-out text, in half precision, 0 where nothing is read."""
     found = [torch.zeros(*text.tokens.shape, sae.d_sae, dtype=torch.float16) for sae in saes]
+    hooks = {f"blocks.{layer}.mlp.hook_in": layer for layer in range(len(saes))}
     for row in range(len(text.tokens)):
-        real = text.real[row]
-        frozen = freeze_inputs(bridge, text.tokens[row][real])
-        for layer, sae in enumerate(saes):
-            acts = sae.encode(frozen[layer]).half()
+        tokens = text.tokens[row][text.real[row]][None]
+        seen = run_to_hook(bridge, tokens, torch.ones_like(tokens, dtype=torch.bool), hooks)
+        for layer, (name, sae) in enumerate(zip(hooks, saes, strict=True)):
+            acts = sae.encode(seen[name][0].float()).half()
             acts[0] = 0
             found[layer][row, : len(acts)] = acts
     return found
-
-
-def freeze_inputs(bridge: "object", tokens: Int[Tensor, " pos"]) -> list[Tensor]:
-    """What every MLP reads."""
-    seen: dict[str, Tensor] = {}
-
-    def keep(value: Tensor, hook: object) -> None:
-        seen[hook.name] = value[0].detach().float()  # type: ignore[attr-defined]
-
-    depth = bridge.cfg.n_layers  # type: ignore[attr-defined]
-    names = [f"blocks.{layer}.mlp.hook_in" for layer in range(depth)]
-    bridge.run_with_hooks(  # type: ignore[attr-defined]
-        tokens[None], fwd_hooks=[(name, keep) for name in names], stop_at_layer=depth
-    )
-    return [seen[name] for name in names]
 
 
 def describer(

@@ -88,6 +88,7 @@ use rule step as language_untrained with:
         transcoders=rules.language_train.output.transcoders,
     output:
         untrained=f"{MODEL}/transcoders/untrained.safetensors",
+        linear=f"{MODEL}/transcoders/linear.safetensors",
         table=f"{MODEL}/traces/layers.csv",
     log:
         "<logs>/{model}/language_untrained.log",
@@ -105,6 +106,7 @@ use rule step as language_traces with:
         manifest="<models>/{model}/manifest.json",
         transcoders=rules.language_train.output.transcoders,
         untrained=rules.language_untrained.output.untrained,
+        linear=rules.language_untrained.output.linear,
     output:
         metrics=f"{MODEL}/traces/metrics.json",
         prompts=f"{MODEL}/traces/prompts.csv",

@@ -2,22 +2,27 @@
 
 As for the two-hop models (interventions.py), with one target: the likeliest token's logit less the mean logit, at the
 last position. A feature is ablated by taking what it writes off the output of its MLP; attention and norms are free.
-Ranks are compared over features drawn at random from all that are active; those of highest influence are shown beside
-them, and ablated together, as are as many that write about as much in the same layers.
+Ranks are compared over features drawn from sites (a layer and a position); those of highest influence are shown beside
+them, and ablated together, as are as many of the same sites that write about as much.
+
+Differences to the paper: there the targets are downstream features, one by one, and attention patterns are frozen. Over
+features of many sites, ranks say much about sites: late layers and the last position matter to the answer, whatever
+fires there. Hence `permuted` and `within_sites`.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.core.metrics import Metric, Uncertainty
 from common.core.statistics import from_draws, with_control, without_interval
-from replications.circuit_tracing.graph import Graph
+from replications.circuit_tracing.frozen import FrozenPass
+from replications.circuit_tracing.graph import Features, Graph
 from replications.circuit_tracing.influence import node_influence
-from replications.circuit_tracing.interventions import matched, spearman, written
+from replications.circuit_tracing.interventions import spearman, written
 from replications.circuit_tracing.middle import strongest
 
 if TYPE_CHECKING:
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 
 BATCH = 32
 TOGETHER = 10  # features ablated at once
+LEAST = 3  # features of a site from which some are drawn
 RESAMPLES = 2000  # of the drawn features
 RHO = "Spearman of {} and |change of the likeliest token's logit| over drawn features, bootstrap over features"
 FALL = "fall of the likeliest token's logit less the mean logit, without {} features"
@@ -49,10 +55,10 @@ def answers(bridge: "TransformerBridge", graph: Graph, edits: list[Edit]) -> Flo
     return torch.cat(found)
 
 
-def gradient_estimate(bridge: "TransformerBridge", graph: Graph) -> Float[Tensor, " feature"]:
-    """First-order change of the likeliest token's logit less the mean logit without each feature, by one backward pass
-    through the model itself: attention and MLPs answer, too."""
-    features, tokens, target = graph.features, graph.frozen.tokens[None], int(graph.logit_tokens[0])
+def margin_gradient(bridge: "TransformerBridge", graph: Graph) -> Float[Tensor, "layer pos d_model"]:
+    """Gradient of the likeliest token's logit less the mean logit with respect to what each MLP writes, by one backward
+    pass through the model itself: attention, norms and MLPs answer."""
+    tokens, target = graph.frozen.tokens[None], int(graph.logit_tokens[0])
     probes = [torch.zeros_like(one, requires_grad=True) for one in graph.frozen.mlp_out]
     hooks = [
         (f"blocks.{layer}.hook_mlp_out", lambda value, hook, probe=probe: value + probe)
@@ -60,51 +66,120 @@ def gradient_estimate(bridge: "TransformerBridge", graph: Graph) -> Float[Tensor
     ]
     with torch.enable_grad():
         last = bridge.run_with_hooks(tokens, fwd_hooks=hooks)[0, -1]
-        gradient = torch.autograd.grad(last[target] - last.mean(), probes)
-    found = torch.zeros(len(features))
-    for layer, (which, rows) in enumerate(features.writers):
-        found[which] += (rows * gradient[layer][features.pos[which]]).sum(1)
-    return found * features.activation
+        return torch.stack(torch.autograd.grad(last[target] - last.mean(), probes))
+
+
+PREDICTIONS = ("influence", "direct_edge", "write_norm", "sizes_alone", "gradient")
 
 
 class Ablated(NamedTuple):
-    """What single features do, `drawn` ones and those of highest influence, and what some do together, in logits."""
+    """What single features do, drawn ones and those of highest influence, and what some do together, in logits."""
 
     feature: Int[Tensor, " n"]
-    drawn: Bool[Tensor, " n"]
-    influence: Float[Tensor, " n"]
-    write_norm: Float[Tensor, " n"]
-    direct: Float[Tensor, " n"]
-    """size of the edge into the likeliest token's logit, without any path through other features"""
-    gradient: Float[Tensor, " n"]
-    """size of the first-order estimate in the model itself"""
+    site: Int[Tensor, " n"]
+    """number of the layer and position from which a feature was drawn; -1 for those of highest influence"""
+    predicted: dict[str, Float[Tensor, " n"]]
+    """`PREDICTIONS`: influence on the logits; size of the edge into the likeliest token's logit, without any path
+    through other features; length of what is written; that times the length of the gradient there, without the angle;
+    size of the first-order estimate in the model itself"""
     change: Float[Tensor, " n"]
     """fall of the likeliest token's logit without the feature"""
     fall: float
     """without the most influential ones"""
     fall_matched: float
-    """without as many that write about as much in the same layers"""
+    """without as many of the same layers and positions that write about as much"""
 
-    def ranks(self, name: str) -> float:
-        """Spearman over the drawn features of a prediction and the size of the change."""
-        predicted, size = (one[self.drawn].numpy()[None] for one in (getattr(self, name), self.change.abs()))
-        return spearman(predicted, size)[0]
+    def drawn(self, name: str) -> tuple[Float[np.ndarray, " drawn"], Float[np.ndarray, " drawn"]]:
+        """A prediction and the size of the change, of drawn features."""
+        return self.predicted[name][self.site >= 0].numpy(), self.change.abs()[self.site >= 0].numpy()
+
+    def pooled(self, name: str) -> float:
+        """Spearman of a prediction and the size of the change over all drawn features."""
+        predicted, size = self.drawn(name)
+        return spearman(predicted[None], size[None])[0]
+
+    def within_sites(self, name: str) -> float:
+        """Mean over sites of the Spearman over the features drawn there: where a feature is cannot help."""
+        sites, (predicted, size) = self.site[self.site >= 0].numpy(), self.drawn(name)
+        return float(np.mean([spearman(predicted[None, sites == at], size[None, sites == at])[0] for at in set(sites)]))
+
+    def permuted(self, name: str, draws: int = 20) -> float:
+        """`pooled` with the prediction permuted among the features of each site, mean over draws: only where a feature
+        is can help."""
+        sites, (predicted, size) = self.site[self.site >= 0].numpy(), self.drawn(name)
+        draw, rows = np.random.default_rng(0), np.tile(predicted, (draws, 1))
+        for at in set(sites):
+            rows[:, sites == at] = draw.permuted(rows[:, sites == at], axis=1)
+        return float(np.mean(spearman(rows, np.tile(size, (draws, 1)))))
 
 
-def ablate(bridge: "TransformerBridge", graph: Graph, drawn: int, seed: int) -> Ablated:
-    """Ablates `drawn` features drawn at random, and those of highest influence, one by one and together."""
+def ablate(bridge: "TransformerBridge", graph: Graph, sites: int, each: int, seed: int) -> Ablated:
+    """Ablates features drawn at random, `each` from a number of `sites`, and those of highest influence, one by one and
+    together."""
+    features, gradient = graph.features, margin_gradient(bridge, graph)
     influence = node_influence(graph.adjacency, graph.logit_weights())[: graph.n_features]
     top = strongest(graph, influence, TOGETHER)
-    some = torch.randperm(graph.n_features, generator=torch.Generator().manual_seed(seed))[:drawn]
+    some, site = draw_features(features, graph.frozen, sites, each, seed)
     single = torch.cat([some, top])
-    sets = [torch.tensor([], dtype=torch.long), top, matched(graph.features, top)]
+    first_order, sizes = torch.zeros(len(features)), torch.zeros(len(features))
+    for layer, (which, rows) in enumerate(features.writers):
+        there = gradient[layer, features.pos[which]]
+        first_order[which] += (rows * there).sum(1)
+        sizes[which] += rows.norm(dim=1) * there.norm(dim=1)
+    predicted = {
+        "influence": influence,
+        "direct_edge": graph.adjacency[graph.first_logit, : graph.n_features].abs(),
+        "write_norm": features.write_norm(),
+        "sizes_alone": sizes * features.activation.abs(),
+        "gradient": (first_order * features.activation).abs(),
+    }
+    sets = [torch.tensor([], dtype=torch.long), top, matched_at_sites(features, top)]
     whole = answers(bridge, graph, [*sets, *single[:, None]])
     fall, fall_matched = (whole[0] - whole[1:3]).tolist()
+    where = torch.cat([site, torch.full_like(top, -1)])
     return Ablated(
-        single, torch.arange(len(single)) < len(some), influence[single], graph.features.write_norm()[single],
-        graph.adjacency[graph.first_logit, single].abs(), gradient_estimate(bridge, graph)[single].abs(),
-        whole[0] - whole[3:], fall, fall_matched,
-    )  # fmt: skip
+        single, where, {name: one[single] for name, one in predicted.items()}, whole[0] - whole[3:], fall, fall_matched
+    )
+
+
+def draw_features(
+    features: Features, frozen: FrozenPass, sites: int, each: int, seed: int
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Up to `each` features of each of up to `sites` layers and positions, and the number of the site of each.
+
+    Sites with fewer than three features are left out, and so is the last layer but for the last position, where nothing
+    that is written can reach the answer.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    found: list[Tensor] = []
+    numbers: list[Tensor] = []
+    places = [
+        (layer, pos)
+        for layer in range(frozen.n_layers)
+        for pos in range(1, frozen.length)
+        if layer < frozen.n_layers - 1 or pos == frozen.length - 1
+    ]
+    for at in torch.randperm(len(places), generator=draw).tolist():
+        layer, pos = places[at]
+        here = ((features.layer == layer) & (features.pos == pos)).nonzero()[:, 0]
+        if len(here) >= LEAST and len(found) < sites:
+            found.append(here[torch.randperm(len(here), generator=draw)[:each]])
+            numbers.append(torch.full_like(found[-1], len(numbers)))
+    return torch.cat(found), torch.cat(numbers)
+
+
+def matched_at_sites(features: Features, chosen: Int[Tensor, " some"]) -> Int[Tensor, " matched"]:
+    """For each chosen feature another one of its layer and position that writes about as much, no two the same; where
+    there is none left, none."""
+    norms, free, found = features.write_norm(), torch.ones(len(features), dtype=torch.bool), []
+    free[chosen] = False
+    for at in chosen.tolist():
+        same = free & (features.layer == features.layer[at]) & (features.pos == features.pos[at])
+        pool = same.nonzero()[:, 0]
+        if len(pool):
+            found.append(int(pool[(norms[pool] - norms[at]).abs().argmin()]))
+            free[found[-1]] = False
+    return torch.tensor(found, dtype=torch.long)
 
 
 def ablations(graph: Graph, found: Ablated, seed: int) -> tuple[list[dict[str, Any]], dict[str, Metric]]:
@@ -117,19 +192,18 @@ def ablations(graph: Graph, found: Ablated, seed: int) -> tuple[list[dict[str, A
     rows = [
         {
             "layer": int(features.layer[one]), "pos": int(features.pos[one]), "latent": int(features.latent[one]),
-            "influence": float(found.influence[at]), "write_norm": float(found.write_norm[at]),
-            "change": float(found.change[at]), "drawn": bool(found.drawn[at]),
+            "influence": float(found.predicted["influence"][at]),
+            "write_norm": float(found.predicted["write_norm"][at]),
+            "change": float(found.change[at]), "drawn": bool(found.site[at] >= 0),
         }
         for at, one in enumerate(found.feature.tolist())
     ]  # fmt: skip
     falls = {
         "fall": (found.fall, f"the {TOGETHER} most influential"),
-        "fall_matched": (found.fall_matched, f"{TOGETHER} that write about as much"),
+        "fall_matched": (found.fall_matched, "as many of the same sites that write about as much"),
     }
     metrics = {name: without_interval(value, 1, "logits", FALL.format(of)) for name, (value, of) in falls.items()}
-    influence, wrote, size = (
-        one[found.drawn].numpy() for one in (found.influence, found.write_norm, found.change.abs())
-    )
+    (influence, size), (wrote, _) = found.drawn("influence"), found.drawn("write_norm")
     return rows, {"agreement": ranks(influence, wrote, size, seed), **metrics}
 
 

@@ -1,4 +1,5 @@
-"""Step: are the heads that carry the last edges of two graphs those that other replications named?
+"""Step: are the heads with the largest direct parts of a logit, the last edges of any graph, those that other
+replications named?
 
 On the IOI prompt, heads that path patching into the logits gave a class (`ioi_circuit`); on the induction prompt, heads
 that attend to the token behind an earlier copy (`induction_heads`). Both are read from result files. The score is the
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from common.core.errors import UserError
 from common.core.files import read_json
 from common.core.metrics import Metric, Uncertainty, write_metrics
 from common.core.statistics import against_null, auroc, from_draws, with_control
@@ -37,6 +39,8 @@ class LanguageHeadsFiles(Files):
 def language_heads(files: LanguageHeadsFiles) -> None:
     """One metric a prompt, where some head is named."""
     table = pd.read_csv(files.carried).set_index(["layer", "head"]).sort_index()
+    if missing := sorted(set(PROMPTS) - set(table["prompt"])):
+        raise UserError(f"{files.carried} has no prompt '{missing[0]}'; language.prompts in config.yaml must have it")
     of = {prompt: table[table["prompt"] == prompt] for prompt in PROMPTS}
     patched = pd.read_csv(files.ioi).set_index(["layer", "head"])["logits_class"].reindex(of["ioi"].index)
     roles = {tuple(head) for head in read_json(files.induction)["induction"]}

@@ -91,7 +91,8 @@ class Traces(Strict):
     length: Annotated[int, Field(ge=4)] = Field(description="tokens of a prompt")
     sure: Share = Field(description="least probability of the likeliest next token")
     most: Annotated[int, Field(ge=8)] = Field(description="features of a graph that get incoming edges")
-    drawn: Annotated[int, Field(ge=8)] = Field(description="features that are ablated one by one")
+    sites: Annotated[int, Field(ge=2)] = Field(description="layers and positions from which features are drawn")
+    each: Annotated[int, Field(ge=3)] = Field(description="features of a site that are ablated one by one")
 
 
 class Traced(Strict):

@@ -21,7 +21,7 @@ from replications.circuit_tracing import language as language_module
 from replications.circuit_tracing.graph import attribute
 from replications.circuit_tracing.interventions import written as written_by
 from replications.circuit_tracing.language import LanguageFiles, language, prompt_tokens
-from replications.circuit_tracing.language_ablations import ablate, ablations, gradient_estimate
+from replications.circuit_tracing.language_ablations import ablate, ablations, margin_gradient
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_train import load_transcoders
 from replications.circuit_tracing.settings import Language
@@ -80,7 +80,7 @@ def test_ablations_are_those_of_a_hook_that_takes_one_feature_off(manifest, file
     bridge = load_model(manifest.parent)
     saes = load_transcoders(files.transcoders, manifest.parent.name, LAYERS, WIDTH)
     graph = attribute(freeze_prompt(bridge, prompt_tokens(load_tokenizer(manifest.parent), "x", GOOD, CONTEXT)), saes)
-    found = ablate(bridge, graph, 300, 0)
+    found = ablate(bridge, graph, 30, 10, 0)
     rows, numbers = ablations(graph, found, 0)
     assert len(rows) > 30
     assert sum(not row["drawn"] for row in rows) == 10
@@ -108,17 +108,24 @@ def test_ablations_are_those_of_a_hook_that_takes_one_feature_off(manifest, file
         agreement.value - agreement.control("write_norm").value
     )
     assert numbers["fall"].value != numbers["fall_matched"].value
-    assert found.ranks("influence") == pytest.approx(expected)
-    literal = [graph.adjacency[graph.first_logit, one].abs().item() for one in found.feature[found.drawn]]
+    assert found.pooled("influence") == pytest.approx(expected)
+    shown = found.feature[found.site >= 0]
+    literal = [graph.adjacency[graph.first_logit, one].abs().item() for one in shown]
     expected = spearmanr(literal, [abs(row["change"]) for row in drawn]).statistic
-    assert found.ranks("direct") == pytest.approx(expected)
+    assert found.pooled("direct_edge") == pytest.approx(expected)
+    bound, slope = found.predicted["sizes_alone"], found.predicted["gradient"]
+    assert (slope <= bound * (1 + 1e-5)).all(), "sizes without the angle bound the first-order estimate"
+    assert float(slope.sum()) < 0.9 * float(bound.sum())
 
 
 def test_the_gradient_is_the_slope_of_an_ablation(manifest, files):
     bridge = load_model(manifest.parent)
     saes = load_transcoders(files.transcoders, manifest.parent.name, LAYERS, WIDTH)
     graph = attribute(freeze_prompt(bridge, prompt_tokens(load_tokenizer(manifest.parent), "x", GOOD, CONTEXT)), saes)
-    found, target = gradient_estimate(bridge, graph), int(graph.logit_tokens[0])
+    features, gradient, target = graph.features, margin_gradient(bridge, graph), int(graph.logit_tokens[0])
+    found = torch.zeros(len(features))
+    for layer, (which, rows) in enumerate(features.writers):
+        found[which] += (rows * gradient[layer, features.pos[which]]).sum(1) * features.activation[which]
 
     def margin(share: float, one: int) -> float:
         taken = share * written_by(graph.features, torch.tensor([one]), graph.frozen.mlp_out)
