@@ -5,8 +5,10 @@ gives the same L0, and the decoder that reconstructs best from them (ridge regre
 prompts that the models were trained on, position 0 left out.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -26,6 +28,7 @@ from common.saes.trainer import train as train_saes
 from common.toys.settings import Architecture
 from common.toys.training import CHECKPOINTS
 from common.toys.transformer import Weights
+from replications.circuit_tracing.ridge import ridge
 from replications.circuit_tracing.settings import Dictionaries, Toy
 from replications.circuit_tracing.task import tables
 from replications.circuit_tracing.toy import NAME, architecture, hook, hook_out, one, read
@@ -34,7 +37,7 @@ from replications.circuit_tracing.train import load_models
 KINDS = ("trained", "other", "untrained")
 TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 OTHER = 1000  # added to a seed for the second start
-RIDGE = 1e-3  # times the mean of the diagonal
+RIDGE = 1e-3  # strength, times the mean of the Gram matrix's diagonal
 
 
 class DictionariesFiles(Files):
@@ -132,7 +135,12 @@ def fitted(
 
 
 def untrained(
-    sae: Sae, x: Float[Tensor, "token d_model"], y: Float[Tensor, "token d_model"], k: float, seed: int
+    sae: Sae,
+    x: Float[Tensor, "token d_model"],
+    y: Float[Tensor, "token d_model"],
+    k: float,
+    seed: int,
+    strengths: Sequence[float] = (RIDGE,),
 ) -> Sae:
     """Random features with the same L0, and their best decoder."""
     draw = torch.Generator().manual_seed(seed)
@@ -141,11 +149,8 @@ def untrained(
     z = x @ W_enc + b_enc
     level = float(z.flatten().kthvalue(z.numel() - round(k * len(x))).values)
     threshold = torch.full((sae.d_sae,), max(level, 0.0))
-    latents = csr_array(torch.where(z > threshold, z, 0.0).double().numpy())  # sparse: the Gram matrix costs nothing
-    gram = torch.tensor((latents.T @ latents).toarray())
-    gram += RIDGE * gram.diagonal().mean() * torch.eye(sae.d_sae, dtype=torch.float64)
-    products = torch.tensor(latents.T @ (y - y.mean(0)).double().numpy())
-    W_dec = torch.linalg.solve(gram, products).float()
+    latents = csr_array(torch.where(z > threshold, z, 0.0).numpy()).astype(np.float64)
+    W_dec = ridge(latents, (y - y.mean(0)).double().numpy(), strengths).float()
     return Sae(sae.about, "jumprelu", W_enc, b_enc, W_dec, y.mean(0), threshold=threshold, centred=False)
 
 

@@ -199,16 +199,21 @@ def language_graphs(heads: pd.DataFrame, table: pd.DataFrame, metrics: dict[str,
 
 
 def traces(metrics: dict[str, Metric]) -> Picture:
-    """Over prompts of the language model: agreement of predictions with ablations, and most influential features."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.0))
-    first = dots(left, with_controls(metrics["agreement"], "transcoders"))
-    left.axvline(PUBLISHED, color="0.3", linewidth=0.8, linestyle=":")
-    left.text(PUBLISHED, -0.45, " paper 0.72", fontsize=6.5, va="bottom", ha="center")
-    left.set(xlim=(min(0.0, left.get_xlim()[0]), 1), xlabel="Spearman: prediction and change")
-    second = dots(right, with_controls(metrics["fall"], "most influential"))
-    right.axvline(0, color="0.8", linewidth=0.8)
-    right.set(xlabel="fall of the likeliest token's logit", title="ten features ablated")
-    return figure, pd.concat([first.assign(panel="agreement"), second.assign(panel="ablation")])
+    """Over prompts of the language model: predictions and ablations, over all sites and within; the most influential
+    features; the replacement model."""
+    figure, panels = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.4), height_ratios=[3, 2])
+    rows = {
+        "agreement": ("influence", "over layers and positions", "Spearman: prediction and change"),
+        "agreement_within_sites": ("influence", "within a layer and position", "Spearman: prediction and change"),
+        "fall": ("most influential", "ten features ablated", "fall of the likeliest token's logit"),
+        "replacement_same": ("transcoders", "MLPs replaced", "likeliest token stays the same"),
+    }
+    drawn = []
+    for axes, (name, (effect, title, label)) in zip(panels.flat, rows.items(), strict=True):
+        drawn.append(dots(axes, with_controls(metrics[name], effect)).assign(panel=name))
+        axes.axvline(0, color="0.8", linewidth=0.8, zorder=0)
+        axes.set(title=title, xlabel=label)
+    return figure, pd.concat(drawn)
 
 
 def named_heads(metrics: dict[str, Metric]) -> Picture:

@@ -94,7 +94,7 @@ use rule step as language_untrained with:
         "<logs>/{model}/language_untrained.log",
     resources:
         **ON_GPU,
-        mem_mb=6000,
+        mem_mb=9000,
         runtime=60,
     params:
         **STEP("language_untrained", TRACED),

@@ -4,7 +4,8 @@
                 from them (dictionaries.py)
     linear      the affine map that reconstructs best, without any feature
 
-Both are ridge regressions on passages that the transcoders were trained on, too, position 0 left out.
+Both are ridge regressions on passages that the transcoders were trained on, too, position 0 left out. Their strength is
+chosen, layer by layer, on the last fifth of these tokens: in some layers few tokens have huge outputs.
 """
 
 from pathlib import Path
@@ -20,8 +21,9 @@ from common.core.tables import write_table
 from common.data.corpora import judging_split
 from common.data.models import fast_dtype, load_model, load_tokenizer
 from common.saes.harvest import windows
-from replications.circuit_tracing.dictionaries import RIDGE, untrained
+from replications.circuit_tracing.dictionaries import untrained
 from replications.circuit_tracing.language_train import judged, load_transcoders, reader, save_transcoders
+from replications.circuit_tracing.ridge import STRENGTHS, ridge
 from replications.circuit_tracing.settings import Traced
 
 
@@ -50,7 +52,7 @@ def language_untrained(files: LanguageUntrainedFiles, settings: Traced, run: Run
     found, maps = [], []
     for layer, sae in enumerate(track(trained, "layers")):
         x, y = (torch.cat([passages[part][layer] for passages in kept]).float().cpu() for part in (0, 1))
-        found.append(untrained(sae, x, y, own.k, run.seeds[0] * len(trained) + layer))
+        found.append(untrained(sae, x, y, own.k, run.seeds[0] * len(trained) + layer, STRENGTHS))
         maps.append(affine(x, y))
     with atomic(files.linear) as temporary:
         weight, bias = (torch.stack(part) for part in zip(*maps, strict=True))
@@ -64,10 +66,7 @@ def affine(
     x: Float[Tensor, "token d_in"], y: Float[Tensor, "token d_out"]
 ) -> tuple[Float[Tensor, "d_in d_out"], Float[Tensor, " d_out"]]:
     """Weight and bias of the ridge regression of y on x."""
-    inputs = (x - x.mean(0)).double()
-    gram = inputs.mT @ inputs
-    gram += RIDGE * gram.diagonal().mean() * torch.eye(x.shape[1], dtype=torch.float64)
-    weight = torch.linalg.solve(gram, inputs.mT @ (y - y.mean(0)).double()).float()
+    weight = ridge((x - x.mean(0)).double().numpy(), (y - y.mean(0)).double().numpy()).float()
     return weight, y.mean(0) - x.mean(0) @ weight
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_array
 from scipy.stats import spearmanr
 
 from common.core.errors import UserError
@@ -31,6 +32,7 @@ from replications.circuit_tracing.language_heads import LanguageHeadsFiles, agre
 from replications.circuit_tracing.language_traces import LanguageTracesFiles, language_traces, sure_prompts
 from replications.circuit_tracing.language_train import TENSORS
 from replications.circuit_tracing.language_untrained import LanguageUntrainedFiles, language_untrained
+from replications.circuit_tracing.ridge import ridge
 from replications.circuit_tracing.settings import Language, Traced, Traces
 from replications.circuit_tracing.tests.circuit_tracing_tiny import transcoder
 from tests.fixtures.ioi_circuit_tiny import save_tiny_model
@@ -98,7 +100,8 @@ def test_untrained_encoders_fire_as_often_and_their_decoders_are_fitted(untraine
 
 def test_the_affine_map_and_the_sparse_decoder_are_least_squares():
     draw = torch.Generator().manual_seed(0)
-    x, y = torch.randn(400, 6, generator=draw) + 3, torch.randn(400, 4, generator=draw)
+    x = torch.randn(400, 6, generator=draw) + 3
+    y = x @ torch.randn(6, 4, generator=draw) + 0.1 * torch.randn(400, 4, generator=draw)
     weight, bias = untrained_module.affine(x, y)
     design = torch.cat([x, torch.ones(400, 1)], 1)
     exact = torch.linalg.lstsq(design, y).solution
@@ -111,6 +114,18 @@ def test_the_affine_map_and_the_sparse_decoder_are_least_squares():
     again = untrained_dictionary(sae, x, target, 3.0, 0)
     dense = torch.linalg.lstsq(again.encode(x).double(), (target - target.mean(0)).double()).solution
     assert torch.allclose(again.W_dec, dense.float(), atol=0.05 * float(dense.abs().max()))
+
+
+def test_the_strength_of_a_ridge_is_chosen_on_other_rows():
+    """The last rows have no outlier: a strong penalty loses what the weak one finds; with one they turn round."""
+    draw = np.random.default_rng(0)
+    x, weight = draw.normal(size=(500, 4)), draw.normal(size=(4, 3))
+    y = x @ weight + 0.1 * draw.normal(size=(500, 3))
+    for inputs in (x, csr_array(x)):
+        assert ridge(inputs, y, (1e-6,)).numpy() == pytest.approx(np.linalg.lstsq(x, y)[0], abs=1e-4)
+        assert ridge(inputs, y).numpy() == pytest.approx(ridge(inputs, y, (1e-3,)).numpy())
+    y[7] += 1e4
+    assert np.abs(ridge(x, y).numpy()).max() < np.abs(ridge(x, y, (1e-3,)).numpy()).max() / 5
 
 
 def test_every_prompt_is_traced_with_both_dictionaries(manifest, untrained, texts, tmp_path):
