@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 KINDS = ("trained", "untrained")
 POOL = 40  # documents that are looked at for each prompt wanted
+PASSAGES = 5  # of a document, the first of which is not used
 
 
 class LanguageTracesFiles(Files):
@@ -110,14 +111,14 @@ def unexpanded(graph: Graph) -> float:
 def sure_prompts(
     bridge: "TransformerBridge", tokenizer: "PreTrainedTokenizerBase", source: Path, settings: Traces, seeds: list[int]
 ) -> Iterator[Int[Tensor, " pos"]]:
-    """The second `length` tokens of half as many documents as there are prompts, where the likeliest next token has the
-    probability `sure` at least and begins a word; of the chats about one topic, one.
+    """Passages of `length` tokens, none the first of its document, half as many as there are prompts: those behind which
+    the likeliest token has the probability `sure` at least and begins a word; one of a document, or a topic of chats.
 
     UserError if there are not enough.
     """
     split, wanted = judging_split(seeds), settings.prompts // 2
-    budget = [2 * wanted * POOL * settings.length]
-    text = windows([source], split, tokenizer, settings.length, budget, per_document=2)
+    budget = [wanted * POOL * PASSAGES * settings.length]
+    text = windows([source], split, tokenizer, settings.length, budget, per_document=PASSAGES)
     documents = read_corpus(source, split)
     used: set[str] = set()
     second = text.document[1:] == text.document[:-1]
@@ -135,8 +136,8 @@ def sure_prompts(
             yield tokens
     if len(used) < wanted:
         raise UserError(
-            f"corpus {source.name} has too few documents after whose second {settings.length} tokens the model is sure "
-            "of a word; lower traces.prompts or traces.sure in config.yaml"
+            f"corpus {source.name} has too few documents with {settings.length} tokens after which the model is sure of "
+            "a word; lower traces.prompts or traces.sure in config.yaml"
         )
 
 

@@ -224,7 +224,9 @@ def test_prompts_are_those_after_which_the_model_is_sure_of_a_word(manifest, tex
     found = list(sure_prompts(bridge, tokenizer, Path("chat"), TRACES.model_copy(update={"sure": least}), [0]))
     assert len(found) == 2
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    with pytest.raises(UserError, match="corpus chat has too few documents after whose second 12 tokens"):
+    with pytest.raises(
+        UserError, match="corpus chat has too few documents with 12 tokens after which the model is sure of a word"
+    ):
         list(sure_prompts(bridge, tokenizer, Path("chat"), TRACES.model_copy(update={"sure": 0.999}), [0]))
     asked.clear()
     list(sure_prompts(bridge, tokenizer, Path("chat"), TRACES, [110]))
