@@ -111,8 +111,8 @@ def unexpanded(graph: Graph) -> float:
 def sure_prompts(
     bridge: "TransformerBridge", tokenizer: "PreTrainedTokenizerBase", source: Path, settings: Traces, seeds: list[int]
 ) -> Iterator[Int[Tensor, " pos"]]:
-    """Passages of `length` tokens, none the first of its document, half as many as there are prompts: those behind which
-    the likeliest token has the probability `sure` at least and begins a word; one of a document, or a topic of chats.
+    """Passages of `length` tokens, none the first of its document, half as many as there are prompts: after these
+    the likeliest token has the probability `sure` at least and begins a word; one a document, or a topic of chats.
 
     UserError if there are not enough.
     """
@@ -136,8 +136,8 @@ def sure_prompts(
             yield tokens
     if len(used) < wanted:
         raise UserError(
-            f"corpus {source.name} has too few documents with {settings.length} tokens after which the model is sure of "
-            "a word; lower traces.prompts or traces.sure in config.yaml"
+            f"corpus {source.name} has too few documents with {settings.length} tokens after which the model is sure "
+            "of a word; lower traces.prompts or traces.sure in config.yaml"
         )
 
 
