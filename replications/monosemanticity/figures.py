@@ -188,11 +188,11 @@ SPLITS = {
 
 def splitting(families: pd.DataFrame) -> Picture:
     """Share of narrow latents that split, with and without copies, and how far children lie inside their parents."""
-    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.1))
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.2))
     for ax, prefix, title in (
-        (axes[0], "", "narrow latents with two or more children"),
-        (axes[1], "distinct_", "with two that fire on different tokens"),
-        (axes[2], "inside_", "P(nearest fires | latent fires)"),
+        (axes[0], "", "narrow latents with\ntwo or more children"),
+        (axes[1], "distinct_", "with two that fire on\ndifferent tokens"),
+        (axes[2], "inside_", "P(nearest narrow latent fires |\nlatent fires)"),
     ):
         long = families.melt("seed", [f"{prefix}{name}" for name in SPLITS], "kind", "value")
         labels = list(SPLITS.values()) if not prefix else [""] * len(SPLITS)
