@@ -4,7 +4,7 @@ Bricken et al. 2023 train ReLU autoencoders with an L1 penalty and resampling on
 TopK (Gao et al. 2024) with the auxiliary loss, which needs fewer steps and gives every width the same L0. Kinds:
 
 - `trained`: every width, on a trained model;
-- `twin`: the narrowest width again, from other initial weights on the same batches;
+- `twin` and `twin2` to `twin4`: the narrowest width again, from other initial weights on the same batches;
 - `relu`: the paper's architecture at the widest width, its penalty steered to the same L0;
 - `start`: the same dictionaries before their first step (random rows, encoder equal to decoder, the same k);
 - `untrained`: the widest width on the model before training (Heap et al. 2025), trained in the same way.
@@ -37,6 +37,8 @@ from replications.monosemanticity.model import HOOK, Models, load_models, read
 from replications.monosemanticity.settings import Dictionaries
 
 SEEDS = 100  # initial weights of dictionaries that one seed of a model can have
+FIRST_TWIN = 50  # among these: behind all widths, `twin` and `relu`
+TWINS = ("twin", "twin2", "twin3", "twin4")
 AFTER_TRAINING = 10_000_000  # a step number that no training has, so the windows are others
 
 
@@ -66,18 +68,20 @@ def dictionaries(files: DictionariesFiles, settings: Dictionaries, run: RunInfo)
     trained, device = load_models(files.models), run.device
     stream = load_file(files.tokens)["train"].long()
     narrowest, widest = settings.widths[0], settings.widths[-1]
-    wanted = [*(("trained", width) for width in settings.widths), ("twin", narrowest)]
+    wanted = [*(("trained", width) for width in settings.widths), (TWINS[0], narrowest)]
     wanted += [("relu", widest)] if settings.relu else []
     listed: list[Entry] = []
-    for network, source, kinds in (
-        ("trained", trained, wanted),
-        ("untrained", trained.untrained(), [("untrained", widest)]),
+    for network, source, kinds, first in (
+        ("trained", trained, wanted, 0),
+        # apart: in one group with them the others would be rounded otherwise
+        ("twins", trained, [(name, narrowest) for name in TWINS[1:]], FIRST_TWIN),
+        ("untrained", trained.untrained(), [("untrained", widest)], 0),
     ):
         for place, seed in enumerate(source.seeds):
             own = Stream(harvest(source, place, stream, settings.tokens, device), settings.training.batch, device)
             recipes = [
                 recipe(settings, width, SEEDS * seed + at, relu=kind == "relu")
-                for at, (kind, width) in enumerate(kinds)
+                for at, (kind, width) in enumerate(kinds, first)
             ]
             kept = files.index.with_name(f"{files.index.name}.checkpoint.{network}_{ascii_lowercase[place]}")
             data = f"{network} {seed} {sha256(files.models)}"
@@ -103,10 +107,15 @@ def recipe(dictionaries: Dictionaries, width: int, seed: int, *, relu: bool = Fa
 
 def harvest(models: Models, place: int, stream: Tensor, count: int, device: str) -> Float[Tensor, "token d_mlp"]:
     """Activations of one model on random stretches of the training text, both ends of each left out."""
-    length = models.shape.n_ctx
-    windows = stretches(stream, -(-count // (length - 2)), length, models.seeds[place], AFTER_TRAINING)
+    windows = harvest_windows(models, place, stream, count)
     weights = {name: value.to(device) for name, value in models.one(place).items()}
     return read(weights, windows, models.shape).x[:count].cpu()
+
+
+def harvest_windows(models: Models, place: int, stream: Tensor, count: int) -> Int[Tensor, "window pos"]:
+    """The stretches on which a model is harvested."""
+    length = models.shape.n_ctx
+    return stretches(stream, -(-count // (length - 2)), length, models.seeds[place], AFTER_TRAINING)
 
 
 def start(recipe: Recipe, batch: Batch) -> Sae:

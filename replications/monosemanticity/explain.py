@@ -42,22 +42,41 @@ def means(
     return (sums + PRIOR * prior) / (count + PRIOR)
 
 
+class PairTable(NamedTuple):
+    """Mean values at each present token and behind each pair of previous and present token that was seen."""
+
+    by_token: Float[Tensor, "d_vocab unit"]
+    known: Int[Tensor, " pair"]
+    """previous * d_vocab + present, in order"""
+    by_pair: Float[Tensor, "pair unit"]
+
+    def at(
+        self, previous: Int[Tensor, " n"], token: Int[Tensor, " n"], *, pairs: bool = True
+    ) -> Float[Tensor, "n unit"]:
+        """What the table says; a pair that was never seen, and every one without `pairs`, has its token's mean."""
+        if not pairs:
+            return self.by_token[token]
+        key = previous * len(self.by_token) + token
+        at = torch.searchsorted(self.known, key).clamp(max=len(self.known) - 1)
+        return torch.where((self.known[at] == key)[:, None], self.by_pair[at], self.by_token[token])
+
+
+def pair_table(
+    values: Float[Tensor, "n unit"], previous: Int[Tensor, " n"], token: Int[Tensor, " n"], d_vocab: int
+) -> PairTable:
+    """Pairs are shrunk to the mean of their token, tokens to the mean of all."""
+    by_token = means(values, token, d_vocab, values.mean(0)[None])
+    known, place = torch.unique(previous * d_vocab + token, return_inverse=True)
+    return PairTable(by_token, known, means(values, place, len(known), by_token[known % d_vocab]))
+
+
 def predicted(
     activations: Float[Tensor, "n unit"], text: HeldOut, *, pairs: bool = True
 ) -> Float[Tensor, "judged unit"]:
     """Activations on the judged tokens as the explanation has them; without `pairs` from the present token alone."""
     made, judged = ~text.scored, text.scored
-    own = activations[made]
-    d_vocab = int(max(text.token.max(), text.previous.max())) + 1
-    by_token = means(own, text.token[made], d_vocab, own.mean(0)[None])
-    if not pairs:
-        return by_token[text.token[judged]]
-    key = text.previous * d_vocab + text.token
-    known, place = torch.unique(key[made], return_inverse=True)
-    by_pair = means(own, place, len(known), by_token[known % d_vocab])
-    at = torch.searchsorted(known, key[judged]).clamp(max=len(known) - 1)
-    seen = known[at] == key[judged]
-    return torch.where(seen[:, None], by_pair[at], by_token[text.token[judged]])
+    table = pair_table(activations[made], text.previous[made], text.token[made], text.d_vocab)
+    return table.at(text.previous[judged], text.token[judged], pairs=pairs)
 
 
 def explained(activations: Float[Tensor, "n unit"], text: HeldOut) -> Score:

@@ -20,6 +20,8 @@ KINDS = {
     "rotated_neurons": ("rotated neurons", "0.6", "-"),
     "random_rows": ("random rows", "0.35", "--"),
     "single_token": ("one token", "0.35", ":"),
+    "token_set": ("set of tokens", "0.35", ":"),
+    "token_pairs": ("table of token pairs", "0.35", ":"),
     "other_documents": ("latents, other documents", "0.6", ":"),
 }
 
@@ -84,7 +86,7 @@ def _line(ax: Axes, line: pd.DataFrame, row: int) -> None:
 
 def named(patterns: pd.DataFrame) -> Picture:
     """F1 of the best unit of each kind, pattern by pattern; and what pushing along its direction does."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.0), width_ratios=[1.6, 1], sharey=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.5), width_ratios=[1.6, 1], sharey=True)
     order = [kind for kind in KINDS if kind in set(patterns["kind"])]
     drawn = patterns[["seed", "pattern", "kind", "f1", "push"]]
     grid = drawn.groupby(["kind", "pattern"], sort=False)["f1"].mean().unstack("pattern").loc[order]
@@ -135,6 +137,7 @@ def activations(histograms: pd.DataFrame) -> Figure:
 WAYS = {
     "trained": "dictionary, {} latents",
     "relu": "dictionary, {} latents, ReLU and L1",
+    "pair": "mean at each pair of tokens",
     "token": "mean at each token",
     "start": "random rows, {}",
     "components": "principal components",
@@ -177,17 +180,19 @@ def _width(name: str) -> int:
 SPLITS = {
     "widest": "widest dictionary",
     "equal_width_twin": "twin of equal width",
+    "four_twins_pooled": "four such twins, pooled",
     "random_rows": "random rows, as many",
     "permuted_neurons": "widest, neurons permuted",
 }
 
 
 def splitting(families: pd.DataFrame) -> Picture:
-    """Share of narrow latents that split, and how far children lie inside their parents."""
-    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 1.9))
+    """Share of narrow latents that split, with and without copies, and how far children lie inside their parents."""
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.2))
     for ax, prefix, title in (
-        (axes[0], "", "narrow latents with two or more children"),
-        (axes[1], "inside_", "P(nearest narrow latent fires | latent fires)"),
+        (axes[0], "", "narrow latents with\ntwo or more children"),
+        (axes[1], "distinct_", "with two that fire on\ndifferent tokens"),
+        (axes[2], "inside_", "P(nearest narrow latent fires |\nlatent fires)"),
     ):
         long = families.melt("seed", [f"{prefix}{name}" for name in SPLITS], "kind", "value")
         labels = list(SPLITS.values()) if not prefix else [""] * len(SPLITS)

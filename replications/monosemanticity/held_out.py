@@ -30,6 +30,11 @@ class HeldOut(NamedTuple):
         """Tokens of a window that are left."""
         return self.windows.shape[1] - 2
 
+    @property
+    def d_vocab(self) -> int:
+        """Behind the largest token that is read."""
+        return int(max(self.token.max(), self.previous.max())) + 1
+
 
 def read_held_out(path: Path) -> HeldOut:
     """Documents take turns: every other one is for choosing and explaining units, the rest for judging them."""

@@ -19,24 +19,31 @@ from common.core.step import Files, run_step
 from common.core.tables import write_table
 from common.saes.index import read_index
 from replications.monosemanticity import metrics
+from replications.monosemanticity.dictionaries import TWINS, harvest, harvest_windows
 from replications.monosemanticity.examples import random_latents
-from replications.monosemanticity.explain import explained
+from replications.monosemanticity.explain import PairTable, explained, pair_table
 from replications.monosemanticity.held_out import HeldOut, read_held_out, read_words, visible
-from replications.monosemanticity.model import load_models
+from replications.monosemanticity.model import Models, load_models
 from replications.monosemanticity.named import (
     ablation_cost,
     choose,
     detect,
-    one_hot_tokens,
     push_effect,
     raised_tokens,
+    symbol_units,
     tokens_of_patterns,
 )  # fmt: skip
 from replications.monosemanticity.ngrams import ngram_losses
 from replications.monosemanticity.patterns import PATTERNS
 from replications.monosemanticity.replacement import losses_by_way
 from replications.monosemanticity.settings import Measure
-from replications.monosemanticity.structure import best_correlations, beyond_token, family, split_share
+from replications.monosemanticity.structure import (
+    best_correlations,
+    beyond_token,
+    distinct_share,
+    family,
+    split_share,
+)  # fmt: skip
 from replications.monosemanticity.units import (
     LATENTS,
     Kind,
@@ -82,17 +89,19 @@ def measure(files: MeasureFiles, settings: Measure) -> None:
     """Measures all parts."""
     models, index, text = load_models(files.models), read_index(files.index), read_held_out(files.tokens)
     words, widths = read_words(files.vocabulary), settings.dictionaries.widths
+    stream = load_file(files.tokens)["train"]
     tables: dict[str, Table] = defaultdict(list)
     kept: list[dict[str, Float[Tensor, "judged unit"]]] = []
     by_window: dict[str, list[np.ndarray]] = defaultdict(list)
     with torch.no_grad():
         for place, seed in enumerate(models.seeds):
+            table = mean_activations(models, place, stream, settings.dictionaries.tokens)
             subject = read_subject(models, place, index, text)
             kinds = made_kinds(subject, widths[-1], text, settings.measures.least_firings)
             for name, reading in (("model", subject.own), ("untrained", subject.before)):
                 by_window[name].append(_windows(reading.losses(reading.x, text.following).numpy(), text))
             replaced = {name: one for name, one in subject.encoded.items() if name.split("-")[0] in REPLACING}
-            rows = losses_by_way(subject.own, replaced, settings.dictionaries.sparsity, text)
+            rows = losses_by_way(subject.own, replaced, settings.dictionaries.sparsity, text, table)
             tables["ways"] += [{"seed": seed, **row} for row in rows]
             tables["scores"] += unit_scores(kinds, text, seed)
             trained, start = (subject.encoded[f"{kind}-{widths[-1]}"].sae for kind in ("trained", "start"))
@@ -108,9 +117,8 @@ def measure(files: MeasureFiles, settings: Measure) -> None:
             tables["families"] += families(subject, widths, text, settings.measures.least_firings)
             kept.append({name: kinds[name].activations[text.scored] for name in UNIVERSAL})
     tables["correlations"] = universality(kept, models.seeds, text)
-    stream = load_file(files.tokens)["train"].numpy()
     triples = (one.numpy() for one in (text.previous, text.token, text.following))
-    counted = {name: _windows(one, text) for name, one in ngram_losses(stream, len(words), *triples).items()}
+    counted = {name: _windows(one, text) for name, one in ngram_losses(stream.numpy(), len(words), *triples).items()}
     write_metrics(
         files.loss, metrics.model_metrics(by_window, counted, _windows(text.document, text))
         | metrics.loss_metrics(tables["ways"], widths) | metrics.dictionary_metrics(tables["dictionaries"]),
@@ -127,6 +135,13 @@ def _windows(values: np.ndarray, text: HeldOut) -> np.ndarray:
     """Means over the tokens of each window."""
     found: np.ndarray = values.reshape(-1, text.wide).mean(1)
     return found
+
+
+def mean_activations(models: Models, place: int, stream: Tensor, count: int) -> PairTable:
+    """Mean activations at tokens and behind pairs, of the training text on which dictionaries are trained."""
+    windows = harvest_windows(models, place, stream.long(), count)
+    token, previous = (one.flatten()[:count] for one in (windows[:, 1:-1], windows[:, :-2]))
+    return pair_table(harvest(models, place, stream.long(), count, "cpu"), previous, token, models.shape.d_vocab)
 
 
 def unit_scores(kinds: dict[str, Kind], text: HeldOut, seed: int) -> Table:
@@ -147,9 +162,7 @@ def named_features(
     """One row per pattern and kind of unit; and histograms of the latents' and neurons' activations."""
     members = tokens_of_patterns(text, len(words))
     made, judged, names = ~text.scored, text.scored, list(PATTERNS)
-    units = {name: kind.activations for name, kind in kinds.items()} | {
-        "single_token": one_hot_tokens(text, len(words))
-    }
+    units = {name: kind.activations for name, kind in kinds.items()} | symbol_units(text, len(words))
     rows: Table = []
     bars: Table = []
     for name, activations in units.items():
@@ -193,20 +206,26 @@ def histogram(own: Tensor, inside: Tensor, threshold: float, kind: str, pattern:
 def families(subject: Subject, widths: list[int], text: HeldOut, least: int) -> Table:
     """Shares of narrow latents that split: in the widest dictionary, and in what should not split them."""
     seed, ends = subject.seed, (widths[0], widths[-1])
-    names = (f"trained-{ends[0]}", f"trained-{ends[1]}", f"twin-{ends[0]}", f"start-{ends[1]}")
-    narrow, wide, twin, start = (subject.encoded[name] for name in names)
+    names = (f"trained-{ends[0]}", f"trained-{ends[1]}", f"start-{ends[1]}", *(f"{name}-{ends[0]}" for name in TWINS))
+    narrow, wide, start, *twins = (subject.encoded[name] for name in names)
     parents, parents_alive = narrow.latents > 0, living(narrow.latents, text, least)
     order = torch.randperm(narrow.sae.d_in, generator=torch.Generator().manual_seed(seed))
     row: dict[str, Any] = {"seed": seed}
-    for name, one, rows in (
-        ("widest", wide, wide.sae.W_dec),
-        ("equal_width_twin", twin, twin.sae.W_dec),
-        ("permuted_neurons", wide, wide.sae.W_dec[:, order]),
-        ("random_rows", start, start.sae.W_dec),
+    for name, latents, rows in (
+        ("widest", wide.latents, wide.sae.W_dec),
+        ("equal_width_twin", twins[0].latents, twins[0].sae.W_dec),
+        (
+            "four_twins_pooled",
+            torch.cat([one.latents for one in twins], 1),
+            torch.cat([one.sae.W_dec for one in twins]),
+        ),
+        ("permuted_neurons", wide.latents, wide.sae.W_dec[:, order]),
+        ("random_rows", start.latents, start.sae.W_dec),
     ):
-        alive = living(one.latents, text, least)
-        found = family(rows, one.latents > 0, narrow.sae.W_dec, parents)
+        fires, alive = latents > 0, living(latents, text, least)
+        found = family(rows, fires, narrow.sae.W_dec, parents)
         row[name] = split_share(found, alive, parents_alive)
+        row[f"distinct_{name}"] = distinct_share(found, alive, parents_alive, fires)
         row[f"inside_{name}"] = float(found.inside[alive].mean())
         row[f"cosine_{name}"] = float(found.cosine[alive].mean())
     return [row]

@@ -125,10 +125,11 @@ def named_metrics(patterns: Table) -> dict[str, Metric]:
 def splitting_metrics(families: Table) -> dict[str, Metric]:
     """Share of narrow latents with two or more children."""
     table = pd.DataFrame(families)
-    names = ("equal_width_twin", "permuted_neurons", "random_rows")
+    names = ("equal_width_twin", "four_twins_pooled", "permuted_neurons", "random_rows")
     found = {}
     for prefix, key, formula in (
         ("", "split", "share of narrow latents with two or more children"),
+        ("distinct_", "children_distinct", "share with two children whose firings overlap by less than 0.5 (Jaccard)"),
         ("inside_", "inside", "mean over latents of P(nearest narrow latent fires | it fires)"),
         ("cosine_", "cosine", "mean over latents of the decoder cosine with the nearest narrow latent"),
     ):

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from replications.monosemanticity.explain import PRIOR, pair_table
 from replications.monosemanticity.held_out import HeldOut
 from replications.monosemanticity.units import Kind
 
@@ -59,6 +60,31 @@ def detect(activations: Float[Tensor, "n unit"], labels: Bool[Tensor, "n pattern
     precision, recall = (right / one.sum(0).clamp(min=1) for one in (fires, labels))
     f1 = 2 * right / (fires.sum(0) + labels.sum(0)).clamp(min=1)
     return Detection(f1, precision, recall, fires.double().mean(0))
+
+
+def symbol_units(text: HeldOut, d_vocab: int) -> dict[str, Float[Tensor, "n unit"]]:
+    """What knows the symbols and no network, as units that go through the same choice of unit and threshold.
+
+    A threshold on the shares of a pattern at each present token makes a set of tokens, on those of pairs a table.
+    """
+    return {
+        "single_token": one_hot_tokens(text, d_vocab),
+        "token_set": pattern_shares(text, pairs=False),
+        "token_pairs": pattern_shares(text),
+    }
+
+
+def pattern_shares(text: HeldOut, *, pairs: bool = True) -> Float[Tensor, "n pattern"]:
+    """Share of each pattern at this token, or behind this pair, on the documents that are not judged.
+
+    A token of these does not count itself: pairs that were seen once would seem to know their pattern.
+    """
+    made, own = ~text.scored, text.labels.float()
+    table = pair_table(own[made], text.previous[made], text.token[made], text.d_vocab)
+    found = table.at(text.previous, text.token, pairs=pairs)
+    key = (text.previous if pairs else 0) * text.d_vocab + text.token
+    seen = torch.bincount(key[made], minlength=int(key.max()) + 1)[key][:, None] + PRIOR
+    return torch.where(made[:, None], (found * seen - own) / (seen - 1), found).clamp(min=0)
 
 
 def one_hot_tokens(text: HeldOut, d_vocab: int) -> Float[Tensor, "n token"]:

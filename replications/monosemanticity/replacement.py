@@ -2,8 +2,8 @@
 
 Bricken et al. 2023 state the loss recovered against an MLP that is ablated to zero. Replacements that know no features:
 as many principal components or largest neurons as a token has latents, the mean activation, random rows (a dictionary
-before its first step, rescaled to fit), and the mean activation at each token, which knows nothing but the token. All
-are fitted on the documents that are not judged.
+before its first step, rescaled to fit), all fitted on the documents that are not judged; and the mean activation at
+each token or pair of tokens of the training text, which knows nothing but these.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from common.saes.metrics import fvu, l0, principal
 from common.saes.sae import Sae
-from replications.monosemanticity.explain import means
+from replications.monosemanticity.explain import PairTable
 from replications.monosemanticity.held_out import HeldOut
 from replications.monosemanticity.model import Reading
 from replications.monosemanticity.units import Encoded
@@ -23,6 +23,7 @@ from replications.monosemanticity.units import Encoded
 Row = dict[str, Any]
 CONTROLS = {
     "token_means": "token",
+    "pair_means": "pair",
     "principal_components": "components",
     "largest_neurons": "neurons",
     "mean_activation": "mean",
@@ -30,22 +31,25 @@ CONTROLS = {
 FLOOR = 0.02  # nats, least cost of an ablation
 
 
-def losses_by_way(reading: Reading, encoded: Mapping[str, Encoded], k: int, text: HeldOut) -> list[Row]:
+def losses_by_way(
+    reading: Reading, encoded: Mapping[str, Encoded], k: int, text: HeldOut, table: PairTable
+) -> list[Row]:
     """One row per way, on the judged documents: cross-entropy, variance unexplained, L0, latents that never fire.
 
-    `encoded` are named `<kind>-<width>`; those of the kind `start` are rescaled.
+    `encoded` are named `<kind>-<width>`; those of the kind `start` are rescaled. `table`: mean activations.
     """
     fit, judged = reading.x[~text.scored], text.scored
     x = reading.x[judged]
     mean, axes = principal(fit)
-    by_token = means(fit, text.token[~text.scored], int(text.token.max()) + 1, mean[None])
+    previous, token = text.previous[judged], text.token[judged]
     found: dict[str, Float[Tensor, "token d_mlp"]] = {
         "clean": x,
         "zero": torch.zeros_like(x),
         "mean": mean.expand_as(x),
         "components": (x - mean) @ axes[:, :k] @ axes[:, :k].mT + mean,
         "neurons": largest(x, mean, k),
-        "token": by_token[text.token[judged]],
+        "token": table.at(previous, token, pairs=False),
+        "pair": table.at(previous, token),
     }
     about: dict[str, Row] = {}
     for name, (sae, latents) in encoded.items():

@@ -14,6 +14,7 @@ from replications.monosemanticity.explain import means
 from replications.monosemanticity.held_out import HeldOut
 
 INSIDE = 0.5  # least share of the firings of a child at which its parent fires
+OVERLAP = 0.5  # children that share as many of their tokens or more are one child (Jaccard)
 
 
 class Family(NamedTuple):
@@ -45,6 +46,22 @@ def split_share(found: Family, alive: Bool[Tensor, " latent"], narrow_alive: Boo
     """Share of living narrow latents with two or more living children."""
     counts = torch.bincount(found.parent[found.children() & alive], minlength=len(narrow_alive))
     return float((counts[narrow_alive] >= 2).double().mean())
+
+
+def distinct_share(
+    found: Family,
+    alive: Bool[Tensor, " latent"],
+    narrow_alive: Bool[Tensor, " narrow"],
+    fires: Bool[Tensor, "token latent"],
+) -> float:
+    """The same where two of the children fire on different tokens: copies of one latent are no split."""
+    kept, split = found.children() & alive, []
+    for parent in narrow_alive.nonzero()[:, 0].tolist():
+        own = fires[:, kept & (found.parent == parent)].float()
+        both = own.mT @ own
+        either = own.sum(0)[:, None] + own.sum(0) - both
+        split.append(bool((both < OVERLAP * either).any()))
+    return sum(split) / max(1, len(split))
 
 
 def best_correlations(one: Float[Tensor, "token unit"], other: Float[Tensor, "token unit2"]) -> Float[Tensor, " unit"]:

@@ -7,14 +7,23 @@ import pytest
 import torch
 
 from common.toys.transformer import forward, token_losses
-from replications.monosemanticity.explain import distinguishing_tokens, explained, means, predicted
+from replications.monosemanticity.explain import (
+    PRIOR,
+    distinguishing_tokens,
+    explained,
+    means,
+    pair_table,
+    predicted,
+)
 from replications.monosemanticity.model import HOOK
 from replications.monosemanticity.named import (
     ablation_cost,
     choose,
     detect,
     one_hot_tokens,
+    pattern_shares,
     push_effect,
+    symbol_units,
     tokens_of_patterns,
 )
 from replications.monosemanticity.ngrams import OPTIONS, ngram_losses
@@ -165,6 +174,53 @@ def test_the_planted_detector_is_chosen_and_worth_its_literal_f1():
     assert float(found.f1[0]) == pytest.approx(2 * share / (1 + share))
     tokens = one_hot_tokens(TEXT, VOCAB)
     assert choose(tokens[made], TEXT.labels[made]).unit[0] in (3, 7)
+
+
+def scores_of_symbols(labels):
+    """Mean F1 on judged documents of what knows the symbols alone."""
+    text = TEXT._replace(labels=labels)
+    made, judged = ~text.scored, text.scored
+    units = symbol_units(text, VOCAB)
+    return {
+        name: float(detect(one[judged], labels[judged], choose(one[made], labels[made])).f1[0])
+        for name, one in units.items()
+    }
+
+
+def test_sets_of_tokens_and_tables_of_pairs_detect_what_they_decide():
+    found = scores_of_symbols(TEXT.labels[:, :1])  # two tokens
+    assert found["single_token"] < 0.8
+    assert found["token_set"] == found["token_pairs"] == 1
+    both = (TEXT.previous < 6) != (TEXT.token < 6)
+    found = scores_of_symbols(both[:, None])
+    assert found["token_set"] < 0.75  # no better than always
+    assert found["token_pairs"] > 0.98
+
+
+def test_shares_of_patterns_are_literal_and_no_token_counts_itself():
+    made, labels = ~TEXT.scored, TEXT.labels.float()
+    for pairs in (False, True):
+        found = pattern_shares(TEXT, pairs=pairs)
+        for row in [*range(3), *range(len(made) - 3, len(made)), int(made.nonzero()[0])]:
+            token = made & (TEXT.token == TEXT.token[row])
+            same = token & (TEXT.previous == TEXT.previous[row])
+            mean = (labels[token].sum(0) + PRIOR * labels[made].mean(0)) / (token.sum() + PRIOR)
+            prior, use = (mean, same) if pairs else (labels[made].mean(0), token)
+            own = int(made[row])
+            above = labels[use].sum(0) + PRIOR * prior - own * labels[row]
+            torch.testing.assert_close(found[row], above / (use.sum() + PRIOR - own), atol=1e-5, rtol=0)
+    changed = TEXT._replace(labels=TEXT.labels ^ TEXT.scored[:, None])
+    torch.testing.assert_close(pattern_shares(changed), pattern_shares(TEXT))  # judged labels are never seen
+
+
+def test_a_pair_that_was_never_seen_has_the_mean_of_its_token():
+    values = torch.tensor([[1.0], [3.0], [5.0]])
+    table = pair_table(values, torch.tensor([0, 0, 1]), torch.tensor([2, 2, 2]), 4)
+    token = (9 + PRIOR * 3) / (3 + PRIOR)
+    previous, present = torch.tensor([0, 1, 3, 0]), torch.tensor([2, 2, 2, 3])
+    expected = [(4 + PRIOR * token) / (2 + PRIOR), (5 + PRIOR * token) / (1 + PRIOR), token, 3]
+    torch.testing.assert_close(table.at(previous, present)[:, 0], torch.tensor(expected))
+    assert table.at(previous, present, pairs=False)[:, 0].tolist() == pytest.approx([token] * 3 + [3])
 
 
 def test_pushing_along_what_writes_the_pattern_raises_its_tokens():

@@ -1,6 +1,7 @@
 """Which dictionaries are made, and the page of one: its activations, logit weights and explanations."""
 
 import json
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from safetensors.torch import save_file
 
 from common.core.step import RunInfo
 from common.saes.index import read_index
-from replications.monosemanticity.dictionaries import DictionariesFiles, dictionaries
+from replications.monosemanticity.dictionaries import TWINS, DictionariesFiles, dictionaries
 from replications.monosemanticity.explain import explained
 from replications.monosemanticity.model import Models, save_models
 from replications.monosemanticity.settings import Dictionaries
@@ -76,9 +77,10 @@ def test_every_kind_of_dictionary_is_made(tmp_path):
     index = read_index(files.index)
     made = {name.removesuffix("-s3"): index.load(name) for name in index.entries}
     expected = {f"{kind}-{width}": "topk" for kind in ("trained", "start") for width in (8, 12)}
-    expected |= {"twin-8": "topk", "untrained-12": "topk", "relu-12": "relu"}
+    expected |= {f"{twin}-8": "topk" for twin in TWINS} | {"untrained-12": "topk", "relu-12": "relu"}
     assert {key: one.activation for key, one in made.items()} == expected
     assert all(one.d_sae == int(key.split("-")[1]) for key, one in made.items())
     assert left_start(made["start-8"], made["start-8"]) == pytest.approx(1)
     assert 0.9 < left_start(made["trained-8"], made["start-8"]) < 0.9999
-    assert left_start(made["trained-8"], made["twin-8"]) < 0.5
+    same_width = [made[f"{name}-8"] for name in ("trained", *TWINS)]
+    assert all(left_start(one, other) < 0.7 for one, other in combinations(same_width, 2))

@@ -7,13 +7,29 @@ import torch
 from common.core.claims import load_claims
 from common.core.metrics import Metric
 from common.core.verdicts import judge_landmark
-from replications.monosemanticity.dictionaries import recipe
-from replications.monosemanticity.measure import universality
+from replications.monosemanticity.dictionaries import FIRST_TWIN, TWINS, harvest_windows, recipe
+from replications.monosemanticity.explain import pair_table
+from replications.monosemanticity.measure import mean_activations, universality
 from replications.monosemanticity.metrics import compared, model_metrics
+from replications.monosemanticity.model import Models, read
 from replications.monosemanticity.replacement import losses_by_way, recovered
-from replications.monosemanticity.structure import best_correlations, beyond_token, family, split_share
+from replications.monosemanticity.structure import (
+    best_correlations,
+    beyond_token,
+    distinct_share,
+    family,
+    split_share,
+)
 from replications.monosemanticity.units import LATENTS, Encoded
-from tests.fixtures.monosemanticity_tiny import DICTIONARIES, READING, TEXT, tiny_dictionary
+from tests.fixtures.monosemanticity_tiny import (
+    DICTIONARIES,
+    READING,
+    SHAPE,
+    TEXT,
+    TOKENS,
+    WEIGHTS,
+    tiny_dictionary,
+)
 
 
 def test_children_of_a_planted_family_are_found_and_permuted_ones_are_not():
@@ -28,11 +44,30 @@ def test_children_of_a_planted_family_are_found_and_permuted_ones_are_not():
     assert found.parent.tolist() == [i // 2 for i in range(2 * parents)]
     assert found.inside.min() == 1
     assert split_share(found, every, all_parents) == 1
+    assert distinct_share(found, every, all_parents, on_wide) == 1
     assert split_share(found, every & (torch.arange(2 * parents) > 0), all_parents) == pytest.approx(39 / 40)
     null = family(wide[:, torch.randperm(200, generator=generator)], on_wide, narrow, on_narrow)
     assert split_share(null, every, all_parents) < 0.1
     twin = family(narrow, on_narrow, narrow, on_narrow)
     assert split_share(twin, all_parents, all_parents) == 0  # one child each
+
+
+def test_copies_of_a_latent_pass_as_children_but_not_as_distinct_ones():
+    """What pooled twins are: as many candidates as a wide dictionary has, and no latent split."""
+    generator, count = torch.Generator().manual_seed(0), 10
+    rows = torch.nn.functional.normalize(torch.randn(count, 50, generator=generator), dim=1)
+    fires = torch.rand(2000, count, generator=generator) < 0.1
+    missed = torch.rand(2000, 2 * count, generator=generator) < 0.1
+    copies = fires.repeat(1, 2) & ~missed
+    found = family(rows.repeat(2, 1), copies, rows, fires)
+    every, parents = torch.ones(2 * count, dtype=torch.bool), torch.ones(count, dtype=torch.bool)
+    assert split_share(found, every, parents) == 1
+    assert distinct_share(found, every, parents, copies) == 0
+    copies[1000:, 0], copies[:1000, count] = False, False  # the copies of the first latent share its text
+    found = family(rows.repeat(2, 1), copies, rows, fires)
+    assert distinct_share(found, every, parents, copies) == pytest.approx(1 / count)
+    assert distinct_share(found, every & (torch.arange(2 * count) > 0), parents, copies) == 0
+    assert distinct_share(found, every, parents & (torch.arange(count) > 0), copies) == 0
 
 
 def test_a_unit_finds_its_twin_in_a_permuted_copy():
@@ -60,7 +95,9 @@ def test_a_perfect_dictionary_recovers_all_and_the_ablation_nothing():
         eye.__class__(eye.about, "relu", torch.eye(32), torch.zeros(32), torch.eye(32), torch.zeros(32)), READING.x
     )
     other = Encoded(eye, eye.encode(READING.x))
-    rows = losses_by_way(READING, {"trained-32": perfect, "start-10": other}, 3, TEXT)
+    made = ~TEXT.scored
+    table = pair_table(READING.x[made], TEXT.previous[made], TEXT.token[made], TEXT.d_vocab)
+    rows = losses_by_way(READING, {"trained-32": perfect, "start-10": other}, 3, TEXT, table)
     by_name = {row["name"]: row for row in rows}
     assert by_name["trained-32"]["ce"] == pytest.approx(by_name["clean"]["ce"], abs=1e-6)
     assert recovered(rows, "zero") == 0
@@ -73,9 +110,36 @@ def test_a_perfect_dictionary_recovers_all_and_the_ablation_nothing():
     assert by_name["components"]["fvu"] < by_name["mean"]["fvu"]
 
 
+def test_means_of_pairs_recover_what_pairs_decide_and_means_of_tokens_do_not():
+    values = torch.randn(TEXT.d_vocab**2, 32, generator=torch.Generator().manual_seed(0)).relu()
+    reading = READING._replace(x=values[TEXT.previous * TEXT.d_vocab + TEXT.token])
+    every = torch.arange(TEXT.d_vocab**2).repeat(100)  # each pair a hundred times
+    table = pair_table(values[every], every // TEXT.d_vocab, every % TEXT.d_vocab, TEXT.d_vocab)
+    rows = losses_by_way(reading, {}, 3, TEXT, table)
+    fvu = {row["name"]: row["fvu"] for row in rows}
+    assert fvu["pair"] < 0.01
+    assert fvu["token"] > 0.5
+
+
+def test_mean_activations_are_those_of_the_harvest():
+    models = Models(SHAPE, [3], WEIGHTS)
+    stream = TOKENS.flatten()
+    table = mean_activations(models, 0, stream, 200)
+    windows = harvest_windows(models, 0, stream, 200)
+    x = read(WEIGHTS, windows, SHAPE).x[:200]
+    rows = [(int(windows[i // 16, i % 16]), int(windows[i // 16, i % 16 + 1])) for i in range(200)]
+    at = max(set(rows), key=rows.count)
+    own = torch.stack([one for one, row in zip(x, rows, strict=True) if row == at])
+    same = torch.stack([one for one, row in zip(x, rows, strict=True) if row[1] == at[1]])
+    token = (same.sum(0) + 2 * x.mean(0)) / (len(same) + 2)
+    found = table.at(torch.tensor(at[:1]), torch.tensor(at[1:]))[0]
+    torch.testing.assert_close(found, (own.sum(0) + 2 * token) / (len(own) + 2), atol=1e-5, rtol=0)
+
+
 def test_no_two_dictionaries_of_all_networks_share_a_start():
-    seeds = {recipe(DICTIONARIES, 8, 100 * seed + at).seed for seed in (110, 111) for at in range(4)}
-    assert len(seeds) == 8
+    places = [*range(4), *range(FIRST_TWIN, FIRST_TWIN + len(TWINS) - 1)]
+    seeds = {recipe(DICTIONARIES, 8, 100 * seed + at).seed for seed in (110, 111) for at in places}
+    assert len(seeds) == 14
     assert recipe(DICTIONARIES, 8, 0, relu=True).architecture == "relu_bricken"
 
 
