@@ -35,12 +35,14 @@ def bars(axes: Axes, rows: dict[str, tuple[Estimate, str]]) -> pd.DataFrame:
 
 def read_and_act(metrics: dict[str, Metric]) -> Picture:
     """What is read, beside what acts."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.4))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.6))
     reads, negated, acts = metrics["reads"], metrics["reads_negated"], metrics["acts"]
     first = {
         "direction": (reads, PALETTE[0]),
         "direction, negated": (negated, PALETTE[1]),
         "fitted to negated, negated": (negated.control("trained_on_negated"), PALETTE[2]),
+        "trivial reader": (reads.control("trivial_reader"), GREY),
+        "trivial reader, negated": (negated.control("trivial_reader"), GREY),
         "probability of statement": (reads.control("log_probability"), GREY),
         "model's own answer": (reads.control("model_answer"), GREY),
         "bag of words": (reads.control("bag_of_words"), GREY),
