@@ -142,7 +142,10 @@ def massive(metrics: dict[str, Metric], table: pd.DataFrame, stream: pd.DataFram
     middle.axvline(table[table["judged"]]["layer"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
     middle.set(yscale="log", ylim=(None, 1e5), ylabel="magnitude", title="largest of a document, by layer")
     zeroed = metrics["zeroed"]
-    edits: dict[str, tuple[Estimate, str]] = {"set to zero": (zeroed, PALETTE[1])}
+    edits: dict[str, tuple[Estimate, str]] = {
+        "set to zero": (zeroed, PALETTE[1]),
+        "half kept": (metrics["halved"], PALETTE[5]),
+    }
     edits |= {control.name.replace("_", " "): (control, GREY) for control in zeroed.controls}
     drawn = bars(right, edits)
     right.set(xlabel="rise of the loss [nats]", title="what an edit costs")
