@@ -133,18 +133,22 @@ class Model:
 
     def ask(self, read: Read) -> tuple[Asked, Run]:
         """The answer to the question and the log-probability of each statement; the question behind the first part."""
-        device = read.stems.at.device
-        answer, log_probability = torch.empty(2, len(read.batch.rows))
-        last = logits(self.decoder, read.stems.resid[-1, :, -1]).log_softmax(-1)
-        begun = self._log_probability(read.stems, read.shared)
-        tails = []
+        answer, tails = torch.empty(len(read.batch.rows)), []
         for part in read.parts:
             tails.append(self.prefix.extend(part.run, self.encode(QUESTION)))
             answer[part.places] = self._answer(tails[-1]).logit
-            first = torch.tensor([row[0] for row in part.rests], device=device)
+        return Asked(answer, self.log_probability(read)), tails[0]
+
+    def log_probability(self, read: Read) -> Float[Tensor, " item"]:
+        """Of all tokens of each statement but the first; the passes must have gone through all blocks."""
+        found = torch.empty(len(read.batch.rows))
+        last = logits(self.decoder, read.stems.resid[-1, :, -1]).log_softmax(-1)
+        begun = self._log_probability(read.stems, read.shared)
+        for part in read.parts:
+            first = torch.tensor([row[0] for row in part.rests], device=last.device)
             rest = last[part.stems, first].cpu() + self._log_probability(part.run, part.rests)
-            log_probability[part.places] = begun[part.stems] + rest
-        return Asked(answer, log_probability), tails[0]
+            found[part.places] = begun[part.stems] + rest
+        return found
 
     def _log_probability(self, run: Run, rows: list[list[int]]) -> Float[Tensor, " item"]:
         """Of all tokens of each row but its first."""

@@ -35,12 +35,14 @@ def bars(axes: Axes, rows: dict[str, tuple[Estimate, str]]) -> pd.DataFrame:
 
 def read_and_act(metrics: dict[str, Metric]) -> Picture:
     """What is read, beside what acts."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.4))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.6))
     reads, negated, acts = metrics["reads"], metrics["reads_negated"], metrics["acts"]
     first = {
         "direction": (reads, PALETTE[0]),
         "direction, negated": (negated, PALETTE[1]),
         "fitted to negated, negated": (negated.control("trained_on_negated"), PALETTE[2]),
+        "trivial reader": (reads.control("trivial_reader"), GREY),
+        "trivial reader, negated": (negated.control("trivial_reader"), GREY),
         "probability of statement": (reads.control("log_probability"), GREY),
         "model's own answer": (reads.control("model_answer"), GREY),
         "bag of words": (reads.control("bag_of_words"), GREY),
@@ -140,7 +142,10 @@ def massive(metrics: dict[str, Metric], table: pd.DataFrame, stream: pd.DataFram
     middle.axvline(table[table["judged"]]["layer"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
     middle.set(yscale="log", ylim=(None, 1e5), ylabel="magnitude", title="largest of a document, by layer")
     zeroed = metrics["zeroed"]
-    edits: dict[str, tuple[Estimate, str]] = {"set to zero": (zeroed, PALETTE[1])}
+    edits: dict[str, tuple[Estimate, str]] = {
+        "set to zero": (zeroed, PALETTE[1]),
+        "half kept": (metrics["halved"], PALETTE[5]),
+    }
     edits |= {control.name.replace("_", " "): (control, GREY) for control in zeroed.controls}
     drawn = bars(right, edits)
     right.set(xlabel="rise of the loss [nats]", title="what an edit costs")

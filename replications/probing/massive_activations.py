@@ -3,8 +3,9 @@
 A few coordinates of the residual stream at the first position are thousands of times the median and hardly depend on
 the text. Text stands as it is, so whatever token begins a document is at position 0. The channel and the block after
 which it grows are found on the first tokens of training documents; so is its mean. Before the next block it is set to
-zero, or to that mean, in documents of the judged split; beside it stand the next channels of the same position and the
-same channel at all other positions. The loss leaves out position 0, as all our metrics do: this step is the reason.
+zero, or to that mean, in documents of the judged split; beside it stand the next channels of the same position, the
+same channel at all other positions, and position 0 moved as far along random directions. The loss leaves out
+position 0, as all our metrics do: this step is the reason.
 
 Sun et al. zero all massive activations of a layer, we zero the largest.
 """
@@ -31,6 +32,7 @@ from replications.probing.continuation import logits
 from replications.probing.settings import MassiveActivations
 
 OTHER_CHANNELS = 10
+RANDOM_DIRECTIONS = 5
 RANKS = 3
 SHOWN = 12  # positions of the picture
 
@@ -74,6 +76,8 @@ def massive_activations(files: MassiveFiles, settings: MassiveActivations, run: 
         cache = decoder.forward(tokens, real, keep=True, patterns=seen)
         found = {"intact": outcome(decoder, tokens, real, cache.final, seen)}
         found |= {name: measure(decoder, tokens, real, place.block, x) for name, x in edits(cache, place).items()}
+        drawn = [measure(decoder, tokens, real, place.block, x) for x in displaced(cache, place, run.seeds[0])]
+        found["same_distance"] = {what: np.mean([one[what] for one in drawn], axis=0) for what in drawn[0]}
     columns = {f"{what}_{name}": of for name, both in found.items() for what, of in both.items()}
     rows = pd.DataFrame({"document": np.arange(len(tokens))} | columns)
     magnitudes = torch.stack([*cache.resid_pre, cache.final]).abs()
@@ -98,11 +102,24 @@ def find(decoder: Decoder, tokens: Int[Tensor, "document 1"]) -> Place:
 def edits(cache: Cache, place: Place) -> dict[str, Float[Tensor, "document pos d_model"]]:
     """Residual streams before the block, edited."""
     intact = cache.resid_pre[place.block]
-    found = {name: intact.clone() for name in ("zero", "mean", "other_channels", "other_positions")}
+    found = {name: intact.clone() for name in ("zero", "half", "mean", "other_channels", "other_positions")}
     found["zero"][:, 0, place.channel] = 0
+    found["half"][:, 0, place.channel] *= 0.5
     found["mean"][:, 0, place.channel] = place.mean
     found["other_channels"][:, 0, place.others] = 0
     found["other_positions"][:, 1:, place.channel] = 0
+    return found
+
+
+def displaced(cache: Cache, place: Place, seed: int) -> list[Float[Tensor, "document pos d_model"]]:
+    """Residual streams before the block, position 0 moved along random directions as far as setting to 0 moves it."""
+    intact = cache.resid_pre[place.block]
+    distance = intact[:, 0, place.channel].abs()
+    found = []
+    for draw in range(RANDOM_DIRECTIONS):
+        way = torch.randn(intact.shape[-1], generator=torch.Generator().manual_seed(1000 * seed + draw)).to(intact)
+        found.append(intact.clone())
+        found[-1][:, 0] += distance[:, None] * way / way.norm()
     return found
 
 
@@ -198,7 +215,7 @@ def metrics(
     def mean(values: np.ndarray, unit: str, formula: str, controls: dict[str, np.ndarray] | None = None) -> Metric:
         return over_clusters(values, documents, unit=unit, formula=formula, cluster="documents", controls=controls)
 
-    named = {"set_to_mean": "mean", "other_channels": "other_channels", "other_positions": "other_positions"}
+    named = {"set_to_mean": "mean"} | {name: name for name in ("other_channels", "other_positions", "same_distance")}
     medians = np.array([float(one[use].median()) for one, use in zip(x, real, strict=True)])
     first = x[:, 0, place.channel].double().cpu().numpy()
     return {
@@ -208,6 +225,7 @@ def metrics(
             "rise of the mean loss a token when one coordinate at position 0 is set to 0",
             {name: rise(edit) for name, edit in named.items()},
         ),
+        "halved": mean(rise("half"), "nats", "rise of the mean loss a token when half of the coordinate is kept"),
         "loss": mean(rows["loss_intact"].to_numpy(), "nats", "mean loss a token"),
         "attention_to_first": mean(
             rows["attention_intact"].to_numpy(),

@@ -25,7 +25,7 @@ CALIBRATION_TOPICS = ("animals", "letters", "products", "past")
 TABLES = Path(__file__).with_name("statements.yaml")
 NUMBERS = (  # noqa: SIM905
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
+    "seventeen eighteen nineteen twenty twenty-one twenty-two twenty-three twenty-four twenty-five"
 ).split()
 SHUFFLE = 41
 FORMS = {
@@ -51,6 +51,8 @@ class Statement(NamedTuple):
     negated: bool
     correct: bool
     text: str
+    slots: tuple[str, str]
+    """what stands before and behind the verb, without the words of the form"""
 
     @property
     def true(self) -> bool:
@@ -80,8 +82,10 @@ def items(topic: str, sizes: Mapping[Split, int]) -> dict[Split, list[tuple[str,
 
 
 def _sums() -> list[tuple[str, str]]:
-    """All sums of two numbers that have a word here."""
-    return [(f"{NUMBERS[a]} and {NUMBERS[b]}", NUMBERS[a + b]) for a in range(1, 20) for b in range(1, 21 - a)]
+    """All sums of two numbers that have a word here, the smaller first: no sum is the mirror of another."""
+    last = len(NUMBERS) - 1
+    pairs = [(a, b) for a in range(1, last) for b in range(a, last + 1 - a)]
+    return [(f"{NUMBERS[a]} and {NUMBERS[b]}", NUMBERS[a + b]) for a, b in pairs]
 
 
 GENERATED: dict[str, Callable[[], list[tuple[str, str]]]] = {
@@ -117,5 +121,5 @@ def _statements(topics: Sequence[str], sizes: Mapping[Split, int]) -> list[State
                         if topic in ORDERED and not correct:
                             pair = (answer, subject)
                         text = FORMS[topic].format(pair[0], " not" if negated else "", pair[1])
-                        found.append(Statement(topic, item, split, negated, correct, text))
+                        found.append(Statement(topic, item, split, negated, correct, text, pair))
     return found

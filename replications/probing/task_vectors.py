@@ -157,9 +157,9 @@ class Model:
             "own_vector": under(own),
             "replaced": self.answered(pairs, self.edited(bare, block, means[task].stream[block].expand_as(here))),
             "other_task": max((under(means[other].vector[block]) for other in TASKS if other != task), key=np.mean),
-            "shuffled_labels": under(means[task].shuffled[block]),
+            "shuffled_labels": under(as_long(means[task].shuffled[block], own)),
             "answer_minus_word": under(self.unembedded(train, own)),
-            "random_vector": np.mean([under(way / way.norm() * own.norm()) for way in noise], axis=0),
+            "random_vector": np.mean([under(as_long(way, own)) for way in noise], axis=0),
         }
         about = {"task": task, "word": [pair.word for pair in pairs], "cluster": [pair.cluster for pair in pairs]}
         return pd.DataFrame(about | found)
@@ -168,9 +168,13 @@ class Model:
         """Mean unembedding of the answers minus that of the words, as long as `like`."""
         ids = torch.tensor([[self.encode(f" {form}")[0] for form in (pair.answer, pair.word)] for pair in pairs])
         both = self.decoder.bridge.unembed.W_U.detach()[:, ids.to(like.device)].mean(1)
-        way = both[:, 0] - both[:, 1]
-        scaled: Tensor = way / way.norm() * like.norm()
-        return scaled
+        return as_long(both[:, 0] - both[:, 1], like)
+
+
+def as_long(way: Float[Tensor, " d_model"], like: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
+    """`way` at the norm of `like`."""
+    scaled: Tensor = way / way.norm() * like.norm()
+    return scaled
 
 
 def metrics(words: pd.DataFrame) -> dict[str, Metric]:

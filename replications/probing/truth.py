@@ -2,9 +2,10 @@
 
 Statements stand in a chat message of their own; residual streams are read at the full stop, the last token of each.
 A direction is the difference of the means of true and false training statements of one topic. It is judged on other
-items: affirmative, negated, and of other topics. To see whether it acts, the statement's full stop is moved by that
-difference at the layer that is read, false statements forwards and true ones backwards, and the model is asked
-"True or false?"; the answer is the logit difference of the two words.
+items: affirmative, negated, and of other topics. Beside it stands what reads the same without the stream: the best of
+three trivial readers (`trivial.py`), chosen topic by topic on training statements. To see whether it acts, the
+statement's full stop is moved by that difference at the layer that is read, false statements forwards and true ones
+backwards, and the model is asked "True or false?"; the answer is the logit difference of the two words.
 """
 # mypy: allow-untyped-calls
 
@@ -25,9 +26,12 @@ from replications.probing.asking import Asked, Batch, Model
 from replications.probing.directions import logistic, mean_difference, placements
 from replications.probing.settings import Truth
 from replications.probing.statements import CALIBRATION_TOPICS, TOPICS, calibration_statements, statements
+from replications.probing.trivial import TrivialReader, trivial_reader
 
-TRAIN_DEPTH = 0.7  # training statements run no further; curves over layers end here
+TRAIN_DEPTH = 0.7  # directions are fitted no further; curves over layers end here
 DIRECTIONS = ("random", "logit_lens")
+CONTROLS = ("log_probability", "bag_of_words", "shuffled_labels", "trivial_reader")
+CROSSED = ("bag_of_words", "log_probability")
 Batches = dict[tuple[str, bool], Batch]
 
 
@@ -52,25 +56,29 @@ def truth(files: TruthFiles, settings: Truth, run: RunInfo) -> None:
     trained: Batches = {}
     judged: Batches = {}
     asked: dict[tuple[str, bool], Asked] = {}
+    trivial: dict[str, TrivialReader] = {}
     patches = []
     for topic in TOPICS:
         own = [row for row in rows if row.topic == topic]
-        fitted = model.read([row for row in own if row.split == "train"], round(TRAIN_DEPTH * model.decoder.n_layers))
+        fitted = model.read([row for row in own if row.split == "train"])
+        seen = fitted.batch._replace(stop=fitted.batch.stop[: round(TRAIN_DEPTH * model.decoder.n_layers) + 1])
         others = [row for row in own if row.split == judging_split(run.seeds)]
         patched = [place for place, row in enumerate(others) if not row.negated][: 2 * settings.patched]
         passed = model.read(others, first=patched)
         answers, tail = model.ask(passed)
         for negated in (False, True):
-            trained[topic, negated] = fitted.batch.of(negated=negated)
+            trained[topic, negated] = seen.of(negated=negated)
             judged[topic, negated] = passed.batch.of(negated=negated)
             asked[topic, negated] = answers.of(others, negated=negated)
         source = trained[topic, False]
+        plain = torch.tensor([not row.negated for row in fitted.batch.rows])
+        trivial[topic] = trivial_reader(source.rows, model.log_probability(fitted)[plain].double().numpy())
+        print(f"{topic}: trivial reader {trivial[topic].name} (area {trivial[topic].area:.3f} on training statements)")
         move = mean_difference(source.stop[layer], source.true)
         patches.append(model.patch(passed, tail, move, layer, run.seeds))
-    readings = read(
-        trained, judged, asked, layer, draws=[(seed, n) for seed in run.seeds for n in range(settings.shuffles)]
-    )
-    transfer, moved = across(trained, judged, layer), pd.concat(patches)
+    draws = [(seed, n) for seed in run.seeds for n in range(settings.shuffles)]
+    readings = read(trained, judged, asked, trivial, layer, draws)
+    transfer, moved = across(trained, judged, asked, layer), pd.concat(patches)
     spread = float(torch.cat([found.answer - found.answer.mean() for found in asked.values()]).std())
     curves = pd.concat([by_layer(trained, judged), calibration(model, settings.train)])
     write_table(files.layers, curves.assign(judged=curves["layer"] == layer))
@@ -110,6 +118,7 @@ def read(
     trained: Batches,
     judged: Batches,
     asked: dict[tuple[str, bool], Asked],
+    trivial: dict[str, TrivialReader],
     layer: int,
     draws: list[tuple[int, int]],
 ) -> pd.DataFrame:
@@ -119,13 +128,15 @@ def read(
     for (topic, negated), batch in judged.items():
         source, opposite = trained[topic, False], trained[topic, True]
         x, true = batch.stop[layer], batch.true.numpy()
+        likely = asked[topic, negated].log_probability
 
         def placed(scores: Tensor, true: np.ndarray = true) -> np.ndarray:
             return placements(scores.double().numpy(), true)
 
         shuffled = []
         for seed, draw in draws:
-            order = torch.randperm(len(source.rows), generator=torch.Generator().manual_seed(1000 * seed + draw))
+            own = 1000 * seed + 100 * TOPICS.index(topic) + draw
+            order = torch.randperm(len(source.rows), generator=torch.Generator().manual_seed(own))
             shuffled.append(placed(x @ mean_difference(source.stop[layer], source.true[order])))
         columns = {
             "direction": placed(x @ mean_difference(source.stop[layer], source.true)),
@@ -134,15 +145,18 @@ def read(
             "bag_of_words": placed(batch.words @ mean_difference(source.words, source.true)),
             "shuffled_labels": np.mean(shuffled, axis=0),
             "model_answer": placed(asked[topic, negated].answer),
-            "log_probability": placed(asked[topic, negated].log_probability),
+            "log_probability": placed(likely),
+            "trivial_reader": placements(trivial[topic].scores(batch.rows, likely.double().numpy()), true),
         }
         about = {"topic": topic, "negated": negated, "item": [row.item for row in batch.rows], "true": true}
+        about["trivial"] = trivial[topic].name
         found.append(pd.DataFrame(about | columns))
     return pd.concat(found)
 
 
-def across(trained: Batches, judged: Batches, layer: int) -> pd.DataFrame:
-    """Placements of the affirmative statements of each topic under the direction of each topic."""
+def across(trained: Batches, judged: Batches, asked: dict[tuple[str, bool], Asked], layer: int) -> pd.DataFrame:
+    """Placements of the affirmative statements of each topic under the direction of each topic; the log-probability of
+    a statement is fitted to no topic, so it is the same behind every source."""
     found = []
     for source in TOPICS:
         way = mean_difference(trained[source, False].stop[layer], trained[source, False].true)
@@ -153,6 +167,7 @@ def across(trained: Batches, judged: Batches, layer: int) -> pd.DataFrame:
             about = {"source": source, "topic": target, "item": [row.item for row in batch.rows]}
             read = {"direction": placements((batch.stop[layer] @ way).numpy(), true)}
             words = {"bag_of_words": placements((batch.words @ bag).numpy(), true)}
+            words["log_probability"] = placements(asked[target, False].log_probability.double().numpy(), true)
             found.append(pd.DataFrame(about | read | words))
     return pd.concat(found)
 
@@ -180,17 +195,18 @@ def metrics(readings: pd.DataFrame, transfer: pd.DataFrame) -> dict[str, Metric]
 
     plain, negated = readings[~readings["negated"]], readings[readings["negated"]]
     found = {
-        "reads": auc(plain, "direction", "model_answer", "log_probability", "bag_of_words", "shuffled_labels"),
-        "reads_negated": auc(negated, "direction", "trained_on_negated", "bag_of_words", "shuffled_labels"),
+        "reads": auc(plain, "direction", *CONTROLS, "model_answer"),
+        "reads_negated": auc(negated, "direction", *CONTROLS, "trained_on_negated"),
         "reads_logistic": auc(plain, "logistic"),
         "reads_negated_logistic": auc(negated, "logistic"),
         "log_probability_negated": auc(negated, "log_probability"),
         "answer_negated": auc(negated, "model_answer"),
-        "transfers": auc(transfer[transfer["source"] != transfer["topic"]], "direction", "bag_of_words"),
+        "transfers": auc(transfer[transfer["source"] != transfer["topic"]], "direction", *CROSSED),
     }
     for topic in TOPICS:
-        found[f"reads_{topic}"] = auc(plain[plain["topic"] == topic], "direction", "log_probability", "model_answer")
-        found[f"reads_negated_{topic}"] = auc(negated[negated["topic"] == topic], "direction", "log_probability")
+        own, turned = (rows[rows["topic"] == topic] for rows in (plain, negated))
+        found[f"reads_{topic}"] = auc(own, "direction", "log_probability", "model_answer", "trivial_reader")
+        found[f"reads_negated_{topic}"] = auc(turned, "direction", "log_probability", "trivial_reader")
     return found
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from common.core.settings import ROOT
-from replications.probing.asking import BEFORE, QUESTION, Model
-from replications.probing.statements import statements
-from replications.probing.truth import effects
+from replications.probing.asking import BEFORE, QUESTION, Asked, Batch, Model
+from replications.probing.statements import TOPICS, statements
+from replications.probing.trivial import trivial_reader
+from replications.probing.truth import across, effects, metrics, read
 
 FOLDER = ROOT / "resources" / "models" / "smollm2-135m-shallow"
 
@@ -52,6 +53,7 @@ def test_statements_in_parts_are_full_passes(model, rows):
         _, scores = literal(model, BEFORE + row.text + QUESTION)
         assert float(asked.answer[place]) == pytest.approx(float(scores[-1, yes] - scores[-1, no]), abs=2e-3)
     assert len(tail.at) == len(first)
+    assert torch.equal(model.log_probability(read), asked.log_probability)
 
 
 def test_patches_are_those_of_hooks(model, rows):
@@ -81,6 +83,37 @@ def test_patches_are_those_of_hooks(model, rows):
         expected = sign * float((after - before) @ torch.tensor([1.0, -1.0]))
         assert moved == pytest.approx(expected, abs=2e-3)
     assert found["truth"].abs().max() > 0.1
+
+
+def test_readers_of_planted_streams_and_probabilities():
+    """Streams say nothing and log-probabilities all: then so does the trivial reader. Labels are permuted anew for
+    each topic."""
+    rows = statements(6, 6)
+    draw = torch.Generator().manual_seed(0)
+    stream = torch.randn(1, 24, 8, generator=draw)
+    trained, judged, asked, trivial = {}, {}, {}, {}
+    for topic in TOPICS:
+        for negated in (False, True):
+            own = [row for row in rows if (row.topic, row.negated) == (topic, negated)]
+            part = {split: [row for row in own if row.split == split] for split in ("train", "held_out")}
+            assert len(part["train"]) == len(part["held_out"]) == 12
+            trained[topic, negated] = Batch(part["train"], stream[:, :12], stream[0, :12])
+            judged[topic, negated] = Batch(part["held_out"], stream[:, 12:], stream[0, 12:])
+            sure = torch.tensor([float(row.true) for row in part["held_out"]])
+            asked[topic, negated] = Asked(torch.zeros(12), sure)
+        plain = trained[topic, False].rows
+        trivial[topic] = trivial_reader(plain, np.array([float(row.correct) for row in plain]))
+    readings = read(trained, judged, asked, trivial, 0, [(10, 0), (11, 0)])
+    shuffled = [
+        tuple(rows["shuffled_labels"]) for (_, negated), rows in readings.groupby(["topic", "negated"]) if not negated
+    ]
+    assert len(set(shuffled)) == len(TOPICS)
+    found = metrics(readings, across(trained, judged, asked, 0))
+    assert found["reads"].control("trivial_reader").value == 1
+    assert found["reads_negated"].control("trivial_reader").value == 1
+    assert found["reads_negated"].control("log_probability").value == 1
+    assert found["transfers"].control("log_probability").value == 1
+    assert found["transfers"].n == 12 * len(TOPICS) * (len(TOPICS) - 1)
 
 
 def test_effect_of_a_patch_that_carries_half_of_the_gap():

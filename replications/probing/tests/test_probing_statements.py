@@ -37,6 +37,18 @@ def test_sums_are_sums():
             assert row.true == ((a + b == c) != row.negated)
 
 
+def test_no_sum_is_the_mirror_of_another():
+    pairs = {(row.item, frozenset(row.slots[0].split(" and "))) for row in statements(50, 50) if row.topic == "sums"}
+    assert len(pairs) == len({pair for _, pair in pairs}) == 150
+
+
+def test_slots_are_what_the_form_leaves_out():
+    for row in ROWS:
+        before, behind = row.slots
+        assert before in row.stem
+        assert row.text.endswith(f" {behind}.")
+
+
 def test_splits_share_no_item_and_no_statement():
     where = collections.defaultdict(set)
     for row in ROWS:

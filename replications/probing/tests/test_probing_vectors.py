@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -11,11 +12,23 @@ from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
 from replications.probing.continuation import logits
 from replications.probing.lenses import LENSES, divergence, readings
-from replications.probing.massive_activations import Attention, Place, edits, find, largest_at_first, measure, outcome
+from replications.probing.massive_activations import (
+    RANDOM_DIRECTIONS,
+    Attention,
+    Place,
+    displaced,
+    edits,
+    find,
+    largest_at_first,
+    measure,
+    metrics,
+    outcome,
+)
 from replications.probing.roles import roles
 from replications.probing.selectivity import Names, control_labels, probe
+from replications.probing.settings import TaskVectors
 from replications.probing.streams import layers_of, ridge, streams
-from replications.probing.task_vectors import TASKS
+from replications.probing.task_vectors import TASKS, Means, Model
 from replications.probing.words import Pair, mismatched, pairs, split_pairs
 
 FOLDER = ROOT / "resources" / "models" / "smollm2-135m-shallow"
@@ -112,9 +125,71 @@ def test_the_edited_coordinate_and_no_other():
     cache = Cache(resid_pre=[torch.ones(2, 4, 6)])
     found = edits(cache, Place(0, 3, 7.0, torch.tensor([1, 2])))
     changed = {name: {tuple(at) for at in (x != 1).nonzero().tolist()} for name, x in found.items()}
-    assert changed["zero"] == changed["mean"] == {(row, 0, 3) for row in (0, 1)}
+    assert changed["zero"] == changed["half"] == changed["mean"] == {(row, 0, 3) for row in (0, 1)}
     assert changed["other_channels"] == {(row, 0, channel) for row in (0, 1) for channel in (1, 2)}
     assert changed["other_positions"] == {(row, place, 3) for row in (0, 1) for place in (1, 2, 3)}
+    assert (found["half"][:, 0, 3] == 0.5).all()
+
+
+def test_random_moves_go_as_far_as_zeroing_does():
+    torch.manual_seed(0)
+    intact, place = torch.randn(3, 4, 6) * 5, Place(0, 2, 1.0, torch.tensor([1]))
+    found = displaced(Cache(resid_pre=[intact]), place, 10)
+    far = (edits(Cache(resid_pre=[intact]), place)["zero"] - intact)[:, 0].norm(dim=-1)
+    assert len(found) == RANDOM_DIRECTIONS >= 5
+    for x in found:
+        assert torch.allclose((x - intact)[:, 0].norm(dim=-1), far, rtol=1e-4)
+        assert torch.equal(x[:, 1:], intact[:, 1:])
+    ways = torch.nn.functional.normalize(torch.stack([(x - intact)[0, 0] for x in found]), dim=-1)
+    assert (ways @ ways.T - torch.eye(len(ways))).abs().max() < 0.99, "five directions, not one"
+    assert all(map(torch.equal, found, displaced(Cache(resid_pre=[intact]), place, 10)))
+    assert not torch.equal(found[0], displaced(Cache(resid_pre=[intact]), place, 11)[0])
+
+
+def test_the_rise_of_every_edit_is_over_the_intact_loss():
+    rises = {"zero": 8.0, "half": 0.5, "mean": 0.0, "other_channels": 0.1, "other_positions": 0.4, "same_distance": 6.0}
+    losses = 2 + np.arange(4) / 10
+    table = {"document": np.arange(4), "loss_intact": losses, "at_first": np.ones(4)}
+    table |= {f"loss_{name}": losses + rise for name, rise in rises.items()}
+    table |= {f"attention_{name}": losses for name in ("intact", "zero", "mean")}
+    found = metrics(
+        pd.DataFrame(table),
+        torch.randn(4, 5, 6),
+        torch.ones(4, 5, dtype=torch.bool),
+        Place(0, 3, 1.0, torch.tensor([1])),
+    )
+    controls = {control.name: control.value for control in found["zeroed"].controls}
+    expected = {"set_to_mean": 0.0} | {
+        name: rises[name] for name in ("other_channels", "other_positions", "same_distance")
+    }
+    assert controls == pytest.approx(expected)
+    assert found["zeroed"].value == pytest.approx(8)
+    assert found["halved"].value == pytest.approx(0.5)
+
+
+def test_vectors_of_shuffled_prompts_are_as_long_as_the_own_one():
+    if not (FOLDER / "manifest.json").is_file():
+        pytest.skip("the shallow model is made by the workflow")
+    settings = TaskVectors(train=6, judged=2, demonstrations=2, queries=2, depth=0.5, every=1)
+    model, block = Model(FOLDER, "cpu", settings), 1
+    draw = torch.Generator().manual_seed(0)
+    layers, width = model.decoder.n_layers + 1, model.decoder.bridge.cfg.d_model
+    means = {
+        task: Means(*(scale * torch.randn(layers, width, generator=draw) for scale in (2, 1, 9))) for task in TASKS
+    }
+    split = split_pairs("plural", model.encode, 6, 2)
+    bare, moves, edited = model.alone.run(model.queries(split["held_out"])), [], model.edited
+
+    def recorded(bare, block, x):
+        moves.append((x - bare.resid[block, :, -1:])[0, 0])
+        return edited(bare, block, x)
+
+    model.edited = recorded
+    model.judge("plural", split["held_out"], bare, split["train"], means, block, [10])
+    own, shuffled = means["plural"].vector[block], means["plural"].shuffled[block]
+    assert shuffled.norm() > 2 * own.norm()
+    (move,) = [one for one in moves if torch.cosine_similarity(one, shuffled, dim=0) > 0.99]
+    assert float(move.norm()) == pytest.approx(float(own.norm()), rel=1e-3)
 
 
 def test_largest_coordinate_of_a_document_leaves_out_padding():
