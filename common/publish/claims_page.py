@@ -33,12 +33,15 @@ def number(value: float | None, low: float | None, high: float | None, unit: str
 
 
 def strongest(claim: Claim) -> str:
-    """Name and value of the strongest control, or a dash."""
-    for control in claim.controls:
-        if control.name == claim.strongest_control:
-            shown = number(control.value, control.ci_low, control.ci_high, claim.unit)
-            return f"{control.name.replace('_', ' ')}: {shown}"
-    return DASH
+    """Name and value of the strongest control, or a dash. Of several on the passing side, that which is farthest there."""
+    if not claim.controls or claim.value is None:
+        return DASH
+    found = next((one for one in claim.controls if one.name == claim.strongest_control), claim.controls[0])
+    bound = (claim.assertion or "")[:2]
+    if bound in (">=", "<="):
+        found = max(claim.controls, key=lambda one: (one.value or 0) if bound == ">=" else -(one.value or 0))
+    shown = number(found.value, found.ci_low, found.ci_high, claim.unit)
+    return f"{found.name.replace('_', ' ')}: {shown}"
 
 
 def verdict(claim: Claim) -> str:
