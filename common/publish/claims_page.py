@@ -33,7 +33,7 @@ def number(value: float | None, low: float | None, high: float | None, unit: str
 
 
 def strongest(claim: Claim) -> str:
-    """Name and value of the strongest control, or a dash. Of several on the passing side, that which is farthest there."""
+    """Name and value of the strongest control, or a dash; of several on the passing side, the one farthest there."""
     if not claim.controls or claim.value is None:
         return DASH
     found = next((one for one in claim.controls if one.name == claim.strongest_control), claim.controls[0])
