@@ -2,11 +2,13 @@
 
 The state of a replication is one hash over the import closure of its modules (lock included), over what makes models,
 corpora and verdicts, and over its claims, rules and settings at the recorded scale, with its models, released SAEs and
-corpora. It does not hold what a replication reads of another one's results.
+corpora. It does not hold what a replication reads of another one's results, which verdicts are expected, or what other
+scales decide.
 """
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from common.core import seals
@@ -16,6 +18,7 @@ from common.core.source_hash import source_hash
 from common.data.models import registry
 
 RECORDS = ROOT / "figures" / "records.json"
+LEFT_OUT = ("scales", "expected_verdict", "tolerated_verdicts", "known_failures")
 FAMOUS = "famous_figures.yaml"  # in the folder of a replication; it says nothing of metrics or verdicts
 SHARED = ("common.data.materialise", "common.recipes.python_docs", "common.recipes.self_chat", "common.core.verify")
 
@@ -37,8 +40,15 @@ def state(name: str, scale: str) -> str:
     for path in [path for path in files if path.name not in ("config.yaml", FAMOUS)] + [
         ROOT / "config" / "corpora.yaml"
     ]:
-        digest.update(path.name.encode() + path.read_bytes())
+        digest.update(path.name.encode() + (_claims(path, scale) if path.name == "claims.yaml" else path.read_bytes()))
     return digest.hexdigest()[:16]
+
+
+def _claims(path: Path, scale: str) -> bytes:
+    """The claims that this scale decides, without what is expected of them."""
+    claims = [one for one in read_yaml(path)["claims"] if scale in one.get("scales", [scale])]
+    kept = [{key: value for key, value in one.items() if key not in LEFT_OUT} for one in claims]
+    return json.dumps(kept).encode()
 
 
 def records() -> dict[str, Any]:

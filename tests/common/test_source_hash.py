@@ -131,6 +131,13 @@ def test_a_record_is_out_of_date_when_claims_or_models_of_its_scale_change(tmp_p
         assert (reference.stale() == [name]) == counts, model
     monkeypatch.setattr(reference, "registry", lambda: registry)
     claims = tmp_path / "replications" / name / "claims.yaml"
+    for old, new in (
+        ("expected_verdict: reproduced", "expected_verdict: not reproduced"),
+        ("    scales: [full, gpu]", "    scales: [gpu]"),
+    ):
+        assert old in claims.read_text()
+        claims.write_text(claims.read_text().replace(old, new))
+        assert reference.stale() == [], "what is expected, or decided at other scales, changes no verdict here"
     claims.write_text(claims.read_text().replace("at_least: 5", "at_least: 4"))
     assert reference.stale() == [name]
 
