@@ -121,7 +121,7 @@ def output_over_input(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metri
 
 
 def order(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
-    """Share of neighbouring pairs of AxBench's order that a topic's scores follow, ties counted half. Controls: the same
+    """Share of neighbouring pairs of AxBench's order that a topic's scores follow, ties counted half. Controls: that
     for three nulls in the places of the methods, and for the prompt above two nulls, since a good prompt decides half
     of the pairs alone. Also the pairs one by one."""
 
