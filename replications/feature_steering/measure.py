@@ -121,17 +121,25 @@ def output_over_input(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metri
 
 
 def order(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
-    """Share of neighbouring pairs of AxBench's order that a topic's scores follow, ties counted half; control: the same
-    for three nulls in the places of the methods. Also the pairs one by one."""
+    """Share of neighbouring pairs of AxBench's order that a topic's scores follow, ties counted half. Controls: that
+    for three nulls in the places of the methods, and for the prompt above two nulls, since a good prompt decides half
+    of the pairs alone. Also the pairs one by one."""
 
     def follows(one: str, other: str) -> ByTopic:
         return np.asarray(0.5 + 0.5 * np.sign(tables[one, "score"] - tables[other, "score"]))
 
     pairs = list(pairwise(ORDER))
     nulls = list(zip((UNSTEERED, RANDOM_DIRECTION), (RANDOM_DIRECTION, RANDOM_LATENT), strict=True))
-    agreement, of_nulls = (np.mean([follows(*pair) for pair in own], axis=0) for own in (pairs, nulls))
+    under_prompt = list(pairwise((INSTRUCTION, RANDOM_DIRECTION, RANDOM_LATENT)))
+    agreement, of_nulls, of_prompt = (
+        np.mean([follows(*pair) for pair in own], axis=0) for own in (pairs, nulls, under_prompt)
+    )
     formula = "neighbouring pairs of prompt > difference of means > SAE latent in order, by score"
-    found = {"axbench_order": over_topics(agreement, "share", formula, {"three_nulls": of_nulls})}
+    controls = {"three_nulls": of_nulls, "prompt_over_nulls": of_prompt}
+    found = {"axbench_order": over_topics(agreement, "share", formula, controls)}
+    for latent in (OUTPUT, INPUT):
+        formula = f"topics in which {MEANS} scores above {latent}, ties counted half"
+        found[f"{MEANS}_above_{latent}"] = over_topics(follows(MEANS, latent), "share", formula)
     for one, other in [*pairs, (INSTRUCTION, OUTPUT), (MEANS, PROBE)]:
         found[f"{one}_over_{other}"] = over_topics(
             tables[one, "score"] - tables[other, "score"], "1", f"score, {one} minus {other}"

@@ -17,6 +17,7 @@ from replications.feature_steering.fluency import is_fluent, with_scores
 from replications.feature_steering.prepare import own_saes
 from replications.feature_steering.settings import (
     CURVES,
+    INPUT,
     LATENTS,
     MEANS,
     OUTPUT,
@@ -212,11 +213,15 @@ def test_every_method_moves_an_activation_by_the_dose():
 
 def test_ranks_follow_axbench_only_when_the_methods_do():
     up = {(method, "score"): np.full(20, float(value)) for value, method in enumerate((OUTPUT, MEANS, "instruction"))}
-    up |= {(method, "score"): np.zeros(20) for method in ("unsteered", "random_direction", "random_latent", "probe")}
+    nulls = ("unsteered", "random_direction", "random_latent", "probe", INPUT)
+    up |= {(method, "score"): np.zeros(20) for method in nulls}
     found = measure.order(up)["axbench_order"]
     assert (found.value, found.control("three_nulls").value) == (1.0, 0.5)
+    assert found.control("prompt_over_nulls").value == 0.75, "the prompt alone decides half of the pairs"
     down = up | {(OUTPUT, "score"): np.full(20, 9.0)}
     assert measure.order(down)["axbench_order"].value == 0.5
+    assert measure.order(down)["diff_means_above_sae_output"].value == 0
+    assert measure.order(down)["diff_means_above_sae_input"].value == 1
 
 
 def test_the_transcript_is_the_median_answer_and_not_the_best():
