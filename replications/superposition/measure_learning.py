@@ -6,8 +6,10 @@ independent features, divided into the same sets or, at the end, into random one
 
 `energy_levels`: features move from level to level of dimensionality, and the loss drops when they do. Measured after
 the first twentieth of training, in which all weights grow: the share of the fall of the loss that lies in the tenth of
-the windows in which the D_i change most. Controls: the same falls at times shifted by 5 to 15 % of training, which
-keeps the slow trend that both have in common, and in permuted windows.
+the windows in which the D_i change most. Controls: the same falls at times shifted by 5 to 15 % of training, and in
+permuted windows; both move the slow decay that loss and D_i may have in common, so they are low for two smooth curves
+without levels, too. The other two leave it in place: the first tenth of the windows (`first_windows`), and the tenth in
+which the weights themselves move most (`largest_steps`), whatever that does to the D_i.
 """
 
 from pathlib import Path
@@ -64,7 +66,7 @@ def measure_learning(files: MeasureFiles, run: RunInfo) -> None:
 
     tensors = _load(files.levels_models)
     shares, loss = checked_dimensionality(tensors["stream.W"][:, :, 0]), tensors["stream.loss"][:, :, 0]
-    write_metrics(files.levels_metrics, level_metrics(shares, loss, tensors["stream.W"][-1, :, 0], run.seeds))
+    write_metrics(files.levels_metrics, level_metrics(tensors["stream.W"][:, :, 0], shares, loss, run.seeds))
     rows = []
     for k, seed in enumerate(run.seeds):
         change, _ = windows_of(shares[:, k], loss[:, k])
@@ -124,9 +126,9 @@ def octahedron_metrics(
 
 
 def level_metrics(
+    W: Float[Tensor, "snapshot seed hidden feature"],
     shares: Float[Tensor, "snapshot seed feature"],
     loss: Float[Tensor, "snapshot seed"],
-    last: Float[Tensor, "seed hidden feature"],
     seeds: list[int],
 ) -> dict[str, Metric]:
     """Changes of dimensionality and drops of the loss; where features end; how long training goes on."""
@@ -135,13 +137,16 @@ def level_metrics(
     numbers = []
     for k, seed in enumerate(seeds):
         change, fall = windows_of(shares[:, k], loss[:, k])
+        movement, _ = windows_of(W[:, k].flatten(1), loss[:, k])
         generator = torch.Generator().manual_seed(seed)
         orders = [torch.randperm(len(fall), generator=generator) for _ in range(PERMUTATIONS)]
         near = [coincidence(change, fall.roll(sign * shift)) for shift in shifts for sign in (1, -1)]
         permuted = [coincidence(change, fall[order]) for order in orders]
-        numbers.append([coincidence(change, fall), sum(near) / len(near), sum(permuted) / len(permuted)])
-    effect, near_mean, permuted_mean = torch.tensor(numbers, dtype=torch.float64).T
-    kept = norms(last) > HALF
+        first = coincidence(torch.arange(len(fall), 0, -1.0), fall)
+        others = [sum(near) / len(near), sum(permuted) / len(permuted), first, coincidence(movement, fall)]
+        numbers.append([coincidence(change, fall), *others])
+    effect, near_mean, permuted_mean, first_share, largest_share = torch.tensor(numbers, dtype=torch.float64).T
+    kept = norms(W[-1]) > HALF
     level = ((shares[-1] - 0.5).abs() < LEVEL) & kept
     above = [(one > 1.01 * one[-1]).nonzero()[:, 0].tolist() for one in loss.T]
     late = [max(times, default=0) / windows for times in above]
@@ -152,6 +157,8 @@ def level_metrics(
             formula=f"share of the loss's fall in the {MOST:.0%} of windows where sum_i (change of D_i)^2 is largest",
             shifted_in_time=near_mean,
             permuted_windows=permuted_mean,
+            first_windows=first_share,
+            largest_steps=largest_share,
         ),
         "at_one_half": compare(
             level.double().sum(-1) / kept.double().sum(-1).clamp(min=1),
@@ -163,11 +170,11 @@ def level_metrics(
 
 
 def windows_of(
-    shares: Float[Tensor, "snapshot feature"], loss: Float[Tensor, " snapshot"]
+    course: Float[Tensor, "snapshot entry"], loss: Float[Tensor, " snapshot"]
 ) -> tuple[Float[Tensor, " window"], Float[Tensor, " window"]]:
-    """How much the D_i change, and how much the loss falls, between snapshots after the first part of training."""
-    start = max(1, round(SKIPPED * (len(shares) - 1)))
-    return (shares[1:] - shares[:-1]).square().sum(-1)[start:], (loss[:-1] - loss[1:])[start:]
+    """How much the D_i, or weights, change, and how much the loss falls, between snapshots after the first part."""
+    start = max(1, round(SKIPPED * (len(course) - 1)))
+    return (course[1:] - course[:-1]).square().sum(-1)[start:], (loss[:-1] - loss[1:])[start:]
 
 
 def coincidence(change: Float[Tensor, " window"], fall: Float[Tensor, " window"]) -> float:

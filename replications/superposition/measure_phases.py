@@ -2,8 +2,10 @@
 
 `phase_diagram` (n = 2, m = 1): the class of every trained cell against that of the exact optimum. Losses are integrated
 by quadrature, so the comparison holds to quadrature accuracy; a model that beat the exact optimum would show that the
-optimum is none, and stops the step. Controls: the linear model on the same data, and the exact classes in permuted
-cells. Cells within `band` of a border, which is more than a step of the grid, are not compared.
+optimum is none, and stops the step. Controls: the linear model on the same data, the exact classes in permuted cells,
+and a rule that knows no optimum: superposed up to some density, else the more important feature alone. Its threshold is
+the one that agrees best with the exact classes on the same cells, chosen in hindsight. Cells within `band` of a border,
+which is more than a step of the grid, are not compared.
 
 `first_order`: density falls in 2 % steps. At importance r < 1 the best model changes branch: the weaker feature,
 min(|w1|, |w2|), jumps from nothing to a large value between neighbouring densities, while both branches exist on either
@@ -34,7 +36,7 @@ CLASSES = ("none", "ignored", "dedicated", "superposed")  # of the second featur
 PERMUTATIONS = 100
 BRANCH = 0.3  # min(|w1|, |w2|) that separates the branch with both features from the branch with one
 
-ByActivation = dict[str, np.ndarray]  # relu, linear: [seed density importance]
+ByModel = dict[str, np.ndarray]  # relu, linear and, for classes, best_density_threshold: [seed density importance]
 Table = Float[np.ndarray, "density importance"]
 
 
@@ -80,6 +82,8 @@ def phase_diagram(
     ratio = {name: one / truth["loss"] for name, one in loss.items()}
     _require_unbeaten(ratio["relu"], BEATEN)
     far = ~near_border(truth_class, densities, importances, judging.band)
+    rule = best_density_threshold(truth_class, far, densities, importances)
+    classes["best_density_threshold"] = np.broadcast_to(rule, classes["relu"].shape)
     metrics = diagram_metrics(classes, truth_class, ratio, far, judging, seeds)
     metrics["cells_compared"] = compare(
         [float(far.mean())] * len(seeds), unit="share", formula="share of cells away from borders"
@@ -121,6 +125,19 @@ def near_border(
     return near
 
 
+def best_density_threshold(
+    truth: Int[np.ndarray, "density importance"],
+    compared: Bool[np.ndarray, "density importance"],
+    densities: Float[np.ndarray, " density"],
+    importances: Float[np.ndarray, " importance"],
+) -> Int[np.ndarray, "density importance"]:
+    """Classes by the rule 'superposed if density <= s, else the more important feature alone', with the s, or none,
+    that agrees best with `truth` in the compared cells."""
+    alone = np.where(importances > 1, CLASSES.index("dedicated"), CLASSES.index("ignored"))
+    rules = [np.where(densities[:, None] <= s, CLASSES.index("superposed"), alone) for s in (0.0, *densities)]
+    return max(rules, key=lambda rule: float((rule == truth)[compared].mean()))
+
+
 def exact_losses(
     best: Best, densities: Float[np.ndarray, " density"], importances: Float[np.ndarray, " row"], *, relu: bool
 ) -> Float[np.ndarray, "seed density row"]:
@@ -146,16 +163,17 @@ def _require_unbeaten(ratio: np.ndarray, tolerance: float) -> None:
 
 
 def diagram_metrics(
-    classes: ByActivation, truth: np.ndarray, ratio: ByActivation, far: np.ndarray, judging: Judging, seeds: list[int]
+    classes: ByModel, truth: np.ndarray, ratio: ByModel, far: np.ndarray, judging: Judging, seeds: list[int]
 ) -> dict[str, Metric]:
-    """Agreement of classes and losses with the exact optimum, for the ReLU model; control: the linear model."""
+    """Agreement of classes and losses with the exact optimum, for the ReLU model, beside its controls."""
     text = "share of cells away from borders with the class of the exact optimum"
     agree = {name: [float((one == truth)[far].mean()) for one in found] for name, found in classes.items()}
     null = []
     for one, seed in zip(classes["relu"], seeds, strict=True):
         generator = np.random.default_rng(seed)
         null += [float((one[far] == generator.permutation(truth[far])).mean()) for _ in range(PERMUTATIONS)]
-    effect = compare(agree["relu"], unit="share", formula=text, linear=agree["linear"])
+    rule = agree["best_density_threshold"]
+    effect = compare(agree["relu"], unit="share", formula=text, linear=agree["linear"], best_density_threshold=rule)
     permuted = f"{text}, its cells permuted {PERMUTATIONS} times per seed"
     near = {name: [float((one <= 1 + judging.loss_slack).mean()) for one in found] for name, found in ratio.items()}
     close = f"share of all cells with loss at most {1 + judging.loss_slack:g} times the exact optimum"

@@ -19,14 +19,21 @@ OPTIMISATION = Optimisation(
 )  # fmt: skip
 
 
-def stairs(drop_at):
-    """Two seeds whose first feature jumps to half a dimension at snapshot 60; the loss drops at `drop_at`."""
+def stairs(drop_at, move_at=20):
+    """Seeds whose first feature jumps to half a dimension at snapshot 60; the loss drops at `drop_at`, and the weights
+    move most at `move_at`."""
     shares = torch.zeros(101, len(SEEDS), 3, dtype=torch.float64)
     shares[60:, :, 0] = 0.5
     loss = torch.linspace(1.2, 1.0, 101, dtype=torch.float64)[:, None].repeat(1, len(SEEDS))
     loss[:drop_at] += 0.8 + 0.01 * torch.arange(len(SEEDS))
-    last = torch.eye(2, 3, dtype=torch.float64).expand(len(SEEDS), -1, -1)
-    return level_metrics(shares, loss, last, SEEDS)
+    W = torch.eye(2, 3, dtype=torch.float64).repeat(101, len(SEEDS), 1, 1)
+    W *= 1 + 0.001 * torch.arange(101)[:, None, None, None] ** 0.5
+    W[:move_at] *= 0.5
+    return level_metrics(W, shares, loss, SEEDS)
+
+
+def shares_of_controls(metric):
+    return {control.name: control.value for control in metric.controls}
 
 
 @pytest.mark.parametrize(("drop_at", "wrong"), [(60, set()), (40, {"drops_at_jumps"}), (80, {"drops_at_jumps"})])
@@ -34,7 +41,28 @@ def test_drops_must_come_with_the_jumps(drop_at, wrong):
     metrics = stairs(drop_at)
     assert missed(metrics, drops_at_jumps=(0.4, None)) == wrong
     assert metrics["at_one_half"].value == 0.5  # two features are stored, one of them is at 1/2
-    assert {control.name for control in metrics["drops_at_jumps"].controls} == {"shifted_in_time", "permuted_windows"}
+    names = {"shifted_in_time", "permuted_windows", "first_windows", "largest_steps"}
+    assert set(shares_of_controls(metrics["drops_at_jumps"])) == names
+
+
+def test_jumps_that_are_the_largest_steps_of_the_weights_do_not_count():
+    metrics = stairs(60, move_at=60)
+    assert missed(metrics, drops_at_jumps=(0.4, None)) == {"drops_at_jumps"}
+    controls = shares_of_controls(metrics["drops_at_jumps"])
+    assert controls["largest_steps"] == pytest.approx(metrics["drops_at_jumps"].value)
+    assert controls["first_windows"] < 0.2
+
+
+def test_smooth_decays_without_levels_pass_the_bound_and_so_do_their_controls():
+    scales = 9.0 + 0.2 * torch.arange(len(SEEDS), dtype=torch.float64)
+    decay = (-torch.arange(101, dtype=torch.float64)[:, None] / scales).exp()
+    W = (1 - 0.5 * decay)[..., None, None] * torch.eye(2, 3, dtype=torch.float64)
+    metric = level_metrics(W, 0.5 * (1 - decay)[..., None].repeat(1, 1, 3), 1 + decay, SEEDS)["drops_at_jumps"]
+    controls = shares_of_controls(metric)
+    assert metric.value == pytest.approx(0.66, abs=0.02)
+    assert controls["first_windows"] == pytest.approx(metric.value) == controls["largest_steps"]
+    assert max(controls["shifted_in_time"], controls["permuted_windows"]) < 0.3, "blind to a smooth decay"
+    assert missed({"drops_at_jumps": metric}, drops_at_jumps=(0.3, None)) == {"drops_at_jumps"}
 
 
 def test_coincidence_is_the_share_of_the_fall():

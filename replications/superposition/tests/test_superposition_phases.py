@@ -8,14 +8,20 @@ import torch
 from common.core.errors import UserError
 from common.core.files import write_text
 from replications.superposition.grid import Grid, save_grids
-from replications.superposition.measure_phases import first_order_metrics, jump, phase_diagram, read_exact
+from replications.superposition.measure_phases import (
+    best_density_threshold,
+    first_order_metrics,
+    jump,
+    phase_diagram,
+    read_exact,
+)
 from replications.superposition.settings import Judging
 from replications.superposition.theory import best_model
 from tests.fixtures.superposition_planted import SEEDS, missed
 
 DENSITIES, IMPORTANCES = [1.0, 0.2, 0.05, 0.02], [0.1, 0.3, 3.0, 10.0]
 JUDGING = Judging(stored_norm=0.3, band=0.0, loss_slack=0.05)
-BOUNDS = {"class_agreement": (0.9, None), "near_optimal": (0.95, None), "agreement_superposed": (0.9, None)}
+BOUNDS = {"class_agreement": (0.99, None), "near_optimal": (0.95, None), "agreement_superposed": (0.9, None)}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +59,9 @@ def test_exact_solutions_pass(tmp_path, solved):
     metrics, table = measured(tmp_path, solved, lambda w, b: (w, b))
     assert missed(metrics, **BOUNDS) == set()
     assert metrics["linear_as_theory"].value == 1.0
-    assert {control.name for control in metrics["class_agreement"].controls} == {"linear", "permuted_cells"}
+    controls = {control.name: control.value for control in metrics["class_agreement"].controls}
+    assert set(controls) == {"linear", "best_density_threshold", "permuted_cells"}
+    assert controls["best_density_threshold"] == 14 / 16, "at density 0.2 the exact optimum superposes two of four"
     first = table[(table["seed"] == 1) & (table["density"] == 0.05) & (table["importance"] == 0.3)].iloc[0]
     assert (first["class"], first["exact_class"], first["linear_class"]) == ("superposed", "superposed", "ignored")
 
@@ -66,6 +74,33 @@ def test_a_grid_turned_upside_down_fails(tmp_path, solved):
 def test_models_that_never_superpose_fail(tmp_path, solved):
     metrics, _ = measured(tmp_path, solved, lambda w, b: (torch.tensor([1.0, 0.0]).double().expand_as(w), b))
     assert "agreement_superposed" in missed(metrics, **BOUNDS)
+
+
+def test_models_that_see_density_alone_fail(tmp_path, solved):
+    sparse = torch.tensor(DENSITIES)[:, None, None] <= 0.2
+    kept = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    both = torch.tensor([0.8, -0.8], dtype=torch.float64)
+    metrics, _ = measured(tmp_path, solved, lambda w, b: (torch.where(sparse, both, kept), b))
+    assert "class_agreement" in missed(metrics, **BOUNDS)
+    assert metrics["class_agreement"].value == 14 / 16
+
+
+@pytest.mark.parametrize(
+    ("last", "compared", "agreement"),
+    [
+        ([3, 3, 3, 3], [1, 1, 1, 1], 1.0),  # the border lies at one density
+        ([1, 1, 2, 2], [1, 1, 1, 1], 1.0),  # nothing is superposed: no threshold
+        ([1, 3, 3, 3], [1, 1, 1, 1], 11 / 12),
+        ([1, 3, 3, 3], [0, 1, 1, 1], 1.0),  # the cell that differs is not compared
+        ([3, 1, 2, 2], [1, 1, 1, 1], 11 / 12),
+        ([1, 1, 1, 1], [1, 1, 1, 1], 10 / 12),  # the more important feature must be kept
+    ],
+)
+def test_the_best_rule_on_density_alone(last, compared, agreement):
+    truth = np.array([[1, 1, 2, 2], [1, 1, 2, 2], last])
+    far = np.array([[True] * 4, [True] * 4, [bool(one) for one in compared]])
+    rule = best_density_threshold(truth, far, np.array([1.0, 0.2, 0.05]), np.array(IMPORTANCES))
+    assert (rule == truth)[far].mean() == pytest.approx(agreement)
 
 
 def test_an_optimum_that_can_be_beaten_stops_the_step(tmp_path, solved):
