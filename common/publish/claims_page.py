@@ -36,10 +36,11 @@ def strongest(claim: Claim) -> str:
     """Name and value of the strongest control, or a dash; of several on the passing side, the one farthest there."""
     if not claim.controls or claim.value is None:
         return DASH
-    found = next((one for one in claim.controls if one.name == claim.strongest_control), claim.controls[0])
-    bound = (claim.assertion or "")[:2]
-    if bound in (">=", "<="):
-        found = max(claim.controls, key=lambda one: (one.value or 0) if bound == ">=" else -(one.value or 0))
+    farthest = {">=": max, "<=": min}.get((claim.assertion or "")[:2])
+    if farthest:
+        found = farthest(claim.controls, key=lambda one: one.value or 0)
+    else:
+        found = next(one for one in claim.controls if one.name == claim.strongest_control)
     shown = number(found.value, found.ci_low, found.ci_high, claim.unit)
     return f"{found.name.replace('_', ' ')}: {shown}"
 
