@@ -62,9 +62,13 @@ class Assertion(Strict):
         """Whether effect - control excludes 0 and points from a failing control towards the passing side."""
         return control.difference.ci_low > 0 if control.ci_high < self.low else control.difference.ci_high < 0
 
+    def margin(self, value: float) -> float:
+        """How far a number lies from the passing side; on it below 0, by the way to the nearest bound."""
+        return max(self.low - value, value - self.high)
+
     def distance(self, value: float) -> float:
         """How far a number lies from the passing side; 0 on it."""
-        return max(self.low - value, value - self.high, 0.0)
+        return max(self.margin(value), 0.0)
 
     def progress(self, value: float, control: float) -> float:
         """The share of the way from a failing control to the bound that a value has come; 1 on the passing side."""
@@ -83,13 +87,13 @@ class Assertion(Strict):
 
 
 def strongest_control(assertion: Assertion, controls: Sequence[Control]) -> Control:
-    """The control whose value lies nearest to the passing side, or on it."""
-    return min(controls, key=lambda control: assertion.distance(control.value))
+    """The control whose value lies nearest to the passing side; of several on it, the one farthest beyond the bound."""
+    return min(controls, key=lambda control: assertion.margin(control.value))
 
 
 def judge_landmark(assertion: Assertion, neutral: float, effect: Metric) -> tuple[Outcome, str]:
     """The verdict on a landmark and one sentence of reason, which names the control that decided."""
-    for control in sorted(effect.controls, key=lambda control: assertion.distance(control.value)):
+    for control in sorted(effect.controls, key=lambda control: assertion.margin(control.value)):
         if not assertion.fails(control):
             return "not reproduced", f"the control {shown(control)} is not wholly outside {assertion}"
         if not assertion.beats(control):

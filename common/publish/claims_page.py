@@ -33,14 +33,10 @@ def number(value: float | None, low: float | None, high: float | None, unit: str
 
 
 def strongest(claim: Claim) -> str:
-    """Name and value of the strongest control, or a dash; of several on the passing side, the one farthest there."""
-    if not claim.controls or claim.value is None:
+    """Name and value of the strongest control, or a dash."""
+    found = next((one for one in claim.controls or [] if one.name == claim.strongest_control), None)
+    if found is None or claim.value is None:
         return DASH
-    farthest = {">=": max, "<=": min}.get((claim.assertion or "")[:2])
-    if farthest:
-        found = farthest(claim.controls, key=lambda one: one.value or 0)
-    else:
-        found = next(one for one in claim.controls if one.name == claim.strongest_control)
     shown = number(found.value, found.ci_low, found.ci_high, claim.unit)
     return f"{found.name.replace('_', ' ')}: {shown}"
 

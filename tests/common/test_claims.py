@@ -96,6 +96,17 @@ def test_the_verdict_takes_the_worst_control_and_names_it():
     assert judge(metric(0.9, shuffled=(0.4, 0.2))).verdict == "not reproduced", "an interval that touches the bound"
 
 
+@pytest.mark.parametrize(
+    ("assertion", "strongest"),
+    [
+        ({"at_least": 0.5}, "second"), ({"at_most": 0.95}, "first"), ({"at_least": 0.5, "at_most": 0.95}, "first"),
+    ],
+)  # fmt: skip
+def test_of_several_controls_that_pass_the_farthest_beyond_the_bound_is_named(assertion, strongest):
+    claim = judge(metric(0.9, first=0.7, second=0.85), assertion=assertion)
+    assert (claim.verdict, claim.strongest_control) == ("not reproduced", strongest)
+
+
 def test_every_difference_must_exclude_zero_on_the_right_side():
     claim = judge(metric(0.9, shuffled=0.1, untrained=(0.2, 0.05, (-0.1, 1.0))))
     assert claim.verdict == "not reproduced"
