@@ -40,6 +40,15 @@ def excluded(logits: Float[Tensor, "pair answer"], frequencies: list[int]) -> Fl
     return logits.double() - _along(logits, frequencies)
 
 
+def excluded_elsewhere(
+    logits: Float[Tensor, "pair answer"], frequencies: list[int], draws: int
+) -> list[Float[Tensor, "pair answer"]]:
+    """The logits without the component that `excluded` takes from another pair: changes of equal norm, in draws."""
+    taken = _along(logits, frequencies)
+    draw = torch.Generator().manual_seed(0)
+    return [logits.double() - taken[torch.randperm(len(taken), generator=draw)] for _ in range(draws)]
+
+
 def _along(logits: Float[Tensor, "pair answer"], frequencies: list[int]) -> Float[Tensor, "pair answer"]:
     waves = sum_waves(round(len(logits) ** 0.5), frequencies)
     return waves @ (waves.T @ logits.double())

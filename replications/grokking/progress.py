@@ -13,20 +13,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from replications.grokking.fourier import excluded, fourier_norms, gini, others, restricted
+from replications.grokking.fourier import excluded, excluded_elsewhere, fourier_norms, gini, others, restricted
 from replications.grokking.task import Task
 from replications.grokking.transformer import Weights, forward, losses, member
 
-DRAWS = 5  # of frequencies that are not key; the largest value is the control
+DRAWS = 5  # of frequencies that are not key, and of permutations of the pairs; the largest value is the control
 
 
 class Along(NamedTuple):
-    """Losses at every snapshot: of the whole logits, and for each set of frequencies without it and of it alone."""
+    """Losses at every snapshot: of the whole logits, without each set of frequencies, of each set alone, and without
+    the first set's waves at other pairs."""
 
     train: Float[Tensor, " snapshot"]
     test: Float[Tensor, " snapshot"]
     excluded: Float[Tensor, "snapshot set"]
     restricted: Float[Tensor, "snapshot set"]
+    elsewhere: Float[Tensor, "snapshot draw"]
 
 
 def along(own: Weights, one: Task, sets: list[list[int]]) -> Along:
@@ -37,9 +39,13 @@ def along(own: Weights, one: Task, sets: list[list[int]]) -> Along:
         parts = [_mean(logits, one, one.trained), _mean(logits, one, ~one.trained)]
         parts += [_mean(excluded(logits, each), one, one.trained) for each in sets]
         parts += [_mean(restricted(logits, each), one, ~one.trained) for each in sets]
+        parts += [_mean(moved, one, one.trained) for moved in excluded_elsewhere(logits, sets[0], DRAWS)]
         rows.append(torch.stack(parts))
-    table = torch.stack(rows)
-    return Along(table[:, 0], table[:, 1], table[:, 2 : 2 + len(sets)], table[:, 2 + len(sets) :])
+    train, test, *rest = torch.stack(rows).unbind(1)
+    without, alone, elsewhere = (
+        torch.stack(each, 1) for each in (rest[: len(sets)], rest[len(sets) : -DRAWS], rest[-DRAWS:])
+    )
+    return Along(train, test, without, alone, elsewhere)
 
 
 def _mean(logits: Float[Tensor, "pair answer"], one: Task, chosen: Tensor) -> Float[Tensor, ""]:
@@ -71,8 +77,9 @@ def compare(
 ) -> tuple[dict[str, dict[str, float]], pd.DataFrame]:
     """The progress measures of the key frequencies beside their controls, and those of every snapshot.
 
-    Controls: the largest of draws of as many frequencies that are not key; the twin without weight decay at the same
-    steps, with the strongest frequencies of its own final logits; the loss on trained pairs of the whole logits.
+    Controls: the largest of draws of as many frequencies that are not key; the waves of the key frequencies at other
+    pairs, a change of equal norm; the twin without weight decay at the same steps, with the strongest frequencies of
+    its own final logits; the loss on trained pairs of the whole logits.
     """
     found = along(own, one, [keys, *others(one.prime, keys, DRAWS)])
     free = along(twin, one, [twin_keys])
@@ -88,6 +95,7 @@ def compare(
         "excluded_rise": {
             "key": float(rise(found.excluded)[0]),
             "other_frequencies": float(rise(found.excluded)[1:].max()),
+            "equal_norm": float(rise(found.elsewhere).max()),
             "no_decay": float(rise(free.excluded)[0]),
             "train_loss": float(rise(found.train)),
         },

@@ -9,6 +9,7 @@ from replications.grokking.fourier import (
     circle,
     cosine_shares,
     excluded,
+    excluded_elsewhere,
     fourier_norms,
     gini,
     grid_norms,
@@ -51,6 +52,16 @@ def test_restricted_and_excluded_logits_add_up():
     logits = torch.randn(PRIME**2, PRIME, generator=torch.Generator().manual_seed(0)).double()
     both = restricted(logits, KEYS) + excluded(logits, KEYS)
     assert torch.allclose(both, logits + logits.mean(0), atol=1e-9)
+
+
+def test_waves_taken_from_other_pairs_are_changes_of_equal_norm():
+    logits = torch.randn(PRIME**2, PRIME, generator=torch.Generator().manual_seed(0)).double()
+    taken = logits - excluded(logits, KEYS)
+    for moved in excluded_elsewhere(logits, KEYS, 3):
+        rows = logits - moved
+        assert float(rows.norm()) == pytest.approx(float(taken.norm()))
+        assert torch.allclose(rows.sort(0).values, taken.sort(0).values, atol=1e-9), "the same rows"
+        assert not torch.allclose(rows, taken, atol=0.1), "at other pairs"
 
 
 def test_shares_are_the_projections_on_literal_waves():

@@ -14,7 +14,7 @@ from replications.grokking.dictionary import DictionaryFiles, arc, by_sum, dicti
 from replications.grokking.draw import PLANS
 from replications.grokking.fourier import circle
 from replications.grokking.measure import MeasureFiles, delays, first_learned, measure, moments
-from replications.grokking.progress import along, halved
+from replications.grokking.progress import DRAWS, along, halved
 from replications.grokking.settings import Arms, Measure, MeasureDictionary, TrainArm
 from replications.grokking.task import all_pairs, task
 from replications.grokking.train import TrainFiles, train
@@ -61,6 +61,7 @@ def test_progress_measures_of_all_frequencies_and_of_none():
     assert float(found.train) == pytest.approx(float(loss[one.trained].mean()))
     assert float(found.test) == pytest.approx(float(loss[~one.trained].mean()))
     assert float(found.excluded[0, 0]) == pytest.approx(float(found.train)), "nothing is taken away"
+    assert found.elsewhere[0].tolist() == pytest.approx([float(found.train)] * DRAWS), "nor from other pairs"
     sums = torch.stack([logits[one.answers == c].double().mean(0) for c in range(7)])[one.answers]
     assert float(found.restricted[0, 1]) == pytest.approx(float(losses(sums, one.answers)[~one.trained].mean()))
 
