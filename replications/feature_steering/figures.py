@@ -14,19 +14,24 @@ from replications.feature_steering.settings import (
     INPUT,
     INSTRUCTION,
     MEANS,
+    OTHER_INPUT,
+    OTHER_MEANS,
     OUTPUT,
     PROBE,
     RANDOM_DIRECTION,
     RANDOM_LATENT,
     REMOVERS,
+    REMOVING_NULLS,
     TOGETHER,
     UNSTEERED,
+    WORDS,
 )
 
 NAMES = {
     INSTRUCTION: ("instruction in the prompt", "*", PALETTE[4]),
     MEANS: ("difference of means", "s", PALETTE[1]),
     PROBE: ("linear probe", "^", PALETTE[2]),
+    WORDS: ("rows of the topic's words", "p", PALETTE[6]),
     OUTPUT: ("SAE latent, chosen by output", "o", PALETTE[0]),
     INPUT: ("SAE latent, chosen by input", "D", PALETTE[5]),
     "sae_sum_4": ("sum of 4 SAE latents", ">", PALETTE[3]),
@@ -34,6 +39,11 @@ NAMES = {
     RANDOM_LATENT: ("random live latent, chosen by output", "v", "0.45"),
     RANDOM_DIRECTION: ("random direction, chosen by output", "X", "0.65"),
     UNSTEERED: ("unsteered", "P", "0.8"),
+}
+REMOVED = {
+    **NAMES,
+    OTHER_INPUT: ("SAE latent of another topic", "d", "0.65"),
+    OTHER_MEANS: ("difference of means of another topic", "h", "0.8"),
 }
 PERPLEXITY = 3  # times unsteered: what an answer may cost
 WIDTH, LINES = 46, 7  # characters and lines of a transcript
@@ -137,8 +147,8 @@ def removed(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     """Fall of the topic's words in answers about it, over the perplexity paid, at every strength."""
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.6, 2.8))
     lines = []
-    for method in REMOVERS:
-        name, marker, colour = NAMES[method]
+    for method in (*REMOVERS, *REMOVING_NULLS):
+        name, marker, colour = REMOVED[method]
         falls = {key: one for key, one in metrics.items() if key.startswith(f"remove_{method}_") and "_fall" in key}
         for key, fall in falls.items():
             paid = metrics[key.replace("_fall", "_nats")]

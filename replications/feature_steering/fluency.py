@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from replications.feature_steering.settings import UNSTEERED, Fluency
 
 ASKED = ["part", "question"]
+HALVES = (0, 1)
 
 
 def nats_added(frame: pd.DataFrame) -> Float[np.ndarray, " row"]:
@@ -30,7 +31,9 @@ def with_scores(frame: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
     """The answers with what is measured on them.
 
     Added columns: `added` nats a token; `takeover` (takes the topic up, 0 or 1); `judged` (fluent, and the judge names
-    the topic); `gain` (words of the topic beyond mean words of others); two ratings of AxBench, 0 to 2: `concept`
+    the topic); `gain` (words of the topic beyond mean words of others); `takeover_0`, `takeover_1` (takes the topic up,
+    with a word of that half) and `gain_0`, `gain_1` (by that half alone, each word counted double, so that the mean of
+    both is `gain`); two ratings of AxBench, 0 to 2: `concept`
     (words of the topic) and `fluency` (2 up to half of the allowed nats, 1 up to all); and `score`, the harmonic mean
     of these and of the third, `follows` (Wu et al. 2025).
     """
@@ -40,6 +43,9 @@ def with_scores(frame: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
     own["takeover"] = (fluent & (own["words"] >= limits.least_words)).astype(float)
     own["judged"] = (fluent & (own["named"] == 1)).astype(float)
     own["gain"] = own["words"] - own["others"]
+    for half in HALVES:
+        own[f"takeover_{half}"] = own["takeover"] * (own[f"words_{half}"] > 0)
+        own[f"gain_{half}"] = 2 * (own[f"words_{half}"] - own[f"others_{half}"])
     own["concept"] = own["words"].clip(upper=2).astype(float)
     smooth = own["added"] <= np.log(limits.perplexity) / 2
     own["fluency"] = np.where(fluent, np.where(smooth, 2.0, 1.0), 0.0)

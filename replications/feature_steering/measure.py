@@ -2,7 +2,7 @@
 
 All methods are compared on the same topics, questions and random numbers, at one dose. Columns are those of
 `fluency.with_scores`. Controls of every method: the random latents and the random directions that went through the same
-selection, and the unsteered model.
+selection, the unsteered model, and the vector that raises the logits of the topic's words.
 """
 
 from itertools import pairwise
@@ -18,7 +18,9 @@ from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from replications.feature_steering.evidence import ByTopic, by_topic, over_topics
 from replications.feature_steering.fluency import with_scores
+from replications.feature_steering.removal import removal
 from replications.feature_steering.settings import (
+    CROSSED,
     CURVES,
     INPUT,
     INSTRUCTION,
@@ -27,12 +29,12 @@ from replications.feature_steering.settings import (
     PROBE,
     RANDOM_DIRECTION,
     RANDOM_LATENT,
-    REMOVERS,
     REMOVING,
     SCORING,
     STEERED,
     TOGETHER,
     UNSTEERED,
+    WORDS,
     Measure,
 )
 
@@ -43,8 +45,10 @@ MEASURES = {
     "follows": ("1", "2 less one for each of two other neutral questions after which an answer is likelier"),
     "gain": ("words", "different words of the topic in an answer, beyond the mean over the other topics"),
 }
-COMPARED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, INSTRUCTION)
+COMPARED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, WORDS, INSTRUCTION)
 NULLS = (RANDOM_LATENT, RANDOM_DIRECTION, UNSTEERED)
+HALVED = ("takeover", "gain")
+"""Measures that are also taken by the half of the words that had no say in the choice."""
 ORDER = (INSTRUCTION, MEANS, OUTPUT)
 """AxBench: prompt above difference of means above SAE."""
 SELF = r"\bI(?:'m| am)\b|\b[Mm]y name is\b"
@@ -76,10 +80,16 @@ def measure(files: MeasureFiles, settings: Measure, run: RunInfo) -> None:
         for method in dose
         for column in (*MEASURES, "added", "self")
     }
-    metrics = effects(tables) | output_over_input(tables) | order(tables) | checks(about["checked"], settings)
+    metrics = (
+        effects(tables)
+        | output_over_input(tables)
+        | by_unseen_words(unseen(scoring, writing.dose))
+        | order(tables)
+        | checks(about["checked"], settings)
+    )
     metrics |= cosines(about["cosines"])
     if settings.removal:
-        metrics |= removal(frame[frame["part"] == REMOVING], settings.removal.doses)
+        metrics |= removal(frame[frame["part"] == REMOVING], settings.removal)
     write_metrics(files.metrics, metrics)
     shown = ["seed", "part", "name", "method", "dose", "candidate", "asked", "text", "words", "others", "judge",
              "named", "added", "distinct", "takeover", "judged", "follows", "score", "gain"]  # fmt: skip
@@ -94,7 +104,8 @@ def effects(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
     found = {}
     for method in (*COMPARED, RANDOM_LATENT, RANDOM_DIRECTION):
         for column, (unit, formula) in MEASURES.items():
-            controls = {null: tables[null, column] for null in NULLS} if method in COMPARED else {}
+            nulls = [null for null in (*NULLS, WORDS) if method in COMPARED and null != method]
+            controls = {null: tables[null, column] for null in nulls}
             found[f"{method}_{column}"] = over_topics(tables[method, column], unit, formula, controls)
         nats = over_topics(tables[method, "added"], "nats", "nats per token, steered minus unsteered")
         low, value, high = (float(np.exp(one)) for one in (nats.ci_low, nats.value, nats.ci_high))
@@ -117,6 +128,33 @@ def output_over_input(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metri
         null = tables[RANDOM_LATENT, column] - tables[INPUT, column]
         said = f"{formula}; latent chosen by output minus latent chosen by input"
         found[f"output_over_input_{column}"] = over_topics(gain, unit, said, {"random_latent": null})
+    return found
+
+
+def unseen(scoring: pd.DataFrame, dose: float) -> dict[tuple[str, str], ByTopic]:
+    """Measures of latents that one half of the words chose, by the other half, on average over both ways; those of the
+    latent chosen by input, which no words chose, by both halves."""
+
+    def by_half(method: str, column: str, half: int) -> ByTopic:
+        return by_topic(scoring, method, dose, f"{column}_{half}")
+
+    return {
+        (method, column): (by_half(first, column, 1) + by_half(second, column, 0)) / 2
+        for method, (first, second) in (CROSSED | {INPUT: (INPUT, INPUT)}).items()
+        for column in HALVED
+    }
+
+
+def by_unseen_words(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
+    """`sae_output` and its lead over `sae_input`, by words that had no say in the choice; control: random latents."""
+    found = {}
+    for column in HALVED:
+        unit, formula = MEASURES[column]
+        said, own = f"{formula}; by the half of the words that did not choose", tables[INPUT, column]
+        effect, null = tables[OUTPUT, column], tables[RANDOM_LATENT, column]
+        found[f"{OUTPUT}_unseen_{column}"] = over_topics(effect, unit, said, {RANDOM_LATENT: null})
+        said = f"{said}; latent chosen by output minus latent chosen by input"
+        found[f"output_over_input_unseen_{column}"] = over_topics(effect - own, unit, said, {RANDOM_LATENT: null - own})
     return found
 
 
@@ -180,22 +218,6 @@ def checks(checked: dict[str, Any], settings: Measure) -> dict[str, Metric]:
             {"other_topic": mean(judge.argmax(1) == other)},
         ),
     }  # fmt: skip
-
-
-def removal(frame: pd.DataFrame, doses: list[float]) -> dict[str, Metric]:
-    """How far the words of a topic fall in answers about it, by method and strength, beside the perplexity paid."""
-    found = {}
-    unsteered = by_topic(frame, UNSTEERED, 0.0, "words")
-    for dose in doses:
-        falls = {method: unsteered - by_topic(frame, method, -dose, "words") for method in REMOVERS}
-        for method in REMOVERS:
-            name = f"remove_{method}_{round(100 * dose)}"
-            controls = {} if method == RANDOM_LATENT else {RANDOM_LATENT: falls[RANDOM_LATENT]}
-            formula = "words of the topic in answers to a request about it, unsteered minus steered"
-            found[f"{name}_fall"] = over_topics(falls[method], "words", formula, controls)
-            added = by_topic(frame, method, -dose, "added")
-            found[f"{name}_nats"] = over_topics(added, "nats", "nats per token, steered minus unsteered")
-    return found
 
 
 def dose_table(scoring: pd.DataFrame, doses: list[float]) -> pd.DataFrame:

@@ -27,8 +27,8 @@ from common.saes.saelens import load_saelens
 from replications.feature_steering import vectors
 from replications.feature_steering.concepts import REQUESTS, asked, own_topics, topics
 from replications.feature_steering.latents import describe, raised_tokens
-from replications.feature_steering.settings import TOGETHER, Prepare
-from replications.feature_steering.words import distinct_words, topic_words, vocabulary
+from replications.feature_steering.settings import TOGETHER, WORDS, Prepare
+from replications.feature_steering.words import distinct_words, topic_words, vocabulary, word_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -120,17 +120,19 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
     words = topic_words(sampler.expected / sampler.steps, known.of_token, concepts.words)
     weights, offset = vectors.fit_probe(there[:, first:last].mean(2))
     probe, _ = vectors.fit_probe(training.mean(2))
+    output = output_map(model)
     tensors = {
         "norm": tokens.norm(dim=-1).mean()[None],
         "diff_means": vectors.difference_of_means(training),
         "probe": vectors.unit(probe.T.float()),
+        WORDS: vectors.word_vector(*output, word_tokens(known.of_token, words)),
         "judge.weights": weights,
         "judge.offset": offset,
         "words": words,
         "of_token": known.of_token,
     }
     tensors |= {method: torch.zeros_like(tensors["diff_means"]) for method in TOGETHER}
-    records, output, nearest = [], output_map(model), torch.zeros(len(chosen))
+    records, nearest = [], torch.zeros(len(chosen))
     for place, (seed, sae) in enumerate(zip(seeds, saes, strict=True)):
         latents = sae.encode(here)
         own, generator = own_topics(len(chosen), place, len(seeds)), torch.Generator().manual_seed(seed)
@@ -150,7 +152,7 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
             raised = raised_tokens(sae, latent, *output, tokenizer)
             values = latents[..., latent].flatten(0, 1)
             records.append(describe(latent, seed, values, written.flatten(0, 1), raised, tokenizer).model_dump())
-    along = {method: (tensors["diff_means"] * tensors[method]).sum(1).tolist() for method in TOGETHER}
+    along = {method: (tensors["diff_means"] * tensors[method]).sum(1).tolist() for method in (*TOGETHER, WORDS)}
     left_out = [*range(first), *range(last, len(requests))]  # neither words nor judge come from these
     checked = written[:, left_out].flatten(0, 1)
     judged = there[:, left_out].mean(2).flatten(0, 1).double() @ weights + offset

@@ -8,20 +8,27 @@ from common.core.settings import Strict
 
 Count = Annotated[int, Field(ge=1)]
 
-OUTPUT, INPUT, MEANS, PROBE = "sae_output", "sae_input", "diff_means", "probe"
+OUTPUT, INPUT, MEANS, PROBE, WORDS = "sae_output", "sae_input", "diff_means", "probe", "word_vector"
 RANDOM_LATENT, RANDOM_DIRECTION = "random_latent", "random_direction"
 UNSTEERED, INSTRUCTION = "unsteered", "instruction"
 TOGETHER = {f"sae_sum_{count}": count for count in (4, 32)}
 """How many latents are added up in one direction."""
-STEERED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, RANDOM_LATENT, RANDOM_DIRECTION)
+STEERED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, WORDS, RANDOM_LATENT, RANDOM_DIRECTION)
 LATENTS = (OUTPUT, INPUT, RANDOM_LATENT)
 """Methods that clamp a latent; the others add a vector."""
 POOLS = (OUTPUT, RANDOM_LATENT, RANDOM_DIRECTION)
 """Methods whose latent or direction is chosen by what it makes the model expect, from pools of equal size."""
-CURVES = (OUTPUT, MEANS, RANDOM_LATENT)
+CROSSED = {OUTPUT: ("sae_output_0", "sae_output_1"), RANDOM_LATENT: ("random_latent_0", "random_latent_1")}
+"""Of a pool: what is chosen by the first half of a topic's words and judged by the second, and the other way round."""
+CURVES = (OUTPUT, MEANS, WORDS, RANDOM_LATENT)
 """Methods written at every dose; the others at `dose` alone."""
+SCREENED = 5
+"""One answer in so many is also written at the doses beside `dose`."""
 SCORING, REMOVING = "scoring", "removing"
-REMOVERS = (INPUT, MEANS, RANDOM_LATENT)
+OTHER_INPUT, OTHER_MEANS = "other_input", "other_means"
+REMOVERS = {INPUT: (RANDOM_LATENT, OTHER_INPUT), MEANS: (RANDOM_LATENT, OTHER_MEANS)}
+"""Methods pushed below zero, each with its controls: a random latent, and the same method for another topic."""
+REMOVING_NULLS = (RANDOM_LATENT, OTHER_INPUT, OTHER_MEANS)
 
 
 def _rising(values: list[float]) -> list[float]:
@@ -69,6 +76,10 @@ class Removal(Strict):
     """Requests about a topic, answered while its latent is pushed below zero."""
 
     doses: Doses
+    strongest: Annotated[float, Field(gt=0)] = Field(
+        description="dose of the controls beyond `doses`, so that they cost as much perplexity as the topic's own"
+    )
+    samples: Count = Field(description="answers to each request")
 
 
 class Demonstration(Strict):

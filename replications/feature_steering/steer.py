@@ -5,6 +5,9 @@ choosing questions, the mean probability of the topic's words over all positions
 position, without the noise of sampling one text. A candidate that makes these answers less likely than fluency allows
 counts 0. Each topic takes the best of its seed's pool. The pools of latents, of random live latents and of random
 directions are equally large and go through the same choice. All answers are to questions that had no say in it.
+
+Latents, live and random ones, are also chosen by each half of the topic's words alone (`CROSSED`), so that the other
+half can judge them: a latent that says a few words only gains nothing there.
 """
 
 from pathlib import Path
@@ -29,10 +32,13 @@ from replications.feature_steering.concepts import (
 )
 from replications.feature_steering.prepare import own_saes
 from replications.feature_steering.settings import (
+    CROSSED,
     CURVES,
     INPUT,
     INSTRUCTION,
     MEANS,
+    OTHER_INPUT,
+    OTHER_MEANS,
     OUTPUT,
     POOLS,
     PROBE,
@@ -40,11 +46,15 @@ from replications.feature_steering.settings import (
     RANDOM_LATENT,
     REMOVERS,
     REMOVING,
+    REMOVING_NULLS,
     SCORING,
+    SCREENED,
     STEERED,
     TOGETHER,
     UNSTEERED,
+    WORDS,
     Fluency,
+    Removal,
     Steer,
 )
 from replications.feature_steering.writing import Arm, Row, Writer
@@ -71,14 +81,15 @@ def arms(prepared: dict[str, Tensor], seed: int, own: list[int]) -> dict[str, Ar
         found[own] = latents
         return found
 
+    pools = {method: Arm(latent=prepared[f"pool.{method}.{seed}"]) for method in (OUTPUT, RANDOM_LATENT)}
+    reading = Arm(latent=by_topic(prepared[f"sae_input.{seed}"]))
     return {
-        OUTPUT: Arm(latent=prepared[f"pool.{OUTPUT}.{seed}"]),
-        RANDOM_LATENT: Arm(latent=prepared[f"pool.{RANDOM_LATENT}.{seed}"]),
+        **pools,
+        **{one: pools[method] for method, own in CROSSED.items() for one in own},
         RANDOM_DIRECTION: Arm(direction=prepared[f"pool.{RANDOM_DIRECTION}.{seed}"]),
-        INPUT: Arm(latent=by_topic(prepared[f"sae_input.{seed}"])),
-        MEANS: Arm(direction=prepared["diff_means"]),
-        PROBE: Arm(direction=prepared["probe"]),
-        **{method: Arm(direction=prepared[method]) for method in TOGETHER},
+        **dict.fromkeys((INPUT, OTHER_INPUT), reading),
+        **{method: Arm(direction=prepared[method]) for method in (MEANS, PROBE, WORDS, *TOGETHER)},
+        OTHER_MEANS: Arm(direction=prepared[MEANS]),
     }
 
 
@@ -94,46 +105,62 @@ def choosing_rows(seed: int, method: str, pool: int, dose: float, texts: int) ->
 def scoring_rows(
     settings: Steer, own: list[int], chosen: dict[str, dict[int, int]], first: int, questions: int, topics: int
 ) -> list[Row]:
-    """Every method's answers at the common dose; those of `CURVES` at the others too, to the topic's first question."""
+    """Every method's answers at the common dose; those of `CURVES` at the others too, to the topic's first questions.
+
+    Where more answers are asked for than there are questions, these go round, each time with other random numbers.
+    """
     seed, writing, rows = settings.seed, settings.writing, []
+    screened = max(1, writing.scoring // SCREENED)
+    crossed = [one for pair in CROSSED.values() for one in pair]
     for topic in own:
         for place, question in enumerate(draw_questions(writing.scoring, questions, topic, seed)):
-            prompt = first + question
-            rows.append(Row(seed, SCORING, UNSTEERED, topic, topic, 0.0, prompt, prompt))
-            rows.append(
-                Row(seed, SCORING, INSTRUCTION, topic, topic, 0.0, first + questions * (1 + topic) + question, prompt)
-            )
-            for method in STEERED:
+            prompt, told, sample = first + question, first + questions * (1 + topic) + question, place // questions
+            rows.append(Row(seed, SCORING, UNSTEERED, topic, topic, 0.0, prompt, prompt, sample))
+            rows.append(Row(seed, SCORING, INSTRUCTION, topic, topic, 0.0, told, prompt, sample))
+            for method in (*STEERED, *crossed):
                 candidate = chosen[method][topic] if method in chosen else topic
-                doses = writing.doses if method in CURVES and place < max(1, writing.scoring // 2) else [writing.dose]
-                rows += [Row(seed, SCORING, method, topic, candidate, dose, prompt, prompt) for dose in doses]
+                doses = writing.doses if method in CURVES and place < screened else [writing.dose]
+                rows += [Row(seed, SCORING, method, topic, candidate, dose, prompt, prompt, sample) for dose in doses]
     if settings.removal:
-        ask = first + questions * (1 + topics)
-        for topic in own:
-            for request in range(len(REQUESTS["checking"])):
-                prompt = ask + topic * len(REQUESTS["checking"]) + request
-                rows.append(Row(seed, REMOVING, UNSTEERED, topic, topic, 0.0, prompt, prompt))
-                for method in REMOVERS:
-                    candidate = chosen[method][topic] if method in chosen else topic
-                    rows += [
-                        Row(seed, REMOVING, method, topic, candidate, -dose, prompt, prompt)
-                        for dose in settings.removal.doses
-                    ]
+        rows += removing_rows(seed, settings.removal, own, chosen, first + questions * (1 + topics))
+    return rows
+
+
+def removing_rows(
+    seed: int, removal: Removal, own: list[int], chosen: dict[str, dict[int, int]], first: int
+) -> list[Row]:
+    """Answers to requests about each topic, under methods pushed below zero; the controls also at a greater dose."""
+    rows, requests = [], len(REQUESTS["checking"])
+    for topic, other in zip(own, [*own[1:], own[0]], strict=True):
+        at = {OTHER_INPUT: other, OTHER_MEANS: other} | {method: one[topic] for method, one in chosen.items()}
+        doses = {method: removal.doses for method in REMOVERS}
+        doses |= {method: [*removal.doses, removal.strongest] for method in REMOVING_NULLS}
+        for prompt in range(first + topic * requests, first + (topic + 1) * requests):
+            for sample in range(removal.samples):
+                rows.append(Row(seed, REMOVING, UNSTEERED, topic, topic, 0.0, prompt, prompt, sample))
+                rows += [
+                    Row(seed, REMOVING, method, topic, at.get(method, topic), -dose, prompt, prompt, sample)
+                    for method in doses
+                    for dose in doses[method]
+                ]
     return rows
 
 
 def output_scores(writer: Writer, methods: dict[str, Arm], pool: int, limits: Fluency) -> dict[str, np.ndarray]:
-    """Of each pool: the output score of every candidate for every topic (candidate, topic)."""
+    """Of each pool: the output score of every candidate for every topic (candidate, topic); those of `CROSSED` by half
+    of the words."""
     seed, writing = writer.seed, writer.writing
     plain = [Row(seed, CHOOSING, UNSTEERED, 0, 0, 0.0, one, one) for one in range(len(CHOOSING_QUESTIONS))]
     texts = writer.write(plain, methods)
     _, unsteered = writer.expects(plain, texts, None)
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for method in POOLS:
         rows = choosing_rows(seed, method, pool, writing.dose, writing.choosing)
         at = torch.tensor([row.question for row in rows])
         share, nats = writer.expects(rows, texts[at], methods[method])
-        found[method] = pooled(share.numpy(), (nats - unsteered[at]).numpy(), pool, limits)
+        scores = pooled(share.numpy(), (nats - unsteered[at]).numpy(), pool, limits)
+        by_all, *by_half = np.split(scores, 3, axis=1)
+        found |= {method: by_all} | dict(zip(CROSSED.get(method, ()), by_half, strict=False))
     return found
 
 
@@ -165,7 +192,7 @@ def steer(files: SteerFiles, settings: Steer, run: RunInfo) -> None:
     methods, pool = arms(prepared, seed, own), len(prepared[f"pool.{OUTPUT}.{seed}"])
 
     scores = output_scores(writer, methods, pool, settings.fluency)
-    chosen = {method: {topic: int(scores[method][:, topic].argmax()) for topic in own} for method in POOLS}
+    chosen = {method: {topic: int(score[:, topic].argmax()) for topic in own} for method, score in scores.items()}
     rows = scoring_rows(settings, own, chosen, first, len(asking), len(topics))
     written = writer.write(rows, methods)
     frame = writer.read(rows, written, range(first, first + len(asking)))
@@ -182,7 +209,7 @@ def steer(files: SteerFiles, settings: Steer, run: RunInfo) -> None:
                 "latent": None if (latents := methods[method].latent) is None else int(latents[chosen[method][topic]]),
                 "score": float(scores[method][chosen[method][topic], topic]),
             }
-            for method in POOLS for topic in own
+            for method in chosen for topic in own
         ],
     )  # fmt: skip
 

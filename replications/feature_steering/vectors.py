@@ -2,6 +2,8 @@
 
 diff_means        mean token of the topic minus mean token of the others (Marks and Tegmark 2023; CAA)
 probe             weights of a ridge regression on conversation means
+word_vector       what raises the logits of the topic's words most, over those of other topics' words, straight through
+                  the unembedding: the trivial way to make a model say them
 sae_input         the latent that reads the topic best: share of its value that falls on the topic's conversations,
                   times the share of these on which it fires
 sae_output        of a pool of latents, such ones and those that topics raise most, the one that makes the model write
@@ -9,7 +11,6 @@ sae_output        of a pool of latents, such ones and those that topics raise mo
 sae_sum_<n>       sum of the n decoder rows that the topic raises most, each as far as the topic raises its latent
 random_latent     of a pool of random live latents of equal size, chosen in the same way
 random_direction  of a pool of Gaussian directions with the covariance of the tokens, chosen in the same way
-unselected_latent a random live latent that nobody chose
 """
 
 import torch
@@ -26,10 +27,25 @@ def unit(v: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
     return torch.nn.functional.normalize(v, dim=-1)
 
 
+def over_others(means: Float[Tensor, "topic n"]) -> Float[Tensor, "topic n"]:
+    """Each topic's values minus the mean of the other topics'."""
+    return means - (means.sum(0) - means) / (len(means) - 1)
+
+
 def difference_of_means(x: Float[Tensor, "topic text pos d_model"]) -> Float[Tensor, "topic d_model"]:
     """Of every topic against the mean of the others, unit length."""
     means = reduce(x, "topic text pos d_model -> topic d_model", "mean")
-    return unit(means - (means.sum(0) - means) / (len(means) - 1))
+    return unit(over_others(means))
+
+
+def word_vector(
+    unembedding: Float[Tensor, "d_vocab d_model"],
+    gain: Float[Tensor, " d_model"],
+    tokens: Float[Tensor, "d_vocab topic"],
+) -> Float[Tensor, "topic d_model"]:
+    """Mean unembedding row of the tokens that begin a topic's words minus that of other topics, through the last norm's
+    gain; unit length."""
+    return unit(over_others(tokens.T @ unembedding / tokens.sum(0)[:, None].clamp(min=1.0)) * gain)
 
 
 def fit_probe(
@@ -59,7 +75,7 @@ def raised(
 ) -> Float[Tensor, "topic d_sae"]:
     """How far each topic raises each latent over the other topics, as a length in the residual stream."""
     means = reduce(latents, "topic text pos d_sae -> topic d_sae", "mean")
-    return (means - (means.sum(0) - means) / (len(means) - 1)).relu() * rows.norm(dim=1)  # type: ignore[no-any-return]
+    return over_others(means).relu() * rows.norm(dim=1)  # type: ignore[no-any-return]
 
 
 def candidates(

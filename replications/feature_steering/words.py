@@ -60,6 +60,11 @@ def topic_words(
     return torch.where(values > 1, found, -1)
 
 
+def halves(words: Int[Tensor, "topic word"]) -> tuple[Int[Tensor, "topic half"], Int[Tensor, "topic other"]]:
+    """Every second word of each topic, and the rest: what chooses by one half may be judged by the other."""
+    return words[:, ::2], words[:, 1::2]
+
+
 def word_tokens(of_token: Int[Tensor, " d_vocab"], words: Int[Tensor, "topic word"]) -> Float[Tensor, "d_vocab topic"]:
     """1 for every token that begins a word of the topic."""
     return ((of_token[:, None, None] == words) & (words >= 0)).any(-1).float()

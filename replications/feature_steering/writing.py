@@ -7,6 +7,7 @@ numbers, and so does the unsteered answer.
 """
 
 import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,18 +21,19 @@ from common.interp.generation import ROWS, Sampler, begin, behind_first, edited,
 from common.saes.sae import Sae
 from common.saes.steering import Steering
 from replications.feature_steering.settings import INSTRUCTION, UNSTEERED, Writing
-from replications.feature_steering.words import distinct_bigrams, distinct_words, word_tokens
+from replications.feature_steering.words import distinct_bigrams, distinct_words, halves, word_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 STREAMS = 10_000
 OPENING = 24  # tokens of an answer that tell which question it fits
+PLAIN = "plain"  # rows without an intervention
 
 
 class Row(NamedTuple):
     """One answer to write. `candidate` is a place in a method's pool, or the topic; `prompt` is what is continued, and
-    `question` what the answer is read after: places in the list of prompts."""
+    `question` what the answer is read after: places in the list of prompts. `sample` counts answers to one prompt."""
 
     seed: int
     part: str
@@ -41,10 +43,11 @@ class Row(NamedTuple):
     dose: float
     prompt: int
     question: int
+    sample: int = 0
 
     @property
     def stream(self) -> int:
-        return self.question * STREAMS + self.topic
+        return (self.sample * STREAMS + self.question) * STREAMS + self.topic
 
 
 class Arm(NamedTuple):
@@ -63,7 +66,9 @@ class Writer:
     ) -> None:  # fmt: skip
         self.model, self.sae, self.prepared, self.prompts, self.judge = model, sae, prepared, prompts, judge
         self.writing, self.special, self.seed = writing, special, seed
-        self.norm, self.tokens = float(prepared["norm"]), word_tokens(prepared["of_token"], prepared["words"])
+        self.norm, self.halves = float(prepared["norm"]), halves(prepared["words"])
+        parts = (prepared["words"], *self.halves)
+        self.tokens = torch.cat([word_tokens(prepared["of_token"], part) for part in parts], 1)
 
     def steering(self, rows: list[Row], arm: Arm) -> Steering:
         """The intervention of rows of one method: a clamp to, or an addition of, the dose times the mean norm."""
@@ -76,23 +81,23 @@ class Writer:
         return Steering("add", length, direction=arm.direction[at])
 
     def write(self, rows: list[Row], arms: dict[str, Arm]) -> Int[Tensor, "row new"]:
-        """Tokens of every row. Rows of one kind of intervention are written side by side."""
+        """Tokens of every row. Rows of one kind of intervention are written side by side, equal ones once."""
         written = torch.zeros(len(rows), self.writing.new_tokens, dtype=torch.long)
+        same: dict[tuple[Any, ...], int] = {}
+        of = [same.setdefault(identity(row, arms), place) for place, row in enumerate(rows)]
         kinds: dict[str, list[int]] = {}
-        for place, row in enumerate(rows):
-            kinds.setdefault("plain" if row.method in (UNSTEERED, INSTRUCTION) else _kind(arms[row.method]), []).append(
-                place
-            )
+        for (kind, *_), place in same.items():
+            kinds.setdefault(kind, []).append(place)
         for kind, places in kinds.items():
-            for part in track(list(torch.split(torch.tensor(places), self.writing.batch)), f"{kind}: written"):
-                group = [rows[place] for place in part.tolist()]
-                asked, at = torch.unique(torch.tensor([row.prompt for row in group]), return_inverse=True)
-                edit = None if kind == "plain" else self._joined(group, arms).to(str(self.model.device))
+            asked = torch.tensor([rows[place].prompt for place in places])
+            for part, prompts, at in self._batches(asked, f"{kind}: written"):
+                own = [places[one] for one in part.tolist()]
+                group = [rows[place] for place in own]
+                edit = None if kind == PLAIN else self._joined(group, arms).to(str(self.model.device))
                 sampler = Sampler(
                     self.writing.temperature, torch.tensor([row.stream for row in group]), self.seed, self.special
                 )
-                prompts = [self.prompts[place] for place in asked.tolist()]
-                written[part] = generate(
+                written[own] = generate(
                     self.model,
                     prompts,
                     at,
@@ -102,7 +107,15 @@ class Writer:
                     sampler,
                     whole_prompt=True,
                 )
-        return written
+        return written[of]
+
+    def _batches(
+        self, asked: Int[Tensor, " row"], what: str
+    ) -> Iterator[tuple[Int[Tensor, " part"], list[list[int]], Int[Tensor, " part"]]]:
+        """Rows in batches: their places, the prompts that they continue, and which of these each continues."""
+        for part in track(list(torch.split(torch.arange(len(asked)), self.writing.batch)), what):
+            distinct, at = torch.unique(asked[part], return_inverse=True)
+            yield part, [self.prompts[place] for place in distinct.tolist()], at
 
     def _joined(self, rows: list[Row], arms: dict[str, Arm]) -> Steering:
         """The interventions of rows of several methods of one kind."""
@@ -119,14 +132,13 @@ class Writer:
     ) -> tuple[Float[Tensor, "row topic"], Float[Tensor, " row"]]:
         """What the model expects under an intervention while it reads given answers.
 
-        Mean probability of the words of every topic, and nats per token of the answers. `arm` None: no intervention.
+        Mean probability of the words of every topic, then of the first half of these, then of the second, and nats per
+        token of the answers. `arm` None: no intervention.
         """
         share, nats = [], []
-        for part in track(list(torch.split(torch.arange(len(rows)), self.writing.batch)), "tried"):
+        for part, prompts, at in self._batches(torch.tensor([row.prompt for row in rows]), "tried"):
             group = [rows[place] for place in part.tolist()]
-            asked, at = torch.unique(torch.tensor([row.prompt for row in group]), return_inverse=True)
             edit = None if arm is None else self.steering(group, arm).to(str(self.model.device))
-            prompts = [self.prompts[place] for place in asked.tolist()]
             of_topic, of_text = expected(self.model, prompts, at, texts[part], self.sae.about.hook, edit, self.tokens)
             share.append(of_topic)
             nats.append(of_text)
@@ -136,20 +148,26 @@ class Writer:
         """What the unsteered model makes of the answers: one line a row. `neutral`: places of the scoring questions.
 
         Columns beside those of `Row`: `nats` a token; `distinct` bigrams; `words` of the topic; `others`, mean words of
-        other topics; `judge`, the judge's score of the topic, where 0 is the mean of all topics; `named`, whether it
-        scores highest of all; `follows`, 2 less one for each of two other neutral questions after which the answer is
-        likelier than after its own (nan if it answers no neutral question), by its first tokens.
+        other topics; both also for each half of the words (`words_0`, ...); `judge`, the judge's score of the topic,
+        where 0 is the mean of all topics; `named`, whether it scores highest of all; `follows`, 2 less one for each of
+        two other neutral questions after which the answer is likelier than after its own (nan if it answers no neutral
+        question), by its first tokens.
         """
-        questions = torch.tensor([row.question for row in rows])
-        nats, mean = self._reread(questions, written)
-        judge = mean.double() @ self.prepared["judge.weights"] + self.prepared["judge.offset"]
-        counts = distinct_words(written, self.prepared["of_token"], self.prepared["words"])
+        asked = torch.tensor([row.question for row in rows])
+        distinct, of = torch.unique(torch.cat([asked[:, None], written], 1), dim=0, return_inverse=True)
+        questions, texts = distinct[:, 0], distinct[:, 1:]
+        nats, mean = self._reread(questions, texts)
+        judge = (mean.double() @ self.prepared["judge.weights"] + self.prepared["judge.offset"])[of]
         frame = pd.DataFrame(columns(rows))
-        frame["nats"], frame["distinct"] = nats.mean(1).numpy(), distinct_bigrams(written).numpy()
-        frame["follows"] = self._follows(questions, written[:, :OPENING], nats[:, :OPENING], neutral).numpy()
+        frame["nats"], frame["distinct"] = nats.mean(1)[of].numpy(), distinct_bigrams(written).numpy()
+        frame["follows"] = self._follows(questions, texts[:, :OPENING], nats[:, :OPENING], neutral)[of].numpy()
         topic, order, topics = frame["topic"].to_numpy(), np.arange(len(rows)), judge.shape[1]
-        frame["words"] = counts.numpy()[order, topic]
-        frame["others"] = (counts.sum(1).numpy() - frame["words"]) / (topics - 1)
+        for half, words in enumerate(self.halves):
+            counts = distinct_words(written, self.prepared["of_token"], words).numpy()
+            frame[f"words_{half}"] = counts[order, topic]
+            frame[f"others_{half}"] = (counts.sum(1) - counts[order, topic]) / (topics - 1)
+        for column in ("words", "others"):
+            frame[column] = frame[f"{column}_0"] + frame[f"{column}_1"]
         frame["judge"] = (judge.numpy() - judge.numpy().mean(1, keepdims=True))[order, topic]
         frame["named"] = (judge.argmax(1).numpy() == topic).astype(int)
         return frame
@@ -159,9 +177,7 @@ class Writer:
     ) -> tuple[Float[Tensor, "row new"], Float[Tensor, "row d_model"]]:
         """Nats of each token of answers after given questions, and the mean residual stream where the judge reads."""
         nats, means = [], []
-        for part in track(list(torch.split(torch.arange(len(questions)), self.writing.batch)), "read again"):
-            asked, at = torch.unique(questions[part], return_inverse=True)
-            prompts = [self.prompts[place] for place in asked.tolist()]
+        for part, prompts, at in self._batches(questions, "read again"):
             of_token, mean = reread(self.model, prompts, at, written[part], self.judge)
             nats.append(of_token)
             means.append(mean)
@@ -211,8 +227,15 @@ def expected(
     return torch.cat(share).cpu(), torch.cat(nats).cpu()
 
 
-def _kind(arm: Arm) -> str:
-    return "add" if arm.latent is None else "clamp"
+def identity(row: Row, arms: dict[str, Arm]) -> tuple[Any, ...]:
+    """Kind of intervention, and all else that an answer depends on. Rows of equal identity have the same answer."""
+    rest = (row.dose, row.prompt, row.stream)
+    if row.method in (UNSTEERED, INSTRUCTION):
+        return PLAIN, *rest
+    arm = arms[row.method]
+    if arm.latent is not None:
+        return "clamp", int(arm.latent[row.candidate]), *rest
+    return "add", row.method, row.candidate, *rest
 
 
 def columns(rows: list[Row]) -> dict[str, list[Any]]:

@@ -16,16 +16,21 @@ from replications.feature_steering import concepts, evidence, measure, show, ste
 from replications.feature_steering.fluency import is_fluent, with_scores
 from replications.feature_steering.prepare import own_saes
 from replications.feature_steering.settings import (
+    CROSSED,
     CURVES,
     INPUT,
     LATENTS,
     MEANS,
+    OTHER_INPUT,
     OUTPUT,
     POOLS,
+    REMOVERS,
+    REMOVING_NULLS,
     SCORING,
     STEERED,
     TOGETHER,
     UNSTEERED,
+    WORDS,
     Fluency,
     Steer,
 )
@@ -112,7 +117,11 @@ def answers(**more):
         "nats": 1.0,
         "distinct": 1.0,
         "words": 3,
+        "words_0": 2,
+        "words_1": 1,
         "others": 0.5,
+        "others_0": 0.25,
+        "others_1": 0.25,
         "named": 1,
         "follows": 2.0,
     }
@@ -168,20 +177,21 @@ def settings():
 
 def test_all_methods_answer_the_same_questions_with_the_same_random_numbers():
     given, own = settings(), [1, 3]
-    chosen = {method: dict.fromkeys(own, 2) for method in POOLS}
+    crossed = [one for pair in CROSSED.values() for one in pair]
+    chosen = {method: dict.fromkeys(own, 2) for method in (*POOLS, *crossed)}
     rows = steer.scoring_rows(given, own, chosen, 8, 10, 4)
     scoring = [row for row in rows if row.part == SCORING]
     assert len(set(rows)) == len(rows), "no answer is written twice"
     unsteered = {(row.topic, row.question, row.stream) for row in scoring if row.method == UNSTEERED}
-    for method in STEERED:
+    for method in (*STEERED, *crossed):
         at_dose = [row for row in scoring if (row.method, row.dose) == (method, given.writing.dose)]
         assert {(row.topic, row.question, row.stream) for row in at_dose} == unsteered
         assert {row.dose for row in scoring if row.method == method} == (
             set(given.writing.doses) if method in CURVES else {given.writing.dose}
         )
     removing = [row for row in rows if row.part != SCORING]
-    assert {row.dose for row in removing} == {0.0, *(-dose for dose in given.removal.doses)}
-    assert len({row.stream for row in rows}) == len({(row.topic, row.question) for row in rows})
+    assert {row.dose for row in removing} == {0.0, *(-dose for dose in given.removal.doses), -given.removal.strongest}
+    assert len({row.stream for row in rows}) == len({(row.topic, row.question, row.sample) for row in rows})
     tried = steer.choosing_rows(3, OUTPUT, 6, 0.3, 2)
     assert {row.question for row in tried} <= set(range(8)), "the choice never sees a scored question"
     assert [row.candidate for row in tried] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
@@ -197,11 +207,15 @@ def test_gibberish_earns_no_output_score():
 def test_every_method_moves_an_activation_by_the_dose():
     sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), 2 * torch.eye(D), torch.zeros(D))
     prepared = {"norm": torch.tensor([10.0]), "diff_means": torch.eye(D)[:2], "probe": torch.eye(D)[2:4]}
-    prepared |= {f"pool.{one}.3": torch.arange(2) for one in POOLS} | {one: torch.eye(D)[:2] for one in TOGETHER}
+    prepared |= {f"pool.{one}.3": torch.arange(2) for one in POOLS} | {
+        one: torch.eye(D)[:2] for one in (*TOGETHER, WORDS)
+    }
     prepared["pool.random_direction.3"] = torch.eye(D)[4:6]
     prepared |= {"sae_input.3": torch.tensor([5]), "of_token": torch.zeros(2).long(), "words": torch.zeros(2, 1).long()}
     methods = steer.arms(prepared, 3, [1])
-    assert {name for name, arm in methods.items() if arm.latent is not None} == set(LATENTS)
+    clamped = {*LATENTS, OTHER_INPUT, *(one for pair in CROSSED.values() for one in pair)}
+    assert {name for name, arm in methods.items() if arm.latent is not None} == clamped
+    assert set(methods) >= {*STEERED, *REMOVERS, *REMOVING_NULLS}
     writer = Writer(None, sae, prepared, [], "", settings().writing, [], 3)
     for name, arm in methods.items():
         change = writer.steering([Row(3, SCORING, name, 1, 1, 0.2, 0, 0)], arm)(torch.zeros(1, 1, D))
