@@ -29,7 +29,9 @@ CONTROLS = {
 SHADES = ["#9ecae1", "#4292c6", "#08519c", "#021a38"]
 DIRECTIONS = {
     "random_points": ("random points over others", "o"),
+    "same_norm_points": ("random, norm and cosine kept", "v"),
     "covariance_points": ("random, covariance of activations", "^"),
+    "other_token_errors": ("the SAE's error on another token", "D"),
     "principal_errors": ("error of principal components", "s"),
 }
 CODES = {
@@ -37,6 +39,8 @@ CODES = {
     "random_dictionary": ("untrained dictionary", "v"),
     "principal_components": ("principal component", "^"),
     "coordinates": ("coordinate", "D"),
+    "token_set": ("set of tokens", "x"),
+    "token_pairs": ("table of token pairs", "+"),
 }
 
 
@@ -175,8 +179,7 @@ def lengths(rows: pd.DataFrame) -> Figure:
             axes.plot(own["share"], own[key], "-o", markersize=3, color=PALETTE[0], linewidth=0.8)
         if key == "overlap":
             axes.plot(trained["share"], trained["overlap_random"], "v", color="0.55", mfc="white", markersize=4)
-        else:
-            axes.plot(soft["share"], soft[key], "o", color="0.55", mfc="white", markersize=4)
+        axes.plot(soft["share"], soft[key], "o", color="0.55", mfc="white", markersize=4)
         axes.set(xlabel="share of the training", ylabel=label, ylim=(0, 1.02))
     return figure
 
@@ -226,7 +229,7 @@ def patterns(rows: pd.DataFrame) -> Picture:
     axes.text(1.03, len(place) - 0.35, "tokens that the latent raises most", fontsize=6.5, color="0.25", va="bottom")
     axes.set_yticks(list(place.values()), list(place))
     axes.set(xlabel="F1 of the best single unit, held-out documents", xlim=(0, 1), ylim=(-0.6, len(place) - 0.4))
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure, rows
 
 

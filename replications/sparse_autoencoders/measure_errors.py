@@ -5,10 +5,15 @@ the reconstruction and u a random unit vector, drawn anew for every SAE, draw an
 
     ratio = KL(x -> x^) / mean over draws of KL(x -> x + |x - x^| u).
 
-Three directions stand in the place of the SAE's error, over the same random points, at the same distance: random ones
-(half of the draws over the others); random ones with the covariance of the activations, since a random direction is
-cheap to the model where activations hardly vary; and the error of as many principal components as latents are active,
-an error that also depends on the token. Held-out documents are resampled.
+Other directions stand in the place of the SAE's error, over the same random points, at the same distance:
+
+- random ones (half of the draws over the others);
+- random ones that keep the norm of the reconstruction and its cosine with x: reconstructions are shorter than x;
+- random ones with the covariance of the activations: a direction in which they hardly vary is cheap to the model;
+- the SAE's own error on another token: what its errors have in common, whatever the token;
+- the error of as many principal components as latents are active, which also depends on the token.
+
+Seeds and held-out documents are resampled.
 """
 
 import zlib
@@ -18,12 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import over_clusters
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_model
@@ -33,10 +37,13 @@ from common.saes.metrics import pathological_ratio, principal
 from common.saes.sae import Sae
 from common.saes.stream import Activations
 from replications.sparse_autoencoders.baselines import Reconstruct, components
+from replications.sparse_autoencoders.crossed import Ratio, by_document, over_seeds_and_documents
 from replications.sparse_autoencoders.settings import MeasureLanguage, Sweep
 from replications.sparse_autoencoders.substitution import (
     along_error,
     at_same_distance,
+    at_same_norm,
+    error_of_another_token,
     layers_of,
     read_held_out,
     scored,
@@ -46,7 +53,7 @@ from replications.sparse_autoencoders.substitution import (
 DRAWS = 4
 ABOUT = f"kl of the SAE over mean kl of {DRAWS} random points at the same distance"
 NULL = f"mean kl of {DRAWS // 2} random points over that of {DRAWS - DRAWS // 2} others at the same distance"
-OTHERS = "of covariance_points and principal_errors: kl of a point in that direction over mean kl of the random points"
+OTHERS = "of the others: kl of a point in that direction over mean kl of the random points"
 PCA_SAMPLE = 65_536
 
 
@@ -67,8 +74,13 @@ class Judged(NamedTuple):
 
     effect: Pair
     random_points: Pair
+    same_norm_points: Pair
     covariance_points: Pair
+    other_token_errors: Pair
     principal_errors: Pair
+
+
+OTHER_ERRORS = Judged._fields[2:]
 
 
 class ErrorsFiles(Files):
@@ -105,31 +117,28 @@ def measure_errors(files: ErrorsFiles, settings: MeasureLanguage, run: RunInfo) 
         mean, axes = principal(Activations(manifest.parent).first(PCA_SAMPLE))
         changes: dict[str, Reconstruct] = {name: sae.reconstruct for name, sae in chosen.items()}
         for name, sae in chosen.items():
-            changes |= {own(name, draw): at_same_distance(sae.reconstruct, noise(name, draw)) for draw in range(DRAWS)}
-            changes[own(name, DRAWS)] = at_same_distance(sae.reconstruct, noise(name, DRAWS), root)
             pca = components(mean, axes[:, : round(sae.about.sparsity)])
-            changes[own(name, DRAWS + 1)] = along_error(sae.reconstruct, pca)
+            changes |= {
+                f"{name}:{draw}": at_same_distance(sae.reconstruct, noise(name, draw)) for draw in range(DRAWS)
+            } | {
+                f"{name}:same_norm_points": at_same_norm(sae.reconstruct, noise(name, DRAWS + 1)),
+                f"{name}:covariance_points": at_same_distance(sae.reconstruct, noise(name, DRAWS), root),
+                f"{name}:other_token_errors": error_of_another_token(sae.reconstruct, noise(name, DRAWS + 2)),
+                f"{name}:principal_errors": along_error(sae.reconstruct, pca),
+            }
         found = substitute(decoder, small, changes, evaluation.batch)
+        kl = {name: by_document(effect.kl, document) for name, effect in found.items()}
         for name in chosen:
-            others = np.stack([by_document(found[own(name, draw)].kl, document) for draw in range(DRAWS + 2)])
-            judged[name] = set_against(by_document(found[name].kl, document), others[:DRAWS], *others[DRAWS:])
+            random = np.stack([kl[f"{name}:{draw}"] for draw in range(DRAWS)])
+            judged[name] = set_against(kl[name], random, **{other: kl[f"{name}:{other}"] for other in OTHER_ERRORS})
     rows = [row(name, saes[name], kinds[name], judged[name]) for name in judged]
     write_table(files.table, rows)
     write_metrics(files.metrics, summary(pd.DataFrame(rows), judged, sweep, run.seeds))
 
 
-def own(name: str, draw: int) -> str:
-    return f"{name}:random{draw}"
-
-
 def noise(name: str, draw: int) -> int:
     """The seed of the noise of one SAE and draw."""
-    return zlib.crc32(own(name, draw).encode())
-
-
-def by_document(kl: Float[np.ndarray, " token"], document: Int[np.ndarray, " token"]) -> Float[np.ndarray, " document"]:
-    """Sums over the tokens of each document."""
-    return np.bincount(np.unique(document, return_inverse=True)[1], weights=kl)
+    return zlib.crc32(f"{name}:random{draw}".encode())
 
 
 def covariance_root(x: Float[Tensor, "token d"]) -> Float[Tensor, "d d"]:
@@ -142,13 +151,12 @@ def covariance_root(x: Float[Tensor, "token d"]) -> Float[Tensor, "d d"]:
 def set_against(
     kl: Float[np.ndarray, " document"],
     random: Float[np.ndarray, "draw document"],
-    shaped: Float[np.ndarray, " document"],
-    components: Float[np.ndarray, " document"],
+    **others: Float[np.ndarray, " document"],
 ) -> Judged:
     """All over the mean of the random draws, but half of the draws over the others."""
     half, base = len(random) // 2, random.mean(0)
     null = Pair(random[:half].mean(0), random[half:].mean(0))
-    return Judged(Pair(kl, base), null, Pair(shaped, base), Pair(components, base))
+    return Judged(Pair(kl, base), null, **{name: Pair(other, base) for name, other in others.items()})
 
 
 def row(name: str, sae: Sae, kind: str, one: Judged) -> dict[str, Any]:
@@ -160,19 +168,18 @@ def row(name: str, sae: Sae, kind: str, one: Judged) -> dict[str, Any]:
     return {**about, "ratio": ratio, "ratio_low": own.ci_low, "ratio_high": own.ci_high, **others}
 
 
-def over_documents(judged: list[Judged], groups: list[int] | None = None) -> Metric:
-    """The ratio of several SAEs together, beside its controls; documents are resampled."""
+def over_documents(judged: list[Judged]) -> Metric:
+    """The ratio of SAEs of several seeds together, beside its controls."""
 
-    def pooled(name: str) -> tuple[Float[np.ndarray, " item"], Float[np.ndarray, " item"]]:
+    def pooled(name: str) -> Ratio:
         pairs: list[Pair] = [getattr(one, name) for one in judged]
-        return np.concatenate([pair.above for pair in pairs]), np.concatenate([pair.below for pair in pairs])
+        above, below = (np.stack(side)[:, None] for side in zip(*pairs, strict=True))
+        return Ratio(above, below)
 
-    above, below = pooled("effect")
-    count = len(judged[0].effect.above)
-    return over_clusters(
-        above, np.tile(np.arange(count), len(judged)), unit="1", formula=f"{ABOUT}; of random_points: {NULL}; {OTHERS}",
-        cluster="documents", denominators=below, groups=None if groups is None else np.repeat(groups, count),
-        controls={name: pooled(name) for name in Judged._fields[1:]},
+    effect, *others = (pooled(name) for name in Judged._fields)
+    return over_seeds_and_documents(
+        effect, dict(zip(Judged._fields[1:], others, strict=True)), n=effect.above.size, unit="1",
+        formula=f"{ABOUT}; of random_points: {NULL}; {OTHERS}",
     )  # fmt: skip
 
 
@@ -182,9 +189,9 @@ def summary(frame: pd.DataFrame, judged: dict[str, Judged], sweep: Sweep, seeds:
     def of(kind: str) -> list[Judged]:
         return [judged[name] for name in frame[frame["kind"] == kind].set_index("seed").loc[seeds]["name"]]
 
-    metrics = {"pathological_ratio": over_documents(of("main"), seeds)}
+    metrics = {"pathological_ratio": over_documents(of("main"))}
     if sweep.second:
-        metrics["pathological_ratio_second_layer"] = over_documents(of("second"), seeds)
+        metrics["pathological_ratio_second_layer"] = over_documents(of("second"))
     grid = frame[frame["kind"] == "grid"]
     return metrics | {
         f"pathological_ratio_k{k:.0f}": over_documents([judged[name]])

@@ -25,6 +25,7 @@ from common.saes.index import read_index
 from common.saes.metrics import FORMULAS, loss_recovered
 from common.saes.stream import Activations
 from replications.sparse_autoencoders.baselines import Reconstruct, baselines
+from replications.sparse_autoencoders.crossed import Ratio, by_document, over_seeds_and_documents
 from replications.sparse_autoencoders.reconstructions import CORPORA, Judge, Sums
 from replications.sparse_autoencoders.settings import MeasureLanguage, Sweep
 from replications.sparse_autoencoders.substitution import (
@@ -158,44 +159,55 @@ def summary(frame: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str, Me
 def cost_metrics(
     effects: dict[str, Effect], document: Int[np.ndarray, " token"], sweep: Sweep, seeds: list[int]
 ) -> dict[str, Metric]:
-    """Cross-entropy added, and loss recovered against mean ablation, with intervals over documents."""
+    """Cross-entropy added, and loss recovered against mean ablation, with intervals over seeds and documents."""
     clean, ablated = effects["clean"].ce, effects["mean"].ce
-    whole = np.tile(ablated - clean, len(seeds))
-    clusters, groups = np.tile(document, len(seeds)), np.repeat(seeds, len(document))
-
-    def added(kind: str) -> Float[np.ndarray, " item"]:
-        return np.concatenate([effects[name].ce - clean for name in names(kind, sweep, seeds)])
-
-    delta = over_clusters(
-        added("batch_topk"), clusters, unit="nats", formula=FORMULAS["delta_ce"], cluster="documents", groups=groups,
-        controls={control: added(kind) for kind, control in CONTROLS.items()} | {"mean_ablation": whole},
-    )  # fmt: skip
-    recovered = over_clusters(
-        whole - added("batch_topk"), clusters, unit="share", formula=FORMULAS["recovered_mean"], cluster="documents",
-        groups=groups, denominators=whole,
-        controls={CONTROLS[kind]: (whole - added(kind), whole) for kind in CONTROLS},
-    )  # fmt: skip
-    return {"delta_ce": delta, "recovered": recovered}
+    whole, tokens = np.tile(ablated - clean, (len(seeds), 1)), np.ones((len(seeds), len(clean)))
+    kinds = {"batch_topk": "batch_topk", **CONTROLS}
+    added = {
+        control: np.stack([effects[name].ce - clean for name in names(kind, sweep, seeds)])
+        for kind, control in kinds.items()
+    }
+    delta = {control: ratio(one, tokens, document) for control, one in (added | {"mean_ablation": whole}).items()}
+    recovered = {control: ratio(whole - one, whole, document) for control, one in added.items()}
+    return {
+        name: over_seeds_and_documents(
+            found.pop("batch_topk"), found, n=tokens.size, unit=unit, formula=FORMULAS[formula]
+        )
+        for name, unit, formula, found in (
+            ("delta_ce", "nats", "delta_ce", delta),
+            ("recovered", "share", "recovered_mean", recovered),
+        )
+    }
 
 
 def soft_share(sums: dict[str, Sums], documents: Int[np.ndarray, " token"], sweep: Sweep, seeds: list[int]) -> Metric:
     """Variance that soft-frozen rows explain over what trained rows explain (Korznikov et al. 2026: 0.79 over 0.85).
 
-    Controls put something else in their place: the trained dictionary of the next seed, of which the share is about 1,
-    and codes that have not learned these directions.
+    Controls put something else in their place: codes that have not learned these directions, and rows that are free but
+    trained for a part of the steps, where there are such trainings.
     """
 
-    def explained(kind: str, turn: int = 0) -> Float[np.ndarray, " item"]:
-        found = [sums[name] for name in names(kind, sweep, seeds)]
-        return np.concatenate([below - above for above, below in found[turn:] + found[:turn]])
+    def explained(kind: str) -> Float[np.ndarray, "seed token"]:
+        return np.stack([below - above for above, below in (sums[name] for name in names(kind, sweep, seeds))])
 
+    kinds = (
+        {"soft": "soft"}
+        | {kind: CONTROLS[kind] for kind in BASELINES}
+        | {f"short{share:g}": f"after_{round(100 * share)}_percent" for share in sweep.lengths}
+    )
     trained = explained("batch_topk")
-    others = {"next_seed": explained("batch_topk", 1)} | {CONTROLS[kind]: explained(kind) for kind in BASELINES}
-    return over_clusters(
-        explained("soft"), np.tile(documents, len(seeds)), unit="share", cluster="documents", denominators=trained,
+    found = {control: ratio(explained(kind), trained, documents) for kind, control in kinds.items()}
+    return over_seeds_and_documents(
+        found.pop("soft"), found, n=trained.size, unit="share",
         formula="explained variance of soft-frozen dictionaries over that of trained ones",
-        groups=np.repeat(seeds, len(documents)), controls={name: (own, trained) for name, own in others.items()},
     )  # fmt: skip
+
+
+def ratio(
+    above: Float[np.ndarray, "seed token"], below: Float[np.ndarray, "seed token"], document: Int[np.ndarray, " token"]
+) -> Ratio:
+    """By document, of one part."""
+    return Ratio(*(by_document(side, document)[:, None] for side in (above, below)))
 
 
 def exponents(grid: pd.DataFrame) -> dict[str, Metric]:

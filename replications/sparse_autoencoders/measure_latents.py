@@ -6,8 +6,8 @@
   it is strongest; mean over latents. Beside it the untrained dictionary. Soft-frozen latents stand apart as
   `purity_soft_frozen`: how pure latents are says little about how far they went.
 - `overlap`: share of latents that another seed has too (Paulo and Belrose 2025, 2501.16615): the one-to-one matchings
-  by decoder and by encoder agree and the decoder cosine is above 0.7. Null: random
-  directions of the same covariance.
+  by decoder and by encoder agree and the decoder cosine is above 0.7. Null: random directions of the same covariance.
+  Beside it soft-frozen dictionaries and shorter trainings, two seeds of each.
 
 With shorter trainings (scale `full`) each number is also given by length. The table of examples holds ten living
 latents of the first seed, drawn at random, with their strongest held-out contexts.
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -32,15 +32,13 @@ from common.saes.index import Index, read_index
 from common.saes.metrics import principal
 from common.saes.stream import Activations
 from replications.sparse_autoencoders.baselines import untrained_code
+from replications.sparse_autoencoders.describing import AT_ONCE, STRONGEST, Codes, Decode, described, shown
 from replications.sparse_autoencoders.matching import Matcher
-from replications.sparse_autoencoders.named_features import Codes, Decode, shown
 from replications.sparse_autoencoders.settings import MeasureLanguage, Sweep
 from replications.sparse_autoencoders.substitution import HeldOut, layers_of, read_held_out
 from replications.sparse_autoencoders.sweep import central
 
-STRONGEST = 20
 EXAMPLES, CONTEXTS, AROUND = 10, 3, 8
-AT_ONCE = 8192
 
 
 class LatentsFiles(Files):
@@ -79,8 +77,7 @@ def measure_latents(files: LatentsFiles, settings: MeasureLanguage, run: RunInfo
             alive = one["fires"] > 0
             row = {"seed": seed, "share": share, "kind": prefix, "live": float(alive.mean())}
             row |= {"start_cosine": float(one["start_cosine"][alive].median()), "purity": float(one["purity"].mean())}
-            if prefix != "soft":
-                row |= shared_with_others(match, index, sweep, seed, seeds, prefix)
+            row |= shared_with_others(match, index, sweep, seed, seeds, prefix)
             rows.append(row)
             if prefix == "batch_topk":
                 frames.append(one.assign(seed=seed))
@@ -103,33 +100,18 @@ def measure_latents(files: LatentsFiles, settings: MeasureLanguage, run: RunInfo
     write_metrics(files.metrics, summary(frame, pure))
 
 
-@torch.inference_mode()
-def described(code: Codes, pool: Float[Tensor, "token d"], tokens: Int[Tensor, " token"], width: int) -> pd.DataFrame:
-    """How often each latent fires on the pool, and the purity of those that fire often enough (else NaN)."""
-    fires = torch.zeros(width)
-    top, at = torch.zeros(STRONGEST, width), torch.zeros(STRONGEST, width, dtype=torch.long)
-    for start in range(0, len(pool), AT_ONCE):
-        latents = code(pool[start : start + AT_ONCE])
-        fires += (latents > 0).sum(0)
-        places = torch.arange(start, start + len(latents))[:, None].expand_as(latents)
-        values, order = torch.cat([top, latents]).topk(STRONGEST, dim=0)
-        top, at = values, torch.cat([at, places]).gather(0, order)
-    commonest = tokens[at].mode(0)
-    purity = (tokens[at] == commonest.values).double().mean(0)
-    purity[fires < STRONGEST] = float("nan")
-    return pd.DataFrame({"latent": range(width), "fires": fires.numpy(), "purity": purity.numpy(),
-                         "token": commonest.values.numpy()})  # fmt: skip
-
-
 def shared_with_others(
     match: Matcher, index: Index, sweep: Sweep, seed: int, seeds: list[int], prefix: str
 ) -> dict[str, float]:
-    """Mean overlap with the other seeds, and with random directions like theirs."""
+    """Mean overlap with the other seeds and, of rows that are free, with random directions like theirs."""
     own = index.path(central(sweep, seed, prefix))
     others = [index.path(central(sweep, other, prefix)) for other in seeds if other != seed]
     found = [match(own, other)[1].double().mean() for other in others]
-    null = [match(own, other, 100 * seed + at)[1].double().mean() for at, other in enumerate(others)]
-    return {"overlap": float(torch.stack(found).mean()), "overlap_random": float(torch.stack(null).mean())}
+    row = {"overlap": float(torch.stack(found).mean())}
+    if prefix != "soft":
+        null = [match(own, other, 100 * seed + at)[1].double().mean() for at, other in enumerate(others)]
+        row["overlap_random"] = float(torch.stack(null).mean())
+    return row
 
 
 @torch.inference_mode()
@@ -156,6 +138,7 @@ def examples(code: Codes, held: HeldOut, latents: Int[Tensor, " latent"], decode
 def summary(frame: pd.DataFrame, pure: list[float]) -> dict[str, Metric]:
     """Over seeds, and by length where there are shorter trainings."""
     whole, soft = frame[frame["kind"] == "batch_topk"], frame[frame["kind"] == "soft"]
+    shorter = {float(share): frame[frame["share"] == share] for share in sorted(set(frame["share"])) if share < 1}
     found = {
         "start_cosine": over_seeds(
             whole["start_cosine"].tolist(), unit="1", controls={"soft_frozen": soft["start_cosine"].tolist()},
@@ -168,12 +151,15 @@ def summary(frame: pd.DataFrame, pure: list[float]) -> dict[str, Metric]:
         "purity_soft_frozen": over_seeds(soft["purity"].tolist(), unit="share", formula="purity, soft-frozen latents"),
         "live": over_seeds(whole["live"].tolist(), unit="share", formula="share of latents that fire on the pool"),
         "overlap": over_seeds(
-            whole["overlap"].tolist(), unit="share", controls={"random_directions": whole["overlap_random"].tolist()},
+            whole["overlap"].tolist(), unit="share",
+            controls={
+                "random_directions": whole["overlap_random"].tolist(), "soft_frozen": soft["overlap"].tolist(),
+                **{f"after_{round(100 * share)}_percent": own["overlap"].tolist() for share, own in shorter.items()},
+            },
             formula="share of latents with the same partner by decoder and by encoder (Hungarian) and cosine above 0.7",
         ),
     }  # fmt: skip
-    for share in sorted({float(share) for share in frame["share"] if share < 1}):
-        rows = frame[frame["share"] == share]
+    for share, rows in shorter.items():
         for key, unit in (("start_cosine", "1"), ("purity", "share"), ("overlap", "share")):
             found[f"{key}_at_{round(100 * share)}_percent"] = over_seeds(
                 rows[key].tolist(), unit=unit, formula=f"{key} after {share:g} of the training"

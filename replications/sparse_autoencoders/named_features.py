@@ -4,15 +4,15 @@ al. 2023, section 2, with patterns that our corpora hold).
 For each pattern the unit and the threshold with the largest F1 on half of the held-out documents are judged on the
 other half: how many of the pattern's tokens it fires on (sensitivity), how much of its firing is on them (precision),
 and F1 = 2 TP / (2 TP + FP + FN). Everything else that is asked goes through the same selection: coordinates and
-principal components (both signs), an untrained dictionary, and a soft-frozen one. Thresholds let a unit fire on half
-of, as many, and twice as many tokens as the pattern has; at 0 it fires as it does.
+principal components (both signs), an untrained dictionary, a soft-frozen one, and what needs no network: a set of
+tokens and a table of token pairs, made on the first half. Thresholds let a unit fire on half of, as many, and twice as
+many tokens as the pattern has; at 0 it fires as it does.
 
 For the trained latents also: the tokens that the decoder row raises most, and the KL of the next token when the latent
 is set to 0, on the pattern's tokens and on others.
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from common.core.errors import UserError
-from common.core.metrics import Metric, Uncertainty, write_metrics
-from common.core.statistics import BOOTSTRAP_DRAWS, from_draws, with_control
+from common.core.metrics import Metric, write_metrics
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_model, load_tokenizer
@@ -36,12 +35,13 @@ from common.saes.metrics import principal
 from common.saes.sae import Sae
 from common.saes.stream import Activations
 from replications.sparse_autoencoders.baselines import Reconstruct, untrained_code
+from replications.sparse_autoencoders.crossed import Ratio, over_seeds_and_documents
+from replications.sparse_autoencoders.describing import Codes, Decode
 from replications.sparse_autoencoders.settings import MeasureLanguage
 from replications.sparse_autoencoders.substitution import HeldOut, layers_of, read_held_out, scored, substitute
 from replications.sparse_autoencoders.sweep import central
+from replications.sparse_autoencoders.token_tables import tables
 
-Codes = Callable[[Float[Tensor, "token d"]], Float[Tensor, "token unit"]]
-Decode = Callable[[list[int]], str]
 PATTERNS = {
     "URL": r"https?://[^\s<>\"')]+",
     "number": r"\b\d+(?:\.\d+)?\b",
@@ -64,7 +64,7 @@ PCA_SAMPLE = 65_536
 
 
 class Choice(NamedTuple):
-    """The best unit for a pattern, and what came of it on the other half, by document."""
+    """The best unit for a pattern, and what came of it on the documents of the other half."""
 
     unit: int
     threshold: float
@@ -122,6 +122,10 @@ def named_features(files: NamedFiles, settings: MeasureLanguage, run: RunInfo) -
         ]
         for code, each in codes.items()
     }
+    previous, token = (ids[held.used].long() for ids in (held.tokens.roll(1, 1), held.tokens))
+    labels, counted = torch.stack(list(marked.values()), 1), torch.from_numpy(first)
+    for code, values in tables(labels, previous, token, torch.from_numpy(document), counted).items():
+        chosen[code] = [choose(values, marked, document, first)]
     rows = [
         {"pattern": name, "code": code, "seed": seed, "tokens": int(marked[name].sum()), "unit": one.unit,
          "threshold": one.threshold, "f1": float(one.above.sum() / one.below.sum()), "sensitivity": one.sensitivity,
@@ -151,13 +155,6 @@ def mark(held: HeldOut, pattern: str, decode: Decode) -> Bool[Tensor, "window po
     return found
 
 
-def shown(tokens: Int[Tensor, " pos"], real: Bool[Tensor, " pos"], place: int, around: int, decode: Decode) -> str:
-    """The text around one token, which stands in brackets."""
-    ids = tokens[real].tolist()
-    before, after = decode(ids[max(0, place - around) : place]), decode(ids[place + 1 : place + 1 + around])
-    return f"{before}[{decode([ids[place]])}]{after}"
-
-
 def frequent(
     marked: Bool[Tensor, " token"], document: Int[np.ndarray, " token"], first: Bool[np.ndarray, " token"]
 ) -> bool:
@@ -179,7 +176,7 @@ def choose(
     """For each pattern the unit and threshold of largest F1 on the `first` documents, judged on the others."""
     here = torch.from_numpy(first)
     own, other = values[here], values[~here]
-    count = document.max() + 1
+    judged = np.unique(document[~first], return_inverse=True)[1]
     ranked = own.T.contiguous().sort(dim=1, descending=True).values
     rising = -ranked
     found = {}
@@ -197,7 +194,7 @@ def choose(
         on, real = (other[:, unit] > threshold).numpy(), mask[~here].numpy()
 
         def by_document(which: np.ndarray) -> Float[np.ndarray, " document"]:
-            return np.bincount(document[~first], weights=which, minlength=count)
+            return np.bincount(judged, weights=which)
 
         both, wrong, missed = by_document(on & real), by_document(on & ~real), by_document(~on & real)
         sensitivity, precision = (float(both.sum() / max(1, part.sum())) for part in (real, on))
@@ -236,42 +233,23 @@ def causes(
 
 
 def summary(chosen: dict[str, list[dict[str, Choice]]], patterns: list[str]) -> dict[str, Metric]:
-    """Mean F1 over patterns, documents resampled, beside each other code; and F1 of each pattern."""
-    sums = {code: {name: pooled([one[name] for one in each]) for name in patterns} for code, each in chosen.items()}
-    count = len(sums["latents"][patterns[0]][0])
-    dice = np.random.default_rng(0).integers(0, count, size=(BOOTSTRAP_DRAWS, count))
-    picked = np.concatenate([np.arange(count)[None], dice])  # the first resample is the data
+    """Mean F1 over patterns beside each other code, and F1 of each pattern."""
 
-    def mean_f1(code: str, names: list[str]) -> Float[np.ndarray, " resample"]:
-        ratios = [
-            sums[code][name][0][picked].sum(1) / np.maximum(sums[code][name][1][picked].sum(1), 1) for name in names
-        ]
-        return np.asarray(np.mean(ratios, axis=0))
+    def sums(each: list[dict[str, Choice]], names: list[str]) -> Ratio:
+        above, below = ([[getattr(one[name], side) for name in names] for one in each] for side in Ratio._fields)
+        return Ratio(np.array(above), np.array(below))
 
     def beside(names: list[str], about: str) -> Metric:
-        draws = {code: mean_f1(code, names) for code in chosen}
-
-        def metric(values: np.ndarray) -> Metric:
-            return from_draws(
-                float(values[0]), values[1:], n=count, unit="F1", formula=f"{about}; documents resampled",
-                uncertainty=Uncertainty(unit="documents", count=count),
-            )  # fmt: skip
-
-        effect = metric(draws["latents"])
-        for code in chosen:
-            if code != "latents":
-                effect = with_control(effect, code, metric(draws[code]), metric(draws["latents"] - draws[code]))
-        return effect
+        found = {code: sums(each, names) for code, each in chosen.items()}
+        effect = found.pop("latents")
+        count = effect.above.shape[-1]
+        about = f"{about}; seeds and judged documents resampled"
+        return over_seeds_and_documents(effect, found, n=count, unit="F1", formula=about)
 
     found = {"named_f1": beside(patterns, f"mean over {len(patterns)} patterns of the F1 of the best unit")}
     for name in patterns:
         found[f"f1_{re.sub('[^a-z]+', '_', name.lower())}"] = beside([name], f"F1 of the best unit for '{name}'")
     return found
-
-
-def pooled(found: list[Choice]) -> tuple[Float[np.ndarray, " document"], Float[np.ndarray, " document"]]:
-    """Numerators and denominators of F1 by document, all seeds together; documents without either stay."""
-    return np.sum([one.above for one in found], axis=0), np.sum([one.below for one in found], axis=0)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ wide as the world explains 0.71 of the variance and finds 9 % of the features, t
 frequent it explains 0.67 and finds 0.1 %. Found is a feature with a decoder row of cosine above 0.8.
 
 Worlds of each seed, all with the same training: `hard` (log-uniform frequencies), `equal` (the same number of features
-and dimensions, equal frequencies) and `easy` (few features). In the hard world other sparsities are trained beside that
-of the true code. Untrained rows keep their k largest coefficients, rescaled to fit. Everything is measured on fresh
-samples, with thresholds in place of the batch. AuxK is off: in runs this short it lowers the biases of dead latents
-(many rows that read the input overshoot a small error), and fewer of them live.
+and dimensions, equal frequencies) and `easy` (few features). `hard_longer` is the hard one again, with several times
+the steps. In the hard world other sparsities are trained beside that of the true code. Untrained rows keep their k
+largest coefficients, rescaled to fit. Everything is measured on fresh samples, with thresholds in place of the batch.
+AuxK is off: in runs this short it lowers the biases of dead latents (many rows that read the input overshoot a small
+error), and fewer of them live.
 """
 
 from pathlib import Path
@@ -35,6 +36,7 @@ from replications.sparse_autoencoders.worlds import FRESH, Stream, codes, direct
 FOUND = 0.8  # cosine, as in the paper
 FREQUENT = 0.05  # share of the features that counts as frequent
 CHUNK = 5000
+LONGER = "hard_longer"
 UNITS = {"l0": "latents", "mmcs": "1"}
 FORMULA = {
     "explained": FORMULAS["ev"],
@@ -71,9 +73,11 @@ def planted(files: PlantedFiles, settings: Planted, run: RunInfo) -> None:
             recipe("batch_topk", world.features, k, seed, auxiliary=False) for k in sparsities for seed in run.seeds
         ]
         left.append(files.metrics.with_name(f"{files.metrics.name}.{name}"))
+        times = (settings.longer or 1) if name == LONGER else 1
+        training = settings.training.model_copy(update={"steps": times * settings.training.steps})
         stream = Stream(world, run.seeds * len(sparsities), settings.training.batch, run.device)
         data = world.model_dump_json()
-        for one in train(recipes, stream, settings.training, left[-1], data=data, device=run.device, keep=True):
+        for one in train(recipes, stream, training, left[-1], data=data, device=run.device, keep=True):
             assert one.sae is not None
             k, seed = one.recipe.sparsity, one.recipe.seed
             judged = Judge(world, seed, settings.evaluation)
@@ -90,9 +94,10 @@ def planted(files: PlantedFiles, settings: Planted, run: RunInfo) -> None:
 
 
 def worlds(settings: Planted) -> dict[str, World]:
-    """By name; `equal` differs from `hard` in its frequencies alone."""
+    """By name; `equal` differs from `hard` in its frequencies alone, `hard_longer` in nothing but its training."""
     equal = settings.hard.model_copy(update={"frequencies": "equal"})
-    return {"easy": settings.easy, "hard": settings.hard, "equal": equal}
+    again = {LONGER: settings.hard} if settings.longer else {}
+    return {"easy": settings.easy, "hard": settings.hard, "equal": equal, **again}
 
 
 class Judge:

@@ -44,7 +44,7 @@ from common.saes.saelens import WEIGHTS, load_saelens, save_saelens
 from common.saes.stream import Activations, as_batch, write_shards
 from common.saes.trainer import first_weights, train
 from replications.sparse_autoencoders.baselines import untrained_code
-from replications.sparse_autoencoders.measure_latents import described
+from replications.sparse_autoencoders.describing import described
 from replications.sparse_autoencoders.settings import Reference
 from replications.sparse_autoencoders.sweep import recipe
 

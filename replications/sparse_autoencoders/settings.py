@@ -28,6 +28,9 @@ class Planted(Strict):
     hard: World
     sparsities: list[float] = Field(description="further values of k in the hard world")
     training: Training
+    longer: Annotated[int, Field(ge=2)] | None = Field(
+        description="how many times the steps of a second training in the hard world; null for none"
+    )
     evaluation: Annotated[int, Field(ge=100)] = Field(description="fresh samples on which everything is measured")
 
     @model_validator(mode="after")
@@ -44,7 +47,7 @@ class Forest(Strict):
 
     d: Annotated[int, Field(ge=2)] = Field(description="dimensions")
     features: Annotated[int, Field(ge=86)] = Field(description="true directions; a tree has 85")
-    roots: Count = Field(description="trees")
+    roots: Annotated[int, Field(ge=2)] = Field(description="trees; of each the latent is judged beside another tree")
 
 
 class SynthBench(Strict):

@@ -121,17 +121,50 @@ def at_same_distance(reconstruct: Reconstruct, seed: int, root: Float[Tensor, "d
 
     def random(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         noise = torch.randn(x.shape, generator=generator)
-        return _moved(x, noise if root is None else noise @ root.mT, reconstruct)
+        return _moved(x, noise if root is None else noise @ root.mT, reconstruct(x) - x)
 
     return random
 
 
 def along_error(reconstruct: Reconstruct, other: Reconstruct) -> Reconstruct:
     """A point as far from the activation as the reconstruction is, in the direction of the error of another code."""
-    return lambda x: _moved(x, other(x) - x, reconstruct)
+    return lambda x: _moved(x, other(x) - x, reconstruct(x) - x)
 
 
-def _moved(x: Float[Tensor, "*n d"], direction: Float[Tensor, "*n d"], like: Reconstruct) -> Float[Tensor, "*n d"]:
-    distance = (x - like(x)).norm(dim=-1, keepdim=True)
+def at_same_norm(reconstruct: Reconstruct, seed: int) -> Reconstruct:
+    """A random point with the norm of the reconstruction, and as far from the activation in distance and in angle.
+
+    Reconstructions are shorter than activations. The part of the error along x stays; only that across x is random.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        unit = x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        error, noise = reconstruct(x) - x, torch.randn(x.shape, generator=generator)
+        along, stray = (((one * unit).sum(-1, keepdim=True) * unit) for one in (error, noise))
+        return _moved(x + along, noise - stray, error - along)
+
+    return random
+
+
+def error_of_another_token(reconstruct: Reconstruct, seed: int) -> Reconstruct:
+    """The error of another token drawn from the same windows, at the distance of the token's own reconstruction."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def moved(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        circle = torch.randperm(len(x), generator=generator)
+        other = torch.empty_like(circle)
+        other[circle] = circle.roll(1)  # one circle through all tokens: none keeps its own error
+        error = reconstruct(x) - x
+        return _moved(x, error[other], error)
+
+    return moved
+
+
+def _moved(
+    x: Float[Tensor, "*n d"], direction: Float[Tensor, "*n d"], like: Float[Tensor, "*n d"]
+) -> Float[Tensor, "*n d"]:
+    """x moved in a direction by the length of the vectors `like`."""
+    distance = like.norm(dim=-1, keepdim=True)
     moved: Tensor = x + direction / direction.norm(dim=-1, keepdim=True).clamp(min=1e-12) * distance
     return moved

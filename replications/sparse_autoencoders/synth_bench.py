@@ -8,15 +8,17 @@ stays silent where a child is active, and the child's latent writes both, so tha
 Every seed has a world of its own; the SAEs of a seed differ in architecture alone, at one width and L0. F1 is that of a
 living latent as detector of the feature nearest to its row. A root's latent is the one whose row is nearest to it;
 `alone` is the share of the samples with the root and no child in which it fires, `recall` that with a child, `missed`
-the first minus the second. The null shuffles children over the samples of their root. Untrained rows keep the k
-largest coefficients of a batch, as a BatchTopK SAE before its first step.
+the first minus the second. Two nulls: children shuffled over the samples of their root; and children of another root,
+in the samples in which the first has none, as any active feature may silence a latent. `false_positives` is the share
+of the samples without the root in which its latent fires: a latent that fires anywhere misses nothing. Untrained rows
+keep the k largest coefficients of a batch, as a BatchTopK SAE before its first step.
 """
 
 from pathlib import Path
 
 import pandas as pd
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
@@ -46,6 +48,8 @@ FORMULA = {
     "alone": "share of samples with the root and no child on which the root's latent fires, mean over roots",
     "missed": "alone minus recall",
     "shuffled": "missed, with children shuffled over the samples of their root",
+    "foreign": "missed because of a child of another root, on samples with the root and no child of its own",
+    "false_positives": "share of samples without the root on which the root's latent fires, mean over roots",
     "ahead": "ev minus f1: how far the variance explained runs ahead of the features found",
 }
 UNITS = {"l0": "latents", "mcc": "1", "f1": "1", "ahead": "1"}
@@ -116,17 +120,27 @@ class Judge:
         }
 
     def absorption(self, fires: Bool[Tensor, "sample root"]) -> dict[str, float]:
-        """How often each root's latent fires: alone, with a child, and with children shuffled; means over roots."""
+        """How often each root's latent fires: alone, with a child, with children shuffled or another root's, and
+        without its root; means over roots."""
+        nodes = self.active[:, self.roots : self.roots * (1 + BRANCHES)]
+        children = nodes.reshape(len(nodes), self.roots, BRANCHES).any(2)
         rates = []
         for root in range(self.roots):
-            first = self.roots + BRANCHES * root
             here = self.active[:, root]
-            child = self.active[here, first : first + BRANCHES].any(1)
+            child, own = children[here, root], fires[here, root].double()
             order = torch.randperm(len(child), generator=self.shuffle)
-            own = fires[here, root].double()
-            rates.append([own[~child].mean(), own[child].mean(), own[~child[order]].mean() - own[child[order]].mean()])
-        alone, recall, shuffled = torch.tensor(rates, dtype=torch.float64).nanmean(0).tolist()
-        return {"alone": alone, "recall": recall, "missed": alone - recall, "shuffled": shuffled}
+            others = [other[~child] for at, other in enumerate(children[here].mT) if at != root]
+            foreign = torch.stack([silenced(own[~child], other) for other in others]).nanmean()
+            false = fires[~here, root].double().mean()
+            rates.append([own[~child].mean(), own[child].mean(), silenced(own, child[order]), foreign, false])
+        alone, recall, shuffled, foreign, false = torch.tensor(rates, dtype=torch.float64).nanmean(0).tolist()
+        return {"alone": alone, "recall": recall, "missed": alone - recall, "shuffled": shuffled, "foreign": foreign,
+                "false_positives": false}  # fmt: skip
+
+
+def silenced(fires: Float[Tensor, " sample"], child: Bool[Tensor, " sample"]) -> Float[Tensor, ""]:
+    """By how much a latent fires less where a child is active; NaN where all samples are of one kind."""
+    return fires[~child].mean() - fires[child].mean()
 
 
 def active(code: Codes, samples: int, features: int) -> Bool[Tensor, "sample feature"]:
@@ -153,7 +167,8 @@ def summary(frame: pd.DataFrame) -> dict[str, Metric]:
         found[f"matching_pursuit_{key}"] = over("matching_pursuit", key, **others)
     found["batch_topk_missed"] = over(
         "batch_topk", "missed", matryoshka=values("matryoshka", "missed"),
-        shuffled_children=values("batch_topk", "shuffled"), untrained=values("untrained", "missed"),
+        shuffled_children=values("batch_topk", "shuffled"), foreign_child=values("batch_topk", "foreign"),
+        untrained=values("untrained", "missed"),
     )  # fmt: skip
     return found
 

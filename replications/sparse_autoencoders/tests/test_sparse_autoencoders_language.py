@@ -15,6 +15,7 @@ from common.saes.sae import About, Sae
 from common.saes.stream import Activations, as_batch, write_shards
 from replications.sparse_autoencoders import reconstructions
 from replications.sparse_autoencoders.baselines import baselines, untrained_code
+from replications.sparse_autoencoders.describing import STRONGEST, described
 from replications.sparse_autoencoders.measure_language import (
     CONTROLS,
     add_effects,
@@ -22,7 +23,8 @@ from replications.sparse_autoencoders.measure_language import (
     exponents,
     soft_share,
 )
-from replications.sparse_autoencoders.measure_latents import STRONGEST, described, examples
+from replications.sparse_autoencoders.measure_latents import examples
+from replications.sparse_autoencoders.measure_latents import summary as summary_of_latents
 from replications.sparse_autoencoders.named_features import PATTERNS, both_signs, choose, kept_share, mark, summary
 from replications.sparse_autoencoders.reconstructions import Judge
 from replications.sparse_autoencoders.settings import Settings, Sweep
@@ -146,18 +148,32 @@ def test_the_best_unit_is_chosen_on_one_half_and_judged_on_the_other():
     assert found.unit == 2
     assert found.above.sum() / found.below.sum() > 0.95
     assert (found.sensitivity, found.precision) == pytest.approx((1, 1), abs=0.1)
-    assert len(found.above) == 40
-    assert found.above[:20].sum() == 0, "documents of the choice are not judged"
+    assert len(found.above) == 20, "documents of the choice are neither judged nor counted"
     luck = values.clone()
     luck[:, 0] = torch.where(torch.from_numpy(first), 2.0 * truth, values[:, 0])
     luck[:, 2] = values[:, 3]
     [fooled] = choose(luck, {"p": truth}, document, first).values()
     assert fooled.unit == 0
     assert fooled.above.sum() / fooled.below.sum() < 0.3
-    metrics = summary({"latents": [{"p": found}], "coordinates": [{"p": fooled}]}, ["p"])
+    metrics = summary({"latents": [{"p": found}, {"p": found}], "coordinates": [{"p": fooled}]}, ["p"])
+    assert metrics["named_f1"].uncertainty.count == 20
+    assert metrics["named_f1"].per_seed == pytest.approx([metrics["named_f1"].value] * 2)
     beside = metrics["named_f1"].control("coordinates")
     assert beside.difference.value == pytest.approx(metrics["named_f1"].value - beside.value)
     assert beside.difference.ci_low > 0.5
+
+
+def test_overlap_stands_beside_that_of_shorter_and_of_soft_frozen_dictionaries():
+    kinds = {("batch_topk", 1.0): 0.3, ("short0.1", 0.1): 0.01, ("short0.3", 0.3): 0.1, ("soft", 1.0): 0.0}
+    rows = [
+        {"seed": seed, "share": share, "kind": kind, "live": 1.0, "start_cosine": 0.5, "purity": 0.5,
+         "overlap": overlap + 0.01 * seed, "overlap_random": float("nan") if kind == "soft" else 0.002}
+        for (kind, share), overlap in kinds.items() for seed in (0, 1)
+    ]  # fmt: skip
+    found = summary_of_latents(pd.DataFrame(rows), [0.2, 0.2])["overlap"]
+    assert found.value == pytest.approx(0.305)
+    expected = {"random_directions": 0.002, "soft_frozen": 0.005, "after_10_percent": 0.015, "after_30_percent": 0.105}
+    assert {one.name: one.value for one in found.controls} == pytest.approx(expected)
 
 
 def test_thresholds_keep_the_share_asked_for():
@@ -232,21 +248,22 @@ def test_costs_and_shares_are_those_of_documents_and_seeds():
     found = {"clean": Effect(2 * ones, 0 * ones), "mean": Effect(2 + 10 * size, ones)}
     sums = {}
     for seed in seeds:
-        for kind in ("batch_topk", *CONTROLS):
+        for kind in ("batch_topk", "short0.5", *CONTROLS):
             name = f"{kind}-{sweep.sparsity}" if kind in ("pca", "random", "neurons") else central(sweep, seed, kind)
             cost, missed = (1 + seed, 0.2 + 0.2 * seed) if kind == "batch_topk" else (5, 0.5)
+            missed = 0.4 if kind == "short0.5" else missed
             found[name], sums[name] = Effect(2 + cost * size, ones), (missed * size, size)
     costs = cost_metrics(found, document, sweep, seeds)
     recovered = costs["recovered"]
     assert recovered.per_seed == pytest.approx([0.9, 0.8])
-    assert (recovered.uncertainty.unit, recovered.uncertainty.count) == ("documents", 2)
+    assert (recovered.uncertainty.unit, recovered.uncertainty.count) == ("documents and seeds", 2)
     assert [control.value for control in recovered.controls] == pytest.approx([0.5] * 4)
     assert costs["delta_ce"].per_seed == pytest.approx([2, 4])
     assert costs["delta_ce"].control("mean_ablation").value == pytest.approx(20)
     share = soft_share(sums, document, sweep, seeds)
     assert share.per_seed == pytest.approx([0.5 / 0.8, 0.5 / 0.6])
-    assert share.control("next_seed").per_seed == pytest.approx([0.6 / 0.8, 0.8 / 0.6])
-    assert share.control("next_seed").value == pytest.approx(1)
+    assert share.control("after_50_percent").per_seed == pytest.approx([0.6 / 0.8, 0.6 / 0.6])
+    assert share.control("after_50_percent").value == pytest.approx(1.2 / 1.4)
 
 
 def test_reconstructions_are_judged_as_the_formulas_say(tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def test_an_easy_world_is_found_and_a_hard_one_is_not(tmp_path):
     hard = World(d=24, features=240, active=4.0, frequencies="log_uniform", spread=0.25)
     training = load_replication("sparse_autoencoders", "laptop").planted.training
     training = training.model_copy(update={"steps": 400, "batch": 256, "learning_rate": 0.003})
-    settings = Planted(easy=easy, hard=hard, sparsities=[8.0], training=training, evaluation=4000)
+    settings = Planted(easy=easy, hard=hard, sparsities=[8.0], training=training, longer=3, evaluation=4000)
     files = step.PlantedFiles(**{name: tmp_path / name for name in ("metrics", "features", "kinds")})
     step.planted(files, settings, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["features", "kinds", "metrics"]
@@ -96,7 +96,14 @@ def test_an_easy_world_is_found_and_a_hard_one_is_not(tmp_path):
     trained = kinds[(kinds["world"] == "hard") & (kinds["kind"] == "trained")]
     assert sorted(trained["k"].unique()) == [4, 8]
     assert trained[trained["k"] == 8]["l0"].mean() == pytest.approx(8, rel=0.2)
-    assert len(pd.read_csv(files.features)) == 2 * (24 + 240 + 240)
+    assert len(pd.read_csv(files.features)) == 2 * (24 + 240 + 240 + 240)
+    longer = read_metrics(files.metrics)["hard_longer_recovered"]
+    assert longer.value > found.value + 0.02, "more training finds more"
+    assert [one.name for one in longer.controls] == ["untrained"]
+    fresh = kinds[kinds["kind"] == "untrained"].pivot_table(index="world", values="recovered")["recovered"]
+    assert fresh["hard_longer"] == fresh["hard"], "the same worlds"
+    without = settings.model_copy(update={"longer": None})
+    assert list(step.worlds(without)) == ["easy", "hard", "equal"]
 
 
 def test_probabilities_are_zipfs_between_the_published_ends():
@@ -176,6 +183,7 @@ def judge():
 def test_the_true_dictionary_has_no_holes(judge):
     found = judge.sae(true_sae(judge.truth, 1e-4))
     assert (found["recall"], found["alone"], found["missed"], found["mcc"]) == pytest.approx((1, 1, 0, 1), abs=1e-3)
+    assert (found["foreign"], found["false_positives"]) == pytest.approx((0, 0), abs=1e-3)
     assert found["f1"] > 0.99
     assert found["explained"] > 0.999
 
@@ -190,6 +198,27 @@ def test_an_absorbed_root_is_seen_as_such(judge):
     found = judge.sae(true_sae(rows, 1e-4, encoder))
     assert (found["recall"], found["alone"], found["missed"]) == pytest.approx((0, 1, 1), abs=1e-3)
     assert abs(found["shuffled"]) < 0.05
+    assert found["foreign"] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_root_that_any_child_silences_is_no_absorbed_one(judge):
+    """Latents of roots are switched off by all children, whoever's, and one of them also fires without its root."""
+    table, roots = judge.truth, 3
+    encoder = table.clone()
+    encoder[:roots] -= 10 * table[roots : roots + 4 * roots].sum(0)
+    found = judge.sae(true_sae(table, 1e-4, encoder))
+    assert found["missed"] > 0.1
+    child = judge.active[:, roots : roots + 4 * roots].reshape(-1, roots, 4).any(2)
+    quiet = []  # the root fires where neither other root has a child
+    for root, other, third in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)):
+        here = judge.active[:, root] & ~child[:, root] & ~child[:, other]
+        quiet.append(float((~child[here, third]).double().mean()))
+    assert found["foreign"] == pytest.approx(sum(quiet) / 6, abs=1e-3)
+    assert found["false_positives"] == pytest.approx(0, abs=1e-3)
+    encoder[0] = table[:roots].sum(0) + table[-1]
+    share = (judge.active[:, [1, 2, -1]].any(1))[~judge.active[:, 0]].double().mean()
+    found = judge.sae(true_sae(table, 1e-4, encoder))
+    assert found["false_positives"] == pytest.approx(float(share) / roots, abs=0.01)
 
 
 def test_summary_pairs_seeds_and_keeps_every_control():
@@ -208,7 +237,7 @@ def test_summary_pairs_seeds_and_keeps_every_control():
     }
     missed = found["batch_topk_missed"]
     assert missed.value == pytest.approx(0.21)
-    assert [one.value for one in missed.controls] == pytest.approx([0.41, 0.21, 0.61])
+    assert [one.value for one in missed.controls] == pytest.approx([0.41, 0.21, 0.21, 0.61])
 
 
 def test_the_step_writes_all_architectures(tmp_path):
