@@ -1,7 +1,8 @@
 """Step: which of few features are stored, and how they share the hidden units (sections 1, 2 and 4).
 
 `intro`: five features of falling importance in a plane; dense, intermediate and sparse. `polygons`: five equally
-important ones; two digons at one density, a regular pentagon at a sparser one, each the other's control.
+important ones; two digons at one density, a regular pentagon at a sparser one, each the other's control. Dimensions of
+2/5 do not make a pentagon: a right angle and a regular triangle in one plane have them, too, so angles are measured.
 `many_features`: twenty in five units. The linear model must lose what theory says, v(s) sum_{i > m} I_i with
 v(s) = s/3 - s^2/4: it keeps the m most important features. The ReLU model is no better when dense, far better when
 sparse. Importances differ, so that a dense model's features each have a dimension of their own, D_i = 1.
@@ -130,7 +131,16 @@ def polygon_metrics(grid: Grid, settings: Polygons) -> dict[str, Metric]:
     pentagon, digon = (nearest(grid.densities, at) for at in (settings.pentagon_density, settings.digon_density))
     gaps = {name: worst_gap(shares, polygon) for name, polygon in (("pentagon", PENTAGON), ("digon", DIGONS))}
     text = "max |sorted D_i - ({})|"
+    angles = angle_gap(grid.best().W[:, :, 0])
+    draws = torch.randn(len(angles), 2, len(PENTAGON), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return {
+        "pentagon_angles": compare(
+            angles[:, pentagon],
+            unit="degrees",
+            formula="largest distance of an angle between neighbours in the plane from 72 degrees",
+            digon_density=angles[:, digon],
+            random_directions=angle_gap(draws),
+        ),
         "pentagon_gap": compare(
             gaps["pentagon"][:, pentagon],
             unit="dimensions",
@@ -144,6 +154,13 @@ def polygon_metrics(grid: Grid, settings: Polygons) -> dict[str, Metric]:
             pentagon_density=gaps["digon"][:, pentagon],
         ),
     }
+
+
+def angle_gap(W: Float[Tensor, "*batch 2 feature"]) -> Float[Tensor, "*batch"]:
+    """Largest distance of an angle between neighbours from that of a regular polygon, in degrees."""
+    angles = torch.atan2(W[..., 1, :], W[..., 0, :]).rad2deg().sort(dim=-1).values
+    gaps = torch.diff(angles, append=angles[..., :1] + 360)
+    return (gaps - 360 / W.shape[-1]).abs().amax(-1)
 
 
 def many_metrics(grids: dict[str, Grid]) -> dict[str, Metric]:

@@ -2,7 +2,8 @@
 
 `octahedron`: early, the members of a correlated set share one direction, as in principal components; late, all six
 features form an octahedron whose antipodes belong to different sets. Controls: the end against the beginning, and
-independent features, divided into the same sets or, at the end, into random ones.
+independent features, divided into the same sets (at the same moment, and where they lie together most) or, at the end,
+into random ones.
 
 `energy_levels`: features move from level to level of dimensionality, and the loss drops when they do. Measured after
 the first twentieth of training, in which all weights grow: the share of the fall of the loss that lies in the tenth of
@@ -99,7 +100,7 @@ def octahedron_metrics(
 ) -> dict[str, Metric]:
     """One direction per set where the cosine within sets is largest, and an octahedron at the end."""
     correlated, independent = tensors["correlated.W"][-1], tensors["independent.W"][-1]
-    course = together["correlated"]
+    course, free = together["correlated"], together["independent"]
     early = int(course.mean(1).argmax())
     random_sets = [
         float(across_sets(torch.cat([one[..., order] for order in random_orders(6, k)])).mean())
@@ -113,7 +114,8 @@ def octahedron_metrics(
             unit="1",
             formula="mean cosine within sets, where it is largest",
             end_of_training=course[-1],
-            independent=together["independent"][early],
+            independent=free[early],
+            independent_at_its_largest=free[int(free.mean(1).argmax())],
         ),
         "across": compare(
             across_sets(correlated).mean(-1),

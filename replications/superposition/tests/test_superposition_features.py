@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from replications.superposition.measure_features import intro_metrics, many_metrics, polygon_metrics
+from replications.superposition.geometry import dimensionality
+from replications.superposition.measure_features import angle_gap, intro_metrics, many_metrics, polygon_metrics
 from replications.superposition.settings import Intro, Polygons
 from replications.superposition.theory import variance
 from tests.fixtures.superposition_planted import SEEDS, grid, missed, ring
@@ -38,11 +39,17 @@ def test_the_papers_arrangements_pass_and_reversed_densities_fail():
     assert "digon_gap" in missed(intro([PENTAGON, PAIR, DIGONS]), **INTRO)
 
 
+def test_a_right_angle_and_a_triangle_have_the_shares_of_a_pentagon_but_not_its_angles():
+    planes = torch.stack([PENTAGON, ring([0, 90, 10, 130, 250])])
+    assert torch.allclose(dimensionality(planes), torch.tensor(0.4, dtype=torch.float64), atol=1e-6)
+    assert angle_gap(planes).tolist() == pytest.approx([0, 62], abs=1e-4)
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_polygons_hold_at_their_own_density_only(swapped):
     settings = Polygons.model_construct(digon_density=0.3, pentagon_density=0.05)
     metrics = polygon_metrics(planted([PENTAGON, DIGONS] if swapped else [DIGONS, PENTAGON], [0.3, 0.05]), settings)
-    bounds = {"pentagon_gap": (None, 0.02), "digon_gap": (None, 0.02)}
+    bounds = {"pentagon_gap": (None, 0.02), "pentagon_angles": (None, 5), "digon_gap": (None, 0.02)}
     assert missed(metrics, **bounds) == (set(bounds) if swapped else set())
 
 

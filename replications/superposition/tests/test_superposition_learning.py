@@ -6,7 +6,14 @@ import torch
 from common.core.step import RunInfo
 from common.toys.settings import Optimisation
 from replications.superposition.measure_double_descent import descent_metrics, irregularity, weighted_share
-from replications.superposition.measure_learning import across_sets, coincidence, level_metrics, windows_of, within_sets
+from replications.superposition.measure_learning import (
+    across_sets,
+    coincidence,
+    level_metrics,
+    octahedron_metrics,
+    windows_of,
+    within_sets,
+)
 from replications.superposition.model import Data
 from replications.superposition.settings import CourseTraining, FewPoints
 from replications.superposition.train_double_descent import descend, draw_points, hidden_vectors
@@ -34,6 +41,20 @@ def stairs(drop_at, move_at=20):
 
 def shares_of_controls(metric):
     return {control.name: control.value for control in metric.controls}
+
+
+def test_independent_features_are_also_compared_where_they_lie_together_most():
+    W = torch.eye(3, 6, dtype=torch.float64).repeat(3, len(SEEDS), 1, 1, 1) + 0.1
+    seeds = 0.01 * torch.arange(len(SEEDS), dtype=torch.float64)
+    together = {
+        "correlated": torch.tensor([[0.2], [0.9], [0.1]]) + seeds,
+        "independent": torch.tensor([[0.7], [0.1], [0.3]]) + seeds,
+    }
+    found = octahedron_metrics({"correlated.W": W, "independent.W": W}, together)["together"]
+    shares = shares_of_controls(found)
+    assert found.value == pytest.approx(0.9 + float(seeds.mean()))
+    assert shares["independent"] == pytest.approx(0.1 + float(seeds.mean()))
+    assert shares["independent_at_its_largest"] == pytest.approx(0.7 + float(seeds.mean()))
 
 
 @pytest.mark.parametrize(("drop_at", "wrong"), [(60, set()), (40, {"drops_at_jumps"}), (80, {"drops_at_jumps"})])
