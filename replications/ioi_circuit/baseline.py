@@ -103,9 +103,7 @@ def measure(
     probabilities = {"abc": column("abc", "probability_io"), "abc_own": slot_probs[:, 0]}
     retained = "mean logit difference / mean logit difference of the original prompts"
     metrics = {
-        "logit_difference": clustered(
-            original, rows, unit="logits", formula=DIFFERENCE, cluster="frames", controls={"abc": abc, **own}
-        ),
+        "logit_difference": clustered(original, rows, unit="logits", formula=DIFFERENCE, controls={"abc": abc, **own}),
         "share_io_above_s": clustered(
             above,
             rows,
@@ -131,7 +129,6 @@ def measure(
             rows,
             unit="1",
             formula="ABC prompts: logit of the name in the slot of IO minus the subject's / mean logit difference",
-            cluster="frames",
             denominators=original,
             controls={"abc_own": own["abc_own"]},
         ),

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from common.core.errors import UserError
 from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
 from replications.ioi_circuit.dataset import Prompt, Version, read_prompts
@@ -85,6 +86,26 @@ def balanced(prompts: list[Prompt], half: int, count: int) -> list[Prompt]:
         if left:
             chosen.append(left.pop(0))
     return sorted(chosen, key=lambda row: (row.template, row.seed, row.order))
+
+
+def disjoint(prompts: list[Prompt], half: int, count: int, sets: int) -> list[list[Prompt]]:
+    """`sets` balanced choices of `count` prompts each, none of which is in two of them.
+
+    Raises:
+        UserError: the half has too few prompts.
+    """
+    left, drawn = prompts, []
+    for _ in range(sets):
+        chosen = balanced(left, half, count) if any(prompt.half == half for prompt in left) else []
+        if len(chosen) < count:
+            raise UserError(
+                f"half {half} has too few prompts for {sets} sets of {count}: lower score_prompts or raise "
+                "circuit_per_cell in config.yaml"
+            )
+        taken = {prompt.versions["original"].text for prompt in chosen}
+        left = [prompt for prompt in left if prompt.versions["original"].text not in taken]
+        drawn.append(chosen)
+    return drawn
 
 
 def by_template(prompts: list[Prompt]) -> list[list[Prompt]]:

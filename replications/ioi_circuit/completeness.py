@@ -85,32 +85,44 @@ def greedy_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int) -> 
 
 
 def measure_greedy(
-    seen: KnockOut, fresh: KnockOut, nodes: NodeSet, greedy: Greedy, draws: int
+    seen: KnockOut, fresh: KnockOut, nodes: NodeSet, rival: NodeSet, greedy: Greedy, draws: int
 ) -> tuple[dict[str, Metric], NodeSet]:
     """`greedy_gap`: the part K with the largest gap on `seen`, measured on `fresh`; and K.
 
-    Controls: nothing taken out (the circuit's own unfaithfulness), and random parts of the same size.
+    Controls: nothing taken out (the circuit's own unfaithfulness), random parts of the same size, and the gap that the
+    same search opens in `rival`, the writers in favour of IO. Where that is as large, the gap says nothing of this
+    circuit: the search opens one in any set of nodes.
     """
-    part, values = max(grown_parts(seen, nodes, greedy, 0), key=lambda step: abs(step[1][1] - step[1][0]))
-    sign, generator = np.sign(values[1] - values[0]), np.random.default_rng(0)
-    ordered = sorted(nodes)
+    part, sign = _widest(seen, nodes, greedy)
+    of_rival, rival_sign = _widest(seen, rival, greedy)
+    ordered, generator = sorted(nodes), np.random.default_rng(0)
     random = [
         frozenset(ordered[number] for number in generator.choice(len(ordered), len(part), replace=False))
         for _ in range(draws)
     ]
-    parts = [part, EVERYTHING, *random]
-    gap = sign * (fresh.differences(parts, remove=True) - fresh.differences([nodes - one for one in parts]))
+    gap = sign * _gaps(fresh, nodes, [part, EVERYTHING, *random])
     metric = clustered(
         gap[0],
         fresh.prompts,
         unit="1",
         formula="F(M-K) - F(C-K) over F(M), K grown greedily on discovery prompts",
-        cluster="prompts",
         denominators=fresh.differences([EVERYTHING], remove=True)[0],
-        controls={"nothing_removed": gap[1]},
+        controls={"nothing_removed": gap[1], "favouring_writers": rival_sign * _gaps(fresh, rival, [of_rival])[0]},
         draws={"random_parts": gap[2:]},
     )
     return {"greedy_gap": metric}, part
+
+
+def _widest(seen: KnockOut, nodes: NodeSet, greedy: Greedy) -> tuple[NodeSet, float]:
+    """The greedily grown part with the largest gap on `seen`, and the sign of F(M minus K) - F(C minus K) there."""
+    part, values = max(grown_parts(seen, nodes, greedy, 0), key=lambda step: abs(step[1][1] - step[1][0]))
+    return part, float(np.sign(values[1] - values[0]))
+
+
+def _gaps(where: KnockOut, nodes: NodeSet, parts: list[NodeSet]) -> Float[np.ndarray, "part prompt"]:
+    """F(M minus K) - F(C minus K) of each prompt."""
+    gap: np.ndarray = where.differences(parts, remove=True) - where.differences([nodes - one for one in parts])
+    return gap
 
 
 def _both(where: KnockOut, nodes: NodeSet, parts: list[NodeSet]) -> Float[np.ndarray, "part two"]:

@@ -142,7 +142,6 @@ def measure_heads(
         return clustered(
             100 * values,
             rows,
-            cluster="frames",
             denominators=clean,
             unit="percent",
             formula=f"{FORMULA}: {text}",

@@ -10,13 +10,15 @@ difference, 0 the partner and 1 the prompt itself,
 
 from 0 edges (f = 0) to all (f = 1). Large circuits decide the areas, and these tell no finder from `sizes_alone`; so
 `small_*` is f(C) at one small share. Controls: EAP for EAP-IG; `sizes_alone`, edges ranked by the norms of change and
-gradient without the angle between them; edges ranked at random. Two checks hold the scores against exact measurements:
+gradient without the angle between them; edges ranked at random. `eap_ig_signed` puts edges first that help, and last
+those that oppose the answer. The circuits depend on the prompts that are scored. So each verification template is
+judged by circuits of a discovery set of its own, and the interval over templates includes the draw of these sets. Two
+checks hold the scores against exact measurements:
 edges from heads into the logits against the exact direct path of each head, and attribution patching of whole heads
 (the sum of a head's edge scores) against the heads that path patching named.
 """
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,32 +29,23 @@ from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
 from common.core.statistics import auroc
-from common.core.step import Files, RunInfo, run_step, track
+from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from common.interp.decoder import Decoder
-from common.interp.edge_graph import Graph, edge_scores, run_circuits, strongest
-from replications.ioi_circuit.batches import (
-    DISCOVERY,
-    VERIFICATION,
-    Batch,
-    balanced,
-    in_chunks,
-    load_circuit_prompts,
-    passes,
-)
+from common.interp.edge_graph import Graph
+from replications.ioi_circuit.batches import load_circuit_prompts
 from replications.ioi_circuit.dataset import Prompt
+from replications.ioi_circuit.edge_rankings import Gain, judge_by_template
 from replications.ioi_circuit.nodes import CLASSES, PLACE_OF_RECEIVER
 from replications.ioi_circuit.prompt_statistics import PerPrompt, beside_null, clustered
-from replications.ioi_circuit.residual import read_answer, read_difference
-from replications.ioi_circuit.settings import EdgeAttribution, EdgeCurves
+from replications.ioi_circuit.settings import EdgeAttribution
 
 FINDERS = ("eap", "eap_ig")
-PLAINER = {"eap_ig": ("eap", "sizes_alone"), "eap": ("sizes_alone",)}
+PLAINER = {
+    "eap_ig": ("eap", "sizes_alone"),
+    "eap": ("sizes_alone",),
+    "eap_ig_signed": ("eap_ig", "eap", "sizes_alone"),
+}
 """Rankings by less than a finder uses: its controls"""
-CHUNK = 8
-
-Gain = dict[tuple[str, float], PerPrompt]
-"""For each finder and share of edges, the gain of each prompt."""
 
 
 class EdgeAttributionFiles(Files):
@@ -76,75 +69,13 @@ def edge_attribution(files: EdgeAttributionFiles, settings: EdgeAttribution, run
     decoder, rows = load_circuit_prompts(files.manifest, files.prompts, run.device)
     graph = Graph.of(decoder)
     with torch.no_grad():
-        scores, clean = score(decoder, balanced(rows, DISCOVERY, settings.score_prompts), settings.ig_steps)
-        fresh = balanced(rows, VERIFICATION, settings.curve_prompts)
-        gain, span = run_rankings(decoder, fresh, scores, settings, settings.shares)
+        fresh, scores, clean, gain, span = judge_by_template(decoder, rows, settings)
     metrics = areas(gain, span, settings.shares, fresh) | small_circuits(gain, span, settings.small, fresh)
     compared = head_table(graph, scores, clean, pd.read_csv(files.heads), pd.read_csv(files.direct))
     write_metrics(files.metrics, metrics | measure_heads(compared, settings.draws))
     strongest_edges, curves = edge_table(graph, scores["eap_ig"]), curve_table(gain, span)
     for path, content in ((files.curves, curves), (files.edges, strongest_edges), (files.nodes, compared)):
         write_table(path, content)
-
-
-def logit_difference(
-    decoder: Decoder, batch: Batch, final: Float[Tensor, "*n batch pos d_model"]
-) -> Float[Tensor, "*n batch"]:
-    """logit(IO) - logit(S) at END."""
-    last = final[..., torch.arange(len(batch.prompts), device=final.device), batch.at("end"), :]
-    return read_difference(decoder.bridge, last, batch.names)
-
-
-def answers(
-    decoder: Decoder, batch: Batch, final: Float[Tensor, "*n batch pos d_model"]
-) -> Float[Tensor, "*n batch d_vocab"]:
-    """Log probabilities of the next token at END."""
-    last = final[..., torch.arange(len(batch.prompts), device=final.device), batch.at("end"), :]
-    return read_answer(decoder.bridge, last)
-
-
-def score(decoder: Decoder, prompts: list[Prompt], ig_steps: int) -> tuple[dict[str, Tensor], float]:
-    """Mean scores of both finders and of sizes alone over prompts, and the mean clean logit difference."""
-    device = decoder.W_O[0].device.type
-    totals: dict[str, Tensor] = {}
-    clean_total = 0.0
-    for group in track(in_chunks(prompts, CHUNK), "scores"):
-        batch = Batch(group, device)
-        clean, partner = passes(decoder, batch)
-        clean_total += float(logit_difference(decoder, batch, clean.final).sum())
-        found = edge_scores(decoder, clean, partner, batch.mask, partial(logit_difference, decoder, batch), ig_steps)
-        for name, of_group in found._asdict().items():
-            totals[name] = totals.get(name, 0) + of_group.cpu() * len(group) / len(prompts)
-    return totals, clean_total / len(prompts)
-
-
-def run_rankings(
-    decoder: Decoder, prompts: list[Prompt], scores: dict[str, Tensor], settings: EdgeCurves, shares: list[float]
-) -> tuple[Gain, PerPrompt]:
-    """What circuits of each finder, and of random rankings, gain at each share over no circuit; what all edges gain.
-
-    Random rankings are called `random` and a number.
-    """
-    every = Graph.of(decoder).edges()
-    generator = torch.Generator().manual_seed(0)
-    rankings = dict(scores)
-    drawn = range(settings.random_circuits)
-    rankings |= {f"random {number}": torch.rand(every.shape, generator=generator) for number in drawn}
-    counts = [max(1, round(share * int(every.sum()))) for share in shares]
-    keys = [(name, share) for name in rankings for share in shares]
-    masks = [strongest(values, every, count) for values in rankings.values() for count in counts]
-    device = decoder.W_O[0].device.type
-    parts = []
-    for group in track(in_chunks(prompts, CHUNK), "curves"):
-        batch = Batch(group, device)
-        clean, partner = passes(decoder, batch)
-        ends = [logit_difference(decoder, batch, cache.final)[None] for cache in (partner, clean)]
-        for start in range(0, len(masks), settings.circuits_per_pass):
-            held = torch.stack(masks[start : start + settings.circuits_per_pass]).to(device)
-            ends.append(logit_difference(decoder, batch, run_circuits(decoder, clean, partner, batch.mask, held)))
-        parts.append(torch.cat(ends).double().cpu().numpy())
-    values = np.concatenate(parts, 1)
-    return dict(zip(keys, values[2:] - values[0], strict=True)), values[1] - values[0]
 
 
 def curve_table(gain: Gain, span: PerPrompt) -> pd.DataFrame:
@@ -206,7 +137,6 @@ def _beside_plainer(
             prompts,
             unit="1",
             formula=formula,
-            cluster="prompts",
             denominators=span,
             controls={other: values[other] for other in PLAINER.get(name, ()) if other in names},
             draws={"random_rankings": np.stack([values[other] for other in random])},

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from common.core.figures import COLUMN_WIDTH, PAGE_WIDTH, PALETTE
 
 FINDERS = {"eap": ("EAP", PALETTE[1], "s"), "eap_ig": ("EAP-IG", PALETTE[0], "o")}
-CURVES = {**FINDERS, "sizes_alone": ("sizes alone", PALETTE[4], "v")}
-PLANTED_FINDERS = {**CURVES, "exact": ("exact edges", PALETTE[2], "D"), "acdc": ("ACDC", PALETTE[3], "^")}
+PLAIN = {**FINDERS, "sizes_alone": ("sizes alone", PALETTE[4], "v")}
+CURVES = {**PLAIN, "eap_ig_signed": ("EAP-IG, signed", PALETTE[3], "D")}
+PLANTED_FINDERS = {**PLAIN, "exact": ("exact edges", PALETTE[2], "D"), "acdc": ("ACDC", PALETTE[3], "^")}
 
 
 def edge_curves(table: pd.DataFrame) -> Figure:

@@ -34,7 +34,8 @@ from common.interp.decoder import Decoder
 from common.interp.edge_graph import Graph, edge_scores, run_circuits
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, passes
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.edge_attribution import answers, areas, curve_table, logit_difference, run_rankings
+from replications.ioi_circuit.edge_attribution import areas, curve_table
+from replications.ioi_circuit.edge_rankings import answers, logit_difference, run_rankings
 from replications.ioi_circuit.planted import load_planted, measure_sizes, relative_sizes
 from replications.ioi_circuit.settings import EdgeGroundTruth
 

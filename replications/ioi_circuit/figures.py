@@ -40,12 +40,13 @@ TEMPLATE_NAMES = (
 )
 TRIVIAL = {
     "circuit": ("circuit", PALETTE[0]), "two_heads": ("two strongest heads", PALETTE[1]),
+    "top_four_nodes": ("four strongest nodes", PALETTE[3]), "favouring_writers": ("writers for IO", PALETTE[4]),
     "writers_only": ("its writers alone", PALETTE[2]), "random_upstream": ("writers, random upstream", "0.6"),
 }  # fmt: skip
 MEASURES = {
     "circuit_faithfulness": "faithfulness,\nABC means", "faithfulness_neutral": "faithfulness,\nroles averaged",
     "faithfulness_abba": "ABBA\n(ABC means)", "faithfulness_baba": "BABA\n(ABC means)",
-    "repetition_kept": "part that needs\na repeated name",
+    "repetition_kept": "part that needs\na repeated name", "roles_kept": "turns round\nwith the roles",
 }  # fmt: skip
 BAR_WIDTH = 0.36
 FINDERS = {
@@ -129,22 +130,27 @@ def place_or_token(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     for kind, label in kinds.items():
         if f"{kind}_token_alone" in metrics:
             metric = metrics[f"{kind}_token_alone"]
-            shown = {"token kept, place inverted": metric, "place kept, token exchanged": metric.control("place_alone")}
-            shown["other heads of the same layers"] = metric.control("other_heads")
+            shown = {
+                "token kept, place inverted": metric,
+                "place kept, token exchanged": metric.control("place_alone"),
+                "flip with one token behind both": metrics[f"{kind}_place_only"],
+                "the heads say nothing": metric.control("says_nothing"),
+                "other heads of the same layers": metric.control("other_heads"),
+            }
             records += [
                 {"heads": label, "kept": kept, "share": one.value, "low": one.ci_low, "high": one.ci_high}
                 for kept, one in shown.items()
             ]
     none = {"heads": "no head was named", "kept": "none", "share": 0.0, "low": 0.0, "high": 0.0}
     table = pd.DataFrame(records or [none])
-    figure, axes = plt.subplots(figsize=(0.7 * PAGE_WIDTH, 2.6))
+    figure, axes = plt.subplots(figsize=(0.7 * PAGE_WIDTH, 3.2))
     rows = {label: row for row, label in enumerate(table["heads"].unique())}
-    colours = (PALETTE[0], PALETTE[1], "0.6")
+    colours = (PALETTE[0], PALETTE[1], PALETTE[2], "0.4", "0.75")
     for shift, (kept, part) in enumerate(table.groupby("kept", sort=False)):
-        y = part["heads"].map(rows) + 0.25 * (shift - 1)
+        y = part["heads"].map(rows) + 0.17 * (shift - 2)
         reach = [part["share"] - part["low"], part["high"] - part["share"]]
         colour, thin = colours[shift], {"elinewidth": 0.9}
-        axes.barh(y, part["share"], 0.23, xerr=reach, color=colour, label=str(kept), error_kw=thin)
+        axes.barh(y, part["share"], 0.15, xerr=reach, color=colour, label=str(kept), error_kw=thin)
     for value in (0, 1):
         axes.axvline(value, color="0.6", linewidth=0.8, zorder=0)
     axes.set_yticks(list(rows.values()), list(rows))
@@ -168,14 +174,14 @@ def trivial(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 2.8))
     for shift, (name, (label, colour)) in enumerate(TRIVIAL.items()):
         part = table[table["set"] == name]
-        x = part["measure"].map(list(MEASURES).index) + 0.2 * (shift - 1.5)
+        x = part["measure"].map(list(MEASURES).index) + 0.14 * (shift - (len(TRIVIAL) - 1) / 2)
         reach = [part["value"] - part["low"], part["high"] - part["value"]]
-        axes.bar(x, part["value"], 0.18, yerr=reach, color=colour, label=label, error_kw={"elinewidth": 0.9})
+        axes.bar(x, part["value"], 0.13, yerr=reach, color=colour, label=label, error_kw={"elinewidth": 0.9})
     for value in (0, 1):
         axes.axhline(value, color="0.6", linewidth=0.8, zorder=0)
     axes.set_xticks(range(len(MEASURES)), list(MEASURES.values()))
     axes.set_ylabel("share of the model's")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure, table
 
 

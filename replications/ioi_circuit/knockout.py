@@ -33,7 +33,7 @@ from torch import Tensor
 from common.interp.decoder import Cache, Decoder
 from common.interp.partial_forward import at_position, at_positions, rerun, window
 from replications.ioi_circuit.batches import Batch, Place, by_template
-from replications.ioi_circuit.dataset import Prompt
+from replications.ioi_circuit.dataset import Prompt, Version
 from replications.ioi_circuit.nodes import PLACES, NodeSet
 from replications.ioi_circuit.residual import read_answer, read_difference
 
@@ -72,7 +72,8 @@ class KnockOut:
         means: see `template_means`.
         device: where to run.
         batch_size: token positions computed in one pass.
-        roles: False runs the ABC partners instead, scored on the names in the slots of IO and S2.
+        version: which version of the prompts is run. ABC partners are scored on the names in the slots of IO and S2,
+            all others on IO and S of the prompt itself.
         baseline: what a head's mean is, see the module's docstring; `neutral` needs no `means`.
     """
 
@@ -84,13 +85,13 @@ class KnockOut:
         device: str,
         batch_size: int,
         *,
-        roles: bool = True,
+        version: Version = "original",
         baseline: Baseline = "abc",
     ) -> None:
         self.decoder, self.prompts, self.batch_size = decoder, prompts, batch_size
         self.batch = Batch(prompts, device)
-        self.version: Literal["original", "abc"] = "original" if roles else "abc"
-        slots = [[row.io_id, row.s_id] if roles else [row.abc_ids[0], row.abc_ids[2]] for row in prompts]
+        self.version = version
+        slots = [[row.abc_ids[0], row.abc_ids[2]] if version == "abc" else [row.io_id, row.s_id] for row in prompts]
         self.names = torch.tensor(slots, device=device)
         length = self.batch.mask.shape[1]
         self.positions = {place: self.batch.at(place) for place in PLACES}
@@ -258,7 +259,7 @@ class KnockOut:
             self._bases[name] = make()
         return self._bases[name]
 
-    def _embedded(self, version: Literal["original", "abc"]) -> Float[Tensor, "batch pos d_model"]:
+    def _embedded(self, version: Version) -> Float[Tensor, "batch pos d_model"]:
         return self.decoder.embed(self.batch.tokens(version), self.batch.mask)
 
     def _noisy(self) -> Float[Tensor, "batch pos d_model"]:

@@ -1,9 +1,8 @@
 """Statistics over prompts: intervals, nulls with the same selection, and which heads have an effect.
 
-Prompts of one template are not independent, so whole templates are resampled where nothing else is said. There are
-fifteen, and eight in the verification half, which is few. Landmarks on all prompts resample `frames`: a template in one
-order of the names, thirty of them. Landmarks on the verification half resample `prompts`: they generalise over names
-and nouns in these templates, not over templates.
+Prompts of one template are not independent, so every interval resamples templates, and then the prompts of each. There
+are fifteen, and eight in the verification half. A bootstrap over so few whole templates is too narrow; the second level
+makes up for it, and where templates do not differ it is too wide (a test holds the coverage in both cases).
 
 The data set draws the roles of the two names at random, so flipping them prompt by prompt is the exact null of 'roles
 do not matter'.
@@ -16,18 +15,16 @@ choice and the same measurement.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
-from common.core.metrics import Control, Metric
+from common.core.metrics import Control, Metric, Uncertainty
 from common.core.statistics import LEVEL, against_null, over_clusters, without_interval
 from replications.ioi_circuit.dataset import Prompt
 
 PerPrompt = Float[np.ndarray, " prompt"]
 Draws = Float[np.ndarray, "draw prompt"]
-Cluster = Literal["templates", "frames", "prompts"]
 
 
 def clustered(
@@ -36,48 +33,41 @@ def clustered(
     *,
     unit: str,
     formula: str,
-    cluster: Cluster = "templates",
     denominators: PerPrompt | None = None,
     groups: Int[np.ndarray, " prompt"] | None = None,
     controls: Mapping[str, PerPrompt | tuple[PerPrompt, PerPrompt]] | None = None,
     draws: Mapping[str, Draws] | None = None,
 ) -> Metric:
-    """Mean of `values`, or ratio of the two means, with an interval over clusters.
+    """Mean of `values`, or ratio of the two means, with an interval over templates and their prompts.
 
     Args:
         values: one per prompt.
         prompts: their prompts.
         unit: of the value.
         formula: id or short text of what the value is.
-        cluster: what is resampled.
         denominators: one per prompt, where the value is a ratio of means.
         groups: of each prompt; `per_seed` has one value for each. The seeds of the prompts if nothing else is given.
         controls: values on the same prompts; their denominators are those of the effect, if none stand beside them.
         draws: controls that are drawn many times, as random heads: mean over the draws, central 95 % range of the
-            draws, and the difference to their mean, paired by cluster.
+            draws, and the difference to their mean, paired by prompt.
     """
     below = np.ones_like(values) if denominators is None else denominators
+    templates = np.array([row.template for row in prompts])
     listed = {name: one if isinstance(one, tuple) else (one, below) for name, one in (controls or {}).items()}
     drawn = dict(draws or {})
     metric = over_clusters(
         values,
-        cluster_ids(prompts, cluster),
+        np.arange(len(prompts)),
+        models=templates,
         unit=unit,
         formula=formula,
-        cluster=cluster,
         denominators=below,
         groups=np.array([prompt.seed for prompt in prompts]) if groups is None else groups,
         controls=listed | {name: (one.mean(0), below) for name, one in drawn.items()},
     )
     compared = [_over_draws(one, drawn[one.name], below) if one.name in drawn else one for one in metric.controls]
-    return metric.model_copy(update={"controls": compared})
-
-
-def cluster_ids(prompts: list[Prompt], cluster: Cluster) -> Shaped[np.ndarray, " prompt"]:
-    """A label of each prompt's cluster."""
-    if cluster == "prompts":
-        return np.arange(len(prompts))
-    return np.array([row.template if cluster == "templates" else f"{row.template} {row.order}" for row in prompts])
+    resampled = Uncertainty(unit=f"prompts of {len(set(templates.tolist()))} templates", count=len(prompts))
+    return metric.model_copy(update={"controls": compared, "uncertainty": resampled})
 
 
 def _over_draws(control: Control, draws: Draws, below: PerPrompt) -> Control:

@@ -47,7 +47,7 @@ def robustness(files: RobustnessFiles, settings: Robustness, run: RunInfo) -> No
     """Writes `metrics.json` and three tables."""
     decoder, rows = load_circuit_prompts(files.manifest, files.prompts, run.device)
     chosen = pd.read_csv(files.circuit)
-    circuits = circuits_of(chosen, chosen)
+    circuits = circuits_of(chosen)
     nodes = circuits["circuit"]
 
     def on(count: int, *, few_means: bool = False) -> KnockOut:

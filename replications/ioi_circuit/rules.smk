@@ -109,7 +109,7 @@ use rule step as signals with:
         "<logs>/{model}/signals.log",
     resources:
         **ON_GPU,
-        mem_mb=2500,
+        mem_mb=3500,
     params:
         **STEP("signals", config["signals"]),
 

@@ -121,7 +121,6 @@ def measure(found: dict[str, Reading], rows: list[Prompt]) -> dict[str, Metric]:
             rows,
             unit=unit,
             formula=formula,
-            cluster="frames",
             denominators=below["as_used"],
             controls={choice: (values[choice], below[choice]) for choice in CHANGED},
         )
@@ -138,7 +137,6 @@ def agreement(one: Effects, other: Effects, rows: list[Prompt]) -> Metric:
         rows,
         unit="share",
         formula="1 - mean squared change of the heads' direct effects / their mean square, over prompts and heads",
-        cluster="frames",
     )
 
 

@@ -122,7 +122,9 @@ class Sensitivity(Strict):
 class EdgeCurves(Strict):
     """Scores of edges, and how faithful the circuits are that they rank."""
 
-    score_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts of EAP and EAP-IG")
+    score_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(
+        description="discovery prompts of EAP and EAP-IG, of each set"
+    )
     curve_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of the curves")
     ig_steps: Annotated[int, Field(ge=2, le=100)] = Field(description="points between partner and prompt of EAP-IG")
     shares: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = Field(

@@ -164,7 +164,6 @@ def measure(
             prompts,
             unit="1",
             formula=f"coefficient of {name} / F(M), S-inhibition heads patched at END",
-            cluster="prompts",
             denominators=clean,
             draws={"other_heads": of_others},
         )

@@ -4,13 +4,19 @@ F is the mean logit difference, M the model, C the circuit.
 
     faithfulness    F(C) / F(M)
     repetition      F(C) on the prompts minus F(C) on ABC prompts (name in the slot of IO minus the subject's), over the
-                    same for M: what needs a name to occur twice
+                    same for M: what needs a name to occur twice. The same of no node is taken off both, prompt by
+                    prompt: 0 is no node, 1 the model
+    roles           F(C) on the prompts minus F(C) on their flips S2 <- IO, names read alike, over the same for M. Both
+                    names stay in the first clause, which they do not on ABC prompts
     complement      F(M minus C) / F(M)
 
 Faithfulness alone proves little: under mean ablation a head that lowers whatever name stands as the subject keeps much
 of F. So a circuit faces trivial ones:
 
     two_heads         the two heads with the strongest direct effect in favour of IO, at END
+    top_four_nodes    the four nodes with the largest effects by path patching, as `ranked`
+    favouring_writers as many heads at END as the circuit has nodes, those with the largest direct effects in favour of
+                      IO, and nothing upstream of them
     writers_only      the circuit's nodes that act on the logits, and nothing upstream of them
     random_upstream   these writers, with all else drawn anew in the circuit's layers and positions
     naive             the circuit's helpful classes alone (in greedy search)
@@ -23,21 +29,39 @@ import pandas as pd
 
 from common.core.metrics import Metric
 from replications.ioi_circuit.completeness import EVERYTHING, Runs
+from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.nodes import NodeSet, node_set, random_like
-from replications.ioi_circuit.prompt_statistics import PerPrompt, clustered
+from replications.ioi_circuit.prompt_statistics import Draws, PerPrompt, clustered
 
+TRIVIAL = ("two_heads", "top_four_nodes", "favouring_writers", "writers_only")
+COMPARED = ("circuit", *TRIVIAL, "no_node")
 HELPFUL = ("name_mover", "s_suppressing", "s_inhibition", "induction", "duplicate", "previous")
 
 
-def circuits_of(chosen: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, NodeSet]:
-    """The circuit and its trivial alternatives, see the module's docstring."""
-    direct = ranked[(ranked["receiver"] == "logits") & (ranked["effect"] < 0)]
+def circuits_of(chosen: pd.DataFrame) -> dict[str, NodeSet]:
+    """The circuit and what is part of it, see the module's docstring."""
     return {
         "circuit": node_set(chosen),
-        "two_heads": node_set(direct.iloc[:2]),
         "writers_only": node_set(chosen[chosen["receiver"] == "logits"]),
         "naive": node_set(chosen[chosen["class"].isin(HELPFUL)]),
+    }
+
+
+def trivial_circuits(ranked: pd.DataFrame, heads: pd.DataFrame, size: int) -> dict[str, NodeSet]:
+    """Circuits by strength alone, see the module's docstring.
+
+    Args:
+        ranked: every head at each position with its largest effect, largest first.
+        heads: of path patching; `logits` is the direct effect in percent, negative in favour of IO.
+        size: nodes of the circuit.
+    """
+    direct = ranked[(ranked["receiver"] == "logits") & (ranked["effect"] < 0)]
+    favouring = heads[heads["logits"] < 0].nsmallest(size, "logits").assign(place="end")
+    return {
+        "two_heads": node_set(direct.iloc[:2]),
+        "top_four_nodes": node_set(ranked.iloc[:4]),
+        "favouring_writers": node_set(favouring),
     }
 
 
@@ -59,35 +83,27 @@ def measure_faithfulness(
         fresh: verification prompts, template means.
         blind: their ABC partners, scored on their own names.
         neutral: verification prompts, heads replaced by what they are without roles.
-        circuits: see `circuits_of`.
+        circuits: see `circuits_of` and `trivial_circuits`.
         draws: of `random_upstream`.
         blind_draws: of these, on `blind` too.
     """
-    names = ("circuit", "two_heads", "writers_only")
-    sets = [*(circuits[name] for name in names), EVERYTHING]
+    sets = _compared(circuits)
     random = random_upstream(circuits, fresh.decoder.n_heads, draws)
     [model], kept = fresh.differences([EVERYTHING], remove=True), fresh.differences([*sets, *random])
-    of = dict(zip((*names, "no_node"), kept, strict=False))
+    of, drawn_kept = dict(zip(COMPARED, kept, strict=False)), kept[len(sets) :]
     orders = np.array([row.order for row in fresh.prompts])
 
     def share(
         values: Runs, whole: PerPrompt, text: str, drawn: np.ndarray | None = None, rows: np.ndarray | None = None
     ) -> Metric:
         rows = np.arange(len(whole)) if rows is None else rows
-        return clustered(
-            values["circuit"][rows],
-            [fresh.prompts[row] for row in rows],
-            unit="1",
-            formula=text,
-            cluster="prompts",
-            denominators=whole[rows],
-            controls={name: one[rows] for name, one in values.items() if name != "circuit"},
-            draws={} if drawn is None else {"random_upstream": drawn[:, rows]},
-        )
+        draws = {} if drawn is None else {"random_upstream": drawn[:, rows]}
+        prompts = [fresh.prompts[row] for row in rows]
+        return _share({name: one[rows] for name, one in values.items()}, whole[rows], prompts, text, draws)
 
     metrics = {
         "model": clustered(model, fresh.prompts, unit="logits", formula="F(M)"),
-        "circuit_faithfulness": share(of, model, "F(C) / F(M), means over ABC prompts", kept[4:]),
+        "circuit_faithfulness": share(of, model, "F(C) / F(M), means over ABC prompts", drawn_kept),
     }
     for order in ("ABBA", "BABA"):
         metrics[f"faithfulness_{order.lower()}"] = share(
@@ -97,13 +113,14 @@ def measure_faithfulness(
     text = "F on ABC prompts, IO slot minus subject / F on the prompts themselves"
     metrics["role_blind_model"] = clustered(abc_model, fresh.prompts, unit="1", formula=text, denominators=model)
     repeated = {name: of[name] - one for name, one in zip(of, abc, strict=False)}
+    nothing = repeated["no_node"]
     metrics["repetition_kept"] = share(
-        repeated,
-        model - abc_model,
-        "F(C) minus F(C) on ABC prompts, over the same for M",
-        kept[4 : 4 + blind_draws] - abc[4:],
+        {name: one - nothing for name, one in repeated.items()},
+        model - abc_model - nothing,
+        "F(C) minus F(C) on ABC prompts, minus the same of no node, over the same for M",
+        drawn_kept[:blind_draws] - abc[len(sets) :] - nothing,
     )
-    plain = dict(zip((*names, "no_node"), neutral.differences(sets), strict=True))
+    plain = dict(zip(COMPARED, neutral.differences(sets), strict=True))
     text = "F(C) / F(M), heads replaced by their mean over the prompt and its flip"
     metrics["faithfulness_neutral"] = share(plain, model, text)
     [complement] = fresh.differences([circuits["circuit"]], remove=True)
@@ -112,6 +129,36 @@ def measure_faithfulness(
         complement, fresh.prompts, unit="1", formula=text, denominators=model
     )
     return metrics
+
+
+def measure_roles(fresh: KnockOut, flipped: KnockOut, circuits: dict[str, NodeSet]) -> dict[str, Metric]:
+    """`roles_kept`: what the circuit keeps of the part that turns round with the roles.
+
+    Args:
+        fresh: verification prompts.
+        flipped: their flips S2 <- IO, read on the same names.
+        circuits: see `circuits_of` and `trivial_circuits`.
+    """
+    sets = _compared(circuits)
+    kept = dict(zip(COMPARED, fresh.differences(sets) - flipped.differences(sets), strict=True))
+    whole = [one.differences([EVERYTHING], remove=True)[0] for one in (fresh, flipped)]
+    text = "F(C) minus F(C) on flipped prompts, names read alike, over the same for M"
+    return {"roles_kept": _share(kept, whole[0] - whole[1], fresh.prompts, text)}
+
+
+def _compared(circuits: dict[str, NodeSet]) -> list[NodeSet]:
+    """The node sets of `COMPARED`."""
+    return [EVERYTHING if name == "no_node" else circuits[name] for name in COMPARED]
+
+
+def _share(
+    values: Runs, whole: PerPrompt, prompts: list[Prompt], text: str, draws: dict[str, Draws] | None = None
+) -> Metric:
+    """The circuit's share of the model's value, with the other sets as controls."""
+    controls = {name: one for name, one in values.items() if name != "circuit"}
+    return clustered(
+        values["circuit"], prompts, unit="1", formula=text, denominators=whole, controls=controls, draws=draws
+    )
 
 
 def measure_against_random(few: KnockOut, nodes: NodeSet, draws: int) -> dict[str, Metric]:

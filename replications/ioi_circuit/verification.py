@@ -30,11 +30,12 @@ from replications.ioi_circuit.completeness import (
     measure_classes,
     measure_greedy,
 )
+from replications.ioi_circuit.dataset import Version
 from replications.ioi_circuit.knockout import Baseline, KnockOut, read_means
 from replications.ioi_circuit.name_movers import measure_repair
 from replications.ioi_circuit.nodes import CLASSES, PLACE_OF_RECEIVER, UNNAMED, node_set
 from replications.ioi_circuit.settings import Verification
-from replications.ioi_circuit.trivial_circuits import circuits_of, measure_faithfulness
+from replications.ioi_circuit.trivial_circuits import circuits_of, measure_faithfulness, measure_roles, trivial_circuits
 
 
 class VerificationFiles(Files):
@@ -60,9 +61,9 @@ def verification(files: VerificationFiles, settings: Verification, run: RunInfo)
     ranked = rank_nodes(heads)
     means = read_means(files.activations, run.device)
 
-    def on(half: int, count: int, *, roles: bool = True, baseline: Baseline = "abc") -> KnockOut:
+    def on(half: int, count: int, version: Version = "original", baseline: Baseline = "abc") -> KnockOut:
         chosen = balanced(rows, half, count)
-        return KnockOut(decoder, chosen, means, run.device, settings.batch_size, roles=roles, baseline=baseline)
+        return KnockOut(decoder, chosen, means, run.device, settings.batch_size, version=version, baseline=baseline)
 
     with torch.no_grad():
         fresh, seen = on(VERIFICATION, settings.verify_prompts), on(DISCOVERY, settings.curve_prompts)
@@ -70,16 +71,19 @@ def verification(files: VerificationFiles, settings: Verification, run: RunInfo)
         size, small = choose(points, ranked, len(heads), settings.largest_share, settings.smallest_faithfulness)
         chosen = ranked.iloc[:size].reset_index(drop=True)
         label_backups(chosen, heads)
-        circuits, classes = circuits_of(chosen, ranked), classes_of(chosen)
+        circuits, classes = circuits_of(chosen) | trivial_circuits(ranked, heads, size), classes_of(chosen)
         nodes = circuits["circuit"]
-        blind = on(VERIFICATION, settings.verify_prompts, roles=False)
-        neutral = on(VERIFICATION, settings.verify_prompts, baseline="neutral")
-        metrics = measure_faithfulness(fresh, blind, neutral, circuits, settings.random_sets, settings.blind_sets)
+        count = settings.verify_prompts
+        metrics = measure_roles(fresh, on(VERIFICATION, count, "roles_flipped"), circuits)
+        blind, neutral = on(VERIFICATION, count, "abc"), on(VERIFICATION, count, baseline="neutral")
+        metrics |= measure_faithfulness(fresh, blind, neutral, circuits, settings.random_sets, settings.blind_sets)
         compared = {name: circuits[name] for name in ("circuit", "naive", "two_heads")}
         removed, kept = by_class(fresh, compared, classes)
         metrics |= measure_classes(removed, kept, fresh.prompts)
         searched = on(DISCOVERY, settings.greedy_prompts)
-        greedy, part = measure_greedy(searched, fresh, nodes, settings.greedy, settings.blind_sets)
+        greedy, part = measure_greedy(
+            searched, fresh, nodes, circuits["favouring_writers"], settings.greedy, settings.blind_sets
+        )
         metrics |= greedy
         if movers := classes.get("name_mover"):
             backups, strongest = np.flatnonzero(heads["backup"]).tolist(), int(heads["backup_growth"].argmax())

@@ -23,13 +23,19 @@ from replications.ioi_circuit.completeness import (
     random_parts,
 )
 from replications.ioi_circuit.direct_path import direct_residual
-from replications.ioi_circuit.knockout import KnockOut
+from replications.ioi_circuit.knockout import KnockOut, template_means
 from replications.ioi_circuit.name_movers import direct_effects, find_backups
 from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, PLACES, Node, node_set, random_like
 from replications.ioi_circuit.settings import Greedy
-from replications.ioi_circuit.trivial_circuits import random_upstream
+from replications.ioi_circuit.trivial_circuits import (
+    TRIVIAL,
+    measure_faithfulness,
+    measure_roles,
+    random_upstream,
+    trivial_circuits,
+)
 from replications.ioi_circuit.verification import choose, label_backups, rank_nodes
-from tests.fixtures.ioi_circuit_tiny import NODES
+from tests.fixtures.ioi_circuit_tiny import NODES, alone, tiny_prompts
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
@@ -111,7 +117,7 @@ def test_restoring_all_three_positions_differs_from_the_partner_and_nothing_is_t
 
 def test_without_roles_the_partner_is_run_and_its_own_names_are_read(decoder: Decoder, knockout: KnockOut) -> None:
     means = {prompt.template: knockout.means[:, row] for row, prompt in enumerate(knockout.prompts)}
-    blind = KnockOut(decoder, knockout.prompts, means, "cpu", 50, roles=False)
+    blind = KnockOut(decoder, knockout.prompts, means, "cpu", 50, version="abc")
     for row, prompt in enumerate(knockout.prompts):
         words = prompt.versions["abc"].text.replace(",", "").replace(".", "").split()
         assert words.count(prompt.abc[0]) == 1
@@ -182,13 +188,71 @@ def test_random_upstream_keeps_the_writers_and_draws_the_rest_in_its_layers() ->
 
 
 def test_the_greedy_part_is_measured_on_other_prompts(knockout: KnockOut) -> None:
-    metrics, part = measure_greedy(knockout, knockout, NODES, Greedy(runs=1, iterations=2, candidates=4), 20)
+    greedy, rival = Greedy(runs=1, iterations=2, candidates=4), frozenset({Node(2, 0, "end"), Node(1, 1, "end")})
+    metrics, part = measure_greedy(knockout, knockout, NODES, rival, greedy, 20)
     gap = knockout.differences([part], remove=True)[0] - knockout.differences([NODES - part])[0]
     whole = knockout.differences([EVERYTHING], remove=True)[0].mean()
     assert abs(metrics["greedy_gap"].value) == pytest.approx(abs(gap.mean() / whole), abs=1e-4)
     nothing = metrics["greedy_gap"].control("nothing_removed").value
     kept = knockout.differences([NODES])[0].mean()
     assert abs(nothing) == pytest.approx(abs(1 - kept / whole), abs=1e-4)
+    alone, _ = measure_greedy(knockout, knockout, rival, NODES, greedy, 20)
+    assert metrics["greedy_gap"].control("favouring_writers").value == pytest.approx(alone["greedy_gap"].value)
+    assert alone["greedy_gap"].control("favouring_writers").value == pytest.approx(metrics["greedy_gap"].value)
+    assert alone["greedy_gap"].value != pytest.approx(metrics["greedy_gap"].value, abs=1e-3)
+
+
+def trivial_sets(circuit: frozenset[Node]) -> dict[str, frozenset[Node]]:
+    return dict.fromkeys(TRIVIAL, NODES) | {"circuit": circuit}
+
+
+def test_the_part_that_repeats_is_0_without_a_node_and_1_for_the_model(decoder: Decoder) -> None:
+    drawn = tiny_prompts([0, 1])
+    means, rows = template_means(decoder, drawn), [drawn[index] for index in (0, 1, 12, 13)]
+    knockout, blind = (KnockOut(decoder, rows, means, "cpu", 50, version=name) for name in ("original", "abc"))
+    for circuit in (NODES, every_node(knockout)):
+        kept = measure_faithfulness(knockout, blind, knockout, trivial_sets(circuit), 20, 20)["repetition_kept"]
+        of = [where.differences([circuit])[0] - where.differences([EVERYTHING])[0] for where in (knockout, blind)]
+        model = [
+            where.differences([EVERYTHING], remove=True)[0] - where.differences([EVERYTHING])[0]
+            for where in (knockout, blind)
+        ]
+        assert kept.value == pytest.approx((of[0] - of[1]).sum() / (model[0] - model[1]).sum(), abs=1e-3)
+        assert kept.control("no_node").value == 0
+        upstream = random_upstream({"circuit": circuit, "writers_only": NODES}, decoder.n_heads, 20)
+        gain = np.stack([where.differences(upstream) - where.differences([EVERYTHING]) for where in (knockout, blind)])
+        expected = (gain[0] - gain[1]).mean(0).sum() / (model[0] - model[1]).sum()
+        assert kept.control("random_upstream").value == pytest.approx(expected, abs=1e-3)
+    assert kept.value == pytest.approx(1, abs=1e-3)
+
+
+def test_what_turns_with_the_roles_keeps_the_names_in_the_first_clause(decoder: Decoder, knockout: KnockOut) -> None:
+    """Without a node nothing carries S2 to END, so a flip changes nothing there."""
+    means = {prompt.template: knockout.means[:, row] for row, prompt in enumerate(knockout.prompts)}
+    flipped = KnockOut(decoder, knockout.prompts, means, "cpu", 50, version="roles_flipped")
+    for row, prompt in enumerate(knockout.prompts):
+        logits = decoder.bridge(alone(prompt, "roles_flipped"))[0, -1]
+        expected = float(logits[prompt.io_id] - logits[prompt.s_id])
+        assert flipped.differences([EVERYTHING], remove=True)[0, row] == pytest.approx(expected, abs=1e-4)
+    of_nodes, of_model = (measure_roles(knockout, flipped, trivial_sets(one)) for one in (NODES, every_node(knockout)))
+    assert of_model["roles_kept"].value == pytest.approx(1, abs=1e-3)
+    assert of_nodes["roles_kept"].control("no_node").value == pytest.approx(0, abs=1e-4)
+    gain = knockout.differences([NODES])[0] - flipped.differences([NODES])[0]
+    whole = [where.differences([EVERYTHING], remove=True)[0] for where in (knockout, flipped)]
+    assert of_nodes["roles_kept"].value == pytest.approx(gain.sum() / (whole[0] - whole[1]).sum(), abs=1e-3)
+
+
+def test_trivial_circuits_are_chosen_by_strength_alone() -> None:
+    heads = heads_table()
+    found = trivial_circuits(rank_nodes(heads), heads, 4)
+    by_effect = heads.sort_values("logits")
+    strongest = [(int(layer), int(head)) for layer, head in zip(by_effect["layer"], by_effect["head"], strict=True)]
+    assert found["favouring_writers"] == {Node(layer, head, "end") for layer, head in strongest[:4]}
+    every = trivial_circuits(rank_nodes(heads), heads, 12)["favouring_writers"]
+    assert len(every) == (heads["logits"] < 0).sum() < 12  # heads against the answer are none of them
+    ranked = rank_nodes(heads).iloc[:4]
+    assert found["top_four_nodes"] == node_set(ranked)
+    assert found["top_four_nodes"] != found["favouring_writers"]
 
 
 @settings(max_examples=20, deadline=None)

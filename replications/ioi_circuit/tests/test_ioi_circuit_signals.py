@@ -8,7 +8,7 @@ from torch import Tensor
 from common.interp.decoder import Decoder
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.place_or_token import edited_tokens, patch_edits, run_edits
+from replications.ioi_circuit.place_or_token import PATCHES, edited_tokens, patch_edits, run_edits
 from replications.ioi_circuit.residual import read_difference
 from replications.ioi_circuit.signals import PUBLISHED, VERSIONS, Version, coefficients, measure, patch, tokens_of
 from tests.fixtures.ioi_circuit_tiny import bridge as bridge
@@ -76,7 +76,10 @@ def test_edits_exchange_the_tokens_behind_the_names_and_the_second_mention(promp
         io, s1, s2 = row.positions.io, row.positions.s1, row.positions.s2
         moved = {io + 1: int(plain[number, s1 + 1]), s1 + 1: int(plain[number, io + 1])}
         assert moved[io + 1] != moved[s1 + 1]
-        for name, changed in (("exchanged", moved), ("both", moved | {s2: row.io_id})):
+        first = int(plain[number, min(io, s1) + 1])
+        alike = {io + 1: first, s1 + 1: first}
+        edits = {"exchanged": moved, "both": moved | {s2: row.io_id}}
+        for name, changed in (edits | {"alike": alike, "alike_flipped": alike | {s2: row.io_id}}).items():
             expected = [changed.get(at, int(token)) for at, token in enumerate(plain[number])]
             assert found[name][number].tolist() == expected
 
@@ -87,8 +90,10 @@ def test_edits_are_patched_as_in_a_literal_run(decoder: Decoder, prompts: list[P
     runs = run_edits(decoder, batch)
     found = patch_edits(decoder, runs, "s2", heads)
     at, end, rows = batch.at("s2"), batch.at("end"), torch.arange(len(prompts))
-    for number, tokens in enumerate(edited_tokens(batch).values()):
-        other = decoder.forward(tokens, batch.mask, keep=True).z
+    others = [decoder.forward(tokens, batch.mask, keep=True).z for tokens in edited_tokens(batch).values()]
+    others.append([(one + other) / 2 for one, other in zip(runs.clean.z, others[0], strict=True)])
+    assert len(found) == len(others) == len(PATCHES)
+    for number, other in enumerate(others):
 
         def edit(layer: int, z: Tensor, other: list[Tensor] = other) -> Tensor:
             z = z.clone()

@@ -147,6 +147,7 @@ def test_attribution_recovers_the_planted_edges(study: Path) -> None:
     assert {one.name for one in small.controls} == {"eap", "sizes_alone", "random_rankings"}
     curves = pd.read_csv(study / "edge_attribution/curves.csv").set_index(["draw", "share"])["f"]
     share = curves.index[0][1]
+    assert "eap_ig" in {one.name for one in metrics["small_eap_ig_signed"].controls}
     found = {"eap_ig": small.value, **{name: small.control(name).value for name in ("eap", "sizes_alone")}}
     assert found == pytest.approx({name: curves[name, share] for name in found}, abs=1e-4)
     random = np.mean([curves[f"random {number}", share] for number in range(20)])
@@ -174,6 +175,12 @@ def test_an_induction_head_that_writes_the_name_needs_neither_place_nor_token(st
     assert metrics["induction_flip"].value > 0.1
     assert abs(metrics["induction_token_alone"].value) < 0.2
     assert metrics["induction_token_alone"].control("place_alone").value > 0.6
+    nothing = metrics["induction_token_alone"].control("says_nothing")
+    assert nothing.value > 0.6  # its duplicate-token head stands in for it, so a high share alone shows no place
+    assert metrics["induction_place_only"].value > 0.6  # one token behind both names does not take the name away
+    others = metrics["induction_place_only"].control("other_heads")
+    assert abs(others.ci_low) < 0.1  # heads with nothing planted in them
+    assert others.ci_high > 0.6  # the third of this layer is the duplicate-token head, which a flip turns as well
 
 
 def test_a_model_without_such_heads_has_a_figure_that_says_so() -> None:
