@@ -10,6 +10,7 @@ SCORES = {"induction": "induction", "previous": "previous token", "duplicate": "
 ROLES = {"induction": "induction heads", "previous": "previous-token heads"}
 OTHERS = {"": "", "_others": "lowest scores", "_random": "random, same layers", "_writers": "write most, same layers"}
 WRITES = {"ov_eigenvalues": "OV eigenvalue score", "copying": "copying, 25 tokens"}
+SOURCES = {"": "embedding", "_after_first_block": "after the first block"}
 
 
 def score_maps(frame: pd.DataFrame) -> Figure:
@@ -55,8 +56,10 @@ def writing(frame: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(WRITES), figsize=(PAGE_WIDTH * 0.8, 2.5))
     for ax, (score, label) in zip(axes, WRITES.items(), strict=True):
         ax.axhline(0, color="0.8", linewidth=0.6, zorder=0)
-        ax.plot(frame["induction"], frame[score], ".", color=PALETTE[0], markersize=4)
+        for (source, name), colour in zip(SOURCES.items(), PALETTE, strict=False):
+            ax.plot(frame["induction"], frame[score + source], ".", color=colour, markersize=3.5, alpha=0.8, label=name)
         ax.set(xlabel="induction score", ylabel=label)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

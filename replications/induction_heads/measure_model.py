@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 INTACT = "intact"
 KINDS = {"full": "full", "kept": "pattern-preserving"}  # of ablation
 CONTROLS = {"induction": "unrepeated", "duplicate": "unrepeated", "fuzzy": "unrepeated", "previous": "two_back"}
-WRITES = {"ov_eigenvalues": "OV eigenvalue score", "copying": "copying score on 25 tokens"}
 OTHERS = {"lowest_scoring_heads": "others", "random_heads": "random", "heads_that_write_most": "writers"}
 ABLATION_CONTROLS = {  # with all patterns kept no prefix score can change: no control there
     f"{what}_lost_{role}_{kind}": {control: f"{role}_{group}_{kind}" for control, group in OTHERS.items()} | more
@@ -187,7 +186,7 @@ def writing_metrics(writing: dict[str, Float[Tensor, "sample layer head"]], lead
         own, rest = (values[:, which].mean(1).numpy() for which in (inside, outside))
         found[name] = over_clusters(
             own, np.arange(len(own)), unit="1", cluster="samples of tokens", controls={"other_heads": rest},
-            formula=f"{WRITES[name]} of the induction heads, direct path, mean over heads",
+            formula=f"{name} of the induction heads on samples of tokens, mean over heads",
         )  # fmt: skip
     return found
 

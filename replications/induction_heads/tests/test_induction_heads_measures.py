@@ -20,7 +20,7 @@ from replications.induction_heads.measure_heads import MeasureHeadsFiles, measur
 from replications.induction_heads.measure_model import writing_metrics
 from replications.induction_heads.measure_phase_change import MeasurePhaseChangeFiles, measure_phase_change
 from replications.induction_heads.model_heads import DRAWS, choose
-from replications.induction_heads.model_weights import ov_factors, writing_scores
+from replications.induction_heads.model_weights import after_first_block, ov_factors, writing_scores
 from replications.induction_heads.settings import (
     Arm,
     HeldOutSize,
@@ -218,9 +218,10 @@ def test_writing_scores_see_a_head_that_copies(bridge, monkeypatch):
     monkeypatch.setattr(f"{module}.final_read", lambda bridge: torch.eye(11, 16).T)
     decoder, read = Decoder(bridge, 10), torch.eye(16)[:, :8]
     decoder.bridge = SimpleNamespace(W_E=torch.eye(11, 16))
+    monkeypatch.setattr(f"{module}.after_first_block", lambda bridge, ids: -torch.eye(11, 16)[ids])
     decoder.W_V = [read.expand(2, 16, 8), *decoder.W_V[1:]]
     decoder.W_O = [torch.stack([read.T, -read.T]), *decoder.W_O[1:]]
-    left, right = ov_factors(decoder, 0, torch.arange(8))
+    left, right = ov_factors(decoder, 0, torch.eye(11, 16)[:8], torch.arange(8))
     assert (left[0] @ right[0]).argmax(-1).tolist() == list(range(8))
     found = writing_scores(decoder, torch.arange(8))
     assert found["copying"].shape == found["ov_eigenvalues"].shape == (2, 2, 2)
@@ -228,6 +229,7 @@ def test_writing_scores_see_a_head_that_copies(bridge, monkeypatch):
     assert float(found["ov_eigenvalues"][:, 0, 1].max()) < -0.9
     assert float(found["copying"][:, 0, 0].min()) > 0.9
     assert float(found["copying"][:, 0, 1].max()) == pytest.approx(-1)
+    assert float(found["copying_after_first_block"][:, 0, 1].min()) > 0.9  # two signs cancel
     metrics = writing_metrics(found, [(0, 0)])
     assert metrics["copying"].value > 0.9
     assert metrics["copying"].control("other_heads").value == pytest.approx(-1)
@@ -245,6 +247,14 @@ def test_the_direct_path_of_every_head_equals_what_the_model_itself_would_write(
         scale = (wrote - wrote.mean(-1, keepdim=True)).square().mean(-1, keepdim=True).add(bridge.cfg.eps).sqrt()
         expected = (bridge.ln_final(wrote) - bridge.ln_final.bias) * scale @ bridge.W_U
         bias = decoder._v[0][1]
-        left, right = ov_factors(decoder, 0, ids)
+        left, right = ov_factors(decoder, 0, embedded, ids)
         read = 0 if bias is None else bias.reshape(2, 8)[head]
         torch.testing.assert_close((left[head] + read) @ right[head], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_token_after_the_first_block_is_that_of_a_pass_behind_the_document_token(bridge):
+    found = after_first_block(bridge, torch.tensor([4, 7]))
+    seen = []
+    hooks = [("blocks.0.hook_resid_post", lambda value, hook: seen.append(value))]
+    bridge.run_with_hooks(torch.tensor([[0, 4, 1], [0, 7, 2]]), fwd_hooks=hooks)
+    torch.testing.assert_close(found, seen[0][:, 1], atol=1e-5, rtol=0)

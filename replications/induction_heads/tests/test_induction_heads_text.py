@@ -150,7 +150,8 @@ def test_norms_of_what_heads_write_leave_out_the_first_position(bridge):
     found = write_norms(Decoder(bridge, 10), tokens)
     seen = {}
     hooks = [
-        (f"blocks.{layer}.attn.hook_z", lambda z, hook, layer=layer: seen.update({layer: z})) for layer in range(3)
+        (f"blocks.{layer}.attn.hook_z", lambda z, hook, layer=layer: seen.update({layer: z.detach()}))
+        for layer in range(3)
     ]
     bridge.run_with_hooks(tokens, fwd_hooks=hooks)
     for layer in range(3):
