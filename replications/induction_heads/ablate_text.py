@@ -1,16 +1,19 @@
 """Step: removes induction heads from models of natural text, with all patterns kept, all along training.
 
 Olsson et al. 2022, argument 3: the pattern-preserving ablation and its effect on the in-context score. Heads are chosen
-at the end of training on repeats of random tokens and removed on held-out text. At most half of the heads of a layer
-count as induction heads, so that as many others are left: random sets of those, in the same layers, are the control.
-Also removed: the previous-token heads, fully and with patterns kept.
+at the end of training on repeats of random tokens (`text_roles.py`) and removed on held-out text. Controls: as many
+other heads of the same layers, random ones and those that write most; the previous-token heads; and in models of one
+layer, which cannot have induction heads, the heads with the highest prefix score.
+
+A model without a head that counts as an induction head loses nothing. That is no failure of the measure: whatever
+far context does there, it does without such heads.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,7 +26,7 @@ from common.toys.settings import Architecture
 from common.toys.transformer import Ablation, Weights, forward, token_losses
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.data import CHOOSING, JUDGING, HeldOut
-from replications.induction_heads.evaluation import SHARE_OF_BEST, losses_on, patterns, scores, without
+from replications.induction_heads.evaluation import losses_on, patterns, without
 from replications.induction_heads.settings import AblateText
 from replications.induction_heads.text_evaluation import (
     Stretches,
@@ -32,9 +35,11 @@ from replications.induction_heads.text_evaluation import (
     stretches_of,
     usual_tokens,
 )
+from replications.induction_heads.text_roles import Heads, groups_of
 
 END = -1  # snapshot
-Heads = Bool[Tensor, "instance layer head"]
+BASE = "one_layer"
+HELD = {"random_heads": "random", "heads_that_write_most": "writers", "previous_token_heads": "previous"}
 
 
 class AblateTextFiles(Files):
@@ -51,52 +56,25 @@ def ablate_text(files: AblateTextFiles, settings: AblateText) -> None:
     held = stretches_of(stored["held_out"].long(), settings.contexts)
     found: dict[str, Metric] = {}
     rows: list[dict[str, object]] = []
+    at_end: dict[str, dict[str, Tensor]] = {}
     for path in files.arms:
         arm = load_arm(path)
         known = usual_tokens(stored["train"].long(), arm.shape.d_vocab)
         choosing, judging = (random_repeats_of(known, arm.text, settings.repeats, seed) for seed in (CHOOSING, JUDGING))
-        groups = groups_of(arm.weights(END), arm.shape, choosing, settings.draws)
+        groups = groups_of(arm.weights(END), arm.shape, choosing, held.long, settings.draws)
         for index, step in enumerate(arm.snapshots_at):
             measured = removals(arm.weights(index), arm.shape, held, groups)
             rows += _rows(path.stem, arm, step, measured)
-        found |= {f"{what}_{path.stem}": metric for what, metric in _summary(measured, groups).items()}
+        at_end[path.stem] = measured
+        heads = groups["induction"].sum((1, 2)).double().tolist()
+        text = "heads counted as induction heads"
+        found[f"n_induction_{path.stem}"] = over_seeds(heads, unit="heads", formula=text)
         found |= {f"{what}_{path.stem}": metric for what, metric in _steering(arm, judging, groups).items()}
+    for name, measured in at_end.items():
+        base = None if name == BASE else at_end.get(BASE)
+        found |= {f"{what}_{name}": metric for what, metric in summary(measured, base).items()}
     write_metrics(files.metrics, found)
     write_table(files.table, rows)
-
-
-def groups_of(weights: Weights, shape: Architecture, chosen_on: HeldOut, draws: int) -> dict[str, Heads]:
-    """Induction heads, previous-token heads, and sets of other heads as many in each layer as there are induction heads
-    (`random_0`, ...) or previous-token heads (`other_first`, those with the lowest score)."""
-    cache: Weights = {}
-    losses_on(weights, chosen_on, shape, cache=cache)
-    found = scores(patterns(cache, shape), chosen_on)
-    induction = strongest(found["prefix"])
-    previous = found["previous"].clone()
-    previous[:, 1:] = 0
-    leading = strongest(previous)
-    generator = torch.Generator().manual_seed(0)
-    groups = {"induction": induction, "previous": leading, "other_first": others(leading, -found["previous"])}
-    for k in range(draws):
-        groups[f"random_{k}"] = others(induction, torch.rand(induction.shape, generator=generator))
-    return groups
-
-
-def strongest(score: Float[Tensor, "instance layer head"]) -> Heads:
-    """Heads with at least half of the best score; in each layer at most half of the heads, the best ones."""
-    enough: Tensor = score >= SHARE_OF_BEST * score.amax((1, 2), keepdim=True)
-    return enough & (_rank(score) < score.shape[-1] // 2)
-
-
-def others(heads: Heads, preference: Float[Tensor, "instance layer head"]) -> Heads:
-    """As many other heads in each layer, those with the highest `preference`."""
-    chosen: Tensor = _rank(preference.masked_fill(heads, -torch.inf)) < heads.sum(-1, keepdim=True)
-    return chosen
-
-
-def _rank(score: Float[Tensor, "instance layer head"]) -> Tensor:
-    """Place of each head in its layer, 0 the highest."""
-    return (-score).argsort(dim=-1, stable=True).argsort(dim=-1, stable=True)
 
 
 def removals(
@@ -121,20 +99,38 @@ def _losses(
             yield name, token_losses(forward(weights, repeated, shape, ablation=without(heads, cache)), repeated)
 
 
-def _summary(measured: dict[str, Tensor], groups: dict[str, Heads]) -> dict[str, Metric]:
-    """Share of the in-context score that goes with the heads, at the end of training."""
-    lost = {name: (1 - value / measured["intact"]).tolist() for name, value in measured.items()}
-    random = torch.tensor([values for name, values in lost.items() if name.startswith("random_")]).mean(0)
-    formula = "1 - in-context score without the heads / in-context score; patterns kept, end of training"
-    return {
-        "lost": over_seeds(
-            lost["induction"], unit="share", formula=formula,
-            controls={"random_heads": random.tolist(), "previous_token_heads": lost["previous"]},
-        ),
-        "n_induction": over_seeds(
-            groups["induction"].sum((1, 2)).double().tolist(), unit="heads", formula="heads counted as induction heads"
-        ),
-    }  # fmt: skip
+def summary(measured: dict[str, Tensor], base: dict[str, Tensor] | None) -> dict[str, Metric]:
+    """What of the in-context score goes with the heads at the end of training, as a share and in nats.
+
+    `base`: scores of models of one layer for the same seeds, where the heads with the highest prefix score are removed.
+    """
+
+    def shares(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {group: 1 - value / scores["intact"] for group, value in scores.items()}
+
+    def nats(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {group: value - scores["intact"] for group, value in scores.items()}
+
+    ways = {
+        "lost": (shares, "share", "1 - in-context score without the heads / in-context score"),
+        "lost_nats": (nats, "nats", "in-context score without the heads - in-context score"),
+    }
+    found = {}
+    for what, (way, unit, formula) in ways.items():
+        own = _pooled(way(measured))
+        effect = own["induction"].tolist()
+        controls = {control: own[group].tolist() for control, group in HELD.items()}
+        if base is not None:
+            controls[BASE] = way(base)["highest"][: len(effect)].tolist()
+        text = f"{formula}; patterns kept, end of training"
+        found[what] = over_seeds(effect, unit=unit, formula=text, controls=controls)
+    return found
+
+
+def _pooled(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same groups, all random sets as one: their mean, seed by seed."""
+    drawn = [value for group, value in values.items() if group.startswith("random_")]
+    return {**values, "random": torch.stack(drawn).mean(0)}
 
 
 def _steering(arm: ArmResult, judging: HeldOut, groups: dict[str, Heads]) -> dict[str, Metric]:

@@ -7,12 +7,10 @@ from matplotlib.figure import Figure
 from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL, Plan, run_plans
 
 SCORES = {"induction": "induction", "previous": "previous token", "duplicate": "duplicate token"}
-GROUPS = {
-    "induction": "induction heads",
-    "induction_others": "controls of the same layers",
-    "previous": "previous-token heads",
-    "previous_others": "controls of the same layers ",
-}
+ROLES = {"induction": "induction heads", "previous": "previous-token heads"}
+OTHERS = {"": "", "_others": "lowest scores", "_random": "random, same layers", "_writers": "write most, same layers"}
+WRITES = {"ov_eigenvalues": "OV eigenvalue score", "copying": "copying, 25 tokens"}
+SOURCES = {"": "embedding", "_after_first_block": "after the first block"}
 
 
 def score_maps(frame: pd.DataFrame) -> Figure:
@@ -29,19 +27,39 @@ def score_maps(frame: pd.DataFrame) -> Figure:
 
 def repeats(frame: pd.DataFrame) -> Figure:
     """Gain and prefix score left, per group, full ablation and patterns kept."""
-    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.6))
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.0), sharey=True)
+    groups = {
+        f"{role}{other}": (label or title, colour)
+        for (role, title), colour in zip(ROLES.items(), PALETTE, strict=False)
+        for other, label in OTHERS.items()
+    }
     for ax, what, label in zip(
         axes, ("gain", "prefix"), ("gain (nats)", "prefix score of induction heads"), strict=True
     ):
-        for i, (group, colour) in enumerate(zip(GROUPS, PALETTE, strict=False)):
+        for i, (group, (_, colour)) in enumerate(groups.items()):
+            alpha = 0.9 if group in ROLES else 0.4
             for shift, (kind, hatch) in zip((-0.2, 0.2), (("full", None), ("pattern-preserving", "////")), strict=True):
                 values = frame[(frame["group"] == group) & (frame["kind"] == kind)][f"{what}_without"]
-                style = {"color": colour, "alpha": 0.75, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
-                ax.bar(i + shift, values.mean(), 0.36, **style)
-                ax.plot([i + shift] * len(values), values, "o", color="0.2", markersize=1.5)
-        ax.axhline(frame[what].mean(), color="0.4", linewidth=1.0)
-        ax.set_xticks(range(len(GROUPS)), [name.replace(" of the", "\nof the") for name in GROUPS.values()], fontsize=6)
-        ax.set_ylabel(f"{label} left")
+                if len(values):
+                    style = {"color": colour, "alpha": alpha, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+                    ax.barh(i + shift, values.mean(), 0.36, **style)
+                    ax.plot(values, [i + shift] * len(values), "o", color="0.2", markersize=1.5)
+        ax.axvline(frame[what].mean(), color="0.4", linewidth=1.0)
+        ax.set_xlabel(f"{label} left")
+    axes[0].set_yticks(range(len(groups)), [label for label, _ in groups.values()])
+    axes[0].invert_yaxis()
+    return figure
+
+
+def writing(frame: pd.DataFrame) -> Figure:
+    """What every head writes, from its weights, against its induction score."""
+    figure, axes = plt.subplots(1, len(WRITES), figsize=(PAGE_WIDTH * 0.8, 2.5))
+    for ax, (score, label) in zip(axes, WRITES.items(), strict=True):
+        ax.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+        for (source, name), colour in zip(SOURCES.items(), PALETTE, strict=False):
+            ax.plot(frame["induction"], frame[score + source], ".", color=colour, markersize=3.5, alpha=0.8, label=name)
+        ax.set(xlabel="induction score", ylabel=label)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -80,8 +98,12 @@ def rises(frame: pd.DataFrame) -> Figure:
     """Rise of the loss on completing tokens against that on all others, one dot per removed set of heads."""
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.5, 3.2))
     kind = frame["heads"].str.split(" ").str[0]
-    labels = {"induction": "induction heads", "random": "random heads, same layers"}
-    for (name, label), colour, marker in zip(labels.items(), PALETTE, "Do", strict=False):
+    labels = {
+        "induction": "induction heads",
+        "random": "random heads, same layers",
+        "writers": "heads that write most, same layers",
+    }
+    for (name, label), colour, marker in zip(labels.items(), PALETTE, "Dos", strict=False):
         one = frame[kind == name]
         axes.plot(one["others"], one["pairs"], marker, color=colour, label=label, markersize=4)
     low, high = min(0.0, frame["others"].min()), max(0.02, frame["others"].max())
@@ -94,6 +116,7 @@ def rises(frame: pd.DataFrame) -> Figure:
 
 PLANS = {
     "scores/score_maps": Plan(score_maps, ("scores.csv",)),
+    "scores/writing": Plan(writing, ("scores.csv",)),
     "scores/fuzzy": Plan(fuzzy, ("fuzzy.csv",)),
     "repeats/repeats": Plan(repeats, ("ablations.csv",)),
     "real_text/windows": Plan(windows, ("windows.csv",)),

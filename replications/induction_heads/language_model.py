@@ -1,4 +1,8 @@
-"""One language model under ablation: forward passes with some heads removed, all patterns recomputed or all kept."""
+"""One language model under ablation: forward passes with some heads removed, all patterns recomputed or all kept.
+
+The first position keeps its heads everywhere. Later tokens rest their attention on it whatever it is (an attention
+sink). Without its own heads that rest would change, which has nothing to do with what the heads carry.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Head = tuple[int, int]
+FIRST = 1  # position from which heads are removed
 
 
 class Pass(NamedTuple):
@@ -32,8 +37,9 @@ def run_pass(
     keep: list[int] | None = None,
     given: dict[int, Tensor] | None = None,
 ) -> Pass:
-    """One forward pass. Heads in `removed` write nothing; patterns of the layers in `keep` are returned; those in
-    `given` replace the model's own, which with the patterns of an intact pass makes the ablation pattern-preserving.
+    """One forward pass. Heads in `removed` write nothing from `FIRST` on; patterns of the layers in `keep` are
+    returned; those in `given` replace the model's own, which with the patterns of an intact pass makes the ablation
+    pattern-preserving.
     """
     kept: dict[int, Tensor] = {}
     hooks: list[tuple[str, Callable[..., Any]]] = []
@@ -53,7 +59,7 @@ def run_pass(
     def removing(heads: list[int]) -> Callable[..., Tensor]:
         def hook(value: Tensor, hook: object) -> Tensor:
             changed = value.clone()
-            changed[:, :, heads] = 0
+            changed[:, FIRST:, heads] = 0
             return changed
 
         return hook
@@ -98,9 +104,24 @@ def losses_from(
             normed = decoder.norm(here, 0, x)
             scores = decoder.scores(decoder.queries(here, normed, at), decoder.keys(here, normed, at))
             z = decoder.mix(masked_softmax(scores, allowed), decoder.values(here, normed))
-            z[:, :, [head for one, head in removed if one == here]] = 0
+            z[:, FIRST:, [head for one, head in removed if one == here]] = 0
             x = x + decoder.write(here, z)
             x = x + decoder.mlp(here, x)
         logits = decoder.bridge.ln_final(x[:, :-1]) @ decoder.bridge.W_U
         flat: Tensor = cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
     return rearrange(flat, "(batch next) -> batch next", batch=len(tokens))
+
+
+def write_norms(decoder: Decoder, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "layer head"]:
+    """Norm of what each head adds to the residual stream, mean over all positions from `FIRST` on."""
+    norms: list[Tensor] = []
+
+    def note(layer: int, z: Tensor) -> Tensor:
+        rows = z[:, FIRST:].flatten(0, 1)
+        gram = decoder.W_O[layer] @ decoder.W_O[layer].mT
+        norms.append(torch.einsum("nhe,hef,nhf->nh", rows, gram, rows).clamp(min=0).sqrt().mean(0))
+        return z
+
+    with torch.no_grad():
+        decoder.forward(tokens, torch.ones_like(tokens, dtype=torch.bool), note)
+    return torch.stack(norms).cpu()

@@ -1,10 +1,10 @@
 """Step: which heads of a language model are induction heads on random repeats, and what is lost without them.
 
 Olsson et al. 2022, section on large models, arguments 3 and 4, and appendix. Heads are chosen on sequences of their
-own. Controls are, in the same layers and as many, the heads with the lowest score of that kind. The induction score is
-prefix matching minus its positional share. On other sequences, one draw per seed: the scores of the chosen heads;
-`fuzzy`, the same where the second copy has the same words capitalised; and `ablations`, the gain and the prefix score
-without the heads, patterns recomputed or kept, as for the trained arms.
+own, and so are the controls (`model_heads.py`). The induction score is prefix matching minus its positional share. On
+other sequences, one draw per seed: the scores of the chosen heads; `fuzzy`, the same where the second copy has the same
+words capitalised; and `ablations`, the gain and the prefix score without the heads, patterns recomputed or kept, as for
+the trained arms. What the heads write is read from weights (`model_weights.py`).
 
 Gain: mean loss of undetermined tokens minus mean loss of tokens that the first copy determines. Prefix score: mean of
 all induction heads. Deviation: heads are set to zero, not to their mean.
@@ -24,6 +24,7 @@ from common.core.statistics import over_clusters, over_seeds
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_model, load_tokenizer
+from common.interp.decoder import Decoder
 from common.interp.head_scores import (
     attention_to,
     duplicate_token,
@@ -33,9 +34,12 @@ from common.interp.head_scores import (
     previous_token,
     successors,
 )
-from replications.induction_heads.language_model import Head, Pass, run_pass
+from replications.induction_heads.language_model import Head, Pass, run_pass, write_norms
+from replications.induction_heads.model_heads import Roles, choose
+from replications.induction_heads.model_weights import writing_scores
 from replications.induction_heads.repeats import (
     CHOOSING,
+    FIRST_PLAIN_TOKEN,
     RandomRepeats,
     fuzzy_repeats,
     random_repeats,
@@ -47,21 +51,20 @@ from replications.induction_heads.settings import Repeats
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-SHARE_OF_BEST = 0.5  # a head has a role if its score is at least this share of the best head's
 INTACT = "intact"
 KINDS = {"full": "full", "kept": "pattern-preserving"}  # of ablation
 CONTROLS = {"induction": "unrepeated", "duplicate": "unrepeated", "fuzzy": "unrepeated", "previous": "two_back"}
+OTHERS = {"lowest_scoring_heads": "others", "random_heads": "random", "heads_that_write_most": "writers"}
 ABLATION_CONTROLS = {  # with all patterns kept no prefix score can change: no control there
-    "gain_lost_induction_full": {"lowest_scoring_heads": "induction_others_full"},
-    "gain_lost_induction_kept": {
-        "lowest_scoring_heads": "induction_others_kept",
-        "previous_token_heads": "previous_kept",
-    },
-    "gain_lost_previous_full": {"lowest_scoring_heads": "previous_others_full", "patterns_kept": "previous_kept"},
-    "prefix_lost_previous_full": {"lowest_scoring_heads": "previous_others_full"},
+    f"{what}_lost_{role}_{kind}": {control: f"{role}_{group}_{kind}" for control, group in OTHERS.items()} | more
+    for what, role, kind, more in (
+        ("gain", "induction", "full", {}),
+        ("gain", "induction", "kept", {"previous_token_heads": "previous_kept"}),
+        ("gain", "previous", "full", {"patterns_kept": "previous_kept"}),
+        ("prefix", "previous", "full", {}),
+    )
 }
 Patterns = Float[Tensor, "layer batch head query key"]
-Roles = dict[str, list[Head]]
 Values = dict[str, list[float]]  # one per seed
 Readings = dict[str, list[dict[str, np.ndarray]]]  # per removal one entry a seed: gain and prefix score by sequence
 Rows = list[dict[str, object]]
@@ -91,12 +94,15 @@ def measure_model(files: MeasureModelFiles, settings: Repeats, run: RunInfo) -> 
 
     choosing = random_repeats(settings, d_vocab, CHOOSING).tokens
     score = score_heads(_stacked(intact_pass(choosing)), choosing)
-    chosen = choose(score)
+    decoder = Decoder(bridge, settings.length)
+    chosen = choose(score, write_norms(decoder, choosing.to(run.device)))
     write_json(files.roles, {name: [list(head) for head in heads] for name, heads in chosen.items()})
     n_heads = score["prefix"].shape[1]
     every_head = [(layer, head) for layer in layers for head in range(n_heads)]
+    writing = writing_scores(decoder, torch.arange(FIRST_PLAIN_TOKEN, d_vocab))
+    shown = score | {name: values.mean(0) for name, values in writing.items()}
     columns = [
-        {"layer": layer, "head": head} | {name: float(values[layer, head]) for name, values in score.items()}
+        {"layer": layer, "head": head} | {name: float(values[layer, head]) for name, values in shown.items()}
         for layer, head in every_head
     ]
     write_table(files.heads, columns)
@@ -123,7 +129,7 @@ def measure_model(files: MeasureModelFiles, settings: Repeats, run: RunInfo) -> 
         ablation_rows += [{"seed": seed} | row for row in _ablate(readings, bridge, chosen, drawn, intact)]
     write_table(files.fuzzy, fuzzy_rows)
     write_table(files.ablations, ablation_rows)
-    write_metrics(files.scores, _score_metrics(scores))
+    write_metrics(files.scores, _score_metrics(scores) | writing_metrics(writing, chosen["induction"]))
     write_metrics(files.repeats, _ablation_metrics(readings))
 
 
@@ -167,6 +173,24 @@ def _score_metrics(values: Values) -> dict[str, Metric]:
     }
 
 
+def writing_metrics(writing: dict[str, Float[Tensor, "sample layer head"]], leading: list[Head]) -> dict[str, Metric]:
+    """Scores of what the induction heads write, mean over heads, against the other heads of their layers; intervals
+    over samples of tokens. Their layers must have other heads."""
+    among = sorted({layer for layer, _ in leading})
+    found = {}
+    for name, values in writing.items():
+        inside = torch.zeros(values.shape[1:], dtype=torch.bool)
+        inside[tuple(zip(*leading, strict=True))] = True
+        outside = torch.zeros_like(inside)
+        outside[among] = ~inside[among]
+        own, rest = (values[:, which].mean(1).numpy() for which in (inside, outside))
+        found[name] = over_clusters(
+            own, np.arange(len(own)), unit="1", cluster="samples of tokens", controls={"other_heads": rest},
+            formula=f"{name} of the induction heads on samples of tokens, mean over heads",
+        )  # fmt: skip
+    return found
+
+
 def _ablate(readings: Readings, bridge: "TransformerBridge", chosen: Roles, drawn: RandomRepeats, intact: Pass) -> Rows:
     """Adds gain and prefix score of one draw, intact and without each group; one row per group and kind of ablation."""
     tokens = drawn.tokens.to(intact.losses.device)
@@ -183,16 +207,22 @@ def _ablate(readings: Readings, bridge: "TransformerBridge", chosen: Roles, draw
 
     whole = read(intact)
     readings.setdefault(INTACT, []).append(whole)
-    rows: Rows = []
+    found: dict[tuple[str, str, int], list[dict[str, np.ndarray]]] = {}
     for group, heads in chosen.items():
-        for kind, label in KINDS.items():
+        for kind in KINDS:
             given = intact.patterns if kind == "kept" else None
+            if given and group.startswith("previous_"):  # no metric asks
+                continue
             now = read(run_pass(bridge, tokens, removed=heads, keep=keep, given=given))
-            readings.setdefault(f"{group}_{kind}", []).append(now)
-            row: dict[str, object] = {"group": group, "kind": label, "heads": len(heads)}
-            for what in whole:
-                row |= {what: whole[what].mean(), f"{what}_without": now[what].mean()}
-            rows.append(row)
+            found.setdefault((group.rstrip("_0123456789"), kind, len(heads)), []).append(now)
+    rows: Rows = []
+    for (group, kind, count), each in found.items():
+        mean = {what: np.mean([one[what] for one in each], 0) for what in whole}  # over random sets
+        readings.setdefault(f"{group}_{kind}", []).append(mean)
+        row: dict[str, object] = {"group": group, "kind": KINDS[kind], "heads": count}
+        for what in whole:
+            row |= {what: whole[what].mean(), f"{what}_without": mean[what].mean()}
+        rows.append(row)
     return rows
 
 
@@ -220,38 +250,6 @@ def _ablation_metrics(readings: Readings) -> dict[str, Metric]:
                 groups=seeds,
                 controls={control: (intact - left[other], intact) for control, other in others.items()},
             )
-    return found
-
-
-def choose(score: dict[str, Float[Tensor, "layer head"]]) -> dict[str, list[tuple[int, int]]]:
-    """Induction heads; previous-token heads below the first of them; and for both, in the same layers and as many, the
-    heads with the lowest score of that kind."""
-    induction, previous = score["induction"], score["previous"].clone()
-    leading = _above(induction)
-    previous[min(layer for layer, _ in leading) :] = 0
-    steering = _above(previous)
-    taken = {*leading, *steering}
-    return {
-        "induction": leading,
-        "previous": steering,
-        "induction_others": _lowest(induction, leading, taken),
-        "previous_others": _lowest(score["previous"], steering, taken),
-    }
-
-
-def _above(score: Float[Tensor, "layer head"]) -> list[tuple[int, int]]:
-    return [(layer, head) for layer, head in (score >= SHARE_OF_BEST * score.max()).nonzero().tolist()]
-
-
-def _lowest(
-    score: Float[Tensor, "layer head"], heads: list[tuple[int, int]], taken: set[tuple[int, int]]
-) -> list[tuple[int, int]]:
-    """In every layer of `heads`, as many untaken heads with the lowest score, as far as the layer has them."""
-    found: list[tuple[int, int]] = []
-    for layer in sorted({layer for layer, _ in heads}):
-        count = sum(one == layer for one, _ in heads)
-        free = [head for head in score[layer].argsort().tolist() if (layer, head) not in taken]
-        found += [(layer, head) for head in free[:count]]
     return found
 
 

@@ -17,11 +17,12 @@ from common.core.tables import write_table
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.curves import LAST, bump, convex_hull, first_crossing, principal_components
 from replications.induction_heads.settings import MeasureText
+from replications.induction_heads.text_roles import LEAST_SCORE
 
 Seeds = Float[np.ndarray, " seed"]
 Curves = Float[np.ndarray, "seed step"]
 BASE, PLAIN, SMEARED = "one_layer", "two_layers", "two_layers_smeared"
-LEAST_GAIN, LEAST_SCORE = 0.02, 0.05  # nats, share: what ends below has no time at which it is half way up
+LEAST_GAIN = 0.02  # nats: what ends below it, or below the least score, has no time at which it is half way up
 NEVER = 1.0  # what counts as the distance of two times of which one never comes
 WINDOW = 0.25  # of training, as long as the window of the paper's figures
 HEAD_SCORES = ("prefix", "previous", "copying")
@@ -114,6 +115,17 @@ def apart(times: Seeds, others: Seeds, last: float) -> list[float]:
     return [float(value) for value in found]
 
 
+def apart_from_others(times: Seeds, others: Seeds, last: float) -> list[float]:
+    """The same with the other times of the other seeds, mean over those that have changed.
+
+    Where no pair of changed times exists it is `NEVER`. Seeds that have not changed would only push it away from 0, so
+    they are left out.
+    """
+    rest = ~np.eye(len(times), dtype=bool) & (others < last)
+    distances = np.array([apart(np.full_like(others, one), others, last) for one in times])
+    return [float(one[kept].mean()) if kept.any() else NEVER for one, kept in zip(distances, rest, strict=True)]
+
+
 def _compared(values: Seeds, unit: str, formula: str, controls: dict[str, Seeds] | None = None) -> Metric:
     listed = {name: others[: len(values)].tolist() for name, others in (controls or {}).items()}
     return over_seeds(values.tolist(), unit=unit, formula=formula, controls=listed)
@@ -169,6 +181,7 @@ def _summary(name: str, arm: ArmResult, base: ArmResult, settings: MeasureText) 
             controls={
                 "loss": apart(loss_half_times(steps, losses, settings.warmup), at, steps[-1]),
                 "previous_token_heads": apart(half_times(steps, previous, LEAST_SCORE), at, steps[-1]),
+                "other_seeds": apart_from_others(heads_at, at, steps[-1]),
             },
         ),
     }  # fmt: skip

@@ -19,12 +19,12 @@ from common.core.step import Files, run_step
 from common.core.tables import write_table
 from common.interp.head_scores import HeadWeights, composition, eigenvalue_score, random_heads
 from common.toys.transformer import Weights
-from replications.induction_heads.ablate_text import strongest
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.data import CHOOSING
 from replications.induction_heads.evaluation import embedding, head_weights, losses_on, patterns, scores
 from replications.induction_heads.settings import TextHeads
 from replications.induction_heads.text_evaluation import random_repeats_of, sampled_copying, usual_tokens
+from replications.induction_heads.text_roles import strongest
 
 START, END = 0, -1  # snapshots
 DRAWS, QUANTILE = 400, 0.99

@@ -1,7 +1,10 @@
 # Induction heads: the language models of the run, included by rules.smk, which has the names used here.
 MODEL = "<results>/{model}"
 MODEL_FIGURES = {
-    "Language model": {"scores": ["score_maps", "fuzzy"], "repeats": ["repeats"]},
+    "Language model": {
+        "scores": ["score_maps", "writing", "fuzzy"],
+        "repeats": ["repeats"],
+    },
 }
 
 

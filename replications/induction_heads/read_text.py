@@ -8,8 +8,8 @@ induction heads and not for random heads of the same layers. A ratio means nothi
 the rise of the other tokens counts as at least `floor` nats: heads that matter for nothing get a ratio near zero.
 
 Heads come from `measure_model.py` (random tokens, no text). Calibration seeds read another split of the corpus than
-scoring seeds: other packages altogether. Each random set of heads is measured on one document in `shared`, in turn, so
-that every document meets several sets; the sets' ratios are their own null distribution, noise included.
+scoring seeds: other packages altogether. Controls, measured on the same documents: random sets of as many other heads
+of the same layers, pooled and each by itself, and those other heads that write most.
 """
 
 from pathlib import Path
@@ -29,7 +29,8 @@ from common.core.tables import write_table
 from common.data.corpora import Split, judging_split, read_corpus
 from common.data.models import encode, load_model, load_tokenizer
 from common.interp.decoder import Decoder
-from replications.induction_heads.language_model import Head, losses_from, residual_before, run_pass
+from replications.induction_heads.language_model import Head, losses_from, residual_before, run_pass, write_norms
+from replications.induction_heads.model_heads import matched, random_set
 from replications.induction_heads.repeats import completes_a_pair
 from replications.induction_heads.settings import RealText
 
@@ -74,9 +75,10 @@ def read_text(files: ReadTextFiles, settings: RealText, run: RunInfo) -> None:
     first = min(layer for layer, _ in heads)
     entering = torch.cat([residual_before(bridge, first, part) for part in torch.split(tokens, BATCH)])
 
-    def losses(removed: list[Head], rows: Tensor) -> Float[np.ndarray, "document next"]:
+    def losses(removed: list[Head]) -> Float[np.ndarray, "document next"]:
         parts = [
-            losses_from(decoder, first, entering[part], tokens[part], removed) for part in torch.split(rows, BATCH)
+            losses_from(decoder, first, residual, part, removed)
+            for residual, part in zip(torch.split(entering, BATCH), torch.split(tokens, BATCH), strict=True)
         ]
         return torch.cat(parts).double().cpu().numpy()
 
@@ -84,8 +86,7 @@ def read_text(files: ReadTextFiles, settings: RealText, run: RunInfo) -> None:
         parts = [run_pass(bridge, part).losses for part in torch.split(sequences, BATCH)]
         return torch.cat(parts).double().cpu().numpy()
 
-    everything = torch.arange(len(tokens), device=run.device)
-    intact, without = losses([], everything), losses(heads, everything)
+    intact, without = losses([]), losses(heads)
     start = settings.late[0] - settings.near
     near = torch.cat([tokens[:, :1], tokens[:, start:]], 1)
     foreign = torch.cat([tokens.roll(1, 0)[:, :start], tokens[:, start:]], 1)
@@ -94,19 +95,21 @@ def read_text(files: ReadTextFiles, settings: RealText, run: RunInfo) -> None:
         settings, intact, without, near=losses_of(near)[:, -late:], foreign=losses_of(foreign)[:, -late:]
     )
     completing = completes_a_pair(tokens).cpu().numpy()
-    change = without - intact
-    effect = summed(change, completing)
-    rng = np.random.default_rng(0)
-    null: list[tuple[Rises, np.ndarray]] = []
-    for k in track(range(settings.draws), "random heads"):
-        rows = everything[k % settings.shared :: settings.shared]
-        drawn = losses(random_set(heads, decoder.n_heads, rng), rows)
-        own = rows.cpu().numpy()
-        null.append((summed(drawn - intact[own], completing[own]), own))
-    found |= rises_metrics(effect, null, settings.floor)
+
+    def rises(removed: Float[np.ndarray, "document next"]) -> Rises:
+        return summed(removed - intact, completing)
+
+    effect, rng, taken = rises(without), np.random.default_rng(0), set(heads)
+    norms = torch.stack([write_norms(decoder, part) for part in torch.split(tokens, BATCH)]).mean(0)
+    writers = rises(losses(matched(heads, norms, taken)))
+    null = [
+        rises(losses(random_set(heads, decoder.n_heads, rng, taken)))
+        for _ in track(range(settings.draws), "random heads")
+    ]
+    found |= rises_metrics(effect, null, writers, settings.floor)
     write_metrics(files.metrics, found)
     write_table(files.windows, _by_position({"intact": intact, "without induction heads": without}))
-    named = [("induction", effect), *((f"random {k}", one) for k, (one, _) in enumerate(null))]
+    named = [("induction", effect), ("writers", writers), *((f"random {k}", one) for k, one in enumerate(null))]
     write_table(files.rises, [{"heads": name} | _means(one) for name, one in named])
 
 
@@ -125,16 +128,6 @@ def documents(folder: Path, split: Split, model: Path, text: RealText, seed: int
         f"only {len(rows)} of the {text.documents} documents have {length} tokens; lower 'documents' or the late "
         "window in replications/induction_heads/config.yaml"
     )
-
-
-def random_set(heads: list[Head], n_heads: int, rng: np.random.Generator) -> list[Head]:
-    """In every layer of `heads` as many others, at random, as far as the layer has them."""
-    found: list[Head] = []
-    for layer in sorted({layer for layer, _ in heads}):
-        free = [head for head in range(n_heads) if (layer, head) not in heads]
-        count = min(len(free), sum(one == layer for one, _ in heads))
-        found += [(layer, int(head)) for head in rng.choice(free, count, replace=False)]
-    return found
 
 
 def summed(change: Float[np.ndarray, "document next"], completing: Shaped[np.ndarray, "document next"]) -> Rises:
@@ -189,17 +182,15 @@ def windows_metrics(
     }
 
 
-def rises_metrics(effect: Rises, null: list[tuple[Rises, np.ndarray]], floor: float) -> dict[str, Metric]:
+def rises_metrics(effect: Rises, null: list[Rises], writers: Rises, floor: float) -> dict[str, Metric]:
     """Rises and their ratio, with bootstrap intervals over documents.
 
-    Controls: all random sets pooled, document by document; and the null distribution of single sets.
+    Controls: all random sets pooled, and the heads that write most, both paired by document; and the null distribution
+    of single random sets.
     """
     clusters = np.arange(len(effect.pairs))
-    pooled = [np.zeros(len(clusters)) for _ in Rises._fields]
-    for one, own in null:
-        for total, part in zip(pooled, one, strict=True):
-            total[own] += part
-    random = Rises(*pooled)
+    pooled = Rises(*(np.sum(parts, 0) for parts in zip(*null, strict=True)))
+    paired = {"random_heads": pooled, "heads_that_write_most": writers}
     found = {
         f"rise_{kind}": over_clusters(
             getattr(effect, kind),
@@ -208,23 +199,25 @@ def rises_metrics(effect: Rises, null: list[tuple[Rises, np.ndarray]], floor: fl
             formula=f"rise of the loss without induction heads, mean over {text}",
             cluster=CLUSTER,
             denominators=getattr(effect, f"n_{kind}"),
-            controls={"random_heads": (getattr(random, kind), getattr(random, f"n_{kind}"))},
+            controls={name: (getattr(one, kind), getattr(one, f"n_{kind}")) for name, one in paired.items()},
         )
         for kind, text in (("pairs", "tokens that complete an earlier pair"), ("others", "all other tokens"))
     }
     chosen = np.random.default_rng(0).integers(0, len(clusters), size=(BOOTSTRAP_DRAWS, len(clusters)))
-    ours, theirs = ratio(effect, floor, chosen), ratio(random, floor, chosen)
 
     def estimate(value: float, draws: np.ndarray) -> Metric:
         text = f"mean rise on completing tokens over mean rise on others, the latter at least {floor} nats"
         documents = Uncertainty(unit=CLUSTER, count=len(clusters))
         return from_draws(value, draws, n=len(clusters), unit="1", formula=text, uncertainty=documents)
 
-    value, control = float(ratio(effect, floor)), float(ratio(random, floor))
-    gap = estimate(value - control, ours - theirs)
-    paired = with_control(estimate(value, ours), "random_heads", estimate(control, theirs), gap)
-    each = np.array([float(ratio(one, floor)) for one, _ in null])
-    return found | {"ratio": against_null(paired, each, name="random_sets", formula="one random set of heads")}
+    value, draws = float(ratio(effect, floor)), ratio(effect, floor, chosen)
+    metric = estimate(value, draws)
+    for name, one in paired.items():
+        control, others = float(ratio(one, floor)), ratio(one, floor, chosen)
+        gap = estimate(value - control, draws - others)
+        metric = with_control(metric, name, estimate(control, others), gap)
+    each = np.array([float(ratio(one, floor)) for one in null])
+    return found | {"ratio": against_null(metric, each, name="random_sets", formula="one random set of heads")}
 
 
 def _by_position(losses: dict[str, np.ndarray]) -> list[dict[str, object]]:

@@ -241,9 +241,6 @@ class RealText(Strict):
     late: Annotated[list[int], Field(min_length=2, max_length=2)] = Field(description="first and last late token")
     near: Annotated[int, Field(ge=1)] = Field(description="tokens before the late window that a short context keeps")
     draws: Annotated[int, Field(ge=20)] = Field(description="random sets of heads of the same layers")
-    shared: Annotated[int, Field(ge=1)] = Field(
-        description="a random set is measured on one document in so many, in turn"
-    )
     floor: Annotated[float, Field(gt=0)] = Field(description="nats below which a rise of the loss counts as none")
 
 

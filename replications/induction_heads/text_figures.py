@@ -24,7 +24,9 @@ WEIGHTS = {
 GROUPS = {
     "intact": ("intact", "0.3"),
     "random": ("without random heads of the same layers", PALETTE[0]),
+    "writers": ("without heads of the same layers that write most", PALETTE[3]),
     "previous": ("without previous-token heads", PALETTE[2]),
+    "highest": ("without heads of highest prefix score, however low", PALETTE[4]),
     "induction": ("without induction heads", PALETTE[1]),
 }
 

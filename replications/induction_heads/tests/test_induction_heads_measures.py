@@ -1,10 +1,13 @@
 """The steps of the induction-heads replication on planted and tiny models."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from common.core.metrics import read_metrics
 from common.core.step import RunInfo
+from common.interp.decoder import Decoder
 from common.toys.settings import Optimisation
 from common.toys.training import Trained
 from common.toys.transformer import initial_weights
@@ -14,8 +17,10 @@ from replications.induction_heads.evaluation import gain, losses_on, lowest, rol
 from replications.induction_heads.language_model import run_pass
 from replications.induction_heads.measure_ablations import MeasureAblationsFiles, measure_ablations
 from replications.induction_heads.measure_heads import MeasureHeadsFiles, measure_heads
-from replications.induction_heads.measure_model import choose
+from replications.induction_heads.measure_model import writing_metrics
 from replications.induction_heads.measure_phase_change import MeasurePhaseChangeFiles, measure_phase_change
+from replications.induction_heads.model_heads import DRAWS, choose
+from replications.induction_heads.model_weights import after_first_block, ov_factors, writing_scores
 from replications.induction_heads.settings import (
     Arm,
     HeldOutSize,
@@ -170,11 +175,18 @@ def test_head_choice_of_a_language_model():
     score = {name: torch.zeros(4, 5) for name in ("induction", "previous", "duplicate")}
     score["induction"][2, 1], score["induction"][3, 4], score["induction"][3, 0] = 0.9, 0.5, 0.3
     score["previous"][0, 3], score["previous"][3, 2] = 0.8, 0.95  # the second lies above the first induction head
-    found = choose(score)
+    writes = torch.arange(5.0).expand(4, 5)
+    found = choose(score, writes)
     assert found["induction"] == [(2, 1), (3, 4)]
     assert found["previous"] == [(0, 3)]
     assert [layer for layer, _ in found["induction_others"]] == [2, 3]
-    assert not set(found["induction_others"]) & {(2, 1), (3, 4)}
+    assert found["induction_writers"] == [(2, 4), (3, 3)]  # (3, 4) is an induction head
+    assert found["previous_writers"] == [(0, 4)]
+    taken = {(2, 1), (3, 4), (0, 3)}
+    for role, layers in (("induction", [2, 3]), ("previous", [0])):
+        for other in ("others", "writers", *(f"random_{k}" for k in range(DRAWS))):
+            assert [layer for layer, _ in found[f"{role}_{other}"]] == layers
+            assert not set(found[f"{role}_{other}"]) & taken
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +208,53 @@ def test_ablation_of_a_language_model(bridge):
     assert torch.equal(kept.patterns[1], intact.patterns[1])
     assert not torch.allclose(full.patterns[1], intact.patterns[1], atol=1e-6)
     assert not torch.allclose(full.losses, kept.losses, atol=1e-6)
+
+
+def test_writing_scores_see_a_head_that_copies(bridge, monkeypatch):
+    """One head's OV circuit is made the inverse of embedding and unembedding, another's its opposite."""
+    module = "replications.induction_heads.model_weights"
+    monkeypatch.setattr(f"{module}.SAMPLES", 2)
+    monkeypatch.setattr(f"{module}.PART", 4)
+    monkeypatch.setattr(f"{module}.final_read", lambda bridge: torch.eye(11, 16).T)
+    decoder, read = Decoder(bridge, 10), torch.eye(16)[:, :8]
+    decoder.bridge = SimpleNamespace(W_E=torch.eye(11, 16))
+    monkeypatch.setattr(f"{module}.after_first_block", lambda bridge, ids: -torch.eye(11, 16)[ids])
+    decoder.W_V = [read.expand(2, 16, 8), *decoder.W_V[1:]]
+    decoder.W_O = [torch.stack([read.T, -read.T]), *decoder.W_O[1:]]
+    left, right = ov_factors(decoder, 0, torch.eye(11, 16)[:8], torch.arange(8))
+    assert (left[0] @ right[0]).argmax(-1).tolist() == list(range(8))
+    found = writing_scores(decoder, torch.arange(8))
+    assert found["copying"].shape == found["ov_eigenvalues"].shape == (2, 2, 2)
+    assert float(found["ov_eigenvalues"][:, 0, 0].min()) > 0.9
+    assert float(found["ov_eigenvalues"][:, 0, 1].max()) < -0.9
+    assert float(found["copying"][:, 0, 0].min()) > 0.9
+    assert float(found["copying"][:, 0, 1].max()) == pytest.approx(-1)
+    assert float(found["copying_after_first_block"][:, 0, 1].min()) > 0.9  # two signs cancel
+    metrics = writing_metrics(found, [(0, 0)])
+    assert metrics["copying"].value > 0.9
+    assert metrics["copying"].control("other_heads").value == pytest.approx(-1)
+
+
+def test_the_direct_path_of_every_head_equals_what_the_model_itself_would_write(bridge):
+    """Layer 0 attends to the token itself: its heads' shares of the logits, up to the scale of the final norm."""
+    decoder, ids = Decoder(bridge, 10), torch.arange(11)
+    embedded = bridge.W_E[ids]
+    z = decoder.values(0, decoder.norm(0, 0, embedded))
+    for head in range(2):
+        alone = torch.zeros_like(z)
+        alone[:, head] = z[:, head]
+        wrote = decoder.write(0, alone) - decoder.output_bias(0)
+        scale = (wrote - wrote.mean(-1, keepdim=True)).square().mean(-1, keepdim=True).add(bridge.cfg.eps).sqrt()
+        expected = (bridge.ln_final(wrote) - bridge.ln_final.bias) * scale @ bridge.W_U
+        bias = decoder._v[0][1]
+        left, right = ov_factors(decoder, 0, embedded, ids)
+        read = 0 if bias is None else bias.reshape(2, 8)[head]
+        torch.testing.assert_close((left[head] + read) @ right[head], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_token_after_the_first_block_is_that_of_a_pass_behind_the_document_token(bridge):
+    found = after_first_block(bridge, torch.tensor([4, 7]))
+    seen = []
+    hooks = [("blocks.0.hook_resid_post", lambda value, hook: seen.append(value))]
+    bridge.run_with_hooks(torch.tensor([[0, 4, 1], [0, 7, 2]]), fwd_hooks=hooks)
+    torch.testing.assert_close(found, seen[0][:, 1], atol=1e-5, rtol=0)

@@ -8,11 +8,11 @@ from safetensors.torch import save_file
 from common.core.metrics import read_metrics
 from common.toys.settings import Architecture
 from common.toys.training import Trained
-from common.toys.transformer import initial_weights
-from replications.induction_heads.ablate_text import AblateTextFiles, ablate_text, groups_of, others, strongest
+from common.toys.transformer import forward, initial_weights
+from replications.induction_heads.ablate_text import AblateTextFiles, ablate_text, summary
 from replications.induction_heads.arm import ArmResult, save_arm
 from replications.induction_heads.data import one_shot
-from replications.induction_heads.measure_text import apart, half_times, share_in_window
+from replications.induction_heads.measure_text import apart, apart_from_others, half_times, share_in_window
 from replications.induction_heads.settings import AblateText, Contexts, Text
 from replications.induction_heads.text_evaluation import (
     in_context_score,
@@ -21,6 +21,7 @@ from replications.induction_heads.text_evaluation import (
     stretches_of,
     usual_tokens,
 )
+from replications.induction_heads.text_roles import LEAST_SCORE, groups_of, others, strongest, write_norms
 from replications.induction_heads.train_text import sinusoids
 from tests.common.test_head_scores import LENGTH, VOCAB, hand_built
 
@@ -62,6 +63,18 @@ def test_half_times_and_windows_of_planted_curves():
     )
 
 
+def test_times_of_other_seeds_are_paired_by_a_literal_loop():
+    heads, gains, last = np.array([20.0, 50.0, 80.0, 100.0]), np.array([22.0, 50.0, 100.0, 90.0]), 100.0
+    expected = []
+    for i in range(4):
+        pairs = [abs(np.log(heads[i] / gains[j])) for j in range(4) if j != i and gains[j] < last]
+        expected.append(sum(pairs) / len(pairs) if heads[i] < last else 1.0)  # seed 3 has no heads, seed 2 no gain
+    assert apart_from_others(heads, gains, last) == pytest.approx(expected)
+    assert apart_from_others(np.array([20.0, 50.0]), np.array([20.0, last]), last) == pytest.approx([1.0, np.log(2.5)])
+    same = np.full(4, 40.0)  # all seeds change at one step: pairing within seeds is no better
+    assert apart_from_others(same, same, last) == apart(same, same, last)
+
+
 def test_random_sets_have_as_many_other_heads_in_each_layer():
     score = torch.rand(3, 2, 6, generator=torch.Generator().manual_seed(0))
     heads = strongest(score)
@@ -70,6 +83,22 @@ def test_random_sets_have_as_many_other_heads_in_each_layer():
     rest = others(heads, torch.rand(score.shape, generator=torch.Generator().manual_seed(1)))
     assert not bool((rest & heads).any())
     assert torch.equal(rest.sum(-1), heads.sum(-1))
+
+
+def test_write_norms_equal_a_literal_loop():
+    shape = Architecture(
+        n_layers=2, keys="plain", positions="shortformer", mlp="none", d_model=16, n_heads=2, d_head=8, d_vocab=20,
+        n_ctx=6,
+    )  # fmt: skip
+    weights, text = initial_weights(shape, [0, 1]), torch.arange(12).reshape(2, 6)
+    found, cache = write_norms(weights, shape, text), {}
+    forward(weights, text.expand(2, -1, -1), shape, cache=cache)
+    for k in range(2):
+        for layer in range(2):
+            for head in range(2):
+                z, W_O = cache[f"blocks.{layer}.attn.hook_z"][k], weights[f"blocks.{layer}.attn.W_O"][k, head]
+                each = [float((z[b, t, head] @ W_O).norm()) for b in range(2) for t in range(1, 6)]
+                assert float(found[k, layer, head]) == pytest.approx(sum(each) / len(each), rel=1e-4)
 
 
 def test_positions_start_as_sinusoids_that_a_rotation_shifts():
@@ -113,16 +142,61 @@ def test_removing_the_heads_of_a_hand_built_circuit_removes_its_score(tmp_path):
     stream = torch.arange(VOCAB).repeat(50)
     save_file({"train": stream.int(), "held_out": tokens.int()}, tmp_path / "tokens.safetensors")
     late = LENGTH - block
+    base = shape.model_copy(update={"n_layers": 1})
+    first = {name: value[None] for name, value in initial_weights(base, [0, 1]).items()}
+    save_arm(
+        tmp_path / "one_layer.safetensors",
+        ArmResult(base, text, [0, 1], [0], [0], Trained(first, torch.zeros(1, 2), {})),
+    )
     files = AblateTextFiles(
-        arms=[tmp_path / "two_layers.safetensors"], tokens=tmp_path / "tokens.safetensors",
-        metrics=tmp_path / "metrics.json", table=tmp_path / "ablations.csv",
+        arms=[tmp_path / f"{name}.safetensors" for name in ("two_layers", "one_layer")],
+        tokens=tmp_path / "tokens.safetensors", metrics=tmp_path / "metrics.json", table=tmp_path / "ablations.csv",
     )  # fmt: skip
     settings = AblateText(contexts=Contexts(late=late, early=1, width=block - 1), repeats=16, draws=2)
-    groups = groups_of(weights, shape, one_shot(text, 16, 1), 2)
+    groups = groups_of(weights, shape, one_shot(text, 16, 1), tokens, 2)
     assert groups["induction"][0].tolist() == [[False, False], [True, False]]
     assert groups["random_0"][0].tolist() == [[False, False], [False, True]]
+    assert torch.equal(groups["writers"], groups["random_0"])  # one other head is left in the layer
     ablate_text(files, settings)
-    found = read_metrics(files.metrics)["lost_two_layers"]
+    metrics = read_metrics(files.metrics)
+    found = metrics["lost_two_layers"]
     assert found.value > 0.8
+    assert found.control("heads_that_write_most").value == pytest.approx(0, abs=1e-6)
+    assert metrics["lost_one_layer"].controls
+    assert "one_layer" not in [control.name for control in metrics["lost_one_layer"].controls]
+    in_nats = metrics["lost_nats_two_layers"]
+    assert in_nats.value > 1
+    assert in_nats.control("one_layer").value < 0.5 * in_nats.value
     assert found.control("random_heads").value == pytest.approx(0, abs=1e-6)
     assert found.control("previous_token_heads").value < 0.1
+
+
+def test_a_head_below_the_least_score_is_no_induction_head_but_is_removed_as_the_highest():
+    shape = Architecture(
+        n_layers=1, keys="plain", positions="shortformer", mlp="none", d_model=16, n_heads=4, d_head=8, d_vocab=200,
+        n_ctx=120,
+    )  # fmt: skip
+    weights = initial_weights(shape, [0, 1])
+    weights["blocks.0.attn.W_Q"].zero_()  # even attention
+    text = Text(length=120, d_vocab=200, shortest=4, longest=60, shortest_block=8, longest_block=20)
+    once = one_shot(text, 8, 0)
+    groups = groups_of(weights, shape, once, once.tokens, 2)
+    assert LEAST_SCORE > 1 / 120
+    for name in ("induction", "random_0", "writers"):
+        assert not bool(groups[name].any())
+    assert groups["highest"].sum((1, 2)).tolist() == [2, 2]
+
+
+def test_what_one_layer_loses_is_a_control_in_shares_and_in_nats():
+    def scores(intact, induction, highest, random):
+        groups = {"intact": intact, "induction": induction, "highest": highest, "previous": intact, "writers": intact}
+        return {name: torch.tensor(one) for name, one in (groups | {"random_0": random, "random_1": intact}).items()}
+
+    two = scores([-0.2, -0.4], [-0.02, -0.1], [-0.02, -0.1], [-0.1, -0.2])
+    one = scores([-0.02, -0.04, -0.1], [-0.02, -0.04, -0.1], [-0.005, -0.03, 0.0], [-0.02, -0.04, -0.1])
+    found = summary(two, one)
+    assert found["lost"].per_seed == pytest.approx([0.9, 0.75])
+    assert found["lost"].control("one_layer").per_seed == pytest.approx([0.75, 0.25])
+    assert found["lost"].control("random_heads").per_seed == pytest.approx([0.25, 0.25])
+    assert found["lost_nats"].per_seed == pytest.approx([0.18, 0.3])
+    assert found["lost_nats"].control("one_layer").per_seed == pytest.approx([0.015, 0.01])

@@ -7,11 +7,11 @@ import torch
 from common.core.errors import UserError
 from common.data.corpora import Document
 from common.interp.decoder import Decoder
-from replications.induction_heads.language_model import losses_from, residual_before, run_pass
+from replications.induction_heads.language_model import losses_from, residual_before, run_pass, write_norms
+from replications.induction_heads.model_heads import random_set
 from replications.induction_heads.read_text import (
     Rises,
     documents,
-    random_set,
     ratio,
     rises_metrics,
     summed,
@@ -21,7 +21,7 @@ from replications.induction_heads.repeats import completes_a_pair, fuzzy_repeats
 from replications.induction_heads.settings import RealText, Repeats
 from tests.fixtures.native_bridge import native_bridge
 
-TEXT = RealText(documents=48, early=[32, 63], late=[192, 255], near=32, draws=20, shared=4, floor=0.02)
+TEXT = RealText(documents=48, early=[32, 63], late=[192, 255], near=32, draws=20, floor=0.02)
 
 
 def test_pairs_equal_their_literal_definition():
@@ -36,11 +36,11 @@ def test_pairs_equal_their_literal_definition():
 def test_random_sets_match_the_layers_and_never_hold_the_heads():
     heads = [(2, 1), (2, 3), (4, 0)]
     rng = np.random.default_rng(0)
-    drawn = [random_set(heads, 5, rng) for _ in range(50)]
+    drawn = [random_set(heads, 5, rng, {*heads, (2, 0)}) for _ in range(50)]
     assert all([layer for layer, _ in one] == [2, 2, 4] for one in drawn)
-    assert not any(set(one) & set(heads) for one in drawn)
+    assert not any(set(one) & {*heads, (2, 0)} for one in drawn)
     assert all(len(set(one)) == 3 for one in drawn)
-    assert len({tuple(sorted(one)) for one in drawn}) > 5
+    assert {tuple(sorted(one)) for one in drawn} == {((2, 2), (2, 4), (4, head)) for head in range(1, 5)}
 
 
 def rises_of(pairs, others, noise=0.02, n=48, seed=0):
@@ -53,12 +53,8 @@ def rises_of(pairs, others, noise=0.02, n=48, seed=0):
 
 
 def planted(effect, random):
-    null = []
-    for k in range(20):
-        own = np.arange(48)[k % 4 :: 4]
-        one = rises_of(*random, seed=k + 1)
-        null.append((Rises(*(part[own] for part in one)), own))
-    return rises_metrics(rises_of(*effect), null, 0.02)
+    null = [rises_of(*random, seed=k + 1) for k in range(20)]
+    return rises_metrics(rises_of(*effect), null, rises_of(*random, seed=30), 0.02)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +70,7 @@ def test_ratio_of_planted_rises(effect, random, expected, controls):
     found = planted(effect, random)["ratio"]
     assert found.value == pytest.approx(expected, abs=0.3 * max(1, expected / 2))
     assert found.uncertainty.count == 48
-    for name in ("random_heads", "random_sets"):
+    for name in ("random_heads", "heads_that_write_most", "random_sets"):
         control = found.control(name)
         assert control.value == pytest.approx(controls, abs=0.3 * max(1, controls / 2))
         assert (control.difference.ci_low > 0.5) == (expected - controls > 5)
@@ -138,6 +134,31 @@ def test_going_on_from_a_layer_equals_a_whole_pass(bridge, removed):
     tokens = torch.randint(11, (3, 10), generator=torch.Generator().manual_seed(0))
     found = losses_from(Decoder(bridge, 10), 1, residual_before(bridge, 1, tokens), tokens, removed)
     torch.testing.assert_close(found, run_pass(bridge, tokens, removed=removed).losses, atol=1e-5, rtol=0)
+
+
+def test_the_first_position_keeps_its_heads(bridge):
+    """Without every head of every layer, the first position is the intact model's, and no other is."""
+    tokens = torch.randint(11, (3, 10), generator=torch.Generator().manual_seed(0))
+    every = [(layer, head) for layer in range(3) for head in range(2)]
+    intact, removed = run_pass(bridge, tokens).losses, run_pass(bridge, tokens, removed=every).losses
+    torch.testing.assert_close(removed[:, 0], intact[:, 0], atol=1e-6, rtol=0)
+    assert float((removed[:, 1:] - intact[:, 1:]).abs().amax(0).min()) > 1e-4
+
+
+def test_norms_of_what_heads_write_leave_out_the_first_position(bridge):
+    tokens = torch.randint(11, (3, 10), generator=torch.Generator().manual_seed(0))
+    found = write_norms(Decoder(bridge, 10), tokens)
+    seen = {}
+    hooks = [
+        (f"blocks.{layer}.attn.hook_z", lambda z, hook, layer=layer: seen.update({layer: z.detach()}))
+        for layer in range(3)
+    ]
+    bridge.run_with_hooks(tokens, fwd_hooks=hooks)
+    for layer in range(3):
+        z, W_O = seen[layer], bridge.blocks[layer].attn.W_O.detach()
+        for head in range(2):
+            each = [float((z[b, t, head] @ W_O[head]).norm()) for b in range(3) for t in range(1, 10)]
+            assert float(found[layer, head]) == pytest.approx(sum(each) / len(each), rel=1e-4)
 
 
 def test_documents_are_long_enough_and_start_with_the_document_token(monkeypatch, tmp_path):

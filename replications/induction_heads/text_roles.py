@@ -1,0 +1,80 @@
+"""Which heads of models of natural text count as induction heads, and which others are removed to compare.
+
+Heads are chosen at the end of training on repeats of random tokens. An induction head has at least half of the best
+prefix score of its model, and at least `LEAST_SCORE`: the best of many heads that match nothing is no induction head.
+At most half of the heads of a layer count, so that as many others are left in it.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from common.toys.settings import Architecture
+from common.toys.transformer import Weights, forward
+from replications.induction_heads.data import HeldOut
+from replications.induction_heads.evaluation import SHARE_OF_BEST, losses_on, patterns, scores
+
+LEAST_SCORE = 0.05  # of a head that has a role; even attention scores about one over the context's length
+Heads = Bool[Tensor, "instance layer head"]
+
+
+def groups_of(
+    weights: Weights, shape: Architecture, chosen_on: HeldOut, text: Int[Tensor, "batch pos"], draws: int
+) -> dict[str, Heads]:
+    """Heads to remove, by group.
+
+    `induction`; `highest`, the same without a least score; `previous`, previous-token heads of the first layer. As many
+    others in each layer as there are induction heads: `writers`, those that write most on `text`, and `random_0`, ...;
+    as many as there are previous-token heads: `other_first`, those with the lowest score.
+    """
+    cache: Weights = {}
+    losses_on(weights, chosen_on, shape, cache=cache)
+    found = scores(patterns(cache, shape), chosen_on)
+    highest = strongest(found["prefix"])
+    induction = highest & (found["prefix"] >= LEAST_SCORE)
+    previous = found["previous"].clone()
+    previous[:, 1:] = 0
+    leading = strongest(previous)
+    generator = torch.Generator().manual_seed(0)
+    groups = {
+        "induction": induction,
+        "highest": highest,
+        "previous": leading,
+        "other_first": others(leading, -found["previous"]),
+        "writers": others(induction, write_norms(weights, shape, text)),
+    }
+    for k in range(draws):
+        groups[f"random_{k}"] = others(induction, torch.rand(induction.shape, generator=generator))
+    return groups
+
+
+def strongest(score: Float[Tensor, "instance layer head"]) -> Heads:
+    """Heads with at least half of the best score; in each layer at most half of the heads, the best ones."""
+    enough: Tensor = score >= SHARE_OF_BEST * score.amax((1, 2), keepdim=True)
+    return enough & (_rank(score) < score.shape[-1] // 2)
+
+
+def others(heads: Heads, preference: Float[Tensor, "instance layer head"]) -> Heads:
+    """As many other heads in each layer, those with the highest `preference`."""
+    chosen: Tensor = _rank(preference.masked_fill(heads, -torch.inf)) < heads.sum(-1, keepdim=True)
+    return chosen
+
+
+def write_norms(
+    weights: Weights, shape: Architecture, text: Int[Tensor, "batch pos"]
+) -> Float[Tensor, "instance layer head"]:
+    """Norm of what each head adds to the residual stream, mean over all positions but the first."""
+    cache: Weights = {}
+    with torch.no_grad():
+        forward(weights, text.expand(len(weights["embed.W_E"]), -1, -1), shape, cache=cache)
+    norms = []
+    for layer in range(shape.n_layers):
+        z, W_O = cache[f"blocks.{layer}.attn.hook_z"][:, :, 1:], weights[f"blocks.{layer}.attn.W_O"]
+        each = [(z[:, :, :, head] @ W_O[:, None, head]).norm(dim=-1).mean((1, 2)) for head in range(shape.n_heads)]
+        norms.append(torch.stack(each, -1))
+    return torch.stack(norms, 1)
+
+
+def _rank(score: Float[Tensor, "instance layer head"]) -> Tensor:
+    """Place of each head in its layer, 0 the highest."""
+    return (-score).argsort(dim=-1, stable=True).argsort(dim=-1, stable=True)
