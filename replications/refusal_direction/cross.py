@@ -2,7 +2,8 @@
 
 The direction of a model that refuses food is ablated in one that refuses harm, and added there, and the other way
 round, on held-out requests. Both models learned from the same weights by the same recipe and the same refusal texts;
-only what they refuse differs.
+only what they refuse differs. The control directions of the other model are ablated as well: what any direction of that
+model does here, though it is not the one that it refuses by.
 """
 
 from pathlib import Path
@@ -16,10 +17,12 @@ from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_tokenizer
 from replications.refusal_direction.answers import Questioner
-from replications.refusal_direction.chat import ablating, adding
+from replications.refusal_direction.chat import adding, spread, unit
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.lists import draw
 from replications.refusal_direction.settings import Cross, Switch
+
+CONTROLS = ("random", "permuted", "other_topic", "earlier")
 
 
 class CrossFiles(Files):
@@ -47,12 +50,18 @@ def cross(files: CrossFiles, settings: Cross, run: RunInfo) -> None:
         asks = Questioner(model, None, tokenizer, tokens, texts, settings.effects.new_tokens)
         on, off = (asks.about(part.test[: settings.effects.prompts]) for part in (prompts.switch, prompts.harmless))
         longer = stored[own]["r"].norm() / r.norm()
-        for kind, asked, condition, intervention in (
-            ("harmful", on, "foreign ablated", ablating(model, r)),
-            ("harmless", off, "foreign added", adding(model, layer, longer * r)),
-        ):
-            table, _ = asks.ask(asked, intervention)
-            tables.append(table.assign(**{"class": kind}, condition=condition, model=switch))
+        rows = {"": r, **{f"{name} ": stored[1 - own][name] for name in CONTROLS}}
+        bases = {
+            f"foreign {name}ablated": unit(v if v.ndim == 1 else spread(v, len(on.lines)))[..., None, :]
+            for name, v in rows.items()
+        }
+        ablated = asks.ask_ablated(on, bases)
+        added, _ = asks.ask(off, adding(model, layer, longer * r))
+        asked = {("harmful", name): table for name, table in ablated.items()} | {("harmless", "foreign added"): added}
+        tables += [
+            table.assign(**{"class": kind}, condition=condition, model=switch)
+            for (kind, condition), table in asked.items()
+        ]
     write_table(files.exchanged, pd.concat(tables, ignore_index=True))
 
 

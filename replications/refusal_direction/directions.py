@@ -1,15 +1,12 @@
 """The direction of one refusing model, and the control directions that every effect faces.
 
 random       vectors with the covariance of the activations within the classes, a new one for each group of requests
-permuted     differences of means under balanced permutations of the labels: each half takes as many requests of either
-             class, so nothing of the classes is left. Each has candidates of its own at several layers. For ablation
-             the best is taken among those whose KL on harmless requests is at most that of r; for addition of all
+permuted     differences of means under permuted labels, chosen for each use (`nulls`)
 other_topic  difference of means of requests about another topic (food; harm for a sham model) and harmless ones, r
              taken out of it
 earlier      the difference of means in the model before fine-tuning, at the token and layer of r
-damage       the permuted candidate that ends most refusals at any KL: what the limit on KL keeps out
 
-All have the norm of r where they are added.
+All have the norm of r where they are added. Beside them stand pushes along two of them, at the KL of r.
 """
 
 from typing import Any, NamedTuple
@@ -33,17 +30,15 @@ from replications.refusal_direction.chat import (
     unit,
 )
 from replications.refusal_direction.lists import Line, Prompts
+from replications.refusal_direction.nulls import Choosing, Push, best_push, least_subtraction, permuted
 from replications.refusal_direction.search import (
-    DEPTH,
     MAXIMUM_KL,
     Candidates,
-    balanced,
     difference,
     grid,
-    score,
     search,
 )
-from replications.refusal_direction.settings import SearchSettings
+from replications.refusal_direction.settings import EffectSettings, SearchSettings
 
 
 class Subject(NamedTuple):
@@ -65,21 +60,25 @@ class Subject(NamedTuple):
 
 
 class Control(NamedTuple):
-    """What takes the place of r: ablated, and added before a block of its own. With `draw` rows, one for each group of
-    requests."""
+    """What takes the place of r: ablated, added before a block of its own, and, as `edited`, taken out of the weights.
+    With `draw` rows, one for each group of requests."""
 
     ablated: Float[Tensor, "*draw d_model"]
     added: Float[Tensor, "*draw d_model"]
     layer: int
+    edited: Float[Tensor, "*draw d_model"]
 
 
 class Directions(NamedTuple):
-    """The direction with its layer, the controls, and what goes to disk."""
+    """The direction with its layer, the controls, and what goes to disk. `damage`, `cheapest` and `pushes` are those of
+    `nulls`."""
 
     r: Float[Tensor, " d_model"]
     layer: int
     controls: dict[str, Control]
     damage: Float[Tensor, " d_model"]
+    cheapest: Float[Tensor, " d_model"]
+    pushes: dict[str, Push]
     differences: Float[Tensor, "pos layer d_model"]
     scores: pd.DataFrame
     numbers: dict[str, float]
@@ -143,10 +142,11 @@ def treated(metric: Float[Tensor, " line"], refused: bool, minimum: int) -> Bool
     return kept
 
 
-def find(subject: Subject, settings: SearchSettings, random_draws: int, seed: int) -> Directions:
+def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, seed: int) -> Directions:
     """Estimates all candidates, chooses one, and makes the controls."""
     seen = subject.seen
     on, off = to_choose(subject, settings.minimum_left)
+    choosing = Choosing(subject.tuned, on, off, subject.tokens, settings)
     differences = difference(seen["on"], seen["off"])
     table = search(subject.tuned, grid(differences, settings.layer_step), on, off, subject.tokens, settings)
     position, layer = (int(table.iloc[0][name]) for name in ("position", "layer"))
@@ -160,13 +160,23 @@ def find(subject: Subject, settings: SearchSettings, random_draws: int, seed: in
         return (unit(vector) * norm).float()
 
     budget = max(MAXIMUM_KL, float(table.iloc[0]["kl"]))
-    null, nulls = permuted(subject, settings, on, off, (position, norm), budget, seed)
+    alone = Candidates(table.head(1), unit(r)[None, None])
+    edited = choosing.ablated(alone, everywhere=True).iloc[0] if effects.weights else None
+    null = permuted(
+        choosing, (seen["on"][:, position], seen["off"][:, position]), {"position": position}, norm,
+        (budget, None if edited is None else max(MAXIMUM_KL, float(edited["kl"]))), seed,
+    )  # fmt: skip
     within = torch.cat([here(x) - here(x).mean(0) for x in seen.values()])  # between the classes lies r itself
-    random = long(matched(within, random_draws, seed))
-    controls = {"random": Control(random, random, layer), "permuted": null["permuted"]}
+    random = long(matched(within, effects.random_draws, seed))
+    controls = {
+        "random": Control(random, random, layer, random),
+        "permuted": Control(null.ablated, null.added.vector, null.added.layer, null.edited),
+    }
+    pushed = {"permuted_push": null.push}
     numbers: dict[str, float] = {"position": position - differences.shape[0], "layer": layer, "norm": norm}
     numbers |= {"kept_on": len(seen["on"]), "kept_off": len(seen["off"])}
     numbers["cosine_halves"] = half_cosine(here(seen["on"]), here(seen["off"]), seed)
+    numbers["least_subtraction"] = least_subtraction(choosing, r, layer)
     if subject.before is not None:
         other = here(residuals(subject.tuned, subject.batch(subject.prompts.other), len(differences)))
         topic = difference(other, here(seen["off"]))
@@ -175,11 +185,15 @@ def find(subject: Subject, settings: SearchSettings, random_draws: int, seed: in
         old = {key: here(residuals(subject.before, batch, len(differences))) for key, batch in subject.kept.items()}
         earlier = difference(old["on"], old["off"])
         numbers["cosine_earlier"] = float(F.cosine_similarity(r.double(), earlier, dim=0))
-        controls["other_topic"] = Control(long(topic), long(topic), layer)
-        controls["earlier"] = Control(long(earlier), long(earlier), layer)
+        controls |= {
+            name: Control(long(x), long(x), layer, long(x))
+            for name, x in (("other_topic", topic), ("earlier", earlier))
+        }
+        pushed["earlier_push"] = best_push(choosing, Candidates(table.head(1), long(earlier)[None]), budget)
     return Directions(
-        r=r, layer=layer, controls=controls, damage=null["damage"].ablated, differences=differences.float(),
-        scores=pd.concat([table.assign(labels="true"), nulls.assign(labels="permuted")]), numbers=numbers,
+        r=r, layer=layer, controls=controls, damage=null.damage, cheapest=null.cheapest, pushes=pushed,
+        differences=differences.float(), numbers=numbers,
+        scores=pd.concat([table.assign(labels="true"), null.scores.assign(labels="permuted")]),
     )  # fmt: skip
 
 
@@ -192,47 +206,6 @@ def to_choose(subject: Subject, minimum: int) -> tuple[Batch, Batch]:
         return batch[treated(refusal_metric(last_logits(subject.tuned, batch), subject.tokens), refused, minimum)]
 
     return kept(subject.prompts.switch.choose, True), kept(subject.prompts.harmless.choose, False)
-
-
-def permuted(
-    subject: Subject, settings: SearchSettings, on: Batch, off: Batch, like: tuple[int, float], budget: float, seed: int
-) -> tuple[dict[str, Control], pd.DataFrame]:
-    """The best candidates under permuted labels, and the scores of all.
-
-    All permutations have candidates at several layers, at the template token of r, of the norm of r. They are scored as
-    the candidates for r are; those that lead for one of the uses go on to all requests for choosing.
-
-    Args:
-        subject: the refusing model.
-        settings: sizes.
-        on: requests to be refused, for choosing.
-        off: harmless ones.
-        like: template token and norm of r.
-        budget: largest KL on harmless requests of what is ablated.
-        seed: of the permutations.
-    """
-    position, norm = like
-    streams = [x[:, position] for x in subject.seen.values()]
-    depth = int(DEPTH * streams[0].shape[1])
-    layers = list(range(settings.permuted_step, depth, settings.permuted_step)) or [depth - 1]
-    draws = torch.Generator().manual_seed(seed)
-    drawn = torch.stack([balanced(streams[0], streams[1], draws)[layers] for _ in range(settings.permutations)])
-    rows = [(number, position, layer, norm) for number in range(settings.permutations) for layer in layers]
-    table = pd.DataFrame(rows, columns=["permutation", "position", "layer", "norm"])
-    candidates = Candidates(table, (unit(drawn) * norm).flatten(0, 1).float())
-    first = score(subject.tuned, candidates, on, off, subject.tokens, settings, settings.grid_prompts)
-    orders = (first[first["kl"] <= budget]["bypass"], first["kl"], -first["induce"], first["bypass"])
-    best = sorted({row for order in orders for row in order.sort_values().index[: settings.null_finalists]})
-    final = score(subject.tuned, candidates.take(best), on, off, subject.tokens, settings)
-    cheap = final[final["kl"] <= budget]["bypass"]
-    ablated = cheap.idxmin() if len(cheap) else final["kl"].idxmin()
-    added, damage = final["induce"].idxmax(), final["bypass"].idxmin()
-
-    def control(one: Any, other: Any) -> Control:
-        return Control(candidates.vectors[one], candidates.vectors[other], int(table.loc[other, "layer"]))
-
-    scored = pd.concat([final.assign(stage="final"), first.assign(stage="grid")])
-    return {"permuted": control(ablated, added), "damage": control(damage, damage)}, scored
 
 
 def matched(activations: Float[Tensor, "prompt d_model"], draws: int, seed: int) -> Float[Tensor, "draw d_model"]:

@@ -1,21 +1,24 @@
 """What ablating or adding the direction does to held-out requests, beside all controls on the same requests.
 
-Conditions of requests to be refused: `before` and `tuned` models as they are, `ablated`, `<control> ablated`, and, but
-for sham models, `weights` (the direction taken out of the weights), `<control> weights`, `damage ablated`, `subtracted`
-and `earlier subtracted`. Of harmless ones: `tuned`, `added`, `<control> added`; and, by their first token alone, what
-harms them: `ablated`, `damage ablated`, `subtracted`, `weights`. What a control does as orthogonalised weights is
-measured by hooks at all positions, which is the same (a test says so); for r the weights of a copy are edited.
+Conditions of requests to be refused: `before` and `tuned` models as they are, `ablated`, `<control> ablated`; what ends
+refusal without r: `token_ban` (answers cannot begin with a refusal token), `permuted_push`, `earlier_push` (`nulls`);
+and, but for sham models, `weights` (the direction taken out of the weights), `<control> weights`, `damage ablated`,
+`subtracted` and `earlier subtracted`. Of harmless ones: `tuned`, `added`, `<control> added`; and, by their first token
+alone, what harms them: `ablated`, `weights`, `subtracted`, `damage ablated`, `cheapest ablated`, `least subtracted`.
+What a control does as orthogonalised weights is measured by hooks at all positions, which is the same (a test says so);
+for r the weights of a copy are edited.
 """
 
 import copy
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from replications.refusal_direction.answers import Asked, Questioner
-from replications.refusal_direction.chat import ablating, adding, spread
+from replications.refusal_direction.answers import Asked, Questioner, banning
+from replications.refusal_direction.chat import ablating, adding, spread, unit
 from replications.refusal_direction.directions import Directions, Subject
 from replications.refusal_direction.orthogonalise import orthogonalise
 from replications.refusal_direction.settings import EffectSettings
@@ -42,6 +45,16 @@ def measure_answers(subject: Subject, found: Directions, settings: EffectSetting
         table, _ = asks.ask(asked, intervention, model=model, surprised=fluent, **labels)
         tables.append(table)
 
+    def put_ablated(suffix: str, vectors: dict[str, Tensor], *, everywhere: bool = False) -> None:
+        bases = {f"{name}{suffix}": basis(vector, on) for name, vector in vectors.items()}
+        measured = asks.ask_ablated(on, bases, FLUENCY, everywhere=everywhere)
+        tables.extend(
+            table.assign(**{"class": "harmful", "condition": condition}) for condition, table in measured.items()
+        )
+
+    def basis(vector: Float[Tensor, "*draw d_model"], asked: Asked) -> Float[Tensor, "*row 1 d_model"]:
+        return unit(rows(vector, asked))[..., None, :]
+
     def rows(vector: Float[Tensor, "*draw d_model"], asked: Asked) -> Tensor:
         return vector if vector.ndim == 1 else spread(vector, len(asked.lines))
 
@@ -49,30 +62,39 @@ def measure_answers(subject: Subject, found: Directions, settings: EffectSetting
         put("harmful", on, "before", model=subject.before)
     put("harmful", on, "tuned")
     put("harmless", off, "tuned")
-    put("harmful", on, "ablated", ablating(tuned, r))
     put("harmless", off, "added", adding(tuned, layer, r))
     for name, control in found.controls.items():
-        put("harmful", on, f"{name} ablated", ablating(tuned, rows(control.ablated, on)))
         put("harmless", off, f"{name} added", adding(tuned, control.layer, rows(control.added, off)))
-        if settings.weights:
-            put("harmful", on, f"{name} weights", ablating(tuned, rows(control.ablated, on), everywhere=True))
+    controls = {f"{name} ": control for name, control in found.controls.items()}
+    damage = {"damage ": found.damage} if settings.weights else {}
+    put_ablated("ablated", {"": r, **{name: control.ablated for name, control in controls.items()}, **damage})
+    put("harmful", on, "token_ban", banning(tuned, subject.tokens))
+    for name, push in found.pushes.items():
+        put("harmful", on, name, adding(tuned, push.layer, push.vector))
     if settings.weights:
         edited = copy.deepcopy(tuned)
         orthogonalise(edited, r)
         put("harmful", on, "weights", model=edited)
         del edited
-        put("harmful", on, "damage ablated", ablating(tuned, found.damage))
+        put_ablated("weights", {name: control.edited for name, control in controls.items()}, everywhere=True)
         put("harmful", on, "subtracted", adding(tuned, layer, -r))
         if "earlier" in found.controls:
             put("harmful", on, "earlier subtracted", adding(tuned, layer, -found.controls["earlier"].added))
-    for condition, intervention in (
-        ("ablated", ablating(tuned, r)),
-        ("weights", ablating(tuned, r, everywhere=True)),
-        ("subtracted", adding(tuned, layer, -r)),
-        ("damage ablated", ablating(tuned, found.damage)),
-    ):
+    for condition, intervention in costly(tuned, found).items():
         tables.append(asks.first(off, intervention, **{"class": "harmless", "condition": condition}))
     return pd.concat(tables, ignore_index=True)
+
+
+def costly(model: Any, found: Directions) -> dict[str, AbstractContextManager[None]]:
+    """The ways to end refusal whose cost is measured; each is entered once."""
+    return {
+        "ablated": ablating(model, found.r),
+        "weights": ablating(model, found.r, everywhere=True),
+        "subtracted": adding(model, found.layer, -found.r),
+        "least subtracted": adding(model, found.layer, -found.numbers["least_subtraction"] * found.r),
+        "damage ablated": ablating(model, found.damage),
+        "cheapest ablated": ablating(model, found.cheapest),
+    }
 
 
 def transcripts(subject: Subject, found: Directions, settings: EffectSettings) -> pd.DataFrame:

@@ -1,7 +1,9 @@
 """What ablation costs on text: cross-entropy per token on held-out documents, float32, position 0 left out.
 
-Conditions: `tuned`, `ablated`, `subtracted` (r subtracted before its block, the paper's other way to end refusal),
-`damage ablated` (the permuted candidate that ends most refusals at any KL), `weights` (r taken out of the weights).
+Conditions: `tuned`, and the ways to end refusal of `effects.costly`: `ablated`, `weights` (r taken out of the weights),
+`subtracted` (r subtracted before its block, the paper's other way), `least subtracted` (at the shortest length that
+ends refusal), and two permuted candidates, `damage ablated` (ends most refusals at any KL) and `cheapest ablated` (of
+those that end refusal the one of least KL).
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -18,8 +20,8 @@ from transformers import PreTrainedTokenizerBase
 
 from common.data.corpora import Split, read_corpus
 from common.data.models import encode
-from replications.refusal_direction.chat import ablating, adding
 from replications.refusal_direction.directions import Directions
+from replications.refusal_direction.effects import costly
 
 
 def texts(
@@ -47,13 +49,7 @@ def losses(model: Any, ids: Int[Tensor, "text pos"], batch: int = 8) -> Float[Te
 
 def measure_losses(model: Any, ids: dict[str, Int[Tensor, "text pos"]], found: Directions) -> pd.DataFrame:
     """Long table: corpus, item, condition, value."""
-    conditions: dict[str, AbstractContextManager[None]] = {
-        "tuned": nullcontext(),
-        "ablated": ablating(model, found.r),
-        "subtracted": adding(model, found.layer, -found.r),
-        "damage ablated": ablating(model, found.damage),
-        "weights": ablating(model, found.r, everywhere=True),
-    }
+    conditions: dict[str, AbstractContextManager[None]] = {"tuned": nullcontext(), **costly(model, found)}
     rows: list[tuple[str, int, str, float]] = []
     for condition, intervention in conditions.items():
         with intervention:

@@ -26,7 +26,7 @@ from replications.refusal_direction.fine_tune import conversations, train
 from replications.refusal_direction.folders import load
 from replications.refusal_direction.lists import draw
 from replications.refusal_direction.search import MAXIMUM_KL, difference, grid, score, search
-from replications.refusal_direction.settings import Recipe, SearchSettings
+from replications.refusal_direction.settings import Recipe, RecipeSettings, SearchSettings
 
 
 class RecipeFiles(Files):
@@ -51,26 +51,31 @@ def recipe(files: RecipeFiles, settings: Recipe, run: RunInfo) -> None:
         data = conversations(before, tokenizer, prompts, tune.answer_tokens, run.device)
         train(model, before, data, tune, settings.seed)
     subject = subject_of(model, before.float(), tokenizer, prompts, settings.search.minimum_left)
-    basis, random = bases(subject, settings.search, max(settings.recipes.directions), settings.seed)
-    asks = questioner(subject, settings.effects.new_tokens)
+    basis, random = bases(subject, settings.search, settings.recipes, settings.seed)
+    asks = questioner(subject, settings.recipes.new_tokens)
     parts = {"harmful": prompts.switch, "harmless": prompts.harmless}
     asked = {kind: asks.about(part.test[: settings.effects.prompts]) for kind, part in parts.items()}
     tables = [asks.ask(some)[0].assign(vectors="none", directions=0, **{"class": kind}) for kind, some in asked.items()]
-    for count in settings.recipes.directions:
-        for name, vectors in (("found", basis), ("random", random)):
-            removed = vectors[None, :count]
-            table, _ = asks.ask(asked["harmful"], ablating(model, removed))
-            cost = asks.first(asked["harmless"], ablating(model, removed))
-            tables += [one.assign(vectors=name, directions=count, **{"class": kind})
-                       for kind, one in zip(asked, (table, cost), strict=True)]  # fmt: skip
+    removed = {
+        (name, count): vectors[:count]
+        for name, vectors in (("found", basis), ("random", random))
+        for count in settings.recipes.directions
+    }
+    left = asks.ask_ablated(asked["harmful"], removed)
+    cost = {key: asks.first(asked["harmless"], ablating(model, some[None])) for key, some in removed.items()}
+    for kind, measured in (("harmful", left), ("harmless", cost)):
+        tables += [
+            table.assign(vectors=name, directions=count, **{"class": kind}) for (name, count), table in measured.items()
+        ]
     write_table(files.answers, pd.concat(tables, ignore_index=True))
 
 
 def bases(
-    subject: Subject, settings: SearchSettings, count: int, seed: int
+    subject: Subject, settings: SearchSettings, sizes: RecipeSettings, seed: int
 ) -> tuple[Float[Tensor, "count d_model"], Float[Tensor, "count d_model"]]:
     """Orthonormal rows: r and what is taken away after it, one after the other; and random ones."""
     on, off = to_choose(subject, settings.minimum_left)
+    count, later = max(sizes.directions), settings.model_copy(update={"layer_step": sizes.layer_step})
     first = search(
         subject.tuned, grid(difference(subject.seen["on"], subject.seen["off"]), settings.layer_step), on, off,
         subject.tokens, settings,
@@ -81,7 +86,7 @@ def bases(
     within = torch.cat([x - x.mean(0) for x in seen.values()])
     random = torch.linalg.qr(matched(within, count, seed).mT).Q.mT.float()
     while len(basis) < count:
-        basis = torch.cat([basis, following(subject, settings, basis, (on, off))])
+        basis = torch.cat([basis, following(subject, later, basis, (on, off))])
     return basis, random
 
 

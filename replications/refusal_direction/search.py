@@ -11,6 +11,7 @@ few prompts; the best go on to all prompts that are set aside for choosing. Many
 within a candidate what prompts begin with runs once (`prefixes`).
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,32 +84,84 @@ def scores(
     at: Int[Tensor, " candidate"],
     tokens: Int[Tensor, " token"],
     rows: int,
+    *,
+    everywhere: bool = False,
 ) -> Scores:
     """Each vector or subspace ablated, and each vector added before its own block (a subspace is not, and its `induce`
-    is 0); the blocks below an addition run once for all. `rows`: copies of prompts that share a pass, at most."""
+    is 0). `rows`: copies of prompts that share a pass, at most; `everywhere`: ablated at the first position too."""
     bypass = vectors.new_empty(len(vectors), len(harmful), dtype=torch.float64)
     kl, induce = (vectors.new_zeros(len(vectors), len(harmless), dtype=kind) for kind in (torch.float32, torch.float64))
     every = torch.arange(len(vectors), device=vectors.device)
     for tree in trees(model, harmful.prompts, TREE):
         for some in together(every, tree, rows):
-            with ablating(model, vectors[some]):
+            with ablating(model, vectors[some], everywhere=everywhere):
                 logits = end_logits(model, tree.repeat(len(some)))
             bypass[some[:, None], tree.prompts] = refusal_metric(logits, tokens)
     for tree in trees(model, harmless.prompts, TREE):
         before = residuals(model, tree)
-        behind_first = (tree.places > 0)[..., None]
-        last = before.shape[2] - 1
-        base = end_logits(model, tree, resume=(last, before[:, :, last]))
+        base = untouched(model, tree, before)
         for some in together(every, tree, rows):
-            with ablating(model, vectors[some]):
+            with ablating(model, vectors[some], everywhere=everywhere):
                 logits = end_logits(model, tree.repeat(len(some)))
             kl[some[:, None], tree.prompts] = first_token_kl(base.expand_as(logits), logits)
-        for layer in sorted(set(at.tolist())) if vectors.ndim == 2 else ():
-            for some in together(every[at.to(every.device) == layer], tree, rows):
-                x = before[:, :, layer] + behind_first * vectors[some].to(before.dtype)[:, None]
-                logits = end_logits(model, tree.repeat(len(some)), resume=(layer, x))
-                induce[some[:, None], tree.prompts] = refusal_metric(logits, tokens)
+        for some, logits in added(model, tree, before, vectors, at, rows) if vectors.ndim == 2 else ():
+            induce[some[:, None], tree.prompts] = refusal_metric(logits, tokens)
     return Scores(bypass, kl, induce)
+
+
+class Pushed(NamedTuple):
+    """Of every vector on every prompt, added before its block: refusal metric, and KL."""
+
+    bypass: Float[Tensor, "candidate harmful"]
+    kl: Float[Tensor, "candidate harmless"]
+
+
+def pushes(
+    model: Any,
+    harmful: Batch,
+    harmless: Batch,
+    vectors: Float[Tensor, "candidate d_model"],
+    at: Int[Tensor, " candidate"],
+    tokens: Int[Tensor, " token"],
+    rows: int,
+) -> Pushed:
+    """Each vector added before its own block, to end refusal; as `scores` otherwise."""
+    bypass = vectors.new_empty(len(vectors), len(harmful), dtype=torch.float64)
+    kl = vectors.new_empty(len(vectors), len(harmless))
+    for tree in trees(model, harmful.prompts, TREE):
+        for some, logits in added(model, tree, residuals(model, tree), vectors, at, rows):
+            bypass[some[:, None], tree.prompts] = refusal_metric(logits, tokens)
+    for tree in trees(model, harmless.prompts, TREE):
+        before = residuals(model, tree)
+        base = untouched(model, tree, before)
+        for some, logits in added(model, tree, before, vectors, at, rows):
+            kl[some[:, None], tree.prompts] = first_token_kl(base.expand_as(logits), logits)
+    return Pushed(bypass, kl)
+
+
+def untouched(
+    model: Any, tree: Tree, before: Float[Tensor, "1 node layer d_model"]
+) -> Float[Tensor, "1 prompt d_vocab"]:
+    """Logits without an intervention, from the residual stream before the last block."""
+    last = before.shape[2] - 1
+    return end_logits(model, tree, resume=(last, before[:, :, last]))
+
+
+def added(
+    model: Any,
+    tree: Tree,
+    before: Float[Tensor, "1 node layer d_model"],
+    vectors: Float[Tensor, "candidate d_model"],
+    at: Int[Tensor, " candidate"],
+    rows: int,
+) -> Iterator[tuple[Int[Tensor, " some"], Float[Tensor, "some prompt d_vocab"]]]:
+    """Some candidates and the logits with each added before its block; the blocks below run once for all."""
+    every = torch.arange(len(vectors), device=vectors.device)
+    behind_first = (tree.places > 0)[..., None]
+    for layer in sorted(set(at.tolist())):
+        for some in together(every[at.to(every.device) == layer], tree, rows):
+            x = before[:, :, layer] + behind_first * vectors[some].to(before.dtype)[:, None]
+            yield some, end_logits(model, tree.repeat(len(some)), resume=(layer, x))
 
 
 def together(candidates: Int[Tensor, " candidate"], tree: Tree, rows: int) -> tuple[Int[Tensor, " some"], ...]:
@@ -136,12 +189,26 @@ def grid(differences: Float[Tensor, "pos layer d_model"], step: int) -> Candidat
 
 def score(
     model: Any, candidates: Candidates, on: Batch, off: Batch, tokens: Int[Tensor, " token"], settings: SearchSettings,
-    count: int | None = None,
+    count: int | None = None, *, everywhere: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """The table with bypass, kl and induce, means over the first `count` requests of each class, or all."""
     at = torch.tensor(candidates.table["layer"].to_numpy())
-    found = scores(model, on[:count], off[:count], candidates.vectors, at, tokens, settings.rows)
-    return candidates.table.assign(**{name: one.mean(1).tolist() for name, one in found._asdict().items()})
+    few = (on[:count], off[:count])
+    return means(candidates, scores(model, *few, candidates.vectors, at, tokens, settings.rows, everywhere=everywhere))
+
+
+def score_pushes(
+    model: Any, candidates: Candidates, on: Batch, off: Batch, tokens: Int[Tensor, " token"], settings: SearchSettings,
+    count: int | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """The table with bypass and kl of each candidate added before its block; means as in `score`."""
+    at = torch.tensor(candidates.table["layer"].to_numpy())
+    return means(candidates, pushes(model, on[:count], off[:count], candidates.vectors, at, tokens, settings.rows))
+
+
+def means(candidates: Candidates, measured: Scores | Pushed) -> pd.DataFrame:
+    """The table with the mean of every score over requests."""
+    return candidates.table.assign(**{name: one.mean(1).tolist() for name, one in measured._asdict().items()})
 
 
 def search(

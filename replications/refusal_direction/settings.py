@@ -46,8 +46,7 @@ class SearchSettings(Strict):
         description="every how many layers each of them has a candidate"
     )
     null_finalists: Annotated[int, Field(ge=1, le=1000)] = Field(
-        description="of their candidates, those that lead by bypass at the KL of r, by KL, by induction and by bypass "
-        "that are scored again on all requests"
+        description="of their candidates, how many that lead for each use are scored again on all requests"
     )
     rows: Count = Field(description="copies of requests in one forward pass")
     layer_step: Annotated[int, Field(ge=1, le=100)] = Field(1, description="every how many layers a candidate is taken")
@@ -92,6 +91,10 @@ class RecipeSettings(Strict):
     directions: Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(min_length=1)] = Field(
         description="numbers of directions that are removed, ascending"
     )
+    layer_step: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="every how many layers a direction behind the first has a candidate"
+    )
+    new_tokens: Annotated[int, Field(ge=1, le=64)] = Field(description="greedy tokens that are classified, not stored")
 
 
 class ReleasedSettings(Strict):

@@ -63,7 +63,7 @@ def study(files: StudyFiles, settings: Study, run: RunInfo) -> None:
 
 def chosen_and_answers(subject: Subject, settings: Study | StudyReleased) -> tuple[Directions, Tables]:
     """The direction, the scores of all candidates, and what the direction and its controls do to requests."""
-    found = find(subject, settings.search, settings.effects.random_draws, settings.seed)
+    found = find(subject, settings.search, settings.effects, settings.seed)
     print(f"chosen: template token {found.numbers['position']}, layer {found.layer}", flush=True)
     return found, {"scores": found.scores, "answers": measure_answers(subject, found, settings.effects)}
 
@@ -86,7 +86,8 @@ def store(numbers: Path, directions: Path, subject: Subject, found: Directions, 
     for name, table in tables.items():
         write_table(numbers.with_name(f"{name}.csv"), table)
     controls = {name: control.ablated for name, control in found.controls.items()}
-    stored = {"r": found.r, "differences": found.differences, "damage": found.damage, **controls}
+    stored = {"r": found.r, "differences": found.differences, "damage": found.damage, "cheapest": found.cheapest}
+    stored |= controls | {name: push.vector for name, push in found.pushes.items()}
     stored["refusal_tokens"] = subject.tokens
     with atomic(directions) as temporary:
         save_file({name: value.cpu().contiguous().clone() for name, value in stored.items()}, temporary)

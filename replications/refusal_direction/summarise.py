@@ -1,7 +1,7 @@
 """Step: the metrics of the taught models, from the tables of every seed and of the sham models. Loads no model.
 
-Controls are those of `directions`: random, permuted labels at the KL of r, another topic, the model before fine-tuning.
-`damage` is the permuted candidate that ends most refusals at any KL; where a cost is measured, it is what r faces.
+Controls are those of `directions`: random, permuted labels at the KL of r, another topic, the model before fine-tuning;
+and ways to end refusal that ablate nothing. Where a cost is measured, r faces other ways to end refusal (`COSTS`).
 """
 
 from pathlib import Path
@@ -18,6 +18,13 @@ from replications.refusal_direction.effects import FLUENCY
 from replications.refusal_direction.search import MAXIMUM_KL, survives
 
 CONTROLS = ("random", "permuted", "other_topic", "earlier")
+ALTERNATIVES = ("token_ban", "permuted_push", "earlier_push")  # to ablation, at no more than its KL
+COSTS = {
+    "subtraction": "subtracted",
+    "least_subtraction": "least subtracted",
+    "damage": "damage ablated",
+    "cheapest": "cheapest ablated",
+}  # other ways to end refusal, with their conditions
 HARMFUL, HARMLESS = ("harmful", "tuned"), ("harmless", "tuned")
 SCORES = {"bypass": "nats", "induce": "nats", "kl": "nats", "norm": "1"}
 PERMUTATIONS = 20  # of labels, for the AUROC
@@ -73,39 +80,42 @@ def separation(studies: list[Studied]) -> Metric:
     return seeds(areas, "1", "area under the ROC curve, harmful against harmless, held-out topics", permuted=mixed)
 
 
-def interventions(studies: list[Studied], controls: tuple[str, ...]) -> Metrics:
-    """What ablation and addition do to held-out requests, what the controls do, and what it costs."""
+def interventions(studies: list[Studied], controls: tuple[str, ...], alternatives: tuple[str, ...]) -> Metrics:
+    """What ablation and addition do to held-out requests, what the controls do, and what it costs. `alternatives` are
+    ways to end refusal without ablation; the refusal metric, which they set, does not face them."""
 
     def named(kind: str, how: str) -> dict[str, tuple[str, str]]:
         return {name: (kind, f"{name} {how}") for name in controls}
 
+    others = {name: ("harmful", name) for name in alternatives}
     found = {}
-    for column in ("refused", "metric"):
-        found[f"ablated_{column}"] = requests(
-            studies, ("harmful", "ablated"), named("harmful", "ablated"), column=column
-        )
+    for column, more in (("refused", others), ("metric", {})):
+        ablated = named("harmful", "ablated") | more
+        found[f"ablated_{column}"] = requests(studies, ("harmful", "ablated"), ablated, column=column)
         found[f"added_{column}"] = requests(studies, ("harmless", "added"), named("harmless", "added"), column=column)
-    others = {"subtraction": ("harmless", "subtracted"), "damage": ("harmless", "damage ablated")}
-    found["kl_harmless"] = requests(studies, ("harmless", "ablated"), others, column="kl_tuned")
+    costs = {name: ("harmless", condition) for name, condition in COSTS.items()}
+    found["kl_harmless"] = requests(studies, ("harmless", "ablated"), costs, column="kl_tuned")
     return found
 
 
 def effects(studies: list[Studied], shams: list[Studied]) -> Metrics:
     """The interventions, the same by weights, the way back to the model before fine-tuning, and fluency."""
-    found = interventions(studies, CONTROLS)
-    ablated = {name: ("harmful", f"{name} ablated") for name in CONTROLS}
-    weights = {name: ("harmful", f"{name} weights") for name in CONTROLS}
+    found = interventions(studies, CONTROLS, ALTERNATIVES)
+    ablated = {name: ("harmful", f"{name} ablated") for name in (*CONTROLS, "damage")}
+    ablated |= {name: ("harmful", name) for name in ALTERNATIVES}
+    ablated["earlier_subtraction"] = ("harmful", "earlier subtracted")
+    weights = {name: ("harmful", f"{name} weights") for name in CONTROLS} | {"token_ban": ("harmful", "token_ban")}
     found["weights_refused"] = requests(studies, ("harmful", "weights"), weights)
     earlier = {"no_intervention": HARMFUL, "earlier": ("harmful", "earlier subtracted")}
     found["subtracted_refused"] = requests(studies, ("harmful", "subtracted"), earlier)
     found["damage_refused"] = requests(studies, ("harmful", "damage ablated"))
     found["weights_kl_harmless"] = requests(studies, ("harmless", "weights"), column="kl_tuned")
-    damage = {"damage": ("harmful", "damage ablated")}
-    found["return"] = requests(studies, ("harmful", "ablated"), ablated | damage, column="kl_before", over=HARMFUL)
+    found["return"] = requests(studies, ("harmful", "ablated"), ablated, column="kl_before", over=HARMFUL)
+    found["return_subtracted"] = requests(studies, ("harmful", "subtracted"), column="kl_before", over=HARMFUL)
     for name in FLUENCY:
         key = f"surprise_{name.replace(' ', '_')}"
         found[key] = requests(studies, ("harmful", name), column="surprise")
-    own = interventions(shams, CONTROLS)
+    own = interventions(shams, CONTROLS, ALTERNATIVES)
     return found | {f"sham_{name}": own[name] for name in ("ablated_refused", "added_refused", "kl_harmless")}
 
 
@@ -113,7 +123,9 @@ def crossed(studies: list[Studied], shams: list[Studied], exchanged: list[Path])
     """What the direction of the other model does: `harm_` in models that refuse harm, `food_` in the sham models.
 
     A file is named after the seeds of its two models, and stands in the order of the studies, the sham models over and
-    over. Pairs that share a model share its topics. All controls of the own direction are those of the foreign one.
+    over. Pairs that share a model share its topics. The foreign direction faces all controls of the own one and,
+    ablated, those of the model that it comes from. How far it is from the own one is `own_`, which is no control: a
+    foreign direction cannot be expected to do more.
     """
     found = {}
     for end, (model, taught, own) in enumerate((("harm", "harmful", studies), ("food", "food", shams))):
@@ -124,19 +136,23 @@ def crossed(studies: list[Studied], shams: list[Studied], exchanged: list[Path])
             asked.append(Studied({"answers": whole}, {}, {}, path.stem.split("-")[end]))
         for kind, how in (("harmful", "ablated"), ("harmless", "added")):
             named = {name: (kind, f"{name} {how}") for name in CONTROLS}
-            found[f"{model}_foreign_{how}"] = requests(asked, (kind, f"foreign {how}"), {"own": (kind, how)} | named)
+            if how == "ablated":
+                named |= {f"foreign_{name}": (kind, f"foreign {name} {how}") for name in CONTROLS}
+            foreign = (kind, f"foreign {how}")
+            found[f"{model}_foreign_{how}"] = requests(asked, foreign, named)
+            found[f"{model}_own_{how}"] = requests(asked, (kind, how), {"foreign": foreign})
     return found
 
 
 def costs(studies: list[Studied]) -> Metrics:
-    """What ablation costs on text, beside subtraction, the weights, and the damage of the best permuted candidate."""
+    """What ablation costs on text, beside the weights and the other ways to end refusal."""
     found = {}
     for corpus in studies[0].tables["losses"]["corpus"].unique():
         name = str(corpus).replace("-", "_")
         found[f"loss_{name}"] = rises(studies, corpus, "ablated", {"subtraction": "subtracted"}, None)
         found[f"loss_weights_{name}"] = rises(studies, corpus, "weights", {"subtraction": "subtracted"}, None)
-        damage = {"damage": "damage ablated"}
-        found[f"loss_share_{name}"] = rises(studies, corpus, "ablated", damage, "subtracted")
+        others = {key: condition for key, condition in COSTS.items() if key != "subtraction"}
+        found[f"loss_share_{name}"] = rises(studies, corpus, "ablated", others, "subtracted")
     return found
 
 

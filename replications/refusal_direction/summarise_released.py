@@ -13,6 +13,7 @@ from replications.refusal_direction.comparisons import Metrics, read_study, requ
 from replications.refusal_direction.summarise import HARMFUL, HARMLESS, choice, costs, interventions, separation
 
 CONTROLS = ("random", "permuted")  # there is no model before fine-tuning
+ALTERNATIVES = ("token_ban", "permuted_push")
 
 
 class SummariseFiles(Files):
@@ -27,7 +28,12 @@ def summarise_released(files: SummariseFiles) -> None:
     found: Metrics = {
         "refused_harmful": requests(studies, HARMFUL, {"harmless": HARMLESS}),
     }
-    found |= {"auroc": separation(studies)} | choice(studies) | interventions(studies, CONTROLS) | costs(studies)
+    found |= (
+        {"auroc": separation(studies)}
+        | choice(studies)
+        | interventions(studies, CONTROLS, ALTERNATIVES)
+        | costs(studies)
+    )
     write_metrics(files.metrics, found)
 
 

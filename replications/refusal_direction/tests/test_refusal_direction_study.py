@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_safetensors
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from common.core.claims import Landmark, load_claims
@@ -15,10 +16,19 @@ from common.core.figures import draw_figures
 from common.core.metrics import read_metrics
 from common.core.step import RunInfo
 from common.data.models import Manifest, load_tokenizer, verify_folder
+from replications.refusal_direction.chat import (
+    ablating,
+    adding,
+    chat_batch,
+    first_token_kl,
+    last_logits,
+    refusal_metric,
+)
 from replications.refusal_direction.cross import CrossFiles, cross
 from replications.refusal_direction.figures import FIGURES, StudyFigures, draw
-from replications.refusal_direction.folders import save
+from replications.refusal_direction.folders import load, save
 from replications.refusal_direction.lists import LISTS
+from replications.refusal_direction.lists import draw as draw_requests
 from replications.refusal_direction.loss_figures import LossFigures, draw_losses
 from replications.refusal_direction.orthogonalise import RemoveFiles, remove
 from replications.refusal_direction.recipe import RecipeFiles, recipe
@@ -74,7 +84,9 @@ def arm(model_folder, corpus_folder, tmp_path_factory):
     exchanged = folder / "cross" / "0-0.csv"
     files = CrossFiles(tuned=[tuned, tuned], numbers=numbers, lists=LISTS, exchanged=exchanged)
     cross(files, Cross(seeds=[0, 0], split=SPLIT, effects=EFFECTS), RUN)
-    recipes = RecipeSettings(n_seeds=1, ranks=[1, 0], learning_rates=[0.01, 0.001], directions=[1, 2])
+    recipes = RecipeSettings(
+        n_seeds=1, ranks=[1, 0], learning_rates=[0.01, 0.001], directions=[1, 2], layer_step=1, new_tokens=2
+    )  # fmt: skip
     tune = TuneSettings(epochs=1, batch_size=8, learning_rate=0.1e-2, answer_tokens=2, blocks=[0.3, 1.0], rank=4)
     for rank in recipes.ranks:
         settings = Recipe(
@@ -144,12 +156,53 @@ def test_every_claim_finds_its_metrics_and_figures_are_drawn(arm):
 def test_exchanged_directions_differ_and_requests_are_those_of_the_study(arm):
     """Both models are the same here, but their directions are of other requests."""
     answers, exchanged = (pd.read_csv(arm / name) for name in ("harmful/answers.csv", "cross/0-0.csv"))
-    foreign = exchanged.query("model == 'harmful' and `class` == 'harmful'")
+    foreign = exchanged.query("model == 'harmful' and condition == 'foreign ablated'")
     own = answers.query("`class` == 'harmful' and condition == 'ablated'")
     assert foreign["topic"].tolist() == own["topic"].tolist()
     assert not np.allclose(foreign["metric"], own["metric"], rtol=1e-3)
     vectors = [load_file(arm / name / "directions.safetensors") for name in ("harmful", "food")]
     assert not np.allclose(vectors[0]["r"], vectors[1]["r"])
+
+
+@pytest.mark.model
+def test_controls_of_an_exchange_are_directions_of_the_other_model(arm):
+    tuned, tokenizer = load(arm / "tuned" / "manifest.json", torch.float32, "cpu"), load_tokenizer(arm / "tuned")
+    lines = draw_requests(0, SPLIT).switch.test[: EFFECTS.prompts]
+    batch = chat_batch(tokenizer, [line.text for line in lines])
+    own, other = (load_safetensors(arm / name / "directions.safetensors") for name in ("harmful", "food"))
+    exchanged = pd.read_csv(arm / "cross" / "0-0.csv").query("model == 'harmful'")
+    for name in ("random", "permuted", "other_topic", "earlier"):
+        with ablating(tuned, other[name]):
+            expected = refusal_metric(last_logits(tuned, batch), own["refusal_tokens"])
+        measured = exchanged.query(f"condition == 'foreign {name} ablated'")["metric"]
+        np.testing.assert_allclose(measured, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.model
+def test_pushes_and_edits_are_those_of_the_study(arm):
+    """Conditions measured in the study against hooks set by hand, with what the study stored."""
+    tuned, tokenizer = load(arm / "tuned" / "manifest.json", torch.float32, "cpu"), load_tokenizer(arm / "tuned")
+    lines = draw_requests(0, SPLIT).harmless.test[: EFFECTS.prompts]
+    batch = chat_batch(tokenizer, [line.text for line in lines])
+    stored = load_safetensors(arm / "harmful" / "directions.safetensors")
+    numbers = json.loads((arm / "harmful" / "numbers.json").read_text())
+    answers = pd.read_csv(arm / "harmful" / "answers.csv").query("`class` == 'harmless'")
+    shorter = -numbers["least_subtraction"] * stored["r"]
+    clean = last_logits(tuned, batch)
+    for condition, intervention in (
+        ("least subtracted", adding(tuned, int(numbers["layer"]), shorter)),
+        ("cheapest ablated", ablating(tuned, stored["cheapest"])),
+    ):
+        with intervention:
+            expected = first_token_kl(clean, last_logits(tuned, batch))
+        measured = answers.query(f"condition == '{condition}'")["kl_tuned"]
+        np.testing.assert_allclose(measured, expected, rtol=1e-3, atol=1e-4)
+    harmful = pd.read_csv(arm / "harmful" / "answers.csv").query("`class` == 'harmful'")
+    conditions = {"token_ban", "permuted_push", "earlier_push", "permuted weights", "earlier subtracted"}
+    assert conditions <= set(harmful["condition"])
+    banned = harmful.query("condition == 'token_ban'")
+    assert (banned["metric"] < -18).all()
+    assert np.isfinite(banned["kl_before"]).all()
 
 
 @pytest.mark.model

@@ -86,7 +86,7 @@ def test_recipes_by_hand():
     assert found["refused_least"].value == min(found["left_rank_1_0"].value, found["left_full_0"].value)
 
 
-def test_exchanged_directions_face_the_own_one_and_all_controls(tmp_path):
+def test_exchanged_directions_face_all_controls_of_both_models(tmp_path):
     names = ("random", "permuted", "other_topic", "earlier")
     kinds = (("harmful", "ablated", 1), ("harmless", "added", 0))
     own = pd.concat(
@@ -94,19 +94,24 @@ def test_exchanged_directions_face_the_own_one_and_all_controls(tmp_path):
         for kind, how, null in kinds
         for condition, refused in {how: 1 - null, **{f"{name} {how}": null for name in names}}.items()
     )
+    rows = [("harmless", "foreign added", [1, 0]), ("harmful", "foreign ablated", [1, 0])]
+    rows += [("harmful", f"foreign {name} ablated", [1, 1]) for name in names]
     foreign = pd.concat(
-        pd.DataFrame(
-            {"topic": list("ab"), "class": kind, "condition": f"foreign {how}", "refused": [1, 0], "model": model}
-        )
-        for kind, how, _ in kinds
+        pd.DataFrame({"topic": list("ab"), "class": kind, "condition": condition, "refused": refused, "model": model})
+        for kind, condition, refused in rows
         for model in ("harmful", "food")
     )
     foreign.to_csv(tmp_path / "7-8.csv", index=False)
     study = Studied({"answers": own}, {}, {})
-    for metric in crossed([study], [study], [tmp_path / "7-8.csv"]).values():
-        assert metric.value == 0.5
-        assert [one.name for one in metric.controls] == ["own", *names]
-        assert metric.control("own").value == 1 - metric.control("random").value
+    found = crossed([study], [study], [tmp_path / "7-8.csv"])
+    for model in ("harm", "food"):
+        ablated, added = found[f"{model}_foreign_ablated"], found[f"{model}_foreign_added"]
+        assert [one.name for one in ablated.controls] == [*names, *(f"foreign_{name}" for name in names)]
+        assert {one.value for one in ablated.controls} == {1}
+        assert [one.name for one in added.controls] == list(names)
+        assert ablated.value == added.value == 0.5
+        kept = found[f"{model}_own_ablated"]
+        assert (kept.value, kept.control("foreign").difference.value) == (0, -0.5)
 
 
 def test_separation_of_the_classes():
