@@ -38,8 +38,9 @@ def writing_scores(decoder: Decoder, known: Int[Tensor, " known"]) -> dict[str, 
         for part in parts:
             ids = part.to(decoder.W_O[0].device)
             sources = {"": decoder.bridge.W_E[ids], "_after_first_block": after_first_block(decoder.bridge, ids)}
+            unembedding = final_read(decoder.bridge, ids)
             for source, tokens in sources.items():
-                ov = [ov_factors(decoder, layer, tokens, ids) for layer in range(decoder.n_layers)]
+                ov = [ov_factors(decoder, layer, tokens, unembedding) for layer in range(decoder.n_layers)]
                 few = [left[:, :SAMPLE] @ right[..., :SAMPLE] for left, right in ov]
                 each = {
                     "ov_eigenvalues": [eigenvalue_score(*factors) for factors in ov],
@@ -56,18 +57,18 @@ def after_first_block(bridge: "TransformerBridge", ids: Int[Tensor, " token"]) -
 
 
 def ov_factors(
-    decoder: Decoder, layer: int, tokens: Float[Tensor, "token d_model"], ids: Int[Tensor, " token"]
+    decoder: Decoder, layer: int, tokens: Float[Tensor, "token d_model"], unembedding: Float[Tensor, "d_model token"]
 ) -> tuple[Float[Tensor, "head token d_head"], Float[Tensor, "head d_head token"]]:
     """Two factors of the OV circuit of every head; their product at [a, b] is what attending to token a adds to the
-    logit of token b, but for the scale of the final norm. `tokens`: the vectors of `ids` that heads read."""
+    logit of token b, but for the scale of the final norm. `tokens`: the vectors that heads read."""
     read = decoder.norm(layer, 0, tokens)
     W_V = decoder.W_V[layer]
     W_V = W_V.repeat_interleave(decoder.n_heads // len(W_V), 0)
-    return read @ W_V, decoder.W_O[layer] @ final_read(decoder.bridge)[:, ids]
+    return read @ W_V, decoder.W_O[layer] @ unembedding
 
 
-def final_read(bridge: "TransformerBridge") -> Float[Tensor, "d_model d_vocab"]:
-    """The unembedding with the final norm's gain and, for LayerNorm, its centring, both linear."""
-    W_U = bridge.ln_final.weight.detach()[:, None] * bridge.W_U.detach()
+def final_read(bridge: "TransformerBridge", ids: Int[Tensor, " token"]) -> Float[Tensor, "d_model token"]:
+    """The unembedding of some tokens with the final norm's gain and, for LayerNorm, its centring, both linear."""
+    W_U = bridge.ln_final.weight.detach()[:, None] * bridge.W_U.detach()[:, ids]
     centred: Tensor = W_U if bridge.cfg.normalization_type.startswith("RMS") else W_U - W_U.mean(0)
     return centred
