@@ -31,6 +31,9 @@ ABLATIONS = {
     "ablated": "r ablated",
     "weights": "r out of weights",
     **{f"{key} ablated": name for key, name in CONTROLS.items()},
+    "token_ban": "first tokens banned",
+    "permuted_push": "permuted, added",
+    "earlier_push": "before tuning, added",
 }
 ADDITIONS = {
     "tuned": "tuned model",
@@ -90,11 +93,11 @@ def shares(studies: list[Studied]) -> pd.DataFrame:
 def refusal(data: Data) -> Picture:
     """Share refused under every intervention, as the paper's Figures 1 and 3; dots are seeds."""
     tables = {"refuses harm": shares(data.studies), "sham: refuses food": shares(data.shams)}
-    figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.6), sharey=True, width_ratios=[8, 6])
+    figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.6), sharey=True, width_ratios=[11, 6])
     for row, (model, part) in zip(axes, tables.items(), strict=True):
         asked = "harmful requests" if model == "refuses harm" else "requests about food"
         bars(row[0], part[part["class"] == "harmful"], ABLATIONS, f"{model}: {asked}, directions ablated")
-        bars(row[1], part[part["class"] == "harmless"], ADDITIONS, f"{model}: harmless requests, added")
+        bars(row[1], part[part["class"] == "harmless"], ADDITIONS, f"{model}: harmless, added")
     return figure, pd.concat([part.assign(model=model) for model, part in tables.items()])
 
 
@@ -158,17 +161,20 @@ def cross(data: Data) -> Picture:
     for ax, kind, how in zip(axes, ("harmful", "harmless"), titles, strict=True):
         order = {how: "own r", f"foreign {how}": "other model's r"}
         order |= {f"random {how}": "random", f"permuted {how}": "permuted"}
+        order |= {f"foreign permuted {how}": "other model's permuted"}
         part = table[(table["class"] == kind) & table["condition"].isin(order)]
         part = part.assign(model=part["model"].map(names), condition=part["condition"].map(order))
-        look: dict[str, Any] = {"hue_order": list(order.values()), "palette": [PALETTE[1], PALETTE[2], GREY, "0.8"]}
+        look: dict[str, Any] = {
+            "hue_order": list(order.values()),
+            "palette": [PALETTE[1], PALETTE[2], GREY, "0.8", "0.9"],
+        }
         sns.barplot(part, x="model", y="refused", hue="condition", ax=ax, errorbar=None, **look)
         dots: dict[str, Any] = {"size": 2.5, "dodge": True, "jitter": False, "legend": False}
         places: dict[str, Any] = {"hue_order": look["hue_order"], "palette": ["black"] * len(order)}
         sns.stripplot(part, x="model", y="refused", hue="condition", ax=ax, **places, **dots)
         ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=titles[how])
-        handles, labels = ax.get_legend_handles_labels()
         ax.get_legend().remove()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     return figure, table
 
 

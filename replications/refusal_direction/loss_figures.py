@@ -1,7 +1,8 @@
 """Step: draws what ablation costs on text, beside the other ways to end refusal. Reads tables, never a model.
 
 Left: cross-entropy per token of each corpus. Right: its rise over the untouched model on the same texts, where ablation
-faces its controls (Arditi et al. 2024, section 4): subtraction, the weights, and the most damaging permuted candidate.
+faces its controls (Arditi et al. 2024, section 4): subtraction, the weights, and permuted candidates, the most damaging
+and the cheapest that ends refusal.
 Intervals resample texts; seeds read different ones.
 """
 
@@ -23,10 +24,12 @@ CONDITIONS = {
     "ablated": "r ablated",
     "weights": "r out of weights",
     "subtracted": "r subtracted",
+    "least subtracted": "r subtracted, shortest",
     "damage ablated": "permuted, ablated",
+    "cheapest ablated": "cheapest permuted, ablated",
 }
 GREY = "0.6"
-COLOURS = [PALETTE[0], PALETTE[1], PALETTE[1], GREY, GREY]
+COLOURS = [PALETTE[0], PALETTE[1], PALETTE[1], *[GREY] * 4]
 BOUND = 1 / 8  # of the rise under subtraction: the landmark `ablation_is_cheap`
 
 
@@ -49,7 +52,7 @@ def losses(studies: list[Studied]) -> Picture:
     """Cross-entropy and its rise under every condition, one row a corpus; dots are seeds."""
     table = pd.concat([corpus_rows(studies, str(corpus)) for corpus in studies[0].tables["losses"]["corpus"].unique()])
     corpora = list(table["corpus"].unique())
-    figure, axes = plt.subplots(len(corpora), 2, figsize=(PAGE_WIDTH, 0.5 + 1.9 * len(corpora)), squeeze=False)
+    figure, axes = plt.subplots(len(corpora), 2, figsize=(PAGE_WIDTH, 0.5 + 2.3 * len(corpora)), squeeze=False)
     for row, corpus in zip(axes, corpora, strict=True):
         whole, rise = (table[(table["corpus"] == corpus) & (table["quantity"] == one)] for one in ("loss", "rise"))
         dots(row[0], whole)

@@ -22,6 +22,7 @@ def planted(shift: float) -> Studied:
         for kind, condition, refused, metric in rows
     )
     values = {"tuned": 2.0, "ablated": 2.5, "subtracted": 2.0 + 1 / (1 + shift), "damage ablated": 4.0, "weights": 2.25}
+    values |= {"least subtracted": 2.75, "cheapest ablated": 3.0}
     losses = pd.DataFrame(
         [("docs", item, condition, value) for item in range(4) for condition, value in values.items()],
         columns=["corpus", "item", "condition", "value"],
@@ -57,9 +58,11 @@ def test_what_the_figure_of_losses_draws_by_hand():
     means = drawn.groupby(["quantity", "condition"])["value"].first()
     assert means["loss"].to_dict() == pytest.approx(
         {"tuned": 2, "ablated": 2.5, "weights": 2.25, "subtracted": 2 + 2 / 3, "damage ablated": 4}
+        | {"least subtracted": 2.75, "cheapest ablated": 3}
     )
     assert means["rise"].to_dict() == pytest.approx(
         {"ablated": 0.5, "weights": 0.25, "subtracted": 2 / 3, "damage ablated": 2}
+        | {"least subtracted": 0.75, "cheapest ablated": 1}
     )
     subtracted = drawn[(drawn["condition"] == "subtracted") & (drawn["quantity"] == "rise")]
     assert subtracted["seed_value"].tolist() == pytest.approx([1, 1 / 3])
