@@ -113,7 +113,7 @@ def measure_faithfulness(
     text = "F on ABC prompts, IO slot minus subject / F on the prompts themselves"
     metrics["role_blind_model"] = clustered(abc_model, fresh.prompts, unit="1", formula=text, denominators=model)
     repeated = {name: of[name] - one for name, one in zip(of, abc, strict=False)}
-    nothing = repeated["no_node"]
+    nothing = repeated.pop("no_node")  # 0 by construction, and so no control
     metrics["repetition_kept"] = share(
         {name: one - nothing for name, one in repeated.items()},
         model - abc_model - nothing,
