@@ -119,6 +119,30 @@ use rule step as language_traces with:
         **STEP("language_traces", TRACED),
 
 
+CROSSED = []
+if config["cross"]:
+
+    use rule step as language_cross with:
+        input:
+            **CORPORA,
+            manifest="<models>/{model}/manifest.json",
+            transcoders=rules.language_train.output.transcoders,
+        output:
+            cross=f"{MODEL}/transcoders/cross_layer.safetensors",
+            metrics=f"{MODEL}/cross_layer/metrics.json",
+            prompts=f"{MODEL}/cross_layer/prompts.csv",
+        log:
+            "<logs>/{model}/language_cross.log",
+        resources:
+            **ON_GPU,
+            mem_mb=16000 if ON_GPU else 4000,
+            runtime=120,
+        params:
+            **STEP("language_cross", {**TRACED, "cross": config["cross"]}),
+
+    CROSSED = ["cross_layer"]
+
+
 use rule step as draw_language with:
     input:
         rules.language.output,

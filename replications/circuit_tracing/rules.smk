@@ -132,7 +132,7 @@ if config["language"]:
     GRAPH_METRICS = expand(
         f"{MODEL}/{{part}}/metrics.json",
         model=config["models"],
-        part=parts(MODEL_FIGURES),
+        part=[*parts(MODEL_FIGURES), *CROSSED],
     )
 
 

@@ -95,6 +95,13 @@ class Traces(Strict):
     each: Annotated[int, Field(ge=3)] = Field(description="features of a site that are ablated one by one")
 
 
+class CrossLayer(Strict):
+    """One cross-layer transcoder of the language model, on the text of `language`, with its `k`."""
+
+    d_sae: Annotated[int, Field(ge=8)] = Field(description="features of a layer")
+    training: Training
+
+
 class Traced(Strict):
     """Text and sizes of the transcoders, and the graphs of many prompts."""
 
@@ -102,11 +109,18 @@ class Traced(Strict):
     traces: Traces
 
 
+class Crossed(Traced):
+    """The same, and the cross-layer transcoder."""
+
+    cross: CrossLayer
+
+
 class Settings(Strict):
-    """All parts; `language` and `traces` are null where no language model is traced."""
+    """All parts; `language`, `traces` and `cross` are null where no language model is traced."""
 
     toy: Toy
     measures: Measures
     planted: Planted
     language: Language | None
     traces: Traces | None
+    cross: CrossLayer | None

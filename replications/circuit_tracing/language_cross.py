@@ -1,0 +1,144 @@
+"""Step: graphs of one cross-layer transcoder beside those of per-layer ones, on the same prompts.
+
+Ameisen et al. 2025 ("Cross-layer transcoders"): features of a layer write to the MLPs' outputs of all later ones, so
+that a feature need not be said again layer after layer; graphs are more complete, and their paths shorter. Both are
+trained on one stream, with as many active features of a layer and token. Prompts are those of `language_traces`.
+
+path length   edges from an embedding or an error to the logits, mean over paths weighted by what they carry:
+              sum_n n w M^n / sum_n w M^n at nodes without inputs, M as in `influence`
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from common.core.metrics import Metric, write_metrics
+from common.core.statistics import over_clusters
+from common.core.step import Files, RunInfo, run_step, track
+from common.core.tables import write_table
+from common.data.models import fast_dtype, load_model, load_tokenizer
+from common.saes.architectures.base import Batch
+from common.saes.cross_layer import CrossLayerTranscoder
+from common.saes.harvest import windows
+from common.saes.recipe import Recipe
+from common.saes.trainer import train
+from common.toys.training import CHECKPOINTS
+from replications.circuit_tracing.graph import Dictionary, attribute
+from replications.circuit_tracing.influence import Inputs, Layout, scores
+from replications.circuit_tracing.language_frozen import freeze_prompt
+from replications.circuit_tracing.language_traces import sure_prompts
+from replications.circuit_tracing.language_train import load_transcoders, reader
+from replications.circuit_tracing.settings import Crossed
+
+KINDS = ("cross_layer", "per_layer")
+
+
+class LanguageCrossFiles(Files):
+    manifest: Path
+    docs: Path
+    chat: Path
+    transcoders: Path
+    """the per-layer ones"""
+    cross: Path
+    metrics: Path
+    prompts: Path
+    """one row a prompt and kind of dictionary"""
+
+
+def language_cross(files: LanguageCrossFiles, settings: Crossed, run: RunInfo) -> None:
+    """Trains the cross-layer transcoder, and writes it, the table and the metrics."""
+    folder, sources = files.manifest.parent, [files.docs.parent, files.chat.parent]
+    cross = trained(files, settings, run)
+    cross.save(files.cross)
+    bridge, tokenizer = load_model(folder), load_tokenizer(folder)
+    per_layer = load_transcoders(files.transcoders, folder.name, bridge.cfg.n_layers, bridge.cfg.d_model)
+    dictionaries: dict[str, Dictionary] = dict(zip(KINDS, (cross, per_layer), strict=True))
+    own, rows = settings.traces, []
+    with torch.no_grad():
+        chosen = [prompt for source in sources for prompt in sure_prompts(bridge, tokenizer, source, own, run.seeds)]
+        for number, tokens in enumerate(track(chosen, "prompts")):
+            frozen = freeze_prompt(bridge, tokens)
+            for kind in KINDS:
+                graph = attribute(frozen, dictionaries[kind], most=own.most)
+                layout = Layout(graph.n_features, graph.first_embedding, graph.first_logit)
+                found = scores(graph.adjacency, graph.logit_weights(), layout)._asdict()
+                length = path_length(graph.adjacency, graph.logit_weights())
+                size = {"features": graph.n_features, "path_length": length}
+                rows.append({"prompt": number, "kind": kind, **size, **found})
+    table = pd.DataFrame(rows)
+    write_table(files.prompts, table)
+    write_metrics(files.metrics, compared(table))
+
+
+def trained(files: LanguageCrossFiles, settings: Crossed, run: RunInfo) -> CrossLayerTranscoder:
+    """From the stream of `language_train`, all layers on one axis."""
+    folder, text_of, own = files.manifest.parent, settings.language, settings.cross
+    bridge, tokenizer = load_model(folder, device=run.device, dtype=fast_dtype()), load_tokenizer(folder)
+    sources = [files.docs.parent, files.chat.parent]
+    text = windows(sources, "train", tokenizer, text_of.window, [text_of.docs_tokens, text_of.chat_tokens])
+    passage = reader(bridge, text, text_of.chunk, run.device)
+    units = [float(1 / torch.cat(part, -1).square().mean().sqrt()) for part in passage(0)]
+
+    def batches(step: int, _source: str) -> Batch:
+        x, y = passage(step // text_of.reuse)
+        draw = torch.Generator().manual_seed(step)
+        chosen = torch.randint(len(x[0]), (own.training.batch,), generator=draw)
+        return Batch(*(wide(part, chosen)[None] * unit for part, unit in zip((x, y), units, strict=True)))
+
+    recipe = Recipe.model_validate({
+        "architecture": "cross_layer", "d_sae": own.d_sae, "sparsity": int(text_of.k), "seed": run.seeds[0],
+        "layers": bridge.cfg.n_layers,
+    })  # fmt: skip
+    checkpoint = CHECKPOINTS / f"circuit_tracing_cross_{run.scale}_{folder.name}_{run.seeds[0]}.safetensors"
+    data = f"{folder.name} {text.tokens.sum()}"
+    (done,) = train([recipe], batches, own.training, checkpoint, data=data, device=run.device)
+    weights = {name: value.cpu() for name, value in done.weights.items()}
+    return CrossLayerTranscoder.of(weights, recipe, *units)
+
+
+def wide(layers: list[Float[Tensor, "token d"]], chosen: Tensor) -> Float[Tensor, "chosen wide"]:
+    """Some tokens of all layers, one layer behind the other."""
+    return torch.cat([layer[chosen] for layer in layers], -1)
+
+
+def path_length(adjacency: Float[Tensor, "node node"], weights: Float[Tensor, " node"]) -> float:
+    """Mean number of edges of the paths from nodes without inputs to the weighted logits."""
+    inputs = Inputs.of(adjacency)
+    ends = torch.ones(len(adjacency), dtype=torch.bool)
+    ends[inputs.nodes] = False
+    now, carried, edges = weights, 0.0, 0.0
+    for step in range(1, len(adjacency) + 1):
+        now = now[inputs.nodes] @ inputs.shares
+        if not bool(now.any()):
+            break
+        arrived = float(now[ends].sum())
+        carried, edges = carried + arrived, edges + step * arrived
+    return edges / max(carried, 1e-12)
+
+
+def compared(table: pd.DataFrame) -> dict[str, Metric]:
+    """Means over prompts, per-layer transcoders as control."""
+    of = {kind: table[table["kind"] == kind].sort_values("prompt") for kind in KINDS}
+    formulas = {
+        "replacement": ("share", "influence of embeddings against errors"),
+        "completeness": ("share", "share of inputs that are no errors, by influence"),
+        "path_length": (
+            "edges",
+            "edges of a path from a node without inputs to the logits, weighted by what it carries",
+        ),
+    }
+    values = {name: {kind: part[name].to_numpy(float) for kind, part in of.items()} for name in formulas}
+    return {
+        name: over_clusters(
+            values[name]["cross_layer"], of["cross_layer"]["prompt"].to_numpy(), unit=unit, formula=formula,
+            cluster="prompts", controls={"per_layer": values[name]["per_layer"]},
+        )
+        for name, (unit, formula) in formulas.items()
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_step(language_cross)
