@@ -136,7 +136,7 @@ def test_the_wrong_side_of_neutral_is_never_the_same_direction():
     assert (claim.verdict, "right side of the neutral 1" in claim.reason) == ("not reproduced", True)
     area = {"assertion": {"at_least": 0.9}, "neutral": 0.5}
     assert judge(metric(0.45, shuffled=0.0), **area).verdict == "not reproduced"
-    assert judge(metric(0.55, shuffled=0.1), **area).verdict == "same direction"
+    assert judge(metric(0.55, half=0.02, shuffled=0.1), **area).verdict == "same direction"
     cut = {"assertion": {"at_most": 0.5}, "neutral": 1.0}
     assert judge(metric(0.7, shuffled=1.5), **cut).verdict == "same direction"
     assert judge(metric(1.1, shuffled=2.5), **cut).verdict == "not reproduced"
