@@ -2,8 +2,8 @@
 
 A landmark faces every control that its metric carries, and the verdict takes the worst of them. `reproduced`: the whole
 interval and every seed pass, every control fails with its whole interval, every paired difference excludes 0 on the
-right side. `same direction`: all but the bound, and the value lies at least half of the way from the strongest control
-to the bound, on the right side of `neutral`. A check `holds` or `fails`.
+right side. `same direction`: all but the bound; the value lies at least half of the way from the strongest control to
+the bound, and the whole interval on the right side of `neutral`. A check `holds` or `fails`.
 """
 
 import math
@@ -103,8 +103,9 @@ def judge_landmark(assertion: Assertion, neutral: float, effect: Metric) -> tupl
     fails = f"the strongest control {shown(strongest)} fails it"
     if assertion.passes(effect):
         return "reproduced", f"interval{' and every seed' if effect.per_seed else ''} {assertion}; {fails}"
-    if not assertion.beyond(neutral, effect.value):
-        return "not reproduced", f"the value {effect.value:.3g} is on the wrong side of the neutral {neutral:g}"
+    if not all(assertion.beyond(neutral, end) for end in (effect.ci_low, effect.ci_high)):
+        interval = f"[{effect.ci_low:.3g}, {effect.ci_high:.3g}]"
+        return "not reproduced", f"the interval {interval} is not wholly on the right side of the neutral {neutral:g}"
     progress = assertion.progress(effect.value, strongest.value)
     if progress < HALF_WAY:
         way = f"{max(progress, 0):.0%} of the way from the control {shown(strongest)} to {assertion}"

@@ -224,7 +224,7 @@ def patterns(rows: pd.DataFrame) -> Picture:
     for name, raised in trained.dropna(subset=["raises"]).set_index("pattern")["raises"].items():
         text = str(raised).replace("$", r"\$")
         axes.text(
-            1.03, place[str(name)], textwrap.shorten(text, 44, placeholder=" …"), fontsize=6, va="center", color="0.25"
+            1.03, place[str(name)], textwrap.shorten(text, 36, placeholder=" …"), fontsize=6, va="center", color="0.25"
         )
     axes.text(1.03, len(place) - 0.35, "tokens that the latent raises most", fontsize=6.5, color="0.25", va="bottom")
     axes.set_yticks(list(place.values()), list(place))

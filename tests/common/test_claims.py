@@ -133,13 +133,16 @@ def test_the_wrong_side_of_neutral_is_never_the_same_direction():
     """Audit: `rarer_paper_crossing`, claimed >= 1 and measured 0.83 with neutral 1, was called the same direction."""
     ratio = {"assertion": {"at_least": 1.0}, "neutral": 1.0}
     claim = judge(metric(0.833, shuffled=0.2), **ratio)
-    assert (claim.verdict, "wrong side of the neutral 1" in claim.reason) == ("not reproduced", True)
+    assert (claim.verdict, "right side of the neutral 1" in claim.reason) == ("not reproduced", True)
     area = {"assertion": {"at_least": 0.9}, "neutral": 0.5}
     assert judge(metric(0.45, shuffled=0.0), **area).verdict == "not reproduced"
-    assert judge(metric(0.55, shuffled=0.1), **area).verdict == "same direction"
+    assert judge(metric(0.55, half=0.02, shuffled=0.1), **area).verdict == "same direction"
     cut = {"assertion": {"at_most": 0.5}, "neutral": 1.0}
     assert judge(metric(0.7, shuffled=1.5), **cut).verdict == "same direction"
     assert judge(metric(1.1, shuffled=2.5), **cut).verdict == "not reproduced"
+    wide = judge(metric(0.31, half=0.35, shuffled=-0.2), neutral=0)
+    assert (wide.verdict, "[-0.04, 0.66] is not wholly" in wide.reason) == ("not reproduced", True)
+    assert judge(metric(0.31, half=0.25, shuffled=-0.2), neutral=0).verdict == "same direction"
 
 
 def test_two_sided_assertions():
