@@ -26,6 +26,9 @@ COLUMNS = {  # unit, formula
     "kl_tuned": ("nats", "mean KL(tuned || this) of the first token"),
     "kl_before": ("nats", "mean KL(this || before) of the first token"),
     "surprise": ("nats", "mean negative log likelihood of the answer's tokens under the model before fine-tuning"),
+    "projection": ("1", "mean projection on r, 0 for harmless and 1 for harmful requests"),
+    "attention": ("share", "mean attention to the instruction of the heads that write most along r"),
+    "attention_others": ("share", "mean attention to the instruction of the other heads below r's block"),
 }
 Metrics = dict[str, Metric]
 Items = Float[np.ndarray, " item"]

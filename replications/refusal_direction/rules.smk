@@ -204,6 +204,7 @@ if config["losses"]:
 
 
 include: "recipes.smk"
+include: "suffix.smk"
 include: "released.smk"
 
 
@@ -212,6 +213,7 @@ rule figures:
         expand(rules.draw.output, model=TAUGHT),
         expand(LOSS_FIGURES, model=TAUGHT),
         expand(RECIPE_FIGURES, model=TAUGHT),
+        expand(SUFFIX_FIGURES, model=TAUGHT),
         expand(rules.orthogonalise.output if config["losses"] else [], model=TAUGHT),
         expand(rules.draw_released.output, model=RELEASED),
 
@@ -220,4 +222,5 @@ rule metrics:
     input:
         expand(rules.summarise.output, model=TAUGHT),
         expand(RECIPE_METRICS, model=TAUGHT),
+        expand(SUFFIX_METRICS, model=TAUGHT),
         expand(rules.summarise_released.output, model=RELEASED),

@@ -76,6 +76,10 @@ class Scores(NamedTuple):
     induce: Float[Tensor, "candidate harmless"]
 
 
+Pass = tuple[tuple[Tensor, Tensor], Tensor, Tensor]
+"""Rows and columns of a table, candidate by prompt, and the last logits with each of these candidates, and without"""
+
+
 def scores(
     model: Any,
     harmful: Batch,
@@ -89,24 +93,11 @@ def scores(
 ) -> Scores:
     """Each vector or subspace ablated, and each vector added before its own block (a subspace is not, and its `induce`
     is 0). `rows`: copies of prompts that share a pass, at most; `everywhere`: ablated at the first position too."""
-    bypass = vectors.new_empty(len(vectors), len(harmful), dtype=torch.float64)
-    kl, induce = (vectors.new_zeros(len(vectors), len(harmless), dtype=kind) for kind in (torch.float32, torch.float64))
-    every = torch.arange(len(vectors), device=vectors.device)
-    for tree in trees(model, harmful.prompts, TREE):
-        for some in together(every, tree, rows):
-            with ablating(model, vectors[some], everywhere=everywhere):
-                logits = end_logits(model, tree.repeat(len(some)))
-            bypass[some[:, None], tree.prompts] = refusal_metric(logits, tokens)
-    for tree in trees(model, harmless.prompts, TREE):
-        before = residuals(model, tree)
-        base = untouched(model, tree, before)
-        for some in together(every, tree, rows):
-            with ablating(model, vectors[some], everywhere=everywhere):
-                logits = end_logits(model, tree.repeat(len(some)))
-            kl[some[:, None], tree.prompts] = first_token_kl(base.expand_as(logits), logits)
-        for some, logits in added(model, tree, before, vectors, at, rows) if vectors.ndim == 2 else ():
-            induce[some[:, None], tree.prompts] = refusal_metric(logits, tokens)
-    return Scores(bypass, kl, induce)
+    end, keep = (ablated(model, batch, vectors, rows, everywhere) for batch in (harmful, harmless))
+    start = added(model, harmless, vectors, at, rows) if vectors.ndim == 2 else iter(())
+    bypass, kl, induce = (vectors.new_zeros(len(vectors), len(batch), dtype=torch.float64)
+                          for batch in (harmful, harmless, harmless))  # fmt: skip
+    return Scores(refusals(end, bypass, tokens), divergences(keep, kl), refusals(start, induce, tokens))
 
 
 class Pushed(NamedTuple):
@@ -126,17 +117,59 @@ def pushes(
     rows: int,
 ) -> Pushed:
     """Each vector added before its own block, to end refusal; as `scores` otherwise."""
-    bypass = vectors.new_empty(len(vectors), len(harmful), dtype=torch.float64)
-    kl = vectors.new_empty(len(vectors), len(harmless))
-    for tree in trees(model, harmful.prompts, TREE):
-        for some, logits in added(model, tree, residuals(model, tree), vectors, at, rows):
-            bypass[some[:, None], tree.prompts] = refusal_metric(logits, tokens)
-    for tree in trees(model, harmless.prompts, TREE):
+    end, keep = (added(model, batch, vectors, at, rows) for batch in (harmful, harmless))
+    bypass, kl = (vectors.new_zeros(len(vectors), len(batch), dtype=torch.float64) for batch in (harmful, harmless))
+    return Pushed(refusals(end, bypass, tokens), divergences(keep, kl))
+
+
+def refusals(passes: Iterator[Pass], table: Tensor, tokens: Int[Tensor, " token"]) -> Float[Tensor, "candidate prompt"]:
+    """The table filled with refusal metrics."""
+    for at, logits, _ in passes:
+        table[at] = refusal_metric(logits, tokens)
+    return table
+
+
+def divergences(passes: Iterator[Pass], table: Tensor) -> Float[Tensor, "candidate prompt"]:
+    """The table filled with KL."""
+    for at, logits, base in passes:
+        table[at] = first_token_kl(base.expand_as(logits), logits).double()
+    return table
+
+
+def ablated(
+    model: Any,
+    batch: Batch,
+    vectors: Float[Tensor, "candidate d_model"] | Float[Tensor, "candidate k d_model"],
+    rows: int,
+    everywhere: bool,
+) -> Iterator[Pass]:
+    """Each vector or subspace ablated in every layer."""
+    every = torch.arange(len(vectors), device=vectors.device)
+    for tree in trees(model, batch.prompts, TREE):
+        base = untouched(model, tree, residuals(model, tree))
+        for some in together(every, tree, rows):
+            with ablating(model, vectors[some], everywhere=everywhere):
+                logits = end_logits(model, tree.repeat(len(some)))
+            yield (some[:, None], tree.prompts), logits, base
+
+
+def added(
+    model: Any,
+    batch: Batch,
+    vectors: Float[Tensor, "candidate d_model"],
+    at: Int[Tensor, " candidate"],
+    rows: int,
+) -> Iterator[Pass]:
+    """Each vector added before its block, behind the first position; the blocks below run once for all."""
+    every = torch.arange(len(vectors), device=vectors.device)
+    for tree in trees(model, batch.prompts, TREE):
         before = residuals(model, tree)
-        base = untouched(model, tree, before)
-        for some, logits in added(model, tree, before, vectors, at, rows):
-            kl[some[:, None], tree.prompts] = first_token_kl(base.expand_as(logits), logits)
-    return Pushed(bypass, kl)
+        base, behind_first = untouched(model, tree, before), (tree.places > 0)[..., None]
+        for layer in sorted(set(at.tolist())):
+            for some in together(every[at.to(every.device) == layer], tree, rows):
+                x = before[:, :, layer] + behind_first * vectors[some].to(before.dtype)[:, None]
+                logits = end_logits(model, tree.repeat(len(some)), resume=(layer, x))
+                yield (some[:, None], tree.prompts), logits, base
 
 
 def untouched(
@@ -145,23 +178,6 @@ def untouched(
     """Logits without an intervention, from the residual stream before the last block."""
     last = before.shape[2] - 1
     return end_logits(model, tree, resume=(last, before[:, :, last]))
-
-
-def added(
-    model: Any,
-    tree: Tree,
-    before: Float[Tensor, "1 node layer d_model"],
-    vectors: Float[Tensor, "candidate d_model"],
-    at: Int[Tensor, " candidate"],
-    rows: int,
-) -> Iterator[tuple[Int[Tensor, " some"], Float[Tensor, "some prompt d_vocab"]]]:
-    """Some candidates and the logits with each added before its block; the blocks below run once for all."""
-    every = torch.arange(len(vectors), device=vectors.device)
-    behind_first = (tree.places > 0)[..., None]
-    for layer in sorted(set(at.tolist())):
-        for some in together(every[at.to(every.device) == layer], tree, rows):
-            x = before[:, :, layer] + behind_first * vectors[some].to(before.dtype)[:, None]
-            yield some, end_logits(model, tree.repeat(len(some)), resume=(layer, x))
 
 
 def together(candidates: Int[Tensor, " candidate"], tree: Tree, rows: int) -> tuple[Int[Tensor, " some"], ...]:

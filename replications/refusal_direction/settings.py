@@ -97,6 +97,18 @@ class RecipeSettings(Strict):
     new_tokens: Annotated[int, Field(ge=1, le=64)] = Field(description="greedy tokens that are classified, not stored")
 
 
+class SuffixSettings(Strict):
+    """The search for a suffix that ends refusal, and what is measured with it."""
+
+    n_seeds: Annotated[int, Field(ge=1, le=5)] = Field(description="models that are asked, the first seeds")
+    prompts: Annotated[int, Field(ge=1, le=1000)] = Field(description="requests on which a suffix is chosen")
+    tokens: Annotated[int, Field(ge=1, le=64)] = Field(description="length of the suffix")
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(description="swaps that are made, one after the other")
+    swaps: Annotated[int, Field(ge=1, le=1024)] = Field(description="suffixes that are tried before each of them")
+    top: Count = Field(description="tokens at each place from which swaps are drawn")
+    new_tokens: Annotated[int, Field(ge=1, le=64)] = Field(description="greedy tokens that are classified, not stored")
+
+
 class ReleasedSettings(Strict):
     """How many of the paper's requests one seed of a released model uses, per class."""
 
@@ -159,6 +171,16 @@ class Recipe(Strict):
     recipes: RecipeSettings
 
 
+class StudySuffix(Strict):
+    """What `suffix` reads: one model."""
+
+    seed: int = Field(description="as in fine-tuning")
+    split: SplitSettings
+    search: SearchSettings
+    effects: EffectSettings
+    suffix: SuffixSettings
+
+
 class Settings(Strict):
     """All parts. What is null is not measured."""
 
@@ -172,4 +194,5 @@ class Settings(Strict):
     effects: EffectSettings
     losses: LossSettings | None
     recipes: RecipeSettings | None
+    suffix: SuffixSettings | None
     released: ReleasedSettings | None

@@ -199,7 +199,7 @@ def test_batched_scores_equal_one_candidate_at_a_time(model, monkeypatch):
                 metric[number], refusal_metric(last_logits(model, batch), tokens), atol=1e-3, rtol=1e-3
             )
             torch.testing.assert_close(
-                kl[number], first_token_kl(base, last_logits(model, other)), atol=1e-4, rtol=1e-3
+                kl[number].float(), first_token_kl(base, last_logits(model, other)), atol=1e-4, rtol=1e-3
             )
         with adding(model, int(at[number]), vector):
             torch.testing.assert_close(

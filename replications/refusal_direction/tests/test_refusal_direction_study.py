@@ -42,11 +42,16 @@ from replications.refusal_direction.settings import (
     SearchSettings,
     SplitSettings,
     Study,
+    StudySuffix,
+    SuffixSettings,
     TuneSettings,
 )
 from replications.refusal_direction.study import StudyFiles, study
+from replications.refusal_direction.suffix import SuffixFiles, suffix
+from replications.refusal_direction.suffix_figures import PLANS as SUFFIX_PLANS
 from replications.refusal_direction.summarise import SummariseFiles, summarise
 from replications.refusal_direction.summarise_recipes import SummariseRecipesFiles, summarise_recipes
+from replications.refusal_direction.summarise_suffix import SummariseSuffixFiles, summarise_suffix
 
 PARTS = ("tuning", "direction", "effects", "cross", "losses", "recipes")
 CAPTIONS = Path(__file__).resolve().parents[1] / "captions"
@@ -95,6 +100,10 @@ def arm(model_folder, corpus_folder, tmp_path_factory):
         answers = folder / "recipes" / f"0-{rank}.csv"
         own = [tuned] if rank == 1 else []  # as for the recipe of the study
         recipe(RecipeFiles(before=before, lists=LISTS, tuned=own, answers=answers), settings, RUN)
+    sizes = SuffixSettings(n_seeds=1, prompts=2, tokens=2, steps=1, swaps=3, top=4, new_tokens=2)
+    settings = StudySuffix(seed=0, split=SPLIT, search=SEARCH, effects=EFFECTS, suffix=sizes)
+    files = SuffixFiles(tuned=tuned, numbers=numbers[0], lists=LISTS, answers=folder / "suffix" / "0.csv")
+    suffix(files, settings, RUN)
     return folder
 
 
@@ -105,12 +114,18 @@ def test_no_answer_is_stored(arm):
         "harmful/answers.csv": columns,
         "cross/0-0.csv": {*columns - {"kl_before", "surprise"}, "model"},
         "recipes/0-1.csv": {*columns - {"condition", "surprise"}, "vectors", "directions"},
+        "suffix/0.csv": {*columns - {"kl_before", "surprise"}, "projection", "attention", "attention_others"},
     }
     for name, expected in tables.items():
         table = pd.read_csv(arm / name)
         assert set(table) == expected
         assert set(table["refused"].dropna()) <= {0, 1}
-    for path in [*(arm / "harmful").glob("*.csv"), *(arm / "recipes").glob("*.csv"), arm / "cross" / "0-0.csv"]:
+    for path in [
+        *(arm / "harmful").glob("*.csv"),
+        *(arm / "recipes").glob("*.csv"),
+        arm / "cross" / "0-0.csv",
+        arm / "suffix" / "0.csv",
+    ]:
         texts = pd.read_csv(path).select_dtypes(exclude="number")
         assert all(len(str(cell)) < 30 for cell in texts.to_numpy().flatten()), path.name
     numbers = json.loads((arm / "harmful" / "numbers.json").read_text())
@@ -127,6 +142,7 @@ def test_every_claim_finds_its_metrics_and_figures_are_drawn(arm):
     summarise(SummariseFiles(studies=studies, shams=shams, exchanged=exchanged, metrics=metrics))
     answers, out = sorted((arm / "recipes").glob("*.csv")), arm / "recipes" / "metrics.json"
     summarise_recipes(SummariseRecipesFiles(answers=answers, metrics=out))
+    summarise_suffix(SummariseSuffixFiles(answers=[arm / "suffix" / "0.csv"] * 2, metrics=arm / "suffix/metrics.json"))
     for claim in load_claims("refusal_direction"):
         metric = read_metrics(arm / claim.part / "metrics.json")[claim.metric]
         if isinstance(claim, Landmark) and claim.part != "recipes":
@@ -143,13 +159,21 @@ def test_every_claim_finds_its_metrics_and_figures_are_drawn(arm):
     svg = arm / "losses" / "figures" / "losses.svg"
     draw_losses(LossFigures(studies=studies, captions=[CAPTIONS / "losses.rst"], svg=[svg], others=[]))
     assert svg.stat().st_size > 1000
-    svg = arm / "recipes" / "figures" / "recipes.svg"
-    draw_figures(PLANS, [CAPTIONS / "recipes.rst"], [svg])
-    assert svg.stat().st_size > 1000
+    for name, plans in (("recipes", PLANS), ("suffix", SUFFIX_PLANS)):
+        svg = arm / name / "figures" / f"{name}.svg"
+        draw_figures(plans, [CAPTIONS / f"{name}.rst"], [svg])
+        assert svg.stat().st_size > 1000
     published = pd.read_csv(arm / "figures" / "published.csv")
     chosen = json.loads(studies[0].read_text())
     assert published[published["source"] == "this run"]["position"].tolist() == [chosen["position"]] * 2
-    assert {path.stem for path in CAPTIONS.glob("*.rst")} == {*FIGURES, "losses", "recipes", "released", "candidates"}
+    assert {path.stem for path in CAPTIONS.glob("*.rst")} == {
+        *FIGURES,
+        "losses",
+        "recipes",
+        "suffix",
+        "released",
+        "candidates",
+    }
 
 
 @pytest.mark.model
