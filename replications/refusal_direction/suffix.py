@@ -7,8 +7,10 @@ and where the heads look that write most along r.
 
 projection   of the residual stream before r's block at r's template token: 0 is the mean of harmless requests, 1 that
              of harmful ones, both of the requests for estimation
+cosine       of the same residual stream with r, as in the paper's figure
 attention    from r's token to the instruction, summed over its tokens, of the heads below that block that raise the
-             projection most on the requests for choosing; `attention_others`: of all other heads below
+             projection most on the requests that the suffix is found on; `attention_others`: of all other heads below
+attention_suffix   of the same heads to the suffix
 
 Classifications and numbers only: no answer is kept, and the suffix is not, either.
 """
@@ -69,6 +71,13 @@ class Reading(NamedTuple):
     harmful: float
 
 
+class Looks(NamedTuple):
+    """Attention to the instruction and to the suffix, each summed over its tokens."""
+
+    instruction: Float[Tensor, "prompt layer head"]
+    suffix: Float[Tensor, "prompt layer head"]
+
+
 def suffix(files: SuffixFiles, settings: StudySuffix, run: RunInfo) -> None:
     """Writes what the suffixes do to one model."""
     tokenizer, prompts = load_tokenizer(files.tuned.parent), draw(settings.seed, settings.split)
@@ -94,13 +103,15 @@ def suffix(files: SuffixFiles, settings: StudySuffix, run: RunInfo) -> None:
     for name, ids in suffixes.items():
         batch = padded(asking.ending(ids), run.device)
         table, _ = asks.ask(Asked(lines, batch, base, None))
-        looks = attention_to(model, batch, reading, (head_tokens(subject), tail + len(ids)))
-        tables.append(
-            table.assign(
-                condition=name, projection=projections(model, batch, reading).tolist(),
-                attention=looks[:, chosen].mean(1).tolist(), attention_others=looks[:, ~chosen].mean(1).tolist(),
-            )
-        )  # fmt: skip
+        looks = attention_of(model, batch, reading, head_tokens(subject), tail, len(ids))
+        columns = {
+            "projection": projections(model, batch, reading),
+            "cosine": cosines(model, batch, reading),
+            "attention": looks.instruction[:, chosen].mean(1),
+            "attention_others": looks.instruction[:, ~chosen].mean(1),
+            "attention_suffix": looks.suffix[:, chosen].mean(1),
+        }
+        tables.append(table.assign(condition=name, **{key: values.tolist() for key, values in columns.items()}))
     write_table(files.answers, pd.concat(tables, ignore_index=True).assign(**{"class": "harmful"}))
 
 
@@ -115,6 +126,11 @@ def projections(model: Any, batch: Batch, reading: Reading) -> Float[Tensor, " p
     """On r, in units of the distance between the class means."""
     x = before_block(model, batch, reading.layer, -reading.position)[:, 0]
     return (x @ reading.r - reading.harmless) / (reading.harmful - reading.harmless)
+
+
+def cosines(model: Any, batch: Batch, reading: Reading) -> Float[Tensor, " prompt"]:
+    """With r; a longer residual stream does not change them."""
+    return unit(before_block(model, batch, reading.layer, -reading.position)[:, 0]) @ reading.r
 
 
 def head_tokens(subject: Subject) -> int:
@@ -150,11 +166,11 @@ def most(values: Float[Tensor, "layer head"]) -> Bool[Tensor, "layer head"]:
 
 
 @torch.inference_mode()
-def attention_to(
-    model: Any, batch: Batch, reading: Reading, around: tuple[int, int]
-) -> Float[Tensor, "prompt layer head"]:
-    """From r's token to the instruction, of every head below r's block: all columns but the `around` first and last
-    tokens of a prompt."""
+def attention_of(model: Any, batch: Batch, reading: Reading, head: int, tail: int, n_suffix: int) -> Looks:
+    """Of every head below r's block, from r's token.
+
+    The instruction stands behind the `head` first tokens of a prompt, then the suffix, then the `tail` last tokens.
+    """
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -164,10 +180,11 @@ def attention_to(
         ).attentions  # fmt: skip
     finally:
         model.set_attn_implementation(before)
-    columns = torch.arange(batch.ids.shape[1], device=batch.ids.device)
-    inside = (batch.places >= around[0]) & batch.mask.bool() & (columns < batch.ids.shape[1] - around[1])
     rows = torch.stack([pattern[:, :, reading.position] for pattern in patterns[: reading.layer]], 1)
-    return (rows * inside[:, None, None]).sum(-1)
+    end = batch.ids.shape[1] - tail
+    start = end - n_suffix
+    inside = (batch.places >= head) & batch.mask.bool()
+    return Looks((rows * inside[:, None, None])[..., :start].sum(-1), rows[..., start:end].sum(-1))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from common.core.figures import PAGE_WIDTH, PALETTE, Picture, Plan, run_plans
-from common.core.metrics import Metric
+from common.core.metrics import Estimate, Metric
 
 SUFFIXES = {
     "none": "no suffix",
@@ -16,8 +16,11 @@ PANELS = {
     "share refused": ["refused"],
     "projection on r": ["projection"],
     "attention to the instruction": ["attention", "attention_others"],
+    "attention to the suffix": ["attention_suffix"],
 }
 LABELS = {"attention": "heads that write r", "attention_others": "other heads"}
+NOTHING = Estimate(value=0, ci_low=0, ci_high=0)
+"""Where there is no suffix, no head looks at it."""
 
 
 def suffix(metrics: dict[str, Metric]) -> Picture:
@@ -25,14 +28,15 @@ def suffix(metrics: dict[str, Metric]) -> Picture:
     rows = []
     for names in PANELS.values():
         for name in names:
-            found = {control.name: control for control in metrics[name].controls} | {"optimised": metrics[name]}
+            found: dict[str, Estimate] = {control.name: control for control in metrics[name].controls}
+            found["optimised"] = metrics[name]
             for key in SUFFIXES:
-                one = found[key]
+                one = found.get(key, NOTHING)
                 rows.append(
                     {"measure": name, "suffix": key, "value": one.value, "low": one.ci_low, "high": one.ci_high}
                 )
     table = pd.DataFrame(rows)
-    figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.6), layout="constrained")
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(PAGE_WIDTH, 2.6), layout="constrained")
     for ax, (label, names) in zip(axes, PANELS.items(), strict=True):
         width = 0.8 / len(names)
         for number, name in enumerate(names):

@@ -38,9 +38,10 @@ class Suffix(NamedTuple):
 
 
 def plain_tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> Bool[Tensor, " token"]:
-    """Of `size` tokens, those that spell printable ASCII and are not special."""
+    """Of `size` tokens, those that spell printable ASCII and are not special, with or without a role in chats."""
     texts = tokenizer.batch_decode([[number] for number in range(len(tokenizer))])
-    special = set(tokenizer.all_special_ids)
+    added = {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = added | set(tokenizer.all_special_ids)
     plain = [text.isascii() and text.isprintable() and at not in special for at, text in enumerate(texts)]
     return torch.tensor((plain + [False] * size)[:size])
 
@@ -87,7 +88,7 @@ def objective(
     prompts = [ids for suffix in suffixes for ids in asking.ending(suffix)]
     found = torch.empty(len(prompts), dtype=torch.float64)
     for tree in trees(model, prompts, TREE):
-        found[tree.prompts] = refusal_metric(end_logits(model, tree), tokens)[0].cpu()
+        found[tree.prompts.cpu()] = refusal_metric(end_logits(model, tree), tokens)[0].cpu()
     return found.view(len(suffixes), -1).mean(1)
 
 

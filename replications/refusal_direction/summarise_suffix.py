@@ -24,8 +24,12 @@ def by_suffix(studies: list[Studied]) -> Metrics:
     """With the optimised suffix, beside none, a random one, and the best of as many without a gradient. Models have
     held-out topics of their own."""
     controls = {name: ("harmful", name) for name in ("none", "random", "searched")}
-    columns = ("refused", "metric", "projection", "attention", "attention_others")
-    return {name: requests(studies, ("harmful", "optimised"), controls, column=name) for name in columns}
+    columns = ("refused", "metric", "projection", "cosine", "attention", "attention_others")
+    found = {name: requests(studies, ("harmful", "optimised"), controls, column=name) for name in columns}
+    del controls["none"]  # nothing to look at
+    return found | {
+        "attention_suffix": requests(studies, ("harmful", "optimised"), controls, column="attention_suffix")
+    }
 
 
 if __name__ == "__main__":

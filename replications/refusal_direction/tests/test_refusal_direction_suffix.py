@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from replications.refusal_direction.chat import last_logits, layers, padded, refusal_metric, residuals, unit
 from replications.refusal_direction.settings import SuffixSettings
-from replications.refusal_direction.suffix import Reading, attention_to, most, projections, written
-from replications.refusal_direction.suffix_search import Asking, find_suffix, gradient, objective
+from replications.refusal_direction.suffix import Reading, attention_of, cosines, most, projections, written
+from replications.refusal_direction.suffix_search import Asking, find_suffix, gradient, objective, plain_tokens
 from tests.fixtures.refusal_direction_tiny import FAMILIES, VOCABULARY, WIDTH, tiny_model
 
 ASKING, TOKENS = Asking([[1, 2, 3, 9, 10], [4, 5, 9, 10], [1, 2, 6, 7, 9, 10]], 2), torch.tensor([4, 9])
@@ -83,6 +86,13 @@ def test_projections_are_in_units_of_the_class_means(model):
     torch.testing.assert_close(projections(model, batch, READING), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_cosines_are_with_the_same_residual_stream(model):
+    batch = padded(ASKING.prompts)
+    x = residuals(model, batch)[:, READING.position, LAYER]
+    expected = torch.nn.functional.cosine_similarity(x, READING.r[None], dim=1)
+    torch.testing.assert_close(cosines(model, batch, READING), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_heads_together_write_what_attention_writes(model):
     seen = []
     handles = [
@@ -103,18 +113,32 @@ def test_the_heads_that_write_most_are_few():
     assert most(torch.arange(4.0).view(2, 2)).tolist() == [[False, False], [True, True]]
 
 
-def test_attention_goes_to_the_instruction_alone(model):
+def test_attention_goes_to_the_instruction_and_to_the_suffix(model):
     """Against one prompt at a time, without padding, column by column."""
-    suffix, around = [30, 31], (1, 4)
+    suffix, head, tail = [30, 31], 1, ASKING.tail
     prompts = ASKING.ending(suffix)
-    found = attention_to(model, padded(prompts), READING, around)
+    found = attention_of(model, padded(prompts), READING, head, tail, len(suffix))
     kept = model.config._attn_implementation
     model.set_attn_implementation("eager")
     for row, ids in enumerate(prompts):
         patterns = model.model(input_ids=torch.tensor([ids]), output_attentions=True, use_cache=False).attentions
-        inside = slice(around[0], len(ids) - around[1])
-        assert ids[inside] == ASKING.prompts[row][1:-2]
-        expected = torch.stack([pattern[0, :, READING.position, inside].sum(-1) for pattern in patterns[:LAYER]])
-        torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=1e-3)
+        columns = slice(head, -tail - len(suffix)), slice(-tail - len(suffix), -tail)
+        assert [ids[one] for one in columns] == [ASKING.prompts[row][1:-2], suffix]
+        for one, values in zip(columns, found, strict=True):
+            expected = torch.stack([pattern[0, :, READING.position, one].sum(-1) for pattern in patterns[:LAYER]])
+            torch.testing.assert_close(values[row], expected, atol=1e-4, rtol=1e-3)
     model.set_attn_implementation(kept)
     assert model.config._attn_implementation == kept
+    nothing = attention_of(model, padded(ASKING.prompts), READING, head, tail, 0)
+    assert nothing.suffix.abs().max() == 0
+
+
+def test_suffixes_hold_no_special_token():
+    """A token may be special without having a role: all of them are left out."""
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({"<end>": 0, "<file>": 1, "plain": 2, "caf\u00e9": 3}, "<end>")),
+        eos_token="<end>",
+    )
+    tokenizer.add_tokens([AddedToken("<file>", special=True)])
+    assert tokenizer.all_special_ids == [0]
+    assert plain_tokens(tokenizer, 6).tolist() == [False, False, True, False, False, False]
