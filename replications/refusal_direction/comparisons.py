@@ -27,8 +27,10 @@ COLUMNS = {  # unit, formula
     "kl_before": ("nats", "mean KL(this || before) of the first token"),
     "surprise": ("nats", "mean negative log likelihood of the answer's tokens under the model before fine-tuning"),
     "projection": ("1", "mean projection on r, 0 for harmless and 1 for harmful requests"),
+    "cosine": ("1", "mean cosine with r"),
     "attention": ("share", "mean attention to the instruction of the heads that write most along r"),
     "attention_others": ("share", "mean attention to the instruction of the other heads below r's block"),
+    "attention_suffix": ("share", "mean attention to the suffix of the heads that write most along r"),
 }
 Metrics = dict[str, Metric]
 Items = Float[np.ndarray, " item"]

@@ -197,8 +197,8 @@ def test_the_greedy_part_is_measured_on_other_prompts(knockout: KnockOut) -> Non
     kept = knockout.differences([NODES])[0].mean()
     assert abs(nothing) == pytest.approx(abs(1 - kept / whole), abs=1e-4)
     alone, _ = measure_greedy(knockout, knockout, rival, NODES, greedy, 20)
-    assert metrics["greedy_gap"].control("favouring_writers").value == pytest.approx(alone["greedy_gap"].value)
-    assert alone["greedy_gap"].control("favouring_writers").value == pytest.approx(metrics["greedy_gap"].value)
+    assert metrics["greedy_gap"].control("favouring_writers").value == pytest.approx(alone["greedy_gap"].value, abs=1e-4)
+    assert alone["greedy_gap"].control("favouring_writers").value == pytest.approx(metrics["greedy_gap"].value, abs=1e-4)
     assert alone["greedy_gap"].value != pytest.approx(metrics["greedy_gap"].value, abs=1e-3)
 
 

@@ -114,7 +114,14 @@ def test_no_answer_is_stored(arm):
         "harmful/answers.csv": columns,
         "cross/0-0.csv": {*columns - {"kl_before", "surprise"}, "model"},
         "recipes/0-1.csv": {*columns - {"condition", "surprise"}, "vectors", "directions"},
-        "suffix/0.csv": {*columns - {"kl_before", "surprise"}, "projection", "attention", "attention_others"},
+        "suffix/0.csv": {
+            *columns - {"kl_before", "surprise"},
+            "projection",
+            "cosine",
+            "attention",
+            "attention_others",
+            "attention_suffix",
+        },
     }
     for name, expected in tables.items():
         table = pd.read_csv(arm / name)
