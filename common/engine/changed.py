@@ -60,7 +60,7 @@ def table(found: list[tuple[Claim, Claim]]) -> str:
     return "\n".join(lines)
 
 
-def changed(scale: str = "laptop", names: str = "") -> int:
+def changed(scale: str = "full", names: str = "") -> int:
     """Prints the comparison. `names`: replications, separated by spaces; by default all."""
     chosen = names.split() or replications()
     if unknown := sorted(set(chosen) - set(replications())):

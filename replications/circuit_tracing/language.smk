@@ -135,7 +135,7 @@ if config["cross"]:
             "<logs>/{model}/language_cross.log",
         resources:
             **ON_GPU,
-            mem_mb=16000 if ON_GPU else 4000,
+            mem_mb=40000 if ON_GPU else 4000,
             runtime=120,
         params:
             **STEP("language_cross", {**TRACED, "cross": config["cross"]}),

@@ -4,11 +4,15 @@ Ameisen et al. 2025 ("Cross-layer transcoders"): features of a layer write to th
 that a feature need not be said again layer after layer; graphs are more complete, and their paths shorter. Both are
 trained on one stream, with as many active features of a layer and token. Prompts are those of `language_traces`.
 
-path length   edges from an embedding or an error to the logits, mean over paths weighted by what they carry:
-              sum_n n w M^n / sum_n w M^n at nodes without inputs, M as in `influence`
+path length   edges from an embedding to the logits, mean over paths weighted by what they carry:
+              sum_n n w M^n / sum_n w M^n at embeddings, M as in `influence`
+unexpanded    share of the influence that ends in features beyond `most`, whose inputs are not known
+
+Paths that end in errors have no length: else a dictionary that leaves more to errors would have the shorter ones.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -27,13 +31,20 @@ from common.saes.recipe import Recipe
 from common.saes.trainer import train
 from common.toys.training import CHECKPOINTS
 from replications.circuit_tracing.graph import Dictionary, attribute
-from replications.circuit_tracing.influence import Inputs, Layout, scores
+from replications.circuit_tracing.influence import TINY, Inputs, Layout, scores
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_traces import sure_prompts
 from replications.circuit_tracing.language_train import load_transcoders, reader
 from replications.circuit_tracing.settings import Crossed
 
 KINDS = ("cross_layer", "per_layer")
+
+
+class Paths(NamedTuple):
+    """Mean number of edges of the paths from embeddings to the logits, and the share of influence that ends nowhere."""
+
+    path_length: float
+    unexpanded: float
 
 
 class LanguageCrossFiles(Files):
@@ -51,7 +62,8 @@ class LanguageCrossFiles(Files):
 def language_cross(files: LanguageCrossFiles, settings: Crossed, run: RunInfo) -> None:
     """Trains the cross-layer transcoder, and writes it, the table and the metrics."""
     folder, sources = files.manifest.parent, [files.docs.parent, files.chat.parent]
-    cross = trained(files, settings, run)
+    checkpoint = CHECKPOINTS / f"circuit_tracing_cross_{run.scale}_{folder.name}_{run.seeds[0]}.safetensors"
+    cross = trained(files, settings, run, checkpoint)
     cross.save(files.cross)
     bridge, tokenizer = load_model(folder), load_tokenizer(folder)
     per_layer = load_transcoders(files.transcoders, folder.name, bridge.cfg.n_layers, bridge.cfg.d_model)
@@ -65,16 +77,17 @@ def language_cross(files: LanguageCrossFiles, settings: Crossed, run: RunInfo) -
                 graph = attribute(frozen, dictionaries[kind], most=own.most)
                 layout = Layout(graph.n_features, graph.first_embedding, graph.first_logit)
                 found = scores(graph.adjacency, graph.logit_weights(), layout)._asdict()
-                length = path_length(graph.adjacency, graph.logit_weights())
-                size = {"features": graph.n_features, "path_length": length}
-                rows.append({"prompt": number, "kind": kind, **size, **found})
+                ends = paths(graph.adjacency, graph.logit_weights(), layout)._asdict()
+                rows.append({"prompt": number, "kind": kind, "features": graph.n_features, **ends, **found})
     table = pd.DataFrame(rows)
     write_table(files.prompts, table)
     write_metrics(files.metrics, compared(table))
+    checkpoint.unlink(missing_ok=True)
 
 
-def trained(files: LanguageCrossFiles, settings: Crossed, run: RunInfo) -> CrossLayerTranscoder:
-    """From the stream of `language_train`, all layers on one axis."""
+def trained(files: LanguageCrossFiles, settings: Crossed, run: RunInfo, checkpoint: Path) -> CrossLayerTranscoder:
+    """From the stream of `language_train`, all layers on one axis. The checkpoint is left, so that a stop in the graphs
+    does not train anew."""
     folder, text_of, own = files.manifest.parent, settings.language, settings.cross
     bridge, tokenizer = load_model(folder, device=run.device, dtype=fast_dtype()), load_tokenizer(folder)
     sources = [files.docs.parent, files.chat.parent]
@@ -92,9 +105,8 @@ def trained(files: LanguageCrossFiles, settings: Crossed, run: RunInfo) -> Cross
         "architecture": "cross_layer", "d_sae": own.d_sae, "sparsity": int(text_of.k), "seed": run.seeds[0],
         "layers": bridge.cfg.n_layers,
     })  # fmt: skip
-    checkpoint = CHECKPOINTS / f"circuit_tracing_cross_{run.scale}_{folder.name}_{run.seeds[0]}.safetensors"
     data = f"{folder.name} {text.tokens.sum()}"
-    (done,) = train([recipe], batches, own.training, checkpoint, data=data, device=run.device)
+    (done,) = train([recipe], batches, own.training, checkpoint, data=data, device=run.device, keep=True)
     weights = {name: value.cpu() for name, value in done.weights.items()}
     return CrossLayerTranscoder.of(weights, recipe, *units)
 
@@ -104,19 +116,22 @@ def wide(layers: list[Float[Tensor, "token d"]], chosen: Tensor) -> Float[Tensor
     return torch.cat([layer[chosen] for layer in layers], -1)
 
 
-def path_length(adjacency: Float[Tensor, "node node"], weights: Float[Tensor, " node"]) -> float:
-    """Mean number of edges of the paths from nodes without inputs to the weighted logits."""
+def paths(adjacency: Float[Tensor, "node node"], weights: Float[Tensor, " node"], layout: Layout) -> Paths:
+    """Of the paths to the weighted logits."""
     inputs = Inputs.of(adjacency)
     ends = torch.ones(len(adjacency), dtype=torch.bool)
     ends[inputs.nodes] = False
-    now, carried, edges = weights, 0.0, 0.0
+    now, arrived, edges = weights, torch.zeros_like(weights), 0.0
     for step in range(1, len(adjacency) + 1):
         now = now[inputs.nodes] @ inputs.shares
         if not bool(now.any()):
             break
-        arrived = float(now[ends].sum())
-        carried, edges = carried + arrived, edges + step * arrived
-    return edges / max(carried, 1e-12)
+        arrived = arrived + now * ends
+        edges += step * float(now[layout.embeddings : layout.logits].sum())
+    carried, unexpanded = (float(arrived[part].sum()) for part in (
+        slice(layout.embeddings, layout.logits), slice(0, layout.errors)
+    ))  # fmt: skip
+    return Paths(edges / max(carried, TINY), unexpanded / max(float(arrived.sum()), TINY))
 
 
 def compared(table: pd.DataFrame) -> dict[str, Metric]:
@@ -125,10 +140,8 @@ def compared(table: pd.DataFrame) -> dict[str, Metric]:
     formulas = {
         "replacement": ("share", "influence of embeddings against errors"),
         "completeness": ("share", "share of inputs that are no errors, by influence"),
-        "path_length": (
-            "edges",
-            "edges of a path from a node without inputs to the logits, weighted by what it carries",
-        ),
+        "path_length": ("edges", "edges of a path from an embedding to the logits, weighted by what it carries"),
+        "unexpanded": ("share", "influence that ends in features whose inputs are not known"),
     }
     values = {name: {kind: part[name].to_numpy(float) for kind, part in of.items()} for name in formulas}
     return {

@@ -16,9 +16,7 @@ from common.engine.launch import CLAIMS_FAILED
 def run(root, tmp_path, monkeypatch):
     """A folder with the records of probing, and a function that writes a run of it with some claims changed."""
     claims = [claim for claim in read_json(root / "figures" / "claims.json") if claim["replication"] == "probing"]
-    records = {
-        "probing": read_json(root / "figures" / "records.json")["probing"] | {"scale": "laptop", "seeds": [10, 11]}
-    }
+    records = {"probing": read_json(root / "figures" / "records.json")["probing"]}
     write_json(tmp_path / "figures" / "claims.json", claims)
     write_json(tmp_path / "figures" / "records.json", records)
     monkeypatch.setattr(module, "ROOT", tmp_path)
@@ -26,7 +24,7 @@ def run(root, tmp_path, monkeypatch):
 
     def write(**changes):
         new = [claims[0] | changes, *claims[1:]]
-        write_json(tmp_path / "results" / "laptop" / "probing" / "claims.json", new)
+        write_json(tmp_path / "results" / "full" / "probing" / "claims.json", new)
         return Claim.model_validate(claims[0])
 
     return write
@@ -54,7 +52,7 @@ def test_a_value_outside_the_recorded_interval_is_named_but_does_not_fail(run, c
 
 def test_nothing_to_compare_is_one_sentence(run):
     with pytest.raises(UserError, match="there is nothing to compare"):
-        changed(scale="full", names="probing")
+        changed(scale="laptop", names="probing")
     with pytest.raises(UserError, match="unknown replication 'probbing'"):
         changed(names="probbing")
 

@@ -14,8 +14,8 @@ from common.saes.recipe import Training
 from replications.circuit_tracing import language_cross as cross_module
 from replications.circuit_tracing import language_traces as traces_module
 from replications.circuit_tracing.graph import attribute
-from replications.circuit_tracing.influence import influence, normalised
-from replications.circuit_tracing.language_cross import LanguageCrossFiles, compared, language_cross, path_length
+from replications.circuit_tracing.influence import Layout, influence, normalised
+from replications.circuit_tracing.language_cross import LanguageCrossFiles, compared, language_cross, paths
 from replications.circuit_tracing.settings import Crossed, CrossLayer, Language, Traces
 from tests.fixtures.ioi_circuit_tiny import save_tiny_model
 
@@ -55,6 +55,7 @@ def files(tmp_path, monkeypatch):
 
 def test_both_dictionaries_make_graphs_of_the_same_prompts(files):
     language_cross(files, settings(), RunInfo(scale="smoke", seeds=[0], device="cpu"))
+    assert not list(files.cross.parent.glob("circuit_tracing_cross_*")), "no checkpoint is left"
     cross = load_cross_layer(files.cross)
     assert (cross.layers, cross.k) == (LAYERS, 4)
     assert cross.W_dec.view(LAYERS, 16, LAYERS, WIDTH)[2, :, :2].abs().max() == 0, (
@@ -63,7 +64,7 @@ def test_both_dictionaries_make_graphs_of_the_same_prompts(files):
     assert cross.W_dec.abs().max() > 0, "trained: decoders start at zero"
     table, metrics = pd.read_csv(files.prompts), read_metrics(files.metrics)
     assert table.groupby("kind")["prompt"].apply(list).tolist() == [list(range(PROMPTS))] * 2
-    assert set(metrics) == {"replacement", "completeness", "path_length"}
+    assert set(metrics) == {"replacement", "completeness", "path_length", "unexpanded"}
     for name, metric in metrics.items():
         means = table.groupby("kind")[name].mean()
         assert metric.value == pytest.approx(means["cross_layer"], abs=1e-5)
@@ -71,27 +72,32 @@ def test_both_dictionaries_make_graphs_of_the_same_prompts(files):
 
 
 def test_a_path_is_as_long_as_it_has_edges():
-    """Embedding 3 reaches the logit 0 by features 2 and 1 with a weight of 3/4, and by itself with 1/4."""
-    adjacency = torch.zeros(4, 4)
-    adjacency[0, 1], adjacency[0, 3] = 3, -1
-    adjacency[1, 2] = adjacency[2, 3] = 5
-    assert path_length(adjacency, torch.tensor([1.0, 0, 0, 0])) == pytest.approx(0.75 * 3 + 0.25 * 1)
+    """Embedding 3 reaches the logit 4 by features 1 and 0 with a weight of 3/4, and by itself with 1/4."""
+    adjacency, weights, layout = torch.zeros(5, 5), torch.tensor([0.0, 0, 0, 0, 1]), Layout(2, 3, 4)
+    adjacency[4, 0], adjacency[4, 3] = 3, -1
+    adjacency[0, 1] = adjacency[1, 3] = 5
+    assert paths(adjacency, weights, layout) == pytest.approx((0.75 * 3 + 0.25 * 1, 0))
+    adjacency[4, 2] = 4
+    assert paths(adjacency, weights, layout) == pytest.approx((0.75 * 3 + 0.25 * 1, 0)), "an error is no path"
+    adjacency[4, 2], adjacency[1] = 0, 0
+    assert paths(adjacency, weights, layout) == pytest.approx((1, 0.75)), "nor is a feature without inputs"
 
 
 def test_path_lengths_are_those_of_the_whole_matrix(frozen, per_layer):
     """The derivative of what arrives with respect to the weight of an edge, at 1: a path of n edges counts n times."""
     graph = attribute(frozen, per_layer)
     matrix, weights = normalised(graph.adjacency).double(), graph.logit_weights().double()
-    ends = graph.adjacency.abs().sum(1) == 0
+    layout = Layout(graph.n_features, graph.first_embedding, graph.first_logit)
+    ends = slice(layout.embeddings, layout.logits)
     step = 1e-4
     low, middle, high = (float(influence(scale * matrix, weights)[ends].sum()) for scale in (1 - step, 1, 1 + step))
-    assert path_length(graph.adjacency, graph.logit_weights()) == pytest.approx(
-        (high - low) / (2 * step) / middle, rel=1e-3
-    )
+    found = paths(graph.adjacency, graph.logit_weights(), layout)
+    assert found.path_length == pytest.approx((high - low) / (2 * step) / middle, rel=1e-3)
 
 
 def test_a_comparison_needs_no_order():
-    rows = [{"prompt": at, "kind": kind, "replacement": at + shift, "completeness": 0.5 * shift, "path_length": 2 + at}
+    rows = [{"prompt": at, "kind": kind, "replacement": at + shift, "completeness": 0.5 * shift, "path_length": 2 + at,
+             "unexpanded": 0.1 * at}
             for kind, shift in (("per_layer", 0.0), ("cross_layer", 0.25)) for at in range(6)]  # fmt: skip
     found = compared(pd.DataFrame(rows).sample(frac=1, random_state=0))["replacement"]
     assert found.value == pytest.approx(2.75)
