@@ -76,9 +76,9 @@ def language_cross(files: LanguageCrossFiles, settings: Crossed, run: RunInfo) -
             for kind in KINDS:
                 graph = attribute(frozen, dictionaries[kind], most=own.most)
                 layout = Layout(graph.n_features, graph.first_embedding, graph.first_logit)
-                found = scores(graph.adjacency, graph.logit_weights(), layout)._asdict()
-                ends = paths(graph.adjacency, graph.logit_weights(), layout)._asdict()
-                rows.append({"prompt": number, "kind": kind, "features": graph.n_features, **ends, **found})
+                matrix, weights = graph.adjacency, graph.logit_weights()
+                found = scores(matrix, weights, layout)._asdict() | paths(matrix, weights, layout)._asdict()
+                rows.append({"prompt": number, "kind": kind, "features": graph.n_features, **found})
     table = pd.DataFrame(rows)
     write_table(files.prompts, table)
     write_metrics(files.metrics, compared(table))
