@@ -38,7 +38,7 @@ class ArmResult(NamedTuple):
 def architecture(arm: Arm, sizes: Sizes, text: Text) -> Architecture:
     """The full shape of an arm's models."""
     return Architecture(
-        **arm.model_dump(exclude={"seeds", "rate", "duration"}),
+        **arm.model_dump(exclude={"seeds"}),
         **sizes.model_dump(),
         d_vocab=text.d_vocab,
         n_ctx=text.length,

@@ -1,10 +1,9 @@
-"""Synthetic sequences: periodic ones to train on, one-shot block repeats to measure on, and the unigram oracle.
+"""Synthetic sequences: segments among filler to train on, one-shot block repeats to measure on, the unigram oracle.
 
-Training: every sequence repeats a random word of uniform tokens with its own random period, so that no fixed distance
-predicts the next token. Held out, never trained on: distinct tokens, of which one block occurs a second time at a
-random distance. The first copy lies within the longest training period, because no training sequence shows anything new
-after it, and a model does not learn to read what it never needs. In a held-out sequence each token of the second copy
-but the first is determined by the first copy, and by nothing else: no token occurs twice outside the block.
+Training: uniform tokens, among which one segment occurs several times. Its length and all places are random, for every
+sequence anew, so that neither a position nor a distance predicts the next token. Held out, never trained on: distinct
+tokens, of which one block occurs a second time. In a held-out sequence each token of the second copy but the first is
+determined by the first copy, and by nothing else: no token occurs twice outside the block.
 """
 
 from typing import NamedTuple
@@ -38,56 +37,61 @@ class HeldOut(NamedTuple):
 
 def check(text: Text) -> None:
     """UserError if no sequence could repeat, or the vocabulary cannot fill a held-out sequence."""
-    if text.longest < text.shortest or text.longest_block < text.shortest_block:
+    if text.longest_block < text.shortest_block:
+        raise UserError("the longest block is below the shortest; raise it in replications/induction_heads/config.yaml")
+    if 2 * text.longest_block > text.length:
         raise UserError(
-            "a longest period or block is below the shortest; raise it in replications/induction_heads/config.yaml"
+            f"a block of {text.longest_block} tokens does not fit twice into {text.length}; lower 'longest_block'"
         )
-    if text.longest >= text.length:
+    if text.length > text.d_vocab:
         raise UserError(
-            f"a sequence of {text.length} tokens is too short for the period {text.longest}: nothing would repeat; "
-            "raise 'length' or lower 'longest'"
-        )
-    if text.longest_block > text.longest or text.longest + text.longest_block > text.length:
-        raise UserError(
-            f"a block of {text.longest_block} tokens does not fit twice: the first copy must lie in the first "
-            f"{text.longest} of {text.length} tokens and the second after them; lower 'longest_block'"
-        )
-    if text.length - text.shortest_block > text.d_vocab:
-        raise UserError(
-            f"a vocabulary of {text.d_vocab} tokens is too small: a held-out sequence needs "
-            f"{text.length - text.shortest_block} distinct ones; raise 'd_vocab' or lower 'length'"
+            f"a vocabulary of {text.d_vocab} tokens is too small: a held-out sequence needs {text.length} distinct "
+            "ones; raise 'd_vocab' or lower 'length'"
         )
 
 
-def periodic(text: Text, batch: int, seed: int, step: int) -> Int[Tensor, "batch pos"]:
-    """The training batch of one seed at one step; each sequence has its own period."""
+def segments(text: Text, batch: int, seed: int, step: int) -> Int[Tensor, "batch pos"]:
+    """The training batch of one seed at one step."""
     generator = torch.Generator().manual_seed(seed * STEP_STRIDE + step)
-    words, periods = _words(text, batch, generator)
-    return words.gather(1, torch.arange(text.length)[None] % periods)
+    return _segments(text, batch, generator)[0]
 
 
-def periodic_held_out(text: Text, batch: int, seed: int) -> HeldOut:
-    """Periodic sequences; a target counts as repeated from its second occurrence after a first full period on."""
-    generator = torch.Generator().manual_seed(-seed - 1)
-    words, periods = _words(text, batch, generator)
-    tokens = words.gather(1, torch.arange(text.length)[None] % periods)
-    target = torch.arange(1, text.length)[None]
-    return HeldOut(tokens, target > periods, unigram_oracle(tokens))
+def segments_held_out(text: Text, batch: int, seed: int) -> HeldOut:
+    """Sequences like those of training; targets in a later copy count as repeated, but for its first token."""
+    tokens, places = _segments(text, batch, torch.Generator().manual_seed(-seed - 1))
+    return HeldOut(tokens, determined(places), unigram_oracle(tokens))
 
 
 def one_shot(text: Text, batch: int, seed: int) -> HeldOut:
     """Distinct tokens with one block repeated once; block, both places and so the distance are random."""
     generator = torch.Generator().manual_seed(-seed - 1)
-    tokens = torch.zeros(batch, text.length, dtype=torch.long)
-    repeated = torch.zeros(batch, text.length - 1, dtype=torch.bool)
-    for row in range(batch):
-        block = _draw(text.shortest_block, text.longest_block, generator)
-        start = _draw(0, text.longest - block, generator)
-        again = _draw(text.longest, text.length - block, generator)
-        fresh = torch.randperm(text.d_vocab, generator=generator)[: text.length - block]
-        tokens[row] = torch.cat([fresh[:again], fresh[start : start + block], fresh[again:]])
-        repeated[row, again : again + block - 1] = True
-    return HeldOut(tokens, repeated, unigram_oracle(tokens))
+    places = copied_from(text, 2, batch, generator)
+    distinct = torch.rand(batch, text.d_vocab, generator=generator).argsort(1)[:, : text.length]
+    tokens = distinct.gather(1, places)
+    return HeldOut(tokens, determined(places), unigram_oracle(tokens))
+
+
+def copied_from(text: Text, copies: int, batch: int, generator: torch.Generator) -> Int[Tensor, "batch pos"]:
+    """For each position the one whose token stands there: itself, or its place in the first copy of the segment.
+
+    There are as many copies as fit, `copies` at most. They do not overlap: the rest of the sequence is cut at uniform
+    draws, and the copies are put there.
+    """
+    size = torch.randint(text.shortest_block, text.longest_block + 1, (batch, 1), generator=generator)
+    count = (text.length // size).clamp(max=copies)
+    order = torch.arange(copies)
+    cuts = torch.where(order < count, torch.rand(batch, copies, generator=generator), torch.inf).sort(1).values
+    starts = torch.where(order < count, cuts * (text.length - count * size + 1), text.length).long() + order * size
+    position = torch.arange(text.length)
+    into = position - starts[:, :, None]
+    inside = (into >= 0) & (into < size[:, :, None])
+    return torch.where(inside.any(1), starts[:, :1] + (inside * into).sum(1), position)
+
+
+def determined(places: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch next"]:
+    """Whether an earlier copy says which token comes next: both tokens are copies, and neighbours in the first one."""
+    copied = places != torch.arange(places.shape[1])
+    return copied[:, :-1] & copied[:, 1:] & (places[:, 1:] == places[:, :-1] + 1)
 
 
 def unigram_oracle(tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch next"]:
@@ -96,10 +100,6 @@ def unigram_oracle(tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch nex
     return new.cumsum(1)[:, :-1].float().log()
 
 
-def _words(text: Text, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    periods = torch.randint(text.shortest, text.longest + 1, (batch, 1), generator=generator)
-    return torch.randint(text.d_vocab, (batch, text.longest), generator=generator), periods
-
-
-def _draw(low: int, high: int, generator: torch.Generator) -> int:
-    return int(torch.randint(low, high + 1, (1,), generator=generator))
+def _segments(text: Text, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    places = copied_from(text, text.copies, batch, generator)
+    return torch.randint(text.d_vocab, (batch, text.length), generator=generator).gather(1, places), places

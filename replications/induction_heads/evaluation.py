@@ -83,15 +83,15 @@ def written(weights: Weights, shape: Architecture) -> Float[Tensor, "instance la
     return (embedding(weights) @ one.W_V) @ (one.W_O @ weights["unembed.W_U"][:, None, None])
 
 
-def track(weights: Weights, once: HeldOut, periodic: HeldOut, shape: Architecture) -> Weights:
+def track(weights: Weights, once: HeldOut, reading: HeldOut, shape: Architecture) -> Weights:
     """All that is recorded along training: [instance ...] each."""
     cache: Weights = {}
-    on_once, on_periodic = losses_on(weights, once, shape, cache=cache), losses_on(weights, periodic, shape)
+    on_once, on_reading = losses_on(weights, once, shape, cache=cache), losses_on(weights, reading, shape)
     return {
         "gain": gain(on_once, once),
-        "loss": on_periodic.mean((1, 2)),
+        "loss": on_reading.mean((1, 2)),
         "repeat_loss": loss_on_repeats(on_once, once),
-        "token_loss": on_periodic.flatten(1)[:, :: max(1, on_periodic[0].numel() // PATH_TOKENS)][:, :PATH_TOKENS],
+        "token_loss": on_reading.flatten(1)[:, :: max(1, on_reading[0].numel() // PATH_TOKENS)][:, :PATH_TOKENS],
         "copying": copying(written(weights, shape)),
         **scores(patterns(cache, shape), once),
     }

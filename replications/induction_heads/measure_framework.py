@@ -28,7 +28,7 @@ from common.interp.head_scores import eigenvalue_score
 from common.toys.settings import Architecture
 from common.toys.transformer import EPSILON, Weights, forward, token_losses
 from replications.induction_heads.arm import ArmResult, load_arm
-from replications.induction_heads.data import JUDGING, periodic_held_out
+from replications.induction_heads.data import JUDGING, segments_held_out
 from replications.induction_heads.evaluation import embedding, head_weights
 
 START, END = 0, -1  # snapshots
@@ -36,7 +36,7 @@ COPIES = 0.5  # eigenvalue score from which on a head counts as copying
 LEAST = 50  # occurrences of a source token whose row of the bigram table is compared
 KNOWN = 200  # the most frequent tokens, among which skip trigrams are looked for
 SHOWN = 2  # skip trigrams of each head
-SYNTHETIC = 64  # periodic sequences on which the synthetic arms are judged
+SYNTHETIC = 64  # sequences on which the synthetic arms are judged
 
 
 class FrameworkFiles(Files):
@@ -59,7 +59,7 @@ def measure_framework(files: FrameworkFiles) -> None:
     judged = [(f"text_{path.stem}", load_arm(path), stored["held_out"].long()) for path in files.texts]
     for path in files.synthetic:
         arm = load_arm(path)
-        judged.append((path.stem, arm, periodic_held_out(arm.text, SYNTHETIC, JUDGING).tokens))
+        judged.append((path.stem, arm, segments_held_out(arm.text, SYNTHETIC, JUDGING).tokens))
     found: dict[str, Metric] = {}
     order_rows: list[dict[str, object]] = []
     for name, arm, tokens in judged:

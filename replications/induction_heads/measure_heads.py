@@ -30,7 +30,6 @@ from common.interp.head_scores import (
     copying,
     copying_first,
     eigenvalue_score,
-    previous_token,
     random_heads,
 )
 from common.toys.transformer import Weights
@@ -59,7 +58,7 @@ LEADING = {
 }
 BEST = {
     "prefix_fresh": "prefix score of the best head on tokens that were never trained on",
-    "previous_early": "previous-token score of the best head, positions up to the longest period",
+    "previous": "previous-token score of the best head",
 }
 RANKED = {"qk_trace": "QK trace", "composition_K": "K-composition"}
 
@@ -96,9 +95,7 @@ def _head_table(arm: ArmResult, index: int, held_out: int, who: Bool[Tensor, "in
     choosing = one_shot(arm.text, held_out, CHOOSING)
     cache: Weights = {}
     losses_on(weights, choosing, shape, cache=cache)
-    shown, early = patterns(cache, shape), arm.text.longest + 1
-    found = scores(shown, choosing)
-    found["previous_early"] = previous_token(shown[..., :early, :early])
+    found = scores(patterns(cache, shape), choosing)
     found["prefix_fresh"] = scores(_patterns_on_fresh_tokens(weights, arm, choosing), choosing)["prefix"]
     one = head_weights(weights, shape)
     table, unembed = embedding(weights), weights["unembed.W_U"][:, None, None]

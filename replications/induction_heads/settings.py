@@ -28,8 +28,6 @@ class Arm(Strict):
         description="shortformer: queries and keys only; standard: added"
     )
     mlp: Literal["none", "relu"] = Field(description="what follows every attention layer")
-    rate: Annotated[float, Field(gt=0, le=10)] = Field(description="multiplies the learning rate")
-    duration: Annotated[float, Field(gt=0, le=10)] = Field(description="multiplies the number of steps")
     seeds: Annotated[int, Field(ge=2)] = Field(
         description="how many of the run's seeds are trained, counted from the first"
     )
@@ -48,10 +46,11 @@ class Text(Strict):
 
     length: Annotated[int, Field(ge=8)] = Field(description="tokens of a sequence; also the context of the models")
     d_vocab: Annotated[int, Field(ge=4)] = Field(description="tokens in the vocabulary")
-    shortest: Annotated[int, Field(ge=2)] = Field(description="shortest period of a training sequence")
-    longest: Annotated[int, Field(ge=2)] = Field(description="longest period of a training sequence")
-    shortest_block: Annotated[int, Field(ge=2)] = Field(description="shortest repeated block of a held-out sequence")
-    longest_block: Annotated[int, Field(ge=2)] = Field(description="longest repeated block of a held-out sequence")
+    shortest_block: Annotated[int, Field(ge=2)] = Field(description="tokens of the shortest repeated segment")
+    longest_block: Annotated[int, Field(ge=2)] = Field(description="tokens of the longest repeated segment")
+    copies: Annotated[int, Field(ge=2)] = Field(
+        description="most copies of the segment in a training sequence; fewer if they do not fit"
+    )
 
 
 class Training(Strict):
@@ -99,10 +98,10 @@ class Sweep(Strict):
     text: Text
     optimisation: Optimisation
     rates: Annotated[list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=2)] = Field(
-        description="multiply the learning rate; every rate meets every longest period"
+        description="multiply the learning rate; every rate meets every longest segment"
     )
     longest: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=2)] = Field(
-        description="longest periods of the training sequences, in place of that of `text`"
+        description="longest segments of the training sequences, in place of that of `text`"
     )
     held_out: Annotated[int, Field(ge=8)] = Field(description="held-out sequences")
     measure_every: Annotated[int, Field(ge=1)] = Field(description="steps between measurements")

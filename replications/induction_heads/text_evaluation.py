@@ -37,11 +37,10 @@ def stretches_of(tokens: Int[Tensor, "batch pos"], contexts: Contexts) -> Stretc
 
 
 def repeats_like(tokens: Tokens, known: int) -> Text:
-    """One-shot repeats of `known` kinds of tokens as long as the stretches: first copies in the first half."""
+    """One-shot repeats of `known` kinds of tokens as long as the stretches."""
     length = tokens.length
     return Text(
-        length=length, d_vocab=known, shortest=2, longest=length // 2,
-        shortest_block=max(2, length // 8), longest_block=length // 4,
+        length=length, d_vocab=known, shortest_block=max(2, length // 8), longest_block=length // 4, copies=2
     )  # fmt: skip
 
 

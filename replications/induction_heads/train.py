@@ -13,11 +13,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from common.core.step import Files, RunInfo, run_step
-from common.toys.settings import Architecture, Optimisation
+from common.toys.settings import Architecture
 from common.toys.training import Job, train
 from common.toys.transformer import Weights, forward, initial_weights, token_losses
 from replications.induction_heads.arm import ArmResult, architecture, save_arm
-from replications.induction_heads.data import TRACKING, check, one_shot, periodic, periodic_held_out
+from replications.induction_heads.data import TRACKING, check, one_shot, segments, segments_held_out
 from replications.induction_heads.evaluation import track
 from replications.induction_heads.settings import Text, TextTraining, TrainArm, Training
 
@@ -38,13 +38,11 @@ def train_models(
     task: Task,
     seeds: list[int],
     settings: Training | TextTraining,
-    optimisation: Optimisation,
     *,
-    rate: float,
     device: str,
 ) -> ArmResult:
     """Trains one model a seed in one batched job."""
-    shape, text = task.shape, task.text
+    shape, text, optimisation = task.shape, task.text, settings.optimisation
 
     def loss(weights: Weights, step: int) -> Tensor:
         tokens = torch.stack([task.batch(seed, step) for seed in seeds]).to(device)
@@ -60,7 +58,7 @@ def train_models(
         measure=task.measure,
         measure_at=measure_at,
         snapshots_at=snapshots_at,
-        rates=torch.full((len(seeds),), rate, device=device),
+        rates=torch.ones(len(seeds), device=device),
         tokens_per_step=len(seeds) * optimisation.batch * text.length,
     )
     return ArmResult(shape, text, seeds, measure_at, snapshots_at, train(job, optimisation))
@@ -77,17 +75,15 @@ def train_arm(files: TrainFiles, settings: TrainArm, run: RunInfo) -> None:
     check(text)
     shape, seeds = architecture(arm, training.sizes, text), run.seeds[: arm.seeds]
     once = one_shot(text, training.held_out, TRACKING).to(run.device)
-    reading = periodic_held_out(text, training.held_out, TRACKING).to(run.device)
+    reading = segments_held_out(text, training.held_out, TRACKING).to(run.device)
     task = Task(
         shape=shape,
         text=text,
         start=initial_weights(shape, seeds),
-        batch=lambda seed, step: periodic(text, training.optimisation.batch, seed, step),
+        batch=lambda seed, step: segments(text, training.optimisation.batch, seed, step),
         measure=lambda weights: track(weights, once, reading, shape),
     )
-    steps = round(arm.duration * training.optimisation.steps)
-    optimisation = training.optimisation.model_copy(update={"steps": steps})
-    trained = train_models(files.models.stem, task, seeds, training, optimisation, rate=arm.rate, device=run.device)
+    trained = train_models(files.models.stem, task, seeds, training, device=run.device)
     save_arm(files.models, trained)
 
 

@@ -22,7 +22,7 @@ from common.toys.training import Job, train
 from common.toys.transformer import Ablation, Weights, forward, initial_weights, token_losses
 from replications.induction_heads.arm import architecture, load_arm
 from replications.induction_heads.curves import LAST, first_crossing
-from replications.induction_heads.data import TRACKING, check, one_shot, periodic
+from replications.induction_heads.data import TRACKING, check, one_shot, segments
 from replications.induction_heads.evaluation import gain, losses_on
 from replications.induction_heads.settings import TrainArm
 
@@ -65,7 +65,7 @@ def train_one(name: str, back: int, seeds: list[int], measure_at: list[int], set
     once = one_shot(training.text, training.held_out, TRACKING).to(device)
 
     def loss(weights: Weights, step: int) -> Tensor:
-        tokens = torch.stack([periodic(training.text, optimisation.batch, seed, step) for seed in seeds]).to(device)
+        tokens = torch.stack([segments(training.text, optimisation.batch, seed, step) for seed in seeds]).to(device)
         return token_losses(forward(weights, tokens, shape, ablation=clamp(weights, shape, back)), tokens).mean((1, 2))
 
     job = Job(
@@ -77,7 +77,7 @@ def train_one(name: str, back: int, seeds: list[int], measure_at: list[int], set
         },
         measure_at=measure_at,
         snapshots_at=[optimisation.steps],
-        rates=torch.full((len(seeds),), settings.arm.rate, device=device),
+        rates=torch.ones(len(seeds), device=device),
         tokens_per_step=len(seeds) * optimisation.batch * training.text.length,
     )
     found: Gains = train(job, optimisation).measured["gain"].double().cpu().numpy().T

@@ -5,8 +5,8 @@ could be chance; here settings move the change in time, and the step at which th
 value is regressed on the step at which the best prefix score is half way up, on logarithmic axes. If the two are one
 event the slope is one. Null: the same regression with the settings of one side permuted.
 
-All settings are instances of one batched job; each has its own rate, longest period and seed. All are judged on the
-same one-shot sequences, whose first copies lie within the shortest of the longest periods.
+All settings are instances of one batched job; each has its own rate, longest segment and seed. All are judged on the
+same one-shot sequences, with blocks of the shortest of these.
 """
 
 from itertools import product
@@ -26,7 +26,7 @@ from common.toys.settings import Architecture
 from common.toys.training import Job, train
 from common.toys.transformer import Weights, forward, initial_weights, token_losses
 from replications.induction_heads.curves import first_crossing, transition
-from replications.induction_heads.data import TRACKING, check, one_shot, periodic
+from replications.induction_heads.data import TRACKING, check, one_shot, segments
 from replications.induction_heads.evaluation import gain, losses_on, patterns, scores
 from replications.induction_heads.settings import Sweep
 
@@ -46,14 +46,14 @@ class SweepFiles(Files):
 def train_sweep(files: SweepFiles, settings: Sweep, run: RunInfo) -> None:
     """Trains all combinations of `rates` and `longest`; writes metrics, curves and the two times of every setting."""
     arms = [
-        {"setting": k, "rate": rate, "longest": period, "seed": run.seeds[k % len(run.seeds)]}
-        for k, (period, rate) in enumerate(product(settings.longest, settings.rates))
+        {"setting": k, "rate": rate, "longest": longest, "seed": run.seeds[k % len(run.seeds)]}
+        for k, (longest, rate) in enumerate(product(settings.longest, settings.rates))
     ]
     seeds = [int(arm["seed"]) for arm in arms]
-    texts = [settings.text.model_copy(update={"longest": arm["longest"]}) for arm in arms]
+    texts = [settings.text.model_copy(update={"longest_block": arm["longest"]}) for arm in arms]
     for text in texts:
         check(text)
-    judged = one_shot(min(texts, key=lambda text: text.longest), settings.held_out, TRACKING).to(run.device)
+    judged = one_shot(min(texts, key=lambda text: text.longest_block), settings.held_out, TRACKING).to(run.device)
     optimisation = settings.optimisation
     shape = Architecture(
         n_layers=2, keys="plain", positions="shortformer", mlp="none", d_vocab=settings.text.d_vocab,
@@ -61,7 +61,7 @@ def train_sweep(files: SweepFiles, settings: Sweep, run: RunInfo) -> None:
     )  # fmt: skip
 
     def loss(weights: Weights, step: int) -> torch.Tensor:
-        drawn = [periodic(text, optimisation.batch, seed, step) for text, seed in zip(texts, seeds, strict=True)]
+        drawn = [segments(text, optimisation.batch, seed, step) for text, seed in zip(texts, seeds, strict=True)]
         tokens = torch.stack(drawn).to(run.device)
         return token_losses(forward(weights, tokens, shape), tokens).mean((1, 2))
 
@@ -113,7 +113,7 @@ def co_occurrence(gain_at: Times, prefix_at: Times) -> dict[str, Metric]:
     """
     n = len(gain_at)
     if n < LEAST_SETTINGS:
-        raise UserError(f"{n} settings are too few for a slope; give the sweep more rates or longest periods")
+        raise UserError(f"{n} settings are too few for a slope; give the sweep more rates or longest segments")
     settings = Uncertainty(unit="settings", count=n)
     x, y = np.log(prefix_at), np.log(gain_at)
     rng = np.random.default_rng(0)

@@ -67,9 +67,7 @@ def train_text(files: TrainTextFiles, settings: TrainText, run: RunInfo) -> None
         batch=lambda seed, step: stretches(stream, training.optimisation.batch, tokens.length, seed, step),
         measure=lambda weights: track_text(weights, held, once, known, shape),
     )
-    trained = train_models(
-        f"text, {files.models.stem}", task, seeds, training, training.optimisation, rate=1.0, device=run.device
-    )
+    trained = train_models(f"text, {files.models.stem}", task, seeds, training, device=run.device)
     save_arm(files.models, trained)
 
 

@@ -154,10 +154,10 @@ def sweep(lines: pd.DataFrame, points: pd.DataFrame) -> Picture:
     """Left and middle: curves of all settings. Right: one time against the other, with the line of equal times."""
     figure, axes = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.5))
     colours = {rate: PALETTE[i % len(PALETTE)] for i, rate in enumerate(sorted(points["rate"].unique(), reverse=True))}
-    periods = sorted(points["longest"].unique())
+    lengths = sorted(points["longest"].unique())
     for setting, one in lines.groupby("setting"):
         about = points[points["setting"] == setting].iloc[0]
-        colour, place = colours[about["rate"]], periods.index(about["longest"]) % len(MARKERS)
+        colour, place = colours[about["rate"]], lengths.index(about["longest"]) % len(MARKERS)
         for ax, what in zip(axes, ("gain", "prefix"), strict=False):
             ax.plot(one["step"], one[what], linewidth=0.9, color=colour, linestyle=LINES[place])
         axes[2].plot(about["prefix_at"], about["gain_at"], MARKERS[place], markersize=4, color=colour, linestyle="none")
@@ -171,8 +171,8 @@ def sweep(lines: pd.DataFrame, points: pd.DataFrame) -> Picture:
         axis.set_ticks(ticks, [str(tick) for tick in ticks])
         axis.set_minor_formatter("")
     handles = [Line2D([], [], color=colour, label=f"rate x {rate:g}") for rate, colour in colours.items()]
-    for marker, line, period in zip(MARKERS, LINES, periods, strict=False):
-        label = f"periods up to {period}"
+    for marker, line, length in zip(MARKERS, LINES, lengths, strict=False):
+        label = f"segments up to {length}"
         handles.append(Line2D([], [], color="0.3", marker=marker, markersize=4, linestyle=line, label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
     return figure, points

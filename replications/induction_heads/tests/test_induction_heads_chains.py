@@ -115,14 +115,14 @@ def test_chains_step_writes_every_arm(tmp_path):
     assert set(pd.read_csv(files.curves)["arm"]) == {"two_layers", "two_layers_doubly", "one_layer"}
 
 
-SWEPT = Text(length=18, d_vocab=20, shortest=4, longest=9, shortest_block=4, longest_block=5)
+SWEPT = Text(length=18, d_vocab=20, shortest_block=4, longest_block=5, copies=3)
 
 
 def sweep(tmp_path, **changes):
     files = SweepFiles(**{name: tmp_path / f"{name}.json" for name in ("metrics", "curves", "times")})
     settings = Sweep(
         sizes=Sizes(d_model=16, n_heads=2, d_head=8), text=SWEPT, optimisation=TINY, held_out=8, measure_every=5,
-        **{"rates": [1.0, 0.5], "longest": [6, 9], **changes},
+        **{"rates": [1.0, 0.5], "longest": [5, 6], **changes},
     )  # fmt: skip
     train_sweep(files, settings, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
     return files
@@ -133,8 +133,8 @@ def test_sweep_of_models_that_never_change_has_no_slope(tmp_path):
 
 
 def test_sweep_refuses_data_that_cannot_repeat_and_too_few_settings(tmp_path):
-    with pytest.raises(UserError, match="too short for the period"):
-        sweep(tmp_path, longest=[6, 18])
+    with pytest.raises(UserError, match="does not fit twice"):
+        sweep(tmp_path, longest=[6, 10])
     with pytest.raises(UserError, match="too few for a slope"):
         co_occurrence(np.array([1.0, 2, 3]), np.array([1.0, 2, 3]))
 

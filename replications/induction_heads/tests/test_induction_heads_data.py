@@ -1,6 +1,7 @@
 """Sequences, oracles and curves of the induction-heads replication: identities, planted truth, refusals."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ from common.core.errors import UserError
 from common.core.settings import checked, load_replication
 from common.interp.head_scores import successors
 from replications.induction_heads.curves import bump, convex_hull, first_crossing, plateau_ratio, transition
-from replications.induction_heads.data import check, one_shot, periodic, periodic_held_out, unigram_oracle
+from replications.induction_heads.data import check, copied_from, one_shot, segments, segments_held_out, unigram_oracle
 from replications.induction_heads.evaluation import gain, loss_on_repeats
 from replications.induction_heads.repeats import random_repeats, repeat_gain
 from replications.induction_heads.settings import Repeats, Settings, Text
 
-TEXT = Text(length=24, d_vocab=24, shortest=4, longest=12, shortest_block=4, longest_block=8)
+TEXT = Text(length=24, d_vocab=24, shortest_block=4, longest_block=8, copies=4)
 
 
 def text(**changes):
@@ -34,7 +35,7 @@ def test_one_shot_sequences_repeat_one_block_and_nothing_else(seed):
         assert again == list(range(again[0], again[0] + len(again)))
         copies = [tokens.index(tokens[k]) for k in again]
         assert copies == list(range(copies[0], copies[0] + len(copies)))
-        assert copies[-1] < TEXT.longest <= again[0]
+        assert copies[-1] < again[0]
         assert [k + 1 for k, one in enumerate(repeated) if one] == again[1:]
 
 
@@ -44,21 +45,52 @@ def test_distances_are_random_so_no_fixed_offset_solves_the_task():
     assert len({int(query - key) for _, query, key in after}) > 10
 
 
-def test_training_sequences_have_random_periods_and_depend_on_seed_and_step():
-    tokens = periodic(TEXT, 64, seed=1, step=5)
-    periods = {next(p for p in range(1, 24) if torch.equal(row[p:], row[:-p])) for row in tokens}
-    assert len(periods) >= 6
-    assert max(periods) <= TEXT.longest
-    assert torch.equal(tokens, periodic(TEXT, 64, seed=1, step=5))
-    assert not torch.equal(tokens, periodic(TEXT, 64, seed=1, step=6))
-    assert not torch.equal(tokens, periodic(TEXT, 64, seed=2, step=5))
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_segments_lie_apart_and_as_many_as_fit(seed):
+    places = copied_from(TEXT, 4, 20, torch.Generator().manual_seed(seed))
+    for row in places.tolist():
+        counts = Counter(row)
+        segment = sorted(place for place, count in counts.items() if count > 1)
+        assert TEXT.shortest_block <= len(segment) <= TEXT.longest_block
+        assert segment == list(range(segment[0], segment[0] + len(segment)))
+        (copies,) = {counts[place] for place in segment}
+        assert copies == min(4, TEXT.length // len(segment))
+        starts = [at for at, place in enumerate(row) if place == segment[0]]
+        for start in starts:
+            assert row[start : start + len(segment)] == segment
+        filler = [at for at in range(TEXT.length) if not any(0 <= at - start < len(segment) for start in starts)]
+        assert all(row[at] == at for at in filler), "filler stands where it was drawn"
+
+
+def test_a_segment_can_begin_everywhere_and_no_distance_is_fixed():
+    text = TEXT.model_copy(update={"longest_block": 4})
+    places = copied_from(text, 2, 4000, torch.Generator().manual_seed(0))
+    copied = places != torch.arange(24)
+    second = copied.float().argmax(1)
+    first = places.gather(1, second[:, None])[:, 0]
+    pairs = torch.stack([first, second], 1).unique(dim=0, return_counts=True)[1]
+    assert len(pairs) == 17 * 18 // 2, "all pairs of places that do not overlap"
+    assert pairs.min() > 2
+    assert pairs.max() < 60
+
+
+def test_training_sequences_depend_on_seed_and_step():
+    tokens = segments(TEXT, 64, seed=1, step=5)
+    assert torch.equal(tokens, segments(TEXT, 64, seed=1, step=5))
+    assert not torch.equal(tokens, segments(TEXT, 64, seed=1, step=6))
+    assert not torch.equal(tokens, segments(TEXT, 64, seed=2, step=5))
 
 
 def test_held_out_targets_are_determined_by_an_earlier_copy():
-    held = periodic_held_out(TEXT, 50, 0)
-    seen = torch.stack([(held.tokens[:, k + 1, None] == held.tokens[:, : k + 1]).any(-1) for k in range(23)], 1)
-    assert bool(seen[held.repeated].all())
-    assert not bool(held.repeated[:, : TEXT.shortest].any())
+    """The present and the next token stood side by side earlier on; by chance alone they do in one place of 24."""
+    held = segments_held_out(TEXT, 200, 0)
+    now, after = held.tokens[:, :-1], held.tokens[:, 1:]
+    same = (now[:, :, None] == now[:, None, :]) & (after[:, :, None] == after[:, None, :])
+    before = same.tril(-1).any(-1)
+    assert bool(before[held.repeated].all())
+    assert float(before[~held.repeated].float().mean()) < 0.1
+    assert 0.3 < float(held.repeated.float().mean()) < 0.6
 
 
 def test_oracle_counts_distinct_tokens():
@@ -79,11 +111,9 @@ def test_gain_is_zero_for_the_oracle_and_the_whole_oracle_for_perfect_copying():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"longest": 24}, "too short for the period 24"),
-        ({"longest": 12, "longest_block": 13}, "does not fit twice"),
-        ({"longest": 20}, "does not fit twice"),
-        ({"d_vocab": 12}, "vocabulary of 12 tokens is too small"),
-        ({"shortest": 13}, "below the shortest"),
+        ({"longest_block": 13}, "does not fit twice"),
+        ({"d_vocab": 23}, "vocabulary of 23 tokens is too small"),
+        ({"shortest_block": 9}, "below the shortest"),
     ],
 )
 def test_data_that_cannot_repeat_is_refused(changes, message):

@@ -119,7 +119,7 @@ def test_usual_tokens_leave_out_both_ends():
 
 
 def text_of(d_vocab):
-    return Text(length=16, d_vocab=d_vocab, shortest=2, longest=8, shortest_block=3, longest_block=4)
+    return Text(length=16, d_vocab=d_vocab, shortest_block=3, longest_block=4, copies=2)
 
 
 def test_removing_the_heads_of_a_hand_built_circuit_removes_its_score(tmp_path):
@@ -131,7 +131,7 @@ def test_removing_the_heads_of_a_hand_built_circuit_removes_its_score(tmp_path):
     weights = {name: value[:1].expand(2, *value.shape[1:]) for name, value in weights.items()}
     snapshots = {name: value[None] for name, value in weights.items()}
     known = VOCAB - VOCAB // 5 - VOCAB // 20  # random repeats leave out the commonest and the rarest tokens
-    text = Text(length=LENGTH, d_vocab=known, shortest=4, longest=9, shortest_block=4, longest_block=6)
+    text = Text(length=known, d_vocab=known, shortest_block=4, longest_block=6, copies=2)
     save_arm(
         tmp_path / "two_layers.safetensors",
         ArmResult(shape, text, [0, 1], [0], [0], Trained(snapshots, torch.zeros(1, 2), {})),
@@ -178,7 +178,7 @@ def test_a_head_below_the_least_score_is_no_induction_head_but_is_removed_as_the
     )  # fmt: skip
     weights = initial_weights(shape, [0, 1])
     weights["blocks.0.attn.W_Q"].zero_()  # even attention
-    text = Text(length=120, d_vocab=200, shortest=4, longest=60, shortest_block=8, longest_block=20)
+    text = Text(length=120, d_vocab=200, shortest_block=8, longest_block=20, copies=2)
     once = one_shot(text, 8, 0)
     groups = groups_of(weights, shape, once, once.tokens, 2)
     assert LEAST_SCORE > 1 / 120

@@ -24,7 +24,7 @@ def test_a_hand_built_induction_head_copies_and_reads_the_previous_token_head(tm
     start = {name: torch.randn(value.shape, generator=generator) for name, value in built.items()}
     snapshots = {name: torch.stack([start[name], value]) for name, value in built.items()}
     known = VOCAB - VOCAB // 5 - VOCAB // 20  # random repeats leave out the commonest and the rarest tokens
-    text = Text(length=LENGTH, d_vocab=known, shortest=4, longest=9, shortest_block=4, longest_block=6)
+    text = Text(length=known, d_vocab=known, shortest_block=4, longest_block=6, copies=2)
     arm = ArmResult(shape, text, [0, 1], [0, 9], [0, 9], Trained(snapshots, torch.zeros(1, 2), {}))
     save_arm(tmp_path / "two_layers.safetensors", arm)
     save_file({"train": torch.arange(VOCAB).repeat(50).int()}, tmp_path / "tokens.safetensors")
