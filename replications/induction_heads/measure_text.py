@@ -189,7 +189,7 @@ def _summary(name: str, arm: ArmResult, base: ArmResult, settings: MeasureText) 
 
 def _earlier(arms: dict[str, ArmResult]) -> dict[str, Metric]:
     """How much earlier two layers change with smeared keys than with plain keys in the other seeds."""
-    if SMEARED not in arms:
+    if not {PLAIN, SMEARED} <= set(arms):
         return {}
     smeared, plain = (half_times(_steps(arms[name]), context_gain(arms[name]), LEAST_GAIN) for name in (SMEARED, PLAIN))
     others = (plain.sum() - plain) / (len(plain) - 1)

@@ -160,11 +160,8 @@ if config["clamps"]:
 
 
 if config["natural_text"]:
-    FIGURES["Framework"] = {"framework": ["path_orders", "skip_trigrams"]}
     FIGURES["Natural text"] = {
-        "text_training": ["text_phase_change", "text_paths", "text_slopes"],
-        "text_heads": ["text_heads"],
-        "text_ablations": ["text_ablations"],
+        "text_training": ["text_phase_change", "text_paths", "text_slopes"]
     }
 
     include: "text.smk"

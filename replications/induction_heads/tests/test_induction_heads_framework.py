@@ -193,8 +193,8 @@ def test_tokens_of_a_corpus_and_too_few_documents(tmp_path, monkeypatch):
 def test_missing_arms_and_contexts_beyond_the_sequence_are_refused():
     good = load_replication("induction_heads", "full").model_dump()["natural_text"]
     NaturalText.model_validate(good)
-    without = {**good, "arms": {"one_layer": good["arms"]["one_layer"]}}
-    with pytest.raises(ValueError, match="need the arm 'two_layers'"):
+    without = {**good, "arms": {"two_layers": good["arms"]["two_layers"]}}
+    with pytest.raises(ValueError, match="need the arm 'one_layer'"):
         NaturalText.model_validate(without)
     with pytest.raises(ValueError, match="do not fit"):
         NaturalText.model_validate({**good, "contexts": {**good["contexts"], "width": good["tokens"]["length"]}})
