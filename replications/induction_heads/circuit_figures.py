@@ -24,6 +24,7 @@ GROUPS = {
     "induction": "induction heads",
     "previous": "previous-token heads",
     "others": "as many heads of lowest prefix score",
+    "random": "random heads of the same layers",
     "other_first": "as many other heads of the first layer",
 }
 MODELS = {

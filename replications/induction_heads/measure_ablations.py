@@ -22,14 +22,16 @@ from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.data import CHOOSING, JUDGING, HeldOut, one_shot
 from replications.induction_heads.evaluation import Roles, gain, losses_on, patterns, roles, without
 from replications.induction_heads.settings import HeldOutSize
+from replications.induction_heads.text_roles import others
 
 END = -1  # snapshot
 KINDS = {"full": "full", "pattern-preserving": "kept"}  # of ablation, with their names in metrics
 Removal = tuple[str, str]  # group of heads, kind of ablation
 CONTROLS: dict[Removal, dict[str, Removal]] = {
-    ("induction", "full"): {"lowest_prefix_heads": ("others", "full")},
+    ("induction", "full"): {"lowest_prefix_heads": ("others", "full"), "random_heads": ("random", "full")},
     ("induction", "pattern-preserving"): {
         "lowest_prefix_heads": ("others", "pattern-preserving"),
+        "random_heads": ("random", "pattern-preserving"),
         "previous_token_heads": ("previous", "pattern-preserving"),
     },
     ("previous", "full"): {
@@ -73,7 +75,7 @@ def _rows(name: str, arm: ArmResult, index: int, step: int, who: Roles, judging:
     learned = gain(intact, judging)
     clean_prefix = prefix_matching(patterns(cache, arm.shape), judging.tokens)
     rows: list[dict[str, object]] = []
-    for group, heads in who._asdict().items():
+    for group, heads in {**who._asdict(), "random": random_others(who.induction)}.items():
         for kind, kept in (("full", None), ("pattern-preserving", cache)):
             changed, prefix = _ablate(weights, arm, judging, heads, kept)
             left = gain(changed, judging)
@@ -89,6 +91,11 @@ def _rows(name: str, arm: ArmResult, index: int, step: int, who: Roles, judging:
                     }
                 )
     return rows
+
+
+def random_others(heads: Bool[Tensor, "instance layer head"]) -> Bool[Tensor, "instance layer head"]:
+    """As many random other heads of the same layers, or all of them where fewer are left."""
+    return others(heads, torch.rand(heads.shape, generator=torch.Generator().manual_seed(0))) & ~heads
 
 
 def _ablate(
@@ -112,7 +119,7 @@ def _summary(table: pd.DataFrame, name: str, arm: ArmResult) -> dict[str, Metric
         return [1 - b / a for a, b in zip(rows[what], rows[f"{what}_without"], strict=True)]
 
     found: dict[str, Metric] = {}
-    for group in Roles._fields:
+    for group in (*Roles._fields, "random"):
         for kind, label in KINDS.items():
             removal, short = (group, kind), f"{group}_{label}_{name}"
             controls, about = CONTROLS.get(removal, {}), f"{group} heads, {kind} ablation"

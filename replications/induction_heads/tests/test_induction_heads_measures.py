@@ -15,7 +15,7 @@ from replications.induction_heads.arm import ArmResult, load_arm, save_arm
 from replications.induction_heads.data import one_shot
 from replications.induction_heads.evaluation import gain, losses_on, lowest, roles, without
 from replications.induction_heads.language_model import run_pass
-from replications.induction_heads.measure_ablations import MeasureAblationsFiles, measure_ablations
+from replications.induction_heads.measure_ablations import MeasureAblationsFiles, measure_ablations, random_others
 from replications.induction_heads.measure_heads import MeasureHeadsFiles, measure_heads
 from replications.induction_heads.measure_model import writing_metrics
 from replications.induction_heads.measure_phase_change import MeasurePhaseChangeFiles, measure_phase_change
@@ -84,7 +84,17 @@ def test_ablations_of_the_hand_built_circuit(circuit, tmp_path):
     assert found["gain_lost_previous_full_two_layers"] > 0.8
     assert found["gain_lost_previous_kept_two_layers"] == pytest.approx(0, abs=0.05)
     assert found["gain_lost_other_first_full_two_layers"] == pytest.approx(0, abs=1e-6)
+    assert found["gain_lost_random_kept_two_layers"] == pytest.approx(0, abs=1e-6), (
+        "the other head of the layer is idle"
+    )
     assert found["prefix_lost_previous_full_two_layers"] > 0.5
+
+
+def test_random_heads_are_others_of_the_same_layers():
+    heads = torch.tensor([[[False] * 4, [True, False, True, False]], [[False] * 4, [True, True, True, False]]])
+    found = random_others(heads)
+    assert not bool((found & heads).any())
+    assert found.sum(-1).tolist() == [[0, 2], [0, 1]], "where fewer are left, all of them"
 
 
 def test_removing_every_head_leaves_no_gain(circuit):

@@ -8,7 +8,7 @@ from common.toys.training import Trained
 from replications.induction_heads.arm import ArmResult, save_arm
 from replications.induction_heads.measure_text_heads import MeasureTextHeadsFiles, measure_text_heads
 from replications.induction_heads.settings import Text, TextHeads
-from tests.common.test_head_scores import LENGTH, VOCAB, hand_built
+from tests.common.test_head_scores import VOCAB, hand_built
 
 NOISE = 1e-3
 
