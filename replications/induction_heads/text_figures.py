@@ -4,16 +4,20 @@ Counterparts: loss curves with the bump; in-context score over training; prefix 
 trajectories; derivative of the loss with respect to the logarithm of the token index; ablation of heads over training.
 """
 
+from math import ceil
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 
 from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE, Picture
 from replications.induction_heads.training_figures import ARM_COLOURS, ARM_LABELS, arms_in
 
 MILLION = 1e6
-PANELS = ("one_layer", "two_layers", "one_layer_smeared", "two_layers_smeared")
+PANELS = ("one_layer", "two_layers", "three_layers", "two_layers_mlp", "one_layer_smeared", "two_layers_smeared")
+ROW = 4  # panels that stand side by side
 LAYERS = (PALETTE[0], PALETTE[1], PALETTE[2])
 FIRST_INDEX = 4  # of the map of slopes; bands of indices are an octave wide, because single indices are noisy
 WEIGHTS = {
@@ -34,9 +38,9 @@ GROUPS = {
 def text_phase_change(curves: pd.DataFrame, heads: pd.DataFrame) -> Picture:
     """Above: loss and in-context score of every arm. Below: prefix matching of every head, one panel per arm."""
     arms = arms_in(curves["arm"].tolist())
-    shown = [name for name in PANELS if name in arms]
-    figure = plt.figure(figsize=(PAGE_WIDTH, 4.6))
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1), squeeze=False)[:, 0]
+    rows = ceil(sum(name in arms for name in PANELS) / ROW)
+    figure = plt.figure(figsize=(PAGE_WIDTH, 2.5 + 2.0 * rows))
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, rows), squeeze=False)[:, 0]
     loss, score = (top.add_subplot(1, 2, place) for place in (1, 2))
     for name in arms:
         one = curves[curves["arm"] == name]
@@ -48,13 +52,29 @@ def text_phase_change(curves: pd.DataFrame, heads: pd.DataFrame) -> Picture:
     score.axhline(0, color="0.7", linewidth=0.6, zorder=0)
     score.set(title="In-context score", xlabel="tokens (millions)", ylabel="loss, long minus\nshort context (nats)")
     loss.legend(frameon=False)
-    axes = bottom.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for ax, name in zip(axes, shown, strict=True):
+    panels = _panels(bottom, arms, "tokens (millions)", "prefix matching\nof every head")
+    for name, ax in panels.items():
         _prefix_panel(ax, heads[heads["arm"] == name])
-        ax.set(title=ARM_LABELS[name], xlabel="tokens (millions)")
-    axes[0].set_ylabel("prefix matching\nof every head")
-    axes[0].legend(*axes[-1].get_legend_handles_labels(), frameon=False)
+    deepest = max(panels, key=lambda name: heads[heads["arm"] == name]["layer"].max())
+    panels["one_layer"].legend(*panels[deepest].get_legend_handles_labels(), frameon=False)
     return figure, curves[["arm", "seed", "step", "tokens", "loss", "score", "prefix", "previous"]]
+
+
+def _panels(figure: Figure | SubFigure, arms: list[str], xlabel: str, ylabel: str) -> dict[str, Axes]:
+    """One panel an arm, of equal height; more than four stand in rows."""
+    shown = [name for name in PANELS if name in arms]
+    rows = ceil(len(shown) / ROW)
+    axes = figure.subplots(rows, ceil(len(shown) / rows), sharex=True, sharey=True, squeeze=False)
+    found = dict(zip(shown, axes.flat, strict=False))
+    for name, ax in found.items():
+        ax.set_title(ARM_LABELS[name])
+    for ax in axes[-1]:
+        ax.set_xlabel(xlabel)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel)
+    for ax in axes.flat[len(shown) :]:
+        ax.set_visible(False)
+    return found
 
 
 def _seeds_and_mean(ax: Axes, one: pd.DataFrame, what: str, name: str) -> None:
@@ -90,13 +110,15 @@ def text_paths(frame: pd.DataFrame) -> Picture:
 
 def text_slopes(frame: pd.DataFrame) -> Picture:
     """d loss / d ln(context index) against training: loss in bands of context, differences between neighbours."""
-    arms = [name for name in PANELS if name in set(frame["arm"])]
-    figure, axes = plt.subplots(1, len(arms), figsize=(PAGE_WIDTH, 2.1), sharey=True, squeeze=False)
+    arms = arms_in(frame["arm"].tolist())
+    rows_of_panels = ceil(sum(name in arms for name in PANELS) / ROW)
+    figure = plt.figure(figsize=(PAGE_WIDTH, 0.3 + 1.8 * rows_of_panels))
+    panels = _panels(figure, arms, "tokens (millions)", "context index")
     last = frame["index"].max() + 1
     edges = FIRST_INDEX * 2.0 ** np.arange(np.ceil(np.log2(last / FIRST_INDEX)) + 1)
     centres = np.sqrt(edges[:-1] * np.minimum(edges[1:], last))
     rows = []
-    for ax, name in zip(axes[0], arms, strict=True):
+    for name, ax in panels.items():
         one = frame[(frame["arm"] == name) & (frame["index"] >= FIRST_INDEX)]
         band = np.searchsorted(edges, one["index"], side="right") - 1
         grid = one.assign(band=band).groupby(["band", "tokens"])["loss"].mean().unstack()
@@ -105,11 +127,10 @@ def text_slopes(frame: pd.DataFrame) -> Picture:
         mesh = ax.pcolormesh(
             millions, centres, slope, cmap=DIVERGING, vmin=-0.4, vmax=0.4, shading="nearest", rasterized=True
         )
-        ax.set(title=ARM_LABELS[name], xlabel="tokens (millions)", yscale="log")
+        ax.set_yscale("log")
         table = pd.DataFrame(slope, centres, grid.columns).rename_axis(index="index").reset_index()
         rows.append(table.melt(id_vars="index", var_name="tokens", value_name="slope").assign(arm=name))
-    axes[0, 0].set_ylabel("context index")
-    figure.colorbar(mesh, ax=axes[0].tolist(), label="d loss / d ln(index)")
+    figure.colorbar(mesh, ax=list(panels.values()), label="d loss / d ln(index)")
     return figure, pd.concat(rows)
 
 
@@ -132,9 +153,11 @@ def text_heads(frame: pd.DataFrame) -> Picture:
 
 def text_ablations(frame: pd.DataFrame) -> Picture:
     """In-context score over training, intact and without groups of heads, patterns kept; thin lines are seeds."""
-    arms = [name for name in PANELS if name in set(frame["arm"])]
-    figure, axes = plt.subplots(1, len(arms), figsize=(PAGE_WIDTH, 2.5), sharey=True, squeeze=False)
-    for ax, name in zip(axes[0], arms, strict=True):
+    arms = arms_in(frame["arm"].tolist())
+    rows = ceil(sum(name in arms for name in PANELS) / ROW)
+    figure = plt.figure(figsize=(PAGE_WIDTH, 0.7 + 1.8 * rows))
+    panels = _panels(figure, arms, "step", "in-context score (nats)")
+    for name, ax in panels.items():
         for group, (label, colour) in GROUPS.items():
             one = frame[(frame["arm"] == name) & (frame["group"] == group)]
             for _, seed in one.groupby("seed"):
@@ -143,8 +166,6 @@ def text_ablations(frame: pd.DataFrame) -> Picture:
             mean = one.groupby("step")["score"].mean()
             ax.plot(mean.index, mean, color=colour, linewidth=1.2, marker="o", markersize=2, label=label)
         ax.axhline(0, color="0.7", linewidth=0.6, zorder=0)
-        ax.set(title=ARM_LABELS[name], xlabel="step")
-    axes[0, 0].set_ylabel("in-context score (nats)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
+    handles, labels = panels["one_layer"].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure, frame
