@@ -127,6 +127,7 @@ if config["cross"]:
             **CORPORA,
             manifest="<models>/{model}/manifest.json",
             transcoders=rules.language_train.output.transcoders,
+            untrained=rules.language_untrained.output.untrained,
         output:
             cross=f"{MODEL}/transcoders/cross_layer.safetensors",
             metrics=f"{MODEL}/cross_layer/metrics.json",

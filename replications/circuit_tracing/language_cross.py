@@ -2,7 +2,8 @@
 
 Ameisen et al. 2025 ("Cross-layer transcoders"): features of a layer write to the MLPs' outputs of all later ones, so
 that a feature need not be said again layer after layer; graphs are more complete, and their paths shorter. Both are
-trained on one stream, with as many active features of a layer and token. Prompts are those of `language_traces`.
+trained on one stream, with as many active features of a layer and token; per-layer ones with untrained encoders
+(`language_untrained`) are the other control. Prompts are those of `language_traces`.
 
 path length   edges from an embedding to the logits, mean over paths weighted by what they carry:
               sum_n n w M^n / sum_n w M^n at embeddings, M as in `influence`
@@ -37,7 +38,7 @@ from replications.circuit_tracing.language_traces import sure_prompts
 from replications.circuit_tracing.language_train import load_transcoders, reader
 from replications.circuit_tracing.settings import Crossed
 
-KINDS = ("cross_layer", "per_layer")
+KINDS = ("cross_layer", "per_layer", "untrained")
 
 
 class Paths(NamedTuple):
@@ -53,6 +54,7 @@ class LanguageCrossFiles(Files):
     chat: Path
     transcoders: Path
     """the per-layer ones"""
+    untrained: Path
     cross: Path
     metrics: Path
     prompts: Path
@@ -66,8 +68,11 @@ def language_cross(files: LanguageCrossFiles, settings: Crossed, run: RunInfo) -
     cross = trained(files, settings, run, checkpoint)
     cross.save(files.cross)
     bridge, tokenizer = load_model(folder), load_tokenizer(folder)
-    per_layer = load_transcoders(files.transcoders, folder.name, bridge.cfg.n_layers, bridge.cfg.d_model)
-    dictionaries: dict[str, Dictionary] = dict(zip(KINDS, (cross, per_layer), strict=True))
+    per_layer, untrained = (
+        load_transcoders(path, folder.name, bridge.cfg.n_layers, bridge.cfg.d_model)
+        for path in (files.transcoders, files.untrained)
+    )
+    dictionaries: dict[str, Dictionary] = dict(zip(KINDS, (cross, per_layer, untrained), strict=True))
     own, rows = settings.traces, []
     with torch.no_grad():
         chosen = [prompt for source in sources for prompt in sure_prompts(bridge, tokenizer, source, own, run.seeds)]
@@ -135,7 +140,7 @@ def paths(adjacency: Float[Tensor, "node node"], weights: Float[Tensor, " node"]
 
 
 def compared(table: pd.DataFrame) -> dict[str, Metric]:
-    """Means over prompts, per-layer transcoders as control."""
+    """Means over prompts, per-layer transcoders as controls."""
     of = {kind: table[table["kind"] == kind].sort_values("prompt") for kind in KINDS}
     formulas = {
         "replacement": ("share", "influence of embeddings against errors"),
@@ -147,7 +152,7 @@ def compared(table: pd.DataFrame) -> dict[str, Metric]:
     return {
         name: over_clusters(
             values[name]["cross_layer"], of["cross_layer"]["prompt"].to_numpy(), unit=unit, formula=formula,
-            cluster="prompts", controls={"per_layer": values[name]["per_layer"]},
+            cluster="prompts", controls={kind: values[name][kind] for kind in KINDS[1:]},
         )
         for name, (unit, formula) in formulas.items()
     }  # fmt: skip

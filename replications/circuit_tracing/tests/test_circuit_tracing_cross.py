@@ -46,10 +46,13 @@ def files(tmp_path, monkeypatch):
     shapes = {"W_enc": (WIDTH, FEATURES), "b_enc": (FEATURES,), "W_dec": (FEATURES, WIDTH), "b_dec": (WIDTH,)}
     one = {name: torch.randn(LAYERS, *shape, generator=draw) for name, shape in shapes.items()}
     one["threshold"] = torch.full((LAYERS, FEATURES), 0.1)
-    save_file(one, tmp_path / "per_layer.safetensors", {"model": manifest.parent.name})
+    for name in ("per_layer", "untrained"):
+        save_file(one, tmp_path / f"{name}.safetensors", {"model": manifest.parent.name})
+        one = one | {"W_dec": -one["W_dec"]}
     return LanguageCrossFiles(
         manifest=manifest, docs=tmp_path, chat=tmp_path, transcoders=tmp_path / "per_layer.safetensors",
-        cross=tmp_path / "cross.safetensors", metrics=tmp_path / "metrics.json", prompts=tmp_path / "prompts.csv",
+        untrained=tmp_path / "untrained.safetensors", cross=tmp_path / "cross.safetensors",
+        metrics=tmp_path / "metrics.json", prompts=tmp_path / "prompts.csv",
     )  # fmt: skip
 
 
@@ -63,12 +66,15 @@ def test_both_dictionaries_make_graphs_of_the_same_prompts(files):
     )
     assert cross.W_dec.abs().max() > 0, "trained: decoders start at zero"
     table, metrics = pd.read_csv(files.prompts), read_metrics(files.metrics)
-    assert table.groupby("kind")["prompt"].apply(list).tolist() == [list(range(PROMPTS))] * 2
+    assert table.groupby("kind")["prompt"].apply(list).tolist() == [list(range(PROMPTS))] * 3
     assert set(metrics) == {"replacement", "completeness", "path_length", "unexpanded"}
     for name, metric in metrics.items():
         means = table.groupby("kind")[name].mean()
         assert metric.value == pytest.approx(means["cross_layer"], abs=1e-5)
-        assert metric.control("per_layer").value == pytest.approx(means["per_layer"], abs=1e-5)
+        assert {one.name: one.value for one in metric.controls} == pytest.approx(
+            {kind: means[kind] for kind in ("per_layer", "untrained")}, abs=1e-5
+        )
+        assert metric.control("per_layer").value != metric.control("untrained").value
 
 
 def test_a_path_is_as_long_as_it_has_edges():
@@ -96,9 +102,9 @@ def test_path_lengths_are_those_of_the_whole_matrix(frozen, per_layer):
 
 
 def test_a_comparison_needs_no_order():
+    shifts = {"per_layer": 0.0, "cross_layer": 0.25, "untrained": -1.0}
     rows = [{"prompt": at, "kind": kind, "replacement": at + shift, "completeness": 0.5 * shift, "path_length": 2 + at,
-             "unexpanded": 0.1 * at}
-            for kind, shift in (("per_layer", 0.0), ("cross_layer", 0.25)) for at in range(6)]  # fmt: skip
+             "unexpanded": 0.1 * at} for kind, shift in shifts.items() for at in range(6)]  # fmt: skip
     found = compared(pd.DataFrame(rows).sample(frac=1, random_state=0))["replacement"]
     assert found.value == pytest.approx(2.75)
     assert found.control("per_layer").difference.ci_low == pytest.approx(0.25)
