@@ -7,6 +7,7 @@ documents are made anew from the records (`common.publish.pages`).
 """
 
 import io
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import tyro
 from PIL import Image
 
 from common.core.errors import UserError
-from common.core.files import atomic, read_json, write_json
+from common.core.files import atomic, read_json, write_json, write_text
 from common.core.settings import ROOT, replications
 from common.publish.cost import costs
 from common.publish.pages import CLAIMS, COSTLIEST, FOLDER, RECORDS, TESTS, headline_figures, write_pages
@@ -25,6 +26,12 @@ from common.publish.reference import state
 LARGEST_PICTURE = 100_000  # bytes
 WIDTHS = (1200, 1000, 800, 640, 480)  # pixels; the first that fits is taken
 ORIGIN = ("commit", "dirty", "scale", "seeds", "device", "instructions", "written")
+
+
+def lines_of(entries: list[dict[str, Any]]) -> str:
+    """JSON with an entry a line: a quarter smaller than with an indent, and a change shows in its own line."""
+    lines = (json.dumps(one, sort_keys=True, allow_nan=False, ensure_ascii=False) for one in entries)
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def slim_picture(path: Path) -> bytes:
@@ -84,7 +91,7 @@ def record(scale: str = "full", name: str = "") -> None:
                 temporary.write_bytes(content)
     kept = [claim for claim in claims if claim["replication"] not in ready and claim["replication"] in replications()]
     new = [claim for one in ready for claim in read_json(results / one / "claims.json")]
-    write_json(folder / CLAIMS, sorted(kept + new, key=lambda claim: str(claim["replication"])))
+    write_text(folder / CLAIMS, lines_of(sorted(kept + new, key=lambda claim: str(claim["replication"]))))
     write_json(folder / RECORDS, {one: known[one] for one in replications() if one in known})
     if (tested := ROOT / "results" / TESTS).exists():
         shutil.copyfile(tested, folder / TESTS)
