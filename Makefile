@@ -41,7 +41,7 @@ $(TOOLS):
 	@$(subst .venv,.venv-tools,$(PIP)) envs/tools.lock
 	@touch $@
 
-.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze renew amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -60,6 +60,9 @@ calibrate: $(READY)  ## the same measurements on the calibration seeds, into res
 
 freeze: $(READY)  ## seal the landmarks on their calibration, before they are scored; NAME=my_result for one replication, CLAIM=id for one landmark
 	@$(PYTHON) -m common.engine.freeze freeze --scale $(SCALE) $(if $(NAME),--name "$(NAME)") $(if $(CLAIM),--claim "$(CLAIM)")
+
+renew: $(READY)  ## NAME=my_result: seal its scored landmarks anew as they stand, for the unused seeds that config/scales/SCALE.yaml has now
+	@$(PYTHON) -m common.engine.freeze renew --scale $(SCALE) --name "$(NAME)"
 
 amend: $(READY)  ## NAME=my_result CLAIM=id WHY="...": say why a sealed landmark was changed, or retire one that is gone
 	@$(PYTHON) -m common.engine.freeze amend --name "$(NAME)" --claim "$(CLAIM)" --why "$$WHY"

@@ -120,19 +120,12 @@ def changes(
     if entry.seal is None:
         return []
     models = [model for model in metrics if model in entry.seal.measured]
-    before = {
-        **_flat(entry.seal.definition),
-        **_flat(entry.seal.settings, "settings"),
-        **{key: value for model in models for key, value in _flat(entry.seal.measured[model], model).items()},
-    }
     absent = tuple(f"{model}." for model in entry.seal.measured if model not in models)
-    for amendment in entry.amended:
-        if amendment.field not in (LATE, RETIRED) and not amendment.field.startswith(absent):
-            before[amendment.field] = amendment.after
+    before = {field: value for field, value in standing(entry).items() if not field.startswith(absent)}
     after = {
-        **_flat(definition_of(claim, scale)),
-        **_flat(settings_of(replication, claim, scale), "settings"),
-        **{key: value for model in models for key, value in _flat(measured_of(metrics[model]), model).items()},
+        **flat(definition_of(claim, scale)),
+        **flat(settings_of(replication, claim, scale), "settings"),
+        **{key: value for model in models for key, value in flat(measured_of(metrics[model]), model).items()},
     }
     found = []
     for field in sorted(before.keys() | after.keys()):
@@ -147,13 +140,24 @@ def changes(
     return found
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def standing(entry: Entry) -> dict[str, Any]:
+    """The sealed fields as the amendments have left them, by dotted name; none without a seal."""
+    if entry.seal is None:
+        return {}
+    fields = flat(entry.seal.definition) | flat(entry.seal.settings, "settings")
+    for model, measured in entry.seal.measured.items():
+        fields |= flat(measured, model)
+    fields |= {one.field: one.after for one in entry.amended if one.field not in (LATE, RETIRED)}
+    return {field: value for field, value in fields.items() if value is not None}
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{a: {b: 1}}` as `{'a.b': 1}`; keys that are null are left out."""
     found: dict[str, Any] = {}
     for key, value in content.items():
         name = f"{prefix}.{key}" if prefix else key
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, name)
+            found |= flat(value, name)
         elif value is not None:
             found[name] = value
     return found
