@@ -15,7 +15,7 @@ from replications.ioi_circuit.dataset import Prompt, Version, read_prompts
 
 Place = Literal["io", "s1", "s1_next", "s2", "end"]
 DISCOVERY, VERIFICATION = 1, 0
-"""Half 1 has the odd templates (seven), half 0 the even ones (eight); they share no name."""
+"""Half 1 has the odd templates, half 0 the even ones, 22 each; they share no name."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ named first, in BABA the S. Every prompt comes in four versions with the same le
 Templates and names are split into two halves which share neither template nor name, so that what is found on one half
 can be tested on the other. Deviations from the released code: it draws the abc names without a guard against
 collisions; here the five names of a prompt are distinct. It cuts its mixed set to the first seven templates of each
-order; here all fifteen templates appear equally often in both orders.
+order; here all 44 templates appear equally often in both orders.
 """
 
 from collections import Counter
@@ -142,11 +142,16 @@ def _single_tokens(tokenizer: "PreTrainedTokenizerBase", words: tuple[str, ...])
 
 
 def draw_prompts(
-    words: Vocabulary, seeds: list[int], per_cell: int, circuit_per_cell: int | None = None
+    words: Vocabulary,
+    seeds: list[int],
+    per_cell: int,
+    circuit_per_cell: int | None = None,
+    templates: int = len(TEMPLATES),
 ) -> list[Prompt]:
     """`per_cell` prompts for each seed, template and order, all different; the same seed gives the same prompts.
 
-    Seeds from `CIRCUIT_SEEDS` on have `circuit_per_cell` prompts, if that is given.
+    Seeds from `CIRCUIT_SEEDS` on have `circuit_per_cell` prompts, if that is given. Of the templates the first
+    `templates` are used.
 
     Raises:
         UserError: the tokenizer splits versions of a prompt differently, or the words are too few for so many prompts.
@@ -155,7 +160,7 @@ def draw_prompts(
     texts: set[str] = set()
     for seed in seeds:
         generator = np.random.default_rng(seed)
-        for template in range(len(TEMPLATES)):
+        for template in range(templates):
             for order in ORDERS:
                 for _ in range(per_cell if seed < CIRCUIT_SEEDS else circuit_per_cell or per_cell):
                     drawn = (_draw(words, generator, seed, template, order) for _ in range(TRIES))

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
 from common.core.metrics import Metric
 from replications.ioi_circuit import circuit_figures, edge_figures, head_figures
+from replications.ioi_circuit.templates import TEMPLATES
 
 SHOWN = {
     "original": ("original", "o", PALETTE[0]),
@@ -21,23 +22,6 @@ SHOWN = {
     "abc_own": ("control: ABC prompts, IO slot against S1 slot", "X", PALETTE[1]),
     "abc_own_s2": ("ABC prompts, IO slot against the subject", "P", PALETTE[3]),
 }
-TEMPLATE_NAMES = (
-    "walked to",
-    "had great fun",
-    "busy, decided to give",
-    "planned a trip",
-    "quarrelled, said to",
-    "after ... went into",
-    "found, give it",
-    "bought, give the ...",
-    "while ... busy",
-    "while ... driving",
-    "after the lunch",
-    "afterwards",
-    "quarrel. Afterwards",
-    "the place ... visited",
-    "two friends, noticed",
-)
 TRIVIAL = {
     "circuit": ("circuit", PALETTE[0]), "two_heads": ("two strongest heads", PALETTE[1]),
     "top_four_nodes": ("four strongest nodes", PALETTE[3]), "favouring_writers": ("writers for IO", PALETTE[4]),
@@ -62,12 +46,18 @@ def answers(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     table["scored"] = np.where(table["version"] == "roles_flipped", -table["difference"], table["difference"])
     grouped = table.groupby(["version", "template"])["scored"]
     summary = grouped.agg(mean="mean", standard_error="sem", n="size").reset_index()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 4.0), width_ratios=[1.5, 1])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 6.5), width_ratios=[1.5, 1])
     _by_template(left, summary)
     _distribution(right, table)
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure, summary
+
+
+def template_name(template: str) -> str:
+    """What stands in front of the two names, and the two words behind them."""
+    before, after = template.split("{first} and {second}")
+    return f"{before}... {' '.join(after.split()[:2])}".replace("{place}", "place")
 
 
 def _by_template(axes: Axes, summary: pd.DataFrame) -> None:
@@ -86,8 +76,8 @@ def _by_template(axes: Axes, summary: pd.DataFrame) -> None:
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     for template in summary["template"].unique()[::2]:
         axes.axhspan(template - 0.5, template + 0.5, color="0.95", zorder=-1)
-    axes.set_yticks(range(len(TEMPLATE_NAMES)), TEMPLATE_NAMES)
-    axes.set_ylim(len(TEMPLATE_NAMES) - 0.5, -0.5)
+    axes.set_yticks(range(len(TEMPLATES)), [template_name(one) for one in TEMPLATES], fontsize=6)
+    axes.set_ylim(len(TEMPLATES) - 0.5, -0.5)
     axes.set_xlabel("logit(IO) \N{MINUS SIGN} logit(S), mean ± standard error")
     axes.set_title("By template", loc="left")
 

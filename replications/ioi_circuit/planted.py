@@ -39,7 +39,7 @@ from common.data.models import Manifest, load_model, load_tokenizer
 from common.interp.decoder import Decoder
 from replications.ioi_circuit.batches import Place
 from replications.ioi_circuit.dataset import Prompt, Vocabulary, draw_prompts, vocabulary
-from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, TEMPLATES
+from replications.ioi_circuit.templates import FORMS, NAMES, OBJECTS, PLACES, TEMPLATES
 
 N_LAYERS, N_HEADS, LENGTH = 4, 4, 32
 N_NAMES = 24
@@ -60,7 +60,7 @@ TRUTH: dict[tuple[int, int, Place], str] = {
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """One token for each word and mark of the task; `N_NAMES` names."""
     splitter = pre_tokenizers.Whitespace()
-    texts = [template.replace("{", " ").replace("}", " ") for template in TEMPLATES]
+    texts = [template.replace("{", " ").replace("}", " ") for template in TEMPLATES[:FORMS]]
     words = {word for text in texts for word, _ in splitter.pre_tokenize_str(text)}
     words -= {"first", "second", "subject", "place", "object"}
     vocabulary = ["<|endoftext|>", *sorted(words), *NAMES[:: len(NAMES) // N_NAMES][:N_NAMES], *PLACES, *OBJECTS]
@@ -179,7 +179,7 @@ def load_planted(seed: int, n_prompts: int, *, twin: bool) -> tuple[Decoder, lis
         save_planted_model(Path(folder), seed, twin=twin)
         decoder = Decoder(load_model(Path(folder)), LENGTH)
         words = vocabulary(load_tokenizer(Path(folder)), N_NAMES)
-    return decoder, draw_prompts(words, [seed], max(1, n_prompts // 14)), words
+    return decoder, draw_prompts(words, [seed], max(1, n_prompts // 14), templates=FORMS), words
 
 
 def relative_sizes(largest: dict[str, float], median: dict[str, float], in_twin: dict[str, float]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Statistics over prompts: intervals, nulls with the same selection, and which heads have an effect.
 
 Prompts of one template are not independent, so every interval resamples templates, and then the prompts of each. There
-are fifteen, and eight in the verification half. A bootstrap over so few whole templates is too narrow; the second level
+are 44, and 22 in the verification half. A bootstrap over whole templates alone is a little too narrow; the second level
 makes up for it, and where templates do not differ it is too wide (a test holds the coverage in both cases).
 
 The data set draws the roles of the two names at random, so flipping them prompt by prompt is the exact null of 'roles
@@ -66,7 +66,7 @@ def clustered(
         controls=listed | {name: (one.mean(0), below) for name, one in drawn.items()},
     )
     compared = [_over_draws(one, drawn[one.name], below) if one.name in drawn else one for one in metric.controls]
-    resampled = Uncertainty(unit=f"prompts of {len(set(templates.tolist()))} templates", count=len(prompts))
+    resampled = Uncertainty(unit="templates", count=len(set(templates.tolist())))
     return metric.model_copy(update={"controls": compared, "uncertainty": resampled})
 
 

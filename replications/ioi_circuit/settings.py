@@ -9,7 +9,7 @@ from common.core.settings import Strict
 
 class Prompts(Strict):
     per_cell: Annotated[int, Field(ge=1, le=100)] = Field(
-        description="prompts per seed, template and order; a seed has 30 times as many"
+        description="prompts per seed, template and order; a seed has 88 times as many"
     )
     circuit_per_cell: Annotated[int, Field(ge=1, le=100)] = Field(
         description="the same for the separate draw on which the circuit is searched and tested"

@@ -11,7 +11,7 @@ from common.core.errors import UserError
 from common.core.settings import load_replication
 from replications.ioi_circuit import dataset
 from replications.ioi_circuit.dataset import VERSIONS, Prompt, PromptFile, Vocabulary, draw_prompts, vocabulary
-from replications.ioi_circuit.figures import TEMPLATE_NAMES
+from replications.ioi_circuit.figures import template_name
 from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, TEMPLATES
 from tests.fixtures.ioi_circuit_tiny import tiny_tokenizer
 
@@ -106,7 +106,7 @@ def test_roles_are_random(words: Vocabulary) -> None:
 
 
 def test_words() -> None:
-    assert len(TEMPLATES) == len(TEMPLATE_NAMES) == 15
+    assert len(TEMPLATES) == len({template_name(one) for one in TEMPLATES}) == 44
     assert len(set(NAMES)) == len(NAMES) >= 100
     assert not {word.lower() for word in NAMES} & {*PLACES, *OBJECTS}
     for template in TEMPLATES:
@@ -179,4 +179,4 @@ def test_settings(scale: str) -> None:
     found = load_replication("ioi_circuit", scale)
     assert found.model_dump()["direct_path"]["draws"] >= 100
     if scale == "laptop":
-        assert 5 * 14 * found.model_dump()["prompts"]["circuit_per_cell"] >= 200  # discovery prompts
+        assert 5 * 44 * found.model_dump()["prompts"]["circuit_per_cell"] >= 200  # discovery prompts
