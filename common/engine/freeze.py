@@ -77,7 +77,9 @@ def renew(name: str, scale: str = "full") -> None:
     for claim in (one for one in landmarks(name) if scale in one.scales):
         said, entry = f"{name}.{claim.id}", lock.entry(claim.id, scale)
         if entry is None or entry.seal is None or not entry.scored_seeds:
-            raise UserError(f"{said} was never scored at scale {scale}; seal it with `make calibrate` and `make freeze`")
+            raise UserError(
+                f"{said} was never scored at scale {scale}; seal it with `make calibrate` and `make freeze`"
+            )
         if silent := [one.field for one in entry.amended if not one.why]:
             raise UserError(f"{said} was changed in {silent[0]} without a reason; give it with `make amend` first")
         if used := sorted(lock.used_seeds(claim, scale) & set(seeds)):

@@ -34,11 +34,19 @@ CALIBRATION_QUESTIONS = (
     *("Describe your day.", "What makes a good life?", "What are you looking forward to?", "Tell me a story."),
     *("What do you believe in?", "Who are you?", "What would you like to talk about?", "Describe your home."),
     *("What are you proud of?", "Surprise me."),
-)
-SCORING_QUESTIONS = (
     *("Describe yourself in a few sentences.", "What happened to you yesterday?", "What should I do this weekend?"),
     *("What is the most important thing in the world?", "Say something nice.", "What is your favourite memory?"),
     *("Tell me a secret.", "What do you dream about?", "Write a diary entry.", "What makes you happy?"),
+)
+"""The last ten were scored on seeds 10 to 14."""
+SCORING_QUESTIONS = (
+    *("Write a few sentences about anything you like.", "What is your favourite thing to talk about?"),
+    *("How was your week?", "What would you do with a free day?", "Tell me something surprising."),
+    *("What do you think about in the evening?", "Give me a reason to smile.", "What are you afraid of?"),
+    *("Write a short message to a stranger.", "What did you learn recently?", "What does a perfect day look like?"),
+    *("Explain who you are to a child.", "What advice would you give your younger self?", "Make up a short poem."),
+    *("What do you hope for?", "What is the best thing about being you?", "What would you like to ask me?"),
+    *("What makes a good friend?", "How do you spend your time?", "What will the future bring?"),
 )
 
 

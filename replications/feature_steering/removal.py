@@ -11,9 +11,26 @@ from jaxtyping import Float
 
 from common.core.metrics import Metric
 from replications.feature_steering.evidence import ByTopic, by_topic, over_topics
-from replications.feature_steering.settings import RANDOM_LATENT, REMOVERS, REMOVING_NULLS, UNSTEERED, Removal
+from replications.feature_steering.settings import (
+    RANDOM_LATENT,
+    REMOVERS,
+    REMOVING_NULLS,
+    UNSTEERED,
+    WORDS,
+    Removal,
+)
 
 FALL = "words of the topic in answers to a request about it, unsteered minus steered"
+
+
+def doses_of(settings: Removal) -> dict[str, list[float]]:
+    """At which strengths each method and control is pushed below zero."""
+    strong = [*settings.doses, settings.strongest]
+    return (
+        {method: settings.doses for method in REMOVERS}
+        | dict.fromkeys(REMOVING_NULLS, strong)
+        | {WORDS: [*strong, 2 * settings.strongest]}
+    )
 
 
 def at_nats(
@@ -29,12 +46,11 @@ def at_nats(
 def removal(frame: pd.DataFrame, settings: Removal) -> dict[str, Metric]:
     """Of every method and dose: the fall of the topic's words beside that of controls at equal perplexity, and nats.
 
-    `remove_<method>_excess` is the mean over doses of the fall beyond that of a random latent; control: the same latent
-    or direction of another topic in its place.
+    `remove_<method>_excess` is the mean over doses of the fall beyond that of a random latent; controls: the same
+    latent or direction of another topic in its place, and a push against the logits of the topic's words.
     """
     unsteered = by_topic(frame, UNSTEERED, 0.0, "words")
-    doses = {method: settings.doses for method in REMOVERS}
-    doses |= {method: [*settings.doses, settings.strongest] for method in REMOVING_NULLS}
+    doses = doses_of(settings)
     falls = {
         method: np.stack([unsteered - by_topic(frame, method, -dose, "words") for dose in own])
         for method, own in doses.items()

@@ -26,9 +26,10 @@ SCREENED = 5
 """One answer in so many is also written at the doses beside `dose`."""
 SCORING, REMOVING = "scoring", "removing"
 OTHER_INPUT, OTHER_MEANS = "other_input", "other_means"
-REMOVERS = {INPUT: (RANDOM_LATENT, OTHER_INPUT), MEANS: (RANDOM_LATENT, OTHER_MEANS)}
-"""Methods pushed below zero, each with its controls: a random latent, and the same method for another topic."""
-REMOVING_NULLS = (RANDOM_LATENT, OTHER_INPUT, OTHER_MEANS)
+REMOVERS = {INPUT: (RANDOM_LATENT, OTHER_INPUT, WORDS), MEANS: (RANDOM_LATENT, OTHER_MEANS, WORDS)}
+"""Methods pushed below zero, each with its controls: a random latent, the same method for another topic, and a push
+against the logits of the topic's words."""
+REMOVING_NULLS = (RANDOM_LATENT, OTHER_INPUT, OTHER_MEANS, WORDS)
 
 
 def _rising(values: list[float]) -> list[float]:
@@ -77,7 +78,8 @@ class Removal(Strict):
 
     doses: Doses
     strongest: Annotated[float, Field(gt=0)] = Field(
-        description="dose of the controls beyond `doses`, so that they cost as much perplexity as the topic's own"
+        description="dose of the controls beyond `doses`, so that they cost as much perplexity as the topic's own; "
+        "the push against words also has twice this dose"
     )
     samples: Count = Field(description="answers to each request")
 

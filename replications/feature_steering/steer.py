@@ -31,6 +31,7 @@ from replications.feature_steering.concepts import (
     scoring_questions,
 )
 from replications.feature_steering.prepare import own_saes
+from replications.feature_steering.removal import doses_of
 from replications.feature_steering.settings import (
     CROSSED,
     CURVES,
@@ -44,9 +45,7 @@ from replications.feature_steering.settings import (
     PROBE,
     RANDOM_DIRECTION,
     RANDOM_LATENT,
-    REMOVERS,
     REMOVING,
-    REMOVING_NULLS,
     SCORING,
     SCREENED,
     STEERED,
@@ -133,8 +132,7 @@ def removing_rows(
     rows, requests = [], len(REQUESTS["checking"])
     for topic, other in zip(own, [*own[1:], own[0]], strict=True):
         at = {OTHER_INPUT: other, OTHER_MEANS: other} | {method: one[topic] for method, one in chosen.items()}
-        doses = {method: removal.doses for method in REMOVERS}
-        doses |= {method: [*removal.doses, removal.strongest] for method in REMOVING_NULLS}
+        doses = doses_of(removal)
         for prompt in range(first + topic * requests, first + (topic + 1) * requests):
             for sample in range(removal.samples):
                 rows.append(Row(seed, REMOVING, UNSTEERED, topic, topic, 0.0, prompt, prompt, sample))

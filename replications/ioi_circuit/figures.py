@@ -70,8 +70,8 @@ def _by_template(axes: Axes, summary: pd.DataFrame) -> None:
             fmt=marker,
             color=colour,
             label=label,
-            markersize=4,
-            elinewidth=0.8,
+            markersize=2.5,
+            elinewidth=0.6,
         )
     axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
     for template in summary["template"].unique()[::2]:

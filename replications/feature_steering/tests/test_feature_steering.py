@@ -15,6 +15,7 @@ from common.saes.saelens import save_saelens
 from replications.feature_steering import concepts, evidence, measure, show, steer, vectors, words
 from replications.feature_steering.fluency import is_fluent, with_scores
 from replications.feature_steering.prepare import own_saes
+from replications.feature_steering.removal import doses_of
 from replications.feature_steering.settings import (
     CROSSED,
     CURVES,
@@ -190,7 +191,7 @@ def test_all_methods_answer_the_same_questions_with_the_same_random_numbers():
             set(given.writing.doses) if method in CURVES else {given.writing.dose}
         )
     removing = [row for row in rows if row.part != SCORING]
-    assert {row.dose for row in removing} == {0.0, *(-dose for dose in given.removal.doses), -given.removal.strongest}
+    assert {row.dose for row in removing} == {-dose for own in doses_of(given.removal).values() for dose in [0.0, *own]}
     assert len({row.stream for row in rows}) == len({(row.topic, row.question, row.sample) for row in rows})
     tried = steer.choosing_rows(3, OUTPUT, 6, 0.3, 2)
     assert {row.question for row in tried} <= set(range(8)), "the choice never sees a scored question"

@@ -9,7 +9,7 @@ from common.core.settings import load_replication
 from common.saes.sae import About, Sae
 from replications.feature_steering import concepts, measure, steer, vectors, words, writing
 from replications.feature_steering.fluency import with_scores
-from replications.feature_steering.removal import at_nats, removal
+from replications.feature_steering.removal import at_nats, doses_of, removal
 from replications.feature_steering.settings import (
     CROSSED,
     INPUT,
@@ -27,6 +27,7 @@ from replications.feature_steering.settings import (
     Removal,
     Steer,
 )
+from replications.feature_steering.settings import WORDS as PUSH
 from replications.feature_steering.writing import Arm, Row, Writer
 
 D = 12
@@ -224,6 +225,8 @@ def test_removal_that_is_damage_alone_has_no_excess():
         for dose in (*settings.doses, settings.strongest):
             lines += removing(RANDOM_LATENT, dose, dose, dose) + removing(OTHER_INPUT, dose, 2 * dose, 2 * dose)
             lines += removing(OTHER_MEANS, dose, 3 * dose, dose)
+        for dose in doses_of(settings)[PUSH]:
+            lines += removing(PUSH, dose, 4 * dose, 2 * dose)
         return removal(pd.DataFrame(lines), settings)
 
     found = excess(1.0)
@@ -233,6 +236,7 @@ def test_removal_that_is_damage_alone_has_no_excess():
     assert found["remove_sae_input_excess"].control(OTHER_INPUT).value == pytest.approx(0)
     assert found["remove_diff_means_excess"].value == pytest.approx(9 - 0.3)
     assert found["remove_diff_means_excess"].control(OTHER_MEANS).value == pytest.approx(0.6)
+    assert found["remove_diff_means_excess"].control(PUSH).value == pytest.approx(0.3), "4 words for 2 nats"
     assert found["remove_random_latent_60_nats"].value == pytest.approx(0.6)
     assert excess(2.0)["remove_sae_input_excess"].value == pytest.approx(0.45)
 
@@ -251,6 +255,7 @@ def test_removal_is_compared_with_another_topic_of_the_same_seed():
         assert [own[topic] for topic in (1, 3, 5)] == wanted
     doses = {method: {row.dose for row in rows if row.method == method} for method in (INPUT, *REMOVING_NULLS)}
     assert doses.pop(INPUT) == {-0.2, -0.3}
+    assert doses.pop(PUSH) == {-0.2, -0.3, -0.5, -1.0}, "a weak push needs a greater dose to cost as much"
     assert all(own == {-0.2, -0.3, -0.5} for own in doses.values())
     assert {row.part for row in rows} == {REMOVING}
     assert {row.prompt for row in rows if row.topic == 3} == {50 + 3 * len(concepts.REQUESTS["checking"])}
