@@ -38,7 +38,7 @@ GROUPS = {
 def text_phase_change(curves: pd.DataFrame, heads: pd.DataFrame) -> Picture:
     """Above: loss and in-context score of every arm. Below: prefix matching of every head, one panel per arm."""
     arms = arms_in(curves["arm"].tolist())
-    rows = ceil(sum(name in arms for name in PANELS) / ROW)
+    rows = _rows(arms)
     figure = plt.figure(figsize=(PAGE_WIDTH, 2.5 + 2.0 * rows))
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, rows), squeeze=False)[:, 0]
     loss, score = (top.add_subplot(1, 2, place) for place in (1, 2))
@@ -60,10 +60,14 @@ def text_phase_change(curves: pd.DataFrame, heads: pd.DataFrame) -> Picture:
     return figure, curves[["arm", "seed", "step", "tokens", "loss", "score", "prefix", "previous"]]
 
 
+def _rows(arms: list[str]) -> int:
+    return ceil(sum(name in arms for name in PANELS) / ROW)
+
+
 def _panels(figure: Figure | SubFigure, arms: list[str], xlabel: str, ylabel: str) -> dict[str, Axes]:
     """One panel an arm, of equal height; more than four stand in rows."""
     shown = [name for name in PANELS if name in arms]
-    rows = ceil(len(shown) / ROW)
+    rows = _rows(arms)
     axes = figure.subplots(rows, ceil(len(shown) / rows), sharex=True, sharey=True, squeeze=False)
     found = dict(zip(shown, axes.flat, strict=False))
     for name, ax in found.items():
@@ -111,8 +115,7 @@ def text_paths(frame: pd.DataFrame) -> Picture:
 def text_slopes(frame: pd.DataFrame) -> Picture:
     """d loss / d ln(context index) against training: loss in bands of context, differences between neighbours."""
     arms = arms_in(frame["arm"].tolist())
-    rows_of_panels = ceil(sum(name in arms for name in PANELS) / ROW)
-    figure = plt.figure(figsize=(PAGE_WIDTH, 0.3 + 1.8 * rows_of_panels))
+    figure = plt.figure(figsize=(PAGE_WIDTH, 0.3 + 1.8 * _rows(arms)))
     panels = _panels(figure, arms, "tokens (millions)", "context index")
     last = frame["index"].max() + 1
     edges = FIRST_INDEX * 2.0 ** np.arange(np.ceil(np.log2(last / FIRST_INDEX)) + 1)
@@ -154,8 +157,7 @@ def text_heads(frame: pd.DataFrame) -> Picture:
 def text_ablations(frame: pd.DataFrame) -> Picture:
     """In-context score over training, intact and without groups of heads, patterns kept; thin lines are seeds."""
     arms = arms_in(frame["arm"].tolist())
-    rows = ceil(sum(name in arms for name in PANELS) / ROW)
-    figure = plt.figure(figsize=(PAGE_WIDTH, 0.7 + 1.8 * rows))
+    figure = plt.figure(figsize=(PAGE_WIDTH, 0.7 + 1.8 * _rows(arms)))
     panels = _panels(figure, arms, "step", "in-context score (nats)")
     for name, ax in panels.items():
         for group, (label, colour) in GROUPS.items():

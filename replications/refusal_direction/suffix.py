@@ -99,14 +99,15 @@ def suffix(files: SuffixFiles, settings: StudySuffix, run: RunInfo) -> None:
     asking = Asking([chat_ids(tokenizer, line.text) for line in lines], tail)
     chosen = most(written(model, padded(fit.prompts, run.device), reading))
     asks, base = questioner(subject, sizes.new_tokens), last_logits(model, padded(asking.prompts, run.device))
-    tables = []
+    head, tables = head_tokens(subject), []
     for name, ids in suffixes.items():
         batch = padded(asking.ending(ids), run.device)
         table, _ = asks.ask(Asked(lines, batch, base, None))
-        looks = attention_of(model, batch, reading, head_tokens(subject), tail, len(ids))
+        looks = attention_of(model, batch, reading, head, tail, len(ids))
+        stream = before_block(model, batch, reading.layer, -reading.position)[:, 0]
         columns = {
-            "projection": projections(model, batch, reading),
-            "cosine": cosines(model, batch, reading),
+            "projection": projections(stream, reading),
+            "cosine": unit(stream) @ reading.r,
             "attention": looks.instruction[:, chosen].mean(1),
             "attention_others": looks.instruction[:, ~chosen].mean(1),
             "attention_suffix": looks.suffix[:, chosen].mean(1),
@@ -122,15 +123,9 @@ def reading_of(subject: Subject, layer: int, position: int) -> Reading:
     return Reading(r.float(), layer, position, *(float(seen[key].mean(0) @ r) for key in ("off", "on")))
 
 
-def projections(model: Any, batch: Batch, reading: Reading) -> Float[Tensor, " prompt"]:
+def projections(stream: Float[Tensor, "prompt d_model"], reading: Reading) -> Float[Tensor, " prompt"]:
     """On r, in units of the distance between the class means."""
-    x = before_block(model, batch, reading.layer, -reading.position)[:, 0]
-    return (x @ reading.r - reading.harmless) / (reading.harmful - reading.harmless)
-
-
-def cosines(model: Any, batch: Batch, reading: Reading) -> Float[Tensor, " prompt"]:
-    """With r; a longer residual stream does not change them."""
-    return unit(before_block(model, batch, reading.layer, -reading.position)[:, 0]) @ reading.r
+    return (stream @ reading.r - reading.harmless) / (reading.harmful - reading.harmless)
 
 
 def head_tokens(subject: Subject) -> int:

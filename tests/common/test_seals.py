@@ -275,6 +275,41 @@ def test_a_change_before_scoring_is_sealed_anew_and_after_it_on_unused_seeds_alo
     assert len(lock.read_lock("tiny").entry("vulnerability", "laptop").earlier) == 2
 
 
+def test_an_amended_claim_is_sealed_anew_as_it_stands_on_unused_seeds_alone(tiny):
+    tiny.measure(random_directions=2.0)
+    with pytest.raises(UserError, match="tiny.vulnerability was never scored at scale laptop; seal it with"):
+        freeze.renew("tiny", scale="laptop")
+    freeze.freeze(name="tiny")
+    tiny.one()
+    tiny.settings(steps=3000)
+    tiny.claims(LANDMARK | {"controls": ["random_directions", "shuffled"]})
+    tiny.measure(random_directions=2.0, shuffled=1.0)
+    tiny.one()
+    with pytest.raises(UserError, match="was changed in controls without a reason"):
+        freeze.renew("tiny", scale="laptop")
+    freeze.amend("tiny", "vulnerability", "a second control")
+    with pytest.raises(UserError, match=r"has used seed 10; put unused seeds into config/scales/laptop\.yaml"):
+        freeze.renew("tiny", scale="laptop")
+    tiny.scale(seeds=[30, 31, 32, 33, 34])
+    freeze.renew("tiny", scale="laptop")
+    entry = lock.read_lock("tiny").entry("vulnerability", "laptop")
+    assert (entry.amended, len(entry.earlier), entry.seal.calibration_seeds) == ([], 1, SCALE["seeds"])
+    claim, _ = tiny.one()
+    assert (claim.amended, claim.effective_role) == ([], "required"), "what was measured is what is sealed"
+    tiny.measure(random_directions=2.0, shuffled=1.0, formula="another")
+    assert fields(tiny.one()[0]) == ["toy.formula"]
+
+
+def test_a_bound_is_not_moved_by_sealing_anew(tiny):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.one()
+    tiny.claims(LANDMARK | {"assertion": {"at_least": 2.5}})
+    tiny.scale(seeds=[30, 31, 32, 33, 34])
+    with pytest.raises(UserError, match=r"has changed in assertion.at_least since its last score \(3.0 -> 2.5\)"):
+        freeze.renew("tiny", scale="laptop")
+
+
 def test_another_scale_does_not_wash_the_badge_off_the_same_sample(tiny, capsys):
     tiny.claims(LANDMARK | {"scales": ["laptop", "full"]})
     tiny.measure(random_directions=2.0)

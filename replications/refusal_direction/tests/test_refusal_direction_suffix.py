@@ -6,9 +6,17 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from replications.refusal_direction.chat import last_logits, layers, padded, refusal_metric, residuals, unit
+from replications.refusal_direction.chat import (
+    before_block,
+    last_logits,
+    layers,
+    padded,
+    refusal_metric,
+    residuals,
+    unit,
+)
 from replications.refusal_direction.settings import SuffixSettings
-from replications.refusal_direction.suffix import Reading, attention_of, cosines, most, projections, written
+from replications.refusal_direction.suffix import Reading, attention_of, most, projections, written
 from replications.refusal_direction.suffix_search import Asking, find_suffix, gradient, objective, plain_tokens
 from tests.fixtures.refusal_direction_tiny import FAMILIES, VOCABULARY, WIDTH, tiny_model
 
@@ -82,15 +90,9 @@ def test_the_gradient_finds_more_than_chance():
 def test_projections_are_in_units_of_the_class_means(model):
     batch = padded(ASKING.prompts)
     x = residuals(model, batch)[:, READING.position, LAYER]
+    stream = before_block(model, batch, LAYER, -READING.position)[:, 0]
     expected = (x @ READING.r - READING.harmless) / (READING.harmful - READING.harmless)
-    torch.testing.assert_close(projections(model, batch, READING), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_cosines_are_with_the_same_residual_stream(model):
-    batch = padded(ASKING.prompts)
-    x = residuals(model, batch)[:, READING.position, LAYER]
-    expected = torch.nn.functional.cosine_similarity(x, READING.r[None], dim=1)
-    torch.testing.assert_close(cosines(model, batch, READING), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(projections(stream, READING), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_heads_together_write_what_attention_writes(model):
