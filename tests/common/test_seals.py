@@ -277,7 +277,7 @@ def test_a_change_before_scoring_is_sealed_anew_and_after_it_on_unused_seeds_alo
 
 def test_an_amended_claim_is_sealed_anew_as_it_stands_on_unused_seeds_alone(tiny):
     tiny.measure(random_directions=2.0)
-    with pytest.raises(UserError, match="tiny.vulnerability was never scored at scale laptop; seal it with"):
+    with pytest.raises(UserError, match=r"tiny\.vulnerability was never scored at scale laptop; seal it with"):
         freeze.renew("tiny", scale="laptop")
     freeze.freeze(name="tiny")
     tiny.one()
