@@ -76,6 +76,9 @@ def renew(name: str, scale: str = "full") -> None:
     lock, seeds = read_lock(name), load_scale(scale).seeds
     for claim in (one for one in landmarks(name) if scale in one.scales):
         said, entry = f"{name}.{claim.id}", lock.entry(claim.id, scale)
+        if entry and entry.seal and not entry.amended and entry.seal.scoring_seeds == seeds:
+            print(f"already sealed: {said} at scale {scale}")
+            continue
         if entry is None or entry.seal is None or not entry.scored_seeds:
             raise UserError(
                 f"{said} was never scored at scale {scale}; seal it with `make calibrate` and `make freeze`"

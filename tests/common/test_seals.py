@@ -294,6 +294,8 @@ def test_an_amended_claim_is_sealed_anew_as_it_stands_on_unused_seeds_alone(tiny
     freeze.renew("tiny", scale="laptop")
     entry = lock.read_lock("tiny").entry("vulnerability", "laptop")
     assert (entry.amended, len(entry.earlier), entry.seal.calibration_seeds) == ([], 1, SCALE["seeds"])
+    freeze.renew("tiny", scale="laptop")
+    assert lock.read_lock("tiny").entry("vulnerability", "laptop") == entry, "once is enough"
     claim, _ = tiny.one()
     assert (claim.amended, claim.effective_role) == ([], "required"), "what was measured is what is sealed"
     tiny.measure(random_directions=2.0, shuffled=1.0, formula="another")
