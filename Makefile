@@ -62,7 +62,7 @@ freeze: $(READY)  ## seal the landmarks on their calibration, before they are sc
 	@$(PYTHON) -m common.engine.freeze freeze --scale $(SCALE) $(if $(NAME),--name "$(NAME)") $(if $(CLAIM),--claim "$(CLAIM)")
 
 renew: $(READY)  ## NAME=my_result: seal its scored landmarks anew as they stand, for the unused seeds that config/scales/SCALE.yaml has now
-	@$(PYTHON) -m common.engine.freeze renew --scale $(SCALE) --name "$(NAME)"
+	@$(PYTHON) -m common.engine.renewal --scale $(SCALE) --name "$(NAME)"
 
 amend: $(READY)  ## NAME=my_result CLAIM=id WHY="...": say why a sealed landmark was changed, or retire one that is gone
 	@$(PYTHON) -m common.engine.freeze amend --name "$(NAME)" --claim "$(CLAIM)" --why "$$WHY"

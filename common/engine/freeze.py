@@ -1,8 +1,7 @@
-"""`make freeze`, `make renew` and `make amend`: seals landmarks, and gives the reasons of later changes.
+"""`make freeze` and `make amend`: seals landmarks on their calibration, and gives the reasons of later changes.
 
-`freeze` reads `results/<scale>-calibration` and writes `replications/<name>/claims.lock`; `renew` seals anew, for
-unused seeds, what was scored before. The launcher calls `mark_scored` before a run on scoring seeds, and
-`record_amendments` after it, so that neither is left to memory.
+`freeze` reads `results/<scale>-calibration` and writes `replications/<name>/claims.lock`. The launcher calls
+`mark_scored` before a run on scoring seeds, and `record_amendments` after it, so that neither is left to memory.
 """
 
 import os
@@ -14,21 +13,20 @@ import tyro
 
 from common.core.claims import Amendment, Claim, Landmark, load_claims
 from common.core.errors import UserError
-from common.core.lock import Entry, Lock, Seal, read_lock, write_lock
+from common.core.lock import Entry, Lock, read_lock, write_lock
 from common.core.metrics import Metric, read_metrics
 from common.core.seals import (
     RETIRED,
     check_lock,
     definition_of,
-    flat,
     seal,
     settings_of,
-    standing,
     today,
 )
 from common.core.settings import ROOT, Scale, load_scale, replications
 from common.core.verdicts import require_evidence
 from common.engine.config import load_run
+from common.engine.known_sample import on_known_sample
 
 
 def freeze(scale: str = "laptop", name: str = "", claim: str = "") -> None:
@@ -61,68 +59,6 @@ def freeze(scale: str = "laptop", name: str = "", claim: str = "") -> None:
             write_lock(replication, lock)
         elif name:
             print(f"{replication} has no landmark that scale {scale} decides; nothing to seal")
-
-
-def renew(name: str, scale: str = "full") -> None:
-    """Seals the scored landmarks of one replication as they stand now, for scoring seeds on which none was measured.
-
-    Nothing but the seeds may have changed since the last score, so no calibration is needed: the seeds of that score
-    are the new seal's calibration. Badges end here; the old seal is kept under `earlier`.
-
-    Raises:
-        UserError: a landmark was never scored, has changed since, has a change without a reason, or has used the seeds.
-    """
-    check_lock(known(name), scale, scored=False)
-    lock, seeds = read_lock(name), load_scale(scale).seeds
-    for claim in (one for one in landmarks(name) if scale in one.scales):
-        said, entry = f"{name}.{claim.id}", lock.entry(claim.id, scale)
-        if entry is None or entry.seal is None or not entry.scored_seeds:
-            raise UserError(
-                f"{said} was never scored at scale {scale}; seal it with `make calibrate` and `make freeze`"
-            )
-        if silent := [one.field for one in entry.amended if not one.why]:
-            raise UserError(f"{said} was changed in {silent[0]} without a reason; give it with `make amend` first")
-        if used := sorted(lock.used_seeds(claim, scale) & set(seeds)):
-            raise UserError(f"{said} has used seed {used[0]}; put unused seeds into config/scales/{scale}.yaml")
-        new = _renewed(name, claim, scale, entry.seal, standing(entry))
-        earlier = [*entry.earlier, entry.seal]
-        sealed = Entry(metric=entry.metric, seal=new, scored_seeds=entry.scored_seeds, earlier=earlier)
-        lock = lock.with_entry(claim.id, scale, sealed)
-        print(f"sealed: {said} at scale {scale}, {len(entry.amended)} amendments behind it")
-    write_lock(name, lock)
-
-
-def _renewed(name: str, claim: Landmark, scale: str, old: Seal, before: dict[str, Any]) -> Seal:
-    """The seal of what the last score measured. UserError if claim or settings are others now."""
-    definition, settings = definition_of(claim, scale), settings_of(name, claim, scale)
-    of_models = tuple(f"{model}." for model in old.measured)
-    last = {key: value for key, value in before.items() if not key.startswith(of_models)}
-    now = flat(definition) | flat(settings, "settings")
-    for field in sorted((last.keys() | now.keys()) - {"scoring_seeds"}):
-        if last.get(field) != now.get(field):
-            raise UserError(
-                f"{name}.{claim.id} has changed in {field} since its last score ({last.get(field)} -> "
-                f"{now.get(field)}); seal it with `make calibrate` and `make freeze`"
-            )
-    measured: dict[str, dict[str, Any]] = {}
-    for model, content in old.measured.items():
-        own = {key.removeprefix(f"{model}."): one for key, one in before.items() if key.startswith(f"{model}.")}
-        grouped = {
-            key: {field.removeprefix(f"{key}."): one for field, one in own.items() if field.startswith(f"{key}.")}
-            for key in ("uncertainty", "controls")
-        }
-        measured[model] = {key: own.get(key) for key in content} | grouped
-    seeds = load_scale(scale).seeds
-    new = Seal(
-        date=today(),
-        calibration_seeds=old.scoring_seeds,
-        scoring_seeds=seeds,
-        definition=definition,
-        settings=settings,
-        measured=measured,
-        hash="",
-    )
-    return new.model_copy(update={"hash": new.digest()})
 
 
 def landmarks(replication: str) -> list[Landmark]:
@@ -248,15 +184,18 @@ def record_amendments(scale: str, claims: list[Claim]) -> list[str]:
         lock = locks.get(replication) or read_lock(replication)
         entry = lock.entry(name, scale)
         new = [] if entry is None else _unrecorded(claim.amended, entry.amended)
+        if entry is not None and (late := on_known_sample(claim, entry, scale)):
+            new.append(late)
         if entry is None or not new:
             continue
         amended = [*entry.amended, *new]
         locks[replication] = lock.with_entry(name, scale, entry.model_copy(update={"amended": amended}))
-        fields = ", ".join(f"{one.field} ({one.before} -> {one.after})" for one in new)
-        said.append(
-            f"amended: {claim.id} has changed since it was sealed: {fields}; give the reason with "
-            f'`make amend NAME={replication} CLAIM={name} WHY="..."`'
-        )
+        said += [f"amended: {claim.id}: {one.why}" for one in new if one.why]
+        if fields := ", ".join(f"{one.field} ({one.before} -> {one.after})" for one in new if not one.why):
+            said.append(
+                f"amended: {claim.id} has changed since it was sealed: {fields}; give the reason with "
+                f'`make amend NAME={replication} CLAIM={name} WHY="..."`'
+            )
     for replication, lock in locks.items():
         write_lock(replication, lock)
     return said
@@ -277,10 +216,10 @@ def _recorded(amendment: Amendment, known: list[Amendment]) -> bool:
 
 
 def main() -> None:
-    """Command line: `freeze`, `renew` or `amend`; every expected failure is one sentence."""
+    """Command line: `freeze` or `amend`; every expected failure is one sentence."""
     os.chdir(ROOT)
     try:
-        tyro.extras.subcommand_cli_from_dict({"freeze": freeze, "renew": renew, "amend": amend})
+        tyro.extras.subcommand_cli_from_dict({"freeze": freeze, "amend": amend})
     except UserError as error:
         sys.exit(f"error: {error}")
 

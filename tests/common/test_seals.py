@@ -12,10 +12,11 @@ import common.core.lock as lock
 import common.core.seals as seals
 import common.core.settings as settings
 from common.core.errors import UserError
+from common.core.files import write_json
 from common.core.metrics import Control, Estimate, Metric, Uncertainty, write_metrics
 from common.core.settings import Strict
 from common.core.verify import verify_replication
-from common.engine import config, freeze, fresh
+from common.engine import config, freeze, fresh, known_sample, renewal
 
 LANDMARK = {
     "id": "vulnerability",
@@ -111,7 +112,7 @@ class Tiny:
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Any:
     monkeypatch.chdir(tmp_path)
-    for module in (settings, claims_module, lock):
+    for module in (settings, claims_module, lock, known_sample):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(settings, "settings_class", lambda _: Settings)
     return Tiny(tmp_path)
@@ -278,7 +279,7 @@ def test_a_change_before_scoring_is_sealed_anew_and_after_it_on_unused_seeds_alo
 def test_an_amended_claim_is_sealed_anew_as_it_stands_on_unused_seeds_alone(tiny):
     tiny.measure(random_directions=2.0)
     with pytest.raises(UserError, match=r"tiny\.vulnerability was never scored at scale laptop; seal it with"):
-        freeze.renew("tiny", scale="laptop")
+        renewal.renew("tiny", scale="laptop")
     freeze.freeze(name="tiny")
     tiny.one()
     tiny.settings(steps=3000)
@@ -286,18 +287,38 @@ def test_an_amended_claim_is_sealed_anew_as_it_stands_on_unused_seeds_alone(tiny
     tiny.measure(random_directions=2.0, shuffled=1.0)
     tiny.one()
     with pytest.raises(UserError, match="was changed in controls without a reason"):
-        freeze.renew("tiny", scale="laptop")
+        renewal.renew("tiny", scale="laptop")
     freeze.amend("tiny", "vulnerability", "a second control")
     with pytest.raises(UserError, match=r"has used seed 10; put unused seeds into config/scales/laptop\.yaml"):
-        freeze.renew("tiny", scale="laptop")
+        renewal.renew("tiny", scale="laptop")
     tiny.scale(seeds=[30, 31, 32, 33, 34])
-    freeze.renew("tiny", scale="laptop")
+    renewal.renew("tiny", scale="laptop")
     entry = lock.read_lock("tiny").entry("vulnerability", "laptop")
     assert (entry.amended, len(entry.earlier), entry.seal.calibration_seeds) == ([], 1, SCALE["seeds"])
+    renewal.renew("tiny", scale="laptop")
+    assert lock.read_lock("tiny").entry("vulnerability", "laptop") == entry, "once is enough"
     claim, _ = tiny.one()
     assert (claim.amended, claim.effective_role) == ([], "required"), "what was measured is what is sealed"
     tiny.measure(random_directions=2.0, shuffled=1.0, formula="another")
     assert fields(tiny.one()[0]) == ["toy.formula"]
+
+
+def test_a_sample_that_seeds_do_not_draw_keeps_its_badge(tiny):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    claim, _ = tiny.one()
+    write_json(tiny.folder / "figures" / "records.json", {"tiny": {"scale": "laptop", "seeds": SCALE["seeds"]}})
+    write_json(tiny.folder / "figures" / "claims.json", [claim.model_dump(mode="json")])
+    assert tiny.one()[1] == [], "the seeds of the record"
+    tiny.scale(seeds=[30, 31, 32, 33, 34])
+    renewal.renew("tiny", scale="laptop")
+    tiny.measure(effect=6.1, random_directions=2.0)
+    assert tiny.one()[1] == [], "another value"
+    tiny.measure(effect=6.000001, random_directions=2.0)
+    [said] = tiny.one()[1]
+    assert said.endswith("its value is that of seeds 10, 11, 12, 13, 14: seeds do not draw its sample")
+    claim, said = tiny.one()
+    assert (fields(claim), claim.effective_role, said) == (["sealed"], "reported", [])
 
 
 def test_a_bound_is_not_moved_by_sealing_anew(tiny):
@@ -307,7 +328,7 @@ def test_a_bound_is_not_moved_by_sealing_anew(tiny):
     tiny.claims(LANDMARK | {"assertion": {"at_least": 2.5}})
     tiny.scale(seeds=[30, 31, 32, 33, 34])
     with pytest.raises(UserError, match=r"has changed in assertion.at_least since its last score \(3.0 -> 2.5\)"):
-        freeze.renew("tiny", scale="laptop")
+        renewal.renew("tiny", scale="laptop")
 
 
 def test_another_scale_does_not_wash_the_badge_off_the_same_sample(tiny, capsys):

@@ -1,0 +1,39 @@
+"""Whether a landmark that was sealed for unused seeds was scored on a sample that these seeds do not draw.
+
+Some measurements rest on fixed texts or weights, so that other seeds give the same value again. Such a claim is not
+scored on anything new, and a new seal must not take its badge away.
+"""
+
+import math
+
+from common.core.claims import Amendment, Claim
+from common.core.files import read_json
+from common.core.lock import Entry
+from common.core.seals import LATE, today
+from common.core.settings import ROOT, load_scale
+from common.core.verify import read_claims
+
+ROUNDING = 0.01  # of the interval: what another processor may change
+
+
+def on_known_sample(claim: Claim, entry: Entry, scale: str) -> Amendment | None:
+    """The badge of a claim whose value is that of its record on other seeds of this scale; None for all others."""
+    records, kept = ROOT / "figures" / "records.json", ROOT / "figures" / "claims.json"
+    if claim.value is None or entry.seal is None or any(one.field == LATE for one in entry.amended):
+        return None
+    record = read_json(records).get(claim.replication) if records.exists() and kept.exists() else None
+    if not record or record["scale"] != scale or set(record["seeds"]) & set(load_scale(scale).seeds):
+        return None
+    before = next((one for one in read_claims(kept) if (one.id, one.model) == (claim.id, claim.model)), None)
+    if before is None or not _equal(claim, before):
+        return None
+    why = f"its value is that of seeds {', '.join(map(str, record['seeds']))}: seeds do not draw its sample"
+    return Amendment(date=today(), field=LATE, before=None, after=today(), why=why)
+
+
+def _equal(one: Claim, other: Claim) -> bool:
+    pairs = [(one.value, other.value), (one.ci_low, other.ci_low), (one.ci_high, other.ci_high)]
+    if any(value is None for pair in pairs for value in pair):
+        return False
+    width = abs(other.ci_high - other.ci_low)  # type: ignore[operator]
+    return all(math.isclose(a, b, rel_tol=1e-9, abs_tol=ROUNDING * width) for a, b in pairs)  # type: ignore[arg-type]

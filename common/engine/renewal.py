@@ -1,0 +1,92 @@
+"""`make renew`: seals scored landmarks anew, as they stand, for seeds on which nothing was measured."""
+
+import os
+import sys
+from typing import Any
+
+import tyro
+
+from common.core.claims import Landmark
+from common.core.errors import UserError
+from common.core.lock import Entry, Seal, read_lock, write_lock
+from common.core.seals import check_lock, definition_of, flat, settings_of, standing, today
+from common.core.settings import ROOT, load_scale
+from common.engine.freeze import known, landmarks
+
+
+def renew(name: str, scale: str = "full") -> None:
+    """Seals the scored landmarks of one replication as they stand now, for scoring seeds on which none was measured.
+
+    Nothing but the seeds may have changed since the last score, so no calibration is needed: the seeds of that score
+    are the new seal's calibration. Badges end here; the old seal is kept under `earlier`.
+
+    Raises:
+        UserError: a landmark was never scored, has changed since, has a change without a reason, or has used the seeds.
+    """
+    check_lock(known(name), scale, scored=False)
+    lock, seeds = read_lock(name), load_scale(scale).seeds
+    for claim in (one for one in landmarks(name) if scale in one.scales):
+        said, entry = f"{name}.{claim.id}", lock.entry(claim.id, scale)
+        if entry and entry.seal and not entry.amended and entry.seal.scoring_seeds == seeds:
+            print(f"already sealed: {said} at scale {scale}")
+            continue
+        if entry is None or entry.seal is None or not entry.scored_seeds:
+            raise UserError(
+                f"{said} was never scored at scale {scale}; seal it with `make calibrate` and `make freeze`"
+            )
+        if silent := [one.field for one in entry.amended if not one.why]:
+            raise UserError(f"{said} was changed in {silent[0]} without a reason; give it with `make amend` first")
+        if used := sorted(lock.used_seeds(claim, scale) & set(seeds)):
+            raise UserError(f"{said} has used seed {used[0]}; put unused seeds into config/scales/{scale}.yaml")
+        new = _renewed(name, claim, scale, entry.seal, standing(entry))
+        earlier = [*entry.earlier, entry.seal]
+        sealed = Entry(metric=entry.metric, seal=new, scored_seeds=entry.scored_seeds, earlier=earlier)
+        lock = lock.with_entry(claim.id, scale, sealed)
+        print(f"sealed: {said} at scale {scale}, {len(entry.amended)} amendments behind it")
+    write_lock(name, lock)
+
+
+def _renewed(name: str, claim: Landmark, scale: str, old: Seal, before: dict[str, Any]) -> Seal:
+    """The seal of what the last score measured. UserError if claim or settings are others now."""
+    definition, settings = definition_of(claim, scale), settings_of(name, claim, scale)
+    of_models = tuple(f"{model}." for model in old.measured)
+    last = {key: value for key, value in before.items() if not key.startswith(of_models)}
+    now = flat(definition) | flat(settings, "settings")
+    for field in sorted((last.keys() | now.keys()) - {"scoring_seeds"}):
+        if last.get(field) != now.get(field):
+            raise UserError(
+                f"{name}.{claim.id} has changed in {field} since its last score ({last.get(field)} -> "
+                f"{now.get(field)}); seal it with `make calibrate` and `make freeze`"
+            )
+    measured: dict[str, dict[str, Any]] = {}
+    for model, content in old.measured.items():
+        own = {key.removeprefix(f"{model}."): one for key, one in before.items() if key.startswith(f"{model}.")}
+        grouped = {
+            key: {field.removeprefix(f"{key}."): one for field, one in own.items() if field.startswith(f"{key}.")}
+            for key in ("uncertainty", "controls")
+        }
+        measured[model] = {key: own.get(key) for key in content} | grouped
+    seeds = load_scale(scale).seeds
+    new = Seal(
+        date=today(),
+        calibration_seeds=old.scoring_seeds,
+        scoring_seeds=seeds,
+        definition=definition,
+        settings=settings,
+        measured=measured,
+        hash="",
+    )
+    return new.model_copy(update={"hash": new.digest()})
+
+
+def main() -> None:
+    """Command line; every expected failure is one sentence."""
+    os.chdir(ROOT)
+    try:
+        tyro.cli(renew)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
