@@ -33,8 +33,8 @@ def test_discovery_sets_share_no_prompt_and_the_first_is_the_balanced_choice(pro
     assert len(set(texts)) == len(texts) == 28
     assert sets[0] == balanced(prompts, DISCOVERY, 7)
     assert all(len({prompt.template for prompt in one}) == 7 for one in sets)
-    with pytest.raises(UserError, match="too few prompts for 9 sets of 7"):
-        disjoint(prompts, DISCOVERY, 7, 9)
+    with pytest.raises(UserError, match="too few prompts for 26 sets of 7"):
+        disjoint(prompts, DISCOVERY, 7, 26)
 
 
 def test_each_template_is_judged_by_circuits_of_its_own_discovery_set(
@@ -53,15 +53,15 @@ def test_each_template_is_judged_by_circuits_of_its_own_discovery_set(
 
     monkeypatch.setattr(edge_rankings, "score", scored)
     monkeypatch.setattr(edge_rankings, "run_rankings", run)
-    curves = CURVES.model_copy(update={"curve_prompts": 16})
+    curves = CURVES.model_copy(update={"curve_prompts": 44})
     fresh, scores, clean, gain, span = judge_by_template(decoder, prompts, curves)
-    assert len(seen) == 8
+    assert len(seen) == 22
     assert [prompt.template for prompt in fresh] == sorted(prompt.template for prompt in fresh)
     assert {prompt.half for one in seen for prompt in one} == {DISCOVERY}
     numbers = {template: number for number, template in enumerate(sorted({row.template for row in fresh}), 1)}
     assert gain["eap_ig", 0.1].tolist() == [numbers[row.template] for row in fresh]
-    assert len(span) == len(fresh) == 16
-    assert float(scores["eap_ig"][0, 0]) == clean == 4.5
+    assert len(span) == len(fresh) == 44
+    assert float(scores["eap_ig"][0, 0]) == clean == 11.5
 
 
 def test_the_signed_order_puts_helping_edges_first_and_opposing_ones_last(
