@@ -30,6 +30,7 @@ from common.publish.pages import (
     tally,
     title,
     value,
+    what_decided,
 )
 from common.publish.report import title_of
 from common.publish.templating import render
@@ -124,7 +125,8 @@ class Site:
             )
         address = self.address("README.md", "")
         intro = first_words((ROOT / "README.md").read_text(encoding="utf-8"))
-        return {"intro": html_of(intro, address), "tally": tally(every), "cards": cards, "whole": self.whole()}
+        counted = {"tally": tally(every), "decided": what_decided(every)}
+        return {"intro": html_of(intro, address), **counted, "cards": cards, "whole": self.whole()}
 
     def verdict(self, claim: Claim) -> str:
         """The verdict with its marks: amended, unsealed, calibration."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ from common.publish.pages import (
     badge,
     chronological,
     page_figures,
+    reaches,
     seed_list,
     strongest,
     tally,
     value,
+    what_decided,
     with_block,
 )
 from common.publish.record import record, slim_picture
@@ -106,6 +109,22 @@ def test_a_card_shows_value_strongest_control_and_badge():
     missed = claim("other", verdict="not reproduced")
     check = claim("third", tier="check", verdict="holds")
     assert tally([one, missed, check]) == "1 of 2 landmarks reproduced, 1 not reproduced; 1 of 1 checks hold"
+
+
+def test_what_decided_is_the_control_or_the_effect_itself():
+    failed = partial(claim, verdict="not reproduced", assertion="in [0.4, 0.6]")
+
+    def against(value: float, *controls: float) -> Claim:
+        return failed("a", value=value, controls=[ControlResult(name=str(one), value=one) for one in controls])
+
+    assert [reaches(failed("a"), number) for number in (0.3, 0.4, 0.6, 0.7, None)] == [False, True, True, False, False]
+    assert [reaches(failed("a", assertion="<= 1e-05"), number) for number in (-3.0, 0.1)] == [True, False]
+    assert [reaches(failed("a", assertion=">= -1"), number) for number in (-3.0, 0.1)] == [False, True]
+    assert not reaches(failed("a", assertion=None), 0.5)
+    equalled, near, short = against(0.5, 0.1, 0.55), against(0.5, 0.39), against(0.3, 0.5)
+    said = what_decided([equalled, near, near, short, short, short, claim("held", value=0.0)])
+    assert said.startswith("Of the 6 not reproduced, 3 fall short of their bound. 3 reach it: in 1 a control")
+    assert "in 2 a control is not told apart" in said
 
 
 def test_a_landmark_without_controls_shows_a_dash():
