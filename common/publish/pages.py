@@ -146,7 +146,8 @@ def what_decided(claims: Sequence[Claim]) -> str:
     equalled = sum(any(reaches(claim, control.value) for control in claim.controls) for claim in there)
     return (
         f"Of the {len(failed)} not reproduced, {len(failed) - len(there)} fall short of their bound. {len(there)} "
-        f"reach it: in {equalled} a control does so, too, in {len(there) - equalled} a control is not told apart from it."
+        f"reach it: in {equalled} a control does so, too, in {len(there) - equalled} a control "
+        "is not told apart from it."
     )
 
 
