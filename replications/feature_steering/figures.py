@@ -158,7 +158,9 @@ def removed(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
         error = [own["fall"] - own["low"], own["high"] - own["fall"]]
         axes.errorbar(own["perplexity"], own["fall"], yerr=error, fmt=marker + "-", color=colour, label=name, capsize=2)
     axes.axhline(0, color="0.7", linewidth=0.8)
-    axes.set(xlabel="perplexity, times unsteered", ylabel="fewer words of the topic in an answer")
+    axes.set(xlabel="perplexity, times unsteered", ylabel="fewer words of the topic in an answer", xscale="log")
+    axes.set_xticks(ticks := [1, 2, 5, 10, 20], [f"{tick}" for tick in ticks])
+    axes.minorticks_off()
     axes.legend(frameon=False, fontsize=6.5)
     return figure, pd.DataFrame(lines)
 
