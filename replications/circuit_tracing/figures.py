@@ -228,7 +228,7 @@ def named_heads(metrics: dict[str, Metric]) -> Picture:
             rows = with_controls(metrics[f"named_{prompt}"], "carried to the logit")
             drawn.append(dots(axes, rows).assign(panel=prompt))
         axes.axvline(0.5, color="0.8", linewidth=0.8)
-        axes.set(xlim=(0.3, 1.02), xlabel="area under the ROC curve", title=title)
+        axes.set(xlim=(0, 1.02), xlabel="area under the ROC curve", title=title)
     return figure, pd.concat(drawn) if drawn else pd.DataFrame({"panel": []})
 
 
