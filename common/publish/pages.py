@@ -5,7 +5,6 @@ The front page has the blocks `cost` and `findings`, the page of each replicatio
 the block `index`; `docs/performance.md` has `profile` and `benchmarks`. `make record` renews them.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from common.core.claims import Claim, load_claims
 from common.core.errors import UserError
 from common.core.files import read_json, read_yaml, write_text
 from common.core.settings import ROOT, replications
+from common.core.verdicts import Assertion
 from common.core.verify import NOT_RUN, read_claims
 from common.data.corpora import judging_split
 from common.publish.claims_page import by_replication, number, strongest
@@ -134,9 +134,10 @@ def reaches(claim: Claim, found: float | None) -> bool:
     asserted = BOUND.fullmatch(claim.assertion or "")
     if asserted is None or found is None:
         return False
-    kind, first, last = asserted.groups()
-    low = -math.inf if kind == "<=" else float(first)
-    return low <= found <= (float(first) if kind == "<=" else float(last) if last else math.inf)
+    kind, *ends = asserted.groups()
+    first, last = (float(end) if end else None for end in ends)
+    bound = Assertion(at_most=first) if kind == "<=" else Assertion(at_least=first, at_most=last)
+    return bound.holds(found)
 
 
 def what_decided(claims: Sequence[Claim]) -> str:

@@ -112,11 +112,11 @@ def test_a_released_sae_takes_the_place_of_own_ones(model_folder, tmp_path, monk
     assert {one["index"] for one in known["latents"] if one["seed"] == 0} == set(pools[0].tolist())
 
     latent, _, values, fired_on = described[0][:4]
-    requests = [request for part in REQUESTS.values() for request in part]
+    requests, writer = [request for part in REQUESTS.values() for request in part], load_writer(manifest.parent)
     for text in (0, 1, len(requests) + 1):
         topic, request = known["topics"][text // len(requests)], requests[text % len(requests)]
         ids = torch.tensor([[*asked(tokenizer, request.format(topic)), *fired_on[text].tolist()]])
-        states = load_writer(manifest.parent)(ids, output_hidden_states=True).hidden_states[2].float()
+        states = writer(ids, output_hidden_states=True).hidden_states[2].float()
         own = dictionary().encode(states[0, -fired_on.shape[1] :])[:, latent]
         assert torch.allclose(own, values[text], atol=0.05), "values stand beside the tokens that the latent fired on"
 
