@@ -1,12 +1,11 @@
 """`make dag`: draws the floors of `common/` into `docs/floors.svg`, from the imports as they are.
 
-One band a floor, highest first, with its modules; at the right edge, how many imports reach down into each lower floor.
+One band a floor, highest first, with its modules and the lower floors that they import.
 `import-linter` holds the order (pyproject.toml); this picture shows what it holds.
 """
 
 import ast
 import textwrap
-from collections import Counter
 from html import escape
 from pathlib import Path
 
@@ -29,15 +28,15 @@ def modules(floor: str) -> list[Path]:
     return sorted(path for path in folder.rglob("*.py") if path.name != "__init__.py" and "template" not in path.parts)
 
 
-def imports(floor: str) -> Counter[str]:
-    """How many import statements of one floor name each other floor."""
-    found = Counter[str]()
+def imports(floor: str) -> set[str]:
+    """The other floors that the modules of one floor import."""
+    found = set[str]()
     for path in modules(floor):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             below = {name.split(".")[1] for name in names if name.startswith("common.")}
-            found.update(below & set(FLOORS) - {floor})
+            found |= below & set(FLOORS) - {floor}
     return found
 
 
@@ -49,7 +48,7 @@ def picture() -> str:
         names = ", ".join(str(path.relative_to(folder).with_suffix("")).replace("/", ".") for path in modules(floor))
         lines = textwrap.wrap(names, CHARACTERS)
         below = imports(floor)
-        reached = ", ".join(f"{name} {below[name]}" for name in FLOORS if below[name]) or "no other floor"
+        reached = ", ".join(name for name in FLOORS if name in below) or "no other floor"
         height = LINE * (len(lines) + 1) + 2 * PADDING
         drawn.append(f'<rect x="10" y="{y}" width="{WIDTH - 20}" height="{height}" rx="6" class="band"/>')
         drawn.append(_text(24, y + PADDING + 14, floor, "text", 15, ' font-weight="600"'))
