@@ -2,8 +2,9 @@
 
 from itertools import groupby
 from pathlib import Path
+from typing import get_args
 
-from common.core.claims import Claim
+from common.core.claims import Claim, Tier
 from common.core.files import write_text
 from common.core.step import Files, run_step
 from common.core.verdicts import VERDICTS
@@ -94,6 +95,7 @@ def html(claims: list[Claim], home: str = "") -> str:
         summary=summary,
         claims=claims,
         verdicts=[*VERDICTS, PLANNED],
+        tiers=get_args(Tier),
     )
 
 

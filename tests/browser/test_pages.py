@@ -4,6 +4,10 @@ import re
 
 import pytest
 
+from common.core.claims import Amendment
+from common.core.settings import ROOT
+from common.core.verify import read_claims
+from common.publish.claims_page import html
 from tests.browser.accessibility import missed, violations
 from tests.browser.chromium import opened
 
@@ -39,9 +43,26 @@ def test_claims_page_can_be_filtered_by_words_and_verdict(browser, finished):
     skipped = page.locator("tr[data-verdict='not run here']").count()
     assert page.locator("tr[data-verdict]:visible").count() == skipped
     assert page.locator("#found").inner_text() == f"{skipped} of {every} claims"
-    page.get_by_label("Verdict").focus()
+    page.get_by_label("amended").focus()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "scroll", "the table can be reached by keyboard"
+    assert problems == []
+
+
+def test_claims_page_can_be_filtered_by_tier_and_badge(browser, tmp_path):
+    change = Amendment(date="2026-11-26", field="bound", before=1, after=2)
+    claims = read_claims(ROOT / "figures" / "claims.json")
+    claims = [claim.model_copy(update={"amended": [change] * (place % 2)}) for place, claim in enumerate(claims)]
+    (tmp_path / "claims.html").write_text(html(claims), encoding="utf-8")
+    page, problems = opened(browser, tmp_path / "claims.html")
+    shown = page.locator("tr[data-verdict]:visible")
+    page.get_by_label("Tier").select_option("check")
+    assert shown.count() == sum(claim.tier == "check" for claim in claims) > 0
+    page.get_by_label("Tier").select_option("landmark")
+    page.get_by_label("amended").check()
+    assert shown.count() == sum(claim.tier == "landmark" and bool(claim.amended) for claim in claims) > 0
+    page.get_by_label("Verdict").select_option("not reproduced")
+    assert 0 < shown.count() < sum(claim.verdict == "not reproduced" for claim in claims)
     assert problems == []
 
 

@@ -1,6 +1,6 @@
 // Filters the rows. The count is spoken a while after the rows have changed: screen readers drop what comes in the same
 // burst of events.
-const words = document.getElementById("words"), verdict = document.getElementById("verdict");
+const [words, verdict, tier, amended] = ["words", "verdict", "tier", "amended"].map((id) => document.getElementById(id));
 const found = document.getElementById("found"), said = document.getElementById("said");
 const rows = [...document.querySelectorAll("tr[data-verdict]")];
 let later;
@@ -9,7 +9,8 @@ function filter() {
   let shown = 0;
   for (const row of rows) {
     const text = (row.parentNode.dataset.name + " " + row.textContent).toLowerCase();
-    row.hidden = !((!verdict.value || row.dataset.verdict === verdict.value) && wanted.every((word) => text.includes(word)));
+    const chosen = [verdict, tier].every((choice) => !choice.value || row.dataset[choice.id] === choice.value);
+    row.hidden = !(chosen && (!amended.checked || "amended" in row.dataset) && wanted.every((word) => text.includes(word)));
     shown += !row.hidden;
   }
   for (const body of document.querySelectorAll("tbody")) body.hidden = !body.querySelector("tr[data-verdict]:not([hidden])");
@@ -17,6 +18,6 @@ function filter() {
   clearTimeout(later);
   later = setTimeout(() => { said.textContent = found.textContent; }, 1500);
 }
-words.oninput = verdict.onchange = filter;
+words.oninput = verdict.onchange = tier.onchange = amended.onchange = filter;
 words.form.onsubmit = () => false;
 filter();
