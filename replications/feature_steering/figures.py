@@ -152,9 +152,9 @@ def removed(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
         falls = {key: one for key, one in metrics.items() if key.startswith(f"remove_{method}_") and "_fall" in key}
         for key, fall in falls.items():
             paid = metrics[key.replace("_fall", "_nats")]
-            lines.append({"method": method, "strength": key.split("_")[-2], "fall": fall.value, "low": fall.ci_low,
+            lines.append({"method": method, "strength": int(key.split("_")[-2]), "fall": fall.value, "low": fall.ci_low,
                           "high": fall.ci_high, "perplexity": float(np.exp(paid.value))})  # fmt: skip
-        own = pd.DataFrame([line for line in lines if line["method"] == method])
+        own = pd.DataFrame([line for line in lines if line["method"] == method]).sort_values("strength")
         error = [own["fall"] - own["low"], own["high"] - own["fall"]]
         axes.errorbar(own["perplexity"], own["fall"], yerr=error, fmt=marker + "-", color=colour, label=name, capsize=2)
     axes.axhline(0, color="0.7", linewidth=0.8)

@@ -53,7 +53,9 @@ class Expecting(Sampler):
 
 @contextmanager
 def kept(model: "PreTrainedModel", hooks: list[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """While open, keeps the activations at some hooks of all passes over a single position: of written tokens."""
+    """While open, keeps the activations at some hooks of all passes over a single position: of the last token of the
+    prompt, then of all written tokens but the last.
+    """
     seen: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     with ExitStack() as stack:
         for hook in hooks:
@@ -150,8 +152,8 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
         }
         for latent in dict.fromkeys(best.flatten().tolist()):
             raised = raised_tokens(sae, latent, *output, tokenizer)
-            values = latents[..., latent].flatten(0, 1)
-            records.append(describe(latent, seed, values, written.flatten(0, 1), raised, tokenizer).model_dump())
+            values, fired_on = (x.flatten(0, 1) for x in (latents[..., 1:, latent], written[..., :-1]))
+            records.append(describe(latent, seed, values, fired_on, raised, tokenizer).model_dump())
     along = {method: (tensors["diff_means"] * tensors[method]).sum(1).tolist() for method in (*TOGETHER, WORDS)}
     left_out = [*range(first), *range(last, len(requests))]  # neither words nor judge come from these
     checked = written[:, left_out].flatten(0, 1)

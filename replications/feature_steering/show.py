@@ -15,6 +15,7 @@ from common.core.tables import write_table
 from replications.feature_steering.settings import MEANS, OUTPUT, UNSTEERED, Show
 
 TRANSCRIPTS = 3
+SAME = ("index", "raised")  # a latent of two seeds, where they share a dictionary
 
 
 class ShowFiles(Files):
@@ -39,12 +40,13 @@ def show(files: ShowFiles, settings: Show, run: RunInfo) -> None:
     for one in best:
         if len(latents) == settings.demonstration.latents:
             break
-        if any((one["seed"], one["latent"]) == (other["seed"], other["index"]) for other in latents):
+        record = records[one["seed"], one["latent"]]
+        if any([record[key] for key in SAME] == [other[key] for key in SAME] for other in latents):
             continue  # a latent is shown once, under the topic that it scores highest for
         name = about["topics"][one["topic"]]
         latents.append(
             {
-                **records[one["seed"], one["latent"]], "sae": saes[one["seed"]], "topic": name,
+                **record, "sae": saes[one["seed"]], "topic": name,
                 "words": about["words"][one["topic"]],
                 "score": one["score"], "questions": questions(frame[frame["name"] == name], settings),
                 "transcript": transcript(frame[frame["name"] == name], OUTPUT, settings.writing.dose),

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from common.core.errors import UserError
-from common.core.files import write_json
+from common.core.files import read_json, write_json
 from common.core.settings import load_replication
+from common.core.step import RunInfo
 from common.saes.sae import About, Sae
 from common.saes.saelens import save_saelens
 from replications.feature_steering import concepts, evidence, measure, show, steer, vectors, words
@@ -33,6 +34,7 @@ from replications.feature_steering.settings import (
     UNSTEERED,
     WORDS,
     Fluency,
+    Show,
     Steer,
 )
 from replications.feature_steering.writing import Arm, Row, Writer
@@ -248,6 +250,33 @@ def test_the_transcript_is_the_median_answer_and_not_the_best():
     lines += [line(UNSTEERED, 0.0, number, "u") for number in range(5)]
     assert show.transcript(pd.DataFrame(lines), OUTPUT, 0.3)["text"] == "t2"
     assert show.transcript(pd.DataFrame(lines[:4] + lines[5:]), OUTPUT, 0.3)["text"] == "t1", "of two the lower"
+
+
+def test_a_latent_of_two_seeds_is_shown_once_where_they_share_a_dictionary(tmp_path):
+    lines = [
+        {"name": name, "method": method, "dose": dose, "asked": "q", "text": method, "score": 0, "words": 0,
+         "takeover": False}
+        for name in ("sea", "trains")
+        for method, dose in ((OUTPUT, 0.3), (MEANS, 0.3), (UNSTEERED, 0.0))
+    ]  # fmt: skip
+    pd.DataFrame(lines).to_csv(tmp_path / "scored.csv", index=False)
+    chosen = [tmp_path / f"chosen-{seed}.json" for seed in (3, 4)]
+    write_json(chosen[0], [{"method": OUTPUT, "topic": 0, "latent": 7, "score": 2.0}])
+    write_json(chosen[1], [{"method": OUTPUT, "topic": 1, "latent": 7, "score": 1.0}])
+    record = {"index": 7, "raised": [" sea"], "contexts": []}
+    about = {"topics": ["sea", "trains"], "words": [["w"]] * 2, "saes": ["d-s3", "d-s4"], "model": "m",
+             "hook": "h", "norm": 1.0}  # fmt: skip
+    all_settings = load_replication("feature_steering", "full").model_dump()
+    own = all_settings["writing"] | {"dose": 0.3, "doses": [0.3]}
+    settings = Show.model_validate({"writing": own, "demonstration": all_settings["demonstration"]})
+    files = {"concepts": tmp_path / "concepts.json", "chosen": chosen, "scored": tmp_path / "scored.csv"}
+    out = {"shown": tmp_path / "shown.json", "transcripts": tmp_path / "transcripts.csv"}
+    run = RunInfo(scale="full", seeds=[3, 4], device="cpu")
+    for others, count in ((" sea", 1), (" rail", 2)):
+        latents = [record | {"seed": 3}, record | {"seed": 4, "raised": [others]}]
+        write_json(files["concepts"], about | {"latents": latents})
+        show.show(show.ShowFiles(**files, **out), settings, run)
+        assert len(read_json(out["shown"])["latents"]) == count
 
 
 def test_dictionaries_of_the_seeds_must_be_there_and_sit_at_one_hook(tmp_path):

@@ -11,9 +11,12 @@ from common.core.errors import UserError
 from common.core.files import read_json
 from common.core.step import RunInfo
 from common.data.models import Manifest, load_tokenizer
+from common.interp.generation import load_writer
 from common.saes.sae import About, Sae
+from replications.feature_steering import prepare as steps
 from replications.feature_steering import released
-from replications.feature_steering.concepts import asked, start
+from replications.feature_steering.concepts import REQUESTS, asked, start
+from replications.feature_steering.latents import describe
 from replications.feature_steering.prepare import PrepareFiles, own_saes, prepare
 from replications.feature_steering.released import ReleaseFiles, release
 from replications.feature_steering.sae_source import either, memory, of_model
@@ -97,6 +100,8 @@ def test_a_released_sae_takes_the_place_of_own_ones(model_folder, tmp_path, monk
     about = {"count": 4, "candidates": 2, "held_out_tokens": 8, "words": 5, "judge_layer": 2}
     out = {"prepared": tmp_path / "prepared.safetensors", "concepts": tmp_path / "concepts.json"}
     settings = Prepare(sae="public", concepts=Concepts.model_validate(about))
+    described = []
+    monkeypatch.setattr(steps, "describe", lambda *given: described.append(given) or describe(*given))
     prepare(PrepareFiles(manifest=manifest, index=index, **out), settings, run)
     torch.set_grad_enabled(True)
     tensors, known = load_file(out["prepared"]), read_json(out["concepts"])
@@ -105,6 +110,15 @@ def test_a_released_sae_takes_the_place_of_own_ones(model_folder, tmp_path, monk
     assert not set(pools[0].tolist()) & set(pools[1].tolist()), "a null latent is nobody's candidate"
     assert len(known["topics"]) == len(known["words"]) == 4
     assert {one["index"] for one in known["latents"] if one["seed"] == 0} == set(pools[0].tolist())
+
+    latent, _, values, fired_on = described[0][:4]
+    requests = [request for part in REQUESTS.values() for request in part]
+    for text in (0, 1, len(requests) + 1):
+        topic, request = known["topics"][text // len(requests)], requests[text % len(requests)]
+        ids = torch.tensor([[*asked(tokenizer, request.format(topic)), *fired_on[text].tolist()]])
+        states = load_writer(manifest.parent)(ids, output_hidden_states=True).hidden_states[2].float()
+        own = dictionary().encode(states[0, -fired_on.shape[1] :])[:, latent]
+        assert torch.allclose(own, values[text], atol=0.05), "values stand beside the tokens that the latent fired on"
 
     monkeypatch.setattr(released, "load_public", lambda name, model: dictionary("gpt2"))
     with pytest.raises(UserError, match="of gpt2"):
