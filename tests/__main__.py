@@ -20,7 +20,7 @@ from common.core.settings import ROOT
 from common.publish.pages import TESTS
 
 WORKERS = 2
-PYTEST = [sys.executable, "-m", "pytest"]
+PYTEST = [sys.executable, "-m", "pytest", "--durations=10", "--durations-min=5"]
 KILLS, FAILURES, NEW = (f"tests/workflow/test_{name}.py" for name in ("kill", "failures", "new"))
 IGNORED = [f"--ignore={path}" for path in (KILLS, FAILURES, NEW)]
 PARTS = {
