@@ -1,5 +1,6 @@
 """The project itself: lock, documents, paper sources and code say what is true."""
 
+import ast
 import fnmatch
 import os
 import re
@@ -160,6 +161,33 @@ def test_no_unsafe_loading_and_no_future_annotations(root):
         text = path.read_text()
         for word in (*banned, "from __future__ import " + "annotations"):
             assert word not in text, f"{path.name}: {word}"
+
+
+def imported(text):
+    """Names of the modules that a Python file imports, wherever in it."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("name", replications())
+def test_tests_of_a_replication_import_no_other_one(root, name):
+    """The product code is held by import-linter, which does not read tests."""
+    others = tuple(f"replications.{other}." for other in replications() if other != name)
+    found = {
+        f"{path.name}: {module}"
+        for path in tracked(root, f"replications/{name}/tests/*.py")
+        for module in imported(path.read_text())
+        if f"{module}.".startswith(others)
+    }
+    assert found == set()
+
+
+def test_imports_are_found_in_every_form():
+    text = "import a.b\nfrom replications import c\ndef f():\n    from replications.d.e import g, h\n"
+    assert [*imported(text)] == ["a.b", "replications.c", "replications.d.e.g", "replications.d.e.h"]
 
 
 def test_files_stay_readable(root):
