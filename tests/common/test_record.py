@@ -99,6 +99,10 @@ def test_out_of_date_records_are_named(monkeypatch):
     known = {"a": {"state": "a at full", "scale": "full"}, "b": {"state": "older", "scale": "full"}}
     monkeypatch.setattr(reference, "records", lambda: known)
     assert reference.stale() == ["b", "c"]
+    older, missing = map(reference.remedy, reference.stale())
+    assert "b is out of date" in older
+    assert "`make SCALE=full b && make record SCALE=full NAME=b`" in older
+    assert "c is missing; run `make SCALE=full c && make record SCALE=full NAME=c`" in missing
 
 
 def test_a_card_shows_value_strongest_control_and_badge():
