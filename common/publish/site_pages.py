@@ -20,6 +20,7 @@ from common.publish.pages import (
     amount,
     badge,
     chronological,
+    counted,
     famous_papers,
     is_calibration,
     judged_landmarks,
@@ -125,8 +126,8 @@ class Site:
             )
         address = self.address("README.md", "")
         intro = first_words((ROOT / "README.md").read_text(encoding="utf-8"))
-        counted = {"tally": tally(every), "decided": what_decided(every)}
-        return {"intro": html_of(intro, address), **counted, "cards": cards, "whole": self.whole()}
+        said = {"tally": counted(every), "decided": what_decided(every)}
+        return {"intro": html_of(intro, address), **said, "cards": cards, "whole": self.whole()}
 
     def verdict(self, claim: Claim) -> str:
         """The verdict with its marks: amended, unsealed, calibration."""
