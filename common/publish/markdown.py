@@ -57,8 +57,8 @@ def rewritten(tokens: Sequence[Token], address: Address) -> list[Token]:
 
 
 def anchor(heading: str) -> str:
-    """The anchor of a heading, as GitHub writes it."""
-    return re.sub(r"[^\w\- ]", "", LINK.sub(r"\1", heading).lower()).replace(" ", "-")
+    """The anchor of a heading without links, as GitHub writes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def block_of(page: str, name: str) -> tuple[str, str, str]:
