@@ -123,6 +123,8 @@ def bars(ax: Axes, part: pd.DataFrame, names: dict[str, str], title: str) -> Non
         if name in PUBLISHED:
             low, high = PUBLISHED[name]
             ax.plot([place + 0.45] * 2, [low, high], color="black", linewidth=2, solid_capstyle="butt", clip_on=False)
+    ax.annotate("perplexity ", (0, 1.04), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                fontsize=6, color="0.3")  # fmt: skip
     ax.set_xticks(range(len(shown)), list(shown.values()))
     ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.14), title=title)
     plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
