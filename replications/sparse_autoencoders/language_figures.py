@@ -1,10 +1,12 @@
 """Draws the figures of the language model's SAEs: frontier, errors, training, latents and what they stand for."""
 
 import textwrap
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -79,9 +81,7 @@ def frontier(saes: pd.DataFrame) -> Picture:
             line = trained[trained["width"] == width].groupby("k")[["l0", quantity]].mean()
             axes.plot(line["l0"], line[quantity], "-", color=shade, linewidth=1)
             points = trained[trained["width"] == width]
-            label = f"BatchTopK, F = {width:.0f}"
-            ends = [points[quantity] - points[f"{quantity}_low"], points[f"{quantity}_high"] - points[quantity]]
-            axes.errorbar(points["l0"], points[quantity], ends, fmt="o", capsize=2, color=shade, ms=4, label=label)
+            bars(axes, points, quantity, fmt="o", color=shade, ms=4, label=f"BatchTopK, F = {width:.0f}")
         for architecture, line in own[own["kind"] == "architecture"].groupby("architecture", sort=False):
             name, marker, colour = ARCHITECTURES[str(architecture)]
             axes.plot(
@@ -89,10 +89,11 @@ def frontier(saes: pd.DataFrame) -> Picture:
             )
         for kind, (name, marker) in CONTROLS.items():
             line = saes[saes["kind"] == kind].sort_values("l0")
-            style = "" if kind == "soft" else "-"
-            axes.plot(
-                line["l0"], line[quantity], marker + style, color="0.55", mfc="white", markersize=4, lw=0.8, label=name
-            )
+            style: dict[str, Any] = {"color": "0.55", "mfc": "white", "ms": 4, "lw": 0.8, "label": name}
+            if kind == "soft":
+                bars(axes, line, quantity, fmt=marker, **style)
+            else:
+                axes.plot(line["l0"], line[quantity], marker + "-", **style)
         mean = saes[saes["name"] == "mean"][quantity]
         axes.axhline(float(mean.iloc[0]), color="0.3", linestyle=":", linewidth=0.8, label="mean ablation")
         axes.set(xscale="log", yscale="log", xlabel="L0, active latents per token")
@@ -102,6 +103,12 @@ def frontier(saes: pd.DataFrame) -> Picture:
     panels[1].set_ylabel("cross-entropy added (nats)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure, saes
+
+
+def bars(axes: Axes, points: pd.DataFrame, quantity: str, **style: Any) -> None:
+    """Points with their intervals over documents."""
+    ends = [points[quantity] - points[f"{quantity}_low"], points[f"{quantity}_high"] - points[quantity]]
+    axes.errorbar(points["l0"], points[quantity], ends, capsize=2, **style)
 
 
 def errors(saes: pd.DataFrame) -> Picture:
