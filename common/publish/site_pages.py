@@ -11,6 +11,7 @@ from common.core.files import read_json, write_json, write_text
 from common.core.settings import ROOT, replications
 from common.publish import claims_page
 from common.publish.claims_page import number, strongest
+from common.publish.earlier import agreement
 from common.publish.glossary import address as code_address
 from common.publish.glossary import terms
 from common.publish.markdown import Address, block_of, first_words, html_of
@@ -128,7 +129,8 @@ class Site:
             )
         address = self.address("README.md", "")
         intro = first_words((ROOT / "README.md").read_text(encoding="utf-8"))
-        said = {"tally": counted(every), "decided": what_decided(every)}
+        before = "" if self.source.results else agreement(ROOT / FOLDER, every)
+        said = {"tally": counted(every), "decided": f"{what_decided(every)} {before}".strip()}
         return {"intro": html_of(intro, address), **said, "cards": cards, "whole": self.whole()}
 
     def verdict(self, claim: Claim) -> str:
