@@ -13,8 +13,8 @@ from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
 from replications.sparse_autoencoders import language_figures
 
 FOUND = 0.8  # cosine, as in the step `planted`
-WORLDS = {"easy": ("easy", PALETTE[2]), "equal": ("equally frequent", PALETTE[1]), "hard": ("log-uniform", PALETTE[0]),
-          "hard_longer": ("log-uniform, longer", PALETTE[3])}  # fmt: skip
+WORLDS = {"easy": ("easy", PALETTE[2]), "equal": ("equally frequent", PALETTE[1]),
+          "hard_longer": ("log-uniform, longer", PALETTE[3]), "hard": ("log-uniform", PALETTE[0])}  # fmt: skip
 NAMES = {"l1": "ReLU + L1", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu": "JumpReLU",
          "matryoshka": "Matryoshka", "matching_pursuit": "matching pursuit"}  # fmt: skip
 COLOURS = {name: PALETTE[at] for name, at in zip(NAMES, (3, 6, 0, 4, 2, 1), strict=True)}
@@ -35,7 +35,7 @@ def planted(features: pd.DataFrame, kinds: pd.DataFrame) -> Figure:
         left.plot(own["explained"], own["recovered"], "o", color=colour, markersize=5, alpha=0.8, label=label)
         groups = own.groupby("k")[["explained", "recovered"]].mean()
         for k, at in groups.iterrows() if len(groups) > 1 else ():
-            left.annotate(f"k = {k:.0f}", at, (0, 7), textcoords="offset points", ha="center", fontsize=6, color=colour)
+            left.annotate(f"k = {k:.0f}", at, (6, -2), textcoords="offset points", fontsize=6, color=colour)
         start = kinds[(kinds["world"] == world) & (kinds["kind"] == "untrained")]
         left.plot(start["explained"], start["recovered"], "x", color=colour, markersize=5)
     left.plot([], [], "x", color="0.4", label="untrained rows")
