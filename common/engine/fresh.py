@@ -31,7 +31,10 @@ def agreement(fresh: list[Claim], run: Run, root: Path = Path()) -> str:
         if claim.value is None and (claim.id, claim.model) in scored:
             lines.append(f"  {claim.id} on {claim.model}: not judged here ({claim.reason}), scored otherwise.")
     if missing := len(judged) - len(pairs):
-        lines.append(f"  {missing} landmarks have no scored verdict at scale {run.scale} to compare with.")
+        lines.append(
+            f"  {missing} landmarks have no scored verdict at scale {run.scale} to compare with; `make SCALE={run.scale}` "
+            "scores them."
+        )
     if len(run.seeds) < LEAST_SEEDS:
         lines.append(
             f"  {len(run.seeds)} seeds are fewer than the {LEAST_SEEDS} that a scored landmark needs, so intervals "
