@@ -32,8 +32,8 @@ def agreement(fresh: list[Claim], run: Run, root: Path = Path()) -> str:
             lines.append(f"  {claim.id} on {claim.model}: not judged here ({claim.reason}), scored otherwise.")
     if missing := len(judged) - len(pairs):
         lines.append(
-            f"  {missing} landmarks have no scored verdict at scale {run.scale} to compare with; `make SCALE={run.scale}` "
-            "scores them."
+            f"  {missing} landmarks have no scored verdict at scale {run.scale} to compare with; "
+            f"`make SCALE={run.scale}` scores them."
         )
     if len(run.seeds) < LEAST_SEEDS:
         lines.append(
