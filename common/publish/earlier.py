@@ -12,50 +12,51 @@ from common.core.claims import Claim
 from common.core.files import read_json, write_json
 from common.core.verdicts import OUTCOMES
 from common.core.verify import NOT_RUN
-from common.publish.claims_page import number
+from common.publish.claims_page import number, value
 
 EARLIER = "earlier.json"
-KEPT = ("verdict", "value", "ci_low", "ci_high")
+KEPT = ("id", "model", "verdict", "value", "ci_low", "ci_high")
+Twice = list[tuple[Claim, dict[str, Any]]]
 
 
 def keep(folder: Path, claims: Sequence[dict[str, Any]], before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Keeps the landmarks among `claims` of each replication that `after` records on other seeds than `before` did."""
+    """Keeps the landmarks among `claims` of each replication that `after` records on other seeds than `before` did.
+
+    `before` holds the records that were scores, not those of calibration seeds.
+    """
     known = _known(folder)
     for name, origin in after.items():
         old = before.get(name)
         if old and old["scale"] == origin["scale"] and old["seeds"] != origin["seeds"]:
             own = [claim for claim in claims if claim["replication"] == name and claim["tier"] == "landmark"]
-            found = {one["id"]: {key: one[key] for key in KEPT} for one in own if one["verdict"] != NOT_RUN}
+            found = [{key: one[key] for key in KEPT} for one in own if one["verdict"] != NOT_RUN]
             known[name] = {"seeds": old["seeds"], "commit": old["commit"], "landmarks": found}
     write_json(folder / EARLIER, {name: known[name] for name in sorted(known) if name in after})
 
 
-def twice(folder: Path, claims: Sequence[Claim]) -> list[tuple[Claim, dict[str, Any]]]:
+def twice(folder: Path, claims: Sequence[Claim]) -> Twice:
     """The landmarks that have a verdict on two sets of seeds, each with what it scored before."""
-    known = _known(folder)
-    pairs = [(claim, known.get(claim.replication, {}).get("landmarks", {}).get(claim.id)) for claim in claims]
-    return [(claim, old) for claim, old in pairs if old and claim.tier == "landmark" and claim.verdict != NOT_RUN]
+    kept = {(one["id"], one["model"]): one for origin in _known(folder).values() for one in origin["landmarks"]}
+    judged = [claim for claim in claims if claim.tier == "landmark" and claim.verdict != NOT_RUN]
+    return [(claim, kept[claim.id, claim.model]) for claim in judged if (claim.id, claim.model) in kept]
 
 
-def agreement(folder: Path, claims: Sequence[Claim]) -> str:
+def agreement(found: Twice) -> str:
     """`On earlier seeds 70 of 78 had the same verdict.`, or nothing if none was scored twice."""
-    found = twice(folder, claims)
     same = sum(claim.verdict == old["verdict"] for claim, old in found)
     return f"On earlier seeds {same} of {len(found)} had the same verdict." if found else ""
 
 
-def twice_block(folder: Path, claims: Sequence[Claim]) -> str:
+def twice_block(found: Twice) -> str:
     """How many verdicts agree, and a table of those that do not."""
     rank = {str(verdict): place for place, verdict in enumerate(OUTCOMES)}  # best first
-    moved = [(claim, old) for claim, old in twice(folder, claims) if claim.verdict != old["verdict"]]
+    moved = [(claim, old) for claim, old in found if claim.verdict != old["verdict"]]
     better = sum(rank[str(claim.verdict)] < rank[old["verdict"]] for claim, old in moved)
     counts = f"Verdicts that are better now: {better}; worse: {len(moved) - better}."
-    lines = [f"{agreement(folder, claims)} {counts}".strip(), ""]
-    lines += ["| landmark | bound | before | now |", "|---|---|---|---|"]
+    lines = [f"{agreement(found)} {counts}".strip(), "", "| landmark | bound | before | now |", "|---|---|---|---|"]
     for claim, old in moved:
-        before = number(old["value"], old["ci_low"], old["ci_high"], claim.unit)
-        now = number(claim.value, claim.ci_low, claim.ci_high, claim.unit)
-        lines.append(f"| `{claim.id}` | {claim.assertion} | {old['verdict']}: {before} | {claim.verdict}: {now} |")
+        before = f"{old['verdict']}: {number(old['value'], old['ci_low'], old['ci_high'], claim.unit)}"
+        lines.append(f"| `{claim.id}` | {claim.assertion} | {before} | {claim.verdict}: {value(claim)} |")
     return "\n".join(lines)
 
 

@@ -17,8 +17,8 @@ from common.core.settings import ROOT, replications
 from common.core.verdicts import Assertion
 from common.core.verify import NOT_RUN, read_claims, significance
 from common.data.corpora import judging_split
-from common.publish.claims_page import by_replication, number, strongest
-from common.publish.earlier import agreement, twice_block
+from common.publish.claims_page import by_replication, strongest, value
+from common.publish.earlier import agreement, twice, twice_block
 from common.publish.performance import PAGE, PROFILE, blocks, profile_totals
 from common.publish.reference import FAMOUS
 
@@ -162,11 +162,6 @@ def machine(origin: dict[str, Any]) -> str:
     return f"{origin['device']} ({origin['instructions']})" if origin.get("instructions") else str(origin["device"])
 
 
-def value(claim: Claim) -> str:
-    """The measured value with its interval."""
-    return number(claim.value, claim.ci_low, claim.ci_high, claim.unit)
-
-
 def badge(claim: Claim, known: dict[str, Any] | None = None) -> str:
     """The verdict, and whether the claim was amended, never sealed, or only calibrated (`known` are the records)."""
     calibrated = known is not None and is_calibration(known[claim.replication])
@@ -200,7 +195,7 @@ def cost_block(folder: Path) -> str:
 def findings_block(folder: Path) -> str:
     """The cards of the front page: picture, finding, paper's value beside ours, strongest control, verdict."""
     claims, known = read_claims(folder / CLAIMS), read_json(folder / RECORDS)
-    lines = [f"**{counted(claims)}.** {what_decided(claims)} {agreement(folder, claims)}".rstrip(), ""]
+    lines = [f"**{counted(claims)}.** {what_decided(claims)} {agreement(twice(folder, claims))}".rstrip(), ""]
     if calibrated := [name for name in known if is_calibration(known[name])]:
         lines += [f"Calibration seeds, which set the seals; not scored yet: {', '.join(map(title, calibrated))}.", ""]
     lines += ["| | finding | paper → ours | strongest control | verdict |", "|---|---|---|---|---|"]
@@ -274,7 +269,7 @@ def pages(folder: Path) -> dict[Path, str]:
     if index.exists():
         found[index] = with_block(index.read_text(encoding="utf-8"), "index", index_block(folder))
     if (rules := ROOT / "docs" / "claims.md").exists():
-        block = twice_block(folder, read_claims(folder / CLAIMS))
+        block = twice_block(twice(folder, read_claims(folder / CLAIMS)))
         found[rules] = with_block(rules.read_text(encoding="utf-8"), "twice", block)
     if PAGE.exists():
         text = PAGE.read_text(encoding="utf-8")

@@ -23,7 +23,16 @@ from common.core.verify import read_claims
 from common.publish.cost import costs
 from common.publish.earlier import keep
 from common.publish.glossary import formulas_of
-from common.publish.pages import CLAIMS, COSTLIEST, FOLDER, RECORDS, TESTS, headline_figures, write_pages
+from common.publish.pages import (
+    CLAIMS,
+    COSTLIEST,
+    FOLDER,
+    RECORDS,
+    TESTS,
+    headline_figures,
+    is_calibration,
+    write_pages,
+)
 from common.publish.reference import state
 
 LARGEST_PICTURE = 100_000  # bytes
@@ -98,7 +107,8 @@ def record(scale: str = "full", name: str = "") -> None:
     new = [claim for one in ready for claim in read_json(results / one / "claims.json")]
     write_text(folder / CLAIMS, lines_of(sorted(kept + new, key=lambda claim: str(claim["replication"]))))
     known = {one: known[one] for one in replications() if one in known}
-    keep(folder, claims, before, known)
+    scored = {one: origin for one, origin in before.items() if not is_calibration(origin)}
+    keep(folder, claims, scored, known)
     write_json(folder / RECORDS, known)
     if (tested := ROOT / "results" / TESTS).exists():
         shutil.copyfile(tested, folder / TESTS)

@@ -10,8 +10,8 @@ from common.core.claims import Claim
 from common.core.files import read_json, write_json, write_text
 from common.core.settings import ROOT, replications
 from common.publish import claims_page
-from common.publish.claims_page import number, strongest
-from common.publish.earlier import agreement
+from common.publish.claims_page import number, strongest, value
+from common.publish.earlier import agreement, twice
 from common.publish.glossary import address as code_address
 from common.publish.glossary import terms
 from common.publish.markdown import Address, block_of, first_words, html_of
@@ -33,7 +33,6 @@ from common.publish.pages import (
     seeds_of,
     tally,
     title,
-    value,
     what_decided,
 )
 from common.publish.report import title_of
@@ -129,7 +128,7 @@ class Site:
             )
         address = self.address("README.md", "")
         intro = first_words((ROOT / "README.md").read_text(encoding="utf-8"))
-        before = "" if self.source.results else agreement(ROOT / FOLDER, every)
+        before = "" if self.source.results else agreement(twice(ROOT / FOLDER, every))
         said = {"tally": counted(every), "decided": f"{what_decided(every)} {before}".strip()}
         return {"intro": html_of(intro, address), **said, "cards": cards, "whole": self.whole()}
 

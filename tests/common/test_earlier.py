@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common.core.claims import Claim
-from common.publish.earlier import EARLIER, agreement, keep, twice_block
+from common.publish.earlier import EARLIER, agreement, keep, twice, twice_block
 
 OLD = {"scale": "full", "seeds": [10, 11], "commit": "a" * 40}
 
@@ -39,7 +39,7 @@ def kept(folder, before, **changed):
 def test_verdicts_are_kept_when_seeds_change(tmp_path, before):
     found = kept(tmp_path, before, seeds=[40, 41])
     assert (found["seeds"], found["commit"]) == ([10, 11], "a" * 40)
-    assert {name: one["verdict"] for name, one in found["landmarks"].items()} == {
+    assert {one["id"]: one["verdict"] for one in found["landmarks"]} == {
         "grokking.delay": "reproduced",
         "grokking.order": "not reproduced",
     }
@@ -61,15 +61,16 @@ def test_a_replication_that_is_gone_goes_here_too(tmp_path, before):
 def test_the_table_shows_what_moved_and_which_way(tmp_path, before):
     kept(tmp_path, before, seeds=[40, 41])
     now = [claim("delay", "same direction", 4.0), claim("order", "reproduced", 9.0), claim("new", "reproduced", 9.0)]
-    block = twice_block(tmp_path, now)
+    block = twice_block(twice(tmp_path, now))
     assert (
         block.splitlines()[0]
         == "On earlier seeds 0 of 2 had the same verdict. Verdicts that are better now: 1; worse: 1."
     )
     assert "| `grokking.delay` | >= 5 | reproduced: 7 [6, 8] | same direction: 4 [3, 5] |" in block
     assert "grokking.new" not in block
-    assert agreement(tmp_path, [claim("delay", "reproduced", 6.0)]) == "On earlier seeds 1 of 1 had the same verdict."
+    same = twice(tmp_path, [claim("delay", "reproduced", 6.0), claim("delay", "reproduced", 6.0, model="gpt2")])
+    assert agreement(same) == "On earlier seeds 1 of 1 had the same verdict.", "another model was not scored before"
 
 
 def test_nothing_is_said_where_nothing_was_scored_twice(tmp_path):
-    assert agreement(tmp_path, [claim("delay", "reproduced", 6.0)]) == ""
+    assert agreement(twice(tmp_path, [claim("delay", "reproduced", 6.0)])) == ""

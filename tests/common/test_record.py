@@ -14,6 +14,7 @@ from common.core.claims import Claim, ControlResult
 from common.core.errors import UserError
 from common.core.metrics import Estimate
 from common.core.settings import ROOT, replications
+from common.publish.claims_page import strongest, value
 from common.publish.pages import (
     MOST_PICTURES,
     badge,
@@ -22,9 +23,7 @@ from common.publish.pages import (
     page_figures,
     reaches,
     seed_list,
-    strongest,
     tally,
-    value,
     what_decided,
     with_block,
 )
@@ -69,6 +68,14 @@ def project(tmp_path, monkeypatch):
         monkeypatch.setattr(module, target, stand_in)
     monkeypatch.setattr("common.publish.pages.ROOT", tmp_path)
     return tmp_path
+
+
+@pytest.mark.parametrize(("seeds", "kept"), [([20, 21, 22], ["grokking"]), ([110, 111, 112], [])])
+def test_what_was_scored_before_is_kept_but_no_calibration(project, seeds, kept):
+    (project / "figures/records.json").write_text(json.dumps({"grokking": ORIGIN | {"seeds": seeds}}))
+    (project / "figures/claims.json").write_text(json.dumps([claim("delay").model_dump(mode="json")]))
+    record("laptop")
+    assert list(json.loads((project / "figures/earlier.json").read_text())) == kept
 
 
 def test_a_finished_replication_is_recorded_with_small_pictures(project):
