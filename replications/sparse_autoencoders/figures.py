@@ -33,9 +33,9 @@ def planted(features: pd.DataFrame, kinds: pd.DataFrame) -> Figure:
         if own.empty:
             continue
         left.plot(own["explained"], own["recovered"], "o", color=colour, markersize=5, alpha=0.8, label=label)
-        groups = own.groupby("k")[["explained", "recovered"]].mean()
-        for k, at in groups.iterrows() if len(groups) > 1 else ():
-            left.annotate(f"k = {k:.0f}", at, (6, -2), textcoords="offset points", fontsize=6, color=colour)
+        if own["k"].nunique() > 1:
+            for k, at in own.groupby("k")[["explained", "recovered"]].mean().iterrows():
+                left.annotate(f"k = {k:.0f}", at, (6, -2), textcoords="offset points", fontsize=6, color=colour)
         start = kinds[(kinds["world"] == world) & (kinds["kind"] == "untrained")]
         left.plot(start["explained"], start["recovered"], "x", color=colour, markersize=5)
     left.plot([], [], "x", color="0.4", label="untrained rows")
