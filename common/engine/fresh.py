@@ -9,7 +9,7 @@ from common.core.files import read_json
 from common.core.verdicts import LEAST_SEEDS
 from common.core.verify import read_claims
 from common.engine.config import Run
-from common.publish.claims_page import number
+from common.publish.claims_page import value
 
 
 def agreement(fresh: list[Claim], run: Run, root: Path = Path()) -> str:
@@ -26,12 +26,15 @@ def agreement(fresh: list[Claim], run: Run, root: Path = Path()) -> str:
     seeds = ", ".join(map(str, run.seeds))
     lines = [f"Fresh seeds {seeds}: {len(pairs) - len(differing)} of {len(pairs)} landmark verdicts agree."]
     for new, old in differing:
-        lines.append(f"  {new.id} on {new.model}: {new.verdict} {_value(new)}, scored {old.verdict} {_value(old)}")
+        lines.append(f"  {new.id} on {new.model}: {new.verdict} {value(new)}, scored {old.verdict} {value(old)}")
     for claim in landmarks:
         if claim.value is None and (claim.id, claim.model) in scored:
             lines.append(f"  {claim.id} on {claim.model}: not judged here ({claim.reason}), scored otherwise.")
     if missing := len(judged) - len(pairs):
-        lines.append(f"  {missing} landmarks have no scored verdict at scale {run.scale} to compare with.")
+        lines.append(
+            f"  {missing} landmarks have no scored verdict at scale {run.scale} to compare with; "
+            f"`make SCALE={run.scale}` scores them."
+        )
     if len(run.seeds) < LEAST_SEEDS:
         lines.append(
             f"  {len(run.seeds)} seeds are fewer than the {LEAST_SEEDS} that a scored landmark needs, so intervals "
@@ -54,7 +57,3 @@ def _scored(scale: str, root: Path) -> dict[tuple[str, str], Claim]:
                 if claim.value is not None and (path != records[0] or claim.replication in of_scale):
                     found[claim.id, claim.model] = claim
     return found
-
-
-def _value(claim: Claim) -> str:
-    return number(claim.value, claim.ci_low, claim.ci_high, claim.unit)

@@ -33,6 +33,11 @@ def number(value: float | None, low: float | None, high: float | None, unit: str
     return f"{value:.3g} [{low:.3g}, {high:.3g}]{shown}"
 
 
+def value(claim: Claim) -> str:
+    """The measured value with its interval."""
+    return number(claim.value, claim.ci_low, claim.ci_high, claim.unit)
+
+
 def strongest(claim: Claim) -> str:
     """Name and value of the strongest control, or a dash."""
     found = next((one for one in claim.controls or [] if one.name == claim.strongest_control), None)
@@ -51,7 +56,7 @@ def cells(claim: Claim) -> list[str]:
     """What stands in the columns behind the claim."""
     return [
         claim.paper_value or DASH,
-        number(claim.value, claim.ci_low, claim.ci_high, claim.unit),
+        value(claim),
         claim.assertion or DASH,
         strongest(claim),
         f"{verdict(claim)}{' (amended)' if claim.amended else ''}",

@@ -19,8 +19,20 @@ from PIL import Image
 from common.core.errors import UserError
 from common.core.files import atomic, read_json, write_json, write_text
 from common.core.settings import ROOT, replications
+from common.core.verify import read_claims
 from common.publish.cost import costs
-from common.publish.pages import CLAIMS, COSTLIEST, FOLDER, RECORDS, TESTS, headline_figures, write_pages
+from common.publish.earlier import keep
+from common.publish.glossary import formulas_of
+from common.publish.pages import (
+    CLAIMS,
+    COSTLIEST,
+    FOLDER,
+    RECORDS,
+    TESTS,
+    headline_figures,
+    is_calibration,
+    write_pages,
+)
 from common.publish.reference import state
 
 LARGEST_PICTURE = 100_000  # bytes
@@ -65,6 +77,7 @@ def record_of(results: Path, name: str, cost: dict[str, Any]) -> dict[str, Any]:
         **{key: origin.get(key) for key in ORIGIN},
         "models": {model: found["origin"] for model, found in origin["models"].items()},
         "state": origin["state"],
+        "formulas": formulas_of(results, name, read_claims(results / name / CLAIMS)),
         "cost": taken | {"costliest": {step: steps[step]["cpu_s"] for step in costliest}},
     }
 
@@ -80,7 +93,8 @@ def record(scale: str = "full", name: str = "") -> None:
             f"run `make SCALE={scale} {target}` first"
         )
     cost = costs(results)
-    known = read_json(folder / RECORDS) if (folder / RECORDS).exists() else {}
+    before = read_json(folder / RECORDS) if (folder / RECORDS).exists() else {}
+    known = dict(before)
     claims = read_json(folder / CLAIMS) if (folder / CLAIMS).exists() else []
     for one in ready:
         known[one] = record_of(results, one, cost)
@@ -92,7 +106,10 @@ def record(scale: str = "full", name: str = "") -> None:
     kept = [claim for claim in claims if claim["replication"] not in ready and claim["replication"] in replications()]
     new = [claim for one in ready for claim in read_json(results / one / "claims.json")]
     write_text(folder / CLAIMS, lines_of(sorted(kept + new, key=lambda claim: str(claim["replication"]))))
-    write_json(folder / RECORDS, {one: known[one] for one in replications() if one in known})
+    known = {one: known[one] for one in replications() if one in known}
+    scored = {one: origin for one, origin in before.items() if not is_calibration(origin)}
+    keep(folder, claims, scored, known)
+    write_json(folder / RECORDS, known)
     if (tested := ROOT / "results" / TESTS).exists():
         shutil.copyfile(tested, folder / TESTS)
     write_pages(folder)

@@ -13,7 +13,8 @@ from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
 from replications.sparse_autoencoders import language_figures
 
 FOUND = 0.8  # cosine, as in the step `planted`
-WORLDS = {"easy": ("easy", PALETTE[2]), "equal": ("equally frequent", PALETTE[1]), "hard": ("log-uniform", PALETTE[0])}
+WORLDS = {"easy": ("easy", PALETTE[2]), "equal": ("equally frequent", PALETTE[1]),
+          "hard_longer": ("log-uniform, longer", PALETTE[3]), "hard": ("log-uniform", PALETTE[0])}  # fmt: skip
 NAMES = {"l1": "ReLU + L1", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu": "JumpReLU",
          "matryoshka": "Matryoshka", "matching_pursuit": "matching pursuit"}  # fmt: skip
 COLOURS = {name: PALETTE[at] for name, at in zip(NAMES, (3, 6, 0, 4, 2, 1), strict=True)}
@@ -29,7 +30,12 @@ def planted(features: pd.DataFrame, kinds: pd.DataFrame) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.8), width_ratios=[1, 1.25])
     for world, (label, colour) in WORLDS.items():
         own = kinds[(kinds["world"] == world) & (kinds["kind"] == "trained")]
+        if own.empty:
+            continue
         left.plot(own["explained"], own["recovered"], "o", color=colour, markersize=5, alpha=0.8, label=label)
+        if own["k"].nunique() > 1:
+            for k, at in own.groupby("k")[["explained", "recovered"]].mean().iterrows():
+                left.annotate(f"k = {k:.0f}", at, (6, -2), textcoords="offset points", fontsize=6, color=colour)
         start = kinds[(kinds["world"] == world) & (kinds["kind"] == "untrained")]
         left.plot(start["explained"], start["recovered"], "x", color=colour, markersize=5)
     left.plot([], [], "x", color="0.4", label="untrained rows")
@@ -69,9 +75,9 @@ def architectures(rows: pd.DataFrame) -> Figure:
     for axes, key, place, label in zip(panels, ("f1", "mcc"), (1, 2), ("F1 as detectors", "MCC"), strict=True):
         for name, title in NAMES.items():
             own, colour = rows[rows["name"] == name], COLOURS[name]
-            axes.plot(own["explained"], own[key], ".", color=colour, markersize=4, alpha=0.6)
             axes.plot(own["explained"].mean(), own[key].mean(), "o", color=colour, markersize=7, mfc="white", mew=1.5,
                       label=title if axes is panels[0] else None)  # fmt: skip
+            axes.plot(own["explained"], own[key], ".", color=colour, markersize=2.5)
             if name in PAPER:
                 axes.plot(PAPER[name][0], PAPER[name][place], "*", color=colour, markersize=9)
         start = rows[rows["name"] == "untrained"]

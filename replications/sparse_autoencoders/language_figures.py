@@ -57,9 +57,8 @@ def codes(saes: pd.DataFrame) -> Figure:
     ):
         for kind, own in saes[saes["kind"].isin(named)].groupby("kind"):
             colour, face = (PALETTE[0], PALETTE[0]) if kind == "main" else ("0.5", "white")
-            low, high = own[key] - own[f"{key}_low"], own[f"{key}_high"] - own[key]
             rows = place[str(kind)] + np.linspace(-0.1, 0.1, len(own)) * (len(own) > 1)
-            axes.errorbar(own[key], rows, xerr=[low, high], fmt="o", capsize=2, color=colour, mfc=face, markersize=4)
+            axes.errorbar(own[key], rows, xerr=ends(own, key), fmt="o", capsize=2, color=colour, mfc=face, markersize=4)
         axes.set(xscale="log", xlabel=label)
     panels[0].set_yticks(list(place.values()), [named[kind] for kind in place])
     plain_ticks(panels[0].xaxis, [0.2, 0.3, 0.5, 1])
@@ -80,18 +79,17 @@ def frontier(saes: pd.DataFrame) -> Picture:
             axes.plot(line["l0"], line[quantity], "-", color=shade, linewidth=1)
             points = trained[trained["width"] == width]
             label = f"BatchTopK, F = {width:.0f}"
-            axes.plot(points["l0"], points[quantity], "o", color=shade, markersize=4, label=label)
+            axes.errorbar(points["l0"], points[quantity], ends(points, quantity), fmt="o", capsize=2, color=shade,
+                          markersize=4, label=label)  # fmt: skip
         for architecture, line in own[own["kind"] == "architecture"].groupby("architecture", sort=False):
             name, marker, colour = ARCHITECTURES[str(architecture)]
-            axes.plot(
-                line["l0"], line[quantity], marker, ls="-", lw=0.8, color=colour, markersize=4, label=name, zorder=4
-            )
+            axes.errorbar(line["l0"], line[quantity], ends(line, quantity), fmt=f"{marker}-", capsize=2, lw=0.8,
+                          color=colour, markersize=4, label=name, zorder=4)  # fmt: skip
         for kind, (name, marker) in CONTROLS.items():
             line = saes[saes["kind"] == kind].sort_values("l0")
-            style = "" if kind == "soft" else "-"
-            axes.plot(
-                line["l0"], line[quantity], marker + style, color="0.55", mfc="white", markersize=4, lw=0.8, label=name
-            )
+            style = marker if kind == "soft" else f"{marker}-"
+            axes.errorbar(line["l0"], line[quantity], ends(line, quantity), fmt=style, capsize=2, color="0.55",
+                          mfc="white", markersize=4, lw=0.8, label=name)  # fmt: skip
         mean = saes[saes["name"] == "mean"][quantity]
         axes.axhline(float(mean.iloc[0]), color="0.3", linestyle=":", linewidth=0.8, label="mean ablation")
         axes.set(xscale="log", yscale="log", xlabel="L0, active latents per token")
@@ -103,6 +101,11 @@ def frontier(saes: pd.DataFrame) -> Picture:
     return figure, saes
 
 
+def ends(rows: pd.DataFrame, key: str) -> list[pd.Series]:
+    """How far the interval of each row reaches below and above its value, as `errorbar` wants it."""
+    return [rows[key] - rows[f"{key}_low"], rows[f"{key}_high"] - rows[key]]
+
+
 def errors(saes: pd.DataFrame) -> Picture:
     """KL of SAEs, and of other directions in place of their error, over KL of random points at the same distance."""
     second = np.where(saes["kind"] == "second", ", second layer", "")
@@ -111,7 +114,7 @@ def errors(saes: pd.DataFrame) -> Picture:
     ]
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.7, 0.26 * len(saes) + 1.2))
     place = np.arange(len(saes))[::-1]
-    spread = [saes["ratio"] - saes["ratio_low"], saes["ratio_high"] - saes["ratio"]]
+    spread = ends(saes, "ratio")
     axes.errorbar(saes["ratio"], place, xerr=spread, fmt="o", capsize=2, color=PALETTE[0], label="SAE reconstruction")
     for key, (label, marker) in DIRECTIONS.items():
         axes.plot(saes[key], place, marker, mfc="white", color="0.5", label=label)

@@ -1,0 +1,64 @@
+"""What landmarks scored on earlier seeds: `make record` keeps it, and the documents show it beside what they score now.
+
+A record on other seeds takes the place of one at the same scale, whose verdicts go to `figures/earlier.json`. So a
+reader sees how far a verdict depends on the seeds, and whether bounds were fitted to those that were scored first.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.core.claims import Claim
+from common.core.files import read_json, write_json
+from common.core.verdicts import OUTCOMES
+from common.core.verify import NOT_RUN
+from common.publish.claims_page import number, value
+
+EARLIER = "earlier.json"
+KEPT = ("id", "model", "verdict", "value", "ci_low", "ci_high")
+Twice = list[tuple[Claim, dict[str, Any]]]
+
+
+def keep(folder: Path, claims: Sequence[dict[str, Any]], before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Keeps the landmarks among `claims` of each replication that `after` records on other seeds than `before` did.
+
+    `before` holds the records that were scores, not those of calibration seeds.
+    """
+    known = _known(folder)
+    for name, origin in after.items():
+        old = before.get(name)
+        if old and old["scale"] == origin["scale"] and old["seeds"] != origin["seeds"]:
+            own = [claim for claim in claims if claim["replication"] == name and claim["tier"] == "landmark"]
+            found = [{key: one[key] for key in KEPT} for one in own if one["verdict"] != NOT_RUN]
+            known[name] = {"seeds": old["seeds"], "commit": old["commit"], "landmarks": found}
+    write_json(folder / EARLIER, {name: known[name] for name in sorted(known) if name in after})
+
+
+def twice(folder: Path, claims: Sequence[Claim]) -> Twice:
+    """The landmarks that have a verdict on two sets of seeds, each with what it scored before."""
+    kept = {(one["id"], one["model"]): one for origin in _known(folder).values() for one in origin["landmarks"]}
+    judged = [claim for claim in claims if claim.tier == "landmark" and claim.verdict != NOT_RUN]
+    return [(claim, kept[claim.id, claim.model]) for claim in judged if (claim.id, claim.model) in kept]
+
+
+def agreement(found: Twice) -> str:
+    """`On earlier seeds 70 of 78 had the same verdict.`, or nothing if none was scored twice."""
+    same = sum(claim.verdict == old["verdict"] for claim, old in found)
+    return f"On earlier seeds {same} of {len(found)} had the same verdict." if found else ""
+
+
+def twice_block(found: Twice) -> str:
+    """How many verdicts agree, and a table of those that do not."""
+    rank = {str(verdict): place for place, verdict in enumerate(OUTCOMES)}  # best first
+    moved = [(claim, old) for claim, old in found if claim.verdict != old["verdict"]]
+    better = sum(rank[str(claim.verdict)] < rank[old["verdict"]] for claim, old in moved)
+    counts = f"Verdicts that are better now: {better}; worse: {len(moved) - better}."
+    lines = [f"{agreement(found)} {counts}".strip(), "", "| landmark | bound | before | now |", "|---|---|---|---|"]
+    for claim, old in moved:
+        before = f"{old['verdict']}: {number(old['value'], old['ci_low'], old['ci_high'], claim.unit)}"
+        lines.append(f"| `{claim.id}` | {claim.assertion} | {before} | {claim.verdict}: {value(claim)} |")
+    return "\n".join(lines)
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    return read_json(folder / EARLIER) if (folder / EARLIER).exists() else {}
