@@ -18,6 +18,7 @@ FIGURES = {
     "Steering": {
         "steering": [
             "takeover",
+            "curves",
             "methods",
             "transcripts",
             *(["removal"] if config["removal"] else []),
