@@ -72,14 +72,18 @@ def dose_curve(doses: pd.DataFrame, most: float) -> dict[str, Any]:
         "at": {dose: {name: lines[name][number] for name in lines} for number, dose in enumerate(at)},
         "doses": [(start["x"], 0.0)] + [(place(dose / widest, (LEFT, RIGHT)), dose) for dose in at],
         "shares": [(place(part, SHARE), 100 * share * part) for part in (0.0, 0.5, 1.0)],
-        "costs": [(place(np.log(tick) / cost, COST), tick) for tick in sorted({1.0, most, *costs(most, cost)})],
+        "costs": [(place(np.log(tick) / cost, COST), tick) for tick in costs(most, cost)],
         "most": place(np.log(most) / cost, COST),
     }
 
 
 def costs(most: float, top: float) -> list[float]:
-    """Ticks of perplexity beyond what counts: each about three times the one before, below exp(`top`)."""
-    return [tick for tick in (10.0, 30.0, 100.0, 1000.0, 1e4, 1e6) if 2 * most < tick <= np.exp(top)]
+    """Ticks of perplexity: `most` and what lies far enough from it and from each other, up to exp(`top`)."""
+    ticks = [most]
+    for tick in (1.0, *10.0 ** np.arange(1, 10)):
+        if np.log(tick) <= top and min(abs(np.log(tick / one)) for one in ticks) >= 0.2 * top:
+            ticks.append(float(tick))
+    return ticks
 
 
 def marked(text: str, words: list[str]) -> Markup:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pandas as pd
@@ -81,6 +82,17 @@ def test_the_dose_curve_stands_where_the_numbers_are():
     assert (ticks[1] - last["cost"]) == pytest.approx(2 * (ticks[1] - ticks[3]), abs=0.2), "9 is 3 squared"
     assert {dose: now["means"]["takeover"] for dose, now in curve["at"].items()} == {0.2: 0.25, 0.35: 0.4}
     assert [curve["at"][0.35][name]["takeover"] for name in ("latent", "random", "rows")] == [0.2] * 3
+
+
+def test_the_names_of_perplexities_do_not_cover_each_other():
+    for cost in (1.5, 3.0, 40.0, 1e6):
+        wild = doses().assign(perplexity=lambda table, cost=cost: table["perplexity"].clip(upper=1.0) * cost)
+        curve = page.dose_curve(wild, 3.0)
+        places = sorted(place for place, _ in curve["costs"])
+        assert len(places) >= 2
+        assert min(high - low for low, high in pairwise(places)) >= 10, "a figure is 11 units high"
+        assert 3.0 in [tick for _, tick in curve["costs"]]
+        assert max(point["cost"] for point in curve["lines"]["means"]) <= page.COST[0]
 
 
 def test_every_dial_marks_its_dose_on_the_curve_and_says_the_numbers(tmp_path):
