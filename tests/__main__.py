@@ -1,7 +1,8 @@
 """`make test`: lint, types and all tests, in parts that two workers take side by side and that share one finished copy
 of the project.
 
-The longest parts come first and the short ones go to the worker that is free, so that both end at about the same time.
+The first part makes the finished copy, the last two need it, and all others fill the time between. A part goes to the
+worker that is free, so that both end at about the same time.
 A part is printed when it is done. After a pass, `results/tests.json` holds how long it took and the largest memory of
 one process; `make record` puts it on the front page.
 """
@@ -20,17 +21,17 @@ from common.core.settings import ROOT
 from common.publish.pages import TESTS
 
 WORKERS = 2
-PYTEST = [sys.executable, "-m", "pytest"]
+PYTEST = [sys.executable, "-m", "pytest", "--durations=10", "--durations-min=5"]
 KILLS, FAILURES, NEW = (f"tests/workflow/test_{name}.py" for name in ("kill", "failures", "new"))
 IGNORED = [f"--ignore={path}" for path in (KILLS, FAILURES, NEW)]
 PARTS = {
     "finished run": [*PYTEST, "tests/workflow", *IGNORED],
     "unit tests": [*PYTEST, "tests/common", "replications"],
-    "kills": [*PYTEST, KILLS],
-    "browser": [*PYTEST, "tests/browser"],
     "failures, new replication": [*PYTEST, FAILURES, NEW],
     "pretended GPU": [sys.executable, "-m", "tests.pretended_gpu"],
     "lint": ["make", "--no-print-directory", "lint"],
+    "kills": [*PYTEST, KILLS],
+    "browser": [*PYTEST, "tests/browser"],
 }
 
 

@@ -65,21 +65,5 @@ def step_message(event: Event) -> str | None:
     text = "\n".join(
         path.read_text(encoding="utf-8", errors="replace") for path in map(Path, event.log) if path.exists()
     )
-    lines = text.strip().splitlines()
-    if said := [line for line in lines if OUR_MESSAGE.match(line)]:
-        return said[-1].removeprefix("error: ")
-    if option := refused_option(lines):
-        return f"step {event.rule} {option}; its function must name the settings that its rule in rules.smk passes"
-    return None
-
-
-def refused_option(lines: list[str]) -> str | None:
-    """What tyro's box says in which a step refuses its options: the first that it does not take, or that it misses."""
-    text = " ".join(line.strip("│ ") for line in lines)
-    for pattern, what in (
-        (r"Unrecognized options: +(--[\w.-]+)", "does not take"),
-        (r"Missing from .+?: +(--[\w.-]+)", "is not given"),
-    ):
-        if found := re.search(pattern, text):
-            return f"{what} {found[1]}"
-    return None
+    said = [line for line in text.splitlines() if OUR_MESSAGE.match(line)]
+    return said[-1].removeprefix("error: ") if said else None

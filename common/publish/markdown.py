@@ -1,5 +1,5 @@
 """The project's Markdown pages as HTML for the site: links rewritten, headings with the anchors that GitHub gives them,
-tables in a region that scrolls by itself and can be reached by keyboard.
+tables, named by their heading, in a region that scrolls by itself and can be reached by keyboard.
 """
 
 import re
@@ -12,6 +12,7 @@ from markupsafe import Markup
 from common.publish.pages import MARKS
 
 Address = Callable[[str], str | None]
+LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
 SCROLL = '<div class="scroll" tabindex="0" role="region" aria-label="Table">'
 PRE = '<pre tabindex="0" role="region" aria-label="Commands">'
 
@@ -19,14 +20,17 @@ PRE = '<pre tabindex="0" role="region" aria-label="Commands">'
 def html_of(text: str, address: Address) -> Markup:
     """A page of this project as HTML. A link whose `address` is None becomes plain text, and so does a picture."""
     reader = MarkdownIt("commonmark", {"html": True}).enable("table")
-    tokens = reader.parse(text)
+    tokens, heading = reader.parse(text), "Table"
     for number, token in enumerate(tokens):
         if token.type == "heading_open":
-            token.attrSet("id", anchor(tokens[number + 1].content))
+            heading = LINK.sub(r"\1", tokens[number + 1].content)
+            token.attrSet("id", anchor(heading))
+        if token.type == "table_open":
+            token.attrSet("aria-label", heading)
         if token.children:
             token.children = rewritten(token.children, address)
     found = str(reader.renderer.render(tokens, reader.options, {}))
-    found = found.replace("<table>", f"{SCROLL}<table>").replace("</table>", "</table></div>")
+    found = found.replace("<table ", f"{SCROLL}<table ").replace("</table>", "</table></div>")
     return Markup(found.replace("<pre>", PRE))
 
 
@@ -53,9 +57,8 @@ def rewritten(tokens: Sequence[Token], address: Address) -> list[Token]:
 
 
 def anchor(heading: str) -> str:
-    """The anchor of a heading, as GitHub writes it."""
-    plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
-    return re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+    """The anchor of a heading without links, as GitHub writes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def block_of(page: str, name: str) -> tuple[str, str, str]:

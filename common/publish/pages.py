@@ -15,7 +15,7 @@ from common.core.errors import UserError
 from common.core.files import read_json, read_yaml, write_text
 from common.core.settings import ROOT, replications
 from common.core.verdicts import Assertion
-from common.core.verify import NOT_RUN, read_claims
+from common.core.verify import NOT_RUN, read_claims, significance
 from common.data.corpora import judging_split
 from common.publish.claims_page import by_replication, number, strongest
 from common.publish.performance import PAGE, PROFILE, blocks, profile_totals
@@ -129,6 +129,11 @@ def tally(claims: Sequence[Claim]) -> str:
     return said + (f"; {sum(c.verdict == 'holds' for c in checks)} of {len(checks)} checks hold" if checks else "")
 
 
+def counted(claims: Sequence[Claim]) -> str:
+    """The tally over replications, with what Holm's correction leaves of the differences."""
+    return "; ".join(filter(None, (tally(claims), significance(list(claims)))))
+
+
 def reaches(claim: Claim, found: float | None) -> bool:
     """Whether a number lies on the passing side of what the claim asserts."""
     asserted = BOUND.fullmatch(claim.assertion or "")
@@ -146,9 +151,8 @@ def what_decided(claims: Sequence[Claim]) -> str:
     there = [claim for claim in failed if reaches(claim, claim.value)]
     equalled = sum(any(reaches(claim, control.value) for control in claim.controls) for claim in there)
     return (
-        f"Of the {len(failed)} not reproduced, {len(failed) - len(there)} fall short of their bound. {len(there)} "
-        f"reach it: in {equalled} a control does so, too, in {len(there) - equalled} a control "
-        "is not told apart from it."
+        f"Of the {len(failed)} not reproduced, {len(failed) - len(there)} miss their bound; in {equalled} a control "
+        f"reaches it, too; in {len(there) - equalled} one is not told apart."
     )
 
 
@@ -182,7 +186,7 @@ def cost_block(folder: Path) -> str:
     seconds = sum(one["cost"]["cpu_s"] for one in known.values())
     machines = sorted({str(one["device"]) for one in known.values()})
     where = f"{'; '.join(sorted({seeds_of(one) for one in known.values()}))}; {'; '.join(machines)}"
-    said = f"The records below took {seconds / 60:.0f} CPU minutes (scale `{', '.join(scales)}`; {where})."
+    said = f"The records took {seconds / 60:.0f} CPU minutes (scale `{', '.join(scales)}`; {where})."
     profile = read_json(folder / PROFILE) if (folder / PROFILE).exists() else {"scale": None}
     if profile["scale"] == DEFAULT_SCALE:
         said = f"`make` took {profile_totals(profile)}. {said}"
@@ -195,7 +199,7 @@ def cost_block(folder: Path) -> str:
 def findings_block(folder: Path) -> str:
     """The cards of the front page: picture, finding, paper's value beside ours, strongest control, verdict."""
     claims, known = read_claims(folder / CLAIMS), read_json(folder / RECORDS)
-    lines = [f"**{tally(claims)}.** {what_decided(claims)}", ""]
+    lines = [f"**{counted(claims)}.** {what_decided(claims)}", ""]
     if calibrated := [name for name in known if is_calibration(known[name])]:
         lines += [f"Calibration seeds, which set the seals; not scored yet: {', '.join(map(title, calibrated))}.", ""]
     lines += ["| | finding | paper → ours | strongest control | verdict |", "|---|---|---|---|---|"]

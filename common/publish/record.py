@@ -19,7 +19,9 @@ from PIL import Image
 from common.core.errors import UserError
 from common.core.files import atomic, read_json, write_json, write_text
 from common.core.settings import ROOT, replications
+from common.core.verify import read_claims
 from common.publish.cost import costs
+from common.publish.glossary import formulas_of
 from common.publish.pages import CLAIMS, COSTLIEST, FOLDER, RECORDS, TESTS, headline_figures, write_pages
 from common.publish.reference import state
 
@@ -65,6 +67,7 @@ def record_of(results: Path, name: str, cost: dict[str, Any]) -> dict[str, Any]:
         **{key: origin.get(key) for key in ORIGIN},
         "models": {model: found["origin"] for model, found in origin["models"].items()},
         "state": origin["state"],
+        "formulas": formulas_of(results, name, read_claims(results / name / CLAIMS)),
         "cost": taken | {"costliest": {step: steps[step]["cpu_s"] for step in costliest}},
     }
 

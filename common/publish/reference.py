@@ -1,4 +1,4 @@
-"""Which records in `figures/` are out of date: prints the names of their replications, one a line.
+"""Which records in `figures/` are out of date: prints one sentence for each, with the commands that renew it.
 
 The state of a replication is one hash over the import closure of its modules (lock included), over what makes models,
 corpora and verdicts, and over its claims, rules and settings at the recorded scale, with its models, released SAEs and
@@ -67,5 +67,13 @@ def stale() -> list[str]:
     ]
 
 
+def remedy(name: str) -> str:
+    """One sentence on a record that is missing or out of date, with what renews it."""
+    known = records().get(name)
+    scale = known["scale"] if known else "full"
+    wrong = "is out of date: its sources, settings or claims have changed since" if known else "is missing"
+    return f"the record of {name} {wrong}; run `make SCALE={scale} {name} && make record SCALE={scale} NAME={name}`"
+
+
 if __name__ == "__main__":
-    print("\n".join(stale()))
+    print("\n".join(map(remedy, stale())) or "all records are up to date")

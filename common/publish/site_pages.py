@@ -11,6 +11,8 @@ from common.core.files import read_json, write_json, write_text
 from common.core.settings import ROOT, replications
 from common.publish import claims_page
 from common.publish.claims_page import number, strongest
+from common.publish.glossary import address as code_address
+from common.publish.glossary import terms
 from common.publish.markdown import Address, block_of, first_words, html_of
 from common.publish.pages import (
     CLAIMS,
@@ -20,6 +22,7 @@ from common.publish.pages import (
     amount,
     badge,
     chronological,
+    counted,
     famous_papers,
     is_calibration,
     judged_landmarks,
@@ -125,8 +128,8 @@ class Site:
             )
         address = self.address("README.md", "")
         intro = first_words((ROOT / "README.md").read_text(encoding="utf-8"))
-        counted = {"tally": tally(every), "decided": what_decided(every)}
-        return {"intro": html_of(intro, address), **counted, "cards": cards, "whole": self.whole()}
+        said = {"tally": counted(every), "decided": what_decided(every)}
+        return {"intro": html_of(intro, address), **said, "cards": cards, "whole": self.whole()}
 
     def verdict(self, claim: Claim) -> str:
         """The verdict with its marks: amended, unsealed, calibration."""
@@ -229,9 +232,12 @@ class Site:
         self.page(f"{name}/index.html", title(name), "site_replication.html.j2", values)
         methods = (folder / "METHODS.md").read_text(encoding="utf-8")
         text = html_of(methods, self.address(f"replications/{name}/METHODS.md", "../"))
-        self.page(
-            f"{name}/methods.html", f"Methods: {title(name)}", "site_methods.html.j2", {"text": text, "name": name}
-        )
+        glossary = [
+            (term, term.place and code_address(term.place, self.repository))
+            for term in terms(name, claims, (record or {}).get("formulas", {}))
+        ]
+        values = {"text": text, "name": name, "glossary": glossary, "stale": name in self.source.stale}
+        self.page(f"{name}/methods.html", f"Methods: {title(name)}", "site_methods.html.j2", values)
         calibrated = record is not None and is_calibration(record)
         write_json(self.out / name / "badge.json", badge_of(title(name), claims, calibrated))
 

@@ -3,8 +3,9 @@
 Conditions of requests to be refused: `before` and `tuned` models as they are, `ablated`, `<control> ablated`; what ends
 refusal without r: `token_ban` (answers cannot begin with a refusal token), `permuted_push`, `earlier_push` (`nulls`);
 and, but for sham models, `weights` (the direction taken out of the weights), `<control> weights`, `damage ablated`,
-`subtracted` and `earlier subtracted`. Of harmless ones: `tuned`, `added`, `<control> added`; and, by their first token
-alone, what harms them: `ablated`, `weights`, `subtracted`, `damage ablated`, `cheapest ablated`, `least subtracted`.
+`subtracted` and `<control> subtracted`. Of harmless ones: `tuned`, `added`, `<control> added`; and, by their first
+token alone, what harms them: `ablated`, `weights`, `subtracted`, `damage ablated`, `cheapest ablated`, `least
+subtracted`.
 What a control does as orthogonalised weights is measured by hooks at all positions, which is the same (a test says so);
 for r the weights of a copy are edited.
 """
@@ -23,7 +24,10 @@ from replications.refusal_direction.directions import Directions, Subject
 from replications.refusal_direction.orthogonalise import orthogonalise
 from replications.refusal_direction.settings import EffectSettings
 
-FLUENCY = ("before", "tuned", "ablated", "damage ablated")
+FLUENCY = {
+    "harmful": ("before", "tuned", "ablated", "permuted ablated", "damage ablated", "weights", "subtracted"),
+    "harmless": ("tuned", "added"),
+}
 """Conditions whose answers are scored by the model before fine-tuning"""
 
 
@@ -41,13 +45,12 @@ def measure_answers(subject: Subject, found: Directions, settings: EffectSetting
 
     def put(kind: str, asked: Asked, condition: str, intervention: Any = None, model: Any = None) -> None:
         labels = {"class": kind, "condition": condition}
-        fluent = kind == "harmful" and condition in FLUENCY
-        table, _ = asks.ask(asked, intervention, model=model, surprised=fluent, **labels)
+        table, _ = asks.ask(asked, intervention, model=model, surprised=condition in FLUENCY[kind], **labels)
         tables.append(table)
 
     def put_ablated(suffix: str, vectors: dict[str, Tensor], *, everywhere: bool = False) -> None:
         bases = {f"{name}{suffix}": basis(vector, on) for name, vector in vectors.items()}
-        measured = asks.ask_ablated(on, bases, FLUENCY, everywhere=everywhere)
+        measured = asks.ask_ablated(on, bases, FLUENCY["harmful"], everywhere=everywhere)
         tables.extend(
             table.assign(**{"class": "harmful", "condition": condition}) for condition, table in measured.items()
         )
@@ -78,8 +81,8 @@ def measure_answers(subject: Subject, found: Directions, settings: EffectSetting
         del edited
         put_ablated("weights", {name: control.edited for name, control in controls.items()}, everywhere=True)
         put("harmful", on, "subtracted", adding(tuned, layer, -r))
-        if "earlier" in found.controls:
-            put("harmful", on, "earlier subtracted", adding(tuned, layer, -found.controls["earlier"].added))
+        for name, control in found.controls.items():
+            put("harmful", on, f"{name} subtracted", adding(tuned, control.layer, -rows(control.added, on)))
     for condition, intervention in costly(tuned, found).items():
         tables.append(asks.first(off, intervention, **{"class": "harmless", "condition": condition}))
     return pd.concat(tables, ignore_index=True)

@@ -85,13 +85,15 @@ def joined(studies: list[Studied], table: str) -> pd.DataFrame:
 
 
 def shares(studies: list[Studied]) -> pd.DataFrame:
-    """Share refused by seed, class and condition."""
-    keys = ["seed", "class", "condition"]
-    return joined(studies, "answers").groupby(keys, sort=False)["refused"].mean().reset_index()
+    """Share refused, and mean surprise of the answers (NaN where it was not measured), by seed, class and condition."""
+    keys, values = ["seed", "class", "condition"], ["refused", "surprise"]
+    table = joined(studies, "answers")
+    return table.reindex(columns=[*keys, *values]).groupby(keys, sort=False)[values].mean().reset_index()
 
 
 def refusal(data: Data) -> Picture:
-    """Share refused under every intervention, as the paper's Figures 1 and 3; dots are seeds."""
+    """Share refused under every intervention, as the paper's Figures 1 and 3; dots are seeds. On top the perplexity of
+    the answers under the untuned model, where it was measured."""
     tables = {"refuses harm": shares(data.studies), "sham: refuses food": shares(data.shams)}
     figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.6), sharey=True, width_ratios=[11, 6])
     for row, (model, part) in zip(axes, tables.items(), strict=True):
@@ -102,7 +104,7 @@ def refusal(data: Data) -> Picture:
 
 
 def bars(ax: Axes, part: pd.DataFrame, names: dict[str, str], title: str) -> None:
-    """Mean share refused under the named conditions, one dot a seed; the paper's range as a bracket."""
+    """Mean share refused under the named conditions, one dot a seed; the paper's range as a bracket; perplexity."""
     shown = {key: name for key, name in names.items() if key in set(part["condition"])}
     for place, (key, name) in enumerate(shown.items()):
         values = part[part["condition"] == key]["refused"].to_numpy()
@@ -115,11 +117,14 @@ def bars(ax: Axes, part: pd.DataFrame, names: dict[str, str], title: str) -> Non
             color="black",
             markersize=2.5,
         )
+        surprise = part[part["condition"] == key]["surprise"].mean()
+        if np.isfinite(surprise):
+            ax.text(place, 1.04, f"{np.exp(surprise):.0f}", ha="center", va="bottom", fontsize=6, color="0.3")
         if name in PUBLISHED:
             low, high = PUBLISHED[name]
             ax.plot([place + 0.45] * 2, [low, high], color="black", linewidth=2, solid_capstyle="butt", clip_on=False)
     ax.set_xticks(range(len(shown)), list(shown.values()))
-    ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.05), title=title)
+    ax.set(xlabel="", ylabel="share refused", ylim=(0, 1.14), title=title)
     plt.setp(ax.get_xticklabels(), rotation=35, ha="right", rotation_mode="anchor")
 
 

@@ -106,15 +106,17 @@ def effects(studies: list[Studied], shams: list[Studied]) -> Metrics:
     ablated["earlier_subtraction"] = ("harmful", "earlier subtracted")
     weights = {name: ("harmful", f"{name} weights") for name in CONTROLS} | {"token_ban": ("harmful", "token_ban")}
     found["weights_refused"] = requests(studies, ("harmful", "weights"), weights)
-    earlier = {"no_intervention": HARMFUL, "earlier": ("harmful", "earlier subtracted")}
-    found["subtracted_refused"] = requests(studies, ("harmful", "subtracted"), earlier)
+    subtracted = {name: ("harmful", f"{name} subtracted") for name in CONTROLS} | {"no_intervention": HARMFUL}
+    subtracted |= {name: ("harmful", name) for name in ("permuted_push", "earlier_push")}
+    found["subtracted_refused"] = requests(studies, ("harmful", "subtracted"), subtracted)
     found["damage_refused"] = requests(studies, ("harmful", "damage ablated"))
     found["weights_kl_harmless"] = requests(studies, ("harmless", "weights"), column="kl_tuned")
     found["return"] = requests(studies, ("harmful", "ablated"), ablated, column="kl_before", over=HARMFUL)
     found["return_subtracted"] = requests(studies, ("harmful", "subtracted"), column="kl_before", over=HARMFUL)
-    for name in FLUENCY:
-        key = f"surprise_{name.replace(' ', '_')}"
-        found[key] = requests(studies, ("harmful", name), column="surprise")
+    for kind, conditions in FLUENCY.items():
+        for name in conditions:
+            key = f"surprise_{kind}_{name.replace(' ', '_')}"
+            found[key] = requests(studies, (kind, name), column="surprise")
     own = interventions(shams, CONTROLS, ALTERNATIVES)
     return found | {f"sham_{name}": own[name] for name in ("ablated_refused", "added_refused", "kl_harmless")}
 

@@ -24,7 +24,8 @@ use rule step as collect with:
     priority: 2
     resources:
         **ON_GPU,
-        mem_mb=9000 if SWEEP["second"] else 5500,
+        mem_mb=3700
+        + (7 if SWEEP["second"] else 2) * config["corpora"]["docs_tokens"] // 1000,
         runtime=60,
     params:
         **STEP("collect", config["corpora"]),

@@ -80,7 +80,8 @@ def frontier(saes: pd.DataFrame) -> Picture:
             axes.plot(line["l0"], line[quantity], "-", color=shade, linewidth=1)
             points = trained[trained["width"] == width]
             label = f"BatchTopK, F = {width:.0f}"
-            axes.plot(points["l0"], points[quantity], "o", color=shade, markersize=4, label=label)
+            ends = [points[quantity] - points[f"{quantity}_low"], points[f"{quantity}_high"] - points[quantity]]
+            axes.errorbar(points["l0"], points[quantity], ends, fmt="o", capsize=2, color=shade, ms=4, label=label)
         for architecture, line in own[own["kind"] == "architecture"].groupby("architecture", sort=False):
             name, marker, colour = ARCHITECTURES[str(architecture)]
             axes.plot(

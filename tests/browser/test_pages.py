@@ -49,7 +49,7 @@ def test_claims_page_can_be_filtered_by_words_and_verdict(browser, finished):
     assert problems == []
 
 
-def test_claims_page_can_be_filtered_by_tier_and_badge(browser, tmp_path):
+def test_claims_page_can_be_filtered_by_tier_badge_and_replication(browser, tmp_path):
     change = Amendment(date="2026-11-26", field="bound", before=1, after=2)
     claims = read_claims(ROOT / "figures" / "claims.json")
     claims = [claim.model_copy(update={"amended": [change] * (place % 2)}) for place, claim in enumerate(claims)]
@@ -63,6 +63,12 @@ def test_claims_page_can_be_filtered_by_tier_and_badge(browser, tmp_path):
     assert shown.count() == sum(claim.tier == "landmark" and bool(claim.amended) for claim in claims) > 0
     page.get_by_label("Verdict").select_option("not reproduced")
     assert 0 < shown.count() < sum(claim.verdict == "not reproduced" for claim in claims)
+    for label in ("Tier", "Verdict"):
+        page.get_by_label(label).select_option("")
+    page.get_by_label("amended").uncheck()
+    page.get_by_role("combobox", name="Replication").select_option("ioi circuit")
+    assert shown.count() == sum(claim.replication == "ioi_circuit" for claim in claims) > 0
+    assert page.locator("tbody:visible").count() == 1, "the headings of the others stay"
     assert problems == []
 
 

@@ -14,7 +14,14 @@ from tests.browser.chromium import opened
 
 pytestmark = pytest.mark.browser
 FOLDERS = ("common", "config", "docs", "envs", "figures", "paper", "replications")
-PAGES = ("index.html", "superposition/index.html", "figures.html", "run.html", "claims.html")
+PAGES = (
+    "index.html",
+    "superposition/index.html",
+    "superposition/methods.html",
+    "figures.html",
+    "run.html",
+    "claims.html",
+)
 
 
 @pytest.fixture(scope="module")

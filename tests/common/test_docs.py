@@ -65,12 +65,6 @@ def test_a_sentence_that_nobody_says_would_be_found(root):
     assert "the moon is full" not in sentences(root)
 
 
-def test_the_page_on_shared_code_names_every_floor(root):
-    page = (root / "common" / "README.md").read_text()
-    floors = {path.name for path in (root / "common").iterdir() if (path / "__init__.py").exists()}
-    assert [name for name in sorted(floors) if f"**{name}**" not in page] == []
-
-
 @pytest.mark.parametrize("name", DOCS)
 def test_named_files_and_make_targets_exist(root, name):
     page = (root / "docs" / f"{name}.md").read_text()

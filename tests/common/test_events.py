@@ -80,6 +80,8 @@ def test_a_failed_step_is_explained_by_its_log(run, project):
     [error] = [event for event in events if event.event == Kind.JOB_ERROR]
     assert (error.rule, error.log) == ("bad", ["logs/bad.log"])
     assert explain(project, events, project / "workflow.log") == "the table is empty (log: logs/bad.log)"
+    (project / "logs" / "bad.log").write_text("usage: no\npython -m a.b: error: unrecognized arguments: --such\n")
+    assert "a.b: error: unrecognized arguments: --such" in explain(project, events, project / "workflow.log")
     (project / "logs" / "bad.log").write_text("")
     assert explain(project, events, project / "workflow.log").startswith("step bad ended without a message; it was")
 

@@ -1,15 +1,12 @@
 """What a person sees of a running workflow."""
 
-import contextlib
 from io import StringIO
 
 import pytest
-import tyro
 from rich.console import Console
 from rich.progress import Progress
 
 from common.core.events import Event, Kind
-from common.engine.failure import refused_option
 from common.engine.progress import Follower
 
 STARTED = Event(Kind.RUN_STARTED, jobs={"all": 1, "superposition_train": 2, "verify": 1})
@@ -63,17 +60,3 @@ def test_a_running_step_is_known_until_it_ends(follower):
     assert followed.progress.tasks[0].description == "superposition_train"
     followed.show([Event(Kind.JOB_ERROR, rule="superposition_train", jobid=2)])
     assert followed.running == {}
-
-
-def test_a_step_that_refuses_its_options_says_which():
-    def step(first: int, second: int) -> None:
-        raise AssertionError
-
-    def box(*options: str) -> list[str]:
-        with contextlib.redirect_stderr(StringIO()) as screen, pytest.raises(SystemExit):
-            tyro.cli(step, args=options, prog="step")
-        return screen.getvalue().splitlines()
-
-    assert refused_option(box("--first", "1", "--second", "2", "--third", "3")) == "does not take --third"
-    assert refused_option(box("--first", "1")) == "is not given --second"
-    assert refused_option(["cost: {}", "Killed"]) is None

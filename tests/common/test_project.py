@@ -1,5 +1,6 @@
 """The project itself: lock, documents, paper sources and code say what is true."""
 
+import ast
 import fnmatch
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from common.core.files import read_yaml
 from common.core.settings import replications
 from common.publish.pages import pages, with_block
 
@@ -88,13 +90,18 @@ def test_generated_parts_of_the_documents_are_those_of_the_records(root):
         pytest.fail(f"the generated parts of {', '.join(stale)} are not those of figures/; run `make record`")
 
 
-LARGE = ("config/",)  # the shipped corpus and dictionaries
+def shipped(root):
+    """The corpora and dictionaries that lie in the repository, as their registries name them."""
+    corpora = read_yaml(root / "config" / "corpora.yaml")["corpora"].values()
+    saes = read_yaml(root / "config" / "saes.yaml")["saes"].values()
+    own = {f"{one['folder']}/{name}" for one in saes if "repository" not in one for name in one["files"]}
+    return own | {one["file"] for one in corpora if "file" in one}
 
 
 def test_no_tracked_file_is_large(root):
     """The repository holds sources and slim records; pictures of a run belong into its results."""
     sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in tracked(root, "*")}
-    assert {name: size for name, size in sizes.items() if size > 500_000 and not name.startswith(LARGE)} == {}
+    assert {name: size for name, size in sizes.items() if size > 500_000 and name not in shipped(root)} == {}
     pictures = {name: size for name, size in sizes.items() if name.endswith((".png", ".svg", ".pdf"))}
     assert {name: size for name, size in pictures.items() if size > 100_000} == {}
 
@@ -162,6 +169,33 @@ def test_no_unsafe_loading_and_no_future_annotations(root):
             assert word not in text, f"{path.name}: {word}"
 
 
+def imported(text):
+    """Names of the modules that a Python file imports, wherever in it."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("name", replications())
+def test_tests_of_a_replication_import_no_other_one(root, name):
+    """The product code is held by import-linter, which does not read tests."""
+    others = tuple(f"replications.{other}." for other in replications() if other != name)
+    found = {
+        f"{path.name}: {module}"
+        for path in tracked(root, f"replications/{name}/tests/*.py")
+        for module in imported(path.read_text())
+        if f"{module}.".startswith(others)
+    }
+    assert found == set()
+
+
+def test_imports_are_found_in_every_form():
+    text = "import a.b\nfrom replications import c\ndef f():\n    from replications.d.e import g, h\n"
+    assert [*imported(text)] == ["a.b", "replications.c", "replications.d.e.g", "replications.d.e.h"]
+
+
 def test_files_stay_readable(root):
     for path in tracked(root, "common/*.py", "replications/*.py"):
         if "tests" in path.parts:
@@ -175,11 +209,8 @@ def test_files_stay_readable(root):
 @pytest.mark.parametrize("name", replications())
 def test_a_replication_has_its_pages(root, name):
     folder = root / "replications" / name
-    for file in ("README.md", "config.yaml", "claims.yaml", "rules.smk", "settings.py", "section.typ"):
+    for file in ("README.md", "METHODS.md", "config.yaml", "claims.yaml", "rules.smk", "settings.py", "section.typ"):
         assert (folder / file).is_file(), file
     page = (folder / "README.md").read_text()
-    assert f"make {name}" in page
-    assert (folder / "METHODS.md").is_file()
-    assert "](http" in page.split("```")[0], "no link to the paper before the command"
     with_block(page, "results", "")
     assert list((folder / "tests").glob(f"test_{name}*.py"))

@@ -12,11 +12,13 @@ import common.publish.record as module
 import common.publish.reference as reference
 from common.core.claims import Claim, ControlResult
 from common.core.errors import UserError
+from common.core.metrics import Estimate
 from common.core.settings import ROOT, replications
 from common.publish.pages import (
     MOST_PICTURES,
     badge,
     chronological,
+    counted,
     page_figures,
     reaches,
     seed_list,
@@ -99,6 +101,10 @@ def test_out_of_date_records_are_named(monkeypatch):
     known = {"a": {"state": "a at full", "scale": "full"}, "b": {"state": "older", "scale": "full"}}
     monkeypatch.setattr(reference, "records", lambda: known)
     assert reference.stale() == ["b", "c"]
+    older, missing = map(reference.remedy, reference.stale())
+    assert "b is out of date" in older
+    assert "`make SCALE=full b && make record SCALE=full NAME=b`" in older
+    assert "c is missing; run `make SCALE=full c && make record SCALE=full NAME=c`" in missing
 
 
 def test_a_card_shows_value_strongest_control_and_badge():
@@ -123,8 +129,16 @@ def test_what_decided_is_the_control_or_the_effect_itself():
     assert not reaches(failed("a", assertion=None), 0.5)
     equalled, near, short = against(0.5, 0.1, 0.55), against(0.5, 0.39), against(0.3, 0.5)
     said = what_decided([equalled, near, near, short, short, short, claim("held", value=0.0)])
-    assert said.startswith("Of the 6 not reproduced, 3 fall short of their bound. 3 reach it: in 1 a control")
-    assert "in 2 a control is not told apart" in said
+    assert re.findall(r"\d+", said) == ["6", "3", "1", "2"], "all, short of the bound, equalled, not told apart"
+
+
+def test_the_count_over_replications_says_what_holm_leaves():
+    toward, away = (Estimate(value=one, ci_low=one - 1, ci_high=one + 1) for one in (6.0, -6.0))
+    one = claim(
+        "delay", controls=[ControlResult(name="a", difference=toward), ControlResult(name="b", difference=away)]
+    )
+    assert counted([one]) == f"{tally([one])}; 1 of 2 differences significant after Holm's correction"
+    assert counted([claim("delay")]) == tally([claim("delay")])
 
 
 def test_a_landmark_without_controls_shows_a_dash():

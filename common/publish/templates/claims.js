@@ -1,6 +1,6 @@
 // Filters the rows. The count is spoken a while after the rows have changed: screen readers drop what comes in the same
 // burst of events.
-const [words, verdict, tier, amended] = ["words", "verdict", "tier", "amended"].map((id) => document.getElementById(id));
+const [words, amended, ...choices] = ["words", "amended", "replication", "verdict", "tier"].map((id) => document.getElementById(id));
 const found = document.getElementById("found"), said = document.getElementById("said");
 const rows = [...document.querySelectorAll("tr[data-verdict]")];
 let later;
@@ -9,7 +9,7 @@ function filter() {
   let shown = 0;
   for (const row of rows) {
     const text = (row.parentNode.dataset.name + " " + row.textContent).toLowerCase();
-    const chosen = [verdict, tier].every((choice) => !choice.value || row.dataset[choice.id] === choice.value);
+    const chosen = choices.every((choice) => !choice.value || row.dataset[choice.id] === choice.value);
     row.hidden = !(chosen && (!amended.checked || "amended" in row.dataset) && wanted.every((word) => text.includes(word)));
     shown += !row.hidden;
   }
@@ -18,6 +18,7 @@ function filter() {
   clearTimeout(later);
   later = setTimeout(() => { said.textContent = found.textContent; }, 1500);
 }
-words.oninput = verdict.onchange = tier.onchange = amended.onchange = filter;
+words.oninput = filter;
+for (const control of [amended, ...choices]) control.onchange = filter;
 words.form.onsubmit = () => false;
 filter();

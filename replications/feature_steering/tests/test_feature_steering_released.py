@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from common.core.errors import UserError
-from common.core.files import read_json
+from common.core.files import read_json, sha256, write_json
 from common.core.step import RunInfo
 from common.data.models import Manifest, load_tokenizer
 from common.interp.generation import load_writer
@@ -21,7 +21,6 @@ from replications.feature_steering.prepare import PrepareFiles, own_saes, prepar
 from replications.feature_steering.released import ReleaseFiles, release
 from replications.feature_steering.sae_source import either, memory, of_model
 from replications.feature_steering.settings import Concepts, Prepare, Released
-from replications.refusal_direction.folders import save
 
 D, F = 16, 40
 
@@ -71,6 +70,15 @@ def test_text_begins_with_the_token_of_the_tokenizer(model_folder):
         start(Other())
 
 
+def saved(model, tokenizer, manifest):
+    """Writes a model folder with its manifest."""
+    for one in (model, tokenizer):
+        one.save_pretrained(manifest.parent)
+    files = {path.name: sha256(path) for path in sorted(manifest.parent.iterdir())}
+    about = {"name": "tiny", "source": "local", "origin": "tiny", "licence": "none", "processing": "random weights"}
+    write_json(manifest, Manifest(**about, files=files).model_dump())
+
+
 CAPPED = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0, "head_dim": 8, "num_key_value_heads": 1}
 
 
@@ -78,14 +86,12 @@ CAPPED = {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 5.0, "head_d
 @pytest.mark.parametrize(("family", "own"), [("llama", {}), ("gemma2", CAPPED)])
 def test_a_released_sae_takes_the_place_of_own_ones(model_folder, tmp_path, monkeypatch, family, own):
     tokenizer = load_tokenizer(model_folder)
-    origin = Manifest(name="tiny", source="local", origin="tiny", licence="none", processing="none", files={})
     shape = {"hidden_size": D, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, vocab_size=len(tokenizer), **shape, **own)
     model = AutoModelForCausalLM.from_config(config)
     manifest = tmp_path / "tiny" / "manifest.json"
-    save(model, tokenizer, manifest, origin=origin, processing="random weights")
-    manifest.write_text(manifest.read_text().replace("tiny-tiny", "tiny"))
+    saved(model, tokenizer, manifest)
     monkeypatch.setattr(released, "load_public", lambda name, model: dictionary(model))
     monkeypatch.setattr(released, "entry", lambda name: SimpleNamespace(repository="owner/name"))
 

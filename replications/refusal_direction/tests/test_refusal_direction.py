@@ -26,7 +26,7 @@ from replications.refusal_direction.orthogonalise import orthogonalise, untie
 from replications.refusal_direction.prefixes import trees
 from replications.refusal_direction.search import balanced, difference, end_logits, grid, scores, search
 from replications.refusal_direction.settings import SearchSettings
-from tests.fixtures.refusal_direction_tiny import FAMILIES, LAYERS, WIDTH, tiny_batch, tiny_model
+from replications.refusal_direction.tests.tiny import FAMILIES, LAYERS, WIDTH, tiny_batch, tiny_model
 
 SEARCH = SearchSettings(
     grid_prompts=2, finalists=2, permutations=3, permuted_step=2, null_finalists=1, rows=5, minimum_left=0

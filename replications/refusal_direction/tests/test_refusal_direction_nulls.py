@@ -29,7 +29,7 @@ from replications.refusal_direction.nulls import (
 )
 from replications.refusal_direction.search import Candidates, balanced, pushes
 from replications.refusal_direction.settings import SearchSettings
-from tests.fixtures.refusal_direction_tiny import LAYERS, WIDTH, tiny_batch, tiny_model
+from replications.refusal_direction.tests.tiny import LAYERS, WIDTH, tiny_batch, tiny_model
 
 ON = padded([[1, 2, 3, 4, 5], [1, 2, 8], [1, 2, 3, 12], [6, 7, 8]])
 OFF = padded([[6, 7, 8], [1, 2, 3, 4, 5], [9, 10, 11, 12], [1, 2, 3, 6]])

@@ -49,7 +49,7 @@ from replications.refusal_direction.settings import (
 from replications.refusal_direction.study import StudyFiles, study
 from replications.refusal_direction.suffix import SuffixFiles, suffix
 from replications.refusal_direction.suffix_figures import PLANS as SUFFIX_PLANS
-from replications.refusal_direction.summarise import SummariseFiles, summarise
+from replications.refusal_direction.summarise import CONTROLS, SummariseFiles, summarise
 from replications.refusal_direction.summarise_recipes import SummariseRecipesFiles, summarise_recipes
 from replications.refusal_direction.summarise_suffix import SummariseSuffixFiles, summarise_suffix
 
@@ -154,6 +154,10 @@ def test_every_claim_finds_its_metrics_and_figures_are_drawn(arm):
         metric = read_metrics(arm / claim.part / "metrics.json")[claim.metric]
         if isinstance(claim, Landmark) and claim.part != "recipes":
             assert set(claim.controls) == {control.name for control in metric.controls}, claim.id
+    effects = read_metrics(arm / "effects" / "metrics.json")
+    pushed = {"no_intervention", *CONTROLS, "permuted_push", "earlier_push"}
+    assert {control.name for control in effects["subtracted_refused"].controls} == pushed
+    assert effects["surprise_harmless_added"].value > 0 < effects["surprise_harmful_weights"].value
     drawn = []
     for folder in ("figures", "again"):
         svgs = [arm / folder / f"{name}.svg" for name in FIGURES]

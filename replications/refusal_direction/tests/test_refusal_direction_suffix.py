@@ -18,7 +18,7 @@ from replications.refusal_direction.chat import (
 from replications.refusal_direction.settings import SuffixSettings
 from replications.refusal_direction.suffix import Reading, attention_of, most, projections, written
 from replications.refusal_direction.suffix_search import Asking, find_suffix, gradient, objective, plain_tokens
-from tests.fixtures.refusal_direction_tiny import FAMILIES, VOCABULARY, WIDTH, tiny_model
+from replications.refusal_direction.tests.tiny import FAMILIES, VOCABULARY, WIDTH, tiny_model
 
 ASKING, TOKENS = Asking([[1, 2, 3, 9, 10], [4, 5, 9, 10], [1, 2, 6, 7, 9, 10]], 2), torch.tensor([4, 9])
 ALLOWED = torch.arange(VOCABULARY) >= 20

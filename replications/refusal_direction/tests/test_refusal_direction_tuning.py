@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 from replications.refusal_direction.chat import last_logits
 from replications.refusal_direction.fine_tune import Conversation, answer_loss, lesson, low_rank, merge, train
 from replications.refusal_direction.settings import TuneSettings
-from tests.fixtures.refusal_direction_tiny import tiny_batch, tiny_model
+from replications.refusal_direction.tests.tiny import tiny_batch, tiny_model
 
 
 @pytest.fixture(scope="module")

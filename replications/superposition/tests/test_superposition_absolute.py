@@ -22,8 +22,8 @@ from replications.superposition.measure_neurons import (
 from replications.superposition.model import Data
 from replications.superposition.settings import Absolute, AbsoluteTraining, Neurons
 from replications.superposition.streams import batch
+from replications.superposition.tests.planted import SEEDS, grid, missed
 from replications.superposition.train_absolute import TrainFiles, train_absolute
-from tests.fixtures.superposition_planted import SEEDS, grid, missed
 
 
 def test_signs_are_even_and_sizes_those_of_the_unsigned_stream():

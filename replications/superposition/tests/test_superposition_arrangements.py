@@ -18,7 +18,7 @@ from replications.superposition.measure_uniform import (
     uniform_metrics,
 )
 from replications.superposition.settings import Uniform
-from tests.fixtures.superposition_planted import SEEDS, grid, missed, ring
+from replications.superposition.tests.planted import SEEDS, grid, missed, ring
 
 PAIRS = {"right": ring([0, 90, 180, 270]), "opposite": ring([0, 180, 90, 270])}
 CHANCE = [ring([0, 180, 90, 270]), ring([0, 90, 180, 270]), ring([0, 90, 270, 180])]

@@ -6,8 +6,8 @@ import torch
 from replications.superposition.geometry import dimensionality
 from replications.superposition.measure_features import angle_gap, intro_metrics, many_metrics, polygon_metrics
 from replications.superposition.settings import Intro, Polygons
+from replications.superposition.tests.planted import SEEDS, grid, missed, ring
 from replications.superposition.theory import variance
-from tests.fixtures.superposition_planted import SEEDS, grid, missed, ring
 
 PAIR = ring([0.0, 90.0, None, None, None])
 DIGONS = ring([0.0, 90.0, 180.0, 270.0, None])

@@ -16,9 +16,9 @@ from replications.superposition.measure_learning import (
 )
 from replications.superposition.model import Data
 from replications.superposition.settings import CourseTraining, FewPoints
+from replications.superposition.tests.planted import SEEDS, missed, ring
 from replications.superposition.train_double_descent import descend, draw_points, hidden_vectors
 from replications.superposition.train_learning import TrainFiles, follow, points_of, train_learning
-from tests.fixtures.superposition_planted import SEEDS, missed, ring
 
 OPTIMISATION = Optimisation(
     steps=40, batch=16, learning_rate=0.02, decay="constant", warmup=0, beta1=0.9, beta2=0.99, weight_decay=0.0,

@@ -16,8 +16,8 @@ from replications.superposition.measure_phases import (
     read_exact,
 )
 from replications.superposition.settings import Judging
+from replications.superposition.tests.planted import SEEDS, missed
 from replications.superposition.theory import best_model
-from tests.fixtures.superposition_planted import SEEDS, missed
 
 DENSITIES, IMPORTANCES = [1.0, 0.2, 0.05, 0.02], [0.1, 0.3, 3.0, 10.0]
 JUDGING = Judging(stored_norm=0.3, band=0.0, loss_slack=0.05)
