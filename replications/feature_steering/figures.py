@@ -1,10 +1,11 @@
-"""Step: draws takeover against dose, the methods side by side, three transcripts, and the removal."""
+"""Step: draws takeover and the ratings against dose, the methods side by side, three transcripts, and the removal."""
 
 import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
@@ -45,6 +46,9 @@ REMOVED = {
     OTHER_INPUT: ("SAE latent of another topic", "d", "0.65"),
     OTHER_MEANS: ("difference of means of another topic", "h", "0.8"),
 }
+RATINGS = {"concept": "words of the topic", "follows": "fits its question", "fluency": "fluency"}
+SHARES = {"takeover": "takes topic up", "judged": "judge names it", "as_itself": "takes it up as “I”"}
+TITLES = {**RATINGS, "score": "harmonic mean", **SHARES, "words": "own words; others: dots"}
 PERPLEXITY = 3  # times unsteered: what an answer may cost
 WIDTH, LINES = 46, 7  # characters and lines of a transcript
 
@@ -83,6 +87,40 @@ def takeover(doses: pd.DataFrame) -> Figure:
         axes.axhline(told["takeover"], color=NAMES[INSTRUCTION][2], linestyle="--", label=NAMES[INSTRUCTION][0])
         axes.set_ylim(0, min(1.0, top))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def curves(doses: pd.DataFrame) -> Figure:
+    """Ratings of AxBench and their harmonic mean over the dose; below the share of answers that words, the judge and
+    self-reference find taken over, and how many words of the topic and of other topics they have."""
+    figure, panels = plt.subplots(2, 4, figsize=(PAGE_WIDTH, 4.3), sharex=True)
+    unsteered, told = (doses[doses["method"] == method].iloc[0] for method in (UNSTEERED, INSTRUCTION))
+    name_told, _, colour_told = NAMES[INSTRUCTION]
+
+    def draw(axes: Axes, column: str, style: str) -> None:
+        bounds = ("low", "high") if column == "takeover" else (f"{column}_low", f"{column}_high")
+        for method in CURVES:
+            name, marker, colour = NAMES[method]
+            line = doses[doses["method"] == method].sort_values("dose")
+            x = np.append(0.0, line["dose"])
+            y, low, high = (np.append(unsteered[own], line[own]) for own in (column, *bounds))
+            axes.plot(x, y, marker + style, color=colour, label=name, markersize=3, linewidth=1.1)
+            axes.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
+
+    shares = doses[["high", "judged_high", "as_itself_high"]].to_numpy().max()
+    for axes, (column, title) in zip(panels.flat, TITLES.items(), strict=True):
+        draw(axes, column, "-")
+        axes.axhline(told[column], color=colour_told, linestyle="--", linewidth=1, label=name_told)
+        top = 2.0 if column in RATINGS else min(1.0, 1.1 * shares) if column in SHARES else axes.get_ylim()[1]
+        axes.set_ylim(-0.03 * top, 1.03 * top)
+        axes.set_title(title, loc="left", fontsize=8)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    draw(panels[1, 3], "others", ":")
+    labels = ("rating, 0 to 2", "rating", "share of answers", "words")
+    for axes, label in zip(panels[:, [0, 3]].flat, labels, strict=True):
+        axes.set_ylabel(label, labelpad=2)
+    for axes in panels[1]:
+        axes.set_xlabel("dose")
     return figure
 
 
@@ -167,6 +205,7 @@ def removed(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
 
 PLANS = {
     "steering/takeover": Plan(takeover, ("doses.csv",)),
+    "steering/curves": Plan(curves, ("doses.csv",)),
     "steering/methods": Plan(methods, ("metrics.json", "topics.csv")),
     "steering/transcripts": Plan(transcripts, ("transcripts.csv",), {"keep_default_na": False}),
     "steering/removal": Plan(removed, ("metrics.json",)),

@@ -47,6 +47,12 @@ MEASURES = {
 }
 COMPARED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, WORDS, INSTRUCTION)
 NULLS = (RANDOM_LATENT, RANDOM_DIRECTION, UNSTEERED)
+BANDS = {
+    **dict.fromkeys(("score", "concept", "follows", "fluency"), "1"),
+    **dict.fromkeys(("judged", "self"), "share"),
+    **dict.fromkeys(("words", "others"), "words"),
+}
+"""Columns with intervals at every dose, and their units."""
 HALVED = ("takeover", "gain")
 """Measures that are also taken by the half of the words that had no say in the choice."""
 ORDER = (INSTRUCTION, MEANS, OUTPUT)
@@ -64,7 +70,7 @@ class MeasureFiles(Files):
     topics: Path
     """takeover, judge and score by topic and method"""
     doses: Path
-    """takeover and fluency by method and dose"""
+    """by method and dose: takeover, judge, ratings, words of the topic and of others, self-reference, perplexity"""
 
 
 def measure(files: MeasureFiles, settings: Measure, run: RunInfo) -> None:
@@ -78,10 +84,11 @@ def measure(files: MeasureFiles, settings: Measure, run: RunInfo) -> None:
     tables = {
         (method, column): by_topic(scoring, method, dose[method], column)
         for method in dose
-        for column in (*MEASURES, "added", "self")
+        for column in (*MEASURES, "added", "self", "others")
     }
     metrics = (
         effects(tables)
+        | words_of_others(tables)
         | output_over_input(tables)
         | by_unseen_words(unseen(scoring, writing.dose))
         | order(tables)
@@ -116,6 +123,19 @@ def effects(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
         if method in COMPARED:
             formula = "answers that take the topic up and say 'I am', 'I'm' or 'my name is', of all answers"
             found[f"{method}_as_itself"] = over_topics(tables[method, "self"], "share", formula)
+    return found
+
+
+def words_of_others(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
+    """Specificity: how many words of another topic a method adds to an answer. Controls: what the nulls add."""
+    plain = tables[UNSTEERED, "others"]
+    rise = {method: tables[method, "others"] - plain for method in (*COMPARED, *NULLS)}
+    formula = "different words of another topic in an answer, mean over the other topics; steered minus unsteered"
+    found = {}
+    for method in (*COMPARED, RANDOM_LATENT, RANDOM_DIRECTION):
+        nulls = (RANDOM_LATENT, RANDOM_DIRECTION, WORDS) if method in COMPARED else ()
+        controls = {null: rise[null] for null in nulls if null != method}
+        found[f"{method}_others"] = over_topics(rise[method], "words", formula, controls)
     return found
 
 
@@ -221,7 +241,7 @@ def checks(checked: dict[str, Any], settings: Measure) -> dict[str, Metric]:
 
 
 def dose_table(scoring: pd.DataFrame, doses: list[float]) -> pd.DataFrame:
-    """Takeover with interval, judge, fluency and perplexity of each method and dose."""
+    """Takeover, judge, ratings, words, self-reference and perplexity of each method and dose, with intervals."""
     lines = []
     single = [method for method in (*COMPARED, RANDOM_DIRECTION, UNSTEERED) if method not in CURVES]
     for method in (*CURVES, *single):
@@ -230,7 +250,13 @@ def dose_table(scoring: pd.DataFrame, doses: list[float]) -> pd.DataFrame:
             found = over_topics(own["takeover"], "share", "takeover")
             line = {"method": method, "dose": dose, "takeover": found.value, "low": found.ci_low, "high": found.ci_high}
             line |= {column: own[column].mean() for column in ("judged", "score", "follows", "gain", "distinct")}
-            lines.append(line | {"perplexity": float(np.exp(own["added"].mean()))})
+            line["perplexity"] = float(np.exp(own["added"].mean()))
+            for column, unit in BANDS.items():
+                found = over_topics(by_topic(scoring, method, dose, column), unit, column)
+                name = "as_itself" if column == "self" else column
+                line |= {f"{name}_low": found.ci_low, f"{name}_high": found.ci_high}
+                line.setdefault(name, found.value)
+            lines.append(line)
     return pd.DataFrame(lines)
 
 

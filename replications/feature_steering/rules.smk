@@ -18,6 +18,7 @@ FIGURES = {
     "Steering": {
         "steering": [
             "takeover",
+            "curves",
             "methods",
             "transcripts",
             *(["removal"] if config["removal"] else []),
@@ -137,6 +138,7 @@ use rule step as show with:
 use rule step as page with:
     input:
         shown=rules.show.output.shown,
+        doses=rules.measure.output.doses,
         template="replications/feature_steering/page.html",
     output:
         page=report(
@@ -149,7 +151,7 @@ use rule step as page with:
     log:
         "<logs>/{model}/page.log",
     params:
-        **STEP("page", run=False),
+        **STEP("page", config["fluency"], run=False),
 
 
 use rule step as draw with:

@@ -129,12 +129,22 @@ def test_steering_page(browser, finished):
     page, problems = opened(browser, path, viewport={"width": 390, "height": 800})
     assert page.title() == "Steering a small model"
     assert missed(page) == []
-    dials, shown = page.locator("section").first.locator("input[type=radio]"), page.locator("section .dose:visible")
-    before = shown.first.inner_text()
+    section, shown = page.locator("section").first, page.locator("section .dose:visible")
+    dials = section.locator("input[type=radio]")
+
+    def marked():
+        """Where the one mark on the curve stands, and the dose of the dial, which the text beside it names."""
+        dose = section.locator("input:checked + label").inner_text()
+        assert f"at dose {dose};" in section.locator("figcaption").inner_text()
+        return section.locator(".curve g.at:visible").bounding_box()["x"], float(dose)
+
+    before, (place, dose) = shown.first.inner_text(), marked()
     dials.first.focus()
     page.keyboard.press("ArrowRight" if dials.first.is_checked() else "ArrowLeft")
     assert shown.first.inner_text() != before, "the dial turns by keyboard and shows another answer"
-    columns = page.locator("section").first.locator("div:has(> .dose)").all()
+    moved, turned = marked()
+    assert (moved - place) * (turned - dose) > 0, "the marked dose goes with the dial"
+    columns = section.locator("div:has(> .dose)").all()
     assert [column.locator(".dose:visible").count() for column in columns] == [1] * len(columns), "one dose at a time"
     assert len(columns) >= 2, "the latent and the difference of means"
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "the page itself scrolls sideways on a phone"

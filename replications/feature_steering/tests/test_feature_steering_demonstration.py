@@ -1,8 +1,11 @@
 """What is shown of feature steering: the page and the chat."""
 
+import re
 import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -11,6 +14,7 @@ from common.core.files import write_json
 from common.core.settings import ROOT
 from common.saes.sae import About, Sae
 from replications.feature_steering import chat, page
+from replications.feature_steering.settings import MEANS, OUTPUT, RANDOM_LATENT, UNSTEERED, WORDS, Fluency
 
 D = 12
 
@@ -40,11 +44,73 @@ def shown(*latents):
     return {"model": "m", "hook": "blocks.1.hook_resid_pre", "norm": 10.0, "dose": 0.35, "latents": list(latents)}
 
 
-def test_the_page_escapes_what_models_say_and_marks_the_words_of_the_topic(tmp_path):
-    write_json(tmp_path / "shown.json", shown(latent(), latent("<topic>")))
+def doses(**takeover):
+    """Two doses of every method of the curve; the unsteered model takes nothing up."""
+    lines = [
+        {"method": method, "dose": dose, "takeover": share, "low": share / 2, "high": 1.2 * share, "perplexity": cost}
+        for method in (OUTPUT, MEANS, RANDOM_LATENT, WORDS)
+        for dose, cost, share in zip((0.2, 0.35), (2.0, 9.0), takeover.get(method, (0.1, 0.2)), strict=True)
+    ]
+    plain = {"method": UNSTEERED, "dose": 0.0, "takeover": 0.0, "low": 0.0, "high": 0.0, "perplexity": 1.0}
+    return pd.DataFrame([*lines[::-1], plain])
+
+
+def written_page(tmp_path, *latents):
+    write_json(tmp_path / "shown.json", shown(*latents))
+    doses(diff_means=(0.25, 0.4)).to_csv(tmp_path / "doses.csv", index=False)
     template, out = ROOT / "replications" / "feature_steering" / "page.html", tmp_path / "page.html"
-    page.page(page.PageFiles(shown=tmp_path / "shown.json", template=template, page=out))
-    text = out.read_text()
+    files = page.PageFiles(shown=tmp_path / "shown.json", doses=tmp_path / "doses.csv", template=template, page=out)
+    page.page(files, Fluency(perplexity=3.0, distinct=0.7, least_words=2))
+    return out.read_text()
+
+
+def test_the_dose_curve_stands_where_the_numbers_are():
+    curve = page.dose_curve(doses(diff_means=(0.25, 0.4)), 3.0)
+    [(left, _), (middle, _), (right, _)] = curve["doses"]
+    assert middle - left == pytest.approx((right - left) * 0.2 / 0.35, abs=0.1)
+    (bottom, none), (half, quarter), (top, most) = curve["shares"]
+    assert (none, quarter, most) == (0, 25, 50), "the interval reaches 48 %"
+    assert bottom > half > top, "a picture counts from above"
+    start, first, last = curve["lines"]["means"]
+    assert (start["x"], start["share"], start["takeover"]) == (left, bottom, 0)
+    assert (first["x"], first["share"], first["takeover"]) == (middle, half, 0.25)
+    assert last["share"] == pytest.approx(bottom + (top - bottom) * 0.4 / 0.5, abs=0.1)
+    assert last["high"] < last["share"] < last["low"]
+    ticks = {tick: place for place, tick in curve["costs"]}
+    assert set(ticks) == {1, 3}
+    assert ticks[3] == curve["most"]
+    assert (ticks[1] - last["cost"]) == pytest.approx(2 * (ticks[1] - ticks[3]), abs=0.2), "9 is 3 squared"
+    assert {dose: now["means"]["takeover"] for dose, now in curve["at"].items()} == {0.2: 0.25, 0.35: 0.4}
+    assert [curve["at"][0.35][name]["takeover"] for name in ("latent", "random", "rows")] == [0.2] * 3
+
+
+def test_the_names_of_perplexities_do_not_cover_each_other():
+    for cost in (1.5, 3.0, 40.0, 1e6):
+        wild = doses().assign(perplexity=lambda table, cost=cost: table["perplexity"].clip(upper=1.0) * cost)
+        curve = page.dose_curve(wild, 3.0)
+        places = sorted(place for place, _ in curve["costs"])
+        assert len(places) >= 2
+        assert min(high - low for low, high in pairwise(places)) >= 10, "a figure is 11 units high"
+        assert 3.0 in [tick for _, tick in curve["costs"]]
+        assert max(point["cost"] for point in curve["lines"]["means"]) <= page.COST[0]
+
+
+def test_every_dial_marks_its_dose_on_the_curve_and_says_the_numbers(tmp_path):
+    text = written_page(tmp_path, latent(), latent("snow"))
+    assert text.count('<g id="curve">') == 1, "drawn once, used by every latent"
+    assert text.count('<use href="#curve"/>') == text.count('role="img" aria-label="Dose curve') == 2
+    marks = re.findall(r'<g class="at d(\d)"><path class="now" d="M([\d.]+) ', text)
+    places = dict(marks)
+    assert len(marks) == 4
+    assert float(places["0"]) < float(places["1"]) == page.RIGHT
+    assert "difference of means: 25 %, 2.0 times" in text
+    assert "difference of means: 40 %, 9.0 times" in text
+    for number in (0, 1):
+        assert f"#l1d{number}:checked ~ * .d{number}" in text
+
+
+def test_the_page_escapes_what_models_say_and_marks_the_words_of_the_topic(tmp_path):
+    text = written_page(tmp_path, latent(), latent("<topic>"))
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "&lt;i&gt;plain" in text
