@@ -143,7 +143,8 @@ def test_unknown_block(copy):
 
 
 def test_scoring_seeds_are_kept_apart_from_calibration(copy):
-    edit(copy / "config/scales/laptop.yaml", lambda content: content.update(calibration_seeds=[14, 100]))
+    scored = load_scale("laptop").seeds[-1]
+    edit(copy / "config/scales/laptop.yaml", lambda content: content.update(calibration_seeds=[scored, 100]))
     with pytest.raises(UserError, match="keep them apart"):
         load_scale("laptop")
 
