@@ -193,12 +193,12 @@ def cost_block(folder: Path) -> str:
 
 
 def findings_block(folder: Path) -> str:
-    """The cards of the front page: picture, finding, paper's value beside ours, strongest control, verdict."""
+    """The cards of the front page: picture, claim, paper's value beside ours, strongest control, verdict."""
     claims, known = read_claims(folder / CLAIMS), read_json(folder / RECORDS)
     lines = [f"**{counted(claims)}.** {what_decided(claims)} {agreement(twice(folder, claims))}".rstrip(), ""]
     if calibrated := [name for name in known if is_calibration(known[name])]:
         lines += [f"Calibration seeds, which set the seals; not scored yet: {', '.join(map(title, calibrated))}.", ""]
-    lines += ["| | finding | paper → ours | strongest control | verdict |", "|---|---|---|---|---|"]
+    lines += ["| | claim | paper → ours | strongest control | verdict |", "|---|---|---|---|---|"]
     groups = by_replication(claims)
     for name in chronological():
         group = groups.get(name, [])
