@@ -2,8 +2,8 @@
 
 The direction of a model that refuses food is ablated in one that refuses harm, and added there, and the other way
 round, on held-out requests. Both models learned from the same weights by the same recipe; what they refuse differs,
-and in two of the five pairs at `full` half of the refusal texts. The control directions of the other model are ablated as well: what any direction of that
-model does here, though it is not the one that it refuses by.
+and in two of the five pairs at `full` half of the refusal texts. The control directions of the other model are ablated
+as well: what any direction of that model does here, though it is not the one that it refuses by.
 """
 
 from pathlib import Path
