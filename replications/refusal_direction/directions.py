@@ -164,7 +164,7 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
     edited = choosing.ablated(alone, everywhere=True).iloc[0] if effects.weights else None
     null = permuted(
         choosing, (seen["on"][:, position], seen["off"][:, position]), {"position": position}, norm,
-        (budget, None if edited is None else max(MAXIMUM_KL, float(edited["kl"]))), seed,
+        (budget, None if edited is None else max(MAXIMUM_KL, float(edited["kl"]))), layer, seed,
     )  # fmt: skip
     within = torch.cat([here(x) - here(x).mean(0) for x in seen.values()])  # between the classes lies r itself
     random = long(matched(within, effects.random_draws, seed))
@@ -177,6 +177,7 @@ def find(subject: Subject, settings: SearchSettings, effects: EffectSettings, se
     numbers |= {"kept_on": len(seen["on"]), "kept_off": len(seen["off"])}
     numbers["cosine_halves"] = half_cosine(here(seen["on"]), here(seen["off"]), seed)
     numbers["least_subtraction"] = least_subtraction(choosing, r, layer)
+    numbers["cosine_permuted"] = abs(float(F.cosine_similarity(r, null.ablated, dim=0)))
     if subject.before is not None:
         other = here(residuals(subject.tuned, subject.batch(subject.prompts.other), len(differences)))
         topic = difference(other, here(seen["off"]))

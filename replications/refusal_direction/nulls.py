@@ -73,9 +73,10 @@ def permuted(
     labels: dict[str, int],
     norm: float,
     budgets: tuple[float, float | None],
+    layer: int,
     seed: int,
 ) -> Permuted:
-    """Makes and scores the candidates of all permutations, at several layers, of the norm of r.
+    """Makes and scores the candidates of all permutations, at several layers and at that of r, of the norm of r.
 
     Args:
         choosing: as for r.
@@ -83,14 +84,15 @@ def permuted(
         labels: columns of the table that all candidates share.
         norm: of r.
         budgets: KL of r on harmless requests, ablated behind position 0 and at all positions; None: nothing is edited.
+        layer: of r.
         seed: of the permutations.
     """
     settings, few = choosing.settings, choosing.settings.grid_prompts
     depth = int(DEPTH * streams[0].shape[1])
-    layers = list(range(settings.permuted_step, depth, settings.permuted_step)) or [depth - 1]
+    layers = sorted({layer, *range(settings.permuted_step, depth, settings.permuted_step)})
     draws = torch.Generator().manual_seed(seed)
     drawn = torch.stack([balanced(*streams, draws)[layers] for _ in range(settings.permutations)])
-    rows = [(number, layer) for number in range(settings.permutations) for layer in layers]
+    rows = [(number, at) for number in range(settings.permutations) for at in layers]
     table = pd.DataFrame(rows, columns=["permutation", "layer"]).assign(norm=norm, **labels)
     candidates = Candidates(table, (unit(drawn) * norm).flatten(0, 1).float())
     budget, edited_budget = budgets

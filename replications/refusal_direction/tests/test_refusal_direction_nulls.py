@@ -85,10 +85,11 @@ def test_pushes_equal_one_vector_at_a_time(model):
 
 
 def test_permuted_candidates_are_the_best_of_each_use(model, choosing):
-    """Against one candidate at a time; what is edited is ablated at position 0 too, at a KL limit of its own."""
+    """Against one candidate at a time, the layer of r (here 0, off the grid) included; what is edited is ablated at
+    position 0 too, at a KL limit of its own."""
     streams = tuple(residuals(model, batch, 1)[:, 0] for batch in (ON, OFF))
     draws, norm = torch.Generator().manual_seed(7), 3.0
-    layers = list(range(1, int(0.8 * LAYERS)))
+    layers = list(range(int(0.8 * LAYERS)))
     drawn = torch.cat([balanced(*streams, draws)[layers] for _ in range(EVERY.permutations)])
     vectors = (unit(drawn) * norm).float()
     free, full = (
@@ -96,7 +97,7 @@ def test_permuted_candidates_are_the_best_of_each_use(model, choosing):
         for all_ in (False, True)
     )
     budgets = tuple(float(torch.tensor([kl for _, kl in measured]).median()) for measured in (free, full))
-    chosen = permuted(choosing, streams, {"position": 0}, norm, budgets, 7)
+    chosen = permuted(choosing, streams, {"position": 0}, norm, budgets, 0, 7)
 
     def best(measured, budget):
         return min((bypass, row) for row, (bypass, kl) in enumerate(measured) if kl <= budget)[1]
@@ -107,8 +108,9 @@ def test_permuted_candidates_are_the_best_of_each_use(model, choosing):
     ending = [(kl, row) for row, (bypass, kl) in enumerate(free) if bypass < 0]
     assert ending
     torch.testing.assert_close(chosen.cheapest, vectors[min(ending)[1]])
-    without = permuted(choosing, streams, {"position": 0}, norm, (budgets[0], None), 7)
+    without = permuted(choosing, streams, {"position": 0}, norm, (budgets[0], None), 0, 7)
     torch.testing.assert_close(without.edited, without.ablated)
+    assert set(chosen.scores["layer"]) == {0, *range(1, int(0.8 * LAYERS))}
 
 
 def test_the_best_push_keeps_the_limit_and_finds_the_sign(model, choosing):
