@@ -4,16 +4,13 @@ Some measurements rest on fixed texts or weights, so that other seeds give the s
 scored on anything new, and a new seal must not take its badge away.
 """
 
-import math
-
 from common.core.claims import Amendment, Claim
 from common.core.files import read_json
 from common.core.lock import Entry
 from common.core.seals import LATE, today
 from common.core.settings import ROOT, load_scale
 from common.core.verify import read_claims
-
-ROUNDING = 0.01  # of the interval: what another processor may change
+from common.publish.earlier import same_number, triple
 
 
 def on_known_sample(claim: Claim, entry: Entry, scale: str) -> Amendment | None:
@@ -25,15 +22,7 @@ def on_known_sample(claim: Claim, entry: Entry, scale: str) -> Amendment | None:
     if not record or record["scale"] != scale or set(record["seeds"]) & set(load_scale(scale).seeds):
         return None
     before = next((one for one in read_claims(kept) if (one.id, one.model) == (claim.id, claim.model)), None)
-    if before is None or not _equal(claim, before):
+    if before is None or not same_number(triple(claim), triple(before)):
         return None
     why = f"its value is that of seeds {', '.join(map(str, record['seeds']))}: seeds do not draw its sample"
     return Amendment(date=today(), field=LATE, before=None, after=today(), why=why)
-
-
-def _equal(one: Claim, other: Claim) -> bool:
-    pairs = [(one.value, other.value), (one.ci_low, other.ci_low), (one.ci_high, other.ci_high)]
-    if any(value is None for pair in pairs for value in pair):
-        return False
-    width = abs(other.ci_high - other.ci_low)  # type: ignore[operator]
-    return all(math.isclose(a, b, rel_tol=1e-9, abs_tol=ROUNDING * width) for a, b in pairs)  # type: ignore[arg-type]

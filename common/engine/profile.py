@@ -2,8 +2,9 @@
 `figures/profile.json` and the generated parts of `docs/performance.md` and `README.md`.
 
 Seconds and memory come from the logs (`common.publish.cost`), the order of the steps from a plan of the whole workflow,
-and the time by the clock from the events of the last run, if that run made every step. The critical path is the chain
-of steps, each waiting for the one before, with the largest sum of wall seconds: no number of cores is faster.
+and the time by the clock from the events of the last run, if that run made every step of the results. The critical path
+is the chain of steps, each waiting for the one before, with the largest sum of wall seconds: no number of cores is
+faster.
 """
 
 import os
@@ -54,7 +55,7 @@ def critical_path(jobs: list[Event], seconds: Mapping[str, float], results: Path
 
 
 def by_the_clock(events: list[Event], n_steps: int) -> float | None:
-    """Seconds of the last run from its start to the end of its last job; None if it did not make every step."""
+    """Seconds of the last run from its start to the end of its last job; None if it made fewer than `n_steps`."""
     starts = [place for place, event in enumerate(events) if event.event == Kind.RUN_STARTED]
     if not starts:
         return None
@@ -63,11 +64,17 @@ def by_the_clock(events: list[Event], n_steps: int) -> float | None:
     return made[-1].time - last[0].time if len(made) >= n_steps else None
 
 
+def own_steps(jobs: list[Event], results: Path) -> set[str]:
+    """Names of the steps that write into the results. Models and corpora, which all runs share, may be older."""
+    logs = [job.log[0] for job in jobs if job.log]
+    return {name_of(log, results) for log in logs if not Path(log).is_relative_to(SHARED_LOGS)}
+
+
 def collect(results: Path, jobs: list[Event], n_cores: int) -> dict[str, Any]:
     """The content of `figures/profile.json`."""
     found = costs(results)
     steps = {name: {key: one[key] for key in KEPT} for name, one in found["steps"].items()}
-    logged = {name_of(job.log[0], results) for job in jobs if job.log}
+    logged = own_steps(jobs, results)
     clock = by_the_clock(read_events(results / EVENTS), len(logged & set(steps)))
     path = critical_path(jobs, {name: one["wall_s"] for name, one in steps.items()}, results)
     return {

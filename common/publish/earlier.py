@@ -4,6 +4,7 @@ A record on other seeds takes the place of one at the same scale, whose verdicts
 reader sees how far a verdict depends on the seeds, and whether bounds were fitted to those that were scored first.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from common.publish.claims_page import number, value
 
 EARLIER = "earlier.json"
 KEPT = ("id", "model", "verdict", "value", "ci_low", "ci_high")
+ROUNDING = 0.01  # of the interval: what another processor may change
+Triple = tuple[float | None, float | None, float | None]
 Twice = list[tuple[Claim, dict[str, Any]]]
 
 
@@ -35,10 +38,32 @@ def keep(folder: Path, claims: Sequence[dict[str, Any]], before: dict[str, Any],
 
 
 def twice(folder: Path, claims: Sequence[Claim]) -> Twice:
-    """The landmarks that have a verdict on two sets of seeds, each with what it scored before."""
+    """The landmarks that have a verdict on two sets of seeds, each with what it scored before. Where number and verdict
+    are the same, seeds draw no sample, and it was scored once."""
     kept = {(one["id"], one["model"]): one for origin in _known(folder).values() for one in origin["landmarks"]}
     judged = [claim for claim in claims if claim.tier == "landmark" and claim.verdict != NOT_RUN]
-    return [(claim, kept[claim.id, claim.model]) for claim in judged if (claim.id, claim.model) in kept]
+    found = [(claim, kept[claim.id, claim.model]) for claim in judged if (claim.id, claim.model) in kept]
+    return [
+        (claim, old)
+        for claim, old in found
+        if claim.verdict != old["verdict"] or not same_number(triple(claim), triple(old))
+    ]
+
+
+def triple(one: Claim | dict[str, Any]) -> Triple:
+    """Value and interval."""
+    content = one if isinstance(one, dict) else one.model_dump()
+    return content["value"], content["ci_low"], content["ci_high"]
+
+
+def same_number(one: Triple, other: Triple) -> bool:
+    """Whether value and interval are the same, up to what another processor may change. None is no number, and shares
+    of 0 and 1 have the same interval whatever was drawn."""
+    if None in one or None in other or one[0] in (0, 1):
+        return False
+    width = abs(other[2] - other[1])  # type: ignore[operator]
+    pairs = zip(one, other, strict=True)
+    return all(math.isclose(a, b, rel_tol=1e-9, abs_tol=ROUNDING * width) for a, b in pairs)  # type: ignore[arg-type]
 
 
 def agreement(found: Twice) -> str:

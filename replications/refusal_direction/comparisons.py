@@ -4,6 +4,9 @@ Requests of one topic are not independent, nor are topics of one model, whose di
 intervals over requests resample models, and of each its held-out topics, whole. A share without spread gets the Wilson
 interval of as many draws as there are topics. Texts resample likewise. What has one value a seed gets a t
 interval.
+
+Resampling five models, or three, finds less spread than there is, so where topics are each model's own no such interval
+is narrower than that of t over the models (`over_models`).
 """
 
 from collections.abc import Mapping
@@ -12,13 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from safetensors.numpy import load_file
+from scipy.special import stdtrit
 
 from common.core.files import read_json
 from common.core.metrics import Control, Estimate, Metric
 from common.core.shares import with_width
-from common.core.statistics import over_clusters, over_seeds, with_control
+from common.core.statistics import LEVEL, over_clusters, over_seeds, with_control
 
 COLUMNS = {  # unit, formula
     "refused": ("share", "share of requests whose first greedy tokens are a refusal"),
@@ -28,10 +32,15 @@ COLUMNS = {  # unit, formula
     "surprise": ("nats", "mean negative log likelihood of the answer's tokens under the model before fine-tuning"),
     "projection": ("1", "mean projection on r, 0 for harmless and 1 for harmful requests"),
     "cosine": ("1", "mean cosine with r"),
+    "moved": ("1", "mean movement along r, in distances of the class means"),
+    "aside": ("share", "share of requests that are answered while the residual stream moves along r by less than half"),
     "attention": ("share", "mean attention to the instruction of the heads that write most along r"),
     "attention_others": ("share", "mean attention to the instruction of the other heads below r's block"),
     "attention_suffix": ("share", "mean attention to the suffix of the heads that write most along r"),
 }
+SEARCHED = "of all directions under permuted labels, at several layers and at that of r, the best for this use"
+FORMULAS = dict.fromkeys(("permuted", "foreign_permuted", "permuted_push", "damage", "cheapest"), SEARCHED)
+"""Of controls that are chosen, how; sealed with their claims"""
 Metrics = dict[str, Metric]
 Items = Float[np.ndarray, " item"]
 Condition = tuple[str, str]
@@ -73,7 +82,7 @@ def clustered(
     controls: Mapping[str, list[Items]] | None = None,
 ) -> Metric:
     """Mean over the items of all seeds, over the mean of `below` if given, with a bootstrap over models, and over the
-    clusters of each; models that share their clusters are resampled together.
+    clusters of each, at least as wide as `over_models`; models that share their clusters are resampled together.
 
     A single item, or items that are all in one cluster, occur at scale smoke alone: the single one has no interval, and
     otherwise every item is its own cluster.
@@ -98,10 +107,41 @@ def clustered(
     owners = None if groups is None else np.repeat(models or [str(number) for number in range(len(values))], sizes)
     whole = None if below is None else np.concatenate(below)
     joined = {key: np.concatenate(others) for key, others in (controls or {}).items()}
-    return over_clusters(
+    found = over_clusters(
         np.concatenate(values), names, unit=unit, formula=formula, cluster=cluster, denominators=whole, groups=groups,
         models=owners, controls=joined if whole is None else {key: (others, whole) for key, others in joined.items()},
     )  # fmt: skip
+    return found if owners is None else over_models(found, np.concatenate(values), owners, joined, whole)
+
+
+def over_models(
+    metric: Metric, values: Items, models: Shaped[np.ndarray, " item"], controls: Mapping[str, Items],
+    below: Items | None = None,
+) -> Metric:  # fmt: skip
+    """Every interval of the metric, those of its controls and of the differences, at least as wide as that of t over
+    models. Of a ratio of means the standard error is that of its linear part (delta method)."""
+    labels = np.unique(models, return_inverse=True)[1]
+    count = int(labels.max()) + 1
+    if count < 2:
+        return metric
+    under = np.bincount(labels, below)
+
+    def parts(above: Items) -> Float[np.ndarray, " model"]:
+        """What each model adds to the value beyond its share; their sum is 0."""
+        sums = np.bincount(labels, above)
+        return np.asarray((sums - sums.sum() / under.sum() * under) / under.mean())
+
+    def wider(estimate: Estimate, own: Float[np.ndarray, " model"]) -> dict[str, float]:
+        half = float(stdtrit(count - 1, (1 + LEVEL) / 2) * own.std(ddof=1) / np.sqrt(count))
+        ends = min(estimate.ci_low, estimate.value - half), max(estimate.ci_high, estimate.value + half)
+        return dict(zip(("ci_low", "ci_high"), ends, strict=True))
+
+    effect, compared = parts(values), []
+    for one in metric.controls:
+        other = parts(controls[one.name])
+        difference = one.difference.model_copy(update=wider(one.difference, effect - other))
+        compared.append(one.model_copy(update={"difference": difference, **wider(one, other)}))
+    return metric.model_copy(update={"controls": compared, **wider(metric, effect)})
 
 
 def requests(
@@ -150,7 +190,19 @@ def requests(
         if name not in paired:
             gap = [a - b for a, b in zip(items(effect), items(other), strict=True)]
             metric = with_control(metric, name, metric_of(items(other), other), metric_of(gap, effect))
-    return with_width(metric) if unit == "share" else metric
+    named_controls = [one.model_copy(update={"formula": FORMULAS.get(one.name, "")}) for one in metric.controls]
+    metric = metric.model_copy(update={"controls": named_controls})
+    return with_width(_within(metric)) if unit == "share" else metric
+
+
+def _within(share: Metric) -> Metric:
+    """The interval of a share and of its controls between 0 and 1; differences go on."""
+
+    def clipped(one: Estimate) -> dict[str, float]:
+        return {"ci_low": max(one.ci_low, 0.0), "ci_high": min(one.ci_high, 1.0)}
+
+    controls = [one.model_copy(update=clipped(one)) for one in share.controls]
+    return share.model_copy(update={"controls": controls, **clipped(share)})
 
 
 def seeds(values: list[float], unit: str, formula: str, **controls: list[float]) -> Metric:

@@ -205,6 +205,7 @@ if config["losses"]:
 
 include: "recipes.smk"
 include: "suffix.smk"
+include: "gradient.smk"
 include: "released.smk"
 
 
@@ -214,6 +215,7 @@ rule figures:
         expand(LOSS_FIGURES, model=TAUGHT),
         expand(RECIPE_FIGURES, model=TAUGHT),
         expand(SUFFIX_FIGURES, model=TAUGHT),
+        expand(GRADIENT_FIGURES, model=TAUGHT),
         expand(rules.orthogonalise.output if config["losses"] else [], model=TAUGHT),
         expand(rules.draw_released.output, model=RELEASED),
 
@@ -223,4 +225,5 @@ rule metrics:
         expand(rules.summarise.output, model=TAUGHT),
         expand(RECIPE_METRICS, model=TAUGHT),
         expand(SUFFIX_METRICS, model=TAUGHT),
+        expand(GRADIENT_METRICS, model=TAUGHT),
         expand(rules.summarise_released.output, model=RELEASED),

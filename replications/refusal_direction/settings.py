@@ -109,6 +109,14 @@ class SuffixSettings(Strict):
     new_tokens: Annotated[int, Field(ge=1, le=64)] = Field(description="greedy tokens that are classified, not stored")
 
 
+class GradientSettings(Strict):
+    """The search for other directions that end refusal."""
+
+    steps: Annotated[int, Field(ge=1, le=1000)] = Field(description="of Adam")
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(description="for a vector of length 1")
+    target_tokens: Annotated[int, Field(ge=1, le=64)] = Field(description="of an answer that is to be given")
+
+
 class ReleasedSettings(Strict):
     """How many of the paper's requests one seed of a released model uses, per class."""
 
@@ -181,6 +189,16 @@ class StudySuffix(Strict):
     suffix: SuffixSettings
 
 
+class StudyGradient(Strict):
+    """What `gradient` reads: one model."""
+
+    seed: int = Field(description="as in fine-tuning")
+    split: SplitSettings
+    search: SearchSettings
+    effects: EffectSettings
+    gradient: GradientSettings
+
+
 class Settings(Strict):
     """All parts. What is null is not measured."""
 
@@ -195,4 +213,5 @@ class Settings(Strict):
     losses: LossSettings | None
     recipes: RecipeSettings | None
     suffix: SuffixSettings | None
+    gradient: GradientSettings | None
     released: ReleasedSettings | None

@@ -193,6 +193,8 @@ def choice(studies: list[Studied]) -> Metrics:
                                "kl of the permuted candidate with the least bypass")  # fmt: skip
     halves = [study.numbers["cosine_halves"] for study in studies]
     found["cosine_halves"] = seeds(halves, "1", "cosine of the differences of means of two disjoint halves")
+    found["cosine_permuted"] = seeds([study.numbers["cosine_permuted"] for study in studies], "1",
+                                     "absolute cosine of r and the permuted direction that is ablated")  # fmt: skip
     return found | (across_seeds(studies) if len(studies) > 1 else {})
 
 

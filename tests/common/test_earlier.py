@@ -5,7 +5,7 @@ import json
 import pytest
 
 from common.core.claims import Claim
-from common.publish.earlier import EARLIER, agreement, keep, twice, twice_block
+from common.publish.earlier import EARLIER, agreement, keep, same_number, twice, twice_block
 
 OLD = {"scale": "full", "seeds": [10, 11], "commit": "a" * 40}
 
@@ -74,3 +74,13 @@ def test_the_table_shows_what_moved_and_which_way(tmp_path, before):
 
 def test_nothing_is_said_where_nothing_was_scored_twice(tmp_path):
     assert agreement(twice(tmp_path, [claim("delay", "reproduced", 6.0)])) == ""
+
+
+def test_a_number_that_no_seed_draws_was_not_scored_twice(tmp_path, before):
+    """`delay` has its old value and interval again, up to rounding; `order` has not."""
+    kept(tmp_path, before, seeds=[40, 41])
+    now = [claim("delay", "reproduced", 7.0 + 1e-12), claim("order", "not reproduced", 2.1)]
+    assert [one.id for one, _ in twice(tmp_path, now)] == ["grokking.order"]
+    now = [claim("delay", "not reproduced", 7.0)]
+    assert [one.id for one, _ in twice(tmp_path, now)] == ["grokking.delay"], "a control moved the verdict"
+    assert not same_number((0.0, 0.0, 0.1), (0.0, 0.0, 0.1)), "no refusal twice, on other requests"

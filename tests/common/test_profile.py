@@ -6,7 +6,7 @@ import pytest
 
 import benchmarks
 from common.core.events import Event, Kind
-from common.engine.profile import by_the_clock, critical_path, name_of
+from common.engine.profile import by_the_clock, critical_path, name_of, own_steps
 from common.publish.performance import benchmarks_block, profile_block, profile_totals, spread
 
 RESULTS = Path("results/laptop")
@@ -46,6 +46,11 @@ def test_the_clock_counts_for_a_run_that_made_every_step():
     assert by_the_clock(events, 2) == 60.0
     assert by_the_clock(events, 3) is None
     assert by_the_clock([], 1) is None
+
+
+def test_models_that_another_run_has_made_are_not_missing():
+    shared = Event(Kind.JOB_PLANNED, log=["resources/logs/python-docs.log"], output=["docs"])
+    assert own_steps([shared, job("a/first"), job("")], RESULTS) == {"a/first"}
 
 
 def test_the_page_has_shares_and_what_is_missing():

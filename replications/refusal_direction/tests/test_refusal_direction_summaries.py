@@ -1,9 +1,12 @@
 """The refusal direction: metrics from tables made by hand, who is resampled with whom, and the rule of the choice."""
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
-from replications.refusal_direction.comparisons import Studied, requests, rises
+from common.core.statistics import over_seeds
+from replications.refusal_direction.comparisons import SEARCHED, Studied, requests, rises
 from replications.refusal_direction.loss_figures import corpus_rows, losses
 from replications.refusal_direction.search import ranked, survives
 from replications.refusal_direction.summarise import crossed, separation
@@ -199,3 +202,31 @@ def test_a_control_that_works_in_one_model_of_three_does_not_fail_for_certain():
     assert found.value == pytest.approx(2 / 3)
     assert found.ci_low < 0.35
     assert (found.uncertainty.unit, found.uncertainty.count) == ("topics of models", 6)
+
+
+def test_no_interval_is_narrower_than_that_of_t_over_models():
+    """Two models of ten requests that ablation spares by half and wholly: t with one degree of freedom."""
+    half, whole = planted(0.0), planted(0.0)
+    spared = half.tables["answers"]["condition"] == "ablated"
+    half.tables["answers"].loc[spared, "refused"] = [1, 0] * 5
+    found = requests([half, whole], ("harmful", "ablated"), {"random": ("harmful", "random ablated")})
+    expected = over_seeds([0.5, 0.0], unit="share", formula="by hand", controls={"random": [1.0, 1.0]})
+    assert (found.value, found.ci_low, found.ci_high) == (0.25, 0, 1)  # a share ends there
+    difference, by_hand = found.control("random").difference, expected.controls[0].difference
+    assert (difference.ci_low, difference.ci_high) == pytest.approx((by_hand.ci_low, by_hand.ci_high))
+
+
+def test_t_over_models_of_a_ratio_by_hand():
+    """Ratios of means 1/7 and 3/9, pooled 4/16; the linear parts are (1 - 7/4) / 8 and (3 - 9/4) / 8 of a mean."""
+    arms = [planted(0.0), planted(2.0)]
+    found = requests(arms, ("harmful", "ablated"), column="kl_before", over=("harmful", "tuned"))
+    error = np.std([(1 - 7 / 4) / 8, (3 - 9 / 4) / 8], ddof=1) / np.sqrt(2)
+    assert found.ci_high == pytest.approx(1 / 4 + t.ppf(0.975, 1) * error)
+
+
+def test_a_control_that_is_chosen_says_how():
+    arm = planted(0.0)
+    renamed = {"random ablated": "permuted ablated"}
+    arm.tables["answers"]["condition"] = arm.tables["answers"]["condition"].replace(renamed)
+    found = requests([arm, arm], ("harmful", "ablated"), {"permuted": ("harmful", "permuted ablated")})
+    assert found.controls[0].formula == SEARCHED
