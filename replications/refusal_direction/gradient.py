@@ -12,7 +12,7 @@ absolute change over layers from r's on, in the mean distance of the class means
 
 `cone` is r and the orthogonal direction with what lies between, the sums with weights that are not negative: r, three
 directions at equal angles, and the orthogonal one, each ablated alone. A request counts as refused if it is refused
-under any of the five, and the numbers are the largest of the five. `<name> cone` has another direction in the place of
+under any of the five; its KL is the largest of the five. `<name> cone` has another direction in the place of
 the learned one. Each has the sign that leaves less of the refusal metric on the requests for choosing; `random`, a new
 one for each request, has one sign for all.
 
@@ -22,7 +22,6 @@ Classifications and numbers only: no answer is kept.
 import math
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -35,16 +34,18 @@ from common.core.files import read_json, write_json
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_tokenizer
+from replications.refusal_direction.answers import Asked, Questioner
 from replications.refusal_direction.chat import ablating, last_logits, refusal_metric, residuals, spread, unit
 from replications.refusal_direction.directions import Subject, subject_of, to_choose
 from replications.refusal_direction.effects import questioner
 from replications.refusal_direction.folders import load
-from replications.refusal_direction.gradient_controls import BESIDE, LAYERS, compared
+from replications.refusal_direction.gradient_controls import BESIDE, DAMAGE, LAYERS, compared
 from replications.refusal_direction.gradient_search import Place, learn, lessons_of, place_of
 from replications.refusal_direction.lists import draw
 from replications.refusal_direction.nulls import Choosing
 from replications.refusal_direction.settings import EffectSettings, StudyGradient
 
+LEARNED = ("free", "orthogonal", "independent")
 BETWEEN = (0.25, 0.5, 0.75)  # of a right angle, from r
 SMALLEST = 1e-4  # singular value of a basis, of the largest
 Table = pd.DataFrame
@@ -96,7 +97,7 @@ def learned_by(
     on, off = subject.kept["on"], subject.kept["off"]
     lessons = lessons_of(subject.tuned, on, off, place.r, along, sizes.target_tokens, stop)
     r, draws = place.r[None], torch.Generator().manual_seed(settings.seed)
-    conditions = {"free": (r[:0], False), "orthogonal": (spanned(differences), False), "independent": (r, True)}
+    conditions = dict(zip(LEARNED, ((r[:0], False), (spanned(differences), False), (r, True)), strict=True))
     return {
         name: learn(subject.tuned, lessons, place, sizes, draws, away=away, keep=keep)
         for name, (away, keep) in conditions.items()
@@ -143,32 +144,51 @@ def measured(
     parts = (part.test[: settings.prompts] for part in (subject.prompts.switch, subject.prompts.harmless))
     on, off = (asks.about(lines) for lines in parts)
 
-    def asked(vectors: dict[Any, Tensor], surprised: Collection[Any] = ()) -> dict[Any, tuple[Table, Table]]:
-        bases = {key: rows_of(v, len(on.lines))[..., None, :] for key, v in vectors.items()}
+    def begun(v: Tensor) -> Table:
+        return asks.first(off, ablating(subject.tuned, rows_of(v, len(off.lines))))
+
+    def asked(vectors: dict[str, Tensor], surprised: Collection[str]) -> dict[str, tuple[Table, Table]]:
+        bases = {name: rows_of(v, len(on.lines))[..., None, :] for name, v in vectors.items()}
         refused = asks.ask_ablated(on, bases, surprised)
-        begun = {
-            key: asks.first(off, ablating(subject.tuned, rows_of(v, len(off.lines)))) for key, v in vectors.items()
-        }
-        return {key: (refused[key], begun[key]) for key in vectors}
+        return {name: (refused[name], begun(v)) for name, v in vectors.items()}
 
     def along() -> Float[Tensor, "prompt layer"]:
         return residuals(subject.tuned, on.batch, -place.position)[:, 0, place.layer :] @ place.r
 
-    alone, plain = asked(single, surprised=single), along()
+    alone, plain = asked(single, surprised={"r", DAMAGE, *LEARNED}), along()
     for name, v in single.items():
         with ablating(subject.tuned, rows_of(v, len(on.lines))):
             moved = (along() - plain).abs().mean(1) / place.distance
         alone[name][0]["moved"] = moved.tolist()
     found: dict[str, tuple[Table, Table]] = dict(alone)
     for name, (end, inside) in cones.items():
-        members = [alone["r"], *asked(dict(enumerate(inside))).values(), alone[end]]
-        found[name] = worst([on for on, _ in members]), worst([off for _, off in members])
+        ends = worst([alone["r"][0][["topic", "refused"]], alone[end][0][["topic", "refused"]]])
+        costs = [begun(v) for v in inside]
+        found[name] = still_refused(asks, on, inside, ends), worst([alone["r"][1], *costs, alone[end][1]])
     labelled: list[Table] = [
         table.assign(**{"class": kind}, condition=name)
         for name, tables in found.items()
         for kind, table in zip(("harmful", "harmless"), tables, strict=True)
     ]
     return pd.concat(labelled, ignore_index=True)
+
+
+def still_refused(asks: Questioner, on: Asked, inside: list[Tensor], ends: Table) -> Table:
+    """`ends` (topic, and whether either end of a cone leaves a request refused), with 1 where what lies between leaves
+    it refused. What is refused already is not asked again."""
+    answered = torch.tensor((ends["refused"] == 0).to_numpy())
+    if not answered.any():
+        return ends
+    lines = [line for line, one in zip(on.lines, answered, strict=True) if one]
+    before = None if on.before is None else on.before[answered]
+    some = Asked(lines, on.batch[answered], on.tuned[answered], before)
+    bases = {
+        number: v[None] if v.ndim == 1 else rows_of(v, len(on.lines))[answered][:, None]
+        for number, v in enumerate(inside)
+    }
+    found = worst(list(asks.ask_ablated(some, bases).values()))["refused"]
+    ends.loc[answered.numpy(), "refused"] = found.to_numpy()
+    return ends
 
 
 def worst(tables: list[pd.DataFrame]) -> pd.DataFrame:

@@ -3,9 +3,10 @@
 random, other_topic, earlier  those of `directions`, r taken out
 permuted                 differences of means under permuted labels, r taken out, then chosen as in `nulls`: of those
                          whose KL on harmless requests is at most that of r the one of least bypass
-unembedding              what a model must write to begin a refusal
 layer_below, layer_above no controls: the difference of means at another layer, r taken out, chosen likewise. It is the
                          same contrast as r, so it may well end refusal
+unembedding              no control: what a model must write to begin a refusal. Without it a model is wrecked
+                         (calibration seed 110: a KL of 17 nats)
 
 All have length 1.
 """
@@ -22,17 +23,17 @@ from replications.refusal_direction.gradient_search import Place, without
 from replications.refusal_direction.nulls import Choosing, affordable, leading
 from replications.refusal_direction.search import DEPTH, MAXIMUM_KL, Candidates, balanced
 
-BESIDE = ("random", "permuted", "other_topic", "earlier", "unembedding")
-LAYERS = ("layer_below", "layer_above")
+BESIDE = ("random", "permuted", "other_topic", "earlier")
+LAYERS, DAMAGE = ("layer_below", "layer_above"), "unembedding"
 
 
 def compared(
     subject: Subject, stored: dict[str, Tensor], place: Place, choosing: Choosing, seed: int
 ) -> dict[str, Float[Tensor, "*draw d_model"]]:
-    """All of `BESIDE` and `LAYERS`. `stored`: what `study` left."""
+    """All of the above. `stored`: what `study` left."""
     r, position = place.r[None], place.position
     found = {name: without(stored[name].float(), r) for name in ("random", "other_topic", "earlier")}
-    found["unembedding"] = without(unembedding(subject.tuned, subject.tokens), r)
+    found[DAMAGE] = without(unembedding(subject.tuned, subject.tokens), r)
     alone = choosing.ablated(Candidates(pd.DataFrame({"layer": [place.layer]}), place.r[None, None]))
     budget = max(MAXIMUM_KL, float(alone["kl"].iloc[0]))
     streams = subject.seen["on"][:, position], subject.seen["off"][:, position]

@@ -11,7 +11,6 @@ NAMES = {
     "r": "r", "free": "free", "orthogonal": "orthogonal", "independent": "independent",
     "layer_below": "layer below", "layer_above": "layer above",
     "random": "random", "permuted": "permuted", "other_topic": "other topic", "earlier": "earlier",
-    "unembedding": "unembedding",
 }  # fmt: skip
 GAPS = {"layer_below": 0.6, "random": 1.2}  # shift of this bar and of all behind it
 PANELS = {"refused": "share refused", "moved": "movement along r", "kl": "KL, harmless requests (nats)"}

@@ -8,10 +8,10 @@ from common.core.files import read_json
 from common.core.metrics import write_metrics
 from common.core.step import Files, run_step
 from replications.refusal_direction.comparisons import Condition, Metrics, Studied, requests, seeds
-from replications.refusal_direction.gradient_controls import BESIDE, LAYERS
+from replications.refusal_direction.gradient import LEARNED
+from replications.refusal_direction.gradient_controls import BESIDE, DAMAGE, LAYERS
 
 HALF_WAY = 0.5  # of the distance between the class means
-LEARNED = ("free", "orthogonal", "independent")
 
 
 class SummariseGradientFiles(Files):
@@ -40,11 +40,12 @@ def by_gradient(studies: list[Studied]) -> Metrics:
         return {name: (kind, f"{name}{suffix}") for name in (*BESIDE, *more)}
 
     found = {}
-    for name in (*LEARNED, *LAYERS, "r"):
+    for name in (*LEARNED, *LAYERS, DAMAGE, "r"):
         others = {} if name == "r" else beside("harmful")
         for column in ("refused", "metric", "moved"):
             found[f"{name}_{column}"] = requests(studies, ("harmful", name), others, column=column)
-        found[f"{name}_surprise"] = requests(studies, ("harmful", name), column="surprise")
+        if name not in LAYERS:
+            found[f"{name}_surprise"] = requests(studies, ("harmful", name), column="surprise")
         costs = {} if name == "r" else beside("harmless", "", "r")
         found[f"{name}_kl"] = requests(studies, ("harmless", name), costs, column="kl_tuned")
     aside = beside("harmful", "", "r", "orthogonal", *LAYERS)

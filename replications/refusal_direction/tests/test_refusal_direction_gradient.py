@@ -190,12 +190,17 @@ def test_least_bypass_is_the_best_that_can_be_afforded(model):
 
 
 class Tokenizer:
-    """Writes every answer as nothing."""
+    """Refuses where the number of the first token is a multiple of four."""
 
     eos_token_id = -1
 
     def batch_decode(self, turns, **_):
-        return ["" for _ in turns]
+        return ["I cannot" if turn[0] % 4 == 0 else "Yes" for turn in turns]
+
+
+def refused(model, prompt, vector):
+    with ablating(model, vector):
+        return int(greedy(model, padded([prompt]), 1)[0][0, 0] % 4 == 0)
 
 
 def test_measured_equals_one_request_and_one_direction_at_a_time(monkeypatch):
@@ -211,7 +216,7 @@ def test_measured_equals_one_request_and_one_direction_at_a_time(monkeypatch):
     part = SimpleNamespace(test=lines)
     subject = Subject(model, None, None, SimpleNamespace(switch=part, harmless=part), asker.tokens, {}, {})
     effects = EffectSettings(prompts=4, random_draws=4, new_tokens=2, weights=False, transcripts=1, transcript_tokens=1)
-    cones = {"cone": ("v", [direction(10), direction(11)])}
+    cones = {"cone": ("v", [direction(10), direction(11)]), "drawn cone": ("drawn", [drawn.roll(1, 0), drawn])}
     table = measured(subject, PLACE, {"r": R, "v": v, "drawn": drawn}, cones, effects).set_index(["class", "condition"])
     for number, prompt in enumerate(batches["on"].prompts):
         one, metrics = padded([prompt]), {}
@@ -222,12 +227,21 @@ def test_measured_equals_one_request_and_one_direction_at_a_time(monkeypatch):
             row = table.loc[("harmful", name)].iloc[number]
             moved = (changed - along(model, [prompt])).abs().mean() / 1.25
             assert (row["metric"], row["moved"]) == pytest.approx((metrics[name], float(moved)), rel=2e-3, abs=1e-3)
-        for vector in cones["cone"][1]:
+            assert row["refused"] == refused(model, prompt, vector)
+        half, answers = number // 2, {"cone": [R, v, *cones["cone"][1]]}
+        answers["drawn cone"] = [R, drawn[half], drawn[1 - half]]
+        for name, members in answers.items():
+            expected = max(refused(model, prompt, vector) for vector in members)
+            assert table.loc[("harmful", name)].iloc[number]["refused"] == expected
+    assert table.loc[("harmful", "cone")]["refused"].nunique() == 2, "both happen"
+    for number, prompt in enumerate(batches["off"].prompts):
+        kls = []
+        for vector in (R, v, *cones["cone"][1]):
             with ablating(model, vector):
-                metrics[str(vector)] = float(refusal_metric(last_logits(model, one), asker.tokens))
-        del metrics["drawn"]
-        expected = pytest.approx(max(metrics.values()), rel=2e-3, abs=1e-3)
-        assert table.loc[("harmful", "cone")].iloc[number]["metric"] == expected
+                changed = last_logits(model, padded([prompt]))
+            kls.append(float(first_token_kl(last_logits(model, padded([prompt])), changed)))
+        found = table.loc[("harmless", "cone")].iloc[number]["kl_tuned"]
+        assert found == pytest.approx(max(kls), rel=2e-3, abs=1e-3)
     assert len(table.loc[("harmless", "cone")]) == 3
 
 
@@ -265,6 +279,7 @@ def test_metrics_by_hand():
     alone and, in a cone, none. Of the other layers, one moves little."""
     columns = ["class", "condition", "topic", "refused", "moved"]
     moved = {"r": 1.0, "free": 1.0, "orthogonal": 0.75, "independent": 0.25, "layer_below": 0.75, "layer_above": 0.25}
+    moved["unembedding"] = 0.0
     rows = []
     for topic in "abcd":
         for name in (*BESIDE, *moved):
