@@ -53,6 +53,12 @@ class Pretended(torch.Tensor):
     def __setitem__(self, index, value):
         return torch.Tensor.__setitem__(self, as_index(index), value)
 
+    def __matmul__(self, other):
+        """C++ drops the axis that it adds to a vector in place, which a wrapper would not see."""
+        if self.dim() == 1 and other.dim() == 2:
+            return (self[None] @ other)[0]
+        return torch.Tensor.__matmul__(self, other)
+
     def tolist(self):
         return self.cpu().tolist()
 
@@ -98,6 +104,7 @@ class Mode(TorchDispatchMode):
 
 def call(func, args, kwargs):
     """One operation on CPU or pretended GPU. RuntimeError where CUDA would refuse."""
+    kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"}  # of what goes to a GPU later
     leaves = tree_leaves((args, kwargs))
     pretended = any(isinstance(one, Pretended) for one in leaves)
     told = told_device(args, kwargs)
@@ -171,7 +178,7 @@ def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False,
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attn_mask, float("-inf"))
     elif attn_mask is not None:
-        scores = scores + attn_mask
+        scores = scores + attn_mask.to(scores.dtype)  # as autocast does
     return aten._safe_softmax(scores, -1) @ value
 
 

@@ -1,10 +1,14 @@
 """Python runs this at its start where this folder is on the path: every process of a run then has the pretended GPU."""
 
-import common.core.settings as config
+import common.core.settings as settings
 from tests.pretended_gpu.device import install
 
-load_scale, load_run = config.load_scale, config.load_run
-config.load_scale = lambda scale: load_scale(scale).model_copy(update={"device": "cuda"})
+load_scale = settings.load_scale
+settings.load_scale = lambda scale: load_scale(scale).model_copy(update={"device": "cuda"})
+
+import common.engine.config as config  # noqa: E402, it takes the changed function along
+
+load_run = config.load_run
 
 
 def apart(scale, **chosen):

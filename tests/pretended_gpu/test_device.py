@@ -1,12 +1,15 @@
 """Steps and engines give the same numbers on a pretended GPU, which refuses what a GPU refuses."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from common.core.settings import load_replication
+from common.core.settings import ROOT, load_replication
 from common.core.step import RunInfo
 from common.data.models import load_model
 from common.interp.decoder import Decoder
@@ -61,6 +64,33 @@ def test_it_allows_what_cuda_allows():
     drawn = torch.rand(2, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
     drawn[0] = 3
     assert drawn.tolist()[0] == 3
+    assert (there[:, 0] @ there.detach()).shape == (4,)
+
+
+def test_attention_takes_the_type_of_its_queries():
+    """As autocast has it, where a mask is of the type of the model."""
+    query = torch.ones(1, 1, 2, 4, device="cuda", dtype=torch.bfloat16)
+    mask = torch.zeros(1, 1, 2, 2, device="cuda")
+    seen = torch.nn.functional.scaled_dot_product_attention(query, query, query, attn_mask=mask)
+    assert (seen.dtype, seen.cpu().flatten().tolist()) == (torch.bfloat16, [1.0] * 8)
+
+
+def test_files_are_read_to_it(tmp_path):
+    save_file({"one": torch.ones(2)}, tmp_path / "one.safetensors")
+    assert load_file(tmp_path / "one.safetensors", "cuda")["one"].device == CUDA
+
+
+def test_every_process_of_such_a_run_has_it_and_its_own_folder():
+    code = (
+        "from common.core.settings import load_scale; from common.engine.config import load_run; import torch; "
+        "print(load_run('smoke').results, load_scale('smoke').device, torch.ones(1, device='cuda').device)"
+    )
+    path = f"{ROOT}:{ROOT / 'tests' / 'pretended_gpu'}"
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert told.stdout.split() == ["results/smoke-pretended-gpu", "cuda", "cuda:0"], told.stderr
 
 
 def test_copies_of_modules_stay_there():
