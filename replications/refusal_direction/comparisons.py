@@ -190,9 +190,13 @@ def requests(
         if name not in paired:
             gap = [a - b for a, b in zip(items(effect), items(other), strict=True)]
             metric = with_control(metric, name, metric_of(items(other), other), metric_of(gap, effect))
-    named_controls = [one.model_copy(update={"formula": FORMULAS.get(one.name, "")}) for one in metric.controls]
-    metric = metric.model_copy(update={"controls": named_controls})
-    return with_width(_within(metric)) if unit == "share" else metric
+    return with_width(_within(_told(metric))) if unit == "share" else _told(metric)
+
+
+def _told(metric: Metric) -> Metric:
+    """With what its controls were chosen by."""
+    controls = [one.model_copy(update={"formula": FORMULAS.get(one.name, "")}) for one in metric.controls]
+    return metric.model_copy(update={"controls": controls})
 
 
 def _within(share: Metric) -> Metric:
@@ -238,9 +242,10 @@ def rises(studies: list[Studied], corpus: str, effect: str, controls: Mapping[st
         return [end - start for end, start in found]
 
     values = rise(effect)
-    return clustered(
+    found = clustered(
         values, [[f"text {item} of {seed}" for item in range(len(one))] for seed, one in enumerate(values)],
         unit="nats" if over is None else "1", cluster="texts", below=None if over is None else rise(over),
         formula="mean rise of the loss per token" + (f", over that with the condition {over}" if over else ""),
         controls={name: rise(condition) for name, condition in controls.items()},
     )  # fmt: skip
+    return _told(found)
