@@ -88,7 +88,7 @@ def gradient(files: GradientFiles, settings: StudyGradient, run: RunInfo) -> Non
 def learned_by(
     subject: Subject,
     place: Place,
-    along: Float[Tensor, "prompt layer"],
+    along: Float[Tensor, "prompt later"],
     differences: Float[Tensor, "pos layer d_model"],
     settings: StudyGradient,
 ) -> dict[str, Float[Tensor, " d_model"]]:

@@ -27,6 +27,8 @@ from replications.refusal_direction.chat import (
 from replications.refusal_direction.cross import CrossFiles, cross
 from replications.refusal_direction.figures import FIGURES, StudyFigures, draw
 from replications.refusal_direction.folders import load, save
+from replications.refusal_direction.gradient import GradientFiles, gradient
+from replications.refusal_direction.gradient_figures import PLANS as GRADIENT_PLANS
 from replications.refusal_direction.lists import LISTS
 from replications.refusal_direction.lists import draw as draw_requests
 from replications.refusal_direction.loss_figures import LossFigures, draw_losses
@@ -36,12 +38,14 @@ from replications.refusal_direction.recipe_figures import PLANS
 from replications.refusal_direction.settings import (
     Cross,
     EffectSettings,
+    GradientSettings,
     LossSettings,
     Recipe,
     RecipeSettings,
     SearchSettings,
     SplitSettings,
     Study,
+    StudyGradient,
     StudySuffix,
     SuffixSettings,
     TuneSettings,
@@ -50,6 +54,7 @@ from replications.refusal_direction.study import StudyFiles, study
 from replications.refusal_direction.suffix import SuffixFiles, suffix
 from replications.refusal_direction.suffix_figures import PLANS as SUFFIX_PLANS
 from replications.refusal_direction.summarise import CONTROLS, SummariseFiles, summarise
+from replications.refusal_direction.summarise_gradient import SummariseGradientFiles, summarise_gradient
 from replications.refusal_direction.summarise_recipes import SummariseRecipesFiles, summarise_recipes
 from replications.refusal_direction.summarise_suffix import SummariseSuffixFiles, summarise_suffix
 
@@ -104,6 +109,10 @@ def arm(model_folder, corpus_folder, tmp_path_factory):
     settings = StudySuffix(seed=0, split=SPLIT, search=SEARCH, effects=EFFECTS, suffix=sizes)
     files = SuffixFiles(tuned=tuned, numbers=numbers[0], lists=LISTS, answers=folder / "suffix" / "0.csv")
     suffix(files, settings, RUN)
+    sizes = GradientSettings(steps=1, learning_rate=0.01, target_tokens=2)
+    settings = StudyGradient(seed=0, split=SPLIT, search=SEARCH, effects=EFFECTS, gradient=sizes)
+    out = {"answers": folder / "gradient" / "0.csv", "cosines": folder / "gradient" / "0.json"}
+    gradient(GradientFiles(before=before, tuned=tuned, numbers=numbers[0], lists=LISTS, **out), settings, RUN)
     return folder
 
 
@@ -122,6 +131,7 @@ def test_no_answer_is_stored(arm):
             "attention_others",
             "attention_suffix",
         },
+        "gradient/0.csv": {*columns, "moved"},
     }
     for name, expected in tables.items():
         table = pd.read_csv(arm / name)
@@ -132,6 +142,7 @@ def test_no_answer_is_stored(arm):
         *(arm / "recipes").glob("*.csv"),
         arm / "cross" / "0-0.csv",
         arm / "suffix" / "0.csv",
+        arm / "gradient" / "0.csv",
     ]:
         texts = pd.read_csv(path).select_dtypes(exclude="number")
         assert all(len(str(cell)) < 30 for cell in texts.to_numpy().flatten()), path.name
@@ -150,6 +161,8 @@ def test_every_claim_finds_its_metrics_and_figures_are_drawn(arm):
     answers, out = sorted((arm / "recipes").glob("*.csv")), arm / "recipes" / "metrics.json"
     summarise_recipes(SummariseRecipesFiles(answers=answers, metrics=out))
     summarise_suffix(SummariseSuffixFiles(answers=[arm / "suffix" / "0.csv"] * 2, metrics=arm / "suffix/metrics.json"))
+    parts = {"answers": [arm / "gradient" / "0.csv"] * 2, "cosines": [arm / "gradient" / "0.json"] * 2}
+    summarise_gradient(SummariseGradientFiles(**parts, metrics=arm / "gradient" / "metrics.json"))
     for claim in load_claims("refusal_direction"):
         metric = read_metrics(arm / claim.part / "metrics.json")[claim.metric]
         if isinstance(claim, Landmark) and claim.part != "recipes":
@@ -170,7 +183,7 @@ def test_every_claim_finds_its_metrics_and_figures_are_drawn(arm):
     svg = arm / "losses" / "figures" / "losses.svg"
     draw_losses(LossFigures(studies=studies, captions=[CAPTIONS / "losses.rst"], svg=[svg], others=[]))
     assert svg.stat().st_size > 1000
-    for name, plans in (("recipes", PLANS), ("suffix", SUFFIX_PLANS)):
+    for name, plans in (("recipes", PLANS), ("suffix", SUFFIX_PLANS), ("gradient", GRADIENT_PLANS)):
         svg = arm / name / "figures" / f"{name}.svg"
         draw_figures(plans, [CAPTIONS / f"{name}.rst"], [svg])
         assert svg.stat().st_size > 1000
@@ -182,6 +195,7 @@ def test_every_claim_finds_its_metrics_and_figures_are_drawn(arm):
         "losses",
         "recipes",
         "suffix",
+        "gradient",
         "released",
         "candidates",
     }
