@@ -71,8 +71,6 @@ def lessons(model, stop=NO_STOP):
 def by_hand(model, v, answers, keep):
     """The loss, one request at a time, without padding."""
     losses, counted = 0.0, 0
-    with ablating(model, v):
-        moved = (along(model, ON.prompts) - along(model, ON.prompts)) / 1.25
     for prompt, answer in zip(ON.prompts, answers, strict=True):
         whole = padded([[*prompt, *answer]])
         with ablating(model, v):
