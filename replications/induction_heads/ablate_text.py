@@ -2,14 +2,14 @@
 
 Olsson et al. 2022, argument 3: the pattern-preserving ablation and its effect on the in-context score. Heads are chosen
 at the end of training on repeats of random tokens (`text_roles.py`) and removed on held-out text. Controls: as many
-other heads of the same layers, random ones and those that write most; the previous-token heads; and in models of one
-layer, which cannot have induction heads, the heads with the highest prefix score.
+other heads of the same layers, random ones and those that write most; the previous-token heads; as many other heads of
+the first layer; and in models of one layer, which cannot have induction heads, the heads with the highest prefix score.
+What these cost is a share of the score of the deeper models: their own score is near zero, and a share of it is noise.
 
 A model without a head that counts as an induction head loses nothing. That is no failure of the measure: whatever
 far context does there, it does without such heads.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,14 +23,16 @@ from common.core.step import Files, run_step
 from common.core.tables import write_table
 from common.interp.head_scores import prefix_matching
 from common.toys.settings import Architecture
-from common.toys.transformer import Ablation, Weights, forward, token_losses
+from common.toys.transformer import Ablation, Weights
 from replications.induction_heads.arm import ArmResult, load_arm
 from replications.induction_heads.data import CHOOSING, JUDGING, HeldOut
 from replications.induction_heads.evaluation import losses_on, patterns, without
 from replications.induction_heads.settings import AblateText
 from replications.induction_heads.text_evaluation import (
+    PIECE,
     Stretches,
     in_context_score,
+    losses_on_piece,
     random_repeats_of,
     stretches_of,
     usual_tokens,
@@ -39,7 +41,12 @@ from replications.induction_heads.text_roles import Heads, groups_of
 
 END = -1  # snapshot
 BASE = "one_layer"
-HELD = {"random_heads": "random", "heads_that_write_most": "writers", "previous_token_heads": "previous"}
+HELD = {
+    "random_heads": "random",
+    "heads_that_write_most": "writers",
+    "previous_token_heads": "previous",
+    "first_layer_heads": "first",
+}
 
 
 class AblateTextFiles(Files):
@@ -81,49 +88,47 @@ def removals(
     weights: Weights, shape: Architecture, held: Stretches, groups: dict[str, Heads]
 ) -> dict[str, Float[Tensor, " instance"]]:
     """In-context score intact, and without each group of heads with all patterns kept."""
-    every: dict[str, list[Tensor]] = {name: [] for name in ("intact", *groups)}
-    for tokens in (held.long, held.short):
-        for name, losses in _losses(weights, shape, tokens, groups):
-            every[name].append(losses)
-    return {name: in_context_score(long, short, held.contexts) for name, (long, short) in every.items()}
+    long, short = (_losses(weights, shape, tokens, groups) for tokens in (held.long, held.short))
+    return {name: in_context_score(long[name], short[name], held.contexts) for name in long}
 
 
-def _losses(
-    weights: Weights, shape: Architecture, tokens: Tensor, groups: dict[str, Heads]
-) -> Iterator[tuple[str, Tensor]]:
-    repeated = tokens.expand(len(weights["embed.W_E"]), -1, -1)
-    cache: Weights = {}
+def _losses(weights: Weights, shape: Architecture, tokens: Tensor, groups: dict[str, Heads]) -> dict[str, Tensor]:
+    found: dict[str, list[Tensor]] = {name: [] for name in ("intact", *groups)}
     with torch.no_grad():
-        yield "intact", token_losses(forward(weights, repeated, shape, cache=cache), repeated)
-        for name, heads in groups.items():
-            yield name, token_losses(forward(weights, repeated, shape, ablation=without(heads, cache)), repeated)
+        for piece in torch.split(tokens, PIECE):
+            cache: Weights = {}
+            found["intact"].append(losses_on_piece(weights, piece, shape, cache=cache))
+            for name, heads in groups.items():
+                found[name].append(losses_on_piece(weights, piece, shape, ablation=without(heads, cache)))
+    return {name: torch.cat(parts, 1) for name, parts in found.items()}
 
 
 def summary(measured: dict[str, Tensor], base: dict[str, Tensor] | None) -> dict[str, Metric]:
     """What of the in-context score goes with the heads at the end of training, as a share and in nats.
 
     `base`: scores of models of one layer for the same seeds, where the heads with the highest prefix score are removed.
+    Both are shares of the intact score in `measured`.
     """
-
-    def shares(scores: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {group: 1 - value / scores["intact"] for group, value in scores.items()}
 
     def nats(scores: dict[str, Tensor]) -> dict[str, Tensor]:
         return {group: value - scores["intact"] for group, value in scores.items()}
 
+    def shares(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {group: value[:count] / -measured["intact"] for group, value in nats(scores).items()}
+
+    count = len(measured["intact"])
     ways = {
-        "lost": (shares, "share", "1 - in-context score without the heads / in-context score"),
+        "lost": (shares, "share", "(in-context score without the heads - in-context score) / -in-context score"),
         "lost_nats": (nats, "nats", "in-context score without the heads - in-context score"),
     }
     found = {}
     for what, (way, unit, formula) in ways.items():
         own = _pooled(way(measured))
-        effect = own["induction"].tolist()
         controls = {control: own[group].tolist() for control, group in HELD.items()}
         if base is not None:
-            controls[BASE] = way(base)["highest"][: len(effect)].tolist()
-        text = f"{formula}; patterns kept, end of training"
-        found[what] = over_seeds(effect, unit=unit, formula=text, controls=controls)
+            controls[BASE] = way(base)["highest"][:count].tolist()
+        text = f"{formula}; patterns kept, end of training; one layer: over the score of the deeper model"
+        found[what] = over_seeds(own["induction"].tolist(), unit=unit, formula=text, controls=controls)
     return found
 
 

@@ -36,7 +36,7 @@ COPIES = 0.5  # eigenvalue score from which on a head counts as copying
 LEAST = 50  # occurrences of a source token whose row of the bigram table is compared
 KNOWN = 200  # the most frequent tokens, among which skip trigrams are looked for
 SHOWN = 2  # skip trigrams of each head
-SYNTHETIC = 64  # sequences on which the synthetic arms are judged
+READ = 64  # stretches, or synthetic sequences, on which losses by order are measured
 
 
 class FrameworkFiles(Files):
@@ -56,10 +56,10 @@ class FrameworkFiles(Files):
 def measure_framework(files: FrameworkFiles) -> None:
     """Writes the metrics and the three tables."""
     stored = load_file(files.tokens)
-    judged = [(f"text_{path.stem}", load_arm(path), stored["held_out"].long()) for path in files.texts]
+    judged = [(f"text_{path.stem}", load_arm(path), stored["held_out"][:READ].long()) for path in files.texts]
     for path in files.synthetic:
         arm = load_arm(path)
-        judged.append((path.stem, arm, segments_held_out(arm.text, SYNTHETIC, JUDGING).tokens))
+        judged.append((path.stem, arm, segments_held_out(arm.text, READ, JUDGING).tokens))
     found: dict[str, Metric] = {}
     order_rows: list[dict[str, object]] = []
     for name, arm, tokens in judged:

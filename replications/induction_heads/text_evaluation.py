@@ -21,6 +21,7 @@ from replications.induction_heads.settings import Contexts, Text, Tokens
 
 COMMONEST, RAREST = 0.05, 0.20  # shares of the vocabulary that random repeats leave out, as the paper does
 SAMPLE, SAMPLES = 25, 8  # tokens of the copying score, as in the paper, and samples
+PIECE = 40  # stretches in one forward pass: the attention patterns of all of them would take gigabytes
 
 
 class Stretches(NamedTuple):
@@ -57,11 +58,23 @@ def random_repeats_of(known: Int[Tensor, " known"], text: Text, count: int, seed
 
 
 def losses_of(
-    weights: Weights, tokens: Int[Tensor, "batch pos"], shape: Architecture, *, ablation: Ablation | None = None
+    weights: Weights, tokens: Int[Tensor, "batch pos"], shape: Architecture
 ) -> Float[Tensor, "instance batch next"]:
     """Loss of every token, for every instance."""
+    return torch.cat([losses_on_piece(weights, piece, shape) for piece in torch.split(tokens, PIECE)], 1)
+
+
+def losses_on_piece(
+    weights: Weights,
+    tokens: Int[Tensor, "batch pos"],
+    shape: Architecture,
+    *,
+    cache: Weights | None = None,
+    ablation: Ablation | None = None,
+) -> Float[Tensor, "instance batch next"]:
+    """The same in one forward pass, whose cache can be kept and heads removed."""
     every = tokens.expand(len(weights["embed.W_E"]), -1, -1)
-    return token_losses(forward(weights, every, shape, ablation=ablation), every)
+    return token_losses(forward(weights, every, shape, cache=cache, ablation=ablation), every)
 
 
 def in_context_score(

@@ -30,6 +30,7 @@ GROUPS = {
     "random": ("without random heads of the same layers", PALETTE[0]),
     "writers": ("without heads of the same layers that write most", PALETTE[3]),
     "previous": ("without previous-token heads", PALETTE[2]),
+    "first": ("without other heads of the first layer that write most", PALETTE[5]),
     "highest": ("without heads of highest prefix score, however low", PALETTE[4]),
     "induction": ("without induction heads", PALETTE[1]),
 }

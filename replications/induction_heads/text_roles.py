@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.toys.settings import Architecture
-from common.toys.transformer import Weights, forward
+from common.toys.transformer import Weights
 from replications.induction_heads.data import HeldOut
 from replications.induction_heads.evaluation import SHARE_OF_BEST, losses_on, patterns, scores
+from replications.induction_heads.text_evaluation import PIECE, losses_on_piece
 
 LEAST_SCORE = 0.05  # of a head that has a role; even attention scores about one over the context's length
 Heads = Bool[Tensor, "instance layer head"]
@@ -25,7 +26,8 @@ def groups_of(
 
     `induction`; `highest`, the same without a least score; `previous`, previous-token heads of the first layer. As many
     others in each layer as there are induction heads: `writers`, those that write most on `text`, and `random_0`, ...;
-    as many as there are previous-token heads: `other_first`, those with the lowest score.
+    as many as there are previous-token heads: `other_first`, those with the lowest score. `first`: those of the first
+    layer that write most and are neither, as many as there are induction heads in all layers, or as many as exist.
     """
     cache: Weights = {}
     losses_on(weights, chosen_on, shape, cache=cache)
@@ -35,13 +37,17 @@ def groups_of(
     previous = found["previous"].clone()
     previous[:, 1:] = 0
     leading = strongest(previous)
+    norms = write_norms(weights, shape, text)
+    neither = ~(leading | induction)
+    neither[:, 1:] = False
     generator = torch.Generator().manual_seed(0)
     groups = {
         "induction": induction,
         "highest": highest,
         "previous": leading,
         "other_first": others(leading, -found["previous"]),
-        "writers": others(induction, write_norms(weights, shape, text)),
+        "writers": others(induction, norms),
+        "first": neither & (_rank(norms.masked_fill(~neither, -torch.inf)) < induction.sum((1, 2))[:, None, None]),
     }
     for k in range(draws):
         groups[f"random_{k}"] = others(induction, torch.rand(induction.shape, generator=generator))
@@ -64,15 +70,18 @@ def write_norms(
     weights: Weights, shape: Architecture, text: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "instance layer head"]:
     """Norm of what each head adds to the residual stream, mean over all positions but the first."""
-    cache: Weights = {}
-    with torch.no_grad():
-        forward(weights, text.expand(len(weights["embed.W_E"]), -1, -1), shape, cache=cache)
-    norms = []
-    for layer in range(shape.n_layers):
-        z, W_O = cache[f"blocks.{layer}.attn.hook_z"][:, :, 1:], weights[f"blocks.{layer}.attn.W_O"]
-        each = [(z[:, :, :, head] @ W_O[:, None, head]).norm(dim=-1).mean((1, 2)) for head in range(shape.n_heads)]
-        norms.append(torch.stack(each, -1))
-    return torch.stack(norms, 1)
+    total = torch.zeros(len(weights["embed.W_E"]), shape.n_layers, shape.n_heads)
+    for piece in torch.split(text, PIECE):
+        cache: Weights = {}
+        with torch.no_grad():
+            losses_on_piece(weights, piece, shape, cache=cache)
+        for layer in range(shape.n_layers):
+            z, W_O = cache[f"blocks.{layer}.attn.hook_z"][:, :, 1:], weights[f"blocks.{layer}.attn.W_O"]
+            each = [
+                (z[:, :, :, head] @ W_O[:, None, head]).norm(dim=-1).mean(-1).sum(-1) for head in range(shape.n_heads)
+            ]
+            total[:, layer] += torch.stack(each, -1)
+    return total / len(text)
 
 
 def _rank(score: Float[Tensor, "instance layer head"]) -> Tensor:

@@ -157,6 +157,9 @@ def test_removing_the_heads_of_a_hand_built_circuit_removes_its_score(tmp_path):
     assert groups["induction"][0].tolist() == [[False, False], [True, False]]
     assert groups["random_0"][0].tolist() == [[False, False], [False, True]]
     assert torch.equal(groups["writers"], groups["random_0"])  # one other head is left in the layer
+    assert groups["first"].sum((1, 2)).tolist() == [1, 1]  # as many as there are induction heads
+    assert not bool((groups["first"] & (groups["previous"] | groups["induction"])).any())
+    assert not bool(groups["first"][:, 1].any())
     ablate_text(files, settings)
     metrics = read_metrics(files.metrics)
     found = metrics["lost_two_layers"]
@@ -169,6 +172,7 @@ def test_removing_the_heads_of_a_hand_built_circuit_removes_its_score(tmp_path):
     assert in_nats.control("one_layer").value < 0.5 * in_nats.value
     assert found.control("random_heads").value == pytest.approx(0, abs=1e-6)
     assert found.control("previous_token_heads").value < 0.1
+    assert found.control("first_layer_heads").value < 0.1
 
 
 def test_a_head_below_the_least_score_is_no_induction_head_but_is_removed_as_the_highest():
@@ -189,14 +193,15 @@ def test_a_head_below_the_least_score_is_no_induction_head_but_is_removed_as_the
 
 def test_what_one_layer_loses_is_a_control_in_shares_and_in_nats():
     def scores(intact, induction, highest, random):
-        groups = {"intact": intact, "induction": induction, "highest": highest, "previous": intact, "writers": intact}
+        groups = {"intact": intact, "induction": induction, "highest": highest}
+        groups |= dict.fromkeys(("previous", "writers", "first"), intact)
         return {name: torch.tensor(one) for name, one in (groups | {"random_0": random, "random_1": intact}).items()}
 
     two = scores([-0.2, -0.4], [-0.02, -0.1], [-0.02, -0.1], [-0.1, -0.2])
     one = scores([-0.02, -0.04, -0.1], [-0.02, -0.04, -0.1], [-0.005, -0.03, 0.0], [-0.02, -0.04, -0.1])
     found = summary(two, one)
     assert found["lost"].per_seed == pytest.approx([0.9, 0.75])
-    assert found["lost"].control("one_layer").per_seed == pytest.approx([0.75, 0.25])
+    assert found["lost"].control("one_layer").per_seed == pytest.approx([0.075, 0.025])  # of what two layers score
     assert found["lost"].control("random_heads").per_seed == pytest.approx([0.25, 0.25])
     assert found["lost_nats"].per_seed == pytest.approx([0.18, 0.3])
     assert found["lost_nats"].control("one_layer").per_seed == pytest.approx([0.015, 0.01])
