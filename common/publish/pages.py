@@ -227,19 +227,23 @@ def results_block(folder: Path, name: str) -> str:
     lines += ["| landmark | paper | ours [95 %] | bound | strongest control | verdict |", "|---|---|---|---|---|---|"]
     for claim in landmarks(claims):
         paper = "; ".join(filter(None, [claim.counterpart, claim.paper_value]))
-        cells = [
-            claim.statement,
-            paper,
-            value(claim),
-            str(claim.assertion),
-            strongest(claim),
-            badge(claim, {name: origin}),
-        ]
-        lines.append(_row(cells))
+        cells = [claim.statement, paper, value(claim), str(claim.assertion), strongest(claim)]
+        lines.append(_row([*cells, badge(claim, {name: origin})]))
     cost = origin["cost"]
     longest = ", ".join(f"`{step}` {seconds:.0f} s" for step, seconds in cost["costliest"].items())
-    lines += ["", f"{cost['steps']} steps, {amount(cost)}, on {machine(origin)}. Costliest: {longest}."]
+    lines += [
+        "",
+        f"{cost['steps']} steps, {amount(cost)}, on {machine(origin)}. Costliest: {longest}.{carried(origin)}",
+    ]
     return "\n".join(lines)
+
+
+def carried(origin: dict[str, Any]) -> str:
+    """What a record says if its code has been edited since; nothing if the code here made it."""
+    if not (steps := origin.get("carried")):
+        return ""
+    commits = ", ".join(f"`{step['since'][:8]}` to `{step['to'][:8]}`" for step in steps)
+    return f" The code was edited since; at scale `smoke` no value changed (commit {commits})."
 
 
 def index_block(folder: Path) -> str:

@@ -1,9 +1,9 @@
 """Which records in `figures/` are out of date: prints one sentence for each, with the commands that renew it.
 
-The state of a replication is one hash over the import closure of its modules (lock included), over what makes models,
-corpora and verdicts, and over its claims, rules and settings at the recorded scale, with its models, released SAEs and
-corpora. It does not hold what a replication reads of another one's results, which verdicts are expected, or what other
-scales decide.
+The state of a replication has two parts. One is a hash over code: the import closure of its modules (lock included),
+what makes models, corpora and verdicts, and its rules. The other is one over what was chosen: its claims, seals and
+settings at the recorded scale, with its models, released SAEs and corpora. Neither holds what a replication reads of
+another one's results, which verdicts are expected, or what other scales decide.
 """
 
 import hashlib
@@ -24,23 +24,35 @@ SHARED = ("common.data.materialise", "common.recipes.python_docs", "common.recip
 
 
 def state(name: str, scale: str) -> str:
-    """16 hex digits that change when a run of this replication at `scale` could give other metrics or verdicts."""
+    """Two hashes of 16 hex digits, of code and of what was chosen. One of them changes when a run of this replication
+    at `scale` could give other metrics or verdicts."""
+    return f"{_code(name)}.{chosen(name, scale)}"
+
+
+def _code(name: str) -> str:
     folder = ROOT / "replications" / name
     modules = [f"replications.{name}.{path.stem}" for path in sorted(folder.glob("*.py"))]
     digest = hashlib.sha256(source_hash(*modules, *SHARED).encode())
+    for path in sorted(folder.glob("*.smk")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def chosen(name: str, scale: str) -> str:
+    """16 hex digits over what a run of this replication is asked to do."""
     scale = scale.split("-")[0]  # of a folder such as `laptop-calibration`
-    chosen = load_scale(scale)
-    digest.update((load_replication(name, scale).model_dump_json() + chosen.model_dump_json()).encode())
-    digest.update("".join(registry()[model].model_dump_json() for model in chosen.models).encode())
+    settings = load_scale(scale)
+    digest = hashlib.sha256((load_replication(name, scale).model_dump_json() + settings.model_dump_json()).encode())
+    digest.update("".join(registry()[model].model_dump_json() for model in settings.models).encode())
     saes = read_yaml(ROOT / "config" / "saes.yaml")["saes"].values()
-    own = [one for one in saes if one["model"] in chosen.models]
+    own = [one for one in saes if one["model"] in settings.models]
     digest.update("".join(json.dumps(one, sort_keys=True) for one in own).encode())
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".smk")]
     digest.update(seals.state(name, scale).encode())
-    for path in [path for path in files if path.name not in ("config.yaml", FAMOUS)] + [
-        ROOT / "config" / "corpora.yaml"
-    ]:
-        digest.update(path.name.encode() + (_claims(path, scale) if path.name == "claims.yaml" else path.read_bytes()))
+    files = sorted((ROOT / "replications" / name).glob("*.yaml"))
+    for path in [*files, ROOT / "config" / "corpora.yaml"]:
+        if path.name not in ("config.yaml", FAMOUS):
+            content = _claims(path, scale) if path.name == "claims.yaml" else path.read_bytes()
+            digest.update(path.name.encode() + content)
     return digest.hexdigest()[:16]
 
 
