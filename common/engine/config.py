@@ -16,9 +16,14 @@ class Run(Strict):
     results: str
     device: str
     seeds: list[int]
+    own_seeds: dict[str, list[int]]
     kind: Kind
     models: list[str]
     hub: bool
+
+    def of(self, replication: str) -> "Run":
+        """The same with the seeds of one replication."""
+        return self.model_copy(update={"seeds": self.own_seeds.get(replication, self.seeds)})
 
 
 def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool = False, seeds: str = "") -> Run:
@@ -51,6 +56,7 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
         results=f"results/{scale}{folder[kind]}",
         device=settings.device,
         seeds=used,
+        own_seeds=settings.own_seeds if kind == "scored" else {},
         kind=kind,
         models=chosen,
         hub=hub,
@@ -72,7 +78,8 @@ def fresh_seeds(given: str) -> list[int]:
     for scale in SCALES:
         settings: ScaleSettings = load_scale(scale)
         known |= dict.fromkeys(settings.calibration_seeds, f"a calibration seed of scale {scale}")
-        known |= dict.fromkeys(settings.seeds, f"a scoring seed of scale {scale}")
+        for seeds_of in (settings.seeds, *settings.own_seeds.values()):
+            known |= dict.fromkeys(seeds_of, f"a scoring seed of scale {scale}")
     for name in replications():
         for entry in (entry for entries in read_lock(name).claims.values() for entry in entries.values()):
             sealed = [*entry.seal.calibration_seeds, *entry.seal.scoring_seeds] if entry.seal else []

@@ -41,8 +41,10 @@ def _code(name: str) -> str:
 def chosen(name: str, scale: str) -> str:
     """16 hex digits over what a run of this replication is asked to do."""
     scale = scale.split("-")[0]  # of a folder such as `laptop-calibration`
-    settings = load_scale(scale)
-    digest = hashlib.sha256((load_replication(name, scale).model_dump_json() + settings.model_dump_json()).encode())
+    settings = load_scale(scale, name)
+    digest = hashlib.sha256(
+        (load_replication(name, scale).model_dump_json() + settings.model_dump_json(exclude={"own_seeds"})).encode()
+    )
     digest.update("".join(registry()[model].model_dump_json() for model in settings.models).encode())
     saes = read_yaml(ROOT / "config" / "saes.yaml")["saes"].values()
     own = [one for one in saes if one["model"] in settings.models]
@@ -51,16 +53,15 @@ def chosen(name: str, scale: str) -> str:
     files = sorted((ROOT / "replications" / name).glob("*.yaml"))
     for path in [*files, ROOT / "config" / "corpora.yaml"]:
         if path.name not in ("config.yaml", FAMOUS):
-            content = _claims(path, scale) if path.name == "claims.yaml" else path.read_bytes()
-            digest.update(path.name.encode() + content)
+            content = _claims(path, scale) if path.name == "claims.yaml" else read_yaml(path)
+            digest.update(path.name.encode() + json.dumps(content, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
 
 
-def _claims(path: Path, scale: str) -> bytes:
+def _claims(path: Path, scale: str) -> list[dict[str, Any]]:
     """The claims that this scale decides, without what is expected of them."""
     claims = [one for one in read_yaml(path)["claims"] if scale in one.get("scales", [scale])]
-    kept = [{key: value for key, value in one.items() if key not in LEFT_OUT} for one in claims]
-    return json.dumps(kept).encode()
+    return [{key: value for key, value in one.items() if key not in LEFT_OUT} for one in claims]
 
 
 def records() -> dict[str, Any]:

@@ -149,6 +149,25 @@ def test_scoring_seeds_are_kept_apart_from_calibration(copy):
         load_scale("laptop")
 
 
+def test_a_replication_can_have_scoring_seeds_of_its_own(copy):
+    path = copy / "config/scales/laptop.yaml"
+    shared = load_scale("laptop").seeds
+    edit(path, lambda content: content.update(own_seeds={"superposition": [71, 72]}))
+    assert load_scale("laptop", "superposition").seeds == [71, 72]
+    assert load_scale("laptop").seeds == load_scale("laptop", "grokking").seeds == shared
+    scored, calibrated = load_run("laptop"), load_run("laptop", calibrate=True)
+    assert (scored.of("superposition").seeds, scored.of("grokking").seeds) == ([71, 72], shared)
+    assert calibrated.of("superposition").seeds == calibrated.seeds
+    with pytest.raises(UserError, match=r"71 .*a scoring seed of scale laptop"):
+        load_run("laptop", seeds="71,73")
+    edit(path, lambda content: content.update(own_seeds={"superposition": [71, content["calibration_seeds"][0]]}))
+    with pytest.raises(UserError, match="keep them apart"):
+        load_scale("laptop")
+    edit(path, lambda content: content.update(own_seeds={"superpositoin": [71, 72]}))
+    with pytest.raises(UserError, match=r"own_seeds names 'superpositoin'; there is .*superposition"):
+        load_scale("laptop")
+
+
 @pytest.mark.parametrize("key", ["seeds", "calibration_seeds"])
 def test_the_same_seed_twice_is_refused(copy, key):
     path = copy / "config/scales/laptop.yaml"
