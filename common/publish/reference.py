@@ -18,7 +18,7 @@ from common.core.source_hash import source_hash
 from common.data.models import registry
 
 RECORDS = ROOT / "figures" / "records.json"
-LEFT_OUT = ("scales", "expected_verdict", "tolerated_verdicts", "known_failures")
+LEFT_OUT = ("scales", "headline", "expected_verdict", "tolerated_verdicts", "known_failures")
 FAMOUS = "famous_figures.yaml"  # in the folder of a replication; it says nothing of metrics or verdicts
 SHARED = ("common.data.materialise", "common.recipes.python_docs", "common.recipes.self_chat", "common.core.verify")
 
@@ -59,9 +59,10 @@ def chosen(name: str, scale: str) -> str:
 
 
 def _claims(path: Path, scale: str) -> list[dict[str, Any]]:
-    """The claims that this scale decides, without what is expected of them."""
+    """The claims that this scale decides, by name, without what is expected of them or how they are shown."""
     claims = [one for one in read_yaml(path)["claims"] if scale in one.get("scales", [scale])]
-    return [{key: value for key, value in one.items() if key not in LEFT_OUT} for one in claims]
+    kept = [{key: value for key, value in one.items() if key not in LEFT_OUT} for one in claims]
+    return sorted(kept, key=lambda one: str(one["id"]))
 
 
 def records() -> dict[str, Any]:
