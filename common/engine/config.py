@@ -2,6 +2,8 @@
 
 from typing import cast
 
+from pydantic import Field
+
 from common.core.errors import UserError
 from common.core.lock import read_lock
 from common.core.settings import SCALES, Kind, Scale, ScaleSettings, Strict, load_scale, replications
@@ -16,10 +18,10 @@ class Run(Strict):
     results: str
     device: str
     seeds: list[int]
-    own_seeds: dict[str, list[int]]
     kind: Kind
     models: list[str]
     hub: bool
+    own_seeds: dict[str, list[int]] = Field(default_factory=dict)
 
     def of(self, replication: str) -> "Run":
         """The same with the seeds of one replication."""
@@ -44,6 +46,12 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
             )
     if settings.device == "cuda":
         _need_cuda(scale)
+    for seeds_of in (settings.seeds, *settings.own_seeds.values()):
+        if late := [seed for seed in seeds_of if seed >= FIRST_CALIBRATION_SEED]:
+            raise UserError(
+                f"config/scales/{scale}.yaml: scoring seed {late[0]} would be measured on calibration documents; "
+                f"choose seeds below {FIRST_CALIBRATION_SEED}"
+            )
     kind: Kind = "calibration" if calibrate else "fresh" if seeds else "scored"
     used = {
         "scored": settings.seeds,

@@ -72,6 +72,12 @@ def seed_list(seeds: list[int]) -> str:
     return f"{seeds[0]} to {seeds[-1]}" if row else ", ".join(map(str, seeds))
 
 
+def all_seeds(origin: dict[str, Any]) -> str:
+    """The seeds of a whole run, with those of replications that have their own."""
+    own = [f"{title(name)}: {seed_list(seeds)}" for name, seeds in origin["own_seeds"].items()]
+    return "; ".join([seed_list(origin["seeds"]), *own])
+
+
 def seeds_of(origin: dict[str, Any]) -> str:
     """The seeds of a recorded run, and whether they are those of its calibration, which scores nothing."""
     return f"{'calibration ' if is_calibration(origin) else ''}seeds {seed_list(origin['seeds'])}"

@@ -95,6 +95,7 @@ def provenance(run: str, out: Path, replication: str = "", state: str = "") -> N
             **({"state": state} if replication else {}),
             "scale": settings["scale"],
             "seeds": settings["seeds"],
+            "own_seeds": {} if replication else settings["own_seeds"],
             "lock_sha256": lock_hash(),
             "config_sha256": config_hash(),
             "models": {path.parent.name: read_json(path) for path in manifests},

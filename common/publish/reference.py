@@ -86,7 +86,8 @@ def remedy(name: str) -> str:
     known = records().get(name)
     scale = known["scale"] if known else "full"
     wrong = "is out of date: its sources, settings or claims have changed since" if known else "is missing"
-    return f"the record of {name} {wrong}; run `make SCALE={scale} {name} && make record SCALE={scale} NAME={name}`"
+    runs = f"run `make SCALE={scale} {name} && make record SCALE={scale} NAME={name}`"
+    return f"the record of {name} {wrong}; {runs}" + (", or `make carry` if no value has changed" if known else "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A record says whether tracked files differed from its commit; the launcher's own writing into locks does not count."""
+"""A record says whether tracked files differed from its commit. What a launch writes into locks does not count."""
 
 import subprocess
 
