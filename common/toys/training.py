@@ -157,11 +157,10 @@ def _step(
     norm = gradient.norm(dim=1)
     gradient.mul_((settings.clip / norm.clamp(min=settings.clip))[:, None])
     rate = learning_rate(settings, state.step)
+    rows = list(zip(*(x.unbind() for x in (state.point, gradient, state.first, state.second)), strict=True))
     for own, some in groups.items():
-        points, slopes, first, second = (
-            [x[index] for index in some] for x in (state.point, gradient, state.first, state.second)
-        )
-        done = [torch.tensor(float(state.step), device=norm.device) for _ in some]
+        points, slopes, first, second = map(list, zip(*(rows[index] for index in some), strict=True))
+        done = list(torch.full((len(some),), float(state.step), device=norm.device).unbind())
         adamw(
             points, slopes, first, second, [], done, fused=True, amsgrad=False, maximize=False, lr=rate * own,
             beta1=settings.beta1, beta2=settings.beta2, weight_decay=settings.weight_decay, eps=EPSILON,
