@@ -5,7 +5,7 @@ at the end of training on repeats of random tokens (`text_roles.py`) and removed
 other heads of the same layers, random ones and those that write most; the previous-token heads; as many other heads of
 the first layer as there are, those that write most; and in models of one layer, which cannot have induction heads, the
 heads with the highest prefix score. What one layer loses is given as a share of the score of the deeper model with the
-same seed: the score of one layer is near zero, and a share of it says little. `lost_highest` is that share, too.
+same seed: the score of one layer is near zero, and a share of it says little.
 
 A model without a head that counts as an induction head loses nothing. That is no failure of the measure: whatever
 far context does there, it does without such heads.
@@ -108,8 +108,7 @@ def summary(measured: dict[str, Tensor], base: dict[str, Tensor] | None) -> dict
     """What of the in-context score goes with the heads at the end of training, as a share and in nats.
 
     `base`: scores of models of one layer for the same seeds, where the heads with the highest prefix score are removed.
-    What they lose is also a share of the intact score in `measured`. `lost_highest`: without the heads with the highest
-    prefix score, however low, as a share of the model's own score.
+    What they lose is also a share of the intact score in `measured`.
     """
 
     def nats(scores: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -129,10 +128,8 @@ def summary(measured: dict[str, Tensor], base: dict[str, Tensor] | None) -> dict
         controls = {control: own[group].tolist() for control, group in HELD.items()}
         if base is not None:
             controls[BASE] = way(base)["highest"][:count].tolist()
-        text = f"{formula}; patterns kept, end of training"
+        text = f"{formula}; patterns kept, end of training; one layer: over the score of the deeper model"
         found[what] = over_seeds(own["induction"].tolist(), unit=unit, formula=text, controls=controls)
-    alone = f"{ways['lost'][2]}, of the heads with the highest prefix score; patterns kept, end of training"
-    found["lost_highest"] = over_seeds(shares(measured)["highest"].tolist(), unit="share", formula=alone)
     return found
 
 
