@@ -86,7 +86,7 @@ def carried(name: str = "") -> list[str]:
         one for one in old if one in known and known[one]["state"].split(".")[-1] == chosen(one, known[one]["scale"])
     ]
     for one in sorted(set(old) - set(found)):
-        print(f"not carried, because there is no record or more than code has changed: {remedy(one)}")
+        print(f"not carried, because more than code has changed: {remedy(one, by_code=False)}")
     if not found:
         raise UserError("no record is out of date by its code alone; run what was changed")
     return found

@@ -81,13 +81,16 @@ def stale() -> list[str]:
     ]
 
 
-def remedy(name: str) -> str:
-    """One sentence on a record that is missing or out of date, with what renews it."""
+def remedy(name: str, *, by_code: bool = True) -> str:
+    """One sentence on a record that is missing or out of date, with what renews it. `by_code`: an edit of code alone
+    may be behind it."""
     known = records().get(name)
     scale = known["scale"] if known else "full"
     wrong = "is out of date: its sources, settings or claims have changed since" if known else "is missing"
     runs = f"run `make SCALE={scale} {name} && make record SCALE={scale} NAME={name}`"
-    return f"the record of {name} {wrong}; {runs}" + (", or `make carry` if no value has changed" if known else "")
+    return f"the record of {name} {wrong}; {runs}" + (
+        ", or `make carry` if no value has changed" if known and by_code else ""
+    )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def project(tmp_path, monkeypatch):
         "ROOT": root, "stale": lambda: ["tiny"], "chosen": lambda name, scale: "same", "_smoke": smoke,
         "_state": lambda tree, name, scale: f"{(tree / 'code').read_text()}.same", "replications": lambda: ["tiny"],
         "records": lambda: json.loads((root / "figures/records.json").read_text()), "write_pages": lambda folder: None,
-        "remedy": lambda name: f"run {name}", "judged_otherwise": lambda name, scale: [],
+        "remedy": lambda name, by_code: f"run {name}", "judged_otherwise": lambda name, scale: [],
     }.items():  # fmt: skip
         monkeypatch.setattr(module, target, stand_in)
     return root
