@@ -46,7 +46,7 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
             )
     if settings.device == "cuda":
         _need_cuda(scale)
-    for seeds_of in (settings.seeds, *settings.own_seeds.values()):
+    for seeds_of in () if calibrate or seeds else (settings.seeds, *settings.own_seeds.values()):
         if late := [seed for seed in seeds_of if seed >= FIRST_CALIBRATION_SEED]:
             raise UserError(
                 f"config/scales/{scale}.yaml: scoring seed {late[0]} would be measured on calibration documents; "
