@@ -66,6 +66,7 @@ def carry(base: str = "", name: str = "") -> None:
         _smoke(present, head, names)
         for commit, own in by_base.items():
             _compare(commit, own, present, known)
+    known = records()  # smoke takes minutes, in which others may have been recorded
     for one in names:
         step = {"since": next(commit for commit, own in by_base.items() if one in own), "to": head}
         known[one] = known[one] | {"state": states[one], "carried": [*known[one].get("carried", []), step]}
