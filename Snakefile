@@ -39,7 +39,7 @@ try:
     SETTINGS = {
         name: load_replication(name, RUN.scale).model_dump(mode="json")
         | {
-            "seeds": RUN.seeds,
+            "seeds": RUN.of(name).seeds,
             "device": RUN.device,
             "models": models_of(name, RUN, chosen=bool(config.get("models"))),
             "scale": RUN.scale,
@@ -112,7 +112,7 @@ for NAME in NAMES:
         conda:
             "envs/environment.yaml"
         params:
-            run=RUN.model_dump_json(),
+            run=RUN.of(NAME).model_dump_json(),
             sources=source_hash("common.publish.provenance"),
             name=NAME,
             state=state(NAME, RUN.scale),

@@ -27,12 +27,12 @@ def today() -> str:  # of a recording
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
-def definition_of(claim: Landmark, scale: str) -> dict[str, Any]:
+def definition_of(replication: str, claim: Landmark, scale: str) -> dict[str, Any]:
     """The sealed fields of a claim's entry in `claims.yaml`, and the scoring seeds."""
     keys = {"assertion", "neutral", "controls", "part", "metric", "models", "role", "precondition"}
     content = claim.at(scale).model_dump(mode="json", include=keys)
     content["controls"] = sorted(content["controls"])
-    return content | {"scoring_seeds": load_scale(scale).seeds, "judged": scale in claim.scales}
+    return content | {"scoring_seeds": load_scale(scale, replication).seeds, "judged": scale in claim.scales}
 
 
 def settings_of(replication: str, claim: Landmark, scale: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def seal(
     Args:
         metrics: from calibration, by model.
     """
-    seeds = load_scale(scale)
+    seeds = load_scale(scale, replication)
     if old and old.seal and not old.amended and set(metrics) <= set(old.seal.measured):  # noqa: SIM102
         if not changes(replication, claim, scale, metrics, old):
             return old
@@ -83,7 +83,7 @@ def seal(
         date=date,
         calibration_seeds=seeds.calibration_seeds,
         scoring_seeds=seeds.seeds,
-        definition=definition_of(claim, scale),
+        definition=definition_of(replication, claim, scale),
         settings=settings_of(replication, claim, scale),
         measured={model: measured_of(metric) for model, metric in metrics.items()},
         hash="",
@@ -123,7 +123,7 @@ def changes(
     absent = tuple(f"{model}." for model in entry.seal.measured if model not in models)
     before = {field: value for field, value in standing(entry).items() if not field.startswith(absent)}
     after = {
-        **flat(definition_of(claim, scale)),
+        **flat(definition_of(replication, claim, scale)),
         **flat(settings_of(replication, claim, scale), "settings"),
         **{key: value for model in models for key, value in flat(measured_of(metrics[model]), model).items()},
     }

@@ -45,6 +45,9 @@ class ScaleSettings(Strict):
 
     device: Literal["cpu", "cuda"] = Field(description="where torch steps run; cuda stops at once without a GPU")
     seeds: Seeds = Field(description="scoring seeds")
+    own_seeds: dict[str, Seeds] = Field(
+        default_factory=dict, description="scoring seeds of single replications, in place of `seeds`"
+    )
     calibration_seeds: Seeds = Field(description="seeds of `make calibrate`; never scored")
     models: list[str] = Field(description="names in config/models.yaml that every model-based replication runs on")
     hub_models: list[str] = Field(description="added to `models` when HUB=1 says that a model hub is reachable")
@@ -55,15 +58,20 @@ def replications() -> list[str]:
     return sorted(path.parent.name for path in (ROOT / "replications").glob("*/rules.smk"))
 
 
-def load_scale(scale: str) -> ScaleSettings:
-    """The checked settings of one scale. UserError for an unknown scale or a bad file."""
+def load_scale(scale: str, replication: str = "") -> ScaleSettings:
+    """The checked settings of one scale, with the scoring seeds of a replication. UserError for an unknown scale or a
+    bad file."""
     if scale not in SCALES:
         raise UserError(f"unknown scale '{scale}': use SCALE={', SCALE='.join(SCALES)}")
     path = ROOT / "config" / "scales" / f"{scale}.yaml"
     settings = checked(ScaleSettings, read_yaml(path), path)
-    if shared := set(settings.seeds) & set(settings.calibration_seeds):
-        raise UserError(f"{_shown(path)}: seeds and calibration_seeds share {sorted(shared)}; keep them apart")
-    return settings
+    if unknown := sorted(set(settings.own_seeds) - set(replications())):
+        raise UserError(f"{_shown(path)}: own_seeds names '{unknown[0]}'; there is {', '.join(replications())}")
+    for seeds in (settings.seeds, *settings.own_seeds.values()):
+        if shared := set(seeds) & set(settings.calibration_seeds):
+            raise UserError(f"{_shown(path)}: seeds and calibration_seeds share {sorted(shared)}; keep them apart")
+    own = settings.own_seeds.get(replication, settings.seeds)
+    return settings.model_copy(update={"seeds": own})
 
 
 def load_replication(name: str, scale: str) -> Strict:

@@ -2,6 +2,8 @@
 
 from typing import cast
 
+from pydantic import Field
+
 from common.core.errors import UserError
 from common.core.lock import read_lock
 from common.core.settings import SCALES, Kind, Scale, ScaleSettings, Strict, load_scale, replications
@@ -19,6 +21,11 @@ class Run(Strict):
     kind: Kind
     models: list[str]
     hub: bool
+    own_seeds: dict[str, list[int]] = Field(default_factory=dict)
+
+    def of(self, replication: str) -> "Run":
+        """The same with the seeds of one replication."""
+        return self.model_copy(update={"seeds": self.own_seeds.get(replication, self.seeds)})
 
 
 def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool = False, seeds: str = "") -> Run:
@@ -39,6 +46,12 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
             )
     if settings.device == "cuda":
         _need_cuda(scale)
+    for seeds_of in () if calibrate or seeds else (settings.seeds, *settings.own_seeds.values()):
+        if late := [seed for seed in seeds_of if seed >= FIRST_CALIBRATION_SEED]:
+            raise UserError(
+                f"config/scales/{scale}.yaml: scoring seed {late[0]} would be measured on calibration documents; "
+                f"choose seeds below {FIRST_CALIBRATION_SEED}"
+            )
     kind: Kind = "calibration" if calibrate else "fresh" if seeds else "scored"
     used = {
         "scored": settings.seeds,
@@ -51,6 +64,7 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
         results=f"results/{scale}{folder[kind]}",
         device=settings.device,
         seeds=used,
+        own_seeds=settings.own_seeds if kind == "scored" else {},
         kind=kind,
         models=chosen,
         hub=hub,
@@ -72,7 +86,8 @@ def fresh_seeds(given: str) -> list[int]:
     for scale in SCALES:
         settings: ScaleSettings = load_scale(scale)
         known |= dict.fromkeys(settings.calibration_seeds, f"a calibration seed of scale {scale}")
-        known |= dict.fromkeys(settings.seeds, f"a scoring seed of scale {scale}")
+        for seeds_of in (settings.seeds, *settings.own_seeds.values()):
+            known |= dict.fromkeys(seeds_of, f"a scoring seed of scale {scale}")
     for name in replications():
         for entry in (entry for entries in read_lock(name).claims.values() for entry in entries.values()):
             sealed = [*entry.seal.calibration_seeds, *entry.seal.scoring_seeds] if entry.seal else []

@@ -105,7 +105,7 @@ def _calibrated(replication: str, claim: Landmark, models: list[str], results: P
 
 def _said(claim: str, scale: str, old: Entry | None, new: Entry, used: set[int]) -> str:
     if new.amended:
-        seeds = ", ".join(map(str, sorted(used & set(load_scale(scale).seeds))))
+        seeds = ", ".join(map(str, sorted(used & set(load_scale(scale, claim.partition(".")[0]).seeds))))
         fields = ", ".join(sorted({one.field for one in new.amended}))
         if not used:
             return f"amended: {claim} keeps its badge ({fields}), because another scale has scored this very sample"
@@ -124,11 +124,11 @@ def inherited(lock: Lock, replication: str, claim: Landmark, scale: str) -> list
     """
 
     def sample(at: str) -> tuple[dict[str, Any], list[int]]:
-        return settings_of(replication, claim, at), load_scale(at).seeds
+        return settings_of(replication, claim, at), load_scale(at, replication).seeds
 
     for other, entry in lock.claims.get(claim.id, {}).items():
         if other != scale and entry.seal and entry.scored_seeds and sample(other) == sample(scale):
-            before, after = entry.seal.definition, definition_of(claim, scale)
+            before, after = entry.seal.definition, definition_of(replication, claim, scale)
             changed = [key for key in after if key != "judged" and before.get(key) != after[key]]
             return [
                 *entry.amended,

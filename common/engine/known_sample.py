@@ -19,7 +19,7 @@ def on_known_sample(claim: Claim, entry: Entry, scale: str) -> Amendment | None:
     if claim.value is None or entry.seal is None or any(one.field == LATE for one in entry.amended):
         return None
     record = read_json(records).get(claim.replication) if records.exists() and kept.exists() else None
-    if not record or record["scale"] != scale or set(record["seeds"]) & set(load_scale(scale).seeds):
+    if not record or record["scale"] != scale or set(record["seeds"]) & set(load_scale(scale, claim.replication).seeds):
         return None
     before = next((one for one in read_claims(kept) if (one.id, one.model) == (claim.id, claim.model)), None)
     if before is None or not same_number(triple(claim), triple(before)):

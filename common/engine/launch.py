@@ -118,7 +118,7 @@ def launch(options: Options) -> int:
             remove_stale()
         if not dry and run.kind == "scored":
             for name in computed:
-                mark_scored(name, run.scale, run.seeds)
+                mark_scored(name, run.scale, run.of(name).seeds)
         code, events = _snakemake(run, options, targets or ["all"], owner, dry=dry)
         if code:
             raise UserError(explain(results, events, results / WORKFLOW_LOG))

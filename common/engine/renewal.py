@@ -24,7 +24,7 @@ def renew(name: str, scale: str = "full") -> None:
         UserError: a landmark was never scored, has changed since, has a change without a reason, or has used the seeds.
     """
     check_lock(known(name), scale, scored=False)
-    lock, seeds = read_lock(name), load_scale(scale).seeds
+    lock, seeds = read_lock(name), load_scale(scale, name).seeds
     for claim in (one for one in landmarks(name) if scale in one.scales):
         said, entry = f"{name}.{claim.id}", lock.entry(claim.id, scale)
         if entry and entry.seal and not entry.amended and entry.seal.scoring_seeds == seeds:
@@ -48,7 +48,7 @@ def renew(name: str, scale: str = "full") -> None:
 
 def _renewed(name: str, claim: Landmark, scale: str, old: Seal, before: dict[str, Any]) -> Seal:
     """The seal of what the last score measured. UserError if claim or settings are others now."""
-    definition, settings = definition_of(claim, scale), settings_of(name, claim, scale)
+    definition, settings = definition_of(name, claim, scale), settings_of(name, claim, scale)
     of_models = tuple(f"{model}." for model in old.measured)
     last = {key: value for key, value in before.items() if not key.startswith(of_models)}
     now = flat(definition) | flat(settings, "settings")
@@ -66,7 +66,7 @@ def _renewed(name: str, claim: Landmark, scale: str, old: Seal, before: dict[str
             for key in ("uncertainty", "controls")
         }
         measured[model] = {key: own.get(key) for key in content} | grouped
-    seeds = load_scale(scale).seeds
+    seeds = load_scale(scale, name).seeds
     new = Seal(
         date=today(),
         calibration_seeds=old.scoring_seeds,

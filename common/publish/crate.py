@@ -115,7 +115,7 @@ def metadata(folder: Path, source: Source, scale: str, given: dict[str, str], ma
     extra = {name: f"Lock file {Path(name).name}" for name in locks}
     extra |= {"CITATION.cff": "How to cite", "LICENSE": "Licence", "manifest-sha256.txt": "SHA-256 of every file"}
     extra["README.md"] = "What Landmarks is"
-    values = {"scale": scale, "seeds": seed_list(record["seeds"])}
+    values = {"scale": scale, "seeds": "; ".join(sorted({seed_list(one["seeds"]) for one in source.records.values()}))}
     programs = {name: version for name, version in origin["versions"].items()}
     root = {
         "@id": "./",

@@ -10,7 +10,7 @@ from common.core.files import read_json
 from common.core.verdicts import VERDICTS
 from common.core.verify import NOT_RUN, read_claims, summary
 from common.publish.claims_page import PLANNED, by_replication, verdict
-from common.publish.pages import amount, seed_list, title
+from common.publish.pages import all_seeds, amount, title
 
 RECORDS = {
     "claims.json": "every claim with interval, seeds and control",
@@ -49,7 +49,7 @@ def front_page(results: Path) -> FrontPage | None:
         cost, provenance = read_json(results / "cost.json"), read_json(results / "provenance.json")
         return FrontPage(
             scale=provenance["scale"],
-            seeds=seed_list(provenance["seeds"]),
+            seeds=all_seeds(provenance),
             summary=summary(claims),
             n_judged=sum(verdict(claim) not in (NOT_RUN, PLANNED) for claim in claims),
             problems=[claim.problem for claim in claims if claim.problem],

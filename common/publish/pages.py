@@ -72,6 +72,12 @@ def seed_list(seeds: list[int]) -> str:
     return f"{seeds[0]} to {seeds[-1]}" if row else ", ".join(map(str, seeds))
 
 
+def all_seeds(origin: dict[str, Any]) -> str:
+    """The seeds of a whole run, with those of replications that have their own."""
+    own = [f"{title(name)}: {seed_list(seeds)}" for name, seeds in origin["own_seeds"].items()]
+    return "; ".join([seed_list(origin["seeds"]), *own])
+
+
 def seeds_of(origin: dict[str, Any]) -> str:
     """The seeds of a recorded run, and whether they are those of its calibration, which scores nothing."""
     return f"{'calibration ' if is_calibration(origin) else ''}seeds {seed_list(origin['seeds'])}"
@@ -227,19 +233,23 @@ def results_block(folder: Path, name: str) -> str:
     lines += ["| landmark | paper | ours [95 %] | bound | strongest control | verdict |", "|---|---|---|---|---|---|"]
     for claim in landmarks(claims):
         paper = "; ".join(filter(None, [claim.counterpart, claim.paper_value]))
-        cells = [
-            claim.statement,
-            paper,
-            value(claim),
-            str(claim.assertion),
-            strongest(claim),
-            badge(claim, {name: origin}),
-        ]
-        lines.append(_row(cells))
+        cells = [claim.statement, paper, value(claim), str(claim.assertion), strongest(claim)]
+        lines.append(_row([*cells, badge(claim, {name: origin})]))
     cost = origin["cost"]
     longest = ", ".join(f"`{step}` {seconds:.0f} s" for step, seconds in cost["costliest"].items())
-    lines += ["", f"{cost['steps']} steps, {amount(cost)}, on {machine(origin)}. Costliest: {longest}."]
+    lines += [
+        "",
+        f"{cost['steps']} steps, {amount(cost)}, on {machine(origin)}. Costliest: {longest}.{carried(origin)}",
+    ]
     return "\n".join(lines)
+
+
+def carried(origin: dict[str, Any]) -> str:
+    """What a record says if its code has been edited since; nothing if the code here made it."""
+    if not (steps := origin.get("carried")):
+        return ""
+    commits = ", ".join(f"`{step['since'][:8]}` to `{step['to'][:8]}`" for step in steps)
+    return f" The code was edited since; at scale `smoke` no value changed (commit {commits})."
 
 
 def index_block(folder: Path) -> str:

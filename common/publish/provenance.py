@@ -14,14 +14,19 @@ from common.core.settings import ROOT
 from common.core.step import run
 from common.data.models import fast_dtype
 
+LOCKS = ":(exclude)replications/*/claims.lock"
 REPORTED = ("torch", "transformer-lens", "transformers", "snakemake", "einops", "jaxtyping", "numpy", "scipy", "pandas")
 
 
 def git_state() -> dict[str, str | bool | None]:
-    """Commit (40 hex) and whether tracked files differ from it; None for both outside a git checkout."""
+    """Commit (40 hex) and whether tracked files differ from it; None for both outside a git checkout. Locks of claims
+    do not count: the launcher itself writes into them before it scores, and their state is recorded apart."""
     try:
         commit = _git("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+        return {
+            "commit": commit,
+            "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", LOCKS)),
+        }
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 
@@ -77,9 +82,9 @@ def dtypes(language_models: bool) -> str:
 
 
 def provenance(run: str, out: Path, replication: str = "", state: str = "") -> None:
-    """Writes `out`. `run` is the JSON of the `common.core.settings.Run` that is being recorded. Of one replication:
-    the models
-    that it has results of, and its `state` (`common.publish.reference`), which can change while nothing else does."""
+    """Writes `out`. `run` is the JSON of the `common.engine.config.Run` that is being recorded. Of one replication: its
+    seeds, the models that it has results of, and its `state` (`common.publish.reference`), which can change while
+    nothing else does."""
     settings = json.loads(run)
     names = [name for name in settings["models"] if not replication or (out.parent / name).is_dir()]
     manifests = [ROOT / "resources" / "models" / name / "manifest.json" for name in names]
@@ -90,6 +95,7 @@ def provenance(run: str, out: Path, replication: str = "", state: str = "") -> N
             **({"state": state} if replication else {}),
             "scale": settings["scale"],
             "seeds": settings["seeds"],
+            "own_seeds": {} if replication else settings["own_seeds"],
             "lock_sha256": lock_hash(),
             "config_sha256": config_hash(),
             "models": {path.parent.name: read_json(path) for path in manifests},

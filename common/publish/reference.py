@@ -1,9 +1,9 @@
 """Which records in `figures/` are out of date: prints one sentence for each, with the commands that renew it.
 
-The state of a replication is one hash over the import closure of its modules (lock included), over what makes models,
-corpora and verdicts, and over its claims, rules and settings at the recorded scale, with its models, released SAEs and
-corpora. It does not hold what a replication reads of another one's results, which verdicts are expected, or what other
-scales decide.
+The state of a replication has two parts. One is a hash over code: the import closure of its modules (lock included),
+what makes models, corpora and verdicts, and its rules. The other is one over what was chosen: its claims, seals and
+settings at the recorded scale, with its models, released SAEs and corpora. Neither holds what a replication reads of
+another one's results, which verdicts are expected, or what other scales decide.
 """
 
 import hashlib
@@ -18,37 +18,51 @@ from common.core.source_hash import source_hash
 from common.data.models import registry
 
 RECORDS = ROOT / "figures" / "records.json"
-LEFT_OUT = ("scales", "expected_verdict", "tolerated_verdicts", "known_failures")
+LEFT_OUT = ("scales", "headline", "expected_verdict", "tolerated_verdicts", "known_failures")
 FAMOUS = "famous_figures.yaml"  # in the folder of a replication; it says nothing of metrics or verdicts
 SHARED = ("common.data.materialise", "common.recipes.python_docs", "common.recipes.self_chat", "common.core.verify")
 
 
 def state(name: str, scale: str) -> str:
-    """16 hex digits that change when a run of this replication at `scale` could give other metrics or verdicts."""
+    """Two hashes of 16 hex digits, of code and of what was chosen. One of them changes when a run of this replication
+    at `scale` could give other metrics or verdicts."""
+    return f"{_code(name)}.{chosen(name, scale)}"
+
+
+def _code(name: str) -> str:
     folder = ROOT / "replications" / name
     modules = [f"replications.{name}.{path.stem}" for path in sorted(folder.glob("*.py"))]
     digest = hashlib.sha256(source_hash(*modules, *SHARED).encode())
-    scale = scale.split("-")[0]  # of a folder such as `laptop-calibration`
-    chosen = load_scale(scale)
-    digest.update((load_replication(name, scale).model_dump_json() + chosen.model_dump_json()).encode())
-    digest.update("".join(registry()[model].model_dump_json() for model in chosen.models).encode())
-    saes = read_yaml(ROOT / "config" / "saes.yaml")["saes"].values()
-    own = [one for one in saes if one["model"] in chosen.models]
-    digest.update("".join(json.dumps(one, sort_keys=True) for one in own).encode())
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".yaml", ".smk")]
-    digest.update(seals.state(name, scale).encode())
-    for path in [path for path in files if path.name not in ("config.yaml", FAMOUS)] + [
-        ROOT / "config" / "corpora.yaml"
-    ]:
-        digest.update(path.name.encode() + (_claims(path, scale) if path.name == "claims.yaml" else path.read_bytes()))
+    for path in sorted(folder.glob("*.smk")):
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _claims(path: Path, scale: str) -> bytes:
-    """The claims that this scale decides, without what is expected of them."""
+def chosen(name: str, scale: str) -> str:
+    """16 hex digits over what a run of this replication is asked to do."""
+    scale = scale.split("-")[0]  # of a folder such as `laptop-calibration`
+    settings = load_scale(scale, name)
+    digest = hashlib.sha256(
+        (load_replication(name, scale).model_dump_json() + settings.model_dump_json(exclude={"own_seeds"})).encode()
+    )
+    digest.update("".join(registry()[model].model_dump_json() for model in settings.models).encode())
+    saes = read_yaml(ROOT / "config" / "saes.yaml")["saes"].values()
+    own = [one for one in saes if one["model"] in settings.models]
+    digest.update("".join(json.dumps(one, sort_keys=True) for one in own).encode())
+    digest.update(seals.state(name, scale).encode())
+    files = sorted((ROOT / "replications" / name).glob("*.yaml"))
+    for path in [*files, ROOT / "config" / "corpora.yaml"]:
+        if path.name not in ("config.yaml", FAMOUS):
+            content = _claims(path, scale) if path.name == "claims.yaml" else read_yaml(path)
+            digest.update(path.name.encode() + json.dumps(content, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+def _claims(path: Path, scale: str) -> list[dict[str, Any]]:
+    """The claims that this scale decides, by name, without what is expected of them or how they are shown."""
     claims = [one for one in read_yaml(path)["claims"] if scale in one.get("scales", [scale])]
     kept = [{key: value for key, value in one.items() if key not in LEFT_OUT} for one in claims]
-    return json.dumps(kept).encode()
+    return sorted(kept, key=lambda one: str(one["id"]))
 
 
 def records() -> dict[str, Any]:
@@ -67,12 +81,16 @@ def stale() -> list[str]:
     ]
 
 
-def remedy(name: str) -> str:
-    """One sentence on a record that is missing or out of date, with what renews it."""
+def remedy(name: str, *, by_code: bool = True) -> str:
+    """One sentence on a record that is missing or out of date, with what renews it. `by_code`: an edit of code alone
+    may be behind it."""
     known = records().get(name)
     scale = known["scale"] if known else "full"
     wrong = "is out of date: its sources, settings or claims have changed since" if known else "is missing"
-    return f"the record of {name} {wrong}; run `make SCALE={scale} {name} && make record SCALE={scale} NAME={name}`"
+    runs = f"run `make SCALE={scale} {name} && make record SCALE={scale} NAME={name}`"
+    return f"the record of {name} {wrong}; {runs}" + (
+        ", or `make carry` if no value has changed" if known and by_code else ""
+    )
 
 
 if __name__ == "__main__":

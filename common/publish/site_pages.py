@@ -22,6 +22,7 @@ from common.publish.pages import (
     RECORDS,
     amount,
     badge,
+    carried,
     chronological,
     counted,
     famous_papers,
@@ -257,7 +258,9 @@ class Site:
     def run(self) -> dict[str, Any]:
         """Cost and provenance of each replication."""
         rows = [
-            record | {"name": name, "title": title(name), "seeds": seeds_of(record), "machine": machine(record)}
+            record
+            | {"name": name, "title": title(name), "seeds": seeds_of(record), "machine": machine(record)}
+            | {"carried": carried(record)}
             for name, record in self.source.records.items()
         ]
         return {"rows": rows, "amount": amount, "files": [CLAIMS, RECORDS, "badge.json", *self.whole()]}

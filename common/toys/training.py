@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -33,6 +33,8 @@ CHECKPOINTS = ROOT / "resources" / "checkpoints"
 CHECKPOINT_SECONDS = 20.0
 LOG_SECONDS = 10.0
 EPSILON = 1e-8
+LOOK_EVERY = 50  # steps, on a GPU, between looks at what is not finite: each look waits for the GPU
+FINITE = -1.0
 STORED = ("point", "first", "second", "losses", "snapshots")
 
 
@@ -84,7 +86,9 @@ def train(job: Job, settings: Optimisation, *, folder: Path = CHECKPOINTS) -> Tr
     names, sizes = list(job.weights), [value[0].shape for value in job.weights.values()]
     state = _load(path, job, settings) or _start(job)
     started = saved = logged = time.perf_counter()
-    begun = state.step
+    begun, groups = state.step, _equal(job.rates.tolist())
+    broken = torch.full_like(job.rates, FINITE)
+    look = LOOK_EVERY if job.rates.device.type == "cuda" else 1
     for step in range(state.step, settings.steps + 1):
         if step in job.measure_at:
             with torch.no_grad():
@@ -94,7 +98,10 @@ def train(job: Job, settings: Optimisation, *, folder: Path = CHECKPOINTS) -> Tr
             state = state._replace(snapshots=torch.cat([state.snapshots, state.point[None]]))
         if step == settings.steps:
             break
-        state = _step(job, settings, state, names, sizes)
+        state, finite = _step(job, settings, state, names, sizes, groups)
+        broken = torch.where(finite | (broken != FINITE), broken, step)
+        if (step + 1) % look == 0 or step == settings.steps - 1:
+            _check(job, broken)
         now = time.perf_counter()
         if now - saved >= CHECKPOINT_SECONDS:
             _save(path, state)
@@ -130,26 +137,48 @@ def _start(job: Job) -> State:
     return State(0, point, torch.zeros_like(point), torch.zeros_like(point), empty, point[None][:0], {})
 
 
-def _step(job: Job, settings: Optimisation, state: State, names: list[str], sizes: list[torch.Size]) -> State:
+def _equal(rates: list[float]) -> dict[float, list[int]]:
+    """Instances by their rate: those of one rate are updated in one call."""
+    return {rate: [index for index, own in enumerate(rates) if own == rate] for rate in dict.fromkeys(rates)}
+
+
+def _step(
+    job: Job,
+    settings: Optimisation,
+    state: State,
+    names: list[str],
+    sizes: list[torch.Size],
+    groups: dict[float, list[int]],
+) -> tuple[State, Bool[Tensor, " instance"]]:
+    """The state after a step, and whether loss and gradient of each instance were finite."""
     point = state.point.detach().requires_grad_()
     losses = job.loss(_unpack(point, names, sizes), state.step)
     [gradient] = torch.autograd.grad(losses.sum(), [point])
     norm = gradient.norm(dim=1)
-    if not bool(torch.isfinite(losses + norm).all()):
-        bad = int((~torch.isfinite(losses + norm)).nonzero()[0])
+    gradient.mul_((settings.clip / norm.clamp(min=settings.clip))[:, None])
+    rate = learning_rate(settings, state.step)
+    rows = list(zip(*(x.unbind() for x in (state.point, gradient, state.first, state.second)), strict=True))
+    for own, some in groups.items():
+        points, slopes, first, second = map(list, zip(*(rows[index] for index in some), strict=True))
+        done = list(torch.full((len(some),), float(state.step), device=norm.device).unbind())
+        adamw(
+            points, slopes, first, second, [], done, fused=True, amsgrad=False, maximize=False, lr=rate * own,
+            beta1=settings.beta1, beta2=settings.beta2, weight_decay=settings.weight_decay, eps=EPSILON,
+        )  # fmt: skip
+    losses = losses.detach()
+    new = state._replace(step=state.step + 1, losses=torch.cat([state.losses, losses[None]]))
+    return new, torch.isfinite(losses + norm)
+
+
+def _check(job: Job, broken: Float[Tensor, " instance"]) -> None:
+    """UserError for the first instance whose loss or gradient was not finite. `broken` is the step of each."""
+    steps = broken.tolist()
+    if worst := [(step, instance) for instance, step in enumerate(steps) if step != FINITE]:
+        step, instance = min(worst)
         raise UserError(
-            f"{job.name}: loss or gradient of instance {bad} is not finite at step {state.step}; "
+            f"{job.name}: loss or gradient of instance {instance} is not finite at step {step:.0f}; "
             "lower the learning rate"
         )
-    gradient.mul_((settings.clip / norm.clamp(min=settings.clip))[:, None])
-    rate, done = learning_rate(settings, state.step), torch.tensor(float(state.step), device=norm.device)
-    rows = zip(job.rates.tolist(), state.point, gradient, state.first, state.second, strict=True)
-    for own, point, slope, first, second in rows:
-        adamw(
-            [point], [slope], [first], [second], [], [done.clone()], fused=True, amsgrad=False, maximize=False,
-            lr=rate * own, beta1=settings.beta1, beta2=settings.beta2, weight_decay=settings.weight_decay, eps=EPSILON,
-        )  # fmt: skip
-    return state._replace(step=state.step + 1, losses=torch.cat([state.losses, losses.detach()[None]]))
 
 
 def _append(stacked: Weights, found: Weights) -> Weights:

@@ -3,8 +3,9 @@
 Olsson et al. 2022, argument 3: the pattern-preserving ablation and its effect on the in-context score. Heads are chosen
 at the end of training on repeats of random tokens (`text_roles.py`) and removed on held-out text. Controls: as many
 other heads of the same layers, random ones and those that write most; the previous-token heads; as many other heads of
-the first layer; and in models of one layer, which cannot have induction heads, the heads with the highest prefix score.
-What these cost is a share of the score of the deeper models: their own score is near zero, and a share of it is noise.
+the first layer as there are, those that write most; and in models of one layer, which cannot have induction heads, the
+heads with the highest prefix score. What one layer loses is given as a share of the score of the deeper model with the
+same seed: the score of one layer is near zero, and a share of it says little.
 
 A model without a head that counts as an induction head loses nothing. That is no failure of the measure: whatever
 far context does there, it does without such heads.
@@ -107,7 +108,7 @@ def summary(measured: dict[str, Tensor], base: dict[str, Tensor] | None) -> dict
     """What of the in-context score goes with the heads at the end of training, as a share and in nats.
 
     `base`: scores of models of one layer for the same seeds, where the heads with the highest prefix score are removed.
-    Both are shares of the intact score in `measured`.
+    What they lose is also a share of the intact score in `measured`.
     """
 
     def nats(scores: dict[str, Tensor]) -> dict[str, Tensor]:

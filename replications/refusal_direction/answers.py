@@ -27,11 +27,14 @@ from transformers import PreTrainedTokenizerBase
 from replications.refusal_direction.chat import (
     Batch,
     ablating,
+    answer_losses,
+    answered,
     chat_batch,
+    final_states,
     first_token_kl,
+    going_on,
     greedy,
     last_logits,
-    padded,
     refusal_metric,
 )
 from replications.refusal_direction.lists import Line
@@ -178,10 +181,6 @@ def banning(model: Any, tokens: Int[Tensor, " token"]) -> Iterator[None]:
 @torch.inference_mode()
 def surprise(model: Any, batch: Batch, answers: Int[Tensor, "line step"], stop: int) -> Float[Tensor, " line"]:
     """Mean negative log likelihood of each answer, nats per token, up to and with its stop token."""
-    going = torch.cat([torch.ones_like(answers[:, :1]), (answers != stop).cumprod(1)[:, :-1]], 1)
-    rows = [[*prompt, *answer.tolist()] for prompt, answer in zip(batch.prompts, answers, strict=True)]
-    whole = padded(rows, model.device)
-    out = model.model(input_ids=whole.ids, attention_mask=whole.mask, position_ids=whole.places, use_cache=False)
-    hidden = out.last_hidden_state[:, -answers.shape[1] - 1 : -1]
-    scores = F.cross_entropy(model.lm_head(hidden).float().flatten(0, 1), answers.flatten(), reduction="none")
-    return (scores.reshape(answers.shape) * going).sum(1) / going.sum(1)
+    going = going_on(answers, stop)
+    states = final_states(model, answered(batch, answers))
+    return (answer_losses(model, states, answers) * going).sum(1) / going.sum(1)

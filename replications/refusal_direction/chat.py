@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.core.errors import UserError
 from common.data.models import chat_prompt, encode
+from replications.refusal_direction.hooks import hooked, on_input, on_output, reading
 from replications.refusal_direction.prefixes import Tree
 
 
@@ -80,6 +81,12 @@ def padded(rows: list[list[int]], device: str | torch.device = "cpu", side: Lite
     return Batch(*(pad_sequence(part, batch_first=True, padding_side=side) for part in (ids, masks)))
 
 
+def answered(batch: Batch, answers: Int[Tensor, "prompt step"]) -> Batch:
+    """The prompts with their answers behind them."""
+    rows = zip(batch.prompts, answers.tolist(), strict=True)
+    return padded([[*prompt, *answer] for prompt, answer in rows], batch.ids.device)
+
+
 def n_post_instruction(tokenizer: PreTrainedTokenizerBase) -> int:
     """Number of template tokens behind the instruction."""
     first, second = (chat_batch(tokenizer, [text]).ids[0].tolist() for text in ("Tell me a story", "Why is it so?"))
@@ -102,9 +109,9 @@ def unit(v: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
     return v / v.norm(dim=-1, keepdim=True).clamp(min=1e-8)  # type: ignore[no-any-return]
 
 
-def spread(vectors: Float[Tensor, "draw d_model"], rows: int) -> Float[Tensor, "row d_model"]:
-    """One of the vectors for each row; neighbouring rows share one."""
-    return vectors[torch.arange(rows, device=vectors.device) * len(vectors) // rows]
+def spread(vectors: Float[Tensor, "*draw d_model"], rows: int) -> Float[Tensor, "*row d_model"]:
+    """One of the vectors for each row, of which neighbouring ones share one. A single vector stays as it is."""
+    return vectors if vectors.ndim == 1 else vectors[torch.arange(rows, device=vectors.device) * len(vectors) // rows]
 
 
 @contextlib.contextmanager
@@ -161,39 +168,10 @@ def _changing(
 
     noted = model.model.register_forward_pre_hook(note, with_kwargs=True)
     try:
-        with _hooked(
-            [(module, _on_input(changed)) for module in read], [(module, _on_output(changed)) for module in written]
-        ):
+        with hooked([(one, on_input(changed)) for one in read], [(one, on_output(changed)) for one in written]):
             yield
     finally:
         noted.remove()
-
-
-def _on_input(change: Any) -> Any:
-    def hook(_module: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        if arguments:
-            return (change(arguments[0]), *arguments[1:]), options
-        return arguments, {**options, "hidden_states": change(options["hidden_states"])}
-
-    return hook
-
-
-def _on_output(change: Any) -> Any:
-    def hook(_module: Any, _arguments: Any, output: Any) -> Any:
-        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
-
-    return hook
-
-
-@contextlib.contextmanager
-def _hooked(inputs: list[tuple[Any, Any]], outputs: list[tuple[Any, Any]]) -> Iterator[None]:
-    handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in inputs]
-    handles += [module.register_forward_hook(hook) for module, hook in outputs]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextlib.contextmanager
@@ -252,13 +230,7 @@ def _inputs(
     model: Any, batch: Batch | Tree, blocks: Iterable[Any], keep: int
 ) -> tuple[list[Float[Tensor, "batch kept d_model"]], Float[Tensor, "batch pos d_model"]]:
     """What the blocks read, and the final states."""
-    seen: list[Tensor] = []
-
-    def take(x: Tensor) -> Tensor:
-        seen.append(x[:, -keep:])
-        return x
-
-    with _hooked([(block, _on_input(take)) for block in blocks], []):
+    with reading(blocks, keep) as seen:
         final = final_states(model, batch)
     return seen, final
 
@@ -286,6 +258,19 @@ def greedy(
         places = places[:, -1:] + 1
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
     return torch.cat(tokens, 1), first
+
+
+def going_on(answers: Int[Tensor, "prompt step"], stop: int) -> Int[Tensor, "prompt step"]:
+    """1 up to and with the first stop token of each answer."""
+    return torch.cat([torch.ones_like(answers[:, :1]), (answers != stop).cumprod(1)[:, :-1]], 1)
+
+
+def answer_losses(
+    model: Any, states: Float[Tensor, "prompt pos d_model"], answers: Int[Tensor, "prompt step"]
+) -> Float[Tensor, "prompt step"]:
+    """Cross-entropy of each token of answers that end the prompts, nats, from what is unembedded."""
+    logits = model.lm_head(states[:, -answers.shape[1] - 1 : -1]).float()
+    return F.cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none").view_as(answers)
 
 
 def first_token_kl(p: Float[Tensor, "*n d_vocab"], q: Float[Tensor, "*n d_vocab"]) -> Float[Tensor, "*n"]:

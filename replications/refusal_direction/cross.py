@@ -51,10 +51,7 @@ def cross(files: CrossFiles, settings: Cross, run: RunInfo) -> None:
         on, off = (asks.about(part.test[: settings.effects.prompts]) for part in (prompts.switch, prompts.harmless))
         longer = stored[own]["r"].norm() / r.norm()
         rows = {"": r, **{f"{name} ": stored[1 - own][name] for name in CONTROLS}}
-        bases = {
-            f"foreign {name}ablated": unit(v if v.ndim == 1 else spread(v, len(on.lines)))[..., None, :]
-            for name, v in rows.items()
-        }
+        bases = {f"foreign {name}ablated": unit(spread(v, len(on.lines)))[..., None, :] for name, v in rows.items()}
         ablated = asks.ask_ablated(on, bases)
         added, _ = asks.ask(off, adding(model, layer, longer * r))
         asked = {("harmful", name): table for name, table in ablated.items()} | {("harmless", "foreign added"): added}

@@ -56,10 +56,7 @@ def measure_answers(subject: Subject, found: Directions, settings: EffectSetting
         )
 
     def basis(vector: Float[Tensor, "*draw d_model"], asked: Asked) -> Float[Tensor, "*row 1 d_model"]:
-        return unit(rows(vector, asked))[..., None, :]
-
-    def rows(vector: Float[Tensor, "*draw d_model"], asked: Asked) -> Tensor:
-        return vector if vector.ndim == 1 else spread(vector, len(asked.lines))
+        return unit(spread(vector, len(asked.lines)))[..., None, :]
 
     if subject.before is not None:
         put("harmful", on, "before", model=subject.before)
@@ -67,7 +64,7 @@ def measure_answers(subject: Subject, found: Directions, settings: EffectSetting
     put("harmless", off, "tuned")
     put("harmless", off, "added", adding(tuned, layer, r))
     for name, control in found.controls.items():
-        put("harmless", off, f"{name} added", adding(tuned, control.layer, rows(control.added, off)))
+        put("harmless", off, f"{name} added", adding(tuned, control.layer, spread(control.added, len(off.lines))))
     controls = {f"{name} ": control for name, control in found.controls.items()}
     damage = {"damage ": found.damage} if settings.weights else {}
     put_ablated("ablated", {"": r, **{name: control.ablated for name, control in controls.items()}, **damage})
@@ -82,7 +79,9 @@ def measure_answers(subject: Subject, found: Directions, settings: EffectSetting
         put_ablated("weights", {name: control.edited for name, control in controls.items()}, everywhere=True)
         put("harmful", on, "subtracted", adding(tuned, layer, -r))
         for name, control in found.controls.items():
-            put("harmful", on, f"{name} subtracted", adding(tuned, control.layer, -rows(control.added, on)))
+            put(
+                "harmful", on, f"{name} subtracted", adding(tuned, control.layer, -spread(control.added, len(on.lines)))
+            )
     for condition, intervention in costly(tuned, found).items():
         tables.append(asks.first(off, intervention, **{"class": "harmless", "condition": condition}))
     return pd.concat(tables, ignore_index=True)

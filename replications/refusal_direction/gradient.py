@@ -120,15 +120,10 @@ def between(
     for side in sides:
         metrics = []
         for direction in side:
-            with ablating(choosing.model, rows_of(direction, len(choosing.on))):
+            with ablating(choosing.model, spread(direction, len(choosing.on))):
                 metrics.append(refusal_metric(last_logits(choosing.model, choosing.on), choosing.tokens).mean())
         left.append(float(torch.stack(metrics).mean()))
     return sides[left.index(min(left))]
-
-
-def rows_of(vector: Float[Tensor, "*draw d_model"], rows: int) -> Float[Tensor, "*row d_model"]:
-    """One direction, or one for each row."""
-    return vector if vector.ndim == 1 else spread(vector, rows)
 
 
 def measured(
@@ -145,10 +140,10 @@ def measured(
     on, off = (asks.about(lines) for lines in parts)
 
     def begun(v: Tensor) -> Table:
-        return asks.first(off, ablating(subject.tuned, rows_of(v, len(off.lines))))
+        return asks.first(off, ablating(subject.tuned, spread(v, len(off.lines))))
 
     def asked(vectors: dict[str, Tensor], surprised: Collection[str]) -> dict[str, tuple[Table, Table]]:
-        bases = {name: rows_of(v, len(on.lines))[..., None, :] for name, v in vectors.items()}
+        bases = {name: spread(v, len(on.lines))[..., None, :] for name, v in vectors.items()}
         refused = asks.ask_ablated(on, bases, surprised)
         return {name: (refused[name], begun(v)) for name, v in vectors.items()}
 
@@ -157,7 +152,7 @@ def measured(
 
     alone, plain = asked(single, surprised={"r", DAMAGE, *LEARNED}), along()
     for name, v in single.items():
-        with ablating(subject.tuned, rows_of(v, len(on.lines))):
+        with ablating(subject.tuned, spread(v, len(on.lines))):
             moved = (along() - plain).abs().mean(1) / place.distance
         alone[name][0]["moved"] = moved.tolist()
     found: dict[str, tuple[Table, Table]] = dict(alone)
@@ -183,7 +178,7 @@ def still_refused(asks: Questioner, on: Asked, inside: list[Tensor], ends: Table
     before = None if on.before is None else on.before[answered]
     some = Asked(lines, on.batch[answered], on.tuned[answered], before)
     bases = {
-        number: v[None] if v.ndim == 1 else rows_of(v, len(on.lines))[answered][:, None]
+        number: v[None] if v.ndim == 1 else spread(v, len(on.lines))[answered][:, None]
         for number, v in enumerate(inside)
     }
     found = worst(list(asks.ask_ablated(some, bases).values()))["refused"]

@@ -18,12 +18,9 @@ a vector can ban the tokens that begin a refusal, and the model refuses in other
 stays in memory.
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -31,14 +28,17 @@ from common.core.errors import UserError
 from replications.refusal_direction.chat import (
     Batch,
     ablating,
+    answer_losses,
+    answered,
     final_states,
     first_token_kl,
+    going_on,
     greedy,
     last_logits,
     layers,
-    padded,
     unit,
 )
+from replications.refusal_direction.hooks import reading
 from replications.refusal_direction.search import difference
 from replications.refusal_direction.settings import GradientSettings
 
@@ -97,10 +97,8 @@ def lessons_of(
     """Answers are greedy, with r ablated; tokens behind the first `stop` do not count."""
     with ablating(model, r):
         answers, _ = greedy(model, on, answer_tokens)
-    going = torch.cat([torch.ones_like(answers[:, :1]), (answers != stop).cumprod(1)[:, :-1]], 1)
-    rows = [[*prompt, *answer] for prompt, answer in zip(on.prompts, answers.tolist(), strict=True)]
-    answered, tuned = padded(rows, model.device), last_logits(model, off).clone()
-    return Lessons(answered, answers.clone(), going.float(), along, off, tuned)
+    tuned, counts = last_logits(model, off).clone(), going_on(answers, stop).float()
+    return Lessons(answered(on, answers), answers.clone(), counts, along, off, tuned)
 
 
 def learn(
@@ -143,18 +141,15 @@ def loss_of(
 ) -> Float[Tensor, ""]:
     """The loss on some of the requests of each class, differentiable in v."""
     answers, counts = lessons.answers[on], lessons.counts[on]
-    length = answers.shape[1]
-    read: list[Tensor] = []
     with ablating(model, v):
-        with reading(model, place.layer, read):
+        with reading(list(layers(model))[place.layer :]) as read:
             states = final_states(model, lessons.answered[on])
-        logits = model.lm_head(states[:, -length - 1 : -1]).float()
+        each = answer_losses(model, states, answers)
         begun = model.lm_head(final_states(model, lessons.harmless[off])[:, -1]).float()
     kl = first_token_kl(lessons.tuned[off], begun)
-    each = F.cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none").view_as(counts)
     loss = (each * counts).sum() / counts.sum() + kl.mean()
     if keep:
-        along = torch.stack([x[:, place.position - length] for x in read], 1) @ place.r
+        along = torch.stack([x[:, place.position - answers.shape[1]] for x in read], 1) @ place.r
         loss = loss + ((along - lessons.along[on]) / place.distance).square().mean()
     return loss
 
@@ -169,19 +164,3 @@ def _order(count: int, steps: int, draws: torch.Generator) -> list[Int[Tensor, "
     rounds = -(-steps * ROWS // count)
     order = torch.cat([torch.randperm(count, generator=draws) for _ in range(rounds)])
     return [order[at * ROWS : (at + 1) * ROWS] for at in range(steps)]
-
-
-@contextlib.contextmanager
-def reading(model: Any, first: int, seen: list[Tensor]) -> Iterator[None]:
-    """Appends what each block from `first` on reads, interventions that were opened before included."""
-
-    def take(_module: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        seen.append(arguments[0] if arguments else options["hidden_states"])
-
-    blocks: list[Any] = list(layers(model))[first:]
-    handles = [block.register_forward_pre_hook(take, with_kwargs=True) for block in blocks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -221,7 +221,9 @@ def causes(
     rows: list[dict[str, Any]] = []
     for name, one in chosen.items():
         inside = mark(small, PATTERNS[name], decode)[scored(small)].numpy()
-        raised = (decoder.bridge.ln_final.weight * sae.W_dec[one.unit]) @ decoder.bridge.W_U
+        raised = (
+            decoder.bridge.ln_final.weight * sae.W_dec[one.unit].to(decoder.bridge.W_U.device)
+        ) @ decoder.bridge.W_U
         kl = found[name].kl
         rows.append({
             "pattern": name, "code": "latents", "seed": 0,

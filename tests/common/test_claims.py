@@ -187,7 +187,7 @@ def test_scales_may_have_different_bounds_and_each_is_sealed():
     for scale in both.scales:
         claim = evaluate("demo", both.at(scale), "toy", {"effect": metric(0.7, shuffled=0.1)}, sealed=SEALED)
         found[scale] = (claim.assertion, claim.statement.split()[-1], claim.verdict)
-        assert definition_of(both, scale)["assertion"]["at_least"] == both.at(scale).assertion.at_least
+        assert definition_of("tiny", both, scale)["assertion"]["at_least"] == both.at(scale).assertion.at_least
     assert found == {"laptop": (">= 0.5", "half.", "reproduced"), "full": (">= 0.8", "fifths.", "same direction")}
     with pytest.raises(ValidationError, match="bounds names the scale full, which 'scales' does not list"):
         definition(bounds={"full": larger})

@@ -17,6 +17,7 @@ from common.core.settings import ROOT, replications
 from common.publish.claims_page import strongest, value
 from common.publish.pages import (
     MOST_PICTURES,
+    all_seeds,
     badge,
     chronological,
     counted,
@@ -163,6 +164,7 @@ def test_seeds_in_a_row_are_shortened():
     assert seed_list([0, 1, 2, 3, 4]) == "0 to 4"
     assert seed_list([0, 1]) == "0, 1"
     assert seed_list([0, 2, 3]) == "0, 2, 3"
+    assert all_seeds({"seeds": [0, 1, 2], "own_seeds": {"grokking": [7, 9]}}) == "0 to 2; Grokking: 7, 9"
 
 
 def test_replications_come_in_the_order_of_the_papers_that_lead_them():

@@ -19,7 +19,8 @@ from common.publish.templating import render
 
 COST = {"total": {"cpu_s": 600.0, "peak_rss_mb": 900.0, "disk_mb": 20.0}}
 ORIGIN = {
-    "scale": "laptop", "seeds": [0, 1, 2], "device": "a processor", "commit": "a" * 40, "dirty": False,
+    "scale": "laptop", "seeds": [0, 1, 2], "own_seeds": {"grokking": [7, 9]},
+    "device": "a processor", "commit": "a" * 40, "dirty": False,
     "lock_sha256": "b" * 64, "config_sha256": "c" * 64, "models": {}, "versions": {"torch": "2"},
 }  # fmt: skip
 

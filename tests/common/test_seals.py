@@ -100,7 +100,7 @@ class Tiny:
     def score(self):
         """What `make` does on scoring seeds: claims by id, and the lines about amendments."""
         seals.check_lock("tiny", "laptop", scored=True)
-        freeze.mark_scored("tiny", "laptop", settings.load_scale("laptop").seeds)
+        freeze.mark_scored("tiny", "laptop", settings.load_scale("laptop", "tiny").seeds)
         judged = verify_replication("tiny", "laptop", [], self.folder / "results" / "laptop")
         return {claim.id: claim for claim in judged}, freeze.record_amendments("laptop", judged)
 
@@ -319,6 +319,20 @@ def test_a_sample_that_seeds_do_not_draw_keeps_its_badge(tiny):
     assert said.endswith("its value is that of seeds 10, 11, 12, 13, 14: seeds do not draw its sample")
     claim, said = tiny.one()
     assert (fields(claim), claim.effective_role, said) == (["sealed"], "reported", [])
+
+
+def test_one_replication_is_sealed_anew_for_seeds_of_its_own(tiny):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.one()
+    tiny.scale(own_seeds={"tiny": [30, 31, 32, 33, 34]})
+    assert fields(tiny.one()[0]) == ["scoring_seeds"], "other seeds than those that were sealed"
+    freeze.amend("tiny", "vulnerability", "other seeds")
+    tiny.scale(own_seeds={"tiny": [40, 41, 42, 43, 44]})
+    renewal.renew("tiny", scale="laptop")
+    claim, _ = tiny.one()
+    assert (claim.amended, claim.effective_role) == ([], "required")
+    assert lock.read_lock("tiny").entry("vulnerability", "laptop").seal.scoring_seeds == [40, 41, 42, 43, 44]
 
 
 def test_a_bound_is_not_moved_by_sealing_anew(tiny):

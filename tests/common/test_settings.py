@@ -11,6 +11,7 @@ from common.core.claims import ClaimsFile
 from common.core.errors import UserError
 from common.core.files import read_json, read_yaml
 from common.core.settings import SCALES, Strict, load_replication, load_scale, replications
+from common.data.corpora import FIRST_CALIBRATION_SEED
 from common.engine.config import load_run
 from common.engine.schemas import schemas
 
@@ -146,6 +147,28 @@ def test_scoring_seeds_are_kept_apart_from_calibration(copy):
     scored = load_scale("laptop").seeds[-1]
     edit(copy / "config/scales/laptop.yaml", lambda content: content.update(calibration_seeds=[scored, 100]))
     with pytest.raises(UserError, match="keep them apart"):
+        load_scale("laptop")
+
+
+def test_a_replication_can_have_scoring_seeds_of_its_own(copy):
+    path = copy / "config/scales/laptop.yaml"
+    shared = load_scale("laptop").seeds
+    edit(path, lambda content: content.update(own_seeds={"superposition": [71, 72]}))
+    assert load_scale("laptop", "superposition").seeds == [71, 72]
+    assert load_scale("laptop").seeds == load_scale("laptop", "grokking").seeds == shared
+    scored, calibrated = load_run("laptop"), load_run("laptop", calibrate=True)
+    assert (scored.of("superposition").seeds, scored.of("grokking").seeds) == ([71, 72], shared)
+    assert calibrated.of("superposition").seeds == calibrated.seeds
+    with pytest.raises(UserError, match=r"71 .*a scoring seed of scale laptop"):
+        load_run("laptop", seeds="71,73")
+    edit(path, lambda content: content.update(own_seeds={"superposition": [71, content["calibration_seeds"][0]]}))
+    with pytest.raises(UserError, match="keep them apart"):
+        load_scale("laptop")
+    edit(path, lambda content: content.update(own_seeds={"superposition": [71, FIRST_CALIBRATION_SEED + 50]}))
+    with pytest.raises(UserError, match="scoring seed 150 would be measured on calibration documents"):
+        load_run("laptop")
+    edit(path, lambda content: content.update(own_seeds={"superpositoin": [71, 72]}))
+    with pytest.raises(UserError, match=r"own_seeds names 'superpositoin'; there is .*superposition"):
         load_scale("laptop")
 
 

@@ -9,7 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from common.core.errors import UserError
 from common.toys.settings import Architecture, Optimisation
-from common.toys.training import Job, identity, train
+from common.toys.training import FINITE, Job, _check, identity, train
 from common.toys.transformer import Ablation, forward, initial_weights, smear, token_losses
 
 SETTINGS = Optimisation(
@@ -124,6 +124,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(bad, tmp_path):
     with pytest.raises(UserError, match="instance 1 is not finite at step 5"):
         train(good._replace(loss=loss), SETTINGS, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_several_instances_that_break_the_first_is_named():
+    _check(job(), torch.tensor([FINITE, FINITE]))
+    with pytest.raises(UserError, match="instance 1 is not finite at step 4"):
+        _check(job(), torch.tensor([7.0, 4.0]))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import common.core.settings as settings
 from tests.pretended_gpu.device import install
 
 load_scale = settings.load_scale
-settings.load_scale = lambda scale: load_scale(scale).model_copy(update={"device": "cuda"})
+settings.load_scale = lambda *given: load_scale(*given).model_copy(update={"device": "cuda"})
 
 import common.engine.config as config  # noqa: E402, it takes the changed function along
 
