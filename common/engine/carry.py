@@ -50,7 +50,8 @@ def carry(base: str = "", name: str = "") -> None:
         name: one replication; by default all.
 
     Raises:
-        UserError: nothing can be carried, a value or verdict has changed, or the tree has uncommitted changes.
+        UserError: nothing can be carried, a verdict has changed, or the tree has uncommitted changes; and, after the
+            others were carried, for replications whose values have changed.
     """
     if _git("status", "--porcelain"):
         raise UserError("there are uncommitted changes; commit them first: a record names the commit it is carried to")
@@ -64,15 +65,20 @@ def carry(base: str = "", name: str = "") -> None:
     with _tree(head) as present:
         states = {one: _state(present, one, known[one]["scale"]) for one in names}
         _smoke(present, head, names)
-        for commit, own in by_base.items():
-            _compare(commit, own, present, known)
+        different = [path for commit, own in by_base.items() for path in _compare(commit, own, present, known)]
+    changed = {path.partition("/")[0] for path in different}
     known = records()  # smoke takes minutes, in which others may have been recorded
-    for one in names:
+    for one in (each for each in names if each not in changed):
         step = {"since": next(commit for commit, own in by_base.items() if one in own), "to": head}
         known[one] = known[one] | {"state": states[one], "carried": [*known[one].get("carried", []), step]}
     write_json(ROOT / FOLDER / RECORDS, known)
     write_pages(ROOT / FOLDER)
-    print(f"carried: {', '.join(names)}")
+    print(f"carried: {', '.join(each for each in names if each not in changed) or 'nothing'}")
+    if different:
+        raise UserError(
+            f"the edit changes values of {', '.join(sorted(changed))}, so their records were not carried: "
+            f"{_some(different)}"
+        )
 
 
 def carried(name: str = "") -> list[str]:
@@ -141,8 +147,9 @@ def differences(before: Path, after: Path, name: str) -> list[str]:
     )  # fmt: skip
 
 
-def _compare(base: str, names: list[str], present: Path, known: dict[str, Any]) -> None:
-    """UserError if the code of `base` did not make these records, or gives other values than that of `present`."""
+def _compare(base: str, names: list[str], present: Path, known: dict[str, Any]) -> list[str]:
+    """Files that differ between the code of `base` and that of `present`. UserError if the former did not make these
+    records."""
     if _git("diff", "--name-only", base, "HEAD", "--", LOCK):
         raise UserError(
             f"{LOCK}/ has changed since commit {base[:12]}, and with it the environment; run what it changes"
@@ -156,11 +163,7 @@ def _compare(base: str, names: list[str], present: Path, known: dict[str, Any]) 
                     "was up to date, as in BASE=0123abcd"
                 )
         _smoke(earlier, base, names)
-        if different := [path for one in names for path in differences(earlier, present, one)]:
-            raise UserError(
-                f"the edit changes values, so no record was carried: {_some(different)} differ from those of commit "
-                f"{base[:12]}"
-            )
+        return [path for one in names for path in differences(earlier, present, one)]
 
 
 def _some(words: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ def reading(modules: Iterable[Any], keep: int = 0) -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []
 
     def take(x: Tensor) -> Tensor:
-        seen.append(x[:, -keep:])
+        seen.append(x[:, -keep:] if keep else x)  # a slice would be a node of its own in the graph of gradients
         return x
 
     with hooked([(module, on_input(take)) for module in modules], []):

@@ -85,7 +85,9 @@ def test_an_edit_without_effect_carries_the_record_and_says_between_which_commit
 def test_a_changed_value_carries_nothing(project):
     (project / "value").write_text("2")
     git(project, "commit", "-qam", "another value")
-    with pytest.raises(UserError, match=r"no record was carried: tiny/toy/part/metrics.json differ"):
+    with pytest.raises(
+        UserError, match=r"changes values of tiny, so their records were not carried: tiny/toy/part/metrics.json"
+    ):
         carry()
     assert record_of(project)["state"] == "old.same"
 
