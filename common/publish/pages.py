@@ -248,8 +248,7 @@ def carried(origin: dict[str, Any]) -> str:
     """What a record says if its code has been edited since; nothing if the code here made it."""
     if not (steps := origin.get("carried")):
         return ""
-    commits = ", ".join(f"`{step['since'][:8]}` to `{step['to'][:8]}`" for step in steps)
-    return f" The code was edited since; at scale `smoke` no value changed (commit {commits})."
+    return f" Code edited since (`{steps[0]['since'][:8]}` to `{steps[-1]['to'][:8]}`): same values at `smoke`."
 
 
 def index_block(folder: Path) -> str:
