@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,27 +57,32 @@ def carry(base: str = "", name: str = "") -> None:
     known, names, head = records(), carried(name), _git("rev-parse", "HEAD")
     if moved := [claim for one in names for claim in judged_otherwise(one, known[one]["scale"])]:
         raise UserError(f"the edit changes verdicts on the recorded values, so run what it changes: {_some(moved)}")
-    by_base: dict[str, list[str]] = defaultdict(list)
-    for one in names:
-        of_record = known[one]["carried"][-1]["to"] if known[one].get("carried") else known[one]["commit"]
-        by_base[_git("rev-parse", "--verify", f"{base or of_record}^{{commit}}")].append(one)
+    bases = {one: _git("rev-parse", "--verify", f"{base or _made_by(known[one])}^{{commit}}") for one in names}
     with _tree(head) as present:
         states = {one: _state(present, one, known[one]["scale"]) for one in names}
         _smoke(present, head, names)
-        different = [path for commit, own in by_base.items() for path in _compare(commit, own, present, known)]
+        different = []
+        for commit in dict.fromkeys(bases.values()):
+            different += _compare(commit, [one for one in names if bases[one] == commit], present, known)
     changed = {path.partition("/")[0] for path in different}
+    kept = [one for one in names if one not in changed]
     known = records()  # smoke takes minutes, in which others may have been recorded
-    for one in (each for each in names if each not in changed):
-        step = {"since": next(commit for commit, own in by_base.items() if one in own), "to": head}
+    for one in kept:
+        step = {"since": bases[one], "to": head}
         known[one] = known[one] | {"state": states[one], "carried": [*known[one].get("carried", []), step]}
     write_json(ROOT / FOLDER / RECORDS, known)
     write_pages(ROOT / FOLDER)
-    print(f"carried: {', '.join(each for each in names if each not in changed) or 'nothing'}")
+    print(f"carried: {', '.join(kept) or 'nothing'}")
     if different:
         raise UserError(
             f"the edit changes values of {', '.join(sorted(changed))}, so their records were not carried: "
             f"{_some(different)}"
         )
+
+
+def _made_by(record: dict[str, Any]) -> str:
+    """The commit whose code a record stands for: that to which it was carried last, or that which made it."""
+    return str(record["carried"][-1]["to"] if record.get("carried") else record["commit"])
 
 
 def carried(name: str = "") -> list[str]:
