@@ -10,6 +10,8 @@ from common.core.settings import SCALES, Kind, Scale, ScaleSettings, Strict, loa
 from common.data.corpora import FIRST_CALIBRATION_SEED
 from common.data.models import registry
 
+PLACE_BYTES = 10 * 2**30
+
 
 class Run(Strict):
     """One run of the workflow: the scale's settings with what the command line chose. `results` names its folder."""
@@ -99,6 +101,15 @@ def fresh_seeds(given: str) -> list[int]:
             f"seed {high[0]} would draw calibration documents; fresh seeds are below {FIRST_CALIBRATION_SEED}"
         )
     return seeds
+
+
+def gpu_places(device: str) -> int:
+    """How many steps may share the GPU: small models leave most of it idle, and each place has `PLACE_BYTES`."""
+    if device != "cuda":
+        return 1
+    import torch
+
+    return max(1, int(torch.cuda.get_device_properties(0).total_memory) // PLACE_BYTES)
 
 
 def _need_cuda(scale: str) -> None:

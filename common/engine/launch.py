@@ -33,7 +33,7 @@ from common.core.step import die_with_parent
 from common.core.verify import overview, read_claims
 from common.data.models import check_weights, own_folder, registry
 from common.engine.checkpoints import remove_stale
-from common.engine.config import Run, load_run
+from common.engine.config import Run, gpu_places, load_run
 from common.engine.failure import explain
 from common.engine.forkserver import forkserver
 from common.engine.freeze import mark_scored, record_amendments
@@ -200,7 +200,8 @@ def _command(run: Run, options: Options) -> list[str]:
     config |= {"seeds": options.seeds}
     pairs = [f"{key}={value}" for key, value in config.items() if value]
     cores = ["--cores", options.cores]
-    memory = ["--resources", "gpu=1", f"mem_mb={psutil.virtual_memory().total * 3 // 4_000_000}"]
+    memory = f"mem_mb={psutil.virtual_memory().total * 3 // 4_000_000}"
+    memory = ["--resources", f"gpu={gpu_places(run.device)}", memory]
     return [*SNAKEMAKE, *cores, *memory, "--config", *pairs]
 
 

@@ -218,7 +218,7 @@ def losses_by_order(
             written = [_heads(_scaled(term, entering[layer]), pattern, W_V, W_O) for term in terms]
             nothing = torch.zeros_like(terms[0])
             terms = [old + new for old, new in zip([*terms, nothing], [nothing, *written], strict=True)]
-        summed = torch.stack(terms).cumsum(0)
+        summed = torch.stack(terms).cpu().cumsum(0).to(every.device)  # a GPU sums along an axis in no fixed order
         logits = [_scaled(part, entering[-1]) @ weights["unembed.W_U"][:, None] for part in summed]
         return torch.stack([token_losses(one, every).mean((1, 2)) for one in logits], 1)
 

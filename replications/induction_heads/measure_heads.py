@@ -118,7 +118,8 @@ def _qk_trace(one: HeadWeights, table: Tensor, previous: Tensor) -> Tensor:
     """Trace of the QK circuit through all heads of earlier layers, each weighted by its previous-token score: how much
     more a query matches the key that the same token was moved to than a key on average. Zero in the first layer."""
     moved = (previous[..., None, None] * ((table @ one.W_V) @ one.W_O)).sum(2, keepdim=True)
-    earlier = torch.cat([torch.zeros_like(moved[:, :1]), moved.cumsum(1)[:, :-1]], 1)
+    moved = moved.cpu()  # a GPU sums along an axis in no fixed order
+    earlier = torch.cat([torch.zeros_like(moved[:, :1]), moved.cumsum(1)[:, :-1]], 1).to(table.device)
     return ((table @ one.W_Q) * (earlier @ one.W_K)).sum((-1, -2))
 
 

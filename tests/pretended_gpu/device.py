@@ -1,13 +1,16 @@
 """A pretended GPU: tensors computed on the CPU that say they are on cuda:0 and refuse what CUDA tensors refuse.
 
 Refused, with torch's words: operands on two devices (other than single numbers, and than indices on the CPU into a
-tensor on the GPU), a generator of the other device, and `numpy()`. Everything else gives the bytes of the CPU. What
-this cannot show: kernels that differ or are missing on a GPU, its memory, its speed.
+tensor on the GPU), a generator of the other device, `numpy()`, and operations that have no deterministic kernel there.
+Everything else gives the bytes of the CPU. What this cannot show: kernels that differ or are missing on a GPU, its
+memory, its speed.
 
 A `Pretended` tensor wraps a CPU tensor. To torch's C++ it lies on the device "meta", which needs no driver; operations
 on it, and those that are told a device, arrive in `call`, which looks at the devices, unwraps, computes and wraps. The
 few places in which C++ acts by itself on "meta" before an operation arrives are replaced in `install`.
 """
+
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -18,6 +21,9 @@ CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 aten = torch.ops.aten
 MOVES = {aten._to_copy.default, aten.to.device, aten.to.dtype_layout, aten.copy_.default}
 INDEXES = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+NOT_DETERMINISTIC = {  # by the documentation of torch.use_deterministic_algorithms
+    *(aten.kthvalue.default, aten.median.dim, aten.histc.default, aten.put_.default, aten.nll_loss2d_forward.default)
+}
 MARK = 2**62  # seeds of pretended generators lie between this and its double; negative seeds count as larger ones
 TorchGenerator = torch.Generator
 
@@ -111,6 +117,7 @@ def call(func, args, kwargs):
     on_gpu = told.type == "cuda" if told else isinstance(args[0], Pretended) if func in MOVES else pretended
     if pretended and func not in MOVES:
         check_operands(func, args, leaves)
+        check_deterministic(func, args, kwargs)
     for one in leaves:
         if isinstance(one, TorchGenerator) and (MARK <= one.initial_seed() < 2 * MARK) != on_gpu:
             raise RuntimeError(f"{func}: expected a generator of the device of the result")
@@ -157,6 +164,14 @@ def check_operands(func, args, leaves):
         raise RuntimeError(f"Expected all tensors to be on the same device, but found cuda:0 and cpu: {func} {shapes}")
 
 
+def check_deterministic(func, args, kwargs):
+    """RuntimeError for an operation that CUDA refuses when deterministic algorithms are asked for."""
+    summed = func is aten.cumsum.default and args[0].is_floating_point()
+    weighted = func is aten.bincount.default and [*args[1:2], kwargs.get("weights")][0] is not None
+    if func in NOT_DETERMINISTIC or summed or weighted:
+        raise RuntimeError(f"{func} does not have a deterministic implementation on a GPU")
+
+
 def as_index(index):
     """Lists and ranges as CPU tensors, since C++ would make tensors of them on the device "meta"."""
     if isinstance(index, tuple):
@@ -198,6 +213,7 @@ def install():
     torch.cuda.is_available = torch.cuda.is_initialized = torch.cuda.is_bf16_supported = lambda *args: True
     torch.cuda.get_device_capability = lambda *args: (9, 0)
     torch.cuda.device_count, torch.cuda.current_device = lambda: 1, lambda: 0
+    torch.cuda.get_device_properties = lambda *args: SimpleNamespace(total_memory=1)
     torch.cuda.max_memory_allocated = lambda *args: 1
     torch.cuda.get_device_name = lambda *args: "pretended GPU"
     torch.__future__.set_overwrite_module_params_on_conversion(True)

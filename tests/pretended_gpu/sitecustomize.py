@@ -1,8 +1,12 @@
-"""Python runs this at its start where this folder is on the path: every process of a run then has the pretended GPU."""
+"""Python runs this at its start where this folder is on the path: every process of a run then computes on a GPU, the
+real one where there is one, otherwise the pretended one. Results of such a run have a folder of their own."""
+
+import shutil
 
 import common.core.settings as settings
 from tests.pretended_gpu.device import install
 
+REAL = shutil.which("nvidia-smi") is not None  # asking torch would keep the steps that this process forks off the GPU
 load_scale = settings.load_scale
 settings.load_scale = lambda *given: load_scale(*given).model_copy(update={"device": "cuda"})
 
@@ -12,10 +16,10 @@ load_run = config.load_run
 
 
 def apart(scale, **chosen):
-    """Results of such a run have a folder of their own."""
     run = load_run(scale, **chosen)
-    return run.model_copy(update={"results": f"{run.results}-pretended-gpu"})
+    return run.model_copy(update={"results": f"{run.results}-{'on' if REAL else 'pretended'}-gpu"})
 
 
 config.load_run = apart
-install()
+if not REAL:
+    install()

@@ -51,6 +51,10 @@ def test_it_refuses_what_cuda_refuses():
     for number, operation in enumerate(refused):
         with pytest.raises(RuntimeError, match="device"):
             print(number, operation())
+    for operation in (lambda: there.cumsum(0), lambda: there[0].kthvalue(2), lambda: there.median(0)):
+        with pytest.raises(RuntimeError, match="deterministic"):
+            operation()
+    assert there[:, 0].long().cumsum(0).tolist() == [1, 2, 3]
     with pytest.raises(TypeError, match="to numpy"):
         there.numpy()
 
