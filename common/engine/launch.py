@@ -200,9 +200,8 @@ def _command(run: Run, options: Options) -> list[str]:
     config |= {"seeds": options.seeds}
     pairs = [f"{key}={value}" for key, value in config.items() if value]
     cores = ["--cores", options.cores]
-    memory = f"mem_mb={psutil.virtual_memory().total * 3 // 4_000_000}"
-    memory = ["--resources", f"gpu={gpu_places(run.device)}", memory]
-    return [*SNAKEMAKE, *cores, *memory, "--config", *pairs]
+    limits = [f"gpu={gpu_places(run.device)}", f"mem_mb={psutil.virtual_memory().total * 3 // 4_000_000}"]
+    return [*SNAKEMAKE, *cores, "--resources", *limits, "--config", *pairs]
 
 
 def _environment(run: Run) -> dict[str, str]:
