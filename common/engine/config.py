@@ -31,7 +31,7 @@ class Run(Strict):
 
 
 def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool = False, seeds: str = "") -> Run:
-    """What `make SCALE=... MODELS=a,b HUB=1` asks for, checked. UserError for an unknown scale, model or missing GPU.
+    """What `make SCALE=... MODELS=a,b HUB=1` asks for, checked. UserError for an unknown scale or model.
 
     With `calibrate` the calibration seeds are used, with `seeds` fresh ones; results go to a folder of their own.
     """
@@ -46,8 +46,6 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
                 f"model '{name}' comes from a model hub, which is switched off; "
                 "run with HUB=1 on a machine that reaches a hub, or leave it out of MODELS"
             )
-    if settings.device == "cuda":
-        _need_cuda(scale)
     for seeds_of in () if calibrate or seeds else (settings.seeds, *settings.own_seeds.values()):
         if late := [seed for seed in seeds_of if seed >= FIRST_CALIBRATION_SEED]:
             raise UserError(
@@ -112,12 +110,15 @@ def gpu_places(device: str) -> int:
     return max(1, int(torch.cuda.get_device_properties(0).total_memory) // PLACE_BYTES)
 
 
-def _need_cuda(scale: str) -> None:
+def need_gpu(run: Run) -> None:
+    """UserError if the run computes on a GPU and there is none. Results can be read and sealed without it."""
+    if run.device != "cuda":
+        return
     import torch
 
     if not torch.cuda.is_available():
         build = "this torch build has no CUDA support" if torch.version.cuda is None else "torch finds no CUDA device"
         raise UserError(
-            f"SCALE={scale} needs an NVIDIA GPU, but {build}; use SCALE=laptop, or run `make clean-env` and "
-            f"`make SCALE={scale} TORCH=registry` on a machine with a GPU"
+            f"SCALE={run.scale} needs an NVIDIA GPU, but {build}; use SCALE=laptop, or run `make clean-env` and "
+            f"`make SCALE={run.scale} TORCH=registry` on a machine with a GPU"
         )

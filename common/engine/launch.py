@@ -33,7 +33,7 @@ from common.core.step import die_with_parent
 from common.core.verify import overview, read_claims
 from common.data.models import check_weights, own_folder, registry
 from common.engine.checkpoints import remove_stale
-from common.engine.config import Run, gpu_places, load_run
+from common.engine.config import Run, gpu_places, load_run, need_gpu
 from common.engine.failure import explain
 from common.engine.forkserver import forkserver
 from common.engine.freeze import mark_scored, record_amendments
@@ -89,6 +89,7 @@ def launch(options: Options) -> int:
     run = load_run(
         options.scale, calibrate=options.calibrate, models=options.models, hub=options.hub, seeds=options.seeds
     )
+    need_gpu(run)
     _check_folders(run.models)
     for name in replications():
         load_replication(name, run.scale)

@@ -12,7 +12,7 @@ from common.core.errors import UserError
 from common.core.files import read_json, read_yaml
 from common.core.settings import SCALES, Strict, load_replication, load_scale, replications
 from common.data.corpora import FIRST_CALIBRATION_SEED
-from common.engine.config import load_run
+from common.engine.config import load_run, need_gpu
 from common.engine.schemas import schemas
 
 
@@ -211,11 +211,13 @@ def test_unknown_scale_and_model_and_hub_model():
 def test_gpu_scale_without_a_gpu():
     import torch
 
+    run = load_run("gpu")
     if torch.cuda.is_available():
-        assert load_run("gpu").device == "cuda"
+        need_gpu(run)
     else:
         with pytest.raises(UserError, match="SCALE=gpu needs an NVIDIA GPU"):
-            load_run("gpu")
+            need_gpu(run)
+    need_gpu(load_run("smoke"))
 
 
 def test_calibration_has_its_own_seeds_and_folder():
