@@ -157,10 +157,12 @@ def _step(
     norm = gradient.norm(dim=1)
     gradient.mul_((settings.clip / norm.clamp(min=settings.clip))[:, None])
     rate = learning_rate(settings, state.step)
-    rows = list(zip(*(x.unbind() for x in (state.point, gradient, state.first, state.second)), strict=True))
+    every = (state.point, gradient, state.first, state.second)
+    apart = len(groups) > 1 or not point.is_cuda  # on a GPU it is one call for one tensor, where all rates are equal
+    rows = list(zip(*(x.unbind() if apart else [x] for x in every), strict=True))
     for own, some in groups.items():
-        points, slopes, first, second = map(list, zip(*(rows[index] for index in some), strict=True))
-        done = list(torch.full((len(some),), float(state.step), device=norm.device).unbind())
+        points, slopes, first, second = map(list, zip(*(rows[index] for index in some[: len(rows)]), strict=True))
+        done = list(torch.full((len(points),), float(state.step), device=norm.device).unbind())
         adamw(
             points, slopes, first, second, [], done, fused=True, amsgrad=False, maximize=False, lr=rate * own,
             beta1=settings.beta1, beta2=settings.beta2, weight_decay=settings.weight_decay, eps=EPSILON,

@@ -5,7 +5,7 @@ from common.engine.rules import Steps, captions, figure_files, parts
 STEP = Steps("replications.superposition", config)
 CAPTIONS = "replications/superposition/captions"
 ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
-TRAINING = {**ON_GPU, "mem_mb": 20000 if ON_GPU else 3000, "runtime": 60}
+TRAINING = {**ON_GPU, "mem_mb": 8000 if ON_GPU else 3000, "runtime": 60}
 
 
 training = lambda wildcards: config[wildcards.part].get(

@@ -41,12 +41,15 @@ def batch(
     generator = torch.Generator(device).manual_seed(seed * 10_000_000 + step)
     densities = densities.to(device, torch.float64)
     some = 1.0 - (1.0 - densities) ** n_features
-    sparse: Bool[Tensor, " dataset"] = densities < SPARSE
     x = torch.zeros(len(densities), n_features, 1 + size, device=device)  # the first point is the zero point
-    place, value = _sparse_points(densities[sparse], n_features, size, generator, signed)
-    owner = sparse.nonzero()[place[0], 0]
-    x[owner, place[1], 1 + place[2]] = value
-    x[~sparse, :, 1:] = _dense_points(densities[~sparse], n_features, size, generator, signed)
+    if x.is_cuda:
+        x[:, :, 1:] = unwaited_points(densities, n_features, size, generator, signed)
+    else:
+        sparse: Bool[Tensor, " dataset"] = densities < SPARSE
+        place, value = _sparse_points(densities[sparse], n_features, size, generator, signed)
+        owner = sparse.nonzero()[place[0], 0]
+        x[owner, place[1], 1 + place[2]] = value
+        x[~sparse, :, 1:] = _dense_points(densities[~sparse], n_features, size, generator, signed)
     weight = torch.cat([1.0 - some[:, None], (some / size)[:, None].expand(-1, size)], dim=1)
     return Data(x, weight.float())
 
@@ -64,17 +67,36 @@ def _sparse_points(
     The first active feature of each point is drawn from a truncated geometric law; the features after it are hit as
     independent features are, and hits on those before it are struck out.
     """
-    count = len(densities)
-    some = 1.0 - (1.0 - densities) ** n_features
-    device = generator.device
-    u = torch.rand(count, size, generator=generator, dtype=torch.float64, device=device)
-    first = (torch.log1p(-u * some[:, None]) / torch.log1p(-densities)[:, None]).floor().long()
-    first = first.clamp(max=n_features - 1)
+    count, device = len(densities), generator.device
+    first = _first(densities, n_features, size, generator)
     later = _hits(densities, n_features, size, generator)
     later = later[:, later[1] > first[later[0], later[2]]]
     dataset, point = torch.cartesian_prod(torch.arange(count, device=device), torch.arange(size, device=device)).T
     place = torch.cat([later, torch.stack([dataset, first.flatten(), point])], dim=1)
     return place, _values(generator, place.shape[1], signed)
+
+
+def _first(
+    densities: Float[Tensor, " dataset"], n_features: int, size: int, generator: torch.Generator
+) -> Int[Tensor, "dataset sample"]:
+    """The first active feature of points with some active feature: a truncated geometric law."""
+    some = 1.0 - (1.0 - densities) ** n_features
+    u = torch.rand(len(densities), size, generator=generator, dtype=torch.float64, device=generator.device)
+    first = (torch.log1p(-u * some[:, None]) / torch.log1p(-densities)[:, None]).floor().long()
+    return first.clamp(max=n_features - 1)
+
+
+def unwaited_points(
+    densities: Float[Tensor, " dataset"], n_features: int, size: int, generator: torch.Generator, signed: bool
+) -> Float[Tensor, "dataset feature sample"]:
+    """Points with some active feature, of any density, by one draw for each entry and no question to the device: where
+    others share a GPU, each answer is waited for. The first active feature is drawn as for sparse points."""
+    first = _first(densities, n_features, size, generator)[:, None]
+    s, place = densities.float()[:, None, None], torch.arange(n_features, device=generator.device)[:, None]
+    u = 1.0 - torch.rand(len(densities), n_features, size, generator=generator, device=generator.device)  # not 0
+    value = torch.where(place == first, u, u / s)
+    active = (place == first) | ((place > first) & (u <= s))
+    return torch.where(active, 2.0 * value - 1.0 if signed else value, 0.0)
 
 
 def _hits(

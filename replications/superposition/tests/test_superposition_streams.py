@@ -13,7 +13,7 @@ from common.toys.training import learning_rate, train
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.model import evaluate, sample, sample_sets
 from replications.superposition.settings import FeatureTraining, Settings, SetTraining
-from replications.superposition.streams import batch, stream_job, written_loss
+from replications.superposition.streams import batch, stream_job, unwaited_points, written_loss
 from replications.superposition.training import initial
 
 OPTIMISATION = Optimisation(
@@ -30,11 +30,17 @@ OPTIMISATION = Optimisation(
 
 
 @pytest.mark.parametrize("density", [0.01, 0.1, 0.3, 1.0])
-def test_a_batch_has_the_moments_of_independent_features(density):
+@pytest.mark.parametrize("as_on_a_gpu", [False, True])
+def test_a_batch_has_the_moments_of_independent_features(density, as_on_a_gpu):
     n_features, s = 12, torch.tensor([density], dtype=torch.float64)
     first, second, pairs, total = 0.0, 0.0, 0.0, 0.0
     for step in range(8):
         data = batch(s, n_features, 2000, 3, step)
+        if as_on_a_gpu:
+            draw = torch.Generator().manual_seed(step)
+            data.x[:, :, 1:] = unwaited_points(s, n_features, 2000, draw, signed=False)
+            signed = unwaited_points(s, n_features, 2000, draw.manual_seed(step), signed=True)
+            torch.testing.assert_close((signed + 1) / 2 * (signed != 0), data.x[:, :, 1:], rtol=0, atol=1e-6)
         x, weight = data.x[0].double(), data.weight[0].double()
         assert float(weight[0]) == pytest.approx((1 - density) ** n_features, abs=1e-6)
         assert bool((x[:, 1:].amax(0) > 0).all())
