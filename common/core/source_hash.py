@@ -14,9 +14,9 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -82,14 +82,24 @@ def _read(content: bytes, package: str, path: str) -> tuple[str, list[str]]:
             found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
-    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    digest = hashlib.sha256(shape(tree).encode()).hexdigest()
     return digest, sorted(name for name in found if name.split(".")[0] in FIRST_PARTY)
+
+
+def shape(part: Any) -> str:
+    """A syntax tree as text, the same from every Python: fields without a value, which newer ones add, are left out."""
+    if isinstance(part, list):
+        return f"[{','.join(map(shape, part))}]"
+    if not isinstance(part, ast.AST):
+        return repr(part)
+    fields = (f"{name}={shape(value)}" for name, value in ast.iter_fields(part) if value is not None and value != [])
+    return f"{type(part).__name__}({','.join(fields)})"
 
 
 @cache
 def _known() -> dict[str, tuple[str, list[str]]]:
     """What earlier processes have read, by the hash of package and bytes; written back when this one ends."""
-    path = ROOT / ".snakemake" / f"sources-{sys.implementation.cache_tag}.json"  # a tree's text depends on Python
+    path = ROOT / ".snakemake" / "sources.json"
     known: dict[str, tuple[str, list[str]]] = {}
     with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
         known = {key: (digest, names) for key, (digest, names) in json.loads(path.read_bytes()).items()}

@@ -1,5 +1,6 @@
 """The generated blocks of `docs/performance.md`: `profile`, from `figures/profile.json`, and `benchmarks`, from
-`figures/benchmarks.json`. A block says which command makes its record where there is none yet."""
+`figures/benchmarks.json`; `gpu` is made in `common.publish.gpu_card`. A block says which command makes its record where
+there is none yet."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from common.core.files import read_json
 from common.core.settings import ROOT
+from common.publish.gpu_card import gpu_block
 
 PAGE = ROOT / "docs" / "performance.md"
 PROFILE, BENCHMARKS = "profile.json", "benchmarks.json"
@@ -85,4 +87,5 @@ def blocks(folder: Path) -> dict[str, str]:
         found["profile"] = profile_block(read_json(folder / PROFILE))
     if (folder / BENCHMARKS).exists():
         found["benchmarks"] = benchmarks_block(read_json(folder / BENCHMARKS))
+    found["gpu"] = gpu_block(folder)
     return found

@@ -1,8 +1,9 @@
 """`make record`: keeps the slim records of a finished run in the committed folder `figures/`.
 
 Each replication is recorded by itself, at the scale of its run: verdicts, provenance, cost, and one or two headline
-pictures of at most 100 KB. The reference run is scale `full`, made replication by replication. `stale` names the
-records whose sources, settings or claims have changed since; CI prints them. Afterwards the generated parts of the
+pictures of at most 100 KB. The reference run is scale `full`, made replication by replication. Runs on a GPU are kept
+beside it, in `figures/gpu/` (`common.publish.gpu_card`). `stale` names the records whose sources, settings or claims
+have changed since; CI prints them. Afterwards the generated parts of the
 documents are made anew from the records (`common.publish.pages`).
 """
 
@@ -23,6 +24,7 @@ from common.core.verify import read_claims
 from common.publish.cost import costs
 from common.publish.earlier import keep
 from common.publish.glossary import formulas_of
+from common.publish.gpu_card import GPU
 from common.publish.pages import (
     CLAIMS,
     COSTLIEST,
@@ -38,6 +40,7 @@ from common.publish.reference import state
 LARGEST_PICTURE = 100_000  # bytes
 WIDTHS = (1200, 1000, 800, 640, 480)  # pixels; the first that fits is taken
 ORIGIN = ("commit", "dirty", "scale", "seeds", "device", "instructions", "written")
+CALIBRATION = "-calibration"  # ending of the folder of a run on calibration seeds
 
 
 def lines_of(entries: list[dict[str, Any]]) -> str:
@@ -63,7 +66,7 @@ def slim_picture(path: Path) -> bytes:
 def finished(results: Path, name: str) -> bool:
     """Whether `results` holds judged claims of a replication, made by the sources that are here now."""
     files = [results / name / record for record in ("claims.json", "provenance.json")]
-    scale = results.name
+    scale = results.name.removesuffix(CALIBRATION)
     return all(path.exists() for path in files) and read_json(files[1]).get("state") == state(name, scale)
 
 
@@ -83,8 +86,11 @@ def record_of(results: Path, name: str, cost: dict[str, Any]) -> dict[str, Any]:
 
 
 def record(scale: str = "full", name: str = "") -> None:
-    """Records the replication `name`, or all that are finished at `scale`. UserError if there is none."""
+    """Records the replication `name`, or all that are finished at `scale`, as in `full` or `gpu-calibration`. UserError
+    if there is none."""
     results, folder = ROOT / "results" / scale, ROOT / FOLDER
+    if scale.removesuffix(CALIBRATION) == GPU:
+        folder /= GPU
     ready = [one for one in ([name] if name else replications()) if finished(results, one)]
     if not ready:
         wanted, target = name or "any replication", name or "all"
@@ -111,9 +117,9 @@ def record(scale: str = "full", name: str = "") -> None:
     keep(folder, claims, scored, known)
     write_json(folder / RECORDS, known)
     if (tested := ROOT / "results" / TESTS).exists():
-        shutil.copyfile(tested, folder / TESTS)
-    write_pages(folder)
-    print(f"{FOLDER}/ now holds {', '.join(ready)} of scale {scale}")
+        shutil.copyfile(tested, ROOT / FOLDER / TESTS)
+    write_pages(ROOT / FOLDER)
+    print(f"{folder.relative_to(ROOT)}/ now holds {', '.join(ready)} of scale {scale}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from common.core.errors import UserError
 from common.core.metrics import Estimate
 from common.core.settings import ROOT, replications
 from common.publish.claims_page import strongest, value
+from common.publish.gpu_card import gpu_block
 from common.publish.pages import (
     MOST_PICTURES,
     all_seeds,
@@ -87,6 +88,28 @@ def test_a_finished_replication_is_recorded_with_small_pictures(project):
     judged = json.loads((project / "figures/claims.json").read_text())
     assert [one["id"] for one in judged] == ["grokking.delay"], "records of replications that are gone go"
     assert (project / "figures/grokking/delay.png").stat().st_size <= 100_000
+
+
+def test_a_run_on_a_gpu_is_kept_beside_the_reference_run(project):
+    results = project / "results"
+    (results / "laptop").rename(results / "gpu-calibration")
+    origin = ORIGIN | {"scale": "gpu", "seeds": [110, 114], "device": "A GPU", "state": "now"}
+    (results / "gpu-calibration/grokking/provenance.json").write_text(json.dumps(origin))
+    record("gpu-calibration")
+    assert list(json.loads((project / "figures/gpu/records.json").read_text())) == ["grokking"]
+    assert not (project / "figures/records.json").exists()
+    assert "old" in (project / "figures/claims.json").read_text(), "the reference run is left alone"
+    other = claim("delay", verdict="not reproduced", value=3.0)
+    (project / "figures/claims.json").write_text(json.dumps([other.model_dump(mode="json")]))
+    said = gpu_block(project / "figures")
+    assert (
+        "grokking: A GPU; calibration seeds, which set the seals: not scored yet (110 to 114); commit `aaaaaaaa`."
+        in said
+    )
+    assert "| grokking | 1 | 2.0 | 0.0 | 0.0 | 1 of 1 | 0 of 1 |" in said
+    assert "- `grokking.delay`: reproduced with 7 [6, 8] on the GPU, not reproduced with 3 [6, 8] at `full`." in said
+    assert '<img src="../figures/gpu/grokking/delay.png"' in said
+    assert (project / "figures/gpu/grokking/delay.png").exists()
 
 
 def test_an_unfinished_run_is_not_recorded(project, monkeypatch):

@@ -3,7 +3,6 @@
 import ast
 import json
 import shutil
-import sys
 
 import pytest
 
@@ -41,7 +40,7 @@ def project(tmp_path, monkeypatch):
 def test_what_was_read_is_kept_and_belongs_to_the_bytes(project, tmp_path):
     (tmp_path / ".snakemake").mkdir()
     before = project.hash_of()
-    path = tmp_path / ".snakemake" / f"sources-{sys.implementation.cache_tag}.json"
+    path = tmp_path / ".snakemake" / "sources.json"
     sources._keep(path, sources._known(), 0)
     assert len(json.loads(path.read_text())) >= 3
     assert project.hash_of() == before
@@ -64,6 +63,17 @@ def test_touch_comments_docstrings_and_format_do_not_count(project, text):
     before = project.hash_of()
     project.write("common/tool.py", text)
     assert project.hash_of() == before
+
+
+def test_the_text_of_a_tree_has_nothing_that_other_pythons_lack():
+    plain = sources.shape(ast.parse("def f(a=None): return {**a, 1: [None]}"))
+    assert "type_params" not in plain
+    assert "[]" not in plain
+    assert plain.startswith(
+        "Module(body=[FunctionDef(name='f',args=arguments(args=[arg(arg='a')],defaults=[Constant()])"
+    )
+    texts = ["{**a}", "{a: b}", "[None]", "[]", "None", "0", "False", "f()", "f(x)", "f(*x)", "lambda: 0"]
+    assert len({sources.shape(ast.parse(text)) for text in texts}) == len(texts)
 
 
 def test_an_edit_counts_for_importers_only(project):
