@@ -199,7 +199,7 @@ def _ablate(readings: Readings, bridge: "TransformerBridge", chosen: Roles, draw
 
     def read(done: Pass) -> dict[str, np.ndarray]:
         by_head = [
-            [prefix_matching(done.patterns[layer][k, None], tokens[k, None])[head] for k in range(len(tokens))]
+            [float(prefix_matching(done.patterns[layer][k, None], tokens[k, None])[head]) for k in range(len(tokens))]
             for layer, head in leading
         ]
         gain = repeat_gain(done.losses, drawn.repeated.to(tokens.device))

@@ -43,11 +43,12 @@ def train_arm(hidden: Hidden, densities: list[float], training: AbsoluteTraining
     importance = (training.importance_decay ** torch.arange(n)).to(run.device)
     at = torch.tensor(densities, dtype=torch.float64).repeat_interleave(restarts)
 
-    def drawn(size: int, step: int) -> Data:
-        return stack([batch(at, n, size, seed, step, signed=True, device=run.device) for seed in run.seeds])
+    def drawn(size: int, seed: int, step: int) -> Data:
+        return batch(at, n, size, seed, step, signed=True, device=run.device)
 
     def loss(weights: Weights, step: int) -> Tensor:
-        return absolute_loss(weights, drawn(optimisation.batch, step), importance, hidden)
+        data = stack([drawn(optimisation.batch, seed, step) for seed in run.seeds])
+        return absolute_loss(weights, data, importance, hidden)
 
     starts = [start_weights(len(at), m, n, training.start_scale, seed) for seed in run.seeds]
     job = Job(
@@ -61,9 +62,12 @@ def train_arm(hidden: Hidden, densities: list[float], training: AbsoluteTraining
         tokens_per_step=optimisation.batch,
     )
     last = {name: value[-1] for name, value in train(job, optimisation).snapshots.items()}
-    with torch.no_grad():
-        held_out = absolute_loss(last, drawn(training.evaluation_samples, HELD_OUT), importance, hidden)
-    last["loss"] = held_out / monosemantic_loss(at.float().to(run.device), importance, m).repeat(len(run.seeds))
+    held_out = []
+    for k, seed in enumerate(run.seeds):  # one after the other: all at once would fill a GPU
+        own = {name: value[k * len(at) : (k + 1) * len(at)] for name, value in last.items()}
+        held_out.append(absolute_loss(own, drawn(training.evaluation_samples, seed, HELD_OUT), importance, hidden))
+    reference = monosemantic_loss(at.float().to(run.device), importance, m).repeat(len(run.seeds))
+    last["loss"] = torch.cat(held_out).detach() / reference
     axes = {"seed": len(run.seeds), "density": len(densities)}
     split = {
         f"{hidden}.{name}": rearrange(value, "(seed density restart) ... -> seed density restart ...", **axes)
