@@ -49,11 +49,16 @@ def forward(weights: Weights, pairs: Int[Tensor, "pair 2"]) -> Forward:
 
 
 def forward_all(weights: Weights, pairs: Int[Tensor, "instance pair 2"]) -> list[Forward]:
-    """Stacked networks, each on its own pairs. The MLP runs one by one: one network fits into the cache."""
+    """Stacked networks, each on its own pairs. On a CPU the MLP runs one by one: one network fits into the cache. A GPU
+    waits for each kernel to be started: there all networks run at once."""
     z, stop = attention(weights, pairs), _stop(weights)
     W_O = rearrange(weights["W_O"], "instance head d_head d_model -> instance (head d_head) d_model")
     maps = [W_O @ weights["W_in"], W_O @ weights["W_U"], weights["W_out"] @ weights["W_U"]]
     own = [(stop @ weights[name])[:, 0] for name in ("W_in", "W_U")]  # what `=` itself brings
+    if z.is_cuda:
+        post = torch.relu(torch.baddbmm(own[0][:, None], z, maps[0]))
+        logits = torch.baddbmm(torch.baddbmm(own[1][:, None], z, maps[1]), post, maps[2])
+        return [Forward(*each) for each in zip(z.unbind(), post.unbind(), logits.unbind(), strict=True)]
     found = []
     for z_i, W_in, W_direct, W_out, b_in, b_U in zip(*(part.unbind() for part in (z, *maps, *own)), strict=True):
         post = torch.relu(torch.addmm(b_in, z_i, W_in))
