@@ -6,6 +6,7 @@ control: seed by seed, or by the same resampled clusters.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -104,7 +105,7 @@ def over_clusters(
         owner[index] = labels
         if (owner[index] != labels).any():
             raise ValueError("a cluster belongs to one model; name clusters by model")
-    chosen = _resamples(owner, np.random.default_rng(seed))
+    chosen = _resamples(owner.tobytes(), seed)
 
     def resampled(above: np.ndarray, below: np.ndarray | None) -> tuple[Estimate, np.ndarray, np.ndarray | None]:
         if len(above) != len(index):
@@ -134,9 +135,13 @@ def over_clusters(
     )
 
 
-def _resamples(owner: Int[np.ndarray, " cluster"], draws: np.random.Generator) -> Int[np.ndarray, "draw place"]:
+@lru_cache(maxsize=1)
+def _resamples(owners: bytes, seed: int) -> Int[np.ndarray, "draw place"]:
     """Clusters of every resample: as many models as there are, with replacement, and of each as many clusters as it
-    has. A place behind the last cluster of a small model holds the number of clusters, which stands for none."""
+    has. A place behind the last cluster of a small model holds the number of clusters, which stands for none.
+
+    `owners` holds the model of each cluster. The last ones are kept: a table of heads asks for the same each time."""
+    owner, draws = np.frombuffer(owners, dtype=np.int64), np.random.default_rng(seed)
     count, sizes = len(owner), np.bincount(owner)
     if len(sizes) == 1:
         return draws.integers(0, count, size=(BOOTSTRAP_DRAWS, count))
