@@ -6,7 +6,7 @@ neurons needs no second pass: logits = LN(middle + x W_out) W_U, where `middle` 
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -75,18 +75,19 @@ def architecture(model: Model, text: Text) -> Architecture:
 
 
 def save_models(path: Path, models: Models) -> None:
-    """One safetensors file; the shape is in its metadata."""
-    about = {"shape": models.shape.model_dump_json(), "seeds": json.dumps(models.seeds)}
+    """One safetensors file; shape and seeds are in its metadata, as one entry: several would be in no fixed order."""
+    about = json.dumps({"shape": models.shape.model_dump(), "seeds": models.seeds}, sort_keys=True)
     with atomic(path) as temporary:
-        save_file({name: value.cpu().contiguous() for name, value in models.weights.items()}, temporary, about)
+        plain = {name: value.cpu().contiguous() for name, value in models.weights.items()}
+        save_file(plain, temporary, {"about": about})
 
 
 def load_models(path: Path) -> Models:
     """What `save_models` wrote."""
     with safe_open(path, framework="pt") as handle:
-        about = handle.metadata()
+        about: dict[str, Any] = json.loads(handle.metadata()["about"])
         weights = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    return Models(Architecture.model_validate_json(about["shape"]), json.loads(about["seeds"]), weights)
+    return Models(Architecture.model_validate(about["shape"]), about["seeds"], weights)
 
 
 @torch.no_grad()

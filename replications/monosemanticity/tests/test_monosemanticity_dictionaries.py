@@ -12,7 +12,7 @@ from common.core.step import RunInfo
 from common.saes.index import read_index
 from replications.monosemanticity.dictionaries import TWINS, DictionariesFiles, dictionaries
 from replications.monosemanticity.explain import explained
-from replications.monosemanticity.model import Models, save_models
+from replications.monosemanticity.model import Models, load_models, save_models
 from replications.monosemanticity.settings import Dictionaries
 from replications.monosemanticity.units import left_start
 from tests.fixtures.monosemanticity_tiny import (
@@ -34,6 +34,13 @@ def data(tmp_path_factory):
     inside = page.split('id="data">')[1].split("</script>")[0]
     assert not set("<>&") & set(inside)
     return json.loads(inside)
+
+
+def test_models_are_stored_as_the_same_bytes_each_time(tmp_path):
+    for name in "abcdefgh":
+        save_models(tmp_path / name, Models(SHAPE, [3, 4], WEIGHTS))
+    assert len({(tmp_path / name).read_bytes() for name in "abcdefgh"}) == 1
+    assert load_models(tmp_path / "a")[:2] == (SHAPE, [3, 4])
 
 
 def test_activations_are_those_of_the_dictionary_between_the_ends_of_windows(data):
