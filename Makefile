@@ -103,7 +103,7 @@ lint: $(READY)  ## ruff, mypy, import-linter, snakefmt, snakemake --lint
 	@.venv/bin/snakefmt --check Snakefile $(wildcard common/engine/*.smk) $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
 	@.venv/bin/python -m snakemake --lint --config scale=smoke
 
-smoke-gpu: $(READY)  ## every step once on a pretended GPU, whose tensors refuse what CUDA tensors refuse; needs no GPU
+smoke-gpu: $(READY)  ## every step once on the GPU, or on a pretended one, whose tensors refuse what CUDA tensors refuse
 	@PYTHONPATH=.:tests/pretended_gpu .venv/bin/python -m common.engine.launch --scale smoke
 
 test: $(READY)  ## lint, types, unit, workflow and browser tests, two parts at a time

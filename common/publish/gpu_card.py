@@ -1,7 +1,7 @@
 """The block `gpu` of `docs/performance.md`: what runs on a GPU took and found, from the records in `figures/gpu/`.
 
-These records stand beside the reference run, which is one of a CPU. A landmark counts as judged alike if both give it
-the same verdict.
+These records stand beside the reference run, which is one of a CPU. They are not renewed with every edit: their commit
+is named. Of landmarks those count that both runs have judged.
 """
 
 from pathlib import Path
@@ -16,56 +16,67 @@ from common.publish.claims_page import value
 GPU = "gpu"  # the scale, and the folder of its records
 NOTHING = "No run on a GPU is recorded yet: `make SCALE=gpu`, then `make record SCALE=gpu`."
 HEADER = [
-    "| replication | steps | CPU, min | in steps on the GPU, min | memory of the GPU, GB | reproduced | as at `full` |",
-    "|---|---|---|---|---|---|---|",
+    "| replication | steps | CPU, min | on the GPU, min | memory there, GB | reproduced | as at `full` | checks |",
+    "|---|---|---|---|---|---|---|---|",
 ]
 
 
 def gpu_block(folder: Path) -> str:
-    """Cost and verdicts of each recorded replication, its pictures, and the landmarks judged otherwise at `full`."""
+    """Cost and verdicts of each recorded replication, what is judged otherwise than at `full`, and the pictures."""
     if not (folder / GPU / "records.json").exists():
         return NOTHING
     known: dict[str, dict[str, Any]] = read_json(folder / GPU / "records.json")
-    here = _landmarks(folder / GPU / "claims.json")
-    there = {(claim.id, claim.model): claim for claim in _landmarks(folder / "claims.json")}
-    both = [(claim, there[claim.id, claim.model]) for claim in here if (claim.id, claim.model) in there]
+    claims = read_claims(folder / GPU / "claims.json")
+    reference = {(claim.id, claim.model): claim for claim in read_claims(folder / "claims.json")}
+    both = [
+        (claim, reference[claim.id, claim.model])
+        for claim in claims
+        if claim.tier == "landmark" and (claim.id, claim.model) in reference
+    ]
+    twice = [(one, other) for one, other in both if NOT_RUN not in (one.verdict, other.verdict)]
     lines = [*_origins(known), "", *HEADER]
     for name, origin in known.items():
-        cost, own = origin["cost"], [claim for claim in here if claim.replication == name]
-        twice = [pair for pair in both if pair[0].replication == name]
+        cost, own = origin["cost"], [pair for pair in twice if pair[0].replication == name]
+        checks = [one for one in claims if one.replication == name and one.tier == "check" and one.verdict != NOT_RUN]
         cells = [
             name,
             str(cost["steps"]),
             *(f"{cost[key] / 60:.1f}" for key in ("cpu_s", "gpu_s")),
             f"{cost['peak_gpu_mb'] / 1000:.1f}",
-            f"{sum(claim.verdict == 'reproduced' for claim in own)} of {len(own)}",
-            f"{sum(one.verdict == other.verdict for one, other in twice)} of {len(twice)}",
+            f"{sum(one.verdict == 'reproduced' for one, _ in own)} of {len(own)}",
+            f"{sum(one.verdict == other.verdict for one, other in own)} of {len(own)}",
+            f"{sum(one.verdict == 'holds' for one in checks)} of {len(checks)}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    if differ := [(one, other) for one, other in both if one.verdict != other.verdict]:
-        lines += ["", "Judged otherwise:", ""]
-        lines += [
-            f"- `{one.id}`: {one.verdict} with {value(one)} on the GPU, {other.verdict} with {value(other)} at `full`."
-            for one, other in differ
-        ]
+    lines += ["", *_otherwise(both), *_failed(claims), ""]
     pictures = [f"{GPU}/{name}/{path.name}" for name in known for path in sorted((folder / GPU / name).glob("*.png"))]
     shown = [f'<img src="../{folder.name}/{path}" width="400" alt="{Path(path).stem}, scale gpu">' for path in pictures]
-    return "\n".join([*lines, "", *shown]).rstrip()
+    return "\n".join([*lines, *shown]).rstrip()
 
 
-def _landmarks(path: Path) -> list[Claim]:
-    return [claim for claim in read_claims(path) if claim.tier == "landmark" and claim.verdict not in (None, NOT_RUN)]
+def _otherwise(both: list[tuple[Claim, Claim]]) -> list[str]:
+    """Landmarks with another verdict than at `full`, and those judged there that have none here, with the reason."""
+    found = []
+    for one, other in both:
+        if one.verdict == other.verdict or other.verdict == NOT_RUN:
+            continue
+        here = f"{one.verdict} ({one.reason})" if one.verdict == NOT_RUN else f"{one.verdict} with {value(one)}"
+        found.append(f"- `{one.id}`: {here}; at `full` {other.verdict} with {value(other)}.")
+    return ["Judged otherwise than at `full`:", "", *found] if found else []
+
+
+def _failed(claims: list[Claim]) -> list[str]:
+    failed = [f"`{one.id}`" for one in claims if one.tier == "check" and one.verdict == "fails"]
+    return ["", f"Checks that fail: {', '.join(failed)}."] if failed else []
 
 
 def _origins(known: dict[str, dict[str, Any]]) -> list[str]:
-    """One sentence for each run: device, seeds, commit."""
-    runs: dict[tuple[str, str, str], list[str]] = {}
+    """One sentence for each run: device, versions, seeds, commit."""
+    runs: dict[tuple[str, ...], list[str]] = {}
     for name, origin in known.items():
         kind = "calibration seeds, which set the seals: not scored yet"
         seeds = kind if judging_split(origin["seeds"]) == "validation" else "scoring seeds"
         seeds += f" ({origin['seeds'][0]} to {origin['seeds'][-1]})"
-        runs.setdefault((origin["device"], seeds, origin["commit"]), []).append(name)
-    return [
-        f"{', '.join(names)}: {device}; {seeds}; commit `{commit[:8]}`."
-        for (device, seeds, commit), names in runs.items()
-    ]
+        versions = ", ".join(f"{of} {version}" for of, version in origin.get("versions", {}).items())
+        runs.setdefault((origin["device"], versions, seeds, f"commit `{origin['commit'][:8]}`"), []).append(name)
+    return [f"{', '.join(names)}: {'; '.join(filter(None, about))}." for about, names in runs.items()]

@@ -2,9 +2,9 @@
 
 Each replication is recorded by itself, at the scale of its run: verdicts, provenance, cost, and one or two headline
 pictures of at most 100 KB. The reference run is scale `full`, made replication by replication. Runs on a GPU are kept
-beside it, in `figures/gpu/` (`common.publish.gpu_card`). `stale` names the records whose sources, settings or claims
-have changed since; CI prints them. Afterwards the generated parts of the
-documents are made anew from the records (`common.publish.pages`).
+beside it, in `figures/gpu/` (`common.publish.gpu_card`); a calibration is recorded before it is sealed. `stale` names
+the records of the reference run whose sources, settings or claims have changed since; CI prints them. Afterwards the
+generated parts of the documents are made anew from the records (`common.publish.pages`).
 """
 
 import io
@@ -40,6 +40,7 @@ from common.publish.reference import state
 LARGEST_PICTURE = 100_000  # bytes
 WIDTHS = (1200, 1000, 800, 640, 480)  # pixels; the first that fits is taken
 ORIGIN = ("commit", "dirty", "scale", "seeds", "device", "instructions", "written")
+VERSIONS = ("python", "torch")
 CALIBRATION = "-calibration"  # ending of the folder of a run on calibration seeds
 
 
@@ -79,6 +80,7 @@ def record_of(results: Path, name: str, cost: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: origin.get(key) for key in ORIGIN},
         "models": {model: found["origin"] for model, found in origin["models"].items()},
+        "versions": {of: origin["versions"][of] for of in VERSIONS if of in origin.get("versions", {})},
         "state": origin["state"],
         "formulas": formulas_of(results, name, read_claims(results / name / CLAIMS)),
         "cost": taken | {"costliest": {step: steps[step]["cpu_s"] for step in costliest}},
@@ -114,7 +116,8 @@ def record(scale: str = "full", name: str = "") -> None:
     write_text(folder / CLAIMS, lines_of(sorted(kept + new, key=lambda claim: str(claim["replication"]))))
     known = {one: known[one] for one in replications() if one in known}
     scored = {one: origin for one, origin in before.items() if not is_calibration(origin)}
-    keep(folder, claims, scored, known)
+    if folder == ROOT / FOLDER:
+        keep(folder, claims, scored, known)
     write_json(folder / RECORDS, known)
     if (tested := ROOT / "results" / TESTS).exists():
         shutil.copyfile(tested, ROOT / FOLDER / TESTS)

@@ -89,8 +89,9 @@ def _first(
 def unwaited_points(
     densities: Float[Tensor, " dataset"], n_features: int, size: int, generator: torch.Generator, signed: bool
 ) -> Float[Tensor, "dataset feature sample"]:
-    """Points with some active feature, of any density, by one draw for each entry and no question to the device: where
-    others share a GPU, each answer is waited for. The first active feature is drawn as for sparse points."""
+    """Points with some active feature, by one draw for each entry and no question to the device: where others share a
+    GPU, each answer is waited for. The first active feature is drawn as for sparse points. Of densities down to 1e-4:
+    below, float32 makes later features rarer than they are."""
     first = _first(densities, n_features, size, generator)[:, None]
     s, place = densities.float()[:, None, None], torch.arange(n_features, device=generator.device)[:, None]
     u = 1.0 - torch.rand(len(densities), n_features, size, generator=generator, device=generator.device)  # not 0

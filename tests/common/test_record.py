@@ -106,10 +106,18 @@ def test_a_run_on_a_gpu_is_kept_beside_the_reference_run(project):
         "grokking: A GPU; calibration seeds, which set the seals: not scored yet (110 to 114); commit `aaaaaaaa`."
         in said
     )
-    assert "| grokking | 1 | 2.0 | 0.0 | 0.0 | 1 of 1 | 0 of 1 |" in said
-    assert "- `grokking.delay`: reproduced with 7 [6, 8] on the GPU, not reproduced with 3 [6, 8] at `full`." in said
+    assert "| grokking | 1 | 2.0 | 0.0 | 0.0 | 1 of 1 | 0 of 1 | 0 of 0 |" in said
+    assert "- `grokking.delay`: reproduced with 7 [6, 8]; at `full` not reproduced with 3 [6, 8]." in said
     assert '<img src="../figures/gpu/grokking/delay.png"' in said
     assert (project / "figures/gpu/grokking/delay.png").exists()
+    unjudged = claim("delay", verdict="not run here", reason="its premise fails", value=None)
+    broken = claim("premise", tier="check", verdict="fails")
+    content = [one.model_dump(mode="json") for one in (unjudged, broken)]
+    (project / "figures/gpu/claims.json").write_text(json.dumps(content))
+    said = gpu_block(project / "figures")
+    assert "| 0 of 0 | 0 of 0 | 0 of 1 |" in said
+    assert "- `grokking.delay`: not run here (its premise fails); at `full` not reproduced with" in said
+    assert "Checks that fail: `grokking.premise`." in said
 
 
 def test_an_unfinished_run_is_not_recorded(project, monkeypatch):

@@ -1,12 +1,14 @@
 """Python runs this at its start where this folder is on the path: every process of a run then computes on a GPU, the
 real one where there is one, otherwise the pretended one. Results of such a run have a folder of their own."""
 
+import os
 import shutil
 
 import common.core.settings as settings
 from tests.pretended_gpu.device import install
 
-REAL = shutil.which("nvidia-smi") is not None  # asking torch would keep the steps that this process forks off the GPU
+# asking torch would keep the steps that this process forks off the GPU
+REAL = shutil.which("nvidia-smi") is not None and "PRETEND" not in os.environ
 load_scale = settings.load_scale
 settings.load_scale = lambda *given: load_scale(*given).model_copy(update={"device": "cuda"})
 
