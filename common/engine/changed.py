@@ -18,7 +18,8 @@ from common.core.settings import ROOT, replications
 from common.core.verify import read_claims
 from common.engine.launch import CLAIMS_FAILED
 from common.publish.claims_page import value
-from common.publish.pages import CLAIMS, FOLDER, RECORDS, is_calibration
+from common.publish.pages import CLAIMS, FOLDER, RECORDS
+from common.publish.reference import is_calibration
 
 
 def pairs(scale: str, names: list[str]) -> list[tuple[Claim, Claim]]:

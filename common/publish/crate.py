@@ -21,7 +21,7 @@ from common.core.errors import UserError
 from common.core.events import EVENTS, read_events
 from common.core.files import TEMPORARY_SUFFIX, read_json, read_yaml, sha256, write_json, write_text
 from common.core.settings import ROOT, load_scale
-from common.publish.pages import seed_list
+from common.publish.reference import seed_list
 from common.publish.site import from_results
 from common.publish.site_pages import Source
 

@@ -10,8 +10,8 @@ from typing import Any
 from common.core.claims import Claim
 from common.core.files import read_json
 from common.core.verify import NOT_RUN, read_claims
-from common.data.corpora import judging_split
 from common.publish.claims_page import value
+from common.publish.reference import is_calibration, seed_list
 
 GPU = "gpu"  # the scale, and the folder of its records
 NOTHING = "No run on a GPU is recorded yet: `make SCALE=gpu`, then `make record SCALE=gpu`."
@@ -74,9 +74,8 @@ def _origins(known: dict[str, dict[str, Any]]) -> list[str]:
     """One sentence for each run: device, versions, seeds, commit."""
     runs: dict[tuple[str, ...], list[str]] = {}
     for name, origin in known.items():
-        kind = "calibration seeds, which set the seals: not scored yet"
-        seeds = kind if judging_split(origin["seeds"]) == "validation" else "scoring seeds"
-        seeds += f" ({origin['seeds'][0]} to {origin['seeds'][-1]})"
+        kind = "calibration seeds, which set the seals: not scored yet" if is_calibration(origin) else "scoring seeds"
+        seeds = f"{kind} ({seed_list(origin['seeds'])})"
         versions = ", ".join(f"{of} {version}" for of, version in origin.get("versions", {}).items())
         runs.setdefault((origin["device"], versions, seeds, f"commit `{origin['commit'][:8]}`"), []).append(name)
     return [f"{', '.join(names)}: {'; '.join(filter(None, about))}." for about, names in runs.items()]

@@ -16,11 +16,10 @@ from common.core.files import read_json, read_yaml, write_text
 from common.core.settings import ROOT, replications
 from common.core.verdicts import Assertion
 from common.core.verify import NOT_RUN, read_claims, significance
-from common.data.corpora import judging_split
 from common.publish.claims_page import by_replication, strongest, value
 from common.publish.earlier import agreement, twice, twice_block
 from common.publish.performance import PAGE, PROFILE, blocks, profile_totals
-from common.publish.reference import FAMOUS
+from common.publish.reference import FAMOUS, is_calibration, seed_list, seeds_of
 
 FOLDER = "figures"
 CLAIMS, RECORDS, TESTS = "claims.json", "records.json", "tests.json"
@@ -66,26 +65,10 @@ def _year(name: str) -> int:
     return min((int(year) for year in YEAR.findall(first.source)), default=LATER) if first else LATER
 
 
-def seed_list(seeds: list[int]) -> str:
-    """`0 to 4` for three or more in a row, else every seed."""
-    row = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
-    return f"{seeds[0]} to {seeds[-1]}" if row else ", ".join(map(str, seeds))
-
-
 def all_seeds(origin: dict[str, Any]) -> str:
     """The seeds of a whole run, with those of replications that have their own."""
     own = [f"{title(name)}: {seed_list(seeds)}" for name, seeds in origin["own_seeds"].items()]
     return "; ".join([seed_list(origin["seeds"]), *own])
-
-
-def seeds_of(origin: dict[str, Any]) -> str:
-    """The seeds of a recorded run, and whether they are those of its calibration, which scores nothing."""
-    return f"{'calibration ' if is_calibration(origin) else ''}seeds {seed_list(origin['seeds'])}"
-
-
-def is_calibration(origin: dict[str, Any]) -> bool:
-    """Whether a record is that of a calibration run, whose verdicts set the seals and are no scores."""
-    return judging_split(origin["seeds"]) == "validation"
 
 
 def headline_figures(name: str, results: Path) -> list[Path]:

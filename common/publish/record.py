@@ -32,16 +32,14 @@ from common.publish.pages import (
     RECORDS,
     TESTS,
     headline_figures,
-    is_calibration,
     write_pages,
 )
-from common.publish.reference import state
+from common.publish.reference import is_calibration, state
 
 LARGEST_PICTURE = 100_000  # bytes
 WIDTHS = (1200, 1000, 800, 640, 480)  # pixels; the first that fits is taken
 ORIGIN = ("commit", "dirty", "scale", "seeds", "device", "instructions", "written")
 VERSIONS = ("python", "torch")
-CALIBRATION = "-calibration"  # ending of the folder of a run on calibration seeds
 
 
 def lines_of(entries: list[dict[str, Any]]) -> str:
@@ -67,7 +65,7 @@ def slim_picture(path: Path) -> bytes:
 def finished(results: Path, name: str) -> bool:
     """Whether `results` holds judged claims of a replication, made by the sources that are here now."""
     files = [results / name / record for record in ("claims.json", "provenance.json")]
-    scale = results.name.removesuffix(CALIBRATION)
+    scale = results.name
     return all(path.exists() for path in files) and read_json(files[1]).get("state") == state(name, scale)
 
 
@@ -91,7 +89,7 @@ def record(scale: str = "full", name: str = "") -> None:
     """Records the replication `name`, or all that are finished at `scale`, as in `full` or `gpu-calibration`. UserError
     if there is none."""
     results, folder = ROOT / "results" / scale, ROOT / FOLDER
-    if scale.removesuffix(CALIBRATION) == GPU:
+    if scale.split("-")[0] == GPU:
         folder /= GPU
     ready = [one for one in ([name] if name else replications()) if finished(results, one)]
     if not ready:

@@ -15,6 +15,7 @@ from common.core import seals
 from common.core.files import read_json, read_yaml
 from common.core.settings import ROOT, load_replication, load_scale, replications
 from common.core.source_hash import source_hash
+from common.data.corpora import judging_split
 from common.data.models import registry
 
 RECORDS = ROOT / "figures" / "records.json"
@@ -69,6 +70,22 @@ def records() -> dict[str, Any]:
     """The committed records, by replication; none if nothing has been recorded."""
     found: dict[str, Any] = read_json(RECORDS) if RECORDS.exists() else {}
     return found
+
+
+def seed_list(seeds: list[int]) -> str:
+    """`0 to 4` for three or more in a row, else every seed."""
+    row = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]} to {seeds[-1]}" if row else ", ".join(map(str, seeds))
+
+
+def seeds_of(origin: dict[str, Any]) -> str:
+    """The seeds of a recorded run, and whether they are those of its calibration, which scores nothing."""
+    return f"{'calibration ' if is_calibration(origin) else ''}seeds {seed_list(origin['seeds'])}"
+
+
+def is_calibration(origin: dict[str, Any]) -> bool:
+    """Whether a record is that of a calibration run, whose verdicts set the seals and are no scores."""
+    return judging_split(origin["seeds"]) == "validation"
 
 
 def stale() -> list[str]:

@@ -26,16 +26,15 @@ from common.publish.pages import (
     chronological,
     counted,
     famous_papers,
-    is_calibration,
     judged_landmarks,
     landmarks,
     leading,
     machine,
-    seeds_of,
     tally,
     title,
     what_decided,
 )
+from common.publish.reference import is_calibration, seeds_of
 from common.publish.report import title_of
 from common.publish.templating import render
 

@@ -24,12 +24,12 @@ from common.publish.pages import (
     counted,
     page_figures,
     reaches,
-    seed_list,
     tally,
     what_decided,
     with_block,
 )
 from common.publish.record import record, slim_picture
+from common.publish.reference import seed_list
 
 COST = {"wall_s": 1.0, "cpu_s": 120.0, "peak_rss_mb": 3000.0, "gpu_s": 0.0, "peak_gpu_mb": 0.0}
 ORIGIN = {"commit": "a" * 40, "dirty": False, "scale": "laptop", "seeds": [10, 11, 12], "device": "one", "models": {}}
@@ -93,7 +93,7 @@ def test_a_finished_replication_is_recorded_with_small_pictures(project):
 def test_a_run_on_a_gpu_is_kept_beside_the_reference_run(project):
     results = project / "results"
     (results / "laptop").rename(results / "gpu-calibration")
-    origin = ORIGIN | {"scale": "gpu", "seeds": [110, 114], "device": "A GPU", "state": "now"}
+    origin = ORIGIN | {"scale": "gpu", "seeds": [110, 111, 112, 113, 114], "device": "A GPU", "state": "now"}
     (results / "gpu-calibration/grokking/provenance.json").write_text(json.dumps(origin))
     record("gpu-calibration")
     assert list(json.loads((project / "figures/gpu/records.json").read_text())) == ["grokking"]

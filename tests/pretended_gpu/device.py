@@ -22,7 +22,11 @@ aten = torch.ops.aten
 MOVES = {aten._to_copy.default, aten.to.device, aten.to.dtype_layout, aten.copy_.default}
 INDEXES = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 NOT_DETERMINISTIC = {  # by the documentation of torch.use_deterministic_algorithms
-    *(aten.kthvalue.default, aten.median.dim, aten.histc.default, aten.put_.default, aten.nll_loss2d_forward.default)
+    aten.kthvalue.default,
+    aten.median.dim,
+    aten.histc.default,
+    aten.put_.default,
+    aten.nll_loss2d_forward.default,
 }
 MARK = 2**62  # seeds of pretended generators lie between this and its double; negative seeds count as larger ones
 TorchGenerator = torch.Generator
