@@ -5,13 +5,15 @@ at the end of training on repeats of random tokens (`text_roles.py`) and removed
 other heads of the same layers, random ones and those that write most; the previous-token heads; as many other heads of
 the first layer as there are, those that write most; and in models of one layer, which cannot have induction heads, the
 heads with the highest prefix score. What one layer loses is given as a share of the score of the deeper model with the
-same seed: the score of one layer is near zero, and a share of it says little.
+same seed: the score of one layer is near zero, and a share of it says little. What the heads do besides is how much the
+loss after a short context rises: heads that cost as much there serve the model as a whole, not its far context.
 
 A model without a head that counts as an induction head loses nothing. That is no failure of the measure: whatever
 far context does there, it does without such heads.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -32,8 +34,8 @@ from replications.induction_heads.settings import AblateText
 from replications.induction_heads.text_evaluation import (
     PIECE,
     Stretches,
+    early_losses,
     in_context_score,
-    losses_on_piece,
     random_repeats_of,
     stretches_of,
     usual_tokens,
@@ -55,7 +57,16 @@ class AblateTextFiles(Files):
     tokens: Path
     metrics: Path
     table: Path
-    """in-context score without each group of heads, by arm, snapshot and seed"""
+    """in-context score and loss after a short context without each group of heads, by arm, snapshot and seed"""
+
+
+class Measured(NamedTuple):
+    """What is measured of all instances without a group of heads."""
+
+    score: Float[Tensor, " instance"]
+    """in-context score"""
+    near: Float[Tensor, " instance"]
+    """loss of the same targets after a short context, nats"""
 
 
 def ablate_text(files: AblateTextFiles, settings: AblateText) -> None:
@@ -64,7 +75,7 @@ def ablate_text(files: AblateTextFiles, settings: AblateText) -> None:
     held = stretches_of(stored["held_out"].long(), settings.contexts)
     found: dict[str, Metric] = {}
     rows: list[dict[str, object]] = []
-    at_end: dict[str, dict[str, Tensor]] = {}
+    at_end: dict[str, dict[str, Measured]] = {}
     for path in files.arms:
         arm = load_arm(path)
         known = usual_tokens(stored["train"].long(), arm.shape.d_vocab)
@@ -85,12 +96,11 @@ def ablate_text(files: AblateTextFiles, settings: AblateText) -> None:
     write_table(files.table, rows)
 
 
-def removals(
-    weights: Weights, shape: Architecture, held: Stretches, groups: dict[str, Heads]
-) -> dict[str, Float[Tensor, " instance"]]:
-    """In-context score intact, and without each group of heads with all patterns kept."""
+def removals(weights: Weights, shape: Architecture, held: Stretches, groups: dict[str, Heads]) -> dict[str, Measured]:
+    """Of the intact models, and of those without each group of heads with all patterns kept."""
     long, short = (_losses(weights, shape, tokens, groups) for tokens in (held.long, held.short))
-    return {name: in_context_score(long[name], short[name], held.contexts) for name in long}
+    near = {name: early_losses(losses, held.contexts).mean((1, 2)) for name, losses in short.items()}
+    return {name: Measured(in_context_score(long[name], short[name], held.contexts), near[name]) for name in long}
 
 
 def _losses(weights: Weights, shape: Architecture, tokens: Tensor, groups: dict[str, Heads]) -> dict[str, Tensor]:
@@ -98,29 +108,33 @@ def _losses(weights: Weights, shape: Architecture, tokens: Tensor, groups: dict[
     with torch.no_grad():
         for piece in torch.split(tokens, PIECE):
             cache: Weights = {}
-            found["intact"].append(losses_on_piece(weights, piece, shape, cache=cache))
+            found["intact"].append(losses_on(weights, piece, shape, cache=cache))
             for name, heads in groups.items():
-                found[name].append(losses_on_piece(weights, piece, shape, ablation=without(heads, cache)))
+                found[name].append(losses_on(weights, piece, shape, ablation=without(heads, cache)))
     return {name: torch.cat(parts, 1) for name, parts in found.items()}
 
 
-def summary(measured: dict[str, Tensor], base: dict[str, Tensor] | None) -> dict[str, Metric]:
-    """What of the in-context score goes with the heads at the end of training, as a share and in nats.
+def summary(measured: dict[str, Measured], base: dict[str, Measured] | None) -> dict[str, Metric]:
+    """What of the in-context score goes with the heads at the end of training, as a share and in nats, and what else.
 
-    `base`: scores of models of one layer for the same seeds, where the heads with the highest prefix score are removed.
+    `base`: models of one layer for the same seeds, where the heads with the highest prefix score are removed.
     What they lose is also a share of the intact score in `measured`.
     """
 
-    def nats(scores: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {group: value - scores["intact"] for group, value in scores.items()}
+    def nats(found: dict[str, Measured]) -> dict[str, Tensor]:
+        return {group: one.score - found["intact"].score for group, one in found.items()}
 
-    def shares(scores: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {group: value[:count] / -measured["intact"] for group, value in nats(scores).items()}
+    def shares(found: dict[str, Measured]) -> dict[str, Tensor]:
+        return {group: value[:count] / -measured["intact"].score for group, value in nats(found).items()}
 
-    count = len(measured["intact"])
+    def cost(found: dict[str, Measured]) -> dict[str, Tensor]:
+        return {group: one.near - found["intact"].near for group, one in found.items()}
+
+    count = len(measured["intact"].score)
     ways = {
         "lost": (shares, "share", "(in-context score without the heads - in-context score) / -in-context score"),
         "lost_nats": (nats, "nats", "in-context score without the heads - in-context score"),
+        "near_cost": (cost, "nats", "loss after a short context without the heads - intact, same targets"),
     }
     found = {}
     for what, (way, unit, formula) in ways.items():
@@ -148,7 +162,7 @@ def _steering(arm: ArmResult, judging: HeldOut, groups: dict[str, Heads]) -> dic
     def prefix(ablation: Ablation | None) -> Tensor:
         cache: Weights = {}
         with torch.no_grad():
-            losses_on(weights, judging, arm.shape, cache=cache, ablation=ablation)
+            losses_on(weights, judging.tokens, arm.shape, cache=cache, ablation=ablation)
         return prefix_matching(patterns(cache, arm.shape), judging.tokens).flatten(1)
 
     intact = prefix(None)
@@ -164,10 +178,11 @@ def _steering(arm: ArmResult, judging: HeldOut, groups: dict[str, Heads]) -> dic
     return {"prefix_lost": metric}
 
 
-def _rows(name: str, arm: ArmResult, step: int, measured: dict[str, Tensor]) -> list[dict[str, object]]:
+def _rows(name: str, arm: ArmResult, step: int, measured: dict[str, Measured]) -> list[dict[str, object]]:
     return [
-        {"arm": name, "step": step, "seed": seed, "group": group.partition("_")[0], "score": float(values[k])}
-        for group, values in measured.items()
+        {"arm": name, "step": step, "seed": seed, "group": group.partition("_")[0]}
+        | {what: float(values[k]) for what, values in one._asdict().items()}
+        for group, one in measured.items()
         for k, seed in enumerate(arm.seeds)
     ]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
@@ -23,15 +23,15 @@ PATH_TOKENS = 512  # entries of the per-token loss vector whose path through tra
 
 def losses_on(
     weights: Weights,
-    held: HeldOut,
+    tokens: Int[Tensor, "batch pos"],
     shape: Architecture,
     *,
     cache: Weights | None = None,
     ablation: Ablation | None = None,
 ) -> Float[Tensor, "instance batch next"]:
-    """Loss of every token of the held-out sequences, for every instance."""
-    tokens = held.tokens.expand(len(weights["embed.W_E"]), -1, -1)
-    return token_losses(forward(weights, tokens, shape, cache=cache, ablation=ablation), tokens)
+    """Loss of every token, for every instance, in one forward pass, whose cache can be kept and heads removed."""
+    every = tokens.expand(len(weights["embed.W_E"]), -1, -1)
+    return token_losses(forward(weights, every, shape, cache=cache, ablation=ablation), every)
 
 
 def gain(losses: Float[Tensor, "instance batch next"], held: HeldOut) -> Float[Tensor, " instance"]:
@@ -86,7 +86,7 @@ def written(weights: Weights, shape: Architecture) -> Float[Tensor, "instance la
 def track(weights: Weights, once: HeldOut, reading: HeldOut, shape: Architecture) -> Weights:
     """All that is recorded along training: [instance ...] each."""
     cache: Weights = {}
-    on_once, on_reading = losses_on(weights, once, shape, cache=cache), losses_on(weights, reading, shape)
+    on_once, on_reading = losses_on(weights, once.tokens, shape, cache=cache), losses_on(weights, reading.tokens, shape)
     return {
         "gain": gain(on_once, once),
         "loss": on_reading.mean((1, 2)),
@@ -109,7 +109,7 @@ class Roles(NamedTuple):
 def roles(weights: Weights, shape: Architecture, chosen_on: HeldOut) -> Roles:
     """Induction heads: prefix score at least half the best. Previous-token heads: likewise, in the first layer."""
     cache: Weights = {}
-    losses_on(weights, chosen_on, shape, cache=cache)
+    losses_on(weights, chosen_on.tokens, shape, cache=cache)
     found = scores(patterns(cache, shape), chosen_on)
     prefix, previous = found["prefix"], found["previous"].clone()
     previous[:, 1:] = 0

@@ -71,7 +71,7 @@ def _rows(name: str, arm: ArmResult, index: int, step: int, who: Roles, judging:
     """Every ablation of one snapshot. The heads are those of the end of training, at all snapshots."""
     weights = arm.weights(index)
     cache: Weights = {}
-    intact = losses_on(weights, judging, arm.shape, cache=cache)
+    intact = losses_on(weights, judging.tokens, arm.shape, cache=cache)
     learned = gain(intact, judging)
     clean_prefix = prefix_matching(patterns(cache, arm.shape), judging.tokens)
     rows: list[dict[str, object]] = []
@@ -103,7 +103,7 @@ def _ablate(
 ) -> tuple[Float[Tensor, "instance batch next"], Float[Tensor, "instance layer head"]]:
     cache: Weights = {}
     with torch.no_grad():
-        losses = losses_on(weights, judging, arm.shape, cache=cache, ablation=without(heads, kept))
+        losses = losses_on(weights, judging.tokens, arm.shape, cache=cache, ablation=without(heads, kept))
     return losses, prefix_matching(patterns(cache, arm.shape), judging.tokens)
 
 

@@ -94,7 +94,7 @@ def _head_table(arm: ArmResult, index: int, held_out: int, who: Bool[Tensor, "in
     weights, shape = arm.weights(index), arm.shape
     choosing = one_shot(arm.text, held_out, CHOOSING)
     cache: Weights = {}
-    losses_on(weights, choosing, shape, cache=cache)
+    losses_on(weights, choosing.tokens, shape, cache=cache)
     found = scores(patterns(cache, shape), choosing)
     found["prefix_fresh"] = scores(_patterns_on_fresh_tokens(weights, arm, choosing), choosing)["prefix"]
     one = head_weights(weights, shape)
@@ -128,7 +128,7 @@ def _patterns_on_fresh_tokens(weights: Weights, arm: ArmResult, held: HeldOut) -
     generator = torch.Generator().manual_seed(FRESH_SEED)
     table = torch.randn(weights["embed.W_E"].shape, generator=generator)
     cache: Weights = {}
-    losses_on({**weights, "embed.W_E": table}, held, arm.shape, cache=cache)
+    losses_on({**weights, "embed.W_E": table}, held.tokens, arm.shape, cache=cache)
     return patterns(cache, arm.shape)
 
 
@@ -213,10 +213,10 @@ def _example(arm: ArmResult, held_out: int) -> list[dict[str, object]]:
     weights = {name: value[:1] for name, value in arm.weights(-1).items()}
     choosing, judging = (one_shot(arm.text, held_out, seed) for seed in (CHOOSING, JUDGING))
     cache: Weights = {}
-    losses_on(weights, choosing, arm.shape, cache=cache)
+    losses_on(weights, choosing.tokens, arm.shape, cache=cache)
     found = scores(patterns(cache, arm.shape), choosing)
     row = judging._replace(tokens=judging.tokens[:1], repeated=judging.repeated[:1], oracle=judging.oracle[:1])
-    losses = losses_on(weights, row, arm.shape, cache=cache)[0, 0]
+    losses = losses_on(weights, row.tokens, arm.shape, cache=cache)[0, 0]
     shown = patterns(cache, arm.shape)[0, :, 0]
     letters = string.ascii_letters + string.digits
     names = [letters[int(token) % len(letters)] for token in row.tokens[0]]

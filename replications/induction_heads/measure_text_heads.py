@@ -70,7 +70,7 @@ def attended(arm: ArmResult, known: Int[Tensor, " known"], repeats: int) -> dict
     """Prefix and previous-token scores at the end of training; `previous_first` is -1 above the first layer."""
     weights, shape = arm.weights(END), arm.shape
     choosing, cache = random_repeats_of(known, arm.text, repeats, CHOOSING), Weights()
-    losses_on(weights, choosing, shape, cache=cache)
+    losses_on(weights, choosing.tokens, shape, cache=cache)
     found = scores(patterns(cache, shape), choosing)
     first = found["previous"].clone()
     first[:, 1:] = -1

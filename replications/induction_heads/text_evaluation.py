@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.interp.head_scores import copying
 from common.toys.settings import Architecture
-from common.toys.transformer import Ablation, Weights, forward, token_losses
+from common.toys.transformer import Weights
 from replications.induction_heads.data import HeldOut, one_shot
 from replications.induction_heads.evaluation import PATH_TOKENS, losses_on, patterns, scores, written
 from replications.induction_heads.settings import Contexts, Text, Tokens
@@ -60,21 +60,8 @@ def random_repeats_of(known: Int[Tensor, " known"], text: Text, count: int, seed
 def losses_of(
     weights: Weights, tokens: Int[Tensor, "batch pos"], shape: Architecture
 ) -> Float[Tensor, "instance batch next"]:
-    """Loss of every token, for every instance."""
-    return torch.cat([losses_on_piece(weights, piece, shape) for piece in torch.split(tokens, PIECE)], 1)
-
-
-def losses_on_piece(
-    weights: Weights,
-    tokens: Int[Tensor, "batch pos"],
-    shape: Architecture,
-    *,
-    cache: Weights | None = None,
-    ablation: Ablation | None = None,
-) -> Float[Tensor, "instance batch next"]:
-    """The same in one forward pass, whose cache can be kept and heads removed."""
-    every = tokens.expand(len(weights["embed.W_E"]), -1, -1)
-    return token_losses(forward(weights, every, shape, cache=cache, ablation=ablation), every)
+    """Loss of every token, for every instance, a piece at a time."""
+    return torch.cat([losses_on(weights, piece, shape) for piece in torch.split(tokens, PIECE)], 1)
 
 
 def in_context_score(
@@ -82,8 +69,14 @@ def in_context_score(
 ) -> Float[Tensor, " instance"]:
     """Mean loss after the long context minus after the short one; negative where far context helps."""
     late = long[..., contexts.late : contexts.late + contexts.width]
-    early = short[..., contexts.early : contexts.early + contexts.width]
-    return (late - early).mean((1, 2))
+    return (late - early_losses(short, contexts)).mean((1, 2))
+
+
+def early_losses(
+    short: Float[Tensor, "instance batch near"], contexts: Contexts
+) -> Float[Tensor, "instance batch target"]:
+    """Losses of the judged targets after the short context."""
+    return short[..., contexts.early : contexts.early + contexts.width]
 
 
 def sampled_copying(weights: Weights, shape: Architecture, known: Int[Tensor, " known"]) -> Tensor:
@@ -99,7 +92,7 @@ def track_text(
 ) -> Weights:
     """All that is recorded along training: [instance ...] each."""
     cache: Weights = {}
-    losses_on(weights, once, shape, cache=cache)
+    losses_on(weights, once.tokens, shape, cache=cache)
     long, short = losses_of(weights, held.long, shape), losses_of(weights, held.short, shape)
     return {
         "loss": long.mean((1, 2)),

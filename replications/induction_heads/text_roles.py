@@ -13,7 +13,7 @@ from common.toys.settings import Architecture
 from common.toys.transformer import Weights
 from replications.induction_heads.data import HeldOut
 from replications.induction_heads.evaluation import SHARE_OF_BEST, losses_on, patterns, scores
-from replications.induction_heads.text_evaluation import PIECE, losses_on_piece
+from replications.induction_heads.text_evaluation import PIECE
 
 LEAST_SCORE = 0.05  # of a head that has a role; even attention scores about one over the context's length
 Heads = Bool[Tensor, "instance layer head"]
@@ -30,7 +30,7 @@ def groups_of(
     layer that write most and are neither, as many as there are induction heads in all layers, or as many as exist.
     """
     cache: Weights = {}
-    losses_on(weights, chosen_on, shape, cache=cache)
+    losses_on(weights, chosen_on.tokens, shape, cache=cache)
     found = scores(patterns(cache, shape), chosen_on)
     highest = strongest(found["prefix"])
     induction = highest & (found["prefix"] >= LEAST_SCORE)
@@ -74,7 +74,7 @@ def write_norms(
     for piece in torch.split(text, PIECE):
         cache: Weights = {}
         with torch.no_grad():
-            losses_on_piece(weights, piece, shape, cache=cache)
+            losses_on(weights, piece, shape, cache=cache)
         for layer in range(shape.n_layers):
             z, W_O = cache[f"blocks.{layer}.attn.hook_z"][:, :, 1:], weights[f"blocks.{layer}.attn.W_O"]
             each = [

@@ -73,7 +73,7 @@ def train_one(name: str, back: int, seeds: list[int], measure_at: list[int], set
         weights={key: value.to(device) for key, value in initial_weights(shape, seeds).items()},
         loss=loss,
         measure=lambda weights: {
-            "gain": gain(losses_on(weights, once, shape, ablation=clamp(weights, shape, back)), once)
+            "gain": gain(losses_on(weights, once.tokens, shape, ablation=clamp(weights, shape, back)), once)
         },
         measure_at=measure_at,
         snapshots_at=[optimisation.steps],

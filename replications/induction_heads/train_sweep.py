@@ -67,7 +67,7 @@ def train_sweep(files: SweepFiles, settings: Sweep, run: RunInfo) -> None:
 
     def measure(weights: Weights) -> Weights:
         cache: Weights = {}
-        found = gain(losses_on(weights, judged, shape, cache=cache), judged)
+        found = gain(losses_on(weights, judged.tokens, shape, cache=cache), judged)
         return {"gain": found, "prefix": scores(patterns(cache, shape), judged)["prefix"].flatten(1).amax(1)}
 
     at = sorted({*range(0, optimisation.steps, settings.measure_every), optimisation.steps})

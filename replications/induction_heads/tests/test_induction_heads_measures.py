@@ -101,9 +101,9 @@ def test_removing_every_head_leaves_no_gain(circuit):
     shape, weights = circuit
     held = one_shot(TEXT, 32, 1)
     everything = torch.ones(1, 2, 2, dtype=torch.bool)
-    intact = gain(losses_on(weights, held, shape), held)
+    intact = gain(losses_on(weights, held.tokens, shape), held)
     assert float(intact) > 1.5
-    assert float(gain(losses_on(weights, held, shape, ablation=without(everything)), held)) < 0
+    assert float(gain(losses_on(weights, held.tokens, shape, ablation=without(everything)), held)) < 0
 
 
 def test_lowest_never_takes_excluded_heads():

@@ -9,7 +9,7 @@ from common.core.metrics import read_metrics
 from common.toys.settings import Architecture
 from common.toys.training import Trained
 from common.toys.transformer import forward, initial_weights
-from replications.induction_heads.ablate_text import AblateTextFiles, ablate_text, summary
+from replications.induction_heads.ablate_text import AblateTextFiles, Measured, ablate_text, summary
 from replications.induction_heads.arm import ArmResult, save_arm
 from replications.induction_heads.data import one_shot
 from replications.induction_heads.measure_text import apart, apart_from_others, half_times, share_in_window
@@ -195,7 +195,8 @@ def test_what_one_layer_loses_is_a_control_in_shares_and_in_nats():
     def scores(intact, induction, highest, random):
         groups = {"intact": intact, "induction": induction, "highest": highest}
         groups |= dict.fromkeys(("previous", "writers", "first"), intact)
-        return {name: torch.tensor(one) for name, one in (groups | {"random_0": random, "random_1": intact}).items()}
+        groups |= {"random_0": random, "random_1": intact}
+        return {name: Measured(torch.tensor(one), 3 + 2 * torch.tensor(one)) for name, one in groups.items()}
 
     two = scores([-0.2, -0.4], [-0.02, -0.1], [-0.02, -0.1], [-0.1, -0.2])
     one = scores([-0.02, -0.04, -0.1], [-0.02, -0.04, -0.1], [-0.005, -0.03, 0.0], [-0.02, -0.04, -0.1])
@@ -205,3 +206,5 @@ def test_what_one_layer_loses_is_a_control_in_shares_and_in_nats():
     assert found["lost"].control("random_heads").per_seed == pytest.approx([0.25, 0.25])
     assert found["lost_nats"].per_seed == pytest.approx([0.18, 0.3])
     assert found["lost_nats"].control("one_layer").per_seed == pytest.approx([0.015, 0.01])
+    assert found["near_cost"].per_seed == pytest.approx([0.36, 0.6])
+    assert found["near_cost"].control("random_heads").per_seed == pytest.approx([0.1, 0.2])
