@@ -152,6 +152,7 @@ def test_scoring_seeds_are_kept_apart_from_calibration(copy):
 
 def test_a_replication_can_have_scoring_seeds_of_its_own(copy):
     path = copy / "config/scales/laptop.yaml"
+    edit(copy / "config/scales/full.yaml", lambda content: content.pop("own_seeds", None))
     shared = load_scale("laptop").seeds
     edit(path, lambda content: content.update(own_seeds={"superposition": [71, 72]}))
     assert load_scale("laptop", "superposition").seeds == [71, 72]
