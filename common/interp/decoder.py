@@ -12,6 +12,7 @@ any model that it does not reproduce.
 Positions are counted from 0; padding is on the right. Float32, no gradients unless the caller switches them on.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,6 +87,13 @@ class Decoder:
         if cfg.positional_embedding_type == "rotary":
             self._rotation = self._measure_rotation(max(length, PROBE_LENGTH), device)
         self._check(device)
+
+    def expanded(self) -> "Decoder":
+        """The same model with keys and values for every query head: copies of those of its group."""
+        wide = copy.copy(self)
+        wide.group, wide.n_kv_heads = 1, self.n_heads
+        wide._k, wide._v = ([self._copied(*each) for each in weights] for weights in (self._k, self._v))
+        return wide
 
     def embed(self, tokens: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d"]:
         """The residual stream before the first block."""
@@ -214,6 +222,12 @@ class Decoder:
 
     def _split(self, normed: Tensor, weights: tuple[Tensor, Tensor | None]) -> Tensor:
         return einops.rearrange(F.linear(normed, *weights), "... (head d_head) -> ... head d_head", d_head=self.d_head)
+
+    def _copied(self, matrix: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        def each(x: Tensor) -> Tensor:
+            return einops.repeat(x, "(kv d) ... -> (kv g d) ...", d=self.d_head, g=self.group)
+
+        return each(matrix), None if bias is None else each(bias)
 
     def _rotated(self, layer: int, x: Tensor, at: Tensor) -> Tensor:
         if self._rotation is None:

@@ -23,7 +23,7 @@ from common.core.statistics import BOOTSTRAP_DRAWS, from_draws, with_control
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.nodes import NAMED, PLACES, UNNAMED, Node, NodeSet, node_set, random_like
-from replications.ioi_circuit.prompt_statistics import PerPrompt, beside_null, clustered
+from replications.ioi_circuit.prompt_statistics import PerPrompt, clustered
 from replications.ioi_circuit.settings import Greedy
 
 EVERYTHING: NodeSet = frozenset()
@@ -85,37 +85,40 @@ def greedy_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int) -> 
 
 
 def measure_greedy(
-    seen: KnockOut, fresh: KnockOut, nodes: NodeSet, rival: NodeSet, greedy: Greedy, draws: int
-) -> tuple[dict[str, Metric], NodeSet]:
-    """`greedy_gap`: the part K with the largest gap on `seen`, measured on `fresh`; and K.
+    seen: KnockOut, fresh: KnockOut, nodes: NodeSet, rivals: dict[str, NodeSet], greedy: Greedy, draws: int
+) -> tuple[Metric, NodeSet]:
+    """The part K with the largest gap on `seen`: its gap on `fresh`, and K.
 
-    Controls: nothing taken out (the circuit's own unfaithfulness), random parts of the same size, and the gap that the
-    same search opens in `rival`, the writers in favour of IO. Where that is as large, the gap says nothing of this
+    Controls: nothing taken out (the circuit's own unfaithfulness), random parts of the same size, and the gaps that the
+    same search opens in `rivals`. Where that of the writers in favour of IO is as large, the gap says nothing of this
     circuit: the search opens one in any set of nodes.
     """
-    part, sign = _widest(seen, nodes, greedy)
-    of_rival, rival_sign = _widest(seen, rival, greedy)
+    part, sign = _widest(grown_parts(seen, nodes, greedy, 0))
     ordered, generator = sorted(nodes), np.random.default_rng(0)
     random = [
         frozenset(ordered[number] for number in generator.choice(len(ordered), len(part), replace=False))
         for _ in range(draws)
     ]
     gap = sign * _gaps(fresh, nodes, [part, EVERYTHING, *random])
+    controls = {"nothing_removed": gap[1]}
+    for name, rival in rivals.items():
+        of_rival, its_sign = _widest(grown_parts(seen, rival, greedy, 0))
+        controls[name] = its_sign * _gaps(fresh, rival, [of_rival])[0]
     metric = clustered(
         gap[0],
         fresh.prompts,
         unit="1",
         formula="F(M-K) - F(C-K) over F(M), K grown greedily on discovery prompts",
         denominators=fresh.differences([EVERYTHING], remove=True)[0],
-        controls={"nothing_removed": gap[1], "favouring_writers": rival_sign * _gaps(fresh, rival, [of_rival])[0]},
+        controls=controls,
         draws={"random_parts": gap[2:]},
     )
-    return {"greedy_gap": metric}, part
+    return metric, part
 
 
-def _widest(seen: KnockOut, nodes: NodeSet, greedy: Greedy) -> tuple[NodeSet, float]:
-    """The greedily grown part with the largest gap on `seen`, and the sign of F(M minus K) - F(C minus K) there."""
-    part, values = max(grown_parts(seen, nodes, greedy, 0), key=lambda step: abs(step[1][1] - step[1][0]))
+def _widest(steps: list[tuple[NodeSet, Float[np.ndarray, " two"]]]) -> tuple[NodeSet, float]:
+    """The grown part with the largest gap, and the sign of F(M minus K) - F(C minus K) there."""
+    part, values = max(steps, key=lambda step: abs(step[1][1] - step[1][0]))
     return part, float(np.sign(values[1] - values[0]))
 
 
@@ -229,28 +232,20 @@ def measure_answers(few: KnockOut, nodes: NodeSet) -> dict[str, Metric]:
     }
 
 
-def measure_parts(
-    few: KnockOut, circuits: dict[str, NodeSet], draws: int, greedy: Greedy
-) -> tuple[pd.DataFrame, dict[str, Metric]]:
-    """Random and greedily grown parts taken out of circuit and model, for the circuit and the naive circuit."""
-    model = float(few.differences([EVERYTHING], remove=True)[0].mean())
-    metrics, tables = {}, []
+def part_table(seen: KnockOut, few: KnockOut, circuits: dict[str, NodeSet], draws: int, greedy: Greedy) -> pd.DataFrame:
+    """F(C minus K) and F(M minus K) on `few`, K random or grown greedily on `seen`, for circuit and naive circuit."""
+    tables = []
     for name in ("circuit", "naive"):
-        if not circuits[name]:
-            continue
-        random, grown = random_parts(few, circuits[name], draws, 0), greedy_parts(few, circuits[name], greedy, 0)
-        for kind, values in (("random", random), ("greedy", grown)):
-            part = pd.DataFrame(values, columns=["f_circuit", "f_model"])
-            tables.append(part.assign(circuit=name, kind=kind, removed=kind))
-        metrics[f"{name}_greedy_gap"] = beside_null(
-            float(gaps(grown, model).max()),
-            len(grown),
-            gaps(random, model),
-            unit="1",
-            formula="largest |F(M-K) - F(C-K)| / F(M), K grown greedily",
-            name="random_parts",
-        )
-    return pd.concat(tables), metrics
+        if circuits[name]:
+            grown = [part for part, _ in grown_parts(seen, circuits[name], greedy, 0)]
+            found = {
+                "random": random_parts(few, circuits[name], draws, 0),
+                "greedy": _both(few, circuits[name], grown),
+            }
+            for kind, values in found.items():
+                part = pd.DataFrame(values, columns=["f_circuit", "f_model"])
+                tables.append(part.assign(circuit=name, kind=kind, removed=kind))
+    return pd.concat(tables)
 
 
 def class_table(removed: Runs, kept: dict[str, Runs]) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Step: draws all figures of a model, or those of the planted circuit, from the tables of their parts.
 
 Here: behaviour, signals, place or token, trivial circuits, and the planted circuit. The others stand in
-head_figures.py, circuit_figures.py and edge_figures.py.
+head_figures.py, naming_figures.py, circuit_figures.py and edge_figures.py.
 """
 
 import matplotlib.pyplot as plt
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
 from common.core.metrics import Metric
-from replications.ioi_circuit import circuit_figures, edge_figures, head_figures
+from replications.ioi_circuit import circuit_figures, edge_figures, head_figures, naming_figures
 from replications.ioi_circuit.templates import TEMPLATES
 
 SHOWN = {
@@ -150,6 +150,30 @@ def place_or_token(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     return figure, table
 
 
+def subject_or_repeat(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+    """How far B and C are below A, one panel a form of the mention."""
+    words = {
+        "clause": "..., C, who knew B, gave a ring to",
+        "unlike": "..., C, unlike B, gave a ring to",
+        "in_front": "Yesterday B was away. ..., C gave a ring to",
+    }
+    cells = {"both": "B is subject,\nB comes twice", "repeated": "C is subject,\nB comes twice"}
+    cells |= {"neither": "C is subject,\nnone comes twice"}
+    figure, panels = plt.subplots(1, len(words), figsize=(PAGE_WIDTH, 2.8), sharey=True)
+    for axes, (form, title) in zip(panels, words.items(), strict=True):
+        for shift, name in enumerate("BC"):
+            part = table[(table["form"] == form) & (table["name"] == name)]
+            x = part["cell"].map(list(cells).index) + BAR_WIDTH * (shift - 0.5)
+            reach = [part["below_a"] - part["ci_low"], part["ci_high"] - part["below_a"]]
+            axes.bar(x, part["below_a"], 0.94 * BAR_WIDTH, yerr=reach, color=PALETTE[shift], label=f"name {name}")
+        axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+        axes.set_xticks(range(len(cells)), list(cells.values()), fontsize=6.5)
+        axes.set_title(title, loc="left", fontsize=7)
+    panels[0].set_ylabel("logits below name A")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure, table
+
+
 def trivial(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     """The circuit beside trivial circuits, by what is measured."""
     records = []
@@ -205,6 +229,11 @@ PLANS = {
     "path_patching/sweeps": Plan(head_figures.sweeps, ("heads.csv",)),
     "path_patching/attention": Plan(head_figures.attention, ("attention.csv",), {"dtype": {"head": str}}),
     "path_patching/stability": Plan(head_figures.stability, ("heads.csv",)),
+    "other_half/other_half": Plan(naming_figures.other_half, ("classes.csv",), {"dtype": {"head": str}}),
+    "receivers_apart/receivers_apart": Plan(
+        naming_figures.receivers_apart, ("senders.csv",), {"dtype": {"receiver": str, "sender": str}}
+    ),
+    "subject_or_repeat/subject_or_repeat": Plan(subject_or_repeat, ("answers.csv",)),
     "path_patching/random_tokens": Plan(head_figures.random_tokens, ("heads.csv",)),
     "signals/signals": Plan(signals, ("signals.csv",)),
     "signals/place_or_token": Plan(place_or_token, ("metrics.json",)),

@@ -9,7 +9,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE
-from replications.ioi_circuit.nodes import FURTHER_RECEIVERS, PLACE_OF_RECEIVER, STABLE
+from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, STABLE
 
 PANELS = {"difference": "logit(IO) \N{MINUS SIGN} logit(S)", "logit_io": "logit(IO)", "logit_s": "logit(S)"}
 BASELINES = {
@@ -27,9 +27,6 @@ TITLES = {
     "inhibition_values": "to S-heads'\nvalues at S2",
     "inhibition_keys": "to S-heads'\nkeys at S2",
     "induction_keys": "to induction\nkeys at S1+1",
-    "name_mover_queries": "name movers'\nqueries alone",
-    "suppressor_queries": "suppressor's\nqueries alone",
-    "end_reader_values": "END-readers'\nvalues",
 }
 SHORT = {
     "logits": "logits",
@@ -123,7 +120,7 @@ def sweeps(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     bar = figure.colorbar(image, ax=panels, location="bottom", shrink=0.5, aspect=40, pad=0.01, extend="both")
     bar.set_label("change of logit(IO) \N{MINUS SIGN} logit(S), % of its mean")
     columns = [f"{name}{end}" for name in PLACE_OF_RECEIVER for end in ("", "_io", "_s", "_class")]
-    return figure, table[["layer", "head", *columns, *FURTHER_RECEIVERS]]
+    return figure, table[["layer", "head", *columns]]
 
 
 def random_tokens(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:

@@ -19,12 +19,6 @@ PLACE_OF_RECEIVER: dict[str, Place] = {
     "inhibition_keys": "s2",
     "induction_keys": "s1_next",
 }
-FURTHER_RECEIVERS: dict[str, Place] = {
-    "name_mover_queries": "end",
-    "suppressor_queries": "end",
-    "end_reader_values": "end",
-}
-"""Receivers apart: swept and shown, but they name no head and rank none."""
 CLASSES = (
     "name_mover",
     "negative",

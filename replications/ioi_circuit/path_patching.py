@@ -7,6 +7,7 @@ end the named heads, and as many others of the same layers, are patched into the
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,14 +35,13 @@ from replications.ioi_circuit.knockout import KnockOut, read_means
 from replications.ioi_circuit.name_movers import find_backups, measure_writing
 from replications.ioi_circuit.nodes import (
     CLASSES,
-    FURTHER_RECEIVERS,
     PLACE_OF_RECEIVER,
     PLACES,
     UNNAMED,
     Node,
     others_of_layers,
 )
-from replications.ioi_circuit.passes import passes_by_template
+from replications.ioi_circuit.passes import Passes, passes_by_template
 from replications.ioi_circuit.prompt_statistics import beside_null, clustered, t_values
 from replications.ioi_circuit.settings import PathPatching
 from replications.ioi_circuit.sweeps import (
@@ -50,7 +50,6 @@ from replications.ioi_circuit.sweeps import (
     add_sweep,
     discover,
     sweep_flipped,
-    sweep_further,
 )
 
 FORMULA = "path_patch_w22"
@@ -69,25 +68,24 @@ class PathPatchingFiles(Files):
     """attention at END and direct effect on each name, per head and prompt"""
 
 
+class Found(NamedTuple):
+    """What the rules found on the prompts of one half."""
+
+    scores: HeadScores
+    effects: Effects
+    classes: HeadClasses
+    inner: list[Passes]
+    """The prompts of the receivers at S2 and S1+1."""
+
+
 def path_patching(files: PathPatchingFiles, settings: PathPatching, run: RunInfo) -> None:
     """Writes `metrics.json` and two tables."""
     rows = read_prompts(files.prompts, "circuit_prompts")
-    bridge = load_model(files.manifest.parent, device=run.device)
-    period, draws = settings.period, settings.draws
-    if 2 * period > bridge.cfg.n_ctx:
-        raise UserError(f"twice period={period} is longer than the context of {bridge.cfg.n_ctx}; lower `period`")
-    decoder = Decoder(bridge, max(2 * period, *(row.positions.end + 1 for row in rows)))
-    name_ids = torch.tensor(sorted({row.io_id for row in rows} | {row.s_id for row in rows}), device=run.device)
-    screened: dict[Place, int] = {place: settings.screened_inner for place in PLACES} | {"end": settings.screened}
-    rules = Rules(settings.minimum_percent, draws, screened, settings.resamples)
+    decoder = load_for_period(files.manifest, rows, settings.period, run.device)
+    draws = settings.draws
     with torch.no_grad():
-        random_tokens = random_token_scores(decoder, period, settings.sequences, seed=0)
-        of_ends = passes_by_template(decoder, balanced(rows, DISCOVERY, settings.end_prompts))
-        of_inner = [one.thinned(settings.inner_step) for one in of_ends]
+        scores, effects, classes, of_inner = find(decoder, rows, DISCOVERY, settings)
         inner = [row for one in of_inner for row in one.batch.prompts]
-        scores = head_scores(decoder, of_ends, name_ids, random_tokens, draws)
-        effects, classes = discover(decoder, of_ends, of_inner, scores, rules)
-        further = sweep_further(decoder, classes, of_inner, settings.screened_inner)
         flipped = sweep_flipped(decoder, effects, of_inner)
         where = KnockOut(decoder, inner, read_means(files.activations, run.device), run.device, BATCH_SIZE)
         movers = [divmod(head, decoder.n_heads) for head, kind in classes["logits"].items() if kind == "name_mover"]
@@ -95,7 +93,7 @@ def path_patching(files: PathPatchingFiles, settings: PathPatching, run: RunInfo
         candidates = (scores.contrasts["to_io"].sign > 0) & (effects.significant["logits"].sign == 0)
         growth, backups = find_backups(where, mover_nodes, candidates, draws, settings.minimum_percent)
         metrics = patch_again(decoder, effects, classes, balanced(rows, VERIFICATION, settings.again_prompts))
-    table = head_table(decoder, effects, flipped, further, classes, scores)
+    table = head_table(decoder, effects, flipped, classes, scores)
     table["backup_growth"], table["backup"] = growth, backups.astype(float)
     written = attention_table(decoder, effects, classes, scores)
     metrics |= measure_sweeps(effects, draws) | measure_classes(effects, classes) | measure_writing(written, draws)
@@ -103,6 +101,27 @@ def path_patching(files: PathPatchingFiles, settings: PathPatching, run: RunInfo
     write_metrics(files.metrics, metrics)
     for path, content in ((files.heads, table), (files.attention, written)):
         write_table(path, content)
+
+
+def load_for_period(manifest: Path, rows: list[Prompt], period: int, device: str) -> Decoder:
+    """The model, for prompts and for twice `period` random tokens. UserError if its context is too short."""
+    bridge = load_model(manifest.parent, device=device)
+    if 2 * period > bridge.cfg.n_ctx:
+        raise UserError(f"twice period={period} is longer than the context of {bridge.cfg.n_ctx}; lower `period`")
+    return Decoder(bridge, max(2 * period, *(row.positions.end + 1 for row in rows)))
+
+
+def find(decoder: Decoder, rows: list[Prompt], half: int, settings: PathPatching) -> Found:
+    """All sweeps and classes from the prompts of one half."""
+    name_ids = torch.tensor(sorted({row.io_id for row in rows} | {row.s_id for row in rows})).to(decoder.W_O[0].device)
+    screened: dict[Place, int] = {place: settings.screened_inner for place in PLACES} | {"end": settings.screened}
+    rules = Rules(settings.minimum_percent, settings.draws, screened, settings.resamples)
+    random_tokens = random_token_scores(decoder, settings.period, settings.sequences, seed=0)
+    of_ends = passes_by_template(decoder, balanced(rows, half, settings.end_prompts))
+    of_inner = [one.thinned(settings.inner_step) for one in of_ends]
+    scores = head_scores(decoder, of_ends, name_ids, random_tokens, settings.draws)
+    effects, classes = discover(decoder, of_ends, of_inner, scores, rules)
+    return Found(scores, effects, classes, of_inner)
 
 
 def patch_again(decoder: Decoder, effects: Effects, classes: HeadClasses, prompts: list[Prompt]) -> dict[str, Metric]:
@@ -195,7 +214,7 @@ def measure_classes(effects: Effects, classes: HeadClasses) -> dict[str, Metric]
 
 
 def head_table(
-    decoder: Decoder, effects: Effects, flipped: Effects, further: Effects, classes: HeadClasses, scores: HeadScores
+    decoder: Decoder, effects: Effects, flipped: Effects, classes: HeadClasses, scores: HeadScores
 ) -> pd.DataFrame:
     """One row per head: effects in percent, scores with thresholds met or not, and its class at each receiver set.
 
@@ -221,8 +240,6 @@ def head_table(
         columns[f"{name}_stability"] = [
             effects.stability.get(of_receiver, {}).get(head, np.nan) for head in range(total)
         ]
-    for name in FURTHER_RECEIVERS:
-        columns[name] = further.percent(name).mean(1) if name in further.values else np.full(total, np.nan)
     for name in (*CONTRASTS, *COPYING):
         score = (scores.contrasts | scores.copying)[name]
         columns[name], columns[f"{name}_passes"] = score.mean, score.sign

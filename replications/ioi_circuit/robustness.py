@@ -1,8 +1,8 @@
 """Step: how the numbers of the circuit depend on how they are taken (Wang et al. 2022; Miller et al. 2024).
 
-Random node sets with the circuit's layers and positions, random and greedily grown parts taken out of circuit and
-model, minimality of each node, the answer beside that of the model (completeness.py), and other ablations
-(ablation_grid.py). All on verification prompts; nothing is chosen.
+Random node sets with the circuit's layers and positions, sets smaller than the trivial circuits (trivial_circuits.py),
+random and greedily grown parts taken out of circuit and model, minimality of each node, the answer beside that of the
+model (completeness.py), and other ablations (ablation_grid.py). All on verification prompts but the greedy search.
 """
 
 from pathlib import Path
@@ -14,17 +14,24 @@ from common.core.metrics import write_metrics
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from replications.ioi_circuit.ablation_grid import ablation_grid, measure_grid
-from replications.ioi_circuit.batches import VERIFICATION, balanced, load_circuit_prompts
+from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced, load_circuit_prompts
 from replications.ioi_circuit.completeness import (
     additions,
     measure_answers,
+    measure_greedy,
     measure_minimality,
-    measure_parts,
     minimality,
+    part_table,
 )
+from replications.ioi_circuit.dataset import Version
 from replications.ioi_circuit.knockout import KnockOut, read_means
 from replications.ioi_circuit.settings import Robustness
-from replications.ioi_circuit.trivial_circuits import circuits_of, measure_against_random
+from replications.ioi_circuit.trivial_circuits import (
+    circuits_of,
+    measure_against_random,
+    measure_small_sets,
+    small_sets,
+)
 
 
 class RobustnessFiles(Files):
@@ -50,17 +57,24 @@ def robustness(files: RobustnessFiles, settings: Robustness, run: RunInfo) -> No
     circuits = circuits_of(chosen)
     nodes = circuits["circuit"]
 
-    def on(count: int, *, few_means: bool = False) -> KnockOut:
+    def on(count: int, half: int = VERIFICATION, version: Version = "original", *, few_means: bool = False) -> KnockOut:
         means = read_means(files.activations, run.device, few=few_means)
-        return KnockOut(decoder, balanced(rows, VERIFICATION, count), means, run.device, settings.batch_size)
+        chosen = balanced(rows, half, count)
+        return KnockOut(decoder, chosen, means, run.device, settings.batch_size, version=version)
 
     with torch.no_grad():
-        few = on(settings.random_prompts)
+        few, fresh = on(settings.random_prompts), on(settings.verify_prompts)
+        searched = on(settings.greedy_prompts, DISCOVERY)
         metrics = measure_against_random(few, nodes, settings.random_sets)
-        parts, of_parts = measure_parts(few, circuits, settings.random_parts, settings.greedy)
-        chosen["minimality"] = minimality(few, chosen)
-        strangers = additions(few, chosen, settings.random_sets, seed=0)
-        metrics |= of_parts | measure_minimality(chosen["minimality"].to_numpy(), strangers)
+        metrics |= measure_small_sets(fresh, on(settings.verify_prompts, version="abc"), nodes, small_sets(chosen))
+        parts = part_table(searched, few, circuits, settings.random_parts, settings.greedy)
+        if circuits["naive"]:
+            metrics["naive_greedy_gap"], _ = measure_greedy(
+                searched, fresh, circuits["naive"], {}, settings.greedy, settings.random_parts
+            )
+        chosen["minimality"] = minimality(fresh, chosen)
+        strangers = additions(fresh, chosen, settings.random_sets, seed=0)
+        metrics |= measure_minimality(chosen["minimality"].to_numpy(), strangers)
         metrics |= measure_answers(few, nodes)
         where, with_few = on(settings.grid_prompts), on(settings.grid_prompts, few_means=True)
         grid = ablation_grid(where, with_few, chosen, settings.small_group)

@@ -60,6 +60,19 @@ class PathPatching(Strict):
     draws: Annotated[int, Field(ge=100, le=10_000)] = Field(description="draws of each null distribution")
 
 
+class ReceiversApart(Strict):
+    n_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="discovery prompts that choose the senders")
+    again_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts that measure them")
+    screened: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        description="heads with the largest first-order effect, which get the exact sweep"
+    )
+
+
+class SubjectOrRepeat(Strict):
+    n_prompts: Annotated[int, Field(ge=2, le=10_000)] = Field(description="prompts of each half")
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(description="prompts in one forward pass")
+
+
 class Signals(Strict):
     n_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts")
     draws: Annotated[int, Field(ge=20, le=1000)] = Field(
@@ -102,9 +115,13 @@ class Verification(Strict):
 
 
 class Robustness(Strict):
-    random_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
-        description="verification prompts of random node sets, of parts taken out, and of minimality"
+    verify_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
+        description="verification prompts of small sets, of minimality, and of the naive circuit's greedy gap"
     )
+    random_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(
+        description="verification prompts of random node sets, of parts taken out, and of answers"
+    )
+    greedy_prompts: Annotated[int, Field(ge=4, le=1000)] = Field(description="discovery prompts of the greedy search")
     grid_prompts: Annotated[int, Field(ge=2, le=1000)] = Field(description="verification prompts of the ablation grid")
     random_sets: Annotated[int, Field(ge=20, le=10_000)] = Field(
         description="random node sets with the layers and positions of the circuit"
@@ -175,6 +192,9 @@ class Settings(Strict):
     path_patching: PathPatching
     signals: Signals
     verification: Verification
+    other_half: PathPatching | None
+    receivers_apart: ReceiversApart | None
+    subject_or_repeat: SubjectOrRepeat | None
     robustness: Robustness | None
     sensitivity: Sensitivity | None
     edge_attribution: EdgeAttribution | None

@@ -51,6 +51,75 @@ if config["sensitivity"]:
     FIGURES["Robustness"]["sensitivity"] = ["sensitivity"]
 
 
+if config["other_half"]:
+
+    use rule step as other_half with:
+        input:
+            manifest="<models>/{model}/manifest.json",
+            prompts=rules.prompts.output.prompts,
+            heads=rules.path_patching.output.heads,
+        output:
+            metrics=f"{MODEL}/other_half/metrics.json",
+            classes=f"{MODEL}/other_half/classes.csv",
+        log:
+            "<logs>/{model}/other_half.log",
+        resources:
+            **ON_GPU,
+            mem_mb=6000,
+            runtime=20,
+        params:
+            **STEP("other_half", config["other_half"]),
+
+    SUPPLEMENT.append(rules.other_half.output)
+    FIGURES["Path patching"]["other_half"] = ["other_half"]
+
+
+if config["receivers_apart"]:
+
+    use rule step as receivers_apart with:
+        input:
+            manifest="<models>/{model}/manifest.json",
+            prompts=rules.prompts.output.prompts,
+            heads=rules.path_patching.output.heads,
+        output:
+            metrics=f"{MODEL}/receivers_apart/metrics.json",
+            senders=f"{MODEL}/receivers_apart/senders.csv",
+        log:
+            "<logs>/{model}/receivers_apart.log",
+        resources:
+            **ON_GPU,
+            mem_mb=4000,
+            runtime=20,
+        params:
+            **STEP("receivers_apart", config["receivers_apart"]),
+
+    SUPPLEMENT.append(rules.receivers_apart.output)
+    FIGURES["Path patching"]["receivers_apart"] = ["receivers_apart"]
+
+
+if config["subject_or_repeat"]:
+
+    use rule step as subject_or_repeat with:
+        input:
+            manifest="<models>/{model}/manifest.json",
+            prompts=rules.prompts.output.prompts,
+            heads=rules.path_patching.output.heads,
+        output:
+            metrics=f"{MODEL}/subject_or_repeat/metrics.json",
+            answers=f"{MODEL}/subject_or_repeat/answers.csv",
+        log:
+            "<logs>/{model}/subject_or_repeat.log",
+        resources:
+            **ON_GPU,
+            mem_mb=4000,
+            runtime=20,
+        params:
+            **STEP("subject_or_repeat", config["subject_or_repeat"]),
+
+    SUPPLEMENT.append(rules.subject_or_repeat.output)
+    FIGURES["Baseline"]["subject_or_repeat"] = ["subject_or_repeat"]
+
+
 if config["edge_attribution"]:
 
     use rule step as edge_attribution with:

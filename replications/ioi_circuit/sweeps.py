@@ -8,12 +8,6 @@ The order is that of Wang et al. (2022, section 3); formula `path_patch_w22` (co
     inhibition_keys      their keys at S2
     induction_keys       keys at S1+1 of the induction heads
 
-Receivers apart, which name nobody and enter no choice:
-
-    name_mover_queries   queries at END of the name movers alone
-    suppressor_queries   queries at END of the S-suppressing heads alone
-    end_reader_values    values at END of the heads that read END itself
-
 All heads are screened to first order on all prompts; those with the largest mean get the exact sweep, and only these
 can count. The threshold is that of the whole family. Heads are named with ABC partners. With flipped roles (S2 <- IO)
 all heads stand beside it to first order, halved, since a flip moves a head from one role to the other.
@@ -45,17 +39,12 @@ from replications.ioi_circuit.classes import (
     stable_classes,
 )
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.nodes import FURTHER_RECEIVERS, PLACE_OF_RECEIVER
+from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER
 from replications.ioi_circuit.passes import Passes
 from replications.ioi_circuit.prompt_statistics import SignificantEffects, significant
 from replications.ioi_circuit.residual import read_difference, read_names
 
 NOBODY = Receivers("k", ())
-APART = {
-    "name_mover_queries": ("q", "name_mover"),
-    "suppressor_queries": ("q", "s_suppressing"),
-    "end_reader_values": ("v", "end_reader"),
-}
 
 
 class Rules(NamedTuple):
@@ -136,7 +125,7 @@ def screen(
     decoder: Decoder, effects: Effects, name: str, prompts: list[Passes], receivers: Receivers | None, count: int
 ) -> set[tuple[int, int]]:
     """The `count` heads with the largest mean effect to first order; keeps the estimates in `effects`."""
-    place = (PLACE_OF_RECEIVER | FURTHER_RECEIVERS)[name]
+    place = PLACE_OF_RECEIVER[name]
     parts = []
     for batch, cache, partner, *_ in prompts:
 
@@ -176,26 +165,11 @@ def receivers_of(name: str, classes: HeadClasses, decoder: Decoder) -> Receivers
         )
     if name == "mover_queries":
         return Receivers("q", movers)
-    if name in APART:
-        kind, of_class = APART[name]
-        heads = of("logits", of_class)
-        return Receivers(kind, heads if kind == "q" else kv_heads(heads, decoder.group)) if heads else NOBODY  # type: ignore[arg-type]
     if name == "induction_keys":
         induction = of("inhibition_values", "induction")
         return Receivers("k", kv_heads(induction, decoder.group))
     s_heads = of("logits", "s_suppressing") + of("mover_queries", "s_inhibition")
     return Receivers("v" if name == "inhibition_values" else "k", kv_heads(s_heads or movers, decoder.group))
-
-
-def sweep_further(decoder: Decoder, classes: HeadClasses, ends: list[Passes], count: int) -> Effects:
-    """The receivers apart, where there are such heads."""
-    effects = Effects()
-    for name in FURTHER_RECEIVERS:
-        receivers = receivers_of(name, classes, decoder)
-        if receivers != NOBODY:
-            senders = screen(decoder, effects, name, ends, receivers, count)
-            add_sweep(decoder, effects, name, ends, receivers, senders)
-    return effects
 
 
 def sweep_flipped(decoder: Decoder, effects: Effects, prompts: list[Passes]) -> Effects:
@@ -227,7 +201,7 @@ def add_sweep(
     below = decoder.n_layers if receivers is None else receivers.layers[-1]
     every = np.ndindex(below, decoder.n_heads)
     rows = [layer * decoder.n_heads + head for layer, head in every if senders is None or (layer, head) in senders]
-    place = (PLACE_OF_RECEIVER | FURTHER_RECEIVERS)[name]
+    place = PLACE_OF_RECEIVER[name]
     started = time.perf_counter()
     parts, cleans = [], []
     for batch, cache, partner, *_ in track(prompts, name):

@@ -21,6 +21,9 @@ of F. So a circuit faces trivial ones:
     random_upstream   these writers, with all else drawn anew in the circuit's layers and positions
     naive             the circuit's helpful classes alone (in greedy search)
 
+Smaller sets, as metrics: `one_head` is the strongest direct head in favour of IO, `end_writers` the S-suppressing heads
+with the heads that read END itself, `suppressors` the S-suppressing heads with what the circuit has at S2 and S1+1.
+
 `*_against_random_heads` compares with node sets that are random throughout, on fewer prompts.
 """
 
@@ -63,6 +66,41 @@ def trivial_circuits(ranked: pd.DataFrame, heads: pd.DataFrame, size: int) -> di
         "top_four_nodes": node_set(ranked.iloc[:4]),
         "favouring_writers": node_set(favouring),
     }
+
+
+def small_sets(chosen: pd.DataFrame) -> dict[str, NodeSet]:
+    """The smaller sets of the module's docstring that have a node; `chosen` are the circuit's, strongest first."""
+    direct = chosen[(chosen["receiver"] == "logits") & (chosen["effect"] < 0)]
+    suppressing = chosen["class"] == "s_suppressing"
+    sets = {
+        "one_head": direct.iloc[:1],
+        "end_writers": chosen[suppressing | (chosen["class"] == "end_reader")],
+        "suppressors": chosen[suppressing | (chosen["place"] != "end")],
+    }
+    return {name: node_set(table) for name, table in sets.items() if len(table)}
+
+
+def measure_small_sets(fresh: KnockOut, blind: KnockOut, nodes: NodeSet, sets: dict[str, NodeSet]) -> dict[str, Metric]:
+    """The circuit beside smaller sets: `small_faithfulness`, and `small_repetition`, the part that repeats.
+
+    Args:
+        fresh: verification prompts.
+        blind: their ABC partners, scored on their own names.
+        nodes: the circuit.
+        sets: see `small_sets`.
+    """
+    names = ("circuit", *sets)
+    kept, abc = (one.differences([nodes, *sets.values(), EVERYTHING]) for one in (fresh, blind))
+    [model], [abc_model] = (one.differences([EVERYTHING], remove=True) for one in (fresh, blind))
+    repeated = kept - abc
+    nothing = repeated[-1]
+    metrics = {}
+    for name, values, whole, text in (
+        ("small_faithfulness", kept[:-1], model, "F(C) / F(M)"),
+        ("small_repetition", repeated[:-1] - nothing, model - abc_model - nothing, "as `repetition_kept`"),
+    ):
+        metrics[name] = _share(dict(zip(names, values, strict=True)), whole, fresh.prompts, text)
+    return metrics
 
 
 def random_upstream(circuits: dict[str, NodeSet], n_heads: int, draws: int) -> list[NodeSet]:

@@ -81,10 +81,10 @@ def verification(files: VerificationFiles, settings: Verification, run: RunInfo)
         removed, kept = by_class(fresh, compared, classes)
         metrics |= measure_classes(removed, kept, fresh.prompts)
         searched = on(DISCOVERY, settings.greedy_prompts)
-        greedy, part = measure_greedy(
-            searched, fresh, nodes, circuits["favouring_writers"], settings.greedy, settings.blind_sets
+        rivals = {"favouring_writers": circuits["favouring_writers"]}
+        metrics["greedy_gap"], part = measure_greedy(
+            searched, fresh, nodes, rivals, settings.greedy, settings.blind_sets
         )
-        metrics |= greedy
         if movers := classes.get("name_mover"):
             backups, strongest = np.flatnonzero(heads["backup"]).tolist(), int(heads["backup_growth"].argmax())
             metrics |= measure_repair(fresh, movers, backups, strongest, removed)
