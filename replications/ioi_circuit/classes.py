@@ -102,7 +102,7 @@ def head_scores(
 ) -> HeadScores:
     """All scores on the prompts of `passes`, partners ABC; `name_ids` are all names of the task."""
 
-    def joined(parts: list[dict[str, PerHead]]) -> dict[str, np.ndarray]:
+    def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return {name: np.concatenate([part[name] for part in parts], 1) for name in parts[0]}
 
     attends, abc = joined([one.attends for one in passes]), joined([one.partner_attends for one in passes])

@@ -189,17 +189,17 @@ def test_random_upstream_keeps_the_writers_and_draws_the_rest_in_its_layers() ->
 
 def test_the_greedy_part_is_measured_on_other_prompts(knockout: KnockOut) -> None:
     greedy, rival = Greedy(runs=1, iterations=2, candidates=4), frozenset({Node(2, 0, "end"), Node(1, 1, "end")})
-    metrics, part = measure_greedy(knockout, knockout, NODES, rival, greedy, 20)
+    metric, part = measure_greedy(knockout, knockout, NODES, {"favouring_writers": rival}, greedy, 20)
     gap = knockout.differences([part], remove=True)[0] - knockout.differences([NODES - part])[0]
     whole = knockout.differences([EVERYTHING], remove=True)[0].mean()
-    assert abs(metrics["greedy_gap"].value) == pytest.approx(abs(gap.mean() / whole), abs=1e-4)
-    nothing = metrics["greedy_gap"].control("nothing_removed").value
+    assert abs(metric.value) == pytest.approx(abs(gap.mean() / whole), abs=1e-4)
+    nothing = metric.control("nothing_removed").value
     kept = knockout.differences([NODES])[0].mean()
     assert abs(nothing) == pytest.approx(abs(1 - kept / whole), abs=1e-4)
-    alone = measure_greedy(knockout, knockout, rival, NODES, greedy, 20)[0]["greedy_gap"]
-    assert metrics["greedy_gap"].control("favouring_writers").value == pytest.approx(alone.value, abs=1e-4)
-    assert alone.control("favouring_writers").value == pytest.approx(metrics["greedy_gap"].value, abs=1e-4)
-    assert alone.value != pytest.approx(metrics["greedy_gap"].value, abs=1e-3)
+    alone, _ = measure_greedy(knockout, knockout, rival, {"circuit": NODES}, greedy, 20)
+    assert metric.control("favouring_writers").value == pytest.approx(alone.value, abs=1e-4)
+    assert alone.control("circuit").value == pytest.approx(metric.value, abs=1e-4)
+    assert alone.value != pytest.approx(metric.value, abs=1e-3)
 
 
 def trivial_sets(circuit: frozenset[Node]) -> dict[str, frozenset[Node]]:

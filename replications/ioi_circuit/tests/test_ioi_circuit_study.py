@@ -26,14 +26,17 @@ from replications.ioi_circuit.dataset import draw_prompts, read_file, read_promp
 from replications.ioi_circuit.direct_path import DirectPathFiles, direct_path
 from replications.ioi_circuit.edge_attribution import EdgeAttributionFiles, edge_attribution
 from replications.ioi_circuit.nodes import CLASSES, PLACES
+from replications.ioi_circuit.other_half import OtherHalfFiles, other_half
 from replications.ioi_circuit.passes import passes_by_template
 from replications.ioi_circuit.path_patching import PathPatchingFiles, path_patching
 from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH, save_planted_model
 from replications.ioi_circuit.prompt_statistics import SignificantEffects
 from replications.ioi_circuit.prompts import PromptsFiles, prompts
+from replications.ioi_circuit.receivers_apart import ReceiversApartFiles, receivers_apart
 from replications.ioi_circuit.robustness import RobustnessFiles, robustness
 from replications.ioi_circuit.sensitivity import SensitivityFiles, sensitivity
 from replications.ioi_circuit.signals import SignalsFiles, signals
+from replications.ioi_circuit.subject_or_repeat import SubjectOrRepeatFiles, subject_or_repeat
 from replications.ioi_circuit.sweeps import Rules, discover
 from replications.ioi_circuit.templates import FORMS
 from replications.ioi_circuit.verification import VerificationFiles, verification
@@ -79,6 +82,18 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patched = outputs("path_patching", heads="heads.csv", attention="attention.csv")
     heads = patched["heads"]
     path_patching(PathPatchingFiles(**inputs, activations=activations, **patched), PATCHING, RUN)
+    of_heads = inputs | {"heads": heads}
+    other_half(OtherHalfFiles(**of_heads, **outputs("other_half", classes="classes.csv")), PATCHING, RUN)
+    receivers_apart(
+        ReceiversApartFiles(**of_heads, **outputs("receivers_apart", senders="senders.csv")),
+        settings.ReceiversApart(n_prompts=14, again_prompts=14, screened=4),
+        RUN,
+    )
+    subject_or_repeat(
+        SubjectOrRepeatFiles(**of_heads, **outputs("subject_or_repeat", answers="answers.csv")),
+        settings.SubjectOrRepeat(n_prompts=14, batch_size=9),
+        RUN,
+    )
     signals(
         SignalsFiles(**inputs, heads=heads, **outputs("signals", signals="signals.csv")),
         settings.Signals(n_prompts=8, draws=20, edit_draws=20),
@@ -99,7 +114,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     robustness(
         RobustnessFiles(**inputs, activations=activations, circuit=circuit, **outputs("robustness", **tables)),
         settings.Robustness(
-            random_prompts=8, grid_prompts=8, random_sets=20, random_parts=20,
+            verify_prompts=8, random_prompts=8, greedy_prompts=7, grid_prompts=8, random_sets=20, random_parts=20,
             greedy=settings.Greedy(runs=1, iterations=2, candidates=2), small_group=1, batch_size=500,
         ),
         RUN,
@@ -139,6 +154,34 @@ def test_the_planted_heads_are_found_named_and_make_a_small_circuit(study: Path)
     assert trivial["two_heads"] < 0.5 < metrics["repetition_kept"].value
     again = metrics_of(study, "path_patching")["effects_again"]
     assert 0.6 < again.value < 1.8  # eight prompts of other templates
+
+
+def test_the_other_half_gives_the_same_names(study: Path) -> None:
+    metrics = metrics_of(study, "other_half")
+    assert metrics["named_again"].value > metrics["named_again"].control("names_dealt_out").value
+    assert metrics["named_again"].value > 0.6  # of six heads, on eight prompts a template at most
+    table = pd.read_csv(study / "other_half/classes.csv", dtype={"head": str}).set_index(["receivers", "head"])
+    for at, kind in {("logits", "3.2"): "s_suppressing", ("induction_keys", "0.0"): "previous"}.items():
+        assert table.loc[at, ["class", "class_again"]].tolist() == [kind, kind]
+        assert table.loc[at, "effect_again"] < -50
+
+
+def test_each_planted_head_reads_the_one_that_informs_it(study: Path) -> None:
+    table = pd.read_csv(study / "receivers_apart/senders.csv", dtype={"receiver": str, "sender": str})
+    first = table.drop_duplicates(["receiver", "input"]).set_index(["receiver", "input"])
+    assert first.loc[("3.0", "q at end"), "sender"] == "2.0"
+    assert first.loc[("3.0", "q at end"), "effect_again"] < -20
+    assert first.loc[("2.0", "v at s2"), "sender"] in ("1.0", "1.1")
+    assert abs(first.loc[("2.0", "q at end"), "effect_again"]) < 2  # it looks for a name whatever END says
+
+
+def test_the_planted_model_leaves_out_what_came_twice_whoever_is_the_subject(study: Path) -> None:
+    metrics = metrics_of(study, "subject_or_repeat")
+    assert metrics["repeated_alone"].value > 0.8
+    assert abs(metrics["repeated_alone"].control("neither").value) < 0.2
+    assert metrics["subject_below_repeated"].value < 0  # the subject comes once, and stays
+    answers = pd.read_csv(study / "subject_or_repeat/answers.csv")
+    assert len(answers) == 3 * 3 * 2
 
 
 def test_attribution_recovers_the_planted_edges(study: Path) -> None:
