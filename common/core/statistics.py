@@ -75,9 +75,9 @@ def over_clusters(
 ) -> Metric:
     """Mean of `values`, or mean of `values` over mean of `denominators`, with a bootstrap over whole clusters.
 
-    The interval is that of percentiles over `BOOTSTRAP_DRAWS` resamples of the clusters with replacement. With
-    `models`, the models are resampled first and then the clusters of each: models that were trained anew differ by more
-    than their prompts do.
+    The percentile interval comes from `BOOTSTRAP_DRAWS` resamples of the clusters with replacement. With `models`, the
+    models are resampled first and then the clusters of each: models that were trained anew differ by more than their
+    prompts do.
 
     Args:
         values: one per item.
