@@ -96,8 +96,8 @@ def load_saelens(folder: Path, device: str = "cpu") -> Sae:
     """Reads a folder that SAELens or `save_saelens` wrote.
 
     Raises:
-        UserError: a file is missing or damaged, the architecture is unknown, shapes do not fit, or the folder does not
-            describe the normalisation of inputs.
+        UserError: a file is missing or damaged, the architecture is unknown, shapes do not fit, or inputs need a
+            normalisation that the folder lacks.
     """
     content = _modern(_settings(folder / CONFIG))
     for key, wanted in NEEDED.items():
