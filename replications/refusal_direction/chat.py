@@ -7,7 +7,7 @@ share a pass:
     addition    x <- x + v at the input of one block
 
 Both leave position 0 out, an attention sink. Prompts are padded on the left with mask and explicit position ids, so the
-last token is column -1 of every row; only training pads on the right. `resume` starts from what `before_block` gives.
+last token is column -1 of every row. Only training pads on the right. `resume` starts from what `before_block` gives.
 """
 
 import contextlib

@@ -55,8 +55,8 @@ class Conversation(NamedTuple):
 class Lesson(NamedTuple):
     """Conversations of one step as a tree of tokens, what they begin with once.
 
-    With them is what training does not change: the residual stream of the model before the first block that is trained,
-    and the final states, norm included. From these the model before training predicts."""
+    With them is what training does not change: the residual stream before the first block that is trained, and the
+    final states, norm included. From these the model before training predicts."""
 
     texts: list[Conversation]
     tree: Tree

@@ -10,7 +10,7 @@ after the first twentieth of training, in which all weights grow. The measure is
 tenth of the windows in which the D_i change most. Controls: the same falls at times shifted by 5 to 15 % of training,
 and in permuted windows. Both move the slow decay that loss and D_i may have in common, so they are low for two smooth
 curves without levels, too. The other two leave it in place. They are the first tenth of the windows (`first_windows`),
-and the tenth in which the weights themselves move most, whatever that does to the D_i (`largest_steps`).
+and the tenth in which the weights move most, whatever that does to the D_i (`largest_steps`).
 """
 
 from pathlib import Path
