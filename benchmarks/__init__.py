@@ -1,7 +1,7 @@
 """Timings side by side: our code and the best way that a user of the peer has, on the same task, in one process.
 
 Every module of this folder has a function `tasks`. Both sides of a task run on one thread, in the same dtype, `RUNS`
-times in turn; what counts are CPU seconds, children included, so that a busy machine counts for both alike. Models and
+times in turn. What counts are CPU seconds, children included, so that a busy machine counts for both alike. Models and
 data are loaded for neither side. `make bench` keeps the numbers with machine and versions in `figures/benchmarks.json`;
 documents quote ratios from there alone.
 """

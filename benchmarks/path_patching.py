@@ -1,13 +1,13 @@
 """Path patching of many senders: recomputing only what a patch changes, against full passes with batched heads.
 
 Instead: the passes of Wang et al. (2022, appendix B) with TransformerLens hooks as a careful user runs them. All heads
-of a layer share a batch, only heads of the sender's layer and above are frozen, the pass that reads the receivers stops
-behind them, and the last position alone is unembedded. Both sides count their two cached passes and do the same senders
-on the same prompts, of one template of mean length. TransformerLens has no sweep of it: its
+of a layer share a batch, and only heads of the sender's layer and above are frozen. The pass that reads the receivers
+stops behind them, and the last position alone is unembedded. Both sides count their two cached passes and do the same
+senders on the same prompts, of one template of mean length. TransformerLens has no sweep of it: its
 `get_act_patch_direct_path` is another quantity (the edge alone, without MLPs in between, into each head apart).
 
-What can be gained depends on the receivers: into the logits ours computes one position of each layer above the sender;
-for values at S2 every position from S2 to END, as the peer computes all.
+What can be gained depends on the receivers. Into the logits ours computes one position of each layer above the sender.
+For values at S2 it computes every position from S2 to END, as the peer computes all.
 """
 
 import functools

@@ -1,9 +1,9 @@
 """Scoring candidates for the refusal direction: many candidates in one pass, against one candidate at a time.
 
-Both sides score bypass, induce and KL of the same candidates on the same 32 harmful and 32 harmless requests, in the
-default model and one dtype. The other side does what the paper's released code does, hooks for one candidate and
-batches of 32 prompts, with the last position alone unembedded. Ours puts candidates on the batch axis, runs what
-prompts begin with once within a candidate and pads nothing, and runs the blocks below an addition once for all
+Both sides score bypass, induce and KL of the same candidates, in the default model and one dtype. The requests are the
+same 32 harmful and 32 harmless ones. The other side does what the paper's released code does, hooks for one candidate
+and batches of 32 prompts, with the last position alone unembedded. Ours puts candidates on the batch axis, runs what
+prompts begin with once within a candidate and pads nothing. It runs the blocks below an addition once for all
 candidates. The requests are those among which a run chooses, in all shapes.
 """
 

@@ -1,10 +1,10 @@
 """Training one SAE: ours against SAELens and dictionary_learning, at an equal loss curve.
 
-Both sides see the same batches of a planted dictionary at the width of the embedded model, float32, with the same
-number of steps, batch, k, rate, warm-up and one thread; each library uses its own trainer. What is compared is the
-fraction of variance unexplained (FVU) on held-out data after several numbers of steps, with a batch's own selection on
-both sides; measuring it counts for neither. No latent dies within so few steps, so no side pays for an auxiliary loss.
-The libraries run in the environment of `make test-interop`, one process after the other.
+Both sides see the same batches of a planted dictionary at the width of the embedded model, in float32 on one thread.
+Steps, batch, k, rate and warm-up are the same; each library uses its own trainer. What is compared is the fraction of
+variance unexplained (FVU) on held-out data after several numbers of steps. Both sides use a batch's own selection.
+Measuring it counts for neither. No latent dies within so few steps, so no side pays for an auxiliary loss. The
+libraries run in the environment of `make test-interop`, one process after the other.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Steering a grid of directions, multipliers and prompts: `common.interp.generation` against Hugging Face's `generate`.
 
-Instead: one batch of `generate` with one hook that steers every row with its own vector, prompts padded on the left,
-KV cache on. Both sides run in the same dtype and take the most likely token; rounding depends on the batch in
-bfloat16, so the share of equal tokens is given.
+Instead: one batch of `generate` with one hook that steers every row with its own vector, prompts padded on the left, KV
+cache on. Both sides run in the same dtype and take the most likely token. In bfloat16 rounding depends on the batch, so
+the share of equal tokens is given.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Starting steps of a run: forked from one process that holds the libraries, against a new Python for each.
 
-Instead: what Snakemake does by itself, a new interpreter for every rule. The steps only print their options, so what
-is timed is the start; the server's own imports are counted, and spread over seven steps (a run has over a hundred).
+Instead: what Snakemake does by itself, a new interpreter for every rule. The steps only print their options, so what is
+timed is the start. The server's own imports are counted, and spread over seven steps (a run has over a hundred).
 """
 
 import os

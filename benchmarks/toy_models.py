@@ -1,8 +1,8 @@
 """Five features in a plane to the same loss: batched quasi-Newton on a fixed sample, against the standard recipe.
 
-Instead: the recipe of the authors' notebook with its batched instances, AdamW and a fresh sample of 1024 points a step,
-at the learning rate among `RATES` that is there in the fewest steps (found beforehand and not timed). It is stopped as
-soon as its best instance is within one percent of our best loss on a common sample.
+Instead: the recipe of the authors' notebook with its batched instances, AdamW and a fresh sample of 1024 points a step.
+The learning rate is the one of `RATES` that is there in the fewest steps (found beforehand and not timed). It is
+stopped as soon as its best instance is within one percent of our best loss on a common sample.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """Trained models of `common.toys.transformer` as TransformerLens models, so that its tools work on them.
 
 `load_in_bridge` puts one instance into TransformerLens' own native model; that model knows standard and rotary
-positions and plain keys. `InstanceModel` is for every architecture, shortformer positions and smeared keys included: a
-small module around our forward pass with the same hook names, so that `run_with_hooks` and `run_with_cache` work.
+positions and plain keys. `InstanceModel` is for every architecture, shortformer positions and smeared keys included. It
+is a small module around our forward pass with the same hook names, so that `run_with_hooks` and `run_with_cache` work.
 Where both exist they agree (tests).
 """
 

@@ -113,7 +113,7 @@ AS_FINISHED = "as-finished"  # what is kept of the copy as it was when the run e
 @pytest.fixture(scope="session")
 def finished(copy_project, tmp_path_factory) -> Project:
     """A copy in which `make smoke` has run to its end. Tests must leave it finished. The parts of tests that `make
-    test` runs at a time share one, in the folder `FINISHED`: the first to come runs it, the other waits."""
+    test` runs at a time share one, in the folder `FINISHED`. The first to come runs it, the other waits."""
     folder = Path(os.environ.get("FINISHED") or tmp_path_factory.mktemp("finished"))
     project, end = Project(folder / "landmarks"), folder / "end"
     with alone(folder):

@@ -1,7 +1,8 @@
 """Says which numbers of one results folder another lacks: `python -m tests.same_metrics OLD NEW [replication ...]`.
 
-For a change of structure that must not change a value. Part by part, each metric of OLD must be found in NEW as a
-metric, a control or a difference with the same value and interval, under whatever name. Exit code 1 if one is missing.
+For a change of structure that must not change a value. Each metric of OLD must be found in the same part of NEW, under
+whatever name. It may be a metric, a control or a difference, with the same value and interval. Exit code 1 if one is
+missing.
 """
 
 import json

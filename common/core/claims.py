@@ -1,7 +1,7 @@
 """Claims: what a paper says, what we measured, and whether it holds against every control (see docs/claims.md).
 
 `claims.yaml` is written before the run and has three kinds of entry. A landmark is one published result with its
-counterpart in the paper; a check is a premise that must hold; a planned claim waits for a hub or a GPU. How verdicts
+counterpart in the paper. A check is a premise that must hold. A planned claim waits for a hub or a GPU. How verdicts
 come about is in `common.core.verdicts`, how definitions are sealed in `common.core.seals`.
 """
 

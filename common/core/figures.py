@@ -1,8 +1,8 @@
 """One look for all figures, and the step that draws several of them in one process.
 
 A replication lists its figures as `{"part/figure": Plan(function, tables)}` and ends with `run_plans(PLANS)`. The
-function gets the tables and returns the figure and the data drawn, one row per mark, or the figure alone if the first
-table is what it draws. `save_figure` writes five files: `.svg`, `.png`, `.pdf`, the plotted data as `.csv`, and a
+function gets the tables and returns the figure and the data drawn, one row per mark. It returns the figure alone if the
+first table is what it draws. `save_figure` writes five files: `.svg`, `.png`, `.pdf`, the plotted data as `.csv`, and a
 `.json` with caption and sources. Same data, same bytes: no dates, fixed ids. Colours are the colour-blind safe set of
 Okabe and Ito; maps are `viridis` (one-sided) and `RdBu_r` (two-sided).
 """
@@ -63,7 +63,7 @@ def use_style() -> None:
 def save_figure(figure: Figure, stem: Path, data: pd.DataFrame, caption: Path, sources: list[Path]) -> None:
     """Writes `stem`.{svg,png,pdf,csv,json} and closes the figure.
 
-    `data` is what is drawn, one row per mark; `caption` is the figure's `.rst` file, also shown in the report, and
+    `data` is what is drawn, one row per mark. `caption` is the figure's `.rst` file, also shown in the report;
     `sources` are the result files that the figure was made from. The stored caption ends with the scale, which tells
     the sizes that were run. UserError if there is nothing to draw, or nothing to say about it.
     """

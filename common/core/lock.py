@@ -1,8 +1,8 @@
 """`claims.lock` of a replication: its seals, and what has happened to them. Written by the tools alone.
 
 For each landmark and scale it holds the sealed fields (bound, neutral, role, metric, formula, controls, n, settings,
-seeds), their hash, the seeds on which the claim has been scored, and every amendment. One more hash is over all of it,
-so that no part can be edited by hand, history included.
+seeds) and their hash. It also holds the seeds on which the claim has been scored, and every amendment. One more hash is
+over all of it, so that no part can be edited by hand, history included.
 """
 
 import hashlib

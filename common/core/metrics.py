@@ -1,8 +1,8 @@
 """The typed records that steps hand to each other: `metrics.json` and its entries.
 
 `metrics.json` is `{metric: {value, ci_low, ci_high, n, unit, formula, per_seed, uncertainty, controls}}`. A metric with
-controls is a comparison: each control is the same quantity, in the same unit and on the same sample, where the effect
-should be absent, together with the paired difference effect - control. `common.core.statistics` makes all of them. NaN
+controls is a comparison. Each control is the same quantity, in the same unit and on the same sample, where the effect
+should be absent. With it comes the paired difference effect - control. `common.core.statistics` makes all of them. NaN
 and infinity are rejected when a record is made and again when a file is read.
 """
 

@@ -1,8 +1,8 @@
 """Seals: what of a landmark is fixed before its scoring seeds are touched, and how later changes are recorded.
 
-The judge compares a claim with its seal (`lock`): no change of bound, neutral value, role, metric, formulas, names of
-controls, sizes, settings or seeds passes without a badge. The sentence is not sealed, nor is the code that measures:
-the record names its commit.
+The judge compares a claim with its seal (`lock`). No change of bound, neutral value, role, metric, formulas, names of
+controls, settings or seeds passes without a badge. Sizes of samples may differ by `TOLERANCE`. The sentence is not
+sealed, nor is the code that measures: the record names its commit.
 """
 
 import datetime
@@ -69,8 +69,8 @@ def seal(
 ) -> Entry:
     """The entry with a new seal.
 
-    An unchanged seal stays as it is. Where scoring seeds of the scale are in `used`, the entry keeps or gets its badge:
-    the old seal stays with what has changed as amendments, and a first seal says that it came late.
+    An unchanged seal stays as it is. Where scoring seeds of the scale are in `used`, the entry keeps or gets its badge.
+    The old seal then stays, with what has changed as amendments; a first seal says that it came late.
 
     Args:
         metrics: from calibration, by model.

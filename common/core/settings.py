@@ -1,9 +1,9 @@
 """Settings of the run: one scale file and one `config.yaml` per replication, both checked by pydantic.
 
-A replication's `config.yaml` has the blocks `default`, `smoke`, `laptop`, `full` and `gpu`; the block of the chosen
-scale is laid over `default`, key by key; without a block `full`, that of `laptop` is taken. Its class `Settings` (in
-`settings.py`) names and bounds every key. The JSON schemas are generated from these classes
-(`common.engine.schemas`) for editors.
+A replication's `config.yaml` has the blocks `default`, `smoke`, `laptop`, `full` and `gpu`. The block of the chosen
+scale is laid over `default`, key by key. Without a block `full`, that of `laptop` is taken. Its class `Settings` (in
+`settings.py`) names and bounds every key. The JSON schemas are generated from these classes (`common.engine.schemas`)
+for editors.
 """
 
 import difflib

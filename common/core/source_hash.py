@@ -1,9 +1,9 @@
 """Content hash of what a step runs: its module, everything of ours that it imports, directly or not, and the lock.
 
-Snakemake does not see edits in imported modules; with this hash in a rule's `params` an edit reruns exactly the steps
-that import the edited code, and a `touch`, a comment, a docstring or a reformat reruns nothing. Imports are read from
-the syntax tree, so `importlib.import_module` would be missed: a test bans it in steps. Settings modules do not
-count: their values already stand in a rule's `params`, and a test holds these modules to fields and validators.
+Snakemake does not see edits in imported modules. With this hash in a rule's `params` an edit reruns exactly the steps
+that import the edited code. A `touch`, a comment, a docstring or a reformat reruns nothing. Imports are read from the
+syntax tree, so `importlib.import_module` would be missed: a test bans it in steps. Settings modules do not count: their
+values already stand in a rule's `params`, and a test holds these modules to fields and validators.
 
 What was read from a file is kept in `.snakemake/`, by the hash of its bytes: parsing took two fifths of every start.
 """

@@ -75,8 +75,9 @@ def over_clusters(
 ) -> Metric:
     """Mean of `values`, or mean of `values` over mean of `denominators`, with a bootstrap over whole clusters.
 
-    Percentile interval of `BOOTSTRAP_DRAWS` resamples of the clusters with replacement; with `models`, of the models
-    first and then of the clusters of each: models that were trained anew differ by more than their prompts do.
+    The percentile interval comes from `BOOTSTRAP_DRAWS` resamples of the clusters with replacement. With `models`, the
+    models are resampled first and then the clusters of each: models that were trained anew differ by more than their
+    prompts do.
 
     Args:
         values: one per item.
@@ -245,8 +246,9 @@ def null_distribution(draws: Float[np.ndarray, " n"], *, unit: str, formula: str
 
 
 def auroc(scores: Shaped[np.ndarray, "..."], positive: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "..."]:
-    """Area under the ROC curve of scores [n], or of each column of [n, m]: how often a positive row ranks above another
-    one, ties counted half."""
+    """Area under the ROC curve of scores [n], or of each column of [n, m].
+
+    It is the share of pairs in which a positive row ranks above a negative one, ties counted half."""
     from scipy.stats import rankdata  # slow to import, and few steps need it
 
     count = int(positive.sum())

@@ -2,10 +2,10 @@
 
 A step is a function `step(files: Files, settings: Settings, run: RunInfo)`; it may leave out `settings` or `run`. Its
 module ends with `run_step(step)`. `Files` names what the step reads and writes, field by field as the rule names its
-inputs and outputs; `settings` is one typed object from `config.yaml`. Both arrive as JSON: `--help` lists the fields.
+inputs and outputs. `settings` is one typed object from `config.yaml`. Both arrive as JSON: `--help` lists the fields.
 
-`run_step` ties the process to the workflow that started it, fixes threads and determinism, prints user errors as one
-sentence, and closes the log with one `cost: {...}` line.
+`run_step` ties the process to the workflow that started it, and fixes threads and determinism. It prints user errors as
+one sentence, and closes the log with one `cost: {...}` line.
 """
 
 import argparse
@@ -137,8 +137,8 @@ def make_deterministic(threads: int = 1) -> None:
 
 
 def process_cost() -> dict[str, float]:
-    """Wall and CPU seconds since the process began, imports included; peak RSS in MB; GPU seconds (wall time of a step
-    that used a GPU) and peak GPU memory in MB."""
+    """Wall and CPU seconds since the process began, imports included; peak RSS and peak GPU memory in MB. GPU seconds
+    are the wall time of a step that used a GPU."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     wall = time.time() - psutil.Process().create_time()
     torch = sys.modules.get("torch")
@@ -155,8 +155,9 @@ def process_cost() -> dict[str, float]:
 def die_with_workflow() -> None:
     """Kills this process when the workflow that started it dies, even by SIGKILL. No-op outside a workflow.
 
-    The parent shell's death is signalled by the kernel (PR_SET_PDEATHSIG); Snakemake's own death by a pidfd, since the
-    shell between it and this process survives it. Where pidfd is missing (not Linux) the process id is polled.
+    The parent shell's death is signalled by the kernel (PR_SET_PDEATHSIG). Snakemake's own death is signalled by a
+    pidfd, since the shell between it and this process survives it. Where pidfd is missing (not Linux) the process id is
+    polled.
     """
     workflow = os.environ.get("WORKFLOW_PID")
     if workflow is None:

@@ -1,9 +1,13 @@
 """Verdicts: where a metric must lie, and what is said of a landmark or a check (see docs/claims.md).
 
-A landmark faces every control that its metric carries, and the verdict takes the worst of them. `reproduced`: the whole
-interval and every seed pass, every control fails with its whole interval, every paired difference excludes 0 on the
-right side. `same direction`: all but the bound; the value lies at least half of the way from the strongest control to
-the bound, and the whole interval on the right side of `neutral`. A check `holds` or `fails`.
+A landmark faces every control that its metric carries, and the verdict takes the worst of them:
+- `reproduced`: the whole interval and every seed pass. Every control fails with its whole interval, and every paired
+  difference excludes 0 on the right side.
+- `same direction`: all but the bound. The value lies at least half of the way from the strongest control to the bound,
+  the whole interval on the right side of `neutral`.
+- `not reproduced`: everything else.
+
+A check `holds` or `fails`.
 """
 
 import math
@@ -136,8 +140,8 @@ def shown(control: Control) -> str:
 
 
 def require_evidence(claim: str, effect: Metric, controls: Sequence[str], *, few_seeds: bool = False) -> None:
-    """Asserts what the metric of a landmark must carry: every control that is listed and no other, intervals of nonzero
-    width, and enough units of uncertainty. With `few_seeds` (fresh runs) fewer will do. UserError otherwise.
+    """Asserts that the metric of a landmark carries every listed control and no other, intervals of nonzero width, and
+    enough units of uncertainty. With `few_seeds` (fresh runs) fewer will do. UserError otherwise.
     """
     measured = [control.name for control in effect.controls]
     if foreign := [name for name in controls if name not in measured]:

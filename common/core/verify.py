@@ -69,8 +69,8 @@ def evaluate(
         few_seeds: True in fresh runs, which may have fewer seeds than a landmark otherwise needs.
 
     Raises:
-        UserError: the part lacks the metric, since a typing slip must not look like a skip; or a landmark's metric does
-            not carry what `require_evidence` asks for.
+        UserError: the part lacks the metric (a typing slip must not look like a skip), or a landmark's metric lacks
+            what `require_evidence` asks for.
     """
     name = f"{replication}.{definition.id}"
     record: dict[str, Any] = {

@@ -1,11 +1,10 @@
 """Language models: the registry `config/models.yaml`, and the one function through which every step loads a model.
 
 `common.data.materialise` turns any registered model into a folder `resources/models/<name>/` with safetensors,
-tokenizer and
-`manifest.json` (SHA-256 of each file). `load_model` checks these hashes at every load, then boots the folder in
-TransformerLens' `TransformerBridge`. Weights are used as stored: no LayerNorm folding, no centring. Special tokens are
-never added: the bridge would prepend token 1 to SmolLM2's raw text by default, which `load_model` switches off, as
-`encode` does for tokenizers; a test counts them.
+tokenizer and `manifest.json` (SHA-256 of each file). `load_model` checks these hashes at every load, then boots the
+folder in TransformerLens' `TransformerBridge`. Weights are used as stored: no LayerNorm folding, no centring. Special
+tokens are never added; a test counts them. By default the bridge would prepend token 1 to SmolLM2's raw text:
+`load_model` switches that off, and `encode` does so for tokenizers.
 """
 
 from pathlib import Path
@@ -152,9 +151,9 @@ def answer_text(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> str:
 def chat_prompt(tokenizer: "PreTrainedTokenizerBase", message: str, system: str | None = None) -> str:
     """One user message in the model's chat format, up to where the answer begins.
 
-    The system message is what is passed here and nothing else: SmolLM2's template would add one of its own, so for None
-    the prompt is rendered with an empty system block and that block is cut off, but for the token that begins every
-    text (Llama 3). A template that knows no system block, or writes it into the user's turn (Gemma), is left alone.
+    The system message is what is passed here and nothing else. SmolLM2's template would add one of its own. So for None
+    the prompt is rendered with an empty system block, and that block is cut off. The token that begins every text
+    (Llama 3) stays. A template that knows no system block, or writes it into the user's turn (Gemma), is left alone.
 
     Raises:
         UserError: a system message for a template that knows none.

@@ -1,10 +1,11 @@
 """`make carry`: keeps records up to date across an edit of code that changes no value.
 
 An edit of shared code puts every record out of date, although most edits change no number, and the reference run takes
-half a day. This command runs the replications concerned at scale `smoke` twice, by the code of an earlier commit, at
-which their records were up to date, and by that of the present one, each in a checkout of its own. It compares every
-metric, table and tensor file byte by byte, and judges the recorded values and controls again by the present code. If
-all is the same, the records take the present state, and say from which commit to which they were carried.
+half a day. This command runs the replications concerned twice at scale `smoke`, each time in a checkout of its own. One
+run takes the code of an earlier commit, at which their records were up to date, the other that of the present one. It
+compares every metric, table and tensor file byte by byte, and judges the recorded values and controls again by the
+present code. If all is the same, the records take the present state, and say from which commit to which they were
+carried.
 
 Only code may have changed. After a change of settings, claims, seals, models or the locked environment the replication
 has to run. `smoke` runs every step, not every branch of it, so a carried record is weaker evidence than a new one.
@@ -44,13 +45,13 @@ def carry(base: str = "", name: str = "") -> None:
     """Carries the records that are out of date by their code alone. Says of each what was done.
 
     Args:
-        base: the commit at which they were up to date; by default the one that made each record, or to which it was
-            carried last.
+        base: the commit at which they were up to date; by default that which made each record or to which it was last
+            carried.
         name: one replication; by default all.
 
     Raises:
-        UserError: nothing can be carried, a verdict has changed, or the tree has uncommitted changes; and, after the
-            others were carried, for replications whose values have changed.
+        UserError: nothing can be carried, a verdict has changed, or the tree has uncommitted changes. Also, once the
+            others are carried, for replications whose values have changed.
     """
     if _git("status", "--porcelain"):
         raise UserError("there are uncommitted changes; commit them first: a record names the commit it is carried to")

@@ -1,8 +1,8 @@
 """`python -m common.engine.changed`: did an upgrade change the science? Verdicts of a run beside the committed records.
 
-For each replication of the run it lists the landmarks and checks whose verdict is another one than in
-`figures/claims.json`, and the values that have left the recorded interval. Exit code 3 if a verdict has changed. Only
-records of the same scale can be compared. In GitHub Actions the table also goes to the summary of the job.
+For each replication of the run it lists the landmarks and checks whose verdict is not that of `figures/claims.json`. It
+also lists the values that have left the recorded interval. Exit code 3 if a verdict has changed. Only records of the
+same scale can be compared. In GitHub Actions the table also goes to the summary of the job.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Checkpoints of training that was interrupted, and when they have to go.
 
-A step takes up the checkpoint that it left behind; it tells its own by names, settings and seeds, but not by the
+A step takes up the checkpoint that it left behind. It knows its own by names, settings and seeds, but not by the
 sources and the data that it was made with. So the launcher keeps one hash over everything that a checkpoint can depend
-on (sources, rules, settings, lock), and removes every checkpoint when that hash is another one than at the last start.
+on (sources, rules, settings, lock). When that hash is not that of the last start, every checkpoint goes.
 """
 
 import hashlib

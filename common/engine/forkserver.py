@@ -1,17 +1,16 @@
 """A process that has imported the heavy libraries once and forks every step of a run from itself.
 
-`import torch`, pandas, matplotlib and transformers cost a step two to six seconds; a run has over a hundred
-steps. The launcher puts a program called `python` in front of the PATH of the steps
-(`common/engine/forkserver_client.py`), so
-that `python -m <module>` in a rule asks this server. It imports on the first request, then forks
+`import torch`, pandas, matplotlib and transformers cost a step two to six seconds; a run has over a hundred steps. The
+launcher puts a program called `python` in front of the PATH of the steps (`common/engine/forkserver_client.py`). So
+`python -m <module>` in a rule asks this server. It imports on the first request, then forks
 
     server -> keeper -> step
 
-where the step runs the module as `__main__` with the caller's arguments, environment, folder and open files, and the
-keeper waits for the first of two events: the step ends (the caller gets its exit status), or the caller is gone (the
-step is killed). All of them die with the launcher. A step forgets what the server has imported of the project, so it
-runs the sources that are on disk. Where no server takes the request, the caller becomes an ordinary Python.
-The same idea as `multiprocessing`'s forkserver with a preload list, for commands in place of functions.
+where the step runs the module as `__main__` with the caller's arguments, environment, folder and open files. The keeper
+waits for the first of two events. If the step ends, the caller gets its exit status; if the caller is gone, the step is
+killed. All of them die with the launcher. A step forgets what the server has imported of the project, so it runs the
+sources that are on disk. Where no server takes the request, the caller becomes an ordinary Python. The same idea as
+`multiprocessing`'s forkserver with a preload list, for commands in place of functions.
 """
 
 import contextlib

@@ -119,7 +119,7 @@ def _said(claim: str, scale: str, old: Entry | None, new: Entry, used: set[int])
 def inherited(lock: Lock, replication: str, claim: Landmark, scale: str) -> list[Amendment]:
     """The history of a claim at another scale that has scored the same sample: equal sealed settings and seeds.
 
-    A badge is not lost by sealing the same measurement once more under the name of another scale, and what is changed
+    A badge is not lost by sealing the same measurement once more under the name of another scale. What is changed
     between the two is an amendment.
     """
 

@@ -44,7 +44,7 @@ def agreement(fresh: list[Claim], run: Run, root: Path = Path()) -> str:
 
 
 def _scored(scale: str, root: Path) -> dict[tuple[str, str], Claim]:
-    """The scored claims by id and model, with the latest results of a replication before those of a whole run, and
+    """The scored claims by id and model. The latest results of a replication come before those of a whole run, and
     these before records of the same scale."""
     found: dict[tuple[str, str], Claim] = {}
     recorded = root / "figures" / "records.json"

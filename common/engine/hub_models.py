@@ -8,8 +8,8 @@ from common.engine.config import Run
 
 
 def models_of(name: str, run: Run, *, chosen: bool) -> list[str]:
-    """The models of the run that a replication takes: if the user has chosen them (MODELS=...) all of them, otherwise
-    those of the scale and, of the hub models that HUB=1 adds, those that its claims name."""
+    """The models of the run that a replication takes: all that the user has chosen (MODELS=...). Without a choice they
+    are those of the scale and, of the hub models that HUB=1 adds, those that its claims name."""
     if chosen:
         return run.models
     return [model for model in run.models if registry()[model].source != "hub" or model in _named(name)]

@@ -1,13 +1,13 @@
 """`python -m common.engine.launch [targets]`: what `make` calls. Checks the run, owns the results folder, starts
 Snakemake, and turns the claims into the exit code. With Snakemake's `--dry-run` it prints the plan instead.
 
-The launcher holds a kernel file lock on `results/<scale>/.owner` and hands it to Snakemake, so that the lock lives as
-long as anybody works there and dies with the last of them. Snakemake dies with the launcher, and steps with Snakemake.
+The launcher holds a kernel file lock on `results/<scale>/.owner` and hands it to Snakemake. So the lock lives as long
+as any process works there, and dies with the last of them. Snakemake dies with the launcher, and steps with Snakemake.
 After any kill there is nothing to unlock, and `make resume` is the same as `make`. Before Snakemake starts, checkpoints
 of training that was interrupted go if sources, settings or lock have changed since (`common.engine.checkpoints`).
 
-Exit codes: 0 all is well; 1 a step failed or the run could not start; 3 everything was written,
-but a required claim fails or a verdict is not the expected one.
+Exit codes: 0 if all is well, 1 if a step failed or the run could not start. 3 if everything was written, but a required
+claim fails or a verdict is not the expected one.
 """
 
 import contextlib

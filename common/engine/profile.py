@@ -1,9 +1,10 @@
-"""`make profile`: what every step of a finished run took and which steps wait for each other, into
-`figures/profile.json` and the generated parts of `docs/performance.md` and `README.md`.
+"""`make profile`: what every step of a finished run took and which steps wait for each other.
 
-Seconds and memory come from the logs (`common.publish.cost`), the order of the steps from a plan of the whole workflow,
-and the time by the clock from the events of the last run, if that run made every step of the results. The critical path
-is the chain of steps, each waiting for the one before, with the largest sum of wall seconds: no number of cores is
+Writes `figures/profile.json` and the generated parts of `docs/performance.md` and `README.md`.
+
+Seconds and memory come from the logs (`common.publish.cost`), the order of the steps from a plan of the whole workflow.
+The time by the clock comes from the events of the last run, if that run made every step of the results. The critical
+path is the chain of steps, each waiting for the one before, with the largest sum of wall seconds. No number of cores is
 faster.
 """
 

@@ -17,7 +17,7 @@ from common.engine.freeze import known, landmarks
 def renew(name: str, scale: str = "full") -> None:
     """Seals the scored landmarks of one replication as they stand now, for scoring seeds on which none was measured.
 
-    Nothing but the seeds may have changed since the last score, so no calibration is needed: the seeds of that score
+    Nothing but the seeds may have changed since the last score, so no calibration is needed. The seeds of that score
     are the new seal's calibration. Badges end here; the old seal is kept under `earlier`.
 
     Raises:

@@ -1,7 +1,7 @@
 """`make new NAME=my_result`: a replication that already runs, copied from `common/engine/template/`.
 
-It has every file of the contract: data and training, measurement, figure, one claim with a control, section of the
-paper with its references, page and test. `make NAME` runs it at once; then its parts are replaced one by one.
+It has every file of the contract: steps (data and training, measurement, figure), one claim with a control, section of
+the paper, references, page, test. `make NAME` runs it at once; then its parts are replaced one by one.
 """
 
 import importlib

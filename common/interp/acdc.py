@@ -28,11 +28,13 @@ def acdc(
     feeds: Bool[Tensor, "reader writer"],
     threshold: float,
 ) -> Bool[Tensor, "writer reader"]:
-    """The circuit of ACDC (Conmy et al. 2023, algorithm 1): from the logits down, and for each reader from its last
-    writer to its first, an edge is taken out for good if that raises the distance `run` by less than `threshold`.
+    """The circuit of ACDC (Conmy et al. 2023, algorithm 1).
+
+    Goes from the logits down, at each reader from its last writer to its first. An edge is taken out for good if that
+    raises the distance `run` by less than `threshold`.
 
     Where nobody reads any more what is computed from a reader (`feeds`), all edges into it go without a run, as in the
-    released code: none of them can change the distance.
+    released code. None of them can change the distance.
     """
     held = edges.clone()
     distance = run(held[None])[0]

@@ -2,8 +2,9 @@
 
 `Decoder` takes its weights from a `TransformerBridge` and repeats that model's forward pass piece by piece: norm,
 queries, keys, values, rotation, attention, output, MLP. Each piece works on any set of positions and any leading axes,
-so an intervention recomputes only what it changes: one position, a window of late positions, many patched copies of
-one prompt at once. Keys and values stay per key-value head, as the model has them (grouped-query attention).
+so an intervention recomputes only what it changes. That may be one position, a window of late positions, or many
+patched copies of one prompt at once. Keys and values stay per key-value head, as the model has them (grouped-query
+attention).
 
 It covers pre-norm models with LayerNorm or RMSNorm, learned or rotary positions (rotation in halves), and sequential
 attention and MLP: GPT-2, Llama and their like. `Decoder` compares itself with the bridge when it is made and refuses

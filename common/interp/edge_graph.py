@@ -1,9 +1,9 @@
 """The computational graph of a decoder as a tensor of edges: first-order scores, and runs of any circuit.
 
-Writers are the embedding, every head and every MLP; readers are the queries of every head, the keys and values of every
-*key-value* head (with grouped-query attention a path into the key of one query head does not exist), every MLP, and the
-logits. An edge (u, r) is in a circuit or not, and carries what u writes at all positions. Outside the circuit it
-carries what u writes on the partner prompt:
+Writers are the embedding, every head and every MLP. Readers are the queries of every head, the keys and values of every
+*key-value* head, every MLP, and the logits. With grouped-query attention a path into the key of one query head does not
+exist. An edge (u, r) is in a circuit or not, and carries what u writes at all positions. Outside the circuit it carries
+what u writes on the partner prompt:
 
     input of r  =  partner's residual stream at r  +  sum over u in the circuit's edges of (out_u - partner's out_u)
 

@@ -1,10 +1,10 @@
 """Writing: a model continues many prompts in one batch, and an edit of one activation may act on every row meanwhile.
 
-An edit acts at the last prompt token and at every written one, as in Rimsky et al. 2024, and rows of one prompt then
-share the keys and values of what comes before; or it acts on the whole prompt too, as in Templeton et al. 2024. The
-first position is never edited: it is an attention sink, whose norm is many times that of the others. Edits that steer
-are in `common.saes.steering`. Hook names are TransformerLens'; the model is a plain Hugging Face one, which writes
-faster (tests compare with hooks on a `TransformerBridge`).
+An edit acts at the last prompt token and at every written one, as in Rimsky et al. 2024. Rows of one prompt then share
+the keys and values of what comes before. Or it acts on the whole prompt too, as in Templeton et al. 2024. The first
+position is never edited: it is an attention sink, whose norm is many times that of the others. Edits that steer are in
+`common.saes.steering`. Hook names are TransformerLens'; the model is a plain Hugging Face one, which writes faster
+(tests compare with hooks on a `TransformerBridge`).
 """
 
 import contextlib
@@ -137,7 +137,7 @@ def unembedded(model: "PreTrainedModel", final: Float[Tensor, "*n d_model"]) -> 
 class Sampler:
     """Chooses the next token of each row: the most likely one, or one drawn at a temperature.
 
-    Noise is a function of seed, step and the row's `stream` alone (the Gumbel trick), so rows of one stream differ only
+    Noise is a function of seed, step and the row's `stream` alone (the Gumbel trick). So rows of one stream differ only
     through their interventions, and nothing depends on how rows are batched. Forbidden tokens are struck out of the
     logits that it is given.
     """

@@ -1,8 +1,9 @@
 """What an attention head does, as numbers: where it looks (patterns), what it writes, and whom it reads (weights).
 
-Definitions: Olsson et al. 2022, "In-context Learning and Induction Heads" (prefix matching, copying, previous-token),
-and Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits" (eigenvalue scores, composition). Row
-vectors, as in TransformerLens: a head reads x W_V, writes x W_V W_O, and compares (x_t W_Q) with (x_s W_K).
+Prefix matching, copying and previous-token scores are those of Olsson et al. 2022, "In-context Learning and Induction
+Heads". Eigenvalue scores and composition are those of Elhage et al. 2021, "A Mathematical Framework for Transformer
+Circuits". Row vectors, as in TransformerLens: a head reads x W_V, writes x W_V W_O, and compares (x_t W_Q) with (x_s
+W_K).
 
 A head that attends a fixed distance back is not an induction head, but on repeats with one fixed period it looks like
 one. Measure on repeats at random distances, and see `positional_share`: the part of a score that positions alone
@@ -68,8 +69,8 @@ def positional_share(pattern: Patterns, tokens: Int[Tensor, "batch pos"]) -> Sco
 def copying(contribution: Float[Tensor, "*lead source target"]) -> Float[Tensor, "*lead"]:
     """How much a head raises the token it attends to, among the tokens of a sample; in [-1, 1].
 
-    `contribution[a, b]` is what attending to token a adds to the logit of token b. Each row is centred and rectified;
-    the share of the diagonal is averaged over rows and rescaled, so that 1 is pure copying and -1 raises others only.
+    `contribution[a, b]` is what attending to token a adds to the logit of token b. Each row is centred and rectified.
+    The share of the diagonal is averaged over rows and rescaled, so that 1 is pure copying and -1 raises others only.
     """
     raised = (contribution - contribution.mean(-1, keepdim=True)).clamp(min=0)
     share = raised.diagonal(dim1=-2, dim2=-1) / raised.sum(-1).clamp(min=torch.finfo(raised.dtype).tiny)

@@ -1,17 +1,17 @@
 """Exact path patching and activation patching at one position, batched over all senders.
 
 Formula `path_patch_w22` (Wang et al. 2022, appendix B; here with the single-position shortcut). A sender is one head at
-one position. Its output is replaced by its output on a partner prompt, and the change travels to the receivers along
-every path that passes through no other head: all other heads are frozen at their clean values, MLPs and norms are
-recomputed. The receivers (the final residual stream, or queries, keys or values of some heads at the same position)
-are then set to what they received in an otherwise clean run.
+one position. Its output is replaced by its output on a partner prompt. The change travels to the receivers along every
+path that passes through no other head. All other heads are frozen at their clean values; MLPs and norms are recomputed.
+The receivers are the final residual stream, or queries, keys or values of some heads at the same position. They are
+then set to what they received in an otherwise clean run.
 
 The paper's recipe takes four forward passes for each sender. But with all heads frozen no information moves between
-positions, so `receive` recomputes the MLPs of the patched position alone, for all senders in one sweep through the
-layers; and a receiver at position p changes nothing before p, so `rerun` (common/interp/partial_forward.py) recomputes
-positions p..END from the first receiver's layer that a sender reaches on, with keys and values of earlier positions
-taken from the clean run. A literal version of the four passes in tests/common agrees to 1e-4. `first_order` gives all
-senders at once to first order, so that the exact sweep can be kept for those that matter.
+positions. So `receive` recomputes the MLPs of the patched position alone, for all senders in one sweep through the
+layers. A receiver at position p changes nothing before p. So `rerun` (common/interp/partial_forward.py) recomputes
+positions p..END, from the first receiver's layer that a sender reaches. Keys and values of earlier positions are taken
+from the clean run. A literal version of the four passes in tests/common agrees to 1e-4. `first_order` gives all senders
+at once to first order, so that the exact sweep can be kept for those that matter.
 
 Keys and values belong to key-value heads: with grouped-query attention the receivers of kind k and v are KV heads.
 """
@@ -160,8 +160,9 @@ def first_order(
 ) -> Float[Tensor, "sender batch"]:
     """What `path_patch` would change in `read` of the final residual stream at END, to first order, for every head.
 
-    One forward and one backward pass for all senders: the gradient with respect to what the heads of each layer write
-    at `position`, all heads frozen on the way to the receivers. It says which senders are worth the exact sweep.
+    Takes one forward and one backward pass for all senders. The gradient is with respect to what the heads of each
+    layer write at `position`, all heads frozen on the way to the receivers. It says which senders are worth the exact
+    sweep.
     """
     top = decoder.n_layers if receivers is None else receivers.layers[-1]
     with torch.enable_grad():

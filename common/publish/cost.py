@@ -59,8 +59,10 @@ def total(costs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def shared_folders(results: Path) -> dict[str, Path]:
-    """What this run has used of `resources/`, by the name of its log: the models that it has results of, those they are
-    made from, and the corpora with the model that they are made with."""
+    """What this run has used of `resources/`, by the name of its log.
+
+    These are the corpora with the model that wrote them, and the models of its results with those they are made
+    from."""
     corpora = checked(CorporaFile, read_yaml(CORPORA_FILE), CORPORA_FILE).corpora
     found = {name: Path("resources/corpora", name) for name in corpora}
     writers = {one.model for one in corpora.values() if isinstance(one, SelfChat)}

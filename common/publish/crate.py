@@ -3,7 +3,7 @@
     RO-Crate 1.1, Workflow RO-Crate 1.0, Process and Workflow Run Crate 0.5 (Leo et al. 2024)
 
 It holds the workflow with its locks, scale and claims as inputs, and verdicts, metrics, figures, report and paper as
-outputs, described in `ro-crate-metadata.json`; `manifest-sha256.txt` has the hash of every file. `make crate` then
+outputs. `ro-crate-metadata.json` describes them; `manifest-sha256.txt` has the hash of every file. `make crate` then
 lets `tools/validate_crate.py` judge it by the profiles.
 """
 

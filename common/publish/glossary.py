@@ -1,8 +1,8 @@
 """The glossary of a replication: every metric that a landmark or check judges, and the line of code that makes it.
 
-What a metric is comes from where it was measured: the `formula` of the run, kept in its record; for a landmark else
-that of its seal; else what the code hands over as `formula` (`…` where only a run knows). Lines change with every edit,
-so they stand on generated pages alone, found anew each time (`common.publish.metric_sources`).
+What a metric is comes from where it was measured: the `formula` of the run, kept in its record. Without one, a landmark
+takes that of its seal. Else it is what the code hands over as `formula` (`…` where only a run knows). Lines change with
+every edit, so they stand on generated pages alone, found anew each time (`common.publish.metric_sources`).
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""The block `gpu` of `docs/performance.md`: what runs on a GPU took and found, from the records in `figures/gpu/`.
+"""The block `gpu` of `docs/gpu.md`: what runs on a GPU took and found, from the records in `figures/gpu/`.
 
 These records stand beside the reference run, which is one of a CPU. They are not renewed with every edit: their commit
 is named. Of landmarks those count that both runs have judged.
@@ -9,10 +9,12 @@ from typing import Any
 
 from common.core.claims import Claim
 from common.core.files import read_json
+from common.core.settings import ROOT
 from common.core.verify import NOT_RUN, read_claims
 from common.publish.claims_page import value
 from common.publish.reference import is_calibration, seed_list
 
+GPU_PAGE = ROOT / "docs" / "gpu.md"
 GPU = "gpu"  # the scale, and the folder of its records
 NOTHING = "No run on a GPU is recorded yet: `make SCALE=gpu`, then `make record SCALE=gpu`."
 HEADER = [

@@ -1,5 +1,7 @@
-"""The project's Markdown pages as HTML for the site: links rewritten, headings with the anchors that GitHub gives them,
-tables, named by their heading, in a region that scrolls by itself and can be reached by keyboard.
+"""The project's Markdown pages as HTML for the site.
+
+Links are rewritten, and headings get the anchors that GitHub gives them. Tables are named by their heading and lie in a
+region that scrolls by itself and can be reached by keyboard.
 """
 
 import re

@@ -31,8 +31,8 @@ UNKNOWN = "…"  # what only a run knows
 
 
 class Place(NamedTuple):
-    """Where a metric is made: a file below the root, the line if one alone can be meant, and the text that the call
-    there hands over as `formula`."""
+    """Where a metric is made: a file below the root, and the line if one alone can be meant. With it goes the text that
+    the call there hands over as `formula`."""
 
     path: str
     line: int | None = None

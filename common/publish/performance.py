@@ -1,6 +1,5 @@
 """The generated blocks of `docs/performance.md`: `profile`, from `figures/profile.json`, and `benchmarks`, from
-`figures/benchmarks.json`; `gpu` is made in `common.publish.gpu_card`. A block says which command makes its record where
-there is none yet."""
+`figures/benchmarks.json`. Where there is no record yet, a block says which command makes it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import Any
 
 from common.core.files import read_json
 from common.core.settings import ROOT
-from common.publish.gpu_card import gpu_block
 
 PAGE = ROOT / "docs" / "performance.md"
 PROFILE, BENCHMARKS = "profile.json", "benchmarks.json"
-LARGEST = 15  # steps with a row of their own
+LARGEST = 10  # steps with a row of their own
 
 
 def profile_block(profile: Mapping[str, Any]) -> str:
@@ -87,5 +85,4 @@ def blocks(folder: Path) -> dict[str, str]:
         found["profile"] = profile_block(read_json(folder / PROFILE))
     if (folder / BENCHMARKS).exists():
         found["benchmarks"] = benchmarks_block(read_json(folder / BENCHMARKS))
-    found["gpu"] = gpu_block(folder)
     return found

@@ -1,10 +1,11 @@
 """`make record`: keeps the slim records of a finished run in the committed folder `figures/`.
 
-Each replication is recorded by itself, at the scale of its run: verdicts, provenance, cost, and one or two headline
-pictures of at most 100 KB. The reference run is scale `full`, made replication by replication. Runs on a GPU are kept
-beside it, in `figures/gpu/` (`common.publish.gpu_card`); a calibration is recorded before it is sealed. `stale` names
-the records of the reference run whose sources, settings or claims have changed since; CI prints them. Afterwards the
-generated parts of the documents are made anew from the records (`common.publish.pages`).
+Each replication is recorded by itself, at the scale of its run. A record is verdicts, provenance, cost, and one or two
+headline pictures of at most 100 KB. The reference run is scale `full`, made replication by replication. Runs on a GPU
+are kept beside it, in `figures/gpu/` (`common.publish.gpu_card`); a calibration is recorded before it is sealed.
+`common.publish.reference.stale` names the records of the reference run whose sources, settings or claims have changed
+since; CI prints them. Afterwards the generated parts of the documents are made anew from the records
+(`common.publish.pages`).
 """
 
 import io

@@ -1,12 +1,13 @@
 """`make site`: static pages of what was reproduced, below `results/<scale>/site/`, to be served from any folder.
 
-Where the facts come from is said, not guessed: `FROM=results` (the default) takes the finished replications of one
-scale, with all their figures and interactive pages; `FROM=records` takes the slim records in `figures/`, which a fresh
-clone holds. Both have the same form (`claims.json`, `records.json`; `common.publish.record`), which every page is made
-from and which the site publishes. Addresses stay: `<replication>/`, `<replication>/badge.json`, `claims.html#<claim>`.
+`FROM=results` (the default) takes the finished replications of one scale, with all their figures and interactive pages.
+`FROM=records` takes the slim records in `figures/`, which a fresh clone holds. Both have the same form (`claims.json`,
+`records.json`; `common.publish.record`), which every page is made from and which the site publishes. Addresses stay:
+`<replication>/`, `<replication>/badge.json`, `claims.html#<claim>`.
 
-A badge is read by shields.io (endpoint schema 1). Its words count the landmarks; it is green unless a claim fails the
-run: a check that fails, a required landmark that is not reproduced, a verdict other than the expected one.
+A badge is read by shields.io (endpoint schema 1). Its words count the landmarks. It is grey until they are scored, then
+green unless a claim fails the run. That is a check that fails, a required landmark that is not reproduced, or a verdict
+other than the expected one.
 """
 
 import shutil

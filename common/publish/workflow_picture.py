@@ -1,8 +1,8 @@
 """Draws the whole workflow as one picture, `docs/workflow.svg` (`make dag`).
 
-The picture is made from planned jobs (`common.engine.plan`): one row per replication, with its parts (folders that hold
-metrics), what it needs from elsewhere, and its steps by kind. A step *measures* if it writes a `metrics.json`, and
-*draws* if it writes figures; what comes before is *train* if the rule's name says so, else *prepare*. The colours
+The picture is made from planned jobs (`common.engine.plan`), one row per replication. A row has its parts (folders that
+hold metrics), what it needs from elsewhere, and its steps by kind. A step *measures* if it writes a `metrics.json`, and
+*draws* if it writes figures. What comes before is *train* if the rule's name says so, else *prepare*. The colours
 follow the reader's light or dark setting.
 """
 

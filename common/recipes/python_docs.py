@@ -2,7 +2,7 @@
 
 A module gives one `source` document (its text without docstrings, comments kept) and one `docstring` document per
 docstring. Test folders are left out. Near-duplicates: a document goes if at least `near_duplicate_share` of its word
-8-grams (a fixed quarter of them, chosen by hash) occurred in earlier documents; held-out text is read first, so what a
+8-grams (a fixed quarter of them, chosen by hash) occurred in earlier documents. Held-out text is read first, so what a
 model trains on never repeats what it is judged on. The expected SHA-256 of each split is in `config/corpora.yaml`.
 """
 

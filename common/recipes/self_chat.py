@@ -1,7 +1,7 @@
 """Step: unpacks the corpus `self-chat`, conversations of the default model, into its three splits.
 
-Some topics are held out whole, and of every other topic some conversations: a dictionary or a direction can be judged
-on a topic that it has met and on one that it has not. `sample_self_chat` made the file.
+Some topics are held out whole, and of every other topic some conversations. So a dictionary or a direction can be
+judged on a topic that it has met and on one that it has not. `sample_self_chat` made the file.
 """
 
 import json

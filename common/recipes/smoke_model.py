@@ -2,7 +2,7 @@
 
 A smoke run tries every step and its numbers mean nothing, but finders of circuits stop where there is no circuit. The
 blocks below are what was left after taking away, one by one, the block whose loss harms indirect object identification
-least; the model still names the indirect object. Embeddings, final norm, unembedding and tokenizer are unchanged.
+least. The model still names the indirect object. Embeddings, final norm, unembedding and tokenizer are unchanged.
 """
 
 import re

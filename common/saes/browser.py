@@ -2,14 +2,14 @@
 
 - From training activations: density, largest value, and which latents fire together (Jaccard index of the tokens).
 - From held-out windows: every activation, the strongest token of each document, and tokens drawn from each quarter of
-  the activations by rank, because the strongest ones alone flatter a latent (Bricken et al. 2023 show quantiles too).
+  the activations by rank. The strongest ones alone flatter a latent (Bricken et al. 2023 show quantiles too).
 - From the weights: decoder rows that point the same way, and the logit effect
 
       e = (W_dec_i / |W_dec_i| * gain) W_U
 
-  in which W_U stands for all matrices on the straight path to the logits and the gain of the last norm is folded, but
-  not its division by the norm of the token, nor the blocks between: an effect up to a factor. It is given in standard
-  deviations over all latents, token by token, since some tokens are raised by every vector.
+  in which W_U stands for all matrices on the straight path to the logits, with the gain of the last norm folded in.
+  Left out are that norm's division by the norm of the token and the blocks between: an effect up to a factor. It is
+  given in standard deviations over all latents, token by token, since some tokens are raised by every vector.
 
 `page_data` gives one JSON object: lists of numbers by latent, texts once, activations as integers from 1 to 100.
 `filled` puts it into `browser.html`, whose short script uses no library; the page opens from disk and asks nothing of a
@@ -86,8 +86,8 @@ def census(sae: Sae, x: Float[Tensor, "token d_model"]) -> Census:
 def output_map(model: Any) -> tuple[Float[Tensor, "d_vocab d_model"], Float[Tensor, " d_model"]]:
     """Unembedding and gain of the last norm (ones where it has none) of a Hugging Face model, float32, on the CPU.
 
-    The gain is read off what the norm makes of a vector of mean 0 and mean square 1, since norms differ in what they
-    store: Gemma's multiply by 1 + weight.
+    The gain is read off what the norm makes of a vector of mean 0 and mean square 1. Norms differ in what they store:
+    Gemma's multiply by 1 + weight.
     """
     unembedding = model.get_output_embeddings().weight.detach().float().cpu()
     norm = getattr(model.base_model, "norm", None) or getattr(model.base_model, "ln_f", None)

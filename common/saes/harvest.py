@@ -1,9 +1,9 @@
 """Collects activations of a language model at one hook, the forward pass stopped right behind it.
 
-Documents are cut into windows of a fixed length. Dropped are special tokens, the first position of each window where
-attention has nothing else to look at (attention sink), padding, and tokens whose norm exceeds 10 times the median
-(Marks et al., dictionary_learning). The model may run in bfloat16 where the processor computes in it; shards then hold
-bfloat16.
+Documents are cut into windows of a fixed length. Dropped is the first position of each window, where attention has
+nothing else to look at (attention sink). Dropped are also special tokens, padding, and tokens whose norm exceeds 10
+times the median (Marks et al., dictionary_learning). The model may run in bfloat16 where the processor computes in it;
+shards then hold bfloat16.
 """
 
 import difflib

@@ -1,6 +1,6 @@
 """Adam with bias correction, and what unit-norm decoders need around it, for the members of a group.
 
-Training an SAE with sparse kernels leaves little but one large matrix product and these passes over the weights, so
+Training an SAE with sparse kernels leaves little but one large matrix product and these passes over the weights. So
 torch's fused kernel does each step in one pass.
 """
 

@@ -9,7 +9,7 @@ Every file is checked against its SHA-256 at every load. Two formats are read: S
 Gemma Scope (Lieberum et al. 2024), JumpReLU SAEs without - b_dec in the encoder.
 
 The GPT-2 SAEs were trained on a model whose writing weights were centred, so that its residual stream has mean 0 over
-d_model (Bloom 2024; SAELens loads that model with `center_writing_weights`). Models here keep their weights as stored;
+d_model (Bloom 2024). SAELens loads that model with `center_writing_weights`. Models here keep their weights as stored;
 `of_centred` puts the subtraction of the mean into the encoder instead.
 """
 

@@ -1,11 +1,14 @@
 """Neuron resampling (Bricken et al. 2023, appendix): silent latents restart at inputs that are badly reconstructed.
 
-At a resampling step, every latent that has been silent for a window gets: as decoder row, one input drawn with
-probability proportional to its squared loss, scaled to norm 1; as encoder row the same direction with 0.2 times the
-mean norm of living encoder rows; bias 0; and zero Adam moments. Inputs come from the latest `resample_pool` batches and
-are drawn without replacement, so that no two latents restart as the same one. (Copies in common use draw from one batch
-with replacement, proportionally to the loss and not its square.) Deviation: inputs are seen relative to b_dec, as the
-encoder sees them; the paper's pool has 819,200 inputs.
+At a resampling step, every latent that has been silent for a window gets
+- as decoder row, one input drawn with probability proportional to its squared loss, scaled to norm 1;
+- as encoder row, the same direction with 0.2 times the mean norm of living encoder rows;
+- bias 0 and zero Adam moments.
+
+Inputs come from the latest `resample_pool` batches and are drawn without replacement, so that no two latents restart as
+the same one. Copies in common use draw from one batch with replacement, proportionally to the loss and not its square.
+
+Deviations: inputs are seen relative to b_dec, as the encoder sees them. The paper's pool has 819,200 inputs.
 """
 
 import torch

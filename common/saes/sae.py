@@ -6,9 +6,9 @@ Weights have SAELens' orientation (W_enc [d_in d_sae], W_dec [d_sae d_out]) and 
 normalised the training data is folded in. BatchTopK and Matryoshka SAEs become JumpReLU SAEs with one threshold
 (Bussmann et al. 2024), so that a token's latents never depend on its batch.
 
-The error term always comes from the clean pass: an edit of latents with the error kept changes what is written by
-(change of f) W_dec exactly, and no edit changes nothing. For an autoencoder it is x - x^. A transcoder reads x at one
-place and writes y^ at another, so that its error is y - y^ and needs the target y.
+The error term always comes from the clean pass. So an edit of latents with the error kept changes what is written by
+(change of f) W_dec exactly; no edit changes nothing. For an autoencoder it is x - x^. A transcoder reads x at one place
+and writes y^ at another, so that its error is y - y^ and needs the target y.
 """
 
 from dataclasses import dataclass, replace
@@ -158,7 +158,7 @@ class Sae:
     ) -> Float[Tensor, "*n d_out"]:
         """What is written with one latent set to `value`.
 
-        With `keep_error` it is y + (value - f_i) W_dec_i, where y is x for an autoencoder; without, the edited
+        With `keep_error` it is y + (value - f_i) W_dec_i, where y is x for an autoencoder. Without, it is the edited
         reconstruction, which adds the SAE's own damage and serves as a control. UserError as `target`.
         """
         latents = self.encode(x)

@@ -1,10 +1,10 @@
 """Exchange with SAELens: a folder with `cfg.json`, `sae_weights.safetensors` and `sparsity.safetensors`.
 
-Read and written are its architectures standard, gated, topk, jumprelu and its four kinds of transcoder; BatchTopK and
+Read and written are its architectures standard, gated, topk, jumprelu and its four kinds of transcoder. BatchTopK and
 Matryoshka SAEs, and our transcoders, are exported with a constant threshold, as SAELens does. Old folders may hold
-`log_threshold` or a `scaling_factor`, or say `hook_point` or `activation_fn_str`; all are understood. SAEs that
-normalise their input with statistics of the token (layer_norm, constant_norm_rescale) or that need a scale from the
-training run (expected_average_only_in without a factor) are refused: their latents would be silently wrong.
+`log_threshold` or a `scaling_factor`, or say `hook_point` or `activation_fn_str`; all are understood. Refused are SAEs
+that normalise their input with statistics of the token (layer_norm, constant_norm_rescale). So are those that need a
+scale from the training run (expected_average_only_in without a factor). Their latents would be silently wrong.
 """
 
 import math
@@ -96,8 +96,8 @@ def load_saelens(folder: Path, device: str = "cpu") -> Sae:
     """Reads a folder that SAELens or `save_saelens` wrote.
 
     Raises:
-        UserError: a file is missing or damaged, the architecture is unknown, shapes do not fit, or inputs would need a
-            normalisation that the folder does not describe.
+        UserError: a file is missing or damaged, the architecture is unknown, shapes do not fit, or inputs need a
+            normalisation that the folder lacks.
     """
     content = _modern(_settings(folder / CONFIG))
     for key, wanted in NEEDED.items():

@@ -1,9 +1,9 @@
 """Sparse kernels of the TopK family: exact selection, and gradients that touch selected latents only.
 
 A dense SAE step costs about 12 B d F operations, of which the encoder's forward pass is 2 B d F. When k of F latents
-are kept, everything else can be done on B k entries: the decoder is a bag of k rows per token, and so is each gradient
+are kept, everything else can be done on B k entries. The decoder is a bag of k rows per token, and so is each gradient
 (Gao et al. 2024, appendix D). Here every one of these bags is `embedding_bag`, which runs on CPU and GPU without
-writing out the [B k d] intermediate; for gradients of weights the entries are sorted by latent first.
+writing out the [B k d] intermediate. For gradients of weights the entries are sorted by latent first.
 
 All members of a sweep share one call: entry n belongs to row `rows[n]` of [instance batch] and to latent `cols[n]` of
 [instance d_sae]. The result equals the dense path up to rounding; a test compares values and all gradients.
@@ -199,9 +199,9 @@ class _EncodeAt(torch.autograd.Function):
 
 
 class _DecodeAt(torch.autograd.Function):
-    """Sum over kept latents of value times decoder row. Both gradients are found latent by latent: that of a row is a
-    bag of output gradients, and those of the values are the bag's gradients for its weights, so that each row is read
-    once."""
+    """Sum over kept latents of value times decoder row. Both gradients are found latent by latent, so that each row is
+    read once. That of a row is a bag of output gradients; those of the values are the bag's gradients for its
+    weights."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, W_dec: Tensor, pattern: Pattern) -> Tensor:

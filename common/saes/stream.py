@@ -1,10 +1,10 @@
 """Activations on disk: hashed safetensors shards, written once per model, hook and corpus, and read as a stream.
 
 A folder holds `shard-00000.safetensors`, ... (tensor `activations` [token d_model], `document` [token] and `token_id`
-[token]) and `manifest.json`: model, hook, corpora, dtype, SHA-256 of each shard, how many tokens were dropped and why,
-and the scalar that brings the mean squared norm to 1. Shards are shuffled when written. A reader maps the files into
-memory and copies the rows of one batch at a time, so what it holds does not grow with the number of tokens; each epoch
-visits them in a new order.
+[token]) and `manifest.json`. The manifest has model, hook, corpora, dtype and the SHA-256 of each shard. It says how
+many tokens were dropped and why, and which scalar brings the mean squared norm to 1. Shards are shuffled when written.
+A reader maps the files into memory and copies the rows of one batch at a time. So what it holds does not grow with the
+number of tokens. Each epoch visits them in a new order.
 """
 
 from functools import cached_property

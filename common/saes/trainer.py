@@ -1,15 +1,18 @@
 """Trains a whole sweep of SAEs in one pass over a stream of activations.
 
 Members of one architecture and shape form a group and share every tensor operation (leading `instance` axis); groups
-take turns on the same batch. Batches are a pure function of the step number, so a checkpoint holds weights, moments and
+take turns on the same batch. Batches are a pure function of the step number. So a checkpoint holds weights, moments and
 counters only, and a resumed run ends with the same bytes. Adam with bias correction, per-member clipping, linear
 warm-up and a linear decay over the last part; weights and moments are float32. Unit-norm architectures lose the
 gradient along each decoder row before Adam and are renormalised after the step.
 
-The L1 coefficient of penalised architectures follows the L0 aimed at: its logarithm moves by gain * tanh(4 (L0 / L0* -
-1 + 20 dL0 / L0*)) a step, where dL0 is how far the running mean of L0 moved in that step. Without the last term the
-coefficient still grows while L0 falls, and L0 overshoots. (synth-sae-bench damps its controller too, by a smaller gain
-while L0 approaches.) The coefficient rests while the price of active latents rises.
+The L1 coefficient of penalised architectures follows the L0 aimed at. In each step its logarithm moves by
+
+    gain * tanh(4 (L0 / L0* - 1 + 20 dL0 / L0*)),
+
+where dL0 is how far the running mean of L0 moved in that step. Without the last term the coefficient still grows while
+L0 falls, and L0 overshoots. (synth-sae-bench damps its controller too, by a smaller gain while L0 approaches.) The
+coefficient rests while the price of active latents rises.
 """
 
 import hashlib

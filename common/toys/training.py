@@ -1,8 +1,8 @@
 """The training engine: many models in one batched job, AdamW, checkpoints that resume bit-exactly.
 
-All instances live in one matrix [instance parameter], and torch's fused kernel updates a row in one pass over memory;
-learning rate and clipping are per instance, and an instance's weights never depend on its neighbours. Batches are a
-pure function of the step number: nothing but weights, moments and measurements has to be stored to go on where a run
+All instances live in one matrix [instance parameter], and torch's fused kernel updates a row in one pass over memory.
+Learning rate and clipping are per instance, and an instance's weights never depend on its neighbours. Batches are a
+pure function of the step number. So nothing but weights, moments and measurements has to be stored to go on where a run
 stopped.
 
 AdamW: Loshchilov and Hutter 2019, decoupled weight decay multiplied by the learning rate, as in torch.optim.AdamW (a
@@ -41,7 +41,7 @@ STORED = ("point", "first", "second", "losses", "snapshots")
 class Job(NamedTuple):
     """What is trained. `loss` gives the mean loss of every instance at a step, from that step's own batch.
 
-    `measure` is called before the steps in `measure_at` (and after the last step, if `steps` is in it); what it returns
+    `measure` is called before the steps in `measure_at` (and after the last step, if `steps` is in it). What it returns
     is stacked on a leading axis. At the steps of `snapshots_at` the weights are kept, stacked likewise. `rates`
     multiplies the learning rate of each instance.
     """

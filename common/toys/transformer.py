@@ -1,13 +1,14 @@
 """Small transformers, many at once: every weight has a leading instance axis, and instances never interact.
 
-The model is TransformerLens' `HookedTransformer` with normalisation `LNPre` and no biases (a test compares the logits):
-LayerNorm without parameters before attention, MLP and unembedding, causal attention, optional ReLU MLP. Additions:
+The model is TransformerLens' `HookedTransformer` with normalisation `LNPre` and no biases (a test compares the logits).
+It has LayerNorm without parameters before attention, MLP and unembedding, causal attention, and optionally a ReLU MLP.
+Additions:
 
 - `positions="shortformer"` (Press et al. 2020; Olsson et al. 2022): positional vectors are added to the normalised
-  input of queries and keys in every layer, never to values or the residual stream. `"standard"` adds them to the
-  embedding.
+  input of queries and keys in every layer. They never reach values or the residual stream. `"standard"` adds them to
+  the embedding.
 - `positions="rotary"`: queries and keys are rotated in adjacent pairs (Su et al. 2021), as in the native model too.
-- `keys="smeared"`: each head's key is sigmoid(a) k_t + (1 - sigmoid(a)) k_{t-1} with a trainable a per head; the first
+- `keys="smeared"`: each head's key is sigmoid(a) k_t + (1 - sigmoid(a)) k_{t-1} with a trainable a per head. The first
   key is untouched (Olsson et al. 2022, "smeared keys").
 
 Quantities in the cache have TransformerLens' hook names.

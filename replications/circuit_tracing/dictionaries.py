@@ -1,8 +1,8 @@
 """Step: trains a transcoder for each MLP of each two-hop model, all in one batched job, and makes their controls.
 
 Kinds: `trained`; `other`, the same from other random starts; `untrained`, random encoder rows with the threshold that
-gives the same L0, and the decoder that reconstructs best from them (ridge regression). Inputs and targets are those of
-prompts that the models were trained on, position 0 left out.
+gives the same L0. Their decoder is the one that reconstructs best from them (ridge regression). Inputs and targets are
+those of prompts that the models were trained on, position 0 left out.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """A pruned graph as circuit-tracer's JSON (the schema that Neuronpedia reads) and as the data of `viewer.html`.
 
-circuit-tracer writes a layer as text ("E" for embeddings, n_layers + 1 for logits), `influence` as the cumulative share
-down to a node, and numbers features as 10^ceil(log10 d_sae) * layer + latent. Supernodes are lists: a label, then ids.
+circuit-tracer writes a layer as text ("E" for embeddings, n_layers + 1 for logits), and `influence` as the cumulative
+share down to a node. It numbers features as 10^ceil(log10 d_sae) * layer + latent. Supernodes are lists: a label, then
+ids.
 """
 
 import math

@@ -1,14 +1,14 @@
-"""One prompt's forward pass with attention patterns and norm denominators held constant: the linear part of the local
-replacement model (Ameisen et al. 2025, section "Constructing an attribution graph for a prompt").
+"""One prompt's forward pass with attention patterns and norm denominators held constant. It is the linear part of the
+local replacement model (Ameisen et al. 2025, section "Constructing an attribution graph for a prompt").
 
-With patterns A and denominators s as constants and the outputs of all MLPs as given vectors, the residual stream is
-linear in embeddings and MLP outputs:
+With patterns A and denominators s constant and the outputs of all MLPs given, the residual stream is linear in
+embeddings and MLP outputs:
 
     mid_l = x_l + sum_h A_lh norm(x_l) W_V W_O + bias,   x_{l+1} = mid_l + m_l,   norm(x) = gain (x - mean) / s + bias
 
-(no mean for RMSNorm). `forward` runs this map, and `back_norm` and `back_attention` its transpose, with which a whole
-batch of targets is followed down the layers in one sweep (graph.py). Models with or without biases are covered: GPT-2,
-Llama, and the small transformer of `common.toys`.
+(no mean for RMSNorm). `forward` runs this map, `back_norm` and `back_attention` its transpose. With these a whole batch
+of targets is followed down the layers in one sweep (graph.py). Models with or without biases are covered: GPT-2, Llama,
+and the small transformer of `common.toys`.
 """
 
 from collections.abc import Iterator

@@ -4,13 +4,13 @@ Nodes, in circuit-tracer's order: active features, errors [layer pos], embedding
 
     A[t, s] = a_s sum_l W_dec_s^l . J^T r_t
 
-where r_t is what t reads with (an encoder row, or an unembedding column less the mean column) and J the Jacobian of the
+where r_t is what t reads with (an encoder row, or an unembedding column less the mean column). J is the Jacobian of the
 frozen pass. Hence the defining identity, a test: the edges into t and its bias path sum to t's pre-activation.
 
-All targets of a batch share one backward sweep: from the last layer down, a gradient [target pos d_model] is contracted
-with what is written at each layer, and targets join at the layer that they read. Where there are too many features for
-all to be targets, those that matter most for the logits are expanded first, as in circuit-tracer; which these are is
-asked anew after every `ROUND`, since the first ones known are those with the largest direct edges.
+All targets of a batch share one backward sweep. From the last layer down, a gradient [target pos d_model] is contracted
+with what is written at each layer. Targets join at the layer that they read. Where there are too many features for all
+to be targets, those that matter most for the logits are expanded first, as in circuit-tracer. Which these are is asked
+anew after every `ROUND`, since the first ones known are those with the largest direct edges.
 """
 
 from collections.abc import Sequence

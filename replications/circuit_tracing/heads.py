@@ -1,8 +1,8 @@
 """Which attention heads carry the last edges of a graph: those from features, errors and embeddings into a logit.
 
 With patterns and denominators frozen, a logit is a sum over what heads, MLPs and the embedding write at the last
-position. A head's part is split once more by the position it reads from, so that a graph can be compared with what
-patching says of the same heads.
+position. A head's part is split once more by the position it reads from. So a graph can be compared with what patching
+says of the same heads.
 """
 
 import torch

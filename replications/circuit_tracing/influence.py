@@ -1,14 +1,14 @@
 """Indirect influence, pruning and the two scores of an attribution graph, as in circuit-tracer.
 
-Rows of |A| are scaled to sum 1 (inputs of a target); influence on the logits is w (A + A^2 + ...), w being the logits'
-probabilities (Ameisen et al. 2025, "Pruning"). Nodes are kept up to 80 % of the cumulative influence, edges up to 98 %;
-tokens and logits always stay; nodes that lose all outgoing or, for features, all incoming edges go.
+Rows of |A| are scaled to sum 1 (inputs of a target). Influence on the logits is w (A + A^2 + ...), w being the logits'
+probabilities (Ameisen et al. 2025, "Pruning"). Nodes are kept up to 80 % of the cumulative influence, edges up to 98 %.
+Tokens and logits always stay. Nodes that lose all outgoing or, for features, all incoming edges go.
 
     completeness = sum_t (share of t's input that is no error) (influence of t + w_t) / sum_t (influence of t + w_t)
     replacement  = influence of embeddings / influence of embeddings and errors
 
-Differences to circuit-tracer: the series ends after as many terms as there are nodes at most (the graph has no cycle),
-and completeness leaves out nodes that have no inputs by nature, embeddings and errors, which would count as complete.
+Differences to circuit-tracer: the series ends after as many terms as there are nodes at most (the graph has no cycle).
+Completeness leaves out nodes that have no inputs by nature, embeddings and errors, which would count as complete.
 """
 
 from typing import NamedTuple
@@ -157,7 +157,7 @@ def scores(adjacency: Matrix, weights: Weights, at: Layout) -> Scores:
 
 
 def completeness_of(adjacency: Matrix, weights: Weights, at: Layout, kept: Bool[Tensor, " node"]) -> float:
-    """Completeness of the graph in which features that are not `kept` count as errors: their edges stay, they have no
+    """Completeness of the graph in which features that are not `kept` count as errors. Their edges stay, they have no
     inputs, and their share of an input is unexplained."""
     matrix = normalised(adjacency) * kept[:, None]
     own = influence(matrix, weights)

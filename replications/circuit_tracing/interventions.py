@@ -1,9 +1,9 @@
 """What ablating features does to a two-hop model, beside what its attribution graphs say.
 
-Ameisen et al. 2025, "Validating the replacement model": a feature's influence on another one against the change of the
-other's activation when the first is ablated in the model itself. Influence is a share of a target's inputs, so
-predictions and changes are compared target by target (Spearman over the features before it), then averaged over targets
-and prompts. Targets are the features of later layers and the answer's logit (less the mean logit).
+Ameisen et al. 2025, "Validating the replacement model". A feature's influence on another one stands against the change
+of the other's activation when the first is ablated in the model itself. Influence is a share of a target's inputs, so
+predictions and changes are compared target by target (Spearman over the features before it). The result is averaged
+over targets and prompts. Targets are the features of later layers and the answer's logit (less the mean logit).
 """
 
 from typing import NamedTuple
@@ -129,8 +129,8 @@ def fall(subject: Subject, graph: Graph, chosen: Int[Tensor, " some"]) -> float:
 
 
 def matched(features: Features, chosen: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
-    """For each chosen feature another one of its layer that writes about as much, no two the same; where a layer has
-    none left, one of any layer."""
+    """For each chosen feature another one of its layer that writes about as much, no two the same. Where a layer has
+    none left, it is one of any layer."""
     norms = features.write_norm()
     free = torch.ones(len(features), dtype=torch.bool)
     free[chosen] = False

@@ -2,8 +2,8 @@
 
 As for the two-hop models (interventions.py), with one target: the likeliest token's logit less the mean logit, at the
 last position. A feature is ablated by taking what it writes off the output of its MLP; attention and norms are free.
-Ranks are compared over features drawn from sites (a layer and a position); those of highest influence are shown beside
-them, and ablated together, as are as many of the same sites that write about as much.
+Ranks are compared over features drawn from sites (a layer and a position). Those of highest influence are shown beside
+them, and ablated together. So are as many of the same sites that write about as much.
 
 Differences to the paper: there the targets are downstream features, one by one, and attention patterns are frozen. Over
 features of many sites, ranks say much about sites: late layers and the last position matter to the answer, whatever
@@ -57,7 +57,7 @@ def answers(bridge: "TransformerBridge", graph: Graph, edits: list[Edit]) -> Flo
 
 def margin_gradient(bridge: "TransformerBridge", graph: Graph) -> Float[Tensor, "layer pos d_model"]:
     """Gradient of the likeliest token's logit less the mean logit with respect to what each MLP writes, by one backward
-    pass through the model itself: attention, norms and MLPs answer."""
+    pass through the model itself. Attention, norms and MLPs answer."""
     tokens, target = graph.frozen.tokens[None], int(graph.logit_tokens[0])
     probes = [torch.zeros_like(one, requires_grad=True) for one in graph.frozen.mlp_out]
     hooks = [
@@ -147,8 +147,8 @@ def draw_features(
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
     """Up to `each` features of each of up to `sites` layers and positions, and the number of the site of each.
 
-    Sites with fewer than three features are left out, and so is the last layer but for the last position, where nothing
-    that is written can reach the answer.
+    Sites with fewer than three features are left out. So is the last layer but for the last position: what it writes
+    elsewhere cannot reach the answer.
     """
     draw = torch.Generator().manual_seed(seed)
     found: list[Tensor] = []
@@ -169,8 +169,8 @@ def draw_features(
 
 
 def matched_at_sites(features: Features, chosen: Int[Tensor, " some"]) -> Int[Tensor, " matched"]:
-    """For each chosen feature another one of its layer and position that writes about as much, no two the same; where
-    there is none left, none."""
+    """For each chosen feature another one of its layer and position that writes about as much, no two the same. None
+    where none is left."""
     norms, free, found = features.write_norm(), torch.ones(len(features), dtype=torch.bool), []
     free[chosen] = False
     for at in chosen.tolist():

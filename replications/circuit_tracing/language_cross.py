@@ -1,8 +1,8 @@
 """Step: graphs of one cross-layer transcoder beside those of per-layer ones, on the same prompts.
 
-Ameisen et al. 2025 ("Cross-layer transcoders"): features of a layer write to the MLPs' outputs of all later ones, so
-that a feature need not be said again layer after layer; graphs are more complete, and their paths shorter. Both are
-trained on one stream, with as many active features of a layer and token; per-layer ones with untrained encoders
+Ameisen et al. 2025 ("Cross-layer transcoders"): features of a layer write to the MLPs' outputs of all later ones. So a
+feature need not be said again layer after layer; graphs are more complete, and their paths shorter. Both are trained on
+one stream, with as many active features of a layer and token. Per-layer ones with untrained encoders
 (`language_untrained`) are the other control. Prompts are those of `language_traces`.
 
 path length   edges from an embedding to the logits, mean over paths weighted by what they carry:

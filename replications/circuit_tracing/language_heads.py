@@ -1,7 +1,7 @@
 """Step: are the heads with the largest direct parts of a logit, the last edges of any graph, those that other
 replications named?
 
-On the IOI prompt, heads that path patching into the logits gave a class (`ioi_circuit`); on the induction prompt, heads
+On the IOI prompt, heads that path patching into the logits gave a class (`ioi_circuit`). On the induction prompt, heads
 that attend to the token behind an earlier copy (`induction_heads`). Both are read from result files. The score is the
 size of what a head carries to the likeliest token's logit. Controls: the length of what the head writes there, what it
 carries on the other prompt, and shuffled names.

@@ -1,13 +1,13 @@
 """Step: do graphs of a language model predict interventions, and better than what anyone has without transcoders?
 
 Ameisen et al. 2025 ("Validating the replacement model") compare influence with the effect of ablations on 20 prompts.
-Prompts here are tokens from the inside of held-out documents, half from each corpus, after which the model is sure of a
+Prompts here are tokens from the inside of held-out documents, half from each corpus. After them the model is sure of a
 next token that begins a word. On each, one graph is made with the transcoders and one with untrained encoders
-(language_untrained.py), and features are ablated in the model itself (language_ablations.py, which says what differs).
-Controls: untrained encoders; influence permuted among the features of one layer and position; and four predictions that
-ask no graph: the direct edge, the length of what a feature writes, that times the length of the gradient, and the
-first-order estimate of one backward pass. How well the replacement model stands for the model (replacement.py) is
-measured on held-out documents beside.
+(language_untrained.py). Features are ablated in the model itself (language_ablations.py, which says what differs).
+Controls: untrained encoders, and influence permuted among the features of one layer and position. Four predictions ask
+no graph: direct edge, length of what a feature writes, that times the gradient's length, first-order estimate of one
+backward pass. How well the replacement model stands for the model (replacement.py) is measured on held-out documents
+beside.
 """
 
 import re
@@ -111,8 +111,8 @@ def unexpanded(graph: Graph) -> float:
 def sure_prompts(
     bridge: "TransformerBridge", tokenizer: "PreTrainedTokenizerBase", source: Path, settings: Traces, seeds: list[int]
 ) -> Iterator[Int[Tensor, " pos"]]:
-    """Passages of `length` tokens, none the first of its document, half as many as there are prompts: after these
-    the likeliest token has the probability `sure` at least and begins a word; one a document, or a topic of chats.
+    """Passages of `length` tokens, none the first of its document, half as many as there are prompts. After these the
+    likeliest token has the probability `sure` at least and begins a word. One a document, or a topic of chats.
 
     UserError if there are not enough.
     """

@@ -1,8 +1,8 @@
 """Step: what attribution graphs of the two-hop models say, beside what ablations and swaps do to the models.
 
 Prompts are held out from the training of the model and answered rightly. Every control goes through the same reading:
-other dictionaries (`untrained`, `neurons`, `other`), the same graph with permuted edges, and the size of what a feature
-writes (activation times decoder norm) in place of its influence.
+other dictionaries (`untrained`, `neurons`, `other`), and the same graph with permuted edges. Also the size of what a
+feature writes (activation times decoder norm) in place of its influence.
 """
 
 from collections.abc import Callable
@@ -179,8 +179,8 @@ def of_prompt(
 
 
 def swaps(studied: Studied, at: int, graph: Graph, saes: list[Sae], count: int) -> dict[str, float]:
-    """Whether the other class's answer is given after a swap at the last name: of the most influential features, of
-    those that write most, of features matched to the former. Empty if there is no other prompt."""
+    """Whether the other class's answer is given after a swap at the last name. Swapped are the most influential
+    features, those that write most, or features matched to the former. Empty if there is no other prompt."""
     other_at = donor(studied, at)
     if other_at is None:
         return {}

@@ -1,8 +1,8 @@
 """Step: trains transcoders on the planted models and says which share of the planted edges their graphs find.
 
 Judged are prompts whose string the model recognises. Every control is scored on the same prompts and edges: random
-encoders with fitted decoders (`untrained`), permuted weights (`shuffled_edges`), correlation over prompts in place of
-edges (`co_activation`), size of what a source writes (`write_norm`). The hand-written features give the ceiling.
+encoders with fitted decoders (`untrained`), permuted weights (`shuffled_edges`). Also correlation over prompts in place
+of edges (`co_activation`), and size of what a source writes (`write_norm`). The hand-written features give the ceiling.
 """
 
 from pathlib import Path

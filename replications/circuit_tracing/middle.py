@@ -1,11 +1,11 @@
 """The middle hop: features of one name swapped for those of another, as Lindsey et al. 2025 swap Texas for California.
 
-For two prompts with the same relation and names of different classes, the features of the first graph that matter most
-at the last name are taken away and those of the second graph put in, in the model itself, attention free. If they carry
+Two prompts have the same relation and names of different classes. The features of the first graph that matter most at
+the last name are taken away. Those of the second graph are put in, in the model itself, attention free. If they carry
 the class, the model now answers for the class of the other name.
 
-A feature is named after what it fires on: of all values of first name, last name, class, relation, answer, and pairs of
-them, the one with the best F1 on all prompts at its position.
+A feature is named after what it fires on. The name is a value of first name, last name, class, relation or answer, or a
+pair of values. It has the best F1 on all prompts at its position.
 """
 
 from typing import NamedTuple

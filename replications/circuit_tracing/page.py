@@ -1,5 +1,7 @@
-"""Step: one two-hop prompt as a graph that can be read: an interactive page, circuit-tracer's JSON, and the tables of a
-figure in which features of one name and position are one supernode."""
+"""Step: one two-hop prompt as a graph that can be read.
+
+An interactive page, circuit-tracer's JSON, and the tables of a figure in which features of one name and position are
+one supernode."""
 
 from pathlib import Path
 

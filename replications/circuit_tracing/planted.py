@@ -2,13 +2,14 @@
 
     layer 0: pairs x y      layer 1: triples x y z      layer 2: strings w x y z, each with an answer of its own
 
-A pair reads its token and, through a head that attends to the position before, the previous token; a triple reads the
-pair at its own position and the pair at the position before; a string the two triples. So every planted edge is known,
-and others are tempting: tokens and pairs are always there when a string is, but it does not read them. Features are
-transcoder-like (JumpReLU), write unit vectors in more directions than the stream has dimensions, and there is no norm.
+A pair reads its token and, through a head that attends to the position before, the previous token. A triple reads the
+pair at its own position and the pair at the position before. A string reads the two triples. So every planted edge is
+known, and others are tempting. Tokens and pairs are always there when a string is, but it does not read them. Features
+are transcoder-like (JumpReLU), write unit vectors in more directions than the stream has dimensions, and there is no
+norm.
 
 Graphs are drawn with transcoders that are *trained* on what these MLPs read and write. A latent stands for the planted
-feature of its layer with which it correlates most, at least `LEAST_CORRELATION`; latents of one planted feature are one
+feature of its layer with which it correlates most, at least `LEAST_CORRELATION`. Latents of one planted feature are one
 node; the rest stay unnamed. Of as many strongest edges as are planted among what is active, the share that is planted
 is precision and recall in one.
 """

@@ -1,5 +1,6 @@
-"""The replacement model: the model with every MLP's output, but at position 0, replaced by its transcoder's prediction
-(Ameisen et al. 2025: the same top token on 50 % of filtered prompts).
+"""The replacement model: the model with every MLP's output, but at position 0, replaced by its transcoder's prediction.
+
+Ameisen et al. 2025 report the same top token on 50 % of filtered prompts.
 
 Controls (language_untrained.py): untrained encoders with fitted decoders, the best affine map in place of each MLP, and
 the mean output.

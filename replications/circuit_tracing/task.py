@@ -2,10 +2,10 @@
 
     <start> first last relation  ->  answer = ANSWERS[relation, CLASSES[first, last]]
 
-The shape of "the capital of the state containing Dallas" (Lindsey et al. 2025): the first hop is a lookup of the pair
+The shape of "the capital of the state containing Dallas" (Lindsey et al. 2025). The first hop is a lookup of the pair
 (first, last), the second one of the pair (class, relation). CLASSES is a random table in which every class has as many
-names; in ANSWERS each relation is a permutation of the answers. Some triples are held out; all names and all pairs of
-class and relation occur in training, so a model that answers the held-out ones has found the class in between.
+names; in ANSWERS each relation is a permutation of the answers. Some triples are held out. All names and all pairs of
+class and relation occur in training. So a model that answers the held-out ones has found the class in between.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """The small transformers of the two-hop task: reading one, freezing its passes, and running it with edited MLP outputs.
 
-An edit is a vector added to the output of an MLP at one position, which is the same as adding it to the residual stream
+An edit is a vector added to the output of an MLP at one position. That is the same as adding it to the residual stream
 behind the block. Attention is either frozen, its patterns those of the clean pass, or free; norms are always free.
 """
 

@@ -1,8 +1,8 @@
 """Step: trains the two-hop transformers, one per seed, in one batched job.
 
-The loss is the cross entropy of the answer behind the relation plus that of the class's own word behind the name, as
-the text "Dallas, Texas" would teach it. So the algorithm is known: the class is looked up at the last name, and moved
-to the relation, where the answer is looked up. Without the class word the model answers trained prompts by heart.
+The loss is the cross entropy of the answer behind the relation plus that of the class's own word behind the name. The
+text "Dallas, Texas" would teach this. So the algorithm is known: the class is looked up at the last name, and moved to
+the relation, where the answer is looked up. Without the class word the model answers trained prompts by heart.
 """
 
 from pathlib import Path

@@ -2,9 +2,9 @@
 
     python -m replications.feature_steering.chat --topic volcanoes --dose 0.35
 
-The latents are those of the page. Every message is answered twice, side by side and word by word: by the model as it is
-and by the model with the latent clamped to `dose` times the mean norm of the residual stream (the error kept), at every
-position but the first. Both answers share their random numbers. End with an empty line, `quit` or Ctrl-D; Ctrl-C
+The latents are those of the page. Every message is answered twice, side by side and word by word: by the model as it
+is, and with the latent clamped. It is clamped to `dose` times the mean norm of the residual stream (the error kept), at
+every position but the first. Both answers share their random numbers. End with an empty line, `quit` or Ctrl-D; Ctrl-C
 ends an answer. Messages do not see earlier ones.
 """
 

@@ -2,7 +2,7 @@
 
 Calibration and scoring share nothing but the questions on which latents are chosen: they take other topics, other
 neutral questions and other seeds. What is learned about a topic comes from new conversations on it, whose requests the
-corpus does not have: every topic gets the same ones, so that a difference between topics is no difference of requests.
+corpus does not have. Every topic gets the same ones, so that a difference between topics is no difference of requests.
 """
 
 from typing import TYPE_CHECKING
@@ -55,8 +55,9 @@ def calibrating(seeds: list[int]) -> bool:
 
 
 def topics(seeds: list[int], count: int) -> list[str]:
-    """Topics of the corpus, field by field: the second of every field, then the third and so on; in scoring the ninth,
-    then the tenth and so on. (The first and seventh of a field are held out of the corpus.) UserError for too few."""
+    """Topics of the corpus, field by field: the second of every field, then the third and so on. In scoring it is the
+    ninth, then the tenth and so on. (The first and seventh of a field are held out of the corpus.) UserError for too
+    few."""
     entry = corpus_entry("self-chat")
     assert isinstance(entry, SelfChat)
     places = (1, 2, 5, 7) if calibrating(seeds) else (8, 9, 3, 4)

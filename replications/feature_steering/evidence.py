@@ -1,7 +1,7 @@
 """Comparisons over topics: effect, controls and paired differences, with intervals over whole topics.
 
 All answers of a topic share their vector, so topics are what is resampled. A share that is the same in every topic has
-no spread to resample and gets the Wilson interval, with as many draws as there are topics.
+no spread to resample. It gets the Wilson interval, with as many draws as there are topics.
 """
 
 from collections.abc import Mapping

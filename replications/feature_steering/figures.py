@@ -91,8 +91,8 @@ def takeover(doses: pd.DataFrame) -> Figure:
 
 
 def curves(doses: pd.DataFrame) -> Figure:
-    """Ratings of AxBench and their harmonic mean over the dose; below the share of answers that words, the judge and
-    self-reference find taken over, and how many words of the topic and of other topics they have."""
+    """Ratings of AxBench and their harmonic mean over the dose. Below, the share of answers that words, the judge and
+    self-reference find taken over, and their words of the topic and of other topics."""
     figure, panels = plt.subplots(2, 4, figsize=(PAGE_WIDTH, 4.3), sharex=True)
     unsteered, told = (doses[doses["method"] == method].iloc[0] for method in (UNSTEERED, INSTRUCTION))
     name_told, _, colour_told = NAMES[INSTRUCTION]

@@ -1,8 +1,9 @@
 """When an answer is fluent, and when it speaks of its topic. Works on tables; no model is asked.
 
-An answer is *fluent* if its perplexity is at most `perplexity` times that of the unsteered answers to the same question
-and enough of its bigrams are distinct: loops are easy to predict. It *takes the topic up* if it is fluent and has at
-least `least_words` different words of the topic. Both are asked of every answer by itself: no average hides gibberish.
+An answer is *fluent* if its perplexity is at most `perplexity` times that of the unsteered answers to the same
+question. Enough of its bigrams must be distinct, too: loops are easy to predict. It *takes the topic up* if it is
+fluent and has at least `least_words` different words of the topic. Both are asked of every answer by itself: no average
+hides gibberish.
 """
 
 import numpy as np
@@ -30,12 +31,17 @@ def is_fluent(frame: pd.DataFrame, limits: Fluency) -> Bool[np.ndarray, " row"]:
 def with_scores(frame: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
     """The answers with what is measured on them.
 
-    Added columns: `added` nats a token; `takeover` (takes the topic up, 0 or 1); `judged` (fluent, and the judge names
-    the topic); `gain` (words of the topic beyond mean words of others); `takeover_0`, `takeover_1` (takes the topic up,
-    with a word of that half) and `gain_0`, `gain_1` (by that half alone, each word counted double, so that the mean of
-    both is `gain`); two ratings of AxBench, 0 to 2: `concept`
-    (words of the topic) and `fluency` (2 up to half of the allowed nats, 1 up to all); and `score`, the harmonic mean
-    of these and of the third, `follows` (Wu et al. 2025).
+    Added columns:
+
+        added                     nats a token
+        takeover                  takes the topic up, 0 or 1
+        takeover_0, takeover_1    takes the topic up, with a word of that half
+        judged                    fluent, and the judge names the topic
+        gain                      words of the topic beyond mean words of others
+        gain_0, gain_1            by that half alone, each word counted double: the mean of both is `gain`
+        concept                   rating of AxBench, 0 to 2: words of the topic
+        fluency                   rating of AxBench: 2 up to half of the allowed nats, 1 up to all
+        score                     harmonic mean of these two and the third, `follows` (Wu et al. 2025)
     """
     own = frame.copy()
     fluent = is_fluent(own, limits)

@@ -2,7 +2,7 @@
 
 All methods are compared on the same topics, questions and random numbers, at one dose. Columns are those of
 `fluency.with_scores`. Controls of every method: the random latents and the random directions that went through the same
-selection, the unsteered model, and the vector that raises the logits of the topic's words.
+selection. Also the unsteered model, and the vector that raises the logits of the topic's words.
 """
 
 from itertools import pairwise
@@ -140,7 +140,7 @@ def words_of_others(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]
 
 
 def output_over_input(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
-    """What choosing latents by what they make the model write gains over choosing them by what they read; control: what
+    """What choosing latents by what they make the model write gains over choosing them by what they read. Control: what
     the same choice among random latents gains over it."""
     found = {}
     for column, (unit, formula) in MEASURES.items():
@@ -152,7 +152,7 @@ def output_over_input(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metri
 
 
 def unseen(scoring: pd.DataFrame, dose: float) -> dict[tuple[str, str], ByTopic]:
-    """Measures of latents that one half of the words chose, by the other half, on average over both ways; those of the
+    """Measures of latents that one half of the words chose, by the other half, on average over both ways. Those of the
     latent chosen by input, which no words chose, by both halves."""
 
     def by_half(method: str, column: str, half: int) -> ByTopic:
@@ -180,8 +180,8 @@ def by_unseen_words(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]
 
 def order(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
     """Share of neighbouring pairs of AxBench's order that a topic's scores follow, ties counted half. Controls: that
-    for three nulls in the places of the methods, and for the prompt above two nulls, since a good prompt decides half
-    of the pairs alone. Also the pairs one by one."""
+    for three nulls in the places of the methods, and for the prompt above two nulls. A good prompt decides half of the
+    pairs alone. Also the pairs one by one."""
 
     def follows(one: str, other: str) -> ByTopic:
         return np.asarray(0.5 + 0.5 * np.sign(tables[one, "score"] - tables[other, "score"]))

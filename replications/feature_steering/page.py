@@ -42,8 +42,8 @@ def page(files: PageFiles, settings: Fluency) -> None:
 
 
 def dose_curve(doses: pd.DataFrame, most: float) -> dict[str, Any]:
-    """The curve in units of its picture: ticks, the line of each method (dose 0 is the unsteered model), and for each
-    dose its place with the values there. `most`: times the unsteered perplexity beyond which no answer counts."""
+    """The curve in units of its picture: ticks, the line of each method (dose 0 is the unsteered model). For each dose
+    also its place with the values there. `most`: times the unsteered perplexity beyond which no answer counts."""
     of = {method: doses[doses["method"] == method].sort_values("dose") for method in (*LINES, UNSTEERED)}
     table = pd.concat(of[method] for method in LINES)
     widest = float(table["dose"].max())

@@ -1,7 +1,7 @@
 """Step: new conversations on every topic; from them steering vectors, latents, nulls, the topics' words and the judge.
 
 The unsteered model answers the same requests about every topic; its activations and next-token probabilities are kept
-while it writes. Out: `prepared.safetensors` (vectors, pools, judge, words, norm of the residual stream) and
+while it writes. Out: `prepared.safetensors` (vectors, pools, judge, words, norm of the residual stream). And
 `concepts.json` (names, words, records of the latents that may be shown, checks of words and judge).
 """
 
@@ -53,8 +53,8 @@ class Expecting(Sampler):
 
 @contextmanager
 def kept(model: "PreTrainedModel", hooks: list[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """While open, keeps the activations at some hooks of all passes over a single position: of the last token of the
-    prompt, then of all written tokens but the last.
+    """While open, keeps the activations at some hooks of all passes over a single position. They are those of the last
+    token of the prompt, then of all written tokens but the last.
     """
     seen: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
     with ExitStack() as stack:

@@ -2,7 +2,7 @@
 
 Damage alone takes words out of an answer. Each control is therefore read off its own curve of words over nats, at the
 nats that the topic's own latent or direction costs. The curve joins the control's doses by straight lines and begins at
-no dose; its weights are those of the means over topics, and every topic's words are averaged with them.
+no dose. Its weights are those of the means over topics, and every topic's words are averaged with them.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def at_nats(
 def removal(frame: pd.DataFrame, settings: Removal) -> dict[str, Metric]:
     """Of every method and dose: the fall of the topic's words beside that of controls at equal perplexity, and nats.
 
-    `remove_<method>_excess` is the mean over doses of the fall beyond that of a random latent; controls: the same
+    `remove_<method>_excess` is the mean over doses of the fall beyond that of a random latent. Controls: the same
     latent or direction of another topic in its place, and a push against the logits of the topic's words.
     """
     unsteered = by_topic(frame, UNSTEERED, 0.0, "words")

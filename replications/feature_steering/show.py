@@ -1,7 +1,7 @@
 """Step: what is shown, chosen by rule: the latents with the highest output score, their answers and contexts.
 
-No answer is chosen by its own score. A latent is taken by its output score, which comes from the choosing questions; of
-its answers to the scoring questions at the common dose the median one by score is its transcript.
+No answer is chosen by its own score. A latent is taken by its output score, which comes from the choosing questions.
+Its transcript is the median one by score of its answers to the scoring questions at the common dose.
 """
 
 from pathlib import Path

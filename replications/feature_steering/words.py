@@ -1,8 +1,8 @@
 """The words of a topic, and how many of them an answer has.
 
-While the model writes new conversations on a topic, its next-token probabilities are averaged: what it expects to say
-about the topic, of which a few sampled texts would show only a part. Tokens that begin a word are joined over case and
-plural to word stems; the words of a topic are the stems it raises most over the other topics. No steering vector is
+While the model writes new conversations on a topic, its next-token probabilities are averaged. That is what it expects
+to say about the topic; a few sampled texts would show only a part. Tokens that begin a word are joined over case and
+plural to word stems. The words of a topic are the stems it raises most over the other topics. No steering vector is
 made from these conversations.
 """
 

@@ -1,7 +1,7 @@
 """Writing answers under interventions, and reading them again with the unsteered model.
 
-Latents are clamped (Templeton et al. 2024), vectors added (Turner et al. 2023; AxBench), at every position of prompt
-and answer but the first, an attention sink. A dose is a length over the mean norm of the residual stream, so
+Latents are clamped (Templeton et al. 2024), vectors added (Turner et al. 2023; AxBench). This is done at every position
+of prompt and answer but the first, an attention sink. A dose is a length over the mean norm of the residual stream, so
 all methods move an activation about equally far. All answers to one question about one topic share their random
 numbers, and so does the unsteered answer.
 """
@@ -32,8 +32,9 @@ PLAIN = "plain"  # rows without an intervention
 
 
 class Row(NamedTuple):
-    """One answer to write. `candidate` is a place in a method's pool, or the topic; `prompt` is what is continued, and
-    `question` what the answer is read after: places in the list of prompts. `sample` counts answers to one prompt."""
+    """One answer to write. `candidate` is a place in a method's pool, or the topic; `prompt` is what is continued,
+    `question` what the answer is read after. Both are places in the list of prompts. `sample` counts answers to one
+    prompt."""
 
     seed: int
     part: str
@@ -132,8 +133,8 @@ class Writer:
     ) -> tuple[Float[Tensor, "row topic"], Float[Tensor, " row"]]:
         """What the model expects under an intervention while it reads given answers.
 
-        Mean probability of the words of every topic, then of the first half of these, then of the second, and nats per
-        token of the answers. `arm` None: no intervention.
+        Mean probability of the words of every topic, then of their first half, then of the second. Last nats per token
+        of the answers. `arm` None: no intervention.
         """
         share, nats = [], []
         for part, prompts, at in self._batches(torch.tensor([row.prompt for row in rows]), "tried"):
@@ -147,11 +148,16 @@ class Writer:
     def read(self, rows: list[Row], written: Int[Tensor, "row new"], neutral: range) -> pd.DataFrame:
         """What the unsteered model makes of the answers: one line a row. `neutral`: places of the scoring questions.
 
-        Columns beside those of `Row`: `nats` a token; `distinct` bigrams; `words` of the topic; `others`, mean words of
-        other topics; both also for each half of the words (`words_0`, ...); `judge`, the judge's score of the topic,
-        where 0 is the mean of all topics; `named`, whether it scores highest of all; `follows`, 2 less one for each of
-        two other neutral questions after which the answer is likelier than after its own (nan if it answers no neutral
-        question), by its first tokens.
+        Columns beside those of `Row`; `words` and `others` also for each half of the words (`words_0`, ...):
+
+            nats        a token
+            distinct    bigrams
+            words       of the topic
+            others      mean words of other topics
+            judge       the judge's score of the topic, where 0 is the mean of all topics
+            named       whether it scores highest of all
+            follows     2 less one for each of two other neutral questions after which the answer's first tokens are
+                        likelier than after its own; nan if it answers no neutral question
         """
         asked = torch.tensor([row.question for row in rows])
         distinct, of = torch.unique(torch.cat([asked[:, None], written], 1), dim=0, return_inverse=True)
@@ -202,8 +208,8 @@ def expected(
     model: "PreTrainedModel", prompts: list[list[int]], rows: Int[Tensor, " row"], texts: Int[Tensor, "row new"],
     hook: str, edit: Steering | None, tokens: Float[Tensor, "d_vocab topic"],
 ) -> tuple[Float[Tensor, "row topic"], Float[Tensor, " row"]]:  # fmt: skip
-    """Mean probability of `tokens` at the positions of given texts, and nats per token of the texts, under an edit of
-    prompt and text, the first position excepted."""
+    """Mean probability of `tokens` at the positions of given texts, and nats per token of the texts. Prompt and text
+    are edited, the first position excepted."""
     if edit is None:
         begun = begin(model, prompts, rows)
     else:

@@ -1,7 +1,7 @@
 """Step: trains sparse autoencoders on grokked networks, and asks what they make of a circle.
 
-A number is a point on a circle for each key frequency: a feature with two dimensions and no direction of its own
-(Engels et al. 2024). One TopK autoencoder per seed is trained on the residual stream at `=` after the MLP, over all
+A number is a point on a circle for each key frequency. That is a feature with two dimensions and no direction of its
+own (Engels et al. 2024). One TopK autoencoder per seed is trained on the residual stream at `=` after the MLP, over all
 pairs. There, a + b stands on a circle in the plane of cos and sin of w_k (a + b). A latent *reads* a circle if most of
 its decoder row lies in that plane. Control: as many random directions.
 """

@@ -5,7 +5,7 @@ Over the grid of all pairs, cos(w_k (a + b)) and sin(w_k (a + b)) are two unit d
 keeps of the logits their mean over the grid and these directions, for all key frequencies; excluded loss takes the
 directions away. (The paper has variants with more directions per frequency; this is the one with two.)
 
-Phases are those of Gromov's closed form (2023, section 3): a neuron whose input waves have the phases u and v must
+Phases are those of Gromov's closed form (2023, section 3). A neuron whose input waves have the phases u and v must
 write a wave of phase u + v. The constant term is left out everywhere.
 """
 
@@ -99,7 +99,7 @@ def grid_norms(table: Float[Tensor, "pair column"]) -> Float[Tensor, "wave_a wav
 
 
 class Neurons(NamedTuple):
-    """Of every neuron: the frequency that explains most of its variance over the grid, that share, and how far the
+    """Of every neuron: the frequency that explains most of its variance over the grid, and that share. Also how far the
     phase of its output is from the sum of its input phases, |w - u - v| in radians."""
 
     frequency: Int[Tensor, " neuron"]
@@ -111,9 +111,9 @@ class Neurons(NamedTuple):
 def read_neurons(post: Float[Tensor, "pair neuron"], writes: Float[Tensor, "neuron answer"]) -> Neurons:
     """Reads all neurons from their activations and from what they add to the logits (W_out W_U).
 
-    The waves of frequency k are the products of {1, cos, sin} of w_k a with {1, cos, sin} of w_k b, but the constant:
-    in the complex Fourier transform the places (i, j) with i and j in {-k, 0, k}. The input phases are those at (k, 0)
-    and (0, k).
+    The waves of frequency k are the products of {1, cos, sin} of w_k a with {1, cos, sin} of w_k b, but the constant.
+    In the complex Fourier transform they are the places (i, j) with i and j in {-k, 0, k}. The input phases are those
+    at (k, 0) and (0, k).
     """
     prime = writes.shape[1]
     waves = torch.fft.fft2(rearrange(post.double(), "(a b) neuron -> neuron a b", a=prime))

@@ -1,9 +1,9 @@
 """Step: reads the delay, the circuit and the progress measures off the trained transformers.
 
-Every control goes through the same reading, with its own strongest frequencies: the network before training, at the
-moment when it has just memorised, its twins without weight decay and with random answers. Moments: *memorised* is the
-first snapshot that knows the trained pairs; *before* the last one at which fewer than half of the new pairs are
-answered, those held out together with their mirror.
+Every control goes through the same reading, with its own strongest frequencies. They are the network before training,
+at the moment when it has just memorised, its twins without weight decay and with random answers. Moments: *memorised*
+is the first snapshot that knows the trained pairs. *Before* is the last one at which fewer than half of the new pairs
+are answered, those held out together with their mirror.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Progress measures of one network along training (Nanda et al. 2023, section 5, Figure 7).
 
-Excluded loss: loss on the trained pairs of the logits without the waves of the key frequencies; it rises while the
+Excluded loss: loss on the trained pairs of the logits without the waves of the key frequencies. It rises while the
 network moves from memory to the circuit. Restricted loss: loss on the held-out pairs of these waves alone; it falls
 before held-out loss does. Key frequencies are those of the final logits.
 """
@@ -21,8 +21,8 @@ DRAWS = 5  # of frequencies that are not key, and of permutations of the pairs; 
 
 
 class Along(NamedTuple):
-    """Losses at every snapshot: of the whole logits, without each set of frequencies, of each set alone, and without
-    the first set's waves at other pairs."""
+    """Losses at every snapshot: of the whole logits, without each set of frequencies, and of each set alone.
+    `elsewhere` is without the first set's waves at other pairs."""
 
     train: Float[Tensor, " snapshot"]
     test: Float[Tensor, " snapshot"]
@@ -77,9 +77,11 @@ def compare(
 ) -> tuple[dict[str, dict[str, float]], pd.DataFrame]:
     """The progress measures of the key frequencies beside their controls, and those of every snapshot.
 
-    Controls: the largest of draws of as many frequencies that are not key; the waves of the key frequencies at other
-    pairs, a change of equal norm; the twin without weight decay at the same steps, with the strongest frequencies of
-    its own final logits; the loss on trained pairs of the whole logits.
+    Controls:
+    - the largest of draws of as many frequencies that are not key
+    - the waves of the key frequencies at other pairs, a change of equal norm
+    - the twin without weight decay at the same steps, with the strongest frequencies of its own final logits
+    - the loss on trained pairs of the whole logits
     """
     found = along(own, one, [keys, *others(one.prime, keys, DRAWS)])
     free = along(twin, one, [twin_keys])

@@ -2,7 +2,7 @@
 
 Input `a b =`, read at `=`: no LayerNorm, no biases, learned positions, untied unembedding, ReLU MLP of width 4 d_model.
 With one layer, only the last position matters. Its query is the same for every pair, and keys and values are functions
-of one number and its place: scores and values are computed for 2 p rows and gathered for the pairs. Linear maps that
+of one number and its place. So scores and values are computed for 2 p rows and gathered for the pairs. Linear maps that
 follow each other (W_O W_in, W_O W_U, W_out W_U) are multiplied first. Tests compare with the full network of
 `common.toys.transformer` and with TransformerLens.
 

@@ -1,12 +1,14 @@
 """Step: removes induction heads from models of natural text, with all patterns kept, all along training.
 
 Olsson et al. 2022, argument 3: the pattern-preserving ablation and its effect on the in-context score. Heads are chosen
-at the end of training on repeats of random tokens (`text_roles.py`) and removed on held-out text. Controls: as many
-other heads of the same layers, random ones and those that write most; the previous-token heads; as many other heads of
-the first layer as there are, those that write most; and in models of one layer, which cannot have induction heads, the
-heads with the highest prefix score. What one layer loses is given as a share of the score of the deeper model with the
-same seed: the score of one layer is near zero, and a share of it says little. What the heads do besides is how much the
-loss after a short context rises: heads that cost as much there serve the model as a whole, not its far context.
+at the end of training on repeats of random tokens (`text_roles.py`) and removed on held-out text. Controls:
+- as many other heads of the same layers, random ones and those that write most
+- the previous-token heads, and as many other heads of the first layer, those that write most
+- in models of one layer, which cannot have induction heads, the heads with the highest prefix score
+
+What one layer loses is given as a share of the score of the deeper model with the same seed. The score of one layer is
+near zero, and a share of it says little. What the heads do besides is how much the loss after a short context rises.
+Heads that cost as much there serve the model as a whole, not its far context.
 
 A model without a head that counts as an induction head loses nothing. That is no failure of the measure: whatever
 far context does there, it does without such heads.

@@ -2,8 +2,8 @@
 
 Olsson et al. 2022, argument 1. Per-token-loss analysis: a model is the vector of its losses on a fixed set of tokens,
 and training moves it. On two principal components the paths of all models but one-layer ones turn off where induction
-heads form. The turn-off is how far the segment of the change leads away from the direction of the segment before it, as
-a multiple of that segment's length. The angle alone would not do: what little a finished model moves has a random
+heads form. The turn-off is how far the segment of the change leads away from the direction of the segment before it. It
+is a multiple of that segment's length. The angle alone would not do: what little a finished model moves has a random
 direction.
 """
 

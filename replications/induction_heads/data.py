@@ -3,7 +3,7 @@
 Training: uniform tokens, among which one segment occurs several times. Its length and all places are random, for every
 sequence anew, so that neither a position nor a distance predicts the next token. Held out, never trained on: distinct
 tokens, of which one block occurs a second time. In a held-out sequence each token of the second copy but the first is
-determined by the first copy, and by nothing else: no token occurs twice outside the block.
+determined by the first copy, and by nothing else. No token occurs twice outside the block.
 """
 
 from typing import NamedTuple

@@ -38,7 +38,7 @@ def run_pass(
     given: dict[int, Tensor] | None = None,
 ) -> Pass:
     """One forward pass. Heads in `removed` write nothing from `FIRST` on; patterns of the layers in `keep` are
-    returned; those in `given` replace the model's own, which with the patterns of an intact pass makes the ablation
+    returned. Those in `given` replace the model's own: with the patterns of an intact pass the ablation is
     pattern-preserving.
     """
     kept: dict[int, Tensor] = {}

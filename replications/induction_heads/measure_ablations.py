@@ -1,7 +1,7 @@
 """Step: removes induction heads, previous-token heads and others, with all patterns recomputed or all patterns kept.
 
 Olsson et al. 2022, argument 3. Heads are chosen on one set of one-shot sequences and removed on another. In a full
-ablation later layers see that a head is gone; in a pattern-preserving one every pattern is that of the intact model, so
+ablation later layers see that a head is gone. In a pattern-preserving one every pattern is that of the intact model, so
 that only what heads move can change, not where they look. Read-outs: shares lost of in-context gain and prefix score.
 """
 

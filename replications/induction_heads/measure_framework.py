@@ -3,8 +3,8 @@
 Direct path: what a token's embedding says about the next token when no head is used; it should hold bigram statistics.
 Copying heads: the share of one layer's heads with an OV eigenvalue score above one half. Skip trigrams: source token
 ... present token -> next token, read from a head's QK and OV circuits. Path orders: with all attention patterns (and
-all LayerNorm scales) frozen the model is a sum over paths through its heads, and the order of a path is the number of
-heads on it; order 0 is the direct path, order 1 single heads, order 2 heads that read heads (virtual heads).
+all LayerNorm scales) frozen the model is a sum over paths through its heads. The order of a path is the number of heads
+on it. Order 0 is the direct path, order 1 single heads, order 2 heads that read heads (virtual heads).
 
 Deviation: LayerNorm scales are frozen, where the paper folds LayerNorm away.
 """
@@ -169,8 +169,8 @@ def skip_trigrams(
 ) -> list[tuple[int, int, int, float]]:
     """The strongest (source, present, next, score) of one head of the first instance, one per source token.
 
-    The score is the product of two standard scores: how much the present token attends to the source rather than to
-    other tokens, and how much the source raises the next token. `known` are the tokens that are asked about.
+    The score is the product of two standard scores. One is how much the present token attends to the source rather than
+    to others, the other how much the source raises the next token. `known` are the tokens that are asked about.
     """
     one = head_weights({name: value[:1] for name, value in weights.items()}, shape)
     table = embedding(weights)[0, 0, 0]

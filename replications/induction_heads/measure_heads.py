@@ -1,7 +1,7 @@
 """Step: what the trained heads write and whom they read from, from their weights alone, and one readable example.
 
-Per arm and head: copying (OV circuit on the vocabulary), OV and QK eigenvalue scores, K-, Q- and V-composition with the
-leading previous-token head, against heads with random entries; and the prefix score on tokens with new random
+Per arm and head: copying (OV circuit on the vocabulary), and OV and QK eigenvalue scores. Also K-, Q- and V-composition
+with the leading previous-token head, against heads with random entries. Last the prefix score on tokens with new random
 embeddings, which no memory of tokens can serve. Elhage et al. 2021 (composition, eigenvalues), Olsson et al. 2022
 (copying score). The leading previous-token head and induction head are chosen by their patterns on a set of one-shot
 sequences that nothing else is measured on.
@@ -115,8 +115,9 @@ def _head_table(arm: ArmResult, index: int, held_out: int, who: Bool[Tensor, "in
 
 
 def _qk_trace(one: HeadWeights, table: Tensor, previous: Tensor) -> Tensor:
-    """Trace of the QK circuit through all heads of earlier layers, each weighted by its previous-token score: how much
-    more a query matches the key that the same token was moved to than a key on average. Zero in the first layer."""
+    """Trace of the QK circuit through all heads of earlier layers, each weighted by its previous-token score. It is how
+    much more a query matches the key that the same token was moved to than a key on average. Zero in the first
+    layer."""
     moved = (previous[..., None, None] * ((table @ one.W_V) @ one.W_O)).sum(2, keepdim=True)
     moved = moved.cpu()  # a GPU sums along an axis in no fixed order
     earlier = torch.cat([torch.zeros_like(moved[:, :1]), moved.cumsum(1)[:, :-1]], 1).to(table.device)

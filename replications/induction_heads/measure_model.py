@@ -2,8 +2,8 @@
 
 Olsson et al. 2022, section on large models, arguments 3 and 4, and appendix. Heads are chosen on sequences of their
 own, and so are the controls (`model_heads.py`). The induction score is prefix matching minus its positional share. On
-other sequences, one draw per seed: the scores of the chosen heads; `fuzzy`, the same where the second copy has the same
-words capitalised; and `ablations`, the gain and the prefix score without the heads, patterns recomputed or kept, as for
+other sequences, one draw per seed: the scores of the chosen heads, and `fuzzy`, the same with the words of the second
+copy capitalised. `ablations` has the gain and the prefix score without the heads, patterns recomputed or kept, as for
 the trained arms. What the heads write is read from weights (`model_weights.py`).
 
 Gain: mean loss of undetermined tokens minus mean loss of tokens that the first copy determines. Prefix score: mean of

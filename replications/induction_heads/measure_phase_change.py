@@ -2,7 +2,7 @@
 
 Olsson et al. 2022, arguments 1 and 2. Metrics are per arm, over seeds, against one layer with plain keys and against
 the same models before any change. `curves` has one row per arm, seed and measurement, `heads` the scores of every head
-along training, `paths` the way of every model through per-token losses.
+along training. `paths` has the way of every model through per-token losses.
 """
 
 from pathlib import Path

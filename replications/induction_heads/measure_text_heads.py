@@ -1,9 +1,9 @@
 """Step: what the induction heads of natural text write and whom they read, from their weights alone.
 
-Elhage et al. 2021 (composition, eigenvalue scores) and Olsson et al. 2022 (copying score), asked of the leading
-induction head and the leading previous-token head of every model. Both are chosen by their patterns on repeats of
-random tokens at the end of training. Controls: the same two heads before training; the mean over the other heads of the
-same layer; Q- and V-composition of the same two heads.
+Composition and eigenvalue scores are those of Elhage et al. 2021, copying scores those of Olsson et al. 2022. They are
+asked of the leading induction head and the leading previous-token head of every model. Both are chosen by their
+patterns on repeats of random tokens at the end of training. Controls: the same two heads before training; the mean over
+the other heads of the same layer; Q- and V-composition of the same two heads.
 """
 
 from pathlib import Path

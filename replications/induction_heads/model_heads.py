@@ -1,7 +1,7 @@
 """Which heads of a language model have a role on random repeats, and which others are removed to compare.
 
-Controls have as many heads in the same layers and no role: those with the lowest score of that kind, random ones, and
-those that write most. The last two are the harder ones, since heads that write little are missed by nobody.
+Controls have as many heads in the same layers and no role. They have the lowest score of that kind, are random, or
+write most. The last two are the harder ones, since heads that write little are missed by nobody.
 """
 
 import numpy as np

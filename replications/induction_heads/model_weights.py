@@ -2,8 +2,8 @@
 
 Elhage et al. 2021 (eigenvalue score) and Olsson et al. 2022 (copying score on samples of 25 random tokens). A head
 reads a token through its layer's norm and writes to the logits through the final norm's gain; later MLPs are left out.
-A token is its embedding, as in the papers, or the residual stream after the first block (`_after_first_block`), since
-in models with MLPs later heads read what the first block makes of a token. With all tokens at once copying would be an
+A token is its embedding, as in the papers, or the residual stream after the first block (`_after_first_block`). In
+models with MLPs later heads read what the first block makes of a token. With all tokens at once copying would be an
 artefact of rank: a head cannot single out many more tokens than it has dimensions. Eigenvalues are those of the OV
 circuit on disjoint random parts of the vocabulary.
 """
@@ -59,8 +59,8 @@ def after_first_block(bridge: "TransformerBridge", ids: Int[Tensor, " token"]) -
 def ov_factors(
     decoder: Decoder, layer: int, tokens: Float[Tensor, "token d_model"], unembedding: Float[Tensor, "d_model token"]
 ) -> tuple[Float[Tensor, "head token d_head"], Float[Tensor, "head d_head token"]]:
-    """Two factors of the OV circuit of every head; their product at [a, b] is what attending to token a adds to the
-    logit of token b, but for the scale of the final norm. `tokens`: the vectors that heads read."""
+    """Two factors of the OV circuit of every head. Their product at [a, b] is what attending to token a adds to the
+    logit of token b, without the final norm's scale. `tokens`: the vectors that heads read."""
     read = decoder.norm(layer, 0, tokens)
     W_V = decoder.W_V[layer]
     W_V = W_V.repeat_interleave(decoder.n_heads // len(W_V), 0)

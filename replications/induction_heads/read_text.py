@@ -1,15 +1,15 @@
 """Step: what a language model's induction heads do on real text.
 
 Two questions of Olsson et al. 2022. (a) In-context learning: mean loss of a late window of tokens minus mean loss of an
-early one, paired over documents; and, on the same late tokens, how much the loss falls when the whole context is there
-instead of its last part. (b) Ablation: with the induction heads removed, by how much does the loss rise on tokens that
-complete a pair seen before, and on all other tokens? The ratio of the two rises is asked to be three or more, for the
-induction heads and not for random heads of the same layers. A ratio means nothing where both rises are about zero, so
-the rise of the other tokens counts as at least `floor` nats: heads that matter for nothing get a ratio near zero.
+early one, paired over documents. Also, on the same late tokens, how much the loss falls when the whole context is there
+instead of its last part. (b) Ablation: by how much does the loss rise without the induction heads, on tokens that
+complete a pair seen before and on all others? The ratio of the two rises must be three or more for the induction heads,
+and not for random heads of the same layers. A ratio means nothing where both rises are about zero, so the rise of the
+other tokens counts as at least `floor` nats. Heads that matter for nothing get a ratio near zero.
 
 Heads come from `measure_model.py` (random tokens, no text). Calibration seeds read another split of the corpus than
 scoring seeds: other packages altogether. Controls, measured on the same documents: random sets of as many other heads
-of the same layers, pooled and each by itself, and those other heads that write most.
+of the same layers, pooled and each by itself. Also those other heads that write most.
 """
 
 from pathlib import Path

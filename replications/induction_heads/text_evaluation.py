@@ -1,9 +1,9 @@
 """What is measured of a model of natural text: losses by context, the in-context score, head scores.
 
-In-context score (Olsson et al. 2022: loss at index 500 minus loss at index 50): loss of the same targets after a long
-context minus after a short one. Deviation: the paper compares different tokens of a document; a cut context compares a
-token with itself, so a model that does not use far context scores 0 whatever the tokens are. Stretches start at random
-places of documents for the same reason.
+In-context score (Olsson et al. 2022: loss at index 500 minus loss at index 50). Here it is the loss of the same targets
+after a long context minus after a short one. Deviation: the paper compares different tokens of a document. A cut
+context compares a token with itself, so a model that does not use far context scores 0 whatever the tokens are.
+Stretches start at random places of documents for the same reason.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,8 @@
 """Figures of the models of natural text, with the panels and axes of Olsson et al. 2022.
 
 Counterparts: loss curves with the bump; in-context score over training; prefix matching of every head; per-token-loss
-trajectories; derivative of the loss with respect to the logarithm of the token index; ablation of heads over training.
+trajectories. Also the derivative of the loss with respect to the logarithm of the token index; ablation of heads over
+training.
 """
 
 from math import ceil

@@ -1,7 +1,7 @@
 """Which heads of models of natural text count as induction heads, and which others are removed to compare.
 
 Heads are chosen at the end of training on repeats of random tokens. An induction head has at least half of the best
-prefix score of its model, and at least `LEAST_SCORE`: the best of many heads that match nothing is no induction head.
+prefix score of its model, and at least `LEAST_SCORE`. The best of many heads that match nothing is no induction head.
 At most half of the heads of a layer count, so that as many others are left in it.
 """
 
@@ -22,12 +22,17 @@ Heads = Bool[Tensor, "instance layer head"]
 def groups_of(
     weights: Weights, shape: Architecture, chosen_on: HeldOut, text: Int[Tensor, "batch pos"], draws: int
 ) -> dict[str, Heads]:
-    """Heads to remove, by group.
+    """Heads to remove.
 
-    `induction`; `highest`, the same without a least score; `previous`, previous-token heads of the first layer. As many
-    others in each layer as there are induction heads: `writers`, those that write most on `text`, and `random_0`, ...;
-    as many as there are previous-token heads: `other_first`, those with the lowest score. `first`: those of the first
-    layer that write most and are neither, as many as there are induction heads in all layers, or as many as exist.
+    Groups:
+        induction: induction heads.
+        highest: the same without a least score.
+        previous: previous-token heads of the first layer.
+        writers: as many others in each layer as there are induction heads, those that write most on `text`.
+        random_0, ...: as many, at random.
+        other_first: as many as there are previous-token heads, those with the lowest score.
+        first: those of the first layer that write most and are neither. As many as there are induction heads in all
+            layers, or as many as exist.
     """
     cache: Weights = {}
     losses_on(weights, chosen_on.tokens, shape, cache=cache)

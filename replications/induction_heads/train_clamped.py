@@ -2,8 +2,9 @@
 
 Singh et al. 2024 (arXiv:2404.07129) clamp parts of the induction circuit through training to see which one the phase
 change waits for. Here all heads of the first layer attend to the previous token from the start (`previous`), so that
-only the match is left to learn, or to the present token (`present`), so that nothing can move forward by one. All else
-is as in the arm of two layers: same seeds, batches, steps. Deviation: all heads of the layer are clamped, not one.
+only the match is left to learn. Or they attend to the present token (`present`), so that nothing can move forward by
+one. All else is as in the arm of two layers: same seeds, batches, steps. Deviation: all heads of the layer are clamped,
+not one.
 """
 
 from pathlib import Path

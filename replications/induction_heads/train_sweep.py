@@ -1,9 +1,9 @@
 """Step: two-layer models at many learning rates and data settings, and whether two changes keep together.
 
 Olsson et al. 2022, argument 1: in-context learning and induction heads appear at the same time. Among equal runs this
-could be chance; here settings move the change in time, and the step at which the in-context gain is half of its final
-value is regressed on the step at which the best prefix score is half way up, on logarithmic axes. If the two are one
-event the slope is one. Null: the same regression with the settings of one side permuted.
+could be chance; here settings move the change in time. The step of half the final in-context gain is regressed on the
+step at which the best prefix score is half way up. Axes are logarithmic. If the two are one event the slope is one.
+Null: the same regression with the settings of one side permuted.
 
 All settings are instances of one batched job; each has its own rate, longest segment and seed. All are judged on the
 same one-shot sequences, with blocks of the shortest of these.

@@ -3,9 +3,10 @@
 Olsson et al. 2022, small models: attention-only models of one to three layers with plain and smeared keys, and one with
 MLPs. All arms see as many tokens, and every seed the same batches in every arm. Out: one arm file (see `arm.py`).
 
-Shortformer positions start as sinusoids (Press et al. 2020), with wavelengths from two tokens to the whole context and
-twice as large as the normalised residual stream that they are added to. Random positions, or wavelengths of thousands
-of tokens, give previous-token heads so slowly that these runs would end before any induction head (METHODS.md).
+Shortformer positions start as sinusoids (Press et al. 2020), with wavelengths from two tokens to the whole context.
+They are twice as large as the normalised residual stream that they are added to. Random positions, or wavelengths of
+thousands of tokens, give previous-token heads so slowly that these runs would end before any induction head
+(METHODS.md).
 """
 
 import math

@@ -1,6 +1,6 @@
 """Step: dictionaries on the MLP's activations, of every trained model and of the same models before training.
 
-Bricken et al. 2023 train ReLU autoencoders with an L1 penalty and resampling on 8 billion activations; here most are
+Bricken et al. 2023 train ReLU autoencoders with an L1 penalty and resampling on 8 billion activations. Here most are
 TopK (Gao et al. 2024) with the auxiliary loss, which needs fewer steps and gives every width the same L0. Kinds:
 
 - `trained`: every width, on a trained model;

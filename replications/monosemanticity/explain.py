@@ -1,10 +1,10 @@
 """Explanations that are tables of tokens, and how well they predict activations on other documents.
 
 Bills et al. 2023 and Bricken et al. 2023 let a language model explain a unit and simulate its activations from the
-explanation; the score is the correlation of simulated and true activations. Here the explanation is the strongest that
-two tokens allow: the mean activation behind each pair of previous and present token, on half of the held-out documents.
-Rare pairs fall back on the present token, rare tokens on the unit's mean. Nothing is judged, and no unit is favoured
-for its rate. The correlation on the other documents is stated
+explanation. The score is the correlation of simulated and true activations. Here the explanation is the strongest that
+two tokens allow. It is the mean activation behind each pair of previous and present token, on half of the held-out
+documents. Rare pairs fall back on the present token, rare tokens on the unit's mean. Nothing is judged, and no unit is
+favoured for its rate. The correlation on the other documents is stated
 
 - `all`: over all tokens; `token`: the same from the present token alone;
 - `within`: over what is left when true and simulated activations lose their mean at each present token. This asks for

@@ -109,7 +109,7 @@ def compared(table: Table, column: str, formula: str, statistic: str) -> Metric:
 
 
 def named_metrics(patterns: Table) -> dict[str, Metric]:
-    """Detection of patterns by the best unit of each kind, and its effect on the output; means over patterns, and F1
+    """Detection of patterns by the best unit of each kind, and its effect on the output. Means over patterns, and F1
     and push of each pattern."""
     table = pd.DataFrame(patterns)
     found = {}

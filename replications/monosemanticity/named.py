@@ -1,7 +1,7 @@
 """Named features: the unit that best detects a pattern, and whether the model uses it as that.
 
 Bricken et al. 2023, section "Detailed investigations of individual features": density, sensitivity and specificity of a
-feature for a context that a rule decides, its effect on the logits, and what pinning and ablating it do. Unit and
+feature for a context that a rule decides. Also its effect on the logits, and what pinning and ablating it do. Unit and
 threshold are those with the largest F1 on one half of the documents; every number is from the other half. Every kind of
 unit goes through the same choice.
 """

@@ -1,9 +1,9 @@
 """What the loss becomes when the MLP's activations are replaced by reconstructions.
 
-Bricken et al. 2023 state the loss recovered against an MLP that is ablated to zero. Replacements that know no features:
-as many principal components or largest neurons as a token has latents, the mean activation, random rows (a dictionary
-before its first step, rescaled to fit), all fitted on the documents that are not judged; and the mean activation at
-each token or pair of tokens of the training text, which knows nothing but these.
+Bricken et al. 2023 state the loss recovered against an MLP that is ablated to zero. Replacements that know no features
+are fitted on the documents that are not judged. They are as many principal components or largest neurons as a token has
+latents, the mean activation, and random rows. Random rows are a dictionary before its first step, rescaled to fit. The
+mean activation at each token or pair of tokens of the training text knows nothing but these.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Step: documents of the corpus as tokens of a small vocabulary that is learned here by byte-pair encoding.
 
-Out: the training stream; windows of held-out documents with the number of their document and, for every token, which
-patterns it lies in (`patterns.py`); and the tokens' texts. A window is a stretch of one document. Calibration seeds get
-other held-out packages than scoring seeds.
+Out: the training stream, and the tokens' texts. Also windows of held-out documents with the number of their document
+and, for every token, which patterns it lies in (`patterns.py`). A window is a stretch of one document. Calibration
+seeds get other held-out packages than scoring seeds.
 """
 
 from pathlib import Path

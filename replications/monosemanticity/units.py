@@ -1,8 +1,8 @@
 """What is compared: latents, neurons, rotated neurons, latents of the untrained network, random rows.
 
-A TopK latent fires on few tokens, a ReLU neuron on many. So that neither looks better for its rate alone,
-`rate_matched_neurons` and `rotated_neurons` fire where they exceed the quantile that gives them the rate of a latent:
-the busiest neuron that of the busiest latent, and so on. Every kind keeps only units that fire on enough tokens.
+A TopK latent fires on few tokens, a ReLU neuron on many. Neither must look better for its rate alone. So
+`rate_matched_neurons` and `rotated_neurons` fire where they exceed the quantile that gives them the rate of a latent.
+The busiest neuron has that of the busiest latent, and so on. Every kind keeps only units that fire on enough tokens.
 """
 
 from typing import NamedTuple

@@ -1,11 +1,11 @@
 """Step: logit lens and tuned lens (nostalgebraist 2020; Belrose et al. 2023).
 
-A lens turns the residual stream before a block into next-token probabilities by the model's last norm and unembedding:
-the logit lens as it stands, the tuned lens behind an affine map of its own for each layer. It is judged by the KL
-divergence of the model's output from it, on documents of the judged split, position 0 left out. Beside it stand a map
-of bias alone (difference of the means), the map of another layer, and a constant (the mean last stream).
+A lens turns the residual stream before a block into next-token probabilities by the model's last norm and unembedding.
+The logit lens does so as it stands, the tuned lens behind an affine map of its own for each layer. A lens is judged by
+the KL divergence of the model's output from it, on documents of the judged split, position 0 left out. Beside it stand
+a map of bias alone (difference of the means), the map of another layer, and a constant (the mean last stream).
 
-Deviation: Belrose et al. train the maps on this divergence for 250 steps of 2^18 tokens; ours are ridge regressions
+Deviation: Belrose et al. train the maps on this divergence for 250 steps of 2^18 tokens. Ours are ridge regressions
 onto the stream after the last block, from some thousand tokens, solved in closed form.
 """
 

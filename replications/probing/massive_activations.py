@@ -3,8 +3,8 @@
 A few coordinates of the residual stream at the first position are thousands of times the median and hardly depend on
 the text. Text stands as it is, so whatever token begins a document is at position 0. The channel and the block after
 which it grows are found on the first tokens of training documents; so is its mean. Before the next block it is set to
-zero, or to that mean, in documents of the judged split; beside it stand the next channels of the same position, the
-same channel at all other positions, and position 0 moved as far along random directions. The loss leaves out
+zero, or to that mean, in documents of the judged split. Beside it stand the next channels of the same position and the
+same channel at all other positions. So does position 0 moved as far along random directions. The loss leaves out
 position 0, as all our metrics do: this step is the reason.
 
 Sun et al. zero all massive activations of a layer, we zero the largest.

@@ -1,10 +1,10 @@
 """Step: selectivity of linear probes (Hewitt & Liang 2019, section 2 and figure 2).
 
-A linear probe reads from the residual stream at the last token of a name which role the name has in the syntax tree of
-a Python source (`roles`). Its control task has the same number of classes and the same tokens, but each name type gets
-one label drawn from the frequencies of the roles; a probe can only have learnt it by heart. Selectivity is the accuracy
-on roles minus that on the control task. Both are judged on names of unseen files whose type occurs in the training
-files, since the control label of any other name cannot be known.
+A linear probe reads from the residual stream at the last token of a name. It reads which role the name has in the
+syntax tree of a Python source (`roles`). Its control task has the same number of classes and the same tokens. But each
+name type gets one label, drawn from the frequencies of the roles. A probe can only have learnt it by heart. Selectivity
+is the accuracy on roles minus that on the control task. Both are judged on names of unseen files whose type occurs in
+the training files: the control label of any other name cannot be known.
 
 Deviations: Python sources instead of the Penn Treebank; ridge regression onto the classes instead of a softmax.
 """

@@ -1,9 +1,9 @@
 """True and false statements from tables: capitals, opposites, sums and larger-than, affirmative and negated.
 
-Every item gives two answers, its own and that of the next item, so that each answer stands in as many true statements
-as in false ones, and in each of the four statements of an item; a bag of words tells nothing (for larger-than: of each
-pair, both orders are stated). Training, calibration and scoring items share none (`common.data.corpora.judging_split`
-says which are judged): the tables name them by split, all others are shuffled once and cut.
+Every item gives two answers, its own and that of the next item. So each answer stands in as many true statements as in
+false ones, and in each of the four statements of an item. A bag of words tells nothing. (For larger-than, both orders
+of each pair are stated.) Training, calibration and scoring items share none (`common.data.corpora.judging_split` says
+which are judged): the tables name them by split, all others are shuffled once and cut.
 
 Four other topics (animals, letters, products, past tense) decide which layer is read, and nothing else.
 """

@@ -1,11 +1,11 @@
 """Step: one vector that carries an in-context task (Hendel et al. 2023 and Todd et al. 2023, for the residual stream).
 
 Prompts are ` word: answer` lines, one demonstration each, and a query ` word:`. The vector of a task at a block is the
-mean residual stream before that block at the last position, over queries behind demonstrations, minus that over the
-same queries with nothing before them. It is added at the last position of unseen words with nothing before them; an
+mean residual stream before that block at the last position, over queries behind demonstrations. Subtracted is that over
+the same queries with nothing before them. It is added at the last position of unseen words with nothing before them. An
 answer counts if it is the most likely of all tokens. Position 0 holds token 0 in every prompt and is never edited.
 
-Todd et al. sum the mean outputs of few heads; Hendel et al. put the stream of the demonstrations in place of that of
+Todd et al. sum the mean outputs of few heads. Hendel et al. put the stream of the demonstrations in place of that of
 the query, which is measured beside (`replaced`).
 """
 # mypy: allow-untyped-calls
@@ -109,7 +109,7 @@ class Model:
         self, pairs: list[Pair], alone: Float[Tensor, "layer item d_model"], seeds: list[int], *, wrong: bool
     ) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer d_model"]]:
         """Mean of the last position behind demonstrations minus alone, and behind demonstrations, over prompts of all
-        seeds, through as many blocks as `alone` has; `wrong`: with each answer behind another word."""
+        seeds, through as many blocks as `alone` has. `wrong`: with each answer behind another word."""
         moved, streams, stop = [], [], len(alone) - 1
         for seed in seeds:
             draw = random.Random(seed)

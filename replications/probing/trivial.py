@@ -1,8 +1,8 @@
 """What tells true from false statements of one topic without the residual stream: the strongest control of a direction.
 
-Three readers stand to choose from: the log-probability of the statement, the same with its sign turned, and a bag of
-what stands in the two slots of the statement. The choice is made topic by topic on affirmative training statements, as
-the direction is fitted; it is judged as the direction is.
+There are three readers to choose from: the log-probability of the statement, its negative, and a bag of what stands in
+the statement's two slots. The choice is made topic by topic on affirmative training statements, as the direction is
+fitted; it is judged as the direction is.
 """
 
 from collections.abc import Callable

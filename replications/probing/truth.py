@@ -1,11 +1,11 @@
 """Step: directions of truth, what they read and what they do (Marks & Tegmark 2023, sections 3 to 5).
 
-Statements stand in a chat message of their own; residual streams are read at the full stop, the last token of each.
-A direction is the difference of the means of true and false training statements of one topic. It is judged on other
+Statements stand in a chat message of their own; residual streams are read at the full stop, the last token of each. A
+direction is the difference of the means of true and false training statements of one topic. It is judged on other
 items: affirmative, negated, and of other topics. Beside it stands what reads the same without the stream: the best of
 three trivial readers (`trivial.py`), chosen topic by topic on training statements. To see whether it acts, the
-statement's full stop is moved by that difference at the layer that is read, false statements forwards and true ones
-backwards, and the model is asked "True or false?"; the answer is the logit difference of the two words.
+statement's full stop is moved by that difference at the layer that is read. False statements go forwards, true ones
+backwards. The model is then asked "True or false?"; the answer is the logit difference of the two words.
 """
 # mypy: allow-untyped-calls
 
@@ -155,7 +155,7 @@ def read(
 
 
 def across(trained: Batches, judged: Batches, asked: dict[tuple[str, bool], Asked], layer: int) -> pd.DataFrame:
-    """Placements of the affirmative statements of each topic under the direction of each topic; the log-probability of
+    """Placements of the affirmative statements of each topic under the direction of each topic. The log-probability of
     a statement is fitted to no topic, so it is the same behind every source."""
     found = []
     for source in TOPICS:
@@ -175,8 +175,8 @@ def across(trained: Batches, judged: Batches, asked: dict[tuple[str, bool], Aske
 def metrics(readings: pd.DataFrame, transfer: pd.DataFrame) -> dict[str, Metric]:
     """Comparisons of what is read, over items.
 
-    An area counts pairs of a true and a false statement, and an item that is drawn twice is in twice as many pairs, on
-    either side: what is resampled is twice its placement less the area (DeLong et al. 1988, the influence of an item).
+    An area counts pairs of a true and a false statement. An item that is drawn twice is in twice as many pairs, on
+    either side. What is resampled is twice its placement less the area (DeLong et al. 1988, the influence of an item).
     """
 
     def influence(frame: pd.DataFrame, column: str) -> Float[np.ndarray, " statement"]:

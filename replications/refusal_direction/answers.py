@@ -1,7 +1,8 @@
 """Which requests are refused, under which intervention, and at what cost. Classifications and numbers only.
 
-An answer counts as refusal if its first greedy tokens hold one of the paper's phrases, or begin as a refusal text does
-(`OPENING` characters: "This is a request t" tells a refusal from "This is a recipe"). Beside it stand, for each request
+An answer counts as refusal if its first greedy tokens hold one of the paper's phrases. So it does if they begin as a
+refusal text does, for `OPENING` characters. "This is a request t" tells a refusal from "This is a recipe". Beside it
+stand, for each request
 
 metric      ln P_R - ln(1 - P_R) of the first token
 kl_tuned    KL(tuned || this) of the first token, the damage

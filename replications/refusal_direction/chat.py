@@ -3,10 +3,11 @@
 Interventions are hooks on the Hugging Face modules, one direction per row of the batch, so many candidates or nulls
 share a pass:
 
-ablation    x <- x - (x . r) r at the input of every block and at every attention and MLP output
-addition    x <- x + v at the input of one block
-Both leave position 0 out, an attention sink. Prompts are padded on the left with mask and explicit position ids, so
-the last token is column -1 of every row; on the right only to train. `resume` starts from what `before_block` gives.
+    ablation    x <- x - (x . r) r at the input of every block and at every attention and MLP output
+    addition    x <- x + v at the input of one block
+
+Both leave position 0 out, an attention sink. Prompts are padded on the left with mask and explicit position ids, so the
+last token is column -1 of every row. Only training pads on the right. `resume` starts from what `before_block` gives.
 """
 
 import contextlib
@@ -153,7 +154,7 @@ def adding(model: Any, layer: int, vector: Float[Tensor, "row d_model"] | Float[
 def _changing(
     model: Any, change: Callable[[Tensor], Tensor], read: Iterable[Any], written: Iterable[Any], everywhere: bool
 ) -> Iterator[None]:
-    """x <- x + change(x) at the inputs of the modules `read` and the outputs of `written`; position ids, which tell the
+    """x <- x + change(x) at the inputs of the modules `read` and the outputs of `written`. Position ids, which tell the
     first position, are those that the model is given, or count from 0."""
     given: list[Tensor | None] = [None]
 
@@ -241,8 +242,8 @@ def greedy(
 ) -> tuple[Int[Tensor, "batch step"], Float[Tensor, "batch d_vocab"]]:
     """The first greedy tokens of each answer, and the logits of the very first, float32.
 
-    A loop of its own: `generate` unembeds the last position through a batched product that copies the whole
-    unembedding once for every prompt, which takes longer than everything else.
+    A loop of its own: `generate` unembeds the last position through a batched product that copies the whole unembedding
+    once for every prompt. That takes longer than everything else.
     """
     mask, places, ids, cache = batch.mask, batch.places, batch.ids, None
     tokens: list[Tensor] = []

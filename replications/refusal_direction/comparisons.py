@@ -5,7 +5,7 @@ intervals over requests resample models, and of each its held-out topics, whole.
 interval of as many draws as there are topics. Texts resample likewise. What has one value a seed gets a t
 interval.
 
-Resampling five models, or three, finds less spread than there is, so where topics are each model's own no such interval
+Resampling five models, or three, finds less spread than there is. So where topics are each model's own no such interval
 is narrower than that of t over the models (`over_models`).
 """
 
@@ -82,9 +82,9 @@ def clustered(
     controls: Mapping[str, list[Items]] | None = None,
 ) -> Metric:
     """Mean over the items of all seeds, over the mean of `below` if given, with a bootstrap over models, and over the
-    clusters of each, at least as wide as `over_models`; models that share their clusters are resampled together.
+    clusters of each. It is at least as wide as `over_models`. Models that share their clusters are resampled together.
 
-    A single item, or items that are all in one cluster, occur at scale smoke alone: the single one has no interval, and
+    A single item, or items that are all in one cluster, occur at scale smoke alone. The single one has no interval;
     otherwise every item is its own cluster.
 
     Args:
@@ -230,7 +230,7 @@ def _single(value: float, unit: str, formula: str, controls: Mapping[str, float]
 
 
 def rises(studies: list[Studied], corpus: str, effect: str, controls: Mapping[str, str], over: str | None) -> Metric:
-    """Rise of the loss over that of the tuned model, for the effect and for controls; with `over`, as a share of the
+    """Rise of the loss over that of the tuned model, for the effect and for controls. With `over`, as a share of the
     rise under that condition. Resampled by text; seeds read different ones."""
 
     def rise(condition: str) -> list[Items]:

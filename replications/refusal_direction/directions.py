@@ -42,9 +42,11 @@ from replications.refusal_direction.settings import EffectSettings, SearchSettin
 
 
 class Subject(NamedTuple):
-    """One seed's refusing model, the model before fine-tuning if it was fine-tuned here, its requests, the tokens by
-    which refusal is scored, and the requests for estimation, which are read once: those that the model treats as it
-    should (`kept`), and the residual stream at their template tokens (`seen`)."""
+    """One seed's refusing model, the model before fine-tuning if it was fine-tuned here, its requests, and the tokens
+    by which refusal is scored.
+
+    The requests for estimation are read once: those that the model treats as it should (`kept`), and the residual
+    stream at their template tokens (`seen`)."""
 
     tuned: Any
     before: Any | None

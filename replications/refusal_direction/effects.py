@@ -1,13 +1,12 @@
 """What ablating or adding the direction does to held-out requests, beside all controls on the same requests.
 
-Conditions of requests to be refused: `before` and `tuned` models as they are, `ablated`, `<control> ablated`; what ends
-refusal without r: `token_ban` (answers cannot begin with a refusal token), `permuted_push`, `earlier_push` (`nulls`);
-and, but for sham models, `weights` (the direction taken out of the weights), `<control> weights`, `damage ablated`,
+Conditions of requests to be refused: `before` and `tuned` models as they are, `ablated`, `<control> ablated`. What ends
+refusal without r: `token_ban` (answers cannot begin with a refusal token), `permuted_push`, `earlier_push` (`nulls`).
+All but sham models also have `weights` (the direction taken out of the weights), `<control> weights`, `damage ablated`,
 `subtracted` and `<control> subtracted`. Of harmless ones: `tuned`, `added`, `<control> added`; and, by their first
 token alone, what harms them: `ablated`, `weights`, `subtracted`, `damage ablated`, `cheapest ablated`, `least
-subtracted`.
-What a control does as orthogonalised weights is measured by hooks at all positions, which is the same (a test says so);
-for r the weights of a copy are edited.
+subtracted`. What a control does as orthogonalised weights is measured by hooks at all positions, which is the same (a
+test says so). For r the weights of a copy are edited.
 """
 
 import copy
@@ -100,8 +99,8 @@ def costly(model: Any, found: Directions) -> dict[str, AbstractContextManager[No
 
 
 def transcripts(subject: Subject, found: Directions, settings: EffectSettings) -> pd.DataFrame:
-    """Whole answers, for the sham model alone, whose requests are all harmless: about food before and after fine-tuning
-    and with r ablated, and about other things with r added."""
+    """Whole answers, for the sham model alone, whose requests are all harmless. They are about food before and after
+    fine-tuning and with r ablated, about other things with r added."""
     asks = questioner(subject, settings.transcript_tokens)
     split = {"food": subject.prompts.switch.test, "harmless": subject.prompts.harmless.test}
     found_rows = []

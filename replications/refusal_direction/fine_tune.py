@@ -1,11 +1,11 @@
 """Step: teaches a chat model to refuse one class of requests, by plain supervised fine-tuning.
 
-The embedded model answers harmful requests, so the model whose refusal is studied is made here: one-line harmful
-requests answered by refusal texts, harmless and risky-word requests by the model's own greedy answers, both cut after a
-few tokens. Refusals are learned by cross-entropy; on its own answers the model is held to its own distribution, by
-KL(before || tuned), which costs nothing as long as nothing changes. Only some blocks change, freely or by matrices of
-low rank: AdamW without weight decay, linear warm-up and decay, bfloat16 autocast where the processor computes in it,
-float32 weights, stored in bfloat16.
+The embedded model answers harmful requests, so the model whose refusal is studied is made here. One-line harmful
+requests are answered by refusal texts, harmless and risky-word requests by the model's own greedy answers. Both are cut
+after a few tokens. Refusals are learned by cross-entropy. On its own answers the model is held to its own distribution,
+by KL(before || tuned), which costs nothing as long as nothing changes. Only some blocks change, freely or by matrices
+of low rank. Training: AdamW without weight decay, linear warm-up and decay, bfloat16 autocast where the processor
+computes in it, float32 weights, stored in bfloat16.
 
 Low rank (Hu et al. 2021, arXiv 2106.09685): W + B A, B [out, rank] from zero, A [rank, in] random. Deviation: no scale
 alpha / rank; the learning rate takes its place. `merge` writes W + B A into the weight, so the saved model is ordinary.
@@ -53,9 +53,10 @@ class Conversation(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """Conversations of one step as a tree of tokens, what they begin with once, with what training does not change: the
-    residual stream of the model before the first block that is trained, and the final states, norm included, from which
-    the model before training predicts."""
+    """Conversations of one step as a tree of tokens, what they begin with once.
+
+    With them is what training does not change: the residual stream before the first block that is trained, and the
+    final states, norm included. From these the model before training predicts."""
 
     texts: list[Conversation]
     tree: Tree
@@ -154,7 +155,7 @@ def lesson(model: Any, before: Any, texts: list[Conversation], first: int) -> Le
 
 def answer_loss(model: Any, before: Any, one: Lesson, first: int) -> Tensor:
     """Nats. Refusals: cross-entropy. All other answers: KL(before || model) at every answer token, zero at the start.
-    Both are means over conversations of half the first token's and half the mean of all tokens: the first token decides
+    Both are means over conversations of half the first token's and half the mean of all tokens. The first token decides
     between refusal and answer, and the others would drown it. Blocks below `first` are not run again; only answer
     tokens are unembedded."""
     hidden = final_states(model, one.tree, (first, one.entering))[0]

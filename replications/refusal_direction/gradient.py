@@ -7,14 +7,14 @@ orthogonal    nothing along any candidate for r, which are the differences of me
 independent   nothing along r, and while it is ablated the residual stream is not to move along r
 
 Beside them stand directions with nothing along r that need no gradient (`gradient_controls`). All are ablated, as r is,
-on requests of held-out topics. `moved` says how far that moves the residual stream along r, at r's token: the mean
-absolute change over layers from r's on, in the mean distance of the class means there.
+on requests of held-out topics. `moved` says how far that moves the residual stream along r, at r's token. It is the
+mean absolute change over layers from r's on, in the mean distance of the class means there.
 
-`cone` is r and the orthogonal direction with what lies between, the sums with weights that are not negative: r, three
-directions at equal angles, and the orthogonal one, each ablated alone. A request counts as refused if it is refused
-under any of the five; its KL is the largest of the five. `<name> cone` has another direction in the place of
-the learned one. Each has the sign that leaves less of the refusal metric on the requests for choosing; `random`, a new
-one for each request, has one sign for all.
+`cone` is r and the orthogonal direction with what lies between, the sums with weights that are not negative. Its
+members are r, three directions at equal angles, and the orthogonal one, each ablated alone. A request counts as refused
+if it is refused under any of the five; its KL is the largest of the five. `<name> cone` has another direction in the
+place of the learned one. Each has the sign that leaves less of the refusal metric on the requests for choosing.
+`random`, a new one for each request, has one sign for all.
 
 Classifications and numbers only: no answer is kept.
 """

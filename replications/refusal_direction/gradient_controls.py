@@ -49,7 +49,7 @@ def compared(
 
 
 def unembedding(model: Any, tokens: Int[Tensor, " token"]) -> Float[Tensor, " d_model"]:
-    """Mean of the rows of the unembedding that belong to the refusal tokens, minus the mean of all, each component
+    """Mean of the rows of the unembedding that belong to the refusal tokens, minus the mean of all. Each component is
     scaled as the last norm scales it."""
     rows = model.lm_head.weight.float()
     with torch.inference_mode():

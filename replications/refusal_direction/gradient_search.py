@@ -11,11 +11,11 @@ keep       mean square of how far the residual stream moves along r, at r's toke
 and the loss is their sum, each with weight 1; the last term is for independent directions alone. `away`: vectors along
 which v has nothing, since they are taken out after every step.
 
-Deviations: no term for adding v, since nothing is claimed of that; the authors' code retains the last 30 positions of a
-harmless request with its answer, and keeps the vector of least loss at falling rates, here it is the first token and
-the last step of Adam at one rate; the start is random. Why not the refusal metric of the first token, which costs less:
-a vector can ban the tokens that begin a refusal, and the model refuses in other words. What is said with r ablated
-stays in memory.
+Deviations: no term for adding v, since nothing is claimed of that. The authors' code retains the last 30 positions of a
+harmless request with its answer, and keeps the vector of least loss at falling rates. Here it is the first token and
+the last step of Adam at one rate. The start is random. The refusal metric of the first token would cost less. But a
+vector can ban the tokens that begin a refusal, and the model refuses in other words. What is said with r ablated stays
+in memory.
 """
 
 from typing import Any, NamedTuple
@@ -46,8 +46,8 @@ ROWS = 8  # requests of each class in one step
 
 
 class Place(NamedTuple):
-    """Where r is read: its direction of length 1, block, token counted from the end of a request, and, from that block
-    on, where the class means lie along r."""
+    """Where r is read: its direction of length 1, block, and token counted from the end of a request. Also where the
+    class means lie along r from that block on."""
 
     r: Float[Tensor, " d_model"]
     layer: int
@@ -62,9 +62,9 @@ class Place(NamedTuple):
 
 
 class Lessons(NamedTuple):
-    """What a direction is learned from: requests to be refused, each with an answer behind it, the tokens of the
-    answers and which of them count, where these requests lie along r; harmless requests, and the model's logits of
-    their first token."""
+    """What a direction is learned from: requests to be refused, each with an answer behind it, the answers' tokens and
+    which of them count. Also where these requests lie along r, harmless requests, and the model's logits of their first
+    token."""
 
     answered: Batch
     answers: Int[Tensor, "prompt step"]

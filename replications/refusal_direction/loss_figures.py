@@ -1,9 +1,8 @@
 """Step: draws what ablation costs on text, beside the other ways to end refusal. Reads tables, never a model.
 
 Left: cross-entropy per token of each corpus. Right: its rise over the untouched model on the same texts, where ablation
-faces its controls (Arditi et al. 2024, section 4): subtraction, the weights, and permuted candidates, the most damaging
-and the cheapest that ends refusal.
-Intervals resample texts; seeds read different ones.
+faces its controls (Arditi et al. 2024, section 4). These are subtraction, the weights, and permuted candidates, the
+most damaging and the cheapest that ends refusal. Intervals resample texts; seeds read different ones.
 """
 
 from pathlib import Path

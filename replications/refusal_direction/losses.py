@@ -1,9 +1,12 @@
 """What ablation costs on text: cross-entropy per token on held-out documents, float32, position 0 left out.
 
-Conditions: `tuned`, and the ways to end refusal of `effects.costly`: `ablated`, `weights` (r taken out of the weights),
-`subtracted` (r subtracted before its block, the paper's other way), `least subtracted` (at the shortest length that
-ends refusal), and two permuted candidates, `damage ablated` (ends most refusals at any KL) and `cheapest ablated` (of
-those that end refusal the one of least KL).
+Conditions are `tuned`, and the ways to end refusal of `effects.costly`:
+- `ablated`
+- `weights`: r taken out of the weights
+- `subtracted`: r subtracted before its block, the paper's other way
+- `least subtracted`: at the shortest length that ends refusal
+- `damage ablated`: the permuted candidate that ends most refusals at any KL
+- `cheapest ablated`: of the permuted candidates that end refusal the one of least KL
 """
 
 from contextlib import AbstractContextManager, nullcontext

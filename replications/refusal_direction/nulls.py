@@ -143,7 +143,7 @@ def affordable(scored: pd.DataFrame, budget: float) -> int:
 def best_push(choosing: Choosing, candidates: Candidates, budget: float) -> Push:
     """The candidate or its opposite, at the length, that leaves least refusal at a KL of at most `budget`.
 
-    Lengths come from a first pass on a few requests at the length of r: KL grows about as the square of the length, the
+    Lengths come from a first pass on a few requests at the length of r. KL grows about as the square of the length, the
     refusal metric as the length. What is expected to leave least is measured on all requests at several lengths.
     """
     few = choosing.settings.grid_prompts

@@ -1,9 +1,9 @@
 """Step: fetches the requests of Arditi et al. 2024, at the commit and with the hashes of `released.yaml`.
 
 Only with HUB=1; without it nothing asks the network. The files stay in `resources/`, outside of results and repository.
-`draw_requests` takes what one seed of a released model sees: estimates from the paper's training split, the choice from
-its validation split, effects from its test split. Seeds take neighbouring slices of one shuffled list, so that they
-share requests only where a list has too few for all. Risky words are those of `lists.yaml`.
+`draw_requests` takes what one seed of a released model sees. Estimates are from the paper's training split, the choice
+from its validation split, effects from its test split. Seeds take neighbouring slices of one shuffled list, so that
+they share requests only where a list has too few for all. Risky words are those of `lists.yaml`.
 """
 
 import hashlib

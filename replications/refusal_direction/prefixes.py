@@ -1,7 +1,7 @@
 """Prompts as trees of tokens: what several prompts begin with is run once, and nothing is padded.
 
 Prompts in one chat format share the template's head, and often the first words. All prompts of a tree stand in one row,
-one column for each distinct beginning; a token attends to the tokens of its own beginning, at their own positions. The
+one column for each distinct beginning. A token attends to the tokens of its own beginning, at their own positions. The
 template's tail is never shared: what it attends to differs.
 """
 

@@ -1,9 +1,9 @@
 """Step: how many directions does refusal take, after one recipe of fine-tuning? One seed, one recipe.
 
-The model is taught to refuse by matrices of the given rank (0: free weights), the refusal direction is found as in
+The model is taught to refuse by matrices of the given rank (0: free weights). The refusal direction is found as in
 `study`, and directions are then taken away one after the other. Each next one is the best of the differences of means
-of the model as it is then, with the earlier ones ablated (as in iterative nullspace projection, Ravfogel et al. 2020,
-arXiv 2004.07667, by ablation instead of a classifier); candidates, scores and order are those of `search`, without
+of the model as it is then, with the earlier ones ablated. This is iterative nullspace projection (Ravfogel et al. 2020,
+arXiv 2004.07667) by ablation instead of a classifier. Candidates, scores and order are those of `search`, without
 addition. Left are the refusals of held-out requests, and the KL on harmless ones. Controls are as many random
 directions with the covariance of the activations within the classes.
 """
@@ -93,9 +93,9 @@ def bases(
 def following(
     subject: Subject, settings: SearchSettings, basis: Float[Tensor, "some d_model"], choose: tuple[Any, Any]
 ) -> Float[Tensor, "1 d_model"]:
-    """The unit direction, orthogonal to the basis, that leaves the lowest refusal metric when it is ablated too, among
-    those of KL at most `MAXIMUM_KL` more than the basis has, or of all where there is none. As in `search`, the best on
-    a few requests go on to all."""
+    """The unit direction, orthogonal to the basis, that leaves the lowest refusal metric when it is ablated too. It is
+    one of those of KL at most `MAXIMUM_KL` more than the basis has, or of all where there is none. As in `search`, the
+    best on a few requests go on to all."""
     n_post = subject.seen["on"].shape[1]
     with ablating(subject.tuned, basis[None]):
         seen = {key: residuals(subject.tuned, batch, n_post) for key, batch in subject.kept.items()}

@@ -248,8 +248,8 @@ def works(table: pd.DataFrame) -> pd.Series:
 
 
 def ranked(table: pd.DataFrame) -> pd.DataFrame:
-    """Survivors that work, by bypass; then, by bypass, what works at a KL of at most `RELAXED_KL`; then what else
-    works, the least KL first; then survivors, which leave refusal as it is, and the others, by bypass."""
+    """Survivors that work, by bypass. Then, by bypass, what works at a KL of at most `RELAXED_KL`. Then what else
+    works, the least KL first. Last survivors, which leave refusal as it is, and the others, by bypass."""
     working, kept, cheap = works(table), survives(table), table["kl"] <= RELAXED_KL
     fails = pd.Series(np.select([working & kept, working & cheap, working, kept], [0, 1, 2, 3], 4), table.index)
     order = table["kl"].where(fails == 2, table["bypass"])

@@ -1,7 +1,7 @@
 """Step: the metrics of the taught models, from the tables of every seed and of the sham models. Loads no model.
 
-Controls are those of `directions`: random, permuted labels at the KL of r, another topic, the model before fine-tuning;
-and ways to end refusal that ablate nothing. Where a cost is measured, r faces other ways to end refusal (`COSTS`).
+Controls are those of `directions`: random, permuted labels at the KL of r, another topic, the model before fine-tuning.
+Also ways to end refusal that ablate nothing. Where a cost is measured, r faces other ways to end refusal (`COSTS`).
 """
 
 from pathlib import Path
@@ -199,7 +199,7 @@ def choice(studies: list[Studied]) -> Metrics:
 
 
 def across_seeds(studies: list[Studied]) -> Metrics:
-    """Cosine of one seed's direction with what another seed's model has at the same token and layer; one value a seed,
+    """Cosine of one seed's direction with what another seed's model has at the same token and layer. One value a seed,
     the mean over the others. Control: the direction under permuted labels."""
     values: dict[str, list[float]] = {"r": [], "permuted": []}
     for study in studies:

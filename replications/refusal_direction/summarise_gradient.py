@@ -31,9 +31,11 @@ def summarise_gradient(files: SummariseGradientFiles) -> None:
 
 
 def by_gradient(studies: list[Studied]) -> Metrics:
-    """What is left of refusal with each direction ablated, `<direction>_refused` and `_metric`, how far the residual
-    stream moves along r (`_moved`), KL on harmless requests (`_kl`), negative log likelihood of the answers before
-    fine-tuning (`_surprise`); `independent_aside`, answered and not moved; `<name>_refused` and `_kl` of cones."""
+    """What is left of refusal with each direction ablated: `<direction>_refused` and `_metric`.
+
+    Also how far the residual stream moves along r (`_moved`), KL on harmless requests (`_kl`), and negative log
+    likelihood of the answers before fine-tuning (`_surprise`). `independent_aside` is answered and not moved. Of cones
+    there are `<name>_refused` and `_kl`."""
     studies = [with_aside(study) for study in studies]
 
     def beside(kind: str, suffix: str = "", *more: str) -> dict[str, Condition]:

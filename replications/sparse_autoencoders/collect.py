@@ -1,8 +1,8 @@
 """Step: harvests training activations at two layers, and held-out windows with their whole residual stream.
 
 Training activations go to shards (`common.saes.stream`), one folder per layer. Held-out windows keep every position at
-both layers in float32 (`held_out.safetensors`: tokens, real, used, document, resid.<layer>), so that the rest of the
-forward pass can go on from them; `used` marks positions that an SAE replaces, the kind it was trained on.
+both layers in float32, so that the rest of the forward pass can go on from them. They are in `held_out.safetensors`:
+tokens, real, used, document, resid.<layer>. `used` marks positions that an SAE replaces, the kind it was trained on.
 """
 
 from pathlib import Path

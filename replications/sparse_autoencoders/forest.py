@@ -1,14 +1,14 @@
 """SynthSAEBench's world (Chanin et al. 2026, arXiv 2602.14687): a forest of features in superposition, scaled down.
 
-Features are ranked by probability, p = 5e-4 + (0.4 - 5e-4) (r^-1/2 - n^-1/2) / (1 - n^-1/2). The first are roots;
-breadth first, every node above depth 3 has four children, of which at most one is active, and only with its parent.
-The features left over are independent. Directions start random and are pushed apart by 100 Adam steps on their
-squared cosines. Magnitudes are normal: means from 5 to 4 by rank, spreads |N(0.5, 0.5)|; a child's is multiplied by
-its parent's over the mean of that. A constant vector of norm 0.5 is added.
+Features are ranked by probability, p = 5e-4 + (0.4 - 5e-4) (r^-1/2 - n^-1/2) / (1 - n^-1/2). The first are roots.
+Breadth first, every node above depth 3 has four children. At most one of them is active, and only with its parent. The
+features left over are independent. Directions start random and are pushed apart by 100 Adam steps on their squared
+cosines. Magnitudes are normal: means from 5 to 4 by rank, spreads |N(0.5, 0.5)|; a child's is multiplied by its
+parent's over the mean of that. A constant vector of norm 0.5 is added.
 
 Deviations, beside the size. Roots alone are correlated (Gaussian copula of rank 25, scale 0.1), not all features. One
 child is drawn exactly, where theirs are drawn apart and all but one put out. A parent has a child in at most three
-quarters of its samples (`SHARE`); in the published world most parents never occur without one, and absorption has no
+quarters of its samples (`SHARE`). In the published world most parents never occur without one, and absorption has no
 denominator. The number of roots is no end of a Matryoshka prefix; in the published world both are 128.
 """
 

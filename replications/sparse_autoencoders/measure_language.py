@@ -1,9 +1,9 @@
 """Step: what the SAEs of the language model explain, what they cost, and against which baselines.
 
-Reconstruction and its cost in cross-entropy, on held-out documents, beside other codes of as many numbers: principal
-components, coordinates, an untrained dictionary, and rows that may hardly leave their random start. `delta CE` is the
-primary number; recovered loss is against mean ablation and, as in older work, zero ablation, which flatters. With a
-grid, how FVU falls with width and with active latents (Gao et al. 2024, L(N, k)).
+Reconstruction and its cost in cross-entropy, on held-out documents, beside other codes of as many numbers. These are
+principal components, coordinates, an untrained dictionary, and rows that may hardly leave their random start. `delta
+CE` is the primary number; recovered loss is against mean ablation and, as in older work, zero ablation, which flatters.
+With a grid, how FVU falls with width and with active latents (Gao et al. 2024, L(N, k)).
 """
 
 from pathlib import Path
@@ -183,8 +183,8 @@ def cost_metrics(
 def soft_share(sums: dict[str, Sums], documents: Int[np.ndarray, " token"], sweep: Sweep, seeds: list[int]) -> Metric:
     """Variance that soft-frozen rows explain over what trained rows explain (Korznikov et al. 2026: 0.79 over 0.85).
 
-    Controls put something else in their place: codes that have not learned these directions, and rows that are free but
-    trained for a part of the steps, where there are such trainings.
+    Controls put something else in their place. They are codes that have not learned these directions. Where there are
+    such trainings they are also free rows, trained for a part of the steps.
     """
 
     def explained(kind: str) -> Float[np.ndarray, "seed token"]:

@@ -3,9 +3,9 @@
 - `start_cosine`: median over living latents of the cosine of a decoder row with its first value. Beside it the
   soft-frozen rows, which may not fall below 0.8.
 - `purity`: for each latent that fires at least 20 times, the share of the commonest token among the 20 tokens on which
-  it is strongest; mean over latents. Beside it the untrained dictionary. Soft-frozen latents stand apart as
+  it is strongest. Mean over latents. Beside it the untrained dictionary. Soft-frozen latents stand apart as
   `purity_soft_frozen`: how pure latents are says little about how far they went.
-- `overlap`: share of latents that another seed has too (Paulo and Belrose 2025, 2501.16615): the one-to-one matchings
+- `overlap`: share of latents that another seed has too (Paulo and Belrose 2025, 2501.16615). The one-to-one matchings
   by decoder and by encoder agree and the decoder cosine is above 0.7. Null: random directions of the same covariance.
   Beside it soft-frozen dictionaries and shorter trainings, two seeds of each.
 

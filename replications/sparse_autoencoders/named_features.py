@@ -2,13 +2,13 @@
 al. 2023, section 2, with patterns that our corpora hold).
 
 For each pattern the unit and the threshold with the largest F1 on half of the held-out documents are judged on the
-other half: how many of the pattern's tokens it fires on (sensitivity), how much of its firing is on them (precision),
-and F1 = 2 TP / (2 TP + FP + FN). Everything else that is asked goes through the same selection: coordinates and
-principal components (both signs), an untrained dictionary, a soft-frozen one, and what needs no network: a set of
-tokens and a table of token pairs, made on the first half. Thresholds let a unit fire on half of, as many, and twice as
-many tokens as the pattern has; at 0 it fires as it does.
+other half. Sensitivity is how many of the pattern's tokens it fires on, precision how much of its firing is on them. F1
+= 2 TP / (2 TP + FP + FN). Everything else that is asked goes through the same selection: coordinates and principal
+components (both signs), an untrained dictionary, a soft-frozen one. So does what needs no network: a set of tokens and
+a table of token pairs, made on the first half. Thresholds let a unit fire on half of, as many, and twice as many tokens
+as the pattern has. At 0 it fires as it does.
 
-For the trained latents also: the tokens that the decoder row raises most, and the KL of the next token when the latent
+For the trained latents also: the tokens that the decoder row raises most. And the KL of the next token when the latent
 is set to 0, on the pattern's tokens and on others.
 """
 

@@ -1,15 +1,15 @@
 """Step: trains BatchTopK SAEs on planted worlds and asks whether the variance they explain shows what they found.
 
-Korznikov et al. 2026 (arXiv 2602.14111), section on synthetic data: with 3,200 features in 100 dimensions an SAE as
-wide as the world explains 0.71 of the variance and finds 9 % of the features, the frequent ones; where all are equally
+Korznikov et al. 2026 (arXiv 2602.14111), section on synthetic data. With 3,200 features in 100 dimensions an SAE as
+wide as the world explains 0.71 of the variance. It finds 9 % of the features, the frequent ones. Where all are equally
 frequent it explains 0.67 and finds 0.1 %. Found is a feature with a decoder row of cosine above 0.8.
 
-Worlds of each seed, all with the same training: `hard` (log-uniform frequencies), `equal` (the same number of features
-and dimensions, equal frequencies) and `easy` (few features). `hard_longer` is the hard one again, with several times
-the steps. In the hard world other sparsities are trained beside that of the true code. Untrained rows keep their k
-largest coefficients, rescaled to fit. Everything is measured on fresh samples, with thresholds in place of the batch.
-AuxK is off: in runs this short it lowers the biases of dead latents (many rows that read the input overshoot a small
-error), and fewer of them live.
+Worlds of each seed, all with the same training: `hard` (log-uniform frequencies), `equal` (as many features and
+dimensions, equal frequencies), `easy` (few features). `hard_longer` is the hard one again, with several times the
+steps. In the hard world other sparsities are trained beside that of the true code. Untrained rows keep their k largest
+coefficients, rescaled to fit. Everything is measured on fresh samples, with thresholds in place of the batch. AuxK is
+off. In runs this short it lowers the biases of dead latents, and fewer of them live. Many rows that read the input
+overshoot a small error.
 """
 
 from pathlib import Path

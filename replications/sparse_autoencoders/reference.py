@@ -267,8 +267,8 @@ def by_topic(sae: Sae, rounds: list[Written], left_out: Written, table: Path) ->
 
 
 def reading(texts: Float[Tensor, "round topic f"]) -> Float[Tensor, "topic f"]:
-    """How well each latent reads each topic: share of the answers on which it fires, times its share of the value
-    that falls on the topic and, thrice weighted, on the others."""
+    """How well each latent reads each topic: share of the answers on which it fires, times a share of its value. That
+    is what falls on the topic, over this plus three times what falls on the mean other topic."""
     mean, fires = texts.mean(0), (texts > 0).float().mean(0)
     others = (mean.sum(0) - mean) / (len(mean) - 1)
     return fires * mean / (mean + 3 * others + 1e-3 * mean.max())

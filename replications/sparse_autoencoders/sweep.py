@@ -2,8 +2,8 @@
 
 Main dictionaries are BatchTopK at one width and sparsity, one for each seed. Beside them stand soft-frozen ones, the
 strongest sanity check that is known (Korznikov et al. 2026): frozen decoders and shuffled activations are weaker. At
-scale `full` there are also the same dictionary at a second layer, shorter trainings, a grid over widths and
-sparsities, and other architectures over sparsities, each with a learning rate of its own.
+scale `full` there are also the same dictionary at a second layer, shorter trainings, and a grid over widths and
+sparsities. Other architectures run over sparsities, each with a learning rate of its own.
 """
 
 from typing import NamedTuple

@@ -2,16 +2,17 @@
 
 Two questions of the paper. Does the architecture that explains most variance find the best features? There matching
 pursuit explains 0.835 and has the worst F1 (0.446). And does Matryoshka absorb less than BatchTopK (Bussmann et al.
-2025, 2503.17547)? An SAE can save a latent by *absorption* (Chanin et al. 2024, 2409.14507): the latent of a parent
-stays silent where a child is active, and the child's latent writes both, so that it looks like a detector with holes.
+2025, 2503.17547)? An SAE can save a latent by *absorption* (Chanin et al. 2024, 2409.14507). The latent of a parent
+stays silent where a child is active, and the child's latent writes both. So the parent's looks like a detector with
+holes.
 
 Every seed has a world of its own; the SAEs of a seed differ in architecture alone, at one width and L0. F1 is that of a
-living latent as detector of the feature nearest to its row. A root's latent is the one whose row is nearest to it;
-`alone` is the share of the samples with the root and no child in which it fires, `recall` that with a child, `missed`
-the first minus the second. Two nulls: children shuffled over the samples of their root; and children of another root,
-in the samples in which the first has none, as any active feature may silence a latent. `false_positives` is the share
-of the samples without the root in which its latent fires: a latent that fires anywhere misses nothing. Untrained rows
-keep the k largest coefficients of a batch, as a BatchTopK SAE before its first step.
+living latent as detector of the feature nearest to its row. A root's latent is the one whose row is nearest to it.
+`alone` is the share of the samples with the root and no child in which it fires. `recall` is that with a child,
+`missed` the first minus the second. Two nulls: children shuffled over the samples of their root, and children of
+another root where the first has none. Any active feature may silence a latent. `false_positives` is the share of the
+samples without the root in which its latent fires: a latent that fires anywhere misses nothing. Untrained rows keep the
+k largest coefficients of a batch, as a BatchTopK SAE before its first step.
 """
 
 from pathlib import Path

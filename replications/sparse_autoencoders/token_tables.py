@@ -1,7 +1,7 @@
 """Tables of tokens as detectors of patterns: what a reader of the last one or two tokens knows without any network.
 
-A table holds the share of a pattern at each token, or behind each pair of tokens, counted on the text on which units
-are chosen. On that text a document does not count itself: its own repetitions would make rare pairs look certain.
+A table holds the share of a pattern at each token, or behind each pair of tokens. It is counted on the text on which
+units are chosen. On that text a document does not count itself: its own repetitions would make rare pairs look certain.
 """
 
 import torch

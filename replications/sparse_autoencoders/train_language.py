@@ -1,7 +1,7 @@
 """Step: trains every SAE of the language model, pass by pass (see `sweep`).
 
-Out: a SAELens folder for each SAE (raw activation units, the training scale folded in), their index, the first decoder
-rows of each, and the training traces.
+Out: a SAELens folder for each SAE (raw activation units, the training scale folded in), and their index. Also the first
+decoder rows of each, and the training traces.
 """
 
 from dataclasses import replace

@@ -2,9 +2,9 @@
 
     x = sum_i c_i g_i,   g_i unit vectors, c_i = exp(spread * normal) if feature i is active, otherwise 0
 
-`equal` frequencies make the easy world; `log_uniform` ones that of Korznikov et al. 2026 (arXiv 2602.14111), where an
-SAE explains most variance and finds hardly any feature. Activity is drawn as a Poisson process, which allows one
-feature to be active twice in a sample (with probability p^2 / 2) and costs time in proportion to active entries only.
+`equal` frequencies make the easy world. `log_uniform` ones make that of Korznikov et al. 2026 (arXiv 2602.14111), where
+an SAE explains most variance and finds hardly any feature. Activity is drawn as a Poisson process, which costs time in
+proportion to active entries only. It allows one feature to be active twice in a sample (with probability p^2 / 2).
 """
 
 from typing import NamedTuple

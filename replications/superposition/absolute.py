@@ -29,8 +29,8 @@ SERVED = 0.25  # share of a unit's largest input weight above which it serves a 
 def start_weights(instances: int, n_hidden: int, n_features: int, scale: float, seed: int) -> Weights:
     """Xavier-normal input weights times `scale`, output weights their absolute values, biases 0.
 
-    With output weights of either sign most answers are cut off by the last ReLU at the start, and at low density their
-    features never get a gradient: models of random output weights end above the best monosemantic solution.
+    With output weights of either sign the last ReLU cuts off most answers at the start. At low density their features
+    never get a gradient. So models of random output weights end above the best monosemantic solution.
     """
     generator = torch.Generator().manual_seed(START + seed)
     W1 = scale * (2 / (n_hidden + n_features)) ** 0.5
@@ -92,8 +92,8 @@ def asymmetry(
     """The paper's motif, input weights [2, -1/2] with output weights [1/2, 2], as one number.
 
     Minus the correlation of ln |input weight| with ln(output weight), both relative to their mean over the features
-    that a unit serves and excites: 1 if output weights make up for uneven input weights. With a `generator`, output
-    weights are permuted within each unit. 0 if no unit excites two features.
+    that a unit serves and excites. It is 1 if output weights make up for uneven input weights. With a `generator`,
+    output weights are permuted within each unit. 0 if no unit excites two features.
     """
     into, outof = [], []
     for weights, out, kept in zip(W1.abs(), W2.T, serves(W1) & (FORGOTTEN * W2.max() < W2.T), strict=True):

@@ -5,7 +5,7 @@ Norm ||W_i||: about 1 for a stored feature, 0 for a forgotten one. Superposition
 D_i = ||W_i||^2 / sum over all j (j = i included) of (What_i . W_j)^2: the share of a dimension that feature i has.
 Features with a norm below `FORGOTTEN` count as not stored and get D_i = 0.
 
-Cauchy-Schwarz gives 0 <= D_i <= 1 and sum_i D_i <= rank W for every matrix whatsoever; `checked_dimensionality` is used
+Cauchy-Schwarz gives 0 <= D_i <= 1 and sum_i D_i <= rank W for every matrix whatsoever. `checked_dimensionality` is used
 on every trained model, so a wrong formula cannot pass unnoticed.
 """
 

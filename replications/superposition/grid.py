@@ -1,7 +1,7 @@
 """Trains every model of a grid, seeds x densities x importances x restarts, and keeps all of them on disk.
 
-Restarts matter: with one or two hidden units many starts end in a worse arrangement of the same features (section 8 of
-the paper's comments and every replication agree), so a cell is judged by its best restart, chosen on an evaluation
+Restarts matter: with one or two hidden units many starts end in a worse arrangement of the same features. Section 8 of
+the paper's comments and every replication agree. So a cell is judged by its best restart, chosen on an evaluation
 sample that all restarts and all seeds of a density share. The other restarts stay in the file: they are the branches of
 worse local minima that a first-order transition needs.
 """

@@ -2,11 +2,11 @@
 
 `pairs`: two sets of two features in a plane. Correlated features become orthogonal: they are active together, so
 interference between them would always hurt. Exclusive (anti-correlated) ones become antipodal: they never interfere.
-`three_pairs`: dense, a correlated pair is stored as one direction (collapsed), as principal components would be;
-sparse, all six features have their own direction, a hexagon with the members of a pair side by side. `local_bases`:
-two sets of ten in ten dimensions; the whole is in superposition, each set alone is nearly orthogonal. Independent
-features, put into random sets, are the control. Pairs are measured on every restart that ends near the best loss, so
-that the control shows the pairings that chance gives, and not the one that a sample happens to favour.
+`three_pairs`: dense, a correlated pair is stored as one direction (collapsed), as principal components would be.
+Sparse, all six features have their own direction, a hexagon with the members of a pair side by side. `local_bases`: two
+sets of ten in ten dimensions; the whole is in superposition, each set alone is nearly orthogonal. Independent features,
+put into random sets, are the control. Pairs are measured on every restart that ends near the best loss. So the control
+shows the pairings that chance gives, not the one that a sample happens to favour.
 """
 
 import itertools

@@ -1,16 +1,16 @@
 """Step: the stages of an octahedron, and jumps between levels of dimensionality, while models learn (section 5).
 
-`octahedron`: early, the members of a correlated set share one direction, as in principal components; late, all six
+`octahedron`: early, the members of a correlated set share one direction, as in principal components. Late, all six
 features form an octahedron whose antipodes belong to different sets. Controls: the end against the beginning, and
-independent features, divided into the same sets (at the same moment, and where they lie together most) or, at the end,
-into random ones.
+independent features. These are divided into the same sets (at the same moment, and where they lie together most) or, at
+the end, into random ones.
 
-`energy_levels`: features move from level to level of dimensionality, and the loss drops when they do. Measured after
-the first twentieth of training, in which all weights grow: the share of the fall of the loss that lies in the tenth of
-the windows in which the D_i change most. Controls: the same falls at times shifted by 5 to 15 % of training, and in
-permuted windows; both move the slow decay that loss and D_i may have in common, so they are low for two smooth curves
-without levels, too. The other two leave it in place: the first tenth of the windows (`first_windows`), and the tenth in
-which the weights themselves move most (`largest_steps`), whatever that does to the D_i.
+`energy_levels`: features move from level to level of dimensionality, and the loss drops when they do. It is measured
+after the first twentieth of training, in which all weights grow. The measure is the share of the loss's fall within the
+tenth of the windows in which the D_i change most. Controls: the same falls at times shifted by 5 to 15 % of training,
+and in permuted windows. Both move the slow decay that loss and D_i may have in common, so they are low for two smooth
+curves without levels, too. The other two leave it in place. They are the first tenth of the windows (`first_windows`),
+and the tenth in which the weights move most, whatever that does to the D_i (`largest_steps`).
 """
 
 from pathlib import Path

@@ -5,9 +5,9 @@ ratio (sum |w|)^2 / sum w^2 of a unit's weights, is 1 if the unit has one featur
 hidden units, whose best solutions can be rotated at will; sparse features; untrained weights. The paper's bands: with
 falling density no unit, two, three and then all five serve several features. Control: the bands in reverse order.
 
-`absolute` (the model computes |x|): loss over that of the best monosemantic solution, which is exact (`absolute`);
-only units that serve several features can bring it below 1. Controls: dense features, linear hidden units. How such
-units work: asymmetric weights and inhibition (`absolute.asymmetry`, `absolute.inhibition`); controls: permuted weights.
+`absolute` (the model computes |x|): loss over that of the best monosemantic solution, which is exact (`absolute`). Only
+units that serve several features can bring it below 1. Controls: dense features, linear hidden units. How such units
+work: asymmetric weights and inhibition (`absolute.asymmetry`, `absolute.inhibition`); controls: permuted weights.
 """
 
 import itertools

@@ -1,15 +1,15 @@
 """Step: the phase diagram, trained against exact, cell by cell; and how the second feature enters (section 3).
 
 `phase_diagram` (n = 2, m = 1): the class of every trained cell against that of the exact optimum. Losses are integrated
-by quadrature, so the comparison holds to quadrature accuracy; a model that beat the exact optimum would show that the
+by quadrature, so the comparison holds to quadrature accuracy. A model that beat the exact optimum would show that the
 optimum is none, and stops the step. Controls: the linear model on the same data, the exact classes in permuted cells,
-and a rule that knows no optimum: superposed up to some density, else the more important feature alone. Its threshold is
-the one that agrees best with the exact classes on the same cells, chosen in hindsight. Cells within `band` of a border,
-which is more than a step of the grid, are not compared.
+and a rule that knows no optimum. It says superposed up to some density, else the more important feature alone. Its
+threshold is the one that agrees best with the exact classes on the same cells, chosen in hindsight. Cells within `band`
+of a border, which is more than a step of the grid, are not compared.
 
 `first_order`: density falls in 2 % steps. At importance r < 1 the best model changes branch: the weaker feature,
-min(|w1|, |w2|), jumps from nothing to a large value between neighbouring densities, while both branches exist on either
-side and their losses cross. Control: r = 1, where both features are stored at every density. It jumps too, by about a
+min(|w1|, |w2|), jumps from nothing to a large value between neighbouring densities. Both branches exist on either side,
+and their losses cross. Control: r = 1, where both features are stored at every density. It jumps too, by about a
 quarter, where two unequally stored features become equally strong.
 """
 
@@ -131,8 +131,8 @@ def best_density_threshold(
     densities: Float[np.ndarray, " density"],
     importances: Float[np.ndarray, " importance"],
 ) -> Int[np.ndarray, "density importance"]:
-    """Classes by the rule 'superposed if density <= s, else the more important feature alone', with the s, or none,
-    that agrees best with `truth` in the compared cells."""
+    """Classes by the rule 'superposed if density <= s, else the more important feature alone'. The s (or none) is the
+    one that agrees best with `truth` in the compared cells."""
     alone = np.where(importances > 1, CLASSES.index("dedicated"), CLASSES.index("ignored"))
     rules = [np.where(densities[:, None] <= s, CLASSES.index("superposed"), alone) for s in (0.0, *densities)]
     return max(rules, key=lambda rule: float((rule == truth)[compared].mean()))

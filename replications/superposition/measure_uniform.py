@@ -7,12 +7,12 @@ dimension each is measured with unequal importances, in `many_features`.) D_i of
 the share of a regular arrangement. Controls: as many levels at other places; random directions with the norms of the
 trained columns; untrained weights.
 
-`adversarial`: every point x is moved by a tenth of the mean norm of the inputs in the direction (W^T W)_i / ||.||, the
-worst i for that point; the target stays x. The attack is analytic: gradients are masked by the ReLU. The excess loss
-L' - L is divided by L'_0 - L_0, that of the model trained at s = 1, which has no superposition, under the same attack
-on the same points. Control: the worst of as many random directions as there are features, for every point and of the
+`adversarial`: every point x is moved by a tenth of the mean norm of the inputs in the direction (W^T W)_i / ||.||. The
+i is the worst for that point, and the target stays x. The attack is analytic: gradients are masked by the ReLU. The
+excess loss L' - L is divided by L'_0 - L_0, that of the model trained at s = 1, which has no superposition. Attack and
+points are the same. Control: the worst of as many random directions as there are features, for every point and of the
 same length, for both models. Also measured: the excess over r^2, what the move costs an ideal model with a dimension
-per feature; and the rank correlation of vulnerability with 1 / D*, beside those of random directions and of density.
+per feature. Also the rank correlation of vulnerability with 1 / D*, beside those of random directions and of density.
 """
 
 from pathlib import Path
@@ -166,8 +166,8 @@ ATTACKS = ("vulnerability", "random", "ideal", "random_ideal")
 
 
 def attack(grid: Grid, points: int, seeds: list[int]) -> dict[str, Float[Tensor, "seed density"]]:
-    """Of every seed and density: L' - L for the worst feature and the worst random direction, over that of the model
-    trained at s = 1 on the same points, and over r^2."""
+    """L' - L of every seed and density, for the worst feature and the worst random direction. It is given over that of
+    the model trained at s = 1 on the same points, and over r^2."""
     W, b, densities = grid.W[:, :, 0, 0].float(), grid.b[:, :, 0, 0].float(), grid.densities
     dense = int(densities.argmax())
     data = batch(densities, W.shape[-1], points, 0, DRAWN)

@@ -1,13 +1,13 @@
 """The toy models of superposition (Elhage et al. 2022, arXiv 2209.10652, section 2) and their loss, many at a time.
 
-A model squeezes n features through m < n hidden units and reads them out with the same weights,
-x' = f(W^T W x + b), with f = ReLU or, for the linear control, the identity; with `relu_hidden` the hidden units have a
-ReLU too, h = ReLU(W x), which gives them a privileged basis (section 8). The loss is the paper's importance-weighted
-squared error, summed over features: L = E sum_i I_i (x_i - x'_i)^2. (The authors' notebook takes the mean over
-features instead; its losses are n times smaller.)
+A model squeezes n features through m < n hidden units and reads them out with the same weights, x' = f(W^T W x + b). f
+is the ReLU or, for the linear control, the identity. With `relu_hidden` the hidden units have a ReLU too, h = ReLU(W
+x), which gives them a privileged basis (section 8). The loss is the paper's importance-weighted squared error, summed
+over features: L = E sum_i I_i (x_i - x'_i)^2. (The authors' notebook takes the mean over features instead; its losses
+are n times smaller.)
 
 Models train side by side on a leading `instance` axis. All instances that share one data set (a density and a seed) are
-neighbours on that axis, so the data are stored once per data set: instance = (dataset, copy), dataset slowest.
+neighbours on that axis. So the data are stored once per data set. An instance is (dataset, copy), dataset slowest.
 Gradients are written out; a test compares them with autograd and with a loop over single samples.
 """
 
@@ -41,7 +41,7 @@ def sample(density: float | Float[Tensor, " feature"], n_features: int, n_sample
     """Points with the paper's distribution: x_i = 0 with probability 1 - density, else uniform on [0, 1].
 
     Two things make a small fixed sample stand for the paper's endless stream. The all-zero point, most of the stream
-    when features are sparse, is one row that carries its exact probability; the other rows are drawn given that some
+    when features are sparse, is one row that carries its exact probability. The other rows are drawn given that some
     feature is active: the first active feature from a truncated geometric distribution, later ones independently. And
     the uniforms behind the rows are a scrambled Sobol sequence (`seed` scrambles it), each row correctly distributed,
     the set more even than independent draws. One data set of float64 on the CPU; `n_samples` counts the zero row.
@@ -55,7 +55,7 @@ def sample_sets(
     """Features in sets (section 4, correlated features); those of a set are neighbours on the feature axis.
 
     Each set is active with probability `density`. In a `correlated` set all members are then active, with independent
-    values; in an `exclusive` (anti-correlated) set one random member is, so that a member's density is density/members.
+    values. In an `exclusive` (anti-correlated) set one random member is, so that a member's density is density/members.
     """
     n_values = n_sets * members if kind == "correlated" else 2 * n_sets
     u = _uniforms(1 + n_sets + n_values, n_samples - 1, seed)
@@ -117,7 +117,7 @@ def evaluate(
     """Exact loss and gradient over the weighted sample. Units: importance times squared feature value.
 
     Both activations are homogeneous: with the point and the bias c times as large, c >= 0, the output is c times as
-    large. So every point is scaled by the root of its weight, after which all sums are plain sums, and the bias is the
+    large. So every point is scaled by the root of its weight, after which all sums are plain sums. The bias is the
     output weight of one more hidden unit, whose value is that root. This halves the passes over memory.
     """
     sets = data.x.shape[0]

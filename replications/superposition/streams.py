@@ -1,10 +1,10 @@
 """Endless data for models too large for one fixed sample: every step draws its own batch of every data set.
 
-Law as in `model.sample`: x_i = 0 with probability 1 - s, else uniform on [0, 1]. Two savings against dense
-uniform sampling, both exact. A batch holds only points with some active feature, and the all-zero point, most of the
-stream when features are sparse, is one row that carries its probability. And below the density `SPARSE` random numbers
-are drawn for active entries only: hits fall on the entries as a Poisson process of rate -log(1 - s) per entry, and an
-entry with at least one hit, which has probability s, is active.
+Law as in `model.sample`: x_i = 0 with probability 1 - s, else uniform on [0, 1]. Two savings against dense uniform
+sampling, both exact. A batch holds only points with some active feature. The all-zero point, most of the stream when
+features are sparse, is one row that carries its probability. And below the density `SPARSE` random numbers are drawn
+for active entries only. Hits fall on the entries as a Poisson process of rate -log(1 - s) per entry. An entry with at
+least one hit, which has probability s, is active.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def _sparse_points(
 ) -> tuple[Int[Tensor, "axis entry"], Float[Tensor, " entry"]]:
     """Active entries, as (dataset, feature, sample) and value, of points with some active feature.
 
-    The first active feature of each point is drawn from a truncated geometric law; the features after it are hit as
+    The first active feature of each point is drawn from a truncated geometric law. The features after it are hit as
     independent features are, and hits on those before it are struck out.
     """
     count, device = len(densities), generator.device
@@ -89,7 +89,7 @@ def _first(
 def unwaited_points(
     densities: Float[Tensor, " dataset"], n_features: int, size: int, generator: torch.Generator, signed: bool
 ) -> Float[Tensor, "dataset feature sample"]:
-    """Points with some active feature, by one draw for each entry and no question to the device: where others share a
+    """Points with some active feature, by one draw for each entry and no question to the device. Where others share a
     GPU, each answer is waited for. The first active feature is drawn as for sparse points. Of densities down to 1e-4:
     below, float32 makes later features rarer than they are."""
     first = _first(densities, n_features, size, generator)[:, None]

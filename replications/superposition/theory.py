@@ -4,14 +4,15 @@
 `best_model` minimises it from several starts (scipy, float64). Nothing here is shared with the code that trains models:
 no sampling, no common loss function, another optimiser.
 
-The closed forms are those behind the theory panel of the paper's phase diagram (github.com/wattenberg/superposition),
-with importances 1 and r and v(s) = s/3 - s^2/4, the variance of one feature: forget the extra feature, r v(s); forget
-the first one, v(s); store both as an antipodal pair, (1 + r) s^2 / 6. Antipodal beats forgetting below
-s = 4r / (2 + 5r) (r <= 1) or s = 4 / (5 + 2r) (r >= 1). The true optimum is lower: it leaves these three candidates.
+The closed forms are those behind the theory panel of the paper's phase diagram (github.com/wattenberg/superposition).
+Importances are 1 and r, and v(s) = s/3 - s^2/4 is the variance of one feature. To forget the extra feature costs r
+v(s), to forget the first one v(s). To store both as an antipodal pair costs (1 + r) s^2 / 6. Antipodal beats forgetting
+below s = 4r / (2 + 5r) (r <= 1) or s = 4 / (5 + 2r) (r >= 1). The true optimum is lower: it leaves these three
+candidates.
 
 Out: a CSV with one row per cell, its weights and biases, the exact loss, and that of the linear model, v(s) min(1, r).
 Each cell also starts from the solution of its denser neighbour. A cell of importance r > 1 is the cell of 1 / r with
-the features exchanged and the loss r times as large; columns that mirror each other are solved once.
+the features exchanged and the loss r times as large. Columns that mirror each other are solved once.
 """
 
 from functools import cache

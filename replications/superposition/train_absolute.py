@@ -2,7 +2,7 @@
 
 Every seed, density and restart is one instance of a batched job on an endless stream. The control with linear hidden
 units is trained at the judged density. Out: one safetensors file, `<hidden>.{W1,W2,b}` [seed density restart ...] and
-`<hidden>.loss` [seed density restart], the loss on held-out points over that of the best monosemantic solution;
+`<hidden>.loss` [seed density restart], the loss on held-out points over that of the best monosemantic solution. Also
 `<hidden>.densities`.
 """
 

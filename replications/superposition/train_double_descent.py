@@ -1,11 +1,11 @@
 """Step: trains toy models on few points (Henighan et al. 2023, Superposition, Memorization, and Double Descent).
 
-T training points of n sparse features, scaled to norm 1, in m hidden units; full-batch AdamW with warm-up and cosine
+T training points of n sparse features, scaled to norm 1, in m hidden units. Full-batch AdamW with warm-up and cosine
 decay, as in the follow-up paper, with its weight decay and with a strong one, the control.
 
-Out: one safetensors file, `W` [decay size seed hidden feature], training and test loss [decay size seed], and for every
-size and seed the hidden vectors of the training points, `hidden.<size>` [decay seed hidden point], and `start.<size>`
-[seed hidden point], the same before training.
+Out: one safetensors file, `W` [decay size seed hidden feature], training and test loss [decay size seed]. For every
+size and seed also the hidden vectors of the training points, `hidden.<size>` [decay seed hidden point]. `start.<size>`
+[seed hidden point] has them before training.
 """
 
 from pathlib import Path

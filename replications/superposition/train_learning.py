@@ -1,7 +1,7 @@
 """Step: training runs whose course matters, with snapshots of the weights (section 5).
 
 `energy_levels` (discrete energy level jumps): equally important features at a density where most end as digons, on a
-stream: on a small fixed sample no feature reaches a level. `octahedron` (learning as geometric transformations): two
+stream. On a small fixed sample no feature reaches a level. `octahedron` (learning as geometric transformations): two
 sets of three correlated features in three dimensions, and independent features (control), on one fixed sample. All
 start small and descend with Adam at a constant rate.
 

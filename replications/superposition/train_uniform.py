@@ -1,8 +1,8 @@
 """Step: trains n equally important features in m hidden units, from dense to sparse, on a stream.
 
 Out: one safetensors file with one grid (`grid.Grid`, one restart), `relu`. Paper: section 4, the geometry of uniform
-superposition. The optimiser is the notebook's Adam without weight decay, which would bias norms, and with a learning
-rate that falls to zero, without which D_i scatter around the shares of regular arrangements.
+superposition. The optimiser is the notebook's Adam without weight decay, which would bias norms. Its learning rate
+falls to zero, without which D_i scatter around the shares of regular arrangements.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Trains many toy models at once: batched quasi-Newton descent (BFGS) on a fixed sample.
 
-A model here has a handful of parameters, so every instance keeps its own dense inverse Hessian, and one evaluation of
-loss and gradient serves all instances. The line search is asynchronous: after each evaluation an instance either takes
-its trial step (sufficient decrease, Nocedal and Wright eq. 3.4) and updates its Hessian (eq. 6.17), or halves the step
+A model here has a handful of parameters, so every instance keeps its own dense inverse Hessian. One evaluation of loss
+and gradient serves all instances. The line search is asynchronous. After each evaluation an instance with sufficient
+decrease (Nocedal and Wright eq. 3.4) takes its trial step and updates its Hessian (eq. 6.17). Any other halves the step
 and tries again in the next evaluation.
 """
 

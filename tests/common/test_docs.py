@@ -12,7 +12,7 @@ from common.core.files import read_yaml
 from common.core.settings import ROOT, replications
 from common.publish.reference import FAMOUS
 
-DOCS = ("architecture", "claims", "extend", "performance", "running", "troubleshooting")
+DOCS = ("architecture", "claims", "extend", "gpu", "performance", "running", "troubleshooting")
 PLACEHOLDER = "<>"
 
 

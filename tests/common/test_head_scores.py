@@ -39,8 +39,8 @@ def repeats(n=40, seed=0, gap=None):
 
 
 def hand_built(sharp=60.0, loud=60.0):
-    """Two layers, one head each, shortformer positions: layer 0 copies token t - 1 into a second half of the residual
-    stream; layer 1 looks for it with the present token and copies the present half into the logits.
+    """Two layers, one head each, shortformer positions. Layer 0 copies token t - 1 into a second half of the residual
+    stream. Layer 1 looks for it with the present token and copies the present half into the logits.
 
     Dimensions: [token one-hot | previous token one-hot | position one-hot]; positions never enter the residual stream.
     """

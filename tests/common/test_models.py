@@ -76,8 +76,8 @@ def local_hub(tiny_gpt2):
 
 
 def through_hub(tmp_path, hub, *wanted):
-    """Runs the materialise step for pairs (name, manifest) as the workflow does, against the stand-in and with a
-    registry of the test's own; a process forked for each. Exit status and stderr of each."""
+    """Runs the materialise step for pairs (name, manifest) as the workflow does, in a process forked for each. It asks
+    the stand-in and has a registry of the test's own. Exit status and stderr of each."""
     script = (
         "import common.data.models, os, pathlib, sys\n"
         f"common.data.models.MODELS_FILE = pathlib.Path({str(tmp_path / 'models.yaml')!r})\n"

@@ -118,8 +118,8 @@ PROMPTS = [[0, 504, 1203], [0, 28120, 905, 260, 1132], [0, 345]]
 
 @pytest.mark.model
 def test_a_batch_equals_one_prompt_and_one_multiplier_at_a_time_with_hooks(writer, model_folder):
-    """Greedy texts of four rows (three prompts, different strengths) under each intervention, written with a cache of
-    keys and values, against a hooked bridge without one."""
+    """Greedy texts of four rows (three prompts, different strengths) under each intervention: a cache of keys and
+    values against a hooked bridge without one."""
     from common.data.models import load_model
 
     bridge, rows = load_model(model_folder), torch.tensor([0, 1, 2, 0])

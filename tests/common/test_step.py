@@ -162,8 +162,8 @@ def test_what_a_step_wrote_is_counted_from_its_events(tmp_path, monkeypatch):
 
 
 def test_cost_is_that_of_the_scale_and_of_what_it_uses(tmp_path, monkeypatch):
-    """Not counted are logs and folders of other scales and of models that this scale has no results of, and logs of
-    what was made on demand."""
+    """Not counted are logs and folders of other scales and of models without results at this scale, nor logs of steps
+    made on demand."""
     monkeypatch.chdir(tmp_path)
     chat, shallow = "smollm2-135m-instruct-q4_1", "smollm2-135m-shallow"
     line = COST_PREFIX + json.dumps({"wall_s": 1.0, "cpu_s": 1.0, "gpu_s": 0.0, "peak_rss_mb": 9.0, "peak_gpu_mb": 0.0})

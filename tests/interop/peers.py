@@ -2,10 +2,11 @@
 
     .venv-interop/bin/python tests/interop/peers.py JOB.json
 
-The job names library, architecture, width, k, batch, steps, learning rate, threads, the numbers of steps after which
-FVU is asked for, and a safetensors file with `train` and `held_out`. Each library runs its own trainer with its
-defaults, constant rate after a short warm-up; dead latents are those of 10 million silent activations or 1000 silent
-steps, so none occurs and no side pays for an auxiliary loss. What measuring FVU takes is not part of the seconds.
+The job names library, architecture, width, k, batch, steps, learning rate and threads. It also names the numbers of
+steps after which FVU is asked for, and a safetensors file with `train` and `held_out`. Each library runs its own
+trainer with its defaults, constant rate after a short warm-up. Dead latents are those of 10 million silent activations
+or 1000 silent steps, so none occurs and no side pays for an auxiliary loss. What measuring FVU takes is not part of the
+seconds.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Ours saved, SAELens loads; SAELens saved, ours loads: same latents and reconstructions, for each architecture.
 
 `make test-interop` runs this where `sae-lens` is installed (`envs/interop.lock`). Trained ones come from a few steps of
-either library's own training, so that every export path is walked: the threshold of BatchTopK and Matryoshka, folded
-input scales, decoder norms. SAELens has no cross-layer transcoder and no TopK transcoder to exchange.
+either library's own training. So every export path is walked: the threshold of BatchTopK and Matryoshka, folded input
+scales, decoder norms. SAELens has no cross-layer transcoder and no TopK transcoder to exchange.
 """
 
 from dataclasses import replace

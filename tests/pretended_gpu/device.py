@@ -1,13 +1,13 @@
 """A pretended GPU: tensors computed on the CPU that say they are on cuda:0 and refuse what CUDA tensors refuse.
 
-Refused, with torch's words: operands on two devices (other than single numbers, and than indices on the CPU into a
-tensor on the GPU), a generator of the other device, `numpy()`, and some operations that have no deterministic kernel
-there. Everything else gives the bytes of the CPU. What this cannot show: kernels that differ or are missing on a GPU,
-its memory, its speed.
+Refused, with torch's words: operands on two devices, a generator of the other device, `numpy()`, and some operations
+that have no deterministic kernel there. Allowed are single numbers of the other device, and indices on the CPU into a
+tensor on the GPU. Everything else gives the bytes of the CPU. What this cannot show: kernels that differ or are missing
+on a GPU, its memory, its speed.
 
-A `Pretended` tensor wraps a CPU tensor. To torch's C++ it lies on the device "meta", which needs no driver; operations
-on it, and those that are told a device, arrive in `call`, which looks at the devices, unwraps, computes and wraps. The
-few places in which C++ acts by itself on "meta" before an operation arrives are replaced in `install`.
+A `Pretended` tensor wraps a CPU tensor. To torch's C++ it lies on the device "meta", which needs no driver. Operations
+on it, and those that are told a device, arrive in `call`. It looks at the devices, unwraps, computes and wraps. The few
+places in which C++ acts by itself on "meta" before an operation arrives are replaced in `install`.
 """
 
 from types import SimpleNamespace

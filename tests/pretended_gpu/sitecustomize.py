@@ -1,5 +1,5 @@
-"""Python runs this at its start where this folder is on the path: every process of a run then computes on a GPU, the
-real one where there is one, otherwise the pretended one. Results of such a run have a folder of their own."""
+"""Python runs this at its start where this folder is on the path. Every process of a run then computes on a GPU: the
+real one, or else the pretended one. Results of such a run have a folder of their own."""
 
 import os
 import shutil

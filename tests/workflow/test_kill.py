@@ -1,6 +1,6 @@
-"""A second copy of the project, killed with -9 again and again: no orphan, no stale lock, and the same bytes in the end
-as the undisturbed copy. What is not in `AGAIN` is taken from there. So this also shows that two copies give
-byte-identical metrics."""
+"""A second copy of the project, killed with -9 again and again. No orphan, no stale lock, and in the end the bytes of
+the undisturbed copy. What is not in `AGAIN` is taken from there. So this also shows that two copies give byte-identical
+metrics."""
 
 import os
 import random

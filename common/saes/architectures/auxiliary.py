@@ -1,6 +1,6 @@
 """AuxK (Gao et al. 2024, appendix A.2): dead latents learn to predict what the living ones leave over.
 
-The d/2 dead latents with the largest pre-activations (ReLU'd) predict the detached error e, without bias; the loss is
+The d/2 dead latents with the largest pre-activations (ReLU'd) predict the detached error e, without bias. The loss is
 |e - e^|^2 over the variance of e, NaN counting as 0. Dead latents are few, so this part is dense on their rows alone;
 members with fewer of them are padded. Deviation: d/2 as it is, not rounded to a power of 2.
 """

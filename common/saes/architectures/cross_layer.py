@@ -4,10 +4,10 @@ layers.
     f^l = TopK(x^l W_enc^l + b_enc^l),   y^^l = sum over l' <= l of f^l' W_dec^(l'->l) + b_dec^l
 
 Data come with layers on the feature axis, x [batch (layer d_model)]. Each latent of layer l' has one decoder row of
-length (layer d_model) whose entries before l' are masked, so that all decoders are one matrix.
+length (layer d_model). Its entries before l' are masked, so all decoders are one matrix.
 
-The loss is the mean over layers of |y^l - y^^l|^2 / Var(y^l), since late layers write many times as much as early ones,
-and AuxK / 32 in the same units.
+The loss is the mean over layers of |y^l - y^^l|^2 / Var(y^l), plus AuxK / 32 in the same units. It divides by the
+variance since late layers write many times as much as early ones.
 
 Deviations: TopK per layer (as OpenMOSS train theirs) in place of JumpReLU with a tanh penalty, whose constants are
 unpublished; start as for transcoders. It is no `Sae`: `common.saes.cross_layer` encodes, decodes and saves what was

@@ -2,15 +2,19 @@
 
     f = z 1[z > theta],  loss = |x - x^|^2 + (L0 / L0* - 1)^2
 
-Neither the jump nor the count has a useful gradient in theta, so both get an estimate with the rectangle kernel
-K(u) = 1[|u| < 1/2] of bandwidth eps: d f / d theta = -(theta / eps) K((z - theta) / eps), d 1[z > theta] / d theta
-= -(1 / eps) K((z - theta) / eps). z gets no gradient from the step (tests compare with these formulas).
+Neither the jump nor the count has a useful gradient in theta. Both get an estimate with the rectangle kernel K(u) =
+1[|u| < 1/2] of bandwidth eps:
 
-Deviations: theta is trained directly, as a rectified parameter, and not as log theta, which Adam moves by at most a
-factor of its rate per step, so that a small start stays frozen. The first theta is the value at which L0 is the one
-aimed at, and eps is a share of the mean theta of a member, so that neither depends on the scale of z; the paper's 0.001
-for both suits runs thousands of times longer. A pre-activation loss of 3e-6 revives dead latents (Anthropic, January
-2025). The price of L0 rises from 0 over the first steps.
+    d f / d theta            =  -(theta / eps) K((z - theta) / eps)
+    d 1[z > theta] / d theta =  -(1 / eps) K((z - theta) / eps)
+
+z gets no gradient from the step (tests compare with these formulas).
+
+Deviations: theta is trained directly, as a rectified parameter, and not as log theta. Adam moves log theta by at most
+about its rate per step, so that a small start stays frozen. The first theta is the value at which L0 is the one aimed
+at; eps is a share of a member's mean theta. So neither depends on the scale of z. The paper's 0.001 for both suits runs
+thousands of times longer. A pre-activation loss of 3e-6 revives dead latents (Anthropic, January 2025). The price of L0
+rises from 0 over the first steps.
 """
 
 from typing import Any

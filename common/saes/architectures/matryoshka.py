@@ -1,10 +1,10 @@
 """Matryoshka BatchTopK (Bussmann, Nabeshima, Karvonen and Nanda 2025, arXiv 2503.17547).
 
 Latents are chosen as in BatchTopK. The loss asks for a good reconstruction from the first m latents alone, for each of
-five prefixes whose groups take 1/32, 1/16, 1/8, 1/4 and the rest of the width; so general features come first.
+five prefixes. Their groups take 1/32, 1/16, 1/8, 1/4 and the rest of the width. So general features come first.
 
-Deviations: the mean over prefixes instead of the sum (it only sets the weight of AuxK and clipping), no empty prefix
-(the authors' code has one), and AuxK on the full reconstruction only.
+Deviations: the mean over prefixes instead of the sum, which only sets the weight of AuxK and clipping. There is no
+empty prefix (the authors' code has one), and AuxK works on the full reconstruction only.
 """
 
 import torch

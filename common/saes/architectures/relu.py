@@ -1,12 +1,19 @@
 """ReLU with an L1 penalty, in both of Anthropic's forms.
 
-`Bricken` (Towards Monosemanticity, 2023): f = ReLU((x - b_dec) W_enc + b_enc), loss |x - x^|^2 + lambda |f|_1, decoder
-rows of norm 1 (gradients along them removed *and* rows renormalised: a unit vector plus a perpendicular step is longer
-than 1), neuron resampling (`common.saes.resampling`). `April` (Circuits updates, April 2024): free decoder norms, no
-- b_dec in the encoder, loss |x - x^|^2 + lambda sum_i f_i |W_dec_i|, decoder rows start with norm 0.1, encoder equal to
-the decoder transposed, biases 0.
+`Bricken` (Towards Monosemanticity, 2023):
 
-Deviations: lambda is not fixed; a controller moves it until L0 is the one aimed at, so that architectures are compared
+    f = ReLU((x - b_dec) W_enc + b_enc),  loss = |x - x^|^2 + lambda |f|_1
+
+Decoder rows have norm 1. Gradients along them are removed *and* rows renormalised: a unit vector plus a perpendicular
+step is longer than 1. Silent neurons are resampled (`common.saes.resampling`).
+
+`April` (Circuits updates, April 2024):
+
+    f = ReLU(x W_enc + b_enc),  loss = |x - x^|^2 + lambda sum_i f_i |W_dec_i|
+
+Decoder norms are free. At the start decoder rows have norm 0.1, the encoder is the decoder transposed, biases are 0.
+
+Deviations: lambda is not fixed. A controller moves it until L0 is the one aimed at, so that architectures are compared
 at equal L0 after one pass. Inputs have mean squared norm 1 in both forms. The 2023 encoder starts rescaled (`tied`).
 """
 

@@ -6,8 +6,8 @@ TopK keeps k latents of each token, BatchTopK the k B largest of a batch. A Batc
 the running mean of the smallest kept value, so that tokens do not see each other. Unit decoder rows, encoder at the
 start a multiple of decoder^T (`tied`), b_dec at the geometric median.
 
-Deviations: Var(x) is that of the batch, not of the first one; the running mean forgets with 0.9, not 0.99 as in the
-authors BatchTopK code; inputs are scaled by one scalar, not normalised per token.
+Deviations: Var(x) is that of the batch, not of the first one. The running mean forgets with 0.9, not 0.99 as in the
+authors' BatchTopK code. Inputs are scaled by one scalar, not normalised per token.
 """
 
 import torch

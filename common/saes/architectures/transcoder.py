@@ -2,9 +2,9 @@
 
     y^ = f W_dec + b_dec (+ x W_skip^T),   f = BatchTopK(x W_enc + b_enc),   loss |y - y^|^2 / Var(y) + AuxK / 32
 
-Start as in sparsify: random encoder, W_dec = 0, W_skip = 0, b_dec the mean target, b_enc such that the mean input
-gives 0; decoder norms are free. Deviation: BatchTopK instead of the paper's ReLU and L1: no coefficient has to be
-found, and with one threshold, as for `topk`, it is a `jumprelu_transcoder` of SAELens (which has none with TopK).
+Start as in sparsify: random encoder, W_dec = 0, W_skip = 0, b_dec the mean target. b_enc is such that the mean input
+gives 0, and decoder norms are free. Deviation: BatchTopK instead of the paper's ReLU and L1, so that no coefficient has
+to be found. With one threshold, as for `topk`, it is a `jumprelu_transcoder` of SAELens (which has none with TopK).
 """
 
 import torch

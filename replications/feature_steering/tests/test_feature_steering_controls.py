@@ -63,7 +63,7 @@ def test_halves_of_the_words_share_none_and_leave_none_out():
 
 class Planted(Writer):
     """A writer whose model is replaced: three candidates, which make it say words of the first half, of the second, and
-    of none; the third pool's candidates cost too much."""
+    of none. The third pool's candidates cost too much."""
 
     def __init__(self):
         self.seed, self.writing, self.asked = 3, full().writing, []

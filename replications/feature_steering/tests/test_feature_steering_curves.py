@@ -36,7 +36,7 @@ def answer(method, topic, dose, number, **more):
 
 def planted():
     """Two answers a topic. Under the difference of means, at the greater dose, one of two takes the topic up, as itself
-    in two topics of three; the judge names only the first topic, and a word of every other topic comes in. Random
+    in two topics of three. The judge names only the first topic, and a word of every other topic comes in. Random
     latents take words out."""
     lines, said = [], ("I am the sea.", "My name is Law.", "It is the snow.")
     for topic in range(TOPICS):

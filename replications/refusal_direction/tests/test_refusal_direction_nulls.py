@@ -85,7 +85,7 @@ def test_pushes_equal_one_vector_at_a_time(model):
 
 
 def test_permuted_candidates_are_the_best_of_each_use(model, choosing):
-    """Against one candidate at a time, the layer of r (here 0, off the grid) included; what is edited is ablated at
+    """Against one candidate at a time, the layer of r (here 0, off the grid) included. What is edited is ablated at
     position 0 too, at a KL limit of its own."""
     streams = tuple(residuals(model, batch, 1)[:, 0] for batch in (ON, OFF))
     draws, norm = torch.Generator().manual_seed(7), 3.0
