@@ -53,7 +53,7 @@ figures metrics verify report paper corpora browser sample_self_chat: $(READY)  
 	$(RUN) $@
 
 smoke: $(READY)  ## every step of every replication once, tiny, in a few minutes
-	@$(PYTHON) -m common.engine.launch --scale smoke
+	@$(PYTHON) -m common.engine.launch --scale smoke $(if $(CORES),--cores $(CORES))
 
 calibrate: $(READY)  ## the same measurements on the calibration seeds, into results/SCALE-calibration; NAME=my_result for one replication
 	$(RUN) --calibrate $(or $(NAME),verify)
@@ -104,7 +104,7 @@ lint: $(READY)  ## ruff, mypy, import-linter, snakefmt, snakemake --lint
 	@.venv/bin/python -m snakemake --lint --config scale=smoke
 
 smoke-gpu: $(READY)  ## every step once on the GPU, or on a pretended one, whose tensors refuse what CUDA tensors refuse
-	@PYTHONPATH=.:tests/pretended_gpu .venv/bin/python -m common.engine.launch --scale smoke
+	@PYTHONPATH=.:tests/pretended_gpu .venv/bin/python -m common.engine.launch --scale smoke $(if $(CORES),--cores $(CORES))
 
 test: $(READY)  ## lint, types, unit, workflow and browser tests, two parts at a time
 	@$(PYTHON) -m tests
