@@ -41,7 +41,7 @@ $(TOOLS):
 	@$(subst .venv,.venv-tools,$(PIP)) envs/tools.lock
 	@touch $@
 
-.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze renew amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record carry dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze renew amend fresh figures metrics verify report paper corpora browser sample_self_chat status estimate new record carry dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -73,6 +73,9 @@ fresh: $(READY)  ## SEEDS=20,21,22: the claims on seeds never used before, compa
 
 status: $(READY)  ## replications and steps: state, seconds, claims held / failed / not run
 	@$(PYTHON) -m common.engine.status --scale $(SCALE) $(CHOSEN)
+
+estimate: $(READY)  ## steps, CPU time and memory of a whole run of SCALE, as far as earlier runs are known
+	@$(PYTHON) -m common.engine.estimate --scale $(SCALE)
 
 new: $(READY)  ## NAME=my_result: a new replication that already runs, with claim, control, figure, section and test
 	@$(PYTHON) -m common.engine.scaffold --name "$(NAME)"
