@@ -41,7 +41,7 @@ $(TOOLS):
 	@$(subst .venv,.venv-tools,$(PIP)) envs/tools.lock
 	@touch $@
 
-.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze renew amend fresh figures metrics verify report paper corpora browser sample_self_chat status new record carry dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze renew amend fresh figures metrics verify report paper corpora browser sample_self_chat status estimate new record carry dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -53,7 +53,7 @@ figures metrics verify report paper corpora browser sample_self_chat: $(READY)  
 	$(RUN) $@
 
 smoke: $(READY)  ## every step of every replication once, tiny, in a few minutes
-	@$(PYTHON) -m common.engine.launch --scale smoke
+	@$(PYTHON) -m common.engine.launch --scale smoke $(if $(CORES),--cores $(CORES))
 
 calibrate: $(READY)  ## the same measurements on the calibration seeds, into results/SCALE-calibration; NAME=my_result for one replication
 	$(RUN) --calibrate $(or $(NAME),verify)
@@ -73,6 +73,9 @@ fresh: $(READY)  ## SEEDS=20,21,22: the claims on seeds never used before, compa
 
 status: $(READY)  ## replications and steps: state, seconds, claims held / failed / not run
 	@$(PYTHON) -m common.engine.status --scale $(SCALE) $(CHOSEN)
+
+estimate: $(READY)  ## steps, CPU time and memory of a whole run of SCALE, as far as earlier runs are known
+	@$(PYTHON) -m common.engine.estimate --scale $(SCALE)
 
 new: $(READY)  ## NAME=my_result: a new replication that already runs, with claim, control, figure, section and test
 	@$(PYTHON) -m common.engine.scaffold --name "$(NAME)"
@@ -104,7 +107,7 @@ lint: $(READY)  ## ruff, mypy, import-linter, snakefmt, snakemake --lint
 	@.venv/bin/python -m snakemake --lint --config scale=smoke
 
 smoke-gpu: $(READY)  ## every step once on the GPU, or on a pretended one, whose tensors refuse what CUDA tensors refuse
-	@PYTHONPATH=.:tests/pretended_gpu .venv/bin/python -m common.engine.launch --scale smoke
+	@PYTHONPATH=.:tests/pretended_gpu .venv/bin/python -m common.engine.launch --scale smoke $(if $(CORES),--cores $(CORES))
 
 test: $(READY)  ## lint, types, unit, workflow and browser tests, two parts at a time
 	@$(PYTHON) -m tests

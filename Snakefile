@@ -15,7 +15,12 @@ from common.data.models import folder_files, registry
 from common.publish.paper import figure_rules, references
 from common.publish.provenance import config_hash, git_state, lock_hash
 from common.publish.reference import state
-from common.engine.rules import Steps, source_hash, tie_steps_to_this_process
+from common.engine.rules import (
+    Steps,
+    complete_steps,
+    source_hash,
+    tie_steps_to_this_process,
+)
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -160,3 +165,7 @@ rule all:
         rules.provenance.output,
         rules.cost.output,
         rules.paper.output,
+
+
+# logs, and places on the GPU
+complete_steps(workflow.rules, RUN.device)

@@ -11,6 +11,11 @@ from common.core.events import Event, Kind
 NO_SPACE = 2**20  # bytes
 LONGEST = 600  # characters of a message
 OUR_MESSAGE = re.compile(r"((python -m [\w.]+: )?error: |[\w.]*(Error|Exception|Interrupt)\b)")  # begins a last word
+NO_MEMORY = re.compile(  # the error of torch or Python with which a step ends when it is given no more memory
+    r"(?P<gpu>[\w.]*Error: CUDA (error: )?out of memory|[\w.]*OutOfMemoryError)"
+    r"|[\w.]*MemoryError\b|RuntimeError: .*DefaultCPUAllocator: can't allocate memory"
+)
+ASKED_FOR = re.compile(r"\b(?:tried to|Unable to) allocate (?P<number>\d+(?:\.\d*)?) (?P<unit>bytes|[KMGT]iB)\b", re.I)
 UNWRITTEN = "MissingOutputException"  # Snakemake's name for an output that is not there when its step has ended
 
 
@@ -32,6 +37,31 @@ def explain(results: Path, events: list[Event], workflow_log: Path) -> str:
 def silent(event: Event) -> str:
     """The sentence for a failed step that left no message."""
     return f"step {event.rule} ended without a message; it was killed, or memory ran out"
+
+
+def out_of_memory(event: Event, message: str) -> str | None:
+    """The sentence for a step that ended because it got no more memory, or None for any other message."""
+    if (found := NO_MEMORY.match(message)) is None:
+        return None
+    if found["gpu"]:
+        return (
+            f"step {event.rule} ran out of GPU memory{asked_for(message)}; the same command with CORES=1 leaves the "
+            "GPU to one step at a time"
+        )
+    return (
+        f"step {event.rule} ran out of memory{asked_for(message)}; the same command with CORES=1 runs one step at a "
+        "time, which leaves it more"
+    )
+
+
+def asked_for(message: str) -> str:
+    """The size that the step asked for last, in brackets, or nothing if the message does not say it."""
+    if (found := ASKED_FOR.search(message)) is None:
+        return ""
+    size = f"{found['number'].rstrip('.')} {found['unit']}"
+    if found["unit"] == "bytes":
+        size = f"{int(found['number']) / 2**30:,.2f} GiB"
+    return f" (it asked for {size} more)"
 
 
 def stopped(events: list[Event], workflow_log: Path) -> str:
@@ -66,4 +96,6 @@ def step_message(event: Event) -> str | None:
         path.read_text(encoding="utf-8", errors="replace") for path in map(Path, event.log) if path.exists()
     )
     said = [line for line in text.splitlines() if OUR_MESSAGE.match(line)]
-    return said[-1].removeprefix("error: ") if said else None
+    if not said:
+        return None
+    return out_of_memory(event, said[-1]) or said[-1].removeprefix("error: ")

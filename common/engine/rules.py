@@ -1,16 +1,20 @@
-"""What rule files need: the parameters of a step, the files of its figures, and the tie to this process."""
+"""What rule files need: the parameters of a step, its log and its place on the GPU, the files of its figures, and the
+tie to this process."""
 
+import ast
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
-from snakemake.io import report
+from snakemake.io import WILDCARD_REGEX, report
 
+from common.core.settings import ROOT
 from common.core.source_hash import source_hash
 
-__all__ = ["Steps", "captions", "figure_files", "parts", "source_hash", "tie_steps_to_this_process"]
+__all__ = ["Steps", "captions", "complete_steps", "figure_files", "parts", "source_hash", "tie_steps_to_this_process"]
 Figures = Mapping[str, Mapping[str, list[str] | Mapping[str, str]]]
 FIGURE_ENDINGS = ("svg", "png", "pdf", "csv", "json")
 RUN = ("scale", "seeds", "device")
@@ -19,8 +23,9 @@ RUN = ("scale", "seeds", "device")
 class Steps:
     """Gives the rules of one replication their parameters.
 
-    A rule is `use rule step as <name> with:` inputs, outputs, log, memory, and `params: **STEP("<module>", settings)`.
-    Named inputs and outputs become the fields of the step's `Files`; unnamed ones only order the workflow.
+    A rule is `use rule step as <name> with:` inputs, outputs, memory, and `params: **STEP("<module>", settings)`.
+    Named inputs and outputs become the fields of the step's `Files`; unnamed ones only order the workflow. Log and GPU
+    come from `complete_steps`.
     """
 
     def __init__(self, package: str, config: Mapping[str, Any]) -> None:
@@ -58,6 +63,56 @@ class Steps:
 def _named(files: Any) -> dict[str, Any]:
     """Named files of a rule; a list where the rule gives a list."""
     return {key: str(value) if isinstance(value, str) else list(map(str, value)) for key, value in files.items()}
+
+
+def complete_steps(rules: Iterable[Any], device: str) -> None:
+    """Gives each rule of a step what it leaves out: its log and, where the step computes on the GPU, a place there.
+
+    Snakemake lets no rule name its log by itself, so this is called once all rules of the workflow are read.
+
+    Args:
+        rules: of the workflow; those with a log or `gpu` of their own keep them.
+        device: on which torch computes.
+    """
+    for rule in rules:
+        module = rule.params.get("module", "")
+        if rule.shellcmd and not rule.log:
+            rule.log_modifier = rule.ruleinfo.path_modifier
+            rule.set_log(_log(rule, module))
+        if device == "cuda" and module and "gpu" not in rule.resources and takes_device(module):
+            rule.resources["gpu"] = 1
+
+
+def _log(rule: Any, module: str) -> str:
+    """The log of a rule, with the wildcards of its output: `<logs>/{model}/name-{seed}.log`."""
+    place, _, rest = module.partition(".")
+    name = rule.name.removeprefix(f"{rest.partition('.')[0]}_" if place == "replications" else "")
+    wildcards = dict.fromkeys(found["name"] for found in WILDCARD_REGEX.finditer("".join(map(str, rule.output[:1]))))
+    folder = "{model}/" if "model" in wildcards else ""
+    words = [name, *(f"{{{wildcard}}}" for wildcard in wildcards if wildcard != "model")]
+    return f"<logs>/{folder}{'-'.join(words)}.log"
+
+
+@cache
+def takes_device(module: str) -> bool:
+    """Whether a step computes where its run says: it reads `run.device`, or hands `run` to another module that does."""
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    nodes = list(ast.walk(ast.parse(path.read_bytes()))) if path.is_file() else []
+    if any(isinstance(node, ast.Attribute) and ast.unparse(node) == "run.device" for node in nodes):
+        return True
+    imported = {
+        alias.asname or alias.name: str(node.module)
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    handed = {
+        imported.get(ast.unparse(node.func), "")
+        for node in nodes
+        if isinstance(node, ast.Call)
+        and "run" in map(ast.unparse, [*node.args, *(word.value for word in node.keywords)])
+    }
+    return any(takes_device(one) for one in handed if one.startswith(("common.", "replications.")))
 
 
 def tie_steps_to_this_process() -> None:

@@ -1,4 +1,5 @@
 # Rules that serve every replication: models and corpora, then claims, provenance, cost and paper.
+# Logs of models and corpora lie in `resources/` beside them, since all scales share both.
 # `priority`: what the longest chains begin with goes first, so that no core waits for them at the end.
 
 
@@ -125,8 +126,6 @@ use rule step as claims_page with:
             category="Claims",
             labels={"page": "All claims, with a filter"},
         ),
-    log:
-        "<logs>/claims_page.log",
     params:
         **STEP("publish.claims_page", run=False),
 

@@ -1,10 +1,8 @@
-# The rule behind every step: `use rule step as <name> with:` inputs, outputs, log, resources and params of
-# `common.engine.rules.Steps`. One thread: the workflow runs one step a core.
+# The rule behind every step: `use rule step as <name> with:` inputs, outputs, resources and params of
+# `common.engine.rules.Steps`. Log and GPU: `complete_steps`, there too. One thread: the workflow runs one step a core.
 
 
 rule step:
-    log:
-        "<logs>/step.log",
     conda:
         "../../envs/environment.yaml"
     threads: 1

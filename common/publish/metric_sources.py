@@ -21,7 +21,7 @@ from typing import NamedTuple
 from common.core.settings import ROOT
 
 RULE = re.compile(r"^ *(?:use )?rule .*:$", re.MULTILINE)
-OUTPUT = re.compile(r"\boutput:\n(.*?)\n *(?:log|params|resources|priority|threads):", re.DOTALL)
+OUTPUT = re.compile(r"\boutput:\n(.*?)\n *(?:log|params|resources|priority|threads|wildcard_constraints):", re.DOTALL)
 STEP = re.compile(r"\bSTEP\w*\(\s*\"(\w+)\"")
 METRICS = "/metrics.json"
 STATISTICS = ROOT / "common" / "core" / "statistics.py"

@@ -2,12 +2,13 @@
 
 The state of a replication has two parts. One is a hash over code: the import closure of its modules (lock included),
 what makes models, corpora and verdicts, and its rules. The other is one over what was chosen: its claims, seals and
-settings at the recorded scale, with its models, released SAEs and corpora. Neither holds what a replication reads of
-another one's results, which verdicts are expected, or what other scales decide.
+settings at the recorded scale, with its models, their released SAEs, and the corpora that it names. Neither holds what
+a replication reads of another one's results, which verdicts are expected, or what other scales decide.
 """
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,24 @@ def chosen(name: str, scale: str) -> str:
     digest.update("".join(json.dumps(one, sort_keys=True) for one in own).encode())
     digest.update(seals.state(name, scale).encode())
     files = sorted((ROOT / "replications" / name).glob("*.yaml"))
-    for path in [*files, ROOT / "config" / "corpora.yaml"]:
-        if path.name not in ("config.yaml", FAMOUS):
-            content = _claims(path, scale) if path.name == "claims.yaml" else read_yaml(path)
-            digest.update(path.name.encode() + json.dumps(content, sort_keys=True, default=str).encode())
+    contents = {
+        path.name: _claims(path, scale) if path.name == "claims.yaml" else read_yaml(path)
+        for path in files
+        if path.name not in ("config.yaml", FAMOUS)
+    }
+    contents["corpora.yaml"] = {"corpora": corpora_of(name)}
+    for file, content in contents.items():
+        digest.update(file.encode() + json.dumps(content, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
+
+
+def corpora_of(name: str) -> dict[str, Any]:
+    """The entries of the corpora that a replication reads: those that its rules, modules or settings name."""
+    folder = ROOT / "replications" / name
+    files = [*folder.glob("*.smk"), *folder.glob("*.py"), folder / "config.yaml"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    entries: dict[str, Any] = read_yaml(ROOT / "config" / "corpora.yaml")["corpora"]
+    return {key: entry for key, entry in entries.items() if re.search(rf"(?<![\w-]){re.escape(key)}(?![\w-])", text)}
 
 
 def _claims(path: Path, scale: str) -> list[dict[str, Any]]:

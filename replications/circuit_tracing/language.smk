@@ -25,10 +25,7 @@ use rule step as language_train with:
     output:
         transcoders=f"{MODEL}/transcoders/transcoders.safetensors",
         table=f"{MODEL}/language/layers.csv",
-    log:
-        "<logs>/{model}/language_train.log",
     resources:
-        **ON_GPU,
         mem_mb=6000,
         runtime=120,
     params:
@@ -59,8 +56,6 @@ use rule step as language with:
             for name in PROMPTS
         ],
         tracers=[f"{MODEL}/viewer/{name}.json" for name in PROMPTS],
-    log:
-        "<logs>/{model}/language.log",
     resources:
         mem_mb=6000,
         runtime=60,
@@ -75,8 +70,6 @@ use rule step as language_heads with:
         induction="<all_results>/induction_heads/{model}/scores/roles.json",
     output:
         metrics=f"{MODEL}/named_heads/metrics.json",
-    log:
-        "<logs>/{model}/language_heads.log",
     params:
         **STEP("language_heads", run=False),
 
@@ -90,10 +83,7 @@ use rule step as language_untrained with:
         untrained=f"{MODEL}/transcoders/untrained.safetensors",
         linear=f"{MODEL}/transcoders/linear.safetensors",
         table=f"{MODEL}/traces/layers.csv",
-    log:
-        "<logs>/{model}/language_untrained.log",
     resources:
-        **ON_GPU,
         mem_mb=9000,
         runtime=60,
     params:
@@ -110,8 +100,6 @@ use rule step as language_traces with:
     output:
         metrics=f"{MODEL}/traces/metrics.json",
         prompts=f"{MODEL}/traces/prompts.csv",
-    log:
-        "<logs>/{model}/language_traces.log",
     resources:
         mem_mb=8000,
         runtime=90,
@@ -132,11 +120,8 @@ if config["cross"]:
             cross=f"{MODEL}/transcoders/cross_layer.safetensors",
             metrics=f"{MODEL}/cross_layer/metrics.json",
             prompts=f"{MODEL}/cross_layer/prompts.csv",
-        log:
-            "<logs>/{model}/language_cross.log",
         resources:
-            **ON_GPU,
-            mem_mb=40000 if ON_GPU else 4000,
+            mem_mb=40000 if config["device"] == "cuda" else 4000,
             runtime=120,
         params:
             **STEP("language_cross", {**TRACED, "cross": config["cross"]}),
@@ -152,7 +137,5 @@ use rule step as draw_language with:
         captions=captions(CAPTIONS, MODEL_FIGURES),
     output:
         **figure_files(MODEL, MODEL_FIGURES, "Circuit tracing", model="{model}"),
-    log:
-        "<logs>/{model}/draw.log",
     params:
         **STEP("figures", run=False),

@@ -4,7 +4,6 @@ from common.engine.rules import Steps, captions, figure_files, parts
 
 STEP = Steps("replications.circuit_tracing", config)
 CAPTIONS = "replications/circuit_tracing/captions"
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 TOY = "<results>/toy"
 BOTH = {key: config[key] for key in ("toy", "measures")}
 FIGURES = {
@@ -26,10 +25,7 @@ include: "../../common/engine/step.smk"
 use rule step as train with:
     output:
         models=f"{TOY}/models/models.safetensors",
-    log:
-        "<logs>/train.log",
     resources:
-        **ON_GPU,
         mem_mb=1500,
         runtime=20,
     params:
@@ -42,10 +38,7 @@ use rule step as dictionaries with:
     output:
         dictionaries=f"{TOY}/dictionaries/dictionaries.safetensors",
         table=f"{TOY}/dictionaries/dictionaries.csv",
-    log:
-        "<logs>/dictionaries.log",
     resources:
-        **ON_GPU,
         mem_mb=1500,
         runtime=20,
     params:
@@ -60,8 +53,6 @@ use rule step as measure with:
         metrics=f"{TOY}/graphs/metrics.json",
         prompts=f"{TOY}/graphs/prompts.csv",
         effects=f"{TOY}/graphs/effects.csv",
-    log:
-        "<logs>/measure.log",
     resources:
         mem_mb=2000,
         runtime=20,
@@ -85,8 +76,6 @@ use rule step as page with:
         tracer=f"{TOY}/viewer/two_hop.json",
         nodes=f"{TOY}/graphs/nodes.csv",
         links=f"{TOY}/graphs/links.csv",
-    log:
-        "<logs>/page.log",
     params:
         **STEP("page", BOTH),
 
@@ -95,8 +84,6 @@ use rule step as measure_planted with:
     output:
         metrics=f"{TOY}/planted/metrics.json",
         table=f"{TOY}/planted/prompts.csv",
-    log:
-        "<logs>/measure_planted.log",
     resources:
         mem_mb=1500,
         runtime=20,
@@ -112,8 +99,6 @@ use rule step as draw with:
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files(TOY, FIGURES, "Circuit tracing"),
-    log:
-        "<logs>/draw.log",
     params:
         **STEP("figures", run=False),
 

@@ -10,7 +10,6 @@ STEP = Steps(
     {**config, "seeds": config["seeds"][: config["most_seeds"]]},
 )
 CAPTIONS = "replications/feature_steering/captions"
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 STEERING = "<results>/{model}/steering"
 SAES = "<all_results>/sparse_autoencoders/{model}"
 OF_EVERY_SEED = {"seed": STEP.run["seeds"], "allow_missing": True}
@@ -44,8 +43,6 @@ use rule step as release with:
         registry="config/saes.yaml",
     output:
         index="<results>/{model}/released/index.json",
-    log:
-        "<logs>/{model}/release.log",
     resources:
         mem_mb=memory_of,
         runtime=60,
@@ -60,11 +57,8 @@ use rule step as prepare with:
     output:
         prepared=f"{STEERING}/prepared.safetensors",
         concepts=f"{STEERING}/concepts.json",
-    log:
-        "<logs>/{model}/prepare.log",
     priority: 1
     resources:
-        **ON_GPU,
         mem_mb=memory_of,
         runtime=60,
     params:
@@ -85,13 +79,10 @@ use rule step as steer with:
     output:
         answers=f"{STEERING}/answers-{{seed}}.csv",
         chosen=f"{STEERING}/chosen-{{seed}}.json",
-    log:
-        "<logs>/{model}/steer-{seed}.log",
     wildcard_constraints:
         seed=r"\d+",
     priority: 1
     resources:
-        **ON_GPU,
         mem_mb=memory_of,
         runtime=120,
     params:
@@ -113,8 +104,6 @@ use rule step as measure with:
         scored=f"{STEERING}/scored.csv",
         topics=f"{STEERING}/topics.csv",
         doses=f"{STEERING}/doses.csv",
-    log:
-        "<logs>/{model}/measure.log",
     params:
         **STEP(
             "measure", {key: config[key] for key in ("writing", "fluency", "removal")}
@@ -129,8 +118,6 @@ use rule step as show with:
     output:
         shown=f"{STEERING}/shown.json",
         transcripts=f"{STEERING}/transcripts.csv",
-    log:
-        "<logs>/{model}/show.log",
     params:
         **STEP("show", {key: config[key] for key in ("demonstration", "writing")}),
 
@@ -148,8 +135,6 @@ use rule step as page with:
             subcategory="Demonstration",
             labels={"figure": "page", "model": "{model}"},
         ),
-    log:
-        "<logs>/{model}/page.log",
     params:
         **STEP("page", config["fluency"], run=False),
 
@@ -163,8 +148,6 @@ use rule step as draw with:
         **figure_files(
             "<results>/{model}", FIGURES, "Feature steering", model="{model}"
         ),
-    log:
-        "<logs>/{model}/draw.log",
     params:
         **STEP("figures", run=False),
 

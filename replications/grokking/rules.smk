@@ -3,7 +3,6 @@ from common.engine.rules import Steps, captions, figure_files
 
 STEP = Steps("replications.grokking", config)
 CAPTIONS = "replications/grokking/captions"
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 FIGURES = {
     "Delay": {"delay": {"delay": "Memorised first, generalised later"}},
     "Progress measures": {
@@ -28,12 +27,9 @@ include: "../../common/engine/step.smk"
 use rule step as train with:
     output:
         models="<results>/toy/arms/{arm}.safetensors",
-    log:
-        "<logs>/train_{arm}.log",
     wildcard_constraints:
         arm="|".join(config["arms"]),
     resources:
-        **ON_GPU,
         mem_mb=4000,
         runtime=60,
     params:
@@ -58,8 +54,6 @@ use rule step as measure with:
         frequencies="<results>/toy/circuit/frequencies.csv",
         neurons="<results>/toy/circuit/neurons.csv",
         spectra="<results>/toy/circuit/spectra.csv",
-    log:
-        "<logs>/measure.log",
     resources:
         mem_mb=4000,
     params:
@@ -77,8 +71,6 @@ use rule step as dictionary with:
         metrics="<results>/toy/dictionary/metrics.json",
         circles="<results>/toy/dictionary/circles.csv",
         latents="<results>/toy/dictionary/latents.csv",
-    log:
-        "<logs>/dictionary.log",
     resources:
         mem_mb=3000,
     params:
@@ -96,8 +88,6 @@ use rule step as draw with:
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files("<results>/toy", FIGURES, "Grokking"),
-    log:
-        "<logs>/draw.log",
     params:
         **STEP("draw", run=False),
 

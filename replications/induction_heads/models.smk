@@ -18,10 +18,7 @@ use rule step as measure_model with:
         fuzzy=f"{MODEL}/scores/fuzzy.csv",
         repeats=f"{MODEL}/repeats/metrics.json",
         ablations=f"{MODEL}/repeats/ablations.csv",
-    log:
-        "<logs>/{model}/measure_model.log",
     resources:
-        **ON_GPU,
         mem_mb=3000,
         runtime=30,
     params:
@@ -40,10 +37,7 @@ if config["real_text"]:
             metrics=f"{MODEL}/real_text/metrics.json",
             windows=f"{MODEL}/real_text/windows.csv",
             rises=f"{MODEL}/real_text/rises.csv",
-        log:
-            "<logs>/{model}/read_text.log",
         resources:
-            **ON_GPU,
             mem_mb=3500,
             runtime=30,
         params:
@@ -60,7 +54,5 @@ use rule step as draw_model with:
         captions=captions(CAPTIONS, MODEL_FIGURES),
     output:
         **figure_files(MODEL, MODEL_FIGURES, "Induction heads", model="{model}"),
-    log:
-        "<logs>/{model}/draw.log",
     params:
         **STEP("draw_model", run=False),

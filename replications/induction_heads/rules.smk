@@ -7,7 +7,6 @@ STEP = Steps("replications.induction_heads", config)
 TOY = "<results>/toy"
 CAPTIONS = "replications/induction_heads/captions"
 ARMS = [name for name, arm in config["arms"].items() if arm]
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 HELD_OUT = {"held_out": config["training"]["held_out"]}
 PHASE_CHANGE = [
     "co_occurrence",
@@ -30,12 +29,9 @@ include: "../../common/engine/step.smk"
 use rule step as train with:
     output:
         models=f"{TOY}/arms/{{arm}}.safetensors",
-    log:
-        "<logs>/train_{arm}.log",
     wildcard_constraints:
         arm="|".join(ARMS),
     resources:
-        **ON_GPU,
         mem_mb=2500,
         runtime=60,
     params:
@@ -56,8 +52,6 @@ use rule step as measure_phase_change with:
         curves=f"{TOY}/phase_change/curves.csv",
         heads=f"{TOY}/phase_change/heads.csv",
         paths=f"{TOY}/phase_change/paths.csv",
-    log:
-        "<logs>/measure_phase_change.log",
     params:
         **STEP(
             "measure_phase_change",
@@ -74,8 +68,6 @@ use rule step as measure_heads with:
         metrics=f"{TOY}/heads/metrics.json",
         heads=f"{TOY}/heads/heads.csv",
         attention=f"{TOY}/heads/attention.csv",
-    log:
-        "<logs>/measure_heads.log",
     resources:
         mem_mb=2500,
     params:
@@ -91,8 +83,6 @@ if config["ablations"]:
         output:
             metrics=f"{TOY}/ablations/metrics.json",
             table=f"{TOY}/ablations/ablations.csv",
-        log:
-            "<logs>/measure_ablations.log",
         resources:
             mem_mb=2500,
             runtime=20,
@@ -108,10 +98,7 @@ if config["sweep"]:
             metrics=f"{TOY}/sweep/metrics.json",
             curves=f"{TOY}/sweep/curves.csv",
             times=f"{TOY}/sweep/times.csv",
-        log:
-            "<logs>/train_sweep.log",
         resources:
-            **ON_GPU,
             mem_mb=2000,
             runtime=60,
         params:
@@ -125,10 +112,7 @@ if config["chains"]:
         output:
             metrics=f"{TOY}/chains/metrics.json",
             curves=f"{TOY}/chains/curves.csv",
-        log:
-            "<logs>/train_chains.log",
         resources:
-            **ON_GPU,
             runtime=60,
         params:
             **STEP("train_chains", config["chains"]),
@@ -143,10 +127,7 @@ if config["clamps"]:
         output:
             metrics=f"{TOY}/clamps/metrics.json",
             curves=f"{TOY}/clamps/curves.csv",
-        log:
-            "<logs>/train_clamped.log",
         resources:
-            **ON_GPU,
             mem_mb=2500,
             runtime=60,
         params:
@@ -176,8 +157,6 @@ use rule step as draw with:
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files(TOY, FIGURES, "Induction heads"),
-    log:
-        "<logs>/draw.log",
     params:
         **STEP("draw", run=False),
 

@@ -12,8 +12,6 @@ use rule step as tokenise_corpus with:
     output:
         tokens=f"{TOY}/text/tokens.safetensors",
         vocabulary=f"{TOY}/text/vocabulary.json",
-    log:
-        "<logs>/tokenise_corpus.log",
     resources:
         mem_mb=2000,
         runtime=20,
@@ -26,12 +24,9 @@ use rule step as train_text with:
         tokens=rules.tokenise_corpus.output.tokens,
     output:
         models=f"{TOY}/text/{{textarm}}.safetensors",
-    log:
-        "<logs>/train_text_{textarm}.log",
     wildcard_constraints:
         textarm="|".join(TEXT_ARMS),
     resources:
-        **ON_GPU,
         mem_mb=2500,
         runtime=120,
     params:
@@ -55,8 +50,6 @@ use rule step as measure_text with:
         indices=f"{TOY}/text_training/indices.csv",
         heads=f"{TOY}/text_training/heads.csv",
         paths=f"{TOY}/text_training/paths.csv",
-    log:
-        "<logs>/measure_text.log",
     resources:
         mem_mb=2000,
     params:
@@ -85,8 +78,6 @@ if "two_layers" in TEXT_ARMS:
         output:
             metrics=f"{TOY}/text_ablations/metrics.json",
             table=f"{TOY}/text_ablations/ablations.csv",
-        log:
-            "<logs>/ablate_text.log",
         resources:
             mem_mb=4000,
             runtime=30,
@@ -108,8 +99,6 @@ if "two_layers" in TEXT_ARMS:
         output:
             metrics=f"{TOY}/text_heads/metrics.json",
             heads=f"{TOY}/text_heads/heads.csv",
-        log:
-            "<logs>/measure_text_heads.log",
         resources:
             mem_mb=2000,
         params:
@@ -128,8 +117,6 @@ if "two_layers" in TEXT_ARMS:
             orders=f"{TOY}/framework/orders.csv",
             heads=f"{TOY}/framework/heads.csv",
             trigrams=f"{TOY}/framework/trigrams.csv",
-        log:
-            "<logs>/measure_framework.log",
         resources:
             mem_mb=2500,
         params:

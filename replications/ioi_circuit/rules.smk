@@ -5,7 +5,6 @@ from common.engine.rules import Steps, captions, figure_files, parts
 STEP = Steps("replications.ioi_circuit", config)
 CAPTIONS = "replications/ioi_circuit/captions"
 CATEGORY = "IOI circuit"
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 MODEL = "<results>/{model}"
 FIGURES = {
     "Baseline": {"baseline": ["answers"]},
@@ -26,8 +25,6 @@ use rule step as prompts with:
         manifest="<models>/{model}/manifest.json",
     output:
         prompts=f"{MODEL}/data/prompts.json",
-    log:
-        "<logs>/{model}/prompts.log",
     params:
         **STEP("prompts", config["prompts"]),
 
@@ -38,10 +35,7 @@ use rule step as collect with:
         prompts=rules.prompts.output.prompts,
     output:
         activations=f"{MODEL}/data/activations.safetensors",
-    log:
-        "<logs>/{model}/collect.log",
     resources:
-        **ON_GPU,
         mem_mb=3000,
         runtime=20,
     params:
@@ -55,8 +49,6 @@ use rule step as baseline with:
     output:
         metrics=f"{MODEL}/baseline/metrics.json",
         answers=f"{MODEL}/baseline/answers.csv",
-    log:
-        "<logs>/{model}/baseline.log",
     params:
         **STEP("baseline", config["baseline"], run=False),
 
@@ -69,10 +61,7 @@ use rule step as direct_path with:
     output:
         metrics=f"{MODEL}/direct_path/metrics.json",
         heads=f"{MODEL}/direct_path/heads.csv",
-    log:
-        "<logs>/{model}/direct_path.log",
     resources:
-        **ON_GPU,
         mem_mb=3000,
     params:
         **STEP("direct_path", config["direct_path"]),
@@ -87,10 +76,7 @@ use rule step as path_patching with:
         metrics=f"{MODEL}/path_patching/metrics.json",
         heads=f"{MODEL}/path_patching/heads.csv",
         attention=f"{MODEL}/path_patching/attention.csv",
-    log:
-        "<logs>/{model}/path_patching.log",
     resources:
-        **ON_GPU,
         mem_mb=4000,
         runtime=30,
     params:
@@ -105,10 +91,7 @@ use rule step as signals with:
     output:
         metrics=f"{MODEL}/signals/metrics.json",
         signals=f"{MODEL}/signals/signals.csv",
-    log:
-        "<logs>/{model}/signals.log",
     resources:
-        **ON_GPU,
         mem_mb=3500,
     params:
         **STEP("signals", config["signals"]),
@@ -125,10 +108,7 @@ use rule step as verification with:
         circuit=f"{MODEL}/verification/circuit.csv",
         curve=f"{MODEL}/verification/curve.csv",
         classes=f"{MODEL}/verification/classes.csv",
-    log:
-        "<logs>/{model}/verification.log",
     resources:
-        **ON_GPU,
         mem_mb=1800 + 56 * config["verification"]["verify_prompts"],
         runtime=30,
     params:
@@ -149,8 +129,6 @@ use rule step as draw with:
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files(MODEL, FIGURES, CATEGORY, model="{model}"),
-    log:
-        "<logs>/{model}/draw.log",
     params:
         **STEP("figures", run=False),
 

@@ -16,10 +16,7 @@ if config["robustness"]:
             nodes=f"{MODEL}/robustness/nodes.csv",
             parts=f"{MODEL}/robustness/parts.csv",
             grid=f"{MODEL}/robustness/grid.csv",
-        log:
-            "<logs>/{model}/robustness.log",
         resources:
-            **ON_GPU,
             mem_mb=4000,
             runtime=30,
         params:
@@ -38,10 +35,7 @@ if config["sensitivity"]:
         output:
             metrics=f"{MODEL}/sensitivity/metrics.json",
             heads=f"{MODEL}/sensitivity/heads.csv",
-        log:
-            "<logs>/{model}/sensitivity.log",
         resources:
-            **ON_GPU,
             mem_mb=4000,
             runtime=20,
         params:
@@ -133,10 +127,7 @@ if config["edge_attribution"]:
             curves=f"{MODEL}/edge_attribution/curves.csv",
             edges=f"{MODEL}/edge_attribution/edges.csv",
             nodes=f"{MODEL}/edge_attribution/nodes.csv",
-        log:
-            "<logs>/{model}/edge_attribution.log",
         resources:
-            **ON_GPU,
             mem_mb=4000,
             runtime=30,
         params:
@@ -157,8 +148,6 @@ if config["ground_truth"]:
         output:
             metrics="<results>/toy/ground_truth/metrics.json",
             scores="<results>/toy/ground_truth/scores.csv",
-        log:
-            "<logs>/toy/ground_truth.log",
         resources:
             mem_mb=2000,
             runtime=15,
@@ -177,8 +166,6 @@ if config["edge_ground_truth"]:
             metrics="<results>/toy/edge_ground_truth/metrics.json",
             edges="<results>/toy/edge_ground_truth/edges.csv",
             curves="<results>/toy/edge_ground_truth/curves.csv",
-        log:
-            "<logs>/toy/edge_ground_truth.log",
         resources:
             mem_mb=2000,
             runtime=30,
@@ -198,8 +185,6 @@ if PLANTED:
             captions=captions(CAPTIONS, PLANTED_FIGURES),
         output:
             **figure_files("<results>/toy", PLANTED_FIGURES, CATEGORY, model="toy"),
-        log:
-            "<logs>/toy/draw.log",
         params:
             **STEP("figures", run=False),
 

@@ -4,7 +4,6 @@ from common.engine.rules import Steps, captions, figure_files, parts
 
 STEP = Steps("replications.monosemanticity", config)
 CAPTIONS = "replications/monosemanticity/captions"
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 HOST_MB = 32000 if config["scale"] == "gpu" else 3000
 MEASURE = {key: config[key] for key in ("dictionaries", "measures")}
 FIGURES = {
@@ -25,8 +24,6 @@ use rule step as tokenise with:
     output:
         tokens="<results>/toy/text/tokens.safetensors",
         vocabulary="<results>/toy/text/vocabulary.json",
-    log:
-        "<logs>/tokenise.log",
     resources:
         mem_mb=1500,
         runtime=20,
@@ -40,10 +37,7 @@ use rule step as train with:
     output:
         models="<results>/toy/models/models.safetensors",
         curves="<results>/toy/loss/curves.csv",
-    log:
-        "<logs>/train.log",
     resources:
-        **ON_GPU,
         mem_mb=2000,
         runtime=60,
     params:
@@ -56,10 +50,7 @@ use rule step as dictionaries with:
         models=rules.train.output.models,
     output:
         index="<results>/toy/dictionaries/index.json",
-    log:
-        "<logs>/dictionaries.log",
     resources:
-        **ON_GPU,
         mem_mb=HOST_MB,
         runtime=60,
     params:
@@ -86,8 +77,6 @@ use rule step as measure with:
         histograms="<results>/toy/named/histograms.csv",
         families="<results>/toy/splitting/families.csv",
         correlations="<results>/toy/universality/correlations.csv",
-    log:
-        "<logs>/measure.log",
     resources:
         mem_mb=HOST_MB,
         runtime=60,
@@ -102,8 +91,6 @@ use rule step as draw with:
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files("<results>/toy", FIGURES, "Monosemanticity"),
-    log:
-        "<logs>/draw.log",
     params:
         **STEP("figures", run=False),
 
@@ -126,8 +113,6 @@ if config["browser"]:
                 subcategory="Monosemanticity",
                 labels={"dictionary": PAGE},
             ),
-        log:
-            "<logs>/browse.log",
         resources:
             mem_mb=3000,
             runtime=20,

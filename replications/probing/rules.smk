@@ -3,7 +3,6 @@ from common.engine.rules import Steps, captions, figure_files, parts
 
 STEP = Steps("replications.probing", config)
 CAPTIONS = "replications/probing/captions"
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 MODEL = "<results>/{model}"
 PYTHON, CHAT = (
     f"<corpora>/{name}/manifest.json" for name in ("python-docs", "self-chat")
@@ -29,10 +28,7 @@ use rule step as truth with:
         readings=f"{MODEL}/truth/readings.csv",
         transfer=f"{MODEL}/truth/transfer.csv",
         patches=f"{MODEL}/truth/patches.csv",
-    log:
-        "<logs>/{model}/truth.log",
     resources:
-        **ON_GPU,
         mem_mb=3000,
         runtime=30,
     params:
@@ -46,10 +42,7 @@ use rule step as task_vectors with:
         metrics=f"{MODEL}/task_vectors/metrics.json",
         words=f"{MODEL}/task_vectors/words.csv",
         blocks=f"{MODEL}/task_vectors/blocks.csv",
-    log:
-        "<logs>/{model}/task_vectors.log",
     resources:
-        **ON_GPU,
         mem_mb=3000,
         runtime=30,
     params:
@@ -65,10 +58,7 @@ use rule step as massive_activations with:
         layers=f"{MODEL}/massive_activations/layers.csv",
         stream=f"{MODEL}/massive_activations/stream.csv",
         documents=f"{MODEL}/massive_activations/documents.csv",
-    log:
-        "<logs>/{model}/massive_activations.log",
     resources:
-        **ON_GPU,
         mem_mb=3000,
         runtime=30,
     params:
@@ -82,10 +72,7 @@ use rule step as lenses with:
     output:
         metrics=f"{MODEL}/lenses/metrics.json",
         layers=f"{MODEL}/lenses/layers.csv",
-    log:
-        "<logs>/{model}/lenses.log",
     resources:
-        **ON_GPU,
         mem_mb=2500 + config["lenses"]["train"] * config["lenses"]["length"] // 3,
         runtime=30,
     params:
@@ -99,10 +86,7 @@ use rule step as selectivity with:
     output:
         metrics=f"{MODEL}/selectivity/metrics.json",
         layers=f"{MODEL}/selectivity/layers.csv",
-    log:
-        "<logs>/{model}/selectivity.log",
     resources:
-        **ON_GPU,
         mem_mb=2500
         + config["selectivity"]["train"] * config["selectivity"]["length"] // 6,
         runtime=30,
@@ -120,8 +104,6 @@ use rule step as draw with:
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files(MODEL, FIGURES, "Probing", model="{model}"),
-    log:
-        "<logs>/{model}/draw.log",
     params:
         **STEP("figures", run=False),
 

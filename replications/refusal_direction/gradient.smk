@@ -15,10 +15,7 @@ if config["gradient"]:
         output:
             answers="<results>/{model}/gradient/{seed}.csv",
             cosines="<results>/{model}/gradient/{seed}.json",
-        log:
-            "<logs>/{model}/gradient-{seed}.log",
         resources:
-            **ON_GPU,
             mem_mb=5000,
             runtime=60,
         params:
@@ -39,8 +36,6 @@ if config["gradient"]:
             cosines=[f"<results>/{{model}}/gradient/{seed}.json" for seed in SEEDS],
         output:
             metrics="<results>/{model}/gradient/metrics.json",
-        log:
-            "<logs>/{model}/summarise_gradient.log",
         params:
             **STEP("summarise_gradient", run=False),
 
@@ -55,8 +50,6 @@ if config["gradient"]:
                 "Refusal direction",
                 model="{model}",
             ),
-        log:
-            "<logs>/{model}/draw_gradient.log",
         params:
             **STEP("gradient_figures", run=False),
 

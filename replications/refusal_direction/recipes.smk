@@ -17,12 +17,9 @@ if config["recipes"]:
             * (int(wildcards.rank) == config["tune"]["rank"]),
         output:
             answers="<results>/{model}/recipes/{seed}-{rank}.csv",
-        log:
-            "<logs>/{model}/recipe-{seed}-{rank}.log",
         wildcard_constraints:
             rank=r"\d+",
         resources:
-            **ON_GPU,
             mem_mb=4500,
             runtime=40,
         params:
@@ -47,8 +44,6 @@ if config["recipes"]:
             ],
         output:
             metrics="<results>/{model}/recipes/metrics.json",
-        log:
-            "<logs>/{model}/summarise_recipes.log",
         params:
             **STEP("summarise_recipes", run=False),
 
@@ -60,8 +55,6 @@ if config["recipes"]:
             **figure_files(
                 "<results>/{model}", RECIPE_PLAN, "Refusal direction", model="{model}"
             ),
-        log:
-            "<logs>/{model}/draw_recipes.log",
         params:
             **STEP("recipe_figures", run=False),
 

@@ -6,6 +6,7 @@ RELEASED_FIGURES = {"Released models": {"released": ["released", "candidates"]}}
 REQUESTS = "resources/requests"
 
 
+# Its log lies beside what it fetches, which all scales share.
 use rule step as requests with:
     input:
         registry=f"{PATH}/released.yaml",
@@ -32,10 +33,7 @@ use rule step as study_released with:
             f"<results>/{{model}}/released/{{seed}}/{table}.csv"
             for table in ("scores", "answers", "losses")
         ],
-    log:
-        "<logs>/{model}/study_released-{seed}.log",
     resources:
-        **ON_GPU,
         mem_mb=12000,
         runtime=240,
     params:
@@ -57,8 +55,6 @@ use rule step as summarise_released with:
         studies=[f"<results>/{{model}}/released/{seed}/numbers.json" for seed in SEEDS],
     output:
         metrics="<results>/{model}/released/metrics.json",
-    log:
-        "<logs>/{model}/summarise_released.log",
     params:
         **STEP("summarise_released", run=False),
 
@@ -71,7 +67,5 @@ use rule step as draw_released with:
         **figure_files(
             "<results>/{model}", RELEASED_FIGURES, "Refusal direction", model="{model}"
         ),
-    log:
-        "<logs>/{model}/draw_released.log",
     params:
         **STEP("released_figures", run=False),

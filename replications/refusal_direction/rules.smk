@@ -6,7 +6,6 @@ from replications.refusal_direction.paper_requests import released
 
 STEP = Steps("replications.refusal_direction", config)
 PATH = "replications/refusal_direction"
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 SEEDS = config["seeds"][: config["n_seeds"]]
 SHAM_SEEDS = config["seeds"][: config["n_shams"]]
 STUDIES = [f"<results>/{{model}}/studies/harmful-{seed}" for seed in SEEDS]
@@ -45,11 +44,8 @@ use rule step as fine_tune with:
         lists=f"{PATH}/lists.yaml",
     output:
         tuned="<results>/{model}/models/{switch}-{seed}/manifest.json",
-    log:
-        "<logs>/{model}/fine_tune-{switch}-{seed}.log",
     priority: 1
     resources:
-        **ON_GPU,
         mem_mb=3500,
         runtime=30,
     params:
@@ -77,13 +73,10 @@ use rule step as study with:
             f"<results>/{{model}}/studies/{{switch}}-{{seed}}/{table}.csv"
             for table in TABLES + (["losses"] if config["losses"] else [])
         ],
-    log:
-        "<logs>/{model}/study-{switch}-{seed}.log",
     wildcard_constraints:
         switch="harmful",
     priority: 1
     resources:
-        **ON_GPU,
         mem_mb=4000,
         runtime=40,
     params:
@@ -122,10 +115,7 @@ use rule step as cross with:
         lists=f"{PATH}/lists.yaml",
     output:
         exchanged="<results>/{model}/cross/{harm}-{food}.csv",
-    log:
-        "<logs>/{model}/cross-{harm}-{food}.log",
     resources:
-        **ON_GPU,
         mem_mb=4000,
         runtime=20,
     params:
@@ -145,8 +135,6 @@ use rule step as orthogonalise with:
         directions=f"{STUDIES[0]}/directions.safetensors",
     output:
         orthogonalised="<results>/{model}/models/orthogonalised/manifest.json",
-    log:
-        "<logs>/{model}/orthogonalise.log",
     resources:
         mem_mb=2500,
     params:
@@ -160,8 +148,6 @@ use rule step as summarise with:
         exchanged=EXCHANGED,
     output:
         metrics=[f"<results>/{{model}}/{part}/metrics.json" for part in PARTS],
-    log:
-        "<logs>/{model}/summarise.log",
     params:
         **STEP("summarise", run=False),
 
@@ -177,8 +163,6 @@ use rule step as draw with:
         **figure_files(
             "<results>/{model}", FIGURES, "Refusal direction", model="{model}"
         ),
-    log:
-        "<logs>/{model}/draw.log",
     params:
         **STEP("figures", run=False),
 
@@ -195,8 +179,6 @@ if config["losses"]:
             **figure_files(
                 "<results>/{model}", LOSS_PLAN, "Refusal direction", model="{model}"
             ),
-        log:
-            "<logs>/{model}/draw_losses.log",
         params:
             **STEP("loss_figures", run=False),
 

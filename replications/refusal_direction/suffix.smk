@@ -13,10 +13,7 @@ if config["suffix"]:
             lists=f"{PATH}/lists.yaml",
         output:
             answers="<results>/{model}/suffix/{seed}.csv",
-        log:
-            "<logs>/{model}/suffix-{seed}.log",
         resources:
-            **ON_GPU,
             mem_mb=4000,
             runtime=40,
         params:
@@ -39,8 +36,6 @@ if config["suffix"]:
             ],
         output:
             metrics="<results>/{model}/suffix/metrics.json",
-        log:
-            "<logs>/{model}/summarise_suffix.log",
         params:
             **STEP("summarise_suffix", run=False),
 
@@ -52,8 +47,6 @@ if config["suffix"]:
             **figure_files(
                 "<results>/{model}", SUFFIX_PLAN, "Refusal direction", model="{model}"
             ),
-        log:
-            "<logs>/{model}/draw_suffix.log",
         params:
             **STEP("suffix_figures", run=False),
 

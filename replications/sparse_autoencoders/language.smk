@@ -19,11 +19,8 @@ use rule step as collect with:
         **SECOND,
         main="<results>/{model}/activations/main/manifest.json",
         held_out="<results>/{model}/activations/held_out.safetensors",
-    log:
-        "<logs>/{model}/collect.log",
     priority: 2
     resources:
-        **ON_GPU,
         mem_mb=3700
         + (7 if SWEEP["second"] else 2) * config["corpora"]["docs_tokens"] // 1000,
         runtime=60,
@@ -39,11 +36,8 @@ use rule step as train_language with:
         index="<results>/{model}/saes/index.json",
         starts="<results>/{model}/saes/starts.safetensors",
         traces="<results>/{model}/language/traces.csv",
-    log:
-        "<logs>/{model}/train_language.log",
     priority: 2
     resources:
-        **ON_GPU,
         mem_mb=4000,
         runtime=240,
     params:
@@ -60,11 +54,8 @@ use rule step as measure_language with:
     output:
         metrics="<results>/{model}/language/metrics.json",
         table="<results>/{model}/language/saes.csv",
-    log:
-        "<logs>/{model}/measure_language.log",
     priority: 2  # the longest of the steps that are ready by then
     resources:
-        **ON_GPU,
         mem_mb=5500,
         runtime=60,
     params:
@@ -81,10 +72,7 @@ use rule step as measure_errors with:
     output:
         metrics="<results>/{model}/errors/metrics.json",
         table="<results>/{model}/errors/saes.csv",
-    log:
-        "<logs>/{model}/measure_errors.log",
     resources:
-        **ON_GPU,
         mem_mb=4000,
         runtime=60,
     params:
@@ -103,8 +91,6 @@ use rule step as measure_latents with:
         latents="<results>/{model}/latents/latents.csv",
         lengths="<results>/{model}/latents/lengths.csv",
         examples="<results>/{model}/latents/examples.csv",
-    log:
-        "<logs>/{model}/measure_latents.log",
     resources:
         mem_mb=4000,
         runtime=30,
@@ -121,10 +107,7 @@ use rule step as named_features with:
     output:
         metrics="<results>/{model}/named_features/metrics.json",
         table="<results>/{model}/named_features/patterns.csv",
-    log:
-        "<logs>/{model}/named_features.log",
     resources:
-        **ON_GPU,
         mem_mb=4000,
         runtime=30,
     params:
@@ -151,8 +134,6 @@ use rule step as browse with:
             )
             for name in SHOWN
         ],
-    log:
-        "<logs>/{model}/browse.log",
     resources:
         mem_mb=3000,
         runtime=20,
@@ -160,6 +141,7 @@ use rule step as browse with:
         **STEP("browse", run=False),
 
 
+# Its log lies in `on_demand`, which the cost of a run leaves out.
 use rule browse as browse_rest with:
     output:
         pages=[
@@ -187,10 +169,7 @@ if config["reference"]:
             index="<results>/{model}/reference/saes/index.json",
             metrics="<results>/{model}/reference/metrics.json",
             topics="<results>/{model}/reference/topics.csv",
-        log:
-            "<logs>/{model}/reference.log",
         resources:
-            **ON_GPU,
             mem_mb=5500,
             runtime=240,
         params:

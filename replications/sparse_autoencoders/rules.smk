@@ -9,7 +9,6 @@ STEP = Steps("replications.sparse_autoencoders", {**config, "seeds": SEEDS})
 STEP_OF_ALL_SEEDS = Steps("replications.sparse_autoencoders", config)
 CAPTIONS = "replications/sparse_autoencoders/captions"
 REFERENCE = ["<results>/{model}/reference/metrics.json"] if config["reference"] else []
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 TOY_FIGURES = {
     "Planted dictionaries": {"planted": ["planted"]},
     "SynthSAEBench": {"synth_bench": ["architectures", "absorption"]},
@@ -36,11 +35,8 @@ use rule step as planted with:
         metrics="<results>/toy/planted/metrics.json",
         features="<results>/toy/planted/features.csv",
         kinds="<results>/toy/planted/kinds.csv",
-    log:
-        "<logs>/planted.log",
     priority: 1  # long, and nothing else waits for it: at the end it would run alone
     resources:
-        **ON_GPU,
         mem_mb=2500,
         runtime=60,
     params:
@@ -51,11 +47,8 @@ use rule step as synth_bench with:
     output:
         metrics="<results>/toy/synth_bench/metrics.json",
         table="<results>/toy/synth_bench/architectures.csv",
-    log:
-        "<logs>/synth_bench.log",
     priority: 1
     resources:
-        **ON_GPU,
         mem_mb=2500,
         runtime=60,
     params:
@@ -72,8 +65,6 @@ use rule step as draw with:
         captions=captions(CAPTIONS, TOY_FIGURES),
     output:
         **figure_files("<results>/toy", TOY_FIGURES, "Sparse autoencoders"),
-    log:
-        "<logs>/draw.log",
     resources:
         mem_mb=1000,
     params:
@@ -92,8 +83,6 @@ use rule step as draw_model with:
         **figure_files(
             "<results>/{model}", MODEL_FIGURES, "Sparse autoencoders", model="{model}"
         ),
-    log:
-        "<logs>/{model}/draw.log",
     resources:
         mem_mb=1000,
     params:

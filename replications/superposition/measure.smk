@@ -45,8 +45,6 @@ use rule step as measure_features with:
         many_features_metrics="<results>/toy/many_features/metrics.json",
         many_features_table="<results>/toy/many_features/table.csv",
         products="<results>/toy/many_features/products.csv",
-    log:
-        "<logs>/measure_features.log",
     priority: 10
     resources:
         mem_mb=3000,
@@ -60,8 +58,6 @@ use rule step as draw_features with:
         captions=captions(CAPTIONS, FIGURES["features"]),
     output:
         **figure_files("<results>/toy", FIGURES["features"], "Superposition"),
-    log:
-        "<logs>/draw_features.log",
     priority: 10
     params:
         **STEP("features_figures", run=False),
@@ -79,8 +75,6 @@ use rule step as measure_phases with:
         first_order_metrics="<results>/toy/first_order/metrics.json",
         first_order_table="<results>/toy/first_order/table.csv",
         branches="<results>/toy/first_order/branches.csv",
-    log:
-        "<logs>/measure_phases.log",
     resources:
         mem_mb=3000,
     params:
@@ -93,8 +87,6 @@ use rule step as draw_phases with:
         captions=captions(CAPTIONS, FIGURES["phases"]),
     output:
         **figure_files("<results>/toy", FIGURES["phases"], "Superposition"),
-    log:
-        "<logs>/draw_phases.log",
     params:
         **STEP("phases_figures", run=False),
 
@@ -107,8 +99,6 @@ use rule step as measure_geometry with:
         sets_table="<results>/toy/sets/table.csv",
         collapse="<results>/toy/sets/collapse.csv",
         products="<results>/toy/sets/products.csv",
-    log:
-        "<logs>/measure_geometry.log",
     resources:
         mem_mb=3000,
     params:
@@ -124,8 +114,6 @@ use rule step as measure_uniform with:
         graphs="<results>/toy/uniform/graphs.csv",
         adversarial_metrics="<results>/toy/adversarial/metrics.json",
         adversarial_table="<results>/toy/adversarial/table.csv",
-    log:
-        "<logs>/measure_uniform.log",
     resources:
         mem_mb=3000,
         runtime=20,
@@ -140,8 +128,6 @@ use rule step as draw_geometry with:
         captions=captions(CAPTIONS, FIGURES["geometry"]),
     output:
         **figure_files("<results>/toy", FIGURES["geometry"], "Superposition"),
-    log:
-        "<logs>/draw_geometry.log",
     params:
         **STEP("geometry_figures", run=False),
 
@@ -156,8 +142,6 @@ use rule step as measure_learning with:
         octahedron_paths="<results>/toy/octahedron/paths.csv",
         levels_metrics="<results>/toy/energy_levels/metrics.json",
         levels_table="<results>/toy/energy_levels/table.csv",
-    log:
-        "<logs>/measure_learning.log",
     resources:
         mem_mb=3000,
     params:
@@ -171,8 +155,6 @@ use rule step as measure_double_descent with:
         metrics="<results>/toy/double_descent/metrics.json",
         table="<results>/toy/double_descent/table.csv",
         columns="<results>/toy/double_descent/columns.csv",
-    log:
-        "<logs>/measure_double_descent.log",
     resources:
         mem_mb=3000,
     params:
@@ -186,8 +168,6 @@ use rule step as draw_learning with:
         captions=captions(CAPTIONS, FIGURES["learning"]),
     output:
         **figure_files("<results>/toy", FIGURES["learning"], "Superposition"),
-    log:
-        "<logs>/draw_learning.log",
     params:
         **STEP("learning_figures", run=False),
 
@@ -204,8 +184,6 @@ use rule step as measure_neurons with:
         absolute_metrics="<results>/toy/absolute/metrics.json",
         absolute_table="<results>/toy/absolute/table.csv",
         motif="<results>/toy/absolute/motif.csv",
-    log:
-        "<logs>/measure_neurons.log",
     resources:
         mem_mb=3000,
     params:
@@ -218,8 +196,6 @@ use rule step as draw_neurons with:
         captions=captions(CAPTIONS, FIGURES["neurons"]),
     output:
         **figure_files("<results>/toy", FIGURES["neurons"], "Superposition"),
-    log:
-        "<logs>/draw_neurons.log",
     params:
         **STEP("neurons_figures", run=False),
 

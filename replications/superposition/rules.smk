@@ -4,8 +4,7 @@ from common.engine.rules import Steps, captions, figure_files, parts
 
 STEP = Steps("replications.superposition", config)
 CAPTIONS = "replications/superposition/captions"
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
-TRAINING = {**ON_GPU, "mem_mb": 8000 if ON_GPU else 3000, "runtime": 60}
+TRAINING = {"mem_mb": 8000 if config["device"] == "cuda" else 3000, "runtime": 60}
 
 
 training = lambda wildcards: config[wildcards.part].get(
@@ -19,8 +18,6 @@ include: "../../common/engine/step.smk"
 use rule step as train_grids with:
     output:
         models="<results>/toy/{part}/models.safetensors",
-    log:
-        "<logs>/train_{part}.log",
     wildcard_constraints:
         part="intro|polygons|many_features|neurons|phase_diagram|first_order|sets",
     priority: 10
@@ -33,8 +30,6 @@ use rule step as train_grids with:
 use rule step as exact with:
     output:
         exact="<results>/toy/{part}/exact.csv",
-    log:
-        "<logs>/exact_{part}.log",
     wildcard_constraints:
         part="phase_diagram|first_order",
     resources:
@@ -47,8 +42,6 @@ use rule step as exact with:
 use rule step as train_uniform with:
     output:
         models="<results>/toy/uniform/models.safetensors",
-    log:
-        "<logs>/train_uniform.log",
     resources:
         **TRAINING,
     params:
@@ -58,8 +51,6 @@ use rule step as train_uniform with:
 use rule step as train_learning with:
     output:
         models="<results>/toy/{part}/models.safetensors",
-    log:
-        "<logs>/train_{part}.log",
     wildcard_constraints:
         part="energy_levels|octahedron",
     resources:
@@ -71,8 +62,6 @@ use rule step as train_learning with:
 use rule step as train_absolute with:
     output:
         models="<results>/toy/absolute/models.safetensors",
-    log:
-        "<logs>/train_absolute.log",
     resources:
         **TRAINING,
     params:
@@ -82,8 +71,6 @@ use rule step as train_absolute with:
 use rule step as train_double_descent with:
     output:
         models="<results>/toy/double_descent/models.safetensors",
-    log:
-        "<logs>/train_double_descent.log",
     resources:
         **TRAINING,
     params:

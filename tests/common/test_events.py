@@ -86,6 +86,61 @@ def test_a_failed_step_is_explained_by_its_log(run, project):
     assert explain(project, events, project / "workflow.log").startswith("step bad ended without a message; it was")
 
 
+NUMPY = (
+    "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 728. TiB for an array with shape "
+    "(100000000000000,) and data type float64"
+)
+TORCH = (
+    "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+    "to allocate 40000000000000 bytes. Error code 12 (Cannot allocate memory)"
+)
+CUDA = (
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 22.00 MiB. GPU 0 has a total capacity of 23.65 GiB "
+    "of which 11.06 MiB is free. Including non-PyTorch memory, this process has 23.60 GiB memory in use. Of the "
+    "allocated memory 22.90 GiB is allocated by PyTorch, and 194.87 MiB is reserved by PyTorch but unallocated. If "
+    "reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid "
+    "fragmentation.  See documentation for Memory Management  "
+    "(https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
+)
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ("MemoryError", "ran out of memory; the"),
+        (NUMPY, "ran out of memory (it asked for 728 TiB more); the"),
+        (TORCH, "ran out of memory (it asked for 37,252.90 GiB more); the"),
+        (CUDA, "ran out of GPU memory (it asked for 22.00 MiB more); the"),
+        ("torch.cuda.OutOfMemoryError: CUDA out of memory.", "ran out of GPU memory; the"),
+        ("torch.AcceleratorError: CUDA error: out of memory", "ran out of GPU memory; the"),
+    ],
+)
+def test_a_step_without_memory_is_named_with_the_remedy(tmp_path, last, said):
+    log = tmp_path / "train.log"
+    log.write_text(f'epoch 3\nTraceback (most recent call last):\n  File "train.py", line 3, in train\n{last}\n')
+    failed = Event(Kind.JOB_ERROR, rule="toys_train", log=[str(log)])
+    sentence = explain(tmp_path, [failed], tmp_path / "workflow.log")
+    assert sentence.startswith(f"step toys_train {said} same command with CORES=1 ")
+    assert sentence.endswith(f"(log: {log})")
+    assert "Traceback" not in sentence
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "RuntimeError: CUDA error: device-side assert triggered",
+        "ValueError: the text says MemoryError",
+        "error: MemoryError is the name of a column",
+    ],
+)
+def test_other_errors_are_told_as_they_are(tmp_path, last):
+    """Also where an error of memory was caught before."""
+    log = tmp_path / "train.log"
+    log.write_text(f"MemoryError\n\nDuring handling of the above exception, another exception occurred:\n\n{last}\n")
+    failed = Event(Kind.JOB_ERROR, rule="toys_train", log=[str(log)])
+    assert explain(tmp_path, [failed], tmp_path / "workflow.log") == f"{last.removeprefix('error: ')} (log: {log})"
+
+
 def test_an_output_that_was_not_written_is_named(run, project):
     code, events = run("out/late.txt")
     said = explain(project, events, project / "workflow.log")

@@ -101,8 +101,6 @@ RULES = """
 use rule step as measure with:
     output:
         metrics="<results>/toy/part/metrics.json",
-    log:
-        "<logs>/measure.log",
     params:
         **STEP("measure"),
 """

@@ -8,6 +8,7 @@ import pytest
 
 import common.core.source_hash as sources
 import common.publish.reference as reference
+from common.core.settings import replications
 
 
 @pytest.fixture
@@ -150,6 +151,38 @@ def test_a_record_is_out_of_date_when_claims_or_models_of_its_scale_change(tmp_p
         assert reference.stale() == [], "what is expected, or decided at other scales, changes no verdict here"
     claims.write_text(claims.read_text().replace("at_least: 5", "at_least: 4"))
     assert reference.stale() == [name]
+
+
+READERS = {
+    "python-docs": {"circuit_tracing", "induction_heads", "monosemanticity", "probing", "refusal_direction"},
+    "self-chat": {"circuit_tracing", "feature_steering", "probing"},
+}
+
+
+@pytest.mark.parametrize("corpus", READERS)
+def test_an_edited_corpus_puts_the_records_of_its_readers_alone_out_of_date(tmp_path, monkeypatch, root, corpus):
+    for folder in ("replications", "config"):
+        shutil.copytree(root / folder, tmp_path / folder)
+    monkeypatch.setattr(reference, "ROOT", tmp_path)
+    before = {name: reference.chosen(name, "laptop") for name in replications()}
+    path = tmp_path / "config" / "corpora.yaml"
+    first, named, rest = path.read_text().partition(f"  {corpus}:\n")
+    path.write_text(first + named + rest.replace("licence: ", "licence: not ", 1))
+    changed = {name for name in replications() if reference.chosen(name, "laptop") != before[name]}
+    assert changed == READERS[corpus] | {"sparse_autoencoders"}
+
+
+def test_a_corpus_is_named_by_its_whole_name(tmp_path, monkeypatch):
+    folder = tmp_path / "replications" / "demo"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("default: {text: my-corpus}\n")
+    (folder / "rules.smk").write_text('"<corpora>/others/manifest.json", "<corpora>/self-chat-sampled/manifest.json"\n')
+    (folder / "read.py").write_text('corpus_entry("books")\n')
+    (tmp_path / "config").mkdir()
+    names = ("others", "self-chat", "chat", "corpus", "my-corpus", "books", "unread")
+    (tmp_path / "config" / "corpora.yaml").write_text(f"corpora: {{{', '.join(f'{name}: 1' for name in names)}}}\n")
+    monkeypatch.setattr(reference, "ROOT", tmp_path)
+    assert set(reference.corpora_of("demo")) == {"others", "my-corpus", "books"}
 
 
 SETTINGS_NODES = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.Assign, ast.AnnAssign, ast.Expr)

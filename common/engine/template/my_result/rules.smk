@@ -3,7 +3,6 @@ from common.engine.rules import Steps, captions, figure_files
 
 STEP = Steps("replications.my_result", config)
 CAPTIONS = "replications/my_result/captions"
-ON_GPU = {"gpu": 1} if config["device"] == "cuda" else {}
 FIGURES = {"Probe": {"probe": {"probe": "Cosine with the planted direction"}}}
 
 
@@ -13,10 +12,7 @@ include: "../../common/engine/step.smk"
 use rule step as train with:
     output:
         probes="<results>/toy/probe/probes.safetensors",
-    log:
-        "<logs>/train.log",
     resources:
-        **ON_GPU,
         mem_mb=2000,
         runtime=10,
     params:
@@ -28,8 +24,6 @@ use rule step as measure with:
         probes=rules.train.output.probes,
     output:
         metrics="<results>/toy/probe/metrics.json",
-    log:
-        "<logs>/measure.log",
     params:
         **STEP("measure", run=False),
 
@@ -40,8 +34,6 @@ use rule step as draw with:
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files("<results>/toy", FIGURES, "My result"),
-    log:
-        "<logs>/draw.log",
     params:
         **STEP("figures", run=False),
 
