@@ -55,10 +55,7 @@ if config["other_half"]:
         output:
             metrics=f"{MODEL}/other_half/metrics.json",
             classes=f"{MODEL}/other_half/classes.csv",
-        log:
-            "<logs>/{model}/other_half.log",
         resources:
-            **ON_GPU,
             mem_mb=6000,
             runtime=20,
         params:
@@ -78,10 +75,7 @@ if config["receivers_apart"]:
         output:
             metrics=f"{MODEL}/receivers_apart/metrics.json",
             senders=f"{MODEL}/receivers_apart/senders.csv",
-        log:
-            "<logs>/{model}/receivers_apart.log",
         resources:
-            **ON_GPU,
             mem_mb=4000,
             runtime=20,
         params:
@@ -101,10 +95,7 @@ if config["subject_or_repeat"]:
         output:
             metrics=f"{MODEL}/subject_or_repeat/metrics.json",
             answers=f"{MODEL}/subject_or_repeat/answers.csv",
-        log:
-            "<logs>/{model}/subject_or_repeat.log",
         resources:
-            **ON_GPU,
             mem_mb=4000,
             runtime=20,
         params:
