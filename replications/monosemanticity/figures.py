@@ -19,6 +19,7 @@ KINDS = {
     "neurons": ("neurons, as they fire", PALETTE[1], ":"),
     "rotated_neurons": ("rotated neurons", "0.6", "-"),
     "random_rows": ("random rows", "0.35", "--"),
+    "pattern_means": ("mean of the pattern", "0.35", "--"),
     "single_token": ("one token", "0.35", ":"),
     "token_set": ("set of tokens", "0.35", ":"),
     "token_pairs": ("table of token pairs", "0.35", ":"),
@@ -94,9 +95,8 @@ def named(patterns: pd.DataFrame) -> Picture:
     left.imshow(grid, cmap="viridis", vmin=0, vmax=1, aspect="auto")
     for row, values in enumerate(grid.to_numpy()):
         for column, value in enumerate(values.tolist()):
-            left.text(
-                column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color="w" if value < 0.6 else "k"
-            )
+            text, colour = ("", "k") if np.isnan(value) else (f"{value:.2f}", "w" if value < 0.6 else "k")
+            left.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
     left.set_xticks(range(grid.shape[1]), list(grid.columns), rotation=45, ha="right")
     left.set_title("F1 of the best unit on other documents")
     left.axvline(0.5, color="w", linewidth=2)

@@ -28,8 +28,11 @@ from replications.monosemanticity.named import (
     ablation_cost,
     choose,
     detect,
+    pattern_means,
     push_effect,
+    pushed,
     raised_tokens,
+    readouts,
     symbol_units,
     tokens_of_patterns,
 )  # fmt: skip
@@ -157,9 +160,9 @@ def unit_scores(kinds: dict[str, Kind], text: HeldOut, seed: int) -> Table:
 
 
 def named_features(
-    kinds: dict[str, Kind], text: HeldOut, words: list[str], pushed: int, seed: int
+    kinds: dict[str, Kind], text: HeldOut, words: list[str], count: int, seed: int
 ) -> tuple[Table, Table]:
-    """One row per pattern and kind of unit; and histograms of the latents' and neurons' activations."""
+    """One row per pattern and kind of unit or direction; and histograms of the latents' and neurons' activations."""
     members = tokens_of_patterns(text, len(words))
     made, judged, names = ~text.scored, text.scored, list(PATTERNS)
     units = {name: kind.activations for name, kind in kinds.items()} | symbol_units(text, len(words))
@@ -171,7 +174,7 @@ def named_features(
         columns: dict[str, Any] = {key: value.tolist() for key, value in found._asdict().items()}
         kind = kinds.get(name)
         if kind is not None:
-            columns["push"] = push_effect(kind, choice, members, text, pushed).tolist()
+            columns["push"] = push_effect(kind, choice, members, text, count).tolist()
             inside, outside = ablation_cost(kind, choice, text)
             columns |= {"ablation_inside": inside.tolist(), "ablation_outside": outside.tolist()}
         for at, pattern in enumerate(names):
@@ -185,6 +188,16 @@ def named_features(
             if name in (LATENTS, "neurons", "untrained_network"):
                 own = activations[judged][:, unit]
                 bars += histogram(own, text.labels[judged][:, at], float(choice.threshold[at]), name, pattern)
+    reading = kinds[LATENTS].reading
+    for name, column, directions in (
+        ("pattern_means", "push", pattern_means(reading, text)),
+        ("readout", "push_readout", readouts(reading, members)),
+    ):
+        values = pushed(reading, directions, members, text, count).tolist()
+        rows += [
+            {"seed": seed, "pattern": pattern, "kind": name, column: value}
+            for pattern, value in zip(names, values, strict=True)
+        ]
     return rows, bars
 
 

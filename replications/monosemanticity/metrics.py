@@ -99,12 +99,12 @@ def records(table: pd.DataFrame) -> Table:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
-def compared(table: Table, column: str, formula: str, statistic: str) -> Metric:
+def compared(table: Table, column: str, formula: str, statistic: str, effect: str = LATENTS) -> Metric:
     """A statistic over units, seed by seed: latents, and every other kind of the table as a control."""
     grid = pd.DataFrame(table).groupby(["kind", "seed"], sort=False)[column].agg(statistic).unstack("kind")
-    others = [str(kind) for kind in grid.columns if kind != LATENTS]
+    others = [str(kind) for kind in grid.columns if kind != effect]
     return over_seeds(
-        grid[LATENTS].tolist(), unit="1", formula=formula, controls={kind: grid[kind].tolist() for kind in others}
+        grid[effect].tolist(), unit="1", formula=formula, controls={kind: grid[kind].tolist() for kind in others}
     )
 
 
@@ -119,6 +119,9 @@ def named_metrics(patterns: Table) -> dict[str, Metric]:
         for pattern in PATTERNS if column in ("f1", "push") else ():
             rows = records(own[own["pattern"] == pattern])
             found[f"{column}_{pattern}"] = compared(rows, column, f"{formula}; {pattern}", "mean")
+    rows = records(table[table["push_readout"].notna()])
+    text = f"mean over patterns of the {NAMED['push']}, along what writes the pattern's tokens"
+    found["push_readout"] = compared(rows, "push_readout", text, "mean", effect="readout")
     return found
 
 

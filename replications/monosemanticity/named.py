@@ -14,6 +14,7 @@ from torch import Tensor
 
 from replications.monosemanticity.explain import PRIOR, pair_table
 from replications.monosemanticity.held_out import HeldOut
+from replications.monosemanticity.model import Reading
 from replications.monosemanticity.units import Kind
 
 LEVELS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7)  # shares of a unit's largest activation that may be its threshold
@@ -107,22 +108,52 @@ def tokens_of_patterns(text: HeldOut, d_vocab: int) -> Bool[Tensor, "pattern d_v
 def push_effect(
     kind: Kind, choice: Choice, members: Bool[Tensor, "pattern d_vocab"], text: HeldOut, count: int
 ) -> Float[Tensor, " pattern"]:
+    """`pushed` along the directions of the chosen units."""
+    return pushed(kind.reading, kind.rows[choice.unit], members, text, count)
+
+
+def pushed(
+    reading: Reading,
+    directions: Float[Tensor, "pattern d_mlp"],
+    members: Bool[Tensor, "pattern d_vocab"],
+    text: HeldOut,
+    count: int,
+) -> Float[Tensor, " pattern"]:
     """Change of the log odds that a token of the pattern follows, where the pattern is absent, in nats.
 
-    The neurons are pushed along the unit's direction by their own mean norm, the same distance for every kind of unit.
-    The paper pins a feature at its largest activation; neurons would then be pushed by other distances than latents.
+    The neurons are pushed along each direction by their own mean norm, the same distance for every direction. The paper
+    pins a feature at its largest activation; neurons would then be pushed by other distances than latents.
     """
-    length = float(kind.reading.x.norm(dim=1).mean())
+    length = float(reading.x.norm(dim=1).mean())
     effects = []
-    for pattern, unit in enumerate(choice.unit.tolist()):
+    for pattern, direction in enumerate(directions):
         away = (text.scored & ~text.labels[:, pattern] & ~text.next_labels[:, pattern]).nonzero()[:, 0]
         rows = away[:: max(1, len(away) // count)][:count]
-        x, direction = kind.reading.x[rows], kind.rows[unit]
-        pushed = x + length * direction / direction.norm().clamp(min=1e-9)
-        odds = [_log_odds(kind.reading.logits(one, rows), members[pattern]) for one in (pushed, x)]
+        x = reading.x[rows]
+        moved = x + length * direction / direction.norm().clamp(min=1e-9)
+        odds = [_log_odds(reading.logits(one, rows), members[pattern]) for one in (moved, x)]
         known = bool(members[pattern].any()) and len(rows) > 0  # not so at scale smoke
         effects.append((odds[0] - odds[1]).double().mean() if known else x.new_zeros(()).double())
     return torch.stack(effects)
+
+
+def pattern_means(reading: Reading, text: HeldOut) -> Float[Tensor, "pattern d_mlp"]:
+    """Mean activation inside each pattern minus that outside it, on the documents that are not judged.
+
+    What knows a pattern as well as labels allow, without a dictionary.
+    """
+    x, labels = reading.x[~text.scored], text.labels[~text.scored]
+    sides = [one.mT.float() @ x / one.sum(0).clamp(min=1)[:, None] for one in (labels, ~labels)]
+    return sides[0] - sides[1]
+
+
+def readouts(reading: Reading, members: Bool[Tensor, "pattern d_vocab"]) -> Float[Tensor, "pattern d_mlp"]:
+    """What neurons add to the mean logit of each pattern's tokens minus that of all others.
+
+    It needs the answer and no activations: the direction that writes these tokens, and not a unit that reads a pattern.
+    """
+    weights = [one.float() / one.sum(1).clamp(min=1)[:, None] for one in (members, ~members)]
+    return (weights[0] - weights[1]) @ (reading.to_middle @ reading.to_logits).mT
 
 
 def _log_odds(logits: Float[Tensor, "n d_vocab"], members: Bool[Tensor, " d_vocab"]) -> Float[Tensor, " n"]:

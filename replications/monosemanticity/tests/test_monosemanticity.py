@@ -21,8 +21,11 @@ from replications.monosemanticity.named import (
     choose,
     detect,
     one_hot_tokens,
+    pattern_means,
     pattern_shares,
     push_effect,
+    pushed,
+    readouts,
     symbol_units,
     tokens_of_patterns,
 )
@@ -233,6 +236,19 @@ def test_pushing_along_what_writes_the_pattern_raises_its_tokens():
     assert push_effect(kind, choice, members, TEXT, 100)[0] > 0.3
     assert push_effect(kind._replace(rows=-direction), choice, members, TEXT, 100)[0] < -0.1
     assert push_effect(kind._replace(rows=0 * direction), choice, members, TEXT, 100)[0] == 0
+
+
+def test_directions_of_labels_and_of_tokens_are_what_they_say():
+    means = pattern_means(READING, TEXT)
+    made = ~TEXT.scored
+    inside = TEXT.labels[:, 0]
+    expected = READING.x[made & inside].mean(0) - READING.x[made & ~inside].mean(0)
+    torch.testing.assert_close(means[0], expected)
+    members = tokens_of_patterns(TEXT, VOCAB)
+    out = readouts(READING, members)[0]
+    gains = READING.to_middle @ READING.to_logits
+    torch.testing.assert_close(out, gains[:, members[0]].mean(1) - gains[:, ~members[0]].mean(1))
+    assert pushed(READING, readouts(READING, members), members, TEXT, 100)[0] > 0.3
 
 
 def test_ablating_a_silent_direction_costs_nothing_and_another_one_its_literal_loss():
