@@ -168,7 +168,7 @@ def token_losses(
     """Cross entropy in nats of predicting token t + 1 at position t."""
     following = pad(tokens[:, :, 1:], (0, 1), value=NOTHING)  # rather than a copy of all logits but the last
     losses = cross_entropy(logits.flatten(0, 2), following.flatten(), reduction="none", ignore_index=NOTHING)
-    return losses.view(tokens.shape)[:, :, :-1]
+    return losses.reshape(tokens.shape)[:, :, :-1]
 
 
 def _unchanged(name: str, value: Tensor) -> Tensor:

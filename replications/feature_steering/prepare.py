@@ -108,9 +108,9 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
     prompts = [asked(tokenizer, request.format(topic)) for topic in chosen for request in requests]
     sampler = Expecting(len(chosen), len(requests), seeds[0], special)
     with kept(model, [hook, later]) as seen:
-        written = generate(
-            model, prompts, torch.arange(len(prompts)), hook, None, concepts.held_out_tokens, sampler
-        ).view(len(chosen), len(requests), -1)  # fmt: skip
+        ids = torch.arange(len(prompts))
+        written = generate(model, prompts, ids, hook, None, concepts.held_out_tokens, sampler)
+    written = rearrange(written, "(topic text) pos -> topic text pos", topic=len(chosen))
     here, there = (
         rearrange(torch.stack(seen[place], 1), "(topic text) pos d -> topic text pos d", topic=len(chosen))
         for place in (hook, later)

@@ -157,8 +157,7 @@ def subject_or_repeat(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         "unlike": "..., C, unlike B, gave a ring to",
         "in_front": "Yesterday B was away. ..., C gave a ring to",
     }
-    cells = {"both": "B is subject,\nB comes twice", "repeated": "C is subject,\nB comes twice"}
-    cells |= {"neither": "C is subject,\nnone comes twice"}
+    cells = {"both": "B subject,\nB twice", "repeated": "C subject,\nB twice", "neither": "C subject,\nnone twice"}
     figure, panels = plt.subplots(1, len(words), figsize=(PAGE_WIDTH, 2.8), sharey=True)
     for axes, (form, title) in zip(panels, words.items(), strict=True):
         for shift, name in enumerate("BC"):

@@ -11,6 +11,7 @@ AGREEMENT = {
     "same class": ("o", PALETTE[0]), "another class": ("X", PALETTE[3]), "named on one half": ("D", PALETTE[1]),
     "no name on either": (".", "0.7"),
 }  # fmt: skip
+LEGIBLE = 2.0  # percent: marks nearer than this to one with a name stay without
 
 
 def receivers_apart(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
@@ -22,8 +23,12 @@ def receivers_apart(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         part, at = table[first == strongest], rows[first == strongest]
         reach = [part["effect_again"] - part["ci_low"], part["ci_high"] - part["effect_again"]]
         axes.errorbar(part["effect_again"], at, xerr=reach, fmt="o", color=colour, markersize=3, label=label)
-        for place, (_, row) in zip(at, part.iterrows(), strict=True):
-            axes.annotate(row["sender"], (row["effect_again"], place), (0, 3), textcoords="offset points", fontsize=5)
+    labelled: dict[int, list[float]] = {}
+    for row, sender, x in zip(rows, table["sender"], table["effect_again"], strict=True):
+        beside = labelled.setdefault(int(row), [])
+        if all(abs(x - other) > LEGIBLE for other in beside):  # the strongest comes first
+            axes.annotate(sender, (x, row), (0, 3), textcoords="offset points", fontsize=5, ha="center")
+            beside.append(x)
     words = (table["receiver"] + ": " + table["input"])[first]
     axes.set_yticks(rows[first], words, fontsize=6)
     axes.set_ylim(rows.max() + 0.6 if len(rows) else 0.6, -0.8)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from einops import reduce
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -150,7 +151,7 @@ def written(model: Any, batch: Batch, reading: Reading) -> Float[Tensor, "layer 
             handle.remove()
     along = torch.stack([z * (reading.r @ output.weight) for z, output in zip(seen, outputs, strict=True)])
     heads = int(model.config.num_attention_heads)
-    return along.view(*along.shape[:2], heads, along.shape[-1] // heads).sum(-1).mean(1)
+    return reduce(along, "layer text (head d_head) -> layer text head", "sum", head=heads).mean(1)
 
 
 def most(values: Float[Tensor, "layer head"]) -> Bool[Tensor, "layer head"]:

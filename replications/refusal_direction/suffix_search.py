@@ -9,6 +9,7 @@ returned. Tokens are put together by their numbers: the text that they spell may
 from typing import Any, NamedTuple
 
 import torch
+from einops import reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -89,7 +90,7 @@ def objective(
     found = torch.empty(len(prompts), dtype=torch.float64)
     for tree in trees(model, prompts, TREE):
         found[tree.prompts.cpu()] = refusal_metric(end_logits(model, tree), tokens)[0].cpu()
-    return found.view(len(suffixes), -1).mean(1)
+    return reduce(found, "(suffix request) -> suffix", "mean", suffix=len(suffixes))
 
 
 def gradient(
