@@ -177,7 +177,8 @@ def cost_block(folder: Path) -> str:
     scales = sorted({one["scale"] for one in known.values()})
     seconds = sum(one["cost"]["cpu_s"] for one in known.values())
     machines = sorted({str(one["device"]) for one in known.values()})
-    where = f"{'; '.join(sorted({seeds_of(one) for one in known.values()}))}; {'; '.join(machines)}"
+    seeds = ", ".join(sorted({seeds_of(one) for one in known.values()})).replace(", seeds ", ", ")
+    where = f"{seeds}; {'; '.join(machines)}"
     said = f"The records took {seconds / 60:.0f} CPU minutes (scale `{', '.join(scales)}`; {where})."
     profile = read_json(folder / PROFILE) if (folder / PROFILE).exists() else {"scale": None}
     if profile["scale"] == DEFAULT_SCALE:
