@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from common.core.files import read_yaml
+from common.core.claims import load_claims
+from common.core.files import read_json, read_yaml
 from common.core.settings import replications
+from common.core.verify import NOT_RUN, read_claims
 from common.publish.pages import pages, with_block
 
 LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt", "interop.lock", "tools.lock")
@@ -88,6 +90,38 @@ def test_generated_parts_of_the_documents_are_those_of_the_records(root):
         str(page.relative_to(root)) for page, text in pages(root / "figures").items() if page.read_text() != text
     ]:
         pytest.fail(f"the generated parts of {', '.join(stale)} are not those of figures/; run `make record`")
+
+
+def unexpected(landmarks, verdicts, scales):
+    """Landmarks whose recorded verdict is not what `claims.yaml` expects at the scale of the record, nor tolerated."""
+    found = []
+    for name, claim in landmarks.items():
+        verdict, expected = verdicts.get(name, NOT_RUN), claim.at(scales[name.split(".")[0]])
+        if verdict not in (NOT_RUN, expected.expected_verdict, *expected.tolerated_verdicts):
+            found.append(f"{name}: {verdict}, expected {expected.expected_verdict}")
+    return found
+
+
+def recorded(root):
+    """The landmarks, their verdicts in the records, and the scale of each record."""
+    named = {f"{name}.{claim.id}": claim for name in replications() for claim in load_claims(name)}
+    landmarks = {name: claim for name, claim in named.items() if claim.tier == "landmark"}
+    verdicts = {claim.id: claim.verdict for claim in read_claims(root / "figures" / "claims.json")}
+    return landmarks, verdicts, {name: one["scale"] for name, one in read_json(root / "figures/records.json").items()}
+
+
+def test_every_recorded_verdict_is_expected(root):
+    """A scored landmark without an expected verdict could change and no run would fail."""
+    assert unexpected(*recorded(root)) == []
+
+
+def test_a_scored_landmark_that_expects_nothing_would_be_found(root):
+    landmarks, verdicts, scales = recorded(root)
+    name = next(name for name, verdict in verdicts.items() if name in landmarks and verdict == "reproduced")
+    for expected in (None, "not reproduced"):
+        changed = {"expected_verdict": expected, "tolerated_verdicts": []}
+        others = landmarks | {name: landmarks[name].model_copy(update=changed)}
+        assert unexpected(others, verdicts, scales) == [f"{name}: reproduced, expected {expected}"]
 
 
 def shipped(root):
