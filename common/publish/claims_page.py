@@ -4,8 +4,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import get_args
 
-from common.core.claims import Claim, Tier
+from common.core.claims import Claim, Tier, load_claims_file
 from common.core.files import write_text
+from common.core.settings import replications
 from common.core.step import Files, run_step
 from common.core.verdicts import VERDICTS
 from common.core.verify import overview, read_claims, summary
@@ -64,8 +65,17 @@ def cells(claim: Claim) -> list[str]:
 
 
 def by_replication(claims: list[Claim]) -> dict[str, list[Claim]]:
-    """Claims grouped by replication, in the order of the file."""
-    return {name: list(group) for name, group in groupby(claims, key=lambda claim: claim.replication)}
+    """Claims grouped by replication, as its `claims.yaml` orders them now; a record keeps the order of its run."""
+    groups = groupby(claims, key=lambda claim: claim.replication)
+    return {name: in_order(name, list(group)) for name, group in groups}
+
+
+def in_order(replication: str, claims: list[Claim]) -> list[Claim]:
+    """The claims of one replication in the order of its `claims.yaml`; those that it no longer has come last."""
+    if replication not in replications():
+        return claims
+    places = {f"{replication}.{one.id}": at for at, one in enumerate(load_claims_file(replication).claims)}
+    return sorted(claims, key=lambda claim: places.get(claim.id, len(places)))
 
 
 def markdown(claims: list[Claim]) -> str:

@@ -22,7 +22,7 @@ from common.core.files import read_json, read_yaml, write_text
 from common.core.settings import ROOT, replications
 from common.core.verdicts import Assertion
 from common.core.verify import NOT_RUN, read_claims, significance
-from common.publish.claims_page import by_replication, strongest, value
+from common.publish.claims_page import by_replication, in_order, strongest, value
 from common.publish.earlier import agreement, twice, twice_block
 from common.publish.gpu_card import GPU_PAGE, gpu_block
 from common.publish.performance import PAGE, PROFILE, blocks, profile_totals
@@ -227,7 +227,7 @@ def _picture(folder: Path, name: str) -> str | None:
 def results_block(folder: Path, name: str) -> str:
     """The recorded results on the page of one replication: landmarks against their strongest control, and the cost."""
     origin = read_json(folder / RECORDS)[name]
-    claims = by_replication(read_claims(folder / CLAIMS)).get(name, [])
+    claims = in_order(name, [claim for claim in read_claims(folder / CLAIMS) if claim.replication == name])
     lines = [f"{tally(claims)}. Scale `{origin['scale']}`, {seeds_of(origin)}.", ""]
     lines += ["| landmark | paper | ours [95 %] | bound | strongest control | verdict |", "|---|---|---|---|---|---|"]
     for claim in landmarks(claims):

@@ -10,11 +10,11 @@ from PIL import Image
 
 import common.publish.record as module
 import common.publish.reference as reference
-from common.core.claims import Claim, ControlResult
+from common.core.claims import Claim, ControlResult, load_claims
 from common.core.errors import UserError
 from common.core.metrics import Estimate
 from common.core.settings import ROOT, replications
-from common.publish.claims_page import strongest, value
+from common.publish.claims_page import by_replication, strongest, value
 from common.publish.gpu_card import gpu_block
 from common.publish.pages import (
     MOST_PICTURES,
@@ -22,6 +22,7 @@ from common.publish.pages import (
     badge,
     chronological,
     counted,
+    leading,
     page_figures,
     reaches,
     seeds_of_all,
@@ -206,6 +207,18 @@ def test_replications_come_in_the_order_of_the_papers_that_lead_them():
         names.index(name) for name in ("superposition", "monosemanticity", "refusal_direction")
     )
     assert names[-1] == "circuit_tracing"  # 2025
+
+
+def test_claims_come_in_the_order_of_their_file_not_of_the_record():
+    """So the first headline of `claims.yaml` leads the front page before anything is recorded again."""
+    written = [one for one in load_claims("grokking") if one.tier == "landmark"]
+    recorded = [claim(one.id, headline=one.headline) for one in [*written[1:], written[0]]]
+    gone, other = claim("gone"), [claim(name, id=f"other.{name}", replication="other") for name in "ba"]
+    groups = by_replication([gone, *recorded, *other])
+    assert [one.id for one in groups["grokking"]] == [f"grokking.{one.id}" for one in written] + ["grokking.gone"]
+    assert groups["other"] == other
+    first = next(one for one in written if one.headline)
+    assert leading(groups["grokking"]).id == f"grokking.{first.id}" != leading(recorded).id
 
 
 def test_every_picture_that_a_page_shows_is_one_that_its_record_keeps():
