@@ -154,6 +154,25 @@ def test_pages_are_short(root, pattern):
     assert {name: size for name, size in sizes.items() if size > LIMITS[pattern]} == {}
 
 
+RELEASE_LIMIT = 2_048  # bytes of one release in the changelog
+
+
+def releases(text):
+    """Bytes of each release in a changelog, by its heading."""
+    parts = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    return {part.splitlines()[0]: len(f"## {part}".encode()) for part in parts}
+
+
+def test_a_release_in_the_changelog_is_short(root):
+    sizes = releases((root / "CHANGELOG.md").read_text())
+    assert len(sizes) >= 2
+    assert {name: size for name, size in sizes.items() if size > RELEASE_LIMIT} == {}
+
+
+def test_the_size_of_a_release_goes_from_heading_to_heading():
+    assert releases("# Changelog\n\n## b\n### c\nü\n\n## a\nd") == {"b": 15, "a": 6}
+
+
 def anchors(text):
     """What `#...` in a link may name: the headings of a page, as GitHub writes them."""
     headings = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line) for line in re.findall(r"^#+ (.+)$", text, re.MULTILINE))
