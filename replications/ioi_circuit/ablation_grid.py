@@ -39,8 +39,11 @@ from torch import Tensor
 from common.core.metrics import Metric
 from common.core.statistics import without_interval
 from common.interp.edge_graph import Graph, forward_by_reader
+from replications.ioi_circuit.completeness import Runs
 from replications.ioi_circuit.knockout import Ablation, Direction, KnockOut
 from replications.ioi_circuit.nodes import Node, node_set
+from replications.ioi_circuit.prompt_statistics import PerPrompt, clustered
+from replications.ioi_circuit.trivial_circuits import FAITHFULNESS, REPETITION, what_repeats
 
 CELLS: list[tuple[Direction, Ablation]] = [
     ("destroy", "mean"), ("destroy", "zero"), ("destroy", "resample"), ("destroy", "noise"),
@@ -124,6 +127,33 @@ def measure_grid(grid: pd.DataFrame) -> dict[str, Metric]:
             text = f"{name} {column.replace('_', ' ')} over {len(kept)} ways to keep the circuit"
             metrics[f"grid_{name}_{column}"] = without_interval(float(value), len(kept), "1", text)
     return metrics
+
+
+def measure_edges(where: KnockOut, blind: KnockOut, chosen: pd.DataFrame) -> dict[str, Metric]:
+    """The circuit as the edges that are drawn, each at its own position, everything else at its mean.
+
+    Args:
+        where: verification prompts.
+        blind: their ABC partners, scored on their own names.
+        chosen: nodes of the circuit with their classes.
+    """
+    nodes, senders = node_set(chosen), path_edges(Graph.of(where.decoder), chosen)
+    sides = []
+    for one in (where, blind):
+        of_nodes, nothing = one.differences([nodes, frozenset()])
+        of_edges = edge_differences(one, senders, "destroy", "mean", replaced=False)
+        sides.append({"edges": of_edges, "nodes": of_nodes, "no_node": nothing})
+    [model], [abc_model] = (one.differences([frozenset()], remove=True) for one in (where, blind))
+    repeated, whole, _ = what_repeats(sides[0], sides[1], model - abc_model)
+
+    def share(values: Runs, below: PerPrompt, text: str) -> Metric:
+        controls = {"nodes": values["nodes"]}
+        return clustered(values["edges"], where.prompts, unit="1", formula=text, denominators=below, controls=controls)
+
+    return {
+        "edges_faithfulness": share(sides[0], model, f"{FAITHFULNESS}, edges drawn"),
+        "edges_repetition": share(repeated, whole, f"{REPETITION}, edges drawn"),
+    }
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ WORTH = 0.01
 """Smallest worth of a node that belongs to the circuit (Wang et al. 2022, figure 7)."""
 Runs = dict[str, PerPrompt]
 """logit(IO) - logit(S) of every prompt, by what was kept or removed"""
+Steps = list[tuple[NodeSet, Float[np.ndarray, " two"]]]
+"""K after each step of each greedy run, with F(C minus K) and F(M minus K)"""
 
 
 def classes_of(chosen: pd.DataFrame) -> dict[str, NodeSet]:
@@ -60,10 +62,8 @@ def random_parts(where: KnockOut, nodes: NodeSet, draws: int, seed: int) -> Floa
     return _both(where, nodes, parts)
 
 
-def grown_parts(
-    where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int
-) -> list[tuple[NodeSet, Float[np.ndarray, " two"]]]:
-    """K after each step of each greedy run, with F(C minus K) and F(M minus K)."""
+def grown_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int = 0) -> Steps:
+    """The parts K that greedy search takes out of the circuit `nodes`; `seed` draws the candidates."""
     generator = np.random.default_rng(seed)
     steps = []
     for _ in range(greedy.runs):
@@ -79,21 +79,18 @@ def grown_parts(
     return steps
 
 
-def greedy_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int) -> Float[np.ndarray, "step two"]:
-    """F(C minus K) and F(M minus K) after each step of each greedy run."""
-    return np.stack([values for _, values in grown_parts(where, nodes, greedy, seed)])
-
-
 def measure_greedy(
-    seen: KnockOut, fresh: KnockOut, nodes: NodeSet, rivals: dict[str, NodeSet], greedy: Greedy, draws: int
+    fresh: KnockOut, nodes: NodeSet, steps: Steps, rivals: dict[str, tuple[NodeSet, Steps]], draws: int
 ) -> tuple[Metric, NodeSet]:
-    """The part K with the largest gap on `seen`: its gap on `fresh`, and K.
+    """The part K with the largest gap where it was searched: its gap on `fresh`, and K.
+
+    `steps` are `grown_parts` of `nodes`, and each rival comes with its own.
 
     Controls: nothing taken out (the circuit's own unfaithfulness), random parts of the same size, and the gaps that the
     same search opens in `rivals`. Where that of the writers in favour of IO is as large, the gap says nothing of this
     circuit: the search opens one in any set of nodes.
     """
-    part, sign = _widest(grown_parts(seen, nodes, greedy, 0))
+    part, sign = _widest(steps)
     ordered, generator = sorted(nodes), np.random.default_rng(0)
     random = [
         frozenset(ordered[number] for number in generator.choice(len(ordered), len(part), replace=False))
@@ -101,8 +98,8 @@ def measure_greedy(
     ]
     gap = sign * _gaps(fresh, nodes, [part, EVERYTHING, *random])
     controls = {"nothing_removed": gap[1]}
-    for name, rival in rivals.items():
-        of_rival, its_sign = _widest(grown_parts(seen, rival, greedy, 0))
+    for name, (rival, grown) in rivals.items():
+        of_rival, its_sign = _widest(grown)
         controls[name] = its_sign * _gaps(fresh, rival, [of_rival])[0]
     metric = clustered(
         gap[0],
@@ -116,7 +113,7 @@ def measure_greedy(
     return metric, part
 
 
-def _widest(steps: list[tuple[NodeSet, Float[np.ndarray, " two"]]]) -> tuple[NodeSet, float]:
+def _widest(steps: Steps) -> tuple[NodeSet, float]:
     """The grown part with the largest gap, and the sign of F(M minus K) - F(C minus K) there."""
     part, values = max(steps, key=lambda step: abs(step[1][1] - step[1][0]))
     return part, float(np.sign(values[1] - values[0]))
@@ -232,19 +229,17 @@ def measure_answers(few: KnockOut, nodes: NodeSet) -> dict[str, Metric]:
     }
 
 
-def part_table(seen: KnockOut, few: KnockOut, circuits: dict[str, NodeSet], draws: int, greedy: Greedy) -> pd.DataFrame:
-    """F(C minus K) and F(M minus K) on `few`, K random or grown greedily on `seen`, for circuit and naive circuit."""
+def part_table(few: KnockOut, circuits: dict[str, NodeSet], grown: dict[str, Steps], draws: int) -> pd.DataFrame:
+    """F(C minus K) and F(M minus K) on `few`, K random or a greedily grown part, for each searched circuit."""
     tables = []
-    for name in ("circuit", "naive"):
-        if circuits[name]:
-            grown = [part for part, _ in grown_parts(seen, circuits[name], greedy, 0)]
-            found = {
-                "random": random_parts(few, circuits[name], draws, 0),
-                "greedy": _both(few, circuits[name], grown),
-            }
-            for kind, values in found.items():
-                part = pd.DataFrame(values, columns=["f_circuit", "f_model"])
-                tables.append(part.assign(circuit=name, kind=kind, removed=kind))
+    for name, steps in grown.items():
+        found = {
+            "random": random_parts(few, circuits[name], draws, 0),
+            "greedy": _both(few, circuits[name], [part for part, _ in steps]),
+        }
+        for kind, values in found.items():
+            part = pd.DataFrame(values, columns=["f_circuit", "f_model"])
+            tables.append(part.assign(circuit=name, kind=kind, removed=kind))
     return pd.concat(tables)
 
 

@@ -72,7 +72,7 @@ def edge_ground_truth(files: EdgeGroundTruthFiles, settings: EdgeGroundTruth, ru
     tables, lines, records = [], [], []
     for seed in track(run.seeds[: settings.n_seeds], "planted models"):
         n_prompts = max(settings.score_prompts, settings.curve_prompts)
-        decoder, prompts, _ = load_planted(seed, n_prompts, twin=False)
+        decoder, prompts, _ = load_planted(seed, n_prompts)
         graph = Graph.of(decoder)
         edges, truth = graph.edges().numpy(), planted_edges(graph).numpy()
         with torch.no_grad():
@@ -80,7 +80,7 @@ def edge_ground_truth(files: EdgeGroundTruthFiles, settings: EdgeGroundTruth, ru
             fresh = balanced(prompts, VERIFICATION, settings.curve_prompts)
             gain, span = run_rankings(decoder, fresh, scores, settings, settings.shares)
             below = areas(gain, span, settings.shares, fresh)
-            twin, of_twin, _ = load_planted(seed, settings.score_prompts, twin=True)
+            twin, of_twin, _ = load_planted(seed, settings.score_prompts, "twin")
             in_twin = find(twin, of_twin, settings)
         generator = np.random.default_rng(seed)
         sizes = {name: values.abs().double().numpy()[edges] for name, values in scores.items()}

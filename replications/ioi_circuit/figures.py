@@ -151,25 +151,26 @@ def place_or_token(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
 
 
 def subject_or_repeat(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """How far B and C are below A, one panel a form of the mention."""
+    """How far the other names of the sentence are below A, one panel a form of the mention."""
     words = {
         "clause": "..., C, who knew B, gave a ring to",
         "unlike": "..., C, unlike B, gave a ring to",
         "in_front": "Yesterday B was away. ..., C gave a ring to",
     }
-    cells = {"both": "B subject,\nB twice", "repeated": "C subject,\nB twice", "neither": "C subject,\nnone twice"}
+    cells = {"both": "B subject,\nB twice", "repeated": "C subject,\nB twice", "neither": "C subject,\nD mentioned"}
+    width = 0.28
     figure, panels = plt.subplots(1, len(words), figsize=(PAGE_WIDTH, 2.8), sharey=True)
     for axes, (form, title) in zip(panels, words.items(), strict=True):
-        for shift, name in enumerate("BC"):
+        for shift, name in enumerate("BCD"):
             part = table[(table["form"] == form) & (table["name"] == name)]
-            x = part["cell"].map(list(cells).index) + BAR_WIDTH * (shift - 0.5)
+            x = part["cell"].map(list(cells).index) + width * (shift - 1)
             reach = [part["below_a"] - part["ci_low"], part["ci_high"] - part["below_a"]]
-            axes.bar(x, part["below_a"], 0.94 * BAR_WIDTH, yerr=reach, color=PALETTE[shift], label=f"name {name}")
+            axes.bar(x, part["below_a"], 0.94 * width, yerr=reach, color=PALETTE[shift], label=f"name {name}")
         axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
         axes.set_xticks(range(len(cells)), list(cells.values()), fontsize=6.5)
         axes.set_title(title, loc="left", fontsize=7)
     panels[0].set_ylabel("logits below name A")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure, table
 
 

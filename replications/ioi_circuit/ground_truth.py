@@ -13,6 +13,8 @@ describes (`JOBS`). Both kinds of heads that write a name with a minus have to c
 which are turned round. The circuit holds two heads that can stand in for each other (induction and duplicate), and
 softmaxes that are nearly saturated: known difficulties of gradients.
 
+Whether the rule finds a backup name mover is tried on models of their own (planted_names.py).
+
 Greedy completeness is tried on the same models. The circuit of all seven heads is complete. Without its duplicate-token
 head it is not: the induction head does the same job, but when it is taken out too, the circuit breaks and the model
 does not. Greedy search (completeness.py) must find a large gap for it and a small one for the complete circuit.
@@ -27,7 +29,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
 from common.core.statistics import auroc, over_seeds
 from common.core.step import Files, RunInfo, run_step, track
@@ -36,14 +37,12 @@ from common.interp.decoder import Cache, Decoder
 from common.interp.partial_forward import at_position
 from common.interp.path_patching import patch_heads
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, balanced, passes
-from replications.ioi_circuit.classes import HeadClasses, HeadScores, head_scores, random_token_scores
-from replications.ioi_circuit.completeness import EVERYTHING, gaps, greedy_parts
+from replications.ioi_circuit.classes import HeadScores
+from replications.ioi_circuit.completeness import EVERYTHING, gaps, grown_parts
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.knockout import KnockOut, template_means
 from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, PLACES, UNNAMED, Node
-from replications.ioi_circuit.passes import passes_by_template
 from replications.ioi_circuit.planted import (
-    LENGTH,
     N_HEADS,
     N_LAYERS,
     TRUTH,
@@ -51,13 +50,13 @@ from replications.ioi_circuit.planted import (
     measure_sizes,
     relative_sizes,
 )
+from replications.ioi_circuit.planted_names import BATCH_SIZE, backup_record, measure_backups, name_heads
 from replications.ioi_circuit.residual import read_names
 from replications.ioi_circuit.settings import Greedy, GroundTruth
-from replications.ioi_circuit.sweeps import Effects, Rules, add_sweep, discover, name_logits
+from replications.ioi_circuit.sweeps import Effects, name_logits
 
 FINDERS = ("path_patching", "activation_patching", "attribution", "random")
 LEFT_OUT = "duplicate"
-BATCH_SIZE = 4096  # token positions in one pass of the knock-outs
 JOBS: dict[str, tuple[float, tuple[str, ...]]] = {
     "to_io": (1.0, ("name_mover", "negative")),
     "to_s2": (1.0, ("s_inhibition", "s_suppressing")),
@@ -82,35 +81,26 @@ class GroundTruthFiles(Files):
 
 def ground_truth(files: GroundTruthFiles, settings: GroundTruth, run: RunInfo) -> None:
     """Writes `metrics.json` and one row per seed, model, finder and node."""
-    tables, records = [], []
+    tables, records, backups = [], [], []
     for seed in track(run.seeds, "planted models"):
         for twin in (False, True):
             table, record = one_model(seed, twin, settings)
             tables.append(table)
             records.append(record)
-    write_metrics(files.metrics, measure(pd.DataFrame(records)))
+        with torch.no_grad():
+            backups.append(backup_record(seed, settings))
+    write_metrics(files.metrics, measure(pd.DataFrame(records)) | measure_backups(backups))
     write_table(files.scores, pd.concat(tables))
 
 
 def one_model(seed: int, twin: bool, settings: GroundTruth) -> tuple[pd.DataFrame, dict[str, float]]:
     """Scores of all nodes by all finders on one model, and how many nodes the rules named, rightly and wrongly."""
-    decoder, drawn, words = load_planted(seed, settings.n_prompts, twin=twin)
+    decoder, drawn, words = load_planted(seed, settings.n_prompts, "twin" if twin else "planted")
     prompts = balanced(drawn, DISCOVERY, settings.n_prompts)
     batch = Batch(prompts, "cpu")
     with torch.no_grad():
         cache, partner = passes(decoder, batch)
-        random_tokens = random_token_scores(decoder, LENGTH // 2 - 2, 8, seed)
-        name_ids = torch.tensor(sorted(words.names.values()))
-        shared = passes_by_template(decoder, prompts)
-        scores = head_scores(decoder, shared, name_ids, random_tokens, settings.draws)
-        effects, classes = Effects(), HeadClasses()
-        every = dict.fromkeys(PLACES, N_LAYERS * N_HEADS)
-        rules = Rules(settings.minimum_percent, settings.draws, every, settings.resamples)
-        try:
-            effects, classes = discover(decoder, shared, shared, scores, rules)
-        except UserError:
-            print(f"seed {seed}: no head acts on the logits and attends to the names")
-            add_sweep(decoder, effects, "logits", shared, None)
+        scores, effects, classes = name_heads(decoder, prompts, words, settings, seed)
         grids = {"path_patching": path_scores(effects)}
         grids["activation_patching"] = activation_effects(decoder, cache, partner, batch)
         fresh = balanced(drawn, VERIFICATION, settings.n_prompts)
@@ -253,7 +243,8 @@ def completeness_of_planted(
     for name, left_out in (("complete", ""), ("incomplete", LEFT_OUT)):
         circuit = frozenset(node for node, kind in nodes.items() if kind != left_out)
         record[f"faithfulness_{name}"] = float(where.differences([circuit]).mean()) / model
-        record[f"greedy_gap_{name}"] = float(gaps(greedy_parts(where, circuit, greedy, seed), model).max())
+        values = np.stack([value for _, value in grown_parts(where, circuit, greedy, seed)])
+        record[f"greedy_gap_{name}"] = float(gaps(values, model).max())
     return record
 
 

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from common.core.metrics import Metric
 from common.interp.partial_forward import at_position, rerun
+from replications.ioi_circuit.classes import HeadClasses, HeadScores
 from replications.ioi_circuit.knockout import KnockOut
-from replications.ioi_circuit.nodes import NodeSet
+from replications.ioi_circuit.nodes import Node, NodeSet
 from replications.ioi_circuit.prompt_statistics import (
     PerPrompt,
     beside_null,
@@ -31,6 +32,7 @@ from replications.ioi_circuit.prompt_statistics import (
     significant,
 )
 from replications.ioi_circuit.residual import read_difference
+from replications.ioi_circuit.sweeps import Effects
 
 SIGN = {"name_mover": 1.0, "negative": -1.0, "s_suppressing": -1.0, "s_copying": 1.0}
 RANDOM_BACKUPS = 200  # draws of as many later heads
@@ -114,6 +116,16 @@ def find_backups(
     own = np.zeros(len(candidates), dtype=bool)
     own[[node.layer * where.decoder.n_heads + node.head for node in movers]] = True
     return growing.mean, candidates & (growing.sign > 0) & (effect.mean(1) > 0) & ~own
+
+
+def backups_by_rule(
+    where: KnockOut, effects: Effects, classes: HeadClasses, scores: HeadScores, draws: int, minimum: float
+) -> tuple[Float[np.ndarray, " head"], Bool[np.ndarray, " head"]]:
+    """`find_backups` from what the sweeps found on the same half."""
+    heads = [divmod(head, where.decoder.n_heads) for head, kind in classes["logits"].items() if kind == "name_mover"]
+    movers = frozenset(Node(layer, head, "end") for layer, head in heads)
+    candidates = (scores.contrasts["to_io"].sign > 0) & (effects.significant["logits"].sign == 0)
+    return find_backups(where, movers, candidates, draws, minimum)
 
 
 def measure_repair(

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
@@ -22,7 +21,7 @@ from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, UNNAMED
 from replications.ioi_circuit.path_patching import find, load_for_period
 from replications.ioi_circuit.prompt_statistics import beside_null
 from replications.ioi_circuit.settings import PathPatching
-from replications.ioi_circuit.sweeps import Effects
+from replications.ioi_circuit.sweeps import Effects, NothingToFollowError
 
 DRAWS = 1000
 """Draws of classes dealt out among the heads with an effect."""
@@ -48,7 +47,7 @@ def other_half(files: OtherHalfFiles, settings: PathPatching, run: RunInfo) -> N
     with torch.no_grad():
         try:
             _, effects, classes, _ = find(decoder, rows, VERIFICATION, settings)
-        except UserError:
+        except NothingToFollowError:
             print("no head writes the names into the logits on this half, so none has a name")
     table = beside(pd.read_csv(files.heads), effects, classes, decoder.n_heads)
     write_metrics(files.metrics, measure(table))
@@ -56,20 +55,23 @@ def other_half(files: OtherHalfFiles, settings: PathPatching, run: RunInfo) -> N
 
 
 def beside(heads: pd.DataFrame, effects: Effects, classes: HeadClasses, n_heads: int) -> pd.DataFrame:
-    """Every head with an effect on a receiver set on either half; no class where it has none there."""
+    """Every head with an effect on a receiver set on either half; no class where it has none there.
+
+    Effects are exact where the head was swept, else to first order; missing where the receivers were not found again.
+    """
     records = []
     for name in RECEIVERS:
         first = heads[f"{name}_class"].fillna("")
         second = classes.get(name, {})
+        again = effects.mean_percent(name) if name in effects.values else np.full(len(heads), np.nan)
         for head in sorted({*np.flatnonzero(first != ""), *second}):
-            row, swept = heads.iloc[head], effects.values.get(name)
             records.append(
                 {
                     "receivers": name,
                     "head": f"{head // n_heads}.{head % n_heads}",
-                    "effect": row[name],
+                    "effect": heads[name].iloc[head],
                     "class": first[head],
-                    "effect_again": 0.0 if swept is None else effects.percent(name)[head].mean(),
+                    "effect_again": again[head],
                     "class_again": second.get(int(head), ""),
                 }
             )

@@ -32,13 +32,12 @@ from replications.ioi_circuit.classes import (
 )
 from replications.ioi_circuit.dataset import Prompt, read_prompts
 from replications.ioi_circuit.knockout import KnockOut, read_means
-from replications.ioi_circuit.name_movers import find_backups, measure_writing
+from replications.ioi_circuit.name_movers import backups_by_rule, measure_writing
 from replications.ioi_circuit.nodes import (
     CLASSES,
     PLACE_OF_RECEIVER,
     PLACES,
     UNNAMED,
-    Node,
     others_of_layers,
 )
 from replications.ioi_circuit.passes import Passes, passes_by_template
@@ -88,10 +87,7 @@ def path_patching(files: PathPatchingFiles, settings: PathPatching, run: RunInfo
         inner = [row for one in of_inner for row in one.batch.prompts]
         flipped = sweep_flipped(decoder, effects, of_inner)
         where = KnockOut(decoder, inner, read_means(files.activations, run.device), run.device, BATCH_SIZE)
-        movers = [divmod(head, decoder.n_heads) for head, kind in classes["logits"].items() if kind == "name_mover"]
-        mover_nodes = frozenset(Node(layer, head, "end") for layer, head in movers)
-        candidates = (scores.contrasts["to_io"].sign > 0) & (effects.significant["logits"].sign == 0)
-        growth, backups = find_backups(where, mover_nodes, candidates, draws, settings.minimum_percent)
+        growth, backups = backups_by_rule(where, effects, classes, scores, draws, settings.minimum_percent)
         metrics = patch_again(decoder, effects, classes, balanced(rows, VERIFICATION, settings.again_prompts))
     table = head_table(decoder, effects, flipped, classes, scores)
     table["backup_growth"], table["backup"] = growth, backups.astype(float)
@@ -231,7 +227,7 @@ def head_table(
         shown, of_receiver = name in effects.values, "inhibition_values" if name == "inhibition_keys" else name
         values, scale = effects.values.get(name, nothing), 100 / effects.clean[name].mean() if shown else 0.0
         exact = (values[..., 0] - values[..., 1]).mean(1)
-        columns[name] = scale * (np.where(exact == 0, effects.estimate[name].mean(1), exact) if shown else exact)
+        columns[name] = effects.mean_percent(name) if shown else exact
         columns[f"{name}_exact"] = exact != 0
         columns[f"{name}_io"], columns[f"{name}_s"] = scale * values[..., 0].mean(1), scale * values[..., 1].mean(1)
         columns[f"{name}_flip"] = flipped.estimate[name].mean(1) if shown else np.zeros(total)

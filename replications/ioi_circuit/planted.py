@@ -20,10 +20,16 @@ nothing there; that there is nothing to find shows in the size of the scores:
     planted_size_<finder>  median score of what is planted / largest score in the planted model
 
 `any` is the worst finder of a seed: the largest of the first and the smallest of the second.
+
+For the rule of backup name movers (name_movers.py) there is a fifth layer, all noise (`no_backup`) or with this head:
+
+    4.0  backup         END attends to names that are neither in NEG nor in OUT, else to the first token;
+                        writes the name to OUT
 """
 
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -45,7 +51,11 @@ N_LAYERS, N_HEADS, LENGTH = 4, 4, 32
 N_NAMES = 24
 NOISE = 0.01
 SHARP, SHARPER = 0.8, 1.6  # of queries and keys, early and late (later norms are smaller): a match wins the softmax
+BASE, FIRST, SOFT = 0.9, 1.0, 0.7  # of the backup, whose softmax between the first token and IO is not saturated
 FAINT = 0.3  # of what is written at S2: too little to move the norm there, so that it acts by its content alone
+FEEBLE = 0.15  # what the backup writes: with the little attention to IO that it keeps, too little to count
+Kind = Literal["planted", "twin", "backup", "no_backup"]
+BACKUP = (4, 0)
 TRUTH: dict[tuple[int, int, Place], str] = {
     (0, 0, "s1_next"): "previous",
     (1, 0, "s2"): "induction",
@@ -71,14 +81,14 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-def save_planted_model(folder: Path, seed: int, *, twin: bool) -> Path:
-    """Saves the model, or its twin without a circuit, and returns its `manifest.json`."""
+def save_planted_model(folder: Path, seed: int, kind: Kind = "planted") -> Path:
+    """Saves the model of this kind, and returns its `manifest.json`."""
     tokenizer = word_tokenizer()
     size = len(tokenizer)
     d_head = size + LENGTH
     width = N_HEADS * d_head
     config = GPT2Config(
-        n_layer=N_LAYERS,
+        n_layer=N_LAYERS + (kind in ("backup", "no_backup")),
         n_head=N_HEADS,
         n_embd=width,
         n_inner=4,
@@ -98,7 +108,9 @@ def save_planted_model(folder: Path, seed: int, *, twin: bool) -> Path:
         model.transformer.wte.weight[:, parts["TOK"] : parts["TOK"] + size] = torch.eye(size)
         model.transformer.wpe.weight[:, parts["POS"] : parts["POS"] + LENGTH] = torch.eye(LENGTH)
         model.lm_head.weight[:, parts["OUT"] : parts["OUT"] + size] = torch.eye(size)
-        heads = {} if twin else _heads(tokenizer, size, width, d_head, parts)
+        heads = {} if kind == "twin" else _heads(tokenizer, size, width, d_head, parts)
+        if kind != "backup":
+            heads.pop(BACKUP, None)
         for layer, block in enumerate(model.transformer.h):
             block.attn.c_attn.weight.copy_(NOISE * torch.randn(width, 3 * width, generator=generator))
             block.attn.c_proj.weight.copy_(NOISE * torch.randn(width, width, generator=generator))
@@ -112,9 +124,8 @@ def save_planted_model(folder: Path, seed: int, *, twin: bool) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
-    name = "planted-twin" if twin else "planted"
     manifest = Manifest(
-        name=name, source="local", origin="hand-built", licence="none", processing="hand-built weights", files=files
+        name=kind, source="local", origin="hand-built", licence="none", processing="hand-built weights", files=files
     )
     write_json(folder / "manifest.json", manifest.model_dump())
     return folder / "manifest.json"
@@ -123,7 +134,7 @@ def save_planted_model(folder: Path, seed: int, *, twin: bool) -> Path:
 def _heads(
     tokenizer: PreTrainedTokenizerFast, size: int, width: int, d_head: int, parts: dict[str, int]
 ) -> dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Query, key and value maps [d_model d_head] and output map [d_head d_model] of the seven heads."""
+    """Query, key and value maps [d_model d_head] and output map [d_head d_model] of the hand-built heads."""
     names = np.array([index for word, index in tokenizer.get_vocab().items() if word in NAMES])
     end = tokenizer.get_vocab()["to"]
     constant = size  # a spare dimension of the head, for scores that do not depend on which name it is
@@ -170,13 +181,19 @@ def _heads(
         (3, 0): (to_names, of_names, into("TOK", value), out("OUT", 2.0)),
         (3, 1): (to_names, of_names, into("TOK", value), out("OUT", -0.5)),
         (3, 2): (at_end, flag("INH", names, SHARPER), into("TOK", value), out("OUT", -1.0)),
+        BACKUP: (
+            flag("TOK", [end], BASE) + into("NEG", -5 * SOFT) + into("OUT", -SOFT),
+            flag("TOK", names, BASE) + flag("POS", [0], FIRST) + into("TOK", SOFT),
+            into("TOK", value),
+            out("OUT", FEEBLE),
+        ),
     }
 
 
-def load_planted(seed: int, n_prompts: int, *, twin: bool) -> tuple[Decoder, list[Prompt], Vocabulary]:
-    """A model with the circuit, or its twin without, enough prompts for `n_prompts` of each half, and its words."""
+def load_planted(seed: int, n_prompts: int, kind: Kind = "planted") -> tuple[Decoder, list[Prompt], Vocabulary]:
+    """A model of this kind, enough prompts for `n_prompts` of each half, and its words."""
     with tempfile.TemporaryDirectory() as folder:
-        save_planted_model(Path(folder), seed, twin=twin)
+        save_planted_model(Path(folder), seed, kind)
         decoder = Decoder(load_model(Path(folder)), LENGTH)
         words = vocabulary(load_tokenizer(Path(folder)), N_NAMES)
     return decoder, draw_prompts(words, [seed], max(1, n_prompts // 14), templates=FORMS), words

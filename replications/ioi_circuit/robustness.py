@@ -13,10 +13,11 @@ import torch
 from common.core.metrics import write_metrics
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from replications.ioi_circuit.ablation_grid import ablation_grid, measure_grid
+from replications.ioi_circuit.ablation_grid import ablation_grid, measure_edges, measure_grid
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, balanced, load_circuit_prompts
 from replications.ioi_circuit.completeness import (
     additions,
+    grown_parts,
     measure_answers,
     measure_greedy,
     measure_minimality,
@@ -67,10 +68,12 @@ def robustness(files: RobustnessFiles, settings: Robustness, run: RunInfo) -> No
         searched = on(settings.greedy_prompts, DISCOVERY)
         metrics = measure_against_random(few, nodes, settings.random_sets)
         metrics |= measure_small_sets(fresh, on(settings.verify_prompts, version="abc"), nodes, small_sets(chosen))
-        parts = part_table(searched, few, circuits, settings.random_parts, settings.greedy)
-        if circuits["naive"]:
+        searchable = [name for name in ("circuit", "naive") if circuits[name]]
+        grown = {name: grown_parts(searched, circuits[name], settings.greedy) for name in searchable}
+        parts = part_table(few, circuits, grown, settings.random_parts)
+        if "naive" in grown:
             metrics["naive_greedy_gap"], _ = measure_greedy(
-                searched, fresh, circuits["naive"], {}, settings.greedy, settings.random_parts
+                fresh, circuits["naive"], grown["naive"], {}, settings.random_parts
             )
         chosen["minimality"] = minimality(fresh, chosen)
         strangers = additions(fresh, chosen, settings.random_sets, seed=0)
@@ -78,7 +81,7 @@ def robustness(files: RobustnessFiles, settings: Robustness, run: RunInfo) -> No
         metrics |= measure_answers(few, nodes)
         where, with_few = on(settings.grid_prompts), on(settings.grid_prompts, few_means=True)
         grid = ablation_grid(where, with_few, chosen, settings.small_group)
-        metrics |= measure_grid(grid)
+        metrics |= measure_grid(grid) | measure_edges(where, on(settings.grid_prompts, version="abc"), chosen)
     write_metrics(files.metrics, metrics)
     for path, content in ((files.nodes, chosen), (files.parts, parts), (files.grid, grid)):
         write_table(path, content)

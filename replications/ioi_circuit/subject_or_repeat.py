@@ -14,6 +14,8 @@ form also says something of its own; values are means over the forms, and each f
                              1 if being named twice is enough. Control: `neither`, where A and B are alike
     subject_below_repeated   logit(B) - logit(C) in `repeated`: above 0, the subject, named once, is left out more than
                              the name that came twice. Control: `neither`, where B comes once
+    subject_below_mention    logit(D) - logit(C) in `neither`: both come once and outside the first clause, so what is
+                             left is that C is the subject
     writer_repeated_alone    direct effect, on logit(A) - logit(B), of the strongest writer of path patching, replaced
                              by its output in `neither`, over its effect in `both`
     writer_attends_subject   attention of that head from END to C minus that to the mention of B, in `repeated`
@@ -68,8 +70,8 @@ class Sentences(NamedTuple):
 class Reading(NamedTuple):
     """What is read at END of each prompt."""
 
-    logits: Float[Tensor, "prompt three"]
-    """of A, B and C, above the vocabulary mean"""
+    logits: Float[Tensor, "prompt four"]
+    """of A, B, C and D, above the vocabulary mean"""
     final: Float[Tensor, "prompt d_model"]
     written: Float[Tensor, "prompt d_model"]
     """by the strongest writer"""
@@ -84,7 +86,7 @@ class SubjectOrRepeatFiles(Files):
     """of path patching, for the strongest writer"""
     metrics: Path
     answers: Path
-    """how far logit(B) and logit(C) are below logit(A), for each form and cell"""
+    """how far the other names are below logit(A), for each form and cell"""
 
 
 def subject_or_repeat(files: SubjectOrRepeatFiles, settings: SubjectOrRepeat, run: RunInfo) -> None:
@@ -155,7 +157,7 @@ def sentences(tokenizer: "PreTrainedTokenizerBase", rows: list[Prompt], form: st
 def read(decoder: Decoder, rows: list[Prompt], one: Sentences, writer: tuple[int, int], batch_size: int) -> Reading:
     """One pass over the sentences, some at a time."""
     layer, head = writer
-    ids = torch.tensor([[names_of(row)[name][1] for name in "ABC"] for row in rows], device=one.tokens.device)
+    ids = torch.tensor([[names_of(row)[name][1] for name in "ABCD"] for row in rows], device=one.tokens.device)
     parts = []
     for part in torch.split(torch.arange(len(rows), device=one.tokens.device), batch_size):
         batch = Sentences(*(x[part] for x in one))
@@ -209,16 +211,30 @@ def measure(
             controls={"neither": below(0, 1, "neither", forms)},
         )
 
-    metrics = {"repeated_alone": repeated(tuple(FORMS))} | {f"repeated_alone_{one}": repeated((one,)) for one in FORMS}
+    def subject_below(forms: tuple[str, ...]) -> dict[str, Metric]:
+        return {
+            "subject_below_repeated": clustered(
+                below(1, 2, "repeated", forms),
+                rows,
+                unit="logits",
+                formula="logit(B) - logit(C) where B comes twice and C is the subject",
+                controls={"neither": below(1, 2, "neither", forms)},
+            ),
+            "subject_below_mention": clustered(
+                below(3, 2, "neither", forms),
+                rows,
+                unit="logits",
+                formula="logit(D) - logit(C) where C is the subject and D is mentioned",
+            ),
+        }
+
+    every = tuple(FORMS)
+    metrics = {"repeated_alone": repeated(every)} | subject_below(every)
+    for one in FORMS:
+        metrics[f"repeated_alone_{one}"] = repeated((one,))
+        metrics |= {f"{name}_{one}": metric for name, metric in subject_below((one,)).items()}
     metrics["difference"] = clustered(
         below(0, 1, "both"), rows, unit="logits", formula="logit(A) - logit(B) where B is the subject and comes twice"
-    )
-    metrics["subject_below_repeated"] = clustered(
-        below(1, 2, "repeated"),
-        rows,
-        unit="logits",
-        formula="logit(B) - logit(C) where B comes twice and C is the subject",
-        controls={"neither": below(1, 2, "neither")},
     )
     effects = {cell: np.mean([worth[form, cell] for form in FORMS], 0) for cell in CELLS}
     metrics["writer_repeated_alone"] = clustered(
@@ -243,11 +259,11 @@ def measure(
 
 
 def answer_table(found: dict[tuple[str, str], Reading], rows: list[Prompt]) -> pd.DataFrame:
-    """Means with intervals over templates, one row per form, cell and name."""
+    """Means with intervals over templates, one row per form, cell and name of the sentence but A."""
     records = []
     for (form, cell), one in found.items():
         logits = one.logits.double().cpu().numpy()
-        for column, name in ((1, "B"), (2, "C")):
+        for column, name in enumerate("BCD" if cell == "neither" else "BC", start=1):
             metric = clustered(logits[:, 0] - logits[:, column], rows, unit="logits", formula="logit(A) - logit")
             interval = {"below_a": metric.value, "ci_low": metric.ci_low, "ci_high": metric.ci_high}
             records.append({"form": form, "cell": cell, "name": name, **interval})

@@ -47,6 +47,10 @@ from replications.ioi_circuit.residual import read_difference, read_names
 NOBODY = Receivers("k", ())
 
 
+class NothingToFollowError(UserError):
+    """No head has an effect on the logits and attends to the names."""
+
+
 class Rules(NamedTuple):
     """How heads come to count and to be named; see `settings.PathPatching`."""
 
@@ -83,6 +87,12 @@ class Effects:
         change: np.ndarray = 100 * self.difference(name) / self.clean[name].mean()
         return change
 
+    def mean_percent(self, name: str) -> Float[np.ndarray, " head"]:
+        """Its mean over prompts; to first order where a head had no exact sweep."""
+        exact, estimate = self.difference(name).mean(1), self.estimate[name].mean(1)
+        mean: np.ndarray = 100 * np.where(exact == 0, estimate, exact) / self.clean[name].mean()
+        return mean
+
 
 def discover(
     decoder: Decoder, of_ends: list[Passes], of_inner: list[Passes], scores: HeadScores, rules: Rules
@@ -97,7 +107,7 @@ def discover(
         rules: when a head counts.
 
     Raises:
-        UserError: no head has an effect on the logits, so there is nothing to follow back.
+        NothingToFollowError: no head has an effect on the logits.
     """
     effects, classes = Effects(), HeadClasses()
 
@@ -148,7 +158,7 @@ def receivers_of(name: str, classes: HeadClasses, decoder: Decoder) -> Receivers
     for the keys of induction heads where no head is one.
 
     Raises:
-        UserError: no head has an effect on the logits, so there is nothing to follow back.
+        NothingToFollowError: no head has an effect on the logits.
     """
 
     def of(receiver: str, *kinds: str) -> tuple[tuple[int, int], ...]:
@@ -159,7 +169,7 @@ def receivers_of(name: str, classes: HeadClasses, decoder: Decoder) -> Receivers
         return None
     movers = of("logits", "name_mover", "s_suppressing")
     if not movers:
-        raise UserError(
+        raise NothingToFollowError(
             "no head of this model both writes the names into the logits and looks at them, so there is no circuit to "
             "follow back; leave the model out or raise end_prompts"
         )

@@ -39,6 +39,8 @@ from replications.ioi_circuit.prompt_statistics import Draws, PerPrompt, cluster
 
 TRIVIAL = ("two_heads", "top_four_nodes", "favouring_writers", "writers_only")
 COMPARED = ("circuit", *TRIVIAL, "no_node")
+FAITHFULNESS = "F(C) / F(M)"
+REPETITION = "F(C) minus F(C) on ABC prompts, minus the same of no node, over the same for M"
 HELPFUL = ("name_mover", "s_suppressing", "s_inhibition", "induction", "duplicate", "previous")
 
 
@@ -89,18 +91,31 @@ def measure_small_sets(fresh: KnockOut, blind: KnockOut, nodes: NodeSet, sets: d
         nodes: the circuit.
         sets: see `small_sets`.
     """
-    names = ("circuit", *sets)
-    kept, abc = (one.differences([nodes, *sets.values(), EVERYTHING]) for one in (fresh, blind))
+    every = {"circuit": nodes, **sets, "no_node": EVERYTHING}
+    kept, abc = (dict(zip(every, one.differences(list(every.values())), strict=True)) for one in (fresh, blind))
     [model], [abc_model] = (one.differences([EVERYTHING], remove=True) for one in (fresh, blind))
-    repeated = kept - abc
-    nothing = repeated[-1]
-    metrics = {}
-    for name, values, whole, text in (
-        ("small_faithfulness", kept[:-1], model, "F(C) / F(M)"),
-        ("small_repetition", repeated[:-1] - nothing, model - abc_model - nothing, "as `repetition_kept`"),
-    ):
-        metrics[name] = _share(dict(zip(names, values, strict=True)), whole, fresh.prompts, text)
-    return metrics
+    repeated, whole, _ = what_repeats(kept, abc, model - abc_model)
+    del kept["no_node"]
+    return {
+        "small_faithfulness": _share(kept, model, fresh.prompts, FAITHFULNESS),
+        "small_repetition": _share(repeated, whole, fresh.prompts, REPETITION),
+    }
+
+
+def what_repeats(kept: Runs, abc: Runs, model: PerPrompt) -> tuple[Runs, PerPrompt, PerPrompt]:
+    """What needs a repeated name, in each set and in the model; see `repetition` in the module's docstring.
+
+    Args:
+        kept: F of each set, `no_node` among them, on the prompts.
+        abc: the same on ABC prompts.
+        model: F of the model on the prompts minus that on ABC prompts.
+
+    Returns:
+        Of each set but `no_node`, of the model, and of `no_node`, which is taken off both.
+    """
+    nothing = kept["no_node"] - abc["no_node"]
+    sets = {name: kept[name] - one - nothing for name, one in abc.items() if name != "no_node"}
+    return sets, model - nothing, nothing
 
 
 def random_upstream(circuits: dict[str, NodeSet], n_heads: int, draws: int) -> list[NodeSet]:
@@ -150,14 +165,9 @@ def measure_faithfulness(
     [abc_model], abc = blind.differences([EVERYTHING], remove=True), blind.differences([*sets, *random[:blind_draws]])
     text = "F on ABC prompts, IO slot minus subject / F on the prompts themselves"
     metrics["role_blind_model"] = clustered(abc_model, fresh.prompts, unit="1", formula=text, denominators=model)
-    repeated = {name: of[name] - one for name, one in zip(of, abc, strict=False)}
-    nothing = repeated.pop("no_node")  # 0 by construction, and so no control
-    metrics["repetition_kept"] = share(
-        {name: one - nothing for name, one in repeated.items()},
-        model - abc_model - nothing,
-        "F(C) minus F(C) on ABC prompts, minus the same of no node, over the same for M",
-        drawn_kept[:blind_draws] - abc[len(sets) :] - nothing,
-    )
+    repeated, whole, nothing = what_repeats(of, dict(zip(of, abc, strict=False)), model - abc_model)
+    drawn = drawn_kept[:blind_draws] - abc[len(sets) :] - nothing
+    metrics["repetition_kept"] = share(repeated, whole, REPETITION, drawn)
     plain = dict(zip(COMPARED, neutral.differences(sets), strict=True))
     text = "F(C) / F(M), heads replaced by their mean over the prompt and its flip"
     metrics["faithfulness_neutral"] = share(plain, model, text)

@@ -27,6 +27,7 @@ from replications.ioi_circuit.completeness import (
     by_class,
     class_table,
     classes_of,
+    grown_parts,
     measure_classes,
     measure_greedy,
 )
@@ -81,10 +82,11 @@ def verification(files: VerificationFiles, settings: Verification, run: RunInfo)
         removed, kept = by_class(fresh, compared, classes)
         metrics |= measure_classes(removed, kept, fresh.prompts)
         searched = on(DISCOVERY, settings.greedy_prompts)
-        rivals = {"favouring_writers": circuits["favouring_writers"]}
-        metrics["greedy_gap"], part = measure_greedy(
-            searched, fresh, nodes, rivals, settings.greedy, settings.blind_sets
-        )
+        grown = {
+            name: grown_parts(searched, circuits[name], settings.greedy) for name in ("circuit", "favouring_writers")
+        }
+        rivals = {"favouring_writers": (circuits["favouring_writers"], grown["favouring_writers"])}
+        metrics["greedy_gap"], part = measure_greedy(fresh, nodes, grown["circuit"], rivals, settings.blind_sets)
         if movers := classes.get("name_mover"):
             backups, strongest = np.flatnonzero(heads["backup"]).tolist(), int(heads["backup_growth"].argmax())
             metrics |= measure_repair(fresh, movers, backups, strongest, removed)

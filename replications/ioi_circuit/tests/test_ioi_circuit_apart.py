@@ -15,6 +15,7 @@ from replications.ioi_circuit.batches import balanced
 from replications.ioi_circuit.passes import passes_by_template
 from replications.ioi_circuit.receivers_apart import Input, effects, expanded, inputs_of
 from replications.ioi_circuit.subject_or_repeat import CELLS, FORMS, names_of, read, sentences, text_of
+from replications.ioi_circuit.sweeps import Effects
 from tests.fixtures.ioi_circuit_tiny import tiny_prompts, tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
@@ -90,7 +91,7 @@ def test_readings_are_those_of_the_bridge_on_single_sentences(bridge: Transforme
     for place, row in enumerate(rows):
         end = int(made.end[place])
         logits, cache = bridge.run_with_cache(made.tokens[place : place + 1, : end + 1])
-        ids = [names_of(row)[name][1] for name in "ABC"]
+        ids = [names_of(row)[name][1] for name in "ABCD"]
         last = logits[0, -1] - logits[0, -1].mean()
         torch.testing.assert_close(found.logits[place], last[ids], atol=2e-3, rtol=1e-3)
         pattern = cache["blocks.1.attn.hook_pattern"][0, 2, end]
@@ -99,6 +100,21 @@ def test_readings_are_those_of_the_bridge_on_single_sentences(bridge: Transforme
         z = cache["blocks.1.attn.hook_z"][0, end]
         z = z.reshape(bridge.cfg.n_heads, -1)[2]
         torch.testing.assert_close(found.written[place], z @ bridge.W_O[1][2], atol=1e-3, rtol=1e-3)
+
+
+def test_effects_on_the_other_half_are_exact_where_a_head_was_swept() -> None:
+    change = np.array([[[-2.0, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]]])
+    estimate = np.array([[-1.0], [0.5], [0.0]])
+    effects = Effects({"logits": change}, clean={"logits": np.array([4.0])}, estimate={"logits": estimate})
+    heads = pd.DataFrame({f"{name}{end}": [1.0, 2.0, 3.0] for name in other_half.RECEIVERS for end in ("", "_class")})
+    for name in other_half.RECEIVERS:
+        heads[f"{name}_class"] = ["name_mover", "negative", None]
+    table = other_half.beside(heads, effects, {"logits": {0: "name_mover"}}, 3)
+    direct = table[table["receivers"] == "logits"]
+    assert direct["effect_again"].tolist() == [-50, 12.5]
+    assert direct["effect"].tolist() == [1, 2]
+    assert direct["class_again"].tolist() == ["name_mover", ""]
+    assert table.loc[table["receivers"] != "logits", "effect_again"].isna().all()
 
 
 def test_names_that_are_given_again_are_counted_against_names_dealt_out() -> None:

@@ -16,13 +16,14 @@ from replications.ioi_circuit.ablation_grid import (
     ablation_grid,
     edge_differences,
     everywhere,
+    measure_edges,
     measure_grid,
     path_edges,
 )
-from replications.ioi_circuit.knockout import NOISE, KnockOut
+from replications.ioi_circuit.knockout import NOISE, KnockOut, template_means
 from replications.ioi_circuit.nodes import Node, NodeSet
 from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH
-from tests.fixtures.ioi_circuit_tiny import NODES
+from tests.fixtures.ioi_circuit_tiny import NODES, tiny_prompts
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
 EVERYTHING: NodeSet = frozenset()
@@ -131,3 +132,26 @@ def test_the_grid_has_every_choice_and_its_first_row_is_faithfulness(knockout: K
     with_circuit = table[(table["set"] == "complement") == (table["direction"] == "destroy")]["ratio_of_averages"]
     assert metrics["grid_smallest_ratio_of_averages"].value == with_circuit.min()
     assert metrics["grid_largest_ratio_of_averages"].value == with_circuit.max()
+
+
+def test_the_edges_that_are_drawn_stand_beside_the_nodes(knockout: KnockOut) -> None:
+    means = template_means(knockout.decoder, tiny_prompts([0, 1]))
+    blind = KnockOut(knockout.decoder, knockout.prompts, means, "cpu", 50, version="abc")
+    metrics = measure_edges(knockout, blind, circuit())
+    senders = path_edges(Graph.of(knockout.decoder), circuit())
+    of_edges, of_nodes, nothing, model = (
+        np.array([values(where).mean() for where in (knockout, blind)])
+        for values in (
+            lambda where: edge_differences(where, senders, "destroy", "mean", replaced=False),
+            lambda where: where.differences([NODES])[0],
+            lambda where: where.differences([EVERYTHING])[0],
+            lambda where: where.differences([EVERYTHING], remove=True)[0],
+        )
+    )
+    assert metrics["edges_faithfulness"].value == pytest.approx(of_edges[0] / model[0], abs=1e-5)
+    assert metrics["edges_faithfulness"].control("nodes").value == pytest.approx(of_nodes[0] / model[0], abs=1e-5)
+    part, whole = (of_edges - nothing), (model - nothing)
+    assert metrics["edges_repetition"].value == pytest.approx((part[0] - part[1]) / (whole[0] - whole[1]), abs=1e-4)
+    assert metrics["edges_repetition"].value != pytest.approx(
+        metrics["edges_repetition"].control("nodes").value, abs=1e-3
+    )

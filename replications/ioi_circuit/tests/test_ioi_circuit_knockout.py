@@ -17,7 +17,7 @@ from replications.ioi_circuit.completeness import (
     EVERYTHING,
     by_class,
     gaps,
-    greedy_parts,
+    grown_parts,
     measure_greedy,
     minimality,
     random_parts,
@@ -189,14 +189,15 @@ def test_random_upstream_keeps_the_writers_and_draws_the_rest_in_its_layers() ->
 
 def test_the_greedy_part_is_measured_on_other_prompts(knockout: KnockOut) -> None:
     greedy, rival = Greedy(runs=1, iterations=2, candidates=4), frozenset({Node(2, 0, "end"), Node(1, 1, "end")})
-    metric, part = measure_greedy(knockout, knockout, NODES, {"favouring_writers": rival}, greedy, 20)
+    steps, of_rival = (grown_parts(knockout, nodes, greedy) for nodes in (NODES, rival))
+    metric, part = measure_greedy(knockout, NODES, steps, {"favouring_writers": (rival, of_rival)}, 20)
     gap = knockout.differences([part], remove=True)[0] - knockout.differences([NODES - part])[0]
     whole = knockout.differences([EVERYTHING], remove=True)[0].mean()
     assert abs(metric.value) == pytest.approx(abs(gap.mean() / whole), abs=1e-4)
     nothing = metric.control("nothing_removed").value
     kept = knockout.differences([NODES])[0].mean()
     assert abs(nothing) == pytest.approx(abs(1 - kept / whole), abs=1e-4)
-    alone, _ = measure_greedy(knockout, knockout, rival, {"circuit": NODES}, greedy, 20)
+    alone, _ = measure_greedy(knockout, rival, of_rival, {"circuit": (NODES, steps)}, 20)
     assert metric.control("favouring_writers").value == pytest.approx(alone.value, abs=1e-4)
     assert alone.control("circuit").value == pytest.approx(metric.value, abs=1e-4)
     assert alone.value != pytest.approx(metric.value, abs=1e-3)
@@ -281,8 +282,9 @@ def test_greedy_takes_the_worst_candidate_of_each_step(knockout: KnockOut) -> No
     single = [frozenset({node}) for node in sorted(NODES)]
     left, gone = knockout.differences([NODES - one for one in single]), knockout.differences(single, remove=True)
     both = left.mean(1) - gone.mean(1)
-    steps = greedy_parts(knockout, NODES, Greedy(runs=1, iterations=9, candidates=9), seed=0)
-    assert len(steps) == len(NODES)
+    grown = grown_parts(knockout, NODES, Greedy(runs=1, iterations=9, candidates=9))
+    assert [len(part) for part, _ in grown] == list(range(1, len(NODES) + 1))
+    steps = np.stack([values for _, values in grown])
     assert abs(steps[0, 0] - steps[0, 1]) == pytest.approx(np.abs(both).max(), abs=1e-4)
     np.testing.assert_allclose(steps[-1, 0], knockout.differences([EVERYTHING])[0].mean(), atol=1e-4)
     assert len(random_parts(knockout, NODES, 5, seed=0)) == 5

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replications.ioi_circuit import edge_ground_truth, ground_truth
+from replications.ioi_circuit import edge_ground_truth, ground_truth, planted_names
 from replications.ioi_circuit.batches import balanced
 from replications.ioi_circuit.classes import (
     HeadScores,
@@ -99,12 +99,15 @@ def test_a_class_that_rests_on_few_prompts_is_no_class() -> None:
     assert 0.3 < shares[1] < 0.8
 
 
+FEW = GroundTruth(
+    n_prompts=28, minimum_percent=1.0, draws=100, resamples=20, greedy=Greedy(runs=1, iterations=1, candidates=7)
+)
+
+
 @pytest.fixture(scope="module")
 def planted() -> dict[str, tuple[pd.DataFrame, dict[str, float]]]:
     torch.set_num_threads(1)
-    greedy = Greedy(runs=1, iterations=1, candidates=7)
-    few = GroundTruth(n_prompts=28, minimum_percent=1.0, draws=100, resamples=20, greedy=greedy)
-    return {name: ground_truth.one_model(7, name == "twin", few) for name in ("planted", "twin")}
+    return {name: ground_truth.one_model(7, name == "twin", FEW) for name in ("planted", "twin")}
 
 
 def test_planted_circuit_is_recovered_and_its_twin_is_empty(
@@ -122,6 +125,17 @@ def test_planted_circuit_is_recovered_and_its_twin_is_empty(
     for finder in ("path_patching", "activation_patching", "attribution"):
         assert 0 < twin[f"largest_{finder}"] < 0.02 * record[f"largest_{finder}"]
         assert record[f"median_{finder}"] > 0.1 * record[f"largest_{finder}"]
+
+
+def test_a_planted_backup_is_found_and_none_where_there_is_none() -> None:
+    with torch.no_grad():
+        records = [planted_names.backup_record(seed, FEW) for seed in (0, 2)]
+    for record in records:
+        assert record["backup_found"] == 1
+        assert record["backup_wrong"] == record["backup_found_without"] == record["backup_wrong_without"] == 0
+        assert record["backup_growth"] > 0.02 > abs(record["backup_growth_without"])
+    metric = planted_names.measure_backups(records)["backup_found"]
+    assert (metric.value, metric.control("no_backup").value) == (1, 0)
 
 
 def test_sizes_of_edges_are_compared_with_the_planted_model() -> None:

@@ -58,7 +58,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All steps on a planted model, in folders as in a run. The model's folder is the results folder's name."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("study") / "planted"
-    manifest = save_planted_model(tmp_path_factory.mktemp("models") / "planted", 3, twin=False)
+    manifest = save_planted_model(tmp_path_factory.mktemp("models") / "planted", 3)
     rows, activations = folder / "prompts.json", folder / "activations.safetensors"
     inputs = {"manifest": manifest, "prompts": rows}
 
@@ -180,8 +180,11 @@ def test_the_planted_model_leaves_out_what_came_twice_whoever_is_the_subject(stu
     assert metrics["repeated_alone"].value > 0.8
     assert abs(metrics["repeated_alone"].control("neither").value) < 0.2
     assert metrics["subject_below_repeated"].value < 0  # the subject comes once, and stays
+    assert abs(metrics["subject_below_mention"].value) < 0.2 * metrics["difference"].value
     answers = pd.read_csv(study / "subject_or_repeat/answers.csv")
-    assert len(answers) == 3 * 3 * 2
+    assert len(answers) == 3 * (2 + 2 + 3)
+    mention = [metrics[f"subject_below_mention_{form}"].value for form in ("clause", "unlike", "in_front")]
+    assert np.mean(mention) == pytest.approx(metrics["subject_below_mention"].value, abs=1e-6)
 
 
 def test_attribution_recovers_the_planted_edges(study: Path) -> None:
