@@ -14,6 +14,7 @@ positions the mean head outputs of the ABC prompts of each template, with which 
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +25,7 @@ from common.core.files import atomic
 from common.core.step import Files, RunInfo, run_step, track
 from common.data.models import load_model
 from common.interp.decoder import Cache, Decoder
-from common.interp.partial_forward import at_position
+from common.interp.partial_forward import at_position, at_positions, rerun, window
 from replications.ioi_circuit.batches import Batch
 from replications.ioi_circuit.dataset import VERSIONS, Prompt, Version, read_prompts
 from replications.ioi_circuit.residual import check_architecture, read_names
@@ -47,6 +48,13 @@ def collect(files: CollectFiles, settings: Collect, run: RunInfo) -> None:
         save_file(tensors, temporary)
 
 
+class Last(NamedTuple):
+    """What is kept of one version of a batch, at END."""
+
+    final: Float[Tensor, "batch d_model"]
+    z: Float[Tensor, "batch layer head d_head"]
+
+
 def run_versions(decoder: Decoder, rows: list[Prompt], batch_size: int, small_group: int) -> dict[str, Tensor]:
     """All tensors of `activations.safetensors`, on the CPU, prompts in the order of `rows`."""
     device = decoder.W_O[0].device.type
@@ -55,16 +63,18 @@ def run_versions(decoder: Decoder, rows: list[Prompt], batch_size: int, small_gr
     order = sorted(range(len(rows)), key=lambda at: rows[at].template)
     kept: dict[str, list[Tensor]] = {}
     z: dict[int, list[Tensor]] = {}
-    work = [(version, start) for version in VERSIONS for start in range(0, len(rows), batch_size)]
-    for version, start in track(work, "batches"):
+    for start in track(range(0, len(rows), batch_size), "batches"):
         batch = Batch([rows[at] for at in order[start : start + batch_size]], device)
-        cache = decoder.forward(batch.tokens(version), batch.mask, keep=True)
-        for name, tensor in read_batch(decoder, cache, batch, version).items():
-            kept.setdefault(name, []).append(tensor.cpu())
-        if version == "abc":
-            for row, prompt in enumerate(batch.prompts):
-                own = [layer[row, : prompt.positions.end + 1] for layer in cache.z]
-                z.setdefault(prompt.template, []).append(torch.stack(own).cpu())
+        clean, abc = (decoder.forward(batch.tokens(one), batch.mask, keep=True) for one in ("original", "abc"))
+        end = batch.at("end")
+        for version in VERSIONS:
+            whole = {"original": clean, "abc": abc}.get(version)
+            last = after_prefix(decoder, clean, batch, version) if whole is None else last_of(whole, end)
+            for name, tensor in read_batch(decoder, last, batch, version).items():
+                kept.setdefault(name, []).append(tensor.cpu())
+        for row, prompt in enumerate(batch.prompts):
+            own = [layer[row, : prompt.positions.end + 1] for layer in abc.z]
+            z.setdefault(prompt.template, []).append(torch.stack(own).cpu())
     back = torch.tensor(order).argsort()
     tensors = {name: torch.cat(parts)[back] for name, parts in kept.items()}
     for template, parts in z.items():
@@ -73,24 +83,42 @@ def run_versions(decoder: Decoder, rows: list[Prompt], batch_size: int, small_gr
     return dict(sorted(tensors.items()))
 
 
-def read_batch(decoder: Decoder, cache: Cache, batch: Batch, version: Version) -> dict[str, Tensor]:
-    """What is kept of one pass, read at END."""
-    end = batch.at("end")
-    read = {f"{name}.{version}": value for name, value in answers(decoder, cache, batch.names, end).items()}
+def last_of(cache: Cache, end: Int[Tensor, " batch"]) -> Last:
+    """END of a whole pass."""
+    return Last(at_position(cache.final, end), torch.stack([at_position(z, end) for z in cache.z], 1))
+
+
+def after_prefix(decoder: Decoder, clean: Cache, batch: Batch, version: Version) -> Last:
+    """END of a version that begins as the prompt does: only positions from the first other token on are computed."""
+    tokens, end = batch.tokens(version), batch.at("end")
+    first = (tokens != batch.tokens("original")).int().argmax(1)
+    at = window(first, end, tokens.shape[1])
+    rows, step = torch.arange(len(end), device=end.device), end - first
+    found: list[Tensor] = []
+
+    def keep(_: int, z: Tensor) -> Tensor:
+        found.append(z[0, rows, step])
+        return z
+
+    embedded = at_positions(decoder.embed(tokens, batch.mask), at)
+    final = rerun(decoder, clean, 0, at, end, embedded[None], edit=keep)[0]
+    return Last(final, torch.stack(found, 1))
+
+
+def read_batch(decoder: Decoder, last: Last, batch: Batch, version: Version) -> dict[str, Tensor]:
+    """The tensors of one version of a batch."""
+    read = {f"{name}.{version}": value for name, value in answers(decoder, last.final, batch.names).items()}
     if version == "abc":
-        slots = torch.tensor([row.abc_ids for row in batch.prompts], device=end.device)
-        own = answers(decoder, cache, slots, end)
+        slots = torch.tensor([row.abc_ids for row in batch.prompts], device=last.final.device)
+        own = answers(decoder, last.final, slots)
         read |= {"slots.abc": own["logits"], "slot_probs.abc": own["probs"]}
-    read[f"final.{version}"] = at_position(cache.final, end)
-    read[f"z.{version}"] = torch.stack([at_position(x, end) for x in cache.z], 1)
-    return read
+    return read | {f"final.{version}": last.final, f"z.{version}": last.z}
 
 
 def answers(
-    decoder: Decoder, cache: Cache, names: Int[Tensor, "batch name"], end: Int[Tensor, " batch"]
+    decoder: Decoder, final: Float[Tensor, "batch d_model"], names: Int[Tensor, "batch name"]
 ) -> dict[str, Float[Tensor, "batch ..."] | Int[Tensor, " batch"]]:
     """Logits and probabilities of some names at END, and the likeliest token."""
-    final = at_position(cache.final, end)
     logits = decoder.bridge.ln_final(final) @ decoder.bridge.W_U + decoder.bridge.b_U
     read = read_names(decoder.bridge, final[:, None], names)[:, 0]
     return {"logits": read, "probs": logits.softmax(-1).gather(1, names), "first": logits.argmax(-1)}

@@ -26,7 +26,7 @@ from common.data.models import load_model
 from common.interp.decoder import Decoder
 from replications.ioi_circuit.baseline import DIFFERENCE
 from replications.ioi_circuit.batches import Batch
-from replications.ioi_circuit.collect import read_batch
+from replications.ioi_circuit.collect import last_of, read_batch
 from replications.ioi_circuit.dataset import Positions, Prompt, Text, read_prompts
 from replications.ioi_circuit.direct_path import FORMULA, direct_residual
 from replications.ioi_circuit.prompt_statistics import clustered, crossfit
@@ -87,7 +87,7 @@ def read(bridge: "TransformerBridge", rows: list[Prompt], batch_size: int) -> Re
         kept: dict[str, Tensor] = {}
         for version in ("original", "abc"):
             cache = decoder.forward(batch.tokens(version), batch.mask, keep=True)
-            kept |= read_batch(decoder, cache, batch, version)
+            kept |= read_batch(decoder, last_of(cache, batch.at("end")), batch, version)
         final, z, other = (kept[name] for name in ("final.original", "z.original", "z.abc"))
         effects = direct_residual(bridge, final, z, other, batch.names, batch_size)
         parts["difference"].append(_difference(kept["logits.original"], 1))

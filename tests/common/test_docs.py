@@ -27,14 +27,14 @@ def spoken(node):
 
 @functools.cache
 def sentences(root):
-    """Every sentence with which the code ends a run: what `UserError` and `sys.exit` are called with."""
+    """Every sentence with which the code ends a run: what errors and `sys.exit` are called with."""
     found = set()
     for folder in ("common", "replications"):
         for path in (root / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and node.args:
                     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                    if name in ("UserError", "exit") and (text := spoken(node.args[0])):
+                    if (name == "exit" or name.endswith("Error")) and (text := spoken(node.args[0])):
                         found.add(text)
     return found
 

@@ -12,7 +12,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from common.core.errors import UserError
 from common.data.models import load_model, load_tokenizer
 from common.interp.decoder import Decoder
-from replications.ioi_circuit.collect import run_versions
+from replications.ioi_circuit.batches import Batch
+from replications.ioi_circuit.collect import after_prefix, last_of, run_versions
 from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
 from replications.ioi_circuit.direct_path import direct_residual
 from replications.ioi_circuit.residual import check_architecture, read_names
@@ -134,6 +135,16 @@ def test_padding_changes_nothing(
         )
         probability = logits[0, -1].softmax(-1)[prompt.io_id]
         torch.testing.assert_close(collected["probs.original"][row, 0], probability, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("version", ["roles_flipped", "nouns_redrawn", "abc"])
+def test_what_follows_a_shared_prefix_is_that_of_a_whole_pass(decoder: Decoder, version: Version) -> None:
+    batch = Batch(tiny_prompts([0])[:9], "cpu")
+    clean, other = (decoder.forward(batch.tokens(one), batch.mask, keep=True) for one in ("original", version))
+    found, whole = after_prefix(decoder, clean, batch, version), last_of(other, batch.at("end"))
+    for one, expected in zip(found, whole, strict=True):
+        torch.testing.assert_close(one, expected, atol=1e-4, rtol=1e-4)
+    assert (whole.z - last_of(clean, batch.at("end")).z).abs().max() > 1e-2
 
 
 def test_means_of_a_template_are_means_of_its_prompts_alone(decoder: Decoder) -> None:
