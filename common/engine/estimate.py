@@ -1,8 +1,8 @@
 """`make estimate`: what a whole run of a scale takes, by replication, as far as a run of it is known.
 
 The steps are those of a plan of the whole workflow. What they took is read from the results of that scale if all steps
-of a replication are finished there, else from its record, else from the profile. Nothing is guessed: what has never run
-at this scale is not known.
+of a replication are finished there. Otherwise its record says it, or the profile. Nothing is guessed: what has never
+run at this scale is not known.
 """
 
 import os

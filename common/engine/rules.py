@@ -1,5 +1,7 @@
-"""What rule files need: the parameters of a step, its log and its place on the GPU, the files of its figures, and the
-tie to this process."""
+"""What rule files need: the parameters of a step, its log, its place on the GPU and the files of its figures.
+
+It also ties steps to this process.
+"""
 
 import ast
 import json
@@ -33,10 +35,10 @@ class Steps:
         self.run = {key: config[key] for key in RUN}
 
     def __call__(self, module: str, settings: Any = None, *, run: bool = True) -> dict[str, Any]:
-        """`module` of the step, `arguments` as its command line takes them, and what makes it run again: `given`, its
-        settings and run, and `sources`, the hash of its sources.
+        """`module` of the step, `arguments` as its command line takes them, and what makes it run again.
 
-        Snakemake does not record a parameter that depends on files, as `arguments` does, so `given` stands apart.
+        That is `given`, its settings and run, and `sources`, the hash of its sources. Snakemake does not record a
+        parameter that depends on files, as `arguments` does, so `given` stands apart.
 
         Args:
             module: of the step, below the package.

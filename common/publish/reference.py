@@ -2,8 +2,8 @@
 
 The state of a replication has two parts. One is a hash over code: the import closure of its modules (lock included),
 what makes models, corpora and verdicts, and its rules. The other is one over what was chosen: its claims, seals and
-settings at the recorded scale, with its models, their released SAEs, and the corpora that it names. Neither holds what
-a replication reads of another one's results, which verdicts are expected, or what other scales decide.
+settings at the recorded scale. To that belong its models, their released SAEs, and the corpora that it names. Neither
+holds what a replication reads of another one's results, which verdicts are expected, or what other scales decide.
 """
 
 import hashlib

@@ -1,5 +1,6 @@
-"""Step: single latents against patterns that a regular expression decides (the page "Arabic, DNA, base64" of Bricken et
-al. 2023, section 2, with patterns that our corpora hold).
+"""Step: single latents against patterns that a regular expression decides.
+
+This is the page "Arabic, DNA, base64" of Bricken et al. 2023, section 2, with patterns that our corpora hold.
 
 For each pattern the unit and the threshold with the largest F1 on half of the held-out documents are judged on the
 other half. Sensitivity is how many of the pattern's tokens it fires on, precision how much of its firing is on them. F1
