@@ -115,6 +115,16 @@ def by_template(prompts: list[Prompt]) -> list[list[Prompt]]:
     ]
 
 
+def whole_templates(prompts: list[Prompt], most: int) -> list[list[Prompt]]:
+    """Prompts in order of their templates, at most `most` at a time, where no template is larger; none is cut."""
+    chunks: list[list[Prompt]] = [[]]
+    for group in by_template(prompts):
+        if chunks[-1] and len(chunks[-1]) + len(group) > most:
+            chunks.append([])
+        chunks[-1] += group
+    return chunks
+
+
 def in_chunks(prompts: list[Prompt], size: int) -> list[list[Prompt]]:
     """Prompts in order, `size` at a time; padding is masked, so templates may mix."""
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]

@@ -1,5 +1,6 @@
 """Passes over prompts and their partners, with everything kept that sweeps and class rules read from them."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import einops
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from common.core.step import track
 from common.interp.decoder import Cache, Decoder
-from replications.ioi_circuit.batches import Batch, Place, by_template
+from replications.ioi_circuit.batches import Batch, Place, whole_templates
 from replications.ioi_circuit.dataset import Prompt, Version
 
 ATTENTION: tuple[tuple[Place, Place], ...] = (
@@ -22,11 +23,13 @@ ATTENTION: tuple[tuple[Place, Place], ...] = (
     ("s2", "s1_next"),
     ("s1_next", "s1"),
 )
+CHUNK = 44
+"""Prompts in one pass at most. With a few positions of a few prompts, reading weights costs more than arithmetic."""
 PerHead = Float[np.ndarray, "head n"]
 
 
 class Passes(NamedTuple):
-    """Prompts of one template, so that windows have one length, with the passes over them and over their partners."""
+    """Some prompts, with the passes over them and over their partners."""
 
     batch: Batch
     clean: Cache
@@ -36,13 +39,19 @@ class Passes(NamedTuple):
     partner_attends: dict[str, PerHead]
 
     def thinned(self, step: int) -> "Passes":
-        """Every `step`-th prompt; orders and seeds stay even, as prompts are sorted by them."""
+        """Every `step`-th prompt of each template; orders and seeds stay even, as prompts are sorted by them."""
+        seen: Counter[int] = Counter()
+        rows = []
+        for row, prompt in enumerate(self.batch.prompts):
+            if seen[prompt.template] % step == 0:
+                rows.append(row)
+            seen[prompt.template] += 1
         clean = Cache(
-            **{key: [x[::step] for x in each] for key, each in vars(self.clean).items() if key != "final"},
-            final=self.clean.final[::step],
+            **{key: [x[rows] for x in each] for key, each in vars(self.clean).items() if key != "final"},
+            final=self.clean.final[rows],
         )
-        batch = Batch(self.batch.prompts[::step], self.batch.device)
-        return Passes(batch, clean, Cache(z=[z[::step] for z in self.partner.z]), {}, {})
+        batch = Batch([self.batch.prompts[row] for row in rows], self.batch.device)
+        return Passes(batch, clean, Cache(z=[z[rows] for z in self.partner.z]), {}, {})
 
     def with_partner(self, decoder: Decoder, partner: Version) -> "Passes":
         """The same prompts beside other partners."""
@@ -50,10 +59,10 @@ class Passes(NamedTuple):
         return Passes(self.batch, self.clean, Cache(z=other.z), {}, {})
 
 
-def passes_by_template(decoder: Decoder, prompts: list[Prompt], partner: Version = "abc") -> list[Passes]:
+def shared_passes(decoder: Decoder, prompts: list[Prompt], partner: Version = "abc") -> list[Passes]:
     """The passes that all receiver sets of these prompts share."""
     found = []
-    for group in track(by_template(prompts), f"passes, {partner}"):
+    for group in track(whole_templates(prompts, CHUNK), f"passes, {partner}"):
         batch = Batch(group, decoder.W_O[0].device.type)
         clean, attends = attention(decoder, batch, "original")
         other, of_partner = attention(decoder, batch, partner)

@@ -40,7 +40,7 @@ from replications.ioi_circuit.nodes import (
     UNNAMED,
     others_of_layers,
 )
-from replications.ioi_circuit.passes import Passes, passes_by_template
+from replications.ioi_circuit.passes import Passes, shared_passes
 from replications.ioi_circuit.prompt_statistics import beside_null, clustered, t_values
 from replications.ioi_circuit.settings import PathPatching
 from replications.ioi_circuit.sweeps import (
@@ -113,7 +113,7 @@ def find(decoder: Decoder, rows: list[Prompt], half: int, settings: PathPatching
     screened: dict[Place, int] = {place: settings.screened_inner for place in PLACES} | {"end": settings.screened}
     rules = Rules(settings.minimum_percent, settings.draws, screened, settings.resamples)
     random_tokens = random_token_scores(decoder, settings.period, settings.sequences, seed=0)
-    of_ends = passes_by_template(decoder, balanced(rows, half, settings.end_prompts))
+    of_ends = shared_passes(decoder, balanced(rows, half, settings.end_prompts))
     of_inner = [one.thinned(settings.inner_step) for one in of_ends]
     scores = head_scores(decoder, of_ends, name_ids, random_tokens, settings.draws)
     effects, classes = discover(decoder, of_ends, of_inner, scores, rules)
@@ -129,7 +129,7 @@ def patch_again(decoder: Decoder, effects: Effects, classes: HeadClasses, prompt
     again = Effects()
     named: dict[str, list[int]] = {}
     others: dict[str, list[int]] = {}
-    shared = passes_by_template(decoder, prompts)
+    shared = shared_passes(decoder, prompts)
     for name, receivers in effects.receivers.items():
         counted = effects.significant[name].sign
         of_receiver = classes["inhibition_values" if name == "inhibition_keys" else name]

@@ -16,7 +16,7 @@ from replications.ioi_circuit.dataset import Prompt, Vocabulary
 from replications.ioi_circuit.knockout import KnockOut, template_means
 from replications.ioi_circuit.name_movers import backups_by_rule, growth
 from replications.ioi_circuit.nodes import PLACES, Node
-from replications.ioi_circuit.passes import passes_by_template
+from replications.ioi_circuit.passes import shared_passes
 from replications.ioi_circuit.planted import BACKUP, LENGTH, TRUTH, Kind, load_planted
 from replications.ioi_circuit.settings import GroundTruth
 from replications.ioi_circuit.sweeps import Effects, NothingToFollowError, Rules, add_sweep, discover
@@ -36,7 +36,7 @@ def name_heads(
 ) -> tuple[HeadScores, Effects, HeadClasses]:
     """Scores, effects and classes of all heads; no class where no head acts on the logits and attends to the names."""
     random_tokens = random_token_scores(decoder, LENGTH // 2 - 2, 8, seed)
-    shared = passes_by_template(decoder, prompts)
+    shared = shared_passes(decoder, prompts)
     scores = head_scores(decoder, shared, torch.tensor(sorted(words.names.values())), random_tokens, settings.draws)
     every = dict.fromkeys(PLACES, decoder.n_layers * decoder.n_heads)
     rules = Rules(settings.minimum_percent, settings.draws, every, settings.resamples)

@@ -28,7 +28,7 @@ from common.interp.partial_forward import Kind, at_position
 from common.interp.path_patching import Receivers, first_order, path_patch
 from replications.ioi_circuit.batches import DISCOVERY, VERIFICATION, Batch, Place, balanced, load_circuit_prompts
 from replications.ioi_circuit.dataset import Prompt
-from replications.ioi_circuit.passes import Passes, passes_by_template
+from replications.ioi_circuit.passes import Passes, shared_passes
 from replications.ioi_circuit.prompt_statistics import clustered
 from replications.ioi_circuit.residual import read_difference
 from replications.ioi_circuit.settings import ReceiversApart
@@ -73,7 +73,7 @@ def receivers_apart(files: ReceiversApartFiles, settings: ReceiversApart, run: R
     metrics = {"n_inputs": without_interval(float(len(inputs)), 1, "inputs", "inputs of named heads")}
     with torch.no_grad():
         seen, fresh = (
-            [expanded(one, narrow) for one in passes_by_template(narrow, balanced(rows, half, count))]
+            [expanded(one, narrow) for one in shared_passes(narrow, balanced(rows, half, count))]
             for half, count in ((DISCOVERY, settings.n_prompts), (VERIFICATION, settings.again_prompts))
         )
         decoder = narrow.expanded()

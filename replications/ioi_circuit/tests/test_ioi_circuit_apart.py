@@ -1,5 +1,7 @@
 """One receiver of a group alone, and sentences in which subject and repeated name are not the same."""
 
+from collections import Counter
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -11,8 +13,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from common.interp.decoder import Decoder
 from common.interp.path_patching import Receivers, path_patch
 from replications.ioi_circuit import other_half
-from replications.ioi_circuit.batches import balanced
-from replications.ioi_circuit.passes import passes_by_template
+from replications.ioi_circuit.batches import balanced, whole_templates
+from replications.ioi_circuit.passes import Passes, shared_passes
 from replications.ioi_circuit.receivers_apart import Input, effects, expanded, inputs_of
 from replications.ioi_circuit.subject_or_repeat import CELLS, FORMS, names_of, read, sentences, text_of
 from replications.ioi_circuit.sweeps import Effects
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("no_gradients")
 def test_copies_of_all_heads_of_a_group_together_are_the_group(decoder: Decoder, kind: Literal["k", "v"]) -> None:
     wide, group = decoder.expanded(), decoder.group
     one_copy, senders = [], []
-    for each in passes_by_template(decoder, balanced(tiny_prompts([0, 1]), 1, 6)):
+    for each in shared_passes(decoder, balanced(tiny_prompts([0, 1]), 1, 6)):
         batch, cache, partner, *_ = each
         copied, end = expanded(each, decoder).clean, batch.at("end")
         own = path_patch(decoder, cache, partner, end, end, Receivers(kind, ((2, 1),)))
@@ -39,12 +41,42 @@ def test_copies_of_all_heads_of_a_group_together_are_the_group(decoder: Decoder,
 
 
 def test_effects_come_in_the_order_of_their_senders(decoder: Decoder) -> None:
-    passes = passes_by_template(decoder, balanced(tiny_prompts([0]), 1, 4))
+    passes = shared_passes(decoder, balanced(tiny_prompts([0]), 1, 4))
     one = Input("2.0", "q at end", Receivers("q", ((2, 0),)), "end")
     wide, copied = decoder.expanded(), [expanded(each, decoder) for each in passes]
     every = effects(wide, copied, one, {(layer, head) for layer in range(2) for head in range(decoder.n_heads)})
     for sender in ((1, 2), (0, 1)):
         np.testing.assert_allclose(effects(wide, copied, one, {sender})[sender], every[sender], atol=1e-4)
+
+
+def test_templates_may_share_a_pass_and_none_is_cut(decoder: Decoder) -> None:
+    prompts = balanced(tiny_prompts([0, 1]), 1, 12)
+    sizes = Counter(prompt.template for prompt in prompts)
+    chunks = whole_templates(prompts, 5)
+    assert [row for chunk in chunks for row in chunk] == prompts
+    assert all(len({row.template for row in chunk}) == 1 or len(chunk) <= 5 for chunk in chunks)
+    assert sum(len({row.template for row in chunk}) for chunk in chunks) == len(sizes) > len(chunks)
+
+    def measured(passes: list[Passes]) -> tuple[np.ndarray, np.ndarray]:
+        receivers, senders = Receivers("k", ((2, 0),)), {(0, 1), (1, 0)}
+        patched = [
+            path_patch(decoder, one.clean, one.partner, one.batch.at("s2"), one.batch.at("end"), receivers, senders)
+            for one in passes
+        ]
+        return torch.cat(patched, 1).numpy(), np.concatenate([one.attends["s2>s1"] for one in passes], 1)
+
+    together = measured(shared_passes(decoder, prompts))
+    alone = measured([one for chunk in whole_templates(prompts, 1) for one in shared_passes(decoder, chunk)])
+    for found, expected in zip(together, alone, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_every_third_prompt_of_each_template_is_kept(decoder: Decoder) -> None:
+    [one] = shared_passes(decoder, balanced(tiny_prompts([0, 1]), 1, 12))
+    kept = one.thinned(3)
+    for template, rows in groupby(one.batch.prompts, key=lambda row: row.template):
+        assert [row for row in kept.batch.prompts if row.template == template] == list(rows)[::3]
+    assert len(kept.clean.final) == len(kept.clean.z[0]) == len(kept.partner.z[0]) == len(kept.batch.prompts)
 
 
 def test_inputs_are_those_of_the_named_heads() -> None:

@@ -27,7 +27,7 @@ from replications.ioi_circuit.direct_path import DirectPathFiles, direct_path
 from replications.ioi_circuit.edge_attribution import EdgeAttributionFiles, edge_attribution
 from replications.ioi_circuit.nodes import CLASSES, PLACES
 from replications.ioi_circuit.other_half import OtherHalfFiles, other_half
-from replications.ioi_circuit.passes import passes_by_template
+from replications.ioi_circuit.passes import shared_passes
 from replications.ioi_circuit.path_patching import PathPatchingFiles, path_patching
 from replications.ioi_circuit.planted import N_HEADS, N_LAYERS, TRUTH, save_planted_model
 from replications.ioi_circuit.prompt_statistics import SignificantEffects
@@ -300,6 +300,6 @@ def test_bad_input_is_a_clear_error(study: Path, tmp_path: Path) -> None:
     scores = HeadScores(contrasts, {"copy_io": nothing, "copy_s": nothing}, {}, {})
     rules = Rules(1.0, 100, dict.fromkeys(PLACES, 16), 20)
     with torch.no_grad():
-        shared = passes_by_template(decoder, rows)
+        shared = shared_passes(decoder, rows)
         with pytest.raises(UserError, match="no circuit to follow back"):
             discover(decoder, shared, shared, scores, rules)
