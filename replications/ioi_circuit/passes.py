@@ -39,7 +39,7 @@ class Passes(NamedTuple):
     partner_attends: dict[str, PerHead]
 
     def thinned(self, step: int) -> "Passes":
-        """Every `step`-th prompt of each template; orders and seeds stay even, as prompts are sorted by them."""
+        """Every `step`-th prompt of each template, sorted by seed and order: orders stay even, seeds do not."""
         seen: Counter[int] = Counter()
         rows = []
         for row, prompt in enumerate(self.batch.prompts):
