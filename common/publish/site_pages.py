@@ -15,6 +15,7 @@ from common.publish.earlier import agreement, twice
 from common.publish.glossary import address as code_address
 from common.publish.glossary import terms
 from common.publish.markdown import Address, block_of, first_words, html_of
+from common.publish.misses import what_decided
 from common.publish.pages import (
     CLAIMS,
     FIGURE,
@@ -32,7 +33,6 @@ from common.publish.pages import (
     machine,
     tally,
     title,
-    what_decided,
 )
 from common.publish.reference import is_calibration, seeds_of
 from common.publish.report import title_of

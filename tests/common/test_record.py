@@ -16,6 +16,7 @@ from common.core.metrics import Estimate
 from common.core.settings import ROOT, replications
 from common.publish.claims_page import by_replication, strongest, value
 from common.publish.gpu_card import gpu_block
+from common.publish.misses import CLOSE, EQUALLED, SHORT, missed, reaches, what_decided
 from common.publish.pages import (
     MOST_PICTURES,
     all_seeds,
@@ -24,10 +25,8 @@ from common.publish.pages import (
     counted,
     leading,
     page_figures,
-    reaches,
     seeds_of_all,
     tally,
-    what_decided,
     with_block,
 )
 from common.publish.record import record, slim_picture
@@ -152,10 +151,11 @@ def test_a_card_shows_value_strongest_control_and_badge():
     one = claim("delay")
     assert value(one) == "7 [6, 8]"
     assert strongest(one) == "large share: 1 [0.9, 1.1]"
-    assert badge(one) == "✔ reproduced (unsealed)"
-    missed = claim("other", verdict="not reproduced")
+    assert badge(one, failed="bound missed") == "✔ reproduced (unsealed)"
+    assert badge(claim("other", verdict="not reproduced"), failed="bound missed") == "✘ bound missed (unsealed)"
+    other = claim("other", verdict="not reproduced")
     check = claim("third", tier="check", verdict="holds")
-    assert tally([one, missed, check]) == "1 of 2 landmarks reproduced, 1 not reproduced; 1 of 1 checks hold"
+    assert tally([one, other, check]) == "1 of 2 landmarks reproduced, 1 not reproduced; 1 of 1 checks hold"
 
 
 def test_what_decided_is_the_control_or_the_effect_itself():
@@ -170,7 +170,8 @@ def test_what_decided_is_the_control_or_the_effect_itself():
     assert not reaches(failed("a", assertion=None), 0.5)
     equalled, near, short = against(0.5, 0.1, 0.55), against(0.5, 0.39), against(0.3, 0.5)
     said = what_decided([equalled, near, near, short, short, short, claim("held", value=0.0)])
-    assert re.findall(r"\d+", said) == ["6", "3", "1", "2"], "all, short of the bound, equalled, not told apart"
+    assert re.findall(r"\d+", said) == ["6", "3", "1", "2"], "all, short of the bound, equalled, too close"
+    assert [missed(one) for one in (equalled, near, short)] == [EQUALLED, CLOSE, SHORT]
 
 
 def test_the_count_over_replications_says_what_holm_leaves():
