@@ -38,7 +38,6 @@ from replications.refusal_direction.chat import (
     last_logits,
     refusal_metric,
 )
-from replications.refusal_direction.hooks import hooked
 from replications.refusal_direction.lists import Line
 
 PHRASES = (  # Arditi et al. 2024, appendix; case-insensitive
@@ -173,8 +172,11 @@ def banning(model: Any, tokens: Int[Tensor, " token"]) -> Iterator[None]:
         begun = True
         return logits.index_fill(-1, tokens, BANNED)
 
-    with hooked([], [(model.lm_head, ban)]):
+    handle = model.lm_head.register_forward_hook(ban)
+    try:
         yield
+    finally:
+        handle.remove()
 
 
 @torch.inference_mode()

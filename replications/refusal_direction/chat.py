@@ -167,9 +167,12 @@ def _changing(
         places = torch.arange(x.shape[1], device=x.device)[None] if given[0] is None else given[0]
         return x + (places > 0)[..., None] * change(x)
 
-    inputs = [(model.model, note), *((one, on_input(changed)) for one in read)]
-    with hooked(inputs, [(one, on_output(changed)) for one in written]):
-        yield
+    noted = model.model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        with hooked([(one, on_input(changed)) for one in read], [(one, on_output(changed)) for one in written]):
+            yield
+    finally:
+        noted.remove()
 
 
 @contextlib.contextmanager

@@ -43,7 +43,6 @@ from replications.refusal_direction.chat import (
 from replications.refusal_direction.directions import Subject, subject_of, to_choose
 from replications.refusal_direction.effects import questioner
 from replications.refusal_direction.folders import load
-from replications.refusal_direction.hooks import hooked, on_input
 from replications.refusal_direction.lists import draw
 from replications.refusal_direction.search import difference
 from replications.refusal_direction.settings import StudySuffix
@@ -141,13 +140,15 @@ def written(model: Any, batch: Batch, reading: Reading) -> Float[Tensor, "layer 
     """What each head below r's block writes along r at r's token, mean over prompts (direct feature attribution)."""
     seen: list[Tensor] = []
     outputs: list[Any] = [block.self_attn.o_proj for block in layers(model)][: reading.layer]  # type: ignore[union-attr]
-
-    def take(z: Tensor) -> Tensor:
-        seen.append(z[:, reading.position])
-        return z
-
-    with hooked([(output, on_input(take)) for output in outputs], []):
+    handles = [
+        output.register_forward_pre_hook(lambda _, given: seen.append(given[0][:, reading.position]))
+        for output in outputs
+    ]
+    try:
         residuals(model, batch, 1)
+    finally:
+        for handle in handles:
+            handle.remove()
     along = torch.stack([z * (reading.r @ output.weight) for z, output in zip(seen, outputs, strict=True)])
     heads = int(model.config.num_attention_heads)
     return reduce(along, "layer text (head d_head) -> layer text head", "sum", head=heads).mean(1)

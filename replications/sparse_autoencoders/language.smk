@@ -135,7 +135,7 @@ use rule step as browse with:
             for name in SHOWN
         ],
     resources:
-        mem_mb=4000,
+        mem_mb=3000,
         runtime=20,
     params:
         **STEP("browse", run=False),

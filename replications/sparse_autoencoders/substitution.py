@@ -18,8 +18,6 @@ from common.interp.decoder import Decoder
 from common.saes.harvest import CORPUS, batched
 from replications.sparse_autoencoders.baselines import Reconstruct
 
-PIECE = 256  # tokens whose logits exist at once, 50 MB of a vocabulary of 49,152
-
 
 class HeldOut(NamedTuple):
     """Windows with the residual stream before one layer."""
@@ -84,42 +82,36 @@ def scored(held: HeldOut) -> Bool[Tensor, "window pos"]:
 def substitute(decoder: Decoder, held: HeldOut, changes: dict[str, Reconstruct], batch: int) -> dict[str, Effect]:
     """Effects of each substitution, and `clean` for none. Random noise must come from the callables themselves."""
     kept: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in ("clean", *changes)}
+    unembed, bias = decoder.bridge.W_U, decoder.bridge.b_U
     for rows in track(list(batched(len(held.tokens), batch)), "substitutions"):
-        resid, used = held.resid[rows], held.used[rows]
-        finals = {"clean": _final(decoder, held, rows, resid)}
+        tokens, real, resid, used = held.tokens[rows], held.real[rows], held.resid[rows], held.used[rows]
+        score = scored(held)[rows]
+        target = tokens.roll(-1, 1)[score]
+        device = unembed.device
+
+        def log_probs(x: Tensor, tokens: Tensor = tokens, real: Tensor = real, score: Tensor = score) -> Tensor:
+            final = decoder.forward(
+                tokens.to(unembed.device), real.to(unembed.device), resume=(held.layer, x.to(unembed.device))
+            ).final
+            logits = decoder.bridge.ln_final(final[score.to(unembed.device)]) @ unembed + bias
+            found: Tensor = logits.log_softmax(-1)
+            return found
+
+        clean = log_probs(resid)
+        p = clean.exp()
+        entropy = (p * clean).sum(-1)
+        place = target[:, None].to(device)
+        kept["clean"].append((-clean.gather(1, place)[:, 0].cpu().numpy(), np.zeros(len(target))))
         for name, reconstruct in changes.items():
             changed = resid.clone()
             changed[used] = reconstruct(resid[used])
-            finals[name] = _final(decoder, held, rows, changed)
-        target = held.tokens[rows].roll(-1, 1)[scored(held)[rows]][:, None].to(finals["clean"].device)
-        for piece in batched(len(target), PIECE):
-            clean = _log_probs(decoder, finals["clean"][piece])
-            p = clean.exp()
-            entropy = (p * clean).sum(-1)
-            for name, values in kept.items():
-                found = clean if name == "clean" else _log_probs(decoder, finals[name][piece])
-                loss, kl = -found.gather(1, target[piece])[:, 0], entropy - (p * found).sum(-1)
-                values.append((loss.cpu().numpy(), kl.cpu().numpy()))
+            found = log_probs(changed)
+            kl = entropy - (p * found).sum(-1)
+            kept[name].append((-found.gather(1, place)[:, 0].cpu().numpy(), kl.cpu().numpy()))
     return {
         name: Effect(*(np.concatenate(one).astype(np.float64) for one in zip(*parts, strict=True)))
         for name, parts in kept.items()
     }
-
-
-def _final(
-    decoder: Decoder, held: HeldOut, rows: slice, x: Float[Tensor, "window pos d_model"]
-) -> Float[Tensor, "token d_model"]:
-    """The final residual stream at the scored positions of some windows, whose stream at the held layer is `x`."""
-    device = decoder.bridge.W_U.device
-    tokens, real = held.tokens[rows].to(device), held.real[rows].to(device)
-    final: Tensor = decoder.forward(tokens, real, resume=(held.layer, x.to(device))).final
-    return final[scored(held)[rows].to(device)]
-
-
-def _log_probs(decoder: Decoder, final: Float[Tensor, "token d_model"]) -> Float[Tensor, "token d_vocab"]:
-    logits = decoder.bridge.ln_final(final) @ decoder.bridge.W_U + decoder.bridge.b_U
-    found: Tensor = logits.log_softmax(-1)
-    return found
 
 
 def at_same_distance(reconstruct: Reconstruct, seed: int, root: Float[Tensor, "d d"] | None = None) -> Reconstruct:
