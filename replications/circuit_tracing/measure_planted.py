@@ -1,10 +1,18 @@
 """Step: trains transcoders on the planted models and says which share of the planted edges their graphs find.
 
-Judged are prompts whose string the model recognises. Every control is scored on the same prompts and edges: random
-encoders with fitted decoders (`untrained`), permuted weights (`shuffled_edges`). Also correlation over prompts in place
-of edges (`co_activation`), and size of what a source writes (`write_norm`). The hand-written features give the ceiling.
+Judged are prompts whose string the model recognises. Every control is scored on the same prompts and edges:
+
+    untrained           random encoders with fitted decoders
+    shuffled_edges      the weights into each target permuted among all nodes that could reach it
+    shuffled_in_place   sources permuted among the features of one layer and position
+    co_activation       correlation over prompts in place of edges
+    write_norm          size of what a source writes
+    place_and_size      sources one layer below at the same position or the one before, by that size: no edge is asked
+
+The hand-written features give the ceiling.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,6 +27,7 @@ from common.saes.sae import Sae
 from replications.circuit_tracing.dictionaries import fitted, untrained
 from replications.circuit_tracing.graph import attribute
 from replications.circuit_tracing.influence import Layout, prune
+from replications.circuit_tracing.interventions import shuffled
 from replications.circuit_tracing.planted import (
     LAYERS,
     Circuit,
@@ -29,6 +38,7 @@ from replications.circuit_tracing.planted import (
     freeze_circuit,
     keys,
     matches,
+    place_and_size,
     planted_edges,
     recovered,
     run_circuit,
@@ -40,6 +50,9 @@ from replications.circuit_tracing.planted import (
 from replications.circuit_tracing.settings import Planted
 
 JUDGED = 5000  # added to a seed for prompts that no transcoder has seen
+EDGELESS = ("shuffled_edges", "shuffled_in_place", "co_activation", "write_norm", "place_and_size")
+"""Controls that are scored on the graph of the trained transcoders."""
+OTHERS = (*EDGELESS, "precision", "recall")
 RECOVERED = "share of planted edges among as many strongest edges: precision and recall"
 
 
@@ -75,7 +88,7 @@ def measure_planted(files: PlantedFiles, settings: Planted, run: RunInfo) -> Non
         for name in rows[0]
         if name not in ("seed", "prompt")
     }
-    controls = {name: each[name] for name in ("untrained", "shuffled_edges", "co_activation", "write_norm")}
+    controls = {name: each[name] for name in ("untrained", *EDGELESS)}
     metrics = {
         "recovered": over_seeds(each["trained"], unit="share", formula=RECOVERED, controls=controls),
         "recovered_hand_written": over_seeds(each["hand_written"], unit="share", formula=RECOVERED),
@@ -113,9 +126,14 @@ def judged(
             names = keys(graph, stands_for, answer)
             row[kind] = recovered(edge_strength(graph), names, truth)
             if kind == "trained":
-                row["shuffled_edges"] = recovered(shuffled_edges(graph, seed + at), names, truth)
-                row["co_activation"] = recovered(co_activation(graph, acts, *data, answer), names, truth)
-                row["write_norm"] = recovered(write_sizes(graph), names, truth)
+                tables = (
+                    shuffled_edges(graph, seed + at),
+                    edge_strength(replace(graph, adjacency=shuffled(graph, seed + at))),
+                    co_activation(graph, acts, *data, answer),
+                    write_sizes(graph),
+                    place_and_size(graph),
+                )
+                row |= {name: recovered(one, names, truth) for name, one in zip(EDGELESS, tables, strict=True)}
                 layout = Layout(graph.n_features, graph.first_embedding, graph.first_logit)
                 kept = prune(graph.adjacency, graph.logit_weights(), layout).edges
                 edges = set(strongest_edges(kept.float(), names, int(kept.sum())))
@@ -125,9 +143,6 @@ def judged(
     if not rows:
         raise UserError(f"the planted model of seed {seed} recognises none of its strings; raise planted.prompts")
     return rows
-
-
-OTHERS = ("shuffled_edges", "co_activation", "write_norm", "precision", "recall")
 
 
 def _mean(values: list[float]) -> float:

@@ -203,13 +203,19 @@ def recovered(scores: Float[Tensor, "node node"], names: list[Key | None], truth
     return len(truth & set(strongest_edges(scores, names, len(truth)))) / max(1, len(truth))
 
 
-def possible(graph: Graph) -> Bool[Tensor, "node node"]:
-    """Where there could be an edge: from features and tokens to features of later layers and the answer."""
+def _above_and_behind(graph: Graph) -> tuple[Int[Tensor, "node node"], Int[Tensor, "node node"]]:
+    """How many layers, and how many positions, each target is above and behind each source; an error is no source."""
     features, length = graph.features, graph.frozen.length
     errors = torch.full((graph.n_errors,), LAYERS)
     depth = torch.cat([features.layer, errors, torch.full((length,), -1), torch.tensor([LAYERS])])
     place = torch.cat([features.pos, 0 * errors, torch.arange(length), torch.tensor([length - 1])])
-    return (depth[None] < depth[:, None]) & (place[None] <= place[:, None])
+    return depth[:, None] - depth[None], place[:, None] - place[None]
+
+
+def possible(graph: Graph) -> Bool[Tensor, "node node"]:
+    """Where there could be an edge: from features and tokens to features of later layers and the answer."""
+    above, behind = _above_and_behind(graph)
+    return (above > 0) & (behind >= 0)
 
 
 def edge_strength(graph: Graph) -> Float[Tensor, "node node"]:
@@ -233,6 +239,13 @@ def write_sizes(graph: Graph) -> Float[Tensor, "node node"]:
     sizes[: graph.n_features] = graph.features.write_norm()
     sizes[graph.first_embedding : graph.first_logit] = graph.frozen.embeddings.norm(dim=1)
     return sizes * possible(graph)
+
+
+def place_and_size(graph: Graph) -> Float[Tensor, "node node"]:
+    """Without any weight: every node one layer below, at the same position or the one before, is taken for a parent,
+    those that write most first. Where sites hold one feature each, the task leaves little else to choose."""
+    above, behind = _above_and_behind(graph)
+    return write_sizes(graph) * ((above == 1) & (behind <= 1))
 
 
 def co_activation(

@@ -31,6 +31,7 @@ from replications.circuit_tracing.planted import (
     freeze_circuit,
     keys,
     matches,
+    place_and_size,
     planted_edges,
     recovered,
     run_circuit,
@@ -162,10 +163,10 @@ def test_planted_features_fire_where_their_strings_are(planted):
         assert (run.active[0][row, 2:] > 0).any(1).tolist() == there
 
 
-def test_hand_written_features_give_the_planted_edges_and_shuffled_ones_do_not(planted):
+def test_hand_written_features_give_the_planted_edges_and_so_does_place_alone_but_not_shuffled_edges(planted):
     made, tokens, which, run = planted
     stands_for, _ = matches(made.mlps, run)
-    found, mixed = [], []
+    found, mixed, placed = [], [], []
     for at in range(20):
         answer = int(which[at])
         if float(run.active[2][at, -1, answer]) == 0:
@@ -181,8 +182,16 @@ def test_hand_written_features_give_the_planted_edges_and_shuffled_ones_do_not(p
         assert len(truth) >= 13  # the answer, the string's two triples, their pairs and tokens
         found.append(recovered(edge_strength(graph), names, truth))
         mixed.append(recovered(shuffled_edges(graph, at), names, truth))
+        placed.append(recovered(place_and_size(graph), names, truth))
+        sources = place_and_size(graph).nonzero()
+        features = graph.features
+        inner = sources[(sources < graph.n_features).all(1)]
+        above, behind = (one[inner[:, 0]] - one[inner[:, 1]] for one in (features.layer, features.pos))
+        assert set(above.tolist()) == {1}
+        assert set(behind.tolist()) <= {0, 1}
     assert min(found) > 0.8
     assert np.mean(mixed) < 0.5
+    assert np.mean(placed) > 0.8  # so edges are not what the share speaks of
 
 
 WORDS = ["</script><script>window.hacked=1</script>", *[f"<b>{at}</b>" for at in range(len(vocabulary(TASK)) - 1)]]
