@@ -7,7 +7,7 @@ Judged are prompts whose string the model recognises. Every control is scored on
     shuffled_in_place   sources permuted among the features of one layer and position
     co_activation       correlation over prompts in place of edges
     write_norm          size of what a source writes
-    place_and_size      sources one layer below at the same position or the one before, by that size: no edge is asked
+    *_in_place          the same among sources one layer below, at the same position or the one before
 
 The hand-written features give the ceiling.
 """
@@ -38,7 +38,7 @@ from replications.circuit_tracing.planted import (
     freeze_circuit,
     keys,
     matches,
-    place_and_size,
+    near,
     planted_edges,
     recovered,
     run_circuit,
@@ -50,7 +50,10 @@ from replications.circuit_tracing.planted import (
 from replications.circuit_tracing.settings import Planted
 
 JUDGED = 5000  # added to a seed for prompts that no transcoder has seen
-EDGELESS = ("shuffled_edges", "shuffled_in_place", "co_activation", "write_norm", "place_and_size")
+EDGELESS = (
+    "shuffled_edges", "shuffled_in_place", "co_activation", "co_activation_in_place", "write_norm",
+    "write_norm_in_place",
+)  # fmt: skip
 """Controls that are scored on the graph of the trained transcoders."""
 OTHERS = (*EDGELESS, "precision", "recall")
 RECOVERED = "share of planted edges among as many strongest edges: precision and recall"
@@ -79,7 +82,7 @@ def measure_planted(files: PlantedFiles, settings: Planted, run: RunInfo) -> Non
             for layer, (sae, inputs, targets) in enumerate(zip(trained, x[own], y[own], strict=True))
         ]
         kinds = {"hand_written": made[at].mlps, "trained": trained, "untrained": blank}
-        found = judged(made[at], kinds, runs[at], seen[at], settings, seed)
+        found = judged(made[at], kinds, runs[at], seen[at][1], settings, seed)
         fit = sum(fvu(b, sae.reconstruct(a)) for sae, a, b in zip(trained, x[own], y[own], strict=True)) / LAYERS
         rows += [{"seed": seed, "fvu": fit, **one} for one in found]
     write_table(files.table, rows)
@@ -102,9 +105,8 @@ def measure_planted(files: PlantedFiles, settings: Planted, run: RunInfo) -> Non
 
 
 def judged(
-    made: Circuit, kinds: dict[str, list[Sae]], seen: Run, data: tuple[torch.Tensor, torch.Tensor], settings: Planted,
-    seed: int,
-) -> list[dict[str, float]]:  # fmt: skip
+    made: Circuit, kinds: dict[str, list[Sae]], seen: Run, seen_answers: torch.Tensor, settings: Planted, seed: int
+) -> list[dict[str, float]]:
     """One row per judged prompt of one seed."""
     tokens, answers = sequences(made, settings, settings.prompts, seed + JUDGED)
     run = run_circuit(made, tokens)
@@ -114,7 +116,7 @@ def judged(
         answer = int(answers[at])
         if float(run.active[2][at, -1, answer]) == 0:
             continue
-        frozen, truth = freeze_circuit(made, run, tokens, at), planted_edges(made, run, tokens[at], at, answer)
+        frozen, truth = freeze_circuit(made, run, tokens, at), planted_edges(made, run, at, answer)
         row: dict[str, float] = {"prompt": at, "planted": len(truth)}
         for kind, saes in kinds.items():
             stands_for, acts = known[kind]
@@ -126,12 +128,14 @@ def judged(
             names = keys(graph, stands_for, answer)
             row[kind] = recovered(edge_strength(graph), names, truth)
             if kind == "trained":
+                together, sizes = co_activation(graph, acts, seen_answers, answer), write_sizes(graph)
                 tables = (
                     shuffled_edges(graph, seed + at),
                     edge_strength(replace(graph, adjacency=shuffled(graph, seed + at))),
-                    co_activation(graph, acts, *data, answer),
-                    write_sizes(graph),
-                    place_and_size(graph),
+                    together,
+                    together * near(graph),
+                    sizes,
+                    sizes * near(graph),
                 )
                 row |= {name: recovered(one, names, truth) for name, one in zip(EDGELESS, tables, strict=True)}
                 layout = Layout(graph.n_features, graph.first_embedding, graph.first_logit)
