@@ -1,10 +1,18 @@
 """Step: trains transcoders on the planted models and says which share of the planted edges their graphs find.
 
-Judged are prompts whose string the model recognises. Every control is scored on the same prompts and edges: random
-encoders with fitted decoders (`untrained`), permuted weights (`shuffled_edges`). Also correlation over prompts in place
-of edges (`co_activation`), and size of what a source writes (`write_norm`). The hand-written features give the ceiling.
+Judged are prompts whose string the model recognises. Every control is scored on the same prompts and edges:
+
+    untrained           random encoders with fitted decoders
+    shuffled_edges      the weights into each target permuted among all nodes that could reach it
+    shuffled_in_place   sources permuted among the features of one layer and position
+    co_activation       correlation over prompts in place of edges
+    write_norm          size of what a source writes
+    *_in_place          the same among sources one layer below, at the same position or the one before
+
+The hand-written features give the ceiling.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,6 +27,7 @@ from common.saes.sae import Sae
 from replications.circuit_tracing.dictionaries import fitted, untrained
 from replications.circuit_tracing.graph import attribute
 from replications.circuit_tracing.influence import Layout, prune
+from replications.circuit_tracing.interventions import shuffled
 from replications.circuit_tracing.planted import (
     LAYERS,
     Circuit,
@@ -29,6 +38,7 @@ from replications.circuit_tracing.planted import (
     freeze_circuit,
     keys,
     matches,
+    near,
     planted_edges,
     recovered,
     run_circuit,
@@ -40,6 +50,12 @@ from replications.circuit_tracing.planted import (
 from replications.circuit_tracing.settings import Planted
 
 JUDGED = 5000  # added to a seed for prompts that no transcoder has seen
+EDGELESS = (
+    "shuffled_edges", "shuffled_in_place", "co_activation", "co_activation_in_place", "write_norm",
+    "write_norm_in_place",
+)  # fmt: skip
+"""Controls that are scored on the graph of the trained transcoders."""
+OTHERS = (*EDGELESS, "precision", "recall")
 RECOVERED = "share of planted edges among as many strongest edges: precision and recall"
 
 
@@ -66,7 +82,7 @@ def measure_planted(files: PlantedFiles, settings: Planted, run: RunInfo) -> Non
             for layer, (sae, inputs, targets) in enumerate(zip(trained, x[own], y[own], strict=True))
         ]
         kinds = {"hand_written": made[at].mlps, "trained": trained, "untrained": blank}
-        found = judged(made[at], kinds, runs[at], seen[at], settings, seed)
+        found = judged(made[at], kinds, runs[at], seen[at][1], settings, seed)
         fit = sum(fvu(b, sae.reconstruct(a)) for sae, a, b in zip(trained, x[own], y[own], strict=True)) / LAYERS
         rows += [{"seed": seed, "fvu": fit, **one} for one in found]
     write_table(files.table, rows)
@@ -75,7 +91,7 @@ def measure_planted(files: PlantedFiles, settings: Planted, run: RunInfo) -> Non
         for name in rows[0]
         if name not in ("seed", "prompt")
     }
-    controls = {name: each[name] for name in ("untrained", "shuffled_edges", "co_activation", "write_norm")}
+    controls = {name: each[name] for name in ("untrained", *EDGELESS)}
     metrics = {
         "recovered": over_seeds(each["trained"], unit="share", formula=RECOVERED, controls=controls),
         "recovered_hand_written": over_seeds(each["hand_written"], unit="share", formula=RECOVERED),
@@ -89,9 +105,8 @@ def measure_planted(files: PlantedFiles, settings: Planted, run: RunInfo) -> Non
 
 
 def judged(
-    made: Circuit, kinds: dict[str, list[Sae]], seen: Run, data: tuple[torch.Tensor, torch.Tensor], settings: Planted,
-    seed: int,
-) -> list[dict[str, float]]:  # fmt: skip
+    made: Circuit, kinds: dict[str, list[Sae]], seen: Run, seen_answers: torch.Tensor, settings: Planted, seed: int
+) -> list[dict[str, float]]:
     """One row per judged prompt of one seed."""
     tokens, answers = sequences(made, settings, settings.prompts, seed + JUDGED)
     run = run_circuit(made, tokens)
@@ -101,7 +116,7 @@ def judged(
         answer = int(answers[at])
         if float(run.active[2][at, -1, answer]) == 0:
             continue
-        frozen, truth = freeze_circuit(made, run, tokens, at), planted_edges(made, run, tokens[at], at, answer)
+        frozen, truth = freeze_circuit(made, run, tokens, at), planted_edges(made, run, at, answer)
         row: dict[str, float] = {"prompt": at, "planted": len(truth)}
         for kind, saes in kinds.items():
             stands_for, acts = known[kind]
@@ -113,9 +128,16 @@ def judged(
             names = keys(graph, stands_for, answer)
             row[kind] = recovered(edge_strength(graph), names, truth)
             if kind == "trained":
-                row["shuffled_edges"] = recovered(shuffled_edges(graph, seed + at), names, truth)
-                row["co_activation"] = recovered(co_activation(graph, acts, *data, answer), names, truth)
-                row["write_norm"] = recovered(write_sizes(graph), names, truth)
+                together, sizes = co_activation(graph, acts, seen_answers, answer), write_sizes(graph)
+                tables = (
+                    shuffled_edges(graph, seed + at),
+                    edge_strength(replace(graph, adjacency=shuffled(graph, seed + at))),
+                    together,
+                    together * near(graph),
+                    sizes,
+                    sizes * near(graph),
+                )
+                row |= {name: recovered(one, names, truth) for name, one in zip(EDGELESS, tables, strict=True)}
                 layout = Layout(graph.n_features, graph.first_embedding, graph.first_logit)
                 kept = prune(graph.adjacency, graph.logit_weights(), layout).edges
                 edges = set(strongest_edges(kept.float(), names, int(kept.sum())))
@@ -125,9 +147,6 @@ def judged(
     if not rows:
         raise UserError(f"the planted model of seed {seed} recognises none of its strings; raise planted.prompts")
     return rows
-
-
-OTHERS = ("shuffled_edges", "co_activation", "write_norm", "precision", "recall")
 
 
 def _mean(values: list[float]) -> float:

@@ -3,10 +3,12 @@
     layer 0: pairs x y      layer 1: triples x y z      layer 2: strings w x y z, each with an answer of its own
 
 A pair reads its token and, through a head that attends to the position before, the previous token. A triple reads the
-pair at its own position and the pair at the position before. A string reads the two triples. So every planted edge is
-known, and others are tempting. Tokens and pairs are always there when a string is, but it does not read them. Features
-are transcoder-like (JumpReLU), write unit vectors in more directions than the stream has dimensions, and there is no
-norm.
+pair at its own position and the pair at the position before. A string reads the two triples. Every position holds a
+token of each of several voices, which have words, strings and features of their own. So features of other voices stand
+beside the parents of a feature, at the same places, and place does not tell which are read. Every planted edge between
+features is known, and others are tempting. Features are transcoder-like (JumpReLU), write unit vectors in more
+directions than the stream has dimensions, and there is no norm. Edges from embeddings are left out: what a position's
+tokens add up to is one node.
 
 Graphs are drawn with transcoders that are *trained* on what these MLPs read and write. A latent stands for the planted
 feature of its layer with which it correlates most, at least `LEAST_CORRELATION`. Latents of one planted feature are one
@@ -34,7 +36,7 @@ LIMIT = 0.75  # a feature with both parents reads 1, with one 0.5, give or take 
 LEAST_CORRELATION = 0.5
 LAYERS = 3
 Key = tuple[int, int, int]
-"""layer (-1: token, 3: answer), position, feature"""
+"""layer (3: answer), position, feature"""
 
 
 class Circuit(NamedTuple):
@@ -51,14 +53,18 @@ class Circuit(NamedTuple):
 def circuit(settings: Planted, seed: int) -> Circuit:
     """Random strings, all their pairs and triples, and the weights that recognise them."""
     draw = torch.Generator().manual_seed(seed)
-    whole = _distinct(torch.randint(settings.tokens, (8 * settings.strings, 4), generator=draw))
-    whole = whole[torch.randperm(len(whole), generator=draw)[: settings.strings]]
+    voices = []
+    for voice in range(settings.voices):
+        known = _distinct(torch.randint(settings.tokens, (8 * settings.strings, 4), generator=draw))
+        chosen = torch.randperm(len(known), generator=draw)[: settings.strings]
+        voices.append(known[chosen] + voice * settings.tokens)
+    whole, tokens = torch.cat(voices), settings.voices * settings.tokens
     strings = [_distinct(torch.cat([whole[:, at : at + wide] for at in range(5 - wide)])) for wide in (2, 3)]
     strings.append(whole)
     d = settings.d_model
-    embedding = unit_rows(torch.randn(settings.tokens, d, generator=draw))
+    embedding = unit_rows(torch.randn(tokens, d, generator=draw))
     moves = torch.stack([torch.linalg.qr(torch.randn(d, d, generator=draw)).Q for _ in range(LAYERS)])
-    below, parts, mlps = torch.arange(settings.tokens)[:, None], embedding, []
+    below, parts, mlps = torch.arange(tokens)[:, None], embedding, []
     for layer, own in enumerate(strings):
         now, before = (_places(own[:, cut], below) for cut in (slice(1, None), slice(None, -1)))
         readers = (parts[now] + parts[before] @ moves[layer]) / 2
@@ -84,14 +90,17 @@ def _places(rows: Int[Tensor, "n wide"], table: Int[Tensor, "m wide"]) -> Int[Te
 
 def sequences(
     made: Circuit, settings: Planted, count: int, seed: int
-) -> tuple[Int[Tensor, "n pos"], Int[Tensor, " n"]]:
-    """Random tokens that end in one of the strings, and which. Position 0 holds token 0 and is empty to the model."""
+) -> tuple[Int[Tensor, "n voice pos"], Int[Tensor, " n"]]:
+    """Random tokens of every voice that end in one of its strings, and the string of the voice that is asked, drawn at
+    random. Position 0 is empty to the model."""
     draw = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(settings.tokens, (count, settings.length), generator=draw)
-    which = torch.randint(settings.strings, (count,), generator=draw)
-    tokens[:, -4:] = made.strings[2][which]
-    tokens[:, 0] = 0
-    return tokens, which
+    first = torch.arange(settings.voices)[:, None]
+    tokens = torch.randint(settings.tokens, (count, settings.voices, settings.length), generator=draw)
+    tokens += first * settings.tokens
+    which = torch.randint(settings.strings, (count, settings.voices), generator=draw) + first[:, 0] * settings.strings
+    tokens[:, :, -4:] = made.strings[2][which]
+    asked = torch.randint(settings.voices, (count, 1), generator=draw)
+    return tokens, which.gather(1, asked)[:, 0]
 
 
 class Run(NamedTuple):
@@ -104,9 +113,9 @@ class Run(NamedTuple):
     final: Float[Tensor, "n pos d_model"]
 
 
-def run_circuit(made: Circuit, tokens: Int[Tensor, "n pos"]) -> Run:
+def run_circuit(made: Circuit, tokens: Int[Tensor, "n voice pos"]) -> Run:
     """A forward pass."""
-    x = made.embedding[tokens]
+    x = made.embedding[tokens].sum(1)
     x[:, 0] = 0
     start, read, wrote, active = x, [], [], []
     for layer, mlp in enumerate(made.mlps):
@@ -120,14 +129,14 @@ def run_circuit(made: Circuit, tokens: Int[Tensor, "n pos"]) -> Run:
     return Run(start, torch.stack(read), torch.stack(wrote), active, x)
 
 
-def freeze_circuit(made: Circuit, run: Run, tokens: Int[Tensor, "n pos"], at: int) -> FrozenPass:
-    """The frozen pass of one prompt; nothing had to be frozen but the MLPs."""
-    length, d = tokens.shape[1], made.embedding.shape[1]
+def freeze_circuit(made: Circuit, run: Run, tokens: Int[Tensor, "n voice pos"], at: int) -> FrozenPass:
+    """The frozen pass of one prompt, with the tokens of its first voice; nothing had to be frozen but the MLPs."""
+    length, d = tokens.shape[2], made.embedding.shape[1]
     before = torch.diag(torch.ones(length - 1), -1)
     ones, zeros = torch.ones(LAYERS, d), torch.zeros(LAYERS, d)
     W_U = GAIN * made.mlps[2].W_dec.mT
     return FrozenPass(
-        tokens=tokens[at], embeddings=run.embeddings[at], patterns=before.expand(LAYERS, 1, -1, -1),
+        tokens=tokens[at, 0], embeddings=run.embeddings[at], patterns=before.expand(LAYERS, 1, -1, -1),
         W_V=made.moves[:, None], W_O=torch.eye(d).expand(LAYERS, 1, -1, -1), gain_attn=ones, gain_mlp=ones,
         gain_final=ones[0], scale_attn=torch.ones(LAYERS, length), scale_mlp=torch.ones(LAYERS, length),
         scale_final=torch.ones(length), bias_attn=zeros, bias_mlp=zeros, bias_final=zeros[0], mlp_in=run.mlp_in[:, at],
@@ -135,7 +144,7 @@ def freeze_circuit(made: Circuit, run: Run, tokens: Int[Tensor, "n pos"], at: in
     )  # fmt: skip
 
 
-def planted_edges(made: Circuit, run: Run, tokens: Int[Tensor, " pos"], at: int, answer: int) -> set[tuple[Key, Key]]:
+def planted_edges(made: Circuit, run: Run, at: int, answer: int) -> set[tuple[Key, Key]]:
     """(source, target) of all planted edges between what is active on a prompt."""
     active = {
         (layer, pos, feature)
@@ -143,7 +152,6 @@ def planted_edges(made: Circuit, run: Run, tokens: Int[Tensor, " pos"], at: int,
         for pos, feature in found[at].nonzero().tolist()
         if pos
     }
-    active |= {(-1, pos, int(token)) for pos, token in enumerate(tokens) if pos}
     found: set[tuple[Key, Key]] = set()
     below = torch.arange(len(made.embedding))[:, None]
     for layer, own in enumerate(made.strings):
@@ -152,8 +160,9 @@ def planted_edges(made: Circuit, run: Run, tokens: Int[Tensor, " pos"], at: int,
             parents = [(layer - 1, pos, now[feature]), (layer - 1, pos - 1, before[feature])]
             found |= {(parent, (layer, pos, feature)) for parent in parents if parent in active}
         below = own
-    last = (2, len(tokens) - 1, answer)
-    return found | ({(last, (LAYERS, len(tokens) - 1, answer))} if last in active else set())
+    end = run.final.shape[1] - 1
+    last = (2, end, answer)
+    return found | ({(last, (LAYERS, end, answer))} if last in active else set())
 
 
 def matches(dictionary: list[Sae], run: Run) -> tuple[list[Int[Tensor, " _"]], list[Float[Tensor, "n pos _"]]]:
@@ -176,15 +185,16 @@ def correlations(a: Float[Tensor, "n i"], b: Float[Tensor, "n j"]) -> Float[Tens
 
 
 def keys(graph: Graph, stands_for: list[Int[Tensor, " _"]], answer: int) -> list[Key | None]:
-    """What each node of a graph is: a planted node, a latent of its own (numbers below -1), or an error (None)."""
+    """What each node of a graph is: a planted node, a latent of its own (numbers below -1), or None for errors and
+    embeddings."""
     features, found = graph.features, []
     for layer, pos, latent in zip(
         features.layer.tolist(), features.pos.tolist(), features.latent.tolist(), strict=True
     ):
         planted = int(stands_for[layer][latent])
         found.append((layer, pos, planted if planted >= 0 else -2 - latent))
-    tokens: list[Key | None] = [(-1, pos, int(token)) for pos, token in enumerate(graph.frozen.tokens)]
-    return [*found, *[None] * graph.n_errors, *tokens, (LAYERS, graph.frozen.length - 1, answer)]
+    others: list[None] = [None] * (graph.n_errors + graph.frozen.length)
+    return [*found, *others, (LAYERS, graph.frozen.length - 1, answer)]
 
 
 def strongest_edges(scores: Float[Tensor, "node node"], names: list[Key | None], count: int) -> list[tuple[Key, Key]]:
@@ -203,13 +213,19 @@ def recovered(scores: Float[Tensor, "node node"], names: list[Key | None], truth
     return len(truth & set(strongest_edges(scores, names, len(truth)))) / max(1, len(truth))
 
 
-def possible(graph: Graph) -> Bool[Tensor, "node node"]:
-    """Where there could be an edge: from features and tokens to features of later layers and the answer."""
+def _above_and_behind(graph: Graph) -> tuple[Int[Tensor, "node node"], Int[Tensor, "node node"]]:
+    """How many layers, and how many positions, each target is above and behind each source; an error is no source."""
     features, length = graph.features, graph.frozen.length
     errors = torch.full((graph.n_errors,), LAYERS)
     depth = torch.cat([features.layer, errors, torch.full((length,), -1), torch.tensor([LAYERS])])
     place = torch.cat([features.pos, 0 * errors, torch.arange(length), torch.tensor([length - 1])])
-    return (depth[None] < depth[:, None]) & (place[None] <= place[:, None])
+    return depth[:, None] - depth[None], place[:, None] - place[None]
+
+
+def possible(graph: Graph) -> Bool[Tensor, "node node"]:
+    """Where there could be an edge: from features and tokens to features of later layers and the answer."""
+    above, behind = _above_and_behind(graph)
+    return (above > 0) & (behind >= 0)
 
 
 def edge_strength(graph: Graph) -> Float[Tensor, "node node"]:
@@ -231,20 +247,23 @@ def write_sizes(graph: Graph) -> Float[Tensor, "node node"]:
     """How much each source writes, whatever the target."""
     sizes = torch.zeros(len(graph.adjacency))
     sizes[: graph.n_features] = graph.features.write_norm()
-    sizes[graph.first_embedding : graph.first_logit] = graph.frozen.embeddings.norm(dim=1)
     return sizes * possible(graph)
 
 
+def near(graph: Graph) -> Bool[Tensor, "node node"]:
+    """Where a planted edge could be: one layer above, at the same position or the next."""
+    above, behind = _above_and_behind(graph)
+    return (above == 1) & (behind >= 0) & (behind <= 1)
+
+
 def co_activation(
-    graph: Graph, acts: list[Float[Tensor, "n pos _"]], tokens: Int[Tensor, "n pos"], answers: Int[Tensor, " n"],
-    answer: int,
-) -> Float[Tensor, "node node"]:  # fmt: skip
+    graph: Graph, acts: list[Float[Tensor, "n pos _"]], answers: Int[Tensor, " n"], answer: int
+) -> Float[Tensor, "node node"]:
     """|correlation| over prompts of every two nodes that an edge could join."""
     features = graph.features
     places = zip(features.layer.tolist(), features.pos.tolist(), features.latent.tolist(), strict=True)
     columns = [acts[layer][:, pos, latent] for layer, pos, latent in places]
-    columns += [torch.zeros(len(tokens))] * graph.n_errors
-    columns += [(tokens[:, pos] == token).float() for pos, token in enumerate(graph.frozen.tokens.tolist())]
+    columns += [torch.zeros(len(answers))] * (graph.n_errors + graph.frozen.length)
     columns.append((answers == answer).float())
     every = torch.stack(columns, dim=1)
     return correlations(every, every).abs() * possible(graph)

@@ -57,8 +57,9 @@ class Planted(Strict):
     """The planted circuit (planted.py)."""
 
     d_model: Annotated[int, Field(ge=8)] = Field(description="width of the stream, less than there are directions")
-    tokens: Annotated[int, Field(ge=4)] = Field(description="vocabulary")
-    strings: Annotated[int, Field(ge=2)] = Field(description="strings of four tokens, each with an answer")
+    voices: Annotated[int, Field(ge=1)] = Field(description="strings that are read at the same time, a token each")
+    tokens: Annotated[int, Field(ge=4)] = Field(description="vocabulary of a voice")
+    strings: Annotated[int, Field(ge=2)] = Field(description="strings of four tokens of a voice, each with an answer")
     length: Annotated[int, Field(ge=5)] = Field(description="tokens of a prompt, the first of which is empty")
     sequences: Annotated[int, Field(ge=8)] = Field(description="prompts on which transcoders are trained")
     prompts: Annotated[int, Field(ge=2)] = Field(description="prompts whose graphs are judged")

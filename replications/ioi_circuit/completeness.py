@@ -14,6 +14,9 @@ algorithm 3 maximises the change of F(C minus K) instead. In M minus K a head is
 in C minus K it is gone everywhere.
 """
 
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -77,6 +80,22 @@ def grown_parts(where: KnockOut, nodes: NodeSet, greedy: Greedy, seed: int = 0) 
             taken = parts[best]
             steps.append((taken, values[best]))
     return steps
+
+
+def steps_table(steps: Steps) -> pd.DataFrame:
+    """One row per node of each part K: number of the part, node, F(C minus K) and F(M minus K)."""
+    return pd.DataFrame(
+        {"part": number, **asdict(node), "f_circuit": values[0], "f_model": values[1]}
+        for number, (part, values) in enumerate(steps)
+        for node in sorted(part)
+    )
+
+
+def read_steps(path: Path) -> Steps:
+    """The parts of a `steps_table`."""
+    return [
+        (node_set(part), part[["f_circuit", "f_model"]].to_numpy()[0]) for _, part in pd.read_csv(path).groupby("part")
+    ]
 
 
 def measure_greedy(

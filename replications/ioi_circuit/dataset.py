@@ -9,9 +9,10 @@ named first, in BABA the S. Every prompt comes in four versions with the same le
     roles_flipped   "... Mary and John ..., Mary gave a ring to"       answer John: only S2 is another name
 
 Templates and names are split into two halves which share neither template nor name, so that what is found on one half
-can be tested on the other. Deviations from the released code: it draws the abc names without a guard against
-collisions; here the five names of a prompt are distinct. It cuts its mixed set to the first seven templates of each
-order; here all 44 templates appear equally often in both orders.
+can be tested on the other. Names of scored prompts never occur in calibration (`names_for`). Deviations from the
+released code: it draws the abc names without a guard against collisions; here the five names of a prompt are distinct.
+It cuts its mixed set to the first seven templates of each order; here all 44 templates appear equally often in both
+orders.
 """
 
 from collections import Counter
@@ -25,8 +26,9 @@ import numpy as np
 from common.core.errors import UserError
 from common.core.files import read_json
 from common.core.settings import Strict, checked
+from common.data.corpora import FIRST_CALIBRATION_SEED
 from common.data.models import encode
-from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, TEMPLATES
+from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, SCORED_NAMES, TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,26 +110,30 @@ class Vocabulary:
         return list(self.names)[half::2]
 
 
-def vocabulary(tokenizer: "PreTrainedTokenizerBase", minimum_names: int) -> Vocabulary:
-    """The names, places and objects that `tokenizer` writes as one token inside a sentence.
+def names_for(seeds: list[int]) -> tuple[str, ...]:
+    """The names that prompts of these seeds may have: those of calibration, or those kept for scoring."""
+    return NAMES if min(seeds) >= FIRST_CALIBRATION_SEED else SCORED_NAMES
+
+
+def vocabulary(tokenizer: "PreTrainedTokenizerBase", minimum_names: int, names: tuple[str, ...] = NAMES) -> Vocabulary:
+    """Of `names` and all places and objects those that `tokenizer` writes as one token inside a sentence.
 
     Raises:
         UserError: fewer than `minimum_names` names or `MINIMUM_NOUNS` places or objects are left.
     """
-    single_tokens = {kind: _single_tokens(tokenizer, words) for kind, words in WORDS.items()}
+    words_of = {"names": names, "places": PLACES, "objects": OBJECTS}
+    single_tokens = {kind: _single_tokens(tokenizer, words) for kind, words in words_of.items()}
     for kind, words in single_tokens.items():
         needed = minimum_names if kind == "names" else MINIMUM_NOUNS
         if len(words) < needed:
             raise UserError(
-                f"this tokenizer writes {len(words)} of our {len(WORDS[kind])} {kind} as one token and needs {needed}: "
-                f"add {kind} to replications/ioi_circuit/templates.py, lower minimum_names, or leave the model out"
+                f"this tokenizer writes {len(words)} of our {len(words_of[kind])} {kind} as one token and needs "
+                f"{needed}: add {kind} to replications/ioi_circuit/templates.py, lower minimum_names, or leave the "
+                "model out"
             )
     candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     pad_id = next(token for token in candidates if token is not None)
     return Vocabulary(encode=lambda text: encode(tokenizer, text), pad_id=pad_id, **single_tokens)
-
-
-WORDS: dict[str, tuple[str, ...]] = {"names": NAMES, "places": PLACES, "objects": OBJECTS}
 
 
 def _single_tokens(tokenizer: "PreTrainedTokenizerBase", words: tuple[str, ...]) -> dict[str, int]:

@@ -25,7 +25,8 @@ SHOWN = {
 TRIVIAL = {
     "circuit": ("circuit", PALETTE[0]), "two_heads": ("two strongest heads", PALETTE[1]),
     "top_four_nodes": ("four strongest nodes", PALETTE[3]), "favouring_writers": ("writers for IO", PALETTE[4]),
-    "writers_only": ("its writers alone", PALETTE[2]), "random_upstream": ("writers, random upstream", "0.6"),
+    "writers_only": ("its writers alone", PALETTE[2]), "suppressors": ("S-suppressing, S2, S1+1", "0.3"),
+    "random_upstream": ("writers, random upstream", "0.6"),
 }  # fmt: skip
 MEASURES = {
     "circuit_faithfulness": "faithfulness,\nABC means", "faithfulness_neutral": "faithfulness,\nroles averaged",
@@ -188,14 +189,14 @@ def trivial(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 2.8))
     for shift, (name, (label, colour)) in enumerate(TRIVIAL.items()):
         part = table[table["set"] == name]
-        x = part["measure"].map(list(MEASURES).index) + 0.14 * (shift - (len(TRIVIAL) - 1) / 2)
+        x = part["measure"].map(list(MEASURES).index) + 0.125 * (shift - (len(TRIVIAL) - 1) / 2)
         reach = [part["value"] - part["low"], part["high"] - part["value"]]
-        axes.bar(x, part["value"], 0.13, yerr=reach, color=colour, label=label, error_kw={"elinewidth": 0.9})
+        axes.bar(x, part["value"], 0.115, yerr=reach, color=colour, label=label, error_kw={"elinewidth": 0.9})
     for value in (0, 1):
         axes.axhline(value, color="0.6", linewidth=0.8, zorder=0)
     axes.set_xticks(range(len(MEASURES)), list(MEASURES.values()))
     axes.set_ylabel("share of the model's")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure, table
 
 

@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
+from common.core.shares import with_width
 from common.core.statistics import auroc, over_seeds
 from common.core.step import Files, RunInfo, run_step, track
 from common.core.tables import write_table
@@ -267,6 +268,7 @@ def measure(records: pd.DataFrame) -> dict[str, Metric]:
         relative_sizes(sizes_of(one, "largest"), sizes_of(one, "median"), sizes_of(twin, "largest"))
         for one, twin in zip(planted.to_dict("records"), twins.loc[planted.index].to_dict("records"), strict=True)
     ]
+    metrics["named_right"] = with_width(metrics["named_right"])  # all heads of five models say no more than Wilson
     metrics |= measure_sizes(pd.DataFrame(sizes))
     for name, text in (
         ("greedy_gap", "largest |F(M-K) - F(C-K)| / F(M), K grown greedily"),

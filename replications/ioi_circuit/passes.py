@@ -39,8 +39,12 @@ class Passes(NamedTuple):
     partner_attends: dict[str, PerHead]
 
     def thinned(self, step: int) -> "Passes":
-        """Every `step`-th prompt of each template, sorted by seed and order: orders stay even, seeds do not."""
-        seen: Counter[int] = Counter()
+        """Every `step`-th prompt of each template.
+
+        A template's first is one later than that of the template before in its half, so that over `step` templates
+        every order and seed stays as often as before.
+        """
+        seen = Counter({template: template // 2 for template in {row.template for row in self.batch.prompts}})
         rows = []
         for row, prompt in enumerate(self.batch.prompts):
             if seen[prompt.template] % step == 0:

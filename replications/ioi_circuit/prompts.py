@@ -5,7 +5,7 @@ from pathlib import Path
 from common.core.files import write_json
 from common.core.step import Files, RunInfo, run_step
 from common.data.models import load_tokenizer
-from replications.ioi_circuit.dataset import CIRCUIT_SEEDS, PromptFile, draw_prompts, vocabulary
+from replications.ioi_circuit.dataset import CIRCUIT_SEEDS, PromptFile, draw_prompts, names_for, vocabulary
 from replications.ioi_circuit.settings import Prompts
 
 
@@ -17,7 +17,7 @@ class PromptsFiles(Files):
 
 def prompts(files: PromptsFiles, settings: Prompts, run: RunInfo) -> None:
     """Writes `prompts.json`."""
-    words = vocabulary(load_tokenizer(files.manifest.parent), settings.minimum_names)
+    words = vocabulary(load_tokenizer(files.manifest.parent), settings.minimum_names, names_for(run.seeds))
     seeds = run.seeds + [CIRCUIT_SEEDS + seed for seed in run.seeds]
     both = draw_prompts(words, seeds, settings.per_cell, settings.circuit_per_cell)
     content = PromptFile(

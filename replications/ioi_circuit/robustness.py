@@ -23,6 +23,7 @@ from replications.ioi_circuit.completeness import (
     measure_minimality,
     minimality,
     part_table,
+    read_steps,
 )
 from replications.ioi_circuit.dataset import Version
 from replications.ioi_circuit.knockout import KnockOut, read_means
@@ -42,6 +43,8 @@ class RobustnessFiles(Files):
     """for the template means"""
     circuit: Path
     """of the verification"""
+    grown: Path
+    """parts that greedy search takes out of it, of the verification"""
     metrics: Path
     nodes: Path
     """nodes of the circuit with class, effect and minimality"""
@@ -65,16 +68,13 @@ def robustness(files: RobustnessFiles, settings: Robustness, run: RunInfo) -> No
 
     with torch.no_grad():
         few, fresh = on(settings.random_prompts), on(settings.verify_prompts)
-        searched = on(settings.greedy_prompts, DISCOVERY)
+        grown = {"circuit": read_steps(files.grown)}
         metrics = measure_against_random(few, nodes, settings.random_sets)
         metrics |= measure_small_sets(fresh, on(settings.verify_prompts, version="abc"), nodes, small_sets(chosen))
-        searchable = [name for name in ("circuit", "naive") if circuits[name]]
-        grown = {name: grown_parts(searched, circuits[name], settings.greedy) for name in searchable}
+        if naive := circuits["naive"]:
+            grown["naive"] = grown_parts(on(settings.greedy_prompts, DISCOVERY), naive, settings.greedy)
+            metrics["naive_greedy_gap"], _ = measure_greedy(fresh, naive, grown["naive"], {}, settings.random_parts)
         parts = part_table(few, circuits, grown, settings.random_parts)
-        if "naive" in grown:
-            metrics["naive_greedy_gap"], _ = measure_greedy(
-                fresh, circuits["naive"], grown["naive"], {}, settings.random_parts
-            )
         chosen["minimality"] = minimality(fresh, chosen)
         strangers = additions(fresh, chosen, settings.random_sets, seed=0)
         metrics |= measure_minimality(chosen["minimality"].to_numpy(), strangers)

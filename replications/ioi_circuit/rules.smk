@@ -108,6 +108,7 @@ use rule step as verification with:
         circuit=f"{MODEL}/verification/circuit.csv",
         curve=f"{MODEL}/verification/curve.csv",
         classes=f"{MODEL}/verification/classes.csv",
+        grown=f"{MODEL}/verification/grown.csv",
     resources:
         mem_mb=1800 + 56 * config["verification"]["verify_prompts"],
         runtime=30,

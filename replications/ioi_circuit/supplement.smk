@@ -11,6 +11,7 @@ if config["robustness"]:
             prompts=rules.prompts.output.prompts,
             activations=rules.collect.output.activations,
             circuit=rules.verification.output.circuit,
+            grown=rules.verification.output.grown,
         output:
             metrics=f"{MODEL}/robustness/metrics.json",
             nodes=f"{MODEL}/robustness/nodes.csv",

@@ -3,6 +3,7 @@
 The first fifteen templates follow the forms of Wang et al. (2022, figure 14) in our own wording; the others vary verb,
 opening and tense, so that each half has 22 and intervals can resample templates. Every template names a place, also
 those whose original has neither place nor object: so each prompt has a counterfactual with other nouns.
+Prompts of calibration have other names (`NAMES`) than those that are scored (`SCORED_NAMES`).
 Slots: `first` and `second` introduce the two names, `subject` repeats one of them, and the prompt stops before the
 recipient. No template starts with a name, because a name without a leading space is another token.
 """
@@ -58,7 +59,7 @@ FORMS = 15
 """The first so many templates: the forms of the paper."""
 
 # fmt: off
-NAMES = (
+NAMES = (  # of calibration
     "Aaron", "Adam", "Alan", "Alex", "Alice", "Amy", "Andrew", "Anna", "Anthony", "Arthur", "Barbara", "Ben",
     "Bill", "Bob", "Brian", "Carl", "Carol", "Charles", "Charlie", "Chris", "Claire", "Daniel", "David", "Diana",
     "Donald", "Edward", "Elizabeth", "Emily", "Emma", "Eric", "Frank", "Fred", "Gary", "George", "Graham", "Greg",
@@ -68,6 +69,18 @@ NAMES = (
     "Matthew", "Michael", "Michelle", "Mike", "Nathan", "Nick", "Nicole", "Oliver", "Oscar", "Patrick", "Paul",
     "Peter", "Philip", "Rachel", "Richard", "Robert", "Roger", "Ryan", "Sam", "Sarah", "Scott", "Simon",
     "Stephen", "Steve", "Susan", "Thomas", "Tim", "Tom", "Tony", "Victoria", "Walter", "William",
+)
+SCORED_NAMES = (
+    "Abigail", "Abraham", "Albert", "Alexander", "Alfred", "Amelia", "Andrea", "Andy", "Angela", "Annie", "Antonio",
+    "Arnold", "Barry", "Benjamin", "Bernard", "Betty", "Billy", "Bruce", "Bryan", "Carlos", "Caroline", "Catherine",
+    "Charlotte", "Christine", "Christopher", "Clara", "Colin", "Craig", "Dave", "Deborah", "Dennis", "Dorothy",
+    "Edgar", "Edwin", "Eleanor", "Elijah", "Ellen", "Ernest", "Esther", "Eugene", "Frances", "Gabriel", "Gerald",
+    "Hannah", "Harold", "Harriet", "Herbert", "Hugh", "Ian", "Isaac", "Ivan", "Jake", "Janet", "Jeffrey", "Jenny",
+    "Jeremy", "Jerome", "Jerry", "Jimmy", "Joan", "Joel", "Johnny", "Joshua", "Joyce", "Judith", "Julian", "Julie",
+    "Kenneth", "Leonard", "Louise", "Lucas", "Luis", "Marcus", "Margaret", "Marie", "Martha", "Maurice", "Miguel",
+    "Nancy", "Neil", "Noah", "Olivia", "Owen", "Patricia", "Pedro", "Phillip", "Ralph", "Raymond", "Rebecca",
+    "Ronald", "Rosa", "Ruth", "Samuel", "Sara", "Sean", "Sharon", "Sophia", "Steven", "Stuart", "Teresa",
+    "Theodore", "Timothy", "Victor", "Vincent",
 )
 # fmt: on
 PLACES = (

@@ -18,11 +18,12 @@ of F. So a circuit faces trivial ones:
     favouring_writers as many heads at END as the circuit has nodes, those with the largest direct effects in favour of
                       IO, and nothing upstream of them
     writers_only      the circuit's nodes that act on the logits, and nothing upstream of them
+    suppressors       its S-suppressing heads with what it has at S2 and S1+1, and no other head at END
     random_upstream   these writers, with all else drawn anew in the circuit's layers and positions
     naive             the circuit's helpful classes alone (in greedy search)
 
 Smaller sets, as metrics: `one_head` is the strongest direct head in favour of IO, `end_writers` the S-suppressing heads
-with the heads that read END itself, `suppressors` the S-suppressing heads with what the circuit has at S2 and S1+1.
+with the heads that read END itself.
 
 `*_against_random_heads` compares with node sets that are random throughout, on fewer prompts.
 """
@@ -37,7 +38,7 @@ from replications.ioi_circuit.knockout import KnockOut
 from replications.ioi_circuit.nodes import NodeSet, node_set, random_like
 from replications.ioi_circuit.prompt_statistics import Draws, PerPrompt, clustered
 
-TRIVIAL = ("two_heads", "top_four_nodes", "favouring_writers", "writers_only")
+TRIVIAL = ("two_heads", "top_four_nodes", "favouring_writers", "writers_only", "suppressors")
 COMPARED = ("circuit", *TRIVIAL, "no_node")
 FAITHFULNESS = "F(C) / F(M)"
 REPETITION = "F(C) minus F(C) on ABC prompts, minus the same of no node, over the same for M"
@@ -49,6 +50,7 @@ def circuits_of(chosen: pd.DataFrame) -> dict[str, NodeSet]:
     return {
         "circuit": node_set(chosen),
         "writers_only": node_set(chosen[chosen["receiver"] == "logits"]),
+        "suppressors": node_set(chosen[(chosen["class"] == "s_suppressing") | (chosen["place"] != "end")]),
         "naive": node_set(chosen[chosen["class"].isin(HELPFUL)]),
     }
 
@@ -73,11 +75,9 @@ def trivial_circuits(ranked: pd.DataFrame, heads: pd.DataFrame, size: int) -> di
 def small_sets(chosen: pd.DataFrame) -> dict[str, NodeSet]:
     """The smaller sets of the module's docstring that have a node; `chosen` are the circuit's, strongest first."""
     direct = chosen[(chosen["receiver"] == "logits") & (chosen["effect"] < 0)]
-    suppressing = chosen["class"] == "s_suppressing"
     sets = {
         "one_head": direct.iloc[:1],
-        "end_writers": chosen[suppressing | (chosen["class"] == "end_reader")],
-        "suppressors": chosen[suppressing | (chosen["place"] != "end")],
+        "end_writers": chosen[chosen["class"].isin(["s_suppressing", "end_reader"])],
     }
     return {name: node_set(table) for name, table in sets.items() if len(table)}
 

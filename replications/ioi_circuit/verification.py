@@ -30,6 +30,7 @@ from replications.ioi_circuit.completeness import (
     grown_parts,
     measure_classes,
     measure_greedy,
+    steps_table,
 )
 from replications.ioi_circuit.dataset import Version
 from replications.ioi_circuit.knockout import Baseline, KnockOut, read_means
@@ -53,10 +54,12 @@ class VerificationFiles(Files):
     """faithfulness by size, on both halves"""
     classes: Path
     """what is left of each circuit and of the model without each class"""
+    grown: Path
+    """the parts that greedy search takes out of the circuit"""
 
 
 def verification(files: VerificationFiles, settings: Verification, run: RunInfo) -> None:
-    """Writes `metrics.json` and three tables."""
+    """Writes `metrics.json` and four tables."""
     decoder, rows = load_circuit_prompts(files.manifest, files.prompts, run.device)
     heads = pd.read_csv(files.heads)
     ranked = rank_nodes(heads)
@@ -101,6 +104,7 @@ def verification(files: VerificationFiles, settings: Verification, run: RunInfo)
     print(f"{size} nodes; verdict: {'a small circuit' if small else 'no small circuit'}")
     write_metrics(files.metrics, metrics)
     tables = {files.circuit: chosen, files.curve: points, files.classes: class_table(removed, kept)}
+    tables[files.grown] = steps_table(grown["circuit"])
     for path, content in tables.items():
         write_table(path, content)
 

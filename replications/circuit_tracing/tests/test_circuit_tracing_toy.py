@@ -31,11 +31,14 @@ from replications.circuit_tracing.planted import (
     freeze_circuit,
     keys,
     matches,
+    near,
     planted_edges,
     recovered,
     run_circuit,
     sequences,
     shuffled_edges,
+    strongest_edges,
+    write_sizes,
 )
 from replications.circuit_tracing.settings import Dictionaries, Planted
 from replications.circuit_tracing.task import LAST, tables, vocabulary
@@ -46,7 +49,7 @@ from tests.browser.chromium import opened
 
 TRAINING = Training(steps=1, batch=8, warmup=0, dead_after=100)
 PLANTED = Planted(
-    d_model=64, tokens=8, strings=10, length=7, sequences=256, prompts=8,
+    d_model=192, voices=3, tokens=8, strings=10, length=7, sequences=256, prompts=8,
     dictionaries=Dictionaries(d_sae=32, k=1, training=TRAINING),
 )  # fmt: skip
 
@@ -156,16 +159,24 @@ def test_planted_features_fire_where_their_strings_are(planted):
     made, tokens, which, run = planted
     ends = run.active[2][torch.arange(64), -1, which]
     assert float((ends > 0).float().mean()) > 0.4  # what interferes hides some; only those that fire are judged
-    pairs = {tuple(row) for row in made.strings[0].tolist()}
-    for row in range(8):
-        there = [tuple(tokens[row, at - 1 : at + 1].tolist()) in pairs for at in range(2, 7)]
-        assert (run.active[0][row, 2:] > 0).any(1).tolist() == there
+    assert {int(one) // PLANTED.strings for one in which} == {0, 1, 2}, "every voice is asked"
+    pairs = {tuple(row): feature for feature, row in enumerate(made.strings[0].tolist())}
+    there = torch.zeros_like(run.active[0][:, 2:], dtype=torch.bool)
+    for row, voices in enumerate(tokens.tolist()):
+        for voice in voices:
+            for at in range(2, 7):
+                if (feature := pairs.get(tuple(voice[at - 1 : at + 1]))) is not None:
+                    there[row, at - 2, feature] = True
+    fired = run.active[0][:, 2:] > 0
+    assert float(fired[there].float().mean()) > 0.9
+    assert float(there[fired].float().mean()) > 0.75
+    assert float((there.sum(2) > 1).float().mean()) > 0.5, "pairs of several voices stand at one place"
 
 
-def test_hand_written_features_give_the_planted_edges_and_shuffled_ones_do_not(planted):
+def test_hand_written_features_give_the_planted_edges_which_neither_place_nor_shuffled_edges_do(planted):
     made, tokens, which, run = planted
     stands_for, _ = matches(made.mlps, run)
-    found, mixed = [], []
+    found, mixed, placed = [], [], []
     for at in range(20):
         answer = int(which[at])
         if float(run.active[2][at, -1, answer]) == 0:
@@ -175,14 +186,21 @@ def test_hand_written_features_give_the_planted_edges_and_shuffled_ones_do_not(p
         assert torch.allclose(reads, frozen_pass.mlp_in, atol=1e-5)
         graph, truth = (
             attribute(frozen_pass, made.mlps, tokens=[answer]),
-            planted_edges(made, run, tokens[at], at, answer),
+            planted_edges(made, run, at, answer),
         )
         names = keys(graph, stands_for, answer)
-        assert len(truth) >= 13  # the answer, the string's two triples, their pairs and tokens
+        assert len(truth) >= 7  # the answer, the string's two triples and their pairs
         found.append(recovered(edge_strength(graph), names, truth))
         mixed.append(recovered(shuffled_edges(graph, at), names, truth))
+        placed.append(recovered(write_sizes(graph) * near(graph), names, truth))
+        features, inner = graph.features, near(graph)[: graph.n_features, : graph.n_features].nonzero()
+        above, behind = (one[inner[:, 0]] - one[inner[:, 1]] for one in (features.layer, features.pos))
+        assert set(above.tolist()) == {1}
+        assert set(behind.tolist()) <= {0, 1}
+        assert truth <= set(strongest_edges(near(graph).float(), names, int(near(graph).sum())))
     assert min(found) > 0.8
-    assert np.mean(mixed) < 0.5
+    assert np.mean(mixed) < 0.3
+    assert np.mean(placed) < 0.5
 
 
 WORDS = ["</script><script>window.hacked=1</script>", *[f"<b>{at}</b>" for at in range(len(vocabulary(TASK)) - 1)]]

@@ -1,7 +1,7 @@
 """One receiver of a group alone, and sentences in which subject and repeated name are not the same."""
 
+import itertools
 from collections import Counter
-from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from common.interp.decoder import Decoder
 from common.interp.path_patching import Receivers, path_patch
 from replications.ioi_circuit import other_half
 from replications.ioi_circuit.batches import balanced, whole_templates
+from replications.ioi_circuit.dataset import ORDERS
 from replications.ioi_circuit.passes import Passes, shared_passes
 from replications.ioi_circuit.receivers_apart import Input, effects, expanded, inputs_of
 from replications.ioi_circuit.subject_or_repeat import CELLS, FORMS, names_of, read, sentences, text_of
@@ -72,11 +73,15 @@ def test_templates_may_share_a_pass_and_none_is_cut(decoder: Decoder) -> None:
 
 
 def test_every_third_prompt_of_each_template_is_kept(decoder: Decoder) -> None:
-    [one] = shared_passes(decoder, balanced(tiny_prompts([0, 1]), 1, 12))
+    """Three templates keep every order and seed once, where every prompt is there."""
+    drawn = [row for row in tiny_prompts([0, 1, 2, 3, 4]) if row.template in (0, 2, 4)]
+    [one] = shared_passes(decoder, drawn)
     kept = one.thinned(3)
-    for template, rows in groupby(one.batch.prompts, key=lambda row: row.template):
-        assert [row for row in kept.batch.prompts if row.template == template] == list(rows)[::3]
-    assert len(kept.clean.final) == len(kept.clean.z[0]) == len(kept.partner.z[0]) == len(kept.batch.prompts)
+    assert Counter((row.order, row.seed) for row in kept.batch.prompts) == dict.fromkeys(
+        itertools.product(ORDERS, range(5)), 1
+    )
+    assert {row.template for row in kept.batch.prompts} == {0, 2, 4}
+    assert len(kept.clean.final) == len(kept.clean.z[0]) == len(kept.partner.z[0]) == len(kept.batch.prompts) == 10
 
 
 def test_inputs_are_those_of_the_named_heads() -> None:

@@ -8,11 +8,19 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from common.core.errors import UserError
-from common.core.settings import load_replication
+from common.core.settings import load_replication, load_scale
 from replications.ioi_circuit import dataset
-from replications.ioi_circuit.dataset import VERSIONS, Prompt, PromptFile, Vocabulary, draw_prompts, vocabulary
+from replications.ioi_circuit.dataset import (
+    VERSIONS,
+    Prompt,
+    PromptFile,
+    Vocabulary,
+    draw_prompts,
+    names_for,
+    vocabulary,
+)
 from replications.ioi_circuit.figures import template_name
-from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, TEMPLATES
+from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, SCORED_NAMES, TEMPLATES
 from tests.fixtures.ioi_circuit_tiny import tiny_tokenizer
 
 
@@ -107,12 +115,18 @@ def test_roles_are_random(words: Vocabulary) -> None:
 
 def test_words() -> None:
     assert len(TEMPLATES) == len({template_name(one) for one in TEMPLATES}) == 44
-    assert len(set(NAMES)) == len(NAMES) >= 100
-    assert not {word.lower() for word in NAMES} & {*PLACES, *OBJECTS}
+    assert len(set(NAMES + SCORED_NAMES)) == len(NAMES) + len(SCORED_NAMES) == 208
+    assert not {word.lower() for word in NAMES + SCORED_NAMES} & {*PLACES, *OBJECTS}
     for template in TEMPLATES:
         assert template.endswith(" to")
         assert not template.startswith("{")
         assert all(template.count(f"{{{slot}}}") == 1 for slot in ("first", "second", "subject", "place"))
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "full", "gpu"])
+def test_no_scored_prompt_has_a_name_of_calibration(scale: str) -> None:
+    seeds = load_scale(scale, "ioi_circuit")
+    assert not {*names_for(seeds.seeds)} & {*names_for(seeds.calibration_seeds)}
 
 
 def test_prompt_file_round_trip(words: Vocabulary) -> None:

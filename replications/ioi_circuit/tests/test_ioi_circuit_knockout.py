@@ -1,6 +1,7 @@
 """Knock-outs against hooks, limits, what only the changed positions cost, completeness, self-repair, the size rule."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from common.core.tables import write_table
 from common.interp.decoder import Decoder
 from common.interp.partial_forward import at_position
 from replications.ioi_circuit.completeness import (
@@ -21,6 +23,8 @@ from replications.ioi_circuit.completeness import (
     measure_greedy,
     minimality,
     random_parts,
+    read_steps,
+    steps_table,
 )
 from replications.ioi_circuit.direct_path import direct_residual
 from replications.ioi_circuit.knockout import KnockOut, template_means
@@ -29,6 +33,7 @@ from replications.ioi_circuit.nodes import PLACE_OF_RECEIVER, PLACES, Node, node
 from replications.ioi_circuit.settings import Greedy
 from replications.ioi_circuit.trivial_circuits import (
     TRIVIAL,
+    circuits_of,
     measure_faithfulness,
     measure_roles,
     random_upstream,
@@ -201,6 +206,25 @@ def test_the_greedy_part_is_measured_on_other_prompts(knockout: KnockOut) -> Non
     assert metric.control("favouring_writers").value == pytest.approx(alone.value, abs=1e-4)
     assert alone.control("circuit").value == pytest.approx(metric.value, abs=1e-4)
     assert alone.value != pytest.approx(metric.value, abs=1e-3)
+
+
+def test_grown_parts_come_back_from_their_table(knockout: KnockOut, tmp_path: Path) -> None:
+    grown = grown_parts(knockout, NODES, Greedy(runs=2, iterations=3, candidates=2))
+    write_table(tmp_path / "grown.csv", steps_table(grown))
+    for (part, values), (expected, of_expected) in zip(read_steps(tmp_path / "grown.csv"), grown, strict=True):
+        assert part == expected
+        np.testing.assert_allclose(values, of_expected, rtol=1e-5)
+
+
+def test_suppressors_are_one_way_to_hold_the_subject_down_with_all_that_comes_before() -> None:
+    rows = [
+        (3, 1, "end", "s_suppressing"),
+        (3, 0, "end", "name_mover"),
+        (2, 0, "s2", "induction"),
+        (1, 1, "s1_next", ""),
+    ]
+    chosen = pd.DataFrame(rows, columns=["layer", "head", "place", "class"]).assign(receiver="logits")
+    assert circuits_of(chosen)["suppressors"] == {Node(3, 1, "end"), Node(2, 0, "s2"), Node(1, 1, "s1_next")}
 
 
 def trivial_sets(circuit: frozenset[Node]) -> dict[str, frozenset[Node]]:
