@@ -38,7 +38,7 @@ from replications.ioi_circuit.sensitivity import SensitivityFiles, sensitivity
 from replications.ioi_circuit.signals import SignalsFiles, signals
 from replications.ioi_circuit.subject_or_repeat import SubjectOrRepeatFiles, subject_or_repeat
 from replications.ioi_circuit.sweeps import Rules, discover
-from replications.ioi_circuit.templates import FORMS
+from replications.ioi_circuit.templates import FORMS, NAMES
 from replications.ioi_circuit.verification import VerificationFiles, verification
 from tests.fixtures.ioi_circuit_tiny import CLAIMS
 
@@ -66,7 +66,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return {key: folder / part / name for key, name in ({"metrics": "metrics.json"} | names).items()}
 
     few = settings.Prompts(per_cell=1, circuit_per_cell=2, minimum_names=20)
-    with pytest.MonkeyPatch.context() as patch:  # the planted models know the words of these templates alone
+    with pytest.MonkeyPatch.context() as patch:  # the planted models know the words of these templates and names alone
+        patch.setattr("replications.ioi_circuit.prompts.names_for", lambda seeds: NAMES)
         patch.setattr("replications.ioi_circuit.prompts.draw_prompts", partial(draw_prompts, templates=FORMS))
         prompts(PromptsFiles(**inputs), few, RUN)
     collect(CollectFiles(**inputs, activations=activations), settings.Collect(batch_size=30, small_group=1), RUN)
@@ -99,7 +100,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         settings.Signals(n_prompts=8, draws=20, edit_draws=20),
         RUN,
     )
-    tables = {name: f"{name}.csv" for name in ("circuit", "curve", "classes")}
+    tables = {name: f"{name}.csv" for name in ("circuit", "curve", "classes", "grown")}
     verification(
         VerificationFiles(**inputs, activations=activations, heads=heads, **outputs("verification", **tables)),
         settings.Verification(
@@ -109,10 +110,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         RUN,
     )  # fmt: skip
-    circuit = folder / "verification/circuit.csv"
+    chosen = {name: folder / f"verification/{name}.csv" for name in ("circuit", "grown")}
     tables = {name: f"{name}.csv" for name in ("nodes", "parts", "grid")}
     robustness(
-        RobustnessFiles(**inputs, activations=activations, circuit=circuit, **outputs("robustness", **tables)),
+        RobustnessFiles(**inputs, **chosen, activations=activations, **outputs("robustness", **tables)),
         settings.Robustness(
             verify_prompts=8, random_prompts=8, greedy_prompts=7, grid_prompts=8, random_sets=20, random_parts=20,
             greedy=settings.Greedy(runs=1, iterations=2, candidates=2), small_group=1, batch_size=500,
