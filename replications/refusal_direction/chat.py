@@ -4,9 +4,10 @@ Interventions are hooks on the Hugging Face modules, one direction per row of th
 share a pass:
 
     ablation    x <- x - (x . r) r at the input of every block and at every attention and MLP output
+    affine      x <- x + (c - x . r) r at the input of every block and of the last norm, with a number c for each
     addition    x <- x + v at the input of one block
 
-Both leave position 0 out, an attention sink. Prompts are padded on the left with mask and explicit position ids, so the
+All leave position 0 out, an attention sink. Prompts are padded on the left with mask and explicit position ids, so the
 last token is column -1 of every row. Only training pads on the right. `resume` starts from what `before_block` gives.
 """
 
@@ -138,6 +139,23 @@ def ablating(
     blocks = layers(model)
     written = [part for block in blocks for part in (block.self_attn, block.mlp)]
     with _changing(model, change, blocks, written, everywhere):
+        yield
+
+
+@contextlib.contextmanager
+def setting(model: Any, direction: Float[Tensor, " d_model"], levels: Float[Tensor, " layer"]) -> Iterator[None]:
+    """Sets the projection on the direction to a number at the input of each block, that of the last one at the last
+    norm too, at every position but the first (affine concept editing, Marshall et al. 2024, arXiv 2411.09003)."""
+    r = unit(direction.float()).to(model.dtype)
+    with contextlib.ExitStack() as stack:
+        for module, level in zip(
+            [*layers(model), model.model.norm], [*levels.tolist(), float(levels[-1])], strict=True
+        ):
+
+            def change(x: Tensor, level: float = level) -> Tensor:
+                return (level - x @ r)[..., None] * r
+
+            stack.enter_context(_changing(model, change, [module], [], False))
         yield
 
 
