@@ -288,8 +288,8 @@ def answer_losses(
     model: Any, states: Float[Tensor, "prompt pos d_model"], answers: Int[Tensor, "prompt step"]
 ) -> Float[Tensor, "prompt step"]:
     """Cross-entropy of each token of answers that end the prompts, nats, from what is unembedded."""
-    logits = model.lm_head(states[:, -answers.shape[1] - 1 : -1]).float()
-    return F.cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none").view_as(answers)
+    read = states[:, -answers.shape[1] - 1 : -1].flatten(0, 1)  # else the unembedding is copied for every prompt
+    return F.cross_entropy(model.lm_head(read).float(), answers.flatten(), reduction="none").view_as(answers)
 
 
 def first_token_kl(p: Float[Tensor, "*n d_vocab"], q: Float[Tensor, "*n d_vocab"]) -> Float[Tensor, "*n"]:
