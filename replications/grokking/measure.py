@@ -1,9 +1,10 @@
 """Step: reads the delay, the circuit and the progress measures off the trained transformers.
 
 Every control goes through the same reading, with its own strongest frequencies. They are the network before training,
-at the moment when it has just memorised, its twins without weight decay and with random answers. Moments: *memorised*
-is the first snapshot that knows the trained pairs. *Before* is the last one at which fewer than half of the new pairs
-are answered, those held out together with their mirror.
+at the moment when it has just memorised, its twins without weight decay and with random answers. One trained on most
+pairs generalises with hardly a delay; it is read, too, but no claim faces it. Moments: *memorised* is the first
+snapshot that knows the trained pairs. *Before* is the last one at which fewer than half of the new pairs are answered,
+those held out together with their mirror.
 """
 
 from pathlib import Path
@@ -72,12 +73,14 @@ def measure(files: MeasureFiles, settings: Measure) -> None:
         known, answered = (main[f"accuracy_{name}"][at, place] for name in ("train", "unseen"))
         memorised, before = moments(known, answered, reading.learned)
         end = final_snapshot(main, place)
-        own, free, random = (_snapshots(arms[arm], place) for arm in ("grokking", "no_decay", "random_answers"))
+        own, free, random, most = (
+            _snapshots(arms[arm], place) for arm in ("grokking", "no_decay", "random_answers", "large_share")
+        )
         networks = {
             name: read(member(weights, when), one)
             for name, weights, when in (
                 ("grokked", own, end), ("untrained", own, 0), ("memorised", own, memorised), ("no_decay", free, -1),
-                ("random_answers", random, -1),
+                ("random_answers", random, -1), ("large_share", most, -1),
             )
         }  # fmt: skip
         last, count = networks["grokked"], len(keys := key_frequencies(networks["grokked"].cosines, reading.key))
@@ -150,13 +153,14 @@ def delay_metrics(arms: dict[str, Weights], learned: float) -> dict[str, Metric]
 
 
 def circuit_metrics(each: list[dict[str, dict[str, float]]]) -> dict[str, Metric]:
-    """Values of the grokked networks beside those of all controls."""
+    """Values of the grokked networks beside those of all controls; those of the networks trained on most pairs apart."""
     found = {}
     for name, formula in FORMULAS.items():
         columns = {key: [one[key][name] for one in each] for key in each[0] if name in each[0][key]}
-        found[name] = over_seeds(
-            columns.pop("grokked"), unit=UNITS.get(name, "share"), formula=formula, controls=columns
-        )
+        unit = UNITS.get(name, "share")
+        if most := columns.pop("large_share", None):
+            found[f"{name}_large_share"] = over_seeds(most, unit=unit, formula=f"{formula}; trained on most pairs")
+        found[name] = over_seeds(columns.pop("grokked"), unit=unit, formula=formula, controls=columns)
     return found
 
 

@@ -79,11 +79,14 @@ def compare(
 
     Controls:
     - the largest of draws of as many frequencies that are not key
+    - for the lead, all frequencies: the mean of the logits over pairs of equal sum, no frequency chosen. Of such pairs
+      some are trained
     - the waves of the key frequencies at other pairs, a change of equal norm
     - the twin without weight decay at the same steps, with the strongest frequencies of its own final logits
     - the loss on trained pairs of the whole logits
     """
-    found = along(own, one, [keys, *others(one.prime, keys, DRAWS)])
+    every = list(range(1, (one.prime - 1) // 2 + 1))
+    found = along(own, one, [keys, *others(one.prime, keys, DRAWS), every])
     free = along(twin, one, [twin_keys])
     memorised, before = moments
 
@@ -96,14 +99,15 @@ def compare(
     values = {
         "excluded_rise": {
             "key": float(rise(found.excluded)[0]),
-            "other_frequencies": float(rise(found.excluded)[1:].max()),
+            "other_frequencies": float(rise(found.excluded)[1:-1].max()),
             "equal_norm": float(rise(found.elsewhere).max()),
             "no_decay": float(rise(free.excluded)[0]),
             "train_loss": float(rise(found.train)),
         },
         "restricted_lead": {
             "key": leads[0],
-            "other_frequencies": max(leads[1:]),
+            "other_frequencies": max(leads[1:-1]),
+            "all_frequencies": leads[-1],
             "no_decay": halved(free.test, steps, memorised) / halved(free.restricted[:, 0], steps, memorised),
         },
     }

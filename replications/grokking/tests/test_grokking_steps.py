@@ -14,7 +14,7 @@ from replications.grokking.dictionary import DictionaryFiles, arc, by_sum, dicti
 from replications.grokking.draw import PLANS
 from replications.grokking.fourier import circle
 from replications.grokking.measure import MeasureFiles, delays, first_learned, measure, moments
-from replications.grokking.progress import DRAWS, along, halved
+from replications.grokking.progress import DRAWS, along, compare, halved
 from replications.grokking.settings import Arms, Measure, MeasureDictionary, TrainArm
 from replications.grokking.task import all_pairs, task
 from replications.grokking.train import TrainFiles, train
@@ -51,6 +51,21 @@ def test_a_loss_halves_after_its_largest_value():
     assert halved(loss, steps, 1) == pytest.approx(35)
     assert halved(loss, steps, 0) == pytest.approx(10 * 4.5 / 7)
     assert halved(torch.full((5,), 3.0), steps, 0) == 40, "a loss that never halves counts with the last step"
+
+
+def test_all_frequencies_are_the_mean_over_pairs_of_equal_sum():
+    one, steps, sizes = task(11, 0.4, 0), [0, 10, 20, 30], torch.tensor([2.0, 1.6, 1.2, 0.8])
+    own = {name: value * sizes.view(-1, *[1] * value.ndim) for name, value in initial(11, 8, 2, 0).items()}
+    found, _ = compare(own, own, one, [1], [2], steps, (0, 2))
+    sums, whole, alone = all_pairs(11).sum(-1) % 11, [], []
+    for size in sizes:
+        logits = forward({name: value * size for name, value in initial(11, 8, 2, 0).items()}, one.pairs).logits
+        mean = torch.stack([logits[sums == total].double().mean(0) for total in sums])
+        for kept, read in ((whole, logits), (alone, mean)):
+            kept.append(losses(read[~one.trained], one.answers[~one.trained]).mean())
+    expected = halved(torch.stack(whole), steps, 0) / halved(torch.stack(alone), steps, 0)
+    assert found["restricted_lead"]["all_frequencies"] == pytest.approx(expected)
+    assert found["restricted_lead"]["all_frequencies"] != pytest.approx(found["restricted_lead"]["key"])
 
 
 def test_progress_measures_of_all_frequencies_and_of_none():
