@@ -153,7 +153,7 @@ def delay_metrics(arms: dict[str, Weights], learned: float) -> dict[str, Metric]
 
 
 def circuit_metrics(each: list[dict[str, dict[str, float]]]) -> dict[str, Metric]:
-    """Values of the grokked networks beside those of all controls; those of the networks trained on most pairs apart."""
+    """Values of the grokked networks beside all controls; apart those of the networks trained on most pairs."""
     found = {}
     for name, formula in FORMULAS.items():
         columns = {key: [one[key][name] for one in each] for key in each[0] if name in each[0][key]}
