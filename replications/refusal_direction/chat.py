@@ -123,13 +123,9 @@ def ablating(
     *,
     everywhere: bool = False,
 ) -> Iterator[None]:
-    """Removes the direction, or each row its own, from all that blocks read and write, at every position but the first.
-
-    Args:
-        model: whose blocks are hooked.
-        direction: of any length; a zero vector does nothing. With three axes: the orthonormal rows of a subspace.
-        everywhere: at the first position too, as orthogonalised weights do.
-    """
+    """Removes the direction, or each row its own, from all that blocks read and write, at every position but the first;
+    `everywhere`: there too, as orthogonalised weights do. Directions have any length; a zero vector does nothing. With
+    three axes: the orthonormal rows of a subspace."""
     basis = (direction if direction.ndim == 3 else unit(direction.float()).unsqueeze(-2)).to(model.dtype)
     basis = basis if basis.ndim == 3 else basis[None]
 
