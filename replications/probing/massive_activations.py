@@ -3,9 +3,9 @@
 A few coordinates of the residual stream at the first position are thousands of times the median and hardly depend on
 the text. Text stands as it is, so whatever token begins a document is at position 0. The channel and the block after
 which it grows are found on the first tokens of training documents; so is its mean. Before the next block it is set to
-zero, or to that mean, in documents of the judged split. Beside it stand the next channels of the same position and the
-same channel at all other positions. So does position 0 moved as far along random directions. The loss leaves out
-position 0, as all our metrics do: this step is the reason.
+zero, or to that mean, in documents of the judged split, drawn by the first seed. Beside it stand the next channels of
+the same position and the same channel at all other positions. So does position 0 moved as far along random directions.
+The loss leaves out position 0, as all our metrics do: this step is the reason.
 
 Sun et al. zero all massive activations of a layer, we zero the largest.
 """
@@ -66,8 +66,8 @@ def massive_activations(files: MassiveFiles, settings: MassiveActivations, run: 
     folders = [path.parent for path in files.corpora]
     budgets = [settings.documents * settings.length] * len(folders)
     train, judged = (
-        windows(folders, split, bridge.tokenizer, settings.length, budgets, per_document=1)
-        for split in ("train", judging_split(run.seeds))
+        windows(folders, split, bridge.tokenizer, settings.length, budgets, per_document=1, seed=seed)
+        for split, seed in (("train", 0), (judging_split(run.seeds), run.seeds[0]))
     )
     tokens, real = judged.tokens.to(run.device), judged.real.to(run.device)
     with torch.no_grad():

@@ -99,7 +99,7 @@ GENERATED: dict[str, Callable[[], list[tuple[str, str]]]] = {
 
 def statements(train: int, judged: int) -> list[Statement]:
     """All statements: per topic `train` training items, then `judged` calibration items and as many scoring items."""
-    return _statements(TOPICS, {"train": train, "validation": judged, "held_out": judged})
+    return _statements(TOPICS, {"held_out": judged, "validation": judged, "train": train})
 
 
 def calibration_statements(train: int) -> list[Statement]:

@@ -46,10 +46,10 @@ def test_balanced_words_tell_nothing():
 
 
 def test_the_bag_is_judged_on_items_it_has_not_seen():
-    """A bag that knows its own items would have 0.99 here."""
+    """A bag that knows its own items has 0.998 here."""
     train = of("larger", "train")
-    assert area(Bag(train)(train), truth_of(train)) > 0.98
-    assert 0.8 < trivial_reader(train, np.zeros(len(train))).area < 0.95
+    assert area(Bag(train)(train), truth_of(train)) > 0.99
+    assert 0.8 < trivial_reader(train, np.zeros(len(train))).area < 0.97
 
 
 def test_features_are_words_or_digits_of_a_slot():
