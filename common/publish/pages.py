@@ -150,23 +150,14 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def seeds_of_all(origins: list[dict[str, Any]]) -> str:
-    """The seeds of all recorded runs, those of calibration runs apart."""
-    lists = {
-        kind: sorted({seed_list(one["seeds"]) for one in origins if is_calibration(one) == calibrating})
-        for kind, calibrating in (("calibration seeds", True), ("seeds", False))
-    }
-    return "; ".join(f"{kind} {', '.join(found)}" for kind, found in lists.items() if found)
-
-
 def cost_block(folder: Path) -> str:
     """What the recorded runs took, for the front page."""
     known = read_json(folder / RECORDS)
     scales = sorted({one["scale"] for one in known.values()})
     seconds = sum(one["cost"]["cpu_s"] for one in known.values())
     machines = sorted({str(one["device"]) for one in known.values()})
-    where = f"{seeds_of_all(list(known.values()))}; {'; '.join(machines)}"
-    said = f"The records took {seconds / 60:.0f} CPU minutes (scale `{', '.join(scales)}`; {where})."
+    where = f"scale `{', '.join(scales)}`; {'; '.join(machines)}; seeds on each page"
+    said = f"The records took {seconds / 60:.0f} CPU minutes ({where})."
     profile = read_json(folder / PROFILE) if (folder / PROFILE).exists() else {"scale": None}
     if profile["scale"] == DEFAULT_SCALE:
         said = f"`make` took {profile_totals(profile)}. {said}"

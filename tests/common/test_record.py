@@ -25,7 +25,6 @@ from common.publish.pages import (
     counted,
     leading,
     page_figures,
-    seeds_of_all,
     tally,
     with_block,
 )
@@ -229,9 +228,3 @@ def test_every_picture_that_a_page_shows_is_one_that_its_record_keeps():
         kept = [f"{name}/{figure}" for figure in page_figures(name)[:MOST_PICTURES]]
         assert own, name
         assert set(own) <= set(kept), name
-
-
-def test_seeds_of_calibration_runs_stand_apart_from_those_that_score():
-    scored, own, calibrated = ({"seeds": [first + at for at in range(5)]} for first in (40, 71, 110))
-    assert seeds_of_all([own, scored, scored]) == "seeds 40 to 44, 71 to 75"
-    assert seeds_of_all([scored, calibrated]) == "calibration seeds 110 to 114; seeds 40 to 44"
