@@ -14,7 +14,8 @@ from common.publish.earlier import same_number, triple
 
 
 def on_known_sample(claim: Claim, entry: Entry, scale: str) -> Amendment | None:
-    """The badge of a claim whose value is that of its record on other seeds of this scale; None for all others."""
+    """The badge of a claim whose value is that of its record on other seeds of this scale; None for all others. A value
+    that recurs while no control recurs is a coincidence, as shares of few items have."""
     records, kept = ROOT / "figures" / "records.json", ROOT / "figures" / "claims.json"
     if claim.value is None or entry.seal is None or any(one.field == LATE for one in entry.amended):
         return None
@@ -22,7 +23,15 @@ def on_known_sample(claim: Claim, entry: Entry, scale: str) -> Amendment | None:
     if not record or record["scale"] != scale or set(record["seeds"]) & set(load_scale(scale, claim.replication).seeds):
         return None
     before = next((one for one in read_claims(kept) if (one.id, one.model) == (claim.id, claim.model)), None)
-    if before is None or not same_number(triple(claim), triple(before)):
+    if before is None or not same_number(triple(claim), triple(before)) or _drawn(claim, before):
         return None
     why = f"its value is that of seeds {', '.join(map(str, record['seeds']))}: seeds do not draw its sample"
     return Amendment(date=today(), field=LATE, before=None, after=today(), why=why)
+
+
+def _drawn(claim: Claim, before: Claim) -> bool:
+    """Whether every control has another number than before; controls at 0 and 1 tell nothing."""
+    earlier = {one.name: triple(one.model_dump()) for one in before.controls}
+    pairs = [(triple(one.model_dump()), earlier[one.name]) for one in claim.controls if one.name in earlier]
+    telling = [pair for pair in pairs if not any(one[0] in (None, 0, 1) for one in pair)]
+    return bool(telling) and not any(same_number(*pair) for pair in telling)

@@ -314,6 +314,8 @@ def test_a_sample_that_seeds_do_not_draw_keeps_its_badge(tiny):
     renewal.renew("tiny", scale="laptop")
     tiny.measure(effect=6.1, random_directions=2.0)
     assert tiny.one()[1] == [], "another value"
+    tiny.measure(effect=6.000001, random_directions=2.1)
+    assert tiny.one()[1] == [], "the same value by chance, beside another control"
     tiny.measure(effect=6.000001, random_directions=2.0)
     [said] = tiny.one()[1]
     assert said.endswith("its value is that of seeds 10, 11, 12, 13, 14: seeds do not draw its sample")
