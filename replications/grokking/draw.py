@@ -12,6 +12,8 @@ from matplotlib.patches import Patch
 from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL, Picture, Plan, run_plans
 
 TRAIN, TEST, RESTRICTED, EXCLUDED, GREY = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3], "0.6"
+ALL = "0.25"
+WIDEST = 7  # entries of a legend in one row
 ARMS = {
     "grokking": "Few pairs: known early,\nanswered late",
     "large_share": "Most pairs: both at once",
@@ -46,7 +48,12 @@ def progress(frame: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.2), sharex=True)
     lines = {
         "Excluded loss rises while held-out loss is high": {"train": TRAIN, "test": TEST, "excluded": EXCLUDED},
-        "Restricted loss beside held-out loss": {"train": TRAIN, "test": TEST, "restricted": RESTRICTED},
+        "Restricted loss beside held-out loss": {
+            "train": TRAIN,
+            "test": TEST,
+            "restricted": RESTRICTED,
+            "restricted_all": ALL,
+        },
         "The embedding gets sparse in the Fourier basis": {"gini": PALETTE[6]},
         "Weights shrink last": {"squares": PALETTE[6]},
     }
@@ -62,7 +69,7 @@ def progress(frame: pd.DataFrame) -> Figure:
         place.set(yscale="log", ylabel="loss (nats, log scale)")
     axes[1, 0].set(ylabel="Gini coefficient", xlabel="step (1: half of the new pairs answered)")
     axes[1, 1].set(ylabel="sum of squared weights", xlabel="step (1: half of the new pairs answered)")
-    colours = {"trained": TRAIN, "held out": TEST, "excluded": EXCLUDED, "restricted": RESTRICTED}
+    colours = {"trained": TRAIN, "held out": TEST, "excluded": EXCLUDED, "restricted": RESTRICTED, "all waves": ALL}
     _legend(figure, colours, patches=PHASES)
     return figure
 
@@ -71,7 +78,8 @@ def _legend(figure: Figure, lines: dict[str, str], patches: dict[str, str] | Non
     handles: list[Line2D | Patch] = [Line2D([], [], color=colour) for colour in lines.values()]
     handles += [Patch(color=colour) for colour in (patches or {}).values()]
     labels = [*lines, *(patches or {})]
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    columns = len(lines) if len(labels) > WIDEST else len(labels)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def frequencies(frame: pd.DataFrame) -> Figure:

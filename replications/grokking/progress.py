@@ -116,6 +116,7 @@ def compare(
         "step": steps, "train": found.train, "test": found.test,
         "excluded": found.excluded[:, 0], "restricted": found.restricted[:, 0],
         "excluded_other": found.excluded[:, 1], "restricted_other": found.restricted[:, 1],
+        "restricted_all": found.restricted[:, -1],
         "gini": [gini(fourier_norms(network["W_E"][:-1]).flatten()) for network in networks],
         "squares": [float(sum(value.double().square().sum() for value in network.values())) for network in networks],
     })  # fmt: skip
