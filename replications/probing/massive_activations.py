@@ -66,7 +66,7 @@ def massive_activations(files: MassiveFiles, settings: MassiveActivations, run: 
     folders = [path.parent for path in files.corpora]
     budgets = [settings.documents * settings.length] * len(folders)
     train, judged = (
-        windows(folders, split, bridge.tokenizer, settings.length, budgets, per_document=1, seed=seed)
+        windows(folders, split, bridge.tokenizer, settings.length, budgets, per_document=1, seed=seed)  # type: ignore[arg-type]
         for split, seed in (("train", 0), (judging_split(run.seeds), run.seeds[0]))
     )
     tokens, real = judged.tokens.to(run.device), judged.real.to(run.device)
