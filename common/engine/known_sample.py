@@ -10,7 +10,7 @@ from common.core.lock import Entry
 from common.core.seals import LATE, today
 from common.core.settings import ROOT, load_scale
 from common.core.verify import read_claims
-from common.publish.earlier import same_number, triple
+from common.publish.earlier import same_number, tells, triple
 
 
 def on_known_sample(claim: Claim, entry: Entry, scale: str) -> Amendment | None:
@@ -33,5 +33,5 @@ def _drawn(claim: Claim, before: Claim) -> bool:
     """Whether every control has another number than before; controls at 0 and 1 tell nothing."""
     earlier = {one.name: triple(one.model_dump()) for one in before.controls}
     pairs = [(triple(one.model_dump()), earlier[one.name]) for one in claim.controls if one.name in earlier]
-    telling = [pair for pair in pairs if not any(one[0] in (None, 0, 1) for one in pair)]
+    telling = [pair for pair in pairs if all(map(tells, pair))]
     return bool(telling) and not any(same_number(*pair) for pair in telling)

@@ -56,10 +56,15 @@ def triple(one: Claim | dict[str, Any]) -> Triple:
     return content["value"], content["ci_low"], content["ci_high"]
 
 
+def tells(one: Triple) -> bool:
+    """Whether another draw would show: there is a number, and it is no share of 0 or 1."""
+    return None not in one and one[0] not in (0, 1)
+
+
 def same_number(one: Triple, other: Triple) -> bool:
     """Whether value and interval are the same, up to what another processor may change. None is no number, and shares
     of 0 and 1 have the same interval whatever was drawn."""
-    if None in one or None in other or one[0] in (0, 1):
+    if None in other or not tells(one):
         return False
     width = abs(other[2] - other[1])  # type: ignore[operator]
     pairs = zip(one, other, strict=True)

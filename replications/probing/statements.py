@@ -98,7 +98,7 @@ GENERATED: dict[str, Callable[[], list[tuple[str, str]]]] = {
 
 
 def statements(train: int, judged: int) -> list[Statement]:
-    """All statements: per topic `train` training items, then `judged` calibration items and as many scoring items."""
+    """All statements: per topic `judged` scoring items, as many calibration items, then `train` training items."""
     return _statements(TOPICS, {"held_out": judged, "validation": judged, "train": train})
 
 
