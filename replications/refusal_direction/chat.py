@@ -4,9 +4,10 @@ Interventions are hooks on the Hugging Face modules, one direction per row of th
 share a pass:
 
     ablation    x <- x - (x . r) r at the input of every block and at every attention and MLP output
+    affine      x <- x + (c - x . r) r at the input of every block and of the last norm, with a number c for each
     addition    x <- x + v at the input of one block
 
-Both leave position 0 out, an attention sink. Prompts are padded on the left with mask and explicit position ids, so the
+All leave position 0 out, an attention sink. Prompts are padded on the left with mask and explicit position ids, so the
 last token is column -1 of every row. Only training pads on the right. `resume` starts from what `before_block` gives.
 """
 
@@ -122,13 +123,9 @@ def ablating(
     *,
     everywhere: bool = False,
 ) -> Iterator[None]:
-    """Removes the direction, or each row its own, from all that blocks read and write, at every position but the first.
-
-    Args:
-        model: whose blocks are hooked.
-        direction: of any length; a zero vector does nothing. With three axes: the orthonormal rows of a subspace.
-        everywhere: at the first position too, as orthogonalised weights do.
-    """
+    """Removes the direction, or each row its own, from all that blocks read and write, at every position but the first;
+    `everywhere`: there too, as orthogonalised weights do. Directions have any length; a zero vector does nothing. With
+    three axes: the orthonormal rows of a subspace."""
     basis = (direction if direction.ndim == 3 else unit(direction.float()).unsqueeze(-2)).to(model.dtype)
     basis = basis if basis.ndim == 3 else basis[None]
 
@@ -138,6 +135,23 @@ def ablating(
     blocks = layers(model)
     written = [part for block in blocks for part in (block.self_attn, block.mlp)]
     with _changing(model, change, blocks, written, everywhere):
+        yield
+
+
+@contextlib.contextmanager
+def setting(model: Any, direction: Float[Tensor, " d_model"], levels: Float[Tensor, " layer"]) -> Iterator[None]:
+    """Sets the projection on the direction to a number at the input of each block, that of the last one at the last
+    norm too, at every position but the first (affine concept editing, Marshall et al. 2024, arXiv 2411.09003)."""
+    r = unit(direction.float()).to(model.dtype)
+    with contextlib.ExitStack() as stack:
+        for module, level in zip(
+            [*layers(model), model.model.norm], [*levels.tolist(), float(levels[-1])], strict=True
+        ):
+
+            def change(x: Tensor, level: float = level) -> Tensor:
+                return (level - x @ r)[..., None] * r
+
+            stack.enter_context(_changing(model, change, [module], [], False))
         yield
 
 
@@ -270,8 +284,8 @@ def answer_losses(
     model: Any, states: Float[Tensor, "prompt pos d_model"], answers: Int[Tensor, "prompt step"]
 ) -> Float[Tensor, "prompt step"]:
     """Cross-entropy of each token of answers that end the prompts, nats, from what is unembedded."""
-    logits = model.lm_head(states[:, -answers.shape[1] - 1 : -1]).float()
-    return F.cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none").view_as(answers)
+    read = states[:, -answers.shape[1] - 1 : -1].flatten(0, 1)  # else the unembedding is copied for every prompt
+    return F.cross_entropy(model.lm_head(read).float(), answers.flatten(), reduction="none").view_as(answers)
 
 
 def first_token_kl(p: Float[Tensor, "*n d_vocab"], q: Float[Tensor, "*n d_vocab"]) -> Float[Tensor, "*n"]:

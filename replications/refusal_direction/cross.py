@@ -9,13 +9,12 @@ ablated as well. They show what any direction of that model does here, though it
 from pathlib import Path
 
 import pandas as pd
-import torch
 from safetensors.torch import load_file
 
 from common.core.files import read_json
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from common.data.models import load_tokenizer
+from common.data.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.answers import Questioner
 from replications.refusal_direction.chat import adding, spread, unit
 from replications.refusal_direction.folders import load
@@ -44,7 +43,7 @@ def cross(files: CrossFiles, settings: Cross, run: RunInfo) -> None:
     tables = []
     for own, switch in enumerate(switches):
         prompts = draw(settings.seeds[own], settings.split, switch)
-        model, r = load(files.tuned[own], torch.float32, run.device), stored[1 - own]["r"]
+        model, r = load(files.tuned[own], fast_dtype(), run.device), stored[1 - own]["r"]
         layer = int(read_json(files.numbers[1 - own])["layer"])
         tokens, texts = stored[own]["refusal_tokens"], prompts.refusals
         asks = Questioner(model, None, tokenizer, tokens, texts, settings.effects.new_tokens)

@@ -4,9 +4,10 @@ Conditions of requests to be refused: `before` and `tuned` models as they are, `
 refusal without r: `token_ban` (answers cannot begin with a refusal token), `permuted_push`, `earlier_push` (`nulls`).
 All but sham models also have `weights` (the direction taken out of the weights), `<control> weights`, `damage ablated`,
 `subtracted` and `<control> subtracted`. Of harmless ones: `tuned`, `added`, `<control> added`; and, by their first
-token alone, what harms them: `ablated`, `weights`, `subtracted`, `damage ablated`, `cheapest ablated`, `least
-subtracted`. What a control does as orthogonalised weights is measured by hooks at all positions, which is the same (a
-test says so). For r the weights of a copy are edited.
+token alone, what harms them: `ablated`, `affine`, `weights`, `subtracted`, `damage ablated`, `cheapest ablated`, `least
+subtracted`. `affine ablated` sets the projection on r to its mean on harmless requests, at every block; `affine added`,
+of harmless requests, to that on harmful ones. What a control does as orthogonalised weights is measured by hooks at all
+positions, which is the same (a test says so). For r the weights of a copy are edited.
 """
 
 import copy
@@ -18,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from replications.refusal_direction.answers import Asked, Questioner, banning
-from replications.refusal_direction.chat import ablating, adding, spread, unit
+from replications.refusal_direction.chat import ablating, adding, setting, spread, unit
 from replications.refusal_direction.directions import Directions, Subject
 from replications.refusal_direction.orthogonalise import orthogonalise
 from replications.refusal_direction.settings import EffectSettings
@@ -64,6 +65,10 @@ def measure_answers(subject: Subject, found: Directions, settings: EffectSetting
     put("harmless", off, "added", adding(tuned, layer, r))
     for name, control in found.controls.items():
         put("harmless", off, f"{name} added", adding(tuned, control.layer, spread(control.added, len(off.lines))))
+    levels = {key: (x.float() @ unit(r)).mean((0, 1)) for key, x in subject.seen.items()}
+    put("harmful", on, "affine ablated", setting(tuned, r, levels["off"]))
+    put("harmless", off, "affine added", setting(tuned, r, levels["on"]))
+    tables.append(asks.first(off, setting(tuned, r, levels["off"]), **{"class": "harmless", "condition": "affine"}))
     controls = {f"{name} ": control for name, control in found.controls.items()}
     damage = {"damage ": found.damage} if settings.weights else {}
     put_ablated("ablated", {"": r, **{name: control.ablated for name, control in controls.items()}, **damage})

@@ -33,7 +33,7 @@ from torch import Tensor
 from common.core.files import read_json, write_json
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
-from common.data.models import load_tokenizer
+from common.data.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.answers import Asked, Questioner
 from replications.refusal_direction.chat import ablating, last_logits, refusal_metric, residuals, spread, unit
 from replications.refusal_direction.directions import Subject, subject_of, to_choose
@@ -69,7 +69,7 @@ class GradientFiles(Files):
 def gradient(files: GradientFiles, settings: StudyGradient, run: RunInfo) -> None:
     """Writes what the learned directions and the controls do to one model."""
     tokenizer, prompts = load_tokenizer(files.tuned.parent), draw(settings.seed, settings.split)
-    model, before = (load(path, torch.float32, run.device) for path in (files.tuned, files.before))
+    model, before = (load(path, fast_dtype(), run.device) for path in (files.tuned, files.before))
     subject = subject_of(model, before, tokenizer, prompts, settings.search.minimum_left)
     numbers = read_json(files.numbers)
     stored = load_file(files.numbers.with_name("directions.safetensors"), run.device)
@@ -148,7 +148,7 @@ def measured(
         return {name: (refused[name], begun(v)) for name, v in vectors.items()}
 
     def along() -> Float[Tensor, "prompt layer"]:
-        return residuals(subject.tuned, on.batch, -place.position)[:, 0, place.layer :] @ place.r
+        return residuals(subject.tuned, on.batch, -place.position)[:, 0, place.layer :].float() @ place.r
 
     alone, plain = asked(single, surprised={"r", DAMAGE, *LEARNED}), along()
     for name, v in single.items():

@@ -149,7 +149,7 @@ def loss_of(
     kl = first_token_kl(lessons.tuned[off], begun)
     loss = (each * counts).sum() / counts.sum() + kl.mean()
     if keep:
-        along = torch.stack([x[:, place.position - answers.shape[1]] for x in read], 1) @ place.r
+        along = torch.stack([x[:, place.position - answers.shape[1]] for x in read], 1).float() @ place.r
         loss = loss + ((along - lessons.along[on]) / place.distance).square().mean()
     return loss
 

@@ -50,7 +50,8 @@ def recipe(files: RecipeFiles, settings: Recipe, run: RunInfo) -> None:
         tune = settings.tune.model_copy(update={"rank": settings.rank, "learning_rate": rate})
         data = conversations(before, tokenizer, prompts, tune.answer_tokens, run.device)
         train(model, before, data, tune, settings.seed)
-    subject = subject_of(model, before.float(), tokenizer, prompts, settings.search.minimum_left)
+    model = model.to(fast_dtype())
+    subject = subject_of(model, before, tokenizer, prompts, settings.search.minimum_left)
     basis, random = bases(subject, settings.search, settings.recipes, settings.seed)
     asks = questioner(subject, settings.recipes.new_tokens)
     parts = {"harmful": prompts.switch, "harmless": prompts.harmless}

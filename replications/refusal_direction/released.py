@@ -1,16 +1,14 @@
 """Step: the direction of one chat model that refuses by its own training, found and tested by the rules of `study`.
 
 The requests are the paper's (`paper_requests`), a slice of each split for every seed. There is no model before
-fine-tuning and no sham model to compare with. All in float32. No answer is written or printed.
+fine-tuning and no sham model to compare with. Numbers as in `study`. No answer is written or printed.
 """
 
 from pathlib import Path
 
-import torch
-
 from common.core.errors import UserError
 from common.core.step import Files, RunInfo, run_step
-from common.data.models import load_tokenizer
+from common.data.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.chat import layers
 from replications.refusal_direction.directions import subject_of
 from replications.refusal_direction.folders import load
@@ -40,7 +38,7 @@ def study_released(files: StudyFiles, settings: StudyReleased, run: RunInfo) -> 
     prompts = draw_requests(files.requests.parent, settings.seed, sizes)
     effects = settings.effects.model_copy(update={"new_tokens": sizes.new_tokens})
     settings = settings.model_copy(update={"effects": effects})
-    model = load(files.model, torch.float32, run.device)
+    model = load(files.model, fast_dtype(), run.device)
     if any(hasattr(block, "post_feedforward_layernorm") for block in layers(model)):
         raise UserError(
             f"{files.model.parent.name} normalises what its sublayers write (Gemma 2 and later), and ablation at their "

@@ -1,7 +1,8 @@
 """Step: everything that is measured on one refusing model, in one process, since loading takes longer than most of it.
 
 Refusal tokens, directions and controls (`directions`, `search`) -> what they do to requests of held-out topics
-(`effects`) -> what ablation costs on text (`losses`). All in float32; tuned weights are stored in bfloat16.
+(`effects`) -> what ablation costs on text (`losses`). All in bfloat16, as tuned weights are stored, where the machine
+computes in it; logits, directions and means in float32 or float64.
 
 No answer to a harmful request is written or printed: only classifications, and numbers of first tokens. Of a sham
 model, whose requests are all harmless, some answers are kept whole.
@@ -10,14 +11,13 @@ model, whose requests are all harmless, some answers are kept whole.
 from pathlib import Path
 
 import pandas as pd
-import torch
 from safetensors.torch import save_file
 
 from common.core.files import atomic, write_json
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.corpora import judging_split
-from common.data.models import load_tokenizer
+from common.data.models import fast_dtype, load_tokenizer
 from replications.refusal_direction.directions import Directions, Subject, find, subject_of
 from replications.refusal_direction.effects import measure_answers, transcripts
 from replications.refusal_direction.folders import load
@@ -48,7 +48,7 @@ class StudyFiles(Files):
 def study(files: StudyFiles, settings: Study, run: RunInfo) -> None:
     """Writes the directions, tables and numbers of one taught model."""
     tokenizer, prompts = load_tokenizer(files.tuned.parent), draw(settings.seed, settings.split, settings.switch)
-    refusing, untouched = (load(path, torch.float32, run.device) for path in (files.tuned, files.before))
+    refusing, untouched = (load(path, fast_dtype(), run.device) for path in (files.tuned, files.before))
     subject = subject_of(refusing, untouched, tokenizer, prompts, settings.search.minimum_left)
     if settings.switch == "food":
         effects = settings.effects.model_copy(update={"weights": False})

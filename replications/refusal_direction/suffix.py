@@ -1,9 +1,8 @@
 """Step: how an adversarial suffix ends refusal (Arditi et al. 2024, section 5). One taught model.
 
 A suffix is found on the requests for choosing (`suffix_search`), and put behind requests of held-out topics. Beside it
-stand no suffix, a random one, and `searched`: the best of as many suffixes, found without the gradient. Suffixes are
-tried in the fastest type of numbers that the processor has. Measured, in float32, are refusals, the projection on r,
-and where the heads look that write most along r.
+stand no suffix, a random one, and `searched`: the best of as many suffixes, found without the gradient. Measured are
+refusals, the projection on r, and where the heads look that write most along r.
 
 projection   of the residual stream before r's block at r's template token: 0 is the mean of harmless requests, 1 that
              of harmful ones, both of the requests for estimation
@@ -82,18 +81,17 @@ class Looks(NamedTuple):
 def suffix(files: SuffixFiles, settings: StudySuffix, run: RunInfo) -> None:
     """Writes what the suffixes do to one model."""
     tokenizer, prompts = load_tokenizer(files.tuned.parent), draw(settings.seed, settings.split)
-    model = load(files.tuned, torch.float32, run.device).requires_grad_(False)
+    model = load(files.tuned, fast_dtype(), run.device)
     subject = subject_of(model, None, tokenizer, prompts, settings.search.minimum_left)
     numbers, sizes, tail = read_json(files.numbers), settings.suffix, n_post_instruction(tokenizer)
     reading = reading_of(subject, int(numbers["layer"]), int(numbers["position"]))
     choose, _ = to_choose(subject, settings.search.minimum_left)
     fit = Asking(choose.prompts[: sizes.prompts], tail)
-    quick = load(files.tuned, fast_dtype(), run.device).requires_grad_(False)
     allowed = plain_tokens(tokenizer, model.get_input_embeddings().num_embeddings)
     draws = torch.Generator().manual_seed(settings.seed)
     suffixes = {"none": [], "random": random_suffix(allowed, sizes.tokens, draws)}
     for name, guided in (("optimised", True), ("searched", False)):
-        found = find_suffix(quick, fit, subject.tokens, allowed, sizes, draws, guided=guided)
+        found = find_suffix(model, fit, subject.tokens, allowed, sizes, draws, guided=guided)
         print(f"{name}: refusal metric {found.metric:.2f} on the requests it was chosen on", flush=True)
         suffixes[name] = found.ids
     lines = prompts.switch.test[: settings.effects.prompts]
@@ -108,7 +106,7 @@ def suffix(files: SuffixFiles, settings: StudySuffix, run: RunInfo) -> None:
         stream = before_block(model, batch, reading.layer, -reading.position)[:, 0]
         columns = {
             "projection": projections(stream, reading),
-            "cosine": unit(stream) @ reading.r,
+            "cosine": unit(stream.float()) @ reading.r,
             "attention": looks.instruction[:, chosen].mean(1),
             "attention_others": looks.instruction[:, ~chosen].mean(1),
             "attention_suffix": looks.suffix[:, chosen].mean(1),
@@ -126,7 +124,7 @@ def reading_of(subject: Subject, layer: int, position: int) -> Reading:
 
 def projections(stream: Float[Tensor, "prompt d_model"], reading: Reading) -> Float[Tensor, " prompt"]:
     """On r, in units of the distance between the class means."""
-    return (stream @ reading.r - reading.harmless) / (reading.harmful - reading.harmless)
+    return (stream.float() @ reading.r - reading.harmless) / (reading.harmful - reading.harmless)
 
 
 def head_tokens(subject: Subject) -> int:
@@ -149,7 +147,9 @@ def written(model: Any, batch: Batch, reading: Reading) -> Float[Tensor, "layer 
     finally:
         for handle in handles:
             handle.remove()
-    along = torch.stack([z * (reading.r @ output.weight) for z, output in zip(seen, outputs, strict=True)])
+    along = torch.stack(
+        [z.float() * (reading.r @ output.weight.float()) for z, output in zip(seen, outputs, strict=True)]
+    )
     heads = int(model.config.num_attention_heads)
     return reduce(along, "layer text (head d_head) -> layer text head", "sum", head=heads).mean(1)
 

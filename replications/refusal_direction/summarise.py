@@ -111,6 +111,11 @@ def effects(studies: list[Studied], shams: list[Studied]) -> Metrics:
     found["subtracted_refused"] = requests(studies, ("harmful", "subtracted"), subtracted)
     found["damage_refused"] = requests(studies, ("harmful", "damage ablated"))
     found["weights_kl_harmless"] = requests(studies, ("harmless", "weights"), column="kl_tuned")
+    found["affine_refused"] = requests(studies, ("harmful", "affine ablated"), {"ablated": ("harmful", "ablated")})
+    found["affine_added_refused"] = requests(studies, ("harmless", "affine added"), {"added": ("harmless", "added")})
+    found["affine_kl_harmless"] = requests(
+        studies, ("harmless", "affine"), {"ablated": ("harmless", "ablated")}, column="kl_tuned"
+    )
     found["return"] = requests(studies, ("harmful", "ablated"), ablated, column="kl_before", over=HARMFUL)
     found["return_subtracted"] = requests(studies, ("harmful", "subtracted"), column="kl_before", over=HARMFUL)
     for kind, conditions in FLUENCY.items():

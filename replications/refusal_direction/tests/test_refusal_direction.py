@@ -18,6 +18,7 @@ from replications.refusal_direction.chat import (
     padded,
     refusal_metric,
     residuals,
+    setting,
     spread,
     unit,
 )
@@ -119,6 +120,21 @@ def test_the_first_position_is_left_out(model, batch, direction):
         after = model.model(input_ids=ids).last_hidden_state
     torch.testing.assert_close(after[:, 0], before[:, 0])
     assert float((after - before)[:, 1:].abs().min(-1).values.max()) > 0
+
+
+def test_the_projection_is_set_at_every_block_and_at_the_last_norm(model, batch, direction):
+    r, levels, behind_first = unit(direction), torch.linspace(-2, 3, LAYERS), batch.places > 0
+    clean, read = residuals(model, batch), []
+    with setting(model, direction, levels):
+        look = model.model.norm.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+        edited = residuals(model, batch)
+        look.remove()
+    assert torch.allclose((edited[behind_first] @ r), levels.expand(int(behind_first.sum()), -1), atol=1e-4)
+    assert torch.allclose(read[0][behind_first] @ r, levels[-1], atol=1e-4)
+    torch.testing.assert_close(edited[~behind_first], clean[~behind_first])
+    moved = (edited - clean)[behind_first][:, 0]
+    torch.testing.assert_close(moved, (moved @ r)[:, None] * r, atol=1e-5, rtol=1e-5)
+    assert float((clean[behind_first] @ r).std()) > 0.1
 
 
 def test_a_subspace_is_taken_out_whole(model, batch):

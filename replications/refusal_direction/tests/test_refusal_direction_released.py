@@ -55,7 +55,13 @@ def studied(model_folder, corpus_folder, served, tmp_path_factory):
     """Two seeds of the study of one tiny model of random weights."""
     folder = tmp_path_factory.mktemp("released")
     tokenizer = load_tokenizer(model_folder)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    shape = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "initializer_range": 0.2,
+    }
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **shape))
     origin = Manifest(name="tiny", source="local", origin="tiny", licence="none", processing="none", files={})
