@@ -27,7 +27,11 @@ APART = 0.3  # gap between rings
 TITLES = {"correlated": "correlated", "exclusive": "exclusive", "independent": "independent (control)"}
 SHOWN_SETS = 4
 PAPER = 3.0
-ATTACKS = {"vulnerability": ("o", "worst feature direction"), "random": ("s", "worst random direction (control)")}
+ATTACKS = {
+    "vulnerability": ("o", "worst feature direction", PALETTE[0]),
+    "row_space": ("^", "worst random direction that the model reads", PALETTE[4]),
+    "random": ("s", "worst random direction", "0.55"),
+}
 
 
 def draw_uniform(frame: pd.DataFrame) -> Figure:
@@ -172,7 +176,7 @@ def _set_plane(axes: Axes, columns: pd.DataFrame, title: str) -> None:
 def draw_adversarial(frame: pd.DataFrame) -> Figure:
     """One mark per seed and density."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7), sharey=True)
-    for (name, (marker, label)), colour in zip(ATTACKS.items(), (PALETTE[0], "0.55"), strict=True):
+    for name, (marker, label, colour) in ATTACKS.items():
         left.plot(1 / frame["density"], frame[name], marker, color=colour, markersize=2.8, alpha=0.6, label=label)
         right.plot(1 / frame["dims_per_feature"], frame[name], marker, color=colour, markersize=2.8, alpha=0.6)
     for axes in (left, right):

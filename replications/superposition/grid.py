@@ -20,6 +20,7 @@ from torch import Tensor
 from common.core.errors import UserError
 from common.core.files import atomic
 from common.core.step import track
+from replications.superposition.geometry import norms
 from replications.superposition.model import Activation, Data, evaluate, sample, stack
 from replications.superposition.settings import Effort, Span
 from replications.superposition.training import initial, minimise
@@ -78,12 +79,14 @@ def train_grid(
     seeds: list[int],
     device: str,
     draw: Draw = sample,
+    directed: bool = False,
 ) -> Grid:
     """Trains all models; a chunk of instances that fits the device's cache or memory at a time.
 
     A seed decides the starting weights and, together with the density, the training sample. Training runs in float32,
     the evaluation loss on other points in float64. `draw` is the law of the data; another law may read the values of
-    `densities` in its own way. UserError if the device is missing, or if there is nothing to squeeze (n <= m).
+    `densities` in its own way. With `directed`, columns keep their starting directions, and only their lengths and the
+    biases are trained. UserError if the device is missing, or if there is nothing to squeeze (n <= m).
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch sees no GPU; use SCALE=laptop or install the CUDA build")
@@ -114,8 +117,12 @@ def train_grid(
             copies = slice(low * restarts, (low + rows_at_once) * restarts)
             W, b = (torch.cat([start[copies] for start in one]) for one in zip(*starts, strict=True))
             scale = repeat(importance[part], "r f -> (set r restart) f", set=len(chunk), restart=restarts).to(device)
-            trained = minimise(W.to(data.x), b.to(data.x), data, scale.float(), activation, steps=effort.steps)
-            W, b = trained.W.double(), trained.b.double()
+            W, b = W.to(data.x), b.to(data.x)
+            along = W / norms(W)[:, None] if directed else None
+            start = W if along is None else norms(W)[:, None]
+            trained = minimise(start, b, data, scale.float(), activation, steps=effort.steps, directions=along)
+            W = (trained.W if along is None else along * trained.W).double()
+            b = trained.b.double()
             loss = evaluate(W, b, check, scale, activation).loss
             for target, value in zip(grid, (W, b, loss, trained.gradient.double()), strict=False):
                 back = rearrange(

@@ -28,7 +28,7 @@ from replications.superposition.geometry import (
     stored,
 )
 from replications.superposition.grid import Grid, load_grid
-from replications.superposition.settings import Intro, MeasureFeatures, Polygons
+from replications.superposition.settings import RANDOM, Intro, MeasureFeatures, Polygons
 from replications.superposition.tables import (
     column_rows,
     column_table,
@@ -68,7 +68,8 @@ def measure_features(files: MeasureFiles, settings: MeasureFeatures, run: RunInf
     write_table(files.polygons_table, column_table({"relu": (grid, grid.best())}, run.seeds), digits=8)
 
     grids = {name: checked_grid(files.many_features_models, name) for name in ("relu", "linear")}
-    write_metrics(files.many_features_metrics, many_metrics(grids))
+    random = checked_grid(files.many_features_models, RANDOM)
+    write_metrics(files.many_features_metrics, many_metrics(grids | {RANDOM: random}))
     best = {name: grid.best() for name, grid in grids.items()}
     W = {name: one.W[:, :, 0] for name, one in best.items()}
     rows = [
@@ -164,11 +165,12 @@ def angle_gap(W: Float[Tensor, "*batch 2 feature"]) -> Float[Tensor, "*batch"]:
 
 
 def many_metrics(grids: dict[str, Grid]) -> dict[str, Metric]:
-    """Losses over the linear optimum, and features stored. Densities run from dense to sparse."""
+    """Losses over the linear optimum, and features stored. Densities run from dense to sparse; models of random
+    directions have the sparsest one alone."""
     best, densities = {name: grid.best() for name, grid in grids.items()}, grids["relu"].densities
     importance, hidden = grids["relu"].importance[0], best["relu"].W.shape[-2]
     optimum = torch.tensor([variance(s) for s in densities.tolist()], dtype=torch.float64) * importance[hidden:].sum()
-    ratio = {name: one.loss[:, :, 0] / optimum for name, one in best.items()}
+    ratio = {name: one.loss[:, :, 0] / optimum[-one.loss.shape[1] :] for name, one in best.items()}
     W = best["relu"].W[:, :, 0]
     far = {name: (one - 1).abs().amax(1) for name, one in ratio.items()}
     return {
@@ -190,6 +192,7 @@ def many_metrics(grids: dict[str, Grid]) -> dict[str, Metric]:
             formula="loss of the ReLU model over the linear optimum at the sparsest density",
             dense=ratio["relu"][:, 0],
             linear=ratio["linear"][:, -1],
+            random_directions=ratio[RANDOM][:, -1],
         ),
         "sparsest_stored": compare(
             (norms(W) > HALF).double().sum(-1)[:, -1],

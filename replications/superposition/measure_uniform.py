@@ -11,11 +11,13 @@ trained columns; untrained weights.
 i is the worst for that point, and the target stays x. The attack is analytic: gradients are masked by the ReLU. The
 excess loss L' - L is divided by L'_0 - L_0, that of the model trained at s = 1, which has no superposition. Attack and
 points are the same. Control: the worst of as many random directions as there are features, for every point and of the
-same length, for both models. Also measured: the excess over r^2, what the move costs an ideal model with a dimension
+same length, for both models; and these directions within the m dimensions that each model reads, since a dense model
+ignores all others. Also measured: the excess over r^2, what the move costs an ideal model with a dimension
 per feature. Also the rank correlation of vulnerability with 1 / D*, beside those of random directions and of density.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +38,7 @@ from replications.superposition.training import initial
 LEVELS = {"3/4": 3 / 4, "2/3": 2 / 3, "1/2": 1 / 2, "2/5": 2 / 5, "3/8": 3 / 8}
 CLOSE = 0.02
 ABOVE, BELOW = 0.75, 0.45  # halfway from 1 to 1/2, and from 1/2 to 2/5, the next regular arrangement
+DENSE, NEXT = 1 - CLOSE, 2 / 5 + CLOSE  # where D* has left 1, and where it reaches the next one
 DRAWS = 20
 LINK = 0.2  # |W_i . W_j| above which two features are drawn as linked
 RADIUS = 0.1
@@ -74,7 +77,9 @@ def uniform_metrics(grid: Grid, settings: Uniform, seeds: list[int]) -> dict[str
     W = grid.W[:, :, 0, 0]
     shares, dims, kept = checked_dimensionality(W), dims_per_feature(W), norms(W) > HALF
     densities, hidden = grid.densities, W.shape[-2]
-    plateaus = [plateau_shares(one, densities) for one in dims]
+    plateaus, whole = (
+        [plateau_shares(one, densities, *ends) for one in dims] for ends in ((ABOVE, BELOW), (DENSE, NEXT))
+    )
     sparser = densities < settings.plateau_ends
     levels = list(LEVELS.values())
     random = [
@@ -89,6 +94,12 @@ def uniform_metrics(grid: Grid, settings: Uniform, seeds: list[int]) -> dict[str
             unit="share",
             formula=f"share of log density between D* = {ABOVE} and {BELOW} with D* within {CLOSE} of 1/2",
             other_levels=[elsewhere for _, elsewhere in plateaus],
+        ),
+        "plateau_from_level_to_level": compare(
+            [at for at, _ in whole],
+            unit="share",
+            formula=f"share of log density between D* = {DENSE} and {NEXT} with D* within {CLOSE} of 1/2",
+            other_levels=[elsewhere for _, elsewhere in whole],
         ),
         "clusters_sparser": compare(
             [at_levels(one[sparser], which[sparser], levels) for one, which in zip(shares, kept, strict=True)],
@@ -136,16 +147,18 @@ def write_uniform_tables(files: MeasureFiles, grid: Grid, seeds: list[int]) -> N
     write_table(files.graphs, links, ["density", "feature", "other", "product"], digits=8)
 
 
-def plateau_shares(dims: Float[Tensor, " density"], densities: Float[Tensor, " density"]) -> tuple[float, float]:
-    """Share of log density, between D* = `ABOVE` and `BELOW`, at 1/2; the largest share at any other level there.
+def plateau_shares(
+    dims: Float[Tensor, " density"], densities: Float[Tensor, " density"], above: float, below: float
+) -> tuple[float, float]:
+    """Share of log density, between D* = `above` and `below`, at 1/2; the largest share at any other level there.
 
     D* is interpolated linearly in log density. Densities run from dense to sparse.
     """
     fine = np.linspace(float(densities[0].log()), float(densities[-1].log()), 4001)
     values = np.interp(-fine, -densities.log().numpy(), dims.numpy())
-    values = values[int((values < ABOVE).argmax()) :]
-    values = values[: int((values < BELOW).argmax()) or None]
-    others = [level for level in np.arange(BELOW, ABOVE, 0.005) if abs(level - 0.5) > 2 * CLOSE]
+    values = values[int((values < above).argmax()) :]
+    values = values[: int((values < below).argmax()) or None]
+    others = [level for level in np.arange(below, above, 0.005) if abs(level - 0.5) > 2 * CLOSE]
     at = [float((np.abs(values - level) <= CLOSE).mean()) for level in (0.5, *others)]
     return at[0], max(at[1:])
 
@@ -162,12 +175,12 @@ def matched(W: Float[Tensor, "density hidden feature"], seed: int) -> Float[Tens
     return random * (norms(W) / norms(random))[..., None, :]
 
 
-ATTACKS = ("vulnerability", "random", "ideal", "random_ideal")
+ATTACKS = ("vulnerability", "random", "row_space", "ideal", "random_ideal")
 
 
 def attack(grid: Grid, points: int, seeds: list[int]) -> dict[str, Float[Tensor, "seed density"]]:
-    """L' - L of every seed and density, for the worst feature and the worst random direction. It is given over that of
-    the model trained at s = 1 on the same points, and over r^2."""
+    """L' - L of every seed and density, for the worst feature and the worst random direction, of all or of those that
+    the model reads. It is given over that of the model trained at s = 1 on the same points, and over r^2."""
     W, b, densities = grid.W[:, :, 0, 0].float(), grid.b[:, :, 0, 0].float(), grid.densities
     dense = int(densities.argmax())
     data = batch(densities, W.shape[-1], points, 0, DRAWN)
@@ -177,9 +190,10 @@ def attack(grid: Grid, points: int, seeds: list[int]) -> dict[str, Float[Tensor,
         for d, (x, weight) in enumerate(zip(*data, strict=True)):
             radius = RADIUS * float(weight @ x.norm(dim=0))
             directions = torch.randn(len(x), len(x), generator=generator)
-            worst, blind = excess_losses(W[k, d], b[k, d], x, weight, radius, directions)
-            other, other_blind = excess_losses(W[k, dense], b[k, dense], x, weight, radius, directions)
-            ratios[:, k, d] = torch.tensor([worst / other, blind / other_blind, worst / radius**2, blind / radius**2])
+            losses = excess_losses(W[k, d], b[k, d], x, weight, radius, directions)
+            others = excess_losses(W[k, dense], b[k, dense], x, weight, radius, directions)
+            over_dense = [loss / other for loss, other in zip(losses, others, strict=True)]
+            ratios[:, k, d] = torch.tensor([*over_dense, losses.feature / radius**2, losses.random / radius**2])
     return dict(zip(ATTACKS, ratios, strict=True))
 
 
@@ -204,6 +218,7 @@ def adversarial_metrics(grid: Grid, attacks: dict[str, Tensor], seeds: list[int]
             unit="1",
             formula="(L' - L) over that of the model trained at s = 1, on the same points, sparsest density",
             random_directions=attacks["random"][:, sparse],
+            row_space_directions=attacks["row_space"][:, sparse],
         ),
         "vulnerability_over_ideal": compare(
             ideal[:, sparse],
@@ -221,6 +236,14 @@ def adversarial_metrics(grid: Grid, attacks: dict[str, Tensor], seeds: list[int]
     }
 
 
+class Excess(NamedTuple):
+    """L' - L, by what the worst direction at every point was chosen from."""
+
+    feature: float
+    random: float
+    row_space: float
+
+
 def excess_losses(
     W: Float[Tensor, "hidden feature"],
     b: Float[Tensor, " feature"],
@@ -228,12 +251,12 @@ def excess_losses(
     weight: Float[Tensor, " sample"],
     radius: float,
     directions: Float[Tensor, "feature direction"],
-) -> tuple[float, float]:
-    """L' - L for the worst of the n feature directions at every point, and for the worst of the given `directions`."""
-    clean = _losses(W, b, W @ x, x)
-    both = [_worst(W, b, x, radius, columns) for columns in (W.T @ W, directions)]
-    worst, blind = (float(weight @ (losses - clean)) for losses in both)
-    return worst, blind
+) -> Excess:
+    """L' - L for the worst of the n feature directions at every point; for the worst of the given `directions`; and for
+    the worst of these without what lies outside the space that the model reads, the rows of W."""
+    clean, read = _losses(W, b, W @ x, x), torch.linalg.pinv(W) @ (W @ directions)
+    each = [_worst(W, b, x, radius, columns) for columns in (W.T @ W, directions, read)]
+    return Excess(*(float(weight @ (losses - clean)) for losses in each))
 
 
 def _worst(

@@ -10,6 +10,7 @@ from common.toys.settings import Optimisation
 Training = TypeVar("Training", bound=Strict)
 Density = Annotated[float, Field(gt=0.0, le=1.0)]
 Width = Annotated[int, Field(ge=1, le=100)]
+RANDOM = "random_directions"
 SetKind = Literal["correlated", "exclusive", "independent"]
 
 
@@ -71,6 +72,9 @@ class FeatureTraining(Shape, Effort):
         description="relu, linear as its control, or relu_hidden with a ReLU on the hidden units too"
     )
     control_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(description="starts of controls; 0: as many")
+    random_restarts: Annotated[int, Field(ge=0, le=1000)] = Field(
+        description="starts of models whose columns keep random directions, at the sparsest density; 0: none"
+    )
 
 
 class CellTraining(Effort):

@@ -15,7 +15,7 @@ import torch
 from common.core.step import Files, RunInfo, run_step
 from replications.superposition.grid import Draw, Grid, save_grids, train_grid, values_of
 from replications.superposition.model import Data, sample, sample_sets
-from replications.superposition.settings import CellTraining, Effort, FeatureTraining, SetKind, Sets
+from replications.superposition.settings import RANDOM, CellTraining, Effort, FeatureTraining, SetKind, Sets
 
 
 class TrainFiles(Files):
@@ -33,7 +33,8 @@ def train_grids(files: TrainFiles, settings: FeatureTraining | CellTraining | Se
 
 
 def feature_grids(settings: FeatureTraining, run: RunInfo) -> dict[str, Grid]:
-    """n features of falling importance in m hidden units; the first activation is the model, others are controls."""
+    """n features of falling importance in m hidden units; the first activation is the model, others are controls, as
+    are models whose columns keep random directions (`RANDOM`)."""
     importance = settings.importance_decay ** torch.arange(settings.n_features, dtype=torch.float64)
     grids: dict[str, Grid] = {}
     for k, activation in enumerate(settings.activations):
@@ -46,6 +47,17 @@ def feature_grids(settings: FeatureTraining, run: RunInfo) -> dict[str, Grid]:
             effort=settings.model_copy(update={"restarts": starts}),
             seeds=run.seeds,
             device=run.device,
+        )
+    if settings.random_restarts:
+        grids[RANDOM] = train_grid(
+            [min(settings.densities)],
+            importance[None],
+            settings.n_hidden,
+            settings.activations[0],
+            effort=settings.model_copy(update={"restarts": settings.random_restarts}),
+            seeds=run.seeds,
+            device=run.device,
+            directed=True,
         )
     return grids
 

@@ -40,7 +40,7 @@ def initial(
 
 
 def minimise(
-    W: Float[Tensor, "instance hidden feature"],
+    W: Float[Tensor, "instance row feature"],
     b: Float[Tensor, "instance feature"],
     data: Data,
     importance: Float[Tensor, "instance feature"],
@@ -48,8 +48,10 @@ def minimise(
     *,
     steps: int,
     tolerance: float = 1e-9,
+    directions: Float[Tensor, "instance hidden feature"] | None = None,
 ) -> Trained:
-    """Descends from (W, b) for at most `steps` evaluations.
+    """Descends from (W, b) for at most `steps` evaluations. A row of W is a hidden unit; with `directions` W
+    has one row, the lengths of columns that keep these directions.
 
     An instance ends before that when its gradient is below `tolerance`, or when the next step promises less than the
     rounding error of its loss. Loss never rises. UserError if a loss is not finite.
@@ -57,11 +59,15 @@ def minimise(
     hidden, sets = W.shape[1], data.x.shape[0]
     point = _pack(W, b)
     ended = (point.clone(), torch.zeros_like(point[:, 0]), torch.zeros_like(point[:, 0]))  # all instances
-    going, scale = torch.arange(len(point), device=point.device), importance  # those that still descend
+    going, scale, along = torch.arange(len(point), device=point.device), importance, directions  # those that descend
 
     def at(point: Float[Tensor, "instance parameter"]) -> tuple[Tensor, Tensor]:
-        found = evaluate(*_unpack(point, hidden), data, scale, activation)
-        return found.loss, _pack(found.grad_W, found.grad_b)
+        W, b = _unpack(point, hidden)
+        if along is None:
+            found = evaluate(W, b, data, scale, activation)
+            return found.loss, _pack(found.grad_W, found.grad_b)
+        found = evaluate(along * W, b, data, scale, activation)
+        return found.loss, _pack((along * found.grad_W).sum(1, keepdim=True), found.grad_b)
 
     loss, gradient = at(point)
     identity = torch.eye(point.shape[1], dtype=point.dtype, device=point.device)
@@ -97,6 +103,7 @@ def minimise(
                 going, done, fresh, inverse = going[keep], done[keep], fresh[keep], inverse[keep]
                 point, loss, gradient = point[keep], loss[keep], gradient[keep]
                 direction, rate, scale = direction[keep], rate[keep], scale[keep]
+                along = None if along is None else along[keep]
             if not len(going):
                 break
     return Trained(*_unpack(ended[0], hidden), *ended[1:])

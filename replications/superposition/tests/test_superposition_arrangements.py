@@ -10,6 +10,8 @@ from replications.superposition.measure_geometry import (
     three_pair_metrics,
 )
 from replications.superposition.measure_uniform import (
+    ABOVE,
+    BELOW,
     adversarial_metrics,
     at_levels,
     attack,
@@ -60,14 +62,17 @@ def test_overlap_within_sets_is_found():
     assert within(own[:, [0, 1, 4, 5, 2, 3, 6, 7]].double()) == 0.0
 
 
+ENDS = (ABOVE, BELOW)
+
+
 def test_a_staircase_has_a_plateau_and_a_slope_has_none():
     densities = torch.logspace(0, -1.3, 40, dtype=torch.float64)
     stairs = torch.where(densities > 0.55, 1.0, torch.where(densities > 0.2, 0.5, 0.3)).double()
     slope = 1.0 + torch.linspace(0, -0.8, 40, dtype=torch.float64)
-    assert plateau_shares(stairs, densities)[0] > 0.8
-    assert plateau_shares(slope, densities)[0] < 0.2
+    assert plateau_shares(stairs, densities, *ENDS)[0] > 0.8
+    assert plateau_shares(slope, densities, *ENDS)[0] < 0.2
     shifted = torch.where(densities > 0.55, 1.0, torch.where(densities > 0.2, 0.6, 0.3)).double()
-    assert plateau_shares(shifted, densities)[1] > 0.8
+    assert plateau_shares(shifted, densities, *ENDS)[1] > 0.8
 
 
 DIGONS = torch.cat([torch.eye(4), -torch.eye(4)], dim=1).double()
@@ -102,11 +107,11 @@ def test_a_model_without_superposition_has_vulnerability_one():
     W, b = torch.eye(3, 6), torch.zeros(6)
     weight = torch.full((200,), 1 / 200)
     directions = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
-    worst, random = excess_losses(W, b, x, weight, 0.1, directions)
-    assert worst == pytest.approx(0.01, rel=1e-4)
-    assert random < 0.01
+    found = excess_losses(W, b, x, weight, 0.1, directions)
+    assert found.feature == pytest.approx(0.01, rel=1e-4)
+    assert found.random < found.row_space < 0.01, "the model ignores three of six dimensions"
     shared = torch.cat([torch.eye(3), torch.eye(3)], dim=1)
-    assert excess_losses(shared, b, x, weight, 0.1, directions)[0] > 1.5 * worst
+    assert excess_losses(shared, b, x, weight, 0.1, directions).feature > 1.5 * found.feature
 
 
 def test_vulnerability_faces_random_directions_and_is_one_for_the_dense_model():
@@ -115,7 +120,8 @@ def test_vulnerability_faces_random_directions_and_is_one_for_the_dense_model():
     attacks = attack(planted, 16, SEEDS)
     assert attacks["vulnerability"][:, 0].tolist() == [1.0] * len(SEEDS)
     metrics = adversarial_metrics(planted, attacks, SEEDS)
-    assert [control.name for control in metrics["vulnerability"].controls] == ["random_directions"]
+    names = [control.name for control in metrics["vulnerability"].controls]
+    assert names == ["random_directions", "row_space_directions"]
     assert metrics["vulnerability_over_ideal"].control("densest_models").value == pytest.approx(1.0, rel=0.2)
     names = [control.name for control in metrics["tracks_features"].controls]
     assert names == ["random_directions", "density_alone"]
@@ -133,5 +139,8 @@ def test_the_random_attack_is_the_worst_of_its_directions_at_every_point():
     slow = sum(
         max(loss(point, 0.3 * one / one.norm()) for one in directions.T) - loss(point, torch.zeros(5)) for point in x.T
     )
-    assert excess_losses(W, b, x, weight, 0.3, directions)[1] == pytest.approx(slow / 7, rel=1e-4)
-    assert excess_losses(W, b, x, weight, 0.3, W.T @ W)[1] == excess_losses(W, b, x, weight, 0.3, directions)[0]
+    found = excess_losses(W, b, x, weight, 0.3, directions)
+    assert found.random == pytest.approx(slow / 7, rel=1e-4)
+    own = excess_losses(W, b, x, weight, 0.3, W.T @ W)
+    assert own.random == found.feature
+    assert own.row_space == pytest.approx(found.feature, rel=1e-4), "feature directions lie in that space"

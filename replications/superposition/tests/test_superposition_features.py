@@ -75,4 +75,7 @@ def test_dense_features_have_dimensions_and_sparse_ones_lower_the_loss(dense, lo
         for name, one in models.items()
     }
     bounds = {"dense_dimensionality": (0.9, None), "sparsest_loss": (None, 0.35)}
-    assert missed(many_metrics(grids), **bounds) == wrong
+    grids["random_directions"] = grid([[ring([10, 50, 180, 270])]], [0.03], 0.8 * (scale * noise)[:, 1:])
+    metrics = many_metrics(grids)
+    assert missed(metrics, **bounds) == wrong
+    assert metrics["sparsest_loss"].control("random_directions").value == pytest.approx(0.8 * float(noise.mean()))

@@ -168,6 +168,24 @@ def test_unfinished_instances_stay_with_their_data_set():
     assert _unfinished(torch.ones(8, dtype=torch.bool), 2).tolist() == []
 
 
+def test_columns_that_keep_their_directions_end_where_lengths_and_biases_gain_nothing_more():
+    """The gradient of a literal loss."""
+    data, importance = sample(0.1, 5, 512, 0), torch.ones(3, 5, dtype=torch.float64)
+    W, b = random_models(3, 2, 5, 1)
+    start = W.norm(dim=1, keepdim=True)
+    along = W / start
+    found = minimise(start, b, data, importance, "relu", steps=300, directions=along)
+    lengths, biases = found.W.clone().requires_grad_(), found.b.clone().requires_grad_()
+    output = (torch.einsum("imf,img,gs->ifs", along * lengths, along * lengths, data.x[0]) + biases[..., None]).relu()
+    loss = ((output - data.x[0]) ** 2).sum(1) @ data.weight[0]
+    torch.testing.assert_close(loss.detach(), found.loss)
+    first = torch.autograd.grad(loss.sum(), [lengths, biases])
+    assert max(float(one.abs().max()) for one in first) < 1e-5
+    assert bool((found.loss < evaluate(W, b, data, importance, "relu").loss).all())
+    free = minimise(along * found.W, found.b, data, importance, "relu", steps=300).loss
+    assert bool((free < 0.95 * found.loss).all()), "directions would have gained"
+
+
 def test_a_quadratic_is_solved_in_a_few_steps():
     """The linear model with W = 0 is quadratic in b: the optimum is the mean."""
     data = sample(0.5, 3, 128, 0)

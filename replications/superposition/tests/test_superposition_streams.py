@@ -156,7 +156,8 @@ def test_too_few_features_are_refused():
 def test_settings_out_of_range_are_refused(key, value):
     good = {
         "restarts": 1, "samples": 16, "evaluation_samples": 16, "steps": 1, "n_features": 5, "n_hidden": 2,
-        "importance_decay": 0.9, "control_restarts": 0, "densities": [1.0, 0.5], "activations": ["relu"],
+        "importance_decay": 0.9, "control_restarts": 0, "random_restarts": 0,
+        "densities": [1.0, 0.5], "activations": ["relu"],
     }  # fmt: skip
     assert FeatureTraining(**good)
     with pytest.raises(ValidationError):
