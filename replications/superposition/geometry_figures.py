@@ -181,13 +181,20 @@ def draw_adversarial(frame: pd.DataFrame) -> Figure:
         right.plot(1 / frame["dims_per_feature"], frame[name], marker, color=colour, markersize=2.8, alpha=0.6)
     for axes in (left, right):
         axes.axhline(PAPER, color="0.6", linestyle=":", linewidth=0.9)
-    left.annotate("paper: more than 3", (0.02, 1.03 * PAPER), xycoords=("axes fraction", "data"), fontsize=6.5)
+    left.annotate(
+        "paper: more than 3",
+        (0.98, 0.92 * PAPER),
+        xycoords=("axes fraction", "data"),
+        fontsize=6.5,
+        ha="right",
+        va="top",
+    )
     left.set(xlabel="1 / (1 - S), sparser to the right", xscale="log")
     left.set_ylabel("excess loss under attack, over that\nof the model trained at s = 1")
     right.set(xlabel="features per dimension, 1 / D*")
     left.set_xticks(*log_ticks([1.0, 2.0, 5.0, 10.0, 20.0]))
     left.minorticks_off()
-    left.legend(frameon=False, loc="lower right")
+    left.legend(frameon=False, loc="upper left")
     return figure
 
 
