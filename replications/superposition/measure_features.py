@@ -167,10 +167,14 @@ def angle_gap(W: Float[Tensor, "*batch 2 feature"]) -> Float[Tensor, "*batch"]:
 def many_metrics(grids: dict[str, Grid]) -> dict[str, Metric]:
     """Losses over the linear optimum, and features stored. Densities run from dense to sparse; models of random
     directions have the sparsest one alone."""
-    best, densities = {name: grid.best() for name, grid in grids.items()}, grids["relu"].densities
+    best = {name: grid.best() for name, grid in grids.items()}
     importance, hidden = grids["relu"].importance[0], best["relu"].W.shape[-2]
-    optimum = torch.tensor([variance(s) for s in densities.tolist()], dtype=torch.float64) * importance[hidden:].sum()
-    ratio = {name: one.loss[:, :, 0] / optimum[-one.loss.shape[1] :] for name, one in best.items()}
+
+    def over_optimum(name: str) -> Float[Tensor, "seed density"]:
+        left = torch.tensor([variance(s) for s in grids[name].densities.tolist()], dtype=torch.float64)
+        return best[name].loss[:, :, 0] / (left * importance[hidden:].sum())
+
+    ratio = {name: over_optimum(name) for name in grids}
     W = best["relu"].W[:, :, 0]
     far = {name: (one - 1).abs().amax(1) for name, one in ratio.items()}
     return {
