@@ -12,6 +12,7 @@ from common.core.figures import PAGE_WIDTH, PALETTE, Plan, run_plans
 from common.core.metrics import Metric
 from replications.feature_steering.settings import (
     CURVES,
+    GRADIENT,
     INPUT,
     INSTRUCTION,
     MEANS,
@@ -33,6 +34,7 @@ NAMES = {
     MEANS: ("difference of means", "s", PALETTE[1]),
     PROBE: ("linear probe", "^", PALETTE[2]),
     WORDS: ("rows of the topic's words", "p", PALETTE[6]),
+    GRADIENT: ("gradient of the topic's words", "H", PALETTE[5]),
     OUTPUT: ("SAE latent, chosen by output", "o", PALETTE[0]),
     INPUT: ("SAE latent, chosen by input", "D", PALETTE[5]),
     "sae_sum_4": ("sum of 4 SAE latents", ">", PALETTE[3]),

@@ -2,7 +2,7 @@
 
 All methods are compared on the same topics, questions and random numbers, at one dose. Columns are those of
 `fluency.with_scores`. Controls of every method: the random latents and the random directions that went through the same
-selection. Also the unsteered model, and the vector that raises the logits of the topic's words.
+selection. Also the unsteered model, and two pushes towards the topic's words.
 """
 
 from itertools import pairwise
@@ -22,6 +22,7 @@ from replications.feature_steering.removal import removal
 from replications.feature_steering.settings import (
     CROSSED,
     CURVES,
+    GRADIENT,
     INPUT,
     INSTRUCTION,
     MEANS,
@@ -45,7 +46,7 @@ MEASURES = {
     "follows": ("1", "2 less one for each of two other neutral questions after which an answer is likelier"),
     "gain": ("words", "different words of the topic in an answer, beyond the mean over the other topics"),
 }
-COMPARED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, WORDS, INSTRUCTION)
+COMPARED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, WORDS, GRADIENT, INSTRUCTION)
 NULLS = (RANDOM_LATENT, RANDOM_DIRECTION, UNSTEERED)
 BANDS = {
     **dict.fromkeys(("score", "concept", "follows", "fluency"), "1"),
@@ -111,7 +112,7 @@ def effects(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
     found = {}
     for method in (*COMPARED, RANDOM_LATENT, RANDOM_DIRECTION):
         for column, (unit, formula) in MEASURES.items():
-            nulls = [null for null in (*NULLS, WORDS) if method in COMPARED and null != method]
+            nulls = [null for null in (*NULLS, WORDS, GRADIENT) if method in COMPARED and null != method]
             controls = {null: tables[null, column] for null in nulls}
             found[f"{method}_{column}"] = over_topics(tables[method, column], unit, formula, controls)
         nats = over_topics(tables[method, "added"], "nats", "nats per token, steered minus unsteered")
@@ -133,7 +134,7 @@ def words_of_others(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]
     formula = "different words of another topic in an answer, mean over the other topics; steered minus unsteered"
     found = {}
     for method in (*COMPARED, RANDOM_LATENT, RANDOM_DIRECTION):
-        nulls = (RANDOM_LATENT, RANDOM_DIRECTION, WORDS) if method in COMPARED else ()
+        nulls = (RANDOM_LATENT, RANDOM_DIRECTION, WORDS, GRADIENT) if method in COMPARED else ()
         controls = {null: rise[null] for null in nulls if null != method}
         found[f"{method}_others"] = over_topics(rise[method], "words", formula, controls)
     return found

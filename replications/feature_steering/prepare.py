@@ -25,9 +25,10 @@ from common.saes.index import read_index
 from common.saes.sae import Sae
 from common.saes.saelens import load_saelens
 from replications.feature_steering import vectors
-from replications.feature_steering.concepts import REQUESTS, asked, own_topics, topics
+from replications.feature_steering.concepts import CHOOSING_QUESTIONS, REQUESTS, asked, own_topics, topics
+from replications.feature_steering.gradient import word_gradient
 from replications.feature_steering.latents import describe, raised_tokens
-from replications.feature_steering.settings import TOGETHER, WORDS, Prepare
+from replications.feature_steering.settings import GRADIENT, TOGETHER, WORDS, Prepare
 from replications.feature_steering.words import distinct_words, topic_words, vocabulary, word_tokens
 
 if TYPE_CHECKING:
@@ -122,12 +123,18 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
     words = topic_words(sampler.expected / sampler.steps, known.of_token, concepts.words)
     weights, offset = vectors.fit_probe(there[:, first:last].mean(2))
     probe, _ = vectors.fit_probe(training.mean(2))
-    output = output_map(model)
+    output, tokens_of = output_map(model), word_tokens(known.of_token, words)
+    asking, plain = [asked(tokenizer, one) for one in CHOOSING_QUESTIONS], torch.arange(len(CHOOSING_QUESTIONS))
+    answers = generate(
+        model, asking, plain, hook, None, concepts.held_out_tokens, Sampler(TEMPERATURE, plain, seeds[0], special)
+    )
+    exact = load_writer(folder, run.device, torch.float32).requires_grad_(False)
     tensors = {
         "norm": tokens.norm(dim=-1).mean()[None],
         "diff_means": vectors.difference_of_means(training),
         "probe": vectors.unit(probe.T.float()),
-        WORDS: vectors.word_vector(*output, word_tokens(known.of_token, words)),
+        WORDS: vectors.word_vector(*output, tokens_of),
+        GRADIENT: word_gradient(exact, asking, answers, hook, tokens_of),
         "judge.weights": weights,
         "judge.offset": offset,
         "words": words,
@@ -154,7 +161,9 @@ def prepare(files: PrepareFiles, settings: Prepare, run: RunInfo) -> None:
             raised = raised_tokens(sae, latent, *output, tokenizer)
             values, fired_on = (x.flatten(0, 1) for x in (latents[..., 1:, latent], written[..., :-1]))
             records.append(describe(latent, seed, values, fired_on, raised, tokenizer).model_dump())
-    along = {method: (tensors["diff_means"] * tensors[method]).sum(1).tolist() for method in (*TOGETHER, WORDS)}
+    along = {
+        method: (tensors["diff_means"] * tensors[method]).sum(1).tolist() for method in (*TOGETHER, WORDS, GRADIENT)
+    }
     left_out = [*range(first), *range(last, len(requests))]  # neither words nor judge come from these
     checked = written[:, left_out].flatten(0, 1)
     judged = there[:, left_out].mean(2).flatten(0, 1).double() @ weights + offset

@@ -31,7 +31,7 @@ def either(model: str, released: str, own: str) -> str:
 def memory(model: str) -> int:
     """Megabytes for a step: a SAE from a hub has many latents, and its model may be large."""
     small = model not in RELEASED or RELEASED[model]["shipped"]
-    return OWN_MB if small else 8000 + 2 * registry()[model].size_mb
+    return OWN_MB if small else 8000 + 4 * registry()[model].size_mb
 
 
 def of_model(model: str, concepts: dict[str, Any], sae: str) -> dict[str, Any]:

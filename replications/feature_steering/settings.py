@@ -8,19 +8,21 @@ from common.core.settings import Strict
 
 Count = Annotated[int, Field(ge=1)]
 
-OUTPUT, INPUT, MEANS, PROBE, WORDS = "sae_output", "sae_input", "diff_means", "probe", "word_vector"
+OUTPUT, INPUT, MEANS, PROBE = "sae_output", "sae_input", "diff_means", "probe"
+WORDS, GRADIENT = "word_vector", "word_gradient"
+"""Pushes towards the topic's words."""
 RANDOM_LATENT, RANDOM_DIRECTION = "random_latent", "random_direction"
 UNSTEERED, INSTRUCTION = "unsteered", "instruction"
 TOGETHER = {f"sae_sum_{count}": count for count in (4, 32)}
 """How many latents are added up in one direction."""
-STEERED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, WORDS, RANDOM_LATENT, RANDOM_DIRECTION)
+STEERED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, WORDS, GRADIENT, RANDOM_LATENT, RANDOM_DIRECTION)
 LATENTS = (OUTPUT, INPUT, RANDOM_LATENT)
 """Methods that clamp a latent; the others add a vector."""
 POOLS = (OUTPUT, RANDOM_LATENT, RANDOM_DIRECTION)
 """Methods whose latent or direction is chosen by what it makes the model expect, from pools of equal size."""
 CROSSED = {OUTPUT: ("sae_output_0", "sae_output_1"), RANDOM_LATENT: ("random_latent_0", "random_latent_1")}
 """Of a pool: what is chosen by the first half of a topic's words and judged by the second, and the other way round."""
-CURVES = (OUTPUT, MEANS, WORDS, RANDOM_LATENT)
+CURVES = (OUTPUT, MEANS, WORDS, GRADIENT, RANDOM_LATENT)
 """Methods written at every dose; the others at `dose` alone."""
 SCREENED = 5
 """One answer in so many is also written at the doses beside `dose`."""

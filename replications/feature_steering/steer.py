@@ -35,6 +35,7 @@ from replications.feature_steering.removal import doses_of
 from replications.feature_steering.settings import (
     CROSSED,
     CURVES,
+    GRADIENT,
     INPUT,
     INSTRUCTION,
     MEANS,
@@ -87,7 +88,7 @@ def arms(prepared: dict[str, Tensor], seed: int, own: list[int]) -> dict[str, Ar
         **{one: pools[method] for method, own in CROSSED.items() for one in own},
         RANDOM_DIRECTION: Arm(direction=prepared[f"pool.{RANDOM_DIRECTION}.{seed}"]),
         **dict.fromkeys((INPUT, OTHER_INPUT), reading),
-        **{method: Arm(direction=prepared[method]) for method in (MEANS, PROBE, WORDS, *TOGETHER)},
+        **{method: Arm(direction=prepared[method]) for method in (MEANS, PROBE, WORDS, GRADIENT, *TOGETHER)},
         OTHER_MEANS: Arm(direction=prepared[MEANS]),
     }
 

@@ -4,6 +4,7 @@ diff_means        mean token of the topic minus mean token of the others (Marks 
 probe             weights of a ridge regression on conversation means
 word_vector       what raises the logits of the topic's words most, over those of other topics' words, straight through
                   the unembedding: the trivial way to make a model say them
+word_gradient     along which these words become likelier fastest, through all layers between (`gradient`)
 sae_input         the latent that reads the topic best: share of its value that falls on the topic's conversations,
                   times the share of these on which it fires
 sae_output        of a pool of latents, such ones and those that topics raise most, the one that makes the model write

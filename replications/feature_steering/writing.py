@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STREAMS = 10_000
 OPENING = 24  # tokens of an answer that tell which question it fits
 PLAIN = "plain"  # rows without an intervention
+READ = 32  # answers that are read at a time on a processor, whose cache then holds their activations
 
 
 class Row(NamedTuple):
@@ -71,6 +72,10 @@ class Writer:
         parts = (prepared["words"], *self.halves)
         self.tokens = torch.cat([word_tokens(prepared["of_token"], part) for part in parts], 1)
 
+    @property
+    def read_batch(self) -> int:
+        return min(READ, self.writing.batch) if str(self.model.device) == "cpu" else self.writing.batch
+
     def steering(self, rows: list[Row], arm: Arm) -> Steering:
         """The intervention of rows of one method: a clamp to, or an addition of, the dose times the mean norm."""
         at = torch.tensor([row.candidate for row in rows])
@@ -91,7 +96,7 @@ class Writer:
             kinds.setdefault(kind, []).append(place)
         for kind, places in kinds.items():
             asked = torch.tensor([rows[place].prompt for place in places])
-            for part, prompts, at in self._batches(asked, f"{kind}: written"):
+            for part, prompts, at in self._batches(asked, f"{kind}: written", self.writing.batch):
                 own = [places[one] for one in part.tolist()]
                 group = [rows[place] for place in own]
                 edit = None if kind == PLAIN else self._joined(group, arms).to(str(self.model.device))
@@ -111,10 +116,10 @@ class Writer:
         return written[of]
 
     def _batches(
-        self, asked: Int[Tensor, " row"], what: str
+        self, asked: Int[Tensor, " row"], what: str, size: int
     ) -> Iterator[tuple[Int[Tensor, " part"], list[list[int]], Int[Tensor, " part"]]]:
         """Rows in batches: their places, the prompts that they continue, and which of these each continues."""
-        for part in track(list(torch.split(torch.arange(len(asked)), self.writing.batch)), what):
+        for part in track(list(torch.split(torch.arange(len(asked)), size)), what):
             distinct, at = torch.unique(asked[part], return_inverse=True)
             yield part, [self.prompts[place] for place in distinct.tolist()], at
 
@@ -137,7 +142,7 @@ class Writer:
         of the answers. `arm` None: no intervention.
         """
         share, nats = [], []
-        for part, prompts, at in self._batches(torch.tensor([row.prompt for row in rows]), "tried"):
+        for part, prompts, at in self._batches(torch.tensor([row.prompt for row in rows]), "tried", self.read_batch):
             group = [rows[place] for place in part.tolist()]
             edit = None if arm is None else self.steering(group, arm).to(str(self.model.device))
             of_topic, of_text = expected(self.model, prompts, at, texts[part], self.sae.about.hook, edit, self.tokens)
@@ -183,7 +188,7 @@ class Writer:
     ) -> tuple[Float[Tensor, "row new"], Float[Tensor, "row d_model"]]:
         """Nats of each token of answers after given questions, and the mean residual stream where the judge reads."""
         nats, means = [], []
-        for part, prompts, at in self._batches(questions, "read again"):
+        for part, prompts, at in self._batches(questions, "read again", self.read_batch):
             of_token, mean = reread(self.model, prompts, at, written[part], self.judge)
             nats.append(of_token)
             means.append(mean)

@@ -20,6 +20,7 @@ from replications.feature_steering.removal import doses_of
 from replications.feature_steering.settings import (
     CROSSED,
     CURVES,
+    GRADIENT,
     INPUT,
     LATENTS,
     MEANS,
@@ -211,7 +212,7 @@ def test_every_method_moves_an_activation_by_the_dose():
     sae = Sae(About("relu"), "relu", torch.eye(D), torch.zeros(D), 2 * torch.eye(D), torch.zeros(D))
     prepared = {"norm": torch.tensor([10.0]), "diff_means": torch.eye(D)[:2], "probe": torch.eye(D)[2:4]}
     prepared |= {f"pool.{one}.3": torch.arange(2) for one in POOLS} | {
-        one: torch.eye(D)[:2] for one in (*TOGETHER, WORDS)
+        one: torch.eye(D)[:2] for one in (*TOGETHER, WORDS, GRADIENT)
     }
     prepared["pool.random_direction.3"] = torch.eye(D)[4:6]
     prepared |= {"sae_input.3": torch.tensor([5]), "of_token": torch.zeros(2).long(), "words": torch.zeros(2, 1).long()}

@@ -12,6 +12,7 @@ from replications.feature_steering import figures, measure
 from replications.feature_steering.settings import (
     CROSSED,
     CURVES,
+    GRADIENT,
     INSTRUCTION,
     MEANS,
     RANDOM_DIRECTION,
@@ -78,11 +79,12 @@ def test_words_of_other_topics_are_counted_beside_the_unsteered_answers(measured
     means = metrics["diff_means_others"]
     assert (means.value, means.ci_low, means.ci_high, means.n) == pytest.approx((1, 1, 1, TOPICS))
     assert {control.name: control.value for control in means.controls} == pytest.approx(
-        {RANDOM_LATENT: -1 / 3, RANDOM_DIRECTION: 0, WORDS: 0}
+        {RANDOM_LATENT: -1 / 3, RANDOM_DIRECTION: 0, WORDS: 0, GRADIENT: 0}
     )
     assert metrics["random_latent_others"].value == pytest.approx(-1 / 3)
     assert metrics["instruction_others"].value == pytest.approx(0)
-    assert {control.name for control in metrics["word_vector_others"].controls} == {RANDOM_LATENT, RANDOM_DIRECTION}
+    rest = {RANDOM_LATENT, RANDOM_DIRECTION, GRADIENT}
+    assert {control.name for control in metrics["word_vector_others"].controls} == rest
     assert metrics["diff_means_gain"].value == pytest.approx(1.5 - 5 / 3), "the gain alone hides where it comes from"
 
 
