@@ -41,7 +41,7 @@ $(TOOLS):
 	@$(subst .venv,.venv-tools,$(PIP)) envs/tools.lock
 	@touch $@
 
-.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze renew amend fresh figures metrics verify report paper corpora browser sample_self_chat status estimate new record carry dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze renew amend fresh figures metrics verify report paper corpora browser sample_self_chat status estimate new record pages carry dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -83,6 +83,9 @@ new: $(READY)  ## NAME=my_result: a new replication that already runs, with clai
 record: $(READY)  ## keep slim records of a finished run in figures/ and renew the generated parts of the documents; SCALE=, NAME=
 	@$(PYTHON) -m common.publish.record --scale $(SCALE) --name "$(NAME)"
 	@$(PYTHON) -m common.engine.plan
+
+pages: $(READY)  ## the generated parts of the documents, made anew from the records in figures/
+	@$(PYTHON) -m common.publish.pages
 
 carry: $(READY)  ## BASE=commit: records stay up to date across an edit of code that changes no value at scale smoke; NAME=
 	@$(PYTHON) -m common.engine.carry --base "$(BASE)" --name "$(NAME)"

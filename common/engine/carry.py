@@ -30,8 +30,9 @@ from common.core.metrics import Control, Metric
 from common.core.settings import ROOT, replications
 from common.core.verdicts import judge_check, judge_landmark
 from common.core.verify import NOT_RUN, read_claims
-from common.publish.pages import CLAIMS, FOLDER, RECORDS, write_pages
+from common.publish.pages import FOLDER, write_pages
 from common.publish.reference import chosen, records, remedy, stale
+from common.publish.texts import CLAIMS, RECORDS
 
 SCALE = "smoke"
 COMPARED = ("**/metrics.json", "**/*.csv", "**/*.safetensors")

@@ -18,8 +18,9 @@ from common.core.settings import ROOT, replications
 from common.core.verify import read_claims
 from common.engine.launch import CLAIMS_FAILED
 from common.publish.claims_page import value
-from common.publish.pages import CLAIMS, FOLDER, RECORDS
+from common.publish.pages import FOLDER
 from common.publish.reference import is_calibration
+from common.publish.texts import CLAIMS, RECORDS
 
 
 def pairs(scale: str, names: list[str]) -> list[tuple[Claim, Claim]]:

@@ -24,8 +24,9 @@ from common.engine.plan import plan
 from common.engine.profile import name_of
 from common.publish.cost import costs
 from common.publish.gpu_card import GPU
-from common.publish.pages import FOLDER, RECORDS
+from common.publish.pages import FOLDER
 from common.publish.performance import PROFILE
+from common.publish.texts import RECORDS
 from common.publish.workflow_picture import owner_of
 
 SHARED = "shared steps"  # those of no replication: models, corpora, paper

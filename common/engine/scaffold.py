@@ -1,7 +1,7 @@
 """`make new NAME=my_result`: a replication that already runs, copied from `common/engine/template/`.
 
 It has every file of the contract: steps (data and training, measurement, figure), one claim with a control, section of
-the paper, references, page, test. `make NAME` runs it at once; then its parts are replaced one by one.
+the paper, references, page, test. `make SCALE=smoke NAME` runs it at once; then its parts are replaced one by one.
 """
 
 import importlib
@@ -50,9 +50,9 @@ def new(name: str) -> None:
     importlib.invalidate_caches()
     schema = folder / "config.schema.json"
     write_text(schema, schemas()[schema])
-    print(f"replications/{name} is ready: `make {name}` runs it, `make test` tests it.")
+    print(f"replications/{name} is ready: `make SCALE=smoke {name}` runs it, `make test` tests it.")
     print(f"Then replace its parts; the claim comes first (replications/{name}/claims.yaml). docs/extend.md says how.")
-    print(f"Before you commit: `make {name}`, then `make record SCALE=laptop NAME={name}` to keep its verdicts.")
+    print(f"Seal it before it is scored: `make calibrate NAME={name}`, `make freeze NAME={name}`; then `make {name}`.")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from common.core.claims import Claim
 from common.core.files import read_json, write_json
 from common.core.verdicts import OUTCOMES
 from common.core.verify import NOT_RUN
-from common.publish.claims_page import number, value
+from common.publish.claims_page import number, strongest, value
 
 EARLIER = "earlier.json"
 KEPT = ("id", "model", "verdict", "value", "ci_low", "ci_high")
@@ -32,7 +32,11 @@ def keep(folder: Path, claims: Sequence[dict[str, Any]], before: dict[str, Any],
         old = before.get(name)
         if old and old["scale"] == origin["scale"] and old["seeds"] != origin["seeds"]:
             own = [claim for claim in claims if claim["replication"] == name and claim["tier"] == "landmark"]
-            found = [{key: one[key] for key in KEPT} for one in own if one["verdict"] != NOT_RUN]
+            found = [
+                {key: one[key] for key in KEPT} | {"controls": [control["name"] for control in one["controls"]]}
+                for one in own
+                if one["verdict"] != NOT_RUN
+            ]
             known[name] = {"seeds": old["seeds"], "commit": old["commit"], "landmarks": found}
     write_json(folder / EARLIER, {name: known[name] for name in sorted(known) if name in after})
 
@@ -78,15 +82,18 @@ def agreement(found: Twice) -> str:
 
 
 def twice_block(found: Twice) -> str:
-    """How many verdicts agree, and a table of those that do not."""
+    """How many verdicts agree, and a table of those that do not, with the strongest control of now."""
     rank = {str(verdict): place for place, verdict in enumerate(OUTCOMES)}  # best first
     moved = [(claim, old) for claim, old in found if claim.verdict != old["verdict"]]
     better = sum(rank[str(claim.verdict)] < rank[old["verdict"]] for claim, old in moved)
     counts = f"Verdicts that are better now: {better}; worse: {len(moved) - better}."
-    lines = [f"{agreement(found)} {counts}".strip(), "", "| landmark | bound | before | now |", "|---|---|---|---|"]
+    lines = [f"{agreement(found)} {counts}".strip(), ""]
+    lines += ["| landmark | bound | before | now | strongest control now |", "|---|---|---|---|---|"]
     for claim, old in moved:
         before = f"{old['verdict']}: {number(old['value'], old['ci_low'], old['ci_high'], claim.unit)}"
-        lines.append(f"| `{claim.id}` | {claim.assertion} | {before} | {claim.verdict}: {value(claim)} |")
+        new = "" if claim.strongest_control in old["controls"] else " (new)"
+        cells = (f"`{claim.id}`", claim.assertion, before, f"{claim.verdict}: {value(claim)}", strongest(claim) + new)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 

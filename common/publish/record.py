@@ -9,7 +9,6 @@ since; CI prints them. Afterwards the generated parts of the documents are made 
 """
 
 import io
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -27,26 +26,20 @@ from common.publish.earlier import keep
 from common.publish.glossary import formulas_of
 from common.publish.gpu_card import GPU
 from common.publish.pages import (
-    CLAIMS,
     COSTLIEST,
     FOLDER,
-    RECORDS,
     TESTS,
     headline_figures,
     write_pages,
 )
 from common.publish.reference import is_calibration, state
+from common.publish.texts import CLAIMS, RECORDS, lines_of
 
 LARGEST_PICTURE = 100_000  # bytes
 WIDTHS = (1200, 1000, 800, 640, 480)  # pixels; the first that fits is taken
+REFERENCE = "full"  # the scale of the reference run
 ORIGIN = ("commit", "dirty", "scale", "seeds", "device", "instructions", "written")
 VERSIONS = ("python", "torch")
-
-
-def lines_of(entries: list[dict[str, Any]]) -> str:
-    """JSON with an entry a line: a quarter smaller than with an indent, and a change shows in its own line."""
-    lines = (json.dumps(one, sort_keys=True, allow_nan=False, ensure_ascii=False) for one in entries)
-    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def slim_picture(path: Path) -> bytes:
@@ -87,12 +80,23 @@ def record_of(results: Path, name: str, cost: dict[str, Any]) -> dict[str, Any]:
 
 
 def record(scale: str = "full", name: str = "") -> None:
-    """Records the replication `name`, or all that are finished at `scale`, as in `full` or `gpu-calibration`. UserError
-    if there is none."""
+    """Records the replication `name`, or all that are finished at `scale`, as in `full` or `gpu-calibration`.
+
+    Records of the reference run give way to another scale only by name. UserError if there is none to record.
+    """
     results, folder = ROOT / "results" / scale, ROOT / FOLDER
     if scale.split("-")[0] == GPU:
         folder /= GPU
+    before = read_json(folder / RECORDS) if (folder / RECORDS).exists() else {}
     ready = [one for one in ([name] if name else replications()) if finished(results, one)]
+    if not name and scale != REFERENCE:
+        held = [one for one in ready if before.get(one, {}).get("scale") == REFERENCE]
+        ready = [one for one in ready if one not in held]
+        if held and not ready:
+            raise UserError(
+                f"{folder.relative_to(ROOT)}/ holds the reference run (scale {REFERENCE}) of all that is finished in "
+                f"results/{scale}; say NAME= to put one of scale {scale} in its place"
+            )
     if not ready:
         wanted, target = name or "any replication", name or "all"
         raise UserError(
@@ -100,7 +104,6 @@ def record(scale: str = "full", name: str = "") -> None:
             f"run `make SCALE={scale} {target}` first"
         )
     cost = costs(results)
-    before = read_json(folder / RECORDS) if (folder / RECORDS).exists() else {}
     known = dict(before)
     claims = read_json(folder / CLAIMS) if (folder / CLAIMS).exists() else []
     for one in ready:

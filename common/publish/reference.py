@@ -3,7 +3,8 @@
 The state of a replication has two parts. One is a hash over code: the import closure of its modules (lock included),
 what makes models, corpora and verdicts, and its rules. The other is one over what was chosen: its claims, seals and
 settings at the recorded scale. To that belong its models, their released SAEs, and the corpora that it names. Neither
-holds what a replication reads of another one's results, which verdicts are expected, or what other scales decide.
+holds what a replication reads of another one's results, the sentences of claims, which verdicts are expected, or what
+other scales decide.
 """
 
 import hashlib
@@ -18,9 +19,11 @@ from common.core.settings import ROOT, load_replication, load_scale, replication
 from common.core.source_hash import source_hash
 from common.data.corpora import judging_split
 from common.data.models import registry
+from common.publish.texts import TEXTS
 
 RECORDS = ROOT / "figures" / "records.json"
-LEFT_OUT = ("scales", "headline", "expected_verdict", "tolerated_verdicts", "known_failures")
+EXPECTED = ("scales", "headline", "expected_verdict", "tolerated_verdicts", "known_failures")
+LEFT_OUT = (*EXPECTED, *TEXTS)
 FAMOUS = "famous_figures.yaml"  # in the folder of a replication; it says nothing of metrics or verdicts
 SHARED = ("common.data.materialise", "common.recipes.python_docs", "common.recipes.self_chat", "common.core.verify")
 
@@ -75,8 +78,12 @@ def corpora_of(name: str) -> dict[str, Any]:
 
 def _claims(path: Path, scale: str) -> list[dict[str, Any]]:
     """The claims that this scale decides, by name, without what is expected of them or how they are shown."""
-    claims = [one for one in read_yaml(path)["claims"] if scale in one.get("scales", [scale])]
-    kept = [{key: value for key, value in one.items() if key not in LEFT_OUT} for one in claims]
+    claims = [one for one in read_yaml(path)["claims"] if one["tier"] != "planned" and scale in one["scales"]]
+    kept = [
+        {key: value for key, value in one.items() if key not in (*LEFT_OUT, "bounds")}
+        | {"assertion": one.get("bounds", {}).get(scale, one)["assertion"]}
+        for one in claims
+    ]
     return sorted(kept, key=lambda one: str(one["id"]))
 
 

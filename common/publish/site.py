@@ -23,10 +23,11 @@ from common.core.settings import ROOT, load_scale, replications
 from common.core.verify import read_claims
 from common.publish.claims_page import by_replication
 from common.publish.cost import costs
-from common.publish.pages import CLAIMS, FOLDER, RECORDS
+from common.publish.pages import FOLDER
 from common.publish.record import record_of
 from common.publish.reference import state
 from common.publish.site_pages import Site, Source
+from common.publish.texts import CLAIMS, RECORDS
 
 
 def from_results(scale: str) -> Source:

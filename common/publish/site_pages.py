@@ -17,10 +17,8 @@ from common.publish.glossary import terms
 from common.publish.markdown import Address, block_of, first_words, html_of
 from common.publish.misses import what_decided
 from common.publish.pages import (
-    CLAIMS,
     FIGURE,
     FOLDER,
-    RECORDS,
     amount,
     badge,
     carried,
@@ -37,6 +35,7 @@ from common.publish.pages import (
 from common.publish.reference import is_calibration, seeds_of
 from common.publish.report import title_of
 from common.publish.templating import render
+from common.publish.texts import CLAIMS, RECORDS
 
 WHOLE = ("report.html", "paper.pdf", "cost.json", "provenance.json")  # of a run, published as they are
 NAVIGATION = {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from common.core.claims import Claim
+from common.core.claims import Claim, ControlResult
 from common.publish.earlier import EARLIER, agreement, keep, same_number, twice, twice_block
 
 OLD = {"scale": "full", "seeds": [10, 11], "commit": "a" * 40}
@@ -60,16 +60,25 @@ def test_a_replication_that_is_gone_goes_here_too(tmp_path, before):
 
 def test_the_table_shows_what_moved_and_which_way(tmp_path, before):
     kept(tmp_path, before, seeds=[40, 41])
-    now = [claim("delay", "same direction", 4.0), claim("order", "reproduced", 9.0), claim("new", "reproduced", 9.0)]
+    twin = ControlResult(name="twin", value=2.0, ci_low=1.0, ci_high=3.0)
+    now = [
+        claim("delay", "same direction", 4.0, controls=[twin], strongest_control="twin"),
+        claim("order", "reproduced", 9.0),
+        claim("new", "reproduced", 9.0),
+    ]
     block = twice_block(twice(tmp_path, now))
     assert (
         block.splitlines()[0]
         == "On earlier seeds 0 of 2 had the same verdict. Verdicts that are better now: 1; worse: 1."
     )
-    assert "| `grokking.delay` | >= 5 | reproduced: 7 [6, 8] | same direction: 4 [3, 5] |" in block
+    moved = "| `grokking.delay` | >= 5 | reproduced: 7 [6, 8] | same direction: 4 [3, 5] |"
+    assert f"{moved} twin: 2 [1, 3] (new) |" in block
     assert "grokking.new" not in block
     same = twice(tmp_path, [claim("delay", "reproduced", 6.0), claim("delay", "reproduced", 6.0, model="gpt2")])
     assert agreement(same) == "On earlier seeds 1 of 1 had the same verdict.", "another model was not scored before"
+    before[0]["controls"] = [twin.model_dump()]
+    kept(tmp_path, before, seeds=[40, 41])
+    assert f"{moved} twin: 2 [1, 3] |" in twice_block(twice(tmp_path, now)), "the control is known"
 
 
 def test_nothing_is_said_where_nothing_was_scored_twice(tmp_path):

@@ -89,7 +89,7 @@ def test_generated_parts_of_the_documents_are_those_of_the_records(root):
     if stale := [
         str(page.relative_to(root)) for page, text in pages(root / "figures").items() if page.read_text() != text
     ]:
-        pytest.fail(f"the generated parts of {', '.join(stale)} are not those of figures/; run `make record`")
+        pytest.fail(f"the generated parts of {', '.join(stale)} are not those of figures/; run `make pages`")
 
 
 def unexpected(landmarks, verdicts, scales):

@@ -127,6 +127,16 @@ def test_an_unfinished_run_is_not_recorded(project, monkeypatch):
     assert not (project / "figures/records.json").exists()
 
 
+def test_the_reference_run_gives_way_to_another_scale_by_name_alone(project):
+    full = json.dumps({"grokking": ORIGIN | {"scale": "full", "seeds": [20, 21, 22]}})
+    (project / "figures/records.json").write_text(full)
+    with pytest.raises(UserError, match="holds the reference run"):
+        record("laptop")
+    assert (project / "figures/records.json").read_text() == full
+    record("laptop", "grokking")
+    assert json.loads((project / "figures/records.json").read_text())["grokking"]["scale"] == "laptop"
+
+
 def test_a_picture_that_cannot_be_small_is_refused(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (500, 500, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")

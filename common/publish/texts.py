@@ -1,0 +1,53 @@
+"""The claims of the records, an entry a line, with the sentences that `claims.yaml` has now.
+
+Statement, source, counterpart and the paper's number decide nothing and are not sealed: they may be corrected without
+another run. `make pages` and `make record` take them over into the records.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from common.core.claims import Landmark, load_claims, load_planned
+from common.core.files import read_json, write_text
+from common.core.settings import replications
+from common.core.verify import planned
+
+CLAIMS, RECORDS = "claims.json", "records.json"
+TEXTS = ("statement", "source", "counterpart", "paper_value")
+
+
+def lines_of(entries: list[dict[str, Any]]) -> str:
+    """JSON with an entry a line: a quarter smaller than with an indent, and a change shows in its own line."""
+    lines = (json.dumps(one, sort_keys=True, allow_nan=False, ensure_ascii=False) for one in entries)
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def with_texts(claims: list[dict[str, Any]], scales: dict[str, str]) -> list[dict[str, Any]]:
+    """Recorded claims with their present sentences, and the claims that are planned now, sorted by replication.
+
+    A claim that is gone or names another metric keeps its sentence.
+
+    Args:
+        claims: the content of `claims.json`.
+        scales: of each replication's record, since a landmark's sentence may depend on its bound.
+    """
+    known = [name for name in replications() if name in scales]
+    present: dict[str, dict[str, Any]] = {}
+    for name in known:
+        for definition in load_claims(name):
+            at = definition.at(scales[name]) if isinstance(definition, Landmark) else definition
+            present[f"{name}.{definition.id}"] = at.model_dump(mode="json")
+    found = []
+    for claim in (one for one in claims if one["tier"] != "planned" or one["replication"] not in known):
+        now = present.get(claim["id"], {})
+        same = now.get("metric") == claim.get("metric")
+        found.append(claim | ({text: now[text] for text in TEXTS if text in now} if same else {}))
+    found += [planned(name, one).model_dump(mode="json") for name in known for one in load_planned(name)]
+    return sorted(found, key=lambda one: str(one["replication"]))
+
+
+def renew_texts(folder: Path) -> None:
+    """Writes the present sentences into `claims.json` of a folder of records."""
+    scales = {name: one["scale"] for name, one in read_json(folder / RECORDS).items()}
+    write_text(folder / CLAIMS, lines_of(with_texts(read_json(folder / CLAIMS), scales)))
