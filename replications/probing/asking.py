@@ -190,9 +190,11 @@ class Model:
         other = torch.arange(len(rows)).reshape(-1, 2).flip(1).flatten()  # the other statement of the item
         edits = {name: sign[:, None] * way / way.norm() * move.norm() for name, way in along.items()}
         edits["whole_stream"] = (here[other, 0] - here[:, 0]).cpu()
+        edits["other_item"] = (here[other.roll(-2), 0] - here[:, 0]).cpu()  # the next item's, of the other kind, too
         intact = self._answer(tail)
         gap = -sign * (intact.probability - intact.probability[other])
         moved = {"topic": rows[0].topic, "item": [row.item for row in rows], "true": true.numpy(), "gap": gap.numpy()}
+        moved["logit_gap"] = (sign * (intact.logit[other] - intact.logit)).numpy()
         for name, edit in edits.items():
             x = here.clone()
             x[:, 0] += edit.to(x.device)

@@ -142,6 +142,7 @@ def read(
             "direction": placed(x @ mean_difference(source.stop[layer], source.true)),
             "logistic": placed(x @ fitted[topic]),
             "trained_on_negated": placed(x @ mean_difference(opposite.stop[layer], opposite.true)),
+            "trained_on_both": placed(x @ both_polarities(source, opposite, layer)),
             "bag_of_words": placed(batch.words @ mean_difference(source.words, source.true)),
             "shuffled_labels": np.mean(shuffled, axis=0),
             "model_answer": placed(asked[topic, negated].answer),
@@ -154,18 +155,26 @@ def read(
     return pd.concat(found)
 
 
+def both_polarities(plain: Batch, negated: Batch, layer: int) -> Float[Tensor, " d_model"]:
+    """The direction of one topic, fitted to affirmative and negated statements together."""
+    stop = torch.cat([plain.stop[layer], negated.stop[layer]])
+    return mean_difference(stop, torch.cat([plain.true, negated.true]))
+
+
 def across(trained: Batches, judged: Batches, asked: dict[tuple[str, bool], Asked], layer: int) -> pd.DataFrame:
     """Placements of the affirmative statements of each topic under the direction of each topic. The log-probability of
     a statement is fitted to no topic, so it is the same behind every source."""
     found = []
     for source in TOPICS:
         way = mean_difference(trained[source, False].stop[layer], trained[source, False].true)
+        both = both_polarities(trained[source, False], trained[source, True], layer)
         bag = mean_difference(trained[source, False].words, trained[source, False].true)
         for target in TOPICS:
             batch = judged[target, False]
             true = batch.true.numpy()
             about = {"source": source, "topic": target, "item": [row.item for row in batch.rows]}
             read = {"direction": placements((batch.stop[layer] @ way).numpy(), true)}
+            read["trained_on_both"] = placements((batch.stop[layer] @ both).numpy(), true)
             words = {"bag_of_words": placements((batch.words @ bag).numpy(), true)}
             words["log_probability"] = placements(asked[target, False].log_probability.double().numpy(), true)
             found.append(pd.DataFrame(about | read | words))
@@ -194,6 +203,7 @@ def metrics(readings: pd.DataFrame, transfer: pd.DataFrame) -> dict[str, Metric]
         )
 
     plain, negated = readings[~readings["negated"]], readings[readings["negated"]]
+    crossed = transfer[transfer["source"] != transfer["topic"]]
     found = {
         "reads": auc(plain, "direction", *CONTROLS, "model_answer"),
         "reads_negated": auc(negated, "direction", *CONTROLS, "trained_on_negated"),
@@ -201,7 +211,10 @@ def metrics(readings: pd.DataFrame, transfer: pd.DataFrame) -> dict[str, Metric]
         "reads_negated_logistic": auc(negated, "logistic"),
         "log_probability_negated": auc(negated, "log_probability"),
         "answer_negated": auc(negated, "model_answer"),
-        "transfers": auc(transfer[transfer["source"] != transfer["topic"]], "direction", *CROSSED),
+        "transfers": auc(crossed, "direction", *CROSSED),
+        "reads_both": auc(plain, "trained_on_both"),
+        "reads_negated_both": auc(negated, "trained_on_both"),
+        "transfers_both": auc(crossed, "trained_on_both"),
     }
     for topic in TOPICS:
         own, turned = (rows[rows["topic"] == topic] for rows in (plain, negated))
@@ -214,6 +227,7 @@ def effects(patches: pd.DataFrame, spread: float) -> dict[str, Metric]:
     """Comparisons of what acts, over items: in spreads of the answer, and normalised as Marks & Tegmark do."""
     items = (patches["topic"] + patches["item"].astype(str)).to_numpy()
     scaled = patches[["truth", *DIRECTIONS, "whole_stream"]] / spread
+    between = patches["logit_gap"].to_numpy()
     unit = "standard deviations of the answer"
     gap = patches["gap"].to_numpy()
     pairs = {name: (patches[f"{name}_probability"].to_numpy(), gap) for name in ("truth", *DIRECTIONS, "whole_stream")}
@@ -228,6 +242,12 @@ def effects(patches: pd.DataFrame, spread: float) -> dict[str, Metric]:
         "acts_whole_stream": over_clusters(
             scaled["whole_stream"].to_numpy(), items, unit=unit, cluster="items",
             formula="as acts, with the whole stream of the item's other statement",
+        ),
+        "stream_carries_answer": over_clusters(
+            patches["whole_stream"].to_numpy() * between, items, unit="1", cluster="items", denominators=between**2,
+            formula="slope of the move of the answer, under the stream of the item's other statement, on the "
+            "difference of the answers to both statements: 1 where the stream brings its answer along",
+            controls={"other_item": (patches["other_item"].to_numpy() * between, between**2)},
         ),
         "indirect_effect": over_clusters(
             pairs["truth"][0], items, unit="1", cluster="items", formula=said, denominators=gap,

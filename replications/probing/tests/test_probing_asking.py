@@ -9,7 +9,7 @@ from common.core.settings import ROOT
 from replications.probing.asking import BEFORE, QUESTION, Asked, Batch, Model
 from replications.probing.statements import TOPICS, statements
 from replications.probing.trivial import trivial_reader
-from replications.probing.truth import across, effects, metrics, read
+from replications.probing.truth import across, both_polarities, effects, metrics, read
 
 FOLDER = ROOT / "resources" / "models" / "smollm2-135m-shallow"
 
@@ -63,9 +63,15 @@ def test_patches_are_those_of_hooks(model, rows):
     _, tail = model.ask(read)
     layer, move = 1, 50 * torch.randn(model.decoder.bridge.cfg.d_model, generator=torch.Generator().manual_seed(0))
     late = model.patch(read, tail, move, model.decoder.n_layers, [0])
-    assert late[["truth", "random", "logit_lens", "whole_stream", "truth_probability"]].abs().max().max() < 1e-4
+    streams = ["whole_stream", "other_item"]
+    assert late[["truth", "random", "logit_lens", *streams, "truth_probability"]].abs().max().max() < 1e-4
+    early = model.patch(read, tail, move, 0, [0])
+    assert early[streams].abs().max().max() < 1e-4, "before the first block every full stop is the same"
     found = model.patch(read, tail, move, layer, [0])
     assert found["gap"].tolist()[::2] == found["gap"].tolist()[1::2], "one gap an item"
+    assert found["logit_gap"].tolist()[::2] == found["logit_gap"].tolist()[1::2]
+    assert found["whole_stream"].abs().max() > 0.01
+    assert (found["whole_stream"] - found["other_item"]).abs().max() > 0.01
     columns = len(model.encode(QUESTION)) + 1
     for place, moved in zip(plain, found["truth"], strict=True):
         row = rows[place]
@@ -113,17 +119,36 @@ def test_readers_of_planted_streams_and_probabilities():
     assert found["reads_negated"].control("trivial_reader").value == 1
     assert found["reads_negated"].control("log_probability").value == 1
     assert found["transfers"].control("log_probability").value == 1
+    assert {"reads_both", "reads_negated_both", "transfers_both"} <= set(found)
     assert found["transfers"].n == 12 * len(TOPICS) * (len(TOPICS) - 1)
+
+
+def test_what_turns_under_negation_drops_out_of_a_direction_fitted_to_both_polarities():
+    """Coordinate 0 says whether the answer is the expected one, coordinate 1 whether the statement is true."""
+    rows = [row for row in statements(6, 6) if row.topic == "capitals" and row.split == "train"]
+
+    def batch(*, negated):
+        own = [row for row in rows if row.negated == negated]
+        true = torch.tensor([1.0 if row.true else -1.0 for row in own])
+        stop = torch.stack([-true if negated else true, true, torch.zeros(len(own))], 1)
+        return Batch(own, stop[None], stop)
+
+    fitted = both_polarities(batch(negated=False), batch(negated=True), 0)
+    assert fitted.tolist() == pytest.approx([0, 2, 0])
 
 
 def test_effect_of_a_patch_that_carries_half_of_the_gap():
     draw = np.random.default_rng(0)
     gap = np.repeat(draw.uniform(0.2, 0.6, 20), 2)
     table = {"topic": "sums", "item": np.repeat(np.arange(20), 2), "gap": gap}
+    between = np.repeat(draw.normal(0, 2, 20), 2)
     for name, part in {"truth": 0.5, "random": 0.0, "logit_lens": -0.1, "whole_stream": 1.0}.items():
         table |= {name: np.full(40, 3 * part), f"{name}_probability": part * gap}
+    table |= {"logit_gap": between, "whole_stream": 0.7 * between, "other_item": -0.1 * between}
     found = effects(pd.DataFrame(table), 2.0)
     assert found["acts"].value == pytest.approx(0.75)
     assert found["indirect_effect"].value == pytest.approx(0.5)
     assert found["indirect_effect"].control("whole_stream").value == pytest.approx(1)
     assert found["answer_gap"].value == pytest.approx(gap.mean())
+    carried = found["stream_carries_answer"]
+    assert (carried.value, carried.control("other_item").value) == pytest.approx((0.7, -0.1))
