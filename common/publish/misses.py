@@ -8,6 +8,7 @@ from common.core.verdicts import Assertion
 
 BOUND = re.compile(r"(>=|<=|in) \[?([^\s,\]]+)(?:, ([^\]]+)\])?")  # as a claim writes what it asserts
 SHORT, EQUALLED, CLOSE = "bound missed", "a control reaches the bound", "a control is too close"
+WORSE = f"{SHORT}; {EQUALLED}"
 
 
 def reaches(claim: Claim, found: float | None) -> bool:
@@ -24,16 +25,18 @@ def reaches(claim: Claim, found: float | None) -> bool:
 def missed(claim: Claim) -> str:
     """Why a landmark is not reproduced. `CLOSE`: no control's value reaches the bound, but its interval does, or that
     of effect - control includes 0."""
+    equalled = any(reaches(claim, control.value) for control in claim.controls)
     if not reaches(claim, claim.value):
-        return SHORT
-    return EQUALLED if any(reaches(claim, control.value) for control in claim.controls) else CLOSE
+        return WORSE if equalled else SHORT
+    return EQUALLED if equalled else CLOSE
 
 
 def what_decided(claims: Sequence[Claim]) -> str:
     """The landmarks that are not reproduced, counted by reason."""
     reasons = [missed(claim) for claim in claims if claim.tier == "landmark" and claim.verdict == "not reproduced"]
-    short, equalled, close = (reasons.count(one) for one in (SHORT, EQUALLED, CLOSE))
+    short, worse, equalled, close = (reasons.count(one) for one in (SHORT, WORSE, EQUALLED, CLOSE))
+    reached = f", which a control reaches in {worse} of them" if worse else ""
     return (
-        f"Of the {len(reasons)} not reproduced, {short} miss the bound; in {equalled} a control reaches it, too; in "
-        f"{close} one is too close, by its interval or that of effect − control."
+        f"Of the {len(reasons)} not reproduced, {short + worse} miss the bound{reached}; in {equalled} a control "
+        f"reaches it, too; in {close} one is too close, by its interval or that of effect − control."
     )

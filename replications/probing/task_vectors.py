@@ -22,7 +22,7 @@ from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
 from common.core.shares import with_width
-from common.core.statistics import over_clusters
+from common.core.statistics import over_clusters, over_seeds
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.corpora import judging_split
@@ -57,6 +57,9 @@ class Means(NamedTuple):
     """stream behind demonstrations"""
     shuffled: Float[Tensor, "layer d_model"]
     """as `vector`, each answer behind another word"""
+    single: Float[Tensor, "prompt layer d_model"]
+    """as `vector`, of the one prompt of each seed"""
+    single_shuffled: Float[Tensor, "prompt layer d_model"]
 
 
 def task_vectors(files: TaskVectorFiles, settings: TaskVectors, run: RunInfo) -> None:
@@ -69,9 +72,9 @@ def task_vectors(files: TaskVectorFiles, settings: TaskVectors, run: RunInfo) ->
     for task in TASKS:
         train = words[task]["train"]
         alone = model.alone.run(model.queries(train), max(blocks)).resid[:, :, -1]
-        right = model.means(train, alone, run.seeds, wrong=False)
-        wrong = model.means(train, alone[: block + 1], run.seeds, wrong=True)
-        means[task] = Means(*right, wrong[0])
+        single, stream = model.prompts(train, alone, run.seeds, wrong=False)
+        wrong, _ = model.prompts(train, alone[: block + 1], run.seeds, wrong=True)
+        means[task] = Means(single.mean(0), stream.mean(0), wrong.mean(0), single, wrong)
     rows, curve = [], []
     for task in TASKS:
         judged = words[task][judging_split(run.seeds)]
@@ -84,7 +87,7 @@ def task_vectors(files: TaskVectorFiles, settings: TaskVectors, run: RunInfo) ->
     answers = pd.concat(rows)
     write_table(files.words, answers)
     write_table(files.blocks, pd.DataFrame(curve).assign(judged=lambda table: table["block"] == block))
-    write_metrics(files.metrics, metrics(answers))
+    write_metrics(files.metrics, metrics(answers, run.seeds))
 
 
 class Model:
@@ -105,11 +108,11 @@ class Model:
         """Demonstrations behind position 0, through the blocks before `stop`."""
         return Prefix(self.decoder, [SINK, *self.encode(prompt(pairs))], stop)
 
-    def means(
+    def prompts(
         self, pairs: list[Pair], alone: Float[Tensor, "layer item d_model"], seeds: list[int], *, wrong: bool
-    ) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer d_model"]]:
-        """Mean of the last position behind demonstrations minus alone, and behind demonstrations, over prompts of all
-        seeds, through as many blocks as `alone` has. `wrong`: with each answer behind another word."""
+    ) -> tuple[Float[Tensor, "prompt layer d_model"], Float[Tensor, "prompt layer d_model"]]:
+        """Last position behind the demonstrations of each seed's prompt minus alone, and behind demonstrations, mean
+        over queries, through as many blocks as `alone` has. `wrong`: with each answer behind another word."""
         moved, streams, stop = [], [], len(alone) - 1
         for seed in seeds:
             draw = random.Random(seed)
@@ -119,7 +122,7 @@ class Model:
             before = self.few_shot(mismatched(shown, draw) if wrong else shown, stop)
             streams.append(before.run(self.queries([pairs[place] for place in asked]), stop).resid[:, :, -1].mean(1))
             moved.append(streams[-1] - alone[:, asked].mean(1))
-        return torch.stack(moved).mean(0), torch.stack(streams).mean(0)
+        return torch.stack(moved), torch.stack(streams)
 
     def edited(self, bare: Run, block: int, x: Float[Tensor, "item 1 d_model"]) -> Float[Tensor, "item d_model"]:
         """Final residual stream at the last position, which is `x` before `block`."""
@@ -161,6 +164,9 @@ class Model:
             "answer_minus_word": under(self.unembedded(train, own)),
             "random_vector": np.mean([under(as_long(way, own)) for way in noise], axis=0),
         }
+        single = zip(seeds, means[task].single[:, block], means[task].single_shuffled[:, block], strict=True)
+        for seed, one, wrong in single:
+            found |= {f"one_prompt_{seed}": under(one), f"one_shuffled_{seed}": under(as_long(wrong, one))}
         about = {"task": task, "word": [pair.word for pair in pairs], "cluster": [pair.cluster for pair in pairs]}
         return pd.DataFrame(about | found)
 
@@ -177,8 +183,9 @@ def as_long(way: Float[Tensor, " d_model"], like: Float[Tensor, " d_model"]) -> 
     return scaled
 
 
-def metrics(words: pd.DataFrame) -> dict[str, Metric]:
-    """Share of words answered, over words; the two directions of an antonym are one cluster."""
+def metrics(words: pd.DataFrame, seeds: list[int]) -> dict[str, Metric]:
+    """Share of words answered, over words; the two directions of an antonym are one cluster. How far the draw of
+    demonstrations decides is `one_prompt`, over seeds."""
 
     def of(frame: pd.DataFrame, effect: str, *controls: str) -> Metric:
         found = over_clusters(
@@ -193,6 +200,12 @@ def metrics(words: pd.DataFrame) -> dict[str, Metric]:
 
     found = {"own_vector": of(words, "own_vector", *CONTROLS), "few_shot": of(words, "few_shot", "zero_shot")}
     found["replaced"] = of(words, "replaced", "zero_shot")
+    found["one_prompt"] = over_seeds(
+        [words[f"one_prompt_{seed}"].mean() for seed in seeds],
+        unit="share",
+        formula="share of unseen words answered with the vector of one prompt",
+        controls={"shuffled_labels": [words[f"one_shuffled_{seed}"].mean() for seed in seeds]},
+    )
     for task in TASKS:
         rows = words[words["task"] == task]
         found[f"own_vector_{task}"] = of(rows, "own_vector", *CONTROLS)

@@ -174,9 +174,11 @@ def test_vectors_of_shuffled_prompts_are_as_long_as_the_own_one():
     model, block = Model(FOLDER, "cpu", settings), 1
     draw = torch.Generator().manual_seed(0)
     layers, width = model.decoder.n_layers + 1, model.decoder.bridge.cfg.d_model
-    means = {
-        task: Means(*(scale * torch.randn(layers, width, generator=draw) for scale in (2, 1, 9))) for task in TASKS
-    }
+    means = {}
+    for task in TASKS:
+        three = [scale * torch.randn(layers, width, generator=draw) for scale in (2, 1, 9)]
+        single = [scale * torch.randn(1, layers, width, generator=draw) for scale in (2, 9)]
+        means[task] = Means(*three, *single)
     split = split_pairs("plural", model.encode, 6, 2)
     bare, moves, edited = model.alone.run(model.queries(split["held_out"])), [], model.edited
 
@@ -185,11 +187,15 @@ def test_vectors_of_shuffled_prompts_are_as_long_as_the_own_one():
         return edited(bare, block, x)
 
     model.edited = recorded
-    model.judge("plural", split["held_out"], bare, split["train"], means, block, [10])
+    judged = model.judge("plural", split["held_out"], bare, split["train"], means, block, [10])
+    assert {"one_prompt_10", "one_shuffled_10"} <= set(judged)
     own, shuffled = means["plural"].vector[block], means["plural"].shuffled[block]
     assert shuffled.norm() > 2 * own.norm()
     (move,) = [one for one in moves if torch.cosine_similarity(one, shuffled, dim=0) > 0.99]
     assert float(move.norm()) == pytest.approx(float(own.norm()), rel=1e-3)
+    one, wrong = means["plural"].single[0, block], means["plural"].single_shuffled[0, block]
+    (move,) = [each for each in moves if torch.cosine_similarity(each, wrong, dim=0) > 0.99]
+    assert float(move.norm()) == pytest.approx(float(one.norm()), rel=1e-3), "each prompt at its own norm"
 
 
 def test_largest_coordinate_of_a_document_leaves_out_padding():
