@@ -35,8 +35,8 @@ def what_decided(claims: Sequence[Claim]) -> str:
     """The landmarks that are not reproduced, counted by reason."""
     reasons = [missed(claim) for claim in claims if claim.tier == "landmark" and claim.verdict == "not reproduced"]
     short, worse, equalled, close = (reasons.count(one) for one in (SHORT, WORSE, EQUALLED, CLOSE))
-    reached = f", which a control reaches in {worse} of them" if worse else ""
+    reached = f" (a control reaches it in {worse})" if worse else ""
     return (
         f"Of the {len(reasons)} not reproduced, {short + worse} miss the bound{reached}; in {equalled} a control "
-        f"reaches it, too; in {close} one is too close, by its interval or that of effect − control."
+        f"reaches it, too; in {close} one is too close, by interval or by effect − control."
     )
