@@ -70,8 +70,8 @@ def test_patches_are_those_of_hooks(model, rows):
     found = model.patch(read, tail, move, layer, [0])
     assert found["gap"].tolist()[::2] == found["gap"].tolist()[1::2], "one gap an item"
     assert found["logit_gap"].tolist()[::2] == found["logit_gap"].tolist()[1::2]
-    assert found["whole_stream"].abs().max() > 0.01
-    assert (found["whole_stream"] - found["other_item"]).abs().max() > 0.01
+    assert found["whole_stream"].abs().max() > 1e-3
+    assert (found["whole_stream"] - found["other_item"]).abs().max() > 5e-4
     columns = len(model.encode(QUESTION)) + 1
     for place, moved in zip(plain, found["truth"], strict=True):
         row = rows[place]
