@@ -90,10 +90,13 @@ def test_the_interval_of_an_area_is_that_of_resampled_items():
     scores, true = np.concatenate([draws.normal(1.2, 1, n), draws.normal(0, 1, n)]), np.arange(2 * n) < n
     frame = pd.DataFrame({"topic": "capitals", "negated": False, "item": np.tile(np.arange(n), 2)})
     readers = ("direction", "logistic", "trained_on_negated", "bag_of_words", "shuffled_labels", "model_answer")
-    placed = {name: placements(scores, true) for name in (*readers, "log_probability", "trivial_reader")}
+    others = ("log_probability", "trivial_reader", "trained_on_both")
+    placed = {name: placements(scores, true) for name in (*readers, *others)}
     both = pd.concat([frame, frame.assign(negated=True)]).assign(**{key: np.tile(x, 2) for key, x in placed.items()})
     every = [both.assign(topic=topic) for topic in TOPICS]
-    crossing = {name: placed["direction"] for name in ("direction", "bag_of_words", "log_probability")}
+    crossing = {
+        name: placed["direction"] for name in ("direction", "bag_of_words", "log_probability", "trained_on_both")
+    }
     crossed = [frame.assign(source="a", topic="b", **crossing)]
     found = metrics(pd.concat(every), pd.concat(crossed))[f"reads_{TOPICS[0]}"]
     areas = []
