@@ -63,7 +63,9 @@ def _otherwise(both: list[tuple[Claim, Claim]]) -> list[str]:
         if one.verdict == other.verdict or other.verdict == NOT_RUN:
             continue
         here = f"{one.verdict} ({one.reason})" if one.verdict == NOT_RUN else f"{one.verdict} with {value(one)}"
-        found.append(f"- `{one.id}`: {here}; at `full` {other.verdict} with {value(other)}.")
+        newer = sorted({control.name for control in other.controls} - {control.name for control in one.controls})
+        against = f", against controls that this record lacks ({', '.join(newer)})" if newer else ""
+        found.append(f"- `{one.id}`: {here}; at `full` {other.verdict} with {value(other)}{against}.")
     return ["Judged otherwise than at `full`:", "", *found] if found else []
 
 

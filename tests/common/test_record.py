@@ -99,7 +99,7 @@ def test_a_run_on_a_gpu_is_kept_beside_the_reference_run(project):
     assert list(json.loads((project / "figures/gpu/records.json").read_text())) == ["grokking"]
     assert not (project / "figures/records.json").exists()
     assert "old" in (project / "figures/claims.json").read_text(), "the reference run is left alone"
-    other = claim("delay", verdict="not reproduced", value=3.0)
+    other = claim("delay", verdict="not reproduced", value=3.0, controls=[ControlResult(name="newer", value=4.0)])
     (project / "figures/claims.json").write_text(json.dumps([other.model_dump(mode="json")]))
     said = gpu_block(project / "figures")
     assert (
@@ -107,7 +107,8 @@ def test_a_run_on_a_gpu_is_kept_beside_the_reference_run(project):
         in said
     )
     assert "| grokking | 1 | 2.0 | 0.0 | 0.0 | 1 of 1 | 0 of 1 | 0 of 0 |" in said
-    assert "- `grokking.delay`: reproduced with 7 [6, 8]; at `full` not reproduced with 3 [6, 8]." in said
+    assert "- `grokking.delay`: reproduced with 7 [6, 8]; at `full` not reproduced with 3 [6, 8], against" in said
+    assert "against controls that this record lacks (newer)." in said
     assert '<img src="../figures/gpu/grokking/delay.png"' in said
     assert (project / "figures/gpu/grokking/delay.png").exists()
     unjudged = claim("delay", verdict="not run here", reason="its premise fails", value=None)
