@@ -25,7 +25,7 @@ REQUESTS = {
     "judging": ("Tell me what {} mean to you.", "Talk to me about {}.", "Teach me something about {}."),
     "checking": ("What comes to mind when you think of {}?",),
 }
-"""Of the new conversations: for vectors and latents; for words and judge, no vector comes from them; to check these."""
+"""Of the new conversations: for vectors and latents; for words and judge, and pushes towards words; to check these."""
 CHOOSING_QUESTIONS = (
     *("Tell me about yourself.", "What did you do today?", "Give me some advice.", "What is on your mind?"),
     *("Tell me something I should know.", "What do you like?", "Write me a short letter.", "How do you feel?"),

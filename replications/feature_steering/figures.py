@@ -34,7 +34,7 @@ NAMES = {
     MEANS: ("difference of means", "s", PALETTE[1]),
     PROBE: ("linear probe", "^", PALETTE[2]),
     WORDS: ("rows of the topic's words", "p", PALETTE[6]),
-    GRADIENT: ("gradient of the topic's words", "H", PALETTE[5]),
+    GRADIENT: ("gradient of the topic's words", "H", "#882255"),
     OUTPUT: ("SAE latent, chosen by output", "o", PALETTE[0]),
     INPUT: ("SAE latent, chosen by input", "D", PALETTE[5]),
     "sae_sum_4": ("sum of 4 SAE latents", ">", PALETTE[3]),
@@ -69,7 +69,7 @@ def takeover(doses: pd.DataFrame) -> Figure:
         right.plot(x, np.append(1.0, line["perplexity"]), marker + "-", color=colour, markersize=4)
     told = doses[doses["method"] == INSTRUCTION].iloc[0]
     right.axhline(PERPLEXITY, color="0.4", linewidth=0.8, linestyle=":")
-    right.text(0, PERPLEXITY * 1.03, "beyond: not counted", fontsize=6.5, color="0.35")
+    right.text(0, PERPLEXITY * 1.03, "limit for one answer", fontsize=6.5, color="0.35")
     left.set(ylabel="answers that take the topic up", xlabel="dose (share of the norm)")
     right.set(ylabel="perplexity, times unsteered", yscale="log", xlabel="dose (share of the norm)")
     ticks = [tick for tick in (1, 2, 3, 5, 10, 20, 50) if tick <= 1.2 * right.get_ylim()[1]]

@@ -1,9 +1,9 @@
-"""What a topic's words themselves ask for: the direction along which they become likelier fastest.
+"""What a topic's words themselves ask for: to first order, the direction along which they become likelier fastest.
 
-This needs no text about the topic, so what it reaches is reached by pushing towards words. For every topic it is the
-gradient, at zero, of the mean over positions of log p(words of the topic), with respect to a vector added at the hook
-at every position of prompt and answer but the first. The positions are those of unsteered answers to the questions on
-which latents are chosen.
+It sees no text about the topic but through these words, so what it reaches is reached by pushing towards words. For
+every topic it is the gradient, at zero, of the mean over positions of log p(words of the topic), with respect to a
+vector added at the hook at every position of prompt and answer but the first; less the mean over the other topics. The
+positions are those of unsteered answers to the questions on which latents are chosen, one draw for all topics.
 """
 
 from typing import TYPE_CHECKING

@@ -2,8 +2,8 @@
 
 While the model writes new conversations on a topic, its next-token probabilities are averaged. That is what it expects
 to say about the topic; a few sampled texts would show only a part. Tokens that begin a word are joined over case and
-plural to word stems. The words of a topic are the stems it raises most over the other topics. No steering vector is
-made from these conversations.
+plural to word stems. The words of a topic are the stems it raises most over the other topics. Of steering
+vectors only the two pushes towards words come from these conversations.
 """
 
 from collections import defaultdict
