@@ -22,8 +22,7 @@ from common.data.models import registry
 from common.publish.texts import TEXTS
 
 RECORDS = ROOT / "figures" / "records.json"
-EXPECTED = ("scales", "headline", "expected_verdict", "tolerated_verdicts", "known_failures")
-LEFT_OUT = (*EXPECTED, *TEXTS)
+LEFT_OUT = ("scales", "headline", "expected_verdict", "tolerated_verdicts", "known_failures", "bounds", *TEXTS)
 FAMOUS = "famous_figures.yaml"  # in the folder of a replication; it says nothing of metrics or verdicts
 SHARED = ("common.data.materialise", "common.recipes.python_docs", "common.recipes.self_chat", "common.core.verify")
 
@@ -77,10 +76,11 @@ def corpora_of(name: str) -> dict[str, Any]:
 
 
 def _claims(path: Path, scale: str) -> list[dict[str, Any]]:
-    """The claims that this scale decides, by name, without what is expected of them or how they are shown."""
+    """The claims that this scale decides, by name, with its bound, without what is expected of them or how they are
+    shown."""
     claims = [one for one in read_yaml(path)["claims"] if one["tier"] != "planned" and scale in one["scales"]]
     kept = [
-        {key: value for key, value in one.items() if key not in (*LEFT_OUT, "bounds")}
+        {key: value for key, value in one.items() if key not in LEFT_OUT}
         | {"assertion": one.get("bounds", {}).get(scale, one)["assertion"]}
         for one in claims
     ]
