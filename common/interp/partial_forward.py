@@ -2,7 +2,7 @@
 
 A change at position p of layer l touches nothing before p and nothing below l. And where all other positions are held
 fixed, whatever they are, only the changed ones need to be computed. Keys and values of the others come from a cached
-pass. Both cases are `rerun`; `resume` is the window from one replaced residual stream up to END.
+pass. Both cases are `rerun`.
 """
 
 from collections.abc import Callable
@@ -95,33 +95,6 @@ def rerun(
             x = x[:, rows, last]
         x = x + decoder.mlp(now, x)
     return x if layer < decoder.n_layers else x[:, rows, last]
-
-
-def resume(
-    decoder: Decoder,
-    cache: Cache,
-    layer: int,
-    position: Int[Tensor, " batch"],
-    end: Int[Tensor, " batch"],
-    first: Float[Tensor, "copy batch d_model"],
-) -> Float[Tensor, "copy batch d_model"]:
-    """Runs on from `layer` with the residual stream at `position` replaced; the final residual stream at END.
-
-    Args:
-        decoder: the model.
-        cache: clean pass, with `keep`.
-        layer: the layer before which `first` stands.
-        position: the replaced position of each prompt.
-        end: END of each prompt, not before `position`.
-        first: new residual streams at `position` before `layer`, several copies of each prompt.
-    """
-    if layer == decoder.n_layers:
-        moved = (position == end)[None, :, None]
-        return torch.where(moved, first, at_position(cache.final, end)[None])
-    at = window(position, end, cache.final.shape[1])
-    x = at_positions(cache.resid_pre[layer], at).expand(len(first), -1, -1, -1).clone()
-    x[:, :, 0] = first
-    return rerun(decoder, cache, layer, at, end, x)
 
 
 def _attend(

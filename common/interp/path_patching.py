@@ -18,14 +18,13 @@ Keys and values belong to key-value heads: with grouped-query attention the rece
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.interp.decoder import Cache, Decoder
-from common.interp.partial_forward import Kind, Received, at_position, at_positions, rerun, resume, window
+from common.interp.partial_forward import Kind, Received, at_position, at_positions, rerun, window
 
 
 @dataclass(frozen=True)
@@ -187,22 +186,6 @@ def first_order(
     return torch.cat(changes)
 
 
-def patch_residual(
-    decoder: Decoder,
-    cache: Cache,
-    partner: Cache,
-    layer: int,
-    position: Int[Tensor, " batch"],
-    end: Int[Tensor, " batch"],
-) -> Float[Tensor, "batch d_model"]:
-    """Activation patching of the residual stream before `layer`: the final residual stream at END.
-
-    `cache` and `partner` in this order denoise or noise: the first is the run, the second where the vector comes from.
-    """
-    first = at_position(partner.resid_pre[layer] if layer < decoder.n_layers else partner.final, position)
-    return resume(decoder, cache, layer, position, end, first[None])[0]
-
-
 def patch_heads(
     decoder: Decoder,
     cache: Cache,
@@ -228,29 +211,3 @@ def patch_heads(
 
     nothing = at_positions(cache.resid_pre[0], at)[None][:0]
     return rerun(decoder, cache, min(layers), at, end, nothing, join=join)
-
-
-def patch_sublayer(
-    decoder: Decoder,
-    cache: Cache,
-    partner: Cache,
-    layer: int,
-    part: Literal["attn", "mlp"],
-    position: Int[Tensor, " batch"],
-    end: Int[Tensor, " batch"],
-) -> Float[Tensor, "batch d_model"]:
-    """Activation patching of what attention or MLP of `layer` writes at one position, all after it recomputed."""
-
-    def written(entry: Cache) -> Float[Tensor, "batch d_model"]:
-        mid = at_position(entry.resid_mid[layer], position)
-        if part == "attn":
-            return mid - at_position(entry.resid_pre[layer], position)
-        return decoder.mlp(layer, mid)
-
-    mid = at_position(cache.resid_mid[layer], position)
-    if part == "attn":
-        mid = mid + written(partner) - written(cache)
-        first = mid + decoder.mlp(layer, mid)
-    else:
-        first = mid + written(partner)
-    return resume(decoder, cache, layer + 1, position, end, first[None])[0]

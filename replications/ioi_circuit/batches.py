@@ -60,13 +60,15 @@ def passes(decoder: Decoder, batch: Batch, partner: Version = "abc") -> tuple[Ca
     return clean, other
 
 
-def balanced(prompts: list[Prompt], half: int, count: int) -> list[Prompt]:
+def balanced(prompts: list[Prompt], half: int, count: int, first: int = 0) -> list[Prompt]:
     """About `count` prompts of one half, with templates, orders and seeds as even as `count` allows.
 
-    Prompts are dealt in rounds: a round takes one prompt of each template; order and seed change from round to round
-    and from template to template. Sorted by template, so that a batch holds prompts of one length.
+    Prompts are dealt in rounds: a round takes one prompt of each template, beginning with the one in place `first`;
+    order and seed change from round to round and from template to template. Sorted by template, so that a batch holds
+    prompts of one length.
     """
     templates = sorted({row.template for row in prompts if row.half == half})
+    templates = templates[first:] + templates[:first]
     seeds = sorted({row.seed for row in prompts})
     cells = {
         (template, order, seed): [
@@ -89,14 +91,17 @@ def balanced(prompts: list[Prompt], half: int, count: int) -> list[Prompt]:
 
 
 def disjoint(prompts: list[Prompt], half: int, count: int, sets: int) -> list[list[Prompt]]:
-    """`sets` balanced choices of `count` prompts each, none of which is in two of them.
+    """`sets` balanced choices of `count` prompts each, none of which is in two of them. A choice begins with the
+    template behind the last one of the choice before, so that small sets differ in their templates, too.
 
     Raises:
         UserError: the half has too few prompts.
     """
     left, drawn = prompts, []
-    for _ in range(sets):
-        chosen = balanced(left, half, count) if any(prompt.half == half for prompt in left) else []
+    templates = len({prompt.template for prompt in prompts if prompt.half == half})
+    for number in range(sets):
+        first = number * count % max(templates, 1)
+        chosen = balanced(left, half, count, first) if any(prompt.half == half for prompt in left) else []
         if len(chosen) < count:
             raise UserError(
                 f"half {half} has too few prompts for {sets} sets of {count}: lower score_prompts or raise "

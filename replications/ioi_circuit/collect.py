@@ -9,6 +9,7 @@ positions the mean head outputs of the ABC prompts of each template, with which 
     first.v    [prompt]                           token id of the most likely next token
     final.v    [prompt, d_model]                  residual stream after the last block
     z.v        [prompt, layer, head, d_head]
+    mlp.v      [prompt, layer, d_model]           outputs of the MLPs, for `original` and `abc`
     slots.abc  [prompt, slot], slot_probs.abc     logits and probabilities of the three names that stand in ABC prompts
     mean.t, mean_few.t                            [layer, pos, head, d_head], template t, all or a few ABC prompts
 """
@@ -53,6 +54,8 @@ class Last(NamedTuple):
 
     final: Float[Tensor, "batch d_model"]
     z: Float[Tensor, "batch layer head d_head"]
+    mlp: Float[Tensor, "batch layer d_model"] | None = None
+    """of whole passes alone"""
 
 
 def run_versions(decoder: Decoder, rows: list[Prompt], batch_size: int, small_group: int) -> dict[str, Tensor]:
@@ -85,7 +88,10 @@ def run_versions(decoder: Decoder, rows: list[Prompt], batch_size: int, small_gr
 
 def last_of(cache: Cache, end: Int[Tensor, " batch"]) -> Last:
     """END of a whole pass."""
-    return Last(at_position(cache.final, end), torch.stack([at_position(z, end) for z in cache.z], 1))
+    z = torch.stack([at_position(one, end) for one in cache.z], 1)
+    after = [*cache.resid_pre[1:], cache.final]
+    mlp = [at_position(one, end) - at_position(mid, end) for one, mid in zip(after, cache.resid_mid, strict=True)]
+    return Last(at_position(cache.final, end), z, torch.stack(mlp, 1))
 
 
 def after_prefix(decoder: Decoder, clean: Cache, batch: Batch, version: Version) -> Last:
@@ -112,7 +118,8 @@ def read_batch(decoder: Decoder, last: Last, batch: Batch, version: Version) -> 
         slots = torch.tensor([row.abc_ids for row in batch.prompts], device=last.final.device)
         own = answers(decoder, last.final, slots)
         read |= {"slots.abc": own["logits"], "slot_probs.abc": own["probs"]}
-    return read | {f"final.{version}": last.final, f"z.{version}": last.z}
+    read |= {f"final.{version}": last.final, f"z.{version}": last.z}
+    return read if last.mlp is None else read | {f"mlp.{version}": last.mlp}
 
 
 def answers(

@@ -14,6 +14,7 @@ the difference means that the head favours IO.
 
     strongest_negative, strongest_positive   the one head chosen on the other half
     one_head_on_s                            rise of logit(S) without that most negative head
+    strongest_mlp                            the most negative of the MLPs, which write, too; chosen likewise
     flip_one_head                            change of the difference by it from a flipped prompt, halved
     all_heads_on_s                           rise of logit(S) when all heads are replaced at once
 """
@@ -76,11 +77,14 @@ def direct_path(files: DirectPathFiles, settings: DirectPath, run: RunInfo) -> N
         }
         joint = torch.einsum("nlhe,lhed->nd", others["abc"] - z, bridge.W_O)
         together = read_names(bridge, torch.stack([final, final + joint], 1), names)
+        change = stored.get_tensor("mlp.abc").to(run.device) - stored.get_tensor("mlp.original").to(run.device)
+        mlps = effects_of(bridge, final, change, names)
         logits = stored.get_tensor("logits.original").double().numpy()
     changes = {partner: values.double().cpu().numpy() for partner, values in effects.items()}
     all_heads = (together[:, 1] - together[:, 0]).double().cpu().numpy()
     clean = logits[:, 0] - logits[:, 1]
-    write_metrics(files.metrics, measure_heads(changes, all_heads, clean, rows, settings.draws))
+    of_mlps = mlps.double().cpu().numpy()
+    write_metrics(files.metrics, measure_writers(changes, of_mlps, all_heads, clean, rows, settings.draws))
     write_table(files.heads, head_table(changes, clean, rows))
 
 
@@ -110,14 +114,26 @@ def direct_residual(
     for part in torch.split(torch.arange(len(final), device=final.device), batch_size):
         change = torch.einsum("nlhe,lhed->nlhd", z_partner[part] - z[part], weights)
         change = einops.rearrange(change, "n layer head d_model -> n (layer head) d_model")
-        nothing = torch.zeros_like(change[:, :1])
-        logits = read_names(bridge, final[part][:, None] + torch.cat([nothing, change], 1), names[part])
-        effects.append(logits[:, 1:] - logits[:, :1])
+        effects.append(effects_of(bridge, final[part], change, names[part]))
     return einops.rearrange(torch.cat(effects), "n (layer head) two -> n layer head two", layer=n_layers, head=n_heads)
 
 
-def measure_heads(
+def effects_of(
+    bridge: "TransformerBridge",
+    final: Float[Tensor, "batch d_model"],
+    change: Float[Tensor, "batch writer d_model"],
+    names: Int[Tensor, "batch two"],
+) -> Float[Tensor, "batch writer two"]:
+    """Change of the two name logits when the final residual vector changes by what one writer writes otherwise."""
+    nothing = torch.zeros_like(change[:, :1])
+    logits = read_names(bridge, final[:, None] + torch.cat([nothing, change], 1), names)
+    moved: Tensor = logits[:, 1:] - logits[:, :1]
+    return moved
+
+
+def measure_writers(
     effects: dict[str, HeadEffects],
+    mlps: Float[np.ndarray, "prompt layer two"],
     all_heads: Float[np.ndarray, "prompt two"],
     clean: PerPrompt,
     rows: list[Prompt],
@@ -126,7 +142,8 @@ def measure_heads(
     """All metrics, in percent of the mean clean logit difference.
 
     Args:
-        effects: by partner.
+        effects: of heads, by partner.
+        mlps: of MLPs, from ABC prompts.
         all_heads: effect of all heads together, from ABC prompts.
         clean: logit difference of the intact model.
         rows: the prompts.
@@ -149,9 +166,11 @@ def measure_heads(
             draws=scaled.get("draws"),
         )
 
-    def of(values: Float[np.ndarray, "prompt head *two"], rank: int, sign: int = -1) -> np.ndarray:
-        """Effect on each prompt of the head of that rank on the other half, partner ABC."""
-        chosen = chosen_on_other_half(difference["abc"], half, rank + 1, sign)[:, rank]
+    def of(
+        values: Float[np.ndarray, "prompt writer *two"], rank: int, sign: int = -1, by: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Effect on each prompt of the writer of that rank on the other half: of heads from ABC prompts, or `by`."""
+        chosen = chosen_on_other_half(difference["abc"] if by is None else by, half, rank + 1, sign)[:, rank]
         picked: np.ndarray = values[np.arange(len(rows)), chosen[half]]
         return picked
 
@@ -164,12 +183,16 @@ def measure_heads(
             draws={"flipped_roles": crossfit_null(difference["abc"], half, 1, sign, flips)},
         )
     strongest = of(flat["abc"], 0)
+    of_mlps = mlps[..., 0] - mlps[..., 1]
+    strongest_mlp = of(of_mlps, 0, by=of_mlps)
+    metrics["strongest_mlp"] = percent(strongest_mlp, f"most negative MLP of {mlps.shape[1]}, chosen on the other half")
     metrics["one_head_on_s"] = percent(
         strongest[:, 1],
         "rise of logit(S) without the most negative head",
         controls={
             "fall_of_io": -strongest[:, 0],
             "next_writer": -of(difference["abc"], 1),
+            "strongest_mlp": -strongest_mlp,
             "nouns_redrawn": of(flat["nouns_redrawn"], 0)[:, 1],
         },
     )

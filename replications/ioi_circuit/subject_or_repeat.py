@@ -14,8 +14,10 @@ form also says something of its own; values are means over the forms, and each f
                              1 if being named twice is enough. Control: `neither`, where A and B are alike
     subject_below_repeated   logit(B) - logit(C) in `repeated`: above 0, the subject, named once, is left out more than
                              the name that came twice. Control: `neither`, where B comes once
-    subject_below_mention    logit(D) - logit(C) in `neither`: both come once and outside the first clause, so what is
-                             left is that C is the subject
+    subject_alone            logit(A) - logit(C) in `neither`, over logit(A) - logit(B) in `both`: how far a name that
+                             comes once, as the subject, lies below one of the first clause. Control: `mention`, the
+                             same for D, which comes once and outside the first clause, too, but is no subject
+    subject_below_mention    logit(D) - logit(C) in `neither`, in logits
     writer_repeated_alone    direct effect, on logit(A) - logit(B), of the strongest writer of path patching, replaced
                              by its output in `neither`, over its effect in `both`
     writer_attends_subject   attention of that head from END to C minus that to the mention of B, in `repeated`
@@ -211,6 +213,17 @@ def measure(
             controls={"neither": below(0, 1, "neither", forms)},
         )
 
+    def alone(forms: tuple[str, ...]) -> Metric:
+        return clustered(
+            below(0, 2, "neither", forms),
+            rows,
+            unit="1",
+            formula="logit(A) - logit(C) where C is the subject and nobody comes twice, over logit(A) - logit(B) where "
+            "B is the subject and comes twice",
+            denominators=below(0, 1, "both", forms),
+            controls={"mention": below(0, 3, "neither", forms)},
+        )
+
     def subject_below(forms: tuple[str, ...]) -> dict[str, Metric]:
         return {
             "subject_below_repeated": clustered(
@@ -229,9 +242,9 @@ def measure(
         }
 
     every = tuple(FORMS)
-    metrics = {"repeated_alone": repeated(every)} | subject_below(every)
+    metrics = {"repeated_alone": repeated(every), "subject_alone": alone(every)} | subject_below(every)
     for one in FORMS:
-        metrics[f"repeated_alone_{one}"] = repeated((one,))
+        metrics |= {f"repeated_alone_{one}": repeated((one,)), f"subject_alone_{one}": alone((one,))}
         metrics |= {f"{name}_{one}": metric for name, metric in subject_below((one,)).items()}
     metrics["difference"] = clustered(
         below(0, 1, "both"), rows, unit="logits", formula="logit(A) - logit(B) where B is the subject and comes twice"

@@ -1,7 +1,6 @@
 """Path patching in one sweep against the paper's four passes, taken literally with hooks; limits and identities."""
 
 import functools
-from typing import Literal
 
 import pytest
 import torch
@@ -15,8 +14,6 @@ from common.interp.path_patching import (
     first_order,
     kv_heads,
     patch_heads,
-    patch_residual,
-    patch_sublayer,
     path_patch,
 )
 from replications.ioi_circuit.dataset import Prompt, Version, draw_prompts, vocabulary
@@ -189,52 +186,26 @@ def test_a_head_of_the_last_layer_has_only_its_direct_path(
 def test_activation_patching_equals_hooks(
     bridge: TransformerBridge, decoder: Decoder, prompts: list[Prompt], caches: dict[Version, Cache]
 ) -> None:
-    """Residual stream, sublayers and heads, noising and denoising, against one hooked forward pass each."""
-    final = f"blocks.{bridge.cfg.n_layers - 1}.hook_resid_post"
+    """Each head of a layer, noising and denoising, against one hooked forward pass."""
+    final, point = f"blocks.{bridge.cfg.n_layers - 1}.hook_resid_post", "blocks.1.attn.hook_z"
     end = index(prompts, "end")
     pairs: list[tuple[Version, Version]] = [("original", "abc"), ("abc", "original")]
     for name in POSITIONS:
         position = index(prompts, name)
         for run_version, source in pairs:
-            resid = patch_residual(decoder, caches[run_version], caches[source], 1, position, end)
             every = patch_heads(decoder, caches[run_version], caches[source], [0, 1], position, end)
             heads = every[decoder.n_heads : 2 * decoder.n_heads]  # of layer 1
-            parts: tuple[Literal["attn", "mlp"], ...] = ("attn", "mlp")
-            outputs = {
-                part: patch_sublayer(decoder, caches[run_version], caches[source], 1, part, position, end)
-                for part in parts
-            }
             for row, prompt in enumerate(prompts):
                 at = int(position[row])
-                points = {
-                    "resid": "blocks.1.hook_resid_pre",
-                    "head": "blocks.1.attn.hook_z",
-                    "attn": "blocks.1.hook_attn_out",
-                    "mlp": "blocks.1.hook_mlp_out",
-                }
-                new = run(bridge, alone(prompt, source), list(points.values()))
+                new = run(bridge, alone(prompt, source), [point])[point]
 
-                def swap(value: Tensor, hook: object, what: str, at: int = at, new: dict[str, Tensor] = new) -> Tensor:
+                def swap(value: Tensor, hook: object, at: int = at, new: Tensor = new) -> Tensor:
                     value = value.clone()
-                    where = (0, at, 2) if what == "head" else (0, at)
-                    value[where] = new[points[what]][where]  # noqa: B023
+                    value[0, at, 2] = new[0, at, 2]
                     return value
 
-                results = {"resid": resid[row], "head": heads[2, row], **{part: x[row] for part, x in outputs.items()}}
-                for what, found in results.items():
-                    edit = [(points[what], functools.partial(swap, what=what))]
-                    slow = run(bridge, alone(prompt, run_version), [final], edit)[final][0, -1]
-                    torch.testing.assert_close(found, slow, atol=1e-4, rtol=0)
-
-
-def test_replacing_the_whole_residual_at_end_gives_the_partner(
-    decoder: Decoder, prompts: list[Prompt], caches: dict[Version, Cache]
-) -> None:
-    """Limit: after the last block nothing is left to recompute."""
-    end = index(prompts, "end")
-    found = patch_residual(decoder, caches["original"], caches["abc"], decoder.n_layers, end, end)
-    expected = torch.stack([caches["abc"].final[row, at] for row, at in enumerate(end)])
-    assert torch.equal(found, expected)
+                slow = run(bridge, alone(prompt, run_version), [final], [(point, swap)])[final][0, -1]
+                torch.testing.assert_close(heads[2, row], slow, atol=1e-4, rtol=0)
 
 
 def test_kv_heads_are_shared_by_their_group() -> None:

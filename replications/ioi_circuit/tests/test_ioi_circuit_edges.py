@@ -33,6 +33,8 @@ def test_discovery_sets_share_no_prompt_and_the_first_is_the_balanced_choice(pro
     assert len(set(texts)) == len(texts) == 28
     assert sets[0] == balanced(prompts, DISCOVERY, 7)
     assert all(len({prompt.template for prompt in one}) == 7 for one in sets)
+    small = [{prompt.template for prompt in one} for one in disjoint(prompts, DISCOVERY, 4, 3)]
+    assert len(set.union(*small)) == 12, "small sets differ in their templates, too"
     with pytest.raises(UserError, match="too few prompts for 26 sets of 7"):
         disjoint(prompts, DISCOVERY, 7, 26)
 

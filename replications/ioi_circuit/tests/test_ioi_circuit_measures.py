@@ -37,8 +37,11 @@ def planted(prompts: list[Prompt]) -> dict[str, np.ndarray]:
 
 
 def metrics_of(effects: dict[str, np.ndarray], prompts: list[Prompt]) -> dict[str, Metric]:
+    """With an MLP in layer 2 that lowers IO by 0.6 on removal."""
     together = effects["abc"].sum((1, 2))
-    return direct_path.measure_heads(effects, together, np.full(len(prompts), 4.0), prompts, 200)
+    mlps = np.random.default_rng(3).normal(0, 0.1, size=(len(prompts), LAYERS, 2))
+    mlps[:, 2, 0] -= 0.6
+    return direct_path.measure_writers(effects, mlps, together, np.full(len(prompts), 4.0), prompts, 200)
 
 
 def test_planted_heads_are_measured(planted: dict[str, np.ndarray], prompts: list[Prompt]) -> None:
@@ -48,6 +51,8 @@ def test_planted_heads_are_measured(planted: dict[str, np.ndarray], prompts: lis
     assert within(metrics["one_head_on_s"], 50, 2)
     assert metrics["one_head_on_s"].control("fall_of_io").value == pytest.approx(0, abs=2)
     assert metrics["one_head_on_s"].control("next_writer").value == pytest.approx(25, abs=2)  # it lowers IO
+    assert metrics["one_head_on_s"].control("strongest_mlp").value == pytest.approx(15, abs=2)
+    assert within(metrics["strongest_mlp"], -15, 2)
     assert metrics["flip_one_head"].value == pytest.approx(0, abs=2)
     assert metrics["all_heads_on_s"].value == pytest.approx(50, abs=5)
     assert metrics["all_heads_on_s"].control("fall_of_io").value == pytest.approx(25 - 20, abs=5)

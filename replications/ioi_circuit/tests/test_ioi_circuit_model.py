@@ -137,13 +137,24 @@ def test_padding_changes_nothing(
         torch.testing.assert_close(collected["probs.original"][row, 0], probability, atol=1e-6, rtol=0)
 
 
+def test_outputs_of_mlps_are_those_of_the_hooks(
+    bridge: TransformerBridge, prompts: list[Prompt], collected: dict[str, Tensor]
+) -> None:
+    for version in ("original", "abc"):
+        _, cache = bridge.run_with_cache(alone(prompts[0], version))
+        for layer, written in enumerate(collected[f"mlp.{version}"][0]):
+            expected = cache[f"blocks.{layer}.hook_mlp_out"][0, -1]
+            torch.testing.assert_close(written, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("version", ["roles_flipped", "nouns_redrawn", "abc"])
 def test_what_follows_a_shared_prefix_is_that_of_a_whole_pass(decoder: Decoder, version: Version) -> None:
     batch = Batch(tiny_prompts([0])[:9], "cpu")
     clean, other = (decoder.forward(batch.tokens(one), batch.mask, keep=True) for one in ("original", version))
     found, whole = after_prefix(decoder, clean, batch, version), last_of(other, batch.at("end"))
-    for one, expected in zip(found, whole, strict=True):
+    for one, expected in ((found.final, whole.final), (found.z, whole.z)):
         torch.testing.assert_close(one, expected, atol=1e-4, rtol=1e-4)
+    assert found.mlp is None
     assert (whole.z - last_of(clean, batch.at("end")).z).abs().max() > 1e-2
 
 

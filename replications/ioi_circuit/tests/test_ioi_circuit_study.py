@@ -182,6 +182,10 @@ def test_the_planted_model_leaves_out_what_came_twice_whoever_is_the_subject(stu
     assert abs(metrics["repeated_alone"].control("neither").value) < 0.2
     assert metrics["subject_below_repeated"].value < 0  # the subject comes once, and stays
     assert abs(metrics["subject_below_mention"].value) < 0.2 * metrics["difference"].value
+    alone = metrics["subject_alone"]
+    assert alone.value < 0.2, "nobody comes twice, and few prompts leave it below 0"
+    beyond = metrics["subject_below_mention"].value / metrics["difference"].value
+    assert alone.value - alone.control("mention").value == pytest.approx(beyond, abs=1e-6)
     answers = pd.read_csv(study / "subject_or_repeat/answers.csv")
     assert len(answers) == 3 * (2 + 2 + 3)
     mention = [metrics[f"subject_below_mention_{form}"].value for form in ("clause", "unlike", "in_front")]
