@@ -41,6 +41,40 @@ def delay(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def decay(frame: pd.DataFrame) -> Figure:
+    """Steps to know trained pairs and to answer half of the new ones, against weight decay; one line per seed."""
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.62, 2.9))
+    swept = frame[frame["arm"] != "slow"]
+    floor = swept.loc[swept["weight_decay"] > 0, "weight_decay"].min() / 2  # where no decay is drawn
+    for _, one in swept.groupby("seed"):
+        one = one.assign(x=one["weight_decay"].clip(lower=floor)).sort_values("x")
+        for column, colour in (("memorised", TRAIN), ("generalised", TEST)):
+            some = one[one["weight_decay"] > 0]
+            axes.plot(some["x"], some[column], "o-", color=colour, markersize=2.5, linewidth=0.8, alpha=0.8)
+            last = one[one["weight_decay"] == 0].iloc[0]
+            never = last[column] >= last["steps"]
+            axes.plot(last["x"], last[column], "^" if never else "o", color=colour, markersize=4 if never else 2.5)
+    slow = frame[frame["arm"] == "slow"]
+    axes.plot(slow["weight_decay"], slow["generalised"], "s", color=TEST, markerfacecolor="none", markersize=4)
+    most = swept.loc[swept["arm"] == "whole"]
+    x = np.array([swept.loc[swept["weight_decay"] > 0, "weight_decay"].min(), most["weight_decay"].max()])
+    axes.plot(x, most["generalised"].median() * x[1] / x, color=ALL, linestyle=":", linewidth=1)
+    axes.set(xscale="log", yscale="log", xlabel="weight decay (log scale)", ylabel="steps (log scale)")
+    ticks = [floor, *sorted(frame.loc[frame["weight_decay"] > 0, "weight_decay"].unique())]
+    axes.set_xticks(ticks, ["none", *(f"{tick:g}" for tick in ticks[1:])])
+    axes.minorticks_off()
+    handles = [
+        Line2D([], [], color=TEST, marker="o", markersize=2.5),
+        Line2D([], [], color=TRAIN, marker="o", markersize=2.5),
+        Line2D([], [], color=TEST, marker="s", markerfacecolor="none", linestyle="", markersize=4),
+        Line2D([], [], color=TEST, marker="^", linestyle="", markersize=4),
+        Line2D([], [], color=ALL, linestyle=":"),
+    ]
+    labels = ["half of new pairs", "trained pairs", "half of the rate", "not within the run", "inverse proportion"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
 def progress(frame: pd.DataFrame) -> Figure:
     """Excluded and restricted loss, Gini coefficient and squared weights; steps in units of the sudden change."""
     frame = frame.assign(time=frame["step"] / frame["before"])
@@ -186,6 +220,7 @@ def _tuning(axes: Axes, tuned: pd.DataFrame) -> None:
 
 PLANS = {
     "delay/delay": Plan(delay, ("curves.csv",)),
+    "decay/decay": Plan(decay, ("times.csv",)),
     "progress/progress": Plan(progress, ("measures.csv",)),
     "circuit/frequencies": Plan(frequencies, ("frequencies.csv",)),
     "circuit/waves": Plan(waves, ("spectra.csv",)),

@@ -1,4 +1,4 @@
-# Grokking: train (one batched job an arm) -> measure, dictionary -> draw.
+# Grokking: train (one batched job an arm) -> measure, dictionary -> draw; train_paces -> measure_decay -> draw.
 from common.engine.rules import Steps, captions, figure_files
 
 STEP = Steps("replications.grokking", config)
@@ -81,10 +81,66 @@ use rule step as dictionary with:
         ),
 
 
+SWEEP, SWEEP_METRICS = [], []
+
+if config["decay_sweep"]:
+    PACES = config["decay_sweep"]["arms"]
+
+    use rule step as train_paces with:
+        output:
+            models="<results>/toy/paces/{arm}.safetensors",
+        wildcard_constraints:
+            arm="|".join(PACES),
+        resources:
+            mem_mb=2000,
+            runtime=30,
+        params:
+            **STEP(
+                "train",
+                lambda wildcards: {
+                    "arm": {
+                        "fraction": config["decay_sweep"]["fraction"],
+                        "random_answers": False,
+                        "snapshot_every": PACES[wildcards.arm]["steps"],
+                        **{
+                            key: PACES[wildcards.arm][key]
+                            for key in ("weight_decay", "steps")
+                        },
+                    },
+                    "training": {
+                        **config["decay_sweep"]["training"],
+                        "learning_rate": PACES[wildcards.arm]["learning_rate"],
+                    },
+                },
+            ),
+
+    use rule step as measure_decay with:
+        input:
+            **{arm: f"<results>/toy/paces/{arm}.safetensors" for arm in PACES},
+        output:
+            metrics="<results>/toy/decay/metrics.json",
+            times="<results>/toy/decay/times.csv",
+        resources:
+            mem_mb=2000,
+        params:
+            **STEP(
+                "measure_decay",
+                {key: config[key] for key in ("decay_sweep", "reading")},
+                run=False,
+            ),
+
+    SWEEP.append(rules.measure_decay.output)
+    SWEEP_METRICS.append(rules.measure_decay.output.metrics)
+    FIGURES["Delay"]["decay"] = {
+        "decay": "The less weight decay, the longer the delay"
+    }
+
+
 use rule step as draw with:
     input:
         rules.measure.output,
         rules.dictionary.output,
+        SWEEP,
         captions=captions(CAPTIONS, FIGURES),
     output:
         **figure_files("<results>/toy", FIGURES, "Grokking"),
@@ -103,3 +159,4 @@ rule metrics:
         rules.measure.output.progress,
         rules.measure.output.circuit,
         rules.dictionary.output.metrics,
+        SWEEP_METRICS,

@@ -1,5 +1,6 @@
 """Settings of grokking. `config.yaml` gives the values of each scale."""
 
+import math
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
@@ -44,6 +45,14 @@ class Arms(Strict):
         return self
 
 
+class Pace(Strict):
+    """One arm of the sweep: how fast weights shrink. A step takes `learning_rate` times `weight_decay` of them away."""
+
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(description="decoupled, times the learning rate")
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="after 10 steps of warm-up")
+    steps: Annotated[int, Field(ge=10)] = Field(description="full-batch AdamW steps")
+
+
 class Training(Strict):
     """One-layer transformers on modular addition, full batch."""
 
@@ -67,6 +76,38 @@ class TrainArm(Strict):
 
     arm: Arm
     training: Training
+
+
+class Paces(Strict):
+    """Arms of the sweep over weight decay."""
+
+    whole: Pace
+    half: Pace
+    quarter: Pace
+    eighth: Pace
+    none: Pace
+    slow: Pace
+
+    @model_validator(mode="after")
+    def _compares(self) -> "Paces":
+        one, half, slow = self.whole, self.half, self.slow
+        if any(pace.learning_rate != one.learning_rate for pace in (half, self.quarter, self.eighth, self.none)):
+            raise ValueError("whole, half, quarter, eighth and none differ in weight decay alone: give them one rate")
+        decays = [pace.weight_decay for pace in (one, half, self.quarter, self.eighth, self.none)]
+        if decays[-1] or decays != sorted({*decays}, reverse=True):
+            raise ValueError("weight decay falls from whole to half, quarter and eighth, and is 0 in none")
+        products = [pace.learning_rate * pace.weight_decay for pace in (slow, half)]
+        if slow.learning_rate == one.learning_rate or not math.isclose(*products):
+            raise ValueError("slow has another learning rate than half, and the same product of rate and weight decay")
+        return self
+
+
+class DecaySweep(Strict):
+    """How the time to generalise depends on weight decay: networks of one size, one per seed and arm."""
+
+    training: Training = Field(description="size; each arm has its own learning rate")
+    fraction: Fraction = Field(description="share of all pairs trained on")
+    arms: Paces
 
 
 class Reading(Strict):
@@ -107,13 +148,21 @@ class MeasureDictionary(Strict):
     dictionary: Dictionary
 
 
+class MeasureDecay(Strict):
+    """What `measure_decay` reads."""
+
+    decay_sweep: DecaySweep
+    reading: Reading
+
+
 class Settings(Strict):
-    """All parts."""
+    """All parts. None leaves a part out."""
 
     training: Training
     arms: Arms
     reading: Reading
     dictionary: Dictionary
+    decay_sweep: DecaySweep | None
 
     @model_validator(mode="after")
     def _measured(self) -> "Settings":

@@ -14,8 +14,9 @@ from replications.grokking.dictionary import DictionaryFiles, arc, by_sum, dicti
 from replications.grokking.draw import PLANS
 from replications.grokking.fourier import circle
 from replications.grokking.measure import MeasureFiles, delays, first_learned, measure, moments
+from replications.grokking.measure_decay import MeasureDecayFiles, decay_metrics, measure_decay
 from replications.grokking.progress import DRAWS, along, compare, halved
-from replications.grokking.settings import Arms, Measure, MeasureDictionary, TrainArm
+from replications.grokking.settings import Arm, Arms, Measure, MeasureDecay, MeasureDictionary, Paces, TrainArm
 from replications.grokking.task import all_pairs, task
 from replications.grokking.train import TrainFiles, train
 from replications.grokking.transformer import forward, initial, losses
@@ -91,11 +92,57 @@ def test_latents_on_an_arc_of_a_planted_circle():
     assert arc(half, prime).tolist() == pytest.approx([7 / 13, 1])
 
 
+PACES = {
+    "whole": (2.0, 0.01), "half": (1.0, 0.01), "quarter": (0.5, 0.01), "eighth": (0.25, 0.01), "none": (0.0, 0.01),
+    "slow": (2.0, 0.005),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("law", "expected"),
+    [
+        (lambda decay, rate: 4 / (decay * rate), {"exponent": -1, "rate": 0, "exponent_rate": -1}),
+        (lambda decay, rate: 4 / decay, {"exponent": -1, "rate": 1, "exponent_rate": 0}),
+        (lambda decay, rate: 4 / rate, {"exponent": 0, "rate": -1, "exponent_rate": -1}),
+    ],
+)
+def test_exponents_of_planted_laws(law, expected):
+    rows = [
+        {"arm": arm, "seed": seed, "weight_decay": decay, "learning_rate": rate, "memorised": 60.0, "steps": 9000}
+        | {"answered": 0.0 if arm == "none" else 1.0, "delay": (1 + seed) * (law(decay, rate) if decay else 8000.0)}
+        for seed in (1, 0)
+        for arm, (decay, rate) in PACES.items()
+    ]
+    metrics = decay_metrics(pd.DataFrame(rows))
+    found = {name: metric.value for name, metric in metrics.items()}
+    found |= {control.name: control.value for control in metrics["exponent"].controls}
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+    assert found["memorising"] == pytest.approx(0, abs=1e-9)
+    assert found["answered_without"] == 0
+    assert found["longest_of_delays"] == pytest.approx(9000 / (2 * law(0.25, 0.01)))
+
+
+@pytest.mark.parametrize(
+    ("arm", "pace", "message"),
+    [
+        ("half", {"learning_rate": 0.02}, "give them one rate"),
+        ("none", {"weight_decay": 0.1}, "is 0 in none"),
+        ("eighth", {"weight_decay": 0.5}, "falls from whole"),
+        ("slow", {"weight_decay": 3.0}, "same product"),
+    ],
+)
+def test_a_sweep_that_compares_nothing_is_refused(arm, pace, message):
+    arms = {name: {"weight_decay": decay, "learning_rate": rate, "steps": 50} for name, (decay, rate) in PACES.items()}
+    assert Paces(**arms).slow.steps == 50
+    with pytest.raises(ValueError, match=message):
+        Paces(**arms | {arm: arms[arm] | pace})
+
+
 @pytest.mark.usefixtures("unsaved_figures")
 def test_the_steps_run_and_every_claim_finds_its_metric_and_controls(root, tmp_path):
     settings = load_replication("grokking", "smoke")
     both = {"training": settings.training, "reading": settings.reading}
-    parts = {part: tmp_path / part for part in ("delay", "progress", "circuit", "dictionary")}
+    parts = {part: tmp_path / part for part in ("delay", "progress", "circuit", "dictionary", "decay")}
     models = {arm: tmp_path / f"{arm}.safetensors" for arm in Arms.model_fields}
     for arm, path in models.items():
         one = TrainArm(arm=getattr(settings.arms, arm), training=settings.training)
@@ -118,6 +165,23 @@ def test_the_steps_run_and_every_claim_finds_its_metric_and_controls(root, tmp_p
         ),
         MeasureDictionary(**both, dictionary=settings.dictionary),
     )  # fmt: skip
+    sweep, paces = settings.decay_sweep, {}
+    for arm in Paces.model_fields:
+        pace, paces[arm] = getattr(sweep.arms, arm), tmp_path / f"pace_{arm}.safetensors"
+        shape = sweep.training.model_copy(update={"learning_rate": pace.learning_rate})
+        own = Arm(
+            fraction=sweep.fraction, weight_decay=pace.weight_decay, random_answers=False, steps=pace.steps,
+            snapshot_every=pace.steps,
+        )  # fmt: skip
+        train(
+            TrainFiles(models=paces[arm]),
+            TrainArm(arm=own, training=shape),
+            RunInfo(scale="smoke", seeds=[0, 1], device="cpu"),
+        )
+    measure_decay(
+        MeasureDecayFiles(**paces, metrics=parts["decay"] / "metrics.json", times=parts["decay"] / "times.csv"),
+        MeasureDecay(decay_sweep=sweep, reading=settings.reading),
+    )
     for claim in read_yaml(root / "replications/grokking/claims.yaml")["claims"]:
         found = read_metrics(parts[claim["part"]] / "metrics.json")[claim["metric"]]
         assert [control.name for control in found.controls] == claim.get("controls", []), claim["id"]
