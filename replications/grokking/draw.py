@@ -17,7 +17,7 @@ WIDEST = 7  # entries of a legend in one row
 ARMS = {
     "grokking": "Few pairs: known early,\nanswered late",
     "large_share": "Most pairs: both at once",
-    "no_decay": "No weight decay:\nnever answered",
+    "no_decay": "No weight decay:\nnot answered in the run",
     "random_answers": "Random answers:\nknown, never answered",
 }
 PHASES = {"memorisation": "0.93", "circuit formation": "#fdf0d5", "cleanup": "#e3f1e8"}
@@ -42,26 +42,24 @@ def delay(frame: pd.DataFrame) -> Figure:
 
 
 def decay(frame: pd.DataFrame) -> Figure:
-    """Steps to know trained pairs and to answer half of the new ones, against weight decay; one line per seed."""
+    """Steps to know trained pairs, and from there to half of the new ones, against rate times decay, by seed."""
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH * 0.62, 2.9))
-    swept = frame[frame["arm"] != "slow"]
-    floor = swept.loc[swept["weight_decay"] > 0, "weight_decay"].min() / 2  # where no decay is drawn
+    frame = frame.assign(x=frame["learning_rate"] * frame["weight_decay"])
+    swept, floor = frame[frame["arm"] != "slow"], frame.loc[frame["x"] > 0, "x"].min() / 2  # where no decay is drawn
     for _, one in swept.groupby("seed"):
-        one = one.assign(x=one["weight_decay"].clip(lower=floor)).sort_values("x")
-        for column, colour in (("memorised", TRAIN), ("generalised", TEST)):
-            some = one[one["weight_decay"] > 0]
+        some, none = one[one["x"] > 0].sort_values("x"), one[one["x"] == 0].iloc[0]
+        for column, colour in (("memorised", TRAIN), ("delay", TEST)):
             axes.plot(some["x"], some[column], "o-", color=colour, markersize=2.5, linewidth=0.8, alpha=0.8)
-            last = one[one["weight_decay"] == 0].iloc[0]
-            never = last[column] >= last["steps"]
-            axes.plot(last["x"], last[column], "^" if never else "o", color=colour, markersize=4 if never else 2.5)
+            never = column == "delay" and none["generalised"] >= none["steps"]
+            axes.plot(floor, none[column], "^" if never else "o", color=colour, markersize=4 if never else 2.5)
     slow = frame[frame["arm"] == "slow"]
-    axes.plot(slow["weight_decay"], slow["generalised"], "s", color=TEST, markerfacecolor="none", markersize=4)
-    most = swept.loc[swept["arm"] == "whole"]
-    x = np.array([swept.loc[swept["weight_decay"] > 0, "weight_decay"].min(), most["weight_decay"].max()])
-    axes.plot(x, most["generalised"].median() * x[1] / x, color=ALL, linestyle=":", linewidth=1)
-    axes.set(xscale="log", yscale="log", xlabel="weight decay (log scale)", ylabel="steps (log scale)")
-    ticks = [floor, *sorted(frame.loc[frame["weight_decay"] > 0, "weight_decay"].unique())]
-    axes.set_xticks(ticks, ["none", *(f"{tick:g}" for tick in ticks[1:])])
+    axes.plot(slow["x"], slow["delay"], "s", color=TEST, markerfacecolor="none", markersize=4)
+    most = swept[swept["arm"] == "whole"]
+    x = np.array([2 * floor, most["x"].max()])
+    axes.plot(x, most["delay"].median() * x[1] / x, color=ALL, linestyle=":", linewidth=1)
+    axes.set(xscale="log", yscale="log", xlabel="learning rate x weight decay (log scale)", ylabel="steps (log scale)")
+    ticks = sorted(swept.loc[swept["x"] > 0, "x"].unique())
+    axes.set_xticks([floor, *ticks], ["none", *(f"{tick:.2g}" for tick in ticks)])
     axes.minorticks_off()
     handles = [
         Line2D([], [], color=TEST, marker="o", markersize=2.5),
@@ -70,7 +68,7 @@ def decay(frame: pd.DataFrame) -> Figure:
         Line2D([], [], color=TEST, marker="^", linestyle="", markersize=4),
         Line2D([], [], color=ALL, linestyle=":"),
     ]
-    labels = ["half of new pairs", "trained pairs", "half of the rate", "not within the run", "inverse proportion"]
+    labels = ["delay", "trained pairs", "delay at half of the rate", "not within the run", "inverse proportion"]
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 

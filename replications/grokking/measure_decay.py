@@ -1,19 +1,22 @@
 """Step: how the time to generalise depends on weight decay.
 
-Where weight decay sets the time, the delay between knowing the trained pairs and answering new ones falls in inverse
-proportion to it (Liu et al. 2022, *Omnigrok*: t ~ 1 / decay; Khanh et al. 2026: also to the learning rate, since AdamW
-takes rate times decay of every weight away in each step). So for each seed log(delay) is fitted by a straight line in
-log(decay) over four decays, each half of the one before; the slope would be -1.
+AdamW takes learning rate times weight decay of every weight away in each step. Where this shrinking sets the time, the
+delay between knowing the trained pairs and answering new ones falls in inverse proportion to decay (Liu et al. 2022,
+*Omnigrok*: t ~ 1 / decay) and to the rate (Khanh et al. 2026: for AdamW at least so fast, times the logarithm of a
+ratio of norms). So for each seed log(delay) is fitted by a straight line in log(decay) over four decays; the slope
+would be -1 at an equal ratio of norms.
 
     exponent              of the delay in weight decay. Controls: `memorising`, of the steps to the trained pairs, which
                           falls likewise if less decay merely slows training; `rate`, of the delay in the learning rate
-                          at an equal product of rate and decay: -1 if the rate sets the time, 0 if the product does
+                          at an equal product of rate and decay: -1 if the rate sets the time, 0 if the product
+                          does; above 0 if decay does whatever the rate, which `exponent_rate` tells
     exponent_rate         of the delay in the learning rate at an equal weight decay; -1 if the product sets the time
     answered_without      share of new pairs answered after the last step without weight decay. Control: with an eighth
                           of the decay, after as many steps
-    longest_of_delays     steps without weight decay, over the longest delay of a network with an eighth of the decay
+    length_without        steps without weight decay, over those that the slowest network with an eighth of it needs
+    answering             networks with weight decay that answer half of the new pairs
 
-A network that has not answered half of the new pairs counts with its last step.
+A network that has not answered half of the new pairs counts with its last step: `answering` says whether there is one.
 """
 
 from pathlib import Path
@@ -23,7 +26,7 @@ import pandas as pd
 from safetensors.torch import load_file
 
 from common.core.metrics import Metric, write_metrics
-from common.core.statistics import over_seeds
+from common.core.statistics import over_seeds, without_interval
 from common.core.step import Files, run_step
 from common.core.tables import write_table
 from replications.grokking.measure import first_learned
@@ -107,9 +110,13 @@ def decay_metrics(table: pd.DataFrame) -> dict[str, Metric]:
             without.tolist(), unit="share", formula="share of new pairs answered after the last step, no weight decay",
             controls={"eighth": eighth.tolist()},
         ),
-        "longest_of_delays": over_seeds(
-            (of("none", "steps") / of("eighth", "delay").max()).tolist(), unit="1",
-            formula="steps without weight decay / longest delay of a network with an eighth of the decay",
+        "length_without": without_interval(
+            float(of("none", "steps")[0] / of("eighth", "generalised").max()), len(seeds), "1",
+            "steps without weight decay / steps to half of the new pairs of the slowest network with an eighth of it",
+        ),
+        "answering": without_interval(
+            float((table.loc[table["weight_decay"] > 0, "answered"] >= HALF).mean()),
+            int((table["weight_decay"] > 0).sum()), "share", "networks that answer half of the new pairs at the end",
         ),
     }  # fmt: skip
 

@@ -154,11 +154,15 @@ def place_or_token(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
 def subject_or_repeat(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """How far the other names of the sentence are below A, one panel a form of the mention."""
     words = {
-        "clause": "..., C, who knew B, gave a ring to",
-        "unlike": "..., C, unlike B, gave a ring to",
-        "in_front": "Yesterday B was away. ..., C gave a ring to",
+        "clause": "..., subject, who knew mention, gave",
+        "unlike": "..., subject, unlike mention, gave",
+        "in_front": "Yesterday mention was away. ..., subject gave",
     }
-    cells = {"both": "B subject,\nB twice", "repeated": "C subject,\nB twice", "neither": "C subject,\nD mentioned"}
+    cells = {
+        "both": "subject B,\nmention C",
+        "repeated": "subject C,\nmention B",
+        "neither": "subject C,\nmention D",
+    }
     width = 0.28
     figure, panels = plt.subplots(1, len(words), figsize=(PAGE_WIDTH, 2.8), sharey=True)
     for axes, (form, title) in zip(panels, words.items(), strict=True):

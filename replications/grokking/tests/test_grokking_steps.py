@@ -109,17 +109,22 @@ PACES = {
 def test_exponents_of_planted_laws(law, expected):
     rows = [
         {"arm": arm, "seed": seed, "weight_decay": decay, "learning_rate": rate, "memorised": 60.0, "steps": 9000}
-        | {"answered": 0.0 if arm == "none" else 1.0, "delay": (1 + seed) * (law(decay, rate) if decay else 8000.0)}
+        | {
+            "answered": float(arm not in ("none", "slow")),
+            "delay": (1 + seed) * (law(decay, rate) if decay else 8000.0),
+        }
         for seed in (1, 0)
         for arm, (decay, rate) in PACES.items()
     ]
-    metrics = decay_metrics(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    metrics = decay_metrics(table.assign(generalised=table["delay"] + 60))
     found = {name: metric.value for name, metric in metrics.items()}
     found |= {control.name: control.value for control in metrics["exponent"].controls}
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
     assert found["memorising"] == pytest.approx(0, abs=1e-9)
     assert found["answered_without"] == 0
-    assert found["longest_of_delays"] == pytest.approx(9000 / (2 * law(0.25, 0.01)))
+    assert found["length_without"] == pytest.approx(9000 / (60 + 2 * law(0.25, 0.01)))
+    assert found["answering"] == pytest.approx(4 / 5)
 
 
 @pytest.mark.parametrize(
