@@ -154,9 +154,9 @@ def place_or_token(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
 def subject_or_repeat(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """How far the other names of the sentence are below A, one panel a form of the mention."""
     words = {
-        "clause": "..., subject, who knew mention, gave",
-        "unlike": "..., subject, unlike mention, gave",
-        "in_front": "Yesterday mention was away. ..., subject gave",
+        "clause": "..., [subject], who knew [mention], gave",
+        "unlike": "..., [subject], unlike [mention], gave",
+        "in_front": "Yesterday [mention] was away. ...",
     }
     cells = {
         "both": "subject B,\nmention C",
