@@ -36,6 +36,8 @@ class FrontPage(NamedTuple):
     summary: str
     n_judged: int
     problems: list[str]
+    known: list[str]
+    """checks that fail, as they are known to, with the reason"""
     verdicts: list[str]
     tally: list[TallyRow]
     records: dict[str, str]
@@ -53,6 +55,7 @@ def front_page(results: Path) -> FrontPage | None:
             summary=summary(claims),
             n_judged=sum(verdict(claim) not in (NOT_RUN, PLANNED) for claim in claims),
             problems=[claim.problem for claim in claims if claim.problem],
+            known=[f"{one.id}: {one.reason}" for one in claims if one.verdict == "fails" and not one.problem],
             verdicts=SHOWN,
             tally=tally(by_replication(claims)),
             records=RECORDS,

@@ -99,6 +99,12 @@ def test_a_failed_claim_is_named_first_and_escaped(records):
     assert "grokking.one on toy" in text.split("<h2>Verdicts</h2>")[0]
     assert "<script>alert" not in text
     assert "&lt;script&gt;" in text
+    known = claim("grokking", "one", "fails", reason="one of five", expected_verdict="fails")
+    (records / "claims.json").write_text(json.dumps([known, claim("grokking", "two", "holds")]))
+    text = page(records).split("<h2>Verdicts</h2>")[0]
+    assert "but for 1 that" in text
+    assert "<li>grokking.one: one of five</li>" in text
+    assert "claims fail this run" not in text
     (records / "claims.json").write_text(json.dumps([claim("grokking", "one", "not run here")]))
     assert "No claim is judged" in page(records)
 
