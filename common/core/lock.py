@@ -33,6 +33,24 @@ class Seal(Strict):
         """16 hex digits over everything but the hash itself."""
         return _digest(self)
 
+    def replaced(self) -> "Replaced":
+        """What is kept of it once another seal has taken its place."""
+        return Replaced(
+            **{name: getattr(self, name) for name in Replaced.model_fields if name != "assertion"},
+            assertion=self.definition["assertion"],
+        )
+
+
+class Replaced(Strict):
+    """A seal that another one has replaced: its bound, its seeds, and the hash of the whole seal, which the history of
+    the repository holds."""
+
+    date: str
+    calibration_seeds: list[int]
+    scoring_seeds: list[int]
+    assertion: dict[str, Any]
+    hash: str
+
 
 class Entry(Strict):
     """One landmark at one scale. `seal` is null for a claim that was scored before it was sealed."""
@@ -42,7 +60,7 @@ class Entry(Strict):
     scored_seeds: list[int] = Field(default_factory=list)
     amended: list[Amendment] = Field(default_factory=list)
     retired: str | None = Field(default=None, description="why it is no longer a landmark")
-    earlier: list[Seal] = Field(default_factory=list, description="seals that this one has replaced")
+    earlier: list[Replaced] = Field(default_factory=list, description="seals that this one has replaced")
 
 
 class Lock(Strict):

@@ -96,7 +96,7 @@ def seal(
             return old.model_copy(update={"amended": [*old.amended, *found], "retired": None})
         late = Amendment(date=date, field=LATE, before=None, after=date, why="its scoring seeds had been used before")
         return Entry(metric=metric_of(claim), seal=new, scored_seeds=scored, amended=[late])
-    earlier = [*old.earlier, old.seal] if old and old.seal else []
+    earlier = [*old.earlier, old.seal.replaced()] if old and old.seal else []
     return Entry(metric=metric_of(claim), seal=new, scored_seeds=scored, earlier=earlier)
 
 

@@ -162,9 +162,14 @@ def read_corpus(folder: Path, split: Split) -> list[Document]:
         raise UserError(f"{path} has a line that is no document (id, group, kind, text); {remedy}") from None
 
 
+def calibrating(seeds: list[int]) -> bool:
+    """Whether a run on these seeds calibrates: it must not see what scores are made on."""
+    return min(seeds) >= FIRST_CALIBRATION_SEED
+
+
 def judging_split(seeds: list[int]) -> Split:
-    """The split on which results are measured: calibration must not see the documents that scores are made on."""
-    return "validation" if min(seeds) >= FIRST_CALIBRATION_SEED else "held_out"
+    """The split of documents on which results are measured."""
+    return "validation" if calibrating(seeds) else "held_out"
 
 
 def check_disjoint(splits: dict[Split, Iterable[Document]]) -> None:

@@ -39,7 +39,7 @@ def renew(name: str, scale: str = "full") -> None:
         if used := sorted(lock.used_seeds(claim, scale) & set(seeds)):
             raise UserError(f"{said} has used seed {used[0]}; put unused seeds into config/scales/{scale}.yaml")
         new = _renewed(name, claim, scale, entry.seal, standing(entry))
-        earlier = [*entry.earlier, entry.seal]
+        earlier = [*entry.earlier, entry.seal.replaced()]
         sealed = Entry(metric=entry.metric, seal=new, scored_seeds=entry.scored_seeds, earlier=earlier)
         lock = lock.with_entry(claim.id, scale, sealed)
         print(f"sealed: {said} at scale {scale}, {len(entry.amended)} amendments behind it")

@@ -123,12 +123,6 @@ class Activations:
         return order
 
 
-def shuffled_dimensions(x: Float[Tensor, "batch d"], seed: int) -> Float[Tensor, "batch d"]:
-    """Each dimension permuted over tokens on its own: same means and variances, no correlations. The null for SAEs."""
-    keys = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
-    return x.gather(0, keys.argsort(0).to(x.device))
-
-
 def as_batch(x: Float[Tensor, "batch d"]) -> Batch:
     """One batch shared by all members of an autoencoder group."""
     one = rearrange(x, "batch d -> 1 batch d")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.core.errors import UserError
-from common.data.corpora import FIRST_CALIBRATION_SEED, SelfChat, corpus_entry
+from common.data.corpora import SelfChat, calibrating, corpus_entry
 from common.data.models import chat_prompt, encode
 
 if TYPE_CHECKING:
@@ -48,10 +48,6 @@ SCORING_QUESTIONS = (
     *("What do you hope for?", "What is the best thing about being you?", "What would you like to ask me?"),
     *("What makes a good friend?", "How do you spend your time?", "What will the future bring?"),
 )
-
-
-def calibrating(seeds: list[int]) -> bool:
-    return min(seeds) >= FIRST_CALIBRATION_SEED
 
 
 def topics(seeds: list[int], count: int) -> list[str]:

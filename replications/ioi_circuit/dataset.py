@@ -26,7 +26,7 @@ import numpy as np
 from common.core.errors import UserError
 from common.core.files import read_json
 from common.core.settings import Strict, checked
-from common.data.corpora import FIRST_CALIBRATION_SEED
+from common.data.corpora import calibrating
 from common.data.models import encode
 from replications.ioi_circuit.templates import NAMES, OBJECTS, PLACES, SCORED_NAMES, TEMPLATES
 
@@ -112,7 +112,7 @@ class Vocabulary:
 
 def names_for(seeds: list[int]) -> tuple[str, ...]:
     """The names that prompts of these seeds may have: those of calibration, or those kept for scoring."""
-    return NAMES if min(seeds) >= FIRST_CALIBRATION_SEED else SCORED_NAMES
+    return NAMES if calibrating(seeds) else SCORED_NAMES
 
 
 def vocabulary(tokenizer: "PreTrainedTokenizerBase", minimum_names: int, names: tuple[str, ...] = NAMES) -> Vocabulary:
