@@ -1,7 +1,7 @@
 """Text corpora: the registry `config/corpora.yaml`, how documents are stored, and the one function that reads them.
 
 A corpus is a folder `resources/corpora/<name>/` with `train.jsonl`, `validation.jsonl`, `held_out.jsonl` and
-`manifest.json` (SHA-256, documents, characters and tokens of each split). No document is in two splits, and no package
+`manifest.json` (SHA-256, documents and characters of each split). No document is in two splits, and no package
 or topic that is held out is in another. Texts are data: escape them wherever HTML is made.
 """
 
@@ -9,17 +9,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
 from common.core.errors import UserError
 from common.core.files import read_json, read_yaml, sha256, write_json, write_text
 from common.core.settings import ROOT, Strict, checked
-from common.data.models import Sha256, check_file, encode_all
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from common.data.models import Sha256, check_file
 
 CORPORA_FILE = ROOT / "config" / "corpora.yaml"
 Split = Literal["train", "validation", "held_out"]
@@ -118,22 +115,15 @@ def corpus_entry(name: str) -> Packages | SelfChat:
     return known[name]
 
 
-def write_corpus(
-    out: Path, name: str, splits: dict[Split, list[Document]], tokenizer: "PreTrainedTokenizerBase", licence: str
-) -> None:
-    """Writes the split files beside `out` (a `manifest.json`), prints the token counts, then writes `out`."""
+def write_corpus(out: Path, name: str, splits: dict[Split, list[Document]], licence: str) -> None:
+    """Writes the split files beside `out` (a `manifest.json`), then `out`."""
     content: dict[str, dict[str, int | str]] = {}
     for split, documents in splits.items():
         path = out.with_name(f"{split}.jsonl")
         write_text(path, as_lines(documents))
-        tokens = sum(map(len, encode_all(tokenizer, [document.text for document in documents])))
-        content[split] = {
-            "documents": len(documents),
-            "characters": sum(len(document.text) for document in documents),
-            "tokens": tokens,
-            "sha256": sha256(path),
-        }
-        print(f"{name}/{split}: {len(documents)} documents, {tokens} tokens")
+        characters = sum(len(document.text) for document in documents)
+        content[split] = {"documents": len(documents), "characters": characters, "sha256": sha256(path)}
+        print(f"{name}/{split}: {len(documents)} documents, {characters} characters")
     write_json(out, {"name": name, "licence": licence, "splits": content})
 
 

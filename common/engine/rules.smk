@@ -48,7 +48,6 @@ use rule step as smoke_model with:
 
 use rule step as python_docs with:
     input:
-        model=f"<models>/{CHAT_MODEL}/manifest.json",
         registry="config/corpora.yaml",
     output:
         manifest="<corpora>/python-docs/manifest.json",

@@ -9,6 +9,7 @@ model trains on never repeats what it is judged on. The expected SHA-256 of each
 import ast
 import hashlib
 import inspect
+from collections import deque
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
@@ -16,10 +17,11 @@ from pathlib import Path
 from common.core.errors import UserError
 from common.core.step import Files, run_step, track
 from common.data.corpora import SPLITS, Document, Packages, Split, check_disjoint, corpus_entry, text_hash, write_corpus
-from common.data.models import load_tokenizer
 
 SHINGLE_WORDS = 8
 SHINGLE_SAMPLE = 4  # one in four shingles is kept, chosen by its hash
+BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")  # of statements, as syntax trees order them
+Owner = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LEFT_OUT = {"test", "tests", "testing", "_vendor", "__pycache__", "benchmarks"}
 
 
@@ -42,9 +44,7 @@ def module_documents(group: str, name: str, source: str) -> Iterator[Document]:
     except SyntaxError:
         return
     lines = source.splitlines(keepends=True)
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
+    for node in with_docstrings(tree):
         text = ast.get_docstring(node, clean=False)
         if text is None:
             continue
@@ -54,6 +54,17 @@ def module_documents(group: str, name: str, source: str) -> Iterator[Document]:
         owner = getattr(node, "name", "module")
         yield Document(id=f"{name}#{owner}:{first.lineno}", group=group, kind="docstring", text=inspect.cleandoc(text))
     yield Document(id=name, group=group, kind="source", text="".join(lines).strip())
+
+
+def with_docstrings(tree: ast.Module) -> Iterator[Owner]:
+    """The module, its classes and its functions, in the order of `ast.walk`, which also visits every expression."""
+    waiting = deque[ast.AST]([tree])
+    while waiting:
+        node = waiting.popleft()
+        if isinstance(node, Owner):
+            yield node
+        for block in BLOCKS:
+            waiting.extend(getattr(node, block, ()))
 
 
 def shingles(text: str) -> set[int]:
@@ -78,8 +89,6 @@ def without_near_duplicates(documents: Iterator[Document], seen: set[int], share
 
 
 class PythonDocsFiles(Files):
-    model: Path
-    """manifest of the model whose tokenizer counts the tokens"""
     registry: Path
     manifest: Path
     """of the corpus, written last"""
@@ -102,7 +111,7 @@ def python_docs(files: PythonDocsFiles, name: str = "python-docs") -> None:
                 f"{name}/{split} has SHA-256 {found}, config/corpora.yaml expects {expected[:12]}...: the installed "
                 "packages are not those of the lock (run `make clean-env`), or the lock changed (enter the new hash)"
             )
-    write_corpus(files.manifest, name, splits, load_tokenizer(files.model.parent), corpus.licence)
+    write_corpus(files.manifest, name, splits, corpus.licence)
 
 
 def split_documents(corpus: Packages, split: Split, seen: set[int]) -> list[Document]:

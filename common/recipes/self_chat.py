@@ -34,7 +34,7 @@ def self_chat(files: SelfChatFiles, name: str = "self-chat") -> None:
             text = chat_prompt(tokenizer, corpus.request(number)) + answer
             document = Document(id=f"{name}/{number:05d}", group=corpus.topic(number), kind="chat", text=text)
             splits[corpus.split(number)].append(document)
-    write_corpus(files.manifest, name, splits, tokenizer, corpus.licence)
+    write_corpus(files.manifest, name, splits, corpus.licence)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Corpora: the expected bytes, nothing shared between splits, near-duplicates gone, text kept apart from markup."""
 
+import ast
 import json
 import lzma
 from itertools import combinations
@@ -16,14 +17,6 @@ from common.core.settings import ROOT
 from common.data.corpora import Document, Packages, check_disjoint, corpus_entry, read_corpus, text_hash, write_corpus
 from common.recipes.python_docs import module_documents, shingles, split_documents, without_near_duplicates
 from common.recipes.self_chat import SelfChatFiles, self_chat
-
-
-class Letters:
-    """A tokenizer with one token per character."""
-
-    def __call__(self, texts, add_special_tokens):
-        assert add_special_tokens is False
-        return {"input_ids": [list(range(len(text))) for text in texts]}
 
 
 def document(text, group="package", kind="source"):
@@ -47,6 +40,38 @@ def test_a_module_gives_its_docstrings_and_its_source_without_them():
     assert "# a comment" in documents[2].text
     assert "return 2 * x  # kept" in documents[2].text
     assert list(module_documents("package", "broken.py", "def f(:")) == []
+
+
+NESTED = """
+try:
+    def a(): ...
+except ValueError:
+    class B:
+        async def c(self): ...
+else:
+    with open("x"):
+        def d(): ...
+finally:
+    for _ in [lambda: 0]:
+        def e(): ...
+    else:
+        def f(): ...
+match 1:
+    case 1:
+        def g(): ...
+    case _:
+        if True:
+            def h(): ...
+        elif (lambda: 1)():
+            def i(): ...
+"""
+
+
+def test_docstrings_are_sought_where_and_in_the_order_in_which_a_walk_meets_them():
+    tree = ast.parse(NESTED)
+    whole = [node for node in ast.walk(tree) if isinstance(node, python_docs.Owner)]
+    assert list(python_docs.with_docstrings(tree)) == whole
+    assert len(whole) == 10
 
 
 def test_held_out_text_has_the_expected_hash_and_no_near_duplicates():
@@ -83,17 +108,15 @@ def test_a_wrong_package_is_noticed_before_anything_is_written(tmp_path, monkeyp
     monkeypatch.setattr(python_docs, "split_documents", lambda corpus, split, seen: [document("changed", group=split)])
     out = tmp_path / "python-docs" / "manifest.json"
     with pytest.raises(UserError, match=r"python-docs/\w+ has SHA-256"):
-        python_docs.python_docs(
-            python_docs.PythonDocsFiles(model=tmp_path / "no-model" / "manifest.json", registry=out, manifest=out)
-        )
+        python_docs.python_docs(python_docs.PythonDocsFiles(registry=out, manifest=out))
     assert not out.parent.exists()
 
 
-def test_write_and_read_with_token_counts(tmp_path, capsys):
+def test_what_is_written_is_read_again(tmp_path, capsys):
     odd = "line\u2028separator <script>"
     splits = {"train": [document(odd)], "validation": [document("b", "v")], "held_out": [document("c", "h")]}
-    write_corpus(tmp_path / "manifest.json", "demo", splits, Letters(), "MIT")
-    assert f"demo/train: 1 documents, {len(odd)} tokens" in capsys.readouterr().out
+    write_corpus(tmp_path / "manifest.json", "demo", splits, "MIT")
+    assert f"demo/train: 1 documents, {len(odd)} characters" in capsys.readouterr().out
     assert read_corpus(tmp_path, "train") == splits["train"]
     (tmp_path / "train.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match=r"train.jsonl is damaged or was changed.*make corpora"):
@@ -105,7 +128,7 @@ def test_an_incomplete_folder_is_one_sentence(tmp_path):
         (tmp_path / "manifest.json").write_text(content)
         with pytest.raises(UserError, match=r"manifest.json has no SHA-256 of the split 'train'; .*make corpora"):
             read_corpus(tmp_path, "train")
-    write_corpus(tmp_path / "manifest.json", "demo", {"train": [document("a")]}, Letters(), "MIT")
+    write_corpus(tmp_path / "manifest.json", "demo", {"train": [document("a")]}, "MIT")
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(UserError, match=r"train.jsonl is missing; delete .*make corpora"):
         read_corpus(tmp_path, "train")
