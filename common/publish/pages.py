@@ -206,7 +206,9 @@ def results_block(folder: Path, name: str) -> str:
         cells = [claim.statement, paper, value(claim), str(claim.assertion), strongest(claim)]
         lines.append(_row([*cells, badge(claim, {name: origin})]))
     cost = origin["cost"]
-    longest = ", ".join(f"`{step}` {seconds:.0f} s" for step, seconds in cost["costliest"].items())
+    models = {step.rpartition("/")[0] for step in cost["costliest"]} - {""}
+    prefix = f"{models.pop()}/" if len(models) == 1 else ""  # a model is named where there are several
+    longest = ", ".join(f"`{step.removeprefix(prefix)}` {seconds:.0f} s" for step, seconds in cost["costliest"].items())
     lines += [
         "",
         f"{cost['steps']} steps, {amount(cost)}, on {machine(origin)}. Costliest: {longest}.{carried(origin)}",
