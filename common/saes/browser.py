@@ -22,16 +22,18 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from einops import repeat
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from common.saes.architectures.base import unit_rows
 from common.saes.metrics import cosines
 from common.saes.sae import Sae
 
-CHUNK = 4096
+CHUNK = 2048
 SAMPLE, PAIRS = 131_072, 65_536  # training activations for density and for pairs; shards are shuffled
 TOP, QUARTERS, EACH = 6, 4, 2  # contexts shown: of distinct documents, and of each quarter
 AROUND = 6  # tokens on both sides that coherence looks at
@@ -73,11 +75,12 @@ def census(sae: Sae, x: Float[Tensor, "token d_model"]) -> Census:
     paired = torch.zeros(sae.d_sae)
     for start in range(0, len(sample), CHUNK):
         latents = sae.encode(sample[start : start + CHUNK].float())
-        on = (latents > 0).float()
+        on = latents > 0
         largest = torch.maximum(largest, latents.amax(0))
         fires += on.sum(0)
         if start + CHUNK <= PAIRS or start == 0:
-            together += on.mT @ on
+            firing = csr_array(on.cpu().numpy(), dtype=np.float32)
+            together += torch.from_numpy((firing.T @ firing).toarray())
             paired += on.sum(0)
     either = paired[:, None] + paired[None] - together
     return Census(len(sample), fires / len(sample), largest, together / either.clamp(min=1))

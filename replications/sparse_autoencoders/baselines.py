@@ -18,6 +18,8 @@ from torch import Tensor
 from common.saes.architectures.base import random_rows
 from common.saes.metrics import principal
 
+AT_ONCE = 3072  # activations: 4608 latents of each take less than 64 MB, above which memory is mapped anew
+PCA_SAMPLE = 65_536  # training activations
 Reconstruct = Callable[[Float[Tensor, "*n d"]], Float[Tensor, "*n d"]]
 
 

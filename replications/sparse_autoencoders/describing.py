@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from replications.sparse_autoencoders.baselines import AT_ONCE
+
 STRONGEST = 20
-AT_ONCE = 8192
 Codes = Callable[[Float[Tensor, "token d"]], Float[Tensor, "token unit"]]
 Decode = Callable[[list[int]], str]
 

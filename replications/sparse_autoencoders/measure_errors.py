@@ -36,7 +36,7 @@ from common.saes.index import read_index
 from common.saes.metrics import pathological_ratio, principal
 from common.saes.sae import Sae
 from common.saes.stream import Activations
-from replications.sparse_autoencoders.baselines import Reconstruct, components
+from replications.sparse_autoencoders.baselines import PCA_SAMPLE, Reconstruct, components
 from replications.sparse_autoencoders.crossed import Ratio, by_document, over_seeds_and_documents
 from replications.sparse_autoencoders.settings import MeasureLanguage, Sweep
 from replications.sparse_autoencoders.substitution import (
@@ -54,7 +54,6 @@ DRAWS = 4
 ABOUT = f"kl of the SAE over mean kl of {DRAWS} random points at the same distance"
 NULL = f"mean kl of {DRAWS // 2} random points over that of {DRAWS - DRAWS // 2} others at the same distance"
 OTHERS = "of the others: kl of a point in that direction over mean kl of the random points"
-PCA_SAMPLE = 65_536
 
 
 class Pair(NamedTuple):

@@ -24,7 +24,7 @@ from common.saes.harvest import CORPUS
 from common.saes.index import read_index
 from common.saes.metrics import FORMULAS, loss_recovered
 from common.saes.stream import Activations
-from replications.sparse_autoencoders.baselines import Reconstruct, baselines
+from replications.sparse_autoencoders.baselines import PCA_SAMPLE, Reconstruct, baselines
 from replications.sparse_autoencoders.crossed import Ratio, by_document, over_seeds_and_documents
 from replications.sparse_autoencoders.reconstructions import CORPORA, Judge, Sums
 from replications.sparse_autoencoders.settings import MeasureLanguage, Sweep
@@ -37,7 +37,6 @@ from replications.sparse_autoencoders.substitution import (
 )
 from replications.sparse_autoencoders.sweep import central
 
-PCA_SAMPLE = 65_536
 CONTROLS = {"pca": "principal_components", "random": "random_dictionary", "neurons": "coordinates",
             "soft": "soft_frozen"}  # fmt: skip
 BASELINES = ("pca", "random", "neurons")  # have no seeds

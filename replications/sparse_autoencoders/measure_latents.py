@@ -31,8 +31,8 @@ from common.saes.architectures.base import random_rows
 from common.saes.index import Index, read_index
 from common.saes.metrics import principal
 from common.saes.stream import Activations
-from replications.sparse_autoencoders.baselines import untrained_code
-from replications.sparse_autoencoders.describing import AT_ONCE, STRONGEST, Codes, Decode, described, shown
+from replications.sparse_autoencoders.baselines import AT_ONCE, untrained_code
+from replications.sparse_autoencoders.describing import STRONGEST, Codes, Decode, described, shown
 from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.settings import MeasureLanguage, Sweep
 from replications.sparse_autoencoders.substitution import HeldOut, layers_of, read_held_out

@@ -35,7 +35,7 @@ from common.saes.index import read_index
 from common.saes.metrics import principal
 from common.saes.sae import Sae
 from common.saes.stream import Activations
-from replications.sparse_autoencoders.baselines import Reconstruct, untrained_code
+from replications.sparse_autoencoders.baselines import AT_ONCE, PCA_SAMPLE, Reconstruct, untrained_code
 from replications.sparse_autoencoders.crossed import Ratio, over_seeds_and_documents
 from replications.sparse_autoencoders.describing import Codes, Decode
 from replications.sparse_autoencoders.settings import MeasureLanguage
@@ -60,8 +60,6 @@ PATTERNS = {
 LEAST_TOKENS, LEAST_DOCUMENTS = 30, 5  # of a pattern in each half
 RATES = (0.5, 1.0, 2.0)
 RAISED = 6
-AT_ONCE = 4096
-PCA_SAMPLE = 65_536
 
 
 class Choice(NamedTuple):
@@ -178,7 +176,7 @@ def choose(
     here = torch.from_numpy(first)
     own, other = values[here], values[~here]
     judged = np.unique(document[~first], return_inverse=True)[1]
-    ranked = own.T.contiguous().sort(dim=1, descending=True).values
+    ranked = torch.from_numpy(np.sort(own.T.numpy(), axis=1)[:, ::-1].copy())  # half of torch's time
     rising = -ranked
     found = {}
     for name, mask in marked.items():

@@ -12,13 +12,13 @@ from common.saes.harvest import CORPUS
 from common.saes.metrics import FORMULAS, principal
 from common.saes.sae import Sae
 from common.saes.stream import Activations
+from replications.sparse_autoencoders.baselines import AT_ONCE
 from replications.sparse_autoencoders.substitution import HeldOut
 
 Sums = tuple[Float[np.ndarray, " token"], Float[np.ndarray, " token"]]
 """Squared error and squared distance from the mean, token by token."""
 CORPORA = ("python_docs", "self_chat")  # as `collect` reads them
 TRAIN_SAMPLE = 8192  # activations of the first training steps, on which the gap to held-out ones is measured
-AT_ONCE = 8192  # activations encoded at a time
 TOP = 3  # principal components without which fvu is stated again
 
 
@@ -46,7 +46,8 @@ class Judge:
             fires += (latents != 0).sum(0)
         found = torch.cat(parts)
         row, sums = self.reconstruction(found)
-        apart = (self.seen - sae.reconstruct(self.seen)).double()
+        again = torch.cat([sae.reconstruct(x) for x in torch.split(self.seen, AT_ONCE)])
+        apart = (self.seen - again).double()
         row |= by_corpus("fvu", self.x, self.x - found, self.documents)
         row |= by_corpus("fvu_train", self.seen, apart, self.seen_documents)
         return {
