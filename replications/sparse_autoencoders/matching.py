@@ -14,8 +14,12 @@ from common.saes.saelens import load_saelens
 SHARED = 0.7  # decoder cosine
 Rows = tuple[Float[Tensor, "_ d"], Float[Tensor, "_ d"]]
 """Decoder and encoder rows of one dictionary."""
+Similarity = tuple[Float[Tensor, "one other"], Float[Tensor, "one other"]]
+"""Of decoder rows, and of encoder rows."""
+Partners = Int[Tensor, "2 _"]
+"""By decoder and by encoder, -1 for none."""
 Compared = tuple[Float[Tensor, " one"], Bool[Tensor, " one"]]
-"""What `compared` finds."""
+"""What `judged` finds."""
 
 
 def dictionary(folder: Path) -> Rows:
@@ -35,34 +39,59 @@ def random_like(rows: Rows, seed: int) -> Rows:
 
 
 class Matcher:
-    """`compared` for dictionaries on disk. Each pair is matched once, however often it is asked for."""
+    """`judged` for dictionaries on disk. A pair is matched once, in whichever order it is asked for."""
 
     def __init__(self) -> None:
         self.read = cache(dictionary)
         self.known: dict[tuple[Path, Path, int | None], Compared] = {}
+        self.partners: dict[tuple[Path, Path], Partners] = {}
 
     def __call__(self, one: Path, other: Path, draw: int | None = None) -> Compared:
         """Latents of `one` against those of the `other`, or against draw number `draw` of random directions like it."""
         key = (one, other, draw)
         if key not in self.known:
-            rows = self.read(other)
-            self.known[key] = compared(self.read(one), rows if draw is None else random_like(rows, draw))
+            rows = self.read(other) if draw is None else random_like(self.read(other), draw)
+            cosine = similarity(self.read(one), rows)
+            back = self.partners.get((other, one)) if draw is None else None
+            found = matched(cosine) if back is None else inverse(back, len(self.read(one)[0]))
+            if draw is None:
+                self.partners[one, other] = found
+            self.known[key] = judged(cosine, found)
         return self.known[key]
 
 
-def compared(one: Rows, other: Rows) -> Compared:
-    """For each latent of `one`: decoder cosine with its partner by decoder, and whether it is shared.
+def similarity(one: Rows, other: Rows) -> Similarity:
+    """Cosines of decoder rows, and of encoder rows."""
+    decoder, encoder = (cosines(*pair) for pair in zip(one, other, strict=True))
+    return decoder, encoder
+
+
+def judged(cosine: Similarity, partners: Partners) -> Compared:
+    """For each latent: decoder cosine with its partner by decoder, and whether it is shared.
 
     With a smaller dictionary on the other side, latents without a partner have cosine 0 and are not shared.
     """
-    cosine = [cosines(*pair) for pair in zip(one, other, strict=True)]
-    by_decoder, by_encoder = (matched(part) for part in cosine)
+    by_decoder, by_encoder = partners
     has = by_decoder >= 0
     found = cosine[0].gather(1, by_decoder.clamp(min=0)[:, None])[:, 0] * has
     return found, has & (by_decoder == by_encoder) & (found > SHARED)
 
 
-def matched(cosine: Float[Tensor, "one other"]) -> Int[Tensor, " one"]:
+def matched(cosine: Similarity) -> Partners:
+    """Partners by decoder and by encoder."""
+    return torch.stack([best_partners(one) for one in cosine])
+
+
+def inverse(partners: Partners, size: int) -> Partners:
+    """The same pairs, seen from the other dictionary, which has `size` latents."""
+    found = torch.full((2, size), -1)
+    for own, partner in zip(found, partners, strict=True):
+        has = partner >= 0
+        own[partner[has]] = has.nonzero()[:, 0]
+    return found
+
+
+def best_partners(cosine: Float[Tensor, "one other"]) -> Int[Tensor, " one"]:
     """The partner of each row in the one-to-one matching of largest total cosine, -1 for none."""
     rows, columns = linear_sum_assignment(cosine.numpy(), maximize=True)
     found = torch.full((len(cosine),), -1)

@@ -10,11 +10,11 @@ proportion to active entries only. It allows one feature to be active twice in a
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.saes.architectures.base import Batch, random_rows
+from common.saes.sparse import bags, starts
 from replications.sparse_autoencoders.settings import World
 
 LOWEST, HIGHEST = -5.5, -1.2  # exponents of the log-uniform frequencies
@@ -56,17 +56,14 @@ def drawn(
     """Sample and feature of each active entry of independent features of this mean activity, sorted by sample."""
     cumulated = activity.cumsum(0)
     count = int(torch.poisson(cumulated[-1] * samples, generator=generator))
-    rows = torch.randint(samples, (count,), generator=generator).sort().values
+    each = torch.bincount(torch.randint(samples, (count,), generator=generator), minlength=samples)
     place = torch.rand(count, generator=generator, dtype=torch.float64) * cumulated[-1]
-    return rows, torch.searchsorted(cumulated, place).clamp(max=len(activity) - 1)
+    return torch.repeat_interleave(each), torch.searchsorted(cumulated, place).clamp(max=len(activity) - 1)
 
 
 def mix(table: Float[Tensor, "feature d"], code: Codes, samples: int) -> Float[Tensor, "sample d"]:
     """Samples from codes."""
-    starts = torch.searchsorted(code.rows, torch.arange(samples + 1))
-    return F.embedding_bag(
-        code.features, table, starts, mode="sum", per_sample_weights=code.values, include_last_offset=True
-    )
+    return bags(table, code.features, starts(code.rows, samples), code.values)
 
 
 def scale(world: World) -> float:

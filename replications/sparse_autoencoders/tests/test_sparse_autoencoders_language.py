@@ -1,6 +1,7 @@
 """The language model's half: the sweep, baselines, substitution into the model, latents, named features."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from common.saes.stream import Activations, as_batch, write_shards
 from replications.sparse_autoencoders import reconstructions
 from replications.sparse_autoencoders.baselines import baselines, untrained_code
 from replications.sparse_autoencoders.describing import STRONGEST, described
+from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.measure_language import (
     CONTROLS,
     add_effects,
@@ -161,6 +163,20 @@ def test_the_best_unit_is_chosen_on_one_half_and_judged_on_the_other():
     beside = metrics["named_f1"].control("coordinates")
     assert beside.difference.value == pytest.approx(metrics["named_f1"].value - beside.value)
     assert beside.difference.ci_low > 0.5
+
+
+@pytest.mark.parametrize("sizes", [(12, 12), (12, 9), (9, 12)])
+def test_a_pair_asked_for_in_the_other_order_has_the_same_partners(sizes, monkeypatch):
+    folders = [Path("one"), Path("other")]
+    rows = {folder: (torch.randn(n, 6), torch.randn(n, 6)) for folder, n in zip(folders, sizes, strict=True)}
+    match = Matcher()
+    monkeypatch.setattr(match, "read", rows.__getitem__)
+    match(*folders)
+    again = match(*reversed(folders))
+    fresh = Matcher()
+    monkeypatch.setattr(fresh, "read", rows.__getitem__)
+    assert all(map(torch.equal, again, fresh(*reversed(folders))))
+    assert int((again[0] != 0).sum()) == min(sizes)
 
 
 def test_overlap_stands_beside_that_of_shorter_and_of_soft_frozen_dictionaries():
