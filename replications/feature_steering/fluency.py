@@ -37,6 +37,7 @@ def with_scores(frame: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
         takeover                  takes the topic up, 0 or 1
         takeover_0, takeover_1    takes the topic up, with a word of that half
         judged                    fluent, and the judge names the topic
+        recognised                both of these
         gain                      words of the topic beyond mean words of others
         gain_0, gain_1            by that half alone, each word counted double: the mean of both is `gain`
         concept                   rating of AxBench, 0 to 2: words of the topic
@@ -48,6 +49,7 @@ def with_scores(frame: pd.DataFrame, limits: Fluency) -> pd.DataFrame:
     own["added"] = nats_added(own)
     own["takeover"] = (fluent & (own["words"] >= limits.least_words)).astype(float)
     own["judged"] = (fluent & (own["named"] == 1)).astype(float)
+    own["recognised"] = own["takeover"] * own["judged"]
     own["gain"] = own["words"] - own["others"]
     for half in HALVES:
         own[f"takeover_{half}"] = own["takeover"] * (own[f"words_{half}"] > 0)

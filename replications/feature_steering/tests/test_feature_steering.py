@@ -145,6 +145,7 @@ def test_only_fluent_answers_take_a_topic_up():
     frame = with_scores(pd.DataFrame(rows), LIMITS)
     assert frame["takeover"].tolist() == [0, 1, 0, 0, 0, 1, 1]
     assert frame["judged"].tolist() == [1, 1, 0, 0, 1, 1, 1]
+    assert frame["recognised"].tolist() == [0, 1, 0, 0, 0, 1, 1]
     assert frame["score"].tolist() == pytest.approx([0, 3 / 2, 0, 0, 3 / 2, 3 / 2, 0])
     assert is_fluent(pd.DataFrame(rows), LIMITS).tolist() == [True, True, False, False, True, True, True]
 
