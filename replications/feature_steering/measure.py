@@ -42,7 +42,7 @@ from replications.feature_steering.settings import (
 MEASURES = {
     "takeover": ("share", "fluent answers with words of the topic, of all answers"),
     "judged": ("share", "fluent answers of which the linear judge names the topic, of all answers"),
-    "recognised": ("share", "fluent answers with words of the topic of which the judge names the topic, of all answers"),
+    "recognised": ("share", "fluent answers with words of the topic, which the judge names, too, of all answers"),
     "score": ("1", "harmonic mean of words of the topic, fit to the question and fluency (each 0 to 2)"),
     "follows": ("1", "2 less one for each of two other neutral questions after which an answer is likelier"),
     "gain": ("words", "different words of the topic in an answer, beyond the mean over the other topics"),
