@@ -176,7 +176,8 @@ def mark_scored(replication: str, scale: str, seeds: list[int]) -> None:
 
 
 def record_amendments(scale: str, claims: list[Claim]) -> list[str]:
-    """Writes amendments that the judge found into the locks. One line for each claim, which asks for the reason."""
+    """Writes amendments that the judge found into the locks. One line for each claim, which asks for the reason. A
+    claim that was taken from the scale, on record, has nothing more to explain there."""
     locks: dict[str, Lock] = {}
     said = []
     for claim in (one for one in claims if one.tier == "landmark"):
@@ -186,7 +187,7 @@ def record_amendments(scale: str, claims: list[Claim]) -> list[str]:
         new = [] if entry is None else _unrecorded(claim.amended, entry.amended)
         if entry is not None and (late := on_known_sample(claim, entry, scale)):
             new.append(late)
-        if entry is None or not new:
+        if entry is None or not new or (_taken_away(entry) and all(one.field != "judged" for one in new)):
             continue
         amended = [*entry.amended, *new]
         locks[replication] = lock.with_entry(name, scale, entry.model_copy(update={"amended": amended}))
@@ -199,6 +200,11 @@ def record_amendments(scale: str, claims: list[Claim]) -> list[str]:
     for replication, lock in locks.items():
         write_lock(replication, lock)
     return said
+
+
+def _taken_away(entry: Entry) -> bool:
+    """Whether the last recorded change of what the scale decides was that it no longer decides this claim."""
+    return [one.after for one in entry.amended if one.field == "judged"][-1:] == [False]
 
 
 def _unrecorded(judged: list[Amendment], known: list[Amendment]) -> list[Amendment]:

@@ -245,6 +245,21 @@ def test_every_sealed_field_is_named_when_it_changes(tiny, change, field):
     assert claim.effective_role == "reported"
 
 
+def test_a_claim_taken_from_a_scale_has_nothing_more_to_explain_there(tiny):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.score()
+    tiny.claims(LANDMARK | {"scales": ["gpu"]})
+    assert "judged" in tiny.one()[1][0]
+    before = lock.lock_path("tiny").read_bytes()
+    tiny.scale(seeds=[30, 31, 32, 33, 34])
+    tiny.settings(steps=2000)
+    assert tiny.one()[1] == []
+    assert lock.lock_path("tiny").read_bytes() == before
+    tiny.claims(LANDMARK)
+    assert tiny.one()[1], "it is decided again, on other settings"
+
+
 def test_what_is_not_sealed_may_change(tiny):
     tiny.claims(LANDMARK | {"settings": ["figure"]})
     tiny.measure(random_directions=2.0)
