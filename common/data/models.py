@@ -7,6 +7,7 @@ tokens are never added; a test counts them. By default the bridge would prepend 
 `load_model` switches that off, and `encode` does so for tokenizers.
 """
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -114,10 +115,17 @@ def check_file(path: Path, expected: str, *, remedy: str) -> None:
     """UserError unless `path` exists and has the expected SHA-256."""
     if not path.is_file():
         raise UserError(f"{path} is missing; {remedy}")
-    if (found := sha256(path)) != expected:
+    stat = path.stat()
+    if (found := _sha256(path, stat.st_mtime_ns, stat.st_size)) != expected:
         raise UserError(
             f"{path} is damaged or was changed: its SHA-256 is {found[:12]}..., expected {expected[:12]}...; {remedy}"
         )
+
+
+@functools.cache
+def _sha256(path: Path, _time: int, _size: int) -> str:
+    """Of a file of this time and size, read once in a process: weights take half a second."""
+    return sha256(path)
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":

@@ -4,7 +4,8 @@ The first position keeps its heads everywhere. Later tokens rest their attention
 sink). Without its own heads that rest would change, which has nothing to do with what the heads carry.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -23,10 +24,11 @@ FIRST = 1  # position from which heads are removed
 
 
 class Pass(NamedTuple):
-    """Loss of every next token, and attention patterns by layer where they were asked for."""
+    """Loss of every next token; by layer, where asked for: attention patterns, and the residual stream before it."""
 
     losses: Float[Tensor, "batch next"]
     patterns: dict[int, Float[Tensor, "batch head query key"]]
+    residuals: dict[int, Float[Tensor, "batch pos d_model"]]
 
 
 def run_pass(
@@ -36,25 +38,26 @@ def run_pass(
     removed: list[Head] | None = None,
     keep: list[int] | None = None,
     given: dict[int, Tensor] | None = None,
+    intact: Pass | None = None,
 ) -> Pass:
-    """One forward pass. Heads in `removed` write nothing from `FIRST` on; patterns of the layers in `keep` are
-    returned. Those in `given` replace the model's own: with the patterns of an intact pass the ablation is
-    pattern-preserving.
+    """One forward pass. Heads in `removed` write nothing from `FIRST` on; patterns of the layers in `keep`, and what
+    these layers read, are returned. Patterns in `given` replace the model's own: with those of an intact pass the
+    ablation is pattern-preserving. What an `intact` pass of the same tokens kept below all of `removed` is not computed
+    again.
     """
-    kept: dict[int, Tensor] = {}
+    patterns: dict[int, Tensor] = {}
+    residuals: dict[int, Tensor] = {}
     hooks: list[tuple[str, Callable[..., Any]]] = []
+    start = min(layer for layer, _ in removed) if intact and removed else 0
 
-    def keeping(layer: int) -> Callable[..., None]:
+    def keeping(kept: dict[int, Tensor], layer: int) -> Callable[..., None]:
         def hook(value: Tensor, hook: object) -> None:
             kept[layer] = value.detach().clone()
 
         return hook
 
-    def giving(layer: int) -> Callable[..., Tensor]:
-        def hook(value: Tensor, hook: object) -> Tensor:
-            return (given or {})[layer]
-
-        return hook
+    def giving(value: Tensor) -> Callable[..., Tensor]:
+        return lambda _, hook: value
 
     def removing(heads: list[int]) -> Callable[..., Tensor]:
         def hook(value: Tensor, hook: object) -> Tensor:
@@ -64,14 +67,32 @@ def run_pass(
 
         return hook
 
-    hooks += [(f"blocks.{layer}.attn.hook_pattern", giving(layer)) for layer in given or {}]
-    hooks += [(f"blocks.{layer}.attn.hook_pattern", keeping(layer)) for layer in keep or []]
+    if intact and start:
+        hooks.append((f"blocks.{start}.hook_resid_pre", giving(intact.residuals[start])))
+        patterns = {layer: intact.patterns[layer] for layer in keep or [] if layer < start}
+    hooks += [(f"blocks.{layer}.attn.hook_pattern", giving(pattern)) for layer, pattern in (given or {}).items()]
+    for layer in keep or []:
+        hooks.append((f"blocks.{layer}.attn.hook_pattern", keeping(patterns, layer)))
+        hooks.append((f"blocks.{layer}.hook_resid_pre", keeping(residuals, layer)))
     for layer in sorted({layer for layer, _ in removed or []}):
         hooks.append((f"blocks.{layer}.attn.hook_z", removing([h for one, h in removed or [] if one == layer])))
-    with torch.no_grad():
+    with torch.no_grad(), _skipping(bridge, start):
         logits = bridge.run_with_hooks(tokens, fwd_hooks=hooks)
         losses = -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
-    return Pass(losses, kept)
+    return Pass(losses, patterns, residuals)
+
+
+@contextlib.contextmanager
+def _skipping(bridge: "TransformerBridge", below: int) -> Iterator[None]:
+    """The model without the blocks below a layer. (The bridge's own `start_at_layer` runs them all the same.)"""
+    holder, _, name = bridge.adapter.get_component_mapping()["blocks"].name.rpartition(".")
+    model = bridge.original_model.get_submodule(holder)
+    every = getattr(model, name)
+    setattr(model, name, every[below:])
+    try:
+        yield
+    finally:
+        setattr(model, name, every)
 
 
 def residual_before(

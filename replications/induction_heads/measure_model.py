@@ -213,7 +213,7 @@ def _ablate(readings: Readings, bridge: "TransformerBridge", chosen: Roles, draw
             given = intact.patterns if kind == "kept" else None
             if given and group.startswith("previous_"):  # no metric asks
                 continue
-            now = read(run_pass(bridge, tokens, removed=heads, keep=keep, given=given))
+            now = read(run_pass(bridge, tokens, removed=heads, keep=keep, given=given, intact=intact))
             found.setdefault((group.rstrip("_0123456789"), kind, len(heads)), []).append(now)
     rows: Rows = []
     for (group, kind, count), each in found.items():

@@ -176,10 +176,14 @@ def test_registered_gpt2_is_the_pinned_one():
     assert (config.n_layer, config.n_head, config.n_embd, config.vocab_size) == (12, 12, 768, 50257)
 
 
-def test_one_changed_byte_is_found_at_load(register, tiny_gpt2):
+def test_one_changed_byte_is_found_at_load(register, tiny_gpt2, monkeypatch):
     out = register("mine", source="local", folder=str(tiny_gpt2))
     materialise_module.materialise("mine", out)
-    weights = out.parent / "model.safetensors"
+    weights, read = out.parent / "model.safetensors", []
+    monkeypatch.setattr(models, "sha256", lambda path: read.append(path) or sha256(path))
+    load_tokenizer(out.parent)
+    load_model(out.parent)
+    assert read.count(weights) == 1  # not twice in one process
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)

@@ -219,6 +219,21 @@ def test_ablation_of_a_language_model(bridge):
     assert not torch.allclose(full.losses, kept.losses, atol=1e-6)
 
 
+@pytest.mark.parametrize("given", [False, True], ids=["full", "kept"])
+def test_an_ablation_above_an_intact_pass_is_a_whole_pass_to_the_bit(bridge, given):
+    tokens = torch.randint(11, (3, 10), generator=torch.Generator().manual_seed(0))
+    intact = run_pass(bridge, tokens, keep=[0, 1])
+    options = {"removed": [(1, 0)], "keep": [0, 1], "given": intact.patterns if given else None}
+    whole = run_pass(bridge, tokens, **options)
+    unwanted = bridge.blocks[0].register_forward_pre_hook(lambda *_: pytest.fail("a block below ran"))
+    short = run_pass(bridge, tokens, **options, intact=intact)
+    unwanted.remove()
+    assert torch.equal(short.losses, whole.losses)
+    assert not torch.equal(whole.losses, intact.losses)
+    assert all(torch.equal(short.patterns[layer], whole.patterns[layer]) for layer in (0, 1))
+    assert torch.equal(run_pass(bridge, tokens, **options).losses, whole.losses)  # every block runs again
+
+
 def test_writing_scores_see_a_head_that_copies(bridge, monkeypatch):
     """One head's OV circuit is made the inverse of embedding and unembedding, another's its opposite."""
     module = "replications.induction_heads.model_weights"
