@@ -59,8 +59,8 @@ def replications() -> list[str]:
 
 
 def load_scale(scale: str, replication: str = "") -> ScaleSettings:
-    """The checked settings of one scale, with the scoring seeds of a replication. UserError for an unknown scale or a
-    bad file."""
+    """The checked settings of one scale, with the scoring seeds of a replication and as many calibration seeds.
+    UserError for an unknown scale or a bad file."""
     if scale not in SCALES:
         raise UserError(f"unknown scale '{scale}': use SCALE={', SCALE='.join(SCALES)}")
     path = ROOT / "config" / "scales" / f"{scale}.yaml"
@@ -71,7 +71,7 @@ def load_scale(scale: str, replication: str = "") -> ScaleSettings:
         if shared := set(seeds) & set(settings.calibration_seeds):
             raise UserError(f"{_shown(path)}: seeds and calibration_seeds share {sorted(shared)}; keep them apart")
     own = settings.own_seeds.get(replication, settings.seeds)
-    return settings.model_copy(update={"seeds": own})
+    return settings.model_copy(update={"seeds": own, "calibration_seeds": settings.calibration_seeds[: len(own)]})
 
 
 def load_replication(name: str, scale: str) -> Strict:
