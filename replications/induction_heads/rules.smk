@@ -142,8 +142,11 @@ if config["clamps"]:
 
 if config["natural_text"]:
     FIGURES["Natural text"] = {
-        "text_training": ["text_phase_change", "text_paths", "text_slopes"]
+        "text_training": ["text_phase_change", "text_paths", "text_slopes"],
+        "text_heads": ["text_heads"],
+        "text_ablations": ["text_ablations"],
     }
+    FIGURES["Framework"] = {"framework": ["path_orders", "skip_trigrams"]}
 
     include: "text.smk"
 

@@ -203,9 +203,7 @@ class AblateText(Strict):
 class NaturalText(Strict):
     """Attention-only models, and one with MLPs, on documents of the corpus."""
 
-    arms: dict[str, TextArm | None] = Field(
-        description="kinds of model; `one_layer` is needed, and `two_layers` for all but the curves of training"
-    )
+    arms: dict[str, TextArm | None] = Field(description="kinds of model; `one_layer` and `two_layers` are needed")
     tokens: Tokens
     contexts: Contexts
     training: TextTraining
@@ -213,8 +211,8 @@ class NaturalText(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> "NaturalText":
-        if not self.arms.get("one_layer"):
-            raise ValueError("the text measures need the arm 'one_layer'; add it")
+        if missing := [name for name in ("one_layer", "two_layers") if not self.arms.get(name)]:
+            raise ValueError(f"the text measures need the arm '{missing[0]}'; add it")
         contexts, length = self.contexts, self.tokens.length
         if contexts.early >= contexts.late or contexts.late + contexts.width >= length:
             raise ValueError(

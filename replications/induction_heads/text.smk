@@ -1,5 +1,4 @@
-# Induction heads: models trained on natural text, included by rules.smk, which has the names used here. Without the arm
-# `two_layers` (scale laptop) training is measured, and nothing else.
+# Induction heads: models trained on natural text, included by rules.smk, which has the names used here.
 TEXT = config["natural_text"]
 TEXT_ARMS = [name for name, arm in TEXT["arms"].items() if arm]
 
@@ -64,60 +63,53 @@ use rule step as measure_text with:
         ),
 
 
-if "two_layers" in TEXT_ARMS:
-    FIGURES["Natural text"] |= {
-        "text_heads": ["text_heads"],
-        "text_ablations": ["text_ablations"],
-    }
-    FIGURES["Framework"] = {"framework": ["path_orders", "skip_trigrams"]}
+use rule step as ablate_text with:
+    input:
+        arms=text_files(TEXT_ARMS),
+        tokens=rules.tokenise_corpus.output.tokens,
+    output:
+        metrics=f"{TOY}/text_ablations/metrics.json",
+        table=f"{TOY}/text_ablations/ablations.csv",
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        **STEP(
+            "ablate_text",
+            {
+                "contexts": TEXT["contexts"],
+                "repeats": TEXT["tokens"]["repeats"],
+                "draws": TEXT["draws"],
+            },
+            run=False,
+        ),
 
-    use rule step as ablate_text with:
-        input:
-            arms=text_files(TEXT_ARMS),
-            tokens=rules.tokenise_corpus.output.tokens,
-        output:
-            metrics=f"{TOY}/text_ablations/metrics.json",
-            table=f"{TOY}/text_ablations/ablations.csv",
-        resources:
-            mem_mb=4000,
-            runtime=30,
-        params:
-            **STEP(
-                "ablate_text",
-                {
-                    "contexts": TEXT["contexts"],
-                    "repeats": TEXT["tokens"]["repeats"],
-                    "draws": TEXT["draws"],
-                },
-                run=False,
-            ),
 
-    use rule step as measure_text_heads with:
-        input:
-            arms=text_files(TEXT_ARMS),
-            tokens=rules.tokenise_corpus.output.tokens,
-        output:
-            metrics=f"{TOY}/text_heads/metrics.json",
-            heads=f"{TOY}/text_heads/heads.csv",
-        resources:
-            mem_mb=2000,
-        params:
-            **STEP(
-                "measure_text_heads", {"repeats": TEXT["tokens"]["repeats"]}, run=False
-            ),
+use rule step as measure_text_heads with:
+    input:
+        arms=text_files(TEXT_ARMS),
+        tokens=rules.tokenise_corpus.output.tokens,
+    output:
+        metrics=f"{TOY}/text_heads/metrics.json",
+        heads=f"{TOY}/text_heads/heads.csv",
+    resources:
+        mem_mb=2000,
+    params:
+        **STEP("measure_text_heads", {"repeats": TEXT["tokens"]["repeats"]}, run=False),
 
-    use rule step as measure_framework with:
-        input:
-            texts=text_files(["one_layer", "two_layers"]),
-            synthetic=arm_files(["one_layer", "two_layers"]),
-            tokens=rules.tokenise_corpus.output.tokens,
-            vocabulary=rules.tokenise_corpus.output.vocabulary,
-        output:
-            metrics=f"{TOY}/framework/metrics.json",
-            orders=f"{TOY}/framework/orders.csv",
-            heads=f"{TOY}/framework/heads.csv",
-            trigrams=f"{TOY}/framework/trigrams.csv",
-        resources:
-            mem_mb=2500,
-        params:
-            **STEP("measure_framework", run=False),
+
+use rule step as measure_framework with:
+    input:
+        texts=text_files(["one_layer", "two_layers"]),
+        synthetic=arm_files(["one_layer", "two_layers"]),
+        tokens=rules.tokenise_corpus.output.tokens,
+        vocabulary=rules.tokenise_corpus.output.vocabulary,
+    output:
+        metrics=f"{TOY}/framework/metrics.json",
+        orders=f"{TOY}/framework/orders.csv",
+        heads=f"{TOY}/framework/heads.csv",
+        trigrams=f"{TOY}/framework/trigrams.csv",
+    resources:
+        mem_mb=2500,
+    params:
+        **STEP("measure_framework", run=False),

@@ -190,11 +190,12 @@ def test_tokens_of_a_corpus_and_too_few_documents(tmp_path, monkeypatch):
     assert "theta" in "".join(names[i] for i in load_file(files.tokens)["held_out"][0])
 
 
-def test_missing_arms_and_contexts_beyond_the_sequence_are_refused():
+@pytest.mark.parametrize(("kept", "needed"), [("two_layers", "one_layer"), ("one_layer", "two_layers")])
+def test_missing_arms_and_contexts_beyond_the_sequence_are_refused(kept, needed):
     good = load_replication("induction_heads", "full").model_dump()["natural_text"]
     NaturalText.model_validate(good)
-    without = {**good, "arms": {"two_layers": good["arms"]["two_layers"]}}
-    with pytest.raises(ValueError, match="need the arm 'one_layer'"):
+    without = {**good, "arms": {kept: good["arms"][kept]}}
+    with pytest.raises(ValueError, match=f"need the arm '{needed}'"):
         NaturalText.model_validate(without)
     with pytest.raises(ValueError, match="do not fit"):
         NaturalText.model_validate({**good, "contexts": {**good["contexts"], "width": good["tokens"]["length"]}})
