@@ -39,8 +39,9 @@ def writing_scores(decoder: Decoder, known: Int[Tensor, " known"]) -> dict[str, 
             ids = part.to(decoder.W_O[0].device)
             sources = {"": decoder.bridge.W_E[ids], "_after_first_block": after_first_block(decoder.bridge, ids)}
             unembedding = final_read(decoder.bridge, ids)
+            written = [W_O @ unembedding for W_O in decoder.W_O]
             for source, tokens in sources.items():
-                ov = [ov_factors(decoder, layer, tokens, unembedding) for layer in range(decoder.n_layers)]
+                ov = [(ov_read(decoder, layer, tokens), right) for layer, right in enumerate(written)]
                 few = [left[:, :SAMPLE] @ right[..., :SAMPLE] for left, right in ov]
                 each = {
                     "ov_eigenvalues": [eigenvalue_score(*factors) for factors in ov],
@@ -56,15 +57,15 @@ def after_first_block(bridge: "TransformerBridge", ids: Int[Tensor, " token"]) -
     return residual_before(bridge, 1, torch.stack([torch.zeros_like(ids), ids], 1))[:, 1]
 
 
-def ov_factors(
-    decoder: Decoder, layer: int, tokens: Float[Tensor, "token d_model"], unembedding: Float[Tensor, "d_model token"]
-) -> tuple[Float[Tensor, "head token d_head"], Float[Tensor, "head d_head token"]]:
-    """Two factors of the OV circuit of every head. Their product at [a, b] is what attending to token a adds to the
-    logit of token b, without the final norm's scale. `tokens`: the vectors that heads read."""
+def ov_read(decoder: Decoder, layer: int, tokens: Float[Tensor, "token d_model"]) -> Float[Tensor, "head token d_head"]:
+    """First factor of the OV circuit of every head, from `tokens`, the vectors that heads read. The second is W_O times
+    `final_read`. Their product at [a, b] is what attending to token a adds to the logit of token b, without the final
+    norm's scale."""
     read = decoder.norm(layer, 0, tokens)
     W_V = decoder.W_V[layer]
     W_V = W_V.repeat_interleave(decoder.n_heads // len(W_V), 0)
-    return read @ W_V, decoder.W_O[layer] @ unembedding
+    found: Tensor = read @ W_V
+    return found
 
 
 def final_read(bridge: "TransformerBridge", ids: Int[Tensor, " token"]) -> Float[Tensor, "d_model token"]:

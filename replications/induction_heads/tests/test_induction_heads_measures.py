@@ -20,7 +20,7 @@ from replications.induction_heads.measure_heads import MeasureHeadsFiles, measur
 from replications.induction_heads.measure_model import writing_metrics
 from replications.induction_heads.measure_phase_change import MeasurePhaseChangeFiles, measure_phase_change
 from replications.induction_heads.model_heads import DRAWS, choose
-from replications.induction_heads.model_weights import after_first_block, final_read, ov_factors, writing_scores
+from replications.induction_heads.model_weights import after_first_block, final_read, ov_read, writing_scores
 from replications.induction_heads.settings import (
     Arm,
     HeldOutSize,
@@ -245,7 +245,7 @@ def test_writing_scores_see_a_head_that_copies(bridge, monkeypatch):
     monkeypatch.setattr(f"{module}.after_first_block", lambda bridge, ids: -torch.eye(11, 16)[ids])
     decoder.W_V = [read.expand(2, 16, 8), *decoder.W_V[1:]]
     decoder.W_O = [torch.stack([read.T, -read.T]), *decoder.W_O[1:]]
-    left, right = ov_factors(decoder, 0, torch.eye(11, 16)[:8], torch.eye(11, 16).T[:, :8])
+    left, right = ov_read(decoder, 0, torch.eye(11, 16)[:8]), decoder.W_O[0] @ torch.eye(11, 16).T[:, :8]
     assert (left[0] @ right[0]).argmax(-1).tolist() == list(range(8))
     found = writing_scores(decoder, torch.arange(8))
     assert found["copying"].shape == found["ov_eigenvalues"].shape == (2, 2, 2)
@@ -271,7 +271,7 @@ def test_the_direct_path_of_every_head_equals_what_the_model_itself_would_write(
         scale = (wrote - wrote.mean(-1, keepdim=True)).square().mean(-1, keepdim=True).add(bridge.cfg.eps).sqrt()
         expected = (bridge.ln_final(wrote) - bridge.ln_final.bias) * scale @ bridge.W_U
         bias = decoder._v[0][1]
-        left, right = ov_factors(decoder, 0, embedded, final_read(bridge, ids))
+        left, right = ov_read(decoder, 0, embedded), decoder.W_O[0] @ final_read(bridge, ids)
         read = 0 if bias is None else bias.reshape(2, 8)[head]
         torch.testing.assert_close((left[head] + read) @ right[head], expected, atol=1e-4, rtol=1e-4)
 
