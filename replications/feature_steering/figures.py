@@ -59,13 +59,14 @@ def takeover(doses: pd.DataFrame) -> Figure:
     """Share of answers that take the topic up, and their perplexity, over the dose; and over how many latents are added
     up in one direction."""
     figure, (left, right, sums) = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.9), width_ratios=(1.15, 1, 0.85))
-    unsteered = doses.loc[doses["method"] == UNSTEERED, "takeover"].iloc[0]
+    unsteered = doses[doses["method"] == UNSTEERED].iloc[0]
     for method in CURVES:
         name, marker, colour = NAMES[method]
         line = doses[doses["method"] == method].sort_values("dose")
         x = np.append(0.0, line["dose"])
-        left.plot(x, np.append(unsteered, line["takeover"]), marker + "-", color=colour, label=name, markersize=4)
-        left.fill_between(line["dose"], line["low"], line["high"], color=colour, alpha=0.12, lw=0)
+        y, low, high = (np.append(unsteered[one], line[one]) for one in ("takeover", "low", "high"))
+        left.plot(x, y, marker + "-", color=colour, label=name, markersize=4)
+        left.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
         right.plot(x, np.append(1.0, line["perplexity"]), marker + "-", color=colour, markersize=4)
     told = doses[doses["method"] == INSTRUCTION].iloc[0]
     right.axhline(PERPLEXITY, color="0.4", linewidth=0.8, linestyle=":")
