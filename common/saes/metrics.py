@@ -42,8 +42,6 @@ class Moments(NamedTuple):
     x: Float[Tensor, " d"]
     xx: float
     ee: float
-    found: float
-    cross: float
 
     def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]
         return Moments(*map(operator.add, self, other))
@@ -60,25 +58,11 @@ class Moments(NamedTuple):
     def fvu(self) -> float:
         return self.ee / self.total
 
-    @property
-    def gamma(self) -> float:
-        """UserError if reconstructions are orthogonal to what they reconstruct."""
-        if self.cross == 0:
-            raise UserError("the reconstruction has no component along the activation; gamma is not defined")
-        return self.found / self.cross
-
 
 def moments(x: Float[Tensor, "token d"], found: Float[Tensor, "token d"]) -> Moments:
     """The sums for one piece of data."""
     x, found = x.double(), found.double()
-    return Moments(
-        float(len(x)),
-        x.sum(0),
-        float(x.square().sum()),
-        float((x - found).square().sum()),
-        float(found.square().sum()),
-        float((x * found).sum()),
-    )
+    return Moments(float(len(x)), x.sum(0), float(x.square().sum()), float((x - found).square().sum()))
 
 
 def fvu(x: Float[Tensor, "token d"], found: Float[Tensor, "token d"]) -> float:
@@ -122,18 +106,13 @@ class Recovery(NamedTuple):
     uniqueness: float
 
 
-def recovery(
-    features: Float[Tensor, "feature d"], W_dec: Float[Tensor, "d_sae d"], alive: Bool[Tensor, " d_sae"] | None = None
-) -> Recovery:
-    """Compares decoder rows with true directions; dead latents count as absent."""
-    rows = W_dec if alive is None else W_dec[alive]
-    if len(rows) == 0:
-        return Recovery(0.0, 0.0, 0.0, 0.0)
-    cosine = cosines(features, rows)
+def recovery(features: Float[Tensor, "feature d"], W_dec: Float[Tensor, "d_sae d"]) -> Recovery:
+    """Compares decoder rows with true directions."""
+    cosine = cosines(features, W_dec)
     best = cosine.max(1).values
     left, right = linear_sum_assignment(-cosine.abs().numpy())
     matched = float(cosine.abs()[left, right].mean())
-    distinct = len(torch.unique(cosine.argmax(0))) / len(rows)
+    distinct = len(torch.unique(cosine.argmax(0))) / len(W_dec)
     return Recovery(float(best.mean()), float((best > RECOVERED).double().mean()), matched, distinct)
 
 

@@ -1,4 +1,4 @@
-"""One trained sparse autoencoder or transcoder, as every analysis uses it: encode, decode, error, clamp.
+"""One trained sparse autoencoder or transcoder, as every analysis uses it: encode and decode.
 
     f = activation((x - b_dec) W_enc + b_enc),   x^ = f W_dec + b_dec  (+ x W_skip^T for skip transcoders)
 
@@ -6,9 +6,7 @@ Weights have SAELens' orientation (W_enc [d_in d_sae], W_dec [d_sae d_out]) and 
 normalised the training data is folded in. BatchTopK and Matryoshka SAEs become JumpReLU SAEs with one threshold
 (Bussmann et al. 2024), so that a token's latents never depend on its batch.
 
-The error term always comes from the clean pass. So an edit of latents with the error kept changes what is written by
-(change of f) W_dec exactly; no edit changes nothing. For an autoencoder it is x - x^. A transcoder reads x at one place
-and writes y^ at another, so that its error is y - y^ and needs the target y.
+An autoencoder reconstructs what it reads. A transcoder reads x at one place and predicts what is written at another.
 """
 
 from dataclasses import dataclass, replace
@@ -140,46 +138,6 @@ class Sae:
     def reconstruct(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_out"]:
         """decode(encode(x))."""
         return self.decode(self.encode(x), x)
-
-    def error(
-        self, x: Float[Tensor, "*n d_in"], y: Float[Tensor, "*n d_out"] | None = None
-    ) -> Float[Tensor, "*n d_out"]:
-        """y - y^, what is not explained of the target `y`: x itself for an autoencoder. UserError as `target`."""
-        return self.target(x, y) - self.reconstruct(x)
-
-    def clamp(
-        self,
-        x: Float[Tensor, "*n d_in"],
-        latent: int,
-        value: float,
-        y: Float[Tensor, "*n d_out"] | None = None,
-        *,
-        keep_error: bool = True,
-    ) -> Float[Tensor, "*n d_out"]:
-        """What is written with one latent set to `value`.
-
-        With `keep_error` it is y + (value - f_i) W_dec_i, where y is x for an autoencoder. Without, it is the edited
-        reconstruction, which adds the SAE's own damage and serves as a control. UserError as `target`.
-        """
-        latents = self.encode(x)
-        edited = latents.clone()
-        edited[..., latent] = value
-        if keep_error:
-            return self.target(x, y) + (value - latents[..., latent : latent + 1]) * self.W_dec[latent]
-        return self.decode(edited, x)
-
-    def target(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """What is reconstructed. UserError if a transcoder gets none, or one of another shape than it writes."""
-        if y is None and not self.transcodes:
-            return x
-        wanted = [*x.shape[:-1], self.W_dec.shape[1]]
-        if y is None or list(y.shape) != wanted:
-            given = "none was given" if y is None else f"that given has the shape {list(y.shape)}"
-            raise UserError(
-                f"the error of a transcoder is its target minus what it predicts, so it needs the target of shape "
-                f"{wanted} at {self.about.hook_out or 'its output'}; {given}"
-            )
-        return y
 
     def folded(self, scale: float, scale_out: float | None = None) -> "Sae":
         """The same SAE for raw activations, if this one was trained on `scale` times them. Latents do not change."""

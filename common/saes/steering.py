@@ -1,14 +1,12 @@
 """Steering: interventions on one activation, many side by side in one batch; `common.interp.generation` writes under
 them.
 
-Row r of a batch has its own prompt, its own direction or latent, and its own strength. Four kinds, x -> x':
+Row r of a batch has its own prompt, its own direction or latent, and its own strength. Two kinds, x -> x':
 
-    add                  x' = x + strength v                          (Turner et al. 2023; v is a unit vector)
-    clamp                x' = x + (strength - f_i(x)) W_dec_i         (Templeton et al. 2024: the error is kept)
-    clamp_without_error  x' = decode(f(x) with f_i = strength)        (adds the damage of the SAE itself)
-    project              x' = x - (x . v) v + strength v
+    add      x' = x + strength v                     (Turner et al. 2023; v is a unit vector)
+    clamp    x' = x + (strength - f_i(x)) W_dec_i    (Templeton et al. 2024: the error x - decode(f) is kept)
 
-The latents f and the error x - decode(f) are those of the x that arrives, before any edit.
+The latents f are those of the x that arrives, before any edit.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +19,7 @@ from torch import Tensor
 from common.core.errors import UserError
 from common.saes.sae import Sae
 
-Kind = Literal["add", "clamp", "clamp_without_error", "project"]
+Kind = Literal["add", "clamp"]
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,14 @@ class Steering:
     def __post_init__(self) -> None:
         if not bool(torch.isfinite(self.strength).all()):
             raise UserError("a steering strength is NaN or infinite; give a finite number")
-        if self.kind in ("add", "project"):
+        if self.kind == "add":
             if self.direction is None:
-                raise UserError(f"the intervention '{self.kind}' needs a direction for each row")
+                raise UserError("the intervention 'add' needs a direction for each row")
             return
         if self.sae is None or self.latent is None:
-            raise UserError(f"the intervention '{self.kind}' needs an SAE and a latent for each row")
+            raise UserError("the intervention 'clamp' needs an SAE and a latent for each row")
         if self.sae.transcodes:
-            raise UserError(f"'{self.kind}' edits what the SAE reads, and a transcoder writes elsewhere; take an SAE")
+            raise UserError("'clamp' edits what the SAE reads, and a transcoder writes elsewhere; take an SAE")
         if len(self.latent) and not 0 <= int(self.latent.min()) <= int(self.latent.max()) < self.sae.d_sae:
             raise UserError(f"this SAE has the latents 0 to {self.sae.d_sae - 1}; {int(self.latent.max())} is not one")
 
@@ -56,16 +54,15 @@ class Steering:
 
     def _edited(self, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
         strength = self.strength[:, None, None]
-        if self.direction is not None and self.kind in ("add", "project"):
-            v = self.direction[:, None, :]
-            moved = x if self.kind == "add" else x - (x * v).sum(-1, keepdim=True) * v
-            return moved + strength * v
+        if self.kind == "add":
+            assert self.direction is not None
+            return x + strength * self.direction[:, None, :]
         assert self.sae is not None
         assert self.latent is not None
         latents = self.sae.encode(x)
         place = self.latent[:, None, None].expand(*x.shape[:2], 1)
         change = (strength - latents.gather(-1, place)) * self.sae.W_dec[self.latent][:, None, :]
-        return (x if self.kind == "clamp" else self.sae.decode(latents, x)) + change
+        return x + change
 
     def to(self, device: str) -> "Steering":
         """A copy on another device."""

@@ -178,7 +178,7 @@ def test_every_sae_starts_tied_and_exports_what_it_trains(name):
         progress.threshold.copy_(smallest[1:] * (1 - 1e-6))
     sae = ARCHITECTURES[name].export(one, recipes[1], progress)
     losses = ARCHITECTURES[name].losses(weights, batch, context)
-    error = sae.error(batch.x[0]).square().sum(-1).mean()
+    error = (batch.x[0] - sae.reconstruct(batch.x[0])).square().sum(-1).mean()
     assert torch.allclose(error, losses.error[1], rtol=1e-4)
     if name != "matching_pursuit":  # which counts rounds, and may choose a latent twice
         assert (sae.encode(batch.x[0]) != 0).sum() == losses.fired[1].sum()
@@ -255,18 +255,6 @@ def test_folding_leaves_latents_and_scales_reconstructions():
     assert torch.allclose(unit.reconstruct(x), one.reconstruct(x), atol=1e-4)
 
 
-def test_clamp_with_error_is_an_exact_edit():
-    x = torch.randn(20, D, generator=torch.Generator().manual_seed(6))
-    one = sae()
-    latents = one.encode(x)
-    edited = latents.clone()
-    edited[:, 7] = 2.5
-    assert torch.allclose(one.clamp(x, 7, 2.5), one.decode(edited) + one.error(x), atol=1e-5)
-    assert torch.allclose(one.clamp(x, 7, 2.5, keep_error=False), one.decode(edited), atol=1e-5)
-    unchanged = one.clamp(x[:1], 7, float(latents[0, 7]))
-    assert torch.allclose(unchanged, x[:1])
-
-
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="exceeds the number of latents"):
         Recipe(architecture="topk", d_sae=4, sparsity=5.0)
@@ -306,29 +294,9 @@ def transcoder(skip, d_out=5):
 
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("d_out", [5, D])
-def test_the_error_of_a_transcoder_is_that_of_its_target(skip, d_out):
-    """Where inputs and targets have one width, nothing else would show that the wrong one was taken."""
-    generator = torch.Generator().manual_seed(9)
-    x, y = torch.randn(20, D, generator=generator), torch.randn(20, d_out, generator=generator)
-    one = transcoder(skip, d_out)
-    assert torch.allclose(one.error(x, y) + one.reconstruct(x), y, atol=1e-5)
-    edited = one.encode(x)
-    edited[:, 7] = 2.5
-    assert torch.allclose(one.clamp(x, 7, 2.5, y), one.decode(edited, x) + one.error(x, y), atol=1e-4)
-    assert torch.allclose(one.clamp(x, 7, 2.5, keep_error=False), one.decode(edited, x), atol=1e-4)
-    assert torch.allclose(one.clamp(x[:1], 7, float(one.encode(x)[0, 7]), y[:1]), y[:1], atol=1e-5)
-    sentence = rf"needs the target of shape \[20, {d_out}\] at blocks.1.mlp.hook_out; none was given"
-    for edit in (one.error, lambda x: one.clamp(x, 7, 2.5)):
-        with pytest.raises(UserError, match=sentence):
-            edit(x)
-    with pytest.raises(UserError, match=rf"that given has the shape \[19, {d_out}\]"):
-        one.target(x, y[:19])  # around the shape checks that only tests switch on
-
-
-def test_an_autoencoder_reconstructs_its_input_unless_told_otherwise():
-    x = torch.randn(20, D, generator=torch.Generator().manual_seed(6))
-    assert torch.equal(sae().error(x), sae().error(x, x))
-    assert torch.allclose(sae().error(x, x + 1), sae().error(x) + 1, atol=1e-5)
+def test_a_transcoder_is_told_from_an_autoencoder(skip, d_out):
+    """Also where what it reads and what it writes have one width."""
+    assert transcoder(skip, d_out).transcodes
     assert not sae().transcodes
 
 
@@ -454,7 +422,7 @@ def test_matching_pursuit_is_the_loop_of_the_paper():
         assert losses.error[member] == pytest.approx(float(left.square().sum(1).mean()), rel=1e-4)
         own = {key: value[member] for key, value in weights.items()}
         sae = ARCHITECTURES["matching_pursuit"].export(own, recipe_, context.progress)
-        assert torch.allclose(sae.error(batch.x[0]), left, atol=1e-5)
+        assert torch.allclose(batch.x[0] - sae.reconstruct(batch.x[0]), left, atol=1e-5)
         assert torch.equal(sae.encode(batch.x[0]) > 0, fires)
     weights = {key: value.requires_grad_() for key, value in weights.items()}
     loss = ARCHITECTURES["matching_pursuit"].losses(weights, batch, context).loss

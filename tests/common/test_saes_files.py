@@ -12,7 +12,7 @@ from common.core.errors import UserError
 from common.core.files import sha256
 from common.saes import stream
 from common.saes.sae import About, Sae
-from common.saes.saelens import load_density, load_saelens, save_saelens
+from common.saes.saelens import load_saelens, save_saelens
 from common.saes.stream import Activations, write_shards
 
 D, F = 6, 10
@@ -105,13 +105,12 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_saelens_folder_round_trip(tmp_path, kind):
     one = KINDS[kind]()
-    save_saelens(one, tmp_path, density=torch.linspace(0, 1, F))
+    save_saelens(one, tmp_path)
     other = load_saelens(tmp_path)
     x = torch.randn(40, D, generator=torch.Generator().manual_seed(2))
     assert torch.equal(other.encode(x), one.encode(x))
     assert torch.equal(other.reconstruct(x), one.reconstruct(x))
     assert other.about == one.about
-    assert torch.allclose(load_density(tmp_path), torch.linspace(0, 1, F), atol=1e-6)
 
 
 def edited(folder, change):
@@ -159,7 +158,7 @@ def test_malformed_saelens_folders_are_one_sentence(tmp_path, monkeypatch):
         assert str(tmp_path) in str(caught.value)
 
     config, weights = tmp_path / "cfg.json", tmp_path / "sae_weights.safetensors"
-    save_saelens(KINDS["topk"](), tmp_path, density=torch.ones(F))
+    save_saelens(KINDS["topk"](), tmp_path)
     text, tensors = config.read_text(), load_file(weights)
     for broken in ("{", "[]", "\xff"):
         config.write_text(broken, encoding="latin-1")
@@ -195,9 +194,6 @@ def test_malformed_saelens_folders_are_one_sentence(tmp_path, monkeypatch):
     edited(tmp_path, {"normalize_activations": "expected_average_only_in"})
     (tmp_path / "activation_scaler.json").write_text('{"factor": 0.5}')
     refused("which the folder does not describe")
-    save_file({"other": torch.ones(F)}, tmp_path / "sparsity.safetensors")
-    with pytest.raises(UserError, match=r"sparsity.safetensors lacks the tensor 'sparsity'"):
-        load_density(tmp_path)
 
 
 def test_log_threshold_and_decoder_norm_of_saelens(tmp_path):
