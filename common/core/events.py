@@ -60,9 +60,6 @@ class Event:
         return next(iter([*self.log, *self.output]), self.rule)
 
 
-NAMES = frozenset(field.name for field in dataclasses.fields(Event))
-
-
 def parse(text: str) -> list[Event]:
     """The events of complete lines. A line that a full disk or a kill has cut off is skipped."""
     events = []

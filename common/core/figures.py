@@ -19,17 +19,17 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.core.errors import UserError
 from common.core.files import atomic, write_json
-from common.core.metrics import read_metrics
+from common.core.metrics import Estimate, read_metrics
 from common.core.step import Files, run_step
 from common.core.tables import write_table
 
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
-ENDINGS = ("svg", "png", "pdf", "csv", "json")
 COLUMN_WIDTH, PAGE_WIDTH = 3.4, 7.0  # inches
 RESULTS = re.compile(r"\bresults/([a-z-]+)/")
 
@@ -57,6 +57,21 @@ def use_style() -> None:
             "savefig.dpi": 200,
             "figure.constrained_layout.use": True,
         },
+    )
+
+
+def dots(axes: Axes, rows: dict[str, tuple[Estimate, str]], *, seeds: bool = True) -> pd.DataFrame:
+    """Horizontal dots with intervals, each in its colour, and with values of seeds; first row on top."""
+    for place, (found, colour) in enumerate(rows.values()):
+        axes.plot([found.ci_low, found.ci_high], [place, place], color=colour, linewidth=1.5)
+        if seeds:
+            each = found.per_seed or []
+            axes.plot(each, [place] * len(each), ".", color=colour, alpha=0.4, markersize=4)
+        axes.plot(found.value, place, "o", color=colour, markersize=5)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    return pd.DataFrame(
+        [{"row": name, **found.model_dump(include={"value", "ci_low", "ci_high"})} for name, (found, _) in rows.items()]
     )
 
 

@@ -103,10 +103,6 @@ class HeadWeights(NamedTuple):
     W_V: Float[Tensor, "*lead d_model d_head"]
     W_O: Float[Tensor, "*lead d_head d_model"]
 
-    def at(self, *index: int | slice | None) -> "HeadWeights":
-        """The same heads, leading axes indexed."""
-        return HeadWeights(*(W[index] for W in self))
-
 
 def composition(kind: str, early: HeadWeights, late: HeadWeights) -> Float[Tensor, "*lead"]:
     """How much the query, key or value of a later head reads what an earlier head writes (Elhage et al. 2021).

@@ -7,15 +7,12 @@ ids.
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 
-from common.core.errors import UserError
-from common.core.files import read_json
-from common.core.settings import Strict, checked
+from common.core.settings import Strict
 from replications.circuit_tracing.graph import Graph
 from replications.circuit_tracing.influence import EDGE_SHARE, NODE_SHARE, Layout, Pruned, Scores, prune, scores
 
@@ -97,7 +94,6 @@ class View(NamedTuple):
     tracer: TracerFile
     page: dict[str, Any]
     pruned: Pruned
-    scores: Scores
 
 
 def view(
@@ -138,7 +134,7 @@ def view(
             for t, s in narrow.edges.nonzero().tolist() if s in nodes and t in nodes
         ],
     )  # fmt: skip
-    return View(tracer, _page(graph, wide, words, known, title, prompt, found), narrow, found)
+    return View(tracer, _page(graph, wide, words, known, title, prompt, found), narrow)
 
 
 def _node(graph: Graph, at: int, pruned: Pruned, words: list[str], known: dict[int, Described], d_sae: int) -> Node:
@@ -234,13 +230,4 @@ def _logit_effects(graph: Graph, kept: list[int], words: list[str], count: int =
         best = effect.topk(min(count, len(effect))).indices.tolist()
         worst = (-effect).topk(min(count, len(effect))).indices.tolist()
         found[at] = {"up": [words[one] for one in best], "down": [words[one] for one in worst]}
-    return found
-
-
-def read_tracer(path: Path) -> TracerFile:
-    """Reads and checks a file in circuit-tracer's schema. UserError if it breaks it, or a link leads nowhere."""
-    found = checked(TracerFile, read_json(path), path)
-    ids = {node.node_id for node in found.nodes}
-    if lost := [one for one in found.links if {one.source, one.target} - ids]:
-        raise UserError(f"{path} has a link from {lost[0].source} to {lost[0].target}, but no such nodes")
     return found

@@ -3,12 +3,11 @@ circuit, and the transcoders of a language model."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch
 
-from common.core.figures import COLUMN_WIDTH, PAGE_WIDTH, PALETTE, Picture, Plan, run_plans
+from common.core.figures import COLUMN_WIDTH, PAGE_WIDTH, PALETTE, Picture, Plan, dots, run_plans
 from common.core.metrics import Estimate, Metric
 
 GREY = "0.6"
@@ -26,19 +25,6 @@ KIND_NAMES = {
 }
 LEAST_SHARE = 0.05
 PUBLISHED = 0.72  # Spearman of influence and ablation effect, Ameisen et al. 2025
-
-
-def dots(axes: Axes, rows: dict[str, tuple[Estimate, str]]) -> pd.DataFrame:
-    """Horizontal dots with intervals and seeds, first row on top."""
-    for place, (found, colour) in enumerate(rows.values()):
-        axes.plot([found.ci_low, found.ci_high], [place, place], color=colour, linewidth=1.5)
-        axes.plot(found.per_seed or [], [place] * len(found.per_seed or []), ".", color=colour, alpha=0.4, markersize=4)
-        axes.plot(found.value, place, "o", color=colour, markersize=5)
-    axes.set_yticks(range(len(rows)), list(rows))
-    axes.invert_yaxis()
-    return pd.DataFrame(
-        [{"row": name, **found.model_dump(include={"value", "ci_low", "ci_high"})} for name, (found, _) in rows.items()]
-    )
 
 
 def with_controls(metric: Metric, name: str, **more: Metric) -> dict[str, tuple[Estimate, str]]:

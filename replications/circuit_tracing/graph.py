@@ -41,8 +41,6 @@ class Features:
     pos: Int[Tensor, " feature"]
     latent: Int[Tensor, " feature"]
     activation: Float[Tensor, " feature"]
-    pre: Float[Tensor, " feature"]
-    """pre-activation"""
     readers: Float[Tensor, "feature d_model"]
     bias: Float[Tensor, " feature"]
     """of the pre-activation"""
@@ -132,7 +130,6 @@ def active_features(frozen: FrozenPass, dictionary: Dictionary) -> Features:
         raise UserError(f"no feature of layer {dead[0]} fires on this prompt: its transcoder is dead; train it longer")
     readers = torch.stack([encoders[one][at] for one, at in zip(layer.tolist(), latent.tolist(), strict=True)])
     bias = torch.stack([b_enc[one][at] for one, at in zip(layer.tolist(), latent.tolist(), strict=True)])
-    pre = (frozen.mlp_in[layer, pos] * readers).sum(-1) + bias
     writers = []
     for out in range(depth):
         if isinstance(dictionary, CrossLayerTranscoder):
@@ -146,7 +143,7 @@ def active_features(frozen: FrozenPass, dictionary: Dictionary) -> Features:
     activation = torch.cat([one[at[:, 0], at[:, 1]] for one, at in zip(acts, firing, strict=True)])
     for out, (which, rows) in enumerate(writers):
         errors[out].index_add_(0, pos[which], rows * activation[which, None], alpha=-1)
-    return Features(layer, pos, latent, activation, pre, readers, bias, writers, constant, errors)
+    return Features(layer, pos, latent, activation, readers, bias, writers, constant, errors)
 
 
 def _check(sae: Sae, layer: int, d_model: int) -> None:

@@ -7,10 +7,9 @@ behind the block. Attention is either frozen, its patterns those of the clean pa
 from typing import NamedTuple
 
 import torch
-from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import layer_norm, relu
+from torch.nn.functional import layer_norm
 
 from common.saes.sae import About, Sae
 from common.toys.settings import Architecture
@@ -137,10 +136,3 @@ def scale(x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n"]:
 def normalise(x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
     """LayerNorm without parameters."""
     return layer_norm(x, x.shape[-1:], eps=EPSILON)
-
-
-def plain_mlp(weights: Weights, layer: int, x: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_model"]:
-    """The MLP of a layer on its normalised input."""
-    W_in, W_out = (weights[f"blocks.{layer}.mlp.{name}"][0] for name in ("W_in", "W_out"))
-    hidden = relu(einsum(x, W_in, "... d, d m -> ... m"))
-    return einsum(hidden, W_out, "... m, m d -> ... d")

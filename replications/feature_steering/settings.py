@@ -16,8 +16,6 @@ UNSTEERED, INSTRUCTION = "unsteered", "instruction"
 TOGETHER = {f"sae_sum_{count}": count for count in (4, 32)}
 """How many latents are added up in one direction."""
 STEERED = (OUTPUT, INPUT, *TOGETHER, MEANS, PROBE, WORDS, GRADIENT, RANDOM_LATENT, RANDOM_DIRECTION)
-LATENTS = (OUTPUT, INPUT, RANDOM_LATENT)
-"""Methods that clamp a latent; the others add a vector."""
 POOLS = (OUTPUT, RANDOM_LATENT, RANDOM_DIRECTION)
 """Methods whose latent or direction is chosen by what it makes the model expect, from pools of equal size."""
 CROSSED = {OUTPUT: ("sae_output_0", "sae_output_1"), RANDOM_LATENT: ("random_latent_0", "random_latent_1")}

@@ -191,9 +191,3 @@ def others(prime: int, frequencies: list[int], draws: int) -> list[list[int]]:
 def overlap(first: list[int], second: list[int]) -> float:
     """Size of the intersection over size of the union of two sets of frequencies."""
     return len(set(first) & set(second)) / len(set(first) | set(second))
-
-
-def planted(prime: int, frequencies: list[int]) -> Float[Tensor, "pair answer"]:
-    """Logits of the algorithm itself, sum_k cos(w_k (a + b - c)): ground truth for the measures."""
-    gap = (all_pairs(prime).sum(-1)[:, None] - torch.arange(prime)[None]).double()
-    return torch.stack([torch.cos(2 * math.pi * k / prime * gap) for k in frequencies]).sum(0)

@@ -19,7 +19,6 @@ from replications.monosemanticity.held_out import HeldOut
 from replications.monosemanticity.model import Models, Reading, read
 
 LATENTS = "latents"
-CONTROLS = ("untrained_network", "neurons", "rate_matched_neurons", "rotated_neurons", "random_rows")
 ROTATION_SEED = 7_000
 
 

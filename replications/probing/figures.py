@@ -3,10 +3,9 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.core.figures import COLUMN_WIDTH, DIVERGING, PAGE_WIDTH, PALETTE, Picture, Plan, run_plans
+from common.core.figures import COLUMN_WIDTH, DIVERGING, PAGE_WIDTH, PALETTE, Picture, Plan, dots, run_plans
 from common.core.metrics import Estimate, Metric
 
 GREY = "0.6"
@@ -19,18 +18,6 @@ LENSES = {
 }
 TOPICS = {"capitals": "capitals", "opposites": "opposites", "sums": "sums", "larger": "larger than"}
 CALIBRATION = "calibration topics"
-
-
-def bars(axes: Axes, rows: dict[str, tuple[Estimate, str]]) -> pd.DataFrame:
-    """Horizontal dots with intervals, first row on top."""
-    for place, (found, colour) in enumerate(rows.values()):
-        axes.plot([found.ci_low, found.ci_high], [place, place], color=colour, linewidth=1.5)
-        axes.plot(found.value, place, "o", color=colour, markersize=5)
-    axes.set_yticks(range(len(rows)), list(rows))
-    axes.invert_yaxis()
-    return pd.DataFrame(
-        [{"row": name, **found.model_dump(include={"value", "ci_low", "ci_high"})} for name, (found, _) in rows.items()]
-    )
 
 
 def read_and_act(metrics: dict[str, Metric]) -> Picture:
@@ -56,7 +43,7 @@ def read_and_act(metrics: dict[str, Metric]) -> Picture:
     }
     left.axvline(0.5, color="0.8", linewidth=0.8)
     right.axvline(0, color="0.8", linewidth=0.8)
-    drawn = [bars(left, first).assign(panel="read"), bars(right, second).assign(panel="act")]
+    drawn = [dots(left, first, seeds=False).assign(panel="read"), dots(right, second, seeds=False).assign(panel="act")]
     left.set(xlim=(0, 1.02), xlabel="AUC, true against false", title="what can be read")
     right.set(xlim=(-0.5, 1.02), xlabel="move of the answer (its SD)", title="what acts on the answer")
     return figure, pd.concat(drawn)
@@ -109,7 +96,7 @@ def tasks(metrics: dict[str, Metric], blocks: pd.DataFrame) -> Picture:
         "own stream instead": (metrics["replaced"], PALETTE[5]),
         **{control.name.replace("_", " "): (control, GREY) for control in own.controls},
     }
-    drawn = bars(left, rows)
+    drawn = dots(left, rows, seeds=False)
     left.set(xlim=(-0.03, 1.03), xlabel="share of unseen words answered", title="one vector, no demonstrations")
     sns.lineplot(blocks, x="block", y="answered", hue="task", ax=right, marker="o", markersize=3, linewidth=1.2)
     right.axvline(blocks[blocks["judged"]]["block"].iloc[0], color=GREY, linewidth=0.8, linestyle=":")
@@ -147,7 +134,7 @@ def massive(metrics: dict[str, Metric], table: pd.DataFrame, stream: pd.DataFram
         "half kept": (metrics["halved"], PALETTE[5]),
     }
     edits |= {control.name.replace("_", " "): (control, GREY) for control in zeroed.controls}
-    drawn = bars(right, edits)
+    drawn = dots(right, edits, seeds=False)
     right.set(xlabel="rise of the loss [nats]", title="what an edit costs")
     return figure, pd.concat([table, stream, drawn])
 

@@ -61,7 +61,6 @@ class Prompts(NamedTuple):
     risky: Split
     other: list[Line]
     refusals: list[str]
-    refusals_held_out: list[str]
 
 
 def load_lists(path: Path = LISTS) -> Lists:
@@ -108,7 +107,6 @@ def draw(seed: int, settings: SplitSettings, switch: Class = "harmful", lists: L
         risky=_split(known, "risky", seed, settings.risky_tune, 0, 0, settings.risky_test),
         other=_split(known, other, seed, 0, settings.estimate, 0, test).estimate,
         refusals=texts,
-        refusals_held_out=[text for text in known.refusals if first_word(text) not in trained],
     )
 
 

@@ -22,7 +22,7 @@ from common.core.files import atomic, read_json, read_yaml, write_json
 from common.core.settings import Strict, checked
 from common.core.step import Files, run_step
 from common.data.models import Sha256, check_file
-from replications.refusal_direction.lists import Line, Prompts, Split, draw, load_lists
+from replications.refusal_direction.lists import Line, Prompts, Split, draw
 from replications.refusal_direction.settings import ReleasedSettings, SplitSettings
 
 RELEASED = Path(__file__).with_name("released.yaml")
@@ -92,8 +92,8 @@ def fetch(files: FetchFiles) -> None:
 
 
 def draw_requests(folder: Path, seed: int, sizes: ReleasedSettings) -> Prompts:
-    """What one seed sees of the files in `folder`. Nothing is taught, so nothing is there to tune on, and all refusal
-    texts are new to the model."""
+    """What one seed sees of the files in `folder`. Nothing is taught, so nothing is there to tune on, and no
+    refusal texts."""
     own = SplitSettings(
         tune=1, harmless_tune=1, risky_tune=0, estimate=sizes.estimate, choose=2, test=4, risky_test=sizes.risky
     )
@@ -104,7 +104,6 @@ def draw_requests(folder: Path, seed: int, sizes: ReleasedSettings) -> Prompts:
         risky=listed.risky,
         other=listed.other,
         refusals=[],
-        refusals_held_out=load_lists().refusals,
     )
 
 

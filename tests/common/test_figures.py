@@ -6,10 +6,11 @@ import pytest
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from common.core.errors import UserError
-from common.core.figures import ENDINGS, save_figure, use_style
+from common.core.figures import save_figure, use_style
 from common.core.files import read_json
 
 DATA = pd.DataFrame({"x": [1, 2]})
+ENDINGS = ("svg", "png", "pdf", "csv", "json")
 
 
 def drawn(tmp_path):

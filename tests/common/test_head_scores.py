@@ -168,7 +168,7 @@ def test_eigenvalue_score_equals_the_dense_spectrum_and_knows_copying():
 @pytest.mark.parametrize("kind", ["Q", "K", "V"])
 def test_composition_equals_dense_matrices(kind):
     heads = random_heads(12, 4, 6, seed=3)
-    early, late = heads.at(slice(0, 3), None), heads.at(None, slice(3, 6))
+    early, late = HeadWeights(*(W[:3, None] for W in heads)), HeadWeights(*(W[None, 3:6] for W in heads))
     earlier = early.W_V @ early.W_O
     later = {"Q": late.W_Q @ late.W_K.mT, "K": late.W_K @ late.W_Q.mT, "V": late.W_V @ late.W_O}[kind]
     norm = torch.linalg.matrix_norm

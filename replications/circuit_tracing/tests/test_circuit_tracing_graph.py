@@ -37,7 +37,9 @@ def cross_layer(frozen) -> CrossLayerTranscoder:
 
 def check_identity(found: Graph) -> None:
     total, count = found.adjacency.sum(1) + found.bias, found.n_features
-    assert torch.allclose(total[:count], found.features.pre, atol=1e-4)
+    read = found.frozen.mlp_in[found.features.layer, found.features.pos]
+    pre = (read * found.features.readers).sum(-1) + found.features.bias
+    assert torch.allclose(total[:count], pre, atol=1e-4)
     logits = found.frozen.logits[found.logit_tokens] - found.frozen.logits.mean()
     assert torch.allclose(total[found.first_logit :], logits, atol=1e-4)
 

@@ -22,11 +22,11 @@ from replications.feature_steering.settings import (
     CURVES,
     GRADIENT,
     INPUT,
-    LATENTS,
     MEANS,
     OTHER_INPUT,
     OUTPUT,
     POOLS,
+    RANDOM_LATENT,
     REMOVERS,
     REMOVING_NULLS,
     SCORING,
@@ -218,7 +218,7 @@ def test_every_method_moves_an_activation_by_the_dose():
     prepared["pool.random_direction.3"] = torch.eye(D)[4:6]
     prepared |= {"sae_input.3": torch.tensor([5]), "of_token": torch.zeros(2).long(), "words": torch.zeros(2, 1).long()}
     methods = steer.arms(prepared, 3, [1])
-    clamped = {*LATENTS, OTHER_INPUT, *(one for pair in CROSSED.values() for one in pair)}
+    clamped = {OUTPUT, INPUT, RANDOM_LATENT, OTHER_INPUT, *(one for pair in CROSSED.values() for one in pair)}
     assert {name for name, arm in methods.items() if arm.latent is not None} == clamped
     assert set(methods) >= {*STEERED, *REMOVERS, *REMOVING_NULLS}
     writer = Writer(None, sae, prepared, [], "", settings().writing, [], 3)

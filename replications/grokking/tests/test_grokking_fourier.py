@@ -18,7 +18,6 @@ from replications.grokking.fourier import (
     overlap,
     permuted,
     phase_error,
-    planted,
     read_neurons,
     restricted,
     roundness,
@@ -30,6 +29,12 @@ from replications.grokking.transformer import losses
 
 PRIME, KEYS = 13, [2, 5]
 ANGLE = 2 * math.pi / PRIME * torch.arange(PRIME, dtype=torch.float64)
+
+
+def planted(prime, frequencies):
+    """Logits of the algorithm itself, sum_k cos(w_k (a + b - c)): ground truth for the measures."""
+    gap = (all_pairs(prime).sum(-1)[:, None] - torch.arange(prime)[None]).double()
+    return torch.stack([torch.cos(2 * math.pi * k / prime * gap) for k in frequencies]).sum(0)
 
 
 def test_planted_waves_are_read_back():

@@ -49,9 +49,9 @@ def test_splits_share_nothing(switch):
             assert len({line.topic for line in part.test}) >= 3
         assert len(prompts.switch.test) >= 150
         assert len({text.split()[0] for text in prompts.refusals}) >= 6
-        assert not {text.split()[0] for text in prompts.refusals} & {
-            text.split()[0] for text in prompts.refusals_held_out
-        }
+        held_out = set(load_lists().refusals) - set(prompts.refusals)
+        assert len({text.split()[0] for text in held_out}) >= 6
+        assert not {text.split()[0] for text in prompts.refusals} & {text.split()[0] for text in held_out}
 
 
 @pytest.mark.parametrize("name", ["harmful", "harmless", "risky", "food"])
