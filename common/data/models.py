@@ -156,15 +156,12 @@ def answer_text(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> str:
     return str(tokenizer.decode(tokens[:end])).strip()
 
 
-def chat_prompt(tokenizer: "PreTrainedTokenizerBase", message: str, system: str | None = None) -> str:
+def chat_prompt(tokenizer: "PreTrainedTokenizerBase", message: str) -> str:
     """One user message in the model's chat format, up to where the answer begins.
 
-    The system message is what is passed here and nothing else. SmolLM2's template would add one of its own. So for None
-    the prompt is rendered with an empty system block, and that block is cut off. The token that begins every text
-    (Llama 3) stays. A template that knows no system block, or writes it into the user's turn (Gemma), is left alone.
-
-    Raises:
-        UserError: a system message for a template that knows none.
+    There is no system message. SmolLM2's template would add one of its own, so the prompt is rendered with an empty
+    system block, and that block is cut off. The token that begins every text (Llama 3) stays. A template that knows no
+    system block, or writes it into the user's turn (Gemma), is left alone.
     """
     from jinja2 import TemplateError
 
@@ -172,12 +169,7 @@ def chat_prompt(tokenizer: "PreTrainedTokenizerBase", message: str, system: str 
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer))
 
     user = {"role": "user", "content": message}
-    block = {"role": "system", "content": system or ""}
-    if system is not None:
-        try:
-            return render([block, user], True)
-        except TemplateError:
-            raise UserError("this model's chat template knows no system message; leave it out") from None
+    block = {"role": "system", "content": ""}
     alone, first = render([user], True), tokenizer.bos_token or ""
     try:
         cut = render([block, user], True).removeprefix(render([block], False))

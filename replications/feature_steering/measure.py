@@ -105,7 +105,7 @@ def measure(files: MeasureFiles, settings: Measure, run: RunInfo) -> None:
     write_table(files.scored, scoring[shown])
     by_name = {f"{method}_{column}": values for (method, column), values in tables.items() if column in MEASURES}
     write_table(files.topics, pd.DataFrame({"topic": about["topics"], **by_name}))
-    write_table(files.doses, dose_table(scoring, writing.doses))
+    write_table(files.doses, dose_table(scoring))
 
 
 def effects(tables: dict[tuple[str, str], ByTopic]) -> dict[str, Metric]:
@@ -242,7 +242,7 @@ def checks(checked: dict[str, Any], settings: Measure) -> dict[str, Metric]:
     }  # fmt: skip
 
 
-def dose_table(scoring: pd.DataFrame, doses: list[float]) -> pd.DataFrame:
+def dose_table(scoring: pd.DataFrame) -> pd.DataFrame:
     """Takeover, judge, ratings, words, self-reference and perplexity of each method and dose, with intervals."""
     lines = []
     single = [method for method in (*COMPARED, RANDOM_DIRECTION, UNSTEERED) if method not in CURVES]

@@ -53,9 +53,9 @@ def load_circuit_prompts(manifest: Path, prompts: Path, device: str) -> tuple[De
     return Decoder(load_model(manifest.parent, device=device), max(row.positions.end for row in rows) + 1), rows
 
 
-def passes(decoder: Decoder, batch: Batch, partner: Version = "abc") -> tuple[Cache, Cache]:
-    """The prompts and their partners, in one pass with `keep`."""
-    tokens = torch.cat([batch.tokens("original"), batch.tokens(partner)])
+def passes(decoder: Decoder, batch: Batch) -> tuple[Cache, Cache]:
+    """The prompts and their ABC partners, in one pass with `keep`."""
+    tokens = torch.cat([batch.tokens("original"), batch.tokens("abc")])
     clean, other = decoder.forward(tokens, batch.mask.repeat(2, 1), keep=True).chunk(2)
     return clean, other
 

@@ -45,11 +45,11 @@ Baseline = Literal["abc", "neutral"]
 NOISE = 3.0
 
 
-def template_means(decoder: Decoder, prompts: list[Prompt], most: int | None = None) -> Means:
-    """Means over the ABC partners of all prompts of each template, or of the first `most`."""
+def template_means(decoder: Decoder, prompts: list[Prompt]) -> Means:
+    """Means over the ABC partners of all prompts of each template."""
     means = {}
     for group in by_template(prompts):
-        batch = Batch(group[:most], decoder.W_O[0].device.type)
+        batch = Batch(group, decoder.W_O[0].device.type)
         cache = decoder.forward(batch.tokens("abc"), batch.mask, keep=True)
         means[group[0].template] = torch.stack([z.mean(0) for z in cache.z])
     return means

@@ -57,19 +57,19 @@ class Passes(NamedTuple):
         batch = Batch([self.batch.prompts[row] for row in rows], self.batch.device)
         return Passes(batch, clean, Cache(z=[z[rows] for z in self.partner.z]), {}, {})
 
-    def with_partner(self, decoder: Decoder, partner: Version) -> "Passes":
-        """The same prompts beside other partners."""
-        other = decoder.forward(self.batch.tokens(partner), self.batch.mask, keep=True)
+    def beside_flipped(self, decoder: Decoder) -> "Passes":
+        """The same prompts; their partners are they themselves with flipped roles."""
+        other = decoder.forward(self.batch.tokens("roles_flipped"), self.batch.mask, keep=True)
         return Passes(self.batch, self.clean, Cache(z=other.z), {}, {})
 
 
-def shared_passes(decoder: Decoder, prompts: list[Prompt], partner: Version = "abc") -> list[Passes]:
-    """The passes that all receiver sets of these prompts share."""
+def shared_passes(decoder: Decoder, prompts: list[Prompt]) -> list[Passes]:
+    """The passes that all receiver sets of these prompts share, beside their ABC partners."""
     found = []
-    for group in track(whole_templates(prompts, CHUNK), f"passes, {partner}"):
+    for group in track(whole_templates(prompts, CHUNK), "passes"):
         batch = Batch(group, decoder.W_O[0].device.type)
         clean, attends = attention(decoder, batch, "original")
-        other, of_partner = attention(decoder, batch, partner)
+        other, of_partner = attention(decoder, batch, "abc")
         found.append(Passes(batch, clean, Cache(z=other.z), attends, of_partner))
     return found
 

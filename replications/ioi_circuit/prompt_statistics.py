@@ -34,11 +34,12 @@ def clustered(
     unit: str,
     formula: str,
     denominators: PerPrompt | None = None,
-    groups: Int[np.ndarray, " prompt"] | None = None,
     controls: Mapping[str, PerPrompt | tuple[PerPrompt, PerPrompt]] | None = None,
     draws: Mapping[str, Draws] | None = None,
 ) -> Metric:
     """Mean of `values`, or ratio of the two means, with an interval over templates and their prompts.
+
+    `per_seed` has one value for each seed of the prompts.
 
     Args:
         values: one per prompt.
@@ -46,7 +47,6 @@ def clustered(
         unit: of the value.
         formula: id or short text of what the value is.
         denominators: one per prompt, where the value is a ratio of means.
-        groups: of each prompt; `per_seed` has one value for each. The seeds of the prompts if nothing else is given.
         controls: values on the same prompts; their denominators are those of the effect, if none stand beside them.
         draws: controls that are drawn many times, as random heads: mean over the draws, central 95 % range of the
             draws, and the difference to their mean, paired by prompt.
@@ -62,7 +62,7 @@ def clustered(
         unit=unit,
         formula=formula,
         denominators=below,
-        groups=np.array([prompt.seed for prompt in prompts]) if groups is None else groups,
+        groups=np.array([prompt.seed for prompt in prompts]),
         controls=listed | {name: (one.mean(0), below) for name, one in drawn.items()},
     )
     compared = [_over_draws(one, drawn[one.name], below) if one.name in drawn else one for one in metric.controls]

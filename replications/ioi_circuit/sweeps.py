@@ -184,7 +184,7 @@ def receivers_of(name: str, classes: HeadClasses, decoder: Decoder) -> Receivers
 
 def sweep_flipped(decoder: Decoder, effects: Effects, prompts: list[Passes]) -> Effects:
     """`estimate` for the same receivers with flipped roles, in percent and halved."""
-    flipped, shared = Effects(), [one.with_partner(decoder, "roles_flipped") for one in prompts]
+    flipped, shared = Effects(), [one.beside_flipped(decoder) for one in prompts]
     clean = np.concatenate([name_difference(decoder, one) for one in shared]).mean()
     for name, receivers in effects.receivers.items():
         screen(decoder, flipped, name, shared, receivers, 0)

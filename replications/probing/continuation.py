@@ -156,10 +156,8 @@ def _pass(
     return Run(torch.stack([*resid, x]), Past(keys, values, mask), at)
 
 
-def logits(
-    decoder: Decoder, final: Float[Tensor, "*n d_model"], tokens: Int[Tensor, " token"] | None = None
-) -> Float[Tensor, "*n token"]:
-    """Next-token logits of final residual streams; of `tokens` alone where they are given."""
+def logits(decoder: Decoder, final: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n d_vocab"]:
+    """Next-token logits of final residual streams."""
     weight = decoder.bridge.unembed.W_U.detach()
     normed = decoder.bridge.ln_final(final.reshape(1, -1, final.shape[-1])).detach().reshape(final.shape)
-    return einops.einsum(normed, weight if tokens is None else weight[:, tokens], "... d, d token -> ... token")  # type: ignore[no-any-return]
+    return einops.einsum(normed, weight, "... d, d token -> ... token")  # type: ignore[no-any-return]

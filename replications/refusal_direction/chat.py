@@ -8,13 +8,13 @@ share a pass:
     addition    x <- x + v at the input of one block
 
 All leave position 0 out, an attention sink. Prompts are padded on the left with mask and explicit position ids, so the
-last token is column -1 of every row. Only training pads on the right. `resume` starts from what `before_block` gives.
+last token is column -1 of every row. `resume` starts from what `before_block` gives.
 """
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -31,7 +31,7 @@ from replications.refusal_direction.prefixes import Tree
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts padded on one side. `mask` is 1 where a token is real."""
+    """Prompts padded on the left. `mask` is 1 where a token is real."""
 
     ids: Int[Tensor, "batch pos"]
     mask: Int[Tensor, "batch pos"]
@@ -76,11 +76,11 @@ def chat_batch(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], device:
     return padded([chat_ids(tokenizer, text) for text in texts], device)
 
 
-def padded(rows: list[list[int]], device: str | torch.device = "cpu", side: Literal["left", "right"] = "left") -> Batch:
-    """Token ids padded on one side."""
+def padded(rows: list[list[int]], device: str | torch.device = "cpu") -> Batch:
+    """Token ids padded on the left."""
     ids = [torch.tensor(row, device=device) for row in rows]
     masks = [torch.ones_like(row) for row in ids]
-    return Batch(*(pad_sequence(part, batch_first=True, padding_side=side) for part in (ids, masks)))
+    return Batch(*(pad_sequence(part, batch_first=True, padding_side="left") for part in (ids, masks)))
 
 
 def answered(batch: Batch, answers: Int[Tensor, "prompt step"]) -> Batch:
@@ -213,11 +213,9 @@ def final_states(
 
 
 @torch.inference_mode()
-def last_logits(
-    model: Any, batch: Batch, *, resume: tuple[int, Tensor] | None = None
-) -> Float[Tensor, "batch d_vocab"]:
-    """Logits of the first token of the answer, float32; `resume` as in `final_states`."""
-    return model.lm_head(final_states(model, batch, resume)[:, -1]).float()  # type: ignore[no-any-return]
+def last_logits(model: Any, batch: Batch) -> Float[Tensor, "batch d_vocab"]:
+    """Logits of the first token of the answer, float32."""
+    return model.lm_head(final_states(model, batch)[:, -1]).float()  # type: ignore[no-any-return]
 
 
 @torch.inference_mode()

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from common.core.errors import UserError
 from common.toys.settings import Optimisation
 from common.toys.training import Job, Weights
 from replications.superposition.model import Activation, Data, evaluate, stack
@@ -167,25 +166,17 @@ def written_loss(
 
 
 def stream_job(
-    name: str,
     densities: list[float],
     importance: Float[Tensor, " feature"],
     n_hidden: int,
-    activation: Activation,
     *,
     optimisation: Optimisation,
     seeds: list[int],
     device: str,
     snapshots_at: list[int],
-    start_scale: float = 1.0,
 ) -> Job:
-    """A job of `common.toys.training` for every seed and density: instance = (seed, density), seed slowest.
-
-    Starting weights are Xavier's times `start_scale`.
-    """
+    """A job of `common.toys.training` for every seed and density: instance = (seed, density), seed slowest."""
     n_features, size = len(importance), optimisation.batch
-    if n_features <= n_hidden:
-        raise UserError(f"{n_features} features fit into {n_hidden} hidden units: give n_features more than n_hidden")
     at = torch.tensor(densities, dtype=torch.float64)
     starts = [
         initial(len(densities), n_hidden, n_features, torch.Generator().manual_seed(START + seed)) for seed in seeds
@@ -195,10 +186,10 @@ def stream_job(
 
     def loss(weights: Weights, step: int) -> Float[Tensor, " instance"]:
         data = stack([batch(at, n_features, size, seed, step, device=device) for seed in seeds])
-        return written_loss(weights, data, scale, activation)
+        return written_loss(weights, data, scale, "relu")
 
     rates = torch.ones(len(W), device=device)
-    return Job(name, {"W": start_scale * W, "b": b}, loss, _nothing, [], snapshots_at, rates, size)
+    return Job("uniform features", {"W": W, "b": b}, loss, _nothing, [], snapshots_at, rates, size)
 
 
 def _nothing(weights: Weights) -> Weights:

@@ -29,11 +29,9 @@ def train_uniform(files: TrainFiles, settings: UniformTraining, run: RunInfo) ->
     n, seeds, optimisation = settings.n_features, run.seeds, settings.optimisation
     ones = torch.ones(n, dtype=torch.float64)
     job = stream_job(
-        "uniform features",
         settings.densities,
         ones,
         settings.n_hidden,
-        "relu",
         optimisation=optimisation,
         seeds=seeds,
         device=run.device,

@@ -254,12 +254,9 @@ def test_no_special_token_is_added(model_folder):
 
 
 @pytest.mark.model
-def test_chat_has_the_system_message_that_is_stated_and_no_other(model_folder):
+def test_chat_has_no_system_message(model_folder):
     tokenizer = load_tokenizer(model_folder)
     assert chat_prompt(tokenizer, "Hi") == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert chat_prompt(tokenizer, "Hi", system="Be brief.") == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    )
     ids = encode(tokenizer, chat_prompt(tokenizer, "Hi"))
     assert sum(token in tokenizer.all_special_ids for token in ids) == 3
 
@@ -283,9 +280,6 @@ def test_the_token_that_begins_every_text_stays_where_the_template_has_it(model_
     tokenizer = load_tokenizer(model_folder)
     tokenizer.chat_template = TEMPLATES[name]
     assert chat_prompt(tokenizer, "Hi") == "<|im_start|><|im_end|>user Hi<|im_end|>assistant "
-    if name == "Gemma 2":
-        with pytest.raises(UserError, match="knows no system message"):
-            chat_prompt(tokenizer, "Hi", system="Be brief.")
 
 
 @pytest.mark.model

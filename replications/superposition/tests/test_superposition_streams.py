@@ -113,10 +113,10 @@ def test_the_written_gradient_reaches_autograd():
     torch.testing.assert_close(b.grad, scale[:, None] * found.grad_b)
 
 
-def job(seeds, activation="relu", densities=(0.4,), n_features=8):
-    ones = torch.ones(n_features, dtype=torch.float64)
+def job(seeds):
+    ones = torch.ones(8, dtype=torch.float64)
     return stream_job(
-        "test", list(densities), ones, 2, activation, optimisation=OPTIMISATION, seeds=seeds, device="cpu",
+        [0.4], ones, 2, optimisation=OPTIMISATION, seeds=seeds, device="cpu",
         snapshots_at=[OPTIMISATION.steps],
     )  # fmt: skip
 
@@ -139,8 +139,6 @@ def test_the_rate_falls_along_half_a_cosine():
 
 
 def test_too_few_features_are_refused():
-    with pytest.raises(UserError, match="2 features fit into 2 hidden units"):
-        job([0], n_features=2)
     effort = {"restarts": 1, "samples": 16, "evaluation_samples": 16, "steps": 1}
     features = {"n_features": 3, "n_hidden": 3, "importance_decay": 1.0, "control_restarts": 0, "densities": [1.0, 0.5]}
     with pytest.raises(ValidationError, match="3 features fit into 3 hidden units"):
