@@ -1,5 +1,5 @@
-"""One trained cross-layer transcoder (`architectures/cross_layer`), as an analysis uses it: encode, decode, error,
-clamp, and a safetensors file.
+"""One trained cross-layer transcoder (`architectures/cross_layer`), as an analysis uses it: encode, decode, and a
+safetensors file.
 
     f^l = TopK(x^l W_enc^l + b_enc^l),   y^^l = sum over l' <= l of f^l' W_dec^(l'->l) + b_dec^l
 
@@ -69,22 +69,6 @@ class CrossLayerTranscoder:
     def decode(self, latents: Float[Tensor, "*n layer d_sae"]) -> Float[Tensor, "*n wide_out"]:
         """Predicted outputs of all layers."""
         return rearrange(latents, "... layer d_sae -> ... (layer d_sae)") @ self.W_dec + self.b_dec
-
-    def error(self, x: Float[Tensor, "*n wide_in"], y: Float[Tensor, "*n wide_out"]) -> Float[Tensor, "*n wide_out"]:
-        """y - y^, what is not explained of the targets. UserError for targets of another shape."""
-        wanted = [*x.shape[:-1], len(self.b_dec)]
-        if list(y.shape) != wanted:
-            raise UserError(f"this cross-layer transcoder writes the shape {wanted}; these targets are {list(y.shape)}")
-        return y - self.decode(self.encode(x))
-
-    def clamp(
-        self, x: Float[Tensor, "*n wide_in"], y: Float[Tensor, "*n wide_out"], layer: int, latent: int, value: float
-    ) -> Float[Tensor, "*n wide_out"]:
-        """The targets with one latent of one layer set to `value` and the error kept."""
-        latents = self.encode(x)
-        edited = latents.clone()
-        edited[..., layer, latent] = value
-        return self.decode(edited) + self.error(x, y)
 
     def save(self, path: Path) -> None:
         """Writes the file."""

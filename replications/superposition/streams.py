@@ -16,7 +16,7 @@ from torch import Tensor
 
 from common.toys.settings import Optimisation
 from common.toys.training import Job, Weights
-from replications.superposition.model import Activation, Data, evaluate, stack
+from replications.superposition.model import Data, evaluate, stack
 from replications.superposition.training import initial
 
 SPARSE = 0.15  # above it one uniform an entry costs less than placing hits
@@ -157,11 +157,11 @@ def with_gradient(loss: Float[Tensor, " instance"], weights: Weights, gradients:
 
 
 def written_loss(
-    weights: Weights, data: Data, importance: Float[Tensor, "instance feature"], activation: Activation
+    weights: Weights, data: Data, importance: Float[Tensor, "instance feature"]
 ) -> Float[Tensor, " instance"]:
-    """Loss of `weights["W"]` and `weights["b"]`, with the written gradient."""
+    """Loss of a ReLU model `weights["W"]`, `weights["b"]`, with the written gradient."""
     with torch.no_grad():
-        found = evaluate(weights["W"], weights["b"], data, importance, activation)
+        found = evaluate(weights["W"], weights["b"], data, importance, "relu")
     return with_gradient(found.loss, weights, {"W": found.grad_W, "b": found.grad_b})
 
 
@@ -186,7 +186,7 @@ def stream_job(
 
     def loss(weights: Weights, step: int) -> Float[Tensor, " instance"]:
         data = stack([batch(at, n_features, size, seed, step, device=device) for seed in seeds])
-        return written_loss(weights, data, scale, "relu")
+        return written_loss(weights, data, scale)
 
     rates = torch.ones(len(W), device=device)
     return Job("uniform features", {"W": W, "b": b}, loss, _nothing, [], snapshots_at, rates, size)

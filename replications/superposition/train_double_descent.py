@@ -58,7 +58,7 @@ def descend(settings: FewPoints, run: RunInfo) -> dict[str, Tensor]:
             optimisation = settings.optimisation.model_copy(update={"weight_decay": decay})
 
             def loss(weights: Weights, step: int, points: Data = points) -> Float[Tensor, " instance"]:
-                return written_loss(weights, points, importance, "relu")
+                return written_loss(weights, points, importance)
 
             job = Job(
                 name=f"{size} points, m = {settings.n_hidden}, decay {decay:g}",

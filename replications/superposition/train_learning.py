@@ -77,7 +77,7 @@ def follow(
     importance = torch.ones(len(W), shape[1], device=device)
 
     def loss(weights: Weights, step: int) -> Float[Tensor, " instance"]:
-        return written_loss(weights, points(step), importance, "relu")
+        return written_loss(weights, points(step), importance)
 
     steps = settings.optimisation.steps
     at = sorted({round(k * steps / settings.snapshots) for k in range(settings.snapshots + 1)})

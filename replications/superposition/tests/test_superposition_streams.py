@@ -106,7 +106,7 @@ def test_the_written_gradient_reaches_autograd():
     data = sample(0.3, 4, 32, 0)
     W, b = (one.requires_grad_() for one in initial(2, 2, 4, torch.Generator().manual_seed(0)))
     importance = torch.ones(2, 4, dtype=torch.float64)
-    (torch.tensor([3.0, 1.0]) * written_loss({"W": W, "b": b}, data, importance, "relu")).sum().backward()
+    (torch.tensor([3.0, 1.0]) * written_loss({"W": W, "b": b}, data, importance)).sum().backward()
     found = evaluate(W.detach(), b.detach(), data, importance, "relu")
     scale = torch.tensor([3.0, 1.0], dtype=torch.float64)
     torch.testing.assert_close(W.grad, scale[:, None, None] * found.grad_W)
