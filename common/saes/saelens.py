@@ -1,4 +1,4 @@
-"""Exchange with SAELens: a folder with `cfg.json` and `sae_weights.safetensors`.
+"""Exchange with SAELens: a folder with `cfg.json`, `sae_weights.safetensors` and `sparsity.safetensors`.
 
 Read and written are its architectures standard, gated, topk, jumprelu and its four kinds of transcoder. BatchTopK and
 Matryoshka SAEs, and our transcoders, are exported with a constant threshold, as SAELens does. Old folders may hold
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,7 +22,7 @@ from common.core.files import atomic, read_json, write_json
 from common.saes.sae import About, Activation, Sae
 
 FORMAT = "6.54.12"  # version of SAELens whose folders these are; without one it takes a folder for an old one
-WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
+WEIGHTS, CONFIG, SPARSITY = "sae_weights.safetensors", "cfg.json", "sparsity.safetensors"
 NEEDED = {"architecture": str, "d_in": int, "d_sae": int, "metadata": dict}
 KINDS: dict[str, Activation] = {
     "standard": "relu",
@@ -37,7 +38,7 @@ KINDS: dict[str, Activation] = {
 }
 
 
-def save_saelens(sae: Sae, folder: Path) -> None:
+def save_saelens(sae: Sae, folder: Path, *, density: Float[Tensor, " d_sae"] | None = None) -> None:
     """Writes the folder; `cfg.json` comes last and marks it as complete. UserError for what SAELens cannot hold."""
     names = {"gated": ["W_enc", "W_dec", "b_dec", "r_mag", "b_mag"]}.get(
         sae.activation, ["W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip"]
@@ -48,6 +49,9 @@ def save_saelens(sae: Sae, folder: Path) -> None:
         tensors["b_gate"] = sae.b_enc.float().contiguous()
     with atomic(folder / WEIGHTS) as temporary:
         save_file(tensors, temporary)
+    if density is not None:
+        with atomic(folder / SPARSITY) as temporary:
+            save_file({"sparsity": (density.float() + 1e-10).log10().contiguous()}, temporary)
     write_json(folder / CONFIG, config_of(sae))
 
 

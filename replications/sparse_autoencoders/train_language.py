@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 from safetensors.torch import save_file
 
 from common.core.errors import UserError
@@ -22,6 +23,8 @@ from common.saes.trainer import Batches, Trained, first_weights, train
 from replications.sparse_autoencoders.settings import Sweep
 from replications.sparse_autoencoders.soft_frozen import train_soft_frozen
 from replications.sparse_autoencoders.sweep import passes
+
+DENSITY_SAMPLE = 4 * 4096  # training activations on which densities are counted
 
 
 class TrainFiles(Files):
@@ -88,12 +91,14 @@ def traces_of(entries: list[Entry], trained: list[Trained]) -> pd.DataFrame:
 
 
 def save(entry: Entry, result: Trained, streams: Streams, folder: Path) -> None:
-    """Folds the training scale in, says where the SAE belongs, and writes its folder."""
+    """Folds the training scale in, says where the SAE belongs, and writes its folder with densities."""
     data = streams["second" if result.recipe.source == "second" else "main"]
     assert result.sae is not None
     sae = result.sae.to("cpu").folded(data.manifest.scale)
     sae = replace(sae, about=replace(sae.about, model=data.manifest.model, hook=data.manifest.hook))
-    save_saelens(sae, folder / entry.name)
+    with torch.no_grad():
+        fires = sae.encode(data.first(DENSITY_SAMPLE)) != 0
+    save_saelens(sae, folder / entry.name, density=fires.float().mean(0))
 
 
 if __name__ == "__main__":

@@ -105,12 +105,14 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_saelens_folder_round_trip(tmp_path, kind):
     one = KINDS[kind]()
-    save_saelens(one, tmp_path)
+    save_saelens(one, tmp_path, density=torch.linspace(0, 1, F))
     other = load_saelens(tmp_path)
     x = torch.randn(40, D, generator=torch.Generator().manual_seed(2))
     assert torch.equal(other.encode(x), one.encode(x))
     assert torch.equal(other.reconstruct(x), one.reconstruct(x))
     assert other.about == one.about
+    written = load_file(tmp_path / "sparsity.safetensors")["sparsity"]  # log10, as SAELens has it
+    assert torch.allclose(10**written, torch.linspace(0, 1, F), atol=1e-6)
 
 
 def edited(folder, change):
@@ -158,7 +160,7 @@ def test_malformed_saelens_folders_are_one_sentence(tmp_path, monkeypatch):
         assert str(tmp_path) in str(caught.value)
 
     config, weights = tmp_path / "cfg.json", tmp_path / "sae_weights.safetensors"
-    save_saelens(KINDS["topk"](), tmp_path)
+    save_saelens(KINDS["topk"](), tmp_path, density=torch.ones(F))
     text, tensors = config.read_text(), load_file(weights)
     for broken in ("{", "[]", "\xff"):
         config.write_text(broken, encoding="latin-1")

@@ -57,7 +57,7 @@ def test_ours_saved_and_loaded_by_saelens(tmp_path, name, scale):
     [one] = train([recipe], batches, SETTINGS, tmp_path / "checkpoint")
     about = replace(one.sae.about, model="m", hook=HOOK, hook_out=HOOK_OUT if "transcoder" in name else "")
     sae = replace(one.sae.folded(scale), about=about)
-    save_saelens(sae, tmp_path / "sae")
+    save_saelens(sae, tmp_path / "sae", density=torch.full((D_SAE,), 0.1))
     theirs = sae_lens.SAE.load_from_disk(tmp_path / "sae")
     same(sae, theirs, inputs())
     same(load_saelens(tmp_path / "sae"), theirs, inputs())
