@@ -5,6 +5,7 @@ seeds) and their hash. It also holds the seeds on which the claim has been score
 over all of it, so that no part can be edited by hand, history included.
 """
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -98,8 +99,12 @@ def lock_path(replication: str) -> Path:
 def read_lock(replication: str) -> Lock:
     """The lock of a replication; empty if there is none. UserError if it was edited by hand."""
     path = lock_path(replication)
-    if not path.exists():
-        return Lock()
+    return _checked(path, path.read_bytes()) if path.exists() else Lock()
+
+
+@functools.cache
+def _checked(path: Path, _content: bytes) -> Lock:
+    """The lock in a file of this content, which a command reads for every claim."""
     try:
         lock = Lock.model_validate(read_json(path))
     except ValidationError as error:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 from common.core.metrics import Control, Estimate, Metric, Uncertainty
 
@@ -203,15 +203,13 @@ def holm(differences: Sequence[Estimate], degrees: Sequence[float]) -> list[floa
         differences: with their intervals.
         degrees: of freedom of each; infinite for an interval by resampling, which is taken as normal.
     """
-    from scipy.stats import t
-    from statsmodels.stats.multitest import multipletests  # slow to import
-
-    if not differences:
-        return []
-    errors = np.array([(one.ci_high - one.ci_low) / 2 for one in differences]) / t.ppf((1 + LEVEL) / 2, degrees)
+    errors = np.array([(one.ci_high - one.ci_low) / 2 for one in differences]) / stdtrit(degrees, (1 + LEVEL) / 2)
     values = np.abs([one.value for one in differences])
     ratios = np.divide(values, errors, out=np.where(values > 0, np.inf, 0.0), where=errors > 0)
-    return [float(p) for p in multipletests(2 * t.sf(ratios, degrees), method="holm")[1]]
+    p = 2 * stdtr(degrees, -ratios)
+    order = np.argsort(p)
+    p[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return [float(one) for one in p]
 
 
 def from_draws(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import ttest_1samp
+from statsmodels.stats.multitest import multipletests
 
 from common.core.claims import (
     Check,
@@ -388,6 +389,18 @@ def test_holm_uses_the_t_distribution_of_seeds():
     found = over_seeds(values, unit="1", formula="f", controls={"none": [0.0] * 5}).control("none").difference
     assert holm([found], [4.0]) == pytest.approx([ttest_1samp(values, 0).pvalue])
     assert holm([found], [np.inf])[0] < holm([found], [4.0])[0] / 1000
+
+
+def test_holm_is_that_of_statsmodels():
+    """Among many, with ties, a certain one and some that show nothing."""
+    rng = np.random.default_rng(0)
+    values = [*rng.normal(0, 2, 40), 1.0, 1.0, 0.0, 0.5]
+    widths = [*np.full(42, 1.96), 1.0, 0.0]
+    found = [Estimate(value=v, ci_low=v - w, ci_high=v + w) for v, w in zip(values, widths, strict=True)]
+    degrees = [*np.full(20, 4.0), *np.full(24, np.inf)]
+    alone = [holm([one], [df])[0] for one, df in zip(found, degrees, strict=True)]
+    assert holm(found, degrees) == pytest.approx(multipletests(alone, method="holm")[1])
+    assert holm([], []) == []
 
 
 @pytest.mark.parametrize("name", replications())
