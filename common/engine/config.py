@@ -58,12 +58,9 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
         "calibration": settings.calibration_seeds,
         "fresh": fresh_seeds(seeds) if seeds else [],
     }[kind]
-    own = {name: load_scale(scale, name) for name in settings.own_seeds}
-    own_seeds = {
-        "scored": settings.own_seeds,
-        "calibration": {name: one.calibration_seeds for name, one in own.items()},
-        "fresh": {},
-    }[kind]
+    own_seeds = settings.own_seeds if kind == "scored" else {}
+    if calibrate:
+        own_seeds = {name: load_scale(scale, name).calibration_seeds for name in settings.own_seeds}
     folder = {"scored": "", "calibration": "-calibration", "fresh": "".join(f"-{seed}" for seed in ["fresh", *used])}
     return Run(
         scale=cast(Scale, scale),
