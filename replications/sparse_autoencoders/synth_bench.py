@@ -11,8 +11,8 @@ living latent as detector of the feature nearest to its row. A root's latent is 
 `alone` is the share of the samples with the root and no child in which it fires. `recall` is that with a child,
 `missed` the first minus the second. Two nulls: children shuffled over the samples of their root, and children of
 another root where the first has none. Any active feature may silence a latent. `false_positives` is the share of the
-samples without the root in which its latent fires: a latent that fires anywhere misses nothing. Untrained rows keep the
-k largest coefficients of a batch, as a BatchTopK SAE before its first step.
+samples without the root in which its latent fires: a latent that fires anywhere misses nothing. Untrained rows are read
+in two ways: by the k largest coefficients of a batch, as a BatchTopK SAE before its first step; by matching pursuit.
 """
 
 from pathlib import Path
@@ -54,6 +54,8 @@ FORMULA = {
     "ahead": "ev minus f1: how far the variance explained runs ahead of the features found",
 }
 UNITS = {"l0": "latents", "mcc": "1", "f1": "1", "ahead": "1"}
+UNTRAINED = {"untrained": "batch_topk", "untrained_pursuit": "matching_pursuit"}
+"""How rows that no training has seen are read"""
 COMPARED = ("explained", "f1", "mcc", "ahead")  # with all other architectures and untrained rows
 
 
@@ -77,23 +79,26 @@ def synth_bench(files: SynthBenchFiles, settings: SynthBench, run: RunInfo) -> N
         assert one.sae is not None
         found = judges[one.recipe.seed].sae(one.sae.to("cpu"))
         rows.append({"name": names[one.recipe.architecture], "seed": one.recipe.seed, **found})
-    for seed in run.seeds:
-        rows.append({"name": "untrained", "seed": seed, **judges[seed].sae(untrained(stream, seed, settings))})
+    for name, architecture in UNTRAINED.items():
+        for seed in run.seeds:
+            found = judges[seed].sae(untrained(stream, architecture, seed, settings))
+            rows.append({"name": name, "seed": seed, **found})
     frame = pd.DataFrame(rows)
     write_metrics(files.metrics, summary(frame))
     write_table(files.table, frame)
     checkpoint.unlink(missing_ok=True)
 
 
-def untrained(stream: ForestStream, seed: int, settings: SynthBench) -> Sae:
-    """A BatchTopK SAE before its first step, with the threshold of its first batch."""
-    own = recipe("batch_topk", settings.d_sae, settings.sparsity, seed + 1_000_003)  # rows that no training starts with
+def untrained(stream: ForestStream, architecture: str, seed: int, settings: SynthBench) -> Sae:
+    """An SAE before its first step, with rows that no training starts with. A BatchTopK SAE has the threshold of its
+    first batch."""
+    own = recipe(architecture, settings.d_sae, settings.sparsity, seed + 1_000_003)
     [x] = stream.batch([seed], 0).x.cpu()
     weights = {name: value[0] for name, value in first_weights([own], stream.batch([seed], 0), "cpu").items()}
-    z = (x - weights["b_dec"]) @ weights["W_enc"].mT
+    z = (x - weights["b_dec"]) @ weights.get("W_enc", weights["W_dec"]).mT
     level = z.flatten().topk(settings.sparsity * len(z)).values[-1:].double()
     none = torch.zeros(1)
-    return ARCHITECTURES["batch_topk"].export(weights, own, Progress(none.long()[None], none, none, level))
+    return ARCHITECTURES[architecture].export(weights, own, Progress(none.long()[None], none, none, level))
 
 
 class Judge:
@@ -164,7 +169,7 @@ def summary(frame: pd.DataFrame) -> dict[str, Metric]:
     frame = frame.assign(ahead=frame["explained"] - frame["f1"])
     found = {f"{name}_{key}": over(name, key) for name in NAMES for key in FORMULA}
     for key in COMPARED:
-        others = {name: values(name, key) for name in (*NAMES, "untrained") if name != "matching_pursuit"}
+        others = {name: values(name, key) for name in (*NAMES, *UNTRAINED) if name != "matching_pursuit"}
         found[f"matching_pursuit_{key}"] = over("matching_pursuit", key, **others)
     found["batch_topk_missed"] = over(
         "batch_topk", "missed", matryoshka=values("matryoshka", "missed"),

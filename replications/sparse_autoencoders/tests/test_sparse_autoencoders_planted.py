@@ -224,7 +224,7 @@ def test_a_root_that_any_child_silences_is_no_absorbed_one(judge):
 def test_summary_pairs_seeds_and_keeps_every_control():
     rows = [
         {"name": name, "seed": seed, **dict.fromkeys(bench.FORMULA, 0.1 * place + 0.01 * seed)}
-        for place, name in enumerate((*bench.NAMES, "untrained"))
+        for place, name in enumerate((*bench.NAMES, *bench.UNTRAINED))
         for seed in (0, 1, 2)
     ]
     frame = pd.DataFrame(rows).drop(columns="ahead")
@@ -233,11 +233,28 @@ def test_summary_pairs_seeds_and_keeps_every_control():
     ahead = found["matching_pursuit_ahead"]
     assert ahead.per_seed == pytest.approx([0.4, 0.41, 0.42])
     assert {one.name: one.value for one in ahead.controls} == {
-        name: pytest.approx(0) for name in ("l1", "topk", "batch_topk", "jumprelu", "matryoshka", "untrained")
+        name: pytest.approx(0)
+        for name in ("l1", "topk", "batch_topk", "jumprelu", "matryoshka", "untrained", "untrained_pursuit")
     }
     missed = found["batch_topk_missed"]
     assert missed.value == pytest.approx(0.21)
     assert [one.value for one in missed.controls] == pytest.approx([0.41, 0.21, 0.21, 0.61])
+
+
+def test_untrained_rows_are_the_same_however_they_are_read():
+    settings = load_replication("sparse_autoencoders", "smoke").synth_bench
+    stream = ForestStream(settings.forest, [0], settings.training.batch, "cpu")
+    largest, pursuit = (bench.untrained(stream, name, 0, settings) for name in bench.UNTRAINED.values())
+    assert torch.equal(largest.W_dec, pursuit.W_dec)
+    x, _ = stream.samples(0, 200, 7)
+    latents, left, expected = pursuit.encode(x), x - pursuit.b_dec, torch.zeros(200, settings.d_sae)
+    for _ in range(settings.sparsity):  # one sample after the other, by hand
+        for row in range(200):
+            products = pursuit.W_dec @ left[row]
+            best = int(products.argmax())
+            expected[row, best] += products[best].relu()
+            left[row] -= products[best].relu() * pursuit.W_dec[best]
+    assert torch.allclose(latents, expected, atol=1e-5)
 
 
 def test_the_step_writes_all_architectures(tmp_path):
@@ -246,5 +263,5 @@ def test_the_step_writes_all_architectures(tmp_path):
     bench.synth_bench(files, settings, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "table.csv"]
     table = pd.read_csv(files.table)
-    assert len(table) == 2 * (len(bench.NAMES) + 1)
+    assert len(table) == 2 * (len(bench.NAMES) + 2)
     assert table[table["name"] != "l1"]["l0"].between(1, 4).all()  # its price has not risen after so few steps
