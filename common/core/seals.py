@@ -211,5 +211,5 @@ def state(replication: str, scale: str) -> str:
         for at, entry in entries.items()
         if at == scale
     ]
-    settings = load_replication(replication, scale).model_dump_json()
+    settings = load_replication(replication, scale).model_dump_json(exclude_none=True)
     return hashlib.sha256((json.dumps(shown) + settings).encode()).hexdigest()[:16]

@@ -46,9 +46,8 @@ def chosen(name: str, scale: str) -> str:
     """16 hex digits over what a run of this replication is asked to do."""
     scale = scale.split("-")[0]  # of a folder such as `laptop-calibration`
     settings = load_scale(scale, name)
-    digest = hashlib.sha256(
-        (load_replication(name, scale).model_dump_json() + settings.model_dump_json(exclude={"own_seeds"})).encode()
-    )
+    asked = load_replication(name, scale).model_dump_json(exclude_none=True)  # a setting that is null asks for nothing
+    digest = hashlib.sha256((asked + settings.model_dump_json(exclude={"own_seeds"})).encode())
     digest.update("".join(registry()[model].model_dump_json() for model in settings.models).encode())
     saes = read_yaml(ROOT / "config" / "saes.yaml")["saes"].values()
     own = [one for one in saes if one["model"] in settings.models]

@@ -152,12 +152,12 @@ def draw_prompts(
     seeds: list[int],
     per_cell: int,
     circuit_per_cell: int | None = None,
-    templates: int = len(TEMPLATES),
+    templates: int | None = None,
 ) -> list[Prompt]:
     """`per_cell` prompts for each seed, template and order, all different; the same seed gives the same prompts.
 
     Seeds from `CIRCUIT_SEEDS` on have `circuit_per_cell` prompts, if that is given. Of the templates the first
-    `templates` are used.
+    `templates` are used, or all.
 
     Raises:
         UserError: the tokenizer splits versions of a prompt differently, or the words are too few for so many prompts.
@@ -166,7 +166,7 @@ def draw_prompts(
     texts: set[str] = set()
     for seed in seeds:
         generator = np.random.default_rng(seed)
-        for template in range(templates):
+        for template in range(templates or len(TEMPLATES)):
             for order in ORDERS:
                 for _ in range(per_cell if seed < CIRCUIT_SEEDS else circuit_per_cell or per_cell):
                     drawn = (_draw(words, generator, seed, template, order) for _ in range(TRIES))

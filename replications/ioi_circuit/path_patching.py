@@ -203,7 +203,8 @@ def measure_classes(effects: Effects, classes: HeadClasses) -> dict[str, Metric]
     for name, of_receiver in classes.items():
         size = np.abs(effects.difference(name).mean(1))
         known = [head for head, label in of_receiver.items() if label not in UNNAMED]
-        share = float(size[known].sum() / size[list(of_receiver)].sum()) if of_receiver else 0.0
+        whole = size[list(of_receiver)].sum()  # 0 where the heads with a class got no exact sweep into this receiver
+        share = float(size[known].sum() / whole) if whole else 0.0
         text = "part of the summed size of counted effects that comes from heads with a class"
         metrics[f"{name}_classified_share"] = without_interval(share, max(len(of_receiver), 1), "share", text)
     return metrics

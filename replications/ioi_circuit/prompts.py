@@ -19,7 +19,7 @@ def prompts(files: PromptsFiles, settings: Prompts, run: RunInfo) -> None:
     """Writes `prompts.json`."""
     words = vocabulary(load_tokenizer(files.manifest.parent), settings.minimum_names, names_for(run.seeds))
     seeds = run.seeds + [CIRCUIT_SEEDS + seed for seed in run.seeds]
-    both = draw_prompts(words, seeds, settings.per_cell, settings.circuit_per_cell)
+    both = draw_prompts(words, seeds, settings.per_cell, settings.circuit_per_cell, settings.templates)
     content = PromptFile(
         names=list(words.names),
         places=list(words.places),

@@ -5,17 +5,21 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from common.core.settings import Strict
+from replications.ioi_circuit.templates import TEMPLATES
 
 
 class Prompts(Strict):
     per_cell: Annotated[int, Field(ge=1, le=100)] = Field(
-        description="prompts per seed, template and order; a seed has 88 times as many"
+        description="prompts per seed, template and order; with all templates a seed has 88 times as many"
     )
     circuit_per_cell: Annotated[int, Field(ge=1, le=100)] = Field(
         description="the same for the separate draw on which the circuit is searched and tested"
     )
     minimum_names: Annotated[int, Field(ge=10, le=100)] = Field(
         description="single-token names that a tokenizer must offer; with fewer the step stops"
+    )
+    templates: Annotated[int, Field(ge=2, le=len(TEMPLATES))] | None = Field(
+        None, description="the first so many templates; null for all"
     )
 
 

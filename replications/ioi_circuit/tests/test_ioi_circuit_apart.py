@@ -16,6 +16,7 @@ from replications.ioi_circuit import other_half
 from replications.ioi_circuit.batches import balanced, whole_templates
 from replications.ioi_circuit.dataset import ORDERS
 from replications.ioi_circuit.passes import Passes, shared_passes
+from replications.ioi_circuit.path_patching import measure_classes
 from replications.ioi_circuit.receivers_apart import Input, effects, expanded, inputs_of
 from replications.ioi_circuit.subject_or_repeat import CELLS, FORMS, names_of, read, sentences, text_of
 from replications.ioi_circuit.sweeps import Effects
@@ -162,3 +163,14 @@ def test_names_that_are_given_again_are_counted_against_names_dealt_out() -> Non
     assert same.control("names_dealt_out").value < 0.5
     none = other_half.measure(table.assign(class_again=""))
     assert none["named_again"].value == none["named_before"].value == 0
+
+
+def test_a_receiver_whose_named_heads_were_not_swept_has_no_share() -> None:
+    swept, spared = np.zeros((3, 4, 2)), np.zeros((3, 4, 2))
+    swept[:2, :, 0] = [[3.0], [1.0]]
+    effects = Effects({"logits": swept, "inhibition_keys": spared})
+    named = {0: "name_mover", 1: "unclassified"}
+    found = measure_classes(effects, {"logits": named, "inhibition_keys": named})
+    assert found["n_name_mover"].value == 1
+    assert found["logits_classified_share"].value == pytest.approx(0.75)
+    assert found["inhibition_keys_classified_share"].value == 0
