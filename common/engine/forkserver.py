@@ -34,9 +34,9 @@ from common.core.step import die_with_parent
 
 LIBRARIES = (
     *("torch", "safetensors.torch", "einops", "jaxtyping", "numpy", "pandas", "scipy.stats", "scipy.optimize"),
-    *("sklearn.metrics", "sklearn.linear_model"),
+    *("sklearn.metrics", "sklearn.linear_model", "transformers.models.auto.tokenization_auto"),
     *("matplotlib.pyplot", "matplotlib.backends.backend_agg", "seaborn", "pydantic", "tyro", "psutil", "tokenizers"),
-    *("transformer_lens", "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto"),
+    *("transformer_lens.model_bridge", "transformers.models.llama.modeling_llama"),
 )
 ADDRESS = "FORKSERVER"
 FOLDER, SOCKET = ".forkserver", "socket"

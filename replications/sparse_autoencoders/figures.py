@@ -18,7 +18,8 @@ WORLDS = {"easy": ("easy", PALETTE[2]), "equal": ("equally frequent", PALETTE[1]
 NAMES = {"l1": "ReLU + L1", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu": "JumpReLU",
          "matryoshka": "Matryoshka", "matching_pursuit": "matching pursuit"}  # fmt: skip
 COLOURS = {name: PALETTE[at] for name, at in zip(NAMES, (3, 6, 0, 4, 2, 1), strict=True)}
-UNTRAINED = {"untrained": ("untrained rows, largest", "x"), "untrained_pursuit": ("untrained rows, pursuit", "+")}
+NULLS = {"untrained": ("untrained rows, largest", "x"), "untrained_pursuit": ("untrained rows, pursuit", "+"),
+         "data_rows": ("samples, pursuit", "1"), "kmeans_rows": ("clusters, pursuit", "2")}  # fmt: skip
 PAPER = {  # explained, F1, MCC of SynthSAEBench-16k at L0 25
     "l1": (0.765, 0.556, 0.604), "batch_topk": (0.792, 0.732, 0.757), "jumprelu": (0.795, 0.732, 0.753),
     "matryoshka": (0.779, 0.879, 0.793), "matching_pursuit": (0.835, 0.446, 0.693),
@@ -81,7 +82,7 @@ def architectures(rows: pd.DataFrame) -> Figure:
             axes.plot(own["explained"], own[key], ".", color=colour, markersize=2.5)
             if name in PAPER:
                 axes.plot(PAPER[name][0], PAPER[name][place], "*", color=colour, markersize=9)
-        for name, (title, marker) in UNTRAINED.items():
+        for name, (title, marker) in NULLS.items():
             start = rows[rows["name"] == name]
             axes.plot(start["explained"], start[key], marker, color="0.5", label=title if axes is panels[0] else None)
         axes.set(xlabel="variance explained", ylabel=label, ylim=(0, 1))

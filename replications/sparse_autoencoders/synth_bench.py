@@ -12,9 +12,11 @@ living latent as detector of the feature nearest to its row. A root's latent is 
 `missed` the first minus the second. Two nulls: children shuffled over the samples of their root, and children of
 another root where the first has none. Any active feature may silence a latent. `false_positives` is the share of the
 samples without the root in which its latent fires: a latent that fires anywhere misses nothing. Untrained rows are read
-in two ways: by the k largest coefficients of a batch, as a BatchTopK SAE before its first step; by matching pursuit.
+in two ways: by the k largest coefficients of a batch, as a BatchTopK SAE before its first step; by matching pursuit. So
+are rows that are samples of the data, and centres of their clusters: does any dictionary run ahead that way?
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -56,7 +58,11 @@ FORMULA = {
 UNITS = {"l0": "latents", "mcc": "1", "f1": "1", "ahead": "1"}
 UNTRAINED = {"untrained": "batch_topk", "untrained_pursuit": "matching_pursuit"}
 """How rows that no training has seen are read"""
-COMPARED = ("explained", "f1", "mcc", "ahead")  # with all other architectures and untrained rows
+OTHER_ROWS = ("data_rows", "kmeans_rows")  # that no SAE was trained for, read by matching pursuit
+NULLS = (*UNTRAINED, *OTHER_ROWS)
+COMPARED = ("explained", "f1", "mcc", "ahead")  # with all other architectures and these rows
+SEEN = 8  # batches that k-means and the choice of samples see
+PASSES = 10  # of k-means
 
 
 class SynthBenchFiles(Files):
@@ -83,6 +89,9 @@ def synth_bench(files: SynthBenchFiles, settings: SynthBench, run: RunInfo) -> N
         for seed in run.seeds:
             found = judges[seed].sae(untrained(stream, architecture, seed, settings))
             rows.append({"name": name, "seed": seed, **found})
+    for seed in run.seeds:
+        for name, sae in zip(OTHER_ROWS, from_data(stream, seed, settings), strict=True):
+            rows.append({"name": name, "seed": seed, **judges[seed].sae(sae)})
     frame = pd.DataFrame(rows)
     write_metrics(files.metrics, summary(frame))
     write_table(files.table, frame)
@@ -99,6 +108,21 @@ def untrained(stream: ForestStream, architecture: str, seed: int, settings: Synt
     level = z.flatten().topk(settings.sparsity * len(z)).values[-1:].double()
     none = torch.zeros(1)
     return ARCHITECTURES[architecture].export(weights, own, Progress(none.long()[None], none, none, level))
+
+
+def from_data(stream: ForestStream, seed: int, settings: SynthBench) -> list[Sae]:
+    """Matching pursuit over samples of the data, and over the centres of their clusters by direction: spherical k-means
+    from these samples (Coates and Ng 2012)."""
+    pursuit = untrained(stream, "matching_pursuit", seed, settings)
+    x = torch.cat([stream.batch([seed], step).x[0].cpu() for step in range(SEEN)]) - pursuit.b_dec
+    rows = torch.nn.functional.normalize(x[: settings.d_sae])
+    centres = rows
+    for _ in range(PASSES):
+        value, nearest = (x @ centres.mT).max(1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, x * value.relu()[:, None])
+        empty = sums.norm(dim=1, keepdim=True) == 0
+        centres = torch.where(empty, centres, torch.nn.functional.normalize(sums))
+    return [replace(pursuit, W_enc=one.mT, W_dec=one) for one in (rows, centres)]
 
 
 class Judge:
@@ -169,7 +193,7 @@ def summary(frame: pd.DataFrame) -> dict[str, Metric]:
     frame = frame.assign(ahead=frame["explained"] - frame["f1"])
     found = {f"{name}_{key}": over(name, key) for name in NAMES for key in FORMULA}
     for key in COMPARED:
-        others = {name: values(name, key) for name in (*NAMES, *UNTRAINED) if name != "matching_pursuit"}
+        others = {name: values(name, key) for name in (*NAMES, *NULLS) if name != "matching_pursuit"}
         found[f"matching_pursuit_{key}"] = over("matching_pursuit", key, **others)
     found["batch_topk_missed"] = over(
         "batch_topk", "missed", matryoshka=values("matryoshka", "missed"),

@@ -38,6 +38,20 @@ def start_weights(instances: int, n_hidden: int, n_features: int, scale: float, 
     return {"W1": W1, "W2": W1.mT.abs().contiguous(), "b": torch.zeros(instances, n_features)}
 
 
+def random_codes(instances: int, n_hidden: int, n_features: int, seed: int) -> Float[Tensor, "instance hidden feature"]:
+    """Input weights that nothing has learned: each of the `n_hidden` most important features in a few random units,
+    with weights of 1 or -1 and each sign at least once. How many units is drawn for every model, 2 to 6."""
+    generator = torch.Generator().manual_seed(START + seed)
+    W1 = torch.zeros(instances, n_hidden, n_features)
+    for codes in W1:
+        units = int(torch.randint(2, min(6, n_hidden) + 1, (), generator=generator))
+        for feature in range(min(n_hidden, n_features)):
+            signs = 1.0 - 2.0 * torch.randint(2, (units,), generator=generator)
+            signs[:2] = torch.tensor([1.0, -1.0])
+            codes[torch.randperm(n_hidden, generator=generator)[:units], feature] = signs
+    return W1
+
+
 def absolute_loss(
     weights: Weights, data: Data, importance: Float[Tensor, " feature"], hidden: Hidden
 ) -> Float[Tensor, " instance"]:

@@ -5,7 +5,8 @@ important ones; two digons at one density, a regular pentagon at a sparser one, 
 2/5 do not make a pentagon: a right angle and a regular triangle in one plane have them, too, so angles are measured.
 `many_features`: twenty in five units. The linear model must lose what theory says, v(s) sum_{i > m} I_i with
 v(s) = s/3 - s^2/4: it keeps the m most important features. The ReLU model is no better when dense, far better when
-sparse. Importances differ, so that a dense model's features each have a dimension of their own, D_i = 1.
+sparse. Beside it stands what features lose that are laid out by hand, as antipodal pairs. Importances differ, so that a
+dense model's features each have a dimension of their own, D_i = 1.
 
 The best restart of each seed and density counts; the theorem sum_i D_i <= rank W is checked on all of them.
 """
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
+from common.core.statistics import without_interval
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from replications.superposition.geometry import (
@@ -198,6 +200,14 @@ def many_metrics(grids: dict[str, Grid]) -> dict[str, Metric]:
             linear=ratio["linear"][:, -1],
             random_directions=ratio[RANDOM][:, -1],
         ),
+        "antipodal_pairs_loss": without_interval(
+            antipodal_pairs(importance, hidden, float(grids["relu"].densities[-1]))
+            / float(importance[hidden:].sum())
+            / variance(float(grids["relu"].densities[-1])),
+            1,
+            "1",
+            "loss of the 2 m most important features laid out as antipodal pairs by hand, over the linear optimum",
+        ),
         "sparsest_stored": compare(
             (norms(W) > HALF).double().sum(-1)[:, -1],
             unit="features",
@@ -205,6 +215,12 @@ def many_metrics(grids: dict[str, Grid]) -> dict[str, Metric]:
             dense=(norms(W) > HALF).double().sum(-1)[:, 0],
         ),
     }
+
+
+def antipodal_pairs(importance: Float[Tensor, " feature"], hidden: int, density: float) -> float:
+    """Loss of two features in each hidden unit, w = (1, -1) and b = 0; all others get the best constant."""
+    kept = 2 * hidden
+    return float(importance[:kept].sum()) * density**2 / 6 + variance(density) * float(importance[kept:].sum())
 
 
 if __name__ == "__main__":

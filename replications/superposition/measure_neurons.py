@@ -6,7 +6,8 @@ hidden units, whose best solutions can be rotated at will; sparse features; untr
 falling density no unit, two, three and then all five serve several features. Control: the bands in reverse order.
 
 `absolute` (the model computes |x|): loss over that of the best monosemantic solution, which is exact (`absolute`). Only
-units that serve several features can bring it below 1. Controls: dense features, linear hidden units. How such units
+units that serve several features can bring it below 1. Controls: dense features, linear hidden units, and random codes:
+input weights that stay random while the rest is learned. How such units
 work: asymmetric weights and inhibition (`absolute.asymmetry`, `absolute.inhibition`); controls: permuted weights.
 """
 
@@ -98,6 +99,13 @@ def neuron_metrics(grids: dict[str, Grid], settings: Neurons, seeds: list[int]) 
             formula=f"mean |polysemantic units - paper's| at densities {', '.join(map(str, at))}",
             bands_reversed=(found - wanted.flip(0)).abs().mean(-1),
         )
+    if (densest := int(grid.densities.argmax())) != dense:
+        metrics["densest_features_per_unit"] = compare(
+            ratio["relu_hidden"][:, densest],
+            unit="features",
+            formula=f"{text}, densest",
+            linear_hidden_units=ratio["relu"][:, densest],
+        )
     for s, name in ((dense, "dense"), (sparse, "sparse")):
         text = f"restarts within {CLOSE:g} times the best loss, {name}"
         metrics[f"{name}_close"] = compare(close[:, s], unit="share", formula=text)
@@ -138,7 +146,7 @@ def best_models(models: dict[str, Tensor]) -> dict[str, Tensor]:
             value = models[f"{hidden}.{name}"]
             index = at.reshape(*at.shape, *[1] * (value.dim() - 2)).expand(-1, -1, 1, *value.shape[3:])
             found[f"{hidden}.{name}"] = value.gather(2, index).squeeze(2)
-    return found
+    return found | {"codes.loss": models["codes.loss"].amin(-1)}
 
 
 def absolute_metrics(models: dict[str, Tensor], judged: float, seeds: list[int]) -> dict[str, Metric]:
@@ -166,6 +174,7 @@ def absolute_metrics(models: dict[str, Tensor], judged: float, seeds: list[int])
             formula="held-out loss over v(s) sum_{i >= m / 2} I_i, best restart",
             dense=loss[:, dense],
             linear_hidden_units=models["linear.loss"][:, 0],
+            random_codes=models["codes.loss"][:, 0],
         ),
         "polysemantic_units": compare(
             count[:, at] / W1.shape[-2],

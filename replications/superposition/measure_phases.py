@@ -9,8 +9,10 @@ of a border, which is more than a step of the grid, are not compared.
 
 `first_order`: density falls in 2 % steps. At importance r < 1 the best model changes branch: the weaker feature,
 min(|w1|, |w2|), jumps from nothing to a large value between neighbouring densities. Both branches exist on either side,
-and their losses cross. Control: r = 1, where both features are stored at every density. It jumps too, by about a
-quarter, where two unequally stored features become equally strong.
+and their losses cross. A course without order has a large rise somewhere, too. So a jump counts by how far it exceeds
+every other step of the course, up or down. Controls: r = 1, where both features are stored at every density (there is a
+step of about a quarter, where two unequally stored features become equally strong); the same models in a random order
+of densities; one restart a density, drawn at random, in the place of the best.
 """
 
 import itertools
@@ -34,6 +36,7 @@ from replications.superposition.theory import expected_loss
 BEATEN = 1e-3  # relative; quadrature and optimiser errors of the exact loss are smaller
 CLASSES = ("none", "ignored", "dedicated", "superposed")  # of the second feature
 PERMUTATIONS = 100
+COURSES = 100  # per seed, of the controls
 BRANCH = 0.3  # min(|w1|, |w2|) that separates the branch with both features from the branch with one
 
 ByModel = dict[str, np.ndarray]  # relu, linear and, for classes, best_density_threshold: [seed density importance]
@@ -85,6 +88,12 @@ def phase_diagram(
     rule = best_density_threshold(truth_class, far, densities, importances)
     classes["best_density_threshold"] = np.broadcast_to(rule, classes["relu"].shape)
     metrics = diagram_metrics(classes, truth_class, ratio, far, judging, seeds)
+    single = classify(grids["relu"].W[..., 0, :].numpy(), judging.stored_norm)
+    metrics["single_restarts_agree"] = compare(
+        [float((one == truth_class[..., None])[far].mean()) for one in single],
+        unit="share",
+        formula="share of cells away from borders with the class of the exact optimum, mean over single restarts",
+    )
     metrics["cells_compared"] = compare(
         [float(far.mean())] * len(seeds), unit="share", formula="share of cells away from borders"
     )
@@ -215,12 +224,21 @@ def first_order_metrics(grid: Grid, exact: dict[str, Table]) -> dict[str, Metric
     exact_at = float(middle[jump(np.minimum(np.abs(exact["w1"]), np.abs(exact["w2"]))[:, unequal])])
     (before, after), (equal_before, equal_after) = sides[unequal], sides[equal]
     side = "min(|w1|, |w2|) on the {} side of the largest rise"
+    alone, shuffled, single = lonely_jumps(grid, weaker[..., unequal], unequal)
     return {
         "jump": compare(
             after - before,
             unit="1",
             formula="largest rise of min(|w1|, |w2|) between neighbouring densities",
             equal_importances=equal_after - equal_before,
+        ),
+        "lone_jump": compare(
+            alone,
+            unit="1",
+            formula="largest rise of min(|w1|, |w2|) less the largest of all other steps, up or down",
+            equal_importances=lone_jump(weaker[..., equal]),
+            permuted_densities=shuffled,
+            single_restarts=single,
         ),
         "before": compare(before, unit="1", formula=side.format("denser"), equal_importances=equal_before),
         "after": compare(after, unit="1", formula=side.format("sparser"), equal_importances=equal_after),
@@ -229,6 +247,33 @@ def first_order_metrics(grid: Grid, exact: dict[str, Table]) -> dict[str, Metric
             [one / exact_at for one in at], unit="1", formula="density of the rise over exact"
         ),
     }
+
+
+def lone_jump(weaker: Float[np.ndarray, "*course density"]) -> Float[np.ndarray, "*course"]:
+    """The largest rise between neighbouring densities less the largest of all other steps, up or down."""
+    steps = np.diff(weaker)
+    at = steps.argmax(-1)[..., None]
+    others = np.abs(steps)
+    np.put_along_axis(others, at, 0.0, -1)
+    found: np.ndarray = np.take_along_axis(steps, at, -1)[..., 0] - others.max(-1)
+    return found
+
+
+def lonely_jumps(
+    grid: Grid, weaker: Float[np.ndarray, "seed density"], row: int
+) -> tuple[list[float], list[float], list[float]]:
+    """By seed: `lone_jump` of the best models; means of it over random orders of their densities, and over courses that
+    take one restart of each density at random."""
+    every = np.abs(grid.W[:, :, row, :, 0].numpy()).min(-1)
+    shuffled, single = [], []
+    for k in range(len(weaker)):
+        generator = np.random.default_rng(k)
+        orders = generator.permuted(np.tile(weaker[k], (COURSES, 1)), axis=1)
+        picked = generator.integers(every.shape[2], size=(COURSES, every.shape[1]))
+        drawn = np.take_along_axis(every[k].T[None], picked[:, None], 1)[:, 0]
+        shuffled.append(float(lone_jump(orders).mean()))
+        single.append(float(lone_jump(drawn).mean()))
+    return lone_jump(weaker).tolist(), shuffled, single
 
 
 def jump(weaker: Float[np.ndarray, " density"]) -> int:

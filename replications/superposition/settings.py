@@ -137,6 +137,9 @@ class AbsoluteTraining(Streamed):
     importance_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="I_i = decay^i")
     densities: Annotated[list[Density], Field(min_length=2)] = Field(description="s = 1 - S, dense to sparse")
     restarts: Annotated[int, Field(ge=1, le=100)] = Field(description="starts per seed and density; the best is kept")
+    random_restarts: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="models whose input weights stay random codes, per seed, at the judged density"
+    )
     start_scale: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="factor on Xavier's starting weights")
 
 

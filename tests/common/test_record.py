@@ -7,13 +7,15 @@ from functools import partial
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import create_model
 
 import common.publish.record as module
 import common.publish.reference as reference
+from common.core import seals
 from common.core.claims import Claim, ControlResult, load_claims
 from common.core.errors import UserError
 from common.core.metrics import Estimate
-from common.core.settings import ROOT, replications
+from common.core.settings import ROOT, load_replication, replications
 from common.publish.claims_page import by_replication, strongest, value
 from common.publish.gpu_card import gpu_block
 from common.publish.misses import CLOSE, EQUALLED, SHORT, WORSE, missed, reaches, what_decided
@@ -155,6 +157,16 @@ def test_out_of_date_records_are_named(monkeypatch):
     assert "b is out of date" in older
     assert "`make SCALE=full b && make record SCALE=full NAME=b`" in older
     assert "c is missing; run `make SCALE=full c && make record SCALE=full NAME=c`" in missing
+
+
+def test_a_setting_that_is_null_asks_for_nothing(monkeypatch):
+    asked, before = load_replication("grokking", "smoke"), reference.chosen("grokking", "smoke")
+    kind = create_model("More", __base__=type(asked), optional=(int | None, None))
+    for optional, same in ((None, True), (1, False)):
+        more = kind(**asked.model_dump(), optional=optional)
+        for place in (reference, seals):
+            monkeypatch.setattr(place, "load_replication", lambda name, scale, more=more: more)
+        assert (reference.chosen("grokking", "smoke") == before) == same
 
 
 def test_a_card_shows_value_strongest_control_and_badge():

@@ -224,7 +224,7 @@ def test_a_root_that_any_child_silences_is_no_absorbed_one(judge):
 def test_summary_pairs_seeds_and_keeps_every_control():
     rows = [
         {"name": name, "seed": seed, **dict.fromkeys(bench.FORMULA, 0.1 * place + 0.01 * seed)}
-        for place, name in enumerate((*bench.NAMES, *bench.UNTRAINED))
+        for place, name in enumerate((*bench.NAMES, *bench.NULLS))
         for seed in (0, 1, 2)
     ]
     frame = pd.DataFrame(rows).drop(columns="ahead")
@@ -233,8 +233,7 @@ def test_summary_pairs_seeds_and_keeps_every_control():
     ahead = found["matching_pursuit_ahead"]
     assert ahead.per_seed == pytest.approx([0.4, 0.41, 0.42])
     assert {one.name: one.value for one in ahead.controls} == {
-        name: pytest.approx(0)
-        for name in ("l1", "topk", "batch_topk", "jumprelu", "matryoshka", "untrained", "untrained_pursuit")
+        name: pytest.approx(0) for name in ("l1", "topk", "batch_topk", "jumprelu", "matryoshka", *bench.NULLS)
     }
     missed = found["batch_topk_missed"]
     assert missed.value == pytest.approx(0.21)
@@ -257,11 +256,22 @@ def test_untrained_rows_are_the_same_however_they_are_read():
     assert torch.allclose(latents, expected, atol=1e-5)
 
 
+def test_rows_from_the_data_are_samples_and_centres_of_their_clusters():
+    settings = load_replication("sparse_autoencoders", "smoke").synth_bench
+    stream = ForestStream(settings.forest, [0], settings.training.batch, "cpu")
+    samples, centres = bench.from_data(stream, 0, settings)
+    x = torch.cat([stream.batch([0], step).x[0] for step in range(bench.SEEN)]) - samples.b_dec
+    assert torch.allclose(samples.W_dec, torch.nn.functional.normalize(x[: settings.d_sae]), atol=1e-6)
+    near = [float((x @ one.W_dec.mT).amax(1).relu().square().sum()) for one in (samples, centres)]
+    assert near[1] > 1.05 * near[0]  # what k-means raises
+    assert torch.allclose(centres.W_dec.norm(dim=1), torch.ones(settings.d_sae), atol=1e-5)
+
+
 def test_the_step_writes_all_architectures(tmp_path):
     settings = load_replication("sparse_autoencoders", "smoke").synth_bench
     files = bench.SynthBenchFiles(metrics=tmp_path / "metrics.json", table=tmp_path / "table.csv")
     bench.synth_bench(files, settings, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "table.csv"]
     table = pd.read_csv(files.table)
-    assert len(table) == 2 * (len(bench.NAMES) + 2)
+    assert len(table) == 2 * (len(bench.NAMES) + len(bench.NULLS))
     assert table[table["name"] != "l1"]["l0"].between(1, 4).all()  # its price has not risen after so few steps

@@ -11,6 +11,7 @@ from replications.superposition.absolute import (
     inhibition,
     monosemantic_loss,
     polysemantic,
+    random_codes,
     start_weights,
 )
 from replications.superposition.measure_neurons import (
@@ -140,14 +141,17 @@ def planted(sparse, loss):
         "linear.W1": both[0][:, :1], "linear.W2": both[1][:, :1],
         "linear.loss": torch.stack([4 + noise, 3 + noise], dim=2),
         "linear.densities": torch.tensor([0.01], dtype=torch.float64),
+        "codes.loss": torch.stack([0.9 + noise, 0.6 + noise], dim=2),
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("broken", [None, *BOUNDS])
 def test_every_metric_needs_its_effect(broken):
     made = {"sparse": motif(times=8), "loss": 0.3} | BROKEN.get(broken, {})
-    wrong = missed(absolute_metrics(best_models(planted(**made)), 0.01, SEEDS), **BOUNDS)
+    metrics = absolute_metrics(best_models(planted(**made)), 0.01, SEEDS)
+    wrong = missed(metrics, **BOUNDS)
     assert broken in wrong if broken else not wrong
+    assert metrics["loss_over_monosemantic"].control("random_codes").value == pytest.approx(0.6, abs=0.05)  # the best
 
 
 def test_units_that_serve_several_features():
@@ -170,7 +174,8 @@ def test_units_that_serve_several_features():
 
 def test_training_computes_one_feature_in_two_units(tmp_path):
     training = AbsoluteTraining(
-        n_features=4, n_hidden=2, importance_decay=0.1, densities=[1.0, 0.3], restarts=10, start_scale=0.3,
+        n_features=4, n_hidden=2, importance_decay=0.1, densities=[1.0, 0.3], restarts=10, random_restarts=3,
+        start_scale=0.3,
         evaluation_samples=512, optimisation={
             "steps": 250, "batch": 64, "learning_rate": 0.02, "decay": "cosine", "warmup": 0,
             "beta1": 0.9, "beta2": 0.99, "weight_decay": 0.0, "clip": 1000.0,
@@ -184,3 +189,16 @@ def test_training_computes_one_feature_in_two_units(tmp_path):
     assert found["relu.W1"].shape == (2, 2, 10, 2, 4)
     assert float(found["relu.loss"].amin(-1).max()) < 1.3
     assert float(found["linear.loss"].min()) > 2
+    assert found["codes.W1"].shape == (2, 1, 3, 2, 4)
+    assert torch.equal(found["codes.W1"][0, 0], random_codes(3, 2, 4, 1))  # not learned
+    assert float(found["codes.loss"].min()) > 2  # both features in both units
+
+
+def test_random_codes_give_important_features_units_of_both_signs():
+    W1 = random_codes(50, 8, 12, seed=3)
+    assert set(W1.unique().tolist()) == {-1.0, 0.0, 1.0}
+    assert not W1[..., 8:].any()
+    assert ((W1[..., :8] == 1).any(1) & (W1[..., :8] == -1).any(1)).all()
+    units = (W1[..., :8] != 0).sum(1)
+    assert (units == units[:, :1]).all()
+    assert set(units[:, 0].tolist()) == {2, 3, 4, 5, 6}

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from replications.superposition.geometry import dimensionality
-from replications.superposition.measure_features import angle_gap, intro_metrics, many_metrics, polygon_metrics
+from replications.superposition.measure_features import (
+    angle_gap,
+    antipodal_pairs,
+    intro_metrics,
+    many_metrics,
+    polygon_metrics,
+)
 from replications.superposition.settings import Intro, Polygons
 from replications.superposition.tests.planted import SEEDS, grid, missed, ring
 from replications.superposition.theory import variance
@@ -79,3 +85,17 @@ def test_dense_features_have_dimensions_and_sparse_ones_lower_the_loss(dense, lo
     metrics = many_metrics(grids)
     assert missed(metrics, **bounds) == wrong
     assert metrics["sparsest_loss"].control("random_directions").value == pytest.approx(0.8 * float(noise.mean()))
+
+
+def test_antipodal_pairs_lose_what_their_models_lose():
+    n, hidden, density, importance = 7, 2, 0.1, 0.7 ** torch.arange(7).double()
+    W, b = torch.zeros(hidden, n).double(), torch.zeros(n).double()
+    for unit in range(hidden):
+        W[unit, 2 * unit], W[unit, 2 * unit + 1] = 1.0, -1.0
+    b[2 * hidden :] = density / 2  # the mean of what is forgotten
+    x = (torch.rand(n, 400_000, generator=torch.Generator().manual_seed(0)) / density).double()
+    x = torch.where(torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < density, x * density, 0.0)
+    error = (W.T @ (W @ x) + b[:, None]).relu() - x
+    assert antipodal_pairs(importance, hidden, density) == pytest.approx(
+        float(error.square().mean(1) @ importance), rel=0.01
+    )

@@ -12,6 +12,8 @@ from replications.superposition.measure_phases import (
     best_density_threshold,
     first_order_metrics,
     jump,
+    lone_jump,
+    lonely_jumps,
     phase_diagram,
     read_exact,
 )
@@ -129,6 +131,23 @@ def test_only_an_abrupt_entry_counts_as_first_order(swapped):
     bounds = {"jump": (0.5, None), "before": (None, 0.05)}
     assert missed(metrics, **bounds) == (set(bounds) if swapped else set())
     assert metrics["jump_density_ratio"].value == pytest.approx(1.0)
+
+
+def test_a_jump_counts_by_how_far_it_exceeds_every_other_step():
+    courses = [[0.0, 0.1, 0.8, 0.9], [0.0, 0.7, 0.1, 0.8], [0.8, 0.0, 0.7, 0.7]]  # one jump, two, a fall before it
+    assert lone_jump(np.array(courses)) == pytest.approx([0.6, 0.0, -0.1], abs=1e-9)
+
+
+def test_neither_a_random_order_nor_single_restarts_make_a_lone_jump():
+    weaker = np.where(np.arange(40) < 25, 0.0, 0.75)
+    W = torch.ones(2, 40, 1, 6, 1, 2, dtype=torch.float64)
+    W[:, :, 0, ::2, 0, 1] = torch.tensor(weaker)[:, None]  # every second restart is on the other branch
+    W[:, :, 0, 1::2, 0, 1] = 0.75 - torch.tensor(weaker)[:, None]
+    zero = torch.zeros(W.shape[:4], dtype=torch.float64)
+    grid = Grid(W, torch.zeros(*W.shape[:4], 2), zero, zero, torch.arange(40), torch.tensor([[1.0, 0.3]]))
+    alone, shuffled, single = lonely_jumps(grid, np.stack([weaker, weaker]), 0)
+    assert alone == pytest.approx([0.75, 0.75])
+    assert max(*shuffled, *single) < 0.05
 
 
 def test_jump_is_the_largest_rise_not_the_largest_fall():
