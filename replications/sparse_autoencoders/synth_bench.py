@@ -31,6 +31,7 @@ from common.core.tables import write_table
 from common.saes.architectures import ARCHITECTURES
 from common.saes.architectures.base import Progress
 from common.saes.metrics import FORMULAS, cosines, detection, fvu, l0, recovery
+from common.saes.recipe import ArchitectureName
 from common.saes.sae import Sae
 from common.saes.trainer import first_weights, train
 from replications.sparse_autoencoders.forest import BRANCHES, ForestStream
@@ -56,7 +57,7 @@ FORMULA = {
     "ahead": "ev minus f1: how far the variance explained runs ahead of the features found",
 }
 UNITS = {"l0": "latents", "mcc": "1", "f1": "1", "ahead": "1"}
-UNTRAINED = {"untrained": "batch_topk", "untrained_pursuit": "matching_pursuit"}
+UNTRAINED: dict[str, ArchitectureName] = {"untrained": "batch_topk", "untrained_pursuit": "matching_pursuit"}
 """How rows that no training has seen are read"""
 OTHER_ROWS = ("data_rows", "kmeans_rows")  # that no SAE was trained for, read by matching pursuit
 NULLS = (*UNTRAINED, *OTHER_ROWS)
@@ -98,7 +99,7 @@ def synth_bench(files: SynthBenchFiles, settings: SynthBench, run: RunInfo) -> N
     checkpoint.unlink(missing_ok=True)
 
 
-def untrained(stream: ForestStream, architecture: str, seed: int, settings: SynthBench) -> Sae:
+def untrained(stream: ForestStream, architecture: ArchitectureName, seed: int, settings: SynthBench) -> Sae:
     """An SAE before its first step, with rows that no training starts with. A BatchTopK SAE has the threshold of its
     first batch."""
     own = recipe(architecture, settings.d_sae, settings.sparsity, seed + 1_000_003)

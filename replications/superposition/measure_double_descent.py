@@ -83,6 +83,15 @@ def descent_metrics(
             strong_decay=height[1],
         ),
         "bump_at": compare(bump_place(test, points), unit="points", formula="T of the largest inner test loss"),
+        **{
+            f"{name}_over_constant": compare(
+                test[0, at] / tensors["constant_loss"],
+                unit="1",
+                formula=f"test loss at the {size} T over that of the best constant answer",
+                strong_decay=test[1, at] / tensors["constant_loss"],
+            )
+            for name, at, size in (("fewest", FEWEST, "smallest"), ("most", MANY, "largest"))
+        },
         "points_few": compare(data[0, FEW], unit="dimensions", formula=text, features=features[0, FEW]),
         "features_many": compare(features[0, MANY], unit="dimensions", formula=text, points=data[0, MANY]),
         "points_irregular": compare(

@@ -5,7 +5,7 @@ decay, as in the follow-up paper, with its weight decay and with a strong one, t
 
 Out: one safetensors file, `W` [decay size seed hidden feature], training and test loss [decay size seed]. For every
 size and seed also the hidden vectors of the training points, `hidden.<size>` [decay seed hidden point]. `start.<size>`
-[seed hidden point] has them before training.
+[seed hidden point] has them before training. `constant_loss` [seed] is the test loss of the best constant answer.
 """
 
 from pathlib import Path
@@ -79,7 +79,15 @@ def descend(settings: FewPoints, run: RunInfo) -> dict[str, Tensor]:
         name: rearrange(torch.stack(values), "(size decay) ... -> decay size ...", decay=2)
         for name, values in stacked.items()
     }
-    return tensors | {name: torch.stack(values).squeeze(0) for name, values in hidden.items()}
+    tensors |= {name: torch.stack(values).squeeze(0) for name, values in hidden.items()}
+    return tensors | {"constant_loss": constant_loss(test)}
+
+
+def constant_loss(points: Data) -> Float[Tensor, " instance"]:
+    """Loss of the best constant answer, the mean of the points."""
+    mean = einsum(points.x, points.weight, "instance feature sample, instance sample -> instance feature")
+    error = points.x - mean[..., None]
+    return einsum(error, error, points.weight, "i feature sample, i feature sample, i sample -> i")
 
 
 def draw_points(settings: FewPoints, size: int, seeds: list[int], device: str) -> Data:

@@ -131,7 +131,7 @@ def few_points(*, bump=1.0, decayed_bump=0.0, regular=True):
     W = torch.stack([mess, mess, mess, clean])[None, :, None].repeat(2, 1, 3, 1, 1)
     test = torch.tensor([1.0, 1.0, 1.0 + bump, 0.9]).double()[None, :, None].repeat(2, 1, 3) + 0.01 * torch.arange(3)
     test[1, 2] = 1.0 + decayed_bump
-    tensors = {"test_loss": test}
+    tensors = {"test_loss": test, "constant_loss": torch.full((3,), 2.0, dtype=torch.float64)}
     shares = []
     for size in POINTS:
         crooked = ring([7 * k for k in range(size)])
@@ -178,6 +178,8 @@ def test_strong_decay_shrinks_weights_and_losses_are_of_the_points_kept():
     assert found["hidden.20"].shape == (2, 2, 2, 20)
     assert float(found["W"][1].norm()) < float(found["W"][0].norm())
     assert bool((found["train_loss"][0] < found["test_loss"][0]).all())
+    assert bool((found["constant_loss"] < 1).all())  # the norm of the points, which answering nothing loses
+    assert bool((found["constant_loss"] > 0.8).all())
 
 
 def test_shares_are_equal_in_every_tight_frame_and_not_in_a_fan():
