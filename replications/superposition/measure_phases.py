@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from common.core.errors import UserError
 from common.core.metrics import Metric, write_metrics
@@ -29,12 +29,12 @@ from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from replications.superposition.geometry import checked_dimensionality
 from replications.superposition.grid import Best, Grid, load_grid
+from replications.superposition.phases import CLASSES, best_density_threshold, classify, near_border
 from replications.superposition.settings import Judging
 from replications.superposition.tables import compare
 from replications.superposition.theory import expected_loss
 
 BEATEN = 1e-3  # relative; quadrature and optimiser errors of the exact loss are smaller
-CLASSES = ("none", "ignored", "dedicated", "superposed")  # of the second feature
 PERMUTATIONS = 100
 COURSES = 100  # per seed, of the controls
 BRANCH = 0.3  # min(|w1|, |w2|) that separates the branch with both features from the branch with one
@@ -109,42 +109,6 @@ def phase_diagram(
         **{"loss_ratio": ratio["relu"], "linear_loss_ratio": ratio["linear"], "compared": far},
     }
     return metrics, cell_table(columns, seeds, densities, importances)
-
-
-def classify(w: Float[np.ndarray, "*batch 2"], stored_norm: float) -> Int[np.ndarray, "*batch"]:
-    """Index into `CLASSES` for weights (w1, w2): which features have a weight above `stored_norm`."""
-    kept = np.abs(w) > stored_norm
-    return np.asarray(kept[..., 0].astype(np.int64) + 2 * kept[..., 1])
-
-
-def near_border(
-    classes: Int[np.ndarray, "density importance"],
-    densities: Float[np.ndarray, " density"],
-    importances: Float[np.ndarray, " importance"],
-    band: float,
-) -> Bool[np.ndarray, "density importance"]:
-    """Cells from which a change of density or importance by at most the factor 1 + band reaches another class."""
-    near = np.zeros(classes.shape, dtype=bool)
-    for axis, values in ((0, densities), (1, importances)):
-        close = np.abs(np.log(values[:, None] / values[None, :])) <= np.log1p(band) + 1e-9
-        moved = np.moveaxis(classes, axis, 0)
-        differs = moved[:, None] != moved[None, :]
-        mask = close.reshape(*close.shape, *[1] * (moved.ndim - 1))
-        near |= np.moveaxis((differs & mask).any(1), 0, axis)
-    return near
-
-
-def best_density_threshold(
-    truth: Int[np.ndarray, "density importance"],
-    compared: Bool[np.ndarray, "density importance"],
-    densities: Float[np.ndarray, " density"],
-    importances: Float[np.ndarray, " importance"],
-) -> Int[np.ndarray, "density importance"]:
-    """Classes by the rule 'superposed if density <= s, else the more important feature alone'. The s (or none) is the
-    one that agrees best with `truth` in the compared cells."""
-    alone = np.where(importances > 1, CLASSES.index("dedicated"), CLASSES.index("ignored"))
-    rules = [np.where(densities[:, None] <= s, CLASSES.index("superposed"), alone) for s in (0.0, *densities)]
-    return max(rules, key=lambda rule: float((rule == truth)[compared].mean()))
 
 
 def exact_losses(

@@ -9,7 +9,6 @@ from common.core.errors import UserError
 from common.core.files import write_text
 from replications.superposition.grid import Grid, save_grids
 from replications.superposition.measure_phases import (
-    best_density_threshold,
     first_order_metrics,
     jump,
     lone_jump,
@@ -17,6 +16,7 @@ from replications.superposition.measure_phases import (
     phase_diagram,
     read_exact,
 )
+from replications.superposition.phases import best_density_threshold
 from replications.superposition.settings import Judging
 from replications.superposition.tests.planted import SEEDS, missed
 from replications.superposition.theory import best_model
