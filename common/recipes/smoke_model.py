@@ -2,7 +2,8 @@
 
 A smoke run tries every step and its numbers mean nothing, but finders of circuits stop where there is no circuit. The
 blocks below are what was left after taking away, one by one, the block whose loss harms indirect object identification
-least, as far as the rules of `ioi_circuit` still name a head: of these fifteen none can go. Embeddings, final norm, unembedding and tokenizer are unchanged.
+least, as far as the rules of `ioi_circuit` still name a head: of these fifteen none can go. Embeddings, final norm,
+unembedding and tokenizer are unchanged.
 """
 
 import re
