@@ -1,6 +1,5 @@
 """The whole study on a model whose circuit is known: every step and figure once, and what they must find there."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from replications.ioi_circuit.baseline import BaselineFiles, baseline
 from replications.ioi_circuit.batches import balanced
 from replications.ioi_circuit.classes import CONTRASTS, HeadScores
 from replications.ioi_circuit.collect import CollectFiles, collect
-from replications.ioi_circuit.dataset import draw_prompts, read_file, read_prompts
+from replications.ioi_circuit.dataset import read_file, read_prompts
 from replications.ioi_circuit.direct_path import DirectPathFiles, direct_path
 from replications.ioi_circuit.edge_attribution import EdgeAttributionFiles, edge_attribution
 from replications.ioi_circuit.nodes import CLASSES, PLACES
@@ -65,10 +64,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def outputs(part: str, **names: str) -> dict[str, Path]:
         return {key: folder / part / name for key, name in ({"metrics": "metrics.json"} | names).items()}
 
-    few = settings.Prompts(per_cell=1, circuit_per_cell=2, minimum_names=20)
+    few = settings.Prompts(per_cell=1, circuit_per_cell=2, minimum_names=20, templates=FORMS)
     with pytest.MonkeyPatch.context() as patch:  # the planted models know the words of these templates and names alone
         patch.setattr("replications.ioi_circuit.prompts.names_for", lambda seeds: NAMES)
-        patch.setattr("replications.ioi_circuit.prompts.draw_prompts", partial(draw_prompts, templates=FORMS))
         prompts(PromptsFiles(**inputs), few, RUN)
     collect(CollectFiles(**inputs, activations=activations), settings.Collect(batch_size=30, small_group=1), RUN)
     baseline(
