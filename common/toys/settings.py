@@ -6,12 +6,15 @@ from pydantic import Field, model_validator
 
 from common.core.settings import Strict
 
+Keys = Literal["plain", "smeared", "smeared_two_back"]
+KEYS = Field(description="smeared: every key is mixed with its predecessor; two back: with the one before that")
+
 
 class Architecture(Strict):
     """Shape of a transformer of `common.toys.transformer`. An MLP, where there is one, is 4 d_model wide."""
 
     n_layers: Annotated[int, Field(ge=1, le=16)] = Field(description="attention layers; at least one")
-    keys: Literal["plain", "smeared"] = Field(description="smeared: every key is mixed with its predecessor")
+    keys: Keys = KEYS
     positions: Literal["shortformer", "standard", "rotary"] = Field(description="where positions enter")
     mlp: Literal["none", "relu"] = Field(description="what follows every attention layer")
     d_model: Annotated[int, Field(ge=2)] = Field(description="width of the residual stream")

@@ -9,7 +9,8 @@ Additions:
   the embedding.
 - `positions="rotary"`: queries and keys are rotated in adjacent pairs (Su et al. 2021), as in the native model too.
 - `keys="smeared"`: each head's key is sigmoid(a) k_t + (1 - sigmoid(a)) k_{t-1} with a trainable a per head. The first
-  key is untouched (Olsson et al. 2022, "smeared keys").
+  key is untouched (Olsson et al. 2022, "smeared keys"). `"smeared_two_back"` mixes with k_{t-2}: as
+  many parameters, and no use for prefix matching, since the token that is mixed in is not the one before.
 
 Quantities in the cache have TransformerLens' hook names.
 """
@@ -32,6 +33,8 @@ Visit = Callable[[str, Tensor], Tensor]
 EPSILON = 1e-5
 NOTHING = -100
 ROTARY_BASE = 10_000
+SMEARED_BY = {"smeared": 1, "smeared_two_back": 2}
+"""How many tokens back the key lies that is mixed in."""
 
 
 class Ablation(NamedTuple):
@@ -54,7 +57,7 @@ def initial_weights(shape: Architecture, seeds: list[int]) -> Weights:
         for name in ("W_Q", "W_K", "W_V"):
             sizes[f"{block}.attn.{name}"] = ((h, d, e), d**-0.5)
         sizes[f"{block}.attn.W_O"] = ((h, e, d), (h * e) ** -0.5)
-        if shape.keys == "smeared":
+        if shape.keys in SMEARED_BY:
             sizes[f"{block}.attn.smear"] = ((h,), 0.0)
         if shape.mlp == "relu":
             sizes[f"{block}.mlp.W_in"] = ((d, 4 * d), d**-0.5)
@@ -101,8 +104,8 @@ def forward(
         q, k, v = (_seen(visit, f"{block}.attn.hook_{part}", x) for part, x in (("q", q), ("k", k), ("v", v)))
         if shape.positions == "rotary":
             q, k = rotate(q), rotate(k)
-        if shape.keys == "smeared":
-            k = smear(k, own["attn.smear"])
+        if shape.keys in SMEARED_BY:
+            k = smear(k, own["attn.smear"], SMEARED_BY[shape.keys])
         if fused:
             z = _fused(q, k, v, tokens.shape[1])
         else:
@@ -155,11 +158,11 @@ def causal_pattern(
 
 
 def smear(
-    k: Float[Tensor, "instance batch head pos d_head"], a: Float[Tensor, "instance head"]
+    k: Float[Tensor, "instance batch head pos d_head"], a: Float[Tensor, "instance head"], back: int
 ) -> Float[Tensor, "instance batch head pos d_head"]:
-    """sigmoid(a) k_t + (1 - sigmoid(a)) k_{t-1}; the first key stays."""
+    """sigmoid(a) k_t + (1 - sigmoid(a)) k_{t-back}; the first `back` keys stay."""
     own = torch.sigmoid(a)[:, None, :, None, None]
-    return torch.cat([k[..., :1, :], own * k[..., 1:, :] + (1 - own) * k[..., :-1, :]], dim=-2)
+    return torch.cat([k[..., :back, :], own * k[..., back:, :] + (1 - own) * k[..., :-back, :]], dim=-2)
 
 
 def token_losses(

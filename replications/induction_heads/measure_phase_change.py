@@ -31,6 +31,7 @@ Seeds = Float[np.ndarray, " seed"]
 HEAD_SCORES = ("prefix", "previous", "duplicate", "copying")
 BEST_OF = ("prefix", "previous", "duplicate")
 BASE, PLAIN, SMEARED = "one_layer", "two_layers", "two_layers_smeared"  # BASE cannot form induction heads
+TWO_BACK = "two_layers_two_back"
 AGAINST_BASE = ("gain", "bump", "plateau", "prefix_best", "turn_off")
 BEFORE = "_before_change"
 
@@ -134,13 +135,19 @@ def _read(arm: ArmResult, warmup: int) -> dict[str, Seeds]:
 
 
 def _times(values: dict[str, dict[str, Seeds]]) -> dict[str, Metric]:
-    """How much earlier two layers change with smeared keys than with plain keys in the other seeds."""
+    """How much earlier two layers change with smeared keys than with plain keys in the other seeds.
+
+    Controls: plain keys, and keys smeared with the token two back, which have the parameters and not the shift.
+    """
     if SMEARED not in values:
         return {}
-    smeared, plain = (values[name]["middle"] for name in (SMEARED, PLAIN))
+    plain = values[PLAIN]["middle"]
     others = (plain.sum() - plain) / (len(plain) - 1)
+    controls = {"plain_keys": plain / others}
+    if TWO_BACK in values:
+        controls["smeared_two_back"] = values[TWO_BACK]["middle"] / others
     text = "step of 50 % of the gain with smeared keys, over the mean of that step for plain keys and the other seeds"
-    return {"smeared_over_plain": _compared(smeared / others, Quantity("1", text), {"plain_keys": plain / others})}
+    return {"smeared_over_plain": _compared(values[SMEARED]["middle"] / others, Quantity("1", text), controls)}
 
 
 def _turns(arms: dict[str, ArmResult], components: np.ndarray, warmup: int) -> dict[str, Seeds]:

@@ -2,7 +2,8 @@
 
 Olsson et al. 2022, arguments 1 and 2. *Context gain* is the in-context score with the sign turned: nats by which
 far context lowers the loss of the same targets. Metrics are per arm, over seeds, against one layer with plain
-keys at equal tokens and against the same models before the change.
+keys at equal tokens and against the same models before the change. One layer with smeared keys faces one whose keys
+are mixed with the token two back, too.
 """
 
 from pathlib import Path
@@ -22,6 +23,7 @@ from replications.induction_heads.text_roles import LEAST_SCORE
 Seeds = Float[np.ndarray, " seed"]
 Curves = Float[np.ndarray, "seed step"]
 BASE, PLAIN, SMEARED = "one_layer", "two_layers", "two_layers_smeared"
+TWO_BACK = {"one_layer_smeared": "one_layer_two_back"}
 LEAST_GAIN = 0.02  # nats: what ends below it, or below the least score, has no time at which it is half way up
 NEVER = 1.0  # what counts as the distance of two times of which one never comes
 WINDOW = 0.25  # of training, as long as the window of the paper's figures
@@ -45,8 +47,8 @@ def measure_text(files: MeasureTextFiles, settings: MeasureText) -> None:
     """Writes the metrics and the tables of the figures."""
     arms = {path.stem: load_arm(path) for path in files.arms}
     found: dict[str, Metric] = {}
-    for name, arm in arms.items():
-        found |= {f"{what}_{name}": metric for what, metric in _summary(name, arm, arms[BASE], settings).items()}
+    for name in arms:
+        found |= {f"{what}_{name}": metric for what, metric in _summary(name, arms, settings).items()}
     write_metrics(files.metrics, found | _earlier(arms))
     per_step = settings.batch * arms[BASE].text.length
     write_table(files.curves, [row for name, arm in arms.items() for row in _curve_rows(name, arm, per_step)])
@@ -131,8 +133,9 @@ def _compared(values: Seeds, unit: str, formula: str, controls: dict[str, Seeds]
     return over_seeds(values.tolist(), unit=unit, formula=formula, controls=listed)
 
 
-def _summary(name: str, arm: ArmResult, base: ArmResult, settings: MeasureText) -> dict[str, Metric]:
+def _summary(name: str, arms: dict[str, ArmResult], settings: MeasureText) -> dict[str, Metric]:
     """The metrics of one arm."""
+    arm, base = arms[name], arms[BASE]
     steps, losses, gains = _steps(arm), _loss(arm), context_gain(arm)
     before = arm.measure_at.index(settings.before)
     prefix, previous = best(arm, "prefix"), best(arm, "previous")
@@ -145,6 +148,8 @@ def _summary(name: str, arm: ArmResult, base: ArmResult, settings: MeasureText) 
         controls["gain"][BASE] = _end(context_gain(base))
         controls["prefix_best"][BASE] = _end(best(base, "prefix"))
         controls["bump"][BASE] = np.array([bump(_steps(base), one) for one in _loss(base)])
+    if (other := TWO_BACK.get(name, "")) in arms:
+        controls["gain"]["smeared_two_back"] = _end(context_gain(arms[other]))
     at = half_times(steps, gains, LEAST_GAIN)
     heads_at = half_times(steps, prefix, LEAST_SCORE)
     return {

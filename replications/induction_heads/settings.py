@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from common.core.settings import Strict
-from common.toys.settings import Optimisation
+from common.toys.settings import KEYS, Keys, Optimisation
 
 ArmName = Literal[
     "one_layer",
     "one_layer_smeared",
     "two_layers",
     "two_layers_smeared",
+    "two_layers_two_back",
     "two_layers_added",
     "three_layers",
     "two_layers_mlp",
@@ -23,7 +24,7 @@ class Arm(Strict):
     """What distinguishes one kind of model."""
 
     n_layers: Annotated[int, Field(ge=1, le=6)] = Field(description="attention layers; at least one")
-    keys: Literal["plain", "smeared"] = Field(description="smeared: every key is mixed with its predecessor")
+    keys: Keys = KEYS
     positions: Literal["shortformer", "standard"] = Field(
         description="shortformer: queries and keys only; standard: added"
     )
@@ -131,7 +132,7 @@ class TextArm(Strict):
     """What distinguishes one kind of model; positions are shortformer, as in the paper."""
 
     n_layers: Annotated[int, Field(ge=1, le=6)] = Field(description="attention layers; at least one")
-    keys: Literal["plain", "smeared"] = Field(description="smeared: every key is mixed with its predecessor")
+    keys: Keys = KEYS
     mlp: Literal["none", "relu"] = Field(description="what follows every attention layer")
     d_model: Annotated[int, Field(ge=4)] = Field(description="width of the residual stream")
     n_heads: Annotated[int, Field(ge=1)] = Field(description="heads of a layer")

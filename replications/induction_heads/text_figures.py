@@ -17,7 +17,10 @@ from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE, Picture
 from replications.induction_heads.training_figures import ARM_COLOURS, ARM_LABELS, arms_in
 
 MILLION = 1e6
-PANELS = ("one_layer", "two_layers", "three_layers", "two_layers_mlp", "one_layer_smeared", "two_layers_smeared")
+PANELS = (
+    *("one_layer", "two_layers", "three_layers", "two_layers_mlp"),
+    *("one_layer_smeared", "two_layers_smeared", "one_layer_two_back"),
+)
 ROW = 4  # panels that stand side by side
 LAYERS = (PALETTE[0], PALETTE[1], PALETTE[2])
 FIRST_INDEX = 4  # of the map of slopes; bands of indices are an octave wide, because single indices are noisy

@@ -24,8 +24,11 @@ ARM_LABELS = {
     "two_layers_mlp": "2 layers + MLP",
     "two_layers_narrow": "2 layers, narrow",
     "two_layers_wide": "2 layers, wide",
+    "one_layer_two_back": "1 layer, smeared two back",
+    "two_layers_two_back": "2 layers, smeared two back",
 }
 ARM_COLOURS = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(ARM_LABELS)}
+ARM_COLOURS |= {"one_layer_two_back": "0.6", "two_layers_two_back": "0.4"}
 SCORES = {"prefix": "prefix matching (best head)", "previous": "previous token (best head)"}
 COMPARED = ["one_layer", "one_layer_smeared", "two_layers", "two_layers_smeared"]
 HEAD_SCORES = {

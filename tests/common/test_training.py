@@ -165,9 +165,10 @@ def test_smear_frozen_open_is_the_plain_model_bit_for_bit():
 
 def test_smear_is_the_mix_of_two_keys():
     k = torch.randn(1, 1, 1, 3, 2)
-    mixed = smear(k, torch.tensor([[math.log(3)]]))  # sigmoid = 3/4
-    assert torch.equal(mixed[..., 0, :], k[..., 0, :])
-    torch.testing.assert_close(mixed[..., 2, :], 0.75 * k[..., 2, :] + 0.25 * k[..., 1, :])
+    for back in (1, 2):
+        mixed = smear(k, torch.tensor([[math.log(3)]]), back)  # sigmoid = 3/4
+        assert torch.equal(mixed[..., :back, :], k[..., :back, :])
+        torch.testing.assert_close(mixed[..., 2, :], 0.75 * k[..., 2, :] + 0.25 * k[..., 2 - back, :])
 
 
 def test_identity_ablations_change_nothing_and_a_removed_head_writes_nothing():
