@@ -6,7 +6,10 @@ from common.engine.rules import Steps, captions, figure_files, parts
 STEP = Steps("replications.induction_heads", config)
 TOY = "<results>/toy"
 CAPTIONS = "replications/induction_heads/captions"
-ARMS = [name for name, arm in config["arms"].items() if arm]
+ARMS = {name: arm for name, arm in config["arms"].items() if arm}
+TWO_BACK = {"keys": "smeared_two_back", **config["two_back"]} if config["two_back"] else {}
+if TWO_BACK:
+    ARMS["two_layers_two_back"] = {**ARMS["two_layers_smeared"], **TWO_BACK}
 HELD_OUT = {"held_out": config["training"]["held_out"]}
 PHASE_CHANGE = [
     "co_occurrence",
@@ -38,7 +41,7 @@ use rule step as train with:
         **STEP(
             "train",
             lambda wildcards: {
-                "arm": config["arms"][wildcards.arm],
+                "arm": ARMS[wildcards.arm],
                 "training": config["training"],
             },
         ),

@@ -12,7 +12,6 @@ ArmName = Literal[
     "one_layer_smeared",
     "two_layers",
     "two_layers_smeared",
-    "two_layers_two_back",
     "two_layers_added",
     "three_layers",
     "two_layers_mlp",
@@ -201,6 +200,14 @@ class AblateText(Strict):
     draws: int = Field(description="random sets of heads of the same layers")
 
 
+class TwoBack(Strict):
+    """Controls of smeared keys: the same models with keys mixed with the token two back."""
+
+    seeds: Annotated[int, Field(ge=2)] = Field(
+        description="how many of the run's seeds are trained, counted from the first"
+    )
+
+
 class NaturalText(Strict):
     """Attention-only models, and one with MLPs, on documents of the corpus."""
 
@@ -254,6 +261,7 @@ class Settings(Strict):
     sweep: Sweep | None
     chains: Chains | None
     clamps: Clamps | None
+    two_back: TwoBack | None
     natural_text: NaturalText | None
     repeats: Repeats
     real_text: RealText | None
@@ -264,4 +272,7 @@ class Settings(Strict):
         measured = {*NEEDED_ARMS, *self.heads.arms, *(self.ablations.arms if self.ablations else [])}
         if missing := measured - trained:
             raise ValueError(f"the arm '{min(missing)}' is measured, but 'arms' does not train it; add it")
+        text = self.natural_text.arms if self.natural_text else {"one_layer_smeared": True}
+        if self.two_back and not (self.arms.get("two_layers_smeared") and text.get("one_layer_smeared")):
+            raise ValueError("'two_back' changes the keys of smeared arms, and one of them is not trained; add it")
         return self

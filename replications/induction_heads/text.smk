@@ -1,6 +1,8 @@
 # Induction heads: models trained on natural text, included by rules.smk, which has the names used here.
 TEXT = config["natural_text"]
-TEXT_ARMS = [name for name, arm in TEXT["arms"].items() if arm]
+TEXT_ARMS = {name: arm for name, arm in TEXT["arms"].items() if arm}
+if TWO_BACK:
+    TEXT_ARMS["one_layer_two_back"] = {**TEXT_ARMS["one_layer_smeared"], **TWO_BACK}
 
 text_files = lambda arms: expand(f"{TOY}/text/{{arm}}.safetensors", arm=arms)
 
@@ -32,7 +34,7 @@ use rule step as train_text with:
         **STEP(
             "train_text",
             lambda wildcards: {
-                "arm": TEXT["arms"][wildcards.textarm],
+                "arm": TEXT_ARMS[wildcards.textarm],
                 "tokens": TEXT["tokens"],
                 "contexts": TEXT["contexts"],
                 "training": TEXT["training"],

@@ -130,10 +130,13 @@ def test_zero_layers_are_refused_naming_the_key(tmp_path):
 
 
 def test_an_arm_that_is_measured_must_be_trained():
-    content = load_replication("induction_heads", "laptop").model_dump()
+    content = load_replication("induction_heads", "full").model_dump()
     Settings.model_validate(content)
     content["arms"]["two_layers_smeared"] = None
     with pytest.raises(ValueError, match="the arm 'two_layers_smeared' is measured, but 'arms' does not train it"):
+        Settings.model_validate(content)
+    content["heads"]["arms"].remove("two_layers_smeared")
+    with pytest.raises(ValueError, match="'two_back' changes the keys of smeared arms, and one of them is not trained"):
         Settings.model_validate(content)
 
 
