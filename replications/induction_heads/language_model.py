@@ -4,8 +4,7 @@ The first position keeps its heads everywhere. Later tokens rest their attention
 sink). Without its own heads that rest would change, which has nothing to do with what the heads carry.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from common.interp.blocks import only_blocks
 from common.interp.decoder import Decoder, masked_softmax
 
 if TYPE_CHECKING:
@@ -76,23 +76,11 @@ def run_pass(
         hooks.append((f"blocks.{layer}.hook_resid_pre", keeping(residuals, layer)))
     for layer in sorted({layer for layer, _ in removed or []}):
         hooks.append((f"blocks.{layer}.attn.hook_z", removing([h for one, h in removed or [] if one == layer])))
-    with torch.no_grad(), _skipping(bridge, start):
+    holder, _, name = bridge.adapter.get_component_mapping()["blocks"].name.rpartition(".")
+    with torch.no_grad(), only_blocks(bridge.original_model.get_submodule(holder), name, start):
         logits = bridge.run_with_hooks(tokens, fwd_hooks=hooks)
         losses = -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
     return Pass(losses, patterns, residuals)
-
-
-@contextlib.contextmanager
-def _skipping(bridge: "TransformerBridge", below: int) -> Iterator[None]:
-    """The model without the blocks below a layer. (The bridge's own `start_at_layer` runs them all the same.)"""
-    holder, _, name = bridge.adapter.get_component_mapping()["blocks"].name.rpartition(".")
-    model = bridge.original_model.get_submodule(holder)
-    every = getattr(model, name)
-    setattr(model, name, every[below:])
-    try:
-        yield
-    finally:
-        setattr(model, name, every)
 
 
 def residual_before(

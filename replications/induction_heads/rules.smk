@@ -7,7 +7,9 @@ STEP = Steps("replications.induction_heads", config)
 TOY = "<results>/toy"
 CAPTIONS = "replications/induction_heads/captions"
 ARMS = {name: arm for name, arm in config["arms"].items() if arm}
-TWO_BACK = {"keys": "smeared_two_back", **config["two_back"]} if config["two_back"] else {}
+TWO_BACK = (
+    {"keys": "smeared_two_back", **config["two_back"]} if config["two_back"] else {}
+)
 if TWO_BACK:
     ARMS["two_layers_two_back"] = {**ARMS["two_layers_smeared"], **TWO_BACK}
 HELD_OUT = {"held_out": config["training"]["held_out"]}

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from common.core.errors import UserError
 from common.data.models import chat_prompt, encode
+from common.interp.blocks import only_blocks
 from replications.refusal_direction.hooks import hooked, on_input, on_output, reading
 from replications.refusal_direction.prefixes import Tree
 
@@ -189,18 +190,6 @@ def _changing(
         noted.remove()
 
 
-@contextlib.contextmanager
-def starting_at(model: Any, layer: int, end: int | None = None) -> Iterator[None]:
-    """The model without the blocks below `layer`: its `inputs_embeds` are the residual stream before that block. Nor
-    do the blocks from `end` on run."""
-    every = model.model.layers
-    model.model.layers = every[layer:end]
-    try:
-        yield
-    finally:
-        model.model.layers = every
-
-
 def final_states(
     model: Any, batch: Batch | Tree, resume: tuple[int, Tensor] | None = None
 ) -> Float[Tensor, "batch pos d_model"]:
@@ -208,7 +197,7 @@ def final_states(
     options: dict[str, Any] = {"attention_mask": batch.mask, "position_ids": batch.places, "use_cache": False}
     if resume is None:
         return model.model(input_ids=batch.ids, **options).last_hidden_state  # type: ignore[no-any-return]
-    with starting_at(model, resume[0]):
+    with only_blocks(model.model, "layers", resume[0]):
         return model.model(inputs_embeds=resume[1], **options).last_hidden_state  # type: ignore[no-any-return]
 
 
@@ -235,7 +224,7 @@ def residuals_and_logits(
 
 def before_block(model: Any, batch: Batch | Tree, layer: int, keep: int = 0) -> Float[Tensor, "batch pos d_model"]:
     """Residual stream before block `layer` at the last `keep` positions, or at all; the blocks above it do not run."""
-    with torch.inference_mode(), starting_at(model, 0, layer + 1):
+    with torch.inference_mode(), only_blocks(model.model, "layers", end=layer + 1):
         return _inputs(model, batch, layers(model)[-1:], keep)[0][0]
 
 
