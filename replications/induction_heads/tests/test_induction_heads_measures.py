@@ -157,6 +157,7 @@ def test_untrained_models_show_nothing(tiny):
         assert change[f"prefix_best_{name}"].value < 0.6
         assert change[f"plateau_{name}"].value == 0
     assert change["smeared_over_plain"].value == 1  # nobody changes, so all count with the last step
+    assert change["smeared_over_plain"].control("smeared_two_back").value == 1
     for what in ("k_composition", "q_composition", "v_composition"):
         assert heads[f"{what}_two_layers"].value < 1.3
     assert "k_composition_one_layer" not in heads
