@@ -135,7 +135,7 @@ def test_an_arm_that_is_measured_must_be_trained():
     content["arms"]["two_layers_smeared"] = None
     with pytest.raises(ValueError, match="the arm 'two_layers_smeared' is measured, but 'arms' does not train it"):
         Settings.model_validate(content)
-    content["heads"]["arms"].remove("two_layers_smeared")
+    content |= {"heads": {"arms": ["one_layer", "two_layers"]}, "two_back": {"seeds": 5}}
     with pytest.raises(ValueError, match="'two_back' changes the keys of smeared arms, and one of them is not trained"):
         Settings.model_validate(content)
 
