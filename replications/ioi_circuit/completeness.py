@@ -100,14 +100,14 @@ def read_steps(path: Path) -> Steps:
 
 def measure_greedy(
     fresh: KnockOut, nodes: NodeSet, steps: Steps, rivals: dict[str, tuple[NodeSet, Steps]], draws: int
-) -> tuple[Metric, NodeSet]:
+) -> tuple[dict[str, Metric], NodeSet]:
     """The part K with the largest gap where it was searched: its gap on `fresh`, and K.
 
     `steps` are `grown_parts` of `nodes`, and each rival comes with its own.
 
-    Controls: nothing taken out (the circuit's own unfaithfulness), random parts of the same size, and the gaps that the
-    same search opens in `rivals`. Where that of the writers in favour of IO is as large, the gap says nothing of this
-    circuit: the search opens one in any set of nodes.
+    Controls of `greedy_gap`: nothing taken out (the circuit's own unfaithfulness), random parts of the same size, and
+    the gaps of `rivals` after the same search. An unfaithful rival has a large gap before any search; so
+    `greedy_opened` is the gap less that with nothing taken out, of each set its own.
     """
     part, sign = _widest(steps)
     ordered, generator = sorted(nodes), np.random.default_rng(0)
@@ -116,20 +116,26 @@ def measure_greedy(
         for _ in range(draws)
     ]
     gap = sign * _gaps(fresh, nodes, [part, EVERYTHING, *random])
-    controls = {"nothing_removed": gap[1]}
+    controls, opened = {"nothing_removed": gap[1]}, {}
     for name, (rival, grown) in rivals.items():
         of_rival, its_sign = _widest(grown)
-        controls[name] = its_sign * _gaps(fresh, rival, [of_rival])[0]
-    metric = clustered(
-        gap[0],
-        fresh.prompts,
-        unit="1",
-        formula="F(M-K) - F(C-K) over F(M), K grown greedily on discovery prompts",
-        denominators=fresh.differences([EVERYTHING], remove=True)[0],
-        controls=controls,
-        draws={"random_parts": gap[2:]},
+        controls[name], before = its_sign * _gaps(fresh, rival, [of_rival, EVERYTHING])
+        opened[name] = controls[name] - before
+    model, text = (
+        fresh.differences([EVERYTHING], remove=True)[0],
+        "F(M-K) - F(C-K) over F(M), K grown greedily on discovery prompts",
     )
-    return metric, part
+
+    def over_model(values: PerPrompt, formula: str, controls: Runs, draws: Float[np.ndarray, "draw prompt"]) -> Metric:
+        return clustered(
+            values, fresh.prompts, unit="1", formula=formula, denominators=model, controls=controls,
+            draws={"random_parts": draws},
+        )  # fmt: skip
+
+    return {
+        "greedy_gap": over_model(gap[0], text, controls, gap[2:]),
+        "greedy_opened": over_model(gap[0] - gap[1], f"{text}, less the same with K empty", opened, gap[2:] - gap[1]),
+    }, part
 
 
 def _widest(steps: Steps) -> tuple[NodeSet, float]:

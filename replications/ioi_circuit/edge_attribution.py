@@ -150,7 +150,7 @@ def head_table(
 ) -> pd.DataFrame:
     """One row per head: attribution patching and the edge into the logits, in percent, beside the exact direct path."""
     exact_path = direct[(direct["partner"] == "abc") & (direct["quantity"] == "difference")]
-    named = [heads[f"{receiver}_class"].isin(CLASSES[:-1]) for receiver in PLACE_OF_RECEIVER]
+    named = [heads[f"{receiver}_class"].isin(CLASSES) for receiver in PLACE_OF_RECEIVER]
     table = heads[["layer", "head"]].copy()
     writers = [graph.head(int(layer), int(head)) for layer, head in zip(table["layer"], table["head"], strict=True)]
     for name in FINDERS:

@@ -73,7 +73,8 @@ class KnockOut:
         device: where to run.
         batch_size: token positions computed in one pass.
         version: which version of the prompts is run. ABC partners are scored on the names in the slots of IO and S2,
-            all others on IO and S of the prompt itself.
+            all others on IO and S of the prompt itself. In flipped prompts a node at S1+1 stands behind the first
+            mention of the name that comes twice, IO.
         baseline: what a head's mean is, see the module's docstring; `neutral` needs no `means`.
     """
 
@@ -95,6 +96,10 @@ class KnockOut:
         self.names = torch.tensor(slots, device=device)
         length = self.batch.mask.shape[1]
         self.positions = {place: self.batch.at(place) for place in PLACES}
+        if (
+            version == "roles_flipped"
+        ):  # the name that comes twice is IO there, and S1+1 the token behind its first mention
+            self.positions["s1_next"] = self.batch.at("io") + 1
         self._bases: dict[str, Cache] = {}
         if baseline == "neutral":
             flipped = self.decoder.forward(self.batch.tokens("roles_flipped"), self.batch.mask, keep=True)

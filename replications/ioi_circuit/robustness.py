@@ -73,7 +73,8 @@ def robustness(files: RobustnessFiles, settings: Robustness, run: RunInfo) -> No
         metrics |= measure_small_sets(fresh, on(settings.verify_prompts, version="abc"), nodes, small_sets(chosen))
         if naive := circuits["naive"]:
             grown["naive"] = grown_parts(on(settings.greedy_prompts, DISCOVERY), naive, settings.greedy)
-            metrics["naive_greedy_gap"], _ = measure_greedy(fresh, naive, grown["naive"], {}, settings.random_parts)
+            greedy, _ = measure_greedy(fresh, naive, grown["naive"], {}, settings.random_parts)
+            metrics |= {f"naive_{name}": metric for name, metric in greedy.items()}
         parts = part_table(few, circuits, grown, settings.random_parts)
         chosen["minimality"] = minimality(fresh, chosen)
         strangers = additions(fresh, chosen, settings.random_sets, seed=0)

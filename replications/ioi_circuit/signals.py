@@ -9,8 +9,9 @@ coefficient, without a constant, of F over the six versions:
     F = position_signal * S_position + token_signal * S_token     in units of F(M), the plain run
     S_position   1 as it is, -1 inverted;  S_token   1 original, 0 random, -1 inverted
 
-Control: as many other heads of the same layers, drawn `draws` times. Heads are those that the discovery half named,
-prompts are of the verification half.
+Controls: as many other heads of the same layers, drawn `draws` times; and the named classes that write to the logits
+(`WRITERS`), patched alike: whatever moves a name in or out would pass for a signal. Heads are those that the discovery
+half named, prompts are of the verification half. A class without a head changes nothing and has no signal.
 """
 
 from pathlib import Path
@@ -48,6 +49,7 @@ class Version(NamedTuple):
 VERSIONS = [Version(token, position) for token in (1, 0, -1) for position in (1, -1)]
 TOKENS = {1: "original", 0: "random", -1: "inverted"}
 POSITIONS = {1: "original", -1: "inverted"}
+WRITERS = {"name_movers": "name_mover", "s_suppressing": "s_suppressing", "end_readers": "end_reader"}
 ROWS = 20_000  # prompts, versions and sets of heads that are computed at once
 PUBLISHED = [3.55, -0.99, 2.45, -1.96, 1.77, -3.16]
 """Of GPT-2 small, in logits, in the order of `VERSIONS` (figure 9); the first is F(M)."""
@@ -67,23 +69,29 @@ def signals(files: SignalsFiles, settings: Signals, run: RunInfo) -> None:
     """Writes `metrics.json` and one row per version."""
     decoder, every = load_circuit_prompts(files.manifest, files.prompts, run.device)
     rows = balanced(every, VERIFICATION, settings.n_prompts)
-    named = pd.read_csv(files.heads).query("mover_queries_class == 's_inhibition'")
-    steering = sorted(int(number) for number in named["layer"] * decoder.n_heads + named["head"])
+    heads = pd.read_csv(files.heads)
+
+    def named(receiver: str, kind: str) -> list[int]:
+        which = heads[heads[f"{receiver}_class"] == kind]
+        return sorted(int(number) for number in which["layer"] * decoder.n_heads + which["head"])
+
+    steering, readers = named("mover_queries", "s_inhibition"), named("inhibition_values", "induction")
+    writers = {name: named("logits", kind) for name, kind in WRITERS.items()}
     generator = np.random.default_rng(0)
     spared = set(steering)
     others = [others_of_layers(steering, decoder.n_heads, spared, generator) for _ in range(settings.draws)]
-    induction = pd.read_csv(files.heads).query("inhibition_values_class == 'induction'")
-    readers = sorted(int(number) for number in induction["layer"] * decoder.n_heads + induction["head"])
     with torch.no_grad():
         batch = Batch(rows, run.device)
         runs = run_edits(decoder, batch)
-        clean, patched = patch(decoder, runs, [steering, *others])
+        clean, patched = patch(decoder, runs, [steering, *writers.values(), *others])
         edits = measure_edits(decoder, runs, "s2", readers, settings.edit_draws, "induction")
         edits |= measure_edits(decoder, runs, "end", steering, settings.edit_draws, "inhibition")
-    metrics = measure(clean, patched[0], patched[1:], rows, len(steering)) | edits
+    of_writers, random = dict(zip(writers, patched[1:], strict=False)), patched[1 + len(writers) :]
+    metrics = measure(clean, patched[0], random, of_writers, rows) | edits
+    metrics["n_heads"] = without_interval(float(len(steering)), 1, "heads", "S-inhibition heads")
     metrics["n_induction"] = without_interval(float(len(readers)), 1, "heads", "induction heads")
     write_metrics(files.metrics, metrics)
-    write_table(files.signals, signal_table(clean, patched[0], patched[1:]))
+    write_table(files.signals, signal_table(clean, patched[0], random))
 
 
 def tokens_of(batch: Batch, version: Version) -> Int[Tensor, "batch pos"]:
@@ -154,10 +162,11 @@ def measure(
     clean: Float[np.ndarray, " prompt"],
     values: Float[np.ndarray, "version prompt"],
     random: Float[np.ndarray, "draw version prompt"],
+    writers: dict[str, Float[np.ndarray, "version prompt"]],
     prompts: list[Prompt],
-    n_heads: int,
 ) -> dict[str, Metric]:
-    """Both signals, those of other heads, and how far the two terms are from the six numbers."""
+    """Both signals, those of other heads and of the writers, and how far the two terms are from the six numbers."""
+    of_writers = {name: coefficients(one) for name, one in writers.items()}
     metrics = {
         f"{name}_signal": clustered(
             own,
@@ -165,16 +174,18 @@ def measure(
             unit="1",
             formula=f"coefficient of {name} / F(M), S-inhibition heads patched at END",
             denominators=clean,
+            controls={writer: both[number] for writer, both in of_writers.items()},
             draws={"other_heads": of_others},
         )
-        for name, own, of_others in zip(("position", "token"), coefficients(values), coefficients(random), strict=True)
+        for number, (name, own, of_others) in enumerate(
+            zip(("position", "token"), coefficients(values), coefficients(random), strict=True)
+        )
     }
     fitted = sum(
         np.outer(part, signal) for part, signal in zip(np.array(VERSIONS).T[::-1], coefficients(values), strict=True)
     )
     error = float(np.abs((values - fitted).mean(1)).mean() / clean.mean())
     metrics["fit_error"] = without_interval(error, len(VERSIONS), "1", "mean |F - fit| over the six versions / F(M)")
-    metrics["n_heads"] = without_interval(float(n_heads), 1, "heads", "S-inhibition heads")
     return metrics
 
 

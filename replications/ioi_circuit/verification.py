@@ -89,7 +89,8 @@ def verification(files: VerificationFiles, settings: Verification, run: RunInfo)
             name: grown_parts(searched, circuits[name], settings.greedy) for name in ("circuit", "favouring_writers")
         }
         rivals = {"favouring_writers": (circuits["favouring_writers"], grown["favouring_writers"])}
-        metrics["greedy_gap"], part = measure_greedy(fresh, nodes, grown["circuit"], rivals, settings.blind_sets)
+        greedy, part = measure_greedy(fresh, nodes, grown["circuit"], rivals, settings.blind_sets)
+        metrics |= greedy
         if movers := classes.get("name_mover"):
             backups, strongest = np.flatnonzero(heads["backup"]).tolist(), int(heads["backup_growth"].argmax())
             metrics |= measure_repair(fresh, movers, backups, strongest, removed)

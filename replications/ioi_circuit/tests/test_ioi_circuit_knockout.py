@@ -195,15 +195,19 @@ def test_random_upstream_keeps_the_writers_and_draws_the_rest_in_its_layers() ->
 def test_the_greedy_part_is_measured_on_other_prompts(knockout: KnockOut) -> None:
     greedy, rival = Greedy(runs=1, iterations=2, candidates=4), frozenset({Node(2, 0, "end"), Node(1, 1, "end")})
     steps, of_rival = (grown_parts(knockout, nodes, greedy) for nodes in (NODES, rival))
-    metric, part = measure_greedy(knockout, NODES, steps, {"favouring_writers": (rival, of_rival)}, 20)
+    metrics, part = measure_greedy(knockout, NODES, steps, {"favouring_writers": (rival, of_rival)}, 20)
+    metric, opened = metrics["greedy_gap"], metrics["greedy_opened"]
     gap = knockout.differences([part], remove=True)[0] - knockout.differences([NODES - part])[0]
     whole = knockout.differences([EVERYTHING], remove=True)[0].mean()
     assert abs(metric.value) == pytest.approx(abs(gap.mean() / whole), abs=1e-4)
     nothing = metric.control("nothing_removed").value
     kept = knockout.differences([NODES])[0].mean()
     assert abs(nothing) == pytest.approx(abs(1 - kept / whole), abs=1e-4)
-    alone, _ = measure_greedy(knockout, rival, of_rival, {"circuit": (NODES, steps)}, 20)
+    assert opened.value == pytest.approx(metric.value - nothing, abs=1e-6)
+    of_rivals, _ = measure_greedy(knockout, rival, of_rival, {"circuit": (NODES, steps)}, 20)
+    alone = of_rivals["greedy_gap"]
     assert metric.control("favouring_writers").value == pytest.approx(alone.value, abs=1e-4)
+    assert opened.control("favouring_writers").value == pytest.approx(of_rivals["greedy_opened"].value, abs=1e-4)
     assert alone.control("circuit").value == pytest.approx(metric.value, abs=1e-4)
     assert alone.value != pytest.approx(metric.value, abs=1e-3)
 
@@ -259,6 +263,13 @@ def test_what_turns_with_the_roles_keeps_the_names_in_the_first_clause(decoder: 
         logits = decoder.bridge(alone(prompt, "roles_flipped"))[0, -1]
         expected = float(logits[prompt.io_id] - logits[prompt.s_id])
         assert flipped.differences([EVERYTHING], remove=True)[0, row] == pytest.approx(expected, abs=1e-4)
+    every = torch.arange(knockout.batch.mask.shape[1]).expand(len(knockout.prompts), -1)
+    for where, name in (
+        (knockout, "s1"),
+        (flipped, "io"),
+    ):  # what follows the first mention of the name that comes twice
+        node = where._inside([frozenset({Node(1, 0, "s1_next")})], every, 0)[1, 0, :, :, 0]
+        assert node.nonzero()[:, 1].tolist() == [getattr(prompt.positions, name) + 1 for prompt in knockout.prompts]
     of_nodes, of_model = (measure_roles(knockout, flipped, trivial_sets(one)) for one in (NODES, every_node(knockout)))
     assert of_model["roles_kept"].value == pytest.approx(1, abs=1e-3)
     assert of_nodes["roles_kept"].control("no_node").value == pytest.approx(0, abs=1e-4)

@@ -117,10 +117,11 @@ def test_the_fit_gives_the_published_coefficients(prompts: list[Prompt]) -> None
     position, token = coefficients(values)
     assert position == pytest.approx(2.31, abs=0.01)
     assert token == pytest.approx(0.99, abs=0.01)
-    metrics = measure(values[0], values, np.tile(values[:1], (20, 6, 1)), prompts, 4)
+    metrics = measure(values[0], values, np.tile(values[:1], (20, 6, 1)), {"movers": values / 2}, prompts)
     assert metrics["position_signal"].value == pytest.approx(2.31 / 3.55, abs=0.01)
     assert metrics["token_signal"].control("other_heads").difference.value == pytest.approx(0.99 / 3.55, abs=0.01)
     assert metrics["position_signal"].control("other_heads").value == pytest.approx(0, abs=1e-9)
+    assert metrics["token_signal"].control("movers").value == pytest.approx(0.99 / 7.1, abs=0.01)
     assert 0.06 < metrics["fit_error"].value < 0.085
 
 
@@ -130,10 +131,10 @@ def test_signals_of_other_heads_are_taken_off_and_errors_are_those_of_means(prom
     token, position = np.array(VERSIONS).T
     values = position[:, None] * clean
     other = (0.75 + 0.25 * token)[:, None] * clean
-    metrics = measure(clean, values, np.tile(other, (20, 1, 1)), prompts, 2)
+    metrics = measure(clean, values, np.tile(other, (20, 1, 1)), {}, prompts)
     assert metrics["position_signal"].control("other_heads").difference.value == pytest.approx(1)
     assert metrics["token_signal"].control("other_heads").value == pytest.approx(0.25)
     assert metrics["token_signal"].control("other_heads").difference.value == pytest.approx(-0.25)
     assert metrics["fit_error"].value == pytest.approx(0, abs=1e-9)
     wobble = np.array([3.0, -3.0, 3.0, -3.0])  # which means do not see
-    assert measure(clean, values + wobble, np.tile(other, (20, 1, 1)), prompts, 2)["fit_error"].value < 1e-9
+    assert measure(clean, values + wobble, np.tile(other, (20, 1, 1)), {}, prompts)["fit_error"].value < 1e-9
