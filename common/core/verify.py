@@ -231,9 +231,12 @@ def significance(claims: list[Claim]) -> str:
 
 
 def _degrees(claim: Claim) -> float:
-    """Degrees of freedom behind the intervals of a claim: of seeds one less than there are, of resamples no limit."""
-    over_seeds = claim.uncertainty is not None and claim.uncertainty.unit == "seeds"
-    return float(claim.uncertainty.count - 1) if claim.uncertainty and over_seeds else math.inf
+    """Degrees of freedom behind the intervals of a claim: of seeds, or of models whose items are resampled within them,
+    one less than there are; of other resamples no limit."""
+    unit = claim.uncertainty.unit if claim.uncertainty else ""
+    if claim.uncertainty and unit == "seeds":
+        return float(claim.uncertainty.count - 1)
+    return float(len(claim.per_seed) - 1) if claim.per_seed and unit.endswith(" of models") else math.inf
 
 
 def _toward(difference: Estimate, claim: Claim) -> bool:

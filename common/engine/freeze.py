@@ -16,6 +16,7 @@ from common.core.errors import UserError
 from common.core.lock import Entry, Lock, read_lock, write_lock
 from common.core.metrics import Metric, read_metrics
 from common.core.seals import (
+    LATE,
     RETIRED,
     check_lock,
     definition_of,
@@ -120,20 +121,24 @@ def inherited(lock: Lock, replication: str, claim: Landmark, scale: str) -> list
     """The history of a claim at another scale that has scored the same sample: equal sealed settings and seeds.
 
     A badge is not lost by sealing the same measurement once more under the name of another scale. What is changed
-    between the two is an amendment.
+    between the two is an amendment, and so is a seal after a score that had none.
     """
 
     def sample(at: str) -> tuple[dict[str, Any], list[int]]:
         return settings_of(replication, claim, at), load_scale(at, replication).seeds
 
     for other, entry in lock.claims.get(claim.id, {}).items():
-        if other != scale and entry.seal and entry.scored_seeds and sample(other) == sample(scale):
-            before, after = entry.seal.definition, definition_of(replication, claim, scale)
-            changed = [key for key in after if key != "judged" and before.get(key) != after[key]]
-            return [
-                *entry.amended,
-                *(Amendment(date=today(), field=key, before=before.get(key), after=after[key]) for key in changed),
-            ]
+        if other == scale or not entry.scored_seeds or sample(other) != sample(scale):
+            continue
+        if entry.seal is None:
+            why = f"scale {other} had scored this very sample without a seal"
+            return [*entry.amended, Amendment(date=today(), field=LATE, before=None, after=today(), why=why)]
+        before, after = entry.seal.definition, definition_of(replication, claim, scale)
+        changed = [key for key in after if key != "judged" and before.get(key) != after[key]]
+        return [
+            *entry.amended,
+            *(Amendment(date=today(), field=key, before=before.get(key), after=after[key]) for key in changed),
+        ]
     return []
 
 

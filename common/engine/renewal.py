@@ -69,7 +69,7 @@ def _renewed(name: str, claim: Landmark, scale: str, old: Seal, before: dict[str
     seeds = load_scale(scale, name).seeds
     new = Seal(
         date=today(),
-        calibration_seeds=old.scoring_seeds,
+        calibration_seeds=before.get("scoring_seeds", old.scoring_seeds),
         scoring_seeds=seeds,
         definition=definition,
         settings=settings,

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Sequence
 
-from common.core.claims import Claim
+from common.core.claims import Claim, ControlResult
 from common.core.verdicts import Assertion
 
 BOUND = re.compile(r"(>=|<=|in) \[?([^\s,\]]+)(?:, ([^\]]+)\])?")  # as a claim writes what it asserts
 SHORT, EQUALLED, CLOSE = "bound missed", "a control reaches the bound", "a control is too close"
+WIDE = "its own interval is too wide"
 WORSE = f"{SHORT}; {EQUALLED}"
 
 
@@ -24,19 +25,28 @@ def reaches(claim: Claim, found: float | None) -> bool:
 
 def missed(claim: Claim) -> str:
     """Why a landmark is not reproduced. `CLOSE`: no control's value reaches the bound, but its interval does, or that
-    of effect - control includes 0."""
+    of effect - control includes 0. `WIDE`: no control is to blame, the effect's interval includes `neutral`."""
     equalled = any(reaches(claim, control.value) for control in claim.controls)
     if not reaches(claim, claim.value):
         return WORSE if equalled else SHORT
-    return EQUALLED if equalled else CLOSE
+    if equalled:
+        return EQUALLED
+    return CLOSE if any(_close(claim, control) for control in claim.controls) else WIDE
+
+
+def _close(claim: Claim, control: ControlResult) -> bool:
+    apart = control.difference
+    includes_0 = apart is not None and apart.ci_low <= 0 <= apart.ci_high
+    return includes_0 or reaches(claim, control.ci_low) or reaches(claim, control.ci_high)
 
 
 def what_decided(claims: Sequence[Claim]) -> str:
     """The landmarks that are not reproduced, counted by reason."""
     reasons = [missed(claim) for claim in claims if claim.tier == "landmark" and claim.verdict == "not reproduced"]
-    short, worse, equalled, close = (reasons.count(one) for one in (SHORT, WORSE, EQUALLED, CLOSE))
+    short, worse, equalled, close, wide = (reasons.count(one) for one in (SHORT, WORSE, EQUALLED, CLOSE, WIDE))
     reached = f" (a control reaches it in {worse})" if worse else ""
     return (
         f"Of the {len(reasons)} not reproduced, {short + worse} miss the bound{reached}; in {equalled} a control "
-        f"reaches it, too; in {close} one is too close, by interval or by effect − control."
+        f"reaches it, too; in {close} one is too close, by interval or by effect − control"
+        f"{f'; in {wide} the interval of the effect itself is too wide' if wide else ''}."
     )

@@ -27,7 +27,7 @@ from common.core.seals import check_lock, definition_of
 from common.core.settings import ROOT, SCALES, checked, load_replication, replications
 from common.core.statistics import holm, over_seeds
 from common.core.verdicts import Assertion
-from common.core.verify import evaluate, overview, read_claims, summary, verify_replication
+from common.core.verify import evaluate, overview, read_claims, significance, summary, verify_replication
 from common.publish.claims_page import html, markdown
 
 BASE = {
@@ -389,6 +389,15 @@ def test_holm_uses_the_t_distribution_of_seeds():
     found = over_seeds(values, unit="1", formula="f", controls={"none": [0.0] * 5}).control("none").difference
     assert holm([found], [4.0]) == pytest.approx([ttest_1samp(values, 0).pvalue])
     assert holm([found], [np.inf])[0] < holm([found], [4.0])[0] / 1000
+
+
+@pytest.mark.parametrize(("unit", "left"), [("topics of models", 0), ("seeds", 0), ("topics", 10)])
+def test_models_whose_topics_are_resampled_count_as_so_many_models(unit, left):
+    """0.8 [0.5, 1.1] ten times: alone p is 2e-7 if resamples are normal, 0.0075 by t over three models."""
+    one = judge(metric(0.9, per_seed=[0.8, 0.9, 1.0], shuffled=(0.1, 0.05, (0.5, 1.1))))
+    sampled = Uncertainty(unit=unit, count=3 if unit == "seeds" else 60)
+    ten = [one.model_copy(update={"id": str(i), "uncertainty": sampled}) for i in range(10)]
+    assert significance(ten).startswith(f"{left} of 10 differences")
 
 
 def test_holm_is_that_of_statsmodels():

@@ -18,7 +18,7 @@ from common.core.metrics import Estimate
 from common.core.settings import ROOT, load_replication, replications
 from common.publish.claims_page import by_replication, strongest, value
 from common.publish.gpu_card import gpu_block
-from common.publish.misses import CLOSE, EQUALLED, SHORT, WORSE, missed, reaches, what_decided
+from common.publish.misses import CLOSE, EQUALLED, SHORT, WIDE, WORSE, missed, reaches, what_decided
 from common.publish.pages import (
     MOST_PICTURES,
     all_seeds,
@@ -190,11 +190,20 @@ def test_what_decided_is_the_control_or_the_effect_itself():
     assert [reaches(failed("a", assertion="<= 1e-05"), number) for number in (-3.0, 0.1)] == [True, False]
     assert [reaches(failed("a", assertion=">= -1"), number) for number in (-3.0, 0.1)] == [False, True]
     assert not reaches(failed("a", assertion=None), 0.5)
-    equalled, near, short, worse = against(0.5, 0.1, 0.55), against(0.5, 0.39), against(0.3, 0.2), against(0.3, 0.5)
+    equalled, short, worse = against(0.5, 0.1, 0.55), against(0.3, 0.2), against(0.3, 0.5)
+    near = failed("a", value=0.5, controls=[ControlResult(name="near", value=0.39, ci_low=0.37, ci_high=0.41)])
     said = what_decided([equalled, near, near, short, short, worse, claim("held", value=0.0)])
     assert re.findall(r"\d+", said) == ["6", "3", "1", "1", "2"], "all, short of the bound, so reached, equalled, close"
     assert what_decided([short]).startswith("Of the 1 not reproduced, 1 miss the bound; in 0")
-    assert [missed(one) for one in (equalled, near, short, worse)] == [EQUALLED, CLOSE, SHORT, WORSE]
+    assert [missed(one) for one in (equalled, short, worse)] == [EQUALLED, SHORT, WORSE]
+    apart = Estimate(value=0.11, ci_low=0.05, ci_high=0.17)
+    touching = ControlResult(name="near", value=0.39, ci_low=0.37, ci_high=0.41, difference=apart)
+    same = touching.model_copy(update={"ci_high": 0.395, "difference": apart.model_copy(update={"ci_low": -0.01})})
+    for control in (touching, same):
+        assert missed(near.model_copy(update={"controls": [control]})) == CLOSE
+    far = near.model_copy(update={"controls": [touching.model_copy(update={"ci_high": 0.395})]})
+    assert missed(far) == WIDE, "no control is to blame: the effect's interval includes the neutral value"
+    assert what_decided([far]).endswith("in 1 the interval of the effect itself is too wide.")
 
 
 def test_the_count_over_replications_says_what_holm_leaves():

@@ -349,7 +349,8 @@ def test_one_replication_is_sealed_anew_for_seeds_of_its_own(tiny):
     renewal.renew("tiny", scale="laptop")
     claim, _ = tiny.one()
     assert (claim.amended, claim.effective_role) == ([], "required")
-    assert lock.read_lock("tiny").entry("vulnerability", "laptop").seal.scoring_seeds == [40, 41, 42, 43, 44]
+    new = lock.read_lock("tiny").entry("vulnerability", "laptop").seal
+    assert (new.calibration_seeds, new.scoring_seeds) == ([30, 31, 32, 33, 34], [40, 41, 42, 43, 44])
 
 
 def test_a_bound_is_not_moved_by_sealing_anew(tiny):
@@ -377,6 +378,16 @@ def test_another_scale_does_not_wash_the_badge_off_the_same_sample(tiny, capsys)
     tiny.scale("full", seeds=[30, 31, 32, 33, 34])
     freeze.freeze(scale="full", name="tiny")
     assert lock.read_lock("tiny").entry("vulnerability", "full").amended == [], "other seeds are another sample"
+
+
+def test_a_score_without_a_seal_marks_the_first_seal_at_another_scale(tiny):
+    tiny.claims(LANDMARK | {"scales": ["laptop", "full"]})
+    tiny.measure(random_directions=2.0)
+    freeze.mark_scored("tiny", "laptop", SCALE["seeds"])
+    shutil.copytree(tiny.folder / "results" / "laptop-calibration", tiny.folder / "results" / "full-calibration")
+    freeze.freeze(scale="full", name="tiny")
+    [late] = lock.read_lock("tiny").entry("vulnerability", "full").amended
+    assert (late.field, late.why) == ("sealed", "scale laptop had scored this very sample without a seal")
 
 
 def test_another_bound_for_a_sample_that_was_scored_at_another_scale_is_an_amendment(tiny):
