@@ -140,7 +140,14 @@ class Sae:
         return self.decode(self.encode(x), x)
 
     def folded(self, scale: float, scale_out: float | None = None) -> "Sae":
-        """The same SAE for raw activations, if this one was trained on `scale` times them. Latents do not change."""
+        """The same SAE for raw activations, if this one was trained on `scale` times them. Latents do not change.
+
+        UserError for matching pursuit, whose decoder rows must keep norm 1.
+        """
+        if self.activation == "matching_pursuit" and scale != 1:
+            raise UserError(
+                "matching pursuit needs decoder rows of norm 1; train it on activations that are not scaled"
+            )
         out = scale if scale_out is None else scale_out
         return replace(
             self,

@@ -115,11 +115,21 @@ def first_learned(
 
 
 def delays(
-    train: Float[Tensor, "point seed"], test: Float[Tensor, "point seed"], steps: Int[Tensor, " point"], learned: float
+    train: Float[Tensor, "point seed"],
+    test: Float[Tensor, "point seed"],
+    steps: Int[Tensor, " point"],
+    learned: float,
+    *,
+    control: bool = False,
 ) -> Float[Tensor, " seed"]:
-    """First step at which the held-out pairs are answered over that for the trained ones; 0 where they never are."""
+    """First step at which the held-out pairs are answered over that for the trained ones.
+
+    Where the held-out pairs never are, the delay is unknown, and what counts is what hurts the claim: 0 for the effect,
+    for a control the last step over the step at which the trained pairs are known, which the delay exceeds.
+    """
     ratio = first_learned(test, steps, learned) / first_learned(train, steps, learned).clamp(min=1)
-    return torch.where((test >= learned).any(0), ratio, 0.0)
+    counted = train if control else test
+    return torch.where((counted >= learned).any(0), ratio, 0.0)
 
 
 def moments(known: Float[Tensor, " snapshot"], answered: Float[Tensor, " snapshot"], learned: float) -> tuple[int, int]:
@@ -134,7 +144,7 @@ def moments(known: Float[Tensor, " snapshot"], answered: Float[Tensor, " snapsho
 def delay_metrics(arms: dict[str, Weights], learned: float) -> dict[str, Metric]:
     """How late held-out pairs are answered, and how many are in the end."""
     ratio = {
-        arm: delays(found["accuracy_train"], found["accuracy_test"], found["steps"], learned)
+        arm: delays(found["accuracy_train"], found["accuracy_test"], found["steps"], learned, control=arm != "grokking")
         for arm, found in arms.items()
     }
     unseen, known = (

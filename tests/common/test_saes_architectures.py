@@ -1,5 +1,6 @@
 """Architectures: gradients against their formulas, sparse path against dense, folding, clamping, bad input."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -250,6 +251,9 @@ def test_folding_leaves_latents_and_scales_reconstructions():
     one, folded = sae(), sae().folded(0.25)
     assert torch.allclose(folded.encode(4 * x), one.encode(x), atol=1e-5)
     assert torch.allclose(folded.reconstruct(4 * x), 4 * one.reconstruct(x), atol=1e-4)
+    pursuit = replace(one.unit_decoder(), activation="matching_pursuit", k=2)
+    with pytest.raises(UserError, match="matching pursuit needs decoder rows of norm 1"):
+        pursuit.folded(0.25)
     unit = one.unit_decoder()
     assert torch.allclose(unit.W_dec.norm(dim=1), torch.ones(F), atol=1e-5)
     assert torch.allclose(unit.reconstruct(x), one.reconstruct(x), atol=1e-4)

@@ -31,6 +31,8 @@ def test_a_network_that_never_answers_has_no_delay():
     steps, test = torch.tensor([0, 2, 10]), torch.tensor([[0.0, 0.0], [0.2, 0.2], [1.0, 0.9]])
     train = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
     assert delays(train, test, steps, 0.99).tolist() == [5.0, 0.0]
+    assert delays(train, test, steps, 0.99, control=True).tolist() == [5.0, 5.0], "what hurts the claim, at the least"
+    assert delays(0.5 * train, test, steps, 0.99, control=True).tolist() == [0.0, 0.0], "nothing is known"
 
 
 def test_moments_are_the_first_memory_and_the_last_ignorance():
