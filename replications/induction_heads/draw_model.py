@@ -33,7 +33,6 @@ def repeats(frame: pd.DataFrame) -> Figure:
         for (role, title), colour in zip(ROLES.items(), PALETTE, strict=False)
         for other, label in OTHERS.items()
     }
-    groups["induction_early"] = ("write most, layers below", PALETTE[0])
     for ax, what, label in zip(
         axes, ("gain", "prefix"), ("gain (nats)", "prefix score of induction heads"), strict=True
     ):
@@ -103,9 +102,8 @@ def rises(frame: pd.DataFrame) -> Figure:
         "induction": "induction heads",
         "random": "random heads, same layers",
         "writers": "heads that write most, same layers",
-        "damaging": "as damaging: more heads that write most",
     }
-    for (name, label), colour, marker in zip(labels.items(), PALETTE, "Dos^", strict=False):
+    for (name, label), colour, marker in zip(labels.items(), PALETTE, "Dos", strict=False):
         one = frame[kind == name]
         axes.plot(one["others"], one["pairs"], marker, color=colour, label=label, markersize=4)
     low, high = min(0.0, frame["others"].min()), max(0.02, frame["others"].max())

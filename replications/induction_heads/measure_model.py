@@ -59,7 +59,7 @@ ABLATION_CONTROLS = {  # with all patterns kept no prefix score can change: no c
     f"{what}_lost_{role}_{kind}": {control: f"{role}_{group}_{kind}" for control, group in OTHERS.items()} | more
     for what, role, kind, more in (
         ("gain", "induction", "full", {}),
-        ("gain", "induction", "kept", {"previous_token_heads": "previous_kept", "early_heads": "induction_early_kept"}),
+        ("gain", "induction", "kept", {"previous_token_heads": "previous_kept"}),
         ("gain", "previous", "full", {"patterns_kept": "previous_kept"}),
         ("prefix", "previous", "full", {}),
     )

@@ -1,8 +1,7 @@
 """Which heads of a language model have a role on random repeats, and which others are removed to compare.
 
 Controls have as many heads in the same layers and no role. They have the lowest score of that kind, are random, or
-write most. The last two are the harder ones, since heads that write little are missed by nobody. Of induction heads
-there is one more: as many heads of the layers below that write most, which all later heads read.
+write most. The last two are the harder ones, since heads that write little are missed by nobody.
 """
 
 import numpy as np
@@ -27,8 +26,7 @@ def choose(score: dict[str, Float[Tensor, "layer head"]], writes: Float[Tensor, 
     """
     induction, previous = score["induction"], score["previous"].clone()
     leading = _above(induction)
-    first = min(layer for layer, _ in leading)
-    previous[first:] = 0
+    previous[min(layer for layer, _ in leading) :] = 0
     steering = _above(previous)
     taken = {*leading, *steering}
     found: Roles = {"induction": leading, "previous": steering}
@@ -39,16 +37,7 @@ def choose(score: dict[str, Float[Tensor, "layer head"]], writes: Float[Tensor, 
         found[f"{role}_writers"] = matched(heads, writes, taken)
         for k in range(DRAWS):
             found[f"{role}_random_{k}"] = random_set(heads, low.shape[1], rng, taken)
-    found["induction_early"] = [head for head in ranked(writes) if head[0] < first and head not in taken][
-        : len(leading)
-    ]
     return found
-
-
-def ranked(preference: Float[Tensor, "layer head"]) -> list[Head]:
-    """All heads, the highest preference first."""
-    order = (-preference).flatten().argsort(stable=True).tolist()
-    return [divmod(place, preference.shape[1]) for place in order]
 
 
 def _above(score: Float[Tensor, "layer head"]) -> list[Head]:

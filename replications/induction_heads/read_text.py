@@ -9,12 +9,9 @@ other tokens counts as at least `floor` nats. Heads that matter for nothing get 
 
 Heads come from `measure_model.py` (random tokens, no text). Calibration seeds read another split of the corpus than
 scoring seeds: other packages altogether. Controls, measured on the same documents: random sets of as many other heads
-of the same layers, pooled and each by itself; those other heads that write most; and more of these, of all layers from
-the first induction head on, until the loss over all tokens rises as much as without the induction heads.
+of the same layers, pooled and each by itself. Also those other heads that write most.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +30,7 @@ from common.data.corpora import Split, judging_split, read_corpus
 from common.data.models import encode, load_model, load_tokenizer
 from common.interp.decoder import Decoder
 from replications.induction_heads.language_model import Head, losses_from, residual_before, run_pass, write_norms
-from replications.induction_heads.model_heads import matched, random_set, ranked
+from replications.induction_heads.model_heads import matched, random_set
 from replications.induction_heads.repeats import completes_a_pair
 from replications.induction_heads.settings import RealText
 
@@ -104,22 +101,15 @@ def read_text(files: ReadTextFiles, settings: RealText, run: RunInfo) -> None:
 
     effect, rng, taken = rises(without), np.random.default_rng(0), set(heads)
     norms = torch.stack([write_norms(decoder, part) for part in torch.split(tokens, BATCH)]).mean(0)
-    free = [head for head in ranked(norms) if head[0] >= first and head not in taken]
-    count, damaging = as_damaging(lambda count: rises(losses(free[:count])), effect, len(heads), len(free))
-    others = {"heads_that_write_most": rises(losses(matched(heads, norms, taken))), "as_damaging_heads": damaging}
+    writers = rises(losses(matched(heads, norms, taken)))
     null = [
         rises(losses(random_set(heads, decoder.n_heads, rng, taken)))
         for _ in track(range(settings.draws), "random heads")
     ]
-    found |= rises_metrics(effect, null, others, settings.floor)
+    found |= rises_metrics(effect, null, writers, settings.floor)
     write_metrics(files.metrics, found)
     write_table(files.windows, _by_position({"intact": intact, "without induction heads": without}))
-    named = [
-        ("induction", effect),
-        ("writers", others["heads_that_write_most"]),
-        (f"damaging {count}", damaging),
-        *((f"random {k}", one) for k, one in enumerate(null)),
-    ]
+    named = [("induction", effect), ("writers", writers), *((f"random {k}", one) for k, one in enumerate(null))]
     write_table(files.rises, [{"heads": name} | _means(one) for name, one in named])
 
 
@@ -144,24 +134,6 @@ def summed(change: Float[np.ndarray, "document next"], completing: Shaped[np.nda
     """Sums over the tokens of each document."""
     n = completing.sum(1).astype(np.float64)
     return Rises((change * completing).sum(1), (change * ~completing).sum(1), n, completing.shape[1] - n)
-
-
-def over_all(one: Rises) -> float:
-    """Mean rise over all tokens."""
-    return float((one.pairs + one.others).sum() / (one.n_pairs + one.n_others).sum())
-
-
-def as_damaging(without: Callable[[int], Rises], effect: Rises, least: int, most: int) -> tuple[int, Rises]:
-    """The smallest number of heads, by bisection between `least` and `most`, without which the loss over all tokens
-    rises as much as in `effect`; and the rises without them. All heads if none are enough."""
-    tried: dict[int, Rises] = {}
-
-    def damage(count: int) -> float:
-        tried[count] = without(count)
-        return over_all(tried[count])
-
-    count = bisect_left(range(most), over_all(effect), lo=min(least, most), key=damage)
-    return count, tried.get(count) or without(count)
 
 
 def ratio(
@@ -210,15 +182,15 @@ def windows_metrics(
     }
 
 
-def rises_metrics(effect: Rises, null: list[Rises], others: dict[str, Rises], floor: float) -> dict[str, Metric]:
+def rises_metrics(effect: Rises, null: list[Rises], writers: Rises, floor: float) -> dict[str, Metric]:
     """Rises and their ratio, with bootstrap intervals over documents.
 
-    Controls: all random sets pooled, and the named `others`, paired by document; and the null distribution of single
-    random sets.
+    Controls: all random sets pooled, and the heads that write most, both paired by document; and the null distribution
+    of single random sets.
     """
     clusters = np.arange(len(effect.pairs))
     pooled = Rises(*(np.sum(parts, 0) for parts in zip(*null, strict=True)))
-    paired = {"random_heads": pooled, **others}
+    paired = {"random_heads": pooled, "heads_that_write_most": writers}
     found = {
         f"rise_{kind}": over_clusters(
             getattr(effect, kind),
@@ -241,9 +213,9 @@ def rises_metrics(effect: Rises, null: list[Rises], others: dict[str, Rises], fl
     value, draws = float(ratio(effect, floor)), ratio(effect, floor, chosen)
     metric = estimate(value, draws)
     for name, one in paired.items():
-        control, control_draws = float(ratio(one, floor)), ratio(one, floor, chosen)
-        gap = estimate(value - control, draws - control_draws)
-        metric = with_control(metric, name, estimate(control, control_draws), gap)
+        control, others = float(ratio(one, floor)), ratio(one, floor, chosen)
+        gap = estimate(value - control, draws - others)
+        metric = with_control(metric, name, estimate(control, others), gap)
     each = np.array([float(ratio(one, floor)) for one in null])
     return found | {"ratio": against_null(metric, each, name="random_sets", formula="one random set of heads")}
 

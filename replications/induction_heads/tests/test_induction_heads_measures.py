@@ -193,7 +193,6 @@ def test_head_choice_of_a_language_model():
     assert [layer for layer, _ in found["induction_others"]] == [2, 3]
     assert found["induction_writers"] == [(2, 4), (3, 3)]  # (3, 4) is an induction head
     assert found["previous_writers"] == [(0, 4)]
-    assert found["induction_early"] == [(0, 4), (1, 4)]  # below the first induction head, no role
     taken = {(2, 1), (3, 4), (0, 3)}
     for role, layers in (("induction", [2, 3]), ("previous", [0])):
         for other in ("others", "writers", *(f"random_{k}" for k in range(DRAWS))):

@@ -11,7 +11,6 @@ from replications.induction_heads.language_model import losses_from, residual_be
 from replications.induction_heads.model_heads import random_set
 from replications.induction_heads.read_text import (
     Rises,
-    as_damaging,
     documents,
     ratio,
     rises_metrics,
@@ -55,8 +54,7 @@ def rises_of(pairs, others, noise=0.02, n=48, seed=0):
 
 def planted(effect, random):
     null = [rises_of(*random, seed=k + 1) for k in range(20)]
-    others = {"heads_that_write_most": rises_of(*random, seed=30), "as_damaging_heads": rises_of(*random, seed=31)}
-    return rises_metrics(rises_of(*effect), null, others, 0.02)
+    return rises_metrics(rises_of(*effect), null, rises_of(*random, seed=30), 0.02)
 
 
 @pytest.mark.parametrize(
@@ -72,26 +70,10 @@ def test_ratio_of_planted_rises(effect, random, expected, controls):
     found = planted(effect, random)["ratio"]
     assert found.value == pytest.approx(expected, abs=0.3 * max(1, expected / 2))
     assert found.uncertainty.count == 48
-    for name in ("random_heads", "heads_that_write_most", "as_damaging_heads", "random_sets"):
+    for name in ("random_heads", "heads_that_write_most", "random_sets"):
         control = found.control(name)
         assert control.value == pytest.approx(controls, abs=0.3 * max(1, controls / 2))
         assert (control.difference.ci_low > 0.5) == (expected - controls > 5)
-
-
-@pytest.mark.parametrize(("damage", "expected"), [(0.05, 3), (0.1, 5), (0.33, 17), (9.0, 20)])
-def test_heads_are_taken_until_they_do_as_much_damage(damage, expected):
-    """Each head raises the loss of every token by 0.02; the effect, whatever tokens it falls on, by `damage`."""
-    effect = rises_of(6 * damage, 0.0, noise=0)  # one token in six completes a pair
-    asked = []
-
-    def without(count):
-        asked.append(count)
-        return rises_of(0.02 * count + 1e-9, 0.02 * count + 1e-9, noise=0)
-
-    count, found = as_damaging(without, effect, 3, 20)
-    assert count == expected
-    assert found.others.sum() / found.n_others.sum() == pytest.approx(0.02 * expected)
-    assert len(asked) <= 7
 
 
 def test_ratio_has_a_floor():
