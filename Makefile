@@ -67,8 +67,8 @@ renew: $(READY)  ## NAME=my_result: seal its scored landmarks anew as they stand
 amend: $(READY)  ## NAME=my_result CLAIM=id WHY="...": say why a sealed landmark was changed, or retire one that is gone
 	@$(PYTHON) -m common.engine.freeze amend --name "$(NAME)" --claim "$(CLAIM)" --why "$$WHY"
 
-fresh: $(READY)  ## SEEDS=20,21,22: the claims on seeds never used before, compared with the scored verdicts; NAME=my_result
-	@[ -n "$(strip $(SEEDS))" ] || { echo "error: SEEDS is empty; give seeds that were never used, as in SEEDS=20,21,22" >&2; exit 1; }
+fresh: $(READY)  ## SEEDS=30,31,32: the claims on seeds never used before, compared with the scored verdicts; NAME=my_result
+	@[ -n "$(strip $(SEEDS))" ] || { echo "error: SEEDS is empty; give seeds that were never used, as in SEEDS=30,31,32" >&2; exit 1; }
 	$(RUN) --seeds "$(SEEDS)" $(or $(NAME),verify)
 
 status: $(READY)  ## replications and steps: state, seconds, claims held / failed / not run

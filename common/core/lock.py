@@ -83,9 +83,11 @@ class Lock(Strict):
         return Lock.model_validate({"claims": self.claims | {claim: self.claims.get(claim, {}) | {scale: entry}}})
 
     def used_seeds(self, claim: Landmark, scale: str) -> set[int]:
-        """Seeds on which this claim, or another one about the same metric, has been scored or calibrated."""
+        """Seeds on which this claim, or another one about the same metric, has been scored or calibrated. Of a new
+        claim they are those of all its neighbours: their score has written its metric, too."""
         entries = {name: found[scale] for name, found in self.claims.items() if scale in found}
         same = [one for name, one in entries.items() if name == claim.id or one.metric == metric_of(claim)]
+        same = same or list(entries.values())
         seals = [seal for entry in same for seal in (entry.seal, *entry.earlier) if seal]
         scored = {seed for entry in same for seed in entry.scored_seeds}
         return scored.union(*(seal.calibration_seeds for seal in seals))

@@ -75,16 +75,16 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
 
 
 def fresh_seeds(given: str) -> list[int]:
-    """The seeds of `make fresh SEEDS=20,21,22`. UserError for one that was used before, and for ones that are no seeds.
+    """The seeds of `make fresh SEEDS=30,31,32`. UserError for one that was used before, and for ones that are no seeds.
 
     Used are the scoring and calibration seeds of all scales, and those in the lock of any replication.
     """
     words = [word for part in given.split(",") if (word := part.strip())]
     if wrong := [word for word in words if not word.isdecimal()]:
-        raise UserError(f"'{wrong[0]}' is no seed; give whole numbers, as in SEEDS=20,21,22")
+        raise UserError(f"'{wrong[0]}' is no seed; give whole numbers, as in SEEDS=30,31,32")
     seeds = [int(word) for word in words]
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
-        raise UserError(f"SEEDS={given} are not two or more different seeds; give them as in SEEDS=20,21,22")
+        raise UserError(f"SEEDS={given} are not two or more different seeds; give them as in SEEDS=30,31,32")
     known: dict[int, str] = {}
     for scale in SCALES:
         settings: ScaleSettings = load_scale(scale)

@@ -26,8 +26,9 @@ from common.core.seals import (
 )
 from common.core.settings import ROOT, Scale, load_scale, replications
 from common.core.verdicts import require_evidence
-from common.engine.config import load_run
+from common.engine.config import Run, load_run
 from common.engine.known_sample import on_known_sample
+from common.engine.plan import plan
 
 
 def freeze(scale: str = "laptop", name: str = "", claim: str = "") -> None:
@@ -36,7 +37,8 @@ def freeze(scale: str = "laptop", name: str = "", claim: str = "") -> None:
     With `claim`, that landmark of the replication alone: a new one needs no calibration of its neighbours.
 
     Raises:
-        UserError: calibration is missing, lacks a metric, or does not carry what a landmark needs; or no such landmark.
+        UserError: calibration is missing, out of date, lacks a metric, or does not carry what a landmark needs; or no
+            such landmark.
     """
     run = load_run(scale, calibrate=True)
     if claim and not name:
@@ -46,7 +48,8 @@ def freeze(scale: str = "laptop", name: str = "", claim: str = "") -> None:
         claims = [one for one in landmarks(replication) if scale in one.scales]
         if claim:
             claims = [_named(replication, claim, scale, claims)]
-        measured = {one.id: _calibrated(replication, one, run.models, Path(run.results)) for one in claims}
+        measured = {one.id: _calibrated(replication, one, run) for one in claims}
+        _check_current(replication, scale, [path for one in claims for path in _paths(replication, one, run)])
         lock = read_lock(replication)
         for one in claims:
             old = lock.entry(one.id, scale)
@@ -82,16 +85,29 @@ def _named(replication: str, claim: str, scale: str, claims: list[Landmark]) -> 
     raise UserError(f"{replication} has no landmark '{claim}' that scale {scale} decides; there is {there}")
 
 
-def _calibrated(replication: str, claim: Landmark, models: list[str], results: Path) -> dict[str, Metric]:
+def _paths(replication: str, claim: Landmark, run: Run) -> dict[Path, str]:
+    """The metrics of the claim's part on calibration seeds, and of which model each is."""
+    models = [one for one in claim.models if one in ("toy", *run.models)]
+    return {Path(run.results, replication, model, claim.part, "metrics.json"): model for model in models}
+
+
+def _check_current(replication: str, scale: str, paths: list[Path]) -> None:
+    """UserError if sources, settings or seeds would make one of these calibrations anew."""
+    if paths and plan(*dict.fromkeys(map(str, paths)), config=[f"scale={scale}", "calibrate=1"]):
+        raise UserError(
+            f"the calibration of {replication} is of other sources, settings or seeds than the present ones; run "
+            f"`make calibrate NAME={replication} SCALE={scale}` first"
+        )
+
+
+def _calibrated(replication: str, claim: Landmark, run: Run) -> dict[str, Metric]:
     """The claim's metric on calibration seeds, by model, checked for what a landmark must carry."""
     found = {}
-    for model in (one for one in claim.models if one in ("toy", *models)):
-        path = results / replication / model / claim.part / "metrics.json"
+    for path, model in _paths(replication, claim, run).items():
         if not path.exists():
-            scale = results.name.removesuffix("-calibration")
             raise UserError(
                 f"claim {replication}.{claim.id} has no calibration in {path}; run `make calibrate NAME={replication} "
-                f"SCALE={scale}` first"
+                f"SCALE={run.scale}` first"
             )
         metrics = read_metrics(path)
         if claim.metric not in metrics:

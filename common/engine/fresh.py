@@ -1,4 +1,4 @@
-"""`make fresh SEEDS=20,21,22`: how far verdicts on seeds that nobody has looked at agree with the scored ones."""
+"""`make fresh SEEDS=30,31,32`: how far verdicts on seeds that nobody has looked at agree with the scored ones."""
 
 import contextlib
 from pathlib import Path

@@ -96,17 +96,14 @@ def launch(options: Options) -> int:
         _check_claims(name)
     targets = [target for target in options.targets if target != "report"]
     wants_report = not options.targets or bool({"all", "report"} & set(options.targets))
-    known = {
-        *TARGETS,
-        *replications(),
-        *(target for target in targets if target.startswith((f"{run.results}/", "resources/"))),
-    }
+    files = [target for target in targets if target.startswith((f"{run.results}/", "resources/"))]
+    known = {*TARGETS, *replications(), *files}
     if unknown := sorted(set(targets) - known):
         raise UserError(
             f"unknown target '{unknown[0]}'; use {', '.join(TARGETS)}, report, a file below {run.results}/ "
             f"or a replication: {', '.join(replications())}"
         )
-    computed = _computed(targets)
+    computed = _computed(targets, Path(run.results))
     for name in computed:
         check_lock(name, run.scale, scored=run.kind == "scored")
     if options.models and set(targets or ["all"]) & {*JUDGING, "figures", "metrics"}:
@@ -132,12 +129,16 @@ def launch(options: Options) -> int:
     return _conclude(results, list(options.targets), run)
 
 
-def _computed(targets: list[str]) -> list[str]:
-    """Replications that a run with these targets computes: those named, also by a file of theirs, or all; none for a
-    corpus."""
+def _computed(targets: list[str], results: Path) -> list[str]:
+    """Replications that are computed: those named, also by a file of theirs, or all; none for a corpus."""
     named = [name for name in replications() if any(name in Path(target).parts for target in targets)]
-    whole = not targets or set(targets) & {*JUDGING, "figures", "metrics", "browser"}
+    whole = _whole(targets, results) or set(targets) & {"figures", "metrics", "browser"}
     return replications() if whole else named
+
+
+def _whole(targets: list[str], results: Path) -> bool:
+    """Whether all claims are judged: without targets, or with a file of the whole run."""
+    return not targets or any(target in JUDGING or Path(target).parent == results for target in targets)
 
 
 def report_is_current(results: Path) -> bool:
@@ -174,15 +175,21 @@ def _check_claims(name: str) -> None:
 
 
 @contextlib.contextmanager
-def _owner(results: Path) -> Iterator[int]:
-    """Holds the lock of the results folder. UserError naming the process that works there."""
+def _explained() -> Iterator[None]:
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        handle = os.open(results / ".owner", os.O_RDWR | os.O_CREAT, 0o644)
+        yield
     except OSError as error:
         if (known := from_os_error(error)) is None:
             raise
         raise known from None
+
+
+@contextlib.contextmanager
+def _owner(results: Path) -> Iterator[int]:
+    """Holds the lock of the results folder. UserError naming the process that works there."""
+    with _explained():
+        results.mkdir(parents=True, exist_ok=True)
+        handle = os.open(results / ".owner", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,7 +223,8 @@ def _snakemake(run: Run, options: Options, targets: list[str], owner: int, *, dr
     if dry:
         (results / PLANNED).unlink(missing_ok=True)
     else:
-        _keep_finished(results / EVENTS)
+        with _explained():
+            keep_finished(results / EVENTS)
     tail = Tail(results / (PLANNED if dry else EVENTS))
     rules = [rule for target in targets for rule in STEPS.get(target, (target,))]
     command = [*_command(run, options), *logged_to(tail.path), *options.snakemake, "--", *rules]
@@ -233,15 +241,6 @@ def _snakemake(run: Run, options: Options, targets: list[str], owner: int, *, dr
             raise
 
 
-def _keep_finished(events: Path) -> None:
-    try:
-        keep_finished(events)
-    except OSError as error:
-        if (known := from_os_error(error)) is None:
-            raise
-        raise known from None
-
-
 def _report(run: Run, options: Options, owner: int) -> None:
     report = Path(run.results, "report.html")
     command = [*_command(run, options), "--reporter", "landmarks", "--report-landmarks-path", str(report), "--", "all"]
@@ -256,7 +255,7 @@ def _report(run: Run, options: Options, owner: int) -> None:
 def _conclude(results: Path, targets: list[str], run: Run) -> int:
     """Prints what holds and where the results are; the exit code of the run. Records amendments of a scored run."""
     named = [results / name / "claims.json" for name in targets if name in replications()]
-    whole = not targets or bool(set(JUDGING) & set(targets))  # other targets leave older claims as they are
+    whole = _whole(targets, results)  # other targets leave older claims as they are
     files = named or ([results / "claims.json"] if whole else [])
     claims = [claim for path in files if path.exists() for claim in read_claims(path)]
     if run.kind == "fresh":

@@ -19,13 +19,14 @@ from common.engine.schemas import schemas
 SCAFFOLD = ROOT / "common" / "engine" / "template"
 RULE = re.compile(r"^(?:rule|use rule step as) (\w+)", re.MULTILINE)
 EXAMPLE, EXAMPLE_TITLE = "my_result", "My result"
+RULE_FILES = ("Snakefile", "common/engine/rules.smk", "common/engine/step.smk")
 
 
 def reserved() -> dict[str, str]:
     """Names that mean something else already, each with what it names: a target of `make`, a rule."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8") if (ROOT / "Makefile").exists() else ""
     phony = re.findall(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
-    rules = "\n".join((ROOT / file).read_text(encoding="utf-8") for file in ("Snakefile", "common/engine/rules.smk"))
+    rules = "\n".join((ROOT / file).read_text(encoding="utf-8") for file in RULE_FILES)
     return {
         "logs": "results/<scale>/logs",
         **{name: f"a rule of the workflow, {name}" for name in RULE.findall(rules)},

@@ -23,7 +23,7 @@ from common.core.files import TEMPORARY_SUFFIX, read_json, read_yaml, sha256, wr
 from common.core.settings import ROOT, load_scale
 from common.publish.reference import seed_list
 from common.publish.site import from_results
-from common.publish.site_pages import Source
+from common.publish.site_pages import Source, of_present_claims
 
 CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 PROFILES = {
@@ -63,7 +63,8 @@ def outputs(source: Source, scale: str) -> dict[str, str]:
     """What the run has made: file of the project -> what it is."""
     assert source.results is not None
     root = source.results
-    found = {f"results/{scale}/{name}": f"{name} of the run" for name in WHOLE if (root / name).exists()}
+    whole = of_present_claims(root, WHOLE, source.claims)
+    found = {f"results/{scale}/{name}": f"{name} of the run" for name in whole}
     for name in source.claims:
         patterns = ("claims.json", "provenance.json", "*/*/metrics.json", "*/*/figures/*.svg", "*/*/figures/*.json")
         for path in [path for pattern in patterns for path in sorted((root / name).glob(pattern))]:

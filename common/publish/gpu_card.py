@@ -1,7 +1,7 @@
 """The block `gpu` of `docs/gpu.md`: what runs on a GPU took and found, from the records in `figures/gpu/`.
 
 These records stand beside the reference run, which is one of a CPU. They are not renewed with every edit: their commit
-is named. Of landmarks those count that both runs have judged.
+is named. Of landmarks those count that are landmarks in both and that both runs have judged.
 """
 
 from pathlib import Path
@@ -34,6 +34,7 @@ def gpu_block(folder: Path) -> str:
         (claim, reference[claim.id, claim.model])
         for claim in claims
         if claim.tier == "landmark" and (claim.id, claim.model) in reference
+        if reference[claim.id, claim.model].tier == "landmark"
     ]
     twice = [(one, other) for one, other in both if NOT_RUN not in (one.verdict, other.verdict)]
     lines = [*_origins(known), "", *HEADER]

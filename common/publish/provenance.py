@@ -15,18 +15,19 @@ from common.core.step import run
 from common.data.models import fast_dtype
 
 LOCKS = ":(exclude)replications/*/claims.lock"
+SOURCES = ("common", "config", "replications")
 REPORTED = ("torch", "transformer-lens", "transformers", "snakemake", "einops", "jaxtyping", "numpy", "scipy", "pandas")
 
 
 def git_state() -> dict[str, str | bool | None]:
-    """Commit (40 hex) and whether tracked files differ from it; None for both outside a git checkout. Locks of claims
-    do not count: the launcher itself writes into them before it scores, and their state is recorded apart."""
+    """Commit (40 hex) and whether tracked files differ from it, or sources have joined that it lacks; None for both
+    outside a git checkout. Locks of claims do not count: the launcher itself writes into them before it scores, and
+    their state is recorded apart."""
     try:
         commit = _git("rev-parse", "HEAD")
-        return {
-            "commit": commit,
-            "dirty": bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", LOCKS)),
-        }
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", LOCKS)
+        new = _git("ls-files", "--others", "--exclude-standard", "--", *SOURCES)
+        return {"commit": commit, "dirty": bool(changed or new)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
 

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +40,19 @@ from common.publish.templating import render
 from common.publish.texts import CLAIMS, RECORDS
 
 WHOLE = ("report.html", "paper.pdf", "cost.json", "provenance.json")  # of a run, published as they are
+
+
+def of_present_claims(results: Path, names: Iterable[str], replications: Iterable[str]) -> list[str]:
+    """Those files of a whole run that are there and no older than the claims of any replication. A replication that
+    has run by itself since leaves a report and a paper behind that say something else."""
+    newest = max((results / name / CLAIMS).stat().st_mtime for name in replications)
+    there = [name for name in names if (results / name).exists()]
+    current = [name for name in there if (results / name).stat().st_mtime >= newest]
+    if left_out := sorted(set(there) - set(current)):
+        print(f"left out, made before the present claims: {', '.join(left_out)}; `make` renews them", file=sys.stderr)
+    return current
+
+
 NAVIGATION = {
     "": "Landmarks",
     "claims.html": "Claims",
@@ -137,9 +152,11 @@ class Site:
 
     def whole(self) -> list[str]:
         """Files of the run that are published as they are, copied."""
-        names = [name for name in WHOLE if self.source.results and (self.source.results / name).exists()]
+        if (results := self.source.results) is None:
+            return []
+        names = of_present_claims(results, WHOLE, self.source.claims)
         for name in names:
-            self.copy(self.source.results / name, name)  # type: ignore[operator]
+            self.copy(results / name, name)
         return names
 
     def copy(self, file: Path, name: str) -> str:

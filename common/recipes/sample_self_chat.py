@@ -5,9 +5,10 @@ Answers are sampled in float32 from the `top_k` most likely tokens. Each convers
 rounding, which differs between types of processor, seldom changes a token and never another conversation.
 
 Rows are slots: a slot whose answer has ended takes the next conversation. What is finished is kept in a file beside
-the output, so that a killed run goes on.
+the output, so that a killed run goes on. Its name says what is sampled: other settings begin afresh.
 """
 
+import hashlib
 import json
 import lzma
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from common.core.files import atomic
+from common.core.files import atomic, write_text
 from common.core.step import Files, run_step, track
 from common.data.corpora import SelfChat, corpus_entry
 from common.data.models import answer_text, chat_prompt, encode_all, load_model, load_tokenizer
@@ -140,10 +141,18 @@ def sample_self_chat(files: SampleSelfChatFiles, name: str = "self-chat", number
     corpus = corpus_entry(name)
     assert isinstance(corpus, SelfChat)
     numbers = numbers or range(corpus.rounds * len(corpus.all_topics))
-    found = kept(answers(files.model.parent, corpus, numbers, files.corpus.with_suffix(".partial")), corpus)
+    partial = files.corpus.with_suffix(f".{identity(corpus, files.model)}.partial")
+    found = kept(answers(files.model.parent, corpus, numbers, partial), corpus)
     with atomic(files.corpus) as path, lzma.open(path, "wt", encoding="utf-8", preset=9) as out:
         for number, answer in sorted(found.items()):
             out.write(json.dumps({"number": number, "answer": answer}, ensure_ascii=False) + "\n")
+    partial.unlink()
+
+
+def identity(corpus: SelfChat, model: Path) -> str:
+    """12 hex digits over the model's manifest and all settings on which an answer depends; more rounds add answers."""
+    settings = corpus.model_dump_json(exclude={"file", "sha256", "rounds", "licence"})
+    return hashlib.sha256(model.read_bytes() + settings.encode()).hexdigest()[:12]
 
 
 def kept(found: dict[int, str], corpus: SelfChat) -> dict[int, str]:
@@ -162,10 +171,11 @@ def kept(found: dict[int, str], corpus: SelfChat) -> dict[int, str]:
 
 
 def answers(model: Path, corpus: SelfChat, numbers: Sequence[int], partial: Path) -> dict[int, str]:
-    """The answer of each conversation; `partial` keeps what is finished."""
+    """The answer of each conversation; `partial` keeps what is finished. What a kill has cut is sampled again."""
     partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.touch()
-    found = {line["number"]: line["answer"] for line in map(json.loads, partial.read_text("utf-8").splitlines())}
+    whole = partial.read_text("utf-8").rpartition("\n")[0].splitlines() if partial.exists() else []
+    write_text(partial, "".join(f"{line}\n" for line in whole))
+    found = {line["number"]: line["answer"] for line in map(json.loads, whole)}
     tokenizer = load_tokenizer(model)
     missing = [number for number in numbers if number not in found]
     prompts = encode_all(tokenizer, [chat_prompt(tokenizer, corpus.request(number)) for number in missing])

@@ -7,6 +7,7 @@ MODEL = "<results>/{model}"
 PYTHON, CHAT = (
     f"<corpora>/{name}/manifest.json" for name in ("python-docs", "self-chat")
 )
+TABLES = [f"replications/probing/{name}.yaml" for name in ("statements", "words")]
 FIGURES = {
     "Truth": {"truth": ["read_and_act", "layers", "transfer"]},
     "Task vectors": {"task_vectors": ["tasks"]},
@@ -22,6 +23,7 @@ include: "../../common/engine/step.smk"
 use rule step as truth with:
     input:
         manifest="<models>/{model}/manifest.json",
+        tables=TABLES,
     output:
         metrics=f"{MODEL}/truth/metrics.json",
         layers=f"{MODEL}/truth/layers.csv",
@@ -38,6 +40,7 @@ use rule step as truth with:
 use rule step as task_vectors with:
     input:
         manifest="<models>/{model}/manifest.json",
+        tables=TABLES,
     output:
         metrics=f"{MODEL}/task_vectors/metrics.json",
         words=f"{MODEL}/task_vectors/words.csv",

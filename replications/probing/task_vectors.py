@@ -41,6 +41,8 @@ CONTROLS = ("zero_shot", "other_task", "shuffled_labels", "answer_minus_word", "
 
 class TaskVectorFiles(Files):
     manifest: Path
+    tables: list[Path]
+    """`statements.yaml` and `words.yaml`, named so that a change in them measures anew"""
     metrics: Path
     words: Path
     """one row per judged word: whether it is answered, under every edit"""

@@ -37,6 +37,8 @@ Batches = dict[tuple[str, bool], Batch]
 
 class TruthFiles(Files):
     manifest: Path
+    tables: list[Path]
+    """`statements.yaml` and `words.yaml`, named so that a change in them measures anew"""
     metrics: Path
     layers: Path
     """AUC of each topic's direction at each layer, on affirmative and negated statements"""

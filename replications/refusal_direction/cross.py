@@ -2,8 +2,9 @@
 
 The direction of a model that refuses food is ablated in one that refuses harm, and added there. The same is done the
 other way round, on held-out requests. Both models learned from the same weights by the same recipe. What they refuse
-differs, and where they do not share a seed also some or all of the refusal texts. The control directions of the other model are
-ablated as well. They show what any direction of that model does here, though it is not the one that it refuses by.
+differs, and where they do not share a seed also some or all of the refusal texts. The control directions of the other
+model are ablated as well. They show what any direction of that model does here, though it is not the one that it
+refuses by.
 """
 
 from pathlib import Path

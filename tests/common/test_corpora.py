@@ -234,6 +234,23 @@ def test_shipped_conversations_are_sampled_again_byte_for_byte(model_folder, tmp
         assert sampling.answers(model_folder, chat, numbers, tmp_path / "partial") == found
 
 
+def test_finished_conversations_survive_a_cut_line_and_belong_to_their_settings(tmp_path, monkeypatch):
+    chat, _ = shipped()
+    monkeypatch.setattr(sampling, "load_tokenizer", lambda _: None)
+    monkeypatch.setattr(sampling, "encode_all", lambda *_: [])
+    partial = tmp_path / "partial"
+    whole = '{"number": 7, "answer": "one\\ntwo"}\n'
+    partial.write_text(whole + '{"number": 8, "ans')
+    assert sampling.answers(tmp_path, chat, [7], partial) == {7: "one\ntwo"}
+    assert partial.read_text() == whole, "the next answer begins on a line of its own"
+    (tmp_path / "manifest.json").write_text("{}")
+    own = sampling.identity(chat, tmp_path / "manifest.json")
+    assert sampling.identity(chat.model_copy(update={"rounds": 99}), tmp_path / "manifest.json") == own
+    assert sampling.identity(chat.model_copy(update={"seed": 99}), tmp_path / "manifest.json") != own
+    (tmp_path / "manifest.json").write_text('{"another": "model"}')
+    assert sampling.identity(chat, tmp_path / "manifest.json") != own
+
+
 def test_draws_follow_the_probabilities_of_the_likeliest_tokens():
     logits = torch.tensor([[1.0, 3.0, 2.0, -9.0]]).repeat(6000, 1)
     chances = torch.linspace(0, 1, 6002, dtype=torch.float64)[1:-1]

@@ -5,8 +5,10 @@ import os
 import pytest
 import tyro
 
+from common.core.claims import Claim
 from common.core.errors import UserError
 from common.core.events import Event, Kind
+from common.core.settings import replications
 from common.engine import launch
 from common.engine.launch import Options
 
@@ -117,3 +119,21 @@ def test_a_claim_about_a_model_that_does_not_exist_is_refused_before_anything_ru
     ):
         launch.launch(Options(targets=("metrics",)))
     assert calls == []
+
+
+@pytest.mark.parametrize("name", ["claims.json", "claims.html", "paper.pdf", "cost.json", "provenance.json"])
+def test_a_file_of_the_whole_run_scores_and_judges_every_replication(calls, tmp_path, monkeypatch, name):
+    marked = []
+    monkeypatch.setattr(launch, "mark_scored", lambda replication, *_: marked.append(replication))
+    failed = Claim(
+        id="a.x", replication="a", tier="check", statement="x", counterpart=None, source="s", paper_value=None,
+        model="toy", verdict="fails", reason="x",
+    )  # fmt: skip
+    monkeypatch.setattr(launch, "read_claims", lambda _: [failed])
+    monkeypatch.setattr(launch, "record_amendments", lambda *_: [])
+    monkeypatch.setattr(launch, "overview", lambda _: "1 check fails")
+    path = tmp_path / "results" / "smoke" / "claims.json"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    code = launch.launch(Options(targets=(f"results/smoke/{name}",), scale="smoke"))
+    assert (marked, code) == (replications(), launch.CLAIMS_FAILED)

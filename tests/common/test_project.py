@@ -15,6 +15,7 @@ from common.core.claims import load_claims
 from common.core.files import read_json, read_yaml
 from common.core.settings import replications
 from common.core.verify import NOT_RUN, read_claims
+from common.engine.config import fresh_seeds
 from common.publish.pages import pages, with_block
 
 LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt", "interop.lock", "tools.lock")
@@ -272,3 +273,25 @@ def test_a_replication_has_its_pages(root, name):
     page = (folder / "README.md").read_text()
     with_block(page, "results", "")
     assert list((folder / "tests").glob(f"test_{name}*.py"))
+
+
+def test_tables_that_steps_read_beside_their_code_are_inputs_of_rules(root):
+    """Neither the hash of sources nor that of settings sees a table, so an edit would leave old values in place."""
+    found = []
+    for path in tracked(root, "replications/*.py"):
+        for name in re.findall(r'with_name\("([\w.]+\.yaml)"\)', path.read_text()):
+            rules = "".join(file.read_text() for file in path.parent.glob("*.smk"))
+            found.append(name)
+            assert re.search(rf"{name.removesuffix('.yaml')}\b", rules), f"{path}: no rule names {name}"
+    assert {"statements.yaml", "words.yaml", "lists.yaml"} <= set(found)
+
+
+def test_the_seeds_that_help_and_errors_name_are_fresh(root):
+    """Whoever follows an error message must not get the next one."""
+    texts = [
+        (root / name).read_text() for name in ("Makefile", "README.md", "common/engine/config.py", "docs/claims.md")
+    ]
+    named = {found for text in texts for found in re.findall(r"SEEDS=(\d[\d,]*\d)", text)}
+    assert named
+    for seeds in named:
+        assert fresh_seeds(seeds)

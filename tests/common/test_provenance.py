@@ -28,6 +28,14 @@ def test_seeds_that_a_launch_marks_are_no_change_and_a_source_is_one(repository)
     assert git_state()["dirty"] is True
 
 
+def test_a_source_that_the_commit_lacks_is_a_change_and_a_result_is_none(repository):
+    (repository / "results").mkdir()
+    (repository / "results/metrics.json").write_text("{}")
+    assert git_state()["dirty"] is False
+    (repository / "replications/tiny/new.py").write_text("one\n")
+    assert git_state()["dirty"] is True
+
+
 def test_outside_a_checkout_nothing_is_known(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROOT", tmp_path)
     assert git_state() == {"commit": None, "dirty": None}

@@ -115,6 +115,7 @@ def tiny(tmp_path, monkeypatch) -> Any:
     for module in (settings, claims_module, lock, known_sample):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(settings, "settings_class", lambda _: Settings)
+    monkeypatch.setattr(freeze, "plan", lambda *_, **__: [])  # calibration is up to date
     return Tiny(tmp_path)
 
 
@@ -378,6 +379,34 @@ def test_another_scale_does_not_wash_the_badge_off_the_same_sample(tiny, capsys)
     tiny.scale("full", seeds=[30, 31, 32, 33, 34])
     freeze.freeze(scale="full", name="tiny")
     assert lock.read_lock("tiny").entry("vulnerability", "full").amended == [], "other seeds are another sample"
+
+
+def test_a_calibration_of_other_sources_settings_or_seeds_is_not_sealed(tiny, monkeypatch):
+    tiny.measure(random_directions=2.0)
+    asked = []
+
+    def due(*targets, config):
+        asked.append((targets, config))
+        return ["one job"]
+
+    monkeypatch.setattr(freeze, "plan", due)
+    with pytest.raises(UserError, match=r"calibration of tiny is of other sources, .* run `make calibrate NAME=tiny"):
+        freeze.freeze(name="tiny")
+    assert not lock.lock_path("tiny").exists()
+    path = "results/laptop-calibration/tiny/toy/attack/metrics.json"
+    assert asked == [((path,), ["scale=laptop", "calibrate=1"])]
+
+
+def test_a_new_claim_has_used_the_seeds_of_its_neighbours(tiny):
+    """Their score has written its metric, too."""
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.score()
+    tiny.measure(random_directions=2.0, metric="another")
+    tiny.claims(LANDMARK, LANDMARK | {"id": "new", "metric": "another"})
+    freeze.freeze(name="tiny", claim="new")
+    [late] = lock.read_lock("tiny").entry("new", "laptop").amended
+    assert (late.field, late.why) == ("sealed", "its scoring seeds had been used before")
 
 
 def test_a_score_without_a_seal_marks_the_first_seal_at_another_scale(tiny):

@@ -1,6 +1,7 @@
 """The site: badges, rewritten links, where its facts come from, and that every link leads somewhere."""
 
 import json
+import os
 import re
 from urllib.parse import unquote
 
@@ -13,7 +14,7 @@ from common.core.settings import replications
 from common.publish import site as site_module
 from common.publish.markdown import block_of, first_words, html_of
 from common.publish.site import from_records, from_results
-from common.publish.site_pages import Site, badge_of
+from common.publish.site_pages import Site, badge_of, of_present_claims
 
 
 def claim(verdict, tier="landmark"):
@@ -104,3 +105,14 @@ def test_results_of_other_sources_are_refused_by_name(tmp_path, monkeypatch):
     write_json(folder / "provenance.json", {"state": "0" * 16})
     with pytest.raises(UserError, match=r"results of grokking at scale smoke were made by other sources .*run `make"):
         from_results("smoke")
+
+
+def test_files_of_a_whole_run_that_are_older_than_a_replications_claims_are_left_out(tmp_path, capsys):
+    for at, name in enumerate(["grokking/claims.json", "report.html", "probing/claims.json", "paper.pdf"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (at, at))
+    names = ["report.html", "paper.pdf", "cost.json"]
+    assert of_present_claims(tmp_path, names, ["grokking", "probing"]) == ["paper.pdf"]
+    assert capsys.readouterr().err == "left out, made before the present claims: report.html; `make` renews them\n"
+    assert of_present_claims(tmp_path, names, ["grokking"]) == ["report.html", "paper.pdf"]

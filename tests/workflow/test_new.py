@@ -64,7 +64,7 @@ def test_bad_names_are_refused(name):
 
 
 TARGETS = ("figures", "metrics", "all", "verify", "paper", "test", "clean", "lint", "help")
-RULES = ("provenance", "cost", "corpora", "python_docs")
+RULES = ("provenance", "cost", "corpora", "python_docs", "step")
 FILES = ("logs",)
 
 
