@@ -107,7 +107,8 @@ def draw_absolute(frame: pd.DataFrame, motif: pd.DataFrame) -> Picture:
     right.plot(reach, 1 / reach, "--", color="0.3", linewidth=0.8, label="product 1")
     right.axhline(0.0, color="0.7", linewidth=0.6)
     right.set(xscale="log", ylim=(shown["outof"].quantile(0.005), shown["outof"].quantile(0.995)))
-    right.set(xlabel="|input weight| of a served feature", ylabel=f"its output weight, s = {densities.min():g}")
+    of_motif = linear["density"].iloc[0]  # the density at which both are measured
+    right.set(xlabel="|input weight| of a served feature", ylabel=f"its output weight, s = {of_motif:g}")
     right.set_xticks(*log_ticks([0.2, 0.5, 1.0, 2.0, 5.0]))
     right.minorticks_off()
     right.legend(frameon=False)
