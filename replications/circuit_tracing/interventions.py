@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -128,15 +128,18 @@ def fall(subject: Subject, graph: Graph, chosen: Int[Tensor, " some"]) -> float:
     return float(clean - margin(edited(subject, added, frozen=False), subject.answer)[0])
 
 
-def matched(features: Features, chosen: Int[Tensor, " some"]) -> Int[Tensor, " matched"]:
-    """For each chosen feature another one of its layer and position that writes about as much, no two the same. None
-    where none is left."""
-    norms, free, found = features.write_norm(), torch.ones(len(features), dtype=torch.bool), []
+def matched(features: Features, chosen: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
+    """For each chosen feature another one of its layer that writes about as much, no two the same. Where a layer has
+    none left, it is one of any layer."""
+    norms = features.write_norm()
+    free = torch.ones(len(features), dtype=torch.bool)
     free[chosen] = False
+    found = []
     for at in chosen.tolist():
-        same = free & (features.layer == features.layer[at]) & (features.pos == features.pos[at])
-        pool = same.nonzero()[:, 0]
+        same: Bool[Tensor, " feature"] = free & (features.layer == features.layer[at])
+        pool = (same if bool(same.any()) else free).nonzero()[:, 0]
         if len(pool):
-            found.append(int(pool[(norms[pool] - norms[at]).abs().argmin()]))
-            free[found[-1]] = False
+            best = int(pool[(norms[pool] - norms[at]).abs().argmin()])
+            free[best] = False
+            found.append(best)
     return torch.tensor(found, dtype=torch.long)

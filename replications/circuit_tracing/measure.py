@@ -2,8 +2,7 @@
 
 Prompts are held out from the training of the model and answered rightly. Every control goes through the same reading:
 other dictionaries (`untrained`, `neurons`, `other`), and the same graph with permuted edges. Also the size of what a
-feature writes (activation times decoder norm) in place of its influence, and other features of the same layers and
-positions that write about as much. Features that cannot reach the answer are nobody's control.
+feature writes (activation times decoder norm) in place of its influence.
 """
 
 from collections.abc import Callable

@@ -36,7 +36,6 @@ from replications.circuit_tracing.planted import (
     co_activation,
     edge_strength,
     freeze_circuit,
-    kept_edges,
     keys,
     matches,
     near,
@@ -45,6 +44,7 @@ from replications.circuit_tracing.planted import (
     run_circuit,
     sequences,
     shuffled_edges,
+    strongest_edges,
     write_sizes,
 )
 from replications.circuit_tracing.settings import Planted
@@ -140,7 +140,7 @@ def judged(
                 row |= {name: recovered(one, names, truth) for name, one in zip(EDGELESS, tables, strict=True)}
                 layout = Layout(graph.n_features, graph.first_embedding, graph.first_logit)
                 kept = prune(graph.adjacency, graph.logit_weights(), layout).edges
-                edges = kept_edges(kept, names)
+                edges = set(strongest_edges(kept.float(), names, int(kept.sum())))
                 row["precision"] = len(edges & truth) / max(1, len(edges))
                 row["recall"] = len(edges & truth) / len(truth)
         rows.append(row)

@@ -41,12 +41,8 @@ def most_influential(graph: Graph, count: int, *, at: int | None = None) -> Int[
 def strongest(
     graph: Graph, score: Float[Tensor, " feature"], count: int, *, at: int | None = None
 ) -> Int[Tensor, " some"]:
-    """The features with the highest score, of one position or of all, among those that can reach the answer: what the
-    last layer writes at other positions than the last is never read."""
-    features, frozen = graph.features, graph.frozen
-    allowed = (features.layer < frozen.n_layers - 1) | (features.pos == frozen.length - 1)
-    if at is not None:
-        allowed &= features.pos == at
+    """The features with the highest score, of one position or of all."""
+    allowed = torch.ones_like(score, dtype=torch.bool) if at is None else graph.features.pos == at
     chosen = allowed.nonzero()[:, 0]
     return chosen[score[chosen].topk(min(count, len(chosen))).indices]
 

@@ -208,12 +208,6 @@ def strongest_edges(scores: Float[Tensor, "node node"], names: list[Key | None],
     return [(listed[place % len(listed)], listed[place // len(listed)]) for place in places]
 
 
-def kept_edges(kept: Bool[Tensor, "target source"], names: list[Key | None]) -> set[tuple[Key, Key]]:
-    """The edges between nodes that stand for planted features, those of one feature taken together."""
-    pairs = {(names[source], names[target]) for target, source in kept.nonzero().tolist()}
-    return {(source, target) for source, target in pairs if source is not None and target is not None}
-
-
 def recovered(scores: Float[Tensor, "node node"], names: list[Key | None], truth: set[tuple[Key, Key]]) -> float:
     """Share of planted edges among as many strongest ones."""
     return len(truth & set(strongest_edges(scores, names, len(truth)))) / max(1, len(truth))

@@ -26,8 +26,7 @@ from replications.circuit_tracing.dictionaries import untrained as untrained_dic
 from replications.circuit_tracing.graph import attribute
 from replications.circuit_tracing.heads import carried, written_at_end
 from replications.circuit_tracing.influence import Inputs, influence, node_influence, normalised
-from replications.circuit_tracing.interventions import matched
-from replications.circuit_tracing.language_ablations import Ablated, draw_features
+from replications.circuit_tracing.language_ablations import Ablated, draw_features, matched_at_sites
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_heads import LanguageHeadsFiles, agreement, language_heads
 from replications.circuit_tracing.language_traces import LanguageTracesFiles, language_traces, sure_prompts
@@ -186,7 +185,7 @@ def test_features_are_drawn_from_sites_that_can_matter_and_matched_there(frozen,
         assert layer[0] < frozen.n_layers - 1 or pos[0] == frozen.length - 1
         assert 3 <= len(layer) <= 4
     top = chosen[:6]
-    found = matched(features, top)
+    found = matched_at_sites(features, top)
     assert not set(found.tolist()) & set(top.tolist())
     places = [
         set(zip(features.layer[some].tolist(), features.pos[some].tolist(), strict=True)) for some in (top, found)
