@@ -137,7 +137,8 @@ def _read(arm: ArmResult, warmup: int) -> dict[str, Seeds]:
 def _times(values: dict[str, dict[str, Seeds]]) -> dict[str, Metric]:
     """How much earlier two layers change with smeared keys than with plain keys in the other seeds.
 
-    Controls: plain keys, and keys smeared with the token two back, which have the parameters and not the shift.
+    Controls: plain keys; where `two_back` asks for it, also keys mixed with the token two back, which have as many
+    parameters and another shift.
     """
     if SMEARED not in values:
         return {}

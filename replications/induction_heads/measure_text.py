@@ -3,7 +3,7 @@
 Olsson et al. 2022, arguments 1 and 2. *Context gain* is the in-context score with the sign turned: nats by which
 far context lowers the loss of the same targets. Metrics are per arm, over seeds, against one layer with plain
 keys at equal tokens and against the same models before the change. One layer with smeared keys faces one whose keys
-are mixed with the token two back, too.
+are mixed with the token two back, too, where `two_back` asks for it.
 """
 
 from pathlib import Path
