@@ -9,8 +9,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from common.core.errors import from_os_error
 from common.core.files import TEMPORARY_SUFFIX, write_text
+from common.engine.failure import in_one_sentence
 
 HERE = Path()  # the launcher stands in the project's folder
 FOLDER = Path(
@@ -44,17 +44,13 @@ def remove_stale(root: Path = HERE) -> int:
         UserError: the disk is full or read-only.
     """
     state, now = root / FOLDER / STATE, program(root)
-    try:
+    with in_one_sentence():
         if state.is_file() and state.read_text(encoding="utf-8").strip() == now:
             return 0
         stale = found(root)
         for path in stale:
             path.unlink(missing_ok=True)
         write_text(state, now + "\n")
-    except OSError as error:
-        if (known := from_os_error(error)) is None:
-            raise
-        raise known from None
     if stale:
         print(f"Sources or settings have changed: {len(stale)} checkpoints removed, their training starts afresh.")
     return len(stale)

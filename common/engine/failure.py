@@ -1,8 +1,10 @@
 """Explains a failed run in one sentence, from its events and from the logs of its failed steps."""
 
+import contextlib
 import errno
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.core.errors import from_os_error
@@ -17,6 +19,17 @@ NO_MEMORY = re.compile(  # the error of torch or Python with which a step ends w
 )
 ASKED_FOR = re.compile(r"\b(?:tried to|Unable to) allocate (?P<number>\d+(?:\.\d*)?) (?P<unit>bytes|[KMGT]iB)\b", re.I)
 UNWRITTEN = "MissingOutputException"  # Snakemake's name for an output that is not there when its step has ended
+
+
+@contextlib.contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """A full disk, a lack of rights and their like become a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if (known := from_os_error(error)) is None:
+            raise
+        raise known from None
 
 
 def explain(results: Path, events: list[Event], workflow_log: Path) -> str:

@@ -24,7 +24,7 @@ import psutil
 import tyro
 
 from common.core.claims import Claim, load_claims, load_planned
-from common.core.errors import UserError, from_os_error
+from common.core.errors import UserError
 from common.core.events import EVENTS, Event, Kind, Tail, keep_finished
 from common.core.files import sweep_temporary_files
 from common.core.seals import check_lock
@@ -34,7 +34,7 @@ from common.core.verify import overview, read_claims
 from common.data.models import check_weights, own_folder, registry
 from common.engine.checkpoints import remove_stale
 from common.engine.config import Run, gpu_places, load_run, need_gpu
-from common.engine.failure import explain
+from common.engine.failure import explain, in_one_sentence
 from common.engine.forkserver import forkserver
 from common.engine.freeze import mark_scored, record_amendments
 from common.engine.fresh import agreement
@@ -175,19 +175,9 @@ def _check_claims(name: str) -> None:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if (known := from_os_error(error)) is None:
-            raise
-        raise known from None
-
-
-@contextlib.contextmanager
 def _owner(results: Path) -> Iterator[int]:
     """Holds the lock of the results folder. UserError naming the process that works there."""
-    with _explained():
+    with in_one_sentence():
         results.mkdir(parents=True, exist_ok=True)
         handle = os.open(results / ".owner", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -223,7 +213,7 @@ def _snakemake(run: Run, options: Options, targets: list[str], owner: int, *, dr
     if dry:
         (results / PLANNED).unlink(missing_ok=True)
     else:
-        with _explained():
+        with in_one_sentence():
             keep_finished(results / EVENTS)
     tail = Tail(results / (PLANNED if dry else EVENTS))
     rules = [rule for target in targets for rule in STEPS.get(target, (target,))]

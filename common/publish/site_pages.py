@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,19 +41,6 @@ from common.publish.templating import render
 from common.publish.texts import CLAIMS, RECORDS
 
 WHOLE = ("report.html", "paper.pdf", "cost.json", "provenance.json")  # of a run, published as they are
-
-
-def of_present_claims(results: Path, names: Iterable[str], replications: Iterable[str]) -> list[str]:
-    """Those files of a whole run that are there and no older than the claims of any replication. A replication that
-    has run by itself since leaves a report and a paper behind that say something else."""
-    newest = max((results / name / CLAIMS).stat().st_mtime for name in replications)
-    there = [name for name in names if (results / name).exists()]
-    current = [name for name in there if (results / name).stat().st_mtime >= newest]
-    if left_out := sorted(set(there) - set(current)):
-        print(f"left out, made before the present claims: {', '.join(left_out)}; `make` renews them", file=sys.stderr)
-    return current
-
-
 NAVIGATION = {
     "": "Landmarks",
     "claims.html": "Claims",
@@ -79,6 +67,17 @@ class Source:
     stale: list[str]
     results: Path | None
     said: str
+
+
+def of_present_claims(results: Path, names: Iterable[str], replications: Iterable[str]) -> list[str]:
+    """Those files of a whole run that are there and no older than the claims of any replication. A replication that
+    has run by itself since leaves a report and a paper behind that say something else."""
+    newest = max((results / name / CLAIMS).stat().st_mtime for name in replications)
+    there = [name for name in names if (results / name).exists()]
+    current = [name for name in there if (results / name).stat().st_mtime >= newest]
+    if left_out := sorted(set(there) - set(current)):
+        print(f"left out, made before the present claims: {', '.join(left_out)}; `make` renews them", file=sys.stderr)
+    return current
 
 
 def badge_of(label: str, claims: list[Claim], calibrated: bool = False) -> dict[str, Any]:
@@ -144,12 +143,13 @@ class Site:
         intro = first_words((ROOT / "README.md").read_text(encoding="utf-8"))
         before = "" if self.source.results else agreement(twice(ROOT / FOLDER, every))
         said = {"tally": counted(every), "decided": f"{what_decided(every)} {before}".strip()}
-        return {"intro": html_of(intro, address), **said, "cards": cards, "whole": self.whole()}
+        return {"intro": html_of(intro, address), **said, "cards": cards, "whole": self.whole}
 
     def verdict(self, claim: Claim) -> str:
         """The verdict with its marks: amended, unsealed, calibration."""
         return badge(claim, self.source.records)
 
+    @cached_property
     def whole(self) -> list[str]:
         """Files of the run that are published as they are, copied."""
         if (results := self.source.results) is None:
@@ -278,4 +278,4 @@ class Site:
             | {"carried": carried(record)}
             for name, record in self.source.records.items()
         ]
-        return {"rows": rows, "amount": amount, "files": [CLAIMS, RECORDS, "badge.json", *self.whole()]}
+        return {"rows": rows, "amount": amount, "files": [CLAIMS, RECORDS, "badge.json", *self.whole]}

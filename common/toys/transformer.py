@@ -9,8 +9,8 @@ Additions:
   the embedding.
 - `positions="rotary"`: queries and keys are rotated in adjacent pairs (Su et al. 2021), as in the native model too.
 - `keys="smeared"`: each head's key is sigmoid(a) k_t + (1 - sigmoid(a)) k_{t-1} with a trainable a per head. The first
-  key is untouched (Olsson et al. 2022, "smeared keys"). `"smeared_two_back"` mixes with k_{t-2}: as
-  many parameters, and no use for prefix matching, since the token that is mixed in is not the one before.
+  key is untouched (Olsson et al. 2022, "smeared keys"). `"smeared_two_back"` mixes with k_{t-2}: as many
+  parameters, and no use for prefix matching, since the token that is mixed in is not the one before.
 
 Quantities in the cache have TransformerLens' hook names.
 """

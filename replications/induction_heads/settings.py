@@ -119,8 +119,9 @@ class Chains(Strict):
     n_seeds: Annotated[int, Field(ge=2)] = Field(description="how many of the run's seeds are trained")
 
 
-class Clamps(Strict):
-    """Two-layer models whose first-layer attention is held fixed all through training."""
+class Variant(Strict):
+    """Arms that are trained again with one thing changed: `clamps` holds the first-layer attention of two layers fixed,
+    `two_back` mixes the keys of smeared arms with the token two back."""
 
     seeds: Annotated[int, Field(ge=2)] = Field(
         description="how many of the run's seeds are trained, counted from the first"
@@ -200,14 +201,6 @@ class AblateText(Strict):
     draws: int = Field(description="random sets of heads of the same layers")
 
 
-class TwoBack(Strict):
-    """Controls of smeared keys: the same models with keys mixed with the token two back."""
-
-    seeds: Annotated[int, Field(ge=2)] = Field(
-        description="how many of the run's seeds are trained, counted from the first"
-    )
-
-
 class NaturalText(Strict):
     """Attention-only models, and one with MLPs, on documents of the corpus."""
 
@@ -260,8 +253,8 @@ class Settings(Strict):
     ablations: Chosen | None
     sweep: Sweep | None
     chains: Chains | None
-    clamps: Clamps | None
-    two_back: TwoBack | None
+    clamps: Variant | None
+    two_back: Variant | None
     natural_text: NaturalText | None
     repeats: Repeats
     real_text: RealText | None

@@ -96,9 +96,8 @@ class KnockOut:
         self.names = torch.tensor(slots, device=device)
         length = self.batch.mask.shape[1]
         self.positions = {place: self.batch.at(place) for place in PLACES}
-        if (
-            version == "roles_flipped"
-        ):  # the name that comes twice is IO there, and S1+1 the token behind its first mention
+        # in flipped prompts IO comes twice, and S1+1 is the token behind its first mention
+        if version == "roles_flipped":
             self.positions["s1_next"] = self.batch.at("io") + 1
         self._bases: dict[str, Cache] = {}
         if baseline == "neutral":

@@ -264,10 +264,8 @@ def test_what_turns_with_the_roles_keeps_the_names_in_the_first_clause(decoder: 
         expected = float(logits[prompt.io_id] - logits[prompt.s_id])
         assert flipped.differences([EVERYTHING], remove=True)[0, row] == pytest.approx(expected, abs=1e-4)
     every = torch.arange(knockout.batch.mask.shape[1]).expand(len(knockout.prompts), -1)
-    for where, name in (
-        (knockout, "s1"),
-        (flipped, "io"),
-    ):  # what follows the first mention of the name that comes twice
+    # S1+1 follows the first mention of the name that comes twice
+    for where, name in ((knockout, "s1"), (flipped, "io")):
         node = where._inside([frozenset({Node(1, 0, "s1_next")})], every, 0)[1, 0, :, :, 0]
         assert node.nonzero()[:, 1].tolist() == [getattr(prompt.positions, name) + 1 for prompt in knockout.prompts]
     of_nodes, of_model = (measure_roles(knockout, flipped, trivial_sets(one)) for one in (NODES, every_node(knockout)))
