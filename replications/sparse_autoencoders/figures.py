@@ -20,6 +20,7 @@ NAMES = {"l1": "ReLU + L1", "topk": "TopK", "batch_topk": "BatchTopK", "jumprelu
 COLOURS = {name: PALETTE[at] for name, at in zip(NAMES, (3, 6, 0, 4, 2, 1), strict=True)}
 NULLS = {"untrained": ("untrained rows, largest", "x"), "untrained_pursuit": ("untrained rows, pursuit", "+"),
          "data_rows": ("samples, pursuit", "1"), "kmeans_rows": ("clusters, pursuit", "2")}  # fmt: skip
+UNTRAINED = {kind: NULLS[other] for kind, other in (("untrained", "untrained"), ("clusters", "kmeans_rows"))}
 PAPER = {  # explained, F1, MCC of SynthSAEBench-16k at L0 25
     "l1": (0.765, 0.556, 0.604), "batch_topk": (0.792, 0.732, 0.757), "jumprelu": (0.795, 0.732, 0.753),
     "matryoshka": (0.779, 0.879, 0.793), "matching_pursuit": (0.835, 0.446, 0.693),
@@ -38,9 +39,11 @@ def planted(features: pd.DataFrame, kinds: pd.DataFrame) -> Figure:
         if own["k"].nunique() > 1:
             for k, at in own.groupby("k")[["explained", "recovered"]].mean().iterrows():
                 left.annotate(f"k = {k:.0f}", at, (6, -2), textcoords="offset points", fontsize=6, color=colour)
-        start = kinds[(kinds["world"] == world) & (kinds["kind"] == "untrained")]
-        left.plot(start["explained"], start["recovered"], "x", color=colour, markersize=5)
-    left.plot([], [], "x", color="0.4", label="untrained rows")
+        for kind, (_, marker) in UNTRAINED.items():
+            start = kinds[(kinds["world"] == world) & (kinds["kind"] == kind)]
+            left.plot(start["explained"], start["recovered"], marker, color=colour, markersize=5)
+    for label, marker in UNTRAINED.values():
+        left.plot([], [], marker, color="0.4", label=label)
     for place, name in (((0.71, 297 / 3200), "log-uniform"), ((0.67, 3 / 3200), "equal")):
         left.plot(*place, "*", color="0.35", markersize=8, label="paper" if name == "equal" else None, zorder=3)
     left.set(xlabel="variance explained", ylabel=f"features found (cosine > {FOUND})", xlim=(0, 1), ylim=(-0.03, 1.03))

@@ -22,6 +22,7 @@ ARCHITECTURES = {
 }
 CONTROLS = {
     "soft": ("soft-frozen decoder", "o"),
+    "clusters": ("clusters, matching pursuit", "s"),
     "pca": ("principal components", "^"),
     "random": ("untrained dictionary", "v"),
     "neurons": ("largest coordinates", "D"),
@@ -37,6 +38,7 @@ DIRECTIONS = {
 CODES = {
     "soft_frozen": ("soft-frozen decoder", "o"),
     "random_dictionary": ("untrained dictionary", "v"),
+    "clusters": ("cluster, matching pursuit", "s"),
     "principal_components": ("principal component", "^"),
     "coordinates": ("coordinate", "D"),
     "token_set": ("set of tokens", "x"),

@@ -1,8 +1,9 @@
 """Step: what the SAEs of the language model explain, what they cost, and against which baselines.
 
 Reconstruction and its cost in cross-entropy, on held-out documents, beside other codes of as many numbers. These are
-principal components, coordinates, an untrained dictionary, and rows that may hardly leave their random start. `delta
-CE` is the primary number; recovered loss is against mean ablation and, as in older work, zero ablation, which flatters.
+principal components, coordinates, an untrained dictionary, clusters of activations (`clusters`), and rows that may
+hardly leave their random start. `delta CE` is the primary number; recovered loss is against mean ablation and, as in
+older work, zero ablation, which flatters.
 With a grid, how FVU falls with width and with active latents (Gao et al. 2024, L(N, k)).
 """
 
@@ -25,6 +26,7 @@ from common.saes.index import read_index
 from common.saes.metrics import FORMULAS, loss_recovered
 from common.saes.stream import Activations
 from replications.sparse_autoencoders.baselines import PCA_SAMPLE, Reconstruct, baselines
+from replications.sparse_autoencoders.clusters import baselines_of_clusters
 from replications.sparse_autoencoders.crossed import Ratio, by_document, over_seeds_and_documents
 from replications.sparse_autoencoders.reconstructions import CORPORA, Judge, Sums
 from replications.sparse_autoencoders.settings import MeasureLanguage, Sweep
@@ -38,8 +40,8 @@ from replications.sparse_autoencoders.substitution import (
 from replications.sparse_autoencoders.sweep import central
 
 CONTROLS = {"pca": "principal_components", "random": "random_dictionary", "neurons": "coordinates",
-            "soft": "soft_frozen"}  # fmt: skip
-BASELINES = ("pca", "random", "neurons")  # have no seeds
+            "clusters": "clusters", "soft": "soft_frozen"}  # fmt: skip
+BASELINES = ("pca", "random", "neurons", "clusters")  # have no seeds
 
 
 class MeasureFiles(Files):
@@ -83,7 +85,9 @@ def measure_language(files: MeasureFiles, settings: MeasureLanguage, run: RunInf
         changes: dict[str, Reconstruct] = {name: sae.reconstruct for name, sae in chosen.items()}
         if place == "main":
             sparsities = sorted({sweep.sparsity, *sweep.sparsities})
-            others = baselines(data[place].first(PCA_SAMPLE), sparsities, sweep.width, evaluation.components)
+            train = data[place].first(PCA_SAMPLE)
+            others = baselines(train, sparsities, sweep.width, evaluation.components)
+            others += baselines_of_clusters(train, sweep.width, sparsities)
             changes |= {one.name: one.reconstruct for one in others}
             for one in others:
                 row, sums[one.name] = judge.reconstruction(one.reconstruct(judge.x))
@@ -182,8 +186,8 @@ def cost_metrics(
 def soft_share(sums: dict[str, Sums], documents: Int[np.ndarray, " token"], sweep: Sweep, seeds: list[int]) -> Metric:
     """Variance that soft-frozen rows explain over what trained rows explain (Korznikov et al. 2026: 0.79 over 0.85).
 
-    Controls put something else in their place. They are codes that have not learned these directions. Where there are
-    such trainings they are also free rows, trained for a part of the steps.
+    Controls put something else in their place: codes that have not learned these directions, clusters and, where there
+    are such trainings, free rows trained for a part of the steps.
     """
 
     def explained(kind: str) -> Float[np.ndarray, "seed token"]:

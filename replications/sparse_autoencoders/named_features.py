@@ -5,9 +5,9 @@ This is the page "Arabic, DNA, base64" of Bricken et al. 2023, section 2, with p
 For each pattern the unit and the threshold with the largest F1 on half of the held-out documents are judged on the
 other half. Sensitivity is how many of the pattern's tokens it fires on, precision how much of its firing is on them. F1
 = 2 TP / (2 TP + FP + FN). Everything else that is asked goes through the same selection: coordinates and principal
-components (both signs), an untrained dictionary, a soft-frozen one. So does what needs no network: a set of tokens and
-a table of token pairs, made on the first half. Thresholds let a unit fire on half of, as many, and twice as many tokens
-as the pattern has. At 0 it fires as it does.
+components (both signs), an untrained dictionary, a soft-frozen one, clusters of activations. So does what needs no
+network: a set of tokens and a table of token pairs, made on the first half. Thresholds let a unit fire on half of, as
+many, and twice as many tokens as the pattern has. At 0 it fires as it does.
 
 For the trained latents also: the tokens that the decoder row raises most. And the KL of the next token when the latent
 is set to 0, on the pattern's tokens and on others.
@@ -36,6 +36,7 @@ from common.saes.metrics import principal
 from common.saes.sae import Sae
 from common.saes.stream import Activations
 from replications.sparse_autoencoders.baselines import AT_ONCE, PCA_SAMPLE, Reconstruct, untrained_code
+from replications.sparse_autoencoders.clusters import of_clusters
 from replications.sparse_autoencoders.crossed import Ratio, over_seeds_and_documents
 from replications.sparse_autoencoders.describing import Codes, Decode
 from replications.sparse_autoencoders.settings import MeasureLanguage
@@ -101,10 +102,12 @@ def named_features(files: NamedFiles, settings: MeasureLanguage, run: RunInfo) -
     marked = {name: one for name, one in marked.items() if frequent(one, document, first)}
     if not marked:
         raise UserError("no pattern occurs often enough in the held-out text; raise corpora.held_out_tokens")
-    mean, axes = principal(Activations(files.main.parent).first(PCA_SAMPLE))
+    train = Activations(files.main.parent).first(PCA_SAMPLE)
+    mean, axes = principal(train)
     codes: dict[str, list[Codes]] = {
         "coordinates": [lambda part: both_signs(part - mean)],
         "principal_components": [lambda part: both_signs((part - mean) @ axes)],
+        "clusters": [of_clusters(train, sweep.width, sweep.sparsity).encode],
     }
     saes = {kind: [index.load(central(sweep, s, kind)) for s in run.seeds] for kind in ("batch_topk", "soft")}
     codes |= {

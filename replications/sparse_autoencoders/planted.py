@@ -7,9 +7,9 @@ frequent it explains 0.67 and finds 0.1 %. Found is a feature with a decoder row
 Worlds of each seed, all with the same training: `hard` (log-uniform frequencies), `equal` (as many features and
 dimensions, equal frequencies), `easy` (few features). `hard_longer` is the hard one again, with several times the
 steps. In the hard world other sparsities are trained beside that of the true code. Untrained rows keep their k largest
-coefficients, rescaled to fit. Everything is measured on fresh samples, with thresholds in place of the batch. AuxK is
-off. In runs this short it lowers the biases of dead latents, and fewer of them live. Many rows that read the input
-overshoot a small error.
+coefficients, rescaled to fit, or are read by matching pursuit, as are centres of clusters of the data. Everything is
+measured on fresh samples, with thresholds in place of the batch. AuxK is off. In runs this short it lowers the biases
+of dead latents, and fewer of them live. Many rows that read the input overshoot a small error.
 """
 
 from pathlib import Path
@@ -29,6 +29,7 @@ from common.saes.metrics import FORMULAS, cosines, fvu, l0, moments, principal
 from common.saes.sae import Sae
 from common.saes.trainer import train
 from replications.sparse_autoencoders.baselines import Reconstruct, components, untrained
+from replications.sparse_autoencoders.clusters import SAMPLES, centres, pursuit
 from replications.sparse_autoencoders.settings import Planted, World
 from replications.sparse_autoencoders.sweep import recipe
 from replications.sparse_autoencoders.worlds import FRESH, Stream, codes, directions
@@ -48,10 +49,12 @@ FORMULA = {
     "l0": FORMULAS["l0"],
 }
 CONTROLS = {
-    "explained": ("untrained", "principal_components"),
-    "recovered": ("untrained", "equal_frequencies", "easy_world"),
-    "mmcs": ("untrained",),
+    "explained": ("untrained", "principal_components", "untrained_pursuit", "clusters"),
+    "recovered": ("untrained", "clusters", "equal_frequencies", "easy_world"),
+    "mmcs": ("untrained", "clusters"),
 }
+
+OTHER_WORLDS = {"equal_frequencies": "equal", "easy_world": "easy"}  # controls of the hard one
 
 
 class PlantedFiles(Files):
@@ -125,13 +128,18 @@ class Judge:
         }
 
     def others(self, k: int) -> dict[str, dict[str, float]]:
-        """Codes of k numbers that learned nothing of the features."""
-        more = Stream(self.world, [self.seed], CHUNK).samples(self.seed, CHUNK, FRESH + 1)
+        """Codes of k numbers that need no SAE."""
+        more = Stream(self.world, [self.seed], SAMPLES).samples(self.seed, SAMPLES, FRESH + 1)
         start, (mean, axes) = self.start(), principal(more)
-        guess = self.explained(untrained(more, more.mean(0), start, k))
+        found = centres(more - mean, self.world.features)
         return {
-            "untrained": {"explained": guess, "l0": k, **self.rows(start)},
-            "principal_components": {"explained": self.explained(components(mean, axes[:, :k])), "l0": k},
+            name: {"explained": self.explained(code), "l0": k, **({} if rows is None else self.rows(rows))}
+            for name, code, rows in (
+                ("untrained", untrained(more, mean, start, k), start),
+                ("principal_components", components(mean, axes[:, :k]), None),
+                ("untrained_pursuit", pursuit(start, mean, k).reconstruct, start),
+                ("clusters", pursuit(found, mean, k).reconstruct, found),
+            )
         }
 
     def explained(self, reconstruct: Reconstruct) -> float:
@@ -172,7 +180,7 @@ def summary(rows: pd.DataFrame, settings: Planted) -> dict[str, Metric]:
         return [float(value) for value in own[key]]
 
     def control(world: str, key: str, name: str) -> list[float]:
-        other = {"equal_frequencies": "equal", "easy_world": "easy"}.get(name)
+        other = OTHER_WORLDS.get(name)
         return values(other, key) if other else values(world, key, name)
 
     return {
@@ -183,7 +191,7 @@ def summary(rows: pd.DataFrame, settings: Planted) -> dict[str, Metric]:
             controls={
                 name: control(world, key, name)
                 for name in CONTROLS.get(key, ())
-                if world == "hard" or name in ("untrained", "principal_components")
+                if world == "hard" or name not in OTHER_WORLDS
             },
         )
         for world in known

@@ -13,10 +13,10 @@ living latent as detector of the feature nearest to its row. A root's latent is 
 another root where the first has none. Any active feature may silence a latent. `false_positives` is the share of the
 samples without the root in which its latent fires: a latent that fires anywhere misses nothing. Untrained rows are read
 in two ways: by the k largest coefficients of a batch, as a BatchTopK SAE before its first step; by matching pursuit. So
-are rows that are samples of the data, and centres of their clusters: does any dictionary run ahead that way?
+are rows that are samples of the data, and centres of their clusters: does any dictionary run ahead that way? True rows
+are those of the most frequent features, read as a BatchTopK SAE reads: what they miss owes nothing to training.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -34,6 +34,7 @@ from common.saes.metrics import FORMULAS, cosines, detection, fvu, l0, recovery
 from common.saes.recipe import ArchitectureName
 from common.saes.sae import Sae
 from common.saes.trainer import first_weights, train
+from replications.sparse_autoencoders.clusters import centres, pursuit
 from replications.sparse_autoencoders.forest import BRANCHES, ForestStream
 from replications.sparse_autoencoders.settings import SynthBench
 from replications.sparse_autoencoders.sweep import recipe
@@ -63,7 +64,6 @@ OTHER_ROWS = ("data_rows", "kmeans_rows")  # that no SAE was trained for, read b
 NULLS = (*UNTRAINED, *OTHER_ROWS)
 COMPARED = ("explained", "f1", "mcc", "ahead")  # with all other architectures and these rows
 SEEN = 8  # batches that k-means and the choice of samples see
-PASSES = 10  # of k-means
 
 
 class SynthBenchFiles(Files):
@@ -91,7 +91,7 @@ def synth_bench(files: SynthBenchFiles, settings: SynthBench, run: RunInfo) -> N
             found = judges[seed].sae(untrained(stream, architecture, seed, settings))
             rows.append({"name": name, "seed": seed, **found})
     for seed in run.seeds:
-        for name, sae in zip(OTHER_ROWS, from_data(stream, seed, settings), strict=True):
+        for name, sae in other_rows(stream, seed, settings).items():
             rows.append({"name": name, "seed": seed, **judges[seed].sae(sae)})
     frame = pd.DataFrame(rows)
     write_metrics(files.metrics, summary(frame))
@@ -99,31 +99,38 @@ def synth_bench(files: SynthBenchFiles, settings: SynthBench, run: RunInfo) -> N
     checkpoint.unlink(missing_ok=True)
 
 
-def untrained(stream: ForestStream, architecture: ArchitectureName, seed: int, settings: SynthBench) -> Sae:
-    """An SAE before its first step, with rows that no training starts with. A BatchTopK SAE has the threshold of its
-    first batch."""
+def untrained(
+    stream: ForestStream,
+    architecture: ArchitectureName,
+    seed: int,
+    settings: SynthBench,
+    rows: Float[Tensor, "d_sae d"] | None = None,
+) -> Sae:
+    """An SAE before its first step, with the given rows, or random ones that no training starts with.
+
+    A BatchTopK SAE has the threshold of its first batch.
+    """
     own = recipe(architecture, settings.d_sae, settings.sparsity, seed + 1_000_003)
     [x] = stream.batch([seed], 0).x.cpu()
     weights = {name: value[0] for name, value in first_weights([own], stream.batch([seed], 0), "cpu").items()}
+    if rows is not None:
+        weights |= {name: rows for name in ("W_enc", "W_dec") if name in weights}
     z = (x - weights["b_dec"]) @ weights.get("W_enc", weights["W_dec"]).mT
     level = z.flatten().topk(settings.sparsity * len(z)).values[-1:].double()
     none = torch.zeros(1)
     return ARCHITECTURES[architecture].export(weights, own, Progress(none.long()[None], none, none, level))
 
 
-def from_data(stream: ForestStream, seed: int, settings: SynthBench) -> list[Sae]:
-    """Matching pursuit over samples of the data, and over the centres of their clusters by direction: spherical k-means
-    from these samples (Coates and Ng 2012)."""
-    pursuit = untrained(stream, "matching_pursuit", seed, settings)
-    x = torch.cat([stream.batch([seed], step).x[0].cpu() for step in range(SEEN)]) - pursuit.b_dec
-    rows = torch.nn.functional.normalize(x[: settings.d_sae])
-    centres = rows
-    for _ in range(PASSES):
-        value, nearest = (x @ centres.mT).max(1)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, x * value.relu()[:, None])
-        empty = sums.norm(dim=1, keepdim=True) == 0
-        centres = torch.where(empty, centres, torch.nn.functional.normalize(sums))
-    return [replace(pursuit, W_enc=one.mT, W_dec=one) for one in (rows, centres)]
+def other_rows(stream: ForestStream, seed: int, settings: SynthBench) -> dict[str, Sae]:
+    """Matching pursuit over samples of the data, and over centres of their clusters; true rows, read as BatchTopK."""
+    start = untrained(stream, "matching_pursuit", seed, settings)
+    x = torch.cat([stream.batch([seed], step).x[0].cpu() for step in range(SEEN)]) - start.b_dec
+    truth = stream.worlds[seed].directions[: settings.d_sae]  # by falling probability
+    return {
+        "data_rows": pursuit(torch.nn.functional.normalize(x[: settings.d_sae]), start.b_dec, settings.sparsity),
+        "kmeans_rows": pursuit(centres(x, settings.d_sae), start.b_dec, settings.sparsity),
+        "true_rows": untrained(stream, "batch_topk", seed, settings, truth),
+    }
 
 
 class Judge:
@@ -199,7 +206,7 @@ def summary(frame: pd.DataFrame) -> dict[str, Metric]:
     found["batch_topk_missed"] = over(
         "batch_topk", "missed", matryoshka=values("matryoshka", "missed"),
         shuffled_children=values("batch_topk", "shuffled"), foreign_child=values("batch_topk", "foreign"),
-        untrained=values("untrained", "missed"),
+        untrained=values("untrained", "missed"), true_rows=values("true_rows", "missed"),
     )  # fmt: skip
     return found
 

@@ -1,10 +1,11 @@
-"""Controls that need no dictionary: tables of tokens. And the intervals in which seeds share their documents."""
+"""Controls that need no SAE: tables of tokens, clusters. And the intervals in which seeds share their documents."""
 
 import numpy as np
 import pytest
 import torch
 
 from common.core.statistics import over_clusters
+from replications.sparse_autoencoders import clusters
 from replications.sparse_autoencoders.crossed import Ratio, by_document, over_seeds_and_documents
 from replications.sparse_autoencoders.named_features import choose
 from replications.sparse_autoencoders.token_tables import PRIOR, left_out_shares, tables
@@ -101,3 +102,33 @@ def test_the_value_is_a_mean_of_ratios_of_sums_and_controls_are_paired():
 def test_tokens_are_summed_by_document():
     values = np.array([[1.0, 2, 3, 4], [10, 20, 30, 40]])
     assert by_document(values, np.array([7, 2, 7, 2])).tolist() == [[6, 4], [60, 40]]
+
+
+def test_centres_are_those_of_the_literal_algorithm(monkeypatch):
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    rows = [one / one.norm() for one in x[:7]]
+    for _ in range(3):
+        sums = [torch.zeros(5) for _ in rows]
+        for one in x:
+            values = [float(one @ row) for row in rows]
+            best = max(range(7), key=values.__getitem__)
+            sums[best] += max(values[best], 0) * one
+        rows = [row if total.norm() == 0 else total / total.norm() for row, total in zip(rows, sums, strict=True)]
+    monkeypatch.setattr(clusters, "AT_ONCE", 16)
+    assert torch.allclose(clusters.centres(x, 7, 3), torch.stack(rows), atol=1e-5)
+    with pytest.raises(ValueError, match="7 clusters need as many samples, not 6"):
+        clusters.centres(x[:6], 7)
+
+
+def test_clusters_are_found_where_the_data_have_them_and_read_by_rounds():
+    dice = torch.Generator().manual_seed(1)
+    truth = torch.nn.functional.normalize(torch.randn(6, 20, generator=dice), dim=1)
+    x = 3 * truth[torch.arange(900) % 6] + 0.05 * torch.randn(900, 20, generator=dice) + 2
+    two, one = clusters.baselines_of_clusters(x, 6, [2, 1])
+    assert (two.name, two.kind, two.l0) == ("clusters-2", "clusters", 2.0)
+    sae = clusters.of_clusters(x, 6, 2)
+    away = truth - truth.mean(0)
+    assert (torch.nn.functional.normalize(away, dim=1) @ sae.W_dec.mT).amax(1).min() > 0.99
+    assert torch.allclose(two.reconstruct(x), sae.reconstruct(x))
+    assert (x - two.reconstruct(x)).norm() < (x - one.reconstruct(x)).norm() < 0.1 * (x - x.mean(0)).norm()
+    assert len(clusters.of_clusters(x[:4], 6, 1).W_dec) == 4

@@ -19,6 +19,7 @@ from replications.sparse_autoencoders.baselines import baselines, untrained_code
 from replications.sparse_autoencoders.describing import STRONGEST, described
 from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.measure_language import (
+    BASELINES,
     CONTROLS,
     add_effects,
     cost_metrics,
@@ -265,7 +266,7 @@ def test_costs_and_shares_are_those_of_documents_and_seeds():
     sums = {}
     for seed in seeds:
         for kind in ("batch_topk", "short0.5", *CONTROLS):
-            name = f"{kind}-{sweep.sparsity}" if kind in ("pca", "random", "neurons") else central(sweep, seed, kind)
+            name = f"{kind}-{sweep.sparsity}" if kind in BASELINES else central(sweep, seed, kind)
             cost, missed = (1 + seed, 0.2 + 0.2 * seed) if kind == "batch_topk" else (5, 0.5)
             missed = 0.4 if kind == "short0.5" else missed
             found[name], sums[name] = Effect(2 + cost * size, ones), (missed * size, size)
@@ -273,7 +274,7 @@ def test_costs_and_shares_are_those_of_documents_and_seeds():
     recovered = costs["recovered"]
     assert recovered.per_seed == pytest.approx([0.9, 0.8])
     assert (recovered.uncertainty.unit, recovered.uncertainty.count) == ("documents and seeds", 2)
-    assert [control.value for control in recovered.controls] == pytest.approx([0.5] * 4)
+    assert [control.value for control in recovered.controls] == pytest.approx([0.5] * 5)
     assert costs["delta_ce"].per_seed == pytest.approx([2, 4])
     assert costs["delta_ce"].control("mean_ablation").value == pytest.approx(20)
     share = soft_share(sums, document, sweep, seeds)

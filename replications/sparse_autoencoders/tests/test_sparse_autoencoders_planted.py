@@ -9,7 +9,7 @@ from common.core.settings import load_replication
 from common.core.step import RunInfo
 from common.saes.architectures.base import unit_rows
 from common.saes.architectures.matryoshka import prefixes
-from common.saes.metrics import fvu
+from common.saes.metrics import fvu, l0
 from common.saes.sae import About, Sae
 from replications.sparse_autoencoders import figures
 from replications.sparse_autoencoders import planted as step
@@ -72,6 +72,9 @@ def test_a_dictionary_is_judged_by_the_features_that_it_holds():
     others = judge.others(3)
     assert others["untrained"]["recovered"] < 0.1 < others["untrained"]["explained"] < 0.9
     assert 0 < others["principal_components"]["explained"] < 1
+    assert others["untrained_pursuit"]["explained"] > others["untrained"]["explained"]
+    assert others["untrained_pursuit"]["recovered"] == others["untrained"]["recovered"]
+    assert others["clusters"]["recovered_frequent"] > 0.5 > others["clusters"]["recovered_rest"]
     table = judge.features(rows)
     assert len(table) == 60
     assert (table["cosine"] > 0.8).mean() == pytest.approx(found["recovered"])
@@ -99,7 +102,7 @@ def test_an_easy_world_is_found_and_a_hard_one_is_not(tmp_path):
     assert len(pd.read_csv(files.features)) == 2 * (24 + 240 + 240 + 240)
     longer = read_metrics(files.metrics)["hard_longer_recovered"]
     assert longer.value > found.value + 0.02, "more training finds more"
-    assert [one.name for one in longer.controls] == ["untrained"]
+    assert [one.name for one in longer.controls] == ["untrained", "clusters"]
     fresh = kinds[kinds["kind"] == "untrained"].pivot_table(index="world", values="recovered")["recovered"]
     assert fresh["hard_longer"] == fresh["hard"], "the same worlds"
     without = settings.model_copy(update={"longer": None})
@@ -224,7 +227,7 @@ def test_a_root_that_any_child_silences_is_no_absorbed_one(judge):
 def test_summary_pairs_seeds_and_keeps_every_control():
     rows = [
         {"name": name, "seed": seed, **dict.fromkeys(bench.FORMULA, 0.1 * place + 0.01 * seed)}
-        for place, name in enumerate((*bench.NAMES, *bench.NULLS))
+        for place, name in enumerate((*bench.NAMES, *bench.NULLS, "true_rows"))
         for seed in (0, 1, 2)
     ]
     frame = pd.DataFrame(rows).drop(columns="ahead")
@@ -237,7 +240,7 @@ def test_summary_pairs_seeds_and_keeps_every_control():
     }
     missed = found["batch_topk_missed"]
     assert missed.value == pytest.approx(0.21)
-    assert [one.value for one in missed.controls] == pytest.approx([0.41, 0.21, 0.21, 0.61])
+    assert [one.value for one in missed.controls] == pytest.approx([0.41, 0.21, 0.21, 0.61, 1.01])
 
 
 def test_untrained_rows_are_the_same_however_they_are_read():
@@ -259,12 +262,15 @@ def test_untrained_rows_are_the_same_however_they_are_read():
 def test_rows_from_the_data_are_samples_and_centres_of_their_clusters():
     settings = load_replication("sparse_autoencoders", "smoke").synth_bench
     stream = ForestStream(settings.forest, [0], settings.training.batch, "cpu")
-    samples, centres = bench.from_data(stream, 0, settings)
+    samples, centres, truth = bench.other_rows(stream, 0, settings).values()
     x = torch.cat([stream.batch([0], step).x[0] for step in range(bench.SEEN)]) - samples.b_dec
     assert torch.allclose(samples.W_dec, torch.nn.functional.normalize(x[: settings.d_sae]), atol=1e-6)
     near = [float((x @ one.W_dec.mT).amax(1).relu().square().sum()) for one in (samples, centres)]
     assert near[1] > 1.05 * near[0]  # what k-means raises
     assert torch.allclose(centres.W_dec.norm(dim=1), torch.ones(settings.d_sae), atol=1e-5)
+    assert torch.equal(truth.W_dec, stream.worlds[0].directions[: settings.d_sae])
+    seen, _ = stream.samples(0, stream.size, 0)  # the batch that sets its threshold
+    assert l0(truth.encode(seen)) == pytest.approx(settings.sparsity, rel=0.01)
 
 
 def test_the_step_writes_all_architectures(tmp_path):
@@ -273,5 +279,5 @@ def test_the_step_writes_all_architectures(tmp_path):
     bench.synth_bench(files, settings, RunInfo(scale="smoke", seeds=[0, 1], device="cpu"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "table.csv"]
     table = pd.read_csv(files.table)
-    assert len(table) == 2 * (len(bench.NAMES) + len(bench.NULLS))
+    assert len(table) == 2 * (len(bench.NAMES) + len(bench.NULLS) + 1)  # true rows
     assert table[table["name"] != "l1"]["l0"].between(1, 4).all()  # its price has not risen after so few steps
