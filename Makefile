@@ -61,8 +61,8 @@ calibrate: $(READY)  ## the same measurements on the calibration seeds, into res
 freeze: $(READY)  ## seal the landmarks on their calibration, before they are scored; NAME=my_result for one replication, CLAIM=id for one landmark
 	@$(PYTHON) -m common.engine.freeze freeze --scale $(SCALE) $(if $(NAME),--name "$(NAME)") $(if $(CLAIM),--claim "$(CLAIM)")
 
-renew: $(READY)  ## NAME=my_result: seal its scored landmarks anew as they stand, for the unused seeds that config/scales/SCALE.yaml has now
-	@$(PYTHON) -m common.engine.renewal --scale $(SCALE) --name "$(NAME)"
+renew: $(READY)  ## NAME=my_result: seal its scored landmarks anew as they stand, for the unused seeds that config/scales/SCALE.yaml has now; CLAIM=id for one
+	@$(PYTHON) -m common.engine.renewal --scale $(SCALE) --name "$(NAME)" $(if $(CLAIM),--claim "$(CLAIM)")
 
 amend: $(READY)  ## NAME=my_result CLAIM=id WHY="...": say why a sealed landmark was changed, or retire one that is gone
 	@$(PYTHON) -m common.engine.freeze amend --name "$(NAME)" --claim "$(CLAIM)" --why "$$WHY"

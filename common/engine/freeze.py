@@ -47,7 +47,7 @@ def freeze(scale: str = "laptop", name: str = "", claim: str = "") -> None:
         check_lock(replication, scale, scored=False)
         claims = [one for one in landmarks(replication) if scale in one.scales]
         if claim:
-            claims = [_named(replication, claim, scale, claims)]
+            claims = [named(replication, claim, scale, claims)]
         measured = {one.id: _calibrated(replication, one, run) for one in claims}
         _check_current(replication, scale, [path for one in claims for path in _paths(replication, one, run)])
         lock = read_lock(replication)
@@ -77,7 +77,8 @@ def known(name: str) -> str:
     return name
 
 
-def _named(replication: str, claim: str, scale: str, claims: list[Landmark]) -> Landmark:
+def named(replication: str, claim: str, scale: str, claims: list[Landmark]) -> Landmark:
+    """The landmark of this id. UserError if there is none that the scale decides."""
     for one in claims:
         if one.id == claim:
             return one

@@ -11,22 +11,25 @@ from common.core.errors import UserError
 from common.core.lock import Entry, Seal, read_lock, write_lock
 from common.core.seals import check_lock, definition_of, flat, settings_of, standing, today
 from common.core.settings import ROOT, load_scale
-from common.engine.freeze import known, landmarks
+from common.engine.freeze import known, landmarks, named
 
 
-def renew(name: str, scale: str = "full") -> None:
+def renew(name: str, scale: str = "full", claim: str = "") -> None:
     """Seals the scored landmarks of one replication as they stand now, for scoring seeds on which none was measured.
 
     Nothing but the seeds may have changed since the last score, so no calibration is needed. The seeds of that score
-    are the new seal's calibration. Badges end here; the old seal is kept under `earlier`.
+    are the new seal's calibration. Badges end here; the old seal is kept under `earlier`. With `claim`, that landmark
+    alone.
 
     Raises:
-        UserError: a landmark was never scored, has changed since, has a change without a reason, or has used the seeds.
+        UserError: a landmark was never scored, has changed since, has a change without a reason, or has used the seeds;
+            or there is no such landmark.
     """
     check_lock(known(name), scale, scored=False)
     lock, seeds = read_lock(name), load_scale(scale, name).seeds
-    for claim in (one for one in landmarks(name) if scale in one.scales):
-        said, entry = f"{name}.{claim.id}", lock.entry(claim.id, scale)
+    claims = [one for one in landmarks(name) if scale in one.scales]
+    for one in [named(name, claim, scale, claims)] if claim else claims:
+        said, entry = f"{name}.{one.id}", lock.entry(one.id, scale)
         if entry and entry.seal and not entry.amended and entry.seal.scoring_seeds == seeds:
             print(f"already sealed: {said} at scale {scale}")
             continue
@@ -34,14 +37,14 @@ def renew(name: str, scale: str = "full") -> None:
             raise UserError(
                 f"{said} was never scored at scale {scale}; seal it with `make calibrate` and `make freeze`"
             )
-        if silent := [one.field for one in entry.amended if not one.why]:
+        if silent := [change.field for change in entry.amended if not change.why]:
             raise UserError(f"{said} was changed in {silent[0]} without a reason; give it with `make amend` first")
-        if used := sorted(lock.used_seeds(claim, scale) & set(seeds)):
+        if used := sorted(lock.used_seeds(one, scale) & set(seeds)):
             raise UserError(f"{said} has used seed {used[0]}; put unused seeds into config/scales/{scale}.yaml")
-        new = _renewed(name, claim, scale, entry.seal, standing(entry))
+        new = _renewed(name, one, scale, entry.seal, standing(entry))
         earlier = [*entry.earlier, entry.seal.replaced()]
         sealed = Entry(metric=entry.metric, seal=new, scored_seeds=entry.scored_seeds, earlier=earlier)
-        lock = lock.with_entry(claim.id, scale, sealed)
+        lock = lock.with_entry(one.id, scale, sealed)
         print(f"sealed: {said} at scale {scale}, {len(entry.amended)} amendments behind it")
     write_lock(name, lock)
 

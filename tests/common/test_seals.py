@@ -307,11 +307,13 @@ def test_an_amended_claim_is_sealed_anew_as_it_stands_on_unused_seeds_alone(tiny
     freeze.amend("tiny", "vulnerability", "a second control")
     with pytest.raises(UserError, match=r"has used seed 10; put unused seeds into config/scales/laptop\.yaml"):
         renewal.renew("tiny", scale="laptop")
+    with pytest.raises(UserError, match="no landmark 'other' that scale laptop decides; there is vulnerability"):
+        renewal.renew("tiny", scale="laptop", claim="other")
     tiny.scale(seeds=[30, 31, 32, 33, 34])
     renewal.renew("tiny", scale="laptop")
     entry = lock.read_lock("tiny").entry("vulnerability", "laptop")
     assert (entry.amended, len(entry.earlier), entry.seal.calibration_seeds) == ([], 1, SCALE["seeds"])
-    renewal.renew("tiny", scale="laptop")
+    renewal.renew("tiny", scale="laptop", claim="vulnerability")
     assert lock.read_lock("tiny").entry("vulnerability", "laptop") == entry, "once is enough"
     claim, _ = tiny.one()
     assert (claim.amended, claim.effective_role) == ([], "required"), "what was measured is what is sealed"
