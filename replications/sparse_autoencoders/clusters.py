@@ -6,7 +6,7 @@ value. Samples of negative value count for none, and a centre without samples st
 of sparse sums. So what a trained dictionary does no better than they do owes nothing to its training.
 """
 
-from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from common.saes.sae import About, Sae
 from replications.sparse_autoencoders.baselines import AT_ONCE, Baseline
 
 PASSES = 10
+CACHED = 256  # activations whose products with 4608 rows stay in the cache
 SAMPLES = 40_960  # training samples that are clustered; SynthSAEBench's world has a number of its own
 
 
@@ -40,13 +41,46 @@ def pursuit(rows: Float[Tensor, "d_sae d"], middle: Float[Tensor, " d"], k: int)
     return Sae(About("matching_pursuit", sparsity=float(k)), "matching_pursuit", rows.mT, none, rows, middle, k=k)
 
 
-def of_clusters(train: Float[Tensor, "token d"], width: int, k: int) -> Sae:
+class Pursuit(NamedTuple):
+    """Matching pursuit as `pursuit` reads rows, for many of them: products with what is left follow from those of the
+    rows with each other, so that a round costs one row of these instead of a product with all rows."""
+
+    rows: Float[Tensor, "d_sae d"]
+    products: Float[Tensor, "d_sae d_sae"]
+    middle: Float[Tensor, " d"]
+    k: int
+
+    def encode(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d_sae"]:
+        found = [self._pursue(part) for part in torch.split(x.reshape(-1, x.shape[-1]), CACHED)]
+        return torch.cat(found).reshape(*x.shape[:-1], -1)
+
+    def reconstruct(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        return self.encode(x) @ self.rows + self.middle
+
+    def _pursue(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d_sae"]:
+        left = (x - self.middle) @ self.rows.mT
+        latents = torch.zeros_like(left)
+        for _ in range(self.k):
+            value, best = left.max(1, keepdim=True)
+            value = value.relu()
+            latents.scatter_add_(1, best, value)
+            left -= self.products[best[:, 0]].mul_(value)
+        return latents
+
+
+def by_pursuit(rows: Float[Tensor, "d_sae d"], middle: Float[Tensor, " d"], k: int) -> Pursuit:
+    """For unit rows."""
+    return Pursuit(rows, rows @ rows.mT, middle, k)
+
+
+def of_clusters(train: Float[Tensor, "token d"], width: int, k: int) -> Pursuit:
     """As many clusters as an SAE has latents, or as there are samples."""
-    train, middle = train[:SAMPLES], train.mean(0)
-    return pursuit(centres(train - middle, min(width, len(train))), middle, k)
+    train = train[:SAMPLES]
+    middle = train.mean(0)
+    return by_pursuit(centres(train - middle, min(width, len(train))), middle, k)
 
 
 def baselines_of_clusters(train: Float[Tensor, "token d"], width: int, sparsities: list[int]) -> list[Baseline]:
     """The same clusters with each number of rounds."""
     one = of_clusters(train, width, max(sparsities))
-    return [Baseline(f"clusters-{k}", "clusters", float(k), replace(one, k=k).reconstruct) for k in sparsities]
+    return [Baseline(f"clusters-{k}", "clusters", float(k), one._replace(k=k).reconstruct) for k in sparsities]

@@ -23,6 +23,8 @@ ARCHITECTURES = {
 CONTROLS = {
     "soft": ("soft-frozen decoder", "o"),
     "clusters": ("clusters, matching pursuit", "s"),
+    "untrained_pursuit": ("untrained rows, matching pursuit", "x"),
+    "pursuit": ("trained rows, matching pursuit", "*"),
     "pca": ("principal components", "^"),
     "random": ("untrained dictionary", "v"),
     "neurons": ("largest coordinates", "D"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file
 
@@ -21,12 +22,14 @@ from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
 from common.data.models import load_model
 from common.interp.decoder import Decoder
+from common.saes.architectures.base import random_rows
 from common.saes.harvest import CORPUS
 from common.saes.index import read_index
 from common.saes.metrics import FORMULAS, loss_recovered
+from common.saes.sae import Sae
 from common.saes.stream import Activations
-from replications.sparse_autoencoders.baselines import PCA_SAMPLE, Reconstruct, baselines
-from replications.sparse_autoencoders.clusters import baselines_of_clusters
+from replications.sparse_autoencoders.baselines import PCA_SAMPLE, Baseline, Reconstruct, baselines
+from replications.sparse_autoencoders.clusters import baselines_of_clusters, by_pursuit
 from replications.sparse_autoencoders.crossed import Ratio, by_document, over_seeds_and_documents
 from replications.sparse_autoencoders.reconstructions import CORPORA, Judge, Sums
 from replications.sparse_autoencoders.settings import MeasureCost, Sweep
@@ -40,8 +43,9 @@ from replications.sparse_autoencoders.substitution import (
 from replications.sparse_autoencoders.sweep import central
 
 CONTROLS = {"pca": "principal_components", "random": "random_dictionary", "neurons": "coordinates",
-            "clusters": "clusters", "soft": "soft_frozen"}  # fmt: skip
-BASELINES = ("pca", "random", "neurons", "clusters")  # have no seeds
+            "clusters": "clusters", "untrained_pursuit": "untrained_pursuit", "soft": "soft_frozen"}  # fmt: skip
+BASELINES = ("pca", "random", "neurons", "clusters", "untrained_pursuit")  # have no seeds
+PURSUED = ("clusters", "untrained_pursuit")  # beside trained rows read by pursuit
 
 
 class MeasureFiles(Files):
@@ -88,6 +92,7 @@ def measure_language(files: MeasureFiles, settings: MeasureCost, run: RunInfo) -
             train = data[place].first(PCA_SAMPLE)
             others = baselines(train, sparsities, sweep.width, evaluation.components)
             others += baselines_of_clusters(train, sweep.width, sparsities)
+            others += pursuits([sae for name, sae in chosen.items() if kinds[name] == "main"], sweep)
             changes |= {one.name: one.reconstruct for one in others}
             for one in others:
                 row, sums[one.name] = judge.reconstruction(one.reconstruct(judge.x))
@@ -102,6 +107,20 @@ def measure_language(files: MeasureFiles, settings: MeasureCost, run: RunInfo) -
     if sweep.widths:
         metrics |= exponents(frame[frame["kind"].isin(["grid", "main"]) & (frame["seed"] == seeds[0])])
     write_metrics(files.metrics, metrics)
+
+
+def pursuits(saes: list[Sae], sweep: Sweep) -> list[Baseline]:
+    """Rows of trained dictionaries, and rows that no training has seen, read by matching pursuit as clusters are: what
+    the rows are worth apart from the encoder."""
+    k, last = sweep.sparsity, saes[-1]
+    rows = random_rows(sweep.width, last.W_dec.shape[1], torch.Generator().manual_seed(0))
+    codes = {pursuit_name(sae.about.seed): by_pursuit(sae.unit_decoder().W_dec, sae.b_dec, k) for sae in saes}
+    codes[f"untrained_pursuit-{k}"] = by_pursuit(rows, last.b_dec, k)
+    return [Baseline(name, name.split("-")[0], float(k), code.reconstruct) for name, code in codes.items()]
+
+
+def pursuit_name(seed: int) -> str:
+    return f"pursuit-{seed}"
 
 
 def add_effects(rows: list[dict[str, Any]], found: dict[str, Effect], document: np.ndarray) -> None:
@@ -138,6 +157,10 @@ def summary(frame: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str, Me
         return over_seeds(of("batch_topk", key), unit=unit, formula=formula, controls=controls)
 
     found = {"fvu": metric("fvu", "share", FORMULAS["fvu"], *CONTROLS)}
+    found["fvu_by_pursuit"] = over_seeds(
+        of("pursuit", "fvu"), unit="share", formula=f"{FORMULAS['fvu']}, rows read by matching pursuit",
+        controls={kind: of(kind, "fvu") for kind in PURSUED},
+    )  # fmt: skip
     for corpus in ("", *CORPORA):
         end, where = (f"_{corpus}", f", {corpus} about its mean") if corpus else ("", "")
         held_out, training = of("batch_topk", f"fvu{end}"), of("batch_topk", f"fvu_train{end}")
@@ -165,13 +188,15 @@ def cost_metrics(
     """Cross-entropy added, and loss recovered against mean ablation, with intervals over seeds and documents."""
     clean, ablated = effects["clean"].ce, effects["mean"].ce
     whole, tokens = np.tile(ablated - clean, (len(seeds), 1)), np.ones((len(seeds), len(clean)))
-    kinds = {"batch_topk": "batch_topk", **CONTROLS}
-    added = {
-        control: np.stack([effects[name].ce - clean for name in names(kind, sweep, seeds)])
-        for kind, control in kinds.items()
-    }
+
+    def costs(kind: str) -> Float[np.ndarray, "seed token"]:
+        return np.stack([effects[name].ce - clean for name in names(kind, sweep, seeds)])
+
+    added = {control: costs(kind) for kind, control in {"batch_topk": "batch_topk", **CONTROLS}.items()}
     delta = {control: ratio(one, tokens, document) for control, one in (added | {"mean_ablation": whole}).items()}
     recovered = {control: ratio(whole - one, whole, document) for control, one in added.items()}
+    rows = {"batch_topk": ratio(whole - costs("pursuit"), whole, document)}
+    pursued = rows | {kind: recovered[kind] for kind in PURSUED}
     return {
         name: over_seeds_and_documents(
             found.pop("batch_topk"), found, n=tokens.size, unit=unit, formula=FORMULAS[formula]
@@ -179,6 +204,7 @@ def cost_metrics(
         for name, unit, formula, found in (
             ("delta_ce", "nats", "delta_ce", delta),
             ("recovered", "share", "recovered_mean", recovered),
+            ("recovered_by_pursuit", "share", "recovered_mean", pursued),
         )
     }
 
@@ -227,7 +253,9 @@ def exponents(grid: pd.DataFrame) -> dict[str, Metric]:
 
 def names(kind: str, sweep: Sweep, seeds: list[int]) -> list[str]:
     """The dictionary or baseline of this kind at the central point, for each seed."""
-    return [f"{kind}-{sweep.sparsity}" if kind in BASELINES else central(sweep, seed, kind) for seed in seeds]
+    if kind in BASELINES:
+        return [f"{kind}-{sweep.sparsity}"] * len(seeds)
+    return [pursuit_name(seed) if kind == "pursuit" else central(sweep, seed, kind) for seed in seeds]
 
 
 if __name__ == "__main__":

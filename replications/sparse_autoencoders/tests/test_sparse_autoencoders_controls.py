@@ -120,15 +120,18 @@ def test_centres_are_those_of_the_literal_algorithm(monkeypatch):
         clusters.centres(x[:6], 7)
 
 
-def test_clusters_are_found_where_the_data_have_them_and_read_by_rounds():
+def test_clusters_are_found_where_the_data_have_them_and_read_by_rounds(monkeypatch):
     dice = torch.Generator().manual_seed(1)
     truth = torch.nn.functional.normalize(torch.randn(6, 20, generator=dice), dim=1)
     x = 3 * truth[torch.arange(900) % 6] + 0.05 * torch.randn(900, 20, generator=dice) + 2
     two, one = clusters.baselines_of_clusters(x, 6, [2, 1])
     assert (two.name, two.kind, two.l0) == ("clusters-2", "clusters", 2.0)
-    sae = clusters.of_clusters(x, 6, 2)
+    code = clusters.of_clusters(x, 6, 2)
     away = truth - truth.mean(0)
-    assert (torch.nn.functional.normalize(away, dim=1) @ sae.W_dec.mT).amax(1).min() > 0.99
-    assert torch.allclose(two.reconstruct(x), sae.reconstruct(x))
+    assert (torch.nn.functional.normalize(away, dim=1) @ code.rows.mT).amax(1).min() > 0.99
+    monkeypatch.setattr(clusters, "CACHED", 7)
+    slow = clusters.pursuit(code.rows, code.middle, 2)
+    assert torch.allclose(code.encode(x), slow.encode(x), atol=1e-4)
+    assert torch.allclose(two.reconstruct(x), slow.reconstruct(x), atol=1e-4)
     assert (x - two.reconstruct(x)).norm() < (x - one.reconstruct(x)).norm() < 0.1 * (x - x.mean(0)).norm()
-    assert len(clusters.of_clusters(x[:4], 6, 1).W_dec) == 4
+    assert len(clusters.of_clusters(x[:4], 6, 1).rows) == 4

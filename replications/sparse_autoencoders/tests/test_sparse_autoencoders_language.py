@@ -19,11 +19,12 @@ from replications.sparse_autoencoders.baselines import baselines, untrained_code
 from replications.sparse_autoencoders.describing import STRONGEST, described
 from replications.sparse_autoencoders.matching import Matcher
 from replications.sparse_autoencoders.measure_language import (
-    BASELINES,
     CONTROLS,
     add_effects,
     cost_metrics,
     exponents,
+    names,
+    pursuits,
     soft_share,
 )
 from replications.sparse_autoencoders.measure_latents import examples
@@ -39,7 +40,7 @@ from replications.sparse_autoencoders.substitution import (
     scored,
     substitute,
 )
-from replications.sparse_autoencoders.sweep import central, everything, passes
+from replications.sparse_autoencoders.sweep import everything, passes
 
 
 def test_every_scale_has_a_sweep_with_distinct_names_and_its_controls():
@@ -228,6 +229,21 @@ def test_baselines_are_what_their_names_say():
     assert torch.equal(found["zero"](x), torch.zeros_like(x))
 
 
+def test_rows_are_read_by_pursuit_whatever_their_lengths():
+    dice = torch.Generator().manual_seed(3)
+    rows, x = torch.randn(64, 6, generator=dice), torch.randn(40, 6, generator=dice)
+    sweep = load_replication("sparse_autoencoders", "smoke").sweep.model_copy(update={"width": 64, "sparsity": 3})
+    none = torch.zeros(64)
+    sae = Sae(About("t", seed=7), "relu", rows.T.contiguous(), none, rows, torch.ones(6))
+    trained, untrained = pursuits([sae], sweep)
+    assert (trained.name, trained.kind, untrained.name, untrained.kind) == (
+        "pursuit-7", "pursuit", "untrained_pursuit-3", "untrained_pursuit",
+    )  # fmt: skip
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    slow = Sae(About("t"), "matching_pursuit", unit.T, none, unit, torch.ones(6), k=3)
+    assert torch.allclose(trained.reconstruct(x[None]), slow.reconstruct(x)[None], atol=1e-4)
+
+
 def test_the_longest_window_of_each_document_is_taken_from_the_corpora_in_turn():
     documents = torch.tensor([0, 0, 1, 2, CORPUS, CORPUS + 1, CORPUS + 1])
     used = torch.arange(10) < torch.tensor([9, 10, 8, 7, 2, 3, 4])[:, None]
@@ -265,16 +281,21 @@ def test_costs_and_shares_are_those_of_documents_and_seeds():
     found = {"clean": Effect(2 * ones, 0 * ones), "mean": Effect(2 + 10 * size, ones)}
     sums = {}
     for seed in seeds:
-        for kind in ("batch_topk", "short0.5", *CONTROLS):
-            name = f"{kind}-{sweep.sparsity}" if kind in BASELINES else central(sweep, seed, kind)
-            cost, missed = (1 + seed, 0.2 + 0.2 * seed) if kind == "batch_topk" else (5, 0.5)
+        for kind in ("batch_topk", "short0.5", "pursuit", *CONTROLS):
+            [name] = names(kind, sweep, [seed])
+            cost, missed = (1 + seed, 0.2 + 0.2 * seed) if kind in ("batch_topk", "pursuit") else (5, 0.5)
             missed = 0.4 if kind == "short0.5" else missed
             found[name], sums[name] = Effect(2 + cost * size, ones), (missed * size, size)
     costs = cost_metrics(found, document, sweep, seeds)
     recovered = costs["recovered"]
     assert recovered.per_seed == pytest.approx([0.9, 0.8])
     assert (recovered.uncertainty.unit, recovered.uncertainty.count) == ("documents and seeds", 2)
-    assert [control.value for control in recovered.controls] == pytest.approx([0.5] * 5)
+    assert [control.value for control in recovered.controls] == pytest.approx([0.5] * 6)
+    pursued = costs["recovered_by_pursuit"]
+    assert (pursued.value, [one.name for one in pursued.controls]) == (
+        recovered.value,
+        ["clusters", "untrained_pursuit"],
+    )
     assert costs["delta_ce"].per_seed == pytest.approx([2, 4])
     assert costs["delta_ce"].control("mean_ablation").value == pytest.approx(20)
     share = soft_share(sums, document, sweep, seeds)
