@@ -59,7 +59,7 @@ use rule step as measure_language with:
         mem_mb=5500,
         runtime=60,
     params:
-        **STEP("measure_language", {**MEASURE, "cost_windows": config["cost_windows"]}),
+        **STEP("measure_language", MEASURE),
 
 
 use rule step as measure_errors with:

@@ -32,7 +32,7 @@ from replications.sparse_autoencoders.baselines import PCA_SAMPLE, Baseline, Rec
 from replications.sparse_autoencoders.clusters import baselines_of_clusters, by_pursuit
 from replications.sparse_autoencoders.crossed import Ratio, by_document, over_seeds_and_documents
 from replications.sparse_autoencoders.reconstructions import CORPORA, Judge, Sums
-from replications.sparse_autoencoders.settings import MeasureCost, Sweep
+from replications.sparse_autoencoders.settings import MeasureLanguage, Sweep
 from replications.sparse_autoencoders.substitution import (
     Effect,
     layers_of,
@@ -62,7 +62,7 @@ class MeasureFiles(Files):
     """one row per SAE and baseline"""
 
 
-def measure_language(files: MeasureFiles, settings: MeasureCost, run: RunInfo) -> None:
+def measure_language(files: MeasureFiles, settings: MeasureLanguage, run: RunInfo) -> None:
     """Writes `metrics.json` and the table."""
     sweep, evaluation, seeds = settings.sweep, settings.evaluation, run.seeds
     index = read_index(files.index)
@@ -85,7 +85,7 @@ def measure_language(files: MeasureFiles, settings: MeasureCost, run: RunInfo) -
             sae.check_belongs(files.manifest.parent.name, data[place].manifest.hook)
             row, sums[name] = judge.sae(sae)
             rows.append({"name": name, "kind": kinds[name], **row})
-        small = held[place].one_per_document(settings.cost_windows or evaluation.windows, evaluation.window)
+        small = held[place].one_per_document(evaluation.windows, evaluation.window)
         changes: dict[str, Reconstruct] = {name: sae.reconstruct for name, sae in chosen.items()}
         if place == "main":
             sparsities = sorted({sweep.sparsity, *sweep.sparsities})

@@ -119,12 +119,6 @@ class MeasureLanguage(Strict):
     evaluation: Evaluation
 
 
-class MeasureCost(MeasureLanguage):
-    """What the step that measures cross-entropy reads."""
-
-    cost_windows: Annotated[int, Field(ge=4)] | None
-
-
 class Reference(Strict):
     """The dictionary that the repository ships."""
 
@@ -152,9 +146,6 @@ class Settings(Strict):
     sweep: Sweep
     reference: Reference | None = Field(description="null: the shipped dictionary is not made again")
     evaluation: Evaluation
-    cost_windows: Annotated[int, Field(ge=4)] | None = Field(
-        description="held-out windows on which all codes are put into the model; null: those of `evaluation`"
-    )
 
     @model_validator(mode="after")
     def _whole(self) -> "Settings":
