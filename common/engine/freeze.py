@@ -45,9 +45,7 @@ def freeze(scale: str = "laptop", name: str = "", claim: str = "") -> None:
         raise UserError("CLAIM names a landmark of one replication; say which, as in NAME=my_result CLAIM=my_landmark")
     for replication in [known(name)] if name else replications():
         check_lock(replication, scale, scored=False)
-        claims = [one for one in landmarks(replication) if scale in one.scales]
-        if claim:
-            claims = [named(replication, claim, scale, claims)]
+        claims = decided(replication, scale, claim)
         measured = {one.id: _calibrated(replication, one, run) for one in claims}
         _check_current(replication, scale, [path for one in claims for path in _paths(replication, one, run)])
         lock = read_lock(replication)
@@ -77,11 +75,12 @@ def known(name: str) -> str:
     return name
 
 
-def named(replication: str, claim: str, scale: str, claims: list[Landmark]) -> Landmark:
-    """The landmark of this id. UserError if there is none that the scale decides."""
-    for one in claims:
-        if one.id == claim:
-            return one
+def decided(replication: str, scale: str, claim: str = "") -> list[Landmark]:
+    """The landmarks that a scale decides, or of these the one of this id. UserError if there is no such."""
+    claims = [one for one in landmarks(replication) if scale in one.scales]
+    chosen = [one for one in claims if claim in ("", one.id)]
+    if chosen or not claim:
+        return chosen
     there = ", ".join(one.id for one in claims) or "none"
     raise UserError(f"{replication} has no landmark '{claim}' that scale {scale} decides; there is {there}")
 
@@ -189,7 +188,7 @@ def amend(name: str, claim: str, why: str) -> None:
 def mark_scored(replication: str, scale: str, seeds: list[int]) -> None:
     """Records that the landmarks of a scale are about to be scored on these seeds, sealed or not."""
     lock = before = read_lock(replication)
-    for claim in (one for one in landmarks(replication) if scale in one.scales):
+    for claim in decided(replication, scale):
         entry = lock.entry(claim.id, scale) or Entry(metric=f"{claim.part}.{claim.metric}")
         scored = sorted({*entry.scored_seeds, *seeds})
         lock = lock.with_entry(claim.id, scale, entry.model_copy(update={"scored_seeds": scored}))

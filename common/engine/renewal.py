@@ -11,7 +11,7 @@ from common.core.errors import UserError
 from common.core.lock import Entry, Seal, read_lock, write_lock
 from common.core.seals import check_lock, definition_of, flat, settings_of, standing, today
 from common.core.settings import ROOT, load_scale
-from common.engine.freeze import known, landmarks, named
+from common.engine.freeze import decided, known
 
 
 def renew(name: str, scale: str = "full", claim: str = "") -> None:
@@ -27,8 +27,7 @@ def renew(name: str, scale: str = "full", claim: str = "") -> None:
     """
     check_lock(known(name), scale, scored=False)
     lock, seeds = read_lock(name), load_scale(scale, name).seeds
-    claims = [one for one in landmarks(name) if scale in one.scales]
-    for one in [named(name, claim, scale, claims)] if claim else claims:
+    for one in decided(name, scale, claim):
         said, entry = f"{name}.{one.id}", lock.entry(one.id, scale)
         if entry and entry.seal and not entry.amended and entry.seal.scoring_seeds == seeds:
             print(f"already sealed: {said} at scale {scale}")
