@@ -1,4 +1,4 @@
-"""Checkpoints of interrupted training survive a start at which nothing has changed, and no other."""
+"""Checkpoints of interrupted training survive a start at which nothing they depend on has changed, and no other."""
 
 from pathlib import Path
 
@@ -16,6 +16,17 @@ LEFT = (
     "results/laptop-calibration/sparse_autoencoders/toy/planted/saes.safetensors.easy_frozen",
     "results/laptop/refusal_direction/m/guard/sae.part-landmarks",
 )
+EVERYBODYS = ("common/toys/training.py", "config/scales/laptop.yaml", "Snakefile", "envs/lock.txt")
+NOBODYS = (
+    "common/engine/launch.py",
+    "common/publish/report.py",
+    "replications/sparse_autoencoders/claims.yaml",
+    "replications/sparse_autoencoders/language_figures.py",
+    "replications/sparse_autoencoders/tests/test_sweep.py",
+)
+TOY = "replications/grokking/train.py"
+OF_ONE = ("replications/sparse_autoencoders/sweep.py", "replications/refusal_direction/rules.smk", TOY)
+SOURCES = EVERYBODYS + NOBODYS + OF_ONE
 KEPT = (
     "results/laptop/sparse_autoencoders/m/saes/index.json",
     "results/laptop/sparse_autoencoders/toy/planted/saes.safetensors",
@@ -28,11 +39,10 @@ KEPT = (
 @pytest.fixture
 def project(tmp_path):
     """A small project that was started once, with checkpoints left behind by a kill."""
-    for name in ("common/toys/training.py", "config/scales/laptop.yaml", "replications/a/rules.smk", "Snakefile"):
+    for name in SOURCES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("first")
-    (tmp_path / "envs").mkdir()
-    (tmp_path / "envs" / "lock.txt").write_text("first")
+        (tmp_path / name).write_text(f"first {name}")
+    (tmp_path / TOY).write_text("from common.toys.training import train")
     assert remove_stale(tmp_path) == 0
     for name in LEFT + KEPT:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -46,10 +56,7 @@ def test_checkpoints_survive_a_start_without_a_change(project, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["common/toys/training.py", "config/scales/laptop.yaml", "replications/a/rules.smk", "Snakefile", "envs/lock.txt"],
-)
+@pytest.mark.parametrize("name", EVERYBODYS)
 def test_checkpoints_go_after_an_edit(project, name, capsys):
     (project / name).write_text("second")
     assert remove_stale(project) == len(LEFT)
@@ -59,6 +66,29 @@ def test_checkpoints_go_after_an_edit(project, name, capsys):
     assert f"{len(LEFT)} checkpoints removed" in line
     (project / LEFT[0]).write_text("state")
     assert remove_stale(project) == 0, "the new state was stored"
+
+
+@pytest.mark.parametrize("name", NOBODYS)
+def test_an_edit_that_no_training_can_see_leaves_them(project, name):
+    (project / name).write_text("second")
+    assert remove_stale(project) == 0
+    assert all((project / name).exists() for name in LEFT + KEPT)
+
+
+def test_an_edit_of_one_replication_leaves_those_of_others(project):
+    (project / TOY).write_text("from common.toys.training import train as t")
+    assert remove_stale(project) == 1
+    assert [name for name in LEFT if not (project / name).exists()] == [LEFT[0]], "toys by `common.toys.training`"
+    (project / "replications/refusal_direction/rules.smk").write_text("second")
+    assert remove_stale(project) == 1
+    assert [name for name in LEFT[1:] if not (project / name).exists()] == [LEFT[-1]]
+
+
+def test_checkpoints_of_a_replication_that_is_gone_go(project):
+    (project / "replications/refusal_direction/rules.smk").unlink()
+    (project / "replications/refusal_direction").rmdir()
+    (project / "replications/sparse_autoencoders/sweep.py").write_text("second")
+    assert remove_stale(project) == len(LEFT) - 1
 
 
 def test_checkpoints_of_unknown_origin_go(project):
