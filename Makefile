@@ -41,7 +41,7 @@ $(TOOLS):
 	@$(subst .venv,.venv-tools,$(PIP)) envs/tools.lock
 	@touch $@
 
-.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze renew amend fresh figures metrics verify report paper corpora browser sample_self_chat status estimate new record pages carry dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
+.PHONY: all resume setup smoke canary site crate notebooks calibrate freeze renew amend retire fresh figures metrics verify report paper corpora browser sample_self_chat status estimate new record pages carry dag bench profile smoke-gpu test test-interop lint schemas clean clean-env help $(NAMES)
 
 all resume: $(READY)  ## run the whole workflow, or carry on after a kill; SCALE=smoke|laptop|full|gpu MODELS=a,b HUB=1 CORES=n
 	$(RUN)
@@ -66,6 +66,9 @@ renew: $(READY)  ## NAME=my_result: seal its scored landmarks anew as they stand
 
 amend: $(READY)  ## NAME=my_result CLAIM=id WHY="...": say why a sealed landmark was changed, or retire one that is gone
 	@$(PYTHON) -m common.engine.freeze amend --name "$(NAME)" --claim "$(CLAIM)" --why "$$WHY"
+
+retire: $(READY)  ## NAME=my_result CLAIM=id WHY="...": take a landmark out of claims and record; its lock keeps the reason
+	@$(PYTHON) -m common.engine.retirement --name "$(NAME)" --claim "$(CLAIM)" --why "$$WHY"
 
 fresh: $(READY)  ## SEEDS=30,31,32: the claims on seeds never used before, compared with the scored verdicts; NAME=my_result
 	@[ -n "$(strip $(SEEDS))" ] || { echo "error: SEEDS is empty; give seeds that were never used, as in SEEDS=30,31,32" >&2; exit 1; }

@@ -1,7 +1,8 @@
 """The claims of the records, an entry a line, with the sentences that `claims.yaml` has now.
 
 Statement, source, counterpart and the paper's number decide nothing and are not sealed: they may be corrected without
-another run. `make pages` and `make record` take them over into the records.
+another run. `make pages` and `make record` take them over into the records, and drop landmarks that `make amend` has
+retired.
 """
 
 import json
@@ -10,6 +11,7 @@ from typing import Any
 
 from common.core.claims import Landmark, load_claims, load_planned
 from common.core.files import read_json, write_text
+from common.core.lock import read_lock
 from common.core.settings import replications
 from common.core.verify import planned
 
@@ -26,7 +28,7 @@ def lines_of(entries: list[dict[str, Any]]) -> str:
 def with_texts(claims: list[dict[str, Any]], scales: dict[str, str]) -> list[dict[str, Any]]:
     """Recorded claims with their present sentences, and the claims that are planned now, sorted by replication.
 
-    A claim that is gone or names another metric keeps its sentence.
+    A retired landmark is left out. A claim that is gone otherwise, or names another metric, keeps its sentence.
 
     Args:
         claims: the content of `claims.json`.
@@ -39,7 +41,15 @@ def with_texts(claims: list[dict[str, Any]], scales: dict[str, str]) -> list[dic
             at = definition.at(scales[name]) if isinstance(definition, Landmark) else definition
             present[f"{name}.{definition.id}"] = at.model_dump(mode="json")
     found = []
+    retired = {
+        f"{name}.{claim}"
+        for name in known
+        for claim, entries in read_lock(name).claims.items()
+        if all(entry.retired for entry in entries.values())
+    }
     for claim in (one for one in claims if one["tier"] != "planned" or one["replication"] not in known):
+        if claim["tier"] == "landmark" and claim["id"] in retired - present.keys():
+            continue
         now = present.get(claim["id"], {})
         same = now.get("metric") == claim.get("metric")
         found.append(claim | ({text: now[text] for text in TEXTS if text in now} if same else {}))

@@ -16,7 +16,7 @@ from common.core.files import write_json
 from common.core.metrics import Control, Estimate, Metric, Uncertainty, write_metrics
 from common.core.settings import Strict
 from common.core.verify import verify_replication
-from common.engine import config, freeze, fresh, known_sample, renewal
+from common.engine import config, freeze, fresh, known_sample, renewal, retirement
 
 LANDMARK = {
     "id": "vulnerability",
@@ -459,6 +459,45 @@ def test_a_claim_that_is_renamed_after_scoring_stays_amended(tiny):
     freeze.freeze(name="tiny")
     claim = tiny.score()[0]["tiny.weakness"]
     assert (fields(claim), claim.effective_role) == (["sealed"], "reported")
+
+
+@pytest.mark.parametrize("current", [True, False])
+def test_a_landmark_is_retired_and_only_a_record_that_was_up_to_date_stays_so(tiny, monkeypatch, current):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.score()
+    first, last = (f"  - id: {name}\n    tier: check\n" for name in ("first", "last"))
+    own = "  - id: vulnerability\n    tier: landmark # of attacks\n\n    controls:\n      - random_directions\n\n"
+    path, record = tiny.home / "claims.yaml", {"tiny": {"scale": "laptop", "state": "before"}}
+    written = path.read_text()
+    pages: list[Any] = []
+    papers = [{"figures": [{"reason": "none"}, {"landmark": "tiny.vulnerability"}]}]
+    for target, stand_in in {
+        "ROOT": tiny.folder, "stale": lambda: [] if current else ["tiny"], "records": lambda: record,
+        "landmarks": lambda _: claims_module.ClaimsFile.model_validate({"claims": [LANDMARK]}).claims,
+        "state": lambda *_: path.read_text(), "write_pages": pages.append, "famous_papers": lambda: papers,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(retirement, target, stand_in)
+    with pytest.raises(UserError, match="tiny has no landmark 'vulnerable'; it has vulnerability"):
+        retirement.retire("tiny", "vulnerable", "a trivial alternative passes")
+    with pytest.raises(UserError, match=r"names tiny.vulnerability; give that figure a `reason`"):
+        retirement.retire("tiny", "vulnerability", "a trivial alternative passes")
+    papers[0]["figures"].pop()
+    with pytest.raises(UserError, match=r"no entry of claims.yaml begins with `- id: vulnerability`"):
+        retirement.retire("tiny", "vulnerability", "a trivial alternative passes")
+    assert path.read_text() == written
+    path.write_text(f"claims:\n{first}{own}{last}")
+    with pytest.raises(UserError, match="WHY is empty"):
+        retirement.retire("tiny", "vulnerability", " ")
+    assert path.read_text() == f"claims:\n{first}{own}{last}"
+    monkeypatch.setattr(freeze, "landmarks", lambda _: [])  # what is left
+    retirement.retire("tiny", "vulnerability", "a trivial alternative passes")
+    assert path.read_text() == f"claims:\n{first}{last}"
+    entry = lock.read_lock("tiny").entry("vulnerability", "laptop")
+    assert (entry.retired, entry.seal is None) == ("a trivial alternative passes", False)
+    kept = tiny.folder / "figures" / "records.json"
+    assert (len(pages), kept.exists()) == (int(current), current)
+    assert not current or json.loads(kept.read_text())["tiny"]["state"] == f"claims:\n{first}{last}"
 
 
 def test_reasons_are_recorded_and_shown(tiny, capsys):

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from common.core.files import read_json
-from common.publish import reference
+from common.publish import reference, texts
 from common.publish.texts import TEXTS, with_texts
 
 
@@ -18,6 +18,23 @@ def test_records_have_the_present_sentences(root):
     assert with_texts(old, scales) == claims
     other = [claim | {"metric": "another"} for claim in old]
     assert with_texts(other, scales)[0]["statement"].startswith("An earlier"), "of another measure"
+
+
+def test_a_retired_landmark_leaves_the_records(root, monkeypatch):
+    claims = read_json(root / "figures" / "claims.json")
+    scales = {name: one["scale"] for name, one in read_json(root / "figures" / "records.json").items()}
+    gone = next(one for one in claims if one["tier"] == "landmark" and one["replication"] == "grokking")
+    name = gone["id"].partition(".")[2]
+    kept = [one for one in texts.load_claims("grokking") if one.id != name]
+    monkeypatch.setattr(
+        texts, "load_claims", lambda one, load=texts.load_claims: kept if one == "grokking" else load(one)
+    )
+    assert gone in with_texts(claims, scales), "gone, but nobody said why"
+    lock = texts.read_lock("grokking")
+    for scale, entry in lock.claims[name].items():
+        lock = lock.with_entry(name, scale, entry.model_copy(update={"retired": "a trivial alternative passes"}))
+    monkeypatch.setattr(texts, "read_lock", lambda one, read=texts.read_lock: lock if one == "grokking" else read(one))
+    assert with_texts(claims, scales) == [one for one in claims if one != gone]
 
 
 @pytest.mark.parametrize(
