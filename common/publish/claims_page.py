@@ -10,6 +10,7 @@ from common.core.settings import replications
 from common.core.step import Files, run_step
 from common.core.verdicts import VERDICTS
 from common.core.verify import overview, read_claims, summary
+from common.publish.misses import missed
 from common.publish.templating import render
 
 COLUMNS = ("Claim", "Paper", "Ours [95 % interval]", "Asserted", "Strongest control [95 % interval]", "Verdict")
@@ -51,6 +52,12 @@ def strongest(claim: Claim) -> str:
 def verdict(claim: Claim) -> str:
     """The verdict; that of a claim without one is `planned`."""
     return claim.verdict or PLANNED
+
+
+def reason(claim: Claim) -> str:
+    """Why the claim has its verdict, in words; of a landmark that is not reproduced first what it missed."""
+    first = f"{missed(claim)}: " if claim.tier == "landmark" and claim.verdict == "not reproduced" else ""
+    return first + claim.reason.replace("_", " ").replace(">=", "≥").replace("<=", "≤")
 
 
 def cells(claim: Claim) -> list[str]:
@@ -105,6 +112,7 @@ def html(claims: list[Claim], home: str = "") -> str:
         dash=DASH,
         groups=by_replication(claims),
         cells=cells,
+        reason=reason,
         verdict=verdict,
         overview=overview,
         summary=summary,

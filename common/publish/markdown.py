@@ -9,18 +9,21 @@ from collections.abc import Callable, Sequence
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from common.publish.pages import MARKS
 
 Address = Callable[[str], str | None]
+Caption = Callable[[str], str]
 LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
+PICTURE = re.compile(r'<p>(<img src="([^"]*)"[^>]*>)</p>')
 SCROLL = '<div class="scroll" tabindex="0" role="region" aria-label="Table">'
 PRE = '<pre tabindex="0" role="region" aria-label="Commands">'
 
 
-def html_of(text: str, address: Address) -> Markup:
-    """A page of this project as HTML. A link whose `address` is None becomes plain text, and so does a picture."""
+def html_of(text: str, address: Address, caption: Caption = lambda _: "") -> Markup:
+    """A page of this project as HTML. A link without an address becomes plain text, and so does a picture. A picture
+    that stands alone links to its file and has below it what `caption` says of its address."""
     reader = MarkdownIt("commonmark", {"html": True}).enable("table")
     tokens, heading = reader.parse(text), "Table"
     for number, token in enumerate(tokens):
@@ -32,8 +35,14 @@ def html_of(text: str, address: Address) -> Markup:
         if token.children:
             token.children = rewritten(token.children, address)
     found = str(reader.renderer.render(tokens, reader.options, {}))
+    found = PICTURE.sub(lambda match: _figure(match[1], match[2], caption(match[2])), found)
     found = found.replace("<table ", f"{SCROLL}<table ").replace("</table>", "</table></div>")
     return Markup(found.replace("<pre>", PRE))
+
+
+def _figure(image: str, address: str, caption: str) -> str:
+    said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure><a href="{address}">{image}</a>{said}</figure>'
 
 
 def rewritten(tokens: Sequence[Token], address: Address) -> list[Token]:

@@ -10,10 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from common.core.claims import Claim
 from common.core.errors import UserError
 from common.core.files import atomic
 from common.core.settings import ROOT, replications
 from common.core.step import run
+from common.core.verify import read_claims
+from common.publish.misses import missed
 from common.publish.pages import chronological
 
 REFERENCES = "paper/references.bib"
@@ -52,6 +55,12 @@ def found_figures(makers: dict[str, str], results: Path) -> dict[str, str]:
     }
 
 
+def reasons(claims: Iterable[Claim]) -> dict[str, str]:
+    """Why landmarks are not reproduced, by `<id> <model>`."""
+    failed = (one for one in claims if one.tier == "landmark" and one.verdict == "not reproduced")
+    return {f"{one.id} {one.model}": missed(one) for one in failed}
+
+
 def paper(out: Path, makers: str) -> None:
     """Writes the PDF of the run in whose folder `out` lies. UserError with typst's message if a number is missing.
 
@@ -68,6 +77,7 @@ def paper(out: Path, makers: str) -> None:
         "sections": ",".join(sections),
         "references": ",".join(f"/{path}" for path in references()),
         "makers": json.dumps(found_figures(json.loads(makers), out.parent)),
+        "missed": json.dumps(reasons(read_claims(out.parent / "claims.json"))),
     }
     try:
         with atomic(out) as temporary:

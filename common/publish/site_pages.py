@@ -1,6 +1,7 @@
 """The pages of the site, made from claims and records alone; `common.publish.site` says where those are from."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -13,12 +14,12 @@ from common.core.claims import Claim
 from common.core.files import read_json, write_json, write_text
 from common.core.settings import ROOT, replications
 from common.publish import claims_page
-from common.publish.claims_page import number, strongest, value
+from common.publish.claims_page import number, reason, strongest, value
 from common.publish.earlier import agreement, twice
 from common.publish.glossary import address as code_address
 from common.publish.glossary import terms
-from common.publish.markdown import Address, block_of, first_words, html_of
-from common.publish.misses import what_decided
+from common.publish.markdown import Address, Caption, block_of, first_words, html_of
+from common.publish.misses import missed, what_decided
 from common.publish.pages import (
     FIGURE,
     FOLDER,
@@ -94,6 +95,17 @@ def badge_of(label: str, claims: list[Claim], calibrated: bool = False) -> dict[
     return {"schemaVersion": 1, "label": label, "message": message, "color": colour}
 
 
+def caption_of(name: str) -> Caption:
+    """Captions of a replication's figures by their address, without markup."""
+
+    def caption(address: str) -> str:
+        path = ROOT / "replications" / name / "captions" / f"{Path(address).stem}.rst"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        return " ".join(re.sub(r"[*`]", "", text).split())
+
+    return caption
+
+
 class Site:
     """Writes all pages of one source into `out`."""
 
@@ -146,8 +158,8 @@ class Site:
         return {"intro": html_of(intro, address), **said, "cards": cards, "whole": self.whole}
 
     def verdict(self, claim: Claim) -> str:
-        """The verdict with its marks: amended, unsealed, calibration."""
-        return badge(claim, self.source.records)
+        """The verdict, or why a landmark is not reproduced, with its marks: amended, unsealed, calibration."""
+        return badge(claim, self.source.records, missed(claim))
 
     @cached_property
     def whole(self) -> list[str]:
@@ -233,14 +245,15 @@ class Site:
         address = self.address(f"replications/{name}/README.md", "../")
         values = {
             "name": name,
-            "before": html_of(before, address),
-            "after": html_of(after, address),
+            "before": html_of(before, address, caption_of(name)),
+            "after": html_of(after, address, caption_of(name)),
             "kept": html_of(kept, address) if record is None else "",
             "tally": tally(claims),
             "record": record,
             "origin": f"Scale {record['scale']}, {seeds_of(record)}, on {machine(record)}" if record else "",
             "amount": amount(record["cost"]) if record else "",
             "number": number,
+            "reason": reason,
             "stale": name in self.source.stale,
             "landmarks": [(claim, value(claim), strongest(claim), self.verdict(claim)) for claim in landmarks(claims)],
             "pictures": self.pictures(name),

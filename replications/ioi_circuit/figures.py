@@ -199,7 +199,7 @@ def trivial(metrics: dict[str, Metric]) -> tuple[Figure, pd.DataFrame]:
     for value in (0, 1):
         axes.axhline(value, color="0.6", linewidth=0.8, zorder=0)
     axes.set_xticks(range(len(MEASURES)), list(MEASURES.values()))
-    axes.set_ylabel("share of the model's")
+    axes.set_ylabel("share of what the model does")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure, table
 

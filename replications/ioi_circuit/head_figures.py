@@ -20,6 +20,7 @@ BASELINES = {
 }
 """Panels of the heat map: quantity, partner and title."""
 DIRECT_WRITTEN_FROM = 5.0  # percent: smaller effects stay without a number
+DIRECT_SHOWN_FROM = 1.0  # percent: layers below the first head of this effect are left out
 STRONGEST = 12
 TITLES = {
     "logits": "to the logits\nat END",
@@ -48,22 +49,24 @@ SWEEP_WRITTEN_FROM = 2.0  # percent: smaller effects stay without a number
 
 
 def heat_map(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
-    """Effect of every head on the difference under both baselines, and on both logits."""
+    """Effect of the heads on the difference under both baselines, and on both logits, from the first layer on in which
+    one reaches `DIRECT_SHOWN_FROM` percent."""
     shown = table[table["partner"].isin(["abc", "roles_flipped"])]
     limit = float(shown["percent"].abs().max())
-    n_layers = shown["layer"].max() + 1
-    figure, panels = plt.subplots(1, len(BASELINES), figsize=(PAGE_WIDTH, 1.4 + 0.125 * n_layers), sharey=True)
+    first = int(shown.loc[shown["percent"].abs() >= min(DIRECT_SHOWN_FROM, limit), "layer"].min())
+    layers = range(first, int(shown["layer"].max()) + 1)
+    figure, panels = plt.subplots(1, len(BASELINES), figsize=(PAGE_WIDTH, 1.3 + 0.19 * len(layers)), sharey=True)
     for axes, (quantity, (partner, title)) in zip(panels, BASELINES.items(), strict=True):
         part = shown[(shown["partner"] == partner) & (shown["quantity"] == quantity.replace("flip", "difference"))]
-        grid = part.pivot(index="layer", columns="head", values="percent").to_numpy()
-        image = _heat_map(axes, grid, limit, DIRECT_WRITTEN_FROM, fontsize=4.5, signed=True)
+        grid = part.pivot(index="layer", columns="head", values="percent").loc[first:].to_numpy()
+        image = _heat_map(axes, grid, limit, DIRECT_WRITTEN_FROM, fontsize=5.0, signed=True)
         axes.set_xticks(range(grid.shape[1]))
-        axes.set_yticks(range(grid.shape[0]))
+        axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
         axes.set_title(title, loc="left", fontsize=7)
         axes.set_xlabel("head")
     panels[0].set_ylabel("layer")
-    bar = figure.colorbar(image, ax=panels, shrink=0.7, pad=0.015)
-    bar.set_label("change, % of the mean logit difference")
+    bar = figure.colorbar(image, ax=panels, pad=0.015)
+    bar.set_label("change, % of the mean\nlogit difference")
     return figure, shown
 
 
