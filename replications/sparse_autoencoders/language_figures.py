@@ -29,6 +29,9 @@ CONTROLS = {
     "random": ("untrained dictionary", "v"),
     "neurons": ("largest coordinates", "D"),
 }
+NEAREST = {"soft": (PALETTE[1], 1.06), "clusters": (PALETTE[2], 1.0), "pursuit": (PALETTE[0], 0.94)}
+"""Colour of the codes that come near the SAEs, and the factor by which they are moved sideways to be seen apart."""
+ASSERTED = 0.05  # of the loss that mean ablation adds: what the landmark `frontier` leaves
 SHADES = ["#9ecae1", "#4292c6", "#08519c", "#021a38"]
 DIRECTIONS = {
     "random_points": ("random points over others", "o"),
@@ -91,11 +94,15 @@ def frontier(saes: pd.DataFrame) -> Picture:
                           color=colour, markersize=4, label=name, zorder=4)  # fmt: skip
         for kind, (name, marker) in CONTROLS.items():
             line = saes[saes["kind"] == kind].sort_values("l0")
-            style = marker if kind == "soft" else f"{marker}-"
-            axes.errorbar(line["l0"], line[quantity], ends(line, quantity), fmt=style, capsize=2, color="0.55",
+            style, (colour, moved) = marker if kind == "soft" else f"{marker}-", NEAREST.get(kind, ("0.55", 1.0))
+            axes.errorbar(moved * line["l0"], line[quantity], ends(line, quantity), fmt=style, capsize=2, color=colour,
                           mfc="white", markersize=4, lw=0.8, label=name)  # fmt: skip
-        mean = saes[saes["name"] == "mean"][quantity]
-        axes.axhline(float(mean.iloc[0]), color="0.3", linestyle=":", linewidth=0.8, label="mean ablation")
+        mean = float(saes.loc[saes["name"] == "mean", quantity].iloc[0])
+        axes.axhline(mean, color="0.3", linestyle=":", linewidth=0.8, label="mean ablation")
+        if quantity == "delta_ce":
+            axes.axhline(ASSERTED * mean, color="0.3", linestyle="--", linewidth=0.8)
+            axes.annotate("95 % undone", (0.85, ASSERTED * mean), (0, 2), xycoords=("axes fraction", "data"),
+                          textcoords="offset points", ha="right", fontsize=6.5)  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel="L0, active latents per token")
         plain_ticks(axes.xaxis, [4, 8, 16, 32, 64, 128, 256])
         plain_ticks(axes.yaxis, [0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10])
@@ -194,9 +201,11 @@ def lengths(rows: pd.DataFrame) -> Figure:
 def examples(rows: pd.DataFrame) -> Figure:
     """Latents drawn at random, with their strongest contexts; the token on which they fire stands in brackets."""
     groups = list(rows.groupby("latent", sort=False))
-    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 0.2 + 0.16 * (len(rows) + 0.6 * len(groups))))
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 0.2 + 0.16 * (1.4 + len(rows) + 0.6 * len(groups))))
     axes.axis("off")
-    height = 0.0
+    for x, text in ((0, "latent"), (0.07, "strongest contexts on held-out documents")):
+        axes.text(x, 0, text, fontsize=6.5, color="0.4", va="top")
+    height = 1.4
     for latent, own in groups:
         axes.text(0, -height, f"{latent}", fontsize=6.5, color=PALETTE[0], va="top", family="DejaVu Sans Mono")
         for text in own["text"]:
