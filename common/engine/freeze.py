@@ -28,7 +28,7 @@ from common.core.settings import ROOT, Scale, load_scale, replications
 from common.core.verdicts import require_evidence
 from common.engine.config import Run, load_run
 from common.engine.known_sample import on_known_sample
-from common.engine.plan import plan
+from common.engine.plan import made_here, plan
 
 
 def freeze(scale: str = "laptop", name: str = "", claim: str = "") -> None:
@@ -93,6 +93,11 @@ def _paths(replication: str, claim: Landmark, run: Run) -> dict[Path, str]:
 
 def _check_current(replication: str, scale: str, paths: list[Path]) -> None:
     """UserError if sources, settings or seeds would make one of these calibrations anew."""
+    if foreign := [path for path in paths if not made_here(path)]:
+        raise UserError(
+            f"{foreign[0]} was not made in this folder, so nobody knows by which sources; remove it and run `make "
+            f"calibrate NAME={replication} SCALE={scale}`"
+        )
     if paths and plan(*dict.fromkeys(map(str, paths)), config=[f"scale={scale}", "calibrate=1"]):
         raise UserError(
             f"the calibration of {replication} is of other sources, settings or seeds than the present ones; run "

@@ -41,6 +41,7 @@ from common.engine.fresh import agreement
 from common.engine.hub_models import check_chosen
 from common.engine.plan import SNAKEMAKE, logged_to
 from common.engine.progress import follow
+from common.engine.unsealed import unmeasured
 
 CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
@@ -252,6 +253,9 @@ def _conclude(results: Path, targets: list[str], run: Run) -> int:
         print(agreement(claims, run))
     for line in record_amendments(run.scale, claims) if run.kind == "scored" else ():
         print(line, file=sys.stderr)
+    for name in _computed(targets, results):
+        for line in unmeasured(name, results):
+            print(f"note: {line}", file=sys.stderr)
     problems = [claim.problem for claim in claims if claim.problem and _counts(claim, run)]
     for problem in problems:
         print(f"claim failed: {problem}", file=sys.stderr)

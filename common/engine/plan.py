@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,12 +20,19 @@ from common.core.settings import ROOT
 from common.engine.failure import one_line
 from common.publish.workflow_picture import PICTURE, picture, rows
 
+METADATA = Path(".snakemake", "metadata")  # one file for each output, named as `snakemake.persistence.file` does
 SNAKEMAKE = [sys.executable, "-m", "common.engine.snakemake_cli", "--nolock"]
 
 
 def logged_to(path: Path) -> list[str]:
     """Options with which Snakemake writes its events to a file."""
     return ["--logger", "events", "--logger-events-path", str(path)]
+
+
+def made_here(output: Path) -> bool:
+    """Whether Snakemake knows which sources made an output, relative to the project. It does not of a copied one, and
+    then takes it for up to date."""
+    return not output.exists() or (METADATA / urlsafe_b64encode(str(output).encode()).decode()).exists()
 
 
 def plan(

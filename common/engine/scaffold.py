@@ -51,7 +51,8 @@ def new(name: str) -> None:
     importlib.invalidate_caches()
     schema = folder / "config.schema.json"
     write_text(schema, schemas()[schema])
-    print(f"replications/{name} is ready: `make SCALE=smoke {name}` runs it, `make test` tests it.")
+    tests = f"`.venv/bin/python -m pytest replications/{name}`"
+    print(f"replications/{name} is ready: `make SCALE=smoke {name}` runs it, {tests} tests it.")
     print(f"Then replace its parts; the claim comes first (replications/{name}/claims.yaml). docs/extend.md says how.")
     print(f"Seal it before it is scored: `make calibrate NAME={name}`, `make freeze NAME={name}`; then `make {name}`.")
 

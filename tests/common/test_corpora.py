@@ -3,6 +3,7 @@
 import ast
 import json
 import lzma
+import re
 from itertools import combinations
 
 import pytest
@@ -249,6 +250,16 @@ def test_finished_conversations_survive_a_cut_line_and_belong_to_their_settings(
     assert sampling.identity(chat.model_copy(update={"seed": 99}), tmp_path / "manifest.json") != own
     (tmp_path / "manifest.json").write_text('{"another": "model"}')
     assert sampling.identity(chat, tmp_path / "manifest.json") != own
+
+
+def test_no_step_reads_what_is_scored_whatever_the_seeds(root):
+    """`judging_split(run.seeds)` keeps the documents of scoring from calibration; a literal split does not."""
+    literal = re.compile(r"read_corpus\([^()]*(?:\([^()]*\)[^()]*)*[\"'](?:held_out|validation)[\"']")
+    assert literal.search('texts = read_corpus(files.docs.parent, "held_out")')
+    assert literal.search("read_corpus(Path(folder), split='validation')")
+    assert not literal.search('read_corpus(folder, judging_split(run.seeds))\nname = "held_out"')
+    paths = [path for path in root.glob("replications/*/*.py") if literal.search(path.read_text(encoding="utf-8"))]
+    assert paths == []
 
 
 def test_draws_follow_the_probabilities_of_the_likeliest_tokens():

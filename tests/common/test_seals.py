@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from base64 import urlsafe_b64encode
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from common.core.files import write_json
 from common.core.metrics import Control, Estimate, Metric, Uncertainty, write_metrics
 from common.core.settings import Strict
 from common.core.verify import verify_replication
-from common.engine import config, freeze, fresh, known_sample, renewal, retirement
+from common.engine import config, freeze, fresh, known_sample, plan, renewal, retirement
+from common.engine.unsealed import unmeasured
 
 LANDMARK = {
     "id": "vulnerability",
@@ -116,6 +118,7 @@ def tiny(tmp_path, monkeypatch) -> Any:
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(settings, "settings_class", lambda _: Settings)
     monkeypatch.setattr(freeze, "plan", lambda *_, **__: [])  # calibration is up to date
+    monkeypatch.setattr(freeze, "made_here", lambda _: True)
     return Tiny(tmp_path)
 
 
@@ -397,6 +400,45 @@ def test_a_calibration_of_other_sources_settings_or_seeds_is_not_sealed(tiny, mo
     assert not lock.lock_path("tiny").exists()
     path = "results/laptop-calibration/tiny/toy/attack/metrics.json"
     assert asked == [((path,), ["scale=laptop", "calibrate=1"])]
+
+
+def test_a_calibration_that_was_copied_here_is_not_sealed(tiny, monkeypatch):
+    """Snakemake knows nothing of its sources, and takes it for up to date."""
+    monkeypatch.setattr(freeze, "made_here", plan.made_here)
+    tiny.measure(random_directions=2.0)
+    path = "results/laptop-calibration/tiny/toy/attack/metrics.json"
+    with pytest.raises(UserError, match=rf"{path} was not made in this folder, .* remove it and run `make calibrate"):
+        freeze.freeze(name="tiny")
+    known = plan.METADATA / urlsafe_b64encode(path.encode()).decode()
+    known.parent.mkdir(parents=True)
+    known.touch()
+    freeze.freeze(name="tiny")
+    assert plan.made_here(tiny.folder / "nothing"), "what is missing is said elsewhere"
+
+
+def test_what_an_unsealed_claim_names_and_a_run_lacks_is_said(tiny):
+    tiny.measure(random_directions=2.0, others=1.0)
+    results, said = tiny.folder / "results" / "laptop", []
+    for changes in (
+        {"metric": "vulnerable"},
+        {"controls": ["random_direction", "others"]},
+        {"controls": ["others"]},
+        {"part": "elsewhere"},
+        {"controls": ["others", "random_directions"]},
+    ):
+        tiny.claims(LANDMARK | changes)
+        said.append(unmeasured("tiny", results))
+    assert said == [
+        ["claim tiny.vulnerability names the metric 'vulnerable', which part 'attack' lacks; it has vulnerability"],
+        ["claim tiny.vulnerability lists the control 'random_direction', which its metric lacks; it has others, "
+         "random_directions"],
+        ["claim tiny.vulnerability leaves out the control 'random_directions', which its metric has; list every "
+         "control"],
+        [], [],
+    ]  # fmt: skip
+    freeze.freeze(name="tiny")
+    tiny.claims(LANDMARK)
+    assert unmeasured("tiny", results) == [], "a sealed claim may want more than this scale measures"
 
 
 def test_a_new_claim_has_used_the_seeds_of_its_neighbours(tiny):

@@ -40,12 +40,12 @@ def test_a_new_replication_runs_at_once(copy_project, root):
     [control] = metrics["cosine"]["controls"]
     assert metrics["cosine"]["value"] > 0.9 > control["value"]
     assert (project.results / name / "toy" / "probe" / "figures" / "probe.svg").stat().st_size > 1000
-    shutil.copytree(root / "tests", project.path / "tests", dirs_exist_ok=True)
+    for folder in ("tests", "figures"):
+        shutil.copytree(root / folder, project.path / folder, dirs_exist_ok=True)
     shutil.copy(root / "conftest.py", project.path / "conftest.py")
-    general = ("tests/common/test_claims.py", "tests/common/test_paper.py")
-    tested = call(
-        project, "pytest", "-q", "-k", f"{name} or semicolon", f"replications/{name}/tests/test_{name}.py", *general
-    )
+    general = [f"tests/common/test_{part}.py" for part in ("claims", "glossary", "paper", "project", "record")]
+    chosen = f"{name} or semicolon or recorded_verdict or expects_nothing or every_picture"
+    tested = call(project, "pytest", "-q", "-k", chosen, f"replications/{name}/tests/test_{name}.py", *general)
     assert tested.returncode == 0, tested.stdout
     looked = call(project, "ruff", "check", f"replications/{name}")
     assert looked.returncode == 0, looked.stdout
