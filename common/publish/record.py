@@ -48,7 +48,9 @@ def slim_picture(path: Path) -> bytes:
         picture = opened.convert("RGB")
     for width in WIDTHS:
         size = (min(width, picture.width), round(picture.height * min(1, width / picture.width)))
-        slim = picture.resize(size, Image.Resampling.LANCZOS).quantize(256, kmeans=5, dither=Image.Dither.NONE)
+        slim = picture.resize(size, Image.Resampling.LANCZOS).quantize(
+            256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
         content = io.BytesIO()
         slim.save(content, "PNG", optimize=True)
         if content.tell() <= LARGEST_PICTURE:

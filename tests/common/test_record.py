@@ -147,9 +147,10 @@ def test_the_reference_run_gives_way_to_another_scale_by_name_alone(project):
 
 
 def test_a_picture_that_cannot_be_small_is_refused(tmp_path, monkeypatch):
-    noise = np.random.default_rng(0).integers(0, 255, (500, 500, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    with pytest.raises(UserError, match="does not fit into 100 KB"):
+    monkeypatch.setattr(module, "LARGEST_PICTURE", 1_000)
+    with pytest.raises(UserError, match="does not fit into 1 KB"):
         slim_picture(tmp_path / "noise.png")
 
 
