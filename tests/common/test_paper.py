@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from common.core.settings import replications
+from common.data.models import registry
 from common.publish.paper import REFERENCES, figure_rules, found_figures, references
 
 CALL = r"#[\w-]+(?:\((?:[^()\n]|\([^()\n]*\))*\)|\.[\w-]+)+"
@@ -93,6 +94,13 @@ def test_no_semicolon_is_swallowed(root, name):
     section = root / "replications" / name / "section.typ"
     path = section if section.exists() else root / "paper" / f"{name}.typ"
     assert SWALLOWED.findall(path.read_text()) == []
+
+
+@pytest.mark.parametrize("name", replications())
+def test_no_section_names_a_model_that_other_scales_do_not_run(root, name):
+    """`smoke`, `MODELS=` and a hub run others; `model` of paper/landmarks.typ is that of the run."""
+    section = (root / "replications" / name / "section.typ").read_text()
+    assert [model for model in registry() if f'"{model}"' in section or f"/{model}/" in section] == []
 
 
 def test_a_swallowed_semicolon_would_be_found():
