@@ -23,7 +23,10 @@ SHARED, TOYS = "shared", "toys"  # TOYS: all replications that train by `common.
 SOURCES = ("common", "config")
 ENDINGS = (".py", ".yaml", ".smk")
 NO_CONCERN = re.compile(r"common/(engine|publish)/.*\.py|.*/tests/.*|.*/claims\.yaml|.*figures\.py")
-BESIDE = re.compile(rf"[^.].*\.(json|safetensors)(\.[a-z_0-9]+)+(?<!\.json)|[^.]+{re.escape(TEMPORARY_SUFFIX)}")
+BESIDE = re.compile(
+    r"[^.].*\.(json|safetensors)(\.[a-z_0-9]+)+(?<!\.json)|[^.]+\.(checkpoint|training)"
+    rf"|[^.]+{re.escape(TEMPORARY_SUFFIX)}"
+)
 
 
 def program(root: Path = HERE) -> dict[str, str]:

@@ -95,8 +95,8 @@ def _check_current(replication: str, scale: str, paths: list[Path]) -> None:
     """UserError if sources, settings or seeds would make one of these calibrations anew."""
     if foreign := [path for path in paths if not made_here(path)]:
         raise UserError(
-            f"{foreign[0]} was not made in this folder, so nobody knows by which sources; remove it and run `make "
-            f"calibrate NAME={replication} SCALE={scale}`"
+            f"{foreign[0]} was not made in this folder, so nobody knows by which sources; remove "
+            f"results/{scale}-calibration/{replication} and run `make calibrate NAME={replication} SCALE={scale}`"
         )
     if paths and plan(*dict.fromkeys(map(str, paths)), config=[f"scale={scale}", "calibrate=1"]):
         raise UserError(

@@ -254,7 +254,7 @@ def _conclude(results: Path, targets: list[str], run: Run) -> int:
     for line in record_amendments(run.scale, claims) if run.kind == "scored" else ():
         print(line, file=sys.stderr)
     for name in _computed(targets, results):
-        for line in unmeasured(name, results):
+        for line in unmeasured(name, results, run.models):
             print(f"note: {line}", file=sys.stderr)
     problems = [claim.problem for claim in claims if claim.problem and _counts(claim, run)]
     for problem in problems:

@@ -15,7 +15,7 @@ from common.core.files import write_json, write_text
 from common.core.settings import ROOT
 from common.engine.freeze import amend, known, landmarks
 from common.publish.pages import FOLDER, famous_papers, write_pages
-from common.publish.reference import FAMOUS, records, stale, state
+from common.publish.reference import FAMOUS, records, state
 from common.publish.texts import RECORDS
 
 
@@ -31,7 +31,8 @@ def retire(name: str, claim: str, why: str) -> None:
         raise UserError(f"{name} has no landmark '{claim}'; it has {', '.join(there) or 'none'}")
     if f"{name}.{claim}" in [figure.get("landmark") for paper in famous_papers() for figure in paper["figures"]]:
         raise UserError(f"{FAMOUS} names {name}.{claim}; give that figure a `reason` why no landmark stands for it")
-    current, path = name not in stale(), ROOT / "replications" / name / "claims.yaml"
+    found, path = records(), ROOT / "replications" / name / "claims.yaml"
+    current = name in found and found[name]["state"] == state(name, found[name]["scale"])
     before = path.read_text(encoding="utf-8")
     entry = re.compile(rf"^( *)- id: {re.escape(claim)}\n(?:(?!\1- )(?:\1 .*)?\n)*", re.MULTILINE)
     after, count = entry.subn("", before)
@@ -40,11 +41,10 @@ def retire(name: str, claim: str, why: str) -> None:
     write_text(path, after)
     try:
         amend(name, claim, why)
-    except UserError:
+    except BaseException:
         write_text(path, before)
         raise
     if current:
-        found = records()
         found[name]["state"] = state(name, found[name]["scale"])
         write_json(ROOT / FOLDER / RECORDS, found)
         write_pages(ROOT / FOLDER)

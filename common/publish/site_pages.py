@@ -255,7 +255,10 @@ class Site:
             "number": number,
             "reason": reason,
             "stale": name in self.source.stale,
-            "landmarks": [(claim, value(claim), strongest(claim), self.verdict(claim)) for claim in landmarks(claims)],
+            "landmarks": [
+                (claim, value(claim), strongest(claim), badge(claim, self.source.records))
+                for claim in landmarks(claims)
+            ],
             "pictures": self.pictures(name),
             "interactive": self.interactive(name),
         }

@@ -14,6 +14,8 @@ LEFT = (
     "results/laptop/sparse_autoencoders/m/saes/index.json.length50",
     "results/smoke/sparse_autoencoders/toy/planted/saes.safetensors.with_auxk",
     "results/laptop-calibration/sparse_autoencoders/toy/planted/saes.safetensors.easy_frozen",
+    "results/full/sparse_autoencoders/m/reference/index.training",
+    "results/laptop/grokking/toy/dictionary/metrics.checkpoint",
     "results/laptop/refusal_direction/m/guard/sae.part-landmarks",
 )
 EVERYBODYS = ("common/toys/training.py", "config/scales/laptop.yaml", "Snakefile", "envs/lock.txt")
@@ -77,18 +79,20 @@ def test_an_edit_that_no_training_can_see_leaves_them(project, name):
 
 def test_an_edit_of_one_replication_leaves_those_of_others(project):
     (project / TOY).write_text("from common.toys.training import train as t")
-    assert remove_stale(project) == 1
-    assert [name for name in LEFT if not (project / name).exists()] == [LEFT[0]], "toys by `common.toys.training`"
+    assert remove_stale(project) == 2
+    gone = [name for name in LEFT if not (project / name).exists()]
+    assert gone == [LEFT[0], LEFT[-2]], "toys by `common.toys.training`, and its own"
     (project / "replications/refusal_direction/rules.smk").write_text("second")
     assert remove_stale(project) == 1
-    assert [name for name in LEFT[1:] if not (project / name).exists()] == [LEFT[-1]]
+    assert not (project / LEFT[-1]).exists()
+    assert all((project / name).exists() for name in LEFT[1:-2])
 
 
 def test_checkpoints_of_a_replication_that_is_gone_go(project):
     (project / "replications/refusal_direction/rules.smk").unlink()
     (project / "replications/refusal_direction").rmdir()
     (project / "replications/sparse_autoencoders/sweep.py").write_text("second")
-    assert remove_stale(project) == len(LEFT) - 1
+    assert remove_stale(project) == len(LEFT) - 2
 
 
 def test_checkpoints_of_unknown_origin_go(project):

@@ -3,7 +3,6 @@
 import ast
 import json
 import lzma
-import re
 from itertools import combinations
 
 import pytest
@@ -254,12 +253,17 @@ def test_finished_conversations_survive_a_cut_line_and_belong_to_their_settings(
 
 def test_no_step_reads_what_is_scored_whatever_the_seeds(root):
     """`judging_split(run.seeds)` keeps the documents of scoring from calibration; a literal split does not."""
-    literal = re.compile(r"read_corpus\([^()]*(?:\([^()]*\)[^()]*)*[\"'](?:held_out|validation)[\"']")
-    assert literal.search('texts = read_corpus(files.docs.parent, "held_out")')
-    assert literal.search("read_corpus(Path(folder), split='validation')")
-    assert not literal.search('read_corpus(folder, judging_split(run.seeds))\nname = "held_out"')
-    paths = [path for path in root.glob("replications/*/*.py") if literal.search(path.read_text(encoding="utf-8"))]
-    assert paths == []
+
+    def literal(source):
+        calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        reads = [call for call in calls if "read_corpus" in ast.unparse(call.func)]
+        named = [node for call in reads for node in ast.walk(call) if isinstance(node, ast.Constant)]
+        return any(node.value in ("held_out", "validation") for node in named)
+
+    assert literal('texts = read_corpus(files.docs.parent, "held_out")')
+    assert literal("corpora.read_corpus(Path(folder), split='validation' if late(f(x)) else 'train')")
+    assert not literal('read_corpus(folder, judging_split(run.seeds))\nname = "held_out"')
+    assert [path for path in root.glob("replications/*/*.py") if literal(path.read_text(encoding="utf-8"))] == []
 
 
 def test_draws_follow_the_probabilities_of_the_likeliest_tokens():

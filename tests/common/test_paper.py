@@ -103,6 +103,12 @@ def test_no_section_names_a_model_that_other_scales_do_not_run(root, name):
     assert [model for model in registry() if f'"{model}"' in section or f"/{model}/" in section] == []
 
 
+@pytest.mark.parametrize("name", replications())
+def test_a_section_begins_with_the_finding(root, name):
+    section = (root / "replications" / name / "section.typ").read_text()
+    assert re.findall(r"^\*([^*\n]+)\.\*", section, re.MULTILINE)[0] == "The finding"
+
+
 def test_a_swallowed_semicolon_would_be_found():
     assert SWALLOWED.search('the first is #value("a", "b"); the second')
     assert SWALLOWED.search('#names(x).join(" and "); the strongest #value(part("a"), "b").')

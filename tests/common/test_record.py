@@ -16,7 +16,7 @@ from common.core.claims import Claim, ControlResult, load_claims
 from common.core.errors import UserError
 from common.core.metrics import Estimate
 from common.core.settings import ROOT, load_replication, replications
-from common.publish.claims_page import by_replication, strongest, value
+from common.publish.claims_page import by_replication, reason, strongest, value
 from common.publish.gpu_card import gpu_block
 from common.publish.misses import CLOSE, EQUALLED, SHORT, WIDE, WORSE, missed, reaches, what_decided
 from common.publish.pages import (
@@ -30,6 +30,7 @@ from common.publish.pages import (
     tally,
     with_block,
 )
+from common.publish.paper import reasons
 from common.publish.record import record, slim_picture
 from common.publish.reference import records, seed_list
 
@@ -203,6 +204,11 @@ def test_what_decided_is_the_control_or_the_effect_itself():
     assert re.findall(r"\d+", said) == ["6", "3", "1", "1", "2"], "all, short of the bound, so reached, equalled, close"
     assert what_decided([short]).startswith("Of the 1 not reproduced, 1 miss the bound; in 0")
     assert [missed(one) for one in (equalled, short, worse)] == [EQUALLED, SHORT, WORSE]
+    told = short.model_copy(update={"reason": "the control large_share does not fail >= 5"})
+    assert reason(told) == f"{SHORT}: the control large share does not fail ≥ 5"
+    held = told.model_copy(update={"verdict": "reproduced"})
+    assert reason(held) == "the control large share does not fail ≥ 5"
+    assert reasons([short, held]) == {f"{short.id} toy": SHORT}
     apart = Estimate(value=0.11, ci_low=0.05, ci_high=0.17)
     touching = ControlResult(name="near", value=0.39, ci_low=0.37, ci_high=0.41, difference=apart)
     same = touching.model_copy(update={"ci_high": 0.395, "difference": apart.model_copy(update={"ci_low": -0.01})})

@@ -12,9 +12,10 @@ from common.core.errors import UserError
 from common.core.files import write_json
 from common.core.settings import replications
 from common.publish import site as site_module
+from common.publish import site_pages
 from common.publish.markdown import block_of, first_words, html_of
 from common.publish.site import from_records, from_results
-from common.publish.site_pages import Site, badge_of, of_present_claims
+from common.publish.site_pages import Site, badge_of, caption_of, of_present_claims
 
 
 def claim(verdict, tier="landmark"):
@@ -49,6 +50,21 @@ def test_links_are_led_to_the_site_and_what_it_lacks_becomes_text():
     assert '<a href="x/index.html">x</a> and y' in found
     assert found.count("<img") == 1
     assert 'role="region"' in found
+
+
+def test_a_picture_that_stands_alone_has_a_caption_and_leads_to_its_file(tmp_path, monkeypatch):
+    text = 'One ![in the text](a.png) here.\n\n![a > b, "c"](b.png)\n\n![d](e.png)\n'
+    found = str(html_of(text, lambda link: f"figures/{link}", lambda address: "x < y" if "b.png" in address else ""))
+    assert found.count("<figure>") == 2
+    picture = '<img src="figures/b.png" alt="a &gt; b, &quot;c&quot;" />'
+    assert f'<figure><a href="figures/b.png">{picture}</a><figcaption>x &lt; y</figcaption></figure>' in found
+    assert '<a href="figures/e.png"><img src="figures/e.png" alt="d" /></a></figure>' in found
+    captions = tmp_path / "replications" / "tiny" / "captions"
+    captions.mkdir(parents=True)
+    (captions / "b.rst").write_text("*Left*: one.\nRight: `two`.\n")
+    monkeypatch.setattr(site_pages, "ROOT", tmp_path)
+    assert caption_of("tiny")("../tiny/figures/b.svg") == "Left: one. Right: two."
+    assert caption_of("tiny")("../tiny/figures/e.svg") == ""
 
 
 def test_parts_of_a_page():
