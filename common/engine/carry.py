@@ -30,6 +30,7 @@ from common.core.metrics import Control, Metric
 from common.core.settings import ROOT, replications
 from common.core.verdicts import judge_check, judge_landmark
 from common.core.verify import NOT_RUN, read_claims
+from common.engine.failure import as_command
 from common.publish.pages import FOLDER, write_pages
 from common.publish.reference import chosen, records, remedy, stale
 from common.publish.texts import CLAIMS, RECORDS
@@ -224,14 +225,5 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def main() -> None:
-    """Command line; every expected failure is one sentence."""
-    os.chdir(ROOT)
-    try:
-        tyro.cli(carry)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    as_command(lambda: tyro.cli(carry))

@@ -5,8 +5,6 @@ of a replication are finished there. Otherwise its record says it, or the profil
 run at this scale is not known.
 """
 
-import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +13,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from common.core.errors import UserError
 from common.core.events import Event
 from common.core.files import read_json
 from common.core.settings import ROOT, replications
 from common.engine.config import load_run
+from common.engine.failure import as_command
 from common.engine.plan import plan
 from common.engine.profile import name_of
 from common.publish.cost import costs
@@ -141,8 +139,4 @@ def estimate(scale: str = "laptop") -> None:
 
 
 if __name__ == "__main__":
-    os.chdir(ROOT)
-    try:
-        tyro.cli(estimate)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    as_command(lambda: tyro.cli(estimate))

@@ -2,13 +2,16 @@
 
 import contextlib
 import errno
+import os
 import re
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from common.core.errors import from_os_error
+from common.core.errors import UserError, from_os_error
 from common.core.events import Event, Kind
+from common.core.settings import ROOT
 
 NO_SPACE = 2**20  # bytes
 LONGEST = 600  # characters of a message
@@ -30,6 +33,15 @@ def in_one_sentence() -> Iterator[None]:
         if (known := from_os_error(error)) is None:
             raise
         raise known from None
+
+
+def as_command(command: Callable[[], object]) -> None:
+    """Runs a command in the project's folder; every expected failure ends it with one sentence."""
+    os.chdir(ROOT)
+    try:
+        command()
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def explain(results: Path, events: list[Event], workflow_log: Path) -> str:

@@ -4,8 +4,6 @@
 `mark_scored` before a run on scoring seeds, and `record_amendments` after it, so that neither is left to memory.
 """
 
-import os
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,9 +22,10 @@ from common.core.seals import (
     settings_of,
     today,
 )
-from common.core.settings import ROOT, Scale, load_scale, replications
+from common.core.settings import Scale, load_scale, replications
 from common.core.verdicts import require_evidence
 from common.engine.config import Run, load_run
+from common.engine.failure import as_command
 from common.engine.known_sample import on_known_sample
 from common.engine.plan import made_here, plan
 
@@ -247,14 +246,5 @@ def _recorded(amendment: Amendment, known: list[Amendment]) -> bool:
     return bool(last) and last[0].after == amendment.after
 
 
-def main() -> None:
-    """Command line: `freeze` or `amend`; every expected failure is one sentence."""
-    os.chdir(ROOT)
-    try:
-        tyro.extras.subcommand_cli_from_dict({"freeze": freeze, "amend": amend})
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    as_command(lambda: tyro.extras.subcommand_cli_from_dict({"freeze": freeze, "amend": amend}))

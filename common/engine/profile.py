@@ -9,7 +9,6 @@ faster.
 """
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from common.core.errors import UserError
 from common.core.events import EVENTS, Event, Kind, read_events
 from common.core.files import write_json
 from common.core.settings import ROOT
+from common.engine.failure import as_command
 from common.engine.plan import plan
 from common.publish.cost import costs
 from common.publish.pages import FOLDER, write_pages
@@ -105,8 +105,4 @@ def profile(scale: str = "laptop") -> None:
 
 
 if __name__ == "__main__":
-    os.chdir(ROOT)
-    try:
-        tyro.cli(profile)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    as_command(lambda: tyro.cli(profile))

@@ -1,7 +1,5 @@
 """`make renew`: seals scored landmarks anew, as they stand, for seeds on which nothing was measured."""
 
-import os
-import sys
 from typing import Any
 
 import tyro
@@ -10,7 +8,8 @@ from common.core.claims import Landmark
 from common.core.errors import UserError
 from common.core.lock import Entry, Seal, read_lock, write_lock
 from common.core.seals import check_lock, definition_of, flat, settings_of, standing, today
-from common.core.settings import ROOT, load_scale
+from common.core.settings import load_scale
+from common.engine.failure import as_command
 from common.engine.freeze import decided, known
 
 
@@ -81,14 +80,5 @@ def _renewed(name: str, claim: Landmark, scale: str, old: Seal, before: dict[str
     return new.model_copy(update={"hash": new.digest()})
 
 
-def main() -> None:
-    """Command line; every expected failure is one sentence."""
-    os.chdir(ROOT)
-    try:
-        tyro.cli(renew)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    as_command(lambda: tyro.cli(renew))

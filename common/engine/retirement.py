@@ -4,15 +4,14 @@
 changed. Here nothing else can have changed, so a record that was up to date stays so and only loses this claim.
 """
 
-import os
 import re
-import sys
 
 import tyro
 
 from common.core.errors import UserError
 from common.core.files import write_json, write_text
 from common.core.settings import ROOT
+from common.engine.failure import as_command
 from common.engine.freeze import amend, known, landmarks
 from common.publish.pages import FOLDER, famous_papers, write_pages
 from common.publish.reference import FAMOUS, records, state
@@ -50,14 +49,5 @@ def retire(name: str, claim: str, why: str) -> None:
         write_pages(ROOT / FOLDER)
 
 
-def main() -> None:
-    """Command line; every expected failure is one sentence."""
-    os.chdir(ROOT)
-    try:
-        tyro.cli(retire)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
 if __name__ == "__main__":
-    main()
+    as_command(lambda: tyro.cli(retire))
