@@ -171,15 +171,11 @@ def test_every_claim_finds_its_metrics_and_figures_are_drawn(arm):
     pushed = {"no_intervention", *CONTROLS, "permuted_push", "earlier_push"}
     assert {control.name for control in effects["subtracted_refused"].controls} == pushed
     assert effects["surprise_harmless_added"].value > 0 < effects["surprise_harmful_weights"].value
-    drawn = []
-    for folder in ("figures", "again"):
-        svgs = [arm / folder / f"{name}.svg" for name in FIGURES]
-        captions, table = [CAPTIONS / f"{path.stem}.rst" for path in svgs], LISTS.with_name("published.csv")
-        about = {"captions": captions, "svg": svgs, "others": []}
-        draw(StudyFigures(studies=studies, shams=shams, exchanged=exchanged, published=table, **about))
-        drawn.append([path.read_bytes() for path in svgs])
-    assert all(len(content) > 1000 for content in drawn[0])
-    assert drawn[0] == drawn[1], "same data, same bytes"
+    svgs = [arm / "figures" / f"{name}.svg" for name in FIGURES]
+    captions, table = [CAPTIONS / f"{path.stem}.rst" for path in svgs], LISTS.with_name("published.csv")
+    about = {"captions": captions, "svg": svgs, "others": []}
+    draw(StudyFigures(studies=studies, shams=shams, exchanged=exchanged, published=table, **about))
+    assert all(path.stat().st_size > 1000 for path in svgs)
     svg = arm / "losses" / "figures" / "losses.svg"
     draw_losses(LossFigures(studies=studies, captions=[CAPTIONS / "losses.rst"], svg=[svg], others=[]))
     assert svg.stat().st_size > 1000

@@ -82,8 +82,9 @@ def test_a_dictionary_is_judged_by_the_features_that_it_holds():
     assert figures.FOUND == step.FOUND
 
 
-def test_an_easy_world_is_found_and_a_hard_one_is_not(tmp_path):
+def test_an_easy_world_is_found_and_a_hard_one_is_not(tmp_path, monkeypatch):
     """End to end, small: the same training; the trap's controls on their sides."""
+    monkeypatch.setattr(step, "SAMPLES", 4096)
     easy = World(d=24, features=24, active=2.0, frequencies="equal", spread=0.25)
     hard = World(d=24, features=240, active=4.0, frequencies="log_uniform", spread=0.25)
     training = load_replication("sparse_autoencoders", "laptop").planted.training
