@@ -3,14 +3,17 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from common.core.figures import DIVERGING, PAGE_WIDTH, SEQUENTIAL, Plan, run_plans
+from common.core.figures import DIVERGING, PAGE_WIDTH, PALETTE, SEQUENTIAL, Plan, dots, run_plans
+from common.core.metrics import Metric
 from replications.superposition.drawing import draw_plane, draw_shares
 
 NAMES = {"relu": "ReLU", "linear": "linear\n(control)"}
+GREY = "0.45"  # of controls
 MANY_TITLES = {"linear": "linear (control)", "relu": "ReLU"}
 
 
@@ -34,13 +37,15 @@ def draw_planes(columns: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_many(frame: pd.DataFrame, grams: pd.DataFrame) -> Figure:
+def draw_many(frame: pd.DataFrame, grams: pd.DataFrame, metrics: dict[str, Metric]) -> Figure:
     """W^T W and bars of ||W_i||, coloured by superposition, of the first seed; the first density of the linear model,
-    all of the ReLU model."""
+    all of the ReLU model. Below: the loss of all seeds at the sparsest density beside its controls."""
     one = frame[frame["seed"] == frame["seed"].iloc[0]]
     densities = sorted(one["density"].unique(), reverse=True)
     panels = [("linear", densities[0]), *(("relu", density) for density in densities)]
-    figure, (top, axes) = plt.subplots(2, len(panels), figsize=(PAGE_WIDTH, 4.0), height_ratios=[1.0, 1.6])
+    figure = plt.figure(figsize=(PAGE_WIDTH, 4.6))
+    upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=[3.3, 1.3])).tolist()
+    top, axes = upper.subplots(2, len(panels), height_ratios=[1.0, 1.2])
     scale = Normalize(0.0, 1.0)
     colours = plt.get_cmap(SEQUENTIAL)
     for above, place, (activation, density) in zip(top, axes, panels, strict=True):
@@ -63,16 +68,33 @@ def draw_many(frame: pd.DataFrame, grams: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("feature, most important on top")
     axes[0].set_yticks(np.arange(1, one["feature"].max() + 2, 3 if one["feature"].max() > 10 else 1))
     top[0].set_ylabel("feature")
-    figure.colorbar(image, ax=top, label="value", pad=0.01, fraction=0.03)
-    label = "superposition (1 and more alike)"
-    figure.colorbar(ScalarMappable(scale, SEQUENTIAL), ax=axes, label=label, pad=0.01, fraction=0.03)
+    upper.colorbar(image, ax=top, label="value", pad=0.01, fraction=0.03)
+    label = "superposition\n(1 and more alike)"
+    upper.colorbar(ScalarMappable(scale, SEQUENTIAL), ax=axes, label=label, pad=0.01, fraction=0.03)
+    draw_losses(lower.subplots(), metrics, densities)
     return figure
+
+
+def draw_losses(axes: Axes, metrics: dict[str, Metric], densities: list[float]) -> None:
+    """Loss over that of the best linear model: the ReLU model at the sparsest density, and what stands against it."""
+    found, by_hand = metrics["sparsest_loss"], metrics["antipodal_pairs_loss"]
+    rows = {
+        f"ReLU, s = {densities[-1]:g}": (found, PALETTE[0]),
+        "antipodal pairs, by hand": (by_hand, PALETTE[4]),
+        "random directions, lengths and biases trained": (found.control("random_directions"), GREY),
+        f"linear, s = {densities[-1]:g}": (found.control("linear"), GREY),
+        f"ReLU, s = {densities[0]:g}": (found.control("dense"), GREY),
+    }
+    dots(axes, rows)
+    axes.margins(y=0.12)
+    axes.axvline(1, color="0.7", linewidth=0.8, zorder=0)
+    axes.set(xlabel="loss / loss of the best linear model", xlim=(0, None))
 
 
 PLANS = {
     "intro/intro": Plan(draw_planes, ("table.csv",)),
     "polygons/polygons": Plan(draw_planes, ("table.csv",)),
-    "many_features/many_features": Plan(draw_many, ("table.csv", "products.csv")),
+    "many_features/many_features": Plan(draw_many, ("table.csv", "products.csv", "metrics.json")),
 }
 
 
