@@ -79,7 +79,12 @@ def progress(frame: pd.DataFrame) -> Figure:
     start = float((frame["memorised"] / frame["before"]).mean())
     figure, axes = plt.subplots(2, 2, figsize=(PAGE_WIDTH, 4.2), sharex=True)
     lines = {
-        "Excluded loss rises while held-out loss is high": {"train": TRAIN, "test": TEST, "excluded": EXCLUDED},
+        "Excluded loss beside held-out loss": {
+            "train": TRAIN,
+            "test": TEST,
+            "excluded": EXCLUDED,
+            "excluded_elsewhere": ALL,
+        },
         "Restricted loss beside held-out loss": {
             "train": TRAIN,
             "test": TEST,
@@ -101,7 +106,7 @@ def progress(frame: pd.DataFrame) -> Figure:
         place.set(yscale="log", ylabel="loss (nats, log scale)")
     axes[1, 0].set(ylabel="Gini coefficient", xlabel="step (1: half of the new pairs answered)")
     axes[1, 1].set(ylabel="sum of squared weights", xlabel="step (1: half of the new pairs answered)")
-    colours = {"trained": TRAIN, "held out": TEST, "excluded": EXCLUDED, "restricted": RESTRICTED, "all waves": ALL}
+    colours = {"trained": TRAIN, "held out": TEST, "excluded": EXCLUDED, "restricted": RESTRICTED, "controls": ALL}
     _legend(figure, colours, patches=PHASES)
     return figure
 

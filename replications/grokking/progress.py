@@ -96,11 +96,12 @@ def compare(
 
     fallen = halved(found.test, steps, memorised)
     leads = [fallen / halved(loss, steps, memorised) for loss in found.restricted.T]
+    worst = int(rise(found.elsewhere).argmax())
     values = {
         "excluded_rise": {
             "key": float(rise(found.excluded)[0]),
             "other_frequencies": float(rise(found.excluded)[1:-1].max()),
-            "equal_norm": float(rise(found.elsewhere).max()),
+            "equal_norm": float(rise(found.elsewhere)[worst]),
             "no_decay": float(rise(free.excluded)[0]),
             "train_loss": float(rise(found.train)),
         },
@@ -116,7 +117,7 @@ def compare(
         "step": steps, "train": found.train, "test": found.test,
         "excluded": found.excluded[:, 0], "restricted": found.restricted[:, 0],
         "excluded_other": found.excluded[:, 1], "restricted_other": found.restricted[:, 1],
-        "restricted_all": found.restricted[:, -1],
+        "restricted_all": found.restricted[:, -1], "excluded_elsewhere": found.elsewhere[:, worst],
         "gini": [gini(fourier_norms(network["W_E"][:-1]).flatten()) for network in networks],
         "squares": [float(sum(value.double().square().sum() for value in network.values())) for network in networks],
     })  # fmt: skip
