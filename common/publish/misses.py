@@ -46,7 +46,7 @@ def what_decided(claims: Sequence[Claim]) -> str:
     short, worse, equalled, close, wide = (reasons.count(one) for one in (SHORT, WORSE, EQUALLED, CLOSE, WIDE))
     reached = f" (a control reaches it in {worse})" if worse else ""
     return (
-        f"Of the {len(reasons)} not reproduced, {short + worse} miss the bound{reached}; in {equalled} a control "
-        f"reaches it, too; in {close} one is too close, by interval or by effect − control"
+        f"Of the {len(reasons)} not reproduced, {short + worse} miss the bound{reached}; in {equalled} effect and "
+        f"control both reach it; in {close} a control's interval does, or effect − control includes 0"
         f"{f'; in {wide} the interval of the effect itself is too wide' if wide else ''}."
     )
