@@ -30,8 +30,9 @@ def on_known_sample(claim: Claim, entry: Entry, scale: str) -> Amendment | None:
 
 
 def _drawn(claim: Claim, before: Claim) -> bool:
-    """Whether every control has another number than before; controls at 0 and 1 tell nothing."""
+    """Whether every control has another number than before. Controls at 0 and 1 tell nothing, nor do those that are
+    the same in every seed."""
     earlier = {one.name: triple(one.model_dump()) for one in before.controls}
     pairs = [(triple(one.model_dump()), earlier[one.name]) for one in claim.controls if one.name in earlier]
-    telling = [pair for pair in pairs if all(map(tells, pair))]
+    telling = [pair for pair in pairs if all(tells(one) and one[1] != one[2] for one in pair)]
     return bool(telling) and not any(same_number(*pair) for pair in telling)

@@ -1,5 +1,6 @@
 """Step: writes the claims of a run as a page with a filter (`claims.html`) and as Markdown tables (`claims.md`)."""
 
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import get_args
@@ -10,8 +11,9 @@ from common.core.settings import replications
 from common.core.step import Files, run_step
 from common.core.verdicts import VERDICTS
 from common.core.verify import overview, read_claims, summary
-from common.publish.misses import missed
+from common.publish.misses import missed, reaches
 from common.publish.templating import render
+from common.publish.texts import chronological, title
 
 COLUMNS = ("Claim", "Paper", "Ours [95 % interval]", "Asserted", "Strongest control [95 % interval]", "Verdict")
 PLAIN_UNITS = ("1", "share", None)
@@ -56,8 +58,12 @@ def verdict(claim: Claim) -> str:
 
 def reason(claim: Claim) -> str:
     """Why the claim has its verdict, in words; of a landmark that is not reproduced first what it missed."""
-    first = f"{missed(claim)}: " if claim.tier == "landmark" and claim.verdict == "not reproduced" else ""
-    return first + claim.reason.replace("_", " ").replace(">=", "≥").replace("<=", "≤")
+    first = ""
+    if claim.tier == "landmark" and claim.verdict == "not reproduced":
+        short = not reaches(claim, claim.value)
+        first = f"{value(claim)} misses {claim.assertion}; " if short else f"{missed(claim)}: "
+    why = claim.reason.replace("does not exclude 0 on the right side", "is not wholly on the passing side of 0")
+    return (first + why).replace("_", " ").replace(">=", "≥").replace("<=", "≤")
 
 
 def cells(claim: Claim) -> list[str]:
@@ -73,8 +79,9 @@ def cells(claim: Claim) -> list[str]:
 
 def by_replication(claims: list[Claim]) -> dict[str, list[Claim]]:
     """Claims grouped by replication, as its `claims.yaml` orders them now; a record keeps the order of its run."""
-    groups = groupby(claims, key=lambda claim: claim.replication)
-    return {name: in_order(name, list(group)) for name, group in groups}
+    groups = {name: list(group) for name, group in groupby(claims, key=lambda claim: claim.replication)}
+    known = [name for name in chronological() if name in groups]
+    return {name: in_order(name, groups[name]) for name in dict.fromkeys([*known, *groups])}
 
 
 def in_order(replication: str, claims: list[Claim]) -> list[Claim]:
@@ -103,11 +110,13 @@ def table(claims: list[Claim]) -> str:
     return "\n".join(lines)
 
 
-def html(claims: list[Claim], home: str = "") -> str:
-    """The claims table as one self-contained page with a filter; a card per claim on phones. `home` is linked to."""
+def html(claims: list[Claim], navigation: Mapping[str, str] | None = None) -> str:
+    """The claims table as one self-contained page with a filter; a card per claim on phones. On the site, with its
+    pages by address (`navigation`) and links to those of the replications."""
     return render(
         "claims.html.j2",
-        home=home,
+        navigation=navigation,
+        title=lambda name: title(name) if name in replications() else name,
         columns=COLUMNS,
         dash=DASH,
         groups=by_replication(claims),

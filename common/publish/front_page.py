@@ -10,7 +10,8 @@ from common.core.files import read_json
 from common.core.verdicts import VERDICTS
 from common.core.verify import NOT_RUN, read_claims, summary
 from common.publish.claims_page import PLANNED, by_replication, verdict
-from common.publish.pages import all_seeds, amount, title
+from common.publish.pages import all_seeds, amount
+from common.publish.texts import title
 
 RECORDS = {
     "claims.json": "every claim with interval, seeds and control",

@@ -17,7 +17,7 @@ from common.core.settings import ROOT, replications
 from common.core.step import run
 from common.core.verify import read_claims
 from common.publish.misses import missed
-from common.publish.pages import chronological
+from common.publish.texts import chronological
 
 REFERENCES = "paper/references.bib"
 

@@ -21,25 +21,23 @@ from common.publish.glossary import terms
 from common.publish.markdown import Address, Caption, block_of, first_words, html_of
 from common.publish.misses import missed, what_decided
 from common.publish.pages import (
-    FIGURE,
     FOLDER,
     amount,
     badge,
     carried,
-    chronological,
     counted,
     famous_papers,
     judged_landmarks,
     landmarks,
     leading,
     machine,
+    page_figures,
     tally,
-    title,
 )
 from common.publish.reference import is_calibration, seeds_of
 from common.publish.report import title_of
 from common.publish.templating import render
-from common.publish.texts import CLAIMS, RECORDS
+from common.publish.texts import CLAIMS, RECORDS, chronological, title
 
 WHOLE = ("report.html", "paper.pdf", "cost.json", "provenance.json")  # of a run, published as they are
 NAVIGATION = {
@@ -124,7 +122,7 @@ class Site:
         self.page("index.html", "Landmarks", "site_index.html.j2", self.front(every))
         self.page("figures.html", "Figures by paper", "site_figures.html.j2", {"papers": self.papers(every)})
         self.page("run.html", "Cost and provenance", "site_run.html.j2", self.run())
-        write_text(self.out / "claims.html", claims_page.html(every, home="index.html"))
+        write_text(self.out / "claims.html", claims_page.html(every, NAVIGATION))
         write_text(self.out / ".nojekyll", "")  # GitHub Pages: serve the files as they are
 
     def page(self, name: str, heading: str, template: str, values: dict[str, Any]) -> None:
@@ -152,10 +150,12 @@ class Site:
                 }
             )
         address = self.address("README.md", "")
-        intro = first_words((ROOT / "README.md").read_text(encoding="utf-8"))
+        page = (ROOT / "README.md").read_text(encoding="utf-8")
+        intro, terms = first_words(page), block_of(page.partition("## Verdicts")[2], "findings")[0]
         before = "" if self.source.results else agreement(twice(ROOT / FOLDER, every))
         said = {"tally": counted(every), "decided": f"{what_decided(every)} {before}".strip()}
-        return {"intro": html_of(intro, address), **said, "cards": cards, "whole": self.whole}
+        words = {"intro": html_of(intro, address), "terms": html_of(terms, address)}
+        return {**words, **said, "cards": cards, "whole": self.whole}
 
     def verdict(self, claim: Claim) -> str:
         """The verdict, or why a landmark is not reproduced, with its marks: amended, unsealed, calibration."""
@@ -178,9 +178,8 @@ class Site:
         return name
 
     def headline(self, name: str) -> list[str]:
-        """Addresses of the figures that lead the section of the paper: those of the run, else the records' pictures."""
-        section = (ROOT / "replications" / name / "section.typ").read_text(encoding="utf-8")
-        return [found for figure in FIGURE.findall(section) if (found := self.figure(name, figure))]
+        """Addresses of the figures of the replication's page: those of the run, else the records' pictures."""
+        return [found for figure in page_figures(name) if (found := self.figure(name, figure))]
 
     def figure(self, name: str, figure: str) -> str | None:
         """The address of one figure, copied; None if there is neither a figure of the run nor a record."""
@@ -291,7 +290,8 @@ class Site:
         rows = [
             record
             | {"name": name, "title": title(name), "seeds": seeds_of(record), "machine": machine(record)}
-            | {"carried": carried(record)}
-            for name, record in self.source.records.items()
+            | {"carried": carried(record), "stale": name in self.source.stale}
+            for name in chronological()
+            if (record := self.source.records.get(name))
         ]
         return {"rows": rows, "amount": amount, "files": [CLAIMS, RECORDS, "badge.json", *self.whole]}

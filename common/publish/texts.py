@@ -1,4 +1,4 @@
-"""The claims of the records, an entry a line, with the sentences that `claims.yaml` has now.
+"""Titles and order of the replications, and the claims of the records with the sentences that `claims.yaml` has now.
 
 Statement, source, counterpart and the paper's number decide nothing and are not sealed: they may be corrected without
 another run. `make pages` and `make record` take them over into the records, and drop landmarks that `make amend` has
@@ -6,17 +6,36 @@ retired.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from common.core.claims import Landmark, load_claims, load_planned
 from common.core.files import read_json, write_text
 from common.core.lock import read_lock
-from common.core.settings import replications
+from common.core.settings import ROOT, replications
 from common.core.verify import planned
 
 CLAIMS, RECORDS = "claims.json", "records.json"
+YEAR = re.compile(r"\b(?:19|20)\d\d\b")
+LATER = 9999  # a replication without a headline or year comes last
 TEXTS = ("statement", "source", "counterpart", "paper_value")
+
+
+def title(name: str) -> str:
+    """The title of a replication: the first line of its page."""
+    page = ROOT / "replications" / name / "README.md"
+    return page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+
+
+def chronological() -> list[str]:
+    """All replications by the year of the result that leads them, as their claims cite it; then by name."""
+    return sorted(replications(), key=lambda name: (_year(name), name))
+
+
+def _year(name: str) -> int:
+    first = next((claim for claim in load_claims(name) if claim.tier == "landmark" and claim.headline), None)
+    return min((int(year) for year in YEAR.findall(first.source)), default=LATER) if first else LATER
 
 
 def lines_of(entries: list[dict[str, Any]]) -> str:

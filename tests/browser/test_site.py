@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from common.publish.pages import chronological, title
 from common.publish.site import from_records
 from common.publish.site_pages import Site
+from common.publish.texts import chronological, title
 from tests.browser.accessibility import focus_order, missed, violations
 from tests.browser.chromium import opened
 

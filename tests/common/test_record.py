@@ -23,7 +23,6 @@ from common.publish.pages import (
     MOST_PICTURES,
     all_seeds,
     badge,
-    chronological,
     counted,
     leading,
     page_figures,
@@ -33,6 +32,7 @@ from common.publish.pages import (
 from common.publish.paper import reasons
 from common.publish.record import record, slim_picture
 from common.publish.reference import records, seed_list
+from common.publish.texts import chronological
 
 COST = {"wall_s": 1.0, "cpu_s": 120.0, "peak_rss_mb": 3000.0, "gpu_s": 0.0, "peak_gpu_mb": 0.0}
 ORIGIN = {"commit": "a" * 40, "dirty": False, "scale": "laptop", "seeds": [10, 11, 12], "device": "one", "models": {}}
@@ -201,11 +201,14 @@ def test_what_decided_is_the_control_or_the_effect_itself():
     equalled, short, worse = against(0.5, 0.1, 0.55), against(0.3, 0.2), against(0.3, 0.5)
     near = failed("a", value=0.5, controls=[ControlResult(name="near", value=0.39, ci_low=0.37, ci_high=0.41)])
     said = what_decided([equalled, near, near, short, short, worse, claim("held", value=0.0)])
-    assert re.findall(r"\d+", said) == ["6", "3", "1", "1", "2"], "all, short of the bound, so reached, equalled, close"
+    numbers = re.findall(r"\d+", said.removesuffix("includes 0."))
+    assert numbers == ["6", "3", "1", "1", "2"], "all, short of the bound, so reached, equalled, close"
     assert what_decided([short]).startswith("Of the 1 not reproduced, 1 miss the bound; in 0")
     assert [missed(one) for one in (equalled, short, worse)] == [EQUALLED, SHORT, WORSE]
     told = short.model_copy(update={"reason": "the control large_share does not fail >= 5"})
-    assert reason(told) == f"{SHORT}: the control large share does not fail ≥ 5"
+    assert reason(told) == "0.3 [6, 8] misses in [0.4, 0.6]; the control large share does not fail ≥ 5"
+    blamed = equalled.model_copy(update={"reason": "effect - near [-1, 1] does not exclude 0 on the right side"})
+    assert reason(blamed) == f"{EQUALLED}: effect - near [-1, 1] is not wholly on the passing side of 0"
     held = told.model_copy(update={"verdict": "reproduced"})
     assert reason(held) == "the control large share does not fail ≥ 5"
     assert reasons([short, held]) == {f"{short.id} toy": SHORT}

@@ -337,6 +337,11 @@ def test_a_sample_that_seeds_do_not_draw_keeps_its_badge(tiny):
     assert tiny.one()[1] == [], "another value"
     tiny.measure(effect=6.000001, random_directions=2.1)
     assert tiny.one()[1] == [], "the same value by chance, beside another control"
+    constant = {"name": "best_rule", "value": 3.0, "ci_low": 3.0, "ci_high": 3.0}
+    again, before = claim.model_dump(), claim.model_dump()
+    again["controls"], before["controls"] = ([*one["controls"], constant] for one in (again, before))
+    again["controls"][0] |= {"value": 2.2, "ci_low": 2.1, "ci_high": 2.3}
+    assert known_sample._drawn(*map(claims_module.Claim.model_validate, (again, before))), "one the same in all seeds"
     tiny.measure(effect=6.000001, random_directions=2.0)
     [said] = tiny.one()[1]
     assert said.endswith("its value is that of seeds 10, 11, 12, 13, 14: seeds do not draw its sample")
