@@ -4,6 +4,8 @@ Some measurements rest on fixed texts or weights, so that other seeds give the s
 scored on anything new, and a new seal must not take its badge away.
 """
 
+import math
+
 from common.core.claims import Amendment, Claim
 from common.core.files import read_json
 from common.core.lock import Entry
@@ -34,5 +36,5 @@ def _drawn(claim: Claim, before: Claim) -> bool:
     the same in every seed."""
     earlier = {one.name: triple(one.model_dump()) for one in before.controls}
     pairs = [(triple(one.model_dump()), earlier[one.name]) for one in claim.controls if one.name in earlier]
-    telling = [pair for pair in pairs if all(tells(one) and one[1] != one[2] for one in pair)]
+    telling = [pair for pair in pairs if all(tells(one) and not math.isclose(one[1], one[2]) for one in pair)]
     return bool(telling) and not any(same_number(*pair) for pair in telling)

@@ -337,7 +337,7 @@ def test_a_sample_that_seeds_do_not_draw_keeps_its_badge(tiny):
     assert tiny.one()[1] == [], "another value"
     tiny.measure(effect=6.000001, random_directions=2.1)
     assert tiny.one()[1] == [], "the same value by chance, beside another control"
-    constant = {"name": "best_rule", "value": 3.0, "ci_low": 3.0, "ci_high": 3.0}
+    constant = {"name": "best_rule", "value": 0.3, "ci_low": 0.3, "ci_high": 0.1 + 0.2}
     again, before = claim.model_dump(), claim.model_dump()
     again["controls"], before["controls"] = ([*one["controls"], constant] for one in (again, before))
     again["controls"][0] |= {"value": 2.2, "ci_low": 2.1, "ci_high": 2.3}
