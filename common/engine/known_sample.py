@@ -12,7 +12,7 @@ from common.core.lock import Entry
 from common.core.seals import LATE, today
 from common.core.settings import ROOT, load_scale
 from common.core.verify import read_claims
-from common.publish.earlier import same_number, tells, triple
+from common.publish.earlier import Triple, same_number, tells, triple
 
 
 def on_known_sample(claim: Claim, entry: Entry, scale: str) -> Amendment | None:
@@ -36,5 +36,9 @@ def _drawn(claim: Claim, before: Claim) -> bool:
     the same in every seed."""
     earlier = {one.name: triple(one.model_dump()) for one in before.controls}
     pairs = [(triple(one.model_dump()), earlier[one.name]) for one in claim.controls if one.name in earlier]
-    telling = [pair for pair in pairs if all(tells(one) and not math.isclose(one[1], one[2]) for one in pair)]
+    telling = [pair for pair in pairs if all(tells(one) and not _constant(one) for one in pair)]
     return bool(telling) and not any(same_number(*pair) for pair in telling)
+
+
+def _constant(one: Triple) -> bool:
+    return math.isclose(one[1], one[2])  # type: ignore[arg-type]
