@@ -41,12 +41,13 @@ def gpu_block(folder: Path) -> str:
     for name, origin in known.items():
         cost, own = origin["cost"], [pair for pair in twice if pair[0].replication == name]
         checks = [one for one in claims if one.replication == name and one.tier == "check" and one.verdict != NOT_RUN]
+        mark = " (calibration)" if is_calibration(origin) else ""
         cells = [
             name,
             str(cost["steps"]),
             *(f"{cost[key] / 60:.1f}" for key in ("cpu_s", "gpu_s")),
             f"{cost['peak_gpu_mb'] / 1000:.1f}",
-            f"{sum(one.verdict == 'reproduced' for one, _ in own)} of {len(own)}",
+            f"{sum(one.verdict == 'reproduced' for one, _ in own)} of {len(own)}{mark}",
             f"{sum(one.verdict == other.verdict for one, other in own)} of {len(own)}",
             f"{sum(one.verdict == 'holds' for one in checks)} of {len(checks)}",
         ]

@@ -40,6 +40,7 @@ from common.publish.templating import render
 from common.publish.texts import CLAIMS, RECORDS, chronological, title
 
 WHOLE = ("report.html", "paper.pdf", "cost.json", "provenance.json")  # of a run, published as they are
+GLOSSARY = "`make site FROM=records`, page of these methods"  # where METHODS say that judged metrics stand
 NAVIGATION = {
     "": "Landmarks",
     "claims.html": "Claims",
@@ -262,7 +263,7 @@ class Site:
             "interactive": self.interactive(name),
         }
         self.page(f"{name}/index.html", title(name), "site_replication.html.j2", values)
-        methods = (folder / "METHODS.md").read_text(encoding="utf-8")
+        methods = (folder / "METHODS.md").read_text(encoding="utf-8").replace(GLOSSARY, "[below](#judged-metrics)")
         text = html_of(methods, self.address(f"replications/{name}/METHODS.md", "../"))
         glossary = [
             (term, term.place and code_address(term.place, self.repository))

@@ -181,6 +181,7 @@ def test_the_page_of_methods_shows_every_judged_metric(tmp_path, recorded):
     Site(from_records(), tmp_path, "https://example.org/landmarks").write()
     for name, (_, found) in recorded.items():
         page = (tmp_path / name / "methods.html").read_text()
+        assert '<a href="#judged-metrics">below</a>' in page
         for term in found:
             row = page.partition(f'id="{term.part}.{term.metric}"')[2].partition("</tr>")[0]
             assert f"<code>{term.metric}</code>" in row
