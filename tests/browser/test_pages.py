@@ -8,6 +8,7 @@ from common.core.claims import Amendment
 from common.core.settings import ROOT
 from common.core.verify import read_claims
 from common.publish.claims_page import html
+from common.publish.texts import title
 from tests.browser.accessibility import missed, violations
 from tests.browser.chromium import opened
 
@@ -66,7 +67,7 @@ def test_claims_page_can_be_filtered_by_tier_badge_and_replication(browser, tmp_
     for label in ("Tier", "Verdict"):
         page.get_by_label(label).select_option("")
     page.get_by_label("amended").uncheck()
-    page.get_by_role("combobox", name="Replication").select_option("ioi circuit")
+    page.get_by_role("combobox", name="Replication").select_option(title("ioi_circuit"))
     assert shown.count() == sum(claim.replication == "ioi_circuit" for claim in claims) > 0
     assert page.locator("tbody:visible").count() == 1, "the headings of the others stay"
     assert problems == []
