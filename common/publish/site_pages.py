@@ -152,10 +152,10 @@ class Site:
             )
         address = self.address("README.md", "")
         page = (ROOT / "README.md").read_text(encoding="utf-8")
-        intro, terms = first_words(page), block_of(page.partition("## Verdicts")[2], "findings")[0]
+        intro, verdicts = first_words(page), block_of(page.partition("## Verdicts")[2], "findings")[0]
         before = "" if self.source.results else agreement(twice(ROOT / FOLDER, every))
         said = {"tally": counted(every), "decided": f"{what_decided(every)} {before}".strip()}
-        words = {"intro": html_of(intro, address), "terms": html_of(terms, address)}
+        words = {"intro": html_of(intro, address), "terms": html_of(verdicts, address)}
         return {**words, **said, "cards": cards, "whole": self.whole}
 
     def verdict(self, claim: Claim) -> str:
