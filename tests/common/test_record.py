@@ -109,7 +109,7 @@ def test_a_run_on_a_gpu_is_kept_beside_the_reference_run(project):
         "grokking: A GPU; calibration seeds, which set the seals: not scored yet (110 to 114); commit `aaaaaaaa`."
         in said
     )
-    assert "| grokking (calibration) | 1 | 2.0 | 0.0 | 0.0 | 1 of 1 | 0 of 1 | 0 of 0 |" in said
+    assert "| grokking | 1 | 2.0 | 0.0 | 0.0 | 1 of 1 (calibration) | 0 of 1 | 0 of 0 |" in said
     assert "- `grokking.delay`: reproduced with 7 [6, 8]; at `full` not reproduced with 3 [6, 8], against" in said
     assert "against controls that this record lacks (newer)." in said
     assert '<img src="../figures/gpu/grokking/delay.png"' in said
