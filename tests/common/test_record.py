@@ -117,7 +117,7 @@ def test_a_run_on_a_gpu_is_kept_beside_the_reference_run(project):
     check = other.model_copy(update={"tier": "check", "verdict": "holds"})
     (project / "figures/claims.json").write_text(json.dumps([check.model_dump(mode="json")]))
     said = gpu_block(project / "figures")
-    assert "| 0 of 0 | 0 of 0 | 0 of 0 |" in said, "a check at `full` is not compared"
+    assert "| 0 of 0 (calibration) | 0 of 0 | 0 of 0 |" in said, "a check at `full` is not compared"
     assert "Judged otherwise" not in said
     (project / "figures/claims.json").write_text(json.dumps([other.model_dump(mode="json")]))
     unjudged = claim("delay", verdict="not run here", reason="its premise fails", value=None)
