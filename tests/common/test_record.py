@@ -125,7 +125,7 @@ def test_a_run_on_a_gpu_is_kept_beside_the_reference_run(project):
     content = [one.model_dump(mode="json") for one in (unjudged, broken)]
     (project / "figures/gpu/claims.json").write_text(json.dumps(content))
     said = gpu_block(project / "figures")
-    assert "| 0 of 0 | 0 of 0 | 0 of 1 |" in said
+    assert "| 0 of 0 (calibration) | 0 of 0 | 0 of 1 |" in said
     assert "- `grokking.delay`: not run here (its premise fails); at `full` not reproduced with" in said
     assert "Checks that fail: `grokking.premise`." in said
 
