@@ -275,15 +275,16 @@ class Site:
         write_json(self.out / name / "badge.json", badge_of(title(name), claims, calibrated))
 
     def papers(self, every: list[Claim]) -> list[dict[str, Any]]:
-        """The famous figures of each paper with the landmark that stands for it, or why there is none."""
-        known = {claim.id: claim for claim in every}
-        found = []
+        """The famous figures of each paper with their landmarks, and with its first paper a replication's pictures."""
+        known, shown, found = {claim.id: claim for claim in every}, set[str](), []
         for paper in famous_papers():
-            rows = []
-            for figure in paper["figures"]:
-                claim = known.get(figure.get("landmark", ""))
-                rows.append(figure | {"claim": claim, "verdict": self.verdict(claim) if claim else ""})
-            found.append({"paper": paper["paper"], "figures": rows})
+            claims = [known.get(figure.get("landmark", "")) for figure in paper["figures"]]
+            said = [{"verdict": self.verdict(claim), "value": value(claim)} if claim else {} for claim in claims]
+            rows = [one | {"claim": of} | own for one, of, own in zip(paper["figures"], claims, said, strict=True)]
+            names = {claim.replication for claim in claims if claim} - shown
+            shown |= names
+            pictures = [(name, address) for name in sorted(names) for address in self.headline(name)]
+            found.append({"paper": paper["paper"], "figures": rows, "pictures": pictures})
         return found
 
     def run(self) -> dict[str, Any]:
