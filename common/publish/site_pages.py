@@ -22,6 +22,7 @@ from common.publish.markdown import Address, Caption, block_of, first_words, htm
 from common.publish.misses import missed, what_decided
 from common.publish.pages import (
     FOLDER,
+    MOST_PICTURES,
     amount,
     badge,
     carried,
@@ -283,7 +284,7 @@ class Site:
             rows = [one | {"claim": of} | own for one, of, own in zip(paper["figures"], claims, said, strict=True)]
             names = {claim.replication for claim in claims if claim} - shown
             shown |= names
-            pictures = [(name, address) for name in sorted(names) for address in self.headline(name)]
+            pictures = [(name, address) for name in sorted(names) for address in self.headline(name)[:MOST_PICTURES]]
             found.append({"paper": paper["paper"], "figures": rows, "pictures": pictures})
         return found
 
