@@ -11,6 +11,7 @@ from common.core.settings import replications
 from common.core.step import Files, run_step
 from common.core.verdicts import VERDICTS
 from common.core.verify import overview, read_claims, summary
+from common.publish.controls import definition
 from common.publish.misses import missed, reaches
 from common.publish.templating import render
 from common.publish.texts import chronological, title
@@ -121,6 +122,7 @@ def html(claims: list[Claim], navigation: Mapping[str, str] | None = None) -> st
         dash=DASH,
         groups=by_replication(claims),
         cells=cells,
+        definition=definition,
         reason=reason,
         verdict=verdict,
         overview=overview,

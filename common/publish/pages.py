@@ -119,6 +119,20 @@ def machine(origin: dict[str, Any]) -> str:
     return f"{origin['device']} ({origin['instructions']})" if origin.get("instructions") else str(origin["device"])
 
 
+def badge_of(label: str, claims: list[Claim], calibrated: bool = False) -> dict[str, Any]:
+    """The shields.io endpoint of these claims."""
+    judged = judged_landmarks(claims)
+    held = sum(claim.verdict == "reproduced" for claim in judged)
+    message, colour = f"{held} of {len(judged)} reproduced", "brightgreen"
+    if not judged:
+        message, colour = "not run", "lightgrey"
+    elif calibrated:
+        message, colour = f"{message} (calibration)", "lightgrey"
+    elif any(claim.problem for claim in claims):
+        message, colour = f"{message}, a claim fails", "red"
+    return {"schemaVersion": 1, "label": label, "message": message, "color": colour}
+
+
 def badge(claim: Claim, known: dict[str, Any] | None = None, failed: str = "not reproduced") -> str:
     """The verdict, and whether the claim was amended, never sealed, or only calibrated (`known` are the records).
     `failed` is said of one that is not reproduced."""

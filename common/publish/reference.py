@@ -23,7 +23,7 @@ from common.publish.texts import TEXTS
 
 RECORDS = ROOT / "figures" / "records.json"
 LEFT_OUT = ("scales", "headline", "expected_verdict", "tolerated_verdicts", "known_failures", "bounds", *TEXTS)
-FAMOUS = "famous_figures.yaml"  # in the folder of a replication; it says nothing of metrics or verdicts
+FAMOUS, CONTROLS = "famous_figures.yaml", "controls.yaml"  # of a replication, for readers: neither decides a verdict
 SHARED = ("common.data.materialise", "common.recipes.python_docs", "common.recipes.self_chat", "common.core.verify")
 
 
@@ -57,7 +57,7 @@ def chosen(name: str, scale: str) -> str:
     contents = {
         path.name: _claims(path, scale) if path.name == "claims.yaml" else read_yaml(path)
         for path in files
-        if path.name not in ("config.yaml", FAMOUS)
+        if path.name not in ("config.yaml", FAMOUS, CONTROLS)
     }
     contents["corpora.yaml"] = {"corpora": corpora_of(name)}
     for file, content in contents.items():

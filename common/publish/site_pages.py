@@ -15,6 +15,7 @@ from common.core.files import read_json, write_json, write_text
 from common.core.settings import ROOT, replications
 from common.publish import claims_page
 from common.publish.claims_page import number, reason, strongest, value
+from common.publish.controls import definition
 from common.publish.earlier import agreement, twice
 from common.publish.glossary import address as code_address
 from common.publish.glossary import terms
@@ -25,10 +26,10 @@ from common.publish.pages import (
     MOST_PICTURES,
     amount,
     badge,
+    badge_of,
     carried,
     counted,
     famous_papers,
-    judged_landmarks,
     landmarks,
     leading,
     machine,
@@ -79,20 +80,6 @@ def of_present_claims(results: Path, names: Iterable[str], replications: Iterabl
     if left_out := sorted(set(there) - set(current)):
         print(f"left out, made before the present claims: {', '.join(left_out)}; `make` renews them", file=sys.stderr)
     return current
-
-
-def badge_of(label: str, claims: list[Claim], calibrated: bool = False) -> dict[str, Any]:
-    """The shields.io endpoint of these claims."""
-    judged = judged_landmarks(claims)
-    held = sum(claim.verdict == "reproduced" for claim in judged)
-    message, colour = f"{held} of {len(judged)} reproduced", "brightgreen"
-    if not judged:
-        message, colour = "not run", "lightgrey"
-    elif calibrated:
-        message, colour = f"{message} (calibration)", "lightgrey"
-    elif any(claim.problem for claim in claims):
-        message, colour = f"{message}, a claim fails", "red"
-    return {"schemaVersion": 1, "label": label, "message": message, "color": colour}
 
 
 def caption_of(name: str) -> Caption:
@@ -254,6 +241,7 @@ class Site:
             "origin": f"Scale {record['scale']}, {seeds_of(record)}, on {machine(record)}" if record else "",
             "amount": amount(record["cost"]) if record else "",
             "number": number,
+            "definition": definition,
             "reason": reason,
             "stale": name in self.source.stale,
             "landmarks": [

@@ -2,9 +2,9 @@
 
 random, other_topic, earlier  those of `directions`, r taken out
 permuted                 differences of means under permuted labels, r taken out, then chosen as in `nulls`: of those
-                         whose KL on harmless requests is at most that of r the one of least bypass
-layer_below, layer_above no controls: the difference of means at another layer, r taken out, chosen likewise. It is the
-                         same contrast as r, so it may well end refusal
+                         whose KL on harmless requests is at most that of r, or 0.1, the one of least bypass
+layer_below, layer_above only of a check: the difference of means at another layer, r taken out, chosen likewise. It is
+                         the same contrast as r, so it may well end refusal
 unembedding              no control: what a model must write to begin a refusal. Without it a model is wrecked
                          (calibration seed 110: a KL of 17 nats)
 

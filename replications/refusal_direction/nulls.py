@@ -2,7 +2,7 @@
 
 Each use has a choice of its own, by the score that decides the use, first on a few requests and then on all:
 
-ablated      least bypass of those whose KL on harmless requests is at most that of r
+ablated      least bypass of those whose KL on harmless requests is at most that of r, or 0.1 if that is more
 edited       the same where position 0 is ablated too, as weights do, at the KL that r has then
 added        most induction
 damage       least bypass at any KL

@@ -5,7 +5,7 @@ Dimensionality of features (columns of W) and of training points (hidden vectors
 length. Unweighted means are m / n and m / T for any model that uses all its dimensions, and would say nothing. Few
 vectors have large shares in any model, trained or not, so that points lead at few T proves nothing by itself. That they
 share the plane equally does: all D are then m / T. (Regular polygons do, and so do other tight frames.) Controls: a
-strong weight decay; the other end of the range of T; the same points in the untrained model.
+strong weight decay; the dimensionalities of points; the same points in the untrained model.
 """
 
 from pathlib import Path

@@ -4,8 +4,8 @@
 Control: any other level of equal width. (D* = 1, the paper's other plateau, proves nothing: every projection on m
 dimensions has it, and with equal importances dense models are such projections. That dense models give features a
 dimension each is measured with unequal importances, in `many_features`.) D_i of every stored feature: how many lie at
-the share of a regular arrangement. Controls: as many levels at other places; random directions with the norms of the
-trained columns; untrained weights.
+the share of a regular arrangement. Controls: random directions with the norms of the trained columns; untrained
+weights.
 
 `adversarial`: every point x is moved by a tenth of the mean norm of the inputs in the direction (W^T W)_i / ||.||. The
 i is the worst for that point, and the target stays x. The attack is analytic: gradients are masked by the ReLU. The

@@ -10,6 +10,7 @@ import pytest
 from common.core.claims import load_claims
 from common.core.files import read_yaml
 from common.core.settings import ROOT, replications
+from common.publish.controls import definition, definitions
 from common.publish.reference import FAMOUS
 
 DOCS = ("architecture", "claims", "extend", "gpu", "performance", "running", "troubleshooting")
@@ -93,6 +94,19 @@ def test_profiles_are_settings_of_snakemake(root):
         settings = yaml.safe_load(path.read_text())
         assert settings["executor"] in ("local", "slurm", "kubernetes")
         assert settings["rerun-incomplete"] is True
+
+
+@pytest.mark.parametrize("name", replications())
+def test_every_control_of_a_claim_is_defined_once(name):
+    """`controls.yaml` says what each control is: one line for a name, or one for each claim that lists it."""
+    claims = [one for one in load_claims(name) if one.tier in ("landmark", "check")]
+    listed = {(control, one.id) for one in claims for control in one.controls}
+    known = definitions(name)
+    by_claim = {(control, of) for control, text in known.items() if isinstance(text, dict) for of in text}
+    for_all = {control for control, text in known.items() if isinstance(text, str)}
+    assert by_claim <= listed
+    assert for_all | {control for control, _ in by_claim} == {control for control, _ in listed}
+    assert [pair for pair in listed if not definition(f"{name}.{pair[1]}", pair[0])] == []
 
 
 @pytest.mark.parametrize("name", replications())

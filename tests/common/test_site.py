@@ -14,8 +14,9 @@ from common.core.settings import replications
 from common.publish import site as site_module
 from common.publish import site_pages
 from common.publish.markdown import block_of, first_words, html_of
+from common.publish.pages import badge_of
 from common.publish.site import from_records, from_results
-from common.publish.site_pages import Site, badge_of, caption_of, of_present_claims
+from common.publish.site_pages import Site, caption_of, of_present_claims
 
 
 def claim(verdict, tier="landmark"):
