@@ -16,6 +16,7 @@ from common.core.files import atomic
 from common.core.settings import ROOT, replications
 from common.core.step import run
 from common.core.verify import read_claims
+from common.publish.controls import definition
 from common.publish.misses import missed
 from common.publish.texts import chronological
 
@@ -61,6 +62,11 @@ def reasons(claims: Iterable[Claim]) -> dict[str, str]:
     return {f"{one.id} {one.model}": missed(one) for one in failed}
 
 
+def controls(claims: Iterable[Claim]) -> dict[str, str]:
+    """What the strongest control of each landmark is, by `<id> <model>`."""
+    return {f"{one.id} {one.model}": definition(one.id, one.strongest_control) for one in claims}
+
+
 def paper(out: Path, makers: str) -> None:
     """Writes the PDF of the run in whose folder `out` lies. UserError with typst's message if a number is missing.
 
@@ -72,12 +78,14 @@ def paper(out: Path, makers: str) -> None:
     import typst
 
     sections = [name for name in chronological() if (ROOT / "replications" / name / "section.typ").is_file()]
+    claims = read_claims(out.parent / "claims.json")
     inputs = {
         "results": f"/{out.parent}",
         "sections": ",".join(sections),
         "references": ",".join(f"/{path}" for path in references()),
         "makers": json.dumps(found_figures(json.loads(makers), out.parent)),
-        "missed": json.dumps(reasons(read_claims(out.parent / "claims.json"))),
+        "missed": json.dumps(reasons(claims)),
+        "controls": json.dumps(controls(claims)),
     }
     try:
         with atomic(out) as temporary:

@@ -2,9 +2,10 @@
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from common.core.files import read_json
-from common.publish import reference, texts
+from common.publish import controls, reference, texts
 from common.publish.texts import TEXTS, with_texts
 
 
@@ -52,3 +53,19 @@ def test_only_what_decides_is_part_of_the_state(root, tmp_path, field, value, sa
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump(content))
     assert (reference._claims(tmp_path / "claims.yaml", "full") == reference._claims(path, "full")) is same
     assert field in TEXTS or not same
+
+
+def test_a_control_is_what_its_claim_says_else_what_its_name_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(controls, "ROOT", tmp_path)
+    folder = tmp_path / "replications" / "tiny_controls"
+    folder.mkdir(parents=True)
+    (folder / "controls.yaml").write_text("random: any direction\nother:\n  here: the next topic\n")
+    assert controls.definition("tiny_controls.anywhere", "random") == "any direction"
+    assert controls.definition("tiny_controls.here", "other") == "the next topic"
+    assert controls.definition("tiny_controls.there", "other") == ""
+    assert controls.definition("tiny_controls.here", None) == controls.definition("no_such.claim", "random") == ""
+    (folder / "controls.yaml").write_text("random: [1, 2]\n")
+    controls.definitions.cache_clear()
+    with pytest.raises(ValidationError):
+        controls.definition("tiny_controls.here", "random")
+    controls.definitions.cache_clear()
