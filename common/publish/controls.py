@@ -5,8 +5,9 @@ A definition is one string, or one for each claim where the same name stands for
 
 from functools import cache
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from common.core.errors import UserError
 from common.core.files import read_yaml
 from common.core.settings import ROOT
 from common.publish.reference import CONTROLS
@@ -18,10 +19,15 @@ SHAPE = TypeAdapter(dict[str, str | dict[str, str]])
 def definitions(replication: str) -> dict[str, str | dict[str, str]]:
     """The definitions of a replication by the control's name; empty without a file.
 
-    ValidationError: the file holds something else than strings, or strings by claim.
+    UserError: the file holds something else than strings, or strings by claim.
     """
     path = ROOT / "replications" / replication / CONTROLS
-    return SHAPE.validate_python(read_yaml(path)) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        return SHAPE.validate_python(read_yaml(path))
+    except ValidationError:
+        raise UserError(f"{path}: give each control one line of text, or one for each claim that lists it") from None
 
 
 def definition(claim: str, control: str | None) -> str:

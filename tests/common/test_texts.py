@@ -2,8 +2,8 @@
 
 import pytest
 import yaml
-from pydantic import ValidationError
 
+from common.core.errors import UserError
 from common.core.files import read_json
 from common.publish import controls, reference, texts
 from common.publish.texts import TEXTS, with_texts
@@ -66,6 +66,6 @@ def test_a_control_is_what_its_claim_says_else_what_its_name_says(tmp_path, monk
     assert controls.definition("tiny_controls.here", None) == controls.definition("no_such.claim", "random") == ""
     (folder / "controls.yaml").write_text("random: [1, 2]\n")
     controls.definitions.cache_clear()
-    with pytest.raises(ValidationError):
+    with pytest.raises(UserError, match="one line of text"):
         controls.definition("tiny_controls.here", "random")
     controls.definitions.cache_clear()
