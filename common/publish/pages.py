@@ -197,7 +197,8 @@ def results_block(folder: Path, name: str) -> str:
     origin = read_json(folder / RECORDS)[name]
     claims = in_order(name, [claim for claim in read_claims(folder / CLAIMS) if claim.replication == name])
     lines = [f"{tally(claims)}. Scale `{origin['scale']}`, {seeds_of(origin)}.", ""]
-    lines += ["| landmark | paper | ours [95 %] | bound | [strongest control](controls.yaml) | verdict |", "|---|---|---|---|---|---|"]
+    columns = ("landmark", "paper", "ours [95 %]", "bound", "[strongest control](controls.yaml)", "verdict")
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for claim in landmarks(claims):
         paper = "; ".join(filter(None, [claim.counterpart, claim.paper_value]))
         cells = [claim.statement, paper, value(claim), str(claim.assertion), strongest(claim)]
