@@ -12,6 +12,7 @@ from common.data.corpora import corpus_entry
 from common.core.errors import UserError
 from common.engine.hub_models import models_of
 from common.data.models import folder_files, registry
+from common.publish.controls import definition_files
 from common.publish.paper import figure_rules, references
 from common.publish.provenance import config_hash, git_state, lock_hash
 from common.publish.reference import state

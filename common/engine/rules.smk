@@ -116,6 +116,7 @@ rule verify:
 use rule step as claims_page with:
     input:
         multiext("common/publish/templates/claims", ".html.j2", ".css", ".js"),
+        definition_files(NAMES),
         claims=rules.verify.output.json,
     output:
         markdown="<results>/claims.md",
@@ -172,6 +173,7 @@ rule paper:
         [getattr(rules, f"{name}_metrics").input for name in NAMES],
         [getattr(rules, f"{name}_figures").input for name in NAMES],
         expand("replications/{name}/section.typ", name=NAMES),
+        definition_files(NAMES),
         main="paper/main.typ",
         library="paper/landmarks.typ",
         discussion="paper/discussion.typ",

@@ -3,6 +3,7 @@
 A definition is one string, or one for each claim where the same name stands for different things.
 """
 
+from collections.abc import Iterable
 from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
@@ -35,3 +36,9 @@ def definition(claim: str, control: str | None) -> str:
     replication, _, own = claim.partition(".")
     found = definitions(replication).get(control or "", "")
     return found if isinstance(found, str) else found.get(own, "")
+
+
+def definition_files(names: Iterable[str]) -> list[str]:
+    """The files with definitions of these replications, relative to the project."""
+    paths = (f"replications/{name}/{CONTROLS}" for name in names)
+    return [path for path in paths if (ROOT / path).is_file()]
