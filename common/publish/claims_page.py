@@ -13,7 +13,7 @@ from common.core.verdicts import VERDICTS
 from common.core.verify import overview, read_claims, summary
 from common.publish.controls import definition
 from common.publish.misses import missed, reaches
-from common.publish.templating import render
+from common.publish.templating import render, signs
 from common.publish.texts import chronological, title
 
 COLUMNS = ("Claim", "Paper", "Ours [95 % interval]", "Asserted", "Strongest control [95 % interval]", "Verdict")
@@ -64,7 +64,7 @@ def reason(claim: Claim) -> str:
         short = not reaches(claim, claim.value)
         first = f"{value(claim)} misses {claim.assertion}; " if short else f"{missed(claim)}: "
     why = claim.reason.replace("does not exclude 0 on the right side", "is not wholly on the passing side of 0")
-    return (first + why).replace("_", " ").replace(">=", "≥").replace("<=", "≤")
+    return signs((first + why).replace("_", " "))
 
 
 def cells(claim: Claim) -> list[str]:

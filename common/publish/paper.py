@@ -64,7 +64,8 @@ def reasons(claims: Iterable[Claim]) -> dict[str, str]:
 
 def controls(claims: Iterable[Claim]) -> dict[str, str]:
     """What the strongest control of each landmark is, by `<id> <model>`."""
-    return {f"{one.id} {one.model}": definition(one.id, one.strongest_control) for one in claims}
+    found = (one for one in claims if one.tier == "landmark")
+    return {f"{one.id} {one.model}": definition(one.id, one.strongest_control) for one in found}
 
 
 def paper(out: Path, makers: str) -> None:

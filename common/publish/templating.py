@@ -16,6 +16,14 @@ ENVIRONMENT = Environment(
 )
 
 
+def signs(text: str) -> str:
+    """`>=` and `<=` as one sign each."""
+    return text.replace(">=", "≥").replace("<=", "≤")
+
+
+ENVIRONMENT.filters["signs"] = signs
+
+
 def render(template: str, **values: Any) -> str:
     """The text of a template with these values."""
     return ENVIRONMENT.get_template(template).render(**values)
