@@ -128,18 +128,26 @@ def fall(subject: Subject, graph: Graph, chosen: Int[Tensor, " some"]) -> float:
     return float(clean - margin(edited(subject, added, frozen=False), subject.answer)[0])
 
 
-def matched(features: Features, chosen: Int[Tensor, " some"]) -> Int[Tensor, " some"]:
-    """For each chosen feature another one of its layer that writes about as much, no two the same. Where a layer has
-    none left, it is one of any layer."""
-    norms = features.write_norm()
-    free = torch.ones(len(features), dtype=torch.bool)
+def reaching(graph: Graph) -> Bool[Tensor, " feature"]:
+    """Features that can change the answer: all but those of the last layer at earlier positions."""
+    features, frozen = graph.features, graph.frozen
+    return (features.layer < frozen.n_layers - 1) | (features.pos == frozen.length - 1)
+
+
+def matched(graph: Graph, chosen: Int[Tensor, " some"]) -> Int[Tensor, " others"]:
+    """For each chosen feature another one that writes about as much and can change the answer, no two the same.
+
+    It is one of its layer and position. Where none is left there it is one of its position, else any.
+    """
+    features = graph.features
+    norms, free, found = features.write_norm(), reaching(graph), []
     free[chosen] = False
-    found = []
     for at in chosen.tolist():
-        same: Bool[Tensor, " feature"] = free & (features.layer == features.layer[at])
-        pool = (same if bool(same.any()) else free).nonzero()[:, 0]
-        if len(pool):
-            best = int(pool[(norms[pool] - norms[at]).abs().argmin()])
-            free[best] = False
-            found.append(best)
+        here = features.pos == features.pos[at]
+        for allowed in (here & (features.layer == features.layer[at]), here, torch.ones_like(here)):
+            pool = (free & allowed).nonzero()[:, 0]
+            if len(pool):
+                found.append(int(pool[(norms[pool] - norms[at]).abs().argmin()]))
+                free[found[-1]] = False
+                break
     return torch.tensor(found, dtype=torch.long)

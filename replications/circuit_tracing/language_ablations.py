@@ -22,7 +22,7 @@ from common.core.statistics import from_draws, with_control, without_interval
 from replications.circuit_tracing.frozen import FrozenPass
 from replications.circuit_tracing.graph import Features, Graph
 from replications.circuit_tracing.influence import node_influence
-from replications.circuit_tracing.interventions import spearman, written
+from replications.circuit_tracing.interventions import matched, spearman, written
 from replications.circuit_tracing.middle import strongest
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Ablated(NamedTuple):
     fall: float
     """without the most influential ones"""
     fall_matched: float
-    """without as many of the same layers and positions that write about as much"""
+    """without as many others that write about as much"""
 
     def drawn(self, name: str) -> tuple[Float[np.ndarray, " drawn"], Float[np.ndarray, " drawn"]]:
         """A prediction and the size of the change, of drawn features."""
@@ -133,7 +133,7 @@ def ablate(bridge: "TransformerBridge", graph: Graph, sites: int, each: int, see
         "sizes_alone": sizes * features.activation.abs(),
         "gradient": (first_order * features.activation).abs(),
     }
-    sets = [torch.tensor([], dtype=torch.long), top, matched_at_sites(features, top)]
+    sets = [torch.tensor([], dtype=torch.long), top, matched(graph, top)]
     whole = answers(bridge, graph, [*sets, *single[:, None]])
     fall, fall_matched = (whole[0] - whole[1:3]).tolist()
     where = torch.cat([site, torch.full_like(top, -1)])
@@ -168,20 +168,6 @@ def draw_features(
     return torch.cat(found), torch.cat(numbers)
 
 
-def matched_at_sites(features: Features, chosen: Int[Tensor, " some"]) -> Int[Tensor, " matched"]:
-    """For each chosen feature another one of its layer and position that writes about as much, no two the same. None
-    where none is left."""
-    norms, free, found = features.write_norm(), torch.ones(len(features), dtype=torch.bool), []
-    free[chosen] = False
-    for at in chosen.tolist():
-        same = free & (features.layer == features.layer[at]) & (features.pos == features.pos[at])
-        pool = same.nonzero()[:, 0]
-        if len(pool):
-            found.append(int(pool[(norms[pool] - norms[at]).abs().argmin()]))
-            free[found[-1]] = False
-    return torch.tensor(found, dtype=torch.long)
-
-
 def ablations(graph: Graph, found: Ablated, seed: int) -> tuple[list[dict[str, Any]], dict[str, Metric]]:
     """One row a feature, and the metrics of one prompt, where features are the sample.
 
@@ -200,7 +186,7 @@ def ablations(graph: Graph, found: Ablated, seed: int) -> tuple[list[dict[str, A
     ]  # fmt: skip
     falls = {
         "fall": (found.fall, f"the {TOGETHER} most influential"),
-        "fall_matched": (found.fall_matched, "as many of the same sites that write about as much"),
+        "fall_matched": (found.fall_matched, "as many others that write about as much"),
     }
     metrics = {name: without_interval(value, 1, "logits", FALL.format(of)) for name, (value, of) in falls.items()}
     (influence, size), (wrote, _) = found.drawn("influence"), found.drawn("write_norm")

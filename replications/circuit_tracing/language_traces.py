@@ -165,7 +165,7 @@ def measure(table: pd.DataFrame) -> dict[str, Metric]:
         ),
         "fall": compared(
             "fall", "logits", f"fall of the likeliest token's logit without the {TOGETHER} most influential features",
-            activation_matched=columns["fall_matched"],
+            matched_writes=columns["fall_matched"],
         ),
         "completeness": compared("completeness", "share", "share of inputs that are no errors, by influence"),
         "replacement": compared("replacement", "share", "influence of embeddings against errors"),

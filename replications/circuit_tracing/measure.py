@@ -170,7 +170,7 @@ def of_prompt(
     count, mixed_own = settings.measures.top, node_influence(mixed.adjacency, weights)[: graph.n_features]
     top = strongest(graph, own, count)
     row["fall"] = fall(subject, graph, top)
-    row["fall_matched"] = fall(subject, graph, matched(features, top))
+    row["fall_matched"] = fall(subject, graph, matched(graph, top))
     row["fall_largest"] = fall(subject, graph, strongest(graph, wrote, count))
     row["fall_shuffled"] = fall(subject, graph, strongest(graph, mixed_own, count))
     row |= swaps(studied, at, graph, saes, count)
@@ -191,7 +191,7 @@ def swaps(studied: Studied, at: int, graph: Graph, saes: list[Sae], count: int) 
         strongest(each, each.features.write_norm(), count, at=LAST) for each in (graph, other)
     )  # type: ignore[assignment]
     pairs["swap_matched"] = tuple(
-        matched(each.features, chosen) for each, chosen in zip((graph, other), pairs["swap"], strict=True)
+        matched(each, chosen) for each, chosen in zip((graph, other), pairs["swap"], strict=True)
     )  # type: ignore[assignment]
     return {name: float(swap(subject, graph, other, *both) == wanted) for name, both in pairs.items()}
 
@@ -244,7 +244,7 @@ def all_metrics(rows: list[dict[str, float | str]], seeds: list[int]) -> dict[st
         found[f"fall{ending}"] = make(
             mean("fall", kind), unit="logits", formula=logits.format("the most influential"),
             controls={
-                "activation_matched": mean("fall_matched", kind),
+                "matched_writes": mean("fall_matched", kind),
                 "largest_writes": mean("fall_largest", kind),
                 "shuffled_edges": mean("fall_shuffled", kind),
                 **{other: mean("fall", other) for other in others if kind == "trained"},
@@ -254,7 +254,7 @@ def all_metrics(rows: list[dict[str, float | str]], seeds: list[int]) -> dict[st
         mean("swap", "trained"), unit="share", formula=swapped,
         controls={
             "untrained": mean("swap", "untrained"), "neurons": mean("swap", "neurons"),
-            "largest_writes": mean("swap_largest", "trained"), "activation_matched": mean("swap_matched", "trained"),
+            "largest_writes": mean("swap_largest", "trained"), "matched_writes": mean("swap_matched", "trained"),
         },
     )  # fmt: skip
     found["size_ratio"] = make(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from replications.circuit_tracing.graph import Graph
 from replications.circuit_tracing.influence import node_influence
-from replications.circuit_tracing.interventions import Subject, edited, written
+from replications.circuit_tracing.interventions import Subject, edited, reaching, written
 from replications.circuit_tracing.settings import Task
 from replications.circuit_tracing.task import FIRST, LAST, RELATION, Tables
 
@@ -41,8 +41,10 @@ def most_influential(graph: Graph, count: int, *, at: int | None = None) -> Int[
 def strongest(
     graph: Graph, score: Float[Tensor, " feature"], count: int, *, at: int | None = None
 ) -> Int[Tensor, " some"]:
-    """The features with the highest score, of one position or of all."""
-    allowed = torch.ones_like(score, dtype=torch.bool) if at is None else graph.features.pos == at
+    """The features with the highest score among those that can change the answer, of one position or of all."""
+    allowed = reaching(graph)
+    if at is not None:
+        allowed &= graph.features.pos == at
     chosen = allowed.nonzero()[:, 0]
     return chosen[score[chosen].topk(min(count, len(chosen))).indices]
 

@@ -1,6 +1,7 @@
 """Step: points, then features in superposition, and the bump of the test loss between (Henighan et al. 2023).
 
-Test loss against the number T of training points: its largest value strictly inside, less the larger of the two ends.
+Test loss against the number T of training points: how often it doubles from the larger of the two ends to its largest
+value strictly inside. Heights differ by a factor of ten between models, so their logarithms are averaged.
 Dimensionality of features (columns of W) and of training points (hidden vectors h = W x), each weighted by its squared
 length. Unweighted means are m / n and m / T for any model that uses all its dimensions, and would say nothing. Few
 vectors have large shares in any model, trained or not, so that points lead at few T proves nothing by itself. That they
@@ -78,8 +79,8 @@ def descent_metrics(
     return {
         "bump": compare(
             height[0],
-            unit="loss",
-            formula="largest test loss at an inner T, less the larger of the losses at the smallest and the largest T",
+            unit="doublings",
+            formula="log2 of the largest test loss at an inner T over the larger of those at the smallest and largest T",
             strong_decay=height[1],
         ),
         "bump_at": compare(bump_place(test, points), unit="points", formula="T of the largest inner test loss"),
@@ -104,8 +105,8 @@ def descent_metrics(
 
 
 def bump(test_loss: Float[Tensor, "decay size *model"]) -> Float[Tensor, "decay *model"]:
-    """Largest test loss at an inner size, less the larger of the losses at both ends."""
-    return test_loss[:, 1:-1].amax(1) - torch.maximum(test_loss[:, 0], test_loss[:, -1])
+    """log2 of the largest test loss at an inner size over the larger of the losses at both ends."""
+    return (test_loss[:, 1:-1].amax(1) / torch.maximum(test_loss[:, 0], test_loss[:, -1])).log2()
 
 
 def bump_place(test_loss: Float[Tensor, "decay size seed"], points: list[int]) -> Float[Tensor, " seed"]:

@@ -21,11 +21,12 @@ from replications.circuit_tracing.interventions import (
     fall,
     matched,
     predictions,
+    reaching,
     shuffled,
     spearman,
     written,
 )
-from replications.circuit_tracing.middle import most_influential, named, swap, values
+from replications.circuit_tracing.middle import most_influential, named, strongest, swap, values
 from replications.circuit_tracing.planted import (
     circuit,
     edge_strength,
@@ -124,13 +125,35 @@ def test_shuffled_edges_keep_what_reaches_a_target_from_each_place(frozen, per_l
     assert torch.equal(mixed[:, count:], graph.adjacency[:, count:])
 
 
-def test_matched_features_are_others_of_the_same_layer(frozen, per_layer):
+def test_matched_features_are_others_of_the_same_place_that_can_change_the_answer(frozen, per_layer):
     graph = attribute(frozen, per_layer)
+    features, can = graph.features, reaching(graph)
     chosen = most_influential(graph, 2)
-    other = matched(graph.features, chosen)
-    assert len(other) == 2
+    other = matched(graph, chosen)
     assert not set(other.tolist()) & set(chosen.tolist())
-    assert graph.features.layer[other].tolist() == graph.features.layer[chosen].tolist()
+    assert places(features, other) == places(features, chosen)
+    whole = ((features.layer == 0) & (features.pos == LAST)).nonzero()[:, 0]  # none is left there
+    other = matched(graph, whole)
+    assert len(set(other.tolist())) == len(whole)
+    assert set(features.pos[other[:2]].tolist()) == {LAST}
+    assert set(features.layer[other].tolist()) - {0}
+    assert can[other].all()
+    everything = can.nonzero()[:, 0]
+    assert len(matched(graph, everything)) == 0
+
+
+def places(features, some):
+    return list(zip(features.layer[some].tolist(), features.pos[some].tolist(), strict=True))
+
+
+def test_features_that_cannot_change_the_answer_are_never_among_the_strongest(subject, frozen, per_layer):
+    graph = attribute(frozen, per_layer)
+    idle = ~reaching(graph)
+    assert idle.any()
+    assert fall(subject, graph, idle.nonzero()[:, 0]) == pytest.approx(0, abs=1e-5)
+    assert abs(fall(subject, graph, (~idle).nonzero()[:, 0])) > 0.01
+    size = torch.where(idle, 10.0, 1.0)
+    assert not idle[strongest(graph, size, 5)].any()
 
 
 def test_a_swap_with_itself_keeps_the_answer(subject, frozen, per_layer):

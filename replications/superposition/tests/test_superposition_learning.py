@@ -119,7 +119,7 @@ def test_a_stream_draws_new_points_and_a_sample_does_not(tmp_path):
     train_learning(TrainFiles(models=tmp_path / "models.safetensors"), settings, run)
 
 
-BOUNDS = {"bump": (0.3, None), "features_many": (0.06, None), "points_irregular": (None, 0.1)}
+BOUNDS = {"bump": (0.38, None), "features_many": (0.06, None), "points_irregular": (None, 0.1)}
 POINTS = [4, 6, 50, 60]
 
 
