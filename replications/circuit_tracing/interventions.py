@@ -128,6 +128,19 @@ def fall(subject: Subject, graph: Graph, chosen: Int[Tensor, " some"]) -> float:
     return float(clean - margin(edited(subject, added, frozen=False), subject.answer)[0])
 
 
+def first_order(subject: Subject, graph: Graph) -> Float[Tensor, " feature"]:
+    """How far the answer's margin falls without each feature, to first order: one backward pass through the model
+    itself, no graph."""
+    features, like = graph.features, graph.frozen.mlp_out
+    with torch.enable_grad():
+        added = torch.zeros_like(like)[:, None].requires_grad_()
+        gradient = torch.autograd.grad(margin(edited(subject, added, frozen=False), subject.answer)[0], added)[0][:, 0]
+    found = torch.zeros(len(features))
+    for layer, (which, rows) in enumerate(features.writers):
+        found[which] += (rows * gradient[layer, features.pos[which]]).sum(1)
+    return found * features.activation
+
+
 def reaching(graph: Graph) -> Bool[Tensor, " feature"]:
     """Features that can change the answer: all but those of the last layer at earlier positions."""
     features, frozen = graph.features, graph.frozen

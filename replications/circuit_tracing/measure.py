@@ -31,6 +31,7 @@ from replications.circuit_tracing.interventions import (
     agreement,
     changes,
     fall,
+    first_order,
     matched,
     predictions,
     shuffled,
@@ -172,6 +173,7 @@ def of_prompt(
     row["fall"] = fall(subject, graph, top)
     row["fall_matched"] = fall(subject, graph, matched(graph, top))
     row["fall_largest"] = fall(subject, graph, strongest(graph, wrote, count))
+    row["fall_gradient"] = fall(subject, graph, strongest(graph, first_order(subject, graph), count))
     row["fall_shuffled"] = fall(subject, graph, strongest(graph, mixed_own, count))
     row |= swaps(studied, at, graph, saes, count)
     row["f1"] = names_f1(studied, graph, saes, settings)
@@ -180,20 +182,21 @@ def of_prompt(
 
 def swaps(studied: Studied, at: int, graph: Graph, saes: list[Sae], count: int) -> dict[str, float]:
     """Whether the other class's answer is given after a swap at the last name. Swapped are the most influential
-    features, those that write most, or features matched to the former. Empty if there is no other prompt."""
+    features, those that write most, those that matter most to first order, or features matched to the first. Empty if
+    there is no other prompt."""
     other_at = donor(studied, at)
     if other_at is None:
         return {}
     subject, other = studied.subject(at), studied.graph(other_at, saes)
     wanted = int(studied.tables.correct[other_at])
-    pairs = {"swap": (most_influential(graph, count, at=LAST), most_influential(other, count, at=LAST))}
-    pairs["swap_largest"] = tuple(
-        strongest(each, each.features.write_norm(), count, at=LAST) for each in (graph, other)
-    )  # type: ignore[assignment]
-    pairs["swap_matched"] = tuple(
-        matched(each, chosen) for each, chosen in zip((graph, other), pairs["swap"], strict=True)
-    )  # type: ignore[assignment]
-    return {name: float(swap(subject, graph, other, *both) == wanted) for name, both in pairs.items()}
+    both = ((subject, graph), (studied.subject(other_at), other))
+    chosen = {
+        "swap": [most_influential(each, count, at=LAST) for _, each in both],
+        "swap_largest": [strongest(each, each.features.write_norm(), count, at=LAST) for _, each in both],
+        "swap_gradient": [strongest(each, first_order(its, each), count, at=LAST) for its, each in both],
+    }
+    chosen["swap_matched"] = [matched(each, top) for (_, each), top in zip(both, chosen["swap"], strict=True)]
+    return {name: float(swap(subject, graph, other, *pair) == wanted) for name, pair in chosen.items()}
 
 
 def names_f1(studied: Studied, graph: Graph, saes: list[Sae], settings: Both) -> float:
@@ -246,6 +249,7 @@ def all_metrics(rows: list[dict[str, float | str]], seeds: list[int]) -> dict[st
             controls={
                 "matched_writes": mean("fall_matched", kind),
                 "largest_writes": mean("fall_largest", kind),
+                "gradient": mean("fall_gradient", kind),
                 "shuffled_edges": mean("fall_shuffled", kind),
                 **{other: mean("fall", other) for other in others if kind == "trained"},
             },
@@ -255,6 +259,7 @@ def all_metrics(rows: list[dict[str, float | str]], seeds: list[int]) -> dict[st
         controls={
             "untrained": mean("swap", "untrained"), "neurons": mean("swap", "neurons"),
             "largest_writes": mean("swap_largest", "trained"), "matched_writes": mean("swap_matched", "trained"),
+            "gradient": mean("swap_gradient", "trained"),
         },
     )  # fmt: skip
     found["size_ratio"] = make(

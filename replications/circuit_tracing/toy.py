@@ -49,7 +49,6 @@ class Reading(NamedTuple):
     logits: Float[Tensor, "batch pos d_vocab"]
 
 
-@torch.no_grad()
 def read(
     weights: Weights,
     tokens: Int[Tensor, "batch pos"],

@@ -1,6 +1,7 @@
 """The two-hop task, interventions on its models, names of features, the planted circuit and the exported graph."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from replications.circuit_tracing.interventions import (
     changes,
     edited,
     fall,
+    first_order,
     matched,
     predictions,
     reaching,
@@ -154,6 +156,15 @@ def test_features_that_cannot_change_the_answer_are_never_among_the_strongest(su
     assert abs(fall(subject, graph, (~idle).nonzero()[:, 0])) > 0.01
     size = torch.where(idle, 10.0, 1.0)
     assert not idle[strongest(graph, size, 5)].any()
+
+
+def test_first_order_is_the_fall_of_a_feature_that_is_made_small(subject, frozen, per_layer):
+    graph = attribute(frozen, per_layer)
+    small = replace(graph, features=replace(graph.features, activation=1e-3 * graph.features.activation))
+    found = first_order(subject, small)
+    for at in (0, 20, 30):  # of layers 0, 1, 1
+        assert float(found[at]) == pytest.approx(fall(subject, small, torch.tensor([at])), rel=0.05)
+    assert not found[~reaching(graph)].any()
 
 
 def test_a_swap_with_itself_keeps_the_answer(subject, frozen, per_layer):
