@@ -80,7 +80,7 @@ def descent_metrics(
         "bump": compare(
             height[0],
             unit="doublings",
-            formula="log2 of the largest test loss at an inner T over the larger of those at the smallest and largest T",
+            formula="log2 of the largest test loss at an inner T over the larger of those at both ends",
             strong_decay=height[1],
         ),
         "bump_at": compare(bump_place(test, points), unit="points", formula="T of the largest inner test loss"),
