@@ -39,7 +39,7 @@ from common.engine.forkserver import forkserver
 from common.engine.freeze import mark_scored, record_amendments
 from common.engine.fresh import agreement
 from common.engine.hub_models import check_chosen
-from common.engine.plan import SNAKEMAKE, logged_to
+from common.engine.plan import SNAKEMAKE, logged_to, refuse_copied
 from common.engine.progress import follow
 from common.engine.unsealed import unmeasured
 
@@ -115,6 +115,8 @@ def launch(options: Options) -> int:
         dry = bool(DRY & set(options.snakemake))
         if not dry:
             remove_stale()
+        for name in computed:
+            refuse_copied(results / name)
         if not dry and run.kind == "scored":
             for name in computed:
                 mark_scored(name, run.scale, run.of(name).seeds)

@@ -35,6 +35,16 @@ def made_here(output: Path) -> bool:
     return not output.exists() or (METADATA / urlsafe_b64encode(str(output).encode()).decode()).exists()
 
 
+def refuse_copied(results: Path) -> None:
+    """UserError if there are metrics below a replication's results that were not made in this folder: a run would take
+    them for up to date and give them its own seeds and sources."""
+    if copied := [path for path in sorted(results.glob("*/*/metrics.json")) if not made_here(path)]:
+        raise UserError(
+            f"{copied[0]} was not made in this folder, so nobody knows by which seeds and sources; remove {results} "
+            "and run again"
+        )
+
+
 def plan(
     *targets: str,
     config: Sequence[str] = ("scale=laptop",),

@@ -423,6 +423,20 @@ def test_a_calibration_that_was_copied_here_is_not_sealed(tiny, monkeypatch):
     assert plan.made_here(tiny.folder / "nothing"), "what is missing is said elsewhere"
 
 
+def test_results_that_were_copied_here_are_not_scored(tiny):
+    """Else they would bear the seeds and sources of the run that takes them for up to date."""
+    tiny.measure(random_directions=2.0)
+    copied = (tiny.folder / "results" / "laptop-calibration" / "tiny").relative_to(tiny.folder)
+    plan.refuse_copied(copied.with_name("none"))
+    path = copied / "toy" / "attack" / "metrics.json"
+    with pytest.raises(UserError, match=rf"{path} was not made in this folder, .* remove {copied} and run again"):
+        plan.refuse_copied(copied)
+    known = plan.METADATA / urlsafe_b64encode(str(path).encode()).decode()
+    known.parent.mkdir(parents=True)
+    known.touch()
+    plan.refuse_copied(copied)
+
+
 def test_what_an_unsealed_claim_names_and_a_run_lacks_is_said(tiny):
     tiny.measure(random_directions=2.0, others=1.0)
     results, said = tiny.folder / "results" / "laptop", []
