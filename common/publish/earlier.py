@@ -16,7 +16,7 @@ from common.core.verify import NOT_RUN
 from common.publish.claims_page import number, strongest, value
 
 EARLIER = "earlier.json"
-KEPT = ("id", "model", "verdict", "value", "ci_low", "ci_high")
+KEPT = ("id", "model", "verdict", "value", "ci_low", "ci_high", "unit", "assertion")
 ROUNDING = 0.01  # of the interval: what another processor may change
 Triple = tuple[float | None, float | None, float | None]
 Twice = list[tuple[Claim, dict[str, Any]]]
@@ -90,7 +90,9 @@ def twice_block(found: Twice) -> str:
     lines = [f"{agreement(found)} {counts}".strip(), ""]
     lines += ["| landmark | bound | before | now | strongest control now |", "|---|---|---|---|---|"]
     for claim, old in moved:
-        before = f"{old['verdict']}: {number(old['value'], old['ci_low'], old['ci_high'], claim.unit)}"
+        before = f"{old['verdict']}: {number(old['value'], old['ci_low'], old['ci_high'], old.get('unit', claim.unit))}"
+        if (bound := old.get("assertion", claim.assertion)) != claim.assertion:
+            before += f", bound {bound}"
         new = "" if claim.strongest_control in old["controls"] else " (new)"
         cells = (f"`{claim.id}`", claim.assertion, before, f"{claim.verdict}: {value(claim)}", strongest(claim) + new)
         lines.append(f"| {' | '.join(map(str, cells))} |")

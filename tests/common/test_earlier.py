@@ -81,6 +81,14 @@ def test_the_table_shows_what_moved_and_which_way(tmp_path, before):
     assert f"{moved} twin: 2 [1, 3] |" in twice_block(twice(tmp_path, now)), "the control is known"
 
 
+def test_a_number_in_another_unit_against_another_bound_keeps_both(tmp_path):
+    old = [claim("delay", "not reproduced", 700.0, unit="steps", assertion=">= 500").model_dump(mode="json")]
+    kept(tmp_path, old, seeds=[40, 41])
+    block = twice_block(twice(tmp_path, [claim("delay", "reproduced", 7.0, unit="doublings")]))
+    moved = "not reproduced: 700 [699, 701] steps, bound >= 500 | reproduced: 7 [6, 8] doublings"
+    assert f"| `grokking.delay` | >= 5 | {moved} |" in block
+
+
 def test_nothing_is_said_where_nothing_was_scored_twice(tmp_path):
     assert agreement(twice(tmp_path, [claim("delay", "reproduced", 6.0)])) == ""
 
