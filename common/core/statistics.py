@@ -110,7 +110,9 @@ def over_clusters(
 
     def resampled(above: np.ndarray, below: np.ndarray | None) -> tuple[Estimate, np.ndarray, np.ndarray | None]:
         if len(above) != len(index):
-            raise ValueError(f"effect and control have {len(index)} and {len(above)} items; pair them")
+            raise ValueError(
+                f"{len(above)} values for {len(index)} items with a cluster; effect and controls need one each"
+            )
         below = np.ones_like(above) if below is None else below
         above_sums, below_sums = (np.bincount(index, weights=part, minlength=count) for part in (above, below))
         draws = np.append(above_sums, 0)[chosen].sum(1) / np.append(below_sums, 0)[chosen].sum(1)

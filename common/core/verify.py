@@ -6,7 +6,7 @@ A failed claim is not a failed job: everything is written, and the last line of 
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,7 @@ def read_claims(path: Path) -> list[Claim]:
 NOT_RUN = "not run here"
 
 
-def significance(claims: list[Claim]) -> str:
+def significance(claims: Sequence[Claim]) -> str:
     """`38 of 40 differences significant after Holm's correction`, over all differences of landmarks; or nothing. One
     that points away from the passing side does not count."""
     found = [(one.difference, claim) for claim in claims if claim.tier == "landmark"
@@ -245,22 +245,23 @@ def _toward(difference: Estimate, claim: Claim) -> bool:
     return sign is None or sign * difference.value > 0
 
 
-def overview(claims: list[Claim]) -> str:
+def overview(claims: Sequence[Claim]) -> str:
     """What all claims of a run together give: the summary, and what Holm's correction leaves."""
     return "; ".join(filter(None, (summary(claims), significance(claims))))
 
 
-def summary(claims: list[Claim]) -> str:
-    """`12 of 16 landmarks reproduced, 1 not reproduced, 3 not run here; 20 checks hold, 1 fails`."""
+def summary(claims: Sequence[Claim]) -> str:
+    """`12 of 13 landmarks reproduced, 1 not reproduced, 3 not run here; 20 of 21 checks hold; 1 amended; 2 planned`.
+    The share is of those that have a verdict."""
     parts = []
     if landmarks := Counter[str](claim.verdict or "" for claim in claims if claim.tier == "landmark"):
         others = [f"{landmarks[verdict]} {verdict}" for verdict in (*OUTCOMES[1:], NOT_RUN) if landmarks[verdict]]
-        if amended := sum(bool(claim.amended) for claim in claims):
-            others.append(f"{amended} amended")
-        parts.append(", ".join([f"{landmarks['reproduced']} of {landmarks.total()} landmarks reproduced", *others]))
-    if checks := Counter[str](claim.verdict or "" for claim in claims if claim.tier == "check"):
-        others = [f"{checks[verdict]} {verdict}" for verdict in ("fails", NOT_RUN) if checks[verdict]]
-        parts.append(", ".join([f"{checks['holds']} of {checks.total()} checks hold", *others]))
+        judged = landmarks.total() - landmarks[NOT_RUN]
+        parts.append(", ".join([f"{landmarks['reproduced']} of {judged} landmarks reproduced", *others]))
+    if checks := [claim for claim in claims if claim.tier == "check" and claim.verdict != NOT_RUN]:
+        parts.append(f"{sum(claim.verdict == 'holds' for claim in checks)} of {len(checks)} checks hold")
+    if amended := sum(bool(claim.amended) for claim in claims):
+        parts.append(f"{amended} amended")
     if waiting := sum(claim.tier == "planned" for claim in claims):
         parts.append(f"{waiting} planned")
     return "; ".join(parts)

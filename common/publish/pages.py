@@ -21,7 +21,7 @@ from common.core.claims import Claim, load_claims
 from common.core.errors import UserError
 from common.core.files import read_json, read_yaml, write_text
 from common.core.settings import ROOT, replications
-from common.core.verify import NOT_RUN, read_claims, significance
+from common.core.verify import NOT_RUN, overview, read_claims, summary
 from common.publish.claims_page import by_replication, in_order, strongest, value
 from common.publish.earlier import agreement, twice, twice_block
 from common.publish.gpu_card import GPU_PAGE, gpu_block
@@ -99,21 +99,6 @@ def leading(claims: Sequence[Claim]) -> Claim | None:
     return next((claim for claim in headlines if claim.verdict != NOT_RUN), next(iter(headlines), None))
 
 
-def tally(claims: Sequence[Claim]) -> str:
-    """`7 of 9 landmarks reproduced, 1 same direction, 1 not reproduced; 12 of 12 checks hold`."""
-    judged = judged_landmarks(claims)
-    counts = {verdict: sum(claim.verdict == verdict for claim in judged) for verdict in SIGNS}
-    rest = [f"{count} {verdict}" for verdict, count in list(counts.items())[1:3] if count]
-    said = ", ".join([f"{counts['reproduced']} of {len(judged)} landmarks reproduced", *rest])
-    checks = [claim for claim in claims if claim.tier == "check" and claim.verdict != NOT_RUN]
-    return said + (f"; {sum(c.verdict == 'holds' for c in checks)} of {len(checks)} checks hold" if checks else "")
-
-
-def counted(claims: Sequence[Claim]) -> str:
-    """The tally over replications, with what Holm's correction leaves of the differences."""
-    return "; ".join(filter(None, (tally(claims), significance(list(claims)))))
-
-
 def machine(origin: dict[str, Any]) -> str:
     """The processor of a run, with what it computes with: results depend on both."""
     return f"{origin['device']} ({origin['instructions']})" if origin.get("instructions") else str(origin["device"])
@@ -168,7 +153,7 @@ def cost_block(folder: Path) -> str:
 def findings_block(folder: Path) -> str:
     """The cards of the front page: picture, claim, paper's value beside ours, strongest control, verdict."""
     claims, known = read_claims(folder / CLAIMS), read_json(folder / RECORDS)
-    lines = [f"**{counted(claims)}.** {what_decided(claims)} {agreement(twice(folder, claims))}".rstrip(), ""]
+    lines = [f"**{overview(claims)}.** {what_decided(claims)} {agreement(twice(folder, claims))}".rstrip(), ""]
     if calibrated := [name for name in known if is_calibration(known[name])]:
         lines += [f"Calibration seeds, which set the seals; not scored yet: {', '.join(map(title, calibrated))}.", ""]
     lines += ["| | claim | paper → ours | strongest control | verdict |", "|---|---|---|---|---|"]
@@ -196,7 +181,7 @@ def results_block(folder: Path, name: str) -> str:
     """The recorded results on the page of one replication: landmarks against their strongest control, and the cost."""
     origin = read_json(folder / RECORDS)[name]
     claims = in_order(name, [claim for claim in read_claims(folder / CLAIMS) if claim.replication == name])
-    lines = [f"{tally(claims)}. Scale `{origin['scale']}`, {seeds_of(origin)}.", ""]
+    lines = [f"{summary(claims)}. Scale `{origin['scale']}`, {seeds_of(origin)}.", ""]
     columns = ("landmark", "paper", "ours [95 %]", "bound", "[strongest control](controls.yaml)", "verdict")
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for claim in landmarks(claims):

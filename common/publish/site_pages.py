@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from common.core.claims import Claim
 from common.core.files import read_json, write_json, write_text
 from common.core.settings import ROOT, replications
+from common.core.verify import overview, summary
 from common.publish import claims_page
 from common.publish.claims_page import number, reason, strongest, value
 from common.publish.controls import definition
@@ -28,13 +29,11 @@ from common.publish.pages import (
     badge,
     badge_of,
     carried,
-    counted,
     famous_papers,
     landmarks,
     leading,
     machine,
     page_figures,
-    tally,
 )
 from common.publish.reference import is_calibration, seeds_of
 from common.publish.report import title_of
@@ -130,7 +129,7 @@ class Site:
                 {
                     "name": name,
                     "title": title(name),
-                    "tally": tally(claims) if claims else "no record yet",
+                    "tally": summary(claims) if claims else "no record yet",
                     "claim": first,
                     "value": value(first) if first else "",
                     "strongest": strongest(first) if first else "",
@@ -142,7 +141,7 @@ class Site:
         page = (ROOT / "README.md").read_text(encoding="utf-8")
         intro, verdicts = first_words(page), block_of(page.partition("## Verdicts")[2], "findings")[0]
         before = "" if self.source.results else agreement(twice(ROOT / FOLDER, every))
-        said = {"tally": counted(every), "decided": f"{what_decided(every)} {before}".strip()}
+        said = {"tally": overview(every), "decided": f"{what_decided(every)} {before}".strip()}
         words = {"intro": html_of(intro, address), "terms": html_of(verdicts, address)}
         return {**words, **said, "cards": cards, "whole": self.whole}
 
@@ -236,7 +235,7 @@ class Site:
             "before": html_of(before, address, caption_of(name)),
             "after": html_of(after, address, caption_of(name)),
             "kept": html_of(kept, address) if record is None else "",
-            "tally": tally(claims),
+            "tally": summary(claims),
             "record": record,
             "origin": f"Scale {record['scale']}, {seeds_of(record)}, on {machine(record)}" if record else "",
             "amount": amount(record["cost"]) if record else "",

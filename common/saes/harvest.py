@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 OUTLIER = 10.0  # times the median norm
+AT_ONCE = 65_536  # activations that are moved at a time
 CORPUS = 1_000_000  # documents of the n-th corpus are numbered from n times this on
 
 
@@ -136,33 +137,40 @@ def harvest(
 ) -> dict[str, Harvest]:
     """Activations of all windows at each hook; the same tokens in the same order at every hook."""
     layers = {hook: check_hook(bridge, hook) for hook in hooks}
+    masks = kept_tokens(source.tokens, source.real, special)
+    used = source.real & ~torch.stack(list(masks.values())).any(0)
     by_length = source.real.sum(1).argsort(stable=True)  # windows of one length go together: little padding
-    parts = list(torch.split(by_length, batch))
-    kept: dict[str, list[Tensor]] = {hook: [] for hook in hooks}
-    document, token_id, dropped = [], [], {"first position": 0, "special token": 0}
-    for rows in track(parts, "harvest"):
+    whole: dict[str, Tensor] = {}  # filled in place: nothing is held twice
+    norms = {hook: torch.empty(int(used.sum())) for hook in hooks}
+    documents, token_ids, at = [], [], 0
+    for rows in track(list(torch.split(by_length, batch)), "harvest"):
         wide = int(source.real[rows].sum(1).max())
-        tokens, real = source.tokens[rows, :wide], source.real[rows, :wide]
-        masks = kept_tokens(tokens, real, special)
-        for reason, mask in masks.items():
-            dropped[reason] += int(mask.sum())
-        use = real & ~torch.stack(list(masks.values())).any(0)
+        tokens, real, use = (value[rows, :wide] for value in (source.tokens, source.real, used))
         found = run_to_hook(bridge, tokens.to(device), real.to(device), layers)
+        ends = at + int(use.sum())
         for hook in hooks:
-            kept[hook].append(found[hook].cpu()[use])
-        document.append(source.document[rows, None].expand_as(tokens)[use])
-        token_id.append(tokens[use])
-    whole = {hook: torch.cat(values) for hook, values in kept.items()}
-    good = torch.ones(len(torch.cat(token_id)), dtype=torch.bool)
-    for x in whole.values():  # one mask for all hooks keeps them aligned
-        norm = x.float().norm(dim=1)
+            x = found[hook].cpu()[use]
+            whole.setdefault(hook, x.new_empty(len(norms[hook]), x.shape[1]))[at:ends] = x
+            norms[hook][at:ends] = x.float().norm(dim=1)
+        documents.append(source.document[rows, None].expand_as(tokens)[use])
+        token_ids.append(tokens[use])
+        at = ends
+    good = torch.ones(at, dtype=torch.bool)
+    for norm in norms.values():  # one mask for all hooks keeps them aligned
         good &= norm <= OUTLIER * norm.median()
-    return {
-        hook: Harvest(
-            x[good], torch.cat(document)[good], torch.cat(token_id)[good], {**dropped, "outlier": int((~good).sum())}
-        )
-        for hook, x in whole.items()
-    }
+    dropped = {reason: int(mask.sum()) for reason, mask in masks.items()} | {"outlier": int((~good).sum())}
+    document, token_id = torch.cat(documents)[good], torch.cat(token_ids)[good]
+    return {hook: Harvest(_packed(x, good), document, token_id, dropped) for hook, x in whole.items()}
+
+
+def _packed(x: Float[Tensor, "token d_model"], good: Bool[Tensor, " token"]) -> Float[Tensor, "good d_model"]:
+    """The good rows, moved to the front of `x`, whose memory they share."""
+    at = 0
+    for part, keep in zip(torch.split(x, AT_ONCE), torch.split(good, AT_ONCE), strict=True):
+        rows = part[keep]
+        x[at : at + len(rows)] = rows
+        at += len(rows)
+    return x[:at]
 
 
 def batched(rows: int, size: int) -> Iterator[slice]:

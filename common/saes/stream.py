@@ -142,7 +142,7 @@ def write_shards(
 
     `about` gives model, hook, corpora and dropped. UserError if an activation is not finite.
     """
-    if not bool(torch.isfinite(x).all()):
+    if not all(bool(torch.isfinite(part).all()) for part in torch.split(x, SHARD_TOKENS)):
         raise UserError(f"activations at {about['hook']} of {about['model']} hold NaN or infinity; nothing was written")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     hashes = {}

@@ -57,7 +57,7 @@ def collect(files: CollectFiles, settings: Corpora, run: RunInfo) -> None:
     chosen = windows(sources, "train", tokenizer, settings.window, budgets)
     found = harvest(bridge, chosen, hooks, special, settings.batch, run.device)
     for hook, out in zip(hooks, outs, strict=True):
-        one = found[hook]
+        one = found.pop(hook)
         about = {
             "model": files.manifest.parent.name,
             "hook": hook,
@@ -66,7 +66,7 @@ def collect(files: CollectFiles, settings: Corpora, run: RunInfo) -> None:
         }
         write_shards(out.parent, one.x, one.document, one.token_id, about=about)
         print(f"{hook}: {len(one.x)} activations, dropped {one.dropped}")
-    del bridge, found
+    del bridge
     each = settings.held_out_tokens // 2
     kept = windows(sources, judging_split(run.seeds), tokenizer, settings.window, [each, each], per_document=2)
     write_held_out(files.held_out, files.manifest, kept, hooks, special, settings.batch, run.device)

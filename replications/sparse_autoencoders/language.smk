@@ -21,8 +21,8 @@ use rule step as collect with:
         held_out="<results>/{model}/activations/held_out.safetensors",
     priority: 2
     resources:
-        mem_mb=3700
-        + (7 if SWEEP["second"] else 2) * config["corpora"]["docs_tokens"] // 1000,
+        mem_mb=2000
+        + (5 if SWEEP["second"] else 3) * config["corpora"]["docs_tokens"] // 1000,
         runtime=60,
     params:
         **STEP("collect", config["corpora"]),

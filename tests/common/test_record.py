@@ -16,6 +16,7 @@ from common.core.claims import Claim, ControlResult, load_claims
 from common.core.errors import UserError
 from common.core.metrics import Estimate
 from common.core.settings import ROOT, load_replication, replications
+from common.core.verify import overview, summary
 from common.publish.claims_page import by_replication, reason, strongest, value
 from common.publish.gpu_card import gpu_block
 from common.publish.misses import CLOSE, EQUALLED, SHORT, WIDE, WORSE, missed, reaches, what_decided
@@ -23,10 +24,8 @@ from common.publish.pages import (
     MOST_PICTURES,
     all_seeds,
     badge,
-    counted,
     leading,
     page_figures,
-    tally,
     with_block,
 )
 from common.publish.paper import reasons
@@ -185,7 +184,9 @@ def test_a_card_shows_value_strongest_control_and_badge():
     assert badge(claim("other", verdict="not reproduced"), failed="bound missed") == "✘ bound missed (unsealed)"
     other = claim("other", verdict="not reproduced")
     check = claim("third", tier="check", verdict="holds")
-    assert tally([one, other, check]) == "1 of 2 landmarks reproduced, 1 not reproduced; 1 of 1 checks hold"
+    said = "1 of 2 landmarks reproduced, 1 not reproduced, 1 not run here; 1 of 2 checks hold"
+    failing, waiting = claim("fourth", tier="check", verdict="fails"), claim("fifth", verdict="not run here")
+    assert summary([one, other, check, failing, waiting]) == said
 
 
 def test_what_decided_is_the_control_or_the_effect_itself():
@@ -227,8 +228,8 @@ def test_the_count_over_replications_says_what_holm_leaves():
     one = claim(
         "delay", controls=[ControlResult(name="a", difference=toward), ControlResult(name="b", difference=away)]
     )
-    assert counted([one]) == f"{tally([one])}; 1 of 2 differences significant after Holm's correction"
-    assert counted([claim("delay")]) == tally([claim("delay")])
+    assert overview([one]) == f"{summary([one])}; 1 of 2 differences significant after Holm's correction"
+    assert overview([claim("delay")]) == summary([claim("delay")])
 
 
 def test_a_landmark_without_controls_shows_a_dash():

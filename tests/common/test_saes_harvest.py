@@ -19,6 +19,7 @@ def test_tokens_of_outlying_norm_are_dropped_at_every_hook(monkeypatch):
         return {hook: torch.stack([norms[hook][tokens], torch.zeros(tokens.shape)], -1) for hook in layers}
 
     monkeypatch.setattr(harvest, "run_to_hook", planted)
+    monkeypatch.setattr(harvest, "AT_ONCE", 4)
     source = harvest.Windows(tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(3))
     found = harvest.harvest(SimpleNamespace(hook_dict=dict.fromkeys(hooks)), source, hooks, [0], 2, "cpu")
     left = sorted(set(range(100, 136)) - {100, 112, 124} - {105, 130})

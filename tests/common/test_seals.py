@@ -455,7 +455,8 @@ def test_what_an_unsealed_claim_names_and_a_run_lacks_is_said(tiny):
          "random_directions"],
         ["claim tiny.vulnerability leaves out the control 'random_directions', which its metric has; list every "
          "control"],
-        [], [],
+        ["claim tiny.vulnerability names the part 'elsewhere', which no step measures; there is attack"],
+        [],
     ]  # fmt: skip
     freeze.freeze(name="tiny")
     tiny.claims(LANDMARK)
