@@ -27,7 +27,7 @@ from common.core.verdicts import require_evidence
 from common.engine.config import Run, load_run
 from common.engine.failure import as_command
 from common.engine.known_sample import on_known_sample
-from common.engine.plan import made_here, plan
+from common.engine.plan import plan, refuse_copied
 
 
 def freeze(scale: str = "laptop", name: str = "", claim: str = "") -> None:
@@ -92,11 +92,8 @@ def _paths(replication: str, claim: Landmark, run: Run) -> dict[Path, str]:
 
 def _check_current(replication: str, scale: str, paths: list[Path]) -> None:
     """UserError if sources, settings or seeds would make one of these calibrations anew."""
-    if foreign := [path for path in paths if not made_here(path)]:
-        raise UserError(
-            f"{foreign[0]} was not made in this folder, so nobody knows by which sources; remove "
-            f"results/{scale}-calibration/{replication} and run `make calibrate NAME={replication} SCALE={scale}`"
-        )
+    folder = Path("results", f"{scale}-calibration", replication)
+    refuse_copied(paths, folder, f"run `make calibrate NAME={replication} SCALE={scale}`")
     if paths and plan(*dict.fromkeys(map(str, paths)), config=[f"scale={scale}", "calibrate=1"]):
         raise UserError(
             f"the calibration of {replication} is of other sources, settings or seeds than the present ones; run "

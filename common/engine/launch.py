@@ -111,12 +111,12 @@ def launch(options: Options) -> int:
         check_chosen(run.models)
     results = Path(run.results)
     with _owner(results) as owner:
+        for folder in (results / name for name in computed):
+            refuse_copied(sorted(folder.glob("*/*/metrics.json")), folder)
         sweep_temporary_files(results)
         dry = bool(DRY & set(options.snakemake))
         if not dry:
             remove_stale()
-        for name in computed:
-            refuse_copied(results / name)
         if not dry and run.kind == "scored":
             for name in computed:
                 mark_scored(name, run.scale, run.of(name).seeds)

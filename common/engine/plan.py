@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import tyro
@@ -35,13 +35,13 @@ def made_here(output: Path) -> bool:
     return not output.exists() or (METADATA / urlsafe_b64encode(str(output).encode()).decode()).exists()
 
 
-def refuse_copied(results: Path) -> None:
-    """UserError if there are metrics below a replication's results that were not made in this folder: a run would take
-    them for up to date and give them its own seeds and sources."""
-    if copied := [path for path in sorted(results.glob("*/*/metrics.json")) if not made_here(path)]:
+def refuse_copied(outputs: Iterable[Path], folder: Path, again: str = "run again") -> None:
+    """UserError if one of these outputs was not made here: it would pass for up to date and get the seeds and sources
+    of this run. What to do is to remove `folder`, and then `again`."""
+    if copied := [path for path in outputs if not made_here(path)]:
         raise UserError(
-            f"{copied[0]} was not made in this folder, so nobody knows by which seeds and sources; remove {results} "
-            "and run again"
+            f"{copied[0]} was not made in this folder, so nobody knows by which seeds and sources; remove {folder} "
+            f"and {again}"
         )
 
 

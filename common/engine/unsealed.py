@@ -43,8 +43,8 @@ def unmeasured(replication: str, results: Path, models: Sequence[str]) -> list[s
                 break
             carried = {control.name for control in metrics[claim.metric].controls}
             if missing := sorted(set(claim.controls) - carried):
-                there = listed(carried)
-                said.append(f"{named} lists the control '{missing[0]}', which its metric lacks; it has {there}")
+                lacks = f"which its metric lacks; it has {listed(carried)}"
+                said.append(f"{named} lists the control '{missing[0]}', {lacks}")
                 break
             if isinstance(claim, Landmark) and (left := sorted(carried - set(claim.controls))):
                 said.append(f"{named} leaves out the control '{left[0]}', which its metric has; list every control")

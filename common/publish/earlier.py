@@ -90,9 +90,9 @@ def twice_block(found: Twice) -> str:
     lines = [f"{agreement(found)} {counts}".strip(), ""]
     lines += ["| landmark | bound | before | now | strongest control now |", "|---|---|---|---|---|"]
     for claim, old in moved:
-        before = f"{old['verdict']}: {number(old['value'], old['ci_low'], old['ci_high'], old.get('unit', claim.unit))}"
-        if (bound := old.get("assertion", claim.assertion)) != claim.assertion:
-            before += f", bound {bound}"
+        before = f"{old['verdict']}: {number(old['value'], old['ci_low'], old['ci_high'], old['unit'])}"
+        if old["assertion"] != claim.assertion:
+            before += f", bound {old['assertion']}"
         new = "" if claim.strongest_control in old["controls"] else " (new)"
         cells = (f"`{claim.id}`", claim.assertion, before, f"{claim.verdict}: {value(claim)}", strongest(claim) + new)
         lines.append(f"| {' | '.join(map(str, cells))} |")

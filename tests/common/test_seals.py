@@ -118,7 +118,7 @@ def tiny(tmp_path, monkeypatch) -> Any:
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(settings, "settings_class", lambda _: Settings)
     monkeypatch.setattr(freeze, "plan", lambda *_, **__: [])  # calibration is up to date
-    monkeypatch.setattr(freeze, "made_here", lambda _: True)
+    monkeypatch.setattr(freeze, "refuse_copied", lambda *_: None)
     return Tiny(tmp_path)
 
 
@@ -409,7 +409,7 @@ def test_a_calibration_of_other_sources_settings_or_seeds_is_not_sealed(tiny, mo
 
 def test_a_calibration_that_was_copied_here_is_not_sealed(tiny, monkeypatch):
     """Snakemake knows nothing of its sources, and takes it for up to date."""
-    monkeypatch.setattr(freeze, "made_here", plan.made_here)
+    monkeypatch.setattr(freeze, "refuse_copied", plan.refuse_copied)
     tiny.measure(random_directions=2.0)
     path = "results/laptop-calibration/tiny/toy/attack/metrics.json"
     with pytest.raises(
@@ -427,14 +427,14 @@ def test_results_that_were_copied_here_are_not_scored(tiny):
     """Else they would bear the seeds and sources of the run that takes them for up to date."""
     tiny.measure(random_directions=2.0)
     copied = (tiny.folder / "results" / "laptop-calibration" / "tiny").relative_to(tiny.folder)
-    plan.refuse_copied(copied.with_name("none"))
+    plan.refuse_copied([copied / "none"], copied)
     path = copied / "toy" / "attack" / "metrics.json"
     with pytest.raises(UserError, match=rf"{path} was not made in this folder, .* remove {copied} and run again"):
-        plan.refuse_copied(copied)
+        plan.refuse_copied([path], copied)
     known = plan.METADATA / urlsafe_b64encode(str(path).encode()).decode()
     known.parent.mkdir(parents=True)
     known.touch()
-    plan.refuse_copied(copied)
+    plan.refuse_copied([path], copied)
 
 
 def test_what_an_unsealed_claim_names_and_a_run_lacks_is_said(tiny):
