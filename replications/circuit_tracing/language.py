@@ -23,7 +23,7 @@ from replications.circuit_tracing.export import Described, view
 from replications.circuit_tracing.graph import attribute
 from replications.circuit_tracing.heads import carried, strongest_heads, written_at_end
 from replications.circuit_tracing.influence import Layout, scores
-from replications.circuit_tracing.language_ablations import ablate, ablations
+from replications.circuit_tracing.language_ablations import ablate, ablations, of_prompt
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_train import load_transcoders
 from replications.circuit_tracing.settings import Language
@@ -68,7 +68,7 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
     texts = activations(bridge, held, saes)
     rows, views, heads, every, ablated = [], [], [], [], []
     metrics: dict[str, Metric] = {}
-    for name, tokens in prompts.items():
+    for number, (name, tokens) in enumerate(prompts.items()):
         graph = attribute(freeze_prompt(bridge, tokens), saes, most=settings.most)
         describe = describer(graph.features.layer, graph.features.latent, texts, held, words)
         made = view(
@@ -95,7 +95,7 @@ def language(files: LanguageFiles, settings: Language, run: RunInfo) -> None:
             {"prompt": name, "layer": layer, "head": head, "carried": float(value), "wrote": float(wrote[layer, head])}
             for (layer, head), value in np.ndenumerate(whole.numpy())
         ]
-        single, own = ablations(graph, ablate(bridge, graph, SITES, EACH, run.seeds[0]), run.seeds[0])
+        single, own = ablations(graph, ablate(bridge, graph, SITES, EACH, of_prompt(run.seeds, number)), run.seeds[0])
         ablated += [{"prompt": name, **one} for one in single]
         metrics |= {f"{key}_{name}": metric for key, metric in own.items()}
         for key in ("completeness", "replacement"):

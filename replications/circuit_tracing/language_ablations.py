@@ -19,10 +19,9 @@ from torch import Tensor
 
 from common.core.metrics import Metric, Uncertainty
 from common.core.statistics import from_draws, with_control, without_interval
-from replications.circuit_tracing.frozen import FrozenPass
-from replications.circuit_tracing.graph import Features, Graph
+from replications.circuit_tracing.graph import Graph
 from replications.circuit_tracing.influence import node_influence
-from replications.circuit_tracing.interventions import matched, spearman, written
+from replications.circuit_tracing.interventions import matched, reaching, spearman, written
 from replications.circuit_tracing.middle import strongest
 
 if TYPE_CHECKING:
@@ -119,7 +118,7 @@ def ablate(bridge: "TransformerBridge", graph: Graph, sites: int, each: int, see
     features, gradient = graph.features, margin_gradient(bridge, graph)
     influence = node_influence(graph.adjacency, graph.logit_weights())[: graph.n_features]
     top = strongest(graph, influence, TOGETHER)
-    some, site = draw_features(features, graph.frozen, sites, each, seed)
+    some, site = draw_features(graph, sites, each, seed)
     single = torch.cat([some, top])
     first_order, sizes = torch.zeros(len(features)), torch.zeros(len(features))
     for layer, (which, rows) in enumerate(features.writers):
@@ -142,30 +141,22 @@ def ablate(bridge: "TransformerBridge", graph: Graph, sites: int, each: int, see
     )
 
 
-def draw_features(
-    features: Features, frozen: FrozenPass, sites: int, each: int, seed: int
-) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """Up to `each` features of each of up to `sites` layers and positions, and the number of the site of each.
+def of_prompt(seeds: list[int], number: int) -> int:
+    """The seed by which features of one prompt are drawn: other sites in every prompt, and on every seed of a run."""
+    return 1000 * seeds[0] + number
 
-    Sites with fewer than three features are left out. So is the last layer but for the last position: what it writes
-    elsewhere cannot reach the answer.
-    """
+
+def draw_features(graph: Graph, sites: int, each: int, seed: int) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """Up to `each` features that can change the answer, of each of up to `sites` layers and positions, and the number
+    of the site of each. Sites with fewer than three such features are left out."""
+    features, able = graph.features, reaching(graph).nonzero()[:, 0]
     draw = torch.Generator().manual_seed(seed)
-    found: list[Tensor] = []
-    numbers: list[Tensor] = []
-    places = [
-        (layer, pos)
-        for layer in range(frozen.n_layers)
-        for pos in range(1, frozen.length)
-        if layer < frozen.n_layers - 1 or pos == frozen.length - 1
-    ]
-    for at in torch.randperm(len(places), generator=draw).tolist():
-        layer, pos = places[at]
-        here = ((features.layer == layer) & (features.pos == pos)).nonzero()[:, 0]
-        if len(here) >= LEAST and len(found) < sites:
-            found.append(here[torch.randperm(len(here), generator=draw)[:each]])
-            numbers.append(torch.full_like(found[-1], len(numbers)))
-    return torch.cat(found), torch.cat(numbers)
+    where = torch.stack([features.layer, features.pos])[:, able]
+    _, site, count = where.unique(dim=1, return_inverse=True, return_counts=True)
+    enough = (count >= LEAST).nonzero()[:, 0]
+    pools = [able[site == at] for at in enough[torch.randperm(len(enough), generator=draw)[:sites]]]
+    found = [pool[torch.randperm(len(pool), generator=draw)[:each]] for pool in pools]
+    return torch.cat(found), torch.repeat_interleave(torch.tensor([len(one) for one in found]))
 
 
 def ablations(graph: Graph, found: Ablated, seed: int) -> tuple[list[dict[str, Any]], dict[str, Metric]]:

@@ -32,7 +32,7 @@ from common.data.models import load_model, load_tokenizer
 from common.saes.harvest import windows
 from replications.circuit_tracing.graph import Graph, attribute
 from replications.circuit_tracing.influence import Layout, node_influence, scores
-from replications.circuit_tracing.language_ablations import PREDICTIONS, TOGETHER, ablate
+from replications.circuit_tracing.language_ablations import PREDICTIONS, TOGETHER, ablate, of_prompt
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_train import load_transcoders
 from replications.circuit_tracing.replacement import Way, replacement_metrics
@@ -74,7 +74,7 @@ def language_traces(files: LanguageTracesFiles, settings: Traced, run: RunInfo) 
         frozen = freeze_prompt(bridge, tokens)
         for kind in KINDS:
             graph = attribute(frozen, dictionaries[kind], most=own.most)
-            found = ablate(bridge, graph, own.sites, own.each, run.seeds[0])
+            found = ablate(bridge, graph, own.sites, own.each, of_prompt(run.seeds, number))
             layout = Layout(graph.n_features, graph.first_embedding, graph.first_logit)
             rows.append({
                 "prompt": number, "kind": kind, "top": repr(tokenizer.decode([int(graph.logit_tokens[0])])),
@@ -88,7 +88,7 @@ def language_traces(files: LanguageTracesFiles, settings: Traced, run: RunInfo) 
     table = pd.DataFrame(rows)
     write_table(files.prompts, table)
     sizes = (settings.language.window, [settings.language.held_out_tokens] * 2)
-    held = windows(sources, judging_split(run.seeds), tokenizer, *sizes, per_document=1)
+    held = windows(sources, judging_split(run.seeds), tokenizer, *sizes, per_document=1, seed=run.seeds[0])
     linear = load_file(files.linear)
     ways: dict[str, Way] = {
         "transcoders": lambda layer, x: dictionaries["trained"][layer].reconstruct(x),
@@ -112,13 +112,14 @@ def sure_prompts(
     bridge: "TransformerBridge", tokenizer: "PreTrainedTokenizerBase", source: Path, settings: Traces, seeds: list[int]
 ) -> Iterator[Int[Tensor, " pos"]]:
     """Passages of `length` tokens, none the first of its document, half as many as there are prompts. After these the
-    likeliest token has the probability `sure` at least and begins a word. One a document, or a topic of chats.
+    likeliest token has the probability `sure` at least and begins a word. One a document, or a topic of chats, in an
+    order drawn by the first seed.
 
     UserError if there are not enough.
     """
     split, wanted = judging_split(seeds), settings.prompts // 2
     budget = [wanted * POOL * PASSAGES * settings.length]
-    text = windows([source], split, tokenizer, settings.length, budget, per_document=PASSAGES)
+    text = windows([source], split, tokenizer, settings.length, budget, per_document=PASSAGES, seed=seeds[0])
     documents = read_corpus(source, split)
     used: set[str] = set()
     second = text.document[1:] == text.document[:-1]

@@ -26,7 +26,7 @@ from replications.circuit_tracing.dictionaries import untrained as untrained_dic
 from replications.circuit_tracing.graph import attribute
 from replications.circuit_tracing.heads import carried, written_at_end
 from replications.circuit_tracing.influence import Inputs, influence, node_influence, normalised
-from replications.circuit_tracing.language_ablations import Ablated, draw_features
+from replications.circuit_tracing.language_ablations import Ablated, ablate, draw_features
 from replications.circuit_tracing.language_frozen import freeze_prompt
 from replications.circuit_tracing.language_heads import LanguageHeadsFiles, agreement, language_heads
 from replications.circuit_tracing.language_traces import LanguageTracesFiles, language_traces, sure_prompts
@@ -128,13 +128,21 @@ def test_the_strength_of_a_ridge_is_chosen_on_other_rows():
     assert np.abs(ridge(x, y).numpy()).max() < np.abs(ridge(x, y, (1e-3,)).numpy()).max() / 5
 
 
-def test_every_prompt_is_traced_with_both_dictionaries(manifest, untrained, texts, tmp_path):
+def test_every_prompt_is_traced_with_both_dictionaries(manifest, untrained, texts, tmp_path, monkeypatch):
     files = LanguageTracesFiles(
         manifest=manifest, docs=tmp_path, chat=tmp_path, transcoders=tmp_path / "trained.safetensors",
         untrained=untrained, linear=tmp_path / "linear.safetensors", metrics=tmp_path / "metrics.json",
         prompts=tmp_path / "prompts.csv",
     )  # fmt: skip
+    seeds = []
+
+    def noted(*arguments):
+        seeds.append(arguments[-1])
+        return ablate(*arguments)
+
+    monkeypatch.setattr(traces_module, "ablate", noted)
     language_traces(files, TRACED, RUN)
+    assert seeds == [at for at in range(TRACES.prompts) for _ in range(2)], "sites are drawn anew in every prompt"
     assert set(texts[1]) == {"held_out"}, "no prompt from training text"
     table, metrics = pd.read_csv(files.prompts), read_metrics(files.metrics)
     assert len(table) == 2 * TRACES.prompts
@@ -177,13 +185,17 @@ def test_a_prediction_that_knows_the_site_alone_is_told_from_one_that_knows_the_
 def test_features_are_drawn_from_sites_that_can_matter(frozen, per_layer):
     graph = attribute(frozen, per_layer)
     features = graph.features
-    chosen, site = draw_features(features, frozen, 50, 4, 0)
+    chosen, site = draw_features(graph, 50, 4, 0)
     assert len(chosen) == len(set(chosen.tolist())) == len(site)
     for number in set(site.tolist()):
         layer, pos = features.layer[chosen[site == number]], features.pos[chosen[site == number]]
         assert len(set(layer.tolist())) == len(set(pos.tolist())) == 1
         assert layer[0] < frozen.n_layers - 1 or pos[0] == frozen.length - 1
         assert 3 <= len(layer) <= 4
+    some = [draw_features(graph, 3, 4, seed)[0] for seed in range(12)]
+    drawn = [{(int(features.layer[at]), int(features.pos[at])) for at in one} for one in some]
+    assert all(len(one) == 3 for one in drawn)
+    assert len(set(map(frozenset, drawn))) > 4, "other sites on another seed"
 
 
 def test_features_are_expanded_by_influence_and_not_by_direct_edges_alone(frozen, per_layer, monkeypatch):
@@ -224,6 +236,21 @@ def test_prompts_are_those_after_which_the_model_is_sure_of_a_word(manifest, tex
     asked.clear()
     list(sure_prompts(bridge, tokenizer, Path("chat"), TRACES, [110]))
     assert asked == ["validation"], "calibration looks at other documents"
+
+
+def test_another_seed_has_other_prompts(manifest, monkeypatch):
+    orders = []
+
+    def windows(*arguments, seed, **options):
+        orders.append(seed)
+        raise UserError("asked")
+
+    monkeypatch.setattr(traces_module, "windows", windows)
+    bridge, tokenizer = load_model(manifest.parent), load_tokenizer(manifest.parent)
+    for seed in (3, 4):
+        with pytest.raises(UserError, match="asked"):
+            next(sure_prompts(bridge, tokenizer, Path("chat"), TRACES, [seed, 9]))
+    assert orders == [3, 4]
 
 
 def test_influence_of_nodes_with_inputs_is_that_of_the_whole_matrix(frozen, per_layer):
