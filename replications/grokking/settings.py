@@ -40,8 +40,8 @@ class Arms(Strict):
         few, twin, shuffled = self.grokking, self.no_decay, self.random_answers
         if (twin.fraction, twin.steps, twin.snapshot_every) != (few.fraction, few.steps, few.snapshot_every):
             raise ValueError("no_decay and grokking are twins: give them one share, steps and snapshot_every")
-        if shuffled.fraction != few.fraction:
-            raise ValueError("random_answers and grokking are twins: give them one share")
+        if (shuffled.fraction, shuffled.steps) != (few.fraction, few.steps):
+            raise ValueError("random_answers and grokking are twins: give them one share and as many steps")
         return self
 
 

@@ -183,6 +183,7 @@ def test_settings_that_do_not_fit_are_refused(change, message):
         ("grokking", {"snapshot_every": 15}, "snapshot_every"),
         ("no_decay", {"steps": 50}, "twins"),
         ("random_answers", {"fraction": 0.5}, "one share"),
+        ("random_answers", {"steps": 20, "snapshot_every": 10}, "as many steps"),
     ],
 )
 def test_arms_that_are_no_twins_are_refused(arm, change, message):
