@@ -70,8 +70,8 @@ amend: $(READY)  ## NAME=my_result CLAIM=id WHY="...": say why a sealed landmark
 retire: $(READY)  ## NAME=my_result CLAIM=id WHY="...": take a landmark out of claims and record; its lock keeps the reason
 	@$(PYTHON) -m common.engine.retirement --name "$(NAME)" --claim "$(CLAIM)" --why "$$WHY"
 
-fresh: $(READY)  ## SEEDS=30,31,32: the claims on seeds never used before, compared with the scored verdicts; NAME=my_result
-	@[ -n "$(strip $(SEEDS))" ] || { echo "error: SEEDS is empty; give seeds that were never used, as in SEEDS=30,31,32" >&2; exit 1; }
+fresh: $(READY)  ## SEEDS=5,6,7: the claims on seeds never used before, compared with the scored verdicts; NAME=my_result
+	@[ -n "$(strip $(SEEDS))" ] || { echo "error: SEEDS is empty; give seeds that were never used, as in SEEDS=5,6,7" >&2; exit 1; }
 	$(RUN) --seeds "$(SEEDS)" $(or $(NAME),verify)
 
 status: $(READY)  ## replications and steps: state, seconds, claims held / failed / not run

@@ -75,33 +75,36 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
 
 
 def fresh_seeds(given: str) -> list[int]:
-    """The seeds of `make fresh SEEDS=30,31,32`. UserError for one that was used before, and for ones that are no seeds.
-
-    Used are the scoring and calibration seeds of all scales, and those in the lock of any replication.
-    """
+    """The seeds of `make fresh SEEDS=5,6,7`. UserError for ones that are no seeds or draw calibration documents."""
     words = [word for part in given.split(",") if (word := part.strip())]
     if wrong := [word for word in words if not word.isdecimal()]:
-        raise UserError(f"'{wrong[0]}' is no seed; give whole numbers, as in SEEDS=30,31,32")
+        raise UserError(f"'{wrong[0]}' is no seed; give whole numbers, as in SEEDS=5,6,7")
     seeds = [int(word) for word in words]
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
-        raise UserError(f"SEEDS={given} are not two or more different seeds; give them as in SEEDS=30,31,32")
-    known: dict[int, str] = {}
-    for scale in SCALES:
-        settings: ScaleSettings = load_scale(scale)
-        known |= dict.fromkeys(settings.calibration_seeds, f"a calibration seed of scale {scale}")
-        for seeds_of in (settings.seeds, *settings.own_seeds.values()):
-            known |= dict.fromkeys(seeds_of, f"a scoring seed of scale {scale}")
-    for name in replications():
-        for entry in (entry for entries in read_lock(name).claims.values() for entry in entries.values()):
-            sealed = [*entry.seal.calibration_seeds, *entry.seal.scoring_seeds] if entry.seal else []
-            known |= dict.fromkeys({*entry.scored_seeds, *sealed} - set(known), f"in the claims.lock of {name}")
-    if used := [seed for seed in seeds if seed in known]:
-        raise UserError(f"seed {used[0]} is not fresh: it is {known[used[0]]}; choose one that was never used")
+        raise UserError(f"SEEDS={given} are not two or more different seeds; give them as in SEEDS=5,6,7")
     if high := [seed for seed in seeds if seed >= FIRST_CALIBRATION_SEED]:
         raise UserError(
             f"seed {high[0]} would draw calibration documents; fresh seeds are below {FIRST_CALIBRATION_SEED}"
         )
     return seeds
+
+
+def check_fresh(seeds: list[int], names: list[str]) -> None:
+    """UserError for a seed that one of these replications has used.
+
+    Used are their scoring and calibration seeds at any scale, and those in their locks.
+    """
+    for name in names:
+        known: dict[int, str] = {}
+        for scale in SCALES:
+            settings: ScaleSettings = load_scale(scale, name)
+            known |= dict.fromkeys(settings.calibration_seeds, f"a calibration seed of {name} at scale {scale}")
+            known |= dict.fromkeys(settings.seeds, f"a scoring seed of {name} at scale {scale}")
+        for entry in (entry for entries in read_lock(name).claims.values() for entry in entries.values()):
+            sealed = [*entry.seal.calibration_seeds, *entry.seal.scoring_seeds] if entry.seal else []
+            known |= dict.fromkeys({*entry.scored_seeds, *sealed} - set(known), f"in the claims.lock of {name}")
+        if used := [seed for seed in seeds if seed in known]:
+            raise UserError(f"seed {used[0]} is not fresh: it is {known[used[0]]}; choose one that was never used")
 
 
 def gpu_places(device: str) -> int:

@@ -1,4 +1,4 @@
-"""`make fresh SEEDS=30,31,32`: how far verdicts on seeds that nobody has looked at agree with the scored ones."""
+"""`make fresh SEEDS=5,6,7`: how far verdicts on seeds that nobody has looked at agree with the scored ones."""
 
 import contextlib
 from pathlib import Path

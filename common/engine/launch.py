@@ -33,7 +33,7 @@ from common.core.step import die_with_parent
 from common.core.verify import overview, read_claims
 from common.data.models import check_weights, own_folder, registry
 from common.engine.checkpoints import remove_stale
-from common.engine.config import Run, gpu_places, load_run, need_gpu
+from common.engine.config import Run, check_fresh, gpu_places, load_run, need_gpu
 from common.engine.failure import explain, in_one_sentence
 from common.engine.forkserver import forkserver
 from common.engine.freeze import mark_scored, record_amendments
@@ -107,6 +107,8 @@ def launch(options: Options) -> int:
     computed = _computed(targets, Path(run.results))
     for name in computed:
         check_lock(name, run.scale, scored=run.kind == "scored")
+    if run.kind == "fresh":
+        check_fresh(run.seeds, computed)
     if options.models and set(targets or ["all"]) & {*JUDGING, "figures", "metrics"}:
         check_chosen(run.models)
     results = Path(run.results)

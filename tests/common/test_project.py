@@ -15,7 +15,7 @@ from common.core.claims import load_claims
 from common.core.files import read_json, read_yaml
 from common.core.settings import replications
 from common.core.verify import NOT_RUN, read_claims
-from common.engine.config import fresh_seeds
+from common.engine.config import check_fresh, fresh_seeds
 from common.publish.pages import pages, with_block
 
 LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt", "interop.lock", "tools.lock")
@@ -296,4 +296,4 @@ def test_the_seeds_that_help_and_errors_name_are_fresh(root):
     named = {found for text in texts for found in re.findall(r"SEEDS=(\d[\d,]*\d)", text)}
     assert named
     for seeds in named:
-        assert fresh_seeds(seeds)
+        check_fresh(fresh_seeds(seeds), replications())

@@ -633,8 +633,7 @@ def test_calibration_does_not_look_at_seals_and_fresh_seeds_not_at_sizes(tiny):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("20,12", "seed 12 is not fresh: it is a scoring seed of scale gpu"),
-        ("20,113", "seed 113 is not fresh: it is a calibration seed of scale gpu"),
+        ("20,12", "seed 12 is not fresh: it is a scoring seed of tiny at scale gpu"),
         ("20,40", "seed 40 is not fresh: it is in the claims.lock of tiny"),
         ("20,200", "seed 200 would draw calibration documents; fresh seeds are below 100"),
         ("20,20", "SEEDS=20,20 are not two or more different seeds"),
@@ -644,7 +643,15 @@ def test_calibration_does_not_look_at_seals_and_fresh_seeds_not_at_sizes(tiny):
 def test_a_seed_that_is_not_fresh_is_named(tiny, given, said):
     freeze.mark_scored("tiny", "laptop", [40])
     with pytest.raises(UserError, match=f"^{said}"):
-        config.load_run("laptop", seeds=given)
+        config.check_fresh(config.fresh_seeds(given), ["tiny"])
+
+
+def test_what_another_replication_has_used_is_fresh(tiny):
+    for scale in settings.SCALES:
+        tiny.scale(scale, own_seeds={"tiny": [30, 31, 32, 33, 34]})
+    config.check_fresh([12, 13], ["tiny"])
+    with pytest.raises(UserError, match="seed 30 is not fresh"):
+        config.check_fresh([12, 30], ["tiny"])
 
 
 def test_fresh_verdicts_are_compared_with_the_scored_ones(tiny):
