@@ -6,7 +6,7 @@ from pydantic import Field
 
 from common.core.errors import UserError
 from common.core.lock import read_lock
-from common.core.settings import SCALES, Kind, Scale, ScaleSettings, Strict, load_scale, replications
+from common.core.settings import SCALES, Kind, Scale, ScaleSettings, Strict, load_scale
 from common.data.corpora import FIRST_CALIBRATION_SEED
 from common.data.models import registry
 

@@ -161,7 +161,7 @@ def test_a_replication_can_have_scoring_seeds_of_its_own(copy):
     assert (scored.of("superposition").seeds, scored.of("grokking").seeds) == ([71, 72], shared)
     assert calibrated.of("superposition").seeds == calibrated.seeds[:2]  # as many as are scored
     assert calibrated.of("grokking").seeds == calibrated.seeds
-    with pytest.raises(UserError, match="71 .*a scoring seed of superposition at scale laptop"):
+    with pytest.raises(UserError, match=r"71 .*a scoring seed of superposition at scale laptop"):
         check_fresh([71, 73], ["superposition"])
     edit(path, lambda content: content.update(own_seeds={"superposition": [71, content["calibration_seeds"][0]]}))
     with pytest.raises(UserError, match="keep them apart"):
