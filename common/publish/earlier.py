@@ -11,6 +11,7 @@ from typing import Any
 
 from common.core.claims import Claim
 from common.core.files import read_json, write_json
+from common.core.lock import read_lock
 from common.core.verdicts import OUTCOMES
 from common.core.verify import NOT_RUN
 from common.publish.claims_page import number, strongest, value
@@ -97,6 +98,15 @@ def twice_block(found: Twice) -> str:
         cells = (f"`{claim.id}`", claim.assertion, before, f"{claim.verdict}: {value(claim)}", strongest(claim) + new)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def sets_before(name: str, origin: dict[str, Any]) -> str:
+    """On how many other sets of seeds the claims of a replication were scored at the scale of its record, in brackets;
+    nothing if on none."""
+    entries = [found[origin["scale"]] for found in read_lock(name).claims.values() if origin["scale"] in found]
+    seeds = {seed for entry in entries if not entry.retired for seed in entry.scored_seeds} - set(origin["seeds"])
+    sets = math.ceil(len(seeds) / len(origin["seeds"]))
+    return f" ({sets} {'sets' if sets > 1 else 'set'} scored before)" if sets else ""
 
 
 def _known(folder: Path) -> dict[str, Any]:

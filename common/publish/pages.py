@@ -23,7 +23,7 @@ from common.core.files import read_json, read_yaml, write_text
 from common.core.settings import ROOT, replications
 from common.core.verify import NOT_RUN, overview, read_claims, summary
 from common.publish.claims_page import by_replication, in_order, strongest, value
-from common.publish.earlier import agreement, twice, twice_block
+from common.publish.earlier import agreement, sets_before, twice, twice_block
 from common.publish.gpu_card import GPU_PAGE, gpu_block
 from common.publish.misses import missed, what_decided
 from common.publish.performance import PAGE, PROFILE, blocks, profile_totals
@@ -181,7 +181,7 @@ def results_block(folder: Path, name: str) -> str:
     """The recorded results on the page of one replication: landmarks against their strongest control, and the cost."""
     origin = read_json(folder / RECORDS)[name]
     claims = in_order(name, [claim for claim in read_claims(folder / CLAIMS) if claim.replication == name])
-    lines = [f"{summary(claims)}. Scale `{origin['scale']}`, {seeds_of(origin)}.", ""]
+    lines = [f"{summary(claims)}. `{origin['scale']}`, {seeds_of(origin)}{sets_before(name, origin)}.", ""]
     columns = ("landmark", "paper", "ours [95 %]", "bound", "[strongest control](controls.yaml)", "verdict")
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for claim in landmarks(claims):

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from common.core.claims import Claim, ControlResult
-from common.publish.earlier import EARLIER, agreement, keep, same_number, twice, twice_block
+from common.core.lock import Entry, Lock
+from common.publish import earlier as module
+from common.publish.earlier import EARLIER, agreement, keep, same_number, sets_before, twice, twice_block
 
 OLD = {"scale": "full", "seeds": [10, 11], "commit": "a" * 40}
 
@@ -101,3 +103,14 @@ def test_a_number_that_no_seed_draws_was_not_scored_twice(tmp_path, before):
     now = [claim("delay", "not reproduced", 7.0)]
     assert [one.id for one, _ in twice(tmp_path, now)] == ["grokking.delay"], "a control moved the verdict"
     assert not same_number((0.0, 0.0, 0.1), (0.0, 0.0, 0.1)), "no refusal twice, on other requests"
+
+
+@pytest.mark.parametrize(("scored", "said"), [([], ""), ([10, 11], ""), ([8, 9, 10, 11], " (1 set scored before)")])
+def test_the_page_says_on_how_many_sets_of_seeds_claims_were_scored_before(monkeypatch, scored, said):
+    full = {"one": {"full": Entry(metric="a.b", scored_seeds=scored), "laptop": Entry(metric="a.b", scored_seeds=[2])}}
+    gone = {"two": {"full": Entry(metric="a.c", scored_seeds=[3, 4], retired="dropped")}}
+    monkeypatch.setattr(module, "read_lock", lambda _: Lock(claims=full | gone))
+    assert sets_before("grokking", OLD) == said
+    more = full | {"three": {"full": Entry(metric="a.d", scored_seeds=[3, 4, 5, 6])}}
+    monkeypatch.setattr(module, "read_lock", lambda _: Lock(claims=more))
+    assert sets_before("grokking", OLD).startswith(" (2 sets" if len(scored) < 3 else " (3 sets")
