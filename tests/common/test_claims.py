@@ -269,6 +269,13 @@ def test_a_landmark_without_the_evidence_is_refused(said):
         evaluate("demo", definition(**changes), "toy", {"effect": effect})
 
 
+def test_a_control_over_seeds_may_be_the_same_in_each():
+    effect = metric(0.9, shuffled=(0.1, 0.0, (0.7, 0.9)), count=5, unit="seeds")
+    same = effect.controls[0].model_copy(update={"per_seed": [0.1] * 5})
+    claim = evaluate("demo", definition(), "toy", {"effect": effect.model_copy(update={"controls": [same]})})
+    assert claim.verdict == "reproduced"
+
+
 @pytest.mark.parametrize("unit", ["seeds", "sequences"])
 def test_fewer_seeds_and_what_they_hold_will_do_on_fresh_seeds_alone(unit):
     effect = metric(0.9, shuffled=0.1, count=3, unit=unit)

@@ -16,7 +16,7 @@ from common.core.files import read_json, read_yaml
 from common.core.settings import replications
 from common.core.verify import NOT_RUN, read_claims
 from common.engine.config import check_fresh, fresh_seeds
-from common.publish.pages import pages, with_block
+from common.publish.pages import famous_papers, pages, with_block
 
 LOCKS = ("lock.txt", "lock-torch.txt", "lock-torch-cpu.txt", "interop.lock", "tools.lock")
 
@@ -115,6 +115,13 @@ def recorded(root):
 def test_every_recorded_verdict_is_expected(root):
     """A scored landmark without an expected verdict could change and no run would fail."""
     assert unexpected(*recorded(root)) == []
+
+
+def test_every_landmark_has_a_row_in_the_index_of_figures():
+    shown = {figure.get("landmark") for paper in famous_papers() for figure in paper["figures"]}
+    assert {
+        f"{name}.{claim.id}" for name in replications() for claim in load_claims(name) if claim.tier == "landmark"
+    } <= shown
 
 
 def test_a_scored_landmark_that_expects_nothing_would_be_found(root):

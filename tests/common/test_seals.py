@@ -236,6 +236,13 @@ def test_a_claim_split_by_control_has_a_badge_and_is_not_required(tiny):
         (lambda tiny: tiny.measure(random_directions=2.0, formula="worst of ten"), "toy.formula"),
         (lambda tiny: tiny.scale(seeds=[30, 31, 32, 33, 34]), "scoring_seeds"),
         (lambda tiny: tiny.claims(LANDMARK | {"scales": ["gpu"]}), "judged"),
+        (
+            lambda tiny: (
+                tiny.measure(metric="size", random_directions=2.0),
+                tiny.claims(LANDMARK | {"metric": "size"}),
+            ),
+            "metric",
+        ),
     ],
 )
 def test_every_sealed_field_is_named_when_it_changes(tiny, change, field):
