@@ -72,9 +72,12 @@ def benchmarks_block(record: Mapping[str, Any]) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """`2.1 [2, 2.4]`."""
+    """`2.1 [2, 2.4]`, `110 [109, 113]`."""
     ordered = sorted(values)
-    return f"{ordered[len(ordered) // 2]:.2g} [{ordered[0]:.2g}, {ordered[-1]:.2g}]"
+    middle, least, most = (
+        f"{one:.2g}" if one < 100 else f"{one:.0f}" for one in (ordered[len(ordered) // 2], ordered[0], ordered[-1])
+    )
+    return f"{middle} [{least}, {most}]"
 
 
 def blocks(folder: Path) -> dict[str, str]:
