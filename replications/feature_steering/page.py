@@ -14,12 +14,12 @@ from markupsafe import Markup, escape
 
 from common.core.files import read_json, write_text
 from common.core.step import Files, run_step
-from replications.feature_steering.settings import MEANS, OUTPUT, RANDOM_LATENT, UNSTEERED, WORDS, Fluency
+from replications.feature_steering.settings import GRADIENT, MEANS, OUTPUT, RANDOM_LATENT, UNSTEERED, WORDS, Fluency
 from replications.feature_steering.words import stem
 
 WORD = re.compile(r"[^\W\d_]+")
-LINES = {OUTPUT: "latent", MEANS: "means", RANDOM_LATENT: "random", WORDS: "rows"}
-"""Methods of the curve, and what the page calls them; the last two are nulls."""
+LINES = {OUTPUT: "latent", MEANS: "means", RANDOM_LATENT: "random", WORDS: "rows", GRADIENT: "gradient"}
+"""Methods of the curve, and what the page calls them; the last three are controls."""
 LEFT, RIGHT = 34.0, 325.0
 SHARE, COST = (112.0, 24.0), (196.0, 144.0)
 """Where the axes of the curve run, in units of its picture: bottom and top."""

@@ -14,7 +14,7 @@ from common.core.files import write_json
 from common.core.settings import ROOT
 from common.saes.sae import About, Sae
 from replications.feature_steering import chat, page
-from replications.feature_steering.settings import MEANS, OUTPUT, RANDOM_LATENT, UNSTEERED, WORDS, Fluency
+from replications.feature_steering.settings import GRADIENT, MEANS, OUTPUT, RANDOM_LATENT, UNSTEERED, WORDS, Fluency
 
 D = 12
 
@@ -48,7 +48,7 @@ def doses(**takeover):
     """Two doses of every method of the curve; the unsteered model takes nothing up."""
     lines = [
         {"method": method, "dose": dose, "takeover": share, "low": share / 2, "high": 1.2 * share, "perplexity": cost}
-        for method in (OUTPUT, MEANS, RANDOM_LATENT, WORDS)
+        for method in (OUTPUT, MEANS, RANDOM_LATENT, WORDS, GRADIENT)
         for dose, cost, share in zip((0.2, 0.35), (2.0, 9.0), takeover.get(method, (0.1, 0.2)), strict=True)
     ]
     plain = {"method": UNSTEERED, "dose": 0.0, "takeover": 0.0, "low": 0.0, "high": 0.0, "perplexity": 1.0}
@@ -81,7 +81,7 @@ def test_the_dose_curve_stands_where_the_numbers_are():
     assert ticks[3] == curve["most"]
     assert (ticks[1] - last["cost"]) == pytest.approx(2 * (ticks[1] - ticks[3]), abs=0.2), "9 is 3 squared"
     assert {dose: now["means"]["takeover"] for dose, now in curve["at"].items()} == {0.2: 0.25, 0.35: 0.4}
-    assert [curve["at"][0.35][name]["takeover"] for name in ("latent", "random", "rows")] == [0.2] * 3
+    assert [curve["at"][0.35][name]["takeover"] for name in ("latent", "random", "rows", "gradient")] == [0.2] * 4
 
 
 def test_the_names_of_perplexities_do_not_cover_each_other():
@@ -105,6 +105,7 @@ def test_every_dial_marks_its_dose_on_the_curve_and_says_the_numbers(tmp_path):
     assert float(places["0"]) < float(places["1"]) == page.RIGHT
     assert "difference of means: 25 %, 2.0 times" in text
     assert "difference of means: 40 %, 9.0 times" in text
+    assert "gradient towards its words: 20 %, 9.0 times" in text, "the control that decides stands beside"
     for number in (0, 1):
         assert f"#l1d{number}:checked ~ * .d{number}" in text
 
