@@ -90,7 +90,7 @@ def messages(given: str | None) -> Iterator[str]:
 
 def chat(
     topic: str = "0",
-    dose: float = 0.35,
+    dose: float | None = None,
     message: str | None = None,
     model: str = "smollm2-135m-instruct-q4_1",
     scale: str = "laptop",
@@ -103,7 +103,8 @@ def chat(
 
     Args:
         topic: of the latent, as the page lists them, or its place in that list, from 0 on.
-        dose: length of the clamped latent over the mean norm of the residual stream; negative pushes it below zero.
+        dose: length of the clamped latent over the mean norm of the residual stream; negative pushes it below zero. Where
+            none is given it is that at which the page opens.
         message: answers this one message and ends; without it, messages are read line by line.
         model: name of the language model.
         scale: whose results are used.
@@ -122,6 +123,7 @@ def chat(
     if not record.exists():
         raise UserError(f"{record} does not exist; run `{advice(model, scale)}` first")
     about = read_json(record)
+    dose = about["dose"] if dose is None else dose
     latent = chosen_latent(about["latents"], topic, dose)
     saes = either(model, f"feature_steering/{model}/released", f"sparse_autoencoders/{model}/saes")
     dictionary = load_saelens(results / saes / latent["sae"])
