@@ -103,8 +103,8 @@ def chat(
 
     Args:
         topic: of the latent, as the page lists them, or its place in that list, from 0 on.
-        dose: length of the clamped latent over the mean norm of the residual stream; negative pushes it below zero. Where
-            none is given it is that at which the page opens.
+        dose: length of the clamped latent over the mean norm of the residual stream; negative pushes it below zero.
+            Without it, that at which the page opens.
         message: answers this one message and ends; without it, messages are read line by line.
         model: name of the language model.
         scale: whose results are used.
