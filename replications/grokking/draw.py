@@ -1,5 +1,7 @@
 """Step: draws what Nanda et al. 2023 show: curves, progress measures, Fourier spectra, neurons, circles."""
 
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,12 +14,13 @@ from matplotlib.patches import Patch
 from common.core.figures import PAGE_WIDTH, PALETTE, SEQUENTIAL, Picture, Plan, run_plans
 
 TRAIN, TEST, RESTRICTED, EXCLUDED, GREY = PALETTE[0], PALETTE[1], PALETTE[2], PALETTE[3], "0.6"
-ALL = "0.25"
+ALL, OTHER_PAIRS = "0.25", PALETTE[5]
+UNTIL = 3.0  # times the step of the sudden change: what progress measures show
 WIDEST = 7  # entries of a legend in one row
 ARMS = {
     "grokking": "Few pairs: known early,\nanswered late",
     "large_share": "Most pairs: both at once",
-    "no_decay": "No weight decay:\nnot answered in the run",
+    "no_decay": "No weight decay: known,\nnew pairs not answered",
     "random_answers": "Random answers:\nknown, never answered",
 }
 PHASES = {"memorisation": "0.93", "circuit formation": "#fdf0d5", "cleanup": "#e3f1e8"}
@@ -83,7 +86,7 @@ def progress(frame: pd.DataFrame) -> Figure:
             "train": TRAIN,
             "test": TEST,
             "excluded": EXCLUDED,
-            "excluded_elsewhere": ALL,
+            "excluded_elsewhere": OTHER_PAIRS,
         },
         "Restricted loss beside held-out loss": {
             "train": TRAIN,
@@ -95,7 +98,7 @@ def progress(frame: pd.DataFrame) -> Figure:
         "Weights shrink last": {"squares": PALETTE[6]},
     }
     for place, (title, columns) in zip(axes.flat, lines.items(), strict=True):
-        edges = (0.0, start, 1.0, float(frame["time"].max()))
+        edges = (0.0, start, 1.0, UNTIL)
         for at, colour in enumerate(PHASES.values()):
             place.axvspan(edges[at], edges[at + 1], color=colour, linewidth=0, zorder=0)
         for _, one in frame.groupby("seed"):
@@ -106,8 +109,9 @@ def progress(frame: pd.DataFrame) -> Figure:
         place.set(yscale="log", ylabel="loss (nats, log scale)")
     axes[1, 0].set(ylabel="Gini coefficient", xlabel="step (1: half of the new pairs answered)")
     axes[1, 1].set(ylabel="sum of squared weights", xlabel="step (1: half of the new pairs answered)")
-    colours = {"trained": TRAIN, "held out": TEST, "excluded": EXCLUDED, "restricted": RESTRICTED, "controls": ALL}
-    _legend(figure, colours, patches=PHASES)
+    colours = {"trained": TRAIN, "held out": TEST, "excluded": EXCLUDED, "restricted": RESTRICTED}
+    controls = {"control: other pairs": OTHER_PAIRS, "control: all frequencies": ALL}
+    _legend(figure, colours | controls, patches=PHASES)
     return figure
 
 
@@ -115,7 +119,7 @@ def _legend(figure: Figure, lines: dict[str, str], patches: dict[str, str] | Non
     handles: list[Line2D | Patch] = [Line2D([], [], color=colour) for colour in lines.values()]
     handles += [Patch(color=colour) for colour in (patches or {}).values()]
     labels = [*lines, *(patches or {})]
-    columns = len(lines) if len(labels) > WIDEST else len(labels)
+    columns = math.ceil(len(labels) / 2) if len(labels) > WIDEST else len(labels)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
