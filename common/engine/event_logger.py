@@ -1,7 +1,8 @@
 """Snakemake logger plugin `events`: writes each event of a run as one JSON line (`common.core.events`).
 
 Snakemake calls the handler from one thread, in the order in which things happen. Its own text goes to
-`results/<scale>/workflow.log` for a person to read; no program reads it.
+`results/<scale>/workflow.log` for a person to read; a program shows at most its last line, where Snakemake
+failed without an event.
 """
 
 import logging
