@@ -41,6 +41,7 @@ from common.engine.fresh import agreement
 from common.engine.hub_models import check_chosen
 from common.engine.plan import SNAKEMAKE, logged_to, refuse_copied
 from common.engine.progress import follow
+from common.engine.renewal import check_renewed
 from common.engine.unsealed import unmeasured
 
 CLAIMS_FAILED = 3
@@ -107,6 +108,8 @@ def launch(options: Options) -> int:
     computed = _computed(targets, Path(run.results))
     for name in computed:
         check_lock(name, run.scale, scored=run.kind == "scored")
+        if run.kind == "scored":
+            check_renewed(name, run.scale)
     if run.kind == "fresh":
         check_fresh(run.seeds, computed)
     if options.models and set(targets or ["all"]) & {*JUDGING, "figures", "metrics"}:

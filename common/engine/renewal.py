@@ -47,18 +47,45 @@ def renew(name: str, scale: str = "full", claim: str = "") -> None:
     write_lock(name, lock)
 
 
-def _renewed(name: str, claim: Landmark, scale: str, old: Seal, before: dict[str, Any]) -> Seal:
-    """The seal of what the last score measured. UserError if claim or settings are others now."""
-    definition, settings = definition_of(name, claim, scale), settings_of(name, claim, scale)
+def check_renewed(name: str, scale: str) -> None:
+    """UserError before scoring on unused seeds, where a landmark is sealed for others and nothing else has changed:
+    scored, they would be used, and the landmark would bear a badge."""
+    lock, seeds = read_lock(name), load_scale(scale, name).seeds
+    for claim in decided(name, scale):
+        entry = lock.entry(claim.id, scale)
+        if (
+            entry is None
+            or entry.seal is None
+            or entry.seal.scoring_seeds == seeds
+            or set(seeds) & set(entry.scored_seeds)
+        ):
+            continue
+        if not entry.amended and _changed(name, claim, scale, entry.seal, standing(entry)) is None:
+            raise UserError(
+                f"{name}.{claim.id} is sealed at scale {scale} for other seeds than config/scales/{scale}.yaml has; "
+                f"run `make renew SCALE={scale} NAME={name}` before they are scored"
+            )
+
+
+def _changed(name: str, claim: Landmark, scale: str, old: Seal, before: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first field of claim or settings, but for the scoring seeds, that is another now, before and after."""
     of_models = tuple(f"{model}." for model in old.measured)
     last = {key: value for key, value in before.items() if not key.startswith(of_models)}
-    now = flat(definition) | flat(settings, "settings")
+    now = flat(definition_of(name, claim, scale)) | flat(settings_of(name, claim, scale), "settings")
     for field in sorted((last.keys() | now.keys()) - {"scoring_seeds"}):
         if last.get(field) != now.get(field):
-            raise UserError(
-                f"{name}.{claim.id} has changed in {field} since its last score ({last.get(field)} -> "
-                f"{now.get(field)}); seal it with `make calibrate` and `make freeze`"
-            )
+            return field, last.get(field), now.get(field)
+    return None
+
+
+def _renewed(name: str, claim: Landmark, scale: str, old: Seal, before: dict[str, Any]) -> Seal:
+    """The seal of what the last score measured. UserError if claim or settings are others now."""
+    if change := _changed(name, claim, scale, old, before):
+        field, last, now = change
+        raise UserError(
+            f"{name}.{claim.id} has changed in {field} since its last score ({last} -> {now}); seal it with "
+            "`make calibrate` and `make freeze`"
+        )
     measured: dict[str, dict[str, Any]] = {}
     for model, content in old.measured.items():
         own = {key.removeprefix(f"{model}."): one for key, one in before.items() if key.startswith(f"{model}.")}
@@ -72,8 +99,8 @@ def _renewed(name: str, claim: Landmark, scale: str, old: Seal, before: dict[str
         date=today(),
         calibration_seeds=before.get("scoring_seeds", old.scoring_seeds),
         scoring_seeds=seeds,
-        definition=definition,
-        settings=settings,
+        definition=definition_of(name, claim, scale),
+        settings=settings_of(name, claim, scale),
         measured=measured,
         hash="",
     )

@@ -371,6 +371,26 @@ def test_one_replication_is_sealed_anew_for_seeds_of_its_own(tiny):
     assert (new.calibration_seeds, new.scoring_seeds) == ([30, 31, 32, 33, 34], [40, 41, 42, 43, 44])
 
 
+def test_unused_seeds_are_sealed_before_they_are_scored(tiny):
+    """Once scored they would be used, and nothing could take the badge off them."""
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    renewal.check_renewed("tiny", "laptop")
+    tiny.one()
+    tiny.scale(seeds=[30, 31, 32, 33, 34])
+    with pytest.raises(
+        UserError, match=r"^tiny.vulnerability is sealed at scale laptop for other seeds .* `make renew"
+    ):
+        renewal.check_renewed("tiny", "laptop")
+    renewal.renew("tiny", scale="laptop")
+    renewal.check_renewed("tiny", "laptop")
+    tiny.one()
+    renewal.check_renewed("tiny", "laptop")
+    tiny.scale(seeds=[40, 41, 42, 43, 44])
+    tiny.settings(steps=2000)
+    renewal.check_renewed("tiny", "laptop")  # a changed landmark bears a badge whatever its seeds
+
+
 def test_a_bound_is_not_moved_by_sealing_anew(tiny):
     tiny.measure(random_directions=2.0)
     freeze.freeze(name="tiny")
