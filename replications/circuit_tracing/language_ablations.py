@@ -152,7 +152,7 @@ def draw_features(graph: Graph, sites: int, each: int, seed: int) -> tuple[Int[T
     features, able = graph.features, reaching(graph).nonzero()[:, 0]
     draw = torch.Generator().manual_seed(seed)
     where = torch.stack([features.layer, features.pos])[:, able]
-    _, site, count = where.unique(dim=1, return_inverse=True, return_counts=True)
+    _, site, count = where.unique(dim=1, return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]
     enough = (count >= LEAST).nonzero()[:, 0]
     pools = [able[site == at] for at in enough[torch.randperm(len(enough), generator=draw)[:sites]]]
     found = [pool[torch.randperm(len(pool), generator=draw)[:each]] for pool in pools]
