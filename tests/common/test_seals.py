@@ -662,6 +662,7 @@ def test_calibration_does_not_look_at_seals_and_fresh_seeds_not_at_sizes(tiny):
     [
         ("20,12", "seed 12 is not fresh: it is a scoring seed of tiny at scale gpu"),
         ("20,40", "seed 40 is not fresh: it is in the claims.lock of tiny"),
+        ("20,113", "seed 113 would draw calibration documents; fresh seeds are below 100"),
         ("20,200", "seed 200 would draw calibration documents; fresh seeds are below 100"),
         ("20,20", "SEEDS=20,20 are not two or more different seeds"),
         ("20,-1", "'-1' is no seed"),
@@ -679,6 +680,8 @@ def test_what_another_replication_has_used_is_fresh(tiny):
     config.check_fresh([12, 13], ["tiny"])
     with pytest.raises(UserError, match="seed 30 is not fresh"):
         config.check_fresh([12, 30], ["tiny"])
+    with pytest.raises(UserError, match=r"^seed 113 is not fresh: it is a calibration seed of tiny at scale gpu"):
+        config.check_fresh([12, 113], ["tiny"])
 
 
 def test_fresh_verdicts_are_compared_with_the_scored_ones(tiny):
