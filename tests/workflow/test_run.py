@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from common.core.settings import replications
 from common.publish.cost import costs
 
 pytestmark = pytest.mark.workflow
+METRICS = "/metrics.json"
 FIGURE_FILES = ("svg", "png", "pdf", "csv", "json")
 
 
@@ -228,6 +231,38 @@ def test_the_paper_knows_the_rule_file_of_every_figure(finished, every_job):
         own = {path: file for path, file in makers.items() if f"/{section.parent.name}/" in path}
         assert shown <= {Path(path).stem for path in own}, section
         assert all(file.startswith(f"replications/{section.parent.name}/") for file in own.values())
+
+
+def test_the_paper_compiles_with_what_laptop_measures(finished, every_job):
+    """Without the parts that `laptop` does not run, and without the metrics that no claim judges there, but for two
+    that are measured all the same."""
+    planned = finished.planned("all", config=("scale=laptop",), options=("--forceall",))
+    parts = {path.split("/")[2] + "/" + path.split("/")[4] for job in planned for path in job.output if METRICS in path}
+    results = finished.path / "results" / "as-laptop"
+    shutil.copytree(finished.results, results, ignore=shutil.ignore_patterns("logs", "*.html"))
+    try:
+        for path in results.glob("*/*/*/metrics.json"):
+            name, part = path.parts[-4], path.parts[-2]
+            if f"{name}/{part}" not in parts:
+                shutil.rmtree(path.parent)
+                continue
+            judged = {"repetition_kept": True, "names": True}
+            for claim in load_claims(name):
+                if claim.part == part:
+                    judged[claim.metric] = judged.get(claim.metric, False) or "laptop" in claim.scales
+            content = json.loads(path.read_text())
+            path.write_text(json.dumps({metric: it for metric, it in content.items() if judged.get(metric, True)}))
+        provenance = results / "provenance.json"
+        provenance.write_text(json.dumps(json.loads(provenance.read_text()) | {"scale": "laptop"}))
+        [paper] = [job for job in every_job if job.rule == "paper"]
+        command = shlex.split(paper.shell.split(" > ")[0].replace("results/smoke/", "results/as-laptop/"))
+        done = subprocess.run(
+            [sys.executable, *command[1:]], cwd=finished.path, env=finished.environment(), capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    finally:
+        shutil.rmtree(results)
 
 
 def test_rules_and_steps_name_the_same_files_and_settings(every_job, root):
