@@ -7,10 +7,11 @@ from pydantic import Field
 from common.core.errors import UserError
 from common.core.lock import read_lock
 from common.core.settings import SCALES, Kind, Scale, ScaleSettings, Strict, load_scale
-from common.data.corpora import FIRST_CALIBRATION_SEED
+from common.data.corpora import CALIBRATION_SEEDS
 from common.data.models import registry
 
 PLACE_BYTES = 10 * 2**30
+OUTSIDE = f"below {CALIBRATION_SEEDS.start} or from {CALIBRATION_SEEDS.stop} on"
 
 
 class Run(Strict):
@@ -47,11 +48,16 @@ def load_run(scale: str, *, calibrate: bool = False, models: str = "", hub: bool
                 "run with HUB=1 on a machine that reaches a hub, or leave it out of MODELS"
             )
     for seeds_of in () if calibrate or seeds else (settings.seeds, *settings.own_seeds.values()):
-        if late := [seed for seed in seeds_of if seed >= FIRST_CALIBRATION_SEED]:
+        if kept := [seed for seed in seeds_of if seed in CALIBRATION_SEEDS]:
             raise UserError(
-                f"config/scales/{scale}.yaml: scoring seed {late[0]} would be measured on calibration documents; "
-                f"choose seeds below {FIRST_CALIBRATION_SEED}"
+                f"config/scales/{scale}.yaml: scoring seed {kept[0]} would be measured on calibration documents; "
+                f"choose seeds {OUTSIDE}"
             )
+    if other := [seed for seed in settings.calibration_seeds if seed not in CALIBRATION_SEEDS]:
+        raise UserError(
+            f"config/scales/{scale}.yaml: calibration seed {other[0]} would be measured on what scores are made on; "
+            f"choose seeds from {CALIBRATION_SEEDS.start} to {CALIBRATION_SEEDS.stop - 1}"
+        )
     kind: Kind = "calibration" if calibrate else "fresh" if seeds else "scored"
     used = {
         "scored": settings.seeds,
@@ -82,10 +88,8 @@ def fresh_seeds(given: str) -> list[int]:
     seeds = [int(word) for word in words]
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
         raise UserError(f"SEEDS={given} are not two or more different seeds; give them as in SEEDS=5,6,7")
-    if high := [seed for seed in seeds if seed >= FIRST_CALIBRATION_SEED]:
-        raise UserError(
-            f"seed {high[0]} would draw calibration documents; fresh seeds are below {FIRST_CALIBRATION_SEED}"
-        )
+    if kept := [seed for seed in seeds if seed in CALIBRATION_SEEDS]:
+        raise UserError(f"seed {kept[0]} would draw calibration documents; choose fresh seeds {OUTSIDE}")
     return seeds
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from common.core.errors import UserError
 from common.data.models import fast_dtype, verify_folder
+from common.interp.module_hooks import hooked, on_input, on_output
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,25 +58,12 @@ def edited(model: "PreTrainedModel", hook: str, edit: Edit) -> Iterator[None]:
     if blocks is None or layer >= len(blocks):
         raise UserError(f"this model has no place '{hook}'; it has {len(blocks or [])} blocks of the known kinds")
     block = blocks[layer]
-
-    def before(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (edit(args[0]), *args[1:])
-
-    def after(module: Any, args: Any, output: Any) -> Any:
-        return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
-
-    if place == "hook_resid_pre":
-        handle = block.register_forward_pre_hook(before)
-    else:
-        attention, mlp = getattr(block, "self_attn", None) or getattr(block, "attn", None), block.mlp
-        if hasattr(block, "post_feedforward_layernorm"):  # Gemma 2 adds what these norms make of both
-            attention, mlp = block.post_attention_layernorm, block.post_feedforward_layernorm
-        module = {"hook_resid_post": block, "hook_attn_out": attention, "hook_mlp_out": mlp}[place]
-        handle = module.register_forward_hook(after)
-    try:
+    attention, mlp = getattr(block, "self_attn", None) or getattr(block, "attn", None), block.mlp
+    if hasattr(block, "post_feedforward_layernorm"):  # Gemma 2 adds what these norms make of both
+        attention, mlp = block.post_attention_layernorm, block.post_feedforward_layernorm
+    writer = {"hook_resid_post": block, "hook_attn_out": attention, "hook_mlp_out": mlp}.get(place)
+    with hooked([] if writer else [(block, on_input(edit))], [(writer, on_output(edit))] if writer else []):
         yield
-    finally:
-        handle.remove()
 
 
 def behind_first(edit: Edit, prompts: list[list[int]]) -> Edit:

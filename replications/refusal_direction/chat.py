@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from common.core.errors import UserError
 from common.data.models import chat_prompt, encode
 from common.interp.blocks import only_blocks
-from replications.refusal_direction.hooks import hooked, on_input, on_output, reading
+from common.interp.module_hooks import hooked, on_input, on_output, reading
 from replications.refusal_direction.prefixes import Tree
 
 

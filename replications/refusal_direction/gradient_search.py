@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from common.core.errors import UserError
+from common.interp.module_hooks import reading
 from replications.refusal_direction.chat import (
     Batch,
     ablating,
@@ -38,7 +39,6 @@ from replications.refusal_direction.chat import (
     layers,
     unit,
 )
-from replications.refusal_direction.hooks import reading
 from replications.refusal_direction.search import difference
 from replications.refusal_direction.settings import GradientSettings
 

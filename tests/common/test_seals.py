@@ -662,8 +662,8 @@ def test_calibration_does_not_look_at_seals_and_fresh_seeds_not_at_sizes(tiny):
     [
         ("20,12", "seed 12 is not fresh: it is a scoring seed of tiny at scale gpu"),
         ("20,40", "seed 40 is not fresh: it is in the claims.lock of tiny"),
-        ("20,113", "seed 113 would draw calibration documents; fresh seeds are below 100"),
-        ("20,200", "seed 200 would draw calibration documents; fresh seeds are below 100"),
+        ("20,113", "seed 113 would draw calibration documents; choose fresh seeds below 100 or from 200 on"),
+        ("200,199", "seed 199 would draw calibration documents; choose fresh seeds below 100 or from 200 on"),
         ("20,20", "SEEDS=20,20 are not two or more different seeds"),
         ("20,-1", "'-1' is no seed"),
     ],

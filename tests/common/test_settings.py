@@ -11,7 +11,7 @@ from common.core.claims import ClaimsFile
 from common.core.errors import UserError
 from common.core.files import read_json, read_yaml
 from common.core.settings import SCALES, Strict, load_replication, load_scale, replications
-from common.data.corpora import FIRST_CALIBRATION_SEED
+from common.data.corpora import CALIBRATION_SEEDS
 from common.engine.config import check_fresh, load_run, need_gpu
 from common.engine.schemas import schemas
 
@@ -166,8 +166,15 @@ def test_a_replication_can_have_scoring_seeds_of_its_own(copy):
     edit(path, lambda content: content.update(own_seeds={"superposition": [71, content["calibration_seeds"][0]]}))
     with pytest.raises(UserError, match="keep them apart"):
         load_scale("laptop")
-    edit(path, lambda content: content.update(own_seeds={"superposition": [71, FIRST_CALIBRATION_SEED + 50]}))
-    with pytest.raises(UserError, match="scoring seed 150 would be measured on calibration documents"):
+    edit(path, lambda content: content.update(own_seeds={"superposition": [71, CALIBRATION_SEEDS.start + 50]}))
+    with pytest.raises(UserError, match=r"scoring seed 150 would be measured on calibration documents; .* or from 200"):
+        load_run("laptop")
+    edit(path, lambda content: content.update(own_seeds={"superposition": [71, CALIBRATION_SEEDS.stop]}))
+    assert load_run("laptop").of("superposition").seeds == [71, 200]
+    edit(path, lambda content: content.update(calibration_seeds=[110, 111, 112, 113, 250]))
+    with pytest.raises(
+        UserError, match=r"calibration seed 250 would be measured on what scores are made on; .* to 199"
+    ):
         load_run("laptop")
     edit(path, lambda content: content.update(own_seeds={"superpositoin": [71, 72]}))
     with pytest.raises(UserError, match=r"own_seeds names 'superpositoin'; there is .*superposition"):
