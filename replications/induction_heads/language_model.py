@@ -88,9 +88,10 @@ def residual_before(
 ) -> Float[Tensor, "batch pos d_model"]:
     """The residual stream that enters one layer; the layers above it are not run."""
     seen: list[Tensor] = []
-    hooks = [(f"blocks.{layer}.hook_resid_pre", lambda value, hook: seen.append(value))]
+    place = f"blocks.{layer - 1}.hook_resid_post" if layer else "blocks.0.hook_resid_pre"
+    hooks = [(place, lambda value, hook: seen.append(value))]
     with torch.no_grad():
-        bridge.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=layer + 1)
+        bridge.run_with_hooks(tokens, fwd_hooks=hooks, stop_at_layer=max(layer, 1))
     return seen[0]
 
 
