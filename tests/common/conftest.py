@@ -1,0 +1,3 @@
+"""Fixtures of several files here."""
+
+from tests.fixtures.tiny_claims import tiny  # noqa: F401
