@@ -19,7 +19,6 @@ from common.publish.reference import state
 from common.engine.rules import (
     Steps,
     complete_steps,
-    source_hash,
     tie_steps_to_this_process,
 )
 from snakemake.exceptions import WorkflowError
@@ -68,6 +67,12 @@ wildcard_constraints:
     model="|".join(MODELS),
 
 
+include: "common/engine/step.smk"
+
+
+STEP = Steps("common", {"scale": RUN.scale, "seeds": RUN.seeds, "device": RUN.device})
+RECORDED = RUN.model_dump(include={"scale", "seeds", "models", "device"})
+
 for NAME in NAMES:
     PREFIX = f"{NAME}_"
 
@@ -91,19 +96,25 @@ for NAME in NAMES:
             f"{NAME}_claims"
         input:
             metrics=getattr(rules, f"{NAME}_metrics").input,
-            claims=f"replications/{NAME}/claims.yaml",
+            definitions=f"replications/{NAME}/claims.yaml",
         output:
-            f"<results>/{NAME}/claims.json",
+            claims=f"<results>/{NAME}/claims.json",
         log:
             f"<logs>/{NAME}/claims.log",
         conda:
             "envs/environment.yaml"
         params:
-            options=f"--scale {RUN.scale} --replication {NAME} --results {RUN.results} --models {' '.join(RUN.models)} --kind {RUN.kind}",
+            **STEP(
+                "core.verify",
+                {
+                    "name": NAME,
+                    **RUN.model_dump(include={"scale", "results", "models", "kind"}),
+                },
+                run=False,
+            ),
             seals=seal_state(NAME, RUN.scale),
-            sources=source_hash("common.core.verify"),
         shell:
-            "python -m common.core.verify replication {params.options} --out {output} > {log} 2>&1"
+            COMMAND
 
     rule:
         name:
@@ -112,18 +123,24 @@ for NAME in NAMES:
             getattr(rules, f"{NAME}_figures").input,
             f"<results>/{NAME}/claims.json",
         output:
-            f"<results>/{NAME}/provenance.json",
+            provenance=f"<results>/{NAME}/provenance.json",
         log:
             f"<logs>/{NAME}/provenance.log",
         conda:
             "envs/environment.yaml"
         params:
-            run=RUN.of(NAME).model_dump_json(),
-            sources=source_hash("common.publish.provenance"),
-            name=NAME,
-            state=state(NAME, RUN.scale),
+            **STEP(
+                "publish.provenance",
+                RECORDED
+                | {
+                    "seeds": RUN.of(NAME).seeds,
+                    "name": NAME,
+                    "state": state(NAME, RUN.scale),
+                },
+                run=False,
+            ),
         shell:
-            "python -m common.publish.provenance --run {params.run:q} --replication {params.name} --state {params.state} --out {output} > {log} 2>&1"
+            COMMAND
 
     rule:
         name:

@@ -1,4 +1,4 @@
-"""Step: judges claims. `replication` writes one replication's `claims.json`; `all` merges them.
+"""Step: judges the claims of one replication.
 
 A failed claim is not a failed job: everything is written, and the last line of `make` sets the exit code from
 `claims.json` (see `common.engine.launch`).
@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
 from pydantic import ValidationError
 
 from common.core.claims import (
@@ -30,10 +29,29 @@ from common.core.files import read_json, write_json
 from common.core.lock import read_lock
 from common.core.metrics import Estimate, Metric, read_metrics
 from common.core.seals import sealed_for, status
-from common.core.settings import Kind, Scale
+from common.core.settings import Kind, Scale, Strict
 from common.core.statistics import LEVEL, holm
-from common.core.step import run_command
+from common.core.step import Files, run_step
 from common.core.verdicts import OUTCOMES, judge_check, judge_landmark, require_evidence, strongest_control
+
+
+class VerifyFiles(Files):
+    metrics: list[Path]
+    """of all parts; a claim names its part"""
+    definitions: Path
+    """`claims.yaml`"""
+    claims: Path
+    """`claims.json`, judged"""
+
+
+class Judging(Strict):
+    """One replication in one run; `models` are the language models of the run."""
+
+    name: str
+    scale: Scale
+    results: Path
+    models: list[str]
+    kind: Kind = "scored"
 
 
 def planned(replication: str, claim: Planned) -> Claim:
@@ -126,12 +144,10 @@ def evaluate(
     )
 
 
-def replication(
-    scale: Scale, replication: str, results: Path, models: list[str], out: Path, kind: Kind = "scored"
-) -> None:
-    """Judges every claim of one replication from its metrics and writes `out` (JSON)."""
-    judged = verify_replication(replication, scale, models, results, kind)
-    write_json(out, [claim.model_dump(mode="json") for claim in judged])
+def verify(files: VerifyFiles, settings: Judging) -> None:
+    """Judges every claim of one replication from its metrics and writes `claims.json`."""
+    judged = verify_replication(settings.name, settings.scale, settings.models, settings.results, settings.kind)
+    write_json(files.claims, [claim.model_dump(mode="json") for claim in judged])
     for claim in judged:
         print(f"{claim.verdict}: {claim.id} on {claim.model} ({claim.reason})")
 
@@ -202,12 +218,6 @@ def _metrics_of(replication: str, definition: Definition, folder: Path) -> Mappi
     return read_metrics(path)
 
 
-def merge(claims: list[Path], out: Path) -> None:
-    """Merges the files of all replications into `out` (JSON)."""
-    merged = [claim for path in claims for claim in read_claims(path)]
-    write_json(out, [claim.model_dump(mode="json") for claim in merged])
-
-
 def read_claims(path: Path) -> list[Claim]:
     """The content of a `claims.json`. UserError if it is missing, damaged or of another version."""
     content = read_json(path)
@@ -267,10 +277,5 @@ def summary(claims: Sequence[Claim]) -> str:
     return "; ".join(parts)
 
 
-def main() -> None:
-    """Chooses the sub-command from the command line."""
-    tyro.extras.subcommand_cli_from_dict({"replication": replication, "all": merge})
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_step(verify)

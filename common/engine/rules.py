@@ -16,7 +16,7 @@ from snakemake.io import WILDCARD_REGEX, report
 from common.core.settings import ROOT
 from common.core.source_hash import source_hash
 
-__all__ = ["Steps", "captions", "complete_steps", "figure_files", "parts", "source_hash", "tie_steps_to_this_process"]
+__all__ = ["Steps", "captions", "complete_steps", "figure_files", "parts", "tie_steps_to_this_process"]
 Figures = Mapping[str, Mapping[str, list[str] | Mapping[str, str]]]
 FIGURE_ENDINGS = ("svg", "png", "pdf", "csv", "json")
 RUN = ("scale", "seeds", "device")

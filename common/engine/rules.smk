@@ -3,12 +3,6 @@
 # `priority`: what the longest chains begin with goes first, so that no core waits for them at the end.
 
 
-STEP = Steps("common", {"scale": RUN.scale, "seeds": RUN.seeds, "device": RUN.device})
-
-
-include: "step.smk"
-
-
 use rule step as materialise_model with:
     input:
         lambda wildcards: folder_files(MODELS[wildcards.model]),
@@ -98,26 +92,20 @@ rule corpora:
         rules.self_chat.output,
 
 
-rule verify:
+use rule step as verify with:
     input:
-        expand("<results>/{name}/claims.json", name=NAMES),
+        each=expand("<results>/{name}/claims.json", name=NAMES),
     output:
-        json="<results>/claims.json",
-    log:
-        "<logs>/verify.log",
-    conda:
-        "../../envs/environment.yaml"
+        claims="<results>/claims.json",
     params:
-        sources=source_hash("common.core.verify"),
-    shell:
-        "python -m common.core.verify all --claims {input} --out {output.json} > {log} 2>&1"
+        **STEP("publish.all_claims", run=False),
 
 
 use rule step as claims_page with:
     input:
         multiext("common/publish/templates/claims", ".html.j2", ".css", ".js"),
         definition_files(NAMES),
-        claims=rules.verify.output.json,
+        claims=rules.verify.output.claims,
     output:
         markdown="<results>/claims.md",
         html=report(
@@ -130,67 +118,45 @@ use rule step as claims_page with:
         **STEP("publish.claims_page", run=False),
 
 
-rule provenance:
+use rule step as provenance with:
     input:
-        rules.verify.output.json,
+        rules.verify.output.claims,
         expand("<models>/{model}/manifest.json", model=RUN.models),
     output:
-        "<results>/provenance.json",
-    log:
-        "<logs>/provenance.log",
-    conda:
-        "../../envs/environment.yaml"
+        provenance="<results>/provenance.json",
     params:
-        run=RUN.model_dump_json(),
+        **STEP("publish.provenance", RECORDED | {"own_seeds": RUN.own_seeds}, run=False),
         git=git_state(),
         hashes=[lock_hash(), config_hash()],
-        sources=source_hash("common.publish.provenance"),
-    shell:
-        "python -m common.publish.provenance --run {params.run:q} --out {output} > {log} 2>&1"
 
 
-rule cost:
+use rule step as cost with:
     input:
         [getattr(rules, f"{name}_figures").input for name in NAMES],
-        rules.verify.output.json,
+        rules.verify.output.claims,
     output:
-        "<results>/cost.json",
-    log:
-        "<logs>/cost.log",
-    conda:
-        "../../envs/environment.yaml"
+        cost="<results>/cost.json",
     params:
-        sources=source_hash("common.publish.cost"),
-    shell:
-        "python -m common.publish.cost --out {output} > {log} 2>&1"
+        **STEP("publish.cost", run=False),
 
 
-rule paper:
+use rule step as paper with:
     input:
-        rules.verify.output.json,
+        rules.verify.output.claims,
         rules.provenance.output,
         rules.cost.output,
         [getattr(rules, f"{name}_metrics").input for name in NAMES],
         [getattr(rules, f"{name}_figures").input for name in NAMES],
         expand("replications/{name}/section.typ", name=NAMES),
         definition_files(NAMES),
-        main="paper/main.typ",
-        library="paper/landmarks.typ",
-        discussion="paper/discussion.typ",
-        references=references(),
+        multiext("paper/", "main.typ", "landmarks.typ", "discussion.typ"),
+        references(),
     output:
-        report(
+        pdf=report(
             "<results>/paper.pdf",
             caption="../../paper/paper.rst",
             category="Paper",
             labels={"page": "The paper"},
         ),
-    log:
-        "<logs>/paper.log",
-    conda:
-        "../../envs/environment.yaml"
     params:
-        makers=figure_rules(workflow.rules),
-        sources=source_hash("common.publish.paper"),
-    shell:
-        "python -m common.publish.paper --makers {params.makers:q} --out {output} > {log} 2>&1"
+        **STEP("publish.paper", {"makers": figure_rules(workflow.rules)}, run=False),

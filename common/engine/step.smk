@@ -1,6 +1,8 @@
 # The rule behind every step: `use rule step as <name> with:` inputs, outputs, resources and params of
 # `common.engine.rules.Steps`. Log and GPU: `complete_steps`, there too. One thread: the workflow runs one step a core.
 
+COMMAND = "python -m {params.module} {params.arguments} > {log} 2>&1"
+
 
 rule step:
     conda:
@@ -10,4 +12,4 @@ rule step:
         mem_mb=1500,
         runtime=10,
     shell:
-        "python -m {params.module} {params.arguments} > {log} 2>&1"
+        COMMAND

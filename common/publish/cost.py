@@ -11,7 +11,7 @@ from typing import Any
 from common.core.events import EVENTS, Kind, read_events
 from common.core.files import read_yaml, write_json
 from common.core.settings import checked
-from common.core.step import COST_PREFIX, run
+from common.core.step import COST_PREFIX, Files, run_step
 from common.data.corpora import CORPORA_FILE, CorporaFile, SelfChat
 from common.data.models import registry
 
@@ -103,10 +103,15 @@ def costs(results: Path) -> dict[str, Any]:
     }
 
 
-def cost(out: Path) -> None:
-    """Writes `out`, the `cost.json` of the run in that folder."""
-    write_json(out, costs(out.parent))
+class CostFiles(Files):
+    cost: Path
+    """`cost.json`, in the folder of the run"""
+
+
+def cost(files: CostFiles) -> None:
+    """Writes what the run cost so far."""
+    write_json(files.cost, costs(files.cost.parent))
 
 
 if __name__ == "__main__":
-    run(cost)
+    run_step(cost)

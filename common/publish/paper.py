@@ -13,8 +13,8 @@ from typing import Any
 from common.core.claims import Claim
 from common.core.errors import UserError
 from common.core.files import atomic
-from common.core.settings import ROOT, replications
-from common.core.step import run
+from common.core.settings import ROOT, Strict, replications
+from common.core.step import Files, run_step
 from common.core.verify import read_claims
 from common.publish.controls import definition
 from common.publish.misses import missed
@@ -32,19 +32,15 @@ def references() -> list[str]:
     return [REFERENCES, *(path for path in own if (ROOT / path).is_file())]
 
 
-def figure_rules(rules: Iterable[Any]) -> str:
-    """The file of the rule that makes each figure, as JSON: `{"<figure>.svg": "replications/.../figures.smk"}`.
-
-    Wildcards (`{model}`) become `*`, since Snakemake would look for their values in the outputs of the rule that gets
-    the JSON.
-    """
-    found = {
+def figure_rules(rules: Iterable[Any]) -> dict[str, str]:
+    """The file of the rule that makes each figure: `{"<figure>.svg": "replications/.../figures.smk"}`. Wildcards
+    (`{model}`) become `*`."""
+    return {
         re.sub(r"{.*?}", "*", str(output)): Path(str(rule.snakefile)).resolve().relative_to(ROOT).as_posix()
         for rule in rules
         for output in rule.output
         if str(output).endswith(".svg")
     }
-    return json.dumps(found, sort_keys=True)
 
 
 def found_figures(makers: dict[str, str], results: Path) -> dict[str, str]:
@@ -68,23 +64,30 @@ def controls(claims: Iterable[Claim]) -> dict[str, str]:
     return {f"{one.id} {one.model}": definition(one.id, one.strongest_control) for one in found}
 
 
-def paper(out: Path, makers: str) -> None:
-    """Writes the PDF of the run in whose folder `out` lies. UserError with typst's message if a number is missing.
+class PaperFiles(Files):
+    pdf: Path
+    """in the folder of the run"""
 
-    Args:
-        out: `paper.pdf`.
-        makers: the file of the rule that makes each figure, from `figure_rules`.
-    """
+
+class Figures(Strict):
+    """The file of the rule that makes each figure, from `figure_rules`."""
+
+    makers: dict[str, str]
+
+
+def paper(files: PaperFiles, settings: Figures) -> None:
+    """Writes the PDF of a run. UserError with typst's message if a number is missing."""
     import matplotlib
     import typst
 
+    out = files.pdf
     sections = [name for name in chronological() if (ROOT / "replications" / name / "section.typ").is_file()]
     claims = read_claims(out.parent / "claims.json")
     inputs = {
         "results": f"/{out.parent}",
         "sections": ",".join(sections),
         "references": ",".join(f"/{path}" for path in references()),
-        "makers": json.dumps(found_figures(json.loads(makers), out.parent)),
+        "makers": json.dumps(found_figures(settings.makers, out.parent)),
         "missed": json.dumps(reasons(claims)),
         "controls": json.dumps(controls(claims)),
     }
@@ -103,4 +106,4 @@ def paper(out: Path, makers: str) -> None:
 
 
 if __name__ == "__main__":
-    run(paper)
+    run_step(paper)

@@ -1,7 +1,6 @@
 """Step: writes `provenance.json`: commit, lock, settings, models, versions, device and seeds behind the results."""
 
 import hashlib
-import json
 import platform
 import re
 import subprocess
@@ -9,9 +8,11 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from pydantic import Field
+
 from common.core.files import read_json, sha256, write_json
-from common.core.settings import ROOT
-from common.core.step import run
+from common.core.settings import ROOT, Scale, Strict
+from common.core.step import Files, run_step
 from common.data.models import fast_dtype
 
 LOCKS = ":(exclude)replications/*/claims.lock"
@@ -82,26 +83,42 @@ def dtypes(language_models: bool) -> str:
     return f"float32, float64 for long sums; {name} for harvesting, fine-tuning and writing"
 
 
-def provenance(run: str, out: Path, replication: str = "", state: str = "") -> None:
-    """Writes `out`. `run` is the JSON of the `common.engine.config.Run` that is being recorded. Of one replication: its
-    seeds, the models that it has results of, and its `state` (`common.publish.reference`), which can change while
-    nothing else does."""
-    settings = json.loads(run)
-    names = [name for name in settings["models"] if not replication or (out.parent / name).is_dir()]
+class ProvenanceFiles(Files):
+    provenance: Path
+    """`provenance.json`, in the folder of the run or of one replication"""
+
+
+class Recorded(Strict):
+    """The run that is recorded. Of one replication also its name and `state` (`common.publish.reference`), which can
+    change while nothing else does."""
+
+    scale: Scale
+    seeds: list[int]
+    own_seeds: dict[str, list[int]] = Field(default_factory=dict)
+    models: list[str]
+    device: str
+    name: str = ""
+    state: str = ""
+
+
+def provenance(files: ProvenanceFiles, settings: Recorded) -> None:
+    """Writes `provenance.json`. Models are those of the run; of one replication, those that it has results of."""
+    out = files.provenance
+    names = [name for name in settings.models if not settings.name or (out.parent / name).is_dir()]
     manifests = [ROOT / "resources" / "models" / name / "manifest.json" for name in names]
     write_json(
         out,
         {
             **git_state(),
-            **({"state": state} if replication else {}),
-            "scale": settings["scale"],
-            "seeds": settings["seeds"],
-            "own_seeds": {} if replication else settings["own_seeds"],
+            **({"state": settings.state} if settings.name else {}),
+            "scale": settings.scale,
+            "seeds": settings.seeds,
+            "own_seeds": settings.own_seeds,
             "lock_sha256": lock_hash(),
             "config_sha256": config_hash(),
             "models": {path.parent.name: read_json(path) for path in manifests},
             "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in REPORTED}},
-            "device": device_name(settings["device"]),
+            "device": device_name(settings.device),
             "instructions": instructions(),
             "platform": platform.platform(),
             "dtype": dtypes(bool(names)),
@@ -111,4 +128,4 @@ def provenance(run: str, out: Path, replication: str = "", state: str = "") -> N
 
 
 if __name__ == "__main__":
-    run(provenance)
+    run_step(provenance)

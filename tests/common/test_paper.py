@@ -1,6 +1,5 @@
 """The paper: each replication brings its references, and every figure names the file of the rule that makes it."""
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -78,7 +77,7 @@ def test_a_figure_is_made_by_the_file_of_its_rule(root, tmp_path, monkeypatch):
         SimpleNamespace(snakefile=str(folder / "rules.smk"), output=["results/x/some/toy/a/metrics.json"]),
         SimpleNamespace(snakefile=str(folder / "figures.smk"), output=["results/x/some/{model}/a/figures/one.svg"]),
     ]
-    makers = json.loads(figure_rules(rules))
+    makers = figure_rules(rules)
     assert makers == {"results/x/some/*/a/figures/one.svg": "replications/some/figures.smk"}
     monkeypatch.chdir(tmp_path)
     for name in ("small/a/figures/one.svg", "small/a/figures/two.svg", "large/deep/a/figures/one.svg"):

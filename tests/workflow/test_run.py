@@ -224,8 +224,8 @@ def test_a_failed_claim_sets_the_exit_code_after_everything_is_written(finished)
 
 def test_the_paper_knows_the_rule_file_of_every_figure(finished, every_job):
     [paper] = [job for job in every_job if job.rule == "paper"]
-    [said] = re.findall(r"common\.publish\.paper --makers '(.+?)'", paper.shell)
-    makers = json.loads(said)
+    [said] = re.findall(r"common\.publish\.paper .*--settings '(.+?)'", paper.shell)
+    makers = json.loads(said)["makers"]
     for section in finished.path.glob("replications/*/section.typ"):
         shown = set(re.findall(r'/figures/([\w-]+)"', section.read_text()))
         own = {path: file for path, file in makers.items() if f"/{section.parent.name}/" in path}
