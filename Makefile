@@ -108,7 +108,7 @@ schemas: $(READY)  ## renew the JSON schemas of all YAML files, for editors
 lint: $(READY)  ## ruff, mypy, import-linter, snakefmt, snakemake --lint
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports --no-cache | tail -n 3
+	@.venv/bin/lint-imports --no-cache | tail -n 3; exit $${PIPESTATUS[0]}
 	@.venv/bin/snakefmt --check Snakefile $(wildcard common/engine/*.smk) $(wildcard replications/*/*.smk) 2>&1 | tail -n 1; exit $${PIPESTATUS[0]}
 	@.venv/bin/python -m snakemake --lint --config scale=smoke
 

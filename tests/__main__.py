@@ -35,8 +35,8 @@ PARTS = {
 }
 
 
-def work(waiting: deque[str], finished: str, failed: list[str], printing: threading.Lock) -> None:
-    """Takes parts until none is left; those that fail are appended to `failed`."""
+def work(waiting: deque[str], finished: str, passed: set[str], printing: threading.Lock) -> None:
+    """Takes parts until none is left; those that pass are added to `passed`."""
     environment = {**os.environ, "FINISHED": finished, "PYTHONPATH": str(ROOT)}
     while True:
         try:
@@ -45,23 +45,23 @@ def work(waiting: deque[str], finished: str, failed: list[str], printing: thread
             return
         start = time.monotonic()
         print(f"{name} ...", flush=True)
-        with tempfile.TemporaryFile("w+") as output:
+        with tempfile.TemporaryFile("w+", errors="replace") as output:
             done = subprocess.run(
                 PARTS[name], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
             )
             output.seek(0)
             with printing:
                 print(f"{output.read()}{name}: {time.monotonic() - start:.0f} s\n", flush=True)
-        if done.returncode:
-            failed.append(name)
+        if not done.returncode:
+            passed.add(name)
 
 
 def main() -> int:
     """0 if everything passed."""
-    start, failed, waiting = time.monotonic(), list[str](), deque(PARTS)
+    start, passed, waiting = time.monotonic(), set[str](), deque(PARTS)
     print(f"{len(PARTS)} parts, {WORKERS} at a time: {', '.join(PARTS)}", flush=True)
     with tempfile.TemporaryDirectory() as finished:
-        shared = (waiting, finished, failed, threading.Lock())
+        shared = (waiting, finished, passed, threading.Lock())
         workers = [threading.Thread(target=work, args=shared) for _ in range(WORKERS)]
         for worker in workers:
             worker.start()
@@ -70,7 +70,7 @@ def main() -> int:
                 worker.join()
         finally:
             waiting.clear()  # after Ctrl-C no further part is taken
-    if failed:
+    if failed := [name for name in PARTS if name not in passed]:
         print(f"failed: {'; '.join(failed)}")
         return 1
     wall = round(time.monotonic() - start)

@@ -83,13 +83,13 @@ class Lock(Strict):
         return Lock.model_validate({"claims": self.claims | {claim: self.claims.get(claim, {}) | {scale: entry}}})
 
     def used_seeds(self, claim: Landmark, scale: str) -> set[int]:
-        """Seeds on which this claim, or another one about the same metric, has been scored or calibrated. Of a new
-        claim they are those of all its neighbours: their score has written its metric, too."""
+        """Seeds on which this claim has been scored or calibrated, or another one about the same metric; and those on
+        which its neighbours have been scored, for that has written its metric, too. Of a new claim also those on which
+        they were calibrated."""
         entries = {name: found[scale] for name, found in self.claims.items() if scale in found}
         same = [one for name, one in entries.items() if name == claim.id or one.metric == metric_of(claim)]
-        same = same or list(entries.values())
-        seals = [seal for entry in same for seal in (entry.seal, *entry.earlier) if seal]
-        scored = {seed for entry in same for seed in entry.scored_seeds}
+        seals = [seal for entry in same or entries.values() for seal in (entry.seal, *entry.earlier) if seal]
+        scored = {seed for entry in entries.values() for seed in entry.scored_seeds}
         return scored.union(*(seal.calibration_seeds for seal in seals))
 
 

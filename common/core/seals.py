@@ -20,6 +20,7 @@ from common.core.settings import Scale, load_replication, load_scale
 SIZES = ("n", "count")  # sizes of samples that may be what is left of a draw, so they vary with the seeds
 TOLERANCE = 0.25  # of a size; the sizes of draws stand in the settings and are compared exactly
 LATE = "sealed"  # the field of the amendment that says: sealed after its scoring seeds had been used
+CHECKED = "check"  # prefix of the sealed fields of a precondition; seals from before 30 November 2026 lack them
 RETIRED = "tier"  # the field of the amendment that says: no landmark any more
 
 
@@ -28,10 +29,14 @@ def today() -> str:  # of a recording
 
 
 def definition_of(replication: str, claim: Landmark, scale: str) -> dict[str, Any]:
-    """The sealed fields of a claim's entry in `claims.yaml`, and the scoring seeds."""
+    """The sealed fields of a claim's entry in `claims.yaml`, those of its precondition, and the scoring seeds."""
     keys = {"assertion", "neutral", "controls", "part", "metric", "models", "role", "precondition"}
     content = claim.at(scale).model_dump(mode="json", include=keys)
     content["controls"] = sorted(content["controls"])
+    for check in (
+        (one for one in load_claims(replication) if one.id == claim.precondition) if claim.precondition else ()
+    ):
+        content[CHECKED] = check.model_dump(mode="json", include={"assertion", "controls", "part", "metric", "models"})
     return content | {"scoring_seeds": load_scale(scale, replication).seeds, "judged": scale in claim.scales}
 
 
@@ -127,6 +132,7 @@ def changes(
         **flat(settings_of(replication, claim, scale), "settings"),
         **{key: value for model in models for key, value in flat(measured_of(metrics[model]), model).items()},
     }
+    after = as_sealed(after, before)
     found = []
     for field in sorted(before.keys() | after.keys()):
         a, b = before.get(field), after.get(field)
@@ -149,6 +155,12 @@ def standing(entry: Entry) -> dict[str, Any]:
         fields |= flat(measured, model)
     fields |= {one.field: one.after for one in entry.amended if one.field not in (LATE, RETIRED)}
     return {field: value for field, value in fields.items() if value is not None}
+
+
+def as_sealed(now: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The present fields, without those of a precondition if the seal is from a time when they were not sealed."""
+    old = not any(field.startswith(f"{CHECKED}.") for field in before)
+    return {field: value for field, value in now.items() if not (old and field.startswith(f"{CHECKED}."))}
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

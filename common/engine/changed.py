@@ -16,7 +16,7 @@ from common.core.errors import UserError
 from common.core.files import read_json
 from common.core.settings import ROOT, replications
 from common.core.verify import read_claims
-from common.engine.launch import CLAIMS_FAILED
+from common.engine.conclusion import CLAIMS_FAILED
 from common.publish.claims_page import value
 from common.publish.pages import FOLDER
 from common.publish.reference import is_calibration

@@ -5,7 +5,7 @@
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import tyro
 
@@ -14,6 +14,7 @@ from common.core.errors import UserError
 from common.core.lock import Entry, Lock, read_lock, write_lock
 from common.core.metrics import Metric, read_metrics
 from common.core.seals import (
+    CHECKED,
     LATE,
     RETIRED,
     check_lock,
@@ -135,23 +136,23 @@ def _said(claim: str, scale: str, old: Entry | None, new: Entry, used: set[int])
 
 
 def inherited(lock: Lock, replication: str, claim: Landmark, scale: str) -> list[Amendment]:
-    """The history of a claim at another scale that has scored the same sample: equal sealed settings and seeds.
+    """The history of a claim at another scale that has scored on these seeds with equal sealed settings.
 
     A badge is not lost by sealing the same measurement once more under the name of another scale. What is changed
     between the two is an amendment, and so is a seal after a score that had none.
     """
-
-    def sample(at: str) -> tuple[dict[str, Any], list[int]]:
-        return settings_of(replication, claim, at), load_scale(at, replication).seeds
-
+    seeds, settings = set(load_scale(scale, replication).seeds), settings_of(replication, claim, scale)
     for other, entry in lock.claims.get(claim.id, {}).items():
-        if other == scale or not entry.scored_seeds or sample(other) != sample(scale):
+        if other == scale or not seeds & set(entry.scored_seeds):
+            continue
+        if settings_of(replication, claim, other) != settings:
             continue
         if entry.seal is None:
             why = f"scale {other} had scored this very sample without a seal"
             return [*entry.amended, Amendment(date=today(), field=LATE, before=None, after=today(), why=why)]
         before, after = entry.seal.definition, definition_of(replication, claim, scale)
-        changed = [key for key in after if key != "judged" and before.get(key) != after[key]]
+        unknown = {"judged", CHECKED} - ({CHECKED} & before.keys())
+        changed = [key for key in after if key not in unknown and before.get(key) != after[key]]
         return [
             *entry.amended,
             *(Amendment(date=today(), field=key, before=before.get(key), after=after[key]) for key in changed),

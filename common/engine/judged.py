@@ -10,7 +10,7 @@ import tyro
 
 from common.core.settings import replications
 from common.core.verify import read_claims, summary
-from common.engine.launch import CLAIMS_FAILED
+from common.engine.conclusion import CLAIMS_FAILED
 
 
 def judged(scale: str = "laptop") -> int:

@@ -23,34 +23,30 @@ from typing import Annotated
 import psutil
 import tyro
 
-from common.core.claims import Claim, load_claims, load_planned
+from common.core.claims import load_claims, load_planned
 from common.core.errors import UserError
 from common.core.events import EVENTS, Event, Kind, Tail, keep_finished
 from common.core.files import sweep_temporary_files
 from common.core.seals import check_lock
 from common.core.settings import ROOT, load_replication, replications
 from common.core.step import die_with_parent
-from common.core.verify import overview, read_claims
 from common.data.models import check_weights, own_folder, registry
 from common.engine.checkpoints import remove_stale
+from common.engine.conclusion import JUDGING, computed, conclude, note_amendments, with_sources
 from common.engine.config import Run, check_fresh, gpu_places, load_run, need_gpu
 from common.engine.failure import explain, in_one_sentence
 from common.engine.forkserver import forkserver
-from common.engine.freeze import mark_scored, record_amendments
-from common.engine.fresh import agreement
+from common.engine.freeze import mark_scored
 from common.engine.hub_models import check_chosen
 from common.engine.plan import SNAKEMAKE, logged_to, refuse_copied
 from common.engine.progress import follow
 from common.engine.renewal import check_renewed
-from common.engine.unsealed import unmeasured
 
-CLAIMS_FAILED = 3
 WORKFLOW_LOG = "workflow.log"
 PLANNED = "plan.jsonl"  # events of a dry run
 TARGETS = ("all", "figures", "metrics", "verify", "paper", "corpora", "browser", "sample_self_chat")
 STEPS = {"verify": ("verify", "claims_page"), "paper": ("paper",)}  # targets that are steps, with the rules they run
 DRY = {"-n", "--dry-run", "--dryrun"}  # options of Snakemake with which it only plans
-JUDGING = ("all", "verify", "report", "paper")  # targets that judge all claims
 FIXED_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "OPENBLAS_NUM_THREADS": "1",
@@ -105,27 +101,32 @@ def launch(options: Options) -> int:
             f"unknown target '{unknown[0]}'; use {', '.join(TARGETS)}, report, a file below {run.results}/ "
             f"or a replication: {', '.join(replications())}"
         )
-    computed = _computed(targets, Path(run.results))
-    for name in computed:
+    named = computed(targets, Path(run.results))
+    measured = with_sources(named)
+    for name in measured:
         check_lock(name, run.scale, scored=run.kind == "scored")
         if run.kind == "scored":
             check_renewed(name, run.scale)
     if run.kind == "fresh":
-        check_fresh(run.seeds, computed)
+        check_fresh(run.seeds, measured)
     if options.models and set(targets or ["all"]) & {*JUDGING, "figures", "metrics"}:
         check_chosen(run.models)
     results = Path(run.results)
     with _owner(results) as owner:
-        for folder in (results / name for name in computed):
+        for folder in (results / name for name in named):
             refuse_copied(sorted(folder.glob("*/*/metrics.json")), folder)
         sweep_temporary_files(results)
         dry = bool(DRY & set(options.snakemake))
         if not dry:
             remove_stale()
         if not dry and run.kind == "scored":
-            for name in computed:
+            for name in measured:
                 mark_scored(name, run.scale, run.of(name).seeds)
-        code, events = _snakemake(run, options, targets or ["all"], owner, dry=dry)
+        try:
+            code, events = _snakemake(run, options, targets or ["all"], owner, dry=dry)
+        finally:
+            if not dry:
+                note_amendments(results, measured, run)
         if code:
             raise UserError(explain(results, events, results / WORKFLOW_LOG))
         if dry:
@@ -134,19 +135,7 @@ def launch(options: Options) -> int:
         idle = not any(event.event == Kind.RUN_STARTED for event in events)
         if wants_report and not (idle and report_is_current(results)):
             _report(run, options, owner)
-    return _conclude(results, list(options.targets), run)
-
-
-def _computed(targets: list[str], results: Path) -> list[str]:
-    """Replications that are computed: those named, also by a file of theirs, or all; none for a corpus."""
-    named = [name for name in replications() if any(name in Path(target).parts for target in targets)]
-    whole = _whole(targets, results) or set(targets) & {"figures", "metrics", "browser"}
-    return replications() if whole else named
-
-
-def _whole(targets: list[str], results: Path) -> bool:
-    """Whether all claims are judged: without targets, or with a file of the whole run."""
-    return not targets or any(target in JUDGING or Path(target).parent == results for target in targets)
+    return conclude(results, list(options.targets), run)
 
 
 def report_is_current(results: Path) -> bool:
@@ -248,40 +237,6 @@ def _report(run: Run, options: Options, owner: int) -> None:
     if done.returncode or not report.exists():
         last = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()][-1]
         raise UserError(f"the report could not be written: {last}")
-
-
-def _conclude(results: Path, targets: list[str], run: Run) -> int:
-    """Prints what holds and where the results are; the exit code of the run. Records amendments of a scored run."""
-    named = [results / name / "claims.json" for name in targets if name in replications()]
-    whole = _whole(targets, results)  # other targets leave older claims as they are
-    files = named or ([results / "claims.json"] if whole else [])
-    claims = [claim for path in files if path.exists() for claim in read_claims(path)]
-    if run.kind == "fresh":
-        print(agreement(claims, run))
-    for line in record_amendments(run.scale, claims) if run.kind == "scored" else ():
-        print(line, file=sys.stderr)
-    for name in _computed(targets, results):
-        for line in unmeasured(name, results, run.models):
-            print(f"note: {line}", file=sys.stderr)
-    problems = [claim.problem for claim in claims if claim.problem and _counts(claim, run)]
-    for problem in problems:
-        print(f"claim failed: {problem}", file=sys.stderr)
-    if claims:
-        print(f"Claims: {overview(claims)}.")
-    if named and not whole:
-        shown = ", ".join(f"{file.parent}/" for file in named)
-        print(f"Results: {shown} (figures in */*/figures/, metrics beside them, verdicts in claims.json)")
-    else:
-        there = [name for name in ("report.html", "paper.pdf", "claims.md") if whole and (results / name).exists()]
-        print(f"Results: {results}/" + (f" (open {', '.join(there)})" if there else ""))
-    if problems:
-        print("What to do about a failed claim: docs/claims.md, `When a claim fails`", file=sys.stderr)
-    return CLAIMS_FAILED if problems else 0
-
-
-def _counts(claim: Claim, run: Run) -> bool:
-    """Whether a failed claim fails the run: on fresh seeds a landmark may well be judged otherwise."""
-    return run.kind != "fresh" or claim.tier == "check"
 
 
 def main() -> None:

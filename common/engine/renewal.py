@@ -7,7 +7,7 @@ import tyro
 from common.core.claims import Landmark
 from common.core.errors import UserError
 from common.core.lock import Entry, Seal, read_lock, write_lock
-from common.core.seals import check_lock, definition_of, flat, settings_of, standing, today
+from common.core.seals import as_sealed, check_lock, definition_of, flat, settings_of, standing, today
 from common.core.settings import load_scale
 from common.engine.failure import as_command
 from common.engine.freeze import decided, known
@@ -71,7 +71,7 @@ def _changed(name: str, claim: Landmark, scale: str, old: Seal, before: dict[str
     """The first field of claim or settings, but for the scoring seeds, that is another now, before and after."""
     of_models = tuple(f"{model}." for model in old.measured)
     last = {key: value for key, value in before.items() if not key.startswith(of_models)}
-    now = flat(definition_of(name, claim, scale)) | flat(settings_of(name, claim, scale), "settings")
+    now = as_sealed(flat(definition_of(name, claim, scale)) | flat(settings_of(name, claim, scale), "settings"), last)
     for field in sorted((last.keys() | now.keys()) - {"scoring_seeds"}):
         if last.get(field) != now.get(field):
             return field, last.get(field), now.get(field)

@@ -13,7 +13,7 @@ from rich.table import Table
 from common.core.errors import UserError
 from common.core.events import Event
 from common.core.settings import ROOT, replications
-from common.core.verify import read_claims
+from common.core.verify import NOT_RUN, read_claims
 from common.engine.config import load_run
 from common.engine.launch import names
 from common.engine.plan import plan
@@ -84,13 +84,14 @@ def status(scale: str = "laptop", models: str = "", hub: Annotated[bool, tyro.co
         owner = owner_of(rule) or ""
         state, seconds = state_of([log for log in step.logs if log.exists()], step.state, active)
         table.add_row(owner or "–", rule.removeprefix(f"{owner}_"), state, seconds)
-    claims = Table("replication", "held", "failed", "not run", title="Claims")
+    claims = Table("replication", "reproduced or hold", "not as expected", "not run", title="Claims")
     for name in replications():
         path = results / name / "claims.json"
         found = read_claims(path) if path.exists() else []
-        skipped = sum(claim.verdict == "not run here" for claim in found)
+        held = sum(claim.verdict in ("reproduced", "holds") for claim in found)
         failed = sum(claim.problem is not None for claim in found)
-        claims.add_row(name, *(map(str, (len(found) - skipped - failed, failed, skipped)) if found else ("–",) * 3))
+        skipped = sum(claim.verdict == NOT_RUN for claim in found)
+        claims.add_row(name, *(map(str, (held, failed, skipped)) if found else ("–",) * 3))
     console = Console()
     console.print(table)
     console.print(claims)

@@ -84,8 +84,11 @@ def record_of(results: Path, name: str, cost: dict[str, Any]) -> dict[str, Any]:
 def record(scale: str = "full", name: str = "") -> None:
     """Records the replication `name`, or all that are finished at `scale`, as in `full` or `gpu-calibration`.
 
-    Records of the reference run give way to another scale only by name. UserError if there is none to record.
+    Records of the reference run give way to another scale only by name. UserError if there is none to record, or for
+    fresh seeds, on which nothing is scored.
     """
+    if "-fresh-" in scale:
+        raise UserError(f"results/{scale} is of fresh seeds, which check a record and make none; give the scale alone")
     results, folder = ROOT / "results" / scale, ROOT / FOLDER
     if scale.split("-")[0] == GPU:
         folder /= GPU

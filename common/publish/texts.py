@@ -47,7 +47,7 @@ def lines_of(entries: list[dict[str, Any]]) -> str:
 def with_texts(claims: list[dict[str, Any]], scales: dict[str, str]) -> list[dict[str, Any]]:
     """Recorded claims with their present sentences, and the claims that are planned now, sorted by replication.
 
-    A retired landmark is left out. A claim that is gone otherwise, or names another metric, keeps its sentence.
+    A retired landmark is left out. A claim that is gone otherwise, or has another metric or bound, keeps its sentence.
 
     Args:
         claims: the content of `claims.json`.
@@ -58,7 +58,7 @@ def with_texts(claims: list[dict[str, Any]], scales: dict[str, str]) -> list[dic
     for name in known:
         for definition in load_claims(name):
             at = definition.at(scales[name]) if isinstance(definition, Landmark) else definition
-            present[f"{name}.{definition.id}"] = at.model_dump(mode="json")
+            present[f"{name}.{definition.id}"] = at.model_dump(mode="json") | {"assertion": str(at.assertion)}
     found = []
     retired = {
         f"{name}.{claim}"
@@ -70,7 +70,7 @@ def with_texts(claims: list[dict[str, Any]], scales: dict[str, str]) -> list[dic
         if claim["tier"] == "landmark" and claim["id"] in retired - present.keys():
             continue
         now = present.get(claim["id"], {})
-        same = now.get("metric") == claim.get("metric")
+        same = all(now.get(key) == claim.get(key) for key in ("metric", "assertion"))
         found.append(claim | ({text: now[text] for text in TEXTS if text in now} if same else {}))
     found += [planned(name, one).model_dump(mode="json") for name in known for one in load_planned(name)]
     return sorted(found, key=lambda one: str(one["replication"]))

@@ -200,6 +200,7 @@ def attack(grid: Grid, points: int, seeds: list[int]) -> dict[str, Float[Tensor,
 def adversarial_metrics(grid: Grid, attacks: dict[str, Tensor], seeds: list[int]) -> dict[str, Metric]:
     """Vulnerability of the sparsest models against its controls, and how it follows the features per dimension."""
     dense, sparse = int(grid.densities.argmax()), int(grid.densities.argmin())
+    n_hidden, n_features = grid.W.shape[-2:]
     crowding = 1 / dims_per_feature(grid.W[:, :, 0, 0])
     sparsity = (1 / grid.densities).expand(len(seeds), -1)
     pairs = {
@@ -226,6 +227,11 @@ def adversarial_metrics(grid: Grid, attacks: dict[str, Tensor], seeds: list[int]
             formula="(L' - L) / r^2, sparsest density",
             random_directions=attacks["random_ideal"][:, sparse],
             densest_models=ideal[:, dense],
+        ),
+        "dense_over_optimum": compare(
+            grid.loss[:, dense, 0, 0] / ((n_features - n_hidden) / 12),
+            unit="1",
+            formula="loss at s = 1 over (n - m) / 12, that of the best projection",
         ),
         "tracks_features": compare(
             ranks.pop("feature_directions"),

@@ -3,8 +3,8 @@
 Every seed, density and restart is one instance of a batched job on an endless stream. At the judged density two
 controls are trained, too: linear hidden units; and input weights that stay random codes, with output weights and biases
 learned. Out: one safetensors file, `<arm>.{W1,W2,b}` [seed density restart ...] and `<arm>.loss` [seed density
-restart], the loss on held-out points over that of the best monosemantic solution. Also `<arm>.densities`. Arms: relu,
-linear, codes.
+restart], the loss over that of the best monosemantic solution, on held-out points that all restarts of a seed and
+density share: of points of their own the luckiest would win. Also `<arm>.densities`. Arms: relu, linear, codes.
 """
 
 from pathlib import Path
@@ -87,9 +87,13 @@ def train_arm(
     )
     last = fixed | {name: value[-1] for name, value in train(job, optimisation).snapshots.items()}
     held_out = []
-    for k, seed in enumerate(run.seeds):  # one after the other: all at once would fill a GPU
-        own = {name: value[k * len(at) : (k + 1) * len(at)] for name, value in last.items()}
-        held_out.append(absolute_loss(own, drawn(training.evaluation_samples, seed, HELD_OUT), importance, hidden))
+    for k, seed in enumerate(run.seeds):
+        every = batch(at[::restarts], n, training.evaluation_samples, seed, HELD_OUT, signed=True, device=device)
+        for d in range(len(densities)):  # one after the other: all at once would fill a GPU
+            first = k * len(at) + d * restarts
+            own = {name: value[first : first + restarts] for name, value in last.items()}
+            shared = Data(*(one[d : d + 1].expand(restarts, *one.shape[1:]) for one in every))
+            held_out.append(absolute_loss(own, shared, importance, hidden))
     reference = monosemantic_loss(at.float().to(device), importance, m).repeat(len(run.seeds))
     last["loss"] = torch.cat(held_out).detach() / reference
     axes = {"seed": len(run.seeds), "density": len(densities)}

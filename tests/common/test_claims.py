@@ -473,14 +473,16 @@ def test_a_claims_file_that_cannot_be_read_is_one_skipped_item(tmp_path):
 
 
 def test_a_run_answers_only_for_the_claims_that_it_judged(tmp_path):
+    from common.engine.conclusion import CLAIMS_FAILED, conclude
     from common.engine.config import load_run
-    from common.engine.launch import CLAIMS_FAILED, _conclude
 
     claim, run = judge(metric(0.3, shuffled=0.1)), load_run("smoke")
     assert claim.problem
     write_json(tmp_path / "claims.json", [claim.model_dump(mode="json")])
-    assert _conclude(tmp_path, [], run) == _conclude(tmp_path, ["verify"], run) == CLAIMS_FAILED
-    assert _conclude(tmp_path, ["metrics"], run) == _conclude(tmp_path, ["results/smoke/a/metrics.json"], run) == 0
+    assert conclude(tmp_path, [], run) == conclude(tmp_path, ["verify"], run) == CLAIMS_FAILED
+    assert conclude(tmp_path, ["metrics"], run) == conclude(tmp_path, ["results/smoke/a/metrics.json"], run) == 0
+    write_json(tmp_path / "a" / "claims.json", [claim.model_dump(mode="json")])
+    assert conclude(tmp_path, [str(tmp_path / "a" / "claims.json")], run) == CLAIMS_FAILED
 
 
 def test_before_its_first_scoring_a_landmark_expects_nothing():

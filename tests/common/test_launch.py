@@ -9,7 +9,7 @@ from common.core.claims import Claim
 from common.core.errors import UserError
 from common.core.events import Event, Kind
 from common.core.settings import replications
-from common.engine import launch
+from common.engine import conclusion, launch
 from common.engine.launch import Options
 
 
@@ -129,11 +129,34 @@ def test_a_file_of_the_whole_run_scores_and_judges_every_replication(calls, tmp_
         id="a.x", replication="a", tier="check", statement="x", counterpart=None, source="s", paper_value=None,
         model="toy", verdict="fails", reason="x",
     )  # fmt: skip
-    monkeypatch.setattr(launch, "read_claims", lambda _: [failed])
-    monkeypatch.setattr(launch, "record_amendments", lambda *_: [])
-    monkeypatch.setattr(launch, "overview", lambda _: "1 check fails")
+    monkeypatch.setattr(conclusion, "read_claims", lambda _: [failed])
+    monkeypatch.setattr(conclusion, "record_amendments", lambda *_: [])
+    monkeypatch.setattr(conclusion, "overview", lambda _: "1 check fails")
     path = tmp_path / "results" / "smoke" / "claims.json"
     path.parent.mkdir(parents=True)
     path.touch()
     code = launch.launch(Options(targets=(f"results/smoke/{name}",), scale="smoke"))
-    assert (marked, code) == (replications(), launch.CLAIMS_FAILED)
+    assert (marked, code) == (replications(), conclusion.CLAIMS_FAILED)
+
+
+def test_what_another_replication_reads_is_scored_too(calls, monkeypatch):
+    """The rules of circuit tracing read heads of two others, whose steps write metrics of landmarks, too."""
+    marked = []
+    monkeypatch.setattr(launch, "mark_scored", lambda replication, *_: marked.append(replication))
+    launch.launch(Options(targets=("circuit_tracing",), scale="smoke"))
+    assert marked == ["circuit_tracing", "induction_heads", "ioi_circuit"]
+
+
+def test_a_run_that_fails_records_what_it_has_judged_amended(calls, tmp_path, monkeypatch):
+    recorded = []
+    monkeypatch.setattr(launch, "_snakemake", lambda *_, **__: (1, []))
+    monkeypatch.setattr(launch, "explain", lambda *_: "a step failed")
+    monkeypatch.setattr(launch, "remove_stale", lambda: None)
+    monkeypatch.setattr(conclusion, "read_claims", lambda path: [path.parent.name])
+    monkeypatch.setattr(conclusion, "record_amendments", lambda scale, claims: recorded.append((scale, claims)) or [])
+    path = tmp_path / "results" / "smoke" / "grokking" / "claims.json"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(UserError, match="a step failed"):
+        launch.launch(Options(targets=("grokking",), scale="smoke"))
+    assert recorded == [("smoke", ["grokking"])]

@@ -129,6 +129,11 @@ def test_a_run_on_a_gpu_is_kept_beside_the_reference_run(project):
     assert "Checks that fail: `grokking.premise`." in said
 
 
+def test_fresh_seeds_make_no_record(project):
+    with pytest.raises(UserError, match="results/laptop-fresh-5-6 is of fresh seeds, which check a record"):
+        record("laptop-fresh-5-6", "grokking")
+
+
 def test_an_unfinished_run_is_not_recorded(project, monkeypatch):
     monkeypatch.setattr(module, "state", lambda name, scale: "edited")
     with pytest.raises(UserError, match="no finished run of grokking by the present sources"):

@@ -206,3 +206,35 @@ def test_a_claim_that_is_renamed_after_scoring_stays_amended(tiny):
     freeze.freeze(name="tiny")
     claim = tiny.score()[0]["tiny.weakness"]
     assert (fields(claim), claim.effective_role) == (["sealed"], "reported")
+
+
+def test_a_claim_that_comes_back_to_a_scale_has_used_the_seeds_of_its_neighbours(tiny):
+    """Their score has written its metric meanwhile."""
+    other = LANDMARK | {"id": "other", "metric": "another"}
+    for metric in ("vulnerability", "another"):
+        tiny.measure(random_directions=2.0, metric=metric)
+    tiny.claims(LANDMARK, other)
+    freeze.freeze(name="tiny")
+    tiny.score()
+    tiny.claims(LANDMARK | {"scales": ["gpu"]}, other)
+    tiny.score()
+    freeze.amend("tiny", "vulnerability", "takes too long here")
+    tiny.scale("laptop", seeds=[30, 31, 32, 33, 34])
+    renewal.renew("tiny", "laptop")
+    tiny.score()
+    tiny.claims(LANDMARK | {"assertion": {"at_least": 5.4}}, other)
+    freeze.freeze(name="tiny", claim="vulnerability")
+    back = tiny.score()[0]["tiny.vulnerability"]
+    assert back.amended
+    assert back.effective_role == "reported"
+
+
+def test_another_scale_inherits_from_the_seeds_that_were_scored_not_from_the_present_ones(tiny):
+    tiny.measure(random_directions=2.0)
+    freeze.freeze(name="tiny")
+    tiny.score()
+    tiny.scale("laptop", seeds=[20, 21, 22, 23, 24])
+    tiny.claims(LANDMARK | {"scales": ["laptop", "full"], "assertion": {"at_least": 2.5}})
+    shutil.copytree(tiny.folder / "results" / "laptop-calibration", tiny.folder / "results" / "full-calibration")
+    freeze.freeze(scale="full", name="tiny")
+    assert "assertion" in [one.field for one in lock.read_lock("tiny").entry("vulnerability", "full").amended]

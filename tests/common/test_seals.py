@@ -143,6 +143,25 @@ def test_every_sealed_field_is_named_when_it_changes(tiny, change, field):
     assert claim.effective_role == "reported"
 
 
+def test_the_bound_of_a_precondition_is_sealed_but_for_older_seals(tiny, monkeypatch):
+    premise = {
+        key: LANDMARK[key]
+        for key in ("statement", "source", "paper_value", "models", "part", "metric", "controls", "scales")
+    } | {"id": "premise", "tier": "check", "assertion": {"at_least": 2.5}}
+    needing, tighter = LANDMARK | {"precondition": "premise"}, premise | {"assertion": {"at_least": 9.0}}
+    tiny.claims(needing, premise)
+    tiny.measure(random_directions=2.0)
+    with monkeypatch.context() as before:
+        before.setattr(seals, "load_claims", lambda _: [])
+        freeze.freeze(name="tiny")
+    assert tiny.one()[0].amended == [], "a seal from when it was not sealed"
+    lock.lock_path("tiny").unlink()
+    freeze.freeze(name="tiny")
+    assert tiny.one()[0].amended == []
+    tiny.claims(needing, tighter)
+    assert fields(tiny.one()[0]) == ["check.assertion.at_least"]
+
+
 def test_a_claim_taken_from_a_scale_has_nothing_more_to_explain_there(tiny):
     tiny.measure(random_directions=2.0)
     freeze.freeze(name="tiny")

@@ -17,8 +17,9 @@ def test_records_have_the_present_sentences(root):
         claim | {"statement": "An earlier sentence of this claim."} for claim in claims if claim["tier"] != "planned"
     ]
     assert with_texts(old, scales) == claims
-    other = [claim | {"metric": "another"} for claim in old]
-    assert with_texts(other, scales)[0]["statement"].startswith("An earlier"), "of another measure"
+    for other in ({"metric": "another"}, {"assertion": ">= 12345"}):
+        changed = with_texts([claim | other for claim in old], scales)
+        assert changed[0]["statement"].startswith("An earlier"), "of another measure or bound"
 
 
 def test_a_retired_landmark_leaves_the_records(root, monkeypatch):
