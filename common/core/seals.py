@@ -33,9 +33,8 @@ def definition_of(replication: str, claim: Landmark, scale: str) -> dict[str, An
     keys = {"assertion", "neutral", "controls", "part", "metric", "models", "role", "precondition"}
     content = claim.at(scale).model_dump(mode="json", include=keys)
     content["controls"] = sorted(content["controls"])
-    for check in (
-        (one for one in load_claims(replication) if one.id == claim.precondition) if claim.precondition else ()
-    ):
+    checks = load_claims(replication) if claim.precondition else []
+    for check in (one for one in checks if one.id == claim.precondition):
         content[CHECKED] = check.model_dump(mode="json", include={"assertion", "controls", "part", "metric", "models"})
     return content | {"scoring_seeds": load_scale(scale, replication).seeds, "judged": scale in claim.scales}
 
