@@ -77,7 +77,7 @@ def over_clusters(
 
     The percentile interval comes from `BOOTSTRAP_DRAWS` resamples of the clusters with replacement. With `models`, the
     models are resampled first and then the clusters of each: models that were trained anew differ by more than their
-    prompts do.
+    prompts do. A few models resampled give too short intervals, so these are at least as wide as that of t over models.
 
     Args:
         values: one per item.
@@ -128,7 +128,7 @@ def over_clusters(
         paired = None if each is None or of_control is None else (each - of_control).tolist()
         difference = _percentile(effect.value - control.value, draws - others, paired)
         compared.append(Control(name=name, n=len(above), difference=difference, **control.model_dump()))
-    return Metric(
+    found = Metric(
         **effect.model_dump(),
         n=len(values),
         unit=unit,
@@ -136,6 +136,39 @@ def over_clusters(
         uncertainty=Uncertainty(unit=cluster if models is None else f"{cluster} of models", count=count),
         controls=compared,
     )
+    return found if models is None else _over_models(found, owner[index], values, denominators, controls or {})
+
+
+def _over_models(
+    metric: Metric,
+    labels: Int[np.ndarray, " n"],
+    values: Sample,
+    denominators: Sample | None,
+    controls: Mapping[str, Sample | tuple[Sample, Sample]],
+) -> Metric:
+    """Every interval of the metric, those of its controls and of the differences, at least as wide as that of t over
+    models. Of a ratio of means the standard error is that of its linear part (delta method)."""
+    count = int(labels.max()) + 1
+    if count < 2:
+        return metric
+
+    def parts(above: Sample, below: Sample | None) -> Float[np.ndarray, " model"]:
+        """What each model adds to the value beyond its share; their sum is 0."""
+        sums, under = np.bincount(labels, above), np.bincount(labels, below)
+        return np.asarray((sums - sums.sum() / under.sum() * under) / under.mean())
+
+    def wider(estimate: Estimate, own: Float[np.ndarray, " model"]) -> dict[str, float]:
+        half = float(stdtrit(count - 1, (1 + LEVEL) / 2) * own.std(ddof=1) / np.sqrt(count))
+        ends = min(estimate.ci_low, estimate.value - half), max(estimate.ci_high, estimate.value + half)
+        return dict(zip(("ci_low", "ci_high"), ends, strict=True))
+
+    effect, compared = parts(values, denominators), []
+    for one in metric.controls:
+        given = controls[one.name]
+        other = parts(*given) if isinstance(given, tuple) else parts(given, None)
+        difference = one.difference.model_copy(update=wider(one.difference, effect - other))
+        compared.append(one.model_copy(update={"difference": difference, **wider(one, other)}))
+    return metric.model_copy(update={"controls": compared, **wider(metric, effect)})
 
 
 @lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ interval of as many draws as there are topics. Texts resample likewise. What has
 interval.
 
 Resampling five models, or three, finds less spread than there is. So where topics are each model's own no such interval
-is narrower than that of t over the models (`over_models`).
+is narrower than that of t over the models (`over_clusters`).
 """
 
 from collections.abc import Mapping
@@ -15,14 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from safetensors.numpy import load_file
-from scipy.special import stdtrit
 
 from common.core.files import read_json
 from common.core.metrics import Control, Estimate, Metric
 from common.core.shares import with_width
-from common.core.statistics import LEVEL, over_clusters, over_seeds, with_control
+from common.core.statistics import over_clusters, over_seeds, with_control
 
 COLUMNS = {  # unit, formula
     "refused": ("share", "share of requests whose first greedy tokens are a refusal"),
@@ -82,7 +81,7 @@ def clustered(
     controls: Mapping[str, list[Items]] | None = None,
 ) -> Metric:
     """Mean over the items of all seeds, over the mean of `below` if given, with a bootstrap over models, and over the
-    clusters of each. It is at least as wide as `over_models`. Models that share their clusters are resampled together.
+    clusters of each. Models that share their clusters are resampled together.
 
     A single item, or items that are all in one cluster, occur at scale smoke alone. The single one has no interval;
     otherwise every item is its own cluster.
@@ -107,41 +106,10 @@ def clustered(
     owners = None if groups is None else np.repeat(models or [str(number) for number in range(len(values))], sizes)
     whole = None if below is None else np.concatenate(below)
     joined = {key: np.concatenate(others) for key, others in (controls or {}).items()}
-    found = over_clusters(
+    return over_clusters(
         np.concatenate(values), names, unit=unit, formula=formula, cluster=cluster, denominators=whole, groups=groups,
         models=owners, controls=joined if whole is None else {key: (others, whole) for key, others in joined.items()},
     )  # fmt: skip
-    return found if owners is None else over_models(found, np.concatenate(values), owners, joined, whole)
-
-
-def over_models(
-    metric: Metric, values: Items, models: Shaped[np.ndarray, " item"], controls: Mapping[str, Items],
-    below: Items | None = None,
-) -> Metric:  # fmt: skip
-    """Every interval of the metric, those of its controls and of the differences, at least as wide as that of t over
-    models. Of a ratio of means the standard error is that of its linear part (delta method)."""
-    labels = np.unique(models, return_inverse=True)[1]
-    count = int(labels.max()) + 1
-    if count < 2:
-        return metric
-    under = np.bincount(labels, below)
-
-    def parts(above: Items) -> Float[np.ndarray, " model"]:
-        """What each model adds to the value beyond its share; their sum is 0."""
-        sums = np.bincount(labels, above)
-        return np.asarray((sums - sums.sum() / under.sum() * under) / under.mean())
-
-    def wider(estimate: Estimate, own: Float[np.ndarray, " model"]) -> dict[str, float]:
-        half = float(stdtrit(count - 1, (1 + LEVEL) / 2) * own.std(ddof=1) / np.sqrt(count))
-        ends = min(estimate.ci_low, estimate.value - half), max(estimate.ci_high, estimate.value + half)
-        return dict(zip(("ci_low", "ci_high"), ends, strict=True))
-
-    effect, compared = parts(values), []
-    for one in metric.controls:
-        other = parts(controls[one.name])
-        difference = one.difference.model_copy(update=wider(one.difference, effect - other))
-        compared.append(one.model_copy(update={"difference": difference, **wider(one, other)}))
-    return metric.model_copy(update={"controls": compared, **wider(metric, effect)})
 
 
 def requests(
