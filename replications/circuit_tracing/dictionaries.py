@@ -1,8 +1,8 @@
 """Step: trains a transcoder for each MLP of each two-hop model, all in one batched job, and makes their controls.
 
 Kinds: `trained`; `other`, the same from other random starts; `untrained`, random encoder rows with the threshold that
-gives the same L0. Their decoder is the one that reconstructs best from them (ridge regression). Inputs and targets are
-those of prompts that the models were trained on, position 0 left out.
+gives the same target L0. Their decoder is the one that reconstructs best from them (ridge regression). Inputs and
+targets are those of prompts that the models were trained on, position 0 left out.
 """
 
 from collections.abc import Sequence
@@ -142,7 +142,7 @@ def untrained(
     seed: int,
     strengths: Sequence[float] = (RIDGE,),
 ) -> Sae:
-    """Random features with the same L0, and their best decoder."""
+    """Random features with the same target L0 (reached on `x`), and their best decoder."""
     draw = torch.Generator().manual_seed(seed)
     W_enc = unit_rows(torch.randn(sae.d_sae, sae.d_in, generator=draw)).mT.contiguous()
     b_enc = -(x.mean(0) @ W_enc)

@@ -1,7 +1,7 @@
 """Step: what needs no training in place of the transcoders of a language model, the controls of its graphs.
 
-    untrained   random encoder rows with the threshold that gives the same L0, and the decoder that reconstructs best
-                from them (dictionaries.py)
+    untrained   random encoder rows with the threshold that gives the same target L0 on the text they are fitted to, and
+                the decoder that reconstructs best from them (dictionaries.py)
     linear      the affine map that reconstructs best, without any feature
 
 Both are ridge regressions on passages that the transcoders were trained on, too, position 0 left out. Their strength is

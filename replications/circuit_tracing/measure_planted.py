@@ -5,7 +5,8 @@ Judged are prompts whose string the model recognises. Every control is scored on
     untrained           random encoders with fitted decoders
     shuffled_edges      the weights into each target permuted among all nodes that could reach it
     shuffled_in_place   sources permuted among the features of one layer and position
-    co_activation       correlation over prompts in place of edges
+    co_activation       correlation over prompts in place of edges; for the answer with that of the voice that is asked,
+                        which the model does not see, so a true edge there is rated lower than it could be
     write_norm          size of what a source writes
     *_in_place          the same among sources one layer below, at the same position or the one before
 

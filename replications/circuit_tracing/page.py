@@ -74,8 +74,8 @@ def toy_view(studied: Studied, graph: Graph, saes: list[Sae], toy: Toy, seed: in
 
 def supernodes(graph: Graph, made: View) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     """Rows of nodes and of links of the pruned graph, features of one name and position together, errors of one
-    position too. `f1` is the smallest of a node's features. The weight of a link is the share of its target's inputs,
-    signed."""
+    position too. `f1` is the smallest of a node's features. The share of a link is net over gross: the
+    sum of the signed weights between two nodes, over the sizes of all weights into the target's members."""
     by_id = {node.node_id: node for node in made.tracer.nodes}
     grouped = {member: group[0] for group in made.tracer.qParams.supernodes for member in group[1:]}
     name: dict[str, tuple[str, int, str]] = {}

@@ -38,7 +38,7 @@ TEMPERATURE = 0.7
 
 
 class Expecting(Sampler):
-    """A sampler that adds up the next-token probabilities of every row but the last one of each topic."""
+    """A sampler that adds up the next-token probabilities of the three judging rows of each topic, their mean."""
 
     def __init__(self, topics: int, per_topic: int, seed: int, forbidden: list[int]) -> None:
         super().__init__(TEMPERATURE, torch.arange(topics * per_topic), seed, forbidden)

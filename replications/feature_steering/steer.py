@@ -1,10 +1,11 @@
 """Step: chooses latents and null directions of one seed by what they make the model write, and writes its answers.
 
-For its output score a latent or direction is held while the model reads unsteered answers to the choosing questions.
-The score for a topic is the mean probability of the topic's words over all positions. That is what it would write at
-each position, without the noise of sampling one text. A candidate that makes these answers less likely than fluency
-allows counts 0. Each topic takes the best of its seed's pool. The pools of latents, of random live latents and of
-random directions are equally large and go through the same choice. All answers are to questions that had no say in it.
+For its output score a latent or direction is held while the model reads unsteered answers to some choosing questions,
+drawn for each candidate by itself. The score for a topic is the mean probability of the topic's words over all
+positions. That is what it would write at each position, without the noise of sampling one text. A candidate that makes
+these answers less likely than fluency allows counts 0. Each topic takes the best of its seed's pool. The pools of
+latents, of random live latents and of random directions are equally large and go through the same choice. All answers
+are to questions that had no say in it.
 
 Latents, live and random ones, are also chosen by each half of the topic's words alone (`CROSSED`), so that the other
 half can judge them. A latent that says a few words only gains nothing there.

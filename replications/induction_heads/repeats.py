@@ -17,7 +17,7 @@ from replications.induction_heads.settings import Repeats
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FIRST_PLAIN_TOKEN = 100  # below are special tokens and single bytes
+FIRST_PLAIN_TOKEN = 100  # below are special tokens and most single bytes (ids to 251 in SmolLM2), not all
 SHORTEST_WORD = 4  # letters
 CHOOSING = 10_000  # seed of the sequences on which heads are chosen; scoring seeds are smaller
 

@@ -99,7 +99,7 @@ def half_times(
     steps: Float[np.ndarray, " step"], gains: Float[np.ndarray, " step"], prefix: Float[np.ndarray, " step"]
 ) -> tuple[float, float]:
     """Steps at which the gain is half its final value, and the prefix score half way up; the last step without
-    change."""
+    change: such a setting has two equal, censored times."""
     changed = transition(steps, gains)
     low, high = prefix[:ENDS].mean(), prefix[-ENDS:].mean()
     at = first_crossing(steps, prefix, float(low + high) / 2) if changed else steps[-1]

@@ -61,11 +61,12 @@ def passes(decoder: Decoder, batch: Batch) -> tuple[Cache, Cache]:
 
 
 def balanced(prompts: list[Prompt], half: int, count: int, first: int = 0) -> list[Prompt]:
-    """About `count` prompts of one half, with templates, orders and seeds as even as `count` allows.
+    """About `count` prompts of one half; templates, orders and an odd number of seeds as even as `count` allows.
 
     Prompts are dealt in rounds: a round takes one prompt of each template, beginning with the one in place `first`;
-    order and seed change from round to round and from template to template. Sorted by template, so that a batch holds
-    prompts of one length.
+    order and seed change from round to round and from template to template. They change together: with an even number
+    of seeds each seed gives prompts of one order alone. So fresh runs take an odd number, as the records (5) and scale
+    `laptop` (3) do. Sorted by template, so that a batch holds prompts of one length.
     """
     templates = sorted({row.template for row in prompts if row.half == half})
     templates = templates[first:] + templates[:first]
