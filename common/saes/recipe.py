@@ -29,7 +29,6 @@ class Recipe(Strict):
     sparsity: Annotated[float, Field(gt=0)] = Field(description="k of the TopK family, otherwise the L0 aimed at")
     seed: int = Field(0, description="of the initial weights")
     auxiliary: bool = Field(True, description="AuxK loss, which revives dead latents (TopK family)")
-    frozen_decoder: bool = Field(False, description="baseline: the decoder stays at its random start")
     source: str = Field("activations", description="which of the streams it is trained on")
     layers: Annotated[int, Field(ge=1)] = Field(1, description="cross_layer: layers on the feature axis of the data")
 

@@ -243,9 +243,6 @@ def encode_at(
 def decode_at(
     values: Float[Tensor, " entry"], W_dec: Float[Tensor, "instance d_sae d_out"], pattern: Pattern
 ) -> Float[Tensor, "instance batch d_out"]:
-    """The reconstruction without bias. For a frozen decoder only the gradient of the values is found."""
-    if not W_dec.requires_grad:
-        out = bags(W_dec.flatten(0, 1), pattern.cols, pattern.row_starts, values)
-        return rearrange(out, "(instance batch) d -> instance batch d", instance=pattern.instances)
+    """The reconstruction without bias."""
     found: Tensor = _DecodeAt.apply(values, W_dec, pattern)  # type: ignore[no-untyped-call]
     return found

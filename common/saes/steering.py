@@ -78,17 +78,3 @@ class Steering:
             latent=moved(self.latent),
             active=moved(self.active),
         )
-
-    def rows(self, chosen: Int[Tensor, " some"]) -> "Steering":
-        """The interventions of some rows."""
-
-        def of(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value[chosen]
-
-        return replace(
-            self,
-            strength=self.strength[chosen],
-            direction=of(self.direction),
-            latent=of(self.latent),
-            active=of(self.active),
-        )

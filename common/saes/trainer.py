@@ -75,10 +75,10 @@ class Trained(NamedTuple):
 
 
 def make_groups(recipes: list[Recipe]) -> list[list[Recipe]]:
-    """Recipes in order, those that share architecture, shape, decoder and source together."""
+    """Recipes in order, those that share architecture, shape and source together."""
     found: dict[tuple[object, ...], list[Recipe]] = {}
     for recipe in recipes:
-        key = (recipe.architecture, recipe.d_sae, recipe.layers, recipe.source, recipe.frozen_decoder)
+        key = (recipe.architecture, recipe.d_sae, recipe.layers, recipe.source)
         found.setdefault(key, []).append(recipe)
     return list(found.values())
 
@@ -187,15 +187,16 @@ def _step(group: Group, batch: Batch, settings: Training, step: int) -> Losses:
     d_in = weights.get("W_enc", weights["W_dec"]).shape[-1]  # matching pursuit has no encoder
     check_batch(batch, d_in * recipes[0].layers, weights["W_dec"].shape[-1], step)
     dead = progress.silent >= settings.dead_after
-    trained = {name: value.requires_grad_() for name, value in weights.items() if not _frozen(name, recipes[0])}
+    for value in weights.values():
+        value.requires_grad_()
     price = price_now(settings, step)
     context = Context(recipes, k_now(recipes, settings, step), progress, dead, settings.bandwidth, price)
     losses = architecture.losses(weights, batch, context)
-    gradients = dict(zip(trained, torch.autograd.grad(losses.loss.sum(), list(trained.values())), strict=True))
+    gradients = dict(zip(weights, torch.autograd.grad(losses.loss.sum(), list(weights.values())), strict=True))
     with torch.no_grad():
         for value in weights.values():
             value.requires_grad_(False)
-        if architecture.unit_norm and "W_dec" in gradients:
+        if architecture.unit_norm:
             project(gradients["W_dec"], weights["W_dec"])
         norm = torch.stack([torch.linalg.vector_norm(one.flatten(1), dim=1) for one in gradients.values()]).norm(dim=0)
         if not bool(torch.isfinite(losses.loss + norm).all()):
@@ -210,7 +211,7 @@ def _step(group: Group, batch: Batch, settings: Training, step: int) -> Losses:
         moved, first, second = ([values[name] for name in gradients] for values in (weights, group.first, group.second))
         rate = learning_rate(settings, step, recipes[0].d_sae)
         adam(moved, list(gradients.values()), first, second, architecture.beta1, rate, step + 1)
-        if architecture.unit_norm and "W_dec" in gradients:
+        if architecture.unit_norm:
             renormalise(weights["W_dec"])
         _advance(progress, losses, recipes, settings, controlled=architecture.controlled and price == 1)
     return losses._replace(loss=losses.loss.detach(), error=losses.error.detach(), l0=losses.l0.detach())  # no graph
@@ -222,10 +223,6 @@ def _trace(group: Group, losses: Losses, batch: Batch, settings: Training) -> Fl
     dead = (group.progress.silent >= settings.dead_after).float().mean(1)
     norms = group.weights["W_dec"].norm(dim=-1).mean(-1)
     return torch.stack([losses.l0, losses.error / variance(batch.y), dead, norms, group.progress.coefficient])
-
-
-def _frozen(name: str, recipe: Recipe) -> bool:
-    return recipe.frozen_decoder and name == "W_dec"
 
 
 def _advance(

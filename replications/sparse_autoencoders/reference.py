@@ -3,7 +3,8 @@
 The corpus `self-chat` has some four conversations a topic, too few for a dictionary to tell 192 topics apart. So the
 model writes more: one conversation a topic and round, with the requests of the corpus, end-of-text tokens struck out.
 Activations are kept while it writes, so that nothing is read twice. To these come the corpora themselves. Each round
-is saved when it is written, and a killed run goes on.
+is saved when it is written, and a killed run goes on. `rounds.json` beside the rounds says what they were written
+from; rounds of anything else are discarded.
 
 The result is compared with the shipped dictionary by its metrics, not by its bytes, which differ between processors.
 
@@ -15,6 +16,8 @@ The result is compared with the shipped dictionary by its metrics, not by its by
     topic_cosine mean over topics: largest cosine of a decoder row with the topic's difference of means
 """
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,7 +29,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from common.core.files import atomic, sha256
+from common.core.files import atomic, read_json, sha256, write_json
 from common.core.metrics import Metric, write_metrics
 from common.core.statistics import over_clusters
 from common.core.step import Files, RunInfo, run_step, track
@@ -103,14 +106,25 @@ def write_round(
     return Written(tokens, torch.stack(seen, 1))
 
 
+def identity(manifest: Path, corpus: SelfChat, hook: str, new_tokens: int, topics: list[str]) -> str:
+    """12 hex digits over the model's manifest and all settings on which a round depends, besides its number."""
+    settings = [corpus.requests, corpus.temperature, hook, new_tokens, topics]
+    return hashlib.sha256(manifest.read_bytes() + json.dumps(settings).encode()).hexdigest()[:12]
+
+
 def written_rounds(
-    folder: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rounds: int, hook: str,
-    new_tokens: int, most_topics: int | None = None,
+    folder: Path, manifest: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rounds: int,
+    hook: str, new_tokens: int, most_topics: int | None = None,
 ) -> list[Written]:  # fmt: skip
-    """All rounds; those that lie in `folder` are not written again."""
+    """All rounds; those that lie in `folder` are not written again if they are of the same identity."""
     corpus = corpus_entry("self-chat")
     assert isinstance(corpus, SelfChat)
     topics = corpus.all_topics[:most_topics]
+    note, expected = folder / "rounds.json", {"identity": identity(manifest, corpus, hook, new_tokens, topics)}
+    if not note.exists() or read_json(note) != expected:
+        for path in folder.glob("round-*.safetensors"):
+            path.unlink()
+        write_json(note, expected)
     found = []
     for number in track(list(range(rounds)), "rounds of conversations"):
         path = folder / f"round-{number:02d}.safetensors"
@@ -154,8 +168,8 @@ def reference(files: ReferenceFiles, settings: Reference, run: RunInfo) -> None:
     torch.set_grad_enabled(False)
     model, hook = files.manifest.parent, f"blocks.{settings.layer}.hook_resid_pre"
     rounds = written_rounds(
-        files.index.parent / "written", load_writer(model, run.device), load_tokenizer(model), settings.rounds + 1,
-        hook, settings.new_tokens, settings.most_topics,
+        files.index.parent / "written", files.manifest, load_writer(model, run.device), load_tokenizer(model),
+        settings.rounds + 1, hook, settings.new_tokens, settings.most_topics,
     )  # fmt: skip
     *trained_on, left_out = rounds
     data = collected(trained_on, files, settings, hook, run.device)

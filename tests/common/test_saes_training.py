@@ -162,14 +162,6 @@ def test_unit_norm_architectures_keep_decoder_rows_on_the_sphere(tmp_path, monke
     assert (norms(train(sweep(("topk",)), stream, SETTINGS, tmp_path / "b")) - 1).max() > 1e-4
 
 
-def test_frozen_decoder_stays(tmp_path):
-    recipe = Recipe(architecture="batch_topk", d_sae=24, sparsity=3.0, frozen_decoder=True)
-    [one] = train([recipe], stream, SETTINGS, tmp_path / "a")
-    start = trainer._start([recipe], stream(0, ""), "cpu").weights
-    assert torch.equal(one.weights["W_dec"], start["W_dec"][0])
-    assert not torch.equal(one.weights["W_enc"], start["W_enc"][0])
-
-
 def test_a_step_is_that_of_adam_on_the_sphere():
     generator = torch.Generator().manual_seed(0)
     start, gradient, first, second = (torch.randn(3, 50, 7, generator=generator) for _ in range(4))

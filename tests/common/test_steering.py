@@ -61,8 +61,6 @@ def test_inactive_rows_are_left_alone_and_dtype_is_kept(x):
     assert found.dtype == torch.bfloat16
     assert torch.equal(found[1], x[1].bfloat16())
     assert not torch.equal(found[0], x[0].bfloat16())
-    some = torch.tensor([2, 1])
-    assert torch.equal(steering.rows(some)(x[some].bfloat16()), found[some])
 
 
 def test_bad_interventions_are_refused():
@@ -120,7 +118,8 @@ def test_a_batch_equals_one_prompt_and_one_multiplier_at_a_time_with_hooks(write
         found = generate(writer, PROMPTS, rows, hook, steering, 3, greedy)
         for row in range(4):
             ids, start = torch.tensor([PROMPTS[rows[row]]]), len(PROMPTS[rows[row]]) - 1
-            one = steering.rows(torch.tensor([row]))
+            own = {"direction": v[[row]], "sae": dictionary, "latent": torch.tensor([row])}
+            one = Steering(kind, strength[[row]], **own)
 
             def edit(value, hook, one=one, start=start):
                 return torch.cat([value[:, :start], one(value[:, start:])], 1)

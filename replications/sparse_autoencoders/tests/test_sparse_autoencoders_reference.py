@@ -51,6 +51,41 @@ def test_fvu_is_one_for_the_mean_and_a_ratio_beside_another_dictionary():
     assert reference.unexplained(whole, left_out, nothing).value < 0.1
 
 
+def test_rounds_of_other_settings_are_not_taken_up(tmp_path, monkeypatch):
+    calls = []
+
+    def write_round(model, tokenizer, corpus, number, hook, new_tokens, topics):
+        calls.append((number, hook))
+        shape = (len(topics), new_tokens)
+        return reference.Written(torch.zeros(shape, dtype=torch.long), torch.full((*shape, D), float(len(calls))))
+
+    monkeypatch.setattr(reference, "write_round", write_round)
+    folder, manifest = tmp_path / "written", tmp_path / "manifest.json"
+    manifest.write_text("one model")
+
+    def written(hook="blocks.2.hook_resid_pre", new_tokens=5, topics=3, rounds=2):
+        before = len(calls)
+        found = reference.written_rounds(folder, manifest, None, None, rounds, hook, new_tokens, topics)
+        assert {one.x.shape for one in found} == {(topics, new_tokens, D)}
+        return len(calls) - before
+
+    assert written() == 2
+    assert written() == 0
+    assert written(rounds=3) == 1, "more rounds leave the others as they are"
+    assert written(hook="blocks.1.hook_resid_pre", rounds=1) == 1
+    assert written() == 2, "the second round was of another hook, too"
+    assert written(new_tokens=4) == 2
+    assert written(new_tokens=4, topics=2) == 2
+    manifest.write_text("another model")
+    assert written(new_tokens=4, topics=2) == 2
+    (folder / "rounds.json").unlink()
+    assert written(new_tokens=4, topics=2) == 2, "nothing says what they are of"
+    corpus = corpus_entry("self-chat")
+    other = corpus.model_copy(update={"requests": corpus.requests[::-1]})
+    monkeypatch.setattr(reference, "corpus_entry", lambda name: other)
+    assert written(new_tokens=4, topics=2) == 2
+
+
 @pytest.mark.model
 def test_activations_are_those_of_the_written_tokens(model_folder, tmp_path):
     model, tokenizer = load_writer(model_folder, dtype=torch.float32), load_tokenizer(model_folder)
@@ -68,6 +103,7 @@ def test_activations_are_those_of_the_written_tokens(model_folder, tmp_path):
     expected = states[-5:].bfloat16().float()  # the pass that writes token t reads the one before it
     assert torch.allclose(one.x[2].float(), expected, atol=0.02 * float(expected.abs().max()), rtol=0.02)
     folder = tmp_path / "written"
-    first = reference.written_rounds(folder, model, tokenizer, 1, hook, 5, 3)
-    again = reference.written_rounds(folder, None, tokenizer, 1, hook, 5, 3)
+    manifest = model_folder / "manifest.json"
+    first = reference.written_rounds(folder, manifest, model, tokenizer, 1, hook, 5, 3)
+    again = reference.written_rounds(folder, manifest, None, tokenizer, 1, hook, 5, 3)
     assert torch.equal(first[0].x, again[0].x), "what is written is not written again"
