@@ -2,8 +2,9 @@
 
 Only with HUB=1; without it nothing asks the network. The files stay in `resources/`, outside of results and repository.
 `draw_requests` takes what one seed of a released model sees. Estimates are from the paper's training split, the choice
-from its validation split, effects from its test split. Seeds take neighbouring slices of one shuffled list, so that
-they share requests only where a list has too few for all. Risky words are those of `lists.yaml`.
+from its validation split, effects from its test split. Each seed takes a slice of one shuffled list, round and round:
+seeds in a row share requests only where the list has too few for all, others may share some. Risky words are those of
+`lists.yaml`.
 """
 
 import hashlib
