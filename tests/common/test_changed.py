@@ -9,7 +9,7 @@ from common.core.errors import UserError
 from common.core.files import read_json, read_yaml, write_json
 from common.engine import changed as module
 from common.engine.changed import changed
-from common.engine.launch import CLAIMS_FAILED
+from common.engine.conclusion import CLAIMS_FAILED
 
 
 @pytest.fixture
