@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from functools import partial
 
 import numpy as np
@@ -283,3 +284,17 @@ def test_every_picture_that_a_page_shows_is_one_that_its_record_keeps():
         shown = f"replications/{name}/README.md shows no `../../figures/{name}/<figure>.png`"
         assert own or name not in records(), f"{shown}; its headline figure belongs there"
         assert set(own) <= set(kept), name
+
+
+@pytest.mark.parametrize("path", ["figures/records.json", "figures/gpu/records.json"])
+def test_the_commit_of_every_record_is_in_the_history(root, path):
+    """A record that was committed on a branch and rebased names a commit that no clone has: merge that, too."""
+
+    def git(*words):
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        pytest.skip("no history here")
+    records = json.loads((root / path).read_text())
+    commits = {name: one["commit"] for name, one in records.items()}
+    assert [name for name, one in commits.items() if git("merge-base", "--is-ancestor", one, "HEAD").returncode] == []
