@@ -89,7 +89,7 @@ def over_clusters(
         denominators: one per item, where the value is a ratio of means.
         groups: seed of each item, where a value per seed is wanted.
         models: trained model of each item; a cluster belongs to one model.
-        few_models: False where `models` are many groups of another kind, whose resampling has the coverage it claims.
+        few_models: False where `models` are many groups of another kind, whose resampling covers as it claims.
         controls: for each control its values for the same items, or its values and denominators; differences are taken
             within each resample.
         seed: of the resamples.
