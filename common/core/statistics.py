@@ -70,6 +70,7 @@ def over_clusters(
     denominators: Sample | None = None,
     groups: Shaped[np.ndarray, " n"] | None = None,
     models: Shaped[np.ndarray, " n"] | None = None,
+    few_models: bool = True,
     controls: Mapping[str, Sample | tuple[Sample, Sample]] | None = None,
     seed: int = 0,
 ) -> Metric:
@@ -77,7 +78,7 @@ def over_clusters(
 
     The percentile interval comes from `BOOTSTRAP_DRAWS` resamples of the clusters with replacement. With `models`, the
     models are resampled first and then the clusters of each: models that were trained anew differ by more than their
-    prompts do. A few models resampled give too short intervals, so these are at least as wide as that of t over models.
+    prompts do. Resampling a few models gives too short intervals; they are at least as wide as that of t over models.
 
     Args:
         values: one per item.
@@ -88,6 +89,7 @@ def over_clusters(
         denominators: one per item, where the value is a ratio of means.
         groups: seed of each item, where a value per seed is wanted.
         models: trained model of each item; a cluster belongs to one model.
+        few_models: False where `models` are many groups of another kind, whose resampling covers as it claims.
         controls: for each control its values for the same items, or its values and denominators; differences are taken
             within each resample.
         seed: of the resamples.
@@ -136,7 +138,11 @@ def over_clusters(
         uncertainty=Uncertainty(unit=cluster if models is None else f"{cluster} of models", count=count),
         controls=compared,
     )
-    return found if models is None else _over_models(found, owner[index], values, denominators, controls or {})
+    return (
+        found
+        if models is None or not few_models
+        else _over_models(found, owner[index], values, denominators, controls or {})
+    )
 
 
 def _over_models(

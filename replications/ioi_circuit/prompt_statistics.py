@@ -59,6 +59,7 @@ def clustered(
         values,
         np.arange(len(prompts)),
         models=templates,
+        few_models=False,
         unit=unit,
         formula=formula,
         denominators=below,
