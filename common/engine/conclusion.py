@@ -12,9 +12,9 @@ from common.engine.config import Run
 from common.engine.freeze import record_amendments
 from common.engine.fresh import agreement
 from common.engine.unsealed import unmeasured
+from common.publish.texts import CLAIMS
 
 CLAIMS_FAILED = 3
-CLAIMS = "claims.json"
 JUDGING = ("all", "verify", "report", "paper")  # targets that judge all claims
 OF_OTHERS = re.compile(r"<all_results>/(\w+)/")  # how rules name results of another replication
 
