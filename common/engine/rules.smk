@@ -70,13 +70,26 @@ use rule step as self_chat with:
         **STEP("recipes.self_chat", run=False),
 
 
-# On demand only: the file above, sampled again.
+use rule self_chat as self_chat_long with:
+    input:
+        model=f"<models>/{CHAT_MODEL}/manifest.json",
+        registry="config/corpora.yaml",
+        packed=corpus_entry("self-chat-long").file,
+    output:
+        manifest="<corpora>/self-chat-long/manifest.json",
+    log:
+        "resources/logs/self-chat-long.log",
+    params:
+        **STEP("recipes.self_chat_long", run=False),
+
+
+# On demand only: the files above, sampled again; the longer one begins with the shorter one.
 use rule step as sample_self_chat with:
     input:
         model=f"<models>/{CHAT_MODEL}/manifest.json",
         registry="config/corpora.yaml",
     output:
-        corpus="<corpora>/self-chat-sampled/self-chat.jsonl.xz",
+        corpus="<corpora>/self-chat-sampled/self-chat-long.jsonl.xz",
     log:
         "resources/logs/self-chat-sampled.log",
     resources:
@@ -90,6 +103,7 @@ rule corpora:
     input:
         rules.python_docs.output,
         rules.self_chat.output,
+        rules.self_chat_long.output,
 
 
 use rule step as verify with:

@@ -1,8 +1,9 @@
-"""Step: samples the conversations of the corpus `self-chat`, which the repository ships (`make sample_self_chat`).
+"""Step: samples the conversations of `self-chat-long` and, its first ones, `self-chat` (`make sample_self_chat`).
 
-Every request is plain and harmless: one of a few shapes filled with one of many everyday topics (config/corpora.yaml).
-Answers are sampled in float32 from the `top_k` most likely tokens. Each conversation has random numbers of its own, so
-rounding, which differs between types of processor, seldom changes a token and never another conversation.
+The repository ships both. Every request is plain and harmless: one of a few shapes filled with one of many everyday
+topics (config/corpora.yaml). Answers are sampled in float32 from the `top_k` most likely tokens. Each conversation has
+random numbers of its own, so rounding, which differs between types of processor, seldom changes a token and never
+another conversation.
 
 Rows are slots: a slot whose answer has ended takes the next conversation. What is finished is kept in a file beside
 the output, so that a killed run goes on. Its name says what is sampled: other settings begin afresh.
@@ -136,7 +137,9 @@ class SampleSelfChatFiles(Files):
     """JSON lines {number, answer}, compressed with xz"""
 
 
-def sample_self_chat(files: SampleSelfChatFiles, name: str = "self-chat", numbers: Sequence[int] | None = None) -> None:
+def sample_self_chat(
+    files: SampleSelfChatFiles, name: str = "self-chat-long", numbers: Sequence[int] | None = None
+) -> None:
     """Samples conversations `numbers` (default: all of the registry) and writes those that `kept` keeps."""
     corpus = corpus_entry(name)
     assert isinstance(corpus, SelfChat)

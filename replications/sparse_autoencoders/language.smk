@@ -1,5 +1,7 @@
 # The language model: harvest -> train -> measure -> feature browser. Included by rules.smk.
 SWEEP = config["sweep"]
+CHAT = Corpora(**config["corpora"]).chat
+TOKENS = config["corpora"]["docs_tokens"] + config["corpora"]["chat_tokens"]
 SECOND = (
     {"second": "<results>/{model}/activations/second/manifest.json"}
     if SWEEP["second"]
@@ -14,15 +16,14 @@ use rule step as collect with:
     input:
         manifest="<models>/{model}/manifest.json",
         docs="<corpora>/python-docs/manifest.json",
-        chat="<corpora>/self-chat/manifest.json",
+        chat=f"<corpora>/{CHAT}/manifest.json",
     output:
         **SECOND,
         main="<results>/{model}/activations/main/manifest.json",
         held_out="<results>/{model}/activations/held_out.safetensors",
     priority: 2
     resources:
-        mem_mb=2000
-        + (5 if SWEEP["second"] else 3) * config["corpora"]["docs_tokens"] // 1000,
+        mem_mb=2000 + (5 if SWEEP["second"] else 3) * TOKENS // 1000,
         runtime=60,
     params:
         **STEP("collect", config["corpora"]),

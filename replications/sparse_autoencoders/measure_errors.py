@@ -183,10 +183,11 @@ def over_documents(judged: list[Judged]) -> Metric:
 
 
 def summary(frame: pd.DataFrame, judged: dict[str, Judged], sweep: Sweep, seeds: list[int]) -> dict[str, Metric]:
-    """Ratios of the main SAEs, of those of the second layer, and by sparsity."""
+    """Ratios of the main SAEs, of that of the second layer, and by sparsity."""
 
     def of(kind: str) -> list[Judged]:
-        return [judged[name] for name in frame[frame["kind"] == kind].set_index("seed").loc[seeds]["name"]]
+        own = frame[frame["kind"] == kind].set_index("seed")["name"]
+        return [judged[own[seed]] for seed in seeds if seed in own.index]
 
     metrics = {"pathological_ratio": over_documents(of("main"))}
     if sweep.second:

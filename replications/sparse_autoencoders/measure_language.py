@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file
+from torch import Tensor
 
 from common.core.metrics import Metric, write_metrics
 from common.core.statistics import over_clusters, over_seeds, without_interval
@@ -92,7 +93,7 @@ def measure_language(files: MeasureFiles, settings: MeasureLanguage, run: RunInf
             train = data[place].first(PCA_SAMPLE)
             others = baselines(train, sparsities, sweep.width, evaluation.components)
             others += baselines_of_clusters(train, sweep.width, sparsities)
-            others += pursuits([sae for name, sae in chosen.items() if kinds[name] == "main"], sweep)
+            others += pursuits([sae for name, sae in chosen.items() if kinds[name] == "main"], train.mean(0), sweep)
             changes |= {one.name: one.reconstruct for one in others}
             for one in others:
                 row, sums[one.name] = judge.reconstruction(one.reconstruct(judge.x))
@@ -109,13 +110,13 @@ def measure_language(files: MeasureFiles, settings: MeasureLanguage, run: RunInf
     write_metrics(files.metrics, metrics)
 
 
-def pursuits(saes: list[Sae], sweep: Sweep) -> list[Baseline]:
+def pursuits(saes: list[Sae], mean: Float[Tensor, " d"], sweep: Sweep) -> list[Baseline]:
     """Rows of trained dictionaries, and rows that no training has seen, read by matching pursuit as clusters are: what
-    the rows are worth apart from the encoder."""
-    k, last = sweep.sparsity, saes[-1]
-    rows = random_rows(sweep.width, last.W_dec.shape[1], torch.Generator().manual_seed(0))
+    the rows are worth apart from the encoder. Untrained rows stand about the mean of the training activations."""
+    k = sweep.sparsity
+    rows = random_rows(sweep.width, len(mean), torch.Generator().manual_seed(0))
     codes = {pursuit_name(sae.about.seed): by_pursuit(sae.unit_decoder().W_dec, sae.b_dec, k) for sae in saes}
-    codes[f"untrained_pursuit-{k}"] = by_pursuit(rows, last.b_dec, k)
+    codes[f"untrained_pursuit-{k}"] = by_pursuit(rows, mean, k)
     return [Baseline(name, name.split("-")[0], float(k), code.reconstruct) for name, code in codes.items()]
 
 

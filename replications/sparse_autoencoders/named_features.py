@@ -74,6 +74,8 @@ class Choice(NamedTuple):
     """2 TP + FP + FN"""
     sensitivity: float
     precision: float
+    density: float
+    """share of all tokens on which it is above 0"""
 
 
 class NamedFiles(Files):
@@ -131,7 +133,7 @@ def named_features(files: NamedFiles, settings: MeasureLanguage, run: RunInfo) -
     rows = [
         {"pattern": name, "code": code, "seed": seed, "tokens": int(marked[name].sum()), "unit": one.unit,
          "threshold": one.threshold, "f1": float(one.above.sum() / one.below.sum()), "sensitivity": one.sensitivity,
-         "precision": one.precision}
+         "precision": one.precision, "density": one.density}
         for code, each in chosen.items() for seed, found in enumerate(each) for name, one in found.items()
     ]  # fmt: skip
     frame = pd.DataFrame(rows)
@@ -200,7 +202,8 @@ def choose(
 
         both, wrong, missed = by_document(on & real), by_document(on & ~real), by_document(~on & real)
         sensitivity, precision = (float(both.sum() / max(1, part.sum())) for part in (real, on))
-        found[name] = Choice(unit, threshold, 2 * both, 2 * both + wrong + missed, sensitivity, precision)
+        density = float((values[:, unit] > 0).double().mean())
+        found[name] = Choice(unit, threshold, 2 * both, 2 * both + wrong + missed, sensitivity, precision, density)
     return found
 
 

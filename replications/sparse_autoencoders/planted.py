@@ -46,6 +46,7 @@ FORMULA = {
     "recovered_rest": "recovered, of the other features",
     "mmcs": FORMULAS["mmcs"],
     "alive": "share of latents that fire on some fresh sample",
+    "true_alive": f"share of these whose row has a cosine above {FOUND} with a true feature",
     "l0": FORMULAS["l0"],
 }
 CONTROLS = {
@@ -124,6 +125,7 @@ class Judge:
             "explained": 1 - total.fvu,
             "l0": sum(active) / self.samples,
             "alive": float(fired.double().mean()),
+            "true_alive": float((cosines(self.truth, sae.W_dec).max(0).values > FOUND)[fired].double().mean()),
             **self.rows(sae.W_dec),
         }
 

@@ -1,7 +1,7 @@
 # Sparse autoencoders. Planted dictionaries and SynthSAEBench: train and measure -> draw. Language model (language.smk):
 # harvest -> SAEs -> measure -> draw -> feature browser.
 from common.engine.rules import Steps, captions, figure_files, parts
-from replications.sparse_autoencoders.settings import Sweep
+from replications.sparse_autoencoders.settings import Corpora, Sweep
 from replications.sparse_autoencoders.sweep import central, everything
 
 SEEDS = config["seeds"][: config["most_seeds"]]

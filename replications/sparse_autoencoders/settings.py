@@ -65,10 +65,13 @@ class Corpora(Strict):
 
     layer: Annotated[int, Field(ge=0)] = Field(description="the residual stream before this layer is studied")
     second_layer: Annotated[int, Field(ge=0)] | None = Field(
-        description="and, with one SAE a seed, before this earlier one; null for none"
+        description="and, with one SAE, before this earlier one; null for none"
     )
     docs_tokens: Annotated[int, Field(ge=100)] = Field(description="most tokens of python-docs")
-    chat_tokens: Annotated[int, Field(ge=10)] = Field(description="most tokens of self-chat")
+    chat: Literal["self-chat", "self-chat-long"] = Field(
+        "self-chat", description="the corpus of conversations", exclude_if=lambda name: name == "self-chat"
+    )
+    chat_tokens: Annotated[int, Field(ge=10)] = Field(description="most tokens of it")
     window: Annotated[int, Field(ge=8)] = Field(description="tokens of context")
     batch: Count = Field(description="windows in one forward pass")
     held_out_tokens: Annotated[int, Field(ge=100)] = Field(description="tokens of held-out documents, all in float32")
@@ -84,7 +87,7 @@ class Sweep(Strict):
     architectures: dict[ArchitectureName, Annotated[float, Field(gt=0)]] = Field(
         description="trained beside BatchTopK at all k of the grid, with their learning rates"
     )
-    second: bool = Field(description="whether a SAE of each seed sits at the second layer")
+    second: bool = Field(description="whether a SAE of the first seed sits at the second layer")
     lengths: list[Annotated[float, Field(gt=0, lt=1)]] = Field(description="shorter trainings, as shares of the steps")
     training: Training
 

@@ -181,20 +181,30 @@ def test_unknown_corpus():
         corpus_entry("pile")
 
 
-def shipped():
-    chat = corpus_entry("self-chat")
+def shipped(name="self-chat-long"):
+    chat = corpus_entry(name)
     with lzma.open(ROOT / chat.file, "rt", encoding="utf-8") as lines:
         return chat, {line["number"]: line["answer"] for line in map(json.loads, lines)}
 
 
-def test_the_shipped_conversations_are_those_of_the_registry_without_loops_and_duplicates():
-    chat, answers = shipped()
+@pytest.mark.parametrize("name", ["self-chat", "self-chat-long"])
+def test_the_shipped_conversations_are_those_of_the_registry_without_loops_and_duplicates(name):
+    chat, answers = shipped(name)
     assert sha256(ROOT / chat.file) == chat.sha256
     assert set(answers) <= set(range(chat.rounds * len(chat.all_topics)))
     assert len(answers) > 0.9 * chat.rounds * len(chat.all_topics)
     assert sampling.kept(answers, chat).keys() == answers.keys()
     looped = {0: "the same old words " * 20, 1: answers[1], 2: answers[1] + " indeed", 3: "", 4: answers[4]}
     assert list(sampling.kept(looped, chat)) == [1, 4]
+
+
+def test_the_shorter_corpus_is_the_beginning_of_the_longer_one():
+    (short, first), (long, every) = shipped("self-chat"), shipped("self-chat-long")
+    assert long.model_copy(update={"file": short.file, "sha256": short.sha256, "rounds": short.rounds}) == short
+    asked = {long.request(number) for number in range(long.rounds * len(long.all_topics))}
+    assert len(asked) == len(long.requests) * len(long.all_topics), "every request about every topic, once"
+    rounds = short.rounds * len(short.all_topics)
+    assert first == {number: answer for number, answer in every.items() if number < rounds}
 
 
 @pytest.mark.model

@@ -156,6 +156,7 @@ def test_a_record_is_out_of_date_when_claims_or_models_of_its_scale_change(tmp_p
 READERS = {
     "python-docs": {"circuit_tracing", "induction_heads", "monosemanticity", "probing", "refusal_direction"},
     "self-chat": {"circuit_tracing", "feature_steering", "probing"},
+    "self-chat-long": set(),
 }
 
 

@@ -50,10 +50,17 @@ def test_every_scale_has_a_sweep_with_distinct_names_and_its_controls():
         assert len({one.name for one in found}) == len(found)
         kinds = [one.kind for one in found]
         assert kinds.count("main") == kinds.count("soft") == 3
+        assert kinds.count("second") == int(sweep.second)
         assert kinds.count("grid") == max(0, len(sweep.widths) * len(sweep.sparsities) - 1)
         assert {one.recipe.source for one in found} == {"activations", *(["second"] if sweep.second else [])}
         by_name = {one.name: one for one in passes(sweep, [0, 1, 2])}
-        assert by_name["soft"].training == by_name["main"].training, "the gap is at equal steps"
+        whole = by_name["main"].training
+        assert by_name["soft"].training == whole, "the gap is at equal steps"
+        for share in sweep.lengths:
+            small = by_name[f"length{round(100 * share)}"].training
+            for key in ("steps", "warmup", "dead_after"):
+                assert getattr(small, key) == round(share * getattr(whole, key)), "the whole schedule is shorter"
+            assert small.learning_rate == whole.learning_rate
 
 
 def test_what_cannot_be_trained_is_refused_where_it_is_written():
@@ -148,8 +155,11 @@ def test_the_best_unit_is_chosen_on_one_half_and_judged_on_the_other():
     truth = torch.rand(2000, generator=dice) < 0.1
     values = torch.rand(2000, 4, generator=dice)
     values[:, 2] = 0.3 * values[:, 2] + truth
+    values[:500, 2] = 0
+    truth[:500] = False
     [found] = choose(values, {"p": truth}, document, first).values()
     assert found.unit == 2
+    assert found.density == 0.75, "it fires wherever it is above 0"
     assert found.above.sum() / found.below.sum() > 0.95
     assert (found.sensitivity, found.precision) == pytest.approx((1, 1), abs=0.1)
     assert len(found.above) == 20, "documents of the choice are neither judged nor counted"
@@ -235,13 +245,15 @@ def test_rows_are_read_by_pursuit_whatever_their_lengths():
     sweep = load_replication("sparse_autoencoders", "smoke").sweep.model_copy(update={"width": 64, "sparsity": 3})
     none = torch.zeros(64)
     sae = Sae(About("t", seed=7), "relu", rows.T.contiguous(), none, rows, torch.ones(6))
-    trained, untrained = pursuits([sae], sweep)
+    mean = torch.full((6,), 0.5)
+    trained, untrained = pursuits([sae], mean, sweep)
     assert (trained.name, trained.kind, untrained.name, untrained.kind) == (
         "pursuit-7", "pursuit", "untrained_pursuit-3", "untrained_pursuit",
     )  # fmt: skip
     unit = torch.nn.functional.normalize(rows, dim=1)
     slow = Sae(About("t"), "matching_pursuit", unit.T, none, unit, torch.ones(6), k=3)
     assert torch.allclose(trained.reconstruct(x[None]), slow.reconstruct(x)[None], atol=1e-4)
+    assert torch.allclose(untrained.reconstruct(mean[None]), mean[None]), "about the mean of the data, not of an SAE"
 
 
 def test_the_longest_window_of_each_document_is_taken_from_the_corpora_in_turn():

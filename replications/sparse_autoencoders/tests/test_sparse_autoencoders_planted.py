@@ -68,6 +68,7 @@ def test_a_dictionary_is_judged_by_the_features_that_it_holds():
     assert found["recovered_frequent"] == 1
     assert found["recovered_rest"] < 0.75
     assert found["alive"] == pytest.approx((len(rows) - 1) / len(rows))
+    assert found["true_alive"] == 1, "the latent that never fires is no feature, and does not count"
     assert found["explained"] == pytest.approx(1 - fvu(judge.x, sae.reconstruct(judge.x)))
     others = judge.others(3)
     assert others["untrained"]["recovered"] < 0.1 < others["untrained"]["explained"] < 0.9
