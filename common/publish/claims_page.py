@@ -12,12 +12,12 @@ from common.core.step import Files, run_step
 from common.core.verdicts import VERDICTS
 from common.core.verify import overview, read_claims, summary
 from common.publish.controls import definition
+from common.publish.forest_plot import forest_plot
 from common.publish.misses import missed, reaches
-from common.publish.templating import render, signs
+from common.publish.templating import behind, render, signs
 from common.publish.texts import chronological, title
 
 COLUMNS = ("Claim", "Paper", "Ours [95 % interval]", "Asserted", "Strongest control [95 % interval]", "Verdict")
-PLAIN_UNITS = ("1", "share", None)
 DASH = "–"
 PLANNED = "planned"
 
@@ -34,8 +34,7 @@ def number(value: float | None, low: float | None, high: float | None, unit: str
     """`0.40 [0.39, 0.41]`, with the unit if there is one to speak of, or a dash for what was not measured."""
     if value is None or low is None or high is None:
         return DASH
-    shown = "" if unit in PLAIN_UNITS else " %" if unit == "percent" else f" {unit}"
-    return f"{value:.3g} [{low:.3g}, {high:.3g}]{shown}"
+    return f"{value:.3g} [{low:.3g}, {high:.3g}]{behind(unit)}"
 
 
 def value(claim: Claim) -> str:
@@ -123,6 +122,7 @@ def html(claims: list[Claim], navigation: Mapping[str, str] | None = None) -> st
         groups=by_replication(claims),
         cells=cells,
         definition=definition,
+        forest_plot=forest_plot,
         reason=reason,
         verdict=verdict,
         overview=overview,

@@ -12,15 +12,20 @@ WIDE = "its own interval is too wide"
 WORSE = f"{SHORT}; {EQUALLED}"
 
 
-def reaches(claim: Claim, found: float | None) -> bool:
-    """Whether a number lies on the passing side of what the claim asserts."""
+def bound_of(claim: Claim) -> Assertion | None:
+    """What the claim asserts, read back from its words; None if it asserts nothing."""
     asserted = BOUND.fullmatch(claim.assertion or "")
-    if asserted is None or found is None:
-        return False
+    if asserted is None:
+        return None
     kind, *ends = asserted.groups()
     first, last = (float(end) if end else None for end in ends)
-    bound = Assertion(at_most=first) if kind == "<=" else Assertion(at_least=first, at_most=last)
-    return bound.holds(found)
+    return Assertion(at_most=first) if kind == "<=" else Assertion(at_least=first, at_most=last)
+
+
+def reaches(claim: Claim, found: float | None) -> bool:
+    """Whether a number lies on the passing side of what the claim asserts."""
+    bound = bound_of(claim)
+    return bound is not None and found is not None and bound.holds(found)
 
 
 def missed(claim: Claim) -> str:

@@ -15,9 +15,10 @@ from common.core.files import read_json, write_json, write_text
 from common.core.settings import ROOT, replications
 from common.core.verify import overview, summary
 from common.publish import claims_page
-from common.publish.claims_page import number, reason, strongest, value
+from common.publish.claims_page import by_replication, number, reason, strongest, value
 from common.publish.controls import definition
 from common.publish.earlier import agreement, twice
+from common.publish.forest_plot import forest_plot
 from common.publish.glossary import address as code_address
 from common.publish.glossary import terms
 from common.publish.markdown import Address, Caption, block_of, first_words, html_of
@@ -44,6 +45,7 @@ WHOLE = ("report.html", "paper.pdf", "cost.json", "provenance.json")  # of a run
 GLOSSARY = "`make site FROM=records`, page of these methods"  # where METHODS say that judged metrics stand
 NAVIGATION = {
     "": "Landmarks",
+    "glance.html": "At a glance",
     "claims.html": "Claims",
     "figures.html": "Figures by paper",
     "run.html": "Cost, provenance",
@@ -108,6 +110,7 @@ class Site:
         for name in replications():
             self.replication(name)
         self.page("index.html", "Landmarks", "site_index.html.j2", self.front(every))
+        self.page("glance.html", "All landmarks at a glance", "site_glance.html.j2", self.glance(every))
         self.page("figures.html", "Figures by paper", "site_figures.html.j2", {"papers": self.papers(every)})
         self.page("run.html", "Cost and provenance", "site_run.html.j2", self.run())
         write_text(self.out / "claims.html", claims_page.html(every, NAVIGATION))
@@ -143,7 +146,15 @@ class Site:
         before = "" if self.source.results else agreement(twice(ROOT / FOLDER, every))
         said = {"tally": overview(every), "decided": f"{what_decided(every)} {before}".strip()}
         words = {"intro": html_of(intro, address), "terms": html_of(verdicts, address)}
-        return {**words, **said, "cards": cards, "whole": self.whole}
+        return {**words, **said, "forest_plot": forest_plot, "cards": cards, "whole": self.whole}
+
+    def glance(self, every: list[Claim]) -> dict[str, Any]:
+        """Every landmark as a forest plot."""
+        groups = {
+            name: [(claim, self.verdict(claim), forest_plot(claim)) for claim in landmarks(group)]
+            for name, group in by_replication(every).items()
+        }
+        return {"groups": groups, "title": title, "tally": overview(every)}
 
     def verdict(self, claim: Claim) -> str:
         """The verdict, or why a landmark is not reproduced, with its marks: amended, unsealed, calibration."""
@@ -242,6 +253,7 @@ class Site:
             "number": number,
             "definition": definition,
             "reason": reason,
+            "forest_plot": forest_plot,
             "stale": name in self.source.stale,
             "landmarks": [
                 (claim, value(claim), strongest(claim), badge(claim, self.source.records))

@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).parent / "templates"
+PLAIN_UNITS = ("1", "share", None)
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(TEMPLATES),
     autoescape=True,
@@ -19,6 +20,11 @@ ENVIRONMENT = Environment(
 def signs(text: str) -> str:
     """`>=` and `<=` as one sign each."""
     return text.replace(">=", "≥").replace("<=", "≤")
+
+
+def behind(unit: str | None) -> str:
+    """A unit as it stands behind a number; nothing for a plain one."""
+    return "" if unit in PLAIN_UNITS else " %" if unit == "percent" else f" {unit}"
 
 
 ENVIRONMENT.filters["signs"] = signs

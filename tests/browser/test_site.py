@@ -21,6 +21,7 @@ PAGES = (
     "figures.html",
     "run.html",
     "claims.html",
+    "glance.html",
 )
 
 
