@@ -163,7 +163,7 @@ use rule step as paper with:
         [getattr(rules, f"{name}_figures").input for name in NAMES],
         expand("replications/{name}/section.typ", name=NAMES),
         definition_files(NAMES),
-        multiext("paper/", "main.typ", "landmarks.typ", "discussion.typ"),
+        multiext("paper/", "main.typ", "landmarks.typ", "glance.typ", "discussion.typ"),
         references(),
     output:
         pdf=report(

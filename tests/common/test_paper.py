@@ -1,5 +1,6 @@
 """The paper: each replication brings its references, and every figure names the file of the rule that makes it."""
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from common.core.settings import replications
 from common.data.models import registry
 from common.publish.paper import REFERENCES, figure_rules, found_figures, references
+from common.publish.texts import chronological
 
 CALL = r"#[\w-]+(?:\((?:[^()\n]|\([^()\n]*\))*\)|\.[\w-]+)+"
 SWALLOWED = re.compile(rf"(?m)^(?!#(?:let|set|show|import)\b).*?{CALL};(?=\s|$)")
@@ -69,6 +71,27 @@ def test_a_replication_with_references_of_its_own_is_found(root, tmp_path, monke
     monkeypatch.setattr("common.publish.paper.ROOT", tmp_path)
     monkeypatch.setattr("common.publish.paper.replications", lambda: ["with_own", "without"])
     assert references() == [REFERENCES, "replications/with_own/references.bib"]
+
+
+def test_every_judged_landmark_stands_on_one_page(root, tmp_path):
+    import typst
+
+    for name in ("landmarks", "glance"):
+        (tmp_path / f"{name}.typ").write_text((root / "paper" / f"{name}.typ").read_text())
+    claims = json.loads((root / "figures" / "claims.json").read_text())
+    run = {"claims": claims, "provenance": {"models": {"m": {}}, "seeds": [1], "own_seeds": {}}, "cost": {}}
+    for name, content in run.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    main = tmp_path / "main.typ"
+    main.write_text('#import "glance.typ": *\n#set page(paper: "a4", margin: (x: 2.1cm, y: 2.2cm))\n#glance()')
+    empty = dict.fromkeys(("missed", "controls", "makers"), "{}")
+    inputs = {"results": "", "sections": ",".join(chronological()), **empty}
+    pages = typst.compile(str(main), root=str(tmp_path), format="svg", sys_inputs=inputs)
+    assert isinstance(pages, bytes), "more than one page"
+    judged = [claim for claim in claims if claim["tier"] == "landmark" and claim["value"] is not None]
+    dots = len(judged) + sum(control["value"] is not None for claim in judged for control in claim["controls"])
+    assert pages.count(b'fill="#0b5394"') == len(judged)
+    assert sum(pages.count(colour) for colour in (b'fill="#0b5394"', b'fill="#8c959f"', b'fill="#c4500f"')) == dots
 
 
 def test_a_figure_is_made_by_the_file_of_its_rule(root, tmp_path, monkeypatch):
