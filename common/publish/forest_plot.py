@@ -55,18 +55,13 @@ def forest_plot(claim: Claim) -> Markup | None:
     def at(value: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * (value - first) / (last - first), 1)
 
-    rows = [
-        Row(
-            name="ours" if isinstance(row, Claim) else _short(row.name),
-            kind="effect" if isinstance(row, Claim) else "fails" if row.fails else "passes",
-            y=TOP + ROW * (place + 0.5),
-            x=at(row.value or 0.0),
-            low=at(row.value if row.ci_low is None else row.ci_low),  # type: ignore[arg-type]
-            high=at(row.value if row.ci_high is None else row.ci_high),  # type: ignore[arg-type]
-            seeds=[at(seed) for seed in seeds] if isinstance(row, Claim) else [],
-        )
-        for place, row in enumerate(one)
-    ]
+    rows = []
+    for place, row in enumerate(one):
+        name, kind, dots = "ours", "effect", [at(seed) for seed in seeds]
+        if isinstance(row, ControlResult):
+            name, kind, dots = _short(row.name), "fails" if row.fails else "passes", []
+        x, low, high = (at(end) for end in (row.value, row.ci_low, row.ci_high) if end is not None)
+        rows.append(Row(name, kind, TOP + ROW * (place + 0.5), x, low, high, dots))
     weaker = len(controls) - len(shown)
     height = TOP + ROW * (len(rows) + bool(weaker)) + BOTTOM
     ticks = [float(tick) for tick in MaxNLocator(TICKS).tick_values(first, last) if first <= tick <= last]
