@@ -172,7 +172,7 @@ def findings_block(folder: Path) -> str:
         picture = f'<img src="{FOLDER}/{name}/{FOREST_PLOT}" width="240" alt="{title(name)}">'
         finding = f"**[{title(name)}]({page})**: {first.statement} {held}."
         paper = f"{first.paper_value or '–'} → {value(first)}"
-        shown = picture if forest_plot(first) else title(name)
+        shown = picture if first.value is not None else title(name)
         lines.append(_row([shown, finding, paper, strongest(first), badge(first, known, missed(first))]))
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ from common.core.settings import ROOT, Strict, replications
 from common.core.step import Files, run_step
 from common.core.verify import read_claims
 from common.publish.controls import definition
-from common.publish.misses import missed
+from common.publish.misses import bound_of, missed
 from common.publish.texts import chronological
 
 REFERENCES = "paper/references.bib"
@@ -64,6 +64,12 @@ def controls(claims: Iterable[Claim]) -> dict[str, str]:
     return {f"{one.id} {one.model}": definition(one.id, one.strongest_control) for one in found}
 
 
+def bounds(claims: Iterable[Claim]) -> dict[str, list[float | None]]:
+    """Lower and upper bound of each landmark, by id; None for an open side."""
+    found = ((one.id, bound_of(one)) for one in claims if one.tier == "landmark")
+    return {name: [bound.at_least, bound.at_most] for name, bound in found if bound is not None}
+
+
 class PaperFiles(Files):
     pdf: Path
     """in the folder of the run"""
@@ -90,6 +96,7 @@ def paper(files: PaperFiles, settings: Figures) -> None:
         "makers": json.dumps(found_figures(settings.makers, out.parent)),
         "missed": json.dumps(reasons(claims)),
         "controls": json.dumps(controls(claims)),
+        "bounds": json.dumps(bounds(claims)),
     }
     try:
         with atomic(out) as temporary:

@@ -120,7 +120,7 @@ class Site:
         """One page with the common frame."""
         root = "../" * name.count("/")
         shared = {"root": root, "heading": heading, "navigation": NAVIGATION, "here": name, "said": self.source.said}
-        write_text(self.out / name, render(template, **shared, **values))
+        write_text(self.out / name, render(template, forest_plot=forest_plot, **shared, **values))
 
     def front(self, every: list[Claim]) -> dict[str, Any]:
         """The values of the front page: one card for each replication."""
@@ -146,14 +146,12 @@ class Site:
         before = "" if self.source.results else agreement(twice(ROOT / FOLDER, every))
         said = {"tally": overview(every), "decided": f"{what_decided(every)} {before}".strip()}
         words = {"intro": html_of(intro, address), "terms": html_of(verdicts, address)}
-        return {**words, **said, "forest_plot": forest_plot, "cards": cards, "whole": self.whole}
+        return {**words, **said, "cards": cards, "whole": self.whole}
 
     def glance(self, every: list[Claim]) -> dict[str, Any]:
         """Every landmark as a forest plot."""
-        groups = {
-            name: [(claim, self.verdict(claim), forest_plot(claim)) for claim in landmarks(group)]
-            for name, group in by_replication(every).items()
-        }
+        found = by_replication(every).items()
+        groups = {name: [(claim, self.verdict(claim)) for claim in landmarks(group)] for name, group in found}
         return {"groups": groups, "title": title, "tally": overview(every)}
 
     def verdict(self, claim: Claim) -> str:
@@ -253,7 +251,6 @@ class Site:
             "number": number,
             "definition": definition,
             "reason": reason,
-            "forest_plot": forest_plot,
             "stale": name in self.source.stale,
             "landmarks": [
                 (claim, value(claim), strongest(claim), badge(claim, self.source.records))

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from common.core.settings import replications
+from common.core.verify import read_claims
 from common.data.models import registry
-from common.publish.paper import REFERENCES, figure_rules, found_figures, references
+from common.publish.paper import REFERENCES, bounds, figure_rules, found_figures, references
 from common.publish.texts import chronological
 
 CALL = r"#[\w-]+(?:\((?:[^()\n]|\([^()\n]*\))*\)|\.[\w-]+)+"
@@ -85,7 +86,8 @@ def test_every_judged_landmark_stands_on_one_page(root, tmp_path):
     main = tmp_path / "main.typ"
     main.write_text('#import "glance.typ": *\n#set page(paper: "a4", margin: (x: 2.1cm, y: 2.2cm))\n#glance()')
     empty = dict.fromkeys(("missed", "controls", "makers"), "{}")
-    inputs = {"results": "", "sections": ",".join(chronological()), **empty}
+    sides = json.dumps(bounds(read_claims(tmp_path / "claims.json")))
+    inputs = {"results": "", "sections": ",".join(chronological()), "bounds": sides, **empty}
     pages = typst.compile(str(main), root=str(tmp_path), format="svg", sys_inputs=inputs)
     assert isinstance(pages, bytes), "more than one page"
     judged = [claim for claim in claims if claim["tier"] == "landmark" and claim["value"] is not None]
