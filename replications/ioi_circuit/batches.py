@@ -1,5 +1,6 @@
 """Prompts as tensors: a balanced choice of prompts, their tokens, positions and names, and passes over them."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -61,12 +62,12 @@ def passes(decoder: Decoder, batch: Batch) -> tuple[Cache, Cache]:
 
 
 def balanced(prompts: list[Prompt], half: int, count: int, first: int = 0) -> list[Prompt]:
-    """About `count` prompts of one half; templates, orders and an odd number of seeds as even as `count` allows.
+    """About `count` prompts of one half; templates, orders and seeds as even as `count` allows.
 
     Prompts are dealt in rounds: a round takes one prompt of each template, beginning with the one in place `first`;
-    order and seed change from round to round and from template to template. They change together: with an even number
-    of seeds each seed gives prompts of one order alone. So fresh runs take an odd number, as the records (5) and scale
-    `laptop` (3) do. Sorted by template, so that a batch holds prompts of one length.
+    order and seed change from round to round and from template to template. Seeds move on by one more whenever order
+    and seed would come together again, so that each seed gives prompts of either order. Sorted by template, so that a
+    batch holds prompts of one length.
     """
     templates = sorted({row.template for row in prompts if row.half == half})
     templates = templates[first:] + templates[:first]
@@ -82,8 +83,10 @@ def balanced(prompts: list[Prompt], half: int, count: int, first: int = 0) -> li
     chosen: list[Prompt] = []
     for number in range(count):
         turn, which = divmod(number, len(templates))
-        order = ("ABBA", "BABA")[(turn + which) % 2]
-        left = cells[templates[which], order, seeds[(turn + which) % len(seeds)]] or next(
+        step = turn + which
+        order = ("ABBA", "BABA")[step % 2]
+        seed = seeds[(step + step // math.lcm(2, len(seeds))) % len(seeds)]
+        left = cells[templates[which], order, seed] or next(
             (cell for key, cell in cells.items() if key[0] == templates[which] and cell), []
         )
         if left:

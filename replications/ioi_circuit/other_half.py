@@ -1,11 +1,9 @@
 """Step: finds and names heads once more, on the other half of templates and names.
 
-The rules of path_patching.py name heads on discovery prompts. Here the same rules run from the start on the
-verification half, with its own receivers, thresholds and resamples. At scale `full` the screen is narrower: behind S2
-and S1+1 the 30 heads with the largest first-order estimates alone get exact effects, in path_patching.py all 270. These
-estimates are unreliable there (METHODS 21), so a head can lack its name because it was screened out. No result enters
-the circuit: what is measured is whether the names hold where neither template nor name is the same (Wang et al. 2022,
-section 3, use one set).
+The rules of path_patching.py name heads on discovery prompts. Here the same rules, screens included, run from the start
+on the verification half, with its own receivers, thresholds and resamples. No result enters the circuit: what is
+measured is whether the names hold where neither template nor name is the same (Wang et al. 2022, section 3, use one
+set).
 """
 
 from pathlib import Path

@@ -156,7 +156,7 @@ def measure_again(
     for chosen in (named, others):
         total = np.zeros(len(prompts))
         for name, heads in chosen.items():
-            direction = np.sign(before.difference(name)[heads].mean(1))
+            direction = np.sign(before.mean_percent(name)[heads])  # some of the others had no exact sweep there
             total += direction @ again.difference(name)[heads]
         totals.append(total / whole)
     text = "summed effects on verification prompts, signs as on discovery prompts / summed size there"
@@ -215,8 +215,9 @@ def head_table(
 ) -> pd.DataFrame:
     """One row per head: effects in percent, scores with thresholds met or not, and its class at each receiver set.
 
-    `<receivers>_flip` is half of the effect with flipped roles, `<receivers>_stability` the share of the resamples in
-    which the head has its class. Heads that were screened out have their first-order estimate (`_exact` is false).
+    `<receivers>_flip` is half of the effect with flipped roles, exact for heads that count, `<receivers>_stability` the
+    share of the resamples in which the head has its class. Heads that were screened out have their first-order estimate
+    (`_exact` is false).
     """
     total = decoder.n_layers * decoder.n_heads
     columns: dict[str, object] = {
@@ -231,7 +232,7 @@ def head_table(
         columns[name] = effects.mean_percent(name) if shown else exact
         columns[f"{name}_exact"] = exact != 0
         columns[f"{name}_io"], columns[f"{name}_s"] = scale * values[..., 0].mean(1), scale * values[..., 1].mean(1)
-        columns[f"{name}_flip"] = flipped.estimate[name].mean(1) if shown else np.zeros(total)
+        columns[f"{name}_flip"] = flipped.mean_percent(name) / 2 if shown else np.zeros(total)
         columns[f"{name}_counts"] = effects.significant[name].sign if shown else np.zeros(total)
         columns[f"{name}_class"] = [classes.get(of_receiver, {}).get(head, "") for head in range(total)]
         columns[f"{name}_stability"] = [

@@ -9,8 +9,8 @@ The order is that of Wang et al. (2022, section 3); formula `path_patch_w22` (co
     induction_keys       keys at S1+1 of the induction heads
 
 All heads are screened to first order on all prompts; those with the largest mean get the exact sweep, and only these
-can count. The threshold is that of the whole family. Heads are named with ABC partners. With flipped roles (S2 <- IO)
-all heads stand beside it to first order, halved, since a flip moves a head from one role to the other.
+can count. The threshold is that of the whole family. Heads are named with ABC partners. Flipped roles (S2 <- IO) stand
+beside it, exact for the heads that count, halved, since a flip moves a head from one role to the other.
 """
 
 import time
@@ -183,12 +183,13 @@ def receivers_of(name: str, classes: HeadClasses, decoder: Decoder) -> Receivers
 
 
 def sweep_flipped(decoder: Decoder, effects: Effects, prompts: list[Passes]) -> Effects:
-    """`estimate` for the same receivers with flipped roles, in percent and halved."""
+    """The same receivers with flipped roles: the exact sweep of the heads that count, all others to first order."""
     flipped, shared = Effects(), [one.beside_flipped(decoder) for one in prompts]
-    clean = np.concatenate([name_difference(decoder, one) for one in shared]).mean()
     for name, receivers in effects.receivers.items():
         screen(decoder, flipped, name, shared, receivers, 0)
-        flipped.estimate[name] *= 100 / clean / 2
+        counted = np.flatnonzero(effects.significant[name].sign)
+        senders = {divmod(int(head), decoder.n_heads) for head in counted}
+        add_sweep(decoder, flipped, name, shared, receivers, senders)
     return flipped
 
 

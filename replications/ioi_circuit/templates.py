@@ -71,16 +71,16 @@ NAMES = (  # of calibration
     "Stephen", "Steve", "Susan", "Thomas", "Tim", "Tom", "Tony", "Victoria", "Walter", "William",
 )
 SCORED_NAMES = (
-    "Abigail", "Abraham", "Albert", "Alexander", "Alfred", "Amelia", "Andrea", "Andy", "Angela", "Annie", "Antonio",
-    "Arnold", "Barry", "Benjamin", "Bernard", "Betty", "Billy", "Bruce", "Bryan", "Carlos", "Caroline", "Catherine",
-    "Charlotte", "Christine", "Christopher", "Clara", "Colin", "Craig", "Dave", "Deborah", "Dennis", "Dorothy",
-    "Edgar", "Edwin", "Eleanor", "Elijah", "Ellen", "Ernest", "Esther", "Eugene", "Frances", "Gabriel", "Gerald",
-    "Hannah", "Harold", "Harriet", "Herbert", "Hugh", "Ian", "Isaac", "Ivan", "Jake", "Janet", "Jeffrey", "Jenny",
-    "Jeremy", "Jerome", "Jerry", "Jimmy", "Joan", "Joel", "Johnny", "Joshua", "Joyce", "Judith", "Julian", "Julie",
-    "Kenneth", "Leonard", "Louise", "Lucas", "Luis", "Marcus", "Margaret", "Marie", "Martha", "Maurice", "Miguel",
-    "Nancy", "Neil", "Noah", "Olivia", "Owen", "Patricia", "Pedro", "Phillip", "Ralph", "Raymond", "Rebecca",
-    "Ronald", "Rosa", "Ruth", "Samuel", "Sara", "Sean", "Sharon", "Sophia", "Steven", "Stuart", "Teresa",
-    "Theodore", "Timothy", "Victor", "Vincent",
+    "Ada", "Adrian", "Agnes", "Ahmed", "Alexandra", "Alison", "Allison", "Amanda", "Andre", "Anne", "Anton", "Ashley",
+    "Benny", "Beth", "Blake", "Bobby", "Brad", "Brent", "Brett", "Calvin", "Cameron", "Casey", "Cecil", "Christina",
+    "Claude", "Clayton", "Clifford", "Conrad", "Curtis", "Daisy", "Diane", "Diego", "Doug", "Douglas", "Duncan",
+    "Dwight", "Edith", "Edmund", "Eli", "Elias", "Eliza", "Ella", "Elliott", "Erik", "Erin", "Ethan", "Eva", "Felix",
+    "Fernando", "Floyd", "Francis", "Frederick", "Geoff", "Gilbert", "Giovanni", "Glenn", "Gordon", "Gregory",
+    "Harvey", "Hassan", "Heather", "Helena", "Henri", "Herman", "Holly", "Hugo", "Ibrahim", "Isabel", "Jackie",
+    "Jeremiah", "Jesse", "Jill", "Jorge", "Juan", "Judy", "Karl", "Kathleen", "Katie", "Ken", "Kurt", "Lauren",
+    "Lawrence", "Leslie", "Lily", "Marco", "Melissa", "Miranda", "Molly", "Monica", "Naomi", "Nicholas", "Nina",
+    "Norman", "Otto", "Pablo", "Pierre", "Raphael", "Rick", "Russell", "Sally", "Samantha", "Sebastian", "Stephanie",
+    "Todd",
 )
 # fmt: on
 PLACES = (

@@ -17,9 +17,10 @@ from replications.ioi_circuit.batches import balanced, whole_templates
 from replications.ioi_circuit.dataset import ORDERS
 from replications.ioi_circuit.passes import Passes, shared_passes
 from replications.ioi_circuit.path_patching import measure_classes
+from replications.ioi_circuit.prompt_statistics import SignificantEffects
 from replications.ioi_circuit.receivers_apart import Input, effects, expanded, inputs_of
 from replications.ioi_circuit.subject_or_repeat import CELLS, FORMS, names_of, read, sentences, text_of
-from replications.ioi_circuit.sweeps import Effects
+from replications.ioi_circuit.sweeps import Effects, add_sweep, sweep_flipped
 from tests.fixtures.ioi_circuit_tiny import tiny_prompts, tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("no_gradients")
@@ -49,6 +50,25 @@ def test_effects_come_in_the_order_of_their_senders(decoder: Decoder) -> None:
     every = effects(wide, copied, one, {(layer, head) for layer in range(2) for head in range(decoder.n_heads)})
     for sender in ((1, 2), (0, 1)):
         np.testing.assert_allclose(effects(wide, copied, one, {sender})[sender], every[sender], atol=1e-4)
+
+
+@pytest.mark.parametrize("counted", [[4, 1], []])
+def test_flips_are_exact_for_heads_that_count(decoder: Decoder, counted: list[int]) -> None:
+    passes = shared_passes(decoder, balanced(tiny_prompts([0]), 1, 4))
+    receivers, size = Receivers("v", ((2, 0),)), decoder.n_layers * decoder.n_heads
+    found = Effects(receivers={"inhibition_values": receivers})
+    sign = np.zeros((size, len(passes[0].batch.prompts)))
+    sign[counted] = 1
+    found.significant["inhibition_values"] = SignificantEffects(sign, threshold=0.5)
+    flipped = sweep_flipped(decoder, found, passes)
+    every = Effects()
+    shared = [one.beside_flipped(decoder) for one in passes]
+    add_sweep(decoder, every, "inhibition_values", shared, receivers)
+    exact, estimate = every.percent("inhibition_values").mean(1), flipped.estimate["inhibition_values"].mean(1)
+    expected = 100 * estimate / every.clean["inhibition_values"].mean()
+    assert np.abs(exact - expected)[[1, 4]].max() > 1e-2  # so that it matters which of them is taken
+    expected[counted] = exact[counted]
+    np.testing.assert_allclose(flipped.mean_percent("inhibition_values"), expected, atol=1e-4)
 
 
 def test_templates_may_share_a_pass_and_none_is_cut(decoder: Decoder) -> None:

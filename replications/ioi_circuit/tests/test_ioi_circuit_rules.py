@@ -21,9 +21,11 @@ from replications.ioi_circuit.classes import (
 )
 from replications.ioi_circuit.dataset import Prompt
 from replications.ioi_circuit.nodes import PLACES, others_of_layers
+from replications.ioi_circuit.path_patching import measure_again
 from replications.ioi_circuit.planted import TRUTH, measure_sizes, relative_sizes
 from replications.ioi_circuit.prompt_statistics import SignificantEffects, family_threshold, significant, t_values
 from replications.ioi_circuit.settings import Greedy, GroundTruth
+from replications.ioi_circuit.sweeps import Effects
 from tests.fixtures.ioi_circuit_tiny import tiny_prompts
 
 
@@ -40,6 +42,31 @@ def test_balanced_prompts_stay_in_their_half(prompts: list[Prompt], half: int) -
     assert set(Counter(prompt.template for prompt in chosen).values()) == {2}
     assert {prompt.order for prompt in chosen} == {"ABBA", "BABA"}
     assert len({prompt.versions["original"].text for prompt in chosen}) == len(chosen)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_every_seed_gives_prompts_of_either_order(count: int) -> None:
+    drawn = tiny_prompts(list(range(count)))
+    templates = {prompt.template for prompt in drawn if prompt.half == 0}
+    chosen = balanced(drawn, 0, 2 * count * len(templates))
+    cells = Counter((prompt.template, prompt.seed, prompt.order) for prompt in chosen)
+    assert set(cells.values()) == {1}
+    assert len(cells) == 2 * count * len(templates)
+    few = Counter((prompt.seed, prompt.order) for prompt in balanced(drawn, 0, 2 * count * 2))
+    assert len(few) == 2 * count
+
+
+def test_others_that_were_screened_out_count_with_the_sign_of_their_estimate(prompts: list[Prompt]) -> None:
+    rows = [prompt for prompt in prompts if prompt.half == 0]
+    before, again = Effects(), Effects()
+    for effects, values in ((before, [1.0, 0.0]), (again, [0.5, -0.25])):
+        change = np.repeat(np.array(values)[:, None], len(rows), 1)
+        effects.values["logits"] = np.stack([change, np.zeros_like(change)], 2)
+        effects.clean["logits"], effects.prompts["logits"] = np.full(len(rows), 2.0), rows
+    before.estimate["logits"] = np.repeat(np.array([9.0, -1.0])[:, None], len(rows), 1)
+    found = measure_again(before, again, {"logits": [0]}, {"logits": [1]})["effects_again"]
+    assert found.value == pytest.approx(0.5)
+    assert found.control("other_heads").value == pytest.approx(0.25)
 
 
 def test_family_threshold_is_crossed_by_an_effect_and_by_luck_one_time_in_twenty() -> None:
