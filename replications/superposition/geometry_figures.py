@@ -1,4 +1,4 @@
-"""Step: draws uniform superposition and sets (section 4), and attacks (section 7)."""
+"""Step: draws uniform superposition and sets (section 4), and attacks (section 6)."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -1,4 +1,4 @@
-"""Step: sticky dimensionalities of n equally important features (section 4), and attacks on these models (section 7).
+"""Step: sticky dimensionalities of n equally important features (section 4), and attacks on these models (section 6).
 
 `uniform`: D* = m / ||W||_F^2 against density: how much of the way between its neighbouring levels it spends at 1/2.
 Control: any other level of equal width. (D* = 1, the paper's other plateau, proves nothing: every projection on m

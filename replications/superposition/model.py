@@ -2,7 +2,7 @@
 
 A model squeezes n features through m < n hidden units and reads them out with the same weights, x' = f(W^T W x + b). f
 is the ReLU or, for the linear control, the identity. With `relu_hidden` the hidden units have a ReLU too, h = ReLU(W
-x), which gives them a privileged basis (section 8). The loss is the paper's importance-weighted squared error, summed
+x), which gives them a privileged basis (section 7). The loss is the paper's importance-weighted squared error, summed
 over features: L = E sum_i I_i (x_i - x'_i)^2. (The authors' notebook takes the mean over features instead; its losses
 are n times smaller.)
 
