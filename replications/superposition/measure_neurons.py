@@ -1,4 +1,4 @@
-"""Step: which hidden unit serves which features when the hidden units have a ReLU (section 7).
+"""Step: which hidden unit serves which features when the hidden units have a ReLU (sections 7, 8).
 
 `neurons` (privileged basis): best of many restarts per density, as in the paper. Features per unit, the participation
 ratio (sum |w|)^2 / sum w^2 of a unit's weights, is 1 if the unit has one feature. Controls: the same model with linear

@@ -1,4 +1,4 @@
-"""Step: draws which hidden unit serves which features (sections 7 and 8): stacked weights, absolute values, the motif."""
+"""Step: draws which hidden unit serves which features (sections 7, 8): stacked weights, absolute values, the motif."""
 
 import matplotlib.pyplot as plt
 import numpy as np
