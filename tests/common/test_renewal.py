@@ -77,6 +77,9 @@ def test_a_sample_that_seeds_do_not_draw_keeps_its_badge(tiny):
     again["controls"], before["controls"] = ([*one["controls"], constant] for one in (again, before))
     again["controls"][0] |= {"value": 2.2, "ci_low": 2.1, "ci_high": 2.3}
     assert known_sample._drawn(*map(Claim.model_validate, (again, before))), "one the same in all seeds"
+    for found, dealt in (([7.0, 7.0, 4.0], True), ([7.0, 4.0, 7.001], False), (None, False)):
+        before, again = (claim.model_copy(update={"per_seed": one}) for one in ([7.0, 4.0, 7.0], found))
+        assert known_sample._otherwise_by_seed(again, before) is dealt, "the same mean of other values"
     tiny.measure(effect=6.000001, random_directions=2.0)
     [said] = tiny.one()[1]
     assert said.endswith("its value is that of seeds 10, 11, 12, 13, 14: seeds do not draw its sample")
