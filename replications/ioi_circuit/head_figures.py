@@ -211,7 +211,7 @@ def stability(table: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
         s=16,
         facecolors="none",
         edgecolors=PALETTE[1],
-        label="S2 \N{LEFTWARDS ARROW} IO, half, first order",
+        label="S2 \N{LEFTWARDS ARROW} IO, half",
     )
     right.axvline(0, color="0.7", linewidth=0.8, zorder=0)
     right.set_xlabel("effect, % of the logit difference")
