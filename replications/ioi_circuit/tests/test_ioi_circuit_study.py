@@ -102,7 +102,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     verification(
         VerificationFiles(**inputs, activations=activations, heads=heads, **outputs("verification", **tables)),
         settings.Verification(
-            curve_prompts=7, verify_prompts=8, sizes=[4, 7, 12], largest_share=0.5, smallest_faithfulness=0.5,
+            curve_prompts=7, verify_prompts=8, sizes=[4, 7, 8, 12], largest_share=0.5, smallest_faithfulness=0.5,
             random_sets=20, blind_sets=20, greedy_prompts=7,
             greedy=settings.Greedy(runs=1, iterations=2, candidates=2), batch_size=500,
         ),
@@ -148,7 +148,8 @@ def test_the_planted_heads_are_found_named_and_make_a_small_circuit(study: Path)
     metrics = metrics_of(study, "verification")
     assert metrics["small_circuit"].value == 1
     assert 0.7 < metrics["circuit_faithfulness"].value < 1.5  # without the other heads' noise
-    assert metrics_of(study, "robustness")["circuit_against_random_heads"].control("random_heads").ci_high < 0.5
+    random = metrics_of(study, "robustness")["circuit_against_random_heads"].control("random_heads")
+    assert random.value < 0.2 < random.difference.ci_low  # draws of eight of sixteen heads hold some of the circuit
     trivial = {one.name: one.value for one in metrics["repetition_kept"].controls}
     assert trivial["two_heads"] < 0.5 < metrics["repetition_kept"].value
     again = metrics_of(study, "path_patching")["effects_again"]
