@@ -41,7 +41,7 @@ def by_document(
 
 
 def over_seeds_and_documents(
-    effect: Ratio, controls: Mapping[str, Ratio], *, n: int, unit: str, formula: str
+    effect: Ratio, controls: Mapping[str, Ratio], *, n: int, unit: str, formula: str, clusters: str = "documents"
 ) -> Metric:
     """A mean over parts of ratios of sums, beside the same of each control in the same resamples.
 
@@ -53,6 +53,7 @@ def over_seeds_and_documents(
         n: number of observations.
         unit: of the value.
         formula: id or short text of what the value is.
+        clusters: what the last axis stands for.
     """
     seeds, _, documents = effect.above.shape
     dice = np.random.default_rng(0)
@@ -68,7 +69,7 @@ def over_seeds_and_documents(
         )
 
     def metric(found: Resampled) -> Metric:
-        uncertainty = Uncertainty(unit="documents and seeds" if seeds > 1 else "documents", count=documents)
+        uncertainty = Uncertainty(unit=f"{clusters} and seeds" if seeds > 1 else clusters, count=documents)
         made = from_draws(found.value, found.draws, n=n, unit=unit, formula=formula, uncertainty=uncertainty)
         return made.model_copy(update={"per_seed": found.each.tolist() if seeds > 1 else None})
 

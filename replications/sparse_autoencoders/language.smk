@@ -7,6 +7,10 @@ SECOND = (
     if SWEEP["second"]
     else {}
 )
+TEXT = {
+    "docs": "<corpora>/python-docs/manifest.json",
+    "chat": f"<corpora>/{CHAT}/manifest.json",
+}
 MEASURE = {key: config[key] for key in ("sweep", "evaluation")}
 SAES = [one.name for one in everything(Sweep(**SWEEP), SEEDS)]
 SHOWN = [central(Sweep(**SWEEP), SEEDS[0])]
@@ -14,9 +18,8 @@ SHOWN = [central(Sweep(**SWEEP), SEEDS[0])]
 
 use rule step as collect with:
     input:
+        **TEXT,
         manifest="<models>/{model}/manifest.json",
-        docs="<corpora>/python-docs/manifest.json",
-        chat=f"<corpora>/{CHAT}/manifest.json",
     output:
         **SECOND,
         main="<results>/{model}/activations/main/manifest.json",
@@ -48,6 +51,7 @@ use rule step as train_language with:
 use rule step as measure_language with:
     input:
         **SECOND,
+        **TEXT,
         manifest="<models>/{model}/manifest.json",
         index=rules.train_language.output.index,
         main=rules.collect.output.main,

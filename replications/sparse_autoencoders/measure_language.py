@@ -21,6 +21,7 @@ from common.core.metrics import Metric, write_metrics
 from common.core.statistics import over_clusters, over_seeds, without_interval
 from common.core.step import Files, RunInfo, run_step
 from common.core.tables import write_table
+from common.data.corpora import judging_split
 from common.data.models import load_model
 from common.interp.decoder import Decoder
 from common.saes.architectures.base import random_rows
@@ -36,6 +37,7 @@ from replications.sparse_autoencoders.reconstructions import CORPORA, Judge, Sum
 from replications.sparse_autoencoders.settings import MeasureLanguage, Sweep
 from replications.sparse_autoencoders.substitution import (
     Effect,
+    groups_of,
     layers_of,
     read_held_out,
     scored,
@@ -53,6 +55,10 @@ class MeasureFiles(Files):
     manifest: Path
     """of the language model"""
     index: Path
+    docs: Path
+    """manifest of the corpus, for the packages of held-out documents"""
+    chat: Path
+    """likewise, for the topics"""
     main: Path
     """manifest of the training activations"""
     second: Path | None = None
@@ -103,8 +109,15 @@ def measure_language(files: MeasureFiles, settings: MeasureLanguage, run: RunInf
         add_effects(rows, effects, scored_document)
     frame = pd.DataFrame(rows)
     write_table(files.table, frame)
-    metrics = summary(frame, sweep, seeds) | cost_metrics(effects, scored_document, sweep, seeds)
-    metrics["soft_share"] = soft_share(sums, held["main"].documents(), sweep, seeds)
+    metrics = summary(frame, sweep, seeds)
+    corpora, split = [files.docs.parent, files.chat.parent], judging_split(seeds)
+    for end, clusters in (("", "documents"), ("_by_topic", "packages and topics")):
+        scored_in, read_in = (
+            groups_of(one, corpora, split) if end else one for one in (scored_document, held["main"].documents())
+        )
+        found = cost_metrics(effects, scored_in, sweep, seeds, clusters)
+        found["soft_share"] = soft_share(sums, read_in, sweep, seeds, clusters)
+        metrics |= {f"{name}{end}": metric for name, metric in found.items()}
     if sweep.widths:
         metrics |= exponents(frame[frame["kind"].isin(["grid", "main"]) & (frame["seed"] == seeds[0])])
     write_metrics(files.metrics, metrics)
@@ -184,9 +197,13 @@ def summary(frame: pd.DataFrame, sweep: Sweep, seeds: list[int]) -> dict[str, Me
 
 
 def cost_metrics(
-    effects: dict[str, Effect], document: Int[np.ndarray, " token"], sweep: Sweep, seeds: list[int]
+    effects: dict[str, Effect],
+    cluster: Int[np.ndarray, " token"],
+    sweep: Sweep,
+    seeds: list[int],
+    clusters: str = "documents",
 ) -> dict[str, Metric]:
-    """Cross-entropy added, and loss recovered against mean ablation, with intervals over seeds and documents."""
+    """Cross-entropy added, and loss recovered against mean ablation, with intervals over seeds and clusters."""
     clean, ablated = effects["clean"].ce, effects["mean"].ce
     whole, tokens = np.tile(ablated - clean, (len(seeds), 1)), np.ones((len(seeds), len(clean)))
 
@@ -194,13 +211,13 @@ def cost_metrics(
         return np.stack([effects[name].ce - clean for name in names(kind, sweep, seeds)])
 
     added = {control: costs(kind) for kind, control in {"batch_topk": "batch_topk", **CONTROLS}.items()}
-    delta = {control: ratio(one, tokens, document) for control, one in (added | {"mean_ablation": whole}).items()}
-    recovered = {control: ratio(whole - one, whole, document) for control, one in added.items()}
-    rows = {"batch_topk": ratio(whole - costs("pursuit"), whole, document)}
+    delta = {control: ratio(one, tokens, cluster) for control, one in (added | {"mean_ablation": whole}).items()}
+    recovered = {control: ratio(whole - one, whole, cluster) for control, one in added.items()}
+    rows = {"batch_topk": ratio(whole - costs("pursuit"), whole, cluster)}
     pursued = rows | {kind: recovered[kind] for kind in PURSUED}
     return {
         name: over_seeds_and_documents(
-            found.pop("batch_topk"), found, n=tokens.size, unit=unit, formula=FORMULAS[formula]
+            found.pop("batch_topk"), found, n=tokens.size, unit=unit, formula=FORMULAS[formula], clusters=clusters
         )
         for name, unit, formula, found in (
             ("delta_ce", "nats", "delta_ce", delta),
@@ -210,7 +227,13 @@ def cost_metrics(
     }
 
 
-def soft_share(sums: dict[str, Sums], documents: Int[np.ndarray, " token"], sweep: Sweep, seeds: list[int]) -> Metric:
+def soft_share(
+    sums: dict[str, Sums],
+    cluster: Int[np.ndarray, " token"],
+    sweep: Sweep,
+    seeds: list[int],
+    clusters: str = "documents",
+) -> Metric:
     """Variance that soft-frozen rows explain over what trained rows explain (Korznikov et al. 2026: 0.79 over 0.85).
 
     Controls put something else in their place: codes that have not learned these directions, clusters and, where there
@@ -226,18 +249,18 @@ def soft_share(sums: dict[str, Sums], documents: Int[np.ndarray, " token"], swee
         | {f"short{share:g}": f"after_{round(100 * share)}_percent" for share in sweep.lengths}
     )
     trained = explained("batch_topk")
-    found = {control: ratio(explained(kind), trained, documents) for kind, control in kinds.items()}
+    found = {control: ratio(explained(kind), trained, cluster) for kind, control in kinds.items()}
     return over_seeds_and_documents(
         found.pop("soft"), found, n=trained.size, unit="share",
-        formula="explained variance of soft-frozen dictionaries over that of trained ones",
+        formula="explained variance of soft-frozen dictionaries over that of trained ones", clusters=clusters,
     )  # fmt: skip
 
 
 def ratio(
-    above: Float[np.ndarray, "seed token"], below: Float[np.ndarray, "seed token"], document: Int[np.ndarray, " token"]
+    above: Float[np.ndarray, "seed token"], below: Float[np.ndarray, "seed token"], cluster: Int[np.ndarray, " token"]
 ) -> Ratio:
-    """By document, of one part."""
-    return Ratio(*(by_document(side, document)[:, None] for side in (above, below)))
+    """By document, package or topic, of one part."""
+    return Ratio(*(by_document(side, cluster)[:, None] for side in (above, below)))
 
 
 def exponents(grid: pd.DataFrame) -> dict[str, Metric]:

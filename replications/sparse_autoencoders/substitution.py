@@ -6,6 +6,7 @@ the hook. Two numbers per token: cross-entropy of the next token, and KL(clean |
 """
 
 from itertools import zip_longest
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from common.core.step import track
+from common.data.corpora import Split, read_corpus
 from common.interp.decoder import Decoder
 from common.saes.harvest import CORPUS, batched
 from replications.sparse_autoencoders.baselines import Reconstruct
@@ -51,6 +53,16 @@ class HeldOut(NamedTuple):
         rows = torch.tensor(turns[:count])
         tokens, real, used, resid = (value[rows, :length] for value in (self.tokens, self.real, self.used, self.resid))
         return HeldOut(self.layer, tokens, real, used, self.document[rows], resid)
+
+
+def groups_of(document: Int[np.ndarray, " token"], corpora: list[Path], split: Split) -> Int[np.ndarray, " token"]:
+    """The package or topic of each token's document, numbered in the order of their names within each corpus."""
+    found = np.empty_like(document)
+    for place, folder in enumerate(corpora):
+        numbers = np.unique([one.group for one in read_corpus(folder, split)], return_inverse=True)[1]
+        here = document // CORPUS == place
+        found[here] = place * CORPUS + numbers[document[here] % CORPUS]
+    return found
 
 
 class Effect(NamedTuple):

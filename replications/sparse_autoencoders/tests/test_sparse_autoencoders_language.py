@@ -10,6 +10,7 @@ import torch
 
 from common.core.errors import UserError
 from common.core.settings import load_replication
+from common.data.corpora import Document, write_corpus
 from common.saes.harvest import CORPUS, Windows, check_hook, harvest, kept_tokens
 from common.saes.metrics import fvu, l0, moments, principal
 from common.saes.sae import About, Sae
@@ -37,6 +38,7 @@ from replications.sparse_autoencoders.substitution import (
     HeldOut,
     along_error,
     at_same_distance,
+    groups_of,
     scored,
     substitute,
 )
@@ -270,6 +272,20 @@ def test_the_longest_window_of_each_document_is_taken_from_the_corpora_in_turn()
     assert torch.equal(cut.resid, held.one_per_document(3, 10).resid[:, :6])
 
 
+def test_documents_of_one_package_or_topic_are_one_group(tmp_path):
+    held_out = {"docs": "aba", "chat": "ccad"}  # packages of three documents, topics of four; both have an "a"
+    folders = [tmp_path / name for name in held_out]
+    for folder, groups in zip(folders, held_out.values(), strict=True):
+        documents = [
+            Document(id=str(at), group=group, kind="chat", text=f"{at}{group}") for at, group in enumerate(groups)
+        ]
+        write_corpus(folder / "manifest.json", folder.name, {"held_out": documents, "train": documents[:1]}, "none")
+    document = np.array([0, 0, 1, 2, CORPUS, CORPUS + 1, CORPUS + 3, CORPUS + 2])
+    found = groups_of(document, folders, "held_out")
+    assert np.unique(found, return_inverse=True)[1].tolist() == [0, 0, 1, 0, 3, 3, 4, 2]
+    assert groups_of(document[:0], folders, "train").tolist() == []
+
+
 def test_the_cost_is_that_of_both_corpora_and_of_each():
     document = np.array([0, 0, 1, CORPUS, CORPUS + 1, CORPUS + 1])
     docs, clean = document < CORPUS, np.full(6, 2.0)
@@ -310,6 +326,8 @@ def test_costs_and_shares_are_those_of_documents_and_seeds():
     )
     assert costs["delta_ce"].per_seed == pytest.approx([2, 4])
     assert costs["delta_ce"].control("mean_ablation").value == pytest.approx(20)
+    topics = cost_metrics(found, np.zeros_like(document), sweep, seeds, "topics")["recovered"]
+    assert (topics.uncertainty.unit, topics.uncertainty.count, topics.value) == ("topics and seeds", 1, recovered.value)
     share = soft_share(sums, document, sweep, seeds)
     assert share.per_seed == pytest.approx([0.5 / 0.8, 0.5 / 0.6])
     assert share.control("after_50_percent").per_seed == pytest.approx([0.6 / 0.8, 0.6 / 0.6])
