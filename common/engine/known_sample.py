@@ -12,7 +12,7 @@ from common.core.lock import Entry
 from common.core.seals import LATE, today
 from common.core.settings import ROOT, load_scale
 from common.core.verify import read_claims
-from common.publish.earlier import ROUNDING, Triple, same_number, tells, triple
+from common.publish.earlier import Triple, otherwise_by_seed, same_number, tells, triple
 
 
 def on_known_sample(claim: Claim, entry: Entry, scale: str) -> Amendment | None:
@@ -28,7 +28,7 @@ def on_known_sample(claim: Claim, entry: Entry, scale: str) -> Amendment | None:
     before = next((one for one in read_claims(kept) if (one.id, one.model) == (claim.id, claim.model)), None)
     if before is None or not same_number(triple(claim), triple(before)):
         return None
-    if _drawn(claim, before) or _otherwise_by_seed(claim, before):
+    if _drawn(claim, before) or otherwise_by_seed(claim.per_seed, before.per_seed):
         return None
     why = f"its value is that of seeds {', '.join(map(str, record['seeds']))}: seeds do not draw its sample"
     return Amendment(date=today(), field=LATE, before=None, after=today(), why=why)
@@ -41,15 +41,6 @@ def _drawn(claim: Claim, before: Claim) -> bool:
     pairs = [(triple(one.model_dump()), earlier[one.name]) for one in claim.controls if one.name in earlier]
     telling = [pair for pair in pairs if all(tells(one) and not _constant(one) for one in pair)]
     return bool(telling) and not any(same_number(*pair) for pair in telling)
-
-
-def _otherwise_by_seed(claim: Claim, before: Claim) -> bool:
-    """Whether the seeds, in order, have other values than those before."""
-    if not claim.per_seed or not before.per_seed:
-        return False
-    spread = ROUNDING * (max(before.per_seed) - min(before.per_seed))
-    pairs = zip(claim.per_seed, before.per_seed, strict=False)
-    return not all(math.isclose(*pair, rel_tol=1e-9, abs_tol=spread) for pair in pairs)
 
 
 def _constant(one: Triple) -> bool:

@@ -17,7 +17,7 @@ from common.core.verify import NOT_RUN
 from common.publish.claims_page import number, strongest, value
 
 EARLIER = "earlier.json"
-KEPT = ("id", "model", "verdict", "value", "ci_low", "ci_high", "unit", "assertion")
+KEPT = ("id", "model", "verdict", "value", "ci_low", "ci_high", "per_seed", "unit", "assertion")
 ROUNDING = 0.01  # of the interval: what another processor may change
 Triple = tuple[float | None, float | None, float | None]
 Twice = list[tuple[Claim, dict[str, Any]]]
@@ -44,14 +44,16 @@ def keep(folder: Path, claims: Sequence[dict[str, Any]], before: dict[str, Any],
 
 def twice(folder: Path, claims: Sequence[Claim]) -> Twice:
     """The landmarks that have a verdict on two sets of seeds, each with what it scored before. Where number and verdict
-    are the same, seeds draw no sample, and it was scored once."""
+    are the same, seed by seed, seeds draw no sample, and it was scored once."""
     kept = {(one["id"], one["model"]): one for origin in _known(folder).values() for one in origin["landmarks"]}
     judged = [claim for claim in claims if claim.tier == "landmark" and claim.verdict != NOT_RUN]
     found = [(claim, kept[claim.id, claim.model]) for claim in judged if (claim.id, claim.model) in kept]
     return [
         (claim, old)
         for claim, old in found
-        if claim.verdict != old["verdict"] or not same_number(triple(claim), triple(old))
+        if claim.verdict != old["verdict"]
+        or not same_number(triple(claim), triple(old))
+        or otherwise_by_seed(claim.per_seed, old.get("per_seed"))
     ]
 
 
@@ -74,6 +76,14 @@ def same_number(one: Triple, other: Triple) -> bool:
     width = abs(other[2] - other[1])  # type: ignore[operator]
     pairs = zip(one, other, strict=True)
     return all(math.isclose(a, b, rel_tol=1e-9, abs_tol=ROUNDING * width) for a, b in pairs)  # type: ignore[arg-type]
+
+
+def otherwise_by_seed(now: Sequence[float] | None, before: Sequence[float] | None) -> bool:
+    """Whether the seeds, in order, have other values than those before; False where either has none."""
+    if not now or not before:
+        return False
+    spread = ROUNDING * (max(before) - min(before))
+    return not all(math.isclose(*pair, rel_tol=1e-9, abs_tol=spread) for pair in zip(now, before, strict=False))
 
 
 def agreement(found: Twice) -> str:

@@ -102,6 +102,11 @@ def test_a_number_that_no_seed_draws_was_not_scored_twice(tmp_path, before):
     assert [one.id for one, _ in twice(tmp_path, now)] == ["grokking.order"]
     now = [claim("delay", "not reproduced", 7.0)]
     assert [one.id for one, _ in twice(tmp_path, now)] == ["grokking.delay"], "a control moved the verdict"
+    before[0]["per_seed"] = [6.0, 8.0]
+    kept(tmp_path, before, seeds=[40, 41])
+    for values, scored in (([8.0, 6.0], ["grokking.delay"]), ([6.0, 8.0], []), (None, [])):
+        again = twice(tmp_path, [claim("delay", "reproduced", 7.0, per_seed=values)])
+        assert [one.id for one, _ in again] == scored, "the same mean of other values is another score"
     assert not same_number((0.0, 0.0, 0.1), (0.0, 0.0, 0.1)), "no refusal twice, on other requests"
 
 

@@ -9,6 +9,7 @@ from common.core.claims import Claim
 from common.core.errors import UserError
 from common.core.files import write_json
 from common.engine import freeze, known_sample, renewal
+from common.publish.earlier import otherwise_by_seed
 from tests.fixtures.tiny_claims import LANDMARK, SCALE, fields
 
 
@@ -79,7 +80,7 @@ def test_a_sample_that_seeds_do_not_draw_keeps_its_badge(tiny):
     assert known_sample._drawn(*map(Claim.model_validate, (again, before))), "one the same in all seeds"
     for found, dealt in (([7.0, 7.0, 4.0], True), ([7.0, 4.0, 7.001], False), (None, False)):
         before, again = (claim.model_copy(update={"per_seed": one}) for one in ([7.0, 4.0, 7.0], found))
-        assert known_sample._otherwise_by_seed(again, before) is dealt, "the same mean of other values"
+        assert otherwise_by_seed(again.per_seed, before.per_seed) is dealt, "the same mean of other values"
     tiny.measure(effect=6.000001, random_directions=2.0)
     [said] = tiny.one()[1]
     assert said.endswith("its value is that of seeds 10, 11, 12, 13, 14: seeds do not draw its sample")
