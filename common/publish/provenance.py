@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from common.core.files import read_json, sha256, write_json
+from common.core.products import by_onednn
 from common.core.settings import ROOT, Scale, Strict
 from common.core.step import Files, run_step
 from common.data.models import fast_dtype
@@ -65,14 +66,14 @@ def device_name(device: str) -> str:
 
 
 def instructions() -> str:
-    """What the processor computes with, as torch names it, and whether in bfloat16, too; results have the same bytes
-    only where this is the same."""
+    """What the processor computes with, as torch names it, whether in bfloat16, too, and whether oneDNN multiplies
+    float32 matrices of language models; results have the same bytes only where this is the same."""
     import torch
 
-    name = str(torch.backends.cpu.get_cpu_capability())
-    if fast_dtype() != torch.bfloat16:
-        return name
-    return f"{name}, bfloat16 in tiles" if torch.cpu._is_amx_tile_supported() else f"{name}, bfloat16"
+    found = [str(torch.backends.cpu.get_cpu_capability())]
+    if fast_dtype() == torch.bfloat16:
+        found.append("bfloat16 in tiles" if torch.cpu._is_amx_tile_supported() else "bfloat16")
+    return ", ".join([*found, *(["oneDNN"] if by_onednn() else [])])
 
 
 def dtypes(language_models: bool) -> str:

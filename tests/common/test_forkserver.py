@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from common.core.products import by_onednn
 from common.engine.forkserver import forkserver
 
 STEP = """
@@ -25,6 +26,9 @@ elif sys.argv[1] == "raise":
     raise ValueError("no such thing")
 elif sys.argv[1] == "kill":
     os.kill(os.getpid(), int(sys.argv[2]))
+elif sys.argv[1] == "products":
+    import torch
+    print(torch.backends.mkldnn.matmul.fp32_precision)
 elif sys.argv[1] == "wait":
     print(os.getpid(), flush=True)
     time.sleep(600)
@@ -170,3 +174,11 @@ def test_where_no_server_can_be_had_steps_run_without(tmp_path, monkeypatch):
     (tmp_path / ".forkserver").write_text("in the way")
     with forkserver(Path(), {"PATH": "/bin"}) as environment:
         assert environment == {"PATH": "/bin"}
+
+
+def test_steps_that_read_a_language_model_multiply_in_onednn_where_it_pays(steps):
+    files = '{"manifest": "resources/models/small/manifest.json"}'
+    _, out, _ = steps.run("products", "--files", files)
+    assert (out.strip() == "bf16") is by_onednn()
+    for words, more in (("{}", {}), (files, {"ONEDNN": "0"})):
+        assert steps.run("products", "--files", words, **more)[1].strip() == "none"

@@ -1,0 +1,48 @@
+"""Who multiplies float32 matrices: oneDNN, on AMD processors with AVX-512, for which MKL has kernels of half the width.
+
+PyTorch gives float32 products to MKL, and to oneDNN only where they may be rounded to bfloat16. oneDNN rounds them only
+on processors with tiles for bfloat16 (AMX). Elsewhere it computes in float32, there more than twice as fast as MKL.
+A probe makes sure that nothing is rounded. Small products gain nothing, so only steps that read a language model ask.
+
+`ONEDNN=0` in the environment leaves all products to MKL.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+ROUNDING = 1e-5  # relative error of a product; about 4e-7 in float32, 3e-3 in bfloat16
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@cache
+def by_onednn() -> bool:
+    """Whether this machine multiplies float32 matrices of language models in oneDNN."""
+    import torch
+
+    amd = CPUINFO.exists() and "AuthenticAMD" in CPUINFO.read_text(errors="replace")
+    wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return os.environ.get("ONEDNN") != "0" and amd and wide and not _rounds()
+
+
+def use_onednn() -> None:
+    """Gives the float32 products of this process to oneDNN, where `by_onednn` says so. The GPU is not concerned."""
+    import torch
+
+    if by_onednn():
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
+
+
+def _rounds() -> bool:
+    """Whether oneDNN rounds float32 products here."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(64, 64, generator=generator) for _ in range(2))
+    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
+    try:
+        exact = a.double() @ b.double()
+        return bool(((a @ b).double() - exact).norm() > ROUNDING * exact.norm())
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before  # type: ignore[attr-defined]
