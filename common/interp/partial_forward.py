@@ -53,7 +53,8 @@ def rerun(
     edit: Edit | None = None,
     received: Received | None = None,
     join: Join | None = None,
-) -> Float[Tensor, "copy_or_joined batch d_model"]:
+    until: int | None = None,
+) -> Float[Tensor, "copy_or_joined batch *step d_model"]:
     """Runs on from `layer` at the positions `at` alone, up to the final residual stream at END.
 
     All other positions keep what `cache` holds. Exact whenever nothing that they read has changed: `at` is a window up
@@ -69,6 +70,7 @@ def rerun(
         edit: given a layer and the head outputs [copy batch step head d_head], returns those to go on with.
         received: for each layer: queries, keys or values of the first step to be overwritten, which heads, by what.
         join: copies that enter later, after those of `x`, which may then be none.
+        until: the layer before which to stop, and to return the streams of all positions; None for the whole way.
     """
     places = torch.arange(cache.final.shape[1], device=at.device)
     recomputed = (at[:, :, None] == places).any(1)
@@ -76,7 +78,7 @@ def rerun(
     steps = torch.arange(at.shape[1], device=at.device)
     causal = steps[:, None] >= steps
     rows, last = torch.arange(len(at), device=at.device), (at == end[:, None]).int().argmax(1)
-    for now in range(layer, decoder.n_layers):
+    for now in range(layer, decoder.n_layers if until is None else until):
         if len(x):
             normed = decoder.norm(now, 0, x)
             parts = {
@@ -94,7 +96,7 @@ def rerun(
         if now == decoder.n_layers - 1:
             x = x[:, rows, last]
         x = x + decoder.mlp(now, x)
-    return x if layer < decoder.n_layers else x[:, rows, last]
+    return x[:, rows, last] if layer == decoder.n_layers else x
 
 
 def _attend(

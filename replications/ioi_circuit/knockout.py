@@ -31,8 +31,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from common.interp.decoder import Cache, Decoder
-from common.interp.partial_forward import at_position, at_positions, rerun, window
+from common.interp.partial_forward import at_position, at_positions, window
 from replications.ioi_circuit.batches import Batch, Place, by_template
+from replications.ioi_circuit.branching import last_streams
 from replications.ioi_circuit.dataset import Prompt, Version
 from replications.ioi_circuit.nodes import PLACES, NodeSet
 from replications.ioi_circuit.residual import read_answer, read_difference
@@ -209,32 +210,26 @@ class KnockOut:
         *,
         keep: bool,
     ) -> Float[Tensor, "set batch d_model"]:
-        """The residual stream at END, computed for some sets at a time."""
-        first = min((node.layer for nodes in sets for node in nodes), default=self.decoder.n_layers)
-        start = at_positions(base.resid_pre[first] if first < self.decoder.n_layers else base.final, at)
+        """The residual stream at END."""
+
+        def replace(layer: int, sets: list[NodeSet], z: Tensor) -> Tensor:
+            inside = self._inside(sets, at, layer)
+            replaced = ~inside if keep else inside
+            return torch.where(replaced[..., None], at_positions(values[layer], at), z)
+
         per_pass = max(1, self.batch_size // at.numel())
-        streams = []
-        for begin in range(0, len(sets), per_pass):
-            inside = self._inside(sets[begin : begin + per_pass], at, first)
-
-            def edit(layer: int, z: Tensor, inside: Tensor = inside) -> Tensor:
-                replaced = ~inside[layer - first] if keep else inside[layer - first]
-                return torch.where(replaced[..., None], at_positions(values[layer], at), z)
-
-            x = start.expand(inside.shape[1], -1, -1, -1)
-            streams.append(rerun(self.decoder, base, first, at, self.positions["end"], x, edit=edit))
-        return torch.cat(streams)
+        return last_streams(self.decoder, base, sets, at, self.positions["end"], replace, per_pass)
 
     def _inside(
-        self, sets: list[NodeSet], at: Int[Tensor, "batch step"], first: int
-    ) -> Bool[Tensor, "layer set batch step head"]:
-        """True where a node of a set stands, each prompt at its own positions, from layer `first` on."""
-        shape = (self.decoder.n_layers - first, len(sets), *at.shape, self.decoder.n_heads)
-        inside = torch.zeros(shape, dtype=torch.bool, device=at.device)
+        self, sets: list[NodeSet], at: Int[Tensor, "batch step"], layer: int
+    ) -> Bool[Tensor, "set batch step head"]:
+        """True where a node of a set stands in this layer, each prompt at its own positions."""
+        inside = torch.zeros(len(sets), *at.shape, self.decoder.n_heads, dtype=torch.bool, device=at.device)
         here = {place: at == position[:, None] for place, position in self.positions.items()}
         for number, nodes in enumerate(sets):
             for node in nodes:
-                inside[node.layer - first, number, :, :, node.head] |= True if node.place is None else here[node.place]
+                if node.layer == layer:
+                    inside[number, :, :, node.head] |= True if node.place is None else here[node.place]
         return inside
 
     def _everywhere(
@@ -242,10 +237,10 @@ class KnockOut:
     ) -> Float[np.ndarray, " prompt"]:
         """Nodes at all positions: nothing can be taken from another run."""
         at = torch.arange(self.batch.mask.shape[1], device=self.batch.mask.device).expand(len(self.prompts), -1)
-        inside = self._inside([nodes], at, 0)[:, 0]
 
         def edit(layer: int, z: Tensor) -> Tensor:
-            return torch.where((inside[layer] ^ (not remove))[..., None], values[layer], z)
+            [inside] = self._inside([nodes], at, layer)
+            return torch.where((inside ^ (not remove))[..., None], values[layer], z)
 
         differences: np.ndarray = self.read(self._forward(run.resid_pre[0], edit).final[None])[0]
         return differences

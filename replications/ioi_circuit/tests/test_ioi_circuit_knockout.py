@@ -93,11 +93,12 @@ def test_knockout_equals_literal_hooks_with_templates_of_different_length(
 def test_each_prompt_has_its_own_positions(knockout: KnockOut) -> None:
     """The known slip keeps the union of the batch's positions: here three positions instead of one."""
     at = torch.arange(knockout.batch.mask.shape[1]).expand(3, -1)
-    inside = knockout._inside([frozenset({Node(1, 0, "end")})], at, 0)
-    assert inside[1, 0, :, :, 0].sum(1).tolist() == [1, 1, 1]
+    inside, elsewhere = (knockout._inside([frozenset({Node(1, 0, "end")})], at, layer) for layer in (1, 0))
+    assert inside[0, :, :, 0].sum(1).tolist() == [1, 1, 1]
     assert inside.sum() == 3
+    assert not elsewhere.any()
     union = torch.zeros_like(inside)
-    union[1, :, :, knockout.batch.at("end"), 0] = True
+    union[:, :, knockout.batch.at("end"), 0] = True
     assert union.sum() == 9
 
 
@@ -266,7 +267,7 @@ def test_what_turns_with_the_roles_keeps_the_names_in_the_first_clause(decoder: 
     every = torch.arange(knockout.batch.mask.shape[1]).expand(len(knockout.prompts), -1)
     # S1+1 follows the first mention of the name that comes twice
     for where, name in ((knockout, "s1"), (flipped, "io")):
-        node = where._inside([frozenset({Node(1, 0, "s1_next")})], every, 0)[1, 0, :, :, 0]
+        node = where._inside([frozenset({Node(1, 0, "s1_next")})], every, 1)[0, :, :, 0]
         assert node.nonzero()[:, 1].tolist() == [getattr(prompt.positions, name) + 1 for prompt in knockout.prompts]
     of_nodes, of_model = (measure_roles(knockout, flipped, trivial_sets(one)) for one in (NODES, every_node(knockout)))
     assert of_model["roles_kept"].value == pytest.approx(1, abs=1e-3)
