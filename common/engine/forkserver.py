@@ -9,7 +9,7 @@ launcher puts a program called `python` in front of the PATH of the steps (`comm
 where the step runs the module as `__main__` with the caller's arguments, environment, folder and open files. The keeper
 waits for the first of two events. If the step ends, the caller gets its exit status; if the caller is gone, the step is
 killed. All of them die with the launcher. A step forgets what the server has imported of the project, so it runs the
-sources that are on disk. For steps that read a language model, the server also chooses who multiplies float32 matrices
+sources that are on disk. For steps about a language model, the server also chooses who multiplies float32 matrices
 (`common/core/products.py`). Where no server takes the request, the caller becomes an ordinary Python. The same idea as
 `multiprocessing`'s forkserver with a preload list, for commands in place of functions.
 """
@@ -18,6 +18,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import runpy
 import select
 import shlex
@@ -43,7 +44,7 @@ LIBRARIES = (
 ADDRESS = "FORKSERVER"
 FOLDER, SOCKET = ".forkserver", "socket"
 CLIENT = Path(__file__).with_name("forkserver_client.py")
-LANGUAGE_MODELS = "resources/models/"  # a step that names a file there multiplies large matrices
+OF_A_LANGUAGE_MODEL = re.compile(r"resources/models/|results/[^/]+/[^/]+/(?!toy/)[^/]+/")  # files of steps
 DESCRIPTORS = 3
 HEADER = 8
 BACKLOG = 64
@@ -153,7 +154,7 @@ def run(request: dict[str, Any], descriptors: list[int]) -> int:
     _, module, *arguments = request["arguments"]
     sys.argv = [module, *arguments]
     sys.path[0] = request["folder"]
-    if any(LANGUAGE_MODELS in word for word in arguments):
+    if any(map(OF_A_LANGUAGE_MODEL.search, arguments)):
         use_onednn()
     for name in [name for name in sys.modules if name.split(".")[0] == "common"]:
         del sys.modules[name]  # a step reads the sources that are on disk now

@@ -1,6 +1,7 @@
 """The fork server: a step is what `python -m` would have made of it, and nothing outlives its caller."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -176,9 +177,16 @@ def test_where_no_server_can_be_had_steps_run_without(tmp_path, monkeypatch):
         assert environment == {"PATH": "/bin"}
 
 
-def test_steps_that_read_a_language_model_multiply_in_onednn_where_it_pays(steps):
-    files = '{"manifest": "resources/models/small/manifest.json"}'
-    _, out, _ = steps.run("products", "--files", files)
-    assert (out.strip() == "bf16") is by_onednn()
-    for words, more in (("{}", {}), (files, {"ONEDNN": "0"})):
-        assert steps.run("products", "--files", words, **more)[1].strip() == "none"
+@pytest.mark.parametrize(
+    ("file", "asked"),
+    [
+        ("resources/models/small/manifest.json", True),
+        ("results/full/sparse_autoencoders/small/saes/index.json", True),
+        ("results/full/sparse_autoencoders/toy/planted/metrics.json", False),
+        ("results/full/sparse_autoencoders/claims.json", False),
+    ],
+)
+def test_steps_about_a_language_model_multiply_in_onednn_where_it_pays(steps, file, asked):
+    files = json.dumps({"one": file})
+    assert (steps.run("products", "--files", files)[1].strip() == "bf16") is (asked and by_onednn())
+    assert steps.run("products", "--files", files, ONEDNN="0")[1].strip() == "none"
