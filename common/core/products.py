@@ -18,16 +18,17 @@ CPUINFO = Path("/proc/cpuinfo")
 
 @cache
 def by_onednn() -> bool:
-    """Whether this machine multiplies float32 matrices of language models in oneDNN."""
+    """Whether this machine multiplies float32 matrices of language models in oneDNN. None with a GPU does."""
     import torch
 
+    gpu = torch.cuda.is_available()  # has a setting of the same kind, of an older sort that does not bear the new one
     amd = CPUINFO.exists() and "AuthenticAMD" in CPUINFO.read_text(errors="replace")
     wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return os.environ.get("ONEDNN") != "0" and amd and wide and not _rounds()
+    return os.environ.get("ONEDNN") != "0" and amd and wide and not gpu and not _rounds()
 
 
 def use_onednn() -> None:
-    """Gives the float32 products of this process to oneDNN, where `by_onednn` says so. The GPU is not concerned."""
+    """Gives the float32 products of this process to oneDNN, where `by_onednn` says so."""
     import torch
 
     if by_onednn():

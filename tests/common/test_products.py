@@ -13,12 +13,13 @@ def machine(tmp_path, monkeypatch):
     """Sets what the processor is taken for and whether oneDNN rounds there; returns what is decided."""
     before = torch.backends.mkldnn.matmul.fp32_precision
 
-    def on(vendor=AMD, instructions="AVX512", rounds=False, onednn=None):
+    def on(vendor=AMD, instructions="AVX512", rounds=False, onednn=None, gpu=False):
         cpuinfo = tmp_path / "cpuinfo"
         cpuinfo.write_text(vendor)
         monkeypatch.setattr(products, "CPUINFO", cpuinfo)
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
         monkeypatch.setattr(products, "_rounds", lambda: rounds)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
         monkeypatch.delenv("ONEDNN", raising=False)
         if onednn is not None:
             monkeypatch.setenv("ONEDNN", onednn)
@@ -36,6 +37,7 @@ def test_onednn_multiplies_where_mkl_uses_half_the_width_and_nothing_is_rounded(
     assert not machine(instructions="AVX2")
     assert not machine(rounds=True)
     assert not machine(onednn="0")
+    assert not machine(gpu=True)
 
 
 def test_products_go_there_only_where_it_pays(machine):
