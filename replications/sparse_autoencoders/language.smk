@@ -42,7 +42,7 @@ use rule step as train_language with:
         traces="<results>/{model}/language/traces.csv",
     priority: 2
     resources:
-        mem_mb=4000,
+        mem_mb=1500 + 230 * len(SAES),
         runtime=240,
     params:
         **STEP("train_language", SWEEP),
@@ -61,7 +61,7 @@ use rule step as measure_language with:
         table="<results>/{model}/language/saes.csv",
     priority: 2  # the longest of the steps that are ready by then
     resources:
-        mem_mb=5500,
+        mem_mb=3000 + 290 * len(SAES),
         runtime=60,
     params:
         **STEP("measure_language", MEASURE),
@@ -113,7 +113,7 @@ use rule step as named_features with:
         metrics="<results>/{model}/named_features/metrics.json",
         table="<results>/{model}/named_features/patterns.csv",
     resources:
-        mem_mb=4000,
+        mem_mb=3000 + 140 * len(SAES),
         runtime=30,
     params:
         **STEP("named_features", MEASURE),
@@ -140,7 +140,7 @@ use rule step as browse with:
             for name in SHOWN
         ],
     resources:
-        mem_mb=3000,
+        mem_mb=5200,
         runtime=20,
     params:
         **STEP("browse", run=False),
